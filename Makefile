@@ -1,0 +1,77 @@
+# Locum from a fresh clone, on Debian 12 as root:
+#   make demo     set-up, then the story live in this terminal
+#   make test     set-up, then every test
+# Other commands: setup check bench test-all requirements wheel clean distclean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := sh packaging/debian/setup.sh
+STAMPS := $(VENV)/stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CHECKED := $(wildcard src tests bench hatch_build.py)
+TYPED := src/locum $(wildcard tests bench)
+
+.DELETE_ON_ERROR:
+.PHONY: setup demo test check bench test-all requirements wheel clean distclean packages root-%
+
+setup: $(STAMPS)/bpf
+
+# Looked at every time (some milliseconds), hence order-only for what follows.
+packages:
+ifndef SKIP_PACKAGES
+	@$(SETUP) packages
+endif
+
+root-%:
+	@$(SETUP) root $*
+
+$(STAMPS)/dependencies: requirements/dev.txt | packages
+	@$(SETUP) python $(PYTHON)
+	@test -x $(BIN)/python || $(PYTHON) -m venv --clear $(VENV)
+	@echo "locum: installing Python packages into $(VENV)"
+	@$(PIP) install --require-hashes --requirement requirements/dev.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+# Editable, with the hatchling that is pinned above: nothing is fetched.
+$(STAMPS)/editable: pyproject.toml $(wildcard hatch_build.py) $(STAMPS)/dependencies
+	@$(PIP) install --no-build-isolation --no-deps --no-index --editable .
+	@touch $@
+
+$(STAMPS)/bpf: $(wildcard bpf/*.[ch]) src/locum/dataplane/build.py $(STAMPS)/editable
+	@$(BIN)/python -m locum.dataplane.build
+	@touch $@
+
+demo: root-demo setup
+	@$(BIN)/locum demo
+
+test: root-test setup
+	@$(BIN)/python -m pytest
+
+check: setup
+	@$(BIN)/ruff format --check $(CHECKED)
+	@$(BIN)/ruff check $(CHECKED)
+	@$(BIN)/mypy --strict $(TYPED)
+
+bench: root-bench setup
+	@$(BIN)/python -m bench
+
+test-all: root-test-all check test bench
+
+# New pins. The outputs name packages and hashes only: no index, no address.
+requirements: setup
+	@cd requirements && for set in runtime dev; do \
+	    ../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	        --no-emit-index-url --no-header --upgrade $$set.in --output-file $$set.txt || exit 1; done
+	@! grep -nE '://|^-' requirements/*.txt
+
+wheel: setup
+	@$(BIN)/python -m hatchling build --target wheel
+
+clean:
+	rm -rf build dist demo-output bench/report.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -f src/locum/dataplane/objects/*.o $(STAMPS)/bpf
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean
+	rm -rf $(VENV)
