@@ -1,0 +1,169 @@
+"""Message 634: what the mobile node asks of its stand-in (C2, C3), as CBOR by control.cddl.
+
+Prepare, transfer and done make a takeover; reclaim, fetch, finish and done take it back; cancel undoes what was not
+finished. The session records inside a transfer belong to the sessions package; here they are maps with integer keys.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from locum.wire import cbor
+from locum.wire.errors import WireError
+from locum.wire.flow import Flow
+
+HANDOVER_BYTES = 16
+MAX_BODY = 64 << 20  # a transfer carries both queues of every socket
+MAX_SMALL_BODY = 64 << 10  # every other request
+MAX_SESSIONS = 1024
+MAX_HOME_ADDRESSES = 64
+MAX_CHUNK = 4 << 20  # one fetch; block-wise transfer holds a whole body in memory at both ends
+
+PREPARE, TRANSFER, RECLAIM, FETCH, FINISH, DONE, CANCEL = range(1, 8)
+
+Address = IPv4Address | IPv6Address
+Record = Mapping[int, object]
+
+
+@dataclass(frozen=True, slots=True)
+class TakeoverPrepare:
+    """Make ready to become the end point of these flows: hold their packets, answer for the home addresses."""
+
+    handover: bytes  # 16 bytes, chosen by the mobile node; every later message of this handover repeats it
+    home_addresses: tuple[Address, ...]
+    flows: tuple[Flow, ...]
+    configuration: Mapping[str, object] = field(default_factory=dict)  # for the proxies
+
+
+@dataclass(frozen=True, slots=True)
+class TakeoverTransfer:
+    """The captured sessions (1075, 1077). A session's number from now on is its place in `sessions`, from 0."""
+
+    handover: bytes
+    sessions: tuple[Record, ...]  # the CDDL rule session-record
+    application: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaim:
+    """The device is back and asks what is held; without a handover, for whatever is held for these home addresses."""
+
+    handover: bytes | None
+    home_addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Up to `limit` bytes that session `session` received, from byte `offset` after the capture on."""
+
+    handover: bytes
+    session: int
+    offset: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Stop the sockets and give the final state; nothing arrives for them any more."""
+
+    handover: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Everything is back; forget the handover."""
+
+    handover: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Undo the step that was not finished: forget what was prepared, or resume what was stopped."""
+
+    handover: bytes
+
+
+Request634 = TakeoverPrepare | TakeoverTransfer | Reclaim | Fetch | Finish | Done | Cancel
+
+
+def encode_634(value: Request634) -> bytes:
+    """The CBOR body of a 634."""
+    return cbor.encode(_to_map(value))
+
+
+def _to_map(value: Request634) -> dict[int, object]:
+    match value:
+        case TakeoverPrepare():
+            return {
+                0: PREPARE,
+                1: value.handover,
+                2: [each.packed for each in value.home_addresses],
+                3: [flow.to_cbor() for flow in value.flows],
+                4: dict(value.configuration),
+            }
+        case TakeoverTransfer():
+            sessions = [dict(each) for each in value.sessions]
+            return {0: TRANSFER, 1: value.handover, 5: sessions, 6: dict(value.application)}
+        case Reclaim():
+            addresses = [each.packed for each in value.home_addresses]
+            if value.handover is None:
+                return {0: RECLAIM, 2: addresses}
+            return {0: RECLAIM, 1: value.handover, 2: addresses}
+        case Fetch():
+            return {0: FETCH, 1: value.handover, 7: value.session, 8: value.offset, 9: value.limit}
+        case Finish():
+            return {0: FINISH, 1: value.handover}
+        case Done():
+            return {0: DONE, 1: value.handover}
+        case Cancel():
+            return {0: CANCEL, 1: value.handover}
+
+
+def decode_634(data: bytes) -> Request634:
+    """The request in a 634's body; raises WireError, also for a body past the bound of its kind."""
+    # Deterministic encoding puts key 0, the kind, first: the bound is known before the body is walked.
+    limit = MAX_BODY if data[1:3] == bytes((0, TRANSFER)) else MAX_SMALL_BODY
+    reader = cbor.Reader(cbor.decode(data, limit=limit, field="634"), "634")
+    kind = reader.integer(0, "kind", PREPARE, CANCEL)
+    value = _from_reader(kind, reader)
+    reader.done()
+    return value
+
+
+def _from_reader(kind: int, reader: cbor.Reader) -> Request634:
+    if kind == RECLAIM and reader.absent(1):
+        return Reclaim(None, _home_addresses(reader))
+    handover = reader.octets(1, "handover", HANDOVER_BYTES, HANDOVER_BYTES)
+    if kind == PREPARE:
+        return TakeoverPrepare(
+            handover=handover,
+            home_addresses=_home_addresses(reader),
+            flows=tuple(Flow.from_cbor(each, "634.flow") for each in reader.array(3, "flows", MAX_SESSIONS)),
+            configuration=reader.mapping(4, "configuration"),
+        )
+    if kind == TRANSFER:
+        records = tuple(_record(each) for each in reader.array(5, "sessions", MAX_SESSIONS))
+        return TakeoverTransfer(handover, records, reader.mapping(6, "application"))
+    if kind == RECLAIM:
+        return Reclaim(handover, _home_addresses(reader))
+    if kind == FETCH:
+        return Fetch(
+            handover=handover,
+            session=reader.integer(7, "session", 0, MAX_SESSIONS - 1),
+            offset=reader.integer(8, "offset", 0, (1 << 63) - 1),
+            limit=reader.integer(9, "limit", 0, MAX_CHUNK),
+        )
+    if kind == FINISH:
+        return Finish(handover)
+    return Done(handover) if kind == DONE else Cancel(handover)
+
+
+def _home_addresses(reader: cbor.Reader) -> tuple[Address, ...]:
+    found = reader.array(2, "home-addresses", MAX_HOME_ADDRESSES)
+    return tuple(cbor.address(each, "634.home-address") for each in found)
+
+
+def _record(value: object) -> Record:
+    if not isinstance(value, dict) or not all(isinstance(key, int) for key in value):
+        raise WireError("634.session-record", 0, "not-a-map")
+    return value
