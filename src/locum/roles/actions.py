@@ -1,0 +1,661 @@
+"""What a role decides and what it is told: actions, results and the values in both.
+
+A role returns actions; the node and the data plane perform them in the order given, which is meaning: `Persist` comes
+before `Reply`, `SetFlow(HOLD)` before `Capture`, a new binding before the reply that announces it. Results are events in
+the past tense and come back through the role's `happened`. Nothing here decides, sends or keeps anything.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Protocol, TypeAlias
+
+from locum.wire.control import Flow
+
+Addr: TypeAlias = IPv4Address | IPv6Address
+JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
+
+EMPTY: Mapping[str, Any] = {}
+
+
+class Randomness(Protocol):
+    """Source of random numbers that the caller owns: `random.SystemRandom()` in a node, a seeded one in tests."""
+
+    def random(self) -> float: ...
+
+    def getrandbits(self, k: int, /) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a message came from: its address and port, the link it arrived on and the address it was sent to."""
+
+    address: Addr
+    port: int
+    link: str
+    link_layer: bytes | None = None
+    local: Addr | None = None
+
+
+# Forwarding values --------------------------------------------------------------------------------------------------
+
+
+class Encapsulation(Enum):
+    """How a tunnel packs: IP in IP of either family, GRE, or UDP (RFC 3519)."""
+
+    IPIP = "ipip"
+    GRE = "gre"
+    UDP = "udp"
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """One tunnel as its entrance sees it; ports are used with UDP, the key with GRE."""
+
+    source: Addr
+    destination: Addr
+    encapsulation: Encapsulation = Encapsulation.IPIP
+    source_port: int = 0
+    destination_port: int = 0
+    gre_key: int | None = None
+
+
+class Verdict(Enum):
+    """What becomes of a packet to a home address."""
+
+    NATIVE = "native"
+    ENCAPSULATE = "encapsulate"
+    HOLD = "hold"
+    REPORT = "report"
+    DROP = "drop"
+    GUARD = "guard"  # flows of the flow table and ICMP pass; the rest is dropped and counted "no-session"
+
+
+@dataclass(frozen=True, slots=True)
+class BindingEntry:
+    """Packets *to* a home address: at most four tunnels (simultaneous bindings, RFC 5944 section 3.6.1.1).
+
+    Packets whose source is `peer` take `peer_tunnel` instead: the stand-in that talks to the home address means
+    the device.
+    """
+
+    home_address: Addr
+    verdict: Verdict
+    tunnels: tuple[Tunnel, ...] = ()
+    peer: Addr | None = None
+    peer_tunnel: Tunnel | None = None
+
+
+class Side(Enum):
+    """Which inner address of a tunnelled packet must be the home address."""
+
+    TO_HOME_ADDRESS = "to"  # inner destination: at a FA, at a MN or MNPS with a co-located CoA
+    FROM_HOME_ADDRESS = "from"  # inner source: at the HA, reverse tunnel (R10)
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelAcceptance:
+    """Permission to decapsulate; with `link`, deliver to `next_hop` there, else look the inner packet up again."""
+
+    outer_source: Addr
+    home_address: Addr
+    side: Side
+    link: str | None = None
+    next_hop: Addr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundEntry:
+    """Packets *from* a home address that enter on `link` (FA), or of this host (None): encapsulate."""
+
+    home_address: Addr
+    link: str | None
+    tunnel: Tunnel
+
+
+class FlowVerdict(Enum):
+    """What becomes of a flow's packets on the host that owns, takes or leaves it."""
+
+    DELIVER = "deliver"
+    HOLD = "hold"
+    SUSPEND = "suspend"  # hold what comes in, drop what goes out
+
+
+@dataclass(frozen=True, slots=True)
+class FlowEntry:
+    """One flow, seen from its local end, and its verdict."""
+
+    flow: Flow
+    verdict: FlowVerdict
+
+
+# Forwarding actions -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class InstallBinding:
+    """Add or replace the entry of `entry.home_address`."""
+
+    entry: BindingEntry
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBinding:
+    home_address: Addr
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptTunnel:
+    """Add or replace: the key is (outer source, home address, side)."""
+
+    acceptance: TunnelAcceptance
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseTunnel:
+    acceptance: TunnelAcceptance
+
+
+@dataclass(frozen=True, slots=True)
+class InstallOutbound:
+    entry: OutboundEntry
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveOutbound:
+    home_address: Addr
+
+
+@dataclass(frozen=True, slots=True)
+class SetFlow:
+    entry: FlowEntry
+
+
+@dataclass(frozen=True, slots=True)
+class ClearFlow:
+    flow: Flow
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseHeld:
+    """Deliver, in order, what is held for this address and is now allowed (verdict DELIVER or no entry)."""
+
+    home_address: Addr
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEndpoint:
+    """`address` is an end point of tunnels on this host."""
+
+    address: Addr
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveLocalEndpoint:
+    address: Addr
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourEntry:
+    """FA: `address` is reached on `link` at this link-layer address."""
+
+    link: str
+    address: Addr
+    link_layer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveNeighbour:
+    link: str
+    address: Addr
+
+
+@dataclass(frozen=True, slots=True)
+class UseAgent:
+    """MN: send the packets of its home addresses by this agent on this link (`care_of` is the CoA in use)."""
+
+    link: str
+    agent: Addr
+    link_layer: bytes | None
+    home_addresses: tuple[Addr, ...]
+    care_of: Addr
+    colocated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveAgent:
+    link: str
+
+
+ForwardingAction: TypeAlias = (
+    InstallBinding | RemoveBinding | AcceptTunnel | RefuseTunnel | InstallOutbound | RemoveOutbound
+    | SetFlow | ClearFlow | ReleaseHeld | LocalEndpoint | RemoveLocalEndpoint
+    | NeighbourEntry | RemoveNeighbour | UseAgent | LeaveAgent
+)  # fmt: skip
+
+
+# Messages, store and events -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer a UDP message where it came from, from the address and port it was sent to."""
+
+    to: Source
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendRegistration:
+    """A registration message from port 434, on `link` and from `source` where they matter."""
+
+    message: bytes
+    to: Addr
+    port: int = 434
+    link: str | None = None
+    source: Addr | None = None
+    link_layer: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Advertise:
+    """ICMP Agent Advertisement; without `to` it goes to 224.0.0.1."""
+
+    link: str
+    message: bytes
+    to: Addr | None = None
+    link_layer: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Solicit:
+    """ICMP Agent Solicitation to 224.0.0.2 (TTL 1)."""
+
+    link: str
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Write a row (tables "binding", "visitor", "registration", "handover"); rows given to `restore` look the same."""
+
+    table: str
+    key: str
+    value: Mapping[str, JSON]
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    table: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """One event for the stream; `message` is the number of the source text ("601") where there is one."""
+
+    kind: str
+    message: str | None = None
+    home_address: Addr | None = None
+    flow: Flow | None = None
+    detail: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Something was refused or dropped for this reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """CoAP request to `peer`; `Answered` or `NoAnswer` with the same `request` comes back within `timeout` seconds.
+
+    `path` is the message number ("634", "618"). Request numbers are the role's own: the node keeps (role, request).
+    A bulk request may use a connection meant for large bodies.
+    """
+
+    request: int
+    peer: Addr
+    path: str
+    body: bytes
+    timeout: float
+    bulk: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to the CoAP request that came as `Asked` with this exchange number."""
+
+    exchange: int
+    body: bytes
+
+
+# Live sessions ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSession:
+    """An open connection of the home address and the processes that hold it."""
+
+    flow: Flow
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecordItem:
+    """A session record as it travels in 634: the number it bears in this handover, its flow, its CBOR mapping."""
+
+    session: int
+    flow: Flow
+    record: Mapping[int, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFailure:
+    """A session that could not be handled, and why, for people."""
+
+    flow: Flow
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSession:
+    """What the stand-in has for a session: `total` payload bytes received since the capture."""
+
+    session: int
+    flow: Flow
+    total: int
+    peer_closed: bool = False
+    error: int = 0  # errno of the connection (ECONNRESET, ETIMEDOUT, ...), 0 when it lives
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFinal:
+    """The last state of a session at the stand-in, once its socket is stopped.
+
+    `total` bytes were received since the capture, of which `tail` begins at `tail_offset`; `acknowledged` bytes of
+    the send queue that was captured have been acknowledged by the peer; `timestamp` is the TCP timestamp clock.
+    """
+
+    session: int
+    flow: Flow
+    total: int
+    acknowledged: int = 0
+    timestamp: int | None = None
+    peer_closed: bool = False
+    error: int = 0
+    tail_offset: int = 0
+    tail: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class FindSessions:
+    """-> SessionsFound."""
+
+    home_addresses: tuple[Addr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Stop these processes; done when the next action is performed."""
+
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Thaw:
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Read these connections; their sockets stay in repair mode in the frozen processes. -> Captured."""
+
+    flows: tuple[Flow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseCaptured:
+    """Take these sockets out of repair mode as they were captured: the handover does not take place for them."""
+
+    flows: tuple[Flow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreSessions:
+    """MNPS: make these connections live here and begin to drain them. -> Restored."""
+
+    handover: bytes
+    sessions: tuple[SessionRecordItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureSessions:
+    """MNPS: what is held for each session of the handover. -> Measured."""
+
+    handover: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StopSessions:
+    """MNPS: put the sockets into repair and read their last state. -> Stopped.
+
+    `fetched` gives per session the offset up to which the MN has fetched; at most `tail_limit` bytes in all are
+    put into the tails.
+    """
+
+    handover: bytes
+    fetched: tuple[tuple[int, int], ...] = ()
+    tail_limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeSessions:
+    """MNPS: take stopped sockets out of repair and go on draining."""
+
+    handover: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DropSessions:
+    """MNPS: close the sockets silently and remove the spool."""
+
+    handover: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FetchData:
+    """MNPS: read received bytes of a session, for this exchange. -> Fetched."""
+
+    exchange: int
+    handover: bytes
+    session: int
+    offset: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class InjectData:
+    """MN: append bytes to the receive queue of the captured socket of this flow. -> Injected."""
+
+    flow: Flow
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRound:
+    """MN: leave repair, thaw, wait at most `patience` seconds until the program has read, freeze, repair. -> Drained."""
+
+    flows: tuple[Flow, ...]
+    pids: tuple[int, ...]
+    patience: float
+
+
+@dataclass(frozen=True, slots=True)
+class FinishSessions:
+    """MN: apply the last states (acknowledged bytes, timestamp, FIN, error) and leave repair mode. -> Finished."""
+
+    finals: tuple[SessionFinal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonSessions:
+    """MN: these connections are lost with the stand-in: the program sees a reset."""
+
+    flows: tuple[Flow, ...]
+
+
+Action: TypeAlias = (
+    ForwardingAction
+    | Reply | SendRegistration | Advertise | Solicit | Persist | Forget | Emit | Count | Ask | Answer
+    | FindSessions | Freeze | Thaw | Capture | ReleaseCaptured | RestoreSessions | MeasureSessions | StopSessions
+    | ResumeSessions | DropSessions | FetchData | InjectData | DrainRound | FinishSessions | AbandonSessions
+)  # fmt: skip
+
+
+# Events: what the node tells a role ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The CoAP answer to an `Ask`."""
+
+    request: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """An `Ask` failed: nobody answered, the association does not fit, or the peer answered with an error."""
+
+    request: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A CoAP request arrived under an OSCORE association that is authorised for these home addresses.
+
+    The role answers with `Answer(exchange, …)`, at once or later.
+    """
+
+    exchange: int
+    path: str
+    body: bytes
+    peer: Addr
+    authorised: tuple[Addr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """The link has carrier; `addresses` are its own (a co-located CoA is taken from them)."""
+
+    link: str
+    addresses: tuple[Addr, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryMoved:
+    """AN: packets of a preconfigured home address began (`active`) or ceased to be delivered (counters, R11)."""
+
+    home_address: Addr
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsFound:
+    sessions: tuple[FoundSession, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """`records` in the order they were asked for, without those in `failures` (which are not in repair mode)."""
+
+    records: tuple[SessionRecordItem, ...]
+    failures: tuple[SessionFailure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """Sessions that live here now, by number, and those that do not."""
+
+    handover: bytes
+    restored: tuple[int, ...]
+    failures: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    handover: bytes
+    sessions: tuple[HeldSession, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    handover: bytes
+    finals: tuple[SessionFinal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """`data` is None when there is no such session or offset."""
+
+    exchange: int
+    data: bytes | None
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """`taken` bytes went into the receive queue; fewer than given means it is full. `error` ends the session here."""
+
+    flow: Flow
+    taken: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Bytes the programs have not read yet, per flow."""
+
+    unread: tuple[tuple[Flow, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """These connections are their programs' again; the failures were reset."""
+
+    flows: tuple[Flow, ...]
+    failures: tuple[SessionFailure, ...] = ()
+
+
+Event: TypeAlias = (
+    Answered | NoAnswer | Asked | LinkUp | LinkDown | DeliveryMoved | SessionsFound | Captured | Restored | Measured
+    | Stopped | Fetched | Injected | Drained | Finished
+)  # fmt: skip
+
+
+class Role(Protocol):
+    """The shape of every role. `now` is wall-clock seconds (UTC, as `time.time()`), so that it survives a restart."""
+
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
+        """Start with the rows of an earlier run (or none): the actions give the whole forwarding state it wants."""
+        ...
+
+    def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]: ...
+
+    def happened(self, event: Event, *, now: float) -> list[Action]: ...
+
+    def timeout(self, *, now: float) -> list[Action]: ...
+
+    def deadline(self) -> float | None:
+        """When `timeout` wants to be called, or None."""
+        ...
