@@ -1,0 +1,12 @@
+"""What can go wrong in the lab itself, as opposed to a check that did not hold."""
+
+
+class LabError(Exception):
+    """The lab could not do what it was asked to; the text says what, where, and what to do."""
+
+
+class Interrupted(BaseException):
+    """SIGTERM or Ctrl-C arrived; everything the lab made is taken down while this propagates.
+
+    It is a BaseException for the reason KeyboardInterrupt is one: no `except Exception` may swallow it.
+    """

@@ -1,0 +1,223 @@
+"""The network of Fig. 5 as a value: nodes, links, addresses and the routes that follow from them.
+
+Nothing here touches the machine; `network.py` makes it real. Every link has MTU 1500. IPv6 runs on all wired
+links, but every tunnel is drawn between IPv4 addresses, as the care-of addresses are IPv4.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+
+MTU = 1500
+RADIO_RATE = 100_000_000
+"""Bits per second of a radio link, both ways: a token bucket on either end makes it real."""
+ACCESS_RATE = 40_000_000
+"""Bits per second of the correspondent's line. It is the slowest link, so that a sender's own queue, which
+pushes back without loss, is where packets wait: loss would be counted against a hand-over that did not cause it."""
+
+
+class Place(Enum):
+    """What a node is in the source text, independent of the roles its daemon plays."""
+
+    CORRESPONDENT = "correspondent"
+    ROUTER = "router"
+    HOME_AGENT = "home agent"
+    ACCESS_NODE = "access node"
+    MOBILE_NODE = "mobile node"
+    STAND_IN = "stand-in (MNPS)"
+    STRANGER = "stranger"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One host of the lab. `number` is its number in the source text's figures, empty where it has none."""
+
+    name: str
+    place: Place
+    number: str = ""
+
+    @property
+    def forwards(self) -> bool:
+        return self.place in (Place.ROUTER, Place.HOME_AGENT, Place.ACCESS_NODE)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a link: an interface of a node, with its addresses (none on a mobile node's radio)."""
+
+    node: str
+    interface: str
+    host: int
+    """The host part of this end's addresses; 0 for an interface without any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A veth pair. `subnet` is the third octet of its IPv4 /24 and the third group of its IPv6 /64."""
+
+    subnet: int
+    near: End
+    far: End
+    rate: int | None = None
+    """Bits per second that the near end sends at; a radio link has the same both ways."""
+    radio: bool = False
+
+    @property
+    def network4(self) -> IPv4Network:
+        return IPv4Network(f"10.10.{self.subnet}.0/24")
+
+    @property
+    def network6(self) -> IPv6Network:
+        return IPv6Network(f"2001:db8:{self.subnet}::/64")
+
+    @property
+    def ends(self) -> tuple[tuple[End, End], tuple[End, End]]:
+        """Each end with its opposite."""
+        return (self.near, self.far), (self.far, self.near)
+
+    def address4(self, end: End) -> IPv4Interface:
+        return IPv4Interface((int(self.network4.network_address) + end.host, 24))
+
+    def address6(self, end: End) -> IPv6Interface:
+        return IPv6Interface((int(self.network6.network_address) + end.host, 64))
+
+
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A static route of one node; `prefix` None is the default route."""
+
+    prefix: IPv4Network | IPv6Network | None
+    via: Address
+
+
+HOME_NETWORK4 = IPv4Network("10.10.100.0/24")
+HOME_NETWORK6 = IPv6Network("2001:db8:100::/64")
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Nodes and links, and the node that the home addresses are routed to."""
+
+    nodes: tuple[Node, ...]
+    links: tuple[Link, ...]
+    home: str
+
+    def node(self, name: str) -> Node:
+        return next(node for node in self.nodes if node.name == name)
+
+    def links_of(self, name: str) -> Iterator[tuple[Link, End, End]]:
+        """Links of a node as (link, own end, opposite end)."""
+        for link in self.links:
+            for own, opposite in link.ends:
+                if own.node == name:
+                    yield link, own, opposite
+
+    def interfaces(self, name: str) -> list[str]:
+        return [own.interface for _link, own, _opposite in self.links_of(name)]
+
+    def address4(self, name: str, interface: str | None = None) -> IPv4Address:
+        """The IPv4 address of a node's interface (its first one, when none is named)."""
+        for link, own, _opposite in self.links_of(name):
+            if own.host and interface in (None, own.interface):
+                return link.address4(own).ip
+        raise KeyError(f"{name} has no address on {interface or 'any interface'}")
+
+    def address6(self, name: str, interface: str | None = None) -> IPv6Address:
+        for link, own, _opposite in self.links_of(name):
+            if own.host and interface in (None, own.interface):
+                return link.address6(own).ip
+        raise KeyError(f"{name} has no address on {interface or 'any interface'}")
+
+    def radio(self, access_node: str) -> Link:
+        """The radio link between an access node and the mobile node."""
+        return next(link for link in self.links if link.radio and link.near.node == access_node)
+
+    def owner(self, address: str) -> str | None:
+        """The node that has this address on an interface, in text form; None for a home address."""
+        for link in self.links:
+            for own, _opposite in link.ends:
+                if own.host and address in (str(link.address4(own).ip), str(link.address6(own).ip)):
+                    return own.node
+        return None
+
+    def routes(self, name: str) -> list[Route]:
+        """Static routes: a default route for a node with one wired link, shortest paths for the others."""
+        wired = [(own, opposite, link) for link, own, opposite in self.links_of(name) if own.host]
+        towards = {opposite.node: (link, opposite) for _own, opposite, link in wired if opposite.host}
+        if not towards:
+            return []
+        if len(towards) == 1:
+            link, gateway = next(iter(towards.values()))
+            return [Route(None, link.address4(gateway).ip), Route(None, link.address6(gateway).ip)]
+        first_hop = self._first_hops(name)
+        connected = {link.subnet for _own, _opposite, link in wired}
+        routes = []
+        for link in self.links:
+            if link.subnet in connected:
+                continue
+            hops = [first_hop[end.node] for end, _ in link.ends if end.host and end.node in first_hop]
+            via, gateway = towards[min(hops)[1]]
+            routes.append(Route(link.network4, via.address4(gateway).ip))
+            routes.append(Route(link.network6, via.address6(gateway).ip))
+        if name != self.home:
+            via, gateway = towards[first_hop[self.home][1]]
+            routes.append(Route(HOME_NETWORK4, via.address4(gateway).ip))
+            routes.append(Route(HOME_NETWORK6, via.address6(gateway).ip))
+        return routes
+
+    def _first_hops(self, start: str) -> dict[str, tuple[int, str]]:
+        """For every node that is reachable by wire: (distance, the neighbour of `start` to go through)."""
+        found: dict[str, tuple[int, str]] = {}
+        queue = deque([(start, 0, "")])
+        while queue:
+            name, distance, through = queue.popleft()
+            for link, _own, opposite in self.links_of(name):
+                if link.radio or opposite.node == start or opposite.node in found:
+                    continue
+                found[opposite.node] = (distance + 1, through or opposite.node)
+                queue.append((opposite.node, distance + 1, through or opposite.node))
+        return found
+
+
+def figure_5() -> Topology:
+    """Fig. 5: correspondent's network, home network, two radio access nodes, a wired one with the MNPS,
+    a router in the middle, and a stranger on a network of its own."""
+    nodes = (
+        Node("cn", Place.CORRESPONDENT, "542"),
+        Node("cnr", Place.ROUTER, "546"),
+        Node("mid", Place.ROUTER, "520"),
+        Node("hr", Place.ROUTER, "536"),
+        Node("ha", Place.HOME_AGENT, "532"),
+        Node("an1", Place.ACCESS_NODE, "505"),
+        Node("an2", Place.ACCESS_NODE, "505'"),
+        Node("mn", Place.MOBILE_NODE, "504"),
+        Node("an3", Place.ACCESS_NODE, "505''"),
+        Node("mnps", Place.STAND_IN, "504''"),
+        Node("evil", Place.STRANGER),
+    )
+    links = (
+        Link(1, End("cn", "eth0", 10), End("cnr", "cn0", 1), rate=ACCESS_RATE),
+        Link(2, End("cnr", "mid0", 1), End("mid", "cnr0", 2)),
+        Link(3, End("mid", "hr0", 1), End("hr", "mid0", 2)),
+        Link(4, End("hr", "ha0", 1), End("ha", "eth0", 2)),
+        Link(11, End("mid", "an1", 1), End("an1", "mid0", 2)),
+        Link(12, End("mid", "an2", 1), End("an2", "mid0", 2)),
+        Link(13, End("mid", "an3", 1), End("an3", "mid0", 2)),
+        Link(21, End("an1", "radio0", 1), End("mn", "radio0", 0), rate=RADIO_RATE, radio=True),
+        Link(22, End("an2", "radio0", 1), End("mn", "radio1", 0), rate=RADIO_RATE, radio=True),
+        Link(23, End("an3", "wire0", 1), End("mnps", "eth0", 2)),
+        Link(66, End("mid", "evil0", 1), End("evil", "eth0", 2)),
+    )
+    return Topology(nodes, links, home="ha")
