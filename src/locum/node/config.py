@@ -1,0 +1,301 @@
+"""Configuration file -> `Settings`: TOML read once at start, strictly.
+
+Every unknown, missing or senseless key is a `ConfigError` that names file, table and key. Secrets stand in files of
+their own, in hexadecimal, mode 0600.
+"""
+
+import re
+import tomllib
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from locum.node.settings import (
+    COAP_PORT,
+    Address,
+    AgentKey,
+    ControlAssociation,
+    ControlSettings,
+    ForeignAgentSettings,
+    HomeAgentSettings,
+    MnpsSettings,
+    MobileNodeSettings,
+    MobileSettings,
+    NodeSettings,
+    Prefix,
+    Settings,
+    StaticVisitor,
+    VisitorKey,
+)
+from locum.node.toml_table import ConfigError, Table
+from locum.security.association import Algorithm, Association, Replay
+
+__all__ = ["ConfigError", "load"]
+
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
+_LONGEST_LINK_NAME = 15  # IFNAMSIZ - 1
+_ALGORITHMS = {"hmac-md5": Algorithm.HMAC_MD5, "hmac-sha-256": Algorithm.HMAC_SHA_256}
+_REPLAY = {"timestamp": Replay.TIMESTAMP, "nonce": Replay.NONCE}
+_FIRST_FREE_SPI = 256  # RFC 5944 section 1.6: 0 through 255 are reserved
+_LONGEST_LIFETIME = 0xFFFE  # 0xffff means infinity (RFC 5944 section 3.3)
+
+
+def load(path: Path | str) -> Settings:
+    """The settings in the TOML file at `path`. Raises ConfigError."""
+    file = Path(path)
+    try:
+        content = tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(file, "", None, "there is no such file") from None
+    except OSError as problem:
+        raise ConfigError(file, "", None, f"cannot be read: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(file, "", None, "is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as problem:
+        raise ConfigError(file, "", None, f"is not TOML: {problem}") from None
+    top = Table(file, "", content)
+    node_table = top.table("node")
+    if node_table is None:
+        raise ConfigError(file, "node", None, "is missing; every node needs [node] with name and interfaces")
+    node = _node(node_table)
+    control, home, foreign, mobile, mnps = (
+        top.table(name) for name in ("control", "home_agent", "foreign_agent", "mobile_node", "mnps")
+    )
+    settings = Settings(
+        file=file,
+        node=node,
+        control=_control(control) if control else None,
+        home_agent=_home_agent(home) if home else None,
+        foreign_agent=_foreign_agent(foreign, node) if foreign else None,
+        mobile_node=_mobile_node(mobile, node) if mobile else None,
+        mnps=_mnps(mnps, node) if mnps else None,
+    )
+    top.close()
+    _check_whole(settings)
+    return settings
+
+
+def _check_whole(settings: Settings) -> None:
+    """What no single table can tell."""
+    if not settings.roles:
+        raise ConfigError(
+            settings.file, "", None, "names no role; write [home_agent], [foreign_agent], [mobile_node] or [mnps]"
+        )
+    if settings.mnps is not None and settings.control is None:
+        raise ConfigError(settings.file, "control", None, "is missing; [mnps] is asked over CoAP and needs it")
+    mobile = settings.mobile_node
+    if mobile is None or mobile.mnps is None:
+        return
+    peers = settings.control.associations if settings.control else ()
+    if not any(association.peer == mobile.mnps for association in peers):
+        raise ConfigError(
+            settings.file, "control.association", "peer", f"no association with the mnps {mobile.mnps} of [mobile_node]"
+        )
+
+
+def _node(table: Table) -> NodeSettings:
+    name = table.string("name")
+    if not _NAME.match(name):
+        raise table.error("name", f"{name!r} must be 1 to 32 letters, digits, '.', '_' or '-'")
+    interfaces = _links(table, "interfaces")
+    settings = NodeSettings(
+        name=name,
+        interfaces=interfaces,
+        state_dir=table.path("state_dir", Path("/var/lib/locum")),
+        run_dir=table.path("run_dir", Path("/run/locum")),
+        bpf_dir=table.path("bpf_dir", Path("/sys/fs/bpf")),
+        log_events=table.path("log_events", None),
+        event_bytes=table.size("event_bytes", 256 << 20),
+    )
+    table.close()
+    return settings
+
+
+def _links(table: Table, key: str, node: NodeSettings | None = None) -> tuple[str, ...]:
+    """Names of network interfaces; those of a role must be among those of the node."""
+    names = table.strings(key)
+    if not names:
+        raise table.error(key, 'needs at least one interface, such as ["eth0"]')
+    for name in names:
+        if not 0 < len(name) <= _LONGEST_LINK_NAME or "/" in name or any(c.isspace() for c in name):
+            raise table.error(key, f"{name!r} cannot be the name of an interface")
+        if node is not None and name not in node.interfaces:
+            raise table.error(key, f"{name!r} is not among interfaces of [node]; add it there")
+    if len(set(names)) != len(names):
+        raise table.error(key, "names an interface twice")
+    return names
+
+
+def _association(table: Table) -> Association:
+    algorithm = table.choice("algorithm", tuple(_ALGORITHMS), "hmac-sha-256")
+    replay = table.choice("replay", tuple(_REPLAY), "timestamp")
+    return Association(
+        spi=table.integer("spi", least=_FIRST_FREE_SPI, most=0xFFFFFFFF),
+        key=table.secret("key_file"),
+        algorithm=_ALGORITHMS[algorithm],
+        replay=_REPLAY[replay],
+    )
+
+
+def _control(table: Table) -> ControlSettings:
+    settings = ControlSettings(
+        address=table.address("address"),
+        port=table.integer("port", COAP_PORT, least=1, most=65535),
+        associations=tuple(_control_association(item) for item in table.tables("association")),
+    )
+    table.close()
+    recipients = [association.recipient_id for association in settings.associations]
+    if len(set(recipients)) != len(recipients):
+        raise table.error("association", "two associations have one recipient_id; give each peer its own")
+    return settings
+
+
+def _control_association(table: Table) -> ControlAssociation:
+    association = ControlAssociation(
+        peer=table.address("peer"),
+        sender_id=table.hexadecimal("sender_id", most=7),  # RFC 8613 section 3.3 with a 12 or 13 byte nonce
+        recipient_id=table.hexadecimal("recipient_id", most=7),
+        secret=table.secret("secret_file"),
+        salt=table.hexadecimal("salt", b""),
+        home_addresses=table.addresses("home_addresses", ()),
+    )
+    table.close()
+    if association.sender_id == association.recipient_id:
+        raise table.error("recipient_id", "equals sender_id; the two ends of an association need different ids")
+    return association
+
+
+def _home_agent(table: Table) -> HomeAgentSettings:
+    settings = HomeAgentSettings(
+        address=table.address4("address"),
+        home_prefixes=table.prefixes("home_prefixes"),
+        max_lifetime=table.integer("max_lifetime", 1800, least=1, most=_LONGEST_LIFETIME),
+        short_lifetime=table.integer("short_lifetime", 10, least=0, most=_LONGEST_LIFETIME),
+        max_simultaneous=table.integer("max_simultaneous", 4, least=1, most=4),
+        reverse_tunnel_required=table.boolean("reverse_tunnel_required", True),
+        mobiles=tuple(_mobile(item) for item in table.tables("mobile")),
+        foreign_agents=tuple(_agent_key(item) for item in table.tables("foreign_agent")),
+    )
+    table.close()
+    if settings.short_lifetime >= settings.max_lifetime:
+        raise table.error("short_lifetime", "must be below max_lifetime")
+    seen: set[Address] = set()
+    for number, mobile in enumerate(settings.mobiles, 1):
+        for address in (mobile.home_address, mobile.home_address_v6):
+            if address is None:
+                continue
+            if not _within(address, settings.home_prefixes):
+                raise ConfigError(
+                    table.file, f"home_agent.mobile #{number}", "home_address", f"{address} is in none of home_prefixes"
+                )
+            if address in seen:
+                raise ConfigError(
+                    table.file, f"home_agent.mobile #{number}", "home_address", f"{address} appears twice"
+                )
+            seen.add(address)
+    return settings
+
+
+def _within(address: Address, prefixes: tuple[Prefix, ...]) -> bool:
+    return any(address.version == prefix.version and address in prefix for prefix in prefixes)
+
+
+def _mobile(table: Table) -> MobileSettings:
+    settings = MobileSettings(
+        home_address=table.address4("home_address"),
+        home_address_v6=table.optional6("home_address_v6"),
+        association=_association(table),
+        default_coa=table.optional4("default_coa"),
+        mnps=table.optional4("mnps"),
+        mnps_v6=table.optional6("mnps_v6"),
+    )
+    table.close()
+    return settings
+
+
+def _agent_key(table: Table) -> AgentKey:
+    key = AgentKey(address=table.address4("address"), association=_association(table))
+    table.close()
+    return key
+
+
+def _foreign_agent(table: Table, node: NodeSettings) -> ForeignAgentSettings:
+    settings = ForeignAgentSettings(
+        care_of_address=table.address4("care_of_address"),
+        links=_links(table, "links", node),
+        # RFC 5944 section 2.3: at most 1/3 of the advertised lifetime; RFC 1256 allows no less than 3 s, MIP lowers it
+        advertise_interval=table.seconds("advertise_interval", 1.0, least=0.05, most=1800.0),
+        registration_lifetime=table.integer("registration_lifetime", 1800, least=1, most=0xFFFF),
+        max_visitors=table.integer("max_visitors", 1024, least=1, most=1_000_000),
+        challenge=table.boolean("challenge", False),
+        home_agents=tuple(_agent_key(item) for item in table.tables("home_agent")),
+        mobiles=tuple(_visitor_key(item) for item in table.tables("mobile")),
+        static=tuple(_static_visitor(item, node) for item in table.tables("static")),
+    )
+    table.close()
+    return settings
+
+
+def _visitor_key(table: Table) -> VisitorKey:
+    key = VisitorKey(home_address=table.address4("home_address"), association=_association(table))
+    table.close()
+    return key
+
+
+def _static_visitor(table: Table, node: NodeSettings) -> StaticVisitor:
+    visitor = StaticVisitor(
+        home_address=table.address4("home_address"),
+        home_address_v6=table.optional6("home_address_v6"),
+        home_agent=table.address4("home_agent"),
+        link=table.string("link"),
+        next_hop=table.address4("next_hop"),
+        next_hop_v6=table.optional6("next_hop_v6"),
+    )
+    table.close()
+    if visitor.link not in node.interfaces:
+        raise table.error("link", f"{visitor.link!r} is not among interfaces of [node]; add it there")
+    return visitor
+
+
+def _mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
+    mode = table.choice("mode", ("fa", "colocated"), "fa")
+    settings = MobileNodeSettings(
+        home_address=table.address4("home_address"),
+        home_address_v6=table.optional6("home_address_v6"),
+        home_agent=table.address4("home_agent"),
+        links=_links(table, "links", node),
+        mode=mode,
+        care_of_address=_care_of_address(table),
+        lifetime=table.integer("lifetime", 300, least=1, most=0xFFFF),
+        association=_association(table),
+        mnps=table.address("mnps", None),
+        freeze=table.choice("freeze", ("auto", "cgroup", "stop"), "auto"),
+        sleep_seconds=table.seconds("sleep_seconds", 30.0, least=1.0, most=3600.0),
+    )
+    table.close()
+    return settings
+
+
+def _care_of_address(table: Table) -> IPv4Address | None:
+    """An address, or "auto" (the default) for the one that the link has."""
+    if table.string("care_of_address", "auto") == "auto":
+        return None
+    return table.address4("care_of_address")
+
+
+def _mnps(table: Table, node: NodeSettings) -> MnpsSettings:
+    settings = MnpsSettings(
+        address=table.address4("address"),
+        address_v6=table.optional6("address_v6"),
+        access_node=table.address4("access_node"),
+        home_prefixes=table.prefixes("home_prefixes"),
+        links=_links(table, "links", node),
+        memory_bound=table.size("memory_bound", 64 << 20),
+        disk_bound=table.size("disk_bound", 4 << 30),
+        max_sessions=table.integer("max_sessions", 1024, least=1, most=1024),
+        spool_dir=table.path("spool_dir", node.state_dir / f"{node.name}.spool"),
+        holder=table.path("holder", None),
+    )
+    table.close()
+    if not settings.home_prefixes:
+        raise table.error("home_prefixes", "needs at least one prefix; the stand-in receives for its addresses")
+    return settings

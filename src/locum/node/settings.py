@@ -1,0 +1,182 @@
+"""The configuration of one node as values. Made by `locum.node.config`, read by everything that starts.
+
+All times are seconds, all sizes bytes, all keys raw bytes. Values only: nothing here touches files.
+"""
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+
+from locum.security.association import Association
+
+Address = IPv4Address | IPv6Address
+Prefix = IPv4Network | IPv6Network
+
+COAP_PORT = 5683  # RFC 7252 section 12.6 and RFC 8323 section 11.2: the same number on UDP and TCP
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Who this node is and where it keeps things."""
+
+    name: str
+    interfaces: tuple[str, ...]
+    state_dir: Path
+    run_dir: Path
+    bpf_dir: Path
+    log_events: Path | None
+    event_bytes: int  # size at which the event file is rotated once
+
+    @property
+    def socket(self) -> Path:
+        """The Unix control socket."""
+        return self.run_dir / f"{self.name}.sock"
+
+    @property
+    def database(self) -> Path:
+        """The store."""
+        return self.state_dir / f"{self.name}.db"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlAssociation:
+    """One OSCORE security context (RFC 8613 section 3) with one peer, tied to home addresses (feature C9)."""
+
+    peer: Address
+    sender_id: bytes
+    recipient_id: bytes
+    secret: bytes = field(repr=False)
+    salt: bytes
+    home_addresses: tuple[Address, ...]  # that the peer may speak for; empty: none
+
+    @property
+    def key(self) -> str:
+        """Name of this association in the store and in events."""
+        return f"{self.sender_id.hex()}-{self.recipient_id.hex()}-{self.peer}"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """The CoAP end point of this node."""
+
+    address: Address
+    port: int
+    associations: tuple[ControlAssociation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MobileSettings:
+    """A home address served by the home agent, with its MN-HA association and its default CoA (R3)."""
+
+    home_address: IPv4Address
+    home_address_v6: IPv6Address | None
+    association: Association
+    default_coa: IPv4Address | None
+    mnps: IPv4Address | None
+    mnps_v6: IPv6Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentKey:
+    """The FA-HA association with the agent at `address`."""
+
+    address: IPv4Address
+    association: Association
+
+
+@dataclass(frozen=True, slots=True)
+class HomeAgentSettings:
+    address: IPv4Address
+    home_prefixes: tuple[Prefix, ...]
+    max_lifetime: int
+    short_lifetime: int
+    max_simultaneous: int
+    reverse_tunnel_required: bool
+    mobiles: tuple[MobileSettings, ...]
+    foreign_agents: tuple[AgentKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VisitorKey:
+    """The MN-FA association of a visitor, when there is one."""
+
+    home_address: IPv4Address
+    association: Association
+
+
+@dataclass(frozen=True, slots=True)
+class StaticVisitor:
+    """A home address bound in advance at this access node and delivered to a stand-in (R11)."""
+
+    home_address: IPv4Address
+    home_address_v6: IPv6Address | None
+    home_agent: IPv4Address
+    link: str
+    next_hop: IPv4Address
+    next_hop_v6: IPv6Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignAgentSettings:
+    care_of_address: IPv4Address
+    links: tuple[str, ...]
+    advertise_interval: float
+    registration_lifetime: int
+    max_visitors: int
+    challenge: bool
+    home_agents: tuple[AgentKey, ...]
+    mobiles: tuple[VisitorKey, ...]
+    static: tuple[StaticVisitor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MobileNodeSettings:
+    home_address: IPv4Address
+    home_address_v6: IPv6Address | None
+    home_agent: IPv4Address
+    links: tuple[str, ...]
+    mode: str  # "fa" or "colocated"
+    care_of_address: IPv4Address | None  # None: found on the link ("auto"), or the agent's
+    lifetime: int
+    association: Association
+    mnps: Address | None
+    freeze: str  # "auto", "cgroup" or "stop"
+    sleep_seconds: float  # bound on a whole takeover or reclaim
+
+
+@dataclass(frozen=True, slots=True)
+class MnpsSettings:
+    address: IPv4Address
+    address_v6: IPv6Address | None
+    access_node: IPv4Address
+    home_prefixes: tuple[Prefix, ...]
+    links: tuple[str, ...]
+    memory_bound: int
+    disk_bound: int
+    max_sessions: int
+    spool_dir: Path
+    holder: Path | None  # Unix socket of a minimal holder; None: systemd's descriptor store, if there is one
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One whole configuration file."""
+
+    file: Path
+    node: NodeSettings
+    control: ControlSettings | None
+    home_agent: HomeAgentSettings | None
+    foreign_agent: ForeignAgentSettings | None
+    mobile_node: MobileNodeSettings | None
+    mnps: MnpsSettings | None
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Names of the roles that this host plays."""
+        present = {
+            "home_agent": self.home_agent,
+            "foreign_agent": self.foreign_agent,
+            "mobile_node": self.mobile_node,
+            "mnps": self.mnps,
+        }
+        return tuple(name for name, value in present.items() if value is not None)

@@ -1,0 +1,255 @@
+"""What a node must not forget: bindings, visitors, registrations, handovers, sequence numbers, changes to the host.
+
+One small interface (get, rows, put, forget, compare-and-swap, watch, durable) over SQLite in WAL mode. Writes are
+queued without waiting and committed in groups by one worker thread: all that arrive while a commit is running make up
+the next one, so the price of a sync is shared by concurrent registrations. `durable()` is awaited before an answer
+leaves the host. Values are JSON objects; the store does not know what they mean.
+"""
+
+import asyncio
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entry (
+    collection TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, version INTEGER NOT NULL,
+    PRIMARY KEY (collection, key)
+) WITHOUT ROWID
+"""
+_PUT = (
+    "INSERT INTO entry VALUES (?, ?, ?, 1) "
+    "ON CONFLICT (collection, key) DO UPDATE SET value = excluded.value, version = entry.version + 1"
+)
+_FORGET = "DELETE FROM entry WHERE collection = ? AND key = ?"
+
+Value = Mapping[str, Any]
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+class StoreError(Exception):
+    """The store cannot be opened or written; says which file and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A stored value with its version (1 for the first)."""
+
+    value: dict[str, Any]
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a watcher is told after a commit. `value` is None when the entry was forgotten."""
+
+    collection: str
+    key: str
+    value: Value | None
+
+
+@dataclass(slots=True)
+class _Swap:
+    collection: str
+    key: str
+    expected: int
+    value: Value | None
+    done: "asyncio.Future[int | None]"
+    outcome: int | None = None
+
+
+class _Batch:
+    """Writes that are committed together. Later writes to a key replace earlier ones."""
+
+    __slots__ = ("committed", "swaps", "writes")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.writes: dict[tuple[str, str], Value | None] = {}
+        self.swaps: list[_Swap] = []
+        self.committed: asyncio.Future[None] = loop.create_future()
+
+
+class Store:
+    """One SQLite file. All methods are called from the event loop's thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file at `path`. Raises StoreError."""
+        self._path = path
+        self._lock = threading.Lock()  # SQLite connection: worker thread against the blocking calls
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=0o600)
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=FULL")  # an answered registration survives a power cut too
+            self._database.execute("PRAGMA wal_autocheckpoint=4000")
+            self._database.execute(_SCHEMA)
+        except (OSError, sqlite3.Error) as problem:
+            raise StoreError(f"{path}: the store cannot be opened: {problem}; see state_dir of [node]") from None
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._waiting: _Batch | None = None
+        self._running: _Batch | None = None
+        self._watchers: list[tuple[str, Callable[[Change], None]]] = []
+
+    # reading
+
+    def get(self, collection: str, key: str) -> Entry | None:
+        """The committed entry, or None. Writes still queued are not seen."""
+        with self._lock:
+            row = self._database.execute(
+                "SELECT value, version FROM entry WHERE collection = ? AND key = ?", (collection, key)
+            ).fetchone()
+        return None if row is None else Entry(json.loads(row[0]), row[1])
+
+    def rows(self, collection: str) -> dict[str, dict[str, Any]]:
+        """All committed values of a collection by key, in the order of the keys."""
+        with self._lock:
+            found = self._database.execute(
+                "SELECT key, value FROM entry WHERE collection = ? ORDER BY key", (collection,)
+            ).fetchall()
+        return {key: json.loads(value) for key, value in found}
+
+    # writing in groups
+
+    def put(self, collection: str, key: str, value: Value) -> None:
+        """Queue a write. `value` must not be changed afterwards."""
+        self._batch().writes[collection, key] = value
+
+    def forget(self, collection: str, key: str) -> None:
+        """Queue a deletion; a key that is not there is no error."""
+        self._batch().writes[collection, key] = None
+
+    def durable(self) -> "asyncio.Future[None]":
+        """A future that is done when everything queued so far is committed; it raises StoreError."""
+        batch = self._waiting or self._running
+        if batch is not None:
+            return batch.committed
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    async def compare_and_swap(self, collection: str, key: str, expected: int, value: Value | None) -> int | None:
+        """Write `value` (None: delete) if the entry's version is `expected` (0: there is none).
+
+        Returns the new version (0 after a deletion), or None when another version was found and nothing was written.
+        """
+        batch = self._batch()
+        swap = _Swap(collection, key, expected, value, asyncio.get_running_loop().create_future())
+        batch.swaps.append(swap)
+        await batch.committed
+        return await swap.done
+
+    def watch(self, collection: str, tell: Callable[[Change], None]) -> Callable[[], None]:
+        """Call `tell` for every committed change of a collection; the result ends the watch."""
+        watcher = (collection, tell)
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher)
+
+    def _batch(self) -> _Batch:
+        if self._waiting is None:
+            loop = asyncio.get_running_loop()
+            self._waiting = _Batch(loop)
+            if self._running is None:
+                loop.call_soon(self._start)
+        return self._waiting
+
+    def _start(self) -> None:
+        batch = self._waiting
+        if batch is None or self._running is not None:
+            return
+        self._waiting, self._running = None, batch
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(self._worker, self._commit, batch).add_done_callback(
+            lambda future: self._finished(batch, future.exception())
+        )
+
+    def _commit(self, batch: _Batch) -> None:
+        """In the worker thread: one transaction for the whole batch."""
+        puts = [(key[0], key[1], _encode(value)) for key, value in batch.writes.items() if value is not None]
+        forgets = [key for key, value in batch.writes.items() if value is None]
+        with self._transaction() as database:
+            if puts:
+                database.executemany(_PUT, puts)
+            if forgets:
+                database.executemany(_FORGET, forgets)
+            for swap in batch.swaps:
+                swap.outcome = _swap(database, swap)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    def _finished(self, batch: _Batch, problem: BaseException | None) -> None:
+        self._running = None
+        if problem is None:
+            for swap in batch.swaps:
+                swap.done.set_result(swap.outcome)
+            batch.committed.set_result(None)
+            self._tell(batch)
+        else:
+            failure = StoreError(f"{self._path}: cannot be written: {problem}")
+            for swap in batch.swaps:
+                swap.done.cancel()
+            batch.committed.set_exception(failure)
+            batch.committed.exception()  # seen: whoever waits gets it, and nobody has to wait
+        if self._waiting is not None:
+            self._start()
+
+    def _tell(self, batch: _Batch) -> None:
+        if not self._watchers:
+            return
+        changes = [Change(*key, value) for key, value in batch.writes.items()]
+        changes += [
+            Change(swap.collection, swap.key, swap.value) for swap in batch.swaps if swap.outcome is not None
+        ]
+        for change in changes:
+            for collection, tell in tuple(self._watchers):
+                if collection == change.collection:
+                    tell(change)
+
+    # writing at once
+
+    def write_now(self, collection: str, key: str, value: Value | None) -> None:
+        """Write and commit before returning (None: delete). For the rare write that cannot wait its turn."""
+        try:
+            with self._transaction() as database:
+                if value is None:
+                    database.execute(_FORGET, (collection, key))
+                else:
+                    database.execute(_PUT, (collection, key, _encode(value)))
+        except sqlite3.Error as problem:
+            raise StoreError(f"{self._path}: cannot be written: {problem}") from None
+
+    async def close(self) -> None:
+        """Commit what is queued and close the file."""
+        while (batch := self._waiting or self._running) is not None:
+            await asyncio.wait([batch.committed])
+        self._worker.shutdown()
+        with self._lock:
+            self._database.close()
+
+
+def _swap(database: sqlite3.Connection, swap: _Swap) -> int | None:
+    row = database.execute(
+        "SELECT version FROM entry WHERE collection = ? AND key = ?", (swap.collection, swap.key)
+    ).fetchone()
+    if (row[0] if row else 0) != swap.expected:
+        return None
+    if swap.value is None:
+        database.execute(_FORGET, (swap.collection, swap.key))
+        return 0
+    database.execute(_PUT, (swap.collection, swap.key, _encode(swap.value)))
+    return swap.expected + 1

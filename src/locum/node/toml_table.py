@@ -1,0 +1,232 @@
+"""Strict reading of TOML tables: every key is taken by name and type, and what nobody took is an error.
+
+Knows nothing of what the keys mean. An error names the file, the table and the key, says what is wrong and what
+to write instead, because it is read by a person in front of a daemon that did not start.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_SIZE = re.compile(r"^(\d+)\s*([KMGT]?)i?B?$", re.IGNORECASE)
+_SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SECRET_MODE_FORBIDDEN = 0o077
+_SHORTEST_KEY = 8  # bytes; RFC 5944 section 5.1 asks for 128 bits, old peers use less
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used. `str()` is one line for a person."""
+
+    def __init__(self, file: Path | str, table: str, key: str | None, problem: str) -> None:
+        self.file, self.table, self.key, self.problem = str(file), table, key, problem
+        place = f"[{table}]" if table else "top level"
+        name = f" {key}" if key else ""
+        super().__init__(f"{self.file}: {place}{name}: {problem}")
+
+
+class Table:
+    """One TOML table that is read key by key. `close()` refuses what was never asked for.
+
+    Every reader has the key and an optional `default`; without a default the key must be there.
+    """
+
+    _MISSING: Any = object()
+
+    def __init__(self, file: Path, name: str, content: Mapping[str, Any]) -> None:
+        self.file, self.name = file, name
+        self._content = content
+        self._asked: set[str] = set()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._content
+
+    def error(self, key: str | None, problem: str) -> ConfigError:
+        """The error to raise about `key` of this table."""
+        return ConfigError(self.file, self.name, key, problem)
+
+    def _read(self, key: str, default: Any, convert: Callable[[Any], T], wanted: str) -> T:
+        self._asked.add(key)
+        if key not in self._content:
+            if default is self._MISSING:
+                raise self.error(key, f"is missing; write {key} = {wanted}")
+            return default  # type: ignore[no-any-return]
+        value = self._content[key]
+        try:
+            return convert(value)
+        except (TypeError, ValueError) as problem:
+            said = f" ({problem})" if str(problem) else ""
+            raise self.error(key, f"{value!r} is not {wanted}{said}") from None
+
+    def string(self, key: str, default: Any = _MISSING, wanted: str = "a string") -> str:
+        return self._read(key, default, _as_string, wanted)
+
+    def integer(self, key: str, default: Any = _MISSING, *, least: int = 0, most: int = 2**63 - 1) -> int:
+        def convert(value: Any) -> int:
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError
+            if not least <= value <= most:
+                raise ValueError
+            return value
+
+        return self._read(key, default, convert, f"a whole number from {least} to {most}")
+
+    def seconds(self, key: str, default: Any = _MISSING, *, least: float = 0.0, most: float = 1e9) -> float:
+        def convert(value: Any) -> float:
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise TypeError
+            if not least <= value <= most:
+                raise ValueError
+            return float(value)
+
+        return self._read(key, default, convert, f"a number of seconds from {least:g} to {most:g}")
+
+    def boolean(self, key: str, default: Any = _MISSING) -> bool:
+        def convert(value: Any) -> bool:
+            if not isinstance(value, bool):
+                raise TypeError
+            return value
+
+        return self._read(key, default, convert, "true or false")
+
+    def size(self, key: str, default: Any = _MISSING) -> int:
+        """Bytes, as a whole number or as text such as "64M"."""
+
+        def convert(value: Any) -> int:
+            if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+                return value
+            match = _SIZE.match(_as_string(value))
+            if match is None:
+                raise ValueError
+            return int(match[1]) * _SIZE_UNITS[match[2].upper()]
+
+        return self._read(key, default, convert, 'a size such as "64M" or "4G"')
+
+    def choice(self, key: str, options: tuple[str, ...], default: Any = _MISSING) -> str:
+        def convert(value: Any) -> str:
+            if value not in options:
+                raise ValueError
+            return str(value)
+
+        return self._read(key, default, convert, "one of " + ", ".join(f'"{option}"' for option in options))
+
+    def path(self, key: str, default: Any = _MISSING) -> Path:
+        """A path; a relative one is relative to the directory of the config file."""
+        return self._read(key, default, lambda value: self.file.parent / _as_string(value), "a path")
+
+    def address4(self, key: str, default: Any = _MISSING) -> IPv4Address:
+        return self._read(key, default, lambda value: IPv4Address(_as_string(value)), "an IPv4 address")
+
+    def address6(self, key: str, default: Any = _MISSING) -> IPv6Address:
+        return self._read(key, default, lambda value: IPv6Address(_as_string(value)), "an IPv6 address")
+
+    def address(self, key: str, default: Any = _MISSING) -> IPv4Address | IPv6Address:
+        return self._read(key, default, lambda value: ip_address(_as_string(value)), "an IP address")
+
+    def optional4(self, key: str) -> IPv4Address | None:
+        return self.address4(key, None)
+
+    def optional6(self, key: str) -> IPv6Address | None:
+        return self.address6(key, None)
+
+    def strings(self, key: str, default: Any = _MISSING) -> tuple[str, ...]:
+        return self._read(key, default, lambda value: _as_list(value, _as_string), "a list of strings")
+
+    def addresses(self, key: str, default: Any = _MISSING) -> tuple[IPv4Address | IPv6Address, ...]:
+        def one(value: Any) -> IPv4Address | IPv6Address:
+            return ip_address(_as_string(value))
+
+        return self._read(key, default, lambda value: _as_list(value, one), "a list of IP addresses")
+
+    def prefixes(self, key: str, default: Any = _MISSING) -> tuple[IPv4Network | IPv6Network, ...]:
+        def one(value: Any) -> IPv4Network | IPv6Network:
+            return ip_network(_as_string(value))
+
+        return self._read(
+            key, default, lambda value: _as_list(value, one), 'a list of prefixes such as "10.0.0.0/24"'
+        )
+
+    def hexadecimal(self, key: str, default: Any = _MISSING, *, most: int = 255) -> bytes:
+        def convert(value: Any) -> bytes:
+            data = bytes.fromhex(_as_string(value))
+            if len(data) > most:
+                raise ValueError(f"at most {most} bytes")
+            return data
+
+        return self._read(key, default, convert, "an even number of hexadecimal digits")
+
+    def secret(self, key: str) -> bytes:
+        """The bytes of the key file that `key` names; the file must not be readable by others."""
+        path = self.path(key)
+        try:
+            mode = path.stat().st_mode & 0o777
+            text = path.read_text("ascii")
+        except FileNotFoundError:
+            raise self.error(key, f"{path} does not exist; put the key there in hexadecimal, mode 0600") from None
+        except UnicodeDecodeError:
+            raise self.error(key, f"{path} is not hexadecimal text") from None
+        except OSError as problem:
+            raise self.error(key, f"{path} cannot be read: {problem.strerror}") from None
+        if mode & _SECRET_MODE_FORBIDDEN:
+            raise self.error(key, f"{path} is open to others (mode {mode:04o}); run: chmod 600 {path}")
+        try:
+            data = bytes.fromhex(text)
+        except ValueError:
+            raise self.error(key, f"{path} is not an even number of hexadecimal digits") from None
+        if len(data) < _SHORTEST_KEY:
+            raise self.error(key, f"{path} holds {len(data)} bytes; a key needs at least {_SHORTEST_KEY}")
+        return data
+
+    def table(self, key: str) -> "Table | None":
+        """The table below `key`, or None when the file has none."""
+        self._asked.add(key)
+        content = self._content.get(key)
+        if content is None:
+            return None
+        if not isinstance(content, Mapping):
+            raise self.error(key, f"must be a table; write [{self._below(key)}]")
+        return Table(self.file, self._below(key), content)
+
+    def tables(self, key: str) -> "tuple[Table, ...]":
+        """The array of tables below `key`; empty when the file has none."""
+        self._asked.add(key)
+        content = self._content.get(key, [])
+        if not isinstance(content, list) or not all(isinstance(item, Mapping) for item in content):
+            raise self.error(key, f"must be an array of tables; write [[{self._below(key)}]]")
+        return tuple(
+            Table(self.file, f"{self._below(key)} #{number}", item) for number, item in enumerate(content, 1)
+        )
+
+    def _below(self, key: str) -> str:
+        return f"{self.name}.{key}" if self.name else key
+
+    def close(self) -> None:
+        """Refuse every key that no reader asked for."""
+        for key in self._content:
+            if key not in self._asked:
+                near = difflib.get_close_matches(key, self._asked, 1)
+                hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(self._asked))}"
+                raise self.error(key, f"is not known{hint}")
+
+
+def _as_string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _as_list(value: Any, one: Callable[[Any], T]) -> tuple[T, ...]:
+    if not isinstance(value, list):
+        raise TypeError
+    return tuple(one(item) for item in value)

@@ -1,0 +1,147 @@
+"""The store keeps what it acknowledged, through kill -9 and through concurrent writers."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from locum.node.store import Change, Store, StoreError
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from locum.node.store import Store
+
+async def main():
+    store = Store(Path(sys.argv[1]))
+    number = 0
+    while True:
+        for _ in range(50):
+            number += 1
+            store.put("binding", f"{number:08}", {"number": number})
+        await store.durable()
+        print(number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+async def store(tmp_path: Path):
+    opened = Store(tmp_path / "state" / "node.db")
+    yield opened
+    await opened.close()
+
+
+async def test_what_is_durable_is_read_back(store: Store) -> None:
+    store.put("binding", "a", {"lifetime": 3})
+    store.put("binding", "b", {"lifetime": 4})
+    store.put("visitor", "a", {"link": "radio0"})
+    await store.durable()
+    assert store.rows("binding") == {"a": {"lifetime": 3}, "b": {"lifetime": 4}}
+    store.forget("binding", "a")
+    await store.durable()
+    assert store.get("binding", "a") is None
+    assert store.rows("visitor") == {"a": {"link": "radio0"}}
+
+
+async def test_last_write_to_a_key_wins_and_order_is_kept(store: Store) -> None:
+    store.put("t", "k", {"n": 1})
+    store.forget("t", "k")
+    store.put("t", "k", {"n": 2})
+    await store.durable()
+    assert store.rows("t") == {"k": {"n": 2}}
+    store.put("t", "k", {"n": 3})
+    store.forget("t", "k")
+    await store.durable()
+    assert store.rows("t") == {}
+
+
+async def test_compare_and_swap_lets_one_writer_through(store: Store) -> None:
+    outcomes = await asyncio.gather(
+        *(store.compare_and_swap("owner", "10.0.0.1", 0, {"node": name}) for name in ("ha1", "ha2", "ha3"))
+    )
+    assert sorted(outcomes, key=str) == [1, None, None]
+    assert await store.compare_and_swap("owner", "10.0.0.1", 7, {"node": "late"}) is None
+    assert await store.compare_and_swap("owner", "10.0.0.1", 1, {"node": "next"}) == 2
+    assert store.get("owner", "10.0.0.1").value == {"node": "next"}
+    assert await store.compare_and_swap("owner", "10.0.0.1", 2, None) == 0
+    assert store.get("owner", "10.0.0.1") is None
+
+
+async def test_watchers_see_commits_of_their_collection_only(store: Store) -> None:
+    seen: list[Change] = []
+    stop = store.watch("binding", seen.append)
+    store.put("binding", "a", {"n": 1})
+    store.put("visitor", "a", {"n": 1})
+    await store.durable()
+    store.forget("binding", "a")
+    await store.durable()
+    await store.compare_and_swap("binding", "b", 0, {"n": 5})
+    stop()
+    store.put("binding", "c", {"n": 1})
+    await store.durable()
+    assert seen == [
+        Change("binding", "a", {"n": 1}),
+        Change("binding", "a", None),
+        Change("binding", "b", {"n": 5}),
+    ]
+
+
+async def test_concurrent_writers_share_commits(store: Store) -> None:
+    async def register(number: int) -> None:
+        store.put("binding", str(number), {"number": number})
+        await store.durable()
+
+    start = time.perf_counter()
+    await asyncio.gather(*(register(number) for number in range(5000)))
+    assert len(store.rows("binding")) == 5000
+    assert time.perf_counter() - start < 5.0  # one sync each would take far longer
+
+
+async def test_write_now_is_there_without_the_loop(store: Store) -> None:
+    store.write_now("oscore", "x", {"sent": 64})
+    assert store.get("oscore", "x").value == {"sent": 64}
+    store.write_now("oscore", "x", None)
+    assert store.get("oscore", "x") is None
+
+
+def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "node.db"
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+        acknowledged = 0
+        assert process.stdout is not None
+        for _ in range(20):
+            acknowledged = int(process.stdout.readline())
+        os.kill(process.pid, signal.SIGKILL)
+        rest = process.stdout.read().split()
+        process.wait()
+        acknowledged = int(rest[-1]) if rest else acknowledged
+
+        async def check(promised: int = acknowledged) -> None:
+            store = Store(path)
+            rows = store.rows("binding")
+            assert all(rows[f"{number:08}"] == {"number": number} for number in range(1, promised + 1))
+            await store.close()
+
+        asyncio.run(check())
+
+
+def test_a_store_that_cannot_be_opened_says_where(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(StoreError, match="state_dir"):
+        Store(blocked / "node.db")
+
+
+async def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "node.db"
+    path.write_bytes(b"this is not a database" * 500)
+    with pytest.raises(StoreError, match="cannot be opened"):
+        Store(path)
