@@ -1,0 +1,95 @@
+"""Locum's own values in a registration: what no standard has (default care-of address, stand-in, weight, context).
+
+They ride in normal vendor extensions (type 134, RFC 3115) under the enterprise number set aside for documentation
+(RFC 5612), so that any other agent skips them.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import IPv4Address, IPv6Address
+
+from locum.wire.cursor import Cursor
+from locum.wire.errors import WireError
+from locum.wire.extensions import VendorNormal
+
+ENTERPRISE = 32473
+
+
+class VendorType(IntEnum):
+    """Vendor types under ENTERPRISE."""
+
+    DEFAULT_COA = 1
+    MNPS_ROLE = 2
+    WEIGHT = 3
+    TRANSFER_CONTEXT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultCareOfAddress:
+    """Where packets go whenever the home address has no valid dynamic care-of address (R2, R3)."""
+
+    address: IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class MnpsRole:
+    """The sender is the stand-in of this home address (R4)."""
+
+    interface_address: IPv4Address | IPv6Address  # the stand-in's own
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """Breaks ties between equal candidates (R8)."""
+
+    weight: int  # 0 to 65535, the heavier wins
+
+
+@dataclass(frozen=True, slots=True)
+class TransferContext:
+    """The access node is to hand the mobile node's context to this one (C4)."""
+
+    access_node: IPv4Address | IPv6Address
+
+
+VendorValue = DefaultCareOfAddress | MnpsRole | Weight | TransferContext
+
+
+def encode_vendor(value: VendorValue) -> VendorNormal:
+    """The extension that carries the value."""
+    match value:
+        case DefaultCareOfAddress():
+            return VendorNormal(ENTERPRISE, VendorType.DEFAULT_COA, value.address.packed)
+        case MnpsRole():
+            return VendorNormal(ENTERPRISE, VendorType.MNPS_ROLE, value.interface_address.packed)
+        case Weight():
+            return VendorNormal(ENTERPRISE, VendorType.WEIGHT, value.weight.to_bytes(2, "big"))
+        case TransferContext():
+            return VendorNormal(ENTERPRISE, VendorType.TRANSFER_CONTEXT, value.access_node.packed)
+
+
+def decode_vendor(extension: VendorNormal) -> VendorValue | None:
+    """The value in the extension; None when it is another vendor's or of an unknown type. Raises WireError."""
+    if extension.vendor != ENTERPRISE:
+        return None
+    match extension.vendor_type:
+        case VendorType.DEFAULT_COA:
+            return DefaultCareOfAddress(_address(extension.value, "default-coa"))
+        case VendorType.MNPS_ROLE:
+            return MnpsRole(_address(extension.value, "mnps-role"))
+        case VendorType.WEIGHT:
+            cursor = Cursor(extension.value)
+            weight = Weight(cursor.u16("weight"))
+            cursor.done("weight")
+            return weight
+        case VendorType.TRANSFER_CONTEXT:
+            return TransferContext(_address(extension.value, "transfer-context"))
+    return None
+
+
+def _address(value: bytes, field: str) -> IPv4Address | IPv6Address:
+    if len(value) == 4:
+        return IPv4Address(value)
+    if len(value) == 16:
+        return IPv6Address(value)
+    raise WireError(field, 0, "not-an-address")
