@@ -1,0 +1,290 @@
+"""What leaves the repository: the wheel, the pinned requirements, the systemd units, the suspend hook."""
+
+import configparser
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SYSTEMD = ROOT / "packaging" / "systemd"
+UNITS = ["locum@.service", "locum-mobile@.service", "locum-mnps@.service"]
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run to the end with nothing in the environment but ``environment``; output is part of a failure."""
+    done = subprocess.run(
+        [str(part) for part in command], env=environment, capture_output=True, text=True, timeout=120, cwd="/"
+    )
+    assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+# --- the wheel ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built by the pinned hatchling of this environment: nothing is fetched."""
+    directory = tmp_path_factory.mktemp("wheel")
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(directory)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = directory.glob("*.whl")
+    return built
+
+
+def test_the_wheel_carries_what_a_node_needs_at_run_time(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        objects = [name for name in names if re.fullmatch(r"locum/dataplane/objects/\w+\.o", name)]
+        assert objects, "no compiled eBPF object in the wheel"
+        for name in objects:
+            content = archive.read(name)
+            assert content.startswith(b"\x7fELF"), name
+            assert int.from_bytes(content[18:20], "little") == 247, f"{name} is not an eBPF object (EM_BPF)"
+    data = {name for name in names if name.endswith((".cddl", "py.typed"))}
+    source = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src").rglob("*.cddl")}
+    assert data == source | {"locum/py.typed"}
+    for unit in [*UNITS, "locum.system-sleep"]:
+        assert any(name.endswith(f"share/locum/systemd/{unit}") for name in names), unit
+    assert not [name for name in names if name.startswith(("tests/", "bench/", "bpf/"))]
+
+
+def test_the_wheel_runs_on_a_machine_without_clang(wheel: Path, tmp_path: Path) -> None:
+    """A fresh environment, and a PATH that holds nothing else.
+
+    The libraries are lent by the environment that runs the tests, so that nothing is fetched; that their names are
+    right is the next test's business.
+    """
+    fresh = tmp_path / "fresh"
+    venv.create(fresh, with_pip=False, symlinks=True)
+    (site,) = fresh.glob("lib/python3.*/site-packages")
+    lent = next(path for path in map(Path, sys.path) if path.name == "site-packages")
+    (site / "lent.pth").write_text(f"{lent}\n")
+    uv = Path(sys.executable).parent / "uv"
+    run(
+        uv,
+        "pip",
+        "install",
+        "--offline",
+        "--no-deps",
+        "--python",
+        fresh / "bin" / "python",
+        wheel,
+        HOME=str(tmp_path),
+    )
+    only = {"PATH": str(fresh / "bin"), "HOME": str(tmp_path)}
+    where = run(fresh / "bin" / "python", "-c", "import locum; print(locum.__file__)", **only)
+    assert where.stdout.startswith(str(site)), "the wheel is not what was tried"
+    version = run(fresh / "bin" / "locum", "--version", **only)
+    assert re.search(r"\b\d+\.\d+\.\d+\b", version.stdout), version.stdout
+    assert version.stdout.split()[-1] in wheel.name
+
+
+def test_every_dependency_of_the_wheel_is_pinned(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        text = archive.read(metadata).decode()
+    needed = set(re.findall(r"^Requires-Dist: ([\w-]+)", text, re.MULTILINE))
+    assert needed and needed <= pinned("runtime.txt").keys()
+
+
+# --- requirement files ----------------------------------------------------------------------------------------
+
+
+def pinned(name: str) -> dict[str, str]:
+    """Package to version of a requirement file; every one has to have a hash."""
+    versions: dict[str, str] = {}
+    for entry in re.split(r"\n(?=\S)", (ROOT / "requirements" / name).read_text()):
+        found = re.match(r"([\w-]+)(?:\[\w+\])?==(\S+)", entry)
+        if found:
+            assert "--hash=sha256:" in entry, f"{found[1]} has no hash"
+            versions[found[1]] = found[2]
+    return versions
+
+
+@pytest.mark.parametrize("name", ["runtime.txt", "dev.txt"])
+def test_requirement_files_pin_packages_and_name_no_place(name: str) -> None:
+    text = (ROOT / "requirements" / name).read_text()
+    assert "://" not in text
+    assert not re.search(r"^\s*-(?!-hash=)", text, re.MULTILINE), (
+        "an option line: only pins and hashes belong here"
+    )
+    assert len(pinned(name)) > 5
+
+
+def test_development_runs_on_the_pins_of_an_installed_node() -> None:
+    assert pinned("runtime.txt").items() <= pinned("dev.txt").items()
+
+
+def test_the_declared_dependencies_are_the_ones_that_are_pinned_from() -> None:
+    declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+    lines = (ROOT / "requirements" / "runtime.in").read_text().splitlines()
+    assert declared == {line for line in lines if line and not line.startswith("#")}
+
+
+# --- set-up ---------------------------------------------------------------------------------------------------
+
+
+def test_set_up_says_in_one_line_what_is_missing() -> None:
+    done = subprocess.run(
+        ["sh", str(ROOT / "packaging/debian/setup.sh"), "python", "no-such-python"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert (
+        done.stderr.count("\n") == 1
+        and "no-such-python not found" in done.stderr
+        and "apt-get" in done.stderr
+    )
+
+
+def test_tests_without_root_are_refused_in_one_line() -> None:
+    script = ROOT / "packaging/debian/setup.sh"
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--clear-groups", "sh", "-s", "root", "test"],
+        stdin=script.open(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "locum: `make test` needs root (network namespaces, eBPF, TCP_REPAIR). Run: sudo make test\n"
+    )
+
+
+# --- systemd --------------------------------------------------------------------------------------------------
+
+
+def unit(name: str) -> dict[str, list[str]]:
+    """The [Service] settings of a unit; a key may stand more than once."""
+    settings: dict[str, list[str]] = {}
+    section = ""
+    for line in (SYSTEMD / name).read_text().splitlines():
+        if line.startswith("["):
+            section = line
+        elif section == "[Service]" and line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            settings.setdefault(key, []).append(value)
+    return settings
+
+
+AGENT = {"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE", "CAP_BPF", "CAP_PERFMON"}
+
+
+@pytest.mark.parametrize(
+    ("name", "capabilities"),
+    [
+        ("locum@.service", AGENT),
+        ("locum-mobile@.service", AGENT | {"CAP_SYS_PTRACE", "CAP_KILL", "CAP_DAC_OVERRIDE"}),
+        ("locum-mnps@.service", AGENT),
+    ],
+)
+def test_units_grant_only_the_capabilities_that_are_needed(name: str, capabilities: set[str]) -> None:
+    settings = unit(name)
+    assert set(" ".join(settings["CapabilityBoundingSet"]).split()) == capabilities
+    assert settings["NoNewPrivileges"] == ["yes"]
+    assert settings["Type"] == ["notify"]
+    assert int(settings["WatchdogSec"][0]) > 0
+
+
+def test_units_differ_only_where_their_roles_do() -> None:
+    differing = {
+        "CapabilityBoundingSet",
+        "ProtectControlGroups",
+        "FileDescriptorStoreMax",
+        "RestartSec",
+        "OOMScoreAdjust",
+    }
+    agent, *others = ({k: v for k, v in unit(name).items() if k not in differing} for name in UNITS)
+    for other in others:
+        assert other == agent
+
+
+def test_only_the_stand_in_asks_systemd_to_keep_descriptors() -> None:
+    keeping = {name for name in UNITS if "FileDescriptorStoreMax" in unit(name)}
+    assert keeping == {"locum-mnps@.service"}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_units_are_well_formed(name: str) -> None:
+    parser = configparser.RawConfigParser(strict=False, interpolation=None)
+    parser.read(SYSTEMD / name)
+    assert parser.sections() == ["Unit", "Service", "Install"]
+    assert parser["Service"]["ExecStart"].endswith("locum node run /etc/locum/%i.toml")
+
+
+# --- the suspend hook -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lid(tmp_path: Path) -> Iterator["Lid"]:
+    yield Lid(tmp_path)
+
+
+class Lid:
+    """The hook with recorded programs in place of systemctl, systemd-run, logger and locum."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.log = directory / "log"
+        self.program(
+            "systemctl", 'case $1 in list-units) echo "locum-mobile@laptop.service loaded active";; esac'
+        )
+        self.program("systemd-run", 'echo "systemd-run $*" >>"$LOG"')
+        self.program("logger", 'echo "logger $*" >>"$LOG"')
+        self.program("locum", 'echo "locum $* at $LOCUM_SOCKET" >>"$LOG"')
+
+    def program(self, name: str, body: str) -> None:
+        path = self.directory / name
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+
+    def turn(self, *arguments: str, **environment: str) -> str:
+        path = f"{self.directory}:{os.defpath}"
+        run("sh", SYSTEMD / "locum.system-sleep", *arguments, PATH=path, LOG=str(self.log), **environment)
+        return self.log.read_text() if self.log.exists() else ""
+
+
+def test_closing_the_lid_runs_sleep(lid: Lid) -> None:
+    assert lid.turn("pre", "suspend") == "locum sleep at /run/locum/laptop.sock\n"
+
+
+def test_opening_the_lid_runs_wake_without_keeping_the_user_waiting(lid: Lid) -> None:
+    said = lid.turn("post", "suspend")
+    assert said.startswith("systemd-run") and "--no-block" in said
+    assert "locum wake" in said and "LOCUM_SOCKET=/run/locum/laptop.sock" in said
+
+
+def test_a_node_that_cannot_hand_over_does_not_prevent_the_suspend(lid: Lid) -> None:
+    lid.program("locum", "exit 1")
+    said = lid.turn("pre", "suspend")
+    assert "laptop: sessions were not handed over" in said and "exit code 1" in said
+
+
+def test_a_node_that_hangs_does_not_prevent_the_suspend(lid: Lid) -> None:
+    lid.program("locum", "exec sleep 60")
+    assert "exit code 124" in lid.turn("pre", "suspend", LOCUM_SLEEP_SECONDS="0.2")
+
+
+def test_a_host_without_mobile_nodes_suspends_as_before(lid: Lid) -> None:
+    lid.program("systemctl", "exit 0")
+    assert lid.turn("pre", "suspend") == lid.turn("post", "suspend") == ""
+
+
+def test_the_hook_is_executable() -> None:
+    assert os.access(SYSTEMD / "locum.system-sleep", os.X_OK)
