@@ -40,6 +40,7 @@ from locum.wire.extensions.dual_stack import (
 from locum.wire.extensions.framing import (
     MAX_EXTENSIONS,
     MAX_MESSAGE,
+    PADDING,
     Extension,
     Frame,
     Unknown,
@@ -55,6 +56,7 @@ from locum.wire.extensions.organization import (
     decode_vendor_critical,
     decode_vendor_normal,
 )
+from locum.wire.extensions.padding import Padding, decode_padding
 
 __all__ = [
     "CHALLENGE",
@@ -68,6 +70,7 @@ __all__ = [
     "MN_AAA",
     "MOBILE_FA_CHALLENGE",
     "NAI",
+    "PADDING",
     "VENDOR_CRITICAL",
     "VENDOR_NORMAL",
     "AuthKind",
@@ -81,6 +84,7 @@ __all__ = [
     "Ipv6TunnelingMode",
     "MobileFaChallenge",
     "Nai",
+    "Padding",
     "PrefixCode",
     "Unknown",
     "VendorCritical",
@@ -92,6 +96,7 @@ __all__ = [
 ]
 
 _DECODERS: dict[int, Callable[[Frame], Extension]] = {
+    PADDING: decode_padding,
     AuthKind.MN_HA: decode_authentication,
     AuthKind.MN_FA: decode_authentication,
     AuthKind.FA_HA: decode_authentication,

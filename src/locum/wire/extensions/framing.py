@@ -12,6 +12,7 @@ MAX_MESSAGE = 4096
 MAX_EXTENSIONS = 64
 
 FIRST_SKIPPABLE = 128  # section 1.8: below, an unknown extension condemns the message
+PADDING = 0  # section 1.8: encoded with neither length nor data
 LONG_TYPES = frozenset((36, 38))  # section 1.10; skippable extensions are never long
 
 
@@ -74,6 +75,8 @@ def next_frame(cursor: Cursor) -> Frame:
     """The extension at the cursor; raises WireError when it does not fit."""
     start = cursor.offset
     number = cursor.u8("extension.type")
+    if number == PADDING:
+        return Frame(number, 0, b"", cursor.data, start, cursor.offset)
     subtype = 0
     if number in LONG_TYPES:
         subtype = cursor.u8("extension.sub-type")

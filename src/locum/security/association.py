@@ -1,0 +1,109 @@
+"""Mobility security associations (RFC 5944 section 1.6) and their authenticators (section 3.5.1).
+
+Keys and bytes only: which association a message must use, and what follows from a failure, is for the roles.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, hmac
+
+FIRST_SPI = 256  # section 3.5.1: 0 to 255 are reserved
+LAST_SPI = 0xFFFFFFFF
+MIN_KEY_BYTES = 16  # section 5.1: keys of 128 bits are to be supported; less would only weaken the digest
+
+
+class Algorithm(Enum):
+    """How the authenticator is computed; the value is the configuration's spelling."""
+
+    HMAC_MD5 = "hmac-md5"  # the RFC's default, for interoperability
+    HMAC_SHA_256 = "hmac-sha-256"
+
+    @property
+    def authenticator_bytes(self) -> int:
+        """Length of the authenticator; it is not truncated."""
+        return 16 if self is Algorithm.HMAC_MD5 else 32
+
+
+class Replay(Enum):
+    """How replay is prevented (section 5.7); the value is the configuration's spelling."""
+
+    TIMESTAMP = "timestamp"
+    NONCE = "nonce"
+
+
+@dataclass(frozen=True, slots=True)
+class Association:
+    """What two nodes share, named by `spi`. Raises ValueError for a reserved SPI or a key under 128 bits."""
+
+    spi: int
+    key: bytes = field(repr=False)
+    algorithm: Algorithm = Algorithm.HMAC_SHA_256
+    replay: Replay = Replay.TIMESTAMP
+
+    def __post_init__(self) -> None:
+        if not FIRST_SPI <= self.spi <= LAST_SPI:
+            raise ValueError(f"an SPI lies between {FIRST_SPI} and {LAST_SPI}, not {self.spi}")
+        if len(self.key) < MIN_KEY_BYTES:
+            raise ValueError(
+                f"the key of SPI {self.spi} has {len(self.key)} bytes; {MIN_KEY_BYTES} are the least"
+            )
+
+    def digest(self, data: bytes) -> bytes:
+        """The authenticator over `data`; fits append_authentication of the wire package."""
+        return digest(self, data)
+
+    def verify(self, data: bytes, authenticator: bytes) -> bool:
+        """Whether `authenticator` belongs to `data`, in constant time."""
+        return verify(self, data, authenticator)
+
+
+class AssociationTable:
+    """The associations with one peer, by SPI. Two with the same SPI raise ValueError."""
+
+    __slots__ = ("_by_spi",)
+
+    def __init__(self, associations: Iterable[Association] = ()) -> None:
+        self._by_spi: dict[int, Association] = {}
+        for each in associations:
+            if each.spi in self._by_spi:
+                raise ValueError(f"two associations have SPI {each.spi}")
+            self._by_spi[each.spi] = each
+
+    def find(self, spi: int) -> Association | None:
+        """The association of that SPI, or None."""
+        return self._by_spi.get(spi)
+
+    def __iter__(self) -> Iterator[Association]:
+        return iter(self._by_spi.values())
+
+    def __len__(self) -> int:
+        return len(self._by_spi)
+
+
+_HASHES: dict[Algorithm, Callable[[], hashes.HashAlgorithm]] = {
+    Algorithm.HMAC_MD5: hashes.MD5,
+    Algorithm.HMAC_SHA_256: hashes.SHA256,
+}
+
+
+def digest(association: Association, data: bytes) -> bytes:
+    """The authenticator of `association` over `data`."""
+    return _keyed(association, data).finalize()
+
+
+def verify(association: Association, data: bytes, authenticator: bytes) -> bool:
+    """Whether `authenticator` is that of `data`; the time taken does not depend on where they differ."""
+    try:
+        _keyed(association, data).verify(authenticator)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _keyed(association: Association, data: bytes) -> hmac.HMAC:
+    keyed = hmac.HMAC(association.key, _HASHES[association.algorithm]())
+    keyed.update(data)
+    return keyed
