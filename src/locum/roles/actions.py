@@ -14,9 +14,7 @@ from typing import Any, Protocol, TypeAlias
 from locum.wire.control import Flow
 
 Addr: TypeAlias = IPv4Address | IPv6Address
-JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
-
-EMPTY: Mapping[str, Any] = {}
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 
 class Randomness(Protocol):
