@@ -95,7 +95,17 @@ class Network:
         if link.rate is None:
             return
         for own, _opposite in link.ends if link.radio else link.ends[:1]:
-            command = ["tc", "qdisc", "replace", "dev", own.interface, "root", "tbf", "rate", f"{link.rate}bit"]
+            command = [
+                "tc",
+                "qdisc",
+                "replace",
+                "dev",
+                own.interface,
+                "root",
+                "tbf",
+                "rate",
+                f"{link.rate}bit",
+            ]
             run([*inside(self.place, own.node), *command, "burst", str(BURST), "limit", str(QUEUE)])
 
     def set_radio(self, access_node: str, up: bool) -> None:

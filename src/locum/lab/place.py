@@ -130,7 +130,9 @@ class LabPlace:
     def mount_bpf(self) -> None:
         """A bpffs of the lab's own, so that pins of two labs, and of the machine, never meet."""
         self.bpf_root.mkdir(exist_ok=True)
-        done = subprocess.run(["mount", "-t", "bpf", "none", str(self.bpf_root)], capture_output=True, text=True)
+        done = subprocess.run(
+            ["mount", "-t", "bpf", "none", str(self.bpf_root)], capture_output=True, text=True
+        )
         if done.returncode:
             raise LabError(f"cannot mount a bpffs at {self.bpf_root}: {done.stderr.strip()}")
 

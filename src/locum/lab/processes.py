@@ -63,7 +63,9 @@ class Program:
             lines = self.log.read_text(errors="replace").strip().splitlines()
         except FileNotFoundError:
             lines = []
-        return f"its log {self.log} ends:\n" + "\n".join(lines[-8:]) if lines else f"its log {self.log} is empty"
+        return (
+            f"its log {self.log} ends:\n" + "\n".join(lines[-8:]) if lines else f"its log {self.log} is empty"
+        )
 
 
 @dataclass(slots=True)
@@ -103,7 +105,9 @@ class Processes:
         self.programs.append(program)
         return program
 
-    def run(self, node: str, command: Sequence[str], patience: float = 20.0) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, node: str, command: Sequence[str], patience: float = 20.0
+    ) -> subprocess.CompletedProcess[str]:
         """Run a short command of a node to its end, with its output."""
         try:
             return subprocess.run(

@@ -1,0 +1,61 @@
+"""Captures every node's packets to pcap files, by tcpdump, one process and one file a node.
+
+Snapping keeps the files small and still holds every header and every registration whole. A packet cut short by it
+is marked so by its captured length; tshark then says "size limited during capture", which is not malformed.
+"""
+
+import subprocess
+from pathlib import Path
+
+from locum.lab.processes import Processes, Program, wait_until
+from locum.lab.topology import Topology
+
+SNAP = 320
+"""Bytes: Ethernet and two IPv6 headers, TCP with all options, or a whole registration with three authentications."""
+
+
+class Captures:
+    """tcpdump on every node of a lab, all interfaces of it."""
+
+    def __init__(self, processes: Processes, topology: Topology, folder: Path) -> None:
+        self.folder = folder
+        self.processes = processes
+        self.nodes = [node.name for node in topology.nodes]
+        self._running: list[Program] = []
+
+    @property
+    def files(self) -> dict[str, Path]:
+        return {node: self.folder / f"{node}.pcap" for node in self.nodes}
+
+    def start(self) -> None:
+        """Returns when every capture listens."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for node, file in self.files.items():
+            command = ["tcpdump", "-i", "any", "-n", "-U", "-Z", "root", "-B", "8192", "-s", str(SNAP)]
+            program = self.processes.start(node, f"tcpdump-{node}", [*command, "-w", str(file)])
+            self._running.append(program)
+        for program in self._running:
+            wait_until(
+                f"{program.name} to listen; {program.log}",
+                lambda log=program.log: "listening on" in log.read_text(),  # type: ignore[misc]
+            )
+
+    def stop(self) -> None:
+        """End the captures; their files are whole afterwards."""
+        for program in self._running:
+            program.process.terminate()
+        for program in self._running:
+            program.stop()
+        self._running.clear()
+
+
+def malformed(file: Path) -> int:
+    """How many packets of a pcap tshark calls malformed. Raises OSError when tshark is missing."""
+    done = subprocess.run(
+        ["tshark", "-n", "-r", str(file), "-Y", "_ws.malformed", "-T", "fields", "-e", "frame.number"],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise OSError(f"tshark cannot read {file}: {done.stderr.strip()}")
+    return len(done.stdout.split())

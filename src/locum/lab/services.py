@@ -1,0 +1,177 @@
+"""Stock servers and clients: nginx, sshd, iperf3, curl and ssh, each with files of its own below the lab.
+
+Nothing here is ours but the configuration: the point of the lab is that unmodified programs notice nothing.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from locum.lab.errors import LabError
+from locum.lab.processes import Processes, Program, wait_until
+
+BLOCK = 1 << 20
+
+
+def make_file(path: Path, size: int) -> str:
+    """A file of random bytes; returns its SHA-256 in hex."""
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for start in range(0, size, BLOCK):
+            block = os.urandom(min(BLOCK, size - start))
+            digest.update(block)
+            file.write(block)
+    return digest.hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file in hex, of the empty string when there is none."""
+    digest = hashlib.sha256()
+    if path.exists():
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(slots=True)
+class WebServer:
+    """nginx on a node, port 80 of every address, with an access log in JSON lines."""
+
+    processes: Processes
+    node: str
+    folder: Path
+    rate: str = "0"
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "root"
+
+    def start(self) -> Program:
+        """Returns when nginx listens. `rate` is nginx's limit_rate per connection, 0 for none."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        configuration = self.folder / "nginx.conf"
+        configuration.write_text(self._configuration())
+        program = self.processes.start(
+            self.node,
+            "nginx",
+            ["nginx", "-p", str(self.folder), "-c", str(configuration), "-e", str(self.folder / "error.log")],
+        )
+        wait_until("nginx to listen", lambda: not program.running or (self.folder / "pid").exists())
+        if not program.running:
+            raise LabError(f"nginx did not start; {program.complaint()}")
+        return program
+
+    def _configuration(self) -> str:
+        temporary = "\n".join(
+            f"  {kind}_temp_path {self.folder}/{kind};"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        return f"""user root;
+worker_processes 1;
+daemon off;
+pid {self.folder}/pid;
+error_log {self.folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+{temporary}
+  log_format facts escape=json '{{"connection":$connection,"request":"$request","status":$status,'
+    '"sent":$body_bytes_sent,"address":"$remote_addr","completion":"$request_completion"}}';
+  access_log {self.folder}/access.log facts;
+  sendfile on;
+  keepalive_timeout 300;
+  client_header_timeout 300;
+  client_body_timeout 300;
+  send_timeout 300;
+  default_type application/octet-stream;
+  server {{
+    listen 80 default_server;
+    listen [::]:80 default_server;
+    root {self.root};
+    limit_rate {self.rate};
+    location = /upload {{ client_max_body_size 0; proxy_pass http://127.0.0.1:81/; proxy_request_buffering on; }}
+  }}
+  server {{
+    listen 127.0.0.1:81;
+    access_log off;
+    location / {{ return 200 "$content_length bytes\\n"; }}
+  }}
+}}
+"""
+
+    def requests(self) -> list[dict[str, object]]:
+        """What the access log has: a line for every request that has ended."""
+        log = self.folder / "access.log"
+        if not log.exists():
+            return []
+        return [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+
+    def connections(self, path: str) -> int:
+        """How many connections requests for this path came on."""
+        used: Counter[object] = Counter()
+        for request in self.requests():
+            if f" {path} " in str(request["request"]):
+                used[request["connection"]] += 1
+        return len(used)
+
+
+@dataclass(slots=True)
+class SecureShell:
+    """sshd on one node, and clients with a key that it knows on another."""
+
+    processes: Processes
+    node: str
+    folder: Path
+    port: int = 22
+
+    def start(self) -> Program:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd has this path compiled in
+        for name in ("host", "user"):
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(self.folder / name)],
+                check=True,
+            )
+        (self.folder / "authorized").write_text((self.folder / "user.pub").read_text())
+        (self.folder / "sshd_config").write_text(
+            f"Port {self.port}\nHostKey {self.folder}/host\nAuthorizedKeysFile {self.folder}/authorized\n"
+            f"PidFile {self.folder}/pid\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nUseDNS no\n"
+            "PasswordAuthentication no\nPrintMotd no\nPrintLastLog no\n"
+        )
+        program = self.processes.start(
+            self.node, "sshd", ["/usr/sbin/sshd", "-D", "-e", "-f", str(self.folder / "sshd_config")]
+        )
+        wait_until("sshd to listen", lambda: not program.running or (self.folder / "pid").exists())
+        if not program.running:
+            raise LabError(f"sshd did not start; {program.complaint()}")
+        return program
+
+    def login(self, node: str, source: IPv4Address | IPv6Address, server: str) -> Program:
+        """A session with a shell that reads commands from the pipe `process.stdin`, writes to `process.stdout`."""
+        options = ["-F", "none", "-i", str(self.folder / "user"), "-b", str(source), "-p", str(self.port)]
+        settings = [
+            "UserKnownHostsFile=/dev/null",
+            "StrictHostKeyChecking=no",
+            "LogLevel=ERROR",
+            "BatchMode=yes",
+        ]
+        command = ["ssh", "-T", *options, *(part for setting in settings for part in ("-o", setting))]
+        return self.processes.start(
+            node,
+            "ssh",
+            [*command, f"root@{server}", "/bin/sh"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+
+def download(processes: Processes, node: str, url: str, target: Path, name: str = "curl") -> Program:
+    """A stock curl that writes a file; `--silent --show-error` leaves its complaint in the log."""
+    return processes.start(
+        node, name, ["curl", "--silent", "--show-error", "--globoff", "--fail", "-o", str(target), url]
+    )
