@@ -44,21 +44,30 @@ install_packages() {
     for service in nginx ssh; do
         [ -e "/lib/systemd/system/$service.service" ] || fresh_services="$fresh_services $service"
     done
+    log=$(mktemp)
+    added_policy=
+    trap 'rm -f "$log" $added_policy' EXIT
+    trap 'exit 130' INT TERM
     if [ ! -e "$policy" ]; then
-        trap 'rm -f "$policy"' EXIT
-        trap 'exit 130' INT TERM
+        added_policy=$policy
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod 755 "$policy"
     fi
     export DEBIAN_FRONTEND=noninteractive
     echo "locum: installing Debian packages: $*"
-    apt-get -qq -o DPkg::Lock::Timeout=120 update
-    apt-get -qq -y -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 install --no-install-recommends "$@" >/dev/null
-    if command -v systemctl >/dev/null; then
-        for service in $fresh_services; do
-            systemctl --quiet disable "$service.service" 2>/dev/null || true
-        done
+    set -- install --no-install-recommends "$@"
+    if ! { apt-get -qq -o DPkg::Lock::Timeout=120 update &&
+        apt-get -qq -y -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 "$@"; } >"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        refuse "apt-get could not install the packages; its last lines are above. Mend that, then run make again."
     fi
+    for service in $fresh_services; do
+        if command -v systemctl >/dev/null; then
+            systemctl --quiet disable "$service.service" >/dev/null 2>&1 || true
+        else
+            deb-systemd-helper disable "$service.service" >/dev/null 2>&1 || true
+        fi
+    done
 }
 
 case ${1:-packages} in
@@ -68,7 +77,7 @@ case ${1:-packages} in
         [ -n "$absent" ] || exit 0
         [ "$(id -u)" = 0 ] || refuse "Debian packages are missing: ${absent% }. Run: sudo make setup"
         # shellcheck disable=SC2086
-        install_packages $absent || refuse "apt-get could not install: ${absent% }. Read its message above."
+        install_packages $absent
         ;;
     python)
         python=$2
