@@ -1,0 +1,46 @@
+"""The baseline of `registrations`: a bare asyncio UDP echo that checks a message's authenticator and signs its answer.
+
+Run as `python -m bench.echo ADDRESS PORT KEY_FILE`; prints `ready` and answers until it is terminated. It keeps nothing, decides
+nothing and stores nothing: what it does for a message is what no registration server in Python can avoid.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import cast
+
+from bench.registrar import SPI
+from locum.security.association import Association, digest, verify
+
+_AUTHENTICATOR_BYTES = 32
+
+
+class Echo(asyncio.DatagramProtocol):
+    """Answers what is signed with the association's key, with a new signature."""
+
+    def __init__(self, association: Association) -> None:
+        self._association = association
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember where to answer."""
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, peer: tuple[str | int, ...]) -> None:
+        """Check and answer one message."""
+        covered, authenticator = data[:-_AUTHENTICATOR_BYTES], data[-_AUTHENTICATOR_BYTES:]
+        if verify(self._association, covered, authenticator):
+            answer = b"\x03\x00" + covered[2:]
+            self._transport.sendto(answer + digest(self._association, answer), peer)
+
+
+async def serve(address: str, port: int, association: Association) -> None:
+    """Answer at `address`, for ever."""
+    loop = asyncio.get_running_loop()
+    await loop.create_datagram_endpoint(lambda: Echo(association), local_addr=(address, port))
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    key = bytes.fromhex(Path(sys.argv[3]).read_text())
+    asyncio.run(serve(sys.argv[1], int(sys.argv[2]), Association(SPI, key)))

@@ -1,0 +1,68 @@
+"""What a benchmark hands back: samples of a value and of its baseline, taken in turns, and what to say about them."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How thorough a run is."""
+
+    rounds: int = 5
+    """Samples of each kind; the report's figures are their medians."""
+    seconds: int = 3
+    """Length of one sample of a throughput."""
+    scale: float = 1.0
+    """Share of the full table sizes that the size-bound benchmarks use."""
+
+
+QUICK = Settings(rounds=5, seconds=1, scale=0.02)
+"""A run that shows that the benchmark works; its figures mean little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One row. `values` and `baselines` are in the order in which they were sampled, pairwise neighbours in time."""
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+    baselines: tuple[float, ...] | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def value(self) -> float:
+        """The median of the samples."""
+        return statistics.median(self.values)
+
+    @property
+    def baseline(self) -> float | None:
+        """The median of the baseline's samples; None where there is nothing to compare with."""
+        return None if self.baselines is None else statistics.median(self.baselines)
+
+    @property
+    def ratio(self) -> float | None:
+        """Value over baseline, of the medians."""
+        return None if not self.baseline else self.value / self.baseline
+
+
+def spread(samples: Sequence[float]) -> float:
+    """Half the distance from the least to the greatest sample, as a share of the median; 0 for a zero median."""
+    middle = statistics.median(samples)
+    return (max(samples) - min(samples)) / 2 / middle if middle else 0.0
+
+
+def in_turns(rounds: int, *ways: Callable[[], float]) -> tuple[tuple[float, ...], ...]:
+    """Sample each way once to warm up, unrecorded, then `rounds` times in turns; the samples of each way.
+
+    Every second round runs backwards, so that a slow drift of the machine weighs on all ways alike.
+    """
+    for way in ways:
+        way()
+    samples: tuple[list[float], ...] = tuple([] for _ in ways)
+    for number in range(rounds):
+        order = list(zip(ways, samples, strict=True))
+        for way, taken in order if number % 2 == 0 else reversed(order):
+            taken.append(way())
+    return tuple(tuple(taken) for taken in samples)

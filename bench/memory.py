@@ -1,0 +1,64 @@
+"""Resident memory of the home agent daemon per binding, with 100,000 bindings registered over the wire.
+
+The difference to a daemon with one mobile node, so that interpreter and libraries do not count, but all that a binding needs
+does: its configuration, its replay state, its entry in the roles and in the node. Kernel maps are a note: they are not
+the daemon's resident memory.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from bench.home_agent import CARE_OF_ADDRESSES, LIFETIME, Site, home_agent, site
+from bench.measurement import Measurement, Settings
+from bench.registrar import CHUNK, check_accepted, exchange
+from bench.report import quantity
+from locum.wire.registration import UDP_PORT
+
+_MOBILES = 100_000
+
+
+def resident(pid: int) -> int:
+    """Resident memory of a process, in bytes."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024
+
+
+def kernel_maps(pid: int) -> int:
+    """Memory of the BPF maps that a process holds open, in bytes, as the kernel accounts it."""
+    maps: dict[str, int] = {}
+    for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
+        fields = dict(line.split(":", 1) for line in entry.read_text().splitlines() if ":" in line)
+        if "map_id" in fields:
+            maps[fields["map_id"]] = int(fields["memlock"])
+    return sum(maps.values())
+
+
+def _register_all(at: Site) -> None:
+    with at.client(UDP_PORT) as client:
+        for begin in range(0, at.crowd.mobiles, CHUNK):
+            end = min(begin + CHUNK, at.crowd.mobiles)
+            messages = at.crowd.sign(begin, end, CARE_OF_ADDRESSES[0], lifetime=LIFETIME)
+            _, answers = exchange(client, messages)
+            check_accepted(answers, at.crowd.home_addresses(begin, end))
+
+
+def measure(settings: Settings, wanted: Collection[str]) -> list[Measurement]:
+    """The row `ha_memory_100k`. One sample: the daemon's memory does not vary as a throughput does."""
+    with site(1) as at, home_agent(at) as daemon:
+        _register_all(at)
+        alone = resident(daemon.pid)
+    mobiles = int(_MOBILES * settings.scale)
+    with site(mobiles) as at:
+        with home_agent(at) as daemon:
+            configured = resident(daemon.pid)
+            _register_all(at)
+            bound, maps = resident(daemon.pid), kernel_maps(daemon.pid)
+        with home_agent(at) as daemon:
+            restored = resident(daemon.pid)
+    notes = (
+        f"{mobiles:,} bindings: daemon {quantity(bound / 2**20)} MiB, of which {quantity(alone / 2**20)} MiB with one binding; "
+        f"configured but unbound {quantity(configured / 2**20)} MiB; after a restart from the store "
+        f"{quantity(restored / 2**20)} MiB",
+        f"kernel maps, not in the value: {quantity(maps / 2**20)} MiB, {quantity(maps / mobiles)} bytes per binding",
+    )
+    return [Measurement("ha_memory_100k", "bytes/binding", ((bound - alone) / mobiles,), None, notes)]
