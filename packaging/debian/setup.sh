@@ -61,12 +61,9 @@ install_packages() {
         tail -n 20 "$log" >&2
         refuse "apt-get could not install the packages; its last lines are above. Mend that, then run make again."
     fi
+    command -v systemctl >/dev/null || return 0
     for service in $fresh_services; do
-        if command -v systemctl >/dev/null; then
-            systemctl --quiet disable "$service.service" >/dev/null 2>&1 || true
-        else
-            deb-systemd-helper disable "$service.service" >/dev/null 2>&1 || true
-        fi
+        systemctl --quiet disable "$service.service" >/dev/null 2>&1 || true
     done
 }
 
