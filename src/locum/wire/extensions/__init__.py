@@ -15,12 +15,10 @@ from locum.wire.extensions.authentication import (
     decode_generalized,
 )
 from locum.wire.extensions.challenge import (
-    CHALLENGE,
     MIN_CHALLENGE,
     MOBILE_FA_CHALLENGE,
     Challenge,
     MobileFaChallenge,
-    decode_challenge,
     decode_mobile_fa_challenge,
 )
 from locum.wire.extensions.delivery import (
@@ -47,7 +45,7 @@ from locum.wire.extensions.framing import (
     next_frame,
     unknown,
 )
-from locum.wire.extensions.nai import NAI, Nai, decode_nai
+from locum.wire.extensions.nai import NAI, NAI_CARRYING, Nai, NaiCarrying, decode_nai, decode_nai_carrying
 from locum.wire.extensions.organization import (
     VENDOR_CRITICAL,
     VENDOR_NORMAL,
@@ -59,7 +57,6 @@ from locum.wire.extensions.organization import (
 from locum.wire.extensions.padding import Padding, decode_padding
 
 __all__ = [
-    "CHALLENGE",
     "DUAL_STACK",
     "ENCAPSULATING_DELIVERY",
     "GENERALIZED_AUTHENTICATION",
@@ -70,6 +67,7 @@ __all__ = [
     "MN_AAA",
     "MOBILE_FA_CHALLENGE",
     "NAI",
+    "NAI_CARRYING",
     "PADDING",
     "VENDOR_CRITICAL",
     "VENDOR_NORMAL",
@@ -84,14 +82,15 @@ __all__ = [
     "Ipv6TunnelingMode",
     "MobileFaChallenge",
     "Nai",
+    "NaiCarrying",
     "Padding",
     "PrefixCode",
     "Unknown",
     "VendorCritical",
     "VendorNormal",
     "check_order",
-    "decode_challenge",
     "decode_extensions",
+    "decode_padding",
     "encode_extensions",
 ]
 
@@ -104,6 +103,7 @@ _DECODERS: dict[int, Callable[[Frame], Extension]] = {
     VENDOR_CRITICAL: decode_vendor_critical,
     ENCAPSULATING_DELIVERY: decode_encapsulating_delivery,
     NAI: decode_nai,
+    NAI_CARRYING: decode_nai_carrying,
     MOBILE_FA_CHALLENGE: decode_mobile_fa_challenge,
     VENDOR_NORMAL: decode_vendor_normal,
     DUAL_STACK: decode_dual_stack,

@@ -71,14 +71,14 @@ def short(number: int, subtype: int, data: bytes) -> bytes:
     return simple(number, bytes((subtype,)) + data)
 
 
-def next_frame(cursor: Cursor) -> Frame:
-    """The extension at the cursor; raises WireError when it does not fit."""
+def next_frame(cursor: Cursor, *, long_types: frozenset[int] = LONG_TYPES) -> Frame:
+    """The extension at the cursor; raises WireError when it does not fit. Advertisements have no long types."""
     start = cursor.offset
     number = cursor.u8("extension.type")
     if number == PADDING:
         return Frame(number, 0, b"", cursor.data, start, cursor.offset)
     subtype = 0
-    if number in LONG_TYPES:
+    if number in long_types:
         subtype = cursor.u8("extension.sub-type")
         length = cursor.u16("extension.length")
     else:
