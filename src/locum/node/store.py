@@ -125,14 +125,19 @@ class Store:
         """Queue a deletion; a key that is not there is no error."""
         self._batch().writes[collection, key] = None
 
-    def durable(self) -> "asyncio.Future[None]":
-        """A future that is done when everything queued so far is committed; it raises StoreError."""
+    def committed(self) -> "asyncio.Future[None] | None":
+        """The future of the commit that covers everything queued so far, shared by all (never cancel it); None: done.
+
+        Its result is None or a StoreError.
+        """
         batch = self._waiting or self._running
-        if batch is not None:
-            return batch.committed
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
+        return None if batch is None else batch.committed
+
+    async def durable(self) -> None:
+        """Wait until everything queued so far is committed. Raises StoreError."""
+        commit = self.committed()
+        if commit is not None:
+            await asyncio.shield(commit)
 
     async def compare_and_swap(self, collection: str, key: str, expected: int, value: Value | None) -> int | None:
         """Write `value` (None: delete) if the entry's version is `expected` (0: there is none).
@@ -142,7 +147,7 @@ class Store:
         batch = self._batch()
         swap = _Swap(collection, key, expected, value, asyncio.get_running_loop().create_future())
         batch.swaps.append(swap)
-        await batch.committed
+        await asyncio.shield(batch.committed)
         return await swap.done
 
     def watch(self, collection: str, tell: Callable[[Change], None]) -> Callable[[], None]:

@@ -1,0 +1,240 @@
+"""The CoAP end point of a node: 634, 632 and 618 under OSCORE, over UDP and, for what is large, over TCP (RFC 8323).
+
+`ask` sends a request and returns the body of the answer; requests that come in are given to one handler together with
+the association that sent them. CoAP retransmits, deduplicates and cuts into blocks; nobody above does. What a body
+means is not known here.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any
+
+import aiocoap
+from aiocoap import error, resource
+from aiocoap.transports.tcp import TCPClient, TcpConnection, TCPServer
+from aiocoap.transports.udp6 import MessageInterfaceUDP6
+
+from locum.node.oscore import BulkAddress, ProtectedRequests, ProtectedSite, StoredContext
+from locum.node.settings import Address, ControlAssociation, ControlSettings
+
+if TYPE_CHECKING:
+    from locum.node.store import Store
+
+PATHS = ("618", "634")
+_MOST_CONNECTIONS = 128  # accepted TCP connections at one time; more are closed at once
+_HANDSHAKE_SECONDS = 10.0  # a connection that sends nothing valid for this long is closed
+_USER_TIMEOUT = 8000  # ms without acknowledgement after which TCP gives a connection up
+
+Handler = Callable[[str, bytes, ControlAssociation], Awaitable[bytes]]
+
+
+class AskFailed(Exception):
+    """Nobody answered, or the peer answered with an error; the text is the reason."""
+
+
+class _Connection(TcpConnection):  # type: ignore[misc]
+    """A CoAP connection that ends without a word when the other side breaks the protocol."""
+
+    def connection_made(self, transport: Any) -> None:
+        channel = transport.get_extra_info("socket")
+        channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        super().connection_made(transport)
+        if self._local_is_server:
+            self._ctx.accepted(self)
+
+    def _abort_with(self, abort_msg: aiocoap.Message) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def drop(self) -> None:
+        """Forget the connection at once; the peer may be out of reach."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class _TcpServer(TCPServer):  # type: ignore[misc]
+    """Listens on a socket that we made, and bounds what strangers can hold open."""
+
+    @classmethod
+    async def listen(cls, channel: socket.socket, manager: Any, log: Any, count: Callable[[str], None]) -> Any:
+        self = cls()
+        loop = asyncio.get_running_loop()
+        self._tokenmanager, self.log, self._count = manager, log, count
+
+        def connection() -> _Connection:
+            made = _Connection(self, log, loop, is_server=True)
+            self._pool.add(made)
+            return made
+
+        self.server = await loop.create_server(connection, sock=channel)
+        return self
+
+    def accepted(self, connection: _Connection) -> None:
+        if len(self._pool) > _MOST_CONNECTIONS:
+            self._count("control-connections")
+            connection.drop()
+            return
+
+        def check() -> None:
+            if connection._remote_settings is None and connection in self._pool:
+                self._count("control-silent")
+                connection.drop()
+
+        asyncio.get_running_loop().call_later(_HANDSHAKE_SECONDS, check)
+
+
+class _TcpClient(TCPClient):  # type: ignore[misc]
+    """Connections from our control address, kept by peer until they break or are dropped."""
+
+    local: Address
+
+    async def _spawn_protocol(self, message: aiocoap.Message) -> Any:
+        peer = message.unresolved_remote
+        if peer in self._pool:
+            return self._pool[peer]
+        host, port = aiocoap.util.hostportsplit(peer)
+        try:
+            _, protocol = await asyncio.get_running_loop().create_connection(
+                lambda: _Connection(self, self.log, self.loop, is_server=False),
+                host,
+                port or self._default_port,
+                local_addr=(str(self.local), 0),
+            )
+        except OSError as problem:
+            raise error.NetworkError(f"no connection to {peer}: {problem.strerror or problem}") from None
+        self._pool[peer] = protocol
+        return protocol
+
+    def drop_all(self) -> None:
+        for connection in tuple(self._pool.values()):
+            connection.drop()
+        self._pool.clear()
+
+
+class _Message(resource.Resource):  # type: ignore[misc]
+    """The resource of one message number."""
+
+    def __init__(self, path: str, handler: Handler) -> None:
+        super().__init__()
+        self._path, self._handler = path, handler
+
+    async def render_post(self, request: aiocoap.Message) -> aiocoap.Message:
+        association: ControlAssociation = request.remote.security_context.association
+        body = await self._handler(self._path, request.payload, association)
+        return aiocoap.Message(code=aiocoap.CHANGED, payload=body)
+
+
+class CoapEndPoint:
+    """CoAP server and client of one node."""
+
+    def __init__(
+        self, settings: ControlSettings, store: "Store", handler: Handler, count: Callable[[str], None]
+    ) -> None:
+        self._settings, self._store, self._handler, self._count = settings, store, handler, count
+        self._contexts = [StoredContext(association, store) for association in settings.associations]
+        self._context: aiocoap.Context | None = None
+        self._client: _TcpClient | None = None
+
+    def _by_recipient(self, identifier: bytes) -> StoredContext | None:
+        return next((context for context in self._contexts if context.recipient_id == identifier), None)
+
+    def _by_peer(self, peer: Address) -> StoredContext | None:
+        return next((context for context in self._contexts if context.association.peer == peer), None)
+
+    async def open(self) -> None:
+        """Bind UDP and TCP on the control address. Raises OSError (busy port, address that is not there)."""
+        log = logging.getLogger("locum.coap")
+        log.setLevel(logging.CRITICAL)
+        site = resource.Site()
+        for path in PATHS:
+            site.add_resource([path], _Message(path, self._handler))
+        loop = asyncio.get_running_loop()
+        context = aiocoap.Context(loop=loop, loggername="locum.coap")
+        context.serversite = ProtectedSite(site, self._by_recipient, self._store, self._count, log)
+        datagrams, connections = self._sockets()
+        with contextlib.ExitStack() as undo:
+            undo.callback(connections.close)
+            await context._append_tokenmanaged_messagemanaged_transport(
+                lambda manager: MessageInterfaceUDP6._create_transport_endpoint(datagrams, manager, log, loop)
+            )
+            await context._append_tokenmanaged_transport(
+                lambda manager: _TcpServer.listen(connections, manager, log, self._count)
+            )
+            await context._append_tokenmanaged_transport(
+                lambda manager: _TcpClient.create_client_transport(manager, log, loop)
+            )
+            undo.pop_all()
+        self._client = context.request_interfaces[-1].token_interface
+        assert self._client is not None
+        self._client.local = self._settings.address
+        context.request_interfaces.insert(0, ProtectedRequests(context))  # before those that would send plain
+        self._context = context
+
+    def _sockets(self) -> tuple[socket.socket, socket.socket]:
+        address, port = self._settings.address, self._settings.port
+        mapped = f"::ffff:{address}" if isinstance(address, IPv4Address) else str(address)
+        datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        family = socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6
+        connections = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            datagrams.bind((mapped, port))
+            connections.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connections.bind((str(address), port))
+            connections.listen(64)
+            connections.setblocking(False)
+            datagrams.setblocking(False)
+        except OSError:
+            datagrams.close()
+            connections.close()
+            raise
+        return datagrams, connections
+
+    async def ask(self, peer: Address, path: str, body: bytes, timeout: float, *, bulk: bool = False) -> bytes:
+        """The body of the peer's answer to a POST of `body`. Raises AskFailed; `timeout` in seconds."""
+        context = self._by_peer(peer)
+        if context is None:
+            raise AskFailed(f"no association with {peer}")
+        assert self._context is not None
+        try:
+            async with asyncio.timeout(timeout):
+                response = await self._exchange(context, path, body, bulk)
+        except TimeoutError:
+            raise AskFailed(f"no answer from {peer} within {timeout:g} s") from None
+        except (error.Error, OSError) as problem:
+            raise AskFailed(f"{peer}: {problem or type(problem).__name__}") from None
+        if not response.code.is_successful():
+            raise AskFailed(f"{peer} answered {response.code}")
+        return bytes(response.payload)
+
+    async def _exchange(self, context: StoredContext, path: str, body: bytes, bulk: bool) -> aiocoap.Message:
+        assert self._context is not None
+        peer = context.association.peer
+        host = f"[{peer}]" if peer.version == 6 else str(peer)
+        # An empty message finds and, for TCP, opens the way; the one that is sent has no Uri-Host to give away.
+        probe = aiocoap.Message(code=aiocoap.POST)
+        probe.set_request_uri(f"coap{'+tcp' if bulk else ''}://{host}:{self._settings.port}", set_uri_host=False)
+        probe.direction = aiocoap.message.Direction.OUTGOING
+        interface = await self._context.find_remote_and_interface(probe)
+        assert interface is not None
+        message = aiocoap.Message(code=aiocoap.POST, payload=body, uri_path=[path])
+        message.remote = BulkAddress(context, probe.remote)
+        return await self._context.request(message).response
+
+    def drop_connections(self) -> None:
+        """Forget the TCP connections to peers: the way to them was lost."""
+        if self._client is not None:
+            self._client.drop_all()
+
+    async def close(self) -> None:
+        """Close everything; what is still asked fails."""
+        if self._context is not None:
+            self.drop_connections()
+            await self._context.shutdown()
+            self._context = None
