@@ -1,0 +1,207 @@
+"""The home agent's visitor list (R1): what is registered for a home address, and where its packets go (R2, R5).
+
+Values and pure functions: what a binding means. Whether a registration is accepted is the home agent's business.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from locum.roles.actions import (
+    JSON,
+    Addr,
+    BindingEntry,
+    Encapsulation,
+    Side,
+    Tunnel,
+    TunnelAcceptance,
+    Verdict,
+)
+from locum.roles.forwarding import NOTHING, Forwarding, forwarding
+from locum.security.association import Association
+
+
+@dataclass(frozen=True, slots=True)
+class Mobile:
+    """A home address that the home agent serves, with its association, default CoA (R3) and stand-in (peer rule)."""
+
+    home_address: IPv4Address
+    association: Association
+    home_address_v6: IPv6Address | None = None
+    default_care_of: Addr | None = None
+    stand_in: IPv4Address | None = None
+    stand_in_v6: IPv6Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CareOf:
+    """One dynamic care-of address. A brief one (R2) carries no packets while there is a default CoA."""
+
+    address: IPv4Address
+    lifetime: int  # seconds granted
+    expires_at: float  # wall-clock seconds
+    flags: int  # of the request (RFC 5944 section 3.3)
+    agent: Addr  # where the request came from: the FA, or the MN itself
+    brief: bool = False
+    gre: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """All that is known of a home address; the replay state outlives its care-of addresses."""
+
+    home_address: IPv4Address
+    care_of: tuple[CareOf, ...] = ()
+    identification: int | None = None  # accepted last (timestamps)
+    nonce: int | None = None  # expected next (nonces)
+    ipv6: bool = False  # the IPv6 home address follows the binding (RFC 5454)
+
+    def without_expired(self, now: float) -> "Binding":
+        """The binding as it is at `now`."""
+        return self.keeping(tuple(each for each in self.care_of if each.expires_at > now))
+
+    def keeping(self, care_of: tuple[CareOf, ...]) -> "Binding":
+        """With these care-of addresses; without any, IPv6 is not bound either."""
+        if care_of == self.care_of:
+            return self
+        return replace(self, care_of=care_of, ipv6=self.ipv6 and bool(care_of))
+
+    def next_expiry(self) -> float | None:
+        """Wall-clock seconds of the first care-of address to expire."""
+        return min((each.expires_at for each in self.care_of), default=None)
+
+    def to_row(self) -> Mapping[str, JSON]:
+        """As a row of the table "binding"."""
+        return {
+            "identification": self.identification,
+            "nonce": self.nonce,
+            "ipv6": self.ipv6,
+            "care_of": [
+                {
+                    "address": str(each.address),
+                    "lifetime": each.lifetime,
+                    "expires_at": each.expires_at,
+                    "flags": each.flags,
+                    "agent": str(each.agent),
+                    "brief": each.brief,
+                    "gre": each.gre,
+                }
+                for each in self.care_of
+            ],
+        }
+
+    @classmethod
+    def from_row(cls, key: str, row: Mapping[str, JSON]) -> "Binding":
+        """The binding in a row of our own; raises ValueError, KeyError or TypeError for anything else."""
+        listed = row["care_of"]
+        if not isinstance(listed, list):
+            raise ValueError("care_of is not a list")
+        return cls(
+            home_address=IPv4Address(key),
+            care_of=tuple(_care_of(each) for each in listed),
+            identification=_number_or_none(row["identification"]),
+            nonce=_number_or_none(row["nonce"]),
+            ipv6=bool(row["ipv6"]),
+        )
+
+
+def _care_of(row: Mapping[str, JSON]) -> CareOf:
+    expires_at = row["expires_at"]
+    lifetime, flags = _number_or_none(row["lifetime"]), _number_or_none(row["flags"])
+    if not isinstance(expires_at, int | float) or lifetime is None or flags is None:
+        raise ValueError("a care-of address needs lifetime, expires_at and flags")
+    return CareOf(
+        address=IPv4Address(str(row["address"])),
+        lifetime=lifetime,
+        expires_at=float(expires_at),
+        flags=flags,
+        agent=ip_address(str(row["agent"])),
+        brief=bool(row["brief"]),
+        gre=bool(row["gre"]),
+    )
+
+
+def _number_or_none(value: JSON) -> int | None:
+    if value is None or isinstance(value, int):
+        return value
+    raise ValueError(f"{value!r} is not a whole number")
+
+
+@dataclass(frozen=True, slots=True)
+class VisitorListEntry:
+    """A line of `locum binding list`."""
+
+    home_address: IPv4Address
+    home_agent: IPv4Address
+    home_address_v6: IPv6Address | None
+    care_of: tuple[CareOf, ...]
+    default_care_of: Addr | None
+    in_force: tuple[Addr, ...]  # where packets go now; empty: natively
+    spi: int
+    ipv6: bool
+
+
+def carriers(binding: Binding, mobile: Mobile, home_address: Addr) -> tuple[CareOf, ...]:
+    """The dynamic care-of addresses that packets to `home_address` take; none means the default CoA (R2)."""
+    if home_address.version == 6 and not binding.ipv6:
+        return ()
+    ordinary = tuple(each for each in binding.care_of if not each.brief)
+    if ordinary or mobile.default_care_of is not None:
+        return ordinary
+    return binding.care_of
+
+
+def in_force(binding: Binding, mobile: Mobile) -> tuple[Addr, ...]:
+    """Where packets to the IPv4 home address go: dynamic care-of addresses, else the default CoA, else nowhere."""
+    dynamic: tuple[Addr, ...] = tuple(each.address for each in carriers(binding, mobile, mobile.home_address))
+    if dynamic or mobile.default_care_of is None:
+        return dynamic
+    return (mobile.default_care_of,)
+
+
+def wanted_forwarding(binding: Binding, mobile: Mobile, home_agent: IPv4Address) -> Forwarding:
+    """What the data plane of the home agent does for this mobile node."""
+    if not binding.care_of and mobile.default_care_of is None:
+        return NOTHING
+    entries: list[BindingEntry | TunnelAcceptance] = []
+    homes: list[tuple[Addr, Addr | None]] = [(mobile.home_address, mobile.stand_in)]
+    if mobile.home_address_v6 is not None:
+        homes.append((mobile.home_address_v6, mobile.stand_in_v6))
+    for home_address, stand_in in homes:
+        entry = _entry(binding, mobile, home_agent, home_address, stand_in)
+        if entry is not None:
+            entries.append(entry)
+        entries += _acceptances(binding, mobile, home_address)
+    return forwarding(*entries)
+
+
+def _entry(
+    binding: Binding, mobile: Mobile, home_agent: IPv4Address, home_address: Addr, stand_in: Addr | None
+) -> BindingEntry | None:
+    dynamic = carriers(binding, mobile, home_address)
+    if dynamic:
+        tunnels = tuple(_tunnel(home_agent, each) for each in dynamic)
+        return BindingEntry(home_address, Verdict.ENCAPSULATE, tunnels)
+    if mobile.default_care_of is None:
+        return None
+    reachable = binding.care_of if home_address.version == 4 or binding.ipv6 else ()
+    peer, peer_tunnel = None, None
+    if stand_in is not None and reachable:
+        peer, peer_tunnel = stand_in, _tunnel(home_agent, reachable[-1])
+    default = (Tunnel(home_agent, mobile.default_care_of),)
+    return BindingEntry(home_address, Verdict.ENCAPSULATE, default, peer, peer_tunnel)
+
+
+def _tunnel(home_agent: IPv4Address, care_of: CareOf) -> Tunnel:
+    kind = Encapsulation.GRE if care_of.gre else Encapsulation.IPIP
+    return Tunnel(home_agent, care_of.address, kind)
+
+
+def _acceptances(binding: Binding, mobile: Mobile, home_address: Addr) -> list[TunnelAcceptance]:
+    """Reverse tunnels (R10): from registered care-of addresses and the default CoA, from nowhere else."""
+    sources: list[Addr] = []
+    if home_address.version == 4 or binding.ipv6:
+        sources += [each.address for each in binding.care_of]
+    if mobile.default_care_of is not None:
+        sources.append(mobile.default_care_of)
+    return [TunnelAcceptance(each, home_address, Side.FROM_HOME_ADDRESS) for each in sources]

@@ -1,0 +1,77 @@
+"""The forwarding state that a role wants, as a value, and the actions that lead from one to another.
+
+Roles say what shall be; only differences reach the data plane. It must not know why a state is wanted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from locum.roles.actions import (
+    AcceptTunnel,
+    Action,
+    Addr,
+    BindingEntry,
+    InstallBinding,
+    InstallOutbound,
+    LocalEndpoint,
+    NeighbourEntry,
+    OutboundEntry,
+    RefuseTunnel,
+    RemoveBinding,
+    RemoveLocalEndpoint,
+    RemoveNeighbour,
+    RemoveOutbound,
+    Side,
+    TunnelAcceptance,
+)
+
+AcceptanceKey = tuple[Addr, Addr, Side]
+NeighbourKey = tuple[str, Addr]
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """Entries by their keys; flows are not part of it, they change step by step during a handover."""
+
+    bindings: Mapping[Addr, BindingEntry] = field(default_factory=dict)
+    acceptances: Mapping[AcceptanceKey, TunnelAcceptance] = field(default_factory=dict)
+    outbound: Mapping[Addr, OutboundEntry] = field(default_factory=dict)
+    neighbours: Mapping[NeighbourKey, NeighbourEntry] = field(default_factory=dict)
+    endpoints: frozenset[Addr] = frozenset()
+
+
+NOTHING = Forwarding()
+
+
+def forwarding(
+    *entries: BindingEntry | TunnelAcceptance | OutboundEntry | NeighbourEntry | LocalEndpoint,
+) -> Forwarding:
+    """The state that consists of these entries."""
+    return Forwarding(
+        bindings={e.home_address: e for e in entries if isinstance(e, BindingEntry)},
+        acceptances={
+            (e.outer_source, e.home_address, e.side): e for e in entries if isinstance(e, TunnelAcceptance)
+        },
+        outbound={e.home_address: e for e in entries if isinstance(e, OutboundEntry)},
+        neighbours={(e.link, e.address): e for e in entries if isinstance(e, NeighbourEntry)},
+        endpoints=frozenset(e.address for e in entries if isinstance(e, LocalEndpoint)),
+    )
+
+
+def changes(before: Forwarding, after: Forwarding) -> list[Action]:
+    """Differences only. What is needed comes before what uses it, permissions are taken away last."""
+    if before == after:
+        return []
+    actions: list[Action] = [
+        LocalEndpoint(each) for each in sorted(after.endpoints - before.endpoints, key=str)
+    ]
+    actions += [AcceptTunnel(a) for key, a in after.acceptances.items() if before.acceptances.get(key) != a]
+    actions += [n for key, n in after.neighbours.items() if before.neighbours.get(key) != n]
+    actions += [InstallOutbound(o) for key, o in after.outbound.items() if before.outbound.get(key) != o]
+    actions += [InstallBinding(b) for key, b in after.bindings.items() if before.bindings.get(key) != b]
+    actions += [RemoveBinding(key) for key in before.bindings if key not in after.bindings]
+    actions += [RemoveOutbound(key) for key in before.outbound if key not in after.outbound]
+    actions += [RemoveNeighbour(*key) for key in before.neighbours if key not in after.neighbours]
+    actions += [RefuseTunnel(a) for key, a in before.acceptances.items() if key not in after.acceptances]
+    actions += [RemoveLocalEndpoint(each) for each in sorted(before.endpoints - after.endpoints, key=str)]
+    return actions

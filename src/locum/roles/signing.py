@@ -1,0 +1,30 @@
+"""Authentication extensions of registrations, joined from the bytes (wire) and the keys (security).
+
+It must not know what follows from a failure: that is each role's.
+"""
+
+from locum.security.association import Association
+from locum.wire.authenticate import append_authentication
+from locum.wire.extensions import AuthKind
+from locum.wire.registration import RegistrationReply, RegistrationRequest
+
+
+def signed(message: bytes, kind: AuthKind, association: Association) -> bytes:
+    """`message` with the authentication extension of that kind at its end (RFC 5944 section 3.5)."""
+    return append_authentication(
+        message,
+        kind,
+        association.spi,
+        association.digest,
+        authenticator_bytes=association.algorithm.authenticator_bytes,
+    )
+
+
+def authentic(
+    message: RegistrationRequest | RegistrationReply, kind: AuthKind, association: Association
+) -> bool:
+    """Whether the message bears a right authenticator of that kind under that association."""
+    found = message.authentication(kind)
+    if found is None or found.spi != association.spi:
+        return False
+    return association.verify(found.covered, found.authenticator)
