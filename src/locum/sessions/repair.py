@@ -1,0 +1,190 @@
+"""TCP_REPAIR and its neighbours: the kernel's calls on one TCP socket, as Linux 6.x has them.
+
+One function a call, no policy. Sockets may be shared with a program: nothing here changes O_NONBLOCK.
+"""
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+from dataclasses import dataclass
+
+from locum.sessions.record import TcpState, Window
+
+TCP_REPAIR = 19
+TCP_REPAIR_QUEUE = 20
+TCP_QUEUE_SEQ = 21
+TCP_REPAIR_OPTIONS = 22
+TCP_TIMESTAMP = 24
+TCP_REPAIR_WINDOW = 29
+
+REPAIR_ON = 1
+REPAIR_OFF = 0  # sends a window probe when established: the peer answers with its acknowledgement and window
+REPAIR_OFF_NO_PROBE = -1
+
+RECEIVE_QUEUE = 1
+SEND_QUEUE = 2
+
+OPTION_MSS = 2
+OPTION_WINDOW_SCALE = 3
+OPTION_SACK = 4
+OPTION_TIMESTAMPS = 8
+
+SIOCINQ = 0x541B
+SIOCOUTQ = 0x5411
+SIOCOUTQNSD = 0x894B
+
+IPV6_TRANSPARENT = 75
+SO_SNDBUFFORCE = 32
+SO_RCVBUFFORCE = 33
+
+_SYS_PIDFD_GETFD = 438  # the same number on every architecture
+_INFO_BYTES = 240
+_WINDOW = struct.Struct("=5I")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """The parts of struct tcp_info that matter here; counters in bytes."""
+
+    state: TcpState
+    timestamps: bool
+    sack: bool
+    window_scale: tuple[int, int] | None  # (send, receive)
+    bytes_received: int  # a FIN counts as one
+    receive_window: int  # bytes the peer may still send
+
+
+def duplicate(pid: int, fd: int) -> socket.socket:
+    """A second descriptor of another process's socket; raises OSError (ESRCH, EBADF, EPERM)."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        copy = int(_libc.syscall(_SYS_PIDFD_GETFD, pidfd, fd, 0))
+        if copy < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+    finally:
+        os.close(pidfd)
+    return socket.socket(fileno=copy)
+
+
+def info(sock: socket.socket) -> Info:
+    """struct tcp_info of the socket, open or closed."""
+    raw = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES).ljust(_INFO_BYTES, b"\0")
+    options, scales = raw[5], raw[6]
+    return Info(
+        state=TcpState(raw[0]),
+        timestamps=bool(options & 1),
+        sack=bool(options & 2),
+        window_scale=(scales & 15, scales >> 4) if options & 4 else None,
+        bytes_received=int.from_bytes(raw[128:136], "little" if _LITTLE else "big"),
+        receive_window=struct.unpack_from("=I", raw, 232)[0],
+    )
+
+
+_LITTLE = struct.pack("=H", 1) == b"\1\0"
+
+
+def set_repair(sock: socket.socket, mode: int) -> None:
+    """REPAIR_ON, REPAIR_OFF or REPAIR_OFF_NO_PROBE; entering selects no queue. Needs CAP_NET_ADMIN."""
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, mode)
+
+
+def in_repair(sock: socket.socket) -> bool:
+    """Whether the socket is in repair mode."""
+    return bool(sock.getsockopt(socket.IPPROTO_TCP, TCP_REPAIR))
+
+
+def select_queue(sock: socket.socket, queue: int) -> None:
+    """RECEIVE_QUEUE or SEND_QUEUE for what is read, written or asked next."""
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, queue)
+
+
+def queue_sequence(sock: socket.socket, queue: int) -> int:
+    """RECEIVE_QUEUE: next sequence number expected. SEND_QUEUE: the one behind the last byte (or FIN) written."""
+    select_queue(sock, queue)
+    return sock.getsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ) & 0xFFFFFFFF
+
+
+def set_queue_sequence(sock: socket.socket, queue: int, sequence: int) -> None:
+    """Only while the socket is closed (EPERM)."""
+    select_queue(sock, queue)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ, struct.pack("=I", sequence))
+
+
+def window(sock: socket.socket) -> Window:
+    """Both windows; in repair mode only."""
+    raw = sock.getsockopt(socket.IPPROTO_TCP, TCP_REPAIR_WINDOW, _WINDOW.size)
+    return Window(*_WINDOW.unpack(raw))
+
+
+def set_window(sock: socket.socket, value: Window) -> None:
+    """In repair mode only; EINVAL when the numbers contradict each other or rcv_nxt."""
+    sock.setsockopt(
+        socket.IPPROTO_TCP,
+        TCP_REPAIR_WINDOW,
+        _WINDOW.pack(value.snd_wl1, value.snd_wnd, value.max_window, value.rcv_wnd, value.rcv_wup),
+    )
+
+
+def timestamp(sock: socket.socket) -> int:
+    """The TCP timestamp clock now; the low bit tells a microsecond clock."""
+    return sock.getsockopt(socket.IPPROTO_TCP, TCP_TIMESTAMP) & 0xFFFFFFFF
+
+
+def set_timestamp(sock: socket.socket, value: int) -> None:
+    """Sets the TCP timestamp clock; in repair mode only."""
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_TIMESTAMP, struct.pack("=I", value))
+
+
+def set_options(sock: socket.socket, options: list[tuple[int, int]]) -> None:
+    """What a handshake would have negotiated; established, in repair, before any byte is written."""
+    packed = b"".join(struct.pack("=II", code, value) for code, value in options)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_OPTIONS, packed)
+
+
+def _ioctl(sock: socket.socket, request: int) -> int:
+    return int(struct.unpack("=i", fcntl.ioctl(sock.fileno(), request, b"\0\0\0\0"))[0])
+
+
+def unread(sock: socket.socket) -> int:
+    """Bytes in the receive queue, without a FIN."""
+    return _ioctl(sock, SIOCINQ)
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Sequence numbers from the first unacknowledged one to the last written one (a FIN counts)."""
+    return _ioctl(sock, SIOCOUTQ)
+
+
+def unsent(sock: socket.socket) -> int:
+    """Sequence numbers written and not sent yet (a FIN counts)."""
+    return _ioctl(sock, SIOCOUTQNSD)
+
+
+def peek_send_queue(sock: socket.socket, length: int) -> bytes:
+    """The last `length` bytes of the send queue; in repair mode only.
+
+    The kernel keeps a partly acknowledged segment whole, so the queue may begin before the first unacknowledged byte.
+    """
+    if not length:
+        return b""
+    select_queue(sock, SEND_QUEUE)
+    data = sock.recv(length + (1 << 18), socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    if len(data) < length:
+        raise OSError(f"the send queue holds {len(data)} bytes where {length} are unacknowledged")
+    return data[len(data) - length :]
+
+
+def mark_all_sent(sock: socket.socket) -> None:
+    """Count every byte (and FIN) of the send queue as sent, without transmitting; in repair mode only.
+
+    TCP_NODELAY pushes the queue, and a push in repair mode of the send queue moves bytes over silently.
+    """
+    before = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    select_queue(sock, SEND_QUEUE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not before:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)

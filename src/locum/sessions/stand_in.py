@@ -1,0 +1,179 @@
+"""The stand-in's end of a live TCP connection: a socket that carries on where the device's stopped (A12, C2, C3).
+
+The home address is local here only for packets that come in (AnyIP route), so sockets are bound transparently. The caller
+holds the flow's packets during `restore` and from before `stop` on. This module must not know how, nor who keeps the
+bytes; it never waits.
+"""
+
+import select
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from locum.sessions import repair
+from locum.sessions.live import FinalTcp, SessionError
+from locum.sessions.record import SessionRecord, TcpState
+
+RECEIVE_BUFFER = 4 << 20  # bytes: a window for 100 Mbit/s at 150 ms while the spool is written
+_MOST_BUFFER = 64 << 20
+_PEER_CLOSED = (TcpState.CLOSE_WAIT, TcpState.CLOSING, TcpState.LAST_ACK, TcpState.TIME_WAIT)
+_TCP = socket.IPPROTO_TCP
+_U32 = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How a stand-in's connection is. Counts are payload bytes since the restore."""
+
+    state: TcpState
+    received: int  # acknowledged to the peer; includes `unread`
+    unread: int  # in the kernel's queue
+    peer_closed: bool  # the peer's FIN has come, before or after the restore
+    failed: bool  # an error waits to be taken by `take_error`
+
+
+def restore(
+    record: SessionRecord,
+    *,
+    mark: int | None = None,
+    device: str | None = None,
+    receive_buffer: int = RECEIVE_BUFFER,
+) -> socket.socket:
+    """A live, non-blocking socket that continues the record's connection; unsent bytes and a FIN are on their way.
+
+    Raises SessionError when the kernel refuses (no route to the peer, the same flow is already open, no privilege). The
+    receive buffer also bounds what the kernel accepts once nobody reads.
+    """
+    flow = record.flow
+    family = socket.AF_INET if isinstance(flow.local, IPv4Address) else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        _prepare(sock, record, mark, device, receive_buffer)
+        _establish(sock, record)
+        repair.select_queue(sock, repair.SEND_QUEUE)
+        _write(sock, record.unacked)
+        repair.set_repair(sock, repair.REPAIR_OFF)
+        _write(sock, record.unsent)
+        if record.fin_sent:  # with the FIN's own sequence number: the peer acknowledges a duplicate
+            sock.shutdown(socket.SHUT_WR)
+    except (OSError, SessionError) as error:
+        drop(sock)
+        raise SessionError(f"{flow} cannot be restored: {error}") from error
+    sock.setblocking(False)
+    return sock
+
+
+def condition(sock: socket.socket, record: SessionRecord) -> Condition:
+    """How the connection is now; takes nothing from the socket."""
+    failed = _error_waits(sock)
+    now = repair.info(sock)
+    gone = now.state is TcpState.CLOSE
+    # A FIN counts as a byte received. A closed socket without an error has gone through TIME_WAIT or LAST_ACK; one that
+    # was in CLOSE_WAIT when a RST came has EPIPE, which `failed` cannot tell: `take_error` can.
+    fin = not record.peer_closed and (now.state in _PEER_CLOSED or (gone and not failed))
+    return Condition(
+        state=now.state,
+        received=now.bytes_received - int(fin),
+        unread=repair.unread(sock),
+        peer_closed=record.peer_closed or fin,
+        failed=failed,
+    )
+
+
+def take_error(sock: socket.socket) -> int:
+    """The errno that ended the connection, which the kernel then forgets; 0 without one."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def stop(sock: socket.socket) -> None:
+    """Into repair mode: the connection stands still. Hold the flow before."""
+    repair.set_repair(sock, repair.REPAIR_ON)
+
+
+def resume(sock: socket.socket) -> None:
+    """Undoes `stop`; the peer is probed."""
+    if repair.in_repair(sock):
+        repair.set_repair(sock, repair.REPAIR_OFF)
+
+
+def final(sock: socket.socket, record: SessionRecord, *, received: int, peer_closed: bool, error: int) -> FinalTcp:
+    """The last word on a stopped connection, given what the spool knows about its receiving side."""
+    written = repair.queue_sequence(sock, repair.SEND_QUEUE)
+    acked = (written - repair.unacknowledged(sock) - record.snd_seq) & _U32
+    most = len(record.unacked) + len(record.unsent) + record.fin_sent
+    return FinalTcp(
+        received=received,
+        acked=acked if acked <= most else 0,
+        timestamp=repair.timestamp(sock) if record.timestamp is not None else None,
+        peer_closed=peer_closed,
+        error=error,
+        send_window=repair.window(sock).snd_wnd,
+    )
+
+
+def drop(sock: socket.socket) -> None:
+    """Closes the socket without a packet. Other descriptors of it (the holder's) must have gone before or go after."""
+    try:
+        repair.set_repair(sock, repair.REPAIR_ON)
+    finally:
+        sock.close()
+
+
+def _prepare(
+    sock: socket.socket, record: SessionRecord, mark: int | None, device: str | None, receive_buffer: int
+) -> None:
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.SOL_IP, socket.IP_TRANSPARENT, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, repair.IPV6_TRANSPARENT, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if mark is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    if device is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
+    # The kernel doubles both. What the device has offered must fit; the whole send queue is written at once.
+    space = min(max(receive_buffer, record.window.rcv_wnd), _MOST_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, repair.SO_RCVBUFFORCE, space)
+    queued = len(record.unacked) + len(record.unsent)
+    sock.setsockopt(socket.SOL_SOCKET, repair.SO_SNDBUFFORCE, 2 * queued + (1 << 20))
+    if record.keepalive is not None:
+        names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        for name, value in zip(names, record.keepalive, strict=True):
+            sock.setsockopt(_TCP, name, value)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def _establish(sock: socket.socket, record: SessionRecord) -> None:
+    flow = record.flow
+    repair.set_repair(sock, repair.REPAIR_ON)
+    sock.bind((str(flow.local), flow.local_port))
+    repair.set_queue_sequence(sock, repair.SEND_QUEUE, record.snd_seq)
+    repair.set_queue_sequence(sock, repair.RECEIVE_QUEUE, record.rcv_seq)
+    sock.connect((str(flow.peer), flow.peer_port))
+    send, receive = record.window_scale or (0, 0)
+    options = [(repair.OPTION_MSS, record.mss), (repair.OPTION_WINDOW_SCALE, send | receive << 16)]
+    if record.sack:
+        options.append((repair.OPTION_SACK, 0))
+    if record.timestamp is not None:
+        options.append((repair.OPTION_TIMESTAMPS, 0))
+    repair.set_options(sock, options)
+    if record.timestamp is not None:
+        repair.set_timestamp(sock, record.timestamp)
+    repair.set_window(sock, record.window)
+
+
+def _write(sock: socket.socket, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[sock.send(view, socket.MSG_DONTWAIT) :]
+        except BlockingIOError:
+            raise SessionError(f"the send buffer has no room for {len(view)} bytes") from None
+
+
+def _error_waits(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock.fileno(), 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+

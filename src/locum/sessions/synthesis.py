@@ -1,0 +1,40 @@
+"""Packets that the peer would have sent to the device while it slept (A12): built here, delivered to its own kernel.
+
+They carry no timestamps option: the kernel then checks sequence numbers only (its PAWS test needs the option), so the peer's
+clock need not be known. It must not know who delivers them.
+"""
+
+from locum.wire.control import Flow
+from locum.wire.ip import TcpFlag, build_tcp
+
+SEGMENT = 1200  # payload bytes: fits any link, also behind a tunnel of IPv6
+
+
+def acknowledgement(flow: Flow, seq: int, ack: int, window: int) -> bytes:
+    """An empty segment from the peer; `window` is the header's field, scaled down."""
+    return build_tcp(flow, seq=seq, ack=ack, flags=TcpFlag.ACK, window=window)
+
+
+def finish(flow: Flow, seq: int, ack: int, window: int) -> bytes:
+    """The peer's FIN, at the sequence number that is expected next."""
+    return build_tcp(flow, seq=seq, ack=ack, flags=TcpFlag.FIN | TcpFlag.ACK, window=window)
+
+
+def reset(flow: Flow, seq: int, ack: int) -> bytes:
+    """The peer's RST; only one at exactly the expected sequence number counts (RFC 5961 section 3)."""
+    return build_tcp(flow, seq=seq, ack=ack, flags=TcpFlag.RST | TcpFlag.ACK)
+
+
+def data_segments(flow: Flow, seq: int, ack: int, data: bytes, window: int = 0xFFFF) -> tuple[bytes, ...]:
+    """`data` as segments from the peer, beginning at `seq`."""
+    return tuple(
+        build_tcp(
+            flow,
+            seq=(seq + start) & 0xFFFFFFFF,
+            ack=ack,
+            flags=TcpFlag.ACK | TcpFlag.PSH,
+            window=window,
+            payload=data[start : start + SEGMENT],
+        )
+        for start in range(0, len(data), SEGMENT)
+    )

@@ -1,0 +1,20 @@
+"""Live TCP connections, gathered: the device's end (`live`) and the stand-in's end (`stand_in`) of one session."""
+
+from locum.sessions.live import FinalTcp, Injected, LiveSocket, Parked, SessionError
+from locum.sessions.stand_in import Condition, condition, drop, final, restore, resume, stop, take_error
+
+__all__ = [
+    "Condition",
+    "FinalTcp",
+    "Injected",
+    "LiveSocket",
+    "Parked",
+    "SessionError",
+    "condition",
+    "drop",
+    "final",
+    "restore",
+    "resume",
+    "stop",
+    "take_error",
+]
