@@ -1,0 +1,78 @@
+"""The documentation is held to the code: configurations load, features are all answered, links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from locum.node.config import load
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# Every feature of the source text, by id: R where packets go, C handing over and taking back, A application
+# proxies, P paging, S end-to-end security.
+FEATURES = [
+    f"{area}{n}"
+    for area, last in {"R": 20, "C": 12, "A": 12, "P": 17, "S": 12}.items()
+    for n in range(1, last + 1)
+]
+STATES = {"works", "partly", "not yet"}
+
+
+def configurations() -> dict[str, str]:
+    """The TOML files of the user guide, by the path that their first line names."""
+    text = (ROOT / "docs" / "user-guide.md").read_text()
+    blocks = re.findall(r"```toml\n# (/etc/locum/\S+\.toml)\n(.*?)```", text, re.DOTALL)
+    return dict(blocks)
+
+
+@pytest.mark.parametrize("path", configurations())
+def test_configurations_of_the_user_guide_load(path: str, tmp_path: Path) -> None:
+    content = configurations()[path]
+    for key_file in re.findall(r'_file = "(.+?)"', content):
+        assert key_file.startswith("keys/"), "relative to the configuration file"
+        secret = tmp_path / key_file
+        secret.parent.mkdir(exist_ok=True)
+        secret.touch(mode=0o600)
+        secret.write_text("00112233445566778899aabbccddeeff\n")
+    file = tmp_path / Path(path).name
+    file.write_text(content)
+    settings = load(file)
+    assert settings.node.name == Path(path).stem, "the units and the suspend hook rely on this"
+
+
+def test_the_user_guide_has_a_configuration_for_every_role() -> None:
+    text = "\n".join(configurations().values())
+    for role in ("home_agent", "foreign_agent", "mobile_node", "mnps"):
+        assert f"[{role}]" in text
+
+
+def rows() -> list[list[str]]:
+    """Cells of the conformance table's rows that begin with a feature's id."""
+    lines = (ROOT / "docs" / "conformance.md").read_text().splitlines()
+    cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|"))
+    return [row for row in cells if re.fullmatch(r"[A-Z]\d+", row[0])]
+
+
+def test_every_feature_is_answered_exactly_once() -> None:
+    assert [row[0] for row in rows()] == FEATURES
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row[0])
+def test_a_conformance_row_is_complete(row: list[str]) -> None:
+    _identifier, feature, module, shown, state = row
+    assert feature
+    assert state in STATES
+    named = re.findall(r"`((?:src|bpf|tests|packaging)/[^`]*)`", module + shown)
+    assert all((ROOT / path.partition("::")[0]).exists() for path in named), named
+    if state == "works":
+        assert module != "-" and shown != "-", "what works has a module, and something that shows it"
+    if state == "not yet":
+        assert shown == "-", "what is shown is not 'not yet'"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
