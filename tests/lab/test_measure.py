@@ -113,7 +113,7 @@ def test_frames_between_and_the_stream(tmp_path: Path) -> None:
     record.udp(3.5, (7000, 9999), b"no number", out=False)
     file = record.save(tmp_path)
     assert measure.frames_between(file, 1.5, 4.5) == 4
-    assert measure.frames_between(file, 1.5, 4.5, {7}) == 0
+    assert measure.frames_between(file, 1.5, 4.5, frozenset({7})) == 0
     assert stream.numbers(file, 7000, outgoing=True) == {0, 1, 2, 3, 4}
     assert stream.numbers(file, 7000, outgoing=False) == set()
 

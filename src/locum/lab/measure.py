@@ -119,7 +119,7 @@ def connections(segments: Iterable[Segment], port: int) -> int:
     )
 
 
-def frames_between(file: Path, begin: float, end: float, interfaces: set[int] | None = None) -> int:
+def frames_between(file: Path, begin: float, end: float, interfaces: frozenset[int] | None = None) -> int:
     """Frames of a capture in a stretch of time, of all interfaces or of those with these numbers."""
     return sum(
         1

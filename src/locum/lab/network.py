@@ -3,6 +3,7 @@
 Commands go to `ip -batch` one namespace at a time, which builds the whole of Fig. 5 in well under a second.
 """
 
+import json
 import subprocess
 from collections.abc import Iterable, Sequence
 
@@ -126,6 +127,11 @@ class Network:
         """Read one sysfs counter; sysfs shows the interfaces of the namespace it was mounted in."""
         shell = f"mount -t sysfs none /sys && cat {path}"
         return int(run([*inside(self.place, node), "unshare", "--mount", "sh", "-c", shell]))
+
+    def index(self, node: str, interface: str) -> int:
+        """The number of an interface in its namespace, as captures have it."""
+        links = json.loads(run(["ip", "-n", self.place.namespace(node), "-j", "link", "show", "dev", interface]))
+        return int(links[0]["ifindex"])
 
     def _batch(self, node: str, commands: Iterable[str]) -> None:
         self._ip_batch(self.place.namespace(node), commands)

@@ -170,8 +170,9 @@ class SecureShell:
         )
 
 
-def download(processes: Processes, node: str, url: str, target: Path, name: str = "curl") -> Program:
-    """A stock curl that writes a file; `--silent --show-error` leaves its complaint in the log."""
-    return processes.start(
-        node, name, ["curl", "--silent", "--show-error", "--globoff", "--fail", "-o", str(target), url]
-    )
+def download(
+    processes: Processes, node: str, url: str, target: Path, name: str = "curl", source: str | None = None
+) -> Program:
+    """A stock curl that writes a file; `source` is the address that it connects from, the kernel's choice if None."""
+    command = ["curl", "--silent", "--show-error", "--globoff", "--fail", "-o", str(target)]
+    return processes.start(node, name, [*command, *(["--interface", source] if source else []), url])

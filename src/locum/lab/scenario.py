@@ -1,0 +1,84 @@
+"""What a scenario is, and how one is run: build the lab, play, measure, report.
+
+A scenario plays its story first and judges it afterwards from what was recorded; a story that cannot be played to
+its end is a failure with a reason, and what was recorded of it is kept.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from locum.lab import ladder
+from locum.lab.capture import malformed
+from locum.lab.checks import Checks
+from locum.lab.configuration import Plan
+from locum.lab.errors import LabError
+from locum.lab.report import Report
+from locum.lab.timeline import Event
+from locum.lab.world import Lab
+from locum.node.client import NodeUnreachable
+
+LADDER_COLUMNS = ("mn", "an1", "an2", "ha", "an3", "mnps")
+LADDER_NOTES: frozenset[str] = frozenset()
+
+
+class Scenario(ABC):
+    """One story. A new object is made for every run, and keeps what `play` found for `judge`."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    plan: ClassVar[Plan] = Plan()
+
+    @abstractmethod
+    def play(self, lab: Lab) -> None:
+        """Act it out. Raises LabError when it cannot go on."""
+
+    @abstractmethod
+    def judge(self, lab: Lab, checks: Checks) -> None:
+        """Measure, with all captures closed and the lab still standing."""
+
+
+def perform(
+    scenario: Scenario, output: Path, *, keep: bool = False, listener: Callable[[Event], None] | None = None
+) -> Report:
+    """Run a scenario with all its evidence below `output`. Raises LabError when the lab cannot be built."""
+    checks = Checks()
+    begin = time.monotonic()
+    failure = ""
+    with Lab(scenario.name, output, scenario.plan, keep=keep, listener=listener) as lab:
+        try:
+            scenario.play(lab)
+        except (LabError, NodeUnreachable) as reason:
+            failure = str(reason)
+            lab.timeline.mark("failed", reason=failure)
+        lab.finish()
+        if not failure:
+            scenario.judge(lab, checks)
+        checks.equal(
+            "malformed_packets", sum(malformed(file) for file in lab.captures.files.values()), 0, "packets"
+        )
+        events = lab.timeline.merge(lab.output / "events.jsonl")
+        report = Report(
+            scenario.name,
+            checks,
+            events,
+            lab.captures.files,
+            time.monotonic() - begin,
+            failure,
+            write_ladder(lab, scenario),
+        )
+    return report
+
+
+def write_ladder(lab: Lab, scenario: Scenario) -> dict[str, Path]:
+    """The message diagram of everything so far, as text and as a page."""
+    nodes = [lab.topology.node(name) for name in LADDER_COLUMNS]
+    drawn = ladder.draw(
+        f"{scenario.name}: {scenario.title}", lab.timeline.events(), nodes, lab.owner, LADDER_NOTES
+    )
+    files = {"text": lab.output / "ladder.txt", "html": lab.output / "ladder.html"}
+    files["text"].write_text(ladder.as_text(drawn))
+    files["html"].write_text(ladder.as_html(drawn))
+    return files

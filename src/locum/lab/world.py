@@ -1,0 +1,303 @@
+"""One lab that runs: network, captures, daemons, and what a person at the mobile node can do.
+
+`with Lab(...) as lab:` leaves nothing behind however the block is left: by its end, by an exception, by Ctrl-C or by
+SIGTERM. What it did to a node it did as an operator would: by the command line, or by a signal.
+"""
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from locum.lab import measure
+from locum.lab.capture import Captures
+from locum.lab.configuration import DAEMONS, HOME_ADDRESS4, HOME_ADDRESS6, Configuration, Plan
+from locum.lab.errors import Interrupted, LabError
+from locum.lab.network import Network, run
+from locum.lab.place import LabPlace
+from locum.lab.processes import Processes, Program, is_frozen, wait_until
+from locum.lab.timeline import Event, Timeline
+from locum.lab.topology import Topology, figure_5
+from locum.node.client import NodeClient, NodeRefused, NodeUnreachable
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def locum() -> list[str]:
+    """The `locum` command that belongs to the Python that runs the lab."""
+    script = Path(sys.executable).with_name("locum")
+    if script.exists():
+        return [str(script)]
+    return [sys.executable, "-c", "from locum.cli.main import main; main()"]
+
+
+@dataclass(frozen=True, slots=True)
+class Nap:
+    """One sleep of the mobile node, as times (seconds since the epoch) and what was seen in between."""
+
+    closing: float
+    asleep: float
+    cut: float
+    restored: float
+    opening: float
+    awake: float
+    frames: int
+    """Frames on all radio links, both ends and both directions, while they were down."""
+    frozen: bool
+    """Every program that was asked about could not run, at every look from `asleep` to `opening`."""
+
+
+class Lab:
+    """A lab from its build to its removal. `keep` leaves it standing at the end of a good run."""
+
+    def __init__(
+        self,
+        scenario: str,
+        output: Path,
+        plan: Plan | None = None,
+        *,
+        keep: bool = False,
+        captures: bool = True,
+        listener: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.scenario = scenario
+        self.output = output.absolute()
+        self.plan = plan or Plan()
+        self.keep = keep
+        self.topology: Topology = figure_5()
+        self.timeline = Timeline(self.output / "events", listener)
+        self.daemons: dict[str, Program] = {}
+        self._capture = captures
+        self._handlers: dict[int, Any] = {}
+
+    # Up and down ----------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> "Lab":
+        self._catch_signals()
+        self.place = LabPlace.claim(self.scenario)
+        try:
+            self._build()
+        except BaseException:
+            self._take_down()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.keep and kind is None:
+            self.place.release_ownership()
+            self._restore_signals()
+        else:
+            self._take_down()
+
+    def _build(self) -> None:
+        self.network = Network(self.place, self.topology)
+        self.processes = Processes(self.place, self.output / "logs")
+        self.captures = Captures(self.processes, self.topology, self.output / "pcap")
+        self.configuration = Configuration(self.place, self.topology, self.plan, self.output)
+        self.place.mount_bpf()
+        self.network.build()
+        self.network.set_radio("an2", up=False)
+        self.configuration.write()
+        if self.plan.mode == "colocated":
+            self.give_care_of_address("an1")
+        if self._capture:
+            self.captures.start()
+        self.start_holder()
+        for node in DAEMONS:
+            self.launch(node)
+        for node in DAEMONS:
+            self.wait_ready(node)
+
+    def _take_down(self) -> None:
+        for number in SIGNALS:
+            if number in self._handlers:
+                signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half a lab
+        try:
+            if hasattr(self, "processes"):
+                self.processes.stop_all()
+        finally:
+            self.place.remove()
+            self._restore_signals()
+
+    def _catch_signals(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._handlers[number] = signal.signal(number, self._interrupted)
+
+    def _restore_signals(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    @staticmethod
+    def _interrupted(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(signal.Signals(number).name)
+
+    # Daemons --------------------------------------------------------------------------------------------------------
+
+    def start_holder(self) -> Program:
+        """The minimal process that keeps the stand-in's connections while its daemon is dead."""
+        command = [sys.executable, "-m", "locum.sessions.holder", str(self.configuration.holder)]
+        program = self.processes.start("mnps", "holder", command)
+        wait_until("the holder's socket", lambda: self.configuration.holder.exists() or not program.running)
+        if not program.running:
+            raise LabError(f"the holder did not start; {program.complaint()}")
+        return program
+
+    def launch(self, node: str) -> Program:
+        """Start a node's daemon, without waiting for it."""
+        command = [*locum(), "node", "run", str(self.configuration.file(node))]
+        self.daemons[node] = self.processes.start(node, f"locum-{node}", command)
+        return self.daemons[node]
+
+    def wait_ready(self, node: str, patience: float = 20.0) -> None:
+        """Until the daemon answers on its control socket."""
+        program = self.daemons[node]
+
+        def answers() -> bool:
+            if not program.running:
+                raise LabError(f"the daemon of {node} ended by itself; {program.complaint()}")
+            try:
+                self.ask(node, "status")
+            except (NodeUnreachable, LabError):
+                return False
+            return True
+
+        wait_until(f"the daemon of {node} to answer; {program.log}", answers, patience, pause=0.05)
+
+    def crash(self, node: str) -> float:
+        """SIGKILL a daemon; returns when."""
+        self.daemons[node].kill()
+        return self.timeline.mark("daemon-killed", daemon=node)
+
+    def restart(self, node: str) -> float:
+        """Start a daemon again and wait until it answers; returns when."""
+        self.launch(node)
+        self.wait_ready(node)
+        return self.timeline.mark("daemon-restarted", daemon=node)
+
+    # Questions ------------------------------------------------------------------------------------------------------
+
+    def ask(self, node: str, request: str, **arguments: Any) -> Any:
+        """One request over the control socket of a node. Raises LabError when it refuses, NodeUnreachable."""
+        try:
+            with NodeClient(self.configuration.socket(node)) as client:
+                return client.request(request, **arguments)
+        except NodeRefused as refusal:
+            raise LabError(f"{node} refused {request}: {refusal}") from None
+
+    def command(self, node: str, *arguments: str, patience: float = 60.0) -> str:
+        """The `locum` command line, for a node. Raises LabError with its complaint when it fails."""
+        done = self.processes.run(
+            node, [*locum(), "--socket", str(self.configuration.socket(node)), *arguments], patience
+        )
+        if done.returncode:
+            complaint = (done.stderr or done.stdout).strip()
+            raise LabError(f"locum {' '.join(arguments)} at {node} ended with {done.returncode}: {complaint}")
+        return done.stdout
+
+    def bindings(self, node: str = "ha") -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.ask(node, "binding list")
+        return rows
+
+    def sessions(self, node: str = "mnps") -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.ask(node, "session list")
+        return rows
+
+    def counters(self, node: str) -> dict[str, Any]:
+        values: dict[str, Any] = self.ask(node, "counters")
+        return values
+
+    def tcp_counters(self, node: str) -> dict[str, int]:
+        """The kernel's own TCP counters of a node."""
+        text = self.processes.run(node, ["cat", "/proc/net/snmp", "/proc/net/netstat"]).stdout
+        return measure.tcp_counters(text)
+
+    def owner(self, address: str) -> str | None:
+        """The node that an address belongs to; the home addresses are the mobile node's."""
+        return "mn" if address in (str(HOME_ADDRESS4), str(HOME_ADDRESS6)) else self.topology.owner(address)
+
+    def registered_at(self, care_of: str) -> bool:
+        """Whether the home agent has this care-of address for the mobile node, by its own answer."""
+        return any(care_of in str(row) for row in self.bindings() if str(HOME_ADDRESS4) in str(row))
+
+    def wait_registered(self, access_node: str = "an1", patience: float = 15.0) -> None:
+        care_of = (
+            "10.10.21.4" if self.plan.mode == "colocated" else str(self.configuration.care_of(access_node))
+        )
+        wait_until(
+            f"the home agent to bind the mobile node to {care_of}",
+            lambda: self.registered_at(care_of),
+            patience,
+        )
+
+    # The mobile node ------------------------------------------------------------------------------------------------
+
+    def give_care_of_address(self, access_node: str) -> None:
+        """Configure a co-located care-of address, as DHCP would, on the radio link to an access node."""
+        link = self.topology.radio(access_node)
+        prefix = f"{link.network4.network_address + 4}/24"
+        namespace = self.place.namespace("mn")
+        run(["ip", "-n", namespace, "addr", "replace", prefix, "dev", link.far.interface])
+        gateway = str(link.address4(link.near).ip)
+        run(["ip", "-n", namespace, "route", "replace", "default", "via", gateway, "dev", link.far.interface])
+
+    def cut(self, access_node: str = "an1") -> float:
+        self.network.set_radio(access_node, up=False)
+        return self.timeline.mark("radio-cut", link=f"{access_node}-mn")
+
+    def restore(self, access_node: str = "an1") -> float:
+        self.network.set_radio(access_node, up=True)
+        if self.plan.mode == "colocated":
+            self.give_care_of_address(access_node)
+        return self.timeline.mark("radio-restored", link=f"{access_node}-mn")
+
+    def close_lid(self, access_node: str = "an1") -> tuple[float, float, float]:
+        """`locum sleep`, then the radio goes off: (when it began, when the command was done, when the link was cut)."""
+        closing = self.timeline.mark("lid-closes")
+        self.command("mn", "sleep")
+        asleep = self.timeline.mark("asleep")
+        return closing, asleep, self.cut(access_node)
+
+    def open_lid(self, access_node: str = "an1") -> tuple[float, float, float]:
+        """The radio comes on, then `locum wake`: (when the link was back, when the command began and was done)."""
+        restored = self.restore(access_node)
+        opening = self.timeline.mark("lid-opens")
+        self.command("mn", "wake")
+        return restored, opening, self.timeline.mark("awake")
+
+    def nap(
+        self, seconds: float, programs: Sequence[Program], back_at: str | None = None, at: str = "an1"
+    ) -> Nap:
+        """Close the lid, stay asleep with the radio down for some seconds, open it again (perhaps elsewhere)."""
+        closing, asleep, cut = self.close_lid(at)
+        before = self._radio_frames()
+        frozen = True
+        for _look in self._while(seconds):
+            frozen = frozen and all(is_frozen(program.pid) for program in programs)
+        frames = self._radio_frames() - before
+        restored, opening, awake = self.open_lid(back_at or at)
+        return Nap(closing, asleep, cut, restored, opening, awake, frames, frozen)
+
+    def _radio_frames(self) -> int:
+        return self.network.radio_frames("an1") + self.network.radio_frames("an2")
+
+    @staticmethod
+    def _while(seconds: float, pause: float = 0.25) -> Iterator[None]:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            yield
+            time.sleep(pause)
+
+    def finish(self) -> None:
+        """The story is over: captures are closed, so that they can be measured."""
+        with contextlib.suppress(ProcessLookupError):
+            self.captures.stop()
