@@ -49,7 +49,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_carries_what_a_node_needs_at_run_time(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        objects = [name for name in names if re.fullmatch(r"locum/dataplane/objects/\w+\.o", name)]
+        objects = [name for name in names if re.fullmatch(r"locum/dataplane/objects/[\w.]+\.o", name)]
         assert objects, "no compiled eBPF object in the wheel"
         for name in objects:
             content = archive.read(name)
