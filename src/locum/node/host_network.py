@@ -1,0 +1,262 @@
+"""Changes to the host's network (addresses, routes, rules, neighbours, sysctls), each written down before it is made.
+
+The record in the store says how to undo a change; `undo_all` leaves the network as it was found, also when the run that
+made the changes was killed. Routes of the mobile node and of the stand-in live in tables of their own, chosen by rules,
+so that nothing of the host's is replaced. What to change is decided elsewhere.
+"""
+
+import errno
+import socket
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from locum.node.settings import Address, Prefix
+from locum.node.store import Store
+
+COLLECTION = "host"
+TABLE_STAND_IN = 435  # home prefixes that are local here for what arrives on the stand-in's links
+TABLE_MOBILE = 436  # the way to the agent
+_PREFERENCE_STAND_IN = 435
+_PREFERENCE_SPECIFIC = 436  # main table without its default route, before ours
+_PREFERENCE_MOBILE = 437
+NEXT_HOP_V6 = IPv6Address("fe80::434")  # stands for the agent, whose IPv6 address nobody told; see `use_agent`
+_ROUTE_LOCAL = 2  # RTN_LOCAL
+_PERMANENT = 0x80  # NUD_PERMANENT
+_GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EINVAL, errno.ENXIO)
+_LOOSE = "2"  # rp_filter: a source must be reachable, by any interface
+
+
+class HostNetwork:
+    """The one place that changes the host."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kernel = AsyncIPRoute()
+        self._records: dict[str, dict[str, Any]] = store.rows(COLLECTION)
+        self._stale = set(self._records)  # made by an earlier run and not asked for again yet
+
+    async def open(self) -> None:
+        """Connect to the kernel. Raises OSError."""
+        await self._kernel.setup_endpoint()
+
+    async def close(self) -> None:
+        """Leave the changes in place."""
+        self._kernel.close()
+
+    # what roles ask for
+
+    async def own_home_address(self, address: Address) -> None:
+        """The home address belongs to this host wherever it is: on lo."""
+        index = socket.if_nametoindex("lo")
+        await self._make(
+            f"address/{address}",
+            {"do": "address", "address": str(address), "prefixlen": address.max_prefixlen, "index": index},
+        )
+
+    async def use_agent(
+        self, link: str, agent: Address, link_layer: bytes | None, home_addresses: Iterable[Address]
+    ) -> None:
+        """All packets of the home addresses go to this agent on this link (RFC 5944 section 4.2.1).
+
+        With the agent's link-layer address no ARP is needed; an IPv6 home address uses a next hop made up for it.
+        """
+        index = socket.if_nametoindex(link)
+        for address in home_addresses:
+            await self._rules(address.version)
+            hop: Address = agent if address.version == agent.version else NEXT_HOP_V6
+            if link_layer is not None:
+                await self.neighbour(link, hop, link_layer)
+            await self._make(
+                f"way/{address.version}",
+                {
+                    "do": "route", "dst": "default", "gateway": str(hop), "oif": index, "prefsrc": str(address),
+                    "table": TABLE_MOBILE, "onlink": True, "version": address.version,
+                },
+            )  # fmt: skip
+
+    async def leave_agent(self, link: str) -> None:
+        """Take back what `use_agent` did on this link."""
+        try:
+            index = socket.if_nametoindex(link)
+        except OSError:
+            index = None
+        for key, record in tuple(self._records.items()):
+            if key.startswith("way/") and index in (None, record["oif"]):
+                await self._undo(key)
+
+    async def _rules(self, version: int) -> None:
+        """Main table first for what it knows specifically, then our way out."""
+        await self._make(
+            f"rule/{version}/specific",
+            {"do": "rule", "priority": _PREFERENCE_SPECIFIC, "table": 254, "suppress": 0, "version": version},
+        )
+        await self._make(
+            f"rule/{version}/mobile",
+            {"do": "rule", "priority": _PREFERENCE_MOBILE, "table": TABLE_MOBILE, "version": version},
+        )
+
+    async def receive_for(self, prefixes: Iterable[Prefix], links: Iterable[str]) -> None:
+        """AnyIP: every address of `prefixes` is local for packets that enter by `links` (R11); others leave as before."""
+        lo = socket.if_nametoindex("lo")
+        for prefix in prefixes:
+            await self._make(
+                f"anyip/{prefix}",
+                {
+                    "do": "route", "dst": str(prefix), "oif": lo, "table": TABLE_STAND_IN, "type": _ROUTE_LOCAL,
+                    "version": prefix.version,
+                },
+            )  # fmt: skip
+            for link in links:
+                await self._make(
+                    f"rule/{prefix.version}/iif/{link}",
+                    {
+                        "do": "rule", "priority": _PREFERENCE_STAND_IN, "table": TABLE_STAND_IN, "iifname": link,
+                        "version": prefix.version,
+                    },
+                )  # fmt: skip
+
+    async def neighbour(self, link: str, address: Address, link_layer: bytes) -> None:
+        """A permanent entry: `address` is at `link_layer` on `link`."""
+        await self._make(
+            f"neighbour/{link}/{address}",
+            {
+                "do": "neighbour", "address": str(address), "index": socket.if_nametoindex(link),
+                "lladdr": link_layer.hex(":"), "version": address.version,
+            },
+        )  # fmt: skip
+
+    async def remove_neighbour(self, link: str, address: Address) -> None:
+        """Forget it; no error if it is not there."""
+        await self._undo(f"neighbour/{link}/{address}")
+
+    async def loose_source_check(self, link: str) -> None:
+        """Packets to a home address may come by a link on which no answer would leave."""
+        await self.sysctl(f"net/ipv4/conf/{link}/rp_filter", _LOOSE)
+
+    async def sysctl(self, name: str, value: str) -> None:
+        """Set a sysctl (path below /proc/sys); what it was is remembered. One that is not there is left out."""
+        path = Path("/proc/sys") / name
+        try:
+            before = path.read_text("ascii").strip()
+        except OSError:
+            return
+        key = f"sysctl/{name}"
+        if before != value or key in self._stale:
+            before = self._records.get(key, {}).get("before", before)
+            await self._make(key, {"do": "sysctl", "name": name, "value": value, "before": before})
+
+    # leaving
+
+    async def undo_stale(self) -> None:
+        """Undo what an earlier run left and this one has not asked for again."""
+        for key in sorted(self._stale, key=_order):
+            await self._undo(key)
+        self._stale.clear()
+
+    async def undo_all(self) -> None:
+        """Leave the network as it was found."""
+        for key in sorted(self._records, key=_order):
+            await self._undo(key)
+        self._stale.clear()
+
+    async def _make(self, key: str, record: dict[str, Any]) -> None:
+        self._stale.discard(key)
+        before = self._records.get(key)
+        if before != record:
+            self._records[key] = record
+            self._store.put(COLLECTION, key, record)
+            await self._store.durable()
+            if before is not None and before["do"] in ("address", "neighbour", "rule"):
+                await self._change(before, undo=True)
+        try:
+            await self._change(record, undo=False)
+        except FileExistsError:
+            if before is None:  # the host had it: not ours to take away
+                del self._records[key]
+                self._store.forget(COLLECTION, key)
+
+    async def _undo(self, key: str) -> None:
+        record = self._records.pop(key, None)
+        self._stale.discard(key)
+        if record is not None:
+            await self._change(record, undo=True)
+            self._store.forget(COLLECTION, key)
+
+    async def _change(self, record: dict[str, Any], *, undo: bool) -> None:
+        if record["do"] == "sysctl":
+            path = Path("/proc/sys") / record["name"]
+            if path.exists():
+                path.write_text(record["before" if undo else "value"], "ascii")
+            return
+        try:
+            await getattr(self, f"_change_{record['do']}")(record, undo)
+        except NetlinkError as problem:
+            if undo and problem.code in _GONE:
+                return
+            if not undo and problem.code == errno.EEXIST:
+                raise FileExistsError(record["do"]) from None
+            raise OSError(problem.code, f"{'undo ' if undo else ''}{record}: {problem.args[-1]}") from None
+
+    async def _change_address(self, record: dict[str, Any], undo: bool) -> None:
+        # noprefixroute and nodad: an address of lo that nobody else may have
+        await self._kernel.addr(
+            "del" if undo else "add",
+            index=record["index"],
+            address=record["address"],
+            prefixlen=record["prefixlen"],
+            family=_family(IPv6Address if ":" in record["address"] else IPv4Address),
+            **({} if undo or ":" not in record["address"] else {"flags": 2}),
+        )
+
+    async def _change_route(self, record: dict[str, Any], undo: bool) -> None:
+        arguments: dict[str, Any] = {
+            "dst": record["dst"], "oif": record["oif"], "table": record["table"],
+            "family": socket.AF_INET6 if record["version"] == 6 else socket.AF_INET,
+        }  # fmt: skip
+        if "type" in record:
+            arguments["type"] = record["type"]
+            if record["version"] == 4:
+                arguments["scope"] = 254  # RT_SCOPE_HOST
+        if "gateway" in record:
+            arguments["gateway"] = record["gateway"]
+        if not undo:
+            if "prefsrc" in record:
+                arguments["prefsrc"] = record["prefsrc"]
+            if record.get("onlink"):
+                arguments["flags"] = 4  # RTNH_F_ONLINK
+        await self._kernel.route("del" if undo else "replace", **arguments)
+
+    async def _change_rule(self, record: dict[str, Any], undo: bool) -> None:
+        arguments: dict[str, Any] = {
+            "priority": record["priority"], "table": record["table"],
+            "family": socket.AF_INET6 if record["version"] == 6 else socket.AF_INET,
+        }  # fmt: skip
+        if "iifname" in record:
+            arguments["iifname"] = record["iifname"]
+        if "suppress" in record:
+            arguments["FRA_SUPPRESS_PREFIXLEN"] = record["suppress"]
+        await self._kernel.rule("del" if undo else "add", **arguments)
+
+    async def _change_neighbour(self, record: dict[str, Any], undo: bool) -> None:
+        arguments: dict[str, Any] = {
+            "dst": record["address"], "ifindex": record["index"],
+            "family": socket.AF_INET6 if record["version"] == 6 else socket.AF_INET,
+        }  # fmt: skip
+        if not undo:
+            arguments |= {"lladdr": record["lladdr"], "state": _PERMANENT}
+        await self._kernel.neigh("del" if undo else "replace", **arguments)
+
+
+def _family(kind: type[IPv4Address] | type[IPv6Address]) -> int:
+    return socket.AF_INET6 if kind is IPv6Address else socket.AF_INET
+
+
+def _order(key: str) -> tuple[int, str]:
+    """Rules go first and addresses last, so that nothing points to what is gone."""
+    kind = key.split("/")[0]
+    return {"rule": 0, "way": 1, "anyip": 1, "neighbour": 2, "sysctl": 3, "address": 4}.get(kind, 5), key
