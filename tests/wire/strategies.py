@@ -1,0 +1,254 @@
+"""Hypothesis strategies for the values of the wire package: every value they give can be encoded."""
+
+from ipaddress import IPv4Address, IPv6Address
+
+from hypothesis import strategies as st
+
+from locum.wire.control import (
+    Answer632,
+    Cancel,
+    Done,
+    Fetch,
+    FinalState,
+    Finish,
+    Flow,
+    Notice618,
+    Reclaim,
+    SessionStatus,
+    Status,
+    TakeoverPrepare,
+    TakeoverTransfer,
+)
+from locum.wire.discovery import AgentAdvertisement, AgentFlag
+from locum.wire.extensions import (
+    Authentication,
+    AuthKind,
+    EncapsulatingDelivery,
+    Extension,
+    GeneralizedAuthentication,
+    Ipv6PrefixReply,
+    Ipv6PrefixRequest,
+    Ipv6TunnelingMode,
+    MobileFaChallenge,
+    Nai,
+    NaiCarrying,
+    Padding,
+    PrefixCode,
+    Unknown,
+    VendorCritical,
+    VendorNormal,
+)
+from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest
+
+KNOWN_SKIPPABLE = {130, 131, 132, 134, 136, 152}
+
+u8 = st.integers(0, 0xFF)
+u16 = st.integers(0, 0xFFFF)
+u32 = st.integers(0, 0xFFFFFFFF)
+u64 = st.integers(0, 0xFFFFFFFFFFFFFFFF)
+positions = st.integers(0, (1 << 63) - 1)
+addresses4 = u32.map(IPv4Address)
+addresses6 = st.integers(0, (1 << 128) - 1).map(IPv6Address)
+addresses = addresses4 | addresses6
+names = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=1, max_size=60)
+
+
+def _prefix(length: int, bits: int) -> tuple[IPv6Address, int]:
+    spare = 128 - length if length <= 128 else 0
+    return IPv6Address(bits >> spare << spare), length
+
+
+prefixes = st.builds(_prefix, st.integers(0, 128) | st.just(255), st.integers(0, (1 << 128) - 1))
+
+authentications = st.builds(Authentication, st.sampled_from(AuthKind), u32, st.binary(max_size=251))
+plain_extensions: st.SearchStrategy[Extension] = st.one_of(
+    st.just(Padding()),
+    st.builds(GeneralizedAuthentication, u8, u32, st.binary(max_size=300)),
+    st.builds(VendorCritical, u32, u16, st.binary(max_size=300)),
+    st.builds(VendorNormal, u32, u16, st.binary(max_size=247)),
+    st.builds(Nai, names),
+    st.builds(NaiCarrying, u8, names),
+    st.builds(MobileFaChallenge, st.binary(min_size=4, max_size=255)),
+    prefixes.map(lambda pair: Ipv6PrefixRequest(*pair)),
+    st.builds(
+        lambda code, pair: Ipv6PrefixReply(code, *pair), st.sampled_from(PrefixCode) | st.just(77), prefixes
+    ),
+    st.just(Ipv6TunnelingMode()),
+    st.builds(
+        Unknown, st.integers(128, 255).filter(lambda n: n not in KNOWN_SKIPPABLE), st.binary(max_size=255)
+    ),
+)
+
+
+@st.composite
+def ordered_extensions(draw: st.DrawFn) -> tuple[Extension, ...]:
+    """Extensions in an order that RFC 5944 section 3.6.1.3 allows."""
+    few = st.lists(plain_extensions, max_size=2)
+    found: list[Extension] = draw(few)
+    if draw(st.booleans()):
+        found.append(Authentication(AuthKind.MN_HA, draw(u32), draw(st.binary(max_size=64))))
+        found += draw(few)
+    if draw(st.booleans()):
+        found.append(EncapsulatingDelivery())
+    for kind in draw(st.permutations([AuthKind.MN_FA, AuthKind.FA_HA])):
+        if draw(st.booleans()):
+            found.append(Authentication(kind, draw(u32), draw(st.binary(max_size=64))))
+    return tuple(found)
+
+
+requests = st.builds(
+    RegistrationRequest,
+    lifetime=u16,
+    home_address=addresses4,
+    home_agent=addresses4,
+    care_of_address=addresses4,
+    identification=u64,
+    flags=u8.map(Flag),
+    extensions=ordered_extensions(),
+)
+replies = st.builds(
+    RegistrationReply,
+    code=st.sampled_from(Code) | st.just(200),
+    lifetime=u16,
+    home_address=addresses4,
+    home_agent=addresses4,
+    identification=u64,
+    extensions=ordered_extensions(),
+)
+
+
+@st.composite
+def advertisements(draw: st.DrawFn) -> AgentAdvertisement:
+    """Advertisements whose flags section 2.1.1 allows."""
+    preference = st.integers(-(1 << 31), (1 << 31) - 1)
+    routers = tuple(draw(st.lists(st.tuples(addresses4, preference), max_size=4)))
+    foreign = draw(st.booleans())
+    flags = AgentFlag.F if foreign else AgentFlag.H
+    flags |= AgentFlag(draw(st.integers(0, 0x07FF))) & (AgentFlag.M | AgentFlag.G | AgentFlag.T | AgentFlag.U)
+    if foreign:
+        flags |= AgentFlag(draw(st.sampled_from([0, AgentFlag.R, AgentFlag.B, AgentFlag.H])))
+    lengths = st.lists(st.integers(0, 32), min_size=len(routers), max_size=len(routers))
+    care_of = st.lists(addresses4, min_size=1 if foreign else 0, max_size=5)
+    return AgentAdvertisement(
+        lifetime=draw(u16),
+        addresses=routers,
+        sequence=draw(u16),
+        registration_lifetime=draw(u16),
+        flags=flags,
+        care_of_addresses=tuple(draw(care_of)),
+        prefix_lengths=tuple(draw(lengths)) if draw(st.booleans()) else (),
+        challenge=draw(st.none() | st.binary(min_size=4, max_size=32)),
+        nai=draw(st.none() | names),
+        routes_common_traffic=draw(st.booleans()),
+        extensions=tuple(draw(st.lists(st.builds(Unknown, st.just(201), st.binary(max_size=9)), max_size=2))),
+    )
+
+
+def _flow(family: st.SearchStrategy[IPv4Address] | st.SearchStrategy[IPv6Address]) -> st.SearchStrategy[Flow]:
+    return st.builds(Flow, u8, family, u16, family, u16)
+
+
+flows = _flow(addresses4) | _flow(addresses6)
+handovers = st.binary(min_size=16, max_size=16)
+configuration = st.dictionaries(
+    st.text(max_size=8),
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-1000, 1 << 40) | st.binary(max_size=8) | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+        max_leaves=5,
+    ),
+    max_size=3,
+)
+
+
+def session_record(flow: Flow) -> dict[int, object]:
+    """A record as the rule session-record has it."""
+    return {
+        0: flow.to_cbor(),
+        1: 1,
+        2: 1000,
+        3: 2000,
+        4: b"unacknowledged",
+        5: b"unsent",
+        6: 12,
+        7: [2000, 65535, 65535, 65535, 2000],
+        8: 77,
+        9: 1460,
+        10: [7, 7],
+        11: True,
+        12: [7200, 75, 9],
+    }
+
+
+homes = st.lists(addresses, max_size=3).map(tuple)
+requests634 = st.one_of(
+    st.builds(TakeoverPrepare, handovers, homes, st.lists(flows, max_size=3).map(tuple), configuration),
+    st.builds(
+        TakeoverTransfer, handovers, st.lists(flows.map(session_record), max_size=3).map(tuple), configuration
+    ),
+    st.builds(Reclaim, st.none() | handovers, homes),
+    st.builds(Fetch, handovers, st.integers(0, 1023), positions, st.integers(0, 4 << 20)),
+    st.builds(Finish, handovers),
+    st.builds(Done, handovers),
+    st.builds(Cancel, handovers),
+)
+
+
+@st.composite
+def finals(draw: st.DrawFn) -> FinalState:
+    """Final states whose tail lies within what was received."""
+    tail = draw(st.binary(max_size=20))
+    offset = draw(st.integers(0, 1 << 40))
+    return FinalState(
+        session=draw(st.integers(0, 1023)),
+        ts_value=draw(st.none() | u32),
+        received=offset + len(tail) + draw(st.integers(0, 100)),
+        tail_offset=offset,
+        peer_closed=draw(st.booleans()),
+        error=draw(st.integers(0, 4095)),
+        acked=draw(positions),
+        tail=tail,
+    )
+
+
+statuses = st.builds(
+    SessionStatus,
+    st.integers(0, 1023),
+    flows,
+    st.sampled_from(Status),
+    positions,
+    positions,
+    st.booleans(),
+    st.integers(0, 4095),
+)
+answers = st.builds(
+    Answer632,
+    status=st.sampled_from(Status),
+    handover=st.none() | handovers,
+    access_node=st.none() | addresses,
+    sessions=st.lists(statuses, max_size=3).map(tuple),
+    data=st.binary(max_size=40),
+    more=st.booleans(),
+    final=st.lists(finals(), max_size=3).map(tuple),
+)
+notices = st.builds(Notice618, addresses, st.booleans(), addresses)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, source: st.SearchStrategy[bytes]) -> bytes:
+    """Bytes that were a valid message before a few of them were changed, cut off or added."""
+    data = bytearray(draw(source))
+    for _ in range(draw(st.integers(1, 4))):
+        if not data:
+            break
+        place = draw(st.integers(0, len(data) - 1))
+        match draw(st.integers(0, 3)):
+            case 0:
+                data[place] = draw(u8)
+            case 1:
+                del data[place:]
+            case 2:
+                del data[place]
+            case _:
+                data.insert(place, draw(u8))
+    return bytes(data)
