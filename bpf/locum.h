@@ -1,0 +1,152 @@
+/* What the kernel side and `locum.dataplane.maps` share: map keys, map values, codes. A test compares the layouts by BTF.
+ *
+ * An address is 16 bytes in network order, IPv4 mapped into IPv6 (::ffff:a.b.c.d), so that one table serves both
+ * families. Ports are in network order; everything else is in host order.
+ */
+#ifndef LOCUM_H
+#define LOCUM_H
+
+struct locum_address {
+	__u64 high;
+	__u64 low;
+};
+
+enum locum_encapsulation { IPIP = 0, GRE = 1, UDP = 2 };
+
+struct locum_tunnel {
+	struct locum_address source;
+	struct locum_address destination;
+	__u32 gre_key;
+	__u16 source_port;
+	__u16 destination_port;
+	__u8 encapsulation;
+	__u8 has_key;
+	__u8 reserved[6];
+};
+
+enum locum_verdict { NATIVE = 0, ENCAPSULATE = 1, HOLD = 2, REPORT = 3, DROP = 4, GUARD = 5 };
+
+/* Flags of a binding. FLOWS: the flow table has entries of this home address. IMPLICIT: the entry exists only for them. */
+#define LOCUM_FLOWS 1
+#define LOCUM_PEER 2
+#define LOCUM_PEER_TUNNEL 4
+#define LOCUM_IMPLICIT 8
+
+#define LOCUM_MAX_TUNNELS 4
+
+struct locum_binding {
+	__u8 verdict;
+	__u8 tunnels;
+	__u8 flags;
+	__u8 reserved[5];
+	struct locum_tunnel tunnel;
+};
+
+/* The part that few bindings have, so that the common entry stays small. Written before the binding that needs it. */
+struct locum_binding_more {
+	struct locum_address peer;
+	struct locum_tunnel peer_tunnel;
+	struct locum_tunnel others[LOCUM_MAX_TUNNELS - 1];
+};
+
+enum locum_side { TO_HOME_ADDRESS = 0, FROM_HOME_ADDRESS = 1 };
+
+struct locum_acceptance_key {
+	struct locum_address outer_source;
+	struct locum_address home_address;
+	__u32 side;
+	__u32 reserved;
+};
+
+/* ifindex 0: look the inner packet up again. next_hop all zero: the inner destination. */
+struct locum_acceptance {
+	struct locum_address next_hop;
+	__u32 ifindex;
+	__u32 reserved;
+};
+
+/* ifindex 0: packets of this host. */
+struct locum_outbound_key {
+	struct locum_address home_address;
+	__u32 ifindex;
+	__u32 reserved;
+};
+
+enum locum_flow_verdict { FLOW_DELIVER = 0, FLOW_HOLD = 1, FLOW_SUSPEND = 2 };
+
+struct locum_flow_key {
+	struct locum_address local;
+	struct locum_address peer;
+	__u16 local_port;
+	__u16 peer_port;
+	__u8 protocol;
+	__u8 reserved[3];
+};
+
+struct locum_flow {
+	__u32 verdict;
+	__u32 reserved;
+};
+
+struct locum_counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* Own addresses: end points of tunnels, and addresses of the attached interfaces (never tunnelled to). */
+#define LOCUM_ENDPOINT 1
+#define LOCUM_OWN 2
+
+struct locum_settings {
+	__u32 tap_ifindex;
+	__u32 reserved;
+};
+
+/* A held or reported packet: this header, then the packet from its network header on. */
+struct locum_held {
+	struct locum_flow_key flow;
+	__u64 time;
+	__u32 length;
+	__u32 gso_size;
+	__u32 ifindex;
+	__u32 reason;
+};
+
+enum locum_held_reason { HELD_BINDING = 0, HELD_FLOW = 1, HELD_REPORT = 2 };
+
+/* What happened to a packet, for the comparison with the model: skb->cb[0], and cb[1] has the drop reason. */
+enum locum_outcome {
+	PASSED = 0,
+	DROPPED = 1,
+	HELD = 2,
+	DELIVERED = 3,
+	ENCAPSULATED = 4,
+	TOO_BIG = 5,
+};
+
+enum locum_reason {
+	REASON_NONE = 0,
+	UNREGISTERED_SOURCE = 1,
+	MALFORMED_TUNNEL = 2,
+	NO_SESSION = 3,
+	PEER_UNREACHABLE = 4,
+	BINDING_DROP = 5,
+	SUSPENDED = 6,
+	HOLD_OVERFLOW = 7,
+	NO_ROUTE = 8,
+	TOO_LARGE = 9,
+	ENCAPSULATION_FAILED = 10,
+	DECAPSULATION_FAILED = 11,
+	CONGESTED = 12, /* outer CE on a packet that is not ECN capable (RFC 6040 section 4.2) */
+	STRAY = 13,     /* reached the re-injection device and belongs to no tunnel */
+	TUNNEL_FRAGMENT = 14, /* not a drop: passed to the stack for reassembly */
+	REASON_COUNT = 15,
+};
+
+/* skb->mark: the upper half says what the lower half is. */
+#define LOCUM_MARK_MASK 0xffff0000
+#define LOCUM_MARK_OVERHEAD 0x10c00000 /* too big by this tunnel's overhead: routed by the table with the locked MTU */
+#define LOCUM_MARK_RELEASED 0x10c10000 /* came from the hold queue: is not held again */
+#define LOCUM_MARK_COPY 0x10c20000     /* copy for this tunnel of a simultaneous binding */
+
+#endif

@@ -1,0 +1,402 @@
+/* Into and out of tunnels: route of the outer packet, room for the header, the header, and the way out.
+ *
+ * Inner and outer may be of either family. A GSO packet stays one: when its segments with the new header fit the
+ * outer path, their size is kept; TCP's are made smaller otherwise (the kernel does it in bpf_skb_adjust_room). What
+ * does not fit goes to the stack with a mark that selects a route with the right MTU, locked; the stack answers with
+ * "fragmentation needed" / "packet too big" or fragments, and what it then sends meets the egress program.
+ */
+#ifndef LOCUM_TUNNEL_H
+#define LOCUM_TUNNEL_H
+
+#ifndef BPF_F_ADJ_ROOM_DECAP_L3_IPV4
+#define BPF_F_ADJ_ROOM_DECAP_L3_IPV4 (1ULL << 7)
+#define BPF_F_ADJ_ROOM_DECAP_L3_IPV6 (1ULL << 8)
+#endif
+#ifndef BPF_FIB_LOOKUP_SKIP_NEIGH
+#define BPF_FIB_LOOKUP_SKIP_NEIGH (1U << 2)
+#endif
+
+#define EINVAL 22
+#define LOOPBACK 1 /* the outer packet is this host's own: its route is looked up as one from the loopback device */
+#define OUTER_HOPS 64
+
+#define FORWARDED 1 /* this node is a hop of the inner packet */
+#define AT_EGRESS 2
+#define FROM_TAP 4
+
+/* A packet on its way through the programs: the inner (or only) headers, and the outer ones still before them. */
+struct work {
+	struct packet packet;
+	__u32 tap;
+	__u16 strip; /* bytes of outer headers */
+	__u8 flags;
+	__u8 outer_family;
+	__u8 outer_tos;
+	__u8 encapsulation;
+	__u8 has_key;
+};
+
+struct route {
+	struct bpf_redir_neigh hop;
+	__u32 ifindex;
+	__u32 mtu;
+};
+
+static __always_inline int passed(struct __sk_buff *skb, __u32 outcome)
+{
+	skb->cb[0] = outcome;
+	skb->cb[1] = 0;
+	return TC_ACT_UNSPEC;
+}
+
+static __always_inline int dropped(struct __sk_buff *skb, __u32 reason)
+{
+	count_reason(reason);
+	skb->cb[0] = DROPPED;
+	skb->cb[1] = reason;
+	return TC_ACT_SHOT;
+}
+
+static __always_inline int set_ethertype(struct __sk_buff *skb, __u8 family)
+{
+	__be16 type = family == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+
+	return bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &type, 2, 0);
+}
+
+/* Take the outer headers away. */
+static __noinline int decapsulate(struct __sk_buff *skb, struct work *w)
+{
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
+	__u8 family = w->packet.family;
+
+	if (!w->strip)
+		return 0;
+	if (family != w->outer_family)
+		flags |= family == 4 ? BPF_F_ADJ_ROOM_DECAP_L3_IPV4 : BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
+	if (bpf_skb_adjust_room(skb, -(__s32)w->strip, BPF_ADJ_ROOM_MAC, flags))
+		return -1;
+	if (family != w->outer_family && set_ethertype(skb, family))
+		return -1;
+	w->packet.payload -= w->strip;
+	w->packet.offset = ETHERNET;
+	w->strip = 0;
+	return 0;
+}
+
+/* To the stack, as the inner packet. */
+static __always_inline int pass_inner(struct __sk_buff *skb, struct work *w, __u32 outcome)
+{
+	if (decapsulate(skb, w))
+		return dropped(skb, DECAPSULATION_FAILED);
+	return passed(skb, outcome);
+}
+
+static __always_inline int decrement_hops(struct __sk_buff *skb, const struct packet *p)
+{
+	__be16 old, new;
+	__u8 hops = p->hops - 1;
+
+	if (p->family == 6)
+		return bpf_skb_store_bytes(skb, p->offset + offsetof(struct ipv6hdr, hop_limit), &hops, 1, 0);
+	if (bpf_skb_load_bytes(skb, p->offset + offsetof(struct iphdr, ttl), &old, 2))
+		return -1;
+	new = bpf_htons(bpf_ntohs(old) - 0x100);
+	if (bpf_l3_csum_replace(skb, p->offset + offsetof(struct iphdr, check), old, new, 2))
+		return -1;
+	return bpf_skb_store_bytes(skb, p->offset + offsetof(struct iphdr, ttl), &new, 2, 0);
+}
+
+/* RFC 6040 section 4.2: what the outer header learnt of congestion goes into the inner one. */
+static __always_inline int copy_congestion(struct __sk_buff *skb, struct work *w)
+{
+	struct packet *p = &w->packet;
+	__be16 old, new;
+
+	if ((w->outer_tos & 3) != 3 || (p->tos & 3) == 3)
+		return 0;
+	if (!(p->tos & 3))
+		return -1;
+	p->tos |= 3;
+	if (bpf_skb_load_bytes(skb, p->offset, &old, 2))
+		return -1;
+	if (p->family == 6) {
+		new = old | bpf_htons(0x0030);
+	} else {
+		new = old | bpf_htons(0x0003);
+		if (bpf_l3_csum_replace(skb, p->offset + offsetof(struct iphdr, check), old, new, 2))
+			return -1;
+	}
+	return bpf_skb_store_bytes(skb, p->offset, &new, 2, 0);
+}
+
+static __always_inline __u32 overhead_of(const struct locum_tunnel *t)
+{
+	__u32 bytes = is_v4(&t->destination) ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+
+	if (t->encapsulation == GRE)
+		bytes += t->has_key ? 8 : 4;
+	else if (t->encapsulation == UDP)
+		bytes += 12;
+	return bytes;
+}
+
+/* Route of an outer packet of `length` bytes. 0; 1: does not fit `mtu`; -1: none. */
+static __noinline int find_route(struct __sk_buff *skb, const struct locum_tunnel *t, struct route *r, __u32 length,
+				 __u32 egress)
+{
+	struct bpf_fib_lookup fib;
+	long found;
+
+	__builtin_memset(&fib, 0, sizeof(fib));
+	fib.tot_len = length > 0xffff ? 0xffff : length;
+	fib.ifindex = LOOPBACK;
+	if (is_v4(&t->destination)) {
+		fib.family = 2;
+		fib.ipv4_src = v4_of(&t->source);
+		fib.ipv4_dst = v4_of(&t->destination);
+	} else {
+		fib.family = 10;
+		__builtin_memcpy(fib.ipv6_src, &t->source, 16);
+		__builtin_memcpy(fib.ipv6_dst, &t->destination, 16);
+	}
+	found = bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_SKIP_NEIGH);
+	if (found == -EINVAL) { /* before Linux 6.3 */
+		fib.tot_len = length > 0xffff ? 0xffff : length;
+		found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	}
+	r->mtu = fib.mtu_result;
+	r->ifindex = fib.ifindex;
+	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return 1;
+	if (found == BPF_FIB_LKUP_RET_FWD_DISABLED && egress) {
+		/* A host that does not forward: the device that was chosen for the inner packet. */
+		r->hop.nh_family = 0;
+		r->ifindex = skb->ifindex;
+		r->mtu = 0;
+		if (bpf_check_mtu(skb, r->ifindex, &r->mtu, 0, 0) < 0)
+			return -1;
+		return length > r->mtu;
+	}
+	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return -1;
+	r->hop.nh_family = fib.family;
+	__builtin_memcpy(r->hop.ipv6_nh, fib.ipv6_dst, 16);
+	return 0;
+}
+
+static __always_inline void write_v4(struct iphdr *ip, const struct locum_tunnel *t, __u8 protocol, __u32 length,
+				     __u8 tos)
+{
+	const __u16 *half = (const __u16 *)ip;
+	__u32 sum = 0;
+	int i;
+
+	__builtin_memset(ip, 0, sizeof(*ip));
+	ip->version = 4;
+	ip->ihl = 5;
+	ip->tos = tos;
+	ip->tot_len = bpf_htons(length);
+	ip->frag_off = bpf_htons(0x4000);
+	ip->ttl = OUTER_HOPS;
+	ip->protocol = protocol;
+	ip->saddr = v4_of(&t->source);
+	ip->daddr = v4_of(&t->destination);
+#pragma unroll
+	for (i = 0; i < 10; i++)
+		sum += half[i];
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	ip->check = ~sum;
+}
+
+static __always_inline void write_v6(struct ipv6hdr *ip, const struct locum_tunnel *t, __u8 protocol, __u32 payload,
+				     __u8 tos)
+{
+	__builtin_memset(ip, 0, sizeof(*ip));
+	ip->version = 6;
+	ip->priority = tos >> 4;
+	ip->flow_lbl[0] = (tos & 0xf) << 4;
+	ip->payload_len = bpf_htons(payload);
+	ip->nexthdr = protocol;
+	ip->hop_limit = OUTER_HOPS;
+	__builtin_memcpy(&ip->saddr, &t->source, 16);
+	__builtin_memcpy(&ip->daddr, &t->destination, 16);
+}
+
+/* What stands between the outer IP header and the inner packet; returns its length. */
+static __always_inline __u32 write_shim(__u8 *shim, const struct locum_tunnel *t, const struct packet *p)
+{
+	__be16 *half = (__be16 *)shim;
+
+	__builtin_memset(shim, 0, 12);
+	if (t->encapsulation == GRE) {
+		half[0] = t->has_key ? bpf_htons(0x2000) : 0;
+		half[1] = p->family == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+		if (!t->has_key)
+			return 4;
+		half[2] = bpf_htonl(t->gre_key) & 0xffff;
+		half[3] = bpf_htonl(t->gre_key) >> 16;
+		return 8;
+	}
+	if (t->encapsulation == UDP) { /* the UDP checksum is zero: RFC 3519 section 4.5, RFC 6935 */
+		half[0] = t->source_port;
+		half[1] = t->destination_port;
+		half[2] = bpf_htons(p->length + 12);
+		shim[8] = MIP_TUNNEL_DATA;
+		shim[9] = p->family == 4 ? IPPROTO_IPIP : IPPROTO_IPV6;
+		return 12;
+	}
+	return 0;
+}
+
+static __noinline int write_headers(struct __sk_buff *skb, const struct locum_tunnel *t, const struct packet *p)
+{
+	union {
+		struct iphdr v4;
+		struct ipv6hdr v6;
+	} outer;
+	__u8 shim[12] __attribute__((aligned(4)));
+	__u32 extra = write_shim(shim, t, p), at;
+	__u8 protocol = p->family == 4 ? IPPROTO_IPIP : IPPROTO_IPV6;
+	bool v4 = is_v4(&t->destination);
+	int failed;
+
+	if (t->encapsulation == GRE)
+		protocol = IPPROTO_GRE;
+	else if (t->encapsulation == UDP)
+		protocol = IPPROTO_UDP;
+	if (v4) {
+		write_v4(&outer.v4, t, protocol, p->length + extra + sizeof(outer.v4), p->tos);
+		failed = bpf_skb_store_bytes(skb, ETHERNET, &outer.v4, sizeof(outer.v4), 0);
+		at = ETHERNET + sizeof(outer.v4);
+	} else {
+		write_v6(&outer.v6, t, protocol, p->length + extra, p->tos);
+		failed = bpf_skb_store_bytes(skb, ETHERNET, &outer.v6, sizeof(outer.v6), 0);
+		at = ETHERNET + sizeof(outer.v6);
+	}
+	if (failed || set_ethertype(skb, v4 ? 4 : 6))
+		return -1;
+	if (extra == 4)
+		return bpf_skb_store_bytes(skb, at, shim, 4, 0);
+	if (extra == 8)
+		return bpf_skb_store_bytes(skb, at, shim, 8, 0);
+	if (extra == 12)
+		return bpf_skb_store_bytes(skb, at, shim, 12, 0);
+	return 0;
+}
+
+/* Room for this tunnel's headers. A packet that leaves one tunnel for another of the same shape has it already. */
+static __noinline int make_room(struct __sk_buff *skb, struct work *w, const struct locum_tunnel *t, __u32 shrink)
+{
+	__u32 overhead = overhead_of(t);
+	bool v4 = is_v4(&t->destination);
+	__u64 flags = v4 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
+	int failed;
+
+	if (w->strip == overhead && w->encapsulation == t->encapsulation && w->outer_family == (v4 ? 4 : 6) && !shrink)
+		return 0;
+	if (decapsulate(skb, w))
+		return -1;
+	if (t->encapsulation == GRE)
+		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_GRE;
+	else if (t->encapsulation == UDP)
+		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
+	if (!shrink)
+		flags |= BPF_F_ADJ_ROOM_FIXED_GSO;
+	failed = bpf_skb_adjust_room(skb, overhead, BPF_ADJ_ROOM_MAC, flags);
+	/* The kernel still has the mark of a tunnel that we took away (EALREADY): a single packet does without it. */
+	if (failed && !skb->gso_size && w->packet.family == (v4 ? 4 : 6))
+		failed = bpf_skb_adjust_room(skb, overhead, BPF_ADJ_ROOM_MAC, 0);
+	return failed;
+}
+
+/* Length of one segment, headers included; of the packet if it is not GSO. */
+static __always_inline __u32 segment_length(struct __sk_buff *skb, const struct packet *p)
+{
+	__u32 headers = p->payload - p->offset;
+	__u8 offset;
+
+	if (!skb->gso_size)
+		return p->length;
+	if (p->protocol != IPPROTO_TCP)
+		return headers + 8 + skb->gso_size;
+	if (bpf_skb_load_bytes(skb, p->payload + 12, &offset, 1))
+		return p->length;
+	return headers + (offset >> 4) * 4 + skb->gso_size;
+}
+
+static __always_inline int too_big(struct __sk_buff *skb, struct work *w, __u32 overhead)
+{
+	if (w->flags & AT_EGRESS)
+		return dropped(skb, TOO_LARGE);
+	skb->mark = LOCUM_MARK_OVERHEAD | overhead;
+	return pass_inner(skb, w, TOO_BIG);
+}
+
+/* Send the packet into the tunnel. */
+static __noinline int encapsulate(struct __sk_buff *skb, struct work *w, const struct locum_tunnel *t)
+{
+	struct packet *p = &w->packet;
+	__u32 overhead = overhead_of(t), segment, shrinkable, shrink, mark;
+	struct route r = {};
+	int found;
+
+	if (p->length + overhead > 0xffff)
+		return dropped(skb, TOO_LARGE);
+	if ((w->flags & FORWARDED) && p->hops <= 1)
+		return pass_inner(skb, w, PASSED); /* the stack answers "time exceeded" */
+	segment = segment_length(skb, p);
+	shrinkable = skb->gso_size && p->protocol == IPPROTO_TCP;
+	found = find_route(skb, t, &r, shrinkable ? segment : segment + overhead, w->flags & AT_EGRESS);
+	if (found > 0)
+		return too_big(skb, w, overhead);
+	if (found < 0)
+		return dropped(skb, NO_ROUTE);
+	if ((w->flags & FORWARDED) && decrement_hops(skb, p))
+		return dropped(skb, ENCAPSULATION_FAILED);
+	shrink = shrinkable && segment + overhead > r.mtu;
+	if (make_room(skb, w, t, shrink) || write_headers(skb, t, p))
+		return dropped(skb, ENCAPSULATION_FAILED);
+	mark = skb->mark & LOCUM_MARK_MASK;
+	if (mark == LOCUM_MARK_OVERHEAD || mark == LOCUM_MARK_RELEASED || mark == LOCUM_MARK_COPY)
+		skb->mark = 0;
+	skb->cb[0] = ENCAPSULATED;
+	skb->cb[1] = 0;
+	if (!r.hop.nh_family)
+		return bpf_redirect_neigh(r.ifindex, NULL, 0, 0);
+	return bpf_redirect_neigh(r.ifindex, &r.hop, sizeof(r.hop), 0);
+}
+
+/* Out of the tunnel, to `next_hop` on a link; what does not fit the link, or has no hops left, is the stack's. */
+static __noinline int deliver(struct __sk_buff *skb, struct work *w, const struct locum_acceptance *a)
+{
+	struct packet *p = &w->packet;
+	struct bpf_redir_neigh hop = {};
+	__u32 mtu = 0, ifindex = a->ifindex;
+	bool v4 = p->family == 4;
+	struct locum_address to = a->next_hop;
+
+	if (p->hops <= 1 || stays_on_link(&p->destination))
+		return pass_inner(skb, w, PASSED);
+	if (decapsulate(skb, w))
+		return dropped(skb, DECAPSULATION_FAILED);
+	if (bpf_check_mtu(skb, ifindex, &mtu, 0, 0))
+		return passed(skb, PASSED);
+	if (decrement_hops(skb, p))
+		return dropped(skb, DECAPSULATION_FAILED);
+	if ((!to.high && !to.low) || is_v4(&to) != v4)
+		to = p->destination;
+	if (v4) {
+		hop.nh_family = 2;
+		hop.ipv4_nh = v4_of(&to);
+	} else {
+		hop.nh_family = 10;
+		__builtin_memcpy(hop.ipv6_nh, &to, 16);
+	}
+	skb->cb[0] = DELIVERED;
+	skb->cb[1] = 0;
+	return bpf_redirect_neigh(ifindex, &hop, sizeof(hop), 0);
+}
+
+#endif

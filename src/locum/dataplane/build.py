@@ -1,0 +1,55 @@
+"""Compile bpf/*.bpf.c with clang into the package: `python -m locum.dataplane.build`.
+
+The wheel carries the object, so an installed package has nothing to build. Run from a source tree.
+"""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+OBJECTS = Path(__file__).parent / "objects"
+FLAGS = ("-O2", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-target", "bpf", "-mcpu=v3")
+
+
+class BuildError(Exception):
+    """Why there is no object, in one line."""
+
+
+def compile_objects(source: Path, target: Path) -> list[Path]:
+    """Compile every `*.bpf.c` of `source` into `target`; raises BuildError."""
+    clang = shutil.which("clang")
+    if clang is None:
+        raise BuildError("clang is missing and is needed to build the BPF programs: apt-get install clang libbpf-dev")
+    target.mkdir(parents=True, exist_ok=True)
+    multiarch = sysconfig.get_config_var("MULTIARCH")
+    headers = ("-idirafter", f"/usr/include/{multiarch}") if multiarch else ()
+    built = []
+    for file in sorted(source.glob("*.bpf.c")):
+        output = target / file.name.replace(".c", ".o")
+        command = [clang, *FLAGS, *headers, "-c", str(file), "-o", str(output)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            hint = " (apt-get install libbpf-dev linux-libc-dev)" if "file not found" in result.stderr else ""
+            raise BuildError(f"clang could not compile {file}{hint}:\n{result.stderr}")
+        built.append(output)
+    if not built:
+        raise BuildError(f"no BPF programs in {source}")
+    return built
+
+
+def main() -> int:
+    """Build into this package from the source tree that it is in."""
+    source = Path(__file__).parents[3] / "bpf"
+    try:
+        for path in compile_objects(source, OBJECTS):
+            print(path)
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,361 @@
+"""libbpf.so.1 through ctypes: objects, maps, links, pins, the ring buffer and test runs.
+
+Bytes and file descriptors only; it knows nothing of what the maps mean.
+"""
+
+import ctypes
+import errno
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+TCX_INGRESS = 46
+TCX_EGRESS = 47
+NOEXIST = 1
+
+
+class DataPlaneError(Exception):
+    """The kernel refused something; the message says what, and what to do about it."""
+
+
+class TestRunOptions(ctypes.Structure):
+    """`struct bpf_test_run_opts`."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("data_in", ctypes.c_void_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_void_p),
+        ("ctx_out", ctypes.c_void_p),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    )
+
+
+_PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+_log: list[str] = []
+
+
+@_PRINT
+def _collect(_level: int, form: bytes, arguments: int) -> int:
+    line = ctypes.create_string_buffer(1 << 16)
+    _libc.vsnprintf(line, len(line), form, ctypes.c_void_p(arguments))
+    _log.append(line.value.decode(errors="replace"))
+    return 0
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _open_library() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL("libbpf.so.1", use_errno=True)
+    except OSError as error:
+        raise DataPlaneError("libbpf.so.1 is missing: install the package libbpf1") from error
+    pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    signatures = {
+        "bpf_object__open_file": (pointer, [ctypes.c_char_p, pointer]),
+        "bpf_object__load": (number, [pointer]),
+        "bpf_object__close": (None, [pointer]),
+        "bpf_object__next_map": (pointer, [pointer, pointer]),
+        "bpf_map__name": (ctypes.c_char_p, [pointer]),
+        "bpf_map__fd": (number, [pointer]),
+        "bpf_map__set_max_entries": (number, [pointer, ctypes.c_uint32]),
+        "bpf_map__set_pin_path": (number, [pointer, ctypes.c_char_p]),
+        "bpf_object__find_program_by_name": (pointer, [pointer, ctypes.c_char_p]),
+        "bpf_program__fd": (number, [pointer]),
+        "bpf_obj_get": (number, [ctypes.c_char_p]),
+        "bpf_obj_pin": (number, [number, ctypes.c_char_p]),
+        "bpf_obj_get_info_by_fd": (number, [number, pointer, pointer]),
+        "bpf_link_create": (number, [number, number, number, pointer]),
+        "bpf_link_update": (number, [number, number, pointer]),
+        "bpf_map_update_elem": (number, [number, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint64]),
+        "bpf_map_lookup_elem": (number, [number, ctypes.c_char_p, ctypes.c_char_p]),
+        "bpf_map_delete_elem": (number, [number, ctypes.c_char_p]),
+        "bpf_map_get_next_key": (number, [number, ctypes.c_char_p, ctypes.c_char_p]),
+        "bpf_map_update_batch": (number, [number, ctypes.c_char_p, ctypes.c_char_p, pointer, pointer]),
+        "bpf_prog_test_run_opts": (number, [number, pointer]),
+        "ring_buffer__new": (pointer, [number, _SAMPLE, pointer, pointer]),
+        "ring_buffer__consume": (number, [pointer]),
+        "ring_buffer__epoll_fd": (number, [pointer]),
+        "ring_buffer__free": (None, [pointer]),
+        "libbpf_num_possible_cpus": (number, []),
+        "libbpf_set_print": (pointer, [_PRINT]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    library.libbpf_set_print(_collect)
+    del size
+    return library
+
+
+_library: ctypes.CDLL | None = None
+
+
+def library() -> ctypes.CDLL:
+    """libbpf, opened once. Raises DataPlaneError when it is not installed."""
+    global _library
+    if _library is None:
+        _library = _open_library()
+    return _library
+
+
+def possible_cpus() -> int:
+    return int(library().libbpf_num_possible_cpus())
+
+
+def checked(result: int, doing: str) -> int:
+    """`result` of a libbpf call, or DataPlaneError with the reason."""
+    if result >= 0:
+        return result
+    number = ctypes.get_errno() or -result
+    if number in (errno.EPERM, errno.EACCES):
+        raise DataPlaneError(f"{doing}: not permitted; this needs root, or CAP_BPF and CAP_NET_ADMIN")
+    raise DataPlaneError(f"{doing}: {os.strerror(number)}")
+
+
+def verifier_message(log: list[str]) -> str:
+    """The verifier's complaint and the source line it is about, out of libbpf's log."""
+    lines = [line.rstrip() for text in log for line in text.splitlines()]
+    source, complaint = "", ""
+    for line in lines:
+        if line.startswith("; "):
+            source = line[2:]
+        elif re.match(r"(processed \d+ insns|libbpf:|-- END|verification time|stack depth)", line):
+            continue
+        elif line.strip() and not re.match(r"\s*\d+: |\s*from \d+|R\d", line):
+            complaint = line.strip()
+    if source:
+        return f"{complaint} (at `{source}`)"
+    return "; ".join(line for line in lines if line)[-300:]
+
+
+class Map:
+    """One map: bytes in, bytes out."""
+
+    def __init__(self, name: str, fd: int) -> None:
+        self.name, self.fd = name, fd
+        info = (ctypes.c_uint32 * 64)()
+        size = ctypes.c_uint32(ctypes.sizeof(info))
+        checked(library().bpf_obj_get_info_by_fd(fd, info, ctypes.byref(size)), f"map {name}")
+        self.type, _, self.key_size, self.value_size, self.max_entries = info[0:5]
+        self._lib = library()
+
+    def put(self, key: bytes, value: bytes, flags: int = 0) -> None:
+        """Add or replace; with NOEXIST an entry that is there is left alone."""
+        result = self._lib.bpf_map_update_elem(self.fd, key, value, flags)
+        if result < 0:
+            number = ctypes.get_errno() or -result
+            if number == errno.EEXIST and flags == NOEXIST:
+                return
+            if number in (errno.E2BIG, errno.ENOSPC):
+                raise DataPlaneError(f"the table {self.name} is full ({self.max_entries} entries): raise its limit")
+            checked(result, f"write to table {self.name}")
+
+    def put_many(self, entries: list[tuple[bytes, bytes]], flags: int = 0) -> None:
+        """The same for many, in few system calls."""
+        if flags or len(entries) < 2:
+            for key, value in entries:
+                self.put(key, value, flags)
+            return
+        keys = b"".join(key for key, _ in entries)
+        values = b"".join(value for _, value in entries)
+        count = ctypes.c_uint32(len(entries))
+        result = self._lib.bpf_map_update_batch(self.fd, keys, values, ctypes.byref(count), None)
+        if result < 0:
+            for key, value in entries[count.value :] if count.value < len(entries) else entries:
+                self.put(key, value)
+
+    def get(self, key: bytes) -> bytes | None:
+        value = ctypes.create_string_buffer(self.value_size)
+        if self._lib.bpf_map_lookup_elem(self.fd, key, value) < 0:
+            return None
+        return value.raw
+
+    def sum_per_cpu(self, key: bytes) -> int:
+        """The sum over all CPUs of a 64-bit value of a per-CPU map."""
+        cpus = possible_cpus()
+        value = ctypes.create_string_buffer(8 * cpus)
+        if self._lib.bpf_map_lookup_elem(self.fd, key, value) < 0:
+            return 0
+        return sum(struct.unpack(f"{cpus}Q", value.raw))
+
+    def delete(self, key: bytes) -> bool:
+        return int(self._lib.bpf_map_delete_elem(self.fd, key)) == 0
+
+    def keys(self) -> Iterator[bytes]:
+        key: bytes | None = None
+        following = ctypes.create_string_buffer(self.key_size)
+        while self._lib.bpf_map_get_next_key(self.fd, key, following) == 0:
+            key = following.raw
+            yield key
+
+    def items(self) -> list[tuple[bytes, bytes]]:
+        """All entries; one that is deleted meanwhile is left out."""
+        found = []
+        for key in list(self.keys()):
+            value = self.get(key)
+            if value is not None:
+                found.append((key, value))
+        return found
+
+
+class RingBuffer:
+    """The consumer of a ring buffer map; `sample` is called with the bytes of each record."""
+
+    def __init__(self, fd: int, sample: Callable[[bytes], None]) -> None:
+        def take(_context: int | None, data: int, size: int) -> int:
+            sample(ctypes.string_at(data, size))
+            return 0
+
+        self._callback = _SAMPLE(take)
+        self._ring: int | None = library().ring_buffer__new(fd, self._callback, None, None)
+        if not self._ring:
+            raise DataPlaneError(f"ring buffer: {os.strerror(ctypes.get_errno())}")
+
+    def fileno(self) -> int:
+        return int(library().ring_buffer__epoll_fd(self._ring))
+
+    def consume(self) -> int:
+        """Take all there is; returns the number of records."""
+        return checked(library().ring_buffer__consume(self._ring), "ring buffer")
+
+    def close(self) -> None:
+        if self._ring:
+            library().ring_buffer__free(self._ring)
+            self._ring = None
+
+
+class Object:
+    """A loaded BPF object. Maps that are pinned under `pins` are taken over, the others are pinned there."""
+
+    def __init__(self, path: Path, sizes: dict[str, int], pins: Path | None) -> None:
+        if not path.exists():
+            raise DataPlaneError(f"{path} is missing: build it with `python -m locum.dataplane.build`")
+        lib = library()
+        _log.clear()
+        self._handle = lib.bpf_object__open_file(os.fsencode(path), None)
+        if not self._handle:
+            raise DataPlaneError(f"{path}: {os.strerror(ctypes.get_errno())}")
+        handles = {}
+        handle = lib.bpf_object__next_map(self._handle, None)
+        while handle:
+            handles[lib.bpf_map__name(handle).decode()] = handle
+            handle = lib.bpf_object__next_map(self._handle, handle)
+        for name, handle in handles.items():
+            self._prepare(name, handle, sizes, pins)
+        result = lib.bpf_object__load(self._handle)
+        if result < 0:
+            number = ctypes.get_errno() or -result
+            log = list(_log)
+            self.close()
+            if number in (errno.EPERM, errno.EACCES) and not any("verif" in t or "insns" in t for t in log):
+                raise DataPlaneError("loading eBPF is not permitted; this needs root, or CAP_BPF and CAP_NET_ADMIN")
+            raise DataPlaneError(f"the kernel refused {path.name}: {verifier_message(log)}")
+        self.maps = {name: Map(name, lib.bpf_map__fd(handle)) for name, handle in handles.items()}
+
+    def _prepare(self, name: str, handle: int, sizes: dict[str, int], pins: Path | None) -> None:
+        lib = library()
+        entries = sizes.get(name)
+        if pins is not None:
+            place = pins / name
+            if place.exists():
+                fd = checked(lib.bpf_obj_get(os.fsencode(place)), f"pin {place}")
+                entries = Map(name, fd).max_entries
+                os.close(fd)
+            checked(lib.bpf_map__set_pin_path(handle, os.fsencode(place)), f"pin {place}")
+        if entries is not None:
+            checked(lib.bpf_map__set_max_entries(handle, entries), f"size of table {name}")
+
+    def program(self, name: str) -> int:
+        """File descriptor of a program."""
+        found = library().bpf_object__find_program_by_name(self._handle, name.encode())
+        if not found:
+            raise DataPlaneError(f"the object has no program {name}")
+        return int(library().bpf_program__fd(found))
+
+    def close(self) -> None:
+        if self._handle:
+            library().bpf_object__close(self._handle)
+            self._handle = None
+
+
+def pin(fd: int, path: Path) -> None:
+    checked(library().bpf_obj_pin(fd, os.fsencode(path)), f"pin {path}")
+
+
+def pinned(path: Path) -> int:
+    """File descriptor of what is pinned at `path`."""
+    return checked(library().bpf_obj_get(os.fsencode(path)), f"pin {path}")
+
+
+def link_ifindex(fd: int) -> int:
+    """Interface of a tcx link; 0 when the interface is gone."""
+    info = (ctypes.c_uint32 * 32)()
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    checked(library().bpf_obj_get_info_by_fd(fd, info, ctypes.byref(size)), "link")
+    return int(info[4])
+
+
+def create_link(program: int, ifindex: int, kind: int) -> int | None:
+    """A tcx link, or None where the kernel has no tcx (before Linux 6.6)."""
+    result = library().bpf_link_create(program, ifindex, kind, None)
+    if result < 0 and (ctypes.get_errno() or -result) in (errno.EINVAL, errno.EOPNOTSUPP):
+        return None
+    return checked(result, "attach to the interface")
+
+
+def update_link(link: int, program: int) -> None:
+    checked(library().bpf_link_update(link, program, None), "replace the program of a link")
+
+
+class TestRun:
+    """BPF_PROG_TEST_RUN of one program, with buffers that are used again. A packet starts with its Ethernet header."""
+
+    CONTEXT = 192  # sizeof(struct __sk_buff)
+
+    def __init__(self, program: int) -> None:
+        self.program = program
+        self._out = ctypes.create_string_buffer(1 << 14)
+        self._context = ctypes.create_string_buffer(self.CONTEXT)
+        self._options = TestRunOptions(sz=ctypes.sizeof(TestRunOptions))
+        self._run = library().bpf_prog_test_run_opts
+
+    def run(
+        self, packet: bytes, *, ifindex: int = 0, ingress_ifindex: int = 0, mark: int = 0, repeat: int = 1
+    ) -> tuple[int, bytes, bytes, int]:
+        """(return value, packet after, `struct __sk_buff` after, nanoseconds of one run)."""
+        context = bytearray(self.CONTEXT)
+        struct.pack_into("I", context, 8, mark)
+        struct.pack_into("II", context, 36, ingress_ifindex, ifindex)
+        options = self._options
+        source = ctypes.create_string_buffer(bytes(context), self.CONTEXT)
+        options.data_in = ctypes.cast(ctypes.c_char_p(packet), ctypes.c_void_p)
+        options.data_size_in = len(packet)
+        options.data_out = ctypes.cast(self._out, ctypes.c_void_p)
+        options.data_size_out = len(self._out)
+        options.ctx_in = ctypes.cast(source, ctypes.c_void_p)
+        options.ctx_size_in = self.CONTEXT
+        options.ctx_out = ctypes.cast(self._context, ctypes.c_void_p)
+        options.ctx_size_out = self.CONTEXT
+        options.repeat = repeat
+        checked(self._run(self.program, ctypes.byref(options)), "test run")
+        return (
+            int(options.retval),
+            self._out.raw[: options.data_size_out],
+            self._context.raw,
+            int(options.duration),
+        )
