@@ -21,6 +21,7 @@ _NLMSG_DONE = 3
 _ALL_STATES = 0xFFF
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _REQUEST = struct.Struct("=BBBBI48s")  # struct inet_diag_req_v2
+_CLOSED_TO_US = (FileNotFoundError, ProcessLookupError, PermissionError)
 _ANSWER = struct.Struct("=BBBB2s2s16s16sI8sIIIII")  # struct inet_diag_msg
 
 
@@ -61,7 +62,7 @@ def find(
     """Every TCP connection whose local address is one of these, sorted into what can be captured and what cannot.
 
     A socket that one of `exclude_pids` (the daemon and its own children) holds is left alone, whoever shares it.
-    Raises OSError without the privilege for sock_diag or /proc.
+    A process that may not be looked into counts as no holder. Raises OSError when sock_diag is refused.
     """
     wanted = frozenset(home_addresses)
     found = [each for each in _sockets() if each.flow.local in wanted]
@@ -147,10 +148,10 @@ def _holders(inodes: Collection[int]) -> dict[int, list[tuple[int, int]]]:
 def _descriptors(pid: str) -> Iterator[tuple[int, str]]:
     try:
         names = os.listdir(f"/proc/{pid}/fd")
-    except (FileNotFoundError, ProcessLookupError):
+    except _CLOSED_TO_US:
         return
     for name in names:
         try:
             yield int(name), os.readlink(f"/proc/{pid}/fd/{name}")
-        except (FileNotFoundError, ProcessLookupError):
+        except _CLOSED_TO_US:
             continue

@@ -63,14 +63,20 @@ def restore(
     return sock
 
 
-def condition(sock: socket.socket, record: SessionRecord) -> Condition:
-    """How the connection is now; takes nothing from the socket."""
+def condition(
+    sock: socket.socket, record: SessionRecord, *, known_error: int = 0, known_closed: bool = False
+) -> Condition:
+    """How the connection is now; takes nothing from the socket.
+
+    `known_error` and `known_closed` are what was learnt before: the kernel tells an error once, and a closed socket does
+    not tell whether a FIN came first.
+    """
     failed = _error_waits(sock)
     now = repair.info(sock)
-    gone = now.state is TcpState.CLOSE
-    # A FIN counts as a byte received. A closed socket without an error has gone through TIME_WAIT or LAST_ACK; one that
-    # was in CLOSE_WAIT when a RST came has EPIPE, which `failed` cannot tell: `take_error` can.
-    fin = not record.peer_closed and (now.state in _PEER_CLOSED or (gone and not failed))
+    # The kernel counts a FIN as a byte received. A socket that is closed without any error has gone through TIME_WAIT or
+    # LAST_ACK, thus has had it.
+    ended_well = now.state is TcpState.CLOSE and not failed and not known_error
+    fin = not record.peer_closed and (now.state in _PEER_CLOSED or known_closed or ended_well)
     return Condition(
         state=now.state,
         received=now.bytes_received - int(fin),

@@ -1,0 +1,272 @@
+"""What a stand-in has received for a sleeping device: files in memory first, then on disk, with bounds (A12).
+
+A byte is peeked, written, and only then taken from the kernel, so a killed daemon loses none: the place to go on is the
+kernel's count of received bytes less what is still unread. Past the total bound nothing is taken, and the TCP window closes.
+Only a crash of the whole machine loses bytes. This module must not know when to drain or who fetches.
+"""
+
+import errno
+import json
+import os
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from locum.sessions import repair, stand_in
+from locum.sessions.live import FinalTcp, SessionError
+from locum.sessions.record import SessionRecord
+
+CHUNK = 256 << 10  # bytes moved by one step: well under a millisecond
+_MODE = 0o600
+
+
+@dataclass(slots=True)
+class Budget:
+    """Bytes that all spools of a stand-in may hold: in memory, and in all. Over by at most one receive buffer each."""
+
+    memory_bound: int
+    total_bound: int
+    memory: int = 0
+    total: int = 0
+
+    @property
+    def memory_room(self) -> int:
+        """Bytes that may still go to memory."""
+        return max(self.memory_bound - self.memory, 0)
+
+    @property
+    def room(self) -> int:
+        """Bytes that may still be taken."""
+        return max(self.total_bound - self.total, 0)
+
+
+class Spool:
+    """The received bytes of one session; `name` is unique among the sessions of a stand-in and safe in a file name.
+
+    `memory_dir` should be a tmpfs. Create it with the session; after a restart of the daemon create it again with the same
+    arguments and call `recover`.
+    """
+
+    def __init__(
+        self, name: str, record: SessionRecord, *, memory_dir: Path, disk_dir: Path, budget: Budget
+    ) -> None:
+        self.record = record
+        self.peer_closed = record.peer_closed
+        self.error = 0
+        self._name = name
+        self._memory_path = memory_dir / f"{name}.memory"
+        self._state_path = disk_dir / f"{name}.state"
+        self._disk_dir = disk_dir
+        self._budget = budget
+        self._taken = 0  # bytes that are ours alone; what follows is still in the kernel as well
+        self._tail = 0
+        self._memory = _File(self._memory_path)
+        self._disk: _File | None = None
+        self._disk_start = 0
+        self._buffer = bytearray(CHUNK)
+
+    @property
+    def total(self) -> int:
+        """Bytes that `read` can give."""
+        return self._taken + self._tail
+
+    @property
+    def spilled(self) -> int:
+        """Bytes that are on disk."""
+        return self.total - self._disk_start if self._disk else 0
+
+    def drain(self, sock: socket.socket, limit: int = CHUNK) -> int:
+        """One step: moves at most `limit` bytes (and CHUNK) from the kernel, without waiting; 0 when there is nothing to do.
+
+        A FIN or an error is noted here once the bytes before it are taken. `waiting` tells whether the bound is why.
+        """
+        now = self._look(sock)
+        size = min(now.unread, limit, CHUNK, self._budget.room)
+        if size:
+            view = memoryview(self._buffer)
+            size = sock.recv_into(view, size, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self._append(view[:size])
+            self._discard(sock, size)
+            self._taken += size
+            return size
+        if now.failed and not now.unread:
+            self._note(peer_closed=now.peer_closed, error=errno.ECONNRESET)  # in case we are killed before the next line
+            error = stand_in.take_error(sock)
+            self._note(peer_closed=now.peer_closed or error == errno.EPIPE, error=error or errno.ECONNRESET)
+        elif now.peer_closed and not self.peer_closed:
+            self._note(peer_closed=True, error=self.error)
+        return 0
+
+    def waiting(self, sock: socket.socket) -> bool:
+        """Whether bytes stay in the kernel because the total bound is reached: then do not watch the socket for reading."""
+        return not self._budget.room and repair.unread(sock) > 0
+
+    def read(self, offset: int, limit: int) -> bytes:
+        """At most `limit` received bytes from position `offset` on; empty at the end."""
+        size = min(limit, self.total - offset)
+        if size <= 0:
+            return b""
+        if self._disk is None or offset + size <= self._disk_start:
+            return self._memory.read(offset, size)
+        if offset >= self._disk_start:
+            return self._disk.read(offset - self._disk_start, size)
+        head = self._disk_start - offset
+        return self._memory.read(offset, head) + self._disk.read(0, size - head)
+
+    def stop(self, sock: socket.socket) -> FinalTcp:
+        """Stops the connection and copies what is unread (at most a receive buffer); `read` then gives everything.
+
+        The flow is held. Undone by `resume`.
+        """
+        while self.drain(sock):
+            pass
+        stand_in.stop(sock)
+        self._look(sock)
+        self._copy_tail(sock)
+        return stand_in.final(
+            sock, self.record, received=self.total, peer_closed=self.peer_closed, error=self.error
+        )
+
+    def resume(self, sock: socket.socket) -> None:
+        """Undoes `stop`: the connection goes on."""
+        self._cut(self._taken)
+        stand_in.resume(sock)
+
+    def recover(self, sock: socket.socket) -> None:
+        """After a restart: continues the files where the kernel says. Raises SessionError when bytes are missing."""
+        with suppress(FileNotFoundError):
+            state = json.loads(self._state_path.read_text())
+            self.peer_closed, self.error = bool(state["peer_closed"]), int(state["error"])
+        now = self._look(sock)
+        position = now.received - now.unread
+        for path in self._disk_dir.glob(f"{self._name}.*.disk"):
+            self._disk_start = int(path.name.split(".")[-2])
+            self._disk = _File(path)
+        stored = self._disk_start + self._disk.size() if self._disk else self._memory.size()
+        if stored < position or (self._disk and self._memory.size() < self._disk_start):
+            raise SessionError(f"the spool {self._name} has {stored} bytes of {position}")
+        self._account(stored)
+        self._taken = position
+        self._tail = stored - position
+        self._cut(position)
+        if repair.in_repair(sock):
+            self._copy_tail(sock)
+
+    def remove(self) -> None:
+        """Closes and deletes the files."""
+        self._budget.memory -= self._in_memory(self.total)
+        self._budget.total -= self.total
+        self._taken = self._tail = 0
+        self._memory.remove()
+        if self._disk:
+            self._disk.remove()
+        self._state_path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Closes the files and leaves them, for the next run of the daemon."""
+        self._memory.close()
+        if self._disk:
+            self._disk.close()
+
+    def _look(self, sock: socket.socket) -> stand_in.Condition:
+        return stand_in.condition(
+            sock, self.record, known_error=self.error, known_closed=self.peer_closed
+        )
+
+    def _discard(self, sock: socket.socket, size: int) -> None:
+        view = memoryview(self._buffer)
+        while size:
+            size -= sock.recv_into(view, size, socket.MSG_TRUNC | socket.MSG_DONTWAIT)  # TCP then copies nothing
+
+    def _copy_tail(self, sock: socket.socket) -> None:
+        now = self._look(sock)
+        if now.unread:
+            repair.select_queue(sock, repair.RECEIVE_QUEUE)
+            tail = sock.recv(now.unread, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self._append(memoryview(tail))
+            self._tail = len(tail)
+        if now.failed:
+            error = stand_in.take_error(sock)
+            self._note(peer_closed=now.peer_closed or error == errno.EPIPE, error=error or errno.ECONNRESET)
+        elif now.peer_closed and not self.peer_closed:
+            self._note(peer_closed=True, error=self.error)
+
+    def _append(self, data: memoryview) -> None:
+        """Writes behind what was taken, and accounts for it once all of it is written."""
+        into_memory = 0
+        if self._disk is None:
+            into_memory = min(len(data), self._budget.memory_room)
+            self._memory.write(self._taken, data[:into_memory])
+        if into_memory < len(data):
+            if self._disk is None:
+                self._disk_start = self._taken + into_memory
+                self._disk = _File(self._disk_dir / f"{self._name}.{self._disk_start}.disk")
+            self._disk.write(self._taken + into_memory - self._disk_start, data[into_memory:])
+        self._budget.memory += into_memory
+        self._budget.total += len(data)
+
+    def _cut(self, length: int) -> None:
+        """Forgets what is behind `length`; the kernel still has it."""
+        self._budget.memory -= self._in_memory(self.total) - self._in_memory(length)
+        self._budget.total -= self.total - length
+        self._tail = 0
+        if self._disk and length <= self._disk_start:
+            self._disk.remove()
+            self._disk = None
+        if self._disk:
+            self._disk.truncate(length - self._disk_start)
+        else:
+            self._memory.truncate(length)
+
+    def _account(self, stored: int) -> None:
+        self._budget.memory += self._in_memory(stored)
+        self._budget.total += stored
+
+    def _in_memory(self, length: int) -> int:
+        return min(length, self._disk_start) if self._disk else length
+
+    def _note(self, *, peer_closed: bool, error: int) -> None:
+        self.peer_closed, self.error = peer_closed, error
+        new = self._state_path.with_suffix(".new")
+        new.write_text(json.dumps({"peer_closed": peer_closed, "error": error}))
+        new.rename(self._state_path)
+
+
+class _File:
+    """One file, created with the first use."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def write(self, offset: int, data: memoryview) -> None:
+        while data:
+            written = os.pwrite(self._fd, data, offset)
+            offset += written
+            data = data[written:]
+
+    def read(self, offset: int, size: int) -> bytes:
+        parts: list[bytes] = []
+        while size:
+            part = os.pread(self._fd, size, offset)
+            if not part:
+                raise OSError(errno.EIO, f"{self._path} is shorter than it was written")
+            parts.append(part)
+            offset += len(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def truncate(self, length: int) -> None:
+        os.ftruncate(self._fd, length)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def remove(self) -> None:
+        self.close()
+        self._path.unlink(missing_ok=True)

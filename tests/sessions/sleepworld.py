@@ -1,0 +1,259 @@
+"""Three hosts and a router in network namespaces: a peer, a device with a home address, a stand-in.
+
+The device's programs are stock programs. A sleep and a wake are done here as a node would do them, except that packets
+are dropped, not held, while a flow is between two hosts.
+"""
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+from locum.sessions.find import Candidate, find
+from locum.sessions.freezer import Freezer
+from locum.sessions.record import SessionRecord
+from locum.sessions.spool import Budget, Spool
+from locum.sessions.tcp import FinalTcp, LiveSocket, drop, restore
+from locum.wire import cbor
+
+HOME4 = IPv4Address("10.99.0.5")
+HOME6 = IPv6Address("fd99::5")
+PEER4 = "10.77.1.2"
+PEER6 = "fd77:1::2"
+_libc = ctypes.CDLL(None, use_errno=True)
+_ROUTER = {"peer": 1, "device": 2, "standin": 3}
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+class Network:
+    """Namespaces `peer`, `device`, `standin` around `router`; removed by `close`."""
+
+    def __init__(self) -> None:
+        self.prefix = f"lt-{os.getpid()}-s"
+        self.tun = -1
+        self.names = {name: f"{self.prefix}-{name}" for name in ("router", *_ROUTER)}
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self) -> None:
+        for name in self.names.values():
+            run("ip", "netns", "add", name)
+            run("ip", "-n", name, "link", "set", "lo", "up")
+        for name, number in _ROUTER.items():
+            run("ip", "-n", self.names["router"], "link", "add", f"r{number}", "type", "veth", "peer", "name", "e0", "netns", self.names[name])  # fmt: skip
+            self._address("router", f"r{number}", number, 1)
+            self._address(name, "e0", number, 2)
+            self.ip(name, "route", "add", "default", "via", f"10.77.{number}.1")
+            self.ip(name, "-6", "route", "add", "default", "via", f"fd77:{number}::1")
+        self.sysctl("router", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        for home, bits in ((HOME4, 32), (HOME6, 128)):
+            self.ip("device", "address", "add", f"{home}/{bits}", "dev", "lo")
+            family = f"-{home.version}"
+            self.ip("standin", family, "rule", "add", "iif", "e0", "lookup", "435")
+            self.ip("standin", family, "route", "add", "local", f"{home}/{bits}", "dev", "lo", "table", "435")
+        self.ip("device", "route", "change", "default", "via", "10.77.2.1", "src", str(HOME4))
+        self.ip("device", "-6", "route", "del", "default")
+        self.ip("device", "-6", "route", "add", "default", "via", "fd77:2::1", "src", str(HOME6))
+        with self.inside("device"):
+            self.tun = os.open("/dev/net/tun", os.O_RDWR)
+            fcntl.ioctl(self.tun, 0x400454CA, struct.pack("16sH22x", b"back0", 0x1001))
+        self.ip("device", "link", "set", "back0", "up")
+        for name in ("device", "standin"):
+            self.sysctl(name, "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
+            self.nft(name, "add table inet hold")
+            self.nft(name, "add chain inet hold in { type filter hook prerouting priority -300; }")
+            self.nft(name, "add chain inet hold out { type filter hook output priority 0; }")
+        self.route("device")
+
+    def _address(self, name: str, link: str, number: int, host: int) -> None:
+        self.ip(name, "link", "set", link, "up")
+        self.ip(name, "address", "add", f"10.77.{number}.{host}/24", "dev", link)
+        self.ip(name, "-6", "address", "add", f"fd77:{number}::{host}/64", "dev", link, "nodad")
+
+    def ip(self, name: str, *arguments: str) -> str:
+        return run("ip", "-n", self.names[name], *arguments)
+
+    def sysctl(self, name: str, *settings: str) -> None:
+        run("nsenter", f"--net=/var/run/netns/{self.names[name]}", "sysctl", "-qw", *settings)
+
+    def nft(self, name: str, rule: str) -> None:
+        run("nsenter", f"--net=/var/run/netns/{self.names[name]}", "nft", rule)
+
+    def route(self, to: str) -> None:
+        number = _ROUTER[to]
+        self.ip("router", "route", "replace", f"{HOME4}/32", "via", f"10.77.{number}.2")
+        self.ip("router", "-6", "route", "replace", f"{HOME6}/128", "via", f"fd77:{number}::2")
+
+    def block(self, name: str, chain: str) -> None:
+        """Drop the home addresses' packets, coming `in` by the wire or going `out`."""
+        for family, home in (("ip", HOME4), ("ip6", HOME6)):
+            if chain == "in":
+                self.nft(name, f"add rule inet hold in iifname e0 {family} daddr {home} meta l4proto tcp drop")
+            else:
+                self.nft(name, f"add rule inet hold out {family} saddr {home} meta l4proto tcp drop")
+
+    def unblock(self, name: str, chain: str) -> None:
+        self.nft(name, f"flush chain inet hold {chain}")
+
+    @contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """The calling thread is in that namespace for a while."""
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        there = os.open(f"/var/run/netns/{self.names[name]}", os.O_RDONLY)
+        try:
+            if _libc.setns(there, 0):
+                raise OSError(ctypes.get_errno(), "setns")
+            yield
+        finally:
+            _libc.setns(before, 0)
+            os.close(there)
+            os.close(before)
+
+    def start(self, name: str, *command: str, **options: object) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["nsenter", f"--net=/var/run/netns/{self.names[name]}", *command], **options)  # type: ignore[call-overload,no-any-return]
+
+    def deliver(self, packets: tuple[bytes, ...]) -> None:
+        for packet in packets:
+            os.write(self.tun, packet)
+
+    def close(self) -> None:
+        if self.tun >= 0:
+            os.close(self.tun)
+        for name in self.names.values():
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+class Away:
+    """One session while its device sleeps."""
+
+    def __init__(self, candidate: Candidate, live: LiveSocket, record: SessionRecord) -> None:
+        self.candidate, self.live, self.record = candidate, live, record
+        self.socket: socket.socket
+        self.spool: Spool
+
+
+class World:
+    """A network, and the two ends of a handover."""
+
+    def __init__(self, directory: Path, *, signals: bool = False) -> None:
+        self.network = Network()
+        self.directory = directory
+        self.freezer = Freezer(f"t{os.getpid()}", directory, signals=signals)
+        self.budget = Budget(memory_bound=32 << 20, total_bound=1 << 30)
+        self.away: list[Away] = []
+        self.rounds = 0
+        self._count = 0
+        self.receive_buffer = 4 << 20
+
+    def close(self) -> None:
+        self.freezer.thaw(self.freezer.frozen)
+        for each in self.away:
+            drop(each.socket)
+        self.network.close()
+
+    def candidates(self) -> list[Candidate]:
+        with self.network.inside("device"):
+            return find((HOME4, HOME6), {os.getpid()})[0]
+
+    def sleep(self) -> list[SessionRecord]:
+        net = self.network
+        found = self.candidates()
+        self.freezer.freeze([pid for each in found for pid in each.pids])
+        net.block("device", "in")
+        net.block("device", "out")
+        for each in found:
+            live = LiveSocket.open(each)
+            self.away.append(Away(each, live, live.capture()))
+        net.block("standin", "in")
+        net.route("standin")
+        with net.inside("standin"):
+            for away in self.away:
+                travelled = cbor.decode(cbor.encode(away.record.to_cbor()), limit=64 << 20, field="634")
+                record = SessionRecord.from_cbor(travelled)
+                assert record == away.record
+                away.socket = restore(record, receive_buffer=self.receive_buffer)
+                away.spool = self.new_spool(record)
+        net.unblock("standin", "in")
+        return [each.record for each in self.away]
+
+    def new_spool(self, record: SessionRecord) -> Spool:
+        self._count += 1
+        return Spool(f"s{self._count}", record, memory_dir=self.directory / "memory", disk_dir=self.directory / "disk", budget=self.budget)  # fmt: skip
+
+    def drain(self) -> int:
+        return sum(each.spool.drain(each.socket) for each in self.away)
+
+    def stay(self, seconds: float) -> None:
+        self.until(lambda: False, seconds, must=False)
+
+    def until(self, done: Callable[[], bool], seconds: float = 20, *, must: bool = True) -> None:
+        """Time passes; the stand-in drains."""
+        deadline = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > deadline:
+                assert not must, "it did not come about in time"
+                return
+            if not self.drain():
+                time.sleep(0.002)
+
+    def put_back(self, away: Away) -> None:
+        """Everything that `away.spool` has goes into the original socket, the program reading in between."""
+        pids = away.candidate.pids
+        deadline = time.monotonic() + 20
+        while away.live.position() < away.spool.total:
+            assert time.monotonic() < deadline, (away.live.position(), away.spool.total, away.live.unread())
+            done = away.live.inject(away.spool.read(away.live.position(), 64 << 20))
+            self.network.deliver(done.packets)
+            if away.live.position() == away.spool.total:
+                return
+            self.rounds += 1
+            away.live.let_go()
+            self.freezer.thaw(pids)
+            while away.live.unread() and time.monotonic() < deadline:
+                time.sleep(0.001)
+            self.freezer.freeze(pids)
+            away.live.hold()
+
+    def wake(self) -> list[FinalTcp]:
+        net = self.network
+        for each in self.away:
+            self.put_back(each)
+        net.block("standin", "in")
+        net.route("device")
+        finals = []
+        for each in self.away:
+            last = each.spool.stop(each.socket)
+            self.put_back(each)
+            finals.append(last)
+        net.unblock("device", "out")
+        for each, last in zip(self.away, finals, strict=True):
+            net.deliver(each.live.finish(last))
+            each.live.close()
+        net.unblock("device", "in")
+        self.freezer.thaw(self.freezer.frozen)
+        for each in self.away:
+            drop(each.socket)
+            each.spool.remove()
+        self.away.clear()
+        net.unblock("standin", "in")
+        return finals
+
+
+def home_of(peer: str) -> IPv4Address | IPv6Address:
+    return HOME4 if ip_address(peer).version == 4 else HOME6
