@@ -130,7 +130,9 @@ class Network:
 
     def index(self, node: str, interface: str) -> int:
         """The number of an interface in its namespace, as captures have it."""
-        links = json.loads(run(["ip", "-n", self.place.namespace(node), "-j", "link", "show", "dev", interface]))
+        links = json.loads(
+            run(["ip", "-n", self.place.namespace(node), "-j", "link", "show", "dev", interface])
+        )
         return int(links[0]["ifindex"])
 
     def _batch(self, node: str, commands: Iterable[str]) -> None:

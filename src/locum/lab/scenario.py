@@ -41,13 +41,24 @@ class Scenario(ABC):
 
 
 def perform(
-    scenario: Scenario, output: Path, *, keep: bool = False, listener: Callable[[Event], None] | None = None
+    scenario: Scenario,
+    output: Path,
+    *,
+    keep: bool = False,
+    listener: Callable[[Event], None] | None = None,
+    watch: Callable[[Lab], None] | None = None,
 ) -> Report:
-    """Run a scenario with all its evidence below `output`. Raises LabError when the lab cannot be built."""
+    """Run a scenario with all its evidence below `output`. Raises LabError when the lab cannot be built.
+
+    `listener` is told every mark of the lab, `watch` the lab itself once it stands.
+    """
     checks = Checks()
     begin = time.monotonic()
     failure = ""
     with Lab(scenario.name, output, scenario.plan, keep=keep, listener=listener) as lab:
+        if watch is not None:
+            watch(lab)
+        lab.timeline.mark("lab-stands")
         try:
             scenario.play(lab)
         except (LabError, NodeUnreachable) as reason:

@@ -1,9 +1,11 @@
 """Fig. 6: the device falls asleep in the middle of a download, and nobody notices."""
 
+from collections.abc import Callable
+
 from locum.lab import measure
 from locum.lab.checks import Checks
 from locum.lab.scenario import Scenario
-from locum.lab.story import download, judge_naps, web
+from locum.lab.story import Download, download, judge_naps, web
 from locum.lab.world import Lab
 
 SIZE = 90_000_000
@@ -17,12 +19,17 @@ class Fig06(Scenario):
     name = "fig06"
     title = "a device falls asleep in the middle of a download, and nobody notices"
 
+    def __init__(self, on_download: Callable[[Download], None] | None = None) -> None:
+        self.on_download = on_download
+
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
         self.server, digests = web(lab, [("film", SIZE)])
         self.before = lab.tcp_counters("cn")
         lab.timeline.mark("download-starts")
         self.download = download(lab, "film", digests["film"])
+        if self.on_download is not None:
+            self.on_download(self.download)
         self.pid = self.download.program.pid
         self.download.wait_for(HEAD_START)
         self.nap = lab.nap(ASLEEP, [self.download.program])

@@ -1,0 +1,77 @@
+"""`locum demo`: Fig. 6 told live in a terminal, with the facts and the message diagram at the end."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from locum.cli.lab import FAILED, INTERRUPTED, ready
+from locum.lab.errors import Interrupted, LabError
+from locum.lab.report import Report
+from locum.lab.scenario import perform
+from locum.lab.scenarios.fig06 import SIZE, Fig06
+from locum.lab.screen import Screen
+
+
+@click.command()
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("demo-output"),
+    show_default=True,
+    help="Captures, events, diagram and report go here; what an earlier demo left there is replaced.",
+)
+def demo(output: Path) -> None:
+    """A device falls asleep in the middle of a download, and nobody notices."""
+    console = Console()
+    ready(console)
+    if not _replace(output):
+        console.print(
+            f"locum: {output} exists and is not from a demo; give another --output", highlight=False
+        )
+        sys.exit(FAILED)
+    console.print(
+        "Building the network of Fig. 5 in namespaces and starting the daemons ...", highlight=False
+    )
+    screen = Screen(console, SIZE)
+    scenario = Fig06(on_download=screen.follow)
+    try:
+        with screen.live():
+            report = perform(scenario, output, listener=screen.happened, watch=screen.watch)
+    except LabError as problem:
+        console.print(f"locum: {problem}", highlight=False)
+        sys.exit(FAILED)
+    except Interrupted as reason:
+        shutil.rmtree(output, ignore_errors=True)
+        console.print(
+            f"locum: {reason}: stopped; everything that the demo had made is removed", highlight=False
+        )
+        sys.exit(INTERRUPTED)
+    report.write(output / "report.json")
+    _show(console, report, output)
+    sys.exit(0 if report.ok else FAILED)
+
+
+def _replace(output: Path) -> bool:
+    """Clear an earlier demo's folder; False when there is something else at this path."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return True
+    if not (output / "events").is_dir():
+        return False
+    shutil.rmtree(output)
+    return True
+
+
+def _show(console: Console, report: Report, output: Path) -> None:
+    diagram = report.ladder["text"].read_text()
+    if console.width >= max(len(line) for line in diagram.splitlines()):
+        console.print(diagram, highlight=False, markup=False)
+    report.print(console)
+    console.print("\nlook yourself:", highlight=False)
+    console.print(f"  messages  {output}/ladder.html (and ladder.txt)", highlight=False)
+    console.print(
+        f"  packets   {output}/pcap/*.pcap, one a node: tshark -r {output}/pcap/mn.pcap", highlight=False
+    )
+    console.print(f"  events    {output}/events.jsonl, facts in {output}/report.json", highlight=False)
