@@ -8,7 +8,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -33,17 +33,25 @@ def send(address: str, port: int, rate: int, seconds: float) -> int:
     return number
 
 
+def arrivals(file: Path, port: int, *, outgoing: bool = False) -> dict[int, float]:
+    """When each number of the stream to `port` first arrived at a node (or left it), by its capture."""
+    first: dict[int, float] = {}
+    for time_, number in _numbers(pcap.datagrams(file), port, outgoing):
+        first.setdefault(number, time_)
+    return first
+
+
 def numbers(file: Path, port: int, *, outgoing: bool) -> set[int]:
     """The numbers of the stream to `port` that left a node, or arrived at it, by its capture."""
-    return set(_numbers(pcap.datagrams(file), port, outgoing))
+    return set(arrivals(file, port, outgoing=outgoing))
 
 
-def _numbers(datagrams: Iterable[pcap.Datagram], port: int, outgoing: bool) -> Iterable[int]:
+def _numbers(datagrams: Iterable[pcap.Datagram], port: int, outgoing: bool) -> Iterator[tuple[float, int]]:
     for datagram in datagrams:
         if datagram.protocol != pcap.UDP or datagram.outgoing != outgoing or len(datagram.transport) < 19:
             continue
         if datagram.ports[1] == port and datagram.transport[8:15] == MAGIC:
-            yield struct.unpack("!I", datagram.transport[15:19])[0]
+            yield datagram.time, int.from_bytes(datagram.transport[15:19], "big")
 
 
 if __name__ == "__main__":

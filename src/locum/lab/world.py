@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -279,15 +279,26 @@ class Lab:
     ) -> Nap:
         """Close the lid, stay asleep with the radio down for some seconds, open it again (perhaps elsewhere)."""
         closing, asleep, cut = self.close_lid(at)
-        before = self._radio_frames()
+        before = self.radio_frames()
         frozen = True
         for _look in self._while(seconds):
-            frozen = frozen and all(is_frozen(program.pid) for program in programs)
-        frames = self._radio_frames() - before
+            frozen = frozen and self.all_frozen(programs)
+        frames = self.radio_frames() - before
         restored, opening, awake = self.open_lid(back_at or at)
         return Nap(closing, asleep, cut, restored, opening, awake, frames, frozen)
 
-    def _radio_frames(self) -> int:
+    @staticmethod
+    def all_frozen(programs: Iterable[Program]) -> bool:
+        """Whether none of them can run."""
+        return all(is_frozen(program.pid) for program in programs)
+
+    @staticmethod
+    def pause(seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
+
+    def radio_frames(self) -> int:
+        """Frames on all radio links so far, both ends and both directions."""
         return self.network.radio_frames("an1") + self.network.radio_frames("an2")
 
     @staticmethod

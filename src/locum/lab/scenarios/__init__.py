@@ -1,6 +1,14 @@
 """The scenarios, one file each, named after their figures."""
 
 from locum.lab.scenario import Scenario
+from locum.lab.scenarios.colocated import Colocated
 from locum.lab.scenarios.fig06 import Fig06
+from locum.lab.scenarios.fig06_crash import Fig06Crash
+from locum.lab.scenarios.fig06_expiry import Fig06Expiry
+from locum.lab.scenarios.fig06_many import Fig06Many
+from locum.lab.scenarios.fig06_repeat import Fig06Repeat
+from locum.lab.scenarios.move import Move
 
-SCENARIOS: dict[str, type[Scenario]] = {scenario.name: scenario for scenario in (Fig06,)}
+_ALL: tuple[type[Scenario], ...] = (Fig06, Fig06Repeat, Fig06Many, Fig06Crash, Fig06Expiry, Move, Colocated)
+
+SCENARIOS: dict[str, type[Scenario]] = {scenario.name: scenario for scenario in _ALL}
