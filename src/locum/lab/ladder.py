@@ -29,6 +29,17 @@ RECEIVERS = {
     "632": (Place.MOBILE_NODE,),
     "618": (Place.MOBILE_NODE, Place.STAND_IN),
 }
+MEANINGS = {
+    "601": "request",
+    "602": "request",
+    "603": "reply",
+    "604": "reply",
+    "634": "takeover",
+    "632": "answer",
+    "618": "responsible",
+}
+PLAIN = ("sent", "received")
+"""Event kinds that say no more than that there was a message."""
 PATIENCE = 5.0
 """Seconds after which a message that nobody reported as received counts as lost."""
 
@@ -134,7 +145,12 @@ def _partner(
 
 
 def _label(event: Event) -> str:
-    return event.kind.replace("-", " ").replace("_", " ")
+    """What the message was: the event's own word for it, or what its number means."""
+    number = (event.message or "").rstrip("'")
+    told = event.detail.get("request") or event.detail.get("status")
+    if told is None and event.kind in PLAIN:
+        told = MEANINGS.get(number, "")
+    return str(told or event.kind).replace("-", " ").replace("_", " ")
 
 
 def _summary(event: Event) -> str:
