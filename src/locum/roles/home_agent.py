@@ -346,9 +346,7 @@ class HomeAgent:
         wanted = wanted_forwarding(after, mobile, self.configuration.address)
         return [Persist(TABLE, str(after.home_address), after.to_row()), *changes(before, wanted)]
 
-    def _event(
-        self, kind: str, number: str | None, binding: Binding, detail: Mapping[str, JSON]
-    ) -> Emit:
+    def _event(self, kind: str, number: str | None, binding: Binding, detail: Mapping[str, JSON]) -> Emit:
         force = [str(each) for each in in_force(binding, self._mobiles[binding.home_address])]
         return Emit(kind, number, binding.home_address, None, {**detail, "in_force": force})
 

@@ -1,0 +1,135 @@
+"""Agent discovery of a mobile node (RFC 5944 section 2.4): which agents it hears, and when it asks for them.
+
+It must not know registrations: the mobile node decides which agent it uses.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address
+
+from locum.roles.actions import Action, Addr, Randomness, Solicit, Source
+from locum.wire.discovery import AgentAdvertisement, AgentFlag, AgentSolicitation
+
+SOLICIT_FIRST = 1.0  # seconds; section 2.4: the first three at most one a second
+SOLICIT_QUICK = 3
+SOLICIT_MAX = 60.0  # seconds; then exponential back-off up to (at least) a minute
+REBOOT_SEQUENCE = 256  # section 2.3.2: a number below this that falls behind the last one means a restart
+
+
+@dataclass(frozen=True, slots=True)
+class HeardAgent:
+    """A foreign agent as it advertised itself last."""
+
+    link: str
+    address: Addr
+    link_layer: bytes | None
+    care_of: IPv4Address
+    sequence: int
+    registration_lifetime: int  # seconds
+    busy: bool
+    challenge: bytes | None
+    expires_at: float  # wall-clock seconds
+
+
+class Hearing(Enum):
+    """What an advertisement tells."""
+
+    NEW = "new"
+    SAME = "same"
+    REBOOTED = "rebooted"
+    UNUSABLE = "unusable"
+
+
+class AgentDiscovery:
+    """The agents in reach, in the order of the configured links."""
+
+    def __init__(self, links: Sequence[str], randomness: Randomness) -> None:
+        self._links = tuple(links)
+        self._randomness = randomness
+        self._up: set[str] = set(links)
+        self._agents: dict[tuple[str, Addr], HeardAgent] = {}
+        self._solicit_at: float | None = None
+        self._solicited = 0
+
+    def link_up(self, link: str) -> None:
+        """The link can be used."""
+        if link in self._links:
+            self._up.add(link)
+
+    def link_down(self, link: str) -> None:
+        """The link and every agent on it are gone."""
+        self._up.discard(link)
+        self._agents = {key: agent for key, agent in self._agents.items() if agent.link != link}
+
+    def is_up(self, link: str) -> bool:
+        """Whether the link can be used."""
+        return link in self._up
+
+    def heard(self, advertisement: AgentAdvertisement, source: Source, now: float) -> Hearing:
+        """Take an advertisement in."""
+        if source.link not in self._up or not advertisement.care_of_addresses:
+            return Hearing.UNUSABLE
+        if AgentFlag.F not in advertisement.flags or AgentFlag.T not in advertisement.flags:
+            return Hearing.UNUSABLE
+        address = advertisement.addresses[0][0] if advertisement.addresses else source.address
+        key = (source.link, address)
+        before = self._agents.get(key)
+        self._agents[key] = HeardAgent(
+            link=source.link,
+            address=address,
+            link_layer=source.link_layer,
+            care_of=advertisement.care_of_addresses[0],
+            sequence=advertisement.sequence,
+            registration_lifetime=advertisement.registration_lifetime,
+            busy=AgentFlag.B in advertisement.flags,
+            challenge=advertisement.challenge,
+            expires_at=now + advertisement.lifetime,
+        )
+        if before is None:
+            return Hearing.NEW
+        return Hearing.REBOOTED if _rebooted(before.sequence, advertisement.sequence) else Hearing.SAME
+
+    def find(self, link: str, address: Addr) -> HeardAgent | None:
+        """The agent, if it is still heard."""
+        return self._agents.get((link, address))
+
+    def agents(self, now: float) -> tuple[HeardAgent, ...]:
+        """Those in reach, the first link's first and on a link the one heard last."""
+        alive = [each for each in self._agents.values() if each.expires_at > now]
+        return tuple(sorted(alive, key=lambda each: (self._links.index(each.link), -each.expires_at)))
+
+    def forget_silent(self, now: float) -> None:
+        """Drop agents whose advertisements have lapsed (section 2.4.2.1)."""
+        self._agents = {key: agent for key, agent in self._agents.items() if agent.expires_at > now}
+
+    def search(self, now: float) -> None:
+        """Begin to solicit, unless it is being done."""
+        if self._solicit_at is None:
+            self._solicit_at, self._solicited = now, 0
+
+    def settle(self) -> None:
+        """No need to solicit any more."""
+        self._solicit_at = None
+
+    def timeout(self, now: float) -> list[Action]:
+        """The solicitations that are due."""
+        if self._solicit_at is None or self._solicit_at > now:
+            return []
+        self._solicited += 1
+        backoff = SOLICIT_FIRST * 2.0 ** min(16, max(0, self._solicited - SOLICIT_QUICK))
+        self._solicit_at = now + min(SOLICIT_MAX, backoff) * (1 + 0.1 * self._randomness.random())
+        message = AgentSolicitation().encode()
+        return [Solicit(link, message) for link in self._links if link in self._up]
+
+    def deadline(self) -> float | None:
+        """Wall-clock seconds of the next solicitation or lapse."""
+        times = [each.expires_at for each in self._agents.values()]
+        if self._solicit_at is not None:
+            times.append(self._solicit_at)
+        return min(times, default=None)
+
+
+def _rebooted(last: int, sequence: int) -> bool:
+    """Section 2.3.2: the count began again; one that only comes round goes on at 256."""
+    return sequence < REBOOT_SEQUENCE and sequence < last

@@ -1,0 +1,127 @@
+"""The foreign agent's visitor list (R1): who is served on which link, and what the data plane does for it (R10, R11).
+
+Values and pure functions; whether somebody becomes a visitor is the foreign agent's business.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from locum.roles.actions import (
+    JSON,
+    Addr,
+    Encapsulation,
+    NeighbourEntry,
+    OutboundEntry,
+    Side,
+    Source,
+    Tunnel,
+    TunnelAcceptance,
+)
+from locum.roles.forwarding import Forwarding, forwarding
+from locum.wire.registration import Flag, RegistrationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class StaticVisitor:
+    """A home address bound in advance: its packets are delivered to the stand-in at `next_hop` (R11)."""
+
+    home_address: IPv4Address
+    home_agent: IPv4Address
+    link: str
+    next_hop: IPv4Address
+    home_address_v6: IPv6Address | None = None
+    next_hop_v6: IPv6Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """A registered visitor."""
+
+    home_address: IPv4Address
+    home_agent: IPv4Address
+    link: str
+    link_layer: bytes | None
+    lifetime: int  # seconds granted
+    expires_at: float  # wall-clock seconds
+    flags: int  # of the request
+    home_address_v6: IPv6Address | None = None
+
+    def to_row(self) -> Mapping[str, JSON]:
+        """As a row of the table "visitor"."""
+        return {
+            "home_agent": str(self.home_agent),
+            "link": self.link,
+            "link_layer": None if self.link_layer is None else self.link_layer.hex(),
+            "lifetime": self.lifetime,
+            "expires_at": self.expires_at,
+            "flags": self.flags,
+            "home_address_v6": None if self.home_address_v6 is None else str(self.home_address_v6),
+        }
+
+    @classmethod
+    def from_row(cls, key: str, row: Mapping[str, JSON]) -> "Visitor":
+        """The visitor in a row of our own; raises ValueError, KeyError or TypeError for anything else."""
+        lifetime, expires_at, flags = row["lifetime"], row["expires_at"], row["flags"]
+        if not isinstance(lifetime, int) or not isinstance(flags, int):
+            raise ValueError("lifetime and flags are whole numbers")
+        if not isinstance(expires_at, int | float):
+            raise ValueError("expires_at is a number")
+        link_layer, v6 = row["link_layer"], row["home_address_v6"]
+        return cls(
+            home_address=IPv4Address(key),
+            home_agent=IPv4Address(str(row["home_agent"])),
+            link=str(row["link"]),
+            link_layer=None if link_layer is None else bytes.fromhex(str(link_layer)),
+            lifetime=lifetime,
+            expires_at=float(expires_at),
+            flags=flags,
+            home_address_v6=None if v6 is None else IPv6Address(str(v6)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request on its way to the home agent (RFC 5944 section 3.7.2.2)."""
+
+    request: RegistrationRequest
+    source: Source
+    size: int  # bytes of the request as it came
+    forget_at: float  # wall-clock seconds
+    colocated: bool  # relayed only (R bit of the advertisement): no visitor follows
+
+
+def visitor_forwarding(visitor: Visitor, care_of_address: IPv4Address) -> Forwarding:
+    """Decapsulate what comes from the home agent and deliver it; encapsulate what the visitor sends, if it asked."""
+    entries: list[TunnelAcceptance | OutboundEntry | NeighbourEntry] = []
+    for home_address in (visitor.home_address, visitor.home_address_v6):
+        if home_address is None:
+            continue
+        entries.append(_acceptance(visitor.home_agent, home_address, visitor.link, home_address))
+        if visitor.link_layer is not None:
+            entries.append(NeighbourEntry(visitor.link, home_address, visitor.link_layer))
+        if visitor.flags & Flag.T:
+            kind = Encapsulation.GRE if visitor.flags & Flag.G else Encapsulation.IPIP
+            tunnel = Tunnel(care_of_address, visitor.home_agent, kind)
+            entries.append(OutboundEntry(home_address, visitor.link, tunnel))
+    return forwarding(*entries)
+
+
+def static_forwarding(static: StaticVisitor, care_of_address: IPv4Address) -> Forwarding:
+    """The same for a home address bound in advance; reverse tunnelling always."""
+    entries: list[TunnelAcceptance | OutboundEntry] = []
+    homes: list[tuple[Addr | None, Addr | None]] = [
+        (static.home_address, static.next_hop),
+        (static.home_address_v6, static.next_hop_v6),
+    ]
+    for home_address, next_hop in homes:
+        if home_address is None:
+            continue
+        entries.append(_acceptance(static.home_agent, home_address, static.link, next_hop or static.next_hop))
+        tunnel = Tunnel(care_of_address, static.home_agent)
+        entries.append(OutboundEntry(home_address, static.link, tunnel))
+    return forwarding(*entries)
+
+
+def _acceptance(home_agent: Addr, home_address: Addr, link: str, next_hop: Addr) -> TunnelAcceptance:
+    return TunnelAcceptance(home_agent, home_address, Side.TO_HOME_ADDRESS, link, next_hop)
