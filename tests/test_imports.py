@@ -40,6 +40,8 @@ INPUT_AND_OUTPUT = frozenset(
     # libraries that do any of these
     | {"logging", "structlog", "aiocoap", "pyroute2", "click", "rich", "prometheus_client"}
 )
+# A package's own data file is as constant as a literal in its code (wire/control.cddl).
+PACKAGED_DATA = "importlib.resources"
 # One event loop, one home for it. What runs on sockets and maps without one can be tested without one.
 EVENT_LOOP = frozenset({"asyncio", "aiocoap"})
 # Programs for people, not parts of a node.
@@ -125,6 +127,8 @@ def broken(source: str, package: str, rule: Rule) -> list[str]:
             # the bare package holds the version, which every layer may show
             if not within(name, (own, *rule.locum)) and name != "locum.__version__":
                 faults.append(f"line {line}: {name}")
+        elif within(name, (PACKAGED_DATA,)):
+            continue
         elif top in rule.banned or top in {"tests", "bench"}:
             faults.append(f"line {line}: {name}")
     return faults
