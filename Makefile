@@ -69,7 +69,7 @@ wheel: setup
 	@$(BIN)/python -m hatchling build --target wheel
 
 clean:
-	rm -rf build dist demo-output bench/report.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist demo-output lab-output bench/report.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -f src/locum/dataplane/objects/*.o $(STAMPS)/bpf
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
