@@ -30,11 +30,12 @@ class Cursor:
 
     def take(self, count: int, field: str) -> bytes:
         """The next `count` bytes."""
-        if count > self.remaining:
-            raise WireError(field, self.offset, "truncated")
         start = self.position
-        self.position = start + count
-        return self.data[start : self.position]
+        end = start + count
+        if end > len(self.data):
+            raise WireError(field, self.offset, "truncated")
+        self.position = end
+        return self.data[start:end]
 
     def u8(self, field: str) -> int:
         """One byte, unsigned."""

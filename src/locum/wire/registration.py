@@ -128,7 +128,10 @@ class _Extended:
 
     def authentication(self, kind: AuthKind) -> Authentication | None:
         """The authentication extension between those two."""
-        return next((each for each in self.all(Authentication) if each.kind == kind), None)
+        for each in self.extensions:
+            if isinstance(each, Authentication) and each.kind is kind:
+                return each
+        return None
 
     def protected(self, kind: AuthKind) -> tuple[Extension, ...]:
         """The extensions that the authentication extension of that kind protects: those before it; none without it.
@@ -136,7 +139,7 @@ class _Extended:
         What stands after it was not said by its sender, and must not be believed on its behalf.
         """
         for place, each in enumerate(self.extensions):
-            if isinstance(each, Authentication) and each.kind == kind:
+            if isinstance(each, Authentication) and each.kind is kind:
                 return self.extensions[:place]
         return ()
 

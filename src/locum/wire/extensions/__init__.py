@@ -1,7 +1,6 @@
 """Extensions of Mobile IP registration messages, found by type. One small file each; framing.py has the formats."""
 
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 
 from locum.wire.cursor import Cursor
 from locum.wire.errors import WireError
@@ -133,22 +132,26 @@ def encode_extensions(extensions: Iterable[Extension]) -> bytes:
 
 def _rank(extension: Extension) -> int | None:
     """Place among the extensions whose order is laid down; None where there is no rule."""
-    match extension:
-        case Authentication(kind=AuthKind.MN_HA):
-            return 0
-        case EncapsulatingDelivery():  # RFC 3024 section 3.3
-            return 1
-        case Authentication():  # RFC 5944 sections 3.5.3, 3.5.4: after the mobile node's to its home agent
-            return 2
+    if isinstance(
+        extension, Authentication
+    ):  # RFC 5944 sections 3.5.3, 3.5.4: after the mobile node's to its home agent
+        return 0 if extension.kind is AuthKind.MN_HA else 2
+    if isinstance(extension, EncapsulatingDelivery):  # RFC 3024 section 3.3: between the two
+        return 1
     return None
 
 
 def check_order(extensions: Iterable[Extension]) -> None:
     """Raises WireError unless each kind of authentication appears at most once and in order (RFC 5944 section 3.6.1.3)."""
-    listed = list(extensions)
-    kinds = [each.kind for each in listed if isinstance(each, Authentication)]
-    if len(kinds) != len(set(kinds)):
-        raise WireError("extension", 0, "repeated-authentication")
-    ranks = [rank for rank in map(_rank, listed) if rank is not None]
-    if any(earlier > later for earlier, later in pairwise(ranks)):
-        raise WireError("extension", 0, "extension-order")
+    seen: set[AuthKind] = set()
+    highest = 0
+    for each in extensions:
+        if isinstance(each, Authentication):
+            if each.kind in seen:
+                raise WireError("extension", 0, "repeated-authentication")
+            seen.add(each.kind)
+        rank = _rank(each)
+        if rank is not None:
+            if rank < highest:
+                raise WireError("extension", 0, "extension-order")
+            highest = rank
