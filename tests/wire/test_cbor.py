@@ -113,23 +113,23 @@ def test_size_is_checked_first() -> None:
     ids=["many items", "deep", "many keys", "tags"],
 )
 def test_hostile_bodies_of_full_size_cost_little(data: bytes) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(WireError):
         cbor.decode(data, limit=len(data), field="test")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_the_dearest_body_that_is_let_through() -> None:
     data = cbor.encode([0] * (cbor.MAX_ITEMS - 1))
-    start = time.perf_counter()
+    start = time.process_time()
     cbor.decode(data, limit=len(data), field="test")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     with pytest.raises(WireError, match="too-many-items"):
         cbor.decode(cbor.encode([0] * cbor.MAX_ITEMS), limit=1 << 20, field="test")
 
 
 def test_a_large_byte_string_is_not_walked() -> None:
     data = cbor2.dumps({0: bytes(32 << 20)})
-    start = time.perf_counter()
+    start = time.process_time()
     cbor.decode(data, limit=64 << 20, field="test")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1

@@ -208,7 +208,7 @@ def test_bounds() -> None:
 def test_cost_is_bounded() -> None:
     """The dearest message: as many authentications as fit, each with its copy of what it covers."""
     data = FIXED + (b"\x24\x01\x00\x2c" + bytes(44)) * 64
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(20):
         decode_message(data)
-    assert (time.perf_counter() - start) / 20 < 0.05
+    assert (time.process_time() - start) / 20 < 0.05
