@@ -68,7 +68,6 @@ plain_extensions: st.SearchStrategy[Extension] = st.one_of(
     st.builds(VendorNormal, u32, u16, st.binary(max_size=247)),
     st.builds(Nai, names),
     st.builds(NaiCarrying, u8, names),
-    st.builds(MobileFaChallenge, st.binary(min_size=4, max_size=255)),
     prefixes.map(lambda pair: Ipv6PrefixRequest(*pair)),
     st.builds(
         lambda code, pair: Ipv6PrefixReply(code, *pair), st.sampled_from(PrefixCode) | st.just(77), prefixes
@@ -90,6 +89,8 @@ def ordered_extensions(draw: st.DrawFn) -> tuple[Extension, ...]:
         found += draw(few)
     if draw(st.booleans()):
         found.append(EncapsulatingDelivery())
+    if draw(st.booleans()):
+        found.append(MobileFaChallenge(draw(st.binary(min_size=1, max_size=255))))
     for kind in draw(st.permutations([AuthKind.MN_FA, AuthKind.FA_HA])):
         if draw(st.booleans()):
             found.append(Authentication(kind, draw(u32), draw(st.binary(max_size=64))))
@@ -137,7 +138,7 @@ def advertisements(draw: st.DrawFn) -> AgentAdvertisement:
         flags=flags,
         care_of_addresses=tuple(draw(care_of)),
         prefix_lengths=tuple(draw(lengths)) if draw(st.booleans()) else (),
-        challenge=draw(st.none() | st.binary(min_size=4, max_size=32)),
+        challenge=draw(st.none() | st.binary(min_size=1, max_size=32)),
         nai=draw(st.none() | names),
         routes_common_traffic=draw(st.booleans()),
         extensions=tuple(draw(st.lists(st.builds(Unknown, st.just(201), st.binary(max_size=9)), max_size=2))),

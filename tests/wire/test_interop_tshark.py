@@ -40,7 +40,6 @@ RAW_IP = 101  # link type of a capture without link layer
 EVERY_EXTENSION: tuple[Extension, ...] = (
     Nai("mn@home.example"),
     NaiCarrying(1, "ha@home.example"),
-    MobileFaChallenge(b"\xaa" * 16),
     Ipv6PrefixRequest(SIX),
     Ipv6PrefixReply(PrefixCode.TUNNELED_TO_HOME_ADDRESS, SIX),
     Ipv6TunnelingMode(),
@@ -53,6 +52,7 @@ EVERY_EXTENSION: tuple[Extension, ...] = (
     Unknown(201, b"xyz"),
     Authentication(AuthKind.MN_HA, 256, bytes(32)),
     EncapsulatingDelivery(),
+    MobileFaChallenge(b"\xaa" * 16),
     Authentication(AuthKind.MN_FA, 257, bytes(16)),
     Authentication(AuthKind.FA_HA, 258, bytes(16)),
 )

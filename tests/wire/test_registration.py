@@ -15,7 +15,9 @@ from locum.wire.extensions import (
     Authentication,
     AuthKind,
     EncapsulatingDelivery,
+    Extension,
     Ipv6PrefixRequest,
+    MobileFaChallenge,
     Nai,
     Padding,
     Unknown,
@@ -173,10 +175,12 @@ def test_an_extension_longer_than_the_message() -> None:
         ((MN_FA, MN_HA), "extension-order"),
         ((FA_HA, MN_HA), "extension-order"),
         ((EncapsulatingDelivery(), MN_HA), "extension-order"),
+        ((MobileFaChallenge(bytes(4)), MN_HA), "extension-order"),
+        ((MN_HA, FA_HA, MobileFaChallenge(bytes(4))), "extension-order"),
         ((MN_HA, MN_FA, EncapsulatingDelivery()), "extension-order"),
     ],
 )
-def test_forbidden_orders(extensions: tuple[Authentication, ...], reason: str) -> None:
+def test_forbidden_orders(extensions: tuple[Extension, ...], reason: str) -> None:
     with pytest.raises(WireError) as caught:
         decode_message(FIXED + encode_extensions(extensions))
     assert caught.value.reason == reason

@@ -64,7 +64,7 @@ class AgentAdvertisement:
     flags: AgentFlag
     care_of_addresses: tuple[IPv4Address, ...]
     prefix_lengths: tuple[int, ...] = ()
-    challenge: bytes | None = None  # 4 to 255 bytes
+    challenge: bytes | None = None  # 1 to 255 bytes, at least MIN_CHALLENGE from a sender
     nai: str | None = None
     routes_common_traffic: bool = True
     extensions: tuple[Extension, ...] = ()

@@ -136,7 +136,8 @@ def _rank(extension: Extension) -> int | None:
         extension, Authentication
     ):  # RFC 5944 sections 3.5.3, 3.5.4: after the mobile node's to its home agent
         return 0 if extension.kind is AuthKind.MN_HA else 2
-    if isinstance(extension, EncapsulatingDelivery):  # RFC 3024 section 3.3: between the two
+    # RFC 3024 section 3.3, RFC 4721 section 3.1: between the two, as they are said to the foreign agent
+    if isinstance(extension, EncapsulatingDelivery | MobileFaChallenge):
         return 1
     return None
 

@@ -7,12 +7,12 @@ from locum.wire.extensions.framing import Extension, Frame, simple
 
 CHALLENGE = 24
 MOBILE_FA_CHALLENGE = 132
-MIN_CHALLENGE = 4  # section 2: a random value of at least 32 bits
+MIN_CHALLENGE = 4  # section 2: a sender should use at least 32 random bits; a receiver takes less
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge(Extension):
-    """The challenge that a foreign agent advertises; 4 to 255 bytes."""
+    """The challenge that a foreign agent advertises; 1 to 255 bytes."""
 
     value: bytes
 
@@ -23,7 +23,7 @@ class Challenge(Extension):
 
 @dataclass(frozen=True, slots=True)
 class MobileFaChallenge(Extension):
-    """The challenge that a mobile node repeats, or that a reply hands out next; 4 to 255 bytes."""
+    """The challenge that a mobile node repeats, or that a reply hands out next; 1 to 255 bytes."""
 
     value: bytes
 
@@ -43,6 +43,6 @@ def decode_mobile_fa_challenge(frame: Frame) -> MobileFaChallenge:
 
 
 def _value(frame: Frame) -> bytes:
-    if len(frame.data) < MIN_CHALLENGE:
+    if not frame.data:
         raise WireError("challenge", frame.data_start, "truncated")
     return frame.data
