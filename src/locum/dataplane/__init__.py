@@ -1,0 +1,12 @@
+"""Forwarding state to kernel maps, and the Python reference model of the same decision.
+
+It must not know why a packet is forwarded as it is: it performs the forwarding actions of `roles.actions`.
+"""
+
+from locum.dataplane.hold import HeldPacket
+from locum.dataplane.kernel import Changes, DataPlane, Limits
+from locum.dataplane.libbpf import DataPlaneError
+from locum.dataplane.maps import Counter
+from locum.dataplane.state import ForwardingState
+
+__all__ = ["Changes", "Counter", "DataPlane", "DataPlaneError", "ForwardingState", "HeldPacket", "Limits"]

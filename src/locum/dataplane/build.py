@@ -21,7 +21,9 @@ def compile_objects(source: Path, target: Path) -> list[Path]:
     """Compile every `*.bpf.c` of `source` into `target`; raises BuildError."""
     clang = shutil.which("clang")
     if clang is None:
-        raise BuildError("clang is missing and is needed to build the BPF programs: apt-get install clang libbpf-dev")
+        raise BuildError(
+            "clang is missing and is needed to build the BPF programs: apt-get install clang libbpf-dev"
+        )
     target.mkdir(parents=True, exist_ok=True)
     multiarch = sysconfig.get_config_var("MULTIARCH")
     headers = ("-idirafter", f"/usr/include/{multiarch}") if multiarch else ()

@@ -8,7 +8,7 @@ import errno
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 TCX_INGRESS = 46
@@ -64,7 +64,7 @@ def _open_library() -> ctypes.CDLL:
         library = ctypes.CDLL("libbpf.so.1", use_errno=True)
     except OSError as error:
         raise DataPlaneError("libbpf.so.1 is missing: install the package libbpf1") from error
-    pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    pointer, number = ctypes.c_void_p, ctypes.c_int
     signatures = {
         "bpf_object__open_file": (pointer, [ctypes.c_char_p, pointer]),
         "bpf_object__load": (number, [pointer]),
@@ -84,8 +84,11 @@ def _open_library() -> ctypes.CDLL:
         "bpf_map_update_elem": (number, [number, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint64]),
         "bpf_map_lookup_elem": (number, [number, ctypes.c_char_p, ctypes.c_char_p]),
         "bpf_map_delete_elem": (number, [number, ctypes.c_char_p]),
-        "bpf_map_get_next_key": (number, [number, ctypes.c_char_p, ctypes.c_char_p]),
         "bpf_map_update_batch": (number, [number, ctypes.c_char_p, ctypes.c_char_p, pointer, pointer]),
+        "bpf_map_lookup_batch": (
+            number,
+            [number, pointer, pointer, pointer, pointer, pointer, pointer],
+        ),
         "bpf_prog_test_run_opts": (number, [number, pointer]),
         "ring_buffer__new": (pointer, [number, _SAMPLE, pointer, pointer]),
         "ring_buffer__consume": (number, [pointer]),
@@ -98,7 +101,6 @@ def _open_library() -> ctypes.CDLL:
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     library.libbpf_set_print(_collect)
-    del size
     return library
 
 
@@ -162,7 +164,9 @@ class Map:
             if number == errno.EEXIST and flags == NOEXIST:
                 return
             if number in (errno.E2BIG, errno.ENOSPC):
-                raise DataPlaneError(f"the table {self.name} is full ({self.max_entries} entries): raise its limit")
+                raise DataPlaneError(
+                    f"the table {self.name} is full ({self.max_entries} entries): raise its limit"
+                )
             checked(result, f"write to table {self.name}")
 
     def put_many(self, entries: list[tuple[bytes, bytes]], flags: int = 0) -> None:
@@ -196,21 +200,32 @@ class Map:
     def delete(self, key: bytes) -> bool:
         return int(self._lib.bpf_map_delete_elem(self.fd, key)) == 0
 
-    def keys(self) -> Iterator[bytes]:
-        key: bytes | None = None
-        following = ctypes.create_string_buffer(self.key_size)
-        while self._lib.bpf_map_get_next_key(self.fd, key, following) == 0:
-            key = following.raw
-            yield key
-
     def items(self) -> list[tuple[bytes, bytes]]:
         """All entries; one that is deleted meanwhile is left out."""
-        found = []
-        for key in list(self.keys()):
-            value = self.get(key)
-            if value is not None:
-                found.append((key, value))
-        return found
+        room, found = 8192, []
+        keys = ctypes.create_string_buffer(self.key_size * room)
+        values = ctypes.create_string_buffer(self.value_size * room)
+        token, following = ctypes.create_string_buffer(64), ctypes.create_string_buffer(64)
+        started = False
+        while True:
+            count = ctypes.c_uint32(room)
+            result = self._lib.bpf_map_lookup_batch(
+                self.fd, token if started else None, following, keys, values, ctypes.byref(count), None
+            )
+            number = (ctypes.get_errno() or -result) if result < 0 else 0
+            if number not in (0, errno.ENOENT):
+                checked(result, f"read table {self.name}")
+            key_bytes, value_bytes = keys.raw, values.raw
+            found += [
+                (
+                    key_bytes[i * self.key_size : (i + 1) * self.key_size],
+                    value_bytes[i * self.value_size : (i + 1) * self.value_size],
+                )
+                for i in range(count.value)
+            ]
+            if number:
+                return found
+            token, following, started = following, token, True
 
 
 class RingBuffer:
@@ -263,7 +278,9 @@ class Object:
             log = list(_log)
             self.close()
             if number in (errno.EPERM, errno.EACCES) and not any("verif" in t or "insns" in t for t in log):
-                raise DataPlaneError("loading eBPF is not permitted; this needs root, or CAP_BPF and CAP_NET_ADMIN")
+                raise DataPlaneError(
+                    "loading eBPF is not permitted; this needs root, or CAP_BPF and CAP_NET_ADMIN"
+                )
             raise DataPlaneError(f"the kernel refused {path.name}: {verifier_message(log)}")
         self.maps = {name: Map(name, lib.bpf_map__fd(handle)) for name, handle in handles.items()}
 

@@ -1,0 +1,416 @@
+"""The data plane of a node: forwarding actions -> kernel. Opens or takes over what is pinned, and leaves it forwarding.
+
+Everything the kernel needs is pinned under <bpf_root>/locum/<node>/, so that packets flow while no daemon runs. The
+object is not thread safe; it belongs to the thread of the node's event loop and never blocks there.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+from pyroute2 import IPRoute
+
+from locum.dataplane import maps
+from locum.dataplane.attach import Attachments, check_bpffs, pin_name
+from locum.dataplane.build import OBJECTS
+from locum.dataplane.device import Reinjection
+from locum.dataplane.hold import HeldPacket, HoldQueue, held_packet
+from locum.dataplane.libbpf import DataPlaneError, Object, RingBuffer, possible_cpus
+from locum.dataplane.network import MtuRoutes, Sysctls, smallest_mtu
+from locum.dataplane.route_socket import RouteSocket
+from locum.dataplane.state import ForwardingState, difference, state_of
+from locum.dataplane.tables import Tables
+from locum.roles.actions import (
+    AcceptTunnel,
+    Action,
+    Addr,
+    ClearFlow,
+    FlowVerdict,
+    InstallBinding,
+    InstallOutbound,
+    LocalEndpoint,
+    OutboundEntry,
+    RefuseTunnel,
+    ReleaseHeld,
+    RemoveBinding,
+    RemoveLocalEndpoint,
+    RemoveOutbound,
+    SetFlow,
+    Tunnel,
+    TunnelAcceptance,
+    Verdict,
+)
+from locum.wire.control import Flow
+
+OBJECT = OBJECTS / "locum.bpf.o"
+# Rounds in which the queue may fill again while it is emptied; then the rest waits for the next release.
+RELEASE_ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Room of the tables and of the hold queue; tables cost memory only when used."""
+
+    bindings: int = 1_000_000
+    flows: int = 262_144
+    hold_packets: int = 65_536
+    hold_bytes: int = 64 << 20
+    ring_bytes: int = 8 << 20  # between kernel and daemon; a power of two
+
+    def sizes(self) -> dict[str, int]:
+        """Entries of each map."""
+        few = max(self.bindings // 4, 1024)
+        return {
+            "endpoints": 4096,
+            "bindings": self.bindings,
+            "binding_more": few,
+            "binding_count": self.bindings,
+            "acceptances": 2 * self.bindings,
+            "acceptance_count": 2 * self.bindings,
+            "outbound": self.bindings,
+            "outbound_count": self.bindings,
+            "flows": self.flows,
+            "held": self.ring_bytes,
+            "scratches": possible_cpus(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a reconciliation did."""
+
+    actions: tuple[Action, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.actions)
+
+
+class DataPlane:
+    """See the module. Make one with `open`; end with `close` (restart) or `remove` (for good)."""
+
+    def __init__(
+        self, node: str, directory: Path, limits: Limits, *, forwarding: bool, tcx: bool, route: IPRoute
+    ) -> None:
+        self.node = node
+        self._directory = directory
+        self._route = route
+        self._released = False
+        existed = (directory / "maps" / "bindings").exists()
+        for part in ("maps", "links"):
+            (directory / part).mkdir(parents=True, exist_ok=True)
+        self._object = Object(OBJECT, limits.sizes(), directory / "maps")
+        programs = {d: self._object.program(f"locum_{d}") for d in ("ingress", "egress")}
+        self._attachments = Attachments(directory / "links", programs, route, tcx=tcx)
+        self._sysctls = Sysctls(self._object.maps["found_sysctls"])
+        if forwarding:
+            self._sysctls.forward()
+        self._sysctls.set(
+            "net/ipv4/conf/lo/forwarding", "1"
+        )  # routes of outer packets are looked up from there
+        self._device = Reinjection(node, route)
+        self._prepare_device()
+        self._tables = Tables(self._object.maps, self._attachments.find)
+        self._mtu_routes = MtuRoutes(route, self._device.ifindex)
+        self._queue = HoldQueue(limits.hold_packets, limits.hold_bytes)
+        self._fresh: list[HeldPacket] = []
+        self._ring = RingBuffer(self._object.maps["held"].fd, self._take_record)
+        if existed:
+            self._adopt()
+
+    @classmethod
+    def open(
+        cls,
+        node: str,
+        interfaces: Sequence[str],
+        *,
+        bpf_root: Path,
+        limits: Limits | None = None,
+        forwarding: bool = True,
+        tcx: bool = True,
+    ) -> Self:
+        """Load the programs, or take over what is pinned, and attach to `interfaces` (those that exist).
+
+        `forwarding` makes the host a router; `tcx=False` uses clsact. Raises DataPlaneError, in one line.
+        """
+        check_bpffs(bpf_root)
+        route = cast(IPRoute, RouteSocket())
+        try:
+            directory = bpf_root / "locum" / pin_name(node)
+            plane = cls(node, directory, limits or Limits(), forwarding=forwarding, tcx=tcx, route=route)
+        except PermissionError as error:
+            raise DataPlaneError(f"{error.filename}: not permitted; the data plane needs root") from error
+        for interface in plane._attachments.known() - set(interfaces) - {plane._device.name}:
+            plane.detach(interface)
+        for interface in interfaces:
+            if plane._attachments.find(interface) is not None:
+                plane.attach(interface)
+        return plane
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Start and end
+
+    def _prepare_device(self) -> None:
+        name, index = self._device.name, self._device.ifindex
+        for setting in ("accept_ra", "autoconf", "accept_dad"):
+            self._sysctls.set(f"net/ipv6/conf/{name}/{setting}", "0")
+        self._sysctls.set(f"net/ipv6/conf/{name}/addr_gen_mode", "1")
+        self._sysctls.set(f"net/ipv4/conf/{name}/accept_local", "1")
+        self._sysctls.loosen(name)
+        self._object.maps["settings"].put(maps.WORD.pack(0), maps.SETTINGS.pack(index, 0))
+        self._attachments.attach(name)
+        self._route.link("set", index=index, state="up")
+
+    def _names(self) -> dict[int, str]:
+        return {link["index"]: link.get_attr("IFLA_IFNAME") for link in self._route.get_links()}
+
+    def _adopt(self) -> None:
+        self._tables.adopt(self._names())
+        for tunnel in self._tunnels():
+            self._need(tunnel)
+
+    def _tunnels(self) -> Iterable[Tunnel]:
+        for binding in self._tables.state.bindings.values():
+            yield from binding.tunnels
+            if binding.peer_tunnel is not None:
+                yield binding.peer_tunnel
+        for entry in self._tables.state.outbound_entries():
+            yield entry.tunnel
+
+    def _need(self, tunnel: Tunnel) -> None:
+        self._mtu_routes.need(maps.overhead(tunnel))
+        if isinstance(tunnel.destination, IPv6Address):
+            self._sysctls.set("net/ipv6/conf/lo/forwarding", "1")
+
+    def close(self) -> None:
+        """Let go, and leave everything forwarding."""
+        if not self._released:
+            self._released = True
+            self._ring.close()
+            self._device.close()
+            self._object.close()
+            self._route.close()
+
+    def remove(self) -> None:
+        """Leave the network as it was found: programs, pins, device, rules and sysctls are gone."""
+        if self._released:
+            return
+        self._released = True
+        for interface in self._attachments.known():
+            self._attachments.detach(interface)
+        self._mtu_routes.remove()
+        self._device.remove()
+        self._sysctls.restore()
+        self._ring.close()
+        self._object.close()
+        for part in ("maps", "links"):
+            for path in (self._directory / part).iterdir():
+                path.unlink()
+            (self._directory / part).rmdir()
+        self._directory.rmdir()
+        self._route.close()
+
+    # Interfaces
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """Attached interfaces, without the re-injection device."""
+        return tuple(name for name in self._attachments.interfaces if name != self._device.name)
+
+    def attach(self, interface: str) -> None:
+        """Put the programs on an interface, which may have come back with another index. Raises DataPlaneError."""
+        before = self._attachments.interfaces.get(interface)
+        index = self._attachments.attach(interface)
+        self._sysctls.loosen(interface)
+        if before != index:
+            self._tables.link_changed(interface)
+        self.refresh()
+
+    def detach(self, interface: str) -> None:
+        """Take them off; works as well when the interface is gone."""
+        self._attachments.detach(interface)
+        self._sysctls.restore(f"/{interface}/")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the attached interfaces' addresses and MTUs again; to be called when they change."""
+        addresses: set[Addr] = set()
+        for index in self._present():
+            for message in self._route.get_addr(index=index):
+                text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+                addresses.add(ip_address(text))
+        self._tables.set_own(addresses)
+        self._mtu_routes.set_mtu(smallest_mtu(self._route, self._present()))
+
+    def _present(self) -> list[int]:
+        there = set(self._names())
+        device = self._device.ifindex
+        return [i for i in self._attachments.interfaces.values() if i in there and i != device]
+
+    # Actions
+
+    def apply(self, actions: Iterable[Action]) -> None:
+        """Perform the forwarding actions in their order; other actions are left alone. Raises DataPlaneError."""
+        for kind, group in groupby(actions, type):
+            if kind is InstallBinding:
+                entries = [action.entry for action in group if isinstance(action, InstallBinding)]
+                for entry in entries:
+                    for tunnel in (*entry.tunnels, *((entry.peer_tunnel,) if entry.peer_tunnel else ())):
+                        self._need(tunnel)
+                self._tables.install_bindings(entries)
+            elif kind is AcceptTunnel:
+                self._tables.accept(
+                    [action.acceptance for action in group if isinstance(action, AcceptTunnel)]
+                )
+            else:
+                for action in group:
+                    self._perform(action)
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case RemoveBinding(home_address):
+                self._tables.remove_binding(home_address)
+            case RefuseTunnel(acceptance):
+                self._tables.refuse(acceptance)
+            case InstallOutbound(entry):
+                self._install_outbound(entry)
+            case RemoveOutbound(home_address):
+                self._remove_outbound(home_address)
+            case SetFlow(flow):
+                self._set_flow(flow.flow, flow.verdict)
+            case ClearFlow(key):
+                self._tables.clear_flow(key)
+            case ReleaseHeld(home_address):
+                self.release(home_address)
+            case LocalEndpoint(address):
+                self._tables.add_endpoint(address)
+            case RemoveLocalEndpoint(address):
+                self._tables.remove_endpoint(address)
+
+    def _install_outbound(self, entry: OutboundEntry) -> None:
+        self._need(entry.tunnel)
+        old = self._tables.state.outbound.get(entry.home_address, {}).get(entry.link)
+        self._tables.install_outbound(entry)
+        if entry.link is None:
+            self._mtu_routes.local("add", entry.home_address, maps.overhead(entry.tunnel))
+            if old is not None and maps.overhead(old.tunnel) != maps.overhead(entry.tunnel):
+                self._mtu_routes.local("del", entry.home_address, maps.overhead(old.tunnel))
+
+    def _remove_outbound(self, home_address: Addr) -> None:
+        for entry in self._tables.state.outbound.get(home_address, {}).values():
+            if entry.link is None:
+                self._mtu_routes.local("del", home_address, maps.overhead(entry.tunnel))
+        self._tables.remove_outbound(home_address)
+
+    def _set_flow(self, flow: Flow, verdict: FlowVerdict) -> None:
+        """DELIVER after HOLD first empties the queue while newcomers still wait, so that order is kept."""
+        if verdict is FlowVerdict.DELIVER and self._tables.state.flows.get(flow) in (
+            FlowVerdict.HOLD,
+            FlowVerdict.SUSPEND,
+        ):
+            self._send_queued(lambda packet: packet.flow == flow)
+        self._tables.set_flow(flow, verdict)
+        if verdict is FlowVerdict.DELIVER:
+            self._send_queued(lambda packet: packet.flow == flow)
+
+    def reconcile(self, desired: Iterable[Action]) -> Changes:
+        """Make the kernel's state exactly what `desired` builds from nothing; counters of what stays are kept."""
+        actions = difference(self._tables.state, state_of(desired))
+        self.apply(actions)
+        self.refresh()
+        return Changes(tuple(actions))
+
+    def snapshot(self) -> ForwardingState:
+        """What the kernel has now, read from its maps."""
+        return self._tables.read(self._names())
+
+    @property
+    def state(self) -> ForwardingState:
+        """What was written, without reading it back."""
+        return self._tables.state
+
+    # Held packets
+
+    def fileno(self) -> int:
+        """Readable when packets were held or reported."""
+        return self._ring.fileno()
+
+    def _take_record(self, record: bytes) -> None:
+        packet = held_packet(record)
+        if self._queue.add(packet):
+            self._fresh.append(packet)
+
+    def read_held(self) -> list[HeldPacket]:
+        """Take what the kernel handed up into the queue; returns what is new there."""
+        self._ring.consume()
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def _allowed(self, packet: HeldPacket) -> bool:
+        verdict = self._tables.state.flows.get(packet.flow)
+        if verdict is not None:
+            return verdict is FlowVerdict.DELIVER
+        binding = self._tables.state.bindings.get(packet.home_address)
+        return binding is None or binding.verdict not in (Verdict.HOLD, Verdict.REPORT)
+
+    def _send_queued(self, wanted: Callable[[HeldPacket], bool]) -> int:
+        sent = 0
+        for _ in range(RELEASE_ROUNDS):
+            self._ring.consume()
+            packets = self._queue.take(wanted)
+            if not packets:
+                break
+            for packet in packets:
+                self._device.write(packet.data, packet.gso_size)
+            sent += len(packets)
+        return sent
+
+    def release(self, of: Addr | Flow) -> int:
+        """Put the held packets of a home address or flow, which are now allowed, into the kernel, in order."""
+        if isinstance(of, Flow):
+            return self._send_queued(lambda packet: packet.flow == of and self._allowed(packet))
+        return self._send_queued(lambda packet: packet.home_address == of and self._allowed(packet))
+
+    def take_held(self, of: Addr | Flow) -> list[bytes]:
+        """Remove the held packets of a home address or flow and return them, in order."""
+        self._ring.consume()
+        if isinstance(of, Flow):
+            return [packet.data for packet in self._queue.take(lambda packet: packet.flow == of)]
+        return [packet.data for packet in self._queue.take(lambda packet: packet.home_address == of)]
+
+    def held_counts(self) -> dict[Addr, int]:
+        """Packets that wait, by home address."""
+        self._ring.consume()
+        return self._queue.counts()
+
+    def inject(self, packet: bytes) -> None:
+        """Put a packet (from its IP header on) into the kernel as if it had arrived; it is not held."""
+        self._device.write(packet)
+
+    # Counters
+
+    def counters(self) -> dict[str, int]:
+        """Drops by reason; "tunnel-fragment" went to the stack; "hold-queue-overflow" was this daemon's queue."""
+        return {**self._tables.reason_counts(), "hold-queue-overflow": self._queue.overflow}
+
+    def binding_counters(self, home_address: Addr) -> maps.Counter:
+        """Packets and bytes that the binding sent into tunnels."""
+        return self._tables.binding_counter(home_address)
+
+    def acceptance_counters(self, acceptance: TunnelAcceptance) -> maps.Counter:
+        """Packets and bytes that came out of the tunnel."""
+        return self._tables.acceptance_counter(acceptance)
+
+    def outbound_counters(self, entry: OutboundEntry) -> maps.Counter:
+        """Packets and bytes that the entry sent into its tunnel."""
+        return self._tables.outbound_counter(entry)

@@ -1,0 +1,247 @@
+"""Layouts of map keys and values: values of `roles.actions` <-> bytes. The same as bpf/locum.h; a test compares by BTF.
+
+Knows no system call and no policy. Interfaces are indices here; the caller has the names.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import IPv4Address, IPv6Address
+
+from locum.roles.actions import (
+    Addr,
+    BindingEntry,
+    Encapsulation,
+    FlowVerdict,
+    Side,
+    Tunnel,
+    TunnelAcceptance,
+    Verdict,
+)
+from locum.wire.control import Flow
+
+MAPPED = b"\x00" * 10 + b"\xff\xff"
+NO_ADDRESS = b"\x00" * 16
+MAX_TUNNELS = 4
+
+ENCAPSULATIONS = (Encapsulation.IPIP, Encapsulation.GRE, Encapsulation.UDP)
+VERDICTS = (
+    Verdict.NATIVE,
+    Verdict.ENCAPSULATE,
+    Verdict.HOLD,
+    Verdict.REPORT,
+    Verdict.DROP,
+    Verdict.GUARD,
+)
+FLOW_VERDICTS = (FlowVerdict.DELIVER, FlowVerdict.HOLD, FlowVerdict.SUSPEND)
+SIDES = (Side.TO_HOME_ADDRESS, Side.FROM_HOME_ADDRESS)
+
+FLAG_FLOWS, FLAG_PEER, FLAG_PEER_TUNNEL, FLAG_IMPLICIT = 1, 2, 4, 8
+ENDPOINT, OWN = 1, 2
+
+MARK_MASK = 0xFFFF0000
+MARK_OVERHEAD = 0x10C00000
+MARK_RELEASED = 0x10C10000
+MARK_COPY = 0x10C20000
+
+TUNNEL = struct.Struct("<16s16sI2s2sBB6x")
+BINDING_HEAD = struct.Struct("<BBB5x")
+ACCEPTANCE_KEY = struct.Struct("<16s16sII")
+ACCEPTANCE = struct.Struct("<16sII")
+OUTBOUND_KEY = struct.Struct("<16sII")
+FLOW_KEY = struct.Struct("<16s16s2s2sB3x")
+FLOW = struct.Struct("<II")
+COUNTER = struct.Struct("<QQ")
+SETTINGS = struct.Struct("<II")
+HELD = struct.Struct("<40sQIIII")
+WORD = struct.Struct("<I")
+
+
+class Outcome(IntEnum):
+    """What the program did with a packet (`enum locum_outcome`)."""
+
+    PASSED = 0
+    DROPPED = 1
+    HELD = 2
+    DELIVERED = 3
+    ENCAPSULATED = 4
+    TOO_BIG = 5
+
+
+class Reason(IntEnum):
+    """Why a packet was dropped (`enum locum_reason`). TUNNEL_FRAGMENT is counted, but not a drop."""
+
+    NONE = 0
+    UNREGISTERED_SOURCE = 1
+    MALFORMED_TUNNEL = 2
+    NO_SESSION = 3
+    PEER_UNREACHABLE = 4
+    BINDING_DROP = 5
+    SUSPENDED = 6
+    HOLD_OVERFLOW = 7
+    NO_ROUTE = 8
+    TOO_LARGE = 9
+    ENCAPSULATION_FAILED = 10
+    DECAPSULATION_FAILED = 11
+    CONGESTED = 12
+    STRAY = 13
+    TUNNEL_FRAGMENT = 14
+
+    @property
+    def label(self) -> str:
+        """The name people see, "unregistered-source"."""
+        return self.name.lower().replace("_", "-")
+
+
+class HeldReason(IntEnum):
+    """Why a packet came up (`enum locum_held_reason`)."""
+
+    BINDING = 0
+    FLOW = 1
+    REPORT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """Packets and their bytes, inner headers included."""
+
+    packets: int = 0
+    bytes: int = 0
+
+
+def address(value: Addr) -> bytes:
+    """16 bytes, IPv4 mapped."""
+    return MAPPED + value.packed if isinstance(value, IPv4Address) else value.packed
+
+
+def address_of(data: bytes) -> Addr:
+    return IPv4Address(data[12:]) if data[:12] == MAPPED else IPv6Address(data)
+
+
+def port(value: int) -> bytes:
+    return value.to_bytes(2, "big")
+
+
+def tunnel(value: Tunnel) -> bytes:
+    return TUNNEL.pack(
+        address(value.source),
+        address(value.destination),
+        value.gre_key or 0,
+        port(value.source_port),
+        port(value.destination_port),
+        ENCAPSULATIONS.index(value.encapsulation),
+        value.gre_key is not None,
+    )
+
+
+def tunnel_of(data: bytes) -> Tunnel:
+    source, destination, key, source_port, destination_port, encapsulation, has_key = TUNNEL.unpack(data)
+    return Tunnel(
+        address_of(source),
+        address_of(destination),
+        ENCAPSULATIONS[encapsulation],
+        int.from_bytes(source_port, "big"),
+        int.from_bytes(destination_port, "big"),
+        key if has_key else None,
+    )
+
+
+NO_TUNNEL = b"\x00" * TUNNEL.size
+
+
+def overhead(value: Tunnel) -> int:
+    """Bytes that this tunnel puts before a packet."""
+    size = 20 if isinstance(value.destination, IPv4Address) else 40
+    if value.encapsulation is Encapsulation.GRE:
+        return size + (4 if value.gre_key is None else 8)
+    return size + 12 if value.encapsulation is Encapsulation.UDP else size
+
+
+def binding(entry: BindingEntry | None, *, flows: bool) -> bytes:
+    """Value of the binding table; without an entry, the implicit one of a home address that only has flows."""
+    flags = FLAG_FLOWS if flows else 0
+    if entry is None:
+        return BINDING_HEAD.pack(0, 0, flags | FLAG_IMPLICIT) + NO_TUNNEL
+    if entry.peer is not None:
+        flags |= FLAG_PEER | (FLAG_PEER_TUNNEL if entry.peer_tunnel is not None else 0)
+    head = BINDING_HEAD.pack(VERDICTS.index(entry.verdict), len(entry.tunnels), flags)
+    return head + (tunnel(entry.tunnels[0]) if entry.tunnels else NO_TUNNEL)
+
+
+def binding_more(entry: BindingEntry) -> bytes | None:
+    """The rarer half of a binding, or None when it has none."""
+    if entry.peer is None and len(entry.tunnels) < 2:
+        return None
+    others = [tunnel(value) for value in entry.tunnels[1:]]
+    others += [NO_TUNNEL] * (MAX_TUNNELS - 1 - len(others))
+    peer = NO_ADDRESS if entry.peer is None else address(entry.peer)
+    peer_tunnel = NO_TUNNEL if entry.peer_tunnel is None else tunnel(entry.peer_tunnel)
+    return peer + peer_tunnel + b"".join(others)
+
+
+def binding_of(key: bytes, value: bytes, more: bytes | None) -> BindingEntry | None:
+    """The entry that was written, or None for an implicit one."""
+    verdict, count, flags = BINDING_HEAD.unpack_from(value)
+    if flags & FLAG_IMPLICIT:
+        return None
+    tunnels = [value[BINDING_HEAD.size :]] if count else []
+    peer, peer_tunnel = None, None
+    if more is not None:
+        parts = [more[16 + i * TUNNEL.size : 16 + (i + 1) * TUNNEL.size] for i in range(MAX_TUNNELS)]
+        tunnels += parts[1:count] if count > 1 else []
+        peer = address_of(more[:16]) if flags & FLAG_PEER else None
+        peer_tunnel = tunnel_of(parts[0]) if flags & FLAG_PEER_TUNNEL else None
+    return BindingEntry(
+        address_of(key), VERDICTS[verdict], tuple(tunnel_of(t) for t in tunnels), peer, peer_tunnel
+    )
+
+
+def acceptance_key(value: TunnelAcceptance) -> bytes:
+    return ACCEPTANCE_KEY.pack(
+        address(value.outer_source), address(value.home_address), SIDES.index(value.side), 0
+    )
+
+
+def acceptance(value: TunnelAcceptance, ifindex: int) -> bytes:
+    return ACCEPTANCE.pack(NO_ADDRESS if value.next_hop is None else address(value.next_hop), ifindex, 0)
+
+
+def acceptance_of(key: bytes, value: bytes, names: dict[int, str]) -> TunnelAcceptance:
+    outer, home, side, _ = ACCEPTANCE_KEY.unpack(key)
+    next_hop, ifindex, _ = ACCEPTANCE.unpack(value)
+    return TunnelAcceptance(
+        address_of(outer),
+        address_of(home),
+        SIDES[side],
+        names.get(ifindex) if ifindex else None,
+        None if next_hop == NO_ADDRESS else address_of(next_hop),
+    )
+
+
+def outbound_key(home_address: Addr, ifindex: int) -> bytes:
+    return OUTBOUND_KEY.pack(address(home_address), ifindex, 0)
+
+
+def flow_key(flow: Flow) -> bytes:
+    return FLOW_KEY.pack(
+        address(flow.local), address(flow.peer), port(flow.local_port), port(flow.peer_port), flow.protocol
+    )
+
+
+def flow_of(key: bytes) -> Flow:
+    local, peer, local_port, peer_port, protocol = FLOW_KEY.unpack(key)
+    return Flow(
+        protocol,
+        address_of(local),
+        int.from_bytes(local_port, "big"),
+        address_of(peer),
+        int.from_bytes(peer_port, "big"),
+    )
+
+
+def flow_verdict(value: FlowVerdict) -> bytes:
+    return FLOW.pack(FLOW_VERDICTS.index(value), 0)
+
+
+def counter_of(data: bytes | None) -> Counter:
+    return Counter() if data is None else Counter(*COUNTER.unpack(data))

@@ -1,0 +1,101 @@
+"""The forwarding state that actions build: what should be in the kernel, or what a model decides by.
+
+Values only; the difference of two states is what reconciliation has to do.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from locum.roles.actions import (
+    AcceptTunnel,
+    Action,
+    Addr,
+    BindingEntry,
+    ClearFlow,
+    FlowEntry,
+    FlowVerdict,
+    InstallBinding,
+    InstallOutbound,
+    LocalEndpoint,
+    OutboundEntry,
+    RefuseTunnel,
+    RemoveBinding,
+    RemoveLocalEndpoint,
+    RemoveOutbound,
+    SetFlow,
+    Side,
+    TunnelAcceptance,
+)
+from locum.wire.control import Flow
+
+AcceptanceKey = tuple[Addr, Addr, Side]
+
+
+def acceptance_key(value: TunnelAcceptance) -> AcceptanceKey:
+    return (value.outer_source, value.home_address, value.side)
+
+
+@dataclass(slots=True)
+class ForwardingState:
+    """End points, bindings, acceptances, outbound entries and flows of one node."""
+
+    endpoints: set[Addr] = field(default_factory=set)
+    bindings: dict[Addr, BindingEntry] = field(default_factory=dict)
+    acceptances: dict[AcceptanceKey, TunnelAcceptance] = field(default_factory=dict)
+    outbound: dict[Addr, dict[str | None, OutboundEntry]] = field(default_factory=dict)
+    flows: dict[Flow, FlowVerdict] = field(default_factory=dict)
+
+    def perform(self, action: Action) -> None:
+        """Change the state as this action says; actions that are not forwarding change nothing."""
+        match action:
+            case LocalEndpoint(address):
+                self.endpoints.add(address)
+            case RemoveLocalEndpoint(address):
+                self.endpoints.discard(address)
+            case InstallBinding(entry):
+                self.bindings[entry.home_address] = entry
+            case RemoveBinding(home_address):
+                self.bindings.pop(home_address, None)
+            case AcceptTunnel(acceptance):
+                self.acceptances[acceptance_key(acceptance)] = acceptance
+            case RefuseTunnel(acceptance):
+                self.acceptances.pop(acceptance_key(acceptance), None)
+            case InstallOutbound(outbound):
+                self.outbound.setdefault(outbound.home_address, {})[outbound.link] = outbound
+            case RemoveOutbound(home_address):
+                self.outbound.pop(home_address, None)
+            case SetFlow(flow):
+                self.flows[flow.flow] = flow.verdict
+            case ClearFlow(key):
+                self.flows.pop(key, None)
+
+    def outbound_entries(self) -> list[OutboundEntry]:
+        return [entry for entries in self.outbound.values() for entry in entries.values()]
+
+
+def state_of(actions: Iterable[Action]) -> ForwardingState:
+    state = ForwardingState()
+    for action in actions:
+        state.perform(action)
+    return state
+
+
+def difference(have: ForwardingState, want: ForwardingState) -> list[Action]:
+    """Actions that turn `have` into `want`: what is added comes first, so that nothing is missing meanwhile."""
+    added: list[Action] = [LocalEndpoint(a) for a in want.endpoints - have.endpoints]
+    added += [AcceptTunnel(v) for k, v in want.acceptances.items() if have.acceptances.get(k) != v]
+    added += [SetFlow(FlowEntry(f, v)) for f, v in want.flows.items() if have.flows.get(f) != v]
+    added += [InstallBinding(v) for k, v in want.bindings.items() if have.bindings.get(k) != v]
+    removed: list[Action] = []
+    for home_address in have.outbound.keys() | want.outbound.keys():
+        old, new = have.outbound.get(home_address, {}), want.outbound.get(home_address, {})
+        if old.keys() - new.keys():
+            removed.append(RemoveOutbound(home_address))
+            removed += [InstallOutbound(entry) for entry in new.values()]
+        else:
+            added += [InstallOutbound(entry) for link, entry in new.items() if old.get(link) != entry]
+    removed += [RemoveBinding(k) for k in have.bindings.keys() - want.bindings.keys()]
+    removed += [ClearFlow(f) for f in have.flows.keys() - want.flows.keys()]
+    removed += [RefuseTunnel(v) for k, v in have.acceptances.items() if k not in want.acceptances]
+    removed += [RemoveLocalEndpoint(a) for a in have.endpoints - want.endpoints]
+    return added + removed
