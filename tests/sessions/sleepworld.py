@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from typing import Protocol
 
 from locum.sessions.find import Candidate, find
 from locum.sessions.freezer import Freezer
@@ -55,6 +56,8 @@ class Network:
         for name in self.names.values():
             run("ip", "netns", "add", name)
             run("ip", "-n", name, "link", "set", "lo", "up")
+        for name in self.names:
+            self.sysctl(name, "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.default.dad_transmits=0")
         for name, number in _ROUTER.items():
             run("ip", "-n", self.names["router"], "link", "add", f"r{number}", "type", "veth", "peer", "name", "e0", "netns", self.names[name])  # fmt: skip
             self._address("router", f"r{number}", number, 1)
@@ -139,6 +142,10 @@ class Network:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
+class Closing(Protocol):
+    def close(self) -> None: ...
+
+
 class Away:
     """One session while its device sleeps."""
 
@@ -157,13 +164,17 @@ class World:
         self.freezer = Freezer(f"t{os.getpid()}", directory, signals=signals)
         self.budget = Budget(memory_bound=32 << 20, total_bound=1 << 30)
         self.away: list[Away] = []
+        self.programs: list[Closing] = []
         self.rounds = 0
         self._count = 0
         self.receive_buffer = 4 << 20
 
     def close(self) -> None:
         self.freezer.thaw(self.freezer.frozen)
+        for program in self.programs:
+            program.close()
         for each in self.away:
+            each.live.close()
             drop(each.socket)
         self.network.close()
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.sessions.sleepworld import PEER4, PEER6, World
 
 SIZE = 104 << 20

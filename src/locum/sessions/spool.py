@@ -58,6 +58,7 @@ class Spool:
         self._memory_path = memory_dir / f"{name}.memory"
         self._state_path = disk_dir / f"{name}.state"
         self._disk_dir = disk_dir
+        disk_dir.mkdir(parents=True, exist_ok=True)
         self._budget = budget
         self._taken = 0  # bytes that are ours alone; what follows is still in the kernel as well
         self._tail = 0

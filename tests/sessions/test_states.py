@@ -1,0 +1,222 @@
+"""Every state a connection can be in when its device falls asleep, and everything its peer can do meanwhile."""
+
+import socket
+import struct
+import time
+
+import pytest
+
+from locum.sessions.record import TcpState
+from tests.sessions.ends import connect, digest, payload
+from tests.sessions.sleepworld import World
+
+MEG = 1 << 20
+both = pytest.mark.parametrize("version", [4, 6])
+
+
+@both
+def test_an_idle_connection_works_after_two_sleeps(world: World, version: int) -> None:
+    program, peer = connect(world, version)
+    for seed in (1, 2):
+        program.begin("receive", 1000)
+        world.sleep()
+        world.stay(0.3)
+        world.wake()
+        assert peer.send(payload(seed, 1000))
+        assert program.answer() == f"1000 {digest((seed, 1000))} more"
+        program.ask("send", seed, 500)
+        world.until(lambda seed=seed: peer.receive() == 500 * seed)  # type: ignore[misc]
+    assert peer.received.hexdigest() == digest((1, 500), (2, 500))
+    assert program.ask("options") == "1 77000"
+
+
+@both
+def test_unread_bytes_stay_with_the_program(world: World, version: int) -> None:
+    program, peer = connect(world, version)
+    assert peer.send(payload(1, 30000))
+    time.sleep(0.1)
+    (record,) = world.sleep()
+    assert record.unread == 30000
+    assert peer.send(payload(2, 30000))
+    world.stay(0.3)
+    assert world.wake()[0].received == 30000
+    assert program.ask("receive", 60000) == f"60000 {digest((1, 30000), (2, 30000))} more"
+
+
+@both
+def test_an_upload_with_a_full_send_queue(world: World, version: int) -> None:
+    program, peer = connect(world, version)
+    program.begin("send", 5, 24 * MEG)
+    time.sleep(0.5)  # the peer does not read: its window closes, then the program's send buffer fills
+    (record,) = world.sleep()
+    assert len(record.unsent) > 100_000
+    first = len(record.unacked) + len(record.unsent)
+    world.until(lambda: peer.receive() >= first + 1_000_000 or world.away[0].live.unread() < 0, 1.5, must=False)
+    seen = peer.count
+    assert seen >= first
+    assert not program.answered()
+    world.wake()
+    started = time.monotonic()
+    world.until(lambda: peer.receive() == 24 * MEG)
+    assert time.monotonic() - started < 5
+    assert program.answer() == "done"
+    assert peer.received.hexdigest() == digest((5, 24 * MEG))
+
+
+@both
+def test_sleep_and_wake_while_the_peer_reads_nothing(world: World, version: int) -> None:
+    program, peer = connect(world, version)
+    program.begin("send", 6, 16 * MEG)
+    time.sleep(0.3)
+    world.sleep()
+    world.stay(0.6)
+    (last,) = world.wake()
+    assert last.acked < 16 * MEG
+    world.until(lambda: peer.receive() == 16 * MEG)
+    assert peer.received.hexdigest() == digest((6, 16 * MEG))
+
+
+@both
+def test_the_program_has_shut_its_side_and_downloads(world: World, version: int) -> None:
+    program, peer = connect(world, version)
+    program.ask("send", 1, 100)
+    program.ask("shutdown")
+    world.until(lambda: peer.receive() == 100 and peer.eof)
+    time.sleep(0.1)  # the FIN is acknowledged
+    program.begin("receive", 100 * MEG)
+    (record,) = world.sleep()
+    assert record.state is TcpState.FIN_WAIT2
+    data = payload(2, 6 * MEG)
+    world.until(lambda: peer.send(data))
+    world.stay(0.3)
+    world.wake()
+    world.until(lambda: peer.send(data))
+    world.sleep()
+    world.stay(0.1)
+    world.wake()
+    peer.socket.close()
+    assert program.answer() == f"{12 * MEG} {digest((2, 6 * MEG), (2, 6 * MEG))} eof"
+
+
+@both
+def test_a_fin_behind_unsent_bytes(world: World, version: int) -> None:
+    program, peer = connect(world, version)
+    program.ask("buffer", 16 * MEG)
+    program.ask("send", 3, 2 * MEG)
+    program.ask("shutdown")
+    (record,) = world.sleep()
+    assert record.state is TcpState.FIN_WAIT1
+    assert record.unsent or record.unacked
+    world.until(lambda: peer.receive() == 2 * MEG and peer.eof)
+    assert peer.received.hexdigest() == digest((3, 2 * MEG))
+    assert peer.send(payload(4, 5000))
+    world.stay(0.2)
+    world.wake()
+    peer.socket.close()
+    assert program.ask("receive", 10000) == f"5000 {digest((4, 5000))} eof"
+
+
+@both
+def test_the_peer_has_shut_its_side(world: World, version: int) -> None:
+    program, peer = connect(world, version)
+    assert peer.send(payload(1, 5000))
+    peer.socket.shutdown(socket.SHUT_WR)
+    time.sleep(0.1)
+    program.ask("buffer", 16 * MEG)
+    program.ask("send", 2, 2 * MEG)
+    (record,) = world.sleep()
+    assert record.state is TcpState.CLOSE_WAIT
+    world.until(lambda: peer.receive() == 2 * MEG)
+    world.stay(0.1)
+    (last,) = world.wake()
+    assert last.peer_closed
+    assert last.received == 0
+    program.ask("send", 3, 2 * MEG)
+    world.until(lambda: peer.receive() == 4 * MEG)
+    assert program.ask("receive", 10000) == f"5000 {digest((1, 5000))} eof"
+    program.ask("close")
+    world.until(lambda: peer.receive() == 4 * MEG and peer.eof)
+    assert peer.received.hexdigest() == digest((2, 2 * MEG), (3, 2 * MEG))
+
+
+@both
+def test_both_sides_are_shut(world: World, version: int) -> None:
+    program, peer = connect(world, version)
+    peer.socket.shutdown(socket.SHUT_WR)
+    time.sleep(0.1)
+    program.ask("buffer", 16 * MEG)
+    program.ask("send", 2, 4 * MEG)
+    program.ask("shutdown")
+    (record,) = world.sleep()
+    assert record.state is TcpState.LAST_ACK
+    world.until(lambda: peer.receive() == 4 * MEG and peer.eof)
+    world.stay(0.1)
+    world.wake()
+    assert program.ask("receive", 10) == f"0 {digest()} eof"
+    assert peer.received.hexdigest() == digest((2, 4 * MEG))
+    assert not world.candidates()  # the last acknowledgement has closed it
+
+
+@both
+def test_the_peer_closes_during_sleep(world: World, version: int) -> None:
+    program, peer = connect(world, version)
+    program.begin("receive", 100 * MEG)
+    world.sleep()
+    data = payload(7, 3 * MEG)
+    world.until(lambda: peer.send(data))
+    peer.socket.shutdown(socket.SHUT_WR)
+    world.stay(0.3)
+    (last,) = world.wake()
+    assert (last.received, last.peer_closed, last.error) == (3 * MEG, True, 0)
+    assert program.answer() == f"{3 * MEG} {digest((7, 3 * MEG))} eof"
+    program.ask("send", 8, 1000)
+    program.ask("close")
+    world.until(lambda: peer.receive() == 1000 and peer.eof)
+    assert peer.state == TcpState.CLOSE
+
+
+@both
+def test_the_peer_closes_during_sleep_after_the_program(world: World, version: int) -> None:
+    program, peer = connect(world, version)
+    program.ask("shutdown")
+    world.until(lambda: peer.receive() == 0 and peer.eof)
+    program.begin("receive", 100 * MEG)
+    world.sleep()
+    world.until(lambda: peer.send(payload(7, 100_000)))
+    peer.socket.close()
+    world.stay(0.3)
+    (last,) = world.wake()
+    assert (last.received, last.peer_closed, last.error) == (100_000, True, 0)
+    assert program.answer() == f"100000 {digest((7, 100_000))} eof"
+
+
+@both
+def test_the_peer_resets_during_sleep(world: World, version: int) -> None:
+    program, peer = connect(world, version)
+    program.begin("receive", 100 * MEG)
+    world.sleep()
+    data = payload(9, 3 * MEG)
+    world.until(lambda: peer.send(data))
+    world.stay(0.3)
+    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.socket.close()
+    world.stay(0.3)
+    (last,) = world.wake()
+    assert (last.received, last.error) == (3 * MEG, 104)
+    assert program.answer() == f"{3 * MEG} {digest((9, 3 * MEG))} ConnectionResetError"
+
+
+@both
+def test_a_fin_then_a_reset_during_sleep(world: World, version: int) -> None:
+    program, peer = connect(world, version)
+    world.sleep()
+    assert peer.send(payload(9, 3000))
+    peer.socket.shutdown(socket.SHUT_WR)
+    world.stay(0.2)
+    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.socket.close()
+    world.stay(0.2)
+    (last,) = world.wake()
+    assert (last.received, last.peer_closed, last.error) == (3000, True, 32)
+    assert program.ask("receive", 9000) == f"3000 {digest((9, 3000))} eof"
+    assert program.ask("send", 1, 10) == "BrokenPipeError"
