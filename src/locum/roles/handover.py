@@ -1,0 +1,163 @@
+"""One handover as the mobile node knows it: its sessions, how far each has come back, and its row in the store.
+
+Values only; falling_asleep.py and waking.py move them along.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from ipaddress import ip_address
+
+from locum.roles.actions import JSON, Addr, Ask, Emit, FlowVerdict, Forget, Persist, SetFlow
+from locum.roles.actions import FlowEntry as Entry
+from locum.wire.control import Flow, Request634, encode_634
+
+TABLE = "handover"
+CONTROL_TIMEOUT = (
+    8.0  # seconds for a small 634; CoAP retransmits meanwhile (RFC 7252 section 4.2: 2, 4, ... s)
+)
+BULK_TIMEOUT = 60.0  # seconds for a 634 or 632 with session data
+
+
+class Stage(Enum):
+    """How far a handover had come when its row was written."""
+
+    PREPARING = "preparing"  # the stand-in may hold packets; nothing here has changed
+    LEAVING = "leaving"  # sessions may be captured and may have been transferred
+    ASLEEP = "asleep"
+    WAKING = "waking"
+    RETURNED = "returned"  # everything is back; only the stand-in must hear of it
+
+
+@dataclass(frozen=True, slots=True)
+class AwaySession:
+    """A session that is, or may be, at the stand-in. `offset` bytes received there are in the socket again."""
+
+    session: int
+    flow: Flow
+    pids: tuple[int, ...]
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """`pids` are all frozen processes, those of sessions that stayed included."""
+
+    identifier: bytes
+    stage: Stage
+    sessions: tuple[AwaySession, ...] = ()
+    pids: tuple[int, ...] = ()
+    wake_at: float | None = None  # wall-clock seconds
+
+    def at(self, stage: Stage) -> "Handover":
+        """The same at another stage."""
+        return replace(self, stage=stage)
+
+    def advanced(self, flow: Flow, taken: int) -> "Handover":
+        """`taken` more bytes of this flow are back."""
+        return replace(
+            self,
+            sessions=tuple(
+                replace(each, offset=each.offset + taken) if each.flow == flow else each
+                for each in self.sessions
+            ),
+        )
+
+    def without(self, flows: Iterable[Flow]) -> "Handover":
+        """Sessions of these flows are no part of it any more."""
+        gone = set(flows)
+        return replace(self, sessions=tuple(each for each in self.sessions if each.flow not in gone))
+
+    @property
+    def flows(self) -> tuple[Flow, ...]:
+        """Of the sessions."""
+        return tuple(each.flow for each in self.sessions)
+
+    def persist(self) -> Persist:
+        """The row."""
+        value: dict[str, JSON] = {
+            "stage": self.stage.value,
+            "wake_at": self.wake_at,
+            "pids": list(self.pids),
+            "sessions": [
+                {
+                    "session": each.session,
+                    "flow": flow_to_row(each.flow),
+                    "pids": list(each.pids),
+                    "offset": each.offset,
+                }
+                for each in self.sessions
+            ],
+        }
+        return Persist(TABLE, self.identifier.hex(), value)
+
+    def forget(self) -> Forget:
+        """Its removal."""
+        return Forget(TABLE, self.identifier.hex())
+
+    @classmethod
+    def from_row(cls, key: str, row: Mapping[str, JSON]) -> "Handover":
+        """The handover in a row of our own; raises ValueError, KeyError or TypeError for anything else."""
+        wake_at, sessions = row["wake_at"], row["sessions"]
+        if not isinstance(wake_at, int | float | None) or not isinstance(sessions, list | tuple):
+            raise ValueError("a handover needs wake_at and sessions")
+        return cls(
+            identifier=bytes.fromhex(key),
+            stage=Stage(row["stage"]),
+            sessions=tuple(_session(each) for each in sessions),
+            pids=_numbers(row["pids"]),
+            wake_at=None if wake_at is None else float(wake_at),
+        )
+
+
+def _session(row: Mapping[str, JSON]) -> AwaySession:
+    session, offset = row["session"], row["offset"]
+    if not isinstance(session, int) or not isinstance(offset, int):
+        raise ValueError("session and offset are whole numbers")
+    return AwaySession(session, flow_from_row(row["flow"]), _numbers(row["pids"]), offset)
+
+
+def _numbers(value: JSON) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(each, int) for each in value):
+        raise ValueError(f"{value!r} is not a list of whole numbers")
+    return tuple(each for each in value if isinstance(each, int))
+
+
+def flow_to_row(flow: Flow) -> JSON:
+    """A flow as JSON."""
+    return [flow.protocol, str(flow.local), flow.local_port, str(flow.peer), flow.peer_port]
+
+
+def flow_from_row(row: JSON) -> Flow:
+    """The flow in a row of our own; raises ValueError or TypeError for anything else."""
+    if not isinstance(row, list | tuple) or len(row) != 5:
+        raise ValueError("a flow has five parts")
+    protocol, local, local_port, peer, peer_port = row
+    if not (isinstance(protocol, int) and isinstance(local_port, int) and isinstance(peer_port, int)):
+        raise ValueError("protocol and ports are whole numbers")
+    return Flow(protocol, ip_address(str(local)), local_port, ip_address(str(peer)), peer_port)
+
+
+def set_flows(flows: Iterable[Flow], verdict: FlowVerdict) -> list[SetFlow]:
+    """The same verdict for all."""
+    return [SetFlow(Entry(each, verdict)) for each in flows]
+
+
+class Correspondence:
+    """Numbers the 634 requests of this node to its stand-in."""
+
+    def __init__(self, stand_in: Addr, home_address: Addr) -> None:
+        self._stand_in = stand_in
+        self._home_address = home_address
+        self.last = 0
+
+    def ask(self, request: Request634, *, bulk: bool = False) -> list[Ask | Emit]:
+        """The request, numbered; `last` is its number."""
+        self.last += 1
+        timeout = BULK_TIMEOUT if bulk else CONTROL_TIMEOUT
+        kind = type(request).__name__.removeprefix("Takeover").lower()
+        detail: dict[str, JSON] = {"to": str(self._stand_in), "request": kind}
+        return [
+            Ask(self.last, self._stand_in, "634", encode_634(request), timeout, bulk),
+            Emit("sent", "634", self._home_address, None, detail),
+        ]

@@ -1,0 +1,300 @@
+"""The device that falls asleep and wakes: a mobile node with its handovers (Fig. 6; `locum sleep`, `locum wake`).
+
+It joins registration (mobile_node.py), falling_asleep.py and waking.py behind the shape of a role. It must not know
+how any of their actions is performed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from locum.roles.actions import (
+    JSON,
+    Action,
+    Addr,
+    Answer,
+    Asked,
+    Count,
+    Emit,
+    Event,
+    FlowVerdict,
+    Forget,
+    Freeze,
+    Persist,
+    Randomness,
+    Source,
+)
+from locum.roles.attachment import Wish
+from locum.roles.falling_asleep import FallingAsleep, NotSlept, Slept
+from locum.roles.handover import TABLE, Correspondence, Handover, Stage, set_flows
+from locum.roles.mobile_node import MobileNode
+from locum.roles.waking import StillAsleep, Waking
+from locum.wire.control import Answer632, Cancel, Status, decode_618, encode_632
+from locum.wire.errors import WireError
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """Sessions are this host's; `last` says how the last handover ended, for people."""
+
+    last: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GoingDown:
+    """Falling asleep. `wake_after`: seconds to sleep; `turn_back`: wake as soon as it can be told who has what."""
+
+    machine: FallingAsleep
+    wake_after: float | None = None
+    turn_back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """The stand-in has the sessions."""
+
+    handover: Handover
+
+
+@dataclass(frozen=True, slots=True)
+class ComingUp:
+    """Waking."""
+
+    machine: Waking
+
+
+SleepState = Up | GoingDown | Down | ComingUp
+
+
+class NotPossible(Exception):
+    """The command does not fit the state; the message is for people."""
+
+
+class SleepingNode:
+    """A mobile node that has a stand-in (or none: then it only registers)."""
+
+    def __init__(self, mobile: MobileNode, stand_in: Addr | None, randomness: Randomness) -> None:
+        self.mobile = mobile
+        self.state: SleepState = Up()
+        self._stand_in = stand_in
+        self._randomness = randomness
+        home_address = mobile.configuration.home_address
+        self._correspondence = Correspondence(stand_in or home_address, home_address)
+
+    # Commands ----------------------------------------------------------------------------------------------------
+
+    def sleep(
+        self,
+        *,
+        now: float,
+        wake_after: float | None = None,
+        configuration: Mapping[str, object] | None = None,
+    ) -> list[Action]:
+        """Hand the sessions over; after `wake_after` seconds asleep, wake by itself. Raises NotPossible."""
+        if self._stand_in is None:
+            raise NotPossible("this mobile node has no stand-in; set mnps in [mobile_node]")
+        match self.state:
+            case Up():
+                machine = FallingAsleep(
+                    self.mobile, self._correspondence, configuration or {}, self._randomness
+                )
+                self.state = GoingDown(machine, wake_after)
+                started = Emit("falling-asleep", None, self._home_address)
+                return [started, *self._advance(machine.start(), now)]
+            case ComingUp(machine=waking):
+                return self._advance(waking.call_off(now=now), now)
+            case GoingDown():
+                raise NotPossible("already falling asleep")
+        raise NotPossible("already asleep")
+
+    def wake(self, *, now: float) -> list[Action]:
+        """Take the sessions back; while falling asleep, turn back. Raises NotPossible."""
+        match self.state:
+            case Down(handover):
+                return self._advance(self._wake(handover, uncertain=False, now=now), now)
+            case GoingDown():
+                return self.cancel(now=now)
+            case ComingUp():
+                raise NotPossible("already waking")
+        raise NotPossible("already awake")
+
+    def cancel(self, *, now: float) -> list[Action]:
+        """Turn back from wherever it is; nothing when there is nothing to turn back from."""
+        match self.state:
+            case GoingDown(machine, wake_after):
+                if machine.cancel(now=now):
+                    return self._advance(machine.undo("cancelled", now=now), now)
+                self.state = GoingDown(machine, wake_after, turn_back=True)
+            case ComingUp(machine=waking):
+                return self._advance(waking.call_off(now=now), now)
+        return []
+
+    # The role's shape --------------------------------------------------------------------------------------------
+
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
+        """Start; a handover that was under way is brought to a safe end."""
+        actions = self.mobile.restore(rows, now=now)
+        for row in rows:
+            if row.table != TABLE:
+                continue
+            try:
+                handover = Handover.from_row(row.key, row.value)
+            except (ValueError, KeyError, TypeError):
+                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
+                continue
+            actions += self._restore(handover, now)
+        return self._advance(actions, now)
+
+    def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
+        """Registration replies and advertisements."""
+        return self._advance(self.mobile.receive(message, source, now=now), now)
+
+    def happened(self, event: Event, *, now: float) -> list[Action]:
+        """Links, answers, results of session actions, and 618."""
+        if isinstance(event, Asked):
+            return self._asked(event)
+        actions = self.mobile.happened(event, now=now)
+        match self.state:
+            case GoingDown(machine):
+                actions += machine.happened(event, now=now)
+            case ComingUp(machine=waking):
+                actions += waking.happened(event, now=now)
+        return self._advance(actions, now)
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Whatever is due."""
+        actions = self.mobile.timeout(now=now)
+        match self.state:
+            case GoingDown(machine):
+                actions += machine.timeout(now=now)
+            case ComingUp(machine=waking):
+                actions += waking.timeout(now=now)
+            case Down(handover) if handover.wake_at is not None and handover.wake_at <= now:
+                actions += self._wake(handover, uncertain=False, now=now)
+        return self._advance(actions, now)
+
+    def deadline(self) -> float | None:
+        """Wall-clock seconds of whatever comes first."""
+        times = [self.mobile.deadline()]
+        match self.state:
+            case GoingDown(machine):
+                times.append(machine.deadline())
+            case ComingUp(machine=waking):
+                times.append(waking.deadline())
+            case Down(handover):
+                times.append(handover.wake_at)
+        return min((at for at in times if at is not None), default=None)
+
+    # Transitions -------------------------------------------------------------------------------------------------
+
+    @property
+    def _home_address(self) -> Addr:
+        return self.mobile.configuration.home_address
+
+    def _advance(self, actions: list[Action], now: float) -> list[Action]:
+        """Pass outcomes of the registration on, and follow machines that have ended, until nothing moves."""
+        while True:
+            outcomes, self.mobile.outcomes = self.mobile.outcomes, []
+            for outcome in outcomes:
+                match self.state:
+                    case GoingDown(machine):
+                        actions = actions + machine.outcome(outcome, now=now)
+                    case ComingUp(machine=waking):
+                        actions = actions + waking.outcome(outcome, now=now)
+            followed = self._follow(now)
+            if followed is None and not self.mobile.outcomes:
+                return actions
+            actions = actions + (followed or [])
+
+    def _follow(self, now: float) -> list[Action] | None:
+        """The next state of a machine that has ended; None while it has not."""
+        match self.state:
+            case GoingDown(machine, wake_after, turn_back) if machine.result is not None:
+                return self._slept(machine.result, wake_after, turn_back, now)
+            case ComingUp(machine=waking) if waking.result is not None:
+                return self._woken(waking)
+        return None
+
+    def _slept(self, result: object, wake_after: float | None, turn_back: bool, now: float) -> list[Action]:
+        match result:
+            case Slept(handover):
+                wake_at = None if wake_after is None else now + wake_after
+                asleep = Handover(
+                    handover.identifier, Stage.ASLEEP, handover.sessions, handover.pids, wake_at
+                )
+                self.state = Down(asleep)
+                actions: list[Action] = [
+                    asleep.persist(),
+                    Emit("asleep", "632", self._home_address, None, {"sessions": len(asleep.sessions)}),
+                ]
+                return actions + (self._wake(asleep, uncertain=False, now=now) if turn_back else [])
+            case NotSlept(reason):
+                self.state = Up(reason)
+                return [Emit("sleep-failed", "634", self._home_address, None, {"reason": reason})]
+        assert isinstance(self.state, GoingDown)
+        uncertain = self.state.machine.handover
+        failed = Emit(
+            "sleep-failed", "634", self._home_address, None, {"reason": "the stand-in's answer is missing"}
+        )
+        return [failed, *self._wake(uncertain, uncertain=True, now=now)]
+
+    def _woken(self, waking: Waking) -> list[Action]:
+        match waking.result:
+            case StillAsleep(handover):
+                self.state = Down(handover)
+                return [Emit("asleep", "632", self._home_address, None, {"sessions": len(handover.sessions)})]
+        lost = waking.result.lost if waking.result is not None else 0
+        self.state = Up(f"{lost} sessions lost" if lost else None)
+        return [Emit("awake", "632", self._home_address, None, {"lost": lost})]
+
+    def _wake(self, handover: Handover, *, uncertain: bool, now: float) -> list[Action]:
+        machine = Waking(self.mobile, self._correspondence, handover, uncertain=uncertain)
+        self.state = ComingUp(machine)
+        return [Emit("waking", None, self._home_address), *machine.start(now=now)]
+
+    def _restore(self, handover: Handover, now: float) -> list[Action]:
+        match handover.stage:
+            case Stage.PREPARING:
+                asked = self._correspondence.ask(Cancel(handover.identifier))
+                return [*asked, handover.forget(), *self.mobile.wish(Wish.ORDINARY, now=now)]
+            case Stage.ASLEEP:
+                self.state = Down(handover)
+                return self._frozen(handover)
+            case Stage.RETURNED:
+                machine = Waking(self.mobile, self._correspondence, handover)
+                machine.handover = handover
+                self.state = ComingUp(machine)
+                ordinary = (
+                    self.mobile.wish(Wish.ORDINARY, now=now)
+                    if self.mobile.wished is not Wish.ORDINARY
+                    else []
+                )
+                return [*ordinary, *machine.tell()]
+        uncertain = handover.stage is Stage.LEAVING
+        return [*self._frozen(handover), *self._wake(handover, uncertain=uncertain, now=now)]
+
+    def _frozen(self, handover: Handover) -> list[Action]:
+        """The programs stay as they are: their sockets are in repair mode."""
+        freeze: list[Action] = [Freeze(handover.pids)] if handover.pids else []
+        return [*freeze, *set_flows(handover.flows, FlowVerdict.SUSPEND)]
+
+    def _asked(self, event: Asked) -> list[Action]:
+        """618 (C6)."""
+        if event.path != "618":
+            return [Count("request-unknown"), Answer(event.exchange, encode_632(Answer632(Status.MALFORMED)))]
+        try:
+            notice = decode_618(event.body)
+        except WireError as error:
+            return [
+                Count(f"notice-{error.reason}"),
+                Answer(event.exchange, encode_632(Answer632(Status.MALFORMED))),
+            ]
+        if notice.home_address not in self.mobile.configuration.home_addresses:
+            return [
+                Count("notice-foreign"),
+                Answer(event.exchange, encode_632(Answer632(Status.NOT_AUTHORISED))),
+            ]
+        detail: dict[str, JSON] = {"responsible": notice.responsible, "node": str(notice.node)}
+        return [
+            Answer(event.exchange, encode_632(Answer632(Status.OK))),
+            Emit("notified", "618", notice.home_address, None, detail),
+        ]
