@@ -1,0 +1,170 @@
+"""One handover as the stand-in knows it: whose it is, which sessions it has, how far it has come, and its row.
+
+Values only; mnps.py moves them along.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, ip_address
+
+from locum.roles.actions import (
+    JSON,
+    Addr,
+    BindingEntry,
+    Forget,
+    LocalEndpoint,
+    OutboundEntry,
+    Persist,
+    SessionFinal,
+    Side,
+    Tunnel,
+    TunnelAcceptance,
+    Verdict,
+)
+from locum.roles.forwarding import Forwarding, forwarding
+from locum.roles.handover import TABLE, flow_from_row, flow_to_row
+from locum.wire.control import Flow, SessionStatus, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Packets of the flows are held; without a transfer it is forgotten at `forget_at`."""
+
+    forget_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Restoring:
+    """The node makes the sessions live here; these exchanges wait for it."""
+
+    exchanges: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """The sessions live here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The node stops the sockets; these exchanges wait for it."""
+
+    exchanges: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The sockets are stopped; they can be resumed until the device has said that all is back."""
+
+    finals: tuple[SessionFinal, ...]
+    forget_at: float
+
+
+TakeoverState = Prepared | Restoring | Holding | Stopping | Stopped
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFlow:
+    """A session of the handover by its number."""
+
+    session: int
+    flow: Flow
+    status: Status = Status.OK
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """`flows` are those that were prepared, `sessions` those that were transferred."""
+
+    identifier: bytes
+    home_addresses: tuple[Addr, ...]
+    flows: tuple[Flow, ...]
+    state: TakeoverState
+    sessions: tuple[HeldFlow, ...] = ()
+
+    def at(self, state: TakeoverState) -> "TakenOver":
+        """The same in another state."""
+        return replace(self, state=state)
+
+    @property
+    def held(self) -> tuple[HeldFlow, ...]:
+        """The sessions that live here."""
+        return tuple(each for each in self.sessions if each.status is Status.OK)
+
+    def statuses(self) -> tuple[SessionStatus, ...]:
+        """For the answer to a transfer."""
+        return tuple(SessionStatus(each.session, each.flow, each.status) for each in self.sessions)
+
+    def persist(self) -> Persist:
+        """The row."""
+        forget_at = self.state.forget_at if isinstance(self.state, Prepared | Stopped) else None
+        value: dict[str, JSON] = {
+            "state": type(self.state).__name__.lower(),
+            "forget_at": forget_at,
+            "home_addresses": [str(each) for each in self.home_addresses],
+            "flows": [flow_to_row(each) for each in self.flows],
+            "sessions": [
+                {"session": each.session, "flow": flow_to_row(each.flow), "status": int(each.status)}
+                for each in self.sessions
+            ],
+        }
+        return Persist(TABLE, self.identifier.hex(), value)
+
+    def forget(self) -> Forget:
+        """Its removal."""
+        return Forget(TABLE, self.identifier.hex())
+
+    @classmethod
+    def from_row(cls, key: str, row: Mapping[str, JSON]) -> "TakenOver":
+        """The handover in a row of our own; raises ValueError, KeyError or TypeError for anything else.
+
+        What the node was doing when it was interrupted begins anew: a restore is undone (its packets are still held),
+        a stop is repeated when it is asked for again.
+        """
+        addresses, flows, sessions, forget_at = (
+            row["home_addresses"],
+            row["flows"],
+            row["sessions"],
+            row["forget_at"],
+        )
+        if not (
+            isinstance(addresses, list | tuple)
+            and isinstance(flows, list | tuple)
+            and isinstance(sessions, list | tuple)
+        ):
+            raise ValueError("a handover needs home_addresses, flows and sessions")
+        states: dict[JSON, TakeoverState] = {
+            "prepared": Prepared(float(forget_at) if isinstance(forget_at, int | float) else 0.0),
+            "restoring": Restoring(()),
+            "holding": Holding(),
+            "stopping": Holding(),
+            "stopped": Holding(),
+        }
+        return cls(
+            identifier=bytes.fromhex(key),
+            home_addresses=tuple(ip_address(str(each)) for each in addresses),
+            flows=tuple(flow_from_row(each) for each in flows),
+            state=states[row["state"]],
+            sessions=tuple(_held_flow(each) for each in sessions),
+        )
+
+
+def _held_flow(row: Mapping[str, JSON]) -> HeldFlow:
+    session, status = row["session"], row["status"]
+    if not isinstance(session, int) or not isinstance(status, int):
+        raise ValueError("session and status are whole numbers")
+    return HeldFlow(session, flow_from_row(row["flow"]), Status(status))
+
+
+def takeover_forwarding(
+    taken: TakenOver | None, address: IPv4Address, colocated_home_agent: IPv4Address | None
+) -> Forwarding:
+    """Guard the home addresses; with a co-located care-of address (Fig. 8) the tunnel ends here too."""
+    entries: list[BindingEntry | LocalEndpoint | TunnelAcceptance | OutboundEntry] = []
+    for each in taken.home_addresses if taken is not None else ():
+        entries.append(BindingEntry(each, Verdict.GUARD))
+        if colocated_home_agent is not None:
+            entries.append(LocalEndpoint(address))
+            entries.append(TunnelAcceptance(colocated_home_agent, each, Side.TO_HOME_ADDRESS))
+            entries.append(OutboundEntry(each, None, Tunnel(address, colocated_home_agent)))
+    return forwarding(*entries)
