@@ -5,6 +5,7 @@ is marked so by its captured length; tshark then says "size limited during captu
 """
 
 import subprocess
+import time
 from pathlib import Path
 
 from locum.lab.processes import Processes, Program, wait_until
@@ -12,6 +13,8 @@ from locum.lab.topology import Topology
 
 SNAP = 320
 """Bytes: Ethernet and two IPv6 headers, TCP with all options, or a whole registration with three authentications."""
+READ_EVERY = 1.2
+"""Seconds after which tcpdump has read what the kernel's ring holds; what it has not read when it ends is lost."""
 
 
 class Captures:
@@ -42,6 +45,8 @@ class Captures:
 
     def stop(self) -> None:
         """End the captures; their files are whole afterwards."""
+        if self._running:
+            time.sleep(READ_EVERY)
         for program in self._running:
             program.process.terminate()
         for program in self._running:

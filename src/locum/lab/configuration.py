@@ -19,7 +19,7 @@ Table = Mapping[str, "Value | Table | Sequence[Table]"]
 HOME_ADDRESS4 = IPv4Address("10.10.100.4")
 HOME_ADDRESS6 = IPv6Address("2001:db8:100::4")
 OTHER_ADDRESS4 = IPv4Address("10.10.100.5")
-"""A second mobile node that the home agent knows. It has no host: the stranger speaks with its keys."""
+"""A second mobile node that the home agent knows: the stranger has its keys."""
 
 DAEMONS = ("ha", "an1", "an2", "an3", "mnps", "mn")
 """In the order in which they are started."""
@@ -35,6 +35,13 @@ class Plan:
     memory_bound: int = 64 << 20
     disk_bound: int = 4 << 30
     default_coa: bool = True
+    other_mobile: bool = False
+    """The stranger's host is a mobile node itself, registered for OTHER_ADDRESS4 with a co-located CoA."""
+
+    @property
+    def daemons(self) -> tuple[str, ...]:
+        """The nodes that run a daemon, in the order in which they are started."""
+        return (*DAEMONS, "evil") if self.other_mobile else DAEMONS
 
 
 def to_toml(tables: Table) -> str:
@@ -106,7 +113,7 @@ class Configuration:
             "an2-mn",
         ):
             self._secret(name)
-        for node in DAEMONS:
+        for node in self.plan.daemons:
             self.file(node).write_text(to_toml(self._tables(node)))
 
     def key(self, name: str) -> Path:
@@ -125,9 +132,11 @@ class Configuration:
             roles["mnps"] = self._mnps()
         elif node == "mn":
             roles["mobile_node"] = self._mobile_node()
+        elif node == "evil":
+            roles["mobile_node"] = self._other_mobile()
         else:
             roles["foreign_agent"] = self._foreign_agent(node)
-        control: Table = {} if node == "ha" else {"control": self._control(node)}
+        control: Table = {} if node in ("ha", "evil") else {"control": self._control(node)}
         return {"node": self._node(node), **control, **roles}
 
     def _node(self, node: str) -> Table:
@@ -209,6 +218,16 @@ class Configuration:
             "spi": 1000,
             "key_file": str(self.key("mn-ha")),
             "mnps": str(self.topology.address4("mnps")),
+        }
+
+    def _other_mobile(self) -> Table:
+        return {
+            "home_address": str(OTHER_ADDRESS4),
+            "home_agent": str(self.topology.address4("ha")),
+            "links": ["eth0"],
+            "mode": "colocated",
+            "spi": 1001,
+            "key_file": str(self.key("other-ha")),
         }
 
     def _mnps(self) -> Table:

@@ -17,7 +17,7 @@ from typing import Any
 
 from locum.lab import measure
 from locum.lab.capture import Captures
-from locum.lab.configuration import DAEMONS, HOME_ADDRESS4, HOME_ADDRESS6, Configuration, Plan
+from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Configuration, Plan
 from locum.lab.errors import Interrupted, LabError
 from locum.lab.network import Network, run
 from locum.lab.place import LabPlace
@@ -111,9 +111,9 @@ class Lab:
         if self._capture:
             self.captures.start()
         self.start_holder()
-        for node in DAEMONS:
+        for node in self.plan.daemons:
             self.launch(node)
-        for node in DAEMONS:
+        for node in self.plan.daemons:
             self.wait_ready(node)
 
     def _take_down(self) -> None:

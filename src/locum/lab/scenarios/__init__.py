@@ -5,10 +5,20 @@ from locum.lab.scenarios.colocated import Colocated
 from locum.lab.scenarios.fig06 import Fig06
 from locum.lab.scenarios.fig06_crash import Fig06Crash
 from locum.lab.scenarios.fig06_expiry import Fig06Expiry
+from locum.lab.scenarios.fig06_forged import Fig06Forged
 from locum.lab.scenarios.fig06_many import Fig06Many
 from locum.lab.scenarios.fig06_repeat import Fig06Repeat
 from locum.lab.scenarios.move import Move
 
-_ALL: tuple[type[Scenario], ...] = (Fig06, Fig06Repeat, Fig06Many, Fig06Crash, Fig06Expiry, Move, Colocated)
+_ALL: tuple[type[Scenario], ...] = (
+    Fig06,
+    Fig06Repeat,
+    Fig06Many,
+    Fig06Crash,
+    Fig06Forged,
+    Fig06Expiry,
+    Move,
+    Colocated,
+)
 
 SCENARIOS: dict[str, type[Scenario]] = {scenario.name: scenario for scenario in _ALL}

@@ -1,0 +1,84 @@
+"""Sends what `forgery.py` composed, from inside the stranger's namespace: `python -m locum.lab.stranger FILE RATE`.
+
+It prints how many shots of each kind went out, as JSON. Answers are not waited for: the capture has them.
+"""
+
+import contextlib
+import errno
+import json
+import socket
+import struct
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from locum.lab.forgery import Shot
+
+TCP_PATIENCE = 0.5
+OPEN_TCP = 64
+
+
+class Stranger:
+    """Sockets of every sort, opened once."""
+
+    def __init__(self) -> None:
+        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._raw: dict[int, socket.socket] = {}
+        self._spoof = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        self._tcp: list[socket.socket] = []
+
+    def send(self, shot: Shot) -> None:
+        """Raises OSError when it cannot go out."""
+        if shot.via == "udp":
+            self._udp.sendto(shot.payload, (shot.target, shot.port))
+        elif shot.via == "tcp":
+            self._connect(shot)
+        elif shot.source is not None:
+            self._spoof.sendto(_from(shot.source, shot) + shot.payload, (shot.target, 0))
+        else:
+            channel = self._raw.get(shot.port)
+            if channel is None:
+                channel = self._raw[shot.port] = socket.socket(socket.AF_INET, socket.SOCK_RAW, shot.port)
+            channel.sendto(shot.payload, (shot.target, 0))
+
+    def _connect(self, shot: Shot) -> None:
+        """Send on a connection of its own, which stays open for a while as an attacker would leave it."""
+        connection = socket.create_connection((shot.target, shot.port), timeout=TCP_PATIENCE)
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(shot.payload)
+        self._tcp.append(connection)
+        if len(self._tcp) > OPEN_TCP:
+            self._tcp.pop(0).close()
+
+
+def _from(source: str, shot: Shot) -> bytes:
+    """An IPv4 header with a spoofed source; the kernel fills in length and checksum."""
+    addresses = socket.inet_aton(source) + socket.inet_aton(shot.target)
+    return struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, shot.port, 0) + addresses
+
+
+def send_all(file: Path, rate: float) -> dict[str, int]:
+    """Send every shot of a file at a rate (per second); how many of each kind went out."""
+    stranger, sent = Stranger(), Counter[str]()
+    begin = time.monotonic()
+    with file.open() as lines:
+        for number, line in enumerate(lines):
+            shot = Shot.from_line(line)
+            pause = begin + number / rate - time.monotonic()
+            if pause > 0:
+                time.sleep(pause)
+            try:
+                stranger.send(shot)
+            except TimeoutError:
+                sent[f"{shot.kind} unanswered"] += 1
+            except OSError as problem:
+                name = errno.errorcode.get(problem.errno or 0, "error")
+                sent[f"{shot.kind} {name}"] += 1
+            else:
+                sent[shot.kind] += 1
+    return dict(sent)
+
+
+if __name__ == "__main__":
+    print(json.dumps(send_all(Path(sys.argv[1]), float(sys.argv[2]))))
