@@ -129,8 +129,9 @@ def down(everything: bool) -> None:
             continue
         if owner is not None:
             _stop_owner(place, owner)
+        scenario_name = place.scenario
         place.remove()
-        console.print(f"lab {place.identity} ({place.scenario}) removed", highlight=False)
+        console.print(f"lab {place.identity} ({scenario_name}) removed", highlight=False)
 
 
 def _stop_owner(place: LabPlace, owner: int, patience: float = 30.0) -> None:

@@ -225,7 +225,7 @@ def inner_packet(source: IPv4Address, destination: IPv4Address, random: Random) 
         source.packed,
         destination.packed,
     )
-    total = sum(struct.unpack("!10H", header))
+    total: int = sum(struct.unpack("!10H", header))
     total = (total & 0xFFFF) + (total >> 16)
     checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
     return header[:10] + checksum.to_bytes(2, "big") + header[12:] + body

@@ -51,22 +51,25 @@ class LabPlace:
     @classmethod
     def claim(cls, scenario: str) -> "LabPlace":
         """Make the directory of a new lab; this process is its owner until `release_ownership`."""
-        ROOT.mkdir(mode=0o755, exist_ok=True)
         while True:
+            ROOT.mkdir(mode=0o755, exist_ok=True)
             place = cls(secrets.token_hex(2))
             try:
                 place.path.mkdir(mode=0o700)
-            except FileExistsError:
-                continue
+            except (FileExistsError, FileNotFoundError):
+                continue  # taken, or the last other lab has just gone and taken ROOT with it
             place._write_owner({"pid": os.getpid(), "started": started_at(os.getpid()), "scenario": scenario})
             return place
 
     @classmethod
     def all(cls) -> "list[LabPlace]":
         """Every lab of this machine, oldest first."""
-        if not ROOT.exists():
-            return []
-        return [cls(path.name) for path in sorted(ROOT.iterdir(), key=lambda path: path.stat().st_mtime)]
+        ages: dict[str, float] = {}
+        with contextlib.suppress(FileNotFoundError):
+            for path in ROOT.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    ages[path.name] = path.stat().st_mtime
+        return [cls(name) for name in sorted(ages, key=lambda name: ages[name])]
 
     @property
     def path(self) -> Path:
@@ -116,7 +119,10 @@ class LabPlace:
 
     def processes(self) -> Iterator[int]:
         """Pids of everything that runs in this lab's namespaces."""
-        inodes = {path.stat().st_ino for path in self.namespaces()}
+        inodes = set()
+        for path in self.namespaces():
+            with contextlib.suppress(FileNotFoundError):
+                inodes.add(path.stat().st_ino)
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and namespace_inode(int(entry.name)) in inodes:
                 yield int(entry.name)
