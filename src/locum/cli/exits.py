@@ -1,0 +1,14 @@
+"""Exit codes of `locum`, as documented in the user guide."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What a shell or a suspend hook can tell from the exit code."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    CONFIG = 4
+    PRIVILEGE = 5
