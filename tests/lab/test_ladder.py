@@ -3,7 +3,8 @@
 import re
 from html.parser import HTMLParser
 
-from locum.lab.ladder import Arrow, Note, as_html, as_text, draw
+from locum.lab.diagram import as_html, as_text
+from locum.lab.ladder import Arrow, Note, draw
 from locum.lab.timeline import Event
 from locum.lab.topology import figure_5
 
@@ -14,7 +15,7 @@ STORY = [
     Event(1.001, "an1", "sent", "602", detail={"home_agent": "10.10.4.2"}),
     Event(1.003, "ha", "bound", "602", detail={"care_of": "10.10.21.1"}),
     Event(1.004, "ha", "sent", "603", detail={"to": "10.10.21.1"}),
-    Event(1.005, "an1", "sent", "604"),
+    Event(1.005, "an1", "sent", "604", detail={"code": 0}),
     Event(1.006, "mn", "registered", "604"),
     Event(2.500, "lab", "radio-cut", detail={"link": "an1-mn"}),
     Event(2.600, "mn", "sent", "634", detail={"request": "prepare", "peer": "10.10.23.2"}),

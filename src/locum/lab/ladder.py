@@ -4,7 +4,7 @@ Made from the merged event stream alone. A message that both ends report is one 
 reports is drawn to where it was meant to go, dashed.
 """
 
-import html
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,19 +29,26 @@ RECEIVERS = {
     "632": (Place.MOBILE_NODE,),
     "618": (Place.MOBILE_NODE, Place.STAND_IN),
 }
-MEANINGS = {
-    "601": "request",
-    "602": "request",
-    "603": "reply",
-    "604": "reply",
-    "634": "takeover",
-    "632": "answer",
-    "618": "responsible",
+EVIDENCE = {
+    "601": ("601", "602"),
+    "602": ("602", "603"),
+    "603": ("603", "604"),
+    "604": ("604",),
+    "634": ("634", "632"),
+    "632": ("632", "634"),
+    "618": ("618",),
 }
-PLAIN = ("sent", "received")
-"""Event kinds that say no more than that there was a message."""
+"""A message arrived when its receiver says something of it, or sends what follows from it."""
+SENT = "sent"
+"""The event kind by which a node says that it has sent a message; every other kind is about one that came."""
+EARLY = 0.05
+"""Seconds by which a receiver's event may precede the sender's own: they are two processes."""
 PATIENCE = 5.0
 """Seconds after which a message that nobody reported as received counts as lost."""
+
+
+MOST_ROWS = 400
+"""A diagram of more rows is no diagram; a run that was attacked has thousands of messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,207 +97,120 @@ def draw(
 ) -> Ladder:
     """Make the ladder. `owner` gives the node that has an address; `notes` are the kinds shown besides messages."""
     places = {node.name: node.place for node in nodes}
-    pending: list[tuple[int, Arrow]] = []
+    ordered = sorted(events, key=lambda event: event.time)
+    times = [event.time for event in ordered]
+    used: set[int] = set()
     rows: list[Row] = []
-    for event in sorted(events, key=lambda event: event.time):
-        if event.node == LAB or (event.message is None and event.kind in notes):
+    for index, event in enumerate(ordered):
+        if _is_message(event, places):
+            first = bisect_left(times, event.time - EARLY)
+            rows.append(_arrow(index, range(first, len(ordered)), ordered, places, owner, used))
+    for index, event in enumerate(ordered):
+        if event.node == LAB or (event.node in places and event.kind in notes and index not in used):
             rows.append(Note(event.time, event.node, event.kind.replace("-", " ") + _summary(event)))
-        elif event.message is not None and event.node in places:
-            _take_message(event, places, owner, pending, rows)
-    used = {name for row in rows if isinstance(row, Arrow) for name in (row.sender, row.receiver)}
-    used |= {row.node for row in rows if isinstance(row, Note)}
-    return Ladder(title, tuple(node for node in nodes if node.name in used), tuple(rows))
+    rows.sort(key=lambda row: row.time)
+    rows = _collapsed(rows)
+    if len(rows) > MOST_ROWS:
+        left_out = Note(
+            rows[MOST_ROWS].time, LAB, f"{len(rows) - MOST_ROWS} more rows are in the event stream"
+        )
+        rows = [*rows[:MOST_ROWS], left_out]
+    shown = {name for row in rows if isinstance(row, Arrow) for name in (row.sender, row.receiver)}
+    shown |= {row.node for row in rows if isinstance(row, Note)}
+    return Ladder(title, tuple(node for node in nodes if node.name in shown), tuple(rows))
 
 
-def _take_message(
-    event: Event,
+def _is_message(event: Event, places: dict[str, Place]) -> bool:
+    return event.kind == SENT and places.get(event.node) is SENDERS.get(_number(event), Place.STRANGER)
+
+
+def _number(event: Event) -> str:
+    return (event.message or "").rstrip("'")
+
+
+def _arrow(
+    index: int,
+    candidates: Iterable[int],
+    events: Sequence[Event],
     places: dict[str, Place],
     owner: Callable[[str], str | None],
-    pending: list[tuple[int, Arrow]],
-    rows: list[Row],
-) -> None:
-    number = (event.message or "").rstrip("'")
-    sending = SENDERS.get(number)
-    if sending is None:
-        rows.append(Note(event.time, event.node, f"{event.message} {event.kind}"))
-        return
-    pending[:] = [entry for entry in pending if event.time - entry[1].time < PATIENCE]
-    if places[event.node] is sending:
-        receiver = _partner(event, RECEIVERS[number], places, owner)
-        arrow = Arrow(event.time, event.message or "", event.node, receiver, _label(event))
-        pending.append((len(rows), arrow))
-        rows.append(arrow)
-        return
-    for entry in pending:
-        index, arrow = entry
-        if arrow.message.rstrip("'") == number and places[event.node] in RECEIVERS[number]:
-            rows[index] = replace(arrow, receiver=event.node, arrived=event.time)
-            pending.remove(entry)
-            return
-    sender = _partner(event, (sending,), places, owner)
-    rows.append(Arrow(event.time, event.message or "", sender, event.node, _label(event), event.time))
+    used: set[int],
+) -> Arrow:
+    """The arrow of a message that was sent, with its arrival if there is evidence of it."""
+    event = events[index]
+    number = _number(event)
+    addressed = _addressed(event, RECEIVERS[number], places, owner)
+    for later in candidates:
+        other = events[later]
+        if later in used:
+            continue
+        if other.time > event.time + PATIENCE:
+            break
+        receives = addressed in (None, other.node) and places.get(other.node) in RECEIVERS[number]
+        if receives and other.node != event.node and _number(other) in EVIDENCE[number]:
+            if other.kind == SENT and _number(other) == number:
+                continue
+            if other.kind != SENT:
+                used.add(later)
+            return Arrow(event.time, event.message or "", event.node, other.node, _label(event), other.time)
+    receiver = addressed or next(
+        name for place in RECEIVERS[number] for name in places if places[name] is place
+    )
+    return Arrow(event.time, event.message or "", event.node, receiver, _label(event))
 
 
-def _partner(
+def _collapsed(rows: Sequence[Row]) -> list[Row]:
+    """The same message again and again (634 fetch and its 632) becomes one row that says how often."""
+    kept: list[Row] = []
+    times: dict[int, int] = {}
+    for row in rows:
+        for back in (1, 2):
+            if back <= len(kept) and isinstance(row, Arrow) and _same(kept[-back], row):
+                place = len(kept) - back
+                times[place] = times.get(place, 1) + 1
+                break
+        else:
+            kept.append(row)
+    for place, count in times.items():
+        row = kept[place]
+        if isinstance(row, Arrow):
+            kept[place] = replace(row, label=f"{row.label} ({count} times)".strip())
+    return kept
+
+
+def _same(row: Row, other: Arrow) -> bool:
+    return isinstance(row, Arrow) and (row.message, row.sender, row.receiver, row.label) == (
+        other.message,
+        other.sender,
+        other.receiver,
+        other.label,
+    )
+
+
+def _addressed(
     event: Event, wanted: Sequence[Place], places: dict[str, Place], owner: Callable[[str], str | None]
-) -> str:
-    """The node at the other end: one whose address the event mentions, else the first of the right kind."""
+) -> str | None:
+    """The receiver, if the event mentions an address of one."""
     for value in event.detail.values():
         name = owner(value) if isinstance(value, str) else None
         if name is not None and name != event.node and places.get(name) in wanted:
             return name
-    return next(
-        name for place in wanted for name, its in places.items() if its is place and name != event.node
-    )
+    return None
 
 
 def _label(event: Event) -> str:
-    """What the message was: the event's own word for it, or what its number means."""
-    number = (event.message or "").rstrip("'")
-    told = event.detail.get("request") or event.detail.get("status")
-    if told is None and event.kind in PLAIN:
-        told = MEANINGS.get(number, "")
-    return str(told or event.kind).replace("-", " ").replace("_", " ")
+    """What the message was, in a word or two."""
+    detail = event.detail
+    if "request" in detail:
+        return str(detail["request"]).replace("-", " ").replace("_", " ")
+    if "code" in detail:
+        return f"code {detail['code']}"
+    if "lifetime" in detail:
+        return f"lifetime {detail['lifetime']}"
+    if "responsible" in detail:
+        return "responsible" if detail["responsible"] else "not responsible"
+    return ""
 
 
 def _summary(event: Event) -> str:
     return "".join(f" · {key.replace('_', ' ')} {value}" for key, value in event.detail.items())
-
-
-# As text --------------------------------------------------------------------------------------------------------------
-
-WIDTH = 17
-MARGIN = 9
-QUIET = 1.0
-"""Seconds without a row after which the diagram shows that time passed."""
-
-
-def as_text(ladder: Ladder) -> str:
-    """The diagram in box-drawing characters, one line a row."""
-    if not ladder.rows:
-        return f"{ladder.title}\n(no messages)\n"
-    centres = {node.name: MARGIN + WIDTH // 2 + index * WIDTH for index, node in enumerate(ladder.columns)}
-    width = MARGIN + WIDTH * len(ladder.columns)
-    head = _place(
-        width, [(centres[node.name], f"{node.name} {node.number}".strip()) for node in ladder.columns]
-    )
-    lines = [ladder.title, "", head]
-    start = previous = ladder.rows[0].time
-    rails = _place(width, [(centre, "│") for centre in centres.values()])
-    for row in ladder.rows:
-        if row.time - previous > QUIET:
-            lines.append(_overlay(rails, MARGIN, f"  … {row.time - previous:.1f} s …"))
-        previous = row.time
-        stamp = f"{row.time - start:7.3f}  "
-        lines.append(stamp + _text_row(row, rails, centres)[MARGIN:])
-    return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def _text_row(row: Row, rails: str, centres: dict[str, int]) -> str:
-    if isinstance(row, Note):
-        at = centres.get(row.node, MARGIN)
-        return _overlay(rails, at, f"● {row.text}" if row.node in centres else f"══ {row.text} ")
-    begin, end = centres[row.sender], centres[row.receiver]
-    left, right = min(begin, end), max(begin, end)
-    stroke = "─" if row.arrived is not None else "╌"
-    text = f" {row.message} {row.label} "
-    room = right - left - 3
-    body = (text if len(text) <= room else f" {row.message} ").center(right - left - 1, stroke)
-    body = body[:-1] + "▶" if end > begin else "◀" + body[1:]
-    return _overlay(rails, left + 1, body)
-
-
-def _place(width: int, items: Iterable[tuple[int, str]]) -> str:
-    line = " " * width
-    for centre, text in items:
-        line = _overlay(line, centre - len(text) // 2, text)
-    return line
-
-
-def _overlay(line: str, at: int, text: str) -> str:
-    at = max(at, 0)
-    return line.ljust(at)[:at] + text + line[at + len(text) :]
-
-
-# As a page ------------------------------------------------------------------------------------------------------------
-
-STEP, COLUMN, LEFT, TOP = 30, 170, 90, 90
-STYLE = """
-:root { --ink: #1d2430; --soft: #8b95a5; --rail: #d5dae2; --paper: #ffffff; --mark: #b45309; --message: #1d4ed8; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ef; --soft: #8b95a5; --rail: #39414f; --paper: #14171d; --mark: #f0b357; --message: #8ab4ff; }
-}
-body { margin: 2rem; background: var(--paper); color: var(--ink); font: 15px/1.45 system-ui, sans-serif; }
-h1 { font-size: 1.3rem; }
-svg { max-width: 100%; height: auto; }
-text { fill: var(--ink); font: 13px system-ui, sans-serif; }
-.name { font-weight: 600; font-size: 15px; } .place, .time, .quiet { fill: var(--soft); font-size: 12px; }
-.rail { stroke: var(--rail); stroke-width: 2; } .message { stroke: var(--message); stroke-width: 1.8; }
-.lost { stroke-dasharray: 5 4; } .number { font-weight: 700; fill: var(--message); }
-.mark { fill: var(--mark); font-weight: 600; } .markline { stroke: var(--mark); stroke-dasharray: 2 5; }
-.dot { fill: var(--soft); } .head { fill: var(--message); }
-"""
-
-
-def as_html(ladder: Ladder) -> str:
-    """The diagram as one HTML file that needs nothing else; details show when the pointer rests on a row."""
-    centres = {node.name: LEFT + COLUMN // 2 + index * COLUMN for index, node in enumerate(ladder.columns)}
-    width = LEFT + COLUMN * max(len(ladder.columns), 1) + 40
-    drawn: list[str] = []
-    level = TOP
-    start = previous = ladder.rows[0].time if ladder.rows else 0.0
-    for row in ladder.rows:
-        level += STEP
-        if row.time - previous > QUIET:
-            drawn.append(
-                f'<text class="quiet" x="{LEFT}" y="{level}">… {row.time - previous:.1f} s pass …</text>'
-            )
-            level += STEP
-        previous = row.time
-        drawn.append(f'<text class="time" x="8" y="{level + 4}">{row.time - start:.3f} s</text>')
-        drawn.append(_svg_row(row, level, centres, width))
-    bottom = level + STEP
-    heads = "".join(_svg_head(node, centres[node.name], bottom) for node in ladder.columns)
-    title = html.escape(ladder.title)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n'
-        f"<p>Times in seconds from the first row. Numbers are those of the source text's Fig. 6. A dashed arrow was "
-        f"sent and not reported as received.</p>\n"
-        f'<svg viewBox="0 0 {width} {bottom + 20}" width="{width}" role="img" aria-label="{title}">\n'
-        f'<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
-        f'<path class="head" d="M0 0L8 4L0 8z"/></marker></defs>\n{heads}\n'
-        + "\n".join(drawn)
-        + "\n</svg></body></html>\n"
-    )
-
-
-def _svg_head(node: Node, centre: int, bottom: int) -> str:
-    number = f" {node.number}" if node.number else ""
-    return (
-        f'<line class="rail" x1="{centre}" y1="{TOP - 20}" x2="{centre}" y2="{bottom}"/>'
-        f'<text class="name" x="{centre}" y="{TOP - 46}" text-anchor="middle">{html.escape(node.name + number)}</text>'
-        f'<text class="place" x="{centre}" y="{TOP - 28}" text-anchor="middle">{html.escape(node.place.value)}</text>'
-    )
-
-
-def _svg_row(row: Row, level: int, centres: dict[str, int], width: int) -> str:
-    if isinstance(row, Note):
-        text = html.escape(row.text)
-        if row.node not in centres or row.node == LAB:
-            line = f'<line class="markline" x1="{LEFT}" y1="{level}" x2="{width - 10}" y2="{level}"/>'
-            return f'{line}<text class="mark" x="{LEFT}" y="{level - 5}">{text}</text>'
-        centre = centres[row.node]
-        return (
-            f'<circle class="dot" cx="{centre}" cy="{level}" r="4"/>'
-            f'<text x="{centre + 10}" y="{level + 4}">{text}</text>'
-        )
-    begin, end = centres[row.sender], centres[row.receiver]
-    lost = "" if row.arrived is not None else " lost"
-    took = f", {1000 * (row.arrived - row.time):.1f} ms" if row.arrived else ""
-    hint = html.escape(f"{row.message} {row.label}: {row.sender} to {row.receiver}{took}")
-    return (
-        f'<g><title>{hint}</title><line class="message{lost}" x1="{begin}" y1="{level}" x2="{end}" y2="{level}" '
-        f'marker-end="url(#head)"/><text x="{(begin + end) // 2}" y="{level - 5}" text-anchor="middle">'
-        f'<tspan class="number">{html.escape(row.message)}</tspan> {html.escape(row.label)}</text></g>'
-    )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
-from locum.lab import ladder
+from locum.lab import diagram, ladder
 from locum.lab.capture import malformed
 from locum.lab.checks import Checks
 from locum.lab.configuration import Plan
@@ -21,7 +21,18 @@ from locum.lab.world import Lab
 from locum.node.client import NodeUnreachable
 
 LADDER_COLUMNS = ("mn", "an1", "an2", "ha", "an3", "mnps")
-LADDER_NOTES: frozenset[str] = frozenset()
+LADDER_NOTES = frozenset(
+    (
+        "asleep",
+        "awake",
+        "expired",
+        "visitor-expired",
+        "session-lost",
+        "session-stays",
+        "session-refused",
+        "sleep-failed",
+    )
+)
 
 
 class Scenario(ABC):
@@ -90,6 +101,6 @@ def write_ladder(lab: Lab, scenario: Scenario) -> dict[str, Path]:
         f"{scenario.name}: {scenario.title}", lab.timeline.events(), nodes, lab.owner, LADDER_NOTES
     )
     files = {"text": lab.output / "ladder.txt", "html": lab.output / "ladder.html"}
-    files["text"].write_text(ladder.as_text(drawn))
-    files["html"].write_text(ladder.as_html(drawn))
+    files["text"].write_text(diagram.as_text(drawn))
+    files["html"].write_text(diagram.as_html(drawn))
     return files

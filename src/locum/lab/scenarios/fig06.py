@@ -51,4 +51,8 @@ class Fig06(Scenario):
 
 def handovers(lab: Lab) -> int:
     """Takeovers that came to their end, as the stand-in reported them."""
-    return lab.timeline.count("mnps", "takeover-completed")
+    return sum(
+        1
+        for event in lab.timeline.of("mnps")
+        if (event.kind, event.message, event.detail.get("request")) == ("sent", "632", "transfer")
+    )
