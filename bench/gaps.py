@@ -107,7 +107,7 @@ def measure(settings: Settings, wanted: Collection[str]) -> list[Measurement]:
     """The rows of NAMES that are wanted; without a warm-up, as a person's sleep has none."""
     ours: list[Gaps] = []
     plain: list[Gaps] = []
-    for _ in range(settings.rounds):
+    for _ in range(settings.long_rounds):
         ours.append(_play(Fig06()))
         plain.append(_play(CutAndResumed()))
     base = f"baseline: the same download cut for {quantity(ASLEEP)} s and resumed by curl -C -"

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 class Settings:
     """How thorough a run is."""
 
-    rounds: int = 5
+    rounds: int = 7
     """Samples of each kind; the report's figures are their medians."""
+    long_rounds: int = 5
+    """The same for samples that take half a minute each."""
     seconds: int = 3
     """Length of one sample of a throughput."""
     scale: float = 1.0
     """Share of the full table sizes that the size-bound benchmarks use."""
 
 
-QUICK = Settings(rounds=5, seconds=1, scale=0.02)
+QUICK = Settings(rounds=5, long_rounds=1, seconds=1, scale=0.02)
 """A run that shows that the benchmark works; its figures mean little."""
 
 

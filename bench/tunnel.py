@@ -23,6 +23,8 @@ from bench.quiet import last_processor
 from bench.report import quantity
 
 NAMES = ("tunnel_tcp", "tunnel_udp64", "tunnel_tcp_vxlan")
+_LAST = (os.cpu_count() or 1) - 1
+"""The last processor: receives TCP, forwards small packets."""
 _WARM_UP = 0.5
 """Seconds at the beginning of a flood that do not count; iperf3 omits one second."""
 
@@ -65,8 +67,8 @@ class Road:
 
 
 def tcp(over: Chain, seconds: int) -> float:
-    """One TCP stream from source to destination, in Gbit/s of payload that arrived."""
-    command = ("iperf3", "-c", str(HOME_ADDRESS), "-J", "-t", str(seconds), "-O", "1")
+    """One TCP stream from source to destination, in Gbit/s of payload that arrived; its ends on two processors."""
+    command = ("iperf3", "-c", str(HOME_ADDRESS), "-J", "-t", str(seconds), "-O", "1", "-A", f"0,{_LAST}")
     answer = json.loads(over.source.run(*command, timeout=seconds + 30))
     return float(answer["end"]["sum_received"]["bits_per_second"]) / 1e9
 
@@ -162,14 +164,13 @@ def _compare_udp(over: Chain, road: Road, settings: Settings) -> Measurement:
 
         return sample
 
-    last = (os.cpu_count() or 1) - 1
-    _steer(over, 1 << last if last else 0)
+    _steer(over, 1 << _LAST if _LAST else 0)
     plain, ours, vxlan = in_turns(
         settings.rounds, along(Carrier.PLAIN), along(Carrier.LOCUM), along(Carrier.VXLAN)
     )
     _steer(over, 0)
     notes = (
-        f"64-byte Ethernet frames, core MTU {COMPARISON_MTU}; forwarding of all four hosts on processor {last}, "
+        f"64-byte Ethernet frames, core MTU {COMPARISON_MTU}; forwarding of all four hosts on processor {_LAST}, "
         f"sender on processor 0",
         f"forwarding processor in use: plain {median(shares[Carrier.PLAIN]):.0%}, "
         f"Locum {median(shares[Carrier.LOCUM]):.0%}",
