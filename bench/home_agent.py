@@ -7,7 +7,6 @@ import contextlib
 import secrets
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from bench.namespaces import CommandFailed, Namespace, bpf_filesystem, join, namespaces, stop
 from bench.registrar import SPI, Crowd
+from locum.lab.world import locum
 from locum.security.association import Association
 
 ADDRESS = IPv4Address("198.18.8.1")
@@ -96,7 +96,7 @@ def home_agent(at: Site) -> Iterator[subprocess.Popen[str]]:
     file.write_text(configuration(at))
     log = at.folder / "ha.log"
     with log.open("w") as sink:
-        command = (sys.executable, "-m", "locum", "node", "run", str(file))
+        command = (*locum(), "node", "run", str(file))
         daemon = at.agent.start(*command, output=sink.fileno(), errors=sink.fileno())
     try:
         _wait_for(daemon, at.folder / "ha.sock", log)

@@ -1,0 +1,36 @@
+"""The command itself, on the smallest real measurement."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def bench(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+
+
+def test_a_quick_run_of_one_measurement_prints_it_writes_it_and_leaves_no_namespace(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    before = sorted(Path("/run/netns").iterdir()) if Path("/run/netns").exists() else []
+    done = bench("--quick", "--only", "packet_cost_1k", "--report", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "packet_cost_1k" in done.stdout
+    assert "the machine was" in done.stdout
+    (found,) = json.loads(report.read_text())
+    assert (found["name"], found["unit"]) == ("packet_cost_1k", "ns")
+    assert found["ratio"] == found["value"] / found["baseline"]
+    assert 10 < found["value"] < 1_000_000
+    ours = [
+        path for path in Path("/run/netns").iterdir() if path.name.startswith("lb-") and path not in before
+    ]
+    assert not [path for path in ours if path.name.endswith(("-cost", "-beyond"))]
+
+
+def test_usage_errors_end_with_2_and_measure_nothing() -> None:
+    done = bench("--only", "warp_speed")
+    assert done.returncode == 2
+    assert "packet_cost_1m" in done.stderr
