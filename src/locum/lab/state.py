@@ -7,18 +7,28 @@ from typing import Any
 from locum.lab.world import Lab
 
 LISTS = ("binding list", "session list", "tunnel list")
-PASSING = (
-    "remaining",
-    "expire",
-    "lifetime",
-    "packets",
-    "bytes",
-    "held",
-    "total",
-    "since",
-    "age",
-    "time",
-    "spool",
+PASSING = frozenset(
+    [
+        "remaining",
+        "expires",
+        "expiry",
+        "lifetime",
+        "until",
+        "packets",
+        "bytes",
+        "held",
+        "total",
+        "received",
+        "spilled",
+        "since",
+        "age",
+        "time",
+        "seconds",
+        "renew",
+        "identification",
+        "deadline",
+        "uptime",
+    ]
 )
 """Words in the names of values that move while nothing changes: what is left of a lifetime, how much was counted."""
 
@@ -34,10 +44,14 @@ def _lasting(value: Any) -> str:
 
 def _strip(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _strip(item) for key, item in value.items() if not any(word in key for word in PASSING)}
+        return {key: _strip(item) for key, item in value.items() if not _passing(key)}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_strip(item) for item in value]
     return value
+
+
+def _passing(key: str) -> bool:
+    return not PASSING.isdisjoint(key.replace("-", "_").split("_"))
 
 
 def differences(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> list[str]:
