@@ -15,10 +15,11 @@ from bench.measurement import QUICK, Measurement, Settings
 from bench.namespaces import CommandFailed, require_programs
 from bench.quiet import observe
 from bench.report import show, write
+from locum.lab.errors import Interrupted
 
 BENCHMARKS: dict[str, tuple[str, ...]] = {
-    "bench.packet_cost": ("packet_cost_1k", "packet_cost_1m"),
     "bench.tunnel": ("tunnel_tcp", "tunnel_udp64", "tunnel_tcp_vxlan"),
+    "bench.packet_cost": ("packet_cost_1k", "packet_cost_1m"),
     "bench.registrations": ("registrations",),
     "bench.gaps": ("handover_gap", "reclaim_gap"),
     "bench.memory": ("ha_memory_100k",),
@@ -52,7 +53,9 @@ def _measure(wanted: Collection[str], settings: Settings, console: Console) -> t
         chosen = [name for name in names if name in wanted]
         if not chosen:
             continue
-        console.print(f"{', '.join(chosen)} - before it the machine was {observe()}", highlight=False)
+        console.print(
+            f"{', '.join(chosen)} - before it the machine was {observe()}", highlight=False, soft_wrap=True
+        )
         try:
             rows += import_module(module).measure(settings, chosen)
         except (CommandFailed, OSError) as error:
@@ -80,7 +83,7 @@ def main(words: list[str]) -> int:
     except CommandFailed as error:
         print(f"python -m bench: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         return 130
     order = {name: place for place, name in enumerate(NAMES)}
     rows.sort(key=lambda measured: order[measured.name])
