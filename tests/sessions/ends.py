@@ -79,6 +79,9 @@ class Peer:
     def info(self) -> bytes:
         return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 240)
 
+    def close(self) -> None:
+        self.socket.close()
+
     @property
     def state(self) -> int:
         return self.info()[0]
@@ -97,7 +100,9 @@ def connect(world: World, version: int) -> tuple[Program, Peer]:
         accepted, _ = listener.accept()
     accepted.setblocking(False)
     assert program.answer() == "done"
-    return program, Peer(accepted)
+    peer = Peer(accepted)
+    world.programs.append(peer)
+    return program, peer
 
 
 def digest(*parts: tuple[int, int]) -> str:

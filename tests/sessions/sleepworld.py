@@ -158,13 +158,14 @@ class Away:
 class World:
     """A network, and the two ends of a handover."""
 
-    def __init__(self, directory: Path, *, signals: bool = False) -> None:
-        self.network = Network()
+    def __init__(self, network: Network, directory: Path, *, signals: bool = False) -> None:
+        self.network = network
         self.directory = directory
         self.freezer = Freezer(f"t{os.getpid()}", directory, signals=signals)
         self.budget = Budget(memory_bound=32 << 20, total_bound=1 << 30)
         self.away: list[Away] = []
         self.programs: list[Closing] = []
+        self.kept: list[socket.socket] = []
         self.rounds = 0
         self._count = 0
         self.receive_buffer = 4 << 20
@@ -176,7 +177,10 @@ class World:
         for each in self.away:
             each.live.close()
             drop(each.socket)
-        self.network.close()
+        for name in ("device", "standin"):
+            self.network.unblock(name, "in")
+            self.network.unblock(name, "out")
+        self.network.route("device")
 
     def candidates(self) -> list[Candidate]:
         with self.network.inside("device"):
@@ -198,14 +202,14 @@ class World:
                 travelled = cbor.decode(cbor.encode(away.record.to_cbor()), limit=64 << 20, field="634")
                 record = SessionRecord.from_cbor(travelled)
                 assert record == away.record
-                away.socket = restore(record, receive_buffer=self.receive_buffer)
+                away.socket = restore(record, receive_buffer=self.receive_buffer, keep=self.kept.append)
                 away.spool = self.new_spool(record)
         net.unblock("standin", "in")
         return [each.record for each in self.away]
 
-    def new_spool(self, record: SessionRecord) -> Spool:
+    def new_spool(self, record: SessionRecord, name: str = "") -> Spool:
         self._count += 1
-        return Spool(f"s{self._count}", record, memory_dir=self.directory / "memory", disk_dir=self.directory / "disk", budget=self.budget)  # fmt: skip
+        return Spool(name or f"s{self._count}", record, memory_dir=self.directory / "memory", disk_dir=self.directory / "disk", budget=self.budget)  # fmt: skip
 
     def drain(self) -> int:
         return sum(each.spool.drain(each.socket) for each in self.away)

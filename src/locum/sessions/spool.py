@@ -82,6 +82,8 @@ class Spool:
 
         A FIN or an error is noted here once the bytes before it are taken. `waiting` tells whether the bound is why.
         """
+        if self._tail:  # the connection was stopped and goes on: the kernel gives the tail again
+            self._cut(self._taken)
         now = self._look(sock)
         size = min(now.unread, limit, CHUNK, self._budget.room)
         if size:
@@ -118,11 +120,12 @@ class Spool:
     def stop(self, sock: socket.socket) -> FinalTcp:
         """Stops the connection and copies what is unread (at most a receive buffer); `read` then gives everything.
 
-        The flow is held. Undone by `resume`.
+        The flow is held. Undone by `resume`; a second stop gives the same.
         """
-        while self.drain(sock):
-            pass
-        stand_in.stop(sock)
+        if not repair.in_repair(sock):
+            while self.drain(sock):
+                pass
+            stand_in.stop(sock)
         self._look(sock)
         self._copy_tail(sock)
         return stand_in.final(
@@ -182,7 +185,7 @@ class Spool:
 
     def _copy_tail(self, sock: socket.socket) -> None:
         now = self._look(sock)
-        if now.unread:
+        if now.unread and not self._tail:
             repair.select_queue(sock, repair.RECEIVE_QUEUE)
             tail = sock.recv(now.unread, socket.MSG_PEEK | socket.MSG_DONTWAIT)
             self._append(memoryview(tail))

@@ -7,6 +7,7 @@ bytes; it never waits.
 
 import select
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -38,11 +39,14 @@ def restore(
     mark: int | None = None,
     device: str | None = None,
     receive_buffer: int = RECEIVE_BUFFER,
+    keep: Callable[[socket.socket], None] | None = None,
 ) -> socket.socket:
     """A live, non-blocking socket that continues the record's connection; unsent bytes and a FIN are on their way.
 
-    Raises SessionError when the kernel refuses (no route to the peer, the same flow is already open, no privilege). The
-    receive buffer also bounds what the kernel accepts once nobody reads.
+    `keep` is called with the socket while it is still in repair mode: what gives it to a holder there can be killed at any
+    moment without the peer getting a FIN. `receive_buffer` also bounds what the kernel accepts once nobody reads.
+    Raises SessionError when the kernel refuses (no route to the peer, the same flow is already open, no privilege), and
+    when `keep` raises OSError.
     """
     flow = record.flow
     family = socket.AF_INET if isinstance(flow.local, IPv4Address) else socket.AF_INET6
@@ -52,6 +56,8 @@ def restore(
         _establish(sock, record)
         repair.select_queue(sock, repair.SEND_QUEUE)
         _write(sock, record.unacked)
+        if keep is not None:
+            keep(sock)
         repair.set_repair(sock, repair.REPAIR_OFF)
         _write(sock, record.unsent)
         if record.fin_sent:  # with the FIN's own sequence number: the peer acknowledges a duplicate
