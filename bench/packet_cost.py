@@ -20,7 +20,7 @@ from bench.namespaces import CommandFailed, join, namespaces
 from bench.report import quantity
 from locum.dataplane import maps
 from locum.dataplane.build import OBJECTS
-from locum.dataplane.libbpf import DataPlaneError, Object, TestRun
+from locum.dataplane.libbpf import DataPlaneError, Object, ProgramRun
 from locum.roles.actions import BindingEntry, Tunnel, Verdict
 
 _SIZES = {"packet_cost_1k": 1_000, "packet_cost_1m": 1_000_000}
@@ -41,8 +41,8 @@ class Loaded:
 
     size: int
     ifindex: int
-    measured: TestRun
-    ingress: TestRun
+    measured: ProgramRun
+    ingress: ProgramRun
     dice: random.Random
 
     def _packets(self, number: int) -> Iterator[bytes]:
@@ -59,7 +59,7 @@ class Loaded:
         packets = list(self._packets(_DRAWN_COLD))
         return median(self._time(self.ingress, packet, 1) for packet in packets)
 
-    def _time(self, run: TestRun, packet: bytes, repeat: int) -> int:
+    def _time(self, run: ProgramRun, packet: bytes, repeat: int) -> int:
         verdict, _, _, nanoseconds = run.run(packet, ifindex=self.ifindex, repeat=repeat)
         if verdict != _REDIRECTED:
             raise CommandFailed(f"the program did not encapsulate the packet but returned {verdict}")
@@ -98,8 +98,8 @@ def _loaded(sizes: Collection[int]) -> Iterator[list[Loaded]]:
                 Loaded(
                     size,
                     socket.if_nametoindex("eth0"),
-                    TestRun(loaded.program("locum_measure")),
-                    TestRun(loaded.program("locum_ingress")),
+                    ProgramRun(loaded.program("locum_measure")),
+                    ProgramRun(loaded.program("locum_ingress")),
                     random.Random(size),
                 )
             )
