@@ -1,5 +1,6 @@
 """The documentation is held to the code: configurations load, features are all answered, links lead somewhere."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -76,3 +77,25 @@ def test_a_conformance_row_is_complete(row: list[str]) -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def kinds_said(path: Path) -> set[str]:
+    """Kinds of events that a module emits, as far as they stand in it literally."""
+    calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+    return {
+        call.args[0].value
+        for call in calls
+        if ast.unparse(call.func).rpartition(".")[2] in {"Emit", "emit", "_event"}
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+        and isinstance(call.args[0].value, str)
+    }
+
+
+@pytest.mark.parametrize("area", ["roles", "node"])
+def test_every_kind_of_event_is_documented(area: str) -> None:
+    said = set().union(*(kinds_said(path) for path in (ROOT / "src" / "locum" / area).rglob("*.py")))
+    documented = set(
+        re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs" / "events.md").read_text(), re.MULTILINE)
+    )
+    assert said <= documented, f"docs/events.md does not have: {sorted(said - documented)}"
