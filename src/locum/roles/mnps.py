@@ -23,6 +23,7 @@ from locum.roles.actions import (
     Fetched,
     FlowVerdict,
     Forget,
+    LocalEndpoint,
     Measured,
     MeasureSessions,
     Persist,
@@ -107,6 +108,8 @@ class StandIn:
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start; the node has taken held sockets back from their holder before."""
         actions: list[Action] = []
+        if self.configuration.colocated_home_agent is not None:
+            actions.append(LocalEndpoint(self.configuration.address))
         for row in rows:
             if row.table != TABLE:
                 continue
@@ -206,8 +209,6 @@ class StandIn:
     def _find(self, request: Request634) -> TakenOver | None:
         if request.handover is not None:
             return self._taken.get(request.handover)
-        if not isinstance(request, Reclaim):
-            return None
         wanted = set(request.home_addresses)
         return next((each for each in self._taken.values() if wanted & set(each.home_addresses)), None)
 

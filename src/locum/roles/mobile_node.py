@@ -71,6 +71,7 @@ RENEW_PART = 2 / 3  # of the lifetime; section 3.6.1: before it expires, with ro
 BRIEF_LIFETIME = 10  # seconds asked for when the default CoA is to have the packets (R2)
 AGENT_PATIENCE = 3.0  # seconds in which an agent used before a restart has to be heard again
 RANDOM_BITS = 16  # of the low half of a timestamp: an attacker off the path must guess them (section 5.7.1)
+CHALLENGE_CODES = frozenset((Code.FA_UNKNOWN_CHALLENGE, Code.FA_MISSING_CHALLENGE, Code.FA_STALE_CHALLENGE))
 FA_CODES = range(64, 128)  # refusals that a foreign agent makes itself, without the home agent's signature
 
 
@@ -136,7 +137,8 @@ class MobileNode:
         if self.registered is not None:
             self.state = Settled()
             actions += self._use(self.registered.attachment)
-        self._discovery.search(now)
+        if self._wish is not Wish.NOTHING:
+            self._discovery.search(now)
         return actions + self._pursue(now)
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
@@ -218,6 +220,8 @@ class MobileNode:
             actions.append(
                 Emit("agent-rebooted", None, self.configuration.home_address, None, {"agent": str(address)})
             )
+            self.state = Searching()
+        if isinstance(self.state, Waiting) and self.state.code in CHALLENGE_CODES:
             self.state = Searching()
         return actions + self._pursue(now)
 
@@ -459,6 +463,11 @@ class MobileNode:
         if code == Code.FA_REQUESTED_LIFETIME_TOO_LONG and 0 < reply.lifetime < state.lifetime:
             self._longest[key] = reply.lifetime
             return actions + self._register(now, RETRY_FIRST, resynchronised=state.resynchronised)
+        if code in CHALLENGE_CODES:
+            # Ask the agent for a new challenge; its advertisement ends the waiting.
+            self.state = Waiting(now + DENIED_FIRST, DENIED_FIRST, code)
+            self._discovery.search(now)
+            return actions + self._discovery.timeout(now)
         self.outcomes.append(RegistrationDenied(self._wish, code))
         interval = min(RETRY_MAX, max(DENIED_FIRST, 2 * state.interval))
         self._avoid[key] = now + interval

@@ -12,7 +12,6 @@ from locum.roles.actions import (
     Addr,
     BindingEntry,
     Forget,
-    LocalEndpoint,
     OutboundEntry,
     Persist,
     SessionFinal,
@@ -160,11 +159,10 @@ def takeover_forwarding(
     taken: TakenOver | None, address: IPv4Address, colocated_home_agent: IPv4Address | None
 ) -> Forwarding:
     """Guard the home addresses; with a co-located care-of address (Fig. 8) the tunnel ends here too."""
-    entries: list[BindingEntry | LocalEndpoint | TunnelAcceptance | OutboundEntry] = []
+    entries: list[BindingEntry | TunnelAcceptance | OutboundEntry] = []
     for each in taken.home_addresses if taken is not None else ():
         entries.append(BindingEntry(each, Verdict.GUARD))
         if colocated_home_agent is not None:
-            entries.append(LocalEndpoint(address))
             entries.append(TunnelAcceptance(colocated_home_agent, each, Side.TO_HOME_ADDRESS))
             entries.append(OutboundEntry(each, None, Tunnel(address, colocated_home_agent)))
     return forwarding(*entries)

@@ -1,0 +1,320 @@
+"""Forged, replayed and foreign messages of every kind change nothing and are never answered with more than they were."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Address
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from locum.roles import actions as a
+from locum.roles.signing import signed
+from locum.security.association import Association
+from locum.security.replay import ntp64
+from locum.wire.control import (
+    Answer632,
+    Cancel,
+    Done,
+    Fetch,
+    Finish,
+    Flow,
+    Notice618,
+    Reclaim,
+    Status,
+    TakeoverPrepare,
+    TakeoverTransfer,
+    decode_632,
+    encode_618,
+    encode_634,
+)
+from locum.wire.discovery import AgentAdvertisement, AgentFlag
+from locum.wire.extensions import AuthKind
+from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest
+from tests.roles.world import AN1, HA, HOA, MAC, PEER, STAND_IN, Host, World, flow
+
+STRANGER = IPv4Address("10.66.0.6")
+WRONG = Association(300, b"w" * 16)
+RIGHT = Association(300, b"k" * 16)
+
+
+def settled(**options: object) -> World:
+    world = World(**options)  # type: ignore[arg-type]
+    world.advance(5)
+    return world
+
+
+def give(world: World, host: Host, message: bytes, source: a.Source) -> list[a.Action]:
+    """What the role does with it; everything but counting and answering must be absent."""
+    actions = host.role.receive(message, source, now=world.now)
+    for each in actions:
+        assert isinstance(each, a.Count | a.Reply | a.SendRegistration | a.Emit), each
+        if isinstance(each, a.Reply):
+            assert len(each.message) <= len(message)
+            assert each.to == source
+    return actions
+
+
+def request(world: World, **changes: object) -> RegistrationRequest:
+    whole = RegistrationRequest(300, HOA, HA, STRANGER, ntp64(world.now + 1), Flag.T)
+    return replace(whole, **changes)  # type: ignore[arg-type]
+
+
+def codes(actions: list[a.Action]) -> list[int]:
+    return [int(RegistrationReply.decode(each.message).code) for each in actions if isinstance(each, a.Reply)]
+
+
+CORE = a.Source(STRANGER, 434, "core")
+
+
+def test_registrations_at_the_home_agent() -> None:
+    world = settled()
+    before = world.ha.tables()
+    forged = request(world).encode()
+    assert codes(give(world, world.ha, forged, CORE)) == [Code.MOBILE_NODE_FAILED_AUTHENTICATION]
+    wrong_key = signed(forged, AuthKind.MN_HA, WRONG)
+    assert codes(give(world, world.ha, wrong_key, CORE)) == [Code.MOBILE_NODE_FAILED_AUTHENTICATION]
+    stale = signed(request(world, identification=ntp64(world.now - 60)).encode(), AuthKind.MN_HA, RIGHT)
+    assert codes(give(world, world.ha, stale, CORE)) == [Code.IDENTIFICATION_MISMATCH]
+    foreign = signed(request(world, home_address=STRANGER).encode(), AuthKind.MN_HA, RIGHT)
+    assert codes(give(world, world.ha, foreign, CORE)) == [Code.MOBILE_NODE_FAILED_AUTHENTICATION]
+    assert world.ha.tables() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"home_agent": STRANGER}, Code.UNKNOWN_HOME_AGENT),
+        ({"flags": Flag.M | Flag.T}, Code.REQUESTED_ENCAPSULATION_UNAVAILABLE),
+        ({"flags": Flag(0)}, Code.REVERSE_TUNNEL_MANDATORY),
+        ({"care_of_address": HA}, Code.POORLY_FORMED_REQUEST),
+        ({"care_of_address": IPv4Address("224.0.0.5")}, Code.POORLY_FORMED_REQUEST),
+    ],
+)
+def test_right_key_wrong_wish(changes: dict[str, object], code: Code) -> None:
+    world = settled()
+    before = world.ha.tables()
+    message = signed(request(world, **changes).encode(), AuthKind.MN_HA, RIGHT)
+    assert codes(give(world, world.ha, message, CORE)) == [code]
+    assert world.ha.tables() == before
+
+
+def test_simultaneous_bindings_up_to_four() -> None:
+    world = settled()
+    for number in range(1, 5):
+        care_of = IPv4Address(f"10.7.0.{number}")
+        whole = request(world, care_of_address=care_of, flags=Flag.T | Flag.S)
+        message = signed(
+            replace(whole, identification=ntp64(world.now + number)).encode(), AuthKind.MN_HA, RIGHT
+        )
+        actions = world.ha.role.receive(message, CORE, now=world.now)
+        assert codes(actions) == [0 if number < 4 else Code.TOO_MANY_SIMULTANEOUS_BINDINGS]
+        world.perform(world.ha, [each for each in actions if not isinstance(each, a.Reply)])
+        world.check()
+    assert len(world.ha.bindings[HOA].tunnels) == 4
+    one = request(
+        world, lifetime=0, care_of_address=IPv4Address("10.7.0.2"), identification=ntp64(world.now + 5)
+    )
+    world.give(world.ha, signed(one.encode(), AuthKind.MN_HA, RIGHT), CORE)
+    assert len(world.ha.bindings[HOA].tunnels) == 3
+    world.check()
+
+
+def test_foreign_agent_must_authenticate_itself() -> None:
+    world = settled(agents_keyed=True)
+    before = world.ha.tables()
+    message = signed(request(world).encode(), AuthKind.MN_HA, RIGHT)
+    source = a.Source(AN1, 434, "core")
+    actions = give(world, world.ha, message, source)
+    assert codes(actions) in ([Code.FOREIGN_AGENT_FAILED_AUTHENTICATION], [])
+    assert world.ha.tables() == before
+
+
+def test_replayed_registrations_everywhere() -> None:
+    for nonce in (False, True):
+        from locum.security.association import Replay
+
+        world = settled(replay=Replay.NONCE if nonce else Replay.TIMESTAMP)
+        for host, source in (
+            (world.ha, a.Source(AN1, 434, "core")),
+            (world.mn, a.Source(AN1, 434, "radio0")),
+        ):
+            before = host.tables()
+            for message in list(host.sent):
+                if message[0] in (1, 3):
+                    give(world, host, message, source)
+            assert host.tables() == before
+
+
+def test_replies_and_advertisements_at_access_node_and_device() -> None:
+    world = settled()
+    reply = RegistrationReply(0, 0, HOA, HA, ntp64(world.now))
+    for message in (reply.encode(), signed(reply.encode(), AuthKind.MN_HA, WRONG)):
+        for host, link in ((world.an1, "core"), (world.mn, "radio0")):
+            before = host.tables()
+            give(world, host, message, a.Source(HA, 434, link))
+            assert host.tables() == before
+    refusal = RegistrationReply(66, 0, HOA, HA, 1).encode()
+    before = world.mn.tables()
+    give(world, world.mn, refusal, a.Source(AN1, 434, "radio0"))
+    assert world.mn.tables() == before
+
+
+def test_relayed_forgeries_leave_no_visitor() -> None:
+    world = settled(agents_keyed=True)
+    before = world.an1.tables()
+    source = a.Source(HOA, 434, "radio0", MAC)
+    message = signed(request(world, care_of_address=AN1).encode(), AuthKind.MN_HA, WRONG)
+    assert codes(give(world, world.an1, message, source)) in (
+        [Code.FA_MOBILE_NODE_FAILED_AUTHENTICATION],
+        [],
+    )
+    assert world.an1.tables() == before
+    plain = settled()
+    before = plain.an1.tables()
+    for number in range(2000):
+        care_of = AN1 if number % 2 else STRANGER
+        forged = request(plain, care_of_address=care_of, home_address=IPv4Address(0x0A320000 + number))
+        give(plain, plain.an1, signed(forged.encode(), AuthKind.MN_HA, WRONG), source)
+    assert plain.an1.tables() == before
+    plain.advance(10)
+    assert plain.an1.tables() == before
+
+
+def test_foreign_advertisement_moves_nobody() -> None:
+    world = settled()
+    rogue = AgentAdvertisement(9000, ((STRANGER, 0),), 5, 300, AgentFlag.F | AgentFlag.T, (STRANGER,))
+    before = world.mn.tables()
+    give(world, world.mn, rogue.encode(), a.Source(STRANGER, 0, "radio0", MAC))
+    assert world.mn.tables() == before
+
+
+HANDOVER = bytes(range(16))
+FOREIGN = Flow(6, STRANGER, 1, PEER, 80)
+
+
+@pytest.mark.parametrize("authorised", [(), (STRANGER,)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda held: TakeoverPrepare(HANDOVER, (HOA,), (flow(0),)),
+        lambda held: TakeoverPrepare(HANDOVER, (STRANGER,), (FOREIGN,)),
+        lambda held: TakeoverPrepare(HANDOVER, (STRANGER,), (flow(0),)),
+        lambda held: TakeoverTransfer(held, ({0: flow(0).to_cbor()},)),
+        lambda held: Reclaim(held, (HOA,)),
+        lambda held: Reclaim(None, (HOA,)),
+        lambda held: Fetch(held, 0, 0, 1000),
+        lambda held: Finish(held),
+        lambda held: Done(held),
+        lambda held: Cancel(held),
+        lambda held: Finish(HANDOVER),
+    ],
+)
+def test_control_messages_of_others(make: Callable[[bytes], object], authorised: tuple[a.Addr, ...]) -> None:
+    world = World()
+    world.advance(3)
+    world.sleep()
+    world.advance(2)
+    held = bytes.fromhex(next(key for table, key in world.mnps.rows if table == "handover"))
+    before = world.mnps.tables()
+    body = encode_634(make(held))  # type: ignore[arg-type]
+    actions = world.mnps.role.happened(a.Asked(9999, "634", body, STRANGER, authorised), now=world.now)
+    assert all(isinstance(each, a.Count | a.Answer) for each in actions)
+    answers = [decode_632(each.body) for each in actions if isinstance(each, a.Answer)]
+    assert len(answers) == 1
+    assert answers[0].status in (Status.NOT_AUTHORISED, Status.UNKNOWN_HANDOVER)
+    assert answers[0].access_node is None and answers[0].sessions == ()
+    assert world.mnps.tables() == before
+
+
+def test_record_of_anothers_address() -> None:
+    world = World()
+    body = encode_634(TakeoverPrepare(HANDOVER, (HOA,), (flow(0),)))
+    world.perform(
+        world.mnps,
+        [
+            each
+            for each in world.mnps.role.happened(a.Asked(1, "634", body, HOA, (HOA,)), now=world.now)
+            if not isinstance(each, a.Answer)
+        ],
+    )
+    before = world.mnps.tables()
+    for record in ({0: FOREIGN.to_cbor()}, {1: 2}, {0: "nonsense"}):
+        transfer = encode_634(TakeoverTransfer(HANDOVER, (record,)))
+        actions = world.mnps.role.happened(a.Asked(2, "634", transfer, HOA, (HOA,)), now=world.now)
+        answers = [decode_632(each.body) for each in actions if isinstance(each, a.Answer)]
+        assert answers[0].status in (Status.NOT_AUTHORISED, Status.MALFORMED)
+        assert all(isinstance(each, a.Count | a.Answer) for each in actions)
+    assert world.mnps.tables() == before
+
+
+def test_home_address_outside_the_prefixes() -> None:
+    world = World()
+    body = encode_634(TakeoverPrepare(HANDOVER, (STRANGER,), ()))
+    actions = world.mnps.role.happened(a.Asked(1, "634", body, STRANGER, (STRANGER,)), now=world.now)
+    assert (
+        decode_632(next(e.body for e in actions if isinstance(e, a.Answer))).status is Status.NOT_AUTHORISED
+    )
+
+
+def test_limits_of_the_stand_in() -> None:
+    world = World()
+    many = tuple(flow(number) for number in range(1000))
+    body = encode_634(TakeoverPrepare(HANDOVER, (HOA,), many))
+    actions = world.mnps.role.happened(a.Asked(1, "634", body, HOA, (HOA,)), now=world.now)
+    assert decode_632(next(e.body for e in actions if isinstance(e, a.Answer))).status is Status.OK
+
+
+def test_notices_of_nobody() -> None:
+    world = settled()
+    before = (world.mn.tables(), world.mnps.tables())
+    for body in (b"", b"\xff", encode_618(Notice618(STRANGER, True, AN1)), bytes(2000)):
+        for host in (world.mn, world.mnps):
+            host.role.happened(a.Asked(7, "618", body, STRANGER, ()), now=world.now)
+            host.role.happened(a.Asked(7, "1172", body, STRANGER, ()), now=world.now)
+    assert (world.mn.tables(), world.mnps.tables()) == before
+
+
+RANDOM = Random(7)
+SETTLED = settled()
+
+
+@given(st.binary(max_size=200), st.sampled_from(["ha", "an1", "an3", "mn", "mnps"]))
+@settings(max_examples=300, deadline=None)
+def test_noise(message: bytes, name: str) -> None:
+    host = next(each for each in SETTLED.hosts if each.name == name)
+    before = host.tables()
+    for link in ("radio0", "core"):
+        give(SETTLED, host, message, a.Source(STRANGER, 434, link, MAC))
+    host.role.happened(a.Asked(7, "634", message, STRANGER, (HOA,)), now=SETTLED.now)
+    assert host.tables() == before
+
+
+@given(st.integers(0, 1 << 30), st.sampled_from(["ha", "an1", "mn"]))
+@settings(max_examples=300, deadline=None)
+def test_one_bit_off(where: int, name: str) -> None:
+    """A message that was good once, with one bit changed."""
+    host = next(each for each in SETTLED.hosts if each.name == name)
+    good = [each for each in host.sent if each[0] == (3 if name == "mn" else 1)]
+    if not good:
+        return
+    message = bytearray(good[where % len(good)])
+    bit = where % (8 * len(message))
+    message[bit // 8] ^= 1 << (bit % 8)
+    before = host.tables()
+    link = "core" if name == "ha" else "radio0"
+    give(SETTLED, host, bytes(message), a.Source(AN1, 434, link, MAC))
+    assert host.tables() == before
+
+
+def test_answers_that_nobody_waits_for() -> None:
+    world = settled()
+    before = world.mn.tables()
+    from locum.wire.control import encode_632
+
+    for number in range(50):
+        event = a.Answered(number, encode_632(Answer632(Status.OK)))
+        assert world.mn.role.happened(event, now=world.now) == []
+    assert world.mn.tables() == before
+    assert STAND_IN is not None

@@ -1,0 +1,70 @@
+"""Random timelines: whatever happens in whatever order, the invariants of World.check hold and calm heals everything."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from locum.roles.sleeping import ComingUp, Down, GoingDown, NotPossible, Up
+from tests.roles.world import World
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("wait"), st.sampled_from([0.01, 0.03, 0.1, 0.5, 2.0, 15.0])),
+        st.tuples(st.just("data"), st.sampled_from([0.0, 1.0])),
+        st.tuples(st.just("sleep"), st.just(0.0)),
+        st.tuples(st.just("wake"), st.just(0.0)),
+        st.tuples(st.just("cancel"), st.just(0.0)),
+        st.tuples(st.just("cut"), st.sampled_from([0.0, 1.0])),
+        st.tuples(st.just("mend"), st.sampled_from([0.0, 1.0])),
+        st.tuples(st.just("restart"), st.sampled_from([0.0, 1.0, 2.0, 3.0, 4.0])),
+        st.tuples(st.just("loss"), st.sampled_from([0.0, 0.3])),
+    ),
+    max_size=25,
+)
+
+
+def step(world: World, what: str, how: float) -> None:
+    match what:
+        case "wait":
+            world.advance(how)
+        case "data":
+            world.peer_sends(int(how), 300_000)
+        case "sleep" | "wake":
+            try:
+                world.sleep() if what == "sleep" else world.wake()
+            except NotPossible:
+                assert isinstance(world.device.state, Up | Down | GoingDown | ComingUp)
+        case "cancel":
+            world.perform(world.mn, world.device.cancel(now=world.clock(world.mn)))
+        case "cut":
+            world.cut(f"radio{int(how)}")
+        case "mend":
+            world.mend(f"radio{int(how)}")
+        case "restart":
+            host = world.hosts[int(how)]
+            world.kill(host)
+            world.start(host)
+        case "loss":
+            world.loss = how
+
+
+@given(st.integers(0, 1 << 20), STEPS)
+@settings(max_examples=120, deadline=None)
+def test_every_timeline_ends_well(seed: int, steps: list[tuple[str, float]]) -> None:
+    world = World(seed, duplicate=0.1)
+    world.advance(3)
+    for what, how in steps:
+        step(world, what, how)
+        world.check()
+    world.loss = 0.0
+    world.mend("radio0")
+    world.mend("radio1")
+    world.advance(150)
+    if isinstance(world.device.state, Down):
+        world.wake()
+    world.advance(200)
+    assert isinstance(world.device.state, Up), world.device.state
+    assert not world.frozen and not world.mn.flows
+    assert world.path_of_data() == "mn"
+    assert not any(each.lost for each in world.sessions.values())
+    world.advance(60)
+    assert not world.mnps.rows and not world.mnps.flows and not world.mnps.bindings

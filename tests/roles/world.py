@@ -1,0 +1,555 @@
+"""A network of roles in one process on a virtual clock: lossy links, a model of CoAP, of sessions and of forwarding.
+
+Timelines read `world.sleep(); world.advance(5); assert …`. The peer's stream is a count of bytes: whoever owns the flow
+receives them, and every byte must end in the device's program exactly once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from itertools import count
+from random import Random
+
+from locum.roles import actions as a
+from locum.roles.advertising import AccessLink
+from locum.roles.binding import Mobile
+from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
+from locum.roles.home_agent import HomeAgent, HomeAgentConfiguration
+from locum.roles.mnps import StandIn, StandInConfiguration
+from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
+from locum.roles.sleeping import SleepingNode
+from locum.roles.visitor import StaticVisitor
+from locum.security.association import Algorithm, Association, Replay
+from locum.wire.control import Flow
+
+HOA = IPv4Address("10.50.0.9")
+HOA6 = IPv6Address("2001:db8:50::9")
+HA = IPv4Address("10.5.0.1")
+AN1, AN2, AN3 = IPv4Address("10.1.0.1"), IPv4Address("10.2.0.1"), IPv4Address("10.3.0.1")
+STAND_IN = IPv4Address("10.3.0.9")
+PEER = IPv4Address("10.9.0.1")
+COLOCATED = IPv4Address("10.1.0.77")
+MAC = bytes.fromhex("020000000009")
+START = 1_790_000_000.0
+PIDS = {0: (100,), 1: (101,), 2: (100, 102)}
+
+
+def flow(number: int, *, protocol: int = 6, local: IPv4Address = HOA) -> Flow:
+    """The device's n-th connection."""
+    return Flow(protocol, local, 40000 + number, PEER, 80)
+
+
+@dataclass
+class Session:
+    """One connection as the peer, the device's kernel and the stand-in's kernel see it."""
+
+    flow: Flow
+    pids: tuple[int, ...]
+    sent: int = 0  # bytes the peer has sent and somebody has acknowledged
+    at_device: int = 0  # bytes in the device's kernel
+    at_stand_in: int = 0  # bytes since the capture in the stand-in's
+    captured_at: int | None = None
+    held_by_stand_in: bool = False  # restored there
+    stopped: bool = False
+    lost: bool = False
+    room: int = 1 << 40  # bytes the device's receive buffer takes before a drain
+    buffered: int = 0
+
+
+@dataclass
+class Host:
+    """A role, its rows and what its data plane would hold."""
+
+    name: str
+    make: Callable[[], a.Role]
+    role: a.Role = field(init=False)
+    rows: dict[tuple[str, str], a.Persist] = field(default_factory=dict)
+    bindings: dict[a.Addr, a.BindingEntry] = field(default_factory=dict)
+    acceptances: dict[tuple[a.Addr, a.Addr, a.Side], a.TunnelAcceptance] = field(default_factory=dict)
+    outbound: dict[a.Addr, a.OutboundEntry] = field(default_factory=dict)
+    neighbours: dict[tuple[str, a.Addr], a.NeighbourEntry] = field(default_factory=dict)
+    endpoints: set[a.Addr] = field(default_factory=set)
+    flows: dict[Flow, a.FlowVerdict] = field(default_factory=dict)
+    via: a.UseAgent | None = None
+    events: list[a.Emit] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    sent: list[bytes] = field(default_factory=list)
+    alive: bool = True
+
+    def tables(self) -> tuple[object, ...]:
+        """Everything that must be the same after a restart, and must not move for a forged message."""
+        return (
+            dict(self.rows),
+            dict(self.bindings),
+            dict(self.acceptances),
+            dict(self.outbound),
+            dict(self.neighbours),
+            dict(self.flows),
+        )
+
+    def clear_tables(self) -> None:
+        for each in (self.bindings, self.acceptances, self.outbound, self.neighbours, self.flows):
+            each.clear()
+        self.endpoints.clear()
+
+    def kinds(self) -> list[str]:
+        return [each.kind for each in self.events]
+
+
+class World:
+    """Fig. 5 with one device. `loss` is a probability per datagram, `delay` seconds one way."""
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        loss: float = 0.0,
+        duplicate: float = 0.0,
+        delay: float = 0.01,
+        sessions: int = 2,
+        replay: Replay = Replay.TIMESTAMP,
+        algorithm: Algorithm = Algorithm.HMAC_SHA_256,
+        colocated: bool = False,
+        default: bool = True,
+        challenge: bool = False,
+        agents_keyed: bool = False,
+        skew: float = 0.0,
+        lifetime: int = 300,
+        fa_lifetime: int = 1800,
+    ) -> None:
+        self.now = START
+        self.random = Random(seed)
+        self.loss, self.duplicate, self.delay, self.skew = loss, duplicate, delay, skew
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+        self._exchange = count(1)
+        self._exchanges: dict[int, tuple[Host, int]] = {}
+        self.sessions = {flow(n): Session(flow(n), PIDS.get(n, (200 + n,))) for n in range(sessions)}
+        self.frozen: set[int] = set()
+        self.radio = {"radio0": True, "radio1": True}
+        self.stand_in_silent = False
+        self.drop_634: Callable[[bytes], bool] = lambda body: False
+        self.drop_632: Callable[[bytes], bool] = lambda body: False
+        self.authorised: tuple[a.Addr, ...] = (HOA, HOA6)
+        self.refuse_restore: set[Flow] = set()
+        self.refuse_capture: set[Flow] = set()
+        key = Association(300, b"k" * 16, algorithm, replay)
+        agent_key = Association(400, b"a" * 16, algorithm)
+        mn_fa = Association(500, b"f" * 16, algorithm)
+        mobile = Mobile(HOA, key, HOA6, AN3 if default else None, STAND_IN)
+        keyed = {AN1: agent_key, AN2: agent_key} if agents_keyed else {}
+        ha_keyed = {HA: agent_key} if agents_keyed else {}
+        visitors = {HOA: mn_fa} if agents_keyed else {}
+
+        def agent(address: IPv4Address, link: str) -> Callable[[], ForeignAgent]:
+            configuration = ForeignAgentConfiguration(
+                address,
+                (AccessLink(link, address),),
+                challenge=challenge,
+                registration_lifetime=fa_lifetime,
+                notified=frozenset((HOA, STAND_IN)),
+            )
+            static = (StaticVisitor(HOA, HA, link, STAND_IN, HOA6),) if address == AN3 else ()
+            homes = ha_keyed if address != AN3 else {}
+            return lambda: ForeignAgent(configuration, homes, visitors, static, self.random)
+
+        device = MobileNodeConfiguration(
+            HOA,
+            HA,
+            ("radio0", "radio1"),
+            key,
+            HOA6,
+            colocated=colocated,
+            lifetime=lifetime,
+        )
+        stand_in = StandInConfiguration(
+            STAND_IN, AN3, (IPv4Network("10.50.0.0/16"), IPv6Network("2001:db8:50::/48"))
+        )
+        agents = {AN1: mn_fa, AN2: mn_fa} if agents_keyed else {}
+        self.ha = Host("ha", lambda: HomeAgent(HomeAgentConfiguration(HA), [mobile], keyed, self.random))
+        self.an1 = Host("an1", agent(AN1, "radio0"))
+        self.an2 = Host("an2", agent(AN2, "radio1"))
+        self.an3 = Host("an3", agent(AN3, "eth0"))
+        self.mn = Host(
+            "mn", lambda: SleepingNode(MobileNode(device, agents, self.random), STAND_IN, self.random)
+        )
+        self.mnps = Host("mnps", lambda: StandIn(stand_in))
+        self.hosts = [self.ha, self.an1, self.an2, self.an3, self.mnps, self.mn]
+        for host in self.hosts:
+            self.start(host)
+
+    # Time ----------------------------------------------------------------------------------------------------------
+
+    def start(self, host: Host) -> None:
+        """Start, or start again with its rows; the data plane is what `restore` says."""
+        host.role = host.make()
+        host.alive = True
+        host.clear_tables()
+        if host is self.mn:
+            host.via = None
+        self.perform(host, host.role.restore(list(host.rows.values()), now=self.clock(host)))
+        if host is self.mn:
+            for link, up in self.radio.items():
+                addresses = (COLOCATED,) if link == "radio0" else ()
+                event = a.LinkUp(link, addresses) if up else a.LinkDown(link)
+                self.perform(host, host.role.happened(event, now=self.clock(host)))
+
+    def clock(self, host: Host) -> float:
+        return self.now + (self.skew if host is self.mn else 0.0)
+
+    def at(self, seconds: float, what: Callable[[], None]) -> None:
+        heappush(self._queue, (self.now + seconds, next(self._order), what))
+
+    def advance(self, seconds: float) -> None:
+        """Let so much time pass."""
+        end = self.now + seconds
+        for _ in range(200_000):
+            times = [(self._queue[0][0], None)] if self._queue else []
+            for host in self.hosts:
+                deadline = host.role.deadline() if host.alive else None
+                if deadline is not None:
+                    times.append((deadline - self.clock(host) + self.now, host))
+            earliest = min(times, key=lambda each: each[0], default=(end, None))
+            if earliest[0] > end:
+                self.now = end
+                return
+            self.now = max(self.now, earliest[0])
+            if earliest[1] is None:
+                heappop(self._queue)[2]()
+            else:
+                host = earliest[1]
+                self.perform(host, host.role.timeout(now=self.clock(host)))
+            self.check()
+        raise AssertionError("the world does not come to rest")
+
+    # Commands --------------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> SleepingNode:
+        assert isinstance(self.mn.role, SleepingNode)
+        return self.mn.role
+
+    def sleep(self, **options: object) -> None:
+        self.perform(self.mn, self.device.sleep(now=self.clock(self.mn), **options))  # type: ignore[arg-type]
+
+    def wake(self) -> None:
+        self.perform(self.mn, self.device.wake(now=self.clock(self.mn)))
+
+    def cut(self, link: str) -> None:
+        self.radio[link] = False
+        self.tell(self.mn, a.LinkDown(link))
+
+    def mend(self, link: str) -> None:
+        self.radio[link] = True
+        self.tell(self.mn, a.LinkUp(link, (COLOCATED,) if link == "radio0" else ()))
+
+    def tell(self, host: Host, event: a.Event) -> None:
+        if host.alive:
+            self.perform(host, host.role.happened(event, now=self.clock(host)))
+
+    def kill(self, host: Host) -> None:
+        host.alive = False
+
+    def give(self, host: Host, message: bytes, source: a.Source) -> None:
+        """A datagram arrives."""
+        if host.alive:
+            host.sent.append(message)
+            self.perform(host, host.role.receive(message, source, now=self.clock(host)))
+
+    def peer_sends(self, number: int, size: int) -> None:
+        """The peer's bytes reach whoever owns the flow, or nobody: then the peer sends them again later."""
+        session = self.sessions[flow(number)]
+        here = self.path_of_data()
+        if session.held_by_stand_in and not session.stopped and here == "mnps":
+            if self.mnps.flows.get(session.flow) is a.FlowVerdict.DELIVER:
+                session.at_stand_in += size
+                session.sent += size
+        elif here == "mn" and session.flow not in self.mn.flows and not session.held_by_stand_in:
+            session.at_device += size
+            session.sent += size
+
+    def path_of_data(self) -> str | None:
+        """Where the home agent's data plane sends the peer's packets."""
+        entry = self.ha.bindings.get(HOA)
+        if entry is None:
+            return None
+        return {AN3: "mnps", AN1: "mn", AN2: "mn", COLOCATED: "mn"}.get(entry.tunnels[0].destination)
+
+    def check(self) -> None:
+        """Invariants of every moment."""
+        for session in self.sessions.values():
+            running = session.captured_at is None and not session.lost
+            living = session.held_by_stand_in and not session.stopped
+            delivered = self.mnps.flows.get(session.flow) is a.FlowVerdict.DELIVER
+            assert not (running and living and delivered), f"two owners of {session.flow}"
+            if not session.lost and session.captured_at is None:
+                assert session.at_device == session.sent, "a byte is missing or came twice"
+        registered = self.ha.rows.get(("binding", str(HOA)))
+        if registered is not None and self.ha.alive:
+            listed = {each["address"] for each in registered.value["care_of"]}  # type: ignore[index,union-attr]
+            default = {str(AN3)} if self.ha.bindings.get(HOA) and self.has_default() else set()
+            accepted = {str(outer) for outer, home, _ in self.ha.acceptances if home == HOA}
+            assert accepted == listed | default, "acceptances are not the registered care-of addresses"
+
+    def has_default(self) -> bool:
+        assert isinstance(self.ha.role, HomeAgent)
+        return any(each.default_care_of for each in self.ha.role.visitor_list(now=self.now))
+
+    # Performing --------------------------------------------------------------------------------------------------------
+
+    def perform(self, host: Host, actions: list[a.Action]) -> None:
+        for action in actions:
+            assert host.alive or host is self.mn
+            self._perform(host, action)
+
+    def _perform(self, host: Host, action: a.Action) -> None:
+        match action:
+            case a.InstallBinding(entry):
+                assert host.bindings.get(entry.home_address) != entry, "not a difference"
+                host.bindings[entry.home_address] = entry
+            case a.RemoveBinding(address):
+                del host.bindings[address]
+            case a.AcceptTunnel(entry):
+                host.acceptances[entry.outer_source, entry.home_address, entry.side] = entry
+            case a.RefuseTunnel(entry):
+                del host.acceptances[entry.outer_source, entry.home_address, entry.side]
+            case a.InstallOutbound(entry):
+                host.outbound[entry.home_address] = entry
+            case a.RemoveOutbound(address):
+                del host.outbound[address]
+            case a.NeighbourEntry():
+                host.neighbours[action.link, action.address] = action
+            case a.RemoveNeighbour():
+                del host.neighbours[action.link, action.address]
+            case a.LocalEndpoint(address):
+                host.endpoints.add(address)
+            case a.RemoveLocalEndpoint(address):
+                host.endpoints.remove(address)
+            case a.SetFlow(entry):
+                host.flows[entry.flow] = entry.verdict
+            case a.ClearFlow(gone):
+                host.flows.pop(gone, None)
+            case a.UseAgent():
+                host.via = action
+            case a.LeaveAgent():
+                host.via = None
+            case a.Persist():
+                host.rows[action.table, action.key] = action
+            case a.Forget():
+                host.rows.pop((action.table, action.key), None)
+            case a.Emit():
+                host.events.append(action)
+            case a.Count():
+                host.counts[action.reason] = host.counts.get(action.reason, 0) + 1
+            case a.SendRegistration() | a.Reply() | a.Advertise() | a.Solicit():
+                self._transmit(host, action)
+            case a.Ask():
+                self._ask(host, action)
+            case a.Answer():
+                self._answer(action)
+            case a.ReleaseHeld():
+                pass
+            case _:
+                self._session(host, action)
+
+    # Datagrams -----------------------------------------------------------------------------------------------------------
+
+    def _transmit(self, host: Host, action: a.Action) -> None:
+        match action:
+            case a.SendRegistration() if host is self.mn:
+                link = action.link or "radio0"
+                source = a.Source(action.source or HOA, 434, link, MAC, action.to)
+                if action.to == HA:
+                    self._fly(self.ha, action.message, a.Source(action.source or HOA, 434, "core"), link)
+                    return
+                self._fly(self._agent(link), action.message, source, link)
+            case a.SendRegistration():
+                address = {"an1": AN1, "an2": AN2, "an3": AN3}[host.name]
+                self._fly(self.ha, action.message, a.Source(address, 434, "core"), None)
+            case a.Reply() if host is self.ha:
+                hosts = {AN1: self.an1, AN2: self.an2, AN3: self.an3, COLOCATED: self.mn}
+                target = hosts.get(action.to.address)  # type: ignore[call-overload]
+                if target is self.mn:
+                    self._fly(self.mn, action.message, a.Source(HA, 434, "radio0"), "radio0")
+                elif target is not None:
+                    self._fly(target, action.message, a.Source(HA, 434, "core"), None)
+            case a.Reply() | a.Advertise():
+                link = action.to.link if isinstance(action, a.Reply) else action.link
+                if link not in self.radio:
+                    return
+                address = AN1 if host is self.an1 else AN2
+                port = 434 if isinstance(action, a.Reply) else 0
+                self._fly(self.mn, action.message, a.Source(address, port, link, b"\x02" * 6), link)
+            case a.Solicit():
+                source = a.Source(HOA, 0, action.link, MAC)
+                self._fly(self._agent(action.link), action.message, source, action.link)
+
+    def _agent(self, link: str) -> Host:
+        return self.an1 if link == "radio0" else self.an2
+
+    def _fly(self, target: Host, message: bytes, source: a.Source, link: str | None) -> None:
+        """Loss and duplication; FIFO, for delay is the same for all."""
+        copies = 0 if self.random.random() < self.loss else 1
+        copies += 1 if copies and self.random.random() < self.duplicate else 0
+
+        def arrive() -> None:
+            if link is None or self.radio[link]:
+                self.give(target, message, source)
+
+        for _ in range(copies):
+            if link is None or self.radio[link]:
+                self.at(self.delay, arrive)
+
+    # CoAP ------------------------------------------------------------------------------------------------------------------
+
+    def device_reachable(self) -> bool:
+        """Whether packets from the stand-in to the home address get to the device (peer rule)."""
+        entry = self.ha.bindings.get(HOA)
+        if entry is None or self.mn.via is None or not self.radio[self.mn.via.link]:
+            return False
+        tunnel = entry.peer_tunnel if entry.peer == STAND_IN and entry.peer_tunnel else entry.tunnels[0]
+        return tunnel.destination == self.mn.via.care_of
+
+    def _ask(self, host: Host, action: a.Ask) -> None:
+        target = {STAND_IN: self.mnps, HOA: self.mn}[action.peer]  # type: ignore[index]
+        ended: list[bool] = []
+
+        def fail() -> None:
+            if not ended:
+                ended.append(True)
+                self.tell(host, a.NoAnswer(action.request, "timeout"))
+
+        def deliver(attempt: int) -> None:
+            if ended:
+                return
+            silent = target is self.mnps and (self.stand_in_silent or self.drop_634(action.body))
+            path = self.device_reachable() if self.mn in (host, target) else True
+            if target.alive and path and not silent:
+                number = next(self._exchange)
+                self._exchanges[number] = (host, action.request)
+                peer = HOA if host is self.mn else AN1
+                authorised = self.authorised if host is self.mn else ()
+                self.tell(target, a.Asked(number, action.path, action.body, peer, authorised))
+            elif attempt < 3:
+                self.at(2.0 * 2**attempt, lambda: deliver(attempt + 1))
+
+        self._ends = getattr(self, "_ends", {})
+        self._ends[host.name, action.request] = ended
+        self.at(self.delay, lambda: deliver(0))
+        self.at(action.timeout, fail)
+
+    def _answer(self, action: a.Answer) -> None:
+        host, request = self._exchanges[action.exchange]
+        if self.drop_632(action.body):
+            return
+        ended = self._ends[host.name, request]
+
+        def arrive() -> None:
+            if ended:
+                return
+            if host is self.mn and not self.device_reachable():
+                return
+            ended.append(True)
+            self.tell(host, a.Answered(request, action.body))
+
+        self.at(self.delay, arrive)
+
+    # Sessions ----------------------------------------------------------------------------------------------------------------
+
+    def _session(self, host: Host, action: a.Action) -> None:
+        event = self._session_event(host, action)
+        if event is not None:
+            self.at(0.001, lambda: self.tell(host, event))
+
+    def _session_event(self, host: Host, action: a.Action) -> a.Event | None:
+        match action:
+            case a.FindSessions():
+                alive = [each for each in self.sessions.values() if not each.lost]
+                return a.SessionsFound(tuple(a.FoundSession(each.flow, each.pids) for each in alive))
+            case a.Freeze(pids):
+                self.frozen |= set(pids)
+            case a.Thaw(pids):
+                self.frozen -= set(pids)
+            case a.Capture(flows):
+                return self._capture(flows)
+            case a.ReleaseCaptured(flows) | a.AbandonSessions(flows):
+                for each in flows:
+                    self.sessions[each].captured_at = None
+                    self.sessions[each].lost |= isinstance(action, a.AbandonSessions)
+            case a.RestoreSessions(handover, items):
+                good = [each for each in items if each.flow not in self.refuse_restore]
+                for each in good:
+                    session = self.sessions[each.flow]
+                    session.held_by_stand_in, session.at_stand_in, session.stopped = True, 0, False
+                bad = tuple((each.session, "refused") for each in items if each not in good)
+                return a.Restored(handover, tuple(each.session for each in good), bad)
+            case a.DropSessions():
+                for session in self.sessions.values():
+                    session.held_by_stand_in = session.stopped = False
+            case a.ResumeSessions():
+                for session in self.sessions.values():
+                    session.stopped = False
+            case a.MeasureSessions(handover):
+                held = [(n, self.sessions[f]) for n, f in self._numbers(handover)]
+                items = tuple(a.HeldSession(n, each.flow, each.at_stand_in) for n, each in held)
+                return a.Measured(handover, items)
+            case a.StopSessions(handover, fetched, limit):
+                return self._stop(handover, dict(fetched), limit)
+            case a.FetchData(exchange, handover, number, offset, limit):
+                session = self.sessions[dict(self._numbers(handover))[number]]
+                size = max(0, min(limit, session.at_stand_in - offset))
+                return a.Fetched(exchange, bytes(size), offset + size < session.at_stand_in)
+            case a.InjectData(which, data):
+                session = self.sessions[which]
+                assert session.captured_at is not None
+                taken = min(len(data), session.room - session.buffered)
+                session.at_device += taken
+                session.buffered += taken
+                return a.Injected(which, taken)
+            case a.DrainRound(flows):
+                for each in flows:
+                    self.sessions[each].buffered = 0
+                return a.Drained(tuple((each, 0) for each in flows))
+            case a.FinishSessions(finals):
+                for final in finals:
+                    session = self.sessions[final.flow]
+                    assert session.captured_at is not None
+                    assert session.at_device == session.captured_at + final.total
+                    assert session.stopped
+                    session.captured_at = None
+                return a.Finished(tuple(each.flow for each in finals))
+            case _:
+                raise AssertionError(f"nobody performs {action}")
+        return None
+
+    def _capture(self, flows: tuple[Flow, ...]) -> a.Captured:
+        records, failures = [], []
+        for each in flows:
+            session = self.sessions[each]
+            assert set(session.pids) <= self.frozen
+            assert self.mn.flows[each] is a.FlowVerdict.SUSPEND
+            if each in self.refuse_capture:
+                failures.append(a.SessionFailure(each, "not supported"))
+                continue
+            session.captured_at = session.at_device
+            records.append(a.SessionRecordItem(len(records), each, {0: each.to_cbor(), 1: 1}))
+        return a.Captured(tuple(records), tuple(failures))
+
+    def _numbers(self, handover: bytes) -> list[tuple[int, Flow]]:
+        assert isinstance(self.mnps.role, StandIn)
+        taken = next(each for each in self.mnps.role.handovers() if each.identifier == handover)
+        return [(each.session, each.flow) for each in taken.held]
+
+    def _stop(self, handover: bytes, fetched: dict[int, int], limit: int) -> a.Stopped:
+        finals = []
+        for number, which in self._numbers(handover):
+            session = self.sessions[which]
+            session.stopped = True
+            start = fetched.get(number, 0)
+            tail = bytes(min(limit, session.at_stand_in - start))
+            limit -= len(tail)
+            finals.append(
+                a.SessionFinal(number, which, session.at_stand_in, tail_offset=start, tail=tail, timestamp=7)
+            )
+        return a.Stopped(handover, tuple(finals))
