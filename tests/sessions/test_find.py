@@ -9,7 +9,8 @@ import pytest
 from locum.sessions.find import find
 from locum.sessions.record import TcpState
 from locum.sessions.tcp import LiveSocket, SessionError
-from tests.sessions.ends import connect, digest, payload
+from tests.sessions.ends import connect, digest
+from tests.sessions.program import payload
 from tests.sessions.sleepworld import HOME4, HOME6, PEER4, World
 
 

@@ -16,7 +16,8 @@ from locum.sessions.holder import FdStore
 from locum.sessions.spool import Budget
 from locum.sessions.tcp import LiveSocket, Parked, SessionError, drop, restore, resume
 from locum.wire import cbor
-from tests.sessions.ends import connect, digest, payload
+from tests.sessions.ends import connect, digest
+from tests.sessions.program import payload
 from tests.sessions.sleepworld import World
 
 MEG = 1 << 20
@@ -204,3 +205,53 @@ def test_a_flow_that_is_open_already_is_refused(world: World) -> None:
     world.stay(0.1)
     assert world.away[0].spool.total == 1
     world.wake()
+
+
+@pytest.mark.parametrize("fin", [False, True])
+def test_a_reset_while_the_daemon_is_dead(world: World, fin: bool) -> None:
+    program, peer = connect(world, 4)
+    program.begin("receive", 9 * MEG)
+    (record,) = world.sleep()
+    away = world.away[0]
+    world.until(lambda: peer.send(payload(1, 100_000)))
+    world.stay(0.1)
+    away.spool.close()
+    peer.send(payload(2, 7000))
+    if fin:
+        peer.socket.shutdown(socket.SHUT_WR)
+    time.sleep(0.1)
+    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    peer.socket.close()
+    time.sleep(0.1)
+    away.spool = world.new_spool(record, "s1")
+    away.spool.recover(away.socket)
+    world.stay(0.1)
+    (last,) = world.wake()
+    assert (last.received, last.peer_closed, last.error) == (107_000, fin, 32 if fin else 104)
+    end = "eof" if fin else "ConnectionResetError"
+    assert program.answer() == f"107000 {digest((1, 100_000), (2, 7000))} {end}"
+
+
+def test_a_program_that_does_not_read_gets_what_fits(world: World) -> None:
+    world.network.sysctl("device", "net.ipv4.tcp_rmem=4096 131072 1048576")
+    program, peer = connect(world, 4)
+    try:
+        world.sleep()
+        world.until(lambda: peer.send(payload(1, 6 * MEG)))
+        away = world.away[0]
+        world.until(lambda: away.spool.total == 6 * MEG)
+        first = away.live.inject(away.spool.read(0, 6 * MEG)).accepted
+        assert 0 < first < 4 * MEG
+        assert away.live.inject(away.spool.read(first, MEG)).accepted == 0
+        away.live.let_go()
+        world.freezer.thaw(away.candidate.pids)
+        time.sleep(0.05)
+        assert away.live.unread() == first
+        program.begin("receive", 6 * MEG)
+        world.until(lambda: away.live.unread() == 0)
+        world.freezer.freeze(away.candidate.pids)
+        away.live.hold()
+        world.wake()
+        assert program.answer() == f"{6 * MEG} {digest((1, 6 * MEG))} more"
+    finally:
+        world.network.sysctl("device", "net.ipv4.tcp_rmem=4096 131072 33554432")

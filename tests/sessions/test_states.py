@@ -7,7 +7,8 @@ import time
 import pytest
 
 from locum.sessions.record import TcpState
-from tests.sessions.ends import connect, digest, payload
+from tests.sessions.ends import connect, digest
+from tests.sessions.program import payload
 from tests.sessions.sleepworld import World
 
 MEG = 1 << 20
@@ -220,3 +221,41 @@ def test_a_fin_then_a_reset_during_sleep(world: World, version: int) -> None:
     assert (last.received, last.peer_closed, last.error) == (3000, True, 32)
     assert program.ask("receive", 9000) == f"3000 {digest((9, 3000))} eof"
     assert program.ask("send", 1, 10) == "BrokenPipeError"
+
+
+def test_no_timer_ends_a_sleeping_connection(world: World) -> None:
+    """With two retransmissions and one keep-alive allowed, each of these would be gone in about two seconds."""
+    world.network.sysctl("device", "net.ipv4.tcp_retries2=2")
+    try:
+        (idle, idle_peer), (full, full_peer), (late, late_peer) = (connect(world, 4) for _ in range(3))
+        idle.ask("keepalive")
+        full.begin("send", 1, 8 * MEG)  # into a window that closes
+        time.sleep(0.3)
+        world.network.block("device", "out")
+        late.ask("send", 2, 3000)  # never reaches the peer, unless the stand-in sends it
+        world.sleep()
+        world.stay(4.5)
+        assert late_peer.receive() == 3000
+        world.wake()
+    finally:
+        world.network.sysctl("device", "net.ipv4.tcp_retries2=15")
+    world.until(lambda: full_peer.receive() == 8 * MEG)
+    assert full.answer() == "done"
+    for seed, (program, peer) in enumerate(((idle, idle_peer), (late, late_peer))):
+        assert peer.send(payload(seed, 10))
+        assert program.ask("receive", 10) == f"10 {digest((seed, 10))} more"
+    assert late_peer.received.hexdigest() == digest((2, 3000))
+
+
+@both
+def test_the_stand_in_offers_the_window_that_the_device_offered(world: World, version: int) -> None:
+    program, peer = connect(world, version)
+    program.begin("receive", 8 * MEG)
+    world.until(lambda: peer.send(payload(1, 8 * MEG)))
+    assert program.answer().startswith(str(8 * MEG))
+    program.begin("receive", 1)
+    (record,) = world.sleep()
+    assert record.window.rcv_wnd > 200_000
+    raw = world.away[0].socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 240)
+    assert struct.unpack_from("=I", raw, 64)[0] >= record.window.rcv_wnd  # tcpi_rcv_ssthresh
+    world.wake()

@@ -139,6 +139,8 @@ class LiveSocket:
         now = repair.info(sock)
         if now.state not in TRANSFERABLE:
             raise SessionError(f"{self.flow} is in state {now.state.name}")
+        if protocol := repair.upper_protocol(sock):
+            raise SessionError(f"{self.flow} has the kernel's {protocol} on top, whose state cannot be taken out")
         reuse = sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
         repair.set_repair(sock, repair.REPAIR_ON)  # changes SO_REUSEADDR
         try:

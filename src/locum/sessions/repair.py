@@ -18,6 +18,7 @@ TCP_QUEUE_SEQ = 21
 TCP_REPAIR_OPTIONS = 22
 TCP_TIMESTAMP = 24
 TCP_REPAIR_WINDOW = 29
+TCP_ULP = 31
 
 REPAIR_ON = 1
 REPAIR_OFF = 0  # sends a window probe when established: the peer answers with its acknowledgement and window
@@ -79,12 +80,14 @@ def info(sock: socket.socket) -> Info:
         timestamps=bool(options & 1),
         sack=bool(options & 2),
         window_scale=(scales & 15, scales >> 4) if options & 4 else None,
-        bytes_received=int.from_bytes(raw[128:136], "little" if _LITTLE else "big"),
+        bytes_received=struct.unpack_from("=Q", raw, 128)[0],
         receive_window=struct.unpack_from("=I", raw, 232)[0],
     )
 
 
-_LITTLE = struct.pack("=H", 1) == b"\1\0"
+def upper_protocol(sock: socket.socket) -> str:
+    """The name of the protocol that the kernel runs on top of this connection ("tls"), or nothing."""
+    return sock.getsockopt(socket.IPPROTO_TCP, TCP_ULP, 16).rstrip(b"\0").decode(errors="replace")
 
 
 def set_repair(sock: socket.socket, mode: int) -> None:

@@ -94,9 +94,7 @@ class Spool:
             self._taken += size
             return size
         if now.failed and not now.unread:
-            self._note(peer_closed=now.peer_closed, error=errno.ECONNRESET)  # in case we are killed before the next line
-            error = stand_in.take_error(sock)
-            self._note(peer_closed=now.peer_closed or error == errno.EPIPE, error=error or errno.ECONNRESET)
+            self._take_error(sock, now)
         elif now.peer_closed and not self.peer_closed:
             self._note(peer_closed=True, error=self.error)
         return 0
@@ -143,6 +141,9 @@ class Spool:
             state = json.loads(self._state_path.read_text())
             self.peer_closed, self.error = bool(state["peer_closed"]), int(state["error"])
         now = self._look(sock)
+        if now.failed:  # only the error tells whether a FIN, which counts as a byte, came before it
+            self._take_error(sock, now)
+            now = self._look(sock)
         position = now.received - now.unread
         for path in self._disk_dir.glob(f"{self._name}.*.disk"):
             self._disk_start = int(path.name.split(".")[-2])
@@ -178,6 +179,12 @@ class Spool:
             sock, self.record, known_error=self.error, known_closed=self.peer_closed
         )
 
+    def _take_error(self, sock: socket.socket, now: stand_in.Condition) -> None:
+        self._note(peer_closed=now.peer_closed, error=errno.ECONNRESET)  # in case we are killed before the next line
+        error = stand_in.take_error(sock)
+        # A reset after the peer's FIN is EPIPE (tcp_reset in CLOSE_WAIT).
+        self._note(peer_closed=now.peer_closed or error == errno.EPIPE, error=error or errno.ECONNRESET)
+
     def _discard(self, sock: socket.socket, size: int) -> None:
         view = memoryview(self._buffer)
         while size:
@@ -191,8 +198,7 @@ class Spool:
             self._append(memoryview(tail))
             self._tail = len(tail)
         if now.failed:
-            error = stand_in.take_error(sock)
-            self._note(peer_closed=now.peer_closed or error == errno.EPIPE, error=error or errno.ECONNRESET)
+            self._take_error(sock, now)
         elif now.peer_closed and not self.peer_closed:
             self._note(peer_closed=True, error=self.error)
 

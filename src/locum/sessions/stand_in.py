@@ -17,6 +17,7 @@ from locum.sessions.record import SessionRecord, TcpState
 
 RECEIVE_BUFFER = 4 << 20  # bytes: a window for 100 Mbit/s at 150 ms while the spool is written
 _MOST_BUFFER = 64 << 20
+_WINDOW_CLAMP = 1 << 30  # the largest window there is (RFC 7323 section 2.3); the buffer is the bound
 _PEER_CLOSED = (TcpState.CLOSE_WAIT, TcpState.CLOSING, TcpState.LAST_ACK, TcpState.TIME_WAIT)
 _TCP = socket.IPPROTO_TCP
 _U32 = 0xFFFFFFFF
@@ -172,6 +173,8 @@ def _establish(sock: socket.socket, record: SessionRecord) -> None:
     if record.timestamp is not None:
         repair.set_timestamp(sock, record.timestamp)
     repair.set_window(sock, record.window)
+    # A new connection would offer 64 KiB and grow; raising the clamp makes the kernel take over the restored window.
+    sock.setsockopt(_TCP, socket.TCP_WINDOW_CLAMP, _WINDOW_CLAMP)
 
 
 def _write(sock: socket.socket, data: bytes) -> None:
