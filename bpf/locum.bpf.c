@@ -254,7 +254,6 @@ static __always_inline int read_packet(struct __sk_buff *skb, struct work *w)
 	struct locum_settings *s;
 	__u32 zero = 0, family;
 
-	__builtin_memset(w, 0, sizeof(*w));
 	s = bpf_map_lookup_elem(&settings, &zero);
 	if (s)
 		w->tap = s->tap_ifindex;
@@ -270,7 +269,7 @@ static __always_inline int read_packet(struct __sk_buff *skb, struct work *w)
 SEC("tc")
 int locum_ingress(struct __sk_buff *skb)
 {
-	struct work w;
+	struct work w = {};
 	__u32 *own;
 	int action;
 
@@ -317,10 +316,11 @@ static __always_inline bool suspended(const struct packet *p)
 static __noinline int send_copy(struct __sk_buff *skb, struct work *w)
 {
 	struct locum_binding_more *more = bpf_map_lookup_elem(&binding_more, &w->packet.destination);
+	struct locum_binding *b = bpf_map_lookup_elem(&bindings, &w->packet.destination);
 	__u32 number = (skb->mark & 0xffff) - 1;
 	int action;
 
-	if (!more || number >= LOCUM_MAX_TUNNELS - 1)
+	if (!b || !more || number >= LOCUM_MAX_TUNNELS - 1 || number + 1 >= b->tunnels)
 		return dropped(skb, STRAY);
 	action = encapsulate(skb, w, &more->others[number]);
 	if (action == TC_ACT_REDIRECT)
@@ -352,23 +352,26 @@ static __always_inline int leave(struct __sk_buff *skb, struct work *w)
 SEC("tc")
 int locum_egress(struct __sk_buff *skb)
 {
-	struct work w;
+	struct work w = {};
 	int action = UNDECIDED;
+	bool whole = !read_packet(skb, &w);
 
-	if (!read_packet(skb, &w)) {
+	if (whole) {
 		w.flags = AT_EGRESS;
 		action = leave(skb, &w);
 	}
 	if (action != UNDECIDED)
 		return action;
-	return skb->ifindex == w.tap ? dropped(skb, STRAY) : passed(skb, PASSED);
+	if (skb->ifindex != w.tap)
+		return passed(skb, PASSED);
+	return dropped(skb, whole && ours_to_judge(&w.packet) ? STRAY : REASON_NONE);
 }
 
 /* For the measurement of the cost of one packet: the ingress decision, and then the packet as it was, to run again. */
 SEC("tc")
 int locum_measure(struct __sk_buff *skb)
 {
-	struct work w;
+	struct work w = {};
 	__u32 before = skb->len, hops;
 	int action;
 

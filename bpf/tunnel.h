@@ -51,7 +51,8 @@ static __always_inline int passed(struct __sk_buff *skb, __u32 outcome)
 
 static __always_inline int dropped(struct __sk_buff *skb, __u32 reason)
 {
-	count_reason(reason);
+	if (reason)
+		count_reason(reason);
 	skb->cb[0] = DROPPED;
 	skb->cb[1] = reason;
 	return TC_ACT_SHOT;

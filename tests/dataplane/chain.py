@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from namespaces import Namespace, bpffs, join
-
 from locum.dataplane import DataPlane
 from locum.roles.actions import (
     AcceptTunnel,
@@ -23,6 +21,7 @@ from locum.roles.actions import (
     TunnelAcceptance,
     Verdict,
 )
+from tests.dataplane.namespaces import Namespace, bpffs, join
 
 HOME4, HOME6 = ip_address("10.9.0.5"), ip_address("fd09::5")
 CN4, CN6 = ip_address("10.1.0.2"), ip_address("fd01::2")
@@ -66,6 +65,9 @@ class Chain:
         self.fa.run("ip -6 route add default via fd02::1")
         self.fa.run("ip route add 10.9.0.5 dev fa1")
         self.fa.run("ip -6 route add fd09::5 dev fa1")
+        # IPv6 answers for an address only on its own interface, and the home address is on lo: as NeighbourEntry does.
+        hardware = self.mn.run("ip -o link show mn0").split("link/ether ")[1].split()[0]
+        self.fa.run(f"ip -6 neigh add fd09::5 lladdr {hardware} dev fa1 nud permanent")
         self.mn.run("ip route add 10.3.0.1 dev mn0")
         self.mn.run("ip route add default via 10.3.0.1 dev mn0 src 10.9.0.5")
         self.mn.run("ip -6 route add fd03::1 dev mn0")
@@ -99,7 +101,9 @@ def foreign_actions(tunnel: Tunnel) -> list[Action]:
     """What a foreign agent installs for both."""
     actions: list[Action] = [LocalEndpoint(tunnel.source)]
     for home in (HOME4, HOME6):
-        actions.append(AcceptTunnel(TunnelAcceptance(tunnel.destination, home, Side.TO_HOME_ADDRESS, "fa1", home)))
+        actions.append(
+            AcceptTunnel(TunnelAcceptance(tunnel.destination, home, Side.TO_HOME_ADDRESS, "fa1", home))
+        )
         actions.append(InstallOutbound(OutboundEntry(home, "fa1", tunnel)))
     return actions
 

@@ -58,7 +58,9 @@ class Namespace:
 
 def join(one: Namespace, end: str, other: Namespace, other_end: str, mtu: int = 1500) -> None:
     """A veth pair between two namespaces, up."""
-    run(f"ip link add {end} netns {one.name} mtu {mtu} type veth peer {other_end} netns {other.name} mtu {mtu}")
+    run(
+        f"ip link add {end} netns {one.name} mtu {mtu} type veth peer {other_end} netns {other.name} mtu {mtu}"
+    )
     one.run(f"ip link set {end} up")
     other.run(f"ip link set {other_end} up")
     for space in (one, other):

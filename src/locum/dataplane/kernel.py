@@ -16,7 +16,6 @@ from pyroute2 import IPRoute
 
 from locum.dataplane import maps
 from locum.dataplane.attach import Attachments, check_bpffs, pin_name
-from locum.dataplane.build import OBJECTS
 from locum.dataplane.device import Reinjection
 from locum.dataplane.hold import HeldPacket, HoldQueue, held_packet
 from locum.dataplane.libbpf import DataPlaneError, Object, RingBuffer, possible_cpus
@@ -46,7 +45,7 @@ from locum.roles.actions import (
 )
 from locum.wire.control import Flow
 
-OBJECT = OBJECTS / "locum.bpf.o"
+OBJECT = Path(__file__).parent / "objects" / "locum.bpf.o"
 # Rounds in which the queue may fill again while it is emptied; then the rest waits for the next release.
 RELEASE_ROUNDS = 8
 

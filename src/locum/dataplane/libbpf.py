@@ -48,7 +48,6 @@ _SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctype
 _log: list[str] = []
 
 
-@_PRINT
 def _collect(_level: int, form: bytes, arguments: int) -> int:
     line = ctypes.create_string_buffer(1 << 16)
     _libc.vsnprintf(line, len(line), form, ctypes.c_void_p(arguments))
@@ -56,6 +55,7 @@ def _collect(_level: int, form: bytes, arguments: int) -> int:
     return 0
 
 
+_collector = _PRINT(_collect)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -100,7 +100,7 @@ def _open_library() -> ctypes.CDLL:
     for name, (result, arguments) in signatures.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-    library.libbpf_set_print(_collect)
+    library.libbpf_set_print(_collector)
     return library
 
 
@@ -339,7 +339,7 @@ def update_link(link: int, program: int) -> None:
     checked(library().bpf_link_update(link, program, None), "replace the program of a link")
 
 
-class TestRun:
+class ProgramRun:
     """BPF_PROG_TEST_RUN of one program, with buffers that are used again. A packet starts with its Ethernet header."""
 
     CONTEXT = 192  # sizeof(struct __sk_buff)
