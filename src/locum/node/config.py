@@ -268,6 +268,7 @@ def _mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
         lifetime=table.integer("lifetime", 300, least=1, most=0xFFFF),
         association=_association(table),
         mnps=table.address("mnps", None),
+        foreign_agents=tuple(_agent_key(item) for item in table.tables("foreign_agent")),
         freeze=table.choice("freeze", ("auto", "cgroup", "stop"), "auto"),
         sleep_seconds=table.seconds("sleep_seconds", 30.0, least=1.0, most=3600.0),
     )

@@ -36,13 +36,16 @@ class ControlSocket:
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
 
+    def check(self) -> None:
+        """Raises SocketBusy when another node listens there."""
+        if self._path.is_socket() and _answers(self._path):
+            raise SocketBusy(f"{self._path}: another node answers there; stop it or use another name in [node]")
+
     async def open(self) -> None:
         """Listen. Raises SocketBusy when another node listens there, OSError when the path cannot be used."""
+        self.check()
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        if self._path.is_socket():
-            if _answers(self._path):
-                raise SocketBusy(f"{self._path}: another node answers there; stop it or use another name in [node]")
-            self._path.unlink()
+        self._path.unlink(missing_ok=True)
         mask = os.umask(0o177)
         try:
             self._server = await asyncio.start_unix_server(self._accepted, self._path, limit=_LONGEST_LINE)

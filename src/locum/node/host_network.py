@@ -52,10 +52,9 @@ class HostNetwork:
 
     async def own_home_address(self, address: Address) -> None:
         """The home address belongs to this host wherever it is: on lo."""
-        index = socket.if_nametoindex("lo")
         await self._make(
             f"address/{address}",
-            {"do": "address", "address": str(address), "prefixlen": address.max_prefixlen, "index": index},
+            {"do": "address", "address": str(address), "prefixlen": address.max_prefixlen, "link": "lo"},
         )
 
     async def use_agent(
@@ -65,7 +64,6 @@ class HostNetwork:
 
         With the agent's link-layer address no ARP is needed; an IPv6 home address uses a next hop made up for it.
         """
-        index = socket.if_nametoindex(link)
         for address in home_addresses:
             await self._rules(address.version)
             hop: Address = agent if address.version == agent.version else NEXT_HOP_V6
@@ -74,20 +72,22 @@ class HostNetwork:
             await self._make(
                 f"way/{address.version}",
                 {
-                    "do": "route", "dst": "default", "gateway": str(hop), "oif": index, "prefsrc": str(address),
+                    "do": "route", "dst": "default", "gateway": str(hop), "link": link, "prefsrc": str(address),
                     "table": TABLE_MOBILE, "onlink": True, "version": address.version,
                 },
             )  # fmt: skip
 
     async def leave_agent(self, link: str) -> None:
         """Take back what `use_agent` did on this link."""
-        try:
-            index = socket.if_nametoindex(link)
-        except OSError:
-            index = None
         for key, record in tuple(self._records.items()):
-            if key.startswith("way/") and index in (None, record["oif"]):
+            if key.startswith("way/") and record["link"] == link:
                 await self._undo(key)
+
+    async def link_up(self, link: str) -> None:
+        """Make again what the kernel forgot when the link went down: routes and neighbours."""
+        for record in tuple(self._records.values()):
+            if record["do"] in ("route", "neighbour") and record["link"] == link:
+                await self._change(record, undo=False)
 
     async def _rules(self, version: int) -> None:
         """Main table first for what it knows specifically, then our way out."""
@@ -102,12 +102,11 @@ class HostNetwork:
 
     async def receive_for(self, prefixes: Iterable[Prefix], links: Iterable[str]) -> None:
         """AnyIP: every address of `prefixes` is local for packets that enter by `links` (R11); others leave as before."""
-        lo = socket.if_nametoindex("lo")
         for prefix in prefixes:
             await self._make(
                 f"anyip/{prefix}",
                 {
-                    "do": "route", "dst": str(prefix), "oif": lo, "table": TABLE_STAND_IN, "type": _ROUTE_LOCAL,
+                    "do": "route", "dst": str(prefix), "link": "lo", "table": TABLE_STAND_IN, "type": _ROUTE_LOCAL,
                     "version": prefix.version,
                 },
             )  # fmt: skip
@@ -125,7 +124,7 @@ class HostNetwork:
         await self._make(
             f"neighbour/{link}/{address}",
             {
-                "do": "neighbour", "address": str(address), "index": socket.if_nametoindex(link),
+                "do": "neighbour", "address": str(address), "link": link,
                 "lladdr": link_layer.hex(":"), "version": address.version,
             },
         )  # fmt: skip
@@ -193,8 +192,16 @@ class HostNetwork:
             if path.exists():
                 path.write_text(record["before" if undo else "value"], "ascii")
             return
+        index = 0
         try:
-            await getattr(self, f"_change_{record['do']}")(record, undo)
+            if "link" in record:
+                index = socket.if_nametoindex(record["link"])
+        except OSError:
+            if undo:
+                return  # the link is gone, and what was on it
+            raise OSError(errno.ENODEV, f"there is no interface {record['link']}") from None
+        try:
+            await getattr(self, f"_change_{record['do']}")(record, index, undo)
         except NetlinkError as problem:
             if undo and problem.code in _GONE:
                 return
@@ -202,20 +209,20 @@ class HostNetwork:
                 raise FileExistsError(record["do"]) from None
             raise OSError(problem.code, f"{'undo ' if undo else ''}{record}: {problem.args[-1]}") from None
 
-    async def _change_address(self, record: dict[str, Any], undo: bool) -> None:
+    async def _change_address(self, record: dict[str, Any], index: int, undo: bool) -> None:
         # noprefixroute and nodad: an address of lo that nobody else may have
         await self._kernel.addr(
             "del" if undo else "add",
-            index=record["index"],
+            index=index,
             address=record["address"],
             prefixlen=record["prefixlen"],
             family=_family(IPv6Address if ":" in record["address"] else IPv4Address),
             **({} if undo or ":" not in record["address"] else {"flags": 2}),
         )
 
-    async def _change_route(self, record: dict[str, Any], undo: bool) -> None:
+    async def _change_route(self, record: dict[str, Any], index: int, undo: bool) -> None:
         arguments: dict[str, Any] = {
-            "dst": record["dst"], "oif": record["oif"], "table": record["table"],
+            "dst": record["dst"], "oif": index, "table": record["table"],
             "family": socket.AF_INET6 if record["version"] == 6 else socket.AF_INET,
         }  # fmt: skip
         if "type" in record:
@@ -231,7 +238,7 @@ class HostNetwork:
                 arguments["flags"] = 4  # RTNH_F_ONLINK
         await self._kernel.route("del" if undo else "replace", **arguments)
 
-    async def _change_rule(self, record: dict[str, Any], undo: bool) -> None:
+    async def _change_rule(self, record: dict[str, Any], _: int, undo: bool) -> None:
         arguments: dict[str, Any] = {
             "priority": record["priority"], "table": record["table"],
             "family": socket.AF_INET6 if record["version"] == 6 else socket.AF_INET,
@@ -242,9 +249,9 @@ class HostNetwork:
             arguments["FRA_SUPPRESS_PREFIXLEN"] = record["suppress"]
         await self._kernel.rule("del" if undo else "add", **arguments)
 
-    async def _change_neighbour(self, record: dict[str, Any], undo: bool) -> None:
+    async def _change_neighbour(self, record: dict[str, Any], index: int, undo: bool) -> None:
         arguments: dict[str, Any] = {
-            "dst": record["address"], "ifindex": record["index"],
+            "dst": record["address"], "ifindex": index,
             "family": socket.AF_INET6 if record["version"] == 6 else socket.AF_INET,
         }  # fmt: skip
         if not undo:

@@ -10,6 +10,8 @@ import struct
 from collections.abc import Callable
 
 UDP_PORT = 434
+_IP_PKTINFO = 8  # not in the socket module of Python 3.11
+_SO_RCVBUFFORCE = 33
 _LONGEST = 4096
 _MOST_AT_ONCE = 128
 _BUFFER = 4 << 20  # bytes; a burst of registrations waits here
@@ -28,9 +30,9 @@ class RegistrationSocket:
         self._receive, self._oversized = receive, oversized
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
-            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_PKTINFO, 1)
+            self._socket.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
             try:
-                self._socket.setsockopt(socket.SOL_SOCKET, 33, _BUFFER)  # SO_RCVBUFFORCE
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             except PermissionError:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             self._socket.bind(("", port))
@@ -66,7 +68,7 @@ class RegistrationSocket:
 
         Raises OSError; a full send buffer loses the datagram as a full link would.
         """
-        ancillary = [(socket.IPPROTO_IP, socket.IP_PKTINFO, _PKTINFO.pack(index, source, b"\0\0\0\0"))]
+        ancillary = [(socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO.pack(index, source, b"\0\0\0\0"))]
         try:
             self._socket.sendmsg([message], ancillary, 0, (to, port))
         except BlockingIOError:

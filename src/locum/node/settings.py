@@ -140,6 +140,7 @@ class MobileNodeSettings:
     lifetime: int
     association: Association
     mnps: Address | None
+    foreign_agents: tuple[AgentKey, ...]  # MN-FA associations
     freeze: str  # "auto", "cgroup" or "stop"
     sleep_seconds: float  # bound on a whole takeover or reclaim
 

@@ -1,0 +1,129 @@
+"""Settings -> roles: makes the machine of each role that a host plays. Holds no state and performs nothing."""
+
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from random import SystemRandom
+
+from locum.node.settings import Settings
+from locum.roles.actions import Addr, Role
+from locum.roles.advertising import AccessLink
+from locum.roles.binding import Mobile
+from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
+from locum.roles.home_agent import HomeAgent, HomeAgentConfiguration
+from locum.roles.mnps import StandIn, StandInConfiguration
+from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
+from locum.roles.sleeping import SleepingNode
+from locum.roles.visitor import StaticVisitor
+
+LinkAddress = Callable[[str], IPv4Address | None]
+
+
+def roles(settings: Settings, link_address: LinkAddress) -> dict[str, Role]:
+    """The roles by name, in the order in which they start. `link_address` gives the IPv4 address of a link."""
+    made: dict[str, Role] = {}
+    if settings.home_agent is not None:
+        made["home_agent"] = home_agent(settings)
+    if settings.foreign_agent is not None:
+        made["foreign_agent"] = foreign_agent(settings, link_address)
+    if settings.mnps is not None:
+        made["mnps"] = stand_in(settings)
+    if settings.mobile_node is not None:
+        made["mobile_node"] = mobile_node(settings)
+    return made
+
+
+def home_agent(settings: Settings) -> HomeAgent:
+    """The home agent of [home_agent]."""
+    own = settings.home_agent
+    assert own is not None
+    return HomeAgent(
+        HomeAgentConfiguration(
+            address=own.address,
+            max_lifetime=own.max_lifetime,
+            short_lifetime=own.short_lifetime,
+            max_simultaneous=own.max_simultaneous,
+            reverse_tunnel_required=own.reverse_tunnel_required,
+        ),
+        [
+            Mobile(
+                home_address=each.home_address,
+                association=each.association,
+                home_address_v6=each.home_address_v6,
+                default_care_of=each.default_coa,
+                stand_in=each.mnps,
+                stand_in_v6=each.mnps_v6,
+            )
+            for each in own.mobiles
+        ],
+        {each.address: each.association for each in own.foreign_agents},
+        SystemRandom(),
+    )
+
+
+def foreign_agent(settings: Settings, link_address: LinkAddress) -> ForeignAgent:
+    """The foreign agent of [foreign_agent]; 618 goes to whom [control] has an association with."""
+    own = settings.foreign_agent
+    assert own is not None
+    notified: frozenset[Addr] = frozenset(
+        each.peer for each in (settings.control.associations if settings.control else ())
+    )
+    return ForeignAgent(
+        ForeignAgentConfiguration(
+            care_of_address=own.care_of_address,
+            links=tuple(AccessLink(link, link_address(link) or own.care_of_address) for link in own.links),
+            advertise_interval=own.advertise_interval,
+            registration_lifetime=own.registration_lifetime,
+            max_visitors=own.max_visitors,
+            challenge=own.challenge,
+            notified=notified,
+        ),
+        {each.address: each.association for each in own.home_agents},
+        {each.home_address: each.association for each in own.mobiles},
+        [
+            StaticVisitor(
+                home_address=each.home_address,
+                home_agent=each.home_agent,
+                link=each.link,
+                next_hop=each.next_hop,
+                home_address_v6=each.home_address_v6,
+                next_hop_v6=each.next_hop_v6,
+            )
+            for each in own.static
+        ],
+        SystemRandom(),
+    )
+
+
+def stand_in(settings: Settings) -> StandIn:
+    """The MNPS of [mnps]."""
+    own = settings.mnps
+    assert own is not None
+    return StandIn(
+        StandInConfiguration(
+            address=own.address,
+            access_node=own.access_node,
+            home_prefixes=own.home_prefixes,
+            max_sessions=own.max_sessions,
+        )
+    )
+
+
+def mobile_node(settings: Settings) -> SleepingNode:
+    """The mobile node of [mobile_node], with its sleep."""
+    own = settings.mobile_node
+    assert own is not None
+    mobile = MobileNode(
+        MobileNodeConfiguration(
+            home_address=own.home_address,
+            home_agent=own.home_agent,
+            links=own.links,
+            association=own.association,
+            home_address_v6=own.home_address_v6,
+            colocated=own.mode == "colocated",
+            care_of_address=own.care_of_address,
+            lifetime=own.lifetime,
+        ),
+        {each.address: each.association for each in own.foreign_agents},
+        SystemRandom(),
+    )
+    return SleepingNode(mobile, own.mnps, SystemRandom())

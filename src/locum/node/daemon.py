@@ -1,0 +1,114 @@
+"""`locum node run`: a process around a node. Privileges, signals, one clear line for what cannot work, exit codes."""
+
+import asyncio
+import errno
+import gc
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from locum.node.config import ConfigError, load
+from locum.node.control_socket import SocketBusy
+from locum.node.settings import Settings
+from locum.node.store import StoreError
+
+OK, FAILED, USAGE, UNREACHABLE, CONFIG, PRIVILEGE = range(6)
+"""Exit codes of every command: done; it failed; wrong usage; no node answers; wrong configuration; no privilege."""
+
+_NEEDED = {12: "net_admin", 13: "net_raw"}  # capability numbers of capabilities(7); bpf is 39, or sys_admin 21
+_BPF, _SYS_ADMIN = 39, 21
+
+
+class MissingPrivilege(Exception):
+    """This process may not do what the node needs."""
+
+
+def run(path: Path) -> int:
+    """Run the node of a configuration file until SIGTERM or SIGINT; the exit code."""
+    try:
+        settings = load(path)
+    except ConfigError as problem:
+        return _complain(str(problem), CONFIG)
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format=f"locum {settings.node.name}: %(message)s"
+    )
+    try:
+        check_privileges()
+        return asyncio.run(_main(settings))
+    except MissingPrivilege as problem:
+        return _complain(str(problem), PRIVILEGE)
+    except ConfigError as problem:
+        return _complain(str(problem), CONFIG)
+    except (SocketBusy, StoreError) as problem:
+        return _complain(str(problem), FAILED)
+    except ModuleNotFoundError as problem:
+        return _complain(f"the Python package {problem.name} is missing; install locum again: pip install locum", FAILED)
+    except OSError as problem:
+        return _complain(_explained(problem), PRIVILEGE if _denied(problem) else FAILED)
+    except RuntimeError as problem:  # DataPlaneError; its module is not imported before it is needed
+        if type(problem).__module__.startswith("locum."):
+            return _complain(str(problem), FAILED)
+        raise
+
+
+async def _main(settings: Settings) -> int:
+    from locum.node.node import Node
+
+    stop: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def end(number: int) -> None:
+        if not stop.done():
+            stop.set_result(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end, number)
+    node = Node(settings)
+    starting = asyncio.ensure_future(node.start())
+    await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait([starting])
+        return OK
+    await starting
+    gc.collect()
+    gc.freeze()  # what is there now stays; a collection need not look at it again
+    await stop
+    await node.stop()
+    return OK
+
+
+def check_privileges() -> None:
+    """Raises MissingPrivilege with the names of the capabilities that are missing."""
+    effective = 0
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            effective = int(line.split()[1], 16)
+    missing = [name for number, name in _NEEDED.items() if not effective >> number & 1]
+    if not (effective >> _BPF & 1 or effective >> _SYS_ADMIN & 1):
+        missing.append("bpf")
+    if missing:
+        raise MissingPrivilege(
+            f"not permitted: cap_{', cap_'.join(missing)} missing; run as root, or by the systemd unit"
+        )
+
+
+def _denied(problem: OSError) -> bool:
+    return problem.errno in (errno.EPERM, errno.EACCES)
+
+
+def _explained(problem: OSError) -> str:
+    text = problem.strerror or str(problem)
+    where = f"{problem.filename}: " if problem.filename else ""
+    if problem.errno == errno.EADDRINUSE and not where and "port" not in text:
+        return "UDP port 434 is in use; another mobility agent runs here: stop it (ss -lunp 'sport = 434')"
+    if _denied(problem) and "run" not in text:
+        return f"{where}{text}; run as root, or by the systemd unit"
+    return f"{where}{text}"
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"locum: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+

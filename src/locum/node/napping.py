@@ -1,0 +1,302 @@
+"""The device's side of live sessions: performs what the mobile node's role wants done to programs and their sockets.
+
+Blocking calls run in one thread, in the order they are asked for; results go back to the role as events. What a captured
+socket needs to come back is in the store, so that a daemon that was killed takes its sockets up again where they are.
+When to do what is the role's business.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from locum.node.events import flow_text
+from locum.node.performer import Hand
+from locum.node.store import Store
+from locum.roles import actions as do
+from locum.roles.actions import Event
+from locum.sessions.find import Candidate, find
+from locum.sessions.freezer import Freezer
+from locum.sessions.live import FinalTcp, LiveSocket, Parked, SessionError
+from locum.wire.control import Flow
+
+log = logging.getLogger("locum.napping")
+COLLECTION = "parked"
+_POLL = 0.002  # seconds between looks at what a program has read
+_DELIVERY = 0.05  # seconds within which injected packets reach a socket
+
+T = TypeVar("T")
+
+
+class Napping:
+    """Session actions of one mobile node. `deliver` puts packets into this host; `feed` tells the role."""
+
+    def __init__(
+        self,
+        name: str,
+        run_dir: Path,
+        freeze: str,
+        store: Store,
+        feed: Callable[[Event], None],
+        deliver: Callable[[bytes], None],
+    ) -> None:
+        """`freeze`: "stop" forces SIGSTOP; otherwise the cgroup freezer where there is one."""
+        self._store, self._feed, self._deliver = store, feed, deliver
+        self._freezer = Freezer(name, run_dir, signals=freeze == "stop")
+        self._freezer.adopt()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="sessions")
+        self._candidates: dict[Flow, Candidate] = {}
+        self._live: dict[Flow, LiveSocket] = {}
+        self._ahead: dict[Flow, int] = {}  # bytes injected by a killed run that its role did not hear of
+
+    def hands(self) -> Mapping[type, Hand]:
+        """What performs each kind of action."""
+        return {
+            do.FindSessions: self._find,
+            do.Freeze: self._freeze,
+            do.Thaw: self._thaw,
+            do.Capture: self._capture,
+            do.ReleaseCaptured: self._release,
+            do.InjectData: self._inject,
+            do.DrainRound: self._drain,
+            do.FinishSessions: self._finish,
+            do.AbandonSessions: self._abandon,
+        }
+
+    @property
+    def frozen(self) -> frozenset[int]:
+        """Processes that stand still now."""
+        return self._freezer.frozen
+
+    def captured(self) -> tuple[Flow, ...]:
+        """Connections whose sockets we hold."""
+        return tuple(self._live)
+
+    def adopt(self, offsets: Mapping[Flow, int]) -> None:
+        """After a restart: take up the sockets that were captured. `offsets`: injected bytes the role knows of.
+
+        Programs that are frozen for no socket of ours run again.
+        """
+        rows = self._store.rows(COLLECTION)
+        parked = [each for each in map(_parked, rows.values()) if each is not None]
+        self._look({each.flow.local for each in parked})
+        for each in parked:
+            candidate = self._candidates.get(each.flow)
+            if candidate is None:
+                self._store.forget(COLLECTION, flow_text(each.flow))
+                continue
+            try:
+                live = self._live[each.flow] = LiveSocket.open(candidate, each)
+                self._ahead[each.flow] = max(0, live.position() - offsets.get(each.flow, 0))
+            except (SessionError, OSError) as problem:
+                log.warning("%s cannot be taken up again: %s", flow_text(each.flow), problem)
+        if not offsets:
+            for live in tuple(self._live.values()):
+                self._let_be(live)
+            self._freezer.thaw(self._freezer.frozen)
+
+    async def close(self) -> None:
+        """Drop our descriptors; captured sockets and frozen programs stay as they are, for the next run."""
+        await asyncio.get_running_loop().run_in_executor(None, self._worker.shutdown)
+        for live in self._live.values():
+            live.close()
+        self._live.clear()
+
+    async def _blocking(self, call: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, call, *arguments)
+
+    # find and freeze
+
+    async def _find(self, action: do.FindSessions) -> None:
+        await self._blocking(self._look, set(action.home_addresses))
+        found = (do.FoundSession(each.flow, each.pids) for each in self._candidates.values())
+        self._feed(do.SessionsFound(tuple(found)))
+
+    def _look(self, home_addresses: Iterable[Any]) -> None:
+        candidates, _ = find(home_addresses, exclude_pids=(os.getpid(),))
+        self._candidates = {each.flow: each for each in candidates}
+
+    async def _freeze(self, action: do.Freeze) -> None:
+        await self._blocking(self._freezer.freeze, action.pids)
+
+    async def _thaw(self, action: do.Thaw) -> None:
+        await self._blocking(self._freezer.thaw, action.pids)
+
+    # capture
+
+    async def _capture(self, action: do.Capture) -> None:
+        captured = await self._blocking(self._capture_all, action.flows)
+        for flow in action.flows:
+            if flow in self._live:
+                self._store.put(COLLECTION, flow_text(flow), self._live[flow].parked.to_json())
+        await self._store.durable()
+        self._feed(captured)
+
+    def _capture_all(self, flows: tuple[Flow, ...]) -> do.Captured:
+        records: list[do.SessionRecordItem] = []
+        failures: list[do.SessionFailure] = []
+        for number, flow in enumerate(flows):
+            try:
+                candidate = self._candidates.get(flow)
+                if candidate is None:
+                    raise SessionError("the connection is not there any more")
+                live = LiveSocket.open(candidate)
+                try:
+                    record = live.capture()
+                except (SessionError, OSError):
+                    live.close()
+                    raise
+            except (SessionError, OSError) as problem:
+                failures.append(do.SessionFailure(flow, str(problem)))
+                continue
+            self._live[flow] = live
+            # CBOR maps with integer keys are session records; the role carries them without looking inside
+            item: Mapping[int, Any] = record.to_cbor()
+            records.append(do.SessionRecordItem(number, flow, item))
+        return do.Captured(tuple(records), tuple(failures))
+
+    async def _release(self, action: do.ReleaseCaptured) -> None:
+        def release() -> None:
+            for flow in action.flows:
+                if (live := self._live.get(flow)) is not None:
+                    self._let_be(live)
+
+        await self._blocking(release)
+        self._forget(action.flows)
+
+    def _let_be(self, live: LiveSocket) -> None:
+        try:
+            live.resume()
+        except OSError as problem:
+            log.warning("%s: %s", flow_text(live.flow), problem)
+        live.close()
+
+    def _forget(self, flows: Iterable[Flow]) -> None:
+        for flow in flows:
+            self._live.pop(flow, None)
+            self._ahead.pop(flow, None)
+            self._store.forget(COLLECTION, flow_text(flow))
+
+    # bring back
+
+    async def _inject(self, action: do.InjectData) -> None:
+        live = self._live.get(action.flow)
+        if live is None:
+            self._feed(do.Injected(action.flow, 0, "the socket is not there any more"))
+            return
+        already = min(self._ahead.get(action.flow, 0), len(action.data))
+        if already:
+            self._ahead[action.flow] -= already
+        try:
+            taken = already + await self._blocking(self._put, live, memoryview(action.data)[already:])
+        except OSError as problem:
+            self._feed(do.Injected(action.flow, already, str(problem)))
+            return
+        self._feed(do.Injected(action.flow, taken))
+
+    def _put(self, live: LiveSocket, data: memoryview) -> int:
+        if not data:
+            return 0
+        before = live.position()
+        done = live.inject(data)
+        if not done.packets:
+            return done.accepted
+        for packet in done.packets:
+            self._deliver(packet)
+        until = time.monotonic() + _DELIVERY
+        while live.position() - before < done.accepted and time.monotonic() < until:
+            time.sleep(_POLL)
+        return live.position() - before
+
+    async def _drain(self, action: do.DrainRound) -> None:
+        unread = await self._blocking(self._round, action)
+        self._feed(do.Drained(unread))
+
+    def _round(self, action: do.DrainRound) -> tuple[tuple[Flow, int], ...]:
+        """Every socket of a program that runs has to be out of repair mode, or it would meet EPERM."""
+        pids = set(action.pids)
+        asked = [self._live[flow] for flow in action.flows if flow in self._live]
+        loose = [
+            live for flow, live in self._live.items()
+            if live in asked or pids.intersection(self._holders(flow))
+        ]  # fmt: skip
+        for live in loose:
+            live.let_go()
+        self._freezer.thaw(action.pids)
+        until = time.monotonic() + action.patience
+        while any(live.unread() for live in asked) and time.monotonic() < until:
+            time.sleep(_POLL)
+        self._freezer.freeze(action.pids)
+        for live in loose:
+            live.hold()
+        return tuple((live.flow, live.unread()) for live in asked)
+
+    def _holders(self, flow: Flow) -> tuple[int, ...]:
+        candidate = self._candidates.get(flow)
+        return candidate.pids if candidate else ()
+
+    async def _finish(self, action: do.FinishSessions) -> None:
+        failures = await self._blocking(self._finish_all, action.finals)
+        flows = tuple(each.flow for each in action.finals)
+        self._forget(flows)
+        self._feed(do.Finished(flows, failures))
+
+    def _finish_all(self, finals: tuple[do.SessionFinal, ...]) -> tuple[do.SessionFailure, ...]:
+        failures: list[do.SessionFailure] = []
+        for final in finals:
+            live = self._live.get(final.flow)
+            if live is None:
+                failures.append(do.SessionFailure(final.flow, "the socket is not there any more"))
+                continue
+            try:
+                self._finish_one(live, final)
+            except (SessionError, OSError) as problem:
+                failures.append(do.SessionFailure(final.flow, str(problem)))
+                self._reset(live)
+            live.close()
+        return tuple(failures)
+
+    def _finish_one(self, live: LiveSocket, final: do.SessionFinal) -> None:
+        if (position := live.position()) != final.total:
+            raise SessionError(f"{final.total} bytes were received and {position} are here")
+        packets = live.finish(
+            FinalTcp(
+                received=final.total,
+                acked=final.acknowledged,
+                timestamp=final.timestamp,
+                peer_closed=final.peer_closed,
+                error=final.error,
+            )
+        )
+        for packet in packets:
+            self._deliver(packet)
+
+    async def _abandon(self, action: do.AbandonSessions) -> None:
+        def abandon() -> None:
+            for flow in action.flows:
+                if (live := self._live.get(flow)) is not None:
+                    self._reset(live)
+                    live.close()
+
+        await self._blocking(abandon)
+        self._forget(action.flows)
+
+    def _reset(self, live: LiveSocket) -> None:
+        """The program sees that its connection was lost."""
+        try:
+            for packet in live.finish(FinalTcp(received=live.position(), error=errno.ECONNRESET)):
+                self._deliver(packet)
+        except OSError as problem:
+            log.warning("%s cannot be reset: %s", flow_text(live.flow), problem)
+
+
+def _parked(row: Mapping[str, Any]) -> Parked | None:
+    try:
+        return Parked.from_json(row)
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,399 @@
+"""One running node: opens what its roles need, drives them with messages, events and time, and takes it all down again.
+
+The only owner of the event loop, the clock and the order of starting and stopping. Policy is the roles' business; each
+hand that performs an action is in a file of its own.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any
+
+from locum.node.answers import Answers
+from locum.node.assembly import roles
+from locum.node.control_socket import ControlSocket
+from locum.node.delivery_watch import DeliveryWatch
+from locum.node.events import EventStream
+from locum.node.exchanges import Exchanges
+from locum.node.host_network import HostNetwork
+from locum.node.link_watch import Link, LinkWatch
+from locum.node.performer import FORWARDING, TABLES, Hand, Performer, Pipelined, Sequential, collection
+from locum.node.registration_io import RegistrationIo
+from locum.node.service_manager import ServiceManager
+from locum.node.settings import Settings
+from locum.node.store import Store
+from locum.roles import actions as do
+from locum.roles.actions import Action, Event, Role, Source
+from locum.wire.control import Flow
+
+if TYPE_CHECKING:
+    from locum.dataplane.kernel import DataPlane
+    from locum.node.napping import Napping
+    from locum.node.standin import StandIn
+
+log = logging.getLogger("locum.node")
+_LONGEST_WAIT = 30.0  # seconds; a timer of the loop stands still while the machine is suspended
+
+
+@dataclass(slots=True)
+class Slot:
+    """A role and what drives it."""
+
+    name: str
+    role: Role
+    performer: Performer
+    timer: asyncio.TimerHandle | None = None
+    due: float = float("inf")  # wall-clock seconds for which the timer is set
+    told: set[Callable[[], None]] = field(default_factory=set)  # called after every step
+
+
+class Node:
+    """All of one node. `start`, then `stop`; `failed` is set when the node cannot go on."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.started_at = time.time()
+        self.slots: dict[str, Slot] = {}
+        self.events: EventStream
+        self.store: Store
+        self.watch: LinkWatch
+        self.network: HostNetwork
+        self.plane: "DataPlane"
+        self.registrations: RegistrationIo
+        self.exchanges: Exchanges
+        self.napping: "Napping | None" = None
+        self.stand_in: "StandIn | None" = None
+        self.deliveries: DeliveryWatch | None = None
+        self._manager = ServiceManager()
+        self._closers = contextlib.AsyncExitStack()
+        self._link_tasks: set[asyncio.Task[None]] = set()
+        self._control: ControlSocket
+
+    # Start and stop -------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open everything, restore the roles, begin. On failure everything opened is closed again.
+
+        Raises ConfigError, StoreError, SocketBusy, DataPlaneError or OSError, each one clear line.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._closers.aclose()
+            raise
+
+    async def _start(self) -> None:
+        settings, node = self.settings, self.settings.node
+        self._control = ControlSocket(node.socket, Answers(self).answer, self._subscribe)
+        self._control.check()
+        self.store = Store(node.database)
+        self._closers.push_async_callback(self.store.close)
+        self.events = EventStream(node.name, node.log_events, node.event_bytes)
+        self._closers.callback(self.events.close)
+        self.watch = LinkWatch(self._link_changed)
+        await self.watch.open()
+        self._closers.push_async_callback(self.watch.close)
+        for interface in node.interfaces:
+            if self.watch.find(interface) is None:
+                self.events.emit("link-missing", detail={"link": interface})
+                log.warning("%s: there is no interface %s yet; waiting for it", settings.file, interface)
+        self.network = HostNetwork(self.store)
+        await self.network.open()
+        self._closers.push_async_callback(self.network.close)
+        await self._open_plane()
+        await self._prepare_host()
+        self._open_registrations()
+        self._open_sessions()
+        self.exchanges = Exchanges(settings, self.store, self.events, self.feed)
+        self._make_slots()
+        await self.exchanges.open()
+        self._closers.push_async_callback(self.exchanges.close)
+        await self._restore()
+        await self._control.open()
+        self._closers.push_async_callback(self._control.close)
+        self.events.emit("started", detail={"roles": list(self.slots), "pid": os.getpid()})
+        self._manager.ready(", ".join(name.replace("_", " ") for name in self.slots))
+
+    async def _open_plane(self) -> None:
+        from locum.dataplane.kernel import DataPlane, Limits
+
+        node = self.settings.node
+        router = self.settings.home_agent is not None or self.settings.foreign_agent is not None
+        self.plane = DataPlane.open(
+            node.name, node.interfaces, bpf_root=node.bpf_dir, limits=Limits(), forwarding=router
+        )
+        self._closers.callback(lambda: self.plane.close())
+        asyncio.get_running_loop().add_reader(self.plane.fileno(), self._held)
+        self._closers.callback(lambda: asyncio.get_running_loop().remove_reader(self.plane.fileno()))
+
+    async def _prepare_host(self) -> None:
+        mobile, mnps = self.settings.mobile_node, self.settings.mnps
+        if mobile is not None:
+            for address in (mobile.home_address, mobile.home_address_v6):
+                if address is not None:
+                    await self.network.own_home_address(address)
+            for link in mobile.links:
+                await self.network.loose_source_check(link)
+        if mnps is not None:
+            await self.network.receive_for(mnps.home_prefixes, mnps.links)
+            for link in mnps.links:
+                await self.network.loose_source_check(link)
+
+    def _open_registrations(self) -> None:
+        self.registrations = RegistrationIo(self.settings, self.watch, self.events, self.deliver)
+        if self.settings.roles == ("mnps",):
+            return  # it takes part in no registration
+        self.registrations.open()
+        self._closers.callback(self.registrations.close)
+        loop = asyncio.get_running_loop()
+        for fileno, read in self.registrations.filenos().items():
+            loop.add_reader(fileno, read)
+
+    def _open_sessions(self) -> None:
+        node = self.settings.node
+        if self.settings.mobile_node is not None and self.settings.mobile_node.mnps is not None:
+            from locum.node.napping import Napping
+
+            self.napping = Napping(
+                node.name, node.run_dir, self.settings.mobile_node.freeze, self.store,
+                lambda event: self.feed("mobile_node", event), lambda packet: self.plane.inject(packet),
+            )  # fmt: skip
+            self._closers.push_async_callback(self.napping.close)
+        if self.settings.mnps is not None:
+            from locum.node.standin import StandIn
+
+            self.stand_in = StandIn(
+                node.name, self.settings.mnps, self.store, lambda event: self.feed("mnps", event)
+            )
+            self._closers.push_async_callback(self.stand_in.close)
+
+    def _make_slots(self) -> None:
+        for name, role in roles(self.settings, self._link_address).items():
+            kind = Pipelined if name == "home_agent" else Sequential
+            performer = kind(name, self.store, self.events, self._forward, self._hands(name))
+            self.slots[name] = Slot(name, role, performer)
+
+    def _hands(self, role: str) -> Mapping[type, Hand]:
+        hands: dict[type, Hand] = {
+            **self.registrations.hands(),
+            **self.exchanges.hands(role),
+            do.NeighbourEntry: self._neighbour,
+            do.RemoveNeighbour: self._remove_neighbour,
+            do.UseAgent: self._use_agent,
+            do.LeaveAgent: self._leave_agent,
+        }
+        if self.napping is not None:
+            hands.update(self.napping.hands())
+        if self.stand_in is not None:
+            hands.update(self.stand_in.hands())
+        return hands
+
+    async def _restore(self) -> None:
+        """Roles say what they want; the data plane is made so in one step, before anything is sent."""
+        now = time.time()
+        self._adopt_sessions()
+        wanted: dict[str, list[Action]] = {}
+        for slot in self.slots.values():
+            rows = [
+                do.Persist(table, key, value)
+                for table in TABLES
+                for key, value in self.store.rows(collection(slot.name, table)).items()
+            ]
+            wanted[slot.name] = slot.role.restore(rows, now=now)
+        changes = self.plane.reconcile(
+            action for actions in wanted.values() for action in actions if type(action) in FORWARDING
+        )
+        if changes:
+            self.events.emit("reconciled", detail={"changes": len(changes.actions)})
+        if (foreign := self.settings.foreign_agent) is not None and foreign.static:
+            self.deliveries = DeliveryWatch(
+                foreign.static, self.plane, lambda event: self.feed("foreign_agent", event)
+            )
+            self._closers.callback(self.deliveries.close)
+        for name, actions in wanted.items():
+            slot = self.slots[name]
+            slot.performer.perform(action for action in actions if type(action) not in FORWARDING)
+            if isinstance(slot.performer, Sequential):
+                await slot.performer.drained()
+            self._schedule(slot)
+        await self.network.undo_stale()
+        for interface in self.settings.node.interfaces:
+            link = self.watch.find(interface)
+            self._tell_link(interface, link, first=True)
+
+    def _adopt_sessions(self) -> None:
+        if self.stand_in is not None:
+            for flow in self.stand_in.adopt():
+                self.events.emit("session-lost", None, flow.local, flow, {"reason": "the daemon died with it"})
+        if self.napping is not None:
+            from locum.roles.handover import Handover
+
+            offsets: dict[Flow, int] = {}
+            for key, row in self.store.rows(collection("mobile_node", "handover")).items():
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    offsets |= {each.flow: each.offset for each in Handover.from_row(key, row).sessions}
+            self.napping.adopt(offsets)
+
+    async def stop(self, *, remove: bool = True) -> None:
+        """End; with `remove` the network is left as it was found, else forwarding goes on without us."""
+        self._manager.stopping()
+        self.events.emit("stopping")
+        for slot in self.slots.values():
+            if slot.timer is not None:
+                slot.timer.cancel()
+        if remove:
+            await self.network.undo_all()
+            asyncio.get_running_loop().remove_reader(self.plane.fileno())
+            self.plane.remove()
+        await self._closers.aclose()
+
+    # Messages, events and time -------------------------------------------------------------------------------------
+
+    def deliver(self, role: str, message: bytes, source: Source) -> None:
+        """A registration or discovery message for a role."""
+        slot = self.slots.get(role)
+        if slot is None:
+            self.events.count("message-before-start")
+            return
+        self._step(slot, lambda now: slot.role.receive(message, source, now=now))
+
+    def feed(self, role: str, event: Event) -> None:
+        """An event for a role."""
+        slot = self.slots.get(role)
+        if slot is not None:
+            self._step(slot, lambda now: slot.role.happened(event, now=now))
+
+    def command(self, role: str, command: Callable[[Role, float], Sequence[Action]]) -> None:
+        """What a person asks a role to do; exceptions of the role are the caller's."""
+        slot = self.slots[role]
+        slot.performer.perform(command(slot.role, time.time()))
+        self._after(slot)
+
+    def _step(self, slot: Slot, decide: Callable[[float], Sequence[Action]]) -> None:
+        try:
+            actions = decide(time.time())
+        except Exception:
+            self.events.count("internal-error")
+            log.exception("%s failed to decide", slot.name)
+            return
+        slot.performer.perform(actions)
+        self._after(slot)
+
+    def _after(self, slot: Slot) -> None:
+        self._schedule(slot)
+        for tell in tuple(slot.told):
+            tell()
+
+    def _schedule(self, slot: Slot) -> None:
+        """Set the timer, unless one that is set comes first anyway."""
+        due = slot.role.deadline()
+        if due is None or (slot.timer is not None and slot.due <= due):
+            return
+        if slot.timer is not None:
+            slot.timer.cancel()
+        slot.due = due
+        delay = min(max(0.0, due - time.time()), _LONGEST_WAIT)
+        slot.timer = asyncio.get_running_loop().call_later(delay, self._timeout, slot)
+
+    def _timeout(self, slot: Slot) -> None:
+        slot.timer = None
+        due = slot.role.deadline()
+        if due is not None and due <= time.time():
+            self._step(slot, lambda now: slot.role.timeout(now=now))
+        else:
+            self._schedule(slot)
+
+    # Forwarding and the host's network -------------------------------------------------------------------------------
+
+    def _forward(self, actions: Sequence[Action]) -> None:
+        self.plane.apply(actions)
+        if self.deliveries is not None:
+            self.deliveries.applied(actions)
+
+    def _held(self) -> None:
+        self.plane.read_held()  # they wait in the data plane's queue until a role releases them
+
+    async def _neighbour(self, action: do.NeighbourEntry) -> None:
+        await self.network.neighbour(action.link, action.address, action.link_layer)
+
+    async def _remove_neighbour(self, action: do.RemoveNeighbour) -> None:
+        await self.network.remove_neighbour(action.link, action.address)
+
+    async def _use_agent(self, action: do.UseAgent) -> None:
+        if action.colocated:
+            return  # the host's own routes lead to the home agent; OutboundEntry takes the packets there
+        await self.network.use_agent(action.link, action.agent, action.link_layer, action.home_addresses)
+
+    async def _leave_agent(self, action: do.LeaveAgent) -> None:
+        await self.network.leave_agent(action.link)
+
+    # Links -----------------------------------------------------------------------------------------------------------
+
+    def _link_address(self, link: str) -> IPv4Address | None:
+        known = self.watch.find(link)
+        addresses = known.addresses if known is not None else ()
+        return next((each for each in addresses if isinstance(each, IPv4Address)), None)
+
+    def _link_changed(self, name: str, link: Link | None) -> None:
+        if name in self.settings.node.interfaces and self.slots:
+            task = asyncio.get_running_loop().create_task(self._follow_link(name, link))
+            self._link_tasks.add(task)
+            task.add_done_callback(self._link_tasks.discard)
+
+    async def _follow_link(self, name: str, link: Link | None) -> None:
+        """An interface came, went, vanished or changed its addresses: sockets and data plane follow, then roles hear."""
+        loop = asyncio.get_running_loop()
+        self.registrations.links_changed()
+        try:
+            if link is None:
+                closed = self.registrations.close_link(name)
+                if closed is not None:
+                    loop.remove_reader(closed.fileno())
+                    closed.close()
+                self.plane.detach(name)
+            else:
+                if name not in self.plane.interfaces:
+                    self.plane.attach(name)
+                else:
+                    self.plane.refresh()
+                opened = self.registrations.open_link(name)
+                if opened is not None:
+                    loop.add_reader(opened.fileno(), opened.read)
+                if link.up:
+                    await self.network.link_up(name)
+        except Exception as problem:
+            self.events.emit("link-failed", detail={"link": name, "reason": str(problem)})
+            log.warning("%s: %s", name, problem)
+        self._tell_link(name, link)
+
+    def _tell_link(self, name: str, link: Link | None, *, first: bool = False) -> None:
+        up = link is not None and link.up
+        kind = "link-up" if up else "link-down" if link is not None else "link-vanished"
+        if not first:
+            self.events.emit(kind, detail={"link": name})
+        if not up and not first:
+            self.exchanges.link_lost(name)
+        event: Event = do.LinkUp(name, tuple(link.addresses)) if up and link else do.LinkDown(name)
+        for role in self.slots:
+            self.feed(role, event)
+
+    def _subscribe(self, tell: Callable[[str], None]) -> Callable[[], None]:
+        return self.events.subscribe(tell)
+
+    def facts(self) -> dict[str, Any]:
+        """What `locum status` says about the node itself."""
+        return {
+            "node": self.settings.node.name,
+            "roles": list(self.slots),
+            "pid": os.getpid(),
+            "since": self.started_at,
+            "interfaces": {
+                name: "absent" if (link := self.watch.find(name)) is None else "up" if link.up else "down"
+                for name in self.settings.node.interfaces
+            },
+        }

@@ -1,0 +1,259 @@
+"""Performs what a role decided, in the order it decided (see `locum.roles.actions`); decides nothing itself.
+
+Two ways to wait for the store. A home agent answers many strangers at once: its answers wait for the commit of their
+own writes while further requests are taken (`Pipelined`). Every other role is told one thing after the other: an
+action that takes time keeps the ones behind it waiting (`Sequential`).
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from locum.node.events import EventStream
+from locum.node.store import Store, StoreError
+from locum.roles import actions as do
+from locum.roles.actions import Action
+
+log = logging.getLogger("locum.performer")
+
+# Performs one action at once (None) or gives what has to be awaited before the next one.
+Hand = Callable[[Any], Awaitable[None] | None]
+
+_FORWARDING = (
+    do.InstallBinding, do.RemoveBinding, do.AcceptTunnel, do.RefuseTunnel, do.InstallOutbound, do.RemoveOutbound,
+    do.SetFlow, do.ClearFlow, do.ReleaseHeld, do.LocalEndpoint, do.RemoveLocalEndpoint,
+)  # fmt: skip
+FORWARDING: frozenset[type] = frozenset(_FORWARDING)
+OUTGOING: frozenset[type] = frozenset((do.Reply, do.SendRegistration, do.Ask, do.Answer))
+
+
+TABLES = ("binding", "visitor", "registration", "handover")
+
+
+def collection(role: str, table: str) -> str:
+    """Where the store keeps a role's table: a host may play two roles that have a table of one name."""
+    return f"{role}.{table}"
+
+
+class Performer:
+    """What the two ways share: the store, events, counters, forwarding and the hands for everything else."""
+
+    def __init__(
+        self,
+        role: str,
+        store: Store,
+        events: EventStream,
+        forward: Callable[[Sequence[Action]], None],
+        hands: Mapping[type, Hand],
+    ) -> None:
+        """`forward` gives forwarding actions to the data plane; `hands` performs the other kinds."""
+        self._store, self._events, self._forward, self._hands = store, events, forward, hands
+        self._collections = {table: collection(role, table) for table in TABLES}
+
+    def perform(self, actions: Iterable[Action]) -> None:
+        """Perform these after all that were given before."""
+        raise NotImplementedError
+
+    def _at_once(self, action: Action) -> bool:
+        """Perform an action that never waits; False if it is of another kind."""
+        match action:
+            case do.Persist():
+                self._store.put(self._collections[action.table], action.key, action.value)
+            case do.Forget():
+                self._store.forget(self._collections[action.table], action.key)
+            case do.Emit():
+                self._events.emit(
+                    action.kind, action.message, action.home_address, action.flow, action.detail
+                )
+            case do.Count():
+                self._events.count(action.reason)
+            case _:
+                return False
+        return True
+
+    def _failed(self, action: Action, problem: Exception) -> None:
+        name = type(action).__name__
+        self._events.count(f"failed-{name}")
+        self._events.emit("action-failed", detail={"action": name, "reason": str(problem) or repr(problem)})
+        log.warning("%s failed: %s", name, problem, exc_info=not isinstance(problem, OSError | StoreError))
+
+
+class Pipelined(Performer):
+    """Answers leave when their writes are committed; meanwhile the next message is taken."""
+
+    def __init__(
+        self,
+        role: str,
+        store: Store,
+        events: EventStream,
+        forward: Callable[[Sequence[Action]], None],
+        hands: Mapping[type, Hand],
+    ) -> None:
+        super().__init__(role, store, events, forward, hands)
+        self._after_commit: dict[asyncio.Future[None], list[Action]] = {}
+        self._forwarding: list[Action] = []
+        self._broken = False  # a change of forwarding failed since the last answers
+
+    def perform(self, actions: Iterable[Action]) -> None:
+        """State changes now; from the first outgoing message on, what remains waits for the commit."""
+        waiting: list[Action] | None = None
+        for action in actions:
+            if waiting is not None:
+                waiting.append(action)
+                continue
+            kind = type(action)
+            try:
+                if kind in OUTGOING and (commit := self._store.committed()) is not None:
+                    waiting = self._after(commit)
+                    waiting.append(action)
+                elif kind in FORWARDING:
+                    self._later(action)
+                elif not self._at_once(action):
+                    self._hand(action)
+            except Exception as problem:
+                self._failed(action, problem)
+                return
+
+    def _after(self, commit: "asyncio.Future[None]") -> list[Action]:
+        waiting = self._after_commit.get(commit)
+        if waiting is None:
+            waiting = self._after_commit[commit] = []
+            commit.add_done_callback(self._committed)
+        return waiting
+
+    def _later(self, action: Action) -> None:
+        """The data plane takes the changes of many registrations together, before any of their answers leaves."""
+        if not self._forwarding:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._forwarding.append(action)
+
+    def _flush(self) -> None:
+        actions, self._forwarding = self._forwarding, []
+        if actions:
+            try:
+                self._forward(actions if len(actions) == 1 else net_effect(actions))
+            except Exception as problem:
+                self._failed(actions[0], problem)
+                self._broken = True
+
+    def _committed(self, commit: "asyncio.Future[None]") -> None:
+        waiting = self._after_commit.pop(commit)
+        self._flush()
+        if self._broken:
+            self._broken = False
+            return  # an answer must not promise what was not done
+        if (lost := commit.exception()) is not None:
+            self._failed(waiting[0], StoreError(str(lost)))
+            return
+        for action in waiting:
+            try:
+                if not self._at_once(action):
+                    self._hand(action)
+            except Exception as problem:
+                self._failed(action, problem)
+
+    def _hand(self, action: Action) -> None:
+        if self._hands[type(action)](action) is not None:
+            raise TypeError(f"{type(action).__name__} takes time and has no place in a pipelined role")
+
+
+def net_effect(actions: Iterable[Action]) -> list[Action]:
+    """Forwarding actions of a home agent, of which the last for each entry counts: permissions, bindings, the rest."""
+    bindings: dict[object, Action] = {}
+    permissions: dict[object, Action] = {}
+    others: list[Action] = []
+    for action in actions:
+        match action:
+            case do.InstallBinding(entry):
+                bindings[entry.home_address] = action
+            case do.RemoveBinding(home_address):
+                bindings[home_address] = action
+            case do.AcceptTunnel(each) | do.RefuseTunnel(each):
+                permissions[each.outer_source, each.home_address, each.side] = action
+            case _:
+                others.append(action)
+    accepted = [each for each in permissions.values() if isinstance(each, do.AcceptTunnel)]
+    refused = [each for each in permissions.values() if isinstance(each, do.RefuseTunnel)]
+    return [*others, *accepted, *bindings.values(), *refused]
+
+
+class Sequential(Performer):
+    """One action after the other, however long each takes."""
+
+    def __init__(
+        self,
+        role: str,
+        store: Store,
+        events: EventStream,
+        forward: Callable[[Sequence[Action]], None],
+        hands: Mapping[type, Hand],
+    ) -> None:
+        super().__init__(role, store, events, forward, hands)
+        self._queue: deque[Action] = deque()
+        self._running: asyncio.Task[None] | None = None
+        self._advancing = False
+        self._unsaved = False
+
+    def perform(self, actions: Iterable[Action]) -> None:
+        """Append; what needs no waiting is done before this returns, if nothing is being waited for."""
+        self._queue.extend(actions)
+        if self._running is None and not self._advancing:
+            self._advance()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is waiting or being done."""
+        return self._running is None and not self._queue
+
+    async def drained(self) -> None:
+        """Wait until nothing is left to do."""
+        while self._running is not None:
+            await asyncio.wait([self._running])
+
+    def _advance(self) -> None:
+        self._advancing = True
+        try:
+            while self._queue:
+                action = self._queue.popleft()
+                try:
+                    pending = self._start(action)
+                except Exception as problem:
+                    self._failed(action, problem)
+                    continue
+                if pending is not None:
+                    self._running = asyncio.create_task(self._wait(action, pending))
+                    return
+        finally:
+            self._advancing = False
+
+    def _start(self, action: Action) -> Awaitable[None] | None:
+        kind = type(action)
+        if kind in FORWARDING:
+            self._forward((action, *self._following()))
+            return None
+        if kind in OUTGOING and self._unsaved:
+            self._queue.appendleft(action)
+            self._unsaved = False
+            return self._store.durable()
+        if self._at_once(action):
+            self._unsaved |= kind in (do.Persist, do.Forget)
+            return None
+        return self._hands[kind](action)
+
+    def _following(self) -> list[Action]:
+        """The forwarding actions right behind: the data plane takes them together."""
+        together: list[Action] = []
+        while self._queue and type(self._queue[0]) in FORWARDING:
+            together.append(self._queue.popleft())
+        return together
+
+    async def _wait(self, action: Action, pending: Awaitable[None]) -> None:
+        try:
+            await pending
+        except Exception as problem:
+            self._failed(action, problem)
+        finally:
+            self._running = None
+            self._advance()

@@ -1,0 +1,197 @@
+"""Carries registration and agent discovery messages between links and roles (RFC 5944): which role gets a message, and
+by which socket an answer leaves. Bytes only; what a message says is the roles' business.
+"""
+
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address
+
+from locum.node.events import EventStream
+from locum.node.link_socket import ALL_MOBILITY_AGENTS, ALL_ROUTERS, ALL_SYSTEMS, LinkSocket
+from locum.node.link_watch import LinkWatch
+from locum.node.performer import Hand
+from locum.node.registration_socket import RegistrationSocket
+from locum.node.settings import Settings
+from locum.roles import actions as do
+from locum.roles.actions import Source
+
+_REQUEST, _REPLY = 1, 3  # RFC 5944 section 3: the first byte of every registration message
+_ADVERTISEMENT, _SOLICITATION = 9, 10  # ICMP types
+_NOWHERE = IPv4Address(0)
+
+Deliver = Callable[[str, bytes, Source], None]  # (role, message, source)
+
+
+class RegistrationIo:
+    """Sockets of port 434 and of the access links of one host. `deliver` gives a message to a role."""
+
+    def __init__(
+        self, settings: Settings, watch: LinkWatch, events: EventStream, deliver: Deliver
+    ) -> None:
+        self._watch, self._events, self._deliver = watch, events, deliver
+        self._foreign, self._mobile, self._home = settings.foreign_agent, settings.mobile_node, settings.home_agent
+        self._links: dict[str, LinkSocket] = {}
+        self._names: dict[int, str] = {}  # link names by index, kept while links do not change
+        self._home_packed = self._home.address.packed if self._home else b""
+        self._care_of = self._foreign.care_of_address if self._foreign else None
+        self._socket: RegistrationSocket | None = None
+        self._wanted = (self._foreign.links if self._foreign else ()) + (
+            self._mobile.links if self._mobile else ()
+        )
+
+    def open(self) -> None:
+        """Bind everything. Raises OSError."""
+        self._socket = RegistrationSocket(self._datagram, self._oversized)
+        for link in self._wanted:
+            if self._watch.find(link) is not None:
+                self.open_link(link)
+
+    def filenos(self) -> Mapping[int, Callable[[], None]]:
+        """What to read when which descriptor is readable."""
+        assert self._socket is not None
+        return {self._socket.fileno(): self._socket.read} | {
+            each.fileno(): each.read for each in self._links.values()
+        }
+
+    def open_link(self, link: str) -> LinkSocket | None:
+        """Listen on an access link that is there now; None when it is none of ours or is open already."""
+        if link not in self._wanted or link in self._links:
+            return None
+        opened = self._links[link] = LinkSocket(
+            link,
+            lambda *message: self._from_link(link, *message),
+            lambda *message: self._discovered(link, *message),
+        )
+        return opened
+
+    def close_link(self, link: str) -> LinkSocket | None:
+        """The link vanished; the result is closed by the caller once nobody watches it."""
+        return self._links.pop(link, None)
+
+    def links_changed(self) -> None:
+        """Forget names of links."""
+        self._names.clear()
+
+    def close(self) -> None:
+        for each in self._links.values():
+            each.close()
+        if self._socket is not None:
+            self._socket.close()
+
+    def hands(self) -> Mapping[type, Hand]:
+        """What performs each kind of action."""
+        return {
+            do.Reply: self._reply,
+            do.SendRegistration: self._send,
+            do.Advertise: self._advertise,
+            do.Solicit: self._solicit,
+        }
+
+    # in
+
+    def _oversized(self) -> None:
+        self._events.count("registration-oversized")
+
+    def _datagram(self, message: bytes, address: str, port: int, destination: bytes, index: int) -> None:
+        link = self._names.get(index)
+        if link is None:
+            link = self._names[index] = self._watch.name(index)
+        if link in self._links:
+            return  # it came by the link's own socket as well, with its link-layer address
+        kind = message[0] if message else None
+        if kind == _REQUEST and destination == self._home_packed:
+            role = "home_agent"
+        else:
+            role = self._role(kind, IPv4Address(destination), link)
+        if role:
+            local = IPv4Address(destination)
+            self._deliver(role, message, Source(IPv4Address(address), port, link, None, local))
+
+    def _role(self, kind: int | None, destination: IPv4Address, link: str) -> str:
+        """The role for a message; empty, and counted, when there is none."""
+        if kind == _REQUEST:
+            if self._home is not None and destination == self._home.address:
+                return "home_agent"
+            if self._foreign is not None:
+                return "foreign_agent"
+            if self._home is not None:
+                return "home_agent"
+        elif kind == _REPLY:
+            if self._foreign is not None and destination == self._foreign.care_of_address:
+                return "foreign_agent"
+            if self._mobile is not None:
+                return "mobile_node"
+        else:
+            self._events.count("registration-no-such-type")
+            return ""
+        self._events.count("registration-not-for-us")
+        return ""
+
+    def _from_link(
+        self, link: str, message: bytes, source: IPv4Address, port: int, destination: IPv4Address, layer: bytes
+    ) -> None:
+        if destination != ALL_MOBILITY_AGENTS and not self._watch.is_local(destination):
+            return  # passes through this host
+        role = self._role(message[0] if message else None, destination, link)
+        if role:
+            self._deliver(role, message, Source(source, port, link, layer, destination))
+
+    def _discovered(self, link: str, message: bytes, source: IPv4Address, layer: bytes) -> None:
+        kind = message[0] if message else None
+        if kind == _SOLICITATION and self._foreign is not None and link in self._foreign.links:
+            self._deliver("foreign_agent", message, Source(source, 0, link, layer))
+        elif kind == _ADVERTISEMENT and self._mobile is not None and link in self._mobile.links:
+            self._deliver("mobile_node", message, Source(source, 0, link, layer))
+
+    # out
+
+    def _reply(self, action: do.Reply) -> None:
+        to, message = action.to, action.message
+        link = self._links.get(to.link)
+        if link is not None and to.link_layer is not None:
+            source = to.local if isinstance(to.local, IPv4Address) and not to.local.is_multicast else None
+            assert isinstance(to.address, IPv4Address)
+            link.send_registration(
+                message, source or self._address(to.link), to.address, to.port, to.link_layer
+            )
+            return
+        assert self._socket is not None
+        self._socket.send(message, str(to.address), to.port, to.local.packed if to.local else b"\0\0\0\0")
+
+    def _send(self, action: do.SendRegistration) -> None:
+        assert isinstance(action.to, IPv4Address) and self._socket is not None
+        link = self._links.get(action.link) if action.link is not None else None
+        if link is not None and action.link_layer is not None:
+            source = action.source if isinstance(action.source, IPv4Address) else self._address(link.link)
+            link.send_registration(action.message, source, action.to, action.port, action.link_layer)
+            return
+        known = self._watch.find(action.link) if action.link is not None else None
+        self._socket.send(
+            action.message,
+            str(action.to),
+            action.port,
+            action.source.packed if action.source is not None else b"\0\0\0\0",
+            known.index if known is not None else 0,
+        )
+
+    def _advertise(self, action: do.Advertise) -> None:
+        link = self._links.get(action.link)
+        if link is None:
+            return  # vanished; the role hears of it
+        to = action.to if isinstance(action.to, IPv4Address) else ALL_SYSTEMS
+        link.send_discovery(action.message, self._address(action.link), to, action.link_layer)
+
+    def _solicit(self, action: do.Solicit) -> None:
+        link = self._links.get(action.link)
+        if link is None:
+            return
+        link.send_discovery(action.message, self._address(action.link), ALL_ROUTERS, None)
+
+    def _address(self, link: str) -> IPv4Address:
+        """Our IPv4 address for a link: its own, else the home address, else none (RFC 1256 section 4)."""
+        known = self._watch.find(link)
+        for address in known.addresses if known is not None else ():
+            if isinstance(address, IPv4Address):
+                return address
+        if self._mobile is not None and link in self._mobile.links:
+            return self._mobile.home_address
+        return self._care_of or _NOWHERE
