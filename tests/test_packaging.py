@@ -228,6 +228,90 @@ def test_units_are_well_formed(name: str) -> None:
     assert parser["Service"]["ExecStart"].endswith("locum node run /etc/locum/%i.toml")
 
 
+DATA_PLANE = """
+import sys
+from pathlib import Path
+from locum.dataplane import DataPlane
+plane = DataPlane.open("caps", ["v0"], bpf_root=Path(sys.argv[1]))
+plane.remove()
+print("loaded")
+"""
+
+PROGRAM = """
+import socket, sys, time
+listener = socket.create_server(("127.0.0.1", 0))
+program = socket.create_connection(listener.getsockname(), source_address=("10.255.0.4", 0))
+peer, _ = listener.accept()
+peer.send(b"not read yet")
+print("open", flush=True)
+time.sleep(60)
+"""
+
+# Found, frozen and captured by the daemon of a mobile node, from a program of another user; then put back.
+CAPTURE = """
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from locum.sessions.find import find
+from locum.sessions.freezer import Freezer
+from locum.sessions.live import LiveSocket
+(candidate,), _ = find([ip_address("10.255.0.4")])
+freezer = Freezer("caps", Path(sys.argv[1]), signals=sys.argv[2] == "stop")
+freezer.freeze(candidate.pids)
+live = LiveSocket.open(candidate)
+record = live.capture()
+live.resume()
+freezer.thaw(candidate.pids)
+print("captured", record.flow.local)
+"""
+
+
+def with_capabilities_of(name: str) -> list[str]:
+    """The command that runs another with the capabilities of a unit and no more."""
+    granted = " ".join(unit(name)["CapabilityBoundingSet"]).split()
+    wanted = ",".join("+" + capability.removeprefix("CAP_").lower() for capability in granted)
+    return ["setpriv", "--inh-caps=-all", f"--bounding-set=-all,{wanted}"]
+
+
+def in_a_network_of_its_own(script: str, *arguments: str) -> str:
+    """Run a shell script in new network and mount namespaces, which vanish with it."""
+    done = subprocess.run(
+        ["unshare", "--net", "--mount", "--propagation=private", "sh", "-euc", script, "sh", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_the_data_plane_loads_with_the_capabilities_of_a_unit(name: str, tmp_path: Path) -> None:
+    prepare = f"mount -t bpf none {tmp_path}; ip link add v0 type veth peer name v1; ip link set v0 up; "
+    command = [*with_capabilities_of(name), sys.executable, "-c", DATA_PLANE, str(tmp_path)]
+    assert in_a_network_of_its_own(prepare + '"$@"', *command) == "loaded\n"
+
+
+@pytest.mark.parametrize("way", ["auto", "stop"])
+def test_a_mobile_node_captures_from_programs_of_other_users(way: str, tmp_path: Path) -> None:
+    prepare = (
+        "ip link set lo up; ip address add 10.255.0.4/32 dev lo; mkfifo $1/said; "
+        'setpriv --reuid=65534 --regid=65534 --clear-groups "$3" -c "$2" >$1/said & program=$!; shift 3; '
+        "trap 'kill $program' EXIT; read said <$0; "
+    )
+    command = [
+        *with_capabilities_of("locum-mobile@.service"),
+        sys.executable,
+        "-c",
+        CAPTURE,
+        str(tmp_path),
+        way,
+    ]
+    script = prepare.replace("$0", f"{tmp_path}/said") + '"$@"'
+    said = in_a_network_of_its_own(script, str(tmp_path), PROGRAM, "/usr/bin/python3", *command)
+    assert said == "captured 10.255.0.4\n"
+
+
 # --- the suspend hook -----------------------------------------------------------------------------------------
 
 
