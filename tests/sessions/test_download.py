@@ -60,3 +60,17 @@ def test_a_download_moves_twice_and_back(world: World, nginx: Path, peer: str) -
     lines = (nginx / "access.log").read_text().splitlines()
     assert len(lines) == 1
     assert lines[0].split()[1:] == ["200", str(SIZE)]
+
+
+def test_an_upload_moves_there_and_back(world: World, nginx: Path) -> None:
+    source = nginx / "www" / "big"
+    curl = world.network.start("device", "curl", "-sS", "--limit-rate", "30M", "-T", str(source), f"http://{PEER4}/up", stderr=subprocess.PIPE)  # fmt: skip
+    for _ in range(2):
+        time.sleep(0.7)
+        assert world.candidates()
+        world.sleep()
+        world.stay(0.3)
+        world.wake()
+    assert curl.wait(30) == 0, curl.stderr.read() if curl.stderr else ""
+    assert sha(nginx / "www" / "up") == sha(source)
+    assert [line.split()[1] for line in (nginx / "access.log").read_text().splitlines()] == ["201"]

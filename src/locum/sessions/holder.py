@@ -70,7 +70,9 @@ class FdStore:
             connection.connect(os.fspath(self._holder))
             taken: dict[str, int] = {}
             while True:
-                data, fds, _, _ = socket.recv_fds(connection, 1 << 17, _AT_ONCE, socket.MSG_CMSG_CLOEXEC)
+                data, fds, _, _ = socket.recv_fds(connection, 1 << 17, _AT_ONCE)
+                for fd in fds:
+                    os.set_inheritable(fd, False)
                 names = json.loads(data) if data else []
                 if not names:
                     return taken
@@ -113,18 +115,18 @@ class Holder:
         finally:
             os.umask(old_mask)
         self._listener.listen(4)
+        self._stop, stop = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: os.write(stop, b"x"))
 
     def serve(self) -> None:
         """Runs until SIGTERM or SIGINT, then closes everything."""
-        stop_read, stop_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: os.write(stop_write, b"x"))
         with selectors.DefaultSelector() as selector:
-            for each in (self._listener, self._notify, stop_read):
+            for each in (self._listener, self._notify, self._stop):
                 selector.register(each, selectors.EVENT_READ)
             while True:
                 ready = {key.fileobj for key, _ in selector.select()}
-                if stop_read in ready:
+                if self._stop in ready:
                     break
                 self._receive()  # before handing over: what was stored earlier belongs to it
                 if self._listener in ready:
@@ -135,7 +137,7 @@ class Holder:
     def _receive(self) -> None:
         while True:
             try:
-                data, fds, _, _ = socket.recv_fds(self._notify, _DATAGRAM, _AT_ONCE, socket.MSG_CMSG_CLOEXEC)
+                data, fds, _, _ = socket.recv_fds(self._notify, _DATAGRAM, _AT_ONCE)
             except BlockingIOError:
                 return
             fields = dict(line.split("=", 1) for line in data.decode(errors="replace").splitlines() if "=" in line)
