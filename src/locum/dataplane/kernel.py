@@ -20,6 +20,7 @@ from locum.dataplane.device import Reinjection
 from locum.dataplane.hold import HeldPacket, HoldQueue, held_packet
 from locum.dataplane.libbpf import DataPlaneError, Object, RingBuffer, possible_cpus
 from locum.dataplane.network import MtuRoutes, Sysctls, smallest_mtu
+from locum.dataplane.reassembly import inner_packet
 from locum.dataplane.route_socket import RouteSocket
 from locum.dataplane.state import ForwardingState, difference, state_of
 from locum.dataplane.tables import Tables
@@ -115,6 +116,7 @@ class DataPlane:
         self._tables = Tables(self._object.maps, self._attachments.find)
         self._mtu_routes = MtuRoutes(route, self._device.ifindex)
         self._queue = HoldQueue(limits.hold_packets, limits.hold_bytes)
+        self._refused = 0
         self._fresh: list[HeldPacket] = []
         self._ring = RingBuffer(self._object.maps["held"].fd, self._take_record)
         if existed:
@@ -396,11 +398,27 @@ class DataPlane:
         """Put a packet (from its IP header on) into the kernel as if it had arrived; it is not held."""
         self._device.write(packet)
 
+    def take_reassembled(self, packet: bytes) -> bool:
+        """A tunnel packet (from its outer IP header on) that the stack put together: its inner packet goes in, if allowed.
+
+        What is not allowed is dropped and counted as "unregistered-source-reassembled".
+        """
+        inner = inner_packet(self._tables.state, packet)
+        if inner is None:
+            self._refused += 1
+            return False
+        self._device.write(inner)
+        return True
+
     # Counters
 
     def counters(self) -> dict[str, int]:
         """Drops by reason; "tunnel-fragment" went to the stack; "hold-queue-overflow" was this daemon's queue."""
-        return {**self._tables.reason_counts(), "hold-queue-overflow": self._queue.overflow}
+        return {
+            **self._tables.reason_counts(),
+            "hold-queue-overflow": self._queue.overflow,
+            "unregistered-source-reassembled": self._refused,
+        }
 
     def binding_counters(self, home_address: Addr) -> maps.Counter:
         """Packets and bytes that the binding sent into tunnels."""

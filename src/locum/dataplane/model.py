@@ -1,8 +1,8 @@
 """The forwarding decision in Python: what bpf/locum.bpf.c does with a packet, the same verdict and the same bytes.
 
 It decides by a `ForwardingState` and an `Environment` that stands for what the kernel knows (indices, MTUs). It is
-the reference for the test that compares the two, the explanation of the C, and judges tunnel packets that the stack
-reassembled. GSO is the kernel's matter and not modelled.
+the reference for the test that compares the two, and the explanation of the C. GSO is the kernel's matter and not
+modelled.
 """
 
 from collections import Counter
@@ -142,22 +142,6 @@ class Model:
             return self._dropped(Reason.STRAY if stray else Reason.NONE)
         return Result(Outcome.PASSED, frame, mark=mark)
 
-    def reassembled(self, packet: bytes) -> bytes | None:
-        """The inner packet of a tunnel packet that the stack put together, or None: dropped and counted.
-
-        `packet` begins with its outer IP header and has no GSO; it came to one of our end points.
-        """
-        family = packet[0] >> 4 if packet else 0
-        if family not in ETHERTYPES:
-            return None
-        frame = bytes(12) + ETHERTYPES[family] + packet
-        work = self._read(frame, 0, 0)
-        if work is None or work.packet.destination not in self._endpoints:
-            return None
-        if self._accept(work) is None:
-            return None
-        return bytes(work.frame[work.packet.offset : work.packet.offset + work.packet.length])
-
     # Decisions
 
     def _read(self, frame: bytes, ifindex: int, mark: int) -> _Work | None:
@@ -197,14 +181,14 @@ class Model:
         return self._encapsulate(work, entry.tunnels[number], self.binding_count, work.packet.destination)
 
     def _accept(self, work: _Work) -> TunnelAcceptance | Result | None:
-        """Judge a tunnel packet to one of our end points; `work` is then about the inner packet.
+        """Judge a whole tunnel packet to one of our end points; `work` is then about the inner packet.
 
-        None: not a tunnel packet, or dropped and counted; the latter is told apart by `_from_tunnel`.
+        None: malformed. A result: dropped and counted.
         """
         outer = work.packet
         shape = parse_tunnel(work.frame, outer)
         end = outer.offset + outer.length
-        if shape is None or outer.fragment or shape.family == 0 or shape.inner > end:
+        if shape is None or shape.family == 0 or shape.inner > end:
             return None
         inner = parse_packet(bytes(work.frame), shape.inner, end, shape.family)
         if inner is None:

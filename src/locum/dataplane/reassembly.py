@@ -1,0 +1,90 @@
+"""Tunnel packets that came in fragments: the stack puts them together, raw sockets get them whole, this judges them.
+
+The programs pass fragments addressed to our end points to the stack. What comes back here meets the same acceptance
+table, and its inner packet goes in again through the re-injection device. UDP tunnels (RFC 3519) in fragments reach
+the registration socket of the node, which hands them over as well.
+"""
+
+import socket
+from collections.abc import Callable
+from ipaddress import IPv6Address
+
+from locum.dataplane.maps import address_of
+from locum.dataplane.model import parse_tunnel
+from locum.dataplane.parse import GRE, IPIP, IPV6_IN, parse_packet
+from locum.dataplane.state import ForwardingState
+from locum.roles.actions import Addr, Side
+
+LARGEST = 1 << 16
+ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
+UDP_SHIM = 12
+
+
+def inner_packet(state: ForwardingState, packet: bytes) -> bytes | None:
+    """The inner packet of a whole tunnel packet (from its IP header on), None when no acceptance allows it."""
+    family = packet[0] >> 4 if packet else 0
+    outer = parse_packet(packet, 0, len(packet), family) if family in ETHERTYPES else None
+    if outer is None or address_of(outer.destination) not in state.endpoints:
+        return None
+    shape = parse_tunnel(packet, outer)
+    if shape is None or not shape.family or shape.inner > outer.length:
+        return None
+    inner = parse_packet(packet, shape.inner, outer.length, shape.family)
+    if inner is None:
+        return None
+    source = address_of(outer.source)
+    to = (source, address_of(inner.destination), Side.TO_HOME_ADDRESS)
+    of = (source, address_of(inner.source), Side.FROM_HOME_ADDRESS)
+    if to not in state.acceptances and of not in state.acceptances:
+        return None
+    return packet[inner.offset : inner.offset + inner.length]
+
+
+def ipv6_packet(source: Addr, destination: Addr, protocol: int, payload: bytes) -> bytes:
+    """A raw IPv6 socket gives no header: one that says the same."""
+    head = b"\x60\x00\x00\x00" + len(payload).to_bytes(2, "big") + bytes((protocol, 64))
+    return head + source.packed + destination.packed + payload
+
+
+class Reassembly:
+    """Raw sockets of every tunnel protocol. `take` gets each whole tunnel packet, from its outer IP header on."""
+
+    def __init__(self, take: Callable[[bytes], object]) -> None:
+        """Raises PermissionError without CAP_NET_RAW."""
+        self._take = take
+        self._sockets: dict[int, tuple[socket.socket, int]] = {}
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for protocol in (IPIP, IPV6_IN, GRE):
+                sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+                self._sockets[sock.fileno()] = (sock, protocol)
+
+    def filenos(self) -> list[int]:
+        """For the event loop: call `read` with the one that is readable."""
+        return list(self._sockets)
+
+    def read(self, fileno: int) -> int:
+        """Take all that waits on this socket; returns the number of packets."""
+        sock, protocol = self._sockets[fileno]
+        taken = 0
+        while True:
+            try:
+                data, ancillary, _flags, sender = sock.recvmsg(LARGEST, 256)
+            except BlockingIOError:
+                return taken
+            if sock.family == socket.AF_INET6:
+                local = next(
+                    (value[:16] for _level, kind, value in ancillary if kind == socket.IPV6_PKTINFO), b""
+                )
+                if len(local) < 16:
+                    continue
+                source = IPv6Address(sender[0].partition("%")[0])
+                data = ipv6_packet(source, IPv6Address(local), protocol, data)
+            self._take(data)
+            taken += 1
+
+    def close(self) -> None:
+        for sock, _ in self._sockets.values():
+            sock.close()
+        self._sockets.clear()

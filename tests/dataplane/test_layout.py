@@ -1,0 +1,71 @@
+"""The layouts of maps.py are those of bpf/locum.h, as the object's BTF has them, and so are the codes."""
+
+import json
+import struct
+import subprocess
+from typing import Any
+
+import pytest
+
+from locum.dataplane import maps
+from locum.dataplane.kernel import OBJECT
+from locum.dataplane.model import OUTER_HOPS
+
+STRUCTS = {
+    "locum_tunnel": maps.TUNNEL,
+    "locum_acceptance_key": maps.ACCEPTANCE_KEY,
+    "locum_acceptance": maps.ACCEPTANCE,
+    "locum_outbound_key": maps.OUTBOUND_KEY,
+    "locum_flow_key": maps.FLOW_KEY,
+    "locum_flow": maps.FLOW,
+    "locum_counter": maps.COUNTER,
+    "locum_settings": maps.SETTINGS,
+    "locum_held": maps.HELD,
+}
+OFFSETS = {
+    "locum_tunnel": {"source": 0, "destination": 16, "gre_key": 32, "source_port": 36, "destination_port": 38}
+    | {"encapsulation": 40, "has_key": 41},
+    "locum_binding": {"verdict": 0, "tunnels": 1, "flags": 2, "tunnel": maps.BINDING_HEAD.size},
+    "locum_binding_more": {"peer": 0, "peer_tunnel": 16, "others": 16 + maps.TUNNEL.size},
+    "locum_acceptance_key": {"outer_source": 0, "home_address": 16, "side": 32},
+    "locum_acceptance": {"next_hop": 0, "ifindex": 16},
+    "locum_outbound_key": {"home_address": 0, "ifindex": 16},
+    "locum_flow_key": {"local": 0, "peer": 16, "local_port": 32, "peer_port": 34, "protocol": 36},
+    "locum_held": {"flow": 0, "time": 40, "length": 48, "gso_size": 52, "ifindex": 56, "reason": 60},
+}
+
+
+@pytest.fixture(scope="module")
+def types() -> list[dict[str, Any]]:
+    command = ["bpftool", "-j", "btf", "dump", "file", str(OBJECT)]
+    found: dict[str, list[dict[str, Any]]] = json.loads(subprocess.check_output(command))
+    return found["types"]
+
+
+def struct_named(types: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    [found] = [t for t in types if t["kind"] == "STRUCT" and t["name"] == name]
+    return found
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_sizes(types: list[dict[str, Any]], name: str) -> None:
+    assert struct_named(types, name)["size"] == STRUCTS[name].size
+
+
+@pytest.mark.parametrize("name", OFFSETS)
+def test_offsets(types: list[dict[str, Any]], name: str) -> None:
+    members = {m["name"]: m["bits_offset"] // 8 for m in struct_named(types, name)["members"]}
+    assert {field: members[field] for field in OFFSETS[name]} == OFFSETS[name]
+
+
+def test_codes() -> None:
+    header = (OBJECT.parents[4] / "bpf" / "locum.h").read_text()
+    for code in (*maps.Outcome, *(r for r in maps.Reason if r is not maps.Reason.NONE)):
+        assert f"{code.name} = {code.value}," in header
+    for order, prefix in ((maps.VERDICTS, ""), (maps.FLOW_VERDICTS, "FLOW_"), (maps.ENCAPSULATIONS, "")):
+        for value, item in enumerate(order):
+            assert f"{prefix}{item.name} = {value}" in header
+    for name in ("MARK_OVERHEAD", "MARK_RELEASED", "MARK_COPY"):
+        assert f"LOCUM_{name} {getattr(maps, name):#x}" in header
+    assert f"#define OUTER_HOPS {OUTER_HOPS}" in (OBJECT.parents[4] / "bpf" / "tunnel.h").read_text()
+    assert struct.calcsize("<I") == maps.WORD.size
