@@ -1,12 +1,23 @@
 """SLEEP and WAKE with everything that can go wrong: no byte twice or missing, never two owners (C2, C3, C12, A12)."""
 
+from ipaddress import IPv4Network
+
 import pytest
 
 from locum.roles import actions as a
-from locum.roles.mnps import StandIn
+from locum.roles.mnps import StandIn, StandInConfiguration
 from locum.roles.sleeping import Down, NotPossible, Up
-from locum.wire.control import Fetch, Finish, Reclaim, TakeoverPrepare, TakeoverTransfer, decode_634
-from tests.roles.world import AN1, AN3, HOA, World, flow
+from locum.security.association import Replay
+from locum.wire.control import (
+    Fetch,
+    Finish,
+    Reclaim,
+    TakeoverPrepare,
+    TakeoverTransfer,
+    decode_634,
+    encode_634,
+)
+from tests.roles.world import AN1, AN3, COLOCATED, HA, HOA, STAND_IN, World, flow
 
 
 def asleep(**options: object) -> World:
@@ -130,6 +141,41 @@ def test_commands_that_do_not_fit() -> None:
     world.advance(2)
     with pytest.raises(NotPossible):
         world.sleep()
+
+
+def test_with_a_colocated_care_of_address() -> None:
+    world = asleep(colocated=True)
+    world.peer_sends(0, 2_000_000)
+    world.wake()
+    world.advance(10)
+    assert returned(world)
+    assert world.ha.bindings[HOA].tunnels == (a.Tunnel(HA, COLOCATED),)
+
+
+@pytest.mark.parametrize("replay", Replay)
+def test_with_keyed_agents_challenges_and_either_replay_protection(replay: Replay) -> None:
+    world = asleep(agents_keyed=True, challenge=True, replay=replay)
+    world.peer_sends(1, 2_000_000)
+    world.wake()
+    world.advance(10)
+    assert returned(world)
+
+
+def test_stand_in_with_a_colocated_care_of_address() -> None:
+    """Fig. 8: the tunnel of the default care-of address ends at the stand-in itself."""
+    configuration = StandInConfiguration(
+        STAND_IN, AN3, (IPv4Network("10.50.0.0/16"),), colocated_home_agent=HA
+    )
+    role = StandIn(configuration)
+    assert role.restore([], now=0.0) == [a.LocalEndpoint(STAND_IN)]
+    body = encode_634(TakeoverPrepare(bytes(16), (HOA,), (flow(0),)))
+    actions = role.happened(a.Asked(1, "634", body, HOA, (HOA,)), now=1.0)
+    assert a.AcceptTunnel(a.TunnelAcceptance(HA, HOA, a.Side.TO_HOME_ADDRESS)) in actions
+    assert a.InstallOutbound(a.OutboundEntry(HOA, None, a.Tunnel(STAND_IN, HA))) in actions
+    kinds = [type(each) for each in actions]
+    assert kinds.index(a.Persist) < kinds.index(a.SetFlow) < kinds.index(a.Answer)
+    ended = role.timeout(now=100.0)
+    assert a.RemoveOutbound(HOA) in ended and a.ClearFlow(flow(0)) in ended
 
 
 # Sleep that fails ----------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def step(world: World, what: str, how: float) -> None:
 
 
 @given(st.integers(0, 1 << 20), STEPS)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_every_timeline_ends_well(seed: int, steps: list[tuple[str, float]]) -> None:
     world = World(seed, duplicate=0.1)
     world.advance(3)
