@@ -66,6 +66,11 @@ class Binding:
             return self
         return replace(self, care_of=care_of, ipv6=self.ipv6 and bool(care_of))
 
+    @property
+    def shape(self) -> tuple[bool, tuple[tuple[IPv4Address, bool, bool], ...]]:
+        """All of it that forwarding depends on: a renewal leaves it as it is."""
+        return self.ipv6, tuple((each.address, each.brief, each.gre) for each in self.care_of)
+
     def next_expiry(self) -> float | None:
         """Wall-clock seconds of the first care-of address to expire."""
         return min((each.expires_at for each in self.care_of), default=None)

@@ -341,10 +341,14 @@ class HomeAgent:
 
     def _change(self, after: Binding, mobile: Mobile) -> list[Action]:
         """Keep, persist, and let the data plane follow."""
-        before = wanted_forwarding(self._binding(after.home_address), mobile, self.configuration.address)
+        before = self._binding(after.home_address)
         self._keep(after)
-        wanted = wanted_forwarding(after, mobile, self.configuration.address)
-        return [Persist(TABLE, str(after.home_address), after.to_row()), *changes(before, wanted)]
+        persist = Persist(TABLE, str(after.home_address), after.to_row())
+        if before.shape == after.shape:
+            return [persist]
+        home_agent = self.configuration.address
+        wanted = wanted_forwarding(after, mobile, home_agent)
+        return [persist, *changes(wanted_forwarding(before, mobile, home_agent), wanted)]
 
     def _event(self, kind: str, number: str | None, binding: Binding, detail: Mapping[str, JSON]) -> Emit:
         force = [str(each) for each in in_force(binding, self._mobiles[binding.home_address])]
