@@ -13,6 +13,7 @@ from bench.registrar import SPI
 from locum.security.association import Association, digest, verify
 
 _AUTHENTICATOR_BYTES = 32
+_ACCEPTED = b"\x03\x00"  # type and code of a registration reply
 
 
 class Echo(asyncio.DatagramProtocol):
@@ -29,7 +30,7 @@ class Echo(asyncio.DatagramProtocol):
         """Check and answer one message."""
         covered, authenticator = data[:-_AUTHENTICATOR_BYTES], data[-_AUTHENTICATOR_BYTES:]
         if verify(self._association, covered, authenticator):
-            answer = b"\x03\x00" + covered[2:]
+            answer = _ACCEPTED + covered[2:12] + covered[16:]  # a reply has no care-of address
             self._transport.sendto(answer + digest(self._association, answer), peer)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.home_agent import CARE_OF_ADDRESSES, LIFETIME, Site, home_agent, site
 from bench.measurement import Measurement, Settings
-from bench.registrar import CHUNK, check_accepted, exchange
+from bench.registrar import register
 from bench.report import quantity
 from locum.wire.registration import UDP_PORT
 
@@ -35,11 +35,7 @@ def kernel_maps(pid: int) -> int:
 
 def _register_all(at: Site) -> None:
     with at.client(UDP_PORT) as client:
-        for begin in range(0, at.crowd.mobiles, CHUNK):
-            end = min(begin + CHUNK, at.crowd.mobiles)
-            messages = at.crowd.sign(begin, end, CARE_OF_ADDRESSES[0], lifetime=LIFETIME)
-            _, answers = exchange(client, messages)
-            check_accepted(answers, at.crowd.home_addresses(begin, end))
+        register(client, at.crowd, CARE_OF_ADDRESSES[0], lifetime=LIFETIME)
 
 
 def measure(settings: Settings, wanted: Collection[str]) -> list[Measurement]:

@@ -19,7 +19,7 @@ from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationR
 SPI = 1000
 OUTSTANDING = 128
 """Requests under way at once; as many answers fit into a socket's receive buffer."""
-CHUNK = 5_000
+CHUNK = 2_500
 """Registrations signed at a time: the home agent takes only timestamps of the last seconds (RFC 5944 section 5.7.1)."""
 _FIRST_MOBILE = IPv4Address("10.64.0.1")
 _ANSWER_SECONDS = 5.0
@@ -74,6 +74,21 @@ def exchange(client: socket.socket, messages: Sequence[bytes]) -> tuple[float, l
     except TimeoutError as error:
         raise CommandFailed(f"{len(answers)} of {len(messages)} answers, then none for 5 s") from error
     return time.perf_counter() - begin, answers
+
+
+def register(client: socket.socket, crowd: Crowd, care_of_address: IPv4Address, *, lifetime: int) -> float:
+    """Register the whole crowd at that care-of address; the seconds it took, without those for signing.
+
+    Raises CommandFailed unless all are accepted.
+    """
+    seconds = 0.0
+    for begin in range(0, crowd.mobiles, CHUNK):
+        end = min(begin + CHUNK, crowd.mobiles)
+        messages = crowd.sign(begin, end, care_of_address, lifetime=lifetime)
+        taken, answers = exchange(client, messages)
+        seconds += taken
+        check_accepted(answers, crowd.home_addresses(begin, end))
+    return seconds
 
 
 def check_accepted(answers: Sequence[bytes], home_addresses: Sequence[IPv4Address]) -> None:
