@@ -22,6 +22,8 @@ class Namespace:
         self.path = f"/var/run/netns/{self.name}"
         subprocess.run(["ip", "netns", "add", self.name], check=True)
         self.ip("link set lo up")
+        for which in ("all", "default"):
+            self.run("sysctl", "-q", f"net.ipv6.conf.{which}.accept_dad=0")
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command inside, without the mounts of `ip netns exec`."""

@@ -21,13 +21,12 @@ def picture(space) -> list[str]:
             "-4 rule", "-6 rule", "-4 route show table all", "-6 route show table all", "neigh show nud permanent",
             "-o addr show lo",
         )
-    ] + [space.run("cat", "/proc/sys/net/ipv4/conf/radio0/rp_filter").stdout]  # fmt: skip
+    ] + [space.run("sysctl", "-a", "-r", "forward|rp_filter|accept_local").stdout]  # fmt: skip
 
 
 async def everything(network: HostNetwork) -> None:
     await network.own_home_address(HOME4)
     await network.own_home_address(HOME6)
-    await network.loose_source_check("radio0")
     await network.use_agent("radio0", AGENT, MAC, (HOME4, HOME6))
     await network.receive_for((ip_network("10.99.0.0/24"), ip_network("fd99::/64")), ("radio0",))
 

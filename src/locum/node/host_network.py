@@ -1,4 +1,4 @@
-"""Changes to the host's network (addresses, routes, rules, neighbours, sysctls), each written down before it is made.
+"""Changes to the host's network (addresses, routes, rules, neighbours), each written down before it is made.
 
 The record in the store says how to undo a change; `undo_all` leaves the network as it was found, also when the run that
 made the changes was killed. Routes of the mobile node and of the stand-in live in tables of their own, chosen by rules,
@@ -9,7 +9,6 @@ import errno
 import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
@@ -28,7 +27,6 @@ NEXT_HOP_V6 = IPv6Address("fe80::434")  # stands for the agent, whose IPv6 addre
 _ROUTE_LOCAL = 2  # RTN_LOCAL
 _PERMANENT = 0x80  # NUD_PERMANENT
 _GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EINVAL, errno.ENXIO)
-_LOOSE = "2"  # rp_filter: a source must be reachable, by any interface
 
 
 class HostNetwork:
@@ -133,22 +131,6 @@ class HostNetwork:
         """Forget it; no error if it is not there."""
         await self._undo(f"neighbour/{link}/{address}")
 
-    async def loose_source_check(self, link: str) -> None:
-        """Packets to a home address may come by a link on which no answer would leave."""
-        await self.sysctl(f"net/ipv4/conf/{link}/rp_filter", _LOOSE)
-
-    async def sysctl(self, name: str, value: str) -> None:
-        """Set a sysctl (path below /proc/sys); what it was is remembered. One that is not there is left out."""
-        path = Path("/proc/sys") / name
-        try:
-            before = path.read_text("ascii").strip()
-        except OSError:
-            return
-        key = f"sysctl/{name}"
-        if before != value or key in self._stale:
-            before = self._records.get(key, {}).get("before", before)
-            await self._make(key, {"do": "sysctl", "name": name, "value": value, "before": before})
-
     # leaving
 
     async def undo_stale(self) -> None:
@@ -187,11 +169,6 @@ class HostNetwork:
             self._store.forget(COLLECTION, key)
 
     async def _change(self, record: dict[str, Any], *, undo: bool) -> None:
-        if record["do"] == "sysctl":
-            path = Path("/proc/sys") / record["name"]
-            if path.exists():
-                path.write_text(record["before" if undo else "value"], "ascii")
-            return
         index = 0
         try:
             if "link" in record:
@@ -266,4 +243,4 @@ def _family(kind: type[IPv4Address] | type[IPv6Address]) -> int:
 def _order(key: str) -> tuple[int, str]:
     """Rules go first and addresses last, so that nothing points to what is gone."""
     kind = key.split("/")[0]
-    return {"rule": 0, "way": 1, "anyip": 1, "neighbour": 2, "sysctl": 3, "address": 4}.get(kind, 5), key
+    return {"rule": 0, "way": 1, "anyip": 1, "neighbour": 2, "address": 3}.get(kind, 4), key

@@ -63,12 +63,13 @@ class Node:
         self.store: Store
         self.watch: LinkWatch
         self.network: HostNetwork
-        self.plane: "DataPlane"
+        self.plane: DataPlane
         self.registrations: RegistrationIo
         self.exchanges: Exchanges
-        self.napping: "Napping | None" = None
-        self.stand_in: "StandIn | None" = None
+        self.napping: Napping | None = None
+        self.stand_in: StandIn | None = None
         self.deliveries: DeliveryWatch | None = None
+        self._held_fileno = -1
         self._manager = ServiceManager()
         self._closers = contextlib.AsyncExitStack()
         self._link_tasks: set[asyncio.Task[None]] = set()
@@ -127,9 +128,10 @@ class Node:
         self.plane = DataPlane.open(
             node.name, node.interfaces, bpf_root=node.bpf_dir, limits=Limits(), forwarding=router
         )
-        self._closers.callback(lambda: self.plane.close())
-        asyncio.get_running_loop().add_reader(self.plane.fileno(), self._held)
-        self._closers.callback(lambda: asyncio.get_running_loop().remove_reader(self.plane.fileno()))
+        self._closers.callback(self.plane.close)
+        loop, self._held_fileno = asyncio.get_running_loop(), self.plane.fileno()
+        loop.add_reader(self._held_fileno, self._held)
+        self._closers.callback(loop.remove_reader, self._held_fileno)
 
     async def _prepare_host(self) -> None:
         mobile, mnps = self.settings.mobile_node, self.settings.mnps
@@ -137,12 +139,8 @@ class Node:
             for address in (mobile.home_address, mobile.home_address_v6):
                 if address is not None:
                     await self.network.own_home_address(address)
-            for link in mobile.links:
-                await self.network.loose_source_check(link)
         if mnps is not None:
             await self.network.receive_for(mnps.home_prefixes, mnps.links)
-            for link in mnps.links:
-                await self.network.loose_source_check(link)
 
     def _open_registrations(self) -> None:
         self.registrations = RegistrationIo(self.settings, self.watch, self.events, self.deliver)
@@ -248,7 +246,7 @@ class Node:
                 slot.timer.cancel()
         if remove:
             await self.network.undo_all()
-            asyncio.get_running_loop().remove_reader(self.plane.fileno())
+            asyncio.get_running_loop().remove_reader(self._held_fileno)
             self.plane.remove()
         await self._closers.aclose()
 

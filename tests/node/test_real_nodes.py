@@ -1,0 +1,238 @@
+"""Real daemons in four namespaces: they register, packets take the tunnels, daemons die and come back, nothing stays.
+
+cn 10.1.0.2 -- 10.1.0.1 ha 10.2.0.1 -- 10.2.0.2 an 10.3.0.1 ~radio~ mn (10.36.0.4, fd36::4)
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from locum.node.client import NodeClient, NodeUnreachable
+from tests.node.conftest import Namespace, join
+from tests.node.test_host_network import picture
+
+HA = """
+[node]
+name = "ha"
+interfaces = ["eth0", "eth1"]
+{common}
+[home_agent]
+address = "10.2.0.1"
+home_prefixes = ["10.36.0.0/24", "fd36::/64"]
+[[home_agent.mobile]]
+home_address = "10.36.0.4"
+home_address_v6 = "fd36::4"
+spi = 1000
+key_file = "key"
+"""
+AN = """
+[node]
+name = "an"
+interfaces = ["eth0", "radio0"]
+{common}
+[foreign_agent]
+care_of_address = "10.2.0.2"
+links = ["radio0"]
+advertise_interval = 0.3
+"""
+MN = """
+[node]
+name = "mn"
+interfaces = ["radio0"]
+{common}
+[mobile_node]
+home_address = "10.36.0.4"
+home_address_v6 = "fd36::4"
+home_agent = "10.2.0.1"
+links = ["radio0"]
+lifetime = 60
+spi = 1000
+key_file = "key"
+"""
+
+
+class World:
+    """The namespaces, the configuration files and the daemons."""
+
+    def __init__(self, folder: Path, make: Callable[[str], Namespace]) -> None:
+        self.folder = folder
+        self.spaces = {name: make(name) for name in ("cn", "ha", "an", "mn")}
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+        cn, ha, an, mn = (self.spaces[name] for name in ("cn", "ha", "an", "mn"))
+        join(cn, "eth0", ha, "eth0")
+        join(ha, "eth1", an, "eth0")
+        join(an, "radio0", mn, "radio0")
+        cn.ip("addr add 10.1.0.2/24 dev eth0")
+        cn.ip("route add default via 10.1.0.1")
+        cn.ip("addr add fd01::2/64 dev eth0 nodad")
+        cn.ip("-6 route add default via fd01::1")
+        ha.ip("addr add 10.1.0.1/24 dev eth0")
+        ha.ip("addr add fd01::1/64 dev eth0 nodad")
+        ha.ip("addr add 10.2.0.1/24 dev eth1")
+        an.ip("addr add 10.2.0.2/24 dev eth0")
+        an.ip("route add default via 10.2.0.1")
+        an.ip("addr add 10.3.0.1/24 dev radio0")
+        (folder / "key").touch(mode=0o600)
+        (folder / "key").write_text("00112233445566778899aabbccddeeff")
+        self.bpf = folder / "bpf"
+        self.bpf.mkdir()
+        subprocess.run(["mount", "-t", "bpf", "none", str(self.bpf)], check=True)
+        for name, text in (("ha", HA), ("an", AN), ("mn", MN)):
+            common = (
+                f'state_dir = "{folder}/state"\nrun_dir = "{folder}/run"\nbpf_dir = "{self.bpf}"\n'
+                f'log_events = "{folder}/{name}.jsonl"'
+            )
+            (folder / f"{name}.toml").write_text(text.format(common=common))
+
+    def start(self, name: str) -> None:
+        space = self.spaces[name]
+        self.daemons[name] = subprocess.Popen(
+            ["nsenter", f"--net={space.path}", sys.executable, "-m", "locum", "node", "run",
+             str(self.folder / f"{name}.toml")],
+            stderr=(self.folder / f"{name}.err").open("ab"),
+        )  # fmt: skip
+        self.until(lambda: self.ask(name, "status"), f"{name} to start")
+
+    def ask(self, name: str, request: str, **arguments: Any) -> Any:
+        try:
+            with NodeClient(self.folder / "run" / f"{name}.sock") as client:
+                return client.request(request, **arguments)
+        except NodeUnreachable:
+            daemon = self.daemons[name]
+            assert daemon.poll() is None, (self.folder / f"{name}.err").read_text()
+            return None
+
+    def until(self, true: Callable[[], Any], what: str, seconds: float = 10.0) -> Any:
+        end = time.monotonic() + seconds
+        while not (found := true()):
+            assert time.monotonic() < end, f"waited in vain for {what}\n{self.complaints()}"
+            time.sleep(0.05)
+        return found
+
+    def complaints(self) -> str:
+        return "\n".join(path.read_text() for path in self.folder.glob("*.err"))
+
+    def care_of(self) -> list[str]:
+        return [each["address"] for each in self.ask("ha", "binding list")[0]["care_of"]]
+
+    def ping(self, source: str, target: str, count: int = 3) -> bool:
+        done = self.spaces[source].run("ping", "-c", str(count), "-i", "0.05", "-W", "1", target, check=False)
+        return done.returncode == 0
+
+    def kill(self, name: str) -> None:
+        self.daemons[name].kill()
+        self.daemons.pop(name).wait()
+
+    def terminate(self, name: str) -> int:
+        daemon = self.daemons.pop(name)
+        daemon.send_signal(signal.SIGTERM)
+        return daemon.wait(20)
+
+    def close(self) -> None:
+        for name in tuple(self.daemons):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.terminate(name)
+        subprocess.run(["umount", "-l", str(self.bpf)], check=False)
+
+
+@pytest.fixture
+def world(tmp_path: Path, namespace: Callable[[str], Namespace]) -> Iterator[World]:
+    made = World(tmp_path, namespace)
+    yield made
+    made.close()
+
+
+def pictures(world: World) -> dict[str, Any]:
+    return {name: picture(space) for name, space in world.spaces.items()} | {
+        f"links of {name}": [
+            {key: link[key] for key in ("ifname", "mtu")} for link in json.loads(space.ip("-j link"))
+        ]
+        for name, space in world.spaces.items()
+    }
+
+
+def test_register_ping_crash_and_leave_no_trace(world: World) -> None:
+    time.sleep(0.5)  # link-local addresses settle
+    before = pictures(world)
+    for name in ("ha", "an", "mn"):
+        world.start(name)
+    world.until(lambda: "10.2.0.2" in world.care_of(), "the registration")
+    assert world.ping("cn", "10.36.0.4"), world.complaints()
+    assert world.ping("mn", "10.1.0.2")
+    assert world.ping("cn", "fd36::4")
+    assert not world.spaces["an"].ip("-4 route show 10.36.0.0/16")
+
+    # The data plane forwards while the daemons of home agent and access node are dead.
+    world.kill("ha")
+    world.kill("an")
+    assert world.ping("cn", "10.36.0.4", 5)
+    world.start("ha")
+    world.start("an")
+    assert "10.2.0.2" in world.care_of()
+    assert world.ping("cn", "10.36.0.4", 5)
+
+    # The radio link is lost and comes back.
+    world.spaces["an"].ip("link set radio0 down")
+    time.sleep(0.3)
+    world.spaces["an"].ip("link set radio0 up")
+    world.until(lambda: world.ping("cn", "10.36.0.4", 1), "packets after the link came back")
+
+    # A daemon that was killed leaves what its successor takes away.
+    world.kill("mn")
+    world.start("mn")
+    world.until(lambda: world.ping("cn", "10.36.0.4", 1), "packets after the mobile node's restart")
+    for name in ("mn", "an", "ha"):
+        assert world.terminate(name) == 0, world.complaints()
+    after = pictures(world)
+    for name in before:
+        for old, new in zip(before[name], after[name], strict=True):
+            assert new == old, name
+    assert not list((world.bpf / "locum").iterdir())
+    assert "Traceback" not in world.complaints(), world.complaints()
+    events = [json.loads(line) for line in (world.folder / "mn.jsonl").read_text().splitlines()]
+    assert {"started", "registered", "stopping"} <= {event["kind"] for event in events}
+
+
+def test_an_interface_that_vanishes_and_comes_back(world: World) -> None:
+    for name in ("ha", "an", "mn"):
+        world.start(name)
+    world.until(lambda: world.ping("cn", "10.36.0.4", 1), "the tunnel")
+    world.spaces["mn"].ip("link del radio0")
+    world.until(lambda: world.ask("mn", "status")["interfaces"]["radio0"] == "absent", "the loss to be seen")
+    assert world.ask("an", "status")["interfaces"]["radio0"] == "absent"
+    join(world.spaces["an"], "radio0", world.spaces["mn"], "radio0")
+    world.spaces["an"].ip("addr add 10.3.0.1/24 dev radio0")
+    world.until(lambda: world.ping("cn", "10.36.0.4", 1), "the tunnel by the new interface", 15)
+    assert "Traceback" not in world.complaints(), world.complaints()
+
+
+def test_what_cannot_work_is_said_in_one_line(world: World) -> None:
+    world.start("ha")
+
+    def run(name: str, config: str, *before: str) -> tuple[int, str]:
+        done = world.spaces[name].run(
+            *before, sys.executable, "-m", "locum", "node", "run", str(world.folder / config), check=False
+        )
+        assert done.stderr.count("\n") == 1, done.stderr
+        return done.returncode, done.stderr
+
+    code, text = run("an", "ha.toml")
+    assert (code, "another node answers" in text) == (1, True)
+    (world.folder / "other.toml").write_text((world.folder / "ha.toml").read_text().replace('"ha"', '"other"'))
+    code, text = run("ha", "other.toml")
+    assert (code, "434" in text) == (1, True), text
+    (world.folder / "bad.toml").write_text((world.folder / "ha.toml").read_text().replace("spi =", "spy ="))
+    code, text = run("ha", "bad.toml")
+    assert code == 4 and "home_agent.mobile #1" in text and "spi" in text
+    code, text = run("ha", "other.toml", "setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", "--reuid", "65534", "--clear-groups")
+    assert code in (4, 5), text
+    os.environ.pop("LOCUM_SOCKET", None)
