@@ -11,7 +11,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class ObjectsHook(BuildHookInterface):
+class ObjectsHook(BuildHookInterface[Any]):
     """Adds src/locum/dataplane/objects/*.o to the wheel, and to the tree for an editable installation."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

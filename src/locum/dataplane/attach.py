@@ -122,10 +122,12 @@ class Attachments:
 
     def detach(self, interface: str) -> None:
         """Take the programs off; an interface that is gone is no error."""
-        for direction in ("ingress", "egress"):
-            self._pin(interface, direction).unlink(missing_ok=True)
+        pins = [self._pin(interface, direction) for direction in ("ingress", "egress")]
+        linked = [path for path in pins if path.exists()]
+        for path in linked:
+            path.unlink()
         index = self.interfaces.pop(interface, None) or self.find(interface)
-        if index is None:
+        if index is None or linked:
             return
         for direction in ("ingress", "egress"):
             self._remove_filter(index, direction)

@@ -53,10 +53,14 @@ RELEASE_ROUNDS = 8
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Room of the tables and of the hold queue; tables cost memory only when used."""
+    """Room of the tables and of the hold queue.
 
-    bindings: int = 1_000_000
-    flows: int = 262_144
+    An empty place of a table costs 16 bytes (the kernel's hash buckets), about 110 for each binding in all; entries
+    cost memory only when used.
+    """
+
+    bindings: int = 262_144
+    flows: int = 65_536
     hold_packets: int = 65_536
     hold_bytes: int = 64 << 20
     ring_bytes: int = 8 << 20  # between kernel and daemon; a power of two
@@ -71,8 +75,8 @@ class Limits:
             "binding_count": self.bindings,
             "acceptances": 2 * self.bindings,
             "acceptance_count": 2 * self.bindings,
-            "outbound": self.bindings,
-            "outbound_count": self.bindings,
+            "outbound": few,
+            "outbound_count": few,
             "flows": self.flows,
             "held": self.ring_bytes,
             "scratches": possible_cpus(),
@@ -99,7 +103,7 @@ class DataPlane:
         self._directory = directory
         self._route = route
         self._released = False
-        existed = (directory / "maps" / "bindings").exists()
+        self.adopted = (directory / "maps" / "bindings").exists()  # an earlier daemon's state was taken over
         for part in ("maps", "links"):
             (directory / part).mkdir(parents=True, exist_ok=True)
         self._object = Object(OBJECT, limits.sizes(), directory / "maps")
@@ -117,9 +121,10 @@ class DataPlane:
         self._mtu_routes = MtuRoutes(route, self._device.ifindex)
         self._queue = HoldQueue(limits.hold_packets, limits.hold_bytes)
         self._refused = 0
+        self._not_injected = 0
         self._fresh: list[HeldPacket] = []
         self._ring = RingBuffer(self._object.maps["held"].fd, self._take_record)
-        if existed:
+        if self.adopted:
             self._adopt()
 
     @classmethod
@@ -144,11 +149,18 @@ class DataPlane:
             plane = cls(node, directory, limits or Limits(), forwarding=forwarding, tcx=tcx, route=route)
         except PermissionError as error:
             raise DataPlaneError(f"{error.filename}: not permitted; the data plane needs root") from error
-        for interface in plane._attachments.known() - set(interfaces) - {plane._device.name}:
-            plane.detach(interface)
-        for interface in interfaces:
-            if plane._attachments.find(interface) is not None:
-                plane.attach(interface)
+        try:
+            for interface in plane._attachments.known() - set(interfaces) - {plane._device.name}:
+                plane.detach(interface)
+            for interface in interfaces:
+                if plane._attachments.find(interface) is not None:
+                    plane.attach(interface)
+        except DataPlaneError:
+            if plane.adopted:
+                plane.close()
+            else:
+                plane.remove()
+            raise
         return plane
 
     def __enter__(self) -> Self:
@@ -371,10 +383,16 @@ class DataPlane:
             packets = self._queue.take(wanted)
             if not packets:
                 break
-            for packet in packets:
-                self._device.write(packet.data, packet.gso_size)
-            sent += len(packets)
+            sent += sum(self._write(packet.data, packet.gso_size) for packet in packets)
         return sent
+
+    def _write(self, packet: bytes, gso_size: int = 0) -> bool:
+        try:
+            self._device.write(packet, gso_size)
+        except OSError:  # the device is down, or the packet is none: the kernel takes no part of it
+            self._not_injected += 1
+            return False
+        return True
 
     def release(self, of: Addr | Flow) -> int:
         """Put the held packets of a home address or flow, which are now allowed, into the kernel, in order."""
@@ -396,7 +414,7 @@ class DataPlane:
 
     def inject(self, packet: bytes) -> None:
         """Put a packet (from its IP header on) into the kernel as if it had arrived; it is not held."""
-        self._device.write(packet)
+        self._write(packet)
 
     def take_reassembled(self, packet: bytes) -> bool:
         """A tunnel packet (from its outer IP header on) that the stack put together: its inner packet goes in, if allowed.
@@ -407,8 +425,7 @@ class DataPlane:
         if inner is None:
             self._refused += 1
             return False
-        self._device.write(inner)
-        return True
+        return self._write(inner)
 
     # Counters
 
@@ -418,6 +435,7 @@ class DataPlane:
             **self._tables.reason_counts(),
             "hold-queue-overflow": self._queue.overflow,
             "unregistered-source-reassembled": self._refused,
+            "injection-failed": self._not_injected,
         }
 
     def binding_counters(self, home_address: Addr) -> maps.Counter:

@@ -138,7 +138,7 @@ def verifier_message(log: list[str]) -> str:
             source = line[2:]
         elif re.match(r"(processed \d+ insns|libbpf:|-- END|verification time|stack depth)", line):
             continue
-        elif line.strip() and not re.match(r"\s*\d+: |\s*from \d+|R\d", line):
+        elif line.strip() and not re.match(r"\s*\d+: |\s*from \d+|R\d+\w*=", line):
             complaint = line.strip()
     if source:
         return f"{complaint} (at `{source}`)"
