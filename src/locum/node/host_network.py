@@ -23,10 +23,21 @@ TABLE_MOBILE = 436  # the way to the agent
 _PREFERENCE_STAND_IN = 435
 _PREFERENCE_SPECIFIC = 436  # main table without its default route, before ours
 _PREFERENCE_MOBILE = 437
-NEXT_HOP_V6 = IPv6Address("fe80::434")  # stands for the agent, whose IPv6 address nobody told; see `use_agent`
+NEXT_HOP_V6 = IPv6Address(
+    "fe80::434"
+)  # stands for the agent, whose IPv6 address nobody told; see `use_agent`
+_TABLE_MAIN = 254
 _ROUTE_LOCAL = 2  # RTN_LOCAL
 _PERMANENT = 0x80  # NUD_PERMANENT
-_GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EINVAL, errno.ENXIO)
+_GONE = (
+    errno.ESRCH,
+    errno.ENOENT,
+    errno.ENODEV,
+    errno.EADDRNOTAVAIL,
+    errno.ENETUNREACH,
+    errno.EINVAL,
+    errno.ENXIO,
+)
 
 
 class HostNetwork:
@@ -91,7 +102,13 @@ class HostNetwork:
         """Main table first for what it knows specifically, then our way out."""
         await self._make(
             f"rule/{version}/specific",
-            {"do": "rule", "priority": _PREFERENCE_SPECIFIC, "table": 254, "suppress": 0, "version": version},
+            {
+                "do": "rule",
+                "priority": _PREFERENCE_SPECIFIC,
+                "table": _TABLE_MAIN,
+                "suppress": 0,
+                "version": version,
+            },
         )
         await self._make(
             f"rule/{version}/mobile",
@@ -127,8 +144,20 @@ class HostNetwork:
             },
         )  # fmt: skip
 
-    async def remove_neighbour(self, link: str, address: Address) -> None:
+    async def visitor(self, link: str, address: Address, link_layer: bytes) -> None:
+        """A home address is at `link_layer` on `link`: what this host itself sends to it goes there, not to its home."""
+        await self.neighbour(link, address, link_layer)
+        await self._make(
+            f"visitor/{link}/{address}",
+            {
+                "do": "route", "dst": f"{address}/{address.max_prefixlen}", "link": link, "table": _TABLE_MAIN,
+                "version": address.version,
+            },
+        )  # fmt: skip
+
+    async def remove_visitor(self, link: str, address: Address) -> None:
         """Forget it; no error if it is not there."""
+        await self._undo(f"visitor/{link}/{address}")
         await self._undo(f"neighbour/{link}/{address}")
 
     # leaving
@@ -208,6 +237,8 @@ class HostNetwork:
                 arguments["scope"] = 254  # RT_SCOPE_HOST
         if "gateway" in record:
             arguments["gateway"] = record["gateway"]
+        elif record["version"] == 4 and "type" not in record:
+            arguments["scope"] = 253  # RT_SCOPE_LINK
         if not undo:
             if "prefsrc" in record:
                 arguments["prefsrc"] = record["prefsrc"]

@@ -140,7 +140,11 @@ class Node:
                 if address is not None:
                     await self.network.own_home_address(address)
         if mnps is not None:
-            await self.network.receive_for(mnps.home_prefixes, mnps.links)
+            from locum.dataplane.device import device_name
+
+            # what was held comes back by the re-injection device
+            links = (*mnps.links, device_name(self.settings.node.name))
+            await self.network.receive_for(mnps.home_prefixes, links)
 
     def _open_registrations(self) -> None:
         self.registrations = RegistrationIo(self.settings, self.watch, self.events, self.deliver)
@@ -227,7 +231,9 @@ class Node:
     def _adopt_sessions(self) -> None:
         if self.stand_in is not None:
             for flow in self.stand_in.adopt():
-                self.events.emit("session-lost", None, flow.local, flow, {"reason": "the daemon died with it"})
+                self.events.emit(
+                    "session-lost", None, flow.local, flow, {"reason": "the daemon died with it"}
+                )
         if self.napping is not None:
             from locum.roles.handover import Handover
 
@@ -317,10 +323,10 @@ class Node:
         self.plane.read_held()  # they wait in the data plane's queue until a role releases them
 
     async def _neighbour(self, action: do.NeighbourEntry) -> None:
-        await self.network.neighbour(action.link, action.address, action.link_layer)
+        await self.network.visitor(action.link, action.address, action.link_layer)
 
     async def _remove_neighbour(self, action: do.RemoveNeighbour) -> None:
-        await self.network.remove_neighbour(action.link, action.address)
+        await self.network.remove_visitor(action.link, action.address)
 
     async def _use_agent(self, action: do.UseAgent) -> None:
         if action.colocated:
