@@ -2,10 +2,12 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from locum.lab.scenarios import SCENARIOS
 from locum.node.config import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +73,16 @@ def test_a_conformance_row_is_complete(row: list[str]) -> None:
         assert module != "-" and shown != "-", "what works has a module, and something that shows it"
     if state == "not yet":
         assert shown == "-", "what is shown is not 'not yet'"
+
+
+def test_the_conformance_page_counts_right_and_names_scenarios_that_exist() -> None:
+    text = (ROOT / "docs" / "conformance.md").read_text()
+    states = Counter(row[-1] for row in rows())
+    assert (
+        f"{states['works']} rows work, {states['partly']} work in part, {states['not yet']} not yet" in text
+    )
+    named = {name for row in rows() for name in re.findall(r"`([\w-]+)`", row[3])}
+    assert named <= SCENARIOS.keys()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
