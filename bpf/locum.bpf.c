@@ -223,7 +223,6 @@ static __noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
 	w->outer_tos = w->packet.tos;
 	w->strip = t.inner - w->packet.offset;
 	w->encapsulation = t.encapsulation;
-	w->has_key = t.has_key;
 	if (parse_packet(skb, &w->packet, t.inner, end, t.family))
 		return dropped(skb, MALFORMED_TUNNEL);
 	key.home_address = w->packet.destination;

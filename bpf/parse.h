@@ -193,8 +193,7 @@ struct tunnelled {
 	__u16 inner;  /* offset of the inner network header */
 	__u8 family;  /* of the inner packet; 0: not a tunnel packet */
 	__u8 encapsulation;
-	__s8 malformed;
-	__u8 has_key;
+	__u8 malformed;
 };
 
 static __always_inline void parse_gre(struct __sk_buff *skb, const struct packet *p, struct tunnelled *t)
@@ -209,10 +208,8 @@ static __always_inline void parse_gre(struct __sk_buff *skb, const struct packet
 	}
 	if (gre[0] & bpf_htons(0x8000))
 		length += 4;
-	if (gre[0] & bpf_htons(0x2000)) {
+	if (gre[0] & bpf_htons(0x2000))
 		length += 4;
-		t->has_key = 1;
-	}
 	if (gre[0] & bpf_htons(0x1000))
 		length += 4;
 	t->inner = p->payload + length;

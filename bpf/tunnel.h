@@ -33,7 +33,6 @@ struct work {
 	__u8 outer_family;
 	__u8 outer_tos;
 	__u8 encapsulation;
-	__u8 has_key;
 };
 
 struct route {

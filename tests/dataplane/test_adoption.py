@@ -229,6 +229,28 @@ def test_clear_errors(network: Chain, tmp_path: Path) -> None:
         plane.remove()
 
 
+UNPRIVILEGED = """
+import sys
+from pathlib import Path
+from locum.dataplane import DataPlane, DataPlaneError
+try:
+    DataPlane.open("poor", [], bpf_root=Path(sys.argv[1]))
+except DataPlaneError as error:
+    print(error)
+"""
+
+
+def test_missing_privilege(network: Chain) -> None:
+    """One line that says what is needed, and nothing left behind."""
+    without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", UNPRIVILEGED]
+    command = ["nsenter", f"--net={network.ha.path}", *without, str(network.root)]
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True
+    )
+    assert result.stdout == "loading eBPF is not permitted; this needs root, or CAP_BPF and CAP_NET_ADMIN\n"
+    assert list((network.root / "locum").iterdir()) == []
+
+
 def test_verifier_message_names_the_source_line() -> None:
     log = ["libbpf: prog 'x': BPF program load failed: Permission denied\n", "; return *p; @ locum.bpf.c:7\n"]
     log += [

@@ -111,6 +111,28 @@ def test_tcp_both_ways(network: Planes, encapsulation: Encapsulation, outer: int
     assert not grown(ha, before[0]) and not grown(fa, before[1])
 
 
+def test_held_at_the_home_agent(network: Planes) -> None:
+    """Packets that waited for a binding go into its tunnel, in order, and as large as they came."""
+    net, ha, _ = network
+    to_foreign, to_home = tunnels(Encapsulation.IPIP, 4)
+    install(network, home_actions(to_foreign, Verdict.HOLD), foreign_actions(to_home))
+    with net.mn.inside():
+        ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        ear.bind((str(HOME4), 7000))
+    with net.cn.inside():
+        mouth = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        mouth.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER: never DF
+    for number in range(60):
+        mouth.sendto(bytes([number]) * (40 * number + 1), (str(HOME4), 7000))
+    time.sleep(0.05)
+    with net.ha.inside():
+        ha.apply([InstallBinding(BindingEntry(HOME4, Verdict.ENCAPSULATE, (to_foreign,)))])
+        assert ha.release(HOME4) >= 60  # the largest came in two fragments
+    ear.settimeout(1)
+    assert [ear.recv(4000)[:1] for _ in range(60)] == [bytes([number]) for number in range(60)]
+    assert "2 received" in ping(net, HOME4)
+
+
 def test_link_that_segments(network: Planes) -> None:
     """A radio link with a token bucket: GSO packets that came out of a tunnel are cut into segments there."""
     net, ha, fa = network

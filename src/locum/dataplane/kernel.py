@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from itertools import groupby
 from pathlib import Path
+from shutil import rmtree
 from types import TracebackType
 from typing import Self, cast
 
@@ -144,10 +145,16 @@ class DataPlane:
         """
         check_bpffs(bpf_root)
         route = cast(IPRoute, RouteSocket())
+        directory = bpf_root / "locum" / pin_name(node)
+        existed = directory.exists()
         try:
-            directory = bpf_root / "locum" / pin_name(node)
             plane = cls(node, directory, limits or Limits(), forwarding=forwarding, tcx=tcx, route=route)
-        except PermissionError as error:
+        except (DataPlaneError, PermissionError) as error:
+            route.close()
+            if not existed:
+                rmtree(directory, ignore_errors=True)
+            if isinstance(error, DataPlaneError):
+                raise
             raise DataPlaneError(f"{error.filename}: not permitted; the data plane needs root") from error
         try:
             for interface in plane._attachments.known() - set(interfaces) - {plane._device.name}:

@@ -14,6 +14,7 @@ from pathlib import Path
 TCX_INGRESS = 46
 TCX_EGRESS = 47
 NOEXIST = 1
+WARNING = 0  # LIBBPF_WARN
 
 
 class DataPlaneError(Exception):
@@ -48,7 +49,9 @@ _SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctype
 _log: list[str] = []
 
 
-def _collect(_level: int, form: bytes, arguments: int) -> int:
+def _collect(level: int, form: bytes, arguments: int) -> int:
+    if level > WARNING:
+        return 0
     line = ctypes.create_string_buffer(1 << 16)
     _libc.vsnprintf(line, len(line), form, ctypes.c_void_p(arguments))
     _log.append(line.value.decode(errors="replace"))
@@ -277,7 +280,7 @@ class Object:
             number = ctypes.get_errno() or -result
             log = list(_log)
             self.close()
-            if number in (errno.EPERM, errno.EACCES) and not any("verif" in t or "insns" in t for t in log):
+            if number == errno.EPERM or (number == errno.EACCES and not any("insns" in text for text in log)):
                 raise DataPlaneError(
                     "loading eBPF is not permitted; this needs root, or CAP_BPF and CAP_NET_ADMIN"
                 )
