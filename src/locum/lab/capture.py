@@ -1,7 +1,7 @@
 """Captures every node's packets to pcap files, by tcpdump, one process and one file a node.
 
-Snapping keeps the files small and still holds every header and every registration whole. A packet cut short by it
-is marked so by its captured length; tshark then says "size limited during capture", which is not malformed.
+Snapping keeps the files small and still holds every header and every registration whole. Segments that it cut short
+are cut to their headers at the end (`trim.py`).
 """
 
 import subprocess
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from locum.lab.processes import Processes, Program, wait_until
 from locum.lab.topology import Topology
+from locum.lab.trim import trim
 
 SNAP = 320
 """Bytes: Ethernet and two IPv6 headers, TCP with all options, or a whole registration with three authentications."""
@@ -51,13 +52,31 @@ class Captures:
             program.process.terminate()
         for program in self._running:
             program.stop()
+        if self._running:
+            for file in self.files.values():
+                trim(file)
         self._running.clear()
 
 
-def malformed(file: Path) -> int:
-    """How many packets of a pcap tshark calls malformed. Raises OSError when tshark is missing."""
+def malformed(file: Path, but_from: str | None = None) -> int:
+    """How many packets of a pcap tshark calls malformed, without those from an address that sends such on purpose.
+
+    Raises OSError when tshark is missing or cannot read the file.
+    """
+    others = f" && !(ip.src == {but_from})" if but_from else ""
     done = subprocess.run(
-        ["tshark", "-n", "-r", str(file), "-Y", "_ws.malformed", "-T", "fields", "-e", "frame.number"],
+        [
+            "tshark",
+            "-n",
+            "-r",
+            str(file),
+            "-Y",
+            f"_ws.malformed{others}",
+            "-T",
+            "fields",
+            "-e",
+            "frame.number",
+        ],
         capture_output=True,
         text=True,
     )

@@ -41,6 +41,8 @@ class Scenario(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     plan: ClassVar[Plan] = Plan()
+    forger: ClassVar[str | None] = None
+    """An address that sends malformed packets on purpose."""
 
     @abstractmethod
     def play(self, lab: Lab) -> None:

@@ -255,10 +255,13 @@ class Lab:
         return self.timeline.mark("radio-cut", link=f"{access_node}-mn")
 
     def restore(self, access_node: str = "an1") -> float:
+        """The time is that before the link comes up: everything that is seen until then was seen while it was down."""
+        before = time.time()
         self.network.set_radio(access_node, up=True)
         if self.plan.mode == "colocated":
             self.give_care_of_address(access_node)
-        return self.timeline.mark("radio-restored", link=f"{access_node}-mn")
+        self.timeline.mark("radio-restored", link=f"{access_node}-mn")
+        return before
 
     def close_lid(self, access_node: str = "an1") -> tuple[float, float, float]:
         """`locum sleep`, then the radio goes off: (when it began, when the command was done, when the link was cut)."""

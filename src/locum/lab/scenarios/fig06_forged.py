@@ -15,9 +15,10 @@ from locum.lab.scenario import Scenario
 from locum.lab.scenarios.fig06 import handovers
 from locum.lab.state import differences, snapshot
 from locum.lab.story import download, judge_naps, web
+from locum.lab.topology import figure_5
 from locum.lab.world import Lab, Nap
 
-SIZE = 250_000_000
+SIZE = 100_000_000
 HEAD_START = 3_000_000
 AWAKE_SHOTS, ASLEEP_SHOTS = 700, 300
 """Shots of each kind in either volley: a thousand in all."""
@@ -34,6 +35,7 @@ class Fig06Forged(Scenario):
     name = "fig06-forged"
     title = "forged, replayed and foreign messages to every open port change nothing"
     plan = Plan(other_mobile=True)
+    forger = str(figure_5().address4("evil"))
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()

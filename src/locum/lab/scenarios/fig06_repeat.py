@@ -7,8 +7,8 @@ from locum.lab.scenarios.fig06 import handovers
 from locum.lab.story import download, judge_naps, web
 from locum.lab.world import Lab
 
-SIZE = 150_000_000
-STEP = 5_000_000
+SIZE = 90_000_000
+STEP = 3_000_000
 TIMES = 3
 ASLEEP = 5.1
 

@@ -6,8 +6,8 @@ from locum.lab.scenarios.fig06 import handovers
 from locum.lab.story import download, judge_naps, web
 from locum.lab.world import Lab
 
-SIZE = 90_000_000
-STEP = 8_000_000
+SIZE = 70_000_000
+STEP = 5_000_000
 ASLEEP = 5.1
 
 
