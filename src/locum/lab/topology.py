@@ -18,7 +18,7 @@ from ipaddress import (
 )
 
 MTU = 1500
-RADIO_RATE = 100_000_000
+RADIO_RATE = 200_000_000
 """Bits per second of a radio link, both ways: a token bucket on either end makes it real."""
 ACCESS_RATE = 24_000_000
 """Bits per second of the correspondent's line. It is the slowest link, so that a sender's own queue, which
