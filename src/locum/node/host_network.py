@@ -274,4 +274,4 @@ def _family(kind: type[IPv4Address] | type[IPv6Address]) -> int:
 def _order(key: str) -> tuple[int, str]:
     """Rules go first and addresses last, so that nothing points to what is gone."""
     kind = key.split("/")[0]
-    return {"rule": 0, "way": 1, "anyip": 1, "neighbour": 2, "address": 3}.get(kind, 4), key
+    return {"rule": 0, "way": 1, "anyip": 1, "visitor": 1, "neighbour": 2, "address": 3}.get(kind, 4), key
