@@ -107,8 +107,9 @@ class DataPlane:
         self.adopted = (directory / "maps" / "bindings").exists()  # an earlier daemon's state was taken over
         for part in ("maps", "links"):
             (directory / part).mkdir(parents=True, exist_ok=True)
-        self._object = Object(OBJECT, limits.sizes(), directory / "maps")
-        programs = {d: self._object.program(f"locum_{d}") for d in ("ingress", "egress")}
+        names = {direction: f"locum_{direction}" for direction in ("ingress", "egress")}
+        self._object = Object(OBJECT, limits.sizes(), directory / "maps", programs=tuple(names.values()))
+        programs = {direction: self._object.program(name) for direction, name in names.items()}
         self._attachments = Attachments(directory / "links", programs, route, tcx=tcx)
         self._sysctls = Sysctls(self._object.maps["found_sysctls"])
         if forwarding:

@@ -73,6 +73,9 @@ def _open_library() -> ctypes.CDLL:
         "bpf_object__load": (number, [pointer]),
         "bpf_object__close": (None, [pointer]),
         "bpf_object__next_map": (pointer, [pointer, pointer]),
+        "bpf_object__next_program": (pointer, [pointer, pointer]),
+        "bpf_program__name": (ctypes.c_char_p, [pointer]),
+        "bpf_program__set_autoload": (number, [pointer, ctypes.c_bool]),
         "bpf_map__name": (ctypes.c_char_p, [pointer]),
         "bpf_map__fd": (number, [pointer]),
         "bpf_map__set_max_entries": (number, [pointer, ctypes.c_uint32]),
@@ -258,9 +261,14 @@ class RingBuffer:
 
 
 class Object:
-    """A loaded BPF object. Maps that are pinned under `pins` are taken over, the others are pinned there."""
+    """A loaded BPF object, of which only `programs` (None: all) are verified and loaded.
 
-    def __init__(self, path: Path, sizes: dict[str, int], pins: Path | None) -> None:
+    Maps that are pinned under `pins` are taken over, the others are pinned there.
+    """
+
+    def __init__(
+        self, path: Path, sizes: dict[str, int], pins: Path | None, *, programs: tuple[str, ...] | None = None
+    ) -> None:
         if not path.exists():
             raise DataPlaneError(f"{path} is missing: build it with `python -m locum.dataplane.build`")
         lib = library()
@@ -275,6 +283,11 @@ class Object:
             handle = lib.bpf_object__next_map(self._handle, handle)
         for name, handle in handles.items():
             self._prepare(name, handle, sizes, pins)
+        program = lib.bpf_object__next_program(self._handle, None)
+        while program:
+            wanted = programs is None or lib.bpf_program__name(program).decode() in programs
+            lib.bpf_program__set_autoload(program, wanted)
+            program = lib.bpf_object__next_program(self._handle, program)
         result = lib.bpf_object__load(self._handle)
         if result < 0:
             number = ctypes.get_errno() or -result

@@ -89,7 +89,9 @@ class Bench:
 
     def __init__(self, bindings: int) -> None:
         self.bindings = bindings
-        self._loaded = Object(OBJECT, Limits(bindings=max(bindings, 1024)).sizes(), None)
+        self._loaded = Object(
+            OBJECT, Limits(bindings=max(bindings, 1024)).sizes(), None, programs=("locum_measure",)
+        )
         fill(self._loaded, bindings)
         self._run = ProgramRun(self._loaded.program("locum_measure"))
 
