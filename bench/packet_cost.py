@@ -8,47 +8,40 @@ that each meets its table entries outside the processor's caches.
 
 import contextlib
 import random
-import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from statistics import mean, median
 
-from bench.flood import frame
 from bench.measurement import Measurement, Settings, in_turns
-from bench.namespaces import CommandFailed, join, namespaces
+from bench.namespaces import CommandFailed
 from bench.report import quantity
-from locum.dataplane import maps
-from locum.dataplane.build import OBJECTS
+from locum.dataplane.kernel import OBJECT, Limits
 from locum.dataplane.libbpf import DataPlaneError, Object, ProgramRun
-from locum.roles.actions import BindingEntry, Tunnel, Verdict
+from locum.dataplane.measure import FIRST_HOME, TC_ACT_REDIRECT, fill, private_network, udp_frame
 
 _SIZES = {"packet_cost_1k": 1_000, "packet_cost_1m": 1_000_000}
-_FIRST_HOME_ADDRESS = IPv4Address("10.64.0.1")
-_CARE_OF_ADDRESSES = 200
-_TUNNEL_SOURCE = IPv4Address("198.18.2.1")
-_CORRESPONDENT = IPv4Address("198.18.1.2")
-_REDIRECTED = 7  # TC_ACT_REDIRECT
+_PROGRAMS = ("locum_measure", "locum_ingress")
+_PAYLOAD = 18
+"""Bytes of UDP payload that make a frame of 64 bytes with its check sequence."""
 _REPEAT = 5_000
 """Runs of one packet in the kernel: long enough that the timer's own cost vanishes."""
-_DRAWN, _DRAWN_COLD = 40, 4_000
+_DRAWN, _DRAWN_SCATTERED = 40, 4_000
 """Bindings drawn for one sample."""
 
 
 @dataclass(slots=True)
 class Loaded:
-    """The programs with `size` bindings, and generators of packets to them."""
+    """The programs with `size` bindings, and packets to bindings drawn at random."""
 
     size: int
-    ifindex: int
     measured: ProgramRun
     ingress: ProgramRun
     dice: random.Random
 
-    def _packets(self, number: int) -> Iterator[bytes]:
-        for _ in range(number):
-            home_address = _FIRST_HOME_ADDRESS + self.dice.randrange(self.size)
-            yield frame(bytes(6), bytes(6), _CORRESPONDENT, home_address, 1024)
+    def _packets(self, number: int) -> list[bytes]:
+        homes = (IPv4Address(FIRST_HOME + self.dice.randrange(self.size)) for _ in range(number))
+        return [udp_frame(home, _PAYLOAD) for home in homes]
 
     def repeated(self) -> float:
         """Nanoseconds of a packet among others to the same binding."""
@@ -56,53 +49,29 @@ class Loaded:
 
     def scattered(self) -> float:
         """Nanoseconds of a packet to another binding than the one before; with the kernel's timer, some 60."""
-        packets = list(self._packets(_DRAWN_COLD))
+        packets = self._packets(_DRAWN_SCATTERED)
         return median(self._time(self.ingress, packet, 1) for packet in packets)
 
-    def _time(self, run: ProgramRun, packet: bytes, repeat: int) -> int:
-        verdict, _, _, nanoseconds = run.run(packet, ifindex=self.ifindex, repeat=repeat)
-        if verdict != _REDIRECTED:
+    @staticmethod
+    def _time(run: ProgramRun, packet: bytes, repeat: int) -> int:
+        verdict, _, _, nanoseconds = run.run(packet, repeat=repeat)
+        if verdict != TC_ACT_REDIRECT:
             raise CommandFailed(f"the program did not encapsulate the packet but returned {verdict}")
         return nanoseconds
-
-
-def _fill(loaded: Object, size: int) -> None:
-    """Bindings in a row from the first home address, spread over _CARE_OF_ADDRESSES."""
-    values = []
-    for number in range(_CARE_OF_ADDRESSES):
-        tunnel = Tunnel(_TUNNEL_SOURCE, _TUNNEL_SOURCE + 1 + number)
-        entry = BindingEntry(_FIRST_HOME_ADDRESS, Verdict.ENCAPSULATE, (tunnel,))
-        values.append(maps.binding(entry, flows=False))
-    keys = [maps.address(_FIRST_HOME_ADDRESS + number) for number in range(size)]
-    loaded.maps["bindings"].put_many([(key, values[n % _CARE_OF_ADDRESSES]) for n, key in enumerate(keys)])
-    counter = bytes(maps.COUNTER.size)
-    loaded.maps["binding_count"].put_many([(key, counter) for key in keys])
 
 
 @contextlib.contextmanager
 def _loaded(sizes: Collection[int]) -> Iterator[list[Loaded]]:
     """The programs once for each size, in a namespace where the tunnels have a route."""
     with contextlib.ExitStack() as stack:
-        space, beyond = stack.enter_context(namespaces("cost", "beyond"))
-        join(space, "eth0", beyond, "eth0")
-        space.ip(f"addr add {_TUNNEL_SOURCE}/16 dev eth0")
-        space.sysctl({"ipv4.ip_forward": "1"})
-        stack.enter_context(space.entered())
+        stack.enter_context(private_network())
         tables = []
         for size in sizes:
-            limits = {"bindings": size, "binding_count": size}
-            loaded = Object(OBJECTS / "locum.bpf.o", limits, None)
+            loaded = Object(OBJECT, Limits(bindings=max(size, 1024)).sizes(), None, programs=_PROGRAMS)
             stack.callback(loaded.close)
-            _fill(loaded, size)
-            tables.append(
-                Loaded(
-                    size,
-                    socket.if_nametoindex("eth0"),
-                    ProgramRun(loaded.program("locum_measure")),
-                    ProgramRun(loaded.program("locum_ingress")),
-                    random.Random(size),
-                )
-            )
+            fill(loaded, size)
+            measured, ingress = (ProgramRun(loaded.program(name)) for name in _PROGRAMS)
+            tables.append(Loaded(size, measured, ingress, random.Random(size)))
         yield tables
 
 
@@ -111,17 +80,16 @@ def measure(settings: Settings, wanted: Collection[str]) -> list[Measurement]:
     sizes = {name: max(int(size * settings.scale), 2) for name, size in _SIZES.items() if name in wanted}
     try:
         with _loaded([1, *sizes.values()]) as tables:
-            ways: list[Callable[[], float]] = [table.repeated for table in tables]
-            alone, *repeated = in_turns(settings.rounds, *ways)
-            cold_alone, *scattered = in_turns(settings.rounds, *(table.scattered for table in tables))
+            alone, *repeated = in_turns(settings.rounds, *(table.repeated for table in tables))
+            lone, *scattered = in_turns(settings.rounds, *(table.scattered for table in tables))
     except DataPlaneError as error:
         raise CommandFailed(str(error)) from error
     rows = []
-    for (name, size), values, cold in zip(sizes.items(), repeated, scattered, strict=True):
+    for (name, size), values, far in zip(sizes.items(), repeated, scattered, strict=True):
         note = (
             f"{size:,} bindings, 64-byte frames; with every packet to another binding, outside the caches, "
-            f"{quantity(median(cold))} ns against {quantity(median(cold_alone))} with one binding "
-            f"(ratio {quantity(median(cold) / median(cold_alone))})"
+            f"{quantity(median(far))} ns against {quantity(median(lone))} with one binding "
+            f"(ratio {quantity(median(far) / median(lone))})"
         )
         rows.append(Measurement(name, "ns", values, alone, (note,)))
     return rows
