@@ -13,7 +13,7 @@ class Settings:
     """Samples of each kind; the report's figures are their medians."""
     long_rounds: int = 5
     """The same for samples that take half a minute each."""
-    seconds: int = 3
+    seconds: int = 2
     """Length of one sample of a throughput."""
     scale: float = 1.0
     """Share of the full table sizes that the size-bound benchmarks use."""
