@@ -72,6 +72,7 @@ async def _main(settings: Settings) -> int:
         return OK
     await starting
     gc.collect()
+    gc.set_threshold(20_000, 20, 50)  # nearly everything is freed without it
     gc.freeze()  # what is there now stays; a collection need not look at it again
     await stop
     await node.stop()

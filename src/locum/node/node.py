@@ -170,8 +170,9 @@ class Node:
             from locum.node.standin import StandIn
 
             self.stand_in = StandIn(
-                node.name, self.settings.mnps, self.store, lambda event: self.feed("mnps", event)
-            )
+                node.name, self.settings.mnps, self.store, lambda event: self.feed("mnps", event),
+                lambda told: self.events.emit(told.kind, told.message, told.home_address, told.flow, told.detail),
+            )  # fmt: skip
             self._closers.push_async_callback(self.stand_in.close)
 
     def _make_slots(self) -> None:

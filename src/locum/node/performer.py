@@ -51,6 +51,9 @@ class Performer:
         """`forward` gives forwarding actions to the data plane; `hands` performs the other kinds."""
         self._store, self._events, self._forward, self._hands = store, events, forward, hands
         self._collections = {table: collection(role, table) for table in TABLES}
+        self._simple: dict[type, Callable[[Any], None]] = {
+            do.Persist: self._persist, do.Forget: self._forget, do.Emit: self._emit, do.Count: self._count
+        }  # fmt: skip
 
     def perform(self, actions: Iterable[Action]) -> None:
         """Perform these after all that were given before."""
@@ -58,20 +61,23 @@ class Performer:
 
     def _at_once(self, action: Action) -> bool:
         """Perform an action that never waits; False if it is of another kind."""
-        match action:
-            case do.Persist():
-                self._store.put(self._collections[action.table], action.key, action.value)
-            case do.Forget():
-                self._store.forget(self._collections[action.table], action.key)
-            case do.Emit():
-                self._events.emit(
-                    action.kind, action.message, action.home_address, action.flow, action.detail
-                )
-            case do.Count():
-                self._events.count(action.reason)
-            case _:
-                return False
+        simple = self._simple.get(type(action))
+        if simple is None:
+            return False
+        simple(action)
         return True
+
+    def _persist(self, action: do.Persist) -> None:
+        self._store.put(self._collections[action.table], action.key, action.value)
+
+    def _forget(self, action: do.Forget) -> None:
+        self._store.forget(self._collections[action.table], action.key)
+
+    def _emit(self, action: do.Emit) -> None:
+        self._events.emit(action.kind, action.message, action.home_address, action.flow, action.detail)
+
+    def _count(self, action: do.Count) -> None:
+        self._events.count(action.reason)
 
     def _failed(self, action: Action, problem: Exception) -> None:
         name = type(action).__name__

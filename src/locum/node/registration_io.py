@@ -3,6 +3,7 @@ by which socket an answer leaves. Bytes only; what a message says is the roles' 
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address
 
 from locum.node.events import EventStream
@@ -17,6 +18,11 @@ from locum.roles.actions import Source
 _REQUEST, _REPLY = 1, 3  # RFC 5944 section 3: the first byte of every registration message
 _ADVERTISEMENT, _SOLICITATION = 9, 10  # ICMP types
 _NOWHERE = IPv4Address(0)
+
+# Few hosts send most messages: access nodes, and the home agents behind them.
+_parsed = lru_cache(4096)(IPv4Address)
+_unpacked = lru_cache(256)(IPv4Address)
+_text = lru_cache(4096)(str)
 
 Deliver = Callable[[str, bytes, Source], None]  # (role, message, source)
 
@@ -101,10 +107,9 @@ class RegistrationIo:
         if kind == _REQUEST and destination == self._home_packed:
             role = "home_agent"
         else:
-            role = self._role(kind, IPv4Address(destination), link)
+            role = self._role(kind, _unpacked(destination), link)
         if role:
-            local = IPv4Address(destination)
-            self._deliver(role, message, Source(IPv4Address(address), port, link, None, local))
+            self._deliver(role, message, Source(_parsed(address), port, link, None, _unpacked(destination)))
 
     def _role(self, kind: int | None, destination: IPv4Address, link: str) -> str:
         """The role for a message; empty, and counted, when there is none."""
@@ -155,7 +160,7 @@ class RegistrationIo:
             )
             return
         assert self._socket is not None
-        self._socket.send(message, str(to.address), to.port, to.local.packed if to.local else b"\0\0\0\0")
+        self._socket.send(message, _text(to.address), to.port, to.local.packed if to.local else b"\0\0\0\0")
 
     def _send(self, action: do.SendRegistration) -> None:
         assert isinstance(action.to, IPv4Address) and self._socket is not None

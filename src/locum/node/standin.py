@@ -6,6 +6,7 @@ there is room, so that the peer's window closes. When to do what is the role's b
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -48,6 +49,7 @@ class _Held:
     socket: socket.socket
     spool: Spool
     reading: bool = False
+    full: bool = False  # the disk took no more, short of our own bound
     stopped: FinalTcp | None = None
 
     @property
@@ -60,11 +62,18 @@ def _name(key: Key) -> str:
 
 
 class StandIn:
-    """Session actions of one MNPS. `feed` tells the role."""
+    """Session actions of one MNPS. `feed` tells the role, `emit` everybody who listens."""
 
-    def __init__(self, name: str, settings: MnpsSettings, store: Store, feed: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: MnpsSettings,
+        store: Store,
+        feed: Callable[[Event], None],
+        emit: Callable[[do.Emit], None],
+    ) -> None:
         """Raises OSError: a configured holder that does not run, a spool directory that cannot be made."""
-        self._store, self._feed = store, feed
+        self._store, self._feed, self._emit = store, feed, emit
         self._budget = Budget(settings.memory_bound, settings.memory_bound + settings.disk_bound)
         self._disk_dir = settings.spool_dir
         self._memory_dir = _TMPFS / f"locum-{name}" if _TMPFS.is_dir() else settings.spool_dir
@@ -203,13 +212,7 @@ class StandIn:
         record = SessionRecord.from_cbor(item.record)
         if record.flow != item.flow:
             raise SessionError("the record is of another flow than the one announced")
-        connection = stand_in.restore(record)
-        try:
-            if self._keeper is not None:
-                self._keeper.store(_name(key), connection.fileno())
-        except OSError:
-            stand_in.drop(connection)
-            raise
+        connection = self._live(_name(key), record)
         held = self._held[key] = _Held(key, record.flow, record, connection, self._spool(key, record))
         row = {
             "handover": key[0].hex(),
@@ -218,6 +221,18 @@ class StandIn:
         }
         self._store.put(COLLECTION, held.name, row)
         self._watch(held)
+
+    def _live(self, name: str, record: SessionRecord) -> socket.socket:
+        """The socket is with its keeper before the first packet leaves it: from then on its end would be seen."""
+        keeper = self._keeper
+        if keeper is None:
+            return stand_in.restore(record)
+        try:
+            return stand_in.restore(record, keep=lambda made: keeper.store(name, made.fileno()))
+        except SessionError:
+            with contextlib.suppress(OSError):  # it may never have got that far
+                keeper.remove(name)
+            raise
 
     def _watch(self, held: _Held) -> None:
         if not held.reading:
@@ -231,21 +246,31 @@ class StandIn:
             asyncio.get_running_loop().remove_reader(held.socket)
 
     def _readable(self, held: _Held) -> None:
-        """Drain; stop watching a socket that cannot give more now (bound reached, ended): the timer looks again."""
+        """Drain; stop watching a socket that cannot give more now (no room, ended): the timer looks again."""
         left = _AT_ONCE
         try:
-            while left > 0:
-                moved = held.spool.drain(held.socket, left)
-                if moved == 0:
-                    break
+            while left > 0 and (moved := held.spool.drain(held.socket, left)):
                 left -= moved
         except OSError as problem:
-            log.warning("%s: %s", held.name, problem)
-            left = _AT_ONCE
-        if left == _AT_ONCE and (
-            held.spool.peer_closed or held.spool.error or held.spool.waiting(held.socket)
-        ):
+            if not held.full:
+                self._tell("spool-full", held, reason=problem.strerror or str(problem))
+            held.full = True
             self._unwatch(held)
+            return
+        if held.full:
+            self._tell("spool-has-room", held)
+            held.full = False
+        if left == _AT_ONCE and self._at_rest(held):
+            self._unwatch(held)
+
+    @staticmethod
+    def _at_rest(held: _Held) -> bool:
+        """Nothing can be read now: the peer's window closes, or the connection has ended."""
+        spool = held.spool
+        return held.full or spool.peer_closed or bool(spool.error) or spool.waiting(held.socket)
+
+    def _tell(self, kind: str, held: _Held, **detail: str) -> None:
+        self._emit(do.Emit(kind, None, held.flow.local, held.flow, detail))
 
     def _schedule(self) -> None:
         if self._timer is None:
@@ -258,7 +283,7 @@ class StandIn:
             if held.stopped is not None or held.reading:
                 continue
             self._readable(held)
-            if not (held.spool.peer_closed or held.spool.error or held.spool.waiting(held.socket)):
+            if not self._at_rest(held):
                 self._watch(held)
         if self._held:
             self._schedule()
