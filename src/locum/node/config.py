@@ -60,6 +60,7 @@ def load(path: Path | str) -> Settings:
     control, home, foreign, mobile, mnps = (
         top.table(name) for name in ("control", "home_agent", "foreign_agent", "mobile_node", "mnps")
     )
+    top.close()
     settings = Settings(
         file=file,
         node=node,
@@ -69,7 +70,6 @@ def load(path: Path | str) -> Settings:
         mobile_node=_mobile_node(mobile, node) if mobile else None,
         mnps=_mnps(mnps, node) if mnps else None,
     )
-    top.close()
     _check_whole(settings)
     return settings
 

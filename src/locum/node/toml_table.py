@@ -60,7 +60,9 @@ class Table:
         self._asked.add(key)
         if key not in self._content:
             if default is self._MISSING:
-                raise self.error(key, f"is missing; write {key} = {wanted}")
+                near = difflib.get_close_matches(key, self._content, 1)
+                hint = f" ({near[0]} stands there: a slip?)" if near else ""
+                raise self.error(key, f"is missing; write {key} = {wanted}{hint}")
             return default  # type: ignore[no-any-return]
         value = self._content[key]
         try:

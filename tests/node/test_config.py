@@ -1,0 +1,201 @@
+"""Configuration: what is right becomes values, what is wrong is named by file, table and key."""
+
+import tomllib
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from locum.node.config import ConfigError, load
+from locum.security.association import Algorithm, Replay
+
+NODE = """
+[node]
+name = "all"
+interfaces = ["eth0", "radio0"]
+"""
+CONTROL = """
+[control]
+address = "10.0.0.1"
+[[control.association]]
+peer = "10.0.0.9"
+sender_id = "01"
+recipient_id = "02"
+secret_file = "key"
+home_addresses = ["10.36.0.4", "fd36::4"]
+"""
+HOME_AGENT = """
+[home_agent]
+address = "10.0.0.1"
+home_prefixes = ["10.36.0.0/24", "fd36::/64"]
+[[home_agent.mobile]]
+home_address = "10.36.0.4"
+home_address_v6 = "fd36::4"
+spi = 1000
+key_file = "key"
+replay = "nonce"
+algorithm = "hmac-md5"
+default_coa = "10.0.3.1"
+[[home_agent.foreign_agent]]
+address = "10.0.2.1"
+spi = 2000
+key_file = "key"
+"""
+FOREIGN_AGENT = """
+[foreign_agent]
+care_of_address = "10.0.2.1"
+links = ["radio0"]
+[[foreign_agent.static]]
+home_address = "10.36.0.4"
+home_agent = "10.0.0.1"
+link = "eth0"
+next_hop = "10.0.3.2"
+"""
+MOBILE_NODE = """
+[mobile_node]
+home_address = "10.36.0.4"
+home_agent = "10.0.0.1"
+links = ["radio0"]
+spi = 1000
+key_file = "key"
+mnps = "10.0.0.9"
+"""
+MNPS = """
+[mnps]
+address = "10.0.3.2"
+access_node = "10.0.3.1"
+home_prefixes = ["10.36.0.0/24"]
+links = ["eth0"]
+memory_bound = "8M"
+disk_bound = 4096
+"""
+ALL = NODE + CONTROL + HOME_AGENT + FOREIGN_AGENT + MOBILE_NODE + MNPS
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_text("00112233445566778899aabbccddeeff\n")
+
+    def write(text: str) -> Path:
+        path = tmp_path / "node.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_every_role_at_once(write: Any, tmp_path: Path) -> None:
+    settings = load(write(ALL))
+    assert settings.roles == ("home_agent", "foreign_agent", "mobile_node", "mnps")
+    assert settings.node.socket == Path("/run/locum/all.sock")
+    assert settings.home_agent is not None
+    mobile = settings.home_agent.mobiles[0]
+    assert mobile.association.spi == 1000
+    assert mobile.association.key == bytes.fromhex("00112233445566778899aabbccddeeff")
+    assert (mobile.association.algorithm, mobile.association.replay) == (Algorithm.HMAC_MD5, Replay.NONCE)
+    assert mobile.default_coa == ip_address("10.0.3.1")
+    assert settings.control is not None
+    assert settings.control.associations[0].home_addresses == (ip_address("10.36.0.4"), ip_address("fd36::4"))
+    assert "0011" not in repr(settings.control)
+    assert settings.mnps is not None
+    assert (settings.mnps.memory_bound, settings.mnps.disk_bound) == (8 << 20, 4096)
+    assert settings.mnps.home_prefixes == (ip_network("10.36.0.0/24"),)
+    assert settings.mobile_node is not None and settings.mobile_node.care_of_address is None
+
+
+WRONG = [
+    # what is written, instead of what, table, key, words that help
+    ("", "", "node", None, "missing"),
+    ("[node\n", "[node]\n", "", None, "not TOML"),
+    ('nam = "x"\n', 'name = "all"\n', "node", "name", "missing"),
+    ('name = "all"\ncolour = 1\n', 'name = "all"\n', "node", "colour", "not known"),
+    ('name = "a/b"\n', 'name = "all"\n', "node", "name", "letters"),
+    ("interfaces = []\n", 'interfaces = ["eth0", "radio0"]\n', "node", "interfaces", "at least one"),
+    ('interfaces = ["eth0"]\n', 'interfaces = ["eth0", "radio0"]\n', "foreign_agent", "links", "[node]"),
+    ("[home_agnet]\n", "[home_agent]\n", "", "home_agnet", "home_agent"),
+    ("short_lifetime = 1800\n[[home_agent.mobile]]\n", "[[home_agent.mobile]]\n", "home_agent", "short_lifetime",
+     "below max_lifetime"),
+    ("max_lifetime = 70000\n[[home_agent.mobile]]\n", "[[home_agent.mobile]]\n", "home_agent", "max_lifetime",
+     "65534"),
+    ('home_prefixes = ["10.36.0.1/24"]\n', 'home_prefixes = ["10.36.0.0/24", "fd36::/64"]\n', "home_agent",
+     "home_prefixes", "prefixes"),
+    ('home_prefixes = ["10.37.0.0/24"]\n', 'home_prefixes = ["10.36.0.0/24", "fd36::/64"]\n',
+     "home_agent.mobile #1", "home_address", "none of home_prefixes"),
+    ('key_file = "kye"\nreplay', 'key_file = "key"\nreplay', "home_agent.mobile #1", "key_file", "0600"),
+    ('replay = "none"\n', 'replay = "nonce"\n', "home_agent.mobile #1", "replay", '"timestamp", "nonce"'),
+    ("spi = 255\nkey_file = \"key\"\nreplay", "spi = 1000\nkey_file = \"key\"\nreplay", "home_agent.mobile #1",
+     "spi", "256"),
+    ("spi = true\nkey_file = \"key\"\nreplay", "spi = 1000\nkey_file = \"key\"\nreplay", "home_agent.mobile #1",
+     "spi", "whole number"),
+    ('address = "fd00::1"\nhome_pre', 'address = "10.0.0.1"\nhome_pre', "home_agent", "address", "IPv4"),
+    ('sender_id = "02"\n', 'sender_id = "01"\n', "control.association #1", "recipient_id", "different"),
+    ('sender_id = "0"\n', 'sender_id = "01"\n', "control.association #1", "sender_id", "hexadecimal"),
+    ('memory_bound = "8X"\n', 'memory_bound = "8M"\n', "mnps", "memory_bound", "64M"),
+    ('mnps = "10.0.0.8"\n', 'mnps = "10.0.0.9"\n', "control.association", "peer", "10.0.0.8"),
+    ('link = "eth1"\n', 'link = "eth0"\n', "foreign_agent.static #1", "link", "[node]"),
+    ("mobile = 3\n[[home_agent.foreign_agent]]", '[[home_agent.foreign_agent]]', None, None, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("new", "old", "table", "key", "words"), WRONG)
+def test_what_is_wrong_is_named(
+    write: Any, new: str, old: str, table: str | None, key: str | None, words: str
+) -> None:
+    assert old in ALL
+    text = ALL.replace(old, new, 1) if old else new
+    path = write(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    if table is not None:
+        assert (caught.value.table, caught.value.key) == (table, key), caught.value
+    assert str(path) in str(caught.value)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_secret_that_others_may_read_is_refused(write: Any, tmp_path: Path) -> None:
+    path = write(ALL)
+    (tmp_path / "key").chmod(0o640)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        load(path)
+    (tmp_path / "key").chmod(0o600)
+    (tmp_path / "key").write_text("zz" * 16)
+    with pytest.raises(ConfigError, match="hexadecimal"):
+        load(path)
+    (tmp_path / "key").write_text("aabb")
+    with pytest.raises(ConfigError, match="2 bytes"):
+        load(path)
+
+
+def test_no_file_no_role_and_no_text(write: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load(tmp_path / "nowhere.toml")
+    with pytest.raises(ConfigError, match="names no role"):
+        load(write(NODE))
+    with pytest.raises(ConfigError, match=r"\[mnps\] is asked over CoAP"):
+        load(write(NODE + MNPS))
+    path = tmp_path / "binary.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load(path)
+
+
+def test_home_addresses_are_unique(write: Any) -> None:
+    twice = ALL.replace("[[home_agent.foreign_agent]]", """
+[[home_agent.mobile]]
+home_address = "10.36.0.4"
+spi = 1001
+key_file = "key"
+[[home_agent.foreign_agent]]""", 1)
+    with pytest.raises(ConfigError, match="appears twice"):
+        load(write(twice))
+
+
+def test_a_co_located_address_may_be_given(write: Any) -> None:
+    text = ALL.replace('mnps = "10.0.0.9"', 'mnps = "10.0.0.9"\nmode = "colocated"\ncare_of_address = "10.0.5.5"')
+    mobile = load(write(text)).mobile_node
+    assert mobile is not None and mobile.care_of_address == ip_address("10.0.5.5")
+    assert tomllib.loads(text)["mobile_node"]["mode"] == mobile.mode
