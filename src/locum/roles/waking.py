@@ -410,10 +410,18 @@ class Waking:
 
 
 def _released(flows: Iterable[Flow]) -> list[Action]:
-    """These flows are this host's again: what was held for them is delivered in order."""
+    """These flows are this host's again: what was held for them is delivered in order.
+
+    DELIVER before the entry goes: newcomers wait until the queue is empty. One that overtook it would be acknowledged
+    with its younger timestamp, and the older packets would be dropped for theirs (RFC 7323 section 5, PAWS).
+    """
     listed = tuple(flows)
     addresses = dict.fromkeys(each.local for each in listed)
-    return [*(ClearFlow(each) for each in listed), *(ReleaseHeld(each) for each in addresses)]
+    return [
+        *set_flows(listed, FlowVerdict.DELIVER),
+        *(ClearFlow(each) for each in listed),
+        *(ReleaseHeld(each) for each in addresses),
+    ]
 
 
 def _final(flow: Flow, state: FinalState) -> SessionFinal:
