@@ -78,6 +78,39 @@ def test_past_the_memory_bound_it_spills_and_past_the_total_bound_the_window_clo
     assert program.answer() == f"{32 * MEG} {digest((2, 32 * MEG))} more"
 
 
+def test_a_full_disk_closes_the_window_and_loses_nothing(world: World) -> None:
+    world.budget = Budget(memory_bound=MEG, total_bound=1 << 30)
+    world.receive_buffer = 256 << 10
+    disk = world.directory / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], check=True)
+    try:
+        program, peer = connect(world, 4)
+        program.begin("receive", 12 * MEG)
+        world.sleep()
+        data = payload(2, 12 * MEG)
+        spool, sock = world.away[0].spool, world.away[0].socket
+        with pytest.raises(OSError, match="No space"):
+            world.until(lambda: peer.send(data))
+        held = spool.total
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space"):
+                spool.drain(sock)
+        assert spool.total == held == world.budget.total
+        final = spool.stop(sock)  # what the disk does not take is given out all the same
+        assert final.received == spool.total > held
+        assert spool.read(held - 1000, 1 << 30) == data[held - 1000 : final.received]
+        spool.resume(sock)
+        assert spool.total == held == world.budget.total
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        world.until(lambda: peer.send(data))
+        world.wake()
+        assert world.budget.total == world.budget.memory == 0
+        assert program.answer() == f"{12 * MEG} {digest((2, 12 * MEG))} more"
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
 def test_killing_the_draining_process_loses_no_byte(world: World, holder: Path) -> None:
     chance = random.Random(11)
     program, peer = connect(world, 4)

@@ -62,6 +62,7 @@ class Spool:
         self._budget = budget
         self._taken = 0  # bytes that are ours alone; what follows is still in the kernel as well
         self._tail = 0
+        self._unwritten = b""  # the tail, when the disk does not take it
         self._memory = _File(self._memory_path)
         self._disk: _File | None = None
         self._disk_start = 0
@@ -81,6 +82,7 @@ class Spool:
         """One step: moves at most `limit` bytes (and CHUNK) from the kernel, without waiting; 0 when there is nothing to do.
 
         A FIN or an error is noted here once the bytes before it are taken. `waiting` tells whether the bound is why.
+        Raises OSError when a file does not take them (ENOSPC): they are still in the kernel, and may be drained again.
         """
         if self._tail:  # the connection was stopped and goes on: the kernel gives the tail again
             self._cut(self._taken)
@@ -108,6 +110,10 @@ class Spool:
         size = min(limit, self.total - offset)
         if size <= 0:
             return b""
+        if self._unwritten and offset + size > self._taken:
+            written = self.read(offset, self._taken - offset)
+            start = max(offset - self._taken, 0)
+            return written + self._unwritten[start : offset + size - self._taken]
         if self._disk is None or offset + size <= self._disk_start:
             return self._memory.read(offset, size)
         if offset >= self._disk_start:
@@ -121,8 +127,9 @@ class Spool:
         The flow is held. Undone by `resume`; a second stop gives the same.
         """
         if not repair.in_repair(sock):
-            while self.drain(sock):
-                pass
+            with suppress(OSError):  # a full disk: the rest is copied below
+                while self.drain(sock):
+                    pass
             stand_in.stop(sock)
         self._look(sock)
         self._copy_tail(sock)
@@ -160,8 +167,9 @@ class Spool:
 
     def remove(self) -> None:
         """Closes and deletes the files."""
-        self._budget.memory -= self._in_memory(self.total)
-        self._budget.total -= self.total
+        stored = self._taken if self._unwritten else self.total
+        self._budget.memory -= self._in_memory(stored)
+        self._budget.total -= stored
         self._taken = self._tail = 0
         self._memory.remove()
         if self._disk:
@@ -195,7 +203,10 @@ class Spool:
         if now.unread and not self._tail:
             repair.select_queue(sock, repair.RECEIVE_QUEUE)
             tail = sock.recv(now.unread, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            self._append(memoryview(tail))
+            try:
+                self._append(memoryview(tail))
+            except OSError:
+                self._unwritten = tail  # the kernel has it as well, should we be killed
             self._tail = len(tail)
         if now.failed:
             self._take_error(sock, now)
@@ -203,24 +214,32 @@ class Spool:
             self._note(peer_closed=True, error=self.error)
 
     def _append(self, data: memoryview) -> None:
-        """Writes behind what was taken, and accounts for it once all of it is written."""
+        """Writes behind what was taken, and accounts for it once all of it is written; else nothing has changed."""
         into_memory = 0
-        if self._disk is None:
-            into_memory = min(len(data), self._budget.memory_room)
-            self._memory.write(self._taken, data[:into_memory])
-        if into_memory < len(data):
+        try:
             if self._disk is None:
-                self._disk_start = self._taken + into_memory
-                self._disk = _File(self._disk_dir / f"{self._name}.{self._disk_start}.disk")
-            self._disk.write(self._taken + into_memory - self._disk_start, data[into_memory:])
+                into_memory = min(len(data), self._budget.memory_room)
+                self._memory.write(self._taken, data[:into_memory])
+            if into_memory < len(data):
+                if self._disk is None:
+                    self._disk_start = self._taken + into_memory
+                    self._disk = _File(self._disk_dir / f"{self._name}.{self._disk_start}.disk")
+                self._disk.write(self._taken + into_memory - self._disk_start, data[into_memory:])
+        except OSError:
+            self._shorten(self._taken)
+            raise
         self._budget.memory += into_memory
         self._budget.total += len(data)
 
     def _cut(self, length: int) -> None:
         """Forgets what is behind `length`; the kernel still has it."""
-        self._budget.memory -= self._in_memory(self.total) - self._in_memory(length)
-        self._budget.total -= self.total - length
-        self._tail = 0
+        stored = self._taken if self._unwritten else self.total
+        self._budget.memory -= self._in_memory(stored) - self._in_memory(length)
+        self._budget.total -= stored - length
+        self._tail, self._unwritten = 0, b""
+        self._shorten(length)
+
+    def _shorten(self, length: int) -> None:
         if self._disk and length <= self._disk_start:
             self._disk.remove()
             self._disk = None
