@@ -9,9 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
+# isort: off
+from locum.roles.session_actions import (
+    AbandonSessions as AbandonSessions, Capture as Capture, Captured as Captured, Drained as Drained,
+    DrainRound as DrainRound, DropSessions as DropSessions, FetchData as FetchData, Fetched as Fetched,
+    FindSessions as FindSessions, Finished as Finished, FinishSessions as FinishSessions,
+    FoundSession as FoundSession, Freeze as Freeze, HeldSession as HeldSession, InjectData as InjectData,
+    Injected as Injected, Measured as Measured, MeasureSessions as MeasureSessions,
+    ReleaseCaptured as ReleaseCaptured, Restored as Restored, RestoreSessions as RestoreSessions,
+    ResumeSessions as ResumeSessions, SessionAction as SessionAction, SessionEvent as SessionEvent,
+    SessionFailure as SessionFailure, SessionFinal as SessionFinal, SessionRecordItem as SessionRecordItem,
+    SessionsFound as SessionsFound, Stopped as Stopped, StopSessions as StopSessions, Thaw as Thaw,
+)  # fmt: skip
 from locum.wire.control import Flow
+# isort: on
 
 Addr: TypeAlias = IPv4Address | IPv6Address
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
@@ -331,186 +344,9 @@ class Answer:
     body: bytes
 
 
-# Live sessions ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class FoundSession:
-    """An open connection of the home address and the processes that hold it."""
-
-    flow: Flow
-    pids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRecordItem:
-    """A session record as it travels in 634: the number it bears in this handover, its flow, its CBOR mapping."""
-
-    session: int
-    flow: Flow
-    record: Mapping[int, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class SessionFailure:
-    """A session that could not be handled, and why, for people."""
-
-    flow: Flow
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class HeldSession:
-    """What the stand-in has for a session: `total` payload bytes received since the capture."""
-
-    session: int
-    flow: Flow
-    total: int
-    peer_closed: bool = False
-    error: int = 0  # errno of the connection (ECONNRESET, ETIMEDOUT, ...), 0 when it lives
-
-
-@dataclass(frozen=True, slots=True)
-class SessionFinal:
-    """The last state of a session at the stand-in, once its socket is stopped.
-
-    `total` bytes were received since the capture, of which `tail` begins at `tail_offset`; `acknowledged` bytes of
-    the send queue that was captured have been acknowledged by the peer; `timestamp` is the TCP timestamp clock.
-    """
-
-    session: int
-    flow: Flow
-    total: int
-    acknowledged: int = 0
-    timestamp: int | None = None
-    peer_closed: bool = False
-    error: int = 0
-    tail_offset: int = 0
-    tail: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class FindSessions:
-    """-> SessionsFound."""
-
-    home_addresses: tuple[Addr, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Freeze:
-    """Stop these processes; done when the next action is performed."""
-
-    pids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Thaw:
-    pids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Capture:
-    """Read these connections; their sockets stay in repair mode in the frozen processes. -> Captured."""
-
-    flows: tuple[Flow, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseCaptured:
-    """Take these sockets out of repair mode as they were captured: the handover does not take place for them."""
-
-    flows: tuple[Flow, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreSessions:
-    """MNPS: make these connections live here and begin to drain them. -> Restored."""
-
-    handover: bytes
-    sessions: tuple[SessionRecordItem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MeasureSessions:
-    """MNPS: what is held for each session of the handover. -> Measured."""
-
-    handover: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class StopSessions:
-    """MNPS: put the sockets into repair and read their last state. -> Stopped.
-
-    `fetched` gives per session the offset up to which the MN has fetched; at most `tail_limit` bytes in all are
-    put into the tails.
-    """
-
-    handover: bytes
-    fetched: tuple[tuple[int, int], ...] = ()
-    tail_limit: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ResumeSessions:
-    """MNPS: take stopped sockets out of repair and go on draining."""
-
-    handover: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class DropSessions:
-    """MNPS: close the sockets silently and remove the spool."""
-
-    handover: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class FetchData:
-    """MNPS: read received bytes of a session, for this exchange. -> Fetched."""
-
-    exchange: int
-    handover: bytes
-    session: int
-    offset: int
-    limit: int
-
-
-@dataclass(frozen=True, slots=True)
-class InjectData:
-    """MN: append bytes to the receive queue of the captured socket of this flow. -> Injected."""
-
-    flow: Flow
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class DrainRound:
-    """MN: leave repair, thaw, wait at most `patience` seconds until the program has read, freeze, repair. -> Drained."""
-
-    flows: tuple[Flow, ...]
-    pids: tuple[int, ...]
-    patience: float
-
-
-@dataclass(frozen=True, slots=True)
-class FinishSessions:
-    """MN: apply the last states (acknowledged bytes, timestamp, FIN, error) and leave repair mode. -> Finished."""
-
-    finals: tuple[SessionFinal, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AbandonSessions:
-    """MN: these connections are lost with the stand-in: the program sees a reset."""
-
-    flows: tuple[Flow, ...]
-
-
 Action: TypeAlias = (
-    ForwardingAction
+    ForwardingAction | SessionAction
     | Reply | SendRegistration | Advertise | Solicit | Persist | Forget | Emit | Count | Ask | Answer
-    | FindSessions | Freeze | Thaw | Capture | ReleaseCaptured | RestoreSessions | MeasureSessions | StopSessions
-    | ResumeSessions | DropSessions | FetchData | InjectData | DrainRound | FinishSessions | AbandonSessions
 )  # fmt: skip
 
 
@@ -568,77 +404,7 @@ class DeliveryMoved:
     active: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SessionsFound:
-    sessions: tuple[FoundSession, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """`records` in the order they were asked for, without those in `failures` (which are not in repair mode)."""
-
-    records: tuple[SessionRecordItem, ...]
-    failures: tuple[SessionFailure, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """Sessions that live here now, by number, and those that do not."""
-
-    handover: bytes
-    restored: tuple[int, ...]
-    failures: tuple[tuple[int, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    handover: bytes
-    sessions: tuple[HeldSession, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    handover: bytes
-    finals: tuple[SessionFinal, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """`data` is None when there is no such session or offset."""
-
-    exchange: int
-    data: bytes | None
-    more: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Injected:
-    """`taken` bytes went into the receive queue; fewer than given means it is full. `error` ends the session here."""
-
-    flow: Flow
-    taken: int
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """Bytes the programs have not read yet, per flow."""
-
-    unread: tuple[tuple[Flow, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """These connections are their programs' again; the failures were reset."""
-
-    flows: tuple[Flow, ...]
-    failures: tuple[SessionFailure, ...] = ()
-
-
-Event: TypeAlias = (
-    Answered | NoAnswer | Asked | LinkUp | LinkDown | DeliveryMoved | SessionsFound | Captured | Restored | Measured
-    | Stopped | Fetched | Injected | Drained | Finished
-)  # fmt: skip
+Event: TypeAlias = Answered | NoAnswer | Asked | LinkUp | LinkDown | DeliveryMoved | SessionEvent
 
 
 class Role(Protocol):
