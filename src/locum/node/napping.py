@@ -6,10 +6,12 @@ When to do what is the role's business.
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,7 +49,9 @@ class Napping:
     ) -> None:
         """`freeze`: "stop" forces SIGSTOP; otherwise the cgroup freezer where there is one."""
         self._store, self._feed, self._deliver = store, feed, deliver
-        self._freezer = Freezer(name, run_dir, signals=freeze == "stop")
+        # Several nodes of one name may share a kernel, in namespaces: none may thaw what another froze.
+        place = zlib.crc32(os.fsencode(run_dir.absolute()))
+        self._freezer = Freezer(f"{name}-{place:08x}", run_dir, signals=freeze == "stop")
         self._freezer.adopt()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="sessions")
         self._candidates: dict[Flow, Candidate] = {}
@@ -189,6 +193,9 @@ class Napping:
         if live is None:
             self._feed(do.Injected(action.flow, 0, "the socket is not there any more"))
             return
+        if not self._has_program(action.flow):
+            self._feed(do.Injected(action.flow, 0, "its program has ended"))
+            return
         already = min(self._ahead.get(action.flow, 0), len(action.data))
         if already:
             self._ahead[action.flow] -= already
@@ -235,6 +242,17 @@ class Napping:
         for live in loose:
             live.hold()
         return tuple((live.flow, live.unread()) for live in asked)
+
+    def _has_program(self, flow: Flow) -> bool:
+        """Whether anybody but us still has the socket: else nobody would ever read."""
+        candidate = self._candidates.get(flow)
+        if candidate is None:
+            return False
+        for pid, fd in candidate.holders:
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{pid}/fd/{fd}") == f"socket:[{candidate.inode}]":
+                    return True
+        return False
 
     def _holders(self, flow: Flow) -> tuple[int, ...]:
         candidate = self._candidates.get(flow)

@@ -32,11 +32,12 @@ from locum.roles.actions import Action, Event, Role, Source
 from locum.wire.control import Flow
 
 if TYPE_CHECKING:
-    from locum.dataplane.kernel import DataPlane
+    from locum.dataplane.kernel import DataPlane, Limits
     from locum.node.napping import Napping
     from locum.node.standin import StandIn
 
 log = logging.getLogger("locum.node")
+_MANY = 8192  # home addresses of both families up to which tables stay small
 _LONGEST_WAIT = 30.0  # seconds; a timer of the loop stands still while the machine is suspended
 
 
@@ -121,17 +122,27 @@ class Node:
         self._manager.ready(", ".join(name.replace("_", " ") for name in self.slots))
 
     async def _open_plane(self) -> None:
-        from locum.dataplane.kernel import DataPlane, Limits
+        from locum.dataplane.kernel import DataPlane
 
         node = self.settings.node
         router = self.settings.home_agent is not None or self.settings.foreign_agent is not None
         self.plane = DataPlane.open(
-            node.name, node.interfaces, bpf_root=node.bpf_dir, limits=Limits(), forwarding=router
+            node.name, node.interfaces, bpf_root=node.bpf_dir, limits=self._limits(), forwarding=router
         )
         self._closers.callback(self.plane.close)
         loop, self._held_fileno = asyncio.get_running_loop(), self.plane.fileno()
         loop.add_reader(self._held_fileno, self._held)
         self._closers.callback(loop.remove_reader, self._held_fileno)
+
+    def _limits(self) -> "Limits":
+        """Tables as large as the roles can need. Few sizes: pinned tables of another size cannot be taken over."""
+        from locum.dataplane.kernel import Limits
+
+        home, foreign = self.settings.home_agent, self.settings.foreign_agent
+        entries = max(len(home.mobiles) if home else 0, foreign.max_visitors if foreign else 0)
+        if entries > _MANY:
+            return Limits()
+        return Limits(bindings=4 * _MANY, flows=2 * _MANY)
 
     async def _prepare_host(self) -> None:
         mobile, mnps = self.settings.mobile_node, self.settings.mnps
