@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from locum.lab.processes import Processes, Program, wait_until
-from locum.lab.topology import Topology
+from locum.lab.topology import Place, Topology
 from locum.lab.trim import trim
 
 SNAP = 320
@@ -25,6 +25,7 @@ class Captures:
         self.folder = folder
         self.processes = processes
         self.nodes = [node.name for node in topology.nodes]
+        self.routers = {node.name for node in topology.nodes if node.place is Place.ROUTER}
         self._running: list[Program] = []
 
     @property
@@ -36,6 +37,8 @@ class Captures:
         self.folder.mkdir(parents=True, exist_ok=True)
         for node, file in self.files.items():
             command = ["tcpdump", "-i", "any", "-n", "-U", "-Z", "root", "-B", "8192", "-s", str(SNAP)]
+            if node in self.routers:
+                command += ["-Q", "in"]  # what a router sends on is what came in; the next node has it too
             program = self.processes.start(node, f"tcpdump-{node}", [*command, "-w", str(file)])
             self._running.append(program)
         for program in self._running:

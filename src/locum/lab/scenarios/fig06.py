@@ -8,7 +8,7 @@ from locum.lab.scenario import Scenario
 from locum.lab.story import Download, download, judge_naps, web
 from locum.lab.world import Lab
 
-SIZE = 60_000_000
+SIZE = 45_000_000
 HEAD_START = 6_000_000
 ASLEEP = 6.0
 

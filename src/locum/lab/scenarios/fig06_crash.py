@@ -12,7 +12,7 @@ from locum.lab.state import differences, snapshot
 from locum.lab.story import download, judge_naps, web
 from locum.lab.world import Lab, Nap
 
-SIZE = 90_000_000
+SIZE = 75_000_000
 HEAD_START = 5_000_000
 RATE = 500
 AWAKE_PORT, ASLEEP_PORT = 7001, 7002
