@@ -1,0 +1,127 @@
+"""The commands sleep and wake, and how it stands with a mobile node, for its control socket.
+
+Commands the mobile node's role and waits until what it decided is done; the order of a handover is the role's business.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from locum.node.control_socket import RequestFailed
+from locum.node.events import flow_text
+from locum.node.performer import Sequential
+from locum.roles.actions import Action
+from locum.roles.sleeping import ComingUp, Down, GoingDown, NotPossible, SleepingNode, SleepState, Up
+
+if TYPE_CHECKING:
+    from locum.node.node import Node, Slot
+
+_STATES = {Up: "awake", GoingDown: "falling-asleep", Down: "asleep", ComingUp: "waking"}
+_LONGEST_SLEEP = 365 * 86400.0  # seconds
+Row = dict[str, Any]
+
+
+class SleepControl:
+    """Sleep and wake of the mobile node in `slot`."""
+
+    def __init__(self, node: "Node", slot: "Slot") -> None:
+        self._node, self._slot = node, slot
+        self._role = cast(SleepingNode, slot.role)
+
+    def state(self) -> Row:
+        """Where the mobile node is and how it sleeps."""
+        role, state = self._role, self._role.state
+        mobile, registered = role.mobile, role.mobile.registered
+        return {
+            "state": _STATES[type(state)],
+            "last": state.last if isinstance(state, Up) else None,
+            "home_addresses": [str(each) for each in mobile.configuration.home_addresses],
+            "home_agent": str(mobile.configuration.home_agent),
+            "agent": None if mobile.attachment is None else str(mobile.attachment.agent),
+            "link": None if mobile.attachment is None else mobile.attachment.link,
+            "care_of": None if registered is None else str(registered.attachment.care_of),
+            "lifetime": None if registered is None else registered.lifetime,
+            "expires_at": None if registered is None else registered.expires_at,
+            "wake_at": state.handover.wake_at if isinstance(state, Down) else None,
+            "frozen": sorted(self._node.napping.frozen) if self._node.napping is not None else [],
+        }
+
+    def away(self) -> list[Row]:
+        """Sessions that are, or may be, at the stand-in."""
+        match self._role.state:
+            case Down(handover):
+                pass
+            case GoingDown(machine) | ComingUp(machine):
+                handover = machine.handover
+            case _:
+                return []
+        return [
+            {
+                "kind": "away",
+                "handover": handover.identifier.hex(),
+                "session": each.session,
+                "flow": flow_text(each.flow),
+                "state": handover.stage.value,
+                "pids": list(each.pids),
+                "bytes_back": each.offset,
+            }
+            for each in handover.sessions
+        ]
+
+    async def sleep(self, seconds: Any) -> Row:
+        """Returns when the stand-in has everything; on failure everything is as before. Raises RequestFailed."""
+        if seconds is not None and (
+            not isinstance(seconds, int | float)
+            or isinstance(seconds, bool)
+            or not 0 < seconds <= _LONGEST_SLEEP
+        ):
+            raise RequestFailed("for: a number of seconds above 0")
+        role = self._role
+        if isinstance(role.state, Down):
+            return self.state()
+        if not isinstance(role.state, GoingDown):
+            self._command(lambda now: role.sleep(now=now, wake_after=seconds))
+        await self._settled(lambda: isinstance(role.state, Up | Down), "falling asleep", cancel=True)
+        ended: SleepState = role.state
+        if isinstance(ended, Up):
+            raise RequestFailed(f"still awake: {ended.last or 'woken meanwhile'}")
+        return self.state()
+
+    async def wake(self) -> Row:
+        """Returns when everything is back in the programs. Raises RequestFailed."""
+        role = self._role
+        if isinstance(role.state, Up):
+            return self.state()
+        if not isinstance(role.state, ComingUp):
+            self._command(lambda now: role.wake(now=now))
+        await self._settled(lambda: isinstance(role.state, Up), "waking", cancel=False)
+        ended: SleepState = role.state
+        if isinstance(ended, Up) and ended.last:
+            raise RequestFailed(f"awake, but {ended.last}")
+        return self.state()
+
+    def _command(self, command: Callable[[float], list[Action]]) -> None:
+        try:
+            self._node.command(self._slot.name, lambda _, now: command(now))
+        except NotPossible as problem:
+            raise RequestFailed(str(problem)) from None
+
+    async def _settled(self, done: Callable[[], bool], doing: str, *, cancel: bool) -> None:
+        """Wait until the role is where it should be and everything it decided is performed."""
+        mobile, performer = self._node.settings.mobile_node, self._slot.performer
+        assert mobile is not None and isinstance(performer, Sequential)
+        stepped = asyncio.Event()
+        self._slot.told.add(stepped.set)
+        try:
+            async with asyncio.timeout(mobile.sleep_seconds):
+                while not done():
+                    stepped.clear()
+                    await stepped.wait()
+                await performer.drained()
+        except TimeoutError:
+            if cancel:
+                self._command(lambda now: self._role.cancel(now=now))
+            note = "turning back" if cancel else "it goes on"
+            raise RequestFailed(f"still {doing} after {mobile.sleep_seconds:g} s; {note}") from None
+        finally:
+            self._slot.told.discard(stepped.set)
