@@ -1,0 +1,174 @@
+"""The order of actions is kept, and nothing leaves the host before what it promises is committed and forwarded."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from locum.node.events import EventStream
+from locum.node.performer import Pipelined, Sequential, net_effect
+from locum.node.store import Store
+from locum.roles.actions import (
+    AcceptTunnel,
+    Action,
+    Answer,
+    BindingEntry,
+    Count,
+    Emit,
+    FlowEntry,
+    FlowVerdict,
+    Freeze,
+    InstallBinding,
+    Persist,
+    RefuseTunnel,
+    ReleaseHeld,
+    RemoveBinding,
+    Reply,
+    SetFlow,
+    Side,
+    Source,
+    Thaw,
+    TunnelAcceptance,
+    Verdict,
+)
+from locum.wire.control import Flow
+
+HOME, OTHER, CARE_OF = (ip_address(text) for text in ("10.36.0.4", "10.36.0.5", "10.2.0.2"))
+TO = Source(CARE_OF, 434, "eth0")
+FLOW = Flow(6, HOME, 5, OTHER, 80)
+
+
+def acceptance(home_address: Any = HOME) -> TunnelAcceptance:
+    return TunnelAcceptance(CARE_OF, home_address, Side.FROM_HOME_ADDRESS)
+
+
+class Bench:
+    """Everything a performer talks to, written down in the order in which it is talked to."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = Store(path / "n.db")
+        self.events = EventStream("n")
+        self.events.subscribe(lambda line: self.log.append("event"))
+        self.log: list[str] = []
+        self.broken = False
+
+    def forward(self, actions: Sequence[Action]) -> None:
+        if self.broken:
+            raise OSError("the table is full")
+        self.log.append("forward " + " ".join(type(each).__name__ for each in actions))
+
+    def reply(self, action: Reply) -> None:
+        committed = self.store.get("role.binding", "k")
+        self.log.append(f"reply {action.message.decode()} {committed.value['n'] if committed else None}")
+
+    async def freeze(self, action: Freeze) -> None:
+        self.log.append("freezing")
+        await asyncio.sleep(0.02)
+        self.log.append("frozen")
+
+    async def fail(self, action: Thaw) -> None:
+        raise OSError("no such process")
+
+    def hands(self) -> dict[type, Any]:
+        return {Reply: self.reply, Freeze: self.freeze, Thaw: self.fail, Answer: lambda _: self.log.append("answer")}
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(3):
+            while len(self.log) < count:
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    await made.store.close()
+
+
+async def test_a_reply_waits_for_its_commit_and_its_forwarding(bench: Bench) -> None:
+    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.hands())
+    for number in range(3):
+        performer.perform(
+            [
+                Persist("binding", "k", {"n": number}),
+                InstallBinding(BindingEntry(HOME, Verdict.NATIVE)),
+                Reply(TO, b"%d" % number),
+                Emit("sent"),
+            ]
+        )
+    assert bench.log == []
+    await bench.until(7)
+    assert bench.log[0] == "forward InstallBinding"
+    assert bench.log[1:] == ["reply 0 2", "event", "reply 1 2", "event", "reply 2 2", "event"]
+
+
+async def test_without_a_write_nothing_is_waited_for(bench: Bench) -> None:
+    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.hands())
+    performer.perform([Count("refused-131"), Reply(TO, b"no")])
+    assert bench.log == ["reply no None"]
+    assert bench.events.reasons["refused-131"] == 1
+
+
+async def test_a_promise_that_was_not_kept_is_not_made(bench: Bench) -> None:
+    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.hands())
+    bench.broken = True
+    performer.perform(
+        [Persist("binding", "k", {"n": 1}), AcceptTunnel(acceptance()), Reply(TO, b"yes"), Emit("sent")]
+    )
+    await bench.until(1)
+    await asyncio.sleep(0.05)
+    assert bench.log == ["event"]  # action-failed
+    assert bench.events.counts["action-failed"] == 1
+    bench.broken = False
+    performer.perform([Persist("binding", "k", {"n": 2}), Reply(TO, b"again")])
+    await bench.until(2)
+    assert bench.log[1] == "reply again 2"
+
+
+async def test_a_store_that_fails_keeps_replies_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.hands())
+
+    def full(batch: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(bench.store, "_commit", full)
+    performer.perform([Persist("binding", "k", {"n": 1}), Reply(TO, b"yes")])
+    await bench.until(1)
+    await asyncio.sleep(0.05)
+    assert bench.log == ["event"]
+
+
+async def test_one_after_the_other_however_long_it_takes(bench: Bench) -> None:
+    performer = Sequential("role", bench.store, bench.events, bench.forward, bench.hands())
+    suspend = SetFlow(FlowEntry(FLOW, FlowVerdict.SUSPEND))
+    performer.perform([Freeze((1,)), suspend, suspend, Persist("handover", "h", {}), Answer(1, b"")])
+    performer.perform([ReleaseHeld(HOME)])
+    assert bench.log == []
+    await bench.until(5)
+    assert bench.log == ["freezing", "frozen", "forward SetFlow SetFlow", "answer", "forward ReleaseHeld"]
+    await performer.drained()
+    assert performer.idle
+
+
+async def test_an_action_that_fails_does_not_stop_the_next(bench: Bench) -> None:
+    performer = Sequential("role", bench.store, bench.events, bench.forward, bench.hands())
+    performer.perform([Thaw((1,)), Reply(TO, b"on")])
+    await bench.until(2)
+    assert bench.log == ["event", "reply on None"]
+    assert bench.events.reasons["failed-Thaw"] == 1
+
+
+def test_the_last_change_of_each_entry_counts() -> None:
+    install = InstallBinding(BindingEntry(HOME, Verdict.DROP))
+    other = InstallBinding(BindingEntry(OTHER, Verdict.DROP))
+    actions = [
+        InstallBinding(BindingEntry(HOME, Verdict.HOLD)), AcceptTunnel(acceptance()), other, install,
+        RefuseTunnel(acceptance()), AcceptTunnel(acceptance(OTHER)), RemoveBinding(OTHER),
+    ]  # fmt: skip
+    assert net_effect(actions) == [
+        AcceptTunnel(acceptance(OTHER)), install, RemoveBinding(OTHER), RefuseTunnel(acceptance())
+    ]  # fmt: skip
