@@ -10,41 +10,59 @@ import socket
 import struct
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
+from itertools import cycle
 from pathlib import Path
 
 from locum.lab.forgery import Shot
 
 TCP_PATIENCE = 0.5
+GONE_PATIENCE = 0.01
+"""Seconds for a connection, at first and once a target has not answered."""
 OPEN_TCP = 64
+OPEN_UDP = 256
+FIRST_PORT = 10_000
+"""Every datagram leaves from a port of its own, so that a reply tells which request it answers."""
 
 
 class Stranger:
     """Sockets of every sort, opened once."""
 
     def __init__(self) -> None:
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._udp: deque[socket.socket] = deque(maxlen=OPEN_UDP)
+        self._ports = cycle(range(FIRST_PORT, 60_000))
         self._raw: dict[int, socket.socket] = {}
         self._spoof = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self._tcp: list[socket.socket] = []
+        self._patience: dict[str, float] = {}
 
     def send(self, shot: Shot) -> None:
         """Raises OSError when it cannot go out."""
         if shot.via == "udp":
-            self._udp.sendto(shot.payload, (shot.target, shot.port))
+            channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            if len(self._udp) == OPEN_UDP:
+                self._udp.popleft().close()
+            self._udp.append(channel)
+            channel.bind(("", next(self._ports)))
+            channel.sendto(shot.payload, (shot.target, shot.port))
         elif shot.via == "tcp":
             self._connect(shot)
         elif shot.source is not None:
             self._spoof.sendto(_from(shot.source, shot) + shot.payload, (shot.target, 0))
         else:
-            channel = self._raw.get(shot.port)
-            if channel is None:
-                channel = self._raw[shot.port] = socket.socket(socket.AF_INET, socket.SOCK_RAW, shot.port)
-            channel.sendto(shot.payload, (shot.target, 0))
+            raw = self._raw.get(shot.port)
+            if raw is None:
+                raw = self._raw[shot.port] = socket.socket(socket.AF_INET, socket.SOCK_RAW, shot.port)
+            raw.sendto(shot.payload, (shot.target, 0))
 
     def _connect(self, shot: Shot) -> None:
         """Send on a connection of its own, which stays open for a while as an attacker would leave it."""
-        connection = socket.create_connection((shot.target, shot.port), timeout=TCP_PATIENCE)
+        try:
+            patience = self._patience.get(shot.target, TCP_PATIENCE)
+            connection = socket.create_connection((shot.target, shot.port), timeout=patience)
+        except TimeoutError:
+            self._patience[shot.target] = GONE_PATIENCE  # a sleeper: its SYN is sent, nobody will answer
+            raise
         with contextlib.suppress(ConnectionError):
             connection.sendall(shot.payload)
         self._tcp.append(connection)

@@ -52,13 +52,15 @@ class Fig06Forged(Scenario):
         self.download.wait_for(HEAD_START)
         self._attack(lab, AWAKE_SHOTS)
         closing, asleep, cut = lab.close_lid()
+        lab.timeline.wait("ha", "expired", closing)  # of the brief registration: a change that nobody forged
+        lab.timeline.wait("an1", "visitor-expired", closing)
         frames = lab.radio_frames()
         self._attack(lab, ASLEEP_SHOTS)
         frames = lab.radio_frames() - frames
         frozen = lab.all_frozen([self.download.program])
         restored, opening, awake = lab.open_lid()
         self.nap = Nap(closing, asleep, cut, restored, opening, awake, frames, frozen)
-        self.counted = {node: increases(before[node], lab.counters(node)) for node in NODES}
+        self.counted = {node: refusals(before[node], lab.counters(node)) for node in NODES}
         self.status = self.download.finish(90)
 
     def _attack(self, lab: Lab, shots: int) -> None:
@@ -160,6 +162,12 @@ def overheard_control(lab: Lab) -> list[tuple[IPv4Address, bytes]]:
     for node in ("mnps", "an1"):
         found += forgery.overheard(lab.captures.files[node], forgery.COAP, range(0x40, 0x4F))
     return found
+
+
+def refusals(before: Any, after: Any) -> dict[str, int]:
+    """How often each reason of a refusal or a drop was counted."""
+    grown = increases(before, after)
+    return {name: number for name, number in grown.items() if not name.startswith("events.")}
 
 
 def increases(before: Any, after: Any, name: str = "") -> dict[str, int]:
