@@ -253,3 +253,25 @@ async def test_a_busy_port_is_an_error_at_once(pair: Pair) -> None:
     with pytest.raises(OSError, match="in use"):
         await second.open()
     await second.store.close()  # type: ignore[attr-defined]
+
+
+async def test_strangers_cannot_fill_up_the_connections(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("locum.node.coap._MOST_CONNECTIONS", 5)
+    assert await pair.alice.ask(BOB, "634", b"ab", 5.0, bulk=True) == b"ba"
+    strangers = [await asyncio.open_connection(str(BOB), pair.port) for _ in range(8)]
+    for _, writer in strangers:
+        writer.write(b"\xf0" + os.urandom(50))
+    await asyncio.sleep(0.2)
+    assert pair.counts["control-connections"] >= 4
+    assert await pair.alice.ask(BOB, "634", b"cd", 5.0, bulk=True) == b"dc"
+    assert pair.counts["control-connections"] < 12
+    for _, writer in strangers:
+        writer.close()
+
+
+async def test_a_body_past_every_bound_is_refused(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("locum.node.oscore.MAX_BODY", 3_000_000)
+    with pytest.raises(AskFailed, match=r"4\.13"):
+        await pair.alice.ask(BOB, "634", bytes(6_000_000), 10.0, bulk=True)
+    assert pair.counts["control-oversized"] == 1
+    assert pair.asked == []

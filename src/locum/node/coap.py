@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from locum.node.store import Store
 
 PATHS = ("618", "634")
-_MOST_CONNECTIONS = 128  # accepted TCP connections at one time; more are closed at once
-_HANDSHAKE_SECONDS = 10.0  # a connection that sends nothing valid for this long is closed
+_MOST_CONNECTIONS = 128  # accepted TCP connections at one time; past it the oldest unproven one goes
+_HANDSHAKE_SECONDS = 10.0  # within which a connection has to show an association of ours
 _USER_TIMEOUT = 8000  # ms without acknowledgement after which TCP gives a connection up
 
 Handler = Callable[[str, bytes, ControlAssociation], Awaitable[bytes]]
@@ -38,6 +38,8 @@ class AskFailed(Exception):
 
 class _Connection(TcpConnection):  # type: ignore[misc]
     """A CoAP connection that ends without a word when the other side breaks the protocol."""
+
+    proven = False  # whether a request under an association of ours has come by it
 
     def connection_made(self, transport: Any) -> None:
         channel = transport.get_extra_info("socket")
@@ -61,11 +63,14 @@ class _Connection(TcpConnection):  # type: ignore[misc]
 class _TcpServer(TCPServer):  # type: ignore[misc]
     """Listens on a socket that we made, and bounds what strangers can hold open."""
 
+    _order: dict[_Connection, None]  # oldest first
+
     @classmethod
     async def listen(cls, channel: socket.socket, manager: Any, log: Any, count: Callable[[str], None]) -> Any:
         self = cls()
         loop = asyncio.get_running_loop()
         self._tokenmanager, self.log, self._count = manager, log, count
+        self._order = {}
 
         def connection() -> _Connection:
             made = _Connection(self, log, loop, is_server=True)
@@ -76,17 +81,22 @@ class _TcpServer(TCPServer):  # type: ignore[misc]
         return self
 
     def accepted(self, connection: _Connection) -> None:
+        self._order[connection] = None
         if len(self._pool) > _MOST_CONNECTIONS:
             self._count("control-connections")
-            connection.drop()
-            return
+            oldest = next((each for each in self._order if not each.proven), connection)
+            oldest.drop()
 
         def check() -> None:
-            if connection._remote_settings is None and connection in self._pool:
+            if not connection.proven and connection in self._pool:
                 self._count("control-silent")
                 connection.drop()
 
         asyncio.get_running_loop().call_later(_HANDSHAKE_SECONDS, check)
+
+    def _evict_from_pool(self, connection: _Connection) -> None:
+        self._order.pop(connection, None)
+        super()._evict_from_pool(connection)
 
 
 class _TcpClient(TCPClient):  # type: ignore[misc]

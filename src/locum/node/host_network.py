@@ -189,6 +189,9 @@ class HostNetwork:
             if before is None:  # the host had it: not ours to take away
                 del self._records[key]
                 self._store.forget(COLLECTION, key)
+        except OSError as problem:
+            if problem.errno != errno.ENETDOWN:  # `link_up` makes it
+                raise
 
     async def _undo(self, key: str) -> None:
         record = self._records.pop(key, None)

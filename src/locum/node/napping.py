@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from locum.wire.control import Flow
 log = logging.getLogger("locum.napping")
 COLLECTION = "parked"
 _POLL = 0.002  # seconds between looks at what a program has read
+_GENERATIONS = 32  # looks for programs that were started while others were being frozen
 _DELIVERY = 0.05  # seconds within which injected packets reach a socket
 
 T = TypeVar("T")
@@ -57,6 +59,7 @@ class Napping:
         self._candidates: dict[Flow, Candidate] = {}
         self._live: dict[Flow, LiveSocket] = {}
         self._ahead: dict[Flow, int] = {}  # bytes injected by a killed run that its role did not hear of
+        self._given_back: list[Flow] = []  # their rows stay until the role has written that they are back
 
     def hands(self) -> Mapping[type, Hand]:
         """What performs each kind of action."""
@@ -84,25 +87,29 @@ class Napping:
     def adopt(self, offsets: Mapping[Flow, int]) -> None:
         """After a restart: take up the sockets that were captured. `offsets`: injected bytes the role knows of.
 
-        Programs that are frozen for no socket of ours run again.
+        A socket that the role has no claim to is its program's again, and programs without a captured socket run.
         """
         rows = self._store.rows(COLLECTION)
-        parked = [each for each in map(_parked, rows.values()) if each is not None]
-        self._look({each.flow.local for each in parked})
-        for each in parked:
-            candidate = self._candidates.get(each.flow)
-            if candidate is None:
-                self._store.forget(COLLECTION, flow_text(each.flow))
-                continue
+        parked = {each.flow: each for each in map(_parked, rows.values()) if each is not None}
+        flows = dict.fromkeys((*parked, *offsets))
+        self._look({each.local for each in flows})
+        for flow in flows:
+            candidate = self._candidates.get(flow)
             try:
-                live = self._live[each.flow] = LiveSocket.open(candidate, each)
-                self._ahead[each.flow] = max(0, live.position() - offsets.get(each.flow, 0))
+                if candidate is not None:
+                    self._take_up(LiveSocket.open(candidate, parked.get(flow)), flow in parked, offsets)
             except (SessionError, OSError) as problem:
-                log.warning("%s cannot be taken up again: %s", flow_text(each.flow), problem)
-        if not offsets:
-            for live in tuple(self._live.values()):
-                self._let_be(live)
-            self._freezer.thaw(self._freezer.frozen)
+                log.warning("%s cannot be taken up again: %s", flow_text(flow), problem)
+            if flow not in self._live:
+                self._store.forget(COLLECTION, flow_text(flow))
+        self._freezer.thaw(self._freezer.frozen - self._bound())
+
+    def _take_up(self, live: LiveSocket, captured: bool, offsets: Mapping[Flow, int]) -> None:
+        if captured and live.flow in offsets:
+            self._live[live.flow] = live
+            self._ahead[live.flow] = max(0, live.position() - offsets[live.flow])
+        else:
+            self._let_be(live)
 
     async def close(self) -> None:
         """Drop our descriptors; captured sockets and frozen programs stay as they are, for the next run."""
@@ -129,7 +136,32 @@ class Napping:
         await self._blocking(self._freezer.freeze, action.pids)
 
     async def _thaw(self, action: do.Thaw) -> None:
-        await self._blocking(self._freezer.thaw, action.pids)
+        await self._blocking(self._let_run, action.pids)
+        given_back, self._given_back = self._given_back, []
+        for flow in given_back:
+            self._store.forget(COLLECTION, flow_text(flow))
+
+    def _let_run(self, pids: tuple[int, ...]) -> None:
+        """These, and whoever else has stood still for sockets that are no longer captured."""
+        self._freezer.thaw(pids)
+        self._freezer.thaw(self._freezer.frozen - self._bound())
+
+    def _bound(self) -> frozenset[int]:
+        """Processes that may not run, since they hold a captured socket."""
+        return frozenset(pid for flow in self._live for pid in self._holders(flow))
+
+    def _freeze_newcomers(self) -> None:
+        """Programs fork: whoever holds a captured socket now has to stand still as well."""
+        for _ in range(_GENERATIONS):
+            found, _ = find({flow.local for flow in self._live})
+            for each in found:
+                if each.flow in self._live:
+                    others = tuple(holder for holder in each.holders if holder[0] != os.getpid())
+                    self._candidates[each.flow] = replace(each, holders=others)
+            new = self._bound() - self._freezer.frozen
+            if not new:
+                return
+            self._freezer.freeze(new)
 
     # capture
 
@@ -209,6 +241,7 @@ class Napping:
     def _put(self, live: LiveSocket, data: memoryview) -> int:
         if not data:
             return 0
+        live.hold()  # again, if a run before us was killed while the program read
         before = live.position()
         done = live.inject(data)
         if not done.packets:
@@ -226,7 +259,7 @@ class Napping:
 
     def _round(self, action: do.DrainRound) -> tuple[tuple[Flow, int], ...]:
         """Every socket of a program that runs has to be out of repair mode, or it would meet EPERM."""
-        pids = set(action.pids)
+        pids = {*action.pids, *(pid for flow in action.flows for pid in self._holders(flow))}
         asked = [self._live[flow] for flow in action.flows if flow in self._live]
         loose = [
             live for flow, live in self._live.items()
@@ -234,11 +267,12 @@ class Napping:
         ]  # fmt: skip
         for live in loose:
             live.let_go()
-        self._freezer.thaw(action.pids)
+        self._freezer.thaw(pids)
         until = time.monotonic() + action.patience
         while any(live.unread() for live in asked) and time.monotonic() < until:
             time.sleep(_POLL)
-        self._freezer.freeze(action.pids)
+        self._freezer.freeze(pids)
+        self._freeze_newcomers()
         for live in loose:
             live.hold()
         return tuple((live.flow, live.unread()) for live in asked)
@@ -261,7 +295,10 @@ class Napping:
     async def _finish(self, action: do.FinishSessions) -> None:
         failures = await self._blocking(self._finish_all, action.finals)
         flows = tuple(each.flow for each in action.finals)
-        self._forget(flows)
+        for flow in flows:
+            self._live.pop(flow, None)
+            self._ahead.pop(flow, None)
+        self._given_back += flows
         self._feed(do.Finished(flows, failures))
 
     def _finish_all(self, finals: tuple[do.SessionFinal, ...]) -> tuple[do.SessionFailure, ...]:
@@ -282,6 +319,7 @@ class Napping:
     def _finish_one(self, live: LiveSocket, final: do.SessionFinal) -> None:
         if (position := live.position()) != final.total:
             raise SessionError(f"{final.total} bytes were received and {position} are here")
+        live.hold()
         packets = live.finish(
             FinalTcp(
                 received=final.total,

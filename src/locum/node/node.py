@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +191,8 @@ class Node:
         for name, role in roles(self.settings, self._link_address).items():
             kind = Pipelined if name == "home_agent" else Sequential
             performer = kind(name, self.store, self.events, self._forward, self._hands(name))
+            if kind is Sequential:
+                performer.tell_failure = partial(self.feed, name)
             self.slots[name] = Slot(name, role, performer)
 
     def _hands(self, role: str) -> Mapping[type, Hand]:
@@ -247,12 +250,14 @@ class Node:
                     "session-lost", None, flow.local, flow, {"reason": "the daemon died with it"}
                 )
         if self.napping is not None:
-            from locum.roles.handover import Handover
+            from locum.roles.handover import Handover, Stage
 
             offsets: dict[Flow, int] = {}
             for key, row in self.store.rows(collection("mobile_node", "handover")).items():
                 with contextlib.suppress(ValueError, KeyError, TypeError):
-                    offsets |= {each.flow: each.offset for each in Handover.from_row(key, row).sessions}
+                    handover = Handover.from_row(key, row)
+                    if handover.stage is not Stage.RETURNED:
+                        offsets |= {each.flow: each.offset for each in handover.sessions}
             self.napping.adopt(offsets)
 
     async def stop(self, *, remove: bool = True) -> None:

@@ -17,6 +17,7 @@ from aiocoap.pipe import IterablePipe, Pipe, error_to_message, run_driving_pipe
 from aiocoap.transports.oscore import OSCOREAddress
 
 from locum.node.settings import Address, ControlAssociation
+from locum.wire.control import MAX_BODY
 
 if TYPE_CHECKING:
     from locum.node.store import Store
@@ -199,6 +200,12 @@ class ProtectedSite(interfaces.Resource):  # type: ignore[misc]
                 pipe.add_response(aiocoap.Message(code=aiocoap.UNAUTHORIZED), is_last=True)
             return
         context, plain, identifiers = opened
+        request.remote.proven = True
+        if plain.opt.block1 is not None and plain.opt.block1.start + len(plain.payload) > MAX_BODY:
+            self._count("control-oversized")
+            refusal, _ = context.protect(aiocoap.Message(code=aiocoap.REQUEST_ENTITY_TOO_LARGE), identifiers)
+            pipe.add_response(refusal, is_last=True)
+            return
         await self._store.durable()
         plain.remote = BulkAddress(context, request.remote)
         inner_pipe = IterablePipe(plain)

@@ -50,6 +50,7 @@ class Performer:
     ) -> None:
         """`forward` gives forwarding actions to the data plane; `hands` performs the other kinds."""
         self._store, self._events, self._forward, self._hands = store, events, forward, hands
+        self.tell_failure: Callable[[do.NotPerformed], None] = lambda failure: None
         self._collections = {table: collection(role, table) for table in TABLES}
         self._simple: dict[type, Callable[[Any], None]] = {
             do.Persist: self._persist, do.Forget: self._forget, do.Emit: self._emit, do.Count: self._count
@@ -84,6 +85,7 @@ class Performer:
         self._events.count(f"failed-{name}")
         self._events.emit("action-failed", detail={"action": name, "reason": str(problem) or repr(problem)})
         log.warning("%s failed: %s", name, problem, exc_info=not isinstance(problem, OSError | StoreError))
+        self.tell_failure(do.NotPerformed(action, f"{name} failed: {problem}"))
 
 
 class Pipelined(Performer):

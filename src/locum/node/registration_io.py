@@ -3,6 +3,7 @@ by which socket an answer leaves. Bytes only; what a message says is the roles' 
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Address
 
@@ -183,13 +184,15 @@ class RegistrationIo:
         if link is None:
             return  # vanished; the role hears of it
         to = action.to if isinstance(action.to, IPv4Address) else ALL_SYSTEMS
-        link.send_discovery(action.message, self._address(action.link), to, action.link_layer)
+        with suppress(OSError):  # the link goes down; the role hears of it
+            link.send_discovery(action.message, self._address(action.link), to, action.link_layer)
 
     def _solicit(self, action: do.Solicit) -> None:
         link = self._links.get(action.link)
         if link is None:
             return
-        link.send_discovery(action.message, self._address(action.link), ALL_ROUTERS, None)
+        with suppress(OSError):
+            link.send_discovery(action.message, self._address(action.link), ALL_ROUTERS, None)
 
     def _address(self, link: str) -> IPv4Address:
         """Our IPv4 address for a link: its own, else the home address, else none (RFC 1256 section 4)."""
