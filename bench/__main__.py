@@ -61,8 +61,13 @@ def _measure(wanted: Collection[str], settings: Settings, console: Console) -> t
         except (CommandFailed, OSError) as error:
             complete = False
             console.print(
-                f"{', '.join(chosen)}: not measured: {error}", style="red", markup=False, highlight=False
+                f"{', '.join(chosen)}: not measured: {error}",
+                style="red",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
+        console.print(f"{', '.join(chosen)} - after it: {observe()}", highlight=False, soft_wrap=True)
     return rows, complete
 
 
