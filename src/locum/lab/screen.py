@@ -82,7 +82,7 @@ class Screen:
         if self.lab is not None and time.monotonic() - self._asked > 0.2:
             self._asked = time.monotonic()
             with contextlib.suppress(NodeUnreachable, LabError):
-                self._held = sum(int(row.get("received", 0)) for row in self.lab.sessions("mnps"))
+                self._held = sum(int(row.get("total", 0)) for row in self.lab.sessions("mnps"))
         return self._held
 
     @property
