@@ -35,7 +35,7 @@ class Fig06Repeat(Scenario):
         checks.holds("sha256_equal", self.download.correct)
         checks.equal("curl_exit", self.status, 0)
         checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
-        judge_naps(lab, self.naps, checks)
+        judge_naps(lab, self.naps, checks, bound_ms=250.0)
         checks.at_most(
             "cn_retransmits",
             measure.counted(self.before, self.after, "Tcp.RetransSegs"),
