@@ -21,6 +21,7 @@ from locum.lab.errors import LabError
 
 ROOT = Path("/run/locum-lab")
 NAMESPACES = Path("/run/netns")
+SSHD = Path("/run/sshd")
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -142,6 +143,12 @@ class LabPlace:
         if done.returncode:
             raise LabError(f"cannot mount a bpffs at {self.bpf_root}: {done.stderr.strip()}")
 
+    def lend_sshd_directory(self) -> None:
+        """sshd has the path of its empty directory compiled in; if the machine has none it is made for this lab."""
+        if not SSHD.exists():
+            (self.path / "made-sshd-directory").touch()
+            SSHD.mkdir(mode=0o755, exist_ok=True)
+
     def remove(self) -> None:
         """Take down everything of this lab, whoever made it. Safe to call twice, and on a half-made lab."""
         cgroups = self._kill_all()
@@ -152,6 +159,9 @@ class LabPlace:
         for cgroup in cgroups:
             with contextlib.suppress(OSError):
                 cgroup.rmdir()
+        if (self.path / "made-sshd-directory").exists():
+            with contextlib.suppress(OSError):
+                SSHD.rmdir()
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             ROOT.rmdir()

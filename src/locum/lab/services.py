@@ -131,7 +131,7 @@ class SecureShell:
 
     def start(self) -> Program:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd has this path compiled in
+        self.processes.place.lend_sshd_directory()
         for name in ("host", "user"):
             subprocess.run(
                 ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(self.folder / name)],
