@@ -30,7 +30,8 @@ def compile_objects(source: Path, target: Path) -> list[Path]:
     built = []
     for file in sorted(source.glob("*.bpf.c")):
         output = target / file.name.replace(".c", ".o")
-        command = [clang, *FLAGS, *headers, "-c", str(file), "-o", str(output)]
+        prefix = f"-ffile-prefix-map={source.parent}=."  # no path of the building machine in the object
+        command = [clang, *FLAGS, prefix, *headers, "-c", str(file), "-o", str(output)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             hint = " (apt-get install libbpf-dev linux-libc-dev)" if "file not found" in result.stderr else ""
