@@ -102,6 +102,34 @@ async def test_a_route_comes_back_after_the_link_was_down(namespace, tmp_path: P
         await store.close()
 
 
+async def test_with_a_co_located_address_only_the_undecided_speak_from_home(namespace, tmp_path: Path) -> None:
+    here, there = namespace("mn"), namespace("an")
+    join(here, "radio0", there, "radio0")
+    here.ip("link add lc0 type veth peer name lc1")
+    here.ip("link set lc0 up")
+    here.ip("addr add 10.5.0.4/24 dev radio0")
+    here.ip("route add default via 10.5.0.1")
+    await asyncio.sleep(0.2)
+    before = picture(here)
+    with here.entered():
+        store = Store(tmp_path / "n.db")
+        network = HostNetwork(store)
+        await network.open()
+        for address in (HOME4, HOME6):
+            await network.own_home_address(address)
+        await network.use_home_address("radio0", "lc0", (HOME4, HOME6))
+        assert "src 10.36.0.4" in here.ip("route get 192.0.2.77")
+        assert "via 10.5.0.1" in here.ip("route get 192.0.2.77 from 10.5.0.4")
+        assert "src 10.5.0.4" in here.ip("route get 10.5.0.77")
+        assert "src fd36::4" in here.ip("-6 route get 2001:db8::1")
+        await network.leave_agent("radio0")
+        assert "src 10.5.0.4" in here.ip("route get 192.0.2.77")
+        await network.undo_all()
+        await network.close()
+        await store.close()
+    assert picture(here) == before
+
+
 async def test_the_watch_tells_of_carrier_addresses_and_vanishing(namespace) -> None:
     here, there = namespace("mn"), namespace("an")
     join(here, "radio0", there, "radio0")

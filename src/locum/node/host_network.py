@@ -86,10 +86,33 @@ class HostNetwork:
                 },
             )  # fmt: skip
 
+    async def use_home_address(self, link: str, device: str, home_addresses: Iterable[Address]) -> None:
+        """Co-located CoA: programs that choose no address speak from the home address, by the tunnel behind `device`.
+
+        What chooses its address, such as the tunnel itself, takes the host's routes as before. IPv6 has no rule for
+        that, so a host with an IPv6 default route of its own keeps it, and programs choose the home address themselves.
+        """
+        for address in home_addresses:
+            version = address.version
+            if version == 6 and await self._has_default6():
+                continue
+            await self._rules(version, unbound=version == 4)
+            await self._make(
+                f"way/{version}",
+                {
+                    "do": "route", "dst": "default", "link": device, "for": link, "prefsrc": str(address),
+                    "table": TABLE_MOBILE, "version": version,
+                },
+            )  # fmt: skip
+
+    async def _has_default6(self) -> bool:
+        routes = await self._kernel.get_routes(family=socket.AF_INET6, table=_TABLE_MAIN)
+        return any([message["dst_len"] == 0 async for message in routes])
+
     async def leave_agent(self, link: str) -> None:
-        """Take back what `use_agent` did on this link."""
+        """Take back what `use_agent` or `use_home_address` did for this link."""
         for key, record in tuple(self._records.items()):
-            if key.startswith("way/") and record["link"] == link:
+            if key.startswith("way/") and link in (record["link"], record.get("for")):
                 await self._undo(key)
 
     async def link_up(self, link: str) -> None:
@@ -98,8 +121,8 @@ class HostNetwork:
             if record["do"] in ("route", "neighbour") and record["link"] == link:
                 await self._change(record, undo=False)
 
-    async def _rules(self, version: int) -> None:
-        """Main table first for what it knows specifically, then our way out."""
+    async def _rules(self, version: int, *, unbound: bool = False) -> None:
+        """Main table first for what it knows specifically, then our way out (`unbound`: without a source as yet)."""
         await self._make(
             f"rule/{version}/specific",
             {
@@ -112,7 +135,13 @@ class HostNetwork:
         )
         await self._make(
             f"rule/{version}/mobile",
-            {"do": "rule", "priority": _PREFERENCE_MOBILE, "table": TABLE_MOBILE, "version": version},
+            {
+                "do": "rule",
+                "priority": _PREFERENCE_MOBILE,
+                "table": TABLE_MOBILE,
+                "version": version,
+                **({"src": "0.0.0.0"} if unbound else {}),
+            },
         )
 
     async def receive_for(self, prefixes: Iterable[Prefix], links: Iterable[str]) -> None:
@@ -256,6 +285,8 @@ class HostNetwork:
         }  # fmt: skip
         if "iifname" in record:
             arguments["iifname"] = record["iifname"]
+        if "src" in record:
+            arguments |= {"src": record["src"], "src_len": 32}
         if "suppress" in record:
             arguments["FRA_SUPPRESS_PREFIXLEN"] = record["suppress"]
         await self._kernel.rule("del" if undo else "add", **arguments)

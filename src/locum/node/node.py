@@ -347,7 +347,11 @@ class Node:
 
     async def _use_agent(self, action: do.UseAgent) -> None:
         if action.colocated:
-            return  # the host's own routes lead to the home agent; OutboundEntry takes the packets there
+            from locum.dataplane.device import device_name
+
+            device = device_name(self.settings.node.name)
+            await self.network.use_home_address(action.link, device, action.home_addresses)
+            return
         await self.network.use_agent(action.link, action.agent, action.link_layer, action.home_addresses)
 
     async def _leave_agent(self, action: do.LeaveAgent) -> None:
