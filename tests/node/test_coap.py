@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,13 @@ from locum.node.coap import AskFailed, CoapEndPoint
 from locum.node.oscore import StoredContext
 from locum.node.settings import ControlAssociation, ControlSettings
 from locum.node.store import Store
+from locum.roles.actions import Addr
 
 SECRET = bytes(range(32))
 ALICE, BOB, MALLORY = (ip_address(f"127.0.7.{n}") for n in (1, 2, 3))
 
 
-def association(peer, sender: bytes, recipient: bytes, secret: bytes = SECRET) -> ControlAssociation:
+def association(peer: Addr, sender: bytes, recipient: bytes, secret: bytes = SECRET) -> ControlAssociation:
     return ControlAssociation(peer, sender, recipient, secret, b"", (ip_address("10.9.0.1"),))
 
 
@@ -41,7 +43,7 @@ class Pair:
             return os.urandom(1) * int(body.split()[1])
         return body[::-1]
 
-    def end(self, name: str, address, *associations: ControlAssociation) -> CoapEndPoint:
+    def end(self, name: str, address: Addr, *associations: ControlAssociation) -> CoapEndPoint:
         store = Store(self.path / f"{name}.db")
         settings = ControlSettings(address, self.port, associations)
         end = CoapEndPoint(settings, store, self.answer, lambda reason: self.counts.update([reason]))
@@ -169,7 +171,7 @@ async def test_a_replayed_request_is_not_taken_twice_even_after_a_restart(
 
     original = MessageInterfaceUDP6.send
 
-    def send(self, message):
+    def send(self: Any, message: Any) -> Any:
         if message.code == 2:  # the outer code of every request under OSCORE is POST
             sent.append(message.encode())
         return original(self, message)

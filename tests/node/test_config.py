@@ -184,18 +184,24 @@ def test_no_file_no_role_and_no_text(write: Any, tmp_path: Path) -> None:
 
 
 def test_home_addresses_are_unique(write: Any) -> None:
-    twice = ALL.replace("[[home_agent.foreign_agent]]", """
+    twice = ALL.replace(
+        "[[home_agent.foreign_agent]]",
+        """
 [[home_agent.mobile]]
 home_address = "10.36.0.4"
 spi = 1001
 key_file = "key"
-[[home_agent.foreign_agent]]""", 1)
+[[home_agent.foreign_agent]]""",
+        1,
+    )
     with pytest.raises(ConfigError, match="appears twice"):
         load(write(twice))
 
 
 def test_a_co_located_address_may_be_given(write: Any) -> None:
-    text = ALL.replace('mnps = "10.0.0.9"', 'mnps = "10.0.0.9"\nmode = "colocated"\ncare_of_address = "10.0.5.5"')
+    text = ALL.replace(
+        'mnps = "10.0.0.9"', 'mnps = "10.0.0.9"\nmode = "colocated"\ncare_of_address = "10.0.5.5"'
+    )
     mobile = load(write(text)).mobile_node
     assert mobile is not None and mobile.care_of_address == ip_address("10.0.5.5")
     assert tomllib.loads(text)["mobile_node"]["mode"] == mobile.mode

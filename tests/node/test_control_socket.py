@@ -61,7 +61,15 @@ async def test_rubbish_is_refused_and_does_not_end_the_node(served: Served) -> N
             raw.sendall(data)
             return raw.recv(4096)
 
-    for data in (b"nonsense\n", b"[]\n", b"{}\n", b'{"request": 3}\n', b"\xff\n", b"{" * 70_000 + b"\n", b"null\n"):
+    for data in (
+        b"nonsense\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"request": 3}\n',
+        b"\xff\n",
+        b"{" * 70_000 + b"\n",
+        b"null\n",
+    ):
         answer = json.loads(await asyncio.to_thread(talk, data))
         assert answer["ok"] is False
     await test_answers_and_refusals(served)

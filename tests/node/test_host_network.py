@@ -1,19 +1,20 @@
 """Changes to a host's network are made, survive a lost daemon as a record, and are undone without a trace."""
 
 import asyncio
+from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from locum.node.host_network import HostNetwork
 from locum.node.link_watch import Link, LinkWatch
 from locum.node.store import Store
-from tests.node.conftest import join
+from tests.node.conftest import Namespace, join
 
 HOME4, HOME6 = ip_address("10.36.0.4"), ip_address("fd36::4")
 AGENT, MAC = ip_address("172.16.5.1"), bytes.fromhex("020000000505")
 
 
-def picture(space) -> list[str]:
+def picture(space: Namespace) -> list[str]:
     """The whole network state of a namespace, as text."""
     return [
         "\n".join(sorted(line.split(" expires")[0].rstrip() for line in space.ip(command).splitlines()))
@@ -31,7 +32,7 @@ async def everything(network: HostNetwork) -> None:
     await network.receive_for((ip_network("10.99.0.0/24"), ip_network("fd99::/64")), ("radio0",))
 
 
-async def test_everything_is_undone(namespace, tmp_path: Path) -> None:
+async def test_everything_is_undone(namespace: Callable[[str], Namespace], tmp_path: Path) -> None:
     here, there = namespace("mn"), namespace("an")
     join(here, "radio0", there, "radio0")
     here.ip("addr add 10.36.0.4/32 dev lo")  # the host had it already: it must stay
@@ -56,7 +57,9 @@ async def test_everything_is_undone(namespace, tmp_path: Path) -> None:
     assert picture(here) == before
 
 
-async def test_the_record_of_a_killed_run_is_enough_to_undo(namespace, tmp_path: Path) -> None:
+async def test_the_record_of_a_killed_run_is_enough_to_undo(
+    namespace: Callable[[str], Namespace], tmp_path: Path
+) -> None:
     here, there = namespace("mn"), namespace("an")
     join(here, "radio0", there, "radio0")
     await asyncio.sleep(0.3)
@@ -80,7 +83,9 @@ async def test_the_record_of_a_killed_run_is_enough_to_undo(namespace, tmp_path:
     assert picture(here) == before
 
 
-async def test_a_route_comes_back_after_the_link_was_down(namespace, tmp_path: Path) -> None:
+async def test_a_route_comes_back_after_the_link_was_down(
+    namespace: Callable[[str], Namespace], tmp_path: Path
+) -> None:
     here, there = namespace("mn"), namespace("an")
     join(here, "radio0", there, "radio0")
     with here.entered():
@@ -102,7 +107,9 @@ async def test_a_route_comes_back_after_the_link_was_down(namespace, tmp_path: P
         await store.close()
 
 
-async def test_with_a_co_located_address_only_the_undecided_speak_from_home(namespace, tmp_path: Path) -> None:
+async def test_with_a_co_located_address_only_the_undecided_speak_from_home(
+    namespace: Callable[[str], Namespace], tmp_path: Path
+) -> None:
     here, there = namespace("mn"), namespace("an")
     join(here, "radio0", there, "radio0")
     here.ip("link add lc0 type veth peer name lc1")
@@ -130,14 +137,16 @@ async def test_with_a_co_located_address_only_the_undecided_speak_from_home(name
     assert picture(here) == before
 
 
-async def test_the_watch_tells_of_carrier_addresses_and_vanishing(namespace) -> None:
+async def test_the_watch_tells_of_carrier_addresses_and_vanishing(
+    namespace: Callable[[str], Namespace],
+) -> None:
     here, there = namespace("mn"), namespace("an")
     join(here, "radio0", there, "radio0")
     await asyncio.sleep(0.2)
     seen: list[tuple[str, bool | None, int]] = []
 
     def changed(name: str, link: Link | None) -> None:
-        seen.append((name, link and link.up, len(link.addresses) if link else 0))
+        seen.append((name, link.up if link else None, len(link.addresses) if link else 0))
 
     with here.entered():
         watch = LinkWatch(changed)
@@ -151,7 +160,8 @@ async def test_the_watch_tells_of_carrier_addresses_and_vanishing(namespace) -> 
         assert watch.is_local(ip_address("10.0.0.9"))
         there.ip("link set radio0 up")
         await asyncio.sleep(0.1)
-        assert watch.find("radio0").up
+        link = watch.find("radio0")
+        assert link is not None and link.up
         here.ip("link del radio0")
         await asyncio.sleep(0.1)
         assert seen[-1] == ("radio0", None, 0)

@@ -74,7 +74,12 @@ class Bench:
         raise OSError("no such process")
 
     def hands(self) -> dict[type, Any]:
-        return {Reply: self.reply, Freeze: self.freeze, Thaw: self.fail, Answer: lambda _: self.log.append("answer")}
+        return {
+            Reply: self.reply,
+            Freeze: self.freeze,
+            Thaw: self.fail,
+            Answer: lambda _: self.log.append("answer"),
+        }
 
     async def until(self, count: int) -> None:
         async with asyncio.timeout(3):
@@ -165,7 +170,7 @@ async def test_an_action_that_fails_does_not_stop_the_next(bench: Bench) -> None
 def test_the_last_change_of_each_entry_counts() -> None:
     install = InstallBinding(BindingEntry(HOME, Verdict.DROP))
     other = InstallBinding(BindingEntry(OTHER, Verdict.DROP))
-    actions = [
+    actions: list[Action] = [
         InstallBinding(BindingEntry(HOME, Verdict.HOLD)), AcceptTunnel(acceptance()), other, install,
         RefuseTunnel(acceptance()), AcceptTunnel(acceptance(OTHER)), RemoveBinding(OTHER),
     ]  # fmt: skip

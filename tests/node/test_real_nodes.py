@@ -227,12 +227,25 @@ def test_what_cannot_work_is_said_in_one_line(world: World) -> None:
 
     code, text = run("an", "ha.toml")
     assert (code, "another node answers" in text) == (1, True)
-    (world.folder / "other.toml").write_text((world.folder / "ha.toml").read_text().replace('"ha"', '"other"'))
+    (world.folder / "other.toml").write_text(
+        (world.folder / "ha.toml").read_text().replace('"ha"', '"other"')
+    )
     code, text = run("ha", "other.toml")
     assert (code, "434" in text) == (1, True), text
     (world.folder / "bad.toml").write_text((world.folder / "ha.toml").read_text().replace("spi =", "spy ="))
     code, text = run("ha", "bad.toml")
     assert code == 4 and "home_agent.mobile #1" in text and "spi" in text
-    code, text = run("ha", "other.toml", "setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", "--reuid", "65534", "--clear-groups")
+    code, text = run(
+        "ha",
+        "other.toml",
+        "setpriv",
+        "--bounding-set",
+        "-net_admin",
+        "--inh-caps",
+        "-net_admin",
+        "--reuid",
+        "65534",
+        "--clear-groups",
+    )
     assert code in (4, 5), text
     os.environ.pop("LOCUM_SOCKET", None)

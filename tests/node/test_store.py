@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from locum.node.store import Change, Store, StoreError
 
 WRITER = """
 import asyncio, sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from locum.node.store import Store
 
@@ -32,7 +34,7 @@ asyncio.run(main())
 
 
 @pytest.fixture
-async def store(tmp_path: Path):
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
     opened = Store(tmp_path / "state" / "node.db")
     yield opened
     await opened.close()
@@ -69,7 +71,8 @@ async def test_compare_and_swap_lets_one_writer_through(store: Store) -> None:
     assert sorted(outcomes, key=str) == [1, None, None]
     assert await store.compare_and_swap("owner", "10.0.0.1", 7, {"node": "late"}) is None
     assert await store.compare_and_swap("owner", "10.0.0.1", 1, {"node": "next"}) == 2
-    assert store.get("owner", "10.0.0.1").value == {"node": "next"}
+    owner = store.get("owner", "10.0.0.1")
+    assert owner is not None and owner.value == {"node": "next"}
     assert await store.compare_and_swap("owner", "10.0.0.1", 2, None) == 0
     assert store.get("owner", "10.0.0.1") is None
 
@@ -106,7 +109,8 @@ async def test_concurrent_writers_share_commits(store: Store) -> None:
 
 async def test_write_now_is_there_without_the_loop(store: Store) -> None:
     store.write_now("oscore", "x", {"sent": 64})
-    assert store.get("oscore", "x").value == {"sent": 64}
+    written = store.get("oscore", "x")
+    assert written is not None and written.value == {"sent": 64}
     store.write_now("oscore", "x", None)
     assert store.get("oscore", "x") is None
 
@@ -114,7 +118,9 @@ async def test_write_now_is_there_without_the_loop(store: Store) -> None:
 def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "node.db"
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True
+        )
         acknowledged = 0
         assert process.stdout is not None
         for _ in range(20):
