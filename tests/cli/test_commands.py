@@ -79,7 +79,11 @@ def locum(*arguments: str, socket: Path | None = None) -> subprocess.CompletedPr
     if socket is not None:
         environment["LOCUM_SOCKET"] = str(socket)
     return subprocess.run(
-        [sys.executable, "-m", "locum", *arguments], capture_output=True, text=True, env=environment, timeout=20
+        [sys.executable, "-m", "locum", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=20,
     )
 
 
@@ -112,7 +116,9 @@ def test_sleep_says_how_it_ended(node: Path) -> None:
 
 def test_monitor_streams(node: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "locum", "--socket", str(node), "monitor", "-j"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "locum", "--socket", str(node), "monitor", "-j"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["kind"] == "tick"
@@ -136,5 +142,16 @@ def test_exit_codes(tmp_path: Path) -> None:
 
 def test_help_names_every_command() -> None:
     text = locum("--help").stdout
-    for word in ("binding", "config", "counters", "demo", "lab", "monitor", "node", "session", "sleep", "wake"):
+    for word in (
+        "binding",
+        "config",
+        "counters",
+        "demo",
+        "lab",
+        "monitor",
+        "node",
+        "session",
+        "sleep",
+        "wake",
+    ):
         assert word in text

@@ -33,7 +33,9 @@ class Commands(click.Group):
             try:
                 command: click.Command = getattr(import_module(module), name)
             except ModuleNotFoundError as problem:
-                raise click.ClickException(f"locum {cmd_name} needs the Python package {problem.name}") from None
+                raise click.ClickException(
+                    f"locum {cmd_name} needs the Python package {problem.name}"
+                ) from None
             return command
         return super().get_command(ctx, cmd_name)
 
@@ -79,7 +81,10 @@ def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--node", metavar="NAME", help="The node of that name on this host.")
 @click.option(
-    "--socket", type=click.Path(path_type=Path), envvar="LOCUM_SOCKET", help="Its control socket. [LOCUM_SOCKET]"
+    "--socket",
+    type=click.Path(path_type=Path),
+    envvar="LOCUM_SOCKET",
+    help="Its control socket. [LOCUM_SOCKET]",
 )
 @click.option("-j", "--json", is_flag=True, help="Print JSON.")
 @click.version_option(package_name="locum")
@@ -172,19 +177,51 @@ def tunnel() -> None:
 _list_command(
     binding,
     "binding list",
-    ("kind", "home_address", "home_address_v6", "care_of", "default_coa", "in_force", "link", "next_hop", "remaining"),
+    (
+        "kind",
+        "home_address",
+        "home_address_v6",
+        "care_of",
+        "default_coa",
+        "in_force",
+        "link",
+        "next_hop",
+        "remaining",
+    ),
     "Home address, care-of addresses, default, what is in force, lifetime left.",
 )
 _list_command(
     session,
     "session list",
-    ("kind", "session", "flow", "state", "status", "total", "spool_disk", "bytes_back", "peer_closed", "error"),
+    (
+        "kind",
+        "session",
+        "flow",
+        "state",
+        "status",
+        "total",
+        "spool_disk",
+        "bytes_back",
+        "peer_closed",
+        "error",
+    ),
     "Live sessions and where each of them is.",
 )
 _list_command(
     tunnel,
     "tunnel list",
-    ("direction", "home_address", "peer", "source", "destination", "encapsulation", "link", "next_hop", "packets", "bytes"),
+    (
+        "direction",
+        "home_address",
+        "peer",
+        "source",
+        "destination",
+        "encapsulation",
+        "link",
+        "next_hop",
+        "packets",
+        "bytes",
+    ),
     "Tunnels and permissions to decapsulate, with their counters.",
 )
 
@@ -203,13 +240,17 @@ def counters(target: Target, prometheus: bool) -> None:
         target.output.value(groups)
         return
     rows = [
-        {"group": group, "name": name, "count": count} for group in groups for name, count in groups[group].items()
+        {"group": group, "name": name, "count": count}
+        for group in groups
+        for name, count in groups[group].items()
     ]
     target.output.table(rows, ("group", "name", "count"))
 
 
 @cli.command()
-@click.option("--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="Wake again after SECONDS.")
+@click.option(
+    "--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="Wake again after SECONDS."
+)
 @_json_option
 @click.pass_obj
 def sleep(target: Target, seconds: float | None) -> None:

@@ -33,8 +33,12 @@ class Output:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         shown = [column for column in columns if any(row.get(column) not in (None, "", []) for row in rows)]
         for column in shown:
-            numbers = all(isinstance(row.get(column), int | float) for row in rows if row.get(column) is not None)
-            table.add_column(column.replace("_", " "), justify="right" if numbers else "left", overflow="fold")
+            numbers = all(
+                isinstance(row.get(column), int | float) for row in rows if row.get(column) is not None
+            )
+            table.add_column(
+                column.replace("_", " "), justify="right" if numbers else "left", overflow="fold"
+            )
         for row in rows:
             table.add_row(*(text(row.get(column)) for column in shown))
         Console(soft_wrap=True).print(table)
