@@ -12,11 +12,15 @@ from locum.wire import cbor
 
 
 def main(holder: str, name: str, record_path: str, directory: str) -> None:
-    record = SessionRecord.from_cbor(cbor.decode(Path(record_path).read_bytes(), limit=1 << 26, field="record"))
+    record = SessionRecord.from_cbor(
+        cbor.decode(Path(record_path).read_bytes(), limit=1 << 26, field="record")
+    )
     sock = socket.socket(fileno=FdStore.holder(Path(holder)).take()[name])
     sock.setblocking(False)
     budget = Budget(memory_bound=8 << 20, total_bound=1 << 30)
-    spool = Spool(name, record, memory_dir=Path(directory) / "memory", disk_dir=Path(directory) / "disk", budget=budget)
+    spool = Spool(
+        name, record, memory_dir=Path(directory) / "memory", disk_dir=Path(directory) / "disk", budget=budget
+    )
     spool.recover(sock)
     print("ready", flush=True)
     while True:

@@ -39,7 +39,11 @@ def main() -> None:
         elif operation == "buffer":
             connection.setsockopt(socket.SOL_SOCKET, 32, int(words[0]))  # SO_SNDBUFFORCE
         elif operation == "keepalive":
-            for option, value in ((socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 1)):
+            for option, value in (
+                (socket.TCP_KEEPIDLE, 1),
+                (socket.TCP_KEEPINTVL, 1),
+                (socket.TCP_KEEPCNT, 1),
+            ):
                 connection.setsockopt(socket.IPPROTO_TCP, option, value)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
         elif operation == "send":

@@ -107,7 +107,9 @@ class Network:
         """Drop the home addresses' packets, coming `in` by the wire or going `out`."""
         for family, home in (("ip", HOME4), ("ip6", HOME6)):
             if chain == "in":
-                self.nft(name, f"add rule inet hold in iifname e0 {family} daddr {home} meta l4proto tcp drop")
+                self.nft(
+                    name, f"add rule inet hold in iifname e0 {family} daddr {home} meta l4proto tcp drop"
+                )
             else:
                 self.nft(name, f"add rule inet hold out {family} saddr {home} meta l4proto tcp drop")
 

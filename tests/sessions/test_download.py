@@ -46,7 +46,9 @@ def sha(path: Path) -> str:
 @pytest.mark.parametrize("peer", [PEER4, f"[{PEER6}]"])
 def test_a_download_moves_twice_and_back(world: World, nginx: Path, peer: str) -> None:
     got = nginx / "got"
-    curl = world.network.start("device", "curl", "-sS", "-o", str(got), f"http://{peer}/big", stderr=subprocess.PIPE)
+    curl = world.network.start(
+        "device", "curl", "-sS", "-o", str(got), f"http://{peer}/big", stderr=subprocess.PIPE
+    )
     for after in (4 << 20, 60 << 20):
         world.until(lambda after=after: got.exists() and got.stat().st_size > after)  # type: ignore[misc]
         world.sleep()

@@ -43,8 +43,12 @@ u32 = st.integers(0, 0xFFFFFFFF)
 records = st.builds(
     SessionRecord,
     flow=st.one_of(
-        st.builds(Flow, st.just(6), st.just(HOME), st.integers(1, 65535), st.just(PEER), st.integers(1, 65535)),
-        st.builds(Flow, st.just(6), st.just(HOME6), st.integers(1, 65535), st.just(PEER6), st.integers(1, 65535)),
+        st.builds(
+            Flow, st.just(6), st.just(HOME), st.integers(1, 65535), st.just(PEER), st.integers(1, 65535)
+        ),
+        st.builds(
+            Flow, st.just(6), st.just(HOME6), st.integers(1, 65535), st.just(PEER6), st.integers(1, 65535)
+        ),
     ),
     state=st.sampled_from(sorted(TRANSFERABLE - {TcpState.FIN_WAIT2})),
     snd_seq=u32,
@@ -77,8 +81,12 @@ def test_round_trip_and_cddl(record: SessionRecord) -> None:
 
 
 schema = pycddl.Schema("start = session-record\n" + module.cddl() + control.cddl())
-scalars = st.one_of(st.none(), st.booleans(), st.integers(-1, 1 << 33), st.binary(max_size=20), st.text(max_size=3))
-anything: st.SearchStrategy[Any] = st.recursive(scalars, lambda inner: st.lists(inner, max_size=5), max_leaves=6)
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-1, 1 << 33), st.binary(max_size=20), st.text(max_size=3)
+)
+anything: st.SearchStrategy[Any] = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=5), max_leaves=6
+)
 
 
 @given(
@@ -86,7 +94,9 @@ anything: st.SearchStrategy[Any] = st.recursive(scalars, lambda inner: st.lists(
     changes=st.dictionaries(st.integers(0, 14), anything, max_size=3),
     gone=st.sets(st.integers(0, 12), max_size=2),
 )
-def test_anything_else_is_a_wire_error(record: SessionRecord, changes: dict[int, object], gone: set[int]) -> None:
+def test_anything_else_is_a_wire_error(
+    record: SessionRecord, changes: dict[int, object], gone: set[int]
+) -> None:
     body = {key: value for key, value in (record.to_cbor() | changes).items() if key not in gone}
     try:
         SessionRecord.from_cbor(body)

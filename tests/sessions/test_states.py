@@ -52,7 +52,9 @@ def test_an_upload_with_a_full_send_queue(world: World, version: int) -> None:
     (record,) = world.sleep()
     assert len(record.unsent) > 100_000
     first = len(record.unacked) + len(record.unsent)
-    world.until(lambda: peer.receive() >= first + 1_000_000 or world.away[0].live.unread() < 0, 1.5, must=False)
+    world.until(
+        lambda: peer.receive() >= first + 1_000_000 or world.away[0].live.unread() < 0, 1.5, must=False
+    )
     seen = peer.count
     assert seen >= first
     assert not program.answered()

@@ -140,7 +140,9 @@ class Holder:
                 data, fds, _, _ = socket.recv_fds(self._notify, _DATAGRAM, _AT_ONCE)
             except BlockingIOError:
                 return
-            fields = dict(line.split("=", 1) for line in data.decode(errors="replace").splitlines() if "=" in line)
+            fields = dict(
+                line.split("=", 1) for line in data.decode(errors="replace").splitlines() if "=" in line
+            )
             name = fields.get("FDNAME", "stored")
             if fields.get("FDSTOREREMOVE") == "1":
                 self._forget(name)

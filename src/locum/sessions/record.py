@@ -180,5 +180,3 @@ def _scales(items: list[object]) -> tuple[int, int]:
 def _keepalive(items: list[object]) -> tuple[int, int, int]:
     idle, interval, count = _numbers(items, "session-record.keepalive", ((1, 32767), (1, 32767), (1, 127)))
     return idle, interval, count
-
-

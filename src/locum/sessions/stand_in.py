@@ -109,7 +109,9 @@ def resume(sock: socket.socket) -> None:
         repair.set_repair(sock, repair.REPAIR_OFF)
 
 
-def final(sock: socket.socket, record: SessionRecord, *, received: int, peer_closed: bool, error: int) -> FinalTcp:
+def final(
+    sock: socket.socket, record: SessionRecord, *, received: int, peer_closed: bool, error: int
+) -> FinalTcp:
     """The last word on a stopped connection, given what the spool knows about its receiving side."""
     written = repair.queue_sequence(sock, repair.SEND_QUEUE)
     acked = (written - repair.unacknowledged(sock) - record.snd_seq) & _U32
@@ -190,5 +192,3 @@ def _error_waits(sock: socket.socket) -> bool:
     poll = select.poll()
     poll.register(sock.fileno(), 0)
     return any(events & select.POLLERR for _, events in poll.poll(0))
-
-
