@@ -92,7 +92,9 @@ class Answers:
     def _sleeper(self) -> "SleepControl":
         slot = self._node.slots.get("mobile_node")
         if slot is None:
-            raise RequestFailed("this node is no mobile node; ask the one whose configuration has [mobile_node]")
+            raise RequestFailed(
+                "this node is no mobile node; ask the one whose configuration has [mobile_node]"
+            )
         from locum.node.sleep_control import SleepControl
 
         return SleepControl(self._node, slot)

@@ -66,7 +66,9 @@ class _TcpServer(TCPServer):  # type: ignore[misc]
     _order: dict[_Connection, None]  # oldest first
 
     @classmethod
-    async def listen(cls, channel: socket.socket, manager: Any, log: Any, count: Callable[[str], None]) -> Any:
+    async def listen(
+        cls, channel: socket.socket, manager: Any, log: Any, count: Callable[[str], None]
+    ) -> Any:
         self = cls()
         loop = asyncio.get_running_loop()
         self._tokenmanager, self.log, self._count = manager, log, count
@@ -206,7 +208,9 @@ class CoapEndPoint:
             raise
         return datagrams, connections
 
-    async def ask(self, peer: Address, path: str, body: bytes, timeout: float, *, bulk: bool = False) -> bytes:
+    async def ask(
+        self, peer: Address, path: str, body: bytes, timeout: float, *, bulk: bool = False
+    ) -> bytes:
         """The body of the peer's answer to a POST of `body`. Raises AskFailed; `timeout` in seconds."""
         context = self._by_peer(peer)
         if context is None:
@@ -229,7 +233,9 @@ class CoapEndPoint:
         host = f"[{peer}]" if peer.version == 6 else str(peer)
         # An empty message finds and, for TCP, opens the way; the one that is sent has no Uri-Host to give away.
         probe = aiocoap.Message(code=aiocoap.POST)
-        probe.set_request_uri(f"coap{'+tcp' if bulk else ''}://{host}:{self._settings.port}", set_uri_host=False)
+        probe.set_request_uri(
+            f"coap{'+tcp' if bulk else ''}://{host}:{self._settings.port}", set_uri_host=False
+        )
         probe.direction = aiocoap.message.Direction.OUTGOING
         interface = await self._context.find_remote_and_interface(probe)
         assert interface is not None

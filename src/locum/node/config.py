@@ -78,17 +78,25 @@ def _check_whole(settings: Settings) -> None:
     """What no single table can tell."""
     if not settings.roles:
         raise ConfigError(
-            settings.file, "", None, "names no role; write [home_agent], [foreign_agent], [mobile_node] or [mnps]"
+            settings.file,
+            "",
+            None,
+            "names no role; write [home_agent], [foreign_agent], [mobile_node] or [mnps]",
         )
     if settings.mnps is not None and settings.control is None:
-        raise ConfigError(settings.file, "control", None, "is missing; [mnps] is asked over CoAP and needs it")
+        raise ConfigError(
+            settings.file, "control", None, "is missing; [mnps] is asked over CoAP and needs it"
+        )
     mobile = settings.mobile_node
     if mobile is None or mobile.mnps is None:
         return
     peers = settings.control.associations if settings.control else ()
     if not any(association.peer == mobile.mnps for association in peers):
         raise ConfigError(
-            settings.file, "control.association", "peer", f"no association with the mnps {mobile.mnps} of [mobile_node]"
+            settings.file,
+            "control.association",
+            "peer",
+            f"no association with the mnps {mobile.mnps} of [mobile_node]",
         )
 
 
@@ -160,7 +168,9 @@ def _control_association(table: Table) -> ControlAssociation:
     )
     table.close()
     if association.sender_id == association.recipient_id:
-        raise table.error("recipient_id", "equals sender_id; the two ends of an association need different ids")
+        raise table.error(
+            "recipient_id", "equals sender_id; the two ends of an association need different ids"
+        )
     return association
 
 
@@ -185,7 +195,10 @@ def _home_agent(table: Table) -> HomeAgentSettings:
                 continue
             if not _within(address, settings.home_prefixes):
                 raise ConfigError(
-                    table.file, f"home_agent.mobile #{number}", "home_address", f"{address} is in none of home_prefixes"
+                    table.file,
+                    f"home_agent.mobile #{number}",
+                    "home_address",
+                    f"{address} is in none of home_prefixes",
                 )
             if address in seen:
                 raise ConfigError(
@@ -298,5 +311,7 @@ def _mnps(table: Table, node: NodeSettings) -> MnpsSettings:
     )
     table.close()
     if not settings.home_prefixes:
-        raise table.error("home_prefixes", "needs at least one prefix; the stand-in receives for its addresses")
+        raise table.error(
+            "home_prefixes", "needs at least one prefix; the stand-in receives for its addresses"
+        )
     return settings

@@ -39,7 +39,9 @@ class ControlSocket:
     def check(self) -> None:
         """Raises SocketBusy when another node listens there."""
         if self._path.is_socket() and _answers(self._path):
-            raise SocketBusy(f"{self._path}: another node answers there; stop it or use another name in [node]")
+            raise SocketBusy(
+                f"{self._path}: another node answers there; stop it or use another name in [node]"
+            )
 
     async def open(self) -> None:
         """Listen. Raises SocketBusy when another node listens there, OSError when the path cannot be used."""
@@ -97,7 +99,9 @@ class ControlSocket:
             if not isinstance(request, str):
                 raise TypeError
         except (ValueError, TypeError, KeyError, AttributeError):
-            return self._send(writer, {"id": None, "ok": False, "error": 'expected {"id", "request"} on one line'})
+            return self._send(
+                writer, {"id": None, "ok": False, "error": 'expected {"id", "request"} on one line'}
+            )
         if request == "monitor":
             return await self._monitor(identifier, writer)
         try:

@@ -16,7 +16,10 @@ from locum.node.store import StoreError
 OK, FAILED, USAGE, UNREACHABLE, CONFIG, PRIVILEGE = range(6)
 """Exit codes of every command: done; it failed; wrong usage; no node answers; wrong configuration; no privilege."""
 
-_NEEDED = {12: "net_admin", 13: "net_raw"}  # capability numbers of capabilities(7); bpf is 39, or sys_admin 21
+_NEEDED = {
+    12: "net_admin",
+    13: "net_raw",
+}  # capability numbers of capabilities(7); bpf is 39, or sys_admin 21
 _BPF, _SYS_ADMIN = 39, 21
 
 
@@ -43,7 +46,9 @@ def run(path: Path) -> int:
     except (SocketBusy, StoreError) as problem:
         return _complain(str(problem), FAILED)
     except ModuleNotFoundError as problem:
-        return _complain(f"the Python package {problem.name} is missing; install locum again: pip install locum", FAILED)
+        return _complain(
+            f"the Python package {problem.name} is missing; install locum again: pip install locum", FAILED
+        )
     except OSError as problem:
         return _complain(_explained(problem), PRIVILEGE if _denied(problem) else FAILED)
     except RuntimeError as problem:  # DataPlaneError; its module is not imported before it is needed
@@ -111,5 +116,3 @@ def _explained(problem: OSError) -> str:
 def _complain(text: str, code: int) -> int:
     print(f"locum: {' '.join(text.split())}", file=sys.stderr)
     return code
-
-

@@ -66,7 +66,9 @@ class LinkSocket:
             self._attach_filter()
             self._socket.bind((link, _ETH_P_IP))
             for group in (ALL_SYSTEMS, ALL_ROUTERS, ALL_MOBILITY_AGENTS):
-                request = struct.pack("@iHH8s", self._index, _PACKET_MR_MULTICAST, 6, multicast_link_layer(group))
+                request = struct.pack(
+                    "@iHH8s", self._index, _PACKET_MR_MULTICAST, 6, multicast_link_layer(group)
+                )
                 self._socket.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
         except OSError:
             self._socket.close()
@@ -138,7 +140,13 @@ class LinkSocket:
         self._send(message, socket.IPPROTO_ICMP, source, to, link_layer, ttl=1)
 
     def _send(
-        self, payload: bytes, protocol: int, source: IPv4Address, to: IPv4Address, link_layer: bytes | None, ttl: int
+        self,
+        payload: bytes,
+        protocol: int,
+        source: IPv4Address,
+        to: IPv4Address,
+        link_layer: bytes | None,
+        ttl: int,
     ) -> None:
         header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0x4000, ttl, protocol, 0)
         header += source.packed + to.packed

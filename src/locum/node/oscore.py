@@ -209,7 +209,9 @@ class ProtectedSite(interfaces.Resource):  # type: ignore[misc]
         await self._store.durable()
         plain.remote = BulkAddress(context, request.remote)
         inner_pipe = IterablePipe(plain)
-        run_driving_pipe(error_to_message(inner_pipe, self._log), self._inner.render_to_pipe(inner_pipe), name="634")
+        run_driving_pipe(
+            error_to_message(inner_pipe, self._log), self._inner.render_to_pipe(inner_pipe), name="634"
+        )
         async for event in inner_pipe:
             if event.exception is not None:
                 self._count("control-failed")

@@ -31,11 +31,13 @@ Deliver = Callable[[str, bytes, Source], None]  # (role, message, source)
 class RegistrationIo:
     """Sockets of port 434 and of the access links of one host. `deliver` gives a message to a role."""
 
-    def __init__(
-        self, settings: Settings, watch: LinkWatch, events: EventStream, deliver: Deliver
-    ) -> None:
+    def __init__(self, settings: Settings, watch: LinkWatch, events: EventStream, deliver: Deliver) -> None:
         self._watch, self._events, self._deliver = watch, events, deliver
-        self._foreign, self._mobile, self._home = settings.foreign_agent, settings.mobile_node, settings.home_agent
+        self._foreign, self._mobile, self._home = (
+            settings.foreign_agent,
+            settings.mobile_node,
+            settings.home_agent,
+        )
         self._links: dict[str, LinkSocket] = {}
         self._names: dict[int, str] = {}  # link names by index, kept while links do not change
         self._home_packed = self._home.address.packed if self._home else b""
@@ -133,7 +135,13 @@ class RegistrationIo:
         return ""
 
     def _from_link(
-        self, link: str, message: bytes, source: IPv4Address, port: int, destination: IPv4Address, layer: bytes
+        self,
+        link: str,
+        message: bytes,
+        source: IPv4Address,
+        port: int,
+        destination: IPv4Address,
+        layer: bytes,
     ) -> None:
         if destination != ALL_MOBILITY_AGENTS and not self._watch.is_local(destination):
             return  # passes through this host

@@ -51,7 +51,9 @@ class RegistrationSocket:
                 message, ancillary, flags, address = recvmsg(_LONGEST, _ANCILLARY)
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError as problem:  # an ICMP error about an earlier answer; it says nothing about this socket
+            except (
+                OSError
+            ) as problem:  # an ICMP error about an earlier answer; it says nothing about this socket
                 if problem.errno in (errno.EBADF, errno.ENOTSOCK):
                     raise
                 continue
@@ -61,9 +63,7 @@ class RegistrationSocket:
             index, _, destination = _PKTINFO.unpack_from(ancillary[0][2])
             receive(message, address[0], address[1], destination, index)
 
-    def send(
-        self, message: bytes, to: str, port: int, source: bytes = b"\0\0\0\0", index: int = 0
-    ) -> None:
+    def send(self, message: bytes, to: str, port: int, source: bytes = b"\0\0\0\0", index: int = 0) -> None:
         """A datagram from local address `source` (packed; zeros: any), by interface `index` (0: routing decides).
 
         Raises OSError; a full send buffer loses the datagram as a full link would.
@@ -76,5 +76,3 @@ class RegistrationSocket:
 
     def close(self) -> None:
         self._socket.close()
-
-

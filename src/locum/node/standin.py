@@ -298,9 +298,7 @@ class StandIn:
             if held.stopped is None:
                 self._readable(held)
         sessions = tuple(
-            do.HeldSession(
-                held.key[1], held.flow, held.spool.total, held.spool.peer_closed, held.spool.error
-            )
+            do.HeldSession(held.key[1], held.flow, held.spool.total, held.spool.peer_closed, held.spool.error)
             for held in self._of(action.handover)
         )
         self._feed(do.Measured(action.handover, sessions))

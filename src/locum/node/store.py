@@ -87,11 +87,15 @@ class Store:
             path.touch(mode=0o600)
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
             self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")  # an answered registration survives a power cut too
+            self._database.execute(
+                "PRAGMA synchronous=FULL"
+            )  # an answered registration survives a power cut too
             self._database.execute("PRAGMA wal_autocheckpoint=4000")
             self._database.execute(_SCHEMA)
         except (OSError, sqlite3.Error) as problem:
-            raise StoreError(f"{path}: the store cannot be opened: {problem}; see state_dir of [node]") from None
+            raise StoreError(
+                f"{path}: the store cannot be opened: {problem}; see state_dir of [node]"
+            ) from None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._waiting: _Batch | None = None
         self._running: _Batch | None = None
@@ -139,7 +143,9 @@ class Store:
         if commit is not None:
             await asyncio.shield(commit)
 
-    async def compare_and_swap(self, collection: str, key: str, expected: int, value: Value | None) -> int | None:
+    async def compare_and_swap(
+        self, collection: str, key: str, expected: int, value: Value | None
+    ) -> int | None:
         """Write `value` (None: delete) if the entry's version is `expected` (0: there is none).
 
         Returns the new version (0 after a deletion), or None when another version was found and nothing was written.

@@ -175,7 +175,9 @@ class Table:
             mode = path.stat().st_mode & 0o777
             text = path.read_text("ascii")
         except FileNotFoundError:
-            raise self.error(key, f"{path} does not exist; put the key there in hexadecimal, mode 0600") from None
+            raise self.error(
+                key, f"{path} does not exist; put the key there in hexadecimal, mode 0600"
+            ) from None
         except UnicodeDecodeError:
             raise self.error(key, f"{path} is not hexadecimal text") from None
         except OSError as problem:
