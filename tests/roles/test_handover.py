@@ -108,6 +108,79 @@ def test_more_than_the_receive_buffer_holds() -> None:
     assert returned(world)
 
 
+def test_a_program_that_does_not_read_keeps_nobody_waiting_but_itself() -> None:
+    world = asleep(sessions=4)
+    idle = world.sessions[flow(0)]
+    idle.room, idle.reads = 1_000_000, False
+    for number in (0, 1, 2):  # 0 and 2 share a process
+        world.peer_sends(number, 5_000_000)
+    world.advance(1)
+    world.wake()
+    world.advance(20)
+    assert set(world.mn.flows) == {flow(0)} and not isinstance(world.device.state, Up)
+    assert world.frozen <= set(idle.pids)
+    assert all(each.captured_at is None for each in world.sessions.values() if each is not idle)
+    fetches = sum(each.detail.get("request") == "fetch" for each in world.mn.events)
+    world.advance(60)
+    again = sum(each.detail.get("request") == "fetch" for each in world.mn.events) - fetches
+    assert again == 0, "what the program does not read is fetched over and over"
+    world.kill(world.mn)
+    world.start(world.mn)
+    world.advance(20)
+    assert world.frozen <= set(idle.pids)
+    idle.reads = True
+    world.advance(20)
+    assert returned(world)
+
+
+def test_a_program_forks_while_it_is_frozen() -> None:
+    world = World()
+    world.advance(3)
+    born = iter((500, 501))
+
+    def fork() -> None:
+        if (child := next(born, None)) is not None:
+            world.sessions[flow(1)].pids += (child,)
+
+    world.after_freeze = fork
+    world.sleep()
+    world.advance(2)
+    assert isinstance(world.device.state, Down) and world.frozen == {100, 101, 500, 501}
+    world.wake()
+    world.advance(5)
+    assert returned(world)
+
+
+@pytest.mark.parametrize("kind", [a.FindSessions, a.Freeze, a.Capture])
+def test_a_step_of_falling_asleep_that_cannot_be_performed(kind: type) -> None:
+    world = World()
+    world.advance(3)
+    world.fail = kind
+    world.sleep()
+    world.advance(5)
+    world.fail = None
+    assert "sleep-failed" in world.mn.kinds()
+    world.advance(60)
+    assert returned(world)
+    world.sleep()
+    world.advance(5)
+    assert isinstance(world.device.state, Down)
+
+
+@pytest.mark.parametrize("kind", [a.InjectData, a.DrainRound])
+def test_a_step_of_waking_that_cannot_be_performed(kind: type) -> None:
+    world = asleep()
+    world.peer_sends(0, 5_000_000)
+    world.sessions[flow(0)].room = 1_000_000
+    world.wake()
+    world.fail = kind
+    world.advance(5)
+    world.fail = None
+    world.advance(60)
+    assert isinstance(world.device.state, Up) and not world.frozen and not world.mn.flows
+    assert world.sessions[flow(0)].lost == (kind is a.InjectData)
+
+
 def test_wake_at_the_other_access_node() -> None:
     world = asleep()
     world.cut("radio0")
@@ -425,7 +498,7 @@ def test_restart_in_the_middle_of_sleep(when: float, name: str) -> None:
 
 
 @pytest.mark.parametrize("when", [0.0, 0.01, 0.03, 0.05, 0.07, 0.09, 0.12, 0.15, 0.2])
-@pytest.mark.parametrize("name", ["ha", "an1", "an3", "mnps"])
+@pytest.mark.parametrize("name", ["ha", "an1", "an3", "mnps", "mn"])
 def test_restart_in_the_middle_of_wake(when: float, name: str) -> None:
     world = asleep()
     world.peer_sends(0, 5_000_000)
@@ -443,8 +516,7 @@ def test_restart_in_the_middle_of_wake(when: float, name: str) -> None:
 def test_prepared_is_forgotten() -> None:
     world = World()
     world.advance(3)
-    body_sent: list[bytes] = []
-    world.drop_632 = lambda body: bool(body_sent.append(body)) or True
+    world.drop_632 = lambda body: True
     world.sleep()
     world.advance(0.05)
     assert isinstance(world.mnps.role, StandIn) and len(world.mnps.role.handovers()) == 1
@@ -466,7 +538,12 @@ def test_path_through_the_access_nodes() -> None:
 def test_prepare_is_what_the_stand_in_learns_of_a_home_address() -> None:
     world = World()
     seen: list[object] = []
-    world.drop_634 = lambda body: bool(seen.append(decode_634(body)))
+
+    def look(body: bytes) -> bool:
+        seen.append(decode_634(body))
+        return False
+
+    world.drop_634 = look
     world.advance(3)
     world.sleep()
     world.advance(2)

@@ -4,7 +4,7 @@ Timelines read `world.sleep(); world.advance(5); assert …`. The peer's stream 
 receives them, and every byte must end in the device's program exactly once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -15,6 +15,7 @@ from locum.roles import actions as a
 from locum.roles.advertising import AccessLink
 from locum.roles.binding import Mobile
 from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
+from locum.roles.handover import TABLE, Handover, Stage
 from locum.roles.home_agent import HomeAgent, HomeAgentConfiguration
 from locum.roles.mnps import StandIn, StandInConfiguration
 from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
@@ -40,6 +41,17 @@ def flow(number: int, *, protocol: int = 6, local: IPv4Address = HOA) -> Flow:
     return Flow(protocol, local, 40000 + number, PEER, 80)
 
 
+def care_of_addresses(row: a.Persist) -> set[str]:
+    """What a home agent's row says of where the device is."""
+    entries = row.value["care_of"]
+    assert isinstance(entries, Sequence)
+    addresses = set()
+    for each in entries:
+        assert isinstance(each, Mapping)
+        addresses.add(str(each["address"]))
+    return addresses
+
+
 @dataclass
 class Session:
     """One connection as the peer, the device's kernel and the stand-in's kernel see it."""
@@ -55,6 +67,9 @@ class Session:
     lost: bool = False
     room: int = 1 << 40  # bytes the device's receive buffer takes before a drain
     buffered: int = 0
+    reads: bool = True
+    base: int = 0  # at_device when it was captured
+    ahead: int = 0  # injected by a device that was killed before it knew
 
 
 @dataclass
@@ -132,15 +147,17 @@ class World:
         self.drop_634: Callable[[bytes], bool] = lambda body: False
         self.drop_632: Callable[[bytes], bool] = lambda body: False
         self.authorised: tuple[a.Addr, ...] = (HOA, HOA6)
+        self.after_freeze: Callable[[], None] = lambda: None
+        self.fail: type | None = None  # actions of the device that cannot be performed
         self.refuse_restore: set[Flow] = set()
         self.refuse_capture: set[Flow] = set()
         key = Association(300, b"k" * 16, algorithm, replay)
         agent_key = Association(400, b"a" * 16, algorithm)
         mn_fa = Association(500, b"f" * 16, algorithm)
         mobile = Mobile(HOA, key, HOA6, AN3 if default else None, STAND_IN)
-        keyed = {AN1: agent_key, AN2: agent_key} if agents_keyed else {}
-        ha_keyed = {HA: agent_key} if agents_keyed else {}
-        visitors = {HOA: mn_fa} if agents_keyed else {}
+        keyed: dict[a.Addr, Association] = {AN1: agent_key, AN2: agent_key} if agents_keyed else {}
+        ha_keyed: dict[a.Addr, Association] = {HA: agent_key} if agents_keyed else {}
+        visitors: dict[a.Addr, Association] = {HOA: mn_fa} if agents_keyed else {}
 
         def agent(address: IPv4Address, link: str) -> Callable[[], ForeignAgent]:
             configuration = ForeignAgentConfiguration(
@@ -166,7 +183,7 @@ class World:
         stand_in = StandInConfiguration(
             STAND_IN, AN3, (IPv4Network("10.50.0.0/16"), IPv6Network("2001:db8:50::/48"))
         )
-        agents = {AN1: mn_fa, AN2: mn_fa} if agents_keyed else {}
+        agents: dict[a.Addr, Association] = {AN1: mn_fa, AN2: mn_fa} if agents_keyed else {}
         self.ha = Host("ha", lambda: HomeAgent(HomeAgentConfiguration(HA), [mobile], keyed, self.random))
         self.an1 = Host("an1", agent(AN1, "radio0"))
         self.an2 = Host("an2", agent(AN2, "radio1"))
@@ -188,12 +205,27 @@ class World:
         host.clear_tables()
         if host is self.mn:
             host.via = None
+            self._adopt()
         self.perform(host, host.role.restore(list(host.rows.values()), now=self.clock(host)))
         if host is self.mn:
             for link, up in self.radio.items():
                 addresses = (COLOCATED,) if link == "radio0" else ()
                 event = a.LinkUp(link, addresses) if up else a.LinkDown(link)
                 self.perform(host, host.role.happened(event, now=self.clock(host)))
+
+    def _adopt(self) -> None:
+        """What a device's node does before its role restores: sockets are where they are, not where the row says."""
+        offsets: dict[Flow, int] = {}
+        for (table, key), row in self.mn.rows.items():
+            if table == TABLE and (handover := Handover.from_row(key, row.value)).stage is not Stage.RETURNED:
+                offsets |= {each.flow: each.offset for each in handover.sessions}
+        for session in self.sessions.values():
+            if session.flow in offsets:
+                session.ahead = max(0, session.at_device - session.base - offsets[session.flow])
+            else:
+                session.captured_at = None
+        bound = {pid for each in self.sessions.values() if each.flow in offsets for pid in each.pids}
+        self.frozen &= bound
 
     def clock(self, host: Host) -> float:
         return self.now + (self.skew if host is self.mn else 0.0)
@@ -205,7 +237,7 @@ class World:
         """Let so much time pass."""
         end = self.now + seconds
         for _ in range(200_000):
-            times = [(self._queue[0][0], None)] if self._queue else []
+            times: list[tuple[float, Host | None]] = [(self._queue[0][0], None)] if self._queue else []
             for host in self.hosts:
                 deadline = host.role.deadline() if host.alive else None
                 if deadline is not None:
@@ -274,7 +306,8 @@ class World:
         entry = self.ha.bindings.get(HOA)
         if entry is None:
             return None
-        return {AN3: "mnps", AN1: "mn", AN2: "mn", COLOCATED: "mn"}.get(entry.tunnels[0].destination)
+        ends: dict[a.Addr, str] = {AN3: "mnps", AN1: "mn", AN2: "mn", COLOCATED: "mn"}
+        return ends.get(entry.tunnels[0].destination)
 
     def check(self) -> None:
         """Invariants of every moment."""
@@ -287,7 +320,7 @@ class World:
                 assert session.at_device == session.sent, "a byte is missing or came twice"
         registered = self.ha.rows.get(("binding", str(HOA)))
         if registered is not None and self.ha.alive:
-            listed = {each["address"] for each in registered.value["care_of"]}  # type: ignore[index,union-attr]
+            listed = care_of_addresses(registered)
             default = {str(AN3)} if self.ha.bindings.get(HOA) and self.has_default() else set()
             accepted = {str(outer) for outer, home, _ in self.ha.acceptances if home == HOA}
             assert accepted == listed | default, "acceptances are not the registered care-of addresses"
@@ -304,6 +337,9 @@ class World:
             self._perform(host, action)
 
     def _perform(self, host: Host, action: a.Action) -> None:
+        if host is self.mn and self.fail is not None and isinstance(action, self.fail):
+            self.at(0.0, lambda: self.tell(host, a.NotPerformed(action, "it does not work")))
+            return
         match action:
             case a.InstallBinding(entry):
                 assert host.bindings.get(entry.home_address) != entry, "not a difference"
@@ -368,8 +404,13 @@ class World:
                 address = {"an1": AN1, "an2": AN2, "an3": AN3}[host.name]
                 self._fly(self.ha, action.message, a.Source(address, 434, "core"), None)
             case a.Reply() if host is self.ha:
-                hosts = {AN1: self.an1, AN2: self.an2, AN3: self.an3, COLOCATED: self.mn}
-                target = hosts.get(action.to.address)  # type: ignore[call-overload]
+                hosts: dict[a.Addr, Host] = {
+                    AN1: self.an1,
+                    AN2: self.an2,
+                    AN3: self.an3,
+                    COLOCATED: self.mn,
+                }
+                target = hosts.get(action.to.address)
                 if target is self.mn:
                     self._fly(self.mn, action.message, a.Source(HA, 434, "radio0"), "radio0")
                 elif target is not None:
@@ -412,7 +453,8 @@ class World:
         return tunnel.destination == self.mn.via.care_of
 
     def _ask(self, host: Host, action: a.Ask) -> None:
-        target = {STAND_IN: self.mnps, HOA: self.mn}[action.peer]  # type: ignore[index]
+        servers: dict[a.Addr, Host] = {STAND_IN: self.mnps, HOA: self.mn}
+        target = servers[action.peer]
         ended: list[bool] = []
 
         def fail() -> None:
@@ -460,7 +502,8 @@ class World:
     def _session(self, host: Host, action: a.Action) -> None:
         event = self._session_event(host, action)
         if event is not None:
-            self.at(0.001, lambda: self.tell(host, event))
+            waits = isinstance(event, a.Drained) and any(unread for _, unread in event.unread)
+            self.at(0.5 if waits else 0.001, lambda: self.tell(host, event))
 
     def _session_event(self, host: Host, action: a.Action) -> a.Event | None:
         match action:
@@ -469,6 +512,7 @@ class World:
                 return a.SessionsFound(tuple(a.FoundSession(each.flow, each.pids) for each in alive))
             case a.Freeze(pids):
                 self.frozen |= set(pids)
+                self.after_freeze()
             case a.Thaw(pids):
                 self.frozen -= set(pids)
             case a.Capture(flows):
@@ -478,12 +522,12 @@ class World:
                     self.sessions[each].captured_at = None
                     self.sessions[each].lost |= isinstance(action, a.AbandonSessions)
             case a.RestoreSessions(handover, items):
-                good = [each for each in items if each.flow not in self.refuse_restore]
-                for each in good:
-                    session = self.sessions[each.flow]
+                good = [item for item in items if item.flow not in self.refuse_restore]
+                for item in good:
+                    session = self.sessions[item.flow]
                     session.held_by_stand_in, session.at_stand_in, session.stopped = True, 0, False
-                bad = tuple((each.session, "refused") for each in items if each not in good)
-                return a.Restored(handover, tuple(each.session for each in good), bad)
+                bad = tuple((item.session, "refused") for item in items if item not in good)
+                return a.Restored(handover, tuple(item.session for item in good), bad)
             case a.DropSessions():
                 for session in self.sessions.values():
                     session.held_by_stand_in = session.stopped = False
@@ -492,8 +536,8 @@ class World:
                     session.stopped = False
             case a.MeasureSessions(handover):
                 held = [(n, self.sessions[f]) for n, f in self._numbers(handover)]
-                items = tuple(a.HeldSession(n, each.flow, each.at_stand_in) for n, each in held)
-                return a.Measured(handover, items)
+                totals = tuple(a.HeldSession(n, each.flow, each.at_stand_in) for n, each in held)
+                return a.Measured(handover, totals)
             case a.StopSessions(handover, fetched, limit):
                 return self._stop(handover, dict(fetched), limit)
             case a.FetchData(exchange, handover, number, offset, limit):
@@ -503,19 +547,20 @@ class World:
             case a.InjectData(which, data):
                 session = self.sessions[which]
                 assert session.captured_at is not None
-                taken = min(len(data), session.room - session.buffered)
+                already = min(session.ahead, len(data))
+                session.ahead -= already
+                taken = min(len(data) - already, session.room - session.buffered)
                 session.at_device += taken
                 session.buffered += taken
-                return a.Injected(which, taken)
+                return a.Injected(which, already + taken)
             case a.DrainRound(flows):
                 for each in flows:
-                    self.sessions[each].buffered = 0
-                return a.Drained(tuple((each, 0) for each in flows))
+                    self.sessions[each].buffered *= not self.sessions[each].reads
+                return a.Drained(tuple((each, self.sessions[each].buffered) for each in flows))
             case a.FinishSessions(finals):
                 for final in finals:
                     session = self.sessions[final.flow]
-                    assert session.captured_at is not None
-                    assert session.at_device == session.captured_at + final.total
+                    assert session.at_device == session.base + final.total
                     assert session.stopped
                     session.captured_at = None
                 return a.Finished(tuple(each.flow for each in finals))
@@ -524,7 +569,8 @@ class World:
         return None
 
     def _capture(self, flows: tuple[Flow, ...]) -> a.Captured:
-        records, failures = [], []
+        records: list[a.SessionRecordItem] = []
+        failures: list[a.SessionFailure] = []
         for each in flows:
             session = self.sessions[each]
             assert set(session.pids) <= self.frozen
@@ -532,7 +578,8 @@ class World:
             if each in self.refuse_capture:
                 failures.append(a.SessionFailure(each, "not supported"))
                 continue
-            session.captured_at = session.at_device
+            session.captured_at = session.base = session.at_device
+            session.ahead = 0
             records.append(a.SessionRecordItem(len(records), each, {0: each.to_cbor(), 1: 1}))
         return a.Captured(tuple(records), tuple(failures))
 

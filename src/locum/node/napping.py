@@ -136,6 +136,7 @@ class Napping:
         await self._blocking(self._freezer.freeze, action.pids)
 
     async def _thaw(self, action: do.Thaw) -> None:
+        await self._store.durable()  # what says that they may run has been written before
         await self._blocking(self._let_run, action.pids)
         given_back, self._given_back = self._given_back, []
         for flow in given_back:
@@ -345,6 +346,7 @@ class Napping:
     def _reset(self, live: LiveSocket) -> None:
         """The program sees that its connection was lost."""
         try:
+            live.hold()
             for packet in live.finish(FinalTcp(received=live.position(), error=errno.ECONNRESET)):
                 self._deliver(packet)
         except OSError as problem:

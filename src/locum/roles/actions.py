@@ -18,6 +18,7 @@ from locum.roles.session_actions import (
     FindSessions as FindSessions, Finished as Finished, FinishSessions as FinishSessions,
     FoundSession as FoundSession, Freeze as Freeze, HeldSession as HeldSession, InjectData as InjectData,
     Injected as Injected, Measured as Measured, MeasureSessions as MeasureSessions,
+    NotPerformed as NotPerformed,
     ReleaseCaptured as ReleaseCaptured, Restored as Restored, RestoreSessions as RestoreSessions,
     ResumeSessions as ResumeSessions, SessionAction as SessionAction, SessionEvent as SessionEvent,
     SessionFailure as SessionFailure, SessionFinal as SessionFinal, SessionRecordItem as SessionRecordItem,

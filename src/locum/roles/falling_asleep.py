@@ -19,6 +19,7 @@ from locum.roles.actions import (
     FlowVerdict,
     Freeze,
     NoAnswer,
+    NotPerformed,
     Randomness,
     ReleaseCaptured,
     ReleaseHeld,
@@ -44,6 +45,7 @@ from locum.wire.control import (
 )
 from locum.wire.errors import WireError
 
+MAX_GENERATIONS = 32  # looks for programs that were started while others were being frozen
 LEAVE_TIMEOUT = 12.0  # seconds for 601-604; three retransmissions of RFC 5944 section 3.6.3 (1 + 2 + 4) fit
 
 
@@ -67,6 +69,13 @@ class Leaving:
 
 
 @dataclass(frozen=True, slots=True)
+class Gathering:
+    """The node freezes programs, and looks for those that they have started meanwhile."""
+
+    generation: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Capturing:
     """The node reads the sockets."""
 
@@ -83,7 +92,7 @@ class Ended:
     """`result` says how."""
 
 
-State = Finding | Preparing | Leaving | Capturing | Transferring | Ended
+State = Finding | Preparing | Leaving | Gathering | Capturing | Transferring | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +148,12 @@ class FallingAsleep:
                 return self._prepared(event.body, now)
             case Preparing(request), NoAnswer() if event.request == request:
                 return self._undo(f"the stand-in did not answer: {event.reason}")
+            case Gathering(generation), SessionsFound():
+                return self._gathered(event, generation, now)
             case Capturing(), Captured():
                 return self._captured(event)
+            case Finding() | Gathering() | Capturing(), NotPerformed():
+                return self._undo(event.reason, now=now)
             case Transferring(request), Answered() if event.request == request:
                 return self._transferred(event.body, now)
             case Transferring(request), NoAnswer() if event.request == request:
@@ -153,7 +166,7 @@ class FallingAsleep:
             return []
         match outcome:
             case RegistrationAccepted(wish=Wish.BRIEF):
-                return self._capture()
+                return self._gather(self.handover.pids, 1) if self.handover.pids else self._capture()
             case RegistrationDenied():
                 return self._undo(f"the home agent or access node refused with code {outcome.code}", now=now)
         return []
@@ -209,12 +222,31 @@ class FallingAsleep:
             *self._mobile.wish(Wish.BRIEF, now=now),
         ]
 
-    def _capture(self) -> list[Action]:
+    def _gather(self, pids: tuple[int, ...], generation: int) -> list[Action]:
         """Step 3: 604 is here, so every packet that was sent to this host has arrived (the links are FIFO)."""
+        self.state = Gathering(generation)
+        return [Freeze(pids), FindSessions(self._home_addresses)]
+
+    def _gathered(self, found: SessionsFound, generation: int, now: float) -> list[Action]:
+        """A program may have forked since it was found; whoever holds one of the sockets has to stand still."""
+        holders = {each.flow: each.pids for each in found.sessions}
+        sessions = tuple(
+            replace(each, pids=tuple(dict.fromkeys((*each.pids, *holders.get(each.flow, ())))))
+            for each in self.handover.sessions
+        )
+        known = frozenset(self.handover.pids)
+        pids = tuple(dict.fromkeys((*self.handover.pids, *(pid for each in sessions for pid in each.pids))))
+        self.handover = replace(self.handover, sessions=sessions, pids=pids)
+        new = tuple(pid for pid in pids if pid not in known)
+        if not new:
+            return self._capture()
+        if generation >= MAX_GENERATIONS:
+            return self._undo("programs start others faster than they can be frozen", now=now)
+        return [self.handover.persist(), *self._gather(new, generation + 1)]
+
+    def _capture(self) -> list[Action]:
         self.state = Capturing()
-        actions: list[Action] = [Freeze(self.handover.pids)] if self.handover.pids else []
-        actions += set_flows(self.handover.flows, FlowVerdict.SUSPEND)
-        return [*actions, Capture(self.handover.flows)]
+        return [*set_flows(self.handover.flows, FlowVerdict.SUSPEND), Capture(self.handover.flows)]
 
     def _captured(self, captured: Captured) -> list[Action]:
         failed = {each.flow: each.reason for each in captured.failures}
@@ -264,9 +296,12 @@ class FallingAsleep:
         actions: list[Action] = []
         if not isinstance(self.state, Finding):
             actions += self._correspondence.ask(Cancel(self.handover.identifier))
-        if isinstance(self.state, Transferring):
+        if isinstance(self.state, Capturing) and self.handover.flows:
+            actions.append(ReleaseCaptured(self.handover.flows))
+        if isinstance(self.state, Capturing | Transferring):
             actions += self._stay(self.handover.flows)
-            actions += [Thaw(self.handover.pids)] if self.handover.pids else []
+        if isinstance(self.state, Gathering | Capturing | Transferring) and self.handover.pids:
+            actions.append(Thaw(self.handover.pids))
         self.state, self.result = Ended(), NotSlept(reason)
         actions.append(self.handover.forget())
         if left and now is not None:

@@ -198,7 +198,7 @@ class StandIn:
             case Reclaim():
                 return self._reclaim(taken, event.exchange)
             case Fetch():
-                return self._fetch(request, taken, event.exchange)
+                return self._fetch(request, taken, event.exchange, now)
             case Finish():
                 return self._finish(taken, event.exchange)
             case Done():
@@ -373,7 +373,9 @@ class StandIn:
         ]
         return [*answers, self._sent("reclaim", taken, None)] if answers else []
 
-    def _fetch(self, request: Fetch, taken: TakenOver, exchange: int) -> list[Action]:
+    def _fetch(self, request: Fetch, taken: TakenOver, exchange: int, now: float) -> list[Action]:
+        if isinstance(taken.state, Stopped):  # its device is still at it
+            self._keep(taken.at(replace(taken.state, forget_at=now + STOPPED_TIMEOUT)))
         if not isinstance(taken.state, Holding | Stopped):
             return [self._wrong(exchange, taken)]
         if request.session not in {each.session for each in taken.held}:

@@ -263,6 +263,15 @@ class Finished:
     failures: tuple[SessionFailure, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class NotPerformed:
+    """An action of this role failed as a whole, so that no other result of it comes; for people: why."""
+
+    action: object
+    reason: str
+
+
 SessionEvent: TypeAlias = (
     SessionsFound | Captured | Restored | Measured | Stopped | Fetched | Injected | Drained | Finished
-)
+    | NotPerformed
+)  # fmt: skip

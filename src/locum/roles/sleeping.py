@@ -22,6 +22,7 @@ from locum.roles.actions import (
     Persist,
     Randomness,
     Source,
+    Thaw,
 )
 from locum.roles.attachment import Wish
 from locum.roles.falling_asleep import FallingAsleep, NotSlept, Slept
@@ -268,7 +269,8 @@ class SleepingNode:
                     if self.mobile.wished is not Wish.ORDINARY
                     else []
                 )
-                return [*ordinary, *machine.tell()]
+                thaw: list[Action] = [Thaw(handover.pids)] if handover.pids else []
+                return [*ordinary, *thaw, *machine.tell()]
         uncertain = handover.stage is Stage.LEAVING
         return [*self._frozen(handover), *self._wake(handover, uncertain=uncertain, now=now)]
 

@@ -4,7 +4,7 @@ The stand-in goes on receiving until `Finish`; up to then everything can be repe
 sessions are put back or packets held.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 
 from locum.roles.actions import (
@@ -22,20 +22,21 @@ from locum.roles.actions import (
     InjectData,
     Injected,
     NoAnswer,
+    NotPerformed,
     ReleaseCaptured,
     ReleaseHeld,
+    SessionFailure,
     SessionFinal,
     Thaw,
 )
 from locum.roles.attachment import Outcome, RegistrationAccepted, Wish
+from locum.roles.fetching import FetchAhead
 from locum.roles.handover import AwaySession, Correspondence, Handover, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
 from locum.wire.control import (
-    MAX_CHUNK,
     Answer632,
     Cancel,
     Done,
-    Fetch,
     FinalState,
     Finish,
     Flow,
@@ -50,7 +51,6 @@ LITTLE = (
     256 * 1024
 )  # bytes; what remains at or below this comes with the finish, within the gap that is allowed
 MAX_ROUNDS = 8  # of pre-copy: a sender as fast as the fetch would keep it going for ever
-CHUNK = MAX_CHUNK  # bytes of one fetch
 DRAIN_PATIENCE = 0.5  # seconds that the programs get to read in a round
 RETRY_FIRST = 1.0  # seconds until a 634 that was not answered is asked again
 RETRY_MAX = 15.0
@@ -72,10 +72,15 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Pausing:
-    """The 634 was not answered; it is asked again at `retry_at`."""
+    """The 634 was not answered, or programs could not be frozen (None); it is tried again at `retry_at`."""
 
     retry_at: float
-    value: Request634
+    value: Request634 | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """Fetches are on their way, and nothing is here to be injected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ class Injecting:
     """The node appends bytes to a receive queue."""
 
     flow: Flow
-    length: int
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,7 @@ class Ended:
     """Awake, or asleep again."""
 
 
-State = Arriving | Asking | Pausing | Injecting | Draining | Returning | Completing | Ended
+State = Arriving | Asking | Pausing | Fetching | Injecting | Draining | Returning | Completing | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,11 @@ class Waking:
         self._correspondence = correspondence
         self._uncertain = uncertain
         self._totals: dict[Flow, int] = {}
-        self._full: set[Flow] = set()
+        self._ahead = FetchAhead(correspondence, handover.identifier)
+        self._full: set[Flow] = set()  # took less than was given; their programs must read first
+        self._rested: set[Flow] = set()  # had time to read, and have taken nothing since
+        self._stalled: set[Flow] = set()  # did not read in that time: they wait for the finish
+        self._unread: set[Flow] = set()  # had bytes left after a round: not waited for any more
         self._finals: dict[Flow, FinalState] = {}
         self._finishing = False
         self._rounds = 0
@@ -177,19 +186,30 @@ class Waking:
                 return self._answered(value, event.body, now)
             case Asking(request, value), NoAnswer() if event.request == request:
                 return self._unanswered(value, event.reason, now)
-            case Injecting(flow, length), Injected() if event.flow == flow:
-                return self._injected(event, length, now)
+            case _, Answered() if event.request in self._ahead:
+                return self._fetched(event, now)
+            case _, NoAnswer() if event.request in self._ahead:
+                return self._not_fetched(event.reason, now)
+            case Injecting(flow, data), Injected() if event.flow == flow:
+                return self._injected(event, data, now)
+            case Injecting(flow, data), NotPerformed(action=InjectData()):
+                return self._injected(Injected(flow, 0, event.reason), data, now)
             case Draining(), Drained():
-                self._full.clear()
-                return self._next(now)
+                return self._drained(event, now)
+            case Draining(), NotPerformed(action=DrainRound()):
+                self.state = Pausing(now + RETRY_FIRST, None)
             case Completing(flows), Finished():
                 return self._completed(flows, event, now)
+            case Completing(flows), NotPerformed(action=FinishSessions()):
+                failures = tuple(SessionFailure(each, event.reason) for each in flows)
+                return self._completed(flows, Finished(flows, failures), now)
         return []
 
     def timeout(self, *, now: float) -> list[Action]:
         """Ask again."""
         if isinstance(self.state, Pausing) and self.state.retry_at <= now:
-            return self._ask(self.state.value)
+            value = self.state.value
+            return self._drain(self._full) if value is None else self._ask(value)
         return []
 
     def deadline(self) -> float | None:
@@ -215,8 +235,7 @@ class Waking:
         return Reclaim(self.handover.identifier, self._mobile.configuration.home_addresses)
 
     def _ask(self, value: Request634) -> list[Action]:
-        bulk = isinstance(value, Fetch | Finish)
-        asked = self._correspondence.ask(value, bulk=bulk)
+        asked = self._correspondence.ask(value, bulk=isinstance(value, Finish))
         self.state = Asking(self._correspondence.last, value)
         return list(asked)
 
@@ -242,8 +261,6 @@ class Waking:
         match value:
             case Reclaim():
                 return self._reclaimed(answer, now)
-            case Fetch():
-                return self._fetched(value, answer, now)
             case Finish():
                 return self._finished(answer, now)
         return []
@@ -262,10 +279,12 @@ class Waking:
         )
         self.handover = replace(self.handover, sessions=sessions).at(Stage.WAKING)
         self._totals = {flow: each.total for flow, each in held.items()}
-        remaining = sum(max(0, self._totals[each.flow] - each.offset) for each in self.handover.sessions)
+        reading = [each for each in self.handover.sessions if each.flow not in self._stalled]
+        remaining = sum(max(0, self._totals[each.flow] - each.offset) for each in reading)
         if remaining <= LITTLE or self._rounds >= MAX_ROUNDS:
             return [*actions, self.handover.persist(), *self._return(now)]
         self._rounds += 1
+        self._ahead.clear()  # session numbers may be others now
         return [*actions, self.handover.persist(), *self._next(now)]
 
     def _nothing_there(self, status: Status, now: float) -> list[Action]:
@@ -276,7 +295,7 @@ class Waking:
         actions = cancel + self._give_up(self.handover.flows)
         home_address = self._mobile.configuration.home_address
         actions.append(Emit("nothing-to-reclaim", "632", home_address, None, {"status": status.name.lower()}))
-        return actions + self._awake(now)
+        return actions + self._awake((), now)
 
     def _give_up(self, flows: Iterable[Flow]) -> list[Action]:
         """Sessions that the stand-in does not have: unharmed if it never had them, lost otherwise."""
@@ -290,18 +309,31 @@ class Waking:
         return [first, *_released(listed), *(Emit(kind, "632", each.local, each) for each in listed)]
 
     def _next(self, now: float) -> list[Action]:
-        """Fetch from the next session that is behind and has room; drain if none has; then measure again."""
+        """Inject what is here while more is fetched; when nothing is left to do: let programs read, measure again."""
         behind = [each for each in self.handover.sessions if each.offset < self._target(each)]
-        for each in behind:
-            if each.flow not in self._full:
-                return self._more(each)
-        if self._full:
-            return self._drain()
+        taking = [each for each in behind if each.flow not in self._full | self._stalled]
+        fetches = self._ahead.more(
+            (each, self._fetched_end(each))
+            for each in taking
+            if each.flow not in self._rested or not self._ahead.has(each)  # first it has to take what is here
+        )
+        for each in taking:
+            if data := self._tail(each) or self._ahead.take(each):
+                return [*fetches, *self._inject(each.flow, data)]
+        if self._ahead.busy:
+            self.state = Fetching()
+            return fetches
         if self._finishing:
-            return self._complete(self.handover.flows)
+            waiting = {each.flow for each in behind}
+            ready = tuple(flow for flow in self.handover.flows if flow not in waiting)
+            # A program that does not read keeps nobody waiting but itself.
+            return self._complete(ready) if ready or not waiting else self._drain(self._full)
+        if self._full:
+            return self._drain(self._full)
         if self._drained_round < self._rounds:
             self._drained_round = self._rounds
-            return self._drain()
+            if reading := set(self.handover.flows) - self._unread - self._stalled:
+                return self._drain(reading)
         return self._ask(self._reclaim())
 
     def _target(self, session: AwaySession) -> int:
@@ -309,51 +341,80 @@ class Waking:
             return self._finals[session.flow].received
         return self._totals.get(session.flow, 0)
 
-    def _more(self, session: AwaySession) -> list[Action]:
-        """The next bytes: from the tail that came with the final state, or by a fetch."""
+    def _fetched_end(self, session: AwaySession) -> int:
+        """Up to where bytes have to be fetched: the tail came with the final state."""
         final = self._finals.get(session.flow)
-        if final is not None and final.tail_offset <= session.offset < final.tail_offset + len(final.tail):
-            return self._inject(session.flow, final.tail[session.offset - final.tail_offset :])
-        limit = min(CHUNK, self._target(session) - session.offset)
-        return self._ask(Fetch(self.handover.identifier, session.session, session.offset, limit))
+        return self._target(session) if final is None or not final.tail else final.tail_offset
 
-    def _fetched(self, value: Fetch, answer: Answer632, now: float) -> list[Action]:
-        session = next(each for each in self.handover.sessions if each.session == value.session)
-        if answer.status is not Status.OK or not answer.data or value.offset != session.offset:
-            return self._unanswered(
-                self._reclaim() if not self._finishing else value, answer.status.name, now
-            )
-        return self._inject(session.flow, answer.data)
+    def _tail(self, session: AwaySession) -> bytes:
+        final = self._finals.get(session.flow)
+        if final is None or not final.tail_offset <= session.offset:
+            return b""
+        return final.tail[session.offset - final.tail_offset :]
+
+    def _fetched(self, event: Answered, now: float) -> list[Action]:
+        try:
+            answer = decode_632(event.body)
+        except WireError as error:
+            return self._not_fetched(str(error), now)
+        if answer.status is not Status.OK:
+            return self._not_fetched(answer.status.name.lower(), now)
+        if not self._ahead.keep(event.request, answer.data):
+            return self._not_fetched("short", now)
+        return self._next(now) if isinstance(self.state, Fetching) else []
+
+    def _not_fetched(self, reason: str, now: float) -> list[Action]:
+        """Where the stand-in is, it says when it is asked from the beginning."""
+        self._ahead.clear()
+        if not isinstance(self.state, Fetching):
+            return []
+        again = Finish(self.handover.identifier) if self._finishing else self._reclaim()
+        return self._unanswered(again, reason, now)
 
     def _inject(self, flow: Flow, data: bytes) -> list[Action]:
-        self.state = Injecting(flow, len(data))
+        self.state = Injecting(flow, data)
         return [InjectData(flow, data)]
 
-    def _injected(self, event: Injected, length: int, now: float) -> list[Action]:
+    def _injected(self, event: Injected, data: bytes, now: float) -> list[Action]:
+        flow = event.flow
         if event.error is not None:
-            self.handover = self.handover.without((event.flow,))
+            self._ahead.forget(self._session(flow).session)
+            self.handover = self.handover.without((flow,))
             self._lost += 1
             detail = {"reason": event.error}
             return [
-                AbandonSessions((event.flow,)),
-                *_released((event.flow,)),
-                Emit("session-lost", None, event.flow.local, event.flow, detail),
+                AbandonSessions((flow,)),
+                *_released((flow,)),
+                Emit("session-lost", None, flow.local, flow, detail),
                 self.handover.persist(),
                 *self._next(now),
             ]
-        self.handover = self.handover.advanced(event.flow, event.taken)
-        if event.taken < length:
-            self._full.add(event.flow)
+        self.handover = self.handover.advanced(flow, event.taken)
+        if event.taken:
+            self._pause = RETRY_FIRST
+            self._rested.discard(flow)
+        if event.taken < len(data):
+            self._ahead.put_back(self._session(flow), data[event.taken :])
+            given_up = flow in self._rested and not self._finishing
+            (self._stalled if given_up else self._full).add(flow)
         return [self.handover.persist(), *self._next(now)]
 
-    def _drain(self) -> list[Action]:
+    def _session(self, flow: Flow) -> AwaySession:
+        return next(each for each in self.handover.sessions if each.flow == flow)
+
+    def _drain(self, flows: Set[Flow]) -> list[Action]:
         """Let the programs read what they have; those of other sessions are frozen as before."""
-        flows = tuple(sorted(self._full, key=str)) or self.handover.flows
         pids = dict.fromkeys(
             pid for each in self.handover.sessions if each.flow in flows for pid in each.pids
         )
         self.state = Draining()
-        return [DrainRound(flows, tuple(pids), DRAIN_PATIENCE)]
+        return [DrainRound(tuple(sorted(flows, key=str)), tuple(pids), DRAIN_PATIENCE)]
+
+    def _drained(self, event: Drained, now: float) -> list[Action]:
+        self._rested |= self._full
+        self._unread |= {flow for flow, unread in event.unread if unread}
+        self._full.clear()
+        return self._next(now)
 
     # Steps 3 and 4: return and finish ----------------------------------------------------------------------------
 
@@ -364,6 +425,8 @@ class Waking:
     def _finish(self) -> list[Action]:
         """604 is here: what comes from now on comes to this host, what is on its way to the stand-in is ahead of us."""
         self._finishing = True
+        self._full.clear()
+        self._stalled.clear()
         return self._ask(Finish(self.handover.identifier))
 
     def _finished(self, answer: Answer632, now: float) -> list[Action]:
@@ -373,6 +436,7 @@ class Waking:
         self._finals = {
             each.flow: by_number[each.session] for each in self.handover.sessions if each.session in by_number
         }
+        self._ahead.clear()
         actions = self._give_up([flow for flow in self.handover.flows if flow not in self._finals])
         return actions + self._next(now)
 
@@ -384,18 +448,24 @@ class Waking:
     def _completed(self, flows: tuple[Flow, ...], event: Finished, now: float) -> list[Action]:
         failed = {each.flow: each.reason for each in event.failures}
         self._lost += len(failed)
-        actions = _released(flows)
-        actions += [Emit("session-lost", None, each.local, each, {"reason": failed[each]}) for each in failed]
-        actions += [Emit("session-returned", "632", each.local, each) for each in flows if each not in failed]
-        return actions + self._awake(now)
+        told = [Emit("session-lost", None, each.local, each, {"reason": failed[each]}) for each in failed]
+        told += [Emit("session-returned", "632", each.local, each) for each in flows if each not in failed]
+        rest = self.handover.without(flows)
+        if not rest.sessions:
+            return [*self._awake(flows, now), *told]
+        pids = tuple(dict.fromkeys(pid for each in rest.sessions for pid in each.pids))
+        free = tuple(pid for pid in self.handover.pids if pid not in pids)
+        self.handover = replace(rest, pids=pids)
+        thaw: list[Action] = [Thaw(free)] if free else []
+        return [self.handover.persist(), *thaw, *_released(flows), *told, *self._next(now)]
 
     # Step 5 ------------------------------------------------------------------------------------------------------
 
-    def _awake(self, now: float) -> list[Action]:
-        """The programs run; the stand-in is told."""
-        actions: list[Action] = [Thaw(self.handover.pids)] if self.handover.pids else []
+    def _awake(self, flows: tuple[Flow, ...], now: float) -> list[Action]:
+        """The programs run; the stand-in is told. The row comes first: what runs may not be taken for captured again."""
+        thaw: list[Action] = [Thaw(self.handover.pids)] if self.handover.pids else []
         self.handover = self.handover.at(Stage.RETURNED)
-        actions.append(self.handover.persist())
+        actions: list[Action] = [self.handover.persist(), *thaw, *_released(flows)]
         if self._mobile.wished is not Wish.ORDINARY:
             actions += self._mobile.wish(Wish.ORDINARY, now=now)
         return actions + self.tell()

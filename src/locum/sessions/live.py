@@ -165,10 +165,11 @@ class LiveSocket:
         return record
 
     def resume(self) -> None:
-        """Undoes `capture`: the program's socket goes on as it was."""
+        """Undoes `capture`, also one that was cut off: the program's socket goes on as it was."""
         if repair.in_repair(self.socket):
             repair.set_repair(self.socket, repair.REPAIR_OFF)
-        self._rearm()
+        if self._parked is not None:
+            self._rearm()
 
     def hold(self) -> None:
         """Into repair mode, for `inject` or `finish`; the program is frozen."""
@@ -244,7 +245,7 @@ class LiveSocket:
         packets: list[bytes] = []
         if ack != parked.snd_una:
             packets.append(acknowledgement(flow, seq, ack, window))
-        if final.peer_closed and not parked.peer_closed:
+        if final.peer_closed and self.state() not in _PEER_CLOSED:  # else it came before, or with a finish before
             packets.append(finish(flow, seq, ack, window))
             seq = (seq + 1) & _U32
         if final.error:
