@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import socket
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from locum.sessions import repair, stand_in
 from locum.sessions.holder import FdStore
 from locum.sessions.live import FinalTcp, SessionError
 from locum.sessions.record import SessionRecord
-from locum.sessions.spool import Budget, Spool
+from locum.sessions.spool import SUFFIXES, Budget, Spool
 from locum.wire.control import Flow
 from locum.wire.errors import WireError
 
@@ -76,7 +77,8 @@ class StandIn:
         self._store, self._feed, self._emit = store, feed, emit
         self._budget = Budget(settings.memory_bound, settings.memory_bound + settings.disk_bound)
         self._disk_dir = settings.spool_dir
-        self._memory_dir = _TMPFS / f"locum-{name}" if _TMPFS.is_dir() else settings.spool_dir
+        place = zlib.crc32(os.fsencode(settings.spool_dir.absolute()))  # nodes of one name may share the tmpfs
+        self._memory_dir = _TMPFS / f"locum-{name}-{place:08x}" if _TMPFS.is_dir() else settings.spool_dir
         for directory in (self._disk_dir, self._memory_dir):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._keeper = self._open_keeper(settings.holder)
@@ -125,7 +127,16 @@ class StandIn:
                     self._watch(held)
         for name, fd in kept.items():
             self._discard_kept(name, fd)
+        self._sweep()
         return tuple(lost)
+
+    def _sweep(self) -> None:
+        """Files of sessions that were dropped when we were killed."""
+        names = {held.name for held in self._held.values()}
+        for directory in (self._disk_dir, self._memory_dir):
+            for path in directory.iterdir():
+                if path.suffix in SUFFIXES and path.name.partition(".")[0] not in names:
+                    path.unlink()
 
     def _discard_kept(self, name: str, fd: int) -> None:
         """A descriptor that no row speaks of: its handover was dropped when we were killed."""
@@ -187,6 +198,8 @@ class StandIn:
             else:
                 held.socket.close()
         self._held.clear()
+        with contextlib.suppress(OSError):  # not empty
+            self._memory_dir.rmdir()
         if self._keeper is not None:
             self._keeper.close()
 

@@ -18,6 +18,7 @@ from locum.sessions.live import FinalTcp, SessionError
 from locum.sessions.record import SessionRecord
 
 CHUNK = 256 << 10  # bytes moved by one step: well under a millisecond
+SUFFIXES = (".memory", ".disk", ".state", ".new")  # of every file of a spool
 _MODE = 0o600
 
 
