@@ -32,7 +32,7 @@ from locum.wire.control import (
 from locum.wire.discovery import AgentAdvertisement, AgentFlag
 from locum.wire.extensions import AuthKind
 from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest
-from tests.roles.world import AN1, HA, HOA, MAC, PEER, STAND_IN, Host, World, flow
+from tests.roles.world import AN1, AN3, HA, HOA, MAC, PEER, STAND_IN, Host, World, flow
 
 STRANGER = IPv4Address("10.66.0.6")
 WRONG = Association(300, b"w" * 16)
@@ -180,6 +180,72 @@ def test_relayed_forgeries_leave_no_visitor() -> None:
     assert plain.an1.tables() == before
     plain.advance(10)
     assert plain.an1.tables() == before
+
+
+def by_way_of(world: World, home_agent: IPv4Address, **changes: object) -> bytes:
+    """A request of somebody on the access link, by a home agent of his own choice."""
+    made = request(world, home_agent=home_agent, care_of_address=AN1, **changes)
+    return signed(made.encode(), AuthKind.MN_HA, WRONG)
+
+
+def accepted(message: bytes) -> bytes:
+    """What a home agent says that lets everybody in."""
+    asked = RegistrationRequest.decode(message)
+    reply = RegistrationReply(0, 300, asked.home_address, asked.home_agent, asked.identification)
+    return signed(reply.encode(), AuthKind.MN_HA, WRONG)
+
+
+ROGUE = a.Source(HOA, 434, "radio0", b"\x06" * 6)
+
+
+def test_a_home_agent_of_ones_own_takes_nobodys_place() -> None:
+    world = settled()
+    before = world.an1.tables()
+    prohibited = [Code.FA_ADMINISTRATIVELY_PROHIBITED]
+    assert codes(give(world, world.an1, by_way_of(world, STRANGER), ROGUE)) == prohibited
+    for taken in (AN1, STRANGER):  # the agent's own address, the home agent's
+        message = by_way_of(world, STRANGER, home_address=taken)
+        assert codes(give(world, world.an1, message, ROGUE)) == prohibited
+    preconfigured = a.Source(HOA, 434, "eth0", b"\x06" * 6)
+    message = signed(request(world, home_agent=STRANGER, care_of_address=AN3).encode(), AuthKind.MN_HA, WRONG)
+    assert codes(give(world, world.an3, message, preconfigured)) == prohibited
+    assert world.an1.tables() == before
+
+
+def test_of_two_that_claim_a_home_address_the_first_becomes_the_visitor() -> None:
+    world = settled()
+    where, other = IPv4Address("10.50.0.77"), IPv4Address("10.66.0.7")
+    messages = {
+        agent: by_way_of(world, agent, home_address=where, identification=number)
+        for number, agent in ((1, STRANGER), (2, other))
+    }
+    for message in messages.values():
+        assert [each for each in give(world, world.an1, message, ROGUE) if isinstance(each, a.SendRegistration)]
+    first = world.an1.role.receive(accepted(messages[STRANGER]), a.Source(STRANGER, 434, "core"), now=world.now)
+    assert any(isinstance(each, a.Persist) for each in first)
+    late = world.an1.role.receive(accepted(messages[other]), a.Source(other, 434, "core"), now=world.now)
+    assert codes(late) == [Code.FA_ADMINISTRATIVELY_PROHIBITED]
+    assert not any(isinstance(each, a.Persist) for each in late)
+
+
+def test_a_reply_from_an_access_link_is_no_home_agents() -> None:
+    world = settled()
+    before = world.an1.tables()
+    message = by_way_of(world, HA)
+    give(world, world.an1, message, ROGUE)
+    forged = a.Source(HA, 434, "radio0", b"\x06" * 6)
+    assert give(world, world.an1, accepted(message), forged) == [a.Count("reply-from-access-link")]
+    assert world.an1.tables() == before
+
+
+def test_a_copied_request_does_not_get_the_answer() -> None:
+    world = settled()
+    message = by_way_of(world, HA)
+    first = replace(ROGUE, link_layer=MAC)
+    assert len(give(world, world.an1, message, first)) == 2
+    assert give(world, world.an1, message, ROGUE) == [a.Count("request-repeated-by-another")]
+    actions = world.an1.role.receive(accepted(message), a.Source(HA, 434, "core"), now=world.now)
+    assert [each.to for each in actions if isinstance(each, a.Reply)] == [first]
 
 
 def test_foreign_advertisement_moves_nobody() -> None:

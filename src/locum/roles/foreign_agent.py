@@ -204,7 +204,11 @@ class ForeignAgent:
             relayed = self._admission.check(request, self._advertiser.current_challenges(source.link))
         except Denied as denied:
             return self._deny(request, source, len(message), denied.code, lifetime=denied.lifetime)
+        if not self._undisputed(request):
+            return self._deny(request, source, len(message), Code.FA_ADMINISTRATIVELY_PROHIBITED)
         key = (request.home_address, mobile_nonce(request.identification))
+        if key in self._pending and not _same_sender(self._pending[key].source, source):
+            return [Count("request-repeated-by-another")]  # the answer is the first one's
         if not self._room(key):
             return self._deny(request, source, len(message), Code.FA_INSUFFICIENT_RESOURCES)
         forget_at = now + PENDING_TIMEOUT
@@ -224,6 +228,19 @@ class ForeignAgent:
                 {"to": str(request.home_agent), "lifetime": request.lifetime},
             ),
         ]
+
+    def _undisputed(self, request: RegistrationRequest) -> bool:
+        """Nobody else's home address: an agent that we cannot verify must not take over what another one answers for."""
+        home_address = request.home_address
+        visitor, static = self._visitors.get(home_address), self._static.get(home_address)
+        ours = self.configuration.care_of_address
+        if home_address in (ours, request.home_agent) or home_address in self._home_agents:
+            return False
+        if static is not None and static.home_agent != request.home_agent:
+            return False
+        if visitor is None or visitor.home_agent == request.home_agent:
+            return True
+        return request.home_agent in self._home_agents and visitor.home_agent not in self._home_agents
 
     def _room(self, key: PendingKey) -> bool:
         """Bounds: a few per visitor, as many in all as there may be visitors, so that a flood stays small."""
@@ -266,7 +283,9 @@ class ForeignAgent:
     # 603 -> 604 --------------------------------------------------------------------------------------------------
 
     def _reply(self, reply: RegistrationReply, message: bytes, source: Source, now: float) -> list[Action]:
-        """Section 3.7.3."""
+        """Section 3.7.3. Home agents are not on access links: what says so there was made by a visitor."""
+        if self._advertiser.serves(source.link):
+            return [Count("reply-from-access-link")]
         key = (reply.home_address, mobile_nonce(reply.identification))
         pending = self._pending.get(key)
         if pending is None or source.address != pending.request.home_agent:
@@ -277,6 +296,9 @@ class ForeignAgent:
             code = Code.FA_HOME_AGENT_FAILED_AUTHENTICATION
             return self._deny(pending.request, pending.source, pending.size, code)
         self._drop_pending(key)
+        if not self._undisputed(pending.request):  # another one became the visitor meanwhile
+            code = Code.FA_ADMINISTRATIVELY_PROHIBITED
+            return self._deny(pending.request, pending.source, pending.size, code)
         relayed = self._relayed_reply(reply, message)
         actions: list[Action] = []
         if isinstance(reply.code, Code) and reply.code.accepted and not pending.colocated:
@@ -381,3 +403,8 @@ class ForeignAgent:
             Ask(number, peer, "618", body, NOTICE_TIMEOUT),
             Emit("sent", "618", home_address, None, detail),
         ]
+
+
+def _same_sender(first: Source, second: Source) -> bool:
+    """Whether two messages came from one host on one link."""
+    return (first.link, first.link_layer, first.address) == (second.link, second.link_layer, second.address)
