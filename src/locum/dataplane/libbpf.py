@@ -17,7 +17,7 @@ NOEXIST = 1
 WARNING = 0  # LIBBPF_WARN
 
 
-class DataPlaneError(Exception):
+class DataPlaneError(RuntimeError):
     """The kernel refused something; the message says what, and what to do about it."""
 
 
