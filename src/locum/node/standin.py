@@ -77,7 +77,8 @@ class StandIn:
         self._store, self._feed, self._emit = store, feed, emit
         self._budget = Budget(settings.memory_bound, settings.memory_bound + settings.disk_bound)
         self._disk_dir = settings.spool_dir
-        place = zlib.crc32(os.fsencode(settings.spool_dir.absolute()))  # nodes of one name may share the tmpfs
+        # Nodes of one name may share the tmpfs.
+        place = zlib.crc32(os.fsencode(settings.spool_dir.absolute()))
         self._memory_dir = _TMPFS / f"locum-{name}-{place:08x}" if _TMPFS.is_dir() else settings.spool_dir
         for directory in (self._disk_dir, self._memory_dir):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -9,7 +9,8 @@ from locum.roles.actions import Action
 from locum.roles.handover import AwaySession, Correspondence
 from locum.wire.control import Fetch
 
-CHUNK = 960 << 10  # bytes of one fetch: its answer is a single message of CoAP over TCP, without block-wise transfer
+# Bytes of one fetch: its answer is a single message of CoAP over TCP, without block-wise transfer.
+CHUNK = 960 << 10
 DEPTH = 4  # fetches under way and answers not yet used; with CHUNK more than a 200 Mbit/s link has in flight
 MOST_KEPT = 64  # chunks kept for programs that do not read; what is dropped is fetched again
 
@@ -48,7 +49,9 @@ class FetchAhead:
 
     def _reached(self, session: AwaySession) -> int:
         """Where the first byte is that has not been asked for."""
-        ends = {at: at + len(data) for (number, at), data in self._arrived.items() if number == session.session}
+        ends = {
+            at: at + len(data) for (number, at), data in self._arrived.items() if number == session.session
+        }
         ends |= {
             each.offset: each.offset + each.limit
             for each in self._asked.values()

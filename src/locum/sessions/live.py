@@ -19,7 +19,8 @@ from locum.sessions.synthesis import acknowledgement, data_segments, finish, res
 from locum.wire.control import Flow
 
 LONGEST_USER_TIMEOUT = 0x7FFFFFFF  # milliseconds: 24.8 days, the kernel's largest
-_PIECE = 64 << 10  # bytes a write into the receive queue: the kernel makes one buffer of each, of 17 pages at most
+# Bytes a write into the receive queue: the kernel makes one buffer of each, of 17 pages at most.
+_PIECE = 64 << 10
 _U32 = 0xFFFFFFFF
 _FIN_SENT = (TcpState.FIN_WAIT1, TcpState.FIN_WAIT2)
 _PEER_CLOSED = (TcpState.CLOSE_WAIT, TcpState.CLOSING, TcpState.LAST_ACK, TcpState.TIME_WAIT)
@@ -36,7 +37,7 @@ class Parked:
 
     flow: Flow
     snd_seq: int  # the record's
-    snd_una: int  # first unacknowledged sequence number at the capture, behind the FIN if that is acknowledged
+    snd_una: int  # first unacknowledged sequence number at the capture, behind a FIN that is acknowledged
     rcv_seq: int  # the record's
     received: int  # the kernel's count of received bytes at the capture
     peer_closed: bool
@@ -140,7 +141,9 @@ class LiveSocket:
         if now.state not in TRANSFERABLE:
             raise SessionError(f"{self.flow} is in state {now.state.name}")
         if protocol := repair.upper_protocol(sock):
-            raise SessionError(f"{self.flow} has the kernel's {protocol} on top, whose state cannot be taken out")
+            raise SessionError(
+                f"{self.flow} has the kernel's {protocol} on top, whose state cannot be taken out"
+            )
         reuse = sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
         repair.set_repair(sock, repair.REPAIR_ON)  # changes SO_REUSEADDR
         try:
@@ -245,7 +248,8 @@ class LiveSocket:
         packets: list[bytes] = []
         if ack != parked.snd_una:
             packets.append(acknowledgement(flow, seq, ack, window))
-        if final.peer_closed and self.state() not in _PEER_CLOSED:  # else it came before, or with a finish before
+        # Otherwise it came before, or with a finish before.
+        if final.peer_closed and self.state() not in _PEER_CLOSED:
             packets.append(finish(flow, seq, ack, window))
             seq = (seq + 1) & _U32
         if final.error:
@@ -268,7 +272,9 @@ class LiveSocket:
         now = repair.window(self.socket)
         seq = repair.queue_sequence(self.socket, repair.RECEIVE_QUEUE)
         with suppress(OSError):  # only saves a retransmission: the next acknowledgement opens it as well
-            repair.set_window(self.socket, replace(now, rcv_wnd=max(now.rcv_wnd, self.parked.window), rcv_wup=seq))
+            repair.set_window(
+                self.socket, replace(now, rcv_wnd=max(now.rcv_wnd, self.parked.window), rcv_wup=seq)
+            )
 
     def _disarm(self, record: SessionRecord) -> None:
         """No timer may end the connection while the device sleeps."""
