@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiocoap
 from aiocoap import error, resource
-from aiocoap.transports.tcp import TCPClient, TcpConnection, TCPServer
+from aiocoap.transports.tcp import TCPClient, TcpConnection, TCPServer, _extract_message_size
 from aiocoap.transports.udp6 import MessageInterfaceUDP6
 
 from locum.node.oscore import BulkAddress, ProtectedRequests, ProtectedSite, StoredContext
@@ -38,6 +38,23 @@ class AskFailed(Exception):
 
 class _Connection(TcpConnection):  # type: ignore[misc]
     """A CoAP connection that ends without a word when the other side breaks the protocol."""
+
+    def __init__(self, ctx: Any, log: Any, loop: Any, *, is_server: bool) -> None:
+        super().__init__(ctx, log, loop, is_server=is_server)
+        self._pieces: list[bytes] = []
+        self._missing = 0  # bytes of the message that has begun
+
+    def data_received(self, data: bytes) -> None:
+        """aiocoap copies what it has with every piece that comes: it gets a long message as one."""
+        self._pieces.append(data)
+        self._missing -= len(data)
+        if self._missing > 0:
+            return
+        whole = b"".join(self._pieces)
+        self._pieces.clear()
+        super().data_received(whole)
+        length = _extract_message_size(self._spool)  # its bound was checked just now
+        self._missing = sum(length) - len(self._spool) if length is not None else 0
 
     proven = False  # whether a request under an association of ours has come by it
 
