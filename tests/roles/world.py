@@ -404,12 +404,7 @@ class World:
                 address = {"an1": AN1, "an2": AN2, "an3": AN3}[host.name]
                 self._fly(self.ha, action.message, a.Source(address, 434, "core"), None)
             case a.Reply() if host is self.ha:
-                hosts: dict[a.Addr, Host] = {
-                    AN1: self.an1,
-                    AN2: self.an2,
-                    AN3: self.an3,
-                    COLOCATED: self.mn,
-                }
+                hosts: dict[a.Addr, Host] = {AN1: self.an1, AN2: self.an2, AN3: self.an3, COLOCATED: self.mn}
                 target = hosts.get(action.to.address)
                 if target is self.mn:
                     self._fly(self.mn, action.message, a.Source(HA, 434, "radio0"), "radio0")
