@@ -1,0 +1,122 @@
+"""What a node does to programs that fork: whoever holds a captured socket stands still, and all of them run again."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from locum.node.napping import Napping
+from locum.node.store import Store
+from locum.roles import actions as do
+from tests.sessions.ends import connect
+from tests.sessions.sleepworld import HOME4, Network, World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    network = Network()
+    made = World(network, tmp_path)
+    yield made
+    made.close()
+    network.close()
+
+
+class Device:
+    """A napping node on the device of that world, without a role: `told` is what it would hear."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self.world, self.told = world, []  # type: ignore[var-annotated]
+        self.store = Store(folder / "store.db")
+        self.napping = Napping(f"t{os.getpid()}", folder, "auto", self.store, self.told.append, lambda packet: None)
+        self.napping._worker.submit(self._enter).result()
+
+    def _enter(self) -> None:
+        self.inside = self.world.network.inside("device")
+        self.inside.__enter__()  # the thread that looks for sockets stays there
+
+    async def do(self, action: object) -> object:
+        pending = self.napping.hands()[type(action)](action)
+        if pending is not None:
+            await pending
+        return self.told[-1] if self.told else None
+
+    async def close(self) -> None:
+        self.napping._worker.submit(self.inside.__exit__, None, None, None).result()
+        await self.napping.close()
+        await self.store.close()
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def stands_still(pid: int) -> bool:
+    """In a frozen cgroup, or stopped."""
+    groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    path = next(line[4:] for line in groups if line.startswith("0::/"))
+    roots = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
+    events = [each / path.lstrip("/") / "cgroup.events" for each in roots]
+    return any("frozen 1" in each.read_text() for each in events if each.exists())
+
+
+async def test_programs_that_fork_before_and_between_rounds(world: World, tmp_path: Path) -> None:
+    program, _ = connect(world, 4)
+    parent = program.process.pid
+    device = Device(world, tmp_path)
+    try:
+        found = await device.do(do.FindSessions((HOME4,)))
+        assert isinstance(found, do.SessionsFound)
+        (session,) = found.sessions
+        assert session.pids == (parent,)
+        program.ask("fork")
+        await device.do(do.Freeze(session.pids))
+        found = await device.do(do.FindSessions((HOME4,)))
+        assert isinstance(found, do.SessionsFound)
+        (first,) = children(parent)
+        assert set(found.sessions[0].pids) == {parent, first}
+        await device.do(do.Freeze((first,)))
+        captured = await device.do(do.Capture((session.flow,)))
+        assert isinstance(captured, do.Captured) and not captured.failures
+
+        program.begin("fork")  # it will, as soon as it runs
+        await device.do(do.InjectData(session.flow, b"x" * 1000))
+        await device.do(do.DrainRound((session.flow,), (parent, first), 0.5))
+        pids = {parent, *children(parent)}
+        assert len(pids) == 3 and all(map(stands_still, pids))
+        assert device.napping.frozen == pids
+
+        await device.do(do.ReleaseCaptured((session.flow,)))
+        await device.do(do.Thaw((parent, first)))  # the role does not know of the second child
+        assert not device.napping.frozen and not any(map(stands_still, pids))
+        await device.store.durable()
+        assert not device.store.rows("parked")
+    finally:
+        await device.close()
+        for pid in children(parent):
+            os.kill(pid, 9)
+
+
+async def test_a_restart_frees_what_no_handover_claims(world: World, tmp_path: Path) -> None:
+    """Killed in the middle of a capture: nothing says what had been done."""
+    program, peer = connect(world, 4)
+    device = Device(world, tmp_path)
+    found = await device.do(do.FindSessions((HOME4,)))
+    assert isinstance(found, do.SessionsFound)
+    (session,) = found.sessions
+    await device.do(do.Freeze(session.pids))
+    await device.do(do.Capture((session.flow,)))
+    assert stands_still(program.process.pid)
+    await device.close()
+    device = Device(world, tmp_path)
+    try:
+        with world.network.inside("device"):
+            device.napping.adopt({})
+        assert not device.napping.frozen and not device.napping.captured()
+        assert peer.send(b"y" * 500)
+        assert program.ask("receive", 500).startswith("500 ")
+        assert program.ask("options") == "1 77000"
+        await device.store.durable()
+        assert not device.store.rows("parked")
+    finally:
+        await device.close()
