@@ -91,9 +91,8 @@ class Freezer:
 
     def _freeze(self, pid: int) -> None:
         if self._root is not None:
-            with suppress(
-                OSError
-            ):  # no cgroup v2 there for this process: a threaded one, or another namespace's
+            # No cgroup v2 there for this process: a threaded one, or another namespace's.
+            with suppress(OSError):
                 self._move(pid, self._root)
                 return
         self._stop(pid)

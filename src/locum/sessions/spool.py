@@ -187,9 +187,8 @@ class Spool:
         return stand_in.condition(sock, self.record, known_error=self.error, known_closed=self.peer_closed)
 
     def _take_error(self, sock: socket.socket, now: stand_in.Condition) -> None:
-        self._note(
-            peer_closed=now.peer_closed, error=errno.ECONNRESET
-        )  # in case we are killed before the next line
+        # In case we are killed before the next line.
+        self._note(peer_closed=now.peer_closed, error=errno.ECONNRESET)
         error = stand_in.take_error(sock)
         # A reset after the peer's FIN is EPIPE (tcp_reset in CLOSE_WAIT).
         self._note(peer_closed=now.peer_closed or error == errno.EPIPE, error=error or errno.ECONNRESET)
@@ -197,9 +196,8 @@ class Spool:
     def _discard(self, sock: socket.socket, size: int) -> None:
         view = memoryview(self._buffer)
         while size:
-            size -= sock.recv_into(
-                view, size, socket.MSG_TRUNC | socket.MSG_DONTWAIT
-            )  # TCP then copies nothing
+            # TCP then copies nothing.
+            size -= sock.recv_into(view, size, socket.MSG_TRUNC | socket.MSG_DONTWAIT)
 
     def _copy_tail(self, sock: socket.socket) -> None:
         now = self._look(sock)
