@@ -16,6 +16,7 @@ from locum.roles.actions import (
     AcceptTunnel,
     Action,
     Answer,
+    Ask,
     BindingEntry,
     Count,
     Emit,
@@ -23,6 +24,8 @@ from locum.roles.actions import (
     FlowVerdict,
     Freeze,
     InstallBinding,
+    NoAnswer,
+    NotPerformed,
     Persist,
     RefuseTunnel,
     ReleaseHeld,
@@ -145,6 +148,32 @@ async def test_a_store_that_fails_keeps_replies_back(bench: Bench, monkeypatch: 
     await bench.until(1)
     await asyncio.sleep(0.05)
     assert bench.log == ["event"]
+
+
+async def test_nothing_is_said_in_turn_either_that_was_not_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    performer = Sequential("role", bench.store, bench.events, bench.forward, bench.hands())
+    told: list[Any] = []
+    performer.tell_failure = told.append
+    commit = bench.store._commit
+
+    def full(batch: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(bench.store, "_commit", full)
+    ask = Ask(7, OTHER, "634", b"", 1.0, False)
+    performer.perform([Persist("handover", "h", {"n": 1}), Answer(1, b""), ask])
+    await bench.until(2)
+    await performer.drained()
+    assert bench.log == ["event", "event"]
+    assert [type(each) for each in told] == [NotPerformed, NoAnswer]
+    monkeypatch.setattr(bench.store, "_commit", commit)
+    performer.perform([Answer(2, b"")])
+    await performer.drained()
+    assert bench.log[2:] == ["answer"]
+    kept = bench.store.get("role.handover", "h")
+    assert kept is not None and kept.value == {"n": 1}
 
 
 async def test_one_after_the_other_however_long_it_takes(bench: Bench) -> None:

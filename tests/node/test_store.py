@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -151,3 +152,22 @@ async def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"this is not a database" * 500)
     with pytest.raises(StoreError, match="cannot be opened"):
         Store(path)
+
+
+async def test_what_a_full_disk_did_not_take_is_written_when_there_is_room(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = store._commit
+
+    def full(batch: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(store, "_commit", full)
+    store.put("t", "old", {"n": 1})
+    store.put("t", "new", {"n": 1})
+    with pytest.raises(StoreError, match="disk is full"):
+        await store.durable()
+    monkeypatch.setattr(store, "_commit", commit)
+    store.put("t", "new", {"n": 2})
+    await store.durable()
+    assert store.rows("t") == {"new": {"n": 2}, "old": {"n": 1}}

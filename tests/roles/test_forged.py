@@ -384,3 +384,44 @@ def test_answers_that_nobody_waits_for() -> None:
         assert world.mn.role.happened(event, now=world.now) == []
     assert world.mn.tables() == before
     assert STAND_IN is not None
+
+
+def stand_in_does(world: World, exchange: int, request: object) -> list[a.Action]:
+    """Of a request by the device."""
+    body = encode_634(request)  # type: ignore[arg-type]
+    return world.mnps.role.happened(a.Asked(exchange, "634", body, HOA, (HOA,)), now=world.now)
+
+
+def test_what_the_stand_in_cannot_do_leaves_nobody_waiting() -> None:
+    """A full disk while it restores, measures, reads or stops."""
+    world = World()
+    stand_in_does(world, 1, TakeoverPrepare(HANDOVER, (HOA,), (flow(0),)))
+
+    def failing(exchange: int, request: object, kind: type) -> tuple[list[a.Action], Answer632]:
+        asked = stand_in_does(world, exchange, request)
+        action = next(each for each in asked if isinstance(each, kind))
+        then = world.mnps.role.happened(a.NotPerformed(action, "the disk is full"), now=world.now)
+        answers = [each for each in then if isinstance(each, a.Answer)]
+        assert [each.exchange for each in answers] == [exchange]
+        return then, decode_632(answers[0].body)
+
+    transfer = TakeoverTransfer(HANDOVER, ({0: flow(0).to_cbor()},))
+    actions, answer = failing(2, transfer, a.RestoreSessions)
+    assert actions[0] == a.DropSessions(HANDOVER)
+    assert actions.index(a.ClearFlow(flow(0))) < actions.index(a.ReleaseHeld(HOA))
+    assert [each.status for each in answer.sessions] == [Status.REFUSED]
+
+    other = bytes(reversed(HANDOVER))
+    stand_in_does(world, 3, TakeoverPrepare(other, (HOA,), (flow(0),)))
+    stand_in_does(world, 4, TakeoverTransfer(other, ({0: flow(0).to_cbor()},)))
+    world.mnps.role.happened(a.Restored(other, (0,)), now=world.now)
+    for exchange, request, kind in (
+        (5, Reclaim(other, (HOA,)), a.MeasureSessions),
+        (6, Reclaim(other, (HOA,)), a.MeasureSessions),
+        (7, Fetch(other, 0, 0, 10), a.FetchData),
+        (8, Finish(other), a.StopSessions),
+        (9, Finish(other), a.StopSessions),
+    ):
+        actions, answer = failing(exchange, request, kind)
+        assert answer.status is Status.BUSY
+        assert (a.ResumeSessions(other) in actions) == (kind is a.StopSessions)

@@ -50,7 +50,7 @@ class Performer:
     ) -> None:
         """`forward` gives forwarding actions to the data plane; `hands` performs the other kinds."""
         self._store, self._events, self._forward, self._hands = store, events, forward, hands
-        self.tell_failure: Callable[[do.NotPerformed], None] = lambda failure: None
+        self.tell_failure: Callable[[do.NotPerformed | do.NoAnswer], None] = lambda failure: None
         self._collections = {table: collection(role, table) for table in TABLES}
         self._simple: dict[type, Callable[[Any], None]] = {
             do.Persist: self._persist, do.Forget: self._forget, do.Emit: self._emit, do.Count: self._count
@@ -85,7 +85,10 @@ class Performer:
         self._events.count(f"failed-{name}")
         self._events.emit("action-failed", detail={"action": name, "reason": str(problem) or repr(problem)})
         log.warning("%s failed: %s", name, problem, exc_info=not isinstance(problem, OSError | StoreError))
-        self.tell_failure(do.NotPerformed(action, f"{name} failed: {problem}"))
+        reason = f"{name} failed: {problem}"
+        self.tell_failure(
+            do.NoAnswer(action.request, reason) if isinstance(action, do.Ask) else do.NotPerformed(action, reason)
+        )
 
 
 class Pipelined(Performer):
@@ -242,13 +245,18 @@ class Sequential(Performer):
             self._forward((action, *self._following()))
             return None
         if kind in OUTGOING and self._unsaved:
-            self._queue.appendleft(action)
-            self._unsaved = False
-            return self._store.durable()
+            return self._when_saved(action)
         if self._at_once(action):
             self._unsaved |= kind in (do.Persist, do.Forget)
             return None
         return self._hands[kind](action)
+
+    async def _when_saved(self, action: Action) -> None:
+        """What is said must not promise what was not kept: without its writes the action does not take place."""
+        await self._store.durable()
+        self._unsaved = False
+        if (pending := self._hands[type(action)](action)) is not None:
+            await pending
 
     def _following(self) -> list[Action]:
         """The forwarding actions right behind: the data plane takes them together."""

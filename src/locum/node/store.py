@@ -87,9 +87,8 @@ class Store:
             path.touch(mode=0o600)
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
             self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute(
-                "PRAGMA synchronous=FULL"
-            )  # an answered registration survives a power cut too
+            # An answered registration survives a power cut too.
+            self._database.execute("PRAGMA synchronous=FULL")
             self._database.execute("PRAGMA wal_autocheckpoint=4000")
             self._database.execute(_SCHEMA)
         except (OSError, sqlite3.Error) as problem:
@@ -98,6 +97,7 @@ class Store:
             ) from None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._waiting: _Batch | None = None
+        self._unwritten: dict[tuple[str, str], Value | None] = {}  # of commits that failed: the next one has them too
         self._running: _Batch | None = None
         self._watchers: list[tuple[str, Callable[[Change], None]]] = []
 
@@ -134,6 +134,8 @@ class Store:
 
         Its result is None or a StoreError.
         """
+        if self._unwritten:
+            self._batch()
         batch = self._waiting or self._running
         return None if batch is None else batch.committed
 
@@ -166,6 +168,7 @@ class Store:
         if self._waiting is None:
             loop = asyncio.get_running_loop()
             self._waiting = _Batch(loop)
+            self._waiting.writes, self._unwritten = self._unwritten, {}
             if self._running is None:
                 loop.call_soon(self._start)
         return self._waiting
@@ -211,6 +214,10 @@ class Store:
             batch.committed.set_result(None)
             self._tell(batch)
         else:
+            if self._waiting is None:
+                self._unwritten = batch.writes
+            else:
+                self._waiting.writes = batch.writes | self._waiting.writes
             failure = StoreError(f"{self._path}: cannot be written: {problem}")
             for swap in batch.swaps:
                 swap.done.cancel()
@@ -245,7 +252,9 @@ class Store:
             raise StoreError(f"{self._path}: cannot be written: {problem}") from None
 
     async def close(self) -> None:
-        """Commit what is queued and close the file."""
+        """Commit what is queued, what could not be written before too, and close the file."""
+        if self._unwritten:
+            self._batch()
         while (batch := self._waiting or self._running) is not None:
             await asyncio.wait([batch.committed])
         self._worker.shutdown()

@@ -26,6 +26,7 @@ from locum.roles.actions import (
     LocalEndpoint,
     Measured,
     MeasureSessions,
+    NotPerformed,
     Persist,
     ReleaseHeld,
     Restored,
@@ -151,6 +152,8 @@ class StandIn:
                 return self._fetch_done(event)
             case SessionsStopped():
                 return self._stopped(event, now)
+            case NotPerformed():
+                return self._not_performed(event.action, event.reason)
         return []
 
     def timeout(self, *, now: float) -> list[Action]:
@@ -331,8 +334,9 @@ class StandIn:
         self._keep(taken)
         ours = [each.flow for each in taken.held]
         actions: list[Action] = [taken.persist(), *set_flows(ours, FlowVerdict.DELIVER)]
-        actions += [ReleaseHeld(each) for each in taken.home_addresses]
+        # First this: a packet that is released for a flow without a socket would be answered with a reset.
         actions += [ClearFlow(each) for each in taken.flows if each not in ours]
+        actions += [ReleaseHeld(each) for each in taken.home_addresses]
         actions += [
             Emit(
                 "session-refused", "632", each.flow.local, each.flow, {"reason": failed.get(each.session, "")}
@@ -441,6 +445,29 @@ class StandIn:
         )
         return Answer(exchange, encode_632(Answer632(Status.OK, taken.identifier, final=states)))
 
+    def _not_performed(self, action: object, reason: str) -> list[Action]:
+        """The node could not do it (a full disk): back to where the device can go on, or ask again."""
+        match action:
+            case RestoreSessions(handover, items):
+                taken = self._taken.get(handover)
+                if taken is None or not isinstance(taken.state, Restoring):
+                    return []
+                refused = Restored(handover, (), tuple((each.session, reason) for each in items))
+                return [DropSessions(handover), *self._restored(refused)]
+            case StopSessions(handover):
+                taken = self._taken.get(handover)
+                if taken is None or not isinstance(taken.state, Stopping):
+                    return []
+                busy = [self._answer(each, Status.BUSY, handover) for each in taken.state.exchanges]
+                return [*self._resume(taken), *busy]
+            case MeasureSessions(handover):
+                exchanges = self._measuring.pop(handover, [])
+                return [self._answer(each, Status.BUSY, handover) for each in exchanges]
+            case FetchData(exchange):
+                request = self._fetching.pop(exchange, None)
+                return [] if request is None else [self._answer(exchange, Status.BUSY, request.handover)]
+        return []
+
     def _done(self, taken: TakenOver, exchange: int) -> list[Action]:
         """Step 5. Sessions that live here are not given up by a word: the device has to take their final state first."""
         if isinstance(taken.state, Restoring | Stopping) or (isinstance(taken.state, Holding) and taken.held):
@@ -456,6 +483,10 @@ class StandIn:
                 return [*self._end(taken), self._answer(exchange, Status.OK, taken.identifier)]
             case Holding():
                 return [self._answer(exchange, Status.OK, taken.identifier)]
+        return [*self._resume(taken), self._answer(exchange, Status.OK, taken.identifier)]
+
+    def _resume(self, taken: TakenOver) -> list[Action]:
+        """The sessions go on here."""
         taken = taken.at(Holding())
         self._keep(taken)
         flows = [each.flow for each in taken.held]
@@ -464,7 +495,6 @@ class StandIn:
             ResumeSessions(taken.identifier),
             *set_flows(flows, FlowVerdict.DELIVER),
             *(ReleaseHeld(each) for each in taken.home_addresses),
-            self._answer(exchange, Status.OK, taken.identifier),
         ]
 
     # State and answers -------------------------------------------------------------------------------------------
