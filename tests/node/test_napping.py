@@ -28,7 +28,9 @@ class Device:
     def __init__(self, world: World, folder: Path) -> None:
         self.world, self.told = world, []  # type: ignore[var-annotated]
         self.store = Store(folder / "store.db")
-        self.napping = Napping(f"t{os.getpid()}", folder, "auto", self.store, self.told.append, lambda packet: None)
+        self.napping = Napping(
+            f"t{os.getpid()}", folder, "auto", self.store, self.told.append, lambda packet: None
+        )
         self.napping._worker.submit(self._enter).result()
 
     def _enter(self) -> None:

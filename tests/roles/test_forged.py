@@ -220,8 +220,12 @@ def test_of_two_that_claim_a_home_address_the_first_becomes_the_visitor() -> Non
         for number, agent in ((1, STRANGER), (2, other))
     }
     for message in messages.values():
-        assert [each for each in give(world, world.an1, message, ROGUE) if isinstance(each, a.SendRegistration)]
-    first = world.an1.role.receive(accepted(messages[STRANGER]), a.Source(STRANGER, 434, "core"), now=world.now)
+        assert [
+            each for each in give(world, world.an1, message, ROGUE) if isinstance(each, a.SendRegistration)
+        ]
+    first = world.an1.role.receive(
+        accepted(messages[STRANGER]), a.Source(STRANGER, 434, "core"), now=world.now
+    )
     assert any(isinstance(each, a.Persist) for each in first)
     late = world.an1.role.receive(accepted(messages[other]), a.Source(other, 434, "core"), now=world.now)
     assert codes(late) == [Code.FA_ADMINISTRATIVELY_PROHIBITED]

@@ -87,7 +87,9 @@ class Performer:
         log.warning("%s failed: %s", name, problem, exc_info=not isinstance(problem, OSError | StoreError))
         reason = f"{name} failed: {problem}"
         self.tell_failure(
-            do.NoAnswer(action.request, reason) if isinstance(action, do.Ask) else do.NotPerformed(action, reason)
+            do.NoAnswer(action.request, reason)
+            if isinstance(action, do.Ask)
+            else do.NotPerformed(action, reason)
         )
 
 

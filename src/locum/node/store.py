@@ -97,7 +97,8 @@ class Store:
             ) from None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._waiting: _Batch | None = None
-        self._unwritten: dict[tuple[str, str], Value | None] = {}  # of commits that failed: the next one has them too
+        # Of commits that failed: the next one has them too.
+        self._unwritten: dict[tuple[str, str], Value | None] = {}
         self._running: _Batch | None = None
         self._watchers: list[tuple[str, Callable[[Change], None]]] = []
 
