@@ -26,7 +26,8 @@ class Device:
     """A napping node on the device of that world, without a role: `told` is what it would hear."""
 
     def __init__(self, world: World, folder: Path) -> None:
-        self.world, self.told = world, []  # type: ignore[var-annotated]
+        self.world = world
+        self.told: list[do.Event] = []
         self.store = Store(folder / "store.db")
         self.napping = Napping(
             f"t{os.getpid()}", folder, "auto", self.store, self.told.append, lambda packet: None
