@@ -275,15 +275,14 @@ int locum_ingress(struct __sk_buff *skb)
 	if (read_packet(skb, &w))
 		return passed(skb, PASSED);
 	w.flags = FORWARDED;
+	own = bpf_map_lookup_elem(&endpoints, &w.packet.destination);
+	if (own && (*own & LOCUM_ENDPOINT)) { /* from the TUN as well: what raw sockets put together comes back by it */
+		action = from_tunnel(skb, &w);
+		return action == UNDECIDED ? passed(skb, PASSED) : action;
+	}
 	if (skb->ifindex == w.tap) {
 		w.flags |= FROM_TAP;
 		skb->mark = LOCUM_MARK_RELEASED;
-	} else {
-		own = bpf_map_lookup_elem(&endpoints, &w.packet.destination);
-		if (own && (*own & LOCUM_ENDPOINT)) {
-			action = from_tunnel(skb, &w);
-			return action == UNDECIDED ? passed(skb, PASSED) : action;
-		}
 	}
 	if (!ours_to_judge(&w.packet))
 		return passed(skb, PASSED);

@@ -69,7 +69,6 @@ class World:
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         cn, ha, an, mn = (self.spaces[name] for name in ("cn", "ha", "an", "mn"))
         join(cn, "eth0", ha, "eth0")
-        join(ha, "eth1", an, "eth0")
         join(an, "radio0", mn, "radio0")
         cn.ip("addr add 10.1.0.2/24 dev eth0")
         cn.ip("route add default via 10.1.0.1")
@@ -77,9 +76,7 @@ class World:
         cn.ip("-6 route add default via fd01::1")
         ha.ip("addr add 10.1.0.1/24 dev eth0")
         ha.ip("addr add fd01::1/64 dev eth0 nodad")
-        ha.ip("addr add 10.2.0.1/24 dev eth1")
-        an.ip("addr add 10.2.0.2/24 dev eth0")
-        an.ip("route add default via 10.2.0.1")
+        self.connect_agents(ha, an)
         an.ip("addr add 10.3.0.1/24 dev radio0")
         (folder / "key").touch(mode=0o600)
         (folder / "key").write_text("00112233445566778899aabbccddeeff")
@@ -92,6 +89,12 @@ class World:
                 f'log_events = "{folder}/{name}.jsonl"'
             )
             (folder / f"{name}.toml").write_text(text.format(common=common))
+
+    def connect_agents(self, ha: Namespace, an: Namespace) -> None:
+        join(ha, "eth1", an, "eth0")
+        ha.ip("addr add 10.2.0.1/24 dev eth1")
+        an.ip("addr add 10.2.0.2/24 dev eth0")
+        an.ip("route add default via 10.2.0.1")
 
     def start(self, name: str) -> None:
         space = self.spaces[name]
@@ -124,8 +127,10 @@ class World:
     def care_of(self) -> list[str]:
         return [each["address"] for each in self.ask("ha", "binding list")[0]["care_of"]]
 
-    def ping(self, source: str, target: str, count: int = 3) -> bool:
-        done = self.spaces[source].run("ping", "-c", str(count), "-i", "0.05", "-W", "1", target, check=False)
+    def ping(self, source: str, target: str, count: int = 3, *options: str) -> bool:
+        done = self.spaces[source].run(
+            "ping", "-c", str(count), "-i", "0.05", "-W", "1", *options, target, check=False
+        )
         return done.returncode == 0
 
     def kill(self, name: str) -> None:

@@ -21,7 +21,7 @@ from locum.dataplane.device import Reinjection
 from locum.dataplane.hold import HeldPacket, HoldQueue, held_packet
 from locum.dataplane.libbpf import DataPlaneError, Object, RingBuffer, possible_cpus
 from locum.dataplane.network import MtuRoutes, Sysctls, smallest_mtu
-from locum.dataplane.reassembly import inner_packet
+from locum.dataplane.reassembly import acceptable
 from locum.dataplane.route_socket import RouteSocket
 from locum.dataplane.state import ForwardingState, difference, state_of
 from locum.dataplane.tables import Tables
@@ -425,15 +425,14 @@ class DataPlane:
         self._write(packet)
 
     def take_reassembled(self, packet: bytes) -> bool:
-        """A tunnel packet (from its outer IP header on) that the stack put together: its inner packet goes in, if allowed.
+        """A tunnel packet (from its outer IP header on) that the stack put together: it goes in again whole, if allowed.
 
         What is not allowed is dropped and counted as "unregistered-source-reassembled".
         """
-        inner = inner_packet(self._tables.state, packet)
-        if inner is None:
+        if not acceptable(self._tables.state, packet):
             self._refused += 1
             return False
-        return self._write(inner)
+        return self._write(packet)
 
     # Counters
 

@@ -119,11 +119,11 @@ class Model:
         if work is None:
             return Result(Outcome.PASSED, frame, mark=mark)
         work.forwarded = True
+        if work.packet.destination in self._endpoints:
+            return self._from_tunnel(work) or self._passed(work)
         if ifindex == self.environment.tap:
             work.from_tap = True
             work.mark = maps.MARK_RELEASED
-        elif work.packet.destination in self._endpoints:
-            return self._from_tunnel(work) or self._passed(work)
         if not self._ours(work.packet):
             return self._passed(work)
         return self._by_binding(work) or self._by_source(work, ifindex) or self._passed(work)

@@ -1,8 +1,7 @@
 """Tunnel packets that came in fragments: the stack puts them together, raw sockets get them whole, this judges them.
 
-The programs pass fragments addressed to our end points to the stack. What comes back here meets the same acceptance
-table, and its inner packet goes in again through the re-injection device. UDP tunnels (RFC 3519) in fragments reach
-the registration socket of the node, which hands them over as well.
+The programs pass fragments addressed to our end points to the stack. What comes back here whole and meets the acceptance
+table goes in again through the re-injection device, and the programs judge it as any other tunnel packet.
 """
 
 import socket
@@ -16,28 +15,27 @@ from locum.dataplane.state import ForwardingState
 from locum.roles.actions import Addr, Side
 
 LARGEST = 1 << 16
+MOST_AT_ONCE = 64  # packets of one socket, before others have their turn
 ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 UDP_SHIM = 12
 
 
-def inner_packet(state: ForwardingState, packet: bytes) -> bytes | None:
-    """The inner packet of a whole tunnel packet (from its IP header on), None when no acceptance allows it."""
+def acceptable(state: ForwardingState, packet: bytes) -> bool:
+    """Whether a whole tunnel packet (from its IP header on) comes from whom it may. Never true for a fragment."""
     family = packet[0] >> 4 if packet else 0
     outer = parse_packet(packet, 0, len(packet), family) if family in ETHERTYPES else None
-    if outer is None or address_of(outer.destination) not in state.endpoints:
-        return None
+    if outer is None or outer.fragment or address_of(outer.destination) not in state.endpoints:
+        return False
     shape = parse_tunnel(packet, outer)
     if shape is None or not shape.family or shape.inner > outer.length:
-        return None
+        return False
     inner = parse_packet(packet, shape.inner, outer.length, shape.family)
     if inner is None:
-        return None
+        return False
     source = address_of(outer.source)
     to = (source, address_of(inner.destination), Side.TO_HOME_ADDRESS)
     of = (source, address_of(inner.source), Side.FROM_HOME_ADDRESS)
-    if to not in state.acceptances and of not in state.acceptances:
-        return None
-    return packet[inner.offset : inner.offset + inner.length]
+    return to in state.acceptances or of in state.acceptances
 
 
 def ipv6_packet(source: Addr, destination: Addr, protocol: int, payload: bytes) -> bytes:
@@ -65,14 +63,14 @@ class Reassembly:
         return list(self._sockets)
 
     def read(self, fileno: int) -> int:
-        """Take all that waits on this socket; returns the number of packets."""
+        """Take what waits on this socket, MOST_AT_ONCE at most; returns the number of packets."""
         sock, protocol = self._sockets[fileno]
         taken = 0
-        while True:
+        for _ in range(MOST_AT_ONCE):
             try:
                 data, ancillary, _flags, sender = sock.recvmsg(LARGEST, 256)
             except BlockingIOError:
-                return taken
+                break
             if sock.family == socket.AF_INET6:
                 local = next(
                     (value[:16] for _level, kind, value in ancillary if kind == socket.IPV6_PKTINFO), b""
@@ -83,6 +81,7 @@ class Reassembly:
                 data = ipv6_packet(source, IPv6Address(local), protocol, data)
             self._take(data)
             taken += 1
+        return taken
 
     def close(self) -> None:
         for sock, _ in self._sockets.values():

@@ -71,7 +71,7 @@ class Node:
         self.napping: Napping | None = None
         self.stand_in: StandIn | None = None
         self.deliveries: DeliveryWatch | None = None
-        self._held_fileno = -1
+        self._plane_readers: dict[int, Callable[[], object]] = {}
         self._manager = ServiceManager()
         self._closers = contextlib.AsyncExitStack()
         self._link_tasks: set[asyncio.Task[None]] = set()
@@ -131,9 +131,21 @@ class Node:
             node.name, node.interfaces, bpf_root=node.bpf_dir, limits=self._limits(), forwarding=router
         )
         self._closers.callback(self.plane.close)
-        loop, self._held_fileno = asyncio.get_running_loop(), self.plane.fileno()
-        loop.add_reader(self._held_fileno, self._held)
-        self._closers.callback(loop.remove_reader, self._held_fileno)
+        self._plane_readers = {self.plane.fileno(): self._held}
+        if self.settings.ends_tunnels:
+            from locum.dataplane.reassembly import Reassembly
+
+            whole = Reassembly(self.plane.take_reassembled)
+            self._closers.callback(whole.close)
+            self._plane_readers |= {fileno: partial(whole.read, fileno) for fileno in whole.filenos()}
+        for fileno, read in self._plane_readers.items():
+            asyncio.get_running_loop().add_reader(fileno, read)
+        self._closers.callback(self._leave_plane)
+
+    def _leave_plane(self) -> None:
+        """The data plane is about to end: nothing is read from it and nothing written to it any more."""
+        for fileno in self._plane_readers:
+            asyncio.get_running_loop().remove_reader(fileno)
 
     def _limits(self) -> "Limits":
         """Tables as large as the roles can need. Few sizes: pinned tables of another size cannot be taken over."""
@@ -269,7 +281,7 @@ class Node:
                 slot.timer.cancel()
         if remove:
             await self.network.undo_all()
-            asyncio.get_running_loop().remove_reader(self._held_fileno)
+            self._leave_plane()
             self.plane.remove()
         await self._closers.aclose()
 

@@ -181,3 +181,10 @@ class Settings:
             "mnps": self.mnps,
         }
         return tuple(name for name, value in present.items() if value is not None)
+
+    @property
+    def ends_tunnels(self) -> bool:
+        """Whether tunnels of the network end at this host; with a foreign agent a mobile node's end there."""
+        colocated = self.mobile_node is not None and self.mobile_node.mode == "colocated"
+        agent = self.home_agent is not None or self.foreign_agent is not None
+        return agent or self.mnps is not None or colocated
