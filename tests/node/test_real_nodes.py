@@ -254,3 +254,22 @@ def test_what_cannot_work_is_said_in_one_line(world: World) -> None:
     )
     assert code in (4, 5), text
     os.environ.pop("LOCUM_SOCKET", None)
+
+
+def test_a_start_that_fails_leaves_the_host_as_it_was(world: World) -> None:
+    (world.folder / "busy.toml").write_text(
+        (world.folder / "ha.toml").read_text() + '[control]\naddress = "10.77.0.1"\n[[control.association]]\n'
+        'peer = "10.2.0.2"\nsender_id = "01"\nrecipient_id = "02"\nsecret_file = "key"\n'
+    )
+    (world.folder / "unmounted.toml").write_text(
+        (world.folder / "ha.toml").read_text().replace(str(world.bpf), str(world.folder))
+    )
+    time.sleep(0.5)  # link-local addresses settle
+    before = picture(world.spaces["ha"]), json.loads(world.spaces["ha"].ip("-j link"))
+    for name, words in (("busy.toml", "10.77.0.1"), ("unmounted.toml", "mount -t bpf")):
+        done = world.spaces["ha"].run(
+            sys.executable, "-m", "locum", "node", "run", str(world.folder / name), check=False
+        )
+        assert done.returncode == 1 and done.stderr.count("\n") == 1 and words in done.stderr, done.stderr
+    assert (picture(world.spaces["ha"]), json.loads(world.spaces["ha"].ip("-j link"))) == before
+    assert not list((world.bpf / "locum").iterdir())

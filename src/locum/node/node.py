@@ -72,6 +72,7 @@ class Node:
         self.stand_in: StandIn | None = None
         self.deliveries: DeliveryWatch | None = None
         self._plane_readers: dict[int, Callable[[], object]] = {}
+        self._begun_in_vain = False
         self._manager = ServiceManager()
         self._closers = contextlib.AsyncExitStack()
         self._link_tasks: set[asyncio.Task[None]] = set()
@@ -87,6 +88,7 @@ class Node:
         try:
             await self._start()
         except BaseException:
+            self._begun_in_vain = True
             await self._closers.aclose()
             raise
 
@@ -130,7 +132,7 @@ class Node:
         self.plane = DataPlane.open(
             node.name, node.interfaces, bpf_root=node.bpf_dir, limits=self._limits(), forwarding=router
         )
-        self._closers.callback(self.plane.close)
+        self._closers.push_async_callback(self._end_plane)
         self._plane_readers = {self.plane.fileno(): self._held}
         if self.settings.ends_tunnels:
             from locum.dataplane.reassembly import Reassembly
@@ -146,6 +148,13 @@ class Node:
         """The data plane is about to end: nothing is read from it and nothing written to it any more."""
         for fileno in self._plane_readers:
             asyncio.get_running_loop().remove_reader(fileno)
+
+    async def _end_plane(self) -> None:
+        """Forwarding outlives us, unless it never began: after a failed start the host is as it was found."""
+        if self._begun_in_vain and not self.plane.adopted:
+            await self.network.undo_all()
+            self.plane.remove()
+        self.plane.close()
 
     def _limits(self) -> "Limits":
         """Tables as large as the roles can need. Few sizes: pinned tables of another size cannot be taken over."""
