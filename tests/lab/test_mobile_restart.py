@@ -75,5 +75,7 @@ def nothing_is_left(lab: Lab) -> None:
     tables = list(lab.place.bpf_root.glob("locum/mn*/**/flows"))
     assert len(tables) == 2, "of the device and of the stand-in"
     for table in tables:
-        dump = subprocess.run(["bpftool", "-j", "map", "dump", "pinned", str(table)], capture_output=True, check=True)
+        dump = subprocess.run(
+            ["bpftool", "-j", "map", "dump", "pinned", str(table)], capture_output=True, check=True
+        )
         assert not json.loads(dump.stdout), table
