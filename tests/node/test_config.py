@@ -3,11 +3,14 @@
 import tomllib
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from locum.node.assembly import limits, roles
 from locum.node.config import ConfigError, load
+from locum.roles.foreign_agent import ForeignAgent
+from locum.roles.sleeping import SleepingNode
 from locum.security.association import Algorithm, Replay
 
 NODE = """
@@ -115,6 +118,15 @@ WRONG = [
     ('name = "a/b"\n', 'name = "all"\n', "node", "name", "letters"),
     ("interfaces = []\n", 'interfaces = ["eth0", "radio0"]\n', "node", "interfaces", "at least one"),
     ('interfaces = ["eth0"]\n', 'interfaces = ["eth0", "radio0"]\n', "foreign_agent", "links", "[node]"),
+    ('name = "all"\nmax_bindings = 1000\n', 'name = "all"\n', "node", "max_bindings", "1024"),
+    ('name = "all"\nmax_bindings = 2000\n', 'name = "all"\n', "node", "max_bindings", "too few"),
+    ('name = "all"\nmax_flows = 9000000\n', 'name = "all"\n', "node", "max_flows", "1048576"),
+    ('name = "all"\nhold_packets = 1\n', 'name = "all"\n', "node", "hold_packets", "64"),
+    ('name = "all"\nhold_bytes = "1K"\n', 'name = "all"\n', "node", "hold_bytes", "1048576"),
+    ('short_lifetime = -1\nlinks = ["radio0"]\n[[foreign', 'links = ["radio0"]\n[[foreign', "foreign_agent",
+     "short_lifetime", "65534"),
+    ('brief_lifetime = 0\nspi = 1000\nkey_file = "key"\nmnps', 'spi = 1000\nkey_file = "key"\nmnps', "mobile_node",
+     "brief_lifetime", "from 1"),
     ("[home_agnet]\n", "[home_agent]\n", "", "home_agnet", "home_agent"),
     ("short_lifetime = 1800\n[[home_agent.mobile]]\n", "[[home_agent.mobile]]\n", "home_agent", "short_lifetime",
      "below max_lifetime"),
@@ -154,6 +166,35 @@ def test_what_is_wrong_is_named(
     assert str(path) in str(caught.value)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_room_in_the_data_plane(write: Any) -> None:
+    ordinary = limits(load(write(ALL)))
+    assert (ordinary.bindings, ordinary.flows) == (32_768, 16_384)
+    many = limits(
+        load(
+            write(
+                ALL.replace('links = ["radio0"]\n[[for', 'links = ["radio0"]\nmax_visitors = 500000\n[[for')
+            )
+        )
+    )
+    assert many.bindings >= 1_000_000
+    own = 'name = "all"\nmax_bindings = 1000000\nmax_flows = 2000\nhold_packets = 100\nhold_bytes = "2M"\n'
+    chosen = limits(load(write(ALL.replace('name = "all"\n', own))))
+    assert (chosen.bindings, chosen.flows, chosen.hold_packets, chosen.hold_bytes) == (
+        1_000_000,
+        2000,
+        100,
+        2 << 20,
+    )
+
+
+def test_short_lifetimes_reach_the_roles(write: Any) -> None:
+    text = ALL.replace('links = ["radio0"]\n[[for', 'links = ["radio0"]\nshort_lifetime = 2\n[[for')
+    settings = load(write(text.replace("[mobile_node]\n", "[mobile_node]\nbrief_lifetime = 2\n")))
+    made = roles(settings, lambda _: None)
+    assert cast(ForeignAgent, made["foreign_agent"]).configuration.short_lifetime == 2
+    assert cast(SleepingNode, made["mobile_node"]).mobile.configuration.brief_lifetime == 2
 
 
 def test_a_secret_that_others_may_read_is_refused(write: Any, tmp_path: Path) -> None:

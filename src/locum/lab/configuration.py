@@ -189,7 +189,11 @@ class Configuration:
 
     def _foreign_agent(self, node: str) -> Table:
         ha, mnps = self.topology.address4("ha"), self.topology
-        common: Table = {"care_of_address": str(self.care_of(node)), "advertise_interval": 0.5}
+        common: Table = {
+            "care_of_address": str(self.care_of(node)),
+            "advertise_interval": 0.5,
+            "short_lifetime": self.plan.short_lifetime,
+        }
         if node == "an3":
             visitor: Table = {
                 "home_address": str(HOME_ADDRESS4),
@@ -215,6 +219,7 @@ class Configuration:
             "links": ["radio0"] if self.plan.mode == "colocated" else ["radio0", "radio1"],
             "mode": self.plan.mode,
             "lifetime": self.plan.lifetime,
+            "brief_lifetime": self.plan.short_lifetime,
             "spi": 1000,
             "key_file": str(self.key("mn-ha")),
             "mnps": str(self.topology.address4("mnps")),

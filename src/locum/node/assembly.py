@@ -12,12 +12,16 @@ from locum.node.settings import Settings
 from locum.roles.actions import Addr, Role
 
 if TYPE_CHECKING:
+    from locum.dataplane.kernel import Limits
     from locum.roles.foreign_agent import ForeignAgent
     from locum.roles.home_agent import HomeAgent
     from locum.roles.mnps import StandIn
     from locum.roles.sleeping import SleepingNode
 
 LinkAddress = Callable[[str], IPv4Address | None]
+
+_FEW_BINDINGS, _FEW_FLOWS = 32_768, 16_384  # room in the tables of a node that has few home addresses
+_MANY_BINDINGS, _MANY_FLOWS = 262_144, 65_536
 
 
 def roles(settings: Settings, link_address: LinkAddress) -> dict[str, Role]:
@@ -32,6 +36,21 @@ def roles(settings: Settings, link_address: LinkAddress) -> dict[str, Role]:
     if settings.mobile_node is not None:
         made["mobile_node"] = mobile_node(settings)
     return made
+
+
+def limits(settings: Settings) -> "Limits":
+    """Tables as large as the roles can need, unless [node] says. Tables that are taken over keep the size they have."""
+    from locum.dataplane.kernel import Limits
+
+    node, needed = settings.node, settings.home_addresses
+    few = needed <= _FEW_BINDINGS // 2
+    enough = _FEW_BINDINGS if few else max(_MANY_BINDINGS, 1 << (needed - 1).bit_length())
+    return Limits(
+        bindings=node.max_bindings or enough,
+        flows=node.max_flows or (_FEW_FLOWS if few else _MANY_FLOWS),
+        hold_packets=node.hold_packets,
+        hold_bytes=node.hold_bytes,
+    )
 
 
 def home_agent(settings: Settings) -> "HomeAgent":
@@ -83,6 +102,7 @@ def foreign_agent(settings: Settings, link_address: LinkAddress) -> "ForeignAgen
             advertise_interval=own.advertise_interval,
             registration_lifetime=own.registration_lifetime,
             max_visitors=own.max_visitors,
+            short_lifetime=own.short_lifetime,
             challenge=own.challenge,
             notified=notified,
         ),
@@ -136,6 +156,7 @@ def mobile_node(settings: Settings) -> "SleepingNode":
             colocated=own.mode == "colocated",
             care_of_address=own.care_of_address,
             lifetime=own.lifetime,
+            brief_lifetime=own.brief_lifetime,
         ),
         {each.address: each.association for each in own.foreign_agents},
         SystemRandom(),

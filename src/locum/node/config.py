@@ -37,6 +37,8 @@ _ALGORITHMS = {"hmac-md5": Algorithm.HMAC_MD5, "hmac-sha-256": Algorithm.HMAC_SH
 _REPLAY = {"timestamp": Replay.TIMESTAMP, "nonce": Replay.NONCE}
 _FIRST_FREE_SPI = 256  # RFC 5944 section 1.6: 0 through 255 are reserved
 _LONGEST_LIFETIME = 0xFFFE  # 0xffff means infinity (RFC 5944 section 3.3)
+_MOST_BINDINGS = 4 << 20  # about 460 MiB of tables
+_MOST_FLOWS = _MOST_HELD = 1 << 20
 
 
 def load(path: Path | str) -> Settings:
@@ -87,6 +89,7 @@ def _check_whole(settings: Settings) -> None:
         raise ConfigError(
             settings.file, "control", None, "is missing; [mnps] is asked over CoAP and needs it"
         )
+    _check_room(settings)
     mobile = settings.mobile_node
     if mobile is None or mobile.mnps is None:
         return
@@ -97,6 +100,18 @@ def _check_whole(settings: Settings) -> None:
             "control.association",
             "peer",
             f"no association with the mnps {mobile.mnps} of [mobile_node]",
+        )
+
+
+def _check_room(settings: Settings) -> None:
+    """The data plane must have room for every home address that the configuration allows."""
+    room, needed = settings.node.max_bindings, settings.home_addresses
+    if room is not None and room < needed:
+        raise ConfigError(
+            settings.file,
+            "node",
+            "max_bindings",
+            f"{room} is too few: the roles of this node may need {needed}",
         )
 
 
@@ -113,6 +128,10 @@ def _node(table: Table) -> NodeSettings:
         bpf_dir=table.path("bpf_dir", Path("/sys/fs/bpf")),
         log_events=table.path("log_events", None),
         event_bytes=table.size("event_bytes", 256 << 20),
+        max_bindings=table.integer("max_bindings", None, least=1024, most=_MOST_BINDINGS),
+        max_flows=table.integer("max_flows", None, least=1024, most=_MOST_FLOWS),
+        hold_packets=table.integer("hold_packets", 65_536, least=64, most=_MOST_HELD),
+        hold_bytes=table.size("hold_bytes", 64 << 20, least=1 << 20, most=16 << 30),
     )
     table.close()
     return settings
@@ -239,6 +258,7 @@ def _foreign_agent(table: Table, node: NodeSettings) -> ForeignAgentSettings:
         advertise_interval=table.seconds("advertise_interval", 1.0, least=0.05, most=1800.0),
         registration_lifetime=table.integer("registration_lifetime", 1800, least=1, most=0xFFFF),
         max_visitors=table.integer("max_visitors", 1024, least=1, most=1_000_000),
+        short_lifetime=table.integer("short_lifetime", 10, least=0, most=_LONGEST_LIFETIME),
         challenge=table.boolean("challenge", False),
         home_agents=tuple(_agent_key(item) for item in table.tables("home_agent")),
         mobiles=tuple(_visitor_key(item) for item in table.tables("mobile")),
@@ -279,6 +299,7 @@ def _mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
         mode=mode,
         care_of_address=_care_of_address(table),
         lifetime=table.integer("lifetime", 300, least=1, most=0xFFFF),
+        brief_lifetime=table.integer("brief_lifetime", 10, least=1, most=_LONGEST_LIFETIME),
         association=_association(table),
         mnps=table.address("mnps", None),
         foreign_agents=tuple(_agent_key(item) for item in table.tables("foreign_agent")),

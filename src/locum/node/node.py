@@ -16,7 +16,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 from locum.node.answers import Answers
-from locum.node.assembly import roles
+from locum.node.assembly import limits, roles
 from locum.node.control_socket import ControlSocket
 from locum.node.delivery_watch import DeliveryWatch
 from locum.node.events import EventStream
@@ -33,12 +33,11 @@ from locum.roles.actions import Action, Event, Role, Source
 from locum.wire.control import Flow
 
 if TYPE_CHECKING:
-    from locum.dataplane.kernel import DataPlane, Limits
+    from locum.dataplane.kernel import DataPlane
     from locum.node.napping import Napping
     from locum.node.standin import StandIn
 
 log = logging.getLogger("locum.node")
-_MANY = 8192  # home addresses of both families up to which tables stay small
 _LONGEST_WAIT = 30.0  # seconds; a timer of the loop stands still while the machine is suspended
 
 
@@ -130,7 +129,7 @@ class Node:
         node = self.settings.node
         router = self.settings.home_agent is not None or self.settings.foreign_agent is not None
         self.plane = DataPlane.open(
-            node.name, node.interfaces, bpf_root=node.bpf_dir, limits=self._limits(), forwarding=router
+            node.name, node.interfaces, bpf_root=node.bpf_dir, limits=limits(self.settings), forwarding=router
         )
         self._closers.push_async_callback(self._end_plane)
         self._plane_readers = {self.plane.fileno(): self._held}
@@ -155,16 +154,6 @@ class Node:
             await self.network.undo_all()
             self.plane.remove()
         self.plane.close()
-
-    def _limits(self) -> "Limits":
-        """Tables as large as the roles can need. Few sizes: pinned tables of another size cannot be taken over."""
-        from locum.dataplane.kernel import Limits
-
-        home, foreign = self.settings.home_agent, self.settings.foreign_agent
-        entries = max(len(home.mobiles) if home else 0, foreign.max_visitors if foreign else 0)
-        if entries > _MANY:
-            return Limits()
-        return Limits(bindings=4 * _MANY, flows=2 * _MANY)
 
     async def _prepare_host(self) -> None:
         mobile, mnps = self.settings.mobile_node, self.settings.mnps

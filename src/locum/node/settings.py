@@ -26,6 +26,10 @@ class NodeSettings:
     bpf_dir: Path
     log_events: Path | None
     event_bytes: int  # size at which the event file is rotated once
+    max_bindings: int | None  # home addresses of both families in the data plane; None: as the roles need
+    max_flows: int | None  # connections that are held or guarded at once; None: the same
+    hold_packets: int  # that wait in the daemon for all home addresses together
+    hold_bytes: int
 
     @property
     def socket(self) -> Path:
@@ -123,6 +127,7 @@ class ForeignAgentSettings:
     advertise_interval: float
     registration_lifetime: int
     max_visitors: int
+    short_lifetime: int  # that of the home agents: a lifetime up to this makes the device not responsible (618)
     challenge: bool
     home_agents: tuple[AgentKey, ...]
     mobiles: tuple[VisitorKey, ...]
@@ -138,6 +143,7 @@ class MobileNodeSettings:
     mode: str  # "fa" or "colocated"
     care_of_address: IPv4Address | None  # None: found on the link ("auto"), or the agent's
     lifetime: int
+    brief_lifetime: int  # asked for on the way to sleep and back; at most the home agent's short_lifetime
     association: Association
     mnps: Address | None
     foreign_agents: tuple[AgentKey, ...]  # MN-FA associations
@@ -188,3 +194,10 @@ class Settings:
         colocated = self.mobile_node is not None and self.mobile_node.mode == "colocated"
         agent = self.home_agent is not None or self.foreign_agent is not None
         return agent or self.mnps is not None or colocated
+
+    @property
+    def home_addresses(self) -> int:
+        """How many home addresses, of both families, the data plane may have to know."""
+        home, foreign = self.home_agent, self.foreign_agent
+        mobiles = sum(1 if each.home_address_v6 is None else 2 for each in home.mobiles) if home else 0
+        return mobiles + (2 * (foreign.max_visitors + len(foreign.static)) if foreign else 0)

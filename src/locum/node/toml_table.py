@@ -102,16 +102,20 @@ class Table:
 
         return self._read(key, default, convert, "true or false")
 
-    def size(self, key: str, default: Any = _MISSING) -> int:
+    def size(self, key: str, default: Any = _MISSING, *, least: int = 0, most: int = 2**63 - 1) -> int:
         """Bytes, as a whole number or as text such as "64M"."""
 
         def convert(value: Any) -> int:
-            if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-                return value
-            match = _SIZE.match(_as_string(value))
-            if match is None:
-                raise ValueError
-            return int(match[1]) * _SIZE_UNITS[match[2].upper()]
+            if isinstance(value, int) and not isinstance(value, bool):
+                size = value
+            else:
+                match = _SIZE.match(_as_string(value))
+                if match is None:
+                    raise ValueError
+                size = int(match[1]) * _SIZE_UNITS[match[2].upper()]
+            if not least <= size <= most:
+                raise ValueError(f"from {least} to {most} bytes")
+            return size
 
         return self._read(key, default, convert, 'a size such as "64M" or "4G"')
 
