@@ -4,21 +4,29 @@ Values and pure functions: what a binding means. Whether a registration is accep
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from locum.roles.actions import (
     JSON,
+    AcceptTunnel,
+    Action,
     Addr,
     BindingEntry,
     Encapsulation,
+    InstallBinding,
+    RefuseTunnel,
+    RemoveBinding,
     Side,
     Tunnel,
     TunnelAcceptance,
     Verdict,
 )
-from locum.roles.forwarding import NOTHING, Forwarding, forwarding
 from locum.security.association import Association
+
+# Few agents have most mobile nodes: what follows from their addresses is made once.
+text = lru_cache(4096)(str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +66,26 @@ class Binding:
 
     def without_expired(self, now: float) -> "Binding":
         """The binding as it is at `now`."""
-        return self.keeping(tuple(each for each in self.care_of if each.expires_at > now))
+        for each in self.care_of:
+            if each.expires_at <= now:
+                return self.keeping(tuple(each for each in self.care_of if each.expires_at > now))
+        return self
 
     def keeping(self, care_of: tuple[CareOf, ...]) -> "Binding":
         """With these care-of addresses; without any, IPv6 is not bound either."""
         if care_of == self.care_of:
             return self
-        return replace(self, care_of=care_of, ipv6=self.ipv6 and bool(care_of))
+        ipv6 = self.ipv6 and bool(care_of)
+        return Binding(self.home_address, care_of, self.identification, self.nonce, ipv6)
 
-    @property
-    def shape(self) -> tuple[bool, tuple[tuple[IPv4Address, bool, bool], ...]]:
-        """All of it that forwarding depends on: a renewal leaves it as it is."""
-        return self.ipv6, tuple((each.address, each.brief, each.gre) for each in self.care_of)
+    def forwards_as(self, other: "Binding") -> bool:
+        """Whether all that forwarding depends on is the same: a renewal leaves it as it is."""
+        if self.ipv6 is not other.ipv6 or len(self.care_of) != len(other.care_of):
+            return False
+        for one, two in zip(self.care_of, other.care_of, strict=True):
+            if one.address != two.address or one.brief is not two.brief or one.gre is not two.gre:
+                return False
+        return True
 
     def next_expiry(self) -> float | None:
         """Wall-clock seconds of the first care-of address to expire."""
@@ -83,11 +99,11 @@ class Binding:
             "ipv6": self.ipv6,
             "care_of": [
                 {
-                    "address": str(each.address),
+                    "address": text(each.address),
                     "lifetime": each.lifetime,
                     "expires_at": each.expires_at,
                     "flags": each.flags,
-                    "agent": str(each.agent),
+                    "agent": text(each.agent),
                     "brief": each.brief,
                     "gre": each.gre,
                 }
@@ -148,9 +164,9 @@ class VisitorListEntry:
 
 def carriers(binding: Binding, mobile: Mobile, home_address: Addr) -> tuple[CareOf, ...]:
     """The dynamic care-of addresses that packets to `home_address` take; none means the default CoA (R2)."""
-    if home_address.version == 6 and not binding.ipv6:
+    if not binding.ipv6 and home_address.version == 6:
         return ()
-    ordinary = tuple(each for each in binding.care_of if not each.brief)
+    ordinary = tuple([each for each in binding.care_of if not each.brief])
     if ordinary or mobile.default_care_of is not None:
         return ordinary
     return binding.care_of
@@ -164,49 +180,72 @@ def in_force(binding: Binding, mobile: Mobile) -> tuple[Addr, ...]:
     return (mobile.default_care_of,)
 
 
-def wanted_forwarding(binding: Binding, mobile: Mobile, home_agent: IPv4Address) -> Forwarding:
-    """What the data plane of the home agent does for this mobile node."""
-    if not binding.care_of and mobile.default_care_of is None:
-        return NOTHING
-    entries: list[BindingEntry | TunnelAcceptance] = []
-    homes: list[tuple[Addr, Addr | None]] = [(mobile.home_address, mobile.stand_in)]
+def forwarding_changes(
+    before: Binding | None, after: Binding, mobile: Mobile, home_agent: IPv4Address
+) -> list[Action]:
+    """What the data plane of the home agent has to do when one binding follows another (None: there was nothing).
+
+    Differences only. Permissions come before the binding that needs them and are taken away last.
+    """
+    accepted: list[Action] = []
+    bindings: list[Action] = []
+    refused: list[Action] = []
+    homes: tuple[tuple[Addr, Addr | None], ...] = ((mobile.home_address, mobile.stand_in),)
     if mobile.home_address_v6 is not None:
-        homes.append((mobile.home_address_v6, mobile.stand_in_v6))
+        homes = (*homes, (mobile.home_address_v6, mobile.stand_in_v6))
     for home_address, stand_in in homes:
-        entry = _entry(binding, mobile, home_agent, home_address, stand_in)
-        if entry is not None:
-            entries.append(entry)
-        entries += _acceptances(binding, mobile, home_address)
-    return forwarding(*entries)
+        old = _tunnel_sources(before, mobile, home_address)
+        new = _tunnel_sources(after, mobile, home_address)
+        accepted += [AcceptTunnel(_acceptance(each, home_address)) for each in new if each not in old]
+        refused += [RefuseTunnel(_acceptance(each, home_address)) for each in old if each not in new]
+        old_entry = _entry(before, mobile, home_agent, home_address, stand_in)
+        entry = _entry(after, mobile, home_agent, home_address, stand_in)
+        if entry is None and old_entry is not None:
+            bindings.append(RemoveBinding(home_address))
+        elif entry is not None and entry != old_entry:
+            bindings.append(InstallBinding(entry))
+    return [*accepted, *bindings, *refused]
 
 
 def _entry(
-    binding: Binding, mobile: Mobile, home_agent: IPv4Address, home_address: Addr, stand_in: Addr | None
+    binding: Binding | None,
+    mobile: Mobile,
+    home_agent: IPv4Address,
+    home_address: Addr,
+    stand_in: Addr | None,
 ) -> BindingEntry | None:
+    if binding is None:
+        return None
     dynamic = carriers(binding, mobile, home_address)
     if dynamic:
-        tunnels = tuple(_tunnel(home_agent, each) for each in dynamic)
+        tunnels = tuple([_tunnel(home_agent, each.address, each.gre) for each in dynamic])
         return BindingEntry(home_address, Verdict.ENCAPSULATE, tunnels)
     if mobile.default_care_of is None:
         return None
     reachable = binding.care_of if home_address.version == 4 or binding.ipv6 else ()
     peer, peer_tunnel = None, None
     if stand_in is not None and reachable:
-        peer, peer_tunnel = stand_in, _tunnel(home_agent, reachable[-1])
-    default = (Tunnel(home_agent, mobile.default_care_of),)
+        peer, peer_tunnel = stand_in, _tunnel(home_agent, reachable[-1].address, reachable[-1].gre)
+    default = (_tunnel(home_agent, mobile.default_care_of, False),)
     return BindingEntry(home_address, Verdict.ENCAPSULATE, default, peer, peer_tunnel)
 
 
-def _tunnel(home_agent: IPv4Address, care_of: CareOf) -> Tunnel:
-    kind = Encapsulation.GRE if care_of.gre else Encapsulation.IPIP
-    return Tunnel(home_agent, care_of.address, kind)
+@lru_cache(4096)
+def _tunnel(home_agent: IPv4Address, care_of: Addr, gre: bool) -> Tunnel:
+    return Tunnel(home_agent, care_of, Encapsulation.GRE if gre else Encapsulation.IPIP)
 
 
-def _acceptances(binding: Binding, mobile: Mobile, home_address: Addr) -> list[TunnelAcceptance]:
+def _tunnel_sources(binding: Binding | None, mobile: Mobile, home_address: Addr) -> list[Addr]:
     """Reverse tunnels (R10): from registered care-of addresses and the default CoA, from nowhere else."""
+    if binding is None:
+        return []
     sources: list[Addr] = []
     if home_address.version == 4 or binding.ipv6:
         sources += [each.address for each in binding.care_of]
-    if mobile.default_care_of is not None:
+    if mobile.default_care_of is not None and mobile.default_care_of not in sources:
         sources.append(mobile.default_care_of)
-    return [TunnelAcceptance(each, home_address, Side.FROM_HOME_ADDRESS) for each in sources]
+    return sources
+
+
+def _acceptance(source: Addr, home_address: Addr) -> TunnelAcceptance:
+    return TunnelAcceptance(source, home_address, Side.FROM_HOME_ADDRESS)

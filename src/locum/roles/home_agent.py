@@ -5,7 +5,8 @@ becomes of packets at the default care-of address.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address
 
 from locum.roles.actions import (
@@ -26,10 +27,10 @@ from locum.roles.binding import (
     CareOf,
     Mobile,
     VisitorListEntry,
+    forwarding_changes,
     in_force,
-    wanted_forwarding,
+    text,
 )
-from locum.roles.forwarding import NOTHING, changes
 from locum.roles.signing import authentic, signed
 from locum.roles.timers import Deadlines
 from locum.security.association import Association, Replay
@@ -49,6 +50,9 @@ TABLE = "binding"
 MAX_LIFETIME = 1800  # seconds granted at most; RFC 5944 leaves it to the home agent (section 3.8.2.2)
 SHORT_LIFETIME = 10  # seconds; up to this a registration is "very short" (R2)
 MAX_SIMULTANEOUS = 4  # section 3.8.3.1, code 135: what the data plane has room for
+_TIMESTAMPS = TimestampWindow()
+_NONCES = NonceWindow()
+_S, _M, _G, _T = int(Flag.S), int(Flag.M), int(Flag.G), int(Flag.T)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,17 @@ class _Refusal(Exception):
         self.code = code
 
 
+class _Served:
+    """A mobile node that the home agent serves, and its binding. Found once for a message; a key by what it is."""
+
+    __slots__ = ("binding", "key", "mobile")
+
+    def __init__(self, mobile: Mobile) -> None:
+        self.mobile = mobile
+        self.key = str(mobile.home_address)  # of its row
+        self.binding = Binding(mobile.home_address)
+
+
 class HomeAgent:
     """One home agent and all its bindings."""
 
@@ -81,11 +96,10 @@ class HomeAgent:
         randomness: Randomness,
     ) -> None:
         self.configuration = configuration
-        self._mobiles = {each.home_address: each for each in mobiles}
+        self._served = {each.home_address: _Served(each) for each in mobiles}
         self._foreign_agents = dict(foreign_agents)
         self._randomness = randomness
-        self._bindings: dict[IPv4Address, Binding] = {}
-        self._expiries: Deadlines[IPv4Address] = Deadlines()
+        self._expiries: Deadlines[_Served] = Deadlines()
 
     # The role's shape --------------------------------------------------------------------------------------------
 
@@ -100,15 +114,15 @@ class HomeAgent:
             except (ValueError, KeyError, TypeError):
                 actions.append(Count("unreadable-row"))
                 continue
-            if binding.home_address in self._mobiles:
-                self._bindings[binding.home_address] = binding
-        for home_address, mobile in self._mobiles.items():
-            held = self._bindings.get(home_address, Binding(home_address))
+            if (found := self._served.get(binding.home_address)) is not None:
+                found.binding = binding
+        for served in self._served.values():
+            held = served.binding
             current = held.without_expired(now)
-            self._keep(current)
+            self._keep(served, current)
             if current != held:
-                actions.append(Persist(TABLE, str(home_address), current.to_row()))
-            actions += changes(NOTHING, wanted_forwarding(current, mobile, self.configuration.address))
+                actions.append(Persist(TABLE, served.key, current.to_row()))
+            actions += forwarding_changes(None, current, served.mobile, self.configuration.address)
         return actions
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
@@ -117,19 +131,16 @@ class HomeAgent:
             request = RegistrationRequest.decode(message)
         except WireError as error:
             return [Count(f"registration-{error.reason}")]
-        mobile = self._mobiles.get(request.home_address)
-        if mobile is None:
+        served = self._served.get(request.home_address)
+        if served is None or not authentic(request, AuthKind.MN_HA, served.mobile.association):
             return self._unsigned(request, Code.MOBILE_NODE_FAILED_AUTHENTICATION, source, len(message))
-        if not authentic(request, AuthKind.MN_HA, mobile.association):
-            return self._unsigned(request, Code.MOBILE_NODE_FAILED_AUTHENTICATION, source, len(message))
-        held = self._binding(request.home_address).without_expired(now)
-        if not self._fresh(request, held, mobile.association, now):
-            return self._mismatch(request, held, mobile, source, len(message), now)
+        held = served.binding.without_expired(now)
+        if not self._fresh(request, held, served.mobile.association, now):
+            return self._mismatch(request, held, served, source, len(message), now)
         try:
-            accepted, granted, code = self._decide(request, held, mobile, source, now)
+            return self._accept(request, held, served, source, now)
         except _Refusal as refusal:
-            return self._refuse(request, held, mobile, refusal.code, source, len(message))
-        return self._accept(request, accepted, mobile, granted, code, source)
+            return self._refuse(request, held, served.mobile, refusal.code, source, len(message))
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
         """The home agent waits for no result."""
@@ -138,12 +149,16 @@ class HomeAgent:
     def timeout(self, *, now: float) -> list[Action]:
         """Expiry of care-of addresses: the default CoA takes over where there is one (R2)."""
         actions: list[Action] = []
-        for home_address in self._expiries.due(now):
-            held = self._binding(home_address)
+        for served in self._expiries.due(now):
+            held = served.binding
             current = held.without_expired(now)
             lost: list[JSON] = [str(each.address) for each in held.care_of if each not in current.care_of]
-            actions += self._change(current, self._mobiles[home_address])
-            actions.append(self._event("expired", None, current, {"care_of": lost}))
+            actions += self._change(served, current)
+            detail: dict[str, JSON] = {
+                "care_of": lost,
+                "in_force": [str(each) for each in in_force(current, served.mobile)],
+            }
+            actions.append(Emit("expired", None, current.home_address, None, detail))
         return actions
 
     def deadline(self) -> float | None:
@@ -152,7 +167,7 @@ class HomeAgent:
 
     def visitor_list(self, *, now: float) -> tuple[VisitorListEntry, ...]:
         """What is registered (R1), for people."""
-        return tuple(self._line(mobile, now) for mobile in self._mobiles.values())
+        return tuple(self._line(served, now) for served in self._served.values())
 
     # Decisions ---------------------------------------------------------------------------------------------------
 
@@ -161,121 +176,122 @@ class HomeAgent:
     ) -> bool:
         """Section 5.7."""
         if association.replay is Replay.NONCE:
-            return NonceWindow().check(request.identification, held.nonce) is Verdict.OK
-        return TimestampWindow().check(request.identification, now, held.identification) is Verdict.OK
+            return _NONCES.check(request.identification, held.nonce) is Verdict.OK
+        return _TIMESTAMPS.check(request.identification, now, held.identification) is Verdict.OK
 
     def _decide(
-        self, request: RegistrationRequest, held: Binding, mobile: Mobile, source: Source, now: float
-    ) -> tuple[Binding, int, Code]:
-        """The binding after the request, the lifetime granted and the code; raises _Refusal (section 3.8.2.1)."""
+        self, request: RegistrationRequest, held: Binding, ipv6: bool, source: Source, now: float
+    ) -> tuple[tuple[CareOf, ...], bool, int]:
+        """The care-of addresses after the request, whether IPv6 follows them, and the lifetime granted.
+
+        `ipv6`: the request asks for it, and may. Raises _Refusal (section 3.8.2.1).
+        """
         self._check_agent(request, source)
         if request.home_agent != self.configuration.address:
             raise _Refusal(Code.UNKNOWN_HOME_AGENT)
-        if any(isinstance(each, VendorCritical) for each in request.protected(AuthKind.MN_HA)):
-            raise _Refusal(Code.UNKNOWN_CRITICAL_FROM_MOBILE_NODE)
-        if any(isinstance(each, VendorCritical) for each in request.extensions):
-            raise _Refusal(Code.UNKNOWN_CRITICAL_FROM_FOREIGN_AGENT)
-        if request.care_of_address == request.home_address:
-            return held.keeping(()), 0, Code.ACCEPTED
-        if request.lifetime == 0:
-            rest = tuple(each for each in held.care_of if each.address != request.care_of_address)
-            return held.keeping(rest), 0, Code.ACCEPTED
-        self._check_care_of(request)
+        if len(request.extensions) > 1:  # the first that there must be is the authentication
+            _check_critical(request)
+        if request.lifetime == 0 or request.care_of_address == request.home_address:
+            rest: tuple[CareOf, ...] = ()
+            if request.care_of_address != request.home_address:
+                rest = tuple(each for each in held.care_of if each.address != request.care_of_address)
+            left = held.keeping(rest)
+            return left.care_of, left.ipv6, 0
+        flags = int(request.flags)
+        self._check_care_of(request.care_of_address, flags)
         granted = min(request.lifetime, self.configuration.max_lifetime)
-        care_of = self._care_of(request, granted, source, now)
-        others = tuple(each for each in held.care_of if each.address != care_of.address)
-        kept = others if Flag.S in request.flags else ()
+        care_of = CareOf(
+            request.care_of_address,
+            granted,
+            now + granted,
+            flags,
+            source.address,
+            granted <= self.configuration.short_lifetime,
+            bool(flags & _G),
+        )
+        if not flags & _S:
+            return (care_of,), ipv6, granted
+        kept = tuple(each for each in held.care_of if each.address != care_of.address)
         if len(kept) >= self.configuration.max_simultaneous:
             raise _Refusal(Code.TOO_MANY_SIMULTANEOUS_BINDINGS)
-        ipv6 = any(reply.accepted for reply in _prefix_replies(request, mobile))
-        return replace(held, care_of=(*kept, care_of), ipv6=ipv6), granted, Code.ACCEPTED
+        return (*kept, care_of), ipv6, granted
+
+    def _agent(self, source: Source) -> Association | None:
+        """The association with the foreign agent that sent this, if there is one."""
+        return self._foreign_agents.get(source.address) if self._foreign_agents else None
 
     def _check_agent(self, request: RegistrationRequest, source: Source) -> None:
         """Section 3.8.2.1: with an association, the foreign agent must authenticate itself."""
-        association = self._foreign_agents.get(source.address)
+        association = self._agent(source)
         if association is not None and not authentic(request, AuthKind.FA_HA, association):
             raise _Refusal(Code.FOREIGN_AGENT_FAILED_AUTHENTICATION)
 
-    def _check_care_of(self, request: RegistrationRequest) -> None:
-        care_of = request.care_of_address
-        unusable = (
-            care_of.is_multicast or care_of.is_unspecified or care_of.is_loopback or care_of.is_reserved
-        )
-        if unusable or care_of == self.configuration.address:
+    def _check_care_of(self, care_of: IPv4Address, flags: int) -> None:
+        if _unusable(care_of) or care_of == self.configuration.address:
             raise _Refusal(Code.POORLY_FORMED_REQUEST)
-        if care_of in self._mobiles:
+        if care_of in self._served:
             raise _Refusal(Code.ADMINISTRATIVELY_PROHIBITED)  # a tunnel into another home address would loop
-        if Flag.M in request.flags:
+        if flags & _M:
             raise _Refusal(Code.REQUESTED_ENCAPSULATION_UNAVAILABLE)
-        if self.configuration.reverse_tunnel_required and Flag.T not in request.flags:
+        if self.configuration.reverse_tunnel_required and not flags & _T:
             raise _Refusal(Code.REVERSE_TUNNEL_MANDATORY)
-
-    def _care_of(self, request: RegistrationRequest, granted: int, source: Source, now: float) -> CareOf:
-        return CareOf(
-            address=request.care_of_address,
-            lifetime=granted,
-            expires_at=now + granted,
-            flags=int(request.flags),
-            agent=source.address,
-            brief=granted <= self.configuration.short_lifetime,
-            gre=Flag.G in request.flags,
-        )
 
     # Answers -----------------------------------------------------------------------------------------------------
 
     def _accept(
-        self,
-        request: RegistrationRequest,
-        accepted: Binding,
-        mobile: Mobile,
-        granted: int,
-        code: Code,
-        source: Source,
+        self, request: RegistrationRequest, held: Binding, served: _Served, source: Source, now: float
     ) -> list[Action]:
+        """Raises _Refusal."""
+        mobile = served.mobile
+        replies = _prefix_replies(request, mobile) if len(request.extensions) > 1 else ()
+        asked = any(reply.accepted for reply in replies) if replies else False
+        care_of, ipv6, granted = self._decide(request, held, asked, source, now)
+        identification, nonce = request.identification, held.nonce
         if mobile.association.replay is Replay.NONCE:
-            accepted = replace(accepted, nonce=self._new_nonce(accepted.nonce))
-            identification = nonce_identification(accepted.nonce or 0, mobile_nonce(request.identification))
+            nonce = self._new_nonce(nonce)
+            identification = nonce_identification(nonce, mobile_nonce(identification))
+            accepted = Binding(held.home_address, care_of, held.identification, nonce, ipv6)
         else:
-            accepted = replace(accepted, identification=request.identification)
-            identification = request.identification
+            accepted = Binding(held.home_address, care_of, identification, nonce, ipv6)
         reply = RegistrationReply(
-            code=code,
-            lifetime=granted,
-            home_address=request.home_address,
-            home_agent=self.configuration.address,
-            identification=identification,
-            extensions=_prefix_replies(request, mobile),
+            Code.ACCEPTED,
+            granted,
+            request.home_address,
+            self.configuration.address,
+            identification,
+            replies,
         )
         detail: dict[str, JSON] = {
-            "to": str(source.address),
-            "code": int(code),
+            "to": text(source.address),
+            "code": 0,
             "lifetime": granted,
-            "care_of": [str(each.address) for each in accepted.care_of],
-            "in_force": [str(each) for each in in_force(accepted, mobile)],
+            "care_of": [text(each.address) for each in care_of],
+            "in_force": [text(each) for each in in_force(accepted, mobile)],
         }
-        return [
-            *self._change(accepted, mobile),
-            Reply(source, self._sign(reply, mobile.association, source)),
-            Emit("sent", "603", request.home_address, None, detail),
-        ]
+        actions = self._change(served, accepted)
+        actions.append(Reply(source, self._sign(reply, mobile.association, source)))
+        actions.append(Emit("sent", "603", request.home_address, None, detail))
+        return actions
 
     def _mismatch(
         self,
         request: RegistrationRequest,
         held: Binding,
-        mobile: Mobile,
+        served: _Served,
         source: Source,
         bound: int,
         now: float,
     ) -> list[Action]:
         """Code 133 with what the mobile node needs to come into step again; a replay learns no more than that."""
         actions: list[Action] = []
+        mobile = served.mobile
         if mobile.association.replay is Replay.TIMESTAMP:
             identification = mismatch_identification(request.identification, now)
         else:
             if held.nonce is None:
-                held = replace(held, nonce=self._new_nonce(None))
-                actions += self._change(held, mobile)
+                nonce = self._new_nonce(None)
+                held = Binding(held.home_address, held.care_of, held.identification, nonce, held.ipv6)
+                actions += self._change(served, held)
             identification = nonce_identification(held.nonce or 0, mobile_nonce(request.identification))
         code = Code.IDENTIFICATION_MISMATCH
         return actions + self._refuse(
@@ -318,7 +334,7 @@ class HomeAgent:
 
     def _sign(self, reply: RegistrationReply, association: Association, source: Source) -> bytes:
         message = signed(reply.encode(), AuthKind.MN_HA, association)
-        agent = self._foreign_agents.get(source.address)
+        agent = self._agent(source)
         return message if agent is None else signed(message, AuthKind.FA_HA, agent)
 
     def _new_nonce(self, last: int | None) -> int:
@@ -328,34 +344,25 @@ class HomeAgent:
 
     # State -------------------------------------------------------------------------------------------------------
 
-    def _binding(self, home_address: IPv4Address) -> Binding:
-        return self._bindings.get(home_address) or Binding(home_address)
-
-    def _keep(self, binding: Binding) -> None:
-        self._bindings[binding.home_address] = binding
+    def _keep(self, served: _Served, binding: Binding) -> None:
+        served.binding = binding
         expiry = binding.next_expiry()
         if expiry is None:
-            self._expiries.cancel(binding.home_address)
+            self._expiries.cancel(served)
         else:
-            self._expiries.set(binding.home_address, expiry)
+            self._expiries.set(served, expiry)
 
-    def _change(self, after: Binding, mobile: Mobile) -> list[Action]:
+    def _change(self, served: _Served, after: Binding) -> list[Action]:
         """Keep, persist, and let the data plane follow."""
-        before = self._binding(after.home_address)
-        self._keep(after)
-        persist = Persist(TABLE, str(after.home_address), after.to_row())
-        if before.shape == after.shape:
-            return [persist]
-        home_agent = self.configuration.address
-        wanted = wanted_forwarding(after, mobile, home_agent)
-        return [persist, *changes(wanted_forwarding(before, mobile, home_agent), wanted)]
+        before = served.binding
+        self._keep(served, after)
+        actions: list[Action] = [Persist(TABLE, served.key, after.to_row())]
+        if not before.forwards_as(after):
+            actions += forwarding_changes(before, after, served.mobile, self.configuration.address)
+        return actions
 
-    def _event(self, kind: str, number: str | None, binding: Binding, detail: Mapping[str, JSON]) -> Emit:
-        force = [str(each) for each in in_force(binding, self._mobiles[binding.home_address])]
-        return Emit(kind, number, binding.home_address, None, {**detail, "in_force": force})
-
-    def _line(self, mobile: Mobile, now: float) -> VisitorListEntry:
-        binding = self._binding(mobile.home_address).without_expired(now)
+    def _line(self, served: _Served, now: float) -> VisitorListEntry:
+        binding, mobile = served.binding.without_expired(now), served.mobile
         return VisitorListEntry(
             home_address=mobile.home_address,
             home_agent=self.configuration.address,
@@ -366,6 +373,20 @@ class HomeAgent:
             spi=mobile.association.spi,
             ipv6=binding.ipv6,
         )
+
+
+@lru_cache(4096)
+def _unusable(care_of: IPv4Address) -> bool:
+    """No host can have this address."""
+    return care_of.is_multicast or care_of.is_unspecified or care_of.is_loopback or care_of.is_reserved
+
+
+def _check_critical(request: RegistrationRequest) -> None:
+    """RFC 3115: a critical vendor extension that nobody here knows; raises _Refusal."""
+    if any(isinstance(each, VendorCritical) for each in request.protected(AuthKind.MN_HA)):
+        raise _Refusal(Code.UNKNOWN_CRITICAL_FROM_MOBILE_NODE)
+    if any(isinstance(each, VendorCritical) for each in request.extensions):
+        raise _Refusal(Code.UNKNOWN_CRITICAL_FROM_FOREIGN_AGENT)
 
 
 def _prefix_replies(request: RegistrationRequest, mobile: Mobile) -> tuple[Ipv6PrefixReply, ...]:

@@ -4,7 +4,7 @@ It must not know what becomes due.
 """
 
 from collections.abc import Hashable, Iterator
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 from itertools import count
 from typing import Generic, TypeVar
 
@@ -12,7 +12,11 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Deadlines(Generic[K]):
-    """One point in time per key, in wall-clock seconds; a later `set` replaces an earlier one."""
+    """One point in time per key, in wall-clock seconds; a later `set` replaces an earlier one.
+
+    The heap has an entry for every key that comes no later than its deadline: a renewal leaves the heap alone, and an
+    entry that comes too early is put in its place once it is the first.
+    """
 
     __slots__ = ("_at", "_heap", "_order")
 
@@ -23,8 +27,9 @@ class Deadlines(Generic[K]):
 
     def set(self, key: K, at: float) -> None:
         """`key` becomes due at `at`."""
-        if self._at.get(key) != at:
-            self._at[key] = at
+        earlier = self._at.get(key)
+        self._at[key] = at
+        if earlier is None or at < earlier:
             heappush(self._heap, (at, next(self._order), key))
             self._compact()
 
@@ -34,9 +39,17 @@ class Deadlines(Generic[K]):
 
     def next(self) -> float | None:
         """The earliest deadline, or None."""
-        while self._heap and self._at.get(self._heap[0][2]) != self._heap[0][0]:
-            heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        heap = self._heap
+        while heap:
+            listed, order, key = heap[0]
+            at = self._at.get(key)
+            if at == listed:
+                return at
+            if at is None or at < listed:  # cancelled, or another entry stands for it
+                heappop(heap)
+            else:
+                heapreplace(heap, (at, order, key))
+        return None
 
     def due(self, now: float) -> Iterator[K]:
         """Keys whose time has come, earliest first; each is cancelled as it is given."""
@@ -46,6 +59,6 @@ class Deadlines(Generic[K]):
             yield key
 
     def _compact(self) -> None:
-        """Renewals leave outdated entries behind; beyond twice the live ones the heap is made anew."""
+        """What was cancelled or moved forward leaves entries behind; beyond twice the live ones the heap is made anew."""
         if len(self._heap) > 64 + 2 * len(self._at):
             self._heap = sorted((at, next(self._order), key) for key, at in self._at.items())

@@ -6,6 +6,7 @@ Keys and bytes only: which association a message must use, and what follows from
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, hmac
@@ -104,6 +105,12 @@ def verify(association: Association, data: bytes, authenticator: bytes) -> bool:
 
 
 def _keyed(association: Association, data: bytes) -> hmac.HMAC:
-    keyed = hmac.HMAC(association.key, _HASHES[association.algorithm]())
+    keyed = _ready(association.key, association.algorithm).copy()
     keyed.update(data)
     return keyed
+
+
+@lru_cache(1024)
+def _ready(key: bytes, algorithm: Algorithm) -> hmac.HMAC:
+    """An HMAC that has taken in its key: whoever checks a message mostly signs the answer with the same key."""
+    return hmac.HMAC(key, _HASHES[algorithm]())

@@ -1,30 +1,24 @@
 """Registration (RFC 5944 sections 3.3 and 3.4). Bytes in, values out; no key, no state, no policy."""
 
+import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 from ipaddress import IPv4Address
-from typing import TypeVar
 
 from locum.wire.cursor import Cursor
-from locum.wire.errors import WireError
-from locum.wire.extensions import (
-    MAX_MESSAGE,
-    Authentication,
-    AuthKind,
-    Extension,
-    decode_extensions,
-    encode_extensions,
-)
+from locum.wire.extended import Extended, open_message
+from locum.wire.extensions import Extension, decode_extensions, encode_extensions
 
 UDP_PORT = 434
 REGISTRATION_REQUEST = 1
 REGISTRATION_REPLY = 3
 LIFETIME_INFINITE = 0xFFFF
 
-REQUEST_BYTES = 24  # the fixed part
-REPLY_BYTES = 20
-
-E_ = TypeVar("E_", bound=Extension)
+_REQUEST = struct.Struct("!BBH4s4s4sQ")  # type, flags, lifetime, HoA, HA, CoA, identification (section 3.3)
+_REPLY = struct.Struct("!BBH4s4sQ")  # type, code, lifetime, HoA, HA, identification (section 3.4)
+REQUEST_BYTES = _REQUEST.size  # the fixed part
+REPLY_BYTES = _REPLY.size
 
 
 class Flag(IntFlag):
@@ -41,6 +35,10 @@ class Flag(IntFlag):
 
 
 NO_FLAGS = Flag(0)
+_FLAGS = tuple(Flag(bits) for bits in range(256))
+
+# A home agent reads its own address and those of few agents again and again.
+_agent = lru_cache(4096)(IPv4Address)
 
 
 class Code(IntEnum):
@@ -102,6 +100,8 @@ class Code(IntEnum):
     UDP_ENCAPSULATION_UNAVAILABLE = 142  # RFC 3519
     REGISTER_WITH_REDIRECTED_HOME_AGENT = 143  # RFC 4433
     MOBILE_NODE_FAILED_AAA = 144  # RFC 4721
+    MULTIPATH_NOT_ALLOWED = 152  # RFC 7629
+    INVALID_FB_IDENTIFIER = 153  # RFC 7629
 
     @property
     def accepted(self) -> bool:
@@ -112,40 +112,8 @@ class Code(IntEnum):
 _CODES = {int(each): each for each in Code}
 
 
-class _Extended:
-    """What requests and replies share: looking through their extensions."""
-
-    __slots__ = ()
-    extensions: tuple[Extension, ...]
-
-    def find(self, kind: type[E_]) -> E_ | None:
-        """The first extension of that class."""
-        return next((each for each in self.extensions if isinstance(each, kind)), None)
-
-    def all(self, kind: type[E_]) -> tuple[E_, ...]:
-        """Every extension of that class, in order."""
-        return tuple(each for each in self.extensions if isinstance(each, kind))
-
-    def authentication(self, kind: AuthKind) -> Authentication | None:
-        """The authentication extension between those two."""
-        for each in self.extensions:
-            if isinstance(each, Authentication) and each.kind is kind:
-                return each
-        return None
-
-    def protected(self, kind: AuthKind) -> tuple[Extension, ...]:
-        """The extensions that the authentication extension of that kind protects: those before it; none without it.
-
-        What stands after it was not said by its sender, and must not be believed on its behalf.
-        """
-        for place, each in enumerate(self.extensions):
-            if isinstance(each, Authentication) and each.kind is kind:
-                return self.extensions[:place]
-        return ()
-
-
 @dataclass(frozen=True, slots=True)
-class RegistrationRequest(_Extended):
+class RegistrationRequest(Extended):
     """Message 601, and 602 where an agent relays it."""
 
     lifetime: int  # seconds; 0 deregisters, LIFETIME_INFINITE never expires
@@ -165,30 +133,33 @@ class RegistrationRequest(_Extended):
     @classmethod
     def decode(cls, data: bytes) -> "RegistrationRequest":
         """The request in a UDP payload; raises WireError."""
-        cursor = _open(data, REGISTRATION_REQUEST)
-        return cls._read(cursor, extended=True)
+        return cls._read(open_message(data, REGISTRATION_REQUEST, REQUEST_BYTES), extended=True)
 
     @classmethod
     def decode_fixed(cls, data: bytes) -> "RegistrationRequest":
         """Only the fixed part, for answering a request whose extensions are poorly formed; raises WireError."""
-        return cls._read(_open(data[:REQUEST_BYTES], REGISTRATION_REQUEST), extended=False)
+        return cls._read(
+            open_message(data[:REQUEST_BYTES], REGISTRATION_REQUEST, REQUEST_BYTES), extended=False
+        )
 
     @classmethod
     def _read(cls, cursor: Cursor, *, extended: bool) -> "RegistrationRequest":
-        flags = Flag(cursor.u8("flags"))
+        _, flags, lifetime, home_address, home_agent, care_of, identification = _REQUEST.unpack_from(
+            cursor.data
+        )
         return cls(
-            flags=flags,
-            lifetime=cursor.u16("lifetime"),
-            home_address=cursor.address4("home-address"),
-            home_agent=cursor.address4("home-agent"),
-            care_of_address=cursor.address4("care-of-address"),
-            identification=cursor.u64("identification"),
-            extensions=decode_extensions(cursor) if extended else (),
+            lifetime,
+            IPv4Address(home_address),
+            _agent(home_agent),
+            _agent(care_of),
+            identification,
+            _FLAGS[flags],
+            decode_extensions(cursor) if extended else (),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class RegistrationReply(_Extended):
+class RegistrationReply(Extended):
     """Message 603, and 604 where an agent relays it."""
 
     code: Code | int  # an int where the code is not known
@@ -205,21 +176,23 @@ class RegistrationReply(_Extended):
 
     def encode(self) -> bytes:
         """The UDP payload."""
-        fixed = bytes((REGISTRATION_REPLY, self.code)) + self.lifetime.to_bytes(2, "big")
-        addresses = self.home_address.packed + self.home_agent.packed
-        return fixed + addresses + self.identification.to_bytes(8, "big") + encode_extensions(self.extensions)
+        home_address, home_agent = self.home_address.packed, self.home_agent.packed
+        fixed = _REPLY.pack(
+            REGISTRATION_REPLY, self.code, self.lifetime, home_address, home_agent, self.identification
+        )
+        return fixed + encode_extensions(self.extensions) if self.extensions else fixed
 
     @classmethod
     def decode(cls, data: bytes) -> "RegistrationReply":
         """The reply in a UDP payload; raises WireError."""
-        cursor = _open(data, REGISTRATION_REPLY)
-        code = cursor.u8("code")
+        cursor = open_message(data, REGISTRATION_REPLY, REPLY_BYTES)
+        _, code, lifetime, home_address, home_agent, identification = _REPLY.unpack_from(data)
         return cls(
             code=_CODES.get(code, code),
-            lifetime=cursor.u16("lifetime"),
-            home_address=cursor.address4("home-address"),
-            home_agent=cursor.address4("home-agent"),
-            identification=cursor.u64("identification"),
+            lifetime=lifetime,
+            home_address=IPv4Address(home_address),
+            home_agent=_agent(home_agent),
+            identification=identification,
             extensions=decode_extensions(cursor),
         )
 
@@ -229,12 +202,3 @@ def decode_message(data: bytes) -> RegistrationRequest | RegistrationReply:
     if data[:1] == bytes((REGISTRATION_REPLY,)):
         return RegistrationReply.decode(data)
     return RegistrationRequest.decode(data)
-
-
-def _open(data: bytes, expected: int) -> Cursor:
-    if len(data) > MAX_MESSAGE:
-        raise WireError("message", MAX_MESSAGE, "too-large")
-    cursor = Cursor(data)
-    if cursor.u8("type") != expected:
-        raise WireError("type", 0, "unknown-message")
-    return cursor

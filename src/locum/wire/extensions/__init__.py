@@ -12,6 +12,7 @@ from locum.wire.extensions.authentication import (
     GeneralizedAuthentication,
     decode_authentication,
     decode_generalized,
+    lone_authentication,
 )
 from locum.wire.extensions.challenge import (
     MIN_CHALLENGE,
@@ -115,6 +116,9 @@ def decode_extensions(cursor: Cursor) -> tuple[Extension, ...]:
     Raises WireError for one that does not fit, an unknown one below 128 (`unknown-extension`, with its number), more than
     MAX_EXTENSIONS, or a forbidden order.
     """
+    alone = lone_authentication(cursor)
+    if alone is not None:
+        return (alone,)
     found: list[Extension] = []
     while cursor.remaining:
         if len(found) == MAX_EXTENSIONS:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from locum.wire.cursor import Cursor
 from locum.wire.extensions.framing import Extension, Frame, long, simple
 
 GENERALIZED_AUTHENTICATION = 36
@@ -15,6 +16,9 @@ class AuthKind(IntEnum):
     MN_HA = 32
     MN_FA = 33
     FA_HA = 34
+
+
+_KINDS = {int(kind): kind for kind in AuthKind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,20 @@ def decode_authentication(frame: Frame) -> Authentication:
     spi = cursor.u32("authentication.spi")
     covered = frame.message[: cursor.offset]
     return Authentication(AuthKind(frame.type), spi, cursor.rest(), covered)
+
+
+def lone_authentication(cursor: Cursor) -> Authentication | None:
+    """What decode_authentication gives, where it is all that is left of the message, as it is in most; else None."""
+    data, start = cursor.data, cursor.position
+    through_spi = start + 6  # type, length, SPI
+    if len(data) < through_spi or data[start + 1] != len(data) - start - 2:
+        return None
+    kind = _KINDS.get(data[start])
+    if kind is None or cursor.base:
+        return None
+    cursor.position = len(data)
+    spi = int.from_bytes(data[start + 2 : through_spi], "big")
+    return Authentication(kind, spi, data[through_spi:], data[:through_spi])
 
 
 def decode_generalized(frame: Frame) -> GeneralizedAuthentication:
