@@ -113,6 +113,10 @@ def test_anything_else_is_a_wire_error(
         Flow(6, IPv4Address("127.0.0.1"), 1, PEER, 1),
         Flow(6, HOME, 1, IPv4Address("224.0.0.1"), 1),
         Flow(6, HOME6, 1, IPv6Address("fe80::1"), 1),
+        Flow(6, HOME6, 1, IPv6Address("::ffff:127.0.0.1"), 1),
+        Flow(6, HOME, 1, IPv4Address("255.255.255.255"), 1),
+        Flow(6, HOME, 1, IPv4Address("0.1.2.3"), 1),
+        Flow(6, HOME, 1, HOME, 2),
     ],
 )
 def test_a_flow_that_no_stand_in_can_have(flow: Flow) -> None:

@@ -155,8 +155,19 @@ def _check_flow(flow: Flow) -> None:
     if not flow.local_port or not flow.peer_port:
         raise WireError("session-record.flow.port", 0, "range")
     for field, address in (("local", flow.local), ("peer", flow.peer)):
-        if address.is_multicast or address.is_unspecified or address.is_loopback or address.is_link_local:
+        if not _is_of_a_host(address):
             raise WireError(f"session-record.flow.{field}", 0, "range")
+    if flow.local == flow.peer:
+        raise WireError("session-record.flow.peer", 0, "range")
+
+
+def _is_of_a_host(address: IPv4Address | IPv6Address) -> bool:
+    """One host's, and the same one's from everywhere."""
+    if address.is_multicast or address.is_unspecified or address.is_loopback or address.is_link_local:
+        return False
+    if isinstance(address, IPv4Address):
+        return not address.is_reserved and address.packed[0] != 0
+    return address.ipv4_mapped is None  # else a kernel takes it for IPv4, loopback included
 
 
 def _numbers(items: list[object], field: str, ranges: tuple[tuple[int, int], ...]) -> list[int]:
