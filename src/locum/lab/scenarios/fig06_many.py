@@ -15,7 +15,7 @@ from locum.lab.story import download, judge_naps, web
 from locum.lab.world import Lab
 
 COUNT = 10
-SIZE = 4_500_000
+SIZE = 7_000_000
 HEAD_START = 400_000
 ASLEEP = 6.0
 SMALL = 100_000
