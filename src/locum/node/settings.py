@@ -127,9 +127,7 @@ class ForeignAgentSettings:
     advertise_interval: float
     registration_lifetime: int
     max_visitors: int
-    short_lifetime: (
-        int  # that of the home agents: a lifetime up to this makes the device not responsible (618)
-    )
+    short_lifetime: int  # of the home agents: a lifetime up to this makes the device not responsible (618)
     challenge: bool
     home_agents: tuple[AgentKey, ...]
     mobiles: tuple[VisitorKey, ...]
