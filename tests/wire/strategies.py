@@ -21,26 +21,37 @@ from locum.wire.control import (
 )
 from locum.wire.discovery import AgentAdvertisement, AgentFlag
 from locum.wire.extensions import (
+    AccessTechnology,
     Authentication,
     AuthKind,
     EncapsulatingDelivery,
     Extension,
+    FlowAction,
+    FlowBinding,
     GeneralizedAuthentication,
+    InnerEncapsulation,
     Ipv6PrefixReply,
     Ipv6PrefixRequest,
     Ipv6TunnelingMode,
     MobileFaChallenge,
+    Multipath,
     Nai,
     NaiCarrying,
     Padding,
     PrefixCode,
+    RevocationSupport,
+    UdpTunnelCode,
+    UdpTunnelReply,
+    UdpTunnelRequest,
     Unknown,
     VendorCritical,
     VendorNormal,
 )
 from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest
+from locum.wire.revocation import RegistrationRevocation, RevocationAcknowledgment
+from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, UnknownSelector
 
-KNOWN_SKIPPABLE = {130, 131, 132, 134, 136, 152}
+KNOWN_SKIPPABLE = {130, 131, 132, 134, 136, 137, 144, 152, 154}
 
 u8 = st.integers(0, 0xFF)
 u16 = st.integers(0, 0xFFFF)
@@ -60,6 +71,48 @@ def _prefix(length: int, bits: int) -> tuple[IPv6Address, int]:
 
 prefixes = st.builds(_prefix, st.integers(0, 128) | st.just(255), st.integers(0, (1 << 128) - 1))
 
+
+def _range(bits: int) -> st.SearchStrategy[tuple[int, int] | None]:
+    ends = st.tuples(*[st.integers(0, (1 << bits) - 1)] * 2).map(lambda pair: (min(pair), max(pair)))
+    return st.none() | ends | ends.map(lambda pair: (pair[0], pair[0]))
+
+
+def _between4(ends: tuple[int, int]) -> tuple[IPv4Address, IPv4Address]:
+    return IPv4Address(ends[0]), IPv4Address(ends[1])
+
+
+def _between6(ends: tuple[int, int]) -> tuple[IPv6Address, IPv6Address]:
+    return IPv6Address(ends[0]), IPv6Address(ends[1])
+
+
+between4 = _range(32).map(lambda ends: ends and _between4(ends))
+between6 = _range(128).map(lambda ends: ends and _between6(ends))
+selectors4 = st.builds(
+    Ipv4Selector, between4, between4, _range(32), _range(16), _range(16), _range(6), _range(8)
+)
+selectors6 = st.builds(
+    Ipv6Selector, between6, between6, _range(32), _range(20), _range(16), _range(16), _range(6), _range(8)
+)
+unknown_selectors = st.builds(UnknownSelector, st.integers(3, 255), st.binary(max_size=20))
+selectors = selectors4 | selectors6 | unknown_selectors
+binding_identifiers = st.integers(1, 254)
+flow_bindings = st.one_of(
+    st.builds(
+        FlowBinding,
+        st.just(FlowAction.FORWARD),
+        st.lists(binding_identifiers, min_size=1, max_size=8).map(tuple),
+        selectors,
+    ),
+    st.builds(FlowBinding, st.just(FlowAction.DROP), st.just(()), selectors),
+)
+multipaths = st.builds(
+    lambda binding, technology, label, flags: Multipath(binding, technology, label, *flags),
+    binding_identifiers,
+    st.sampled_from(AccessTechnology) | st.just(77),
+    st.integers(1, 255),
+    st.sampled_from([(False, False), (True, False), (False, True)]),
+)
+
 authentications = st.builds(Authentication, st.sampled_from(AuthKind), u32, st.binary(max_size=251))
 plain_extensions: st.SearchStrategy[Extension] = st.one_of(
     st.just(Padding()),
@@ -73,6 +126,11 @@ plain_extensions: st.SearchStrategy[Extension] = st.one_of(
         lambda code, pair: Ipv6PrefixReply(code, *pair), st.sampled_from(PrefixCode) | st.just(77), prefixes
     ),
     st.just(Ipv6TunnelingMode()),
+    st.builds(RevocationSupport, u32, st.booleans()),
+    st.builds(
+        UdpTunnelRequest, st.sampled_from(InnerEncapsulation) | st.just(6), st.booleans(), st.booleans()
+    ),
+    st.builds(UdpTunnelReply, st.sampled_from(UdpTunnelCode) | st.just(65), st.booleans(), u16),
     st.builds(
         Unknown, st.integers(128, 255).filter(lambda n: n not in KNOWN_SKIPPABLE), st.binary(max_size=255)
     ),
@@ -84,6 +142,8 @@ def ordered_extensions(draw: st.DrawFn) -> tuple[Extension, ...]:
     """Extensions in an order that RFC 5944 section 3.6.1.3 allows."""
     few = st.lists(plain_extensions, max_size=2)
     found: list[Extension] = draw(few)
+    found += draw(st.lists(multipaths, max_size=1))
+    found += draw(st.lists(flow_bindings, max_size=2))
     if draw(st.booleans()):
         found.append(Authentication(AuthKind.MN_HA, draw(u32), draw(st.binary(max_size=64))))
         found += draw(few)
@@ -116,6 +176,17 @@ replies = st.builds(
     identification=u64,
     extensions=ordered_extensions(),
 )
+revocations = st.builds(
+    RegistrationRevocation,
+    addresses4,
+    addresses4,
+    addresses4,
+    u32,
+    st.booleans(),
+    st.booleans(),
+    ordered_extensions(),
+)
+acknowledgments = st.builds(RevocationAcknowledgment, addresses4, u32, st.booleans(), ordered_extensions())
 
 
 @st.composite

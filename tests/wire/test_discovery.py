@@ -16,7 +16,7 @@ from locum.wire.discovery import (
     next_sequence,
 )
 from locum.wire.errors import WireError
-from locum.wire.extensions import Unknown
+from locum.wire.extensions import MAX_EXTENSIONS, MAX_MESSAGE, Unknown
 from locum.wire.ip import checksum
 from tests.wire.strategies import advertisements, damaged
 
@@ -154,8 +154,8 @@ def test_skippable_and_other_extensions() -> None:
         (summed(HOME_ONLY.encode() + bytes.fromhex("13021818")), "count"),
         (summed(HOME_ONLY.encode() + bytes.fromhex("130121")), "range"),
         (summed(HOME_ONLY.encode() + bytes.fromhex("10050000000020")), "truncated"),
-        (summed(HOME_ONLY.encode() + bytes(65)), "too-many-extensions"),
-        (bytes(5000), "too-large"),
+        (summed(HOME_ONLY.encode() + bytes(MAX_EXTENSIONS + 1)), "too-many-extensions"),
+        (bytes(MAX_MESSAGE + 1), "too-large"),
     ],
 )
 def test_refusals(data: bytes, reason: str) -> None:

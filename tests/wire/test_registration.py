@@ -2,7 +2,7 @@
 
 import time
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 import pytest
 from hypothesis import given
@@ -16,8 +16,11 @@ from locum.wire.extensions import (
     AuthKind,
     EncapsulatingDelivery,
     Extension,
+    FlowAction,
+    FlowBinding,
     Ipv6PrefixRequest,
     MobileFaChallenge,
+    Multipath,
     Nai,
     Padding,
     Unknown,
@@ -32,12 +35,15 @@ from locum.wire.registration import (
     RegistrationRequest,
     decode_message,
 )
+from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, address_range
+from locum.wire.vendor import FlowOperation, FlowRule, encode_vendor
 from tests.wire.strategies import damaged, replies, requests
 
 HOME = IPv4Address("192.0.2.10")
 AGENT = IPv4Address("192.0.2.1")
 CARE_OF = IPv4Address("203.0.113.5")
 IDENTIFICATION = 0xE8A1B2C300000001
+DROP = FlowBinding(FlowAction.DROP, (), Ipv4Selector())
 
 REQUEST = bytes.fromhex(
     "0182012c c000020a c0000201 cb007105 e8a1b2c300000001 9812018020010db8000000000000000000000010"
@@ -178,6 +184,10 @@ def test_an_extension_longer_than_the_message() -> None:
         ((MobileFaChallenge(bytes(4)), MN_HA), "extension-order"),
         ((MN_HA, FA_HA, MobileFaChallenge(bytes(4))), "extension-order"),
         ((MN_HA, MN_FA, EncapsulatingDelivery()), "extension-order"),
+        ((MN_HA, Multipath(1)), "extension-order"),
+        ((MN_HA, DROP), "extension-order"),
+        ((EncapsulatingDelivery(), DROP), "extension-order"),
+        ((Multipath(1), DROP, Multipath(2)), "repeated-multipath"),
     ],
 )
 def test_forbidden_orders(extensions: tuple[Extension, ...], reason: str) -> None:
@@ -209,9 +219,21 @@ def test_bounds() -> None:
         decode_message(FIXED + bytes(MAX_MESSAGE))
 
 
+def test_sixty_four_of_the_longest_rules_fit() -> None:
+    ends = address_range(IPv6Network("2001:db8::/64"))
+    rule = Ipv6Selector(ends, ends, (1, 2), (3, 4), (1, 2), (3, 4), (1, 2), (6, 7))
+    extensions: list[Extension] = [Multipath(1)]
+    for number in range(1, 65):
+        extensions.append(encode_vendor(FlowRule(FlowOperation.ADD, number, number)))
+        extensions.append(FlowBinding(FlowAction.FORWARD, (1, 2), rule))
+    extensions.append(Authentication(AuthKind.MN_HA, 256, bytes(32)))
+    message = RegistrationRequest(300, HOME, AGENT, CARE_OF, IDENTIFICATION, extensions=tuple(extensions))
+    assert decode_message(message.encode()) == message
+
+
 def test_cost_is_bounded() -> None:
     """The dearest message: as many authentications as fit, each with its copy of what it covers."""
-    data = FIXED + (b"\x24\x01\x00\x2c" + bytes(44)) * 64
+    data = FIXED + (b"\x24\x01\x00\x2c" + bytes(44)) * MAX_EXTENSIONS
     start = time.process_time()
     for _ in range(20):
         decode_message(data)

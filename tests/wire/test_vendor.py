@@ -12,6 +12,8 @@ from locum.wire.extensions import VendorNormal
 from locum.wire.vendor import (
     ENTERPRISE,
     DefaultCareOfAddress,
+    FlowOperation,
+    FlowRule,
     MnpsRole,
     TransferContext,
     VendorValue,
@@ -27,6 +29,7 @@ values = st.one_of(
     st.builds(MnpsRole, addresses),
     st.builds(Weight, u16),
     st.builds(TransferContext, addresses),
+    st.builds(FlowRule, st.sampled_from(FlowOperation), st.integers(1, 0xFFFF), u16),
 )
 
 
@@ -37,6 +40,7 @@ values = st.one_of(
         ("86 18 0000 00007ed9 0002 20010db8000000000000000000000009", MnpsRole(SIX)),
         ("86 0a 0000 00007ed9 0003 0102", Weight(258)),
         ("86 0c 0000 00007ed9 0004 cb007109", TransferContext(FOUR)),
+        ("86 0d 0000 00007ed9 0005 02 0003 0102", FlowRule(FlowOperation.REPLACE, 3, 258)),
     ],
 )
 def test_vectors(vector: str, value: VendorValue) -> None:
@@ -63,7 +67,18 @@ def test_others_are_not_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"), [(1, b"abc"), (2, b""), (3, b"\x01"), (3, b"\x01\x02\x03"), (4, bytes(5))]
+    ("kind", "value"),
+    [
+        (1, b"abc"),
+        (2, b""),
+        (3, b"\x01"),
+        (3, b"\x01\x02\x03"),
+        (4, bytes(5)),
+        (5, b"\x01\x00\x01\x00"),
+        (5, b"\x04\x00\x01\x00\x00"),
+        (5, b"\x01\x00\x00\x00\x00"),
+        (5, b"\x01\x00\x01\x00\x00\x00"),
+    ],
 )
 def test_refusals(kind: int, value: bytes) -> None:
     with pytest.raises(WireError):

@@ -1,4 +1,4 @@
-"""Locum's own values in a registration: what no standard has (default care-of address, stand-in, weight, context).
+"""Locum's own values in a registration: what no standard has (default care-of address, stand-in, weight, ...).
 
 They ride in normal vendor extensions (type 134, RFC 3115) under the enterprise number set aside for documentation
 (RFC 5612), so that any other agent skips them.
@@ -22,6 +22,15 @@ class VendorType(IntEnum):
     MNPS_ROLE = 2
     WEIGHT = 3
     TRANSFER_CONTEXT = 4
+    FLOW_RULE = 5
+
+
+class FlowOperation(IntEnum):
+    """What becomes of a flow rule."""
+
+    ADD = 1  # it must not be there yet
+    REPLACE = 2  # it must be there
+    REMOVE = 3  # it must be there
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,19 @@ class TransferContext:
     access_node: IPv4Address | IPv6Address
 
 
-VendorValue = DefaultCareOfAddress | MnpsRole | Weight | TransferContext
+@dataclass(frozen=True, slots=True)
+class FlowRule:
+    """Names a flow rule, as flow bindings of RFC 7629 have neither name nor priority (RFC 6089's FID and FID-PRI).
+
+    ADD and REPLACE are about the flow-binding extension that follows next; REMOVE has none.
+    """
+
+    operation: FlowOperation
+    identifier: int  # 1 to 65535, unique for its home address
+    priority: int = 0  # 0 to 65535, the lowest is tried first; of no meaning for REMOVE
+
+
+VendorValue = DefaultCareOfAddress | MnpsRole | Weight | TransferContext | FlowRule
 
 
 def encode_vendor(value: VendorValue) -> VendorNormal:
@@ -66,6 +87,9 @@ def encode_vendor(value: VendorValue) -> VendorNormal:
             return VendorNormal(ENTERPRISE, VendorType.WEIGHT, value.weight.to_bytes(2, "big"))
         case TransferContext():
             return VendorNormal(ENTERPRISE, VendorType.TRANSFER_CONTEXT, value.access_node.packed)
+        case FlowRule():
+            numbers = value.identifier.to_bytes(2, "big") + value.priority.to_bytes(2, "big")
+            return VendorNormal(ENTERPRISE, VendorType.FLOW_RULE, bytes((value.operation,)) + numbers)
 
 
 def decode_vendor(extension: VendorNormal) -> VendorValue | None:
@@ -84,6 +108,8 @@ def decode_vendor(extension: VendorNormal) -> VendorValue | None:
             return weight
         case VendorType.TRANSFER_CONTEXT:
             return TransferContext(_address(extension.value, "transfer-context"))
+        case VendorType.FLOW_RULE:
+            return _flow_rule(Cursor(extension.value))
     return None
 
 
@@ -93,3 +119,15 @@ def _address(value: bytes, field: str) -> IPv4Address | IPv6Address:
     if len(value) == 16:
         return IPv6Address(value)
     raise WireError(field, 0, "not-an-address")
+
+
+def _flow_rule(cursor: Cursor) -> FlowRule:
+    operation = cursor.u8("flow-operation")
+    if operation not in set(FlowOperation):
+        raise WireError("flow-operation", 0, "range")
+    identifier = cursor.u16("flow-identifier")
+    if not identifier:
+        raise WireError("flow-identifier", 1, "range")
+    rule = FlowRule(FlowOperation(operation), identifier, cursor.u16("flow-priority"))
+    cursor.done("flow-rule")
+    return rule

@@ -35,6 +35,17 @@ from locum.wire.extensions.dual_stack import (
     PrefixCode,
     decode_dual_stack,
 )
+from locum.wire.extensions.flow_binding import (
+    MAX_BINDING,
+    MAX_BINDINGS,
+    MIN_BINDING,
+    MULTIPATH,
+    AccessTechnology,
+    FlowAction,
+    FlowBinding,
+    Multipath,
+    decode_flow_binding,
+)
 from locum.wire.extensions.framing import (
     MAX_EXTENSIONS,
     MAX_MESSAGE,
@@ -55,36 +66,69 @@ from locum.wire.extensions.organization import (
     decode_vendor_normal,
 )
 from locum.wire.extensions.padding import Padding, decode_padding
+from locum.wire.extensions.revocation_support import (
+    REVOCATION_SUPPORT,
+    RevocationSupport,
+    decode_revocation_support,
+)
+from locum.wire.extensions.udp_tunnel import (
+    DEFAULT_KEEPALIVE,
+    UDP_TUNNEL_REPLY,
+    UDP_TUNNEL_REQUEST,
+    InnerEncapsulation,
+    UdpTunnelCode,
+    UdpTunnelReply,
+    UdpTunnelRequest,
+    decode_udp_tunnel_reply,
+    decode_udp_tunnel_request,
+)
 
 __all__ = [
+    "DEFAULT_KEEPALIVE",
     "DUAL_STACK",
     "ENCAPSULATING_DELIVERY",
     "GENERALIZED_AUTHENTICATION",
     "LINK_LOCAL",
+    "MAX_BINDING",
+    "MAX_BINDINGS",
     "MAX_EXTENSIONS",
     "MAX_MESSAGE",
+    "MIN_BINDING",
     "MIN_CHALLENGE",
     "MN_AAA",
     "MOBILE_FA_CHALLENGE",
+    "MULTIPATH",
     "NAI",
     "NAI_CARRYING",
     "PADDING",
+    "REVOCATION_SUPPORT",
+    "UDP_TUNNEL_REPLY",
+    "UDP_TUNNEL_REQUEST",
     "VENDOR_CRITICAL",
     "VENDOR_NORMAL",
+    "AccessTechnology",
     "AuthKind",
     "Authentication",
     "Challenge",
     "EncapsulatingDelivery",
     "Extension",
+    "FlowAction",
+    "FlowBinding",
     "GeneralizedAuthentication",
+    "InnerEncapsulation",
     "Ipv6PrefixReply",
     "Ipv6PrefixRequest",
     "Ipv6TunnelingMode",
     "MobileFaChallenge",
+    "Multipath",
     "Nai",
     "NaiCarrying",
     "Padding",
     "PrefixCode",
+    "RevocationSupport",
+    "UdpTunnelCode",
+    "UdpTunnelReply",
+    "UdpTunnelRequest",
     "Unknown",
     "VendorCritical",
     "VendorNormal",
@@ -107,6 +151,10 @@ _DECODERS: dict[int, Callable[[Frame], Extension]] = {
     MOBILE_FA_CHALLENGE: decode_mobile_fa_challenge,
     VENDOR_NORMAL: decode_vendor_normal,
     DUAL_STACK: decode_dual_stack,
+    MULTIPATH: decode_flow_binding,
+    REVOCATION_SUPPORT: decode_revocation_support,
+    UDP_TUNNEL_REQUEST: decode_udp_tunnel_request,
+    UDP_TUNNEL_REPLY: decode_udp_tunnel_reply,
 }
 
 
@@ -140,6 +188,9 @@ def _rank(extension: Extension) -> int | None:
         extension, Authentication
     ):  # RFC 5944 sections 3.5.3, 3.5.4: after the mobile node's to its home agent
         return 0 if extension.kind is AuthKind.MN_HA else 2
+    # RFC 7629 sections 4.1, 4.2: the mobile node says these to its home agent, under its authentication
+    if isinstance(extension, Multipath | FlowBinding):
+        return -1
     # RFC 3024 section 3.3, RFC 4721 section 3.1: between the two, as they are said to the foreign agent
     if isinstance(extension, EncapsulatingDelivery | MobileFaChallenge):
         return 1
@@ -147,10 +198,18 @@ def _rank(extension: Extension) -> int | None:
 
 
 def check_order(extensions: Iterable[Extension]) -> None:
-    """Raises WireError unless each kind of authentication appears at most once and in order (RFC 5944 section 3.6.1.3)."""
+    """Raises WireError unless the order is right (RFC 5944 section 3.6.1.3) and what may stand once stands once.
+
+    That is each kind of authentication, and the multipath extension (RFC 7629 section 4.1).
+    """
     seen: set[AuthKind] = set()
-    highest = 0
+    multipath = False
+    highest = -1
     for each in extensions:
+        if isinstance(each, Multipath):
+            if multipath:
+                raise WireError("extension", 0, "repeated-multipath")
+            multipath = True
         if isinstance(each, Authentication):
             if each.kind in seen:
                 raise WireError("extension", 0, "repeated-authentication")

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from locum.wire.cursor import Cursor
 from locum.wire.errors import WireError
 
-# A registration that uses every extension of this package fits in 1,000 bytes; what every authentication extension
-# covers is kept beside it, so both bounds together bound the memory of one message at 256 KiB.
-MAX_MESSAGE = 4096
-MAX_EXTENSIONS = 64
+# The longest registration that makes sense has 64 flow rules of 100 bytes, each announced by a vendor extension. What
+# every authentication extension covers is kept beside it, so both bounds together bound the memory of one message at
+# 1.25 MiB, for as long as it is looked at.
+MAX_MESSAGE = 8192
+MAX_EXTENSIONS = 160
 
 FIRST_SKIPPABLE = 128  # section 1.8: below, an unknown extension condemns the message
 PADDING = 0  # section 1.8: encoded with neither length nor data
-LONG_TYPES = frozenset((36, 38))  # section 1.10; skippable extensions are never long
+LONG_TYPES = frozenset((36, 38, 154))  # section 1.10; 154 although it is past 127 (RFC 7629 section 4)
 
 
 class Extension(ABC):
