@@ -285,13 +285,17 @@ class DataPlane:
         for kind, group in groupby(actions, type):
             if kind is InstallBinding:
                 entries = [action.entry for action in group if isinstance(action, InstallBinding)]
-                for entry in entries:
-                    for tunnel in (*entry.tunnels, *((entry.peer_tunnel,) if entry.peer_tunnel else ())):
-                        self._need(tunnel)
+                tunnels = {id(tunnel): tunnel for entry in entries for tunnel in entry.tunnels}
+                for tunnel in (*tunnels.values(), *(e.peer_tunnel for e in entries if e.peer_tunnel)):
+                    self._need(tunnel)
                 self._tables.install_bindings(entries)
             elif kind is AcceptTunnel:
                 self._tables.accept(
                     [action.acceptance for action in group if isinstance(action, AcceptTunnel)]
+                )
+            elif kind is RefuseTunnel:
+                self._tables.refuse(
+                    [action.acceptance for action in group if isinstance(action, RefuseTunnel)]
                 )
             else:
                 for action in group:
@@ -301,8 +305,6 @@ class DataPlane:
         match action:
             case RemoveBinding(home_address):
                 self._tables.remove_binding(home_address)
-            case RefuseTunnel(acceptance):
-                self._tables.refuse(acceptance)
             case InstallOutbound(entry):
                 self._install_outbound(entry)
             case RemoveOutbound(home_address):

@@ -91,6 +91,7 @@ def _open_library() -> ctypes.CDLL:
         "bpf_map_lookup_elem": (number, [number, ctypes.c_char_p, ctypes.c_char_p]),
         "bpf_map_delete_elem": (number, [number, ctypes.c_char_p]),
         "bpf_map_update_batch": (number, [number, ctypes.c_char_p, ctypes.c_char_p, pointer, pointer]),
+        "bpf_map_delete_batch": (number, [number, ctypes.c_char_p, pointer, pointer]),
         "bpf_map_lookup_batch": (
             number,
             [number, pointer, pointer, pointer, pointer, pointer, pointer],
@@ -181,8 +182,8 @@ class Map:
             for key, value in entries:
                 self.put(key, value, flags)
             return
-        keys = b"".join(key for key, _ in entries)
-        values = b"".join(value for _, value in entries)
+        keys = b"".join([key for key, _ in entries])
+        values = b"".join([value for _, value in entries])
         count = ctypes.c_uint32(len(entries))
         result = self._lib.bpf_map_update_batch(self.fd, keys, values, ctypes.byref(count), None)
         if result < 0:
@@ -205,6 +206,17 @@ class Map:
 
     def delete(self, key: bytes) -> bool:
         return int(self._lib.bpf_map_delete_elem(self.fd, key)) == 0
+
+    def delete_many(self, keys: list[bytes]) -> None:
+        """Delete these, in few system calls; what is not there is left out."""
+        if len(keys) < 2:
+            for key in keys:
+                self.delete(key)
+            return
+        count = ctypes.c_uint32(len(keys))
+        if self._lib.bpf_map_delete_batch(self.fd, b"".join(keys), ctypes.byref(count), None) < 0:
+            for key in keys[count.value :] if count.value < len(keys) else keys:
+                self.delete(key)
 
     def items(self) -> list[tuple[bytes, bytes]]:
         """All entries; one that is deleted meanwhile is left out."""

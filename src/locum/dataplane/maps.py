@@ -157,15 +157,20 @@ def overhead(value: Tunnel) -> int:
     return size + 12 if value.encapsulation is Encapsulation.UDP else size
 
 
-def binding(entry: BindingEntry | None, *, flows: bool) -> bytes:
-    """Value of the binding table; without an entry, the implicit one of a home address that only has flows."""
+def binding(entry: BindingEntry | None, *, flows: bool, first: bytes | None = None) -> bytes:
+    """Value of the binding table; without an entry, the implicit one of a home address that only has flows.
+
+    `first` is the entry's first tunnel, where it has been packed already.
+    """
     flags = FLAG_FLOWS if flows else 0
     if entry is None:
         return BINDING_HEAD.pack(0, 0, flags | FLAG_IMPLICIT) + NO_TUNNEL
     if entry.peer is not None:
         flags |= FLAG_PEER | (FLAG_PEER_TUNNEL if entry.peer_tunnel is not None else 0)
     head = BINDING_HEAD.pack(VERDICTS.index(entry.verdict), len(entry.tunnels), flags)
-    return head + (tunnel(entry.tunnels[0]) if entry.tunnels else NO_TUNNEL)
+    if first is None:
+        first = tunnel(entry.tunnels[0]) if entry.tunnels else NO_TUNNEL
+    return head + first
 
 
 def binding_more(entry: BindingEntry) -> bytes | None:

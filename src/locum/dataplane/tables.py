@@ -94,6 +94,7 @@ class Tables:
     def install_bindings(self, entries: Sequence[BindingEntry]) -> None:
         """Add or replace; the rarer half and the counter are there before the entry that needs them."""
         more, counters, values = [], [], {}
+        written: dict[int, bytes] = {}  # tunnels by identity: many bindings lead to few agents
         for entry in entries:
             if len(entry.tunnels) > maps.MAX_TUNNELS:
                 raise ValueError(f"{entry.home_address}: more than {maps.MAX_TUNNELS} tunnels")
@@ -101,10 +102,17 @@ class Tables:
             extra = maps.binding_more(entry)
             if extra is not None:
                 more.append((key, extra))
-            if entry.home_address not in self.state.bindings:
-                counters.append((key, ZERO))
-            values[key] = maps.binding(entry, flows=bool(self._flow_count[entry.home_address]))
+            known = len(self.state.bindings)
             self.state.bindings[entry.home_address] = entry
+            if len(self.state.bindings) != known:
+                counters.append((key, ZERO))
+            packed = None
+            if entry.tunnels:
+                packed = written.get(id(entry.tunnels[0]))
+                if packed is None:
+                    packed = written[id(entry.tunnels[0])] = maps.tunnel(entry.tunnels[0])
+            flows = bool(self._flow_count) and entry.home_address in self._flow_count
+            values[key] = maps.binding(entry, flows=flows, first=packed)
         self._maps["binding_more"].put_many(more)
         self._maps["binding_count"].put_many(counters)
         self._maps["bindings"].put_many(list(values.items()))
@@ -126,21 +134,23 @@ class Tables:
         """Add or replace. One whose link is gone is written when the link comes back."""
         counters, values = [], {}
         for acceptance in acceptances:
-            key = maps.acceptance_key(acceptance)
-            if acceptance_key(acceptance) not in self.state.acceptances:
-                counters.append((key, ZERO))
+            key, known = maps.acceptance_key(acceptance), len(self.state.acceptances)
             self.state.acceptances[acceptance_key(acceptance)] = acceptance
+            if len(self.state.acceptances) != known:
+                counters.append((key, ZERO))
             index = 0 if acceptance.link is None else self._index_of(acceptance.link)
             if index is not None:
                 values[key] = maps.acceptance(acceptance, index)
         self._maps["acceptance_count"].put_many(counters)
         self._maps["acceptances"].put_many(list(values.items()))
 
-    def refuse(self, acceptance: TunnelAcceptance) -> None:
-        self.state.acceptances.pop(acceptance_key(acceptance), None)
-        key = maps.acceptance_key(acceptance)
-        self._maps["acceptances"].delete(key)
-        self._maps["acceptance_count"].delete(key)
+    def refuse(self, acceptances: Sequence[TunnelAcceptance]) -> None:
+        """Take away; one that is not there is no error."""
+        for acceptance in acceptances:
+            self.state.acceptances.pop(acceptance_key(acceptance), None)
+        keys = [maps.acceptance_key(acceptance) for acceptance in acceptances]
+        self._maps["acceptances"].delete_many(keys)
+        self._maps["acceptance_count"].delete_many(keys)
 
     # Outbound entries
 

@@ -26,6 +26,7 @@ _FORWARDING = (
     do.SetFlow, do.ClearFlow, do.ReleaseHeld, do.LocalEndpoint, do.RemoveLocalEndpoint,
 )  # fmt: skip
 FORWARDING: frozenset[type] = frozenset(_FORWARDING)
+_PERMISSIONS = (do.AcceptTunnel, do.RefuseTunnel)
 OUTGOING: frozenset[type] = frozenset((do.Reply, do.SendRegistration, do.Ask, do.Answer))
 
 
@@ -178,15 +179,15 @@ def net_effect(actions: Iterable[Action]) -> list[Action]:
     permissions: dict[object, Action] = {}
     others: list[Action] = []
     for action in actions:
-        match action:
-            case do.InstallBinding(entry):
-                bindings[entry.home_address] = action
-            case do.RemoveBinding(home_address):
-                bindings[home_address] = action
-            case do.AcceptTunnel(each) | do.RefuseTunnel(each):
-                permissions[each.outer_source, each.home_address, each.side] = action
-            case _:
-                others.append(action)
+        if isinstance(action, do.InstallBinding):
+            bindings[action.entry.home_address] = action
+        elif isinstance(action, _PERMISSIONS):
+            each = action.acceptance
+            permissions[each.outer_source, each.home_address, each.side] = action
+        elif isinstance(action, do.RemoveBinding):
+            bindings[action.home_address] = action
+        else:
+            others.append(action)
     accepted = [each for each in permissions.values() if isinstance(each, do.AcceptTunnel)]
     refused = [each for each in permissions.values() if isinstance(each, do.RefuseTunnel)]
     return [*others, *accepted, *bindings.values(), *refused]
