@@ -124,6 +124,9 @@ class World:
     def complaints(self) -> str:
         return "\n".join(path.read_text() for path in self.folder.glob("*.err"))
 
+    def radio(self, name: str) -> str:
+        return str(self.ask(name, "status")["interfaces"]["radio0"])
+
     def care_of(self) -> list[str]:
         return [each["address"] for each in self.ask("ha", "binding list")[0]["care_of"]]
 
@@ -156,6 +159,15 @@ def world(tmp_path: Path, namespace: Callable[[str], Namespace]) -> Iterator[Wor
     made.close()
 
 
+def settled(space: Namespace) -> bool:
+    """Every link has its link-local address."""
+    links = [link["ifname"] for link in json.loads(space.ip("-j link show up")) if link["ifname"] != "lo"]
+    local = space.ip("-6 route show table local").splitlines()
+    return all(
+        any(line.startswith("local fe80::") and f" dev {link} " in line for line in local) for link in links
+    )
+
+
 def pictures(world: World) -> dict[str, Any]:
     return {name: picture(space) for name, space in world.spaces.items()} | {
         f"links of {name}": [
@@ -166,7 +178,7 @@ def pictures(world: World) -> dict[str, Any]:
 
 
 def test_register_ping_crash_and_leave_no_trace(world: World) -> None:
-    time.sleep(0.5)  # link-local addresses settle
+    world.until(lambda: all(settled(space) for space in world.spaces.values()), "link-local addresses")
     before = pictures(world)
     for name in ("ha", "an", "mn"):
         world.start(name)
@@ -187,7 +199,7 @@ def test_register_ping_crash_and_leave_no_trace(world: World) -> None:
 
     # The radio link is lost and comes back.
     world.spaces["an"].ip("link set radio0 down")
-    time.sleep(0.3)
+    world.until(lambda: {world.radio("an"), world.radio("mn")} == {"down"}, "the cut to be seen")
     world.spaces["an"].ip("link set radio0 up")
     world.until(lambda: world.ping("cn", "10.36.0.4", 1), "packets after the link came back")
 
@@ -203,8 +215,14 @@ def test_register_ping_crash_and_leave_no_trace(world: World) -> None:
             assert new == old, name
     assert not list((world.bpf / "locum").iterdir())
     assert "Traceback" not in world.complaints(), world.complaints()
-    events = [json.loads(line) for line in (world.folder / "mn.jsonl").read_text().splitlines()]
-    assert {"started", "registered", "stopping"} <= {event["kind"] for event in events}
+    for name in ("mn", "an"):
+        kinds = [
+            json.loads(line)["kind"] for line in (world.folder / f"{name}.jsonl").read_text().splitlines()
+        ]
+        assert (kinds.count("link-down"), kinds.count("link-up")) == (1, 1), name  # the link was cut once
+        assert "action-failed" not in kinds
+        assert {"started", "stopping"} <= set(kinds)
+    assert "registered" in (world.folder / "mn.jsonl").read_text()
 
 
 def test_an_interface_that_vanishes_and_comes_back(world: World) -> None:
@@ -212,8 +230,8 @@ def test_an_interface_that_vanishes_and_comes_back(world: World) -> None:
         world.start(name)
     world.until(lambda: world.ping("cn", "10.36.0.4", 1), "the tunnel")
     world.spaces["mn"].ip("link del radio0")
-    world.until(lambda: world.ask("mn", "status")["interfaces"]["radio0"] == "absent", "the loss to be seen")
-    assert world.ask("an", "status")["interfaces"]["radio0"] == "absent"
+    world.until(lambda: world.radio("mn") == "absent", "the loss to be seen")
+    assert world.radio("an") == "absent"
     join(world.spaces["an"], "radio0", world.spaces["mn"], "radio0")
     world.spaces["an"].ip("addr add 10.3.0.1/24 dev radio0")
     world.until(lambda: world.ping("cn", "10.36.0.4", 1), "the tunnel by the new interface", 15)

@@ -5,8 +5,9 @@ import contextlib
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Self
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK
@@ -25,6 +26,29 @@ class Link:
     up: bool  # administratively up and with carrier
     link_layer: bytes
     addresses: dict[Address, None] = field(default_factory=dict)  # in the order they were seen
+
+
+class LinkKind(Enum):
+    """How it stands with a link; the value is the kind of its event."""
+
+    UP = "link-up"
+    DOWN = "link-down"
+    VANISHED = "link-vanished"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """What roles are told of a link: addresses only while they can be used."""
+
+    kind: LinkKind
+    addresses: tuple[Address, ...] = ()
+
+    @classmethod
+    def of(cls, link: Link | None) -> Self:
+        """As it is now; None is a link that is not there."""
+        if link is None:
+            return cls(LinkKind.VANISHED)
+        return cls(LinkKind.UP, tuple(link.addresses)) if link.up else cls(LinkKind.DOWN)
 
 
 class LinkWatch:

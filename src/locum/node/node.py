@@ -22,7 +22,7 @@ from locum.node.delivery_watch import DeliveryWatch
 from locum.node.events import EventStream
 from locum.node.exchanges import Exchanges
 from locum.node.host_network import HostNetwork
-from locum.node.link_watch import Link, LinkWatch
+from locum.node.link_watch import Link, LinkKind, LinkState, LinkWatch
 from locum.node.performer import FORWARDING, TABLES, Hand, Performer, Pipelined, Sequential, collection
 from locum.node.registration_io import RegistrationIo
 from locum.node.service_manager import ServiceManager
@@ -74,6 +74,8 @@ class Node:
         self._begun_in_vain = False
         self._manager = ServiceManager()
         self._closers = contextlib.AsyncExitStack()
+        self._link_order = asyncio.Lock()
+        self._links_told: dict[str, LinkState] = {}
         self._link_tasks: set[asyncio.Task[None]] = set()
         self._control: ControlSocket
 
@@ -243,15 +245,16 @@ class Node:
             )
             self._closers.callback(self.deliveries.close)
         for name, actions in wanted.items():
-            slot = self.slots[name]
-            slot.performer.perform(action for action in actions if type(action) not in FORWARDING)
+            self.slots[name].performer.perform(action for action in actions if type(action) not in FORWARDING)
+        for (
+            interface
+        ) in self.settings.node.interfaces:  # before any timer: nobody solicits on a link that is down
+            self._tell_link(interface, LinkState.of(self.watch.find(interface)))
+        for slot in self.slots.values():
             if isinstance(slot.performer, Sequential):
                 await slot.performer.drained()
             self._schedule(slot)
         await self.network.undo_stale()
-        for interface in self.settings.node.interfaces:
-            link = self.watch.find(interface)
-            self._tell_link(interface, link, first=True)
 
     def _adopt_sessions(self) -> None:
         if self.stand_in is not None:
@@ -376,16 +379,21 @@ class Node:
 
     def _link_changed(self, name: str, link: Link | None) -> None:
         if name in self.settings.node.interfaces and self.slots:
-            task = asyncio.get_running_loop().create_task(self._follow_link(name, link))
+            task = asyncio.get_running_loop().create_task(self._follow_link(name, LinkState.of(link)))
             self._link_tasks.add(task)
             task.add_done_callback(self._link_tasks.discard)
 
-    async def _follow_link(self, name: str, link: Link | None) -> None:
+    async def _follow_link(self, name: str, link: LinkState) -> None:
         """An interface came, went, vanished or changed its addresses: sockets and data plane follow, then roles hear."""
+        async with self._link_order:
+            await self._follow(name, link)
+            self._tell_link(name, link)
+
+    async def _follow(self, name: str, link: LinkState) -> None:
         loop = asyncio.get_running_loop()
         self.registrations.links_changed()
         try:
-            if link is None:
+            if link.kind is LinkKind.VANISHED:
                 closed = self.registrations.close_link(name)
                 if closed is not None:
                     loop.remove_reader(closed.fileno())
@@ -399,21 +407,24 @@ class Node:
                 opened = self.registrations.open_link(name)
                 if opened is not None:
                     loop.add_reader(opened.fileno(), opened.read)
-                if link.up:
+                if link.kind is LinkKind.UP:
                     await self.network.link_up(name)
         except Exception as problem:
             self.events.emit("link-failed", detail={"link": name, "reason": str(problem)})
             log.warning("%s: %s", name, problem)
-        self._tell_link(name, link)
 
-    def _tell_link(self, name: str, link: Link | None, *, first: bool = False) -> None:
-        up = link is not None and link.up
-        kind = "link-up" if up else "link-down" if link is not None else "link-vanished"
-        if not first:
-            self.events.emit(kind, detail={"link": name})
-        if not up and not first:
-            self.exchanges.link_lost(name)
-        event: Event = do.LinkUp(name, tuple(link.addresses)) if up and link else do.LinkDown(name)
+    def _tell_link(self, name: str, link: LinkState) -> None:
+        """Events are told once for each change, whatever else the kernel says of the link meanwhile."""
+        before = self._links_told.get(name)
+        if link == before:
+            return
+        self._links_told[name] = link
+        up = link.kind is LinkKind.UP
+        if before is not None and link.kind is not before.kind:
+            self.events.emit(link.kind.value, detail={"link": name})
+            if not up:
+                self.exchanges.link_lost(name)
+        event: Event = do.LinkUp(name, link.addresses) if up else do.LinkDown(name)
         for role in self.slots:
             self.feed(role, event)
 
