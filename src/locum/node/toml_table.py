@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_Address = TypeVar("_Address", IPv4Address, IPv6Address, IPv4Address | IPv6Address)
+
+_BROADCAST = IPv4Address("255.255.255.255")
 
 _SIZE = re.compile(r"^(\d+)\s*([KMGT]?)i?B?$", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -129,16 +132,22 @@ class Table:
 
     def path(self, key: str, default: Any = _MISSING) -> Path:
         """A path; a relative one is relative to the directory of the config file."""
-        return self._read(key, default, lambda value: self.file.parent / _as_string(value), "a path")
+
+        def convert(value: Any) -> Path:
+            if "\0" in (text := _as_string(value)):
+                raise ValueError
+            return self.file.parent / text
+
+        return self._read(key, default, convert, "a path")
 
     def address4(self, key: str, default: Any = _MISSING) -> IPv4Address:
-        return self._read(key, default, lambda value: IPv4Address(_as_string(value)), "an IPv4 address")
+        return self._read(key, default, lambda value: _of_a_host(IPv4Address(_as_string(value))), "a host's IPv4 address")
 
     def address6(self, key: str, default: Any = _MISSING) -> IPv6Address:
-        return self._read(key, default, lambda value: IPv6Address(_as_string(value)), "an IPv6 address")
+        return self._read(key, default, lambda value: _of_a_host(IPv6Address(_as_string(value))), "a host's IPv6 address")
 
     def address(self, key: str, default: Any = _MISSING) -> IPv4Address | IPv6Address:
-        return self._read(key, default, lambda value: ip_address(_as_string(value)), "an IP address")
+        return self._read(key, default, lambda value: _of_a_host(ip_address(_as_string(value))), "a host's IP address")
 
     def optional4(self, key: str) -> IPv4Address | None:
         return self.address4(key, None)
@@ -151,9 +160,9 @@ class Table:
 
     def addresses(self, key: str, default: Any = _MISSING) -> tuple[IPv4Address | IPv6Address, ...]:
         def one(value: Any) -> IPv4Address | IPv6Address:
-            return ip_address(_as_string(value))
+            return _of_a_host(ip_address(_as_string(value)))
 
-        return self._read(key, default, lambda value: _as_list(value, one), "a list of IP addresses")
+        return self._read(key, default, lambda value: _as_list(value, one), "a list of IP addresses of hosts")
 
     def prefixes(self, key: str, default: Any = _MISSING) -> tuple[IPv4Network | IPv6Network, ...]:
         def one(value: Any) -> IPv4Network | IPv6Network:
@@ -226,6 +235,13 @@ class Table:
                 near = difflib.get_close_matches(key, self._asked, 1)
                 hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(self._asked))}"
                 raise self.error(key, f"is not known{hint}")
+
+
+def _of_a_host(address: _Address) -> _Address:
+    """Neither everybody's nor nobody's; raises ValueError."""
+    if address.is_multicast or address.is_unspecified or address == _BROADCAST:
+        raise ValueError
+    return address
 
 
 def _as_string(value: Any) -> str:
