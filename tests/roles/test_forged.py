@@ -341,7 +341,8 @@ def test_notices_of_nobody() -> None:
     before = (world.mn.tables(), world.mnps.tables())
     for body in (b"", b"\xff", encode_618(Notice618(STRANGER, True, AN1)), bytes(2000)):
         for host in (world.mn, world.mnps):
-            host.role.happened(a.Asked(7, "618", body, STRANGER, ()), now=world.now)
+            actions = host.role.happened(a.Asked(7, "618", body, STRANGER, ()), now=world.now)
+            assert not any(isinstance(each, a.Emit) for each in actions)
             host.role.happened(a.Asked(7, "1172", body, STRANGER, ()), now=world.now)
     assert (world.mn.tables(), world.mnps.tables()) == before
 

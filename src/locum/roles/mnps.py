@@ -551,6 +551,8 @@ class StandIn:
             notice = decode_618(event.body)
         except WireError as error:
             return [Count(f"notice-{error.reason}"), self._answer(event.exchange, Status.MALFORMED)]
+        if not any(notice.home_address in each for each in self.configuration.home_prefixes):
+            return [Count("notice-foreign"), self._answer(event.exchange, Status.NOT_AUTHORISED)]
         detail: dict[str, JSON] = {"responsible": notice.responsible, "node": str(notice.node)}
         return [
             self._answer(event.exchange, Status.OK),
