@@ -9,10 +9,12 @@ from scapy.layers.mobileip import MobileIP, MobileIPRRP, MobileIPRRQ, MobileIPTu
 from scapy.packet import Raw
 
 from locum.wire.discovery import AgentAdvertisement, AgentFlag, AgentSolicitation, decode_discovery
-from locum.wire.extensions import Authentication, AuthKind, Nai
+from locum.wire.extensions import Authentication, AuthKind, InnerEncapsulation, Nai
 from locum.wire.headers import decode_ip
+from locum.wire.mobile_ip import decode_mobile_ip
 from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest, decode_message
 from locum.wire.transport import UdpDatagram
+from locum.wire.tunnel_data import TunnelData, keepalive
 from tests.wire.strategies import replies, requests
 
 HOME, AGENT, CARE_OF = "192.0.2.10", "192.0.2.1", "203.0.113.5"
@@ -71,6 +73,21 @@ def test_tunnel_data_is_no_registration() -> None:
     packet = IP() / UDP(sport=434, dport=434) / MobileIP(type=4) / MobileIPTunnelData() / IP()
     with pytest.raises(ValueError, match="unknown-message"):
         decode_message(payload_of(packet))
+
+
+def test_scapy_tunnel_data_is_understood() -> None:
+    inner = IP(src=HOME, dst=AGENT) / UDP(sport=1, dport=2) / Raw(b"x")
+    packet = IP() / UDP(sport=434, dport=434) / MobileIP(type=4) / MobileIPTunnelData(nexthdr=4) / inner
+    assert decode_mobile_ip(payload_of(packet)) == TunnelData(InnerEncapsulation.IP, bytes(inner))
+
+
+def test_scapy_reads_our_keepalive() -> None:
+    message = keepalive(IPv4Address(HOME), IPv4Address(AGENT), 0x1234, 7).encode()
+    seen = MobileIP(message)
+    assert seen[MobileIPTunnelData].nexthdr == 4
+    assert (seen[IP].src, seen[IP].dst) == (HOME, AGENT)
+    echo = seen[ICMP]
+    assert (echo.type, echo.code, echo.id, echo.seq) == (8, 0, 0x1234, 7)
 
 
 def test_scapy_solicitation_is_understood() -> None:
