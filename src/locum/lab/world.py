@@ -26,6 +26,8 @@ from locum.lab.timeline import Event, Timeline
 from locum.lab.topology import Topology, figure_5
 from locum.node.client import NodeClient, NodeRefused, NodeUnreachable
 
+PRIORITY = ("nice", "-n", "-10")
+"""As in the systemd units: while a session changes hands a peer waits, and captures and programs do not."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -154,7 +156,7 @@ class Lab:
 
     def launch(self, node: str) -> Program:
         """Start a node's daemon, without waiting for it."""
-        command = [*locum(), "node", "run", str(self.configuration.file(node))]
+        command = [*PRIORITY, *locum(), "node", "run", str(self.configuration.file(node))]
         self.daemons[node] = self.processes.start(node, f"locum-{node}", command)
         return self.daemons[node]
 
