@@ -252,6 +252,15 @@ def test_a_copied_request_does_not_get_the_answer() -> None:
     assert [each.to for each in actions if isinstance(each, a.Reply)] == [first]
 
 
+def test_a_home_agent_that_cannot_be_sent_to() -> None:
+    world = settled()
+    actions = give(world, world.an1, by_way_of(world, HA), ROGUE)
+    relayed = next(each for each in actions if isinstance(each, a.SendRegistration))
+    refused = a.NotPerformed(relayed, "Network is unreachable")
+    assert codes(world.an1.role.happened(refused, now=world.now)) == [Code.FA_HOME_NETWORK_UNREACHABLE]
+    assert world.an1.role.happened(refused, now=world.now) == []
+
+
 def test_foreign_advertisement_moves_nobody() -> None:
     world = settled()
     rogue = AgentAdvertisement(9000, ((STRANGER, 0),), 5, 300, AgentFlag.F | AgentFlag.T, (STRANGER,))

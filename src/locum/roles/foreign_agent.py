@@ -22,6 +22,7 @@ from locum.roles.actions import (
     LinkUp,
     LocalEndpoint,
     NoAnswer,
+    NotPerformed,
     Persist,
     Randomness,
     Reply,
@@ -163,6 +164,8 @@ class ForeignAgent:
                     return self._notice(static.next_hop, static.home_address, event.active)
             case NoAnswer():
                 return [Count("notice-unanswered")]
+            case NotPerformed(action=SendRegistration() as relayed):
+                return self._unreachable(relayed.message)
             case Answered():
                 return []
         return []
@@ -375,6 +378,17 @@ class ForeignAgent:
         """Nobody answered (code 78, section 3.7.2.2)."""
         pending = self._pending.pop(key)
         code = Code.FA_REGISTRATION_TIMEOUT
+        return self._deny(pending.request, pending.source, pending.size, code)
+
+    def _unreachable(self, relayed: bytes) -> list[Action]:
+        """The host has no way to that home agent (code 80)."""
+        request = RegistrationRequest.decode_fixed(relayed)
+        key = (request.home_address, mobile_nonce(request.identification))
+        pending = self._pending.get(key)
+        if pending is None:
+            return []
+        self._drop_pending(key)
+        code = Code.FA_HOME_NETWORK_UNREACHABLE
         return self._deny(pending.request, pending.source, pending.size, code)
 
     def _drop_pending(self, key: PendingKey) -> None:
