@@ -239,6 +239,9 @@ class ForeignAgent:
         ours = self.configuration.care_of_address
         if home_address in (ours, request.home_agent) or home_address in self._home_agents:
             return False
+        agents = {each.home_agent for each in self._visitors.values()}
+        if home_address in agents or any(home_address == each.home_agent for each in self._static.values()):
+            return False
         if static is not None and static.home_agent != request.home_agent:
             return False
         if visitor is None or visitor.home_agent == request.home_agent:
