@@ -171,3 +171,18 @@ async def test_what_a_full_disk_did_not_take_is_written_when_there_is_room(
     store.put("t", "new", {"n": 2})
     await store.durable()
     assert store.rows("t") == {"new": {"n": 2}, "old": {"n": 1}}
+
+
+async def test_a_damaged_file_is_said_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "node.db"
+    store = Store(path)
+    for number in range(1000):
+        store.put("t", f"{number:04}", {"text": "x" * 100})
+    await store.close()
+    whole = bytearray(path.read_bytes())
+    whole[4096:] = b"\xa5" * (len(whole) - 4096)  # the first page has the schema
+    path.write_bytes(whole)
+    damaged = Store(path)
+    with pytest.raises(StoreError, match=f"{path}: cannot be read"):
+        damaged.rows("t")
+    await damaged.close()

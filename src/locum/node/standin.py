@@ -115,8 +115,13 @@ class StandIn:
         kept = self._keeper.take() if self._keeper is not None else {}
         lost: list[Flow] = []
         for name, row in self._store.rows(COLLECTION).items():
-            key = (bytes.fromhex(row["handover"]), int(row["session"]))
-            record = SessionRecord.from_cbor(cbor2.loads(bytes.fromhex(row["record"])))
+            try:
+                key = (bytes.fromhex(row["handover"]), int(row["session"]))
+                record = SessionRecord.from_cbor(cbor2.loads(bytes.fromhex(row["record"])))
+            except (ValueError, KeyError, TypeError, cbor2.CBORError) as problem:
+                log.warning("%s cannot be read in the store: %s", name, problem)
+                self._store.forget(COLLECTION, name)
+                continue
             fd = kept.pop(name, None)
             held = self._take_up(key, record, fd) if fd is not None else None
             if held is None:

@@ -106,19 +106,23 @@ class Store:
 
     def get(self, collection: str, key: str) -> Entry | None:
         """The committed entry, or None. Writes still queued are not seen."""
-        with self._lock:
-            row = self._database.execute(
-                "SELECT value, version FROM entry WHERE collection = ? AND key = ?", (collection, key)
-            ).fetchone()
-        return None if row is None else Entry(json.loads(row[0]), row[1])
+        found = self._read(
+            "SELECT value, version FROM entry WHERE collection = ? AND key = ?", (collection, key)
+        )
+        return Entry(json.loads(found[0][0]), found[0][1]) if found else None
 
     def rows(self, collection: str) -> dict[str, dict[str, Any]]:
         """All committed values of a collection by key, in the order of the keys."""
-        with self._lock:
-            found = self._database.execute(
-                "SELECT key, value FROM entry WHERE collection = ? ORDER BY key", (collection,)
-            ).fetchall()
+        found = self._read("SELECT key, value FROM entry WHERE collection = ? ORDER BY key", (collection,))
         return {key: json.loads(value) for key, value in found}
+
+    def _read(self, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]]:
+        """Raises StoreError."""
+        try:
+            with self._lock:
+                return self._database.execute(query, values).fetchall()
+        except sqlite3.Error as problem:
+            raise StoreError(f"{self._path}: cannot be read: {problem}; move it away to begin anew") from None
 
     # writing in groups
 
