@@ -123,7 +123,10 @@ class Pipelined(Performer):
                     waiting = self._after(commit)
                     waiting.append(action)
                 elif kind in FORWARDING:
-                    self._later(action)
+                    if self._forwarding:
+                        self._forwarding.append(action)
+                    else:
+                        self._later(action)
                 elif not self._at_once(action):
                     self._hand(action)
             except Exception as problem:

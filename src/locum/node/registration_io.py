@@ -23,6 +23,13 @@ _NOWHERE = IPv4Address(0)
 # Few hosts send most messages: access nodes, and the home agents behind them.
 _parsed = lru_cache(4096)(IPv4Address)
 _unpacked = lru_cache(256)(IPv4Address)
+
+
+@lru_cache(4096)
+def _source(address: str, port: int, link: str, destination: bytes) -> Source:
+    return Source(_parsed(address), port, link, None, _unpacked(destination))
+
+
 _text = lru_cache(4096)(str)
 
 Deliver = Callable[[str, bytes, Source], None]  # (role, message, source)
@@ -112,7 +119,7 @@ class RegistrationIo:
         else:
             role = self._role(kind, _unpacked(destination), link)
         if role:
-            self._deliver(role, message, Source(_parsed(address), port, link, None, _unpacked(destination)))
+            self._deliver(role, message, _source(address, port, link, destination))
 
     def _role(self, kind: int | None, destination: IPv4Address, link: str) -> str:
         """The role for a message; empty, and counted, when there is none."""

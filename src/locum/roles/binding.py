@@ -166,6 +166,11 @@ def carriers(binding: Binding, mobile: Mobile, home_address: Addr) -> tuple[Care
     """The dynamic care-of addresses that packets to `home_address` take; none means the default CoA (R2)."""
     if not binding.ipv6 and home_address.version == 6:
         return ()
+    for each in binding.care_of:
+        if each.brief:
+            break
+    else:
+        return binding.care_of
     ordinary = tuple([each for each in binding.care_of if not each.brief])
     if ordinary or mobile.default_care_of is not None:
         return ordinary
@@ -198,36 +203,36 @@ def forwarding_changes(
         new = _tunnel_sources(after, mobile, home_address)
         accepted += [AcceptTunnel(_acceptance(each, home_address)) for each in new if each not in old]
         refused += [RefuseTunnel(_acceptance(each, home_address)) for each in old if each not in new]
-        old_entry = _entry(before, mobile, home_agent, home_address, stand_in)
-        entry = _entry(after, mobile, home_agent, home_address, stand_in)
-        if entry is None and old_entry is not None:
-            bindings.append(RemoveBinding(home_address))
-        elif entry is not None and entry != old_entry:
-            bindings.append(InstallBinding(entry))
+        had = _ways(before, mobile, home_agent, home_address, stand_in)
+        ways = _ways(after, mobile, home_agent, home_address, stand_in)
+        if ways is None:
+            if had is not None:
+                bindings.append(RemoveBinding(home_address))
+        elif ways != had:
+            bindings.append(InstallBinding(BindingEntry(home_address, Verdict.ENCAPSULATE, *ways)))
     return [*accepted, *bindings, *refused]
 
 
-def _entry(
+def _ways(
     binding: Binding | None,
     mobile: Mobile,
     home_agent: IPv4Address,
     home_address: Addr,
     stand_in: Addr | None,
-) -> BindingEntry | None:
+) -> tuple[tuple[Tunnel, ...], Addr | None, Tunnel | None] | None:
+    """The tunnels of a binding entry, its peer and that one's tunnel; None: no entry, packets go natively."""
     if binding is None:
         return None
     dynamic = carriers(binding, mobile, home_address)
     if dynamic:
-        tunnels = tuple([_tunnel(home_agent, each.address, each.gre) for each in dynamic])
-        return BindingEntry(home_address, Verdict.ENCAPSULATE, tunnels)
+        return tuple([_tunnel(home_agent, each.address, each.gre) for each in dynamic]), None, None
     if mobile.default_care_of is None:
         return None
-    reachable = binding.care_of if home_address.version == 4 or binding.ipv6 else ()
-    peer, peer_tunnel = None, None
-    if stand_in is not None and reachable:
-        peer, peer_tunnel = stand_in, _tunnel(home_agent, reachable[-1].address, reachable[-1].gre)
     default = (_tunnel(home_agent, mobile.default_care_of, False),)
-    return BindingEntry(home_address, Verdict.ENCAPSULATE, default, peer, peer_tunnel)
+    reachable = binding.care_of if home_address.version == 4 or binding.ipv6 else ()
+    if stand_in is None or not reachable:
+        return default, None, None
+    return default, stand_in, _tunnel(home_agent, reachable[-1].address, reachable[-1].gre)
 
 
 @lru_cache(4096)
@@ -240,7 +245,7 @@ def _tunnel_sources(binding: Binding | None, mobile: Mobile, home_address: Addr)
     if binding is None:
         return []
     sources: list[Addr] = []
-    if home_address.version == 4 or binding.ipv6:
+    if binding.ipv6 or home_address.version == 4:
         sources += [each.address for each in binding.care_of]
     if mobile.default_care_of is not None and mobile.default_care_of not in sources:
         sources.append(mobile.default_care_of)
