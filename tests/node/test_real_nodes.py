@@ -128,7 +128,7 @@ class World:
         return str(self.ask(name, "status")["interfaces"]["radio0"])
 
     def care_of(self) -> list[str]:
-        return [each["address"] for each in self.ask("ha", "binding list")[0]["care_of"]]
+        return [each["address"] for row in self.ask("ha", "binding list") for each in row["care_of"]]
 
     def ping(self, source: str, target: str, count: int = 3, *options: str) -> bool:
         done = self.spaces[source].run(
@@ -236,6 +236,27 @@ def test_an_interface_that_vanishes_and_comes_back(world: World) -> None:
     world.spaces["an"].ip("addr add 10.3.0.1/24 dev radio0")
     world.until(lambda: world.ping("cn", "10.36.0.4", 1), "the tunnel by the new interface", 15)
     assert "Traceback" not in world.complaints(), world.complaints()
+
+
+def test_a_mobile_node_that_ends_deregisters_and_registers_at_its_next_start(world: World) -> None:
+    for name in ("ha", "an", "mn"):
+        world.start(name)
+    for _ in range(2):
+        world.until(lambda: "10.2.0.2" in world.care_of(), "the registration")
+        assert world.terminate("mn") == 0
+        assert world.care_of() == [], "RFC 5944 section 3.6.1.2"
+        assert world.ask("an", "binding list") == []
+        world.start("mn")
+    # Nobody answers: the end is not kept waiting for long, and the next start registers.
+    world.until(lambda: "10.2.0.2" in world.care_of(), "the registration")
+    world.kill("ha")
+    began = time.monotonic()
+    assert world.terminate("mn") == 0
+    assert time.monotonic() - began < 4
+    world.start("ha")
+    world.start("mn")
+    world.until(lambda: "10.2.0.2" in world.care_of(), "the registration")
+    world.until(lambda: world.ping("cn", "10.36.0.4", 1), "packets")
 
 
 def test_what_cannot_work_is_said_in_one_line(world: World) -> None:

@@ -112,6 +112,37 @@ def test_deregistration() -> None:
     assert world.an1.acceptances == {} and world.an1.neighbours == {}
 
 
+def test_last_words_of_a_run_do_not_outlive_it() -> None:
+    world = World()
+    world.advance(5)
+    world.perform(world.mn, world.device.leave(now=world.now))
+    assert world.device.mobile.leaving
+    world.advance(1)
+    assert not world.device.mobile.leaving
+    assert tunnels(world) == [AN3] and world.an1.rows == {}
+    assert world.device.leave(now=world.now) == [], "there is nothing left to take back"
+    world.kill(world.mn)
+    world.start(world.mn)
+    world.advance(5)
+    assert tunnels(world) == [AN1], "the next run registers"
+
+
+def test_last_words_that_nobody_answers() -> None:
+    world = World()
+    world.advance(5)
+    world.kill(world.ha)
+    world.perform(world.mn, world.device.leave(now=world.now))
+    world.advance(1)
+    world.kill(world.mn)
+    world.start(world.mn)
+    world.start(world.ha)
+    world.advance(5)
+    assert tunnels(world) == [AN1]
+    world.cut("radio0")
+    world.cut("radio1")
+    assert world.device.leave(now=world.now) == [], "there is no way to say it"
+
+
 def test_move_to_the_other_access_node_when_the_link_goes() -> None:
     world = World()
     world.advance(5)

@@ -277,6 +277,10 @@ class Node:
         """End; with `remove` the network is left as it was found, else forwarding goes on without us."""
         self._manager.stopping()
         self.events.emit("stopping")
+        if remove and (slot := self.slots.get("mobile_node")) is not None:
+            from locum.node.sleep_control import SleepControl
+
+            await SleepControl(self, slot).leave()
         for slot in self.slots.values():
             if slot.timer is not None:
                 slot.timer.cancel()

@@ -4,6 +4,9 @@ Commands the mobile node's role and waits until what it decided is done; the ord
 """
 
 import asyncio
+import contextlib
+import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +21,11 @@ if TYPE_CHECKING:
 
 _STATES = {Up: "awake", GoingDown: "falling-asleep", Down: "asleep", ComingUp: "waking"}
 _LONGEST_SLEEP = 365 * 86400.0  # seconds
+_LONGEST_LEAVE = 1.0  # seconds that the end of a daemon waits for its deregistration
+_NOTE = "programs are frozen until this node wakes; if it is stopped, until it runs again and wakes"
 Row = dict[str, Any]
+
+log = logging.getLogger("locum.node")
 
 
 class SleepControl:
@@ -43,8 +50,23 @@ class SleepControl:
             "lifetime": None if registered is None else registered.lifetime,
             "expires_at": None if registered is None else registered.expires_at,
             "wake_at": state.handover.wake_at if isinstance(state, Down) else None,
-            "frozen": sorted(self._node.napping.frozen) if self._node.napping is not None else [],
+            "frozen": sorted(self._frozen()),
+            "note": _NOTE if self._frozen() else None,
         }
+
+    def _frozen(self) -> frozenset[int]:
+        return self._node.napping.frozen if self._node.napping is not None else frozenset()
+
+    async def leave(self) -> None:
+        """The daemon ends: deregister, if that can be done in a moment, and say what stays behind."""
+        actions = self._role.leave(now=time.time())
+        if actions:
+            self._slot.performer.perform(actions)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LONGEST_LEAVE):
+                    await self._stepped(lambda: not self._role.mobile.leaving)
+        if frozen := self._frozen():
+            log.warning("asleep: %d programs stay frozen until this node runs again and wakes", len(frozen))
 
     def away(self) -> list[Row]:
         """Sessions that are, or may be, at the stand-in."""
@@ -110,18 +132,23 @@ class SleepControl:
         """Wait until the role is where it should be and everything it decided is performed."""
         mobile, performer = self._node.settings.mobile_node, self._slot.performer
         assert mobile is not None and isinstance(performer, Sequential)
-        stepped = asyncio.Event()
-        self._slot.told.add(stepped.set)
         try:
             async with asyncio.timeout(mobile.sleep_seconds):
-                while not done():
-                    stepped.clear()
-                    await stepped.wait()
+                await self._stepped(done)
                 await performer.drained()
         except TimeoutError:
             if cancel:
                 self._command(lambda now: self._role.cancel(now=now))
             note = "turning back" if cancel else "it goes on"
             raise RequestFailed(f"still {doing} after {mobile.sleep_seconds:g} s; {note}") from None
+
+    async def _stepped(self, done: Callable[[], bool]) -> None:
+        """Wait until the role has come that far."""
+        stepped = asyncio.Event()
+        self._slot.told.add(stepped.set)
+        try:
+            while not done():
+                stepped.clear()
+                await stepped.wait()
         finally:
             self._slot.told.discard(stepped.set)

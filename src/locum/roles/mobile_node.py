@@ -115,6 +115,7 @@ class MobileNode:
         self._discovery = AgentDiscovery(configuration.links, randomness)
         self._link_addresses: dict[str, tuple[Addr, ...]] = {}
         self._wish = Wish.ORDINARY
+        self._lasting: Wish | None = None  # the wish of the next run, while this one leaves
         self._in_use: Attachment | None = None
         self._avoid: dict[tuple[str, Addr], float] = {}
         self._longest: dict[tuple[str, Addr], int] = {}  # lifetimes that code 69 left (section 3.7.2.3)
@@ -196,6 +197,23 @@ class MobileNode:
             self._discovery.settle()
             return [self._persist()]
         return [self._persist(), *self._pursue(now), *self._discovery.timeout(now)]
+
+    def leave(self, *, now: float) -> list[Action]:
+        """The last words of a run (section 3.6.1.2): deregister by the way in use. The next run registers again.
+
+        Nothing when there is nothing to take back or no way to say it; over when `leaving` is false.
+        """
+        asked = self.state.attachment if isinstance(self.state, Registering) else None
+        way = self._in_use or asked  # what was asked for may have been granted already
+        if way is None or not self._in_reach(way) or self._wish is not Wish.ORDINARY:
+            return []
+        self._lasting, self._wish = self._wish, Wish.WITHDRAWN
+        return self._register(now, RETRY_FIRST)
+
+    @property
+    def leaving(self) -> bool:
+        """`leave` has been called and not been answered."""
+        return self._lasting is not None and isinstance(self.state, Registering)
 
     @property
     def wished(self) -> Wish:
@@ -495,12 +513,12 @@ class MobileNode:
     # Rows --------------------------------------------------------------------------------------------------------
 
     def _persist(self) -> Persist:
-        held = self.registered
+        held = self.registered if self._lasting is None else None
         value: dict[str, JSON] = {
             "identification": self._identification,
             "clock_offset": self._clock_offset,
             "nonce": self._nonce,
-            "wish": self._wish.value,
+            "wish": (self._lasting or self._wish).value,
             "registered": None
             if held is None
             else {

@@ -129,6 +129,10 @@ class SleepingNode:
                 return self._advance(waking.call_off(now=now), now)
         return []
 
+    def leave(self, *, now: float) -> list[Action]:
+        """The run ends: a device that is up deregisters; one that sleeps stays as it is, for the next run."""
+        return self._advance(self.mobile.leave(now=now), now) if isinstance(self.state, Up) else []
+
     # The role's shape --------------------------------------------------------------------------------------------
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
