@@ -18,6 +18,8 @@ from locum.wire.control import Flow
 async def handler(request: str, arguments: Mapping[str, Any]) -> Any:
     if request == "slow":
         await asyncio.sleep(0.2)
+    if request == "break":
+        raise OSError("no such device")
     if request == "fail":
         raise RequestFailed("it cannot be done")
     return {"request": request, "given": arguments.get("given")}
@@ -47,6 +49,8 @@ async def test_answers_and_refusals(served: Served) -> None:
             assert client.request("status", given=3) == {"request": "status", "given": 3}
             with pytest.raises(NodeRefused, match="cannot be done"):
                 client.request("fail")
+            with pytest.raises(NodeRefused, match="no such device"):  # else the client would wait for ever
+                client.request("break")
             assert client.request("status")["given"] is None
 
     await asyncio.to_thread(talk)

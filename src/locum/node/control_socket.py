@@ -7,6 +7,7 @@ node gives it a handler. Only the owner of the socket (mode 0600) can connect.
 
 import asyncio
 import json
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 Handler = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 Subscribe = Callable[[Callable[[str], None]], Callable[[], None]]
 
+log = logging.getLogger("locum.control")
 _LONGEST_LINE = 64 * 1024
 _MOST_UNSENT = 4 << 20  # bytes; a monitor that reads slower than this is cut off instead of filling memory
 
@@ -108,6 +110,10 @@ class ControlSocket:
             result = await self._handler(request, message)
         except RequestFailed as problem:
             self._send(writer, {"id": identifier, "ok": False, "error": str(problem)})
+        except Exception as problem:
+            log.exception("%s failed", request)
+            said = f"{request}: the node failed to answer: {problem or type(problem).__name__}"
+            self._send(writer, {"id": identifier, "ok": False, "error": said})
         else:
             self._send(writer, {"id": identifier, "ok": True, "result": result})
 
