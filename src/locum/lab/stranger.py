@@ -1,4 +1,7 @@
-"""Sends what `forgery.py` composed, from inside the stranger's namespace: `python -m locum.lab.stranger FILE RATE`.
+"""Sends what `forgery.py` composed, from inside the stranger's namespace: `python -m locum.lab.stranger FILE RATE ADDRESS`.
+
+Everything but what is spoofed leaves from ADDRESS: the host is a mobile node too, and what it sends from its home
+address would reach its targets through its own tunnel.
 
 It prints how many shots of each kind went out, as JSON. Answers are not waited for: the capture has them.
 """
@@ -28,7 +31,8 @@ FIRST_PORT = 10_000
 class Stranger:
     """Sockets of every sort, opened once."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str) -> None:
+        self._address = address
         self._udp: deque[socket.socket] = deque(maxlen=OPEN_UDP)
         self._ports = cycle(range(FIRST_PORT, 60_000))
         self._raw: dict[int, socket.socket] = {}
@@ -43,7 +47,7 @@ class Stranger:
             if len(self._udp) == OPEN_UDP:
                 self._udp.popleft().close()
             self._udp.append(channel)
-            channel.bind(("", next(self._ports)))
+            channel.bind((self._address, next(self._ports)))
             channel.sendto(shot.payload, (shot.target, shot.port))
         elif shot.via == "tcp":
             self._connect(shot)
@@ -53,13 +57,16 @@ class Stranger:
             raw = self._raw.get(shot.port)
             if raw is None:
                 raw = self._raw[shot.port] = socket.socket(socket.AF_INET, socket.SOCK_RAW, shot.port)
+                raw.bind((self._address, 0))
             raw.sendto(shot.payload, (shot.target, 0))
 
     def _connect(self, shot: Shot) -> None:
         """Send on a connection of its own, which stays open for a while as an attacker would leave it."""
         try:
             patience = self._patience.get(shot.target, TCP_PATIENCE)
-            connection = socket.create_connection((shot.target, shot.port), timeout=patience)
+            connection = socket.create_connection(
+                (shot.target, shot.port), timeout=patience, source_address=(self._address, 0)
+            )
         except TimeoutError:
             self._patience[shot.target] = GONE_PATIENCE  # a sleeper: its SYN is sent, nobody will answer
             raise
@@ -76,9 +83,9 @@ def _from(source: str, shot: Shot) -> bytes:
     return struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, shot.port, 0) + addresses
 
 
-def send_all(file: Path, rate: float) -> dict[str, int]:
-    """Send every shot of a file at a rate (per second); how many of each kind went out."""
-    stranger, sent = Stranger(), Counter[str]()
+def send_all(file: Path, rate: float, address: str) -> dict[str, int]:
+    """Send every shot of a file at a rate (per second) from an IPv4 address; how many of each kind went out."""
+    stranger, sent = Stranger(address), Counter[str]()
     begin = time.monotonic()
     with file.open() as lines:
         for number, line in enumerate(lines):
@@ -99,4 +106,4 @@ def send_all(file: Path, rate: float) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(send_all(Path(sys.argv[1]), float(sys.argv[2]))))
+    print(json.dumps(send_all(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3])))

@@ -70,7 +70,9 @@ class Fig06Forged(Scenario):
         before = {node: snapshot(lab, node) for node in NODES}
         lab.timeline.mark("attack-begins", shots=shots)
         stranger = lab.processes.start(
-            "evil", f"stranger-{shots}", [sys.executable, "-m", "locum.lab.stranger", str(file), str(RATE)]
+            "evil",
+            f"stranger-{shots}",
+            [sys.executable, "-m", "locum.lab.stranger", str(file), str(RATE), str(aim.stranger)],
         )
         imposter = lab.processes.start(
             "evil",
