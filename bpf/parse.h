@@ -170,8 +170,9 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p, __u
 	return 0;
 }
 
-/* Network header at `offset`; family 4 or 6, as the layer below said. */
-static __noinline int parse_packet(struct __sk_buff *skb, struct packet *p, __u32 offset, __u32 end, __u32 family)
+/* Network header at `offset`; family 4 or 6, as the layer below said. Global, as `encapsulate` and `deliver` are: the
+ * verifier goes through such a function once, not once for every way to it, and a daemon starts in half the time. */
+__noinline int parse_packet(struct __sk_buff *skb, struct packet *p, __u32 offset, __u32 end, __u32 family)
 {
 	int failed;
 

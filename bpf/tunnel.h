@@ -335,13 +335,17 @@ static __always_inline int too_big(struct __sk_buff *skb, struct work *w, __u32 
 }
 
 /* Send the packet into the tunnel. */
-static __noinline int encapsulate(struct __sk_buff *skb, struct work *w, const struct locum_tunnel *t)
+__noinline int encapsulate(struct __sk_buff *skb, struct work *w, const struct locum_tunnel *t)
 {
-	struct packet *p = &w->packet;
-	__u32 overhead = overhead_of(t), segment, shrinkable, shrink, mark;
+	__u32 overhead, segment, shrinkable, shrink, mark;
 	struct route r = {};
+	struct packet *p;
 	int found;
 
+	if (!w || !t)
+		return dropped(skb, ENCAPSULATION_FAILED);
+	p = &w->packet;
+	overhead = overhead_of(t);
 	if (p->length + overhead > 0xffff)
 		return dropped(skb, TOO_LARGE);
 	if ((w->flags & FORWARDED) && p->hops <= 1)
@@ -369,14 +373,20 @@ static __noinline int encapsulate(struct __sk_buff *skb, struct work *w, const s
 }
 
 /* Out of the tunnel, to `next_hop` on a link; what does not fit the link, or has no hops left, is the stack's. */
-static __noinline int deliver(struct __sk_buff *skb, struct work *w, const struct locum_acceptance *a)
+__noinline int deliver(struct __sk_buff *skb, struct work *w, const struct locum_acceptance *a)
 {
-	struct packet *p = &w->packet;
 	struct bpf_redir_neigh hop = {};
-	__u32 mtu = 0, ifindex = a->ifindex;
-	bool v4 = p->family == 4;
-	struct locum_address to = a->next_hop;
+	struct locum_address to;
+	__u32 mtu = 0, ifindex;
+	struct packet *p;
+	bool v4;
 
+	if (!w || !a)
+		return dropped(skb, DECAPSULATION_FAILED);
+	p = &w->packet;
+	v4 = p->family == 4;
+	ifindex = a->ifindex;
+	to = a->next_hop;
 	if (p->hops <= 1 || stays_on_link(&p->destination))
 		return pass_inner(skb, w, PASSED);
 	if (decapsulate(skb, w))
