@@ -21,7 +21,6 @@ from locum.dataplane.device import Reinjection
 from locum.dataplane.hold import HeldPacket, HoldQueue, held_packet
 from locum.dataplane.libbpf import DataPlaneError, Object, RingBuffer, possible_cpus
 from locum.dataplane.network import MtuRoutes, Sysctls, smallest_mtu
-from locum.dataplane.reassembly import acceptable
 from locum.dataplane.route_socket import RouteSocket
 from locum.dataplane.state import ForwardingState, difference, state_of
 from locum.dataplane.tables import Tables
@@ -431,6 +430,8 @@ class DataPlane:
 
         What is not allowed is dropped and counted as "unregistered-source-reassembled".
         """
+        from locum.dataplane.reassembly import acceptable
+
         if not acceptable(self._tables.state, packet):
             self._refused += 1
             return False
