@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from locum.cli.lab import FAILED, INTERRUPTED, ready
+from locum.cli.lab import ready
 from locum.lab.errors import Interrupted, LabError
 from locum.lab.report import Report
 from locum.lab.scenario import perform
 from locum.lab.scenarios.fig06 import SIZE, Fig06
 from locum.lab.screen import Screen
+from locum.node.exits import Exit
 
 
 @click.command()
@@ -31,7 +32,7 @@ def demo(output: Path) -> None:
         console.print(
             f"locum: {output} exists and is not from a demo; give another --output", highlight=False
         )
-        sys.exit(FAILED)
+        sys.exit(Exit.FAILED)
     console.print(
         "Building the network of Fig. 5 in namespaces and starting the daemons ...", highlight=False
     )
@@ -42,16 +43,16 @@ def demo(output: Path) -> None:
             report = perform(scenario, output, listener=screen.happened, watch=screen.watch)
     except LabError as problem:
         console.print(f"locum: {problem}", highlight=False)
-        sys.exit(FAILED)
+        sys.exit(Exit.FAILED)
     except Interrupted as reason:
         shutil.rmtree(output, ignore_errors=True)
         console.print(
             f"locum: {reason}: stopped; everything that the demo had made is removed", highlight=False
         )
-        sys.exit(INTERRUPTED)
+        sys.exit(Exit.INTERRUPTED)
     report.write(output / "report.json")
     _show(console, report, output)
-    sys.exit(0 if report.ok else FAILED)
+    sys.exit(0 if report.ok else Exit.FAILED)
 
 
 def _replace(output: Path) -> bool:

@@ -17,8 +17,7 @@ from locum.lab.place import LabPlace
 from locum.lab.scenario import Scenario, perform
 from locum.lab.scenarios import SCENARIOS
 from locum.lab.timeline import Event
-
-FAILED, PRIVILEGE, INTERRUPTED = 1, 5, 130
+from locum.node.exits import Exit
 
 
 def ready(console: Console) -> None:
@@ -27,10 +26,10 @@ def ready(console: Console) -> None:
         preflight.check()
     except preflight.MissingPrivilege as problem:
         console.print(f"locum: {problem}", highlight=False)
-        sys.exit(PRIVILEGE)
+        sys.exit(Exit.PRIVILEGE)
     except LabError as problem:
         console.print(f"locum: {problem}", highlight=False)
-        sys.exit(FAILED)
+        sys.exit(Exit.FAILED)
 
 
 @click.group()
@@ -78,20 +77,20 @@ def run_scenario(name: str, report: Path | None, output: Path | None, keep: bool
         result = perform(scenario, folder, keep=keep, listener=tell)
     except LabError as problem:
         console.print(f"locum: {problem}", highlight=False)
-        sys.exit(FAILED)
+        sys.exit(Exit.FAILED)
     except Interrupted as reason:
         if not existed:
             shutil.rmtree(folder, ignore_errors=True)
         console.print(
             f"locum: {reason}: stopped; everything that the lab had made is removed", highlight=False
         )
-        sys.exit(INTERRUPTED)
+        sys.exit(Exit.INTERRUPTED)
     result.print(Console())
     if report is not None:
         result.write(report)
     result.write(folder / "report.json")
     console.print(f"evidence: {folder}/ (pcap, events.jsonl, ladder.html, report.json)", highlight=False)
-    sys.exit(0 if result.ok else FAILED)
+    sys.exit(0 if result.ok else Exit.FAILED)
 
 
 @lab.command("shell", context_settings={"ignore_unknown_options": True})
@@ -105,7 +104,7 @@ def shell(node: str, identity: str | None, command: tuple[str, ...]) -> None:
     places = [place for place in LabPlace.all() if identity in (None, place.identity)]
     if not places:
         console.print("locum: no lab stands; start one with `locum lab run NAME --keep`", highlight=False)
-        sys.exit(FAILED)
+        sys.exit(Exit.FAILED)
     place = places[-1]
     if not place.namespace_path(node).exists():
         names = ", ".join(path.name.rpartition("-")[2] for path in place.namespaces())

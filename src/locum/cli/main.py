@@ -14,8 +14,8 @@ import click
 
 from locum.cli.output import Output
 from locum.node.client import NodeClient, NodeRefused, NodeUnreachable
+from locum.node.exits import Exit
 
-FAILED, UNREACHABLE, CONFIG = 1, 3, 4
 _RUN_DIR = Path("/run/locum")
 _SLEEP_PATIENCE = 3700.0  # seconds; the node itself gives up earlier (sleep_seconds)
 _LAZY = {"lab": "locum.cli.lab:lab", "demo": "locum.cli.demo:demo"}
@@ -136,7 +136,7 @@ def config_check(target: Target, config: Path) -> None:
             )  # fmt: skip
         else:
             click.echo(f"locum: {problem}", err=True)
-        sys.exit(CONFIG)
+        sys.exit(Exit.CONFIG)
     if target.output.json:
         target.output.value({"ok": True, "node": settings.node.name, "roles": list(settings.roles)})
     else:
@@ -294,10 +294,10 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit(130)
+        sys.exit(Exit.INTERRUPTED)
     except click.UsageError as problem:
         problem.show()
-        sys.exit(2)
+        sys.exit(Exit.USAGE)
     except click.ClickException as problem:
         problem.show()
         sys.exit(problem.exit_code)
@@ -305,13 +305,13 @@ def main() -> None:
         sys.exit(end.exit_code)
     except NodeRefused as problem:
         click.echo(f"locum: {problem}", err=True)
-        sys.exit(FAILED)
+        sys.exit(Exit.FAILED)
     except NodeUnreachable as problem:
         click.echo(f"locum: {problem}", err=True)
-        sys.exit(UNREACHABLE)
+        sys.exit(Exit.UNREACHABLE)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more
-        sys.exit(FAILED)
+        sys.exit(Exit.FAILED)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,9 @@ from pathlib import Path
 
 from locum.node.config import ConfigError, load
 from locum.node.control_socket import SocketBusy
+from locum.node.exits import Exit
 from locum.node.settings import Settings
 from locum.node.store import StoreError
-
-OK, FAILED, USAGE, UNREACHABLE, CONFIG, PRIVILEGE = range(6)
-"""Exit codes of every command: done; it failed; wrong usage; no node answers; wrong configuration; no privilege."""
 
 _NEEDED = {
     12: "net_admin",
@@ -32,7 +30,7 @@ def run(path: Path) -> int:
     try:
         settings = load(path)
     except ConfigError as problem:
-        return _complain(str(problem), CONFIG)
+        return _complain(str(problem), Exit.CONFIG)
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format=f"locum {settings.node.name}: %(message)s"
     )
@@ -40,20 +38,21 @@ def run(path: Path) -> int:
         check_privileges()
         return asyncio.run(_main(settings))
     except MissingPrivilege as problem:
-        return _complain(str(problem), PRIVILEGE)
+        return _complain(str(problem), Exit.PRIVILEGE)
     except ConfigError as problem:
-        return _complain(str(problem), CONFIG)
+        return _complain(str(problem), Exit.CONFIG)
     except (SocketBusy, StoreError) as problem:
-        return _complain(str(problem), FAILED)
+        return _complain(str(problem), Exit.FAILED)
     except ModuleNotFoundError as problem:
         return _complain(
-            f"the Python package {problem.name} is missing; install locum again: pip install locum", FAILED
+            f"the Python package {problem.name} is missing; install locum again: pip install locum",
+            Exit.FAILED,
         )
     except OSError as problem:
-        return _complain(_explained(problem), PRIVILEGE if _denied(problem) else FAILED)
+        return _complain(_explained(problem), Exit.PRIVILEGE if _denied(problem) else Exit.FAILED)
     except RuntimeError as problem:  # DataPlaneError; its module is not imported before it is needed
         if type(problem).__module__.startswith("locum."):
-            return _complain(str(problem), FAILED)
+            return _complain(str(problem), Exit.FAILED)
         raise
 
 
@@ -74,14 +73,14 @@ async def _main(settings: Settings) -> int:
     if not starting.done():
         starting.cancel()
         await asyncio.wait([starting])
-        return OK
+        return Exit.DONE
     await starting
     gc.collect()
     gc.set_threshold(20_000, 20, 50)  # nearly everything is freed without it
     gc.freeze()  # what is there now stays; a collection need not look at it again
     await stop
     await node.stop()
-    return OK
+    return Exit.DONE
 
 
 def check_privileges() -> None:

@@ -56,6 +56,11 @@ class Performer:
         self._simple: dict[type, Callable[[Any], None]] = {
             do.Persist: self._persist, do.Forget: self._forget, do.Emit: self._emit, do.Count: self._count
         }  # fmt: skip
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing is waiting yet."""
+        raise NotImplementedError
 
     def perform(self, actions: Iterable[Action]) -> None:
         """Perform these after all that were given before."""
@@ -97,15 +102,7 @@ class Performer:
 class Pipelined(Performer):
     """Answers leave when their writes are committed; meanwhile the next message is taken."""
 
-    def __init__(
-        self,
-        role: str,
-        store: Store,
-        events: EventStream,
-        forward: Callable[[Sequence[Action]], None],
-        hands: Mapping[type, Hand],
-    ) -> None:
-        super().__init__(role, store, events, forward, hands)
+    def _begin(self) -> None:
         self._after_commit: dict[asyncio.Future[None], list[Action]] = {}
         self._forwarding: list[Action] = []
         self._broken = False  # a change of forwarding failed since the last answers
@@ -199,15 +196,7 @@ def net_effect(actions: Iterable[Action]) -> list[Action]:
 class Sequential(Performer):
     """One action after the other, however long each takes."""
 
-    def __init__(
-        self,
-        role: str,
-        store: Store,
-        events: EventStream,
-        forward: Callable[[Sequence[Action]], None],
-        hands: Mapping[type, Hand],
-    ) -> None:
-        super().__init__(role, store, events, forward, hands)
+    def _begin(self) -> None:
         self._queue: deque[Action] = deque()
         self._running: asyncio.Task[None] | None = None
         self._advancing = False

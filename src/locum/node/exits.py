@@ -12,3 +12,4 @@ class Exit(IntEnum):
     UNREACHABLE = 3
     CONFIG = 4
     PRIVILEGE = 5
+    INTERRUPTED = 130
