@@ -141,13 +141,19 @@ class Table:
         return self._read(key, default, convert, "a path")
 
     def address4(self, key: str, default: Any = _MISSING) -> IPv4Address:
-        return self._read(key, default, lambda value: _of_a_host(IPv4Address(_as_string(value))), "a host's IPv4 address")
+        return self._read(
+            key, default, lambda value: _of_a_host(IPv4Address(_as_string(value))), "a host's IPv4 address"
+        )
 
     def address6(self, key: str, default: Any = _MISSING) -> IPv6Address:
-        return self._read(key, default, lambda value: _of_a_host(IPv6Address(_as_string(value))), "a host's IPv6 address")
+        return self._read(
+            key, default, lambda value: _of_a_host(IPv6Address(_as_string(value))), "a host's IPv6 address"
+        )
 
     def address(self, key: str, default: Any = _MISSING) -> IPv4Address | IPv6Address:
-        return self._read(key, default, lambda value: _of_a_host(ip_address(_as_string(value))), "a host's IP address")
+        return self._read(
+            key, default, lambda value: _of_a_host(ip_address(_as_string(value))), "a host's IP address"
+        )
 
     def optional4(self, key: str) -> IPv4Address | None:
         return self.address4(key, None)
