@@ -91,3 +91,18 @@ def test_fragments_on_the_way(narrow: NarrowWorld) -> None:
         assert drops(narrow, "an")["tunnel-fragment"] == 4
         assert drops(narrow, "an")["unregistered-source-reassembled"] == 1
     assert "Traceback" not in narrow.complaints(), narrow.complaints()
+
+
+def test_the_path_mtu_is_learnt(narrow: NarrowWorld) -> None:
+    """Datagrams that may be cut are cut before they enter the tunnel, once the narrow link is known."""
+    for name in ("ha", "an", "mn"):
+        narrow.start(name)
+    narrow.until(lambda: narrow.ping("cn", "10.36.0.4", 1), "the tunnel")
+    narrow.until(
+        lambda: narrow.ping("cn", "10.36.0.4", 1, "-s", str(_SIZE), "-M", "dont"), "large packets to pass"
+    )
+    assert drops(narrow, "an")["tunnel-fragment"] == 0
+    told = narrow.spaces["cn"].run(
+        "ping", "-c", "1", "-W", "1", "-s", str(_SIZE), "-M", "do", "10.36.0.4", check=False
+    )
+    assert "mtu = 980" in told.stdout + told.stderr, told

@@ -272,6 +272,11 @@ class DataPlane:
         self._tables.set_own(addresses)
         self._mtu_routes.set_mtu(smallest_mtu(self._route, self._present()))
 
+    def path_mtu(self, destination: Addr, mtu: int) -> None:
+        """A link on the way to the far end of a tunnel carries no more than `mtu` bytes; `refresh` forgets it in time."""
+        if any(tunnel.destination == destination for tunnel in self._tunnels()):
+            self._mtu_routes.path_mtu(destination, mtu)
+
     def _present(self) -> list[int]:
         there = set(self._names())
         device = self._device.ifindex

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 from pathlib import Path
 from socket import AF_INET, AF_INET6
+from time import monotonic
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -20,6 +21,8 @@ RULE_MARK = 100
 RULE_SOURCE = 101
 MTU_LOCKED = 1 << 2  # 1 << RTAX_MTU
 MIN_MTU = {AF_INET: 68, AF_INET6: 1280}
+MIN_PATH_MTU = {AF_INET: 552, AF_INET6: 1280}  # net.ipv4.route.min_pmtu; less is not believed
+PATH_MTU_AGE = 600.0  # seconds; net.ipv4.route.mtu_expires
 
 
 def mtu_table(overhead: int) -> int:
@@ -83,7 +86,10 @@ class MtuRoutes:
         self._route = route
         self._device = device
         self._overheads: set[int] = set()
-        self._mtu = 1500
+        self._link_mtu = self._mtu = 1500
+        self._paths: dict[
+            Addr, tuple[int, float]
+        ] = {}  # MTU, and the monotonic time at which it is forgotten
 
     def need(self, overhead: int) -> None:
         """There is a tunnel with this overhead."""
@@ -103,6 +109,20 @@ class MtuRoutes:
 
     def set_mtu(self, mtu: int) -> None:
         """The smallest MTU of the attached interfaces."""
+        self._link_mtu = mtu
+        self._settle()
+
+    def path_mtu(self, destination: Addr, mtu: int) -> None:
+        """The path to a tunnel's end is narrower than our links; as the kernel does, believe it for PATH_MTU_AGE."""
+        least = MIN_PATH_MTU[AF_INET if isinstance(destination, IPv4Address) else AF_INET6]
+        self._paths[destination] = (max(mtu, least), monotonic() + PATH_MTU_AGE)
+        self._settle()
+
+    def _settle(self) -> None:
+        """What the narrowest tunnel leaves is said of all: the packets of the others fit, and do not come here."""
+        now = monotonic()
+        self._paths = {end: known for end, known in self._paths.items() if known[1] > now}
+        mtu = min((self._link_mtu, *(known[0] for known in self._paths.values())))
         if mtu != self._mtu:
             self._mtu = mtu
             for overhead in self._overheads:

@@ -1,12 +1,16 @@
 """Tunnel packets that came in fragments: the stack puts them together, raw sockets get them whole, this judges them.
 
+The same sockets hear when an outer packet did not fit a link on its way (ICMP "fragmentation needed", "packet too big").
+
 The programs pass fragments addressed to our end points to the stack. What comes back here whole and meets the acceptance
 table goes in again through the re-injection device, and the programs judge it as any other tunnel packet.
 """
 
+import errno
 import socket
+import struct
 from collections.abc import Callable
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 
 from locum.dataplane.maps import address_of
 from locum.dataplane.model import parse_tunnel
@@ -17,7 +21,8 @@ from locum.roles.actions import Addr, Side
 LARGEST = 1 << 16
 MOST_AT_ONCE = 64  # packets of one socket, before others have their turn
 ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
-UDP_SHIM = 12
+RECEIVE_ERRORS = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
+EXTENDED_ERROR = struct.Struct("=I4xI4x")  # errno, origin and so on, MTU
 
 
 def acceptable(state: ForwardingState, packet: bytes) -> bool:
@@ -45,15 +50,22 @@ def ipv6_packet(source: Addr, destination: Addr, protocol: int, payload: bytes) 
 
 
 class Reassembly:
-    """Raw sockets of every tunnel protocol. `take` gets each whole tunnel packet, from its outer IP header on."""
+    """Raw sockets of every tunnel protocol.
 
-    def __init__(self, take: Callable[[bytes], object]) -> None:
+    `take` gets each whole tunnel packet, from its outer IP header on; `too_big` gets the destination of an outer
+    packet and the MTU that it met.
+    """
+
+    def __init__(
+        self, take: Callable[[bytes], object], too_big: Callable[[Addr, int], object] = lambda *_: None
+    ) -> None:
         """Raises PermissionError without CAP_NET_RAW."""
-        self._take = take
+        self._take, self._too_big = take, too_big
         self._sockets: dict[int, tuple[socket.socket, int]] = {}
         for family in (socket.AF_INET, socket.AF_INET6):
             for protocol in (IPIP, IPV6_IN, GRE):
                 sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
+                sock.setsockopt(*RECEIVE_ERRORS[family], 1)
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
                 self._sockets[sock.fileno()] = (sock, protocol)
@@ -65,12 +77,15 @@ class Reassembly:
     def read(self, fileno: int) -> int:
         """Take what waits on this socket, MOST_AT_ONCE at most; returns the number of packets."""
         sock, protocol = self._sockets[fileno]
+        self._read_errors(sock)
         taken = 0
         for _ in range(MOST_AT_ONCE):
             try:
                 data, ancillary, _flags, sender = sock.recvmsg(LARGEST, 256)
             except BlockingIOError:
                 break
+            except OSError:  # of an earlier packet; what it was waits with the errors
+                continue
             if sock.family == socket.AF_INET6:
                 local = next(
                     (value[:16] for _level, kind, value in ancillary if kind == socket.IPV6_PKTINFO), b""
@@ -82,6 +97,19 @@ class Reassembly:
             self._take(data)
             taken += 1
         return taken
+
+    def _read_errors(self, sock: socket.socket) -> None:
+        """Take what ICMP said of our outer packets."""
+        for _ in range(MOST_AT_ONCE):
+            try:
+                _, ancillary, _, destination = sock.recvmsg(128, 256, socket.MSG_ERRQUEUE)
+            except OSError:
+                return
+            for level, kind, value in ancillary:
+                if (level, kind) == RECEIVE_ERRORS[sock.family] and len(value) >= EXTENDED_ERROR.size:
+                    number, mtu = EXTENDED_ERROR.unpack_from(value)
+                    if number == errno.EMSGSIZE and destination:
+                        self._too_big(ip_address(destination[0].partition("%")[0]), mtu)
 
     def close(self) -> None:
         for sock, _ in self._sockets.values():

@@ -26,7 +26,7 @@ from locum.node.link_watch import Link, LinkKind, LinkState, LinkWatch
 from locum.node.performer import FORWARDING, TABLES, Hand, Performer, Pipelined, Sequential, collection
 from locum.node.registration_io import RegistrationIo
 from locum.node.service_manager import ServiceManager
-from locum.node.settings import Settings
+from locum.node.settings import Address, Settings
 from locum.node.store import Store
 from locum.roles import actions as do
 from locum.roles.actions import Action, Event, Role, Source
@@ -70,6 +70,7 @@ class Node:
         self.napping: Napping | None = None
         self.stand_in: StandIn | None = None
         self.deliveries: DeliveryWatch | None = None
+        self._widening: asyncio.TimerHandle | None = None
         self._plane_readers: dict[int, Callable[[], object]] = {}
         self._begun_in_vain = False
         self._manager = ServiceManager()
@@ -138,7 +139,7 @@ class Node:
         if self.settings.ends_tunnels:
             from locum.dataplane.reassembly import Reassembly
 
-            whole = Reassembly(self.plane.take_reassembled)
+            whole = Reassembly(self.plane.take_reassembled, self._path_narrowed)
             self._closers.callback(whole.close)
             self._plane_readers |= {fileno: partial(whole.read, fileno) for fileno in whole.filenos()}
         for fileno, read in self._plane_readers.items():
@@ -149,6 +150,16 @@ class Node:
         """The data plane is about to end: nothing is read from it and nothing written to it any more."""
         for fileno in self._plane_readers:
             asyncio.get_running_loop().remove_reader(fileno)
+        if self._widening is not None:
+            self._widening.cancel()
+
+    def _path_narrowed(self, destination: Address, mtu: int) -> None:
+        from locum.dataplane.network import PATH_MTU_AGE
+
+        self.plane.path_mtu(destination, mtu)
+        if self._widening is not None:
+            self._widening.cancel()
+        self._widening = asyncio.get_running_loop().call_later(PATH_MTU_AGE + 1, self.plane.refresh)
 
     async def _end_plane(self) -> None:
         """Forwarding outlives us, unless it never began: after a failed start the host is as it was found."""
