@@ -78,6 +78,7 @@ async def _main(settings: Settings) -> int:
     gc.collect()
     gc.set_threshold(20_000, 20, 50)  # nearly everything is freed without it
     gc.freeze()  # what is there now stays; a collection need not look at it again
+    sys.setswitchinterval(0.0005)  # the store's thread gets its turn soon: answers wait for it
     await stop
     await node.stop()
     return Exit.DONE

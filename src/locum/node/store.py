@@ -200,6 +200,10 @@ class Store:
             for text in (*key, _encode(value))
         ]
         forgets = [key for key, value in batch.writes.items() if value is None]
+        if 0 < len(puts) <= 3 * _ROWS_AT_ONCE and not forgets and not batch.swaps:
+            with self._lock:
+                self._database.execute(_put(len(puts) // 3), puts)  # a transaction by itself
+            return
         with self._transaction() as database:
             for begin in range(0, len(puts), 3 * _ROWS_AT_ONCE):
                 some = puts[begin : begin + 3 * _ROWS_AT_ONCE]
