@@ -1,4 +1,4 @@
-"""Properties here have no deadline for one example: on a machine that is busy it would measure the machine."""
+"""For all tests: properties have no deadline, for the machine may be busy; what costs too much shows in the total."""
 
 from hypothesis import HealthCheck, settings
 
