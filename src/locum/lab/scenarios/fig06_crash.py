@@ -1,6 +1,7 @@
 """Daemons die by SIGKILL, awake and asleep: the kernel goes on forwarding, the holder goes on receiving."""
 
 import sys
+import time
 from collections.abc import Sequence
 
 from locum.lab import stream
@@ -18,6 +19,8 @@ RATE = 500
 AWAKE_PORT, ASLEEP_PORT = 7001, 7002
 DOWN = 1.0
 """Seconds for which a daemon stays dead."""
+ASLEEP = 6.0
+"""Seconds of sleep at least, however fast daemons come back."""
 LONGEST = 60.0
 
 
@@ -37,6 +40,7 @@ class Fig06Crash(Scenario):
         closing, asleep, cut = lab.close_lid()
         frames = lab.radio_frames()
         self._crashes(lab, ("ha", "an3", "mnps"), ASLEEP_PORT)
+        lab.pause(max(0.0, cut + ASLEEP - time.time()))
         frames = lab.radio_frames() - frames
         frozen = lab.all_frozen([self.download.program])
         restored, opening, awake = lab.open_lid()
