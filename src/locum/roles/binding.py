@@ -201,8 +201,12 @@ def forwarding_changes(
     for home_address, stand_in in homes:
         old = _tunnel_sources(before, mobile, home_address)
         new = _tunnel_sources(after, mobile, home_address)
-        accepted += [AcceptTunnel(_acceptance(each, home_address)) for each in new if each not in old]
-        refused += [RefuseTunnel(_acceptance(each, home_address)) for each in old if each not in new]
+        for each in new:
+            if each not in old:
+                accepted.append(AcceptTunnel(TunnelAcceptance(each, home_address, Side.FROM_HOME_ADDRESS)))
+        for each in old:
+            if each not in new:
+                refused.append(RefuseTunnel(TunnelAcceptance(each, home_address, Side.FROM_HOME_ADDRESS)))
         had = _ways(before, mobile, home_agent, home_address, stand_in)
         ways = _ways(after, mobile, home_agent, home_address, stand_in)
         if ways is None:
@@ -210,7 +214,7 @@ def forwarding_changes(
                 bindings.append(RemoveBinding(home_address))
         elif ways != had:
             bindings.append(InstallBinding(BindingEntry(home_address, Verdict.ENCAPSULATE, *ways)))
-    return [*accepted, *bindings, *refused]
+    return accepted + bindings + refused
 
 
 def _ways(
@@ -225,7 +229,10 @@ def _ways(
         return None
     dynamic = carriers(binding, mobile, home_address)
     if dynamic:
-        return tuple([_tunnel(home_agent, each.address, each.gre) for each in dynamic]), None, None
+        first = _tunnel(home_agent, dynamic[0].address, dynamic[0].gre)
+        if len(dynamic) == 1:
+            return (first,), None, None
+        return (first, *[_tunnel(home_agent, each.address, each.gre) for each in dynamic[1:]]), None, None
     if mobile.default_care_of is None:
         return None
     default = (_tunnel(home_agent, mobile.default_care_of, False),)
@@ -250,7 +257,3 @@ def _tunnel_sources(binding: Binding | None, mobile: Mobile, home_address: Addr)
     if mobile.default_care_of is not None and mobile.default_care_of not in sources:
         sources.append(mobile.default_care_of)
     return sources
-
-
-def _acceptance(source: Addr, home_address: Addr) -> TunnelAcceptance:
-    return TunnelAcceptance(source, home_address, Side.FROM_HOME_ADDRESS)
