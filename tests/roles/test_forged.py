@@ -203,7 +203,11 @@ def test_a_home_agent_of_ones_own_takes_nobodys_place() -> None:
     before = world.an1.tables()
     prohibited = [Code.FA_ADMINISTRATIVELY_PROHIBITED]
     assert codes(give(world, world.an1, by_way_of(world, STRANGER), ROGUE)) == prohibited
-    for taken in (AN1, STRANGER, HA):  # the agent's own address, the home agent's, another visitor's home agent
+    for taken in (
+        AN1,
+        STRANGER,
+        HA,
+    ):  # the agent's own address, the home agent's, another visitor's home agent
         message = by_way_of(world, STRANGER, home_address=taken)
         assert codes(give(world, world.an1, message, ROGUE)) == prohibited
     preconfigured = a.Source(HOA, 434, "eth0", b"\x06" * 6)

@@ -116,9 +116,9 @@ def test_last_words_of_a_run_do_not_outlive_it() -> None:
     world = World()
     world.advance(5)
     world.perform(world.mn, world.device.leave(now=world.now))
-    assert world.device.mobile.leaving
+    said = world.device.mobile.leaving
     world.advance(1)
-    assert not world.device.mobile.leaving
+    assert (said, world.device.mobile.leaving) == (True, False)
     assert tunnels(world) == [AN3] and world.an1.rows == {}
     assert world.device.leave(now=world.now) == [], "there is nothing left to take back"
     world.kill(world.mn)
