@@ -21,6 +21,9 @@ TOPOLOGY = figure_5()
 HOME = IPv4Address("10.10.100.4")
 
 
+EVIL = str(TOPOLOGY.address4("evil"))
+
+
 def aim() -> Aim:
     agents = [TOPOLOGY.address4("ha"), TOPOLOGY.address4("an1", "radio0")]
     return Aim(
@@ -62,7 +65,7 @@ def test_the_stranger_sends_them_all(tmp_path: Path) -> None:
         captures.start()
         shots = [shot for shot in forgery.volley(aim(), Random(1), 10) if shot.via != "tcp"]
         file = forgery.write(shots, tmp_path / "shots")
-        done = processes.run("evil", [sys.executable, "-m", "locum.lab.stranger", str(file), "2000"])
+        done = processes.run("evil", [sys.executable, "-m", "locum.lab.stranger", str(file), "2000", EVIL])
         processes.run("evil", ["sleep", "0.2"])
         captures.stop()
     finally:
@@ -104,7 +107,7 @@ def _one_request(folder: Path) -> Path:
             for size in (29, 29, 700)
         ]
         file = forgery.write(shots, folder / "shots")
-        processes.run("evil", [sys.executable, "-m", "locum.lab.stranger", str(file), "100"])
+        processes.run("evil", [sys.executable, "-m", "locum.lab.stranger", str(file), "100", EVIL])
         processes.run("evil", ["sleep", "0.2"])
         captures.stop()
     finally:

@@ -148,6 +148,7 @@ class LiveSocket:
         repair.set_repair(sock, repair.REPAIR_ON)  # changes SO_REUSEADDR
         try:
             record = _read(sock, self.flow)
+            now = repair.info(sock)  # as it stands still: what came since the first look is in the record
         except (OSError, SessionError):
             repair.set_repair(sock, repair.REPAIR_OFF)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)

@@ -79,7 +79,7 @@ def condition(
     not tell whether a FIN came first.
     """
     failed = _error_waits(sock)
-    now = repair.info(sock)
+    now, unread = _counts(sock)
     # The kernel counts a FIN as a byte received. A socket that is closed without any error has gone through TIME_WAIT or
     # LAST_ACK, thus has had it.
     ended_well = now.state is TcpState.CLOSE and not failed and not known_error
@@ -87,10 +87,23 @@ def condition(
     return Condition(
         state=now.state,
         received=now.bytes_received - int(fin),
-        unread=repair.unread(sock),
+        unread=unread,
         peer_closed=record.peer_closed or fin,
         failed=failed,
     )
+
+
+def _counts(sock: socket.socket) -> tuple[repair.Info, int]:
+    """What was received and what of it is unread, of one moment: their difference is the place in the spool.
+
+    They are two calls, and a segment may come between them. Nothing is taken meanwhile, so the window bounds the tries.
+    """
+    now = repair.info(sock)
+    while True:
+        unread, before = repair.unread(sock), now
+        now = repair.info(sock)
+        if now.bytes_received == before.bytes_received:
+            return now, unread
 
 
 def take_error(sock: socket.socket) -> int:
