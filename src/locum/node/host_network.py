@@ -27,6 +27,12 @@ NEXT_HOP_V6 = IPv6Address(
     "fe80::434"
 )  # stands for the agent, whose IPv6 address nobody told; see `use_agent`
 _TABLE_MAIN = 254
+_LINK_MTU = 1500  # bytes, of the links between home agent and access node, which the device cannot see
+_TUNNEL = 20  # bytes: IP in IP over IPv4
+_HEADERS = {
+    4: 40,
+    6: 60,
+}  # bytes of IP and TCP; peers then send what fits the tunnel from their first segment on
 _ROUTE_LOCAL = 2  # RTN_LOCAL
 _PERMANENT = 0x80  # NUD_PERMANENT
 _GONE = (
@@ -83,6 +89,7 @@ class HostNetwork:
                 {
                     "do": "route", "dst": "default", "gateway": str(hop), "link": link, "prefsrc": str(address),
                     "table": TABLE_MOBILE, "onlink": True, "version": address.version,
+                    "advmss": _LINK_MTU - _TUNNEL - _HEADERS[address.version],
                 },
             )  # fmt: skip
 
@@ -274,6 +281,8 @@ class HostNetwork:
         if not undo:
             if "prefsrc" in record:
                 arguments["prefsrc"] = record["prefsrc"]
+            if "advmss" in record:
+                arguments["metrics"] = {"advmss": record["advmss"]}
             if record.get("onlink"):
                 arguments["flags"] = 4  # RTNH_F_ONLINK
         await self._kernel.route("del" if undo else "replace", **arguments)
