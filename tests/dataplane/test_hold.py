@@ -95,7 +95,7 @@ def test_held_and_released_in_order(host: Host, version: int) -> None:
     sender.join()
     mine.close()
     assert received == len(data) and digest.digest() == hashlib.sha256(data).digest()
-    assert largest > 20_000 and sizes > 1000  # GSO packets were held whole
+    assert largest > 2 * 1500 and sizes > 1000  # GSO packets were held whole, not a segment each
     assert plane.counters()["hold-overflow"] == 0
     with net.mn.inside():
         plane.apply([ClearFlow(flow)])
