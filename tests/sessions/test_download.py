@@ -56,7 +56,7 @@ def test_a_download_moves_twice_and_back(world: World, nginx: Path, peer: str) -
         world.stay(0.7)
         assert got.stat().st_size == frozen_at
         finals = world.wake()
-        assert finals[0].received > 5 << 20
+        assert finals[0].received > 1 << 20
     assert curl.wait(20) == 0, curl.stderr.read() if curl.stderr else ""
     assert sha(got) == sha(nginx / "www" / "big")
     lines = (nginx / "access.log").read_text().splitlines()
