@@ -116,15 +116,16 @@ class Processes:
         except subprocess.TimeoutExpired:
             raise LabError(f"{' '.join(command)} in {node} did not end within {patience:.0f} s") from None
 
-    def stop_all(self) -> None:
-        """End everything, the latest first, all at once where they need no order."""
+    def stop_all(self, patience: float = 5.0) -> None:
+        """End everything, the latest first; all of it together has `patience` seconds until SIGKILL."""
         for program in reversed(self.programs):
             if program.running:
                 with contextlib.suppress(ProcessLookupError):
                     program.process.send_signal(signal.SIGCONT)
                     program.process.terminate()
+        deadline = time.monotonic() + patience
         for program in reversed(self.programs):
-            program.stop()
+            program.stop(max(0.0, deadline - time.monotonic()))
         self.programs.clear()
 
 

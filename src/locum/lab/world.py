@@ -29,6 +29,8 @@ from locum.node.client import NodeClient, NodeRefused, NodeUnreachable
 PRIORITY = ("nice", "-n", "-10")
 """As in the systemd units: while a session changes hands a peer waits, and captures and programs do not."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+REMINDER = 2.0
+"""Seconds after which a signal that has not ended the run is raised again."""
 
 
 def locum() -> list[str]:
@@ -77,6 +79,7 @@ class Lab:
         self.daemons: dict[str, Program] = {}
         self._capture = captures
         self._handlers: dict[int, Any] = {}
+        self._signal = int(signal.SIGTERM)
 
     # Up and down ----------------------------------------------------------------------------------------------------
 
@@ -119,6 +122,7 @@ class Lab:
             self.wait_ready(node)
 
     def _take_down(self) -> None:
+        self._remind(0)
         for number in SIGNALS:
             if number in self._handlers:
                 signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half a lab
@@ -133,15 +137,23 @@ class Lab:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 self._handlers[number] = signal.signal(number, self._interrupted)
+            self._handlers[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._interrupted)
 
     def _restore_signals(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
 
-    @staticmethod
-    def _interrupted(number: int, _frame: FrameType | None) -> None:
-        raise Interrupted(signal.Signals(number).name)
+    def _interrupted(self, number: int, _frame: FrameType | None) -> None:
+        if number != signal.SIGALRM:
+            self._signal = number
+        self._remind(REMINDER)
+        raise Interrupted(signal.Signals(self._signal).name)
+
+    def _remind(self, seconds: float) -> None:
+        """Be interrupted once more after so long (0: never): Python drops an exception that meets a finaliser."""
+        if signal.SIGALRM in self._handlers:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
 
     # Daemons --------------------------------------------------------------------------------------------------------
 
