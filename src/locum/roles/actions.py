@@ -12,6 +12,14 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol, TypeAlias
 
 # isort: off
+from locum.roles.flow_actions import (
+    Candidate as Candidate, Encapsulation as Encapsulation, Filter as Filter, FilterPlace as FilterPlace,
+    FilterRule as FilterRule, FilterVerdict as FilterVerdict, FlowForwarding as FlowForwarding,
+    ForwardGroup as ForwardGroup, InstallFilter as InstallFilter, InstallTranslation as InstallTranslation,
+    MAX_CANDIDATES as MAX_CANDIDATES, MAX_RULES as MAX_RULES, RemoveFilter as RemoveFilter,
+    RemoveTranslation as RemoveTranslation, Rule as Rule, RuleVerdict as RuleVerdict, Selector as Selector,
+    Translation as Translation, Tunnel as Tunnel,
+)  # fmt: skip
 from locum.roles.session_actions import (
     AbandonSessions as AbandonSessions, Capture as Capture, Captured as Captured, Drained as Drained,
     DrainRound as DrainRound, DropSessions as DropSessions, FetchData as FetchData, Fetched as Fetched,
@@ -53,26 +61,6 @@ class Source:
 # Forwarding values --------------------------------------------------------------------------------------------------
 
 
-class Encapsulation(Enum):
-    """How a tunnel packs: IP in IP of either family, GRE, or UDP (RFC 3519)."""
-
-    IPIP = "ipip"
-    GRE = "gre"
-    UDP = "udp"
-
-
-@dataclass(frozen=True, slots=True)
-class Tunnel:
-    """One tunnel as its entrance sees it; ports are used with UDP, the key with GRE."""
-
-    source: Addr
-    destination: Addr
-    encapsulation: Encapsulation = Encapsulation.IPIP
-    source_port: int = 0
-    destination_port: int = 0
-    gre_key: int | None = None
-
-
 class Verdict(Enum):
     """What becomes of a packet to a home address."""
 
@@ -89,7 +77,8 @@ class BindingEntry:
     """Packets *to* a home address: at most four tunnels (simultaneous bindings, RFC 5944 section 3.6.1.1).
 
     Packets whose source is `peer` take `peer_tunnel` instead: the stand-in that talks to the home address means
-    the device.
+    the device. Then `rules`, at most MAX_RULES, the first that matches (R5); what none takes goes by verdict and
+    tunnels. With `weights`, one a tunnel, flows are shared among the tunnels by weight; without, all get a copy.
     """
 
     home_address: Addr
@@ -97,6 +86,8 @@ class BindingEntry:
     tunnels: tuple[Tunnel, ...] = ()
     peer: Addr | None = None
     peer_tunnel: Tunnel | None = None
+    rules: tuple[Rule, ...] = ()
+    weights: tuple[int, ...] = ()
 
 
 class Side(Enum):
@@ -243,7 +234,7 @@ class LeaveAgent:
 ForwardingAction: TypeAlias = (
     InstallBinding | RemoveBinding | AcceptTunnel | RefuseTunnel | InstallOutbound | RemoveOutbound
     | SetFlow | ClearFlow | ReleaseHeld | LocalEndpoint | RemoveLocalEndpoint
-    | NeighbourEntry | RemoveNeighbour | UseAgent | LeaveAgent
+    | NeighbourEntry | RemoveNeighbour | UseAgent | LeaveAgent | FlowForwarding
 )  # fmt: skip
 
 

@@ -1,0 +1,158 @@
+"""Values and actions of `actions.py` that decide for one flow of a home address, not for all of it.
+
+Flow rules (R5 to R8), filters (R20, P16), translation (R12) and multicast groups (C4). Nothing here decides or sends.
+A selector describes a packet as it is: towards a home address that is its destination, from one it is its source.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+from typing import TypeAlias
+
+from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Selector: TypeAlias = Ipv4Selector | Ipv6Selector
+
+MAX_RULES = 64  # of one home address and family (feature R6; design: rules are bounded and matched in order)
+MAX_CANDIDATES = 4  # of one rule, or of a binding
+
+
+class Encapsulation(Enum):
+    """How a tunnel packs: IP in IP of either family, GRE, or UDP (RFC 3519)."""
+
+    IPIP = "ipip"
+    GRE = "gre"
+    UDP = "udp"
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """One tunnel as its entrance sees it; ports are used with UDP, the key with GRE.
+
+    A destination that is an end point of tunnels on this very host means no tunnel at all: the packet goes on as if
+    it had just been decapsulated there (R17).
+    """
+
+    source: Address
+    destination: Address
+    encapsulation: Encapsulation = Encapsulation.IPIP
+    source_port: int = 0
+    destination_port: int = 0
+    gre_key: int | None = None
+
+
+class RuleVerdict(Enum):
+    """What becomes of the packets that a flow rule takes."""
+
+    FORWARD = "forward"
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way that a rule offers. Equal candidates share flows by weight; a flow keeps its candidate (R8)."""
+
+    tunnel: Tunnel
+    weight: int = 1  # 1 to 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A flow rule as the kernel has it: only candidates that are registered, at most MAX_CANDIDATES.
+
+    Rules of a binding are matched in the order given, which is that of their priorities.
+    """
+
+    identifier: int  # 1 to 65535, unique for its home address and family
+    selector: Selector
+    verdict: RuleVerdict
+    candidates: tuple[Candidate, ...] = ()
+
+
+class FilterPlace(Enum):
+    """Where a filter looks at the packets of a home address."""
+
+    TO_VISITOR = "to-visitor"  # access node: about to be delivered on an access link (R20, P16)
+    FROM_VISITOR = "from-visitor"  # access node: entered on an access link (R20)
+    EMISSION = "emission"  # stand-in: leaves this host, made by a program of this host (R20)
+
+
+class FilterVerdict(Enum):
+    ALLOW = "allow"
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class FilterRule:
+    identifier: int  # 1 to 65535, unique within its filter
+    selector: Selector
+    verdict: FilterVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Rules for one home address at one place, first match wins, at most MAX_RULES; `otherwise` for the rest."""
+
+    home_address: Address
+    place: FilterPlace
+    rules: tuple[FilterRule, ...]
+    otherwise: FilterVerdict = FilterVerdict.ALLOW
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """Packets to the home address get the stand-in's interface address as destination, and answers back (R12).
+
+    With `tunnel` (at the home agent) only packets that go into the tunnel to that address; without it (access node,
+    stand-in) those that are delivered here. Addresses are of one family. Only flows that were seen in this direction
+    are translated back: what the stand-in's host does for itself stays as it is.
+    """
+
+    home_address: Address
+    interface_address: Address
+    tunnel: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstallFilter:
+    """Add or replace: the key is (home address, place)."""
+
+    filter: Filter
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFilter:
+    home_address: Address
+    place: FilterPlace
+
+
+@dataclass(frozen=True, slots=True)
+class InstallTranslation:
+    """Add or replace: the key is (home address, tunnel)."""
+
+    translation: Translation
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveTranslation:
+    home_address: Address
+    tunnel: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardGroup:
+    """Access node: forward packets to this multicast group to these links; without links, no more (C4).
+
+    `upstream` is the link on which the host joins the group (IGMP, MLD).
+    """
+
+    group: Address
+    upstream: str
+    links: Sequence[str]
+
+
+FlowForwarding: TypeAlias = (
+    InstallFilter | RemoveFilter | InstallTranslation | RemoveTranslation | ForwardGroup
+)
