@@ -9,34 +9,25 @@ import tomllib
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from locum.node.config_home_agent import home_agent
+from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association, links
 from locum.node.settings import (
     COAP_PORT,
-    Address,
-    AgentKey,
     ControlAssociation,
     ControlSettings,
     ForeignAgentSettings,
-    HomeAgentSettings,
     MnpsSettings,
     MobileNodeSettings,
-    MobileSettings,
     NodeSettings,
-    Prefix,
     Settings,
     StaticVisitor,
     VisitorKey,
 )
 from locum.node.toml_table import ConfigError, Table
-from locum.security.association import Algorithm, Association, Replay
 
 __all__ = ["ConfigError", "load"]
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
-_LONGEST_LINK_NAME = 15  # IFNAMSIZ - 1
-_ALGORITHMS = {"hmac-md5": Algorithm.HMAC_MD5, "hmac-sha-256": Algorithm.HMAC_SHA_256}
-_REPLAY = {"timestamp": Replay.TIMESTAMP, "nonce": Replay.NONCE}
-_FIRST_FREE_SPI = 256  # RFC 5944 section 1.6: 0 through 255 are reserved
-_LONGEST_LIFETIME = 0xFFFE  # 0xffff means infinity (RFC 5944 section 3.3)
 _MOST_BINDINGS = 4 << 20  # about 460 MiB of tables
 _MOST_FLOWS = _MOST_HELD = 1 << 20
 
@@ -67,7 +58,7 @@ def load(path: Path | str) -> Settings:
         file=file,
         node=node,
         control=_control(control) if control else None,
-        home_agent=_home_agent(home) if home else None,
+        home_agent=home_agent(home) if home else None,
         foreign_agent=_foreign_agent(foreign, node) if foreign else None,
         mobile_node=_mobile_node(mobile, node) if mobile else None,
         mnps=_mnps(mnps, node) if mnps else None,
@@ -119,7 +110,7 @@ def _node(table: Table) -> NodeSettings:
     name = table.string("name")
     if not _NAME.match(name):
         raise table.error("name", f"{name!r} must be 1 to 32 letters, digits, '.', '_' or '-'")
-    interfaces = _links(table, "interfaces")
+    interfaces = links(table, "interfaces")
     settings = NodeSettings(
         name=name,
         interfaces=interfaces,
@@ -135,32 +126,6 @@ def _node(table: Table) -> NodeSettings:
     )
     table.close()
     return settings
-
-
-def _links(table: Table, key: str, node: NodeSettings | None = None) -> tuple[str, ...]:
-    """Names of network interfaces; those of a role must be among those of the node."""
-    names = table.strings(key)
-    if not names:
-        raise table.error(key, 'needs at least one interface, such as ["eth0"]')
-    for name in names:
-        if not 0 < len(name) <= _LONGEST_LINK_NAME or "/" in name or any(c.isspace() for c in name):
-            raise table.error(key, f"{name!r} cannot be the name of an interface")
-        if node is not None and name not in node.interfaces:
-            raise table.error(key, f"{name!r} is not among interfaces of [node]; add it there")
-    if len(set(names)) != len(names):
-        raise table.error(key, "names an interface twice")
-    return names
-
-
-def _association(table: Table) -> Association:
-    algorithm = table.choice("algorithm", tuple(_ALGORITHMS), "hmac-sha-256")
-    replay = table.choice("replay", tuple(_REPLAY), "timestamp")
-    return Association(
-        spi=table.integer("spi", least=_FIRST_FREE_SPI, most=0xFFFFFFFF),
-        key=table.secret("key_file"),
-        algorithm=_ALGORITHMS[algorithm],
-        replay=_REPLAY[replay],
-    )
 
 
 def _control(table: Table) -> ControlSettings:
@@ -193,74 +158,17 @@ def _control_association(table: Table) -> ControlAssociation:
     return association
 
 
-def _home_agent(table: Table) -> HomeAgentSettings:
-    settings = HomeAgentSettings(
-        address=table.address4("address"),
-        home_prefixes=table.prefixes("home_prefixes"),
-        max_lifetime=table.integer("max_lifetime", 1800, least=1, most=_LONGEST_LIFETIME),
-        short_lifetime=table.integer("short_lifetime", 10, least=0, most=_LONGEST_LIFETIME),
-        max_simultaneous=table.integer("max_simultaneous", 4, least=1, most=4),
-        reverse_tunnel_required=table.boolean("reverse_tunnel_required", True),
-        mobiles=tuple(_mobile(item) for item in table.tables("mobile")),
-        foreign_agents=tuple(_agent_key(item) for item in table.tables("foreign_agent")),
-    )
-    table.close()
-    if settings.short_lifetime >= settings.max_lifetime:
-        raise table.error("short_lifetime", "must be below max_lifetime")
-    seen: set[Address] = set()
-    for number, mobile in enumerate(settings.mobiles, 1):
-        for address in (mobile.home_address, mobile.home_address_v6):
-            if address is None:
-                continue
-            if not _within(address, settings.home_prefixes):
-                raise ConfigError(
-                    table.file,
-                    f"home_agent.mobile #{number}",
-                    "home_address",
-                    f"{address} is in none of home_prefixes",
-                )
-            if address in seen:
-                raise ConfigError(
-                    table.file, f"home_agent.mobile #{number}", "home_address", f"{address} appears twice"
-                )
-            seen.add(address)
-    return settings
-
-
-def _within(address: Address, prefixes: tuple[Prefix, ...]) -> bool:
-    return any(address.version == prefix.version and address in prefix for prefix in prefixes)
-
-
-def _mobile(table: Table) -> MobileSettings:
-    settings = MobileSettings(
-        home_address=table.address4("home_address"),
-        home_address_v6=table.optional6("home_address_v6"),
-        association=_association(table),
-        default_coa=table.optional4("default_coa"),
-        mnps=table.optional4("mnps"),
-        mnps_v6=table.optional6("mnps_v6"),
-    )
-    table.close()
-    return settings
-
-
-def _agent_key(table: Table) -> AgentKey:
-    key = AgentKey(address=table.address4("address"), association=_association(table))
-    table.close()
-    return key
-
-
 def _foreign_agent(table: Table, node: NodeSettings) -> ForeignAgentSettings:
     settings = ForeignAgentSettings(
         care_of_address=table.address4("care_of_address"),
-        links=_links(table, "links", node),
+        links=links(table, "links", node),
         # RFC 5944 section 2.3: at most 1/3 of the advertised lifetime; RFC 1256 allows no less than 3 s, MIP lowers it
         advertise_interval=table.seconds("advertise_interval", 1.0, least=0.05, most=1800.0),
         registration_lifetime=table.integer("registration_lifetime", 1800, least=1, most=0xFFFF),
         max_visitors=table.integer("max_visitors", 1024, least=1, most=1_000_000),
-        short_lifetime=table.integer("short_lifetime", 10, least=0, most=_LONGEST_LIFETIME),
+        short_lifetime=table.integer("short_lifetime", 10, least=0, most=LONGEST_LIFETIME),
         challenge=table.boolean("challenge", False),
-        home_agents=tuple(_agent_key(item) for item in table.tables("home_agent")),
+        home_agents=tuple(agent_key(item) for item in table.tables("home_agent")),
         mobiles=tuple(_visitor_key(item) for item in table.tables("mobile")),
         static=tuple(_static_visitor(item, node) for item in table.tables("static")),
     )
@@ -269,7 +177,7 @@ def _foreign_agent(table: Table, node: NodeSettings) -> ForeignAgentSettings:
 
 
 def _visitor_key(table: Table) -> VisitorKey:
-    key = VisitorKey(home_address=table.address4("home_address"), association=_association(table))
+    key = VisitorKey(home_address=table.address4("home_address"), association=association(table))
     table.close()
     return key
 
@@ -295,14 +203,14 @@ def _mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
         home_address=table.address4("home_address"),
         home_address_v6=table.optional6("home_address_v6"),
         home_agent=table.address4("home_agent"),
-        links=_links(table, "links", node),
+        links=links(table, "links", node),
         mode=mode,
         care_of_address=_care_of_address(table),
         lifetime=table.integer("lifetime", 300, least=1, most=0xFFFF),
-        brief_lifetime=table.integer("brief_lifetime", 10, least=1, most=_LONGEST_LIFETIME),
-        association=_association(table),
+        brief_lifetime=table.integer("brief_lifetime", 10, least=1, most=LONGEST_LIFETIME),
+        association=association(table),
         mnps=table.address("mnps", None),
-        foreign_agents=tuple(_agent_key(item) for item in table.tables("foreign_agent")),
+        foreign_agents=tuple(agent_key(item) for item in table.tables("foreign_agent")),
         freeze=table.choice("freeze", ("auto", "cgroup", "stop"), "auto"),
         sleep_seconds=table.seconds("sleep_seconds", 30.0, least=1.0, most=3600.0),
     )
@@ -323,7 +231,7 @@ def _mnps(table: Table, node: NodeSettings) -> MnpsSettings:
         address_v6=table.optional6("address_v6"),
         access_node=table.address4("access_node"),
         home_prefixes=table.prefixes("home_prefixes"),
-        links=_links(table, "links", node),
+        links=links(table, "links", node),
         memory_bound=table.size("memory_bound", 64 << 20),
         disk_bound=table.size("disk_bound", 4 << 30),
         max_sessions=table.integer("max_sessions", 1024, least=1, most=1024),

@@ -1,0 +1,48 @@
+"""What several tables of a configuration have: names of links, associations and keys of agents.
+
+It must not know any role.
+"""
+
+from locum.node.settings import AgentKey, NodeSettings
+from locum.node.toml_table import Table
+from locum.security.association import Algorithm, Association, Replay
+
+_LONGEST_LINK_NAME = 15  # IFNAMSIZ - 1
+_ALGORITHMS = {"hmac-md5": Algorithm.HMAC_MD5, "hmac-sha-256": Algorithm.HMAC_SHA_256}
+_REPLAY = {"timestamp": Replay.TIMESTAMP, "nonce": Replay.NONCE}
+_FIRST_FREE_SPI = 256  # RFC 5944 section 1.6: 0 through 255 are reserved
+LONGEST_LIFETIME = 0xFFFE  # 0xffff means infinity (RFC 5944 section 3.3)
+
+
+def links(table: Table, key: str, node: NodeSettings | None = None) -> tuple[str, ...]:
+    """Names of network interfaces; those of a role must be among those of the node."""
+    names = table.strings(key)
+    if not names:
+        raise table.error(key, 'needs at least one interface, such as ["eth0"]')
+    for name in names:
+        if not 0 < len(name) <= _LONGEST_LINK_NAME or "/" in name or any(c.isspace() for c in name):
+            raise table.error(key, f"{name!r} cannot be the name of an interface")
+        if node is not None and name not in node.interfaces:
+            raise table.error(key, f"{name!r} is not among interfaces of [node]; add it there")
+    if len(set(names)) != len(names):
+        raise table.error(key, "names an interface twice")
+    return names
+
+
+def association(table: Table) -> Association:
+    """The keys `spi`, `key_file`, `algorithm` and `replay`."""
+    algorithm = table.choice("algorithm", tuple(_ALGORITHMS), "hmac-sha-256")
+    replay = table.choice("replay", tuple(_REPLAY), "timestamp")
+    return Association(
+        spi=table.integer("spi", least=_FIRST_FREE_SPI, most=0xFFFFFFFF),
+        key=table.secret("key_file"),
+        algorithm=_ALGORITHMS[algorithm],
+        replay=_REPLAY[replay],
+    )
+
+
+def agent_key(table: Table) -> AgentKey:
+    """A whole table: the association with the agent at `address`."""
+    key = AgentKey(address=table.address4("address"), association=association(table))
+    table.close()
+    return key
