@@ -14,12 +14,11 @@ from locum.roles.actions import (
     NeighbourEntry,
     OutboundEntry,
     Side,
-    Source,
     Tunnel,
     TunnelAcceptance,
 )
 from locum.roles.forwarding import Forwarding, forwarding
-from locum.wire.registration import Flag, RegistrationRequest
+from locum.wire.registration import Flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +77,6 @@ class Visitor:
             flags=flags,
             home_address_v6=None if v6 is None else IPv6Address(str(v6)),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A request on its way to the home agent (RFC 5944 section 3.7.2.2)."""
-
-    request: RegistrationRequest
-    source: Source
-    size: int  # bytes of the request as it came
-    forget_at: float  # wall-clock seconds
-    colocated: bool  # relayed only (R bit of the advertisement): no visitor follows
 
 
 def visitor_forwarding(visitor: Visitor, care_of_address: IPv4Address) -> Forwarding:
