@@ -67,7 +67,7 @@ def nothing_is_left(lab: Lab) -> None:
     spool = lab.place.path / "state" / "mnps" / "spool"
     assert not list(spool.iterdir())
     assert not list(Path(f"/dev/shm/locum-mnps-{zlib.crc32(os.fsencode(spool)):08x}").iterdir())
-    holder = next(each for each in lab.processes.programs if each.name == "holder")
+    holder = next(each for each in lab.processes.programs if each.name == "holder-mnps")
     held = [os.readlink(each) for each in Path(f"/proc/{holder.pid}/fd").iterdir()]
     assert sum(each.startswith("socket:") for each in held) == 2  # those it listens on
     frozen = zlib.crc32(os.fsencode(lab.place.path / "run"))

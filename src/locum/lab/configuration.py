@@ -6,7 +6,7 @@ It knows the file format as an operator does and nothing of the code that reads 
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -21,8 +21,19 @@ HOME_ADDRESS6 = IPv6Address("2001:db8:100::4")
 OTHER_ADDRESS4 = IPv4Address("10.10.100.5")
 """A second mobile node that the home agent knows: the stranger has its keys."""
 
+STAND_INS = ("mnps", "mnps2")
 DAEMONS = ("ha", "an1", "an2", "an3", "mnps", "mn")
 """In the order in which they are started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A control association of two nodes; what each says of the other besides, `home_addresses` among it."""
+
+    near: str
+    far: str
+    at_near: Table = field(default_factory=dict)
+    at_far: Table = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +48,23 @@ class Plan:
     default_coa: bool = True
     other_mobile: bool = False
     """The stranger's host is a mobile node itself, registered for OTHER_ADDRESS4 with a co-located CoA."""
+    extras: tuple[str, ...] = ()
+    """Further parts of the topology (`topology.EXTRAS`)."""
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    """For each node what its configuration has besides; see `merged`. A value "key:NAME" becomes the path of a secret."""
+    associations: tuple[Pair, ...] = ()
+    """Control associations besides those that every lab has."""
 
     @property
     def daemons(self) -> tuple[str, ...]:
         """The nodes that run a daemon, in the order in which they are started."""
-        return (*DAEMONS, "evil") if self.other_mobile else DAEMONS
+        second = ("mnps2",) if "mnps2" in self.extras else ()
+        more = tuple(node for node in self.tables if node not in (*DAEMONS, "mnps2", "evil"))
+        return (*DAEMONS[:-1], *second, *more, DAEMONS[-1], *(("evil",) if self.other_mobile else ()))
+
+
+PAIRS = (Pair("mn", "mnps"), Pair("other", "mnps"), Pair("an3", "mnps"), Pair("an1", "mn"), Pair("an2", "mn"))
+"""The control associations that every lab has."""
 
 
 def to_toml(tables: Table) -> str:
@@ -72,6 +95,27 @@ def is_tables(value: object) -> bool:
     )
 
 
+def merged(table: Table, other: Table) -> Table:
+    """A table with another one's entries: tables are merged, lists of tables get longer, all else is replaced.
+
+    A table for a key that has a list of tables is merged into the first of the list.
+    """
+    result = dict(table)
+    for key, value in other.items():
+        held = result.get(key)
+        if isinstance(value, Mapping) and isinstance(held, Mapping):
+            result[key] = merged(held, value)
+        elif isinstance(value, Mapping) and isinstance(held, list | tuple) and is_tables(held):
+            first = held[0]
+            assert isinstance(first, Mapping)
+            result[key] = [merged(first, value), *held[1:]]
+        elif is_tables(value) and isinstance(value, list | tuple) and isinstance(held, list | tuple):
+            result[key] = [*held, *value]
+        else:
+            result[key] = value
+    return result
+
+
 class Configuration:
     """The files of one lab below <lab>/config/: <node>.toml and keys/."""
 
@@ -81,6 +125,7 @@ class Configuration:
         self.plan = plan
         self.output = output
         self.folder = place.path / "config"
+        self._written: set[str] = set()
 
     def file(self, node: str) -> Path:
         return self.folder / f"{node}.toml"
@@ -92,52 +137,60 @@ class Configuration:
     def socket(self, node: str) -> Path:
         return self.place.path / "run" / f"{node}.sock"
 
-    @property
-    def holder(self) -> Path:
-        """The socket of the process that keeps the stand-in's connections while its daemon is dead."""
-        return self.place.path / "run" / "holder.sock"
+    def holder(self, node: str) -> Path:
+        """The socket of the process that keeps a stand-in's connections while its daemon is dead."""
+        return self.place.path / "run" / f"{node}-holder.sock"
+
+    def has_stand_in(self, node: str) -> bool:
+        """Whether a node's daemon is a stand-in, perhaps among other roles."""
+        return node in self.plan.daemons and (node in STAND_INS or "mnps" in self.plan.tables.get(node, {}))
 
     def write(self) -> None:
         (self.folder / "keys").mkdir(parents=True, mode=0o700)
         (self.place.path / "run").mkdir(exist_ok=True)
         (self.output / "events").mkdir(parents=True, exist_ok=True)
-        for name in (
-            "mn-ha",
-            "other-ha",
-            "an1-ha",
-            "an2-ha",
-            "mn-mnps",
-            "other-mnps",
-            "an3-mnps",
-            "an1-mn",
-            "an2-mn",
-        ):
-            self._secret(name)
         for node in self.plan.daemons:
-            self.file(node).write_text(to_toml(self._tables(node)))
+            tables = merged(self._tables(node), self.plan.tables.get(node, {}))
+            self.file(node).write_text(to_toml(self._with_keys(tables)))
 
     def key(self, name: str) -> Path:
-        return self.folder / "keys" / f"{name}.hex"
+        """The file of a secret, made when it is asked for first."""
+        path = self.folder / "keys" / f"{name}.hex"
+        if name not in self._written:
+            self._written.add(name)
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_hex(16) + "\n")
+        return path
 
-    def _secret(self, name: str) -> None:
-        path = self.key(name)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_hex(16) + "\n")
+    def _with_keys(self, table: Table) -> Table:
+        """The table with the path of a secret for every "key:NAME"."""
+        result: dict[str, Value | Table | Sequence[Table]] = {}
+        for name, value in table.items():
+            if isinstance(value, str) and value.startswith("key:"):
+                result[name] = str(self.key(value[4:]))
+            elif isinstance(value, Mapping):
+                result[name] = self._with_keys(value)
+            elif isinstance(value, list | tuple) and is_tables(value):
+                result[name] = [self._with_keys(item) for item in value if isinstance(item, Mapping)]
+            else:
+                result[name] = value
+        return result
 
     def _tables(self, node: str) -> Table:
         roles: dict[str, Table] = {}
         if node == "ha":
             roles["home_agent"] = self._home_agent()
-        elif node == "mnps":
-            roles["mnps"] = self._mnps()
+        elif node in STAND_INS:
+            roles["mnps"] = self._mnps(node)
         elif node == "mn":
             roles["mobile_node"] = self._mobile_node()
         elif node == "evil":
             roles["mobile_node"] = self._other_mobile()
-        else:
+        elif node in ("an1", "an2", "an3"):
             roles["foreign_agent"] = self._foreign_agent(node)
-        control: Table = {} if node in ("ha", "evil") else {"control": self._control(node)}
-        return {"node": self._node(node), **control, **roles}
+        associations = self._associations(node)
+        control: Table = {"control": {"address": str(self._end(node)), "association": associations}}
+        return {"node": self._node(node), **(control if associations else {}), **roles}
 
     def _node(self, node: str) -> Table:
         state = self.place.path / "state" / node
@@ -235,39 +288,44 @@ class Configuration:
             "key_file": str(self.key("other-ha")),
         }
 
-    def _mnps(self) -> Table:
+    def _mnps(self, node: str) -> Table:
         return {
-            "address": str(self.topology.address4("mnps")),
-            "address_v6": str(self.topology.address6("mnps")),
+            "address": str(self.topology.address4(node)),
+            "address_v6": str(self.topology.address6(node)),
             "access_node": str(self.care_of("an3")),
             "home_prefixes": [str(HOME_NETWORK4), str(HOME_NETWORK6)],
             "links": ["eth0"],
             "memory_bound": self.plan.memory_bound,
             "disk_bound": self.plan.disk_bound,
-            "spool_dir": str(self.place.path / "state" / "mnps" / "spool"),
-            "holder": str(self.holder),
+            "spool_dir": str(self.place.path / "state" / node / "spool"),
+            "holder": str(self.holder(node)),
         }
 
-    def _control(self, node: str) -> Table:
+    def _end(self, node: str) -> IPv4Address:
+        """The address of a node's control messages."""
+        homes = {"mn": HOME_ADDRESS4, "other": OTHER_ADDRESS4}
+        if node in ("an1", "an2", "an3"):
+            return self.care_of(node)
+        return homes.get(node) or self.topology.address4(node)
+
+    def _associations(self, node: str) -> list[Table]:
         """Both ends of every association are drawn from one list, so that they cannot disagree."""
-        own = {"mn": HOME_ADDRESS4, "mnps": self.topology.address4("mnps"), "other": OTHER_ADDRESS4}
-        ends = {
-            name: own.get(name) or self.care_of(name) for name in ("mn", "mnps", "an1", "an2", "an3", "other")
-        }
-        speaks_for = {"mn": [str(HOME_ADDRESS4), str(HOME_ADDRESS6)], "other": [str(OTHER_ADDRESS4)]}
+        speaks_for = {"other": [str(OTHER_ADDRESS4)]}
+        everything = [str(HOME_ADDRESS4), str(HOME_ADDRESS6)]
         associations: list[Table] = []
-        pairs = (("mn", "mnps"), ("other", "mnps"), ("an3", "mnps"), ("an1", "mn"), ("an2", "mn"))
-        for number, (near, far) in enumerate(pairs, 1):
-            identifiers = {near: f"{number:02x}01", far: f"{number:02x}02"}
-            for self_name, peer in ((near, far), (far, near)):
-                if self_name == node:
+        for number, pair in enumerate((*PAIRS, *self.plan.associations), 1):
+            identifiers = {pair.near: f"{number:02x}01", pair.far: f"{number:02x}02"}
+            ends = ((pair.near, pair.far, pair.at_near), (pair.far, pair.near, pair.at_far))
+            for own, peer, options in ends:
+                if own == node:
                     associations.append(
                         {
-                            "peer": str(ends[peer]),
-                            "sender_id": identifiers[node],
+                            "peer": str(self._end(peer)),
+                            "sender_id": identifiers[own],
                             "recipient_id": identifiers[peer],
-                            "secret_file": str(self.key(f"{near}-{far}")),
-                            "home_addresses": speaks_for.get(peer, speaks_for["mn"]),
+                            "secret_file": str(self.key(f"{pair.near}-{pair.far}")),
+                            "home_addresses": speaks_for.get(peer, everything),
+                            **options,
                         }
                     )
-        return {"address": str(ends[node]), "association": associations}
+        return associations

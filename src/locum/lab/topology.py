@@ -5,7 +5,7 @@ links, but every tunnel is drawn between IPv4 addresses, as the care-of addresse
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import (
@@ -35,6 +35,7 @@ class Place(Enum):
     MOBILE_NODE = "mobile node"
     STAND_IN = "stand-in (MNPS)"
     STRANGER = "stranger"
+    SERVER = "server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class Link:
     rate: int | None = None
     """Bits per second that the near end sends at; a radio link has the same both ways."""
     radio: bool = False
+    private: bool = False
+    """Behind an address translator: nobody else has a route to it."""
 
     @property
     def network4(self) -> IPv4Network:
@@ -165,7 +168,7 @@ class Topology:
         connected = {link.subnet for _own, _opposite, link in wired}
         routes = []
         for link in self.links:
-            if link.subnet in connected:
+            if link.subnet in connected or link.private:
                 continue
             hops = [first_hop[end.node] for end, _ in link.ends if end.host and end.node in first_hop]
             via, gateway = towards[min(hops)[1]]
@@ -191,10 +194,43 @@ class Topology:
         return found
 
 
-def figure_5() -> Topology:
+_EXTRAS: dict[str, tuple[tuple[Node, ...], tuple[Link, ...]]] = {
+    # a second stand-in; its link to the access node is its own, its care-of address is co-located
+    "mnps2": (
+        (Node("mnps2", Place.STAND_IN, "502''"),),
+        (Link(24, End("an3", "wire1", 1), End("mnps2", "eth0", 2)),),
+    ),
+    # the policy server, and a second one for when the first is down
+    "aaa": (
+        (Node("aaa", Place.SERVER), Node("aaa2", Place.SERVER)),
+        (
+            Link(5, End("hr", "aaa0", 1), End("aaa", "eth0", 2)),
+            Link(6, End("hr", "aaa1", 1), End("aaa2", "eth0", 2)),
+        ),
+    ),
+    # a third radio link of the mobile node, behind a router that translates addresses
+    "nat": (
+        (Node("natr", Place.ROUTER),),
+        (
+            Link(31, End("mid", "nat0", 1), End("natr", "mid0", 2)),
+            Link(
+                32,
+                End("natr", "lan0", 1),
+                End("mn", "radio2", 0),
+                rate=RADIO_RATE,
+                radio=True,
+                private=True,
+            ),
+        ),
+    ),
+}
+EXTRAS = tuple(_EXTRAS)
+
+
+def figure_5(extras: Collection[str] = ()) -> Topology:
     """Fig. 5: correspondent's network, home network, two radio access nodes, a wired one with the MNPS,
-    a router in the middle, and a stranger on a network of its own."""
-    nodes = (
+    a router in the middle, and a stranger on a network of its own; and what a scenario wants besides (EXTRAS)."""
+    nodes: tuple[Node, ...] = (
         Node("cn", Place.CORRESPONDENT, "542"),
         Node("cnr", Place.ROUTER, "546"),
         Node("mid", Place.ROUTER, "520"),
@@ -207,7 +243,7 @@ def figure_5() -> Topology:
         Node("mnps", Place.STAND_IN, "504''"),
         Node("evil", Place.STRANGER),
     )
-    links = (
+    links: tuple[Link, ...] = (
         Link(1, End("cn", "eth0", 10), End("cnr", "cn0", 1), rate=ACCESS_RATE),
         Link(2, End("cnr", "mid0", 1), End("mid", "cnr0", 2)),
         Link(3, End("mid", "hr0", 1), End("hr", "mid0", 2)),
@@ -220,4 +256,8 @@ def figure_5() -> Topology:
         Link(23, End("an3", "wire0", 1), End("mnps", "eth0", 2)),
         Link(66, End("mid", "evil0", 1), End("evil", "eth0", 2)),
     )
+    for name in EXTRAS:
+        if name in extras:
+            nodes += _EXTRAS[name][0]
+            links += _EXTRAS[name][1]
     return Topology(nodes, links, home="ha")

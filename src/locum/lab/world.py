@@ -74,7 +74,7 @@ class Lab:
         self.output = output.absolute()
         self.plan = plan or Plan()
         self.keep = keep
-        self.topology: Topology = figure_5()
+        self.topology: Topology = figure_5(self.plan.extras)
         self.timeline = Timeline(self.output / "events", listener)
         self.daemons: dict[str, Program] = {}
         self._capture = captures
@@ -115,7 +115,9 @@ class Lab:
             self.give_care_of_address("an1")
         if self._capture:
             self.captures.start()
-        self.start_holder()
+        for name in self.plan.daemons:
+            if self.configuration.has_stand_in(name):
+                self.start_holder(name)
         for node in self.plan.daemons:
             self.launch(node)
         for node in self.plan.daemons:
@@ -157,11 +159,13 @@ class Lab:
 
     # Daemons --------------------------------------------------------------------------------------------------------
 
-    def start_holder(self) -> Program:
-        """The minimal process that keeps the stand-in's connections while its daemon is dead."""
-        command = [sys.executable, "-m", "locum.sessions.holder", str(self.configuration.holder)]
-        program = self.processes.start("mnps", "holder", command)
-        wait_until("the holder's socket", lambda: self.configuration.holder.exists() or not program.running)
+    def start_holder(self, node: str) -> Program:
+        """The minimal process that keeps a stand-in's connections while its daemon is dead."""
+        socket = self.configuration.holder(node)
+        program = self.processes.start(
+            node, f"holder-{node}", [sys.executable, "-m", "locum.sessions.holder", str(socket)]
+        )
+        wait_until("the holder's socket", lambda: socket.exists() or not program.running)
         if not program.running:
             raise LabError(f"the holder did not start; {program.complaint()}")
         return program
