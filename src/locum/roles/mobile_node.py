@@ -39,29 +39,15 @@ from locum.roles.attachment import (
     Wish,
     colocated_forwarding,
 )
-from locum.roles.discovery import AgentDiscovery, Hearing
+from locum.roles.discovery import Hearing
 from locum.roles.forwarding import changes
-from locum.roles.signing import authentic, signed
-from locum.security.association import Association, Replay
-from locum.security.replay import (
-    answers,
-    difference,
-    home_nonce,
-    next_identification,
-    nonce_identification,
-    wall_of,
-)
+from locum.roles.registration_dialogue import Belief, RegistrationDialogue, RegistrationPart, accepted
+from locum.roles.ways import Ways
+from locum.security.association import Association
 from locum.wire.discovery import ROUTER_ADVERTISEMENT, AgentAdvertisement
 from locum.wire.errors import WireError
-from locum.wire.extensions import (
-    AuthKind,
-    Extension,
-    Ipv6PrefixReply,
-    Ipv6PrefixRequest,
-    Ipv6TunnelingMode,
-    MobileFaChallenge,
-)
-from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest
+from locum.wire.extensions import Extension, Ipv6PrefixReply, Ipv6PrefixRequest, Ipv6TunnelingMode
+from locum.wire.registration import Code, RegistrationReply
 
 TABLE = "registration"
 RETRY_FIRST = 1.0  # seconds; RFC 5944 section 3.6.3: at least one second
@@ -70,9 +56,7 @@ DENIED_FIRST = 2.0  # seconds after a refusal
 RENEW_PART = 2 / 3  # of the lifetime; section 3.6.1: before it expires, with room for retransmissions
 BRIEF_LIFETIME = 10  # seconds asked for when the default CoA is to have the packets (R2)
 AGENT_PATIENCE = 3.0  # seconds in which an agent used before a restart has to be heard again
-RANDOM_BITS = 16  # of the low half of a timestamp: an attacker off the path must guess them (section 5.7.1)
 CHALLENGE_CODES = frozenset((Code.FA_UNKNOWN_CHALLENGE, Code.FA_MISSING_CHALLENGE, Code.FA_STALE_CHALLENGE))
-FA_CODES = range(64, 128)  # refusals that a foreign agent makes itself, without the home agent's signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +94,31 @@ class MobileNode:
         self.outcomes: list[Outcome] = []
         self.state: State = Searching()
         self.registered: Registered | None = None
-        self._foreign_agents = dict(foreign_agents)
-        self._randomness = randomness
-        self._discovery = AgentDiscovery(configuration.links, randomness)
-        self._link_addresses: dict[str, tuple[Addr, ...]] = {}
+        self._dialogue = RegistrationDialogue(
+            configuration.home_address,
+            configuration.home_agent,
+            configuration.association,
+            foreign_agents,
+            randomness,
+        )
+        self.ride(Ipv6Registration(configuration.home_address_v6))
+        self._ways = Ways(
+            configuration.home_address,
+            configuration.home_agent,
+            configuration.links,
+            randomness,
+            colocated=configuration.colocated,
+            care_of_address=configuration.care_of_address,
+        )
+        self._discovery = self._ways.discovery
         self._wish = Wish.ORDINARY
         self._lasting: Wish | None = None  # the wish of the next run, while this one leaves
         self._in_use: Attachment | None = None
-        self._avoid: dict[tuple[str, Addr], float] = {}
-        self._longest: dict[tuple[str, Addr], int] = {}  # lifetimes that code 69 left (section 3.7.2.3)
-        self._identification: int | None = None
-        self._clock_offset = 0.0  # seconds that the home agent's clock is ahead of ours
-        self._nonce: int | None = None
         self._patient_until = float("-inf")  # wall-clock seconds
+
+    def ride(self, part: RegistrationPart) -> None:
+        """From now on this rides in every request, behind what rode before."""
+        self._dialogue.parts.append(part)
 
     # The role's shape --------------------------------------------------------------------------------------------
 
@@ -155,15 +151,13 @@ class MobileNode:
         """Links come and go."""
         match event:
             case LinkUp() if event.link in self.configuration.links:
-                self._discovery.link_up(event.link)
-                self._link_addresses[event.link] = event.addresses
+                self._ways.link_up(event.link, event.addresses)
                 if self.registered is None and not isinstance(self.state, Settled):
                     self._discovery.settle()
                     self._discovery.search(now)
                 return self._pursue(now) + self._discovery.timeout(now)
             case LinkDown() if event.link in self.configuration.links:
-                self._discovery.link_down(event.link)
-                self._link_addresses.pop(event.link, None)
+                self._ways.link_down(event.link)
                 return self._moved(now)
         return []
 
@@ -178,7 +172,7 @@ class MobileNode:
     def deadline(self) -> float | None:
         """Wall-clock seconds of whatever comes first."""
         times = [self._discovery.deadline()]
-        if self._in_use is not None and not self._in_reach(self._in_use):
+        if self._in_use is not None and not self._ways.in_reach(self._in_use):
             times.append(self._patient_until)
         if isinstance(self.state, Registering | Waiting):
             times.append(self.state.retry_at)
@@ -191,7 +185,7 @@ class MobileNode:
     def wish(self, wish: Wish, *, now: float) -> list[Action]:
         """What is to be registered from now on; it is asked for even if it holds already."""
         self._wish = wish
-        self._avoid.clear()
+        self._ways.avoid_none()
         self.state = Settled() if wish is Wish.NOTHING else Searching()
         if wish is Wish.NOTHING:
             self._discovery.settle()
@@ -205,7 +199,7 @@ class MobileNode:
         """
         asked = self.state.attachment if isinstance(self.state, Registering) else None
         way = self._in_use or asked  # what was asked for may have been granted already
-        if way is None or not self._in_reach(way) or self._wish is not Wish.ORDINARY:
+        if way is None or not self._ways.in_reach(way) or self._wish is not Wish.ORDINARY:
             return []
         self._lasting, self._wish = self._wish, Wish.WITHDRAWN
         return self._register(now, RETRY_FIRST)
@@ -243,41 +237,13 @@ class MobileNode:
             self.state = Searching()
         return actions + self._pursue(now)
 
-    def _available(self, now: float) -> list[Attachment]:
-        """Ways to the home agent, the best first; the one in use stays the best while it works."""
-        if self.configuration.colocated:
-            found = [each for link in self.configuration.links if (each := self._colocated(link)) is not None]
-        else:
-            found = [
-                Attachment(each.link, each.address, each.care_of, False, each.link_layer)
-                for each in self._discovery.agents(now)
-                if not each.busy or (self._in_use is not None and self._in_use.agent == each.address)
-            ]
-        usable = [each for each in found if self._avoid.get((each.link, each.agent), now) <= now]
-        return sorted(usable, key=lambda each: each != self._in_use)
-
-    def _colocated(self, link: str) -> Attachment | None:
-        if not self._discovery.is_up(link):
-            return None
-        own = [each for each in self._link_addresses.get(link, ()) if isinstance(each, IPv4Address)]
-        others = [each for each in own if each != self.configuration.home_address]
-        care_of = self.configuration.care_of_address or next(iter(others), None)
-        if care_of is None:
-            return None
-        return Attachment(link, self.configuration.home_agent, care_of, True)
-
-    def _in_reach(self, attachment: Attachment) -> bool:
-        if attachment.colocated:
-            return self._colocated(attachment.link) == attachment
-        return self._discovery.find(attachment.link, attachment.agent) is not None
-
     def _moved(self, now: float) -> list[Action]:
         """If the way in use is gone, take another (section 2.4.2.1)."""
         attempted = self.state.attachment if isinstance(self.state, Registering) else None
-        if attempted is not None and not self._in_reach(attempted):
+        if attempted is not None and not self._ways.in_reach(attempted):
             self.state = Searching()
         gone = self._in_use
-        if gone is None or self._in_reach(gone) or self._awaiting_first_advertisement(gone, now):
+        if gone is None or self._ways.in_reach(gone) or self._awaiting_first_advertisement(gone, now):
             return self._pursue(now) if isinstance(self.state, Searching) else []
         self.outcomes.append(AttachmentLost(gone))
         actions = self._use(None)
@@ -338,7 +304,7 @@ class MobileNode:
         return self._wish in (Wish.ORDINARY, Wish.BRIEF)
 
     def _register(self, now: float, interval: float, *, resynchronised: bool = False) -> list[Action]:
-        available = self._available(now)
+        available = self._ways.available(now, self._in_use)
         if not available:
             self.state = Searching()
             self._discovery.search(now)
@@ -346,11 +312,12 @@ class MobileNode:
         self._discovery.settle()
         attachment = available[0]
         lifetime = self._lifetime(attachment)
-        identification = self._next_identification(now)
+        identification = self._dialogue.next_identification(now)
         self.state = Registering(
             attachment, lifetime, identification, now, now + interval, interval, resynchronised
         )
-        message = self._message(attachment, lifetime, identification)
+        challenge = self._ways.challenge(attachment)
+        message = self._dialogue.request(attachment, lifetime, identification, challenge)
         detail: dict[str, JSON] = {
             "to": str(attachment.agent),
             "lifetime": lifetime,
@@ -375,43 +342,7 @@ class MobileNode:
         wanted = self.configuration.lifetime
         if self._wish is Wish.BRIEF:
             wanted = min(wanted, self.configuration.brief_lifetime)
-        agent = None if attachment.colocated else self._discovery.find(attachment.link, attachment.agent)
-        if agent is not None:
-            wanted = min(wanted, agent.registration_lifetime)
-        return min(wanted, self._longest.get((attachment.link, attachment.agent), wanted))
-
-    def _next_identification(self, now: float) -> int:
-        if self.configuration.association.replay is Replay.NONCE:
-            own = self._randomness.getrandbits(32)
-            self._identification = nonce_identification(self._nonce or 0, own)
-            return self._identification
-        fresh = next_identification(now + self._clock_offset, self._identification)
-        mixed = fresh ^ self._randomness.getrandbits(RANDOM_BITS)
-        ahead = self._identification is None or difference(mixed, self._identification) > 0
-        self._identification = mixed if ahead else fresh
-        return self._identification
-
-    def _message(self, attachment: Attachment, lifetime: int, identification: int) -> bytes:
-        extensions: list[Extension] = []
-        if self.configuration.home_address_v6 is not None and lifetime:
-            extensions.append(Ipv6PrefixRequest(self.configuration.home_address_v6))
-            if attachment.colocated:
-                extensions.append(Ipv6TunnelingMode())
-        request = RegistrationRequest(
-            lifetime=lifetime,
-            home_address=self.configuration.home_address,
-            home_agent=self.configuration.home_agent,
-            care_of_address=attachment.care_of if lifetime else self.configuration.home_address,
-            identification=identification,
-            flags=Flag.T | Flag.D if attachment.colocated else Flag.T,
-            extensions=tuple(extensions),
-        )
-        message = signed(request.encode(), AuthKind.MN_HA, self.configuration.association)
-        agent = None if attachment.colocated else self._discovery.find(attachment.link, attachment.agent)
-        if agent is not None and agent.challenge is not None:
-            message += MobileFaChallenge(agent.challenge).encode()
-        association = None if attachment.colocated else self._foreign_agents.get(attachment.agent)
-        return message if association is None else signed(message, AuthKind.MN_FA, association)
+        return self._ways.bounded(attachment, wanted)
 
     # 604 ---------------------------------------------------------------------------------------------------------
 
@@ -420,21 +351,13 @@ class MobileNode:
         state = self.state
         if not isinstance(state, Registering) or source.link != state.attachment.link:
             return [Count("reply-unexpected")]
-        if reply.home_address != self.configuration.home_address or not answers(
-            state.identification, reply.identification
-        ):
-            return [Count("reply-unexpected")]
-        from_agent = int(reply.code) in FA_CODES and not state.attachment.colocated
-        if not from_agent and not authentic(reply, AuthKind.MN_HA, self.configuration.association):
-            return [Count("reply-not-authentic")]
-        association = None if state.attachment.colocated else self._foreign_agents.get(state.attachment.agent)
-        if association is not None and not authentic(reply, AuthKind.MN_FA, association):
-            return [Count("reply-not-authentic")]
-        if not from_agent and self.configuration.association.replay is Replay.NONCE:
-            self._nonce = home_nonce(reply.identification)
-        if isinstance(reply.code, Code) and reply.code.accepted:
-            return self._accepted(reply, state, now)
-        return self._denied(reply, state, now)
+        belief = self._dialogue.believe(reply, state.attachment, state.identification)
+        if belief in (Belief.UNEXPECTED, Belief.NOT_AUTHENTIC):
+            return [Count(belief.value)]
+        told = self._dialogue.tell_parts(reply, state.attachment) if belief is Belief.AUTHENTIC else []
+        if accepted(reply):
+            return told + self._accepted(reply, state, now)
+        return told + self._denied(reply, state, now)
 
     def _accepted(self, reply: RegistrationReply, state: Registering, now: float) -> list[Action]:
         granted = min(reply.lifetime, state.lifetime)
@@ -469,17 +392,16 @@ class MobileNode:
 
     def _denied(self, reply: RegistrationReply, state: Registering, now: float) -> list[Action]:
         code, attachment = int(reply.code), state.attachment
-        key = (attachment.link, attachment.agent)
         detail: dict[str, JSON] = {"code": code, "agent": str(attachment.agent)}
         actions: list[Action] = [
             Count(f"denied-{code}"),
             Emit("registration-denied", "604", self.configuration.home_address, None, detail),
         ]
         if code == Code.IDENTIFICATION_MISMATCH and not state.resynchronised:
-            self._resynchronise(reply, now)
+            self._dialogue.resynchronise(reply, now)
             return actions + self._register(now, RETRY_FIRST, resynchronised=True)
         if code == Code.FA_REQUESTED_LIFETIME_TOO_LONG and 0 < reply.lifetime < state.lifetime:
-            self._longest[key] = reply.lifetime
+            self._ways.bound(attachment, reply.lifetime)
             return actions + self._register(now, RETRY_FIRST, resynchronised=state.resynchronised)
         if code in CHALLENGE_CODES:
             # Ask the agent for a new challenge; its advertisement ends the waiting.
@@ -488,17 +410,11 @@ class MobileNode:
             return actions + self._discovery.timeout(now)
         self.outcomes.append(RegistrationDenied(self._wish, code))
         interval = min(RETRY_MAX, max(DENIED_FIRST, 2 * state.interval))
-        self._avoid[key] = now + interval
-        if self._available(now):
+        self._ways.avoid(attachment, now + interval)
+        if self._ways.available(now, self._in_use):
             return actions + self._register(now, RETRY_FIRST)
         self.state = Waiting(now + interval, interval, code)
         return actions
-
-    def _resynchronise(self, reply: RegistrationReply, now: float) -> None:
-        """Section 5.7.1: the high half is the home agent's clock. Under nonces it has been taken already."""
-        if self.configuration.association.replay is Replay.TIMESTAMP:
-            self._clock_offset = wall_of(reply.identification, near=now) - now
-            self._identification = None
 
     def _expired(self, now: float) -> list[Action]:
         self.registered = None
@@ -515,9 +431,7 @@ class MobileNode:
     def _persist(self) -> Persist:
         held = self.registered if self._lasting is None else None
         value: dict[str, JSON] = {
-            "identification": self._identification,
-            "clock_offset": self._clock_offset,
-            "nonce": self._nonce,
+            **self._dialogue.to_row(),
             "wish": (self._lasting or self._wish).value,
             "registered": None
             if held is None
@@ -532,13 +446,8 @@ class MobileNode:
         return Persist(TABLE, str(self.configuration.home_address), value)
 
     def _from_row(self, row: Mapping[str, JSON], now: float) -> None:
-        identification, nonce, offset = row["identification"], row["nonce"], row["clock_offset"]
-        if not isinstance(identification, int | None) or not isinstance(nonce, int | None):
-            raise ValueError("identification and nonce are whole numbers")
-        if not isinstance(offset, int | float):
-            raise ValueError("clock_offset is a number")
+        self._dialogue.from_row(row)
         self._wish = Wish(row["wish"])
-        self._identification, self._nonce, self._clock_offset = identification, nonce, float(offset)
         held = row["registered"]
         if not isinstance(held, Mapping):
             return
@@ -557,3 +466,21 @@ class MobileNode:
                 float(renew_at),
             )
             self._patient_until = now + AGENT_PATIENCE
+
+
+class Ipv6Registration:
+    """The IPv6 home address rides along (RFC 5454); without one nothing does."""
+
+    def __init__(self, home_address: IPv6Address | None) -> None:
+        self._home_address = home_address
+
+    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
+        """The home address, and how its packets are to be tunnelled where the tunnel ends at its owner."""
+        if self._home_address is None or not lifetime:
+            return ()
+        request = Ipv6PrefixRequest(self._home_address)
+        return (request, Ipv6TunnelingMode()) if attachment.colocated else (request,)
+
+    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+        """Whether it was accepted is for whoever uses the registration."""
+        return ()

@@ -1,0 +1,159 @@
+"""What a registrant says to its home agent and believes of the answers (RFC 5944 sections 3.6 and 5.7).
+
+Identifications, authentication and resynchronisation under one association, and the parts that others add to a request.
+A mobile node and a stand-in (R4) speak alike. It must not know links, agents' discovery, retries or what is wished for.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from locum.roles.actions import JSON, Action, Addr, Randomness
+from locum.roles.attachment import Attachment
+from locum.roles.signing import authentic, signed
+from locum.security.association import Association, Replay
+from locum.security.replay import (
+    answers,
+    difference,
+    home_nonce,
+    next_identification,
+    nonce_identification,
+    wall_of,
+)
+from locum.wire.extensions import AuthKind, Extension, MobileFaChallenge
+from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest
+
+RANDOM_BITS = 16  # of the low half of a timestamp: an attacker off the path must guess them (section 5.7.1)
+FA_CODES = range(64, 128)  # refusals that a foreign agent makes itself, without the home agent's signature
+
+
+class RegistrationPart(Protocol):
+    """Something that rides in requests and learns from authentic replies: a flow rule, an identity, a context."""
+
+    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
+        """Before the authentication extension of a request; `lifetime` 0 deregisters."""
+        ...
+
+    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+        """The reply to a request, accepted or not; a foreign agent's own refusals are not shown."""
+        ...
+
+
+class Belief(Enum):
+    """What a reply is worth."""
+
+    UNEXPECTED = "reply-unexpected"
+    NOT_AUTHENTIC = "reply-not-authentic"
+    AGENT = "agent"  # a foreign agent's own refusal
+    AUTHENTIC = "authentic"
+
+
+class RegistrationDialogue:
+    """One home address under one association; `foreign_agents` are associations with agents by their address."""
+
+    def __init__(
+        self,
+        home_address: IPv4Address,
+        home_agent: IPv4Address,
+        association: Association,
+        foreign_agents: Mapping[Addr, Association],
+        randomness: Randomness,
+    ) -> None:
+        self.parts: list[RegistrationPart] = []
+        self._home_address = home_address
+        self._home_agent = home_agent
+        self._association = association
+        self._foreign_agents = dict(foreign_agents)
+        self._randomness = randomness
+        self._identification: int | None = None
+        self._clock_offset = 0.0  # seconds that the home agent's clock is ahead of ours
+        self._nonce: int | None = None
+
+    # Requests ----------------------------------------------------------------------------------------------------
+
+    def next_identification(self, now: float) -> int:
+        """For a new request; retransmissions are new requests too (section 3.6.3)."""
+        if self._association.replay is Replay.NONCE:
+            own = self._randomness.getrandbits(32)
+            self._identification = nonce_identification(self._nonce or 0, own)
+            return self._identification
+        fresh = next_identification(now + self._clock_offset, self._identification)
+        mixed = fresh ^ self._randomness.getrandbits(RANDOM_BITS)
+        ahead = self._identification is None or difference(mixed, self._identification) > 0
+        self._identification = mixed if ahead else fresh
+        return self._identification
+
+    def request(
+        self, attachment: Attachment, lifetime: int, identification: int, challenge: bytes | None
+    ) -> bytes:
+        """601, signed for the home agent, and for the foreign agent where there is an association with it."""
+        request = RegistrationRequest(
+            lifetime=lifetime,
+            home_address=self._home_address,
+            home_agent=self._home_agent,
+            care_of_address=attachment.care_of if lifetime else self._home_address,
+            identification=identification,
+            flags=Flag.T | Flag.D if attachment.colocated else Flag.T,
+            extensions=tuple(each for part in self.parts for each in part.extensions(attachment, lifetime)),
+        )
+        message = signed(request.encode(), AuthKind.MN_HA, self._association)
+        if challenge is not None:
+            message += MobileFaChallenge(challenge).encode()
+        association = self._agent_association(attachment)
+        return message if association is None else signed(message, AuthKind.MN_FA, association)
+
+    def _agent_association(self, attachment: Attachment) -> Association | None:
+        return None if attachment.colocated else self._foreign_agents.get(attachment.agent)
+
+    # Replies -----------------------------------------------------------------------------------------------------
+
+    def believe(self, reply: RegistrationReply, attachment: Attachment, identification: int) -> Belief:
+        """Section 3.6.2, for the request with this identification."""
+        if reply.home_address != self._home_address or not answers(identification, reply.identification):
+            return Belief.UNEXPECTED
+        from_agent = int(reply.code) in FA_CODES and not attachment.colocated
+        if not from_agent and not authentic(reply, AuthKind.MN_HA, self._association):
+            return Belief.NOT_AUTHENTIC
+        association = self._agent_association(attachment)
+        if association is not None and not authentic(reply, AuthKind.MN_FA, association):
+            return Belief.NOT_AUTHENTIC
+        if from_agent:
+            return Belief.AGENT
+        if self._association.replay is Replay.NONCE:
+            self._nonce = home_nonce(reply.identification)
+        return Belief.AUTHENTIC
+
+    def tell_parts(self, reply: RegistrationReply, attachment: Attachment) -> list[Action]:
+        """What the parts make of an authentic reply."""
+        return [each for part in self.parts for each in part.replied(reply, attachment)]
+
+    def resynchronise(self, reply: RegistrationReply, now: float) -> None:
+        """Section 5.7.1: the high half is the home agent's clock. Under nonces it has been taken already."""
+        if self._association.replay is Replay.TIMESTAMP:
+            self._clock_offset = wall_of(reply.identification, near=now) - now
+            self._identification = None
+
+    # Rows --------------------------------------------------------------------------------------------------------
+
+    def to_row(self) -> dict[str, JSON]:
+        """As part of a row."""
+        return {
+            "identification": self._identification,
+            "clock_offset": self._clock_offset,
+            "nonce": self._nonce,
+        }
+
+    def from_row(self, row: Mapping[str, JSON]) -> None:
+        """From part of a row of our own; raises ValueError, KeyError or TypeError for anything else."""
+        identification, nonce, offset = row["identification"], row["nonce"], row["clock_offset"]
+        if not isinstance(identification, int | None) or not isinstance(nonce, int | None):
+            raise ValueError("identification and nonce are whole numbers")
+        if not isinstance(offset, int | float):
+            raise ValueError("clock_offset is a number")
+        self._identification, self._nonce, self._clock_offset = identification, nonce, float(offset)
+
+
+def accepted(reply: RegistrationReply) -> bool:
+    """Whether the home agent has registered what was asked."""
+    return isinstance(reply.code, Code) and reply.code.accepted
