@@ -1,0 +1,104 @@
+"""`locum node | config | status | counters | monitor | shutdown`: the node as a whole."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from locum.cli.target import Target, json_option
+from locum.node.client import NodeClient
+from locum.node.exits import Exit
+
+
+@click.group("node")
+def node_group() -> None:
+    """Run a node."""
+
+
+@node_group.command("run")
+@click.argument("config", type=click.Path(path_type=Path))
+def node_run(config: Path) -> None:
+    """Run the node of a configuration file in the foreground; SIGTERM leaves the network as it was found."""
+    from locum.node.daemon import run
+
+    sys.exit(run(config))
+
+
+@click.group("config")
+def config_group() -> None:
+    """Look at configuration files."""
+
+
+@config_group.command("check")
+@click.argument("config", type=click.Path(path_type=Path))
+@json_option
+@click.pass_obj
+def config_check(target: Target, config: Path) -> None:
+    """Read a configuration; say what is wrong with it: file, table and key."""
+    from locum.node.config import ConfigError, load
+
+    try:
+        settings = load(config)
+    except ConfigError as problem:
+        if target.output.json:
+            target.output.value(
+                {"ok": False, "file": problem.file, "table": problem.table, "key": problem.key,
+                 "problem": problem.problem}
+            )  # fmt: skip
+        else:
+            click.echo(f"locum: {problem}", err=True)
+        sys.exit(Exit.CONFIG)
+    if target.output.json:
+        target.output.value({"ok": True, "node": settings.node.name, "roles": list(settings.roles)})
+    else:
+        click.echo(f"{config}: {settings.node.name}: {', '.join(settings.roles)}")
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def status(target: Target) -> None:
+    """Roles of the node and how it is."""
+    target.output.record(target.ask("status"))
+
+
+@click.command()
+@click.option("--prometheus", is_flag=True, help="Print Prometheus' text format.")
+@json_option
+@click.pass_obj
+def counters(target: Target, prometheus: bool) -> None:
+    """Every counter; drops and refusals with their reasons."""
+    if prometheus:
+        click.echo(target.ask("counters", format="prometheus"), nl=False)
+        return
+    groups = target.ask("counters")
+    if target.output.json:
+        target.output.value(groups)
+        return
+    rows = [
+        {"group": group, "name": name, "count": count}
+        for group in groups
+        for name, count in groups[group].items()
+    ]
+    target.output.table(rows, ("group", "name", "count"))
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def monitor(target: Target) -> None:
+    """Events as they happen, until Ctrl-C."""
+    with NodeClient(target.socket) as client:
+        try:
+            for event in client.events():
+                target.output.event(event)
+        except KeyboardInterrupt:
+            return
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def shutdown(target: Target) -> None:
+    """End the node; the network is left as it was found."""
+    target.output.done(target.ask("shutdown"), "stopping")
