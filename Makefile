@@ -56,7 +56,10 @@ check: setup
 bench: root-bench setup
 	@$(BIN)/python -m bench
 
-test-all: root-test-all check test bench
+# As `test`, with other examples of every property than those that `test` always draws; then the measurements.
+test-all: root-test-all check
+	@HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest
+	@$(BIN)/python -m bench
 
 # New pins. The outputs name packages and hashes only: no index, no address.
 requirements: setup

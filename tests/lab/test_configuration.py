@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from locum.lab.configuration import DAEMONS, Configuration, Pair, Plan, merged, to_toml
+from locum.lab.configuration import DAEMONS, Configuration, Pair, Plan, Table, merged, to_toml
 from locum.lab.network import Network, inside, run
 from locum.lab.place import LabPlace
 from locum.lab.topology import EXTRAS, figure_5
@@ -38,7 +38,7 @@ def test_every_daemon_accepts_its_configuration(tmp_path: Path, mode: str) -> No
 
 
 def test_a_scenario_adds_to_tables_and_lists_of_tables() -> None:
-    made = {"a": {"x": 1, "many": [{"y": 1}, {"y": 2}]}, "b": 3}
+    made: Table = {"a": {"x": 1, "many": [{"y": 1}, {"y": 2}]}, "b": 3}
     added = merged(made, {"a": {"z": 2, "many": [{"y": 3}]}, "b": 4, "c": {"d": 5}})
     assert added == {"a": {"x": 1, "z": 2, "many": [{"y": 1}, {"y": 2}, {"y": 3}]}, "b": 4, "c": {"d": 5}}
     assert merged(made, {"a": {"many": {"w": 9}}})["a"] == {"x": 1, "many": [{"y": 1, "w": 9}, {"y": 2}]}

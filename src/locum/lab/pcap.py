@@ -41,6 +41,10 @@ class Datagram:
     destination: Address
     transport: bytes
     transport_length: int
+    identification: int = 0
+    """Of IPv4."""
+    hops: int = 0
+    """That it may still go: time to live, hop limit."""
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -109,23 +113,24 @@ def _frame(link_type: int, time: float, body: bytes, length: int, file: Path) ->
 def datagrams(file: Path) -> Iterator[Datagram]:
     """The IP packets of a file with their transport header, tunnels left packed."""
     for frame in frames(file):
-        found = _datagram(frame)
+        found = datagram_of(frame)
         if found is not None:
             yield found
 
 
-def _datagram(frame: Frame) -> Datagram | None:
+def datagram_of(frame: Frame) -> Datagram | None:
+    """The IP packet in a frame; None when it is none, or a later fragment."""
     packet = frame.packet
     if frame.ether_type == 0x0800 and len(packet) >= 20:
         header = (packet[0] & 15) * 4
-        (total, _id, fragment) = struct.unpack_from("!HHH", packet, 2)
+        (total, identification, fragment) = struct.unpack_from("!HHH", packet, 2)
         if fragment & 0x1FFF:
             return None
         source: Address = IPv4Address(packet[12:16])
         destination: Address = IPv4Address(packet[16:20])
-        protocol = packet[9]
+        protocol, hops = packet[9], packet[8]
     elif frame.ether_type == 0x86DD and len(packet) >= 40:
-        header, protocol = 40, packet[6]
+        header, protocol, identification, hops = 40, packet[6], 0, packet[7]
         total = 40 + int.from_bytes(packet[4:6], "big")
         source, destination = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
     else:
@@ -134,8 +139,9 @@ def _datagram(frame: Frame) -> Datagram | None:
         total = frame.wire_length  # a segmentation-offload packet above 64 KiB
     transport = packet[header:total]
     return Datagram(
-        frame.time, frame.outgoing, frame.interface, protocol, source, destination, transport, total - header
-    )
+        frame.time, frame.outgoing, frame.interface, protocol, source, destination, transport, total - header,
+        identification, hops,
+    )  # fmt: skip
 
 
 def segments(file: Path) -> Iterator[Segment]:

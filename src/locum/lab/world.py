@@ -230,6 +230,11 @@ class Lab:
         rows: list[dict[str, Any]] = self.ask(node, "session list")
         return rows
 
+    def flow_rules(self, node: str = "ha") -> list[dict[str, Any]]:
+        """The flow rules of a node, as `locum flow list -j` prints them."""
+        rows: list[dict[str, Any]] = self.ask(node, "flow list")
+        return rows
+
     def counters(self, node: str) -> dict[str, Any]:
         values: dict[str, Any] = self.ask(node, "counters")
         return values

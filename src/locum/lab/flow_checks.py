@@ -1,0 +1,181 @@
+"""Facts that hold in every scenario with flows: nothing is delivered twice, nothing loops, and counters tell the truth.
+
+They are taken from all nodes' captures at once. A packet is known again by what no node on its way changes: addresses,
+protocol, ports, the identification that its sender gave it (IPv4), sequence numbers, and the start of its payload.
+"""
+
+import struct
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from locum.lab import pcap
+from locum.lab.checks import Checks
+from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6
+from locum.lab.pcap import TCP, UDP, Address, Datagram
+from locum.lab.topology import Place
+from locum.lab.world import Lab
+
+IPIP, IPV6_IN, GRE = 4, 41, 47
+MOBILE_IP = 434
+TUNNEL_DATA = 4  # RFC 3519 section 3.3
+HOMES: frozenset[Address] = frozenset((HOME_ADDRESS4, HOME_ADDRESS6))
+SEEN = 96
+"""Bytes of a transport header and payload by which a packet is known again; captures are snapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    """A packet without its tunnels. `outer` is the tunnel it was seen in (source, destination), None: in none."""
+
+    datagram: Datagram
+    outer: tuple[Address, Address] | None
+
+    @property
+    def key(self) -> tuple[Address, Address, int, bytes]:
+        """What makes it this packet and no other, a retransmission of the same bytes included."""
+        one = self.datagram
+        mark = one.identification.to_bytes(2, "big")
+        return one.source, one.destination, one.protocol, mark + one.transport[:SEEN]
+
+
+def inner_packets(file: Path) -> Iterator[Inner]:
+    """Every packet of a capture, taken out of IP-in-IP, GRE and UDP tunnels; fragments but the first are left out."""
+    for datagram in pcap.datagrams(file):
+        yield _unpacked(datagram)
+
+
+def _unpacked(datagram: Datagram) -> Inner:
+    ether_type, start = 0, 0
+    body = datagram.transport
+    if datagram.protocol in (IPIP, IPV6_IN):
+        ether_type = 0x0800 if datagram.protocol == IPIP else 0x86DD
+    elif datagram.protocol == GRE and len(body) >= 4:
+        flags, ether_type = struct.unpack_from("!HH", body)
+        start = 8 if flags & 0x2000 else 4
+    elif (
+        datagram.protocol == UDP and len(body) > 12 and MOBILE_IP in datagram.ports and body[8] == TUNNEL_DATA
+    ):
+        ether_type, start = {IPIP: 0x0800, IPV6_IN: 0x86DD}.get(body[9], 0), 12
+    if ether_type not in (0x0800, 0x86DD):
+        return Inner(datagram, None)
+    frame = pcap.Frame(
+        datagram.time,
+        datagram.outgoing,
+        datagram.interface,
+        ether_type,
+        body[start:],
+        datagram.transport_length,
+    )
+    inside = pcap.datagram_of(frame)
+    return Inner(datagram, None) if inside is None else Inner(inside, (datagram.source, datagram.destination))
+
+
+def delivered_twice(files: dict[str, Path], nodes: Iterable[str], homes: frozenset[Address] = HOMES) -> int:
+    """Packets for the home addresses that arrived at more than one of these nodes.
+
+    Bare acknowledgements over IPv6 are left out: two of them can be alike to the last bit.
+    """
+    places: defaultdict[object, set[str]] = defaultdict(set)
+    for node in nodes:
+        for each in inner_packets(files[node]):
+            one = each.datagram
+            bare = one.source.version == 6 and one.protocol == TCP and _payload(one) == 0
+            if not one.outgoing and one.destination in homes and not bare:
+                places[each.key].add(node)
+    return sum(1 for found in places.values() if len(found) > 1)
+
+
+def _payload(segment: Datagram) -> int:
+    """Bytes that a TCP segment carries."""
+    return segment.transport_length - (segment.transport[12] >> 4) * 4 if len(segment.transport) > 12 else 0
+
+
+def looped(files: dict[str, Path], homes: frozenset[Address] = HOMES) -> int:
+    """Packets from or to the home addresses that came to a node's interface again, with fewer hops left than before."""
+    loops = 0
+    for file in files.values():
+        seen: defaultdict[object, set[int]] = defaultdict(set)
+        for each in inner_packets(file):
+            one = each.datagram
+            if not one.outgoing and (one.source in homes or one.destination in homes):
+                seen[(one.interface, each.outer, each.key)].add(one.hops)
+        loops += sum(1 for hops in seen.values() if len(hops) > 1)
+    return loops
+
+
+def judge_flows(lab: Lab, checks: Checks, homes: frozenset[Address] = HOMES) -> None:
+    """Make the checks that every scenario with flows has; with captures closed and the lab still standing."""
+    ends = [
+        node.name
+        for node in lab.topology.nodes
+        if node.place in (Place.MOBILE_NODE, Place.STAND_IN) and node.name in lab.captures.files
+    ]
+    checks.equal("delivered_twice", delivered_twice(lab.captures.files, ends, homes), 0, "packets")
+    checks.equal("looped", looped(lab.captures.files, homes), 0, "packets")
+    rules = lab.flow_rules()
+    if rules:
+        judge_counters(lab.captures.files["ha"], rules, checks, homes)
+
+
+def judge_counters(
+    file: Path, rules: Sequence[dict[str, Any]], checks: Checks, homes: frozenset[Address] = HOMES
+) -> None:
+    """Compare what the home agent counted by rule with what left it in tunnels, by the rules' own selectors.
+
+    `rules` are those of `locum flow list -j`, of the home addresses' only; they must have stood all the time.
+    """
+    sent: Counter[int] = Counter()
+    for each in inner_packets(file):
+        one = each.datagram
+        if not one.outgoing or each.outer is None or one.destination not in homes:
+            continue
+        rule = next((rule for rule in rules if takes(rule, one)), None)
+        if rule is not None:
+            sent[rule["id"]] += 1
+    counted = sum(rule["packets"] for rule in rules if rule["action"] == "forward")
+    checks.equal("rule_counters_add_up", counted, sum(sent.values()), "packets")
+
+
+def takes(rule: dict[str, Any], packet: Datagram) -> bool:
+    """Whether the selector of a rule, as `locum flow list -j` prints it, takes a packet to a home address."""
+    selector = rule["selector"]
+    if "home_address" in rule and ip_address(rule["home_address"]) != packet.destination:
+        return False
+    ports = packet.ports if packet.protocol in (TCP, UDP) and len(packet.transport) >= 4 else (None, None)
+    return (
+        _is_in(selector.get("source"), packet.source)
+        and _is_in(selector.get("destination"), packet.destination)
+        and _number_in(selector.get("protocol"), packet.protocol)
+        and _number_in(selector.get("source_port"), ports[0])
+        and _number_in(selector.get("destination_port"), ports[1])
+    )
+
+
+def _is_in(text: str | None, address: Address) -> bool:
+    """An address, a prefix, or "first-last"."""
+    if text is None:
+        return True
+    if "-" in text:
+        first, last = (ip_address(part) for part in text.split("-"))
+        return first.version == address.version and int(first) <= int(address) <= int(last)
+    network = ip_network(text)
+    return network.version == address.version and address in network
+
+
+_PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58}
+
+
+def _number_in(value: int | str | None, number: int | None) -> bool:
+    """A number, a protocol's name, or "first-last"."""
+    if value is None:
+        return True
+    if number is None:
+        return False
+    if isinstance(value, str) and value in _PROTOCOLS:
+        return _PROTOCOLS[value] == number
+    first, _, last = str(value).partition("-")
+    return int(first) <= number <= int(last or first)
