@@ -15,7 +15,7 @@ from functools import partial
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
-from locum.node.answers import Answers
+from locum.node.answering import Answers
 from locum.node.assembly import limits, roles
 from locum.node.control_socket import ControlSocket
 from locum.node.delivery_watch import DeliveryWatch

@@ -1,0 +1,47 @@
+"""What a node answers on its control socket: a file for each object of the command line, found by the request's name.
+
+A request is answered by a function of (node, arguments) that gives JSON, at once or later; times are wall-clock
+seconds. The file is imported when it is asked for. This one must not know what any request means.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+from locum.node.control_socket import RequestFailed
+
+if TYPE_CHECKING:
+    from locum.node.node import Node
+
+REQUESTS = {
+    "status": "status:status",
+    "counters": "status:counters",
+    "shutdown": "status:shutdown",
+    "binding list": "bindings:bindings",
+    "bindings": "bindings:bindings",
+    "visitors": "bindings:visitors",
+    "tunnel list": "tunnels:tunnels",
+    "tunnels": "tunnels:tunnels",
+    "session list": "sessions:sessions",
+    "sessions": "sessions:sessions",
+    "sleep": "sessions:sleep",
+    "wake": "sessions:wake",
+}
+"""Request -> module of this package and the function in it."""
+
+
+class Answers:
+    """The handler of one node's control socket."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+
+    async def answer(self, request: str, arguments: Mapping[str, Any]) -> Any:
+        """The result of a request. Raises RequestFailed."""
+        place = REQUESTS.get(request)
+        if place is None:
+            raise RequestFailed(f"there is no request {request!r}")
+        module, name = place.split(":")
+        result = getattr(import_module(f"locum.node.answering.{module}"), name)(self._node, arguments)
+        return await result if isawaitable(result) else result

@@ -1,0 +1,84 @@
+"""Requests about bindings: `locum binding list`."""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:  # roles that this host does not play are not imported
+    from locum.node.node import Node
+    from locum.roles.foreign_agent import ForeignAgent
+    from locum.roles.home_agent import HomeAgent
+
+Row = dict[str, Any]
+
+
+def bindings(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+    """Bindings of a home agent, visitors of an access node (R1)."""
+    rows: list[Row] = []
+    now = time.time()
+    if (slot := node.slots.get("home_agent")) is not None:
+        home = cast("HomeAgent", slot.role)
+        rows += [_binding(entry, now) for entry in home.visitor_list(now=now)]
+    return rows + visitors(node, arguments)
+
+
+def visitors(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+    """Visitors of an access node alone."""
+    rows: list[Row] = []
+    now = time.time()
+    if (slot := node.slots.get("foreign_agent")) is not None:
+        foreign = cast("ForeignAgent", slot.role)
+        rows += [_visitor(visitor, now) for visitor in foreign.visitors()]
+        rows += [_static(visitor) for visitor in foreign.static_visitors()]
+    return rows
+
+
+def _binding(entry: Any, now: float) -> Row:
+    return {
+        "kind": "binding",
+        "home_address": str(entry.home_address),
+        "home_address_v6": None if entry.home_address_v6 is None else str(entry.home_address_v6),
+        "home_agent": str(entry.home_agent),
+        "care_of": [
+            {
+                "address": str(each.address),
+                "lifetime": each.lifetime,
+                "remaining": round(each.expires_at - now, 1),
+                "agent": str(each.agent),
+                "brief": each.brief,
+            }
+            for each in entry.care_of
+        ],
+        "default_coa": None if entry.default_care_of is None else str(entry.default_care_of),
+        "in_force": _texts(entry.in_force),
+        "ipv6": entry.ipv6,
+        "spi": entry.spi,
+    }
+
+
+def _visitor(visitor: Any, now: float) -> Row:
+    return {
+        "kind": "visitor",
+        "home_address": str(visitor.home_address),
+        "home_address_v6": None if visitor.home_address_v6 is None else str(visitor.home_address_v6),
+        "home_agent": str(visitor.home_agent),
+        "link": visitor.link,
+        "link_layer": None if visitor.link_layer is None else visitor.link_layer.hex(":"),
+        "lifetime": visitor.lifetime,
+        "remaining": round(visitor.expires_at - now, 1),
+    }
+
+
+def _static(visitor: Any) -> Row:
+    return {
+        "kind": "static",
+        "home_address": str(visitor.home_address),
+        "home_address_v6": None if visitor.home_address_v6 is None else str(visitor.home_address_v6),
+        "home_agent": str(visitor.home_agent),
+        "link": visitor.link,
+        "next_hop": str(visitor.next_hop),
+    }
+
+
+def _texts(values: Iterable[object]) -> list[str]:
+    return [str(each) for each in values]

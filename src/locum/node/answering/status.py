@@ -1,0 +1,40 @@
+"""Requests about the node itself: `locum status | counters | shutdown`."""
+
+import os
+import signal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from locum.node.answering.sessions import sleeper
+from locum.node.events import prometheus_text
+
+if TYPE_CHECKING:
+    from locum.node.node import Node
+
+
+def status(node: "Node", arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The node, its roles and how it is."""
+    facts = node.facts()
+    if "mobile_node" in node.slots:
+        facts["mobile_node"] = sleeper(node).state()
+    if node.stand_in is not None:
+        facts["mnps"] = {"sessions": len(node.stand_in.sessions())}
+    return facts
+
+
+def counters(node: "Node", arguments: Mapping[str, Any]) -> dict[str, dict[str, int]] | str:
+    """Every counter: events by kind, refusals of the daemon by reason, drops of the data plane by reason."""
+    groups = {
+        "events": dict(sorted(node.events.counts.items())),
+        "refusals": dict(sorted(node.events.reasons.items())),
+        "data_plane": node.plane.counters(),
+    }
+    if arguments.get("format") == "prometheus":
+        return prometheus_text(node.settings.node.name, groups)
+    return groups
+
+
+def shutdown(node: "Node", arguments: Mapping[str, Any]) -> str:
+    """End the daemon; the network is left as it was found."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return "stopping"
