@@ -26,6 +26,7 @@ _BROADCAST = IPv4Address("255.255.255.255")
 _SIZE = re.compile(r"^(\d+)\s*([KMGT]?)i?B?$", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SECRET_MODE_FORBIDDEN = 0o077
+_SHORTEST_SECRET = 16  # bytes; RFC 2865 section 3
 _SHORTEST_KEY = 8  # bytes; RFC 5944 section 5.1 asks for 128 bits, old peers use less
 
 
@@ -178,6 +179,15 @@ class Table:
             key, default, lambda value: _as_list(value, one), 'a list of prefixes such as "10.0.0.0/24"'
         )
 
+    def prefix4(self, key: str, default: Any = _MISSING) -> IPv4Network:
+        return self._read(
+            key, default, lambda value: IPv4Network(_as_string(value)), 'a prefix such as "10.0.0.0/24"'
+        )
+
+    def converted(self, key: str, convert: Callable[[Any], T], wanted: str, default: Any = _MISSING) -> T:
+        """What `convert` makes of the value; it raises TypeError or ValueError for what is not `wanted`."""
+        return self._read(key, default, convert, wanted)
+
     def hexadecimal(self, key: str, default: Any = _MISSING, *, most: int = 255) -> bytes:
         def convert(value: Any) -> bytes:
             data = bytes.fromhex(_as_string(value))
@@ -189,20 +199,7 @@ class Table:
 
     def secret(self, key: str) -> bytes:
         """The bytes of the key file that `key` names; the file must not be readable by others."""
-        path = self.path(key)
-        try:
-            mode = path.stat().st_mode & 0o777
-            text = path.read_text("ascii")
-        except FileNotFoundError:
-            raise self.error(
-                key, f"{path} does not exist; put the key there in hexadecimal, mode 0600"
-            ) from None
-        except UnicodeDecodeError:
-            raise self.error(key, f"{path} is not hexadecimal text") from None
-        except OSError as problem:
-            raise self.error(key, f"{path} cannot be read: {problem.strerror}") from None
-        if mode & _SECRET_MODE_FORBIDDEN:
-            raise self.error(key, f"{path} is open to others (mode {mode:04o}); run: chmod 600 {path}")
+        path, text = self._secret_file(key, "the key there in hexadecimal")
         try:
             data = bytes.fromhex(text)
         except ValueError:
@@ -210,6 +207,34 @@ class Table:
         if len(data) < _SHORTEST_KEY:
             raise self.error(key, f"{path} holds {len(data)} bytes; a key needs at least {_SHORTEST_KEY}")
         return data
+
+    def secret_text(self, key: str) -> bytes:
+        """The one line of the secret file that `key` names, as it stands there: others type it as text (RADIUS)."""
+        path, text = self._secret_file(key, "the secret there as one line")
+        lines = text.splitlines()
+        if len(lines) != 1:
+            raise self.error(key, f"{path} has {len(lines)} lines; the secret is one line")
+        data = lines[0].encode("ascii")
+        if len(data) < _SHORTEST_SECRET:
+            raise self.error(
+                key, f"{path} holds {len(data)} bytes; a secret needs at least {_SHORTEST_SECRET}"
+            )
+        return data
+
+    def _secret_file(self, key: str, wanted: str) -> tuple[Path, str]:
+        path = self.path(key)
+        try:
+            mode = path.stat().st_mode & 0o777
+            text = path.read_text("ascii")
+        except FileNotFoundError:
+            raise self.error(key, f"{path} does not exist; put {wanted}, mode 0600") from None
+        except UnicodeDecodeError:
+            raise self.error(key, f"{path} is not ASCII text; put {wanted}") from None
+        except OSError as problem:
+            raise self.error(key, f"{path} cannot be read: {problem.strerror}") from None
+        if mode & _SECRET_MODE_FORBIDDEN:
+            raise self.error(key, f"{path} is open to others (mode {mode:04o}); run: chmod 600 {path}")
+        return path, text
 
     def table(self, key: str) -> "Table | None":
         """The table below `key`, or None when the file has none."""
