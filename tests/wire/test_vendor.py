@@ -15,6 +15,7 @@ from locum.wire.vendor import (
     FlowOperation,
     FlowRule,
     MnpsRole,
+    Takes,
     TransferContext,
     VendorValue,
     Weight,
@@ -26,10 +27,10 @@ from tests.wire.strategies import addresses, u16, u32
 FOUR, SIX = IPv4Address("203.0.113.9"), IPv6Address("2001:db8::9")
 values = st.one_of(
     st.builds(DefaultCareOfAddress, addresses),
-    st.builds(MnpsRole, addresses),
+    st.builds(MnpsRole, addresses, st.sampled_from(Takes)),
     st.builds(Weight, u16),
     st.builds(TransferContext, addresses),
-    st.builds(FlowRule, st.sampled_from(FlowOperation), st.integers(1, 0xFFFF), u16),
+    st.builds(FlowRule, st.sampled_from(FlowOperation), st.integers(1, 0xFFFF), u16, st.booleans()),
 )
 
 
@@ -37,10 +38,12 @@ values = st.one_of(
     ("vector", "value"),
     [
         ("86 0c 0000 00007ed9 0001 cb007109", DefaultCareOfAddress(FOUR)),
-        ("86 18 0000 00007ed9 0002 20010db8000000000000000000000009", MnpsRole(SIX)),
+        ("86 19 0000 00007ed9 0002 00 20010db8000000000000000000000009", MnpsRole(SIX)),
+        ("86 0d 0000 00007ed9 0002 01 cb007109", MnpsRole(FOUR, Takes.RULED)),
         ("86 0a 0000 00007ed9 0003 0102", Weight(258)),
         ("86 0c 0000 00007ed9 0004 cb007109", TransferContext(FOUR)),
-        ("86 0d 0000 00007ed9 0005 02 0003 0102", FlowRule(FlowOperation.REPLACE, 3, 258)),
+        ("86 0e 0000 00007ed9 0005 02 0003 0102 00", FlowRule(FlowOperation.REPLACE, 3, 258)),
+        ("86 0e 0000 00007ed9 0005 01 0003 0000 80", FlowRule(FlowOperation.ADD, 3, share=True)),
     ],
 )
 def test_vectors(vector: str, value: VendorValue) -> None:
@@ -71,13 +74,17 @@ def test_others_are_not_ours() -> None:
     [
         (1, b"abc"),
         (2, b""),
+        (2, FOUR.packed),
+        (2, b"\x02" + FOUR.packed),
         (3, b"\x01"),
         (3, b"\x01\x02\x03"),
         (4, bytes(5)),
         (5, b"\x01\x00\x01\x00"),
-        (5, b"\x04\x00\x01\x00\x00"),
-        (5, b"\x01\x00\x00\x00\x00"),
-        (5, b"\x01\x00\x01\x00\x00\x00"),
+        (5, b"\x01\x00\x01\x00\x00"),
+        (5, b"\x04\x00\x01\x00\x00\x00"),
+        (5, b"\x01\x00\x00\x00\x00\x00"),
+        (5, b"\x01\x00\x01\x00\x00\x01"),
+        (5, b"\x01\x00\x01\x00\x00\x00\x00"),
     ],
 )
 def test_refusals(kind: int, value: bytes) -> None:

@@ -13,6 +13,7 @@ from locum.wire.errors import WireError
 from locum.wire.extensions import VendorNormal
 
 ENTERPRISE = 32473
+_SHARE = 0x80  # of a flow rule's flags
 
 
 class VendorType(IntEnum):
@@ -40,18 +41,26 @@ class DefaultCareOfAddress:
     address: IPv4Address | IPv6Address
 
 
+class Takes(IntEnum):
+    """Which packets a stand-in's care-of address gets."""
+
+    ALL = 0  # what no flow rule takes, ahead of the mobile node's own care-of addresses (R5)
+    RULED = 1  # only what flow rules send there (R6)
+
+
 @dataclass(frozen=True, slots=True)
 class MnpsRole:
     """The sender is the stand-in of this home address (R4)."""
 
     interface_address: IPv4Address | IPv6Address  # the stand-in's own
+    takes: Takes = Takes.ALL
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """Breaks ties between equal candidates (R8)."""
+    """The share of flows of this registration among equal candidates (R8); 1 where nothing is said."""
 
-    weight: int  # 0 to 65535, the heavier wins
+    weight: int  # 0 to 65535; 0 is refused by the home agent
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,7 @@ class FlowRule:
     operation: FlowOperation
     identifier: int  # 1 to 65535, unique for its home address
     priority: int = 0  # 0 to 65535, the lowest is tried first; of no meaning for REMOVE
+    share: bool = False  # flows are shared by weight among all bindings of the rule, not sent to the first (R8)
 
 
 VendorValue = DefaultCareOfAddress | MnpsRole | Weight | TransferContext | FlowRule
@@ -82,14 +92,16 @@ def encode_vendor(value: VendorValue) -> VendorNormal:
         case DefaultCareOfAddress():
             return VendorNormal(ENTERPRISE, VendorType.DEFAULT_COA, value.address.packed)
         case MnpsRole():
-            return VendorNormal(ENTERPRISE, VendorType.MNPS_ROLE, value.interface_address.packed)
+            role = bytes((value.takes,)) + value.interface_address.packed
+            return VendorNormal(ENTERPRISE, VendorType.MNPS_ROLE, role)
         case Weight():
             return VendorNormal(ENTERPRISE, VendorType.WEIGHT, value.weight.to_bytes(2, "big"))
         case TransferContext():
             return VendorNormal(ENTERPRISE, VendorType.TRANSFER_CONTEXT, value.access_node.packed)
         case FlowRule():
             numbers = value.identifier.to_bytes(2, "big") + value.priority.to_bytes(2, "big")
-            return VendorNormal(ENTERPRISE, VendorType.FLOW_RULE, bytes((value.operation,)) + numbers)
+            data = bytes((value.operation,)) + numbers + bytes((_SHARE if value.share else 0,))
+            return VendorNormal(ENTERPRISE, VendorType.FLOW_RULE, data)
 
 
 def decode_vendor(extension: VendorNormal) -> VendorValue | None:
@@ -100,7 +112,7 @@ def decode_vendor(extension: VendorNormal) -> VendorValue | None:
         case VendorType.DEFAULT_COA:
             return DefaultCareOfAddress(_address(extension.value, "default-coa"))
         case VendorType.MNPS_ROLE:
-            return MnpsRole(_address(extension.value, "mnps-role"))
+            return _mnps_role(Cursor(extension.value))
         case VendorType.WEIGHT:
             cursor = Cursor(extension.value)
             weight = Weight(cursor.u16("weight"))
@@ -121,6 +133,13 @@ def _address(value: bytes, field: str) -> IPv4Address | IPv6Address:
     raise WireError(field, 0, "not-an-address")
 
 
+def _mnps_role(cursor: Cursor) -> MnpsRole:
+    takes = cursor.u8("mnps-takes")
+    if takes not in set(Takes):
+        raise WireError("mnps-takes", 0, "range")
+    return MnpsRole(_address(cursor.rest(), "mnps-role"), Takes(takes))
+
+
 def _flow_rule(cursor: Cursor) -> FlowRule:
     operation = cursor.u8("flow-operation")
     if operation not in set(FlowOperation):
@@ -128,6 +147,8 @@ def _flow_rule(cursor: Cursor) -> FlowRule:
     identifier = cursor.u16("flow-identifier")
     if not identifier:
         raise WireError("flow-identifier", 1, "range")
-    rule = FlowRule(FlowOperation(operation), identifier, cursor.u16("flow-priority"))
+    priority, flags = cursor.u16("flow-priority"), cursor.u8("flow-flags")
+    if flags & ~_SHARE:
+        raise WireError("flow-flags", cursor.offset - 1, "range")
     cursor.done("flow-rule")
-    return rule
+    return FlowRule(FlowOperation(operation), identifier, priority, bool(flags))
