@@ -16,7 +16,8 @@ from locum.roles.flow_actions import (
     Candidate as Candidate, Encapsulation as Encapsulation, Filter as Filter, FilterPlace as FilterPlace,
     FilterRule as FilterRule, FilterVerdict as FilterVerdict, FlowForwarding as FlowForwarding,
     ForwardGroup as ForwardGroup, InstallFilter as InstallFilter, InstallTranslation as InstallTranslation,
-    MAX_CANDIDATES as MAX_CANDIDATES, MAX_RULES as MAX_RULES, RemoveFilter as RemoveFilter,
+    MAX_CANDIDATES as MAX_CANDIDATES, MAX_RULES as MAX_RULES, MembershipChanged as MembershipChanged,
+    RemoveFilter as RemoveFilter,
     RemoveTranslation as RemoveTranslation, Rule as Rule, RuleVerdict as RuleVerdict, Selector as Selector,
     Translation as Translation, Tunnel as Tunnel,
 )  # fmt: skip
@@ -396,7 +397,7 @@ class DeliveryMoved:
     active: bool
 
 
-Event: TypeAlias = Answered | NoAnswer | Asked | LinkUp | LinkDown | DeliveryMoved | SessionEvent
+Event: TypeAlias = Answered | NoAnswer | Asked | LinkUp | LinkDown | DeliveryMoved | MembershipChanged | SessionEvent
 
 
 class Role(Protocol):

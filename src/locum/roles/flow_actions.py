@@ -153,6 +153,21 @@ class ForwardGroup:
     links: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True)
+class MembershipChanged:
+    """Event at an access node: a visitor of `link` joined or left this multicast group (IGMP, MLD; feature C4).
+
+    `home_address` is the visitor's IPv4 home address, whatever the family of the group: who it is was told by the
+    link-layer address, for reports have no useful source where the link has no address. A join is told once, a leave
+    whenever it is heard, known or not: after a change of access node the group may have been joined elsewhere.
+    """
+
+    link: str
+    home_address: Address
+    group: Address
+    joined: bool
+
+
 FlowForwarding: TypeAlias = (
     InstallFilter | RemoveFilter | InstallTranslation | RemoveTranslation | ForwardGroup
 )
