@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "bench.tunnel": ("tunnel_tcp", "tunnel_udp64", "tunnel_tcp_vxlan"),
     "bench.packet_cost": ("packet_cost_1k", "packet_cost_1m"),
     "bench.registrations": ("registrations",),
+    "bench.crowd_handover": ("handover_1000_p50", "handover_1000_p99", "handover_1000_lost"),
     "bench.gaps": ("handover_gap", "reclaim_gap"),
     "bench.memory": ("ha_memory_100k",),
 }
