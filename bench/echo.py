@@ -5,6 +5,7 @@ nothing and stores nothing: what it does for a message is what no registration s
 """
 
 import asyncio
+import socket
 import sys
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,7 @@ from bench.registrar import SPI
 from locum.security.association import Association, digest, verify
 
 _AUTHENTICATOR_BYTES = 32
+_SO_RCVBUFFORCE, _BUFFER = 33, 4 << 20  # as much as the home agent's socket has
 _ACCEPTED = b"\x03\x00"  # type and code of a registration reply
 
 
@@ -25,6 +27,7 @@ class Echo(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember where to answer."""
         self._transport = cast(asyncio.DatagramTransport, transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
 
     def datagram_received(self, data: bytes, peer: tuple[str | int, ...]) -> None:
         """Check and answer one message."""

@@ -11,23 +11,32 @@ from dataclasses import dataclass, replace
 from locum.lab.timeline import LAB, Event
 from locum.lab.topology import Node, Place
 
-SENDERS = {
-    "601": Place.MOBILE_NODE,
-    "602": Place.ACCESS_NODE,
-    "603": Place.HOME_AGENT,
-    "604": Place.ACCESS_NODE,
-    "634": Place.MOBILE_NODE,
-    "632": Place.STAND_IN,
-    "618": Place.ACCESS_NODE,
+_MN, _AN, _HA, _MNPS, _CN = (
+    Place.MOBILE_NODE, Place.ACCESS_NODE, Place.HOME_AGENT, Place.STAND_IN, Place.CORRESPONDENT
+)  # fmt: skip
+SENDERS: dict[str, tuple[Place, ...]] = {
+    "601": (_MN, _MNPS),
+    "602": (_AN,),
+    "603": (_HA,),
+    "604": (_AN,),
+    "634": (_MN,),
+    "632": (_MNPS,),
+    "618": (_AN,),
+    "622": (_AN,),
+    "624": (_AN,),
+    "trigger": (_AN, _HA, _CN, _MN),
 }
-RECEIVERS = {
-    "601": (Place.ACCESS_NODE, Place.HOME_AGENT),
-    "602": (Place.HOME_AGENT,),
-    "603": (Place.ACCESS_NODE, Place.MOBILE_NODE),
-    "604": (Place.MOBILE_NODE,),
-    "634": (Place.STAND_IN,),
-    "632": (Place.MOBILE_NODE,),
-    "618": (Place.MOBILE_NODE, Place.STAND_IN),
+RECEIVERS: dict[str, tuple[Place, ...]] = {
+    "601": (_AN, _HA),
+    "602": (_HA,),
+    "603": (_AN, _MN, _MNPS),
+    "604": (_MN, _MNPS),
+    "634": (_MNPS,),
+    "632": (_MN,),
+    "618": (_MN, _MNPS),
+    "622": (_AN,),
+    "624": (_AN,),
+    "trigger": (_MNPS,),
 }
 EVIDENCE = {
     "601": ("601", "602"),
@@ -37,6 +46,9 @@ EVIDENCE = {
     "634": ("634", "632"),
     "632": ("632", "634"),
     "618": ("618",),
+    "622": ("622", "624"),
+    "624": ("624", "622"),
+    "trigger": ("trigger", "601"),
 }
 """A message arrived when its receiver says something of it, or sends what follows from it."""
 SENT = "sent"
@@ -121,7 +133,7 @@ def draw(
 
 
 def _is_message(event: Event, places: dict[str, Place]) -> bool:
-    return event.kind == SENT and places.get(event.node) is SENDERS.get(_number(event), Place.STRANGER)
+    return event.kind == SENT and places.get(event.node) in SENDERS.get(_number(event), ())
 
 
 def _number(event: Event) -> str:
@@ -154,7 +166,7 @@ def _arrow(
                 used.add(later)
             return Arrow(event.time, event.message or "", event.node, other.node, _label(event), other.time)
     receiver = addressed or next(
-        name for place in RECEIVERS[number] for name in places if places[name] is place
+        name for place in RECEIVERS[number] for name in places if places[name] is place and name != event.node
     )
     return Arrow(event.time, event.message or "", event.node, receiver, _label(event))
 

@@ -21,7 +21,7 @@ from locum.lab.timeline import Event
 from locum.lab.world import Lab
 from locum.node.client import NodeUnreachable
 
-LADDER_COLUMNS = ("mn", "an1", "an2", "ha", "an3", "mnps")
+LADDER_COLUMNS = ("mn", "an1", "an2", "ha", "an3", "mnps", "mnps2")
 LADDER_NOTES = frozenset(
     (
         "asleep",
@@ -100,7 +100,8 @@ def perform(
 
 def write_ladder(lab: Lab, scenario: Scenario) -> dict[str, Path]:
     """The message diagram of everything so far, as text and as a page."""
-    nodes = [lab.topology.node(name) for name in LADDER_COLUMNS]
+    known = {node.name: node for node in lab.topology.nodes}
+    nodes = [known[name] for name in LADDER_COLUMNS if name in known]
     drawn = ladder.draw(
         f"{scenario.name}: {scenario.title}", lab.timeline.events(), nodes, lab.owner, LADDER_NOTES
     )
