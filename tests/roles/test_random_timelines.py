@@ -1,5 +1,6 @@
 """Random timelines: whatever happens in whatever order, the invariants of World.check hold and calm heals everything."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,4 +68,23 @@ def test_every_timeline_ends_well(seed: int, steps: list[tuple[str, float]]) -> 
     assert world.path_of_data() == "mn"
     assert not any(each.lost for each in world.sessions.values())
     world.advance(60)
+    assert not world.mnps.rows and not world.mnps.flows and not world.mnps.bindings
+
+
+@pytest.mark.parametrize("waits", [0.01, 0.02, 0.03, 0.05])
+def test_a_prepare_that_comes_after_its_cancel_costs_nothing(waits: float) -> None:
+    """The first prepare is lost and sent again when the device has long prepared, and slept, anew."""
+    world = World(0, duplicate=0.1)
+    world.advance(3)
+    steps = [("sleep", 0.0), ("cut", 0.0), ("wait", waits), ("wake", 0.0), ("sleep", 0.0)]
+    for what, how in steps:
+        step(world, what, how)
+    world.mend("radio0")
+    world.advance(60)
+    assert isinstance(world.device.state, Down)
+    assert {each.held_by_stand_in for each in world.sessions.values()} == {True}
+    world.wake()
+    world.advance(60)
+    assert isinstance(world.device.state, Up)
+    assert not any(each.lost for each in world.sessions.values())
     assert not world.mnps.rows and not world.mnps.flows and not world.mnps.bindings

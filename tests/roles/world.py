@@ -64,6 +64,7 @@ class Session:
     captured_at: int | None = None
     held_by_stand_in: bool = False  # restored there
     stopped: bool = False
+    handover: bytes = b""  # under which the stand-in has it
     lost: bool = False
     room: int = 1 << 40  # bytes the device's receive buffer takes before a drain
     buffered: int = 0
@@ -520,14 +521,16 @@ class World:
                 good = [item for item in items if item.flow not in self.refuse_restore]
                 for item in good:
                     session = self.sessions[item.flow]
+                    assert not session.held_by_stand_in, f"{item.flow} lives there already"
                     session.held_by_stand_in, session.at_stand_in, session.stopped = True, 0, False
+                    session.handover = handover
                 bad = tuple((item.session, "refused") for item in items if item not in good)
                 return a.Restored(handover, tuple(item.session for item in good), bad)
-            case a.DropSessions():
-                for session in self.sessions.values():
+            case a.DropSessions(handover):
+                for session in self._under(handover):
                     session.held_by_stand_in = session.stopped = False
-            case a.ResumeSessions():
-                for session in self.sessions.values():
+            case a.ResumeSessions(handover):
+                for session in self._under(handover):
                     session.stopped = False
             case a.MeasureSessions(handover):
                 held = [(n, self.sessions[f]) for n, f in self._numbers(handover)]
@@ -562,6 +565,9 @@ class World:
             case _:
                 raise AssertionError(f"nobody performs {action}")
         return None
+
+    def _under(self, handover: bytes) -> list[Session]:
+        return [each for each in self.sessions.values() if each.handover == handover]
 
     def _capture(self, flows: tuple[Flow, ...]) -> a.Captured:
         records: list[a.SessionRecordItem] = []

@@ -5,22 +5,15 @@ Values only; mnps.py moves them along.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, ip_address
+from ipaddress import ip_address
 
 from locum.roles.actions import (
     JSON,
     Addr,
-    BindingEntry,
     Forget,
-    OutboundEntry,
     Persist,
     SessionFinal,
-    Side,
-    Tunnel,
-    TunnelAcceptance,
-    Verdict,
 )
-from locum.roles.forwarding import Forwarding, forwarding
 from locum.roles.handover import TABLE, flow_from_row, flow_to_row
 from locum.wire.control import Flow, SessionStatus, Status
 
@@ -153,16 +146,3 @@ def _held_flow(row: Mapping[str, JSON]) -> HeldFlow:
     if not isinstance(session, int) or not isinstance(status, int):
         raise ValueError("session and status are whole numbers")
     return HeldFlow(session, flow_from_row(row["flow"]), Status(status))
-
-
-def takeover_forwarding(
-    taken: TakenOver | None, address: IPv4Address, colocated_home_agent: IPv4Address | None
-) -> Forwarding:
-    """Guard the home addresses; with a co-located care-of address (Fig. 8) the tunnel ends here too."""
-    entries: list[BindingEntry | TunnelAcceptance | OutboundEntry] = []
-    for each in taken.home_addresses if taken is not None else ():
-        entries.append(BindingEntry(each, Verdict.GUARD))
-        if colocated_home_agent is not None:
-            entries.append(TunnelAcceptance(colocated_home_agent, each, Side.TO_HOME_ADDRESS))
-            entries.append(OutboundEntry(each, None, Tunnel(address, colocated_home_agent)))
-    return forwarding(*entries)

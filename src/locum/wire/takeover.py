@@ -17,6 +17,7 @@ MAX_BODY = 64 << 20  # a transfer carries both queues of every socket
 MAX_SMALL_BODY = 64 << 10  # every other request
 MAX_SESSIONS = 1024
 MAX_HOME_ADDRESSES = 64
+MAX_OTHERS = 256  # handovers of one device at one stand-in
 MAX_CHUNK = 4 << 20  # one fetch; block-wise transfer holds a whole body in memory at both ends
 
 PREPARE, TRANSFER, RECLAIM, FETCH, FINISH, DONE, CANCEL = range(1, 8)
@@ -42,6 +43,9 @@ class TakeoverTransfer:
     handover: bytes
     sessions: tuple[Record, ...]  # the CDDL rule session-record
     application: Mapping[str, object] = field(default_factory=dict)
+    others: tuple[
+        bytes, ...
+    ] = ()  # handovers that the device still has at this stand-in; it knows of no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,8 @@ def _to_map(value: Request634) -> dict[int, object]:
             }
         case TakeoverTransfer():
             sessions = [dict(each) for each in value.sessions]
-            return {0: TRANSFER, 1: value.handover, 5: sessions, 6: dict(value.application)}
+            body = {0: TRANSFER, 1: value.handover, 5: sessions, 6: dict(value.application)}
+            return body | {11: list(value.others)} if value.others else body
         case Reclaim():
             addresses = [each.packed for each in value.home_addresses]
             if value.handover is None:
@@ -143,7 +148,9 @@ def _from_reader(kind: int, reader: cbor.Reader) -> Request634:
         )
     if kind == TRANSFER:
         records = tuple(_record(each) for each in reader.array(5, "sessions", MAX_SESSIONS))
-        return TakeoverTransfer(handover, records, reader.mapping(6, "application"))
+        application = reader.mapping(6, "application")
+        others = () if reader.absent(11) else tuple(map(_handover, reader.array(11, "others", MAX_OTHERS)))
+        return TakeoverTransfer(handover, records, application, others)
     if kind == RECLAIM:
         return Reclaim(handover, _home_addresses(reader))
     if kind == FETCH:
@@ -161,6 +168,12 @@ def _from_reader(kind: int, reader: cbor.Reader) -> Request634:
 def _home_addresses(reader: cbor.Reader) -> tuple[Address, ...]:
     found = reader.array(2, "home-addresses", MAX_HOME_ADDRESSES)
     return tuple(cbor.address(each, "634.home-address") for each in found)
+
+
+def _handover(value: object) -> bytes:
+    if not isinstance(value, bytes) or len(value) != HANDOVER_BYTES:
+        raise WireError("634.others", 0, "not-a-handover")
+    return value
 
 
 def _record(value: object) -> Record:

@@ -1,0 +1,182 @@
+"""How a stand-in gives sessions back: reclaim, fetch, finish (C3, A12; messages 634, 632).
+
+The sessions go on here until `Finish`; what was stopped can be resumed. It must not know who may ask.
+"""
+
+from locum.roles.actions import (
+    Action,
+    Count,
+    FetchData,
+    Fetched,
+    FlowVerdict,
+    Measured,
+    MeasureSessions,
+    ReleaseHeld,
+    ResumeSessions,
+    SessionFinal,
+    StopSessions,
+)
+from locum.roles.actions import Stopped as SessionsStopped
+from locum.roles.handover import set_flows
+from locum.roles.holdings import Holdings
+from locum.roles.replies_632 import Replies
+from locum.roles.taken_over import Holding, Prepared, Restoring, Stopped, Stopping, TakenOver
+from locum.wire.control import Fetch, FinalState, SessionStatus, Status
+
+STOPPED_TIMEOUT = 3600.0  # seconds; a device that has had the final state has its sessions
+TAIL_LIMIT = 2 << 20  # bytes of all tails in one answer; the rest is fetched
+
+
+class GivingBack:
+    """The second half of every handover of `holdings`."""
+
+    def __init__(self, holdings: Holdings, replies: Replies) -> None:
+        self._holdings = holdings
+        self._replies = replies
+        self._measuring: dict[bytes, list[int]] = {}
+        self._fetching: dict[int, Fetch] = {}
+        self._fetched: dict[tuple[bytes, int], int] = {}
+
+    def forget(self, identifier: bytes) -> None:
+        """The handover has ended."""
+        self._fetched = {key: end for key, end in self._fetched.items() if key[0] != identifier}
+
+    # Reclaim -----------------------------------------------------------------------------------------------------
+
+    def reclaim(self, taken: TakenOver, exchange: int) -> list[Action]:
+        """The answer comes when it is known what there is (C3)."""
+        match taken.state:
+            case Prepared():
+                return [self._replies.wrong(exchange, taken)]
+            case Restoring() | Stopping():
+                return [self._replies.answer(exchange, Status.BUSY, taken.identifier)]
+        waiting = self._measuring.setdefault(taken.identifier, [])
+        waiting.append(exchange)
+        return [MeasureSessions(taken.identifier)] if len(waiting) == 1 else []
+
+    def measured(self, event: Measured) -> list[Action]:
+        """How much there is."""
+        exchanges = self._measuring.pop(event.handover, [])
+        taken = self._holdings.get(event.handover)
+        if taken is None:
+            return [self._replies.answer(each, Status.UNKNOWN_HANDOVER, event.handover) for each in exchanges]
+        statuses = tuple(
+            SessionStatus(
+                each.session, each.flow, Status.OK, each.total, each.total, each.peer_closed, each.error
+            )
+            for each in event.sessions
+        )
+        answers: list[Action] = [
+            self._replies.answer(each, Status.OK, taken.identifier, sessions=statuses) for each in exchanges
+        ]
+        return [*answers, self._replies.sent("reclaim", taken, None)] if answers else []
+
+    # Fetch -------------------------------------------------------------------------------------------------------
+
+    def fetch(self, request: Fetch, taken: TakenOver, exchange: int, now: float) -> list[Action]:
+        """Bytes of one session."""
+        if isinstance(taken.state, Stopped):  # its device is still at it
+            self._holdings.keep(taken.at(Stopped(taken.state.finals, now + STOPPED_TIMEOUT)))
+        if not isinstance(taken.state, Holding | Stopped):
+            return [self._replies.wrong(exchange, taken)]
+        if request.session not in {each.session for each in taken.held}:
+            return [self._replies.answer(exchange, Status.REFUSED, taken.identifier)]
+        self._fetching[exchange] = request
+        return [FetchData(exchange, taken.identifier, request.session, request.offset, request.limit)]
+
+    def fetch_done(self, event: Fetched) -> list[Action]:
+        """The bytes, or that there are none."""
+        request = self._fetching.pop(event.exchange, None)
+        if request is None:
+            return [Count("result-unexpected")]
+        if event.data is None:
+            return [self._replies.answer(event.exchange, Status.REFUSED, request.handover)]
+        self._fetched[(request.handover, request.session)] = request.offset + len(event.data)
+        return [self._replies.data(event.exchange, request.handover, event.data, more=event.more)]
+
+    # Finish ------------------------------------------------------------------------------------------------------
+
+    def finish(self, taken: TakenOver, exchange: int) -> list[Action]:
+        """Step 4: everything sent to us is ahead of this request; stop, and give the last state."""
+        match taken.state:
+            case Prepared() | Restoring():
+                return [self._replies.wrong(exchange, taken)]
+            case Stopping(exchanges):
+                self._holdings.keep(taken.at(Stopping((*exchanges, exchange))))
+                return []
+            case Stopped(finals):
+                return [self._final_answer(exchange, taken, finals)]
+        return self.stop(taken, (exchange,))
+
+    def stop(self, taken: TakenOver, exchanges: tuple[int, ...]) -> list[Action]:
+        """Nothing arrives for these sessions any more."""
+        taken = taken.at(Stopping(exchanges))
+        self._holdings.keep(taken)
+        fetched = tuple(
+            (each.session, self._fetched.get((taken.identifier, each.session), 0)) for each in taken.held
+        )
+        held = [each.flow for each in taken.held]
+        return [
+            taken.persist(),
+            *set_flows(held, FlowVerdict.HOLD),
+            StopSessions(taken.identifier, fetched, TAIL_LIMIT),
+        ]
+
+    def stopped(self, event: SessionsStopped, now: float) -> list[Action]:
+        """The last state."""
+        taken = self._holdings.get(event.handover)
+        if taken is None or not isinstance(taken.state, Stopping):
+            return [Count("result-unexpected")]
+        exchanges = taken.state.exchanges
+        taken = taken.at(Stopped(event.finals, now + STOPPED_TIMEOUT))
+        self._holdings.keep(taken)
+        answers = [self._final_answer(each, taken, event.finals) for each in exchanges]
+        return [taken.persist(), *answers, self._replies.sent("finish", taken, None)]
+
+    def _final_answer(self, exchange: int, taken: TakenOver, finals: tuple[SessionFinal, ...]) -> Action:
+        states = tuple(
+            FinalState(
+                session=each.session,
+                ts_value=each.timestamp,
+                received=each.total,
+                tail_offset=each.tail_offset,
+                peer_closed=each.peer_closed,
+                error=each.error,
+                acked=each.acknowledged,
+                tail=each.tail,
+            )
+            for each in finals
+        )
+        return self._replies.final(exchange, taken, states)
+
+    def resume(self, taken: TakenOver) -> list[Action]:
+        """The sessions go on here."""
+        taken = taken.at(Holding())
+        self._holdings.keep(taken)
+        flows = [each.flow for each in taken.held]
+        return [
+            taken.persist(),
+            ResumeSessions(taken.identifier),
+            *set_flows(flows, FlowVerdict.DELIVER),
+            *(ReleaseHeld(each) for each in taken.home_addresses),
+        ]
+
+    # What the node could not do ----------------------------------------------------------------------------------
+
+    def not_performed(self, action: object) -> list[Action]:
+        """Back to where the device can ask again."""
+        match action:
+            case StopSessions(handover):
+                taken = self._holdings.get(handover)
+                if taken is None or not isinstance(taken.state, Stopping):
+                    return []
+                busy = [self._replies.answer(each, Status.BUSY, handover) for each in taken.state.exchanges]
+                return [*self.resume(taken), *busy]
+            case MeasureSessions(handover):
+                exchanges = self._measuring.pop(handover, [])
+                return [self._replies.answer(each, Status.BUSY, handover) for each in exchanges]
+            case FetchData(exchange):
+                request = self._fetching.pop(exchange, None)
+                if request is not None:
+                    return [self._replies.answer(exchange, Status.BUSY, request.handover)]
+        return []

@@ -1,0 +1,107 @@
+"""What a stand-in holds: its handovers by identifier, which flow is whose, the guard that follows from them, what is over.
+
+Several handovers of one home address stand side by side, each with flows of its own. It must not know requests.
+"""
+
+from collections.abc import Collection, Iterable
+from ipaddress import IPv4Address
+
+from locum.roles.actions import (
+    Action,
+    Addr,
+    BindingEntry,
+    ClearFlow,
+    DropSessions,
+    OutboundEntry,
+    Side,
+    Tunnel,
+    TunnelAcceptance,
+    Verdict,
+)
+from locum.roles.forwarding import NOTHING, Forwarding, changes, forwarding
+from locum.roles.taken_over import Prepared, Stopped, TakenOver
+from locum.roles.timers import Deadlines
+from locum.wire.control import Flow
+
+MAX_REMEMBERED = 256  # handovers that have ended, so that a repeated done is answered alike
+
+
+class Holdings:
+    """`address` is the stand-in's own; with `colocated_home_agent` the tunnel ends there (Fig. 8)."""
+
+    def __init__(self, address: IPv4Address, colocated_home_agent: IPv4Address | None) -> None:
+        self._address = address
+        self._colocated_home_agent = colocated_home_agent
+        self._taken: dict[bytes, TakenOver] = {}
+        self._ended: dict[bytes, None] = {}
+        self._timers: Deadlines[bytes] = Deadlines()
+        self._forwarding = NOTHING
+
+    def all(self) -> Collection[TakenOver]:
+        """Every handover."""
+        return self._taken.values()
+
+    def get(self, identifier: bytes) -> TakenOver | None:
+        """The handover of that name."""
+        return self._taken.get(identifier)
+
+    def of(self, home_addresses: Iterable[Addr]) -> list[TakenOver]:
+        """Those that have one of these home addresses."""
+        wanted = set(home_addresses)
+        return [each for each in self._taken.values() if wanted & set(each.home_addresses)]
+
+    def owned_flows(self, *, besides: bytes) -> frozenset[Flow]:
+        """Flows whose sessions live here, or are being made to, under other handovers than this one."""
+        others = (each for each in self._taken.values() if each.identifier != besides)
+        return frozenset(held.flow for each in others for held in each.held)
+
+    def keep(self, taken: TakenOver) -> None:
+        """Add or replace."""
+        self._taken[taken.identifier] = taken
+        if isinstance(taken.state, Prepared | Stopped):
+            self._timers.set(taken.identifier, taken.state.forget_at)
+        else:
+            self._timers.cancel(taken.identifier)
+
+    def end(self, taken: TakenOver) -> list[Action]:
+        """No trace remains, except that a repeated request is recognised."""
+        del self._taken[taken.identifier]
+        self._timers.cancel(taken.identifier)
+        self.remember(taken.identifier)
+        drop: list[Action] = [DropSessions(taken.identifier)] if taken.held else []
+        wanted = {flow for each in self._taken.values() for flow in each.flows}
+        cleared = [ClearFlow(each) for each in taken.flows if each not in wanted]
+        return [*drop, *cleared, *self.settle(), taken.forget()]
+
+    def remember(self, identifier: bytes) -> None:
+        """This handover is over, whatever may still come of it."""
+        self._ended[identifier] = None
+        if len(self._ended) > MAX_REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+
+    def is_over(self, identifier: bytes | None) -> bool:
+        """Whether it has been here and has ended."""
+        return identifier in self._ended
+
+    def settle(self) -> list[Action]:
+        """What the data plane needs now that it does not have: a guard for each home address, and where tunnels end."""
+        before, self._forwarding = self._forwarding, self._wanted()
+        return changes(before, self._forwarding)
+
+    def _wanted(self) -> Forwarding:
+        entries: list[BindingEntry | TunnelAcceptance | OutboundEntry] = []
+        home_agent = self._colocated_home_agent
+        for each in dict.fromkeys(home for taken in self._taken.values() for home in taken.home_addresses):
+            entries.append(BindingEntry(each, Verdict.GUARD))
+            if home_agent is not None:
+                entries.append(TunnelAcceptance(home_agent, each, Side.TO_HOME_ADDRESS))
+                entries.append(OutboundEntry(each, None, Tunnel(self._address, home_agent)))
+        return forwarding(*entries)
+
+    def due(self, now: float) -> list[TakenOver]:
+        """Those that nobody came back for."""
+        return [self._taken[each] for each in self._timers.due(now)]
+
+    def deadline(self) -> float | None:
+        """Wall-clock seconds."""
+        return self._timers.next()
