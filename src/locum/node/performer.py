@@ -24,6 +24,7 @@ Hand = Callable[[Any], Awaitable[None] | None]
 _FORWARDING = (
     do.InstallBinding, do.RemoveBinding, do.AcceptTunnel, do.RefuseTunnel, do.InstallOutbound, do.RemoveOutbound,
     do.SetFlow, do.ClearFlow, do.ReleaseHeld, do.LocalEndpoint, do.RemoveLocalEndpoint,
+    do.InstallFilter, do.RemoveFilter, do.InstallTranslation, do.RemoveTranslation,
 )  # fmt: skip
 FORWARDING: frozenset[type] = frozenset(_FORWARDING)
 _PERMISSIONS = (do.AcceptTunnel, do.RefuseTunnel)
@@ -180,12 +181,12 @@ def net_effect(actions: Iterable[Action]) -> list[Action]:
     others: list[Action] = []
     for action in actions:
         if isinstance(action, do.InstallBinding):
-            bindings[action.entry.home_address] = action
+            bindings[action.entry.home_address, action.entry.stage] = action
         elif isinstance(action, _PERMISSIONS):
             each = action.acceptance
             permissions[each.outer_source, each.home_address, each.side] = action
         elif isinstance(action, do.RemoveBinding):
-            bindings[action.home_address] = action
+            bindings[action.home_address, action.stage] = action
         else:
             others.append(action)
     accepted = [each for each in permissions.values() if isinstance(each, do.AcceptTunnel)]

@@ -21,6 +21,10 @@ from locum.roles.flow_actions import (
     RemoveTranslation as RemoveTranslation, Rule as Rule, RuleVerdict as RuleVerdict, Selector as Selector,
     Translation as Translation, Tunnel as Tunnel,
 )  # fmt: skip
+from locum.roles.profile_actions import (
+    FetchProfile as FetchProfile, ProfileEvent as ProfileEvent, ProfileFetched as ProfileFetched,
+    ProfileRefused as ProfileRefused, ProfileUnavailable as ProfileUnavailable,
+)  # fmt: skip
 from locum.roles.session_actions import (
     AbandonSessions as AbandonSessions, Capture as Capture, Captured as Captured, Drained as Drained,
     DrainRound as DrainRound, DropSessions as DropSessions, FetchData as FetchData, Fetched as Fetched,
@@ -73,6 +77,18 @@ class Verdict(Enum):
     GUARD = "guard"  # flows of the flow table and ICMP pass; the rest is dropped and counted "no-session"
 
 
+class Stage(Enum):
+    """Where on one host an entry decides: each part that roles play there has its own table (R17).
+
+    A packet meets the stages in this order and each at most once, so that it cannot go round: HOME, then, if it came
+    out of a tunnel for the home address or would go into one that ends on this host, VISITED, then LOCAL.
+    """
+
+    HOME = "home"  # home agent: the choice of care-of address
+    VISITED = "visited"  # access node: a visitor that is elsewhere (620) or not there yet; no rules, no copies, no peer
+    LOCAL = "local"  # stand-in or device: packets that end on this host, beside its flow table
+
+
 @dataclass(frozen=True, slots=True)
 class BindingEntry:
     """Packets *to* a home address: at most four tunnels (simultaneous bindings, RFC 5944 section 3.6.1.1).
@@ -80,6 +96,7 @@ class BindingEntry:
     Packets whose source is `peer` take `peer_tunnel` instead: the stand-in that talks to the home address means
     the device. Then `rules`, at most MAX_RULES, the first that matches (R5); what none takes goes by verdict and
     tunnels. With `weights`, one a tunnel, flows are shared among the tunnels by weight; without, all get a copy.
+    The key of an entry is its home address and `stage`; GUARD is always at LOCAL, ENCAPSULATE never.
     """
 
     home_address: Addr
@@ -89,6 +106,12 @@ class BindingEntry:
     peer_tunnel: Tunnel | None = None
     rules: tuple[Rule, ...] = ()
     weights: tuple[int, ...] = ()
+    at: Stage = Stage.HOME
+
+    @property
+    def stage(self) -> Stage:
+        """The table that the entry belongs to."""
+        return Stage.LOCAL if self.verdict is Verdict.GUARD else self.at
 
 
 class Side(Enum):
@@ -139,7 +162,7 @@ class FlowEntry:
 
 @dataclass(frozen=True, slots=True)
 class InstallBinding:
-    """Add or replace the entry of `entry.home_address`."""
+    """Add or replace the entry of `entry.home_address` at `entry.stage`."""
 
     entry: BindingEntry
 
@@ -147,6 +170,7 @@ class InstallBinding:
 @dataclass(frozen=True, slots=True)
 class RemoveBinding:
     home_address: Addr
+    stage: Stage = Stage.HOME
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +364,7 @@ class Answer:
 Action: TypeAlias = (
     ForwardingAction | SessionAction
     | Reply | SendRegistration | Advertise | Solicit | Persist | Forget | Emit | Count | Ask | Answer
+    | FetchProfile
 )  # fmt: skip
 
 
@@ -397,7 +422,7 @@ class DeliveryMoved:
     active: bool
 
 
-Event: TypeAlias = Answered | NoAnswer | Asked | LinkUp | LinkDown | DeliveryMoved | MembershipChanged | SessionEvent
+Event: TypeAlias = Answered | NoAnswer | Asked | LinkUp | LinkDown | DeliveryMoved | MembershipChanged | SessionEvent | ProfileEvent
 
 
 class Role(Protocol):

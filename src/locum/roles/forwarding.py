@@ -69,7 +69,11 @@ def changes(before: Forwarding, after: Forwarding) -> list[Action]:
     actions += [n for key, n in after.neighbours.items() if before.neighbours.get(key) != n]
     actions += [InstallOutbound(o) for key, o in after.outbound.items() if before.outbound.get(key) != o]
     actions += [InstallBinding(b) for key, b in after.bindings.items() if before.bindings.get(key) != b]
-    actions += [RemoveBinding(key) for key in before.bindings if key not in after.bindings]
+    actions += [
+        RemoveBinding(key, old.stage)
+        for key, old in before.bindings.items()
+        if key not in after.bindings or after.bindings[key].stage is not old.stage
+    ]
     actions += [RemoveOutbound(key) for key in before.outbound if key not in after.outbound]
     actions += [RemoveNeighbour(*key) for key in before.neighbours if key not in after.neighbours]
     actions += [RefuseTunnel(a) for key, a in before.acceptances.items() if key not in after.acceptances]
