@@ -5,12 +5,9 @@ It must not know any role.
 
 from locum.node.settings import AgentKey, NodeSettings
 from locum.node.toml_table import Table
-from locum.security.association import Algorithm, Association, Replay
+from locum.security.association import FIRST_SPI, LAST_SPI, Algorithm, Association, Replay
 
 _LONGEST_LINK_NAME = 15  # IFNAMSIZ - 1
-_ALGORITHMS = {"hmac-md5": Algorithm.HMAC_MD5, "hmac-sha-256": Algorithm.HMAC_SHA_256}
-_REPLAY = {"timestamp": Replay.TIMESTAMP, "nonce": Replay.NONCE}
-_FIRST_FREE_SPI = 256  # RFC 5944 section 1.6: 0 through 255 are reserved
 LONGEST_LIFETIME = 0xFFFE  # 0xffff means infinity (RFC 5944 section 3.3)
 
 
@@ -29,15 +26,15 @@ def links(table: Table, key: str, node: NodeSettings | None = None) -> tuple[str
     return names
 
 
-def association(table: Table) -> Association:
-    """The keys `spi`, `key_file`, `algorithm` and `replay`."""
-    algorithm = table.choice("algorithm", tuple(_ALGORITHMS), "hmac-sha-256")
-    replay = table.choice("replay", tuple(_REPLAY), "timestamp")
+def association(table: Table, key: bytes | None = None) -> Association:
+    """The keys `spi`, `algorithm` and `replay`, and the secret of `key_file` where `key` does not come otherwise."""
+    algorithm = table.choice("algorithm", tuple(each.value for each in Algorithm), "hmac-sha-256")
+    replay = table.choice("replay", tuple(each.value for each in Replay), "timestamp")
     return Association(
-        spi=table.integer("spi", least=_FIRST_FREE_SPI, most=0xFFFFFFFF),
-        key=table.secret("key_file"),
-        algorithm=_ALGORITHMS[algorithm],
-        replay=_REPLAY[replay],
+        spi=table.integer("spi", least=FIRST_SPI, most=LAST_SPI),
+        key=table.secret("key_file") if key is None else key,
+        algorithm=Algorithm(algorithm),
+        replay=Replay(replay),
     )
 
 

@@ -1,18 +1,29 @@
-"""The text form of what describes packets: the keys of a selector, and filter rules (features R6, R20, P16).
+"""The text form of rules: the keys of a selector, flow rules and filter rules (features R5 to R8, R20, P16).
 
 One form for the configuration and for profiles of a policy server, whose attributes hold the inside of a TOML table:
-`id = 1, action = "drop", protocol = "udp", destination_port = "5000-5999"`. What a rule decides is not known here.
+`id = 1, action = "drop", protocol = "udp", destination_port = "5000-5999"`. How rules are matched is not known here.
 """
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 from locum.node.settings import Address
 from locum.node.toml_table import ConfigError, Table
-from locum.roles.flow_actions import FilterRule, FilterVerdict, Selector
+from locum.roles.flow_actions import FilterRule, FilterVerdict, RuleVerdict, Selector
+from locum.roles.rules import (
+    CONFIGURATION,
+    FIRST_ASSIGNED,
+    LAST_PRIORITY,
+    LAST_RULE,
+    KeptRule,
+    RuleRefused,
+    Target,
+    added,
+    free_identifier,
+)
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, Range
 
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "icmpv6": 58, "sctp": 132}
@@ -36,7 +47,7 @@ def selectors(table: Table) -> tuple[Selector, ...]:
         "destination", _addresses, "an address, a prefix or a range of addresses", None
     )
     protocol = table.converted("protocol", _protocol, "a protocol's number or one of " + _names(), None)
-    source_port, destination_port, dscp, spi, flow_label = (
+    numbers: list[Range | None] = [
         table.converted(key, _range(most), f'a number up to {most}, or a range such as "1-9"', None)
         for key, most in (
             ("source_port", _PORT),
@@ -45,7 +56,8 @@ def selectors(table: Table) -> tuple[Selector, ...]:
             ("spi", _SPI),
             ("flow_label", _FLOW_LABEL),
         )
-    )
+    ]
+    source_port, destination_port, dscp, spi, flow_label = numbers
     if (source_port or destination_port) and protocol is not None and protocol[0] not in _WITH_PORTS:
         raise table.error("protocol", f"{protocol[0]} has no ports")
     found: list[Selector] = []
@@ -64,6 +76,32 @@ def selectors(table: Table) -> tuple[Selector, ...]:
             )
         )
     return tuple(found)
+
+
+def flow_rules(tables: Iterable[Table], owner: str = CONFIGURATION) -> tuple[KeptRule, ...]:
+    """Flow rules of one home address, in the order in which they are matched. Raises ConfigError.
+
+    Keys besides those of the selector: id (otherwise one is given), priority, action "forward" or "drop", to (binding
+    identifiers, "mn", "mnps", "default" or names of stand-ins), share.
+    """
+    found: tuple[KeptRule, ...] = ()
+    for table in tables:
+        identifier = table.integer("id", None, least=1, most=LAST_RULE)
+        rule = KeptRule(
+            identifier=free_identifier(found, FIRST_ASSIGNED) if identifier is None else identifier,
+            priority=table.integer("priority", least=0, most=LAST_PRIORITY),
+            verdict=RuleVerdict(table.choice("action", tuple(each.value for each in RuleVerdict), "forward")),
+            selectors=selectors(table),
+            to=table.converted("to", _targets, 'a list such as ["mnps", 7]', ()),
+            share=table.boolean("share", False),
+            owner=owner,
+        )
+        table.close()
+        try:
+            found = added(found, rule)
+        except RuleRefused as problem:
+            raise table.error(None, str(problem)) from None
+    return found
 
 
 def filter_rules(table: Table) -> tuple[FilterRule, ...]:
@@ -93,7 +131,7 @@ def _families(
     family = table.integer("family", None, least=4, most=6)
     if family == 5:
         raise table.error("family", "5 is neither 4 nor 6")
-    meant = {each[0].version for each in ranges if each is not None}
+    meant: set[int] = {each[0].version for each in ranges if each is not None}
     if family is not None:
         meant.add(family)
     if labelled or protocol == (_ICMPV6, _ICMPV6):
@@ -128,6 +166,15 @@ def _range(most: int) -> Callable[[Any], Range]:
         return first, last
 
     return convert
+
+
+def _targets(value: Any) -> tuple[Target, ...]:
+    if not isinstance(value, list):
+        raise TypeError
+    for each in value:
+        if not isinstance(each, int | str) or isinstance(each, bool):
+            raise TypeError
+    return tuple(value)
 
 
 def _protocol(value: Any) -> Range:

@@ -1,0 +1,198 @@
+"""RADIUS attributes -> `Profile`. The dictionary is docs/policy-server.md in machine-readable form.
+
+A reply that is authentic and still makes no sense is an error of a person; it is said with the attribute's name. Knows
+nothing of sockets, nor of what a profile is used for.
+"""
+
+import io
+from importlib.resources import files
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pyrad.dictionary import Dictionary, ParseError
+from pyrad.packet import PacketError
+
+from locum.node.config_parts import association
+from locum.node.rule_table import filter_rules, flow_rules, inline_table
+from locum.node.toml_table import ConfigError
+from locum.roles.flow_actions import MAX_RULES, FilterRule, FilterVerdict
+from locum.roles.profile import GrantedStandIn, Policing, Profile
+from locum.security.association import FIRST_SPI, LAST_SPI, Algorithm, Association, Replay
+
+T = TypeVar("T")
+A = TypeVar("A", IPv4Address, IPv6Address)
+
+MAX_STAND_INS = 16  # of one mobile node: as many interface addresses as a home agent can tell apart
+_STANDARD = """
+ATTRIBUTE User-Name 1 string
+ATTRIBUTE NAS-IP-Address 4 ipaddr
+ATTRIBUTE Service-Type 6 integer
+ATTRIBUTE Reply-Message 18 string
+ATTRIBUTE Session-Timeout 27 integer
+ATTRIBUTE NAS-Identifier 32 string
+ATTRIBUTE Message-Authenticator 80 octets
+VALUE Service-Type Call-Check 10
+"""
+_ALGORITHM = {"HMAC-MD5": Algorithm.HMAC_MD5, "HMAC-SHA-256": Algorithm.HMAC_SHA_256}
+_REPLAY = {"Timestamp": Replay.TIMESTAMP, "Nonce": Replay.NONCE}
+_OTHERWISE = {"Allow": FilterVerdict.ALLOW, "Drop": FilterVerdict.DROP}
+
+
+class ProfileError(Exception):
+    """An authentic answer that is no profile; says which attribute and why, and no secret."""
+
+
+def dictionary(path: Path | None) -> Any:
+    """The attributes of RFC 2865 that are used here and ours, or those of the file at `path`. Raises OSError."""
+    if path is None:
+        ours = files("locum.node").joinpath("dictionary.locum").read_text("utf-8")
+    else:
+        ours = path.read_text("utf-8")
+    try:
+        return Dictionary(io.StringIO(_STANDARD), io.StringIO(ours))
+    except ParseError as problem:
+        raise OSError(f"{path or 'dictionary.locum'} is not a RADIUS dictionary: {problem}") from None
+
+
+def profile_of(answer: Any) -> Profile:
+    """The profile in an authentic Access-Accept of pyrad. Raises ProfileError."""
+    try:
+        return _profile(answer)
+    except ConfigError as problem:
+        raise ProfileError(str(problem)) from None
+    except PacketError as problem:
+        raise ProfileError(f"an attribute cannot be read: {problem}") from None
+
+
+def _profile(answer: Any) -> Profile:
+    return Profile(
+        lifetime=_one(answer, "Session-Timeout", int),
+        home_address=_address4(answer, "Locum-Home-Address"),
+        home_address_v6=_address6(answer, "Locum-Home-Address-V6"),
+        pool=_one(answer, "Locum-Pool", str),
+        association=_association(answer),
+        default_care_of=_address4(answer, "Locum-Default-CoA"),
+        stand_ins=_stand_ins(answer),
+        rules=flow_rules(inline_table("Locum-Rule", text) for text in _all(answer, "Locum-Rule", str)),
+        to_visitor=_policing(answer, "Locum-Filter-To"),
+        from_visitor=_policing(answer, "Locum-Filter-From"),
+        paging=_policing(answer, "Locum-Paging"),
+    )
+
+
+def _association(answer: Any) -> Association | None:
+    """MN-HA, from Locum-Key and what belongs to it; None without a key."""
+    text, spi = _one(answer, "Locum-Key", str), _one(answer, "Locum-SPI", int)
+    if text is None and spi is None:
+        return None
+    if text is None or spi is None:
+        raise ProfileError("Locum-Key and Locum-SPI belong together, and one is missing")
+    algorithm = _choice(answer, "Locum-Algorithm", _ALGORITHM, Algorithm.HMAC_SHA_256)
+    replay = _choice(answer, "Locum-Replay", _REPLAY, Replay.TIMESTAMP)
+    try:
+        return Association(spi, _key("Locum-Key", text), algorithm, replay)
+    except ValueError as problem:
+        raise ProfileError(f"Locum-Key, Locum-SPI: {problem}") from None
+
+
+def _stand_ins(answer: Any) -> tuple[GrantedStandIn, ...]:
+    """Each Locum-MNPS with the key that Locum-MNPS-Key has for its SPI."""
+    keys: dict[int, bytes] = {}
+    for text in _all(answer, "Locum-MNPS-Key", str):
+        spi, _, key = text.partition(" ")
+        if not spi.isdecimal() or int(spi) in keys:
+            raise ProfileError("Locum-MNPS-Key is an SPI, a space and a key, each SPI once")
+        keys[int(spi)] = _key("Locum-MNPS-Key", key)
+    found = tuple(_stand_in(text, keys) for text in _all(answer, "Locum-MNPS", str))
+    if keys:
+        raise ProfileError(f"no Locum-MNPS has the SPI {next(iter(keys))} of a Locum-MNPS-Key")
+    if len(found) > MAX_STAND_INS:
+        raise ProfileError(f"there are {len(found)} Locum-MNPS; {MAX_STAND_INS} are the most")
+    return found
+
+
+def _stand_in(text: str, keys: dict[int, bytes]) -> GrantedStandIn:
+    table = inline_table("Locum-MNPS", text)
+    key = keys.pop(table.integer("spi", least=FIRST_SPI, most=LAST_SPI), None)
+    if key is None:
+        raise table.error("spi", "has no Locum-MNPS-Key of its own")
+    try:
+        granted = GrantedStandIn(
+            name=table.string("name"),
+            address=table.address4("address"),
+            association=association(table, key),
+            address_v6=table.optional6("address_v6"),
+        )
+    except ValueError as problem:
+        raise ProfileError(f"Locum-MNPS-Key: {problem}") from None
+    table.close()
+    return granted
+
+
+def _policing(answer: Any, name: str) -> Policing:
+    rules: list[FilterRule] = []
+    identifiers: set[int] = set()
+    for text in _all(answer, name, str):
+        found = filter_rules(inline_table(name, text))
+        if found[0].identifier in identifiers:
+            raise ProfileError(f"{name}: two rules have the id {found[0].identifier}")
+        identifiers.add(found[0].identifier)
+        rules += found
+    if len(identifiers) > MAX_RULES:
+        raise ProfileError(f"{name} has {len(identifiers)} rules; {MAX_RULES} are the most")
+    return Policing(tuple(rules), _choice(answer, f"{name}-Otherwise", _OTHERWISE, FilterVerdict.ALLOW))
+
+
+# Attributes ---------------------------------------------------------------------------------------------------------
+
+
+def _all(answer: Any, name: str, kind: type[T]) -> list[T]:
+    """The values of an attribute, in order. Raises ProfileError for a value of another kind."""
+    try:
+        values = answer.get(name, [])
+    except (PacketError, ValueError, TypeError) as problem:
+        raise ProfileError(f"{name} cannot be read: {problem}") from None
+    for value in values:
+        if not isinstance(value, kind):
+            raise ProfileError(f"{name} has a value that cannot be read (is the shared secret right?)")
+    return list(values)
+
+
+def _one(answer: Any, name: str, kind: type[T]) -> T | None:
+    values = _all(answer, name, kind)
+    if len(values) > 1:
+        raise ProfileError(f"{name} is there {len(values)} times")
+    return values[0] if values else None
+
+
+def _choice(answer: Any, name: str, options: dict[str, T], otherwise: T) -> T:
+    value = _one(answer, name, object)
+    if value is None:
+        return otherwise
+    if value not in options:
+        raise ProfileError(f"{name} is {value}, which is none of {', '.join(options)}")
+    return options[str(value)]
+
+
+def _address4(answer: Any, name: str) -> IPv4Address | None:
+    text = _one(answer, name, str)
+    return None if text is None else _of_a_host(name, IPv4Address(text))
+
+
+def _address6(answer: Any, name: str) -> IPv6Address | None:
+    text = _one(answer, name, str)
+    return None if text is None else _of_a_host(name, IPv6Address(text))
+
+
+def _of_a_host(name: str, address: A) -> A:
+    if address.is_multicast or address.is_unspecified or address.is_loopback or address.is_reserved:
+        raise ProfileError(f"{name} is {address}, which is no host's")
+    return address
+
+
+def _key(name: str, text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise ProfileError(f"{name} is not an even number of hexadecimal digits") from None

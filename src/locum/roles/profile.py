@@ -1,0 +1,230 @@
+"""What a policy server says about a mobile node (features R3, C9, R20): a profile, and the pools it may name.
+
+Values only. Who may be served, and what becomes of a profile that changes or goes, is decided elsewhere.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import TypeAlias
+
+from locum.roles.actions import (
+    JSON,
+    Addr,
+    Filter,
+    FilterPlace,
+    FilterRule,
+    FilterVerdict,
+    Selector,
+)
+from locum.roles.rules import KeptRule
+from locum.security.association import Algorithm, Association, Replay
+from locum.wire.cursor import Cursor
+from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, decode_selector, selector_format
+
+Row: TypeAlias = Mapping[str, JSON]
+
+SHORTEST_LIFETIME = 10  # seconds; a profile that says less would be all that the policy server hears of
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Home addresses that are assigned: `first` to `last`, both included."""
+
+    name: str
+    first: IPv4Address
+    last: IPv4Address
+
+    def __contains__(self, address: object) -> bool:
+        return isinstance(address, IPv4Address) and self.first <= address <= self.last
+
+    def addresses(self) -> Iterator[IPv4Address]:
+        """All of them, in order."""
+        return map(IPv4Address, range(int(self.first), int(self.last) + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class GrantedStandIn:
+    """An MNPS that may register for the home address, with its own association (R4)."""
+
+    name: str
+    address: IPv4Address  # its interface address
+    association: Association
+    address_v6: IPv6Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policing:
+    """Rules of a filter for packets of both families, first match wins; `otherwise` for the rest (R20, P16)."""
+
+    rules: tuple[FilterRule, ...] = ()
+    otherwise: FilterVerdict = FilterVerdict.ALLOW
+
+    @property
+    def idle(self) -> bool:
+        """Lets everything pass."""
+        return not self.rules and self.otherwise is FilterVerdict.ALLOW
+
+    def filter(self, home_address: Addr, place: FilterPlace) -> Filter:
+        """The filter for one home address: rules of its family."""
+        kind = Ipv4Selector if isinstance(home_address, IPv4Address) else Ipv6Selector
+        rules = tuple(each for each in self.rules if isinstance(each.selector, kind))
+        return Filter(home_address, place, rules, self.otherwise)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """All that is known of one mobile node. At an access node there is no association and no home address needed."""
+
+    lifetime: int | None = None  # seconds after which it is fetched again; None: never by itself
+    home_address: IPv4Address | None = None
+    home_address_v6: IPv6Address | None = None
+    pool: str | None = None  # where the home address comes from, if it is not given
+    association: Association | None = None
+    default_care_of: IPv4Address | None = None
+    stand_ins: tuple[GrantedStandIn, ...] = ()
+    rules: tuple[KeptRule, ...] = ()
+    to_visitor: Policing = Policing()
+    from_visitor: Policing = Policing()
+    paging: Policing = Policing()  # classifier at the access node of a stand-in (P16)
+
+    def to_row(self) -> Row:
+        """As part of a row of the store."""
+        return {
+            "lifetime": self.lifetime,
+            "home_address": _text(self.home_address),
+            "home_address_v6": _text(self.home_address_v6),
+            "pool": self.pool,
+            "association": None if self.association is None else association_row(self.association),
+            "default_care_of": _text(self.default_care_of),
+            "stand_ins": [_stand_in_row(each) for each in self.stand_ins],
+            "rules": [{"id": each.identifier, **each.to_row()} for each in self.rules],
+            "to_visitor": _policing_row(self.to_visitor),
+            "from_visitor": _policing_row(self.from_visitor),
+            "paging": _policing_row(self.paging),
+        }
+
+    @classmethod
+    def from_row(cls, row: Row) -> "Profile":
+        """From part of a row of our own; raises ValueError, KeyError or TypeError for anything else."""
+        lifetime, pool, association = row["lifetime"], row["pool"], row["association"]
+        if not isinstance(lifetime, int | None) or not isinstance(pool, str | None):
+            raise ValueError("lifetime is a number, pool a name")
+        return cls(
+            lifetime=lifetime,
+            home_address=_optional4(row["home_address"]),
+            home_address_v6=_optional6(row["home_address_v6"]),
+            pool=pool,
+            association=None if association is None else association_from(_row(association)),
+            default_care_of=_optional4(row["default_care_of"]),
+            stand_ins=tuple(_stand_in(_row(each)) for each in _list(row["stand_ins"])),
+            rules=tuple(_rule(_row(each)) for each in _list(row["rules"])),
+            to_visitor=_policing(_row(row["to_visitor"])),
+            from_visitor=_policing(_row(row["from_visitor"])),
+            paging=_policing(_row(row["paging"])),
+        )
+
+
+def association_row(association: Association) -> Row:
+    """An association as part of a row; the store is readable by its owner alone."""
+    return {
+        "spi": association.spi,
+        "key": association.key.hex(),
+        "algorithm": association.algorithm.value,
+        "replay": association.replay.value,
+    }
+
+
+def association_from(row: Row) -> Association:
+    """The association in such a part; raises ValueError, KeyError or TypeError."""
+    return Association(
+        spi=_number(row["spi"]),
+        key=bytes.fromhex(str(row["key"])),
+        algorithm=Algorithm(row["algorithm"]),
+        replay=Replay(row["replay"]),
+    )
+
+
+def _stand_in_row(granted: GrantedStandIn) -> Row:
+    return {
+        "name": granted.name,
+        "address": str(granted.address),
+        "address_v6": _text(granted.address_v6),
+        "association": association_row(granted.association),
+    }
+
+
+def _stand_in(row: Row) -> GrantedStandIn:
+    return GrantedStandIn(
+        name=str(row["name"]),
+        address=IPv4Address(str(row["address"])),
+        association=association_from(_row(row["association"])),
+        address_v6=_optional6(row["address_v6"]),
+    )
+
+
+def _rule(row: Row) -> KeptRule:
+    return KeptRule.from_row(_number(row["id"]), row)
+
+
+def _policing_row(policing: Policing) -> Row:
+    return {
+        "rules": [
+            {
+                "id": each.identifier,
+                "format": selector_format(each.selector),
+                "selector": each.selector.encode().hex(),
+                "verdict": each.verdict.value,
+            }
+            for each in policing.rules
+        ],
+        "otherwise": policing.otherwise.value,
+    }
+
+
+def _policing(row: Row) -> Policing:
+    rules = tuple(_filter_rule(_row(each)) for each in _list(row["rules"]))
+    return Policing(rules, FilterVerdict(row["otherwise"]))
+
+
+def _filter_rule(row: Row) -> FilterRule:
+    selector = selector_from(_number(row["format"]), str(row["selector"]))
+    return FilterRule(_number(row["id"]), selector, FilterVerdict(row["verdict"]))
+
+
+def selector_from(number: int, encoded: str) -> Selector:
+    """The selector of that format in hexadecimal; raises ValueError."""
+    found = decode_selector(number, Cursor(bytes.fromhex(encoded)))
+    if not isinstance(found, Ipv4Selector | Ipv6Selector):
+        raise ValueError(f"selectors of format {number} are not known")
+    return found
+
+
+def _row(value: JSON) -> Row:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{value!r} is not an object")
+    return value
+
+
+def _list(value: JSON) -> Sequence[JSON]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is not a list")
+    return value
+
+
+def _number(value: JSON) -> int:
+    if not isinstance(value, int):
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+def _text(address: Addr | None) -> str | None:
+    return None if address is None else str(address)
+
+
+def _optional4(value: JSON) -> IPv4Address | None:
+    return None if value is None else IPv4Address(str(value))
+
+
+def _optional6(value: JSON) -> IPv6Address | None:
+    return None if value is None else IPv6Address(str(value))
