@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from ipaddress import IPv4Address
 from secrets import token_bytes
-from typing import Any
+from typing import Any, cast
 
 from pyrad.packet import AccessAccept, AccessReject, AuthPacket, PacketError
 
@@ -49,8 +49,7 @@ class ServerPort(asyncio.DatagramProtocol):
         return f"{self.server.address} port {self.server.port}"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         """An answer, from the server's address at least: the socket is connected."""
@@ -64,6 +63,7 @@ class ServerPort(asyncio.DatagramProtocol):
         except PacketError:
             self._count("radius-malformed")
             return
+        answer.request_authenticator = request.authenticator  # what keys are encrypted with (RFC 2868 section 3.5)
         if answer.message_authenticator is None:
             self._count("radius-no-message-authenticator")
         elif not request.VerifyReply(answer, enforce_ma=True):
