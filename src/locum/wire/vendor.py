@@ -65,9 +65,13 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class TransferContext:
-    """The access node is to hand the mobile node's context to this one (C4)."""
+    """The mobile node's context is to come from this access node, or with `towards` to go there (C4).
+
+    What the home agent does not accept has no effect: the access node that relays acts on the accepted reply.
+    """
 
     access_node: IPv4Address | IPv6Address
+    towards: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,9 @@ class FlowRule:
     operation: FlowOperation
     identifier: int  # 1 to 65535, unique for its home address
     priority: int = 0  # 0 to 65535, the lowest is tried first; of no meaning for REMOVE
-    share: bool = False  # flows are shared by weight among all bindings of the rule, not sent to the first (R8)
+    share: bool = (
+        False  # flows are shared by weight among all bindings of the rule, not sent to the first (R8)
+    )
 
 
 VendorValue = DefaultCareOfAddress | MnpsRole | Weight | TransferContext | FlowRule
@@ -97,7 +103,8 @@ def encode_vendor(value: VendorValue) -> VendorNormal:
         case Weight():
             return VendorNormal(ENTERPRISE, VendorType.WEIGHT, value.weight.to_bytes(2, "big"))
         case TransferContext():
-            return VendorNormal(ENTERPRISE, VendorType.TRANSFER_CONTEXT, value.access_node.packed)
+            where = value.access_node.packed + (b"\x01" if value.towards else b"")
+            return VendorNormal(ENTERPRISE, VendorType.TRANSFER_CONTEXT, where)
         case FlowRule():
             numbers = value.identifier.to_bytes(2, "big") + value.priority.to_bytes(2, "big")
             data = bytes((value.operation,)) + numbers + bytes((_SHARE if value.share else 0,))
@@ -119,7 +126,7 @@ def decode_vendor(extension: VendorNormal) -> VendorValue | None:
             cursor.done("weight")
             return weight
         case VendorType.TRANSFER_CONTEXT:
-            return TransferContext(_address(extension.value, "transfer-context"))
+            return _transfer_context(extension.value)
         case VendorType.FLOW_RULE:
             return _flow_rule(Cursor(extension.value))
     return None
@@ -131,6 +138,13 @@ def _address(value: bytes, field: str) -> IPv4Address | IPv6Address:
     if len(value) == 16:
         return IPv6Address(value)
     raise WireError(field, 0, "not-an-address")
+
+
+def _transfer_context(value: bytes) -> TransferContext:
+    towards = len(value) in (5, 17)
+    if towards and value[-1] != 1:
+        raise WireError("transfer-context", len(value) - 1, "range")
+    return TransferContext(_address(value[:-1] if towards else value, "transfer-context"), towards)
 
 
 def _mnps_role(cursor: Cursor) -> MnpsRole:
