@@ -305,6 +305,15 @@ class Solicit:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """AN: ask the visitor at this link-layer address, by unicast ARP, whether it still has `address`."""
+
+    link: str
+    address: IPv4Address
+    link_layer: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Persist:
     """Write a row (tables "binding", "visitor", "registration", "handover"); rows given to `restore` look the same."""
 
@@ -364,7 +373,7 @@ class Answer:
 Action: TypeAlias = (
     ForwardingAction | SessionAction
     | Reply | SendRegistration | Advertise | Solicit | Persist | Forget | Emit | Count | Ask | Answer
-    | FetchProfile
+    | FetchProfile | Probe
 )  # fmt: skip
 
 
@@ -399,6 +408,7 @@ class Asked:
     body: bytes
     peer: Addr
     authorised: tuple[Addr, ...]
+    may_trigger: bool = False  # the association lets the peer make a stand-in take and release (C8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +425,15 @@ class LinkDown:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeAnswered:
+    """AN: on this link `address` answers at this link-layer address."""
+
+    link: str
+    address: IPv4Address
+    link_layer: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryMoved:
     """AN: packets of a preconfigured home address began (`active`) or ceased to be delivered (counters, R11)."""
 
@@ -422,7 +441,10 @@ class DeliveryMoved:
     active: bool
 
 
-Event: TypeAlias = Answered | NoAnswer | Asked | LinkUp | LinkDown | DeliveryMoved | MembershipChanged | SessionEvent | ProfileEvent
+Event: TypeAlias = (
+    Answered | NoAnswer | Asked | LinkUp | LinkDown | DeliveryMoved | MembershipChanged | ProbeAnswered
+    | SessionEvent | ProfileEvent
+)  # fmt: skip
 
 
 class Role(Protocol):
