@@ -23,6 +23,7 @@ _SO_ATTACH_FILTER = 26
 _SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _PACKET_MR_MULTICAST = 263, 1, 0
 _PACKET_OTHERHOST, _PACKET_OUTGOING = 3, 4
 _ROUTER_ADVERTISEMENT, _ROUTER_SOLICITATION = 9, 10
+_TUNNEL_DATA = 4  # RFC 3519: packets of a tunnel, thousands a second
 _LONGEST = 4096  # bytes; no registration or advertisement comes near
 _MOST_AT_ONCE = 64  # packets per wake-up, so that a flood does not starve timers
 _BROADCAST = b"\xff" * 6
@@ -30,19 +31,20 @@ _BROADCAST = b"\xff" * 6
 # Classic BPF on the IP packet: (code, jump if true, jump if false, value)
 _FILTER = (
     (0x28, 0, 0, 6),  # 0  ldh [6]: flags and fragment offset
-    (0x45, 11, 0, 0x3FFF),  # 1  a fragment is not for us
+    (0x45, 12, 0, 0x3FFF),  # 1  a fragment is not for us
     (0x30, 0, 0, 9),  # 2  ldb [9]: protocol
     (0xB1, 0, 0, 0),  # 3  ldx 4 * ([0] & 15)
-    (0x15, 0, 3, 17),  # 4  UDP?
+    (0x15, 0, 4, 17),  # 4  UDP?
     (0x48, 0, 0, 2),  # 5  ldh [x + 2]: destination port
-    (0x15, 5, 0, UDP_PORT),  # 6
-    (0x06, 0, 0, 0),  # 7  no
-    (0x15, 0, 4, 1),  # 8  ICMP?
-    (0x50, 0, 0, 0),  # 9  ldb [x]: type
-    (0x15, 1, 0, _ROUTER_ADVERTISEMENT),  # 10
-    (0x15, 0, 1, _ROUTER_SOLICITATION),  # 11
-    (0x06, 0, 0, _LONGEST),  # 12 yes
-    (0x06, 0, 0, 0),  # 13 no
+    (0x15, 0, 7, UDP_PORT),  # 6
+    (0x50, 0, 0, 8),  # 7  ldb [x + 8]: type of the message
+    (0x15, 5, 4, _TUNNEL_DATA),  # 8  the data plane's
+    (0x15, 0, 4, 1),  # 9  ICMP?
+    (0x50, 0, 0, 0),  # 10 ldb [x]: type
+    (0x15, 1, 0, _ROUTER_ADVERTISEMENT),  # 11
+    (0x15, 0, 1, _ROUTER_SOLICITATION),  # 12
+    (0x06, 0, 0, _LONGEST),  # 13 yes
+    (0x06, 0, 0, 0),  # 14 no
 )
 
 Registration = Callable[[bytes, IPv4Address, int, IPv4Address, bytes], None]

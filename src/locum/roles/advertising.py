@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from locum.roles.actions import Action, Advertise, Count, Randomness, Source
+from locum.roles.actions import Action, Addr, Advertise, Count, Randomness, Source
 from locum.wire.discovery import AgentAdvertisement, AgentFlag, next_sequence
 
 LIFETIME_INTERVALS = 3  # section 2.3: the interval should be no more than 1/3 of the advertisement's lifetime
@@ -17,6 +17,7 @@ SEQUENCE_AFTER_RESTART = 256  # section 2.3.2: visitors are still known, so nobo
 SOLICITED_GAP = 0.1  # seconds; at most so often a link gets a solicited advertisement (RFC 1256 section 6.2)
 CHALLENGE_WINDOW = 2  # RFC 4721 section 2.1: how many of the last challenges are still taken
 CHALLENGE_BITS = 128
+NOTHING_MORE = AgentFlag(0)
 JITTER = 0.05  # part of the interval; agents of one link must not fall into step (RFC 1256 section 6.2.4)
 
 
@@ -48,7 +49,9 @@ class Advertiser:
         registration_lifetime: int,
         challenge: bool,
         randomness: Randomness,
+        supports: AgentFlag = NOTHING_MORE,
     ) -> None:
+        self._supports = supports
         self._interval = interval
         self._care_of_address = care_of_address
         self._registration_lifetime = registration_lifetime
@@ -88,6 +91,19 @@ class Advertiser:
         advertisement = self._advertise(schedule, busy, now)
         return [Advertise(source.link, advertisement.message, source.address, source.link_layer)]
 
+    def disown(self, link: str, address: Addr, link_layer: bytes, *, busy: bool, now: float) -> list[Action]:
+        """Tell one mobile node that its registration here is gone (RFC 3543 section 4.1).
+
+        Sequence number 0, to it alone: it takes the agent for restarted and registers again (RFC 5944 section 2.3.2).
+        """
+        schedule = self._schedules.get(link)
+        if schedule is None:
+            return []
+        sequence, schedule.sequence = schedule.sequence, FIRST_SEQUENCE
+        advertisement = self._advertise(schedule, busy, now)
+        schedule.sequence = sequence
+        return [Advertise(link, advertisement.message, address, link_layer)]
+
     def timeout(self, *, busy: bool, now: float) -> list[Action]:
         """The advertisements that are due."""
         actions: list[Action] = []
@@ -112,7 +128,7 @@ class Advertiser:
         if self._challenge:
             challenge = self._randomness.getrandbits(CHALLENGE_BITS).to_bytes(CHALLENGE_BITS // 8, "big")
             schedule.challenges.append(challenge)
-        flags = AgentFlag.R | AgentFlag.F | AgentFlag.G | AgentFlag.T
+        flags = AgentFlag.R | AgentFlag.F | AgentFlag.G | AgentFlag.T | self._supports
         message = AgentAdvertisement(
             lifetime=max(1, int(LIFETIME_INTERVALS * self._interval + 0.5)),
             addresses=((schedule.link.address, 0),),

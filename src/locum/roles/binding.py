@@ -23,6 +23,8 @@ from locum.roles.actions import (
     TunnelAcceptance,
     Verdict,
 )
+from locum.roles.nat import Outer, outer_of
+from locum.roles.revocation import Revocable, said_by
 from locum.security.association import Association
 
 # Few agents have most mobile nodes: what follows from their addresses is made once.
@@ -52,6 +54,13 @@ class CareOf:
     agent: Addr  # where the request came from: the FA, or the MN itself
     brief: bool = False
     gre: bool = False
+    outer: Outer | None = None  # where it is seen from here, when its tunnel is packed in UDP (RFC 3519)
+    revocable: Revocable | None = None  # its end takes revocations (RFC 3543)
+
+    @property
+    def seen_at(self) -> IPv4Address:
+        """Where the packets of its tunnel come from: itself, or the NAT before it."""
+        return self.address if self.outer is None else self.outer.address
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,8 @@ class Binding:
         for one, two in zip(self.care_of, other.care_of, strict=True):
             if one.address != two.address or one.brief is not two.brief or one.gre is not two.gre:
                 return False
+            if one.outer != two.outer:
+                return False
         return True
 
     def next_expiry(self) -> float | None:
@@ -106,6 +117,8 @@ class Binding:
                     "agent": text(each.agent),
                     "brief": each.brief,
                     "gre": each.gre,
+                    "outer": None if each.outer is None else each.outer.to_row(),
+                    "revocable": None if each.revocable is None else each.revocable.to_row(),
                 }
                 for each in self.care_of
             ],
@@ -139,6 +152,8 @@ def _care_of(row: Mapping[str, JSON]) -> CareOf:
         agent=ip_address(str(row["agent"])),
         brief=bool(row["brief"]),
         gre=bool(row["gre"]),
+        outer=outer_of(row),
+        revocable=said_by(row),
     )
 
 

@@ -32,15 +32,22 @@ from locum.roles.actions import (
 )
 from locum.roles.admission import Admission
 from locum.roles.advertising import AccessLink, Advertiser
+from locum.roles.nat import AgentTraversal, TraversalMode
 from locum.roles.registration_relay import Concluded, RegistrationRelay
 from locum.roles.visitor import StaticVisitor, Visitor
 from locum.roles.visitor_list import TABLE, VisitorList
+from locum.roles.visitor_revocation import VisitorRevocation
 from locum.security.association import Association
 from locum.wire.control import Notice618, encode_618
-from locum.wire.discovery import ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, AgentSolicitation
+from locum.wire.discovery import ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, AgentFlag, AgentSolicitation
 from locum.wire.errors import WireError
 from locum.wire.extensions import Ipv6PrefixReply
 from locum.wire.registration import REGISTRATION_REPLY, RegistrationReply
+from locum.wire.revocation import (
+    REGISTRATION_REVOCATION,
+    REVOCATION_ACKNOWLEDGMENT,
+    RegistrationRevocation,
+)
 
 NOTICE_TIMEOUT = 3.0  # seconds for a 618
 
@@ -57,6 +64,9 @@ class ForeignAgentConfiguration:
     challenge: bool = False
     short_lifetime: int = 10
     notified: frozenset[Addr] = frozenset()
+    revocation: bool = True  # RFC 3543, with home agents that share an association
+    nat_traversal: TraversalMode = TraversalMode.OFF  # RFC 3519, the same
+    keepalive: float | None = None  # overrides what home agents say
 
 
 class ForeignAgent:
@@ -72,6 +82,12 @@ class ForeignAgent:
     ) -> None:
         self.configuration = configuration
         care_of = configuration.care_of_address
+        self._traversal = AgentTraversal(
+            care_of, configuration.nat_traversal, configuration.keepalive, home_agents
+        )
+        self._revocation = VisitorRevocation(care_of, home_agents, enabled=configuration.revocation)
+        self._leaving = False
+        self._parting: dict[IPv4Address, Visitor] = {}  # revoked by us, until the home agent has answered
         self._advertiser = Advertiser(
             configuration.links,
             care_of,
@@ -79,13 +95,22 @@ class ForeignAgent:
             configuration.registration_lifetime,
             configuration.challenge,
             randomness,
+            self._supported(),
         )
         self._admission = Admission(
             care_of, configuration.registration_lifetime, configuration.challenge, mobiles
         )
         self._visitors = VisitorList(care_of, static, tuple(home_agents), configuration.max_visitors)
         self._relay = RegistrationRelay(care_of, self._visitors, self._admission, home_agents, mobiles)
+        self._relay.additions += [
+            lambda request, _: self._traversal.request(request),
+            self._revocation.support,
+        ]
         self._next_request = 1
+
+    def _supported(self) -> AgentFlag:
+        udp = AgentFlag.U if self._traversal.enabled else AgentFlag(0)
+        return udp | AgentFlag.X if self._revocation.enabled else udp
 
     # The role's shape --------------------------------------------------------------------------------------------
 
@@ -120,6 +145,8 @@ class ForeignAgent:
                 return self._advertiser.solicited(source, busy=self._visitors.full, now=now)
             if kind == REGISTRATION_REPLY:
                 return self._reply(RegistrationReply.decode(message), message, source, now)
+            if kind in (REGISTRATION_REVOCATION, REVOCATION_ACKNOWLEDGMENT):
+                return self._revocation_message(message, source, now)
         except WireError as error:
             return [Count(f"registration-{error.reason}")]
         if not self._advertiser.serves(source.link):
@@ -148,14 +175,23 @@ class ForeignAgent:
 
     def timeout(self, *, now: float) -> list[Action]:
         """Advertisements, pending registrations that nobody answered (code 78), visitors that expired."""
-        actions = self._relay.timeout(now=now)
+        actions = self._relay.timeout(now=now) + self._revocation.under_way.timeout(now=now)
+        if self._traversal.enabled:
+            served = {each.home_agent: each.home_address for each in self._visitors.all() if each.udp}
+            actions += self._traversal.timeout(served, now)
         for home_address in self._visitors.due(now):
             actions += [*self._visitors.dismiss(home_address), Emit("visitor-expired", None, home_address)]
         return actions + self._advertiser.timeout(busy=self._visitors.full, now=now)
 
     def deadline(self) -> float | None:
         """Wall-clock seconds of whatever comes first."""
-        times = (self._relay.deadline(), self._visitors.deadline(), self._advertiser.deadline())
+        times = (
+            self._relay.deadline(),
+            self._visitors.deadline(),
+            self._advertiser.deadline(),
+            self._revocation.under_way.deadline(),
+            self._traversal.deadline(),
+        )
         return min((at for at in times if at is not None), default=None)
 
     def visitors(self) -> Collection[Visitor]:
@@ -200,6 +236,8 @@ class ForeignAgent:
         granted = min(reply.lifetime, request.lifetime)
         if granted == 0 or request.care_of_address == request.home_address:
             return self._visitors.dismiss(request.home_address)
+        self._parting.pop(request.home_address, None)
+        self._revocation.under_way.cancel(request.home_address, self.configuration.care_of_address)
         prefixes = [
             each for each in reply.all(Ipv6PrefixReply) if each.accepted and each.prefix_length == 128
         ]
@@ -213,7 +251,69 @@ class ForeignAgent:
                 expires_at=now + granted,
                 flags=int(request.flags),
                 home_address_v6=prefixes[0].prefix if prefixes else None,
+                revocable=self._revocation.agreed(reply),
+                udp=self._traversal.agreed(reply, now),
             )
+        )
+
+    # Revocation (RFC 3543) ---------------------------------------------------------------------------------------
+
+    def revoke(self, home_address: IPv4Address, *, reason: str, now: float) -> list[Action]:
+        """Serve this visitor no longer, and tell his home agent; nothing when he is none.
+
+        He is told when the home agent wants him to be, or at once where it takes no revocations.
+        """
+        visitor = self._visitors.get(home_address)
+        if visitor is None:
+            return []
+        actions = self._visitors.dismiss(home_address)
+        told = self._revocation.revoke(visitor, reason=reason, now=now)
+        if told:
+            self._parting[home_address] = visitor
+            return actions + told
+        return actions + self._inform(visitor, now)
+
+    def farewell(self, *, now: float) -> list[Action]:
+        """The last words of a run: every visitor is revoked. Over when `leaving` is false."""
+        self._leaving = True
+        actions: list[Action] = []
+        for home_address in [each.home_address for each in self._visitors.all()]:
+            actions += self.revoke(home_address, reason="the agent ends", now=now)
+        return actions
+
+    @property
+    def leaving(self) -> bool:
+        """Whether home agents have still to answer to `farewell`."""
+        return bool(len(self._revocation.under_way))
+
+    def _revocation_message(self, message: bytes, source: Source, now: float) -> list[Action]:
+        """A home agent's revocation, or its answer to ours; raises WireError."""
+        if self._advertiser.serves(source.link):
+            return [Count("revocation-from-access-link")]
+        if message[0] == REVOCATION_ACKNOWLEDGMENT:
+            to_tell, actions = self._revocation.acknowledged(message, source)
+            visitor = self._parting.pop(to_tell, None) if to_tell is not None else None
+            return actions if visitor is None else actions + self._inform(visitor, now)
+        notice = RegistrationRevocation.decode(message)
+        visitor = self._visitors.get(notice.home_address)
+        if visitor is not None and visitor.home_agent != notice.home_domain_address:
+            visitor = None
+        answer, actions = self._revocation.believed(notice, visitor, source)
+        if answer is None:
+            return actions
+        if visitor is not None:
+            actions += self._visitors.dismiss(notice.home_address)
+            detail: dict[str, JSON] = {"by": str(source.address), "inform": notice.inform}
+            actions.append(Emit("visitor-revoked", None, notice.home_address, None, detail))
+        actions.append(Reply(source, answer))
+        return actions + self._inform(visitor, now) if visitor is not None and notice.inform else actions
+
+    def _inform(self, visitor: Visitor, now: float) -> list[Action]:
+        if visitor.link_layer is None:
+            return []
+        busy = self._leaving or self._visitors.full
+        return self._advertiser.disown(
+            visitor.link, visitor.home_address, visitor.link_layer, busy=busy, now=now
         )
 
     # 618 ---------------------------------------------------------------------------------------------------------

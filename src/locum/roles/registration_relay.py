@@ -4,7 +4,7 @@ It knows what is under way and what to refuse; who is a visitor and what the dat
 list's. It must not know the keys between a mobile node and its home agent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -32,6 +32,7 @@ MAX_PENDING_PER_VISITOR = 4  # retransmissions within PENDING_TIMEOUT (section 3
 AUTHENTICATION_HEAD = 6  # bytes of type, length and SPI (section 3.5.1)
 
 PendingKey = tuple[IPv4Address, int]
+Addition = Callable[[RegistrationRequest, float], bytes]  # extensions for the home agent alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class RegistrationRelay:
         self._admission = admission
         self._home_agents = home_agents
         self._mobiles = mobiles
+        self.additions: list[Addition] = []
         self._pending: dict[PendingKey, Pending] = {}
         self._timers: Deadlines[PendingKey] = Deadlines()
 
@@ -117,6 +119,8 @@ class RegistrationRelay:
         self._pending[key] = Pending(request, source, len(message), forget_at, colocated)
         self._timers.set(key, forget_at)
         association = self._home_agents.get(request.home_agent)
+        if not colocated:
+            relayed += b"".join(addition(request, now) for addition in self.additions)
         if association is not None:
             relayed = signed(relayed, AuthKind.FA_HA, association)
         return [

@@ -1,12 +1,12 @@
-"""Authentication extensions of registrations, joined from the bytes (wire) and the keys (security).
+"""Authentication extensions of registrations and revocations, joined from the bytes (wire) and the keys (security).
 
 It must not know what follows from a failure: that is each role's.
 """
 
 from locum.security.association import Association
 from locum.wire.authenticate import append_authentication
+from locum.wire.extended import Extended
 from locum.wire.extensions import AuthKind
-from locum.wire.registration import RegistrationReply, RegistrationRequest
 
 
 def signed(message: bytes, kind: AuthKind, association: Association) -> bytes:
@@ -20,9 +20,7 @@ def signed(message: bytes, kind: AuthKind, association: Association) -> bytes:
     )
 
 
-def authentic(
-    message: RegistrationRequest | RegistrationReply, kind: AuthKind, association: Association
-) -> bool:
+def authentic(message: Extended, kind: AuthKind, association: Association) -> bool:
     """Whether the message bears a right authenticator of that kind under that association."""
     found = message.authentication(kind)
     if found is None or found.spi != association.spi:

@@ -18,6 +18,8 @@ from locum.roles.actions import (
     TunnelAcceptance,
 )
 from locum.roles.forwarding import Forwarding, forwarding
+from locum.roles.nat import udp_tunnel
+from locum.roles.revocation import Revocable, said_by
 from locum.wire.registration import Flag
 
 
@@ -45,6 +47,8 @@ class Visitor:
     expires_at: float  # wall-clock seconds
     flags: int  # of the request
     home_address_v6: IPv6Address | None = None
+    revocable: Revocable | None = None  # the home agent takes revocations, and sends them (RFC 3543)
+    udp: bool = False  # the tunnel to the home agent is packed in UDP (RFC 3519)
 
     def to_row(self) -> Mapping[str, JSON]:
         """As a row of the table "visitor"."""
@@ -56,6 +60,8 @@ class Visitor:
             "expires_at": self.expires_at,
             "flags": self.flags,
             "home_address_v6": None if self.home_address_v6 is None else str(self.home_address_v6),
+            "revocable": None if self.revocable is None else self.revocable.to_row(),
+            "udp": self.udp,
         }
 
     @classmethod
@@ -76,6 +82,8 @@ class Visitor:
             expires_at=float(expires_at),
             flags=flags,
             home_address_v6=None if v6 is None else IPv6Address(str(v6)),
+            revocable=said_by(row),
+            udp=bool(row.get("udp")),
         )
 
 
@@ -89,10 +97,16 @@ def visitor_forwarding(visitor: Visitor, care_of_address: IPv4Address) -> Forwar
         if visitor.link_layer is not None:
             entries.append(NeighbourEntry(visitor.link, home_address, visitor.link_layer))
         if visitor.flags & Flag.T:
-            kind = Encapsulation.GRE if visitor.flags & Flag.G else Encapsulation.IPIP
-            tunnel = Tunnel(care_of_address, visitor.home_agent, kind)
+            tunnel = _tunnel(visitor, care_of_address)
             entries.append(OutboundEntry(home_address, visitor.link, tunnel))
     return forwarding(*entries)
+
+
+def _tunnel(visitor: Visitor, care_of_address: IPv4Address) -> Tunnel:
+    if visitor.udp:
+        return udp_tunnel(care_of_address, visitor.home_agent)
+    kind = Encapsulation.GRE if visitor.flags & Flag.G else Encapsulation.IPIP
+    return Tunnel(care_of_address, visitor.home_agent, kind)
 
 
 def static_forwarding(static: StaticVisitor, care_of_address: IPv4Address) -> Forwarding:

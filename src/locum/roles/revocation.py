@@ -1,0 +1,210 @@
+"""Registration revocation (RFC 3543): what both ends of a tunnel share, whichever of them ends a registration.
+
+Timestamps, what makes a revocation believable, and those under way until they are acknowledged. It must not know
+bindings, visitors or what a revocation does to them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+
+from locum.roles.actions import JSON, Action, Addr, Count, Emit, SendRegistration, Source
+from locum.roles.signing import authentic, signed
+from locum.roles.timers import Deadlines
+from locum.security.association import Association
+from locum.security.replay import ntp64
+from locum.wire.extensions import AuthKind
+from locum.wire.registration import UDP_PORT
+from locum.wire.revocation import RegistrationRevocation, RevocationAcknowledgment
+
+RETRY_FIRST = 1.0  # seconds; as registrations are retransmitted (RFC 5944 section 3.6.3), doubled each time
+TRIES = 6  # the last one about half a minute after the first; then the lifetime of the registration ends it
+MAX_REMEMBERED = 4096  # home addresses without a registration whose last identifier is kept
+
+_MASK, _HALF = 0xFFFFFFFF, 1 << 31
+
+
+def later(one: int, other: int) -> bool:
+    """Whether the 32-bit timestamp `one` comes after `other`; they come round every 136 years (RFC 1982)."""
+    return 0 < (one - other) & _MASK < _HALF
+
+
+@dataclass(frozen=True, slots=True)
+class Revocable:
+    """What the other end said in its revocation support extension (section 3.2): it takes revocations."""
+
+    timestamp: int  # of its clock, the last that was heard: every identifier must come after it (section 3.5)
+    inform: bool = False  # I: it lets the home agent decide whether the mobile node is told
+
+    def to_row(self) -> JSON:
+        """As part of a row."""
+        return [self.timestamp, self.inform]
+
+    @classmethod
+    def from_row(cls, row: JSON) -> "Revocable | None":
+        """From part of a row of our own; raises ValueError for anything else."""
+        if row is None:
+            return None
+        if isinstance(row, Sequence) and len(row) == 2 and isinstance(row[0], int):
+            return cls(row[0], bool(row[1]))
+        raise ValueError(f"{row!r} is not what a peer said of revocations")
+
+
+class Stamps:
+    """Our timestamps and identifiers: seconds of our clock, yet each ahead of the last for its home address."""
+
+    def __init__(self) -> None:
+        self._last: dict[IPv4Address, int] = {}
+
+    def next(self, home_address: IPv4Address, now: float) -> int:
+        """32 bits; what was given before is not given again, also within one second."""
+        clock = ntp64(now) >> 32
+        last = self._last.get(home_address)
+        fresh = clock if last is None or later(clock, last) else (last + 1) & _MASK
+        if len(self._last) > MAX_REMEMBERED:
+            self._last = {key: value for key, value in self._last.items() if not later(clock, value)}
+        self._last[home_address] = fresh
+        return fresh
+
+
+@dataclass(frozen=True, slots=True)
+class Correspondent:
+    """The other end: where it is, and the association that both sign with."""
+
+    address: Addr
+    association: Association
+    kind: AuthKind = AuthKind.FA_HA
+    port: int = UDP_PORT
+    source: Addr | None = None  # our address that it knows
+
+
+class Heard:
+    """Identifiers of revocations for which there is no registration any more: bounded, the oldest forgotten."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[Addr, IPv4Address], int] = {}
+
+    def get(self, peer: Addr, home_address: IPv4Address) -> int | None:
+        """The last one of that peer for that home address."""
+        return self._last.get((peer, home_address))
+
+    def set(self, peer: Addr, home_address: IPv4Address, identifier: int) -> None:
+        """Remember it."""
+        self._last.pop((peer, home_address), None)
+        self._last[peer, home_address] = identifier
+        if len(self._last) > MAX_REMEMBERED:
+            del self._last[next(iter(self._last))]
+
+
+def unbelievable(
+    message: RegistrationRevocation,
+    kind: AuthKind,
+    association: Association | None,
+    last: int | None,
+    *,
+    from_home_agent: bool,
+) -> str | None:
+    """Why a revocation must be dropped, or None. `last` is the last timestamp heard from its sender (section 3.5)."""
+    if message.from_home_agent is not from_home_agent:
+        return "revocation-reflected"
+    if association is None or not authentic(message, kind, association):
+        return "revocation-not-authentic"
+    if last is not None and not later(message.identifier, last):
+        return "revocation-replayed"
+    return None
+
+
+def acknowledgment(
+    message: RegistrationRevocation, kind: AuthKind, association: Association, *, inform: bool
+) -> bytes:
+    """The signed answer (section 3.4)."""
+    plain = RevocationAcknowledgment(message.home_address, message.identifier, inform)
+    return signed(plain.encode(), kind, association)
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    notice: RegistrationRevocation
+    to: Correspondent
+    identifiers: tuple[int, ...]  # of every time it was sent: an acknowledgment of any of them will do
+    interval: float  # seconds until the next retransmission
+
+
+_Key = tuple[IPv4Address, IPv4Address]  # home address, foreign domain address
+
+
+class Revocations:
+    """Revocations of our own, repeated until they are acknowledged."""
+
+    def __init__(self, stamps: Stamps) -> None:
+        self._stamps = stamps
+        self._under_way: dict[_Key, _UnderWay] = {}
+        self._timers: Deadlines[_Key] = Deadlines()
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def begin(
+        self, notice: RegistrationRevocation, to: Correspondent, *, now: float, reason: str
+    ) -> list[Action]:
+        """Send it; its identifier is made here. `reason` is for people."""
+        key = (notice.home_address, notice.foreign_domain_address)
+        self._under_way[key] = _UnderWay(notice, to, (), RETRY_FIRST)
+        detail: dict[str, JSON] = {
+            "to": str(to.address),
+            "care_of": str(notice.foreign_domain_address),
+            "reason": reason,
+        }
+        return [self._send(key, now), Emit("revocation-sent", None, notice.home_address, None, detail)]
+
+    def cancel(self, home_address: IPv4Address, foreign_domain: IPv4Address) -> None:
+        """A new registration by that way stands: the old revocation must not be repeated against it."""
+        self._timers.cancel((home_address, foreign_domain))
+        self._under_way.pop((home_address, foreign_domain), None)
+
+    def acknowledged(
+        self, message: RevocationAcknowledgment, source: Source
+    ) -> tuple[RegistrationRevocation | None, list[Action]]:
+        """The revocation that this ends, if it is an answer to one of ours, and what is to be done."""
+        for key, held in self._under_way.items():
+            ours = message.home_address == key[0] and message.identifier in held.identifiers
+            if not ours or source.address != held.to.address:
+                continue
+            if not authentic(message, held.to.kind, held.to.association):
+                return None, [Count("revocation-acknowledgment-not-authentic")]
+            self.cancel(*key)
+            detail: dict[str, JSON] = {"by": str(source.address), "inform": message.inform}
+            return held.notice, [Emit("revocation-acknowledged", None, message.home_address, None, detail)]
+        return None, [Count("revocation-acknowledgment-unexpected")]
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Retransmission with back-off, each under a new identifier; after TRIES the peer is left to the lifetime."""
+        actions: list[Action] = []
+        for key in self._timers.due(now):
+            held = self._under_way[key]
+            if len(held.identifiers) >= TRIES:
+                del self._under_way[key]
+                detail: dict[str, JSON] = {"to": str(held.to.address)}
+                actions.append(Emit("revocation-unanswered", None, key[0], None, detail))
+                continue
+            self._under_way[key] = replace(held, interval=2 * held.interval)
+            actions.append(self._send(key, now))
+        return actions
+
+    def deadline(self) -> float | None:
+        """Wall-clock seconds of the next retransmission."""
+        return self._timers.next()
+
+    def _send(self, key: _Key, now: float) -> Action:
+        held = self._under_way[key]
+        identifier = self._stamps.next(key[0], now)
+        self._under_way[key] = replace(held, identifiers=(*held.identifiers, identifier))
+        self._timers.set(key, now + held.interval)
+        plain = replace(held.notice, identifier=identifier).encode()
+        message = signed(plain, held.to.kind, held.to.association)
+        return SendRegistration(message, held.to.address, held.to.port, source=held.to.source)
+
+
+def said_by(row: Mapping[str, JSON]) -> Revocable | None:
+    """What is kept of a peer in a row of a binding or visitor; rows of an earlier version have nothing."""
+    return Revocable.from_row(row.get("revocable"))
