@@ -24,7 +24,7 @@ from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, decode_selec
 
 Row: TypeAlias = Mapping[str, JSON]
 
-SHORTEST_LIFETIME = 10  # seconds; a profile that says less would be all that the policy server hears of
+SHORTEST_LIFETIME = 5  # seconds; a profile that says less would be asked for all the time
 
 
 @dataclass(frozen=True, slots=True)
