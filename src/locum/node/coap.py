@@ -1,4 +1,4 @@
-"""The CoAP end point of a node: 634, 632 and 618 under OSCORE, over UDP and, for what is large, over TCP (RFC 8323).
+"""The CoAP end point of a node: 634, 632, 618 and triggers under OSCORE, over UDP and, for what is large, over TCP (RFC 8323).
 
 `ask` sends a request and returns the body of the answer; requests that come in are given to one handler together with
 the association that sent them. CoAP retransmits, deduplicates and cuts into blocks; nobody above does. What a body
@@ -24,7 +24,7 @@ from locum.node.settings import Address, ControlAssociation, ControlSettings
 if TYPE_CHECKING:
     from locum.node.store import Store
 
-PATHS = ("618", "634")
+PATHS = ("618", "634", "trigger")
 _MOST_CONNECTIONS = 128  # accepted TCP connections at one time; past it the oldest unproven one goes
 _HANDSHAKE_SECONDS = 10.0  # within which a connection has to show an association of ours
 _USER_TIMEOUT = 8000  # ms without acknowledgement after which TCP gives a connection up

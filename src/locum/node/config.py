@@ -149,6 +149,7 @@ def _control_association(table: Table) -> ControlAssociation:
         secret=table.secret("secret_file"),
         salt=table.hexadecimal("salt", b""),
         home_addresses=table.addresses("home_addresses", ()),
+        may_trigger=table.boolean("may_trigger", False),
     )
     table.close()
     if association.sender_id == association.recipient_id:

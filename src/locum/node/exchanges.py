@@ -7,12 +7,14 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from locum.node.events import EventStream
 from locum.node.performer import Hand
-from locum.node.settings import ControlAssociation, Settings
+from locum.node.settings import Address, ControlAssociation, Settings
 from locum.node.store import Store
 from locum.roles import actions as do
 from locum.roles.actions import Event
@@ -22,7 +24,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("locum.exchanges")
 _PATIENCE = 90.0  # seconds a role may take to answer a request
-_SERVED = {"634": ("mnps",), "618": ("mobile_node", "mnps")}  # roles that answer, the first that is here
+# Roles that answer, the first that is here.
+_SERVED = {"634": ("mnps",), "618": ("mobile_node", "mnps"), "trigger": ("mnps",)}
+
+
+@dataclass(slots=True)
+class Conversation:
+    """What has passed with one peer since the start. `last_heard` is wall-clock seconds."""
+
+    last_heard: float | None = None
+    asked: int = 0  # our requests
+    failed: int = 0  # of them: nobody answered, or with an error
+    received: int = 0  # the peer's requests
+
+
+class NoReply(Exception):
+    """Nobody answered, or the peer answered with an error; the text is the reason."""
 
 
 class Exchanges:
@@ -37,6 +54,10 @@ class Exchanges:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._asking: set[asyncio.Task[None]] = set()
+        control = settings.control
+        self._conversations = {
+            each.peer: Conversation() for each in (control.associations if control else ())
+        }
 
     async def open(self) -> None:
         """Bind the control address. Raises OSError in one clear line."""
@@ -80,21 +101,39 @@ class Exchanges:
         task.add_done_callback(self._asking.discard)
 
     async def _exchange(self, role: str, action: do.Ask) -> None:
-        if self._coap is None:
-            self._feed(role, do.NoAnswer(action.request, "this node has no [control] associations"))
-            return
-        from locum.node.coap import AskFailed
-
         try:
-            body = await self._coap.ask(
-                action.peer, action.path, action.body, action.timeout, bulk=action.bulk
-            )
-        except AskFailed as problem:
+            body = await self.ask(action.peer, action.path, action.body, action.timeout, bulk=action.bulk)
+        except NoReply as problem:
             self._feed(role, do.NoAnswer(action.request, str(problem)))
         else:
             self._feed(role, do.Answered(action.request, body))
 
+    async def ask(
+        self, peer: Address, path: str, body: bytes, timeout: float, *, bulk: bool = False
+    ) -> bytes:
+        """The body of the peer's answer within `timeout` seconds. Raises NoReply."""
+        if self._coap is None:
+            raise NoReply("this node has no [control] associations")
+        from locum.node.coap import AskFailed
+
+        conversation = self._conversations.setdefault(peer, Conversation())
+        conversation.asked += 1
+        try:
+            answer = await self._coap.ask(peer, path, body, timeout, bulk=bulk)
+        except AskFailed as problem:
+            conversation.failed += 1
+            raise NoReply(str(problem)) from None
+        conversation.last_heard = time.time()
+        return answer
+
+    def conversation(self, peer: Address) -> Conversation:
+        """How it goes with a peer."""
+        return self._conversations.get(peer) or Conversation()
+
     async def _asked(self, path: str, body: bytes, association: ControlAssociation) -> bytes:
+        conversation = self._conversations.setdefault(association.peer, Conversation())
+        conversation.received += 1
+        conversation.last_heard = time.time()
         role = next((each for each in _SERVED[path] if each in self._settings.roles), None)
         if role is None:
             self._events.count(f"request-{path}-not-served")
@@ -103,7 +142,17 @@ class Exchanges:
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
-            self._feed(role, do.Asked(number, path, body, association.peer, association.home_addresses))
+            self._feed(
+                role,
+                do.Asked(
+                    number,
+                    path,
+                    body,
+                    association.peer,
+                    association.home_addresses,
+                    association.may_trigger,
+                ),
+            )
             async with asyncio.timeout(_PATIENCE):
                 return await future
         finally:

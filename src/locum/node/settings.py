@@ -52,6 +52,7 @@ class ControlAssociation:
     secret: bytes = field(repr=False)
     salt: bytes
     home_addresses: tuple[Address, ...]  # that the peer may speak for; empty: none
+    may_trigger: bool = False  # whether it may make the stand-in take and release them (C8)
 
     @property
     def key(self) -> str:
