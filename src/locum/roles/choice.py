@@ -1,0 +1,298 @@
+"""Where packets to a home address go: the order of choice (R5) over what is registered and which rules there are.
+
+Flow rule, then stand-in, then the mobile node, then the default care-of address. Pure functions; who may register what
+is the home agent's business, and so is when to ask.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address
+
+from locum.roles.actions import (
+    MAX_CANDIDATES,
+    MAX_RULES,
+    AcceptTunnel,
+    Action,
+    Addr,
+    BindingEntry,
+    Candidate,
+    Encapsulation,
+    InstallBinding,
+    InstallTranslation,
+    RefuseTunnel,
+    RemoveBinding,
+    RemoveTranslation,
+    Rule,
+    RuleVerdict,
+    Side,
+    Translation,
+    Tunnel,
+    TunnelAcceptance,
+    Verdict,
+)
+from locum.roles.binding import AuthorisedStandIn, Binding, CareOf, Mobile
+from locum.roles.rules import DEFAULT, LAST_RULE, MN, STAND_IN, KeptRule, Target, source_selector
+
+StandInBinding = tuple[AuthorisedStandIn, Binding]
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """All that the choice depends on for one mobile node."""
+
+    mobile: Mobile
+    device: Binding
+    stand_ins: tuple[StandInBinding, ...] = ()  # those that have a care-of address
+    rules: tuple[KeptRule, ...] = ()  # in the order in which they are matched
+
+    @property
+    def default(self) -> IPv4Address | None:
+        """The default care-of address: the registered one, else the configured one (R3)."""
+        return self.device.default or self.mobile.default_care_of
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What the data plane has for one home address."""
+
+    entry: BindingEntry | None = None  # None: packets go natively
+    sources: tuple[Addr, ...] = ()  # of reverse tunnels (R10)
+    translations: tuple[Translation, ...] = ()
+
+
+NOTHING = Installed()
+
+
+def most_rules(mobile: Mobile) -> int:
+    """How many rules a home address may have: its share of MAX_RULES that the home agent does not need itself."""
+    return MAX_RULES - max(0, len(_peers(mobile, 4)) - 1, len(_peers(mobile, 6)) - 1)
+
+
+def installed(registered: Registered, home_address: Addr, home_agent: IPv4Address) -> Installed:
+    """What follows for packets to one of the mobile node's home addresses."""
+    device = registered.device
+    version = home_address.version
+    reachable = device.care_of if version == 4 or device.ipv6 else ()
+    stand_ins = registered.stand_ins
+    if stand_ins and version == 6:
+        stand_ins = tuple(each for each in stand_ins if each[1].ipv6)
+    default = registered.default
+    sources: list[Addr] = []
+    for each in reachable:
+        if each.address not in sources:
+            sources.append(each.address)
+    for _, binding in stand_ins:
+        sources += [each.address for each in binding.care_of if each.address not in sources]
+    if default is not None and default not in sources:
+        sources.append(default)
+    ways = _Ways(registered, home_agent, reachable, stand_ins, default)
+    return Installed(
+        _entry(ways, home_address),
+        tuple(sources),
+        _translations(stand_ins, home_address) if stand_ins else (),
+    )
+
+
+def in_force(found: Installed) -> tuple[Addr, ...]:
+    """Where packets go that no rule takes; none: natively."""
+    entry = found.entry
+    return () if entry is None else tuple([each.destination for each in entry.tunnels])
+
+
+def live_rules(found: Installed) -> frozenset[int]:
+    """The identifiers of the rules that the kernel has."""
+    entry = found.entry
+    return frozenset() if entry is None else frozenset(each.identifier for each in entry.rules)
+
+
+def changes(home_address: Addr, before: Installed, after: Installed) -> list[Action]:
+    """What the data plane has to do. Permissions come before the entry that needs them and are taken away last."""
+    actions: list[Action] = []
+    for each in after.sources:
+        if each not in before.sources:
+            actions.append(AcceptTunnel(TunnelAcceptance(each, home_address, Side.FROM_HOME_ADDRESS)))
+    for translation in after.translations:
+        if translation not in before.translations:
+            actions.append(InstallTranslation(translation))
+    if after.entry is None:
+        if before.entry is not None:
+            actions.append(RemoveBinding(home_address))
+    elif after.entry != before.entry:
+        actions.append(InstallBinding(after.entry))
+    if before.translations:
+        kept = {each.tunnel for each in after.translations}
+        actions += [
+            RemoveTranslation(home_address, each.tunnel)
+            for each in before.translations
+            if each.tunnel not in kept
+        ]
+    for each in before.sources:
+        if each not in after.sources:
+            actions.append(RefuseTunnel(TunnelAcceptance(each, home_address, Side.FROM_HOME_ADDRESS)))
+    return actions
+
+
+class _Ways:
+    """The care-of addresses that packets of one home address could take."""
+
+    __slots__ = ("default", "dynamic", "home_agent", "mobile", "reachable", "rules", "stand_ins", "whole")
+
+    def __init__(
+        self,
+        registered: Registered,
+        home_agent: IPv4Address,
+        reachable: tuple[CareOf, ...],
+        stand_ins: tuple[StandInBinding, ...],
+        default: IPv4Address | None,
+    ) -> None:
+        self.mobile, self.rules = registered.mobile, registered.rules
+        self.home_agent, self.default = home_agent, default
+        self.reachable, self.stand_ins = reachable, stand_ins
+        # What stand-ins take of everything (R4), and what is left for the mobile node (R2).
+        self.whole: tuple[CareOf, ...] = ()
+        if stand_ins:
+            self.whole = tuple(
+                [each for _, binding in stand_ins for each in binding.care_of if not each.ruled]
+            )
+        another = bool(self.whole) or (default is not None and not self.mobile.default_ruled)
+        self.dynamic = _carriers(reachable, another)
+
+    def of(self, target: Target) -> tuple[CareOf | IPv4Address, ...]:
+        """What is registered of a rule's target."""
+        match target:
+            case int():
+                listed = (*self.dynamic, *[each for _, one in self.stand_ins for each in one.care_of])
+                return tuple(each for each in listed if each.bid == target)
+            case _ if target == MN:
+                return self.dynamic
+            case _ if target == DEFAULT:
+                return () if self.default is None else (self.default,)
+        of_it = [one for who, one in self.stand_ins if target in (STAND_IN, who.name)]
+        found = tuple(each for one in of_it for each in one.care_of)
+        if not found and target == STAND_IN and self.default is not None:
+            return (self.default,)
+        return found
+
+    def tunnel(self, way: CareOf | IPv4Address) -> Tunnel:
+        if isinstance(way, CareOf):
+            return _tunnel(self.home_agent, way.address, way.gre)
+        return _tunnel(self.home_agent, way, False)
+
+
+def _carriers(reachable: tuple[CareOf, ...], another: bool) -> tuple[CareOf, ...]:
+    """Those that carry packets: brief ones only where there is no other way (R2)."""
+    for each in reachable:
+        if each.brief:
+            break
+    else:
+        return reachable
+    ordinary = tuple([each for each in reachable if not each.brief])
+    return ordinary if ordinary or another else reachable
+
+
+def _entry(ways: _Ways, home_address: Addr) -> BindingEntry | None:
+    """The entry of the binding table: R5."""
+    carriers: Sequence[CareOf]
+    shared = True
+    if ways.whole:
+        carriers = ways.whole
+    else:
+        carriers = ways.dynamic
+        shared = len(carriers) > 1 and all(each.bid is not None for each in carriers)
+    tunnels, weights = _weighed(ways, carriers)
+    if not tunnels and ways.default is not None and not ways.mobile.default_ruled:
+        tunnels = (ways.tunnel(ways.default),)
+    rules = _rules(ways, home_address.version) if ways.rules else ()
+    peers = _peers(ways.mobile, home_address.version) if ways.reachable else ()
+    if peers and (rules or ways.whole or not ways.dynamic):
+        peer, peer_tunnel = peers[0], ways.tunnel(ways.reachable[-1])
+        rules = (*_peer_rules(peers[1:], peer_tunnel), *rules)
+    else:
+        peer, peer_tunnel = None, None
+    if not tunnels and not rules and peer is None:
+        return None
+    return BindingEntry(
+        home_address,
+        Verdict.ENCAPSULATE if tunnels else Verdict.NATIVE,
+        tunnels,
+        peer,
+        peer_tunnel,
+        rules,
+        weights if shared and len(tunnels) > 1 else (),
+    )
+
+
+def _weighed(ways: _Ways, carriers: Sequence[CareOf]) -> tuple[tuple[Tunnel, ...], tuple[int, ...]]:
+    """The tunnels to these care-of addresses, each once, with the weights of all that are registered there."""
+    if len(carriers) == 1:
+        return (ways.tunnel(carriers[0]),), (carriers[0].weight,)
+    found: dict[Tunnel, int] = {}
+    for each in carriers:
+        tunnel = ways.tunnel(each)
+        found[tunnel] = min(found.get(tunnel, 0) + each.weight, 0xFFFF)
+    tunnels = tuple(found)[:MAX_CANDIDATES]
+    return tunnels, tuple(found[each] for each in tunnels)
+
+
+def _rules(ways: _Ways, version: int) -> tuple[Rule, ...]:
+    """The rules for packets of that IP version that have somewhere to send them, or drop them."""
+    found: list[Rule] = []
+    for kept in ways.rules:
+        selector = kept.selector(version)
+        if selector is None:
+            continue
+        if kept.verdict is RuleVerdict.DROP:
+            found.append(Rule(kept.identifier, selector, RuleVerdict.DROP))
+        elif candidates := _candidates(ways, kept):
+            found.append(Rule(kept.identifier, selector, RuleVerdict.FORWARD, candidates))
+    return tuple(found)
+
+
+def _candidates(ways: _Ways, kept: KeptRule) -> tuple[Candidate, ...]:
+    """Without sharing the first target that is registered, there the care-of address registered last."""
+    found: dict[Tunnel, int] = {}
+    for target in kept.to:
+        for each in reversed(ways.of(target)):
+            weight = each.weight if isinstance(each, CareOf) else 1
+            tunnel = ways.tunnel(each)
+            if not kept.share:
+                return (Candidate(tunnel),)
+            found[tunnel] = min(found.get(tunnel, 0) + weight, 0xFFFF)
+    return tuple([Candidate(*each) for each in found.items()][:MAX_CANDIDATES])
+
+
+def _peers(mobile: Mobile, version: int) -> tuple[Addr, ...]:
+    """Interface addresses of the stand-ins: what they send to the home address is for the mobile node itself."""
+    first = mobile.stand_in if version == 4 else mobile.stand_in_v6
+    found: list[Addr] = [] if first is None else [first]
+    for each in mobile.stand_ins:
+        address: Addr | None = each.address if version == 4 else each.address_v6
+        if address is not None and address not in found:
+            found.append(address)
+    return tuple(found)
+
+
+def _peer_rules(peers: Iterable[Addr], tunnel: Tunnel) -> tuple[Rule, ...]:
+    """An entry has one peer; for others there are rules before all others, with identifiers of their own."""
+    ways = (Candidate(tunnel),)
+    return tuple(
+        Rule(LAST_RULE + number, source_selector(each), RuleVerdict.FORWARD, ways)
+        for number, each in enumerate(peers, 1)
+    )
+
+
+def _translations(stand_ins: tuple[StandInBinding, ...], home_address: Addr) -> tuple[Translation, ...]:
+    """For stand-ins that want packets under their own address (R12), while they are registered."""
+    found: dict[Addr, Translation] = {}
+    for who, binding in stand_ins:
+        inside: Addr | None = who.address if home_address.version == 4 else who.address_v6
+        if who.translate and inside is not None:
+            for each in binding.care_of:
+                found[each.address] = Translation(home_address, inside, each.address)
+    return tuple(found.values())
+
+
+@lru_cache(4096)
+def _tunnel(home_agent: IPv4Address, care_of: Addr, gre: bool) -> Tunnel:
+    return Tunnel(home_agent, care_of, Encapsulation.GRE if gre else Encapsulation.IPIP)

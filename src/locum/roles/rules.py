@@ -1,0 +1,213 @@
+"""Flow rules as the home agent keeps them (features R5 to R8): what they are, who may change them, in which order they stand.
+
+Values and pure functions. Which care-of addresses are registered, and what the kernel gets of a rule, is not known here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, TypeAlias
+
+from locum.roles.actions import JSON, MAX_CANDIDATES, MAX_RULES, RuleVerdict, Selector
+from locum.wire.cursor import Cursor
+from locum.wire.errors import WireError
+from locum.wire.registration import Code
+from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, decode_selector, selector_format
+
+MN = "mn"  # target: the mobile node's dynamic care-of addresses; as an owner: the mobile node
+STAND_IN = "mnps"  # target: care-of addresses of its stand-ins, or where none is registered the default one
+DEFAULT = "default"  # target: the default care-of address
+CONFIGURATION, PROFILE, ADMIN = (
+    "configuration",
+    "profile",
+    "admin",
+)  # owners whose rules no signalling changes
+RESERVED_NAMES = frozenset((MN, STAND_IN, DEFAULT, CONFIGURATION, PROFILE, ADMIN))  # no stand-in is called so
+
+UNNAMED = range(0x4000, 0x4100)  # identifiers given to flow bindings without a name (RFC 7629 knows none)
+FIRST_ASSIGNED = 0x8000  # identifiers given to rules of people who name none
+LAST_RULE = 0xFFBF  # what follows belongs to the home agent: rules for packets of stand-ins to their device
+LAST_PRIORITY = 0xFFFF
+UNNAMED_PRIORITY = 0x8000  # the first of those given to rules without one
+MAX_TARGETS = 8  # of one rule (RFC 7629 section 4.2)
+
+Target: TypeAlias = int | str  # a binding identifier, MN, STAND_IN, DEFAULT or the name of one stand-in
+
+
+class RuleRefused(Exception):
+    """A change of the rules that is not made. `code` is what a registration is answered with; `str()` is for people."""
+
+    def __init__(self, code: Code, problem: str) -> None:
+        super().__init__(problem)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRule:
+    """One flow rule of a home address. Without `share` packets go to the first target that is registered."""
+
+    identifier: int  # 1 to LAST_RULE, unique for its home address
+    priority: int  # 0 to LAST_PRIORITY, the lowest is tried first; among equals no two selectors overlap
+    verdict: RuleVerdict
+    selectors: tuple[Selector, ...]  # one of each family that the rule is about
+    to: tuple[Target, ...] = ()
+    share: bool = False
+    owner: str = MN  # MN, the name of a stand-in, CONFIGURATION, PROFILE or ADMIN
+
+    def selector(self, version: int) -> Selector | None:
+        """What it takes of the packets of IPv4 (4) or IPv6 (6); None: nothing."""
+        for each in self.selectors:
+            if isinstance(each, Ipv4Selector) == (version == 4):
+                return each
+        return None
+
+    def to_row(self) -> Mapping[str, JSON]:
+        """As a row of the table "rule"."""
+        return {
+            "priority": self.priority,
+            "verdict": self.verdict.value,
+            "selectors": [[selector_format(each), each.encode().hex()] for each in self.selectors],
+            "to": list(self.to),
+            "share": self.share,
+            "owner": self.owner,
+        }
+
+    @classmethod
+    def from_row(cls, identifier: int, row: Mapping[str, JSON]) -> "KeptRule":
+        """The rule in a row of our own; raises ValueError, KeyError or TypeError for anything else."""
+        priority, listed, to = row["priority"], row["selectors"], row["to"]
+        if not isinstance(priority, int) or not isinstance(listed, list) or not isinstance(to, list):
+            raise ValueError("not a rule")
+        rule = cls(
+            identifier=identifier,
+            priority=priority,
+            verdict=RuleVerdict(row["verdict"]),
+            selectors=tuple(_selector(int(number), bytes.fromhex(data)) for number, data in listed),
+            to=tuple(each if isinstance(each, int) else str(each) for each in to),
+            share=bool(row["share"]),
+            owner=str(row["owner"]),
+        )
+        try:
+            check(rule)
+        except RuleRefused as problem:
+            raise ValueError(str(problem)) from None
+        return rule
+
+
+def check(rule: KeptRule) -> None:
+    """Raises RuleRefused for a rule that says something impossible."""
+    poor = Code.POORLY_FORMED_REQUEST
+    if not 1 <= rule.identifier <= LAST_RULE:
+        raise RuleRefused(poor, f"the identifier {rule.identifier} is not between 1 and {LAST_RULE}")
+    if not 0 <= rule.priority <= LAST_PRIORITY:
+        raise RuleRefused(poor, f"the priority {rule.priority} is not between 0 and {LAST_PRIORITY}")
+    if not rule.selectors:
+        raise RuleRefused(poor, f"rule {rule.identifier} has no selector")
+    if rule.verdict is RuleVerdict.DROP:
+        if rule.to:
+            raise RuleRefused(poor, f"rule {rule.identifier} drops and yet leads somewhere")
+        return
+    most = MAX_CANDIDATES if rule.share else MAX_TARGETS
+    if not 1 <= len(rule.to) <= most:
+        raise RuleRefused(poor, f"rule {rule.identifier} has {len(rule.to)} ways; 1 to {most} are possible")
+    if len(set(rule.to)) != len(rule.to):
+        raise RuleRefused(poor, f"rule {rule.identifier} names one way twice")
+
+
+def both_families(selector: Selector) -> tuple[Selector, ...]:
+    """The selector, and its like of the other family where nothing in it belongs to one family alone.
+
+    A device means its web server, not its IPv4 web server; who means one family names an address of it.
+    """
+    if selector.source is not None or selector.destination is not None:
+        return (selector,)
+    ports = (selector.source_port, selector.destination_port)
+    if isinstance(selector, Ipv4Selector):
+        if selector.protocol in ((1, 1), (2, 2)):  # ICMP and IGMP are of IPv4
+            return (selector,)
+        return selector, Ipv6Selector(
+            None, None, selector.spi, None, *ports, selector.dscp, selector.protocol
+        )
+    if selector.flow_label is not None or selector.next_header == (58, 58):
+        return (selector,)
+    return Ipv4Selector(None, None, selector.spi, *ports, selector.dscp, selector.next_header), selector
+
+
+def added(rules: Sequence[KeptRule], rule: KeptRule, most: int = MAX_RULES) -> tuple[KeptRule, ...]:
+    """The rules with this one, in the order in which they are matched. Raises RuleRefused."""
+    check(rule)
+    if len(rules) >= most:
+        raise RuleRefused(Code.INSUFFICIENT_RESOURCES, f"there are {len(rules)} rules, and no room for more")
+    for each in rules:
+        if each.identifier == rule.identifier:
+            raise RuleRefused(Code.INVALID_FB_IDENTIFIER, f"rule {rule.identifier} is there already")
+        if each.priority == rule.priority and _overlap(each, rule):
+            raise RuleRefused(
+                Code.POORLY_FORMED_REQUEST,
+                f"rules {each.identifier} and {rule.identifier} have the priority {rule.priority} and take the "
+                "same packets; give one another priority",
+            )
+    return tuple(sorted((*rules, rule), key=_order))
+
+
+def without(rules: Sequence[KeptRule], identifier: int, by: str) -> tuple[tuple[KeptRule, ...], KeptRule]:
+    """The rules without that one, and it. Raises RuleRefused unless it is there and `by` may take it away.
+
+    A registrant's rules are its own; those of stand-ins are the mobile node's too (R4). ADMIN takes away all that
+    were signalled or are its own.
+    """
+    found = next((each for each in rules if each.identifier == identifier), None)
+    if found is None:
+        raise RuleRefused(Code.INVALID_FB_IDENTIFIER, f"there is no rule {identifier}")
+    if found.owner != by and (by not in (MN, ADMIN) or found.owner in (CONFIGURATION, PROFILE, ADMIN)):
+        raise RuleRefused(
+            Code.ADMINISTRATIVELY_PROHIBITED, f"rule {identifier} is of {found.owner}; it stays where it is"
+        )
+    return tuple(each for each in rules if each is not found), found
+
+
+def free_identifier(rules: Sequence[KeptRule], first: int) -> int:
+    """The first identifier from `first` on that no rule has. There are more identifiers than rules."""
+    taken = {each.identifier for each in rules}
+    return next(each for each in range(first, LAST_RULE + 1) if each not in taken)
+
+
+def overlap(one: Selector, two: Selector) -> bool:
+    """Whether there can be a packet that both take."""
+    if type(one) is not type(two):
+        return False
+    for part in fields(one):
+        first, second = getattr(one, part.name), getattr(two, part.name)
+        if first is not None and second is not None and _apart(first, second):
+            return False
+    return True
+
+
+def _overlap(one: KeptRule, two: KeptRule) -> bool:
+    return any(overlap(each, other) for each in one.selectors for other in two.selectors)
+
+
+def _apart(one: tuple[Any, Any], two: tuple[Any, Any]) -> bool:
+    return bool(one[1] < two[0] or two[1] < one[0])
+
+
+def _order(rule: KeptRule) -> tuple[int, int]:
+    return rule.priority, rule.identifier
+
+
+def _selector(number: int, data: bytes) -> Selector:
+    cursor = Cursor(data)
+    try:
+        found = decode_selector(number, cursor)
+    except WireError as problem:
+        raise ValueError(str(problem)) from None
+    if not isinstance(found, Ipv4Selector | Ipv6Selector):
+        raise ValueError(f"selectors of format {number} are not known")
+    return found
+
+
+def source_selector(address: IPv4Address | IPv6Address) -> Selector:
+    """All packets from that address."""
+    if isinstance(address, IPv4Address):
+        return Ipv4Selector(source=(address, address))
+    return Ipv6Selector(source=(address, address))
