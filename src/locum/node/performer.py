@@ -31,7 +31,7 @@ _PERMISSIONS = (do.AcceptTunnel, do.RefuseTunnel)
 OUTGOING: frozenset[type] = frozenset((do.Reply, do.SendRegistration, do.Ask, do.Answer))
 
 
-TABLES = ("binding", "visitor", "registration", "handover")
+TABLES = ("binding", "stand_in", "rule", "visitor", "registration", "handover")
 
 
 def collection(role: str, table: str) -> str:
