@@ -1,6 +1,7 @@
 """SLEEP and WAKE with everything that can go wrong: no byte twice or missing, never two owners (C2, C3, C12, A12)."""
 
 from ipaddress import IPv4Network
+from random import Random
 
 import pytest
 
@@ -239,7 +240,7 @@ def test_stand_in_with_a_colocated_care_of_address() -> None:
     configuration = StandInConfiguration(
         STAND_IN, AN3, (IPv4Network("10.50.0.0/16"),), colocated_home_agent=HA
     )
-    role = StandIn(configuration)
+    role = StandIn(configuration, Random(1))
     assert role.restore([], now=0.0) == [a.LocalEndpoint(STAND_IN)]
     body = encode_634(TakeoverPrepare(bytes(16), (HOA,), (flow(0),)))
     actions = role.happened(a.Asked(1, "634", body, HOA, (HOA,)), now=1.0)

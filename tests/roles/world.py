@@ -192,7 +192,7 @@ class World:
         self.mn = Host(
             "mn", lambda: SleepingNode(MobileNode(device, agents, self.random), STAND_IN, self.random)
         )
-        self.mnps = Host("mnps", lambda: StandIn(stand_in))
+        self.mnps = Host("mnps", lambda: StandIn(stand_in, self.random))
         self.hosts = [self.ha, self.an1, self.an2, self.an3, self.mnps, self.mn]
         for host in self.hosts:
             self.start(host)

@@ -135,7 +135,8 @@ def stand_in(settings: Settings) -> "StandIn":
             access_node=own.access_node,
             home_prefixes=own.home_prefixes,
             max_sessions=own.max_sessions,
-        )
+        ),
+        SystemRandom(),
     )
 
 

@@ -20,7 +20,7 @@ from locum.roles.actions import Stopped as SessionsStopped
 from locum.roles.handover import set_flows
 from locum.roles.holdings import Holdings
 from locum.roles.replies_632 import Replies
-from locum.roles.taken_over import Holding, Prepared, Restoring, Stopped, Stopping, TakenOver
+from locum.roles.taken_over import Holding, Prepared, Releasing, Restoring, Stopped, Stopping, TakenOver
 from locum.wire.control import Fetch, FinalState, SessionStatus, Status
 
 STOPPED_TIMEOUT = 3600.0  # seconds; a device that has had the final state has its sessions
@@ -48,7 +48,7 @@ class GivingBack:
         match taken.state:
             case Prepared():
                 return [self._replies.wrong(exchange, taken)]
-            case Restoring() | Stopping():
+            case Restoring() | Releasing() | Stopping():
                 return [self._replies.answer(exchange, Status.BUSY, taken.identifier)]
         waiting = self._measuring.setdefault(taken.identifier, [])
         waiting.append(exchange)

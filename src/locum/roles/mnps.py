@@ -22,10 +22,13 @@ from locum.roles.actions import (
     Fetched,
     FlowVerdict,
     Forget,
+    LinkDown,
+    LinkUp,
     LocalEndpoint,
     Measured,
     NotPerformed,
     Persist,
+    Randomness,
     ReleaseHeld,
     Restored,
     RestoreSessions,
@@ -37,10 +40,13 @@ from locum.roles.giving_back import GivingBack
 from locum.roles.handover import TABLE, set_flows
 from locum.roles.holdings import Holdings
 from locum.roles.replies_632 import Replies
+from locum.roles.standin_registration import StandInRegistration, StandInRegistrationConfiguration
+from locum.roles.switching import Switching
 from locum.roles.taken_over import (
     HeldFlow,
     Holding,
     Prepared,
+    Releasing,
     Restoring,
     Stopped,
     Stopping,
@@ -79,16 +85,20 @@ class StandInConfiguration:
     max_sessions: int = 1024
     max_handovers: int = 256
     colocated_home_agent: IPv4Address | None = None
+    registration: StandInRegistrationConfiguration | None = None
 
 
 class StandIn:
     """One stand-in and the handovers it serves."""
 
-    def __init__(self, configuration: StandInConfiguration) -> None:
+    def __init__(self, configuration: StandInConfiguration, randomness: Randomness) -> None:
         self.configuration = configuration
         self._holdings = Holdings(configuration.address, configuration.colocated_home_agent)
         self._replies = Replies(configuration.access_node)
         self._giving_back = GivingBack(self._holdings, self._replies)
+        registers = configuration.registration
+        self.registration = None if registers is None else StandInRegistration(registers, randomness)
+        self._switching = Switching(self._holdings, self._replies, self._giving_back, self.registration)
 
     # The role's shape --------------------------------------------------------------------------------------------
 
@@ -97,6 +107,8 @@ class StandIn:
         actions: list[Action] = []
         if self.configuration.colocated_home_agent is not None:
             actions.append(LocalEndpoint(self.configuration.address))
+        if self.registration is not None:
+            actions += self.registration.restore(rows, now=now)
         for row in rows:
             if row.table != TABLE:
                 continue
@@ -114,15 +126,25 @@ class StandIn:
             verdict = FlowVerdict.DELIVER if isinstance(taken.state, Holding) else FlowVerdict.HOLD
             flows = [each.flow for each in taken.held] if isinstance(taken.state, Holding) else taken.flows
             actions += set_flows(flows, verdict)
-        return actions + self._holdings.settle()
+        actions += self._holdings.settle()
+        for taken in self._holdings.all():
+            actions += self._switching.want(taken, now)
+        return actions
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
-        """The stand-in takes no datagrams of its own."""
-        return [Count("message-unexpected")]
+        """Advertisements of its agents, and replies to its own registrations."""
+        if self.registration is None:
+            return [Count("message-unexpected")]
+        return self.registration.receive(message, source, now=now) + self._switching.follow(now)
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
         """Requests of devices and access nodes, and results of session actions."""
+        return self._happened(event, now) + self._switching.follow(now)
+
+    def _happened(self, event: Event, now: float) -> list[Action]:
         match event:
+            case LinkUp() | LinkDown():
+                return self.registration.happened(event, now=now) if self.registration is not None else []
             case Asked(path="634"):
                 return self._asked(event, now)
             case Asked(path="618"):
@@ -143,15 +165,19 @@ class StandIn:
 
     def timeout(self, *, now: float) -> list[Action]:
         """Forget what nobody came back for."""
-        actions: list[Action] = []
+        actions = [] if self.registration is None else self.registration.timeout(now=now)
+        actions += self._switching.timeout(now)
         for taken in self._holdings.due(now):
-            actions += self._end(taken)
+            actions += self._end(taken, now)
             actions.append(Emit("handover-forgotten", None, taken.home_addresses[0]))
-        return actions
+        return actions + self._switching.follow(now)
 
     def deadline(self) -> float | None:
         """Wall-clock seconds."""
-        return self._holdings.deadline()
+        times = [self._holdings.deadline(), self._switching.deadline()]
+        if self.registration is not None:
+            times.append(self.registration.deadline())
+        return min((at for at in times if at is not None), default=None)
 
     def handovers(self) -> Collection[TakenOver]:
         """What is being stood in for, for people."""
@@ -176,17 +202,17 @@ class StandIn:
             ]
         match request:
             case TakeoverTransfer():
-                return self._transfer(request, taken, event.exchange)
+                return self._transfer(request, taken, event.exchange, now)
             case Reclaim():
                 return self._giving_back.reclaim(taken, event.exchange)
             case Fetch():
                 return self._giving_back.fetch(request, taken, event.exchange, now)
             case Finish():
-                return self._giving_back.finish(taken, event.exchange)
+                return self._finish(taken, event.exchange, now)
             case Done():
-                return self._done(taken, event.exchange)
+                return self._done(taken, event.exchange, now)
             case Cancel():
-                return self._cancel(taken, event.exchange)
+                return self._cancel(taken, event.exchange, now)
 
     def _find(self, request: Request634) -> TakenOver | None:
         if request.handover is not None:
@@ -215,19 +241,24 @@ class StandIn:
         flows = self._takeable(request)
         known = self._holdings.get(request.handover)
         if known is not None:
-            same = isinstance(known.state, Prepared) and known.flows == flows
-            return [
-                self._prepared_answer(request, event.exchange)
-                if same
-                else self._replies.wrong(event.exchange, known)
-            ]
-        taken = TakenOver(request.handover, request.home_addresses, flows, Prepared(now + PREPARED_TIMEOUT))
+            if not isinstance(known.state, Prepared) or known.flows != flows:
+                return [self._replies.wrong(event.exchange, known)]
+            return self._switching.prepared(known, self._prepared_answer(request, event.exchange), now)
+        taken = TakenOver(
+            request.handover,
+            request.home_addresses,
+            flows,
+            Prepared(now + PREPARED_TIMEOUT),
+            switch=request.switch,
+            access_node=request.access_node,
+        )
         self._holdings.keep(taken)
         return [
             taken.persist(),
             *set_flows(taken.flows, FlowVerdict.HOLD),
             *self._holdings.settle(),
-            self._prepared_answer(request, event.exchange),
+            *self._switching.want(taken, now),
+            *self._switching.prepared(taken, self._prepared_answer(request, event.exchange), now),
             self._replies.sent("prepare", taken, event.peer),
         ]
 
@@ -243,6 +274,8 @@ class StandIn:
         sessions = sum(len(each.flows) for each in others) + len(request.flows)
         if sessions > self.configuration.max_sessions or len(others) >= self.configuration.max_handovers:
             return Status.LIMIT
+        if request.switch is not None:
+            return self._switching.refusal(request.home_addresses, request.switch, len(request.flows))
         return None
 
     def _takeable(self, request: TakeoverPrepare) -> tuple[Flow, ...]:
@@ -258,7 +291,9 @@ class StandIn:
         )
         return self._replies.answer(exchange, Status.OK, request.handover, sessions=statuses)
 
-    def _transfer(self, request: TakeoverTransfer, taken: TakenOver, exchange: int) -> list[Action]:
+    def _transfer(
+        self, request: TakeoverTransfer, taken: TakenOver, exchange: int, now: float
+    ) -> list[Action]:
         """Step 3: make the sessions live here. A record of another's address condemns the whole transfer."""
         match taken.state:
             case Restoring(exchanges):
@@ -268,7 +303,7 @@ class StandIn:
                 return [
                     self._replies.answer(exchange, Status.OK, taken.identifier, sessions=taken.statuses())
                 ]
-            case Stopping() | Stopped():
+            case Releasing() | Stopping() | Stopped():
                 return [self._replies.wrong(exchange, taken)]
         try:
             flows = [_record_flow(each) for each in request.sessions]
@@ -293,7 +328,7 @@ class StandIn:
         )
         taken = replace(taken, sessions=sessions, state=Restoring((exchange,)))
         self._holdings.keep(taken)
-        superseded = self._supersede(taken, request.others)
+        superseded = self._supersede(taken, request.others, now)
         items = tuple(
             SessionRecordItem(each.session, each.flow, request.sessions[each.session]) for each in taken.held
         )
@@ -301,7 +336,7 @@ class StandIn:
             return [*superseded, taken.persist(), *self._restored(Restored(taken.identifier, ()))]
         return [*superseded, taken.persist(), RestoreSessions(taken.identifier, items)]
 
-    def _supersede(self, taken: TakenOver, others: Collection[bytes]) -> list[Action]:
+    def _supersede(self, taken: TakenOver, others: Collection[bytes], now: float) -> list[Action]:
         """Handovers that their device does not know of any more: nobody can reclaim them.
 
         Only a transfer says so. It answers a 632, so it is no message of an attempt that its device has given up.
@@ -310,7 +345,7 @@ class StandIn:
         for each in self._holdings.of(taken.home_addresses):
             if each.identifier in (taken.identifier, *others) or isinstance(each.state, Restoring | Stopping):
                 continue
-            actions += [Emit("handover-superseded", "634", each.home_addresses[0]), *self._end(each)]
+            actions += [Emit("handover-superseded", "634", each.home_addresses[0]), *self._end(each, now)]
         return actions
 
     def _restored(self, event: Restored) -> list[Action]:
@@ -356,26 +391,39 @@ class StandIn:
                 return [DropSessions(handover), *self._restored(refused)]
         return self._giving_back.not_performed(action)
 
-    def _done(self, taken: TakenOver, exchange: int) -> list[Action]:
+    def _finish(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
+        """Step 4. Where the stand-in has registered, the packets are turned away first, and then it stops."""
+        if taken.switch is not None and isinstance(taken.state, Holding | Releasing):
+            return self._switching.release(taken, exchange, now)
+        return self._giving_back.finish(taken, exchange)
+
+    def _done(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
         """Step 5. Sessions that live here are not given up by a word: the device has to take their final state first."""
-        if isinstance(taken.state, Restoring | Stopping) or (isinstance(taken.state, Holding) and taken.held):
+        if isinstance(taken.state, Restoring | Releasing | Stopping) or (
+            isinstance(taken.state, Holding) and taken.held
+        ):
             return [self._replies.wrong(exchange, taken)]
         answer = self._replies.answer(exchange, Status.OK, taken.identifier)
-        return [*self._end(taken), answer, self._replies.sent("done", taken, None)]
+        return [*self._end(taken, now), answer, self._replies.sent("done", taken, None)]
 
-    def _cancel(self, taken: TakenOver, exchange: int) -> list[Action]:
+    def _cancel(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
         match taken.state:
-            case Restoring() | Stopping():
+            case Restoring() | Releasing() | Stopping():
                 return [self._replies.answer(exchange, Status.BUSY, taken.identifier)]
             case Prepared():
-                return [*self._end(taken), self._replies.answer(exchange, Status.OK, taken.identifier)]
+                return [*self._end(taken, now), self._replies.answer(exchange, Status.OK, taken.identifier)]
             case Holding():
                 return [self._replies.answer(exchange, Status.OK, taken.identifier)]
-        return [*self._giving_back.resume(taken), self._replies.answer(exchange, Status.OK, taken.identifier)]
+        resumed = self._giving_back.resume(taken)
+        return [
+            *resumed,
+            *self._switching.want(taken, now),
+            self._replies.answer(exchange, Status.OK, taken.identifier),
+        ]
 
-    def _end(self, taken: TakenOver) -> list[Action]:
+    def _end(self, taken: TakenOver, now: float) -> list[Action]:
         self._giving_back.forget(taken.identifier)
-        return self._holdings.end(taken)
+        return [*self._holdings.end(taken), *self._switching.want(taken, now)]
 
     def _noticed(self, event: Asked) -> list[Action]:
         """618'' (C6): the access node says who gets the packets; the handover itself does not depend on it."""

@@ -13,13 +13,16 @@ from locum.roles.actions import (
     Action,
     Addr,
     Count,
+    EchoAnswered,
     Emit,
+    Encapsulation,
     Event,
     LeaveAgent,
     LinkDown,
     LinkUp,
     Persist,
     Randomness,
+    Reply,
     SendRegistration,
     Source,
     UseAgent,
@@ -40,7 +43,9 @@ from locum.roles.attachment import (
     colocated_forwarding,
 )
 from locum.roles.discovery import Hearing
-from locum.roles.forwarding import changes
+from locum.roles.forwarding import NOTHING, changes
+from locum.roles.mobile_revocation import MobileRevocation
+from locum.roles.nat import MobileTraversal, TraversalMode
 from locum.roles.registration_dialogue import Belief, RegistrationDialogue, RegistrationPart, accepted
 from locum.roles.ways import Ways
 from locum.security.association import Association
@@ -48,6 +53,7 @@ from locum.wire.discovery import ROUTER_ADVERTISEMENT, AgentAdvertisement
 from locum.wire.errors import WireError
 from locum.wire.extensions import Extension, Ipv6PrefixReply, Ipv6PrefixRequest, Ipv6TunnelingMode
 from locum.wire.registration import Code, RegistrationReply
+from locum.wire.revocation import REGISTRATION_REVOCATION
 
 TABLE = "registration"
 RETRY_FIRST = 1.0  # seconds; RFC 5944 section 3.6.3: at least one second
@@ -61,7 +67,11 @@ CHALLENGE_CODES = frozenset((Code.FA_UNKNOWN_CHALLENGE, Code.FA_MISSING_CHALLENG
 
 @dataclass(frozen=True, slots=True)
 class MobileNodeConfiguration:
-    """Times in seconds. With `colocated` the care-of address is `care_of_address`, or the link's own."""
+    """Times in seconds. With `colocated` the care-of address is `care_of_address`, or the link's own.
+
+    `on_behalf`: a stand-in registers (601'', feature R4). Its requests come from that address, its own, and only its
+    care-of address is taken back; how this host sends is not changed by it.
+    """
 
     home_address: IPv4Address
     home_agent: IPv4Address
@@ -72,6 +82,9 @@ class MobileNodeConfiguration:
     care_of_address: IPv4Address | None = None
     lifetime: int = 300
     brief_lifetime: int = BRIEF_LIFETIME
+    nat_traversal: TraversalMode = TraversalMode.OFF  # with a co-located care-of address (RFC 3519)
+    keepalive: float | None = None  # overrides what the home agent says
+    on_behalf: IPv4Address | None = None
 
     @property
     def home_addresses(self) -> tuple[Addr, ...]:
@@ -92,7 +105,8 @@ class MobileNode:
     ) -> None:
         self.configuration = configuration
         self.outcomes: list[Outcome] = []
-        self.state: State = Searching()
+        behalf = configuration.on_behalf is not None  # a stand-in registers once it is asked to
+        self.state: State = Settled() if behalf else Searching()
         self.registered: Registered | None = None
         self._dialogue = RegistrationDialogue(
             configuration.home_address,
@@ -100,8 +114,17 @@ class MobileNode:
             configuration.association,
             foreign_agents,
             randomness,
+            one_of_many=behalf,
         )
+        self._requested, self._answered = ("601''", "604''") if behalf else ("601", "604")
+        home_address, home_agent = configuration.home_address, configuration.home_agent
+        self._traversal = MobileTraversal(
+            home_address, home_agent, configuration.nat_traversal, configuration.keepalive, randomness
+        )
+        self._revocation = MobileRevocation(home_address, home_agent, configuration.association)
         self.ride(Ipv6Registration(configuration.home_address_v6))
+        self.ride(self._traversal)
+        self.ride(self._revocation)
         self._ways = Ways(
             configuration.home_address,
             configuration.home_agent,
@@ -111,9 +134,10 @@ class MobileNode:
             care_of_address=configuration.care_of_address,
         )
         self._discovery = self._ways.discovery
-        self._wish = Wish.ORDINARY
+        self._wish = Wish.NOTHING if behalf else Wish.ORDINARY
         self._lasting: Wish | None = None  # the wish of the next run, while this one leaves
         self._in_use: Attachment | None = None
+        self._forwarding = NOTHING
         self._patient_until = float("-inf")  # wall-clock seconds
 
     def ride(self, part: RegistrationPart) -> None:
@@ -139,10 +163,12 @@ class MobileNode:
         return actions + self._pursue(now)
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
-        """A registration reply (604, or 603 with a co-located care-of address) or an Agent Advertisement."""
+        """A reply (604, or 603 with a co-located care-of address), an advertisement, or a revocation."""
         try:
             if message[:1] == bytes((ROUTER_ADVERTISEMENT,)):
                 return self._advertised(AgentAdvertisement.decode(message), source, now)
+            if message[:1] == bytes((REGISTRATION_REVOCATION,)):
+                return self._revoked(message, source, now)
             return self._replied(RegistrationReply.decode(message), source, now)
         except WireError as error:
             return [Count(f"registration-{error.reason}")]
@@ -159,6 +185,8 @@ class MobileNode:
             case LinkDown() if event.link in self.configuration.links:
                 self._ways.link_down(event.link)
                 return self._moved(now)
+            case EchoAnswered():
+                self._traversal.answered(event.identifier, event.sequence, now)
         return []
 
     def timeout(self, *, now: float) -> list[Action]:
@@ -167,11 +195,11 @@ class MobileNode:
         actions = self._moved(now)
         if self.registered is not None and self.registered.expires_at <= now:
             actions += self._expired(now)
-        return actions + self._pursue(now) + self._discovery.timeout(now)
+        return actions + self._kept_open(now) + self._pursue(now) + self._discovery.timeout(now)
 
     def deadline(self) -> float | None:
         """Wall-clock seconds of whatever comes first."""
-        times = [self._discovery.deadline()]
+        times = [self._discovery.deadline(), self._traversal.deadline()]
         if self._in_use is not None and not self._ways.in_reach(self._in_use):
             times.append(self._patient_until)
         if isinstance(self.state, Registering | Waiting):
@@ -261,11 +289,12 @@ class MobileNode:
 
     def _use(self, attachment: Attachment | None, *, ipv6: bool = True) -> list[Action]:
         before, self._in_use = self._in_use, attachment
+        if self.configuration.on_behalf is not None:
+            return []
         home_agent, homes = self.configuration.home_agent, self.configuration.home_addresses
-        actions = changes(
-            colocated_forwarding(before, home_agent, homes),
-            colocated_forwarding(attachment, home_agent, homes),
-        )
+        encapsulation = Encapsulation.UDP if self._traversal.udp else Encapsulation.IPIP
+        wanted = colocated_forwarding(attachment, home_agent, homes, encapsulation=encapsulation)
+        actions, self._forwarding = changes(self._forwarding, wanted), wanted
         if before is not None and (attachment is None or attachment.link != before.link):
             actions.append(LeaveAgent(before.link))
         if attachment is not None and attachment != before:
@@ -317,6 +346,7 @@ class MobileNode:
             attachment, lifetime, identification, now, now + interval, interval, resynchronised
         )
         challenge = self._ways.challenge(attachment)
+        self._revocation.now = now
         message = self._dialogue.request(attachment, lifetime, identification, challenge)
         detail: dict[str, JSON] = {
             "to": str(attachment.agent),
@@ -330,11 +360,15 @@ class MobileNode:
                 message,
                 attachment.agent,
                 link=attachment.link,
-                source=attachment.care_of if attachment.colocated else self.configuration.home_address,
+                source=self._source(attachment),
                 link_layer=attachment.link_layer,
             ),
-            Emit("sent", "601", self.configuration.home_address, None, detail),
+            Emit("sent", self._requested, self.configuration.home_address, None, detail),
         ]
+
+    def _source(self, attachment: Attachment) -> Addr:
+        own = self.configuration.on_behalf or self.configuration.home_address
+        return attachment.care_of if attachment.colocated else own
 
     def _lifetime(self, attachment: Attachment) -> int:
         if self._wish is Wish.WITHDRAWN:
@@ -378,6 +412,7 @@ class MobileNode:
             self.registered = None
             self._wish = Wish.NOTHING
             actions += self._use(None)
+        self._traversal.settled(bool(granted), now)
         self.outcomes.append(RegistrationAccepted(wish, granted))
         detail: dict[str, JSON] = {
             "agent": str(state.attachment.agent),
@@ -387,7 +422,7 @@ class MobileNode:
         return [
             self._persist(),
             *actions,
-            Emit("registered", "604", self.configuration.home_address, None, detail),
+            Emit("registered", self._answered, self.configuration.home_address, None, detail),
         ]
 
     def _denied(self, reply: RegistrationReply, state: Registering, now: float) -> list[Action]:
@@ -395,7 +430,7 @@ class MobileNode:
         detail: dict[str, JSON] = {"code": code, "agent": str(attachment.agent)}
         actions: list[Action] = [
             Count(f"denied-{code}"),
-            Emit("registration-denied", "604", self.configuration.home_address, None, detail),
+            Emit("registration-denied", self._answered, self.configuration.home_address, None, detail),
         ]
         if code == Code.IDENTIFICATION_MISMATCH and not state.resynchronised:
             self._dialogue.resynchronise(reply, now)
@@ -418,11 +453,42 @@ class MobileNode:
 
     def _expired(self, now: float) -> list[Action]:
         self.registered = None
+        self._traversal.settled(False, now)
         actions: list[Action] = [
             self._persist(),
             Emit("registration-expired", None, self.configuration.home_address),
         ]
         if self._renews() and not isinstance(self.state, Registering | Waiting):
+            self.state = Searching()
+        return actions
+
+    # From outside ------------------------------------------------------------------------------------------------
+
+    def _revoked(self, message: bytes, source: Source, now: float) -> list[Action]:
+        """The home agent has ended the registration (RFC 3543): say so, and register anew if that is wished for."""
+        answer, actions = self._revocation.believed(message, self._in_use)
+        if answer is None:
+            return actions
+        actions.append(Reply(source, answer))
+        if self.registered is None:
+            return actions
+        detail: dict[str, JSON] = {"by": str(source.address)}
+        actions.append(Emit("registration-revoked", None, self.configuration.home_address, None, detail))
+        self.registered = None
+        self._traversal.settled(False, now)
+        actions += [self._persist(), *self._use(None)]
+        if self._renews():
+            self.state = Searching()
+        return actions + self._pursue(now)
+
+    def _kept_open(self, now: float) -> list[Action]:
+        """Keepalives; when the NAT has forgotten us, registering tells the home agent where we are seen now."""
+        if self._in_use is None:
+            return []
+        if not self._traversal.lost(now):
+            return self._traversal.timeout(self._in_use, now)
+        actions: list[Action] = [Emit("nat-mapping-lost", None, self.configuration.home_address)]
+        if self._renews() and isinstance(self.state, Settled):
             self.state = Searching()
         return actions
 
@@ -433,6 +499,8 @@ class MobileNode:
         value: dict[str, JSON] = {
             **self._dialogue.to_row(),
             "wish": (self._lasting or self._wish).value,
+            "nat": self._traversal.to_row(),
+            "revocable": self._revocation.to_row(),
             "registered": None
             if held is None
             else {
@@ -448,6 +516,7 @@ class MobileNode:
     def _from_row(self, row: Mapping[str, JSON], now: float) -> None:
         self._dialogue.from_row(row)
         self._wish = Wish(row["wish"])
+        self._revocation.from_row(row.get("revocable"))
         held = row["registered"]
         if not isinstance(held, Mapping):
             return
@@ -465,6 +534,7 @@ class MobileNode:
                 float(expires_at),
                 float(renew_at),
             )
+            self._traversal.from_row(row.get("nat"), now)
             self._patient_until = now + AGENT_PATIENCE
 
 

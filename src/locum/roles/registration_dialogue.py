@@ -50,7 +50,10 @@ class Belief(Enum):
 
 
 class RegistrationDialogue:
-    """One home address under one association; `foreign_agents` are associations with agents by their address."""
+    """One home address under one association; `foreign_agents` are associations with agents by their address.
+
+    `one_of_many`: others register the same home address, so deregistration names the one care-of address (section 3.6.1.2).
+    """
 
     def __init__(
         self,
@@ -59,7 +62,10 @@ class RegistrationDialogue:
         association: Association,
         foreign_agents: Mapping[Addr, Association],
         randomness: Randomness,
+        *,
+        one_of_many: bool = False,
     ) -> None:
+        self._one_of_many = one_of_many
         self.parts: list[RegistrationPart] = []
         self._home_address = home_address
         self._home_agent = home_agent
@@ -92,7 +98,7 @@ class RegistrationDialogue:
             lifetime=lifetime,
             home_address=self._home_address,
             home_agent=self._home_agent,
-            care_of_address=attachment.care_of if lifetime else self._home_address,
+            care_of_address=attachment.care_of if lifetime or self._one_of_many else self._home_address,
             identification=identification,
             flags=Flag.T | Flag.D if attachment.colocated else Flag.T,
             extensions=tuple(each for part in self.parts for each in part.extensions(attachment, lifetime)),

@@ -16,6 +16,7 @@ from locum.roles.actions import (
 )
 from locum.roles.handover import TABLE, flow_from_row, flow_to_row
 from locum.wire.control import Flow, SessionStatus, Status
+from locum.wire.vendor import Takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,14 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
+class Releasing:
+    """The home agent is being told to send elsewhere; these exchanges wait for it until `give_up_at`."""
+
+    exchanges: tuple[int, ...]
+    give_up_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """The node stops the sockets; these exchanges wait for it."""
 
@@ -52,7 +61,7 @@ class Stopped:
     forget_at: float
 
 
-TakeoverState = Prepared | Restoring | Holding | Stopping | Stopped
+TakeoverState = Prepared | Restoring | Holding | Releasing | Stopping | Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +75,18 @@ class HeldFlow:
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """`flows` are those that were prepared, `sessions` those that were transferred."""
+    """`flows` are those that were prepared, `sessions` those that were transferred.
+
+    With `switch` it is the stand-in that tells the home agent, and takes so much (R4); `access_node` is the device's.
+    """
 
     identifier: bytes
     home_addresses: tuple[Addr, ...]
     flows: tuple[Flow, ...]
     state: TakeoverState
     sessions: tuple[HeldFlow, ...] = ()
+    switch: Takes | None = None
+    access_node: Addr | None = None
 
     def at(self, state: TakeoverState) -> "TakenOver":
         """The same in another state."""
@@ -82,6 +96,11 @@ class TakenOver:
     def held(self) -> tuple[HeldFlow, ...]:
         """The sessions that live here."""
         return tuple(each for each in self.sessions if each.status is Status.OK)
+
+    @property
+    def wants_packets(self) -> bool:
+        """Whether the home agent is to send them here."""
+        return isinstance(self.state, Prepared | Restoring | Holding)
 
     def statuses(self) -> tuple[SessionStatus, ...]:
         """For the answer to a transfer."""
@@ -93,6 +112,8 @@ class TakenOver:
         value: dict[str, JSON] = {
             "state": type(self.state).__name__.lower(),
             "forget_at": forget_at,
+            "switch": None if self.switch is None else int(self.switch),
+            "access_node": None if self.access_node is None else str(self.access_node),
             "home_addresses": [str(each) for each in self.home_addresses],
             "flows": [flow_to_row(each) for each in self.flows],
             "sessions": [
@@ -119,6 +140,7 @@ class TakenOver:
             row["sessions"],
             row["forget_at"],
         )
+        switch, access_node = row["switch"], row["access_node"]
         if not (
             isinstance(addresses, list | tuple)
             and isinstance(flows, list | tuple)
@@ -129,6 +151,7 @@ class TakenOver:
             "prepared": Prepared(float(forget_at) if isinstance(forget_at, int | float) else 0.0),
             "restoring": Restoring(()),
             "holding": Holding(),
+            "releasing": Holding(),
             "stopping": Holding(),
             "stopped": Holding(),
         }
@@ -138,6 +161,8 @@ class TakenOver:
             flows=tuple(flow_from_row(each) for each in flows),
             state=states[row["state"]],
             sessions=tuple(_held_flow(each) for each in sessions),
+            switch=None if switch is None else Takes(switch),
+            access_node=None if access_node is None else ip_address(str(access_node)),
         )
 
 

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from locum.wire import cbor
 from locum.wire.errors import WireError
 from locum.wire.flow import Flow
+from locum.wire.vendor import Takes
 
 HANDOVER_BYTES = 16
 MAX_BODY = 64 << 20  # a transfer carries both queues of every socket
@@ -34,6 +35,10 @@ class TakeoverPrepare:
     home_addresses: tuple[Address, ...]
     flows: tuple[Flow, ...]
     configuration: Mapping[str, object] = field(default_factory=dict)  # for the proxies
+    switch: Takes | None = (
+        None  # what the stand-in is to register for; None: the device sees to the switch itself
+    )
+    access_node: Address | None = None  # that serves the device now
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +103,25 @@ def encode_634(value: Request634) -> bytes:
 def _to_map(value: Request634) -> dict[int, object]:
     match value:
         case TakeoverPrepare():
-            return {
+            body: dict[int, object] = {
                 0: PREPARE,
                 1: value.handover,
                 2: [each.packed for each in value.home_addresses],
                 3: [flow.to_cbor() for flow in value.flows],
                 4: dict(value.configuration),
             }
+            if value.switch is not None:
+                body[10] = int(value.switch)
+            return body if value.access_node is None else body | {12: value.access_node.packed}
         case TakeoverTransfer():
             sessions = [dict(each) for each in value.sessions]
-            body = {0: TRANSFER, 1: value.handover, 5: sessions, 6: dict(value.application)}
-            return body | {11: list(value.others)} if value.others else body
+            moved: dict[int, object] = {
+                0: TRANSFER,
+                1: value.handover,
+                5: sessions,
+                6: dict(value.application),
+            }
+            return moved | {11: list(value.others)} if value.others else moved
         case Reclaim():
             addresses = [each.packed for each in value.home_addresses]
             if value.handover is None:
@@ -145,6 +158,8 @@ def _from_reader(kind: int, reader: cbor.Reader) -> Request634:
             home_addresses=_home_addresses(reader),
             flows=tuple(Flow.from_cbor(each, "634.flow") for each in reader.array(3, "flows", MAX_SESSIONS)),
             configuration=reader.mapping(4, "configuration"),
+            switch=None if reader.absent(10) else Takes(reader.integer(10, "switch", min(Takes), max(Takes))),
+            access_node=None if reader.absent(12) else reader.address(12, "access-node"),
         )
     if kind == TRANSFER:
         records = tuple(_record(each) for each in reader.array(5, "sessions", MAX_SESSIONS))
