@@ -434,6 +434,14 @@ class ProbeAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class EchoAnswered:
+    """MN: the home agent has answered an echo request of its keepalives (RFC 3519 section 4.9)."""
+
+    identifier: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryMoved:
     """AN: packets of a preconfigured home address began (`active`) or ceased to be delivered (counters, R11)."""
 
@@ -443,6 +451,7 @@ class DeliveryMoved:
 
 Event: TypeAlias = (
     Answered | NoAnswer | Asked | LinkUp | LinkDown | DeliveryMoved | MembershipChanged | ProbeAnswered
+    | EchoAnswered
     | SessionEvent | ProfileEvent
 )  # fmt: skip
 

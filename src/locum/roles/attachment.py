@@ -8,8 +8,18 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, ip_address
 
-from locum.roles.actions import JSON, Addr, LocalEndpoint, OutboundEntry, Side, Tunnel, TunnelAcceptance
+from locum.roles.actions import (
+    JSON,
+    Addr,
+    Encapsulation,
+    LocalEndpoint,
+    OutboundEntry,
+    Side,
+    Tunnel,
+    TunnelAcceptance,
+)
 from locum.roles.forwarding import NOTHING, Forwarding, forwarding
+from locum.wire.registration import UDP_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +137,19 @@ Outcome = RegistrationAccepted | RegistrationDenied | AttachmentLost
 
 
 def colocated_forwarding(
-    attachment: Attachment | None, home_agent: Addr, home_addresses: tuple[Addr, ...]
+    attachment: Attachment | None,
+    home_agent: Addr,
+    home_addresses: tuple[Addr, ...],
+    *,
+    encapsulation: Encapsulation = Encapsulation.IPIP,
 ) -> Forwarding:
     """The tunnel ends here (R9): decapsulate what the home agent sends, encapsulate what the home addresses send."""
     if attachment is None or not attachment.colocated:
         return NOTHING
     entries: list[LocalEndpoint | TunnelAcceptance | OutboundEntry] = [LocalEndpoint(attachment.care_of)]
+    port = UDP_PORT if encapsulation is Encapsulation.UDP else 0
+    tunnel = Tunnel(attachment.care_of, home_agent, encapsulation, port, port)
     for each in home_addresses:
         entries.append(TunnelAcceptance(home_agent, each, Side.TO_HOME_ADDRESS))
-        entries.append(OutboundEntry(each, None, Tunnel(attachment.care_of, home_agent)))
+        entries.append(OutboundEntry(each, None, tunnel))
     return forwarding(*entries)

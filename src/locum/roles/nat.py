@@ -256,8 +256,11 @@ class MobileTraversal:
         self._keep_alive.answered(identifier, sequence, now)
 
     def lost(self, now: float) -> bool:
-        """Whether the NAT has forgotten the tunnel, as far as can be told."""
-        return self._keep_alive.lost(now)
+        """Whether the NAT has forgotten the tunnel, as far as can be told. Said once: register anew."""
+        lost = self._keep_alive.lost(now)
+        if lost:
+            self._keep_alive.stop()
+        return lost
 
     def timeout(self, attachment: Attachment, now: float) -> list[Action]:
         """The keepalive that is due, by the way of the registration and from its port."""
