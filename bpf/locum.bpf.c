@@ -19,6 +19,8 @@
 #include "parse.h"
 #include "tables.h"
 #include "tunnel.h"
+#include "translate.h"
+#include "multicast.h"
 
 #define UNDECIDED 1000
 
@@ -143,6 +145,30 @@ static __always_inline int guard(struct __sk_buff *skb, struct work *w)
 	return dropped(skb, NO_SESSION);
 }
 
+/* What is delivered to this host, at the stand-in's own address. */
+static __always_inline int to_interface(struct __sk_buff *skb, struct work *w)
+{
+	struct locum_translation_key key;
+	struct locum_translation *t;
+	__u32 *own;
+	int found;
+
+	if (!(w->uses & LOCUM_TRANSLATES) || (w->flags & AT_EGRESS))
+		return UNDECIDED;
+	__builtin_memset(&key, 0, sizeof(key));
+	key.home_address = w->packet.destination;
+	t = bpf_map_lookup_elem(&translations, &key);
+	if (!t)
+		return UNDECIDED;
+	own = bpf_map_lookup_elem(&endpoints, &t->interface_address);
+	if (!own || !(*own & LOCUM_OWN) || (!w->strip && same(&t->interface_address, &w->packet.destination)))
+		return UNDECIDED;
+	found = translate(skb, w, NULL);
+	if (found < 0)
+		return dropped(skb, -found);
+	return found ? pass_inner(skb, w, PASSED) : UNDECIDED;
+}
+
 /* Packets to a home address. UNDECIDED when there is no entry of it. */
 static __always_inline int by_binding(struct __sk_buff *skb, struct work *w)
 {
@@ -151,7 +177,7 @@ static __always_inline int by_binding(struct __sk_buff *skb, struct work *w)
 	int action;
 
 	if (!b)
-		return UNDECIDED;
+		return to_interface(skb, w);
 	if ((b->flags & LOCUM_FLOWS || b->verdict == GUARD) && !(w->flags & AT_EGRESS)) {
 		action = by_flow(skb, w);
 		if (action != UNDECIDED)
@@ -172,21 +198,43 @@ static __always_inline int by_binding(struct __sk_buff *skb, struct work *w)
 		return hold(skb, w, b->verdict == HOLD ? HELD_BINDING : HELD_REPORT);
 	case DROP:
 		return dropped(skb, BINDING_DROP);
-	case GUARD:
-		if (!(w->flags & AT_EGRESS))
-			return guard(skb, w);
-		break;
 	}
-	return UNDECIDED;
+	action = to_interface(skb, w);
+	if (action == UNDECIDED && b->verdict == GUARD && !(w->flags & AT_EGRESS))
+		return guard(skb, w);
+	return action;
+}
+
+/* Flows that a translation sent to this source get their home address back. 0: they have it; -1: not from one. */
+static __noinline int from_interface(struct __sk_buff *skb, struct work *w)
+{
+	struct locum_translation_key key;
+	struct locum_translation *t;
+
+	if (w->packet.registration || bpf_map_lookup_elem(&endpoints, &w->packet.destination))
+		return UNDECIDED;
+	if (find_translated(skb, w, 0))
+		return translate_back(skb, w) ? dropped(skb, TRANSLATION_FAILED) : 0;
+	__builtin_memset(&key, 0, sizeof(key));
+	key.home_address = w->packet.source;
+	t = bpf_map_lookup_elem(&translations, &key);
+	return t && same(&t->interface_address, &w->packet.source) ? UNDECIDED : 0; /* elsewhere made of a home address */
 }
 
 /* Packets from a home address. */
 static __always_inline int by_source(struct __sk_buff *skb, struct work *w, __u32 ifindex)
 {
 	struct locum_outbound_key key = {w->packet.source, ifindex, 0};
-	struct locum_tunnel *t = bpf_map_lookup_elem(&outbound, &key);
+	struct locum_tunnel *t;
 	int action;
 
+	if (w->uses & LOCUM_TRANSLATES) {
+		action = from_interface(skb, w);
+		if (action)
+			return action;
+		key.home_address = w->packet.source;
+	}
+	t = bpf_map_lookup_elem(&outbound, &key);
 	if (!t || w->packet.registration || bpf_map_lookup_elem(&endpoints, &w->packet.destination))
 		return UNDECIDED;
 	action = encapsulate(skb, w, t);
@@ -233,6 +281,15 @@ static __noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
 		key.side = FROM_HOME_ADDRESS;
 		a = bpf_map_lookup_elem(&acceptances, &key);
 	}
+	if (!a && (w->uses & LOCUM_TRANSLATES) && find_translated(skb, w, 1)) {
+		struct translating *room = translating_room();
+
+		if (room)
+			key.home_address = room->entry.key.home_address;
+		a = bpf_map_lookup_elem(&acceptances, &key);
+		if (a && translate_back(skb, w))
+			return dropped(skb, TRANSLATION_FAILED);
+	}
 	if (!a)
 		return dropped(skb, UNREGISTERED_SOURCE);
 	count(bpf_map_lookup_elem(&acceptance_count, &key), w->packet.length);
@@ -254,8 +311,10 @@ static __always_inline int read_packet(struct __sk_buff *skb, struct work *w)
 	__u32 zero = 0, family;
 
 	s = bpf_map_lookup_elem(&settings, &zero);
-	if (s)
+	if (s) {
 		w->tap = s->tap_ifindex;
+		w->uses = s->uses;
+	}
 	if (skb->protocol == bpf_htons(ETH_P_IP))
 		family = 4;
 	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
@@ -284,6 +343,8 @@ int locum_ingress(struct __sk_buff *skb)
 		w.flags |= FROM_TAP;
 		skb->mark = LOCUM_MARK_RELEASED;
 	}
+	if ((w.uses & LOCUM_GROUPS) && is_multicast(&w.packet.destination))
+		forward_group(skb, &w);
 	if (!ours_to_judge(&w.packet))
 		return passed(skb, PASSED);
 	action = by_binding(skb, &w);

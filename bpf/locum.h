@@ -49,6 +49,11 @@ struct locum_binding_more {
 	struct locum_tunnel others[LOCUM_MAX_TUNNELS - 1];
 };
 
+struct locum_counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
 enum locum_side { TO_HOME_ADDRESS = 0, FROM_HOME_ADDRESS = 1 };
 
 struct locum_acceptance_key {
@@ -88,18 +93,66 @@ struct locum_flow {
 	__u32 reserved;
 };
 
-struct locum_counter {
-	__u64 packets;
-	__u64 bytes;
-};
-
 /* Own addresses: end points of tunnels, and addresses of the attached interfaces (never tunnelled to). */
 #define LOCUM_ENDPOINT 1
 #define LOCUM_OWN 2
 
+/* What there are entries of at all: tables that are empty cost no packet anything. */
+#define LOCUM_TRANSLATES 1
+#define LOCUM_GROUPS 2
+
 struct locum_settings {
 	__u32 tap_ifindex;
+	__u32 uses;
+};
+
+/* tunnel all zero: packets that are delivered here. `epoch` tells flows of an earlier translation of this key. */
+struct locum_translation_key {
+	struct locum_address home_address;
+	struct locum_address tunnel;
+};
+
+struct locum_translation {
+	struct locum_address interface_address;
+	__u64 epoch;
+};
+
+struct locum_translation_count {
+	struct locum_counter towards;
+	struct locum_counter back;
+};
+
+/* A flow that was translated towards the stand-in; `seen` is when, last. */
+struct locum_translated {
+	struct locum_translation_key key;
+	__u64 epoch;
+	__u64 seen;
+};
+
+struct locum_translated_fragment {
+	struct locum_address source;
+	struct locum_address destination;
+	__u32 identification;
+	__u32 protocol;
+};
+
+struct locum_group_key {
+	struct locum_address group;
+	__u32 ifindex;
 	__u32 reserved;
+};
+
+#define LOCUM_GROUP_LINKS 16
+
+struct locum_group_link {
+	__u32 ifindex;
+	__u8 address[6];
+	__u8 reserved[2];
+};
+
+struct locum_group {
+	__u32 count;
+	struct locum_group_link links[LOCUM_GROUP_LINKS];
 };
 
 /* A held or reported packet: this header, then the packet from its network header on. */
@@ -140,7 +193,10 @@ enum locum_reason {
 	CONGESTED = 12, /* outer CE on a packet that is not ECN capable (RFC 6040 section 4.2) */
 	STRAY = 13,     /* reached the re-injection device and belongs to no tunnel */
 	TUNNEL_FRAGMENT = 14, /* not a drop: passed to the stack for reassembly */
-	REASON_COUNT = 15,
+	TRANSLATION_CONFLICT = 15, /* another home address has this flow at the interface address */
+	TRANSLATION_FAILED = 16,
+	GROUP_NOT_FORWARDED = 17, /* to one of its links */
+	REASON_COUNT = 18,
 };
 
 /* skb->mark: the upper half says what the lower half is. */

@@ -18,6 +18,23 @@ TABLE(acceptances, struct locum_acceptance_key, struct locum_acceptance);
 TABLE(outbound, struct locum_outbound_key, struct locum_tunnel);
 TABLE(flows, struct locum_flow_key, struct locum_flow);
 
+TABLE(translations, struct locum_translation_key, struct locum_translation);
+TABLE(translation_count, struct locum_translation_key, struct locum_translation_count);
+TABLE(groups, struct locum_group_key, struct locum_group);
+TABLE(group_count, struct locum_group_key, struct locum_counter);
+
+/* Bounded: what is not used any more makes room. */
+#define BOUNDED(NAME, KEY, VALUE)                    \
+	struct {                                     \
+		__uint(type, BPF_MAP_TYPE_LRU_HASH); \
+		__uint(max_entries, 1024);           \
+		__type(key, KEY);                    \
+		__type(value, VALUE);                \
+	} NAME SEC(".maps")
+
+BOUNDED(translated, struct locum_flow_key, struct locum_translated);
+BOUNDED(translated_fragments, struct locum_translated_fragment, struct locum_translated);
+
 /* Counters stand beside their entries, so that an update of the entry does not lose them. */
 TABLE(binding_count, struct locum_address, struct locum_counter);
 TABLE(acceptance_count, struct locum_acceptance_key, struct locum_counter);

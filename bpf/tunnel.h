@@ -28,12 +28,16 @@
 struct work {
 	struct packet packet;
 	__u32 tap;
+	__u32 uses; /* tables that are not empty */
 	__u16 strip; /* bytes of outer headers */
 	__u8 flags;
 	__u8 outer_family;
 	__u8 outer_tos;
 	__u8 encapsulation;
 };
+
+/* translate.h */
+int translate(struct __sk_buff *skb, struct work *w, const struct locum_address *tunnel);
 
 struct route {
 	struct bpf_redir_neigh hop;
@@ -359,6 +363,11 @@ __noinline int encapsulate(struct __sk_buff *skb, struct work *w, const struct l
 		return dropped(skb, NO_ROUTE);
 	if ((w->flags & FORWARDED) && decrement_hops(skb, p))
 		return dropped(skb, ENCAPSULATION_FAILED);
+	if (w->uses & LOCUM_TRANSLATES) {
+		found = translate(skb, w, &t->destination);
+		if (found < 0)
+			return dropped(skb, -found);
+	}
 	shrink = shrinkable && segment + overhead > r.mtu;
 	if (make_room(skb, w, t, shrink) || write_headers(skb, t, p))
 		return dropped(skb, ENCAPSULATION_FAILED);
@@ -379,6 +388,7 @@ __noinline int deliver(struct __sk_buff *skb, struct work *w, const struct locum
 	struct locum_address to;
 	__u32 mtu = 0, ifindex;
 	struct packet *p;
+	int found;
 	bool v4;
 
 	if (!w || !a)
@@ -389,6 +399,11 @@ __noinline int deliver(struct __sk_buff *skb, struct work *w, const struct locum
 	to = a->next_hop;
 	if (p->hops <= 1 || stays_on_link(&p->destination))
 		return pass_inner(skb, w, PASSED);
+	if (w->uses & LOCUM_TRANSLATES) {
+		found = translate(skb, w, NULL);
+		if (found < 0)
+			return dropped(skb, -found);
+	}
 	if (decapsulate(skb, w))
 		return dropped(skb, DECAPSULATION_FAILED);
 	if (bpf_check_mtu(skb, ifindex, &mtu, 0, 0))

@@ -64,6 +64,14 @@ class Attachments:
         found = self._route.link_lookup(ifname=interface)
         return found[0] if found else None
 
+    def find_with_address(self, interface: str) -> tuple[int, bytes] | None:
+        """Index and link-layer address of an interface that is there."""
+        index = self.find(interface)
+        if index is None:
+            return None
+        text = self._route.link("get", index=index)[0].get_attr("IFLA_ADDRESS")
+        return index, bytes.fromhex(text.replace(":", ""))
+
     def attach(self, interface: str) -> int:
         """Put the programs on the interface, new or again; returns its index."""
         index = self.find(interface)

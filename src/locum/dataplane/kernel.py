@@ -18,20 +18,25 @@ from pyroute2 import IPRoute
 from locum.dataplane import maps
 from locum.dataplane.attach import Attachments, check_bpffs, pin_name
 from locum.dataplane.device import Reinjection
+from locum.dataplane.groups import GroupTable
 from locum.dataplane.hold import HeldPacket, HoldQueue, held_packet
 from locum.dataplane.libbpf import DataPlaneError, Object, RingBuffer, possible_cpus
 from locum.dataplane.network import MtuRoutes, Sysctls, smallest_mtu
 from locum.dataplane.route_socket import RouteSocket
+from locum.dataplane.settings import Uses
 from locum.dataplane.state import ForwardingState, difference, state_of
 from locum.dataplane.tables import Tables
+from locum.dataplane.translation import TranslationTable
 from locum.roles.actions import (
     AcceptTunnel,
     Action,
     Addr,
     ClearFlow,
     FlowVerdict,
+    ForwardGroup,
     InstallBinding,
     InstallOutbound,
+    InstallTranslation,
     LocalEndpoint,
     OutboundEntry,
     RefuseTunnel,
@@ -39,6 +44,7 @@ from locum.roles.actions import (
     RemoveBinding,
     RemoveLocalEndpoint,
     RemoveOutbound,
+    RemoveTranslation,
     SetFlow,
     Tunnel,
     TunnelAcceptance,
@@ -63,6 +69,7 @@ class Limits:
     flows: int = 65_536
     hold_packets: int = 65_536
     hold_bytes: int = 64 << 20
+    translated_flows: int = 16_384  # remembered at once; beyond, the one that was quiet longest is forgotten
     ring_bytes: int = 8 << 20  # between kernel and daemon; a power of two
 
     def sizes(self) -> dict[str, int]:
@@ -78,6 +85,10 @@ class Limits:
             "outbound": few,
             "outbound_count": few,
             "flows": self.flows,
+            "translations": few,
+            "translation_count": few,
+            "translated": self.translated_flows,
+            "translated_fragments": 4096,
             "held": self.ring_bytes,
             "scratches": possible_cpus(),
         }
@@ -117,8 +128,11 @@ class DataPlane:
             "net/ipv4/conf/lo/forwarding", "1"
         )  # routes of outer packets are looked up from there
         self._device = Reinjection(node, route)
+        self._uses = Uses(self._object.maps["settings"])
         self._prepare_device()
         self._tables = Tables(self._object.maps, self._attachments.find)
+        self._translations = TranslationTable(self._object.maps, self._uses)
+        self._groups = GroupTable(self._object.maps, self._uses, self._attachments.find_with_address)
         self._mtu_routes = MtuRoutes(route, self._device.ifindex)
         self._queue = HoldQueue(limits.hold_packets, limits.hold_bytes)
         self._refused = 0
@@ -187,7 +201,7 @@ class DataPlane:
         self._sysctls.set(f"net/ipv6/conf/{name}/addr_gen_mode", "1")
         self._sysctls.set(f"net/ipv4/conf/{name}/accept_local", "1")
         self._sysctls.loosen(name)
-        self._object.maps["settings"].put(maps.WORD.pack(0), maps.SETTINGS.pack(index, 0))
+        self._uses.device(index)
         self._attachments.attach(name)
         self._route.link("set", index=index, state="up")
 
@@ -196,6 +210,7 @@ class DataPlane:
 
     def _adopt(self) -> None:
         self._tables.adopt(self._names())
+        self._groups.adopt()
         for tunnel in self._tunnels():
             self._need(tunnel)
 
@@ -254,6 +269,7 @@ class DataPlane:
         self._sysctls.loosen(interface)
         if before != index:
             self._tables.link_changed(interface)
+            self._groups.link_changed(self._tables.state, interface)
         self.refresh()
 
     def detach(self, interface: str) -> None:
@@ -323,6 +339,12 @@ class DataPlane:
                 self._tables.add_endpoint(address)
             case RemoveLocalEndpoint(address):
                 self._tables.remove_endpoint(address)
+            case InstallTranslation(translation):
+                self._translations.install(self._tables.state, translation)
+            case RemoveTranslation(home_address, tunnel):
+                self._translations.remove(self._tables.state, home_address, tunnel)
+            case ForwardGroup():
+                self._groups.install(self._tables.state, action)
 
     def _install_outbound(self, entry: OutboundEntry) -> None:
         self._need(entry.tunnel)
@@ -464,3 +486,13 @@ class DataPlane:
     def outbound_counters(self, entry: OutboundEntry) -> maps.Counter:
         """Packets and bytes that the entry sent into its tunnel."""
         return self._tables.outbound_counter(entry)
+
+    def translation_counters(
+        self, home_address: Addr, tunnel: Addr | None
+    ) -> tuple[maps.Counter, maps.Counter]:
+        """Packets and bytes that the translation changed towards the interface address, and back."""
+        return self._translations.counters(home_address, tunnel)
+
+    def group_counters(self, group: Addr) -> maps.Counter:
+        """Copies of the group's packets for access links, and their bytes."""
+        return self._groups.counter(group)

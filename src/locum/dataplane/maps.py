@@ -69,7 +69,10 @@ class Outcome(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why a packet was dropped (`enum locum_reason`). TUNNEL_FRAGMENT is counted, but not a drop."""
+    """Why a packet was dropped (`enum locum_reason`). TUNNEL_FRAGMENT is counted, but not a drop.
+
+    GROUP_NOT_FORWARDED is one copy for one link; the packet itself passes.
+    """
 
     NONE = 0
     UNREGISTERED_SOURCE = 1
@@ -86,6 +89,9 @@ class Reason(IntEnum):
     CONGESTED = 12
     STRAY = 13
     TUNNEL_FRAGMENT = 14
+    TRANSLATION_CONFLICT = 15
+    TRANSLATION_FAILED = 16
+    GROUP_NOT_FORWARDED = 17
 
     @property
     def label(self) -> str:

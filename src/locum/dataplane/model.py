@@ -28,6 +28,7 @@ from locum.dataplane.parse import (
     stays_on_link,
 )
 from locum.dataplane.state import ForwardingState
+from locum.dataplane.translation_model import Translator
 from locum.roles.actions import (
     BindingEntry,
     Encapsulation,
@@ -97,9 +98,11 @@ class Model:
     _endpoints: set[bytes] = field(default_factory=set)
     _acceptances: dict[bytes, TunnelAcceptance] = field(default_factory=dict)
     _outbound: dict[bytes, Tunnel] = field(default_factory=dict)
+    translator: Translator = field(init=False)
 
     def __post_init__(self) -> None:
         state, links = self.state, self.environment.links
+        self.translator = Translator(state.translations)
         self._endpoints = {maps.address(a) for a in state.endpoints}
         self._flows = {maps.flow_key(f): v for f, v in state.flows.items()}
         self._flow_homes = {maps.address(f.local) for f in state.flows}
@@ -203,6 +206,17 @@ class Model:
                 work.packet, work.strip, work.outer_tos = inner, shape.inner - outer.offset, outer.tos
                 self._count(self.acceptance_count, key, inner)
                 return acceptance
+        found = self.translator.back(work.frame, inner, in_tunnel=True)
+        if found is not None:
+            key = maps.ACCEPTANCE_KEY.pack(
+                outer.source, found.key[0], maps.SIDES.index(Side.FROM_HOME_ADDRESS), 0
+            )
+            acceptance = self._acceptances.get(key)
+            if acceptance is not None:
+                self.translator.translate_back(work.frame, inner, found)
+                work.packet, work.strip, work.outer_tos = inner, shape.inner - outer.offset, outer.tos
+                self._count(self.acceptance_count, key, inner)
+                return acceptance
         return self._dropped(Reason.UNREGISTERED_SOURCE)
 
     def _from_tunnel(self, work: _Work) -> Result | None:
@@ -230,7 +244,7 @@ class Model:
     def _by_binding(self, work: _Work) -> Result | None:
         packet = work.packet
         if packet.destination not in self._bindings:
-            return None
+            return self._to_interface(work)
         entry = self._bindings[packet.destination]
         guarded = entry is not None and entry.verdict is Verdict.GUARD
         if not work.egress and (guarded or packet.destination in self._flow_homes):
@@ -238,12 +252,29 @@ class Model:
             if result is not None:
                 return result
         if entry is None:
-            return None
+            return self._to_interface(work)
         if entry.peer is not None and maps.address(entry.peer) == packet.source:
             if entry.peer_tunnel is None:
                 return self._dropped(Reason.PEER_UNREACHABLE)
             return self._encapsulate(work, entry.peer_tunnel, self.binding_count, packet.destination)
-        return self._by_verdict(work, entry)
+        result = self._by_verdict(work, entry) or self._to_interface(work)
+        return result or (None if work.egress or not guarded else self._guard(work))
+
+    def _to_interface(self, work: _Work) -> Result | None:
+        """What is delivered to this host, at the stand-in's own address (R12)."""
+        packet = work.packet
+        local = None if work.egress else self.translator.interface(packet.destination)
+        if local not in self.environment.own or (local == packet.destination and not work.strip):
+            return None
+        done = self.translator.towards(work.frame, packet, None)
+        if isinstance(done, Reason):
+            return self._dropped(done)
+        return self._passed(work) if done else None
+
+    def _guard(self, work: _Work) -> Result:
+        if work.packet.protocol in (ICMP, ICMPV6):
+            return self._passed(work)
+        return self._dropped(Reason.NO_SESSION)
 
     def _by_flow(self, work: _Work) -> Result | None:
         packet = work.packet
@@ -268,18 +299,21 @@ class Model:
                 return self._hold(work, HeldReason.REPORT if reported else HeldReason.BINDING)
             case Verdict.DROP:
                 return self._dropped(Reason.BINDING_DROP)
-            case Verdict.GUARD if not work.egress:
-                if work.packet.protocol in (ICMP, ICMPV6):
-                    return self._passed(work)
-                return self._dropped(Reason.NO_SESSION)
         return None
 
     def _by_source(self, work: _Work, ifindex: int) -> Result | None:
         packet = work.packet
+        own = packet.destination in self._endpoints or packet.destination in self.environment.own
+        if packet.registration or own:
+            return None
+        found = self.translator.back(work.frame, packet, in_tunnel=False)
+        if found is not None:
+            self.translator.translate_back(work.frame, packet, found)
+        elif self.translator.is_own_name(packet.source):
+            return None
         key = maps.OUTBOUND_KEY.pack(packet.source, ifindex, 0)
         tunnel = self._outbound.get(key)
-        own = packet.destination in self._endpoints or packet.destination in self.environment.own
-        if tunnel is None or packet.registration or own:
+        if tunnel is None:
             return None
         return self._encapsulate(work, tunnel, self.outbound_count, key)
 
@@ -312,6 +346,9 @@ class Model:
         packet = work.packet
         if packet.hops <= 1 or stays_on_link(packet.destination):
             return self._passed(work)
+        conflict = self.translator.towards(work.frame, packet, None)
+        if isinstance(conflict, Reason):
+            return self._dropped(conflict)
         _decapsulate(work)
         if len(work.frame) > self.environment.link_mtu(ifindex) + ETHERNET:
             return self._passed(work)
@@ -347,6 +384,9 @@ class Model:
             return self._passed(work, Outcome.TOO_BIG)
         if work.forwarded:
             _decrement_hops(work)
+        conflict = self.translator.towards(work.frame, packet, tunnel.destination)
+        if isinstance(conflict, Reason):
+            return self._dropped(conflict)
         _decapsulate(work)
         headers = outer_headers(tunnel, packet)
         v4 = isinstance(tunnel.destination, IPv4Address)

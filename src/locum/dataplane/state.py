@@ -14,16 +14,20 @@ from locum.roles.actions import (
     ClearFlow,
     FlowEntry,
     FlowVerdict,
+    ForwardGroup,
     InstallBinding,
     InstallOutbound,
+    InstallTranslation,
     LocalEndpoint,
     OutboundEntry,
     RefuseTunnel,
     RemoveBinding,
     RemoveLocalEndpoint,
     RemoveOutbound,
+    RemoveTranslation,
     SetFlow,
     Side,
+    Translation,
     TunnelAcceptance,
 )
 from locum.wire.control import Flow
@@ -37,13 +41,15 @@ def acceptance_key(value: TunnelAcceptance) -> AcceptanceKey:
 
 @dataclass(slots=True)
 class ForwardingState:
-    """End points, bindings, acceptances, outbound entries and flows of one node."""
+    """End points, bindings, acceptances, outbound entries, flows, translations and groups of one node."""
 
     endpoints: set[Addr] = field(default_factory=set)
     bindings: dict[Addr, BindingEntry] = field(default_factory=dict)
     acceptances: dict[AcceptanceKey, TunnelAcceptance] = field(default_factory=dict)
     outbound: dict[Addr, dict[str | None, OutboundEntry]] = field(default_factory=dict)
     flows: dict[Flow, FlowVerdict] = field(default_factory=dict)
+    translations: dict[tuple[Addr, Addr | None], Translation] = field(default_factory=dict)
+    groups: dict[Addr, ForwardGroup] = field(default_factory=dict)
 
     def perform(self, action: Action) -> None:
         """Change the state as this action says; actions that are not forwarding change nothing."""
@@ -68,6 +74,14 @@ class ForwardingState:
                 self.flows[flow.flow] = flow.verdict
             case ClearFlow(key):
                 self.flows.pop(key, None)
+            case InstallTranslation(translation):
+                self.translations[translation.home_address, translation.tunnel] = translation
+            case RemoveTranslation(home_address, tunnel):
+                self.translations.pop((home_address, tunnel), None)
+            case ForwardGroup(group, upstream, links) if links:
+                self.groups[group] = ForwardGroup(group, upstream, tuple(links))
+            case ForwardGroup(group):
+                self.groups.pop(group, None)
 
     def outbound_entries(self) -> list[OutboundEntry]:
         return [entry for entries in self.outbound.values() for entry in entries.values()]
@@ -84,6 +98,9 @@ def difference(have: ForwardingState, want: ForwardingState) -> list[Action]:
     """Actions that turn `have` into `want`: what is added comes first, so that nothing is missing meanwhile."""
     added: list[Action] = [LocalEndpoint(a) for a in want.endpoints - have.endpoints]
     added += [AcceptTunnel(v) for k, v in want.acceptances.items() if have.acceptances.get(k) != v]
+    translations = want.translations.items()
+    added += [InstallTranslation(v) for k, v in translations if have.translations.get(k) != v]
+    added += [v for k, v in want.groups.items() if have.groups.get(k) != v]
     added += [SetFlow(FlowEntry(f, v)) for f, v in want.flows.items() if have.flows.get(f) != v]
     added += [InstallBinding(v) for k, v in want.bindings.items() if have.bindings.get(k) != v]
     removed: list[Action] = []
@@ -96,6 +113,8 @@ def difference(have: ForwardingState, want: ForwardingState) -> list[Action]:
             added += [InstallOutbound(entry) for link, entry in new.items() if old.get(link) != entry]
     removed += [RemoveBinding(k) for k in have.bindings.keys() - want.bindings.keys()]
     removed += [ClearFlow(f) for f in have.flows.keys() - want.flows.keys()]
+    removed += [RemoveTranslation(*k) for k in have.translations.keys() - want.translations.keys()]
+    removed += [ForwardGroup(k, v.upstream, ()) for k, v in have.groups.items() if k not in want.groups]
     removed += [RefuseTunnel(v) for k, v in have.acceptances.items() if k not in want.acceptances]
     removed += [RemoveLocalEndpoint(a) for a in have.endpoints - want.endpoints]
     return added + removed
