@@ -11,6 +11,7 @@ from pathlib import Path
 
 from locum.node.config_home_agent import home_agent
 from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association, links
+from locum.node.config_policy import policy
 from locum.node.settings import (
     COAP_PORT,
     ControlAssociation,
@@ -53,6 +54,7 @@ def load(path: Path | str) -> Settings:
     control, home, foreign, mobile, mnps = (
         top.table(name) for name in ("control", "home_agent", "foreign_agent", "mobile_node", "mnps")
     )
+    policy_table = top.table("policy")
     top.close()
     settings = Settings(
         file=file,
@@ -62,6 +64,7 @@ def load(path: Path | str) -> Settings:
         foreign_agent=_foreign_agent(foreign, node) if foreign else None,
         mobile_node=_mobile_node(mobile, node) if mobile else None,
         mnps=_mnps(mnps, node) if mnps else None,
+        policy=policy(policy_table, node.name) if policy_table else None,
     )
     _check_whole(settings)
     return settings
@@ -79,6 +82,10 @@ def _check_whole(settings: Settings) -> None:
     if settings.mnps is not None and settings.control is None:
         raise ConfigError(
             settings.file, "control", None, "is missing; [mnps] is asked over CoAP and needs it"
+        )
+    if settings.policy is None and settings.home_agent is not None and settings.home_agent.pools:
+        raise ConfigError(
+            settings.file, "policy", None, "is missing; whose home address comes from a pool, a profile says"
         )
     _check_room(settings)
     mobile = settings.mobile_node

@@ -1,6 +1,7 @@
 """[home_agent] -> `HomeAgentSettings` (features R3 to R8)."""
 
 from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association
+from locum.node.config_policy import pools
 from locum.node.settings import Address, HomeAgentSettings, MobileSettings, Prefix
 from locum.node.toml_table import ConfigError, Table
 
@@ -16,6 +17,7 @@ def home_agent(table: Table) -> HomeAgentSettings:
         reverse_tunnel_required=table.boolean("reverse_tunnel_required", True),
         mobiles=tuple(_mobile(item) for item in table.tables("mobile")),
         foreign_agents=tuple(agent_key(item) for item in table.tables("foreign_agent")),
+        pools=pools(table.tables("pool"), table.prefixes("home_prefixes")),
     )
     table.close()
     if settings.short_lifetime >= settings.max_lifetime:

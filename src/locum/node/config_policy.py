@@ -1,44 +1,14 @@
 """[policy] -> `PolicySettings`, and [[home_agent.pool]] -> `PoolSettings` (features R3, C9)."""
 
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
+from locum.node.policy_settings import PolicyServer, PolicySettings, PoolSettings
 from locum.node.toml_table import Table
 
 RADIUS_PORT = 1812  # RFC 2865 section 3
 _LONGEST_NAME = 253  # bytes of an attribute (RFC 2865 section 5)
 _MOST_ADDRESSES = 1 << 20  # of one pool
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyServer:
-    """One RADIUS server, and the secret it shares with this node."""
-
-    address: IPv4Address
-    port: int
-    secret: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class PolicySettings:
-    """The policy servers, in the order in which they are asked. Times in seconds."""
-
-    servers: tuple[PolicyServer, ...]
-    nas_identifier: str
-    timeout: float  # until the first retransmission; doubled for each that follows
-    retries: int  # retransmissions to one server before the next one is asked
-    dead_time: float  # for which a silent server is asked only when no other answers
-    dictionary: Path | None  # of the attributes; None: the one that comes with the program
-
-
-@dataclass(frozen=True, slots=True)
-class PoolSettings:
-    """Home addresses that are assigned: `first` to `last`, both included."""
-
-    name: str
-    first: IPv4Address
-    last: IPv4Address
 
 
 def policy(table: Table, node: str) -> PolicySettings:
@@ -73,8 +43,29 @@ def _server(table: Table) -> PolicyServer:
     return server
 
 
-def pool(table: Table) -> PoolSettings:
-    """One table [[home_agent.pool]]: a prefix, and `first` and `last` where not all its hosts are meant."""
+def pools(
+    tables: Iterable[Table], home_prefixes: Sequence[IPv4Network | IPv6Network]
+) -> tuple[PoolSettings, ...]:
+    """The tables [[home_agent.pool]], whose addresses all lie in the home network. Raises ConfigError."""
+    found: list[PoolSettings] = []
+    for table in tables:
+        each = _pool(table)
+        for key, address in (("first", each.first), ("last", each.last)):
+            if not any(address in prefix for prefix in home_prefixes):
+                raise table.error(key, f"{address} is in none of home_prefixes")
+        for other in found:
+            if other.name == each.name:
+                raise table.error("name", f"{each.name!r} names two pools")
+            if other.first <= each.last and each.first <= other.last:
+                raise table.error(
+                    "prefix", f"the pools {other.name!r} and {each.name!r} have addresses in common"
+                )
+        found.append(each)
+    return tuple(found)
+
+
+def _pool(table: Table) -> PoolSettings:
+    """A prefix, and `first` and `last` where not all its hosts are meant."""
     name = table.string("name")
     prefix = table.prefix4("prefix")
     settings = PoolSettings(

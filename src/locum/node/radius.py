@@ -17,9 +17,9 @@ from typing import Any, cast
 
 from pyrad.packet import AccessAccept, AccessReject, AuthPacket, PacketError
 
-from locum.node.config_policy import PolicyServer, PolicySettings
 from locum.node.events import EventStream
 from locum.node.performer import Hand
+from locum.node.policy_settings import PolicyServer, PolicySettings
 from locum.node.profile_attributes import ProfileError, dictionary, profile_of
 from locum.roles import actions as do
 from locum.roles.actions import Event
@@ -63,7 +63,9 @@ class ServerPort(asyncio.DatagramProtocol):
         except PacketError:
             self._count("radius-malformed")
             return
-        answer.request_authenticator = request.authenticator  # what keys are encrypted with (RFC 2868 section 3.5)
+        answer.request_authenticator = (
+            request.authenticator
+        )  # what keys are encrypted with (RFC 2868 section 3.5)
         if answer.message_authenticator is None:
             self._count("radius-no-message-authenticator")
         elif not request.VerifyReply(answer, enforce_ma=True):

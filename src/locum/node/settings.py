@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
+from locum.node.policy_settings import PolicySettings, PoolSettings
 from locum.security.association import Association
 
 Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
 
+_PROFILES = 2048  # home addresses that profiles may add to those that are configured
 COAP_PORT = 5683  # RFC 7252 section 12.6 and RFC 8323 section 11.2: the same number on UDP and TCP
 
 
@@ -99,6 +101,7 @@ class HomeAgentSettings:
     reverse_tunnel_required: bool
     mobiles: tuple[MobileSettings, ...]
     foreign_agents: tuple[AgentKey, ...]
+    pools: tuple[PoolSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,7 @@ class Settings:
     foreign_agent: ForeignAgentSettings | None
     mobile_node: MobileNodeSettings | None
     mnps: MnpsSettings | None
+    policy: PolicySettings | None = None
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -201,4 +205,7 @@ class Settings:
         """How many home addresses, of both families, the data plane may have to know."""
         home, foreign = self.home_agent, self.foreign_agent
         mobiles = sum(1 if each.home_address_v6 is None else 2 for each in home.mobiles) if home else 0
+        if home is not None:
+            mobiles += sum(int(each.last) - int(each.first) + 1 for each in home.pools)
+            mobiles += _PROFILES if self.policy is not None else 0
         return mobiles + (2 * (foreign.max_visitors + len(foreign.static)) if foreign else 0)

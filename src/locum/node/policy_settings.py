@@ -1,0 +1,35 @@
+"""The configuration of policy servers and address pools as values (features R3, C9). Values only."""
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyServer:
+    """One RADIUS server, and the secret it shares with this node."""
+
+    address: IPv4Address
+    port: int
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """The policy servers, in the order in which they are asked. Times in seconds."""
+
+    servers: tuple[PolicyServer, ...]
+    nas_identifier: str
+    timeout: float  # until the first retransmission; doubled for each that follows
+    retries: int  # retransmissions to one server before the next one is asked
+    dead_time: float  # for which a silent server is asked only when no other answers
+    dictionary: Path | None  # of the attributes; None: the one that comes with the program
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """Home addresses that are assigned: `first` to `last`, both included."""
+
+    name: str
+    first: IPv4Address
+    last: IPv4Address
