@@ -187,7 +187,9 @@ def _changed(
         identifier, priority, share = named.identifier, named.priority, named.share
     verdict = RuleVerdict.DROP if binding.action is FlowAction.DROP else RuleVerdict.FORWARD
     selectors = both_families(binding.selector)
-    return added(rules, KeptRule(identifier, priority, verdict, selectors, binding.bindings, share, by), most)
+    made = KeptRule(identifier, priority, verdict, selectors, binding.bindings, share, by)
+    # The answer was lost and the rule is asked for again, under another identification: it stands already.
+    return rules if made in rules else added(rules, made, most)
 
 
 def rules_without(rules: tuple[KeptRule, ...], *owners: str) -> tuple[KeptRule, ...]:
