@@ -24,14 +24,14 @@ Hand = Callable[[Any], Awaitable[None] | None]
 _FORWARDING = (
     do.InstallBinding, do.RemoveBinding, do.AcceptTunnel, do.RefuseTunnel, do.InstallOutbound, do.RemoveOutbound,
     do.SetFlow, do.ClearFlow, do.ReleaseHeld, do.LocalEndpoint, do.RemoveLocalEndpoint,
-    do.InstallFilter, do.RemoveFilter, do.InstallTranslation, do.RemoveTranslation,
+    do.InstallFilter, do.RemoveFilter, do.InstallTranslation, do.RemoveTranslation, do.ForwardGroup,
 )  # fmt: skip
 FORWARDING: frozenset[type] = frozenset(_FORWARDING)
 _PERMISSIONS = (do.AcceptTunnel, do.RefuseTunnel)
 OUTGOING: frozenset[type] = frozenset((do.Reply, do.SendRegistration, do.Ask, do.Answer))
 
 
-TABLES = ("binding", "stand_in", "rule", "visitor", "registration", "handover")
+TABLES = ("binding", "stand_in", "rule", "visitor", "registration", "handover", "profile", "pool")
 
 
 def collection(role: str, table: str) -> str:

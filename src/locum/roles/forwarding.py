@@ -13,6 +13,7 @@ from locum.roles.actions import (
     BindingEntry,
     InstallBinding,
     InstallOutbound,
+    InstallTranslation,
     LocalEndpoint,
     NeighbourEntry,
     OutboundEntry,
@@ -21,12 +22,15 @@ from locum.roles.actions import (
     RemoveLocalEndpoint,
     RemoveNeighbour,
     RemoveOutbound,
+    RemoveTranslation,
     Side,
+    Translation,
     TunnelAcceptance,
 )
 
 AcceptanceKey = tuple[Addr, Addr, Side]
 NeighbourKey = tuple[str, Addr]
+TranslationKey = tuple[Addr, Addr | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +42,14 @@ class Forwarding:
     outbound: Mapping[Addr, OutboundEntry] = field(default_factory=dict)
     neighbours: Mapping[NeighbourKey, NeighbourEntry] = field(default_factory=dict)
     endpoints: frozenset[Addr] = frozenset()
+    translations: Mapping[TranslationKey, Translation] = field(default_factory=dict)
 
 
 NOTHING = Forwarding()
 
 
 def forwarding(
-    *entries: BindingEntry | TunnelAcceptance | OutboundEntry | NeighbourEntry | LocalEndpoint,
+    *entries: BindingEntry | TunnelAcceptance | OutboundEntry | NeighbourEntry | LocalEndpoint | Translation,
 ) -> Forwarding:
     """The state that consists of these entries."""
     return Forwarding(
@@ -55,6 +60,7 @@ def forwarding(
         outbound={e.home_address: e for e in entries if isinstance(e, OutboundEntry)},
         neighbours={(e.link, e.address): e for e in entries if isinstance(e, NeighbourEntry)},
         endpoints=frozenset(e.address for e in entries if isinstance(e, LocalEndpoint)),
+        translations={(e.home_address, e.tunnel): e for e in entries if isinstance(e, Translation)},
     )
 
 
@@ -68,12 +74,16 @@ def changes(before: Forwarding, after: Forwarding) -> list[Action]:
     actions += [AcceptTunnel(a) for key, a in after.acceptances.items() if before.acceptances.get(key) != a]
     actions += [n for key, n in after.neighbours.items() if before.neighbours.get(key) != n]
     actions += [InstallOutbound(o) for key, o in after.outbound.items() if before.outbound.get(key) != o]
+    actions += [
+        InstallTranslation(t) for key, t in after.translations.items() if before.translations.get(key) != t
+    ]
     actions += [InstallBinding(b) for key, b in after.bindings.items() if before.bindings.get(key) != b]
     actions += [
         RemoveBinding(key, old.stage)
         for key, old in before.bindings.items()
         if key not in after.bindings or after.bindings[key].stage is not old.stage
     ]
+    actions += [RemoveTranslation(*key) for key in before.translations if key not in after.translations]
     actions += [RemoveOutbound(key) for key in before.outbound if key not in after.outbound]
     actions += [RemoveNeighbour(*key) for key in before.neighbours if key not in after.neighbours]
     actions += [RefuseTunnel(a) for key, a in before.acceptances.items() if key not in after.acceptances]
