@@ -24,6 +24,7 @@ from locum.node.exchanges import Exchanges
 from locum.node.host_network import HostNetwork
 from locum.node.link_watch import Link, LinkKind, LinkState, LinkWatch
 from locum.node.performer import FORWARDING, TABLES, Hand, Performer, Pipelined, Sequential, collection
+from locum.node.prober import Prober
 from locum.node.registration_io import RegistrationIo
 from locum.node.service_manager import ServiceManager
 from locum.node.settings import Address, Settings
@@ -35,6 +36,7 @@ from locum.wire.control import Flow
 if TYPE_CHECKING:
     from locum.dataplane.kernel import DataPlane
     from locum.node.napping import Napping
+    from locum.node.radius import RadiusClient
     from locum.node.standin import StandIn
 
 log = logging.getLogger("locum.node")
@@ -67,6 +69,8 @@ class Node:
         self.plane: DataPlane
         self.registrations: RegistrationIo
         self.exchanges: Exchanges
+        self._prober: Prober
+        self.policy: RadiusClient | None = None
         self.napping: Napping | None = None
         self.stand_in: StandIn | None = None
         self.deliveries: DeliveryWatch | None = None
@@ -117,6 +121,9 @@ class Node:
         self._open_registrations()
         self._open_sessions()
         self.exchanges = Exchanges(settings, self.store, self.events, self.feed)
+        self._prober = Prober(partial(self.feed, "foreign_agent"), self._probe_source)
+        self._closers.callback(self._prober.close)
+        await self._open_policy()
         self._make_slots()
         await self.exchanges.open()
         self._closers.push_async_callback(self.exchanges.close)
@@ -210,6 +217,17 @@ class Node:
             )  # fmt: skip
             self._closers.push_async_callback(self.stand_in.close)
 
+    async def _open_policy(self) -> None:
+        if self.settings.policy is None:
+            return
+        from locum.node.radius import RadiusClient
+
+        home, foreign = self.settings.home_agent, self.settings.foreign_agent
+        own = home.address if home is not None else foreign.care_of_address if foreign is not None else None
+        self.policy = RadiusClient(self.settings.policy, own, self.events, self.feed)
+        self._closers.push_async_callback(self.policy.close)
+        await self.policy.open()
+
     def _make_slots(self) -> None:
         for name, role in roles(self.settings, self._link_address).items():
             kind = Pipelined if name == "home_agent" else Sequential
@@ -222,10 +240,12 @@ class Node:
         hands: dict[type, Hand] = {
             **self.registrations.hands(),
             **self.exchanges.hands(role),
+            **(self.policy.hands(role) if self.policy is not None else {}),
             do.NeighbourEntry: self._neighbour,
             do.RemoveNeighbour: self._remove_neighbour,
             do.UseAgent: self._use_agent,
             do.LeaveAgent: self._leave_agent,
+            do.Probe: self._prober.probe,
         }
         if self.napping is not None:
             hands.update(self.napping.hands())
@@ -391,6 +411,12 @@ class Node:
         known = self.watch.find(link)
         addresses = known.addresses if known is not None else ()
         return next((each for each in addresses if isinstance(each, IPv4Address)), None)
+
+    def _probe_source(self, link: str) -> IPv4Address:
+        """Who asks a visitor: the agent, by its address on the link or else by its care-of address."""
+        foreign = self.settings.foreign_agent
+        assert foreign is not None
+        return self._link_address(link) or foreign.care_of_address
 
     def _link_changed(self, name: str, link: Link | None) -> None:
         if name in self.settings.node.interfaces and self.slots:
