@@ -67,6 +67,7 @@ def home_agent(settings: Settings) -> "HomeAgent":
             short_lifetime=own.short_lifetime,
             max_simultaneous=own.max_simultaneous,
             reverse_tunnel_required=own.reverse_tunnel_required,
+            multipath=own.multipath,
         ),
         [
             Mobile(
@@ -76,6 +77,10 @@ def home_agent(settings: Settings) -> "HomeAgent":
                 default_care_of=each.default_coa,
                 stand_in=each.mnps,
                 stand_in_v6=each.mnps_v6,
+                stand_ins=each.stand_ins,
+                rules=each.rules,
+                default_by_registration=each.default_coa_by_registration,
+                default_ruled=each.default_coa_ruled,
             )
             for each in own.mobiles
         ],
@@ -88,6 +93,8 @@ def foreign_agent(settings: Settings, link_address: LinkAddress) -> "ForeignAgen
     """The foreign agent of [foreign_agent]; 618 goes to whom [control] has an association with."""
     from locum.roles.advertising import AccessLink
     from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
+    from locum.roles.nat import TraversalMode
+    from locum.roles.probing import ProbingConfiguration
     from locum.roles.visitor import StaticVisitor
 
     own = settings.foreign_agent
@@ -105,6 +112,11 @@ def foreign_agent(settings: Settings, link_address: LinkAddress) -> "ForeignAgen
             short_lifetime=own.short_lifetime,
             challenge=own.challenge,
             notified=notified,
+            open=own.open,
+            revocation=own.revocation,
+            nat_traversal=TraversalMode(own.traversal.mode),
+            keepalive=own.traversal.keepalive,
+            probing=ProbingConfiguration(own.probe_interval, own.probe_misses, own.mnps, own.short_lifetime),
         ),
         {each.address: each.association for each in own.home_agents},
         {each.home_address: each.association for each in own.mobiles},
@@ -143,6 +155,7 @@ def stand_in(settings: Settings) -> "StandIn":
 def mobile_node(settings: Settings) -> "SleepingNode":
     """The mobile node of [mobile_node], with its sleep."""
     from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
+    from locum.roles.nat import TraversalMode
     from locum.roles.sleeping import SleepingNode
 
     own = settings.mobile_node
@@ -158,6 +171,8 @@ def mobile_node(settings: Settings) -> "SleepingNode":
             care_of_address=own.care_of_address,
             lifetime=own.lifetime,
             brief_lifetime=own.brief_lifetime,
+            nat_traversal=TraversalMode(own.traversal.mode),
+            keepalive=own.traversal.keepalive,
         ),
         {each.address: each.association for each in own.foreign_agents},
         SystemRandom(),

@@ -1,9 +1,17 @@
 """[home_agent] -> `HomeAgentSettings` (features R3 to R8)."""
 
+import re
+
 from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association
 from locum.node.config_policy import pools
+from locum.node.rule_table import flow_rules
 from locum.node.settings import Address, HomeAgentSettings, MobileSettings, Prefix
 from locum.node.toml_table import ConfigError, Table
+from locum.roles.binding import AuthorisedStandIn
+from locum.roles.rules import DEFAULT, MN, RESERVED_NAMES, STAND_IN, KeptRule
+from locum.wire.extensions import MAX_BINDING, MIN_BINDING
+
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
 
 
 def home_agent(table: Table) -> HomeAgentSettings:
@@ -15,8 +23,13 @@ def home_agent(table: Table) -> HomeAgentSettings:
         short_lifetime=table.integer("short_lifetime", 10, least=0, most=LONGEST_LIFETIME),
         max_simultaneous=table.integer("max_simultaneous", 4, least=1, most=4),
         reverse_tunnel_required=table.boolean("reverse_tunnel_required", True),
+        multipath=table.boolean("multipath", True),
         mobiles=tuple(_mobile(item) for item in table.tables("mobile")),
         foreign_agents=tuple(agent_key(item) for item in table.tables("foreign_agent")),
+        nat_traversal=table.boolean("nat_traversal", True),
+        nat_forced=table.boolean("nat_forced", True),
+        keepalive_interval=table.integer("keepalive_interval", 0, most=0xFFFF),
+        revocation=table.boolean("revocation", True),
         pools=pools(table.tables("pool"), table.prefixes("home_prefixes")),
     )
     table.close()
@@ -54,6 +67,52 @@ def _mobile(table: Table) -> MobileSettings:
         default_coa=table.optional4("default_coa"),
         mnps=table.optional4("mnps"),
         mnps_v6=table.optional6("mnps_v6"),
+        default_coa_by_registration=table.boolean("default_coa_by_registration", True),
+        default_coa_ruled=table.choice("default_coa_takes", ("all", "ruled"), "all") == "ruled",
+        stand_ins=tuple(_stand_in(item) for item in table.tables("stand_in")),
+        rules=flow_rules(table.tables("rule")),
     )
     table.close()
+    _check_registrants(table, settings)
+    for rule in settings.rules:
+        _check_targets(table, rule, settings)
     return settings
+
+
+def _stand_in(table: Table) -> AuthorisedStandIn:
+    """[[home_agent.mobile.stand_in]]: who may register beside the mobile node (R4)."""
+    found = AuthorisedStandIn(
+        name=table.string("name", STAND_IN),
+        association=association(table),
+        address=table.address4("address"),
+        address_v6=table.optional6("address_v6"),
+        translate=table.boolean("translate", False),
+    )
+    table.close()
+    if not _NAME.match(found.name) or found.name in RESERVED_NAMES:
+        raise table.error("name", f"{found.name!r} cannot be the name of a stand-in; take another word")
+    return found
+
+
+def _check_registrants(table: Table, mobile: MobileSettings) -> None:
+    """Registrants of a home address are told apart by SPI, stand-ins by name and address. Raises ConfigError."""
+    spis = [mobile.association.spi, *(each.association.spi for each in mobile.stand_ins)]
+    names = [each.name for each in mobile.stand_ins]
+    addresses = [each.address for each in mobile.stand_ins]
+    for key, values in (("spi", spis), ("name", names), ("address", addresses)):
+        if len(set(values)) != len(values):
+            raise table.error(
+                "stand_in", f"{key} is the same twice; every stand-in (and the mobile node) needs its own"
+            )
+
+
+def _check_targets(table: Table, rule: KeptRule, mobile: MobileSettings) -> None:
+    """Raises ConfigError for a way that nobody can ever register."""
+    known = {MN, STAND_IN, DEFAULT, *(each.name for each in mobile.stand_ins)}
+    for each in rule.to:
+        if isinstance(each, str) and each not in known:
+            raise table.error(
+                "rule", f"{rule.identifier} leads to {each!r}; known are {', '.join(sorted(known))}"
+            )
+        if isinstance(each, int) and not MIN_BINDING <= each <= MAX_BINDING:
+            raise table.error("rule", f"{rule.identifier} leads to {each}; binding identifiers are 1 to 254")

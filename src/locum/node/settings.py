@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from locum.node.policy_settings import PolicySettings, PoolSettings
+from locum.roles.binding import AuthorisedStandIn
+from locum.roles.rules import KeptRule
 from locum.security.association import Association
 
 Address = IPv4Address | IPv6Address
@@ -81,6 +83,10 @@ class MobileSettings:
     default_coa: IPv4Address | None
     mnps: IPv4Address | None
     mnps_v6: IPv6Address | None
+    default_coa_by_registration: bool
+    default_coa_ruled: bool  # only flow rules send packets there (R6)
+    stand_ins: tuple[AuthorisedStandIn, ...]
+    rules: tuple[KeptRule, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,14 @@ class AgentKey:
 
 
 @dataclass(frozen=True, slots=True)
+class TraversalSettings:
+    """Whether a node behind a NAT asks for a UDP tunnel (RFC 3519)."""
+
+    mode: str = "off"  # "off", "auto" or "force"
+    keepalive: float | None = None  # seconds between keepalives; None: as the home agent says
+
+
+@dataclass(frozen=True, slots=True)
 class HomeAgentSettings:
     address: IPv4Address
     home_prefixes: tuple[Prefix, ...]
@@ -99,9 +113,14 @@ class HomeAgentSettings:
     short_lifetime: int
     max_simultaneous: int
     reverse_tunnel_required: bool
+    multipath: bool  # binding identifiers are taken (RFC 7629)
     mobiles: tuple[MobileSettings, ...]
     foreign_agents: tuple[AgentKey, ...]
     pools: tuple[PoolSettings, ...] = ()
+    nat_traversal: bool = True  # UDP tunnels to nodes behind a NAT (RFC 3519)
+    nat_forced: bool = True  # also to those that ask for one without a NAT
+    keepalive_interval: int = 0  # seconds that they are told; 0: their own default
+    revocation: bool = True  # RFC 3543, with agents that share an association and co-located nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +155,12 @@ class ForeignAgentSettings:
     home_agents: tuple[AgentKey, ...]
     mobiles: tuple[VisitorKey, ...]
     static: tuple[StaticVisitor, ...]
+    open: bool = False  # home agents without an association are served although there are some with one
+    revocation: bool = True  # RFC 3543, with home agents that share an association
+    traversal: TraversalSettings = TraversalSettings()
+    probe_interval: float  # seconds between probes of a visitor; 0: none, and nobody is ever taken for lost
+    probe_misses: int  # in a row that make a visitor lost
+    mnps: tuple[Address, ...]  # stand-ins that are asked to take a lost visitor over, in this order
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +178,7 @@ class MobileNodeSettings:
     foreign_agents: tuple[AgentKey, ...]  # MN-FA associations
     freeze: str  # "auto", "cgroup" or "stop"
     sleep_seconds: float  # bound on a whole takeover or reclaim
+    traversal: TraversalSettings = TraversalSettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,8 +168,10 @@ class _Ways:
                 return self.dynamic
             case _ if target == DEFAULT:
                 return () if self.default is None else (self.default,)
-        of_it = [one for who, one in self.stand_ins if target in (STAND_IN, who.name)]
-        found = tuple(each for one in of_it for each in one.care_of)
+        whose = [one for who, one in self.stand_ins if who.name == target]
+        if target == STAND_IN and all(each.name != STAND_IN for each in self.mobile.stand_ins):
+            whose = [one for _, one in self.stand_ins]
+        found = tuple(each for one in whose for each in one.care_of)
         if not found and target == STAND_IN and self.default is not None:
             return (self.default,)
         return found

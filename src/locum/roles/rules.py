@@ -15,14 +15,14 @@ from locum.wire.registration import Code
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, decode_selector, selector_format
 
 MN = "mn"  # target: the mobile node's dynamic care-of addresses; as an owner: the mobile node
-STAND_IN = "mnps"  # target: care-of addresses of its stand-ins, or where none is registered the default one
+STAND_IN = "mnps"  # target: its stand-ins (the one of this name if there is one), without any the default CoA
 DEFAULT = "default"  # target: the default care-of address
 CONFIGURATION, PROFILE, ADMIN = (
     "configuration",
     "profile",
     "admin",
 )  # owners whose rules no signalling changes
-RESERVED_NAMES = frozenset((MN, STAND_IN, DEFAULT, CONFIGURATION, PROFILE, ADMIN))  # no stand-in is called so
+RESERVED_NAMES = frozenset((MN, DEFAULT, CONFIGURATION, PROFILE, ADMIN))  # no stand-in is called so
 
 UNNAMED = range(0x4000, 0x4100)  # identifiers given to flow bindings without a name (RFC 7629 knows none)
 FIRST_ASSIGNED = 0x8000  # identifiers given to rules of people who name none
