@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from locum.node.config_home_agent import home_agent
-from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association, links
+from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association, links, traversal
 from locum.node.config_policy import policy
 from locum.node.settings import (
     COAP_PORT,
@@ -29,6 +29,7 @@ from locum.node.toml_table import ConfigError, Table
 __all__ = ["ConfigError", "load"]
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
+_SHORTEST_PROBE = 0.05  # seconds; every visitor is asked that often
 _MOST_BINDINGS = 4 << 20  # about 460 MiB of tables
 _MOST_FLOWS = _MOST_HELD = 1 << 20
 
@@ -72,12 +73,13 @@ def load(path: Path | str) -> Settings:
 
 def _check_whole(settings: Settings) -> None:
     """What no single table can tell."""
-    if not settings.roles:
+    if not settings.roles and not (settings.control and settings.control.associations):
         raise ConfigError(
             settings.file,
             "",
             None,
-            "names no role; write [home_agent], [foreign_agent], [mobile_node] or [mnps]",
+            "names no role; write [home_agent], [foreign_agent], [mobile_node] or [mnps], "
+            "or [control] with an association for a correspondent's agent",
         )
     if settings.mnps is not None and settings.control is None:
         raise ConfigError(
@@ -88,17 +90,24 @@ def _check_whole(settings: Settings) -> None:
             settings.file, "policy", None, "is missing; whose home address comes from a pool, a profile says"
         )
     _check_room(settings)
-    mobile = settings.mobile_node
-    if mobile is None or mobile.mnps is None:
-        return
-    peers = settings.control.associations if settings.control else ()
-    if not any(association.peer == mobile.mnps for association in peers):
-        raise ConfigError(
-            settings.file,
-            "control.association",
-            "peer",
-            f"no association with the mnps {mobile.mnps} of [mobile_node]",
-        )
+    _check_peers(settings)
+
+
+def _check_peers(settings: Settings) -> None:
+    """Whoever is to be asked over CoAP needs an association."""
+    foreign, mobile = settings.foreign_agent, settings.mobile_node
+    asked = [(each, "foreign_agent") for each in (foreign.mnps if foreign else ())]
+    if mobile is not None and mobile.mnps is not None:
+        asked.append((mobile.mnps, "mobile_node"))
+    known = {each.peer for each in (settings.control.associations if settings.control else ())}
+    for peer, table in asked:
+        if peer not in known:
+            raise ConfigError(
+                settings.file,
+                "control.association",
+                "peer",
+                f"no association with the mnps {peer} of [{table}]",
+            )
 
 
 def _check_room(settings: Settings) -> None:
@@ -179,8 +188,16 @@ def _foreign_agent(table: Table, node: NodeSettings) -> ForeignAgentSettings:
         home_agents=tuple(agent_key(item) for item in table.tables("home_agent")),
         mobiles=tuple(_visitor_key(item) for item in table.tables("mobile")),
         static=tuple(_static_visitor(item, node) for item in table.tables("static")),
+        open=table.boolean("open", False),
+        revocation=table.boolean("revocation", True),
+        traversal=traversal(table, "off"),
+        probe_interval=table.seconds("probe_interval", 0.0, least=0.0, most=3600.0),
+        probe_misses=table.integer("probe_misses", 3, least=1, most=1000),
+        mnps=table.addresses("mnps", ()),
     )
     table.close()
+    if 0 < settings.probe_interval < _SHORTEST_PROBE:
+        raise table.error("probe_interval", f"is 0 for no probes, or at least {_SHORTEST_PROBE:g} s")
     return settings
 
 
@@ -221,6 +238,7 @@ def _mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
         foreign_agents=tuple(agent_key(item) for item in table.tables("foreign_agent")),
         freeze=table.choice("freeze", ("auto", "cgroup", "stop"), "auto"),
         sleep_seconds=table.seconds("sleep_seconds", 30.0, least=1.0, most=3600.0),
+        traversal=traversal(table, "auto"),
     )
     table.close()
     return settings

@@ -31,7 +31,18 @@ _PERMISSIONS = (do.AcceptTunnel, do.RefuseTunnel)
 OUTGOING: frozenset[type] = frozenset((do.Reply, do.SendRegistration, do.Ask, do.Answer))
 
 
-TABLES = ("binding", "stand_in", "rule", "visitor", "registration", "handover", "profile", "pool")
+TABLES = (
+    "binding",
+    "stand_in",
+    "rule",
+    "visitor",
+    "lost",
+    "triggered",
+    "registration",
+    "handover",
+    "profile",
+    "pool",
+)
 
 
 def collection(role: str, table: str) -> str:

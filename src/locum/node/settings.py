@@ -155,12 +155,12 @@ class ForeignAgentSettings:
     home_agents: tuple[AgentKey, ...]
     mobiles: tuple[VisitorKey, ...]
     static: tuple[StaticVisitor, ...]
+    probe_interval: float = 0.0  # seconds between probes of a visitor; 0: none, and nobody is ever taken for lost
+    probe_misses: int = 3  # in a row that make a visitor lost
+    mnps: tuple[Address, ...] = ()  # stand-ins that are asked to take a lost visitor over, in this order
     open: bool = False  # home agents without an association are served although there are some with one
     revocation: bool = True  # RFC 3543, with home agents that share an association
     traversal: TraversalSettings = TraversalSettings()
-    probe_interval: float  # seconds between probes of a visitor; 0: none, and nobody is ever taken for lost
-    probe_misses: int  # in a row that make a visitor lost
-    mnps: tuple[Address, ...]  # stand-ins that are asked to take a lost visitor over, in this order
 
 
 @dataclass(frozen=True, slots=True)

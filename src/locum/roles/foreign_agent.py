@@ -33,7 +33,8 @@ from locum.roles.actions import (
 from locum.roles.admission import Admission
 from locum.roles.advertising import AccessLink, Advertiser
 from locum.roles.nat import AgentTraversal, TraversalMode
-from locum.roles.registration_relay import Concluded, RegistrationRelay
+from locum.roles.probing import NO_PROBES, Probing, ProbingConfiguration
+from locum.roles.registration_relay import Concluded, RegistrationRelay, stand_in_of
 from locum.roles.visitor import StaticVisitor, Visitor
 from locum.roles.visitor_list import TABLE, VisitorList
 from locum.roles.visitor_revocation import VisitorRevocation
@@ -64,9 +65,11 @@ class ForeignAgentConfiguration:
     challenge: bool = False
     short_lifetime: int = 10
     notified: frozenset[Addr] = frozenset()
+    open: bool = False  # home agents without an association are served although there are some with one
     revocation: bool = True  # RFC 3543, with home agents that share an association
     nat_traversal: TraversalMode = TraversalMode.OFF  # RFC 3519, the same
     keepalive: float | None = None  # overrides what home agents say
+    probing: ProbingConfiguration = NO_PROBES
 
 
 class ForeignAgent:
@@ -98,7 +101,11 @@ class ForeignAgent:
             self._supported(),
         )
         self._admission = Admission(
-            care_of, configuration.registration_lifetime, configuration.challenge, mobiles
+            care_of,
+            configuration.registration_lifetime,
+            configuration.challenge,
+            mobiles,
+            home_agents=None if configuration.open or not home_agents else frozenset(home_agents),
         )
         self._visitors = VisitorList(care_of, static, tuple(home_agents), configuration.max_visitors)
         self._relay = RegistrationRelay(care_of, self._visitors, self._admission, home_agents, mobiles)
@@ -106,6 +113,7 @@ class ForeignAgent:
             lambda request, _: self._traversal.request(request),
             self._revocation.support,
         ]
+        self._probing = Probing(configuration.probing, self._visitors.get)
         self._next_request = 1
 
     def _supported(self) -> AgentFlag:
@@ -131,6 +139,7 @@ class ForeignAgent:
                 continue
             remembered.append(visitor)
         actions += self._visitors.start(remembered)
+        actions += self._probing.restore(rows, remembered, now=now)
         self._advertiser.start(remembered=bool(remembered), now=now)
         return actions
 
@@ -155,12 +164,17 @@ class ForeignAgent:
         return self._relay.request(message, source, challenges, now=now)
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
-        """Links, counters of preconfigured home addresses (618''), and the answers to 618."""
+        """Links, probes, counters of preconfigured home addresses (618''), and the answers to triggers and 618."""
+        probed = self._probing.happened(event, now=now)
+        if probed is not None:
+            return probed
         match event:
             case LinkUp():
                 self._advertiser.link_up(event.link, now)
+                self._probing.link_up(event.link, now=now)
             case LinkDown():
                 self._advertiser.link_down(event.link)
+                return self._probing.link_down(event.link, now=now)
             case DeliveryMoved():
                 static = self._visitors.static(event.home_address)
                 if static is not None and static.home_address not in self._visitors:
@@ -176,6 +190,7 @@ class ForeignAgent:
     def timeout(self, *, now: float) -> list[Action]:
         """Advertisements, pending registrations that nobody answered (code 78), visitors that expired."""
         actions = self._relay.timeout(now=now) + self._revocation.under_way.timeout(now=now)
+        actions += self._probing.timeout(now=now)
         if self._traversal.enabled:
             served = {each.home_agent: each.home_address for each in self._visitors.all() if each.udp}
             actions += self._traversal.timeout(served, now)
@@ -191,6 +206,7 @@ class ForeignAgent:
             self._advertiser.deadline(),
             self._revocation.under_way.deadline(),
             self._traversal.deadline(),
+            self._probing.deadline(),
         )
         return min((at for at in times if at is not None), default=None)
 
@@ -227,7 +243,15 @@ class ForeignAgent:
         actions.append(Emit("sent", "604", reply.home_address, None, detail))
         if concluded.accepted:
             responsible = min(reply.lifetime, pending.request.lifetime) > self.configuration.short_lifetime
-            actions += self._notice(reply.home_address, reply.home_address, responsible)
+            peer = stand_in_of(pending.request) or reply.home_address
+            actions += self._notice(peer, reply.home_address, responsible)
+        if concluded.accepted and not pending.colocated:
+            visitor = self._visitors.get(reply.home_address)
+            actions += (
+                self._probing.deregistered(reply.home_address)
+                if visitor is None
+                else self._probing.registered(visitor, now=now)
+            )
         return actions
 
     def _admit(self, concluded: Concluded, now: float) -> list[Action]:
@@ -253,6 +277,7 @@ class ForeignAgent:
                 home_address_v6=prefixes[0].prefix if prefixes else None,
                 revocable=self._revocation.agreed(reply),
                 udp=self._traversal.agreed(reply, now),
+                next_hop=stand_in_of(request),
             )
         )
 
@@ -318,7 +343,7 @@ class ForeignAgent:
 
     # 618 ---------------------------------------------------------------------------------------------------------
 
-    def _notice(self, peer: IPv4Address, home_address: IPv4Address, responsible: bool) -> list[Action]:
+    def _notice(self, peer: Addr, home_address: IPv4Address, responsible: bool) -> list[Action]:
         """618 and 618'' (C6), to nodes that share an association with this one."""
         if peer not in self.configuration.notified:
             return []

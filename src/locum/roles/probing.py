@@ -5,7 +5,7 @@ of IPv4. A lost visitor stays on the visitor list until its registration runs ou
 asked to release as soon as it answers or registers. It must not know how a probe is sent, nor what a stand-in is.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
@@ -17,8 +17,6 @@ from locum.roles.actions import (
     Emit,
     Event,
     Forget,
-    LinkDown,
-    LinkUp,
     NoAnswer,
     Persist,
     Probe,
@@ -44,6 +42,9 @@ class ProbingConfiguration:
     misses: int = 3
     stand_ins: tuple[Addr, ...] = ()
     short_lifetime: int = 10
+
+
+NO_PROBES = ProbingConfiguration()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,12 @@ class Watched:
 class Probing:
     """The probes of one foreign agent."""
 
-    def __init__(self, configuration: ProbingConfiguration) -> None:
+    def __init__(
+        self, configuration: ProbingConfiguration, visitor: Callable[[IPv4Address], Visitor | None]
+    ) -> None:
+        """`visitor` finds the visitor with a home address, as long as it is one."""
         self.configuration = configuration
+        self._visitor = visitor
         self._watched: dict[IPv4Address, Watched] = {}
         self._down: set[str] = set()
         self._probes: Deadlines[IPv4Address] = Deadlines()
@@ -105,6 +110,8 @@ class Probing:
 
     def registered(self, visitor: Visitor, *, now: float) -> list[Action]:
         """It has registered here just now, so it is there."""
+        if visitor.next_hop is not None:
+            return []  # a stand-in that receives for the home address; it is not the device
         actions = self._back(visitor.home_address, "registered")
         if visitor.lifetime > self.configuration.short_lifetime:
             self._watch(Watched(visitor), now)
@@ -118,8 +125,8 @@ class Probing:
         self._leave(home_address)
         return actions
 
-    def expired(self, home_address: IPv4Address) -> list[Action]:
-        """It is no visitor any more, by time or because it is another's; a stand-in that took over stays."""
+    def over(self, home_address: IPv4Address) -> list[Action]:
+        """It is no visitor any more: its time is over, or it is another's. A stand-in that took over goes on."""
         watched = self._watched.get(home_address)
         self._leave(home_address)
         if watched is None or not isinstance(watched.state, Lost):
@@ -127,17 +134,30 @@ class Probing:
         self._errands.drop(home_address)
         return [Forget(TABLE, str(home_address))]
 
+    def link_down(self, link: str, *, now: float) -> list[Action]:
+        """Nobody there can be reached, and nothing has to be asked to know it."""
+        self._down.add(link)
+        here = [each for each in self._watched.values() if each.visitor.link == link]
+        actions: list[Action] = []
+        for watched in here:
+            if isinstance(watched.state, Answering):
+                actions += self._lose(watched, "link-down", now)
+        return actions
+
+    def link_up(self, link: str, *, now: float) -> None:
+        """Ask at once."""
+        self._down.discard(link)
+        for home_address, watched in self._watched.items():
+            if watched.visitor.link == link:
+                self._probes.set(home_address, now)
+
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
-        """Answers to probes and triggers, and links; None: it is not about this alone."""
+        """Answers to probes and triggers; None: it is about something else."""
         match event:
             case ProbeAnswered():
                 return self._answered(event)
             case Answered() | NoAnswer():
                 return self._errands.happened(event, now=now)
-            case LinkDown():
-                return self._link_down(event.link, now)
-            case LinkUp():
-                self._link_up(event.link, now)
         return None
 
     def timeout(self, *, now: float) -> list[Action]:
@@ -170,6 +190,8 @@ class Probing:
         self._probes.cancel(home_address)
 
     def _probe(self, home_address: IPv4Address, now: float) -> list[Action]:
+        if self._visitor(home_address) is None:
+            return self.over(home_address)
         watched = self._watched[home_address]
         visitor, state = watched.visitor, watched.state
         actions: list[Action] = []
@@ -179,9 +201,9 @@ class Probing:
             else:
                 counted = Answering(state.unanswered + 1)
                 self._watched[home_address] = replace(watched, state=counted)
-        if visitor.link in self._down:
-            return actions  # the link says when it is worth asking again
         self._probes.set(home_address, now + self.configuration.interval)
+        if visitor.link in self._down:
+            return actions
         assert visitor.link_layer is not None
         return [*actions, Probe(visitor.link, home_address, visitor.link_layer)]
 
@@ -196,22 +218,6 @@ class Probing:
         actions = self._back(visitor.home_address, "answers")
         self._watched[visitor.home_address] = Watched(visitor)
         return actions
-
-    def _link_down(self, link: str, now: float) -> list[Action]:
-        """Nobody there can be reached, and nothing has to be asked to know it."""
-        self._down.add(link)
-        here = [each for each in self._watched.values() if each.visitor.link == link]
-        actions: list[Action] = []
-        for watched in here:
-            if isinstance(watched.state, Answering):
-                actions += self._lose(watched, "link-down", now)
-        return actions
-
-    def _link_up(self, link: str, now: float) -> None:
-        self._down.discard(link)
-        for home_address, watched in self._watched.items():
-            if watched.visitor.link == link:
-                self._probes.set(home_address, now)
 
     # Lost and back -----------------------------------------------------------------------------------------------
 
