@@ -5,6 +5,7 @@ list's. It must not know the keys between a mobile node and its home agent.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -24,11 +25,13 @@ from locum.roles.visitor_list import VisitorList
 from locum.security.association import Association
 from locum.security.replay import mobile_nonce
 from locum.wire.errors import WireError
-from locum.wire.extensions import AuthKind
+from locum.wire.extensions import AuthKind, VendorNormal
 from locum.wire.registration import Code, RegistrationReply, RegistrationRequest
+from locum.wire.vendor import MnpsRole, decode_vendor
 
 PENDING_TIMEOUT = 7.0  # seconds; RFC 5944 section 3.7.2.2
 MAX_PENDING_PER_VISITOR = 4  # retransmissions within PENDING_TIMEOUT (section 3.6.3: at 1, 2, 4 s)
+SENDERS_AT_ONCE = 8  # one link-layer address has no more than this part of the places of requests under way
 AUTHENTICATION_HEAD = 6  # bytes of type, length and SPI (section 3.5.1)
 
 PendingKey = tuple[IPv4Address, int]
@@ -107,12 +110,16 @@ class RegistrationRelay:
             relayed = self._admission.check(request, challenges)
         except Denied as denied:
             return self._deny(request, source, len(message), denied.code, lifetime=denied.lifetime)
+        visitor = self._visitors.get(request.home_address)
+        if visitor is not None and (visitor.next_hop is None) != (stand_in_of(request) is None):
+            # A device and its stand-in under one care-of address: nobody could tell their packets apart.
+            return self._deny(request, source, len(message), Code.FA_ADMINISTRATIVELY_PROHIBITED)
         if not self._visitors.undisputed(request.home_address, request.home_agent):
             return self._deny(request, source, len(message), Code.FA_ADMINISTRATIVELY_PROHIBITED)
         key = (request.home_address, mobile_nonce(request.identification))
         if key in self._pending and not _same_sender(self._pending[key].source, source):
             return [Count("request-repeated-by-another")]  # the answer is the first one's
-        if not self._room(key):
+        if not self._room(key, source):
             return self._deny(request, source, len(message), Code.FA_INSUFFICIENT_RESOURCES)
         forget_at = now + PENDING_TIMEOUT
         colocated = request.care_of_address not in (self._care_of_address, request.home_address)
@@ -134,14 +141,22 @@ class RegistrationRelay:
             ),
         ]
 
-    def _room(self, key: PendingKey) -> bool:
-        """Bounds: a few per visitor, as many in all as there may be visitors, so that a flood stays small."""
+    def _room(self, key: PendingKey, source: Source) -> bool:
+        """Bounds: a few per visitor, a share per sender, as many in all as there may be visitors.
+
+        A flood stays small, and leaves room for others even if it invents home addresses.
+        """
         if key in self._pending:
             return True
         if sum(1 for home_address, _ in self._pending if home_address == key[0]) >= MAX_PENDING_PER_VISITOR:
             oldest = next(each for each in self._pending if each[0] == key[0])
             self._drop_pending(oldest)
-        return len(self._pending) < self._visitors.most
+        sender = (source.link, source.link_layer)
+        of_sender = sum(
+            1 for each in self._pending.values() if (each.source.link, each.source.link_layer) == sender
+        )
+        share = max(MAX_PENDING_PER_VISITOR, self._visitors.most // SENDERS_AT_ONCE)
+        return of_sender < share and len(self._pending) < self._visitors.most
 
     def _malformed(self, message: bytes, source: Source, error: WireError) -> list[Action]:
         """Code 70 where the fixed part can be read; an unknown extension below 128 is silence (section 1.8)."""
@@ -223,3 +238,12 @@ class RegistrationRelay:
 def _same_sender(first: Source, second: Source) -> bool:
     """Whether two messages came from one host on one link."""
     return (first.link, first.link_layer, first.address) == (second.link, second.link_layer, second.address)
+
+
+def stand_in_of(request: RegistrationRequest) -> Addr | None:
+    """The interface address of the stand-in that made the request (R4); None: the device itself did."""
+    for each in request.all(VendorNormal):
+        with suppress(WireError):
+            if isinstance(role := decode_vendor(each), MnpsRole):
+                return role.interface_address
+    return None

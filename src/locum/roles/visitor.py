@@ -5,7 +5,7 @@ Values and pure functions; whether somebody becomes a visitor is the foreign age
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from locum.roles.actions import (
     JSON,
@@ -37,7 +37,7 @@ class StaticVisitor:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """A registered visitor."""
+    """A registered visitor. With `next_hop` it is a stand-in that registered for the home address (R4), reached there."""
 
     home_address: IPv4Address
     home_agent: IPv4Address
@@ -49,6 +49,7 @@ class Visitor:
     home_address_v6: IPv6Address | None = None
     revocable: Revocable | None = None  # the home agent takes revocations, and sends them (RFC 3543)
     udp: bool = False  # the tunnel to the home agent is packed in UDP (RFC 3519)
+    next_hop: Addr | None = None
 
     def to_row(self) -> Mapping[str, JSON]:
         """As a row of the table "visitor"."""
@@ -62,6 +63,7 @@ class Visitor:
             "home_address_v6": None if self.home_address_v6 is None else str(self.home_address_v6),
             "revocable": None if self.revocable is None else self.revocable.to_row(),
             "udp": self.udp,
+            "next_hop": None if self.next_hop is None else str(self.next_hop),
         }
 
     @classmethod
@@ -84,6 +86,7 @@ class Visitor:
             home_address_v6=None if v6 is None else IPv6Address(str(v6)),
             revocable=said_by(row),
             udp=bool(row.get("udp")),
+            next_hop=None if (next_hop := row.get("next_hop")) is None else ip_address(str(next_hop)),
         )
 
 
@@ -93,8 +96,9 @@ def visitor_forwarding(visitor: Visitor, care_of_address: IPv4Address) -> Forwar
     for home_address in (visitor.home_address, visitor.home_address_v6):
         if home_address is None:
             continue
-        entries.append(_acceptance(visitor.home_agent, home_address, visitor.link, home_address))
-        if visitor.link_layer is not None:
+        next_hop = visitor.next_hop or home_address
+        entries.append(_acceptance(visitor.home_agent, home_address, visitor.link, next_hop))
+        if visitor.link_layer is not None and visitor.next_hop is None:
             entries.append(NeighbourEntry(visitor.link, home_address, visitor.link_layer))
         if visitor.flags & Flag.T:
             tunnel = _tunnel(visitor, care_of_address)
