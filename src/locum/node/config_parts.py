@@ -3,7 +3,7 @@
 It must not know any role.
 """
 
-from locum.node.settings import AgentKey, NodeSettings
+from locum.node.settings import AgentKey, NodeSettings, TraversalSettings
 from locum.node.toml_table import Table
 from locum.security.association import FIRST_SPI, LAST_SPI, Algorithm, Association, Replay
 
@@ -35,6 +35,14 @@ def association(table: Table, key: bytes | None = None) -> Association:
         key=table.secret("key_file") if key is None else key,
         algorithm=Algorithm(algorithm),
         replay=Replay(replay),
+    )
+
+
+def traversal(table: Table, default: str) -> TraversalSettings:
+    """The keys `nat_traversal` and `keepalive_interval` of a node that may stand behind a NAT (RFC 3519)."""
+    return TraversalSettings(
+        mode=table.choice("nat_traversal", ("off", "auto", "force"), default),
+        keepalive=table.seconds("keepalive_interval", None, least=1.0, most=65535.0),
     )
 
 

@@ -3,7 +3,7 @@
 It keeps only which challenges were used; it must not know visitors, links or forwarding.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from ipaddress import IPv4Address
 
 from locum.roles.actions import Addr
@@ -33,7 +33,11 @@ class Admission:
         registration_lifetime: int,
         challenge: bool,
         mobiles: Mapping[Addr, Association],
+        *,
+        home_agents: Container[Addr] | None = None,
     ) -> None:
+        """`home_agents` are those that are served; None: all."""
+        self._home_agents = home_agents
         self._care_of_address = care_of_address
         self._registration_lifetime = registration_lifetime
         self._challenge = challenge
@@ -52,6 +56,8 @@ class Admission:
         association = self._mobiles.get(request.home_address)
         if association is not None and not authentic(request, AuthKind.MN_FA, association):
             raise Denied(Code.FA_MOBILE_NODE_FAILED_AUTHENTICATION)
+        if self._home_agents is not None and request.home_agent not in self._home_agents:
+            raise Denied(Code.FA_ADMINISTRATIVELY_PROHIBITED)
         if self._challenge:
             self._check_challenge(request, challenges)
         self._check_service(request)
