@@ -12,6 +12,9 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol, TypeAlias
 
 # isort: off
+from locum.roles.context_actions import (
+    CountInFlight as CountInFlight, DropHeld as DropHeld, InFlightCounted as InFlightCounted,
+)  # fmt: skip
 from locum.roles.flow_actions import (
     Candidate as Candidate, Encapsulation as Encapsulation, Filter as Filter, FilterPlace as FilterPlace,
     FilterRule as FilterRule, FilterVerdict as FilterVerdict, FlowForwarding as FlowForwarding,
@@ -207,9 +210,13 @@ class ClearFlow:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseHeld:
-    """Deliver, in order, what is held for this address and is now allowed (verdict DELIVER or no entry)."""
+    """Deliver, in order, what is held for this address and is now allowed (verdict DELIVER or no entry).
+
+    With `ahead` also what is not yet: it leaves by the host's routes while newcomers still wait behind it.
+    """
 
     home_address: Addr
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +265,7 @@ class LeaveAgent:
 
 ForwardingAction: TypeAlias = (
     InstallBinding | RemoveBinding | AcceptTunnel | RefuseTunnel | InstallOutbound | RemoveOutbound
-    | SetFlow | ClearFlow | ReleaseHeld | LocalEndpoint | RemoveLocalEndpoint
+    | SetFlow | ClearFlow | ReleaseHeld | DropHeld | LocalEndpoint | RemoveLocalEndpoint
     | NeighbourEntry | RemoveNeighbour | UseAgent | LeaveAgent | FlowForwarding
 )  # fmt: skip
 

@@ -11,7 +11,10 @@ from locum.roles.actions import (
     Action,
     Addr,
     BindingEntry,
+    Filter,
+    FilterPlace,
     InstallBinding,
+    InstallFilter,
     InstallOutbound,
     InstallTranslation,
     LocalEndpoint,
@@ -19,6 +22,7 @@ from locum.roles.actions import (
     OutboundEntry,
     RefuseTunnel,
     RemoveBinding,
+    RemoveFilter,
     RemoveLocalEndpoint,
     RemoveNeighbour,
     RemoveOutbound,
@@ -30,6 +34,7 @@ from locum.roles.actions import (
 
 AcceptanceKey = tuple[Addr, Addr, Side]
 NeighbourKey = tuple[str, Addr]
+FilterKey = tuple[Addr, FilterPlace]
 TranslationKey = tuple[Addr, Addr | None]
 
 
@@ -42,6 +47,7 @@ class Forwarding:
     outbound: Mapping[Addr, OutboundEntry] = field(default_factory=dict)
     neighbours: Mapping[NeighbourKey, NeighbourEntry] = field(default_factory=dict)
     endpoints: frozenset[Addr] = frozenset()
+    filters: Mapping[FilterKey, Filter] = field(default_factory=dict)
     translations: Mapping[TranslationKey, Translation] = field(default_factory=dict)
 
 
@@ -49,7 +55,13 @@ NOTHING = Forwarding()
 
 
 def forwarding(
-    *entries: BindingEntry | TunnelAcceptance | OutboundEntry | NeighbourEntry | LocalEndpoint | Translation,
+    *entries: BindingEntry
+    | TunnelAcceptance
+    | OutboundEntry
+    | NeighbourEntry
+    | LocalEndpoint
+    | Filter
+    | Translation,
 ) -> Forwarding:
     """The state that consists of these entries."""
     return Forwarding(
@@ -60,6 +72,7 @@ def forwarding(
         outbound={e.home_address: e for e in entries if isinstance(e, OutboundEntry)},
         neighbours={(e.link, e.address): e for e in entries if isinstance(e, NeighbourEntry)},
         endpoints=frozenset(e.address for e in entries if isinstance(e, LocalEndpoint)),
+        filters={(e.home_address, e.place): e for e in entries if isinstance(e, Filter)},
         translations={(e.home_address, e.tunnel): e for e in entries if isinstance(e, Translation)},
     )
 
@@ -71,13 +84,16 @@ def changes(before: Forwarding, after: Forwarding) -> list[Action]:
     actions: list[Action] = [
         LocalEndpoint(each) for each in sorted(after.endpoints - before.endpoints, key=str)
     ]
-    actions += [AcceptTunnel(a) for key, a in after.acceptances.items() if before.acceptances.get(key) != a]
+    actions += [InstallFilter(f) for key, f in after.filters.items() if before.filters.get(key) != f]
+    accepted = [a for key, a in after.acceptances.items() if before.acceptances.get(key) != a]
+    actions += [AcceptTunnel(a) for a in accepted if not _looked_up(a)]
     actions += [n for key, n in after.neighbours.items() if before.neighbours.get(key) != n]
     actions += [InstallOutbound(o) for key, o in after.outbound.items() if before.outbound.get(key) != o]
     actions += [
         InstallTranslation(t) for key, t in after.translations.items() if before.translations.get(key) != t
     ]
     actions += [InstallBinding(b) for key, b in after.bindings.items() if before.bindings.get(key) != b]
+    actions += [AcceptTunnel(a) for a in accepted if _looked_up(a)]
     actions += [
         RemoveBinding(key, old.stage)
         for key, old in before.bindings.items()
@@ -87,5 +103,11 @@ def changes(before: Forwarding, after: Forwarding) -> list[Action]:
     actions += [RemoveOutbound(key) for key in before.outbound if key not in after.outbound]
     actions += [RemoveNeighbour(*key) for key in before.neighbours if key not in after.neighbours]
     actions += [RefuseTunnel(a) for key, a in before.acceptances.items() if key not in after.acceptances]
+    actions += [RemoveFilter(*key) for key in before.filters if key not in after.filters]
     actions += [RemoveLocalEndpoint(each) for each in sorted(before.endpoints - after.endpoints, key=str)]
     return actions
+
+
+def _looked_up(acceptance: TunnelAcceptance) -> bool:
+    """What comes out is looked up once more: the binding that it is to meet must be there first."""
+    return acceptance.side is Side.TO_HOME_ADDRESS and acceptance.link is None
