@@ -197,6 +197,16 @@ class Node:
         loop = asyncio.get_running_loop()
         for fileno, read in self.registrations.filenos().items():
             loop.add_reader(fileno, read)
+        mobile = self.settings.mobile_node
+        if mobile is not None and mobile.mode == "colocated" and mobile.traversal.mode != "off":
+            from locum.node.echo_watch import EchoWatch
+
+            echoes = EchoWatch(
+                mobile.home_address, mobile.home_agent, lambda event: self.feed("mobile_node", event)
+            )
+            self._closers.callback(echoes.close)
+            loop.add_reader(echoes.fileno(), echoes.read)
+            self._closers.callback(loop.remove_reader, echoes.fileno())
 
     def _open_sessions(self) -> None:
         node = self.settings.node

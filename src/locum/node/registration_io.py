@@ -17,6 +17,7 @@ from locum.roles import actions as do
 from locum.roles.actions import Source
 
 _REQUEST, _REPLY = 1, 3  # RFC 5944 section 3: the first byte of every registration message
+_REVOCATION, _ACKNOWLEDGMENT = 7, 15  # RFC 3543 sections 3.3 and 3.4
 _ADVERTISEMENT, _SOLICITATION = 9, 10  # ICMP types
 _NOWHERE = IPv4Address(0)
 
@@ -134,6 +135,13 @@ class RegistrationIo:
             if self._foreign is not None and destination == self._foreign.care_of_address:
                 return "foreign_agent"
             if self._mobile is not None:
+                return "mobile_node"
+        elif kind in (_REVOCATION, _ACKNOWLEDGMENT):
+            if self._home is not None and destination == self._home.address:
+                return "home_agent"
+            if self._foreign is not None and destination == self._foreign.care_of_address:
+                return "foreign_agent"
+            if self._mobile is not None and kind == _REVOCATION:
                 return "mobile_node"
         else:
             self._events.count("registration-no-such-type")
