@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from locum.dataplane.kernel import Limits
     from locum.roles.foreign_agent import ForeignAgent
     from locum.roles.home_agent import HomeAgent
+    from locum.roles.homes import Homes
     from locum.roles.mnps import StandIn
     from locum.roles.sleeping import SleepingNode
 
@@ -86,7 +87,23 @@ def home_agent(settings: Settings) -> "HomeAgent":
         ],
         {each.address: each.association for each in own.foreign_agents},
         SystemRandom(),
+        _homes(settings) if settings.policy is not None else None,
     )
+
+
+def _homes(settings: Settings) -> "Homes":
+    """Home addresses from profiles and pools, beside those of [[home_agent.mobile]]."""
+    from locum.roles.homes import Homes
+    from locum.roles.pools import Pools
+    from locum.roles.profile import Pool
+
+    own = settings.home_agent
+    assert own is not None
+    configured: list[Addr] = [own.address]
+    for each in own.mobiles:
+        configured += [it for it in (each.home_address, each.home_address_v6) if it is not None]
+    pools = Pools(Pool(each.name, each.first, each.last) for each in own.pools)
+    return Homes(configured, own.home_prefixes, pools)
 
 
 def foreign_agent(settings: Settings, link_address: LinkAddress) -> "ForeignAgent":

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 from pyrad.dictionary import Dictionary, ParseError
 from pyrad.packet import PacketError
 
-from locum.node.config_parts import association
+from locum.node.config_parts import association as association_in
 from locum.node.rule_table import filter_rules, flow_rules, inline_table
 from locum.node.toml_table import ConfigError
 from locum.roles.flow_actions import MAX_RULES, FilterRule, FilterVerdict
 from locum.roles.profile import GrantedStandIn, Policing, Profile
+from locum.roles.rules import PROFILE, RESERVED_NAMES
 from locum.security.association import FIRST_SPI, LAST_SPI, Algorithm, Association, Replay
 
 T = TypeVar("T")
@@ -66,15 +67,22 @@ def profile_of(answer: Any) -> Profile:
 
 
 def _profile(answer: Any) -> Profile:
+    association, stand_ins = _association(answer), _stand_ins(answer)
+    if association is not None and any(each.association.spi == association.spi for each in stand_ins):
+        raise ProfileError(
+            f"Locum-SPI and a Locum-MNPS are both {association.spi}; the SPI tells who registers"
+        )
     return Profile(
         lifetime=_one(answer, "Session-Timeout", int),
         home_address=_address4(answer, "Locum-Home-Address"),
         home_address_v6=_address6(answer, "Locum-Home-Address-V6"),
         pool=_one(answer, "Locum-Pool", str),
-        association=_association(answer),
+        association=association,
         default_care_of=_address4(answer, "Locum-Default-CoA"),
-        stand_ins=_stand_ins(answer),
-        rules=flow_rules(inline_table("Locum-Rule", text) for text in _all(answer, "Locum-Rule", str)),
+        stand_ins=stand_ins,
+        rules=flow_rules(
+            (inline_table("Locum-Rule", text) for text in _all(answer, "Locum-Rule", str)), PROFILE
+        ),
         to_visitor=_policing(answer, "Locum-Filter-To"),
         from_visitor=_policing(answer, "Locum-Filter-From"),
         paging=_policing(answer, "Locum-Paging"),
@@ -107,6 +115,11 @@ def _stand_ins(answer: Any) -> tuple[GrantedStandIn, ...]:
     found = tuple(_stand_in(text, keys) for text in _all(answer, "Locum-MNPS", str))
     if keys:
         raise ProfileError(f"no Locum-MNPS has the SPI {next(iter(keys))} of a Locum-MNPS-Key")
+    names = [each.name for each in found]
+    if len(set(names)) != len(names) or RESERVED_NAMES & set(names):
+        raise ProfileError(
+            f"each Locum-MNPS needs a name of its own, not {', '.join(sorted(RESERVED_NAMES))}"
+        )
     if len(found) > MAX_STAND_INS:
         raise ProfileError(f"there are {len(found)} Locum-MNPS; {MAX_STAND_INS} are the most")
     return found
@@ -121,7 +134,7 @@ def _stand_in(text: str, keys: dict[int, bytes]) -> GrantedStandIn:
         granted = GrantedStandIn(
             name=table.string("name"),
             address=table.address4("address"),
-            association=association(table, key),
+            association=association_in(table, key),
             address_v6=table.optional6("address_v6"),
         )
     except ValueError as problem:

@@ -6,7 +6,7 @@ in `choice.py`, and which rules there may be in `rules.py`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import IPv4Address
 
@@ -20,6 +20,9 @@ from locum.roles.actions import (
     Forget,
     LocalEndpoint,
     Persist,
+    ProfileFetched,
+    ProfileRefused,
+    ProfileUnavailable,
     Randomness,
     Reply,
     Source,
@@ -34,7 +37,17 @@ from locum.roles.choice import (
     live_rules,
     most_rules,
 )
-from locum.roles.home_replies import Replies
+from locum.roles.home_replies import Replies, nai_again
+from locum.roles.homes import (
+    Admitted,
+    Altered,
+    Declined,
+    Homes,
+    Outcome,
+    Unserved,
+    Waiting,
+    Withdrawn,
+)
 from locum.roles.registrants import (
     PLAIN,
     Refusal,
@@ -58,6 +71,7 @@ from locum.roles.rules import (
     free_identifier,
     without,
 )
+from locum.roles.served_by_profile import mobile_of
 from locum.roles.signing import authentic
 from locum.roles.timers import Deadlines
 from locum.security.association import Association, Replay
@@ -186,8 +200,11 @@ class HomeAgent:
         mobiles: Iterable[Mobile],
         foreign_agents: Mapping[Addr, Association],
         randomness: Randomness,
+        profiles: Homes | None = None,
     ) -> None:
+        """With `profiles`, home addresses are also served that the policy server knows."""
         self.configuration = configuration
+        self._profiles = profiles
         self._homes = {each.home_address: _Home(each) for each in mobiles}
         self._replies = Replies(configuration.address, foreign_agents, randomness)
         self._expiries: Deadlines[_Registrant] = Deadlines()
@@ -197,6 +214,10 @@ class HomeAgent:
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start; every home address with a default CoA is bound to it from the first moment (R2)."""
         actions: list[Action] = [LocalEndpoint(self.configuration.address)]
+        if self._profiles is not None:
+            actions += self._profiles.restore(rows, now=now)
+            for each in self._profiles.known():
+                self._homes[each.home_address] = _Home(mobile_of(each.home_address, each.profile))
         for row in rows:
             if row.table in (TABLE, STAND_IN_TABLE):
                 actions += self._restore_binding(row)
@@ -225,25 +246,65 @@ class HomeAgent:
         except WireError as error:
             return [Count(f"registration-{error.reason}")]
         home = self._homes.get(request.home_address)
+        if home is None and self._profiles is not None:
+            return self._by_profile(Waiting(request, source, len(message)), self._profiles, now)
+        return self._request(request, home, source, len(message), now)
+
+    def _by_profile(self, waiting: Waiting, profiles: Homes, now: float) -> list[Action]:
+        """A request for a home address that is not configured: of a profile, or to wait for one."""
+        request = waiting.request
+        home_address = profiles.address(request)
+        home = self._homes.get(home_address)
+        if home is not None:
+            known = replace(request, home_address=home_address)
+            return self._request(known, home, waiting.source, waiting.size, now)
+        try:
+            return profiles.ask(waiting, now=now)
+        except Unserved as unserved:
+            refusal = self._replies.unsigned(request, unserved.code, waiting.source, waiting.size)
+            return [Count(unserved.reason), *refusal]
+
+    def _follow(self, actions: list[Action], outcomes: Iterable[Outcome], now: float) -> list[Action]:
+        """What follows from what the policy server said."""
+        assert self._profiles is not None
+        for each in outcomes:
+            match each:
+                case Admitted():
+                    actions += self.serve(mobile_of(each.home_address, each.profile), now=now)
+                    for waiting in each.waiting:
+                        actions += self._by_profile(waiting, self._profiles, now)
+                case Altered():
+                    actions += self.serve(mobile_of(each.home_address, each.profile), now=now)
+                case Withdrawn():
+                    actions += self.withdraw(each.home_address, now=now)
+                case Declined():
+                    for waiting in each.waiting:
+                        request, source, size = waiting.request, waiting.source, waiting.size
+                        actions += self._replies.unsigned(request, each.code, source, size)
+        return actions
+
+    def _request(
+        self, request: RegistrationRequest, home: "_Home | None", source: Source, size: int, now: float
+    ) -> list[Action]:
         registrant: _Registrant | None = home
         if home is None or not authentic(request, AuthKind.MN_HA, home.association):
             registrant = _stand_in(home, request)
         if registrant is None:
             code = Code.MOBILE_NODE_FAILED_AUTHENTICATION
-            return self._replies.unsigned(request, code, source, len(message))
+            return self._replies.unsigned(request, code, source, size)
         held = registrant.binding.without_expired(now)
         if not _fresh(request, held, registrant.association, now):
-            return self._mismatch(request, held, registrant, source, len(message), now)
+            return self._mismatch(request, held, registrant, source, size, now)
         try:
             return self._accept(request, held, registrant, source, now)
         except Refusal as refusal:
             association = registrant.association
-            return self._replies.refuse(
-                request, association, refusal.code, source, len(message), nonce=held.nonce
-            )
+            return self._replies.refuse(request, association, refusal.code, source, size, nonce=held.nonce)
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
-        """The home agent waits for no result."""
+        """What the policy server said; the home agent waits for nothing else."""
+        if isinstance(event, ProfileFetched | ProfileRefused | ProfileUnavailable) and self._profiles:
+            return self._follow(*self._profiles.happened(event, now=now), now)
         return []
 
     def timeout(self, *, now: float) -> list[Action]:
@@ -264,11 +325,16 @@ class HomeAgent:
             if registrant is not home:
                 detail["registrant"] = registrant.name
             actions.append(Emit("expired", None, current.home_address, None, detail))
+        if self._profiles is not None:
+            actions += self._follow(*self._profiles.timeout(now=now), now)
         return actions
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds of the next expiry."""
-        return self._expiries.next()
+        """Wall-clock seconds of the next expiry, of a care-of address or a profile."""
+        expiry = self._expiries.next()
+        if self._profiles is None:
+            return expiry
+        return min((at for at in (expiry, self._profiles.deadline()) if at is not None), default=None)
 
     # For people, and for those who know who is served ------------------------------------------------------------
 
@@ -389,7 +455,12 @@ class HomeAgent:
         if asked.rules or (rules and over):
             rules = self._rules(asked, registrant, accepted, over, now)
         reply = RegistrationReply(
-            Code.ACCEPTED, granted, request.home_address, self.configuration.address, identification, replies
+            Code.ACCEPTED,
+            granted,
+            request.home_address,
+            self.configuration.address,
+            identification,
+            (*replies, *nai_again(request)) if len(request.extensions) > 1 else (),
         )
         actions = self._change(registrant, accepted, rules)
         actions.append(Reply(source, self._replies.sign(reply, registrant.association, source)))

@@ -10,7 +10,7 @@ from locum.roles.actions import Action, Addr, Count, Randomness, Reply, Source
 from locum.roles.signing import authentic, signed
 from locum.security.association import Association, Replay
 from locum.security.replay import mobile_nonce, nonce_identification
-from locum.wire.extensions import AuthKind
+from locum.wire.extensions import AuthKind, Nai
 from locum.wire.registration import Code, RegistrationReply, RegistrationRequest
 
 
@@ -73,7 +73,14 @@ class Replies:
             home_address=request.home_address,
             home_agent=self._address,
             identification=request.identification if identification is None else identification,
+            extensions=nai_again(request),
         )
+
+
+def nai_again(request: RegistrationRequest) -> tuple[Nai, ...]:
+    """The NAI of the request: agents and a mobile node without a home address know the reply by it (RFC 2794)."""
+    nai = request.mobile_nai
+    return () if nai is None else (Nai(nai),)
 
 
 def _bounded(reply: Reply, bound: int) -> list[Action]:

@@ -11,11 +11,12 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import TypeAlias
 
 from locum.roles.actions import JSON, Action, Addr, Count, Emit, FetchProfile, Forget, Persist, Source
+from locum.roles.choice import most_rules
 from locum.roles.pools import NotAssigned, PoolExhausted, Pools, UnknownPool
 from locum.roles.profile import SHORTEST_LIFETIME, Profile
 from locum.roles.profile_actions import ProfileEvent, ProfileFetched, ProfileRefused
+from locum.roles.served_by_profile import mobile_of
 from locum.roles.timers import Deadlines
-from locum.wire.extensions import Nai
 from locum.wire.registration import Code, RegistrationRequest
 
 TABLE = "profile"
@@ -129,8 +130,7 @@ class _Asked:
 class Homes:
     """The home addresses of one home agent that come from profiles.
 
-    `configured` are those that are served anyway, `prefixes` those of the home network; without `fetching` there is no
-    policy server and nothing is ever asked.
+    `configured` are those that are taken anyway, `prefixes` those of the home network.
     """
 
     def __init__(
@@ -138,13 +138,10 @@ class Homes:
         configured: Collection[Addr],
         prefixes: Iterable[Prefix],
         pools: Pools,
-        *,
-        fetching: bool,
     ) -> None:
         self._configured = frozenset(configured)
         self._prefixes = tuple(prefixes)
         self._pools = pools
-        self._fetching = fetching
         self._known: dict[IPv4Address, KnownHome] = {}
         self._by_nai: dict[str, IPv4Address] = {}
         self._asked: dict[int, _Asked] = {}
@@ -176,7 +173,7 @@ class Homes:
 
     def address(self, request: RegistrationRequest) -> IPv4Address:
         """The home address that a request is about: its own, else that of its NAI, else 0.0.0.0 (RFC 2794)."""
-        nai = nai_of(request)
+        nai = request.mobile_nai
         if not request.home_address.is_unspecified or nai is None:
             return request.home_address
         return self._by_nai.get(nai, request.home_address)
@@ -189,7 +186,7 @@ class Homes:
 
     def ask(self, waiting: Waiting, *, now: float) -> list[Action]:
         """Let a request for an unknown home address wait for a profile. Raises Unserved."""
-        asker = (nai_of(waiting.request), waiting.request.home_address)
+        asker = (waiting.request.mobile_nai, waiting.request.home_address)
         self._check_asker(asker, now)
         number = self._numbers.get(asker)
         if number is not None:
@@ -210,8 +207,6 @@ class Homes:
 
     def _check_asker(self, asker: Asker, now: float) -> None:
         nai, home_address = asker
-        if not self._fetching:
-            raise Unserved(Code.MOBILE_NODE_FAILED_AUTHENTICATION, "home-address-unknown")
         if home_address.is_unspecified:
             if nai is None:
                 raise Unserved(Code.POORLY_FORMED_REQUEST, "neither-home-address-nor-nai")
@@ -349,6 +344,9 @@ class Homes:
         """Whether that profile can be served. Raises Unserved."""
         if profile.association is None:
             raise Unserved(Code.REASON_UNSPECIFIED, "profile-without-key")
+        mobile = mobile_of(home_address or IPv4Address(0), profile)
+        if len(profile.rules) > most_rules(mobile):
+            raise Unserved(Code.REASON_UNSPECIFIED, "profile-too-many-rules")
         for address in (home_address, profile.home_address_v6):
             if address is None:
                 continue
@@ -379,12 +377,6 @@ class Homes:
             self._timers.cancel(known.home_address)
         else:
             self._timers.set(known.home_address, known.fetch_at)
-
-
-def nai_of(request: RegistrationRequest) -> str | None:
-    """The NAI of the mobile node (RFC 2794 section 2)."""
-    found = request.find(Nai) if request.extensions else None
-    return None if found is None else found.identifier
 
 
 def _join(waiting: list[Waiting], new: Waiting) -> None:

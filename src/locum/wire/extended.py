@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from locum.wire.cursor import Cursor
 from locum.wire.errors import WireError
-from locum.wire.extensions import MAX_MESSAGE, Authentication, AuthKind, Extension
+from locum.wire.extensions import MAX_MESSAGE, Authentication, AuthKind, Extension, Nai
 
 E_ = TypeVar("E_", bound=Extension)
 
@@ -29,6 +29,15 @@ class Extended:
             if isinstance(each, Authentication) and each.kind is kind:
                 return each
         return None
+
+    @property
+    def mobile_nai(self) -> str | None:
+        """The mobile node's NAI (RFC 2794 section 2), if it said so itself: under its authentication to its home agent."""
+        if len(self.extensions) < 2:
+            return None
+        return next(
+            (each.identifier for each in self.protected(AuthKind.MN_HA) if isinstance(each, Nai)), None
+        )
 
     def protected(self, kind: AuthKind) -> tuple[Extension, ...]:
         """The extensions that the authentication extension of that kind protects: those before it; none without it.
