@@ -6,6 +6,7 @@ from random import Random
 from locum.dataplane.maps import MARK_COPY, MARK_OVERHEAD, MARK_RELEASED
 from locum.dataplane.parse import ones_sum
 from locum.dataplane.state import ForwardingState
+from locum.dataplane.translation_model import FlowKey
 from locum.roles.actions import (
     Addr,
     BindingEntry,
@@ -18,6 +19,7 @@ from locum.roles.actions import (
     Verdict,
 )
 from locum.wire.control import Flow
+from tests.dataplane.translation_grammar import INTERFACES, add_translations, answer, echo, error
 
 HOMES = [ip_address(a) for a in ("10.9.0.1", "10.9.0.2", "10.9.0.3", "fd09::1", "fd09::2", "fd09::3")]
 PEERS = [ip_address(a) for a in ("10.1.0.2", "10.1.0.3", "fd01::2", "fd01::3")]
@@ -38,6 +40,7 @@ ODD = [
         "::",
     )
 ]
+IDENTIFICATIONS = (b"\0\0\0\1", b"\1\2\3\4")  # few, so that fragments find each other
 PORTS = (80, 443, 434, 5000)
 
 
@@ -77,6 +80,7 @@ class Grammar:
                 peer = r.choice([a for a in PEERS if a.version == home.version])
                 flow = Flow(r.choice((6, 17)), home, r.choice(PORTS), peer, r.choice(PORTS))
                 state.flows[flow] = r.choice(list(FlowVerdict))
+        add_translations(r, state, HOMES, REMOTES)
         return state
 
     def binding(self, home: Addr) -> BindingEntry:
@@ -107,11 +111,23 @@ class Grammar:
             lead = (
                 bytes((r.choice((1, 3, 4, 4, 9)), r.choice((4, 41, 55)), 0, 0)) if r.random() < 0.6 else b""
             )
-            return 17, ports + (8 + len(lead + data)).to_bytes(2, "big") + r.randbytes(2) + lead + data
+            check = r.randbytes(2) if r.random() < 0.8 else b"\0\0"
+            return 17, ports + (8 + len(lead + data)).to_bytes(2, "big") + check + lead + data
         if kind == "icmp":
+            if r.random() < 0.4:
+                return (1 if version == 4 else 58), echo(r, version, data)
+            if r.random() < 0.6:
+                return (1 if version == 4 else 58), error(r, version, self.quoted(version))
             types = (0, 3, 8) if version == 4 else (1, 128, 133, 135, 136)
             return (1 if version == 4 else 58), bytes((r.choice(types), 0)) + r.randbytes(6) + data
         return r.choice((0, 4, 41, 47, 44, 50, 60, 132)), r.randbytes(r.choice((0, 3, 20, 48)))
+
+    def quoted(self, version: int) -> bytes:
+        """A packet that an error is about: from or to a home address or an interface address."""
+        protocol, payload = self.transport(version)
+        ends = (self.address(version, [HOMES, INTERFACES]), self.address(version, [PEERS]))
+        source, destination = ends if self.random.random() < 0.5 else ends[::-1]
+        return self.ip(source, destination, protocol, payload)
 
     def ip(self, source: Addr, destination: Addr, protocol: int, payload: bytes) -> bytes:
         r = self.random
@@ -147,7 +163,7 @@ class Grammar:
         head = (
             bytes((first, tos))
             + max(length, 0).to_bytes(2, "big")
-            + r.randbytes(2)
+            + r.choice(IDENTIFICATIONS)[2:]
             + field.to_bytes(2, "big")
         )
         head += bytes((hops, protocol)) + b"\x00\x00" + source.packed + destination.packed + options
@@ -165,7 +181,7 @@ class Grammar:
             following = kinds[place + 1] if place + 1 < len(kinds) else protocol
             if kind == 44:
                 field = r.choice((0, 1, 0x0100, 0x0101))
-                body += bytes((following, 0)) + field.to_bytes(2, "big") + r.randbytes(4)
+                body += bytes((following, 0)) + field.to_bytes(2, "big") + r.choice(IDENTIFICATIONS)
             else:
                 units = r.choice((0, 0, 1, 2)) if r.random() < 0.97 else 255
                 body += bytes((following, units)) + r.randbytes(6 + 8 * min(units, 2))
@@ -174,15 +190,20 @@ class Grammar:
     def plain(self) -> tuple[int, bytes]:
         """(family, packet) with inner-looking addresses."""
         version = self.random.choice((4, 6))
-        source = self.address(version, [HOMES, PEERS, PEERS, LOCALS])
-        destination = self.address(version, [HOMES, HOMES, HOMES, HOMES, PEERS, LOCALS])
+        source = self.address(version, [HOMES, PEERS, PEERS, LOCALS, INTERFACES])
+        destination = self.address(version, [HOMES, HOMES, HOMES, HOMES, PEERS, PEERS, LOCALS, INTERFACES])
         protocol, payload = self.transport(version)
         return version, self.ip(source, destination, protocol, payload)
 
     def tunnelled(self, depth: int = 0) -> tuple[int, bytes]:
         """A packet in a tunnel to one of our end points, or from one."""
+        return self.wrapped(
+            *(self.tunnelled(1) if depth == 0 and self.random.random() < 0.1 else self.plain())
+        )
+
+    def wrapped(self, inner_family: int, inner: bytes) -> tuple[int, bytes]:
+        """This packet in a tunnel."""
         r = self.random
-        inner_family, inner = self.tunnelled(1) if depth == 0 and r.random() < 0.1 else self.plain()
         version = r.choice((4, 6))
         ends = ([REMOTES], [LOCALS]) if r.random() < 0.9 else ([LOCALS], [REMOTES])
         source, destination = self.address(version, ends[0]), self.address(version, ends[1])
@@ -205,10 +226,16 @@ class Grammar:
             source, destination, 17, ports + (8 + len(data)).to_bytes(2, "big") + b"\x00\x00" + data
         )
 
-    def frame(self) -> bytes:
-        """An Ethernet frame; sometimes cut short, padded, or altered in a few bytes."""
+    def frame(self, answered: FlowKey | None = None) -> bytes:
+        """An Ethernet frame; sometimes cut short, padded, or altered in a few bytes.
+
+        `answered` is a flow that was translated: the packet is one that comes back.
+        """
         r = self.random
         family, packet = self.plain() if r.random() < 0.5 else self.tunnelled()
+        if answered is not None:
+            family, packet = answer(self, answered)
+            family, packet = (family, packet) if r.random() < 0.5 else self.wrapped(family, packet)
         if r.random() < 0.02:
             packet = r.randbytes(r.randrange(1, 200))
         if r.random() < 0.04:

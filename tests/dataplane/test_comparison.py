@@ -16,6 +16,7 @@ from locum.dataplane.state import ForwardingState, difference
 from locum.roles.actions import Tunnel
 from tests.dataplane.grammar import UNROUTED, Grammar
 from tests.dataplane.namespaces import Namespace, bpffs, join
+from tests.dataplane.translation_grammar import own_addresses
 
 WORLDS, PACKETS = 40, 2600
 RETURNS = {
@@ -66,7 +67,10 @@ class Comparison:
         self.plane.apply(difference(self.plane.state, ForwardingState()))
         self.plane.apply(difference(ForwardingState(), state))
         assert self.plane.snapshot() == state
-        model = Model(state, Environment(self.links["tap"], self.links, route_mtu=route_mtu))
+        own = own_addresses(grammar.random)
+        self.plane._tables.set_own(own)
+        packed = frozenset(maps.address(a) for a in own)
+        model = Model(state, Environment(self.links["tap"], self.links, packed, route_mtu=route_mtu))
         before = self.plane.counters()
         for _ in range(PACKETS):
             self.packet(grammar, model)
@@ -81,10 +85,18 @@ class Comparison:
         for entry in state.outbound_entries():
             key = maps.outbound_key(entry.home_address, self.links[entry.link] if entry.link else 0)
             assert self.plane.outbound_counters(entry) == counted(model.outbound_count, key)
+        self.seen["first fragments back"] += len(model.translator._fragments)
+        for home, tunnel in state.translations:
+            counters = self.plane.translation_counters(home, tunnel)
+            assert counters == model.translator.counters(home, tunnel)
+            self.seen["towards"] += counters[0].packets
+            self.seen["back"] += counters[1].packets
 
     def packet(self, grammar: Grammar, model: Model) -> None:
         r = grammar.random
-        frame, mark = grammar.frame(), grammar.mark()
+        flows = model.translator.flows
+        answered = r.choice(flows) if flows and r.random() < 0.1 else None
+        frame, mark = grammar.frame(answered), grammar.mark()
         ifindex = self.links[r.choices(("out0", "lan0", "tap"), (6, 3, 1))[0]]
         if r.random() < 0.6:
             hook, entered = "ingress", 0
@@ -142,12 +154,15 @@ def test_program_and_model_agree(place: tuple[Namespace, Path]) -> None:
         "DROPPED UNREGISTERED_SOURCE",
     ):
         assert seen[f"ingress {kind}"] > 300, seen
+    assert seen["towards"] > 3000 and seen["back"] > 300 and seen["first fragments back"] > 30, seen
     # Every reason but those for which the kernel would have to fail.
     failures = {
         Reason.HOLD_OVERFLOW,
         Reason.ENCAPSULATION_FAILED,
         Reason.DECAPSULATION_FAILED,
         Reason.TUNNEL_FRAGMENT,
+        Reason.TRANSLATION_FAILED,
+        Reason.GROUP_NOT_FORWARDED,
     }
     missing = [r for r in Reason if r not in failures and not any(k.endswith(f" {r.name}") for k in seen)]
     assert not missing, (missing, seen)

@@ -143,7 +143,7 @@ class Model:
         if on_tap:
             stray = work is not None and self._ours(work.packet)
             return self._dropped(Reason.STRAY if stray else Reason.NONE)
-        return Result(Outcome.PASSED, frame, mark=mark)
+        return Result(Outcome.PASSED, frame if work is None else bytes(work.frame), mark=mark)
 
     # Decisions
 

@@ -23,9 +23,7 @@ ZERO = COUNT.pack(0, 0, 0, 0)
 
 
 def key_of(home_address: Addr, tunnel: Addr | None) -> bytes:
-    return KEY.pack(
-        maps.address(home_address), maps.NO_ADDRESS if tunnel is None else maps.address(tunnel)
-    )
+    return KEY.pack(maps.address(home_address), maps.NO_ADDRESS if tunnel is None else maps.address(tunnel))
 
 
 def read(found: dict[str, Map]) -> dict[tuple[Addr, Addr | None], Translation]:

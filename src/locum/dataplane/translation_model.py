@@ -159,6 +159,11 @@ class Translator:
         """The interface address for packets that are delivered here."""
         return self._interfaces.get((home_address, maps.NO_ADDRESS))
 
+    @property
+    def flows(self) -> list[FlowKey]:
+        """What was seen towards interface addresses: (interface address, peer, its port, the peer's, protocol)."""
+        return list(self._flows)
+
     def is_own_name(self, source: bytes) -> bool:
         """Whether this is an interface address that another node makes of a home address, and back."""
         return self.interface(source) == source
@@ -227,6 +232,14 @@ class Translator:
                 return
         readdress(frame, packet, packet.source, home, source=True)
         packet.source = home
+
+    def counters(self, home_address: Addr, tunnel: Addr | None) -> tuple[maps.Counter, maps.Counter]:
+        """Packets and bytes towards the interface address, and back."""
+        home, end = _key(home_address, tunnel)
+        towards, back = (
+            maps.Counter(self.counts[home, end, way], self.sizes[home, end, way]) for way in (False, True)
+        )
+        return towards, back
 
     def _count(self, key: Key, packet: Packet, *, back: bool) -> None:
         self.counts[*key, back] += 1
