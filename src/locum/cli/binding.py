@@ -2,7 +2,7 @@
 
 import click
 
-from locum.cli.target import list_command
+from locum.cli.target import Target, json_option, list_command
 
 
 @click.group()
@@ -31,6 +31,25 @@ list_command(
     ),
     "Home address, care-of addresses, default, what is in force, lifetime left.",
 )
+
+
+@binding.command()
+@click.argument("home_address")
+@click.option(
+    "--agent", metavar="ADDRESS", help="Only what this access node, or care-of address, registered."
+)
+@click.option("--reason", metavar="TEXT", help="Stands in the events of both ends.")
+@json_option
+@click.pass_obj
+def revoke(target: Target, home_address: str, agent: str | None, reason: str | None) -> None:
+    """End the registration of HOME_ADDRESS (RFC 3543): the other end of the tunnel is told at once.
+
+    Asked of a home agent or of an access node. The mobile node may register again.
+    """
+    result = target.ask("binding revoke", home_address=home_address, agent=agent, reason=reason)
+    target.output.done(result, "revoked")
+
+
 list_command(
     tunnel,
     "tunnel list",

@@ -322,6 +322,10 @@ class Node:
             from locum.node.sleep_control import SleepControl
 
             await SleepControl(self, slot).leave()
+        if remove and "foreign_agent" in self.slots:
+            from locum.node.answering.revocations import farewell
+
+            await farewell(self)
         for slot in self.slots.values():
             if slot.timer is not None:
                 slot.timer.cancel()

@@ -20,6 +20,7 @@ REQUESTS = {
     "shutdown": "status:shutdown",
     "binding list": "bindings:bindings",
     "bindings": "bindings:bindings",
+    "binding revoke": "revocations:revoke",
     "visitors": "bindings:visitors",
     "tunnel list": "tunnels:tunnels",
     "tunnels": "tunnels:tunnels",
