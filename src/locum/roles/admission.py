@@ -42,7 +42,7 @@ class Admission:
         self._registration_lifetime = registration_lifetime
         self._challenge = challenge
         self._mobiles = mobiles
-        self._used: dict[IPv4Address, bytes] = {}
+        self._used: dict[IPv4Address | str, bytes] = {}  # by home address, or NAI of one without
 
     def check(self, request: RegistrationRequest, challenges: Sequence[bytes]) -> bytes:
         """The bytes to relay: the request through its MN-HA authentication. Raises Denied.
@@ -64,7 +64,7 @@ class Admission:
         return to_home.through
 
     def _check_addresses(self, request: RegistrationRequest) -> None:
-        if request.home_address.is_unspecified:
+        if request.home_address.is_unspecified and request.mobile_nai is None:
             raise Denied(Code.FA_NON_ZERO_HOME_ADDRESS_REQUIRED)
         if request.home_agent.is_unspecified:
             raise Denied(Code.FA_NON_ZERO_HOME_AGENT_REQUIRED)
@@ -98,11 +98,14 @@ class Admission:
         found = request.find(MobileFaChallenge)
         if found is None:
             raise Denied(Code.FA_MISSING_CHALLENGE)
-        if self._used.get(request.home_address) == found.value:
+        who: IPv4Address | str = request.home_address
+        if request.home_address.is_unspecified and request.mobile_nai is not None:
+            who = request.mobile_nai
+        if self._used.get(who) == found.value:
             raise Denied(Code.FA_STALE_CHALLENGE)
         if found.value not in challenges:
             raise Denied(Code.FA_UNKNOWN_CHALLENGE)
-        self._used.pop(request.home_address, None)
-        self._used[request.home_address] = found.value
+        self._used.pop(who, None)
+        self._used[who] = found.value
         if len(self._used) > MAX_USED_CHALLENGES:
             del self._used[next(iter(self._used))]

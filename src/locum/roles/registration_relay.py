@@ -6,7 +6,7 @@ list's. It must not know the keys between a mobile node and its home agent.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from locum.roles.actions import (
@@ -25,16 +25,19 @@ from locum.roles.visitor_list import VisitorList
 from locum.security.association import Association
 from locum.security.replay import mobile_nonce
 from locum.wire.errors import WireError
-from locum.wire.extensions import AuthKind, VendorNormal
+from locum.wire.extensions import AuthKind, Nai, VendorNormal
 from locum.wire.registration import Code, RegistrationReply, RegistrationRequest
 from locum.wire.vendor import MnpsRole, decode_vendor
 
 PENDING_TIMEOUT = 7.0  # seconds; RFC 5944 section 3.7.2.2
 MAX_PENDING_PER_VISITOR = 4  # retransmissions within PENDING_TIMEOUT (section 3.6.3: at 1, 2, 4 s)
 SENDERS_AT_ONCE = 8  # one link-layer address has no more than this part of the places of requests under way
+_NO_SIMULTANEOUS = Code.ACCEPTED_NO_SIMULTANEOUS_BINDINGS
 AUTHENTICATION_HEAD = 6  # bytes of type, length and SPI (section 3.5.1)
 
-PendingKey = tuple[IPv4Address, int]
+PendingKey = tuple[
+    IPv4Address | str, int
+]  # home address, or NAI of one without (RFC 2794 section 3); identification
 Addition = Callable[[RegistrationRequest, float], bytes]  # extensions for the home agent alone
 
 
@@ -116,7 +119,7 @@ class RegistrationRelay:
             return self._deny(request, source, len(message), Code.FA_ADMINISTRATIVELY_PROHIBITED)
         if not self._visitors.undisputed(request.home_address, request.home_agent):
             return self._deny(request, source, len(message), Code.FA_ADMINISTRATIVELY_PROHIBITED)
-        key = (request.home_address, mobile_nonce(request.identification))
+        key = _pending_key(request)
         if key in self._pending and not _same_sender(self._pending[key].source, source):
             return [Count("request-repeated-by-another")]  # the answer is the first one's
         if not self._room(key, source):
@@ -179,6 +182,7 @@ class RegistrationRelay:
             home_address=request.home_address,
             home_agent=request.home_agent,
             identification=request.identification,
+            extensions=() if request.mobile_nai is None else (Nai(request.mobile_nai),),
         ).encode()
         association = self._mobiles.get(request.home_address)
         if association is not None:
@@ -191,14 +195,21 @@ class RegistrationRelay:
 
     def reply(self, reply: RegistrationReply, message: bytes, source: Source) -> Concluded | list[Action]:
         """603 (section 3.7.3): what it concludes, or what is done about one that fits nothing."""
-        key = (reply.home_address, mobile_nonce(reply.identification))
+        key: PendingKey = (reply.home_address, mobile_nonce(reply.identification))
+        nai = reply.find(Nai)
         pending = self._pending.get(key)
+        if pending is None and nai is not None:
+            key = (nai.identifier, key[1])
+            pending = self._pending.get(key)
         if pending is None or source.address != pending.request.home_agent:
             return [Count("reply-unexpected")]
         self._drop_pending(key)
         association = self._home_agents.get(pending.request.home_agent)
         if association is not None and not authentic(reply, AuthKind.FA_HA, association):
             return self._refuse(pending, Code.FA_HOME_AGENT_FAILED_AUTHENTICATION)
+        pending = _assigned(pending, reply)
+        if pending.request.home_address.is_unspecified and reply.code in (Code.ACCEPTED, _NO_SIMULTANEOUS):
+            return self._refuse(pending, Code.FA_MISSING_HOME_ADDRESS)
         if not self._visitors.undisputed(pending.request.home_address, pending.request.home_agent):
             # another one became the visitor meanwhile
             return self._refuse(pending, Code.FA_ADMINISTRATIVELY_PROHIBITED)
@@ -219,8 +230,7 @@ class RegistrationRelay:
 
     def unreachable(self, relayed: bytes) -> list[Action]:
         """The host has no way to that home agent (code 80)."""
-        request = RegistrationRequest.decode_fixed(relayed)
-        key = (request.home_address, mobile_nonce(request.identification))
+        key = _pending_key(RegistrationRequest.decode(relayed))
         pending = self._pending.get(key)
         if pending is None:
             return []
@@ -233,6 +243,21 @@ class RegistrationRelay:
     def _drop_pending(self, key: PendingKey) -> None:
         del self._pending[key]
         self._timers.cancel(key)
+
+
+def _pending_key(request: RegistrationRequest) -> PendingKey:
+    """A mobile node without a home address is known by its NAI until the reply (RFC 2794 section 3)."""
+    who: IPv4Address | str = request.home_address
+    if request.home_address.is_unspecified and request.mobile_nai is not None:
+        who = request.mobile_nai
+    return who, mobile_nonce(request.identification)
+
+
+def _assigned(pending: Pending, reply: RegistrationReply) -> Pending:
+    """The request as if it had been made with the home address that the reply assigns."""
+    if not pending.request.home_address.is_unspecified:
+        return pending
+    return replace(pending, request=replace(pending.request, home_address=reply.home_address))
 
 
 def _same_sender(first: Source, second: Source) -> bool:
