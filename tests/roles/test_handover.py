@@ -6,8 +6,9 @@ from random import Random
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.giving import NotPossible
 from locum.roles.mnps import StandIn, StandInConfiguration
-from locum.roles.sleeping import Down, NotPossible, Up
+from locum.roles.sleeping import Down, Up
 from locum.security.association import Replay
 from locum.wire.control import (
     Fetch,

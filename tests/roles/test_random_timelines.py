@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from locum.roles.sleeping import ComingUp, Down, GoingDown, NotPossible, Up
+from locum.roles.giving import NotPossible
+from locum.roles.sleeping import ComingUp, Down, GoingDown, Up
 from tests.roles.world import World
 
 STEPS = st.lists(

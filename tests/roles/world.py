@@ -15,7 +15,7 @@ from locum.roles import actions as a
 from locum.roles.advertising import AccessLink
 from locum.roles.binding import Mobile
 from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
-from locum.roles.handover import TABLE, Handover, Stage
+from locum.roles.handover import TABLE, Handover, OwnStandIn, Stage
 from locum.roles.home_agent import HomeAgent, HomeAgentConfiguration
 from locum.roles.mnps import StandIn, StandInConfiguration
 from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
@@ -190,7 +190,10 @@ class World:
         self.an2 = Host("an2", agent(AN2, "radio1"))
         self.an3 = Host("an3", agent(AN3, "eth0"))
         self.mn = Host(
-            "mn", lambda: SleepingNode(MobileNode(device, agents, self.random), STAND_IN, self.random)
+            "mn",
+            lambda: SleepingNode(
+                MobileNode(device, agents, self.random), (OwnStandIn("mnps", STAND_IN),), self.random
+            ),
         )
         self.mnps = Host("mnps", lambda: StandIn(stand_in, self.random))
         self.hosts = [self.ha, self.an1, self.an2, self.an3, self.mnps, self.mn]

@@ -145,6 +145,8 @@ def foreign_agent(settings: Settings, link_address: LinkAddress) -> "ForeignAgen
                 next_hop=each.next_hop,
                 home_address_v6=each.home_address_v6,
                 next_hop_v6=each.next_hop_v6,
+                translate=each.translate,
+                translated=each.translated,
             )
             for each in own.static
         ],
@@ -164,6 +166,9 @@ def stand_in(settings: Settings) -> "StandIn":
             access_node=own.access_node,
             home_prefixes=own.home_prefixes,
             max_sessions=own.max_sessions,
+            address_v6=own.address_v6,
+            translated=own.translate,
+            emission=own.emission,
         ),
         SystemRandom(),
     )
@@ -171,6 +176,7 @@ def stand_in(settings: Settings) -> "StandIn":
 
 def mobile_node(settings: Settings) -> "SleepingNode":
     """The mobile node of [mobile_node], with its sleep."""
+    from locum.roles.handover import OwnStandIn
     from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
     from locum.roles.nat import TraversalMode
     from locum.roles.sleeping import SleepingNode
@@ -194,4 +200,5 @@ def mobile_node(settings: Settings) -> "SleepingNode":
         {each.address: each.association for each in own.foreign_agents},
         SystemRandom(),
     )
-    return SleepingNode(mobile, own.mnps, SystemRandom())
+    stand_ins = () if own.mnps is None else (OwnStandIn("mnps", own.mnps),)
+    return SleepingNode(mobile, stand_ins, SystemRandom())

@@ -14,7 +14,8 @@ from locum.node.control_socket import RequestFailed
 from locum.node.events import flow_text
 from locum.node.performer import Sequential
 from locum.roles.actions import Action
-from locum.roles.sleeping import ComingUp, Down, GoingDown, NotPossible, SleepingNode, SleepState, Up
+from locum.roles.giving import NotPossible
+from locum.roles.sleeping import ComingUp, Down, GoingDown, SleepingNode, SleepState, Up
 
 if TYPE_CHECKING:
     from locum.node.node import Node, Slot

@@ -4,7 +4,7 @@ It ends in `result`. It moves the wish of the mobile node, and must not know how
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from locum.roles.actions import (
     Action,
@@ -30,6 +30,7 @@ from locum.roles.actions import (
 from locum.roles.attachment import Outcome, RegistrationAccepted, RegistrationDenied, Wish
 from locum.roles.handover import AwaySession, Correspondence, Handover, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
+from locum.roles.selection import EVERYTHING, Selection, with_companions
 from locum.wire.control import (
     HANDOVER_BYTES,
     MAX_BODY,
@@ -44,6 +45,7 @@ from locum.wire.control import (
     encode_634,
 )
 from locum.wire.errors import WireError
+from locum.wire.vendor import Takes
 
 MAX_GENERATIONS = 32  # looks for programs that were started while others were being frozen
 LEAVE_TIMEOUT = 12.0  # seconds for 601-604; three retransmissions of RFC 5944 section 3.6.3 (1 + 2 + 4) fit
@@ -117,23 +119,47 @@ class NotSlept:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """What is handed over, to whom, and how the home agent learns of it.
+
+    With `switch` the stand-in registers; without it the device leaves its packets to the default CoA (R2). `given`: the
+    device stays awake, with all that is not selected. `elsewhere` are flows that are at stand-ins already, `others`
+    other handovers of the device at this one.
+    """
+
+    stand_in: Addr
+    selection: Selection = EVERYTHING
+    switch: Takes | None = None
+    given: bool = False
+    elsewhere: frozenset[Flow] = frozenset()
+    others: tuple[bytes, ...] = ()
+    configuration: Mapping[str, object] = field(default_factory=dict)
+
+
 class FallingAsleep:
-    """One attempt to fall asleep."""
+    """One attempt to hand sessions over: all of them to sleep, or some (`locum give`)."""
 
     def __init__(
         self,
         mobile: MobileNode,
         correspondence: Correspondence,
-        configuration: Mapping[str, object],
+        departure: Departure,
         randomness: Randomness,
     ) -> None:
         identifier = randomness.getrandbits(8 * HANDOVER_BYTES).to_bytes(HANDOVER_BYTES, "big")
         self.state: State = Finding()
         self.result: Slept | Uncertain | NotSlept | None = None
-        self.handover = Handover(identifier, Stage.PREPARING)
+        self.handover = Handover(
+            identifier,
+            Stage.PREPARING,
+            stand_in=departure.stand_in,
+            switch=departure.switch,
+            given=departure.given,
+        )
         self._mobile = mobile
         self._correspondence = correspondence
-        self._configuration = configuration
+        self._departure = departure
 
     def start(self) -> list[Action]:
         """Step 0: what is there to hand over?"""
@@ -143,7 +169,7 @@ class FallingAsleep:
         """Results of the step that is under way; others are late and mean nothing."""
         match self.state, event:
             case Finding(), SessionsFound():
-                return self._prepare(event)
+                return self._prepare(event, now)
             case Preparing(request), Answered() if event.request == request:
                 return self._prepared(event.body, now)
             case Preparing(request), NoAnswer() if event.request == request:
@@ -195,14 +221,28 @@ class FallingAsleep:
     def _home_addresses(self) -> tuple[Addr, ...]:
         return self._mobile.configuration.home_addresses
 
-    def _prepare(self, found: SessionsFound) -> list[Action]:
+    def _prepare(self, found: SessionsFound, now: float) -> list[Action]:
         """Step 1: the stand-in holds the packets of these flows."""
-        ours = [each for each in found.sessions if each.flow.local in self._home_addresses][:MAX_SESSIONS]
+        departure = self._departure
+        here = [
+            each
+            for each in found.sessions
+            if each.flow.local in self._home_addresses and each.flow not in departure.elsewhere
+        ]
+        ours = with_companions(departure.selection, here)[:MAX_SESSIONS]
+        if departure.given and not ours:
+            return self._undo("there is no such session", now=now)
         sessions = tuple(AwaySession(n, each.flow, each.pids) for n, each in enumerate(ours))
         pids = tuple(dict.fromkeys(pid for each in ours for pid in each.pids))
         self.handover = replace(self.handover, sessions=sessions, pids=pids)
+        way = self._mobile.attachment
         request = TakeoverPrepare(
-            self.handover.identifier, self._home_addresses, self.handover.flows, self._configuration
+            self.handover.identifier,
+            self._home_addresses,
+            self.handover.flows,
+            departure.configuration,
+            departure.switch,
+            None if way is None or way.colocated or departure.switch is None else way.agent,
         )
         asked = self._correspondence.ask(request)
         self.state = Preparing(self._correspondence.last)
@@ -214,11 +254,19 @@ class FallingAsleep:
             return self._undo(f"the stand-in refused: {_word(answer)}")
         refused = {each.flow for each in answer.sessions if each.status is not Status.OK}
         self.handover = self.handover.without(refused).at(Stage.LEAVING)
+        reports = self._reports(refused, "refused by the stand-in")
+        if self._departure.given and not self.handover.sessions:
+            return [*reports, *self._undo("the stand-in refused every session", now=now)]
+        if self._departure.switch is not None:
+            # The home agent switched before the stand-in answered, and this answer came behind all it sent before.
+            pids = self.handover.pids
+            further = self._gather(pids, 1) if pids else self._capture()
+            return [self.handover.persist(), *reports, *further]
         self.state = Leaving(now + LEAVE_TIMEOUT)
         # The row says LEAVING before the home agent can have switched.
         return [
             self.handover.persist(),
-            *self._reports(refused, "refused by the stand-in"),
+            *reports,
             *self._mobile.wish(Wish.BRIEF, now=now),
         ]
 
@@ -256,7 +304,12 @@ class FallingAsleep:
         sessions = tuple(AwaySession(n, each.flow, pids.get(each.flow, ())) for n, each in enumerate(items))
         self.handover = replace(self.handover, sessions=sessions)
         asked = self._correspondence.ask(
-            TakeoverTransfer(self.handover.identifier, tuple(each.record for each in items)), bulk=True
+            TakeoverTransfer(
+                self.handover.identifier,
+                tuple(each.record for each in items),
+                others=self._departure.others,
+            ),
+            bulk=True,
         )
         self.state = Transferring(self._correspondence.last)
         actions: list[Action] = [ReleaseCaptured(too_large)] if too_large else []
@@ -282,7 +335,8 @@ class FallingAsleep:
             actions += self._reports(refused, "refused by the stand-in")
         self.handover = self.handover.without(refused).at(Stage.ASLEEP)
         self.state, self.result = Ended(), Slept(self.handover)
-        return [*actions, self.handover.persist(), *self._mobile.wish(Wish.NOTHING, now=now)]
+        quiet = [] if self._departure.given else self._mobile.wish(Wish.NOTHING, now=now)
+        return [*actions, self.handover.persist(), *quiet]
 
     # Endings -----------------------------------------------------------------------------------------------------
 
@@ -292,7 +346,7 @@ class FallingAsleep:
 
     def _undo(self, reason: str, *, now: float | None = None) -> list[Action]:
         """Back to where it began: the stand-in forgets, the home agent gets the full lifetime again."""
-        left = not isinstance(self.state, Finding | Preparing)
+        left = self._departure.switch is None and not isinstance(self.state, Finding | Preparing)
         actions: list[Action] = []
         if not isinstance(self.state, Finding):
             actions += self._correspondence.ask(Cancel(self.handover.identifier))

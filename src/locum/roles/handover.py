@@ -3,7 +3,7 @@
 Values only; falling_asleep.py and waking.py move them along.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import ip_address
@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from locum.roles.actions import JSON, Addr, Ask, Emit, FlowVerdict, Forget, Persist, SetFlow
 from locum.roles.actions import FlowEntry as Entry
 from locum.wire.control import Flow, Request634, encode_634
+from locum.wire.vendor import Takes
 
 TABLE = "handover"
 CONTROL_TIMEOUT = (
@@ -40,14 +41,30 @@ class AwaySession:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnStandIn:
+    """A stand-in (MNPS) of this device. `registers`: it tells the home agent itself when it takes over (R4)."""
+
+    name: str
+    address: Addr
+    registers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Handover:
-    """`pids` are all frozen processes, those of sessions that stayed included."""
+    """`pids` are all frozen processes, those of sessions that stayed included.
+
+    `stand_in` is where it went, None: to the first of the device's. With `switch` the stand-in registers for as much
+    (R4); `given`: the device stays awake.
+    """
 
     identifier: bytes
     stage: Stage
     sessions: tuple[AwaySession, ...] = ()
     pids: tuple[int, ...] = ()
     wake_at: float | None = None  # wall-clock seconds
+    stand_in: Addr | None = None
+    switch: Takes | None = None
+    given: bool = False
 
     def at(self, stage: Stage) -> "Handover":
         """The same at another stage."""
@@ -78,6 +95,9 @@ class Handover:
         value: dict[str, JSON] = {
             "stage": self.stage.value,
             "wake_at": self.wake_at,
+            "stand_in": None if self.stand_in is None else str(self.stand_in),
+            "switch": None if self.switch is None else int(self.switch),
+            "given": self.given,
             "pids": list(self.pids),
             "sessions": [
                 {
@@ -107,6 +127,9 @@ class Handover:
             sessions=tuple(_session(each) for each in sessions),
             pids=_numbers(row["pids"]),
             wake_at=None if wake_at is None else float(wake_at),
+            stand_in=None if row["stand_in"] is None else ip_address(str(row["stand_in"])),
+            switch=None if row["switch"] is None else Takes(row["switch"]),
+            given=bool(row["given"]),
         )
 
 
@@ -144,16 +167,17 @@ def set_flows(flows: Iterable[Flow], verdict: FlowVerdict) -> list[SetFlow]:
 
 
 class Correspondence:
-    """Numbers the 634 requests of this node to its stand-in."""
+    """Numbers the 634 requests of this node to one of its stand-ins; no two of a node have one number."""
 
-    def __init__(self, stand_in: Addr, home_address: Addr) -> None:
+    def __init__(self, stand_in: Addr, home_address: Addr, numbers: Iterator[int]) -> None:
         self._stand_in = stand_in
         self._home_address = home_address
+        self._numbers = numbers
         self.last = 0
 
     def ask(self, request: Request634, *, bulk: bool = False) -> list[Ask | Emit]:
         """The request, numbered; `last` is its number."""
-        self.last += 1
+        self.last = next(self._numbers)
         timeout = BULK_TIMEOUT if bulk else CONTROL_TIMEOUT
         kind = type(request).__name__.removeprefix("Takeover").lower()
         detail: dict[str, JSON] = {"to": str(self._stand_in), "request": kind}

@@ -5,7 +5,8 @@ how any of their actions is performed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
 from locum.roles.actions import (
     JSON,
@@ -25,12 +26,15 @@ from locum.roles.actions import (
     Thaw,
 )
 from locum.roles.attachment import Wish
-from locum.roles.falling_asleep import FallingAsleep, NotSlept, Slept
-from locum.roles.handover import TABLE, Correspondence, Handover, Stage, set_flows
+from locum.roles.falling_asleep import Departure, FallingAsleep, NotSlept, Slept
+from locum.roles.giving import Giving, NotPossible
+from locum.roles.handover import TABLE, Correspondence, Handover, OwnStandIn, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
+from locum.roles.selection import Selection
 from locum.roles.waking import StillAsleep, Waking
 from locum.wire.control import Answer632, Cancel, Status, decode_618, encode_632
 from locum.wire.errors import WireError
+from locum.wire.vendor import Takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +70,15 @@ class ComingUp:
 SleepState = Up | GoingDown | Down | ComingUp
 
 
-class NotPossible(Exception):
-    """The command does not fit the state; the message is for people."""
-
-
 class SleepingNode:
-    """A mobile node that has a stand-in (or none: then it only registers)."""
+    """A mobile node with its stand-ins, the one for sleep first (without any it only registers)."""
 
-    def __init__(self, mobile: MobileNode, stand_in: Addr | None, randomness: Randomness) -> None:
+    def __init__(self, mobile: MobileNode, stand_ins: Sequence[OwnStandIn], randomness: Randomness) -> None:
         self.mobile = mobile
+        self.stand_ins = tuple(stand_ins)
         self.state: SleepState = Up()
-        self._stand_in = stand_in
+        self.giving = Giving(mobile, self.stand_ins, count(1), randomness)
         self._randomness = randomness
-        home_address = mobile.configuration.home_address
-        self._correspondence = Correspondence(stand_in or home_address, home_address)
 
     # Commands ----------------------------------------------------------------------------------------------------
 
@@ -89,15 +88,23 @@ class SleepingNode:
         now: float,
         wake_after: float | None = None,
         configuration: Mapping[str, object] | None = None,
+        to: str | None = None,
     ) -> list[Action]:
-        """Hand the sessions over; after `wake_after` seconds asleep, wake by itself. Raises NotPossible."""
-        if self._stand_in is None:
-            raise NotPossible("this mobile node has no stand-in; set mnps in [mobile_node]")
+        """Hand over what is still here; after `wake_after` seconds asleep, wake by itself. Raises NotPossible."""
+        stand_in = self.stand_in(to)
         match self.state:
             case Up():
-                machine = FallingAsleep(
-                    self.mobile, self._correspondence, configuration or {}, self._randomness
+                if not self.giving.idle:
+                    raise NotPossible("sessions are on their way; wait until they have arrived")
+                departure = Departure(
+                    stand_in.address,
+                    switch=Takes.ALL if stand_in.registers else None,
+                    elsewhere=self.giving.flows(),
+                    others=self.giving.at(stand_in.address),
+                    configuration=configuration or {},
                 )
+                correspondence = self.giving.correspondence(stand_in.address)
+                machine = FallingAsleep(self.mobile, correspondence, departure, self._randomness)
                 self.state = GoingDown(machine, wake_after)
                 started = Emit("falling-asleep", None, self._home_address)
                 return [started, *self._advance(machine.start(), now)]
@@ -106,6 +113,29 @@ class SleepingNode:
             case GoingDown():
                 raise NotPossible("already falling asleep")
         raise NotPossible("already asleep")
+
+    def stand_in(self, name: str | None = None) -> OwnStandIn:
+        """By its name or address; the first without. Raises NotPossible."""
+        if not self.stand_ins:
+            raise NotPossible("this mobile node has no stand-in; set mnps in [mobile_node]")
+        for each in self.stand_ins:
+            if name is None or name in (each.name, str(each.address)):
+                return each
+        names = ", ".join(each.name for each in self.stand_ins)
+        raise NotPossible(f"{name} is none of this mobile node's stand-ins: {names}")
+
+    def give(self, selection: Selection, *, now: float, to: str | None = None) -> list[Action]:
+        """Hand some sessions over, with all of their programs, and stay awake (R19). Raises NotPossible."""
+        stand_in = self.stand_in(to)
+        if not isinstance(self.state, Up):
+            raise NotPossible("not while asleep, or on the way to sleep or back")
+        return self._advance(self.giving.give(selection, stand_in, elsewhere=()), now)
+
+    def take(self, selection: Selection, *, now: float) -> list[Action]:
+        """Take back what was given. Raises NotPossible."""
+        if not isinstance(self.state, Up):
+            raise NotPossible("not while asleep, or on the way to sleep or back")
+        return self._advance(self.giving.take(selection, now=now), now)
 
     def wake(self, *, now: float) -> list[Action]:
         """Take the sessions back; while falling asleep, turn back. Raises NotPossible."""
@@ -120,6 +150,8 @@ class SleepingNode:
 
     def cancel(self, *, now: float) -> list[Action]:
         """Turn back from wherever it is; nothing when there is nothing to turn back from."""
+        if not self.giving.idle:
+            return self._advance(self.giving.undo("cancelled", now=now), now)
         match self.state:
             case GoingDown(machine, wake_after):
                 if machine.cancel(now=now):
@@ -146,8 +178,8 @@ class SleepingNode:
             except (ValueError, KeyError, TypeError):
                 actions += [Count("unreadable-row"), Forget(row.table, row.key)]
                 continue
-            actions += self._restore(handover, now)
-        return self._advance(actions, now)
+            actions += self.giving.restore(handover) if handover.given else self._restore(handover, now)
+        return self._advance(actions + self.giving.resume(now=now), now)
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """Registration replies and advertisements."""
@@ -157,7 +189,7 @@ class SleepingNode:
         """Links, answers, results of session actions, and 618."""
         if isinstance(event, Asked):
             return self._asked(event)
-        actions = self.mobile.happened(event, now=now)
+        actions = self.mobile.happened(event, now=now) + self.giving.happened(event, now=now)
         match self.state:
             case GoingDown(machine):
                 actions += machine.happened(event, now=now)
@@ -167,7 +199,7 @@ class SleepingNode:
 
     def timeout(self, *, now: float) -> list[Action]:
         """Whatever is due."""
-        actions = self.mobile.timeout(now=now)
+        actions = self.mobile.timeout(now=now) + self.giving.timeout(now=now)
         match self.state:
             case GoingDown(machine):
                 actions += machine.timeout(now=now)
@@ -179,7 +211,7 @@ class SleepingNode:
 
     def deadline(self) -> float | None:
         """Wall-clock seconds of whatever comes first."""
-        times = [self.mobile.deadline()]
+        times = [self.mobile.deadline(), self.giving.deadline()]
         match self.state:
             case GoingDown(machine):
                 times.append(machine.deadline())
@@ -200,6 +232,7 @@ class SleepingNode:
         while True:
             outcomes, self.mobile.outcomes = self.mobile.outcomes, []
             for outcome in outcomes:
+                actions = actions + self.giving.outcome(outcome, now=now)
                 match self.state:
                     case GoingDown(machine):
                         actions = actions + machine.outcome(outcome, now=now)
@@ -212,6 +245,8 @@ class SleepingNode:
 
     def _follow(self, now: float) -> list[Action] | None:
         """The next state of a machine that has ended; None while it has not."""
+        if (given := self.giving.follow(now)) is not None:
+            return given
         match self.state:
             case GoingDown(machine, wake_after, turn_back) if machine.result is not None:
                 return self._slept(machine.result, wake_after, turn_back, now)
@@ -223,9 +258,7 @@ class SleepingNode:
         match result:
             case Slept(handover):
                 wake_at = None if wake_after is None else now + wake_after
-                asleep = Handover(
-                    handover.identifier, Stage.ASLEEP, handover.sessions, handover.pids, wake_at
-                )
+                asleep = replace(handover, stage=Stage.ASLEEP, wake_at=wake_at)
                 self.state = Down(asleep)
                 actions: list[Action] = [
                     asleep.persist(),
@@ -252,20 +285,20 @@ class SleepingNode:
         return [Emit("awake", "632", self._home_address, None, {"lost": lost})]
 
     def _wake(self, handover: Handover, *, uncertain: bool, now: float) -> list[Action]:
-        machine = Waking(self.mobile, self._correspondence, handover, uncertain=uncertain)
+        machine = Waking(self.mobile, self._correspondence(handover), handover, uncertain=uncertain)
         self.state = ComingUp(machine)
         return [Emit("waking", None, self._home_address), *machine.start(now=now)]
 
     def _restore(self, handover: Handover, now: float) -> list[Action]:
         match handover.stage:
             case Stage.PREPARING:
-                asked = self._correspondence.ask(Cancel(handover.identifier))
+                asked = self._correspondence(handover).ask(Cancel(handover.identifier))
                 return [*asked, handover.forget(), *self.mobile.wish(Wish.ORDINARY, now=now)]
             case Stage.ASLEEP:
                 self.state = Down(handover)
                 return self._frozen(handover)
             case Stage.RETURNED:
-                machine = Waking(self.mobile, self._correspondence, handover)
+                machine = Waking(self.mobile, self._correspondence(handover), handover)
                 machine.handover = handover
                 self.state = ComingUp(machine)
                 ordinary = (
@@ -277,6 +310,10 @@ class SleepingNode:
                 return [*ordinary, *thaw, *machine.tell()]
         uncertain = handover.stage is Stage.LEAVING
         return [*self._frozen(handover), *self._wake(handover, uncertain=uncertain, now=now)]
+
+    def _correspondence(self, handover: Handover) -> Correspondence:
+        address = handover.stand_in or self.stand_in().address
+        return self.giving.correspondence(address)
 
     def _frozen(self, handover: Handover) -> list[Action]:
         """The programs stay as they are: their sockets are in repair mode."""

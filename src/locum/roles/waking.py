@@ -162,17 +162,16 @@ class Waking:
         self._lost = 0
 
     def start(self, *, now: float) -> list[Action]:
-        """Step 1: become reachable, while the stand-in keeps the flows."""
-        return [
-            self.handover.persist(),
-            *set_flows(self.handover.flows, FlowVerdict.SUSPEND),
-            *self._mobile.wish(Wish.BRIEF, now=now),
-        ]
+        """Step 1: become reachable, while the stand-in keeps the flows. A device that is awake is."""
+        actions = [self.handover.persist(), *set_flows(self.handover.flows, FlowVerdict.SUSPEND)]
+        if self.handover.given:
+            return [*actions, *self._ask(self._reclaim())]
+        return [*actions, *self._mobile.wish(self._reachable, now=now)]
 
     def outcome(self, outcome: Outcome, *, now: float) -> list[Action]:
         """How the registration fares; refusals and lost links are pursued by the mobile node itself."""
         match self.state, outcome:
-            case Arriving(), RegistrationAccepted(wish=Wish.BRIEF):
+            case Arriving(), RegistrationAccepted(wish=wish) if wish is self._reachable:
                 return self._ask(self._reclaim())
             case Returning(), RegistrationAccepted(wish=Wish.ORDINARY):
                 return self._finish()
@@ -227,7 +226,13 @@ class Waking:
         )
         self.handover = self.handover.at(Stage.ASLEEP)
         self.state, self.result = Ended(), StillAsleep(self.handover)
-        return [self.handover.persist(), *asked, *self._mobile.wish(Wish.NOTHING, now=now)]
+        quiet = [] if self.handover.given else self._mobile.wish(Wish.NOTHING, now=now)
+        return [self.handover.persist(), *asked, *quiet]
+
+    @property
+    def _reachable(self) -> Wish:
+        """What opens the way to the stand-in, and leaves the flows with it."""
+        return Wish.BRIEF if self.handover.switch is None else Wish.ORDINARY
 
     # Step 2: reclaim and pre-copy --------------------------------------------------------------------------------
 
@@ -419,11 +424,17 @@ class Waking:
     # Steps 3 and 4: return and finish ----------------------------------------------------------------------------
 
     def _return(self, now: float) -> list[Action]:
+        """Packets wait here once the home agent switches: by our registration, or by the stand-in's (R4)."""
+        if self.handover.switch is not None:
+            return [*set_flows(self.handover.flows, FlowVerdict.HOLD), *self._finish()]
         self.state = Returning()
         return [*set_flows(self.handover.flows, FlowVerdict.HOLD), *self._mobile.wish(Wish.ORDINARY, now=now)]
 
     def _finish(self) -> list[Action]:
-        """604 is here: what comes from now on comes to this host, what is on its way to the stand-in is ahead of us."""
+        """604 is here: what comes from now on comes to this host, what is on its way to the stand-in is ahead of us.
+
+        A stand-in that has registered makes the switch itself, and waits for its 604 likewise.
+        """
         self._finishing = True
         self._full.clear()
         self._stalled.clear()

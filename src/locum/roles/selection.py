@@ -1,0 +1,40 @@
+"""Which of the open sessions are meant: what a person says at the command line, as a value. It must not know handovers."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from locum.roles.actions import Addr, FoundSession
+from locum.wire.control import Flow
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """All parts that are given have to fit; without any, every session is meant."""
+
+    port: int | None = None  # of either end
+    peer: Addr | None = None
+    pid: int | None = None
+    flow: Flow | None = None
+
+    def takes(self, flow: Flow, pids: Iterable[int]) -> bool:
+        """Whether a session of these processes is meant."""
+        return (
+            (self.port is None or self.port in (flow.local_port, flow.peer_port))
+            and (self.peer is None or self.peer == flow.peer)
+            and (self.pid is None or self.pid in pids)
+            and (self.flow is None or self.flow == flow)
+        )
+
+
+EVERYTHING = Selection()
+
+
+def with_companions(selection: Selection, found: Iterable[FoundSession]) -> list[FoundSession]:
+    """Those that are meant, and all others of the same programs: a program stands still with all its sessions."""
+    left = list(found)
+    chosen = [each for each in left if selection.takes(each.flow, each.pids)]
+    pids = {pid for each in chosen for pid in each.pids}
+    while more := [each for each in left if each not in chosen and pids.intersection(each.pids)]:
+        chosen += more
+        pids.update(pid for each in more for pid in each.pids)
+    return [each for each in left if each in chosen]
