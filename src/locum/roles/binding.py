@@ -10,6 +10,8 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from locum.roles.actions import JSON, Addr
+from locum.roles.nat import Outer, outer_of
+from locum.roles.revocation import Revocable, said_by
 from locum.roles.rules import KeptRule
 from locum.security.association import Association
 
@@ -58,6 +60,13 @@ class CareOf:
     bid: int | None = None  # binding identifier (RFC 7629), unique for the home address
     weight: int = 1  # share of flows among equals (R8)
     ruled: bool = False  # of a stand-in: it gets only what rules send there (R6)
+    outer: Outer | None = None  # where it is seen from here, when its tunnel is packed in UDP (RFC 3519)
+    revocable: Revocable | None = None  # its end takes revocations (RFC 3543)
+
+    @property
+    def seen_at(self) -> IPv4Address:
+        """Where the packets of its tunnel come from: itself, or the NAT before it."""
+        return self.address if self.outer is None else self.outer.address
 
     def to_row(self) -> Mapping[str, JSON]:
         """As an item of a binding's row; what is usual is left out."""
@@ -76,6 +85,10 @@ class CareOf:
             row["weight"] = self.weight
         if self.ruled:
             row["ruled"] = True
+        if self.outer is not None:
+            row["outer"] = self.outer.to_row()
+        if self.revocable is not None:
+            row["revocable"] = self.revocable.to_row()
         return row
 
     @classmethod
@@ -98,6 +111,8 @@ class CareOf:
             bid=_number_or_none(row.get("bid")),
             weight=weight,
             ruled=bool(row.get("ruled", False)),
+            outer=outer_of(row),
+            revocable=said_by(row),
         )
 
 
@@ -128,6 +143,10 @@ class Binding:
         ipv6 = self.ipv6 and bool(care_of)
         return Binding(self.home_address, care_of, self.identification, self.nonce, ipv6, self.default)
 
+    def seen(self, identification: int | None, nonce: int | None) -> "Binding":
+        """With this replay state."""
+        return Binding(self.home_address, self.care_of, identification, nonce, self.ipv6, self.default)
+
     def forwards_as(self, other: "Binding") -> bool:
         """Whether all that forwarding depends on is the same: a renewal leaves it as it is."""
         if self.ipv6 is not other.ipv6 or len(self.care_of) != len(other.care_of):
@@ -136,6 +155,8 @@ class Binding:
             if one.address != two.address or one.brief is not two.brief or one.gre is not two.gre:
                 return False
             if one.bid != two.bid or one.weight != two.weight or one.ruled is not two.ruled:
+                return False
+            if one.outer != two.outer:
                 return False
         return self.default == other.default
 

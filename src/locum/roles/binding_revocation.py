@@ -67,8 +67,12 @@ class BindingRevocation:
         inform: bool,
         reason: str,
         now: float,
+        after: float = 0.0,
     ) -> list[Action]:
-        """Tell the other ends of care-of addresses that are no longer bound; those that cannot be told expire."""
+        """Tell the other ends of care-of addresses that are no longer bound, `after` so many seconds.
+
+        Those that cannot be told expire.
+        """
         actions: list[Action] = []
         for each in gone:
             to = self._correspondent(each, mobile)
@@ -82,7 +86,7 @@ class BindingRevocation:
                 from_home_agent=True,
                 inform=inform and each.revocable.inform,
             )
-            actions += self.under_way.begin(notice, to, now=now, reason=reason)
+            actions += self.under_way.begin(notice, to, now=now, reason=reason, after=after)
         return actions
 
     def _correspondent(self, care_of: CareOf, mobile: Association) -> Correspondent | None:

@@ -32,6 +32,7 @@ from locum.roles.actions import (
     Verdict,
 )
 from locum.roles.binding import AuthorisedStandIn, Binding, CareOf, Mobile
+from locum.roles.nat import udp_tunnel
 from locum.roles.rules import DEFAULT, LAST_RULE, MN, STAND_IN, KeptRule, Target, source_selector
 
 StandInBinding = tuple[AuthorisedStandIn, Binding]
@@ -80,10 +81,10 @@ def installed(registered: Registered, home_address: Addr, home_agent: IPv4Addres
     default = registered.default
     sources: list[Addr] = []
     for each in reachable:
-        if each.address not in sources:
-            sources.append(each.address)
+        if each.seen_at not in sources:
+            sources.append(each.seen_at)
     for _, binding in stand_ins:
-        sources += [each.address for each in binding.care_of if each.address not in sources]
+        sources += [each.seen_at for each in binding.care_of if each.seen_at not in sources]
     if default is not None and default not in sources:
         sources.append(default)
     ways = _Ways(registered, home_agent, reachable, stand_ins, default)
@@ -178,6 +179,8 @@ class _Ways:
 
     def tunnel(self, way: CareOf | IPv4Address) -> Tunnel:
         if isinstance(way, CareOf):
+            if way.outer is not None:
+                return udp_tunnel(self.home_agent, way.outer.address, way.outer.port)
             return _tunnel(self.home_agent, way.address, way.gre)
         return _tunnel(self.home_agent, way, False)
 
@@ -291,7 +294,7 @@ def _translations(stand_ins: tuple[StandInBinding, ...], home_address: Addr) -> 
         inside: Addr | None = who.address if home_address.version == 4 else who.address_v6
         if who.translate and inside is not None:
             for each in binding.care_of:
-                found[each.address] = Translation(home_address, inside, each.address)
+                found[each.seen_at] = Translation(home_address, inside, each.seen_at)
     return tuple(found.values())
 
 

@@ -27,11 +27,16 @@ class Replies:
         agent = self._agent(source)
         return agent is not None and not authentic(request, AuthKind.FA_HA, agent)
 
-    def sign(self, reply: RegistrationReply, association: Association, source: Source) -> bytes:
-        """The reply's bytes, signed for the registrant, and for the foreign agent that sent the request."""
+    def sign(
+        self, reply: RegistrationReply, association: Association, source: Source, to_agent: bytes = b""
+    ) -> bytes:
+        """The reply's bytes, signed for the registrant, and for the foreign agent that sent the request.
+
+        `to_agent` are extensions that are for that one alone.
+        """
         message = signed(reply.encode(), AuthKind.MN_HA, association)
         agent = self._agent(source)
-        return message if agent is None else signed(message, AuthKind.FA_HA, agent)
+        return message if agent is None else signed(message + to_agent, AuthKind.FA_HA, agent)
 
     def refuse(
         self,
@@ -59,6 +64,10 @@ class Replies:
         """32 random bits that are not those of the last reply."""
         nonce = self._randomness.getrandbits(32)
         return nonce ^ 1 if nonce == last else nonce
+
+    def knows(self, source: Source) -> bool:
+        """Whether the request came from a foreign agent that has an association with the home agent."""
+        return self._agent(source) is not None
 
     def _agent(self, source: Source) -> Association | None:
         """The association with the foreign agent that sent this, if there is one."""

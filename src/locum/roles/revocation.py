@@ -145,11 +145,23 @@ class Revocations:
         return len(self._under_way)
 
     def begin(
-        self, notice: RegistrationRevocation, to: Correspondent, *, now: float, reason: str
+        self,
+        notice: RegistrationRevocation,
+        to: Correspondent,
+        *,
+        now: float,
+        reason: str,
+        after: float = 0.0,
     ) -> list[Action]:
-        """Send it; its identifier is made here. `reason` is for people."""
+        """Send it, in `after` seconds if it is not cancelled until then; its identifier is made here.
+
+        `reason` is for people.
+        """
         key = (notice.home_address, notice.foreign_domain_address)
         self._under_way[key] = _UnderWay(notice, to, (), RETRY_FIRST)
+        if after:
+            self._timers.set(key, now + after)
+            return []
         detail: dict[str, JSON] = {
             "to": str(to.address),
             "care_of": str(notice.foreign_domain_address),
@@ -187,7 +199,8 @@ class Revocations:
                 detail: dict[str, JSON] = {"to": str(held.to.address)}
                 actions.append(Emit("revocation-unanswered", None, key[0], None, detail))
                 continue
-            self._under_way[key] = replace(held, interval=2 * held.interval)
+            if held.identifiers:
+                self._under_way[key] = replace(held, interval=2 * held.interval)
             actions.append(self._send(key, now))
         return actions
 
