@@ -25,7 +25,7 @@ from locum.roles.flow_actions import (
     Translation as Translation, Tunnel as Tunnel,
 )  # fmt: skip
 from locum.roles.profile_actions import (
-    FetchProfile as FetchProfile, ProfileEvent as ProfileEvent, ProfileFetched as ProfileFetched,
+    FetchProfile as FetchProfile, OwnHomeAddress as OwnHomeAddress, ProfileEvent as ProfileEvent, ProfileFetched as ProfileFetched,
     ProfileRefused as ProfileRefused, ProfileUnavailable as ProfileUnavailable,
 )  # fmt: skip
 from locum.roles.session_actions import (
@@ -380,7 +380,7 @@ class Answer:
 Action: TypeAlias = (
     ForwardingAction | SessionAction
     | Reply | SendRegistration | Advertise | Solicit | Persist | Forget | Emit | Count | Ask | Answer
-    | FetchProfile | Probe
+    | FetchProfile | OwnHomeAddress | Probe | CountInFlight
 )  # fmt: skip
 
 
@@ -458,7 +458,7 @@ class DeliveryMoved:
 
 Event: TypeAlias = (
     Answered | NoAnswer | Asked | LinkUp | LinkDown | DeliveryMoved | MembershipChanged | ProbeAnswered
-    | EchoAnswered
+    | EchoAnswered | InFlightCounted
     | SessionEvent | ProfileEvent
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ sessions, the stand-in, sockets or the kernel.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from locum.roles.actions import (
@@ -20,6 +20,7 @@ from locum.roles.actions import (
     LeaveAgent,
     LinkDown,
     LinkUp,
+    OwnHomeAddress,
     Persist,
     Randomness,
     Reply,
@@ -51,7 +52,7 @@ from locum.roles.ways import Ways
 from locum.security.association import Association
 from locum.wire.discovery import ROUTER_ADVERTISEMENT, AgentAdvertisement
 from locum.wire.errors import WireError
-from locum.wire.extensions import Extension, Ipv6PrefixReply, Ipv6PrefixRequest, Ipv6TunnelingMode
+from locum.wire.extensions import Extension, Ipv6PrefixReply, Ipv6PrefixRequest, Ipv6TunnelingMode, Nai
 from locum.wire.registration import Code, RegistrationReply
 from locum.wire.revocation import REGISTRATION_REVOCATION
 
@@ -85,6 +86,7 @@ class MobileNodeConfiguration:
     nat_traversal: TraversalMode = TraversalMode.OFF  # with a co-located care-of address (RFC 3519)
     keepalive: float | None = None  # overrides what the home agent says
     on_behalf: IPv4Address | None = None
+    nai: str | None = None  # says who this is when the home address is the home agent's to give (RFC 2794)
 
     @property
     def home_addresses(self) -> tuple[Addr, ...]:
@@ -122,6 +124,7 @@ class MobileNode:
             home_address, home_agent, configuration.nat_traversal, configuration.keepalive, randomness
         )
         self._revocation = MobileRevocation(home_address, home_agent, configuration.association)
+        self.ride(OwnNai(configuration.nai))
         self.ride(Ipv6Registration(configuration.home_address_v6))
         self.ride(self._traversal)
         self.ride(self._revocation)
@@ -150,9 +153,9 @@ class MobileNode:
         """Start; a registration that still holds is used without asking again."""
         actions: list[Action] = []
         for row in rows:
-            if row.table == TABLE and row.key == str(self.configuration.home_address):
+            if row.table == TABLE and row.key == self._key:
                 try:
-                    self._from_row(row.value, now)
+                    actions += self._from_row(row.value, now)
                 except (ValueError, KeyError, TypeError):
                     actions.append(Count("unreadable-row"))
         if self.registered is not None:
@@ -345,6 +348,10 @@ class MobileNode:
         self.state = Registering(
             attachment, lifetime, identification, now, now + interval, interval, resynchronised
         )
+        if self.configuration.nai is not None and self._wish is not Wish.WITHDRAWN:
+            # Without a registration the address may be somebody else's by now: ask for one, mostly the same.
+            own = self.configuration.home_address if self.registered is not None else IPv4Address(0)
+            self._dialogue.home_address = own
         challenge = self._ways.challenge(attachment)
         self._revocation.now = now
         message = self._dialogue.request(attachment, lifetime, identification, challenge)
@@ -397,7 +404,7 @@ class MobileNode:
         granted = min(reply.lifetime, state.lifetime)
         wish = self._wish
         self.state = Settled()
-        actions: list[Action] = []
+        actions = self._assigned(reply.home_address)
         if granted:
             self.registered = Registered(
                 state.attachment,
@@ -424,6 +431,18 @@ class MobileNode:
             *actions,
             Emit("registered", self._answered, self.configuration.home_address, None, detail),
         ]
+
+    def _assigned(self, home_address: IPv4Address) -> list[Action]:
+        """The home agent has said which home address is ours (RFC 2794)."""
+        before = self.configuration.home_address
+        if home_address in (before, IPv4Address(0)) or self.configuration.nai is None:
+            return []
+        actions = self._use(None)
+        self.configuration = replace(self.configuration, home_address=home_address)
+        self._dialogue.home_address = self._ways.home_address = home_address
+        self._revocation.home_address = home_address
+        self._traversal.at_home(home_address)
+        return [*actions, OwnHomeAddress(home_address, None if before.is_unspecified else before)]
 
     def _denied(self, reply: RegistrationReply, state: Registering, now: float) -> list[Action]:
         code, attachment = int(reply.code), state.attachment
@@ -511,15 +530,23 @@ class MobileNode:
                 "renew_at": held.renew_at,
             },
         }
-        return Persist(TABLE, str(self.configuration.home_address), value)
+        if self.configuration.nai is not None:
+            value["home_address"] = str(self.configuration.home_address)
+        return Persist(TABLE, self._key, value)
 
-    def _from_row(self, row: Mapping[str, JSON], now: float) -> None:
+    @property
+    def _key(self) -> str:
+        """Of our row: what does not change."""
+        return self.configuration.nai or str(self.configuration.home_address)
+
+    def _from_row(self, row: Mapping[str, JSON], now: float) -> list[Action]:
+        assigned = self._assigned(IPv4Address(str(row.get("home_address", "0.0.0.0"))))
         self._dialogue.from_row(row)
         self._wish = Wish(row["wish"])
         self._revocation.from_row(row.get("revocable"))
         held = row["registered"]
         if not isinstance(held, Mapping):
-            return
+            return assigned
         attachment, lifetime = held["attachment"], held["lifetime"]
         expires_at, renew_at = held["expires_at"], held["renew_at"]
         if not isinstance(attachment, Mapping) or not isinstance(lifetime, int):
@@ -536,6 +563,22 @@ class MobileNode:
             )
             self._traversal.from_row(row.get("nat"), now)
             self._patient_until = now + AGENT_PATIENCE
+        return assigned
+
+
+class OwnNai:
+    """The mobile node's NAI rides along (RFC 2794 section 2); without one nothing does."""
+
+    def __init__(self, nai: str | None) -> None:
+        self._extensions = () if nai is None else (Nai(nai),)
+
+    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
+        """Always: a home agent that has forgotten us finds our profile by it."""
+        return self._extensions
+
+    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+        """The home address in the reply is for whoever uses the registration."""
+        return ()
 
 
 class Ipv6Registration:

@@ -23,7 +23,7 @@ class MobileRevocation:
 
     def __init__(self, home_address: IPv4Address, home_agent: IPv4Address, association: Association) -> None:
         self.now = 0.0  # wall-clock seconds of the request that is being made
-        self._home_address, self._home_agent = home_address, home_agent
+        self.home_address, self._home_agent = home_address, home_agent
         self._association = association
         self._stamps = Stamps()
         self._agreed: Revocable | None = None
@@ -32,7 +32,7 @@ class MobileRevocation:
         """Only who is at the end of the tunnel himself takes revocations (section 3.2)."""
         if not attachment.colocated or not lifetime:
             return ()
-        return (RevocationSupport(self._stamps.next(self._home_address, self.now), inform=True),)
+        return (RevocationSupport(self._stamps.next(self.home_address, self.now), inform=True),)
 
     def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
         """The home agent's clock, where it takes part."""
@@ -61,7 +61,7 @@ class MobileRevocation:
 
     def _names(self, notice: RegistrationRevocation, attachment: Attachment | None) -> bool:
         """This home address; the care-of address too, unless it is given up already."""
-        if (notice.home_address, notice.home_domain_address) != (self._home_address, self._home_agent):
+        if (notice.home_address, notice.home_domain_address) != (self.home_address, self._home_agent):
             return False
         return attachment is None or notice.foreign_domain_address == attachment.care_of
 

@@ -150,7 +150,7 @@ class KeepAlive:
     """
 
     def __init__(self, home_address: IPv4Address, home_agent: IPv4Address, randomness: Randomness) -> None:
-        self._home_address, self._home_agent = home_address, home_agent
+        self.home_address, self._home_agent = home_address, home_agent
         self._identifier = randomness.getrandbits(16)
         self._interval = 0.0
         self._probe: _Probe | None = None
@@ -190,7 +190,7 @@ class KeepAlive:
         probe.sequence = (probe.sequence + 1) & 0xFFFF
         probe.tries, probe.sent_at = probe.tries + 1, now
         probe.next_at = now + min(ANSWER_TIME, self._interval)
-        return keepalive(self._home_address, self._home_agent, self._identifier, probe.sequence).encode()
+        return keepalive(self.home_address, self._home_agent, self._identifier, probe.sequence).encode()
 
     def deadline(self) -> float | None:
         """When the next is due, or the last counts as lost."""
@@ -216,6 +216,11 @@ class MobileTraversal:
         self._override = interval
         self._tunnel: UdpTunnelReply | None = None
         self._keep_alive = KeepAlive(home_address, home_agent, randomness)
+
+    def at_home(self, home_address: IPv4Address) -> None:
+        """The mobile node's home address from now on."""
+        self._home_address = home_address
+        self._keep_alive.home_address = home_address
 
     @property
     def udp(self) -> bool:

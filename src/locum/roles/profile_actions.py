@@ -48,4 +48,12 @@ class ProfileUnavailable:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class OwnHomeAddress:
+    """MN: this home address, assigned by the home agent, belongs to this host now; `before` does no more."""
+
+    home_address: Address
+    before: Address | None = None
+
+
 ProfileEvent: TypeAlias = ProfileFetched | ProfileRefused | ProfileUnavailable

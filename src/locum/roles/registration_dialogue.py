@@ -67,7 +67,7 @@ class RegistrationDialogue:
     ) -> None:
         self._one_of_many = one_of_many
         self.parts: list[RegistrationPart] = []
-        self._home_address = home_address
+        self.home_address = home_address  # in requests; 0.0.0.0: whichever the home agent gives (RFC 2794)
         self._home_agent = home_agent
         self._association = association
         self._foreign_agents = dict(foreign_agents)
@@ -96,9 +96,9 @@ class RegistrationDialogue:
         """601, signed for the home agent, and for the foreign agent where there is an association with it."""
         request = RegistrationRequest(
             lifetime=lifetime,
-            home_address=self._home_address,
+            home_address=self.home_address,
             home_agent=self._home_agent,
-            care_of_address=attachment.care_of if lifetime or self._one_of_many else self._home_address,
+            care_of_address=attachment.care_of if lifetime or self._one_of_many else self.home_address,
             identification=identification,
             flags=Flag.T | Flag.D if attachment.colocated else Flag.T,
             extensions=tuple(each for part in self.parts for each in part.extensions(attachment, lifetime)),
@@ -116,7 +116,9 @@ class RegistrationDialogue:
 
     def believe(self, reply: RegistrationReply, attachment: Attachment, identification: int) -> Belief:
         """Section 3.6.2, for the request with this identification."""
-        if reply.home_address != self._home_address or not answers(identification, reply.identification):
+        if not self.home_address.is_unspecified and reply.home_address != self.home_address:
+            return Belief.UNEXPECTED
+        if not answers(identification, reply.identification):
             return Belief.UNEXPECTED
         from_agent = int(reply.code) in FA_CODES and not attachment.colocated
         if not from_agent and not authentic(reply, AuthKind.MN_HA, self._association):

@@ -27,7 +27,7 @@ class Ways:
         self.discovery = AgentDiscovery(links, randomness)
         self.links = tuple(links)
         self.colocated = colocated
-        self._home_address = home_address
+        self.home_address = home_address
         self._home_agent = home_agent
         self._care_of_address = care_of_address
         self._link_addresses: dict[str, tuple[Addr, ...]] = {}
@@ -91,6 +91,6 @@ class Ways:
         if not self.discovery.is_up(link):
             return None
         own = [each for each in self._link_addresses.get(link, ()) if isinstance(each, IPv4Address)]
-        others = [each for each in own if each != self._home_address]
+        others = [each for each in own if each != self.home_address]
         care_of = self._care_of_address or next(iter(others), None)
         return None if care_of is None else Attachment(link, self._home_agent, care_of, True)
