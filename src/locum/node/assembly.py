@@ -133,6 +133,7 @@ def foreign_agent(settings: Settings, link_address: LinkAddress) -> "ForeignAgen
             revocation=own.revocation,
             nat_traversal=TraversalMode(own.traversal.mode),
             keepalive=own.traversal.keepalive,
+            filters=own.filters,
             probing=ProbingConfiguration(own.probe_interval, own.probe_misses, own.mnps, own.short_lifetime),
         ),
         {each.address: each.association for each in own.home_agents},

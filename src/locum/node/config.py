@@ -11,6 +11,7 @@ from pathlib import Path
 
 from locum.node.config_home_agent import home_agent
 from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association, links, traversal
+from locum.node.config_policing import emission_filters, visitor_filters
 from locum.node.config_policy import policy
 from locum.node.settings import (
     COAP_PORT,
@@ -194,11 +195,22 @@ def _foreign_agent(table: Table, node: NodeSettings) -> ForeignAgentSettings:
         probe_interval=table.seconds("probe_interval", 0.0, least=0.0, most=3600.0),
         probe_misses=table.integer("probe_misses", 3, least=1, most=1000),
         mnps=table.addresses("mnps", ()),
+        filters=visitor_filters(table.tables("filter")),
+        multicast_link=table.string("multicast_link", None),
     )
     table.close()
+    if settings.multicast_link is not None:
+        _check_multicast(table, settings, node)
     if 0 < settings.probe_interval < _SHORTEST_PROBE:
         raise table.error("probe_interval", f"is 0 for no probes, or at least {_SHORTEST_PROBE:g} s")
     return settings
+
+
+def _check_multicast(table: Table, settings: ForeignAgentSettings, node: NodeSettings) -> None:
+    if settings.multicast_link not in node.interfaces:
+        raise table.error("multicast_link", f"{settings.multicast_link!r} is not among interfaces of [node]")
+    if settings.multicast_link in settings.links:
+        raise table.error("multicast_link", "is one of links: groups are joined towards the network")
 
 
 def _visitor_key(table: Table) -> VisitorKey:
@@ -215,8 +227,12 @@ def _static_visitor(table: Table, node: NodeSettings) -> StaticVisitor:
         link=table.string("link"),
         next_hop=table.address4("next_hop"),
         next_hop_v6=table.optional6("next_hop_v6"),
+        translate=table.boolean("translate", False),
+        translated=table.boolean("translated", False),
     )
     table.close()
+    if visitor.translate and visitor.translated:
+        raise table.error("translate", "and translated: the home agent has done it already")
     if visitor.link not in node.interfaces:
         raise table.error("link", f"{visitor.link!r} is not among interfaces of [node]; add it there")
     return visitor
@@ -263,8 +279,15 @@ def _mnps(table: Table, node: NodeSettings) -> MnpsSettings:
         max_sessions=table.integer("max_sessions", 1024, least=1, most=1024),
         spool_dir=table.path("spool_dir", node.state_dir / f"{node.name}.spool"),
         holder=table.path("holder", None),
+        translate=table.addresses("translate", ()),
+        emission=emission_filters(table.tables("emission")),
     )
     table.close()
+    for address in settings.translate:
+        if not any(address.version == each.version and address in each for each in settings.home_prefixes):
+            raise table.error("translate", f"{address} is in none of home_prefixes")
+        if address.version == 6 and settings.address_v6 is None:
+            raise table.error("translate", f"{address} needs address_v6, which it is to become")
     if not settings.home_prefixes:
         raise table.error(
             "home_prefixes", "needs at least one prefix; the stand-in receives for its addresses"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from locum.node.policy_settings import PolicySettings, PoolSettings
 from locum.roles.binding import AuthorisedStandIn
+from locum.roles.flow_actions import Filter
 from locum.roles.rules import KeptRule
 from locum.security.association import Association
 
@@ -141,6 +142,8 @@ class StaticVisitor:
     link: str
     next_hop: IPv4Address
     next_hop_v6: IPv6Address | None
+    translate: bool = False  # the home address becomes the next hop's here (R12)
+    translated: bool = False  # the home agent has done so
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +158,16 @@ class ForeignAgentSettings:
     home_agents: tuple[AgentKey, ...]
     mobiles: tuple[VisitorKey, ...]
     static: tuple[StaticVisitor, ...]
-    probe_interval: float = 0.0  # seconds between probes of a visitor; 0: none, and nobody is ever taken for lost
+    probe_interval: float = (
+        0.0  # seconds between probes of a visitor; 0: none, and nobody is ever taken for lost
+    )
     probe_misses: int = 3  # in a row that make a visitor lost
     mnps: tuple[Address, ...] = ()  # stand-ins that are asked to take a lost visitor over, in this order
     open: bool = False  # home agents without an association are served although there are some with one
     revocation: bool = True  # RFC 3543, with home agents that share an association
     traversal: TraversalSettings = TraversalSettings()
+    filters: tuple[Filter, ...] = ()  # what visitors may receive and send (R20)
+    multicast_link: str | None = None  # where groups of visitors are joined; None: none are (C4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +200,8 @@ class MnpsSettings:
     max_sessions: int
     spool_dir: Path
     holder: Path | None  # Unix socket of a minimal holder; None: systemd's descriptor store, if there is one
+    translate: tuple[Address, ...] = ()  # home addresses that become the stand-in's own address here (R12)
+    emission: tuple[Filter, ...] = ()  # what programs of this host may send from home addresses (R20)
 
 
 @dataclass(frozen=True, slots=True)

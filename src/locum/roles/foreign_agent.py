@@ -18,6 +18,7 @@ from locum.roles.actions import (
     DeliveryMoved,
     Emit,
     Event,
+    Filter,
     Forget,
     LinkDown,
     LinkUp,
@@ -32,10 +33,12 @@ from locum.roles.actions import (
 )
 from locum.roles.admission import Admission
 from locum.roles.advertising import AccessLink, Advertiser
+from locum.roles.configured_filters import policed
+from locum.roles.forwarding import NOTHING, changes
 from locum.roles.nat import AgentTraversal, TraversalMode
 from locum.roles.probing import NO_PROBES, Probing, ProbingConfiguration
 from locum.roles.registration_relay import Concluded, RegistrationRelay, stand_in_of
-from locum.roles.visitor import StaticVisitor, Visitor
+from locum.roles.visitor import StaticVisitor, Visitor, translated_forwarding
 from locum.roles.visitor_list import TABLE, VisitorList
 from locum.roles.visitor_revocation import VisitorRevocation
 from locum.security.association import Association
@@ -70,6 +73,7 @@ class ForeignAgentConfiguration:
     nat_traversal: TraversalMode = TraversalMode.OFF  # RFC 3519, the same
     keepalive: float | None = None  # overrides what home agents say
     probing: ProbingConfiguration = NO_PROBES
+    filters: tuple[Filter, ...] = ()  # what visitors may receive and send (R20)
 
 
 class ForeignAgent:
@@ -108,6 +112,7 @@ class ForeignAgent:
             home_agents=None if configuration.open or not home_agents else frozenset(home_agents),
         )
         self._visitors = VisitorList(care_of, static, tuple(home_agents), configuration.max_visitors)
+        self._visitors.adjust(policed(configuration.filters))
         self._relay = RegistrationRelay(care_of, self._visitors, self._admission, home_agents, mobiles)
         self._relay.additions += [
             lambda request, _: self._traversal.request(request),
@@ -138,6 +143,8 @@ class ForeignAgent:
                 actions.append(Forget(row.table, row.key))
                 continue
             remembered.append(visitor)
+        for each in self._visitors.all_static():
+            actions += changes(NOTHING, translated_forwarding(each, self.configuration.care_of_address))
         actions += self._visitors.start(remembered)
         actions += self._probing.restore(rows, remembered, now=now)
         self._advertiser.start(remembered=bool(remembered), now=now)

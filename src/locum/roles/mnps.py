@@ -6,7 +6,7 @@ alike. It must not know CoAP, sockets, the spool or the kernel.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from locum.roles.actions import (
     JSON,
@@ -20,6 +20,7 @@ from locum.roles.actions import (
     Emit,
     Event,
     Fetched,
+    Filter,
     FlowVerdict,
     Forget,
     LinkDown,
@@ -34,8 +35,10 @@ from locum.roles.actions import (
     RestoreSessions,
     SessionRecordItem,
     Source,
+    Translation,
 )
 from locum.roles.actions import Stopped as SessionsStopped
+from locum.roles.forwarding import NOTHING, Forwarding, changes, forwarding
 from locum.roles.giving_back import GivingBack
 from locum.roles.handover import TABLE, set_flows
 from locum.roles.holdings import Holdings
@@ -86,6 +89,17 @@ class StandInConfiguration:
     max_handovers: int = 256
     colocated_home_agent: IPv4Address | None = None
     registration: StandInRegistrationConfiguration | None = None
+    address_v6: IPv6Address | None = None
+    translated: tuple[Addr, ...] = ()  # home addresses that become the stand-in's own address here (R12)
+    emission: tuple[Filter, ...] = ()  # what programs of this host may send from home addresses (R20)
+
+    def forwarding(self) -> Forwarding:
+        """What stands whatever is taken over."""
+        own = {4: self.address, 6: self.address_v6}
+        pairs = [(home_address, own[home_address.version]) for home_address in self.translated]
+        return forwarding(
+            *self.emission, *(Translation(home, each) for home, each in pairs if each is not None)
+        )
 
 
 class StandIn:
@@ -104,7 +118,7 @@ class StandIn:
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start; the node has taken held sockets back from their holder before."""
-        actions: list[Action] = []
+        actions = changes(NOTHING, self.configuration.forwarding())
         if self.configuration.colocated_home_agent is not None:
             actions.append(LocalEndpoint(self.configuration.address))
         if self.registration is not None:

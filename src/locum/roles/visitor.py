@@ -14,6 +14,7 @@ from locum.roles.actions import (
     NeighbourEntry,
     OutboundEntry,
     Side,
+    Translation,
     Tunnel,
     TunnelAcceptance,
 )
@@ -33,6 +34,8 @@ class StaticVisitor:
     next_hop: IPv4Address
     home_address_v6: IPv6Address | None = None
     next_hop_v6: IPv6Address | None = None
+    translate: bool = False  # the home address becomes the next hop's here (R12)
+    translated: bool = False  # the home agent has done so: packets come for the next hop's address
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +118,37 @@ def _tunnel(visitor: Visitor, care_of_address: IPv4Address) -> Tunnel:
 
 def static_forwarding(static: StaticVisitor, care_of_address: IPv4Address) -> Forwarding:
     """The same for a home address bound in advance; reverse tunnelling always."""
-    entries: list[TunnelAcceptance | OutboundEntry] = []
+    entries: list[TunnelAcceptance | OutboundEntry | Translation] = []
+    for home_address, next_hop in _homes(static):
+        entries.append(_acceptance(static.home_agent, home_address, static.link, next_hop or static.next_hop))
+        tunnel = Tunnel(care_of_address, static.home_agent)
+        entries.append(OutboundEntry(home_address, static.link, tunnel))
+        if static.translate and next_hop is not None:
+            entries.append(Translation(home_address, next_hop))
+    return forwarding(*entries)
+
+
+def translated_forwarding(static: StaticVisitor, care_of_address: IPv4Address) -> Forwarding:
+    """For a stand-in whose packets the home agent has translated: they come, and their answers go, by its own address.
+
+    Answers of flows that came so take the reverse tunnel; what the stand-in's host says for itself does not.
+    """
+    entries: list[TunnelAcceptance | OutboundEntry | Translation] = []
+    for _, next_hop in _homes(static) if static.translated else ():
+        if next_hop is None:
+            continue
+        entries.append(_acceptance(static.home_agent, next_hop, static.link, next_hop))
+        entries.append(OutboundEntry(next_hop, static.link, Tunnel(care_of_address, static.home_agent)))
+        entries.append(Translation(next_hop, next_hop))
+    return forwarding(*entries)
+
+
+def _homes(static: StaticVisitor) -> list[tuple[Addr, Addr | None]]:
     homes: list[tuple[Addr | None, Addr | None]] = [
         (static.home_address, static.next_hop),
         (static.home_address_v6, static.next_hop_v6),
     ]
-    for home_address, next_hop in homes:
-        if home_address is None:
-            continue
-        entries.append(_acceptance(static.home_agent, home_address, static.link, next_hop or static.next_hop))
-        tunnel = Tunnel(care_of_address, static.home_agent)
-        entries.append(OutboundEntry(home_address, static.link, tunnel))
-    return forwarding(*entries)
+    return [(home_address, next_hop) for home_address, next_hop in homes if home_address is not None]
 
 
 def _acceptance(home_agent: Addr, home_address: Addr, link: str, next_hop: Addr) -> TunnelAcceptance:
