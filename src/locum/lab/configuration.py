@@ -50,6 +50,8 @@ class Plan:
     """The stranger's host is a mobile node itself, registered for OTHER_ADDRESS4 with a co-located CoA."""
     extras: tuple[str, ...] = ()
     """Further parts of the topology (`topology.EXTRAS`)."""
+    domains: int = 1
+    """Addressing domains, 1 to 3 (R18)."""
     tables: Mapping[str, Table] = field(default_factory=dict)
     """For each node what its configuration has besides; see `merged`. A value "key:NAME" becomes the path of a secret."""
     associations: tuple[Pair, ...] = ()

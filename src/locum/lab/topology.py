@@ -6,7 +6,7 @@ links, but every tunnel is drawn between IPv4 addresses, as the care-of addresse
 
 from collections import deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import (
     IPv4Address,
@@ -23,6 +23,12 @@ RADIO_RATE = 200_000_000
 ACCESS_RATE = 24_000_000
 """Bits per second of the correspondent's line. It is the slowest link, so that a sender's own queue, which
 pushes back without loss, is where packets wait: loss would be counted against a hand-over that did not cause it."""
+
+
+_DOMAINS4 = ("10.10", "172.20", "192.168")
+_DOMAINS6 = ("2001:db8", "fd20:1", "fd30:1")
+DOMAIN_BITS = 16
+"""Length of an IPv4 prefix that tells one addressing domain from another."""
 
 
 class Place(Enum):
@@ -73,14 +79,16 @@ class Link:
     radio: bool = False
     private: bool = False
     """Behind an address translator: nobody else has a route to it."""
+    domain: int = 1
+    """The addressing domain that its addresses are from, 1 to 3 (R18)."""
 
     @property
     def network4(self) -> IPv4Network:
-        return IPv4Network(f"10.10.{self.subnet}.0/24")
+        return IPv4Network(f"{_DOMAINS4[self.domain - 1]}.{self.subnet}.0/24")
 
     @property
     def network6(self) -> IPv6Network:
-        return IPv6Network(f"2001:db8:{self.subnet}::/64")
+        return IPv6Network(f"{_DOMAINS6[self.domain - 1]}:{self.subnet}::/64")
 
     @property
     def ends(self) -> tuple[tuple[End, End], tuple[End, End]]:
@@ -227,9 +235,13 @@ _EXTRAS: dict[str, tuple[tuple[Node, ...], tuple[Link, ...]]] = {
 EXTRAS = tuple(_EXTRAS)
 
 
-def figure_5(extras: Collection[str] = ()) -> Topology:
+def figure_5(extras: Collection[str] = (), domains: int = 1) -> Topology:
     """Fig. 5: correspondent's network, home network, two radio access nodes, a wired one with the MNPS,
-    a router in the middle, and a stranger on a network of its own; and what a scenario wants besides (EXTRAS)."""
+    a router in the middle, and a stranger on a network of its own; and what a scenario wants besides (EXTRAS).
+
+    The home addresses and the home network are in the first of `domains` (1 to 3) addressing domains, the stand-in's
+    network is in the second, the device's access networks are in the last (R18).
+    """
     nodes: tuple[Node, ...] = (
         Node("cn", Place.CORRESPONDENT, "542"),
         Node("cnr", Place.ROUTER, "546"),
@@ -260,4 +272,11 @@ def figure_5(extras: Collection[str] = ()) -> Topology:
         if name in extras:
             nodes += _EXTRAS[name][0]
             links += _EXTRAS[name][1]
-    return Topology(nodes, links, home="ha")
+    return Topology(nodes, tuple(replace(link, domain=_domain(link, domains)) for link in links), home="ha")
+
+
+def _domain(link: Link, domains: int) -> int:
+    """The addressing domain of a link in a plan of so many."""
+    if link.radio or any(own.node in ("an1", "an2") for own, _opposite in link.ends):
+        return domains
+    return min(domains, 2) if any(own.node == "an3" for own, _opposite in link.ends) else 1

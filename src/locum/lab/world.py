@@ -74,7 +74,7 @@ class Lab:
         self.output = output.absolute()
         self.plan = plan or Plan()
         self.keep = keep
-        self.topology: Topology = figure_5(self.plan.extras)
+        self.topology: Topology = figure_5(self.plan.extras, self.plan.domains)
         self.timeline = Timeline(self.output / "events", listener)
         self.daemons: dict[str, Program] = {}
         self._capture = captures

@@ -2,6 +2,7 @@
 
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.colocated import Colocated
+from locum.lab.scenarios.domains import ThreeDomains, TwoDomains
 from locum.lab.scenarios.fig06 import Fig06
 from locum.lab.scenarios.fig06_crash import Fig06Crash
 from locum.lab.scenarios.fig06_expiry import Fig06Expiry
@@ -19,6 +20,8 @@ _ALL: tuple[type[Scenario], ...] = (
     Fig06Expiry,
     Move,
     Colocated,
+    TwoDomains,
+    ThreeDomains,
 )
 
 SCENARIOS: dict[str, type[Scenario]] = {scenario.name: scenario for scenario in _ALL}
