@@ -16,7 +16,8 @@ from locum.roles.advertising import AccessLink
 from locum.roles.binding import Mobile
 from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
 from locum.roles.handover import TABLE, Handover, OwnStandIn, Stage
-from locum.roles.home_agent import HomeAgent, HomeAgentConfiguration
+from locum.roles.home_admission import HomeAgentConfiguration
+from locum.roles.home_agent import HomeAgent
 from locum.roles.mnps import StandIn, StandInConfiguration
 from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
 from locum.roles.sleeping import SleepingNode

@@ -57,7 +57,8 @@ def limits(settings: Settings) -> "Limits":
 def home_agent(settings: Settings) -> "HomeAgent":
     """The home agent of [home_agent]."""
     from locum.roles.binding import Mobile
-    from locum.roles.home_agent import HomeAgent, HomeAgentConfiguration
+    from locum.roles.home_admission import HomeAgentConfiguration
+    from locum.roles.home_agent import HomeAgent
 
     own = settings.home_agent
     assert own is not None
@@ -158,15 +159,35 @@ def foreign_agent(settings: Settings, link_address: LinkAddress) -> "ForeignAgen
 def stand_in(settings: Settings) -> "StandIn":
     """The MNPS of [mnps]."""
     from locum.roles.mnps import StandIn, StandInConfiguration
+    from locum.roles.standin_registration import StandInRegistrationConfiguration, StoodInFor
 
     own = settings.mnps
     assert own is not None
+    colocated = own.register_via == "colocated"
+    registration = None
+    if own.devices:
+        devices = (
+            StoodInFor(
+                home_address=each.home_address,
+                home_agent=each.home_agent,
+                association=each.association,
+                binding=each.bid,
+                home_address_v6=each.home_address_v6,
+                weight=each.weight,
+            )
+            for each in own.devices
+        )
+        registration = StandInRegistrationConfiguration(
+            own.address, own.links, tuple(devices), colocated, own.lifetime
+        )
     return StandIn(
         StandInConfiguration(
             address=own.address,
             access_node=own.access_node,
             home_prefixes=own.home_prefixes,
             max_sessions=own.max_sessions,
+            colocated_home_agent=own.devices[0].home_agent if own.devices and colocated else None,
+            registration=registration,
             address_v6=own.address_v6,
             translated=own.translate,
             emission=own.emission,
@@ -177,7 +198,6 @@ def stand_in(settings: Settings) -> "StandIn":
 
 def mobile_node(settings: Settings) -> "SleepingNode":
     """The mobile node of [mobile_node], with its sleep."""
-    from locum.roles.handover import OwnStandIn
     from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
     from locum.roles.nat import TraversalMode
     from locum.roles.sleeping import SleepingNode
@@ -197,9 +217,9 @@ def mobile_node(settings: Settings) -> "SleepingNode":
             brief_lifetime=own.brief_lifetime,
             nat_traversal=TraversalMode(own.traversal.mode),
             keepalive=own.traversal.keepalive,
+            nai=own.nai,
         ),
         {each.address: each.association for each in own.foreign_agents},
         SystemRandom(),
     )
-    stand_ins = () if own.mnps is None else (OwnStandIn("mnps", own.mnps),)
-    return SleepingNode(mobile, stand_ins, SystemRandom())
+    return SleepingNode(mobile, own.stand_ins, SystemRandom())

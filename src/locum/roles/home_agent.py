@@ -1,13 +1,13 @@
 """The home agent (RFC 5944 section 3.8; source text 532): who may register what, and where packets go.
 
 Requests in, replies and differences of forwarding out. It must not know sockets, the store or the kernel, nor what
-becomes of packets at a care-of address. What a request asks for is read in `registrants.py`, what follows for packets
-in `choice.py`, and which rules there may be in `rules.py`.
+becomes of packets at a care-of address. What is granted is decided in `home_admission.py`, what follows for packets in
+`choice.py`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from locum.roles.actions import (
@@ -27,15 +27,18 @@ from locum.roles.actions import (
     Reply,
     Source,
 )
-from locum.roles.binding import AuthorisedStandIn, Binding, CareOf, Mobile, text
-from locum.roles.choice import (
-    NOTHING,
-    Registered,
-    changes,
-    in_force,
-    installed,
-    live_rules,
-    most_rules,
+from locum.roles.binding import Binding, Mobile, text
+from locum.roles.choice import NOTHING, changes, in_force, installed, most_rules
+from locum.roles.home_admission import HomeAdmission, HomeAgentConfiguration
+from locum.roles.home_registry import (
+    STAND_IN_TABLE,
+    TABLE,
+    Home,
+    Registrant,
+    RuleLine,
+    VisitorListEntry,
+    line,
+    rule_lines,
 )
 from locum.roles.home_replies import Replies, nai_again
 from locum.roles.homes import (
@@ -48,27 +51,15 @@ from locum.roles.homes import (
     Waiting,
     Withdrawn,
 )
-from locum.roles.registrants import (
-    PLAIN,
-    Refusal,
-    Wishes,
-    cancelled,
-    changed_rules,
-    rules_without,
-    together,
-    usable,
-    wishes,
-)
+from locum.roles.registrants import Refusal, rules_without
 from locum.roles.rules import (
     ADMIN,
-    CONFIGURATION,
     FIRST_ASSIGNED,
-    MN,
-    PROFILE,
     KeptRule,
     RuleRefused,
     added,
     free_identifier,
+    stored,
     without,
 )
 from locum.roles.served_by_profile import mobile_of
@@ -84,111 +75,12 @@ from locum.security.replay import (
     nonce_identification,
 )
 from locum.wire.errors import WireError
-from locum.wire.extensions import AuthKind, Ipv6PrefixReply, Ipv6PrefixRequest, PrefixCode, VendorCritical
-from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest
-from locum.wire.vendor import Takes
+from locum.wire.extensions import AuthKind
+from locum.wire.registration import Code, RegistrationReply, RegistrationRequest
 
-TABLE = "binding"
-STAND_IN_TABLE = "stand_in"  # what stand-ins registered; the key is the home address and the stand-in's name
-RULE_TABLE = (
-    "rule"  # rules that were signalled or made by people; the key is the home address and the identifier
-)
-MAX_LIFETIME = 1800  # seconds granted at most; RFC 5944 leaves it to the home agent (section 3.8.2.2)
-SHORT_LIFETIME = 10  # seconds; up to this a registration is "very short" (R2)
-MAX_SIMULTANEOUS = 4  # section 3.8.3.1, code 135: what the data plane has room for
+RULE_TABLE = "rule"  # signalled or made by people; the key is the home address and the identifier
 _TIMESTAMPS = TimestampWindow()
 _NONCES = NonceWindow()
-_S, _M, _G, _T = int(Flag.S), int(Flag.M), int(Flag.G), int(Flag.T)
-_unusable = lru_cache(4096)(lambda address: not usable(address))
-
-
-@dataclass(frozen=True, slots=True)
-class HomeAgentConfiguration:
-    """Times in seconds."""
-
-    address: IPv4Address
-    max_lifetime: int = MAX_LIFETIME
-    short_lifetime: int = SHORT_LIFETIME
-    max_simultaneous: int = MAX_SIMULTANEOUS  # care-of addresses of one registrant
-    reverse_tunnel_required: bool = True
-    multipath: bool = True  # EnableMultipathSupport of RFC 7629
-
-
-@dataclass(frozen=True, slots=True)
-class RegistrantLine:
-    """What a stand-in has registered, for people."""
-
-    name: str
-    address: IPv4Address  # its interface address
-    care_of: tuple[CareOf, ...]
-    spi: int
-    ipv6: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RuleLine:
-    """A rule of a home address, for people."""
-
-    home_address: IPv4Address
-    rule: KeptRule
-    live: tuple[int, ...]  # IP versions for whose packets the kernel has it
-
-
-@dataclass(frozen=True, slots=True)
-class VisitorListEntry:
-    """A line of `locum binding list`."""
-
-    home_address: IPv4Address
-    home_agent: IPv4Address
-    home_address_v6: Addr | None
-    care_of: tuple[CareOf, ...]
-    default_care_of: Addr | None
-    in_force: tuple[Addr, ...]  # where packets go now that no rule takes; empty: natively
-    spi: int
-    ipv6: bool
-    stand_ins: tuple[RegistrantLine, ...]
-    rules: tuple[RuleLine, ...]
-
-
-class _Registrant:
-    """A stand-in that may register, and its binding. Found once for a message; a key by what it is."""
-
-    __slots__ = ("association", "binding", "home", "key", "name", "stand_in", "table")
-    stand_in: AuthorisedStandIn | None  # None: the mobile node
-    key: str  # of its row in `table`
-
-    def __init__(self, home: "_Home", stand_in: AuthorisedStandIn) -> None:
-        self.home, self.stand_in = home, stand_in
-        self.name, self.association = stand_in.name, stand_in.association
-        self.table, self.key = STAND_IN_TABLE, f"{home.key} {stand_in.name}"
-        self.binding = Binding(home.mobile.home_address)
-
-
-class _Home(_Registrant):
-    """A mobile node that the home agent serves: the first registrant of its home address, its stand-ins and rules."""
-
-    __slots__ = ("mobile", "rules", "stand_ins", "v4", "v6")
-
-    def __init__(self, mobile: Mobile) -> None:
-        self.home, self.stand_in, self.name, self.table = self, None, MN, TABLE
-        self.key = str(mobile.home_address)
-        self.binding = Binding(mobile.home_address)
-        self.v4 = self.v6 = NOTHING  # what the data plane has
-        self.configure(mobile)
-
-    def configure(self, mobile: Mobile) -> None:
-        """What is registered is not touched."""
-        self.mobile, self.association, self.rules = mobile, mobile.association, mobile.rules
-        self.stand_ins = tuple([_Registrant(self, each) for each in mobile.stand_ins])
-
-    def registered(self) -> Registered:
-        binding, stand_ins = self.binding, self.stand_ins
-        if not stand_ins:
-            return Registered(self.mobile, binding, (), self.rules)
-        present = [
-            (each.stand_in, each.binding) for each in stand_ins if each.binding.care_of and each.stand_in
-        ]
-        return Registered(self.mobile, binding, tuple(present), self.rules)
 
 
 class HomeAgent:
@@ -205,9 +97,10 @@ class HomeAgent:
         """With `profiles`, home addresses are also served that the policy server knows."""
         self.configuration = configuration
         self._profiles = profiles
-        self._homes = {each.home_address: _Home(each) for each in mobiles}
+        self._homes = {each.home_address: Home(each) for each in mobiles}
+        self._admission = HomeAdmission(configuration, self._homes)
         self._replies = Replies(configuration.address, foreign_agents, randomness)
-        self._expiries: Deadlines[_Registrant] = Deadlines()
+        self._expiries: Deadlines[Registrant] = Deadlines()
 
     # The role's shape --------------------------------------------------------------------------------------------
 
@@ -217,7 +110,7 @@ class HomeAgent:
         if self._profiles is not None:
             actions += self._profiles.restore(rows, now=now)
             for each in self._profiles.known():
-                self._homes[each.home_address] = _Home(mobile_of(each.home_address, each.profile))
+                self._homes[each.home_address] = Home(mobile_of(each.home_address, each.profile))
         for row in rows:
             if row.table in (TABLE, STAND_IN_TABLE):
                 actions += self._restore_binding(row)
@@ -284,9 +177,9 @@ class HomeAgent:
         return actions
 
     def _request(
-        self, request: RegistrationRequest, home: "_Home | None", source: Source, size: int, now: float
+        self, request: RegistrationRequest, home: Home | None, source: Source, size: int, now: float
     ) -> list[Action]:
-        registrant: _Registrant | None = home
+        registrant: Registrant | None = home
         if home is None or not authentic(request, AuthKind.MN_HA, home.association):
             registrant = _stand_in(home, request)
         if registrant is None:
@@ -340,14 +233,14 @@ class HomeAgent:
 
     def visitor_list(self, *, now: float) -> tuple[VisitorListEntry, ...]:
         """What is registered (R1)."""
-        return tuple(self._line(home, now) for home in self._homes.values())
+        return tuple(line(home, self.configuration.address, now) for home in self._homes.values())
 
     def list_rules(self, home_address: IPv4Address | None = None) -> tuple[RuleLine, ...]:
         """The rules of that home address, or of all, in the order in which they are matched."""
         if home_address is not None:
             home = self._homes.get(home_address)
-            return () if home is None else _rule_lines(home)
-        return tuple(line for home in self._homes.values() for line in _rule_lines(home))
+            return () if home is None else rule_lines(home)
+        return tuple(each for home in self._homes.values() for each in rule_lines(home))
 
     def add_rule(self, home_address: IPv4Address, rule: KeptRule, *, now: float) -> list[Action]:
         """A rule made by people: its owner is ADMIN, it survives a restart. Raises RuleRefused.
@@ -374,10 +267,10 @@ class HomeAgent:
         """
         home = self._homes.get(mobile.home_address)
         if home is None:
-            home = self._homes[mobile.home_address] = _Home(mobile)
+            home = self._homes[mobile.home_address] = Home(mobile)
             return self._forward(home)
-        actions, kept = [], {each.name: each for each in home.stand_ins}
-        rules = home.rules
+        before, kept = home.rules, {each.name: each for each in home.stand_ins}
+        actions: list[Action] = []
         home.configure(mobile)
         for each in home.stand_ins:
             if (old := kept.pop(each.name, None)) is not None:
@@ -386,15 +279,11 @@ class HomeAgent:
         for gone in kept.values():
             self._expiries.cancel(gone)
             actions.append(Forget(gone.table, gone.key))
-            rules = rules_without(rules, gone.name)
-        home.rules, before = mobile.rules, rules
-        for rule in before:
-            if rule.owner not in (CONFIGURATION, PROFILE):
-                try:
-                    home.rules = added(home.rules, rule, most_rules(mobile))
-                except RuleRefused:
-                    actions.append(Forget(RULE_TABLE, f"{home.key} {rule.identifier}"))
-        return [*actions, *self._forward(home)]
+        rules, home.rules = mobile.rules, before
+        for rule in rules_without(before, *kept):
+            with suppress(RuleRefused):
+                rules = added(rules, rule, most_rules(mobile)) if stored(rule) else rules
+        return [*actions, *self._keep_rules(home, rules), *self._forward(home)]
 
     def withdraw(self, home_address: IPv4Address, *, now: float) -> list[Action]:
         """The home address is not served any more: it loses its default CoA too, and all that was registered (R2)."""
@@ -406,7 +295,7 @@ class HomeAgent:
             self._expiries.cancel(registrant)
             actions.append(Forget(registrant.table, registrant.key))
         actions += [
-            Forget(RULE_TABLE, f"{home.key} {each.identifier}") for each in home.rules if _stored(each)
+            Forget(RULE_TABLE, f"{home.key} {each.identifier}") for each in home.rules if stored(each)
         ]
         for address, had in ((home.mobile.home_address, home.v4), (home.mobile.home_address_v6, home.v6)):
             if address is not None:
@@ -417,43 +306,18 @@ class HomeAgent:
     # Decisions ---------------------------------------------------------------------------------------------------
 
     def _accept(
-        self, request: RegistrationRequest, held: Binding, registrant: _Registrant, source: Source, now: float
+        self, request: RegistrationRequest, held: Binding, registrant: Registrant, source: Source, now: float
     ) -> list[Action]:
         """Raises Refusal, and then nothing has changed."""
-        home = registrant.home
         if self._replies.agent_fails(request, source):
             raise Refusal(Code.FOREIGN_AGENT_FAILED_AUTHENTICATION)
-        if request.home_agent != self.configuration.address:
-            raise Refusal(Code.UNKNOWN_HOME_AGENT)
-        replies: tuple[Ipv6PrefixReply, ...] = ()
-        asked = PLAIN
-        if len(request.extensions) > 1:  # the first that there must be is the authentication
-            _check_critical(request)
-            asked = wishes(request)
-            replies = _prefix_replies(request, home.mobile)
-        if asked is not PLAIN or registrant is not home:
-            self._check_wishes(asked, registrant, now)
-        over = request.lifetime == 0 or request.care_of_address == request.home_address
-        if over:
-            granted, left = 0, held.keeping(cancelled(request, held, asked.multipath))
-            care_of, ipv6 = left.care_of, left.ipv6
-        else:
-            granted = min(request.lifetime, self.configuration.max_lifetime)
-            care_of = self._registered(request, held, registrant, asked, source, now + granted, granted)
-            ipv6 = any(reply.accepted for reply in replies) if replies else False
+        after, granted, rules, replies = self._admission.decide(request, held, registrant, source, now)
         identification, nonce = request.identification, held.nonce
         last: int | None = identification
         if registrant.association.replay is Replay.NONCE:
-            nonce = self._replies.new_nonce(nonce)
-            identification, last = (
-                nonce_identification(nonce, mobile_nonce(identification)),
-                held.identification,
-            )
-        default = held.default if asked.default is None else self._default(asked, held, home)
-        accepted = Binding(held.home_address, care_of, last, nonce, ipv6, default)
-        rules = home.rules
-        if asked.rules or (rules and over):
-            rules = self._rules(asked, registrant, accepted, over, now)
+            nonce, last = self._replies.new_nonce(nonce), held.identification
+            identification = nonce_identification(nonce, mobile_nonce(identification))
+        accepted = after.seen(last, nonce)
         reply = RegistrationReply(
             Code.ACCEPTED,
             granted,
@@ -467,104 +331,9 @@ class HomeAgent:
         actions.append(self._sent(registrant, source, granted))
         return actions
 
-    def _registered(
-        self,
-        request: RegistrationRequest,
-        held: Binding,
-        registrant: _Registrant,
-        asked: Wishes,
-        source: Source,
-        expires_at: float,
-        granted: int,
-    ) -> tuple[CareOf, ...]:
-        """The care-of addresses after a registration (section 3.8.2.1). Raises Refusal."""
-        flags = int(request.flags)
-        own = registrant.stand_in is None
-        self._check_care_of(request.care_of_address, flags, own)
-        multipath, role = asked.multipath, asked.role
-        care_of = CareOf(
-            request.care_of_address,
-            granted,
-            expires_at,
-            flags,
-            source.address,
-            own and granted <= self.configuration.short_lifetime,
-            bool(flags & _G),
-            None if multipath is None else multipath.binding,
-            asked.weight,
-            role is not None and role.takes is Takes.RULED,
-        )
-        most = self.configuration.max_simultaneous
-        return together(held, care_of, multipath, simultaneous=bool(flags & _S), most=most)
-
-    def _check_wishes(self, asked: Wishes, registrant: _Registrant, now: float) -> None:
-        """Who may ask for what (R3, R4). Raises Refusal."""
-        stand_in, role = registrant.stand_in, asked.role
-        if stand_in is None:
-            if role is not None:
-                raise Refusal(Code.ADMINISTRATIVELY_PROHIBITED)
-        elif role is None:
-            raise Refusal(Code.POORLY_FORMED_REQUEST)
-        elif asked.default is not None or role.interface_address not in (
-            stand_in.address,
-            stand_in.address_v6,
-        ):
-            raise Refusal(Code.ADMINISTRATIVELY_PROHIBITED)
-        if asked.multipath is not None:
-            taken = any(
-                each.bid == asked.multipath.binding
-                for other in (registrant.home, *registrant.home.stand_ins)
-                if other is not registrant
-                for each in other.binding.without_expired(now).care_of
-            )
-            if taken or not self.configuration.multipath:
-                raise Refusal(Code.MULTIPATH_NOT_ALLOWED)
-
-    def _check_care_of(self, care_of: IPv4Address, flags: int, own: bool) -> None:
-        """A stand-in may live on this very host (R17); a mobile node that says so would be a loop."""
-        if _unusable(care_of) or (own and care_of == self.configuration.address):
-            raise Refusal(Code.POORLY_FORMED_REQUEST)
-        if care_of in self._homes:
-            raise Refusal(Code.ADMINISTRATIVELY_PROHIBITED)  # a tunnel into another home address would loop
-        if flags & _M:
-            raise Refusal(Code.REQUESTED_ENCAPSULATION_UNAVAILABLE)
-        if self.configuration.reverse_tunnel_required and not flags & _T:
-            raise Refusal(Code.REVERSE_TUNNEL_MANDATORY)
-
-    def _default(self, asked: Wishes, held: Binding, home: _Home) -> IPv4Address | None:
-        """The default CoA that the mobile node says (R3); the unspecified address takes it back. Raises Refusal."""
-        if asked.default is None or not home.mobile.default_by_registration:
-            return held.default
-        address = asked.default.address
-        if address.is_unspecified:
-            return None
-        if not isinstance(address, IPv4Address) or _unusable(address):
-            raise Refusal(Code.POORLY_FORMED_REQUEST)
-        here = address == self.configuration.address
-        if address in self._homes or (here and not _lives_here(home.mobile, address)):
-            raise Refusal(Code.ADMINISTRATIVELY_PROHIBITED)
-        return address
-
-    def _rules(
-        self, asked: Wishes, registrant: _Registrant, accepted: Binding, over: bool, now: float
-    ) -> tuple[KeptRule, ...]:
-        """The rules after a request. Who cancels all that he registered takes his rules with him. Raises Refusal."""
-        home, rules = registrant.home, registrant.home.rules
-        if over:
-            if any(each.binding is not None for each in asked.rules):
-                raise Refusal(Code.POORLY_FORMED_REQUEST)
-            if not accepted.care_of:
-                return rules_without(rules, registrant.name)
-        bids = {each.bid for each in accepted.care_of if each.bid is not None}
-        for other in (home, *home.stand_ins):
-            if other is not registrant:
-                current = other.binding.without_expired(now).care_of
-                bids.update(each.bid for each in current if each.bid is not None)
-        return changed_rules(rules, asked.rules, registrant.name, bids, most_rules(home.mobile))
-
     # Answers -----------------------------------------------------------------------------------------------------
 
-    def _sent(self, registrant: _Registrant, source: Source, granted: int) -> Emit:
+    def _sent(self, registrant: Registrant, source: Source, granted: int) -> Emit:
         """The event of an acceptance: 603, and 603'' to a stand-in."""
         home = registrant.home
         detail: dict[str, JSON] = {
@@ -585,7 +354,7 @@ class HomeAgent:
         self,
         request: RegistrationRequest,
         held: Binding,
-        registrant: _Registrant,
+        registrant: Registrant,
         source: Source,
         bound: int,
         now: float,
@@ -614,7 +383,7 @@ class HomeAgent:
 
     # State -------------------------------------------------------------------------------------------------------
 
-    def _home(self, home_address: IPv4Address) -> _Home:
+    def _home(self, home_address: IPv4Address) -> Home:
         home = self._homes.get(home_address)
         if home is None:
             raise RuleRefused(Code.ADMINISTRATIVELY_PROHIBITED, f"{home_address} is not served here")
@@ -652,7 +421,7 @@ class HomeAgent:
             return [Count("unreadable-row")]
         return []
 
-    def _keep(self, registrant: _Registrant, binding: Binding) -> None:
+    def _keep(self, registrant: Registrant, binding: Binding) -> None:
         registrant.binding = binding
         expiry = binding.next_expiry()
         if expiry is None:
@@ -660,7 +429,7 @@ class HomeAgent:
         else:
             self._expiries.set(registrant, expiry)
 
-    def _change(self, registrant: _Registrant, after: Binding, rules: tuple[KeptRule, ...]) -> list[Action]:
+    def _change(self, registrant: Registrant, after: Binding, rules: tuple[KeptRule, ...]) -> list[Action]:
         """Keep, persist, and let the data plane follow."""
         home, before = registrant.home, registrant.binding
         self._keep(registrant, after)
@@ -671,11 +440,11 @@ class HomeAgent:
             return actions
         return actions + self._forward(home)
 
-    def _keep_rules(self, home: _Home, rules: tuple[KeptRule, ...]) -> list[Action]:
+    def _keep_rules(self, home: Home, rules: tuple[KeptRule, ...]) -> list[Action]:
         """Keep and persist the differences."""
         before, home.rules = home.rules, rules
-        gone = [each for each in before if each not in rules and _stored(each)]
-        new = [each for each in rules if each not in before and _stored(each)]
+        gone = [each for each in before if each not in rules and stored(each)]
+        new = [each for each in rules if each not in before and stored(each)]
         if not gone and not new:
             return []
         named = {each.identifier for each in new}
@@ -692,7 +461,7 @@ class HomeAgent:
         }
         return [*actions, Emit("rules-changed", None, home.mobile.home_address, None, detail)]
 
-    def _forward(self, home: _Home) -> list[Action]:
+    def _forward(self, home: Home) -> list[Action]:
         """The data plane follows what is registered, with differences only."""
         registered, mobile, address = home.registered(), home.mobile, self.configuration.address
         before, home.v4 = home.v4, installed(registered, mobile.home_address, address)
@@ -702,23 +471,8 @@ class HomeAgent:
             actions += changes(mobile.home_address_v6, before, home.v6)
         return actions
 
-    def _line(self, home: _Home, now: float) -> VisitorListEntry:
-        binding, mobile = home.binding.without_expired(now), home.mobile
-        return VisitorListEntry(
-            home_address=mobile.home_address,
-            home_agent=self.configuration.address,
-            home_address_v6=mobile.home_address_v6,
-            care_of=binding.care_of,
-            default_care_of=home.registered().default,
-            in_force=in_force(home.v4),
-            spi=mobile.association.spi,
-            ipv6=binding.ipv6,
-            stand_ins=tuple(_registrant_line(each, now) for each in home.stand_ins),
-            rules=_rule_lines(home),
-        )
 
-
-def _stand_in(home: _Home | None, request: RegistrationRequest) -> _Registrant | None:
+def _stand_in(home: Home | None, request: RegistrationRequest) -> Registrant | None:
     """The stand-in of that home address that signed the request; each has its own SPI (R4)."""
     if home is None:
         return None
@@ -733,57 +487,3 @@ def _fresh(request: RegistrationRequest, held: Binding, association: Association
     if association.replay is Replay.NONCE:
         return _NONCES.check(request.identification, held.nonce) is Verdict.OK
     return _TIMESTAMPS.check(request.identification, now, held.identification) is Verdict.OK
-
-
-def _check_critical(request: RegistrationRequest) -> None:
-    """RFC 3115: a critical vendor extension that nobody here knows; raises Refusal."""
-    if any(isinstance(each, VendorCritical) for each in request.protected(AuthKind.MN_HA)):
-        raise Refusal(Code.UNKNOWN_CRITICAL_FROM_MOBILE_NODE)
-    if any(isinstance(each, VendorCritical) for each in request.extensions):
-        raise Refusal(Code.UNKNOWN_CRITICAL_FROM_FOREIGN_AGENT)
-
-
-def _prefix_replies(request: RegistrationRequest, mobile: Mobile) -> tuple[Ipv6PrefixReply, ...]:
-    """RFC 5454 section 3.2: the IPv6 home address follows the binding if it is this mobile node's."""
-    replies: list[Ipv6PrefixReply] = []
-    for each in request.protected(AuthKind.MN_HA):
-        if not isinstance(each, Ipv6PrefixRequest):
-            continue
-        ours = each.prefix_length == 128 and each.prefix == mobile.home_address_v6
-        code = PrefixCode.TUNNELED_TO_CARE_OF_ADDRESS if ours else PrefixCode.ADMINISTRATIVELY_PROHIBITED
-        replies.append(Ipv6PrefixReply(code, each.prefix, each.prefix_length))
-    return tuple(replies)
-
-
-def _lives_here(mobile: Mobile, address: IPv4Address) -> bool:
-    """Whether a stand-in of the mobile node has this address of the home agent's host (R17)."""
-    return address == mobile.stand_in or any(each.address == address for each in mobile.stand_ins)
-
-
-def _stored(rule: KeptRule) -> bool:
-    """What the configuration and profiles say is not kept: they say it again."""
-    return rule.owner not in (CONFIGURATION, PROFILE)
-
-
-def _registrant_line(registrant: _Registrant, now: float) -> RegistrantLine:
-    assert registrant.stand_in is not None
-    binding = registrant.binding.without_expired(now)
-    return RegistrantLine(
-        registrant.name,
-        registrant.stand_in.address,
-        binding.care_of,
-        registrant.association.spi,
-        binding.ipv6,
-    )
-
-
-def _rule_lines(home: _Home) -> tuple[RuleLine, ...]:
-    live = {4: live_rules(home.v4), 6: live_rules(home.v6)}
-    return tuple(
-        RuleLine(
-            home.mobile.home_address,
-            each,
-            tuple(version for version, known in live.items() if each.identifier in known),
-        )
-        for each in home.rules
-    )

@@ -166,6 +166,11 @@ def without(rules: Sequence[KeptRule], identifier: int, by: str) -> tuple[tuple[
     return tuple(each for each in rules if each is not found), found
 
 
+def stored(rule: KeptRule) -> bool:
+    """Whether it is kept in the store: what the configuration and profiles say, they say again."""
+    return rule.owner not in (CONFIGURATION, PROFILE)
+
+
 def free_identifier(rules: Sequence[KeptRule], first: int) -> int:
     """The first identifier from `first` on that no rule has. There are more identifiers than rules."""
     taken = {each.identifier for each in rules}

@@ -1,0 +1,238 @@
+"""A home agent alone with registrants that sign what the test says, a virtual clock and a model of its data plane."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+from random import Random
+from typing import Any
+
+from locum.roles import actions as a
+from locum.roles.binding import AuthorisedStandIn, Mobile
+from locum.roles.home_admission import HomeAgentConfiguration
+from locum.roles.home_agent import HomeAgent
+from locum.roles.rules import LAST_RULE
+from locum.roles.signing import signed
+from locum.security.association import Association, Replay
+from locum.security.replay import home_nonce, nonce_identification, ntp64
+from locum.wire.extensions import (
+    AuthKind,
+    Extension,
+    FlowAction,
+    FlowBinding,
+    Ipv6PrefixRequest,
+    Multipath,
+)
+from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest
+from locum.wire.traffic_selector import Ipv4Selector, TrafficSelector
+from locum.wire.vendor import FlowOperation, FlowRule, MnpsRole, Takes, encode_vendor
+
+HOA, HOA6 = IPv4Address("10.50.0.9"), IPv6Address("2001:db8:50::9")
+HA = IPv4Address("10.5.0.1")
+AN1, AN2, AN3, AN4 = (IPv4Address(f"10.{number}.0.1") for number in range(1, 5))
+ONE, TWO = IPv4Address("10.3.0.9"), IPv4Address("10.4.0.9")  # interface addresses of the stand-ins
+ONE6 = IPv6Address("2001:db8:3::9")
+START = 1_790_000_000.0
+DEVICE_KEY = Association(300, b"k" * 16)
+ONE_KEY, TWO_KEY = Association(1100, b"1" * 16), Association(1200, b"2" * 16)
+STAND_INS = (AuthorisedStandIn("one", ONE_KEY, ONE, ONE6), AuthorisedStandIn("two", TWO_KEY, TWO))
+MOBILE = Mobile(HOA, DEVICE_KEY, HOA6, AN3, ONE, stand_ins=STAND_INS)
+
+
+class Registrant:
+    """Who may register: the mobile node, or a stand-in with its interface address."""
+
+    def __init__(
+        self, home: "Home", name: str, association: Association, address: IPv4Address | None
+    ) -> None:
+        self.home, self.name, self.association, self.address = home, name, association, address
+        self.nonce = 0
+        self._last = 0
+
+    def extensions(self, takes: Takes) -> tuple[Extension, ...]:
+        return () if self.address is None else (encode_vendor(MnpsRole(self.address, takes)),)
+
+    def request(
+        self,
+        care_of: IPv4Address,
+        lifetime: int,
+        *,
+        bid: int | None = None,
+        takes: Takes = Takes.ALL,
+        flags: Flag = Flag.T,
+        rules: Sequence[Extension] = (),
+        more: Sequence[Extension] = (),
+        ipv6: bool = True,
+        multipath: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> bytes:
+        """The bytes of a signed request."""
+        extensions: list[Extension] = [] if bid is None else [Multipath(bid, **(multipath or {}))]
+        extensions += [Ipv6PrefixRequest(HOA6)] if ipv6 else []
+        extensions += [*self.extensions(takes), *more, *rules]
+        self._last = max(self._last + 1, ntp64(self.home.now))
+        identification = self._last
+        if self.association.replay is Replay.NONCE:
+            identification = nonce_identification(self.nonce, self._last & 0xFFFFFFFF)
+        whole = RegistrationRequest(lifetime, HOA, HA, care_of, identification, flags, tuple(extensions))
+        return signed(replace(whole, **changes).encode(), AuthKind.MN_HA, self.association)
+
+    def register(self, care_of: IPv4Address, lifetime: int = 300, **options: Any) -> int:
+        """Register, or cancel with lifetime 0; the code of the answer."""
+        return self.home.give(self.request(care_of, lifetime, **options), self)
+
+    def cancel(self, care_of: IPv4Address = HOA, **options: Any) -> int:
+        return self.register(care_of, 0, **options)
+
+
+class Home:
+    """The home agent, its rows, and what its data plane would hold."""
+
+    def __init__(
+        self,
+        mobile: Mobile = MOBILE,
+        configuration: HomeAgentConfiguration | None = None,
+        replay: Replay = Replay.TIMESTAMP,
+    ) -> None:
+        self.now = START
+        self.configuration = configuration or HomeAgentConfiguration(HA)
+        self.mobile = replace(
+            mobile,
+            association=replace(mobile.association, replay=replay),
+            stand_ins=tuple(
+                replace(each, association=replace(each.association, replay=replay))
+                for each in mobile.stand_ins
+            ),
+        )
+        self.rows: dict[tuple[str, str], a.Persist] = {}
+        self.counts: dict[str, int] = {}
+        self.events: list[a.Emit] = []
+        self.device = Registrant(self, "mn", self.mobile.association, None)
+        keys = {each.name: each.association for each in self.mobile.stand_ins}
+        self.one = Registrant(self, "one", keys.get("one", ONE_KEY), ONE)
+        self.two = Registrant(self, "two", keys.get("two", TWO_KEY), TWO)
+        self.registrants = (self.device, self.one, self.two)
+        self.start()
+
+    def start(self) -> None:
+        """Start, or start again with the rows that were kept."""
+        self.role = HomeAgent(self.configuration, [self.mobile], {}, Random(7))
+        self.bindings: dict[a.Addr, a.BindingEntry] = {}
+        self.acceptances: set[a.TunnelAcceptance] = set()
+        self.translations: set[a.Translation] = set()
+        self.perform(self.role.restore(list(self.rows.values()), now=self.now))
+
+    def advance(self, seconds: float) -> None:
+        end = self.now + seconds
+        while (due := self.role.deadline()) is not None and due <= end:
+            self.now = max(self.now, due)
+            self.perform(self.role.timeout(now=self.now))
+        self.now = end
+
+    def give(self, message: bytes, who: Registrant | None = None) -> int:
+        """A request arrives; the code of the reply, which is never larger than a refused request."""
+        actions = self.role.receive(message, a.Source(AN1, 434, "core"), now=self.now)
+        replies = [each for each in actions if isinstance(each, a.Reply)]
+        self.perform([each for each in actions if not isinstance(each, a.Reply)])
+        if not replies:
+            return -1
+        reply = RegistrationReply.decode(replies[0].message)
+        assert reply.accepted or len(replies[0].message) <= len(message)
+        if who is not None and who.association.replay is Replay.NONCE:
+            who.nonce = home_nonce(reply.identification)
+        return int(reply.code)
+
+    def perform(self, actions: Sequence[a.Action]) -> None:
+        for action in actions:
+            self._perform(action)
+
+    def _perform(self, action: a.Action) -> None:
+        match action:
+            case a.InstallBinding(entry):
+                assert self.bindings.get(entry.home_address) != entry, "not a difference"
+                for each in entry.tunnels:
+                    assert any(one.outer_source == each.destination for one in self.acceptances)
+                self.bindings[entry.home_address] = entry
+            case a.RemoveBinding(address):
+                del self.bindings[address]
+            case a.AcceptTunnel(entry):
+                assert entry not in self.acceptances
+                self.acceptances.add(entry)
+            case a.RefuseTunnel(entry):
+                self.acceptances.remove(entry)
+            case a.InstallTranslation(translation):
+                assert translation not in self.translations
+                self.translations.add(translation)
+            case a.RemoveTranslation(address, tunnel):
+                gone = {
+                    each
+                    for each in self.translations
+                    if (each.home_address, each.tunnel) == (address, tunnel)
+                }
+                assert gone
+                self.translations -= gone
+            case a.Persist():
+                self.rows[action.table, action.key] = action
+            case a.Forget():
+                self.rows.pop((action.table, action.key), None)
+            case a.Count():
+                self.counts[action.reason] = self.counts.get(action.reason, 0) + 1
+            case a.Emit():
+                self.events.append(action)
+            case a.LocalEndpoint():
+                pass
+            case _:
+                raise AssertionError(f"a home agent does not {action}")
+
+    def tables(self) -> tuple[object, ...]:
+        """Everything that a refused request must leave as it was."""
+        return dict(self.rows), dict(self.bindings), set(self.acceptances), set(self.translations)
+
+    def forwarding(self) -> tuple[object, ...]:
+        return dict(self.bindings), set(self.acceptances), set(self.translations)
+
+    def ways(self, address: a.Addr = HOA) -> list[a.Addr]:
+        """Where packets go that no rule takes."""
+        entry = self.bindings.get(address)
+        return [] if entry is None else [each.destination for each in entry.tunnels]
+
+    def entry(self, address: a.Addr = HOA) -> a.BindingEntry:
+        return self.bindings[address]
+
+    def flow_rules(self, address: a.Addr = HOA) -> tuple[a.Rule, ...]:
+        """The rules that the kernel has, without the home agent's own for packets of further stand-ins."""
+        found = self.bindings.get(address)
+        return () if found is None else tuple(each for each in found.rules if each.identifier <= LAST_RULE)
+
+    def rules(self, address: a.Addr = HOA) -> dict[int, list[a.Addr]]:
+        """Identifier -> where its packets go."""
+        return {
+            each.identifier: [one.tunnel.destination for one in each.candidates]
+            for each in self.flow_rules(address)
+        }
+
+    def sources(self, address: a.Addr = HOA) -> set[a.Addr]:
+        return {each.outer_source for each in self.acceptances if each.home_address == address}
+
+
+def rule(
+    identifier: int,
+    priority: int,
+    *bids: int,
+    selector: TrafficSelector | None = None,
+    operation: FlowOperation = FlowOperation.ADD,
+    share: bool = False,
+) -> tuple[Extension, ...]:
+    """A named flow binding; without binding identifiers it drops. The selector is for TCP port 80 of the peer."""
+    what = Ipv4Selector(protocol=(6, 6), source_port=(80, 80)) if selector is None else selector
+    action = FlowAction.FORWARD if bids else FlowAction.DROP
+    return (
+        encode_vendor(FlowRule(operation, identifier, priority, share)),
+        FlowBinding(action, bids, what),
+    )
+
+
+def removal(identifier: int) -> tuple[Extension, ...]:
+    return (encode_vendor(FlowRule(FlowOperation.REMOVE, identifier)),)
+
+
+ACCEPTED = int(Code.ACCEPTED)
