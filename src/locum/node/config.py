@@ -6,20 +6,19 @@ their own, in hexadecimal, mode 0600.
 
 import re
 import tomllib
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from locum.node.config_home_agent import home_agent
+from locum.node.config_mnps import mnps
+from locum.node.config_mobile_node import mobile_node
 from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association, links, traversal
-from locum.node.config_policing import emission_filters, visitor_filters
+from locum.node.config_policing import visitor_filters
 from locum.node.config_policy import policy
 from locum.node.settings import (
     COAP_PORT,
     ControlAssociation,
     ControlSettings,
     ForeignAgentSettings,
-    MnpsSettings,
-    MobileNodeSettings,
     NodeSettings,
     Settings,
     StaticVisitor,
@@ -53,7 +52,7 @@ def load(path: Path | str) -> Settings:
     if node_table is None:
         raise ConfigError(file, "node", None, "is missing; every node needs [node] with name and interfaces")
     node = _node(node_table)
-    control, home, foreign, mobile, mnps = (
+    control, home, foreign, mobile, mnps_table = (
         top.table(name) for name in ("control", "home_agent", "foreign_agent", "mobile_node", "mnps")
     )
     policy_table = top.table("policy")
@@ -64,8 +63,8 @@ def load(path: Path | str) -> Settings:
         control=_control(control) if control else None,
         home_agent=home_agent(home) if home else None,
         foreign_agent=_foreign_agent(foreign, node) if foreign else None,
-        mobile_node=_mobile_node(mobile, node) if mobile else None,
-        mnps=_mnps(mnps, node) if mnps else None,
+        mobile_node=mobile_node(mobile, node) if mobile else None,
+        mnps=mnps(mnps_table, node) if mnps_table else None,
         policy=policy(policy_table, node.name) if policy_table else None,
     )
     _check_whole(settings)
@@ -98,8 +97,7 @@ def _check_peers(settings: Settings) -> None:
     """Whoever is to be asked over CoAP needs an association."""
     foreign, mobile = settings.foreign_agent, settings.mobile_node
     asked = [(each, "foreign_agent") for each in (foreign.mnps if foreign else ())]
-    if mobile is not None and mobile.mnps is not None:
-        asked.append((mobile.mnps, "mobile_node"))
+    asked += [(each.address, "mobile_node") for each in (mobile.stand_ins if mobile else ())]
     known = {each.peer for each in (settings.control.associations if settings.control else ())}
     for peer, table in asked:
         if peer not in known:
@@ -236,60 +234,3 @@ def _static_visitor(table: Table, node: NodeSettings) -> StaticVisitor:
     if visitor.link not in node.interfaces:
         raise table.error("link", f"{visitor.link!r} is not among interfaces of [node]; add it there")
     return visitor
-
-
-def _mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
-    mode = table.choice("mode", ("fa", "colocated"), "fa")
-    settings = MobileNodeSettings(
-        home_address=table.address4("home_address"),
-        home_address_v6=table.optional6("home_address_v6"),
-        home_agent=table.address4("home_agent"),
-        links=links(table, "links", node),
-        mode=mode,
-        care_of_address=_care_of_address(table),
-        lifetime=table.integer("lifetime", 300, least=1, most=0xFFFF),
-        brief_lifetime=table.integer("brief_lifetime", 10, least=1, most=LONGEST_LIFETIME),
-        association=association(table),
-        mnps=table.address("mnps", None),
-        foreign_agents=tuple(agent_key(item) for item in table.tables("foreign_agent")),
-        freeze=table.choice("freeze", ("auto", "cgroup", "stop"), "auto"),
-        sleep_seconds=table.seconds("sleep_seconds", 30.0, least=1.0, most=3600.0),
-        traversal=traversal(table, "auto"),
-    )
-    table.close()
-    return settings
-
-
-def _care_of_address(table: Table) -> IPv4Address | None:
-    """An address, or "auto" (the default) for the one that the link has."""
-    if table.string("care_of_address", "auto") == "auto":
-        return None
-    return table.address4("care_of_address")
-
-
-def _mnps(table: Table, node: NodeSettings) -> MnpsSettings:
-    settings = MnpsSettings(
-        address=table.address4("address"),
-        address_v6=table.optional6("address_v6"),
-        access_node=table.address4("access_node"),
-        home_prefixes=table.prefixes("home_prefixes"),
-        links=links(table, "links", node),
-        memory_bound=table.size("memory_bound", 64 << 20),
-        disk_bound=table.size("disk_bound", 4 << 30),
-        max_sessions=table.integer("max_sessions", 1024, least=1, most=1024),
-        spool_dir=table.path("spool_dir", node.state_dir / f"{node.name}.spool"),
-        holder=table.path("holder", None),
-        translate=table.addresses("translate", ()),
-        emission=emission_filters(table.tables("emission")),
-    )
-    table.close()
-    for address in settings.translate:
-        if not any(address.version == each.version and address in each for each in settings.home_prefixes):
-            raise table.error("translate", f"{address} is in none of home_prefixes")
-        if address.version == 6 and settings.address_v6 is None:
-            raise table.error("translate", f"{address} needs address_v6, which it is to become")
-    if not settings.home_prefixes:
-        raise table.error(
-            "home_prefixes", "needs at least one prefix; the stand-in receives for its addresses"
-        )
-    return settings

@@ -10,6 +10,7 @@ from pathlib import Path
 from locum.node.policy_settings import PolicySettings, PoolSettings
 from locum.roles.binding import AuthorisedStandIn
 from locum.roles.flow_actions import Filter
+from locum.roles.handover import OwnStandIn
 from locum.roles.rules import KeptRule
 from locum.security.association import Association
 
@@ -185,7 +186,21 @@ class MobileNodeSettings:
     foreign_agents: tuple[AgentKey, ...]  # MN-FA associations
     freeze: str  # "auto", "cgroup" or "stop"
     sleep_seconds: float  # bound on a whole takeover or reclaim
+    nai: str | None = None  # with it `home_address` may be 0.0.0.0: the home agent assigns one (RFC 2794)
     traversal: TraversalSettings = TraversalSettings()
+    stand_ins: tuple[OwnStandIn, ...] = ()  # the one for sleep first
+
+
+@dataclass(frozen=True, slots=True)
+class MnpsDevice:
+    """A device that the stand-in registers for, under an association of its own with that home agent (R4)."""
+
+    home_address: IPv4Address
+    home_address_v6: IPv6Address | None
+    home_agent: IPv4Address
+    association: Association
+    bid: int
+    weight: int  # share among equals (R8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +217,9 @@ class MnpsSettings:
     holder: Path | None  # Unix socket of a minimal holder; None: systemd's descriptor store, if there is one
     translate: tuple[Address, ...] = ()  # home addresses that become the stand-in's own address here (R12)
     emission: tuple[Filter, ...] = ()  # what programs of this host may send from home addresses (R20)
+    register_via: str = "fa"  # or "colocated"
+    lifetime: int = 300  # of its own registrations
+    devices: tuple[MnpsDevice, ...] = ()  # that it registers for; none: it gets packets by default CoAs alone
 
 
 @dataclass(frozen=True, slots=True)

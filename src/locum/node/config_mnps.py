@@ -1,0 +1,71 @@
+"""The table [mnps] of a configuration: a stand-in, the devices it registers for, and what it may answer itself."""
+
+from ipaddress import IPv4Address
+
+from locum.node.config_parts import association, links
+from locum.node.config_policing import emission_filters
+from locum.node.settings import MnpsDevice, MnpsSettings, NodeSettings
+from locum.node.toml_table import Table
+from locum.roles.standin_registration import MAX_BID
+
+
+def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
+    """The whole table. Raises ConfigError."""
+    home_agent = table.optional4("home_agent")
+    mode = table.choice("mode", ("preconfigured", "register"), "preconfigured")
+    devices = tuple(_device(each, home_agent) for each in table.tables("mobile"))
+    settings = MnpsSettings(
+        address=table.address4("address"),
+        address_v6=table.optional6("address_v6"),
+        access_node=table.address4("access_node"),
+        home_prefixes=table.prefixes("home_prefixes"),
+        links=links(table, "links", node),
+        memory_bound=table.size("memory_bound", 64 << 20),
+        disk_bound=table.size("disk_bound", 4 << 30),
+        max_sessions=table.integer("max_sessions", 1024, least=1, most=1024),
+        spool_dir=table.path("spool_dir", node.state_dir / f"{node.name}.spool"),
+        holder=table.path("holder", None),
+        translate=table.addresses("translate", ()),
+        emission=emission_filters(table.tables("emission")),
+        register_via=table.choice("register_via", ("fa", "colocated"), "fa"),
+        lifetime=table.integer("lifetime", 300, least=1, most=0xFFFF),
+        devices=devices if mode == "register" else (),
+    )
+    table.close()
+    _check(table, settings, mode, devices)
+    return settings
+
+
+def _check(table: Table, settings: MnpsSettings, mode: str, devices: tuple[MnpsDevice, ...]) -> None:
+    """What no single key can tell."""
+    for address in settings.translate:
+        if not any(address.version == each.version and address in each for each in settings.home_prefixes):
+            raise table.error("translate", f"{address} is in none of home_prefixes")
+        if address.version == 6 and settings.address_v6 is None:
+            raise table.error("translate", f"{address} needs address_v6, which it is to become")
+    if not settings.home_prefixes:
+        raise table.error(
+            "home_prefixes", "needs at least one prefix; the stand-in receives for its addresses"
+        )
+    if mode == "register" and not devices:
+        raise table.error("mode", 'is "register"; name at least one device in [[mnps.mobile]]')
+    if devices and mode != "register":
+        raise table.error("mobile", 'is of no use unless mode = "register"')
+    for each in devices:
+        if not any(each.home_address in prefix for prefix in settings.home_prefixes if prefix.version == 4):
+            raise table.error("mobile", f"{each.home_address} is in none of home_prefixes")
+    if len({each.home_address for each in devices}) != len(devices):
+        raise table.error("mobile", "two tables have one home_address")
+
+
+def _device(table: Table, home_agent: IPv4Address | None) -> MnpsDevice:
+    device = MnpsDevice(
+        home_address=table.address4("home_address"),
+        home_address_v6=table.optional6("home_address_v6"),
+        home_agent=table.address4("home_agent", home_agent) if home_agent else table.address4("home_agent"),
+        association=association(table),
+        bid=table.integer("bid", least=1, most=MAX_BID),
+        weight=table.integer("weight", 1, least=1, most=0xFFFF),
+    )
+    table.close()
+    return device
