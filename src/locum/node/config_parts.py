@@ -8,6 +8,7 @@ from locum.node.toml_table import Table
 from locum.security.association import FIRST_SPI, LAST_SPI, Algorithm, Association, Replay
 
 _LONGEST_LINK_NAME = 15  # IFNAMSIZ - 1
+LONGEST_NAI = 253  # bytes: it becomes a User-Name (RFC 2865 section 5, RFC 7542 section 2.3)
 LONGEST_LIFETIME = 0xFFFE  # 0xffff means infinity (RFC 5944 section 3.3)
 
 
@@ -44,6 +45,14 @@ def traversal(table: Table, default: str) -> TraversalSettings:
         mode=table.choice("nat_traversal", ("off", "auto", "force"), default),
         keepalive=table.seconds("keepalive_interval", None, least=1.0, most=65535.0),
     )
+
+
+def own_nai(table: Table) -> str | None:
+    """The key `nai` of a mobile node: with it the home address may be left to the home agent (RFC 2794)."""
+    nai = table.string("nai", None)
+    if nai is not None and not 0 < len(nai.encode()) <= LONGEST_NAI:
+        raise table.error("nai", f"must have 1 to {LONGEST_NAI} bytes")
+    return nai
 
 
 def agent_key(table: Table) -> AgentKey:

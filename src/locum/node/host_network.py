@@ -72,6 +72,10 @@ class HostNetwork:
             {"do": "address", "address": str(address), "prefixlen": address.max_prefixlen, "link": "lo"},
         )
 
+    async def disown_home_address(self, address: Address) -> None:
+        """It is not this host's any more; no error if it never was."""
+        await self._undo(f"address/{address}")
+
     async def use_agent(
         self, link: str, agent: Address, link_layer: bytes | None, home_addresses: Iterable[Address]
     ) -> None:

@@ -179,7 +179,7 @@ class Node:
         mobile, mnps = self.settings.mobile_node, self.settings.mnps
         if mobile is not None:
             for address in (mobile.home_address, mobile.home_address_v6):
-                if address is not None:
+                if address is not None and not address.is_unspecified:
                     await self.network.own_home_address(address)
         if mnps is not None:
             from locum.dataplane.device import device_name
@@ -255,6 +255,7 @@ class Node:
             do.RemoveNeighbour: self._remove_neighbour,
             do.UseAgent: self._use_agent,
             do.LeaveAgent: self._leave_agent,
+            do.OwnHomeAddress: self._own_home_address,
             do.Probe: self._prober.probe,
         }
         if self.napping is not None:
@@ -415,6 +416,13 @@ class Node:
             await self.network.use_home_address(action.link, device, action.home_addresses)
             return
         await self.network.use_agent(action.link, action.agent, action.link_layer, action.home_addresses)
+
+    async def _own_home_address(self, action: do.OwnHomeAddress) -> None:
+        if action.before is not None:
+            await self.network.disown_home_address(action.before)
+        await self.network.own_home_address(action.home_address)
+        if isinstance(action.home_address, IPv4Address):
+            self.registrations.home_address = action.home_address
 
     async def _leave_agent(self, action: do.LeaveAgent) -> None:
         await self.network.leave_agent(action.link)

@@ -20,6 +20,8 @@ _REQUEST, _REPLY = 1, 3  # RFC 5944 section 3: the first byte of every registrat
 _REVOCATION, _ACKNOWLEDGMENT = 7, 15  # RFC 3543 sections 3.3 and 3.4
 _ADVERTISEMENT, _SOLICITATION = 9, 10  # ICMP types
 _NOWHERE = IPv4Address(0)
+_BROADCAST = IPv4Address("255.255.255.255")  # to who has no address yet, at his link-layer address
+_EVERYBODY = frozenset((ALL_MOBILITY_AGENTS, _BROADCAST))
 
 # Few hosts send most messages: access nodes, and the home agents behind them.
 _parsed = lru_cache(4096)(IPv4Address)
@@ -50,6 +52,7 @@ class RegistrationIo:
         self._names: dict[int, str] = {}  # link names by index, kept while links do not change
         self._home_packed = self._home.address.packed if self._home else b""
         self._care_of = self._foreign.care_of_address if self._foreign else None
+        self.home_address = self._mobile.home_address if self._mobile else _NOWHERE  # may be assigned later
         self._socket: RegistrationSocket | None = None
         self._wanted = (self._foreign.links if self._foreign else ()) + (
             self._mobile.links if self._mobile else ()
@@ -158,7 +161,7 @@ class RegistrationIo:
         destination: IPv4Address,
         layer: bytes,
     ) -> None:
-        if destination != ALL_MOBILITY_AGENTS and not self._watch.is_local(destination):
+        if destination not in _EVERYBODY and not self._watch.is_local(destination):
             return  # passes through this host
         role = self._role(message[0] if message else None, destination, link)
         if role:
@@ -179,9 +182,8 @@ class RegistrationIo:
         if link is not None and to.link_layer is not None:
             source = to.local if isinstance(to.local, IPv4Address) and not to.local.is_multicast else None
             assert isinstance(to.address, IPv4Address)
-            link.send_registration(
-                message, source or self._address(to.link), to.address, to.port, to.link_layer
-            )
+            address = _BROADCAST if to.address == _NOWHERE else to.address
+            link.send_registration(message, source or self._address(to.link), address, to.port, to.link_layer)
             return
         assert self._socket is not None
         self._socket.send(message, _text(to.address), to.port, to.local.packed if to.local else b"\0\0\0\0")
@@ -224,5 +226,5 @@ class RegistrationIo:
             if isinstance(address, IPv4Address):
                 return address
         if self._mobile is not None and link in self._mobile.links:
-            return self._mobile.home_address
+            return self.home_address
         return self._care_of or _NOWHERE

@@ -46,7 +46,8 @@ class Table:
     Every reader has the key and an optional `default`; without a default the key must be there.
     """
 
-    _MISSING: Any = object()
+    REQUIRED: Any = object()  # as a default: there is none
+    _MISSING: Any = REQUIRED
 
     def __init__(self, file: Path, name: str, content: Mapping[str, Any]) -> None:
         self.file, self.name = file, name
