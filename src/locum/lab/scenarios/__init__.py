@@ -5,6 +5,7 @@ from locum.lab.scenarios.colocated import Colocated
 from locum.lab.scenarios.domains import ThreeDomains, TwoDomains
 from locum.lab.scenarios.fig06 import Fig06
 from locum.lab.scenarios.fig06_crash import Fig06Crash
+from locum.lab.scenarios.fig06_deregistration import Fig06Deregistration
 from locum.lab.scenarios.fig06_expiry import Fig06Expiry
 from locum.lab.scenarios.fig06_forged import Fig06Forged
 from locum.lab.scenarios.fig06_many import Fig06Many
@@ -18,6 +19,7 @@ _ALL: tuple[type[Scenario], ...] = (
     Fig06Crash,
     Fig06Forged,
     Fig06Expiry,
+    Fig06Deregistration,
     Move,
     Colocated,
     TwoDomains,
