@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address
 
-from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association, links, traversal
+from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association, links, own_nai, traversal
 from locum.node.settings import MobileNodeSettings, NodeSettings
 from locum.node.toml_table import Table
 from locum.roles.handover import OwnStandIn
@@ -13,9 +13,10 @@ _BY_DEFAULT_COA, _BY_REGISTRATION = "default-coa", "register"
 def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
     """The whole table. Raises ConfigError."""
     mode = table.choice("mode", ("fa", "colocated"), "fa")
-    stand_ins = _stand_ins(table)
+    stand_ins, nai = _stand_ins(table), own_nai(table)
     settings = MobileNodeSettings(
-        home_address=table.address4("home_address"),
+        home_address=table.address4("home_address", IPv4Address(0) if nai else Table.REQUIRED),
+        nai=nai,
         home_address_v6=table.optional6("home_address_v6"),
         home_agent=table.address4("home_agent"),
         links=links(table, "links", node),
