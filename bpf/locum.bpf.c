@@ -21,6 +21,7 @@
 #include "tunnel.h"
 #include "translate.h"
 #include "multicast.h"
+#include "service.h"
 
 #define UNDECIDED 1000
 
@@ -140,7 +141,7 @@ static __always_inline int guard(struct __sk_buff *skb, struct work *w)
 {
 	__u8 protocol = w->packet.protocol;
 
-	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
+	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6 || has_socket(skb, w))
 		return pass_inner(skb, w, PASSED);
 	return dropped(skb, NO_SESSION);
 }

@@ -155,6 +155,13 @@ struct locum_group {
 	struct locum_group_link links[LOCUM_GROUP_LINKS];
 };
 
+/* A service of this host that may answer for guarded home addresses. */
+struct locum_service_key {
+	__u16 port;
+	__u8 protocol;
+	__u8 reserved;
+};
+
 /* A held or reported packet: this header, then the packet from its network header on. */
 struct locum_held {
 	struct locum_flow_key flow;

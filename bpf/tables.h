@@ -20,6 +20,7 @@ TABLE(flows, struct locum_flow_key, struct locum_flow);
 
 TABLE(translations, struct locum_translation_key, struct locum_translation);
 TABLE(translation_count, struct locum_translation_key, struct locum_translation_count);
+TABLE(services, struct locum_service_key, __u32);
 TABLE(groups, struct locum_group_key, struct locum_group);
 TABLE(group_count, struct locum_group_key, struct locum_counter);
 

@@ -23,6 +23,7 @@ from locum.dataplane.hold import HeldPacket, HoldQueue, held_packet
 from locum.dataplane.libbpf import DataPlaneError, Object, RingBuffer, possible_cpus
 from locum.dataplane.network import MtuRoutes, Sysctls, smallest_mtu
 from locum.dataplane.route_socket import RouteSocket
+from locum.dataplane.services import ServiceTable
 from locum.dataplane.settings import Uses
 from locum.dataplane.state import ForwardingState, difference, state_of
 from locum.dataplane.tables import Tables
@@ -38,6 +39,7 @@ from locum.roles.actions import (
     InstallOutbound,
     InstallTranslation,
     LocalEndpoint,
+    OfferService,
     OutboundEntry,
     RefuseTunnel,
     ReleaseHeld,
@@ -49,6 +51,7 @@ from locum.roles.actions import (
     Tunnel,
     TunnelAcceptance,
     Verdict,
+    WithdrawService,
 )
 from locum.wire.control import Flow
 
@@ -133,6 +136,7 @@ class DataPlane:
         self._tables = Tables(self._object.maps, self._attachments.find)
         self._translations = TranslationTable(self._object.maps, self._uses)
         self._groups = GroupTable(self._object.maps, self._uses, self._attachments.find_with_address)
+        self._services = ServiceTable(self._object.maps)
         self._mtu_routes = MtuRoutes(route, self._device.ifindex)
         self._queue = HoldQueue(limits.hold_packets, limits.hold_bytes)
         self._refused = 0
@@ -345,6 +349,10 @@ class DataPlane:
                 self._translations.remove(self._tables.state, home_address, tunnel)
             case ForwardGroup():
                 self._groups.install(self._tables.state, action)
+            case OfferService(protocol, port):
+                self._services.offer(self._tables.state, protocol, port)
+            case WithdrawService(protocol, port):
+                self._services.withdraw(self._tables.state, protocol, port)
 
     def _install_outbound(self, entry: OutboundEntry) -> None:
         self._need(entry.tunnel)

@@ -8,6 +8,7 @@ modelled.
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from ipaddress import IPv4Address
 
 from locum.dataplane import maps
@@ -20,6 +21,7 @@ from locum.dataplane.parse import (
     IPIP,
     IPV6_IN,
     MIP_TUNNEL_DATA,
+    TCP,
     UDP,
     Packet,
     neighbour_discovery,
@@ -46,6 +48,13 @@ OUTER_HOPS = 64
 OUR_MARKS = (maps.MARK_OVERHEAD, maps.MARK_RELEASED, maps.MARK_COPY)
 
 
+class Socket(Enum):
+    """What the host's sockets say of a packet; None: nobody has one for it."""
+
+    CONNECTED = "connected"  # TCP in any state but LISTEN
+    LISTENING = "listening"  # TCP in LISTEN, or UDP
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """What the kernel knows besides our maps. `route_mtu` is the MTU towards a tunnel's far end, None: no route."""
@@ -55,6 +64,7 @@ class Environment:
     own: frozenset[bytes] = frozenset()
     route_mtu: Callable[[Tunnel], int | None] = lambda _tunnel: 1500
     link_mtu: Callable[[int], int] = lambda _ifindex: 1500
+    socket: Callable[[Packet], "Socket | None"] = lambda _packet: None
 
 
 @dataclass(slots=True)
@@ -272,9 +282,23 @@ class Model:
         return self._passed(work) if done else None
 
     def _guard(self, work: _Work) -> Result:
-        if work.packet.protocol in (ICMP, ICMPV6):
+        if work.packet.protocol in (ICMP, ICMPV6) or self._has_socket(work):
             return self._passed(work)
         return self._dropped(Reason.NO_SESSION)
+
+    def _has_socket(self, work: _Work) -> bool:
+        """A connection or an offered service of this host: bpf/service.h."""
+        packet = work.packet
+        if packet.later_fragment or packet.protocol not in (TCP, UDP):
+            return False
+        offered = (packet.protocol, packet.destination_port) in self.state.services
+        socket = self.environment.socket(packet)
+        if packet.protocol == UDP:
+            return offered and socket is not None
+        if socket is not Socket.LISTENING:
+            return socket is not None
+        whole = packet.payload + 20 <= packet.offset + packet.length
+        return offered and whole and work.frame[packet.payload + 13] & 0x16 == 0x02
 
     def _by_flow(self, work: _Work) -> Result | None:
         packet = work.packet

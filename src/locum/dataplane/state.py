@@ -19,6 +19,7 @@ from locum.roles.actions import (
     InstallOutbound,
     InstallTranslation,
     LocalEndpoint,
+    OfferService,
     OutboundEntry,
     RefuseTunnel,
     RemoveBinding,
@@ -29,10 +30,12 @@ from locum.roles.actions import (
     Side,
     Translation,
     TunnelAcceptance,
+    WithdrawService,
 )
 from locum.wire.control import Flow
 
 AcceptanceKey = tuple[Addr, Addr, Side]
+Service = tuple[int, int]  # protocol, port
 
 
 def acceptance_key(value: TunnelAcceptance) -> AcceptanceKey:
@@ -41,7 +44,7 @@ def acceptance_key(value: TunnelAcceptance) -> AcceptanceKey:
 
 @dataclass(slots=True)
 class ForwardingState:
-    """End points, bindings, acceptances, outbound entries, flows, translations and groups of one node."""
+    """End points, bindings, acceptances, outbound entries, flows, translations, groups and services of one node."""
 
     endpoints: set[Addr] = field(default_factory=set)
     bindings: dict[Addr, BindingEntry] = field(default_factory=dict)
@@ -50,6 +53,7 @@ class ForwardingState:
     flows: dict[Flow, FlowVerdict] = field(default_factory=dict)
     translations: dict[tuple[Addr, Addr | None], Translation] = field(default_factory=dict)
     groups: dict[Addr, ForwardGroup] = field(default_factory=dict)
+    services: set[Service] = field(default_factory=set)
 
     def perform(self, action: Action) -> None:
         """Change the state as this action says; actions that are not forwarding change nothing."""
@@ -82,6 +86,10 @@ class ForwardingState:
                 self.groups[group] = ForwardGroup(group, upstream, tuple(links))
             case ForwardGroup(group):
                 self.groups.pop(group, None)
+            case OfferService(protocol, port):
+                self.services.add((protocol, port))
+            case WithdrawService(protocol, port):
+                self.services.discard((protocol, port))
 
     def outbound_entries(self) -> list[OutboundEntry]:
         return [entry for entries in self.outbound.values() for entry in entries.values()]
@@ -101,6 +109,7 @@ def difference(have: ForwardingState, want: ForwardingState) -> list[Action]:
     translations = want.translations.items()
     added += [InstallTranslation(v) for k, v in translations if have.translations.get(k) != v]
     added += [v for k, v in want.groups.items() if have.groups.get(k) != v]
+    added += [OfferService(*s) for s in want.services - have.services]
     added += [SetFlow(FlowEntry(f, v)) for f, v in want.flows.items() if have.flows.get(f) != v]
     added += [InstallBinding(v) for k, v in want.bindings.items() if have.bindings.get(k) != v]
     removed: list[Action] = []
@@ -115,6 +124,7 @@ def difference(have: ForwardingState, want: ForwardingState) -> list[Action]:
     removed += [ClearFlow(f) for f in have.flows.keys() - want.flows.keys()]
     removed += [RemoveTranslation(*k) for k in have.translations.keys() - want.translations.keys()]
     removed += [ForwardGroup(k, v.upstream, ()) for k, v in have.groups.items() if k not in want.groups]
+    removed += [WithdrawService(*s) for s in have.services - want.services]
     removed += [RefuseTunnel(v) for k, v in have.acceptances.items() if k not in want.acceptances]
     removed += [RemoveLocalEndpoint(a) for a in have.endpoints - want.endpoints]
     return added + removed

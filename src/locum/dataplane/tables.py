@@ -6,7 +6,7 @@ It knows map layouts and order of writes, but no interface, queue or pin: `links
 from collections import Counter as Tally
 from collections.abc import Callable, Sequence
 
-from locum.dataplane import groups, maps, translation
+from locum.dataplane import groups, maps, services, translation
 from locum.dataplane.libbpf import Map
 from locum.dataplane.state import ForwardingState, acceptance_key
 from locum.roles.actions import Addr, BindingEntry, FlowVerdict, OutboundEntry, TunnelAcceptance
@@ -49,6 +49,7 @@ class Tables:
             state.flows[maps.flow_of(key)] = maps.FLOW_VERDICTS[maps.FLOW.unpack(value)[0]]
         state.translations = translation.read(self._maps)
         state.groups = groups.read(self._maps, names)
+        state.services = services.read(self._maps)
         return state
 
     def adopt(self, names: dict[int, str]) -> None:

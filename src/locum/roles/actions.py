@@ -20,9 +20,9 @@ from locum.roles.flow_actions import (
     FilterRule as FilterRule, FilterVerdict as FilterVerdict, FlowForwarding as FlowForwarding,
     ForwardGroup as ForwardGroup, InstallFilter as InstallFilter, InstallTranslation as InstallTranslation,
     MAX_CANDIDATES as MAX_CANDIDATES, MAX_RULES as MAX_RULES, MembershipChanged as MembershipChanged,
-    RemoveFilter as RemoveFilter,
+    OfferService as OfferService, RemoveFilter as RemoveFilter,
     RemoveTranslation as RemoveTranslation, Rule as Rule, RuleVerdict as RuleVerdict, Selector as Selector,
-    Translation as Translation, Tunnel as Tunnel,
+    Translation as Translation, Tunnel as Tunnel, WithdrawService as WithdrawService,
 )  # fmt: skip
 from locum.roles.profile_actions import (
     FetchProfile as FetchProfile, OwnHomeAddress as OwnHomeAddress, ProfileEvent as ProfileEvent, ProfileFetched as ProfileFetched,

@@ -142,6 +142,23 @@ class RemoveTranslation:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferService:
+    """Stand-in: a service of this host may answer for every guarded home address (protocol 6 or 17, its port).
+
+    Datagrams and new connections reach it; a live connection of the device, of which this host has no socket, does not.
+    """
+
+    protocol: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawService:
+    protocol: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardGroup:
     """Access node: forward packets to this multicast group to these links; without links, no more (C4).
 
@@ -169,5 +186,11 @@ class MembershipChanged:
 
 
 FlowForwarding: TypeAlias = (
-    InstallFilter | RemoveFilter | InstallTranslation | RemoveTranslation | ForwardGroup
+    InstallFilter
+    | RemoveFilter
+    | InstallTranslation
+    | RemoveTranslation
+    | ForwardGroup
+    | OfferService
+    | WithdrawService
 )

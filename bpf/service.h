@@ -1,0 +1,79 @@
+/* What a guarded home address may have besides its flows: connections that this host has itself, and services that it
+ * offers. A live connection of the absent device has no socket here: it is neither answered nor reset.
+ */
+#ifndef LOCUM_SERVICE_H
+#define LOCUM_SERVICE_H
+
+#define TCP_FLAGS 13 /* offset in the header */
+#define TCP_SYN 0x02
+#define TCP_RST_ACK 0x14
+#define TCP_HEADER 20
+
+static __always_inline bool offered(const struct packet *p)
+{
+	struct locum_service_key key;
+
+	__builtin_memset(&key, 0, sizeof(key));
+	key.port = p->destination_port;
+	key.protocol = p->protocol;
+	return bpf_map_lookup_elem(&services, &key);
+}
+
+static __always_inline __u32 tuple_of(const struct packet *p, struct bpf_sock_tuple *tuple)
+{
+	__builtin_memset(tuple, 0, sizeof(*tuple));
+	if (p->family == 4) {
+		tuple->ipv4.saddr = v4_of(&p->source);
+		tuple->ipv4.daddr = v4_of(&p->destination);
+		tuple->ipv4.sport = p->source_port;
+		tuple->ipv4.dport = p->destination_port;
+		return sizeof(tuple->ipv4);
+	}
+	__builtin_memcpy(tuple->ipv6.saddr, &p->source, sizeof(p->source));
+	__builtin_memcpy(tuple->ipv6.daddr, &p->destination, sizeof(p->destination));
+	tuple->ipv6.sport = p->source_port;
+	tuple->ipv6.dport = p->destination_port;
+	return sizeof(tuple->ipv6);
+}
+
+/* Only what opens a connection may reach a listener: it answers everything else with a reset. */
+static __always_inline bool opens(struct __sk_buff *skb, const struct packet *p)
+{
+	__u8 flags;
+
+	if (p->payload + TCP_HEADER > (__u32)p->offset + p->length ||
+	    bpf_skb_load_bytes(skb, p->payload + TCP_FLAGS, &flags, 1))
+		return false;
+	return (flags & (TCP_SYN | TCP_RST_ACK)) == TCP_SYN;
+}
+
+static __noinline int has_socket(struct __sk_buff *skb, struct work *w)
+{
+	struct packet *p = &w->packet;
+	struct bpf_sock_tuple tuple;
+	__u32 size = tuple_of(p, &tuple);
+	struct bpf_sock *sk;
+	bool listens;
+
+	if (p->later_fragment)
+		return 0;
+	if (p->protocol == IPPROTO_UDP) {
+		if (!offered(p))
+			return 0;
+		sk = bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+		if (!sk)
+			return 0;
+		bpf_sk_release(sk);
+		return 1;
+	}
+	if (p->protocol != IPPROTO_TCP)
+		return 0;
+	sk = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return 0;
+	listens = sk->state == BPF_TCP_LISTEN;
+	bpf_sk_release(sk);
+	return !listens || (offered(p) && opens(skb, p));
+}
+
+#endif
