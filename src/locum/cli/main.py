@@ -19,6 +19,7 @@ _COMMANDS = {
     "config": "locum.cli.node:config_group",
     "counters": "locum.cli.node:counters",
     "demo": "locum.cli.demo:demo",
+    "give": "locum.cli.session:give",
     "lab": "locum.cli.lab:lab",
     "monitor": "locum.cli.node:monitor",
     "node": "locum.cli.node:node_group",
@@ -26,6 +27,7 @@ _COMMANDS = {
     "shutdown": "locum.cli.node:shutdown",
     "sleep": "locum.cli.session:sleep",
     "status": "locum.cli.node:status",
+    "take": "locum.cli.session:take",
     "tunnel": "locum.cli.binding:tunnel",
     "wake": "locum.cli.session:wake",
 }

@@ -1,10 +1,14 @@
 """`locum session | sleep | wake`: the live sessions of a device, and who has them."""
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 from locum.cli.target import Target, json_option, list_command
 
 _PATIENCE = 3700.0  # seconds; the node itself gives up earlier (sleep_seconds)
+_WHERE = ("kind", "at", "flow", "pids")
 
 
 @click.group()
@@ -17,6 +21,7 @@ list_command(
     "session list",
     (
         "kind",
+        "at",
         "session",
         "flow",
         "state",
@@ -35,13 +40,49 @@ list_command(
 @click.option(
     "--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="Wake again after SECONDS."
 )
+@click.option("--to", metavar="MNPS", help="The stand-in, by name or address. Default: the first.")
 @json_option
 @click.pass_obj
-def sleep(target: Target, seconds: float | None) -> None:
+def sleep(target: Target, seconds: float | None, to: str | None) -> None:
     """Hand the live sessions to the stand-in. Returns when it has them; on failure nothing has changed."""
-    arguments = {} if seconds is None else {"for": seconds}
+    arguments = _given(**{"for": seconds, "to": to})
     result = target.ask("sleep", timeout=_PATIENCE, **arguments)
     target.output.done(result, "asleep")
+
+
+def _selecting(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say which sessions are meant."""
+    for option in (
+        click.option("--flow", metavar="FLOW", help="One session, as `locum session list` prints it."),
+        click.option("--pid", type=click.IntRange(min=1), help="Sessions of this process."),
+        click.option("--peer", metavar="ADDRESS", help="Sessions with this correspondent."),
+        click.option("--port", type=click.IntRange(1, 65535), help="Sessions with this port at either end."),
+    ):
+        command = option(command)
+    return command
+
+
+def _given(**arguments: Any) -> dict[str, Any]:
+    return {key: value for key, value in arguments.items() if value is not None}
+
+
+@click.command()
+@_selecting
+@click.option("--to", metavar="MNPS", help="The stand-in, by name or address. Default: the first.")
+@json_option
+@click.pass_obj
+def give(target: Target, /, **arguments: Any) -> None:
+    """Hand some sessions to a stand-in and stay awake. All sessions of their programs go along."""
+    target.output.table(target.ask("give", timeout=_PATIENCE, **_given(**arguments)), _WHERE)
+
+
+@click.command()
+@_selecting
+@json_option
+@click.pass_obj
+def take(target: Target, /, **arguments: Any) -> None:
+    """Take given sessions back, with all that was given together with them. Without options: every one."""
+    target.output.table(target.ask("take", timeout=_PATIENCE, **_given(**arguments)), _WHERE)
 
 
 @click.command()

@@ -5,12 +5,16 @@ there is one), home_address, flow, detail. Nothing here decides anything.
 """
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from io import TextIOWrapper
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+
+from locum.wire.flow import Flow
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
 
@@ -93,6 +97,11 @@ class EventStream:
             self._file = None
 
 
+_FLOW = re.compile(
+    r"(tcp|udp|\d{1,3}) (\[[0-9a-f:.]+\]|[0-9.]+):(\d{1,5}) > (\[[0-9a-f:.]+\]|[0-9.]+):(\d{1,5})"
+)
+
+
 def flow_text(flow: object) -> str:
     """A flow as people write it: "tcp 10.0.0.1:5000 > 192.0.2.1:80". Anything else as its own text."""
     local, peer = getattr(flow, "local", None), getattr(flow, "peer", None)
@@ -104,6 +113,22 @@ def flow_text(flow: object) -> str:
         for address, port in ((local, getattr(flow, "local_port", 0)), (peer, getattr(flow, "peer_port", 0)))
     )
     return f"{protocol} " + " > ".join(ends)
+
+
+def flow_of_text(text: object) -> Flow:
+    """The flow that `flow_text` wrote. Raises ValueError."""
+    found = _FLOW.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError(f'{text!r} is no flow such as "tcp 10.50.0.9:40000 > 192.0.2.1:80"')
+    protocol, local, local_port, peer, peer_port = found.groups()
+    number = {"tcp": 6, "udp": 17}.get(protocol)
+    return Flow(
+        int(protocol) if number is None else number,
+        ip_address(local.strip("[]")),
+        int(local_port),
+        ip_address(peer.strip("[]")),
+        int(peer_port),
+    )
 
 
 def prometheus_text(node: str, groups: Mapping[str, Mapping[str, int | float]]) -> str:

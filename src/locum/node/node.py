@@ -190,7 +190,8 @@ class Node:
 
     def _open_registrations(self) -> None:
         self.registrations = RegistrationIo(self.settings, self.watch, self.events, self.deliver)
-        if self.settings.roles == ("mnps",):
+        mnps = self.settings.mnps
+        if self.settings.roles == ("mnps",) and (mnps is None or not mnps.devices):
             return  # it takes part in no registration
         self.registrations.open()
         self._closers.callback(self.registrations.close)

@@ -48,6 +48,8 @@ class RegistrationIo:
             settings.mobile_node,
             settings.home_agent,
         )
+        stand_in = settings.mnps
+        self._stand_in = stand_in if stand_in is not None and stand_in.devices else None  # one that registers
         self._links: dict[str, LinkSocket] = {}
         self._names: dict[int, str] = {}  # link names by index, kept while links do not change
         self._home_packed = self._home.address.packed if self._home else b""
@@ -57,6 +59,8 @@ class RegistrationIo:
         self._wanted = (self._foreign.links if self._foreign else ()) + (
             self._mobile.links if self._mobile else ()
         )
+        if self._stand_in is not None and self._stand_in.register_via == "fa":
+            self._wanted += self._stand_in.links
 
     def open(self) -> None:
         """Bind everything. Raises OSError."""
@@ -137,6 +141,8 @@ class RegistrationIo:
         elif kind == _REPLY:
             if self._foreign is not None and destination == self._foreign.care_of_address:
                 return "foreign_agent"
+            if self._stand_in is not None and (destination == self._stand_in.address or self._mobile is None):
+                return "mnps"
             if self._mobile is not None:
                 return "mobile_node"
         elif kind in (_REVOCATION, _ACKNOWLEDGMENT):
@@ -173,6 +179,8 @@ class RegistrationIo:
             self._deliver("foreign_agent", message, Source(source, 0, link, layer))
         elif kind == _ADVERTISEMENT and self._mobile is not None and link in self._mobile.links:
             self._deliver("mobile_node", message, Source(source, 0, link, layer))
+        elif kind == _ADVERTISEMENT and self._stand_in is not None and link in self._stand_in.links:
+            self._deliver("mnps", message, Source(source, 0, link, layer))
 
     # out
 

@@ -15,6 +15,8 @@ from locum.node.events import flow_text
 from locum.node.performer import Sequential
 from locum.roles.actions import Action
 from locum.roles.giving import NotPossible
+from locum.roles.handover import Handover
+from locum.roles.selection import Selection
 from locum.roles.sleeping import ComingUp, Down, GoingDown, SleepingNode, SleepState, Up
 
 if TYPE_CHECKING:
@@ -71,16 +73,25 @@ class SleepControl:
 
     def away(self) -> list[Row]:
         """Sessions that are, or may be, at the stand-in."""
+        return [row for handover in self._handovers() for row in self._rows(handover)]
+
+    def _handovers(self) -> list[Handover]:
+        giving = self._role.giving
+        listed = [*giving.handovers, *([giving.moving.handover] if giving.moving is not None else [])]
         match self._role.state:
             case Down(handover):
-                pass
+                listed.append(handover)
             case GoingDown(machine) | ComingUp(machine):
-                handover = machine.handover
-            case _:
-                return []
+                listed.append(machine.handover)
+        return listed
+
+    def _rows(self, handover: Handover) -> list[Row]:
+        names = {each.address: each.name for each in self._role.stand_ins}
+        at = next(iter(names)) if handover.stand_in is None else handover.stand_in
         return [
             {
-                "kind": "away",
+                "kind": "given" if handover.given else "away",
+                "at": names.get(at, str(at)),
                 "handover": handover.identifier.hex(),
                 "session": each.session,
                 "flow": flow_text(each.flow),
@@ -91,7 +102,29 @@ class SleepControl:
             for each in handover.sessions
         ]
 
-    async def sleep(self, seconds: Any) -> Row:
+    async def give(self, selection: Selection, to: str | None) -> list[Row]:
+        """Returns when the stand-in has them; on failure everything is as before. Raises RequestFailed."""
+        role = self._role
+        before = {each.identifier for each in role.giving.handovers}
+        self._command(lambda now: role.give(selection, now=now, to=to))
+        await self._settled(lambda: role.giving.idle, "handing over", cancel=True)
+        new = [each for each in role.giving.handovers if each.identifier not in before]
+        if not new:
+            raise RequestFailed(f"nothing was given: {role.giving.last or 'it was taken back meanwhile'}")
+        return [row for handover in new for row in self._rows(handover)]
+
+    async def take(self, selection: Selection) -> list[Row]:
+        """Returns when the programs have them and run. Raises RequestFailed."""
+        role = self._role
+        before = {each.identifier: self._rows(each) for each in role.giving.handovers}
+        self._command(lambda now: role.take(selection, now=now))
+        await self._settled(lambda: role.giving.idle, "taking back", cancel=False)
+        if role.giving.last:
+            raise RequestFailed(f"taken back, but {role.giving.last}")
+        still = {each.identifier for each in role.giving.handovers}
+        return [row for identifier, rows in before.items() if identifier not in still for row in rows]
+
+    async def sleep(self, seconds: Any, to: str | None = None) -> Row:
         """Returns when the stand-in has everything; on failure everything is as before. Raises RequestFailed."""
         if seconds is not None and (
             not isinstance(seconds, int | float)
@@ -103,7 +136,7 @@ class SleepControl:
         if isinstance(role.state, Down):
             return self.state()
         if not isinstance(role.state, GoingDown):
-            self._command(lambda now: role.sleep(now=now, wake_after=seconds))
+            self._command(lambda now: role.sleep(now=now, wake_after=seconds, to=to))
         await self._settled(lambda: isinstance(role.state, Up | Down), "falling asleep", cancel=True)
         ended: SleepState = role.state
         if isinstance(ended, Up):

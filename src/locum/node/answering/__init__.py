@@ -28,6 +28,8 @@ REQUESTS = {
     "sessions": "sessions:sessions",
     "sleep": "sessions:sleep",
     "wake": "sessions:wake",
+    "give": "sessions:give",
+    "take": "sessions:take",
 }
 """Request -> module of this package and the function in it."""
 

@@ -1,10 +1,12 @@
 """Requests about live sessions: `locum session list | sleep | wake`."""
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, cast
 
 from locum.node.control_socket import RequestFailed
-from locum.node.events import flow_text
+from locum.node.events import flow_of_text, flow_text
+from locum.roles.selection import Selection
 
 if TYPE_CHECKING:  # roles that this host does not play are not imported
     from locum.node.node import Node
@@ -26,12 +28,50 @@ def sleeper(node: "Node") -> "SleepControl":
 
 async def sleep(node: "Node", arguments: Mapping[str, Any]) -> Row:
     """Returns when the stand-in has everything. Raises RequestFailed."""
-    return await sleeper(node).sleep(arguments.get("for"))
+    return await sleeper(node).sleep(arguments.get("for"), _name(arguments.get("to")))
 
 
 async def wake(node: "Node", arguments: Mapping[str, Any]) -> Row:
     """Returns when everything is back in the programs. Raises RequestFailed."""
     return await sleeper(node).wake()
+
+
+async def give(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+    """Returns when the stand-in has the sessions that were meant. Raises RequestFailed."""
+    return await sleeper(node).give(_selection(arguments), _name(arguments.get("to")))
+
+
+async def take(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+    """Returns when what was meant is back. Raises RequestFailed."""
+    return await sleeper(node).take(_selection(arguments))
+
+
+def _name(value: Any) -> str | None:
+    if not isinstance(value, str | None):
+        raise RequestFailed("to: the name or address of a stand-in")
+    return value
+
+
+def _selection(arguments: Mapping[str, Any]) -> Selection:
+    """Which sessions are meant. Raises RequestFailed."""
+    port, pid = (_number(arguments, each) for each in ("port", "pid"))
+    peer, flow = arguments.get("peer"), arguments.get("flow")
+    try:
+        return Selection(
+            port=port,
+            peer=None if peer is None else ip_address(peer),
+            pid=pid,
+            flow=None if flow is None else flow_of_text(flow),
+        )
+    except ValueError as problem:
+        raise RequestFailed(str(problem)) from None
+
+
+def _number(arguments: Mapping[str, Any], key: str) -> int | None:
+    value = arguments.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise RequestFailed(f"{key}: a whole number above 0")
+    return value
 
 
 def sessions(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
