@@ -17,6 +17,7 @@ from locum.wire.context import (
     ContextBlock,
     ContextRequest622,
     ContextStatus,
+    Onward,
     decode_624,
     decode_acknowledgement_622,
     decode_request_622,
@@ -80,23 +81,23 @@ def test_block_vectors(vector: str, content: BlockContent) -> None:
     assert decode_block(kind_of(content), data) == content
 
 
-REQUEST = ContextRequest622(HOME, 1000, (1, 5), {1: 7}, True)
+REQUEST = ContextRequest622(HOME, 1000, (1, 5), {1: 7}, Onward.MOVED)
 CONTEXT = Context624(
     ContextStatus.OK,
     HOME,
     1000,
     (ContextBlock(3, 2, b"\xa1\x00\x80"), ContextBlock(4, 1, None)),
     {1: BlockStatus.UNCHANGED},
-    True,
+    Onward.TAKEN,
 )
 ACKNOWLEDGEMENT = Acknowledgement622(ContextStatus.STALE, HOME, 1000, {9: BlockStatus.UNSUPPORTED})
 
 
 def test_message_vectors() -> None:
-    request = bytes.fromhex("a5 00 44c000020a 01 1903e8 02 82 01 05 03 81 82 01 07 04 f5")
+    request = bytes.fromhex("a5 00 44c000020a 01 1903e8 02 82 01 05 03 81 82 01 07 04 01")
     assert encode_request_622(REQUEST) == request and decode_request_622(request) == REQUEST
     context = bytes.fromhex(
-        "a6 00 00 01 44c000020a 02 1903e8 03 81 82 01 01 04 82 83 03 02 43 a10080 83 04 01 f6 05 f5"
+        "a6 00 00 01 44c000020a 02 1903e8 03 81 82 01 01 04 82 83 03 02 43 a10080 83 04 01 f6 05 02"
     )
     assert encode_624(CONTEXT) == context and decode_624(context) == CONTEXT
     answer = bytes.fromhex("a4 00 04 01 44c000020a 02 1903e8 03 81 82 09 03")
@@ -149,7 +150,7 @@ requests = st.builds(
     times,
     st.lists(kinds, max_size=5).map(tuple),
     st.dictionaries(kinds, versions, max_size=5),
-    st.booleans(),
+    st.sampled_from(Onward),
 )
 contexts = st.builds(
     Context624,
@@ -158,7 +159,7 @@ contexts = st.builds(
     times,
     st.lists(blocks, max_size=4, unique_by=lambda each: each.kind).map(tuple),
     statuses,
-    st.booleans(),
+    st.sampled_from(Onward),
 )
 acknowledgements = st.builds(Acknowledgement622, st.sampled_from(ContextStatus), addresses, times, statuses)
 
@@ -232,7 +233,7 @@ VISIT = encode_block(VisitorBlock(AGENT, 2, 300))
         (decode_request_622, edited(ASK, k2=[1] * 17), "622.wants", "too-many-items"),
         (decode_request_622, edited(ASK, k3=[[1]]), "622.known", "not-a-pair"),
         (decode_request_622, edited(ASK, k9=1), "622.9", "unknown-key"),
-        (decode_624, edited(GIVE, k0=5), "624.status", "range"),
+        (decode_624, edited(GIVE, k0=6), "624.status", "range"),
         (decode_624, edited(GIVE, k4=[[1, 0]]), "624.block", "not-a-block"),
         (decode_624, edited(GIVE, k4=[[1, 0, "text"]]), "624.block", "not-octets"),
         (decode_624, edited(GIVE, k4=[[1, 0, bytes(16385)]]), "624.block", "not-octets"),

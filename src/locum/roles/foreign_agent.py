@@ -5,7 +5,7 @@ the store or the kernel, nor the keys between a mobile node and its home agent.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from locum.roles.actions import (
@@ -14,15 +14,18 @@ from locum.roles.actions import (
     Addr,
     Answered,
     Ask,
+    Asked,
     Count,
     DeliveryMoved,
     Emit,
     Event,
     Filter,
     Forget,
+    InFlightCounted,
     LinkDown,
     LinkUp,
     LocalEndpoint,
+    MembershipChanged,
     NoAnswer,
     NotPerformed,
     Persist,
@@ -34,7 +37,11 @@ from locum.roles.actions import (
 from locum.roles.admission import Admission
 from locum.roles.advertising import AccessLink, Advertiser
 from locum.roles.configured_filters import policed
+from locum.roles.context import ContextBook, KnownMobiles
+from locum.roles.context_transfer import ContextTransfer
 from locum.roles.forwarding import NOTHING, changes
+from locum.roles.in_flight import PATIENCE, SILENCE, InFlight, Mobile
+from locum.roles.membership import Memberships
 from locum.roles.nat import AgentTraversal, TraversalMode
 from locum.roles.probing import NO_PROBES, Probing, ProbingConfiguration
 from locum.roles.registration_relay import Concluded, RegistrationRelay, stand_in_of
@@ -42,6 +49,7 @@ from locum.roles.visitor import StaticVisitor, Visitor, translated_forwarding
 from locum.roles.visitor_list import TABLE, VisitorList
 from locum.roles.visitor_revocation import VisitorRevocation
 from locum.security.association import Association
+from locum.wire.context_blocks import BlockContent
 from locum.wire.control import Notice618, encode_618
 from locum.wire.discovery import ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, AgentFlag, AgentSolicitation
 from locum.wire.errors import WireError
@@ -73,6 +81,13 @@ class ForeignAgentConfiguration:
     nat_traversal: TraversalMode = TraversalMode.OFF  # RFC 3519, the same
     keepalive: float | None = None  # overrides what home agents say
     probing: ProbingConfiguration = NO_PROBES
+    access_nodes: Mapping[Addr, frozenset[Addr]] = field(
+        default_factory=dict
+    )  # others, and for whom they may speak
+    tunnel_silence: float = SILENCE  # after which a tunnel 620 ends
+    hold_patience: float = PATIENCE  # that packets wait for a device which is between access nodes
+    upstream: str | None = None  # link on which groups are joined for visitors (C4)
+    contexts: Mapping[IPv4Address, Sequence[BlockContent]] = field(default_factory=dict)  # known in advance
     filters: tuple[Filter, ...] = ()  # what visitors may receive and send (R20)
 
 
@@ -104,21 +119,41 @@ class ForeignAgent:
             randomness,
             self._supported(),
         )
+        self.contexts = ContextBook(configuration.contexts)
+        known = KnownMobiles(mobiles, self.contexts)
         self._admission = Admission(
             care_of,
             configuration.registration_lifetime,
             configuration.challenge,
-            mobiles,
+            known,
             home_agents=None if configuration.open or not home_agents else frozenset(home_agents),
         )
         self._visitors = VisitorList(care_of, static, tuple(home_agents), configuration.max_visitors)
         self._visitors.adjust(policed(configuration.filters))
-        self._relay = RegistrationRelay(care_of, self._visitors, self._admission, home_agents, mobiles)
+        self._relay = RegistrationRelay(care_of, self._visitors, self._admission, home_agents, known)
         self._relay.additions += [
             lambda request, _: self._traversal.request(request),
             self._revocation.support,
         ]
         self._probing = Probing(configuration.probing, self._visitors.get)
+        self._flights = InFlight(
+            care_of, self._visitors, configuration.tunnel_silence, configuration.hold_patience
+        )
+        self._visitors.adjust(self.contexts.police)
+        links = tuple(each.name for each in configuration.links)
+        self._memberships = Memberships(
+            configuration.upstream, links, self._visitors, self.contexts, self._flights
+        )
+        self._transfer = ContextTransfer(
+            care_of,
+            configuration.access_nodes,
+            self._visitors,
+            self.contexts,
+            self._flights,
+            self._memberships,
+            self._notice,
+            configuration.short_lifetime,
+        )
         self._next_request = 1
 
     def _supported(self) -> AgentFlag:
@@ -145,7 +180,9 @@ class ForeignAgent:
             remembered.append(visitor)
         for each in self._visitors.all_static():
             actions += changes(NOTHING, translated_forwarding(each, self.configuration.care_of_address))
+        actions += self.contexts.restore(rows)
         actions += self._visitors.start(remembered)
+        actions += self._memberships.refresh()
         actions += self._probing.restore(rows, remembered, now=now)
         self._advertiser.start(remembered=bool(remembered), now=now)
         return actions
@@ -175,15 +212,21 @@ class ForeignAgent:
         probed = self._probing.happened(event, now=now)
         if probed is not None:
             return probed
+        transferred = self._transferring(event, now)
+        if transferred is not None:
+            return transferred
         match event:
             case LinkUp():
                 self._advertiser.link_up(event.link, now)
                 self._probing.link_up(event.link, now=now)
+                return self._mend(event.link)
             case LinkDown():
                 self._advertiser.link_down(event.link)
-                return self._probing.link_down(event.link, now=now)
+                return self._strand(event.link, now) + self._probing.link_down(event.link, now=now)
             case DeliveryMoved():
                 static = self._visitors.static(event.home_address)
+                if self._flights.outgoing(event.home_address) is not None:
+                    return []  # what moves only passes through
                 if static is not None and static.home_address not in self._visitors:
                     return self._notice(static.next_hop, static.home_address, event.active)
             case NoAnswer():
@@ -198,6 +241,7 @@ class ForeignAgent:
         """Advertisements, pending registrations that nobody answered (code 78), visitors that expired."""
         actions = self._relay.timeout(now=now) + self._revocation.under_way.timeout(now=now)
         actions += self._probing.timeout(now=now)
+        actions += self._transfer.timeout(now=now) + self._flights.timeout(now=now)
         if self._traversal.enabled:
             served = {each.home_agent: each.home_address for each in self._visitors.all() if each.udp}
             actions += self._traversal.timeout(served, now)
@@ -214,6 +258,8 @@ class ForeignAgent:
             self._revocation.under_way.deadline(),
             self._traversal.deadline(),
             self._probing.deadline(),
+            self._transfer.deadline(),
+            self._flights.deadline(),
         )
         return min((at for at in times if at is not None), default=None)
 
@@ -235,58 +281,109 @@ class ForeignAgent:
         return self._concluded(concluded, now) if isinstance(concluded, Concluded) else concluded
 
     def _concluded(self, concluded: Concluded, now: float) -> list[Action]:
-        """The data plane follows before the reply goes out."""
+        """The data plane follows before the reply goes out; a device that is about to move hears when it may go."""
+        replies, request = self._replies(concluded), concluded.pending.request
+        if not concluded.accepted or concluded.pending.colocated:
+            return replies
+        actions = self._admit(concluded, now)
+        visitor = self._visitors.get(request.home_address)
+        if visitor is None:
+            return [*actions, *replies, *self._probing.deregistered(request.home_address)]
+        pushing = self._transfer.pushing(visitor, request, replies, now=now)
+        actions += replies if pushing is None else pushing
+        return actions + self._probing.registered(visitor, now=now)
+
+    def _replies(self, concluded: Concluded) -> list[Action]:
         reply, pending = concluded.reply, concluded.pending
-        actions: list[Action] = []
-        if concluded.accepted and not pending.colocated:
-            actions += self._admit(concluded, now)
-        actions.append(Reply(pending.source, concluded.message))
         detail: dict[str, JSON] = {
             "to": str(reply.home_address),
             "link": pending.source.link,
             "code": int(reply.code),
             "lifetime": reply.lifetime,
         }
-        actions.append(Emit("sent", "604", reply.home_address, None, detail))
+        actions: list[Action] = [
+            Reply(pending.source, concluded.message),
+            Emit("sent", "604", reply.home_address, None, detail),
+        ]
         if concluded.accepted:
             responsible = min(reply.lifetime, pending.request.lifetime) > self.configuration.short_lifetime
             peer = stand_in_of(pending.request) or reply.home_address
             actions += self._notice(peer, reply.home_address, responsible)
-        if concluded.accepted and not pending.colocated:
-            visitor = self._visitors.get(reply.home_address)
-            actions += (
-                self._probing.deregistered(reply.home_address)
-                if visitor is None
-                else self._probing.registered(visitor, now=now)
-            )
         return actions
 
     def _admit(self, concluded: Concluded, now: float) -> list[Action]:
         """The visitor list after an accepted registration."""
+        request = concluded.pending.request
+        visitor = self._granted(concluded, now)
+        if visitor is None:
+            before = self._visitors.get(request.home_address)
+            sent_on = self._transfer.left(before, request, now=now) if before is not None else []
+            return sent_on + self._visitors.dismiss(request.home_address)
+        self._parting.pop(request.home_address, None)
+        self._revocation.under_way.cancel(request.home_address, self.configuration.care_of_address)
+        return [
+            *self._transfer.arriving(visitor, request, now=now),
+            *self._visitors.admit(visitor),
+            *self._transfer.registered(visitor, request, now=now),
+        ]
+
+    def _granted(self, concluded: Concluded, now: float) -> Visitor | None:
+        """Who has been registered; None when that was taken back."""
         reply, request, source = concluded.reply, concluded.pending.request, concluded.pending.source
         granted = min(reply.lifetime, request.lifetime)
         if granted == 0 or request.care_of_address == request.home_address:
-            return self._visitors.dismiss(request.home_address)
-        self._parting.pop(request.home_address, None)
-        self._revocation.under_way.cancel(request.home_address, self.configuration.care_of_address)
+            return None
         prefixes = [
             each for each in reply.all(Ipv6PrefixReply) if each.accepted and each.prefix_length == 128
         ]
-        return self._visitors.admit(
-            Visitor(
-                home_address=request.home_address,
-                home_agent=request.home_agent,
-                link=source.link,
-                link_layer=source.link_layer,
-                lifetime=granted,
-                expires_at=now + granted,
-                flags=int(request.flags),
-                home_address_v6=prefixes[0].prefix if prefixes else None,
-                revocable=self._revocation.agreed(reply),
-                udp=self._traversal.agreed(reply, now),
-                next_hop=stand_in_of(request),
-            )
+        return Visitor(
+            home_address=request.home_address,
+            home_agent=request.home_agent,
+            link=source.link,
+            link_layer=source.link_layer,
+            lifetime=granted,
+            expires_at=now + granted,
+            flags=int(request.flags),
+            home_address_v6=prefixes[0].prefix if prefixes else None,
+            revocable=self._revocation.agreed(reply),
+            udp=self._traversal.agreed(reply, now),
+            next_hop=stand_in_of(request),
         )
+
+    # Context transfer and what is in flight ------------------------------------------------------------------------
+
+    def _transferring(self, event: Event, now: float) -> list[Action] | None:
+        """622, 624 and 620, and the groups of visitors; None: it is about something else."""
+        match event:
+            case Asked(path="622" | "624"):
+                return self._transfer.asked(event, now=now)
+            case Answered() | NoAnswer():
+                return self._transfer.happened(event, now=now)
+            case InFlightCounted():
+                return self._flights.counted(event, now=now)
+            case MembershipChanged():
+                return self._memberships.changed(event)
+        return None
+
+    def _strand(self, link: str, now: float) -> list[Action]:
+        """Packets of its visitors wait, if there are access nodes that may ask for them."""
+        actions: list[Action] = []
+        for each in self._visitors.all() if self._transfer.enabled else ():
+            if each.link == link and each.next_hop is None:
+                mobile = Mobile(each.home_address, each.home_agent, each.home_address_v6)
+                actions += self._flights.strand(mobile, now=now)
+        return actions
+
+    def _mend(self, link: str) -> list[Action]:
+        actions: list[Action] = []
+        for each in self._visitors.all():
+            if each.link == link:
+                actions += self._flights.mend(each.home_address)
+        return actions
+
+    def context_rows(self, *, now: float) -> list[dict[str, JSON]]:
+        """The contexts that are kept here and what is in flight for each, for people."""
+        return self._transfer.rows(now=now)
 
     # Revocation (RFC 3543) ---------------------------------------------------------------------------------------
 

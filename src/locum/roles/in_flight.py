@@ -6,7 +6,7 @@ is bounded in time: a tunnel ends after `silence` seconds without a packet, wait
 tunnel is decided elsewhere; this must not know messages.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
@@ -103,6 +103,9 @@ class InFlight:
         self._flights: dict[IPv4Address, Flight] = {}
         self._timers: Deadlines[IPv4Address] = Deadlines()  # waiting
         self._looks: Deadlines[IPv4Address] = Deadlines()  # at counters
+        self.ended: list[
+            Callable[[IPv4Address], list[Action]]
+        ] = []  # called when nothing is sent on any more
         visitors.adjust(self._adjust)
 
     # Reading -----------------------------------------------------------------------------------------------------
@@ -254,7 +257,10 @@ class InFlight:
         told = self._emit(
             "in-flight-ended", flight.mobile, end.peer, which, why="silence", packets=event.packets
         )
-        return [*self._set(ended), told]
+        actions = [*self._set(ended), told]
+        for each in self.ended if not event.incoming else ():
+            actions += each(flight.mobile.home_address)
+        return actions
 
     def _waited(self, flight: Flight) -> list[Action]:
         """Nobody came: what waits is of no use any more, unless it only waited for older ones."""

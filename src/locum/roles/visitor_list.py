@@ -47,6 +47,7 @@ class VisitorList:
         self._timers: Deadlines[IPv4Address] = Deadlines()
         self._installed: dict[IPv4Address, Forwarding] = {}
         self._adjustments: list[Adjust] = []
+        self.dismissed: list[Callable[[Visitor], list[Action]]] = []  # told of everybody who is taken off
 
     def adjust(self, adjustment: Adjust) -> None:
         """Let `adjustment` have a say in the forwarding state of every home address (in-flight tunnels, ...)."""
@@ -120,10 +121,14 @@ class VisitorList:
 
     def dismiss(self, home_address: IPv4Address) -> list[Action]:
         """Take off the list; nothing when it is not on it."""
-        if self._visitors.pop(home_address, None) is None:
+        visitor = self._visitors.pop(home_address, None)
+        if visitor is None:
             return []
         self._timers.cancel(home_address)
-        return [Forget(TABLE, str(home_address)), *self.refresh(home_address)]
+        actions = [Forget(TABLE, str(home_address)), *self.refresh(home_address)]
+        for each in self.dismissed:
+            actions += each(visitor)
+        return actions
 
     def refresh(self, home_address: IPv4Address) -> list[Action]:
         """From what the data plane has for this home address to what is wanted now."""

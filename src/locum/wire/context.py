@@ -31,6 +31,15 @@ class ContextStatus(IntEnum):
     NOT_AUTHORISED = 2  # this association does not speak for the home address
     MALFORMED = 3
     STALE = 4  # a later registration is known here than the one the request is about
+    FULL = 5  # no room for one more
+
+
+class Onward(IntEnum):
+    """What becomes of packets that still reach the access node that they do not belong to any more (620)."""
+
+    NOTHING = 0
+    MOVED = 1  # the device has changed its access node: they follow, and it is nobody's visitor there
+    TAKEN = 2  # a stand-in takes or gives back its packets: they follow, and its registrations stay as they are
 
 
 class BlockStatus(IntEnum):
@@ -54,25 +63,25 @@ class ContextBlock:
 
 @dataclass(frozen=True, slots=True)
 class ContextRequest622:
-    """Give me the context of this mobile node, and, with `forward`, what still reaches you for it (620)."""
+    """Give me the context of this mobile node, and what still reaches you for it."""
 
     home_address: Address
     registered: int  # milliseconds since 1970 at which the registration that this is about was accepted
     wants: tuple[int, ...] = tuple(BlockKind)
     known: Mapping[int, int] = field(default_factory=dict)  # versions by type that are there already
-    forward: bool = False
+    onward: Onward = Onward.NOTHING
 
 
 @dataclass(frozen=True, slots=True)
 class Context624:
-    """The context, as an answer or unasked; with `forward`, what still reaches the sender will follow (620)."""
+    """The context, as an answer or unasked, and whether what still reaches the sender will follow."""
 
     status: ContextStatus
     home_address: Address
     registered: int = 0  # of the registration that the context belongs to
     blocks: tuple[ContextBlock, ...] = ()
     statuses: Mapping[int, BlockStatus] = field(default_factory=dict)
-    forward: bool = False
+    onward: Onward = Onward.NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,7 @@ def encode_request_622(value: ContextRequest622) -> bytes:
             1: value.registered,
             2: list(value.wants),
             3: [[kind, version] for kind, version in sorted(value.known.items())],
-            4: value.forward,
+            4: int(value.onward),
         }
     )
 
@@ -110,7 +119,7 @@ def decode_request_622(data: bytes) -> ContextRequest622:
         reader.integer(1, "registered", 0, MAX_TIME),
         wants,
         known,
-        reader.boolean(4, "forward"),
+        _onward(reader, 4),
     )
     reader.done()
     return value
@@ -125,7 +134,7 @@ def encode_624(value: Context624) -> bytes:
             2: value.registered,
             3: _statuses(value.statuses),
             4: [[each.kind, each.version, each.data] for each in value.blocks],
-            5: value.forward,
+            5: int(value.onward),
         }
     )
 
@@ -142,7 +151,7 @@ def decode_624(data: bytes) -> Context624:
         reader.integer(2, "registered", 0, MAX_TIME),
         blocks,
         _block_statuses(reader),
-        reader.boolean(5, "forward"),
+        _onward(reader, 5),
     )
     reader.done()
     return value
@@ -175,6 +184,10 @@ def decode_acknowledgement_622(data: bytes) -> Acknowledgement622:
 
 def _status(reader: cbor.Reader) -> ContextStatus:
     return ContextStatus(reader.integer(0, "status", 0, max(ContextStatus)))
+
+
+def _onward(reader: cbor.Reader, key: int) -> Onward:
+    return Onward(reader.integer(key, "onward", 0, max(Onward)))
 
 
 def _statuses(statuses: Mapping[int, BlockStatus]) -> list[list[int]]:
