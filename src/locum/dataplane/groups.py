@@ -10,8 +10,7 @@ from locum.dataplane import maps
 from locum.dataplane.libbpf import Map
 from locum.dataplane.settings import GROUPS, Uses
 from locum.dataplane.state import ForwardingState
-from locum.roles.actions import Addr
-from locum.roles.flow_actions import ForwardGroup
+from locum.roles.actions import Addr, ForwardGroup
 
 MAX_LINKS = 16
 KEY = struct.Struct("<16sII")

@@ -289,6 +289,7 @@ class DataPlane:
             for message in self._route.get_addr(index=index):
                 text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
                 addresses.add(ip_address(text))
+        addresses = {address for address in addresses if not address.is_multicast}  # groups that were joined
         self._tables.set_own(addresses)
         self._mtu_routes.set_mtu(smallest_mtu(self._route, self._present()))
 

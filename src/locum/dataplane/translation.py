@@ -11,8 +11,7 @@ from locum.dataplane import maps
 from locum.dataplane.libbpf import Map
 from locum.dataplane.settings import TRANSLATES, Uses
 from locum.dataplane.state import ForwardingState
-from locum.roles.actions import Addr
-from locum.roles.flow_actions import Translation
+from locum.roles.actions import Addr, Translation
 
 KEY = struct.Struct("<16s16s")
 VALUE = struct.Struct("<16sQ")

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from locum.dataplane import maps
 from locum.dataplane.maps import Reason
 from locum.dataplane.parse import FRAGMENT, ICMP, ICMPV6, TCP, UDP, Packet
-from locum.roles.actions import Addr
-from locum.roles.flow_actions import Translation
+from locum.roles.actions import Addr, Translation
 
 CHECKSUMS = {TCP: 16, UDP: 6, ICMPV6: 2}
 ERRORS = {ICMP: (3, 4, 5, 11, 12), ICMPV6: (1, 2, 3, 4)}

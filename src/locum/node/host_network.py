@@ -35,6 +35,7 @@ _HEADERS = {
 }  # bytes of IP and TCP; peers then send what fits the tunnel from their first segment on
 _ROUTE_LOCAL = 2  # RTN_LOCAL
 _PERMANENT = 0x80  # NUD_PERMANENT
+_MULTICAST_JOIN = 0x402  # IFA_F_MCAUTOJOIN, IFA_F_NODAD
 _GONE = (
     errno.ESRCH,
     errno.ENOENT,
@@ -129,7 +130,7 @@ class HostNetwork:
     async def link_up(self, link: str) -> None:
         """Make again what the kernel forgot when the link went down: routes and neighbours."""
         for record in tuple(self._records.values()):
-            if record["do"] in ("route", "neighbour") and record["link"] == link:
+            if record["do"] in ("route", "neighbour", "group") and record["link"] == link:
                 await self._change(record, undo=False)
 
     async def _rules(self, version: int, *, unbound: bool = False) -> None:
@@ -200,6 +201,17 @@ class HostNetwork:
         await self._undo(f"visitor/{link}/{address}")
         await self._undo(f"neighbour/{link}/{address}")
 
+    async def join_group(self, link: str, group: Address) -> None:
+        """This host is a member of the multicast group on `link`, as long as nobody says otherwise (IGMP, MLD)."""
+        await self._make(
+            f"group/{link}/{group}",
+            {"do": "group", "group": str(group), "link": link, "prefixlen": group.max_prefixlen},
+        )
+
+    async def leave_group(self, link: str, group: Address) -> None:
+        """Forget it; no error if it is not there."""
+        await self._undo(f"group/{link}/{group}")
+
     # leaving
 
     async def undo_stale(self) -> None:
@@ -267,6 +279,17 @@ class HostNetwork:
             prefixlen=record["prefixlen"],
             family=_family(IPv6Address if ":" in record["address"] else IPv4Address),
             **({} if undo or ":" not in record["address"] else {"flags": 2}),
+        )
+
+    async def _change_group(self, record: dict[str, Any], index: int, undo: bool) -> None:
+        # an address of the link that is the group: the kernel's way to join without a socket that has to stay open
+        await self._kernel.addr(
+            "del" if undo else "replace",
+            index=index,
+            address=record["group"],
+            prefixlen=record["prefixlen"],
+            family=_family(IPv6Address if ":" in record["group"] else IPv4Address),
+            **({} if undo else {"flags": _MULTICAST_JOIN}),
         )
 
     async def _change_route(self, record: dict[str, Any], index: int, undo: bool) -> None:

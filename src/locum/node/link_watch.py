@@ -137,6 +137,8 @@ class LinkWatch:
         if link is None or text is None:
             return
         address = ip_address(text)
+        if address.is_multicast:  # a group that this host joined is no address of its own
+            return
         if message.get("event") == "RTM_DELADDR":
             if address not in link.addresses:
                 return

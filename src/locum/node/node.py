@@ -21,6 +21,7 @@ from locum.node.control_socket import ControlSocket
 from locum.node.delivery_watch import DeliveryWatch
 from locum.node.events import EventStream
 from locum.node.exchanges import Exchanges
+from locum.node.group_joins import GroupJoins
 from locum.node.host_network import HostNetwork
 from locum.node.link_watch import Link, LinkKind, LinkState, LinkWatch
 from locum.node.performer import FORWARDING, TABLES, Hand, Performer, Pipelined, Sequential, collection
@@ -35,6 +36,7 @@ from locum.wire.control import Flow
 
 if TYPE_CHECKING:
     from locum.dataplane.kernel import DataPlane
+    from locum.node.memberships import Memberships
     from locum.node.napping import Napping
     from locum.node.radius import RadiusClient
     from locum.node.standin import StandIn
@@ -74,6 +76,8 @@ class Node:
         self.napping: Napping | None = None
         self.stand_in: StandIn | None = None
         self.deliveries: DeliveryWatch | None = None
+        self.memberships: Memberships | None = None
+        self.groups: GroupJoins
         self._widening: asyncio.TimerHandle | None = None
         self._plane_readers: dict[int, Callable[[], object]] = {}
         self._begun_in_vain = False
@@ -116,9 +120,11 @@ class Node:
         self.network = HostNetwork(self.store)
         await self.network.open()
         self._closers.push_async_callback(self.network.close)
+        self.groups = GroupJoins(self.network, self.events)
         await self._open_plane()
         await self._prepare_host()
         self._open_registrations()
+        self._open_memberships()
         self._open_sessions()
         self.exchanges = Exchanges(settings, self.store, self.events, self.feed)
         self._prober = Prober(partial(self.feed, "foreign_agent"), self._probe_source)
@@ -187,6 +193,18 @@ class Node:
             # what was held comes back by the re-injection device
             links = (*mnps.links, device_name(self.settings.node.name))
             await self.network.receive_for(mnps.home_prefixes, links)
+
+    def _open_memberships(self) -> None:
+        foreign = self.settings.foreign_agent
+        if foreign is None or foreign.multicast_link is None:
+            return
+        from locum.node.memberships import Memberships
+
+        self.memberships = Memberships(
+            foreign.links, self.watch, self.events, lambda event: self.feed("foreign_agent", event)
+        )
+        self.memberships.open()
+        self._closers.callback(self.memberships.close)
 
     def _open_registrations(self) -> None:
         self.registrations = RegistrationIo(self.settings, self.watch, self.events, self.deliver)
@@ -297,6 +315,8 @@ class Node:
             if isinstance(slot.performer, Sequential):
                 await slot.performer.drained()
             self._schedule(slot)
+        self.groups.applied(action for actions in wanted.values() for action in actions)
+        await self.groups.settled()
         await self.network.undo_stale()
 
     def _adopt_sessions(self) -> None:
@@ -332,6 +352,7 @@ class Node:
             if slot.timer is not None:
                 slot.timer.cancel()
         if remove:
+            await self.groups.settled()
             await self.network.undo_all()
             self._leave_plane()
             self.plane.remove()
@@ -397,6 +418,7 @@ class Node:
 
     def _forward(self, actions: Sequence[Action]) -> None:
         self.plane.apply(actions)
+        self.groups.applied(actions)
         if self.deliveries is not None:
             self.deliveries.applied(actions)
 
@@ -404,9 +426,13 @@ class Node:
         self.plane.read_held()  # they wait in the data plane's queue until a role releases them
 
     async def _neighbour(self, action: do.NeighbourEntry) -> None:
+        if self.memberships is not None:
+            self.memberships.neighbour(action)
         await self.network.visitor(action.link, action.address, action.link_layer)
 
     async def _remove_neighbour(self, action: do.RemoveNeighbour) -> None:
+        if self.memberships is not None:
+            self.memberships.remove_neighbour(action)
         await self.network.remove_visitor(action.link, action.address)
 
     async def _use_agent(self, action: do.UseAgent) -> None:
@@ -463,11 +489,15 @@ class Node:
                     loop.remove_reader(closed.fileno())
                     closed.close()
                 self.plane.detach(name)
+                if self.memberships is not None:
+                    self.memberships.close_link(name)
             else:
                 if name not in self.plane.interfaces:
                     self.plane.attach(name)
                 else:
                     self.plane.refresh()
+                if self.memberships is not None:
+                    self.memberships.open_link(name)
                 opened = self.registrations.open_link(name)
                 if opened is not None:
                     loop.add_reader(opened.fileno(), opened.read)
