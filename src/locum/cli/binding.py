@@ -25,6 +25,7 @@ list_command(
         "care_of",
         "default_coa",
         "in_force",
+        "rules",
         "link",
         "next_hop",
         "remaining",

@@ -77,9 +77,20 @@ def text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
+        if "text" in value:  # of a rule
+            return f"{value['id']}: {value['text']}"
         if "address" in value:
-            rest = f" ({value['remaining']:g} s)" if "remaining" in value else ""
-            return f"{value['address']}{rest}"
+            said = [f"{value['remaining']:g} s"] if "remaining" in value else []
+            said += [
+                f"{key} {value[key]}"
+                for key, usual in (("bid", None), ("weight", 1))
+                if value.get(key, usual) != usual
+            ]
+            if value.get("registrant", "mn") != "mn":
+                said.insert(
+                    0, f"of {value['registrant']}" + (", ruled" if value.get("takes") == "ruled" else "")
+                )
+            return f"{value['address']}" + (f" ({', '.join(said)})" if said else "")
         return " ".join(f"{key}={text(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(text(item) for item in value)

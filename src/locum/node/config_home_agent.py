@@ -8,6 +8,7 @@ from locum.node.rule_table import flow_rules
 from locum.node.settings import Address, HomeAgentSettings, MobileSettings, Prefix
 from locum.node.toml_table import ConfigError, Table
 from locum.roles.binding import AuthorisedStandIn
+from locum.roles.flow_actions import MAX_RULES
 from locum.roles.rules import DEFAULT, MN, RESERVED_NAMES, STAND_IN, KeptRule
 from locum.wire.extensions import MAX_BINDING, MIN_BINDING
 
@@ -74,6 +75,12 @@ def _mobile(table: Table) -> MobileSettings:
     )
     table.close()
     _check_registrants(table, settings)
+    peers = {settings.mnps, *(each.address for each in settings.stand_ins)} - {None}
+    own = max(0, len(peers) - 1)  # rules of the home agent's own: an entry has room for one peer
+    if (over := len(settings.rules) + own - MAX_RULES) > 0:
+        raise table.error(
+            "rule", f"{len(settings.rules)} rules and {own} for stand-ins: {over} more than {MAX_RULES}"
+        )
     for rule in settings.rules:
         _check_targets(table, rule, settings)
     return settings

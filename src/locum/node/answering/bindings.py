@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from locum.node.answering.flows import rule_rows
+
 if TYPE_CHECKING:  # roles that this host does not play are not imported
     from locum.node.node import Node
     from locum.roles.foreign_agent import ForeignAgent
@@ -18,7 +20,7 @@ def bindings(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
     now = time.time()
     if (slot := node.slots.get("home_agent")) is not None:
         home = cast("HomeAgent", slot.role)
-        rows += [_binding(entry, now) for entry in home.visitor_list(now=now)]
+        rows += [_binding(node, entry, now) for entry in home.visitor_list(now=now)]
     return rows + visitors(node, arguments)
 
 
@@ -33,27 +35,43 @@ def visitors(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def _binding(entry: Any, now: float) -> Row:
+def _binding(node: "Node", entry: Any, now: float) -> Row:
     return {
         "kind": "binding",
         "home_address": str(entry.home_address),
         "home_address_v6": None if entry.home_address_v6 is None else str(entry.home_address_v6),
         "home_agent": str(entry.home_agent),
         "care_of": [
-            {
-                "address": str(each.address),
-                "lifetime": each.lifetime,
-                "remaining": round(each.expires_at - now, 1),
-                "agent": str(each.agent),
-                "brief": each.brief,
-            }
-            for each in entry.care_of
+            *(_care_of(each, "mn", now) for each in entry.care_of),
+            *(_care_of(each, one.name, now) for one in entry.stand_ins for each in one.care_of),
         ],
         "default_coa": None if entry.default_care_of is None else str(entry.default_care_of),
         "in_force": _texts(entry.in_force),
         "ipv6": entry.ipv6,
         "spi": entry.spi,
+        "stand_ins": [
+            {"name": each.name, "address": str(each.address), "spi": each.spi, "ipv6": each.ipv6}
+            for each in entry.stand_ins
+        ],
+        "rules": rule_rows(node, entry.rules),
     }
+
+
+def _care_of(care_of: Any, registrant: str, now: float) -> Row:
+    row: Row = {
+        "address": str(care_of.address),
+        "registrant": registrant,
+        "lifetime": care_of.lifetime,
+        "remaining": round(care_of.expires_at - now, 1),
+        "agent": str(care_of.agent),
+        "brief": care_of.brief,
+        "weight": care_of.weight,
+    }
+    if care_of.bid is not None:
+        row["bid"] = care_of.bid
+    if registrant != "mn":
+        row["takes"] = "ruled" if care_of.ruled else "all"
+    return row
 
 
 def _visitor(visitor: Any, now: float) -> Row:

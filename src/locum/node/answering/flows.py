@@ -1,0 +1,98 @@
+"""Requests about flow rules: `locum flow list | add | remove` (features R5 to R8), at the home agent.
+
+A rule comes as the keys of its table in the configuration (see `rule_table.py`), and goes out with the same keys.
+"""
+
+from collections.abc import Mapping
+from ipaddress import AddressValueError, IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from locum.node.control_socket import RequestFailed
+from locum.node.rule_table import flow_rules
+from locum.node.rule_text import rule_fields, rule_text
+from locum.node.toml_table import ConfigError, Table
+from locum.roles.rules import ADMIN, RuleRefused
+
+if TYPE_CHECKING:  # roles that this host does not play are not imported
+    from locum.node.node import Node
+    from locum.roles.home_agent import HomeAgent
+    from locum.roles.home_registry import RuleLine
+
+Row = dict[str, Any]
+
+
+def flow_list(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+    """The rules of `home_address`, or of all, in the order in which they are matched. Raises RequestFailed."""
+    wanted = arguments.get("home_address")
+    home_address = None if wanted is None else _home_address(arguments)
+    return rule_rows(node, _home_agent(node).list_rules(home_address))
+
+
+def flow_add(node: "Node", arguments: Mapping[str, Any]) -> Row:
+    """Add the rule whose keys are in `rule` to `home_address`; the row that it became. Raises RequestFailed."""
+    home_address, keys = _home_address(arguments), arguments.get("rule")
+    if not isinstance(keys, Mapping):
+        raise RequestFailed("rule: the keys of a rule's table are missing")
+    try:
+        (rule,) = flow_rules([Table(Path("rule"), "", keys)], ADMIN)
+    except ConfigError as problem:
+        place = f"{problem.key}: " if problem.key else ""
+        raise RequestFailed(f"{place}{problem.problem}") from None
+    role = _home_agent(node)
+    try:
+        if "id" not in keys:
+            rule = role.numbered(home_address, rule)
+        node.command(
+            "home_agent", lambda home, now: cast("HomeAgent", home).add_rule(home_address, rule, now=now)
+        )
+    except RuleRefused as problem:
+        raise RequestFailed(str(problem)) from None
+    made = [each for each in role.list_rules(home_address) if each.rule.identifier == rule.identifier]
+    return rule_rows(node, made)[0]
+
+
+def flow_remove(node: "Node", arguments: Mapping[str, Any]) -> Row:
+    """Take the rule with the identifier `id` away from `home_address`; the row that it was. Raises RequestFailed."""
+    home_address, identifier = _home_address(arguments), arguments.get("id")
+    if not isinstance(identifier, int):
+        raise RequestFailed("id: the identifier of a rule is missing; `locum flow list` shows them")
+    role = _home_agent(node)
+    was = [each for each in role.list_rules(home_address) if each.rule.identifier == identifier]
+    rows = rule_rows(node, was)
+    try:
+        node.command(
+            "home_agent",
+            lambda home, now: cast("HomeAgent", home).remove_rule(home_address, identifier, now=now),
+        )
+    except RuleRefused as problem:
+        raise RequestFailed(str(problem)) from None
+    return rows[0]
+
+
+def rule_rows(node: "Node", lines: "tuple[RuleLine, ...] | list[RuleLine]") -> list[Row]:
+    """Rules as rows."""
+    return [
+        {
+            "home_address": str(line.home_address),
+            **rule_fields(line.rule),
+            "text": rule_text(line.rule),
+            "live": list(line.live),
+        }
+        for line in lines
+    ]
+
+
+def _home_agent(node: "Node") -> "HomeAgent":
+    slot = node.slots.get("home_agent")
+    if slot is None:
+        raise RequestFailed("this node is no home agent; ask the one whose configuration has [home_agent]")
+    return cast("HomeAgent", slot.role)
+
+
+def _home_address(arguments: Mapping[str, Any]) -> IPv4Address:
+    value = arguments.get("home_address")
+    try:
+        return IPv4Address(value)
+    except AddressValueError:
+        raise RequestFailed(f"home_address: {value!r} is not an IPv4 address") from None
