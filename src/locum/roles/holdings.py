@@ -3,7 +3,7 @@
 Several handovers of one home address stand side by side, each with flows of its own. It must not know requests.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Address
 
 from locum.roles.actions import (
@@ -36,6 +36,7 @@ class Holdings:
         self._ended: dict[bytes, None] = {}
         self._timers: Deadlines[bytes] = Deadlines()
         self._forwarding = NOTHING
+        self.also_guarded: Callable[[], Iterable[Addr]] = tuple  # home addresses that no handover is about
 
     def all(self) -> Collection[TakenOver]:
         """Every handover."""
@@ -91,7 +92,8 @@ class Holdings:
     def _wanted(self) -> Forwarding:
         entries: list[BindingEntry | TunnelAcceptance | OutboundEntry] = []
         home_agent = self._colocated_home_agent
-        for each in dict.fromkeys(home for taken in self._taken.values() for home in taken.home_addresses):
+        homes = [home for taken in self._taken.values() for home in taken.home_addresses]
+        for each in dict.fromkeys((*homes, *self.also_guarded())):
             entries.append(BindingEntry(each, Verdict.GUARD))
             if home_agent is not None:
                 entries.append(TunnelAcceptance(home_agent, each, Side.TO_HOME_ADDRESS))

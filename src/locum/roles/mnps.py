@@ -13,6 +13,7 @@ from locum.roles.actions import (
     Action,
     Addr,
     Answer,
+    Answered,
     Asked,
     ClearFlow,
     Count,
@@ -27,7 +28,9 @@ from locum.roles.actions import (
     LinkUp,
     LocalEndpoint,
     Measured,
+    NoAnswer,
     NotPerformed,
+    OfferService,
     Persist,
     Randomness,
     ReleaseHeld,
@@ -55,6 +58,8 @@ from locum.roles.taken_over import (
     Stopping,
     TakenOver,
 )
+from locum.roles.triggering import Triggering
+from locum.wire import trigger
 from locum.wire.control import (
     Cancel,
     Done,
@@ -92,6 +97,9 @@ class StandInConfiguration:
     address_v6: IPv6Address | None = None
     translated: tuple[Addr, ...] = ()  # home addresses that become the stand-in's own address here (R12)
     emission: tuple[Filter, ...] = ()  # what programs of this host may send from home addresses (R20)
+    services: tuple[
+        tuple[int, int], ...
+    ] = ()  # protocol and port of what may answer for an absent device here
 
     def forwarding(self) -> Forwarding:
         """What stands whatever is taken over."""
@@ -113,12 +121,18 @@ class StandIn:
         registers = configuration.registration
         self.registration = None if registers is None else StandInRegistration(registers, randomness)
         self._switching = Switching(self._holdings, self._replies, self._giving_back, self.registration)
+        self.triggering = Triggering(
+            configuration.address, self.registration, self._switching.want_for, self._holdings.settle
+        )
+        self._switching.triggered = self.triggering.wanted
+        self._holdings.also_guarded = self.triggering.guarded
 
     # The role's shape --------------------------------------------------------------------------------------------
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start; the node has taken held sockets back from their holder before."""
         actions = changes(NOTHING, self.configuration.forwarding())
+        actions += [OfferService(*each) for each in self.configuration.services]
         if self.configuration.colocated_home_agent is not None:
             actions.append(LocalEndpoint(self.configuration.address))
         if self.registration is not None:
@@ -143,17 +157,21 @@ class StandIn:
         actions += self._holdings.settle()
         for taken in self._holdings.all():
             actions += self._switching.want(taken, now)
-        return actions
+        return actions + self.triggering.restore(rows, now=now)
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """Advertisements of its agents, and replies to its own registrations."""
         if self.registration is None:
             return [Count("message-unexpected")]
-        return self.registration.receive(message, source, now=now) + self._switching.follow(now)
+        return self.registration.receive(message, source, now=now) + self._follow(now)
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
         """Requests of devices and access nodes, and results of session actions."""
-        return self._happened(event, now) + self._switching.follow(now)
+        return self._happened(event, now) + self._follow(now)
+
+    def _follow(self, now: float) -> list[Action]:
+        """Whoever waits for the home agent goes on when it has switched."""
+        return self._switching.follow(now) + self.triggering.follow(now)
 
     def _happened(self, event: Event, now: float) -> list[Action]:
         match event:
@@ -163,6 +181,10 @@ class StandIn:
                 return self._asked(event, now)
             case Asked(path="618"):
                 return self._noticed(event)
+            case Asked(path=trigger.PATH):
+                return self.triggering.asked(event, now=now)
+            case Answered() | NoAnswer():
+                return self.triggering.happened(event, now=now) or []
             case Asked():
                 return [Count("request-unknown"), self._replies.answer(event.exchange, Status.MALFORMED)]
             case Restored():
@@ -180,15 +202,15 @@ class StandIn:
     def timeout(self, *, now: float) -> list[Action]:
         """Forget what nobody came back for."""
         actions = [] if self.registration is None else self.registration.timeout(now=now)
-        actions += self._switching.timeout(now)
+        actions += self._switching.timeout(now) + self.triggering.timeout(now)
         for taken in self._holdings.due(now):
             actions += self._end(taken, now)
             actions.append(Emit("handover-forgotten", None, taken.home_addresses[0]))
-        return actions + self._switching.follow(now)
+        return actions + self._follow(now)
 
     def deadline(self) -> float | None:
         """Wall-clock seconds."""
-        times = [self._holdings.deadline(), self._switching.deadline()]
+        times = [self._holdings.deadline(), self._switching.deadline(), self.triggering.deadline()]
         if self.registration is not None:
             times.append(self.registration.deadline())
         return min((at for at in times if at is not None), default=None)

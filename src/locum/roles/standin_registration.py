@@ -21,12 +21,17 @@ from locum.wire.registration import Code, RegistrationReply
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
 from locum.wire.vendor import FlowOperation, FlowRule, MnpsRole, Takes, TransferContext, Weight, encode_vendor
 
+Part = Flow | Ipv4Selector | Ipv6Selector  # what a rule is for: one flow, or what a selector takes
+
 MAX_BID = 63  # a rule's identifier is made of the binding's: those from 16384 on are the home agent's to give
 MAX_FLOWS = 60  # of one device; the home agent keeps 64 rules for each home address
 AT_ONCE = (
     12  # changes of rules in one request, which must not be fragmented: an access link takes no fragments
 )
 PRIORITY = 100  # of the rules for single flows: the flows differ, so the rules never overlap
+PRIORITY_SELECTED = (
+    1000  # and the identifier on top: selectors may overlap, so each has a priority of its own
+)
 _PORTS_OF = (6, 17)  # protocols that have ports
 
 
@@ -61,13 +66,13 @@ class StandInPart:
         self.access_node: Addr | None = None
         self._address = address
         self._device = device
-        self._wanted: dict[int, Flow] = {}
-        self._there: dict[int, Flow] = {}  # what the home agent has confirmed
-        self._asked: tuple[dict[int, Flow], tuple[int, ...]] = ({}, ())
+        self._wanted: dict[int, Part] = {}
+        self._there: dict[int, Part] = {}  # what the home agent has confirmed
+        self._asked: tuple[dict[int, Part], tuple[int, ...]] = ({}, ())
         self._told: Addr | None = None
 
-    def want(self, flows: Iterable[Flow]) -> None:
-        """Rules for exactly these. A flow keeps its identifier; a new one gets the first that is free."""
+    def want(self, flows: Iterable[Part]) -> None:
+        """Rules for exactly these. Each keeps its identifier; a new one gets the first that is free."""
         listed = list(dict.fromkeys(flows))
         known = {flow: number for number, flow in {**self._there, **self._wanted}.items()}
         kept = {known[flow]: flow for flow in listed if flow in known}
@@ -103,8 +108,12 @@ class StandInPart:
         self._asked = ({number: self._wanted[number] for number in new}, tuple(gone))
         own += [encode_vendor(FlowRule(FlowOperation.REMOVE, number)) for number in gone]
         for number in new:
-            own.append(encode_vendor(FlowRule(FlowOperation.ADD, number, PRIORITY)))
-            selector = flow_selector(self._wanted[number])
+            part = self._wanted[number]
+            if isinstance(part, Flow):
+                priority, selector = PRIORITY, flow_selector(part)
+            else:
+                priority, selector = PRIORITY_SELECTED + number, part
+            own.append(encode_vendor(FlowRule(FlowOperation.ADD, number, priority)))
             own.append(FlowBinding(FlowAction.FORWARD, (device.binding,), selector))
         return own
 
@@ -189,7 +198,7 @@ class Standing:
         return self.client.registered is not None and self.part.holds
 
     def want(
-        self, takes: Takes | None, flows: Iterable[Flow], access_node: Addr | None, now: float
+        self, takes: Takes | None, flows: Iterable[Part], access_node: Addr | None, now: float
     ) -> list[Action]:
         """From now on this much; None: nothing. What holds already is not asked for again."""
         listed = list(flows) if takes is Takes.RULED else []

@@ -5,20 +5,23 @@ the 632 reaches the device behind everything that was sent to it before, and 604
 It must not know messages of registration, nor what a handover is for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from locum.roles.actions import Action, Addr, Answer, Count, Emit
+from locum.roles.actions import Action, Addr, Answer, Count, Emit, Selector
 from locum.roles.giving_back import GivingBack
 from locum.roles.holdings import Holdings
 from locum.roles.replies_632 import Replies
-from locum.roles.standin_registration import MAX_FLOWS, Standing, StandInRegistration
+from locum.roles.standin_registration import MAX_FLOWS, Part, Standing, StandInRegistration
 from locum.roles.taken_over import Holding, Releasing, TakenOver
-from locum.wire.control import Flow, Status
+from locum.wire.control import Status
 from locum.wire.vendor import Takes
 
 PREPARE_PATIENCE = 6.0  # seconds; a device waits 8 s for the answer to a prepare
 RELEASE_PATIENCE = 20.0  # seconds; it waits 60 s for the answer to a finish
+
+# What is wanted for home addresses because others asked: how much, and for what
+Triggers = Callable[[Iterable[Addr]], tuple[Takes | None, tuple[Selector, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Switching:
         self._giving_back = giving_back
         self._registration = registration
         self._preparing: dict[bytes, _Preparing] = {}
+        self.triggered: Triggers = lambda _home_addresses: (None, ())
 
     def refusal(self, home_addresses: Iterable[Addr], takes: Takes, flows: int) -> Status | None:
         """Why these home addresses cannot be registered for so many flows more; None when they can."""
@@ -55,11 +59,16 @@ class Switching:
 
     def want(self, taken: TakenOver, now: float) -> list[Action]:
         """After any change of this handover: what all of its home address want together."""
-        standing = self._standing(taken.home_addresses)
-        if taken.switch is None or standing is None:
+        return [] if taken.switch is None else self.want_for(taken.home_addresses, now)
+
+    def want_for(self, home_addresses: Iterable[Addr], now: float) -> list[Action]:
+        """What handovers and triggers of this home address want together."""
+        listed = tuple(home_addresses)
+        standing = self._standing(listed)
+        if standing is None:
             return []
-        takes, flows, access_node = self._wanted(taken.home_addresses)
-        return standing.want(takes, flows, access_node, now)
+        takes, parts, access_node = self._wanted(listed)
+        return standing.want(takes, parts, access_node, now)
 
     def prepared(self, taken: TakenOver, answer: Answer, now: float) -> list[Action]:
         """The answer to a prepare, now or when the home agent has switched."""
@@ -147,15 +156,16 @@ class Switching:
     def _standing(self, home_addresses: Iterable[Addr]) -> Standing | None:
         return None if self._registration is None else self._registration.standing(home_addresses)
 
-    def _wanted(self, home_addresses: Iterable[Addr]) -> tuple[Takes | None, tuple[Flow, ...], Addr | None]:
-        """All packets if any handover wants all, else those of the flows; nothing without handovers."""
+    def _wanted(self, home_addresses: Sequence[Addr]) -> tuple[Takes | None, tuple[Part, ...], Addr | None]:
+        """All packets if anybody wants all, else those of the flows and selectors; nothing if nobody wants any."""
+        asked, selectors = self.triggered(home_addresses)
         wanting = [
             each
             for each in self._holdings.of(home_addresses)
             if each.switch is not None and each.wants_packets
         ]
         access_node = next((each.access_node for each in reversed(wanting) if each.access_node), None)
-        if any(each.switch is Takes.ALL for each in wanting):
+        if asked is Takes.ALL or any(each.switch is Takes.ALL for each in wanting):
             return Takes.ALL, (), access_node
         flows = tuple(flow for each in wanting for flow in each.flows)
-        return (Takes.RULED if wanting else None), flows, access_node
+        return (Takes.RULED if wanting or asked else None), (*flows, *selectors), access_node
