@@ -59,6 +59,7 @@ def home_agent(settings: Settings) -> "HomeAgent":
     from locum.roles.binding import Mobile
     from locum.roles.home_admission import HomeAgentConfiguration
     from locum.roles.home_agent import HomeAgent
+    from locum.roles.nat import TraversalPolicy
 
     own = settings.home_agent
     assert own is not None
@@ -70,6 +71,8 @@ def home_agent(settings: Settings) -> "HomeAgent":
             max_simultaneous=own.max_simultaneous,
             reverse_tunnel_required=own.reverse_tunnel_required,
             multipath=own.multipath,
+            traversal=TraversalPolicy(own.nat_traversal, own.nat_forced, own.keepalive_interval),
+            revocation=own.revocation,
         ),
         [
             Mobile(
@@ -110,6 +113,7 @@ def _homes(settings: Settings) -> "Homes":
 def foreign_agent(settings: Settings, link_address: LinkAddress) -> "ForeignAgent":
     """The foreign agent of [foreign_agent]; 618 goes to whom [control] has an association with."""
     from locum.roles.advertising import AccessLink
+    from locum.roles.context import preconfigured
     from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
     from locum.roles.nat import TraversalMode
     from locum.roles.probing import ProbingConfiguration
@@ -120,6 +124,11 @@ def foreign_agent(settings: Settings, link_address: LinkAddress) -> "ForeignAgen
     notified: frozenset[Addr] = frozenset(
         each.peer for each in (settings.control.associations if settings.control else ())
     )
+    access_nodes: dict[Addr, frozenset[Addr]] = {
+        each.peer: frozenset(each.home_addresses)
+        for each in (settings.control.associations if settings.control else ())
+        if each.access_node
+    }
     return ForeignAgent(
         ForeignAgentConfiguration(
             care_of_address=own.care_of_address,
@@ -135,6 +144,11 @@ def foreign_agent(settings: Settings, link_address: LinkAddress) -> "ForeignAgen
             nat_traversal=TraversalMode(own.traversal.mode),
             keepalive=own.traversal.keepalive,
             filters=own.filters,
+            access_nodes=access_nodes,
+            tunnel_silence=own.tunnel_silence,
+            hold_patience=own.hold_patience,
+            upstream=own.multicast_link,
+            contexts={each.home_address: preconfigured(each) for each in own.profiles},
             probing=ProbingConfiguration(own.probe_interval, own.probe_misses, own.mnps, own.short_lifetime),
         ),
         {each.address: each.association for each in own.home_agents},

@@ -8,28 +8,24 @@ import re
 import tomllib
 from pathlib import Path
 
+from locum.node.config_foreign_agent import foreign_agent
 from locum.node.config_home_agent import home_agent
 from locum.node.config_mnps import mnps
 from locum.node.config_mobile_node import mobile_node
 from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association, links, traversal
-from locum.node.config_policing import visitor_filters
 from locum.node.config_policy import policy
 from locum.node.settings import (
     COAP_PORT,
     ControlAssociation,
     ControlSettings,
-    ForeignAgentSettings,
     NodeSettings,
     Settings,
-    StaticVisitor,
-    VisitorKey,
 )
 from locum.node.toml_table import ConfigError, Table
 
 __all__ = ["ConfigError", "load"]
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
-_SHORTEST_PROBE = 0.05  # seconds; every visitor is asked that often
 _MOST_BINDINGS = 4 << 20  # about 460 MiB of tables
 _MOST_FLOWS = _MOST_HELD = 1 << 20
 
@@ -62,7 +58,7 @@ def load(path: Path | str) -> Settings:
         node=node,
         control=_control(control) if control else None,
         home_agent=home_agent(home) if home else None,
-        foreign_agent=_foreign_agent(foreign, node) if foreign else None,
+        foreign_agent=foreign_agent(foreign, node) if foreign else None,
         mobile_node=mobile_node(mobile, node) if mobile else None,
         mnps=mnps(mnps_table, node) if mnps_table else None,
         policy=policy(policy_table, node.name) if policy_table else None,
@@ -165,6 +161,7 @@ def _control_association(table: Table) -> ControlAssociation:
         salt=table.hexadecimal("salt", b""),
         home_addresses=table.addresses("home_addresses", ()),
         may_trigger=table.boolean("may_trigger", False),
+        access_node=table.boolean("access_node", False),
     )
     table.close()
     if association.sender_id == association.recipient_id:
@@ -172,65 +169,3 @@ def _control_association(table: Table) -> ControlAssociation:
             "recipient_id", "equals sender_id; the two ends of an association need different ids"
         )
     return association
-
-
-def _foreign_agent(table: Table, node: NodeSettings) -> ForeignAgentSettings:
-    settings = ForeignAgentSettings(
-        care_of_address=table.address4("care_of_address"),
-        links=links(table, "links", node),
-        # RFC 5944 section 2.3: at most 1/3 of the advertised lifetime; RFC 1256 allows no less than 3 s, MIP lowers it
-        advertise_interval=table.seconds("advertise_interval", 1.0, least=0.05, most=1800.0),
-        registration_lifetime=table.integer("registration_lifetime", 1800, least=1, most=0xFFFF),
-        max_visitors=table.integer("max_visitors", 1024, least=1, most=1_000_000),
-        short_lifetime=table.integer("short_lifetime", 10, least=0, most=LONGEST_LIFETIME),
-        challenge=table.boolean("challenge", False),
-        home_agents=tuple(agent_key(item) for item in table.tables("home_agent")),
-        mobiles=tuple(_visitor_key(item) for item in table.tables("mobile")),
-        static=tuple(_static_visitor(item, node) for item in table.tables("static")),
-        open=table.boolean("open", False),
-        revocation=table.boolean("revocation", True),
-        traversal=traversal(table, "off"),
-        probe_interval=table.seconds("probe_interval", 0.0, least=0.0, most=3600.0),
-        probe_misses=table.integer("probe_misses", 3, least=1, most=1000),
-        mnps=table.addresses("mnps", ()),
-        filters=visitor_filters(table.tables("filter")),
-        multicast_link=table.string("multicast_link", None),
-    )
-    table.close()
-    if settings.multicast_link is not None:
-        _check_multicast(table, settings, node)
-    if 0 < settings.probe_interval < _SHORTEST_PROBE:
-        raise table.error("probe_interval", f"is 0 for no probes, or at least {_SHORTEST_PROBE:g} s")
-    return settings
-
-
-def _check_multicast(table: Table, settings: ForeignAgentSettings, node: NodeSettings) -> None:
-    if settings.multicast_link not in node.interfaces:
-        raise table.error("multicast_link", f"{settings.multicast_link!r} is not among interfaces of [node]")
-    if settings.multicast_link in settings.links:
-        raise table.error("multicast_link", "is one of links: groups are joined towards the network")
-
-
-def _visitor_key(table: Table) -> VisitorKey:
-    key = VisitorKey(home_address=table.address4("home_address"), association=association(table))
-    table.close()
-    return key
-
-
-def _static_visitor(table: Table, node: NodeSettings) -> StaticVisitor:
-    visitor = StaticVisitor(
-        home_address=table.address4("home_address"),
-        home_address_v6=table.optional6("home_address_v6"),
-        home_agent=table.address4("home_agent"),
-        link=table.string("link"),
-        next_hop=table.address4("next_hop"),
-        next_hop_v6=table.optional6("next_hop_v6"),
-        translate=table.boolean("translate", False),
-        translated=table.boolean("translated", False),
-    )
-    table.close()
-    if visitor.translate and visitor.translated:
-        raise table.error("translate", "and translated: the home agent has done it already")
-    if visitor.link not in node.interfaces:
-        raise table.error("link", f"{visitor.link!r} is not among interfaces of [node]; add it there")
-    return visitor

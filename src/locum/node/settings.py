@@ -11,6 +11,7 @@ from locum.node.policy_settings import PolicySettings, PoolSettings
 from locum.roles.binding import AuthorisedStandIn
 from locum.roles.flow_actions import Filter
 from locum.roles.handover import OwnStandIn
+from locum.roles.profile import Policing
 from locum.roles.rules import KeptRule
 from locum.security.association import Association
 
@@ -59,6 +60,9 @@ class ControlAssociation:
     salt: bytes
     home_addresses: tuple[Address, ...]  # that the peer may speak for; empty: none
     may_trigger: bool = False  # whether it may make the stand-in take and release them (C8)
+    access_node: bool = (
+        False  # another access node: contexts are exchanged with it (C4), of all unless some are named
+    )
 
     @property
     def key(self) -> str:
@@ -148,6 +152,16 @@ class StaticVisitor:
 
 
 @dataclass(frozen=True, slots=True)
+class VisitorProfile:
+    """What an access node knows of a visitor in advance (R20, P16); it moves with him (C4)."""
+
+    home_address: IPv4Address
+    to_visitor: Policing
+    from_visitor: Policing
+    paging: Policing
+
+
+@dataclass(frozen=True, slots=True)
 class ForeignAgentSettings:
     care_of_address: IPv4Address
     links: tuple[str, ...]
@@ -169,6 +183,9 @@ class ForeignAgentSettings:
     traversal: TraversalSettings = TraversalSettings()
     filters: tuple[Filter, ...] = ()  # what visitors may receive and send (R20)
     multicast_link: str | None = None  # where groups of visitors are joined; None: none are (C4)
+    profiles: tuple[VisitorProfile, ...] = ()
+    tunnel_silence: float = 5.0  # seconds without a packet after which a tunnel 620 ends
+    hold_patience: float = 10.0  # seconds that packets wait for a visitor between two access nodes
 
 
 @dataclass(frozen=True, slots=True)

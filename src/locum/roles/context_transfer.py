@@ -27,7 +27,8 @@ from locum.roles.actions import (
     Emit,
     NoAnswer,
 )
-from locum.roles.context import Context, ContextBook
+from locum.roles.context import Context
+from locum.roles.context_book import ContextBook
 from locum.roles.in_flight import InFlight, Mobile, Waiting
 from locum.roles.membership import Memberships
 from locum.roles.timers import Deadlines

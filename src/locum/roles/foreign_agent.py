@@ -37,7 +37,8 @@ from locum.roles.actions import (
 from locum.roles.admission import Admission
 from locum.roles.advertising import AccessLink, Advertiser
 from locum.roles.configured_filters import policed
-from locum.roles.context import ContextBook, KnownMobiles
+from locum.roles.context import known_in_advance
+from locum.roles.context_book import ContextBook, KnownMobiles
 from locum.roles.context_transfer import ContextTransfer
 from locum.roles.forwarding import NOTHING, changes
 from locum.roles.in_flight import PATIENCE, SILENCE, InFlight, Mobile
@@ -119,7 +120,7 @@ class ForeignAgent:
             randomness,
             self._supported(),
         )
-        self.contexts = ContextBook(configuration.contexts)
+        self.contexts = ContextBook(known_in_advance(configuration.contexts, mobiles))
         known = KnownMobiles(mobiles, self.contexts)
         self._admission = Admission(
             care_of,

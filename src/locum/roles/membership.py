@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 
 from locum.roles.actions import Action, Addr, ForwardGroup, MembershipChanged
-from locum.roles.context import ContextBook
+from locum.roles.context_book import ContextBook
 from locum.roles.in_flight import InFlight, Waiting
 from locum.roles.visitor_list import VisitorList
 from locum.wire.context_blocks import MAX_GROUPS, MulticastBlock
@@ -32,8 +32,8 @@ class Memberships:
     def changed(self, event: MembershipChanged) -> list[Action]:
         """A visitor has joined or left a group."""
         home_address = event.home_address
-        if not isinstance(home_address, IPv4Address):
-            return []
+        if not isinstance(home_address, IPv4Address) or not self._where(home_address):
+            return []  # a leave that is only heard here because the device is elsewhere
         groups = self._book.groups(home_address)
         if event.joined and event.group not in groups and len(groups) < MAX_GROUPS:
             groups = (*groups, event.group)
