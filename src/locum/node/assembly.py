@@ -205,6 +205,7 @@ def stand_in(settings: Settings) -> "StandIn":
             address_v6=own.address_v6,
             translated=own.translate,
             emission=own.emission,
+            services=own.services,
         ),
         SystemRandom(),
     )

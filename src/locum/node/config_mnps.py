@@ -1,12 +1,16 @@
 """The table [mnps] of a configuration: a stand-in, the devices it registers for, and what it may answer itself."""
 
 from ipaddress import IPv4Address
+from typing import Any
 
 from locum.node.config_parts import association, links
 from locum.node.config_policing import emission_filters
 from locum.node.settings import MnpsDevice, MnpsSettings, NodeSettings
 from locum.node.toml_table import Table
 from locum.roles.standin_registration import MAX_BID
+
+_PROTOCOLS = {"tcp": 6, "udp": 17}
+_MOST_PORTS = 64  # of one table; the data plane has room for 1024 services
 
 
 def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
@@ -30,6 +34,7 @@ def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
         register_via=table.choice("register_via", ("fa", "colocated"), "fa"),
         lifetime=table.integer("lifetime", 300, least=1, most=0xFFFF),
         devices=devices if mode == "register" else (),
+        services=tuple(each for item in table.tables("service") for each in _services(item)),
     )
     table.close()
     _check(table, settings, mode, devices)
@@ -56,6 +61,30 @@ def _check(table: Table, settings: MnpsSettings, mode: str, devices: tuple[MnpsD
             raise table.error("mobile", f"{each.home_address} is in none of home_prefixes")
     if len({each.home_address for each in devices}) != len(devices):
         raise table.error("mobile", "two tables have one home_address")
+
+
+def _services(table: Table) -> list[tuple[int, int]]:
+    """Protocol and port of each service of one [[mnps.service]]."""
+    protocol = table.choice("protocol", tuple(_PROTOCOLS))
+    first, last = table.converted("port", _ports, 'a port, or a range such as "8000-8003"')
+    table.close()
+    if last - first >= _MOST_PORTS:
+        raise table.error(
+            "port", f"names more than {_MOST_PORTS} ports; only what really listens has to be named"
+        )
+    return [(_PROTOCOLS[protocol], port) for port in range(first, last + 1)]
+
+
+def _ports(value: Any) -> tuple[int, int]:
+    if isinstance(value, str):
+        first, last = (int(each) for each in value.split("-", 1))
+    elif isinstance(value, int) and not isinstance(value, bool):
+        first = last = value
+    else:
+        raise TypeError
+    if not 1 <= first <= last <= 0xFFFF:
+        raise ValueError
+    return first, last
 
 
 def _device(table: Table, home_agent: IPv4Address | None) -> MnpsDevice:

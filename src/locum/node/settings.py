@@ -237,6 +237,7 @@ class MnpsSettings:
     register_via: str = "fa"  # or "colocated"
     lifetime: int = 300  # of its own registrations
     devices: tuple[MnpsDevice, ...] = ()  # that it registers for; none: it gets packets by default CoAs alone
+    services: tuple[tuple[int, int], ...] = ()  # protocol, port of programs here that may answer for an absent device
 
 
 @dataclass(frozen=True, slots=True)
