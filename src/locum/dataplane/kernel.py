@@ -33,6 +33,7 @@ from locum.roles.actions import (
     Action,
     Addr,
     ClearFlow,
+    DropHeld,
     FlowVerdict,
     ForwardGroup,
     InstallBinding,
@@ -141,6 +142,7 @@ class DataPlane:
         self._queue = HoldQueue(limits.hold_packets, limits.hold_bytes)
         self._refused = 0
         self._not_injected = 0
+        self._forgotten = 0
         self._fresh: list[HeldPacket] = []
         self._ring = RingBuffer(self._object.maps["held"].fd, self._take_record)
         if self.adopted:
@@ -338,8 +340,10 @@ class DataPlane:
                 self._set_flow(flow.flow, flow.verdict)
             case ClearFlow(key):
                 self._tables.clear_flow(key)
-            case ReleaseHeld(home_address):
-                self.release(home_address)
+            case ReleaseHeld(home_address, ahead):
+                self.release(home_address, ahead=ahead)
+            case DropHeld(home_address):
+                self._forgotten += len(self.take_held(home_address))
             case LocalEndpoint(address):
                 self._tables.add_endpoint(address)
             case RemoveLocalEndpoint(address):
@@ -439,11 +443,16 @@ class DataPlane:
             return False
         return True
 
-    def release(self, of: Addr | Flow) -> int:
-        """Put the held packets of a home address or flow, which are now allowed, into the kernel, in order."""
+    def release(self, of: Addr | Flow, *, ahead: bool = False) -> int:
+        """Put the held packets of a home address or flow, which are now allowed, into the kernel, in order.
+
+        With `ahead` those of a home address that are not allowed yet as well, while newcomers still wait.
+        """
         if isinstance(of, Flow):
             return self._send_queued(lambda packet: packet.flow == of and self._allowed(packet))
-        return self._send_queued(lambda packet: packet.home_address == of and self._allowed(packet))
+        return self._send_queued(
+            lambda packet: packet.home_address == of and (ahead or self._allowed(packet))
+        )
 
     def take_held(self, of: Addr | Flow) -> list[bytes]:
         """Remove the held packets of a home address or flow and return them, in order."""
@@ -480,6 +489,7 @@ class DataPlane:
         return {
             **self._tables.reason_counts(),
             "hold-queue-overflow": self._queue.overflow,
+            "hold-forgotten": self._forgotten,
             "unregistered-source-reassembled": self._refused,
             "injection-failed": self._not_injected,
         }

@@ -24,7 +24,7 @@ from locum.node.settings import Address, ControlAssociation, ControlSettings
 if TYPE_CHECKING:
     from locum.node.store import Store
 
-PATHS = ("618", "634", "trigger")
+PATHS = ("618", "622", "624", "634", "trigger")
 _MOST_CONNECTIONS = 128  # accepted TCP connections at one time; past it the oldest unproven one goes
 _HANDSHAKE_SECONDS = 10.0  # within which a connection has to show an association of ours
 _USER_TIMEOUT = 8000  # ms without acknowledgement after which TCP gives a connection up

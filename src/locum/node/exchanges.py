@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("locum.exchanges")
 _PATIENCE = 90.0  # seconds a role may take to answer a request
 # Roles that answer, the first that is here.
-_SERVED = {"634": ("mnps",), "618": ("mobile_node", "mnps"), "trigger": ("mnps",)}
+_SERVED = {
+    "634": ("mnps",),
+    "618": ("mobile_node", "mnps"),
+    "622": ("foreign_agent",),
+    "624": ("foreign_agent",),
+    "trigger": ("mnps",),
+}
 
 
 @dataclass(slots=True)

@@ -276,6 +276,7 @@ class Node:
             do.LeaveAgent: self._leave_agent,
             do.OwnHomeAddress: self._own_home_address,
             do.Probe: self._prober.probe,
+            do.CountInFlight: self._count_in_flight,
         }
         if self.napping is not None:
             hands.update(self.napping.hands())
@@ -434,6 +435,14 @@ class Node:
         if self.memberships is not None:
             self.memberships.remove_neighbour(action)
         await self.network.remove_visitor(action.link, action.address)
+
+    def _count_in_flight(self, action: do.CountInFlight) -> None:
+        from locum.node.in_flight_count import counted
+
+        event = do.InFlightCounted(
+            action.home_addresses[0], action.peer, action.incoming, counted(self.plane, action)
+        )
+        asyncio.get_running_loop().call_soon(self.feed, "foreign_agent", event)
 
     async def _use_agent(self, action: do.UseAgent) -> None:
         if action.colocated:

@@ -23,7 +23,7 @@ Hand = Callable[[Any], Awaitable[None] | None]
 
 _FORWARDING = (
     do.InstallBinding, do.RemoveBinding, do.AcceptTunnel, do.RefuseTunnel, do.InstallOutbound, do.RemoveOutbound,
-    do.SetFlow, do.ClearFlow, do.ReleaseHeld, do.LocalEndpoint, do.RemoveLocalEndpoint,
+    do.SetFlow, do.ClearFlow, do.ReleaseHeld, do.DropHeld, do.LocalEndpoint, do.RemoveLocalEndpoint,
     do.InstallFilter, do.RemoveFilter, do.InstallTranslation, do.RemoveTranslation, do.ForwardGroup,
     do.OfferService, do.WithdrawService,
 )  # fmt: skip
@@ -37,6 +37,7 @@ TABLES = (
     "stand_in",
     "rule",
     "visitor",
+    "context",
     "lost",
     "triggered",
     "registration",
