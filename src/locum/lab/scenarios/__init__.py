@@ -10,6 +10,7 @@ from locum.lab.scenarios.fig06_expiry import Fig06Expiry
 from locum.lab.scenarios.fig06_forged import Fig06Forged
 from locum.lab.scenarios.fig06_many import Fig06Many
 from locum.lab.scenarios.fig06_repeat import Fig06Repeat
+from locum.lab.scenarios.fig07 import Fig07
 from locum.lab.scenarios.move import Move
 
 _ALL: tuple[type[Scenario], ...] = (
@@ -20,6 +21,7 @@ _ALL: tuple[type[Scenario], ...] = (
     Fig06Forged,
     Fig06Expiry,
     Fig06Deregistration,
+    Fig07,
     Move,
     Colocated,
     TwoDomains,

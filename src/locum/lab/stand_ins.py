@@ -1,0 +1,82 @@
+"""Stand-ins that register themselves (Figs. 7, 8 and 10): what the configuration of a lab has for them.
+
+It knows the file format as an operator does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Pair, Table
+from locum.lab.topology import figure_5
+
+_TOPOLOGY = figure_5(("mnps2",))
+_FIRST_SPI = 1100
+
+
+@dataclass(frozen=True, slots=True)
+class Registering:
+    """A stand-in with a binding identifier. `colocated`: its care-of address is its own (R9). `at`: its daemon's node."""
+
+    at: str
+    bid: int
+    colocated: bool = False
+    interface: str | None = None
+    """Where it has its address; its node's first, when none is named."""
+
+    @property
+    def address(self) -> str:
+        return str(_TOPOLOGY.address4(self.at, self.interface))
+
+    @property
+    def address6(self) -> str:
+        return str(_TOPOLOGY.address6(self.at, self.interface))
+
+    @property
+    def secret(self) -> str:
+        return f"key:{self.at}-ha-{self.bid}"
+
+    @property
+    def spi(self) -> int:
+        return _FIRST_SPI + self.bid
+
+    def own(self) -> Table:
+        """Its table [mnps], in addition to what every lab has there."""
+        device: Table = {
+            "home_address": str(HOME_ADDRESS4),
+            "home_address_v6": str(HOME_ADDRESS6),
+            "spi": self.spi,
+            "key_file": self.secret,
+            "bid": self.bid,
+        }
+        return {
+            "mode": "register",
+            "register_via": "colocated" if self.colocated else "fa",
+            "home_agent": str(_TOPOLOGY.address4("ha")),
+            "lifetime": 60,
+            "mobile": [device],
+        }
+
+
+def registering(*stand_ins: Registering) -> Mapping[str, Table]:
+    """`Plan.tables` for these: at the home agent, at each of them, at the device."""
+    known: list[Table] = [
+        {
+            "name": f"at-{each.at}",
+            "address": each.address,
+            "address_v6": each.address6,
+            "spi": each.spi,
+            "key_file": each.secret,
+        }
+        for each in stand_ins
+    ]
+    names: list[Table] = [{"name": each.at, "address": each.address} for each in stand_ins]
+    return {
+        "ha": {"home_agent": {"mobile": {"stand_in": known}}},
+        "mn": {"mobile_node": {"stand_in": names}},
+        **{each.at: {"mnps": each.own()} for each in stand_ins},
+    }
+
+
+def further(*nodes: str) -> tuple[Pair, ...]:
+    """The associations of the device with further stand-ins."""
+    return tuple(Pair("mn", node) for node in nodes)
