@@ -75,10 +75,11 @@ def installed(registered: Registered, home_address: Addr, home_agent: IPv4Addres
     device = registered.device
     version = home_address.version
     reachable = device.care_of if version == 4 or device.ipv6 else ()
-    stand_ins = registered.stand_ins
+    stand_ins, default = registered.stand_ins, registered.default
+    if not stand_ins and not registered.rules and len(reachable) == 1 and not reachable[0].brief:
+        return _only(reachable[0], default, home_address, home_agent)
     if stand_ins and version == 6:
         stand_ins = tuple(each for each in stand_ins if each[1].ipv6)
-    default = registered.default
     sources: list[Addr] = []
     for each in reachable:
         if each.seen_at not in sources:
@@ -93,6 +94,16 @@ def installed(registered: Registered, home_address: Addr, home_agent: IPv4Addres
         tuple(sources),
         _translations(stand_ins, home_address) if stand_ins else (),
     )
+
+
+def _only(
+    care_of: CareOf, default: IPv4Address | None, home_address: Addr, home_agent: IPv4Address
+) -> Installed:
+    """The usual case, told at once: one care-of address and no rules. Same as what the whole way says."""
+    tunnel = _tunnel_to(home_agent, care_of)
+    seen_at = care_of.seen_at
+    sources = (seen_at,) if default is None or default == seen_at else (seen_at, default)
+    return Installed(BindingEntry(home_address, Verdict.ENCAPSULATE, (tunnel,)), sources)
 
 
 def in_force(found: Installed) -> tuple[Addr, ...]:
@@ -179,9 +190,7 @@ class _Ways:
 
     def tunnel(self, way: CareOf | IPv4Address) -> Tunnel:
         if isinstance(way, CareOf):
-            if way.outer is not None:
-                return udp_tunnel(self.home_agent, way.outer.address, way.outer.port)
-            return _tunnel(self.home_agent, way.address, way.gre)
+            return _tunnel_to(self.home_agent, way)
         return _tunnel(self.home_agent, way, False)
 
 
@@ -296,6 +305,12 @@ def _translations(stand_ins: tuple[StandInBinding, ...], home_address: Addr) -> 
             for each in binding.care_of:
                 found[each.seen_at] = Translation(home_address, inside, each.seen_at)
     return tuple(found.values())
+
+
+def _tunnel_to(home_agent: IPv4Address, care_of: CareOf) -> Tunnel:
+    if care_of.outer is not None:
+        return udp_tunnel(home_agent, care_of.outer.address, care_of.outer.port)
+    return _tunnel(home_agent, care_of.address, care_of.gre)
 
 
 @lru_cache(4096)
