@@ -86,6 +86,17 @@ def take(target: Target, /, **arguments: Any) -> None:
 
 
 @click.command()
+@click.option(
+    "--to", required=True, metavar="AGENT|LINK", help="An access node's address, or a link it is heard on."
+)
+@json_option
+@click.pass_obj
+def move(target: Target, to: str) -> None:
+    """Change the access node in good order: context and packets are there before the device is. Returns when it is."""
+    target.output.done(target.ask("move", timeout=_PATIENCE, to=to), "moved")
+
+
+@click.command()
 @json_option
 @click.pass_obj
 def wake(target: Target) -> None:

@@ -233,6 +233,7 @@ def mobile_node(settings: Settings) -> "SleepingNode":
             nat_traversal=TraversalMode(own.traversal.mode),
             keepalive=own.traversal.keepalive,
             nai=own.nai,
+            context_transfer=own.context_transfer,
         ),
         {each.address: each.association for each in own.foreign_agents},
         SystemRandom(),

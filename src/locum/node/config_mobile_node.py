@@ -31,6 +31,7 @@ def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
         sleep_seconds=table.seconds("sleep_seconds", 30.0, least=1.0, most=3600.0),
         traversal=traversal(table, "auto"),
         stand_ins=stand_ins,
+        context_transfer=table.boolean("context_transfer", False),
     )
     table.close()
     return settings

@@ -206,6 +206,7 @@ class MobileNodeSettings:
     nai: str | None = None  # with it `home_address` may be 0.0.0.0: the home agent assigns one (RFC 2794)
     traversal: TraversalSettings = TraversalSettings()
     stand_ins: tuple[OwnStandIn, ...] = ()  # the one for sleep first
+    context_transfer: bool = False  # tells access nodes where its context is (C4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +238,9 @@ class MnpsSettings:
     register_via: str = "fa"  # or "colocated"
     lifetime: int = 300  # of its own registrations
     devices: tuple[MnpsDevice, ...] = ()  # that it registers for; none: it gets packets by default CoAs alone
-    services: tuple[tuple[int, int], ...] = ()  # protocol, port of programs here that may answer for an absent device
+    services: tuple[
+        tuple[int, int], ...
+    ] = ()  # protocol, port of programs here that may answer for an absent device
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from locum.node.performer import Sequential
 from locum.roles.actions import Action
 from locum.roles.giving import NotPossible
 from locum.roles.handover import Handover
+from locum.roles.movement import MOVE_PATIENCE, CannotMove
 from locum.roles.selection import Selection
 from locum.roles.sleeping import ComingUp, Down, GoingDown, SleepingNode, SleepState, Up
 
@@ -154,6 +155,20 @@ class SleepControl:
         ended: SleepState = role.state
         if isinstance(ended, Up) and ended.last:
             raise RequestFailed(f"awake, but {ended.last}")
+        return self.state()
+
+    async def move(self, to: str) -> Row:
+        """Returns when the device is registered at that access node; on failure it is where it was. Raises RequestFailed."""
+        movement = self._role.mobile.movement
+        try:
+            self._node.command(self._slot.name, lambda _, now: self._role.move(to, now=now))
+        except CannotMove as problem:
+            raise RequestFailed(str(problem)) from None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MOVE_PATIENCE + _LONGEST_LEAVE):
+                await self._stepped(lambda: movement.move is None)
+        if movement.last:
+            raise RequestFailed(f"still at {self.state()['agent']}: {movement.last}")
         return self.state()
 
     def _command(self, command: Callable[[float], list[Action]]) -> None:

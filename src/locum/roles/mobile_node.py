@@ -46,13 +46,15 @@ from locum.roles.attachment import (
 from locum.roles.discovery import Hearing
 from locum.roles.forwarding import NOTHING, changes
 from locum.roles.mobile_revocation import MobileRevocation
+from locum.roles.movement import CannotMove, Movement
 from locum.roles.nat import MobileTraversal, TraversalMode
 from locum.roles.registration_dialogue import Belief, RegistrationDialogue, RegistrationPart, accepted
+from locum.roles.registration_parts import Ipv6Registration, OwnNai
 from locum.roles.ways import Ways
 from locum.security.association import Association
 from locum.wire.discovery import ROUTER_ADVERTISEMENT, AgentAdvertisement
 from locum.wire.errors import WireError
-from locum.wire.extensions import Extension, Ipv6PrefixReply, Ipv6PrefixRequest, Ipv6TunnelingMode, Nai
+from locum.wire.extensions import Ipv6PrefixReply
 from locum.wire.registration import Code, RegistrationReply
 from locum.wire.revocation import REGISTRATION_REVOCATION
 
@@ -86,6 +88,7 @@ class MobileNodeConfiguration:
     nat_traversal: TraversalMode = TraversalMode.OFF  # with a co-located care-of address (RFC 3519)
     keepalive: float | None = None  # overrides what the home agent says
     on_behalf: IPv4Address | None = None
+    context_transfer: bool = False  # tells access nodes where its context is, and where it goes (C4)
     nai: str | None = None  # says who this is when the home address is the home agent's to give (RFC 2794)
 
     @property
@@ -128,6 +131,10 @@ class MobileNode:
         self.ride(Ipv6Registration(configuration.home_address_v6))
         self.ride(self._traversal)
         self.ride(self._revocation)
+        self.movement = Movement(
+            enabled=configuration.context_transfer, brief_lifetime=configuration.brief_lifetime
+        )
+        self.ride(self.movement)
         self._ways = Ways(
             configuration.home_address,
             configuration.home_agent,
@@ -266,7 +273,23 @@ class MobileNode:
             self.state = Searching()
         if isinstance(self.state, Waiting) and self.state.code in CHALLENGE_CODES:
             self.state = Searching()
+        if isinstance(self.state, Settled) and self.movement.ready(self._ways, self._in_use, now):
+            self.state = Searching()
         return actions + self._pursue(now)
+
+    def move(self, to: str, *, now: float) -> list[Action]:
+        """Change to the access node `to`: a link on which one is heard, its address, or its care-of address.
+
+        The present one hands over first (predictive). Raises CannotMove.
+        """
+        if self.configuration.colocated or not self.movement.enabled:
+            raise CannotMove("needs a foreign agent, and context_transfer = true in [mobile_node]")
+        if self.registered is None or not isinstance(self.state, Settled) or self._in_use is None:
+            raise CannotMove("not registered; wait until it is")
+        if self._wish is not Wish.ORDINARY:
+            raise CannotMove("not while asleep, or on the way to sleep or back")
+        self.movement.begin(to, self._ways, self._in_use, now)
+        return self._register(now, RETRY_FIRST)
 
     def _moved(self, now: float) -> list[Action]:
         """If the way in use is gone, take another (section 2.4.2.1)."""
@@ -336,7 +359,7 @@ class MobileNode:
         return self._wish in (Wish.ORDINARY, Wish.BRIEF)
 
     def _register(self, now: float, interval: float, *, resynchronised: bool = False) -> list[Action]:
-        available = self._ways.available(now, self._in_use)
+        available = self._ways.available(now, self._in_use, self.movement.preferred)
         if not available:
             self.state = Searching()
             self._discovery.search(now)
@@ -397,7 +420,7 @@ class MobileNode:
             return [Count(belief.value)]
         told = self._dialogue.tell_parts(reply, state.attachment) if belief is Belief.AUTHENTIC else []
         if accepted(reply):
-            return told + self._accepted(reply, state, now)
+            return told + self._accepted(reply, state, now) + self._pursue(now)
         return told + self._denied(reply, state, now)
 
     def _accepted(self, reply: RegistrationReply, state: Registering, now: float) -> list[Action]:
@@ -415,6 +438,9 @@ class MobileNode:
             )
             ipv6 = any(each.accepted for each in reply.all(Ipv6PrefixReply))
             actions += self._use(state.attachment, ipv6=ipv6)
+            self.movement.registered(state.attachment)
+            if self.movement.ready(self._ways, self._in_use, now):
+                self.state = Searching()
         else:
             self.registered = None
             self._wish = Wish.NOTHING
@@ -563,37 +589,5 @@ class MobileNode:
             )
             self._traversal.from_row(row.get("nat"), now)
             self._patient_until = now + AGENT_PATIENCE
+            self.movement.known_at(self.registered.attachment.care_of)
         return assigned
-
-
-class OwnNai:
-    """The mobile node's NAI rides along (RFC 2794 section 2); without one nothing does."""
-
-    def __init__(self, nai: str | None) -> None:
-        self._extensions = () if nai is None else (Nai(nai),)
-
-    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
-        """Always: a home agent that has forgotten us finds our profile by it."""
-        return self._extensions
-
-    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
-        """The home address in the reply is for whoever uses the registration."""
-        return ()
-
-
-class Ipv6Registration:
-    """The IPv6 home address rides along (RFC 5454); without one nothing does."""
-
-    def __init__(self, home_address: IPv6Address | None) -> None:
-        self._home_address = home_address
-
-    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
-        """The home address, and how its packets are to be tunnelled where the tunnel ends at its owner."""
-        if self._home_address is None or not lifetime:
-            return ()
-        request = Ipv6PrefixRequest(self._home_address)
-        return (request, Ipv6TunnelingMode()) if attachment.colocated else (request,)
-
-    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
-        """Whether it was accepted is for whoever uses the registration."""
-        return ()

@@ -13,6 +13,7 @@ from locum.roles.actions import (
     Action,
     Addr,
     Answer,
+    Answered,
     Asked,
     Count,
     Emit,
@@ -20,6 +21,7 @@ from locum.roles.actions import (
     FlowVerdict,
     Forget,
     Freeze,
+    NoAnswer,
     Persist,
     Randomness,
     Source,
@@ -30,6 +32,7 @@ from locum.roles.falling_asleep import Departure, FallingAsleep, NotSlept, Slept
 from locum.roles.giving import Giving, NotPossible
 from locum.roles.handover import TABLE, Correspondence, Handover, OwnStandIn, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
+from locum.roles.returning import Returning
 from locum.roles.selection import Selection
 from locum.roles.waking import StillAsleep, Waking
 from locum.wire.control import Answer632, Cancel, Status, decode_618, encode_632
@@ -79,6 +82,8 @@ class SleepingNode:
         self.state: SleepState = Up()
         self.giving = Giving(mobile, self.stand_ins, count(1), randomness)
         self._randomness = randomness
+        homes = mobile.configuration.home_addresses
+        self._returning = Returning(homes, [each.address for each in self.stand_ins])
 
     # Commands ----------------------------------------------------------------------------------------------------
 
@@ -161,6 +166,10 @@ class SleepingNode:
                 return self._advance(waking.call_off(now=now), now)
         return []
 
+    def move(self, to: str, *, now: float) -> list[Action]:
+        """Change the access node in good order. Raises CannotMove."""
+        return self._advance(self.mobile.move(to, now=now), now)
+
     def leave(self, *, now: float) -> list[Action]:
         """The run ends: a device that is up deregisters; one that sleeps stays as it is, for the next run."""
         return self._advance(self.mobile.leave(now=now), now) if isinstance(self.state, Up) else []
@@ -189,6 +198,10 @@ class SleepingNode:
         """Links, answers, results of session actions, and 618."""
         if isinstance(event, Asked):
             return self._asked(event)
+        if isinstance(event, Answered | NoAnswer):
+            released = self._returning.happened(event, now=now)
+            if released is not None:
+                return released
         actions = self.mobile.happened(event, now=now) + self.giving.happened(event, now=now)
         match self.state:
             case GoingDown(machine):
@@ -200,6 +213,7 @@ class SleepingNode:
     def timeout(self, *, now: float) -> list[Action]:
         """Whatever is due."""
         actions = self.mobile.timeout(now=now) + self.giving.timeout(now=now)
+        actions += self._returning.timeout(now=now)
         match self.state:
             case GoingDown(machine):
                 actions += machine.timeout(now=now)
@@ -211,7 +225,7 @@ class SleepingNode:
 
     def deadline(self) -> float | None:
         """Wall-clock seconds of whatever comes first."""
-        times = [self.mobile.deadline(), self.giving.deadline()]
+        times = [self.mobile.deadline(), self.giving.deadline(), self._returning.deadline()]
         match self.state:
             case GoingDown(machine):
                 times.append(machine.deadline())
@@ -233,6 +247,7 @@ class SleepingNode:
             outcomes, self.mobile.outcomes = self.mobile.outcomes, []
             for outcome in outcomes:
                 actions = actions + self.giving.outcome(outcome, now=now)
+                actions = actions + self._returning.outcome(outcome)
                 match self.state:
                     case GoingDown(machine):
                         actions = actions + machine.outcome(outcome, now=now)

@@ -44,8 +44,10 @@ class Ways:
         self.discovery.link_down(link)
         self._link_addresses.pop(link, None)
 
-    def available(self, now: float, in_use: Attachment | None) -> list[Attachment]:
-        """The best first; the one in use stays the best while it works."""
+    def available(
+        self, now: float, in_use: Attachment | None, preferred: IPv4Address | None = None
+    ) -> list[Attachment]:
+        """The best first: the preferred care-of address, then the one in use while it works."""
         if self.colocated:
             found = [each for link in self.links if (each := self._own(link)) is not None]
         else:
@@ -55,7 +57,7 @@ class Ways:
                 if not each.busy or (in_use is not None and in_use.agent == each.address)
             ]
         usable = [each for each in found if self._avoid.get((each.link, each.agent), now) <= now]
-        return sorted(usable, key=lambda each: each != in_use)
+        return sorted(usable, key=lambda each: (each.care_of != preferred, each != in_use))
 
     def in_reach(self, way: Attachment) -> bool:
         """Whether it still works, as far as can be heard."""

@@ -33,6 +33,7 @@ REQUESTS = {
     "profile refresh": "profiles:profile_refresh",
     "sleep": "sessions:sleep",
     "wake": "sessions:wake",
+    "move": "sessions:move",
     "give": "sessions:give",
     "take": "sessions:take",
 }

@@ -31,6 +31,14 @@ async def sleep(node: "Node", arguments: Mapping[str, Any]) -> Row:
     return await sleeper(node).sleep(arguments.get("for"), _name(arguments.get("to")))
 
 
+async def move(node: "Node", arguments: Mapping[str, Any]) -> Row:
+    """Returns when the device is at another access node. Raises RequestFailed."""
+    to = arguments.get("to")
+    if not isinstance(to, str) or not to:
+        raise RequestFailed("to: a link, or the address of an access node")
+    return await sleeper(node).move(to)
+
+
 async def wake(node: "Node", arguments: Mapping[str, Any]) -> Row:
     """Returns when everything is back in the programs. Raises RequestFailed."""
     return await sleeper(node).wake()
