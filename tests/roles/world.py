@@ -13,14 +13,20 @@ from random import Random
 
 from locum.roles import actions as a
 from locum.roles.advertising import AccessLink
-from locum.roles.binding import Mobile
+from locum.roles.binding import AuthorisedStandIn, Mobile
 from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
 from locum.roles.handover import TABLE, Handover, OwnStandIn, Stage
 from locum.roles.home_admission import HomeAgentConfiguration
 from locum.roles.home_agent import HomeAgent
 from locum.roles.mnps import StandIn, StandInConfiguration
 from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
+from locum.roles.selection import EVERYTHING, Selection
 from locum.roles.sleeping import SleepingNode
+from locum.roles.standin_registration import (
+    StandInRegistrationConfiguration,
+    StoodInFor,
+    flow_selector,
+)
 from locum.roles.visitor import StaticVisitor
 from locum.security.association import Algorithm, Association, Replay
 from locum.wire.control import Flow
@@ -134,7 +140,9 @@ class World:
         skew: float = 0.0,
         lifetime: int = 300,
         fa_lifetime: int = 1800,
+        registers: bool = False,
     ) -> None:
+        """`registers`: the stand-in registers itself (R4), and there is no default care-of address."""
         self.now = START
         self.random = Random(seed)
         self.loss, self.duplicate, self.delay, self.skew = loss, duplicate, delay, skew
@@ -157,6 +165,12 @@ class World:
         agent_key = Association(400, b"a" * 16, algorithm)
         mn_fa = Association(500, b"f" * 16, algorithm)
         mobile = Mobile(HOA, key, HOA6, AN3 if default else None, STAND_IN)
+        own = Association(301, b"s" * 16, algorithm, replay)
+        registration = None
+        if registers:
+            mobile = Mobile(HOA, key, HOA6, stand_ins=(AuthorisedStandIn("one", own, STAND_IN),))
+            devices = (StoodInFor(HOA, HA, own, 1, HOA6),)
+            registration = StandInRegistrationConfiguration(STAND_IN, ("eth0",), devices)
         keyed: dict[a.Addr, Association] = {AN1: agent_key, AN2: agent_key} if agents_keyed else {}
         ha_keyed: dict[a.Addr, Association] = {HA: agent_key} if agents_keyed else {}
         visitors: dict[a.Addr, Association] = {HOA: mn_fa} if agents_keyed else {}
@@ -183,7 +197,10 @@ class World:
             lifetime=lifetime,
         )
         stand_in = StandInConfiguration(
-            STAND_IN, AN3, (IPv4Network("10.50.0.0/16"), IPv6Network("2001:db8:50::/48"))
+            STAND_IN,
+            AN3,
+            (IPv4Network("10.50.0.0/16"), IPv6Network("2001:db8:50::/48")),
+            registration=registration,
         )
         agents: dict[a.Addr, Association] = {AN1: mn_fa, AN2: mn_fa} if agents_keyed else {}
         self.ha = Host("ha", lambda: HomeAgent(HomeAgentConfiguration(HA), [mobile], keyed, self.random))
@@ -193,7 +210,9 @@ class World:
         self.mn = Host(
             "mn",
             lambda: SleepingNode(
-                MobileNode(device, agents, self.random), (OwnStandIn("mnps", STAND_IN),), self.random
+                MobileNode(device, agents, self.random),
+                (OwnStandIn("mnps", STAND_IN, registers),),
+                self.random,
             ),
         )
         self.mnps = Host("mnps", lambda: StandIn(stand_in, self.random))
@@ -270,6 +289,12 @@ class World:
     def sleep(self, **options: object) -> None:
         self.perform(self.mn, self.device.sleep(now=self.clock(self.mn), **options))  # type: ignore[arg-type]
 
+    def hand_over(self, selection: Selection = EVERYTHING) -> None:
+        self.perform(self.mn, self.device.give(selection, now=self.clock(self.mn)))
+
+    def take_back(self, selection: Selection = EVERYTHING) -> None:
+        self.perform(self.mn, self.device.take(selection, now=self.clock(self.mn)))
+
     def wake(self) -> None:
         self.perform(self.mn, self.device.wake(now=self.clock(self.mn)))
 
@@ -297,7 +322,7 @@ class World:
     def peer_sends(self, number: int, size: int) -> None:
         """The peer's bytes reach whoever owns the flow, or nobody: then the peer sends them again later."""
         session = self.sessions[flow(number)]
-        here = self.path_of_data()
+        here = self.path_of_data(number)
         if session.held_by_stand_in and not session.stopped and here == "mnps":
             if self.mnps.flows.get(session.flow) is a.FlowVerdict.DELIVER:
                 session.at_stand_in += size
@@ -306,11 +331,14 @@ class World:
             session.at_device += size
             session.sent += size
 
-    def path_of_data(self) -> str | None:
-        """Where the home agent's data plane sends the peer's packets."""
+    def path_of_data(self, number: int | None = None) -> str | None:
+        """Where the home agent's data plane sends the peer's packets, of that connection or of none."""
         entry = self.ha.bindings.get(HOA)
         if entry is None:
             return None
+        for rule in entry.rules:
+            if number is not None and rule.selector == flow_selector(flow(number)):
+                return "mnps" if rule.candidates[0].tunnel.destination == AN3 else "mn"
         ends: dict[a.Addr, str] = {AN3: "mnps", AN1: "mn", AN2: "mn", COLOCATED: "mn"}
         return ends.get(entry.tunnels[0].destination)
 
@@ -326,6 +354,8 @@ class World:
         registered = self.ha.rows.get(("binding", str(HOA)))
         if registered is not None and self.ha.alive:
             listed = care_of_addresses(registered)
+            for (table, _), row in self.ha.rows.items():
+                listed |= care_of_addresses(row) if table == "stand_in" else set()
             default = {str(AN3)} if self.ha.bindings.get(HOA) and self.has_default() else set()
             accepted = {str(outer) for outer, home, _ in self.ha.acceptances if home == HOA}
             assert accepted == listed | default, "acceptances are not the registered care-of addresses"
@@ -405,6 +435,9 @@ class World:
                     self._fly(self.ha, action.message, a.Source(action.source or HOA, 434, "core"), link)
                     return
                 self._fly(self._agent(link), action.message, source, link)
+            case a.SendRegistration() if host is self.mnps:
+                source = a.Source(STAND_IN, 434, "eth0", MAC, action.to)
+                self._fly(self.an3, action.message, source, None)
             case a.SendRegistration():
                 address = {"an1": AN1, "an2": AN2, "an3": AN3}[host.name]
                 self._fly(self.ha, action.message, a.Source(address, 434, "core"), None)
@@ -417,11 +450,15 @@ class World:
                     self._fly(target, action.message, a.Source(HA, 434, "core"), None)
             case a.Reply() | a.Advertise():
                 link = action.to.link if isinstance(action, a.Reply) else action.link
+                if link == "eth0":
+                    self._fly(self.mnps, action.message, a.Source(AN3, 434, link, b"\x03" * 6), None)
                 if link not in self.radio:
                     return
                 address = AN1 if host is self.an1 else AN2
                 port = 434 if isinstance(action, a.Reply) else 0
                 self._fly(self.mn, action.message, a.Source(address, port, link, b"\x02" * 6), link)
+            case a.Solicit() if host is self.mnps:
+                self._fly(self.an3, action.message, a.Source(STAND_IN, 0, "eth0", MAC), None)
             case a.Solicit():
                 source = a.Source(HOA, 0, action.link, MAC)
                 self._fly(self._agent(action.link), action.message, source, action.link)
@@ -465,7 +502,8 @@ class World:
         def deliver(attempt: int) -> None:
             if ended:
                 return
-            silent = target is self.mnps and (self.stand_in_silent or self.drop_634(action.body))
+            dropped = action.path == "634" and self.drop_634(action.body)
+            silent = target is self.mnps and (self.stand_in_silent or dropped)
             path = self.device_reachable() if self.mn in (host, target) else True
             if target.alive and path and not silent:
                 number = next(self._exchange)
