@@ -26,6 +26,7 @@ from tests.roles.homeworld import (
     HOA6,
     MOBILE,
     ONE,
+    ONE6,
     STAND_INS,
     TWO,
     Home,
@@ -211,7 +212,8 @@ def test_stand_in_on_the_home_agents_own_host() -> None:
 
 
 def test_translation_while_it_is_registered() -> None:
-    home = Home(replace(MOBILE, stand_ins=(replace(STAND_INS[0], translate=True), STAND_INS[1])))
+    stand_ins = (replace(STAND_INS[0], translate=True), STAND_INS[1])
+    home = Home(replace(MOBILE, default_care_of=None, stand_ins=stand_ins))
     home.two.register(AN4)
     assert home.translations == set()
     home.one.register(AN3)
@@ -222,6 +224,15 @@ def test_translation_while_it_is_registered() -> None:
     assert {each.tunnel for each in home.translations} == {AN2}
     home.advance(400)
     assert home.translations == set()
+
+
+def test_translation_at_the_default_care_of_address() -> None:
+    """R12 without a registration of the stand-in (Fig. 6): flows of its own go on when the device is back."""
+    home = Home(replace(MOBILE, stand_ins=(replace(STAND_INS[0], translate=True), STAND_INS[1])))
+    expected = {a.Translation(HOA, ONE, AN3), a.Translation(HOA6, ONE6, AN3)}
+    assert home.translations == expected
+    home.device.register(AN1)
+    assert home.translations == expected
 
 
 # Refusals ---------------------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def installed(registered: Registered, home_address: Addr, home_agent: IPv4Addres
     reachable = device.care_of if version == 4 or device.ipv6 else ()
     stand_ins, default = registered.stand_ins, registered.default
     if not stand_ins and not registered.rules and len(reachable) == 1 and not reachable[0].brief:
-        return _only(reachable[0], default, home_address, home_agent)
+        return _only(registered, reachable[0], home_address, home_agent)
     if stand_ins and version == 6:
         stand_ins = tuple(each for each in stand_ins if each[1].ipv6)
     sources: list[Addr] = []
@@ -92,18 +92,17 @@ def installed(registered: Registered, home_address: Addr, home_agent: IPv4Addres
     return Installed(
         _entry(ways, home_address),
         tuple(sources),
-        _translations(stand_ins, home_address) if stand_ins else (),
+        _translations(registered, stand_ins, home_address) if registered.mobile.stand_ins else (),
     )
 
 
-def _only(
-    care_of: CareOf, default: IPv4Address | None, home_address: Addr, home_agent: IPv4Address
-) -> Installed:
+def _only(registered: Registered, care_of: CareOf, home_address: Addr, home_agent: IPv4Address) -> Installed:
     """The usual case, told at once: one care-of address and no rules. Same as what the whole way says."""
     tunnel = _tunnel_to(home_agent, care_of)
-    seen_at = care_of.seen_at
+    seen_at, default = care_of.seen_at, registered.default
     sources = (seen_at,) if default is None or default == seen_at else (seen_at, default)
-    return Installed(BindingEntry(home_address, Verdict.ENCAPSULATE, (tunnel,)), sources)
+    translations = _translations(registered, (), home_address) if registered.mobile.stand_ins else ()
+    return Installed(BindingEntry(home_address, Verdict.ENCAPSULATE, (tunnel,)), sources, translations)
 
 
 def in_force(found: Installed) -> tuple[Addr, ...]:
@@ -296,14 +295,21 @@ def _peer_rules(peers: Iterable[Addr], tunnel: Tunnel) -> tuple[Rule, ...]:
     )
 
 
-def _translations(stand_ins: tuple[StandInBinding, ...], home_address: Addr) -> tuple[Translation, ...]:
-    """For stand-ins that want packets under their own address (R12), while they are registered."""
+def _translations(
+    registered: Registered, stand_ins: tuple[StandInBinding, ...], home_address: Addr
+) -> tuple[Translation, ...]:
+    """For stand-ins that want packets under their own address (R12): those registered, and the one at the default CoA."""
+    mobile, default = registered.mobile, registered.default
     found: dict[Addr, Translation] = {}
-    for who, binding in stand_ins:
+    for who in mobile.stand_ins:
         inside: Addr | None = who.address if home_address.version == 4 else who.address_v6
-        if who.translate and inside is not None:
-            for each in binding.care_of:
-                found[each.seen_at] = Translation(home_address, inside, each.seen_at)
+        if not who.translate or inside is None:
+            continue
+        ends = [each.seen_at for one, binding in stand_ins if one == who for each in binding.care_of]
+        if default is not None and who.address == mobile.stand_in:
+            ends.append(default)
+        for end in ends:
+            found[end] = Translation(home_address, inside, end)
     return tuple(found.values())
 
 
