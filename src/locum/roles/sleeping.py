@@ -82,8 +82,7 @@ class SleepingNode:
         self.state: SleepState = Up()
         self.giving = Giving(mobile, self.stand_ins, count(1), randomness)
         self._randomness = randomness
-        homes = mobile.configuration.home_addresses
-        self._returning = Returning(homes, [each.address for each in self.stand_ins])
+        self._returning = Returning(each.address for each in self.stand_ins)
 
     # Commands ----------------------------------------------------------------------------------------------------
 
@@ -247,7 +246,7 @@ class SleepingNode:
             outcomes, self.mobile.outcomes = self.mobile.outcomes, []
             for outcome in outcomes:
                 actions = actions + self.giving.outcome(outcome, now=now)
-                actions = actions + self._returning.outcome(outcome)
+                actions = actions + self._returning.outcome(outcome, self.mobile.configuration.home_addresses)
                 match self.state:
                     case GoingDown(machine):
                         actions = actions + machine.outcome(outcome, now=now)
