@@ -4,7 +4,7 @@ Decides over requests, registrants and their rules; it keeps nothing, and does n
 """
 
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address
 
@@ -12,6 +12,7 @@ from locum.roles.actions import Source
 from locum.roles.binding import Binding, CareOf, Mobile
 from locum.roles.choice import most_rules
 from locum.roles.home_registry import Home, Registrant
+from locum.roles.nat import TraversalPolicy
 from locum.roles.registrants import (
     PLAIN,
     Refusal,
@@ -45,6 +46,8 @@ class HomeAgentConfiguration:
     max_simultaneous: int = MAX_SIMULTANEOUS  # care-of addresses of one registrant
     reverse_tunnel_required: bool = True
     multipath: bool = True  # EnableMultipathSupport of RFC 7629
+    traversal: TraversalPolicy = field(default_factory=TraversalPolicy)  # RFC 3519
+    revocation: bool = True  # RFC 3543
 
 
 class HomeAdmission:

@@ -27,7 +27,8 @@ from locum.roles.actions import (
     Reply,
     Source,
 )
-from locum.roles.binding import Binding, Mobile, text
+from locum.roles.binding import Binding, CareOf, Mobile, text
+from locum.roles.binding_revocation import BindingRevocation
 from locum.roles.choice import NOTHING, changes, in_force, installed, most_rules
 from locum.roles.home_admission import HomeAdmission, HomeAgentConfiguration
 from locum.roles.home_registry import (
@@ -41,16 +42,19 @@ from locum.roles.home_registry import (
     rule_lines,
 )
 from locum.roles.home_replies import Replies, nai_again
+from locum.roles.home_revocation import HomeRevocation
 from locum.roles.homes import (
     Admitted,
     Altered,
     Declined,
     Homes,
+    KnownHome,
     Outcome,
     Unserved,
     Waiting,
     Withdrawn,
 )
+from locum.roles.nat import TraversalRefused
 from locum.roles.registrants import Refusal, rules_without
 from locum.roles.rules import (
     ADMIN,
@@ -65,6 +69,7 @@ from locum.roles.rules import (
 from locum.roles.served_by_profile import mobile_of
 from locum.roles.signing import authentic
 from locum.roles.timers import Deadlines
+from locum.roles.tunnel_end import PLAIN, TunnelEnd, tunnel_end
 from locum.security.association import Association, Replay
 from locum.security.replay import (
     NonceWindow,
@@ -77,7 +82,9 @@ from locum.security.replay import (
 from locum.wire.errors import WireError
 from locum.wire.extensions import AuthKind
 from locum.wire.registration import Code, RegistrationReply, RegistrationRequest
+from locum.wire.revocation import REGISTRATION_REVOCATION, REVOCATION_ACKNOWLEDGMENT
 
+_REVOCATION, _ACKNOWLEDGMENT = bytes((REGISTRATION_REVOCATION,)), bytes((REVOCATION_ACKNOWLEDGMENT,))
 RULE_TABLE = "rule"  # signalled or made by people; the key is the home address and the identifier
 _TIMESTAMPS = TimestampWindow()
 _NONCES = NonceWindow()
@@ -100,6 +107,10 @@ class HomeAgent:
         self._homes = {each.home_address: Home(each) for each in mobiles}
         self._admission = HomeAdmission(configuration, self._homes)
         self._replies = Replies(configuration.address, foreign_agents, randomness)
+        self._exchange = BindingRevocation(
+            configuration.address, foreign_agents, enabled=configuration.revocation
+        )
+        self.revocation = HomeRevocation(self._homes, self._exchange, self._drop)
         self._expiries: Deadlines[Registrant] = Deadlines()
 
     # The role's shape --------------------------------------------------------------------------------------------
@@ -134,6 +145,10 @@ class HomeAgent:
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """A registration request: 602 or 602'', or 601 and 601'' of a registrant with a co-located care-of address."""
+        if message[:1] == _REVOCATION:
+            return self.revocation.receive(message, source)
+        if message[:1] == _ACKNOWLEDGMENT:
+            return self._exchange.acknowledged(message, source)
         try:
             request = RegistrationRequest.decode(message)
         except WireError as error:
@@ -220,16 +235,26 @@ class HomeAgent:
             actions.append(Emit("expired", None, current.home_address, None, detail))
         if self._profiles is not None:
             actions += self._follow(*self._profiles.timeout(now=now), now)
-        return actions
+        return actions + self._exchange.under_way.timeout(now=now)
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds of the next expiry, of a care-of address or a profile."""
-        expiry = self._expiries.next()
-        if self._profiles is None:
-            return expiry
-        return min((at for at in (expiry, self._profiles.deadline()) if at is not None), default=None)
+        """Wall-clock seconds of the next expiry, of a care-of address or a profile, or repetition of a revocation."""
+        times = [self._expiries.next(), self._exchange.under_way.deadline()]
+        if self._profiles is not None:
+            times.append(self._profiles.deadline())
+        return min((at for at in times if at is not None), default=None)
 
     # For people, and for those who know who is served ------------------------------------------------------------
+
+    def profiles(self) -> tuple[KnownHome, ...]:
+        """Home addresses that are served because of a profile."""
+        return () if self._profiles is None else tuple(self._profiles.known())
+
+    def refresh_profile(self, home_address: IPv4Address, *, now: float) -> list[Action]:
+        """Fetch the profile of this home address now. Raises KeyError for one that has none."""
+        if self._profiles is None:
+            raise KeyError(home_address)
+        return self._profiles.refresh(home_address, now=now)
 
     def visitor_list(self, *, now: float) -> tuple[VisitorListEntry, ...]:
         """What is registered (R1)."""
@@ -243,15 +268,14 @@ class HomeAgent:
         return tuple(each for home in self._homes.values() for each in rule_lines(home))
 
     def add_rule(self, home_address: IPv4Address, rule: KeptRule, *, now: float) -> list[Action]:
-        """A rule made by people: its owner is ADMIN, it survives a restart. Raises RuleRefused.
-
-        With identifier 0 it gets a free one, which is the last of `list_rules` that was not there before.
-        """
+        """A rule made by people: its owner is ADMIN, it survives a restart. Raises RuleRefused."""
         home = self._home(home_address)
-        identifier = rule.identifier or free_identifier(home.rules, FIRST_ASSIGNED)
-        made = KeptRule(identifier, rule.priority, rule.verdict, rule.selectors, rule.to, rule.share, ADMIN)
-        rules = added(home.rules, made, most_rules(home.mobile))
+        rules = added(home.rules, replace(rule, owner=ADMIN), most_rules(home.mobile))
         return [*self._keep_rules(home, rules), *self._forward(home)]
+
+    def numbered(self, home_address: IPv4Address, rule: KeptRule) -> KeptRule:
+        """The rule with an identifier that no rule of that home address has. Raises RuleRefused."""
+        return replace(rule, identifier=free_identifier(self._home(home_address).rules, FIRST_ASSIGNED))
 
     def remove_rule(self, home_address: IPv4Address, identifier: int, *, now: float) -> list[Action]:
         """Take away a rule that was signalled or made by people. Raises RuleRefused for others."""
@@ -271,6 +295,7 @@ class HomeAgent:
             return self._forward(home)
         before, kept = home.rules, {each.name: each for each in home.stand_ins}
         actions: list[Action] = []
+        told: list[Action] = []
         home.configure(mobile)
         for each in home.stand_ins:
             if (old := kept.pop(each.name, None)) is not None:
@@ -279,11 +304,12 @@ class HomeAgent:
         for gone in kept.values():
             self._expiries.cancel(gone)
             actions.append(Forget(gone.table, gone.key))
+            told += self.revocation.tell(gone, gone.binding.care_of, "not authorised any more", now)
         rules, home.rules = mobile.rules, before
         for rule in rules_without(before, *kept):
             with suppress(RuleRefused):
                 rules = added(rules, rule, most_rules(mobile)) if stored(rule) else rules
-        return [*actions, *self._keep_rules(home, rules), *self._forward(home)]
+        return [*actions, *self._keep_rules(home, rules), *self._forward(home), *told]
 
     def withdraw(self, home_address: IPv4Address, *, now: float) -> list[Action]:
         """The home address is not served any more: it loses its default CoA too, and all that was registered (R2)."""
@@ -291,9 +317,11 @@ class HomeAgent:
         if home is None:
             return []
         actions: list[Action] = []
+        told: list[Action] = []
         for registrant in (home, *home.stand_ins):
             self._expiries.cancel(registrant)
             actions.append(Forget(registrant.table, registrant.key))
+            told += self.revocation.tell(registrant, registrant.binding.care_of, "not served any more", now)
         actions += [
             Forget(RULE_TABLE, f"{home.key} {each.identifier}") for each in home.rules if stored(each)
         ]
@@ -301,7 +329,7 @@ class HomeAgent:
             if address is not None:
                 actions += changes(address, had, NOTHING)
         actions.append(Emit("withdrawn", None, home_address, None, {}))
-        return actions
+        return actions + told
 
     # Decisions ---------------------------------------------------------------------------------------------------
 
@@ -312,6 +340,10 @@ class HomeAgent:
         if self._replies.agent_fails(request, source):
             raise Refusal(Code.FOREIGN_AGENT_FAILED_AUTHENTICATION)
         after, granted, rules, replies = self._admission.decide(request, held, registrant, source, now)
+        end = PLAIN
+        if granted and len(request.extensions) > 1:
+            end = self._tunnel_end(request, source, now)
+            after = end.of(after)
         identification, nonce = request.identification, held.nonce
         last: int | None = identification
         if registrant.association.replay is Replay.NONCE:
@@ -324,12 +356,25 @@ class HomeAgent:
             request.home_address,
             self.configuration.address,
             identification,
-            (*replies, *nai_again(request)) if len(request.extensions) > 1 else (),
+            (*replies, *end.to_mobile, *nai_again(request)) if len(request.extensions) > 1 else (),
         )
+        before = registrant.binding.care_of
         actions = self._change(registrant, accepted, rules)
-        actions.append(Reply(source, self._replies.sign(reply, registrant.association, source)))
+        message = self._replies.sign(reply, registrant.association, source, end.to_agent)
+        actions.append(Reply(source, message))
         actions.append(self._sent(registrant, source, granted))
-        return actions
+        return actions + self.revocation.left(registrant, before, request.care_of_address, source, now)
+
+    def _tunnel_end(self, request: RegistrationRequest, source: Source, now: float) -> TunnelEnd:
+        """What the request says of its end of the tunnel. Raises Refusal."""
+        policy, known = self.configuration.traversal, self._replies.knows(source)
+        try:
+            end = tunnel_end(request, source, policy, self._exchange, agent_known=known, now=now)
+        except TraversalRefused as refused:
+            raise Refusal(refused.code) from refused
+        if end.outer is not None and end.outer.address in self._homes:
+            raise Refusal(Code.ADMINISTRATIVELY_PROHIBITED)  # a tunnel into another home address would loop
+        return end
 
     # Answers -----------------------------------------------------------------------------------------------------
 
@@ -380,6 +425,22 @@ class HomeAgent:
             nonce=held.nonce,
             identification=identification,
         )
+
+    # Revocation (RFC 3543) ---------------------------------------------------------------------------------------
+
+    def _drop(self, registrant: Registrant, gone: Sequence[CareOf], reason: str) -> list[Action]:
+        home, held = registrant.home, registrant.binding
+        kept = held.keeping(tuple(each for each in held.care_of if each not in gone))
+        rules = home.rules
+        if registrant is not home and not kept.care_of:
+            rules = rules_without(rules, registrant.name)
+        actions = self._change(registrant, kept, rules)
+        detail: dict[str, JSON] = {
+            "care_of": [str(each.address) for each in gone],
+            "reason": reason,
+            "in_force": [str(each) for each in in_force(home.v4)],
+        }
+        return [*actions, Emit("revoked", None, home.mobile.home_address, None, detail)]
 
     # State -------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ know bindings.
 from dataclasses import dataclass, replace
 
 from locum.roles.actions import Source
-from locum.roles.binding import CareOf
+from locum.roles.binding import Binding
 from locum.roles.binding_revocation import BindingRevocation
 from locum.roles.nat import Outer, TraversalPolicy, traversal
 from locum.roles.revocation import Revocable
@@ -24,11 +24,13 @@ class TunnelEnd:
     to_mobile: tuple[Extension, ...] = ()  # before the mobile-home authentication
     to_agent: bytes = b""  # behind it, before the foreign-home authentication
 
-    def of(self, care_of: tuple[CareOf, ...]) -> tuple[CareOf, ...]:
-        """The care-of addresses, with what is said of the one that was registered last."""
+    def of(self, binding: Binding) -> Binding:
+        """The binding, with what is said of the care-of address that was registered last."""
         if self.outer is None and self.revocable is None:
-            return care_of
-        return (*care_of[:-1], replace(care_of[-1], outer=self.outer, revocable=self.revocable))
+            return binding
+        *others, last = binding.care_of
+        said = replace(last, outer=self.outer, revocable=self.revocable)
+        return replace(binding, care_of=(*others, said))
 
 
 PLAIN = TunnelEnd()

@@ -34,11 +34,11 @@ def revoke(node: "Node", arguments: Mapping[str, Any]) -> Row:
     revoked: list[str] = []
     if "home_agent" in node.slots:
         home = cast("HomeAgent", node.slots["home_agent"].role)
-        lost = home.revocable(home_address, agent)
+        lost = home.revocation.revocable(home_address, agent)
         if lost:
             node.command(
                 "home_agent",
-                lambda _, now: home.revoke(home_address, agent=agent, reason=reason, now=now),
+                lambda _, now: home.revocation.revoke(home_address, agent=agent, reason=reason, now=now),
             )
             revoked += [str(each.address) for each in lost]
     if "foreign_agent" in node.slots and agent is None:
