@@ -151,7 +151,8 @@ def test_whose_rules_they_are() -> None:
 
 def test_rules_of_people_survive_and_obey_people_alone() -> None:
     home = settled()
-    home.perform(home.role.add_rule(HOA, kept(0, 10, "mnps"), now=home.now))
+    wish = home.role.numbered(HOA, kept(1, 10, "mnps"))
+    home.perform(home.role.add_rule(HOA, wish, now=home.now))
     (line,) = home.role.list_rules(HOA)
     assert line.rule.identifier == 0x8000 and line.rule.owner == ADMIN and line.live == (4, 6)
     assert home.rules() == {0x8000: [AN3]}
