@@ -73,6 +73,7 @@ def home_agent(settings: Settings) -> "HomeAgent":
             multipath=own.multipath,
             traversal=TraversalPolicy(own.nat_traversal, own.nat_forced, own.keepalive_interval),
             revocation=own.revocation,
+            trigger_on_expiry=own.trigger_on_expiry,
         ),
         [
             Mobile(

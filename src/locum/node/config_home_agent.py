@@ -31,6 +31,7 @@ def home_agent(table: Table) -> HomeAgentSettings:
         nat_forced=table.boolean("nat_forced", True),
         keepalive_interval=table.integer("keepalive_interval", 0, most=0xFFFF),
         revocation=table.boolean("revocation", True),
+        trigger_on_expiry=table.boolean("trigger_on_expiry", False),
         pools=pools(table.tables("pool"), table.prefixes("home_prefixes")),
     )
     table.close()

@@ -127,6 +127,9 @@ class HomeAgentSettings:
     nat_forced: bool = True  # also to those that ask for one without a NAT
     keepalive_interval: int = 0  # seconds that they are told; 0: their own default
     revocation: bool = True  # RFC 3543, with agents that share an association and co-located nodes
+    trigger_on_expiry: bool = (
+        False  # stand-ins with an association are asked to take over when a binding has run out
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,9 @@ class HomeAgentConfiguration:
     multipath: bool = True  # EnableMultipathSupport of RFC 7629
     traversal: TraversalPolicy = field(default_factory=TraversalPolicy)  # RFC 3519
     revocation: bool = True  # RFC 3543
+    trigger_on_expiry: bool = (
+        False  # stand-ins are asked to take over when a device's registration has run out (C8)
+    )
 
 
 class HomeAdmission:

@@ -30,6 +30,7 @@ from locum.roles.actions import (
 from locum.roles.binding import Binding, CareOf, Mobile, text
 from locum.roles.binding_revocation import BindingRevocation
 from locum.roles.choice import NOTHING, changes, in_force, installed, most_rules
+from locum.roles.expiry_triggers import ExpiryTriggers
 from locum.roles.home_admission import HomeAdmission, HomeAgentConfiguration
 from locum.roles.home_registry import (
     STAND_IN_TABLE,
@@ -112,6 +113,7 @@ class HomeAgent:
         )
         self.revocation = HomeRevocation(self._homes, self._exchange, self._drop)
         self._expiries: Deadlines[Registrant] = Deadlines()
+        self._triggers = ExpiryTriggers(enabled=configuration.trigger_on_expiry)
 
     # The role's shape --------------------------------------------------------------------------------------------
 
@@ -210,10 +212,10 @@ class HomeAgent:
             return self._replies.refuse(request, association, refusal.code, source, size, nonce=held.nonce)
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
-        """What the policy server said; the home agent waits for nothing else."""
+        """What the policy server said, and what stand-ins say to triggers; the home agent waits for nothing else."""
         if isinstance(event, ProfileFetched | ProfileRefused | ProfileUnavailable) and self._profiles:
             return self._follow(*self._profiles.happened(event, now=now), now)
-        return []
+        return self._triggers.happened(event, now=now)
 
     def timeout(self, *, now: float) -> list[Action]:
         """Expiry of care-of addresses: the next in the order of choice takes over (R2, R5)."""
@@ -233,13 +235,15 @@ class HomeAgent:
             if registrant is not home:
                 detail["registrant"] = registrant.name
             actions.append(Emit("expired", None, current.home_address, None, detail))
+            if registrant is home and not current.care_of:
+                actions += self._triggers.expired(home.mobile, held.care_of)
         if self._profiles is not None:
             actions += self._follow(*self._profiles.timeout(now=now), now)
-        return actions + self._exchange.under_way.timeout(now=now)
+        return actions + self._exchange.under_way.timeout(now=now) + self._triggers.timeout(now=now)
 
     def deadline(self) -> float | None:
         """Wall-clock seconds of the next expiry, of a care-of address or a profile, or repetition of a revocation."""
-        times = [self._expiries.next(), self._exchange.under_way.deadline()]
+        times = [self._expiries.next(), self._exchange.under_way.deadline(), self._triggers.deadline()]
         if self._profiles is not None:
             times.append(self._profiles.deadline())
         return min((at for at in times if at is not None), default=None)
@@ -363,6 +367,8 @@ class HomeAgent:
         message = self._replies.sign(reply, registrant.association, source, end.to_agent)
         actions.append(Reply(source, message))
         actions.append(self._sent(registrant, source, granted))
+        if granted and registrant.stand_in is None:
+            actions += self._triggers.registered(registrant.home.mobile)
         return actions + self.revocation.left(registrant, before, request.care_of_address, source, now)
 
     def _tunnel_end(self, request: RegistrationRequest, source: Source, now: float) -> TunnelEnd:
