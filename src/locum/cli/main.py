@@ -20,6 +20,7 @@ _COMMANDS = {
     "counters": "locum.cli.node:counters",
     "demo": "locum.cli.demo:demo",
     "give": "locum.cli.session:give",
+    "group": "locum.cli.translation:group",
     "lab": "locum.cli.lab:lab",
     "monitor": "locum.cli.node:monitor",
     "move": "locum.cli.session:move",
@@ -30,6 +31,7 @@ _COMMANDS = {
     "sleep": "locum.cli.session:sleep",
     "status": "locum.cli.node:status",
     "take": "locum.cli.session:take",
+    "translation": "locum.cli.translation:translation",
     "tunnel": "locum.cli.binding:tunnel",
     "wake": "locum.cli.session:wake",
 }

@@ -41,12 +41,13 @@ def sha256(path: Path) -> str:
 
 @dataclass(slots=True)
 class WebServer:
-    """nginx on a node, port 80 of every address, with an access log in JSON lines."""
+    """nginx on a node, port 80 of every address (or of `addresses`), with an access log in JSON lines."""
 
     processes: Processes
     node: str
     folder: Path
     rate: str = "0"
+    addresses: tuple[str, ...] = ()
 
     @property
     def root(self) -> Path:
@@ -72,6 +73,8 @@ class WebServer:
             f"  {kind}_temp_path {self.folder}/{kind};"
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
+        ends = [f"[{each}]:80" if ":" in each else f"{each}:80" for each in self.addresses]
+        listening = "\n".join(f"    listen {each} default_server;" for each in ends or ("80", "[::]:80"))
         return f"""user root;
 worker_processes 1;
 daemon off;
@@ -90,8 +93,7 @@ http {{
   send_timeout 300;
   default_type application/octet-stream;
   server {{
-    listen 80 default_server;
-    listen [::]:80 default_server;
+{listening}
     root {self.root};
     limit_rate {self.rate};
     location = /upload {{ client_max_body_size 0; proxy_pass http://127.0.0.1:81/; proxy_request_buffering on; }}

@@ -25,6 +25,8 @@ REQUESTS = {
     "flow list": "flows:flow_list",
     "flow add": "flows:flow_add",
     "flow remove": "flows:flow_remove",
+    "translation list": "translations:translations",
+    "group list": "translations:groups",
     "tunnel list": "tunnels:tunnels",
     "tunnels": "tunnels:tunnels",
     "session list": "sessions:sessions",

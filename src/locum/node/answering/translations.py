@@ -1,0 +1,45 @@
+"""Requests about translations and multicast groups of the data plane: `locum translation list`, `locum group list`."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from locum.node.node import Node
+
+Row = dict[str, Any]
+
+
+def translations(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+    """Home addresses that become a stand-in's interface address here (R12), with what was counted both ways."""
+    rows: list[Row] = []
+    for each in node.plane.state.translations.values():
+        towards, back = node.plane.translation_counters(each.home_address, each.tunnel)
+        rows.append(
+            {
+                "home_address": str(each.home_address),
+                "interface_address": str(each.interface_address),
+                "tunnel": None if each.tunnel is None else str(each.tunnel),
+                "packets_towards": towards.packets,
+                "bytes_towards": towards.bytes,
+                "packets_back": back.packets,
+                "bytes_back": back.bytes,
+            }
+        )
+    return rows
+
+
+def groups(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+    """Multicast groups that are forwarded to access links (C4), with the copies made."""
+    rows: list[Row] = []
+    for each in node.plane.state.groups.values():
+        counter = node.plane.group_counters(each.group)
+        rows.append(
+            {
+                "group": str(each.group),
+                "upstream": each.upstream,
+                "links": list(each.links),
+                "packets": counter.packets,
+                "bytes": counter.bytes,
+            }
+        )
+    return rows
