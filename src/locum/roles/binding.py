@@ -143,10 +143,6 @@ class Binding:
         ipv6 = self.ipv6 and bool(care_of)
         return Binding(self.home_address, care_of, self.identification, self.nonce, ipv6, self.default)
 
-    def seen(self, identification: int | None, nonce: int | None) -> "Binding":
-        """With this replay state."""
-        return Binding(self.home_address, self.care_of, identification, nonce, self.ipv6, self.default)
-
     def forwards_as(self, other: "Binding") -> bool:
         """Whether all that forwarding depends on is the same: a renewal leaves it as it is."""
         if self.ipv6 is not other.ipv6 or len(self.care_of) != len(other.care_of):

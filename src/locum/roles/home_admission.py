@@ -60,10 +60,16 @@ class HomeAdmission:
         self._configuration, self._served = configuration, served
 
     def decide(
-        self, request: RegistrationRequest, held: Binding, registrant: Registrant, source: Source, now: float
+        self,
+        request: RegistrationRequest,
+        held: Binding,
+        registrant: Registrant,
+        source: Source,
+        now: float,
+        seen: tuple[int | None, int | None],
     ) -> tuple[Binding, int, tuple[KeptRule, ...], tuple[Ipv6PrefixReply, ...]]:
-        """The registrant's binding after the request (its replay state is not touched), the lifetime granted, the rules
-        of the home address, and what is answered about IPv6. Raises Refusal, and then nothing changes.
+        """The registrant's binding after the request, the lifetime granted, the rules of the home address, and what is
+        answered about IPv6. `seen` is the replay state from now on. Raises Refusal, and then nothing changes.
         """
         home = registrant.home
         if request.home_agent != self._configuration.address:
@@ -85,7 +91,7 @@ class HomeAdmission:
             care_of = self._registered(request, held, registrant, asked, source, now + granted, granted)
             ipv6 = any(reply.accepted for reply in replies) if replies else False
         default = held.default if asked.default is None else self._default(asked, held, home)
-        after = Binding(held.home_address, care_of, held.identification, held.nonce, ipv6, default)
+        after = Binding(held.home_address, care_of, *seen, ipv6, default)
         rules = home.rules
         if asked.rules or (rules and over):
             rules = self._rules(asked, registrant, after, over, now)

@@ -343,17 +343,18 @@ class HomeAgent:
         """Raises Refusal, and then nothing has changed."""
         if self._replies.agent_fails(request, source):
             raise Refusal(Code.FOREIGN_AGENT_FAILED_AUTHENTICATION)
-        after, granted, rules, replies = self._admission.decide(request, held, registrant, source, now)
+        identification = request.identification
+        seen: tuple[int | None, int | None] = (identification, held.nonce)
+        if registrant.association.replay is Replay.NONCE:
+            nonce = self._replies.new_nonce(held.nonce)
+            seen = (held.identification, nonce)
+            identification = nonce_identification(nonce, mobile_nonce(identification))
+        decided = self._admission.decide(request, held, registrant, source, now, seen)
+        accepted, granted, rules, replies = decided
         end = PLAIN
         if granted and len(request.extensions) > 1:
             end = self._tunnel_end(request, source, now)
-            after = end.of(after)
-        identification, nonce = request.identification, held.nonce
-        last: int | None = identification
-        if registrant.association.replay is Replay.NONCE:
-            nonce, last = self._replies.new_nonce(nonce), held.identification
-            identification = nonce_identification(nonce, mobile_nonce(identification))
-        accepted = after.seen(last, nonce)
+            accepted = end.of(accepted)
         reply = RegistrationReply(
             Code.ACCEPTED,
             granted,
