@@ -262,7 +262,7 @@ class Homes:
         nai = asked.asker[0]
         try:
             self._check(profile.home_address, nai, profile)
-            home_address, actions = self._place(asked.asker, profile)
+            home_address, actions = self._place(asked, profile)
         except Unserved as unserved:
             detail: dict[str, JSON] = {"nai": nai, "reason": unserved.reason}
             refused: list[Action] = [
@@ -319,12 +319,13 @@ class Homes:
 
     # Home addresses ----------------------------------------------------------------------------------------------
 
-    def _place(self, asker: Asker, profile: Profile) -> tuple[IPv4Address, list[Action]]:
+    def _place(self, asked: _Asked, profile: Profile) -> tuple[IPv4Address, list[Action]]:
         """The home address that a profile means: its own, else one of its pool. Raises Unserved."""
-        nai, asked_for = asker
-        wanted = None if asked_for.is_unspecified else asked_for
+        nai, asked_for = asked.asker
+        again = asked.known is not None  # a profile may give up the address it gave
+        wanted = None if again or asked_for.is_unspecified else asked_for
         if profile.home_address is not None:
-            if wanted not in (None, profile.home_address) and nai not in self._by_nai:
+            if wanted not in (None, profile.home_address):
                 raise Unserved(Code.ADMINISTRATIVELY_PROHIBITED, "profile-of-another-home-address")
             return profile.home_address, [] if nai is None else self._pools.release(nai)
         if profile.pool is None:

@@ -1,0 +1,38 @@
+"""`locum profile`: what the policy server says about mobile nodes, at the home agent."""
+
+import click
+
+from locum.cli.target import Target, json_option, list_command
+
+
+@click.group()
+def profile() -> None:
+    """Profiles of mobile nodes, from the policy server."""
+
+
+list_command(
+    profile,
+    "profile list",
+    (
+        "home_address",
+        "home_address_v6",
+        "nai",
+        "pool",
+        "default_coa",
+        "stand_ins",
+        "rules",
+        "age",
+        "remaining",
+    ),
+    "Home addresses served because of a profile, and what it says.",
+)
+
+
+@profile.command()
+@click.argument("home_address", required=False)
+@json_option
+@click.pass_obj
+def refresh(target: Target, home_address: str | None) -> None:
+    """Ask the policy server again now, for HOME_ADDRESS or for all."""
+    result = target.ask("profile refresh", home_address=home_address)
+    target.output.done(result, f"asked for {len(result)}")
