@@ -11,7 +11,11 @@ from locum.lab.scenarios.fig06_forged import Fig06Forged
 from locum.lab.scenarios.fig06_many import Fig06Many
 from locum.lab.scenarios.fig06_repeat import Fig06Repeat
 from locum.lab.scenarios.fig07 import Fig07
+from locum.lab.scenarios.fig08 import Fig08
+from locum.lab.scenarios.fig10 import Fig10
+from locum.lab.scenarios.fig10_two import Fig10Two
 from locum.lab.scenarios.move import Move
+from locum.lab.scenarios.translate import Translate
 
 _ALL: tuple[type[Scenario], ...] = (
     Fig06,
@@ -22,7 +26,11 @@ _ALL: tuple[type[Scenario], ...] = (
     Fig06Expiry,
     Fig06Deregistration,
     Fig07,
+    Fig08,
+    Fig10,
+    Fig10Two,
     Move,
+    Translate,
     Colocated,
     TwoDomains,
     ThreeDomains,
