@@ -51,14 +51,14 @@ from locum.wire.context import (
 )
 from locum.wire.context_blocks import BlockKind, VisitorBlock
 from locum.wire.errors import WireError
-from locum.wire.extensions import AuthKind, VendorNormal
+from locum.wire.extensions import AuthKind, Ipv6PrefixRequest, VendorNormal
 from locum.wire.registration import RegistrationRequest
 from locum.wire.vendor import MnpsRole, Takes, TransferContext, decode_vendor
 
 RETRY = 2.0  # seconds; RFC 4067 section 2.6: CT-Request-Retry
 GIVE_UP = 15.0  # seconds; the same: CT-Max-Transfer-Time
 KEEP = 1800.0  # seconds that a context is kept for a device that is nobody's visitor here (C7)
-FIRST_REQUEST = 1 << 40  # above the numbers that a foreign agent gives its other requests
+FIRST_REQUEST = 1 << 40  # above the numbers of all other requests of a foreign agent, triggers among them
 
 Notice = Callable[[Addr, IPv4Address, bool], list[Action]]
 
@@ -151,6 +151,17 @@ class ContextTransfer:
 
     # Registrations (603) ------------------------------------------------------------------------------------------------
 
+    def relayed(self, request: RegistrationRequest, *, now: float) -> list[Action]:
+        """A request is on its way to a home agent that we know, for somebody who is not here yet (602)."""
+        home_address, named = request.home_address, instruction(request)
+        if named is None or named.towards or named.stand_in or not request.lifetime:
+            return []
+        if self._mobile_of(home_address) is not None or not self._known(named.access_node, home_address):
+            return []
+        prefixes = [each for each in request.all(Ipv6PrefixRequest) if each.prefix_length == 128]
+        six = prefixes[0].prefix if prefixes else None
+        return self._flights.herald(Mobile(home_address, request.home_agent, six), now=now)
+
     def arriving(self, visitor: Visitor, request: RegistrationRequest, *, now: float) -> list[Action]:
         """Before it is on the list: what reaches it by the old access node is to be in front of what is newer."""
         named = self._fetchable(visitor, request)
@@ -189,10 +200,17 @@ class ContextTransfer:
         named = self._pushable(request)
         if named is None:
             return None
-        onward = self._onward(visitor, named)
+        onward, mobile = self._onward(visitor, named), _mobile(visitor)
+        for number, each in self._exchanges.items():
+            if (each.errand, each.mobile, each.peer) != (Errand.PUSH, mobile, named.access_node):
+                continue
+            if not each.replies:
+                return list(replies)  # the peer has not answered; the device need not wait again
+            self._exchanges[number] = replace(each, replies=tuple(replies))  # it has asked again
+            return []
         return self._begin(
             Errand.PUSH,
-            _mobile(visitor),
+            mobile,
             named.access_node,
             _milliseconds(now),
             onward,

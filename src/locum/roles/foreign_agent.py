@@ -155,6 +155,7 @@ class ForeignAgent:
             self._notice,
             configuration.short_lifetime,
         )
+        self._relay.heralds.append(lambda request, now: self._transfer.relayed(request, now=now))
         self._next_request = 1
 
     def _supported(self) -> AgentFlag:
@@ -210,12 +211,12 @@ class ForeignAgent:
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
         """Links, probes, counters of preconfigured home addresses (618''), and the answers to triggers and 618."""
-        probed = self._probing.happened(event, now=now)
-        if probed is not None:
-            return probed
         transferred = self._transferring(event, now)
         if transferred is not None:
             return transferred
+        probed = self._probing.happened(event, now=now)
+        if probed is not None:
+            return probed
         match event:
             case LinkUp():
                 self._advertiser.link_up(event.link, now)

@@ -32,6 +32,7 @@ from locum.roles.visitor_list import VisitorList, Wanted
 
 SILENCE = 5.0  # seconds without a packet after which a tunnel ends
 PATIENCE = 10.0  # seconds that packets wait for a device
+HERALD = 2.0  # seconds that they wait for the home agent's reply
 SETTLING = 0.5  # seconds that newer packets wait for those that come by way of the old access node
 LOOKS = 4  # at the counters of a tunnel within the silence that ends it
 
@@ -64,6 +65,7 @@ class End:
 class Waiting(Enum):
     """Why packets of a home address wait here."""
 
+    HERALDED = "heralded"  # it has asked to register here and says where it comes from
     EXPECTED = "expected"  # the device has not attached yet
     SETTLING = "settling"  # it has; what comes by the old access node goes first
     STRANDED = "stranded"  # its link is down
@@ -159,6 +161,12 @@ class InFlight:
         return self.open(home_address) if self.waiting(home_address) is Waiting.STRANDED else []
 
     # At the new access node ----------------------------------------------------------------------------------------
+
+    def herald(self, mobile: Mobile, *, now: float) -> list[Action]:
+        """It asks to register: what the home agent sends as soon as it has accepted waits for the reply behind it."""
+        if mobile.home_address in self._flights:
+            return []
+        return self._wait(Flight(mobile), Waiting.HERALDED, now + HERALD)
 
     def expect(self, mobile: Mobile, peer: IPv4Address, *, now: float) -> list[Action]:
         """The device will come, and its packets come before it, by way of `peer`: they wait."""

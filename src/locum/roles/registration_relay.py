@@ -38,6 +38,9 @@ AUTHENTICATION_HEAD = 6  # bytes of type, length and SPI (section 3.5.1)
 PendingKey = tuple[
     IPv4Address | str, int
 ]  # home address, or NAI of one without (RFC 2794 section 3); identification
+Herald = Callable[
+    [RegistrationRequest, float], list[Action]
+]  # what is done before one goes to a home agent we know
 Addition = Callable[[RegistrationRequest, float], bytes]  # extensions for the home agent alone
 
 
@@ -83,6 +86,7 @@ class RegistrationRelay:
         self._home_agents = home_agents
         self._mobiles = mobiles
         self.additions: list[Addition] = []
+        self.heralds: list[Herald] = []
         self._pending: dict[PendingKey, Pending] = {}
         self._timers: Deadlines[PendingKey] = Deadlines()
 
@@ -131,9 +135,13 @@ class RegistrationRelay:
         association = self._home_agents.get(request.home_agent)
         if not colocated:
             relayed += b"".join(addition(request, now) for addition in self.additions)
+        heralded: list[Action] = []
         if association is not None:
             relayed = signed(relayed, AuthKind.FA_HA, association)
+            for each in self.heralds if not colocated else ():
+                heralded += each(request, now)
         return [
+            *heralded,
             SendRegistration(relayed, request.home_agent, source=self._care_of_address),
             Emit(
                 "sent",

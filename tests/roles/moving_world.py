@@ -1,0 +1,246 @@
+"""The network of world.py with access nodes that know each other, and numbered packets from the home agent to the device.
+
+Every packet takes the way that the tables of home agent and access nodes say; `arrived` is what the device got.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Any
+
+from locum.roles import actions as a
+from locum.roles.advertising import AccessLink
+from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
+from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
+from locum.roles.sleeping import SleepingNode
+from locum.roles.visitor import StaticVisitor
+from locum.security.association import Association
+from tests.roles.world import AN1, AN2, AN3, HA, HOA, HOA6, STAND_IN, Host, World
+
+ALL: Mapping[a.Addr, frozenset[a.Addr]] = {each: frozenset() for each in (AN1, AN2, AN3)}
+WIRE = 0.003  # seconds between two nodes of the core, for packets
+PACE = 0.005  # seconds between packets of the correspondent
+
+
+class MovingWorld(World):
+    """`transfer`: whether the device tells of its context. Access nodes by their configuration: `agents` adds keys."""
+
+    def __init__(
+        self,
+        *,
+        transfer: bool = True,
+        agents: Mapping[a.Addr, Mapping[str, Any]] | None = None,
+        mobiles: Mapping[a.Addr, Mapping[a.Addr, Association]] | None = None,
+        **options: Any,
+    ) -> None:
+        self.packets: dict[str, dict[a.Addr, list[int]]] = {}
+        self.sent_packets = 0
+        self.arrived: list[int] = []
+        self.lost: list[tuple[int, str]] = []
+        self.groups: dict[str, dict[a.Addr, tuple[str, ...]]] = {}
+        self.filters: dict[str, dict[tuple[a.Addr, a.FilterPlace], a.Filter]] = {}
+        self.mute: set[str] = set()  # hosts that answer no CoAP request
+        self._sending = False
+        super().__init__(agents_keyed=True, **options)
+        self._answers: dict[tuple[str, int], Host] = {}
+        for host, address, link in (
+            (self.an1, AN1, "radio0"),
+            (self.an2, AN2, "radio1"),
+            (self.an3, AN3, "eth0"),
+        ):
+            more = dict((agents or {}).get(address, {}))
+            known = dict((mobiles or {}).get(address, {}))
+            self._remake(host, address, link, more, known)
+        device = MobileNodeConfiguration(
+            HOA,
+            HA,
+            ("radio0", "radio1"),
+            self.key(),
+            HOA6,
+            lifetime=options.get("lifetime", 300),
+            context_transfer=transfer,
+        )
+        keys = {each: found for each, known in (mobiles or {}).items() if (found := known.get(HOA))}
+        self.mn.make = lambda: SleepingNode(
+            MobileNode(device, keys, self.random), self.own_stand_ins(), self.random
+        )
+
+        for host in (self.an1, self.an2, self.an3, self.mn):
+            host.rows.clear()
+            self.start(host)
+
+    def key(self) -> Association:
+        return Association(300, b"k" * 16)
+
+    def own_stand_ins(self) -> Any:
+        assert isinstance(self.mn.role, SleepingNode)
+        return self.mn.role.stand_ins
+
+    def _remake(
+        self,
+        host: Host,
+        address: IPv4Address,
+        link: str,
+        more: dict[str, Any],
+        known: dict[a.Addr, Association],
+    ) -> None:
+        configuration = replace(
+            ForeignAgentConfiguration(
+                address,
+                (AccessLink(link, address),),
+                notified=frozenset((HOA, STAND_IN)),
+                access_nodes={each: homes for each, homes in ALL.items() if each != address},
+                upstream="core",
+                revocation=False,
+            ),
+            **more,
+        )
+        static = (StaticVisitor(HOA, HA, link, STAND_IN, HOA6),) if address == AN3 else ()
+        homes: dict[a.Addr, Association] = {HA: Association(400, b"a" * 16)}
+        host.make = lambda: ForeignAgent(configuration, homes, known, static, self.random)
+
+    # Packets ---------------------------------------------------------------------------------------------------------
+
+    def stream(self, seconds: float) -> None:
+        """The correspondent sends for so long, while time passes."""
+        self._sending = True
+        self.at(0.0, self._send)
+        self.advance(seconds)
+        self._sending = False
+        self.advance(1.0)
+
+    def _send(self) -> None:
+        if not self._sending:
+            return
+        self.sent_packets += 1
+        number = self.sent_packets
+        entry = self.ha.bindings.get(HOA)
+        if entry is None:
+            self.lost.append((number, "no-binding"))
+        else:
+            self._carry(HA, entry.tunnels[0].destination, number)
+        self.at(PACE, self._send)
+
+    def _carry(self, source: a.Addr, destination: a.Addr, number: int) -> None:
+        """Through a tunnel to an access node."""
+        hosts = {AN1: self.an1, AN2: self.an2, AN3: self.an3}
+        host = hosts[IPv4Address(str(destination))]
+        self.at(WIRE, lambda: self._leave_tunnel(host, source, number))
+
+    def _leave_tunnel(self, host: Host, source: a.Addr, number: int) -> None:
+        accepted = host.acceptances.get((source, HOA, a.Side.TO_HOME_ADDRESS))
+        if accepted is None:
+            self.lost.append((number, f"{host.name}: not accepted"))
+        elif accepted.link is not None:
+            self._by_link(host, accepted.link, number)
+        else:
+            self._look_up(host, number)
+
+    def _look_up(self, host: Host, number: int) -> None:
+        entry = host.bindings.get(HOA)
+        if entry is None:
+            self._by_route(host, number)
+        elif entry.verdict is a.Verdict.HOLD:
+            self.packets.setdefault(host.name, {}).setdefault(HOA, []).append(number)
+        else:
+            assert entry.verdict is a.Verdict.ENCAPSULATE and entry.at is a.Stage.VISITED
+            self._carry(entry.tunnels[0].source, entry.tunnels[0].destination, number)
+
+    def _by_route(self, host: Host, number: int) -> None:
+        link = next((link for link, address in host.neighbours if address == HOA), None)
+        if link is None:
+            self.lost.append((number, f"{host.name}: no route"))
+        else:
+            self._by_link(host, link, number)
+
+    def _by_link(self, host: Host, link: str, number: int) -> None:
+        if link == "eth0" or self.radio[link]:
+            self.arrived.append(number)
+        else:
+            self.lost.append((number, f"{host.name}: {link} is down"))
+
+    def _release(self, host: Host, action: a.ReleaseHeld) -> None:
+        entry = host.bindings.get(action.home_address)
+        holding = entry is not None and entry.verdict is a.Verdict.HOLD
+        if holding and not action.ahead:
+            return
+        for number in self.packets.get(host.name, {}).pop(action.home_address, []):
+            if holding:
+                self._by_route(host, number)
+            else:
+                self._look_up(host, number)
+
+    # Actions ---------------------------------------------------------------------------------------------------------
+
+    def _perform(self, host: Host, action: a.Action) -> None:
+        match action:
+            case a.ReleaseHeld():
+                self._release(host, action)
+            case a.DropHeld(address):
+                for number in self.packets.get(host.name, {}).pop(address, []):
+                    self.lost.append((number, f"{host.name}: dropped"))
+            case a.CountInFlight():
+                self.at(0.0, lambda: self._counted(host, action))
+            case a.ForwardGroup():
+                self.groups.setdefault(host.name, {})[action.group] = tuple(action.links)
+            case a.InstallFilter(entry):
+                self.filters.setdefault(host.name, {})[entry.home_address, entry.place] = entry
+            case a.RemoveFilter(address, place):
+                del self.filters[host.name][address, place]
+            case a.RemoveBinding(address) if host in (self.an1, self.an2, self.an3):
+                assert action.stage is a.Stage.VISITED
+                super()._perform(host, action)
+            case _:
+                super()._perform(host, action)
+
+    def _counted(self, host: Host, action: a.CountInFlight) -> None:
+        """What has moved by the tunnel is as good as what has been sent while it stood."""
+        moving = self.sent_packets if self._sending and not action.incoming else 0
+        event = a.InFlightCounted(action.home_addresses[0], action.peer, action.incoming, moving)
+        self.tell(host, event)
+
+    def links(self, up: str | None) -> None:
+        """The radio links are as an access node sees them: it hears of its own one only."""
+        for link, host in (("radio0", self.an1), ("radio1", self.an2)):
+            wanted = up in (link, "both")
+            if self.radio[link] == wanted:
+                continue
+            if wanted:
+                self.mend(link)
+            else:
+                self.cut(link)
+            self.tell(host, a.LinkUp(link) if wanted else a.LinkDown(link))
+
+    # CoAP between access nodes ---------------------------------------------------------------------------------------
+
+    def _ask(self, host: Host, action: a.Ask) -> None:
+        if action.path not in ("622", "624"):
+            super()._ask(host, action)
+            return
+        addresses = {self.an1.name: AN1, self.an2.name: AN2, self.an3.name: AN3}
+        target = {AN1: self.an1, AN2: self.an2, AN3: self.an3}[IPv4Address(str(action.peer))]
+        ended: list[bool] = []
+        self._ends = getattr(self, "_ends", {})
+        self._ends[host.name, action.request] = ended
+
+        def fail() -> None:
+            if not ended:
+                ended.append(True)
+                self.tell(host, a.NoAnswer(action.request, "timeout"))
+
+        def deliver() -> None:
+            if target.alive and target.name not in self.mute:
+                number = next(self._exchange)
+                self._exchanges[number] = (host, action.request)
+                self.tell(target, a.Asked(number, action.path, action.body, addresses[host.name], ()))
+
+        self.at(self.delay, deliver)
+        self.at(action.timeout, fail)
+
+    def move(self, to: str) -> None:
+        """`locum move --to`."""
+        self.perform(self.mn, self.device.move(to, now=self.clock(self.mn)))
+
+    def agent(self, host: Host) -> ForeignAgent:
+        assert isinstance(host.role, ForeignAgent)
+        return host.role
