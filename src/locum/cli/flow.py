@@ -1,0 +1,84 @@
+"""`locum flow`: rules that say which packets of a home address go where."""
+
+from typing import Any
+
+import click
+
+from locum.cli.selector import number_or_text, selector_keys, selector_options
+from locum.cli.target import Target, json_option
+
+_COLUMNS = ("home_address", "id", "priority", "owner", "text", "live", "packets", "bytes")
+_home_option = click.option(
+    "--home-address", metavar="ADDRESS", help="Whose rules, at a home agent that serves several devices."
+)
+
+
+@click.group()
+def flow() -> None:
+    """Flow rules of a home address: at its home agent, or at the device or stand-in, which registers them."""
+
+
+@flow.command("list")
+@_home_option
+@json_option
+@click.pass_obj
+def flow_list(target: Target, home_address: str | None) -> None:
+    """Rules in the order in which they are matched, with what they took. No IP version in "live": nobody is registered."""
+    target.output.table(target.ask("flow list", **_given(home_address=home_address)), _COLUMNS)
+
+
+@flow.command("add")
+@_home_option
+@click.option("--id", "identifier", type=int, metavar="NUMBER", help="Its identifier; without, a free one.")
+@click.option(
+    "--priority", type=int, metavar="NUMBER", help="The lowest is tried first; a stand-in gives its own."
+)
+@click.option(
+    "--to",
+    multiple=True,
+    metavar="WAY",
+    help="A binding identifier, mn, mnps, default, or a stand-in's name; several times: the first that is there.",
+)
+@click.option("--share", is_flag=True, help="Share flows among all ways by their weights.")
+@click.option("--drop", is_flag=True, help="Drop the packets.")
+@selector_options
+@json_option
+@click.pass_obj
+def flow_add(
+    target: Target,
+    /,
+    home_address: str | None,
+    identifier: int | None,
+    priority: int | None,
+    to: tuple[str, ...],
+    share: bool,
+    drop: bool,
+    **options: str | None,
+) -> None:
+    """Add a rule; without selector options it takes every packet."""
+    if drop == bool(to):
+        raise click.UsageError("a rule either goes somewhere (--to WAY) or drops (--drop)")
+    rule: dict[str, Any] = {
+        "action": "drop" if drop else "forward",
+        "to": [number_or_text(each) for each in to],
+        "share": share,
+        **_given(id=identifier, priority=priority),
+        **selector_keys(options),
+    }
+    made = target.ask("flow add", timeout=30.0, rule=rule, **_given(home_address=home_address))
+    target.output.done(made, f"rule {made['id']}: {made['text']}")
+
+
+@flow.command("remove")
+@_home_option
+@click.argument("identifier", type=int, metavar="ID")
+@json_option
+@click.pass_obj
+def flow_remove(target: Target, home_address: str | None, identifier: int) -> None:
+    """Take the rule ID away."""
+    gone = target.ask("flow remove", timeout=30.0, id=identifier, **_given(home_address=home_address))
+    target.output.done(gone, f"rule {gone['id']} is gone")
+
+
+def _given(**arguments: Any) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}

@@ -1,0 +1,79 @@
+"""The request `locum trigger take | release`: what a person asks of a stand-in, sent from this node (C8)."""
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from locum.node.control_socket import RequestFailed
+from locum.node.exchanges import NoReply
+from locum.node.rule_table import selectors
+from locum.node.settings import Address
+from locum.node.toml_table import ConfigError, Table
+from locum.roles.errands import ANSWER_TIMEOUT, word
+from locum.roles.flow_actions import Selector
+from locum.wire.answer import Status
+from locum.wire.errors import WireError
+from locum.wire.trigger import PATH, Operation, Trigger, decode_trigger_answer, encode_trigger
+
+if TYPE_CHECKING:
+    from locum.node.node import Node
+
+_MEANING = {
+    Status.REFUSED: "it has no association for this home address, or the home agent refused its registration",
+    Status.NOT_AUTHORISED: "its association with this node does not allow it; set may_trigger and home_addresses there",
+    Status.MALFORMED: "it does not understand the request",
+    Status.BUSY: "the home agent does not answer it; it goes on trying",
+    Status.LIMIT: "it has no room for more rules",
+}
+
+
+async def trigger(node: "Node", arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask the stand-in; returns when the home agent has switched. Raises RequestFailed."""
+    operation = arguments.get("operation")
+    if operation not in ("take", "release"):
+        raise RequestFailed("operation: take or release")
+    home_address, stand_in = _address(arguments, "home_address"), _address(arguments, "mnps")
+    asked = Trigger(
+        Operation.TAKE if operation == "take" else Operation.RELEASE, (home_address,), _selectors(arguments)
+    )
+    node.events.emit("sent", PATH, home_address, detail={"to": str(stand_in), "operation": operation})
+    try:
+        answer = await node.exchanges.ask(stand_in, PATH, encode_trigger(asked), ANSWER_TIMEOUT)
+        status = decode_trigger_answer(answer)
+    except NoReply as problem:
+        raise RequestFailed(str(problem)) from None
+    except WireError as problem:
+        raise RequestFailed(f"{stand_in} gave an answer that cannot be read: {problem}") from None
+    if status is not Status.OK:
+        raise RequestFailed(f"{stand_in} answered {word(status)}: {_MEANING.get(status, 'see its events')}")
+    return {
+        "operation": operation,
+        "home_address": str(home_address),
+        "by": str(stand_in),
+        "status": word(status),
+    }
+
+
+def _address(arguments: Mapping[str, Any], key: str) -> Address:
+    value = arguments.get(key)
+    try:
+        return ip_address(str(value))
+    except ValueError:
+        raise RequestFailed(f"{key}: {value!r} is not an address") from None
+
+
+def _selectors(arguments: Mapping[str, Any]) -> tuple[Selector, ...]:
+    """Nothing for everything. Raises RequestFailed."""
+    keys = arguments.get("selector") or {}
+    if not isinstance(keys, Mapping):
+        raise RequestFailed("selector: the keys of a rule's table")
+    if not keys:
+        return ()
+    table = Table(Path("selector"), "", keys)
+    try:
+        found = selectors(table)
+        table.close()
+    except ConfigError as problem:
+        raise RequestFailed(f"{problem.key}: {problem.problem}" if problem.key else problem.problem) from None
+    return found[:1]  # what says nothing of a family becomes a rule for both at the home agent
