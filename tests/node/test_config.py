@@ -10,6 +10,8 @@ import pytest
 from locum.node.assembly import limits, roles
 from locum.node.config import ConfigError, load
 from locum.roles.foreign_agent import ForeignAgent
+from locum.roles.handover import OwnStandIn
+from locum.roles.mnps import StandIn
 from locum.roles.sleeping import SleepingNode
 from locum.security.association import Algorithm, Replay
 
@@ -107,6 +109,84 @@ def test_every_role_at_once(write: Any, tmp_path: Path) -> None:
     assert (settings.mnps.memory_bound, settings.mnps.disk_bound) == (8 << 20, 4096)
     assert settings.mnps.home_prefixes == (ip_network("10.36.0.0/24"),)
     assert settings.mobile_node is not None and settings.mobile_node.care_of_address is None
+
+
+STAND_INS = """
+[[mobile_node.stand_in]]
+name = "cellar"
+address = "10.0.0.8"
+[[mobile_node.stand_in]]
+name = "attic"
+address = "10.0.0.9"
+"""
+SECOND_PEER = """
+[[control.association]]
+peer = "10.0.0.8"
+sender_id = "03"
+recipient_id = "04"
+secret_file = "key"
+"""
+REGISTERS = """
+mode = "register"
+home_agent = "10.0.0.1"
+[[mnps.mobile]]
+home_address = "10.36.0.4"
+spi = 1100
+key_file = "key"
+bid = 3
+"""
+
+
+def test_stand_ins_of_a_device(write: Any) -> None:
+    """The one of mnps comes first; a table may say more of it. Without a table packets come by the default CoA."""
+    alone = load(write(ALL)).mobile_node
+    assert alone is not None
+    assert alone.stand_ins == (OwnStandIn("mnps", ip_address("10.0.0.9")),)
+    several = load(write(NODE + CONTROL + SECOND_PEER + MOBILE_NODE + STAND_INS)).mobile_node
+    assert several is not None and several.mnps == ip_address("10.0.0.9")
+    assert several.stand_ins == (
+        OwnStandIn("attic", ip_address("10.0.0.9"), True),
+        OwnStandIn("cellar", ip_address("10.0.0.8"), True),
+    )
+
+
+def test_a_stand_in_that_registers(write: Any) -> None:
+    settings = load(write(ALL + REGISTERS))
+    assert settings.mnps is not None
+    (device,) = settings.mnps.devices
+    assert (device.home_agent, device.association.spi, device.bid, device.weight) == (
+        ip_address("10.0.0.1"),
+        1100,
+        3,
+        1,
+    )
+    role = roles(settings, lambda _link: None)["mnps"]
+    assert isinstance(role, StandIn) and role.registration is not None
+    assert not role.registration.configuration.colocated
+
+
+REGISTERING = ALL + REGISTERS
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "table", "key", "words"),
+    [
+        ("", 'mode = "register"\n', "mnps", "mobile", "no use"),
+        ("bid = 64\n", "bid = 3\n", "mnps.mobile #1", "bid", "63"),
+        ('home_address = "10.37.0.4"\nspi = 1100', 'home_address = "10.36.0.4"\nspi = 1100', "mnps", "mobile",
+         "home_prefixes"),
+        ("[[mnps", 'home_agent = "10.0.0.1"\n[[mnps', "mnps.mobile #1", "home_agent", "missing"),
+    ],
+)  # fmt: skip
+def test_wrong_tables_of_stand_ins(
+    write: Any, wrong: str, right: str, table: str, key: str, words: str
+) -> None:
+    assert right in REGISTERING
+    text = REGISTERING.replace(right, wrong)
+    with pytest.raises(ConfigError) as caught:
+        load(write(text))
+    assert (caught.value.table, caught.value.key) == (table, key)
+    assert words in str(caught.value)
 
 
 WRONG = [

@@ -50,6 +50,7 @@ from locum.wire.extensions import (
 from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest
 from locum.wire.revocation import RegistrationRevocation, RevocationAcknowledgment
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, UnknownSelector
+from locum.wire.vendor import Takes
 
 KNOWN_SKIPPABLE = {130, 131, 132, 134, 136, 137, 144, 152, 154}
 
@@ -254,9 +255,21 @@ def session_record(flow: Flow) -> dict[int, object]:
 
 homes = st.lists(addresses, max_size=3).map(tuple)
 requests634 = st.one_of(
-    st.builds(TakeoverPrepare, handovers, homes, st.lists(flows, max_size=3).map(tuple), configuration),
     st.builds(
-        TakeoverTransfer, handovers, st.lists(flows.map(session_record), max_size=3).map(tuple), configuration
+        TakeoverPrepare,
+        handovers,
+        homes,
+        st.lists(flows, max_size=3).map(tuple),
+        configuration,
+        st.none() | st.sampled_from(Takes),
+        st.none() | addresses,
+    ),
+    st.builds(
+        TakeoverTransfer,
+        handovers,
+        st.lists(flows.map(session_record), max_size=3).map(tuple),
+        configuration,
+        st.lists(handovers, max_size=3).map(tuple),
     ),
     st.builds(Reclaim, st.none() | handovers, homes),
     st.builds(Fetch, handovers, st.integers(0, 1023), positions, st.integers(0, 4 << 20)),

@@ -38,6 +38,7 @@ from locum.wire.control import (
     encode_634,
 )
 from locum.wire.errors import WireError
+from locum.wire.vendor import Takes
 from tests.wire.strategies import answers, damaged, notices, requests634, session_record
 
 HANDOVER = bytes(range(16))
@@ -54,6 +55,14 @@ REQUESTS: list[tuple[str, Request634]] = [
     (
         f"a5 0001 {KEY1} 02 82 44c000020a 5020010db8000000000000000000000010 03 81 {FLOW_HEX} 04 a1 65647261696e f5",
         TakeoverPrepare(HANDOVER, (HOME, SIX), (FLOW,), {"drain": True}),
+    ),
+    (
+        f"a7 0001 {KEY1} 02 81 44c000020a 03 81 {FLOW_HEX} 04 a0 0a01 0c 44cb007105",
+        TakeoverPrepare(HANDOVER, (HOME,), (FLOW,), switch=Takes.RULED, access_node=NODE),
+    ),
+    (
+        f"a5 0002 {KEY1} 05 80 06 a0 0b 81 50{'0f' * 16}",
+        TakeoverTransfer(HANDOVER, (), others=(b"\x0f" * 16,)),
     ),
     (f"a4 0002 {KEY1} 05 80 06 a1 646d61696c 4101", TakeoverTransfer(HANDOVER, (), {"mail": b"\x01"})),
     (f"a3 0003 {KEY1} 02 81 44c000020a", Reclaim(HANDOVER, (HOME,))),
@@ -196,6 +205,10 @@ FETCH, PREPARE = Fetch(HANDOVER, 0, 0, 1), TakeoverPrepare(HANDOVER, (HOME,), (F
         (changed(PREPARE, k3=[[6, HOME.packed, 1, PEER.packed]]), "634.flow", "truncated"),
         (changed(PREPARE, k3=[[6, HOME.packed, 1, PEER.packed, 2, 3]]), "634.flow", "too-many-items"),
         (changed(PREPARE, k4={1: 2}), "634.configuration", "not-a-text-map"),
+        (changed(PREPARE, k10=2), "634.switch", "range"),
+        (changed(PREPARE, k12=bytes(5)), "634.access-node", "not-an-address"),
+        (changed(TakeoverTransfer(HANDOVER, ()), k11=[bytes(15)]), "634.others", "not-a-handover"),
+        (changed(TakeoverTransfer(HANDOVER, ()), k11=[bytes(16)] * 257), "634.others", "too-many-items"),
         (changed(TakeoverTransfer(HANDOVER, ()), k5=[{"a": 1}]), "634.session-record", "not-a-map"),
         (changed(TakeoverTransfer(HANDOVER, ()), k5=[{}] * 1025), "634.sessions", "too-many-items"),
     ],
