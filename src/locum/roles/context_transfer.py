@@ -8,11 +8,8 @@ was accepted. It must not know sockets, links or the kernel.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 from ipaddress import IPv4Address
-from itertools import count
 from typing import TypeGuard
 
 from locum.roles.actions import (
@@ -21,7 +18,6 @@ from locum.roles.actions import (
     Addr,
     Answer,
     Answered,
-    Ask,
     Asked,
     Count,
     Emit,
@@ -29,9 +25,11 @@ from locum.roles.actions import (
 )
 from locum.roles.context import Context
 from locum.roles.context_book import ContextBook
+from locum.roles.context_errands import FIRST_REQUEST, GIVE_UP, ContextErrands, Errand, Exchange
 from locum.roles.in_flight import InFlight, Mobile, Waiting
 from locum.roles.membership import Memberships
 from locum.roles.timers import Deadlines
+from locum.roles.transfer_instruction import Instruction, instruction
 from locum.roles.visitor import Visitor
 from locum.roles.visitor_list import VisitorList
 from locum.wire.context import (
@@ -47,72 +45,15 @@ from locum.wire.context import (
     decode_request_622,
     encode_624,
     encode_acknowledgement_622,
-    encode_request_622,
 )
 from locum.wire.context_blocks import BlockKind, VisitorBlock
 from locum.wire.errors import WireError
-from locum.wire.extensions import AuthKind, Ipv6PrefixRequest, VendorNormal
+from locum.wire.extensions import Ipv6PrefixRequest
 from locum.wire.registration import RegistrationRequest
-from locum.wire.vendor import MnpsRole, Takes, TransferContext, decode_vendor
 
-RETRY = 2.0  # seconds; RFC 4067 section 2.6: CT-Request-Retry
-GIVE_UP = 15.0  # seconds; the same: CT-Max-Transfer-Time
 KEEP = 1800.0  # seconds that a context is kept for a device that is nobody's visitor here (C7)
-FIRST_REQUEST = 1 << 40  # above the numbers of all other requests of a foreign agent, triggers among them
 
 Notice = Callable[[Addr, IPv4Address, bool], list[Action]]
-
-
-class Errand(Enum):
-    """What is asked of another access node."""
-
-    FETCH = "fetch"  # 622: its context
-    PUSH = "push"  # 624: take this one
-    CLAIM = "claim"  # 622 that wants no context: the device belongs to somebody else since
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One errand under way."""
-
-    errand: Errand
-    mobile: Mobile
-    peer: IPv4Address
-    registered: int  # milliseconds since 1970
-    onward: Onward
-    give_up_at: float  # wall-clock seconds
-    asked_at: float
-    whole: bool = False  # nothing is left out because the peer is said to have it
-    replies: tuple[Action, ...] = field(default=())  # to the mobile node, once it can go
-
-
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """What a registration says about its context."""
-
-    access_node: IPv4Address
-    towards: bool
-    stand_in: bool
-    ruled: bool
-
-
-def instruction(request: RegistrationRequest) -> Instruction | None:
-    """The instruction in a request; only what its sender signed for the home agent counts."""
-    where: TransferContext | None = None
-    role: MnpsRole | None = None
-    for each in request.protected(AuthKind.MN_HA):
-        if not isinstance(each, VendorNormal):
-            continue
-        with suppress(WireError):
-            match decode_vendor(each):
-                case TransferContext() as found:
-                    where = found
-                case MnpsRole() as found_role:
-                    role = found_role
-    if where is None or not isinstance(where.access_node, IPv4Address):
-        return None
-    ruled = role is not None and role.takes is Takes.RULED
-    return Instruction(where.access_node, where.towards, role is not None, ruled)
 
 
 class ContextTransfer:
@@ -135,11 +76,8 @@ class ContextTransfer:
         self._memberships = memberships
         self._notice = notice
         self._short_lifetime = short_lifetime
-        self._exchanges: dict[int, Exchange] = {}
-        self._retries: Deadlines[int] = Deadlines()
+        self._errands = ContextErrands(book, self._current)
         self._kept: Deadlines[IPv4Address] = Deadlines()
-        self._told: dict[tuple[IPv4Address, IPv4Address], dict[int, int]] = {}
-        self._numbers = count(FIRST_REQUEST)
         self._moved: set[IPv4Address] = set()  # visitors that are on their way to another access node
         visitors.dismissed.append(self._dismissed)
         flights.ended.append(self._followed)
@@ -201,13 +139,9 @@ class ContextTransfer:
         if named is None:
             return None
         onward, mobile = self._onward(visitor, named), _mobile(visitor)
-        for number, each in self._exchanges.items():
-            if (each.errand, each.mobile, each.peer) != (Errand.PUSH, mobile, named.access_node):
-                continue
-            if not each.replies:
-                return list(replies)  # the peer has not answered; the device need not wait again
-            self._exchanges[number] = replace(each, replies=tuple(replies))  # it has asked again
-            return []
+        again = self._errands.pushed_again(mobile, named.access_node, tuple(replies))
+        if again is not None:
+            return again
         return self._begin(
             Errand.PUSH,
             mobile,
@@ -271,56 +205,19 @@ class ContextTransfer:
         now: float,
         replies: tuple[Action, ...] = (),
     ) -> list[Action]:
-        actions: list[Action] = []
-        if errand is not Errand.CLAIM:
-            for number, each in tuple(self._exchanges.items()):
-                if each.mobile.home_address == mobile.home_address and each.errand is not Errand.CLAIM:
-                    actions += self._end(number)
         exchange = Exchange(errand, mobile, peer, registered, onward, now + GIVE_UP, now, replies=replies)
-        return actions + self._ask(exchange, now)
-
-    def _ask(self, exchange: Exchange, now: float) -> list[Action]:
-        number = next(self._numbers)
-        self._exchanges[number] = replace(exchange, asked_at=now)
-        path, body = self._message(exchange, now)
-        detail: dict[str, JSON] = {"to": str(exchange.peer), "errand": exchange.errand.value}
-        return [
-            Ask(number, exchange.peer, path, body, RETRY),
-            Emit("sent", path, exchange.mobile.home_address, None, detail),
-        ]
-
-    def _message(self, exchange: Exchange, now: float) -> tuple[str, bytes]:
-        home_address = exchange.mobile.home_address
-        if exchange.errand is Errand.PUSH:
-            known = {} if exchange.whole else self._told.get((home_address, exchange.peer), {})
-            context = self._current(home_address, now)
-            kinds = context.blocks if context is not None else ()
-            blocks, _ = self._book.give(context, kinds, known) if context is not None else ((), {})
-            pushed = Context624(
-                ContextStatus.OK, home_address, exchange.registered, blocks, {}, exchange.onward
-            )
-            return "624", encode_624(pushed)
-        wants = tuple(BlockKind) if exchange.errand is Errand.FETCH else ()
-        versions = {} if exchange.whole else self._book.versions(home_address)
-        asked = ContextRequest622(home_address, exchange.registered, wants, versions, exchange.onward)
-        return "622", encode_request_622(asked)
-
-    def _end(self, number: int) -> list[Action]:
-        self._retries.cancel(number)
-        return list(self._exchanges.pop(number).replies)
+        return self._errands.begin(exchange, now)
 
     def timeout(self, *, now: float) -> list[Action]:
         """Ask again; forget contexts that were kept long enough, or that nothing needs any more."""
-        actions: list[Action] = []
-        for number in tuple(self._retries.due(now)):
-            actions += self._ask(self._exchanges.pop(number), now)
+        actions = self._errands.timeout(now=now)
         for home_address in tuple(self._kept.due(now)):
             actions += self._forget(home_address)
         return actions
 
     def deadline(self) -> float | None:
         """Wall-clock seconds."""
-        times = (self._retries.next(), self._kept.next())
+        times = (self._errands.deadline(), self._kept.next())
         return min((at for at in times if at is not None), default=None)
 
     # Answers ------------------------------------------------------------------------------------------------------------
@@ -329,7 +226,7 @@ class ContextTransfer:
         """The answer to one of ours; None: it is another's."""
         if event.request < FIRST_REQUEST:
             return None
-        exchange = self._exchanges.get(event.request)
+        exchange = self._errands.get(event.request)
         if exchange is None:
             return []
         if isinstance(event, NoAnswer):
@@ -339,7 +236,7 @@ class ContextTransfer:
                 return self._pushed(event.request, exchange, decode_acknowledgement_622(event.body), now)
             return self._fetched(event.request, exchange, decode_624(event.body), now)
         except WireError:
-            actions = [Count("context-malformed"), *self._end(event.request)]
+            actions = [Count("context-malformed"), *self._errands.end(event.request)]
             return actions + self._flights.open(exchange.mobile.home_address)
 
     def _unanswered(self, number: int, exchange: Exchange, now: float) -> list[Action]:
@@ -347,18 +244,14 @@ class ContextTransfer:
         home_address = exchange.mobile.home_address
         actions: list[Action] = [Count("context-unanswered"), *exchange.replies]
         actions += self._flights.open(home_address) if exchange.errand is Errand.FETCH else []
-        again = max(now, exchange.asked_at + RETRY)
-        if again >= exchange.give_up_at:
-            self._end(number)
-            detail: dict[str, JSON] = {"peer": str(exchange.peer), "errand": exchange.errand.value}
-            return [*actions, Emit("context-given-up", None, home_address, None, detail)]
-        self._exchanges[number] = replace(exchange, replies=())
-        self._retries.set(number, again)
-        return actions
+        if self._errands.again(number, now):
+            return actions
+        detail: dict[str, JSON] = {"peer": str(exchange.peer), "errand": exchange.errand.value}
+        return [*actions, Emit("context-given-up", None, home_address, None, detail)]
 
     def _fetched(self, number: int, exchange: Exchange, answer: Context624, now: float) -> list[Action]:
         home_address = exchange.mobile.home_address
-        actions = self._end(number)
+        actions = self._errands.end(number)
         if answer.home_address != home_address:
             return [*actions, Count("context-malformed"), *self._flights.open(home_address)]
         if answer.status is ContextStatus.STALE and exchange.onward is Onward.MOVED:
@@ -370,8 +263,8 @@ class ContextTransfer:
             return actions
         statuses, kept = self._book.take(home_address, 0, _without_visit(answer))
         if BlockStatus.ABSENT in statuses.values() and not exchange.whole:
-            return actions + self._ask(replace(exchange, whole=True), now)
-        self._told[home_address, exchange.peer] = self._book.versions(home_address)
+            return actions + self._errands.ask(replace(exchange, whole=True), now)
+        self._errands.agreed(home_address, exchange.peer, self._book.versions(home_address))
         return [
             *actions,
             *kept,
@@ -386,14 +279,14 @@ class ContextTransfer:
         self, number: int, exchange: Exchange, answer: Acknowledgement622, now: float
     ) -> list[Action]:
         home_address = exchange.mobile.home_address
-        actions = self._end(number)
+        actions = self._errands.end(number)
         if answer.status is ContextStatus.STALE and exchange.onward is Onward.MOVED:
             return actions + self._lost(exchange, answer.registered)
         if answer.status is not ContextStatus.OK or answer.home_address != home_address:
             return [*actions, Count(f"context-{_word(answer.status)}")]
         if BlockStatus.ABSENT in answer.statuses.values() and not exchange.whole:
-            return actions + self._ask(replace(exchange, whole=True, replies=()), now)
-        self._told[home_address, exchange.peer] = self._book.versions(home_address)
+            return actions + self._errands.ask(replace(exchange, whole=True, replies=()), now)
+        self._errands.agreed(home_address, exchange.peer, exchange.sent)
         if exchange.onward is not Onward.NOTHING:
             if exchange.onward is Onward.MOVED:
                 self._moved.add(home_address)
@@ -461,7 +354,7 @@ class ContextTransfer:
             Emit("sent", "624", home_address, None, {"to": str(peer), "blocks": len(blocks)})
         ]
         if request.wants:
-            self._told[home_address, peer] = self._book.versions(home_address)
+            self._errands.agreed(home_address, peer, self._book.versions(home_address))
         if request.onward is not Onward.NOTHING:
             actions += self._hand_over(mobile, peer, request, now)
         return answer, actions
@@ -500,7 +393,7 @@ class ContextTransfer:
             # half a context: without its home agent nothing can be done for it, and nothing may follow
             status = ContextStatus.OK if statuses.get(kind) is BlockStatus.ABSENT else ContextStatus.MALFORMED
             return Acknowledgement622(status, home_address, 0, statuses), actions
-        self._told[home_address, peer] = self._book.versions(home_address)
+        self._errands.agreed(home_address, peer, self._book.versions(home_address))
         if mobile is not None:
             actions += self._follow(mobile, peer, pushed.onward, now)
         if visitor is None and self._visitors.static(home_address) is None:
@@ -548,11 +441,7 @@ class ContextTransfer:
                     if flight is None or flight.incoming is None
                     else str(flight.incoming.peer),
                     "waiting": waiting,
-                    "transferring": [
-                        each.errand.value
-                        for each in self._exchanges.values()
-                        if each.mobile.home_address == home_address
-                    ],
+                    "transferring": [each.errand.value for each in self._errands.under_way(home_address)],
                 }
             )
         return rows
@@ -606,8 +495,7 @@ class ContextTransfer:
     def _forget(self, home_address: IPv4Address) -> list[Action]:
         if home_address in self._visitors:
             return []
-        for key in [each for each in self._told if each[0] == home_address]:
-            del self._told[key]
+        self._errands.forget(home_address)
         return [*self._book.drop(home_address), *self._memberships.refresh()]
 
     @staticmethod
