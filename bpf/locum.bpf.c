@@ -19,192 +19,12 @@
 #include "parse.h"
 #include "tables.h"
 #include "tunnel.h"
+#include "rules.h"
 #include "translate.h"
 #include "multicast.h"
 #include "service.h"
-
-#define UNDECIDED 1000
-
-static __always_inline void flow_to(const struct packet *p, struct locum_flow_key *key)
-{
-	__builtin_memset(key, 0, sizeof(*key));
-	key->local = p->destination;
-	key->peer = p->source;
-	key->local_port = p->destination_port;
-	key->peer_port = p->source_port;
-	key->protocol = p->protocol;
-}
-
-/* Into the queue. The packet itself ends here. */
-static __noinline int hold(struct __sk_buff *skb, struct work *w, __u32 reason)
-{
-	struct packet *p = &w->packet;
-	__u32 cpu = bpf_get_smp_processor_id();
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
-	__u32 length = p->length;
-
-	if (!s || length >= HELD_BYTES)
-		return dropped(skb, TOO_LARGE);
-	length &= HELD_BYTES - 1;
-	if (!length || bpf_skb_load_bytes(skb, p->offset, s->bytes, length))
-		return dropped(skb, HOLD_OVERFLOW);
-	flow_to(p, &s->header.flow);
-	s->header.time = bpf_ktime_get_ns();
-	s->header.length = p->length;
-	s->header.gso_size = skb->gso_size;
-	s->header.ifindex = skb->ifindex;
-	s->header.reason = reason;
-	if (bpf_ringbuf_output(&held, s, sizeof(s->header) + length, 0))
-		return dropped(skb, HOLD_OVERFLOW);
-	skb->cb[0] = HELD;
-	skb->cb[1] = 0;
-	return TC_ACT_SHOT;
-}
-
-/* Copies for the second and later tunnels go by the re-injection device, whose egress program encapsulates them. */
-static __noinline int send_copies(struct __sk_buff *skb, struct work *w, __u32 tunnels)
-{
-	__u32 i;
-
-	if (decapsulate(skb, w))
-		return -1;
-	if (w->flags & FORWARDED) {
-		if (w->packet.hops <= 1 || decrement_hops(skb, &w->packet))
-			return -1;
-		w->packet.hops--;
-		w->flags &= ~FORWARDED;
-	}
-	for (i = 1; i < LOCUM_MAX_TUNNELS; i++) {
-		if (i >= tunnels)
-			break;
-		skb->mark = LOCUM_MARK_COPY | i;
-		bpf_clone_redirect(skb, w->tap, 0);
-	}
-	skb->mark = 0;
-	return 0;
-}
-
-static __noinline int to_tunnels(struct __sk_buff *skb, struct work *w, const struct locum_binding *b)
-{
-	struct locum_counter *counter;
-	int action;
-
-	if (!b)
-		return TC_ACT_UNSPEC;
-	if (b->tunnels > 1) {
-		if ((w->flags & FORWARDED) && w->packet.hops <= 1)
-			return pass_inner(skb, w, PASSED);
-		if (send_copies(skb, w, b->tunnels))
-			return dropped(skb, ENCAPSULATION_FAILED);
-	}
-	action = encapsulate(skb, w, &b->tunnel);
-	if (action == TC_ACT_REDIRECT) {
-		counter = bpf_map_lookup_elem(&binding_count, &w->packet.destination);
-		count(counter, w->packet.length);
-	}
-	return action;
-}
-
-/* The stand-in that talks to the home address means the device. */
-static __noinline int from_peer(struct __sk_buff *skb, struct work *w, const struct locum_binding_more *more,
-				__u32 flags)
-{
-	struct locum_counter *counter;
-	int action;
-
-	if (!more || !(flags & LOCUM_PEER_TUNNEL))
-		return dropped(skb, PEER_UNREACHABLE);
-	action = encapsulate(skb, w, &more->peer_tunnel);
-	if (action == TC_ACT_REDIRECT) {
-		counter = bpf_map_lookup_elem(&binding_count, &w->packet.destination);
-		count(counter, w->packet.length);
-	}
-	return action;
-}
-
-/* What the flow table says of a packet to one of our home addresses, or UNDECIDED. */
-static __always_inline int by_flow(struct __sk_buff *skb, struct work *w)
-{
-	struct locum_flow_key key;
-	struct locum_flow *flow;
-
-	flow_to(&w->packet, &key);
-	flow = bpf_map_lookup_elem(&flows, &key);
-	if (!flow)
-		return UNDECIDED;
-	if (flow->verdict == FLOW_DELIVER || (w->flags & FROM_TAP))
-		return pass_inner(skb, w, PASSED);
-	return hold(skb, w, HELD_FLOW);
-}
-
-static __always_inline int guard(struct __sk_buff *skb, struct work *w)
-{
-	__u8 protocol = w->packet.protocol;
-
-	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6 || has_socket(skb, w))
-		return pass_inner(skb, w, PASSED);
-	return dropped(skb, NO_SESSION);
-}
-
-/* What is delivered to this host, at the stand-in's own address. */
-static __always_inline int to_interface(struct __sk_buff *skb, struct work *w)
-{
-	struct locum_translation_key key;
-	struct locum_translation *t;
-	__u32 *own;
-	int found;
-
-	if (!(w->uses & LOCUM_TRANSLATES) || (w->flags & AT_EGRESS))
-		return UNDECIDED;
-	__builtin_memset(&key, 0, sizeof(key));
-	key.home_address = w->packet.destination;
-	t = bpf_map_lookup_elem(&translations, &key);
-	if (!t)
-		return UNDECIDED;
-	own = bpf_map_lookup_elem(&endpoints, &t->interface_address);
-	if (!own || !(*own & LOCUM_OWN) || (!w->strip && same(&t->interface_address, &w->packet.destination)))
-		return UNDECIDED;
-	found = translate(skb, w, NULL);
-	if (found < 0)
-		return dropped(skb, -found);
-	return found ? pass_inner(skb, w, PASSED) : UNDECIDED;
-}
-
-/* Packets to a home address. UNDECIDED when there is no entry of it. */
-static __always_inline int by_binding(struct __sk_buff *skb, struct work *w)
-{
-	struct locum_binding *b = bpf_map_lookup_elem(&bindings, &w->packet.destination);
-	struct locum_binding_more *more;
-	int action;
-
-	if (!b)
-		return to_interface(skb, w);
-	if ((b->flags & LOCUM_FLOWS || b->verdict == GUARD) && !(w->flags & AT_EGRESS)) {
-		action = by_flow(skb, w);
-		if (action != UNDECIDED)
-			return action;
-	}
-	if (b->flags & LOCUM_PEER) {
-		more = bpf_map_lookup_elem(&binding_more, &w->packet.destination);
-		if (more && same(&more->peer, &w->packet.source))
-			return from_peer(skb, w, more, b->flags);
-	}
-	switch (b->verdict) {
-	case ENCAPSULATE:
-		return to_tunnels(skb, w, b);
-	case HOLD:
-	case REPORT:
-		if ((w->flags & FROM_TAP) || (skb->mark & LOCUM_MARK_MASK) == LOCUM_MARK_RELEASED)
-			break;
-		return hold(skb, w, b->verdict == HOLD ? HELD_BINDING : HELD_REPORT);
-	case DROP:
-		return dropped(skb, BINDING_DROP);
-	}
-	action = to_interface(skb, w);
-	if (action == UNDECIDED && b->verdict == GUARD && !(w->flags & AT_EGRESS))
-		return guard(skb, w);
-	return action;
-}
+#include "local_end.h"
+#include "home.h"
 
 /* Flows that a translation sent to this source get their home address back. 0: they have it; -1: not from one. */
 static __noinline int from_interface(struct __sk_buff *skb, struct work *w)
@@ -238,6 +58,11 @@ static __always_inline int by_source(struct __sk_buff *skb, struct work *w, __u3
 	t = bpf_map_lookup_elem(&outbound, &key);
 	if (!t || w->packet.registration || bpf_map_lookup_elem(&endpoints, &w->packet.destination))
 		return UNDECIDED;
+	if (t->local) { /* the home agent is this host: nothing to go into, and counted where it entered (R17) */
+		if (!(w->flags & AT_EGRESS) || !ifindex)
+			count(bpf_map_lookup_elem(&outbound_count, &key), w->packet.length);
+		return UNDECIDED;
+	}
 	action = encapsulate(skb, w, t);
 	if (action == TC_ACT_REDIRECT)
 		count(bpf_map_lookup_elem(&outbound_count, &key), w->packet.length);
@@ -256,7 +81,6 @@ static __noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
 	struct locum_acceptance *a;
 	struct tunnelled t;
 	__u32 end = w->packet.offset + w->packet.length;
-	int action;
 
 	if (parse_tunnel(skb, &w->packet, &t))
 		return UNDECIDED;
@@ -296,26 +120,33 @@ static __noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
 	count(bpf_map_lookup_elem(&acceptance_count, &key), w->packet.length);
 	if (copy_congestion(skb, w))
 		return dropped(skb, CONGESTED);
-	if (a->ifindex)
-		return deliver(skb, w, a);
-	if (ours_to_judge(&w->packet)) {
-		action = by_binding(skb, w);
-		if (action != UNDECIDED)
-			return action;
-	}
-	return pass_inner(skb, w, PASSED);
+	if (a->ifindex && !(a->flags & LOCUM_HERE))
+		return to_visitor(skb, w, a);
+	if (!ours_to_judge(&w->packet))
+		return pass_inner(skb, w, PASSED);
+	return key.side == TO_HOME_ADDRESS ? ARRIVED : RETURNED;
+}
+
+static __always_inline struct work *begin(const struct locum_settings *s, __u32 flags)
+{
+	__u32 zero = 0;
+	struct under_way *u = bpf_map_lookup_elem(&works, &zero);
+	struct work *w;
+
+	if (!u || !s)
+		return NULL;
+	w = &u->work[u->copying & 1];
+	__builtin_memset(w, 0, sizeof(*w));
+	w->tap = s->tap_ifindex;
+	w->uses = s->uses;
+	w->flags = flags;
+	return w;
 }
 
 static __always_inline int read_packet(struct __sk_buff *skb, struct work *w)
 {
-	struct locum_settings *s;
-	__u32 zero = 0, family;
+	__u32 family;
 
-	s = bpf_map_lookup_elem(&settings, &zero);
-	if (s) {
-		w->tap = s->tap_ifindex;
-		w->uses = s->uses;
-	}
 	if (skb->protocol == bpf_htons(ETH_P_IP))
 		family = 4;
 	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
@@ -328,29 +159,38 @@ static __always_inline int read_packet(struct __sk_buff *skb, struct work *w)
 SEC("tc")
 int locum_ingress(struct __sk_buff *skb)
 {
-	struct work w = {};
-	__u32 *own;
+	__u32 zero = 0, *own;
+	struct locum_settings *s = bpf_map_lookup_elem(&settings, &zero);
+	struct work *w = begin(s, FORWARDED);
 	int action;
 
-	if (read_packet(skb, &w))
+	if (!w || read_packet(skb, w))
 		return passed(skb, PASSED);
-	w.flags = FORWARDED;
-	own = bpf_map_lookup_elem(&endpoints, &w.packet.destination);
+	own = bpf_map_lookup_elem(&endpoints, &w->packet.destination);
 	if (own && (*own & LOCUM_ENDPOINT)) { /* from the TUN as well: what raw sockets put together comes back by it */
-		action = from_tunnel(skb, &w);
-		return action == UNDECIDED ? passed(skb, PASSED) : action;
+		action = from_tunnel(skb, w);
+		if (action == ARRIVED)
+			action = arrived(skb, w);
+		else if (action == RETURNED)
+			action = to_home_address(skb, w);
+		return action == UNDECIDED ? pass_inner(skb, w, PASSED) : action;
 	}
-	if (skb->ifindex == w.tap) {
-		w.flags |= FROM_TAP;
+	if (skb->ifindex == w->tap) {
+		if (skb->mark == (LOCUM_MARK_LOCAL | 1))
+			return here(skb, w);
+		w->flags |= FROM_TAP;
 		skb->mark = LOCUM_MARK_RELEASED;
 	}
-	if ((w.uses & LOCUM_GROUPS) && is_multicast(&w.packet.destination))
-		forward_group(skb, &w);
-	if (!ours_to_judge(&w.packet))
+	if ((w->uses & LOCUM_GROUPS) && is_multicast(&w->packet.destination))
+		forward_group(skb, w);
+	if (!ours_to_judge(&w->packet))
 		return passed(skb, PASSED);
-	action = by_binding(skb, &w);
+	if (w->uses & LOCUM_FILTERED(FROM_VISITOR) && !own && !(w->flags & FROM_TAP) && !w->packet.registration &&
+	    filtered(skb, &w->packet, &w->packet.source, FROM_VISITOR) >= 0)
+		return dropped(skb, FILTERED_FROM_VISITOR);
+	action = to_home_address(skb, w);
 	if (action == UNDECIDED)
-		action = by_source(skb, &w, skb->ifindex);
+		action = by_source(skb, w, skb->ifindex);
 	return action == UNDECIDED ? passed(skb, PASSED) : action;
 }
 
@@ -372,28 +212,18 @@ static __always_inline bool suspended(const struct packet *p)
 	return flow && flow->verdict == FLOW_SUSPEND;
 }
 
-/* A copy for one of the later tunnels of a simultaneous binding (RFC 5944 section 3.6.1.1). */
-static __noinline int send_copy(struct __sk_buff *skb, struct work *w)
-{
-	struct locum_binding_more *more = bpf_map_lookup_elem(&binding_more, &w->packet.destination);
-	struct locum_binding *b = bpf_map_lookup_elem(&bindings, &w->packet.destination);
-	__u32 number = (skb->mark & 0xffff) - 1;
-	int action;
-
-	if (!b || !more || number >= LOCUM_MAX_TUNNELS - 1 || number + 1 >= b->tunnels)
-		return dropped(skb, STRAY);
-	action = encapsulate(skb, w, &more->others[number]);
-	if (action == TC_ACT_REDIRECT)
-		count(bpf_map_lookup_elem(&binding_count, &w->packet.destination), w->packet.length);
-	return action;
-}
-
 static __always_inline int leave(struct __sk_buff *skb, struct work *w)
 {
 	struct tunnelled t;
 	__u32 *own;
 	int action;
 
+	if ((skb->mark & LOCUM_MARK_MASK) == LOCUM_MARK_LOCAL) {
+		if (skb->mark & 1)
+			return dropped(skb, UNCLAIMED);
+		skb->mark = 0;
+		return UNDECIDED;
+	}
 	own = bpf_map_lookup_elem(&endpoints, &w->packet.source);
 	if (own && (*own & LOCUM_ENDPOINT) && !parse_tunnel(skb, &w->packet, &t))
 		return UNDECIDED; /* our own tunnel packet */
@@ -403,7 +233,10 @@ static __always_inline int leave(struct __sk_buff *skb, struct work *w)
 		return UNDECIDED;
 	if (suspended(&w->packet))
 		return dropped(skb, SUSPENDED);
-	action = by_binding(skb, w);
+	if (w->uses & LOCUM_FILTERED(EMISSION) && !skb->ingress_ifindex &&
+	    filtered(skb, &w->packet, &w->packet.source, EMISSION) >= 0)
+		return dropped(skb, FILTERED_EMISSION);
+	action = to_home_address(skb, w);
 	if (action == UNDECIDED)
 		action = by_source(skb, w, skb->ingress_ifindex);
 	return action;
@@ -412,35 +245,37 @@ static __always_inline int leave(struct __sk_buff *skb, struct work *w)
 SEC("tc")
 int locum_egress(struct __sk_buff *skb)
 {
-	struct work w = {};
+	__u32 zero = 0;
+	struct locum_settings *s = bpf_map_lookup_elem(&settings, &zero);
+	struct work *w = begin(s, AT_EGRESS);
 	int action = UNDECIDED;
-	bool whole = !read_packet(skb, &w);
+	bool whole;
 
-	if (whole) {
-		w.flags = AT_EGRESS;
-		action = leave(skb, &w);
-	}
+	if (!w)
+		return passed(skb, PASSED);
+	whole = !read_packet(skb, w);
+	if (whole)
+		action = leave(skb, w);
 	if (action != UNDECIDED)
 		return action;
-	if (skb->ifindex != w.tap)
+	if (skb->ifindex != w->tap)
 		return passed(skb, PASSED);
-	return dropped(skb, whole && ours_to_judge(&w.packet) ? STRAY : REASON_NONE);
+	return dropped(skb, whole && ours_to_judge(&w->packet) ? STRAY : REASON_NONE);
 }
 
 /* For the measurement of the cost of one packet: the ingress decision, and then the packet as it was, to run again. */
 SEC("tc")
 int locum_measure(struct __sk_buff *skb)
 {
-	struct work w = {};
-	__u32 before = skb->len, hops;
+	__u32 zero = 0, before = skb->len, hops;
+	struct work *w = begin(bpf_map_lookup_elem(&settings, &zero), FORWARDED);
 	int action;
 
-	if (read_packet(skb, &w) || w.packet.family != 4)
+	if (!w || read_packet(skb, w) || w->packet.family != 4)
 		return TC_ACT_SHOT;
 	if (bpf_skb_load_bytes(skb, ETHERNET + offsetof(struct iphdr, ttl), &hops, 4))
 		return TC_ACT_SHOT;
-	w.flags = FORWARDED;
-	action = by_binding(skb, &w);
+	action = to_home_address(skb, w);
 	if (action == UNDECIDED)
 		return passed(skb, PASSED);
 	if (skb->len <= before)

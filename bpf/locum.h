@@ -21,16 +21,23 @@ struct locum_tunnel {
 	__u16 destination_port;
 	__u8 encapsulation;
 	__u8 has_key;
-	__u8 reserved[6];
+	__u8 local; /* the destination is an end point on this host: no tunnel at all */
+	__u8 reserved[5];
 };
 
 enum locum_verdict { NATIVE = 0, ENCAPSULATE = 1, HOLD = 2, REPORT = 3, DROP = 4, GUARD = 5 };
 
-/* Flags of a binding. FLOWS: the flow table has entries of this home address. IMPLICIT: the entry exists only for them. */
+/* Flags of a binding. FLOWS: the flow table has entries of this home address. IMPLICIT: the home agent has nothing to
+ * say of it, the entry exists for what follows. RULES: there are flow rules. SHARED: flows are shared among the tunnels
+ * by weight. LOCAL: `local` is the verdict where packets end on this host. VISITED: table `visited` has an entry. */
 #define LOCUM_FLOWS 1
 #define LOCUM_PEER 2
 #define LOCUM_PEER_TUNNEL 4
 #define LOCUM_IMPLICIT 8
+#define LOCUM_RULES 16
+#define LOCUM_SHARED 32
+#define LOCUM_LOCAL 64
+#define LOCUM_VISITED 128
 
 #define LOCUM_MAX_TUNNELS 4
 
@@ -38,7 +45,8 @@ struct locum_binding {
 	__u8 verdict;
 	__u8 tunnels;
 	__u8 flags;
-	__u8 reserved[5];
+	__u8 local;
+	__u8 reserved[4];
 	struct locum_tunnel tunnel;
 };
 
@@ -47,6 +55,112 @@ struct locum_binding_more {
 	struct locum_address peer;
 	struct locum_tunnel peer_tunnel;
 	struct locum_tunnel others[LOCUM_MAX_TUNNELS - 1];
+	__u16 weights[LOCUM_MAX_TUNNELS];
+};
+
+/* The parts of a selector (RFC 6088). PORTS and SPI say as well what is known of a packet. */
+#define LOCUM_SOURCE 1
+#define LOCUM_DESTINATION 2
+#define LOCUM_SPI 4
+#define LOCUM_FLOW_LABEL 8
+#define LOCUM_SOURCE_PORT 16
+#define LOCUM_DESTINATION_PORT 32
+#define LOCUM_DSCP 64
+#define LOCUM_PROTOCOL 128
+
+/* From first to last, both included; in host order, so that it compares as two numbers. */
+struct locum_range {
+	struct locum_address first;
+	struct locum_address last;
+};
+
+/* What is compared first stands first. A range that is not among the parts is never read. */
+struct locum_rule {
+	__u8 parts;
+	__u8 family; /* 4 or 6: of the selector */
+	__u8 verdict;
+	__u8 candidates;
+	__u8 protocol[2];
+	__u8 dscp[2];
+	__u16 source_port[2];
+	__u16 destination_port[2];
+	__u32 spi[2];
+	__u32 flow_label[2];
+	struct locum_range source;
+	struct locum_range destination;
+	__u8 tunnel[LOCUM_MAX_TUNNELS]; /* place among the tunnels of the rules */
+	__u16 weight[LOCUM_MAX_TUNNELS];
+	__u16 identifier;
+	__u16 reserved;
+};
+
+enum locum_rule_verdict { RULE_FORWARD = 0, RULE_DROP = 1, RULE_ALLOW = 2 };
+
+/* All rules of a home address are one value, so that a packet meets the old ones or the new ones. Two sizes: most have few. */
+#define LOCUM_FEW 8
+#define LOCUM_MANY 80
+#define LOCUM_FEW_TUNNELS 8
+#define LOCUM_MANY_TUNNELS 256
+
+struct locum_rules_head {
+	__u32 count;
+	__u32 otherwise; /* of a filter: RULE_ALLOW or RULE_DROP */
+};
+
+struct locum_rules_few {
+	struct locum_rules_head head;
+	struct locum_rule rule[LOCUM_FEW];
+	struct locum_tunnel tunnel[LOCUM_FEW_TUNNELS];
+};
+
+struct locum_rules_many {
+	struct locum_rules_head head;
+	struct locum_rule rule[LOCUM_MANY];
+	struct locum_tunnel tunnel[LOCUM_MANY_TUNNELS];
+};
+
+enum locum_place { FLOW_RULES = 0, TO_VISITOR = 1, FROM_VISITOR = 2, EMISSION = 3, VISITED = 4 };
+
+struct locum_filter_key {
+	struct locum_address home_address;
+	__u32 place;
+	__u32 reserved;
+};
+
+struct locum_filter_few {
+	struct locum_rules_head head;
+	struct locum_rule rule[LOCUM_FEW];
+};
+
+struct locum_filter_many {
+	struct locum_rules_head head;
+	struct locum_rule rule[LOCUM_MANY];
+};
+
+/* identifier 0: what no rule took, of flow rules and of filters. */
+struct locum_rule_key {
+	struct locum_address home_address;
+	__u16 place;
+	__u16 identifier;
+	__u32 reserved;
+};
+
+/* A fragmented packet that goes through rules: its later fragments are matched as if they had what only the first has. */
+struct locum_fragment_key {
+	struct locum_address source;
+	struct locum_address destination;
+	__u32 identification; /* network order, IPv4's in the lower half */
+	__u32 protocol;       /* of IPv4 (RFC 791 section 2.3); 0 for IPv6 */
+};
+
+struct locum_fragment {
+	__u64 time; /* nanoseconds since boot */
+	__u32 spi;
+	__u16 source_port; /* host order, as everything here */
+	__u16 destination_port;
+	__u8 known; /* PORTS or SPI */
+	__u8 protocol;
+	__u8 reserved[6];
 };
 
 struct locum_counter {
@@ -63,11 +177,13 @@ struct locum_acceptance_key {
 	__u32 reserved;
 };
 
-/* ifindex 0: look the inner packet up again. next_hop all zero: the inner destination. */
+/* ifindex 0: look the inner packet up again. next_hop all zero: the inner destination. HERE: that is this host itself. */
+#define LOCUM_HERE 1
+
 struct locum_acceptance {
 	struct locum_address next_hop;
 	__u32 ifindex;
-	__u32 reserved;
+	__u32 flags;
 };
 
 /* ifindex 0: packets of this host. */
@@ -100,6 +216,7 @@ struct locum_flow {
 /* What there are entries of at all: tables that are empty cost no packet anything. */
 #define LOCUM_TRANSLATES 1
 #define LOCUM_GROUPS 2
+#define LOCUM_FILTERED(PLACE) (4 << (PLACE))
 
 struct locum_settings {
 	__u32 tap_ifindex;
@@ -182,6 +299,7 @@ enum locum_outcome {
 	DELIVERED = 3,
 	ENCAPSULATED = 4,
 	TOO_BIG = 5,
+	LOCAL = 6, /* its tunnel ends here: passed to the stack of this host */
 };
 
 enum locum_reason {
@@ -203,7 +321,14 @@ enum locum_reason {
 	TRANSLATION_CONFLICT = 15, /* another home address has this flow at the interface address */
 	TRANSLATION_FAILED = 16,
 	GROUP_NOT_FORWARDED = 17, /* to one of its links */
-	REASON_COUNT = 18,
+	RULE_DROPPED = 18,
+	FILTERED_TO_VISITOR = 19,
+	FILTERED_FROM_VISITOR = 20,
+	FILTERED_EMISSION = 21,
+	FRAGMENT_FOLLOWS = 22, /* not a drop: matched as its first fragment */
+	FRAGMENT_UNKNOWN = 23, /* not a drop: matched without ports */
+	UNCLAIMED = 24, /* its tunnel ends here, and the stack of this host would send it on */
+	REASON_COUNT = 25,
 };
 
 /* skb->mark: the upper half says what the lower half is. */
@@ -211,5 +336,6 @@ enum locum_reason {
 #define LOCUM_MARK_OVERHEAD 0x10c00000 /* too big by this tunnel's overhead: routed by the table with the locked MTU */
 #define LOCUM_MARK_RELEASED 0x10c10000 /* came from the hold queue: is not held again */
 #define LOCUM_MARK_COPY 0x10c20000     /* copy for this tunnel of a simultaneous binding */
+#define LOCUM_MARK_LOCAL 0x10c30000    /* its tunnel ended here: delivered (0), or for this host itself (1) */
 
 #endif

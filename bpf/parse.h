@@ -25,6 +25,8 @@ struct packet {
 	__u8 later_fragment;
 	__u8 registration; /* UDP port 434, message type 1 or 3 */
 	__u8 type;         /* ICMP: its type; UDP port 434: the message's */
+	__u32 identification; /* of a fragmented packet, network order */
+	__u32 flow_label;
 };
 
 static __always_inline struct locum_address mapped(__be32 v4)
@@ -119,6 +121,7 @@ static __always_inline int parse_v4(struct __sk_buff *skb, struct packet *p, __u
 	p->hops = ip.ttl;
 	p->fragment = !!(ip.frag_off & bpf_htons(0x3fff));
 	p->later_fragment = !!(ip.frag_off & bpf_htons(0x1fff));
+	p->identification = ip.id;
 	p->payload = p->offset + header;
 	return 0;
 }
@@ -127,7 +130,7 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p, __u
 {
 	struct ipv6hdr ip;
 	__u32 at, end;
-	__u8 ext[4];
+	__u8 ext[8];
 	int i;
 
 	if (available < sizeof(ip) || bpf_skb_load_bytes(skb, p->offset, &ip, sizeof(ip)))
@@ -139,6 +142,7 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p, __u
 	__builtin_memcpy(&p->destination, &ip.daddr, 16);
 	p->family = 6;
 	p->tos = (ip.priority << 4) | (ip.flow_lbl[0] >> 4);
+	p->flow_label = (ip.flow_lbl[0] & 0xf) << 16 | ip.flow_lbl[1] << 8 | ip.flow_lbl[2];
 	p->hops = ip.hop_limit;
 	p->protocol = ip.nexthdr;
 	at = p->offset + sizeof(ip);
@@ -157,6 +161,7 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p, __u
 
 			p->fragment |= !!(field & 0xfff9);
 			p->later_fragment |= !!(field & 0xfff8);
+			__builtin_memcpy(&p->identification, ext + 4, 4);
 			at += 8;
 			if (p->later_fragment)
 				break;

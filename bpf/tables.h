@@ -17,6 +17,11 @@ TABLE(binding_more, struct locum_address, struct locum_binding_more);
 TABLE(acceptances, struct locum_acceptance_key, struct locum_acceptance);
 TABLE(outbound, struct locum_outbound_key, struct locum_tunnel);
 TABLE(flows, struct locum_flow_key, struct locum_flow);
+TABLE(visited, struct locum_address, struct locum_binding);
+TABLE(rules_few, struct locum_address, struct locum_rules_few);
+TABLE(rules_many, struct locum_address, struct locum_rules_many);
+TABLE(filters_few, struct locum_filter_key, struct locum_filter_few);
+TABLE(filters_many, struct locum_filter_key, struct locum_filter_many);
 
 TABLE(translations, struct locum_translation_key, struct locum_translation);
 TABLE(translation_count, struct locum_translation_key, struct locum_translation_count);
@@ -40,6 +45,14 @@ BOUNDED(translated_fragments, struct locum_translated_fragment, struct locum_tra
 TABLE(binding_count, struct locum_address, struct locum_counter);
 TABLE(acceptance_count, struct locum_acceptance_key, struct locum_counter);
 TABLE(outbound_count, struct locum_outbound_key, struct locum_counter);
+TABLE(rule_count, struct locum_rule_key, struct locum_counter);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct locum_fragment_key);
+	__type(value, struct locum_fragment);
+} fragments SEC(".maps");
 
 /* Sysctls as they were found: name -> value. Only the daemon uses it; here it outlives the daemon. */
 struct sysctl_name {

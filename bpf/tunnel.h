@@ -23,18 +23,37 @@
 #define FORWARDED 1 /* this node is a hop of the inner packet */
 #define AT_EGRESS 2
 #define FROM_TAP 4
+#define ENDS_HERE 8 /* its tunnel ends where it begins, on this host */
 
 /* A packet on its way through the programs: the inner (or only) headers, and the outer ones still before them. */
 struct work {
 	struct packet packet;
 	__u32 tap;
 	__u32 uses; /* tables that are not empty */
+	struct locum_address tunnel_source; /* of a tunnel that ends here as well */
 	__u16 strip; /* bytes of outer headers */
+	__u16 rule;  /* that takes the packet; 0: none does */
+	__u8 ruled;  /* there are rules, and they were asked */
 	__u8 flags;
 	__u8 outer_family;
 	__u8 outer_tos;
 	__u8 encapsulation;
 };
+
+/* One a CPU, where the stack has no room for it. A copy that is sent meets egress programs within the program that sends
+ * it: they have the second place.
+ */
+struct under_way {
+	__u32 copying;
+	struct work work[2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct under_way);
+} works SEC(".maps");
 
 /* translate.h */
 int translate(struct __sk_buff *skb, struct work *w, const struct locum_address *tunnel);
@@ -372,7 +391,7 @@ __noinline int encapsulate(struct __sk_buff *skb, struct work *w, const struct l
 	if (make_room(skb, w, t, shrink) || write_headers(skb, t, p))
 		return dropped(skb, ENCAPSULATION_FAILED);
 	mark = skb->mark & LOCUM_MARK_MASK;
-	if (mark == LOCUM_MARK_OVERHEAD || mark == LOCUM_MARK_RELEASED || mark == LOCUM_MARK_COPY)
+	if (mark >= LOCUM_MARK_OVERHEAD && mark <= LOCUM_MARK_LOCAL)
 		skb->mark = 0;
 	skb->cb[0] = ENCAPSULATED;
 	skb->cb[1] = 0;
@@ -406,6 +425,7 @@ __noinline int deliver(struct __sk_buff *skb, struct work *w, const struct locum
 	}
 	if (decapsulate(skb, w))
 		return dropped(skb, DECAPSULATION_FAILED);
+	skb->mark = LOCUM_MARK_LOCAL; /* as it leaves, or in pieces: it has had its decision */
 	if (bpf_check_mtu(skb, ifindex, &mtu, 0, 0))
 		return passed(skb, PASSED);
 	if (decrement_hops(skb, p))

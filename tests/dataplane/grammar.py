@@ -3,7 +3,7 @@
 from ipaddress import IPv4Address, ip_address
 from random import Random
 
-from locum.dataplane.maps import MARK_COPY, MARK_OVERHEAD, MARK_RELEASED
+from locum.dataplane.maps import MARK_COPY, MARK_LOCAL, MARK_OVERHEAD, MARK_RELEASED
 from locum.dataplane.parse import ones_sum
 from locum.dataplane.state import ForwardingState
 from locum.dataplane.translation_model import FlowKey
@@ -11,14 +11,17 @@ from locum.roles.actions import (
     Addr,
     BindingEntry,
     Encapsulation,
+    FilterPlace,
     FlowVerdict,
     OutboundEntry,
     Side,
+    Stage,
     Tunnel,
     TunnelAcceptance,
     Verdict,
 )
 from locum.wire.control import Flow
+from tests.dataplane.rule_grammar import RuleGrammar
 from tests.dataplane.translation_grammar import INTERFACES, add_translations, answer, echo, error
 
 HOMES = [ip_address(a) for a in ("10.9.0.1", "10.9.0.2", "10.9.0.3", "fd09::1", "fd09::2", "fd09::3")]
@@ -49,13 +52,15 @@ class Grammar:
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
+        self.rules = RuleGrammar(self.random, [*HOMES, *PEERS, *LOCALS], PORTS)
 
     # States
 
-    def tunnel(self, *, source: Addr | None = None) -> Tunnel:
+    def tunnel(self, *, local: bool = True) -> Tunnel:
+        """Some lead to an end point of this very host, if `local`."""
         r = self.random
-        start = source or r.choice(LOCALS)
-        ends = REMOTES if r.random() < 0.93 else UNROUTED
+        start = r.choice(LOCALS)
+        ends = r.choices((REMOTES, LOCALS if local else REMOTES, UNROUTED), (8, 2, 1))[0]
         end = r.choice([a for a in ends if a.version == start.version])
         encapsulation = r.choice(list(Encapsulation))
         key = r.getrandbits(32) if encapsulation is Encapsulation.GRE and r.random() < 0.5 else None
@@ -67,11 +72,12 @@ class Grammar:
         for home in HOMES:
             if r.random() < 0.9:
                 state.bindings[home] = self.binding(home)
-            for remote in REMOTES:
+            self.add_other_stages(state, home)
+            for remote in (*REMOTES, *LOCALS):
                 if r.random() < 0.7:
                     side = r.choice(list(Side))
                     link = r.choice([None, None, "lan0"])
-                    hop = None if link is None or r.random() < 0.5 else r.choice(PEERS)
+                    hop = None if link is None or r.random() < 0.5 else r.choice([*PEERS, *INTERFACES])
                     state.acceptances[remote, home, side] = TunnelAcceptance(remote, home, side, link, hop)
             if r.random() < 0.6:
                 link = r.choice([None, "lan0", "out0"])
@@ -83,13 +89,32 @@ class Grammar:
         add_translations(r, state, HOMES, REMOTES)
         return state
 
+    def add_other_stages(self, state: ForwardingState, home: Addr) -> None:
+        """What an access node and a stand-in on the same host say, and filters."""
+        r = self.random
+        if r.random() < 0.3:
+            verdict = r.choices(list(Verdict), (1, 5, 1, 1, 1, 0))[0]
+            tunnels = (self.tunnel(),) if verdict is Verdict.ENCAPSULATE else ()
+            state.visited[home] = BindingEntry(home, verdict, tunnels, at=Stage.VISITED)
+        if r.random() < 0.3:
+            verdict = r.choices(list(Verdict), (1, 0, 1, 1, 1, 4))[0]
+            state.local_ends[home] = BindingEntry(home, verdict, at=Stage.LOCAL)
+        for place in FilterPlace:
+            if r.random() < 0.3:
+                state.filters[home, place] = self.rules.filter(home, place)
+
     def binding(self, home: Addr) -> BindingEntry:
         r = self.random
-        verdict = r.choices(list(Verdict), (1, 5, 1, 1, 1, 2))[0]
+        verdict = r.choices(list(Verdict), (1, 5, 1, 1, 1, 0))[0]
         count = r.choice((1, 1, 1, 2, 4)) if verdict is Verdict.ENCAPSULATE else 0
+        weights = tuple(r.choice((1, 2, 5, 0xFFFF)) for _ in range(count)) if r.random() < 0.4 else ()
         peer = r.choice(PEERS) if r.random() < 0.3 else None
         peer_tunnel = self.tunnel() if peer is not None and r.random() < 0.7 else None
-        return BindingEntry(home, verdict, tuple(self.tunnel() for _ in range(count)), peer, peer_tunnel)
+        rules = self.rules.rules(self.tunnel) if r.random() < 0.5 else ()
+        # A copy that ends on this host goes there by the device, and the real program would judge it unseen.
+        first = [self.tunnel()] if count else []
+        tunnels = first + [self.tunnel(local=bool(weights)) for _ in range(count - 1)]
+        return BindingEntry(home, verdict, tuple(tunnels), peer, peer_tunnel, rules, weights)
 
     # Packets
 
@@ -102,7 +127,7 @@ class Grammar:
 
     def transport(self, version: int) -> tuple[int, bytes]:
         r = self.random
-        kind = r.choices(("tcp", "udp", "icmp", "other"), (5, 4, 2, 1))[0]
+        kind = r.choices(("tcp", "udp", "icmp", "other"), (5, 4, 2, 2))[0]
         data = r.randbytes(r.choice((0, 1, 8, 40, 300, 1400, 1452)))
         ports = r.choice(PORTS).to_bytes(2, "big") + r.choice(PORTS).to_bytes(2, "big")
         if kind == "tcp":
@@ -120,7 +145,10 @@ class Grammar:
                 return (1 if version == 4 else 58), error(r, version, self.quoted(version))
             types = (0, 3, 8) if version == 4 else (1, 128, 133, 135, 136)
             return (1 if version == 4 else 58), bytes((r.choice(types), 0)) + r.randbytes(6) + data
-        return r.choice((0, 4, 41, 47, 44, 50, 60, 132)), r.randbytes(r.choice((0, 3, 20, 48)))
+        protocol = r.choice((0, 4, 41, 47, 44, 50, 50, 51, 51, 60, 132, 132))
+        number = r.choice((0, 1, 0xFFFFFFFF)).to_bytes(4, "big")  # an SPI
+        lead = {50: number, 51: r.randbytes(4) + number, 132: ports}.get(protocol, b"")
+        return protocol, lead + r.randbytes(r.choice((0, 3, 20, 48)))
 
     def quoted(self, version: int) -> bytes:
         """A packet that an error is about: from or to a home address or an interface address."""
@@ -258,4 +286,5 @@ class Grammar:
         r = self.random
         if r.random() < 0.8:
             return 0
-        return r.choice((1, MARK_OVERHEAD | 20, MARK_RELEASED, *(MARK_COPY | i for i in range(5))))
+        copies = (MARK_COPY | number for number in range(5))
+        return r.choice((1, MARK_OVERHEAD | 20, MARK_RELEASED, MARK_LOCAL, MARK_LOCAL | 1, *copies))

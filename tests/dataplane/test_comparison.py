@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from locum.dataplane import DataPlane, Limits, maps
+from locum.dataplane.environment import Environment, Result
 from locum.dataplane.libbpf import ProgramRun
 from locum.dataplane.maps import Outcome, Reason
-from locum.dataplane.model import Environment, Model, Result
+from locum.dataplane.model import Model
+from locum.dataplane.rule_layout import PLACES, Place, rule_key
 from locum.dataplane.state import ForwardingState, difference
-from locum.roles.actions import Tunnel
+from locum.roles.actions import Addr, Tunnel
 from tests.dataplane.grammar import UNROUTED, Grammar
 from tests.dataplane.namespaces import Namespace, bpffs, join
 from tests.dataplane.translation_grammar import own_addresses
@@ -26,6 +28,7 @@ RETURNS = {
     Outcome.HELD: 2,
     Outcome.DELIVERED: 7,
     Outcome.ENCAPSULATED: 7,
+    Outcome.LOCAL: 0xFFFFFFFF,
 }
 
 
@@ -61,12 +64,15 @@ class Comparison:
         # The plane's own program objects are run: same maps, same device.
         self.runs = {d: ProgramRun(plane._object.program(f"locum_{d}")) for d in ("ingress", "egress")}
         self.seen: Counter[str] = Counter()
+        self.fragments: Counter[Reason] = Counter()
 
     def world(self, grammar: Grammar) -> None:
         state = grammar.state()
         self.plane.apply(difference(self.plane.state, ForwardingState()))
         self.plane.apply(difference(ForwardingState(), state))
         assert self.plane.snapshot() == state
+        fragments = self.plane._object.maps["fragments"]  # the model of this world has seen none
+        fragments.delete_many([key for key, _ in fragments.items()])
         own = own_addresses(grammar.random)
         self.plane._tables.set_own(own)
         packed = frozenset(maps.address(a) for a in own)
@@ -77,20 +83,41 @@ class Comparison:
         after = self.plane.counters()
         grown = {r: after[r.label] - before[r.label] for r in Reason if r is not Reason.NONE}
         assert {r: n for r, n in grown.items() if n} == {r: n for r, n in model.reasons.items() if n}
+        self.fragments += model.reasons
+        self.counters(state, model)
+
+    def counters(self, state: ForwardingState, model: Model) -> None:
+        for home, entry in state.bindings.items():
+            if entry.rules:
+                wanted = {rule.identifier for rule in entry.rules} | {0}
+                self.rule_counters(model, home, Place.FLOW_RULES, self.plane.rule_counters(home), wanted)
+        for (home, place), found in state.filters.items():
+            wanted = {rule.identifier for rule in found.rules} | {0}
+            self.rule_counters(model, home, PLACES[place], self.plane.filter_counters(home, place), wanted)
+        for home in state.visited:
+            key = rule_key(home, Place.VISITED)
+            assert self.plane.visited_counters(home) == counted(model.rule_count, key)
         for home in state.bindings:
             assert self.plane.binding_counters(home) == counted(model.binding_count, maps.address(home))
         for acceptance in state.acceptances.values():
             key = maps.acceptance_key(acceptance)
             assert self.plane.acceptance_counters(acceptance) == counted(model.acceptance_count, key)
-        for entry in state.outbound_entries():
-            key = maps.outbound_key(entry.home_address, self.links[entry.link] if entry.link else 0)
-            assert self.plane.outbound_counters(entry) == counted(model.outbound_count, key)
+        for out in state.outbound_entries():
+            key = maps.outbound_key(out.home_address, self.links[out.link] if out.link else 0)
+            assert self.plane.outbound_counters(out) == counted(model.outbound_count, key)
         self.seen["first fragments back"] += len(model.translator._fragments)
         for home, tunnel in state.translations:
             counters = self.plane.translation_counters(home, tunnel)
             assert counters == model.translator.counters(home, tunnel)
             self.seen["towards"] += counters[0].packets
             self.seen["back"] += counters[1].packets
+
+    @staticmethod
+    def rule_counters(
+        model: Model, home: Addr, place: Place, found: dict[int, maps.Counter], wanted: set[int]
+    ) -> None:
+        keys = {each: rule_key(home, place, each) for each in wanted}
+        assert found == {each: counted(model.rule_count, key) for each, key in keys.items()}
 
     def packet(self, grammar: Grammar, model: Model) -> None:
         r = grammar.random
@@ -111,7 +138,9 @@ class Comparison:
         self.seen[f"{hook} {wanted.outcome.name} {wanted.reason.name}"] += 1
         told = f"{hook} on {ifindex} mark {mark:#x} frame {frame.hex()}"
         assert (Outcome(outcome), Reason(reason)) == (wanted.outcome, wanted.reason), told
-        assert retval == RETURNS[wanted.outcome], told
+        # At an egress, what ends here is sent to the ingress of the device.
+        turned = hook == "egress" and wanted.outcome is Outcome.LOCAL
+        assert retval == (RETURNS[Outcome.DELIVERED] if turned else RETURNS[wanted.outcome]), told
         if wanted.outcome is Outcome.HELD:
             self.held(wanted, told)
         elif wanted.outcome is not Outcome.DROPPED:
@@ -152,6 +181,10 @@ def test_program_and_model_agree(place: tuple[Namespace, Path]) -> None:
         "TOO_BIG NONE",
         "HELD NONE",
         "DROPPED UNREGISTERED_SOURCE",
+        "DROPPED RULE_DROPPED",
+        "DROPPED FILTERED_TO_VISITOR",
+        "DROPPED FILTERED_FROM_VISITOR",
+        "LOCAL NONE",
     ):
         assert seen[f"ingress {kind}"] > 300, seen
     assert seen["towards"] > 3000 and seen["back"] > 300 and seen["first fragments back"] > 30, seen
@@ -161,8 +194,12 @@ def test_program_and_model_agree(place: tuple[Namespace, Path]) -> None:
         Reason.ENCAPSULATION_FAILED,
         Reason.DECAPSULATION_FAILED,
         Reason.TUNNEL_FRAGMENT,
+        Reason.FRAGMENT_FOLLOWS,
+        Reason.FRAGMENT_UNKNOWN,
         Reason.TRANSLATION_FAILED,
         Reason.GROUP_NOT_FORWARDED,
     }
     missing = [r for r in Reason if r not in failures and not any(k.endswith(f" {r.name}") for k in seen)]
     assert not missing, (missing, seen)
+    assert comparison.fragments[Reason.FRAGMENT_FOLLOWS] > 300
+    assert comparison.fragments[Reason.FRAGMENT_UNKNOWN] > 300

@@ -12,8 +12,9 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
 from locum.dataplane import DataPlane
+from locum.dataplane.environment import Environment, Socket
 from locum.dataplane.maps import Outcome, Reason
-from locum.dataplane.model import Environment, Model, Socket
+from locum.dataplane.model import Model
 from locum.dataplane.state import state_of
 from locum.roles.actions import (
     Action,

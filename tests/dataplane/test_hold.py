@@ -21,6 +21,7 @@ from locum.roles.actions import (
     ReleaseHeld,
     RemoveBinding,
     SetFlow,
+    Stage,
     Verdict,
 )
 from locum.wire.control import Flow
@@ -145,8 +146,8 @@ def test_guarded_home_address(host: Host) -> None:
     assert plane.counters()["no-session"] > before
     assert "1 received" in net.cn.run(f"ping -c 1 -W 1 {HOME4}")
     with net.mn.inside():
-        plane.apply([RemoveBinding(HOME4), ClearFlow(flow)])
-    assert not plane.snapshot().bindings
+        plane.apply([RemoveBinding(HOME4, Stage.LOCAL), ClearFlow(flow)])
+    assert not plane.snapshot().local_ends
     with net.cn.inside():
         other = socket.socket()
     with pytest.raises(ConnectionRefusedError):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from locum.dataplane import maps
+from locum.dataplane.frames import OUTER_HOPS
 from locum.dataplane.kernel import OBJECT
-from locum.dataplane.model import OUTER_HOPS
 
 STRUCTS = {
     "locum_tunnel": maps.TUNNEL,

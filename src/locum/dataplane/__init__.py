@@ -4,8 +4,9 @@ It must not know why a packet is forwarded as it is: it performs the forwarding 
 """
 
 from locum.dataplane.hold import HeldPacket
-from locum.dataplane.kernel import Changes, DataPlane, Limits
+from locum.dataplane.kernel import Changes, DataPlane
 from locum.dataplane.libbpf import DataPlaneError
+from locum.dataplane.limits import Limits
 from locum.dataplane.maps import Counter
 from locum.dataplane.state import ForwardingState
 

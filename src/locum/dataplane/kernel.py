@@ -15,28 +15,33 @@ from typing import Self, cast
 
 from pyroute2 import IPRoute
 
-from locum.dataplane import maps
+from locum.dataplane import maps, rule_layout
 from locum.dataplane.attach import Attachments, check_bpffs, pin_name
 from locum.dataplane.device import Reinjection
 from locum.dataplane.groups import GroupTable
 from locum.dataplane.hold import HeldPacket, HoldQueue, held_packet
-from locum.dataplane.libbpf import DataPlaneError, Object, RingBuffer, possible_cpus
+from locum.dataplane.libbpf import DataPlaneError, Object, RingBuffer
+from locum.dataplane.limits import Limits
 from locum.dataplane.network import MtuRoutes, Sysctls, smallest_mtu
 from locum.dataplane.route_socket import RouteSocket
+from locum.dataplane.rule_layout import Place
 from locum.dataplane.services import ServiceTable
 from locum.dataplane.settings import Uses
-from locum.dataplane.state import ForwardingState, difference, state_of
+from locum.dataplane.state import ForwardingState, difference, state_of, tunnels_of
 from locum.dataplane.tables import Tables
 from locum.dataplane.translation import TranslationTable
 from locum.roles.actions import (
     AcceptTunnel,
     Action,
     Addr,
+    BindingEntry,
     ClearFlow,
     DropHeld,
+    FilterPlace,
     FlowVerdict,
     ForwardGroup,
     InstallBinding,
+    InstallFilter,
     InstallOutbound,
     InstallTranslation,
     LocalEndpoint,
@@ -45,10 +50,12 @@ from locum.roles.actions import (
     RefuseTunnel,
     ReleaseHeld,
     RemoveBinding,
+    RemoveFilter,
     RemoveLocalEndpoint,
     RemoveOutbound,
     RemoveTranslation,
     SetFlow,
+    Stage,
     Tunnel,
     TunnelAcceptance,
     Verdict,
@@ -59,43 +66,6 @@ from locum.wire.control import Flow
 OBJECT = Path(__file__).parent / "objects" / "locum.bpf.o"
 # Rounds in which the queue may fill again while it is emptied; then the rest waits for the next release.
 RELEASE_ROUNDS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Room of the tables and of the hold queue.
-
-    An empty place of a table costs 16 bytes (the kernel's hash buckets), about 110 for each binding in all; entries
-    cost memory only when used.
-    """
-
-    bindings: int = 262_144
-    flows: int = 65_536
-    hold_packets: int = 65_536
-    hold_bytes: int = 64 << 20
-    translated_flows: int = 16_384  # remembered at once; beyond, the one that was quiet longest is forgotten
-    ring_bytes: int = 8 << 20  # between kernel and daemon; a power of two
-
-    def sizes(self) -> dict[str, int]:
-        """Entries of each map."""
-        few = max(self.bindings // 4, 1024)
-        return {
-            "endpoints": 4096,
-            "bindings": self.bindings,
-            "binding_more": few,
-            "binding_count": self.bindings,
-            "acceptances": 2 * self.bindings,
-            "acceptance_count": 2 * self.bindings,
-            "outbound": few,
-            "outbound_count": few,
-            "flows": self.flows,
-            "translations": few,
-            "translation_count": few,
-            "translated": self.translated_flows,
-            "translated_fragments": 4096,
-            "held": self.ring_bytes,
-            "scratches": possible_cpus(),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +104,11 @@ class DataPlane:
         self._device = Reinjection(node, route)
         self._uses = Uses(self._object.maps["settings"])
         self._prepare_device()
-        self._tables = Tables(self._object.maps, self._attachments.find)
+        self._tables = Tables(
+            self._object.maps,
+            self._attachments.find,
+            lambda place, used: self._uses.set(rule_layout.uses(place), used),
+        )
         self._translations = TranslationTable(self._object.maps, self._uses)
         self._groups = GroupTable(self._object.maps, self._uses, self._attachments.find_with_address)
         self._services = ServiceTable(self._object.maps)
@@ -217,16 +191,8 @@ class DataPlane:
     def _adopt(self) -> None:
         self._tables.adopt(self._names())
         self._groups.adopt()
-        for tunnel in self._tunnels():
+        for tunnel in self._tables.state.tunnels():
             self._need(tunnel)
-
-    def _tunnels(self) -> Iterable[Tunnel]:
-        for binding in self._tables.state.bindings.values():
-            yield from binding.tunnels
-            if binding.peer_tunnel is not None:
-                yield binding.peer_tunnel
-        for entry in self._tables.state.outbound_entries():
-            yield entry.tunnel
 
     def _need(self, tunnel: Tunnel) -> None:
         self._mtu_routes.need(maps.overhead(tunnel))
@@ -297,7 +263,7 @@ class DataPlane:
 
     def path_mtu(self, destination: Addr, mtu: int) -> None:
         """A link on the way to the far end of a tunnel carries no more than `mtu` bytes; `refresh` forgets it in time."""
-        if any(tunnel.destination == destination for tunnel in self._tunnels()):
+        if any(tunnel.destination == destination for tunnel in self._tables.state.tunnels()):
             self._mtu_routes.path_mtu(destination, mtu)
 
     def _present(self) -> list[int]:
@@ -312,10 +278,7 @@ class DataPlane:
         for kind, group in groupby(actions, type):
             if kind is InstallBinding:
                 entries = [action.entry for action in group if isinstance(action, InstallBinding)]
-                tunnels = {id(tunnel): tunnel for entry in entries for tunnel in entry.tunnels}
-                for tunnel in (*tunnels.values(), *(e.peer_tunnel for e in entries if e.peer_tunnel)):
-                    self._need(tunnel)
-                self._tables.install_bindings(entries)
+                self._install_bindings(entries)
             elif kind is AcceptTunnel:
                 self._tables.accept(
                     [action.acceptance for action in group if isinstance(action, AcceptTunnel)]
@@ -328,10 +291,25 @@ class DataPlane:
                 for action in group:
                     self._perform(action)
 
+    def _install_bindings(self, entries: Sequence[BindingEntry]) -> None:
+        tunnels = {id(tunnel): tunnel for entry in entries for tunnel in tunnels_of(entry)}
+        for tunnel in tunnels.values():
+            self._need(tunnel)
+        self._tables.install_bindings([entry for entry in entries if entry.stage is Stage.HOME])
+        for entry in entries:
+            if entry.stage is Stage.VISITED:
+                self._tables.install_visited(entry)
+            elif entry.stage is Stage.LOCAL:
+                self._tables.install_local_end(entry)
+
     def _perform(self, action: Action) -> None:
         match action:
-            case RemoveBinding(home_address):
-                self._tables.remove_binding(home_address)
+            case RemoveBinding(home_address, stage):
+                self._tables.remove_binding(home_address, stage)
+            case InstallFilter(value):
+                self._tables.install_filter(value)
+            case RemoveFilter(home_address, place):
+                self._tables.remove_filter(home_address, place)
             case InstallOutbound(entry):
                 self._install_outbound(entry)
             case RemoveOutbound(home_address):
@@ -422,8 +400,8 @@ class DataPlane:
         verdict = self._tables.state.flows.get(packet.flow)
         if verdict is not None:
             return verdict is FlowVerdict.DELIVER
-        binding = self._tables.state.bindings.get(packet.home_address)
-        return binding is None or binding.verdict not in (Verdict.HOLD, Verdict.REPORT)
+        entries = (self._tables.state.stage(stage).get(packet.home_address) for stage in Stage)
+        return not any(entry and entry.verdict in (Verdict.HOLD, Verdict.REPORT) for entry in entries)
 
     def _send_queued(self, wanted: Callable[[HeldPacket], bool]) -> int:
         sent = 0
@@ -495,8 +473,20 @@ class DataPlane:
         }
 
     def binding_counters(self, home_address: Addr) -> maps.Counter:
-        """Packets and bytes that the binding sent into tunnels."""
+        """Packets and bytes that the home agent's binding sent into tunnels."""
         return self._tables.binding_counter(home_address)
+
+    def visited_counters(self, home_address: Addr) -> maps.Counter:
+        """Packets and bytes that an access node sent on to another one (620)."""
+        return self._tables.rules.counters(home_address, Place.VISITED).get(0, maps.Counter())
+
+    def rule_counters(self, home_address: Addr) -> dict[int, maps.Counter]:
+        """Packets and bytes that each flow rule forwarded or dropped, by identifier; 0: no rule took them."""
+        return self._tables.rules.counters(home_address, Place.FLOW_RULES)
+
+    def filter_counters(self, home_address: Addr, place: FilterPlace) -> dict[int, maps.Counter]:
+        """Packets and bytes that each rule of the filter decided, by identifier; 0: `otherwise` did."""
+        return self._tables.rules.counters(home_address, rule_layout.PLACES[place])
 
     def acceptance_counters(self, acceptance: TunnelAcceptance) -> maps.Counter:
         """Packets and bytes that came out of the tunnel."""

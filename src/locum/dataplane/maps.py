@@ -4,6 +4,7 @@ Knows no system call and no policy. Interfaces are indices here; the caller has 
 """
 
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
@@ -13,7 +14,9 @@ from locum.roles.actions import (
     BindingEntry,
     Encapsulation,
     FlowVerdict,
+    Rule,
     Side,
+    Stage,
     Tunnel,
     TunnelAcceptance,
     Verdict,
@@ -37,15 +40,19 @@ FLOW_VERDICTS = (FlowVerdict.DELIVER, FlowVerdict.HOLD, FlowVerdict.SUSPEND)
 SIDES = (Side.TO_HOME_ADDRESS, Side.FROM_HOME_ADDRESS)
 
 FLAG_FLOWS, FLAG_PEER, FLAG_PEER_TUNNEL, FLAG_IMPLICIT = 1, 2, 4, 8
+FLAG_RULES, FLAG_SHARED, FLAG_LOCAL, FLAG_VISITED = 16, 32, 64, 128
 ENDPOINT, OWN = 1, 2
+HERE = 1
 
 MARK_MASK = 0xFFFF0000
 MARK_OVERHEAD = 0x10C00000
 MARK_RELEASED = 0x10C10000
 MARK_COPY = 0x10C20000
+MARK_LOCAL = 0x10C30000
 
-TUNNEL = struct.Struct("<16s16sI2s2sBB6x")
-BINDING_HEAD = struct.Struct("<BBB5x")
+TUNNEL = struct.Struct("<16s16sI2s2sBBB5x")
+BINDING_HEAD = struct.Struct("<BBBB4x")
+WEIGHTS = struct.Struct("<4H")
 ACCEPTANCE_KEY = struct.Struct("<16s16sII")
 ACCEPTANCE = struct.Struct("<16sII")
 OUTBOUND_KEY = struct.Struct("<16sII")
@@ -66,10 +73,11 @@ class Outcome(IntEnum):
     DELIVERED = 3
     ENCAPSULATED = 4
     TOO_BIG = 5
+    LOCAL = 6
 
 
 class Reason(IntEnum):
-    """Why a packet was dropped (`enum locum_reason`). TUNNEL_FRAGMENT is counted, but not a drop.
+    """Why a packet was dropped (`enum locum_reason`). What is about fragments is counted, but not a drop.
 
     GROUP_NOT_FORWARDED is one copy for one link; the packet itself passes.
     """
@@ -92,6 +100,13 @@ class Reason(IntEnum):
     TRANSLATION_CONFLICT = 15
     TRANSLATION_FAILED = 16
     GROUP_NOT_FORWARDED = 17
+    RULE_DROPPED = 18
+    FILTERED_TO_VISITOR = 19
+    FILTERED_FROM_VISITOR = 20
+    FILTERED_EMISSION = 21
+    FRAGMENT_FOLLOWS = 22
+    FRAGMENT_UNKNOWN = 23
+    UNCLAIMED = 24
 
     @property
     def label(self) -> str:
@@ -128,7 +143,8 @@ def port(value: int) -> bytes:
     return value.to_bytes(2, "big")
 
 
-def tunnel(value: Tunnel) -> bytes:
+def tunnel(value: Tunnel, endpoints: Collection[Addr] = ()) -> bytes:
+    """`endpoints` are this host's own: a tunnel to one of them is none."""
     return TUNNEL.pack(
         address(value.source),
         address(value.destination),
@@ -137,11 +153,12 @@ def tunnel(value: Tunnel) -> bytes:
         port(value.destination_port),
         ENCAPSULATIONS.index(value.encapsulation),
         value.gre_key is not None,
+        value.destination in endpoints,
     )
 
 
 def tunnel_of(data: bytes) -> Tunnel:
-    source, destination, key, source_port, destination_port, encapsulation, has_key = TUNNEL.unpack(data)
+    source, destination, key, source_port, destination_port, encapsulation, has_key, _ = TUNNEL.unpack(data)
     return Tunnel(
         address_of(source),
         address_of(destination),
@@ -163,48 +180,88 @@ def overhead(value: Tunnel) -> int:
     return size + 12 if value.encapsulation is Encapsulation.UDP else size
 
 
-def binding(entry: BindingEntry | None, *, flows: bool, first: bytes | None = None) -> bytes:
-    """Value of the binding table; without an entry, the implicit one of a home address that only has flows.
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What else there is of a home address, beside its home agent's entry."""
+
+    flows: bool = False
+    local: Verdict | None = None
+    visited: bool = False
+
+    @property
+    def flags(self) -> int:
+        return (
+            (FLAG_FLOWS if self.flows else 0)
+            | (FLAG_LOCAL if self.local is not None else 0)
+            | (FLAG_VISITED if self.visited else 0)
+        )
+
+
+NOTHING_BESIDE = Beside()
+
+
+def binding(entry: BindingEntry | None, beside: Beside = NOTHING_BESIDE, first: bytes | None = None) -> bytes:
+    """Value of the binding table; without an entry, the implicit one of a home address that only has what is beside.
 
     `first` is the entry's first tunnel, where it has been packed already.
     """
-    flags = FLAG_FLOWS if flows else 0
+    flags = beside.flags
+    local = 0 if beside.local is None else VERDICTS.index(beside.local)
     if entry is None:
-        return BINDING_HEAD.pack(0, 0, flags | FLAG_IMPLICIT) + NO_TUNNEL
+        return BINDING_HEAD.pack(0, 0, flags | FLAG_IMPLICIT, local) + NO_TUNNEL
     if entry.peer is not None:
         flags |= FLAG_PEER | (FLAG_PEER_TUNNEL if entry.peer_tunnel is not None else 0)
-    head = BINDING_HEAD.pack(VERDICTS.index(entry.verdict), len(entry.tunnels), flags)
+    flags |= (FLAG_RULES if entry.rules else 0) | (FLAG_SHARED if entry.weights else 0)
+    head = BINDING_HEAD.pack(VERDICTS.index(entry.verdict), len(entry.tunnels), flags, local)
     if first is None:
         first = tunnel(entry.tunnels[0]) if entry.tunnels else NO_TUNNEL
     return head + first
 
 
-def binding_more(entry: BindingEntry) -> bytes | None:
+def binding_more(entry: BindingEntry, endpoints: Collection[Addr] = ()) -> bytes | None:
     """The rarer half of a binding, or None when it has none."""
-    if entry.peer is None and len(entry.tunnels) < 2:
+    if entry.peer is None and len(entry.tunnels) < 2 and not entry.weights:
         return None
-    others = [tunnel(value) for value in entry.tunnels[1:]]
+    others = [tunnel(value, endpoints) for value in entry.tunnels[1:]]
     others += [NO_TUNNEL] * (MAX_TUNNELS - 1 - len(others))
     peer = NO_ADDRESS if entry.peer is None else address(entry.peer)
-    peer_tunnel = NO_TUNNEL if entry.peer_tunnel is None else tunnel(entry.peer_tunnel)
-    return peer + peer_tunnel + b"".join(others)
+    peer_tunnel = NO_TUNNEL if entry.peer_tunnel is None else tunnel(entry.peer_tunnel, endpoints)
+    weights = WEIGHTS.pack(*entry.weights, *(0,) * (MAX_TUNNELS - len(entry.weights)))
+    return peer + peer_tunnel + b"".join(others) + weights
 
 
-def binding_of(key: bytes, value: bytes, more: bytes | None) -> BindingEntry | None:
-    """The entry that was written, or None for an implicit one."""
-    verdict, count, flags = BINDING_HEAD.unpack_from(value)
+def binding_of(
+    key: bytes, value: bytes, more: bytes | None, rules: tuple[Rule, ...] = ()
+) -> BindingEntry | None:
+    """The home agent's entry that was written, or None for an implicit one."""
+    verdict, count, flags, _ = BINDING_HEAD.unpack_from(value)
     if flags & FLAG_IMPLICIT:
         return None
     tunnels = [value[BINDING_HEAD.size :]] if count else []
     peer, peer_tunnel = None, None
+    weights: tuple[int, ...] = ()
     if more is not None:
         parts = [more[16 + i * TUNNEL.size : 16 + (i + 1) * TUNNEL.size] for i in range(MAX_TUNNELS)]
         tunnels += parts[1:count] if count > 1 else []
         peer = address_of(more[:16]) if flags & FLAG_PEER else None
         peer_tunnel = tunnel_of(parts[0]) if flags & FLAG_PEER_TUNNEL else None
+        if flags & FLAG_SHARED:
+            weights = WEIGHTS.unpack(more[16 + MAX_TUNNELS * TUNNEL.size :])[:count]
     return BindingEntry(
-        address_of(key), VERDICTS[verdict], tuple(tunnel_of(t) for t in tunnels), peer, peer_tunnel
+        address_of(key),
+        VERDICTS[verdict],
+        tuple(tunnel_of(t) for t in tunnels),
+        peer,
+        peer_tunnel,
+        rules if flags & FLAG_RULES else (),
+        weights,
     )
+
+
+def local_end_of(key: bytes, value: bytes) -> BindingEntry | None:
+    """What the value says of packets that end on this host."""
+    _, _, flags, local = BINDING_HEAD.unpack_from(value)
+    return BindingEntry(address_of(key), VERDICTS[local], at=Stage.LOCAL) if flags & FLAG_LOCAL else None
 
 
 def acceptance_key(value: TunnelAcceptance) -> bytes:
@@ -213,8 +270,10 @@ def acceptance_key(value: TunnelAcceptance) -> bytes:
     )
 
 
-def acceptance(value: TunnelAcceptance, ifindex: int) -> bytes:
-    return ACCEPTANCE.pack(NO_ADDRESS if value.next_hop is None else address(value.next_hop), ifindex, 0)
+def acceptance(value: TunnelAcceptance, ifindex: int, *, here: bool = False) -> bytes:
+    """`here`: the next hop is this host itself."""
+    next_hop = NO_ADDRESS if value.next_hop is None else address(value.next_hop)
+    return ACCEPTANCE.pack(next_hop, ifindex, HERE if here else 0)
 
 
 def acceptance_of(key: bytes, value: bytes, names: dict[int, str]) -> TunnelAcceptance:

@@ -49,7 +49,7 @@ def private_network() -> Iterator[None]:
 def fill(loaded: Object, number: int) -> None:
     """Put `number` bindings, with their counters, into the tables."""
     tunnel = Tunnel(HOME_AGENT, CARE_OF)
-    value = maps.binding(BindingEntry(HOME_AGENT, Verdict.ENCAPSULATE, (tunnel,)), flows=False)
+    value = maps.binding(BindingEntry(HOME_AGENT, Verdict.ENCAPSULATE, (tunnel,)))
     zero = maps.COUNTER.pack(0, 0)
     for start in range(0, number, CHUNK):
         keys = [maps.address(IPv4Address(FIRST_HOME + i)) for i in range(start, min(start + CHUNK, number))]

@@ -6,35 +6,59 @@ modelled.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from ipaddress import IPv4Address
+from typing import TypeAlias
 
 from locum.dataplane import maps
+from locum.dataplane.environment import Environment, Result, Socket
+from locum.dataplane.frames import (
+    ETHERNET,
+    ETHERTYPES,
+    Work,
+    copy_congestion,
+    decapsulate,
+    decrement_hops,
+    flow_key,
+    outer_headers,
+    parse_tunnel,
+)
 from locum.dataplane.hold import HeldPacket
 from locum.dataplane.maps import HeldReason, Outcome, Reason
+from locum.dataplane.matching import (
+    FRAGMENT_AGE,
+    FirstFragment,
+    Subject,
+    choose,
+    first_match,
+    flow_hash,
+    follow,
+    fragment_key,
+    subject_of,
+)
 from locum.dataplane.parse import (
-    GRE,
     ICMP,
     ICMPV6,
-    IPIP,
-    IPV6_IN,
-    MIP_TUNNEL_DATA,
     TCP,
     UDP,
     Packet,
     neighbour_discovery,
-    ones_sum,
     parse_packet,
     stays_on_link,
 )
+from locum.dataplane.rule_layout import Place, filter_key, rule_key
 from locum.dataplane.state import ForwardingState
 from locum.dataplane.translation_model import Translator
 from locum.roles.actions import (
     BindingEntry,
-    Encapsulation,
+    Filter,
+    FilterPlace,
+    FilterRule,
+    FilterVerdict,
     FlowVerdict,
+    OutboundEntry,
+    Rule,
+    RuleVerdict,
     Side,
     Tunnel,
     TunnelAcceptance,
@@ -42,59 +66,23 @@ from locum.roles.actions import (
 )
 from locum.wire.control import Flow
 
-ETHERNET = 14
-ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
-OUTER_HOPS = 64
-OUR_MARKS = (maps.MARK_OVERHEAD, maps.MARK_RELEASED, maps.MARK_COPY)
+OUR_MARKS = (maps.MARK_OVERHEAD, maps.MARK_RELEASED, maps.MARK_COPY, maps.MARK_LOCAL)
+FILTER_REASONS = {
+    FilterPlace.TO_VISITOR: Reason.FILTERED_TO_VISITOR,
+    FilterPlace.FROM_VISITOR: Reason.FILTERED_FROM_VISITOR,
+    FilterPlace.EMISSION: Reason.FILTERED_EMISSION,
+}
 
-
-class Socket(Enum):
-    """What the host's sockets say of a packet; None: nobody has one for it."""
-
-    CONNECTED = "connected"  # TCP in any state but LISTEN
-    LISTENING = "listening"  # TCP in LISTEN, or UDP
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """What the kernel knows besides our maps. `route_mtu` is the MTU towards a tunnel's far end, None: no route."""
-
-    tap: int
-    links: Mapping[str, int]
-    own: frozenset[bytes] = frozenset()
-    route_mtu: Callable[[Tunnel], int | None] = lambda _tunnel: 1500
-    link_mtu: Callable[[int], int] = lambda _ifindex: 1500
-    socket: Callable[[Packet], "Socket | None"] = lambda _packet: None
-
-
-@dataclass(slots=True)
-class Result:
-    """What became of a packet. `frame` is meaningful unless it was dropped or held; `ifindex` where it was delivered."""
-
-    outcome: Outcome
-    frame: bytes = b""
-    reason: Reason = Reason.NONE
-    mark: int = 0
-    ifindex: int = 0
-    held: HeldPacket | None = None
-
-
-@dataclass(slots=True)
-class _Work:
-    frame: bytearray
-    packet: Packet
-    ifindex: int
-    mark: int
-    forwarded: bool = False
-    egress: bool = False
-    from_tap: bool = False
-    strip: int = 0
-    outer_tos: int = 0
+# What a decision met on its way, in order: for explanations, which need more than the result.
+Met: TypeAlias = (
+    BindingEntry | Rule | Tunnel | TunnelAcceptance | OutboundEntry | FlowVerdict
+    | tuple[Filter, FilterRule | None]
+)  # fmt: skip
 
 
 @dataclass(slots=True)
 class Model:
-    """Decides packet by packet; `reasons` and the three counters grow as in the kernel."""
+    """Decides packet by packet; `reasons` and the counters grow as in the kernel. `met` is about the last packet."""
 
     state: ForwardingState
     environment: Environment
@@ -102,13 +90,19 @@ class Model:
     binding_count: Counter[bytes] = field(default_factory=Counter)
     acceptance_count: Counter[bytes] = field(default_factory=Counter)
     outbound_count: Counter[bytes] = field(default_factory=Counter)
-    _bindings: dict[bytes, BindingEntry | None] = field(default_factory=dict)
+    rule_count: Counter[bytes] = field(default_factory=Counter)
+    met: list[Met] = field(default_factory=list)
+    translator: Translator = field(init=False)
     _flow_homes: set[bytes] = field(default_factory=set)
     _flows: dict[bytes, FlowVerdict] = field(default_factory=dict)
     _endpoints: set[bytes] = field(default_factory=set)
+    _bindings: dict[bytes, BindingEntry] = field(default_factory=dict)
+    _visited: dict[bytes, BindingEntry] = field(default_factory=dict)
+    _local_ends: dict[bytes, BindingEntry] = field(default_factory=dict)
     _acceptances: dict[bytes, TunnelAcceptance] = field(default_factory=dict)
-    _outbound: dict[bytes, Tunnel] = field(default_factory=dict)
-    translator: Translator = field(init=False)
+    _outbound: dict[bytes, OutboundEntry] = field(default_factory=dict)
+    _filters: dict[bytes, Filter] = field(default_factory=dict)
+    _fragments: dict[bytes, FirstFragment] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         state, links = self.state, self.environment.links
@@ -116,11 +110,13 @@ class Model:
         self._endpoints = {maps.address(a) for a in state.endpoints}
         self._flows = {maps.flow_key(f): v for f, v in state.flows.items()}
         self._flow_homes = {maps.address(f.local) for f in state.flows}
-        self._bindings = dict.fromkeys(self._flow_homes)
-        self._bindings |= {maps.address(h): e for h, e in state.bindings.items()}
+        self._bindings = {maps.address(h): e for h, e in state.bindings.items()}
+        self._visited = {maps.address(h): e for h, e in state.visited.items()}
+        self._local_ends = {maps.address(h): e for h, e in state.local_ends.items()}
         self._acceptances = {maps.acceptance_key(a): a for a in state.acceptances.values()}
+        self._filters = {filter_key(f.home_address, f.place): f for f in state.filters.values()}
         self._outbound = {
-            maps.outbound_key(e.home_address, 0 if e.link is None else links[e.link]): e.tunnel
+            maps.outbound_key(e.home_address, 0 if e.link is None else links[e.link]): e
             for e in state.outbound_entries()
         }
 
@@ -128,21 +124,32 @@ class Model:
 
     def ingress(self, frame: bytes, ifindex: int, mark: int = 0) -> Result:
         """A frame that arrived on an interface."""
+        self.met.clear()
         work = self._read(frame, ifindex, mark)
         if work is None:
             return Result(Outcome.PASSED, frame, mark=mark)
         work.forwarded = True
-        if work.packet.destination in self._endpoints:
+        packet = work.packet
+        if packet.destination in self._endpoints:
             return self._from_tunnel(work) or self._passed(work)
         if ifindex == self.environment.tap:
+            if mark == maps.MARK_LOCAL | 1:
+                return self._at_local_end(work) or self._passed(work, Outcome.LOCAL)
             work.from_tap = True
             work.mark = maps.MARK_RELEASED
-        if not self._ours(work.packet):
+        if not self._ours(packet):
             return self._passed(work)
-        return self._by_binding(work) or self._by_source(work, ifindex) or self._passed(work)
+        policed = not (self._own(packet.destination) or work.from_tap or packet.registration)
+        if policed and not self._allowed(work, packet.source, FilterPlace.FROM_VISITOR):
+            return self._dropped(Reason.FILTERED_FROM_VISITOR)
+        return self._to_home_address(work) or self._by_source(work, ifindex) or self._passed(work)
 
     def egress(self, frame: bytes, ifindex: int, ingress_ifindex: int = 0, mark: int = 0) -> Result:
         """A frame that is about to leave by an interface."""
+        self.met.clear()
+        return self._egress(frame, ifindex, ingress_ifindex, mark)
+
+    def _egress(self, frame: bytes, ifindex: int, ingress_ifindex: int, mark: int) -> Result:
         work = self._read(frame, ifindex, mark)
         on_tap = ifindex == self.environment.tap
         if work is not None:
@@ -150,6 +157,7 @@ class Model:
             result = self._leave(work, ingress_ifindex)
             if result is not None:
                 return result
+            mark = work.mark
         if on_tap:
             stray = work is not None and self._ours(work.packet)
             return self._dropped(Reason.STRAY if stray else Reason.NONE)
@@ -157,12 +165,12 @@ class Model:
 
     # Decisions
 
-    def _read(self, frame: bytes, ifindex: int, mark: int) -> _Work | None:
+    def _read(self, frame: bytes, ifindex: int, mark: int) -> Work | None:
         family = {b"\x08\x00": 4, b"\x86\xdd": 6}.get(frame[12:14])
         if family is None:
             return None
         packet = parse_packet(frame, ETHERNET, len(frame), family)
-        return None if packet is None else _Work(bytearray(frame), packet, ifindex, mark)
+        return None if packet is None else Work(bytearray(frame), packet, ifindex, mark)
 
     @staticmethod
     def _ours(packet: Packet) -> bool:
@@ -170,8 +178,16 @@ class Model:
             stays_on_link(packet.destination) or stays_on_link(packet.source) or neighbour_discovery(packet)
         )
 
-    def _leave(self, work: _Work, ingress_ifindex: int) -> Result | None:
+    def _own(self, address: bytes) -> bool:
+        return address in self._endpoints or address in self.environment.own
+
+    def _leave(self, work: Work, ingress_ifindex: int) -> Result | None:
         packet = work.packet
+        if work.mark & maps.MARK_MASK == maps.MARK_LOCAL:
+            if work.mark & 1:
+                return self._dropped(Reason.UNCLAIMED)
+            work.mark = 0
+            return None
         if packet.source in self._endpoints and parse_tunnel(work.frame, packet) is not None:
             return None
         if work.ifindex == self.environment.tap and work.mark & maps.MARK_MASK == maps.MARK_COPY:
@@ -179,21 +195,23 @@ class Model:
         if not self._ours(packet):
             return None
         if packet.source in self._flow_homes:
-            key = _flow_key(
+            key = flow_key(
                 packet.source, packet.destination, packet.source_port, packet.destination_port, packet
             )
             if self._flows.get(key) is FlowVerdict.SUSPEND:
                 return self._dropped(Reason.SUSPENDED)
-        return self._by_binding(work) or self._by_source(work, ingress_ifindex)
+        if not ingress_ifindex and not self._allowed(work, packet.source, FilterPlace.EMISSION):
+            return self._dropped(Reason.FILTERED_EMISSION)
+        return self._to_home_address(work) or self._by_source(work, ingress_ifindex)
 
-    def _copy(self, work: _Work) -> Result:
+    def _copy(self, work: Work) -> Result:
         entry = self._bindings.get(work.packet.destination)
         number = work.mark & 0xFFFF
         if entry is None or not 1 <= number < len(entry.tunnels):
             return self._dropped(Reason.STRAY)
-        return self._encapsulate(work, entry.tunnels[number], self.binding_count, work.packet.destination)
+        return self._into_tunnel(work, entry.tunnels[number])
 
-    def _accept(self, work: _Work) -> TunnelAcceptance | Result | None:
+    def _accept(self, work: Work) -> TunnelAcceptance | Result | None:
         """Judge a whole tunnel packet to one of our end points; `work` is then about the inner packet.
 
         None: malformed. A result: dropped and counted.
@@ -215,6 +233,7 @@ class Model:
             if acceptance is not None:
                 work.packet, work.strip, work.outer_tos = inner, shape.inner - outer.offset, outer.tos
                 self._count(self.acceptance_count, key, inner)
+                self.met.append(acceptance)
                 return acceptance
         found = self.translator.back(work.frame, inner, in_tunnel=True)
         if found is not None:
@@ -229,7 +248,7 @@ class Model:
                 return acceptance
         return self._dropped(Reason.UNREGISTERED_SOURCE)
 
-    def _from_tunnel(self, work: _Work) -> Result | None:
+    def _from_tunnel(self, work: Work) -> Result | None:
         outer = work.packet
         if parse_tunnel(work.frame, outer) is None:
             return None
@@ -241,52 +260,153 @@ class Model:
             return self._dropped(Reason.MALFORMED_TUNNEL)
         if isinstance(accepted, Result):
             return accepted
-        if not _copy_congestion(work):
+        if not copy_congestion(work):
             return self._dropped(Reason.CONGESTED)
-        if accepted.link is not None:
-            return self._deliver(work, self.environment.links[accepted.link])
-        if self._ours(work.packet):
-            result = self._by_binding(work)
-            if result is not None:
-                return result
-        return self._passed(work)
+        if (link := self._link_of(accepted)) is not None:
+            return self._to_visitor(work, link)
+        if not self._ours(work.packet):
+            return self._passed(work)
+        if accepted.side is Side.TO_HOME_ADDRESS:
+            return self._at_visited(work) or self._at_local_end(work) or self._passed(work)
+        return self._to_home_address(work) or self._passed(work)
 
-    def _by_binding(self, work: _Work) -> Result | None:
-        packet = work.packet
-        if packet.destination not in self._bindings:
-            return self._to_interface(work)
-        entry = self._bindings[packet.destination]
-        guarded = entry is not None and entry.verdict is Verdict.GUARD
-        if not work.egress and (guarded or packet.destination in self._flow_homes):
-            result = self._by_flow(work)
-            if result is not None:
-                return result
-        if entry is None:
-            return self._to_interface(work)
-        if entry.peer is not None and maps.address(entry.peer) == packet.source:
+    def _link_of(self, acceptance: TunnelAcceptance) -> str | None:
+        """The link that leads to the next hop; None where the next hop is this host itself."""
+        hop = acceptance.next_hop
+        here = hop is not None and maps.address(hop) in self.environment.own
+        return None if here else acceptance.link
+
+    # Packets to a home address
+
+    def _to_home_address(self, work: Work) -> Result | None:
+        entry = self._bindings.get(work.packet.destination)
+        result = None
+        if entry is not None:
+            self.met.append(entry)
+            result = self._at_home(work, entry)
+            native = entry.verdict is Verdict.NATIVE and not work.egress
+            if work.ruled and (_went(result) if result is not None else native):
+                key = rule_key(entry.home_address, Place.FLOW_RULES, work.rule)
+                self._count(self.rule_count, key, work.packet)
+        return result or self._at_local_end(work)
+
+    def _at_home(self, work: Work, entry: BindingEntry) -> Result | None:
+        if entry.peer is not None and maps.address(entry.peer) == work.packet.source:
             if entry.peer_tunnel is None:
                 return self._dropped(Reason.PEER_UNREACHABLE)
-            return self._encapsulate(work, entry.peer_tunnel, self.binding_count, packet.destination)
-        result = self._by_verdict(work, entry) or self._to_interface(work)
-        return result or (None if work.egress or not guarded else self._guard(work))
+            return self._into_tunnel(work, entry.peer_tunnel)
+        if entry.rules:
+            work.ruled = True
+            subject = self._subject(work)
+            rule = first_match(entry.rules, subject)
+            if rule is not None:
+                return self._by_rule(work, rule, subject)
+        if entry.verdict is not Verdict.ENCAPSULATE:
+            return self._by_verdict(work, entry.verdict)
+        if entry.weights:
+            place = choose(entry.weights, flow_hash(self._subject(work)))
+            return self._into_tunnel(work, entry.tunnels[place])
+        return self._to_tunnels(work, entry)
 
-    def _to_interface(self, work: _Work) -> Result | None:
+    def _by_rule(self, work: Work, rule: Rule, subject: Subject) -> Result:
+        work.rule = rule.identifier
+        self.met.append(rule)
+        if rule.verdict is RuleVerdict.DROP:
+            return self._dropped(Reason.RULE_DROPPED)
+        weights = [candidate.weight for candidate in rule.candidates]
+        place = choose(weights, flow_hash(subject)) if len(weights) > 1 else 0
+        return self._into_tunnel(work, rule.candidates[place].tunnel)
+
+    def _subject(self, work: Work) -> Subject:
+        """The packet as selectors see it; a later fragment as its packet's first, if that is known."""
+        packet = work.packet
+        subject = subject_of(work.frame, packet)
+        if not packet.fragment:
+            return subject
+        key, now = fragment_key(packet), self.environment.now()
+        if not packet.later_fragment:
+            known = (subject.protocol, subject.source_port, subject.destination_port, subject.spi)
+            self._fragments[key] = FirstFragment(now, *known, subject.known)
+            return subject
+        first = self._fragments.get(key)
+        if first is None or now - first.time > FRAGMENT_AGE:
+            self.reasons[Reason.FRAGMENT_UNKNOWN] += 1
+        else:
+            self.reasons[Reason.FRAGMENT_FOLLOWS] += 1
+            follow(subject, first)
+        return subject
+
+    def _allowed(self, work: Work, home: bytes, place: FilterPlace) -> bool:
+        """What the filter of this home address at this place says, if there is one; it is counted."""
+        found = self._filters.get(filter_key(maps.address_of(home), place))
+        if found is None:
+            return True
+        rule = first_match(found.rules, self._subject(work))
+        self.met.append((found, rule))
+        verdict = found.otherwise if rule is None else rule.verdict
+        place_number = Place[place.name]
+        key = rule_key(found.home_address, place_number, 0 if rule is None else rule.identifier)
+        self._count(self.rule_count, key, work.packet)
+        return verdict is FilterVerdict.ALLOW
+
+    def _locally(self, work: Work, tunnel: Tunnel) -> Result:
+        """A tunnel that ends on the host where it begins: as if the packet had just come out of it."""
+        destination = work.packet.destination
+        work.ends_here = True
+        side = maps.SIDES.index(Side.TO_HOME_ADDRESS)
+        key = maps.ACCEPTANCE_KEY.pack(maps.address(tunnel.source), destination, side, 0)
+        acceptance = self._acceptances.get(key)
+        if acceptance is not None:
+            self.met.append(acceptance)
+            self._count(self.acceptance_count, key, work.packet)
+            if (link := self._link_of(acceptance)) is not None:
+                return self._to_visitor(work, link)
+        return self._at_visited(work) or self._at_local_end(work) or self._passed_up(work)
+
+    def _at_visited(self, work: Work) -> Result | None:
+        entry = self._visited.get(work.packet.destination)
+        if entry is None:
+            return None
+        self.met.append(entry)
+        if entry.verdict is not Verdict.ENCAPSULATE:
+            return self._by_verdict(work, entry.verdict)
+        if maps.address(entry.tunnels[0].destination) in self._endpoints:
+            return None
+        key = rule_key(entry.home_address, Place.VISITED)
+        return self._encapsulate(work, entry.tunnels[0], self.rule_count, key)
+
+    def _at_local_end(self, work: Work) -> Result | None:
+        destination = work.packet.destination
+        if work.egress:
+            return None
+        entry = self._local_ends.get(destination)
+        guarded = entry is not None and entry.verdict is Verdict.GUARD
+        result = self._by_flow(work) if guarded or destination in self._flow_homes else None
+        if result is not None:
+            return result
+        if entry is not None:
+            self.met.append(entry)
+            result = self._by_verdict(work, entry.verdict)
+        result = result or self._to_interface(work)
+        return result or (self._guard(work) if guarded else None)
+
+    def _to_interface(self, work: Work) -> Result | None:
         """What is delivered to this host, at the stand-in's own address (R12)."""
         packet = work.packet
-        local = None if work.egress else self.translator.interface(packet.destination)
+        local = self.translator.interface(packet.destination)
         if local not in self.environment.own or (local == packet.destination and not work.strip):
             return None
         done = self.translator.towards(work.frame, packet, None)
         if isinstance(done, Reason):
             return self._dropped(done)
-        return self._passed(work) if done else None
+        return self._passed_up(work) if done else None
 
-    def _guard(self, work: _Work) -> Result:
+    def _guard(self, work: Work) -> Result:
         if work.packet.protocol in (ICMP, ICMPV6) or self._has_socket(work):
-            return self._passed(work)
+            return self._passed_up(work)
         return self._dropped(Reason.NO_SESSION)
 
-    def _has_socket(self, work: _Work) -> bool:
+    def _has_socket(self, work: Work) -> bool:
         """A connection or an offered service of this host: bpf/service.h."""
         packet = work.packet
         if packet.later_fragment or packet.protocol not in (TCP, UDP):
@@ -300,35 +420,32 @@ class Model:
         whole = packet.payload + 20 <= packet.offset + packet.length
         return offered and whole and work.frame[packet.payload + 13] & 0x16 == 0x02
 
-    def _by_flow(self, work: _Work) -> Result | None:
+    def _by_flow(self, work: Work) -> Result | None:
         packet = work.packet
-        key = _flow_key(
-            packet.destination, packet.source, packet.destination_port, packet.source_port, packet
-        )
+        key = flow_key(packet.destination, packet.source, packet.destination_port, packet.source_port, packet)
         verdict = self._flows.get(key)
         if verdict is None:
             return None
+        self.met.append(verdict)
         if verdict is FlowVerdict.DELIVER or work.from_tap:
-            return self._passed(work)
+            return self._passed_up(work)
         return self._hold(work, HeldReason.FLOW)
 
-    def _by_verdict(self, work: _Work, entry: BindingEntry) -> Result | None:
-        match entry.verdict:
-            case Verdict.ENCAPSULATE:
-                return self._to_tunnels(work, entry)
+    def _by_verdict(self, work: Work, verdict: Verdict) -> Result | None:
+        """The verdicts that need no tunnel."""
+        match verdict:
             case Verdict.HOLD | Verdict.REPORT:
                 if work.from_tap or work.mark & maps.MARK_MASK == maps.MARK_RELEASED:
                     return None
-                reported = entry.verdict is Verdict.REPORT
+                reported = verdict is Verdict.REPORT
                 return self._hold(work, HeldReason.REPORT if reported else HeldReason.BINDING)
             case Verdict.DROP:
                 return self._dropped(Reason.BINDING_DROP)
         return None
 
-    def _by_source(self, work: _Work, ifindex: int) -> Result | None:
+    def _by_source(self, work: Work, ifindex: int) -> Result | None:
         packet = work.packet
-        own = packet.destination in self._endpoints or packet.destination in self.environment.own
-        if packet.registration or own:
+        if packet.registration or self._own(packet.destination):
             return None
         found = self.translator.back(work.frame, packet, in_tunnel=False)
         if found is not None:
@@ -336,10 +453,15 @@ class Model:
         elif self.translator.is_own_name(packet.source):
             return None
         key = maps.OUTBOUND_KEY.pack(packet.source, ifindex, 0)
-        tunnel = self._outbound.get(key)
-        if tunnel is None:
+        entry = self._outbound.get(key)
+        if entry is None:
             return None
-        return self._encapsulate(work, tunnel, self.outbound_count, key)
+        self.met.append(entry)
+        if entry.tunnel.destination in self.state.endpoints:
+            if not work.egress or not ifindex:
+                self._count(self.outbound_count, key, packet)
+            return None
+        return self._encapsulate(work, entry.tunnel, self.outbound_count, key)
 
     # What is done with a packet
 
@@ -348,11 +470,23 @@ class Model:
             self.reasons[reason] += 1
         return Result(Outcome.DROPPED, reason=reason)
 
-    def _passed(self, work: _Work, outcome: Outcome = Outcome.PASSED) -> Result:
-        _decapsulate(work)
+    def _passed(self, work: Work, outcome: Outcome = Outcome.PASSED) -> Result:
+        decapsulate(work)
         return Result(outcome, bytes(work.frame), mark=work.mark)
 
-    def _hold(self, work: _Work, reason: HeldReason) -> Result:
+    def _passed_up(self, work: Work) -> Result:
+        """To the stack of this host; what came out of a tunnel on its own host cannot leave it again."""
+        if not work.ends_here:
+            return self._passed(work)
+        work.mark = maps.MARK_LOCAL | 1
+        return self._passed(work, Outcome.LOCAL)
+
+    def _to_visitor(self, work: Work, link: str) -> Result:
+        if not self._allowed(work, work.packet.destination, FilterPlace.TO_VISITOR):
+            return self._dropped(Reason.FILTERED_TO_VISITOR)
+        return self._deliver(work, self.environment.links[link])
+
+    def _hold(self, work: Work, reason: HeldReason) -> Result:
         packet = work.packet
         if packet.length > 0xFFFF:
             return self._dropped(Reason.TOO_LARGE)
@@ -366,33 +500,41 @@ class Model:
         data = bytes(work.frame[packet.offset : packet.offset + packet.length])
         return Result(Outcome.HELD, held=HeldPacket(flow, data, reason, 0, work.ifindex))
 
-    def _deliver(self, work: _Work, ifindex: int) -> Result:
+    def _deliver(self, work: Work, ifindex: int) -> Result:
         packet = work.packet
         if packet.hops <= 1 or stays_on_link(packet.destination):
             return self._passed(work)
         conflict = self.translator.towards(work.frame, packet, None)
         if isinstance(conflict, Reason):
             return self._dropped(conflict)
-        _decapsulate(work)
+        decapsulate(work)
+        work.mark = maps.MARK_LOCAL
         if len(work.frame) > self.environment.link_mtu(ifindex) + ETHERNET:
             return self._passed(work)
-        _decrement_hops(work)
+        decrement_hops(work)
         return Result(Outcome.DELIVERED, bytes(work.frame), mark=work.mark, ifindex=ifindex)
 
-    def _to_tunnels(self, work: _Work, entry: BindingEntry) -> Result | None:
+    def _to_tunnels(self, work: Work, entry: BindingEntry) -> Result | None:
         if len(entry.tunnels) > 1:
             if work.forwarded and work.packet.hops <= 1:
                 return self._passed(work)
-            _decapsulate(work)
+            decapsulate(work)
             if work.forwarded:
-                _decrement_hops(work)
+                decrement_hops(work)
                 work.forwarded = False
             for number in range(1, len(entry.tunnels)):
-                self.egress(bytes(work.frame), self.environment.tap, 0, maps.MARK_COPY | number)
+                self._egress(bytes(work.frame), self.environment.tap, 0, maps.MARK_COPY | number)
             work.mark = 0
-        return self._encapsulate(work, entry.tunnels[0], self.binding_count, work.packet.destination)
+        return self._into_tunnel(work, entry.tunnels[0])
 
-    def _encapsulate(self, work: _Work, tunnel: Tunnel, counter: Counter[bytes], key: bytes) -> Result:
+    def _into_tunnel(self, work: Work, tunnel: Tunnel) -> Result:
+        """For the home agent's binding of the packet's destination."""
+        self.met.append(tunnel)
+        if tunnel.destination in self.state.endpoints:
+            return self._locally(work, tunnel)
+        return self._encapsulate(work, tunnel, self.binding_count, work.packet.destination)
+
+    def _encapsulate(self, work: Work, tunnel: Tunnel, counter: Counter[bytes], key: bytes) -> Result:
         packet, overhead = work.packet, maps.overhead(tunnel)
         if packet.length + overhead > 0xFFFF:
             return self._dropped(Reason.TOO_LARGE)
@@ -407,11 +549,11 @@ class Model:
             work.mark = maps.MARK_OVERHEAD | overhead
             return self._passed(work, Outcome.TOO_BIG)
         if work.forwarded:
-            _decrement_hops(work)
+            decrement_hops(work)
         conflict = self.translator.towards(work.frame, packet, tunnel.destination)
         if isinstance(conflict, Reason):
             return self._dropped(conflict)
-        _decapsulate(work)
+        decapsulate(work)
         headers = outer_headers(tunnel, packet)
         v4 = isinstance(tunnel.destination, IPv4Address)
         frame = bytes(work.frame[:12]) + ETHERTYPES[4 if v4 else 6] + headers + bytes(work.frame[ETHERNET:])
@@ -425,113 +567,8 @@ class Model:
         counter[b"bytes" + key] += packet.length
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Of a tunnel packet: where the inner packet starts and its family; family 0 is malformed."""
-
-    inner: int
-    family: int
-
-
-def parse_tunnel(frame: bytes | bytearray, packet: Packet) -> Shape | None:
-    """The shape of what is addressed to an end point, None when it is no tunnel packet."""
-    at = packet.payload
-    match packet.protocol:
-        case protocol if protocol == IPIP:
-            return Shape(at, 4)
-        case protocol if protocol == IPV6_IN:
-            return Shape(at, 6)
-        case protocol if protocol == GRE:
-            return _parse_gre(frame, at)
-        case protocol if protocol == UDP and packet.type == MIP_TUNNEL_DATA:
-            family = {IPIP: 4, IPV6_IN: 6}.get(frame[at + 9], 0) if at + 12 <= len(frame) else 0
-            return Shape(at + 12, family)
-    return None
-
-
-def _parse_gre(frame: bytes | bytearray, at: int) -> Shape:
-    if at + 4 > len(frame):
-        return Shape(at, 0)
-    flags = int.from_bytes(frame[at : at + 2], "big")
-    if flags & 0x4007:
-        return Shape(at, 0)
-    length = 4 + sum(4 for bit in (0x8000, 0x2000, 0x1000) if flags & bit)
-    family = {b"\x08\x00": 4, b"\x86\xdd": 6}.get(bytes(frame[at + 2 : at + 4]), 0)
-    return Shape(at + length, family)
-
-
-def outer_headers(tunnel: Tunnel, packet: Packet) -> bytes:
-    """The headers that this tunnel puts before the inner packet (RFC 2003, 2473, 2784, 3519)."""
-    inner = IPIP if packet.family == 4 else IPV6_IN
-    protocol, shim = inner, b""
-    if tunnel.encapsulation is Encapsulation.GRE:
-        protocol = GRE
-        keyed = tunnel.gre_key is not None
-        shim = (b"\x20\x00" if keyed else b"\x00\x00") + ETHERTYPES[packet.family]
-        shim += (tunnel.gre_key or 0).to_bytes(4, "big") if keyed else b""
-    elif tunnel.encapsulation is Encapsulation.UDP:
-        protocol = UDP
-        ports = maps.port(tunnel.source_port) + maps.port(tunnel.destination_port)
-        shim = ports + (packet.length + 12).to_bytes(2, "big") + bytes((0, 0, MIP_TUNNEL_DATA, inner, 0, 0))
-    length = packet.length + len(shim)
-    if isinstance(tunnel.destination, IPv4Address):
-        head = bytes((0x45, packet.tos)) + (length + 20).to_bytes(2, "big") + b"\x00\x00\x40\x00"
-        head += bytes((OUTER_HOPS, protocol))
-        addresses = tunnel.source.packed + tunnel.destination.packed
-        return head + (ones_sum(head + addresses) ^ 0xFFFF).to_bytes(2, "big") + addresses + shim
-    word = 0x60000000 | packet.tos << 20
-    head = word.to_bytes(4, "big") + length.to_bytes(2, "big") + bytes((protocol, OUTER_HOPS))
-    return head + tunnel.source.packed + tunnel.destination.packed + shim
-
-
-def _flow_key(local: bytes, peer: bytes, local_port: int, peer_port: int, packet: Packet) -> bytes:
-    return maps.FLOW_KEY.pack(local, peer, maps.port(local_port), maps.port(peer_port), packet.protocol)
-
-
-def _decapsulate(work: _Work) -> None:
-    if work.strip:
-        del work.frame[ETHERNET : ETHERNET + work.strip]
-        work.frame[12:14] = ETHERTYPES[work.packet.family]
-        work.packet.payload -= work.strip
-        work.packet.offset = ETHERNET
-        work.strip = 0
-
-
-def _add16(one: int, other: int) -> int:
-    total = one + other
-    return (total & 0xFFFF) + (total >> 16)
-
-
-def _replace(work: _Work, at: int, new: bytes) -> None:
-    """Replace two bytes of an IPv4 header and its checksum (RFC 1624)."""
-    place = work.packet.offset + 10
-    old = int.from_bytes(work.frame[at : at + 2], "little")
-    check = int.from_bytes(work.frame[place : place + 2], "little")
-    total = _add16(_add16(check ^ 0xFFFF, old ^ 0xFFFF), int.from_bytes(new, "little"))
-    work.frame[place : place + 2] = (total ^ 0xFFFF).to_bytes(2, "little")
-    work.frame[at : at + 2] = new
-
-
-def _decrement_hops(work: _Work) -> None:
-    packet = work.packet
-    if packet.family == 6:
-        work.frame[packet.offset + 7] = packet.hops - 1
-        return
-    at = packet.offset + 8
-    _replace(work, at, bytes((packet.hops - 1, work.frame[at + 1])))
-
-
-def _copy_congestion(work: _Work) -> bool:
-    """RFC 6040 section 4.2; False: the packet must be dropped."""
-    packet = work.packet
-    if work.outer_tos & 3 != 3 or packet.tos & 3 == 3:
-        return True
-    if not packet.tos & 3:
-        return False
-    packet.tos |= 3
-    at = packet.offset
-    if packet.family == 6:
-        work.frame[at + 1] |= 0x30
-    else:
-        _replace(work, at, bytes((work.frame[at], work.frame[at + 1] | 3)))
-    return True
+def _went(result: Result) -> bool:
+    """Whether the packet has gone where the rules, or what remains beside them, want it: in what they did, it counts."""
+    if result.outcome is Outcome.DROPPED:
+        return result.reason in (Reason.RULE_DROPPED, Reason.BINDING_DROP)
+    return result.outcome in (Outcome.ENCAPSULATED, Outcome.DELIVERED, Outcome.LOCAL)

@@ -33,6 +33,8 @@ class Packet:
     destination_port: int = 0
     registration: bool = False
     type: int = 0
+    identification: bytes = b"\x00" * 4
+    flow_label: int = 0
 
 
 def stays_on_link(address: bytes) -> bool:
@@ -69,6 +71,7 @@ def _parse_v4(data: bytes, offset: int, available: int) -> Packet | None:
         data[offset + 8],
         bool(field & 0x3FFF),
         bool(field & 0x1FFF),
+        identification=data[offset + 4 : offset + 6] + b"\x00\x00",
     )
 
 
@@ -83,6 +86,7 @@ def _parse_v6(data: bytes, offset: int, available: int) -> Packet | None:
     packet = Packet(
         source, destination, length, offset, offset + 40, 6, data[offset + 6], tos, data[offset + 7]
     )
+    packet.flow_label = int.from_bytes(data[offset + 1 : offset + 4], "big") & 0xFFFFF
     return packet if _skip_extensions(data, packet) else None
 
 
@@ -99,6 +103,7 @@ def _skip_extensions(data: bytes, packet: Packet) -> bool:
             field = int.from_bytes(data[at + 2 : at + 4], "big")
             packet.fragment |= bool(field & 0xFFF9)
             packet.later_fragment |= bool(field & 0xFFF8)
+            packet.identification = bytes(data[at + 4 : at + 8])
             at += 8
             if packet.later_fragment:
                 break

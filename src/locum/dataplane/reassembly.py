@@ -12,8 +12,8 @@ import struct
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 
+from locum.dataplane.frames import parse_tunnel
 from locum.dataplane.maps import address_of
-from locum.dataplane.model import parse_tunnel
 from locum.dataplane.parse import GRE, IPIP, IPV6_IN, parse_packet
 from locum.dataplane.state import ForwardingState
 from locum.roles.actions import Addr, Side

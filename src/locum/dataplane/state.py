@@ -3,7 +3,7 @@
 Values only; the difference of two states is what reconciliation has to do.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from locum.roles.actions import (
@@ -12,10 +12,13 @@ from locum.roles.actions import (
     Addr,
     BindingEntry,
     ClearFlow,
+    Filter,
+    FilterPlace,
     FlowEntry,
     FlowVerdict,
     ForwardGroup,
     InstallBinding,
+    InstallFilter,
     InstallOutbound,
     InstallTranslation,
     LocalEndpoint,
@@ -23,18 +26,22 @@ from locum.roles.actions import (
     OutboundEntry,
     RefuseTunnel,
     RemoveBinding,
+    RemoveFilter,
     RemoveLocalEndpoint,
     RemoveOutbound,
     RemoveTranslation,
     SetFlow,
     Side,
+    Stage,
     Translation,
+    Tunnel,
     TunnelAcceptance,
     WithdrawService,
 )
 from locum.wire.control import Flow
 
 AcceptanceKey = tuple[Addr, Addr, Side]
+FilterKey = tuple[Addr, FilterPlace]
 Service = tuple[int, int]  # protocol, port
 
 
@@ -44,16 +51,23 @@ def acceptance_key(value: TunnelAcceptance) -> AcceptanceKey:
 
 @dataclass(slots=True)
 class ForwardingState:
-    """End points, bindings, acceptances, outbound entries, flows, translations, groups and services of one node."""
+    """All forwarding entries of one node; bindings of each stage are a table of their own."""
 
     endpoints: set[Addr] = field(default_factory=set)
-    bindings: dict[Addr, BindingEntry] = field(default_factory=dict)
+    bindings: dict[Addr, BindingEntry] = field(default_factory=dict)  # Stage.HOME
+    visited: dict[Addr, BindingEntry] = field(default_factory=dict)
+    local_ends: dict[Addr, BindingEntry] = field(default_factory=dict)
     acceptances: dict[AcceptanceKey, TunnelAcceptance] = field(default_factory=dict)
     outbound: dict[Addr, dict[str | None, OutboundEntry]] = field(default_factory=dict)
     flows: dict[Flow, FlowVerdict] = field(default_factory=dict)
+    filters: dict[FilterKey, Filter] = field(default_factory=dict)
     translations: dict[tuple[Addr, Addr | None], Translation] = field(default_factory=dict)
     groups: dict[Addr, ForwardGroup] = field(default_factory=dict)
     services: set[Service] = field(default_factory=set)
+
+    def stage(self, stage: Stage) -> dict[Addr, BindingEntry]:
+        """The bindings that decide at this stage."""
+        return {Stage.HOME: self.bindings, Stage.VISITED: self.visited, Stage.LOCAL: self.local_ends}[stage]
 
     def perform(self, action: Action) -> None:
         """Change the state as this action says; actions that are not forwarding change nothing."""
@@ -63,9 +77,13 @@ class ForwardingState:
             case RemoveLocalEndpoint(address):
                 self.endpoints.discard(address)
             case InstallBinding(entry):
-                self.bindings[entry.home_address] = entry
-            case RemoveBinding(home_address):
-                self.bindings.pop(home_address, None)
+                self.stage(entry.stage)[entry.home_address] = entry
+            case RemoveBinding(home_address, stage):
+                self.stage(stage).pop(home_address, None)
+            case InstallFilter(found):
+                self.filters[found.home_address, found.place] = found
+            case RemoveFilter(home_address, place):
+                self.filters.pop((home_address, place), None)
             case AcceptTunnel(acceptance):
                 self.acceptances[acceptance_key(acceptance)] = acceptance
             case RefuseTunnel(acceptance):
@@ -94,6 +112,23 @@ class ForwardingState:
     def outbound_entries(self) -> list[OutboundEntry]:
         return [entry for entries in self.outbound.values() for entry in entries.values()]
 
+    def tunnels(self) -> Iterator[Tunnel]:
+        """Every tunnel that packets may be sent into; one may come more than once."""
+        for entry in (*self.bindings.values(), *self.visited.values()):
+            yield from tunnels_of(entry)
+        for outbound in self.outbound_entries():
+            yield outbound.tunnel
+
+
+def tunnels_of(entry: BindingEntry) -> Iterator[Tunnel]:
+    """Those of a binding: its own, its peer's and its rules'."""
+    yield from entry.tunnels
+    if entry.peer_tunnel is not None:
+        yield entry.peer_tunnel
+    for rule in entry.rules:
+        for candidate in rule.candidates:
+            yield candidate.tunnel
+
 
 def state_of(actions: Iterable[Action]) -> ForwardingState:
     state = ForwardingState()
@@ -111,8 +146,12 @@ def difference(have: ForwardingState, want: ForwardingState) -> list[Action]:
     added += [v for k, v in want.groups.items() if have.groups.get(k) != v]
     added += [OfferService(*s) for s in want.services - have.services]
     added += [SetFlow(FlowEntry(f, v)) for f, v in want.flows.items() if have.flows.get(f) != v]
-    added += [InstallBinding(v) for k, v in want.bindings.items() if have.bindings.get(k) != v]
+    added += [InstallFilter(v) for k, v in want.filters.items() if have.filters.get(k) != v]
     removed: list[Action] = []
+    for stage in reversed(Stage):
+        old_entries, new_entries = have.stage(stage), want.stage(stage)
+        added += [InstallBinding(v) for k, v in new_entries.items() if old_entries.get(k) != v]
+        removed += [RemoveBinding(k, stage) for k in old_entries.keys() - new_entries.keys()]
     for home_address in have.outbound.keys() | want.outbound.keys():
         old, new = have.outbound.get(home_address, {}), want.outbound.get(home_address, {})
         if old.keys() - new.keys():
@@ -120,8 +159,8 @@ def difference(have: ForwardingState, want: ForwardingState) -> list[Action]:
             removed += [InstallOutbound(entry) for entry in new.values()]
         else:
             added += [InstallOutbound(entry) for link, entry in new.items() if old.get(link) != entry]
-    removed += [RemoveBinding(k) for k in have.bindings.keys() - want.bindings.keys()]
     removed += [ClearFlow(f) for f in have.flows.keys() - want.flows.keys()]
+    removed += [RemoveFilter(*k) for k in have.filters.keys() - want.filters.keys()]
     removed += [RemoveTranslation(*k) for k in have.translations.keys() - want.translations.keys()]
     removed += [ForwardGroup(k, v.upstream, ()) for k, v in have.groups.items() if k not in want.groups]
     removed += [WithdrawService(*s) for s in have.services - want.services]

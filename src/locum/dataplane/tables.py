@@ -4,23 +4,43 @@ It knows map layouts and order of writes, but no interface, queue or pin: `links
 """
 
 from collections import Counter as Tally
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from locum.dataplane import groups, maps, services, translation
 from locum.dataplane.libbpf import Map
-from locum.dataplane.state import ForwardingState, acceptance_key
-from locum.roles.actions import Addr, BindingEntry, FlowVerdict, OutboundEntry, TunnelAcceptance
+from locum.dataplane.rule_tables import ZERO, RuleTables
+from locum.dataplane.state import ForwardingState, acceptance_key, tunnels_of
+from locum.roles.actions import (
+    Addr,
+    BindingEntry,
+    Filter,
+    FilterPlace,
+    FlowVerdict,
+    OutboundEntry,
+    Stage,
+    Tunnel,
+    TunnelAcceptance,
+    Verdict,
+)
 from locum.wire.control import Flow
-
-ZERO = maps.COUNTER.pack(0, 0)
 
 
 class Tables:
-    """The maps and the state that is in them. `index_of` gives the index of a link, or None while it is gone."""
+    """The maps and the state that is in them. `index_of` gives the index of a link, or None while it is gone.
 
-    def __init__(self, found: dict[str, Map], index_of: Callable[[str], int | None]) -> None:
+    `use` is told whether there are filters at a place.
+    """
+
+    def __init__(
+        self,
+        found: dict[str, Map],
+        index_of: Callable[[str], int | None],
+        use: Callable[[FilterPlace, bool], None],
+    ) -> None:
         self._maps = found
         self._index_of = index_of
+        self.rules = RuleTables(found, use)
         self.state = ForwardingState()
         self._own: set[Addr] = set()
         self._flow_count: Tally[Addr] = Tally()
@@ -32,11 +52,7 @@ class Tables:
         for key, value in self._maps["endpoints"].items():
             if maps.WORD.unpack(value)[0] & maps.ENDPOINT:
                 state.endpoints.add(maps.address_of(key))
-        more = dict(self._maps["binding_more"].items())
-        for key, value in self._maps["bindings"].items():
-            entry = maps.binding_of(key, value, more.get(key))
-            if entry is not None:
-                state.bindings[entry.home_address] = entry
+        self._read_bindings(state)
         for key, value in self._maps["acceptances"].items():
             acceptance = maps.acceptance_of(key, value, names)
             state.acceptances[acceptance_key(acceptance)] = acceptance
@@ -52,9 +68,25 @@ class Tables:
         state.services = services.read(self._maps)
         return state
 
+    def _read_bindings(self, state: ForwardingState) -> None:
+        rules, state.filters = self.rules.read()
+        more = dict(self._maps["binding_more"].items())
+        for key, value in self._maps["bindings"].items():
+            entry = maps.binding_of(key, value, more.get(key), rules.get(maps.address_of(key), ()))
+            if entry is not None:
+                state.bindings[entry.home_address] = entry
+            end = maps.local_end_of(key, value)
+            if end is not None:
+                state.local_ends[end.home_address] = end
+        for key, value in self._maps["visited"].items():
+            entry = maps.binding_of(key, value, None)
+            if entry is not None:
+                state.visited[entry.home_address] = replace(entry, at=Stage.VISITED)
+
     def adopt(self, names: dict[int, str]) -> None:
         """Take over what an earlier daemon left."""
         self.state = self.read(names)
+        self.rules.adopt()
         self._flow_count = Tally(flow.local for flow in self.state.flows)
         indices = {name: index for index, name in names.items()}
         for entry in self.state.outbound_entries():
@@ -74,14 +106,34 @@ class Tables:
         self._own = set(addresses)
         for address in changed:
             self._write_address(address)
+        if changed:
+            self.accept([a for a in self.state.acceptances.values() if a.next_hop in changed])
 
     def add_endpoint(self, address: Addr) -> None:
-        self.state.endpoints.add(address)
-        self._write_address(address)
+        if address not in self.state.endpoints:
+            self.state.endpoints.add(address)
+            self._write_address(address)
+            self._end_moved(address)
 
     def remove_endpoint(self, address: Addr) -> None:
-        self.state.endpoints.discard(address)
-        self._write_address(address)
+        if address in self.state.endpoints:
+            self.state.endpoints.discard(address)
+            self._write_address(address)
+            self._end_moved(address)
+
+    def _end_moved(self, address: Addr) -> None:
+        """Tunnels to this address end here now, or do no longer: what leads into one is written again (R17)."""
+
+        def leads_there(tunnels: Iterable[Tunnel]) -> bool:
+            return any(tunnel.destination == address for tunnel in tunnels)
+
+        self.install_bindings([e for e in self.state.bindings.values() if leads_there(tunnels_of(e))])
+        for entry in self.state.visited.values():
+            if leads_there(entry.tunnels):
+                self.install_visited(entry)
+        for outbound in self.state.outbound_entries():
+            if leads_there((outbound.tunnel,)):
+                self.install_outbound(outbound)
 
     def _write_address(self, address: Addr) -> None:
         flags = (maps.ENDPOINT if address in self.state.endpoints else 0) | (
@@ -95,14 +147,21 @@ class Tables:
     # Bindings
 
     def install_bindings(self, entries: Sequence[BindingEntry]) -> None:
-        """Add or replace; the rarer half and the counter are there before the entry that needs them."""
+        """Add or replace those of Stage.HOME; rules, the rarer half and the counter are there before the entry.
+
+        Raises ValueError for more tunnels, candidates or rules than there is room for.
+        """
         more, counters, values = [], [], {}
         written: dict[int, bytes] = {}  # tunnels by identity: many bindings lead to few agents
         for entry in entries:
             if len(entry.tunnels) > maps.MAX_TUNNELS:
                 raise ValueError(f"{entry.home_address}: more than {maps.MAX_TUNNELS} tunnels")
+            if entry.weights and len(entry.weights) != len(entry.tunnels):
+                raise ValueError(f"{entry.home_address}: not one weight for each tunnel")
             key = maps.address(entry.home_address)
-            extra = maps.binding_more(entry)
+            if entry.rules:
+                self.rules.install(entry.home_address, entry.rules, self.state.endpoints)
+            extra = maps.binding_more(entry, self.state.endpoints)
             if extra is not None:
                 more.append((key, extra))
             known = len(self.state.bindings)
@@ -113,23 +172,75 @@ class Tables:
             if entry.tunnels:
                 packed = written.get(id(entry.tunnels[0]))
                 if packed is None:
-                    packed = written[id(entry.tunnels[0])] = maps.tunnel(entry.tunnels[0])
-            flows = bool(self._flow_count) and entry.home_address in self._flow_count
-            values[key] = maps.binding(entry, flows=flows, first=packed)
+                    tunnel = entry.tunnels[0]
+                    packed = written[id(tunnel)] = maps.tunnel(tunnel, self.state.endpoints)
+            values[key] = maps.binding(entry, self._beside(entry.home_address), packed)
         self._maps["binding_more"].put_many(more)
         self._maps["binding_count"].put_many(counters)
         self._maps["bindings"].put_many(list(values.items()))
+        for entry in entries:
+            if not entry.rules:
+                self.rules.remove(entry.home_address)
 
-    def remove_binding(self, home_address: Addr) -> None:
-        if self.state.bindings.pop(home_address, None) is None:
+    def install_visited(self, entry: BindingEntry) -> None:
+        """Add or replace one of Stage.VISITED. Raises ValueError for what an access node does not do."""
+        if len(entry.tunnels) > 1 or entry.rules or entry.peer or entry.weights:
+            raise ValueError(f"{entry.home_address}: an access node has one tunnel and no more for it")
+        first = maps.tunnel(entry.tunnels[0], self.state.endpoints) if entry.tunnels else None
+        self.state.visited[entry.home_address] = entry
+        self.rules.visited_counter(entry.home_address, there=True)
+        self._maps["visited"].put(maps.address(entry.home_address), maps.binding(entry, first=first))
+        self._write_beside(entry.home_address)
+
+    def install_local_end(self, entry: BindingEntry) -> None:
+        """Add or replace one of Stage.LOCAL. Raises ValueError for a verdict that leads elsewhere."""
+        if entry.verdict is Verdict.ENCAPSULATE or entry.tunnels or entry.rules or entry.peer:
+            raise ValueError(f"{entry.home_address}: nothing goes on from a local end")
+        self.state.local_ends[entry.home_address] = entry
+        self._write_beside(entry.home_address)
+
+    def remove_binding(self, home_address: Addr, stage: Stage) -> None:
+        if self.state.stage(stage).pop(home_address, None) is None:
             return
+        self._write_beside(home_address)
         key = maps.address(home_address)
-        if self._flow_count[home_address]:
-            self._maps["bindings"].put(key, maps.binding(None, flows=True))
-        else:
+        if stage is Stage.HOME:
+            self._maps["binding_more"].delete(key)
+            self._maps["binding_count"].delete(key)
+            self.rules.remove(home_address)
+        elif stage is Stage.VISITED:
+            self._maps["visited"].delete(key)
+            self.rules.visited_counter(home_address, there=False)
+
+    def _beside(self, home_address: Addr) -> maps.Beside:
+        state = self.state
+        if not (self._flow_count or state.local_ends or state.visited):
+            return maps.NOTHING_BESIDE
+        end = state.local_ends.get(home_address)
+        flows = bool(self._flow_count[home_address])
+        return maps.Beside(flows, None if end is None else end.verdict, home_address in state.visited)
+
+    def _write_beside(self, home_address: Addr) -> None:
+        """What is beside the home agent's entry has changed, or that entry is gone."""
+        entry, beside = self.state.bindings.get(home_address), self._beside(home_address)
+        key = maps.address(home_address)
+        if entry is None and not beside.flags:
             self._maps["bindings"].delete(key)
-        self._maps["binding_more"].delete(key)
-        self._maps["binding_count"].delete(key)
+            return
+        first = maps.tunnel(entry.tunnels[0], self.state.endpoints) if entry and entry.tunnels else None
+        self._maps["bindings"].put(key, maps.binding(entry, beside, first))
+
+    # Filters
+
+    def install_filter(self, value: Filter) -> None:
+        """Add or replace. Raises ValueError for more rules than there is room for."""
+        self.rules.install_filter(value)
+        self.state.filters[value.home_address, value.place] = value
+
+    def remove_filter(self, home_address: Addr, place: FilterPlace) -> None:
+        if self.state.filters.pop((home_address, place), None) is not None:
+            last = all(key[1] is not place for key in self.state.filters)
+            self.rules.remove_filter(home_address, place, last=last)
 
     # Acceptances
 
@@ -143,7 +254,8 @@ class Tables:
                 counters.append((key, ZERO))
             index = 0 if acceptance.link is None else self._index_of(acceptance.link)
             if index is not None:
-                values[key] = maps.acceptance(acceptance, index)
+                here = acceptance.next_hop is not None and acceptance.next_hop in self._own
+                values[key] = maps.acceptance(acceptance, index, here=here)
         self._maps["acceptance_count"].put_many(counters)
         self._maps["acceptances"].put_many(list(values.items()))
 
@@ -166,7 +278,7 @@ class Tables:
         key = maps.outbound_key(entry.home_address, index)
         if key != old:
             self._maps["outbound_count"].put(key, ZERO)
-        self._maps["outbound"].put(key, maps.tunnel(entry.tunnel))
+        self._maps["outbound"].put(key, maps.tunnel(entry.tunnel, self.state.endpoints))
         self._outbound_keys[entry.home_address, entry.link] = key
         if old is not None and old != key:
             self._forget_outbound(old)
@@ -200,7 +312,7 @@ class Tables:
             self._flow_count[flow.local] += 1
         self.state.flows[flow] = verdict
         if self._flow_count[flow.local] == 1:
-            self._write_flows_flag(flow.local)
+            self._write_beside(flow.local)
 
     def clear_flow(self, flow: Flow) -> None:
         if self.state.flows.pop(flow, None) is None:
@@ -208,17 +320,8 @@ class Tables:
         self._flow_count[flow.local] -= 1
         if not self._flow_count[flow.local]:
             del self._flow_count[flow.local]
-            self._write_flows_flag(flow.local)
+            self._write_beside(flow.local)
         self._maps["flows"].delete(maps.flow_key(flow))
-
-    def _write_flows_flag(self, home_address: Addr) -> None:
-        entry = self.state.bindings.get(home_address)
-        flows = bool(self._flow_count[home_address])
-        key = maps.address(home_address)
-        if entry is None and not flows:
-            self._maps["bindings"].delete(key)
-        else:
-            self._maps["bindings"].put(key, maps.binding(entry, flows=flows))
 
     # Counters
 

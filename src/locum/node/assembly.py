@@ -12,7 +12,7 @@ from locum.node.settings import Settings
 from locum.roles.actions import Addr, Role
 
 if TYPE_CHECKING:
-    from locum.dataplane.kernel import Limits
+    from locum.dataplane.limits import Limits
     from locum.roles.foreign_agent import ForeignAgent
     from locum.roles.home_agent import HomeAgent
     from locum.roles.homes import Homes
@@ -41,7 +41,7 @@ def roles(settings: Settings, link_address: LinkAddress) -> dict[str, Role]:
 
 def limits(settings: Settings) -> "Limits":
     """Tables as large as the roles can need, unless [node] says. Tables that are taken over keep the size they have."""
-    from locum.dataplane.kernel import Limits
+    from locum.dataplane.limits import Limits
 
     node, needed = settings.node, settings.home_addresses
     few = needed <= _FEW_BINDINGS // 2
@@ -201,7 +201,6 @@ def stand_in(settings: Settings) -> "StandIn":
             access_node=own.access_node,
             home_prefixes=own.home_prefixes,
             max_sessions=own.max_sessions,
-            colocated_home_agent=own.devices[0].home_agent if own.devices and colocated else None,
             registration=registration,
             address_v6=own.address_v6,
             translated=own.translate,

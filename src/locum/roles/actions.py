@@ -109,7 +109,7 @@ class BindingEntry:
     peer_tunnel: Tunnel | None = None
     rules: tuple[Rule, ...] = ()
     weights: tuple[int, ...] = ()
-    at: Stage = Stage.HOME
+    at: Stage = field(default=Stage.HOME, compare=False)  # tables are compared, each with its own kind
 
     @property
     def stage(self) -> Stage:

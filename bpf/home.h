@@ -1,0 +1,198 @@
+/* What the home agent says of packets to a home address: the stand-in's own, flow rules, tunnels. */
+#ifndef LOCUM_HOME_H
+#define LOCUM_HOME_H
+
+/* Copies for the second and later tunnels go by the re-injection device, whose egress program encapsulates them. */
+static __noinline int send_copies(struct __sk_buff *skb, struct work *w, __u32 tunnels)
+{
+	__u32 i, zero = 0;
+	struct under_way *u = bpf_map_lookup_elem(&works, &zero);
+
+	if (!u || decapsulate(skb, w))
+		return -1;
+	if (w->flags & FORWARDED) {
+		if (w->packet.hops <= 1 || decrement_hops(skb, &w->packet))
+			return -1;
+		w->packet.hops--;
+		w->flags &= ~FORWARDED;
+	}
+	u->copying = 1;
+	for (i = 1; i < LOCUM_MAX_TUNNELS; i++) {
+		if (i >= tunnels)
+			break;
+		skb->mark = LOCUM_MARK_COPY | i;
+		bpf_clone_redirect(skb, w->tap, 0);
+	}
+	u->copying = 0;
+	skb->mark = 0;
+	return 0;
+}
+
+static __always_inline int into_tunnel(struct __sk_buff *skb, struct work *w, const struct locum_tunnel *t)
+{
+	struct locum_counter *counter;
+	int action;
+
+	if (t->local) {
+		w->tunnel_source = t->source;
+		return LOCALLY;
+	}
+	action = encapsulate(skb, w, t);
+	if (action == TC_ACT_REDIRECT) {
+		counter = bpf_map_lookup_elem(&binding_count, &w->packet.destination);
+		count(counter, w->packet.length);
+	}
+	return action;
+}
+
+static __noinline int to_tunnels(struct __sk_buff *skb, struct work *w, const struct locum_binding *b)
+{
+	if (!b)
+		return TC_ACT_UNSPEC;
+	if (b->tunnels > 1) {
+		if ((w->flags & FORWARDED) && w->packet.hops <= 1)
+			return pass_inner(skb, w, PASSED);
+		if (send_copies(skb, w, b->tunnels))
+			return dropped(skb, ENCAPSULATION_FAILED);
+	}
+	return into_tunnel(skb, w, &b->tunnel);
+}
+
+/* Flows of a binding are shared among its tunnels. */
+static __noinline const struct locum_tunnel *shared(struct __sk_buff *skb, struct work *w,
+						    const struct locum_binding *b)
+{
+	struct locum_binding_more *more = bpf_map_lookup_elem(&binding_more, &w->packet.destination);
+	struct subject *s;
+	__u32 number;
+
+	if (!more)
+		return &b->tunnel;
+	s = describe(skb, &w->packet);
+	if (!s)
+		return &b->tunnel;
+	number = choose(more->weights, b->tunnels, flow_hash(s));
+	if (!number || number >= LOCUM_MAX_TUNNELS)
+		return &b->tunnel;
+	return &more->others[number - 1];
+}
+
+/* What the binding says of packets that are not the stand-in's and that no rule takes. */
+static __always_inline int remaining(struct __sk_buff *skb, struct work *w, const struct locum_binding *b)
+{
+	if (b->verdict != ENCAPSULATE)
+		return by_verdict(skb, w, b->verdict);
+	if (b->flags & LOCUM_SHARED)
+		return into_tunnel(skb, w, shared(skb, w, b));
+	return to_tunnels(skb, w, b);
+}
+
+/* The tunnel of the rule that takes the packet; NULL when none does, or when the rule drops it. The rule is noted. */
+static __noinline const struct locum_tunnel *by_rules(struct __sk_buff *skb, struct work *w)
+{
+	struct locum_rules_few *few = bpf_map_lookup_elem(&rules_few, &w->packet.destination);
+	struct locum_rules_many *many = NULL;
+	struct search search;
+	const struct locum_rule *r;
+	__u32 place;
+
+	if (!few) {
+		many = bpf_map_lookup_elem(&rules_many, &w->packet.destination);
+		if (!many)
+			return NULL;
+	}
+	search.found = NO_RULE;
+	search.subject = describe(skb, &w->packet);
+	if (!search.subject)
+		return NULL;
+	if (few) {
+		search.rules = few->rule;
+		bpf_loop(few->head.count, try_few, &search, 0);
+		if (search.found >= LOCUM_FEW)
+			return NULL;
+		r = &few->rule[search.found];
+		place = way_of(r, search.subject);
+		w->rule = r->identifier;
+		if (r->verdict == RULE_DROP || place >= LOCUM_FEW_TUNNELS)
+			return NULL;
+		return &few->tunnel[place];
+	}
+	search.rules = many->rule;
+	bpf_loop(many->head.count, try_many, &search, 0);
+	if (search.found >= LOCUM_MANY)
+		return NULL;
+	r = &many->rule[search.found];
+	place = way_of(r, search.subject);
+	w->rule = r->identifier;
+	return r->verdict == RULE_DROP || place >= LOCUM_MANY_TUNNELS ? NULL : &many->tunnel[place];
+}
+
+/* Packets to a home address whose home agent this is. */
+static __always_inline int at_home(struct __sk_buff *skb, struct work *w, const struct locum_binding *b)
+{
+	struct locum_binding_more *more;
+	const struct locum_tunnel *t;
+
+	if (b->flags & LOCUM_PEER) { /* the stand-in that talks to the home address means the device */
+		more = bpf_map_lookup_elem(&binding_more, &w->packet.destination);
+		if (more && same(&more->peer, &w->packet.source)) {
+			if (!(b->flags & LOCUM_PEER_TUNNEL))
+				return dropped(skb, PEER_UNREACHABLE);
+			return into_tunnel(skb, w, &more->peer_tunnel);
+		}
+	}
+	if (b->flags & LOCUM_RULES) {
+		w->ruled = 1;
+		t = by_rules(skb, w);
+		if (t)
+			return into_tunnel(skb, w, t);
+		if (w->rule)
+			return dropped(skb, RULE_DROPPED);
+	}
+	return remaining(skb, w, b);
+}
+
+/* Whether the packet has gone where the rules, or what remains beside them, want it: in what they did, it counts. */
+static __always_inline bool went(const struct __sk_buff *skb)
+{
+	__u32 outcome = skb->cb[0], reason = skb->cb[1];
+
+	if (outcome == DROPPED)
+		return reason == RULE_DROPPED || reason == BINDING_DROP;
+	return outcome == ENCAPSULATED || outcome == DELIVERED || outcome == LOCAL;
+}
+
+/* Packets to a home address. UNDECIDED when there is no entry of it. */
+static __noinline int to_home_address(struct __sk_buff *skb, struct work *w)
+{
+	struct locum_address home = w->packet.destination;
+	struct locum_binding *b = bpf_map_lookup_elem(&bindings, &home);
+	int action = UNDECIDED;
+
+	if (b && !(b->flags & LOCUM_IMPLICIT)) {
+		action = at_home(skb, w, b);
+		if (action == LOCALLY)
+			action = locally(skb, w);
+		if (w->ruled && (action == UNDECIDED ? b->verdict == NATIVE && !(w->flags & AT_EGRESS) : went(skb)))
+			count_rule(&home, FLOW_RULES, w->rule, w->packet.length);
+	}
+	if (action == UNDECIDED && ends_here(w, b))
+		action = at_local_end(skb, w, b);
+	return action;
+}
+
+/* A copy for one of the later tunnels of a simultaneous binding (RFC 5944 section 3.6.1.1). */
+static __noinline int send_copy(struct __sk_buff *skb, struct work *w)
+{
+	struct locum_binding_more *more = bpf_map_lookup_elem(&binding_more, &w->packet.destination);
+	struct locum_binding *b = bpf_map_lookup_elem(&bindings, &w->packet.destination);
+	__u32 number = (skb->mark & 0xffff) - 1;
+	int action;
+
+	if (!b || !more || number >= LOCUM_MAX_TUNNELS - 1 || number + 1 >= b->tunnels)
+		return dropped(skb, STRAY);
+	action = into_tunnel(skb, w, &more->others[number]);
+	return action == LOCALLY ? locally(skb, w) : action;
+}
+
+#endif
