@@ -7,6 +7,11 @@ from typing import Any
 
 import click
 
+UNBROKEN = 22
+"""Characters: what is no longer, such as most addresses, is never broken over two lines."""
+PIPE_WIDTH = 4096
+"""Columns where there is no terminal: a line of a table is one line for `grep`."""
+
 
 class Output:
     """One way to print, chosen by `-j`."""
@@ -36,12 +41,19 @@ class Output:
             numbers = all(
                 isinstance(row.get(column), int | float) for row in rows if row.get(column) is not None
             )
+            longest = max(len(text(row.get(column))) for row in rows)
             table.add_column(
-                column.replace("_", " "), justify="right" if numbers else "left", overflow="fold"
+                column.replace("_", " "),
+                justify="right" if numbers else "left",
+                overflow="fold",
+                no_wrap=longest <= UNBROKEN,
             )
         for row in rows:
             table.add_row(*(text(row.get(column)) for column in shown))
-        Console(soft_wrap=True).print(table)
+        console = Console(soft_wrap=True)
+        if not console.is_terminal:
+            console.width = PIPE_WIDTH
+        console.print(table)
 
     def record(self, record: Mapping[str, Any]) -> None:
         """One thing, a line per property."""
