@@ -27,11 +27,11 @@ MAX_REMEMBERED = 256  # handovers that have ended, so that a repeated done is an
 
 
 class Holdings:
-    """`address` is the stand-in's own; with `colocated_home_agent` the tunnel ends there (Fig. 8)."""
+    """`address` is the stand-in's own; where `home_agent` knows one for a home address, its tunnel ends here (Fig. 8)."""
 
-    def __init__(self, address: IPv4Address, colocated_home_agent: IPv4Address | None) -> None:
+    def __init__(self, address: IPv4Address, home_agent: Callable[[Addr], IPv4Address | None]) -> None:
         self._address = address
-        self._colocated_home_agent = colocated_home_agent
+        self._home_agent = home_agent
         self._taken: dict[bytes, TakenOver] = {}
         self._ended: dict[bytes, None] = {}
         self._timers: Deadlines[bytes] = Deadlines()
@@ -91,12 +91,17 @@ class Holdings:
 
     def _wanted(self) -> Forwarding:
         entries: list[BindingEntry | TunnelAcceptance | OutboundEntry] = []
-        home_agent = self._colocated_home_agent
         homes = [home for taken in self._taken.values() for home in taken.home_addresses]
         for each in dict.fromkeys((*homes, *self.also_guarded())):
             entries.append(BindingEntry(each, Verdict.GUARD))
+            home_agent = self._home_agent(each)
             if home_agent is not None:
                 entries.append(TunnelAcceptance(home_agent, each, Side.TO_HOME_ADDRESS))
+            if home_agent not in (
+                None,
+                self._address,
+            ):  # on the home agent's own host there is no way back to go (R17)
+                assert home_agent is not None
                 entries.append(OutboundEntry(each, None, Tunnel(self._address, home_agent)))
         return forwarding(*entries)
 

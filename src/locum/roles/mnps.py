@@ -85,7 +85,10 @@ PREPARED_TIMEOUT = 60.0  # seconds; a device that has prepared transfers within 
 
 @dataclass(frozen=True, slots=True)
 class StandInConfiguration:
-    """`home_prefixes` bound what may be taken over at all; `colocated_home_agent` makes `address` a care-of address."""
+    """`home_prefixes` bound what may be taken over at all; `address` is a care-of address of co-located registrations.
+
+    With `colocated_home_agent` that agent has it as the default care-of address of all of them.
+    """
 
     address: IPv4Address
     access_node: Addr
@@ -115,7 +118,7 @@ class StandIn:
 
     def __init__(self, configuration: StandInConfiguration, randomness: Randomness) -> None:
         self.configuration = configuration
-        self._holdings = Holdings(configuration.address, configuration.colocated_home_agent)
+        self._holdings = Holdings(configuration.address, self._tunnelling_home_agent)
         self._replies = Replies(configuration.access_node)
         self._giving_back = GivingBack(self._holdings, self._replies)
         registers = configuration.registration
@@ -127,13 +130,29 @@ class StandIn:
         self._switching.triggered = self.triggering.wanted
         self._holdings.also_guarded = self.triggering.guarded
 
+    @property
+    def _colocated(self) -> bool:
+        """Whether tunnels end at the stand-in itself."""
+        registers = self.configuration.registration
+        return self.configuration.colocated_home_agent is not None or (
+            registers is not None and registers.colocated
+        )
+
+    def _tunnelling_home_agent(self, home_address: Addr) -> IPv4Address | None:
+        """Who tunnels the packets of this home address to the stand-in itself; None: nobody does."""
+        registers = self.configuration.registration
+        standing = None if self.registration is None else self.registration.standing((home_address,))
+        if standing is None or registers is None or not registers.colocated:
+            return self.configuration.colocated_home_agent
+        return standing.device.home_agent
+
     # The role's shape --------------------------------------------------------------------------------------------
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start; the node has taken held sockets back from their holder before."""
         actions = changes(NOTHING, self.configuration.forwarding())
         actions += [OfferService(*each) for each in self.configuration.services]
-        if self.configuration.colocated_home_agent is not None:
+        if self._colocated:
             actions.append(LocalEndpoint(self.configuration.address))
         if self.registration is not None:
             actions += self.registration.restore(rows, now=now)

@@ -413,7 +413,12 @@ class MobileNode:
     def _replied(self, reply: RegistrationReply, source: Source, now: float) -> list[Action]:
         """Section 3.6.2."""
         state = self.state
-        if not isinstance(state, Registering) or source.link != state.attachment.link:
+        if not isinstance(state, Registering):
+            return [Count("reply-unexpected")]
+        here = (
+            self.configuration.on_behalf == self.configuration.home_agent
+        )  # its replies never were on a link (R17)
+        if source.link != state.attachment.link and not here:
             return [Count("reply-unexpected")]
         belief = self._dialogue.believe(reply, state.attachment, state.identification)
         if belief in (Belief.UNEXPECTED, Belief.NOT_AUTHENTIC):
