@@ -11,10 +11,14 @@ from locum.lab.scenarios.fig06_forged import Fig06Forged
 from locum.lab.scenarios.fig06_many import Fig06Many
 from locum.lab.scenarios.fig06_repeat import Fig06Repeat
 from locum.lab.scenarios.fig07 import Fig07
+from locum.lab.scenarios.fig07_lost import Fig07Lost
 from locum.lab.scenarios.fig08 import Fig08
 from locum.lab.scenarios.fig10 import Fig10
 from locum.lab.scenarios.fig10_two import Fig10Two
 from locum.lab.scenarios.move import Move
+from locum.lab.scenarios.policy import Policy
+from locum.lab.scenarios.nat import Nat
+from locum.lab.scenarios.revoke import Revoke
 from locum.lab.scenarios.translate import Translate
 
 _ALL: tuple[type[Scenario], ...] = (
@@ -26,11 +30,15 @@ _ALL: tuple[type[Scenario], ...] = (
     Fig06Expiry,
     Fig06Deregistration,
     Fig07,
+    Fig07Lost,
     Fig08,
     Fig10,
     Fig10Two,
     Move,
+    Policy,
     Translate,
+    Nat,
+    Revoke,
     Colocated,
     TwoDomains,
     ThreeDomains,

@@ -69,6 +69,8 @@ def _care_of(care_of: Any, registrant: str, now: float) -> Row:
     }
     if care_of.bid is not None:
         row["bid"] = care_of.bid
+    if care_of.outer is not None:
+        row["outer"] = f"{care_of.outer.address}:{care_of.outer.port}"
     if registrant != "mn":
         row["takes"] = "ruled" if care_of.ruled else "all"
     return row
