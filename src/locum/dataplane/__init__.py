@@ -3,6 +3,7 @@
 It must not know why a packet is forwarded as it is: it performs the forwarding actions of `roles.actions`.
 """
 
+from locum.dataplane.explain import Explanation, Question
 from locum.dataplane.hold import HeldPacket
 from locum.dataplane.kernel import Changes, DataPlane
 from locum.dataplane.libbpf import DataPlaneError
@@ -10,4 +11,14 @@ from locum.dataplane.limits import Limits
 from locum.dataplane.maps import Counter
 from locum.dataplane.state import ForwardingState
 
-__all__ = ["Changes", "Counter", "DataPlane", "DataPlaneError", "ForwardingState", "HeldPacket", "Limits"]
+__all__ = [
+    "Changes",
+    "Counter",
+    "DataPlane",
+    "DataPlaneError",
+    "Explanation",
+    "ForwardingState",
+    "HeldPacket",
+    "Limits",
+    "Question",
+]

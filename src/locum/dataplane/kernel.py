@@ -18,6 +18,7 @@ from pyroute2 import IPRoute
 from locum.dataplane import maps, rule_layout
 from locum.dataplane.attach import Attachments, check_bpffs, pin_name
 from locum.dataplane.device import Reinjection
+from locum.dataplane.explain import Explanation, Question, explain
 from locum.dataplane.groups import GroupTable
 from locum.dataplane.hold import HeldPacket, HoldQueue, held_packet
 from locum.dataplane.libbpf import DataPlaneError, Object, RingBuffer
@@ -460,7 +461,11 @@ class DataPlane:
             return False
         return self._write(packet)
 
-    # Counters
+    # What is said of it
+
+    def explain(self, question: Question) -> Explanation:
+        """What this node does with a packet, by the model and what was written. Raises ValueError (see `explain`)."""
+        return explain(self.state, question, links=self.interfaces, own=self._tables.own)
 
     def counters(self) -> dict[str, int]:
         """Drops by reason; "tunnel-fragment" went to the stack; "hold-queue-overflow" was this daemon's queue."""

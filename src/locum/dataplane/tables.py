@@ -100,6 +100,11 @@ class Tables:
 
     # End points and own addresses
 
+    @property
+    def own(self) -> frozenset[Addr]:
+        """Addresses of the attached interfaces."""
+        return frozenset(self._own)
+
     def set_own(self, addresses: set[Addr]) -> None:
         """Addresses of the attached interfaces."""
         changed = self._own ^ addresses
