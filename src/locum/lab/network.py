@@ -115,6 +115,26 @@ class Network:
         for own, _opposite in link.ends:
             self._batch(own.node, [f"link set {own.interface} {'up' if up else 'down'}"])
 
+    def fade(self, access_node: str, silent: bool) -> None:
+        """Let a radio link lose everything, both ways, with its carrier as it was; or let it be as before."""
+        link = self.topology.radio(access_node)
+        if not silent:
+            self._shape(link)
+            return
+        for own, _opposite in link.ends:
+            run(
+                [
+                    *inside(self.place, own.node),
+                    "tc",
+                    "qdisc",
+                    "replace",
+                    "dev",
+                    own.interface,
+                    "root",
+                    "blackhole",
+                ]
+            )
+
     def radio_frames(self, access_node: str) -> int:
         """Frames both ends of a radio link have sent and received so far, by the interfaces' own counters."""
         total = 0

@@ -286,6 +286,13 @@ class Lab:
         self.timeline.mark("radio-restored", link=f"{access_node}-mn")
         return before
 
+    def fade(self, access_node: str = "an1", *, silent: bool = True) -> float:
+        """The radio dies without a word: everything is lost, and no link goes down. Or it is back. Returns when."""
+        before = time.time()
+        self.network.fade(access_node, silent)
+        after = self.timeline.mark("radio-faded" if silent else "radio-back", link=f"{access_node}-mn")
+        return before if not silent else after
+
     def close_lid(self, access_node: str = "an1") -> tuple[float, float, float]:
         """`locum sleep`, then the radio goes off: (when it began, when the command was done, when the link was cut)."""
         closing = self.timeline.mark("lid-closes")

@@ -35,7 +35,7 @@ from locum.wire.trigger import PATH, Operation, Reason, Trigger, decode_trigger,
 from locum.wire.vendor import Takes
 
 TABLE = "triggered"
-ASKING_DEVICE = 0.6  # seconds for a lost device to say that it is not
+ASKING_DEVICE = 0.5  # seconds for a lost device to say that it is not
 PATIENCE = 6.0  # seconds for the home agent to switch; who asks waits a little longer
 FIRST_REQUEST = 1 << 33  # of the numbers given to what a device is asked
 
