@@ -1,7 +1,8 @@
-"""A numbered stream of UDP datagrams, to find out which packets a crash loses.
+"""A numbered stream of UDP datagrams, to find out which packets a crash or a move loses, and whether they stay in order.
 
-Run inside a node's namespace: `python -m locum.lab.stream ADDRESS PORT RATE SECONDS`. The numbers that arrive are
-read from the capture of the node where they should, so that no program has to listen there.
+Run inside a node's namespace: `python -m locum.lab.stream ADDRESS PORT RATE SECONDS [SIZE [INTERFACE ADDRESS]]`, the last
+for a multicast group. The numbers that arrive are read from the capture of the node where they should, so that no program
+has to listen there.
 """
 
 import socket
@@ -18,25 +19,38 @@ MAGIC = b"LOCUM-N"
 PAYLOAD = 64
 
 
-def send(address: str, port: int, rate: int, seconds: float) -> int:
-    """Send `rate` datagrams a second, evenly spaced. Returns how many went out."""
+def send(
+    address: str, port: int, rate: int, seconds: float, size: int = PAYLOAD, via: str | None = None
+) -> int:
+    """Send `rate` datagrams a second of `size` bytes, evenly spaced. Returns how many went out.
+
+    A multicast group is sent to by the interface that has the address `via`.
+    """
     family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
     begin = time.monotonic()
     number = 0
     with socket.socket(family, socket.SOCK_DGRAM) as sender:
+        if via is not None:
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(via))
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 8)
         while (ahead := number / rate) < seconds:
             pause = begin + ahead - time.monotonic()
             if pause > 0:
                 time.sleep(pause)
-            sender.sendto((MAGIC + struct.pack("!I", number)).ljust(PAYLOAD, b"."), (address, port))
+            sender.sendto((MAGIC + struct.pack("!I", number)).ljust(size, b"."), (address, port))
             number += 1
     return number
 
 
 def arrivals(file: Path, port: int, *, outgoing: bool = False) -> dict[int, float]:
     """When each number of the stream to `port` first arrived at a node (or left it), by its capture."""
+    return first_times(pcap.datagrams(file), port, outgoing=outgoing)
+
+
+def first_times(datagrams: Iterable[pcap.Datagram], port: int, *, outgoing: bool = False) -> dict[int, float]:
+    """When each number of the stream to `port` is first among these datagrams."""
     first: dict[int, float] = {}
-    for time_, number in _numbers(pcap.datagrams(file), port, outgoing):
+    for time_, number in _numbers(datagrams, port, outgoing):
         first.setdefault(number, time_)
     return first
 
@@ -44,6 +58,11 @@ def arrivals(file: Path, port: int, *, outgoing: bool = False) -> dict[int, floa
 def numbers(file: Path, port: int, *, outgoing: bool) -> set[int]:
     """The numbers of the stream to `port` that left a node, or arrived at it, by its capture."""
     return set(arrivals(file, port, outgoing=outgoing))
+
+
+def order(file: Path, port: int) -> list[int]:
+    """The numbers of the stream to `port` as they arrived at a node, repetitions included, by its capture."""
+    return [number for _, number in _numbers(pcap.datagrams(file), port, False)]
 
 
 def _numbers(datagrams: Iterable[pcap.Datagram], port: int, outgoing: bool) -> Iterator[tuple[float, int]]:
@@ -55,4 +74,6 @@ def _numbers(datagrams: Iterable[pcap.Datagram], port: int, outgoing: bool) -> I
 
 
 if __name__ == "__main__":
-    print(send(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))
+    to, number, pace, duration, *rest = sys.argv[1:]
+    length, interface = (int(rest[0]) if rest else PAYLOAD), (rest[1] if len(rest) > 1 else None)
+    print(send(to, int(number), int(pace), float(duration), length, interface))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from locum.node.answering import Answers
 from locum.node.assembly import limits, roles
@@ -36,10 +36,13 @@ from locum.wire.control import Flow
 
 if TYPE_CHECKING:
     from locum.dataplane.kernel import DataPlane
+    from locum.node.echo_responder import EchoResponder
+    from locum.node.echo_watch import EchoWatch
     from locum.node.memberships import Memberships
     from locum.node.napping import Napping
     from locum.node.radius import RadiusClient
     from locum.node.standin import StandIn
+    from locum.roles.home_agent import HomeAgent
 
 log = logging.getLogger("locum.node")
 _LONGEST_WAIT = 30.0  # seconds; a timer of the loop stands still while the machine is suspended
@@ -223,9 +226,27 @@ class Node:
             echoes = EchoWatch(
                 mobile.home_address, mobile.home_agent, lambda event: self.feed("mobile_node", event)
             )
-            self._closers.callback(echoes.close)
-            loop.add_reader(echoes.fileno(), echoes.read)
-            self._closers.callback(loop.remove_reader, echoes.fileno())
+            self._listen(echoes)
+        home = self.settings.home_agent
+        if home is not None and home.nat_traversal:
+            from locum.node.echo_responder import EchoResponder
+
+            self._listen(
+                EchoResponder(home.address, self._tunnelled_in_udp, lambda packet: self.plane.inject(packet))
+            )
+
+    def _listen(self, raw: "EchoWatch | EchoResponder") -> None:
+        loop, fileno = asyncio.get_running_loop(), raw.fileno()
+        self._closers.callback(raw.close)
+        loop.add_reader(fileno, raw.read)
+        self._closers.callback(loop.remove_reader, fileno)
+
+    def _tunnelled_in_udp(self, home_address: IPv4Address) -> bool:
+        slot = self.slots.get("home_agent")
+        if slot is None:
+            return False
+        bound = cast("HomeAgent", slot.role).revocation.revocable(home_address)
+        return any(each.outer is not None for each in bound)
 
     def _open_sessions(self) -> None:
         node = self.settings.node

@@ -6,6 +6,7 @@ from locum.lab import pcap, stream
 from locum.lab.checks import Checks
 from locum.lab.configuration import HOME_ADDRESS4, Plan
 from locum.lab.errors import LabError
+from locum.lab.flow_checks import inner_packets
 from locum.lab.network import run
 from locum.lab.processes import wait_until
 from locum.lab.scenario import Scenario
@@ -87,7 +88,8 @@ class Nat(Scenario):
         )
         checks.at_most("recovered_s", self.recovered - self.changed, 20.0, "s")
         checks.equal("echoes_after_change", self.after_change, PINGS, "packets")
-        arrived = stream.arrivals(lab.captures.files["mn"], PORT)
+        inner = (each.datagram for each in inner_packets(lab.captures.files["mn"]) if each.outer)
+        arrived = stream.first_times(inner, PORT)
         checks.more_than(
             "stream_before_change", sum(t < self.changed for t in arrived.values()), 50, "packets"
         )
