@@ -26,37 +26,32 @@
 #include "local_end.h"
 #include "home.h"
 
-/* Flows that a translation sent to this source get their home address back. 0: they have it; -1: not from one. */
+/* Flows that a translation sent to this source get their home address back; then filters and tunnels see it. 0: go on. */
 static __noinline int from_interface(struct __sk_buff *skb, struct work *w)
 {
 	struct locum_translation_key key;
 	struct locum_translation *t;
 
 	if (w->packet.registration || bpf_map_lookup_elem(&endpoints, &w->packet.destination))
-		return UNDECIDED;
+		return 0;
 	if (find_translated(skb, w, 0))
 		return translate_back(skb, w) ? dropped(skb, TRANSLATION_FAILED) : 0;
 	__builtin_memset(&key, 0, sizeof(key));
 	key.home_address = w->packet.source;
 	t = bpf_map_lookup_elem(&translations, &key);
-	return t && same(&t->interface_address, &w->packet.source) ? UNDECIDED : 0; /* elsewhere made of a home address */
+	if (t && same(&t->interface_address, &w->packet.source))
+		w->flags |= AS_ITSELF;
+	return 0;
 }
 
 /* Packets from a home address. */
 static __always_inline int by_source(struct __sk_buff *skb, struct work *w, __u32 ifindex)
 {
 	struct locum_outbound_key key = {w->packet.source, ifindex, 0};
-	struct locum_tunnel *t;
+	struct locum_tunnel *t = bpf_map_lookup_elem(&outbound, &key);
 	int action;
 
-	if (w->uses & LOCUM_TRANSLATES) {
-		action = from_interface(skb, w);
-		if (action)
-			return action;
-		key.home_address = w->packet.source;
-	}
-	t = bpf_map_lookup_elem(&outbound, &key);
-	if (!t || w->packet.registration || bpf_map_lookup_elem(&endpoints, &w->packet.destination))
+	if (!t || w->flags & AS_ITSELF || w->packet.registration || bpf_map_lookup_elem(&endpoints, &w->packet.destination))
 		return UNDECIDED;
 	if (t->local) { /* the home agent is this host: nothing to go into, and counted where it entered (R17) */
 		if (!(w->flags & AT_EGRESS) || !ifindex)
@@ -185,6 +180,11 @@ int locum_ingress(struct __sk_buff *skb)
 		forward_group(skb, w);
 	if (!ours_to_judge(&w->packet))
 		return passed(skb, PASSED);
+	if (w->uses & LOCUM_TRANSLATES) {
+		action = from_interface(skb, w);
+		if (action)
+			return action;
+	}
 	if (w->uses & LOCUM_FILTERED(FROM_VISITOR) && !own && !(w->flags & FROM_TAP) && !w->packet.registration &&
 	    filtered(skb, &w->packet, &w->packet.source, FROM_VISITOR) >= 0)
 		return dropped(skb, FILTERED_FROM_VISITOR);
@@ -233,6 +233,11 @@ static __always_inline int leave(struct __sk_buff *skb, struct work *w)
 		return UNDECIDED;
 	if (suspended(&w->packet))
 		return dropped(skb, SUSPENDED);
+	if (w->uses & LOCUM_TRANSLATES) {
+		action = from_interface(skb, w);
+		if (action)
+			return action;
+	}
 	if (w->uses & LOCUM_FILTERED(EMISSION) && !skb->ingress_ifindex &&
 	    filtered(skb, &w->packet, &w->packet.source, EMISSION) >= 0)
 		return dropped(skb, FILTERED_EMISSION);

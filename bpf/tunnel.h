@@ -24,6 +24,7 @@
 #define AT_EGRESS 2
 #define FROM_TAP 4
 #define ENDS_HERE 8 /* its tunnel ends where it begins, on this host */
+#define AS_ITSELF 16 /* a stand-in's host speaks for itself, not for a home address that was translated elsewhere */
 
 /* A packet on its way through the programs: the inner (or only) headers, and the outer ones still before them. */
 struct work {

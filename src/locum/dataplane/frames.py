@@ -31,6 +31,7 @@ class Work:
     outer_tos: int = 0
     rule: int = 0
     ruled: bool = False
+    as_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)

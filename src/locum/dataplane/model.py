@@ -139,6 +139,7 @@ class Model:
             work.mark = maps.MARK_RELEASED
         if not self._ours(packet):
             return self._passed(work)
+        self._from_interface(work)
         policed = not (self._own(packet.destination) or work.from_tap or packet.registration)
         if policed and not self._allowed(work, packet.source, FilterPlace.FROM_VISITOR):
             return self._dropped(Reason.FILTERED_FROM_VISITOR)
@@ -200,6 +201,7 @@ class Model:
             )
             if self._flows.get(key) is FlowVerdict.SUSPEND:
                 return self._dropped(Reason.SUSPENDED)
+        self._from_interface(work)
         if not ingress_ifindex and not self._allowed(work, packet.source, FilterPlace.EMISSION):
             return self._dropped(Reason.FILTERED_EMISSION)
         return self._to_home_address(work) or self._by_source(work, ingress_ifindex)
@@ -443,14 +445,20 @@ class Model:
                 return self._dropped(Reason.BINDING_DROP)
         return None
 
-    def _by_source(self, work: Work, ifindex: int) -> Result | None:
+    def _from_interface(self, work: Work) -> None:
+        """Flows that a translation sent to this source get their home address back (R12)."""
         packet = work.packet
         if packet.registration or self._own(packet.destination):
-            return None
+            return
         found = self.translator.back(work.frame, packet, in_tunnel=False)
         if found is not None:
             self.translator.translate_back(work.frame, packet, found)
-        elif self.translator.is_own_name(packet.source):
+        else:
+            work.as_itself = self.translator.is_own_name(packet.source)
+
+    def _by_source(self, work: Work, ifindex: int) -> Result | None:
+        packet = work.packet
+        if packet.registration or self._own(packet.destination) or work.as_itself:
             return None
         key = maps.OUTBOUND_KEY.pack(packet.source, ifindex, 0)
         entry = self._outbound.get(key)
