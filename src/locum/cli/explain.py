@@ -15,6 +15,8 @@ from locum.cli.target import Target, json_option
 @click.option("--spi", type=int, help="Security parameter index of ESP or AH.")
 @click.option("--flow-label", type=click.IntRange(0, 0xFFFFF), help="IPv6 flow label.")
 @click.option("--link", metavar="NAME", help="The link that it comes in on; without, the first of the node.")
+@click.option("--here", is_flag=True, help="A program of this host sends it.")
+@click.option("--tunnel-from", "outer_source", metavar="ADDRESS", help="It comes in a tunnel from there.")
 @json_option
 @click.pass_obj
 def explain(
@@ -26,6 +28,8 @@ def explain(
     spi: int | None,
     flow_label: int | None,
     link: str | None,
+    here: bool,
+    outer_source: str | None,
 ) -> None:
     """Say which rule of which binding would take a packet, and where it would go.
 
@@ -33,6 +37,7 @@ def explain(
     stands in brackets: [2001:db8::1]:80. Nothing is sent and nothing is counted.
     """
     arguments: dict[str, Any] = {"dscp": dscp, "spi": spi, "flow_label": flow_label, "link": link}
+    arguments |= {"here": here or None, "outer_source": outer_source}
     result = target.ask(
         "explain",
         protocol=protocol,
@@ -40,4 +45,9 @@ def explain(
         destination=destination,
         **{name: value for name, value in arguments.items() if value is not None},
     )
-    target.output.record(result)
+    if target.output.json:
+        target.output.value(result)
+        return
+    for step in result["steps"]:
+        click.echo(step)
+    click.echo(f"the packet {result['verdict']}")

@@ -26,7 +26,7 @@ from locum.roles.rules import (
 )
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, Range
 
-_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "icmpv6": 58, "sctp": 132}
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "icmpv6": 58, "sctp": 132}
 _ICMP, _ICMPV6 = 1, 58
 _WITH_PORTS = frozenset((6, 17, 33, 132, 136))  # TCP, UDP, DCCP, SCTP, UDP-Lite
 _PORT, _DSCP, _SPI, _FLOW_LABEL = 0xFFFF, 0x3F, 0xFFFFFFFF, 0xFFFFF  # the largest of each
@@ -178,7 +178,7 @@ def _targets(value: Any) -> tuple[Target, ...]:
 
 
 def _protocol(value: Any) -> Range:
-    number = _PROTOCOLS.get(value.lower()) if isinstance(value, str) else value
+    number = PROTOCOLS.get(value.lower()) if isinstance(value, str) else value
     if not isinstance(number, int) or isinstance(number, bool):
         raise TypeError
     if not 0 <= number <= 0xFF:
@@ -187,7 +187,7 @@ def _protocol(value: Any) -> Range:
 
 
 def _names() -> str:
-    return ", ".join(f'"{each}"' for each in _PROTOCOLS)
+    return ", ".join(f'"{each}"' for each in PROTOCOLS)
 
 
 def _v4(found: AddressRange | None) -> tuple[IPv4Address, IPv4Address] | None:

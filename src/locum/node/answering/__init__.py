@@ -28,6 +28,7 @@ REQUESTS = {
     "translation list": "translations:translations",
     "group list": "translations:groups",
     "context list": "contexts:context_list",
+    "explain": "explain:explain",
     "peer list": "peers:peer_list",
     "trigger": "triggers:trigger",
     "tunnel list": "tunnels:tunnels",

@@ -6,12 +6,14 @@ A rule comes as the keys of its table in the configuration (see `rule_table.py`)
 from collections.abc import Mapping
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Any, cast
 
 from locum.node.control_socket import RequestFailed
 from locum.node.rule_table import flow_rules
-from locum.node.rule_text import rule_fields, rule_text
+from locum.node.rule_text import rule_fields, rule_text, selector_fields
 from locum.node.toml_table import ConfigError, Table
+from locum.roles.actions import Addr
 from locum.roles.rules import ADMIN, RuleRefused
 
 if TYPE_CHECKING:  # roles that this host does not play are not imported
@@ -71,16 +73,28 @@ def flow_remove(node: "Node", arguments: Mapping[str, Any]) -> Row:
 
 
 def rule_rows(node: "Node", lines: "tuple[RuleLine, ...] | list[RuleLine]") -> list[Row]:
-    """Rules as rows."""
-    return [
-        {
-            "home_address": str(line.home_address),
-            **rule_fields(line.rule),
-            "text": rule_text(line.rule),
-            "live": list(line.live),
-        }
-        for line in lines
+    """Rules as rows, with what each took of packets to any home address of the device."""
+    addresses = {
+        each.home_address: each.home_address_v6 for each in _home_agent(node).visitor_list(now=time())
+    }
+    return [_row(node, line, addresses.get(line.home_address)) for line in lines]
+
+
+def _row(node: "Node", line: "RuleLine", home_address_v6: Addr | None) -> Row:
+    took = [
+        counters[line.rule.identifier]
+        for each in (line.home_address, home_address_v6)
+        if each is not None and line.rule.identifier in (counters := node.plane.rule_counters(each))
     ]
+    return {
+        "home_address": str(line.home_address),
+        **rule_fields(line.rule),
+        "selector": selector_fields(line.rule.selectors),
+        "text": rule_text(line.rule),
+        "live": list(line.live),
+        "packets": sum(each.packets for each in took),
+        "bytes": sum(each.bytes for each in took),
+    }
 
 
 def _home_agent(node: "Node") -> "HomeAgent":
