@@ -22,6 +22,7 @@ _COMMANDS = {
     "demo": "locum.cli.demo:demo",
     "explain": "locum.cli.explain:explain",
     "flow": "locum.cli.flow:flow",
+    "filter": "locum.cli.filter:filter_group",
     "give": "locum.cli.session:give",
     "group": "locum.cli.translation:group",
     "lab": "locum.cli.lab:lab",

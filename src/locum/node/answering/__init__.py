@@ -25,6 +25,7 @@ REQUESTS = {
     "flow list": "flows:flow_list",
     "flow add": "flows:flow_add",
     "flow remove": "flows:flow_remove",
+    "filter list": "filters:filter_list",
     "translation list": "translations:translations",
     "group list": "translations:groups",
     "context list": "contexts:context_list",

@@ -1,0 +1,18 @@
+"""`locum filter`: what visitors and programs of a stand-in may receive and send."""
+
+import click
+
+from locum.cli.target import list_command
+
+
+@click.group("filter")
+def filter_group() -> None:
+    """Filters of visitors at an access node, and of what a stand-in's programs may send."""
+
+
+list_command(
+    filter_group,
+    "filter list",
+    ("home_address", "place", "id", "action", "selector", "packets", "bytes"),
+    "Rules of every filter in their order, with what each has decided; 0 is all that no rule took.",
+)
