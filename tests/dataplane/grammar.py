@@ -52,6 +52,7 @@ class Grammar:
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
+        self._first_fragments: list[tuple[Addr, Addr, int, bytes]] = []
         self.rules = RuleGrammar(self.random, [*HOMES, *PEERS, *LOCALS], PORTS)
 
     # States
@@ -76,8 +77,10 @@ class Grammar:
             for remote in (*REMOTES, *LOCALS):
                 if r.random() < 0.7:
                     side = r.choice(list(Side))
-                    link = r.choice([None, None, "lan0"])
-                    hop = None if link is None or r.random() < 0.5 else r.choice([*PEERS, *INTERFACES])
+                    link = r.choice([None, "lan0"])
+                    hop = (
+                        None if link is None or r.random() < 0.5 else r.choice([*PEERS, *PEERS, *INTERFACES])
+                    )
                     state.acceptances[remote, home, side] = TunnelAcceptance(remote, home, side, link, hop)
             if r.random() < 0.6:
                 link = r.choice([None, "lan0", "out0"])
@@ -93,19 +96,19 @@ class Grammar:
         """What an access node and a stand-in on the same host say, and filters."""
         r = self.random
         if r.random() < 0.3:
-            verdict = r.choices(list(Verdict), (1, 5, 1, 1, 1, 0))[0]
+            verdict = r.choices(list(Verdict), (1, 9, 1, 1, 1, 0))[0]
             tunnels = (self.tunnel(),) if verdict is Verdict.ENCAPSULATE else ()
             state.visited[home] = BindingEntry(home, verdict, tunnels, at=Stage.VISITED)
         if r.random() < 0.3:
             verdict = r.choices(list(Verdict), (1, 0, 1, 1, 1, 4))[0]
             state.local_ends[home] = BindingEntry(home, verdict, at=Stage.LOCAL)
         for place in FilterPlace:
-            if r.random() < 0.3:
+            if r.random() < 0.4:
                 state.filters[home, place] = self.rules.filter(home, place)
 
     def binding(self, home: Addr) -> BindingEntry:
         r = self.random
-        verdict = r.choices(list(Verdict), (1, 5, 1, 1, 1, 0))[0]
+        verdict = r.choices(list(Verdict), (1, 9, 1, 1, 1, 0))[0]
         count = r.choice((1, 1, 1, 2, 4)) if verdict is Verdict.ENCAPSULATE else 0
         weights = tuple(r.choice((1, 2, 5, 0xFFFF)) for _ in range(count)) if r.random() < 0.4 else ()
         peer = r.choice(PEERS) if r.random() < 0.3 else None
@@ -182,18 +185,18 @@ class Grammar:
         r = self.random
         options = r.randbytes(4 * r.choice((1, 2, 10))) if r.random() < 0.15 else b""
         field = r.choices((0x4000, 0, 0x2000, 0x00B9, 0x20B9), (8, 4, 1, 1, 1))[0]
+        number = r.choice(IDENTIFICATIONS)[2:]
+        if field == 0x2000:
+            self._first_fragments.append((source, destination, protocol, number))
+        elif field & 0xFF and self._first_fragments and r.random() < 0.7:
+            source, destination, protocol, number = r.choice(self._first_fragments[-6:])
         length = 20 + len(options) + len(payload)
         if r.random() < 0.02:
             length += r.choice((-30, -1, 1, 5000))
         first = (4 if r.random() < 0.99 else 6) << 4 | (
             5 + len(options) // 4 if r.random() < 0.99 else r.randrange(16)
         )
-        head = (
-            bytes((first, tos))
-            + max(length, 0).to_bytes(2, "big")
-            + r.choice(IDENTIFICATIONS)[2:]
-            + field.to_bytes(2, "big")
-        )
+        head = bytes((first, tos)) + max(length, 0).to_bytes(2, "big") + number + field.to_bytes(2, "big")
         head += bytes((hops, protocol)) + b"\x00\x00" + source.packed + destination.packed + options
         check = ones_sum(head) ^ 0xFFFF if r.random() < 0.95 else r.getrandbits(16)
         return head[:10] + check.to_bytes(2, "big") + head[12:] + payload
@@ -219,7 +222,7 @@ class Grammar:
         """(family, packet) with inner-looking addresses."""
         version = self.random.choice((4, 6))
         source = self.address(version, [HOMES, PEERS, PEERS, LOCALS, INTERFACES])
-        destination = self.address(version, [HOMES, HOMES, HOMES, HOMES, PEERS, PEERS, LOCALS, INTERFACES])
+        destination = self.address(version, [*[HOMES] * 9, PEERS, PEERS, LOCALS, INTERFACES])
         protocol, payload = self.transport(version)
         return version, self.ip(source, destination, protocol, payload)
 

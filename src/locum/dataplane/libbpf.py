@@ -15,6 +15,7 @@ TCX_INGRESS = 46
 TCX_EGRESS = 47
 NOEXIST = 1
 WARNING = 0  # LIBBPF_WARN
+READ_BYTES = 1 << 20  # values of a map that are read in one call
 
 
 class DataPlaneError(RuntimeError):
@@ -220,7 +221,8 @@ class Map:
 
     def items(self) -> list[tuple[bytes, bytes]]:
         """All entries; one that is deleted meanwhile is left out."""
-        room, found = 8192, []
+        room = max(16, min(8192, READ_BYTES // self.value_size))
+        found: list[tuple[bytes, bytes]] = []
         keys = ctypes.create_string_buffer(self.key_size * room)
         values = ctypes.create_string_buffer(self.value_size * room)
         token, following = ctypes.create_string_buffer(64), ctypes.create_string_buffer(64)

@@ -107,12 +107,12 @@ def selects(selector: Selector, subject: Subject) -> bool:
         fits = fits and _within(subject.flow_label, selector.flow_label)
     return (
         fits
-        and _addressed(subject.source, selector.source)
-        and _addressed(subject.destination, selector.destination)
         and _within(subject.source_port, selector.source_port)
         and _within(subject.destination_port, selector.destination_port)
         and _within(subject.dscp, selector.dscp)
         and _within(subject.spi, selector.spi)
+        and _addressed(subject.source, selector.source)
+        and _addressed(subject.destination, selector.destination)
     )
 
 

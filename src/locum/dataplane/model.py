@@ -529,6 +529,7 @@ class Model:
             decapsulate(work)
             if work.forwarded:
                 decrement_hops(work)
+                work.packet.hops -= 1
                 work.forwarded = False
             for number in range(1, len(entry.tunnels)):
                 self._egress(bytes(work.frame), self.environment.tap, 0, maps.MARK_COPY | number)
