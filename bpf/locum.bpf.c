@@ -76,6 +76,8 @@ static __noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
 	struct locum_acceptance *a;
 	struct tunnelled t;
 	__u32 end = w->packet.offset + w->packet.length;
+	__u32 link = skb->ifindex;
+	__be16 port;
 
 	if (parse_tunnel(skb, &w->packet, &t))
 		return UNDECIDED;
@@ -91,6 +93,7 @@ static __noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
 	w->outer_tos = w->packet.tos;
 	w->strip = t.inner - w->packet.offset;
 	w->encapsulation = t.encapsulation;
+	port = t.encapsulation == UDP ? w->packet.source_port : 0;
 	if (parse_packet(skb, &w->packet, t.inner, end, t.family))
 		return dropped(skb, MALFORMED_TUNNEL);
 	key.home_address = w->packet.destination;
@@ -110,8 +113,10 @@ static __noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
 		if (a && translate_back(skb, w))
 			return dropped(skb, TRANSLATION_FAILED);
 	}
-	if (!a)
+	if (!a || (a->source_port && a->source_port != port))
 		return dropped(skb, UNREGISTERED_SOURCE);
+	if (key.side == TO_HOME_ADDRESS && bpf_map_lookup_elem(&access_links, &link))
+		return dropped(skb, FROM_ACCESS_LINK);
 	count(bpf_map_lookup_elem(&acceptance_count, &key), w->packet.length);
 	if (copy_congestion(skb, w))
 		return dropped(skb, CONGESTED);

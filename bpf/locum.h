@@ -177,13 +177,15 @@ struct locum_acceptance_key {
 	__u32 reserved;
 };
 
-/* ifindex 0: look the inner packet up again. next_hop all zero: the inner destination. HERE: that is this host itself. */
+/* ifindex 0: look the inner packet up again. next_hop all zero: the inner destination. HERE: that is this host itself.
+ * source_port: of the UDP datagram that it must come in; 0: any tunnel. */
 #define LOCUM_HERE 1
 
 struct locum_acceptance {
 	struct locum_address next_hop;
 	__u32 ifindex;
-	__u32 flags;
+	__u16 flags;
+	__be16 source_port;
 };
 
 /* ifindex 0: packets of this host. */
@@ -328,7 +330,8 @@ enum locum_reason {
 	FRAGMENT_FOLLOWS = 22, /* not a drop: matched as its first fragment */
 	FRAGMENT_UNKNOWN = 23, /* not a drop: matched without ports */
 	UNCLAIMED = 24, /* its tunnel ends here, and the stack of this host would send it on */
-	REASON_COUNT = 25,
+	FROM_ACCESS_LINK = 25, /* a visitor sent it as if he were a home agent */
+	REASON_COUNT = 26,
 };
 
 /* skb->mark: the upper half says what the lower half is. */

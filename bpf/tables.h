@@ -14,6 +14,7 @@
 TABLE(endpoints, struct locum_address, __u32);
 TABLE(bindings, struct locum_address, struct locum_binding);
 TABLE(binding_more, struct locum_address, struct locum_binding_more);
+TABLE(access_links, __u32, __u32); /* index of an interface on which visitors are served */
 TABLE(acceptances, struct locum_acceptance_key, struct locum_acceptance);
 TABLE(outbound, struct locum_outbound_key, struct locum_tunnel);
 TABLE(flows, struct locum_flow_key, struct locum_flow);

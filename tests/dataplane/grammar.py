@@ -81,7 +81,9 @@ class Grammar:
                     hop = (
                         None if link is None or r.random() < 0.5 else r.choice([*PEERS, *PEERS, *INTERFACES])
                     )
-                    state.acceptances[remote, home, side] = TunnelAcceptance(remote, home, side, link, hop)
+                    port = r.choice((0, 0, 0, *PORTS))
+                    accepted = TunnelAcceptance(remote, home, side, link, hop, port)
+                    state.acceptances[remote, home, side] = accepted
             if r.random() < 0.6:
                 link = r.choice([None, "lan0", "out0"])
                 state.outbound[home] = {link: OutboundEntry(home, link, self.tunnel())}

@@ -76,7 +76,11 @@ class Comparison:
         own = own_addresses(grammar.random)
         self.plane._tables.set_own(own)
         packed = frozenset(maps.address(a) for a in own)
-        model = Model(state, Environment(self.links["tap"], self.links, packed, route_mtu=route_mtu))
+        access = grammar.random.choice(((), (), ("lan0",)))
+        self.plane.serve_visitors(access)
+        served = frozenset(self.links[each] for each in access)
+        environment = Environment(self.links["tap"], self.links, packed, route_mtu=route_mtu, access=served)
+        model = Model(state, environment)
         before = self.plane.counters()
         for _ in range(PACKETS):
             self.packet(grammar, model)

@@ -28,6 +28,7 @@ class Environment:
     link_mtu: Callable[[int], int] = lambda _ifindex: 1500
     socket: Callable[[Packet], Socket | None] = lambda _packet: None
     now: Callable[[], float] = lambda: 0.0  # seconds, for the age of fragments
+    access: frozenset[int] = frozenset()  # indices of the links on which visitors are served
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ Everything the kernel needs is pinned under <bpf_root>/locum/<node>/, so that pa
 object is not thread safe; it belongs to the thread of the node's event loop and never blocks there.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from itertools import groupby
@@ -244,6 +244,10 @@ class DataPlane:
             self._tables.link_changed(interface)
             self._groups.link_changed(self._tables.state, interface)
         self.refresh()
+
+    def serve_visitors(self, links: Collection[str]) -> None:
+        """Access links: tunnel packets to home addresses that arrive there are dropped as "from-access-link"."""
+        self._tables.serve_visitors(links)
 
     def detach(self, interface: str) -> None:
         """Take them off; works as well when the interface is gone."""

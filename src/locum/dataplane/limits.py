@@ -26,6 +26,7 @@ class Limits:
         few = max(self.bindings // 4, 1024)
         return {
             "endpoints": 4096,
+            "access_links": 64,
             "bindings": self.bindings,
             "binding_more": few,
             "binding_count": self.bindings,

@@ -54,7 +54,7 @@ TUNNEL = struct.Struct("<16s16sI2s2sBBB5x")
 BINDING_HEAD = struct.Struct("<BBBB4x")
 WEIGHTS = struct.Struct("<4H")
 ACCEPTANCE_KEY = struct.Struct("<16s16sII")
-ACCEPTANCE = struct.Struct("<16sII")
+ACCEPTANCE = struct.Struct("<16sIH2s")
 OUTBOUND_KEY = struct.Struct("<16sII")
 FLOW_KEY = struct.Struct("<16s16s2s2sB3x")
 FLOW = struct.Struct("<II")
@@ -107,6 +107,7 @@ class Reason(IntEnum):
     FRAGMENT_FOLLOWS = 22
     FRAGMENT_UNKNOWN = 23
     UNCLAIMED = 24
+    FROM_ACCESS_LINK = 25
 
     @property
     def label(self) -> str:
@@ -273,18 +274,19 @@ def acceptance_key(value: TunnelAcceptance) -> bytes:
 def acceptance(value: TunnelAcceptance, ifindex: int, *, here: bool = False) -> bytes:
     """`here`: the next hop is this host itself."""
     next_hop = NO_ADDRESS if value.next_hop is None else address(value.next_hop)
-    return ACCEPTANCE.pack(next_hop, ifindex, HERE if here else 0)
+    return ACCEPTANCE.pack(next_hop, ifindex, HERE if here else 0, port(value.source_port))
 
 
 def acceptance_of(key: bytes, value: bytes, names: dict[int, str]) -> TunnelAcceptance:
     outer, home, side, _ = ACCEPTANCE_KEY.unpack(key)
-    next_hop, ifindex, _ = ACCEPTANCE.unpack(value)
+    next_hop, ifindex, _, source_port = ACCEPTANCE.unpack(value)
     return TunnelAcceptance(
         address_of(outer),
         address_of(home),
         SIDES[side],
         names.get(ifindex) if ifindex else None,
         None if next_hop == NO_ADDRESS else address_of(next_hop),
+        int.from_bytes(source_port, "big"),
     )
 
 

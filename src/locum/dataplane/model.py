@@ -233,6 +233,10 @@ class Model:
             key = maps.ACCEPTANCE_KEY.pack(outer.source, home, maps.SIDES.index(side), 0)
             acceptance = self._acceptances.get(key)
             if acceptance is not None:
+                if not _comes_right(outer, acceptance):
+                    return self._dropped(Reason.UNREGISTERED_SOURCE)
+                if side is Side.TO_HOME_ADDRESS and work.ifindex in self.environment.access:
+                    return self._dropped(Reason.FROM_ACCESS_LINK)
                 work.packet, work.strip, work.outer_tos = inner, shape.inner - outer.offset, outer.tos
                 self._count(self.acceptance_count, key, inner)
                 self.met.append(acceptance)
@@ -245,6 +249,8 @@ class Model:
             acceptance = self._acceptances.get(key)
             if acceptance is not None:
                 self.translator.translate_back(work.frame, inner, found)
+                if not _comes_right(outer, acceptance):
+                    return self._dropped(Reason.UNREGISTERED_SOURCE)
                 work.packet, work.strip, work.outer_tos = inner, shape.inner - outer.offset, outer.tos
                 self._count(self.acceptance_count, key, inner)
                 return acceptance
@@ -574,6 +580,12 @@ class Model:
     def _count(counter: Counter[bytes], key: bytes, packet: Packet) -> None:
         counter[key] += 1
         counter[b"bytes" + key] += packet.length
+
+
+def _comes_right(outer: Packet, acceptance: TunnelAcceptance) -> bool:
+    """Whether a tunnel packet comes in the UDP datagrams that the acceptance is about, if it is about any."""
+    port = outer.source_port if outer.protocol == UDP else 0
+    return acceptance.source_port in (0, port)
 
 
 def _went(result: Result) -> bool:

@@ -4,7 +4,7 @@ It knows map layouts and order of writes, but no interface, queue or pin: `links
 """
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from locum.dataplane import groups, maps, services, translation
@@ -43,6 +43,7 @@ class Tables:
         self.rules = RuleTables(found, use)
         self.state = ForwardingState()
         self._own: set[Addr] = set()
+        self._access: frozenset[str] = frozenset()
         self._flow_count: Tally[Addr] = Tally()
         self._outbound_keys: dict[tuple[Addr, str | None], bytes] = {}
 
@@ -301,8 +302,23 @@ class Tables:
         self._maps["outbound"].delete(key)
         self._maps["outbound_count"].delete(key)
 
+    def serve_visitors(self, links: Collection[str]) -> None:
+        """What comes on these links is never taken for a home agent's."""
+        self._access = frozenset(links)
+        for key, _ in self._maps["access_links"].items():
+            self._maps["access_links"].delete(key)
+        for link in self._access:
+            self._write_access(link)
+
+    def _write_access(self, link: str) -> None:
+        index = self._index_of(link)
+        if index is not None:
+            self._maps["access_links"].put(maps.WORD.pack(index), maps.WORD.pack(1))
+
     def link_changed(self, link: str) -> None:
         """The link has another index than before: entries that name it are written again."""
+        if link in self._access:
+            self._write_access(link)
         self.accept([a for a in self.state.acceptances.values() if a.link == link])
         for entry in self.state.outbound_entries():
             if entry.link == link:

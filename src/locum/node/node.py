@@ -151,6 +151,8 @@ class Node:
             node.name, node.interfaces, bpf_root=node.bpf_dir, limits=limits(self.settings), forwarding=router
         )
         self._closers.push_async_callback(self._end_plane)
+        foreign = self.settings.foreign_agent
+        self.plane.serve_visitors(foreign.links if foreign is not None else ())
         self._plane_readers = {self.plane.fileno(): self._held}
         if self.settings.ends_tunnels:
             from locum.dataplane.reassembly import Reassembly

@@ -126,13 +126,17 @@ class Side(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TunnelAcceptance:
-    """Permission to decapsulate; with `link`, deliver to `next_hop` there, else look the inner packet up again."""
+    """Permission to decapsulate; with `link`, deliver to `next_hop` there, else look the inner packet up again.
+
+    With `source_port` only what comes in UDP from that port (RFC 3519), for others may have the NAT's address too.
+    """
 
     outer_source: Addr
     home_address: Addr
     side: Side
     link: str | None = None
     next_hop: Addr | None = None
+    source_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
