@@ -132,6 +132,14 @@ class Exchanges:
         conversation.last_heard = time.time()
         return answer
 
+    async def ask_here(
+        self, path: str, body: bytes, own: Address, home_addresses: tuple[Address, ...]
+    ) -> bytes:
+        """What a role of this node answers to a person at this node, who may ask for everything."""
+        return await self._asked(
+            path, body, ControlAssociation(own, b"", b"", b"", b"", home_addresses, True)
+        )
+
     def conversation(self, peer: Address) -> Conversation:
         """How it goes with a peer."""
         return self._conversations.get(peer) or Conversation()

@@ -32,11 +32,14 @@ from locum.roles.falling_asleep import Departure, FallingAsleep, NotSlept, Slept
 from locum.roles.giving import Giving, NotPossible
 from locum.roles.handover import TABLE, Correspondence, Handover, OwnStandIn, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
+from locum.roles.own_rules import OwnRules
 from locum.roles.returning import Returning
+from locum.roles.rules import KeptRule, RuleRefused
 from locum.roles.selection import Selection
 from locum.roles.waking import StillAsleep, Waking
 from locum.wire.control import Answer632, Cancel, Status, decode_618, encode_632
 from locum.wire.errors import WireError
+from locum.wire.registration import Code
 from locum.wire.vendor import Takes
 
 
@@ -83,6 +86,8 @@ class SleepingNode:
         self.giving = Giving(mobile, self.stand_ins, count(1), randomness)
         self._randomness = randomness
         self._returning = Returning(each.address for each in self.stand_ins)
+        self.rules = OwnRules()
+        mobile.ride(self.rules)
 
     # Commands ----------------------------------------------------------------------------------------------------
 
@@ -169,6 +174,20 @@ class SleepingNode:
         """Change the access node in good order. Raises CannotMove."""
         return self._advance(self.mobile.move(to, now=now), now)
 
+    def add_rule(self, rule: KeptRule, *, now: float) -> tuple[KeptRule, list[Action]]:
+        """Register a flow rule (R6); the rule as it is asked for. Raises RuleRefused."""
+        self._can_register()
+        return self.rules.add(rule), self._advance(self.mobile.wish(Wish.ORDINARY, now=now), now)
+
+    def remove_rule(self, identifier: int, *, now: float) -> tuple[KeptRule, list[Action]]:
+        """Take a flow rule of this device back; the rule as it was. Raises RuleRefused."""
+        self._can_register()
+        return self.rules.remove(identifier), self._advance(self.mobile.wish(Wish.ORDINARY, now=now), now)
+
+    def _can_register(self) -> None:
+        if not isinstance(self.state, Up) or self.mobile.registered is None:
+            raise RuleRefused(Code.ADMINISTRATIVELY_PROHIBITED, "only while awake and registered")
+
     def leave(self, *, now: float) -> list[Action]:
         """The run ends: a device that is up deregisters; one that sleeps stays as it is, for the next run."""
         return self._advance(self.mobile.leave(now=now), now) if isinstance(self.state, Up) else []
@@ -177,7 +196,7 @@ class SleepingNode:
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start; a handover that was under way is brought to a safe end."""
-        actions = self.mobile.restore(rows, now=now)
+        actions = self.mobile.restore(rows, now=now) + self.rules.restore(rows)
         for row in rows:
             if row.table != TABLE:
                 continue

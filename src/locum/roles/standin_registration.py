@@ -81,6 +81,11 @@ class StandInPart:
         free = (number for number in range(first + 1, first + 256) if number not in taken)
         self._wanted = kept | {next(free): flow for flow in listed if flow not in known}
 
+    @property
+    def parts(self) -> Mapping[int, Part]:
+        """What is wanted, by the identifiers of the rules."""
+        return self._wanted
+
     def forget(self) -> None:
         """The home agent has no rule of this stand-in any more."""
         self._there, self._asked, self._told = {}, ({}, ()), None

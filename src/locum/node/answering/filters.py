@@ -16,7 +16,9 @@ def filter_list(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
     rows: list[Row] = []
     for each in node.plane.state.filters.values():
         counters = node.plane.filter_counters(each.home_address, each.place)
-        decisions = [(rule.identifier, rule.verdict, selector_fields((rule.selector,))) for rule in each.rules]
+        decisions = [
+            (rule.identifier, rule.verdict, selector_fields((rule.selector,))) for rule in each.rules
+        ]
         for identifier, verdict, selector in [*decisions, (0, each.otherwise, {})]:
             counter = counters.get(identifier)
             rows.append(

@@ -1,4 +1,4 @@
-"""Requests about flow rules: `locum flow list | add | remove` (features R5 to R8), at the home agent.
+"""Requests about flow rules: `locum flow list | add | remove` (features R5 to R8), at the home agent; elsewhere `own_flows`.
 
 A rule comes as the keys of its table in the configuration (see `rule_table.py`), and goes out with the same keys.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any, cast
 
+from locum.node.answering import own_flows
 from locum.node.control_socket import RequestFailed
 from locum.node.rule_table import flow_rules
 from locum.node.rule_text import rule_fields, rule_text, selector_fields
@@ -26,16 +27,25 @@ Row = dict[str, Any]
 
 def flow_list(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
     """The rules of `home_address`, or of all, in the order in which they are matched. Raises RequestFailed."""
+    if "home_agent" not in node.slots:
+        rows = own_flows.mobile_list(node) if "mobile_node" in node.slots else []
+        return rows + (own_flows.stand_in_list(node) if "mnps" in node.slots else [])
     wanted = arguments.get("home_address")
-    home_address = None if wanted is None else _home_address(arguments)
+    home_address = None if wanted is None else _home_address(node, arguments)
     return rule_rows(node, _home_agent(node).list_rules(home_address))
 
 
-def flow_add(node: "Node", arguments: Mapping[str, Any]) -> Row:
+async def flow_add(node: "Node", arguments: Mapping[str, Any]) -> Row:
     """Add the rule whose keys are in `rule` to `home_address`; the row that it became. Raises RequestFailed."""
-    home_address, keys = _home_address(arguments), arguments.get("rule")
+    keys = arguments.get("rule")
     if not isinstance(keys, Mapping):
         raise RequestFailed("rule: the keys of a rule's table are missing")
+    if "home_agent" not in node.slots:
+        if "mobile_node" in node.slots:
+            return await own_flows.mobile_add(node, keys)
+        if "mnps" in node.slots:
+            return await own_flows.stand_in_add(node, keys, _some_home_address(arguments))
+    home_address = _home_address(node, arguments)
     try:
         (rule,) = flow_rules([Table(Path("rule"), "", keys)], ADMIN)
     except ConfigError as problem:
@@ -54,11 +64,17 @@ def flow_add(node: "Node", arguments: Mapping[str, Any]) -> Row:
     return rule_rows(node, made)[0]
 
 
-def flow_remove(node: "Node", arguments: Mapping[str, Any]) -> Row:
+async def flow_remove(node: "Node", arguments: Mapping[str, Any]) -> Row:
     """Take the rule with the identifier `id` away from `home_address`; the row that it was. Raises RequestFailed."""
-    home_address, identifier = _home_address(arguments), arguments.get("id")
+    identifier = arguments.get("id")
     if not isinstance(identifier, int):
         raise RequestFailed("id: the identifier of a rule is missing; `locum flow list` shows them")
+    if "home_agent" not in node.slots:
+        if "mobile_node" in node.slots:
+            return await own_flows.mobile_remove(node, identifier)
+        if "mnps" in node.slots:
+            return await own_flows.stand_in_remove(node, identifier, _some_home_address(arguments))
+    home_address = _home_address(node, arguments)
     role = _home_agent(node)
     was = [each for each in role.list_rules(home_address) if each.rule.identifier == identifier]
     rows = rule_rows(node, was)
@@ -100,12 +116,27 @@ def _row(node: "Node", line: "RuleLine", home_address_v6: Addr | None) -> Row:
 def _home_agent(node: "Node") -> "HomeAgent":
     slot = node.slots.get("home_agent")
     if slot is None:
-        raise RequestFailed("this node is no home agent; ask the one whose configuration has [home_agent]")
+        raise RequestFailed("this node has no flow rules; ask the home agent, the mobile node or a stand-in")
     return cast("HomeAgent", slot.role)
 
 
-def _home_address(arguments: Mapping[str, Any]) -> IPv4Address:
+def _some_home_address(arguments: Mapping[str, Any]) -> IPv4Address | None:
+    """The one that is named, if one is. Raises RequestFailed."""
     value = arguments.get("home_address")
+    try:
+        return None if value is None else IPv4Address(value)
+    except AddressValueError:
+        raise RequestFailed(f"home_address: {value!r} is not an IPv4 address") from None
+
+
+def _home_address(node: "Node", arguments: Mapping[str, Any]) -> IPv4Address:
+    """The one that is named, or the only one that is served. Raises RequestFailed."""
+    value = arguments.get("home_address")
+    if value is None:
+        served = _home_agent(node).visitor_list(now=time())
+        if len(served) != 1:
+            raise RequestFailed(f"{len(served)} home addresses are served; choose one with --home-address")
+        return served[0].home_address
     try:
         return IPv4Address(value)
     except AddressValueError:

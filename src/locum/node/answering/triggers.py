@@ -37,9 +37,24 @@ async def trigger(node: "Node", arguments: Mapping[str, Any]) -> dict[str, Any]:
     asked = Trigger(
         Operation.TAKE if operation == "take" else Operation.RELEASE, (home_address,), _selectors(arguments)
     )
-    node.events.emit("sent", PATH, home_address, detail={"to": str(stand_in), "operation": operation})
+    await ask_stand_in(node, stand_in, asked)
+    return {"operation": operation, "home_address": str(home_address), "by": str(stand_in), "status": "ok"}
+
+
+async def ask_stand_in(node: "Node", stand_in: Address, asked: Trigger) -> None:
+    """Returns when it has done it: another node, or this one itself. Raises RequestFailed."""
+    operation = asked.operation.name.lower()
+    node.events.emit(
+        "sent", PATH, asked.home_addresses[0], detail={"to": str(stand_in), "operation": operation}
+    )
+    own = node.settings.mnps
     try:
-        answer = await node.exchanges.ask(stand_in, PATH, encode_trigger(asked), ANSWER_TIMEOUT)
+        if own is not None and stand_in == own.address:
+            answer = await node.exchanges.ask_here(
+                PATH, encode_trigger(asked), stand_in, asked.home_addresses
+            )
+        else:
+            answer = await node.exchanges.ask(stand_in, PATH, encode_trigger(asked), ANSWER_TIMEOUT)
         status = decode_trigger_answer(answer)
     except NoReply as problem:
         raise RequestFailed(str(problem)) from None
@@ -47,12 +62,6 @@ async def trigger(node: "Node", arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise RequestFailed(f"{stand_in} gave an answer that cannot be read: {problem}") from None
     if status is not Status.OK:
         raise RequestFailed(f"{stand_in} answered {word(status)}: {_MEANING.get(status, 'see its events')}")
-    return {
-        "operation": operation,
-        "home_address": str(home_address),
-        "by": str(stand_in),
-        "status": word(status),
-    }
 
 
 def _address(arguments: Mapping[str, Any], key: str) -> Address:

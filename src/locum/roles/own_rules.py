@@ -1,0 +1,126 @@
+"""Flow rules that a mobile node registers for itself (RFC 7629 flow bindings; features R5 to R8): what is asked, what stands.
+
+One change rides in a request until the home agent has answered it. It must not know when a request is sent.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from locum.roles.actions import Action, Count, Emit, Forget, Persist, RuleVerdict
+from locum.roles.attachment import Attachment
+from locum.roles.registration_dialogue import accepted
+from locum.roles.rules import MN, UNNAMED, KeptRule, RuleRefused, added, free_identifier, without
+from locum.wire.extensions import Extension, FlowAction, FlowBinding
+from locum.wire.registration import Code, RegistrationReply
+from locum.wire.vendor import FlowOperation, FlowRule, encode_vendor
+
+TABLE = "rule"
+FIRST_IDENTIFIER = 1  # of those given to rules that have none
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A rule that is to be added or, without one, the removal of what has that identifier."""
+
+    identifier: int
+    rule: KeptRule | None
+
+
+class OwnRules:
+    """Rules in the order in which they are matched, and the change that is under way."""
+
+    def __init__(self) -> None:
+        self._rules: tuple[KeptRule, ...] = ()
+        self._change: Change | None = None
+        self.refused: Code | int | None = None  # what the last change was answered with, unless it was made
+
+    def all(self) -> Collection[KeptRule]:
+        """Those that the home agent has confirmed."""
+        return self._rules
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is under way."""
+        return self._change is None
+
+    def restore(self, rows: Sequence[Persist]) -> list[Action]:
+        """The rules of an earlier run: the home agent still has them."""
+        actions: list[Action] = []
+        for row in rows:
+            if row.table != TABLE:
+                continue
+            try:
+                self._rules = added(self._rules, KeptRule.from_row(int(row.key), row.value))
+            except (ValueError, KeyError, TypeError, RuleRefused):
+                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
+        return actions
+
+    def add(self, rule: KeptRule) -> KeptRule:
+        """Ask for it with the next request, under a free identifier if it has 0. Raises RuleRefused."""
+        self._idle()
+        identifier = rule.identifier or free_identifier(self._rules, FIRST_IDENTIFIER)
+        made = replace(rule, identifier=identifier, owner=MN)
+        if identifier in UNNAMED or any(isinstance(each, str) for each in made.to):
+            raise RuleRefused(
+                Code.POORLY_FORMED_REQUEST,
+                "a device's rules lead to binding identifiers that are registered (--to NUMBER), or drop; names of "
+                "ways are for the home agent's",
+            )
+        added(self._rules, made)
+        self._change, self.refused = Change(identifier, made), None
+        return made
+
+    def remove(self, identifier: int) -> KeptRule:
+        """Ask for its removal with the next request. Raises RuleRefused."""
+        self._idle()
+        _, gone = without(self._rules, identifier, MN)
+        self._change, self.refused = Change(identifier, None), None
+        return gone
+
+    def _idle(self) -> None:
+        if self._change is not None:
+            raise RuleRefused(Code.INSUFFICIENT_RESOURCES, "another change is under way; try again")
+
+    def give_up(self) -> None:
+        """The change does not ride any more; whether the home agent has made it is not known."""
+        self._change = None
+
+    # As a part of the registration -----------------------------------------------------------------------------------
+
+    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
+        """The change, if there is one."""
+        change = self._change
+        if change is None or not lifetime:
+            return ()
+        rule = change.rule
+        if rule is None:
+            return (encode_vendor(FlowRule(FlowOperation.REMOVE, change.identifier)),)
+        drops = rule.verdict is RuleVerdict.DROP
+        bindings = tuple(each for each in rule.to if isinstance(each, int))
+        return (
+            encode_vendor(FlowRule(FlowOperation.ADD, rule.identifier, rule.priority, rule.share)),
+            FlowBinding(FlowAction.DROP if drops else FlowAction.FORWARD, bindings, rule.selectors[0]),
+        )
+
+    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+        """The home agent makes the change, or refuses it and with it the request, which is sent again without it."""
+        if accepted(reply) and not reply.lifetime:
+            gone, self._rules, self._change = self._rules, (), None
+            return [Forget(TABLE, str(each.identifier)) for each in gone]
+        if reply.code == Code.IDENTIFICATION_MISMATCH:
+            return ()  # the request is sent again at once
+        change, self._change = self._change, None
+        if change is None:
+            return ()
+        missing = (
+            change.rule is None and reply.code == Code.INVALID_FB_IDENTIFIER
+        )  # made before, the answer was lost
+        if not accepted(reply) and not missing:
+            self.refused = reply.code
+            detail = {"rule": change.identifier, "code": int(reply.code)}
+            return [Emit("rule-refused", "604", reply.home_address, None, detail)]
+        if change.rule is None:
+            self._rules, _ = without(self._rules, change.identifier, MN)
+            return [Forget(TABLE, str(change.identifier))]
+        self._rules = added(self._rules, change.rule)
+        return [Persist(TABLE, str(change.identifier), change.rule.to_row())]
