@@ -14,7 +14,7 @@ from ipaddress import IPv6Address, ip_address
 
 from locum.dataplane.frames import parse_tunnel
 from locum.dataplane.maps import address_of
-from locum.dataplane.parse import GRE, IPIP, IPV6_IN, parse_packet
+from locum.dataplane.parse import GRE, IPIP, IPV6_IN, REGISTRATION_PORT, ones_sum, parse_packet
 from locum.dataplane.state import ForwardingState
 from locum.roles.actions import Addr, Side
 
@@ -47,6 +47,15 @@ def ipv6_packet(source: Addr, destination: Addr, protocol: int, payload: bytes) 
     """A raw IPv6 socket gives no header: one that says the same."""
     head = b"\x60\x00\x00\x00" + len(payload).to_bytes(2, "big") + bytes((protocol, 64))
     return head + source.packed + destination.packed + payload
+
+
+def udp_packet(source: str, port: int, destination: bytes, payload: bytes) -> bytes:
+    """A UDP socket gives neither header: such as say the same of a datagram to port 434 of an IPv4 address."""
+    length = 8 + len(payload)
+    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + length, 0, 0, 64, socket.IPPROTO_UDP, 0)
+    head += socket.inet_aton(source) + destination
+    head = head[:10] + (ones_sum(head) ^ 0xFFFF).to_bytes(2, "big") + head[12:]
+    return head + struct.pack(">HHHH", port, REGISTRATION_PORT, length, 0) + payload
 
 
 class Reassembly:

@@ -212,7 +212,9 @@ class Node:
         self._closers.callback(self.memberships.close)
 
     def _open_registrations(self) -> None:
-        self.registrations = RegistrationIo(self.settings, self.watch, self.events, self.deliver)
+        self.registrations = RegistrationIo(
+            self.settings, self.watch, self.events, self.deliver, self.plane.take_reassembled
+        )
         mnps = self.settings.mnps
         if self.settings.roles == ("mnps",) and (mnps is None or not mnps.devices):
             return  # it takes part in no registration

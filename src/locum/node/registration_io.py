@@ -18,6 +18,7 @@ from locum.roles.actions import Source
 
 _REQUEST, _REPLY = 1, 3  # RFC 5944 section 3: the first byte of every registration message
 _REVOCATION, _ACKNOWLEDGMENT = 7, 15  # RFC 3543 sections 3.3 and 3.4
+_TUNNEL_DATA = b"\x04"  # RFC 3519 section 3.3
 _ADVERTISEMENT, _SOLICITATION = 9, 10  # ICMP types
 _NOWHERE = IPv4Address(0)
 _BROADCAST = IPv4Address("255.255.255.255")  # to who has no address yet, at his link-layer address
@@ -41,7 +42,16 @@ Deliver = Callable[[str, bytes, Source], None]  # (role, message, source)
 class RegistrationIo:
     """Sockets of port 434 and of the access links of one host. `deliver` gives a message to a role."""
 
-    def __init__(self, settings: Settings, watch: LinkWatch, events: EventStream, deliver: Deliver) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        watch: LinkWatch,
+        events: EventStream,
+        deliver: Deliver,
+        reassembled: Callable[[bytes], object],
+    ) -> None:
+        """`reassembled` gets UDP tunnel packets (RFC 3519) that came in fragments, whole, from their IP header on."""
+        self._reassembled = reassembled
         self._watch, self._events, self._deliver = watch, events, deliver
         self._foreign, self._mobile, self._home = (
             settings.foreign_agent,
@@ -116,6 +126,11 @@ class RegistrationIo:
         self._events.count("registration-oversized")
 
     def _datagram(self, message: bytes, address: str, port: int, destination: bytes, index: int) -> None:
+        if message[:1] == _TUNNEL_DATA:  # a fragment has passed the programs
+            from locum.dataplane.reassembly import udp_packet
+
+            self._reassembled(udp_packet(address, port, destination, message))
+            return
         link = self._names.get(index)
         if link is None:
             link = self._names[index] = self._watch.name(index)

@@ -12,7 +12,9 @@ from collections.abc import Callable
 UDP_PORT = 434
 _IP_PKTINFO = 8  # not in the socket module of Python 3.11
 _SO_RCVBUFFORCE = 33
-_LONGEST = 4096
+_LONGEST = (
+    65_535  # bytes of a datagram: packets of UDP tunnels come here as well, when they came in fragments
+)
 # Half of what a busy crowd has under way: while their rows are committed, the other half is taken.
 _MOST_AT_ONCE = 64
 _BUFFER = 4 << 20  # bytes; a burst of registrations waits here
