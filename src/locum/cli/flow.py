@@ -55,8 +55,11 @@ def flow_add(
     drop: bool,
     **options: str | None,
 ) -> None:
-    """Add a rule; without selector options it takes every packet."""
-    if drop == bool(to):
+    """Add a rule; without selector options it takes every packet.
+
+    At a stand-in it leads to the stand-in itself, and identifier and priority are given to it.
+    """
+    if drop and to:
         raise click.UsageError("a rule either goes somewhere (--to WAY) or drops (--drop)")
     rule: dict[str, Any] = {
         "action": "drop" if drop else "forward",
