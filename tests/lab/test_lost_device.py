@@ -1,0 +1,79 @@
+"""A device that is lost, by every way of noticing it: crash of the access node meanwhile, a return elsewhere, an expiry (C8, C11)."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from locum.lab.configuration import Pair, Plan, Table, merged
+from locum.lab.processes import wait_until
+from locum.lab.scenarios.fig07 import stand_ins
+from locum.lab.stand_ins import Registering, registering
+from locum.lab.world import Lab
+
+STAND_IN = Registering("mnps", bid=1)
+LIFETIME = 8
+PROBED: Table = {"probe_interval": 0.2, "probe_misses": 3, "mnps": [STAND_IN.address]}
+TABLES = registering(STAND_IN)
+PLAN = Plan(
+    default_coa=False,
+    lifetime=LIFETIME,
+    short_lifetime=2,
+    associations=tuple(Pair(node, "mnps", at_far={"may_trigger": True}) for node in ("an1", "ha")),
+    tables={
+        **TABLES,
+        "an1": {"foreign_agent": PROBED},
+        "ha": merged(TABLES["ha"], {"home_agent": {"trigger_on_expiry": True}}),
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with Lab("lost-device", tmp_path_factory.mktemp("lab"), PLAN, captures=False) as made:
+        made.wait_registered()
+        yield made
+
+
+def taken(lab: Lab, wanted: bool, patience: float = 20.0) -> None:
+    """Wait until the stand-in has a care-of address at the home agent, or none."""
+    wait_until(
+        f"the stand-in to {'take' if wanted else 'release'}", lambda: bool(stand_ins(lab)) is wanted, patience
+    )
+
+
+def kinds(lab: Lab, node: str, *wanted: str) -> list[str]:
+    return [each.kind for each in lab.timeline.of(node) if each.kind in wanted]
+
+
+def test_an_access_node_that_crashes_meanwhile_still_ends_what_it_began(lab: Lab) -> None:
+    lab.fade("an1")
+    taken(lab, True)
+    visitors = [each for each in lab.bindings("an1") if each["kind"] == "visitor"]
+    assert len(visitors) == 1, "a lost visitor stays until its registration runs out"
+    lab.crash("an1")
+    lab.fade("an1", silent=False)
+    lab.restart("an1")
+    taken(lab, False)
+    lab.wait_registered("an1")
+    assert kinds(lab, "an1", "visitor-back")[-1:] == ["visitor-back"]
+
+
+def test_a_device_that_comes_back_elsewhere_is_not_kept_from_its_packets(lab: Lab) -> None:
+    """Its old access node claims that it is lost, and it is not; whoever was quicker, it ends alike."""
+    lab.restore("an2")
+    lab.cut("an1")
+    lab.wait_registered("an2")
+    taken(lab, False)
+    lab.pause(2.5)  # longer than the old access node needs to notice
+    assert stand_ins(lab) == []
+    assert lab.registered_at(str(lab.configuration.care_of("an2")))
+
+
+def test_a_home_agent_notices_when_the_registration_runs_out(lab: Lab) -> None:
+    lab.fade("an2")
+    taken(lab, True, LIFETIME + 15.0)
+    reasons = [each.detail["reason"] for each in lab.timeline.of("mnps") if each.kind == "triggered"]
+    assert reasons[-1] == "expired"
+    lab.fade("an2", silent=False)
+    taken(lab, False)
+    lab.wait_registered("an2")
