@@ -20,6 +20,15 @@ from locum.lab.errors import Interrupted
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "bench.tunnel": ("tunnel_tcp", "tunnel_udp64", "tunnel_tcp_vxlan"),
     "bench.packet_cost": ("packet_cost_1k", "packet_cost_1m"),
+    "bench.rules": (
+        "packet_cost_rules_1",
+        "packet_cost_rules_8_first",
+        "packet_cost_rules_8_last",
+        "packet_cost_rules_64_first",
+        "packet_cost_rules_64_last",
+        "rule_changes",
+        "weight_split",
+    ),
     "bench.registrations": ("registrations",),
     "bench.crowd_handover": ("handover_1000_p50", "handover_1000_p99", "handover_1000_lost"),
     "bench.gaps": ("handover_gap", "reclaim_gap"),
