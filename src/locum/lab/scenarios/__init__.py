@@ -16,8 +16,9 @@ from locum.lab.scenarios.fig08 import Fig08
 from locum.lab.scenarios.fig10 import Fig10
 from locum.lab.scenarios.fig10_two import Fig10Two
 from locum.lab.scenarios.move import Move
-from locum.lab.scenarios.policy import Policy
 from locum.lab.scenarios.nat import Nat
+from locum.lab.scenarios.police import Police
+from locum.lab.scenarios.policy import Policy
 from locum.lab.scenarios.revoke import Revoke
 from locum.lab.scenarios.translate import Translate
 
@@ -37,6 +38,7 @@ _ALL: tuple[type[Scenario], ...] = (
     Move,
     Policy,
     Translate,
+    Police,
     Nat,
     Revoke,
     Colocated,
