@@ -438,16 +438,16 @@ class World:
             case a.SendRegistration() if host is self.mnps:
                 source = a.Source(STAND_IN, 434, "eth0", MAC, action.to)
                 self._fly(self.an3, action.message, source, None)
+            case a.SendRegistration() if host is self.ha:
+                self._from_home(action.to, action.message)
             case a.SendRegistration():
                 address = {"an1": AN1, "an2": AN2, "an3": AN3}[host.name]
                 self._fly(self.ha, action.message, a.Source(address, 434, "core"), None)
             case a.Reply() if host is self.ha:
-                hosts: dict[a.Addr, Host] = {AN1: self.an1, AN2: self.an2, AN3: self.an3, COLOCATED: self.mn}
-                target = hosts.get(action.to.address)
-                if target is self.mn:
-                    self._fly(self.mn, action.message, a.Source(HA, 434, "radio0"), "radio0")
-                elif target is not None:
-                    self._fly(target, action.message, a.Source(HA, 434, "core"), None)
+                self._from_home(action.to.address, action.message)
+            case a.Reply() if action.to.address == HA:
+                address = {"an1": AN1, "an2": AN2, "an3": AN3}.get(host.name, COLOCATED)
+                self._fly(self.ha, action.message, a.Source(address, 434, "core"), None)
             case a.Reply() | a.Advertise():
                 link = action.to.link if isinstance(action, a.Reply) else action.link
                 if link == "eth0":
@@ -462,6 +462,14 @@ class World:
             case a.Solicit():
                 source = a.Source(HOA, 0, action.link, MAC)
                 self._fly(self._agent(action.link), action.message, source, action.link)
+
+    def _from_home(self, to: a.Addr, message: bytes) -> None:
+        hosts: dict[a.Addr, Host] = {AN1: self.an1, AN2: self.an2, AN3: self.an3, COLOCATED: self.mn}
+        target = hosts.get(to)
+        if target is self.mn:
+            self._fly(self.mn, message, a.Source(HA, 434, "radio0"), "radio0")
+        elif target is not None:
+            self._fly(target, message, a.Source(HA, 434, "core"), None)
 
     def _agent(self, link: str) -> Host:
         return self.an1 if link == "radio0" else self.an2

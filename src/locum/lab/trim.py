@@ -12,9 +12,11 @@ from pathlib import Path
 from locum.lab.pcap import COOKED_2
 
 PORT = 5683
+MOBILE_IP = 434
 _MARK = PORT.to_bytes(2, "big")
 _COOKED = 20
 _IPV4, _IPV6, _IPIP, _TCP, _V6_IN_V4, _ICMP, _ICMP6 = 0x0800, 0x86DD, 4, 6, 41, 1, 58
+_UDP, _TUNNEL_DATA = 17, 4  # RFC 3519 section 3.3
 _INSIDE = {_IPIP: _IPV4, _V6_IN_V4: _IPV6}
 _HEADERS = 160
 """Bytes from the start of a frame among which the ports of TCP are, two tunnels and an ICMP error included."""
@@ -81,6 +83,10 @@ def _wanted(frame: bytes, *, whole: bool) -> int | None:
             quotes = at < len(frame) and frame[at] in ((3, 11) if protocol == _ICMP else (1, 2, 3))
             kind = (_IPV4 if protocol == _ICMP else _IPV6) if quotes else 0
             at += 8
+        elif protocol == _UDP:
+            tunnel = MOBILE_IP in struct.unpack_from("!HH", frame, at) and frame[at + 8] == _TUNNEL_DATA
+            kind = _INSIDE.get(frame[at + 9], 0) if tunnel else 0
+            at += 12
         else:
             kind = _INSIDE.get(protocol, 0)
     return None

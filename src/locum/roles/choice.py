@@ -59,6 +59,13 @@ class Installed:
 
     entry: BindingEntry | None = None  # None: packets go natively
     sources: tuple[Addr, ...] = ()  # of reverse tunnels (R10)
+    ports: tuple[tuple[Addr, int], ...] = ()  # of those sources whose tunnels come in UDP (RFC 3519)
+
+    def accepts(self, source: Addr, home_address: Addr) -> TunnelAcceptance:
+        """The permission for reverse tunnels from one of `sources`."""
+        port = dict(self.ports).get(source, 0) if self.ports else 0
+        return TunnelAcceptance(source, home_address, Side.FROM_HOME_ADDRESS, source_port=port)
+
     translations: tuple[Translation, ...] = ()
 
 
@@ -92,8 +99,18 @@ def installed(registered: Registered, home_address: Addr, home_agent: IPv4Addres
     return Installed(
         _entry(ways, home_address),
         tuple(sources),
+        _ports((*reachable, *[each for _, one in stand_ins for each in one.care_of]), default),
         _translations(registered, stand_ins, home_address) if registered.mobile.stand_ins else (),
     )
+
+
+def _ports(registered: Iterable[CareOf], default: Addr | None) -> tuple[tuple[Addr, int], ...]:
+    """Who shares the address of a NAT with another one is accepted from any port."""
+    found: dict[Addr, int] = {} if default is None else {default: 0}
+    for each in registered:
+        port = 0 if each.outer is None else each.outer.port
+        found[each.seen_at] = port if found.get(each.seen_at, port) == port else 0
+    return tuple((address, port) for address, port in found.items() if port)
 
 
 def _only(registered: Registered, care_of: CareOf, home_address: Addr, home_agent: IPv4Address) -> Installed:
@@ -102,7 +119,8 @@ def _only(registered: Registered, care_of: CareOf, home_address: Addr, home_agen
     seen_at, default = care_of.seen_at, registered.default
     sources = (seen_at,) if default is None or default == seen_at else (seen_at, default)
     translations = _translations(registered, (), home_address) if registered.mobile.stand_ins else ()
-    return Installed(BindingEntry(home_address, Verdict.ENCAPSULATE, (tunnel,)), sources, translations)
+    ports = () if care_of.outer is None else _ports((care_of,), default)
+    return Installed(BindingEntry(home_address, Verdict.ENCAPSULATE, (tunnel,)), sources, ports, translations)
 
 
 def in_force(found: Installed) -> tuple[Addr, ...]:
@@ -121,8 +139,9 @@ def changes(home_address: Addr, before: Installed, after: Installed) -> list[Act
     """What the data plane has to do. Permissions come before the entry that needs them and are taken away last."""
     actions: list[Action] = []
     for each in after.sources:
-        if each not in before.sources:
-            actions.append(AcceptTunnel(TunnelAcceptance(each, home_address, Side.FROM_HOME_ADDRESS)))
+        accepted = after.accepts(each, home_address)
+        if each not in before.sources or accepted != before.accepts(each, home_address):
+            actions.append(AcceptTunnel(accepted))
     for translation in after.translations:
         if translation not in before.translations:
             actions.append(InstallTranslation(translation))
@@ -140,7 +159,7 @@ def changes(home_address: Addr, before: Installed, after: Installed) -> list[Act
         ]
     for each in before.sources:
         if each not in after.sources:
-            actions.append(RefuseTunnel(TunnelAcceptance(each, home_address, Side.FROM_HOME_ADDRESS)))
+            actions.append(RefuseTunnel(before.accepts(each, home_address)))
     return actions
 
 

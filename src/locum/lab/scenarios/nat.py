@@ -10,16 +10,19 @@ from locum.lab.flow_checks import inner_packets
 from locum.lab.network import run
 from locum.lab.processes import wait_until
 from locum.lab.scenario import Scenario
+from locum.lab.scenarios.fig06 import handovers
 from locum.lab.scenarios.fig06_crash import start_stream
 from locum.lab.story import download, web
 from locum.lab.world import Lab
 
-SIZE = 12_000_000
-UDP_TIMEOUT = 5
+SIZE = 30_000_000
+HEAD_START = 4_000_000
+ASLEEP = 2.0
+UDP_TIMEOUT = 4
 """Seconds after which the translator forgets a UDP mapping that is quiet."""
-KEEPALIVE = 2
+KEEPALIVE = 1
 """Seconds between keepalives, as the home agent says."""
-IDLE = 2.2 * UDP_TIMEOUT
+IDLE = 1.6 * UDP_TIMEOUT
 PORT, RATE = 7003, 100
 NODE = "natr"
 CARE_OF = "10.10.32.4"
@@ -30,7 +33,7 @@ PINGS = 20
 
 
 class Nat(Scenario):
-    """Registers, downloads, is quiet, is reached all the same; then the translator gets another address."""
+    """Downloads and sleeps meanwhile, is quiet, is reached all the same; then the translator gets another address."""
 
     name = "nat"
     title = (
@@ -52,6 +55,8 @@ class Nat(Scenario):
         self.first = wait_outer(lab, FIRST_OUTSIDE)
         self.server, digests = web(lab, [("film", SIZE)])
         self.download = download(lab, "film", digests["film"])
+        self.download.wait_for(HEAD_START)
+        self.nap = lab.nap(ASLEEP, [self.download.program], at=NODE)
         self.status = self.download.finish(30)
         self.outwards = answered(lab, "mn", str(lab.topology.address4("cn")), str(HOME_ADDRESS4))
         self.inwards = answered(lab, "cn", str(HOME_ADDRESS4))
@@ -77,15 +82,16 @@ class Nat(Scenario):
         checks.holds("sha256_equal", self.download.correct)
         checks.equal("curl_exit", self.status, 0)
         checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
+        checks.equal("handovers", handovers(lab), 1)
+        checks.holds("curl_frozen_asleep", self.nap.frozen)
         checks.equal("echoes_outwards", self.outwards, PINGS, "packets")
         checks.equal("echoes_inwards", self.inwards, PINGS, "packets")
         checks.equal("registrations_while_quiet", self.renewals, 0, "registrations")
         checks.equal("reached_after_quiet", self.first_after_quiet, 1, "packets")
         checks.at_least("keepalives_while_quiet", self._keepalives(lab), int(IDLE / KEEPALIVE) - 1, "packets")
         checks.holds("another_outer_port", int(self.second.rpartition(":")[2]) in NEXT_PORTS)
-        checks.equal(
-            "mapping_losses", lab.timeline.count("mn", "nat-mapping-lost", self.changed), 1, "events"
-        )
+        losses = lab.timeline.count("mn", "nat-mapping-lost", self.changed)
+        checks.at_least("mapping_losses", losses, 1, "events")
         checks.at_most("recovered_s", self.recovered - self.changed, 20.0, "s")
         checks.equal("echoes_after_change", self.after_change, PINGS, "packets")
         inner = (each.datagram for each in inner_packets(lab.captures.files["mn"]) if each.outer)
