@@ -2,11 +2,14 @@
 
 import ast
 import re
+import tomllib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from locum.lab.configuration import merged, to_toml
 from locum.lab.scenarios import SCENARIOS
 from locum.node.config import load
 
@@ -43,6 +46,31 @@ def test_configurations_of_the_user_guide_load(path: str, tmp_path: Path) -> Non
     file.write_text(content)
     settings = load(file)
     assert settings.node.name == Path(path).stem, "the units and the suspend hook rely on this"
+
+
+def test_what_the_page_on_flows_adds_to_those_loads(tmp_path: Path) -> None:
+    """All that it adds to one file at once, as its reader may do."""
+    added: dict[str, Any] = {}
+    blocks = re.findall(
+        r"```toml\n# added to (\S+)\n(.*?)```", (ROOT / "docs" / "flows.md").read_text(), re.DOTALL
+    )
+    for path, text in blocks:
+        # [[home_agent.mobile.x]] belongs to the first device of the file
+        table = tomllib.loads(text.replace("[[home_agent.mobile.", "[[home_agent.mobile.own."))
+        if (home := table.get("home_agent")) is not None:
+            home["mobile"] = home["mobile"]["own"]
+        added[path] = merged(added.get(path, {}), table)
+    assert added.keys() <= configurations().keys()
+    for path, table in added.items():
+        whole = to_toml(merged(tomllib.loads(configurations()[path]), table))
+        for key_file in re.findall(r'_file = "(.+?)"', whole):
+            secret = tmp_path / key_file
+            secret.parent.mkdir(exist_ok=True)
+            secret.touch(mode=0o600)
+            secret.write_text("00112233445566778899aabbccddeeff\n")
+        file = tmp_path / Path(path).name
+        file.write_text(whole)
+        assert load(file).node.name == Path(path).stem
 
 
 def test_the_user_guide_has_a_configuration_for_every_role() -> None:
