@@ -15,8 +15,8 @@ from locum.lab.scenarios.fig06_crash import start_stream
 from locum.lab.story import download, web
 from locum.lab.world import Lab
 
-SIZE = 30_000_000
-HEAD_START = 4_000_000
+SIZE = 16_000_000
+HEAD_START = 3_000_000
 ASLEEP = 2.0
 UDP_TIMEOUT = 4
 """Seconds after which the translator forgets a UDP mapping that is quiet."""
