@@ -12,7 +12,7 @@ from locum.node.config_foreign_agent import foreign_agent
 from locum.node.config_home_agent import home_agent
 from locum.node.config_mnps import mnps
 from locum.node.config_mobile_node import mobile_node
-from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association, links, traversal
+from locum.node.config_parts import links
 from locum.node.config_policy import policy
 from locum.node.settings import (
     COAP_PORT,
