@@ -219,7 +219,7 @@ class Node:
         if self.settings.roles == ("mnps",) and (mnps is None or not mnps.devices):
             return  # it takes part in no registration
         self.registrations.open()
-        self._closers.callback(self.registrations.close)
+        self._closers.callback(self._close_registrations)
         loop = asyncio.get_running_loop()
         for fileno, read in self.registrations.filenos().items():
             loop.add_reader(fileno, read)
@@ -238,6 +238,11 @@ class Node:
             self._listen(
                 EchoResponder(home.address, self._tunnelled_in_udp, lambda packet: self.plane.inject(packet))
             )
+
+    def _close_registrations(self) -> None:
+        for fileno in self.registrations.filenos():
+            asyncio.get_running_loop().remove_reader(fileno)
+        self.registrations.close()
 
     def _listen(self, raw: "EchoWatch | EchoResponder") -> None:
         loop, fileno = asyncio.get_running_loop(), raw.fileno()
