@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from locum.dataplane import maps
+from locum.dataplane import groups, maps, translation
 from locum.dataplane.frames import OUTER_HOPS
 from locum.dataplane.kernel import OBJECT
 
@@ -21,6 +21,13 @@ STRUCTS = {
     "locum_counter": maps.COUNTER,
     "locum_settings": maps.SETTINGS,
     "locum_held": maps.HELD,
+    "locum_translation_key": translation.KEY,
+    "locum_translation": translation.VALUE,
+    "locum_translation_count": translation.COUNT,
+    "locum_translated": translation.TRANSLATED,
+    "locum_translated_fragment": translation.TRANSLATED_FRAGMENT,
+    "locum_group_key": groups.KEY,
+    "locum_group_link": groups.LINK,
 }
 OFFSETS = {
     "locum_tunnel": {"source": 0, "destination": 16, "gre_key": 32, "source_port": 36, "destination_port": 38}
@@ -31,6 +38,13 @@ OFFSETS = {
     "locum_acceptance": {"next_hop": 0, "ifindex": 16},
     "locum_outbound_key": {"home_address": 0, "ifindex": 16},
     "locum_flow_key": {"local": 0, "peer": 16, "local_port": 32, "peer_port": 34, "protocol": 36},
+    "locum_settings": {"tap_ifindex": 0, "uses": 4},
+    "locum_translation_key": {"home_address": 0, "tunnel": 16},
+    "locum_translation": {"interface_address": 0, "epoch": 16},
+    "locum_translation_count": {"towards": 0, "back": 16},
+    "locum_group_key": {"group": 0, "ifindex": 16},
+    "locum_group_link": {"ifindex": 0, "address": 4},
+    "locum_group": {"count": 0, "links": groups.HEAD.size},
     "locum_held": {"flow": 0, "time": 40, "length": 48, "gso_size": 52, "ifindex": 56, "reason": 60},
 }
 
@@ -56,6 +70,10 @@ def test_sizes(types: list[dict[str, Any]], name: str) -> None:
 def test_offsets(types: list[dict[str, Any]], name: str) -> None:
     members = {m["name"]: m["bits_offset"] // 8 for m in struct_named(types, name)["members"]}
     assert {field: members[field] for field in OFFSETS[name]} == OFFSETS[name]
+
+
+def test_the_size_of_a_group(types: list[dict[str, Any]]) -> None:
+    assert struct_named(types, "locum_group")["size"] == groups.SIZE
 
 
 def test_codes() -> None:
