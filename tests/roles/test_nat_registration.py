@@ -240,6 +240,21 @@ def test_home_agents_without_a_key_are_served_only_by_an_open_access_node(opened
         assert RegistrationReply.decode(replies[0].message).code is Code.FA_ADMINISTRATIVELY_PROHIBITED
 
 
+def test_a_co_located_node_does_not_ask_for_udp_through_an_access_node() -> None:
+    actions = agent(TraversalMode.AUTO).receive(
+        replace_care_of(UdpTunnelRequest()), a.Source(HOA, 434, "radio0", MAC), now=NOW
+    )
+    (reply,) = [each for each in actions if isinstance(each, a.Reply)]
+    assert RegistrationReply.decode(reply.message).code is Code.FA_REQUESTED_ENCAPSULATION_UNAVAILABLE
+
+
+def replace_care_of(*extensions: UdpTunnelRequest) -> bytes:
+    """A request with a co-located care-of address on the access link."""
+    care_of = IPv4Address("192.168.7.77")
+    plain = RegistrationRequest(300, HOA, HA, care_of, ntp64(NOW), Flag.T | Flag.D, extensions)
+    return signed(plain.encode(), AuthKind.MN_HA, MN_HA)
+
+
 def test_one_sender_leaves_room_for_others() -> None:
     role = agent(TraversalMode.OFF)
     codes = []

@@ -265,6 +265,14 @@ def test_acknowledgments_that_fit_nothing_are_counted() -> None:
         assert isinstance(counted, a.Count)
 
 
+def test_a_home_address_that_is_withdrawn_is_revoked() -> None:
+    world = settled()
+    world.perform(world.ha, home(world).withdraw(HOA, now=world.now))
+    assert tunnels(world) == []
+    world.advance(0.05)
+    assert "visitor-revoked" in world.an1.kinds() and len(said(world.an1, 7)) == 1
+
+
 def test_what_was_agreed_survives_a_restart() -> None:
     world = settled()
     for host in (world.ha, world.an1):

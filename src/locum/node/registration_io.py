@@ -165,8 +165,11 @@ class RegistrationIo:
                 return "home_agent"
             if self._foreign is not None and destination == self._foreign.care_of_address:
                 return "foreign_agent"
-            if self._mobile is not None and kind == _REVOCATION:
-                return "mobile_node"
+            if kind == _REVOCATION:
+                if self._stand_in is not None and (destination == self._stand_in.address or not self._mobile):
+                    return "mnps"
+                if self._mobile is not None:
+                    return "mobile_node"
         else:
             self._events.count("registration-no-such-type")
             return ""

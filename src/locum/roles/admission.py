@@ -9,7 +9,13 @@ from ipaddress import IPv4Address
 from locum.roles.actions import Addr
 from locum.roles.signing import authentic
 from locum.security.association import Association
-from locum.wire.extensions import AuthKind, EncapsulatingDelivery, MobileFaChallenge, VendorCritical
+from locum.wire.extensions import (
+    AuthKind,
+    EncapsulatingDelivery,
+    MobileFaChallenge,
+    UdpTunnelRequest,
+    VendorCritical,
+)
 from locum.wire.registration import LIFETIME_INFINITE, Code, Flag, RegistrationRequest
 
 MAX_USED_CHALLENGES = 4096  # visitors whose last challenge is remembered; the oldest are forgotten
@@ -89,6 +95,9 @@ class Admission:
         ):
             raise Denied(Code.FA_REQUESTED_LIFETIME_TOO_LONG, self._registration_lifetime)
         if Flag.M in request.flags:
+            raise Denied(Code.FA_REQUESTED_ENCAPSULATION_UNAVAILABLE)
+        if request.flags & Flag.D and request.find(UdpTunnelRequest) is not None:
+            # RFC 3519 section 4.11: the home agent would see us, and tunnel to us, not to the mobile node
             raise Denied(Code.FA_REQUESTED_ENCAPSULATION_UNAVAILABLE)
         if request.find(EncapsulatingDelivery) is not None:
             raise Denied(Code.FA_DELIVERY_STYLE_NOT_SUPPORTED)

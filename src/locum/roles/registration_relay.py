@@ -26,7 +26,7 @@ from locum.security.association import Association
 from locum.security.replay import mobile_nonce
 from locum.wire.errors import WireError
 from locum.wire.extensions import AuthKind, Nai, VendorNormal
-from locum.wire.registration import Code, RegistrationReply, RegistrationRequest
+from locum.wire.registration import REGISTRATION_REQUEST, Code, RegistrationReply, RegistrationRequest
 from locum.wire.vendor import MnpsRole, decode_vendor
 
 PENDING_TIMEOUT = 7.0  # seconds; RFC 5944 section 3.7.2.2
@@ -237,7 +237,9 @@ class RegistrationRelay:
         return relayed if association is None else signed(relayed, AuthKind.MN_FA, association)
 
     def unreachable(self, relayed: bytes) -> list[Action]:
-        """The host has no way to that home agent (code 80)."""
+        """The host has no way to that home agent (code 80). What is no request of a visitor is repeated anyway."""
+        if relayed[:1] != bytes((REGISTRATION_REQUEST,)):
+            return []
         key = _pending_key(RegistrationRequest.decode(relayed))
         pending = self._pending.get(key)
         if pending is None:

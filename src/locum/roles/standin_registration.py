@@ -18,6 +18,7 @@ from locum.wire.discovery import ROUTER_ADVERTISEMENT
 from locum.wire.errors import WireError
 from locum.wire.extensions import Extension, FlowAction, FlowBinding, Multipath
 from locum.wire.registration import Code, RegistrationReply
+from locum.wire.revocation import REGISTRATION_REVOCATION, RegistrationRevocation
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
 from locum.wire.vendor import FlowOperation, FlowRule, MnpsRole, Takes, TransferContext, Weight, encode_vendor
 
@@ -279,12 +280,12 @@ class StandInRegistration:
         return actions
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
-        """Advertisements, and replies to one of the registrations."""
+        """Advertisements, replies to one of the registrations, and revocations of one."""
         if message[:1] == bytes((ROUTER_ADVERTISEMENT,)):
             concerned = list(self.all())
         else:
             try:
-                home_address = RegistrationReply.decode(message).home_address
+                home_address = _home_address_of(message)
             except WireError as error:
                 return [Count(f"registration-{error.reason}")]
             if home_address not in self._standings:
@@ -324,3 +325,10 @@ def _dormant(row: Persist) -> Persist:
     """What was registered may hold other rules than are wanted now: it is asked for anew, or not at all."""
     value: Mapping[str, object] = row.value
     return replace(row, value={**row.value, "wish": Wish.NOTHING.value, "registered": None}) if value else row
+
+
+def _home_address_of(message: bytes) -> IPv4Address:
+    """What a reply or a revocation is about; raises WireError."""
+    if message[:1] == bytes((REGISTRATION_REVOCATION,)):
+        return RegistrationRevocation.decode(message).home_address
+    return RegistrationReply.decode(message).home_address

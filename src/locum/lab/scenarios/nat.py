@@ -60,6 +60,10 @@ class Nat(Scenario):
         self.status = self.download.finish(30)
         self.outwards = answered(lab, "mn", str(lab.topology.address4("cn")), str(HOME_ADDRESS4))
         self.inwards = answered(lab, "cn", str(HOME_ADDRESS4))
+        self.revoking = lab.timeline.mark("home-agent-revokes")
+        lab.command("ha", "binding", "revoke", str(HOME_ADDRESS4))
+        self.revoked = lab.timeline.wait("mn", "registration-revoked", self.revoking).time
+        self.again = lab.timeline.wait("mn", "registered", self.revoking).time
         self.quiet = lab.timeline.mark("quiet-begins")
         registrations = lab.timeline.count("mn", "registered")
         lab.pause(IDLE)
@@ -88,6 +92,8 @@ class Nat(Scenario):
         checks.equal("echoes_inwards", self.inwards, PINGS, "packets")
         checks.equal("registrations_while_quiet", self.renewals, 0, "registrations")
         checks.equal("reached_after_quiet", self.first_after_quiet, 1, "packets")
+        checks.at_most("told_of_revocation_s", self.revoked - self.revoking, 3.0, "s")
+        checks.at_most("registered_anew_s", self.again - self.revoking, 6.0, "s")
         checks.at_least("keepalives_while_quiet", self._keepalives(lab), int(IDLE / KEEPALIVE) - 1, "packets")
         checks.holds("another_outer_port", int(self.second.rpartition(":")[2]) in NEXT_PORTS)
         losses = lab.timeline.count("mn", "nat-mapping-lost", self.changed)
