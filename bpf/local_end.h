@@ -215,6 +215,7 @@ static __noinline int here(struct __sk_buff *skb, struct work *w)
 	struct locum_binding *b = bpf_map_lookup_elem(&bindings, &w->packet.destination);
 	int action = UNDECIDED;
 
+	bpf_skb_change_type(skb, PACKET_HOST); /* its frame was made for a neighbour */
 	if (ends_here(w, b))
 		action = at_local_end(skb, w, b);
 	return action == UNDECIDED ? passed(skb, LOCAL) : action;
