@@ -12,6 +12,8 @@ TOOLS = {
     "tc": "iproute2",
     "nsenter": "util-linux",
     "sysctl": "procps",
+    "nft": "nftables",
+    "ping": "iputils-ping",
     "tcpdump": "tcpdump",
     "tshark": "tshark",
     "nginx": "nginx-light",
