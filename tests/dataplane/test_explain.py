@@ -20,11 +20,13 @@ from locum.roles.actions import (
     InstallBinding,
     InstallFilter,
     InstallOutbound,
+    InstallTranslation,
     LocalEndpoint,
     OutboundEntry,
     Rule,
     RuleVerdict,
     Side,
+    Translation,
     Tunnel,
     TunnelAcceptance,
     Verdict,
@@ -105,3 +107,16 @@ def test_questions_without_an_answer() -> None:
         explain(state, replace(WEB, source=ip_address("fd01::2")), links=LINKS)
     with pytest.raises(ValueError, match="no tunnel from fd02::1 ends on this host"):
         explain(state, replace(WEB, outer_source=ip_address("fd02::1")), links=LINKS)
+
+
+def test_translation() -> None:
+    """On the way to the stand-in its own address takes the home address's place (R12)."""
+    local = ip_address("10.4.0.1")
+    translated = InstallTranslation(Translation(HOME, local, STAND_IN))
+    found = explain(state_of(home_agent(translated)), WEB, links=LINKS)
+    assert found.text.splitlines()[-2:] == [
+        "translation: 10.9.0.5 becomes 10.4.0.1",
+        "the packet goes into the tunnel to 10.2.0.3",
+    ]
+    other = explain(state_of(home_agent(translated)), replace(WEB, destination_port=81), links=LINKS)
+    assert "translation" not in other.text, "it takes the tunnel to the device"

@@ -23,6 +23,7 @@ from locum.roles.actions import (
     OutboundEntry,
     Rule,
     Stage,
+    Translation,
     Tunnel,
     TunnelAcceptance,
     Verdict,
@@ -208,6 +209,8 @@ def _words(state: ForwardingState, met: Met, following: Met | None, links: Colle
             return f"outbound entry of {met.home_address}, {entered}: tunnel to {met.tunnel.destination}"
         case FlowVerdict():
             return f"flow table: {met.value}"
+        case Translation():
+            return f"translation: {met.home_address} becomes {met.interface_address}"
         case (found, taken):
             decided = "no rule takes it" if taken is None else f"rule {taken.identifier} takes it"
             verdict = found.otherwise if taken is None else taken.verdict

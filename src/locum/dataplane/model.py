@@ -25,17 +25,6 @@ from locum.dataplane.frames import (
 )
 from locum.dataplane.hold import HeldPacket
 from locum.dataplane.maps import HeldReason, Outcome, Reason
-from locum.dataplane.matching import (
-    FRAGMENT_AGE,
-    FirstFragment,
-    Subject,
-    choose,
-    first_match,
-    flow_hash,
-    follow,
-    fragment_key,
-    subject_of,
-)
 from locum.dataplane.parse import (
     ICMP,
     ICMPV6,
@@ -46,10 +35,12 @@ from locum.dataplane.parse import (
     parse_packet,
     stays_on_link,
 )
-from locum.dataplane.rule_layout import Place, filter_key, rule_key
+from locum.dataplane.rule_layout import Place, rule_key
+from locum.dataplane.rule_model import RuleModel
 from locum.dataplane.state import ForwardingState
 from locum.dataplane.translation_model import Translator
 from locum.roles.actions import (
+    Addr,
     BindingEntry,
     Filter,
     FilterPlace,
@@ -60,6 +51,7 @@ from locum.roles.actions import (
     Rule,
     RuleVerdict,
     Side,
+    Translation,
     Tunnel,
     TunnelAcceptance,
     Verdict,
@@ -76,7 +68,7 @@ FILTER_REASONS = {
 # What a decision met on its way, in order: for explanations, which need more than the result.
 Met: TypeAlias = (
     BindingEntry | Rule | Tunnel | TunnelAcceptance | OutboundEntry | FlowVerdict
-    | tuple[Filter, FilterRule | None]
+    | tuple[Filter, FilterRule | None] | Translation
 )  # fmt: skip
 
 
@@ -90,9 +82,9 @@ class Model:
     binding_count: Counter[bytes] = field(default_factory=Counter)
     acceptance_count: Counter[bytes] = field(default_factory=Counter)
     outbound_count: Counter[bytes] = field(default_factory=Counter)
-    rule_count: Counter[bytes] = field(default_factory=Counter)
     met: list[Met] = field(default_factory=list)
     translator: Translator = field(init=False)
+    rules: RuleModel = field(init=False)
     _flow_homes: set[bytes] = field(default_factory=set)
     _flows: dict[bytes, FlowVerdict] = field(default_factory=dict)
     _endpoints: set[bytes] = field(default_factory=set)
@@ -101,8 +93,6 @@ class Model:
     _local_ends: dict[bytes, BindingEntry] = field(default_factory=dict)
     _acceptances: dict[bytes, TunnelAcceptance] = field(default_factory=dict)
     _outbound: dict[bytes, OutboundEntry] = field(default_factory=dict)
-    _filters: dict[bytes, Filter] = field(default_factory=dict)
-    _fragments: dict[bytes, FirstFragment] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         state, links = self.state, self.environment.links
@@ -114,7 +104,7 @@ class Model:
         self._visited = {maps.address(h): e for h, e in state.visited.items()}
         self._local_ends = {maps.address(h): e for h, e in state.local_ends.items()}
         self._acceptances = {maps.acceptance_key(a): a for a in state.acceptances.values()}
-        self._filters = {filter_key(f.home_address, f.place): f for f in state.filters.values()}
+        self.rules = RuleModel(state.filters.values(), self.reasons, self.environment.now)
         self._outbound = {
             maps.outbound_key(e.home_address, 0 if e.link is None else links[e.link]): e
             for e in state.outbound_entries()
@@ -294,8 +284,7 @@ class Model:
             result = self._at_home(work, entry)
             native = entry.verdict is Verdict.NATIVE and not work.egress
             if work.ruled and (_went(result) if result is not None else native):
-                key = rule_key(entry.home_address, Place.FLOW_RULES, work.rule)
-                self._count(self.rule_count, key, work.packet)
+                self.rules.count(entry.home_address, Place.FLOW_RULES, work.packet, work.rule)
         return result or self._at_local_end(work)
 
     def _at_home(self, work: Work, entry: BindingEntry) -> Result | None:
@@ -305,56 +294,30 @@ class Model:
             return self._into_tunnel(work, entry.peer_tunnel)
         if entry.rules:
             work.ruled = True
-            subject = self._subject(work)
-            rule = first_match(entry.rules, subject)
-            if rule is not None:
-                return self._by_rule(work, rule, subject)
+            taken = self.rules.flow_rule(work, entry)
+            if taken is not None:
+                return self._by_rule(work, *taken)
         if entry.verdict is not Verdict.ENCAPSULATE:
             return self._by_verdict(work, entry.verdict)
         if entry.weights:
-            place = choose(entry.weights, flow_hash(self._subject(work)))
-            return self._into_tunnel(work, entry.tunnels[place])
+            return self._into_tunnel(work, self.rules.shared(work, entry))
         return self._to_tunnels(work, entry)
 
-    def _by_rule(self, work: Work, rule: Rule, subject: Subject) -> Result:
+    def _by_rule(self, work: Work, rule: Rule, tunnel: Tunnel | None) -> Result:
         work.rule = rule.identifier
         self.met.append(rule)
-        if rule.verdict is RuleVerdict.DROP:
+        if rule.verdict is RuleVerdict.DROP or tunnel is None:
             return self._dropped(Reason.RULE_DROPPED)
-        weights = [candidate.weight for candidate in rule.candidates]
-        place = choose(weights, flow_hash(subject)) if len(weights) > 1 else 0
-        return self._into_tunnel(work, rule.candidates[place].tunnel)
-
-    def _subject(self, work: Work) -> Subject:
-        """The packet as selectors see it; a later fragment as its packet's first, if that is known."""
-        packet = work.packet
-        subject = subject_of(work.frame, packet)
-        if not packet.fragment:
-            return subject
-        key, now = fragment_key(packet), self.environment.now()
-        if not packet.later_fragment:
-            known = (subject.protocol, subject.source_port, subject.destination_port, subject.spi)
-            self._fragments[key] = FirstFragment(now, *known, subject.known)
-            return subject
-        first = self._fragments.get(key)
-        if first is None or now - first.time > FRAGMENT_AGE:
-            self.reasons[Reason.FRAGMENT_UNKNOWN] += 1
-        else:
-            self.reasons[Reason.FRAGMENT_FOLLOWS] += 1
-            follow(subject, first)
-        return subject
+        return self._into_tunnel(work, tunnel)
 
     def _allowed(self, work: Work, home: bytes, place: FilterPlace) -> bool:
-        """What the filter of this home address at this place says, if there is one; it is counted."""
-        found = self._filters.get(filter_key(maps.address_of(home), place))
-        if found is None:
+        """What the filter of this home address at this place says, if there is one."""
+        decided = self.rules.filtered(work, home, place)
+        if decided is None:
             return True
-        rule = first_match(found.rules, self._subject(work))
-        self.met.append((found, rule))
+        self.met.append(decided)
+        found, rule = decided
         verdict = found.otherwise if rule is None else rule.verdict
-        place_number = Place[place.name]
-        key = rule_key(found.home_address, place_number, 0 if rule is None else rule.identifier)
-        self._count(self.rule_count, key, work.packet)
         return verdict is FilterVerdict.ALLOW
 
     def _locally(self, work: Work, tunnel: Tunnel) -> Result:
@@ -381,7 +344,7 @@ class Model:
         if maps.address(entry.tunnels[0].destination) in self._endpoints:
             return None
         key = rule_key(entry.home_address, Place.VISITED)
-        return self._encapsulate(work, entry.tunnels[0], self.rule_count, key)
+        return self._encapsulate(work, entry.tunnels[0], self.rules.counts, key)
 
     def _at_local_end(self, work: Work) -> Result | None:
         destination = work.packet.destination
@@ -404,7 +367,7 @@ class Model:
         local = self.translator.interface(packet.destination)
         if local not in self.environment.own or (local == packet.destination and not work.strip):
             return None
-        done = self.translator.towards(work.frame, packet, None)
+        done = self._translate(work, None)
         if isinstance(done, Reason):
             return self._dropped(done)
         return self._passed_up(work) if done else None
@@ -450,6 +413,14 @@ class Model:
             case Verdict.DROP:
                 return self._dropped(Reason.BINDING_DROP)
         return None
+
+    def _translate(self, work: Work, tunnel: Addr | None) -> Reason | bool:
+        """Towards the stand-in (R12): done or not, or why the packet is dropped."""
+        done = self.translator.towards(work.frame, work.packet, tunnel)
+        if done is True:
+            key = (maps.address_of(work.packet.destination), tunnel)
+            self.met.append(self.state.translations[key])
+        return done
 
     def _from_interface(self, work: Work) -> None:
         """Flows that a translation sent to this source get their home address back (R12)."""
@@ -518,7 +489,7 @@ class Model:
         packet = work.packet
         if packet.hops <= 1 or stays_on_link(packet.destination):
             return self._passed(work)
-        conflict = self.translator.towards(work.frame, packet, None)
+        conflict = self._translate(work, None)
         if isinstance(conflict, Reason):
             return self._dropped(conflict)
         decapsulate(work)
@@ -565,7 +536,7 @@ class Model:
             return self._passed(work, Outcome.TOO_BIG)
         if work.forwarded:
             decrement_hops(work)
-        conflict = self.translator.towards(work.frame, packet, tunnel.destination)
+        conflict = self._translate(work, tunnel.destination)
         if isinstance(conflict, Reason):
             return self._dropped(conflict)
         decapsulate(work)
