@@ -100,7 +100,7 @@ class Comparison:
             self.rule_counters(model, home, PLACES[place], self.plane.filter_counters(home, place), wanted)
         for home in state.visited:
             key = rule_key(home, Place.VISITED)
-            assert self.plane.visited_counters(home) == counted(model.rule_count, key)
+            assert self.plane.visited_counters(home) == counted(model.rules.counts, key)
         for home in state.bindings:
             assert self.plane.binding_counters(home) == counted(model.binding_count, maps.address(home))
         for acceptance in state.acceptances.values():
@@ -121,7 +121,7 @@ class Comparison:
         model: Model, home: Addr, place: Place, found: dict[int, maps.Counter], wanted: set[int]
     ) -> None:
         keys = {each: rule_key(home, place, each) for each in wanted}
-        assert found == {each: counted(model.rule_count, key) for each, key in keys.items()}
+        assert found == {each: counted(model.rules.counts, key) for each, key in keys.items()}
 
     def packet(self, grammar: Grammar, model: Model) -> None:
         r = grammar.random

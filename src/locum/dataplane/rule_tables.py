@@ -11,11 +11,10 @@ from locum.dataplane.rule_layout import Place
 from locum.roles.actions import Addr, Filter, FilterPlace, Rule
 
 ZERO = maps.COUNTER.pack(0, 0)
-TABLES = ("rules_few", "rules_many", "filters_few", "filters_many", "rule_count")
 
 
 class RuleTables:
-    """The maps of TABLES. `use` is told whether there are filters at a place."""
+    """The tables of rules, filters and their counters. `use` is told whether there are filters at a place."""
 
     def __init__(self, found: Mapping[str, Map], use: Callable[[FilterPlace, bool], None]) -> None:
         self._maps = found
