@@ -7,7 +7,6 @@ import struct
 from collections.abc import Collection, Mapping, Sequence
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
-from typing import TypeAlias
 
 from locum.dataplane import maps
 from locum.roles.actions import Addr
@@ -44,8 +43,6 @@ FILTER_MANY_SIZE = HEAD.size + MANY * RULE_SIZE
 
 _ANY = (0, 0)
 _ANYWHERE = (0, 0, 0, 0)
-
-AnyRule: TypeAlias = Rule | FilterRule
 
 
 class Part(IntFlag):
