@@ -2,9 +2,9 @@
 
 import re
 
-from locum.lab import pcap, stream
+from locum.lab import pcap, services, stream
 from locum.lab.checks import Checks
-from locum.lab.configuration import HOME_ADDRESS4, Plan
+from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Plan
 from locum.lab.errors import LabError
 from locum.lab.flow_checks import inner_packets
 from locum.lab.network import run
@@ -17,6 +17,7 @@ from locum.lab.world import Lab
 
 SIZE = 16_000_000
 HEAD_START = 3_000_000
+UPLOAD = 900_000
 ASLEEP = 2.0
 UDP_TIMEOUT = 4
 """Seconds after which the translator forgets a UDP mapping that is quiet."""
@@ -29,7 +30,7 @@ CARE_OF = "10.10.32.4"
 FIRST_OUTSIDE, NEXT_OUTSIDE = "10.10.31.2", "10.10.31.3"
 NEXT_PORTS = range(20_000, 20_101)
 TUNNEL_DATA, REGISTRATION = 4, 434
-PINGS = 20
+PINGS = 10
 
 
 class Nat(Scenario):
@@ -60,6 +61,8 @@ class Nat(Scenario):
         self.status = self.download.finish(30)
         self.outwards = answered(lab, "mn", str(lab.topology.address4("cn")), str(HOME_ADDRESS4))
         self.inwards = answered(lab, "cn", str(HOME_ADDRESS4))
+        self.inwards_6 = answered(lab, "cn", str(HOME_ADDRESS6))
+        self.uploaded = upload(lab, UPLOAD)
         self.revoking = lab.timeline.mark("home-agent-revokes")
         lab.command("ha", "binding", "revoke", str(HOME_ADDRESS4))
         self.revoked = lab.timeline.wait("mn", "registration-revoked", self.revoking).time
@@ -90,6 +93,8 @@ class Nat(Scenario):
         checks.holds("curl_frozen_asleep", self.nap.frozen)
         checks.equal("echoes_outwards", self.outwards, PINGS, "packets")
         checks.equal("echoes_inwards", self.inwards, PINGS, "packets")
+        checks.equal("echoes_inwards_ipv6", self.inwards_6, PINGS, "packets")
+        checks.equal("uploaded", self.uploaded, UPLOAD, "bytes")
         checks.equal("registrations_while_quiet", self.renewals, 0, "registrations")
         checks.equal("reached_after_quiet", self.first_after_quiet, 1, "packets")
         checks.at_most("told_of_revocation_s", self.revoked - self.revoking, 3.0, "s")
@@ -167,6 +172,17 @@ def wait_outer(lab: Lab, address: str, patience: float = 25.0) -> str:
 
     wait_until(f"the home agent to see the mobile node at {address}", seen, patience)
     return found[0]
+
+
+def upload(lab: Lab, size: int) -> int:
+    """A stock curl posts so many bytes from the home address; returns how many the server says it has received."""
+    file = lab.output / "upload"
+    services.make_file(file, size)
+    source = ["--interface", str(HOME_ADDRESS4)]
+    url = f"http://{lab.topology.address4('cn')}/upload"
+    done = lab.processes.run("mn", ["curl", "-sS", *source, "--data-binary", f"@{file}", url], 30)
+    words = done.stdout.split()
+    return int(words[0]) if words[1:] == ["bytes"] else 0
 
 
 def answered(lab: Lab, node: str, target: str, source: str | None = None, count: int = PINGS) -> int:
