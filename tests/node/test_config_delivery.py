@@ -110,6 +110,10 @@ def test_filters(restored: Callable[[str], list[Action]]) -> None:
     assert rule.selector == Ipv4Selector(protocol=(17, 17), destination_port=(5000, 5009))
     # nobody is there yet whom it would police
     assert not [e for e in restored(FOREIGN_AGENT + FILTER) if isinstance(e, a.InstallFilter)]
+    # behind a home agent that translates it has the stand-in's own address
+    named = FILTER.replace("10.36.0.4", "10.0.3.2")
+    actions = restored(FOREIGN_AGENT + STATIC + "translated = true\n" + named)
+    assert [e.filter.home_address for e in actions if isinstance(e, a.InstallFilter)] == [LOCAL4]
     [action] = [e for e in restored(MNPS + EMISSION) if isinstance(e, a.InstallFilter)]
     assert (action.filter.home_address, action.filter.place) == (HOME6, FilterPlace.EMISSION)
     assert action.filter.rules[0].selector == Ipv6Selector(next_header=(6, 6), source_port=(25, 25))

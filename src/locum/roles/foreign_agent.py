@@ -36,7 +36,7 @@ from locum.roles.actions import (
 )
 from locum.roles.admission import Admission
 from locum.roles.advertising import AccessLink, Advertiser
-from locum.roles.configured_filters import policed
+from locum.roles.configured_filters import policed, with_filters
 from locum.roles.context import known_in_advance
 from locum.roles.context_book import ContextBook, KnownMobiles
 from locum.roles.context_transfer import ContextTransfer
@@ -181,7 +181,8 @@ class ForeignAgent:
                 continue
             remembered.append(visitor)
         for each in self._visitors.all_static():
-            actions += changes(NOTHING, translated_forwarding(each, self.configuration.care_of_address))
+            named = translated_forwarding(each, self.configuration.care_of_address)
+            actions += changes(NOTHING, with_filters(named, self.configuration.filters))
         actions += self.contexts.restore(rows)
         actions += self._visitors.start(remembered)
         actions += self._memberships.refresh()
