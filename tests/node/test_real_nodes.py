@@ -84,11 +84,14 @@ class World:
         self.bpf.mkdir()
         subprocess.run(["mount", "-t", "bpf", "none", str(self.bpf)], check=True)
         for name, text in (("ha", HA), ("an", AN), ("mn", MN)):
-            common = (
-                f'state_dir = "{folder}/state"\nrun_dir = "{folder}/run"\nbpf_dir = "{self.bpf}"\n'
-                f'log_events = "{folder}/{name}.jsonl"'
-            )
-            (folder / f"{name}.toml").write_text(text.format(common=common))
+            (folder / f"{name}.toml").write_text(text.format(common=self.common(name)))
+
+    def common(self, name: str) -> str:
+        """What every [node] table has."""
+        return (
+            f'state_dir = "{self.folder}/state"\nrun_dir = "{self.folder}/run"\nbpf_dir = "{self.bpf}"\n'
+            f'log_events = "{self.folder}/{name}.jsonl"'
+        )
 
     def connect_agents(self, ha: Namespace, an: Namespace) -> None:
         join(ha, "eth1", an, "eth0")

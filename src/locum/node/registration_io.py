@@ -48,9 +48,11 @@ class RegistrationIo:
         watch: LinkWatch,
         events: EventStream,
         deliver: Deliver,
-        reassembled: Callable[[bytes], object],
+        reassembled: Callable[[bytes, int], object],
     ) -> None:
-        """`reassembled` gets UDP tunnel packets (RFC 3519) that came in fragments, whole, from their IP header on."""
+        """`reassembled` gets UDP tunnel packets (RFC 3519) that came in fragments, whole, from their IP header on, and
+        the index of the link that they came on.
+        """
         self._reassembled = reassembled
         self._watch, self._events, self._deliver = watch, events, deliver
         self._foreign, self._mobile, self._home = (
@@ -129,13 +131,17 @@ class RegistrationIo:
         if message[:1] == _TUNNEL_DATA:  # a fragment has passed the programs
             from locum.dataplane.reassembly import udp_packet
 
-            self._reassembled(udp_packet(address, port, destination, message))
+            self._reassembled(udp_packet(address, port, destination, message), index)
             return
         link = self._names.get(index)
         if link is None:
             link = self._names[index] = self._watch.name(index)
         if link in self._links:
-            return  # it came by the link's own socket as well, with its link-layer address
+            if not self._watch.is_local(_parsed(address)):
+                return  # it came by the link's own socket as well, with its link-layer address
+            link = (
+                "lo"  # of another role of this host: the kernel names the link that has the destination (R17)
+            )
         kind = message[0] if message else None
         if kind == _REQUEST and destination == self._home_packed:
             role = "home_agent"
