@@ -10,8 +10,7 @@ from typing import TypeVar
 from locum.dataplane import maps
 from locum.dataplane.parse import TCP, UDP, Packet
 from locum.dataplane.rule_layout import FRAGMENT_KEY, PORTS, Part
-from locum.roles.actions import Addr
-from locum.roles.flow_actions import FilterRule, Rule, Selector
+from locum.roles.actions import Addr, FilterRule, Rule, Selector
 from locum.wire.traffic_selector import Ipv4Selector, Range
 
 DCCP, SCTP, UDPLITE, ESP, AH = 33, 132, 136, 50, 51

@@ -9,8 +9,8 @@ from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
 
 from locum.dataplane import maps
-from locum.roles.actions import Addr
-from locum.roles.flow_actions import (
+from locum.roles.actions import (
+    Addr,
     Candidate,
     Filter,
     FilterPlace,
