@@ -8,7 +8,7 @@ from pathlib import Path
 from subprocess import run as run_process
 
 import pytest
-from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet import ICMP, IP, fragment
 
 from locum.dataplane import DataPlane
 from locum.dataplane.reassembly import Reassembly
@@ -256,6 +256,46 @@ def test_tunnel_in_fragments(network: Planes) -> None:
     assert taken == 1
     assert grown(ha, before).get("tunnel-fragment", 0) >= 2
     assert "unregistered-source-reassembled" not in grown(ha, before)
+
+
+def spoofed(destination: Addr, inner: bytes, *, path_mtu: int | None = None) -> None:
+    """An IP-in-IP packet that claims to come from the home agent, in fragments if it does not fit `path_mtu`."""
+    whole = IP(src=str(HA4), dst=str(destination), proto=4, id=77) / inner
+    packets = [whole] if path_mtu is None else fragment(whole, path_mtu)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
+        for each in packets:
+            sender.sendto(bytes(each), (str(destination), 0))
+
+
+def test_a_visitor_is_no_home_agent(network: Planes) -> None:
+    """What comes on an access link is never decapsulated for another visitor, whole or in fragments."""
+    net, _, fa = network
+    to_foreign, to_home = tunnels(Encapsulation.IPIP, 4)
+    install(network, home_actions(to_foreign), foreign_actions(to_home))
+    inner = bytes(IP(src=str(CN4), dst=str(HOME4)) / ICMP() / bytes(1200))
+    way = TunnelAcceptance(HA4, HOME4, Side.TO_HOME_ADDRESS)
+    with net.fa.inside():
+        raw = Reassembly(fa.take_reassembled)
+    try:
+        for served, taken in (((), 2), (("fa1",), 0)):
+            with net.fa.inside():
+                fa.serve_visitors(served)
+            before, accepted = fa.counters(), fa.acceptance_counters(way).packets
+            with net.mn.inside():
+                spoofed(FA4, inner)
+                spoofed(FA4, inner, path_mtu=600)
+            time.sleep(0.1)
+            with net.fa.inside():
+                assert sum(raw.read(fileno) for fileno in raw.filenos()) == 1
+            time.sleep(0.1)
+            assert fa.acceptance_counters(way).packets - accepted == taken
+            refused = grown(fa, before)
+            assert bool(refused.get("from-access-link")) is not bool(taken)
+            assert bool(refused.get("unregistered-source-reassembled")) is not bool(taken)
+    finally:
+        raw.close()
+        with net.fa.inside():
+            fa.serve_visitors(())
 
 
 def test_colocated_care_of_address(network: Planes) -> None:

@@ -453,14 +453,15 @@ class DataPlane:
         """Put a packet (from its IP header on) into the kernel as if it had arrived; it is not held."""
         self._write(packet)
 
-    def take_reassembled(self, packet: bytes) -> bool:
+    def take_reassembled(self, packet: bytes, index: int = 0) -> bool:
         """A tunnel packet (from its outer IP header on) that the stack put together: it goes in again whole, if allowed.
 
+        `index` is that of the link on which it came.
         What is not allowed is dropped and counted as "unregistered-source-reassembled".
         """
         from locum.dataplane.reassembly import acceptable
 
-        if not acceptable(self._tables.state, packet):
+        if not acceptable(self._tables.state, packet, by_visitor=self._tables.serves(index)):
             self._refused += 1
             return False
         return self._write(packet)

@@ -9,7 +9,7 @@ table goes in again through the re-injection device, and the programs judge it a
 import errno
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address, ip_address
 
 from locum.dataplane.frames import parse_tunnel
@@ -22,11 +22,23 @@ LARGEST = 1 << 16
 MOST_AT_ONCE = 64  # packets of one socket, before others have their turn
 ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 RECEIVE_ERRORS = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
+IP_PKTINFO = 8  # not in the socket module of Python 3.11
+PACKET_INFORMATION = {
+    socket.AF_INET: (socket.IPPROTO_IP, IP_PKTINFO),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
+}
+INFORMATION_4, INFORMATION_6 = (
+    struct.Struct("=I8x"),
+    struct.Struct("=16sI"),
+)  # the link's index; after the address
 EXTENDED_ERROR = struct.Struct("=I4xI4x")  # errno, origin and so on, MTU
 
 
-def acceptable(state: ForwardingState, packet: bytes) -> bool:
-    """Whether a whole tunnel packet (from its IP header on) comes from whom it may. Never true for a fragment."""
+def acceptable(state: ForwardingState, packet: bytes, *, by_visitor: bool = False) -> bool:
+    """Whether a whole tunnel packet (from its IP header on) comes from whom it may. Never true for a fragment.
+
+    `by_visitor`: it came on an access link, where nobody speaks for a home agent.
+    """
     family = packet[0] >> 4 if packet else 0
     outer = parse_packet(packet, 0, len(packet), family) if family in ETHERTYPES else None
     if outer is None or outer.fragment or address_of(outer.destination) not in state.endpoints:
@@ -40,7 +52,7 @@ def acceptable(state: ForwardingState, packet: bytes) -> bool:
     source = address_of(outer.source)
     to = (source, address_of(inner.destination), Side.TO_HOME_ADDRESS)
     of = (source, address_of(inner.source), Side.FROM_HOME_ADDRESS)
-    return to in state.acceptances or of in state.acceptances
+    return (to in state.acceptances and not by_visitor) or of in state.acceptances
 
 
 def ipv6_packet(source: Addr, destination: Addr, protocol: int, payload: bytes) -> bytes:
@@ -58,15 +70,20 @@ def udp_packet(source: str, port: int, destination: bytes, payload: bytes) -> by
     return head + struct.pack(">HHHH", port, REGISTRATION_PORT, length, 0) + payload
 
 
+def told(ancillary: Iterable[tuple[int, int, bytes]], kind: int, size: int) -> bytes | None:
+    """What the kernel says of a packet in a control message of that kind."""
+    return next((value for _, what, value in ancillary if what == kind and len(value) >= size), None)
+
+
 class Reassembly:
     """Raw sockets of every tunnel protocol.
 
-    `take` gets each whole tunnel packet, from its outer IP header on; `too_big` gets the destination of an outer
-    packet and the MTU that it met.
+    `take` gets each whole tunnel packet, from its outer IP header on, and the index of the link that it came on;
+    `too_big` gets the destination of an outer packet and the MTU that it met.
     """
 
     def __init__(
-        self, take: Callable[[bytes], object], too_big: Callable[[Addr, int], object] = lambda *_: None
+        self, take: Callable[[bytes, int], object], too_big: Callable[[Addr, int], object] = lambda *_: None
     ) -> None:
         """Raises PermissionError without CAP_NET_RAW."""
         self._take, self._too_big = take, too_big
@@ -75,8 +92,7 @@ class Reassembly:
             for protocol in (IPIP, IPV6_IN, GRE):
                 sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
                 sock.setsockopt(*RECEIVE_ERRORS[family], 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+                sock.setsockopt(*PACKET_INFORMATION[family], 1)
                 self._sockets[sock.fileno()] = (sock, protocol)
 
     def filenos(self) -> list[int]:
@@ -95,15 +111,17 @@ class Reassembly:
                 break
             except OSError:  # of an earlier packet; what it was waits with the errors
                 continue
+            index = 0
             if sock.family == socket.AF_INET6:
-                local = next(
-                    (value[:16] for _level, kind, value in ancillary if kind == socket.IPV6_PKTINFO), b""
-                )
-                if len(local) < 16:
+                information = told(ancillary, socket.IPV6_PKTINFO, INFORMATION_6.size)
+                if information is None:
                     continue
+                local, index = INFORMATION_6.unpack_from(information)
                 source = IPv6Address(sender[0].partition("%")[0])
                 data = ipv6_packet(source, IPv6Address(local), protocol, data)
-            self._take(data)
+            elif (information := told(ancillary, IP_PKTINFO, INFORMATION_4.size)) is not None:
+                (index,) = INFORMATION_4.unpack_from(information)
+            self._take(data, index)
             taken += 1
         return taken
 

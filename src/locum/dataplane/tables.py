@@ -310,6 +310,10 @@ class Tables:
         for link in self._access:
             self._write_access(link)
 
+    def serves(self, index: int) -> bool:
+        """Whether the link of that index is one on which visitors are served."""
+        return any(self._index_of(link) == index for link in self._access)
+
     def _write_access(self, link: str) -> None:
         index = self._index_of(link)
         if index is not None:
