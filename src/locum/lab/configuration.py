@@ -13,7 +13,7 @@ from pathlib import Path
 from locum.lab.place import LabPlace
 from locum.lab.topology import HOME_NETWORK4, HOME_NETWORK6, Topology
 
-Value = str | int | float | bool | Sequence[str]
+Value = str | int | float | bool | Sequence[str] | None
 Table = Mapping[str, "Value | Table | Sequence[Table]"]
 
 HOME_ADDRESS4 = IPv4Address("10.10.100.4")
@@ -100,10 +100,15 @@ def is_tables(value: object) -> bool:
 def merged(table: Table, other: Table) -> Table:
     """A table with another one's entries: tables are merged, lists of tables get longer, all else is replaced.
 
+    What another has as None is taken away.
+
     A table for a key that has a list of tables is merged into the first of the list.
     """
     result = dict(table)
     for key, value in other.items():
+        if value is None:
+            result.pop(key, None)
+            continue
         held = result.get(key)
         if isinstance(value, Mapping) and isinstance(held, Mapping):
             result[key] = merged(held, value)

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
-from locum.node.policy_settings import PolicyServer, PolicySettings, PoolSettings
+from locum.node.policy_settings import RADIUS_PORT, PolicyServer, PolicySettings, PoolSettings
 from locum.node.toml_table import Table
 
-RADIUS_PORT = 1812  # RFC 2865 section 3
 _LONGEST_NAME = 253  # bytes of an attribute (RFC 2865 section 5)
 _MOST_ADDRESSES = 1 << 20  # of one pool
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
+RADIUS_PORT = 1812  # RFC 2865 section 3
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyServer:
