@@ -99,6 +99,24 @@ def test_last_words_of_an_access_node() -> None:
     assert not agent(world.an1).leaving and tunnels(world) == [AN3]
 
 
+def test_an_access_node_that_ends_takes_nobody_any_more() -> None:
+    world = settled()
+    world.cut("radio1")
+    world.perform(world.an1, agent(world.an1).farewell(now=world.now))
+    world.advance(3)  # the mobile node is told, and asks again
+    assert not visits(world.an1) and tunnels(world) == [AN3] and "registration-denied" in world.mn.kinds()
+
+
+def test_what_was_asked_before_an_access_node_ended_is_taken_back() -> None:
+    world = World(agents_keyed=True)
+    world.cut("radio1")
+    while not any(each.message == "603" for each in world.ha.events):
+        world.advance(0.005)
+    world.perform(world.an1, agent(world.an1).farewell(now=world.now))
+    world.advance(3)
+    assert not visits(world.an1) and tunnels(world) == [AN3]
+
+
 def test_a_co_located_mobile_node_takes_a_revocation_itself() -> None:
     world = settled(colocated=True)
     assert tunnels(world) == [COLOCATED]

@@ -42,7 +42,8 @@ class Admission:
         *,
         home_agents: Container[Addr] | None = None,
     ) -> None:
-        """`home_agents` are those that are served; None: all."""
+        """`home_agents` are those that are served; None: all. While `closed` nobody is."""
+        self.closed = False
         self._home_agents = home_agents
         self._care_of_address = care_of_address
         self._registration_lifetime = registration_lifetime
@@ -59,6 +60,8 @@ class Admission:
         to_home = request.authentication(AuthKind.MN_HA)
         if to_home is None:
             raise Denied(Code.FA_POORLY_FORMED_REQUEST)
+        if self.closed:
+            raise Denied(Code.FA_INSUFFICIENT_RESOURCES)
         association = self._mobiles.get(request.home_address)
         if association is not None and not authentic(request, AuthKind.MN_FA, association):
             raise Denied(Code.FA_MOBILE_NODE_FAILED_AUTHENTICATION)

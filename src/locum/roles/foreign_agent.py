@@ -285,6 +285,10 @@ class ForeignAgent:
 
     def _concluded(self, concluded: Concluded, now: float) -> list[Action]:
         """The data plane follows before the reply goes out; a device that is about to move hears when it may go."""
+        if self._leaving:
+            visitor = self._granted(concluded, now) if concluded.accepted else None
+            ended = "the agent ends"
+            return [] if visitor is None else self._revocation.revoke(visitor, reason=ended, now=now)
         replies, request = self._replies(concluded), concluded.pending.request
         if not concluded.accepted or concluded.pending.colocated:
             return replies
@@ -407,7 +411,7 @@ class ForeignAgent:
 
     def farewell(self, *, now: float) -> list[Action]:
         """The last words of a run: every visitor is revoked. Over when `leaving` is false."""
-        self._leaving = True
+        self._leaving = self._admission.closed = True
         actions: list[Action] = []
         for home_address in [each.home_address for each in self._visitors.all()]:
             actions += self.revoke(home_address, reason="the agent ends", now=now)
