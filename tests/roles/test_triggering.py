@@ -57,6 +57,7 @@ class Registered:
     device: StoodInFor = DEVICE
     holds: bool = True
     refused: int | None = None
+    takes: Takes | None = None
     wants: list[tuple[Takes | None, tuple[Selector, ...]]] = field(default_factory=list)
 
     def standing(self, home_addresses: tuple[Addr, ...]) -> Standing | None:
@@ -245,6 +246,13 @@ def test_a_device_that_answers_is_not_lost(host: Host) -> None:
     host.perform(host.role.happened(Answered(host.asks[0].request, b""), now=1))
     assert (host.answers, host.wanted, host.rows) == ({take: Status.WRONG_STATE}, NOTHING, {})
     assert host.role.happened(NoAnswer(3, "another's"), now=1) is None
+
+
+@pytest.mark.parametrize("reason", [Reason.LOST, Reason.EXPIRED])
+def test_a_device_that_has_handed_everything_over_is_not_lost(host: Host, reason: Reason) -> None:
+    host.registration.takes = Takes.ALL
+    take = host.ask(TAKE, reason=reason)
+    assert (host.answers, host.wanted, host.rows, host.asks) == ({take: Status.OK}, NOTHING, {}, [])
 
 
 def test_a_release_overtakes_the_doubt(host: Host) -> None:

@@ -164,6 +164,8 @@ class Triggering:
         if trigger.operation is Operation.RELEASE:
             return self._release(trigger, event, now)
         known = self._find(trigger.home_addresses)
+        if known is None and trigger.reason in (Reason.LOST, Reason.EXPIRED) and self._sleeps(trigger):
+            return [_answer(event.exchange, Status.OK)]
         if trigger.reason is Reason.LOST and (known is None or known.released):
             return self._doubt(trigger, event)
         return self._take(trigger, event, now)
@@ -179,17 +181,22 @@ class Triggering:
         standing = self._standing(trigger.home_addresses)
         if standing is None:
             # Without a registration of its own it can stand in only where the default care-of address leads here.
-            return None if trigger.reason is Reason.EXPIRED or not self._may_take(trigger) else Status.REFUSED
+            return None if trigger.reason is Reason.EXPIRED or not self._takes(trigger) else Status.REFUSED
         device = {standing.device.home_address, standing.device.home_address_v6}
         if not homes <= device:
             return Status.MALFORMED  # of one device at a time
         known = self._find(trigger.home_addresses)
-        if not self._may_take(trigger) and trigger.selectors and known is not None and not known.selectors:
+        if not self._takes(trigger) and trigger.selectors and known is not None and not known.selectors:
             return Status.REFUSED  # everything less something is no selector
         return None
 
+    def _sleeps(self, trigger: Trigger) -> bool:
+        """The device has handed everything over: that it is out of reach is what it meant, and it ends that itself."""
+        standing = self._standing(trigger.home_addresses)
+        return standing is not None and standing.takes is Takes.ALL
+
     @staticmethod
-    def _may_take(trigger: Trigger) -> bool:
+    def _takes(trigger: Trigger) -> bool:
         return trigger.operation is Operation.TAKE
 
     def _take(self, trigger: Trigger, event: Asked, now: float) -> list[Action]:
