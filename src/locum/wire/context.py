@@ -39,7 +39,7 @@ class Onward(IntEnum):
 
     NOTHING = 0
     MOVED = 1  # the device has changed its access node: they follow, and it is nobody's visitor there
-    TAKEN = 2  # a stand-in takes or gives back its packets: they follow, and its registrations stay as they are
+    TAKEN = 2  # a stand-in takes or gives back its packets: they follow, its registrations stay as they are
 
 
 class BlockStatus(IntEnum):
