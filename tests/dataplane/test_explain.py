@@ -98,6 +98,13 @@ def test_what_this_host_sends_and_what_comes_in_a_tunnel() -> None:
     assert forged.reason is Reason.UNREGISTERED_SOURCE
 
 
+def test_a_tunnel_through_a_nat_comes_in_udp() -> None:
+    outside = TunnelAcceptance(STAND_IN, HOME, Side.FROM_HOME_ADDRESS, source_port=40001)
+    state = state_of(home_agent(AcceptTunnel(outside)))
+    came = explain(state, Question(HOME, PEER, 6, 80, 4000, outer_source=STAND_IN, link="core"), links=LINKS)
+    assert came.steps[0] == "out of the tunnel from 10.2.0.3, from 10.9.0.5"
+
+
 def test_questions_without_an_answer() -> None:
     state = state_of(home_agent())
     assert explain(state, Question(HOME, PEER, link="lan"), links=LINKS).steps == ("no entry is about it",)

@@ -12,11 +12,12 @@ from locum.dataplane.frames import ETHERTYPES, outer_headers
 from locum.dataplane.maps import Outcome, Reason
 from locum.dataplane.matching import AH, ESP, WITH_PORTS
 from locum.dataplane.model import Met, Model
-from locum.dataplane.parse import Packet
+from locum.dataplane.parse import REGISTRATION_PORT, Packet
 from locum.dataplane.state import ForwardingState
 from locum.roles.actions import (
     Addr,
     BindingEntry,
+    Encapsulation,
     Filter,
     FilterPlace,
     FlowVerdict,
@@ -143,7 +144,16 @@ def _tunnelled(state: ForwardingState, question: Question, packet: bytes) -> byt
     if not ends:
         raise ValueError(f"no tunnel from {outer} ends on this host")
     inner = Packet(b"", b"", len(packet), 0, 0, question.source.version, question.protocol, 0, 64)
-    return outer_headers(Tunnel(outer, ends[0]), inner) + packet
+    homes = (question.source, question.destination)
+    ports = [
+        each.source_port
+        for each in state.acceptances.values()
+        if each.outer_source == outer and each.home_address in homes and each.source_port
+    ]
+    tunnel = Tunnel(outer, ends[0])
+    if ports:  # it comes in UDP (RFC 3519), or not at all
+        tunnel = Tunnel(outer, ends[0], Encapsulation.UDP, ports[0], REGISTRATION_PORT)
+    return outer_headers(tunnel, inner) + packet
 
 
 def _named_links(state: ForwardingState) -> Iterator[str]:
