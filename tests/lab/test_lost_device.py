@@ -77,3 +77,23 @@ def test_a_home_agent_notices_when_the_registration_runs_out(lab: Lab) -> None:
     lab.fade("an2", silent=False)
     taken(lab, False)
     lab.wait_registered("an2")
+
+
+def test_a_device_that_sleeps_is_not_lost(lab: Lab) -> None:
+    """Its registration runs out, its home agent asks; the stand-in has everything already, and gives it back as usual."""
+    before = kinds(lab, "mnps", "triggered").count("triggered")
+    lab.command("mn", "sleep")
+    lab.cut("an2")
+    assert stand_ins(lab) == ["at-mnps"]
+    expired = kinds(lab, "ha", "expired").count("expired")
+    wait_until(
+        "the registration to run out", lambda: kinds(lab, "ha", "expired").count("expired") > expired, 20
+    )
+    wait_until(
+        "the home agent to be answered", lambda: kinds(lab, "ha", "trigger-done")[-1:] == ["trigger-done"], 10
+    )
+    assert kinds(lab, "mnps", "triggered").count("triggered") == before
+    lab.restore("an2")
+    lab.command("mn", "wake")
+    assert stand_ins(lab) == []
+    assert lab.registered_at(str(lab.configuration.care_of("an2")))
