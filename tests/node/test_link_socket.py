@@ -1,0 +1,49 @@
+"""What the kernel lets through to a daemon on an access link: registrations and revocations, never tunnels."""
+
+import socket
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+import pytest
+
+from locum.node.link_socket import LinkSocket
+from tests.dataplane.namespaces import Namespace, join
+
+OURS, THEIRS = "10.77.0.1", "10.77.0.2"
+
+
+@pytest.fixture
+def link() -> Iterator[tuple[Namespace, Namespace]]:
+    ours, theirs = Namespace("ls-ours"), Namespace("ls-theirs")
+    try:
+        join(ours, "air0", theirs, "air1")
+        ours.run(f"ip addr add {OURS}/24 dev air0")
+        theirs.run(f"ip addr add {THEIRS}/24 dev air1")
+        yield ours, theirs
+    finally:
+        ours.remove()
+        theirs.remove()
+
+
+def test_tunnel_data_stays_with_the_data_plane(link: tuple[Namespace, Namespace]) -> None:
+    ours, theirs = link
+    heard: list[tuple[bytes, IPv4Address, int]] = []
+    with ours.inside():
+        channel = LinkSocket(
+            "air0", lambda message, source, port, *_: heard.append((message, source, port)), lambda *_: None
+        )
+    try:
+        with theirs.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.bind((THEIRS, 434))
+            for message in (b"\x04\x04\x00\x00tunnel", b"\x01request", b"\x07revocation", b"\x0fanswer", b""):
+                sender.sendto(message, (OURS, 434))
+            sender.sendto(b"\x01elsewhere", (OURS, 435))
+        deadline = time.monotonic() + 10
+        while len(heard) < 3 and time.monotonic() < deadline:
+            channel.read()
+            time.sleep(0.01)
+    finally:
+        channel.close()
+    wanted = [b"\x01request", b"\x07revocation", b"\x0fanswer"]
+    assert heard == [(message, IPv4Address(THEIRS), 434) for message in wanted]
