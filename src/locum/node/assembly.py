@@ -145,6 +145,7 @@ def foreign_agent(settings: Settings, link_address: LinkAddress) -> "ForeignAgen
             nat_traversal=TraversalMode(own.traversal.mode),
             keepalive=own.traversal.keepalive,
             filters=own.filters,
+            policy=settings.policy is not None,
             access_nodes=access_nodes,
             tunnel_silence=own.tunnel_silence,
             hold_patience=own.hold_patience,

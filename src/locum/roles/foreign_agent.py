@@ -48,6 +48,7 @@ from locum.roles.probing import NO_PROBES, Probing, ProbingConfiguration
 from locum.roles.registration_relay import Concluded, RegistrationRelay, stand_in_of
 from locum.roles.visitor import StaticVisitor, Visitor, translated_forwarding
 from locum.roles.visitor_list import TABLE, VisitorList
+from locum.roles.visitor_policy import VisitorPolicy
 from locum.roles.visitor_revocation import VisitorRevocation
 from locum.security.association import Association
 from locum.wire.context_blocks import BlockContent
@@ -90,6 +91,7 @@ class ForeignAgentConfiguration:
     upstream: str | None = None  # link on which groups are joined for visitors (C4)
     contexts: Mapping[IPv4Address, Sequence[BlockContent]] = field(default_factory=dict)  # known in advance
     filters: tuple[Filter, ...] = ()  # what visitors may receive and send (R20)
+    policy: bool = False  # a policy server is asked about visitors
 
 
 class ForeignAgent:
@@ -141,6 +143,12 @@ class ForeignAgent:
             care_of, self._visitors, configuration.tunnel_silence, configuration.hold_patience
         )
         self._visitors.adjust(self.contexts.police)
+        self._policy = VisitorPolicy(
+            self.contexts,
+            lambda home: self._visitors.get(home) is not None or self._visitors.static(home) is not None,
+            self._visitors.refresh,
+            enabled=configuration.policy,
+        )
         links = tuple(each.name for each in configuration.links)
         self._memberships = Memberships(
             configuration.upstream, links, self._visitors, self.contexts, self._flights
@@ -185,6 +193,8 @@ class ForeignAgent:
             actions += changes(NOTHING, with_filters(named, self.configuration.filters))
         actions += self.contexts.restore(rows)
         actions += self._visitors.start(remembered)
+        served = [each.home_address for each in self._visitors.all_static()]
+        actions += self._policy.start([*served, *(each.home_address for each in remembered)])
         actions += self._memberships.refresh()
         actions += self._probing.restore(rows, remembered, now=now)
         self._advertiser.start(remembered=bool(remembered), now=now)
@@ -215,9 +225,9 @@ class ForeignAgent:
         transferred = self._transferring(event, now)
         if transferred is not None:
             return transferred
-        probed = self._probing.happened(event, now=now)
-        if probed is not None:
-            return probed
+        for part in (self._probing, self._policy):
+            if (followed := part.happened(event, now=now)) is not None:
+                return followed
         match event:
             case LinkUp():
                 self._advertiser.link_up(event.link, now)
@@ -243,7 +253,7 @@ class ForeignAgent:
     def timeout(self, *, now: float) -> list[Action]:
         """Advertisements, pending registrations that nobody answered (code 78), visitors that expired."""
         actions = self._relay.timeout(now=now) + self._revocation.under_way.timeout(now=now)
-        actions += self._probing.timeout(now=now)
+        actions += self._probing.timeout(now=now) + self._policy.timeout(now=now)
         actions += self._transfer.timeout(now=now) + self._flights.timeout(now=now)
         if self._traversal.enabled:
             served = {each.home_agent: each.home_address for each in self._visitors.all() if each.udp}
@@ -261,6 +271,7 @@ class ForeignAgent:
             self._revocation.under_way.deadline(),
             self._traversal.deadline(),
             self._probing.deadline(),
+            self._policy.deadline(),
             self._transfer.deadline(),
             self._flights.deadline(),
         )
@@ -332,6 +343,7 @@ class ForeignAgent:
             *self._transfer.arriving(visitor, request, now=now),
             *self._visitors.admit(visitor),
             *self._transfer.registered(visitor, request, now=now),
+            *self._policy.registered(visitor.home_address, request.mobile_nai),
         ]
 
     def _granted(self, concluded: Concluded, now: float) -> Visitor | None:

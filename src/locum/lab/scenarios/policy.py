@@ -17,7 +17,9 @@ MN, OTHER = "mn@example.org", "other@example.org"
 POOL = ("10.10.100.64", "10.10.100.79")
 SERVERS = ("aaa", "aaa2")
 SIZE = 30_000_000
-DROPPED, KEPT = 5005, 5006  # UDP ports at the home address: the profile's rule drops the first
+DROPPED, POLICED = 5005, 5006
+"""UDP ports at the home address: the profile's rule drops the first at the home agent, its filter the second at the
+access node (R20)."""
 FORGING = 2.0  # seconds
 WRONG = "a-secret-that-nobody-else-knows"
 
@@ -48,6 +50,7 @@ class Policy(Scenario):
                     ],
                 },
             },
+            "an1": {"policy": POLICY},
             # Control messages need an address from the start: this device only registers.
             "mn": {"control": None, "mobile_node": {"home_address": None, "nai": MN, "mnps": None}},
             "evil": {"mobile_node": {"home_address": None, "nai": OTHER}},
@@ -186,6 +189,7 @@ class Policy(Scenario):
         )
         checks.at_least("refused_without_servers", self._refusals(lab, "refused-130"), 1, "requests")
         checks.equal("rule_dropped", self.sent, 10, "packets")
+        checks.equal("filter_dropped_at_access_node", self.policed, 10, "packets")
         checks.at_most("failover_s", self.failover, 10.0, "s")
         checks.holds("known_goes_on_without_servers", bool(self.outage["care_of"]))
         checks.more_than("forged_answers", self.forged, 1000, "packets")
@@ -222,6 +226,7 @@ class Policy(Scenario):
             f'Locum-MNPS := \'name = "proxy", address = "{mnps}", spi = 1100\'',
             f'Locum-MNPS-Key := "1100 {self._secret(lab, "mnps-ha")}"',
             *([f"Locum-Rule := '{rule}'"] if rules else []),
+            f'Locum-Filter-To := \'id = 7, action = "drop", protocol = "udp", destination_port = {POLICED}\'',
         ]
         guest = [
             'Locum-Pool := "guests"',
@@ -231,7 +236,8 @@ class Policy(Scenario):
         return _entry(MN, lines) + _entry(OTHER, guest)
 
     def _clients(self, lab: Lab, secret: str) -> str:
-        return client("home-agent", lab.topology.address4("ha"), secret)
+        agents = {"home-agent": lab.topology.address4("ha"), "access-node": lab.configuration.care_of("an1")}
+        return "".join(client(name, address, secret) for name, address in agents.items())
 
     def _secret(self, lab: Lab, name: str) -> str:
         return lab.configuration.key(name).read_text().strip()
@@ -252,6 +258,11 @@ class Policy(Scenario):
     def _events(self, lab: Lab, kind: str) -> int:
         return int(lab.counters("ha")["events"].get(kind, 0))
 
+    def _filters(self, lab: Lab) -> list[dict[str, Any]]:
+        """The rules that the profile has made at the access node for IPv4, with their counters."""
+        rows: list[dict[str, Any]] = lab.ask("an1", "filter list")
+        return [each for each in rows if each["home_address"] == str(HOME_ADDRESS4) and each.get("id") == 7]
+
     def _fetched(self, lab: Lab) -> float:
         """Seconds since the device's profile was fetched."""
         rows = [each for each in lab.ask("ha", "profile list") if each["home_address"] == str(HOME_ADDRESS4)]
@@ -270,8 +281,11 @@ class Policy(Scenario):
 
     def _datagrams(self, lab: Lab) -> int:
         """Ten datagrams to the port that a rule drops, ten to another; how many the rule took."""
-        lab.processes.run("cn", [sys.executable, "-c", _SEND, str(HOME_ADDRESS4), str(DROPPED), str(KEPT)])
+        wait_until("the access node to police", lambda: bool(self._filters(lab)), 20.0)
+        lab.processes.run("cn", [sys.executable, "-c", _SEND, str(HOME_ADDRESS4), str(DROPPED), str(POLICED)])
         wait_until("the rule to count", lambda: lab.flow_rules()[0]["packets"] >= 10, 10.0)
+        wait_until("the filter to count", lambda: self._filters(lab)[0]["packets"] >= 10, 10.0)
+        self.policed = self._filters(lab)[0]["packets"]
         return int(lab.flow_rules()[0]["packets"])
 
 
