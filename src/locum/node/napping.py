@@ -130,7 +130,8 @@ class Napping:
 
     def _look(self, home_addresses: Iterable[Any]) -> None:
         candidates, _ = find(home_addresses, exclude_pids=(os.getpid(),))
-        self._candidates = {each.flow: each for each in candidates}
+        captured = {flow: each for flow, each in self._candidates.items() if flow in self._live}
+        self._candidates = captured | {each.flow: each for each in candidates}
 
     async def _freeze(self, action: do.Freeze) -> None:
         await self._blocking(self._freezer.freeze, action.pids)
