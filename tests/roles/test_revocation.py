@@ -143,7 +143,9 @@ def test_an_agent_that_was_left_is_told_later() -> None:
     assert tunnels(world) == [AN2]
     moved = next(each for each in reversed(world.ha.events) if each.message == "603")
     assert moved is not None and visits(world.an1) and said(world.an1, 7) == []
+    assert "revocation-sent" not in world.ha.kinds()
     world.advance(MOVED_GRACE)
+    assert "revocation-sent" in world.ha.kinds()
     assert not visits(world.an1) and visits(world.an2) and tunnels(world) == [AN2]
 
 

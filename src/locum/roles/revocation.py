@@ -128,6 +128,16 @@ class _UnderWay:
     to: Correspondent
     identifiers: tuple[int, ...]  # of every time it was sent: an acknowledgment of any of them will do
     interval: float  # seconds until the next retransmission
+    reason: str  # for people
+
+    def told(self) -> Emit:
+        """That it has been sent for the first time."""
+        detail: dict[str, JSON] = {
+            "to": str(self.to.address),
+            "care_of": str(self.notice.foreign_domain_address),
+            "reason": self.reason,
+        }
+        return Emit("revocation-sent", None, self.notice.home_address, None, detail)
 
 
 _Key = tuple[IPv4Address, IPv4Address]  # home address, foreign domain address
@@ -158,16 +168,11 @@ class Revocations:
         `reason` is for people.
         """
         key = (notice.home_address, notice.foreign_domain_address)
-        self._under_way[key] = _UnderWay(notice, to, (), RETRY_FIRST)
+        held = self._under_way[key] = _UnderWay(notice, to, (), RETRY_FIRST, reason)
         if after:
             self._timers.set(key, now + after)
             return []
-        detail: dict[str, JSON] = {
-            "to": str(to.address),
-            "care_of": str(notice.foreign_domain_address),
-            "reason": reason,
-        }
-        return [self._send(key, now), Emit("revocation-sent", None, notice.home_address, None, detail)]
+        return [self._send(key, now), held.told()]
 
     def cancel(self, home_address: IPv4Address, foreign_domain: IPv4Address) -> None:
         """A new registration by that way stands: the old revocation must not be repeated against it."""
@@ -201,6 +206,8 @@ class Revocations:
                 continue
             if held.identifiers:
                 self._under_way[key] = replace(held, interval=2 * held.interval)
+            else:
+                actions.append(held.told())
             actions.append(self._send(key, now))
         return actions
 
