@@ -55,8 +55,12 @@ def test_the_wheel_carries_what_a_node_needs_at_run_time(wheel: Path) -> None:
             content = archive.read(name)
             assert content.startswith(b"\x7fELF"), name
             assert int.from_bytes(content[18:20], "little") == 247, f"{name} is not an eBPF object (EM_BPF)"
-    data = {name for name in names if name.endswith((".cddl", "py.typed"))}
-    source = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src").rglob("*.cddl")}
+    data = {name for name in names if name.endswith((".cddl", "py.typed", "dictionary.locum"))}
+    source = {
+        str(path.relative_to(ROOT / "src"))
+        for pattern in ("*.cddl", "dictionary.locum")
+        for path in (ROOT / "src").rglob(pattern)
+    }
     assert data == source | {"locum/py.typed"}
     for unit in [*UNITS, "locum.system-sleep"]:
         assert any(name.endswith(f"share/locum/systemd/{unit}") for name in names), unit
