@@ -49,7 +49,9 @@ def test_an_access_node_that_crashes_meanwhile_still_ends_what_it_began(lab: Lab
     lab.fade("an1")
     taken(lab, True)
     visitors = [each for each in lab.bindings("an1") if each["kind"] == "visitor"]
-    assert len(visitors) == 1, "a lost visitor stays until its registration runs out"
+    assert [each["lost"] for each in visitors] == [True], "it stays until its registration runs out"
+    (said,) = lab.ask("mnps", "status")["mnps"]["triggered"]
+    assert said.endswith(f"by {lab.configuration.care_of('an1')}: lost")
     lab.crash("an1")
     lab.fade("an1", silent=False)
     lab.restart("an1")

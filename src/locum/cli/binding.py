@@ -29,6 +29,7 @@ list_command(
         "link",
         "next_hop",
         "remaining",
+        "lost",
     ),
     "Home address, care-of addresses, default, what is in force, lifetime left.",
 )

@@ -281,6 +281,10 @@ class ForeignAgent:
         """The visitor list (R1), for people; preconfigured ones are `static_visitors`."""
         return self._visitors.all()
 
+    def lost(self) -> frozenset[IPv4Address]:
+        """Home addresses of visitors that do not answer any more (C11), for people."""
+        return self._probing.lost()
+
     def static_visitors(self) -> Collection[StaticVisitor]:
         """Home addresses bound in advance (R11)."""
         return self._visitors.all_static()

@@ -30,7 +30,10 @@ def visitors(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
     now = time.time()
     if (slot := node.slots.get("foreign_agent")) is not None:
         foreign = cast("ForeignAgent", slot.role)
-        rows += [_visitor(visitor, now) for visitor in foreign.visitors()]
+        lost = foreign.lost()
+        rows += [
+            {**_visitor(visitor, now), "lost": visitor.home_address in lost} for visitor in foreign.visitors()
+        ]
         rows += [_static(visitor) for visitor in foreign.static_visitors()]
     return rows
 

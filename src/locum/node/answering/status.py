@@ -3,13 +3,14 @@
 import os
 import signal
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from locum.node.answering.sessions import sleeper
 from locum.node.events import prometheus_text
 
 if TYPE_CHECKING:
     from locum.node.node import Node
+    from locum.roles.mnps import StandIn
 
 
 def status(node: "Node", arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -18,7 +19,13 @@ def status(node: "Node", arguments: Mapping[str, Any]) -> dict[str, Any]:
     if "mobile_node" in node.slots:
         facts["mobile_node"] = sleeper(node).state()
     if node.stand_in is not None:
-        facts["mnps"] = {"sessions": len(node.stand_in.sessions())}
+        taken = cast("StandIn", node.slots["mnps"].role).triggering.taken()
+        facts["mnps"] = {
+            "sessions": len(node.stand_in.sessions()),
+            "triggered": [
+                f"{each.home_addresses[0]} by {each.by}: {each.reason.name.lower()}" for each in taken
+            ],
+        }
     return facts
 
 
