@@ -200,12 +200,14 @@ def measure(settings: Settings, wanted: Collection[str]) -> list[Measurement]:
     """The rows of _COSTS, rule_changes and weight_split that are wanted. Raises CommandFailed."""
     rows: list[Measurement] = []
     try:
-        with private_network():
-            if any(name in wanted for name in _COSTS):
+        if any(name in wanted for name in _COSTS):
+            with private_network():
                 rows += _costs(settings, wanted)
-            if _CHANGES in wanted:
+        if _CHANGES in wanted:
+            with private_network():  # of its own: the data plane takes back what it sets there
                 rows.append(_rates(settings))
-            if _SPLIT in wanted:
+        if _SPLIT in wanted:
+            with private_network():
                 rows.append(_split(settings))
     except DataPlaneError as error:
         raise CommandFailed(str(error)) from error
