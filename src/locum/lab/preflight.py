@@ -20,6 +20,7 @@ TOOLS = {
     "curl": "curl",
     "ssh": "openssh-client",
     "sshd": "openssh-server",
+    "freeradius": "freeradius",
 }
 """Command and the Debian package that has it."""
 

@@ -131,12 +131,16 @@ class RadiusClient:
         self._fetching: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """A socket for each server. Raises OSError."""
+        """A socket for each server. Raises OSError in one clear line."""
         loop = asyncio.get_running_loop()
         own = None if self._address is None else (str(self._address), 0)
         for port in self._ports:
             where = (str(port.server.address), port.server.port)
-            await loop.create_datagram_endpoint(partial(_same, port), local_addr=own, remote_addr=where)
+            try:
+                await loop.create_datagram_endpoint(partial(_same, port), local_addr=own, remote_addr=where)
+            except OSError as problem:
+                text = f"[policy]: cannot ask {port} from {self._address}: {problem.strerror or problem}"
+                raise OSError(problem.errno, text) from None
 
     async def close(self) -> None:
         """End everything that is under way."""

@@ -173,6 +173,8 @@ class Policy(Scenario):
         wait_until("the withdrawal", lambda: not self._rows(lab, str(HOME_ADDRESS4)), 20.0)
         lab.timeline.mark("withdrawn")
         wait_until("the device to be refused", lambda: self._refusals(lab, "refused-131") > 0, 40.0)
+        wait_until("the access node to hear of it", lambda: not lab.bindings("an1"), 20.0)
+        self.revoked = lab.timeline.count("an1", "visitor-revoked")
         self.tunnels = [
             each
             for each in lab.ask("ha", "tunnel list")
@@ -207,6 +209,7 @@ class Policy(Scenario):
         checks.holds("sha256_equal", self.film.correct)
         checks.equal("curl_exit", self.status, 0)
         checks.equal("server_connections", self.web.connections("/film"), 1, "connections")
+        checks.at_least("revoked_at_access_node", self.revoked, 1, "visitors")
         checks.equal("tunnels_after_withdrawal", len(self.tunnels), 0, "tunnels")
         judge_flows(lab, checks)
 
