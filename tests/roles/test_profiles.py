@@ -5,7 +5,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from locum.roles.actions import RuleVerdict
+from locum.roles.actions import Reply, RuleVerdict, Source
+from locum.roles.attachment import Registering
 from locum.roles.homes import FETCH_AGAIN, MAX_ASKED, PATIENCE, REFUSAL_KEPT
 from locum.roles.profile import GrantedStandIn, Profile
 from locum.roles.profile_actions import (
@@ -17,7 +18,8 @@ from locum.roles.profile_actions import (
 )
 from locum.roles.rules import PROFILE, KeptRule
 from locum.security.association import Association
-from locum.wire.registration import Code
+from locum.wire.extensions import Nai
+from locum.wire.registration import Code, RegistrationReply
 from locum.wire.traffic_selector import Ipv4Selector
 from tests.roles.policyworld import (
     AN1,
@@ -305,3 +307,43 @@ def test_a_profile_survives_its_row() -> None:
     whole = replace(FULL, rules=(RULE,), stand_ins=(stand_in,))
     assert Profile.from_row(whole.to_row()) == whole
     assert KEY.key.hex() in str(whole.to_row())
+
+
+# At the foreign agent -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("home_address", "nai", "code"),
+    [
+        (HOA, None, -1),  # nobody can tell whose it is
+        (HOA, "other@example.org", -1),
+        (NOBODY, NAI, int(Code.FA_MISSING_HOME_ADDRESS)),
+        (AN1, NAI, int(Code.FA_ADMINISTRATIVELY_PROHIBITED)),  # the agent's own address
+    ],
+)
+def test_a_reply_that_assigns_nothing_usable_makes_nobody_a_visitor(
+    home_address: IPv4Address, nai: str | None, code: int
+) -> None:
+    world = PolicyWorld(lambda asked: None)
+    world.start_device()
+    world.advance(0.0)
+    state = world.device.state
+    assert isinstance(state, Registering)
+    extensions = () if nai is None else (Nai(nai),)
+    reply = RegistrationReply(Code.ACCEPTED, 300, home_address, HA, state.identification, extensions)
+    actions = world.foreign.receive(reply.encode(), Source(HA, 434, "core"), now=world.now)
+    assert not world.foreign.visitors()
+    said = [RegistrationReply.decode(each.message) for each in actions if isinstance(each, Reply)]
+    assert [int(each.code) for each in said] == ([] if code < 0 else [code])
+    assert all(each.find(Nai) == Nai(NAI) for each in said)
+
+
+def test_a_device_does_not_believe_who_does_not_have_its_key() -> None:
+    world = PolicyWorld(lambda asked: None)
+    world.start_device()
+    state = world.device.state
+    assert isinstance(state, Registering)
+    reply = RegistrationReply(Code.ACCEPTED, 300, OTHER, HA, state.identification, (Nai(NAI),))
+    world.perform("mn", world.device.receive(reply.encode(), Source(AN1, 434, "radio"), now=world.now))
+    assert world.device.configuration.home_address == NOBODY and world.owned == []
+    assert world.counts["reply-not-authentic"] == 1
