@@ -195,6 +195,8 @@ int locum_ingress(struct __sk_buff *skb)
 	    filtered(skb, &w->packet, &w->packet.source, FROM_VISITOR) >= 0)
 		return dropped(skb, FILTERED_FROM_VISITOR);
 	action = to_home_address(skb, w);
+	if (action == UNDECIDED && (w->flags & FROM_TAP))
+		action = at_visited(skb, w); /* what has waited here follows a visitor that is elsewhere now (620) */
 	if (action == UNDECIDED)
 		action = by_source(skb, w, skb->ifindex);
 	return action == UNDECIDED ? passed(skb, PASSED) : action;

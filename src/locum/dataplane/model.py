@@ -133,7 +133,10 @@ class Model:
         policed = not (self._own(packet.destination) or work.from_tap or packet.registration)
         if policed and not self._allowed(work, packet.source, FilterPlace.FROM_VISITOR):
             return self._dropped(Reason.FILTERED_FROM_VISITOR)
-        return self._to_home_address(work) or self._by_source(work, ifindex) or self._passed(work)
+        decided = self._to_home_address(work)
+        if decided is None and work.from_tap:
+            decided = self._at_visited(work)  # what has waited here follows a visitor that is elsewhere now (620)
+        return decided or self._by_source(work, ifindex) or self._passed(work)
 
     def egress(self, frame: bytes, ifindex: int, ingress_ifindex: int = 0, mark: int = 0) -> Result:
         """A frame that is about to leave by an interface."""
