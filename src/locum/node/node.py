@@ -57,6 +57,7 @@ class Slot:
     performer: Performer
     timer: asyncio.TimerHandle | None = None
     due: float = float("inf")  # wall-clock seconds for which the timer is set
+    unscheduled: bool = False  # the timer will be looked at soon
     told: set[Callable[[], None]] = field(default_factory=set)  # called after every step
 
 
@@ -84,6 +85,7 @@ class Node:
         self._widening: asyncio.TimerHandle | None = None
         self._plane_readers: dict[int, Callable[[], object]] = {}
         self._begun_in_vain = False
+        self._stopped = False
         self._manager = ServiceManager()
         self._closers = contextlib.AsyncExitStack()
         self._link_order = asyncio.Lock()
@@ -379,6 +381,7 @@ class Node:
             from locum.node.answering.revocations import farewell
 
             await farewell(self)
+        self._stopped = True
         for slot in self.slots.values():
             if slot.timer is not None:
                 slot.timer.cancel()
@@ -422,12 +425,18 @@ class Node:
         self._after(slot)
 
     def _after(self, slot: Slot) -> None:
-        self._schedule(slot)
-        for tell in tuple(slot.told):
-            tell()
+        if not slot.unscheduled:  # once for all the messages that are read in one go
+            slot.unscheduled = True
+            asyncio.get_running_loop().call_soon(self._schedule, slot)
+        if slot.told:
+            for tell in tuple(slot.told):
+                tell()
 
     def _schedule(self, slot: Slot) -> None:
         """Set the timer, unless one that is set comes first anyway."""
+        slot.unscheduled = False
+        if self._stopped:
+            return
         due = slot.role.deadline()
         if due is None or (slot.timer is not None and slot.due <= due):
             return

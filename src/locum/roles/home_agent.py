@@ -243,10 +243,13 @@ class HomeAgent:
 
     def deadline(self) -> float | None:
         """Wall-clock seconds of the next expiry, of a care-of address or a profile, or repetition of a revocation."""
-        times = [self._expiries.next(), self._exchange.under_way.deadline(), self._triggers.deadline()]
-        if self._profiles is not None:
-            times.append(self._profiles.deadline())
-        return min((at for at in times if at is not None), default=None)
+        due = self._expiries.next()
+        others = (self._exchange.under_way, self._triggers, self._profiles)
+        for each in others:
+            at = None if each is None else each.deadline()
+            if at is not None and (due is None or at < due):
+                due = at
+        return due
 
     # For people, and for those who know who is served ------------------------------------------------------------
 
