@@ -448,7 +448,7 @@ def test_a_context_that_is_configured_otherwise_since_is_as_configured() -> None
     book = world.agent(world.an1).contexts
     world.perform(world.an1, book.note(HOA, MulticastBlock((GROUP,))))
     world.kill(world.an1)
-    world.an1.rows["context", str(HOA)].value["configured"]["policy"][0] = 9  # type: ignore[index]
+    world.an1.rows["context", str(HOA)].value["configured"]["policy"][0] = 9  # type: ignore[index, call-overload]
     world.start(world.an1)
     assert world.agent(world.an1).contexts.groups(HOA) == ()
 
