@@ -261,7 +261,7 @@ def test_tunnel_in_fragments(network: Planes) -> None:
 def spoofed(destination: Addr, inner: bytes, *, path_mtu: int | None = None) -> None:
     """An IP-in-IP packet that claims to come from the home agent, in fragments if it does not fit `path_mtu`."""
     whole = IP(src=str(HA4), dst=str(destination), proto=4, id=77) / inner
-    packets = [whole] if path_mtu is None else fragment(whole, path_mtu)
+    packets = [whole] if path_mtu is None else fragment(whole, path_mtu)  # type: ignore[no-untyped-call]
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
         for each in packets:
             sender.sendto(bytes(each), (str(destination), 0))

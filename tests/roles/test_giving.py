@@ -6,13 +6,12 @@ from hypothesis import strategies as st
 
 from locum.roles.giving import NotPossible
 from locum.roles.selection import Selection
-from locum.roles.sleeping import Down, Up
 from locum.security.association import Replay
 from locum.wire.control import Done, Fetch, Finish, Reclaim, TakeoverPrepare, TakeoverTransfer, decode_634
 from locum.wire.extensions import FlowBinding, Multipath, VendorNormal
 from locum.wire.registration import RegistrationRequest
 from locum.wire.vendor import MnpsRole, Takes, TransferContext, decode_vendor
-from tests.roles.world import AN1, HA, HOA, PEER, STAND_IN, World, flow
+from tests.roles.world import AN1, HA, HOA, PEER, STAND_IN, World, asleep, awake, flow
 
 FIRST = Selection(flow=flow(0))
 SECOND = Selection(flow=flow(1))
@@ -43,7 +42,7 @@ def test_one_flow_is_given_and_the_other_stays() -> None:
     before = [row for key, row in world.ha.rows.items() if key[0] == "binding"]
     world.hand_over(FIRST)
     world.advance(2)
-    assert isinstance(world.device.state, Up)
+    assert awake(world)
     assert at_stand_in(world) == {0} and world.frozen == {100}
     assert (world.path_of_data(0), world.path_of_data(1), world.path_of_data()) == ("mnps", "mn", "mn")
     assert [row for key, row in world.ha.rows.items() if key[0] == "binding"] == before
@@ -98,7 +97,7 @@ def test_sleep_hands_over_the_rest_and_wake_brings_only_that_back() -> None:
     world.advance(1)
     world.sleep()
     world.advance(2)
-    assert isinstance(world.device.state, Down) and at_stand_in(world) == {0, 1}
+    assert asleep(world) and at_stand_in(world) == {0, 1}
     assert world.path_of_data() == world.path_of_data(0) == world.path_of_data(1) == "mnps"
     world.cut("radio0")
     world.cut("radio1")
@@ -110,7 +109,7 @@ def test_sleep_hands_over_the_rest_and_wake_brings_only_that_back() -> None:
     world.mend("radio0")
     world.wake()
     world.advance(5)
-    assert isinstance(world.device.state, Up) and at_stand_in(world) == {0}
+    assert awake(world) and at_stand_in(world) == {0}
     assert (world.path_of_data(0), world.path_of_data(1)) == ("mnps", "mn")
     world.take_back()
     world.advance(3)
@@ -309,10 +308,10 @@ def test_every_timeline_ends_well(seed: int, steps: list[tuple[str, float]]) -> 
     world.mend("radio0")
     world.mend("radio1")
     world.advance(300)
-    if isinstance(world.device.state, Down):
+    if asleep(world):
         world.wake()
         world.advance(200)
-    assert isinstance(world.device.state, Up), world.device.state
+    assert awake(world), world.device.state
     assert world.device.giving.idle
     if world.device.giving.handovers:
         world.take_back()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from locum.roles.giving import NotPossible
 from locum.roles.sleeping import ComingUp, Down, GoingDown, Up
-from tests.roles.world import World
+from tests.roles.world import World, asleep, awake
 
 STEPS = st.lists(
     st.one_of(
@@ -61,10 +61,10 @@ def test_every_timeline_ends_well(seed: int, steps: list[tuple[str, float]]) -> 
     world.mend("radio0")
     world.mend("radio1")
     world.advance(150)
-    if isinstance(world.device.state, Down):
+    if asleep(world):
         world.wake()
     world.advance(200)
-    assert isinstance(world.device.state, Up), world.device.state
+    assert awake(world), world.device.state
     assert not world.frozen and not world.mn.flows
     assert world.path_of_data() == "mn"
     assert not any(each.lost for each in world.sessions.values())
@@ -82,10 +82,10 @@ def test_a_prepare_that_comes_after_its_cancel_costs_nothing(waits: float) -> No
         step(world, what, how)
     world.mend("radio0")
     world.advance(60)
-    assert isinstance(world.device.state, Down)
+    assert asleep(world)
     assert {each.held_by_stand_in for each in world.sessions.values()} == {True}
     world.wake()
     world.advance(60)
-    assert isinstance(world.device.state, Up)
+    assert awake(world)
     assert not any(each.lost for each in world.sessions.values())
     assert not world.mnps.rows and not world.mnps.flows and not world.mnps.bindings

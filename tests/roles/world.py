@@ -21,7 +21,7 @@ from locum.roles.home_agent import HomeAgent
 from locum.roles.mnps import StandIn, StandInConfiguration
 from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
 from locum.roles.selection import EVERYTHING, Selection
-from locum.roles.sleeping import SleepingNode
+from locum.roles.sleeping import Down, SleepingNode, Up
 from locum.roles.standin_registration import (
     StandInRegistrationConfiguration,
     StoodInFor,
@@ -651,3 +651,13 @@ class World:
                 a.SessionFinal(number, which, session.at_stand_in, tail_offset=start, tail=tail, timestamp=7)
             )
         return a.Stopped(handover, tuple(finals))
+
+
+def awake(world: World) -> bool:
+    """Whether the device has all its sessions, or those that it did not give away."""
+    return isinstance(world.device.state, Up)
+
+
+def asleep(world: World) -> bool:
+    """Whether the device has handed over and is down."""
+    return isinstance(world.device.state, Down)

@@ -40,7 +40,7 @@ def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
 def _stand_ins(table: Table) -> tuple[OwnStandIn, ...]:
     """The one of the key mnps first: it gets packets by the default care-of address, unless a table says more of it."""
     listed = [_stand_in(each) for each in table.tables("stand_in")]
-    first = table.address("mnps", None)
+    first = table.optional("mnps")
     for taken in ([each.name for each in listed], [each.address for each in listed]):
         if len(set(taken)) != len(taken):
             raise table.error("stand_in", "two stand-ins have one name or one address")

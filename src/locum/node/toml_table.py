@@ -157,6 +157,9 @@ class Table:
             key, default, lambda value: _of_a_host(ip_address(_as_string(value))), "a host's IP address"
         )
 
+    def optional(self, key: str) -> IPv4Address | IPv6Address | None:
+        return self.address(key, None)
+
     def optional4(self, key: str) -> IPv4Address | None:
         return self.address4(key, None)
 

@@ -128,7 +128,7 @@ class Handover:
             pids=_numbers(row["pids"]),
             wake_at=None if wake_at is None else float(wake_at),
             stand_in=None if row["stand_in"] is None else ip_address(str(row["stand_in"])),
-            switch=None if row["switch"] is None else Takes(row["switch"]),
+            switch=None if row["switch"] is None else Takes(int(str(row["switch"]))),
             given=bool(row["given"]),
         )
 

@@ -161,7 +161,7 @@ class TakenOver:
             flows=tuple(flow_from_row(each) for each in flows),
             state=states[row["state"]],
             sessions=tuple(_held_flow(each) for each in sessions),
-            switch=None if switch is None else Takes(switch),
+            switch=None if switch is None else Takes(int(str(switch))),
             access_node=None if access_node is None else ip_address(str(access_node)),
         )
 

@@ -163,7 +163,10 @@ class Waking:
 
     def start(self, *, now: float) -> list[Action]:
         """Step 1: become reachable, while the stand-in keeps the flows. A device that is awake is."""
-        actions = [self.handover.persist(), *set_flows(self.handover.flows, FlowVerdict.SUSPEND)]
+        actions: list[Action] = [
+            self.handover.persist(),
+            *set_flows(self.handover.flows, FlowVerdict.SUSPEND),
+        ]
         if self.handover.given:
             return [*actions, *self._ask(self._reclaim())]
         return [*actions, *self._mobile.wish(self._reachable, now=now)]
