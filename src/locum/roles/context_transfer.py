@@ -384,6 +384,8 @@ class ContextTransfer:
         moved = pushed.onward is Onward.MOVED
         if moved and visitor is not None and context is not None and context.registered > pushed.registered:
             return _not_acknowledged(ContextStatus.STALE, home_address, context.registered)
+        if pushed.onward is Onward.TAKEN and visitor is None:
+            return _not_acknowledged(ContextStatus.UNKNOWN_MOBILE, home_address)  # it has moved on meanwhile
         if context is None and len(self._book.all()) >= 2 * self._visitors.most:
             return _not_acknowledged(ContextStatus.FULL, home_address)
         kind = int(BlockKind.VISITOR)

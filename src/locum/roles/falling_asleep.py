@@ -242,7 +242,7 @@ class FallingAsleep:
             self.handover.flows,
             departure.configuration,
             departure.switch,
-            None if way is None or way.colocated or departure.switch is None else way.agent,
+            None if way is None or way.colocated or departure.switch is None else way.care_of,
         )
         asked = self._correspondence.ask(request)
         self.state = Preparing(self._correspondence.last)
@@ -263,6 +263,7 @@ class FallingAsleep:
             further = self._gather(pids, 1) if pids else self._capture()
             return [self.handover.persist(), *reports, *further]
         self.state = Leaving(now + LEAVE_TIMEOUT)
+        self._mobile.movement.store_at(answer.access_node)
         # The row says LEAVING before the home agent can have switched.
         return [
             self.handover.persist(),

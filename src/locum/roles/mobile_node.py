@@ -551,6 +551,7 @@ class MobileNode:
             "wish": (self._lasting or self._wish).value,
             "nat": self._traversal.to_row(),
             "revocable": self._revocation.to_row(),
+            "context": self.movement.to_row(),
             "registered": None
             if held is None
             else {
@@ -575,6 +576,7 @@ class MobileNode:
         self._dialogue.from_row(row)
         self._wish = Wish(row["wish"])
         self._revocation.from_row(row.get("revocable"))
+        self.movement.from_row(row.get("context"))
         held = row["registered"]
         if not isinstance(held, Mapping):
             return assigned
@@ -594,5 +596,4 @@ class MobileNode:
             )
             self._traversal.from_row(row.get("nat"), now)
             self._patient_until = now + AGENT_PATIENCE
-            self.movement.known_at(self.registered.attachment.care_of)
         return assigned

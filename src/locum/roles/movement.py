@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from locum.roles.actions import Action
+from locum.roles.actions import JSON, Action, Addr
 from locum.roles.attachment import Attachment
 from locum.roles.registration_dialogue import accepted
 from locum.roles.ways import Ways
@@ -51,10 +51,19 @@ class Movement:
         self.last: str = ""  # how the last move ended, for people; empty: well
         self._brief_lifetime = brief_lifetime
         self._context_at: IPv4Address | None = None
+        self._store_at: IPv4Address | None = None
 
-    def known_at(self, care_of: IPv4Address) -> None:
-        """The access node with this care-of address has the context."""
-        self._context_at = care_of
+    def to_row(self) -> JSON:
+        """The access node that has the context, as part of a row."""
+        return None if self._context_at is None else str(self._context_at)
+
+    def from_row(self, row: JSON) -> None:
+        """From part of a row of our own; raises ValueError for anything else."""
+        self._context_at = None if row is None else IPv4Address(str(row))
+
+    def store_at(self, care_of: Addr | None) -> None:
+        """The next very short registration sends the context there (C7): the stand-in's access node, from its 632."""
+        self._store_at = care_of if isinstance(care_of, IPv4Address) else None
 
     def begin(self, to: str, ways: Ways, in_use: Attachment, now: float) -> None:
         """Announce a move to a link, an agent or a care-of address. Raises CannotMove."""
@@ -93,13 +102,20 @@ class Movement:
             return ()
         if self.move is not None and not self.move.announced and attachment.care_of != self.move.care_of:
             return (encode_vendor(TransferContext(self.move.care_of, towards=True)),)
+        if self._store_at not in (None, attachment.care_of) and lifetime <= self._brief_lifetime:
+            assert self._store_at is not None
+            return (encode_vendor(TransferContext(self._store_at, towards=True)),)
         if self._context_at in (None, attachment.care_of):
             return ()
         assert self._context_at is not None
         return (encode_vendor(TransferContext(self._context_at)),)
 
     def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
-        """With a very short lifetime the context stays where it is: the device is on its way to sleep or back."""
-        if accepted(reply) and not attachment.colocated and reply.lifetime > self._brief_lifetime:
-            self._context_at = attachment.care_of
+        """With a very short lifetime the context stays where it is, or goes where it was to be stored."""
+        if not self.enabled or not accepted(reply) or not reply.lifetime or attachment.colocated:
+            return ()
+        if reply.lifetime > self._brief_lifetime:
+            self._context_at, self._store_at = attachment.care_of, None
+        elif self._store_at is not None:
+            self._context_at, self._store_at = self._store_at, None
         return ()

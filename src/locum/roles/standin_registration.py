@@ -70,7 +70,7 @@ class StandInPart:
         self._wanted: dict[int, Part] = {}
         self._there: dict[int, Part] = {}  # what the home agent has confirmed
         self._asked: tuple[dict[int, Part], tuple[int, ...]] = ({}, ())
-        self._told: Addr | None = None
+        self._told: tuple[Addr, Takes] | None = None  # what the access node here knows of the device's
 
     def want(self, flows: Iterable[Part]) -> None:
         """Rules for exactly these. Each keeps its identifier; a new one gets the first that is free."""
@@ -104,10 +104,11 @@ class StandInPart:
             encode_vendor(MnpsRole(self._address, self.takes)),
         ]
         if not lifetime:
-            return own
+            # The context goes back to where the device is, and what is in flight follows it (620'').
+            return own if self._told is None else [*own, encode_vendor(TransferContext(self._told[0]))]
         if device.weight != 1:
             own.append(encode_vendor(Weight(device.weight)))
-        if self.access_node is not None and self.access_node != self._told:
+        if self.access_node is not None and (self.access_node, self.takes) != self._told:
             own.append(encode_vendor(TransferContext(self.access_node)))
         gone = [number for number, flow in self._there.items() if self._wanted.get(number) != flow][:AT_ONCE]
         new = [number for number in self._wanted if number not in self._there][: AT_ONCE - len(gone)]
@@ -130,7 +131,7 @@ class StandInPart:
             if reply.lifetime:
                 left = {number: flow for number, flow in self._there.items() if number not in gone}
                 self._there = left | new
-                self._told = self.access_node
+                self._told = None if self.access_node is None else (self.access_node, self.takes)
             else:
                 self.forget()
             self._asked = ({}, ())
