@@ -195,6 +195,10 @@ class Configuration:
             roles["mobile_node"] = self._other_mobile()
         elif node in ("an1", "an2", "an3"):
             roles["foreign_agent"] = self._foreign_agent(node)
+        if (
+            self.has_stand_in(node) and node not in STAND_INS
+        ):  # beside the roles that the node has anyway (R17)
+            roles["mnps"] = {**self._mnps(node), "access_node": str(self._end(node))}
         associations = self._associations(node)
         control: Table = {"control": {"address": str(self._end(node)), "association": associations}}
         return {"node": self._node(node), **(control if associations else {}), **roles}
@@ -297,11 +301,11 @@ class Configuration:
 
     def _mnps(self, node: str) -> Table:
         return {
-            "address": str(self.topology.address4(node)),
+            "address": str(self._end(node)),
             "address_v6": str(self.topology.address6(node)),
             "access_node": str(self.care_of("an3")),
             "home_prefixes": [str(HOME_NETWORK4), str(HOME_NETWORK6)],
-            "links": ["eth0"],
+            "links": self.topology.interfaces(node),
             "memory_bound": self.plan.memory_bound,
             "disk_bound": self.plan.disk_bound,
             "spool_dir": str(self.place.path / "state" / node / "spool"),

@@ -70,11 +70,13 @@ def registering(*stand_ins: Registering) -> Mapping[str, Table]:
         for each in stand_ins
     ]
     names: list[Table] = [{"name": each.at, "address": each.address} for each in stand_ins]
-    return {
+    tables: dict[str, Table] = {
         "ha": {"home_agent": {"mobile": {"stand_in": known}}},
         "mn": {"mobile_node": {"stand_in": names}},
-        **{each.at: {"mnps": each.own()} for each in stand_ins},
     }
+    for each in stand_ins:
+        tables[each.at] = {**tables.get(each.at, {}), "mnps": each.own()}
+    return tables
 
 
 def further(*nodes: str) -> tuple[Pair, ...]:
