@@ -134,7 +134,8 @@ class Model:
         if policed and not self._allowed(work, packet.source, FilterPlace.FROM_VISITOR):
             return self._dropped(Reason.FILTERED_FROM_VISITOR)
         decided = self._to_home_address(work)
-        if decided is None and work.from_tap:  # what has waited here follows a visitor that is elsewhere (620)
+        if decided is None and work.from_tap:
+            # what has waited here follows a visitor that is elsewhere now (620)
             decided = self._at_visited(work)
         return decided or self._by_source(work, ifindex) or self._passed(work)
 
