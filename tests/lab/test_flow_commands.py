@@ -99,16 +99,16 @@ def test_a_device_registers_rules_to_what_is_registered(lab: Lab) -> None:
     web = ("--protocol", "tcp", "--destination-port", "80")
     assert "153" in refused(lab, "mn", "flow", "add", "--priority", "5", "--to", "9", *web)
     assert "binding identifiers" in refused(lab, "mn", "flow", "add", "--priority", "5", "--to", "mnps", *web)
-    lab.command("mn", "flow", "add", "--priority", "5", "--drop", *web)
-    assert goes(lab, 80, "tcp") == (1, None)
+    own = told(lab, "mn", "flow", "add", "--priority", "5", "--drop", *web)["id"]
+    assert goes(lab, 80, "tcp") == (own, None)
     (rule,) = told(lab, "ha", "flow", "list")
-    assert (rule["owner"], rule["action"], rule["id"], sorted(rule["live"])) == ("mn", "drop", 1, [4, 6])
+    assert (rule["owner"], rule["action"], rule["id"], sorted(rule["live"])) == ("mn", "drop", own, [4, 6])
     overlap = refused(lab, "mn", "flow", "add", "--priority", "5", "--drop", "--protocol", "tcp")
     assert "same packets" in overlap
-    assert [each["id"] for each in told(lab, "mn", "flow", "list")] == [1]
-    lab.command("mn", "flow", "remove", "1")
+    assert [each["id"] for each in told(lab, "mn", "flow", "list")] == [own]
+    lab.command("mn", "flow", "remove", str(own))
     assert (told(lab, "ha", "flow", "list"), told(lab, "mn", "flow", "list")) == ([], [])
-    assert "no rule 1" in refused(lab, "mn", "flow", "remove", "1")
+    assert f"no rule {own}" in refused(lab, "mn", "flow", "remove", str(own))
 
 
 def test_rules_of_people_at_the_home_agent(lab: Lab) -> None:

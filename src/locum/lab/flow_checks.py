@@ -124,26 +124,30 @@ def judge_flows(lab: Lab, checks: Checks, homes: frozenset[Address] = HOMES) -> 
 def judge_counters(
     file: Path, rules: Sequence[dict[str, Any]], checks: Checks, homes: frozenset[Address] = HOMES
 ) -> None:
-    """Compare what the home agent counted by rule with what left it in tunnels, by the rules' own selectors.
+    """Compare what the home agent counted by rule with what left it in tunnels, or came in to be dropped.
 
-    `rules` are those of `locum flow list -j`, of the home addresses' only; they must have stood all the time.
+    `rules` are those of `locum flow list -j`, in their order; they must have stood all the time, and one of their ways
+    been registered. Which of them takes a packet is found by their selectors.
     """
-    sent: Counter[int] = Counter()
+    seen: Counter[int] = Counter()
     for each in inner_packets(file):
         one = each.datagram
-        if not one.outgoing or each.outer is None or one.destination not in homes:
+        if one.destination not in homes or one.outgoing == (each.outer is None):
             continue
         rule = next((rule for rule in rules if takes(rule, one)), None)
-        if rule is not None:
-            sent[rule["id"]] += 1
-    counted = sum(rule["packets"] for rule in rules if rule["action"] == "forward")
-    checks.equal("rule_counters_add_up", counted, sum(sent.values()), "packets")
+        if rule is not None and (rule["action"] == "forward") == one.outgoing:
+            seen[rule["id"]] += 1
+    for rule in rules:
+        checks.equal(f"rule_{rule['id']}_counted", rule["packets"], seen[rule["id"]], "packets")
+    counted = sum(rule["packets"] for rule in rules)
+    checks.equal("rule_counters_add_up", counted, sum(seen.values()), "packets")
 
 
 def takes(rule: dict[str, Any], packet: Datagram) -> bool:
     """Whether the selector of a rule, as `locum flow list -j` prints it, takes a packet to a home address."""
     selector = rule["selector"]
-    if "home_address" in rule and ip_address(rule["home_address"]) != packet.destination:
+    homes = [rule[key] for key in ("home_address", "home_address_v6") if rule.get(key)]
+    if homes and str(packet.destination) not in homes:
         return False
     ports = packet.ports if packet.protocol in (TCP, UDP) and len(packet.transport) >= 4 else (None, None)
     return (

@@ -1,8 +1,8 @@
 """A numbered stream of UDP datagrams, to find out which packets a crash or a move loses, and whether they stay in order.
 
-Run inside a node's namespace: `python -m locum.lab.stream ADDRESS PORT RATE SECONDS [SIZE [INTERFACE ADDRESS]]`, the last
-for a multicast group. The numbers that arrive are read from the capture of the node where they should, so that no program
-has to listen there.
+Run inside a node's namespace: `python -m locum.lab.stream ADDRESS PORT RATE SECONDS [SIZE [INTERFACE_ADDRESS [FLOWS]]]`:
+an interface's address is for a multicast group, else it is "-". The numbers that arrive are read from the capture of the
+node where they should, so that no program has to listen there.
 """
 
 import socket
@@ -10,6 +10,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -20,24 +21,34 @@ PAYLOAD = 64
 
 
 def send(
-    address: str, port: int, rate: int, seconds: float, size: int = PAYLOAD, via: str | None = None
+    address: str,
+    port: int,
+    rate: int,
+    seconds: float,
+    size: int = PAYLOAD,
+    via: str | None = None,
+    flows: int = 1,
 ) -> int:
     """Send `rate` datagrams a second of `size` bytes, evenly spaced. Returns how many went out.
 
-    A multicast group is sent to by the interface that has the address `via`.
+    A multicast group is sent to by the interface that has the address `via`. Several `flows` have source ports of their
+    own and take turns.
     """
     family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
     begin = time.monotonic()
     number = 0
-    with socket.socket(family, socket.SOCK_DGRAM) as sender:
-        if via is not None:
-            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(via))
+    with ExitStack() as stack:
+        senders = [stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in range(flows)]
+        for sender in senders if via is not None else ():
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(str(via)))
             sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 8)
         while (ahead := number / rate) < seconds:
             pause = begin + ahead - time.monotonic()
             if pause > 0:
                 time.sleep(pause)
-            sender.sendto((MAGIC + struct.pack("!I", number)).ljust(size, b"."), (address, port))
+            senders[number % flows].sendto(
+                (MAGIC + struct.pack("!I", number)).ljust(size, b"."), (address, port)
+            )
             number += 1
     return number
 
@@ -75,5 +86,15 @@ def _numbers(datagrams: Iterable[pcap.Datagram], port: int, outgoing: bool) -> I
 
 if __name__ == "__main__":
     to, number, pace, duration, *rest = sys.argv[1:]
-    length, interface = (int(rest[0]) if rest else PAYLOAD), (rest[1] if len(rest) > 1 else None)
-    print(send(to, int(number), int(pace), float(duration), length, interface))
+    length, interface, many = (*rest, *(str(PAYLOAD), "-", "1")[len(rest) :])
+    print(
+        send(
+            to,
+            int(number),
+            int(pace),
+            float(duration),
+            int(length),
+            None if interface == "-" else interface,
+            int(many),
+        )
+    )

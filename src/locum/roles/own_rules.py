@@ -15,7 +15,9 @@ from locum.wire.registration import Code, RegistrationReply
 from locum.wire.vendor import FlowOperation, FlowRule, encode_vendor
 
 TABLE = "rule"
-FIRST_IDENTIFIER = 1  # of those given to rules that have none
+FIRST_IDENTIFIER = (
+    UNNAMED.stop
+)  # of those given to rules that have none: clear of those of stand-ins, and of low ones in configurations
 
 
 @dataclass(frozen=True, slots=True)

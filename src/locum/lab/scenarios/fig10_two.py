@@ -1,4 +1,4 @@
-"""Fig. 10 with two stand-ins: three flows at three places, one of them the home agent's own host (R7, R17, R19)."""
+"""Fig. 10 with two stand-ins: three flows at three places; the second has a care-of address of its own (R7, R9, R19)."""
 
 from typing import ClassVar
 
@@ -22,7 +22,9 @@ class Fig10Two(Scenario):
     """Two downloads and an ssh session: at two stand-ins and the device, then otherwise, then at home."""
 
     name = "fig10-two"
-    title = "three flows at three places: a stand-in, one on the home agent's host, and the device"
+    title = (
+        "three flows at three places: two stand-ins, one with a care-of address of its own, and the device"
+    )
     first: ClassVar[Registering] = Registering("mnps", bid=1)
     second: ClassVar[Registering] = Registering("mnps2", bid=2, colocated=True)
     plan: ClassVar[Plan] = Plan(

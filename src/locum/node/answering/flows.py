@@ -104,6 +104,7 @@ def _row(node: "Node", line: "RuleLine", home_address_v6: Addr | None) -> Row:
     ]
     return {
         "home_address": str(line.home_address),
+        "home_address_v6": None if home_address_v6 is None else str(home_address_v6),
         **rule_fields(line.rule),
         "selector": selector_fields(line.rule.selectors),
         "text": rule_text(line.rule),
