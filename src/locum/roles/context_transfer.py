@@ -105,6 +105,10 @@ class ContextTransfer:
         named = self._fetchable(visitor, request)
         if named is None or self._onward(visitor, named) is Onward.NOTHING:
             return []
+        if (
+            visitor.next_hop is not None
+        ):  # nothing waits for a stand-in: this host has no route to the home address
+            return self._flights.accept(_mobile(visitor), named.access_node, now=now)
         return self._flights.arrive(_mobile(visitor), named.access_node, now=now)
 
     def registered(self, visitor: Visitor, request: RegistrationRequest, *, now: float) -> list[Action]:
@@ -365,11 +369,15 @@ class ContextTransfer:
         """What still arrives follows; who has been followed before is told that it goes on from there."""
         home_address = mobile.home_address
         before = self._flights.outgoing(home_address)
+        visitor = self._visitors.get(home_address)
+        stranded = self._flights.waiting(home_address) is not None
+        if request.onward is Onward.TAKEN and visitor is not None and not stranded:
+            # The device hears: what was sent before the home agent switched is for it, as all that its stand-in says.
+            return self._responsible(home_address, False)
         actions = self._flights.depart(mobile, peer, now=now)
         actions += self._responsible(home_address, False)
         if request.onward is Onward.MOVED:
             actions += self._book.registered(home_address, request.registered)
-            visitor = self._visitors.get(home_address)
             if visitor is not None and visitor.next_hop is None:
                 actions += self._visitors.dismiss(home_address)
         if before is not None and before != peer:

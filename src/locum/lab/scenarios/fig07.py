@@ -4,19 +4,20 @@ from typing import Any, ClassVar
 
 from locum.lab import measure, pcap
 from locum.lab.checks import Checks
-from locum.lab.configuration import HOME_ADDRESS4, Plan
+from locum.lab.configuration import HOME_ADDRESS4, Pair, Plan
+from locum.lab.contexts import ACCESS, REFUSED, context, policed, refuse, wait_quiet
 from locum.lab.flow_checks import judge_flows
 from locum.lab.processes import wait_until
 from locum.lab.scenario import Scenario
 from locum.lab.stand_ins import Registering, registering
 from locum.lab.story import download, judge_naps, web
-from locum.lab.world import Lab
+from locum.lab.world import Lab, Nap
 
 SIZE = 60_000_000
 HEAD_START = 4_000_000
 AWAY = 3_000_000
 """Bytes that the stand-in receives while the device is awake."""
-ASLEEP = 6.0
+ASLEEP = 4.5
 
 
 class Fig07(Scenario):
@@ -25,7 +26,11 @@ class Fig07(Scenario):
     name = "fig07"
     title = "the stand-in registers for a download, while the device is awake and while it sleeps"
     stand_in: ClassVar[Registering] = Registering("mnps", bid=1)
-    plan: ClassVar[Plan] = Plan(default_coa=False, tables=registering(stand_in))
+    plan: ClassVar[Plan] = Plan(
+        default_coa=False,
+        tables={**registering(stand_in), "an1": {"foreign_agent": {"profile": [policed()]}}},
+        associations=(Pair("an1", "an3", ACCESS, ACCESS), Pair("an2", "an3", ACCESS, ACCESS)),
+    )
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
@@ -38,6 +43,7 @@ class Fig07(Scenario):
         self.registered = stand_ins(lab)
         self.rules = lab.flow_rules()
         self.own.append(device_binding(lab))
+        self.given = context(lab, "an3")
         self.frozen = lab.all_frozen([self.download.program])
         before = held(lab)
         wait_until("the stand-in to receive", lambda: held(lab) >= before + AWAY, 20)
@@ -46,8 +52,21 @@ class Fig07(Scenario):
         self.own.append(device_binding(lab))
         there = self.download.received
         self.download.wait_for(there + HEAD_START)
-        self.nap = lab.nap(ASLEEP, [self.download.program])
+        self.nap = self._sleep(lab)
         self.status = self.download.finish(60)
+        self.back = context(lab, "an1")
+        wait_quiet(lab, "an1", "an3")
+
+    def _sleep(self, lab: Lab) -> Nap:
+        """All of it, and what its policing refuses is refused at the stand-in's access node."""
+        programs = [self.download.program]
+        closing, asleep, cut = lab.close_lid()
+        before = lab.radio_frames()
+        self.asleep = context(lab, "an3")
+        self.refused = refuse(lab, "an3")
+        lab.pause(ASLEEP)
+        frozen, frames = lab.all_frozen(programs), lab.radio_frames() - before
+        return Nap(closing, asleep, cut, *lab.open_lid(), frames, frozen)
 
     def judge(self, lab: Lab, checks: Checks) -> None:
         checks.holds("sha256_equal", self.download.correct)
@@ -61,9 +80,24 @@ class Fig07(Scenario):
         checks.at_least("stand_in_requests", told(lab, "sent", "601''", "mnps"), 2, "messages")
         checks.equal("stand_in_refused", told(lab, "registration-denied", "604''", "mnps"), 0, "messages")
         judge_naps(lab, [self.nap], checks)
+        self._judge_context(lab, checks)
         resets = measure.resets(pcap.segments(lab.captures.files["cn"]))
         checks.equal("resets", resets, 0, "segments")
         judge_flows(lab, checks)
+
+    def _judge_context(self, lab: Lab, checks: Checks) -> None:
+        checks.holds("context_at_stand_in_given", "policy" in self.given.get("blocks", {}))
+        checks.holds("context_at_stand_in_asleep", "policy" in self.asleep.get("blocks", {}))
+        checks.equal("refused_at_stand_ins_access_node", self.refused, REFUSED, "packets")
+        checks.holds("context_back", "policy" in self.back.get("blocks", {}))
+        for message, node in (("622", "an3"), ("624", "an1"), ("624", "an3")):
+            checks.at_least(f"{node}_sent_{message}", told(lab, "sent", message, node), 1, "messages")
+        for node in ("an1", "an3"):
+            checks.at_least(f"{node}_received", told(lab, "context-received", "624", node), 1, "contexts")
+            begun = told(lab, "in-flight-begins", "620", node)
+            checks.at_least(f"{node}_tunnels", begun, 1, "tunnels")
+            refused = lab.counters(node)
+            checks.equal(f"{node}_unanswered", refused.get("context-unanswered", 0), 0, "messages")
 
 
 def device_binding(lab: Lab) -> list[str]:
