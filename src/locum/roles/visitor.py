@@ -99,9 +99,12 @@ def visitor_forwarding(visitor: Visitor, care_of_address: IPv4Address) -> Forwar
     for home_address in (visitor.home_address, visitor.home_address_v6):
         if home_address is None:
             continue
-        next_hop = visitor.next_hop or home_address
+        next_hop: Addr = home_address
+        if visitor.next_hop is not None and visitor.next_hop.version == home_address.version:
+            next_hop = visitor.next_hop
         entries.append(_acceptance(visitor.home_agent, home_address, visitor.link, next_hop))
-        if visitor.link_layer is not None and visitor.next_hop is None:
+        # It was heard under one address; what is for the other family has its link-layer address only.
+        if visitor.link_layer is not None and next_hop == home_address:
             entries.append(NeighbourEntry(visitor.link, home_address, visitor.link_layer))
         if visitor.flags & Flag.T:
             tunnel = _tunnel(visitor, care_of_address)
