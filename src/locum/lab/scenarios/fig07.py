@@ -13,11 +13,11 @@ from locum.lab.stand_ins import Registering, registering
 from locum.lab.story import download, judge_naps, web
 from locum.lab.world import Lab, Nap
 
-SIZE = 60_000_000
+SIZE = 48_000_000
 HEAD_START = 4_000_000
 AWAY = 3_000_000
 """Bytes that the stand-in receives while the device is awake."""
-ASLEEP = 4.5
+ASLEEP = 4.3
 
 
 class Fig07(Scenario):
@@ -28,7 +28,11 @@ class Fig07(Scenario):
     stand_in: ClassVar[Registering] = Registering("mnps", bid=1)
     plan: ClassVar[Plan] = Plan(
         default_coa=False,
-        tables={**registering(stand_in), "an1": {"foreign_agent": {"profile": [policed()]}}},
+        tables={
+            **registering(stand_in),
+            "an1": {"foreign_agent": {"profile": [policed()], "tunnel_silence": 2}},
+            "an3": {"foreign_agent": {"tunnel_silence": 2}},
+        },
         associations=(Pair("an1", "an3", ACCESS, ACCESS), Pair("an2", "an3", ACCESS, ACCESS)),
     )
 
@@ -96,6 +100,8 @@ class Fig07(Scenario):
             checks.at_least(f"{node}_received", told(lab, "context-received", "624", node), 1, "contexts")
             begun = told(lab, "in-flight-begins", "620", node)
             checks.at_least(f"{node}_tunnels", begun, 1, "tunnels")
+            ended = told(lab, "in-flight-ended", "620", node)
+            checks.equal(f"{node}_tunnels_left", begun - ended, 0, "tunnels")
             refused = lab.counters(node)
             checks.equal(f"{node}_unanswered", refused.get("context-unanswered", 0), 0, "messages")
 
