@@ -1,7 +1,8 @@
 """Facts that hold in every scenario with flows: nothing is delivered twice, nothing loops, and counters tell the truth.
 
 They are taken from all nodes' captures at once. A packet is known again by what no node on its way changes: addresses,
-protocol, ports, the identification that its sender gave it (IPv4), sequence numbers, and the start of its payload.
+protocol, ports, the identification that its sender gave it (IPv4), sequence numbers, and the start of its payload
+(`arrivals.py`).
 """
 
 import struct
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from locum.lab import pcap
+from locum.lab.arrivals import arrivals
 from locum.lab.checks import Checks
 from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6
 from locum.lab.pcap import TCP, UDP, Address, Datagram
@@ -23,8 +25,6 @@ IPIP, IPV6_IN, GRE = 4, 41, 47
 MOBILE_IP = 434
 TUNNEL_DATA = 4  # RFC 3519 section 3.3
 HOMES: frozenset[Address] = frozenset((HOME_ADDRESS4, HOME_ADDRESS6))
-SEEN = 96
-"""Bytes of a transport header and payload by which a packet is known again; captures are snapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,6 @@ class Inner:
 
     datagram: Datagram
     outer: tuple[Address, Address] | None
-
-    @property
-    def key(self) -> tuple[Address, Address, int, bytes]:
-        """What makes it this packet and no other, a retransmission of the same bytes included."""
-        one = self.datagram
-        mark = one.identification.to_bytes(2, "big")
-        return one.source, one.destination, one.protocol, mark + one.transport[:SEEN]
 
 
 def inner_packets(file: Path) -> Iterator[Inner]:
@@ -79,31 +72,27 @@ def delivered_twice(files: dict[str, Path], nodes: Iterable[str], homes: frozens
 
     Bare acknowledgements over IPv6 are left out: two of them can be alike to the last bit.
     """
-    places: defaultdict[object, set[str]] = defaultdict(set)
+    packed = frozenset(each.packed for each in homes)
+    places: defaultdict[bytes, set[str]] = defaultdict(set)
     for node in nodes:
-        for each in inner_packets(files[node]):
-            one = each.datagram
-            bare = one.source.version == 6 and one.protocol == TCP and _payload(one) == 0
-            if not one.outgoing and one.destination in homes and not bare:
+        for each in arrivals(files[node], packed):
+            if each.destination in packed and not each.bare:
                 places[each.key].add(node)
     return sum(1 for found in places.values() if len(found) > 1)
 
 
-def _payload(segment: Datagram) -> int:
-    """Bytes that a TCP segment carries."""
-    return segment.transport_length - (segment.transport[12] >> 4) * 4 if len(segment.transport) > 12 else 0
-
-
 def looped(files: dict[str, Path], homes: frozenset[Address] = HOMES) -> int:
     """Packets from or to the home addresses that came to a node's interface again, with fewer hops left than before."""
+    packed = frozenset(each.packed for each in homes)
     loops = 0
     for file in files.values():
-        seen: defaultdict[object, set[int]] = defaultdict(set)
-        for each in inner_packets(file):
-            one = each.datagram
-            if not one.outgoing and (one.source in homes or one.destination in homes):
-                seen[(one.interface, each.outer, each.key)].add(one.hops)
-        loops += sum(1 for hops in seen.values() if len(hops) > 1)
+        seen: dict[tuple[int, bytes, bytes], int] = {}
+        again: set[tuple[int, bytes, bytes]] = set()
+        for each in arrivals(file, packed):
+            place = (each.interface, each.outer, each.key)
+            if seen.setdefault(place, each.hops) != each.hops:
+                again.add(place)
+        loops += len(again)
     return loops
 
 
@@ -115,7 +104,8 @@ def judge_flows(lab: Lab, checks: Checks, homes: frozenset[Address] = HOMES) -> 
         if node.place in (Place.MOBILE_NODE, Place.STAND_IN) and node.name in lab.captures.files
     ]
     checks.equal("delivered_twice", delivered_twice(lab.captures.files, ends, homes), 0, "packets")
-    checks.equal("looped", looped(lab.captures.files, homes), 0, "packets")
+    hosts = {name: file for name, file in lab.captures.files.items() if name not in lab.captures.routers}
+    checks.equal("looped", looped(hosts, homes), 0, "packets")  # what goes round comes through one of them
     rules = lab.flow_rules()
     if rules:
         judge_counters(lab.captures.files["ha"], rules, checks, homes)

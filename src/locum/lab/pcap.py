@@ -41,10 +41,6 @@ class Datagram:
     destination: Address
     transport: bytes
     transport_length: int
-    identification: int = 0
-    """Of IPv4."""
-    hops: int = 0
-    """That it may still go: time to live, hop limit."""
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -123,14 +119,14 @@ def datagram_of(frame: Frame) -> Datagram | None:
     packet = frame.packet
     if frame.ether_type == 0x0800 and len(packet) >= 20:
         header = (packet[0] & 15) * 4
-        (total, identification, fragment) = struct.unpack_from("!HHH", packet, 2)
+        (total, _id, fragment) = struct.unpack_from("!HHH", packet, 2)
         if fragment & 0x1FFF:
             return None
         source: Address = IPv4Address(packet[12:16])
         destination: Address = IPv4Address(packet[16:20])
-        protocol, hops = packet[9], packet[8]
+        protocol = packet[9]
     elif frame.ether_type == 0x86DD and len(packet) >= 40:
-        header, protocol, identification, hops = 40, packet[6], 0, packet[7]
+        header, protocol = 40, packet[6]
         total = 40 + int.from_bytes(packet[4:6], "big")
         source, destination = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
     else:
@@ -139,9 +135,8 @@ def datagram_of(frame: Frame) -> Datagram | None:
         total = frame.wire_length  # a segmentation-offload packet above 64 KiB
     transport = packet[header:total]
     return Datagram(
-        frame.time, frame.outgoing, frame.interface, protocol, source, destination, transport, total - header,
-        identification, hops,
-    )  # fmt: skip
+        frame.time, frame.outgoing, frame.interface, protocol, source, destination, transport, total - header
+    )
 
 
 def segments(file: Path) -> Iterator[Segment]:
