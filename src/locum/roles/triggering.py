@@ -122,6 +122,11 @@ class Triggering:
         found = self._find(home_addresses)
         return (None, ()) if found is None or found.released else (found.takes, found.selectors)
 
+    def lost_at(self, home_addresses: Iterable[Addr]) -> Addr | None:
+        """The access node that has lost the device and asked: what waits there, and the context, may follow (C4, C5)."""
+        found = self._find(home_addresses)
+        return None if found is None or found.released or found.reason is not Reason.LOST else found.by
+
     def guarded(self) -> list[Addr]:
         """Home addresses of which packets come here; in-flight ones of those that are being released among them."""
         return [each for taken in self._taken.values() for each in taken.home_addresses]
