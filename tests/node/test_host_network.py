@@ -29,7 +29,8 @@ async def everything(network: HostNetwork) -> None:
     await network.own_home_address(HOME4)
     await network.own_home_address(HOME6)
     await network.use_agent("radio0", AGENT, MAC, (HOME4, HOME6))
-    await network.receive_for((ip_network("10.99.0.0/24"), ip_network("fd99::/64")), ("radio0",))
+    prefixes = (ip_network("10.99.0.0/24"), ip_network("fd99::/64"))
+    await network.receive_for(prefixes, ("radio0",), forwards=True)
 
 
 async def test_everything_is_undone(namespace: Callable[[str], Namespace], tmp_path: Path) -> None:
@@ -50,6 +51,11 @@ async def test_everything_is_undone(namespace: Callable[[str], Namespace], tmp_p
         assert "fe80::434" in here.ip("-6 neigh show dev radio0 nud permanent")
         assert here.ip("-4 route get 10.99.0.7 iif radio0 from 10.1.1.1").startswith("local 10.99.0.7")
         assert not here.ip("-4 route get 10.99.0.7").startswith("local")
+        here.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        assert "dev radio0" in here.ip(
+            "-4 route get 172.16.5.9 iif radio0 from 10.99.0.7"
+        )  # no martian (R17)
+        here.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
         assert "local" in here.ip("-6 route get fd99::7 iif radio0 from 2001:db8::1")
         await network.undo_all()
         await network.close()

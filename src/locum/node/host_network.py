@@ -7,8 +7,9 @@ so that nothing of the host's is replaced. What to change is decided elsewhere.
 
 import errno
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
@@ -156,8 +157,16 @@ class HostNetwork:
             },
         )
 
-    async def receive_for(self, prefixes: Iterable[Prefix], links: Iterable[str]) -> None:
-        """AnyIP: every address of `prefixes` is local for packets that enter by `links` (R11); others leave as before."""
+    async def receive_for(
+        self, prefixes: Iterable[Prefix], links: Collection[str], *, forwards: bool = False
+    ) -> None:
+        """AnyIP: every address of `prefixes` is local for packets that enter by `links` (R11); others leave as before.
+
+        `forwards`: packets that come from such addresses by these links go on as well (R17).
+        """
+        if forwards:
+            for link in links:
+                await self._accept_local(link)
         for prefix in prefixes:
             await self._make(
                 f"anyip/{prefix}",
@@ -174,6 +183,14 @@ class HostNetwork:
                         "version": prefix.version,
                     },
                 )  # fmt: skip
+
+    async def _accept_local(self, link: str) -> None:
+        """What enters by this link from an address that AnyIP has made local is no martian; IPv6 asks no such thing."""
+        key = f"accept-local/{link}"
+        held = self._records.get(key)
+        found = held["found"] if held is not None else _accept_local(link).read_text().strip()
+        if found != "1":
+            await self._make(key, {"do": "accept_local", "link": link, "found": found})
 
     async def neighbour(self, link: str, address: Address, link_layer: bytes) -> None:
         """A permanent entry: `address` is at `link_layer` on `link`."""
@@ -327,6 +344,9 @@ class HostNetwork:
             arguments["FRA_SUPPRESS_PREFIXLEN"] = record["suppress"]
         await self._kernel.rule("del" if undo else "add", **arguments)
 
+    async def _change_accept_local(self, record: dict[str, Any], _: int, undo: bool) -> None:
+        _accept_local(record["link"]).write_text(record["found"] if undo else "1")
+
     async def _change_neighbour(self, record: dict[str, Any], index: int, undo: bool) -> None:
         arguments: dict[str, Any] = {
             "dst": record["address"], "ifindex": index,
@@ -335,6 +355,10 @@ class HostNetwork:
         if not undo:
             arguments |= {"lladdr": record["lladdr"], "state": _PERMANENT}
         await self._kernel.neigh("del" if undo else "replace", **arguments)
+
+
+def _accept_local(link: str) -> Path:
+    return Path(f"/proc/sys/net/ipv4/conf/{link}/accept_local")
 
 
 def _family(kind: type[IPv4Address] | type[IPv6Address]) -> int:

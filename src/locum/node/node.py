@@ -199,7 +199,8 @@ class Node:
 
             # what was held comes back by the re-injection device
             links = (*mnps.links, device_name(self.settings.node.name))
-            await self.network.receive_for(mnps.home_prefixes, links)
+            agent = self.settings.home_agent is not None or self.settings.foreign_agent is not None
+            await self.network.receive_for(mnps.home_prefixes, links, forwards=agent)
 
     def _open_memberships(self) -> None:
         foreign = self.settings.foreign_agent
