@@ -1,5 +1,8 @@
 """The context at the stand-in's access node (C7), and what is in flight towards it and back (C5), on the virtual clock."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from locum.roles import actions as a
 from locum.roles.context import preconfigured
 from locum.roles.profile import Policing, Profile
@@ -20,7 +23,7 @@ from tests.roles.test_context_transfer import Recorder, at, in_order
 from tests.roles.world import AN1, AN3, HOA
 
 DROP = a.FilterRule(1, Ipv4Selector(destination_port=(9, 9), protocol=(17, 17)), a.FilterVerdict.DROP)
-PROFILED = {AN1: {"contexts": {HOA: preconfigured(Profile(to_visitor=Policing((DROP,))))}}}
+PROFILED: Mapping[a.Addr, Mapping[str, Any]] = {AN1: {"contexts": {HOA: preconfigured(Profile(to_visitor=Policing((DROP,))))}}}
 
 
 def policy_at(world: MovingWorld, host: str) -> bool:

@@ -13,7 +13,7 @@ from locum.lab.stand_ins import Registering, registering
 from locum.lab.story import download, judge_naps, web
 from locum.lab.world import Lab, Nap
 
-SIZE = 48_000_000
+SIZE = 40_000_000
 HEAD_START = 4_000_000
 AWAY = 3_000_000
 """Bytes that the stand-in receives while the device is awake."""
