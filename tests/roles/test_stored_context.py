@@ -23,7 +23,9 @@ from tests.roles.test_context_transfer import Recorder, at, in_order
 from tests.roles.world import AN1, AN3, HOA
 
 DROP = a.FilterRule(1, Ipv4Selector(destination_port=(9, 9), protocol=(17, 17)), a.FilterVerdict.DROP)
-PROFILED: Mapping[a.Addr, Mapping[str, Any]] = {AN1: {"contexts": {HOA: preconfigured(Profile(to_visitor=Policing((DROP,))))}}}
+PROFILED: Mapping[a.Addr, Mapping[str, Any]] = {
+    AN1: {"contexts": {HOA: preconfigured(Profile(to_visitor=Policing((DROP,))))}}
+}
 
 
 def policy_at(world: MovingWorld, host: str) -> bool:
