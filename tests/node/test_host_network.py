@@ -31,6 +31,7 @@ async def everything(network: HostNetwork) -> None:
     await network.use_agent("radio0", AGENT, MAC, (HOME4, HOME6))
     prefixes = (ip_network("10.99.0.0/24"), ip_network("fd99::/64"))
     await network.receive_for(prefixes, ("radio0",), forwards=True)
+    await network.send_home(prefixes, "radio0")
 
 
 async def test_everything_is_undone(namespace: Callable[[str], Namespace], tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ async def test_everything_is_undone(namespace: Callable[[str], Namespace], tmp_p
         assert "src fd36::4" in here.ip("-6 route get 2001:db8::1")
         assert "fe80::434" in here.ip("-6 neigh show dev radio0 nud permanent")
         assert here.ip("-4 route get 10.99.0.7 iif radio0 from 10.1.1.1").startswith("local 10.99.0.7")
-        assert not here.ip("-4 route get 10.99.0.7").startswith("local")
+        assert "dev radio0 table 434" in here.ip("-4 route get 10.99.0.7")
         here.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
         assert "dev radio0" in here.ip(
             "-4 route get 172.16.5.9 iif radio0 from 10.99.0.7"

@@ -32,6 +32,14 @@ _USER_TIMEOUT = 8000  # ms without acknowledgement after which TCP gives a conne
 Handler = Callable[[str, bytes, ControlAssociation], Awaitable[bytes]]
 
 
+class _Datagrams(MessageInterfaceUDP6):  # type: ignore[misc]
+    """Answers take the host's routes: the link by which a request came says nothing when a tunnel ended here."""
+
+    def datagram_msg_received(self, data: bytes, ancdata: Any, flags: int, address: Any) -> None:
+        here = [(level, kind, value[:16] + bytes(4)) for level, kind, value in ancdata]
+        super().datagram_msg_received(data, here, flags, address)
+
+
 class AskFailed(Exception):
     """Nobody answered, or the peer answered with an error; the text is the reason."""
 
@@ -190,7 +198,7 @@ class CoapEndPoint:
         with contextlib.ExitStack() as undo:
             undo.callback(connections.close)
             await context._append_tokenmanaged_messagemanaged_transport(
-                lambda manager: MessageInterfaceUDP6._create_transport_endpoint(datagrams, manager, log, loop)
+                lambda manager: _Datagrams._create_transport_endpoint(datagrams, manager, log, loop)
             )
             await context._append_tokenmanaged_transport(
                 lambda manager: _TcpServer.listen(connections, manager, log, self._count)

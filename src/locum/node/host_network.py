@@ -20,6 +20,7 @@ from locum.node.store import Store
 
 COLLECTION = "host"
 TABLE_STAND_IN = 435  # home prefixes that are local here for what arrives on the stand-in's links
+TABLE_HOME = 434  # home prefixes for what a stand-in on the home agent's host sends
 TABLE_MOBILE = 436  # the way to the agent
 _PREFERENCE_STAND_IN = 435
 _PREFERENCE_SPECIFIC = 436  # main table without its default route, before ours
@@ -183,6 +184,24 @@ class HostNetwork:
                         "version": prefix.version,
                     },
                 )  # fmt: skip
+
+    async def send_home(self, prefixes: Iterable[Prefix], device: str) -> None:
+        """What this host itself sends to home addresses goes into their tunnels, which begin at `device` (R17)."""
+        for prefix in prefixes:
+            await self._make(
+                f"way/home/{prefix}",
+                {
+                    "do": "route", "dst": str(prefix), "link": device, "table": TABLE_HOME,
+                    "version": prefix.version,
+                },
+            )  # fmt: skip
+            await self._make(
+                f"rule/{prefix.version}/home",
+                {
+                    "do": "rule", "priority": _PREFERENCE_STAND_IN, "table": TABLE_HOME, "iifname": "lo",
+                    "version": prefix.version,
+                },
+            )  # fmt: skip
 
     async def _accept_local(self, link: str) -> None:
         """What enters by this link from an address that AnyIP has made local is no martian; IPv6 asks no such thing."""

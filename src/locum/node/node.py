@@ -201,6 +201,8 @@ class Node:
             links = (*mnps.links, device_name(self.settings.node.name))
             agent = self.settings.home_agent is not None or self.settings.foreign_agent is not None
             await self.network.receive_for(mnps.home_prefixes, links, forwards=agent)
+            if self.settings.home_agent is not None:
+                await self.network.send_home(mnps.home_prefixes, links[-1])
 
     def _open_memberships(self) -> None:
         foreign = self.settings.foreign_agent

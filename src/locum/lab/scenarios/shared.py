@@ -1,0 +1,57 @@
+"""Roles that share a host (R17): a stand-in in the home agent's daemon."""
+
+from typing import ClassVar
+
+from locum.lab import measure, pcap
+from locum.lab.checks import Checks
+from locum.lab.configuration import Plan
+from locum.lab.flow_checks import judge_flows
+from locum.lab.scenario import Scenario
+from locum.lab.scenarios.fig10 import grown
+from locum.lab.stand_ins import Registering, further, registering
+from locum.lab.story import download, web
+from locum.lab.world import Lab
+
+SIZE = 40_000_000
+STEP = 2_000_000
+ASLEEP = 2.0
+
+
+class SharedHome(Scenario):
+    """A download is given to the stand-in on the home agent's host, taken back, and slept through there."""
+
+    name = "shared-home"
+    title = "the stand-in lives on the home agent's host: what it takes never leaves that host"
+    stand_in: ClassVar[Registering] = Registering("ha", bid=1, colocated=True)
+    plan: ClassVar[Plan] = Plan(
+        default_coa=False, tables=registering(stand_in), associations=further(stand_in.at)
+    )
+
+    def play(self, lab: Lab) -> None:
+        at = self.stand_in.at
+        lab.wait_registered()
+        self.server, digests = web(lab, [("film", SIZE)])
+        self.download = download(lab, "film", digests["film"])
+        self.download.wait_for(STEP)
+        lab.command("mn", "give", "--port", "80", "--to", at)
+        grown(lab, at, STEP)
+        lab.command("mn", "take", "--port", "80")
+        self.download.wait_for(self.download.received + STEP)
+        before = lab.timeline.mark("lid-closes")
+        lab.command("mn", "sleep", "--to", at)
+        self.away = lab.cut()
+        lab.pause(ASLEEP)
+        self.back = lab.restore()
+        lab.command("mn", "wake")
+        lab.timeline.mark("awake", slept=round(self.back - before, 1))
+        self.status = self.download.finish(60)
+
+    def judge(self, lab: Lab, checks: Checks) -> None:
+        segments = list(pcap.segments(lab.captures.files["cn"]))
+        checks.holds("sha256_equal", self.download.correct)
+        checks.equal("curl_exit", self.status, 0)
+        checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
+        checks.equal("cn_resets", measure.resets(segments), 0, "segments")
+        moved = measure.acknowledged_bytes(segments, 80, self.away, self.back)
+        checks.more_than("bytes_while_asleep", moved, 1_000_000, "bytes")
+        judge_flows(lab, checks)
