@@ -15,11 +15,13 @@ from locum.lab.scenarios.fig07_lost import Fig07Lost
 from locum.lab.scenarios.fig08 import Fig08
 from locum.lab.scenarios.fig10 import Fig10
 from locum.lab.scenarios.fig10_two import Fig10Two
+from locum.lab.scenarios.flows import Flows
 from locum.lab.scenarios.move import Move
 from locum.lab.scenarios.nat import Nat
 from locum.lab.scenarios.police import Police
 from locum.lab.scenarios.policy import Policy
 from locum.lab.scenarios.revoke import Revoke
+from locum.lab.scenarios.shared import SharedHome
 from locum.lab.scenarios.translate import Translate
 
 _ALL: tuple[type[Scenario], ...] = (
@@ -35,6 +37,7 @@ _ALL: tuple[type[Scenario], ...] = (
     Fig08,
     Fig10,
     Fig10Two,
+    Flows,
     Move,
     Policy,
     Translate,
@@ -44,6 +47,7 @@ _ALL: tuple[type[Scenario], ...] = (
     Colocated,
     TwoDomains,
     ThreeDomains,
+    SharedHome,
 )
 
 SCENARIOS: dict[str, type[Scenario]] = {scenario.name: scenario for scenario in _ALL}
