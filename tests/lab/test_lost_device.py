@@ -61,13 +61,16 @@ def test_an_access_node_that_crashes_meanwhile_still_ends_what_it_began(lab: Lab
 
 
 def test_a_device_that_comes_back_elsewhere_is_not_kept_from_its_packets(lab: Lab) -> None:
-    """Its old access node claims that it is lost, and it is not; whoever was quicker, it ends alike."""
+    """Its old access node claims that it is lost, and it is not; whoever was quicker, it ends alike.
+
+    What the device said on the old link as that broke may have to be said again before it can say more (RFC 7252
+    section 4.7), so the end may be some seconds away.
+    """
     lab.restore("an2")
     lab.cut("an1")
     lab.wait_registered("an2")
-    taken(lab, False)
     lab.pause(2.5)  # longer than the old access node needs to notice
-    assert stand_ins(lab) == []
+    taken(lab, False)
     assert lab.registered_at(str(lab.configuration.care_of("an2")))
 
 
