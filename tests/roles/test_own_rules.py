@@ -4,10 +4,11 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from locum.roles.actions import Action, Emit, Forget, Persist, RuleVerdict
+from locum.roles.actions import MAX_RULES, Action, Emit, Forget, Persist, RuleVerdict
 from locum.roles.attachment import Attachment
+from locum.roles.own_rules import FIRST_IDENTIFIER as FIRST
 from locum.roles.own_rules import TABLE, OwnRules
-from locum.roles.rules import MN, UNNAMED, KeptRule, RuleRefused
+from locum.roles.rules import FIRST_ASSIGNED, MN, UNNAMED, KeptRule, RuleRefused
 from locum.wire.extensions import FlowAction, FlowBinding, VendorNormal
 from locum.wire.registration import Code, RegistrationReply
 from locum.wire.traffic_selector import Ipv4Selector
@@ -41,31 +42,36 @@ def rules() -> OwnRules:
 
 def test_a_rule_rides_until_it_is_answered_and_then_stands(rules: OwnRules) -> None:
     made = rules.add(rule())
-    assert (made.identifier, made.owner, rules.settled, list(rules.all())) == (1, MN, False, [])
-    wanted = [FlowRule(FlowOperation.ADD, 1, 5), FlowBinding(FlowAction.FORWARD, (7,), WEB)]
+    assert (made.identifier, made.owner, rules.settled, list(rules.all())) == (FIRST, MN, False, [])
+    wanted = [FlowRule(FlowOperation.ADD, FIRST, 5), FlowBinding(FlowAction.FORWARD, (7,), WEB)]
     assert said(rules) == wanted == said(rules)  # it is sent again until it is answered
     assert said(rules, lifetime=0) == []
     assert answer(rules, Code.IDENTIFICATION_MISMATCH) == []
     assert said(rules) == wanted
-    assert answer(rules) == [Persist(TABLE, "1", made.to_row())]
+    assert answer(rules) == [Persist(TABLE, str(FIRST), made.to_row())]
     assert (rules.settled, list(rules.all()), said(rules)) == (True, [made], [])
+
+
+def test_a_device_s_own_identifiers_are_no_one_else_s() -> None:
+    """Those of stand-ins are below 16384, those that a home agent gives from FIRST_ASSIGNED on."""
+    assert UNNAMED.stop <= FIRST < FIRST + MAX_RULES < FIRST_ASSIGNED
 
 
 def test_it_is_removed_alike_and_an_identifier_is_given_again(rules: OwnRules) -> None:
     rules.add(rule(to=()))
     assert said(rules)[1] == FlowBinding(FlowAction.DROP, (), WEB)
     answer(rules)
-    rules.remove(1)
-    assert said(rules) == [FlowRule(FlowOperation.REMOVE, 1)]
-    assert answer(rules) == [Forget(TABLE, "1")]
-    assert (list(rules.all()), rules.add(rule(MAIL)).identifier) == ([], 1)
+    rules.remove(FIRST)
+    assert said(rules) == [FlowRule(FlowOperation.REMOVE, FIRST)]
+    assert answer(rules) == [Forget(TABLE, str(FIRST))]
+    assert (list(rules.all()), rules.add(rule(MAIL)).identifier) == ([], FIRST)
 
 
 def test_a_removal_whose_answer_was_lost_is_one(rules: OwnRules) -> None:
     rules.add(rule())
     answer(rules)
-    rules.remove(1)
-    assert answer(rules, Code.INVALID_FB_IDENTIFIER) == [Forget(TABLE, "1")]
+    rules.remove(FIRST)
+    assert answer(rules, Code.INVALID_FB_IDENTIFIER) == [Forget(TABLE, str(FIRST))]
     assert (rules.refused, list(rules.all())) == (None, [])
 
 
@@ -73,7 +79,7 @@ def test_a_removal_whose_answer_was_lost_is_one(rules: OwnRules) -> None:
 def test_a_refusal_leaves_things_as_they_were(rules: OwnRules, code: Code) -> None:
     rules.add(rule())
     (told,) = answer(rules, code)
-    assert isinstance(told, Emit) and told.detail == {"rule": 1, "code": int(code)}
+    assert isinstance(told, Emit) and told.detail == {"rule": FIRST, "code": int(code)}
     assert (rules.refused, list(rules.all()), rules.settled, said(rules)) == (code, [], True, [])
     rules.add(rule(MAIL))
     assert rules.refused is None
@@ -104,8 +110,8 @@ def test_one_change_at_a_time(rules: OwnRules) -> None:
         rules.add(rule(MAIL))
     rules.give_up()
     assert (rules.settled, said(rules), answer(rules)) == (True, [], [])
-    with pytest.raises(RuleRefused, match="no rule 1"):
-        rules.remove(1)
+    with pytest.raises(RuleRefused, match=f"no rule {FIRST}"):
+        rules.remove(FIRST)
 
 
 def test_a_deregistration_ends_them_and_a_restart_does_not(rules: OwnRules) -> None:
@@ -116,5 +122,5 @@ def test_a_deregistration_ends_them_and_a_restart_does_not(rules: OwnRules) -> N
     broken = [Persist(TABLE, "x", {}), Persist("visitor", "1", {})]
     assert again.restore([row, *broken])[1:] == [Forget(TABLE, "x")]
     assert list(again.all()) == [made]
-    assert answer(again, lifetime=0) == [Forget(TABLE, "1")]
+    assert answer(again, lifetime=0) == [Forget(TABLE, str(FIRST))]
     assert list(again.all()) == []

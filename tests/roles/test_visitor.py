@@ -1,0 +1,29 @@
+"""What an access node does for a visitor in its data plane."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+
+from locum.roles.visitor import Visitor, visitor_forwarding
+
+HOA, HOA6 = IPv4Address("10.50.0.9"), IPv6Address("2001:db8:50::9")
+HA, AN, STAND_IN = (IPv4Address(each) for each in ("10.5.0.1", "10.1.0.1", "10.1.0.130"))
+MAC = b"\2" * 6
+DEVICE = Visitor(HOA, HA, "wire", MAC, 300, 1_790_000_300.0, 0, home_address_v6=HOA6)
+
+
+def ways(visitor: Visitor) -> tuple[dict[object, object], set[object]]:
+    """The next hop for each home address, and the addresses whose link-layer address is told."""
+    found = visitor_forwarding(visitor, AN)
+    hops: dict[object, object] = {each.home_address: each.next_hop for each in found.acceptances.values()}
+    return hops, {each.address for each in found.neighbours.values()}
+
+
+def test_a_device_is_reached_by_its_home_addresses() -> None:
+    assert ways(DEVICE) == ({HOA: HOA, HOA6: HOA6}, {HOA, HOA6})
+
+
+def test_a_stand_in_is_reached_by_its_address_and_for_ipv6_by_its_link_layer_address() -> None:
+    stand_in = replace(DEVICE, next_hop=STAND_IN)
+    assert ways(stand_in) == ({HOA: STAND_IN, HOA6: HOA6}, {HOA6})
+    assert ways(replace(stand_in, home_address_v6=None)) == ({HOA: STAND_IN}, set())
+    assert ways(replace(stand_in, link_layer=None))[1] == set()
