@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 from locum.lab import stream
 from locum.lab.checks import Checks
-from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Pair, Plan, Table, merged
+from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, STAND_INS, Pair, Plan, Table, merged
 from locum.lab.flow_checks import HOMES, inner_packets, judge_flows
 from locum.lab.pcap import UDP, Address
-from locum.lab.processes import Program
+from locum.lab.processes import Program, wait_until
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.fig07 import stand_ins
+from locum.lab.scenarios.fig07 import told as times_told
 from locum.lab.scenarios.police import wait_for
 from locum.lab.stand_ins import Registering, further, registering
 from locum.lab.world import Lab
@@ -75,6 +76,11 @@ class Flows(Scenario):
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
+        # a device that comes up has its stand-ins release what was taken for it: let that be over
+        wait_until(
+            "the device's requests to release",
+            lambda: times_told(lab, "trigger-done", "trigger", "mn") == len(STAND_INS),
+        )
         self.cn: dict[int, Address] = {4: lab.topology.address4("cn"), 6: lab.topology.address6("cn")}
         take = ("trigger", "take", str(HOME_ADDRESS4), "--mnps", self.first.address)
         lab.command("cn", *take, "--protocol", "udp", "--destination-port", "7010-7019")
