@@ -223,7 +223,10 @@ def test_what_cannot_be_done_changes_nothing(host: Host) -> None:
 def test_the_device_speaks_for_itself(host: Host) -> None:
     host.ask(TAKE, peer=AN1)
     host.switched()
-    released = host.ask(RELEASE, peer=HOME, may=False, reason=Reason.BACK)
+    taken = host.wanted
+    back = host.ask(RELEASE, peer=HOME, may=False, reason=Reason.BACK)
+    assert (host.answers[back], host.wanted) == (Status.OK, taken)  # it was not taken because it was away
+    released = host.ask(RELEASE, peer=HOME, may=False)
     host.switched()
     assert (host.answers[released], host.wanted) == (Status.OK, NOTHING)
     again = host.ask(RELEASE, peer=HOME, may=False)

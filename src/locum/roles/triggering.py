@@ -233,8 +233,10 @@ class Triggering:
             for number, each in self._doubted.items()
             if not set(each.trigger.home_addresses) & set(trigger.home_addresses)
         }
-        if known is None:
-            return [_answer(event.exchange, Status.OK)]
+        if known is None or (
+            trigger.reason is Reason.BACK and known.reason not in (Reason.LOST, Reason.EXPIRED)
+        ):
+            return [_answer(event.exchange, Status.OK)]  # who is back ends what was taken because it was away
         home_address = known.home_addresses[0]
         gone = set(_known(trigger.selectors))
         left = tuple(each for each in known.selectors if gone and each not in gone)
