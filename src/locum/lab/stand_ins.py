@@ -20,16 +20,14 @@ class Registering:
     at: str
     bid: int
     colocated: bool = False
-    interface: str | None = None
-    """Where it has its address; its node's first, when none is named."""
 
     @property
     def address(self) -> str:
-        return str(_TOPOLOGY.address4(self.at, self.interface))
+        return str(_TOPOLOGY.address4(self.at))
 
     @property
     def address6(self) -> str:
-        return str(_TOPOLOGY.address6(self.at, self.interface))
+        return str(_TOPOLOGY.address6(self.at))
 
     @property
     def secret(self) -> str:

@@ -5,18 +5,16 @@ are often unreachable for the host itself, so that nothing circles between it an
 answer goes into the tunnel through the data plane like any packet to the home address. It decides nothing else.
 """
 
-import ctypes
 import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
+from locum.node.echo_socket import echo_socket
 from locum.wire.errors import WireError
 from locum.wire.headers import ICMP
 from locum.wire.packet import build_ip
 from locum.wire.transport import IcmpMessage
 
-_SOL_RAW = 255  # not in the socket module
-_ICMP_FILTER = 1  # linux/icmp.h: a bit for every type that is not wanted
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _LONGEST = 2048
 _MOST_AT_ONCE = 64  # requests a wake-up, so that a flood does not starve timers
@@ -36,16 +34,7 @@ class EchoResponder:
         inject: Callable[[bytes], None],
     ) -> None:
         self._home_agent, self._serves, self._inject = home_agent, serves, inject
-        self._socket = socket.socket(
-            socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP
-        )
-        try:
-            unwanted = ctypes.c_uint32(~(1 << _ECHO_REQUEST))
-            self._socket.setsockopt(_SOL_RAW, _ICMP_FILTER, bytes(unwanted))
-            self._socket.bind((str(home_agent), 0))
-        except OSError:
-            self._socket.close()
-            raise
+        self._socket = echo_socket(home_agent, _ECHO_REQUEST)
 
     def fileno(self) -> int:
         return self._socket.fileno()

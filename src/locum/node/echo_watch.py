@@ -2,16 +2,13 @@
 address. The echo requests go out as tunnel data from the registration port; this only listens. It decides nothing.
 """
 
-import ctypes
-import socket
 import struct
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
+from locum.node.echo_socket import echo_socket
 from locum.roles.actions import EchoAnswered
 
-_SOL_RAW = 255  # not in the socket module
-_ICMP_FILTER = 1  # linux/icmp.h: a bit for every type that is not wanted
 _ECHO_REPLY = 0
 _LONGEST = 256
 _MOST_AT_ONCE = 64  # replies a wake-up; a ping of the user's comes by here as well
@@ -25,17 +22,7 @@ class EchoWatch:
         self, home_address: IPv4Address, home_agent: IPv4Address, answered: Callable[[EchoAnswered], None]
     ) -> None:
         self._answered = answered
-        self._socket = socket.socket(
-            socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP
-        )
-        try:
-            unwanted = ctypes.c_uint32(~(1 << _ECHO_REPLY))
-            self._socket.setsockopt(_SOL_RAW, _ICMP_FILTER, bytes(unwanted))
-            self._socket.bind((str(home_address), 0))
-            self._socket.connect((str(home_agent), 0))
-        except OSError:
-            self._socket.close()
-            raise
+        self._socket = echo_socket(home_address, _ECHO_REPLY, home_agent)
 
     def fileno(self) -> int:
         return self._socket.fileno()
