@@ -27,6 +27,8 @@ class Namespace:
         self.path = Path("/var/run/netns") / self.name
         run(f"ip netns add {self.name}")
         self.run("ip link set lo up")
+        # Before any link: an address that is still being checked answers nobody and asks nobody.
+        self.run("sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0")
 
     def run(self, command: str) -> str:
         return run(f"nsenter --net={self.path} {command}")
@@ -63,8 +65,6 @@ def join(one: Namespace, end: str, other: Namespace, other_end: str, mtu: int = 
     )
     one.run(f"ip link set {end} up")
     other.run(f"ip link set {other_end} up")
-    for space in (one, other):
-        space.run("sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0")
 
 
 @contextmanager

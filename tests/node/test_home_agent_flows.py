@@ -141,6 +141,9 @@ class Site:
         command = [sys.executable, "-m", "locum", "node", "run", str(self.folder / "ha.toml")]
         errors = (self.folder / "ha.err").open("ab")
         self.daemon = subprocess.Popen(["nsenter", f"--net={self.ha.path}", *command], stderr=errors)
+        self.until_ready()
+
+    def until_ready(self) -> None:
         end = time.monotonic() + 30
         while True:
             try:

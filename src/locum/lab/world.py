@@ -252,7 +252,15 @@ class Lab:
         """Whether the home agent has this care-of address for the mobile node, by its own answer."""
         return any(care_of in str(row) for row in self.bindings() if str(HOME_ADDRESS4) in str(row))
 
+    def can_send(self, care_of: str) -> bool:
+        """Whether the mobile node knows that it is registered there, and its kernel has a way for its programs."""
+        if self.ask("mn", "status")["mobile_node"]["care_of"] != care_of:
+            return False
+        way = ["ip", "route", "get", str(self.topology.address4("cn")), "from", str(HOME_ADDRESS4)]
+        return self.processes.run("mn", way).returncode == 0
+
     def wait_registered(self, access_node: str = "an1", patience: float = 15.0) -> None:
+        """Until home agent and mobile node agree on a registration. Raises LabError when patience (seconds) ends."""
         care_of = (
             "10.10.21.4" if self.plan.mode == "colocated" else str(self.configuration.care_of(access_node))
         )
@@ -260,6 +268,9 @@ class Lab:
             f"the home agent to bind the mobile node to {care_of}",
             lambda: self.registered_at(care_of),
             patience,
+        )
+        wait_until(
+            f"the mobile node to use its registration at {care_of}", lambda: self.can_send(care_of), patience
         )
 
     # The mobile node ------------------------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ class Exchanges:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._asking: set[asyncio.Task[None]] = set()
+        self._begun = asyncio.Event()
         control = settings.control
         self._conversations = {
             each.peer: Conversation() for each in (control.associations if control else ())
@@ -81,6 +82,10 @@ class Exchanges:
                 f"{self._settings.file}: [control] address: {control.address} port {control.port}: "
                 f"{problem.strerror or problem}",
             ) from None
+
+    def begin(self) -> None:
+        """The roles are there: what was asked since `open` is given to them, and all that comes."""
+        self._begun.set()
 
     async def close(self) -> None:
         """End everything that is under way."""
@@ -152,6 +157,7 @@ class Exchanges:
         if role is None:
             self._events.count(f"request-{path}-not-served")
             return b""
+        await self._begun.wait()
         number = next(self._numbers)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future

@@ -135,10 +135,9 @@ class Node:
         self._prober = Prober(partial(self.feed, "foreign_agent"), self._probe_source)
         self._closers.callback(self._prober.close)
         await self._open_policy()
-        self._make_slots()
         await self.exchanges.open()
         self._closers.push_async_callback(self.exchanges.close)
-        await self._restore()
+        await self._begin()
         await self._control.open()
         self._closers.push_async_callback(self._control.close)
         self.events.emit("started", detail={"roles": list(self.slots), "pid": os.getpid()})
@@ -225,9 +224,6 @@ class Node:
             return  # it takes part in no registration
         self.registrations.open()
         self._closers.callback(self._close_registrations)
-        loop = asyncio.get_running_loop()
-        for fileno, read in self.registrations.filenos().items():
-            loop.add_reader(fileno, read)
         mobile = self.settings.mobile_node
         if mobile is not None and mobile.mode == "colocated" and mobile.traversal.mode != "off":
             from locum.node.echo_watch import EchoWatch
@@ -319,9 +315,30 @@ class Node:
             hands.update(self.stand_in.hands())
         return hands
 
-    async def _restore(self) -> None:
-        """Roles say what they want; the data plane is made so in one step, before anything is sent."""
+    async def _begin(self) -> None:
+        """Restore the roles, then hear. Nobody is answered by a role that does not know yet what it promised before.
+
+        Until here messages wait in their sockets: what a role decided now would be undone by its own restoration.
+        """
+        self._restore()
+        loop = asyncio.get_running_loop()
+        for fileno, read in self.registrations.filenos().items():
+            loop.add_reader(fileno, read)
+        self.exchanges.begin()
+        for slot in self.slots.values():
+            if isinstance(slot.performer, Sequential):
+                await slot.performer.drained()
+            self._schedule(slot)
+        await self.groups.settled()
+        await self.network.undo_stale()
+
+    def _restore(self) -> None:
+        """Roles say what they want; the data plane is made so in one step, before anything is sent.
+
+        It must not wait for anything: roles that are there are roles that are restored.
+        """
         now = time.time()
+        self._make_slots()
         self._adopt_sessions()
         wanted: dict[str, list[Action]] = {}
         for slot in self.slots.values():
@@ -341,19 +358,13 @@ class Node:
                 foreign.static, self.plane, lambda event: self.feed("foreign_agent", event)
             )
             self._closers.callback(self.deliveries.close)
+        self.groups.applied(action for actions in wanted.values() for action in actions)
         for name, actions in wanted.items():
             self.slots[name].performer.perform(action for action in actions if type(action) not in FORWARDING)
         for (
             interface
         ) in self.settings.node.interfaces:  # before any timer: nobody solicits on a link that is down
             self._tell_link(interface, LinkState.of(self.watch.find(interface)))
-        for slot in self.slots.values():
-            if isinstance(slot.performer, Sequential):
-                await slot.performer.drained()
-            self._schedule(slot)
-        self.groups.applied(action for actions in wanted.values() for action in actions)
-        await self.groups.settled()
-        await self.network.undo_stale()
 
     def _adopt_sessions(self) -> None:
         if self.stand_in is not None:

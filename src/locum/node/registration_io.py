@@ -82,11 +82,9 @@ class RegistrationIo:
                 self.open_link(link)
 
     def filenos(self) -> Mapping[int, Callable[[], None]]:
-        """What to read when which descriptor is readable."""
-        assert self._socket is not None
-        return {self._socket.fileno(): self._socket.read} | {
-            each.fileno(): each.read for each in self._links.values()
-        }
+        """What to read when which descriptor is readable; nothing at a node that takes part in no registration."""
+        own = {self._socket.fileno(): self._socket.read} if self._socket is not None else {}
+        return own | {each.fileno(): each.read for each in self._links.values()}
 
     def open_link(self, link: str) -> LinkSocket | None:
         """Listen on an access link that is there now; None when it is none of ours or is open already."""
