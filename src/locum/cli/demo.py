@@ -29,24 +29,20 @@ def demo(output: Path) -> None:
     console = Console()
     ready(console)
     if not _replace(output):
-        console.print(
-            f"locum: {output} exists and is not from a demo; give another --output", highlight=False
-        )
+        console.out(f"locum: {output} exists and is not from a demo; give another --output", highlight=False)
         sys.exit(Exit.FAILED)
-    console.print(
-        "Building the network of Fig. 5 in namespaces and starting the daemons ...", highlight=False
-    )
+    console.out("Building the network of Fig. 5 in namespaces and starting the daemons ...", highlight=False)
     screen = Screen(console, SIZE)
     scenario = Fig06(on_download=screen.follow)
     try:
         with screen.live():
             report = perform(scenario, output, listener=screen.happened, watch=screen.watch)
     except LabError as problem:
-        console.print(f"locum: {problem}", highlight=False)
+        console.out(f"locum: {problem}", highlight=False)
         sys.exit(Exit.FAILED)
     except Interrupted as reason:
         shutil.rmtree(output, ignore_errors=True)
-        console.print(
+        console.out(
             f"locum: {reason}: stopped; everything that the demo had made is removed", highlight=False
         )
         sys.exit(Exit.INTERRUPTED)
@@ -70,9 +66,9 @@ def _show(console: Console, report: Report, output: Path) -> None:
     if console.width >= max(len(line) for line in diagram.splitlines()):
         console.print(diagram, highlight=False, markup=False)
     report.print(console)
-    console.print("\nlook yourself:", highlight=False)
-    console.print(f"  messages  {output}/ladder.html (and ladder.txt)", highlight=False)
-    console.print(
+    console.out("\nlook yourself:", highlight=False)
+    console.out(f"  messages  {output}/ladder.html (and ladder.txt)", highlight=False)
+    console.out(
         f"  packets   {output}/pcap/*.pcap, one a node: tshark -r {output}/pcap/mn.pcap", highlight=False
     )
-    console.print(f"  events    {output}/events.jsonl, facts in {output}/report.json", highlight=False)
+    console.out(f"  events    {output}/events.jsonl, facts in {output}/report.json", highlight=False)

@@ -25,10 +25,10 @@ def ready(console: Console) -> None:
     try:
         preflight.check()
     except preflight.MissingPrivilege as problem:
-        console.print(f"locum: {problem}", highlight=False)
+        console.out(f"locum: {problem}", highlight=False)
         sys.exit(Exit.PRIVILEGE)
     except LabError as problem:
-        console.print(f"locum: {problem}", highlight=False)
+        console.out(f"locum: {problem}", highlight=False)
         sys.exit(Exit.FAILED)
 
 
@@ -48,11 +48,11 @@ def list_scenarios() -> None:
     for place in LabPlace.all():
         owner = place.owner_alive()
         state = f"running, pid {owner}" if owner else "standing; `locum lab down` removes it"
-        console.print(f"lab {place.identity}: {place.scenario}, {state}", highlight=False)
+        console.out(f"lab {place.identity}: {place.scenario}, {state}", highlight=False)
 
 
 @lab.command("run")
-@click.argument("name", type=click.Choice(sorted(SCENARIOS)))
+@click.argument("name", metavar="NAME", type=click.Choice(sorted(SCENARIOS)))
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here, as JSON."
 )
@@ -69,27 +69,25 @@ def run_scenario(name: str, report: Path | None, output: Path | None, keep: bool
 
     def tell(event: Event) -> None:
         detail = " ".join(f"{key}={value}" for key, value in event.detail.items())
-        console.print(f"{event.time - begin:7.2f}  {event.kind.replace('-', ' ')} {detail}", highlight=False)
+        console.out(f"{event.time - begin:7.2f}  {event.kind.replace('-', ' ')} {detail}", highlight=False)
 
     scenario: Scenario = SCENARIOS[name]()
     existed = folder.exists()
     try:
         result = perform(scenario, folder, keep=keep, listener=tell)
     except LabError as problem:
-        console.print(f"locum: {problem}", highlight=False)
+        console.out(f"locum: {problem}", highlight=False)
         sys.exit(Exit.FAILED)
     except Interrupted as reason:
         if not existed:
             shutil.rmtree(folder, ignore_errors=True)
-        console.print(
-            f"locum: {reason}: stopped; everything that the lab had made is removed", highlight=False
-        )
+        console.out(f"locum: {reason}: stopped; everything that the lab had made is removed", highlight=False)
         sys.exit(Exit.INTERRUPTED)
     result.print(Console())
     if report is not None:
         result.write(report)
     result.write(folder / "report.json")
-    console.print(f"evidence: {folder}/ (pcap, events.jsonl, ladder.html, report.json)", highlight=False)
+    console.out(f"evidence: {folder}/ (pcap, events.jsonl, ladder.html, report.json)", highlight=False)
     sys.exit(0 if result.ok else Exit.FAILED)
 
 
@@ -103,12 +101,12 @@ def shell(node: str, identity: str | None, command: tuple[str, ...]) -> None:
     ready(console)
     places = [place for place in LabPlace.all() if identity in (None, place.identity)]
     if not places:
-        console.print("locum: no lab stands; start one with `locum lab run NAME --keep`", highlight=False)
+        console.out("locum: no lab stands; start one with `locum lab run NAME --keep`", highlight=False)
         sys.exit(Exit.FAILED)
     place = places[-1]
     if not place.namespace_path(node).exists():
         names = ", ".join(path.name.rpartition("-")[2] for path in place.namespaces())
-        console.print(f"locum: lab {place.identity} has no node {node!r}; it has {names}", highlight=False)
+        console.out(f"locum: lab {place.identity} has no node {node!r}; it has {names}", highlight=False)
         sys.exit(2)
     environment = {**os.environ, "LOCUM_SOCKET": str(place.path / "run" / f"{node}.sock"), "PS1": f"{node}# "}
     words = list(command) or ["bash", "--norc"]
@@ -124,13 +122,13 @@ def down(everything: bool) -> None:
     for place in LabPlace.all():
         owner = place.owner_alive()
         if owner is not None and not everything:
-            console.print(f"lab {place.identity} is running (pid {owner}): left alone", highlight=False)
+            console.out(f"lab {place.identity} is running (pid {owner}): left alone", highlight=False)
             continue
         if owner is not None:
             _stop_owner(place, owner)
         scenario_name = place.scenario
         place.remove()
-        console.print(f"lab {place.identity} ({scenario_name}) removed", highlight=False)
+        console.out(f"lab {place.identity} ({scenario_name}) removed", highlight=False)
 
 
 def _stop_owner(place: LabPlace, owner: int, patience: float = 30.0) -> None:

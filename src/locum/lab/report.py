@@ -47,9 +47,8 @@ class Report:
     def print(self, console: Console) -> None:
         console.print(self.table())
         if self.failure:
-            console.print(
-                f"[red]{self.scenario} did not come to its end:[/red] {self.failure}", highlight=False
-            )
+            console.print(f"[red]{self.scenario} did not come to its end:[/red]", end=" ")
+            console.out(self.failure, highlight=False)
         verdict = "[green]all checks hold[/green]" if self.ok else "[red]NOT all checks hold[/red]"
         console.print(f"{self.scenario}: {verdict} ({self.seconds:.0f} s)")
 

@@ -32,7 +32,7 @@ WORDS = {
     "radio-restored": "the radio is on again",
     "lid-opens": "the lid opens: `locum wake`",
     "awake": "awake: the connection is back in the same curl",
-    "download-ended": "curl has ended",
+    "download-ended": "curl has ended; what the captures and the kernels have is read and measured",
 }
 
 
@@ -72,7 +72,7 @@ class Screen:
         if words is not None:
             self.said.append((event.time - self.begin, words))
             if not self.console.is_terminal:
-                self.console.print(f"{event.time - self.begin:6.1f} s  {words}", highlight=False)
+                self.console.out(f"{event.time - self.begin:6.1f} s  {words}", highlight=False)
 
     # What is seen ---------------------------------------------------------------------------------------------------
 
@@ -116,8 +116,8 @@ class Screen:
 
     def _tell(self) -> None:
         while not self._ended.wait(2.0):
-            if self.download is not None:
-                self.console.print(
+            if self.download is not None and self.download.program.running:
+                self.console.out(
                     f"{time.time() - self.begin:6.1f} s  curl has {self.download.received / 1e6:5.1f} MB "
                     f"({self.process}), the stand-in holds {self.held / 1e6:5.1f} MB",
                     highlight=False,
