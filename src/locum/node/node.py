@@ -23,7 +23,8 @@ from locum.node.events import EventStream
 from locum.node.exchanges import Exchanges
 from locum.node.group_joins import GroupJoins
 from locum.node.host_network import HostNetwork
-from locum.node.link_watch import Link, LinkKind, LinkState, LinkWatch
+from locum.node.link_follower import LinkFollower
+from locum.node.link_watch import LinkState, LinkWatch
 from locum.node.performer import FORWARDING, TABLES, Hand, Performer, Pipelined, Sequential, collection
 from locum.node.prober import Prober
 from locum.node.registration_io import RegistrationIo
@@ -88,9 +89,7 @@ class Node:
         self._stopped = False
         self._manager = ServiceManager()
         self._closers = contextlib.AsyncExitStack()
-        self._link_order = asyncio.Lock()
-        self._links_told: dict[str, LinkState] = {}
-        self._link_tasks: set[asyncio.Task[None]] = set()
+        self._links = LinkFollower(self)
         self._control: ControlSocket
 
     # Start and stop -------------------------------------------------------------------------------------------------
@@ -115,7 +114,7 @@ class Node:
         self._closers.push_async_callback(self.store.close)
         self.events = EventStream(node.name, node.log_events, node.event_bytes)
         self._closers.callback(self.events.close)
-        self.watch = LinkWatch(self._link_changed)
+        self.watch = LinkWatch(self._links.changed)
         await self.watch.open()
         self._closers.push_async_callback(self.watch.close)
         for interface in node.interfaces:
@@ -361,10 +360,9 @@ class Node:
         self.groups.applied(action for actions in wanted.values() for action in actions)
         for name, actions in wanted.items():
             self.slots[name].performer.perform(action for action in actions if type(action) not in FORWARDING)
-        for (
-            interface
-        ) in self.settings.node.interfaces:  # before any timer: nobody solicits on a link that is down
-            self._tell_link(interface, LinkState.of(self.watch.find(interface)))
+        # Before any timer: nobody solicits on a link that is down.
+        for interface in self.settings.node.interfaces:
+            self._links.tell(interface, LinkState.of(self.watch.find(interface)))
 
     def _adopt_sessions(self) -> None:
         if self.stand_in is not None:
@@ -528,61 +526,6 @@ class Node:
         foreign = self.settings.foreign_agent
         assert foreign is not None
         return self._link_address(link) or foreign.care_of_address
-
-    def _link_changed(self, name: str, link: Link | None) -> None:
-        if name in self.settings.node.interfaces and self.slots:
-            task = asyncio.get_running_loop().create_task(self._follow_link(name, LinkState.of(link)))
-            self._link_tasks.add(task)
-            task.add_done_callback(self._link_tasks.discard)
-
-    async def _follow_link(self, name: str, link: LinkState) -> None:
-        """An interface came, went, vanished or changed its addresses: sockets and data plane follow, then roles hear."""
-        async with self._link_order:
-            await self._follow(name, link)
-            self._tell_link(name, link)
-
-    async def _follow(self, name: str, link: LinkState) -> None:
-        loop = asyncio.get_running_loop()
-        self.registrations.links_changed()
-        try:
-            if link.kind is LinkKind.VANISHED:
-                closed = self.registrations.close_link(name)
-                if closed is not None:
-                    loop.remove_reader(closed.fileno())
-                    closed.close()
-                self.plane.detach(name)
-                if self.memberships is not None:
-                    self.memberships.close_link(name)
-            else:
-                if name not in self.plane.interfaces:
-                    self.plane.attach(name)
-                else:
-                    self.plane.refresh()
-                if self.memberships is not None:
-                    self.memberships.open_link(name)
-                opened = self.registrations.open_link(name)
-                if opened is not None:
-                    loop.add_reader(opened.fileno(), opened.read)
-                if link.kind is LinkKind.UP:
-                    await self.network.link_up(name)
-        except Exception as problem:
-            self.events.emit("link-failed", detail={"link": name, "reason": str(problem)})
-            log.warning("%s: %s", name, problem)
-
-    def _tell_link(self, name: str, link: LinkState) -> None:
-        """Events are told once for each change, whatever else the kernel says of the link meanwhile."""
-        before = self._links_told.get(name)
-        if link == before:
-            return
-        self._links_told[name] = link
-        up = link.kind is LinkKind.UP
-        if before is not None and link.kind is not before.kind:
-            self.events.emit(link.kind.value, detail={"link": name})
-            if not up:
-                self.exchanges.link_lost(name)
-        event: Event = do.LinkUp(name, link.addresses) if up else do.LinkDown(name)
-        for role in self.slots:
-            self.feed(role, event)
 
     def _subscribe(self, tell: Callable[[str], None]) -> Callable[[], None]:
         return self.events.subscribe(tell)
