@@ -144,7 +144,7 @@ class _TcpClient(TCPClient):  # type: ignore[misc]
                 local_addr=(str(self.local), 0),
             )
         except OSError as problem:
-            raise error.NetworkError(f"no connection to {peer}: {problem.strerror or problem}") from None
+            raise error.NetworkError(f"no connection: {problem.strerror or problem}") from None
         self._pool[peer] = protocol
         return protocol
 
@@ -165,6 +165,20 @@ class _Message(resource.Resource):  # type: ignore[misc]
         association: ControlAssociation = request.remote.security_context.association
         body = await self._handler(self._path, request.payload, association)
         return aiocoap.Message(code=aiocoap.CHANGED, payload=body)
+
+
+def _reason(problem: Exception) -> str:
+    """Why a request got no answer, for a person; aiocoap's own words are about its classes."""
+    match problem:
+        case error.ResolutionError():
+            return "there is no way to it from here"
+        case error.LibraryShutdown():
+            return "this node is stopping"
+        case error.NetworkError() if isinstance(problem.__cause__, OSError):
+            return problem.__cause__.strerror or str(problem.__cause__)
+        case error.NetworkError() if problem.args:
+            return str(problem.args[0])
+    return str(problem) or type(problem).__name__
 
 
 class CoapEndPoint:
@@ -210,7 +224,8 @@ class CoapEndPoint:
         self._client = context.request_interfaces[-1].token_interface
         assert self._client is not None
         self._client.local = self._settings.address
-        context.request_interfaces.insert(0, ProtectedRequests(context))  # before those that would send plain
+        self._protected = ProtectedRequests(context)
+        context.request_interfaces.insert(0, self._protected)  # before those that would send plain
         self._context = context
 
     def _sockets(self) -> tuple[socket.socket, socket.socket]:
@@ -247,7 +262,7 @@ class CoapEndPoint:
         except TimeoutError:
             raise AskFailed(f"no answer from {peer} within {timeout:g} s") from None
         except (error.Error, OSError) as problem:
-            raise AskFailed(f"{peer}: {problem or type(problem).__name__}") from None
+            raise AskFailed(f"{peer}: {_reason(problem)}") from None
         if not response.code.is_successful():
             raise AskFailed(f"{peer} answered {response.code}")
         return bytes(response.payload)
@@ -276,6 +291,9 @@ class CoapEndPoint:
     async def close(self) -> None:
         """Close everything; what is still asked fails."""
         if self._context is not None:
+            await (
+                self._protected.shutdown()
+            )  # aiocoap ends all its parts at once, and trips over what is under way
             self.drop_connections()
             await self._context.shutdown()
             self._context = None

@@ -112,21 +112,26 @@ class ProtectedRequests(interfaces.RequestProvider):  # type: ignore[misc]
 
     def __init__(self, wire: aiocoap.Context) -> None:
         self._wire = wire
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._wanted: dict[asyncio.Task[None], Pipe] = {}  # whose answer somebody still waits for
 
     async def fill_or_recognize_remote(self, message: aiocoap.Message) -> bool:
         return isinstance(message.remote, BulkAddress)
 
     def request(self, request: Pipe) -> None:
         task = asyncio.get_running_loop().create_task(self._request(request))
-        self._tasks.add(task)
-        task.add_done_callback(lambda done: self._finished(done, request))
+        self._wanted[task] = request
+        task.add_done_callback(self._finished)
+        request.on_interest_end(lambda: self._given_up(task))
 
-    def _finished(self, task: "asyncio.Task[None]", request: Pipe) -> None:
-        self._tasks.discard(task)
-        if task.cancelled():
-            request.add_exception(error.LibraryShutdown())
-        elif (problem := task.exception()) is not None:
+    def _given_up(self, task: "asyncio.Task[None]") -> None:
+        """Nobody waits any more: what is under way below ends too, or it would be told to nobody at the end."""
+        if self._wanted.pop(task, None) is not None:
+            task.cancel()
+
+    def _finished(self, task: "asyncio.Task[None]") -> None:
+        request = self._wanted.pop(task, None)
+        problem = error.LibraryShutdown() if task.cancelled() else task.exception()
+        if request is not None and problem is not None:
             request.add_exception(problem)
 
     async def _request(self, request: Pipe) -> None:
@@ -142,8 +147,11 @@ class ProtectedRequests(interfaces.RequestProvider):  # type: ignore[misc]
         request.add_response(plain, is_last=True)
 
     async def shutdown(self) -> None:
-        for task in tuple(self._tasks):
+        tasks = tuple(self._wanted)
+        for task in tasks:
             task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
 
 class AnsweredUnprotected(error.Error):  # type: ignore[misc]
