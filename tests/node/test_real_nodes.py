@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -106,7 +107,7 @@ class World:
              str(self.folder / f"{name}.toml")],
             stderr=(self.folder / f"{name}.err").open("ab"),
         )  # fmt: skip
-        self.until(lambda: self.ask(name, "status"), f"{name} to start")
+        self.until(lambda: self.ask(name, "status"), f"{name} to start", 40.0)
 
     def ask(self, name: str, request: str, **arguments: Any) -> Any:
         try:
@@ -300,7 +301,7 @@ def test_what_cannot_work_is_said_in_one_line(world: World) -> None:
 
 def test_a_start_that_fails_leaves_the_host_as_it_was(world: World) -> None:
     (world.folder / "busy.toml").write_text(
-        (world.folder / "ha.toml").read_text() + '[control]\naddress = "10.77.0.1"\n[[control.association]]\n'
+        (world.folder / "ha.toml").read_text() + '[control]\naddress = "10.2.0.1"\n[[control.association]]\n'
         'peer = "10.2.0.2"\nsender_id = "01"\nrecipient_id = "02"\nsecret_file = "key"\n'
     )
     (world.folder / "unmounted.toml").write_text(
@@ -308,10 +309,49 @@ def test_a_start_that_fails_leaves_the_host_as_it_was(world: World) -> None:
     )
     time.sleep(0.5)  # link-local addresses settle
     before = picture(world.spaces["ha"]), json.loads(world.spaces["ha"].ip("-j link"))
-    for name, words in (("busy.toml", "10.77.0.1"), ("unmounted.toml", "mount -t bpf")):
-        done = world.spaces["ha"].run(
-            sys.executable, "-m", "locum", "node", "run", str(world.folder / name), check=False
-        )
-        assert done.returncode == 1 and done.stderr.count("\n") == 1 and words in done.stderr, done.stderr
+    with world.spaces["ha"].entered():
+        other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with other:
+        other.bind(("10.2.0.1", 5683))
+        for name, words in (
+            ("busy.toml", "[control] address: 10.2.0.1 port 5683: Address already in use"),
+            ("unmounted.toml", "mount -t bpf"),
+        ):
+            done = world.spaces["ha"].run(
+                sys.executable, "-m", "locum", "node", "run", str(world.folder / name), check=False
+            )
+            assert done.returncode == 1 and done.stderr.count("\n") == 1 and words in done.stderr, done.stderr
     assert (picture(world.spaces["ha"]), json.loads(world.spaces["ha"].ip("-j link"))) == before
     assert not list((world.bpf / "locum").iterdir())
+
+
+class Unconnected(World):
+    """The link between the agents is not there when the daemons start."""
+
+    def connect_agents(self, ha: Namespace, an: Namespace) -> None:
+        pass
+
+
+def test_interfaces_and_addresses_that_come_late(
+    tmp_path: Path, namespace: Callable[[str], Namespace]
+) -> None:
+    world = Unconnected(tmp_path, namespace)
+    try:
+        for name in ("ha", "an", "mn"):
+            world.start(name)
+        complaints = (world.folder / "ha.err").read_text()
+        assert f"{world.folder}/ha.toml: there is no interface eth1 yet; waiting for it" in complaints
+        assert (
+            f"{world.folder}/ha.toml: [home_agent] address: 10.2.0.1 is no address of this host yet"
+            in complaints
+        )
+        World.connect_agents(world, world.spaces["ha"], world.spaces["an"])
+        world.until(lambda: "10.2.0.2" in world.care_of(), "the registration", 20.0)
+        world.until(lambda: world.ping("cn", "10.36.0.4"), "the first answer to a ping")
+        world.spaces["ha"].ip("link del eth1")
+        world.until(
+            lambda: "interface eth1 is gone" in (world.folder / "ha.err").read_text(), "a word about it"
+        )
+        assert world.ask("ha", "status")["interfaces"]["eth1"] == "absent"
+    finally:
+        world.close()

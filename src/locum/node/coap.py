@@ -18,6 +18,7 @@ from aiocoap import error, resource
 from aiocoap.transports.tcp import TCPClient, TcpConnection, TCPServer, _extract_message_size
 from aiocoap.transports.udp6 import MessageInterfaceUDP6
 
+from locum.node.early_bind import bind_early
 from locum.node.oscore import BulkAddress, ProtectedRequests, ProtectedSite, StoredContext
 from locum.node.settings import Address, ControlAssociation, ControlSettings
 
@@ -199,7 +200,7 @@ class CoapEndPoint:
         return next((context for context in self._contexts if context.association.peer == peer), None)
 
     async def open(self) -> None:
-        """Bind UDP and TCP on the control address. Raises OSError (busy port, address that is not there)."""
+        """Bind UDP and TCP on the control address. Raises OSError (busy port)."""
         log = logging.getLogger("locum.coap")
         log.setLevel(logging.CRITICAL)
         site = resource.Site()
@@ -236,9 +237,9 @@ class CoapEndPoint:
         connections = socket.socket(family, socket.SOCK_STREAM)
         try:
             datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            datagrams.bind((mapped, port))
+            bind_early(datagrams, (mapped, port))
             connections.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            connections.bind((str(address), port))
+            bind_early(connections, (str(address), port))
             connections.listen(64)
             connections.setblocking(False)
             datagrams.setblocking(False)

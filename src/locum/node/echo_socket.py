@@ -4,6 +4,8 @@ import ctypes
 import socket
 from ipaddress import IPv4Address
 
+from locum.node.early_bind import bind_early
+
 _SOL_RAW = 255  # not in the socket module
 _ICMP_FILTER = 1  # linux/icmp.h: a bit for every type that is not wanted
 
@@ -16,7 +18,7 @@ def echo_socket(address: IPv4Address, wanted: int, peer: IPv4Address | None = No
     made = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP)
     try:
         made.setsockopt(_SOL_RAW, _ICMP_FILTER, bytes(ctypes.c_uint32(~(1 << wanted))))
-        made.bind((str(address), 0))
+        bind_early(made, (str(address), 0))
         if peer is not None:
             made.connect((str(peer), 0))
     except OSError:

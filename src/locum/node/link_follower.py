@@ -39,6 +39,7 @@ class LinkFollower:
         if link == before:
             return
         self._told[name] = link
+        self._warn(name, None if before is None else before.kind, link.kind)
         up = link.kind is LinkKind.UP
         if before is not None and link.kind is not before.kind:
             self._node.events.emit(link.kind.value, detail={"link": name})
@@ -47,6 +48,14 @@ class LinkFollower:
         event: Event = do.LinkUp(name, link.addresses) if up else do.LinkDown(name)
         for role in self._node.slots:
             self._node.feed(role, event)
+
+    def _warn(self, name: str, before: LinkKind | None, now: LinkKind) -> None:
+        """What an operator wants to read in the journal: interfaces that are not there, not radios that come and go."""
+        if now is LinkKind.VANISHED:
+            gone = "there is no interface %s yet" if before is None else "interface %s is gone"
+            log.warning(f"{self._node.settings.file}: {gone}; waiting for it", name)
+        elif before is LinkKind.VANISHED:
+            log.warning("%s: interface %s is there now", self._node.settings.file, name)
 
     async def _follow(self, name: str, link: LinkState) -> None:
         async with self._order:

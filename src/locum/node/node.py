@@ -112,7 +112,11 @@ class Node:
         self._control.check()
         self.store = Store(node.database)
         self._closers.push_async_callback(self.store.close)
-        self.events = EventStream(node.name, node.log_events, node.event_bytes)
+        try:
+            self.events = EventStream(node.name, node.log_events, node.event_bytes)
+        except OSError as problem:
+            said = f"{settings.file}: [node] log_events: {problem.filename}: {problem.strerror}"
+            raise OSError(problem.errno, said) from None
         self._closers.callback(self.events.close)
         self.watch = LinkWatch(self._links.changed)
         await self.watch.open()
@@ -120,7 +124,7 @@ class Node:
         for interface in node.interfaces:
             if self.watch.find(interface) is None:
                 self.events.emit("link-missing", detail={"link": interface})
-                log.warning("%s: there is no interface %s yet; waiting for it", settings.file, interface)
+        self._miss_addresses()
         self.network = HostNetwork(self.store)
         await self.network.open()
         self._closers.push_async_callback(self.network.close)
@@ -141,6 +145,25 @@ class Node:
         self._closers.push_async_callback(self._control.close)
         self.events.emit("started", detail={"roles": list(self.slots), "pid": os.getpid()})
         self._manager.ready(", ".join(name.replace("_", " ") for name in self.slots))
+
+    def _miss_addresses(self) -> None:
+        """Sockets work as soon as the address is there; one that is mistyped never is."""
+        settings = self.settings
+        mobile = settings.mobile_node
+        own = (
+            () if mobile is None else (mobile.home_address, mobile.home_address_v6)
+        )  # given to the host by us
+        for table, key, role in (
+            ("control", "address", settings.control),
+            ("home_agent", "address", settings.home_agent),
+            ("foreign_agent", "care_of_address", settings.foreign_agent),
+            ("mnps", "address", settings.mnps),
+        ):
+            address: Address | None = getattr(role, key, None)
+            if address is None or address.is_unspecified or address in own or self.watch.is_local(address):
+                continue
+            self.events.emit("address-missing", detail={"address": address, "table": table, "key": key})
+            log.warning("%s: [%s] %s: %s is no address of this host yet", settings.file, table, key, address)
 
     async def _open_plane(self) -> None:
         from locum.dataplane.kernel import DataPlane
@@ -529,6 +552,11 @@ class Node:
 
     def _subscribe(self, tell: Callable[[str], None]) -> Callable[[], None]:
         return self.events.subscribe(tell)
+
+    @property
+    def stopping(self) -> bool:
+        """Nothing is decided any more."""
+        return self._stopped
 
     def facts(self) -> dict[str, Any]:
         """What `locum status` says about the node itself."""

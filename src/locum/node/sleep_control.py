@@ -185,6 +185,11 @@ class SleepControl:
             async with asyncio.timeout(mobile.sleep_seconds):
                 await self._stepped(done)
                 await performer.drained()
+        except asyncio.CancelledError:  # who asked has gone: a suspend hook's time is up, or Ctrl-C
+            if cancel and not self._node.stopping:
+                with contextlib.suppress(RequestFailed):
+                    self._command(lambda now: self._role.cancel(now=now))
+            raise
         except TimeoutError:
             if cancel:
                 self._command(lambda now: self._role.cancel(now=now))

@@ -35,9 +35,9 @@ class ConfigError(Exception):
 
     def __init__(self, file: Path | str, table: str, key: str | None, problem: str) -> None:
         self.file, self.table, self.key, self.problem = str(file), table, key, problem
-        place = f"[{table}]" if table else "top level"
-        name = f" {key}" if key else ""
-        super().__init__(f"{self.file}: {place}{name}: {problem}")
+        place = f"[{table}]" if table else "top level" if key else ""
+        where = " ".join(word for word in (place, key) if word)
+        super().__init__(": ".join(part for part in (self.file, where, problem) if part))
 
 
 class Table:
