@@ -315,6 +315,7 @@ answers = st.builds(
     data=st.binary(max_size=40),
     more=st.booleans(),
     final=st.lists(finals(), max_size=3).map(tuple),
+    application=configuration,
 )
 notices = st.builds(Notice618, addresses, st.booleans(), addresses)
 

@@ -76,8 +76,8 @@ REQUESTS: list[tuple[str, Request634]] = [
 ANSWERS: list[tuple[str, Answer632]] = [
     ("a1 0007", Answer632(Status.WRONG_STATE)),
     (
-        f"a7 0000 {KEY1} 02 44cb007105 03 81 a7 0000 01 {FLOW_HEX} 0200 031864 0418c8 05f4 0600"
-        "04 4464617461 05f5 06 81 a8 0000 0107 0218c8 0318c4 04f5 051868 0603 07 447461696c",
+        f"a8 0000 {KEY1} 02 44cb007105 03 81 a7 0000 01 {FLOW_HEX} 0200 031864 0418c8 05f4 0600"
+        "04 4464617461 05f5 06 81 a8 0000 0107 0218c8 0318c4 04f5 051868 0603 07 447461696c 07 a1 616103",
         Answer632(
             status=Status.OK,
             handover=HANDOVER,
@@ -86,6 +86,7 @@ ANSWERS: list[tuple[str, Answer632]] = [
             data=b"data",
             more=True,
             final=(FinalState(0, 7, 200, 196, peer_closed=True, error=104, acked=3, tail=b"tail"),),
+            application={"a": 3},
         ),
     ),
 ]

@@ -49,6 +49,7 @@ from locum.roles.replies_632 import Replies
 from locum.roles.standin_registration import StandInRegistration, StandInRegistrationConfiguration
 from locum.roles.switching import Switching
 from locum.roles.taken_over import (
+    MAX_APPLICATION,
     HeldFlow,
     Holding,
     Prepared,
@@ -59,7 +60,7 @@ from locum.roles.taken_over import (
     TakenOver,
 )
 from locum.roles.triggering import Triggering
-from locum.wire import trigger
+from locum.wire import cbor, trigger
 from locum.wire.control import (
     Cancel,
     Done,
@@ -330,6 +331,8 @@ class StandIn:
         sessions = sum(len(each.flows) for each in others) + len(request.flows)
         if sessions > self.configuration.max_sessions or len(others) >= self.configuration.max_handovers:
             return Status.LIMIT
+        if request.configuration:
+            return Status.REFUSED  # of proxies; there are none here
         if request.switch is not None:
             return self._switching.refusal(request.home_addresses, request.switch, len(request.flows))
         return None
@@ -378,11 +381,18 @@ class StandIn:
                 Count("takeover-repeated-flow"),
                 self._replies.answer(exchange, Status.MALFORMED, taken.identifier),
             ]
+        if len(cbor.encode(dict(request.application))) > MAX_APPLICATION:
+            return [
+                Count("takeover-limit"),
+                self._replies.answer(exchange, Status.LIMIT, taken.identifier),
+            ]
         sessions = tuple(
             HeldFlow(number, flow, Status.OK if flow in taken.flows else Status.REFUSED)
             for number, flow in enumerate(flows)
         )
-        taken = replace(taken, sessions=sessions, state=Restoring((exchange,)))
+        taken = replace(
+            taken, sessions=sessions, state=Restoring((exchange,)), application=request.application
+        )
         self._holdings.keep(taken)
         superseded = self._supersede(taken, request.others, now)
         items = tuple(

@@ -33,7 +33,10 @@ class Replies:
 
     def final(self, exchange: int, taken: TakenOver, states: tuple[FinalState, ...]) -> Answer:
         """The last states."""
-        return Answer(exchange, encode_632(Answer632(Status.OK, taken.identifier, final=states)))
+        return Answer(
+            exchange,
+            encode_632(Answer632(Status.OK, taken.identifier, final=states, application=taken.application)),
+        )
 
     def sent(self, request: str, taken: TakenOver, peer: Addr | None) -> Emit:
         """That a request was answered."""

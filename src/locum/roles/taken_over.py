@@ -4,7 +4,7 @@ Values only; mnps.py moves them along.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from locum.roles.actions import (
@@ -15,8 +15,12 @@ from locum.roles.actions import (
     SessionFinal,
 )
 from locum.roles.handover import TABLE, flow_from_row, flow_to_row
+from locum.wire import cbor
 from locum.wire.control import Flow, SessionStatus, Status
 from locum.wire.vendor import Takes
+
+MAX_APPLICATION = 1 << 20
+"""Bytes of application state in one handover: it lies in the store beside the handover until the device is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class TakenOver:
     sessions: tuple[HeldFlow, ...] = ()
     switch: Takes | None = None
     access_node: Addr | None = None
+    application: Mapping[str, object] = field(default_factory=dict)  # as it came, until a proxy changes it
 
     def at(self, state: TakeoverState) -> "TakenOver":
         """The same in another state."""
@@ -116,6 +121,7 @@ class TakenOver:
             "access_node": None if self.access_node is None else str(self.access_node),
             "home_addresses": [str(each) for each in self.home_addresses],
             "flows": [flow_to_row(each) for each in self.flows],
+            "application": cbor.encode(dict(self.application)).hex() if self.application else None,
             "sessions": [
                 {"session": each.session, "flow": flow_to_row(each.flow), "status": int(each.status)}
                 for each in self.sessions
@@ -163,7 +169,15 @@ class TakenOver:
             sessions=tuple(_held_flow(each) for each in sessions),
             switch=None if switch is None else Takes(int(str(switch))),
             access_node=None if access_node is None else ip_address(str(access_node)),
+            application=_application(row.get("application")),
         )
+
+
+def _application(row: JSON) -> Mapping[str, object]:
+    value = {} if row is None else cbor.decode(bytes.fromhex(str(row)), limit=MAX_APPLICATION, field="row")
+    if not isinstance(value, dict):
+        raise ValueError("application state is a map")
+    return value
 
 
 def _held_flow(row: Mapping[str, JSON]) -> HeldFlow:

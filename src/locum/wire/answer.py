@@ -1,6 +1,7 @@
 """Message 632: the stand-in's answer to a 634 (C2, C3), as CBOR by control.cddl."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 
@@ -65,6 +66,7 @@ class Answer632:
     data: bytes = b""  # of a fetch
     more: bool = False  # bytes after `data` are held
     final: tuple[FinalState, ...] = ()
+    application: Mapping[str, object] = field(default_factory=dict)  # state and results of the proxies (1079)
 
 
 def encode_632(value: Answer632) -> bytes:
@@ -82,6 +84,8 @@ def encode_632(value: Answer632) -> bytes:
         body[5] = True
     if value.final:
         body[6] = [_final_to_map(each) for each in value.final]
+    if value.application:
+        body[7] = dict(value.application)
     return cbor.encode(body)
 
 
@@ -96,6 +100,7 @@ def decode_632(data: bytes) -> Answer632:
         data=b"" if reader.absent(4) else reader.octets(4, "data", 0, MAX_ANSWER),
         more=False if reader.absent(5) else reader.boolean(5, "more"),
         final=() if reader.absent(6) else tuple(map(_final, reader.array(6, "final", MAX_SESSIONS))),
+        application={} if reader.absent(7) else reader.mapping(7, "application"),
     )
     reader.done()
     return value
