@@ -3,6 +3,7 @@
 import configparser
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -68,34 +69,29 @@ def test_the_wheel_carries_what_a_node_needs_at_run_time(wheel: Path) -> None:
 
 
 def test_the_wheel_runs_on_a_machine_without_clang(wheel: Path, tmp_path: Path) -> None:
-    """A fresh environment, and a PATH that holds nothing else.
-
-    The libraries are lent by the environment that runs the tests, so that nothing is fetched; that their names are
-    right is the next test's business.
-    """
+    """The user guide's commands in an empty environment; then a PATH that holds little else, and the data plane loads."""
     fresh = tmp_path / "fresh"
-    venv.create(fresh, with_pip=False, symlinks=True)
-    (site,) = fresh.glob("lib/python3.*/site-packages")
-    lent = next(path for path in map(Path, sys.path) if path.name == "site-packages")
-    (site / "lent.pth").write_text(f"{lent}\n")
-    uv = Path(sys.executable).parent / "uv"
-    run(
-        uv,
-        "pip",
-        "install",
-        "--offline",
-        "--no-deps",
-        "--python",
-        fresh / "bin" / "python",
-        wheel,
-        HOME=str(tmp_path),
-    )
-    only = {"PATH": str(fresh / "bin"), "HOME": str(tmp_path)}
+    venv.create(fresh, with_pip=True, symlinks=True)
+    own = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
+    }
+    requirements = ROOT / "requirements" / "runtime.txt"
+    run(fresh / "bin" / "pip", "install", "--quiet", "--require-hashes", "-r", requirements, **own)
+    run(fresh / "bin" / "pip", "install", "--quiet", "--no-deps", wheel, **own)
+    little = tmp_path / "bin"
+    little.mkdir()
+    for tool in ("sh", "ip", "mount"):
+        (little / tool).symlink_to(shutil.which(tool) or pytest.fail(f"no {tool}"))
+    only = {"PATH": f"{fresh / 'bin'}:{little}", "HOME": str(tmp_path)}
     where = run(fresh / "bin" / "python", "-c", "import locum; print(locum.__file__)", **only)
-    assert where.stdout.startswith(str(site)), "the wheel is not what was tried"
+    assert where.stdout.startswith(str(fresh)), "the wheel is not what was tried"
     version = run(fresh / "bin" / "locum", "--version", **only)
     assert re.search(r"\b\d+\.\d+\.\d+\b", version.stdout), version.stdout
     assert version.stdout.split()[-1] in wheel.name
+    pins = tmp_path / "pins"
+    pins.mkdir()
+    loading = [fresh / "bin" / "python", "-c", DATA_PLANE, pins]
+    assert in_a_network_of_its_own(links(pins) + '"$@"', *map(str, loading), **only) == "loaded\n"
 
 
 def test_every_dependency_of_the_wheel_is_pinned(wheel: Path) -> None:
@@ -277,10 +273,17 @@ def with_capabilities_of(name: str) -> list[str]:
     return ["setpriv", "--inh-caps=-all", f"--bounding-set=-all,{wanted}"]
 
 
-def in_a_network_of_its_own(script: str, *arguments: str) -> str:
+def links(pins: Path) -> str:
+    """A script's beginning: a bpffs, and two interfaces."""
+    return f"mount -t bpf none {pins}; ip link add v0 type veth peer name v1; ip link set v0 up; "
+
+
+def in_a_network_of_its_own(script: str, *arguments: str, **environment: str) -> str:
     """Run a shell script in new network and mount namespaces, which vanish with it."""
+    unshare = shutil.which("unshare") or pytest.fail("no unshare")
     done = subprocess.run(
-        ["unshare", "--net", "--mount", "--propagation=private", "sh", "-euc", script, "sh", *arguments],
+        [unshare, "--net", "--mount", "--propagation=private", "sh", "-euc", script, "sh", *arguments],
+        env=environment or None,
         capture_output=True,
         text=True,
         timeout=60,
@@ -291,9 +294,8 @@ def in_a_network_of_its_own(script: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize("name", UNITS)
 def test_the_data_plane_loads_with_the_capabilities_of_a_unit(name: str, tmp_path: Path) -> None:
-    prepare = f"mount -t bpf none {tmp_path}; ip link add v0 type veth peer name v1; ip link set v0 up; "
     command = [*with_capabilities_of(name), sys.executable, "-c", DATA_PLANE, str(tmp_path)]
-    assert in_a_network_of_its_own(prepare + '"$@"', *command) == "loaded\n"
+    assert in_a_network_of_its_own(links(tmp_path) + '"$@"', *command) == "loaded\n"
 
 
 @pytest.mark.parametrize("way", ["auto", "stop"])
