@@ -79,6 +79,7 @@ static __noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
 	__u32 end = w->packet.offset + w->packet.length;
 	__u32 link = skb->ifindex;
 	__be16 port;
+	int action;
 
 	if (parse_tunnel(skb, &w->packet, &t))
 		return UNDECIDED;
@@ -121,8 +122,11 @@ static __noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
 	count(bpf_map_lookup_elem(&acceptance_count, &key), w->packet.length);
 	if (copy_congestion(skb, w))
 		return dropped(skb, CONGESTED);
-	if (a->ifindex && !(a->flags & LOCUM_HERE))
-		return to_visitor(skb, w, a);
+	if (a->ifindex) {
+		action = to_visitor(skb, w, a);
+		if (action != UNDECIDED)
+			return action;
+	}
 	if (!ours_to_judge(&w->packet))
 		return pass_inner(skb, w, PASSED);
 	return key.side == TO_HOME_ADDRESS ? ARRIVED : RETURNED;

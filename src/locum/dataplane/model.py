@@ -264,19 +264,13 @@ class Model:
             return accepted
         if not copy_congestion(work):
             return self._dropped(Reason.CONGESTED)
-        if (link := self._link_of(accepted)) is not None:
-            return self._to_visitor(work, link)
+        if (visited := self._to_visitor(work, accepted)) is not None:
+            return visited
         if not self._ours(work.packet):
             return self._passed(work)
         if accepted.side is Side.TO_HOME_ADDRESS:
             return self._at_visited(work) or self._at_local_end(work) or self._passed(work)
         return self._to_home_address(work) or self._passed(work)
-
-    def _link_of(self, acceptance: TunnelAcceptance) -> str | None:
-        """The link that leads to the next hop; None where the next hop is this host itself."""
-        hop = acceptance.next_hop
-        here = hop is not None and maps.address(hop) in self.environment.own
-        return None if here else acceptance.link
 
     # Packets to a home address
 
@@ -334,8 +328,8 @@ class Model:
         if acceptance is not None:
             self.met.append(acceptance)
             self._count(self.acceptance_count, key, work.packet)
-            if (link := self._link_of(acceptance)) is not None:
-                return self._to_visitor(work, link)
+            if (visited := self._to_visitor(work, acceptance)) is not None:
+                return visited
         return self._at_visited(work) or self._at_local_end(work) or self._passed_up(work)
 
     def _at_visited(self, work: Work) -> Result | None:
@@ -470,10 +464,16 @@ class Model:
         work.mark = maps.MARK_LOCAL | 1
         return self._passed(work, Outcome.LOCAL)
 
-    def _to_visitor(self, work: Work, link: str) -> Result:
+    def _to_visitor(self, work: Work, acceptance: TunnelAcceptance) -> Result | None:
+        """On the access link; None when whom it is for is on this very host (R17), or when it is for no link."""
+        if acceptance.link is None:
+            return None
         if not self._allowed(work, work.packet.destination, FilterPlace.TO_VISITOR):
             return self._dropped(Reason.FILTERED_TO_VISITOR)
-        return self._deliver(work, self.environment.links[link])
+        hop = acceptance.next_hop
+        if hop is not None and maps.address(hop) in self.environment.own:
+            return None
+        return self._deliver(work, self.environment.links[acceptance.link])
 
     def _hold(self, work: Work, reason: HeldReason) -> Result:
         packet = work.packet
