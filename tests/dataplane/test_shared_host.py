@@ -19,13 +19,19 @@ from locum.roles.actions import (
     Action,
     BindingEntry,
     Candidate,
+    Filter,
+    FilterPlace,
+    FilterRule,
+    FilterVerdict,
     FlowEntry,
     FlowVerdict,
     InstallBinding,
+    InstallFilter,
     InstallOutbound,
     LocalEndpoint,
     OutboundEntry,
     RemoveBinding,
+    RemoveOutbound,
     Rule,
     RuleVerdict,
     SetFlow,
@@ -62,6 +68,12 @@ STAND_IN: list[Action] = [
     InstallBinding(BindingEntry(HOME4, Verdict.GUARD)),
     SetFlow(FlowEntry(TAKEN, FlowVerdict.DELIVER)),
 ]
+POLICED = Filter(
+    HOME4,
+    FilterPlace.TO_VISITOR,
+    (FilterRule(1, Ipv4Selector(protocol=(17, 17)), FilterVerdict.DROP),),
+    FilterVerdict.ALLOW,
+)
 
 
 @pytest.fixture
@@ -198,8 +210,12 @@ def test_access_node_and_stand_in(network: tuple[Chain, DataPlane]) -> None:
             say(net.cn, b"nobody's", PORT + 2)
             say(net.cn, b"taken too")
             assert hear(stand_in)[0] == b"taken too"
-        assert plane.acceptance_counters(to_itself).packets == 3
-        assert drops(plane) == {"no-session": 1}
+            with net.fa.inside():
+                plane.apply([InstallFilter(POLICED)])
+            say(net.cn, b"refused")
+            say(net.cn, b"nobody's, and refused", PORT + 2)
+        assert plane.acceptance_counters(to_itself).packets == 5
+        assert drops(plane) == {"no-session": 1, "filtered-to-visitor": 2}
         with net.fa.inside():
             assert plane.snapshot() == plane.state
     finally:
@@ -250,3 +266,19 @@ def test_left_for_another_access_node(network: tuple[Chain, DataPlane]) -> None:
     finally:
         with net.ha.inside():
             other.remove()
+
+
+def test_ways_out_of_two_roles(network: tuple[Chain, DataPlane]) -> None:
+    """A visitor's packets, and those of the stand-in on this host, have an entry each: one role removes its own alone."""
+    net, plane = network
+    visitors = OutboundEntry(HOME4, "fa1", Tunnel(CARE_OF, HA4))
+    own = OutboundEntry(HOME4, None, Tunnel(FA4, HA4))
+    with net.fa.inside():
+        plane.reconcile([LocalEndpoint(CARE_OF), InstallOutbound(visitors), InstallOutbound(own)])
+        assert plane.snapshot().outbound == {HOME4: {"fa1": visitors, None: own}}
+        plane.apply([RemoveOutbound(HOME4)])
+        assert plane.snapshot().outbound == plane.state.outbound == {HOME4: {"fa1": visitors}}
+        plane.apply([InstallOutbound(own), RemoveOutbound(HOME4, "fa1")])
+        assert plane.snapshot().outbound == plane.state.outbound == {HOME4: {None: own}}
+        plane.reconcile([InstallOutbound(visitors)])
+        assert plane.snapshot().outbound == {HOME4: {"fa1": visitors}}

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
-from locum.roles.visitor import Visitor, visitor_forwarding
+from locum.roles.actions import OutboundEntry, Tunnel
+from locum.roles.visitor import StaticVisitor, Visitor, static_forwarding, visitor_forwarding
 
 HOA, HOA6 = IPv4Address("10.50.0.9"), IPv6Address("2001:db8:50::9")
 HA, AN, STAND_IN = (IPv4Address(each) for each in ("10.5.0.1", "10.1.0.1", "10.1.0.130"))
@@ -27,3 +28,12 @@ def test_a_stand_in_is_reached_by_its_address_and_for_ipv6_by_its_link_layer_add
     assert ways(stand_in) == ({HOA: STAND_IN, HOA6: HOA6}, {HOA6})
     assert ways(replace(stand_in, home_address_v6=None)) == ({HOA: STAND_IN}, set())
     assert ways(replace(stand_in, link_layer=None))[1] == set()
+
+
+def test_what_a_stand_in_on_the_access_nodes_host_sends_comes_by_no_link() -> None:
+    """Its packets take the reverse tunnel like those of one on the link (R10, R17)."""
+    elsewhere = StaticVisitor(HOA, HA, "wire", STAND_IN)
+    for static, link in ((elsewhere, "wire"), (replace(elsewhere, here=True), None)):
+        found = static_forwarding(static, AN)
+        assert list(found.outbound.values()) == [OutboundEntry(HOA, link, Tunnel(AN, HA))]
+        assert [each.next_hop for each in found.acceptances.values()] == [STAND_IN]

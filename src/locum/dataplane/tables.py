@@ -18,6 +18,7 @@ from locum.roles.actions import (
     FilterPlace,
     FlowVerdict,
     OutboundEntry,
+    RemoveOutbound,
     Stage,
     Tunnel,
     TunnelAcceptance,
@@ -289,14 +290,12 @@ class Tables:
         if old is not None and old != key:
             self._forget_outbound(old)
 
-    def remove_outbound(self, home_address: Addr) -> list[OutboundEntry]:
-        """Returns the entries that were there."""
-        removed = list(self.state.outbound.pop(home_address, {}).values())
-        for entry in removed:
-            key = self._outbound_keys.pop((home_address, entry.link), None)
-            if key is not None:
-                self._forget_outbound(key)
-        return removed
+    def remove_outbound(self, home_address: Addr, link: str | None) -> None:
+        """No error if it is not there."""
+        self.state.perform(RemoveOutbound(home_address, link))
+        key = self._outbound_keys.pop((home_address, link), None)
+        if key is not None:
+            self._forget_outbound(key)
 
     def _forget_outbound(self, key: bytes) -> None:
         self._maps["outbound"].delete(key)

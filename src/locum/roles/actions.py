@@ -200,6 +200,7 @@ class InstallOutbound:
 @dataclass(frozen=True, slots=True)
 class RemoveOutbound:
     home_address: Addr
+    link: str | None = None  # as of the entry: roles of one host have entries of their own (R17)
 
 
 @dataclass(frozen=True, slots=True)
