@@ -6,7 +6,7 @@
 #define LOCUM_LOCAL_END_H
 
 #define UNDECIDED 1000
-#define LOCALLY 1001 /* the tunnel ends on this host; w->tunnel_source is its beginning */
+#define LOCALLY 1001 /* the tunnel ends on this host; w->tunnel_source and tunnel_end are its addresses */
 #define ARRIVED 1002 /* out of a tunnel for its destination */
 #define RETURNED 1003 /* out of a tunnel from its source */
 
@@ -175,6 +175,22 @@ static __noinline int to_visitor(struct __sk_buff *skb, struct work *w, const st
 	return a->flags & LOCUM_HERE ? UNDECIDED : deliver(skb, w, a);
 }
 
+/* The acceptance of one tunnel's end goes before `a`, that of any tunnel from there: the stand-in's before a visitor's. */
+static __always_inline struct locum_acceptance *at_its_end(const struct work *w, struct locum_acceptance_key *key,
+							   struct locum_acceptance *a)
+{
+	struct locum_acceptance *own;
+
+	if (a && !(a->flags & LOCUM_ENDS))
+		return a;
+	key->side = TO_END;
+	own = bpf_map_lookup_elem(&acceptances, key);
+	if (own && same(&own->next_hop, &w->tunnel_end))
+		return own;
+	key->side = TO_HOME_ADDRESS;
+	return a;
+}
+
 /* A tunnel that ends on the host where it begins: as if the packet had just come out of it (R17). */
 static __always_inline int locally(struct __sk_buff *skb, struct work *w)
 {
@@ -184,6 +200,7 @@ static __always_inline int locally(struct __sk_buff *skb, struct work *w)
 	int action = UNDECIDED;
 
 	w->flags |= ENDS_HERE;
+	a = at_its_end(w, &key, a);
 	if (a) {
 		count(bpf_map_lookup_elem(&acceptance_count, &key), w->packet.length);
 		if (a->ifindex)

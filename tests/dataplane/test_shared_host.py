@@ -30,6 +30,7 @@ from locum.roles.actions import (
     InstallOutbound,
     LocalEndpoint,
     OutboundEntry,
+    RefuseTunnel,
     RemoveBinding,
     RemoveOutbound,
     Rule,
@@ -282,3 +283,42 @@ def test_ways_out_of_two_roles(network: tuple[Chain, DataPlane]) -> None:
         assert plane.snapshot().outbound == plane.state.outbound == {HOME4: {None: own}}
         plane.reconcile([InstallOutbound(visitors)])
         assert plane.snapshot().outbound == {HOME4: {"fa1": visitors}}
+
+
+def test_a_visitor_and_its_stand_in(network: tuple[Chain, DataPlane]) -> None:
+    """Two tunnels of one home agent, for one home address, end on one host: which end it is says whose the packet is."""
+    net, plane = network
+    local_for(net, "fa0")
+    visitors = TunnelAcceptance(HA4, HOME4, Side.TO_HOME_ADDRESS, "fa1", HOME4)
+    own = TunnelAcceptance(HA4, HOME4, Side.TO_HOME_ADDRESS, end=FA4)
+    away = Rule(
+        5, Ipv4Selector(source_port=(PORT, PORT)), RuleVerdict.FORWARD, (Candidate(Tunnel(HA4, FA4)),)
+    )
+    entry = BindingEntry(HOME4, Verdict.ENCAPSULATE, (Tunnel(HA4, CARE_OF),), rules=(away,))
+    ha = net.open(net.ha, "ha", ["ha0", "ha1"])
+    try:
+        with net.ha.inside():
+            ha.reconcile([LocalEndpoint(HA4), InstallBinding(entry)])
+            net.ha.run("ip route add 10.3.0.0/24 via 10.2.0.2")
+        with net.fa.inside():
+            plane.reconcile([AcceptTunnel(visitors), *STAND_IN, LocalEndpoint(FA4), AcceptTunnel(own)])
+        with ear(net.fa) as stand_in, ear(net.mn) as mn:
+            say(net.cn, b"taken")
+            say(net.cn, b"the device's", PORT + 1)
+            assert (hear(stand_in)[0], hear(mn)[0]) == (b"taken", b"the device's")
+            assert plane.acceptance_counters(own).packets == plane.acceptance_counters(visitors).packets == 1
+            with net.fa.inside():
+                assert plane.snapshot() == plane.state and len(plane.state.acceptances) == 2
+                plane.apply([RefuseTunnel(own)])
+            say(net.cn, b"the device's again")
+            assert hear(mn)[0] == b"the device's again"
+            with net.fa.inside():
+                plane.apply([AcceptTunnel(own), RefuseTunnel(visitors)])
+            say(net.cn, b"taken again")
+            say(net.cn, b"nobody's", PORT + 1)
+            say(net.cn, b"and again")
+            assert (hear(stand_in)[0], hear(stand_in)[0]) == (b"taken again", b"and again")
+        assert drops(plane) == {"unregistered-source": 1}
+    finally:
+        with net.ha.inside():
+            ha.remove()

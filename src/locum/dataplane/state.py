@@ -40,13 +40,13 @@ from locum.roles.actions import (
 )
 from locum.wire.control import Flow
 
-AcceptanceKey = tuple[Addr, Addr, Side]
+AcceptanceKey = tuple[Addr, Addr, Side, bool]  # the last: for one of our end points alone
 FilterKey = tuple[Addr, FilterPlace]
 Service = tuple[int, int]  # protocol, port
 
 
 def acceptance_key(value: TunnelAcceptance) -> AcceptanceKey:
-    return (value.outer_source, value.home_address, value.side)
+    return (value.outer_source, value.home_address, value.side, value.end is not None)
 
 
 @dataclass(slots=True)
