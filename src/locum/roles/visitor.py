@@ -4,7 +4,7 @@ Values and pure functions; whether somebody becomes a visitor is the foreign age
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from locum.roles.actions import (
@@ -138,6 +138,18 @@ def static_forwarding(static: StaticVisitor, care_of_address: IPv4Address) -> Fo
         if static.translate and next_hop is not None:
             entries.append(Translation(home_address, next_hop))
     return forwarding(*entries)
+
+
+def both_here(visitor: Forwarding, stand_in: Forwarding, *, to_stand_in: bool) -> Forwarding:
+    """A visitor, and the stand-in for it on this very host (R17): both send, one of them is sent to."""
+    found = replace(visitor, outbound={**stand_in.outbound, **visitor.outbound})
+    if not to_stand_in:
+        return found
+    return replace(
+        found,
+        acceptances={**visitor.acceptances, **stand_in.acceptances},
+        translations={**visitor.translations, **stand_in.translations},
+    )
 
 
 def translated_forwarding(static: StaticVisitor, care_of_address: IPv4Address) -> Forwarding:
