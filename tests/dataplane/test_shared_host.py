@@ -322,3 +322,26 @@ def test_a_visitor_and_its_stand_in(network: tuple[Chain, DataPlane]) -> None:
     finally:
         with net.ha.inside():
             ha.remove()
+
+
+def test_home_agent_access_node_and_stand_in(network: tuple[Chain, DataPlane]) -> None:
+    """All three: the home agent's rules say which of the other two has a packet, and none of them makes a tunnel."""
+    net, plane = network
+    local_for(net, "fa0", "lc-fa")
+    away = Rule(
+        5, Ipv4Selector(source_port=(PORT, PORT)), RuleVerdict.FORWARD, (Candidate(Tunnel(FA4, FA4)),)
+    )
+    entry = BindingEntry(HOME4, Verdict.ENCAPSULATE, (CAME_HOME,), rules=(away,))
+    own = TunnelAcceptance(FA4, HOME4, Side.TO_HOME_ADDRESS, end=FA4)
+    with net.fa.inside():
+        plane.reconcile([*HOME_AGENT, *ACCESS_NODE, *STAND_IN, AcceptTunnel(own), InstallBinding(entry)])
+        assert plane.snapshot() == plane.state
+    with ear(net.fa) as stand_in, ear(net.mn) as mn:
+        for _ in range(5):
+            say(net.cn, b"taken")
+            say(net.cn, b"the device's", PORT + 1)
+            assert hear(stand_in)[0] == b"taken"
+            assert hear(mn) == (b"the device's", TTL_AT_MN)
+    visitors = TunnelAcceptance(FA4, HOME4, Side.TO_HOME_ADDRESS)
+    assert plane.acceptance_counters(own).packets == plane.acceptance_counters(visitors).packets == 5
+    assert drops(plane) == {}
