@@ -24,6 +24,7 @@ class Wanted:
     visitor: Visitor | None
     static: StaticVisitor | None
     forwarding: Forwarding  # of visitor or static alone
+    stood_in_for: bool = False  # the packets of both are the latter's (see `VisitorList.stood_in_for`)
 
 
 Adjust = Callable[[Wanted], Forwarding]
@@ -164,14 +165,14 @@ class VisitorList:
 
     def _wanted(self, home_address: IPv4Address) -> Forwarding:
         visitor, static = self._visitors.get(home_address), self._static.get(home_address)
-        wanted = NOTHING
+        wanted, stood_in_for = NOTHING, self.stood_in_for(home_address)
         if visitor is not None:
             wanted = visitor_forwarding(visitor, self._care_of_address)
             if static is not None and static.here:
                 own = static_forwarding(static, self._care_of_address)
-                wanted = both_here(wanted, own, to_stand_in=self.stood_in_for(home_address))
+                wanted = both_here(wanted, own, to_stand_in=stood_in_for)
         elif static is not None:
             wanted = static_forwarding(static, self._care_of_address)
         for adjustment in self._adjustments:
-            wanted = adjustment(Wanted(home_address, visitor, static, wanted))
+            wanted = adjustment(Wanted(home_address, visitor, static, wanted, stood_in_for))
         return wanted
