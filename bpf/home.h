@@ -35,6 +35,7 @@ static __always_inline int into_tunnel(struct __sk_buff *skb, struct work *w, co
 
 	if (t->local) {
 		w->tunnel_source = t->source;
+		w->tunnel_end = t->destination;
 		return LOCALLY;
 	}
 	action = encapsulate(skb, w, t);

@@ -6,7 +6,7 @@
 #define LOCUM_LOCAL_END_H
 
 #define UNDECIDED 1000
-#define LOCALLY 1001 /* the tunnel ends on this host; w->tunnel_source is its beginning */
+#define LOCALLY 1001 /* the tunnel ends on this host; w->tunnel_source and tunnel_end are its addresses */
 #define ARRIVED 1002 /* out of a tunnel for its destination */
 #define RETURNED 1003 /* out of a tunnel from its source */
 
@@ -167,12 +167,28 @@ static __noinline int at_visited(struct __sk_buff *skb, struct work *w)
 	return action;
 }
 
-/* On the access link, if the visitor's filter lets it. */
+/* On the access link, if the visitor's filter lets it. UNDECIDED when whom it is for is on this very host (R17). */
 static __noinline int to_visitor(struct __sk_buff *skb, struct work *w, const struct locum_acceptance *a)
 {
 	if ((w->uses & LOCUM_FILTERED(TO_VISITOR)) && filtered(skb, &w->packet, &w->packet.destination, TO_VISITOR) >= 0)
 		return dropped(skb, FILTERED_TO_VISITOR);
-	return deliver(skb, w, a);
+	return a->flags & LOCUM_HERE ? UNDECIDED : deliver(skb, w, a);
+}
+
+/* The acceptance of one tunnel's end goes before `a`, that of any tunnel from there: the stand-in's before a visitor's. */
+static __always_inline struct locum_acceptance *at_its_end(const struct work *w, struct locum_acceptance_key *key,
+							   struct locum_acceptance *a)
+{
+	struct locum_acceptance *own;
+
+	if (a && !(a->flags & LOCUM_ENDS))
+		return a;
+	key->side = TO_END;
+	own = bpf_map_lookup_elem(&acceptances, key);
+	if (own && same(&own->next_hop, &w->tunnel_end))
+		return own;
+	key->side = TO_HOME_ADDRESS;
+	return a;
 }
 
 /* A tunnel that ends on the host where it begins: as if the packet had just come out of it (R17). */
@@ -181,16 +197,20 @@ static __always_inline int locally(struct __sk_buff *skb, struct work *w)
 	struct locum_acceptance_key key = {w->tunnel_source, w->packet.destination, TO_HOME_ADDRESS, 0};
 	struct locum_acceptance *a = bpf_map_lookup_elem(&acceptances, &key);
 	struct locum_binding *b;
-	int action;
+	int action = UNDECIDED;
 
 	w->flags |= ENDS_HERE;
+	a = at_its_end(w, &key, a);
 	if (a) {
 		count(bpf_map_lookup_elem(&acceptance_count, &key), w->packet.length);
-		if (a->ifindex && !(a->flags & LOCUM_HERE))
-			return to_visitor(skb, w, a);
+		if (a->ifindex)
+			action = to_visitor(skb, w, a);
+		if (action != UNDECIDED)
+			return action;
 	}
 	b = bpf_map_lookup_elem(&bindings, &w->packet.destination);
-	action = b && b->flags & LOCUM_VISITED ? at_visited(skb, w) : UNDECIDED;
+	if (b && b->flags & LOCUM_VISITED)
+		action = at_visited(skb, w);
 	if (action == UNDECIDED && ends_here(w, b))
 		action = at_local_end(skb, w, b);
 	return action == UNDECIDED ? pass_here(skb, w) : action;

@@ -79,6 +79,7 @@ static __noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
 	__u32 end = w->packet.offset + w->packet.length;
 	__u32 link = skb->ifindex;
 	__be16 port;
+	int action;
 
 	if (parse_tunnel(skb, &w->packet, &t))
 		return UNDECIDED;
@@ -90,6 +91,7 @@ static __noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
 		return dropped(skb, MALFORMED_TUNNEL);
 	__builtin_memset(&key, 0, sizeof(key));
 	key.outer_source = w->packet.source;
+	w->tunnel_end = w->packet.destination;
 	w->outer_family = w->packet.family;
 	w->outer_tos = w->packet.tos;
 	w->strip = t.inner - w->packet.offset;
@@ -100,32 +102,42 @@ static __noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
 	key.home_address = w->packet.destination;
 	key.side = TO_HOME_ADDRESS;
 	a = bpf_map_lookup_elem(&acceptances, &key);
-	if (!a) {
+	if (a) {
+		a = at_its_end(w, &key, a);
+	} else {
 		key.home_address = w->packet.source;
 		key.side = FROM_HOME_ADDRESS;
 		a = bpf_map_lookup_elem(&acceptances, &key);
+	}
+	if (!a) {
+		key.home_address = w->packet.destination;
+		a = at_its_end(w, &key, NULL);
 	}
 	if (!a && (w->uses & LOCUM_TRANSLATES) && find_translated(skb, w, 1)) {
 		struct translating *room = translating_room();
 
 		if (room)
 			key.home_address = room->entry.key.home_address;
+		key.side = FROM_HOME_ADDRESS;
 		a = bpf_map_lookup_elem(&acceptances, &key);
 		if (a && translate_back(skb, w))
 			return dropped(skb, TRANSLATION_FAILED);
 	}
 	if (!a || (a->source_port && a->source_port != port))
 		return dropped(skb, UNREGISTERED_SOURCE);
-	if (key.side == TO_HOME_ADDRESS && bpf_map_lookup_elem(&access_links, &link))
+	if (key.side != FROM_HOME_ADDRESS && bpf_map_lookup_elem(&access_links, &link))
 		return dropped(skb, FROM_ACCESS_LINK);
 	count(bpf_map_lookup_elem(&acceptance_count, &key), w->packet.length);
 	if (copy_congestion(skb, w))
 		return dropped(skb, CONGESTED);
-	if (a->ifindex && !(a->flags & LOCUM_HERE))
-		return to_visitor(skb, w, a);
+	if (a->ifindex) {
+		action = to_visitor(skb, w, a);
+		if (action != UNDECIDED)
+			return action;
+	}
 	if (!ours_to_judge(&w->packet))
 		return pass_inner(skb, w, PASSED);
-	return key.side == TO_HOME_ADDRESS ? ARRIVED : RETURNED;
+	return key.side != FROM_HOME_ADDRESS ? ARRIVED : RETURNED;
 }
 
 static __always_inline struct work *begin(const struct locum_settings *s, __u32 flags)

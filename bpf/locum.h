@@ -168,7 +168,8 @@ struct locum_counter {
 	__u64 bytes;
 };
 
-enum locum_side { TO_HOME_ADDRESS = 0, FROM_HOME_ADDRESS = 1 };
+/* TO_END: to a home address, by a tunnel to that end point alone which the value has as its next hop (R17). */
+enum locum_side { TO_HOME_ADDRESS = 0, FROM_HOME_ADDRESS = 1, TO_END = 2 };
 
 struct locum_acceptance_key {
 	struct locum_address outer_source;
@@ -178,8 +179,9 @@ struct locum_acceptance_key {
 };
 
 /* ifindex 0: look the inner packet up again. next_hop all zero: the inner destination. HERE: that is this host itself.
- * source_port: of the UDP datagram that it must come in; 0: any tunnel. */
+ * ENDS: there is one TO_END of the same. source_port: of the UDP datagram that it must come in; 0: any tunnel. */
 #define LOCUM_HERE 1
+#define LOCUM_ENDS 2
 
 struct locum_acceptance {
 	struct locum_address next_hop;

@@ -32,6 +32,7 @@ struct work {
 	__u32 tap;
 	__u32 uses; /* tables that are not empty */
 	struct locum_address tunnel_source; /* of a tunnel that ends here as well */
+	struct locum_address tunnel_end;    /* where the tunnel ends that the packet came out of */
 	__u16 strip; /* bytes of outer headers */
 	__u16 rule;  /* that takes the packet; 0: none does */
 	__u8 ruled;  /* there are rules, and they were asked */

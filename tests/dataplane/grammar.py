@@ -8,6 +8,7 @@ from locum.dataplane.parse import ones_sum
 from locum.dataplane.state import ForwardingState
 from locum.dataplane.translation_model import FlowKey
 from locum.roles.actions import (
+    AcceptTunnel,
     Addr,
     BindingEntry,
     Encapsulation,
@@ -51,7 +52,7 @@ class Grammar:
     """Packets and states from one seed."""
 
     def __init__(self, seed: int) -> None:
-        self.random = Random(seed)
+        self.random, self.apart = Random(seed), Random(-1 - seed)
         self._first_fragments: list[tuple[Addr, Addr, int, bytes]] = []
         self.rules = RuleGrammar(self.random, [*HOMES, *PEERS, *LOCALS], PORTS)
 
@@ -83,7 +84,7 @@ class Grammar:
                     )
                     port = r.choice((0, 0, 0, *PORTS))
                     accepted = TunnelAcceptance(remote, home, side, link, hop, port)
-                    state.acceptances[remote, home, side] = accepted
+                    state.perform(AcceptTunnel(accepted))
             if r.random() < 0.6:
                 link = r.choice([None, "lan0", "out0"])
                 state.outbound[home] = {link: OutboundEntry(home, link, self.tunnel())}
@@ -91,8 +92,18 @@ class Grammar:
                 peer = r.choice([a for a in PEERS if a.version == home.version])
                 flow = Flow(r.choice((6, 17)), home, r.choice(PORTS), peer, r.choice(PORTS))
                 state.flows[flow] = r.choice(list(FlowVerdict))
+            self.add_ends(state, home)
         add_translations(r, state, HOMES, REMOTES)
         return state
+
+    def add_ends(self, state: ForwardingState, home: Addr) -> None:
+        """Acceptances of single end points, beside the others or alone."""
+        r = self.apart
+        for remote in (*REMOTES, *LOCALS):
+            if r.random() < 0.3:
+                end, port = r.choice(LOCALS), r.choice((0, 0, 0, *PORTS))
+                at_end = TunnelAcceptance(remote, home, Side.TO_HOME_ADDRESS, source_port=port, end=end)
+                state.perform(AcceptTunnel(at_end))
 
     def add_other_stages(self, state: ForwardingState, home: Addr) -> None:
         """What an access node and a stand-in on the same host say, and filters."""

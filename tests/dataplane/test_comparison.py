@@ -106,6 +106,8 @@ class Comparison:
         for acceptance in state.acceptances.values():
             key = maps.acceptance_key(acceptance)
             assert self.plane.acceptance_counters(acceptance) == counted(model.acceptance_count, key)
+            if acceptance.end is not None:
+                self.seen["at an end"] += model.acceptance_count[key]
         for out in state.outbound_entries():
             key = maps.outbound_key(out.home_address, self.links[out.link] if out.link else 0)
             assert self.plane.outbound_counters(out) == counted(model.outbound_count, key)
@@ -190,6 +192,7 @@ def test_program_and_model_agree(place: tuple[Namespace, Path]) -> None:
         "LOCAL NONE",
     ):
         assert seen[f"ingress {kind}"] > 300, seen
+    assert seen["at an end"] > 200, seen
     assert seen["towards"] > 3000 and seen["back"] > 300 and seen["first fragments back"] > 10, seen
     # Every reason but those for which the kernel would have to fail.
     failures = {

@@ -19,13 +19,20 @@ from locum.roles.actions import (
     Action,
     BindingEntry,
     Candidate,
+    Filter,
+    FilterPlace,
+    FilterRule,
+    FilterVerdict,
     FlowEntry,
     FlowVerdict,
     InstallBinding,
+    InstallFilter,
     InstallOutbound,
     LocalEndpoint,
     OutboundEntry,
+    RefuseTunnel,
     RemoveBinding,
+    RemoveOutbound,
     Rule,
     RuleVerdict,
     SetFlow,
@@ -62,6 +69,12 @@ STAND_IN: list[Action] = [
     InstallBinding(BindingEntry(HOME4, Verdict.GUARD)),
     SetFlow(FlowEntry(TAKEN, FlowVerdict.DELIVER)),
 ]
+POLICED = Filter(
+    HOME4,
+    FilterPlace.TO_VISITOR,
+    (FilterRule(1, Ipv4Selector(protocol=(17, 17)), FilterVerdict.DROP),),
+    FilterVerdict.ALLOW,
+)
 
 
 @pytest.fixture
@@ -198,8 +211,12 @@ def test_access_node_and_stand_in(network: tuple[Chain, DataPlane]) -> None:
             say(net.cn, b"nobody's", PORT + 2)
             say(net.cn, b"taken too")
             assert hear(stand_in)[0] == b"taken too"
-        assert plane.acceptance_counters(to_itself).packets == 3
-        assert drops(plane) == {"no-session": 1}
+            with net.fa.inside():
+                plane.apply([InstallFilter(POLICED)])
+            say(net.cn, b"refused")
+            say(net.cn, b"nobody's, and refused", PORT + 2)
+        assert plane.acceptance_counters(to_itself).packets == 5
+        assert drops(plane) == {"no-session": 1, "filtered-to-visitor": 2}
         with net.fa.inside():
             assert plane.snapshot() == plane.state
     finally:
@@ -250,3 +267,81 @@ def test_left_for_another_access_node(network: tuple[Chain, DataPlane]) -> None:
     finally:
         with net.ha.inside():
             other.remove()
+
+
+def test_ways_out_of_two_roles(network: tuple[Chain, DataPlane]) -> None:
+    """A visitor's packets, and those of the stand-in on this host, have an entry each: one role removes its own alone."""
+    net, plane = network
+    visitors = OutboundEntry(HOME4, "fa1", Tunnel(CARE_OF, HA4))
+    own = OutboundEntry(HOME4, None, Tunnel(FA4, HA4))
+    with net.fa.inside():
+        plane.reconcile([LocalEndpoint(CARE_OF), InstallOutbound(visitors), InstallOutbound(own)])
+        assert plane.snapshot().outbound == {HOME4: {"fa1": visitors, None: own}}
+        plane.apply([RemoveOutbound(HOME4)])
+        assert plane.snapshot().outbound == plane.state.outbound == {HOME4: {"fa1": visitors}}
+        plane.apply([InstallOutbound(own), RemoveOutbound(HOME4, "fa1")])
+        assert plane.snapshot().outbound == plane.state.outbound == {HOME4: {None: own}}
+        plane.reconcile([InstallOutbound(visitors)])
+        assert plane.snapshot().outbound == {HOME4: {"fa1": visitors}}
+
+
+def test_a_visitor_and_its_stand_in(network: tuple[Chain, DataPlane]) -> None:
+    """Two tunnels of one home agent, for one home address, end on one host: which end it is says whose the packet is."""
+    net, plane = network
+    local_for(net, "fa0")
+    visitors = TunnelAcceptance(HA4, HOME4, Side.TO_HOME_ADDRESS, "fa1", HOME4)
+    own = TunnelAcceptance(HA4, HOME4, Side.TO_HOME_ADDRESS, end=FA4)
+    away = Rule(
+        5, Ipv4Selector(source_port=(PORT, PORT)), RuleVerdict.FORWARD, (Candidate(Tunnel(HA4, FA4)),)
+    )
+    entry = BindingEntry(HOME4, Verdict.ENCAPSULATE, (Tunnel(HA4, CARE_OF),), rules=(away,))
+    ha = net.open(net.ha, "ha", ["ha0", "ha1"])
+    try:
+        with net.ha.inside():
+            ha.reconcile([LocalEndpoint(HA4), InstallBinding(entry)])
+            net.ha.run("ip route add 10.3.0.0/24 via 10.2.0.2")
+        with net.fa.inside():
+            plane.reconcile([AcceptTunnel(visitors), *STAND_IN, LocalEndpoint(FA4), AcceptTunnel(own)])
+        with ear(net.fa) as stand_in, ear(net.mn) as mn:
+            say(net.cn, b"taken")
+            say(net.cn, b"the device's", PORT + 1)
+            assert (hear(stand_in)[0], hear(mn)[0]) == (b"taken", b"the device's")
+            assert plane.acceptance_counters(own).packets == plane.acceptance_counters(visitors).packets == 1
+            with net.fa.inside():
+                assert plane.snapshot() == plane.state and len(plane.state.acceptances) == 2
+                plane.apply([RefuseTunnel(own)])
+            say(net.cn, b"the device's again")
+            assert hear(mn)[0] == b"the device's again"
+            with net.fa.inside():
+                plane.apply([AcceptTunnel(own), RefuseTunnel(visitors)])
+            say(net.cn, b"taken again")
+            say(net.cn, b"nobody's", PORT + 1)
+            say(net.cn, b"and again")
+            assert (hear(stand_in)[0], hear(stand_in)[0]) == (b"taken again", b"and again")
+        assert drops(plane) == {"unregistered-source": 1}
+    finally:
+        with net.ha.inside():
+            ha.remove()
+
+
+def test_home_agent_access_node_and_stand_in(network: tuple[Chain, DataPlane]) -> None:
+    """All three: the home agent's rules say which of the other two has a packet, and none of them makes a tunnel."""
+    net, plane = network
+    local_for(net, "fa0", "lc-fa")
+    away = Rule(
+        5, Ipv4Selector(source_port=(PORT, PORT)), RuleVerdict.FORWARD, (Candidate(Tunnel(FA4, FA4)),)
+    )
+    entry = BindingEntry(HOME4, Verdict.ENCAPSULATE, (CAME_HOME,), rules=(away,))
+    own = TunnelAcceptance(FA4, HOME4, Side.TO_HOME_ADDRESS, end=FA4)
+    with net.fa.inside():
+        plane.reconcile([*HOME_AGENT, *ACCESS_NODE, *STAND_IN, AcceptTunnel(own), InstallBinding(entry)])
+        assert plane.snapshot() == plane.state
+    with ear(net.fa) as stand_in, ear(net.mn) as mn:
+        for _ in range(5):
+            say(net.cn, b"taken")
+            say(net.cn, b"the device's", PORT + 1)
+            assert hear(stand_in)[0] == b"taken"
+            assert hear(mn) == (b"the device's", TTL_AT_MN)
+    visitors = TunnelAcceptance(FA4, HOME4, Side.TO_HOME_ADDRESS)
+    assert plane.acceptance_counters(own).packets == plane.acceptance_counters(visitors).packets == 5
+    assert drops(plane) == {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from locum.dataplane.maps import address_of
 from locum.dataplane.state import ForwardingState
 from locum.dataplane.translation_model import FlowKey
-from locum.roles.actions import Addr, Side, TunnelAcceptance
+from locum.roles.actions import AcceptTunnel, Addr, Side, TunnelAcceptance
 from locum.roles.flow_actions import Translation
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def add_translations(r: Random, state: ForwardingState, homes: list[Addr], remot
             for remote in remotes:
                 link = r.choice([None, "lan0"])
                 acceptance = TunnelAcceptance(remote, local, Side.TO_HOME_ADDRESS, link, local)
-                state.acceptances[remote, local, Side.TO_HOME_ADDRESS] = acceptance
+                state.perform(AcceptTunnel(acceptance))
 
 
 def own_addresses(r: Random) -> set[Addr]:

@@ -245,7 +245,8 @@ def test_stand_in_with_a_colocated_care_of_address() -> None:
     assert role.restore([], now=0.0) == [a.LocalEndpoint(STAND_IN)]
     body = encode_634(TakeoverPrepare(bytes(16), (HOA,), (flow(0),)))
     actions = role.happened(a.Asked(1, "634", body, HOA, (HOA,)), now=1.0)
-    assert a.AcceptTunnel(a.TunnelAcceptance(HA, HOA, a.Side.TO_HOME_ADDRESS)) in actions
+    accepted = a.TunnelAcceptance(HA, HOA, a.Side.TO_HOME_ADDRESS, end=STAND_IN)
+    assert a.AcceptTunnel(accepted) in actions
     assert a.InstallOutbound(a.OutboundEntry(HOA, None, a.Tunnel(STAND_IN, HA))) in actions
     kinds = [type(each) for each in actions]
     assert kinds.index(a.Persist) < kinds.index(a.SetFlow) < kinds.index(a.Answer)

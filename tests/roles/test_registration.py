@@ -36,7 +36,7 @@ def test_register(replay: Replay, algorithm: Algorithm, agents_keyed: bool, chal
     assert world.mn.via.home_addresses == (HOA, HOA6)
     acceptance = world.an1.acceptances[HA, HOA, a.Side.TO_HOME_ADDRESS]
     assert (acceptance.link, acceptance.next_hop) == ("radio0", HOA)
-    assert world.an1.outbound[HOA6].tunnel == a.Tunnel(AN1, HA)
+    assert world.an1.outbound[HOA6, "radio0"].tunnel == a.Tunnel(AN1, HA)
     assert ("radio0", HOA) in world.an1.neighbours
     assert "notified" in world.mn.kinds()
 
@@ -45,7 +45,7 @@ def test_colocated_care_of_address() -> None:
     world = World(colocated=True)
     world.advance(3)
     assert tunnels(world) == [COLOCATED]
-    assert world.mn.outbound[HOA].tunnel == a.Tunnel(COLOCATED, HA)
+    assert world.mn.outbound[HOA, None].tunnel == a.Tunnel(COLOCATED, HA)
     assert (HA, HOA6, a.Side.TO_HOME_ADDRESS) in world.mn.acceptances
     assert COLOCATED in world.mn.endpoints and world.an1.acceptances == {}
 

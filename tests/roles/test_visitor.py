@@ -3,7 +3,15 @@
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
-from locum.roles.visitor import Visitor, visitor_forwarding
+from locum.roles.actions import NeighbourEntry, OutboundEntry, Tunnel
+from locum.roles.context import preconfigured
+from locum.roles.context_book import ContextBook
+from locum.roles.flow_actions import FilterRule, FilterVerdict
+from locum.roles.profile import Policing, Profile
+from locum.roles.visitor import StaticVisitor, Visitor, static_forwarding, visitor_forwarding
+from locum.roles.visitor_list import VisitorList
+from locum.wire.registration import Flag
+from locum.wire.traffic_selector import Ipv4Selector
 
 HOA, HOA6 = IPv4Address("10.50.0.9"), IPv6Address("2001:db8:50::9")
 HA, AN, STAND_IN = (IPv4Address(each) for each in ("10.5.0.1", "10.1.0.1", "10.1.0.130"))
@@ -27,3 +35,35 @@ def test_a_stand_in_is_reached_by_its_address_and_for_ipv6_by_its_link_layer_add
     assert ways(stand_in) == ({HOA: STAND_IN, HOA6: HOA6}, {HOA6})
     assert ways(replace(stand_in, home_address_v6=None)) == ({HOA: STAND_IN}, set())
     assert ways(replace(stand_in, link_layer=None))[1] == set()
+
+
+def test_what_a_stand_in_on_the_access_nodes_host_sends_comes_by_no_link() -> None:
+    """Its packets take the reverse tunnel like those of one on the link (R10, R17)."""
+    elsewhere = StaticVisitor(HOA, HA, "wire", STAND_IN)
+    for static, link in ((elsewhere, "wire"), (replace(elsewhere, here=True), None)):
+        found = static_forwarding(static, AN)
+        assert list(found.outbound.values()) == [OutboundEntry(HOA, link, Tunnel(AN, HA))]
+        assert [each.next_hop for each in found.acceptances.values()] == [STAND_IN]
+
+
+def test_the_stand_in_of_this_host_has_the_packets_of_a_visitor_whose_lifetime_is_brief() -> None:
+    """The default care-of address is the visitor's own: the home agent cannot say whose a packet is."""
+    static = StaticVisitor(HOA, HA, "wire", STAND_IN, here=True)
+
+    calling = FilterRule(1, Ipv4Selector(protocol=(17, 17)), FilterVerdict.DROP)
+    book = ContextBook({HOA: preconfigured(Profile(paging=Policing((calling,))))})
+
+    def hops(lifetime: int, bound: StaticVisitor) -> list[object]:
+        known = VisitorList(AN, [bound], (), 10, short_lifetime=10)
+        known.adjust(book.police)
+        known.start([])
+        actions = known.admit(replace(DEVICE, home_address_v6=None, lifetime=lifetime, flags=Flag.T))
+        held = known._installed[HOA]
+        assert {link for _, link in held.outbound} == ({"wire", None} if bound.here else {"wire"})
+        assert known.stood_in_for(HOA) is bool(held.filters) is (bound.here and lifetime <= 10)
+        assert NeighbourEntry("wire", HOA, MAC) in actions  # the stand-in's own messages reach it
+        return [each.next_hop for each in held.acceptances.values()]
+
+    assert hops(300, static) == [HOA]
+    assert hops(10, static) == [STAND_IN]
+    assert hops(10, replace(static, here=False)) == [HOA]

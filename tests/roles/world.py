@@ -90,7 +90,7 @@ class Host:
     rows: dict[tuple[str, str], a.Persist] = field(default_factory=dict)
     bindings: dict[a.Addr, a.BindingEntry] = field(default_factory=dict)
     acceptances: dict[tuple[a.Addr, a.Addr, a.Side], a.TunnelAcceptance] = field(default_factory=dict)
-    outbound: dict[a.Addr, a.OutboundEntry] = field(default_factory=dict)
+    outbound: dict[tuple[a.Addr, str | None], a.OutboundEntry] = field(default_factory=dict)
     neighbours: dict[tuple[str, a.Addr], a.NeighbourEntry] = field(default_factory=dict)
     endpoints: set[a.Addr] = field(default_factory=set)
     flows: dict[Flow, a.FlowVerdict] = field(default_factory=dict)
@@ -386,9 +386,9 @@ class World:
             case a.RefuseTunnel(entry):
                 del host.acceptances[entry.outer_source, entry.home_address, entry.side]
             case a.InstallOutbound(entry):
-                host.outbound[entry.home_address] = entry
-            case a.RemoveOutbound(address):
-                del host.outbound[address]
+                host.outbound[entry.home_address, entry.link] = entry
+            case a.RemoveOutbound(address, link):
+                del host.outbound[address, link]
             case a.NeighbourEntry():
                 host.neighbours[action.link, action.address] = action
             case a.RemoveNeighbour():

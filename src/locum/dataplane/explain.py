@@ -145,14 +145,18 @@ def _tunnelled(state: ForwardingState, question: Question, packet: bytes) -> byt
         raise ValueError(f"no tunnel from {outer} ends on this host")
     inner = Packet(b"", b"", len(packet), 0, 0, question.source.version, question.protocol, 0, 64)
     homes = (question.source, question.destination)
-    ports = [
-        each.source_port
+    about = [
+        each
         for each in state.acceptances.values()
-        if each.outer_source == outer and each.home_address in homes and each.source_port
+        if each.outer_source == outer and each.home_address in homes
     ]
-    tunnel = Tunnel(outer, ends[0])
+    ports = [each.source_port for each in about if each.source_port]
+    only = any(each.end is None for each in about)  # for the stand-in of this host nobody asks then
+    taken = {each.end for each in about}
+    end = next((each for each in ends if (each in taken) != only), ends[0])
+    tunnel = Tunnel(outer, end)
     if ports:  # it comes in UDP (RFC 3519), or not at all
-        tunnel = Tunnel(outer, ends[0], Encapsulation.UDP, ports[0], REGISTRATION_PORT)
+        tunnel = Tunnel(outer, end, Encapsulation.UDP, ports[0], REGISTRATION_PORT)
     return outer_headers(tunnel, inner) + packet
 
 
@@ -209,7 +213,8 @@ def _words(state: ForwardingState, met: Met, following: Met | None, links: Colle
             here = ", which ends on this host" if met.destination in state.endpoints else ""
             return f"tunnel {met.source} > {met.destination} ({met.encapsulation.value}){here}"
         case TunnelAcceptance():
-            words = f"out of the tunnel from {met.outer_source}, {met.side.value} {met.home_address}"
+            end = "" if met.end is None else f" to {met.end}"
+            words = f"out of the tunnel from {met.outer_source}{end}, {met.side.value} {met.home_address}"
             if met.link is None:
                 return words
             gone = "" if met.link in links else ", which is not there"

@@ -317,8 +317,8 @@ class DataPlane:
                 self._tables.remove_filter(home_address, place)
             case InstallOutbound(entry):
                 self._install_outbound(entry)
-            case RemoveOutbound(home_address):
-                self._remove_outbound(home_address)
+            case RemoveOutbound(home_address, link):
+                self._remove_outbound(home_address, link)
             case SetFlow(flow):
                 self._set_flow(flow.flow, flow.verdict)
             case ClearFlow(key):
@@ -351,11 +351,11 @@ class DataPlane:
             if old is not None and maps.overhead(old.tunnel) != maps.overhead(entry.tunnel):
                 self._mtu_routes.local("del", entry.home_address, maps.overhead(old.tunnel))
 
-    def _remove_outbound(self, home_address: Addr) -> None:
-        for entry in self._tables.state.outbound.get(home_address, {}).values():
-            if entry.link is None:
-                self._mtu_routes.local("del", home_address, maps.overhead(entry.tunnel))
-        self._tables.remove_outbound(home_address)
+    def _remove_outbound(self, home_address: Addr, link: str | None) -> None:
+        entry = self._tables.state.outbound.get(home_address, {}).get(link)
+        if entry is not None and link is None:
+            self._mtu_routes.local("del", home_address, maps.overhead(entry.tunnel))
+        self._tables.remove_outbound(home_address, link)
 
     def _set_flow(self, flow: Flow, verdict: FlowVerdict) -> None:
         """DELIVER after HOLD first empties the queue while newcomers still wait, so that order is kept."""

@@ -42,7 +42,8 @@ SIDES = (Side.TO_HOME_ADDRESS, Side.FROM_HOME_ADDRESS)
 FLAG_FLOWS, FLAG_PEER, FLAG_PEER_TUNNEL, FLAG_IMPLICIT = 1, 2, 4, 8
 FLAG_RULES, FLAG_SHARED, FLAG_LOCAL, FLAG_VISITED = 16, 32, 64, 128
 ENDPOINT, OWN = 1, 2
-HERE = 1
+HERE, ENDS = 1, 2
+TO_END = 2  # beside SIDES
 
 MARK_MASK = 0xFFFF0000
 MARK_OVERHEAD = 0x10C00000
@@ -266,26 +267,36 @@ def local_end_of(key: bytes, value: bytes) -> BindingEntry | None:
 
 
 def acceptance_key(value: TunnelAcceptance) -> bytes:
-    return ACCEPTANCE_KEY.pack(
-        address(value.outer_source), address(value.home_address), SIDES.index(value.side), 0
-    )
+    side = SIDES.index(value.side) if value.end is None else TO_END
+    return ACCEPTANCE_KEY.pack(address(value.outer_source), address(value.home_address), side, 0)
 
 
-def acceptance(value: TunnelAcceptance, ifindex: int, *, here: bool = False) -> bytes:
-    """`here`: the next hop is this host itself."""
-    next_hop = NO_ADDRESS if value.next_hop is None else address(value.next_hop)
-    return ACCEPTANCE.pack(next_hop, ifindex, HERE if here else 0, port(value.source_port))
+def acceptance(value: TunnelAcceptance, ifindex: int, *, here: bool = False, ends: bool = False) -> bytes:
+    """`here`: the next hop is this host itself. `ends`: there is one for an end point as well."""
+    next_hop = value.end or value.next_hop
+    flags = (HERE if here else 0) | (ENDS if ends else 0)
+    packed = NO_ADDRESS if next_hop is None else address(next_hop)
+    return ACCEPTANCE.pack(packed, ifindex, flags, port(value.source_port))
 
 
 def acceptance_of(key: bytes, value: bytes, names: dict[int, str]) -> TunnelAcceptance:
     outer, home, side, _ = ACCEPTANCE_KEY.unpack(key)
     next_hop, ifindex, _, source_port = ACCEPTANCE.unpack(value)
+    hop = None if next_hop == NO_ADDRESS else address_of(next_hop)
+    if side == TO_END:
+        return TunnelAcceptance(
+            address_of(outer),
+            address_of(home),
+            Side.TO_HOME_ADDRESS,
+            source_port=int.from_bytes(source_port, "big"),
+            end=hop,
+        )
     return TunnelAcceptance(
         address_of(outer),
         address_of(home),
         SIDES[side],
         names.get(ifindex) if ifindex else None,
-        None if next_hop == NO_ADDRESS else address_of(next_hop),
+        hop,
         int.from_bytes(source_port, "big"),
     )
 

@@ -220,21 +220,16 @@ class Model:
         inner = parse_packet(bytes(work.frame), shape.inner, end, shape.family)
         if inner is None:
             return None
-        for home, side in (
-            (inner.destination, Side.TO_HOME_ADDRESS),
-            (inner.source, Side.FROM_HOME_ADDRESS),
-        ):
-            key = maps.ACCEPTANCE_KEY.pack(outer.source, home, maps.SIDES.index(side), 0)
-            acceptance = self._acceptances.get(key)
-            if acceptance is not None:
-                if not _comes_right(outer, acceptance):
-                    return self._dropped(Reason.UNREGISTERED_SOURCE)
-                if side is Side.TO_HOME_ADDRESS and work.ifindex in self.environment.access:
-                    return self._dropped(Reason.FROM_ACCESS_LINK)
-                work.packet, work.strip, work.outer_tos = inner, shape.inner - outer.offset, outer.tos
-                self._count(self.acceptance_count, key, inner)
-                self.met.append(acceptance)
-                return acceptance
+        acceptance = self._of_tunnel(outer, inner)
+        if acceptance is not None:
+            if not _comes_right(outer, acceptance):
+                return self._dropped(Reason.UNREGISTERED_SOURCE)
+            if acceptance.side is Side.TO_HOME_ADDRESS and work.ifindex in self.environment.access:
+                return self._dropped(Reason.FROM_ACCESS_LINK)
+            work.packet, work.strip, work.outer_tos = inner, shape.inner - outer.offset, outer.tos
+            self._count(self.acceptance_count, maps.acceptance_key(acceptance), inner)
+            self.met.append(acceptance)
+            return acceptance
         found = self.translator.back(work.frame, inner, in_tunnel=True)
         if found is not None:
             key = maps.ACCEPTANCE_KEY.pack(
@@ -250,6 +245,23 @@ class Model:
                 return acceptance
         return self._dropped(Reason.UNREGISTERED_SOURCE)
 
+    def _of_tunnel(self, outer: Packet, inner: Packet) -> TunnelAcceptance | None:
+        to, from_home = (maps.SIDES.index(side) for side in (Side.TO_HOME_ADDRESS, Side.FROM_HOME_ADDRESS))
+        source, end = outer.source, outer.destination
+        return (
+            self._to_home(source, end, inner, to)
+            or self._acceptances.get(maps.ACCEPTANCE_KEY.pack(source, inner.source, from_home, 0))
+            or self._to_home(source, end, inner, maps.TO_END)
+        )
+
+    def _to_home(self, source: bytes, end: bytes, inner: Packet, side: int) -> TunnelAcceptance | None:
+        """With TO_END, or beside what is found without, the acceptance of the end point goes before (R17)."""
+        found = self._acceptances.get(maps.ACCEPTANCE_KEY.pack(source, inner.destination, side, 0))
+        if side != maps.TO_END:
+            return found and (self._to_home(source, end, inner, maps.TO_END) or found)
+        at_end = found is not None and found.end is not None and maps.address(found.end) == end
+        return found if at_end else None
+
     def _from_tunnel(self, work: Work) -> Result | None:
         outer = work.packet
         if parse_tunnel(work.frame, outer) is None:
@@ -264,19 +276,13 @@ class Model:
             return accepted
         if not copy_congestion(work):
             return self._dropped(Reason.CONGESTED)
-        if (link := self._link_of(accepted)) is not None:
-            return self._to_visitor(work, link)
+        if (visited := self._to_visitor(work, accepted)) is not None:
+            return visited
         if not self._ours(work.packet):
             return self._passed(work)
         if accepted.side is Side.TO_HOME_ADDRESS:
             return self._at_visited(work) or self._at_local_end(work) or self._passed(work)
         return self._to_home_address(work) or self._passed(work)
-
-    def _link_of(self, acceptance: TunnelAcceptance) -> str | None:
-        """The link that leads to the next hop; None where the next hop is this host itself."""
-        hop = acceptance.next_hop
-        here = hop is not None and maps.address(hop) in self.environment.own
-        return None if here else acceptance.link
 
     # Packets to a home address
 
@@ -326,16 +332,16 @@ class Model:
 
     def _locally(self, work: Work, tunnel: Tunnel) -> Result:
         """A tunnel that ends on the host where it begins: as if the packet had just come out of it."""
-        destination = work.packet.destination
         work.ends_here = True
-        side = maps.SIDES.index(Side.TO_HOME_ADDRESS)
-        key = maps.ACCEPTANCE_KEY.pack(maps.address(tunnel.source), destination, side, 0)
-        acceptance = self._acceptances.get(key)
+        source, end = maps.address(tunnel.source), maps.address(tunnel.destination)
+        acceptance = self._to_home(source, end, work.packet, maps.TO_END) or self._to_home(
+            source, end, work.packet, maps.SIDES.index(Side.TO_HOME_ADDRESS)
+        )
         if acceptance is not None:
             self.met.append(acceptance)
-            self._count(self.acceptance_count, key, work.packet)
-            if (link := self._link_of(acceptance)) is not None:
-                return self._to_visitor(work, link)
+            self._count(self.acceptance_count, maps.acceptance_key(acceptance), work.packet)
+            if (visited := self._to_visitor(work, acceptance)) is not None:
+                return visited
         return self._at_visited(work) or self._at_local_end(work) or self._passed_up(work)
 
     def _at_visited(self, work: Work) -> Result | None:
@@ -470,10 +476,16 @@ class Model:
         work.mark = maps.MARK_LOCAL | 1
         return self._passed(work, Outcome.LOCAL)
 
-    def _to_visitor(self, work: Work, link: str) -> Result:
+    def _to_visitor(self, work: Work, acceptance: TunnelAcceptance) -> Result | None:
+        """On the access link; None when whom it is for is on this very host (R17), or when it is for no link."""
+        if acceptance.link is None:
+            return None
         if not self._allowed(work, work.packet.destination, FilterPlace.TO_VISITOR):
             return self._dropped(Reason.FILTERED_TO_VISITOR)
-        return self._deliver(work, self.environment.links[link])
+        hop = acceptance.next_hop
+        if hop is not None and maps.address(hop) in self.environment.own:
+            return None
+        return self._deliver(work, self.environment.links[acceptance.link])
 
     def _hold(self, work: Work, reason: HeldReason) -> Result:
         packet = work.packet

@@ -50,9 +50,11 @@ def acceptable(state: ForwardingState, packet: bytes, *, by_visitor: bool = Fals
     if inner is None:
         return False
     source = address_of(outer.source)
-    to = (source, address_of(inner.destination), Side.TO_HOME_ADDRESS)
-    of = (source, address_of(inner.source), Side.FROM_HOME_ADDRESS)
-    return (to in state.acceptances and not by_visitor) or of in state.acceptances
+    if (source, address_of(inner.source), Side.FROM_HOME_ADDRESS, False) in state.acceptances:
+        return True
+    home_address = address_of(inner.destination)
+    to = [(source, home_address, Side.TO_HOME_ADDRESS, at_end) for at_end in (False, True)]
+    return not by_visitor and any(each in state.acceptances for each in to)
 
 
 def ipv6_packet(source: Addr, destination: Addr, protocol: int, payload: bytes) -> bytes:

@@ -40,13 +40,13 @@ from locum.roles.actions import (
 )
 from locum.wire.control import Flow
 
-AcceptanceKey = tuple[Addr, Addr, Side]
+AcceptanceKey = tuple[Addr, Addr, Side, bool]  # the last: for one of our end points alone
 FilterKey = tuple[Addr, FilterPlace]
 Service = tuple[int, int]  # protocol, port
 
 
 def acceptance_key(value: TunnelAcceptance) -> AcceptanceKey:
-    return (value.outer_source, value.home_address, value.side)
+    return (value.outer_source, value.home_address, value.side, value.end is not None)
 
 
 @dataclass(slots=True)
@@ -90,8 +90,11 @@ class ForwardingState:
                 self.acceptances.pop(acceptance_key(acceptance), None)
             case InstallOutbound(outbound):
                 self.outbound.setdefault(outbound.home_address, {})[outbound.link] = outbound
-            case RemoveOutbound(home_address):
-                self.outbound.pop(home_address, None)
+            case RemoveOutbound(home_address, link):
+                entries = self.outbound.get(home_address, {})
+                entries.pop(link, None)
+                if not entries:
+                    self.outbound.pop(home_address, None)
             case SetFlow(flow):
                 self.flows[flow.flow] = flow.verdict
             case ClearFlow(key):
@@ -154,11 +157,8 @@ def difference(have: ForwardingState, want: ForwardingState) -> list[Action]:
         removed += [RemoveBinding(k, stage) for k in old_entries.keys() - new_entries.keys()]
     for home_address in have.outbound.keys() | want.outbound.keys():
         old, new = have.outbound.get(home_address, {}), want.outbound.get(home_address, {})
-        if old.keys() - new.keys():
-            removed.append(RemoveOutbound(home_address))
-            removed += [InstallOutbound(entry) for entry in new.values()]
-        else:
-            added += [InstallOutbound(entry) for link, entry in new.items() if old.get(link) != entry]
+        added += [InstallOutbound(entry) for link, entry in new.items() if old.get(link) != entry]
+        removed += [RemoveOutbound(home_address, link) for link in old.keys() - new.keys()]
     removed += [ClearFlow(f) for f in have.flows.keys() - want.flows.keys()]
     removed += [RemoveFilter(*k) for k in have.filters.keys() - want.filters.keys()]
     removed += [RemoveTranslation(*k) for k in have.translations.keys() - want.translations.keys()]

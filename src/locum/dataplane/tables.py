@@ -18,6 +18,7 @@ from locum.roles.actions import (
     FilterPlace,
     FlowVerdict,
     OutboundEntry,
+    RemoveOutbound,
     Stage,
     Tunnel,
     TunnelAcceptance,
@@ -261,9 +262,10 @@ class Tables:
             index = 0 if acceptance.link is None else self._index_of(acceptance.link)
             if index is not None:
                 here = acceptance.next_hop is not None and acceptance.next_hop in self._own
-                values[key] = maps.acceptance(acceptance, index, here=here)
+                values[key] = maps.acceptance(acceptance, index, here=here, ends=self._ends(acceptance))
         self._maps["acceptance_count"].put_many(counters)
         self._maps["acceptances"].put_many(list(values.items()))
+        self._ends_changed(acceptances)
 
     def refuse(self, acceptances: Sequence[TunnelAcceptance]) -> None:
         """Take away; one that is not there is no error."""
@@ -272,6 +274,16 @@ class Tables:
         keys = [maps.acceptance_key(acceptance) for acceptance in acceptances]
         self._maps["acceptances"].delete_many(keys)
         self._maps["acceptance_count"].delete_many(keys)
+        self._ends_changed(acceptances)
+
+    def _ends(self, acceptance: TunnelAcceptance) -> bool:
+        return acceptance.end is None and (*acceptance_key(acceptance)[:3], True) in self.state.acceptances
+
+    def _ends_changed(self, acceptances: Sequence[TunnelAcceptance]) -> None:
+        """The one that takes what comes to any end point says whether another goes before it."""
+        beside = [(*acceptance_key(each)[:3], False) for each in acceptances if each.end is not None]
+        if beside:
+            self.accept([self.state.acceptances[key] for key in beside if key in self.state.acceptances])
 
     # Outbound entries
 
@@ -289,14 +301,12 @@ class Tables:
         if old is not None and old != key:
             self._forget_outbound(old)
 
-    def remove_outbound(self, home_address: Addr) -> list[OutboundEntry]:
-        """Returns the entries that were there."""
-        removed = list(self.state.outbound.pop(home_address, {}).values())
-        for entry in removed:
-            key = self._outbound_keys.pop((home_address, entry.link), None)
-            if key is not None:
-                self._forget_outbound(key)
-        return removed
+    def remove_outbound(self, home_address: Addr, link: str | None) -> None:
+        """No error if it is not there."""
+        self.state.perform(RemoveOutbound(home_address, link))
+        key = self._outbound_keys.pop((home_address, link), None)
+        if key is not None:
+            self._forget_outbound(key)
 
     def _forget_outbound(self, key: bytes) -> None:
         self._maps["outbound"].delete(key)

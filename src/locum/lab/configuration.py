@@ -22,6 +22,7 @@ OTHER_ADDRESS4 = IPv4Address("10.10.100.5")
 """A second mobile node that the home agent knows: the stranger has its keys."""
 
 STAND_INS = ("mnps", "mnps2")
+ACCESS_NODES = ("an1", "an2", "an3")
 DAEMONS = ("ha", "an1", "an2", "an3", "mnps", "mn")
 """In the order in which they are started."""
 
@@ -193,12 +194,13 @@ class Configuration:
             roles["mobile_node"] = self._mobile_node()
         elif node == "evil":
             roles["mobile_node"] = self._other_mobile()
-        elif node in ("an1", "an2", "an3"):
+        elif node in ACCESS_NODES:
             roles["foreign_agent"] = self._foreign_agent(node)
         if (
             self.has_stand_in(node) and node not in STAND_INS
         ):  # beside the roles that the node has anyway (R17)
-            roles["mnps"] = {**self._mnps(node), "access_node": str(self._end(node))}
+            at = self.care_of(node) if node in ACCESS_NODES else self._end(node)
+            roles["mnps"] = {**self._mnps(node), "access_node": str(at)}
         associations = self._associations(node)
         control: Table = {"control": {"address": str(self._end(node)), "association": associations}}
         return {"node": self._node(node), **(control if associations else {}), **roles}
@@ -313,9 +315,9 @@ class Configuration:
         }
 
     def _end(self, node: str) -> IPv4Address:
-        """The address of a node's control messages."""
+        """The address of a node's control messages; a stand-in's own, which on an access node is not the care-of address."""
         homes = {"mn": HOME_ADDRESS4, "other": OTHER_ADDRESS4}
-        if node in ("an1", "an2", "an3"):
+        if node in ACCESS_NODES and not self.has_stand_in(node):
             return self.care_of(node)
         return homes.get(node) or self.topology.address4(node)
 

@@ -1,4 +1,4 @@
-"""Stand-ins that register themselves (Figs. 7, 8 and 10): what the configuration of a lab has for them.
+"""Stand-ins that register themselves (Figs. 7, 8 and 10), or share a host: what the configuration of a lab has for them.
 
 It knows the file format as an operator does.
 """
@@ -75,6 +75,31 @@ def registering(*stand_ins: Registering) -> Mapping[str, Table]:
     for each in stand_ins:
         tables[each.at] = {**tables.get(each.at, {}), "mnps": each.own()}
     return tables
+
+
+def bound_in_advance(at: str) -> Mapping[str, Table]:
+    """`Plan.tables` for the one stand-in of the lab, by default care-of address, on its access node's host (R17)."""
+    address, address6 = str(_TOPOLOGY.address4(at)), str(_TOPOLOGY.address6(at))
+    wired = at == "an3"
+    link = "wire0" if wired else "radio0"
+    static: Table = {
+        "home_address": str(HOME_ADDRESS4),
+        "home_address_v6": str(HOME_ADDRESS6),
+        "home_agent": str(_TOPOLOGY.address4("ha")),
+        "link": link,
+        "next_hop": address,
+        "next_hop_v6": address6,
+    }
+    known: Table = {
+        "default_coa": str(_TOPOLOGY.address4(at, link)),
+        "mnps": address,
+        "mnps_v6": address6,
+    }
+    return {
+        "ha": {"home_agent": {"mobile": known}},
+        at: {"mnps": {}, "foreign_agent": {"static": static if wired else [static]}},
+        "mn": {"mobile_node": {"mnps": address}},
+    }
 
 
 def further(*nodes: str) -> tuple[Pair, ...]:

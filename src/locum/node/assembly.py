@@ -165,6 +165,7 @@ def foreign_agent(settings: Settings, link_address: LinkAddress) -> "ForeignAgen
                 next_hop_v6=each.next_hop_v6,
                 translate=each.translate,
                 translated=each.translated,
+                here=settings.mnps is not None and each.next_hop == settings.mnps.address,
             )
             for each in own.static
         ],

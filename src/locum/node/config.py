@@ -87,6 +87,7 @@ def _check_whole(settings: Settings) -> None:
         )
     _check_room(settings)
     _check_peers(settings)
+    _check_shared(settings)
 
 
 def _check_peers(settings: Settings) -> None:
@@ -103,6 +104,31 @@ def _check_peers(settings: Settings) -> None:
                 "peer",
                 f"no association with the mnps {peer} of [{table}]",
             )
+
+
+def _check_shared(settings: Settings) -> None:
+    """An access node and a stand-in on one host (R17): whose a packet is must be seen by its addresses."""
+    foreign, mnps = settings.foreign_agent, settings.mnps
+    if foreign is None or mnps is None:
+        return
+
+    def wrong(table: str, key: str, problem: str) -> ConfigError:
+        return ConfigError(settings.file, table, key, problem)
+
+    if mnps.devices and mnps.address == foreign.care_of_address:
+        raise wrong("mnps", "address", "is care_of_address of [foreign_agent]; to register it needs another")
+    if mnps.devices and mnps.register_via == "fa" and set(mnps.links) <= set(foreign.links):
+        raise wrong("mnps", "register_via", 'this host is the agent on all of links; say "colocated"')
+    from_here = mnps.register_via == "colocated"
+    registered = {each.home_address for each in mnps.devices if from_here}
+    for number, each in enumerate(foreign.static, 1):
+        table = f"foreign_agent.static #{number}"
+        if each.next_hop != mnps.address:
+            continue
+        if each.next_hop_v6 not in (None, mnps.address_v6):
+            raise wrong(table, "next_hop_v6", "is not address_v6 of [mnps], but next_hop is its address")
+        if each.home_address in registered:
+            raise wrong(table, "home_address", "is in [[mnps.mobile]] as well; its stand-in here registers")
 
 
 def _check_room(settings: Settings) -> None:

@@ -12,6 +12,6 @@ def counted(plane: "DataPlane", asked: CountInFlight) -> int:
     """Packets so far, over all home addresses that are asked for."""
     if not asked.incoming:
         return sum(plane.visited_counters(each).packets for each in asked.home_addresses)
-    keys = ((asked.peer, each, Side.TO_HOME_ADDRESS) for each in asked.home_addresses)
+    keys = ((asked.peer, each, Side.TO_HOME_ADDRESS, False) for each in asked.home_addresses)
     accepted = (plane.state.acceptances.get(key) for key in keys)
     return sum(plane.acceptance_counters(each).packets for each in accepted if each is not None)

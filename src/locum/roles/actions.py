@@ -129,6 +129,8 @@ class TunnelAcceptance:
     """Permission to decapsulate; with `link`, deliver to `next_hop` there, else look the inner packet up again.
 
     With `source_port` only what comes in UDP from that port (RFC 3519), for others may have the NAT's address too.
+    With `end` only what comes to that end point of ours. It goes before the one that takes it anywhere, and stands beside
+    that one, another role's (R17): a stand-in's before the visitor's that it stands in for. It has no link.
     """
 
     outer_source: Addr
@@ -137,6 +139,7 @@ class TunnelAcceptance:
     link: str | None = None
     next_hop: Addr | None = None
     source_port: int = 0
+    end: Addr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +203,7 @@ class InstallOutbound:
 @dataclass(frozen=True, slots=True)
 class RemoveOutbound:
     home_address: Addr
+    link: str | None = None  # as of the entry: roles of one host have entries of their own (R17)
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,7 +185,8 @@ class ContextBook:
         served = wanted.visitor or wanted.static
         if context is None or served is None or not wanted.forwarding.acceptances:
             return wanted.forwarding
-        stand_in = wanted.visitor is None or wanted.visitor.next_hop is not None
+        visitor = wanted.visitor
+        stand_in = visitor is None or visitor.next_hop is not None or wanted.stood_in_for
         placed = policings(context, stand_in=stand_in)
         homes = [each for each in (served.home_address, served.home_address_v6) if each is not None]
         filters: list[Filter] = []

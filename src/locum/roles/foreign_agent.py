@@ -131,7 +131,9 @@ class ForeignAgent:
             known,
             home_agents=None if configuration.open or not home_agents else frozenset(home_agents),
         )
-        self._visitors = VisitorList(care_of, static, tuple(home_agents), configuration.max_visitors)
+        self._visitors = VisitorList(
+            care_of, static, tuple(home_agents), configuration.max_visitors, configuration.short_lifetime
+        )
         self._visitors.adjust(policed(configuration.filters))
         self._relay = RegistrationRelay(care_of, self._visitors, self._admission, home_agents, known)
         self._relay.additions += [
@@ -392,7 +394,11 @@ class ForeignAgent:
         """Packets of its visitors wait, if there are access nodes that may ask for them."""
         actions: list[Action] = []
         for each in self._visitors.all() if self._transfer.enabled else ():
-            if each.link == link and each.next_hop is None:
+            if (
+                each.link == link
+                and each.next_hop is None
+                and not self._visitors.stood_in_for(each.home_address)
+            ):
                 mobile = Mobile(each.home_address, each.home_agent, each.home_address_v6)
                 actions += self._flights.strand(mobile, now=now)
         return actions

@@ -33,6 +33,7 @@ from locum.roles.actions import (
 )
 
 AcceptanceKey = tuple[Addr, Addr, Side]
+OutboundKey = tuple[Addr, str | None]
 NeighbourKey = tuple[str, Addr]
 FilterKey = tuple[Addr, FilterPlace]
 TranslationKey = tuple[Addr, Addr | None]
@@ -44,7 +45,7 @@ class Forwarding:
 
     bindings: Mapping[Addr, BindingEntry] = field(default_factory=dict)
     acceptances: Mapping[AcceptanceKey, TunnelAcceptance] = field(default_factory=dict)
-    outbound: Mapping[Addr, OutboundEntry] = field(default_factory=dict)
+    outbound: Mapping[OutboundKey, OutboundEntry] = field(default_factory=dict)
     neighbours: Mapping[NeighbourKey, NeighbourEntry] = field(default_factory=dict)
     endpoints: frozenset[Addr] = frozenset()
     filters: Mapping[FilterKey, Filter] = field(default_factory=dict)
@@ -69,7 +70,7 @@ def forwarding(
         acceptances={
             (e.outer_source, e.home_address, e.side): e for e in entries if isinstance(e, TunnelAcceptance)
         },
-        outbound={e.home_address: e for e in entries if isinstance(e, OutboundEntry)},
+        outbound={(e.home_address, e.link): e for e in entries if isinstance(e, OutboundEntry)},
         neighbours={(e.link, e.address): e for e in entries if isinstance(e, NeighbourEntry)},
         endpoints=frozenset(e.address for e in entries if isinstance(e, LocalEndpoint)),
         filters={(e.home_address, e.place): e for e in entries if isinstance(e, Filter)},
@@ -100,7 +101,7 @@ def changes(before: Forwarding, after: Forwarding) -> list[Action]:
         if key not in after.bindings or after.bindings[key].stage is not old.stage
     ]
     actions += [RemoveTranslation(*key) for key in before.translations if key not in after.translations]
-    actions += [RemoveOutbound(key) for key in before.outbound if key not in after.outbound]
+    actions += [RemoveOutbound(*key) for key in before.outbound if key not in after.outbound]
     actions += [RemoveNeighbour(*key) for key in before.neighbours if key not in after.neighbours]
     actions += [RefuseTunnel(a) for key, a in before.acceptances.items() if key not in after.acceptances]
     actions += [RemoveFilter(*key) for key in before.filters if key not in after.filters]

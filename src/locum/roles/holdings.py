@@ -96,7 +96,9 @@ class Holdings:
             entries.append(BindingEntry(each, Verdict.GUARD))
             home_agent = self._home_agent(each)
             if home_agent is not None:
-                entries.append(TunnelAcceptance(home_agent, each, Side.TO_HOME_ADDRESS))
+                # Of this end alone: the device may be a visitor of this very host (R17).
+                own = TunnelAcceptance(home_agent, each, Side.TO_HOME_ADDRESS, end=self._address)
+                entries.append(own)
             if home_agent not in (
                 None,
                 self._address,

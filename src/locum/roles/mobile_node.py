@@ -415,10 +415,9 @@ class MobileNode:
         state = self.state
         if not isinstance(state, Registering):
             return [Count("reply-unexpected")]
-        here = (
-            self.configuration.on_behalf == self.configuration.home_agent
-        )  # its replies never were on a link (R17)
-        if source.link != state.attachment.link and not here:
+        # A co-located stand-in may be on a router or on its home agent's host: replies come by any link, or none (R17).
+        anywhere = self.configuration.on_behalf is not None and state.attachment.colocated
+        if source.link != state.attachment.link and not anywhere:
             return [Count("reply-unexpected")]
         belief = self._dialogue.believe(reply, state.attachment, state.identification)
         if belief in (Belief.UNEXPECTED, Belief.NOT_AUTHENTIC):

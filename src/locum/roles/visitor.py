@@ -4,7 +4,7 @@ Values and pure functions; whether somebody becomes a visitor is the foreign age
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from locum.roles.actions import (
@@ -26,7 +26,10 @@ from locum.wire.registration import Flag
 
 @dataclass(frozen=True, slots=True)
 class StaticVisitor:
-    """A home address bound in advance: its packets are delivered to the stand-in at `next_hop` (R11)."""
+    """A home address bound in advance: its packets are delivered to the stand-in at `next_hop` (R11).
+
+    `here`: that is an address of this very host (R17). What the stand-in sends comes by no link then.
+    """
 
     home_address: IPv4Address
     home_agent: IPv4Address
@@ -36,6 +39,12 @@ class StaticVisitor:
     next_hop_v6: IPv6Address | None = None
     translate: bool = False  # the home address becomes the next hop's here (R12)
     translated: bool = False  # the home agent has done so: packets come for the next hop's address
+    here: bool = False
+
+    @property
+    def sends_on(self) -> str | None:
+        """The link of its outbound entries."""
+        return None if self.here else self.link
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +134,22 @@ def static_forwarding(static: StaticVisitor, care_of_address: IPv4Address) -> Fo
     for home_address, next_hop in _homes(static):
         entries.append(_acceptance(static.home_agent, home_address, static.link, next_hop or static.next_hop))
         tunnel = Tunnel(care_of_address, static.home_agent)
-        entries.append(OutboundEntry(home_address, static.link, tunnel))
+        entries.append(OutboundEntry(home_address, static.sends_on, tunnel))
         if static.translate and next_hop is not None:
             entries.append(Translation(home_address, next_hop))
     return forwarding(*entries)
+
+
+def both_here(visitor: Forwarding, stand_in: Forwarding, *, to_stand_in: bool) -> Forwarding:
+    """A visitor, and the stand-in for it on this very host (R17): both send, one of them is sent to."""
+    found = replace(visitor, outbound={**stand_in.outbound, **visitor.outbound})
+    if not to_stand_in:
+        return found
+    return replace(
+        found,
+        acceptances={**visitor.acceptances, **stand_in.acceptances},
+        translations={**visitor.translations, **stand_in.translations},
+    )
 
 
 def translated_forwarding(static: StaticVisitor, care_of_address: IPv4Address) -> Forwarding:
@@ -141,7 +162,8 @@ def translated_forwarding(static: StaticVisitor, care_of_address: IPv4Address) -
         if next_hop is None:
             continue
         entries.append(_acceptance(static.home_agent, next_hop, static.link, next_hop))
-        entries.append(OutboundEntry(next_hop, static.link, Tunnel(care_of_address, static.home_agent)))
+        tunnel = Tunnel(care_of_address, static.home_agent)
+        entries.append(OutboundEntry(next_hop, static.sends_on, tunnel))
         entries.append(Translation(next_hop, next_hop))
     return forwarding(*entries)
 

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from locum.roles.actions import Action, Addr, Forget, Persist
 from locum.roles.forwarding import NOTHING, Forwarding, changes
 from locum.roles.timers import Deadlines
-from locum.roles.visitor import StaticVisitor, Visitor, static_forwarding, visitor_forwarding
+from locum.roles.visitor import StaticVisitor, Visitor, both_here, static_forwarding, visitor_forwarding
 
 TABLE = "visitor"
 
@@ -24,13 +24,17 @@ class Wanted:
     visitor: Visitor | None
     static: StaticVisitor | None
     forwarding: Forwarding  # of visitor or static alone
+    stood_in_for: bool = False  # the packets of both are the latter's (see `VisitorList.stood_in_for`)
 
 
 Adjust = Callable[[Wanted], Forwarding]
 
 
 class VisitorList:
-    """Visitors and home addresses bound in advance, at most `most` of the former."""
+    """Visitors and home addresses bound in advance, at most `most` of the former.
+
+    A visitor with no more than `short_lifetime` seconds has left its packets to the default care-of address (R2).
+    """
 
     def __init__(
         self,
@@ -38,8 +42,10 @@ class VisitorList:
         static: Iterable[StaticVisitor],
         home_agents: Collection[Addr],
         most: int,
+        short_lifetime: int = 0,
     ) -> None:
         self.most = most
+        self._short_lifetime = short_lifetime
         self._care_of_address = care_of_address
         self._static = {each.home_address: each for each in static}
         self._home_agents = frozenset(home_agents)
@@ -68,6 +74,16 @@ class VisitorList:
     def static(self, home_address: Addr) -> StaticVisitor | None:
         """What is bound in advance for that IPv4 home address."""
         return self._static.get(home_address) if isinstance(home_address, IPv4Address) else None
+
+    def stood_in_for(self, home_address: IPv4Address) -> bool:
+        """Whether a visitor's packets are the stand-in's of this very host, bound in advance for it (R17).
+
+        To the home agent both are at one care-of address: it is the lifetime that tells whose turn it is.
+        """
+        visitor, static = self._visitors.get(home_address), self._static.get(home_address)
+        if visitor is None or static is None or not static.here:
+            return False
+        return visitor.next_hop is None and visitor.lifetime <= self._short_lifetime
 
     def all(self) -> Collection[Visitor]:
         """Every registered visitor."""
@@ -149,11 +165,14 @@ class VisitorList:
 
     def _wanted(self, home_address: IPv4Address) -> Forwarding:
         visitor, static = self._visitors.get(home_address), self._static.get(home_address)
-        wanted = NOTHING
+        wanted, stood_in_for = NOTHING, self.stood_in_for(home_address)
         if visitor is not None:
             wanted = visitor_forwarding(visitor, self._care_of_address)
+            if static is not None and static.here:
+                own = static_forwarding(static, self._care_of_address)
+                wanted = both_here(wanted, own, to_stand_in=stood_in_for)
         elif static is not None:
             wanted = static_forwarding(static, self._care_of_address)
         for adjustment in self._adjustments:
-            wanted = adjustment(Wanted(home_address, visitor, static, wanted))
+            wanted = adjustment(Wanted(home_address, visitor, static, wanted, stood_in_for))
         return wanted

@@ -21,7 +21,13 @@ from locum.lab.scenarios.nat import Nat
 from locum.lab.scenarios.police import Police
 from locum.lab.scenarios.policy import Policy
 from locum.lab.scenarios.revoke import Revoke
-from locum.lab.scenarios.shared import SharedHome
+from locum.lab.scenarios.shared import (
+    SharedAccess,
+    SharedAccessDefault,
+    SharedHome,
+    SharedVisited,
+    SharedVisitedDefault,
+)
 from locum.lab.scenarios.translate import Translate
 
 _ALL: tuple[type[Scenario], ...] = (
@@ -48,6 +54,10 @@ _ALL: tuple[type[Scenario], ...] = (
     TwoDomains,
     ThreeDomains,
     SharedHome,
+    SharedAccess,
+    SharedAccessDefault,
+    SharedVisited,
+    SharedVisitedDefault,
 )
 
 SCENARIOS: dict[str, type[Scenario]] = {scenario.name: scenario for scenario in _ALL}

@@ -51,6 +51,7 @@ def tunnels(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
                 "home_address": str(acceptance.home_address),
                 "source": str(acceptance.outer_source),
                 "side": acceptance.side.value,
+                "end": None if acceptance.end is None else str(acceptance.end),
                 "link": acceptance.link,
                 "next_hop": None if acceptance.next_hop is None else str(acceptance.next_hop),
                 "packets": counter.packets,
