@@ -8,7 +8,7 @@ from locum.roles import actions as a
 from locum.roles.attachment import Attachment
 from locum.roles.own_routing import NO_ROUTING, OwnRouting, Routing
 from locum.roles.own_rules import FIRST_IDENTIFIER
-from locum.roles.rules import KeptRule, both_families
+from locum.roles.rules import KeptRule, RuleRefused, both_families
 from locum.roles.selection import Selection
 from locum.wire.extensions import Extension, Multipath, VendorNormal
 from locum.wire.registration import Code, RegistrationReply
@@ -256,6 +256,11 @@ def test_a_session_that_a_rule_keeps_is_not_given() -> None:
     world.hand_over(Selection(flow=flow(0)))
     world.advance(2)
     assert (world.path_of_data(0), world.path_of_data(1)) == ("mnps", "mn")
+    with pytest.raises(RuleRefused, match="take it back first"):
+        add(world, "mn")
+    world.take_back()
+    world.advance(2)
+    assert add(world, "mn") in world.device.rules.all()
 
 
 def test_without_an_identifier_it_is_no_way() -> None:

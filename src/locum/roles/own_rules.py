@@ -71,10 +71,12 @@ class OwnRules:
                 actions += [Count("unreadable-row"), Forget(row.table, row.key)]
         return actions
 
-    def add(self, rule: KeptRule, home_addresses: Iterable[Addr], own: int | None) -> KeptRule:
+    def add(
+        self, rule: KeptRule, home_addresses: Iterable[Addr], own: int | None, given: Iterable[Flow] = ()
+    ) -> KeptRule:
         """Ask for it with the next request, under a free identifier if it has 0. Raises RuleRefused.
 
-        `own` is the binding identifier of this device, which MN stands for.
+        `own` is the binding identifier of this device, which MN stands for; `given` are flows that stand-ins have.
         """
         self._idle()
         identifier = rule.identifier or free_identifier(self._rules, FIRST_IDENTIFIER)
@@ -91,6 +93,13 @@ class OwnRules:
             to=tuple(_identified(each, own) for each in rule.to),
         )
         added(self._rules, made)
+        for each in given:
+            if _precedes(made, each) and _stays_with(made, own):
+                raise RuleRefused(
+                    Code.ADMINISTRATIVELY_PROHIBITED,
+                    f"{each} is with a stand-in, and would not be reached there; take it back first, or give the rule a "
+                    f"priority above {PRIORITY}",
+                )
         self._change, self.refused = Change(identifier, made), None
         return made
 
@@ -111,14 +120,8 @@ class OwnRules:
 
     def keeps(self, flow: Flow, own: int | None) -> KeptRule | None:
         """The rule that keeps packets of the flow from a stand-in that registers for it: they come here, or are dropped."""
-        packets = flow_selector(flow)
-        for rule in self._rules:
-            if rule.priority > PRIORITY:
-                return None
-            if any(overlap(packets, each) for each in rule.selectors):
-                ways = rule.to if rule.share else rule.to[:1]
-                return rule if own in ways or rule.verdict is RuleVerdict.DROP else None
-        return None
+        first = next((rule for rule in self._rules if _precedes(rule, flow)), None)
+        return first if first is not None and _stays_with(first, own) else None
 
     # As a part of the registration -----------------------------------------------------------------------------------
 
@@ -159,6 +162,17 @@ class OwnRules:
             return [Forget(TABLE, str(change.identifier))]
         self._rules = added(self._rules, change.rule)
         return [Persist(TABLE, str(change.identifier), change.rule.to_row())]
+
+
+def _precedes(rule: KeptRule, flow: Flow) -> bool:
+    """Whether it takes packets of the flow, and comes before a stand-in's own rule for that."""
+    packets = flow_selector(flow)
+    return rule.priority <= PRIORITY and any(overlap(packets, each) for each in rule.selectors)
+
+
+def _stays_with(rule: KeptRule, own: int | None) -> bool:
+    """Whether what the rule takes goes, or may go, to the device itself, or nowhere."""
+    return rule.verdict is RuleVerdict.DROP or own in (rule.to if rule.share else rule.to[:1])
 
 
 def _identified(target: Target, own: int | None) -> int:

@@ -179,7 +179,8 @@ class SleepingNode:
         """Register a flow rule (R6); the rule as it is asked for. Raises RuleRefused."""
         self._can_register()
         own, homes = self.mobile.routing.binding, self.mobile.configuration.home_addresses
-        return self.rules.add(rule, homes, own), self._advance(self.mobile.wish(Wish.ORDINARY, now=now), now)
+        made = self.rules.add(rule, homes, own, self.giving.flows())
+        return made, self._advance(self.mobile.wish(Wish.ORDINARY, now=now), now)
 
     def remove_rule(self, identifier: int, *, now: float) -> tuple[KeptRule, list[Action]]:
         """Take a flow rule of this device back; the rule as it was. Raises RuleRefused."""
