@@ -99,6 +99,9 @@ def test_a_device_registers_rules_to_what_is_registered(lab: Lab) -> None:
     web = ("--protocol", "tcp", "--destination-port", "80")
     assert "153" in refused(lab, "mn", "flow", "add", "--priority", "5", "--to", "9", *web)
     assert "binding identifiers" in refused(lab, "mn", "flow", "add", "--priority", "5", "--to", "mnps", *web)
+    assert "set bid in [mobile_node]" in refused(
+        lab, "mn", "flow", "add", "--priority", "5", "--to", "mn", *web
+    )
     own = told(lab, "mn", "flow", "add", "--priority", "5", "--drop", *web)["id"]
     assert goes(lab, 80, "tcp") == (own, None)
     (rule,) = told(lab, "ha", "flow", "list")

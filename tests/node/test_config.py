@@ -1,7 +1,7 @@
 """Configuration: what is right becomes values, what is wrong is named by file, table and key."""
 
 import tomllib
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from locum.node.config import ConfigError, load
 from locum.roles.foreign_agent import ForeignAgent
 from locum.roles.handover import OwnStandIn
 from locum.roles.mnps import StandIn
+from locum.roles.own_routing import NO_ROUTING, Routing
 from locum.roles.sleeping import SleepingNode
 from locum.security.association import Algorithm, Replay
 
@@ -148,6 +149,40 @@ def test_stand_ins_of_a_device(write: Any) -> None:
         OwnStandIn("attic", ip_address("10.0.0.9"), True),
         OwnStandIn("cellar", ip_address("10.0.0.8"), True),
     )
+
+
+def test_what_a_device_says_of_its_own_ways(write: Any) -> None:
+    plain = load(write(ALL)).mobile_node
+    assert plain is not None and plain.routing == NO_ROUTING
+    text = ALL.replace("[mobile_node]\n", '[mobile_node]\nbid = 5\nweight = 3\ndefault_coa = "10.0.3.1"\n')
+    settings = load(write(text))
+    made = cast(SleepingNode, roles(settings, lambda link: None)["mobile_node"])
+    assert made.mobile.configuration.routing == Routing(5, 3, IPv4Address("10.0.3.1"))
+    text = text.replace('3\ndefault_coa = "10.0.3.1"', '3\ndefault_coa = "0.0.0.0"')
+    taken_back = load(write(text)).mobile_node
+    assert taken_back is not None and taken_back.routing.default == IPv4Address(0)
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "words"),
+    [
+        ("bid = 0", "bid", "from 1 to 63"),
+        ("bid = 64", "bid", "from 1 to 63"),
+        ('bid = "5"', "bid", "whole number"),
+        ("weight = 0", "weight", "from 1 to 65535"),
+        ('default_coa = "fd36::1"', "default_coa", "IPv4 address of a host"),
+        ('default_coa = "224.0.0.5"', "default_coa", "IPv4 address of a host"),
+        ("default_coa = 7", "default_coa", "IPv4 address of a host"),
+        ('default_coa = "10.36.0.4"', "default_coa", "home address itself"),
+        ('default_coas = "10.0.3.1"', "default_coas", "did you mean default_coa"),
+    ],
+)
+def test_wrong_ways_of_a_device(write: Any, line: str, key: str, words: str) -> None:
+    file = write(ALL.replace("[mobile_node]\n", f"[mobile_node]\n{line}\n"))
+    with pytest.raises(ConfigError) as failure:
+        load(file)
+    assert (failure.value.file, failure.value.table, failure.value.key) == (str(file), "mobile_node", key)
+    assert words in failure.value.problem
 
 
 def test_a_stand_in_that_registers(write: Any) -> None:

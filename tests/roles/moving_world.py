@@ -11,7 +11,8 @@ from typing import Any
 from locum.roles import actions as a
 from locum.roles.advertising import AccessLink
 from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
-from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
+from locum.roles.mobile_configuration import MobileNodeConfiguration
+from locum.roles.mobile_node import MobileNode
 from locum.roles.sleeping import SleepingNode
 from locum.roles.visitor import StaticVisitor
 from locum.security.association import Association

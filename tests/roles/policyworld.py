@@ -13,7 +13,8 @@ from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
 from locum.roles.home_admission import HomeAgentConfiguration
 from locum.roles.home_agent import HomeAgent
 from locum.roles.homes import Homes
-from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
+from locum.roles.mobile_configuration import MobileNodeConfiguration
+from locum.roles.mobile_node import MobileNode
 from locum.roles.pools import Pools
 from locum.roles.profile import Pool, Profile
 from locum.roles.profile_actions import FetchProfile, OwnHomeAddress, ProfileEvent

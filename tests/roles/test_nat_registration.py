@@ -12,7 +12,8 @@ from locum.roles.binding import Mobile
 from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
 from locum.roles.home_admission import HomeAgentConfiguration
 from locum.roles.home_agent import HomeAgent
-from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
+from locum.roles.mobile_configuration import MobileNodeConfiguration
+from locum.roles.mobile_node import MobileNode
 from locum.roles.nat import TraversalMode, TraversalPolicy
 from locum.roles.signing import signed
 from locum.security.association import Association

@@ -207,6 +207,7 @@ def test_default_care_of_address_for_some_packets_only() -> None:
 
 # Refusals ---------------------------------------------------------------------------------------------------------------
 
+ICMP, ICMP6 = Ipv4Selector(protocol=(1, 1)), Ipv6Selector(next_header=(58, 58))
 UNKNOWN = FlowBinding(FlowAction.FORWARD, (7,), UnknownSelector(9, b"what"))
 
 
@@ -231,6 +232,11 @@ UNKNOWN = FlowBinding(FlowAction.FORWARD, (7,), UnknownSelector(9, b"what"))
         (rule(0xFFC0, 11, 7), Code.POORLY_FORMED_REQUEST),  # kept for the home agent's own
         (rule(6, 11, 7, 7), Code.POORLY_FORMED_REQUEST),
         ((*rule(6, 11, 7, selector=SSH), *removal(9)), Code.INVALID_FB_IDENTIFIER),  # all or none
+        (2 * rule(6, 11, 7, selector=SSH), Code.POORLY_FORMED_REQUEST),  # one family twice
+        ((*rule(6, 11, 7, selector=ICMP), *rule(6, 11, 7, selector=SSH)), Code.POORLY_FORMED_REQUEST),
+        ((*rule(6, 11, 7, selector=ICMP), *rule(6, 11, 1, selector=ICMP6)), Code.POORLY_FORMED_REQUEST),
+        ((*rule(6, 11, 7, selector=ICMP), *rule(6, 11, selector=ICMP6)), Code.POORLY_FORMED_REQUEST),
+        ((*rule(6, 11, 7, selector=ICMP), *rule(6, 12, 7, selector=ICMP6)), Code.INVALID_FB_IDENTIFIER),
     ],
 )
 def test_changes_that_are_refused(rules: tuple[object, ...], code: Code) -> None:
@@ -251,6 +257,22 @@ def test_shared_among_more_than_there_is_room_for() -> None:
     assert home.device.register(AN1, bid=1, rules=five) == Code.POORLY_FORMED_REQUEST
     assert home.tables() == before
     assert home.device.register(AN1, bid=1, rules=rule(5, 10, 1, 2, 3, 4, 7)) == ACCEPTED
+
+
+def test_one_rule_with_a_selector_for_each_family() -> None:
+    """The same name again right behind its flow binding; each family has its own selector, and one identifier goes."""
+    home = settled()
+    both = (*rule(6, 11, 7, selector=ICMP), *rule(6, 11, 7, selector=ICMP6))
+    assert home.one.register(AN3, bid=7, takes=Takes.RULED, rules=both) == ACCEPTED
+    assert [each.selector for each in home.flow_rules()] == [ICMP]
+    assert [each.selector for each in home.flow_rules(HOA6)] == [ICMP6]
+    before = home.rows["rule", f"{HOA} 6"]
+    assert home.one.register(AN3, bid=7, takes=Takes.RULED, rules=both) == ACCEPTED, "the answer was lost"
+    assert home.rows["rule", f"{HOA} 6"] == before
+    home.start()
+    assert home.rules() == home.rules(HOA6) == {6: [AN3]}
+    assert home.one.register(AN3, bid=7, takes=Takes.RULED, rules=removal(6)) == ACCEPTED
+    assert home.rules() == home.rules(HOA6) == {}
 
 
 def test_no_new_rules_in_a_cancellation() -> None:

@@ -19,7 +19,10 @@ from locum.roles.handover import TABLE, Handover, OwnStandIn, Stage
 from locum.roles.home_admission import HomeAgentConfiguration
 from locum.roles.home_agent import HomeAgent
 from locum.roles.mnps import StandIn, StandInConfiguration
-from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
+from locum.roles.mobile_configuration import MobileNodeConfiguration
+from locum.roles.mobile_node import MobileNode
+from locum.roles.own_routing import NO_ROUTING, Routing
+from locum.roles.rules import overlap
 from locum.roles.selection import EVERYTHING, Selection
 from locum.roles.sleeping import Down, SleepingNode, Up
 from locum.roles.standin_registration import (
@@ -141,8 +144,12 @@ class World:
         lifetime: int = 300,
         fa_lifetime: int = 1800,
         registers: bool = False,
+        routing: Routing = NO_ROUTING,
     ) -> None:
-        """`registers`: the stand-in registers itself (R4), and there is no default care-of address."""
+        """`registers`: the stand-in registers itself (R4), and there is no default care-of address. `routing` is what the
+        device says of its own ways; another one holds from its next start on.
+        """
+        self.routing = routing
         self.now = START
         self.random = Random(seed)
         self.loss, self.duplicate, self.delay, self.skew = loss, duplicate, delay, skew
@@ -187,15 +194,18 @@ class World:
             homes = ha_keyed if address != AN3 else {}
             return lambda: ForeignAgent(configuration, homes, visitors, static, self.random)
 
-        device = MobileNodeConfiguration(
-            HOA,
-            HA,
-            ("radio0", "radio1"),
-            key,
-            HOA6,
-            colocated=colocated,
-            lifetime=lifetime,
-        )
+        def device() -> MobileNodeConfiguration:
+            return MobileNodeConfiguration(
+                HOA,
+                HA,
+                ("radio0", "radio1"),
+                key,
+                HOA6,
+                colocated=colocated,
+                lifetime=lifetime,
+                routing=self.routing,
+            )
+
         stand_in = StandInConfiguration(
             STAND_IN,
             AN3,
@@ -210,7 +220,7 @@ class World:
         self.mn = Host(
             "mn",
             lambda: SleepingNode(
-                MobileNode(device, agents, self.random),
+                MobileNode(device(), agents, self.random),
                 (OwnStandIn("mnps", STAND_IN, registers),),
                 self.random,
             ),
@@ -337,7 +347,7 @@ class World:
         if entry is None:
             return None
         for rule in entry.rules:
-            if number is not None and rule.selector == flow_selector(flow(number)):
+            if number is not None and overlap(rule.selector, flow_selector(flow(number))):
                 return "mnps" if rule.candidates[0].tunnel.destination == AN3 else "mn"
         ends: dict[a.Addr, str] = {AN3: "mnps", AN1: "mn", AN2: "mn", COLOCATED: "mn"}
         return ends.get(entry.tunnels[0].destination)
@@ -363,6 +373,12 @@ class World:
     def has_default(self) -> bool:
         assert isinstance(self.ha.role, HomeAgent)
         return any(each.default_care_of for each in self.ha.role.visitor_list(now=self.now))
+
+    @property
+    def default(self) -> a.Addr | None:
+        """The default care-of address that the home agent would use."""
+        assert isinstance(self.ha.role, HomeAgent)
+        return self.ha.role.visitor_list(now=self.now)[0].default_care_of
 
     # Performing --------------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,8 @@ def flow_list(target: Target, home_address: str | None) -> None:
     "--to",
     multiple=True,
     metavar="WAY",
-    help="A binding identifier, mn, mnps, default, or a stand-in's name; several times: the first that is there.",
+    help="A binding identifier, mn, mnps, default, or a stand-in's name (at the device the first two); several times: the "
+    "first that is there.",
 )
 @click.option("--share", is_flag=True, help="Share flows among all ways by their weights.")
 @click.option("--drop", is_flag=True, help="Drop the packets.")
@@ -69,7 +70,8 @@ def flow_add(
         **selector_keys(options),
     }
     made = target.ask("flow add", timeout=30.0, rule=rule, **_given(home_address=home_address))
-    target.output.done(made, f"rule {made['id']}: {made['text']}")
+    lines = [f"rule {each['id']}: {each['text']}" for each in (made, *made.get("others", ()))]
+    target.output.done(made, "\n".join(lines))
 
 
 @flow.command("remove")

@@ -215,7 +215,8 @@ def stand_in(settings: Settings) -> "StandIn":
 
 def mobile_node(settings: Settings) -> "SleepingNode":
     """The mobile node of [mobile_node], with its sleep."""
-    from locum.roles.mobile_node import MobileNode, MobileNodeConfiguration
+    from locum.roles.mobile_configuration import MobileNodeConfiguration
+    from locum.roles.mobile_node import MobileNode
     from locum.roles.nat import TraversalMode
     from locum.roles.sleeping import SleepingNode
 
@@ -236,6 +237,7 @@ def mobile_node(settings: Settings) -> "SleepingNode":
             keepalive=own.traversal.keepalive,
             nai=own.nai,
             context_transfer=own.context_transfer,
+            routing=own.routing,
         ),
         {each.address: each.association for each in own.foreign_agents},
         SystemRandom(),

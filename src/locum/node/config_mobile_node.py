@@ -1,11 +1,15 @@
 """The table [mobile_node] of a configuration: a device, its registration and its stand-ins."""
 
 from ipaddress import IPv4Address
+from typing import Any
 
 from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association, links, own_nai, traversal
 from locum.node.settings import MobileNodeSettings, NodeSettings
 from locum.node.toml_table import Table
 from locum.roles.handover import OwnStandIn
+from locum.roles.own_routing import Routing
+from locum.roles.registrants import usable
+from locum.roles.standin_registration import MAX_BID
 
 _BY_DEFAULT_COA, _BY_REGISTRATION = "default-coa", "register"
 
@@ -32,9 +36,31 @@ def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
         traversal=traversal(table, "auto"),
         stand_ins=stand_ins,
         context_transfer=table.boolean("context_transfer", False),
+        routing=_routing(table),
     )
     table.close()
+    if settings.routing.default == settings.home_address and not settings.home_address.is_unspecified:
+        raise table.error("default_coa", "is the home address itself; name an access node, or a stand-in")
     return settings
+
+
+def _routing(table: Table) -> Routing:
+    return Routing(
+        binding=table.integer("bid", None, least=1, most=MAX_BID),
+        weight=table.integer("weight", 1, least=1, most=0xFFFF),
+        default=table.converted(
+            "default_coa", _default_care_of, "an IPv4 address of a host, or 0.0.0.0 to take one back", None
+        ),
+    )
+
+
+def _default_care_of(value: Any) -> IPv4Address:
+    if not isinstance(value, str):
+        raise TypeError
+    address = IPv4Address(value)
+    if not address.is_unspecified and not usable(address):
+        raise ValueError
+    return address
 
 
 def _stand_ins(table: Table) -> tuple[OwnStandIn, ...]:

@@ -3,7 +3,7 @@
 It ends in `result`. It moves the wish of the mobile node, and must not know how sessions are captured or forwarded.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from locum.roles.actions import (
@@ -125,7 +125,7 @@ class Departure:
 
     With `switch` the stand-in registers; without it the device leaves its packets to the default CoA (R2). `given`: the
     device stays awake, with all that is not selected. `elsewhere` are flows that are at stand-ins already, `others`
-    other handovers of the device at this one.
+    other handovers of the device at this one. `stays` says why a flow that is given has to stay; None: it has not.
     """
 
     stand_in: Addr
@@ -135,6 +135,7 @@ class Departure:
     elsewhere: frozenset[Flow] = frozenset()
     others: tuple[bytes, ...] = ()
     configuration: Mapping[str, object] = field(default_factory=dict)
+    stays: Callable[[Flow], str | None] = lambda _flow: None
 
 
 class FallingAsleep:
@@ -215,6 +216,11 @@ class FallingAsleep:
         """Give up before anything was captured."""
         return self._undo(reason, now=now)
 
+    @property
+    def _gives_way(self) -> bool:
+        """Whether the device's own registration has to get very short; `given`: it stays as it is."""
+        return not self._departure.given and self._mobile.gives_way(self._departure.switch)
+
     # Steps -------------------------------------------------------------------------------------------------------
 
     @property
@@ -232,6 +238,9 @@ class FallingAsleep:
         ours = with_companions(departure.selection, here)[:MAX_SESSIONS]
         if departure.given and not ours:
             return self._undo("there is no such session", now=now)
+        for each in ours if departure.given else ():
+            if (reason := departure.stays(each.flow)) is not None:
+                return self._undo(reason, now=now)
         sessions = tuple(AwaySession(n, each.flow, each.pids) for n, each in enumerate(ours))
         pids = tuple(dict.fromkeys(pid for each in ours for pid in each.pids))
         self.handover = replace(self.handover, sessions=sessions, pids=pids)
@@ -257,13 +266,14 @@ class FallingAsleep:
         reports = self._reports(refused, "refused by the stand-in")
         if self._departure.given and not self.handover.sessions:
             return [*reports, *self._undo("the stand-in refused every session", now=now)]
-        if self._departure.switch is not None:
+        if not self._gives_way:
             # The home agent switched before the stand-in answered, and this answer came behind all it sent before.
             pids = self.handover.pids
             further = self._gather(pids, 1) if pids else self._capture()
             return [self.handover.persist(), *reports, *further]
         self.state = Leaving(now + LEAVE_TIMEOUT)
-        self._mobile.movement.store_at(answer.access_node)
+        if self._departure.switch is None:  # else the stand-in's registration brings the context
+            self._mobile.movement.store_at(answer.access_node)
         # The row says LEAVING before the home agent can have switched.
         return [
             self.handover.persist(),
@@ -347,7 +357,7 @@ class FallingAsleep:
 
     def _undo(self, reason: str, *, now: float | None = None) -> list[Action]:
         """Back to where it began: the stand-in forgets, the home agent gets the full lifetime again."""
-        left = self._departure.switch is None and not isinstance(self.state, Finding | Preparing)
+        left = self._gives_way and not isinstance(self.state, Finding | Preparing)
         actions: list[Action] = []
         if not isinstance(self.state, Finding):
             actions += self._correspondence.ask(Cancel(self.handover.identifier))

@@ -5,7 +5,7 @@ asked for meanwhile wait their turn. What was given together comes back together
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from locum.roles.actions import JSON, Action, Addr, Emit, Event, FlowVerdict, Freeze, Randomness, Thaw
 from locum.roles.attachment import Outcome
@@ -75,8 +75,15 @@ class Giving:
 
     # Commands ----------------------------------------------------------------------------------------------------
 
-    def give(self, selection: Selection, stand_in: OwnStandIn, *, elsewhere: Iterable[Flow]) -> list[Action]:
-        """Hand these sessions over, stay awake. Raises NotPossible."""
+    def give(
+        self,
+        selection: Selection,
+        stand_in: OwnStandIn,
+        *,
+        elsewhere: Iterable[Flow],
+        stays: Callable[[Flow], str | None],
+    ) -> list[Action]:
+        """Hand these sessions over, stay awake; `stays` as in a Departure. Raises NotPossible."""
         if not self.idle:
             raise NotPossible("sessions are on their way already; wait until they have arrived")
         if not stand_in.registers:
@@ -90,6 +97,7 @@ class Giving:
             True,
             self.flows() | frozenset(elsewhere),
             self.at(stand_in.address),
+            stays=stays,
         )
         correspondence = self.correspondence(stand_in.address)
         self.last = None

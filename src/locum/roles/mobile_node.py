@@ -5,8 +5,8 @@ sessions, the stand-in, sockets or the kernel.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address
+from dataclasses import replace
+from ipaddress import IPv4Address
 
 from locum.roles.actions import (
     JSON,
@@ -45,9 +45,11 @@ from locum.roles.attachment import (
 )
 from locum.roles.discovery import Hearing
 from locum.roles.forwarding import NOTHING, changes
+from locum.roles.mobile_configuration import MobileNodeConfiguration
 from locum.roles.mobile_revocation import MobileRevocation
 from locum.roles.movement import CannotMove, Movement
-from locum.roles.nat import MobileTraversal, TraversalMode
+from locum.roles.nat import MobileTraversal
+from locum.roles.own_routing import OwnRouting
 from locum.roles.registration_dialogue import Belief, RegistrationDialogue, RegistrationPart, accepted
 from locum.roles.registration_parts import Ipv6Registration, OwnNai
 from locum.roles.ways import Ways
@@ -57,46 +59,15 @@ from locum.wire.errors import WireError
 from locum.wire.extensions import Ipv6PrefixReply
 from locum.wire.registration import Code, RegistrationReply
 from locum.wire.revocation import REGISTRATION_REVOCATION
+from locum.wire.vendor import Takes
 
 TABLE = "registration"
 RETRY_FIRST = 1.0  # seconds; RFC 5944 section 3.6.3: at least one second
 RETRY_MAX = 32.0  # seconds; the same: doubled each time up to a maximum
 DENIED_FIRST = 2.0  # seconds after a refusal
 RENEW_PART = 2 / 3  # of the lifetime; section 3.6.1: before it expires, with room for retransmissions
-BRIEF_LIFETIME = 10  # seconds asked for when the default CoA is to have the packets (R2)
 AGENT_PATIENCE = 3.0  # seconds in which an agent used before a restart has to be heard again
 CHALLENGE_CODES = frozenset((Code.FA_UNKNOWN_CHALLENGE, Code.FA_MISSING_CHALLENGE, Code.FA_STALE_CHALLENGE))
-
-
-@dataclass(frozen=True, slots=True)
-class MobileNodeConfiguration:
-    """Times in seconds. With `colocated` the care-of address is `care_of_address`, or the link's own.
-
-    `on_behalf`: a stand-in registers (601'', feature R4). Its requests come from that address, its own, and only its
-    care-of address is taken back; how this host sends is not changed by it.
-    """
-
-    home_address: IPv4Address
-    home_agent: IPv4Address
-    links: tuple[str, ...]
-    association: Association
-    home_address_v6: IPv6Address | None = None
-    colocated: bool = False
-    care_of_address: IPv4Address | None = None
-    lifetime: int = 300
-    brief_lifetime: int = BRIEF_LIFETIME
-    nat_traversal: TraversalMode = TraversalMode.OFF  # with a co-located care-of address (RFC 3519)
-    keepalive: float | None = None  # overrides what the home agent says
-    on_behalf: IPv4Address | None = None
-    context_transfer: bool = False  # tells access nodes where its context is, and where it goes (C4)
-    nai: str | None = None  # says who this is when the home address is the home agent's to give (RFC 2794)
-
-    @property
-    def home_addresses(self) -> tuple[Addr, ...]:
-        """Of both families."""
-        if self.home_address_v6 is None:
-            return (self.home_address,)
-        return (self.home_address, self.home_address_v6)
 
 
 class MobileNode:
@@ -127,6 +98,7 @@ class MobileNode:
             home_address, home_agent, configuration.nat_traversal, configuration.keepalive, randomness
         )
         self._revocation = MobileRevocation(home_address, home_agent, configuration.association)
+        self.routing = OwnRouting(configuration.routing)
         self.ride(OwnNai(configuration.nai))
         self.ride(Ipv6Registration(configuration.home_address_v6))
         self.ride(self._traversal)
@@ -135,6 +107,7 @@ class MobileNode:
             enabled=configuration.context_transfer, brief_lifetime=configuration.brief_lifetime
         )
         self.ride(self.movement)
+        self.ride(self.routing)
         self._ways = Ways(
             configuration.home_address,
             configuration.home_agent,
@@ -166,7 +139,7 @@ class MobileNode:
                 except (ValueError, KeyError, TypeError):
                     actions.append(Count("unreadable-row"))
         if self.registered is not None:
-            self.state = Settled()
+            self.state = Settled() if self.routing.holds else Searching()
             actions += self._use(self.registered.attachment)
         if self._wish is not Wish.NOTHING:
             self._discovery.search(now)
@@ -246,6 +219,13 @@ class MobileNode:
     def leaving(self) -> bool:
         """`leave` has been called and not been answered."""
         return self._lasting is not None and isinstance(self.state, Registering)
+
+    def gives_way(self, switch: Takes | None) -> bool:
+        """Whether a stand-in that switches by `switch` has all packets only while our registration is very short.
+
+        It is so without a registration of its own (R2), and where flow rules may lead to us: they go before it (R5).
+        """
+        return switch is None or self.routing.binding is not None
 
     @property
     def wished(self) -> Wish:
@@ -551,6 +531,7 @@ class MobileNode:
             "nat": self._traversal.to_row(),
             "revocable": self._revocation.to_row(),
             "context": self.movement.to_row(),
+            "routing": self.routing.to_row(),
             "registered": None
             if held is None
             else {
@@ -576,6 +557,7 @@ class MobileNode:
         self._wish = Wish(row["wish"])
         self._revocation.from_row(row.get("revocable"))
         self.movement.from_row(row.get("context"))
+        self.routing.from_row(row.get("routing"))
         held = row["registered"]
         if not isinstance(held, Mapping):
             return assigned

@@ -3,13 +3,27 @@
 One change rides in a request until the home agent has answered it. It must not know when a request is sent.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from locum.roles.actions import Action, Count, Emit, Forget, Persist, RuleVerdict
+from locum.roles.actions import Action, Addr, Count, Emit, Forget, Persist, RuleVerdict
 from locum.roles.attachment import Attachment
 from locum.roles.registration_dialogue import accepted
-from locum.roles.rules import MN, UNNAMED, KeptRule, RuleRefused, added, free_identifier, without
+from locum.roles.rules import (
+    MN,
+    UNNAMED,
+    KeptRule,
+    RuleRefused,
+    Target,
+    added,
+    free_identifier,
+    one_reading,
+    overlap,
+    spoken,
+    without,
+)
+from locum.roles.standin_registration import PRIORITY, flow_selector
+from locum.wire.control import Flow
 from locum.wire.extensions import Extension, FlowAction, FlowBinding
 from locum.wire.registration import Code, RegistrationReply
 from locum.wire.vendor import FlowOperation, FlowRule, encode_vendor
@@ -57,18 +71,35 @@ class OwnRules:
                 actions += [Count("unreadable-row"), Forget(row.table, row.key)]
         return actions
 
-    def add(self, rule: KeptRule) -> KeptRule:
-        """Ask for it with the next request, under a free identifier if it has 0. Raises RuleRefused."""
+    def add(
+        self, rule: KeptRule, home_addresses: Iterable[Addr], own: int | None, given: Iterable[Flow] = ()
+    ) -> KeptRule:
+        """Ask for it with the next request, under a free identifier if it has 0. Raises RuleRefused.
+
+        `own` is the binding identifier of this device, which MN stands for; `given` are flows that stand-ins have.
+        """
         self._idle()
         identifier = rule.identifier or free_identifier(self._rules, FIRST_IDENTIFIER)
-        made = replace(rule, identifier=identifier, owner=MN)
-        if identifier in UNNAMED or any(isinstance(each, str) for each in made.to):
+        if identifier in UNNAMED:
             raise RuleRefused(
                 Code.POORLY_FORMED_REQUEST,
-                "a device's rules lead to binding identifiers that are registered (--to NUMBER), or drop; names of "
-                "ways are for the home agent's",
+                f"the identifiers {UNNAMED.start} to {UNNAMED.stop - 1} are the home agent's to give",
             )
+        made = replace(
+            rule,
+            identifier=identifier,
+            owner=MN,
+            selectors=one_reading(rule.selectors, home_addresses),
+            to=tuple(_identified(each, own) for each in rule.to),
+        )
         added(self._rules, made)
+        for each in given:
+            if _precedes(made, each) and _stays_with(made, own):
+                raise RuleRefused(
+                    Code.ADMINISTRATIVELY_PROHIBITED,
+                    f"{each} is with a stand-in, and would not be reached there; take it back first, or give the rule a "
+                    f"priority above {PRIORITY}",
+                )
         self._change, self.refused = Change(identifier, made), None
         return made
 
@@ -87,6 +118,11 @@ class OwnRules:
         """The change does not ride any more; whether the home agent has made it is not known."""
         self._change = None
 
+    def keeps(self, flow: Flow, own: int | None) -> KeptRule | None:
+        """The rule that keeps packets of the flow from a stand-in that registers for it: they come here, or are dropped."""
+        first = next((rule for rule in self._rules if _precedes(rule, flow)), None)
+        return first if first is not None and _stays_with(first, own) else None
+
     # As a part of the registration -----------------------------------------------------------------------------------
 
     def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
@@ -99,10 +135,10 @@ class OwnRules:
             return (encode_vendor(FlowRule(FlowOperation.REMOVE, change.identifier)),)
         drops = rule.verdict is RuleVerdict.DROP
         bindings = tuple(each for each in rule.to if isinstance(each, int))
-        return (
-            encode_vendor(FlowRule(FlowOperation.ADD, rule.identifier, rule.priority, rule.share)),
-            FlowBinding(FlowAction.DROP if drops else FlowAction.FORWARD, bindings, rule.selectors[0]),
-        )
+        named = encode_vendor(FlowRule(FlowOperation.ADD, rule.identifier, rule.priority, rule.share))
+        action = FlowAction.DROP if drops else FlowAction.FORWARD
+        listed = [FlowBinding(action, bindings, each) for each in spoken(rule.selectors)]
+        return [each for binding in listed for each in (named, binding)]
 
     def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
         """The home agent makes the change, or refuses it and with it the request, which is sent again without it."""
@@ -126,3 +162,29 @@ class OwnRules:
             return [Forget(TABLE, str(change.identifier))]
         self._rules = added(self._rules, change.rule)
         return [Persist(TABLE, str(change.identifier), change.rule.to_row())]
+
+
+def _precedes(rule: KeptRule, flow: Flow) -> bool:
+    """Whether it takes packets of the flow, and comes before a stand-in's own rule for that."""
+    packets = flow_selector(flow)
+    return rule.priority <= PRIORITY and any(overlap(packets, each) for each in rule.selectors)
+
+
+def _stays_with(rule: KeptRule, own: int | None) -> bool:
+    """Whether what the rule takes goes, or may go, to the device itself, or nowhere."""
+    return rule.verdict is RuleVerdict.DROP or own in (rule.to if rule.share else rule.to[:1])
+
+
+def _identified(target: Target, own: int | None) -> int:
+    """The binding identifier; raises RuleRefused where there is none."""
+    if isinstance(target, int):
+        return target
+    if target == MN and own is not None:
+        return own
+    raise RuleRefused(
+        Code.POORLY_FORMED_REQUEST,
+        "this device has no binding identifier; set bid in [mobile_node]"
+        if target == MN
+        else f"{target}: a device's rules lead to binding identifiers that are registered (--to NUMBER), to itself "
+        "(--to mn), or drop; other names of ways are for the home agent's",
+    )

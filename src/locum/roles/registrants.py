@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from locum.roles.actions import RuleVerdict
+from locum.roles.actions import RuleVerdict, Selector
 from locum.roles.binding import Binding, CareOf
 from locum.roles.rules import (
     UNNAMED,
@@ -44,10 +44,14 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RuleChange:
-    """One flow binding, and the name that came before it; one of the two may be missing."""
+    """One flow binding, and the name that came before it; one of the two may be missing.
+
+    `other`: the same name came once more right behind it, for the other family.
+    """
 
     named: FlowRule | None
     binding: FlowBinding | None
+    other: FlowBinding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,11 @@ def wishes(request: RegistrationRequest) -> Wishes:
     rules: list[RuleChange] = []
     for each in request.protected(AuthKind.MN_HA):
         if isinstance(each, FlowBinding):
-            rules.append(RuleChange(named, each))
+            last = rules[-1] if rules and named is not None else None
+            if last is not None and last.named == named and last.binding is not None and last.other is None:
+                rules[-1] = RuleChange(named, last.binding, each)
+            else:
+                rules.append(RuleChange(named, each))
             named = None
             continue
         if named is not None:
@@ -171,8 +179,7 @@ def _changed(
         rules, _ = without(rules, named.identifier, by)
     if binding is None:
         return rules
-    if isinstance(binding.selector, UnknownSelector):
-        raise RuleRefused(Code.POORLY_FORMED_REQUEST, "the selector's format is not known")
+    selectors = _selectors(binding, change.other)
     unknown = [each for each in binding.bindings if each not in bids]
     if unknown:  # RFC 7629 section 5.2
         raise RuleRefused(Code.INVALID_FB_IDENTIFIER, f"binding {unknown[0]} is not registered")
@@ -186,10 +193,23 @@ def _changed(
     else:
         identifier, priority, share = named.identifier, named.priority, named.share
     verdict = RuleVerdict.DROP if binding.action is FlowAction.DROP else RuleVerdict.FORWARD
-    selectors = both_families(binding.selector)
     made = KeptRule(identifier, priority, verdict, selectors, binding.bindings, share, by)
     # The answer was lost and the rule is asked for again, under another identification: it stands already.
     return rules if made in rules else added(rules, made, most)
+
+
+def _selectors(binding: FlowBinding, other: FlowBinding | None) -> tuple[Selector, ...]:
+    """Of one rule, each family once. Raises RuleRefused."""
+    found: list[Selector] = []
+    for each in (binding,) if other is None else (binding, other):
+        if isinstance(each.selector, UnknownSelector):
+            raise RuleRefused(Code.POORLY_FORMED_REQUEST, "the selector's format is not known")
+        if (each.action, each.bindings) != (binding.action, binding.bindings):
+            raise RuleRefused(Code.POORLY_FORMED_REQUEST, "one rule leads to different places")
+        found += both_families(each.selector)
+    if len({type(each) for each in found}) != len(found):
+        raise RuleRefused(Code.POORLY_FORMED_REQUEST, "one rule has two selectors of one family")
+    return tuple(found)
 
 
 def rules_without(rules: tuple[KeptRule, ...], *owners: str) -> tuple[KeptRule, ...]:

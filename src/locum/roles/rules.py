@@ -3,12 +3,12 @@
 Values and pure functions. Which care-of addresses are registered, and what the kernel gets of a rule, is not known here.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, TypeAlias
 
-from locum.roles.actions import JSON, MAX_CANDIDATES, MAX_RULES, RuleVerdict, Selector
+from locum.roles.actions import JSON, MAX_CANDIDATES, MAX_RULES, Addr, RuleVerdict, Selector
 from locum.wire.cursor import Cursor
 from locum.wire.errors import WireError
 from locum.wire.registration import Code
@@ -131,6 +131,33 @@ def both_families(selector: Selector) -> tuple[Selector, ...]:
     if selector.flow_label is not None or selector.next_header == (58, 58):
         return (selector,)
     return Ipv4Selector(None, None, selector.spi, *ports, selector.dscp, selector.next_header), selector
+
+
+def one_reading(selectors: tuple[Selector, ...], home_addresses: Iterable[Addr]) -> tuple[Selector, ...]:
+    """What takes the same packets, and names each family that `both_families` would not see: by the home address, which
+    is the destination of all packets anyway. Raises RuleRefused where there is no home address of the family.
+    """
+    if any(both_families(each) == selectors for each in selectors):
+        return selectors
+    homes = tuple(home_addresses)
+    return tuple(each if both_families(each) == (each,) else _to_home(each, homes) for each in selectors)
+
+
+def _to_home(selector: Selector, home_addresses: tuple[Addr, ...]) -> Selector:
+    """The selector with the home address of its family as destination."""
+    for each in home_addresses:
+        if isinstance(selector, Ipv4Selector) and isinstance(each, IPv4Address):
+            return replace(selector, destination=(each, each))
+        if isinstance(selector, Ipv6Selector) and isinstance(each, IPv6Address):
+            return replace(selector, destination=(each, each))
+    version = 4 if isinstance(selector, Ipv4Selector) else 6
+    problem = f"it is for IPv{version} alone, and no IPv{version} home address is known"
+    raise RuleRefused(Code.POORLY_FORMED_REQUEST, problem)
+
+
+def spoken(selectors: tuple[Selector, ...]) -> tuple[Selector, ...]:
+    """As they travel, after `one_reading`: one that means both families, or each for itself."""
+    return next(((each,) for each in selectors if both_families(each) == selectors), selectors)
 
 
 def added(rules: Sequence[KeptRule], rule: KeptRule, most: int = MAX_RULES) -> tuple[KeptRule, ...]:

@@ -36,8 +36,9 @@ from locum.roles.own_rules import OwnRules
 from locum.roles.returning import Returning
 from locum.roles.rules import KeptRule, RuleRefused
 from locum.roles.selection import Selection
+from locum.roles.standin_registration import PRIORITY
 from locum.roles.waking import StillAsleep, Waking
-from locum.wire.control import Answer632, Cancel, Status, decode_618, encode_632
+from locum.wire.control import Answer632, Cancel, Flow, Status, decode_618, encode_632
 from locum.wire.errors import WireError
 from locum.wire.registration import Code
 from locum.wire.vendor import Takes
@@ -138,7 +139,7 @@ class SleepingNode:
         stand_in = self.stand_in(to)
         if not isinstance(self.state, Up):
             raise NotPossible("not while asleep, or on the way to sleep or back")
-        return self._advance(self.giving.give(selection, stand_in, elsewhere=()), now)
+        return self._advance(self.giving.give(selection, stand_in, elsewhere=(), stays=self._stays), now)
 
     def take(self, selection: Selection, *, now: float) -> list[Action]:
         """Take back what was given. Raises NotPossible."""
@@ -177,12 +178,23 @@ class SleepingNode:
     def add_rule(self, rule: KeptRule, *, now: float) -> tuple[KeptRule, list[Action]]:
         """Register a flow rule (R6); the rule as it is asked for. Raises RuleRefused."""
         self._can_register()
-        return self.rules.add(rule), self._advance(self.mobile.wish(Wish.ORDINARY, now=now), now)
+        own, homes = self.mobile.routing.binding, self.mobile.configuration.home_addresses
+        made = self.rules.add(rule, homes, own, self.giving.flows())
+        return made, self._advance(self.mobile.wish(Wish.ORDINARY, now=now), now)
 
     def remove_rule(self, identifier: int, *, now: float) -> tuple[KeptRule, list[Action]]:
         """Take a flow rule of this device back; the rule as it was. Raises RuleRefused."""
         self._can_register()
         return self.rules.remove(identifier), self._advance(self.mobile.wish(Wish.ORDINARY, now=now), now)
+
+    def _stays(self, flow: Flow) -> str | None:
+        rule = self.rules.keeps(flow, self.mobile.routing.binding)
+        if rule is None:
+            return None
+        return (
+            f"rule {rule.identifier} comes before what stand-ins are given: it keeps {flow} here, or drops it; remove it, "
+            f"or give it a priority above {PRIORITY}"
+        )
 
     def _can_register(self) -> None:
         if not isinstance(self.state, Up) or self.mobile.registered is None:

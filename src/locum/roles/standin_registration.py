@@ -10,7 +10,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 from locum.roles.actions import Action, Addr, Count, Event, Persist, Randomness, Source
 from locum.roles.attachment import Attachment, RegistrationAccepted, RegistrationDenied, Settled, Wish
-from locum.roles.mobile_node import TABLE, MobileNode, MobileNodeConfiguration
+from locum.roles.mobile_configuration import MobileNodeConfiguration
+from locum.roles.mobile_node import TABLE, MobileNode
 from locum.roles.registration_dialogue import accepted
 from locum.security.association import Association
 from locum.wire.control import Flow

@@ -235,7 +235,12 @@ class Waking:
     @property
     def _reachable(self) -> Wish:
         """What opens the way to the stand-in, and leaves the flows with it."""
-        return Wish.BRIEF if self.handover.switch is None else Wish.ORDINARY
+        return Wish.BRIEF if self._gives_way else Wish.ORDINARY
+
+    @property
+    def _gives_way(self) -> bool:
+        """Whether an ordinary registration of the device would take flows from the stand-in."""
+        return not self.handover.given and self._mobile.gives_way(self.handover.switch)
 
     # Step 2: reclaim and pre-copy --------------------------------------------------------------------------------
 
@@ -428,7 +433,7 @@ class Waking:
 
     def _return(self, now: float) -> list[Action]:
         """Packets wait here once the home agent switches: by our registration, or by the stand-in's (R4)."""
-        if self.handover.switch is not None:
+        if not self._gives_way:
             return [*set_flows(self.handover.flows, FlowVerdict.HOLD), *self._finish()]
         self.state = Returning()
         return [*set_flows(self.handover.flows, FlowVerdict.HOLD), *self._mobile.wish(Wish.ORDINARY, now=now)]

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from locum.node.answering.triggers import ask_stand_in
+from locum.node.answering.triggers import ask_stand_in, unambiguous
 from locum.node.control_socket import RequestFailed
 from locum.node.rule_table import flow_rules, selectors
 from locum.node.rule_text import rule_fields, rule_text, selector_fields
 from locum.node.toml_table import ConfigError, Table
 from locum.roles.actions import Addr, Selector
-from locum.roles.rules import MN, KeptRule, RuleRefused
+from locum.roles.rules import MN, KeptRule, RuleRefused, both_families
 from locum.wire.control import Flow
 from locum.wire.trigger import Operation, Trigger
 
@@ -43,7 +43,9 @@ async def mobile_add(node: "Node", keys: Mapping[str, Any]) -> Row:
         (rule,) = flow_rules([Table(Path("rule"), "", keys)], MN)
     except ConfigError as problem:
         raise RequestFailed(_said(problem)) from None
-    wanted = rule if "id" in keys else replace(rule, identifier=0)
+    # its own name means the device, as mn does
+    to = tuple(MN if each == node.settings.node.name else each for each in rule.to)
+    wanted = replace(rule, to=to) if "id" in keys else replace(rule, to=to, identifier=0)
     return await _changed(node, lambda role, now: role.add_rule(wanted, now=now))
 
 
@@ -105,15 +107,17 @@ async def stand_in_add(node: "Node", keys: Mapping[str, Any], home_address: Addr
         raise RequestFailed("a stand-in's rules lead to itself; identifier and priority are given to them")
     standing = _standing(node, home_address)
     table = Table(Path("rule"), "", given)
+    device = standing.device
     try:
-        found = selectors(table)
+        found = unambiguous(selectors(table), device.home_address, device.home_address_v6)
         table.close()
     except ConfigError as problem:
         raise RequestFailed(_said(problem)) from None
-    await _ask(node, standing, Operation.TAKE, found[0])
-    row = next((_part_row(str(standing.device.home_address), *each) for each in standing.part.parts.items()
-                if each[1] == found[0]), None)  # fmt: skip
-    return row or {"home_address": str(standing.device.home_address), "id": None, "text": "everything"}
+    await _ask(node, standing, Operation.TAKE, *found)
+    own = str(device.home_address)
+    rows = [_part_row(own, *each) for each in standing.part.parts.items() if each[1] in found]
+    first, *others = rows or [{"home_address": own, "id": None, "text": "everything"}]
+    return {**first, "others": others} if others else first
 
 
 async def stand_in_remove(node: "Node", identifier: int, home_address: Addr | None) -> Row:
@@ -129,10 +133,10 @@ async def stand_in_remove(node: "Node", identifier: int, home_address: Addr | No
     return row
 
 
-async def _ask(node: "Node", standing: "Standing", operation: Operation, selector: Selector) -> None:
+async def _ask(node: "Node", standing: "Standing", operation: Operation, *selectors: Selector) -> None:
     own = node.settings.mnps
     assert own is not None
-    await ask_stand_in(node, own.address, Trigger(operation, (standing.device.home_address,), (selector,)))
+    await ask_stand_in(node, own.address, Trigger(operation, (standing.device.home_address,), selectors))
 
 
 def _standings(node: "Node") -> "list[Standing]":
@@ -156,7 +160,7 @@ def _part_row(home_address: str, identifier: int, part: Flow | Selector) -> Row:
     from locum.roles.standin_registration import flow_selector
 
     single = isinstance(part, Flow)
-    fields = selector_fields((flow_selector(part) if isinstance(part, Flow) else part,))
+    fields = selector_fields((flow_selector(part),) if isinstance(part, Flow) else both_families(part))
     return {
         "home_address": home_address,
         "id": identifier,

@@ -12,6 +12,7 @@ from locum.node.settings import Address
 from locum.node.toml_table import ConfigError, Table
 from locum.roles.errands import ANSWER_TIMEOUT, word
 from locum.roles.flow_actions import Selector
+from locum.roles.rules import RuleRefused, one_reading, spoken
 from locum.wire.answer import Status
 from locum.wire.errors import WireError
 from locum.wire.trigger import PATH, Operation, Trigger, decode_trigger_answer, encode_trigger
@@ -35,7 +36,9 @@ async def trigger(node: "Node", arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise RequestFailed("operation: take or release")
     home_address, stand_in = _address(arguments, "home_address"), _address(arguments, "mnps")
     asked = Trigger(
-        Operation.TAKE if operation == "take" else Operation.RELEASE, (home_address,), _selectors(arguments)
+        Operation.TAKE if operation == "take" else Operation.RELEASE,
+        (home_address,),
+        _selectors(arguments, home_address),
     )
     await ask_stand_in(node, stand_in, asked)
     return {"operation": operation, "home_address": str(home_address), "by": str(stand_in), "status": "ok"}
@@ -72,7 +75,17 @@ def _address(arguments: Mapping[str, Any], key: str) -> Address:
         raise RequestFailed(f"{key}: {value!r} is not an address") from None
 
 
-def _selectors(arguments: Mapping[str, Any]) -> tuple[Selector, ...]:
+def unambiguous(found: tuple[Selector, ...], *home_addresses: Address | None) -> tuple[Selector, ...]:
+    """Selectors as they travel: what says nothing of a family becomes a rule for both at the home agent. Raises
+    RequestFailed for a family whose home address is not known.
+    """
+    try:
+        return spoken(one_reading(found, (each for each in home_addresses if each is not None)))
+    except RuleRefused as problem:
+        raise RequestFailed(str(problem)) from None
+
+
+def _selectors(arguments: Mapping[str, Any], home_address: Address) -> tuple[Selector, ...]:
     """Nothing for everything. Raises RequestFailed."""
     keys = arguments.get("selector") or {}
     if not isinstance(keys, Mapping):
@@ -85,4 +98,4 @@ def _selectors(arguments: Mapping[str, Any]) -> tuple[Selector, ...]:
         table.close()
     except ConfigError as problem:
         raise RequestFailed(f"{problem.key}: {problem.problem}" if problem.key else problem.problem) from None
-    return found[:1]  # what says nothing of a family becomes a rule for both at the home agent
+    return unambiguous(found, home_address)

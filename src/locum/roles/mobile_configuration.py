@@ -1,0 +1,43 @@
+"""What a mobile node, or a stand-in that registers, is told before it starts. Values only."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from locum.roles.actions import Addr
+from locum.roles.nat import TraversalMode
+from locum.roles.own_routing import NO_ROUTING, Routing
+from locum.security.association import Association
+
+BRIEF_LIFETIME = 10  # seconds asked for when the default CoA is to have the packets (R2)
+
+
+@dataclass(frozen=True, slots=True)
+class MobileNodeConfiguration:
+    """Times in seconds. With `colocated` the care-of address is `care_of_address`, or the link's own.
+
+    `on_behalf`: a stand-in registers (601'', feature R4). Its requests come from that address, its own, and only its
+    care-of address is taken back; how this host sends is not changed by it.
+    """
+
+    home_address: IPv4Address
+    home_agent: IPv4Address
+    links: tuple[str, ...]
+    association: Association
+    home_address_v6: IPv6Address | None = None
+    colocated: bool = False
+    care_of_address: IPv4Address | None = None
+    lifetime: int = 300
+    brief_lifetime: int = BRIEF_LIFETIME
+    nat_traversal: TraversalMode = TraversalMode.OFF  # with a co-located care-of address (RFC 3519)
+    keepalive: float | None = None  # overrides what the home agent says
+    on_behalf: IPv4Address | None = None
+    routing: Routing = NO_ROUTING
+    context_transfer: bool = False  # tells access nodes where its context is, and where it goes (C4)
+    nai: str | None = None  # says who this is when the home address is the home agent's to give (RFC 2794)
+
+    @property
+    def home_addresses(self) -> tuple[Addr, ...]:
+        """Of both families."""
+        if self.home_address_v6 is None:
+            return (self.home_address,)
+        return (self.home_address, self.home_address_v6)
