@@ -1,5 +1,6 @@
 """`locum session | sleep | wake`: the live sessions of a device, and who has them."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -36,10 +37,20 @@ list_command(
 )
 
 
+class Seconds(click.ParamType):
+    """A time in seconds that ends."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        with contextlib.suppress(ValueError):
+            if 0 < (seconds := float(value)) < float("inf"):
+                return seconds
+        self.fail(f"{value!r} is no number of seconds above 0", param, ctx)
+
+
 @click.command()
-@click.option(
-    "--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="Wake again after SECONDS."
-)
+@click.option("--for", "seconds", type=Seconds(), metavar="SECONDS", help="Wake again after so long.")
 @click.option("--to", metavar="MNPS", help="The stand-in, by name or address. Default: the first.")
 @json_option
 @click.pass_obj
