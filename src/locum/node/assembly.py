@@ -108,7 +108,8 @@ def _homes(settings: Settings) -> "Homes":
     for each in own.mobiles:
         configured += [it for it in (each.home_address, each.home_address_v6) if it is not None]
     pools = Pools(Pool(each.name, each.first, each.last) for each in own.pools)
-    return Homes(configured, own.home_prefixes, pools)
+    care_of = [each.default_coa for each in own.mobiles if each.default_coa is not None]
+    return Homes(configured, own.home_prefixes, pools, care_of)
 
 
 def foreign_agent(settings: Settings, link_address: LinkAddress) -> "ForeignAgent":
