@@ -319,7 +319,7 @@ def test_a_profile_survives_its_row() -> None:
 @pytest.mark.parametrize(
     ("home_address", "nai", "code"),
     [
-        (HOA, None, -1),  # nobody can tell whose it is
+        (HOA, None, int(Code.FA_MISSING_NAI)),  # whose it is only its identification tells
         (HOA, "other@example.org", -1),
         (NOBODY, NAI, int(Code.FA_MISSING_HOME_ADDRESS)),
         (AN1, NAI, int(Code.FA_ADMINISTRATIVELY_PROHIBITED)),  # the agent's own address

@@ -86,10 +86,10 @@ def _check_whole(settings: Settings) -> None:
             settings.file, "policy", None, "is missing; whose home address comes from a pool, a profile says"
         )
     if settings.home_agent is not None:
-        ends = {
-            None if settings.mnps is None else settings.mnps.address,
-            None if settings.foreign_agent is None else settings.foreign_agent.care_of_address,
-        }
+        ends = [
+            *([settings.mnps.address] if settings.mnps is not None else []),
+            *([settings.foreign_agent.care_of_address] if settings.foreign_agent is not None else []),
+        ]
         check_ends(settings.file, settings.home_agent, ends)
     _check_room(settings)
     _check_peers(settings)

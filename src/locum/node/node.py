@@ -239,7 +239,7 @@ class Node:
 
     def _open_registrations(self) -> None:
         self.registrations = RegistrationIo(
-            self.settings, self.watch, self.events, self.deliver, self.plane.take_reassembled
+            self.settings, self.watch, self.events, self.deliver, self.plane.take_reassembled, self.feed
         )
         mnps = self.settings.mnps
         if self.settings.roles == ("mnps",) and (mnps is None or not mnps.devices):

@@ -30,6 +30,7 @@ from locum.roles.actions import (
     NotPerformed,
     Persist,
     Randomness,
+    RegistrationUnreachable,
     Reply,
     SendRegistration,
     Source,
@@ -210,7 +211,7 @@ class ForeignAgent:
                 AgentSolicitation.decode(message)
                 return self._advertiser.solicited(source, busy=self._visitors.full, now=now)
             if kind == REGISTRATION_REPLY:
-                return self._reply(RegistrationReply.decode(message), message, source, now)
+                return self._reply(message, source, now)
             if kind in (REGISTRATION_REVOCATION, REVOCATION_ACKNOWLEDGMENT):
                 return self._revocation_message(message, source, now)
         except WireError as error:
@@ -246,6 +247,8 @@ class ForeignAgent:
                 return [Count("notice-unanswered")]
             case NotPerformed(action=SendRegistration() as relayed):
                 return self._relay.unreachable(relayed.message)
+            case RegistrationUnreachable():
+                return self._relay.icmp_error(event)
             case Answered():
                 return []
         return []
@@ -291,10 +294,14 @@ class ForeignAgent:
 
     # 603 -> 604 --------------------------------------------------------------------------------------------------
 
-    def _reply(self, reply: RegistrationReply, message: bytes, source: Source, now: float) -> list[Action]:
+    def _reply(self, message: bytes, source: Source, now: float) -> list[Action]:
         """Home agents are not on access links: what says so there was made by a visitor."""
         if self._advertiser.serves(source.link):
             return [Count("reply-from-access-link")]
+        try:
+            reply = RegistrationReply.decode(message)
+        except WireError as error:
+            return self._relay.malformed_reply(message, source, error)
         concluded = self._relay.reply(reply, message, source)
         return self._concluded(concluded, now) if isinstance(concluded, Concluded) else concluded
 

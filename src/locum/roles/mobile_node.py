@@ -65,6 +65,14 @@ DENIED_FIRST = 2.0  # seconds after a refusal
 RENEW_PART = 2 / 3  # of the lifetime; section 3.6.1: before it expires, with room for retransmissions
 BRIEF_LIFETIME = 10  # seconds asked for when the default CoA is to have the packets (R2)
 AGENT_PATIENCE = 3.0  # seconds in which an agent used before a restart has to be heard again
+UNREACHABLE_CODES = frozenset(
+    (
+        Code.FA_HOME_NETWORK_UNREACHABLE,
+        Code.FA_HOME_AGENT_HOST_UNREACHABLE,
+        Code.FA_HOME_AGENT_PORT_UNREACHABLE,
+        Code.FA_HOME_AGENT_UNREACHABLE,
+    )
+)
 CHALLENGE_CODES = frozenset((Code.FA_UNKNOWN_CHALLENGE, Code.FA_MISSING_CHALLENGE, Code.FA_STALE_CHALLENGE))
 
 
@@ -421,7 +429,7 @@ class MobileNode:
         if source.link != state.attachment.link and not here:
             return [Count("reply-unexpected")]
         belief = self._dialogue.believe(reply, state.attachment, state.identification)
-        if belief in (Belief.UNEXPECTED, Belief.NOT_AUTHENTIC):
+        if belief not in (Belief.AGENT, Belief.AUTHENTIC):
             return [Count(belief.value)]
         told = self._dialogue.tell_parts(reply, state.attachment) if belief is Belief.AUTHENTIC else []
         if accepted(reply):
@@ -493,6 +501,8 @@ class MobileNode:
             self.state = Waiting(now + DENIED_FIRST, DENIED_FIRST, code)
             self._discovery.search(now)
             return actions + self._discovery.timeout(now)
+        if code in UNREACHABLE_CODES:
+            return actions + self._unreachable(state, code, now)
         self.outcomes.append(RegistrationDenied(self._wish, code))
         interval = min(RETRY_MAX, max(DENIED_FIRST, 2 * state.interval))
         self._ways.avoid(attachment, now + interval)
@@ -500,6 +510,21 @@ class MobileNode:
             return actions + self._register(now, RETRY_FIRST)
         self.state = Waiting(now + interval, interval, code)
         return actions
+
+    def _unreachable(self, state: Registering, code: int, now: float) -> list[Action]:
+        """The home agent is not there, as far as the access node can tell: as if nobody had answered (section 3.6.3).
+
+        Another access node may know a way to the home network; a home agent without a host or a process it cannot find.
+        """
+        if code != Code.FA_HOME_NETWORK_UNREACHABLE:
+            return []
+        others = [
+            each for each in self._ways.available(now, self._in_use) if each.agent != state.attachment.agent
+        ]
+        if not others:
+            return []
+        self._ways.avoid(state.attachment, now + max(DENIED_FIRST, 2 * state.interval))
+        return self._register(now, RETRY_FIRST)
 
     def _expired(self, now: float) -> list[Action]:
         self.registered = None

@@ -21,7 +21,7 @@ from locum.security.replay import (
     nonce_identification,
     wall_of,
 )
-from locum.wire.extensions import AuthKind, Extension, MobileFaChallenge
+from locum.wire.extensions import AuthKind, Extension, MobileFaChallenge, VendorCritical
 from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest
 
 RANDOM_BITS = 16  # of the low half of a timestamp: an attacker off the path must guess them (section 5.7.1)
@@ -45,6 +45,7 @@ class Belief(Enum):
 
     UNEXPECTED = "reply-unexpected"
     NOT_AUTHENTIC = "reply-not-authentic"
+    UNKNOWN_CRITICAL = "reply-unknown-critical"  # RFC 3115 section 4: who a reply is for discards it
     AGENT = "agent"  # a foreign agent's own refusal
     AUTHENTIC = "authentic"
 
@@ -126,6 +127,8 @@ class RegistrationDialogue:
         association = self._agent_association(attachment)
         if association is not None and not authentic(reply, AuthKind.MN_FA, association):
             return Belief.NOT_AUTHENTIC
+        if any(isinstance(each, VendorCritical) for each in reply.extensions):
+            return Belief.UNKNOWN_CRITICAL
         if from_agent:
             return Belief.AGENT
         if self._association.replay is Replay.NONCE:
