@@ -42,6 +42,8 @@ def foreign_agent(table: Table, node: NodeSettings) -> ForeignAgentSettings:
         multicast_link=table.string("multicast_link", None),
         profiles=tuple(_profile(item) for item in table.tables("profile")),
         tunnel_silence=table.seconds("tunnel_silence", 5.0, least=0.1, most=600.0),
+        registration_required=table.boolean("registration_required", False),
+        prefix_lengths=table.boolean("prefix_lengths", True),
         hold_patience=table.seconds("hold_patience", 10.0, least=0.1, most=600.0),
     )
     table.close()

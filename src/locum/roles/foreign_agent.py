@@ -77,6 +77,7 @@ class ForeignAgentConfiguration:
     registration_lifetime: int = 1800
     max_visitors: int = 1024
     challenge: bool = False
+    registration_required: bool = False  # R bit: also of who has a co-located care-of address
     short_lifetime: int = 10
     notified: frozenset[Addr] = frozenset()
     open: bool = False  # home agents without an association are served although there are some with one
@@ -169,7 +170,9 @@ class ForeignAgent:
 
     def _supported(self) -> AgentFlag:
         udp = AgentFlag.U if self._traversal.enabled else AgentFlag(0)
-        return udp | AgentFlag.X if self._revocation.enabled else udp
+        required = AgentFlag.R if self.configuration.registration_required else AgentFlag(0)
+        revocation = AgentFlag.X if self._revocation.enabled else AgentFlag(0)
+        return udp | required | revocation
 
     # The role's shape --------------------------------------------------------------------------------------------
 

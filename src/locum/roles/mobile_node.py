@@ -26,7 +26,6 @@ from locum.roles.actions import (
     Reply,
     SendRegistration,
     Source,
-    UseAgent,
 )
 from locum.roles.attachment import (
     Attachment,
@@ -48,7 +47,14 @@ from locum.roles.forwarding import NOTHING, changes
 from locum.roles.mobile_revocation import MobileRevocation
 from locum.roles.movement import CannotMove, Movement
 from locum.roles.nat import MobileTraversal, TraversalMode
-from locum.roles.registration_dialogue import Belief, RegistrationDialogue, RegistrationPart, accepted
+from locum.roles.registration_dialogue import (
+    CHALLENGE_CODES,
+    UNREACHABLE_CODES,
+    Belief,
+    RegistrationDialogue,
+    RegistrationPart,
+    accepted,
+)
 from locum.roles.registration_parts import Ipv6Registration, OwnNai
 from locum.roles.ways import Ways
 from locum.security.association import Association
@@ -65,15 +71,6 @@ DENIED_FIRST = 2.0  # seconds after a refusal
 RENEW_PART = 2 / 3  # of the lifetime; section 3.6.1: before it expires, with room for retransmissions
 BRIEF_LIFETIME = 10  # seconds asked for when the default CoA is to have the packets (R2)
 AGENT_PATIENCE = 3.0  # seconds in which an agent used before a restart has to be heard again
-UNREACHABLE_CODES = frozenset(
-    (
-        Code.FA_HOME_NETWORK_UNREACHABLE,
-        Code.FA_HOME_AGENT_HOST_UNREACHABLE,
-        Code.FA_HOME_AGENT_PORT_UNREACHABLE,
-        Code.FA_HOME_AGENT_UNREACHABLE,
-    )
-)
-CHALLENGE_CODES = frozenset((Code.FA_UNKNOWN_CHALLENGE, Code.FA_MISSING_CHALLENGE, Code.FA_STALE_CHALLENGE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +266,7 @@ class MobileNode:
 
     def _advertised(self, advertisement: AgentAdvertisement, source: Source, now: float) -> list[Action]:
         hearing = self._discovery.heard(advertisement, source, now)
-        if hearing is Hearing.UNUSABLE or self.configuration.colocated:
+        if hearing is Hearing.UNUSABLE:
             return []
         address = advertisement.addresses[0][0] if advertisement.addresses else source.address
         actions: list[Action] = []
@@ -281,7 +278,10 @@ class MobileNode:
             self.state = Searching()
         if isinstance(self.state, Waiting) and self.state.code in CHALLENGE_CODES:
             self.state = Searching()
-        if isinstance(self.state, Settled) and self.movement.ready(self._ways, self._in_use, now):
+        elsewhere = self._renews() and self._ways.bypasses(self._in_use, now)  # section 3.1
+        if isinstance(self.state, Settled) and (
+            elsewhere or self.movement.ready(self._ways, self._in_use, now)
+        ):
             self.state = Searching()
         return actions + self._pursue(now)
 
@@ -332,17 +332,7 @@ class MobileNode:
         if before is not None and (attachment is None or attachment.link != before.link):
             actions.append(LeaveAgent(before.link))
         if attachment is not None and attachment != before:
-            usable = homes if ipv6 else homes[:1]
-            actions.append(
-                UseAgent(
-                    attachment.link,
-                    attachment.agent,
-                    attachment.link_layer,
-                    usable,
-                    attachment.care_of,
-                    attachment.colocated,
-                )
-            )
+            actions.append(attachment.use(homes if ipv6 else homes[:1]))
         return actions
 
     # 601 ---------------------------------------------------------------------------------------------------------
@@ -423,9 +413,8 @@ class MobileNode:
         state = self.state
         if not isinstance(state, Registering):
             return [Count("reply-unexpected")]
-        here = (
-            self.configuration.on_behalf == self.configuration.home_agent
-        )  # its replies never were on a link (R17)
+        # The replies of a home agent on this very host never were on a link (R17).
+        here = self.configuration.on_behalf == self.configuration.home_agent
         if source.link != state.attachment.link and not here:
             return [Count("reply-unexpected")]
         belief = self._dialogue.believe(reply, state.attachment, state.identification)
@@ -502,7 +491,11 @@ class MobileNode:
             self._discovery.search(now)
             return actions + self._discovery.timeout(now)
         if code in UNREACHABLE_CODES:
-            return actions + self._unreachable(state, code, now)
+            # As if nobody had answered (section 3.6.3); only of the home network another agent may know a way.
+            if code == Code.FA_HOME_NETWORK_UNREACHABLE and self._ways.others(attachment, now):
+                self._ways.avoid(attachment, now + max(DENIED_FIRST, 2 * state.interval))
+                return actions + self._register(now, RETRY_FIRST)
+            return actions
         self.outcomes.append(RegistrationDenied(self._wish, code))
         interval = min(RETRY_MAX, max(DENIED_FIRST, 2 * state.interval))
         self._ways.avoid(attachment, now + interval)
@@ -510,21 +503,6 @@ class MobileNode:
             return actions + self._register(now, RETRY_FIRST)
         self.state = Waiting(now + interval, interval, code)
         return actions
-
-    def _unreachable(self, state: Registering, code: int, now: float) -> list[Action]:
-        """The home agent is not there, as far as the access node can tell: as if nobody had answered (section 3.6.3).
-
-        Another access node may know a way to the home network; a home agent without a host or a process it cannot find.
-        """
-        if code != Code.FA_HOME_NETWORK_UNREACHABLE:
-            return []
-        others = [
-            each for each in self._ways.available(now, self._in_use) if each.agent != state.attachment.agent
-        ]
-        if not others:
-            return []
-        self._ways.avoid(state.attachment, now + max(DENIED_FIRST, 2 * state.interval))
-        return self._register(now, RETRY_FIRST)
 
     def _expired(self, now: float) -> list[Action]:
         self.registered = None
