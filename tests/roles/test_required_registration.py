@@ -139,3 +139,12 @@ def test_the_bit_is_a_matter_of_configuration() -> None:
             AgentAdvertisement.decode(each.message).flags for each in sent if isinstance(each, a.Advertise)
         ]
         assert [AgentFlag.R in each for each in flags] == [required]
+
+
+def test_the_name_of_the_agent() -> None:
+    world = World()
+    for nai in (None, "an1@example.org"):
+        require(world, nai=nai)
+        sent = world.an1.role.timeout(now=world.now + 10)
+        said = [AgentAdvertisement.decode(each.message).nai for each in sent if isinstance(each, a.Advertise)]
+        assert said == [nai]

@@ -147,6 +147,7 @@ def foreign_agent(settings: Settings, link_interface: LinkInterface) -> "Foreign
             max_visitors=own.max_visitors,
             short_lifetime=own.short_lifetime,
             challenge=own.challenge,
+            nai=own.nai,
             registration_required=own.registration_required,
             notified=notified,
             open=own.open,

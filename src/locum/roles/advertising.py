@@ -51,7 +51,9 @@ class Advertiser:
         challenge: bool,
         randomness: Randomness,
         supports: AgentFlag = NOTHING_MORE,
+        nai: str | None = None,
     ) -> None:
+        self._nai = nai
         self._supports = supports
         self._interval = interval
         self._care_of_address = care_of_address
@@ -140,6 +142,7 @@ class Advertiser:
             care_of_addresses=(self._care_of_address,),
             prefix_lengths=() if prefix_length is None else (prefix_length,),
             challenge=challenge,
+            nai=self._nai,
         )
         schedule.sequence = next_sequence(schedule.sequence)
         schedule.sent_at = now

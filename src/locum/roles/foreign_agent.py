@@ -93,6 +93,7 @@ class ForeignAgentConfiguration:
     upstream: str | None = None  # link on which groups are joined for visitors (C4)
     contexts: Mapping[IPv4Address, Sequence[BlockContent]] = field(default_factory=dict)  # known in advance
     filters: tuple[Filter, ...] = ()  # what visitors may receive and send (R20)
+    nai: str | None = None  # the agent's own, for advertisements (RFC 3846)
     policy: bool = False  # a policy server is asked about visitors
 
 
@@ -123,6 +124,7 @@ class ForeignAgent:
             configuration.challenge,
             randomness,
             self._supported(),
+            configuration.nai,
         )
         self.contexts = ContextBook(known_in_advance(configuration.contexts, mobiles))
         known = KnownMobiles(mobiles, self.contexts)
