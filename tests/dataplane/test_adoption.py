@@ -149,7 +149,7 @@ def test_leaves_the_network_as_it_was(network: Chain, tcx: bool) -> None:
     with net.fa.inside():
         fa.remove()
     assert [found(net.ha), found(net.fa)] == before
-    assert list((net.root / "locum").iterdir()) == []
+    assert not (net.root / "locum").exists()
 
 
 def test_interface_comes_back(network: Chain) -> None:
@@ -248,7 +248,7 @@ def test_missing_privilege(network: Chain) -> None:
         command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True
     )
     assert result.stdout == "loading eBPF is not permitted; this needs root, or CAP_BPF and CAP_NET_ADMIN\n"
-    assert list((network.root / "locum").iterdir()) == []
+    assert not (network.root / "locum").exists()
 
 
 def test_verifier_message_names_the_source_line() -> None:

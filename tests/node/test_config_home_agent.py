@@ -129,6 +129,65 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, table: str, 
     assert words in str(caught.value)
 
 
+OTHER = """
+[[home_agent.mobile]]
+home_address = "10.36.0.5"
+home_address_v6 = "fd36::5"
+spi = 1010
+key_file = "key"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "table", "key"),
+    [
+        ('default_coa = "10.0.3.1"', 'default_coa = "10.36.0.5"', "home_agent.mobile #1", "default_coa"),
+        ('default_coa = "10.0.3.1"', 'default_coa = "10.36.0.4"', "home_agent.mobile #1", "default_coa"),
+        ('default_coa = "10.0.3.1"', 'default_coa = "10.0.0.1"', "home_agent.mobile #1", "default_coa"),
+        ('default_coa = "10.0.3.1"', 'mnps = "10.36.0.5"', "home_agent.mobile #1", "mnps"),
+        ('default_coa = "10.0.3.1"', 'mnps_v6 = "fd36::5"', "home_agent.mobile #1", "mnps_v6"),
+        ('"10.0.4.2"', '"10.36.0.4"', "home_agent.mobile #1.stand_in #2", "address"),
+        ('"fd03::2"', '"fd36::5"', "home_agent.mobile #1.stand_in #1", "address_v6"),
+    ],
+)
+def test_what_leads_back_to_a_home_address_is_refused(
+    tmp_path: Path, old: str, new: str, table: str, key: str
+) -> None:
+    text = HEAD + MOBILE + STAND_INS + OTHER
+    assert text.count(old) == 1
+    load(write(tmp_path, text))
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text.replace(old, new)))
+    assert (caught.value.file, caught.value.table, caught.value.key) == (
+        str(tmp_path / "ha.toml"),
+        table,
+        key,
+    )
+
+
+@pytest.mark.parametrize(
+    "role",
+    [
+        '[foreign_agent]\ncare_of_address = "10.0.0.1"\nlinks = ["eth0"]\n',
+        '[control]\naddress = "10.0.0.1"\n[mnps]\naddress = "10.0.0.1"\naccess_node = "10.0.0.1"\n'
+        'home_prefixes = ["10.36.0.0/24"]\nlinks = ["eth0"]\n',
+    ],
+)
+def test_a_default_care_of_address_on_this_very_host(tmp_path: Path, role: str) -> None:
+    """R17: there is somebody who takes the packets."""
+    text = HEAD + MOBILE.replace("10.0.3.1", "10.0.0.1") + role
+    assert load(write(tmp_path, text)).home_agent is not None
+    with pytest.raises(ConfigError, match="own address"):
+        load(
+            write(
+                tmp_path,
+                text.replace('care_of_address = "10.0.0.1"', 'care_of_address = "10.0.0.2"').replace(
+                    '[mnps]\naddress = "10.0.0.1"', '[mnps]\naddress = "10.0.0.2"'
+                ),
+            )
+        )
+
+
 def test_more_rules_than_there_is_room_for(tmp_path: Path) -> None:
     rules = "".join(f'[[home_agent.mobile.rule]]\npriority = {number}\nto = ["mn"]\n' for number in range(65))
     with pytest.raises(ConfigError, match="no room"):

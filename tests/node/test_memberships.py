@@ -93,7 +93,7 @@ class Heard:
         self.queries: list[str] = []
         self.sockets: dict[str, SimpleNamespace] = {}
         monkeypatch.setattr(memberships, "MembershipSocket", self.socket)
-        watch = SimpleNamespace(find=lambda name: Link(name, 1, True, b"", {ip_address("10.5.1.1"): None}))
+        watch = SimpleNamespace(find=lambda name: Link(name, 1, True, b"", {ip_address("10.5.1.1"): 24}))
         self.events = EventStream("an", folder / "events.jsonl", 1 << 20)
         self.memberships = Memberships(("down0",), cast(LinkWatch, watch), self.events, self.told.append)
 

@@ -360,6 +360,30 @@ def test_notices_of_nobody() -> None:
     assert (world.mn.tables(), world.mnps.tables()) == before
 
 
+def notice_status(host: Host, home_address: a.Addr, authorised: tuple[a.Addr, ...]) -> Status:
+    """How a 618 of a known peer ends that may speak for these home addresses."""
+    body = encode_618(Notice618(home_address, False, AN3))
+    actions = host.role.happened(a.Asked(8, "618", body, AN3, authorised), now=0.0)
+    status = decode_632(next(each.body for each in actions if isinstance(each, a.Answer))).status
+    assert any(isinstance(each, a.Emit) for each in actions) == (status is Status.OK)
+    refused = {each.reason for each in actions if isinstance(each, a.Count)}
+    assert refused == (
+        set() if status is Status.OK else refused & {"notice-not-authorised", "notice-foreign"}
+    )
+    return status
+
+
+def test_notices_of_a_peer_about_an_address_that_it_may_not_speak_for() -> None:
+    world = settled()
+    neighbour = IPv4Address(int(HOA) + 1)  # of the same home network
+    assert notice_status(world.mnps, HOA, (HOA,)) is Status.OK
+    assert notice_status(world.mnps, HOA, (neighbour,)) is Status.NOT_AUTHORISED
+    assert notice_status(world.mnps, neighbour, (HOA,)) is Status.NOT_AUTHORISED
+    assert notice_status(world.mnps, HOA, ()) is Status.NOT_AUTHORISED
+    assert notice_status(world.mnps, STRANGER, (STRANGER,)) is Status.NOT_AUTHORISED
+    assert notice_status(world.mn, neighbour, (neighbour,)) is Status.NOT_AUTHORISED
+
+
 RANDOM = Random(7)
 SETTLED = settled()
 

@@ -32,6 +32,7 @@ from tests.roles.policyworld import (
     NAI,
     NOBODY,
     OTHER,
+    POOL,
     POOLED,
     PolicyWorld,
 )
@@ -224,6 +225,9 @@ def test_repeated_requests_ask_once_and_are_answered_once() -> None:
         (replace(FULL, home_address=CONFIGURED), PROHIBITED, "profile-of-another-home-address"),
         (replace(POOLED, pool="nowhere"), UNSPECIFIED, "pool-unknown"),
         (replace(FULL, rules=(RULE,) * 65), UNSPECIFIED, "profile-too-many-rules"),
+        (replace(FULL, default_care_of=CONFIGURED), UNSPECIFIED, "profile-default-coa-loops"),
+        (replace(FULL, default_care_of=HOA), UNSPECIFIED, "profile-default-coa-loops"),
+        (replace(FULL, default_care_of=POOL.first), UNSPECIFIED, "profile-default-coa-loops"),
     ],
 )
 def test_a_profile_that_cannot_be_served_changes_nothing(profile: Profile, code: int, counted: str) -> None:
@@ -315,7 +319,7 @@ def test_a_profile_survives_its_row() -> None:
 @pytest.mark.parametrize(
     ("home_address", "nai", "code"),
     [
-        (HOA, None, -1),  # nobody can tell whose it is
+        (HOA, None, int(Code.FA_MISSING_NAI)),  # whose it is only its identification tells
         (HOA, "other@example.org", -1),
         (NOBODY, NAI, int(Code.FA_MISSING_HOME_ADDRESS)),
         (AN1, NAI, int(Code.FA_ADMINISTRATIVELY_PROHIBITED)),  # the agent's own address

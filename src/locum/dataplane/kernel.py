@@ -5,6 +5,7 @@ object is not thread safe; it belongs to the thread of the node's event loop and
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from itertools import groupby
@@ -67,6 +68,7 @@ from locum.wire.control import Flow
 OBJECT = Path(__file__).parent / "objects" / "locum.bpf.o"
 # Rounds in which the queue may fill again while it is emptied; then the rest waits for the next release.
 RELEASE_ROUNDS = 8
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class DataPlane:
         self._released = False
         self.adopted = (directory / "maps" / "bindings").exists()  # an earlier daemon's state was taken over
         for part in ("maps", "links"):
-            (directory / part).mkdir(parents=True, exist_ok=True)
+            _make(directory / part)
         names = {direction: f"locum_{direction}" for direction in ("ingress", "egress")}
         self._object = Object(OBJECT, limits.sizes(), directory / "maps", programs=tuple(names.values()))
         programs = {direction: self._object.program(name) for direction, name in names.items()}
@@ -148,6 +150,7 @@ class DataPlane:
             route.close()
             if not existed:
                 rmtree(directory, ignore_errors=True)
+                _tidy(directory.parent)
             if isinstance(error, DataPlaneError):
                 raise
             raise DataPlaneError(f"{error.filename}: not permitted; the data plane needs root") from error
@@ -226,6 +229,7 @@ class DataPlane:
                 path.unlink()
             (self._directory / part).rmdir()
         self._directory.rmdir()
+        _tidy(self._directory.parent)
         self._route.close()
 
     # Interfaces
@@ -515,3 +519,18 @@ class DataPlane:
     def group_counters(self, group: Addr) -> maps.Counter:
         """Copies of the group's packets for access links, and their bytes."""
         return self._groups.counter(group)
+
+
+def _make(directory: Path) -> None:
+    """With its parents, one of which another node of this host may just be taking away because it was empty."""
+    for _ in range(_TRIES - 1):
+        with suppress(FileNotFoundError):
+            directory.mkdir(parents=True, exist_ok=True)
+            return
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+def _tidy(directory: Path) -> None:
+    """The directory of all nodes goes with the last of them."""
+    with suppress(OSError):
+        directory.rmdir()

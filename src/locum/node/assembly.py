@@ -4,7 +4,7 @@ Each role is imported only where it is played: a daemon starts in half the time.
 """
 
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Interface
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from locum.roles.mnps import StandIn
     from locum.roles.sleeping import SleepingNode
 
-LinkAddress = Callable[[str], IPv4Address | None]
+LinkInterface = Callable[[str], IPv4Interface | None]
 
 _FEW_BINDINGS, _FEW_FLOWS = 32_768, 16_384  # room in the tables of a node that has few home addresses
 _MANY_BINDINGS, _MANY_FLOWS = 262_144, 65_536
 
 
-def roles(settings: Settings, link_address: LinkAddress) -> dict[str, Role]:
-    """The roles by name, in the order in which they start. `link_address` gives the IPv4 address of a link."""
+def roles(settings: Settings, link_interface: LinkInterface) -> dict[str, Role]:
+    """The roles by name, in the order in which they start. `link_interface` gives a link's IPv4 address and network."""
     made: dict[str, Role] = {}
     if settings.home_agent is not None:
         made["home_agent"] = home_agent(settings)
     if settings.foreign_agent is not None:
-        made["foreign_agent"] = foreign_agent(settings, link_address)
+        made["foreign_agent"] = foreign_agent(settings, link_interface)
     if settings.mnps is not None:
         made["mnps"] = stand_in(settings)
     if settings.mobile_node is not None:
@@ -108,10 +108,11 @@ def _homes(settings: Settings) -> "Homes":
     for each in own.mobiles:
         configured += [it for it in (each.home_address, each.home_address_v6) if it is not None]
     pools = Pools(Pool(each.name, each.first, each.last) for each in own.pools)
-    return Homes(configured, own.home_prefixes, pools)
+    care_of = [each.default_coa for each in own.mobiles if each.default_coa is not None]
+    return Homes(configured, own.home_prefixes, pools, care_of)
 
 
-def foreign_agent(settings: Settings, link_address: LinkAddress) -> "ForeignAgent":
+def foreign_agent(settings: Settings, link_interface: LinkInterface) -> "ForeignAgent":
     """The foreign agent of [foreign_agent]; 618 goes to whom [control] has an association with."""
     from locum.roles.advertising import AccessLink
     from locum.roles.context import preconfigured
@@ -130,15 +131,24 @@ def foreign_agent(settings: Settings, link_address: LinkAddress) -> "ForeignAgen
         for each in (settings.control.associations if settings.control else ())
         if each.access_node
     }
+
+    def access_link(name: str) -> AccessLink:
+        interface = link_interface(name)
+        if interface is None:
+            return AccessLink(name, own.care_of_address)
+        return AccessLink(name, interface.ip, interface.network.prefixlen if own.prefix_lengths else None)
+
     return ForeignAgent(
         ForeignAgentConfiguration(
             care_of_address=own.care_of_address,
-            links=tuple(AccessLink(link, link_address(link) or own.care_of_address) for link in own.links),
+            links=tuple(access_link(each) for each in own.links),
             advertise_interval=own.advertise_interval,
             registration_lifetime=own.registration_lifetime,
             max_visitors=own.max_visitors,
             short_lifetime=own.short_lifetime,
             challenge=own.challenge,
+            nai=own.nai,
+            registration_required=own.registration_required,
             notified=notified,
             open=own.open,
             revocation=own.revocation,

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 from locum.node.config_foreign_agent import foreign_agent
-from locum.node.config_home_agent import home_agent
+from locum.node.config_home_agent import check_ends, home_agent
 from locum.node.config_mnps import mnps
 from locum.node.config_mobile_node import mobile_node
 from locum.node.config_parts import links
@@ -85,6 +85,12 @@ def _check_whole(settings: Settings) -> None:
         raise ConfigError(
             settings.file, "policy", None, "is missing; whose home address comes from a pool, a profile says"
         )
+    if settings.home_agent is not None:
+        ends = [
+            *([settings.mnps.address] if settings.mnps is not None else []),
+            *([settings.foreign_agent.care_of_address] if settings.foreign_agent is not None else []),
+        ]
+        check_ends(settings.file, settings.home_agent, ends)
     _check_room(settings)
     _check_peers(settings)
     _check_shared(settings)

@@ -1,6 +1,6 @@
 """[foreign_agent] -> settings of an access node's agent."""
 
-from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association, links, traversal
+from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association, links, own_nai, traversal
 from locum.node.config_policing import visitor_filters
 from locum.node.rule_table import filter_rules
 from locum.node.settings import (
@@ -42,6 +42,9 @@ def foreign_agent(table: Table, node: NodeSettings) -> ForeignAgentSettings:
         multicast_link=table.string("multicast_link", None),
         profiles=tuple(_profile(item) for item in table.tables("profile")),
         tunnel_silence=table.seconds("tunnel_silence", 5.0, least=0.1, most=600.0),
+        registration_required=table.boolean("registration_required", False),
+        nai=own_nai(table),
+        prefix_lengths=table.boolean("prefix_lengths", True),
         hold_patience=table.seconds("hold_patience", 10.0, least=0.1, most=600.0),
     )
     table.close()

@@ -1,6 +1,8 @@
 """[home_agent] -> `HomeAgentSettings` (features R3 to R8)."""
 
 import re
+from collections.abc import Container
+from pathlib import Path
 
 from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association
 from locum.node.config_policy import pools
@@ -54,7 +56,44 @@ def home_agent(table: Table) -> HomeAgentSettings:
                     table.file, f"home_agent.mobile #{number}", "home_address", f"{address} appears twice"
                 )
             seen.add(address)
+    _check_loops(table, settings, seen)
     return settings
+
+
+def _check_loops(table: Table, settings: HomeAgentSettings, served: Container[Address]) -> None:
+    """What leads into a home address instead of away from it: a tunnel there would never end. Raises ConfigError."""
+    for number, mobile in enumerate(settings.mobiles, 1):
+        name = f"home_agent.mobile #{number}"
+        leads: list[tuple[str, str, Address | None]] = [
+            (name, "default_coa", mobile.default_coa),
+            (name, "mnps", mobile.mnps),
+            (name, "mnps_v6", mobile.mnps_v6),
+        ]
+        for index, each in enumerate(mobile.stand_ins, 1):
+            leads.append((f"{name}.stand_in #{index}", "address", each.address))
+            leads.append((f"{name}.stand_in #{index}", "address_v6", each.address_v6))
+        for where, key, address in leads:
+            if address is not None and address in served:
+                raise ConfigError(
+                    table.file,
+                    where,
+                    key,
+                    f"{address} is a home address of this home agent; packets would come back here",
+                )
+
+
+def check_ends(file: Path, home: HomeAgentSettings, ends: Container[Address]) -> None:
+    """A default care-of address at the home agent's own address needs a role of this host that takes what comes: one
+    of `ends`, the addresses of its stand-in and its foreign agent (R17). Raises ConfigError.
+    """
+    for number, mobile in enumerate(home.mobiles, 1):
+        if mobile.default_coa == home.address and home.address not in ends:
+            raise ConfigError(
+                file,
+                f"home_agent.mobile #{number}",
+                "default_coa",
+                f"{home.address} is the home agent's own address, and no [mnps] or [foreign_agent] of this file has it",
+            )
 
 
 def _within(address: Address, prefixes: tuple[Prefix, ...]) -> bool:

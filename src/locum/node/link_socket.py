@@ -127,13 +127,16 @@ class LinkSocket:
         link_layer: bytes | None,
         source_port: int = UDP_PORT,
     ) -> None:
-        """A UDP message. Without `link_layer` it goes to everyone. Raises OSError."""
+        """A UDP message. Without `link_layer` it goes to everyone. Raises OSError.
+
+        With TTL 255, as RFC 3024 wants it of who asks a foreign agent for a reverse tunnel: nobody is in between.
+        """
         length = 8 + len(message)
         datagram = struct.pack(">HHHH", source_port, port, length, 0) + message
         pseudo = source.packed + to.packed + struct.pack(">BBH", 0, socket.IPPROTO_UDP, length)
         value = checksum(pseudo + datagram) or 0xFFFF
         datagram = datagram[:6] + value.to_bytes(2, "big") + datagram[8:]
-        self._send(datagram, socket.IPPROTO_UDP, source, to, link_layer, ttl=64)
+        self._send(datagram, socket.IPPROTO_UDP, source, to, link_layer, ttl=255)
 
     def send_discovery(
         self, message: bytes, source: IPv4Address, to: IPv4Address, link_layer: bytes | None

@@ -25,7 +25,9 @@ class Link:
     index: int
     up: bool  # administratively up and with carrier
     link_layer: bytes
-    addresses: dict[Address, None] = field(default_factory=dict)  # in the order they were seen
+    addresses: dict[Address, int] = field(
+        default_factory=dict
+    )  # and prefix lengths, in the order they were seen
 
 
 class LinkKind(Enum):
@@ -146,6 +148,6 @@ class LinkWatch:
         elif address in link.addresses:
             return
         else:
-            link.addresses[address] = None
+            link.addresses[address] = message["prefixlen"]
         if tell:
             self._changed(link.name, link)

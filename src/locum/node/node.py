@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from typing import TYPE_CHECKING, Any, cast
 
 from locum.node.answering import Answers
@@ -239,7 +239,7 @@ class Node:
 
     def _open_registrations(self) -> None:
         self.registrations = RegistrationIo(
-            self.settings, self.watch, self.events, self.deliver, self.plane.take_reassembled
+            self.settings, self.watch, self.events, self.deliver, self.plane.take_reassembled, self.feed
         )
         mnps = self.settings.mnps
         if self.settings.roles == ("mnps",) and (mnps is None or not mnps.devices):
@@ -311,7 +311,7 @@ class Node:
         await self.policy.open()
 
     def _make_slots(self) -> None:
-        for name, role in roles(self.settings, self._link_address).items():
+        for name, role in roles(self.settings, self._link_interface).items():
             kind = Pipelined if name == "home_agent" else Sequential
             performer = kind(name, self.store, self.events, self._forward, self._hands(name))
             if kind is Sequential:
@@ -539,10 +539,16 @@ class Node:
 
     # Links -----------------------------------------------------------------------------------------------------------
 
-    def _link_address(self, link: str) -> IPv4Address | None:
+    def _link_interface(self, link: str) -> IPv4Interface | None:
+        """The IPv4 address of a link, with its network."""
         known = self.watch.find(link)
-        addresses = known.addresses if known is not None else ()
-        return next((each for each in addresses if isinstance(each, IPv4Address)), None)
+        addresses = known.addresses if known is not None else {}
+        own = ((each, length) for each, length in addresses.items() if isinstance(each, IPv4Address))
+        return next((IPv4Interface(each) for each in own), None)
+
+    def _link_address(self, link: str) -> IPv4Address | None:
+        interface = self._link_interface(link)
+        return None if interface is None else interface.ip
 
     def _probe_source(self, link: str) -> IPv4Address:
         """Who asks a visitor: the agent, by its address on the link or else by its care-of address."""

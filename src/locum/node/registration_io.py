@@ -11,10 +11,10 @@ from locum.node.events import EventStream
 from locum.node.link_socket import ALL_MOBILITY_AGENTS, ALL_ROUTERS, ALL_SYSTEMS, LinkSocket
 from locum.node.link_watch import LinkWatch
 from locum.node.performer import Hand
-from locum.node.registration_socket import RegistrationSocket
+from locum.node.registration_socket import UDP_PORT, RegistrationSocket
 from locum.node.settings import Settings
 from locum.roles import actions as do
-from locum.roles.actions import Source
+from locum.roles.actions import Event, Source
 
 _REQUEST, _REPLY = 1, 3  # RFC 5944 section 3: the first byte of every registration message
 _REVOCATION, _ACKNOWLEDGMENT = 7, 15  # RFC 3543 sections 3.3 and 3.4
@@ -49,12 +49,13 @@ class RegistrationIo:
         events: EventStream,
         deliver: Deliver,
         reassembled: Callable[[bytes, int], object],
+        feed: Callable[[str, Event], None],
     ) -> None:
-        """`reassembled` gets UDP tunnel packets (RFC 3519) that came in fragments, whole, from their IP header on, and
+        """`feed` gives an event to a role. `reassembled` gets UDP tunnel packets (RFC 3519) that came in fragments, whole, from their IP header on, and
         the index of the link that they came on.
         """
         self._reassembled = reassembled
-        self._watch, self._events, self._deliver = watch, events, deliver
+        self._watch, self._events, self._deliver, self._feed = watch, events, deliver, feed
         self._foreign, self._mobile, self._home = (
             settings.foreign_agent,
             settings.mobile_node,
@@ -76,7 +77,9 @@ class RegistrationIo:
 
     def open(self) -> None:
         """Bind everything. Raises OSError."""
-        self._socket = RegistrationSocket(self._datagram, self._oversized)
+        # Only a foreign agent has somebody to tell; others send again (RFC 5944 section 3.6.3).
+        unreachable = self._unreachable if self._foreign is not None else None
+        self._socket = RegistrationSocket(self._datagram, self._oversized, unreachable=unreachable)
         for link in self._wanted:
             if self._watch.find(link) is not None:
                 self.open_link(link)
@@ -124,6 +127,12 @@ class RegistrationIo:
 
     def _oversized(self) -> None:
         self._events.count("registration-oversized")
+
+    def _unreachable(self, quoted: bytes, address: str, port: int, icmp_type: int, icmp_code: int) -> None:
+        """What is about tunnels, replies and revocations is nobody's business."""
+        if port == UDP_PORT and quoted[:1] in (b"", bytes((_REQUEST,))):
+            event = do.RegistrationUnreachable(_parsed(address), icmp_type, icmp_code, quoted)
+            self._feed("foreign_agent", event)
 
     def _datagram(self, message: bytes, address: str, port: int, destination: bytes, index: int) -> None:
         if message[:1] == _TUNNEL_DATA:  # a fragment has passed the programs

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 UDP_PORT = 434
 _IP_PKTINFO = 8  # not in the socket module of Python 3.11
+_IP_RECVERR = 11  # the same
+_SO_EE_ORIGIN_ICMP = 2
 _SO_RCVBUFFORCE = 33
 _LONGEST = (
     65_535  # bytes of a datagram: packets of UDP tunnels come here as well, when they came in fragments
@@ -20,17 +22,32 @@ _MOST_AT_ONCE = 64
 _BUFFER = 4 << 20  # bytes; a burst of registrations waits here
 _PKTINFO = struct.Struct("@I4s4s")
 _ANCILLARY = socket.CMSG_SPACE(_PKTINFO.size)
+_EXTENDED_ERROR = struct.Struct("@IBBBBII")  # sock_extended_err: errno, origin, type, code
+_ERROR_ANCILLARY = _ANCILLARY + socket.CMSG_SPACE(_EXTENDED_ERROR.size + 16)  # and the address of who says so
+_QUOTED = 576  # bytes; RFC 1812 section 4.3.2.3: an ICMP error is no longer
 
 # (message, source address, source port, destination address, interface index)
 Receiver = Callable[[bytes, str, int, bytes, int], None]
+# (what is quoted of the message, where it went to, port, ICMP type, ICMP code)
+Unreachable = Callable[[bytes, str, int, int, int], None]
 
 
 class RegistrationSocket:
     """The wildcard socket on port 434."""
 
-    def __init__(self, receive: Receiver, oversized: Callable[[], None], port: int = UDP_PORT) -> None:
-        """Raises OSError: the port is taken (EADDRINUSE) or needs a privilege (EACCES)."""
-        self._receive, self._oversized = receive, oversized
+    def __init__(
+        self,
+        receive: Receiver,
+        oversized: Callable[[], None],
+        port: int = UDP_PORT,
+        unreachable: Unreachable | None = None,
+    ) -> None:
+        """`unreachable` hears of ICMP errors about what was sent, as far as the kernel believes them: it checks that a
+        message could have gone from here to there, and nothing more.
+
+        Raises OSError: the port is taken (EADDRINUSE) or needs a privilege (EACCES).
+        """
+        self._receive, self._oversized, self._unreachable = receive, oversized, unreachable
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             self._socket.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
@@ -38,6 +55,8 @@ class RegistrationSocket:
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             except PermissionError:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            if unreachable is not None:
+                self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
             self._socket.bind(("", port))
         except OSError:
             self._socket.close()
@@ -47,7 +66,27 @@ class RegistrationSocket:
         return self._socket.fileno()
 
     def read(self) -> None:
-        """Hand out what has arrived."""
+        """Hand out what has arrived, messages first."""
+        self._read_messages()
+        if self._unreachable is not None:
+            self._read_errors(self._unreachable)
+
+    def _read_errors(self, unreachable: Unreachable) -> None:
+        for _ in range(_MOST_AT_ONCE):
+            try:
+                quoted, ancillary, _, address = self._socket.recvmsg(
+                    _QUOTED, _ERROR_ANCILLARY, socket.MSG_ERRQUEUE
+                )
+            except OSError:
+                return
+            for level, kind, data in ancillary:
+                if (level, kind) != (socket.IPPROTO_IP, _IP_RECVERR) or len(data) < _EXTENDED_ERROR.size:
+                    continue
+                _, origin, icmp_type, icmp_code, *_ = _EXTENDED_ERROR.unpack_from(data)
+                if origin == _SO_EE_ORIGIN_ICMP:
+                    unreachable(quoted, address[0], address[1], icmp_type, icmp_code)
+
+    def _read_messages(self) -> None:
         receive, recvmsg = self._receive, self._socket.recvmsg
         for _ in range(_MOST_AT_ONCE):
             try:
@@ -73,7 +112,15 @@ class RegistrationSocket:
         """
         ancillary = [(socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO.pack(index, source, b"\0\0\0\0"))]
         try:
-            self._socket.sendmsg([message], ancillary, 0, (to, port))
+            try:
+                self._socket.sendmsg([message], ancillary, 0, (to, port))
+            except BlockingIOError:
+                return
+            except OSError:
+                if self._unreachable is None:
+                    raise
+                # That may have been the error of an earlier message: the kernel tells it to whoever comes next.
+                self._socket.sendmsg([message], ancillary, 0, (to, port))
         except BlockingIOError:
             return
 

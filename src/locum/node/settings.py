@@ -190,6 +190,9 @@ class ForeignAgentSettings:
     profiles: tuple[VisitorProfile, ...] = ()
     tunnel_silence: float = 5.0  # seconds without a packet after which a tunnel 620 ends
     hold_patience: float = 10.0  # seconds that packets wait for a visitor between two access nodes
+    registration_required: bool = False  # also of devices with a care-of address of their own (R bit)
+    nai: str | None = None  # its own, for advertisements (RFC 3846)
+    prefix_lengths: bool = True  # advertisements tell the network of each access link
 
 
 @dataclass(frozen=True, slots=True)

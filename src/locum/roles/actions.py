@@ -449,6 +449,19 @@ class ProbeAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistrationUnreachable:
+    """An ICMP error about a registration message that this host sent to `to`; `quoted` is what it repeats of it.
+
+    RFC 792 asks for no byte of the message to be repeated, RFC 1812 section 4.3.2.3 for as many as fit.
+    """
+
+    to: IPv4Address
+    icmp_type: int
+    icmp_code: int
+    quoted: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class EchoAnswered:
     """MN: the home agent has answered an echo request of its keepalives (RFC 3519 section 4.9)."""
 
@@ -466,7 +479,7 @@ class DeliveryMoved:
 
 Event: TypeAlias = (
     Answered | NoAnswer | Asked | LinkUp | LinkDown | DeliveryMoved | MembershipChanged | ProbeAnswered
-    | EchoAnswered | InFlightCounted
+    | EchoAnswered | InFlightCounted | RegistrationUnreachable
     | SessionEvent | ProfileEvent
 )  # fmt: skip
 

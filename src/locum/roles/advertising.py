@@ -27,6 +27,7 @@ class AccessLink:
 
     name: str
     address: IPv4Address
+    prefix_length: int | None = None  # bits of its network there; None: not known, or not to be said
 
 
 @dataclass(slots=True)
@@ -50,7 +51,9 @@ class Advertiser:
         challenge: bool,
         randomness: Randomness,
         supports: AgentFlag = NOTHING_MORE,
+        nai: str | None = None,
     ) -> None:
+        self._nai = nai
         self._supports = supports
         self._interval = interval
         self._care_of_address = care_of_address
@@ -128,7 +131,8 @@ class Advertiser:
         if self._challenge:
             challenge = self._randomness.getrandbits(CHALLENGE_BITS).to_bytes(CHALLENGE_BITS // 8, "big")
             schedule.challenges.append(challenge)
-        flags = AgentFlag.R | AgentFlag.F | AgentFlag.G | AgentFlag.T | self._supports
+        flags = AgentFlag.F | AgentFlag.G | AgentFlag.T | self._supports
+        prefix_length = schedule.link.prefix_length
         message = AgentAdvertisement(
             lifetime=max(1, int(LIFETIME_INTERVALS * self._interval + 0.5)),
             addresses=((schedule.link.address, 0),),
@@ -136,7 +140,9 @@ class Advertiser:
             registration_lifetime=self._registration_lifetime,
             flags=flags | AgentFlag.B if busy else flags,
             care_of_addresses=(self._care_of_address,),
+            prefix_lengths=() if prefix_length is None else (prefix_length,),
             challenge=challenge,
+            nai=self._nai,
         )
         schedule.sequence = next_sequence(schedule.sequence)
         schedule.sent_at = now

@@ -17,6 +17,7 @@ from locum.roles.actions import (
     Side,
     Tunnel,
     TunnelAcceptance,
+    UseAgent,
 )
 from locum.roles.forwarding import NOTHING, Forwarding, forwarding
 from locum.wire.registration import UDP_PORT
@@ -24,13 +25,27 @@ from locum.wire.registration import UDP_PORT
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A way to the home agent: a foreign agent on a link, or a co-located care-of address."""
+    """A way to the home agent: a foreign agent on a link, or a co-located care-of address.
+
+    `relayed`: the care-of address is co-located, and a foreign agent of the link passes registrations on because it
+    wants to (R bit, RFC 5944 section 3.1); packets do not go by it.
+    """
 
     link: str
-    agent: Addr  # the foreign agent; with a co-located care-of address the home agent itself
+    agent: Addr  # who gets requests: the foreign agent, or the home agent itself
     care_of: IPv4Address
     colocated: bool
     link_layer: bytes | None = None
+    relayed: bool = False
+
+    @property
+    def direct(self) -> bool:
+        """Whether requests go to the home agent with nobody in between."""
+        return self.colocated and not self.relayed
+
+    def use(self, home_addresses: tuple[Addr, ...]) -> UseAgent:
+        """Packets of these home addresses take this way."""
+        return UseAgent(self.link, self.agent, self.link_layer, home_addresses, self.care_of, self.colocated)
 
     def to_row(self) -> Mapping[str, JSON]:
         """As part of a row."""
@@ -40,6 +55,7 @@ class Attachment:
             "care_of": str(self.care_of),
             "colocated": self.colocated,
             "link_layer": None if self.link_layer is None else self.link_layer.hex(),
+            "relayed": self.relayed,
         }
 
     @classmethod
@@ -52,6 +68,7 @@ class Attachment:
             care_of=IPv4Address(str(row["care_of"])),
             colocated=bool(row["colocated"]),
             link_layer=None if layer is None else bytes.fromhex(str(layer)),
+            relayed=bool(row.get("relayed")),
         )
 
 

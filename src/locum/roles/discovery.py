@@ -6,7 +6,7 @@ It must not know registrations: the mobile node decides which agent it uses.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from locum.roles.actions import Action, Addr, Randomness, Solicit, Source
 from locum.wire.discovery import AgentAdvertisement, AgentFlag, AgentSolicitation
@@ -14,6 +14,7 @@ from locum.wire.discovery import AgentAdvertisement, AgentFlag, AgentSolicitatio
 SOLICIT_FIRST = 1.0  # seconds; section 2.4: the first three at most one a second
 SOLICIT_QUICK = 3
 SOLICIT_MAX = 60.0  # seconds; then exponential back-off up to (at least) a minute
+SILENT_PART = 2 / 3  # of an advertisement's lifetime: two intervals (section 2.3), so that one may be lost
 REBOOT_SEQUENCE = 256  # section 2.3.2: a number below this that falls behind the last one means a restart
 
 
@@ -30,6 +31,16 @@ class HeardAgent:
     busy: bool
     challenge: bytes | None
     expires_at: float  # wall-clock seconds
+    heard_at: float  # the same
+    required: bool = (
+        False  # registration through an agent of the link, also with a co-located care-of address
+    )
+    prefixes: frozenset[IPv4Network] = frozenset()  # of the link, where it says them
+
+    @property
+    def silent_at(self) -> float:
+        """When two of its advertisements have failed to come."""
+        return self.heard_at + SILENT_PART * (self.expires_at - self.heard_at)
 
 
 class Hearing(Enum):
@@ -85,6 +96,9 @@ class AgentDiscovery:
             busy=AgentFlag.B in advertisement.flags,
             challenge=advertisement.challenge,
             expires_at=now + advertisement.lifetime,
+            heard_at=now,
+            required=AgentFlag.R in advertisement.flags,
+            prefixes=_prefixes(advertisement),
         )
         if before is None:
             return Hearing.NEW
@@ -100,8 +114,25 @@ class AgentDiscovery:
         return tuple(sorted(alive, key=lambda each: (self._links.index(each.link), -each.expires_at)))
 
     def forget_silent(self, now: float) -> None:
-        """Drop agents whose advertisements have lapsed (section 2.4.2.1)."""
-        self._agents = {key: agent for key, agent in self._agents.items() if agent.expires_at > now}
+        """Drop agents whose advertisements have lapsed (section 2.4.2.1), and those that were left (2.4.2.2)."""
+        self._agents = {
+            key: agent
+            for key, agent in self._agents.items()
+            if agent.expires_at > now and not (agent.silent_at <= now and self._left(agent))
+        }
+
+    def _left(self, agent: HeardAgent) -> bool:
+        """Section 2.4.2.2: since it was heard, an agent of another network was, on the same link; both say so.
+
+        One that is heard as well may be a neighbour of the present one: only who falls silent was left.
+        """
+        return bool(agent.prefixes) and any(
+            each.link == agent.link
+            and each.heard_at > agent.heard_at
+            and bool(each.prefixes)
+            and each.prefixes.isdisjoint(agent.prefixes)
+            for each in self._agents.values()
+        )
 
     def search(self, now: float) -> None:
         """Begin to solicit, unless it is being done."""
@@ -124,10 +155,20 @@ class AgentDiscovery:
 
     def deadline(self) -> float | None:
         """Wall-clock seconds of the next solicitation or lapse."""
-        times = [each.expires_at for each in self._agents.values()]
+        agents = self._agents.values()
+        times = [each.silent_at if self._left(each) else each.expires_at for each in agents]
         if self._solicit_at is not None:
             times.append(self._solicit_at)
         return min(times, default=None)
+
+
+def _prefixes(advertisement: AgentAdvertisement) -> frozenset[IPv4Network]:
+    """The networks of the router addresses; none where their lengths are not said. A length of 0 tells nothing."""
+    lengths = advertisement.prefix_lengths
+    if len(lengths) != len(advertisement.addresses) or not all(lengths):
+        return frozenset()
+    routers = zip(advertisement.addresses, lengths, strict=True)
+    return frozenset(IPv4Network((address, length), strict=False) for (address, _), length in routers)
 
 
 def _rebooted(last: int, sequence: int) -> bool:

@@ -30,6 +30,7 @@ from locum.roles.actions import (
     NotPerformed,
     Persist,
     Randomness,
+    RegistrationUnreachable,
     Reply,
     SendRegistration,
     Source,
@@ -76,6 +77,7 @@ class ForeignAgentConfiguration:
     registration_lifetime: int = 1800
     max_visitors: int = 1024
     challenge: bool = False
+    registration_required: bool = False  # R bit: also of who has a co-located care-of address
     short_lifetime: int = 10
     notified: frozenset[Addr] = frozenset()
     open: bool = False  # home agents without an association are served although there are some with one
@@ -91,6 +93,7 @@ class ForeignAgentConfiguration:
     upstream: str | None = None  # link on which groups are joined for visitors (C4)
     contexts: Mapping[IPv4Address, Sequence[BlockContent]] = field(default_factory=dict)  # known in advance
     filters: tuple[Filter, ...] = ()  # what visitors may receive and send (R20)
+    nai: str | None = None  # the agent's own, for advertisements (RFC 3846)
     policy: bool = False  # a policy server is asked about visitors
 
 
@@ -121,6 +124,7 @@ class ForeignAgent:
             configuration.challenge,
             randomness,
             self._supported(),
+            configuration.nai,
         )
         self.contexts = ContextBook(known_in_advance(configuration.contexts, mobiles))
         known = KnownMobiles(mobiles, self.contexts)
@@ -170,7 +174,9 @@ class ForeignAgent:
 
     def _supported(self) -> AgentFlag:
         udp = AgentFlag.U if self._traversal.enabled else AgentFlag(0)
-        return udp | AgentFlag.X if self._revocation.enabled else udp
+        required = AgentFlag.R if self.configuration.registration_required else AgentFlag(0)
+        revocation = AgentFlag.X if self._revocation.enabled else AgentFlag(0)
+        return udp | required | revocation
 
     # The role's shape --------------------------------------------------------------------------------------------
 
@@ -212,7 +218,7 @@ class ForeignAgent:
                 AgentSolicitation.decode(message)
                 return self._advertiser.solicited(source, busy=self._visitors.full, now=now)
             if kind == REGISTRATION_REPLY:
-                return self._reply(RegistrationReply.decode(message), message, source, now)
+                return self._reply(message, source, now)
             if kind in (REGISTRATION_REVOCATION, REVOCATION_ACKNOWLEDGMENT):
                 return self._revocation_message(message, source, now)
         except WireError as error:
@@ -248,6 +254,8 @@ class ForeignAgent:
                 return [Count("notice-unanswered")]
             case NotPerformed(action=SendRegistration() as relayed):
                 return self._relay.unreachable(relayed.message)
+            case RegistrationUnreachable():
+                return self._relay.icmp_error(event)
             case Answered():
                 return []
         return []
@@ -293,10 +301,14 @@ class ForeignAgent:
 
     # 603 -> 604 --------------------------------------------------------------------------------------------------
 
-    def _reply(self, reply: RegistrationReply, message: bytes, source: Source, now: float) -> list[Action]:
+    def _reply(self, message: bytes, source: Source, now: float) -> list[Action]:
         """Home agents are not on access links: what says so there was made by a visitor."""
         if self._advertiser.serves(source.link):
             return [Count("reply-from-access-link")]
+        try:
+            reply = RegistrationReply.decode(message)
+        except WireError as error:
+            return self._relay.malformed_reply(message, source, error)
         concluded = self._relay.reply(reply, message, source)
         return self._concluded(concluded, now) if isinstance(concluded, Concluded) else concluded
 

@@ -130,7 +130,8 @@ class _Asked:
 class Homes:
     """The home addresses of one home agent that come from profiles.
 
-    `configured` are those that are taken anyway, `prefixes` those of the home network.
+    `configured` are addresses that are taken anyway, `prefixes` those of the home network; `care_of` are configured
+    default care-of addresses, which can be nobody's home address.
     """
 
     def __init__(
@@ -138,8 +139,9 @@ class Homes:
         configured: Collection[Addr],
         prefixes: Iterable[Prefix],
         pools: Pools,
+        care_of: Collection[Addr] = (),
     ) -> None:
-        self._configured = frozenset(configured)
+        self._configured, self._care_of = frozenset(configured), frozenset(care_of)
         self._prefixes = tuple(prefixes)
         self._pools = pools
         self._known: dict[IPv4Address, KnownHome] = {}
@@ -353,8 +355,20 @@ class Homes:
                 continue
             if not self._at_home(address):
                 raise Unserved(Code.REASON_UNSPECIFIED, "profile-not-at-home")
-            if address in self._configured or self._is_of_another(address, nai):
+            if address in self._configured or address in self._care_of or self._is_of_another(address, nai):
                 raise Unserved(Code.ADMINISTRATIVELY_PROHIBITED, "profile-of-another-home-address")
+        if self._loops(home_address, profile):
+            raise Unserved(Code.REASON_UNSPECIFIED, "profile-default-coa-loops")
+
+    def _loops(self, home_address: IPv4Address | None, profile: Profile) -> bool:
+        """Whether its default care-of address leads back here: to a home address, or to this host without a stand-in."""
+        care_of = profile.default_care_of
+        if care_of is None:
+            return False
+        if care_of == home_address or care_of in self._known or care_of in self._pools:
+            return True
+        lives_here = any(care_of == each.address for each in profile.stand_ins)  # on this host (R17)
+        return care_of in self._configured and not lives_here
 
     def _is_of_another(self, address: Addr, nai: str | None) -> bool:
         if isinstance(address, IPv4Address):
@@ -365,7 +379,7 @@ class Homes:
         )
 
     def _taken(self, address: IPv4Address) -> bool:
-        return address in self._configured or address in self._known
+        return address in self._configured or address in self._known or address in self._care_of
 
     def _at_home(self, address: Addr) -> bool:
         return any(address.version == each.version and address in each for each in self._prefixes)

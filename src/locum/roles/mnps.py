@@ -499,6 +499,11 @@ class StandIn:
             return [Count(f"notice-{error.reason}"), self._replies.answer(event.exchange, Status.MALFORMED)]
         if not any(notice.home_address in each for each in self.configuration.home_prefixes):
             return [Count("notice-foreign"), self._replies.answer(event.exchange, Status.NOT_AUTHORISED)]
+        if notice.home_address not in event.authorised:
+            return [
+                Count("notice-not-authorised"),
+                self._replies.answer(event.exchange, Status.NOT_AUTHORISED),
+            ]
         detail: dict[str, JSON] = {"responsible": notice.responsible, "node": str(notice.node)}
         return [
             self._replies.answer(event.exchange, Status.OK),

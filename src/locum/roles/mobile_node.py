@@ -26,7 +26,6 @@ from locum.roles.actions import (
     Reply,
     SendRegistration,
     Source,
-    UseAgent,
 )
 from locum.roles.attachment import (
     Attachment,
@@ -50,7 +49,14 @@ from locum.roles.mobile_revocation import MobileRevocation
 from locum.roles.movement import CannotMove, Movement
 from locum.roles.nat import MobileTraversal
 from locum.roles.own_routing import OwnRouting
-from locum.roles.registration_dialogue import Belief, RegistrationDialogue, RegistrationPart, accepted
+from locum.roles.registration_dialogue import (
+    CHALLENGE_CODES,
+    UNREACHABLE_CODES,
+    Belief,
+    RegistrationDialogue,
+    RegistrationPart,
+    accepted,
+)
 from locum.roles.registration_parts import Ipv6Registration, OwnNai
 from locum.roles.ways import Ways
 from locum.security.association import Association
@@ -67,7 +73,6 @@ RETRY_MAX = 32.0  # seconds; the same: doubled each time up to a maximum
 DENIED_FIRST = 2.0  # seconds after a refusal
 RENEW_PART = 2 / 3  # of the lifetime; section 3.6.1: before it expires, with room for retransmissions
 AGENT_PATIENCE = 3.0  # seconds in which an agent used before a restart has to be heard again
-CHALLENGE_CODES = frozenset((Code.FA_UNKNOWN_CHALLENGE, Code.FA_MISSING_CHALLENGE, Code.FA_STALE_CHALLENGE))
 
 
 class MobileNode:
@@ -241,7 +246,7 @@ class MobileNode:
 
     def _advertised(self, advertisement: AgentAdvertisement, source: Source, now: float) -> list[Action]:
         hearing = self._discovery.heard(advertisement, source, now)
-        if hearing is Hearing.UNUSABLE or self.configuration.colocated:
+        if hearing is Hearing.UNUSABLE:
             return []
         address = advertisement.addresses[0][0] if advertisement.addresses else source.address
         actions: list[Action] = []
@@ -253,7 +258,10 @@ class MobileNode:
             self.state = Searching()
         if isinstance(self.state, Waiting) and self.state.code in CHALLENGE_CODES:
             self.state = Searching()
-        if isinstance(self.state, Settled) and self.movement.ready(self._ways, self._in_use, now):
+        elsewhere = self._renews() and self._ways.bypasses(self._in_use, now)  # section 3.1
+        if isinstance(self.state, Settled) and (
+            elsewhere or self.movement.ready(self._ways, self._in_use, now)
+        ):
             self.state = Searching()
         return actions + self._pursue(now)
 
@@ -304,17 +312,7 @@ class MobileNode:
         if before is not None and (attachment is None or attachment.link != before.link):
             actions.append(LeaveAgent(before.link))
         if attachment is not None and attachment != before:
-            usable = homes if ipv6 else homes[:1]
-            actions.append(
-                UseAgent(
-                    attachment.link,
-                    attachment.agent,
-                    attachment.link_layer,
-                    usable,
-                    attachment.care_of,
-                    attachment.colocated,
-                )
-            )
+            actions.append(attachment.use(homes if ipv6 else homes[:1]))
         return actions
 
     # 601 ---------------------------------------------------------------------------------------------------------
@@ -400,7 +398,7 @@ class MobileNode:
         if source.link != state.attachment.link and not anywhere:
             return [Count("reply-unexpected")]
         belief = self._dialogue.believe(reply, state.attachment, state.identification)
-        if belief in (Belief.UNEXPECTED, Belief.NOT_AUTHENTIC):
+        if belief not in (Belief.AGENT, Belief.AUTHENTIC):
             return [Count(belief.value)]
         told = self._dialogue.tell_parts(reply, state.attachment) if belief is Belief.AUTHENTIC else []
         if accepted(reply):
@@ -472,6 +470,12 @@ class MobileNode:
             self.state = Waiting(now + DENIED_FIRST, DENIED_FIRST, code)
             self._discovery.search(now)
             return actions + self._discovery.timeout(now)
+        if code in UNREACHABLE_CODES:
+            # As if nobody had answered (section 3.6.3); only of the home network another agent may know a way.
+            if code == Code.FA_HOME_NETWORK_UNREACHABLE and self._ways.others(attachment, now):
+                self._ways.avoid(attachment, now + max(DENIED_FIRST, 2 * state.interval))
+                return actions + self._register(now, RETRY_FIRST)
+            return actions
         self.outcomes.append(RegistrationDenied(self._wish, code))
         interval = min(RETRY_MAX, max(DENIED_FIRST, 2 * state.interval))
         self._ways.avoid(attachment, now + interval)

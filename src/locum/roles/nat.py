@@ -230,8 +230,8 @@ class MobileTraversal:
     # As a part of registrations
 
     def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[UdpTunnelRequest]:
-        """Section 4.4: with a co-located care-of address only."""
-        if self._mode is TraversalMode.OFF or not attachment.colocated or not lifetime:
+        """Section 4.4: with a co-located care-of address only, and where no agent stands between (section 4.11)."""
+        if self._mode is TraversalMode.OFF or not attachment.direct or not lifetime:
             return ()
         return (UdpTunnelRequest(force=self._mode is TraversalMode.FORCE),)
 
@@ -239,7 +239,7 @@ class MobileTraversal:
         """Without an extension in it the home agent knows nothing of UDP tunnels (section 4.4)."""
         if not isinstance(reply.code, Code) or not reply.code.accepted:
             return ()
-        said = reply.protected(AuthKind.MN_HA) if attachment.colocated and reply.lifetime else ()
+        said = reply.protected(AuthKind.MN_HA) if attachment.direct and reply.lifetime else ()
         found = next((each for each in said if isinstance(each, UdpTunnelReply) and each.accepted), None)
         before, self._tunnel = self._tunnel, found if self._mode is not TraversalMode.OFF else None
         if (before is None) is (self._tunnel is None):

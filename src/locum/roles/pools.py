@@ -33,6 +33,9 @@ class Pools:
         self._owners: dict[IPv4Address, str] = {}
         self._next: dict[str, int] = {}  # where to look first, by pool
 
+    def __contains__(self, address: object) -> bool:
+        return any(address in each for each in self._pools.values())
+
     def restore(self, rows: Sequence[Persist]) -> list[Action]:
         """The assignments of an earlier run."""
         actions: list[Action] = []

@@ -21,9 +21,19 @@ from locum.security.replay import (
     nonce_identification,
     wall_of,
 )
-from locum.wire.extensions import AuthKind, Extension, MobileFaChallenge
+from locum.wire.extensions import AuthKind, Extension, MobileFaChallenge, VendorCritical
 from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest
 
+CHALLENGE_CODES = frozenset((Code.FA_UNKNOWN_CHALLENGE, Code.FA_MISSING_CHALLENGE, Code.FA_STALE_CHALLENGE))
+# What an agent says that heard an ICMP error about our request.
+UNREACHABLE_CODES = frozenset(
+    (
+        Code.FA_HOME_NETWORK_UNREACHABLE,
+        Code.FA_HOME_AGENT_HOST_UNREACHABLE,
+        Code.FA_HOME_AGENT_PORT_UNREACHABLE,
+        Code.FA_HOME_AGENT_UNREACHABLE,
+    )
+)
 RANDOM_BITS = 16  # of the low half of a timestamp: an attacker off the path must guess them (section 5.7.1)
 FA_CODES = range(64, 128)  # refusals that a foreign agent makes itself, without the home agent's signature
 
@@ -45,6 +55,7 @@ class Belief(Enum):
 
     UNEXPECTED = "reply-unexpected"
     NOT_AUTHENTIC = "reply-not-authentic"
+    UNKNOWN_CRITICAL = "reply-unknown-critical"  # RFC 3115 section 4: who a reply is for discards it
     AGENT = "agent"  # a foreign agent's own refusal
     AUTHENTIC = "authentic"
 
@@ -110,7 +121,7 @@ class RegistrationDialogue:
         return message if association is None else signed(message, AuthKind.MN_FA, association)
 
     def _agent_association(self, attachment: Attachment) -> Association | None:
-        return None if attachment.colocated else self._foreign_agents.get(attachment.agent)
+        return None if attachment.direct else self._foreign_agents.get(attachment.agent)
 
     # Replies -----------------------------------------------------------------------------------------------------
 
@@ -120,12 +131,14 @@ class RegistrationDialogue:
             return Belief.UNEXPECTED
         if not answers(identification, reply.identification):
             return Belief.UNEXPECTED
-        from_agent = int(reply.code) in FA_CODES and not attachment.colocated
+        from_agent = int(reply.code) in FA_CODES and not attachment.direct
         if not from_agent and not authentic(reply, AuthKind.MN_HA, self._association):
             return Belief.NOT_AUTHENTIC
         association = self._agent_association(attachment)
         if association is not None and not authentic(reply, AuthKind.MN_FA, association):
             return Belief.NOT_AUTHENTIC
+        if any(isinstance(each, VendorCritical) for each in reply.extensions):
+            return Belief.UNKNOWN_CRITICAL
         if from_agent:
             return Belief.AGENT
         if self._association.replay is Replay.NONCE:

@@ -14,6 +14,7 @@ from locum.roles.actions import (
     Addr,
     Count,
     Emit,
+    RegistrationUnreachable,
     Reply,
     SendRegistration,
     Source,
@@ -25,14 +26,32 @@ from locum.roles.visitor_list import VisitorList
 from locum.security.association import Association
 from locum.security.replay import mobile_nonce
 from locum.wire.errors import WireError
-from locum.wire.extensions import AuthKind, Nai, VendorNormal
-from locum.wire.registration import REGISTRATION_REQUEST, Code, RegistrationReply, RegistrationRequest
+from locum.wire.extensions import AuthKind, Nai, VendorCritical, VendorNormal
+from locum.wire.registration import (
+    REGISTRATION_REQUEST,
+    REQUEST_BYTES,
+    Code,
+    RegistrationReply,
+    RegistrationRequest,
+)
 from locum.wire.vendor import MnpsRole, decode_vendor
 
 PENDING_TIMEOUT = 7.0  # seconds; RFC 5944 section 3.7.2.2
 MAX_PENDING_PER_VISITOR = 4  # retransmissions within PENDING_TIMEOUT (section 3.6.3: at 1, 2, 4 s)
 SENDERS_AT_ONCE = 8  # one link-layer address has no more than this part of the places of requests under way
-_NO_SIMULTANEOUS = Code.ACCEPTED_NO_SIMULTANEOUS_BINDINGS
+_DESTINATION_UNREACHABLE, _TIME_EXCEEDED, _PARAMETER_PROBLEM = 3, 11, 12  # ICMP types (RFC 792)
+_FRAGMENTATION_NEEDED = 4
+_UNREACHABLE = {  # codes of RFC 792 and RFC 1122 section 3.2.2.1; others are "other" (88)
+    0: Code.FA_HOME_NETWORK_UNREACHABLE,
+    6: Code.FA_HOME_NETWORK_UNREACHABLE,  # unknown
+    9: Code.FA_HOME_NETWORK_UNREACHABLE,  # prohibited
+    11: Code.FA_HOME_NETWORK_UNREACHABLE,  # for the type of service
+    1: Code.FA_HOME_AGENT_HOST_UNREACHABLE,
+    7: Code.FA_HOME_AGENT_HOST_UNREACHABLE,  # unknown
+    10: Code.FA_HOME_AGENT_HOST_UNREACHABLE,  # prohibited
+    12: Code.FA_HOME_AGENT_HOST_UNREACHABLE,  # for the type of service
+    3: Code.FA_HOME_AGENT_PORT_UNREACHABLE,
+}
 AUTHENTICATION_HEAD = 6  # bytes of type, length and SPI (section 3.5.1)
 
 PendingKey = tuple[
@@ -53,6 +72,7 @@ class Pending:
     size: int  # bytes of the request as it came
     forget_at: float  # wall-clock seconds
     colocated: bool  # relayed only (R bit of the advertisement): no visitor follows
+    doubt: Code = Code.FA_REGISTRATION_TIMEOUT  # what is said if nobody answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +115,11 @@ class RegistrationRelay:
         return self._timers.next()
 
     def timeout(self, *, now: float) -> list[Action]:
-        """Code 78 for requests that nobody answered (section 3.7.2.2)."""
+        """Code 78 for requests that nobody answered (section 3.7.2.2), or what ICMP said meanwhile."""
         actions: list[Action] = []
         for key in self._timers.due(now):
-            actions += self._refuse(self._pending.pop(key), Code.FA_REGISTRATION_TIMEOUT)
+            pending = self._pending.pop(key)
+            actions += self._refuse(pending, pending.doubt)
         return actions
 
     # 601 -> 602 -------------------------------------------------------------------------------------------------
@@ -203,25 +224,59 @@ class RegistrationRelay:
 
     def reply(self, reply: RegistrationReply, message: bytes, source: Source) -> Concluded | list[Action]:
         """603 (section 3.7.3): what it concludes, or what is done about one that fits nothing."""
-        key: PendingKey = (reply.home_address, mobile_nonce(reply.identification))
-        nai = reply.find(Nai)
-        pending = self._pending.get(key)
-        if pending is None and nai is not None:
-            key = (nai.identifier, key[1])
-            pending = self._pending.get(key)
-        if pending is None or source.address != pending.request.home_agent:
+        key = self._answered(reply, source)
+        if key is None:
             return [Count("reply-unexpected")]
+        pending = self._pending[key]
         self._drop_pending(key)
         association = self._home_agents.get(pending.request.home_agent)
         if association is not None and not authentic(reply, AuthKind.FA_HA, association):
             return self._refuse(pending, Code.FA_HOME_AGENT_FAILED_AUTHENTICATION)
+        missing = _missing(pending.request, reply)
+        if missing is not None:
+            return self._refuse(pending, missing)
         pending = _assigned(pending, reply)
-        if pending.request.home_address.is_unspecified and reply.code in (Code.ACCEPTED, _NO_SIMULTANEOUS):
-            return self._refuse(pending, Code.FA_MISSING_HOME_ADDRESS)
         if not self._visitors.undisputed(pending.request.home_address, pending.request.home_agent):
             # another one became the visitor meanwhile
             return self._refuse(pending, Code.FA_ADMINISTRATIVELY_PROHIBITED)
         return Concluded(pending, reply, self._relayed_reply(reply, message))
+
+    def _answered(self, reply: RegistrationReply, source: Source) -> PendingKey | None:
+        """The request under way that a message of that sender answers.
+
+        By home address and identification, and by the NAI where there was no home address (RFC 2794 section 3): in the
+        reply, or, where that does not name one, in the only request of that identification.
+        """
+        nonce, nai = mobile_nonce(reply.identification), reply.find(Nai)
+        keys: list[PendingKey] = [(reply.home_address, nonce)]
+        if nai is not None:
+            keys.append((nai.identifier, nonce))
+        else:
+            keys += [each for each in self._pending if each[1] == nonce and isinstance(each[0], str)]
+        for key in keys:
+            pending = self._pending.get(key)
+            if pending is not None and source.address == pending.request.home_agent:
+                return key
+        return None
+
+    def malformed_reply(self, message: bytes, source: Source, error: WireError) -> list[Action]:
+        """Code 71 for whom a reply concerns that cannot be read.
+
+        It is matched as a reply is, by sender, home address and the 32 bits that the mobile node drew: who can forge it
+        could as well forge one that can be read, and have the request refused with code 68, or accepted where the home
+        agent has no association. So it is believed as much. An unknown extension below 128 makes the whole message
+        silence (section 1.8), and the request goes on waiting.
+        """
+        counted = Count(f"registration-{error.reason}")
+        if error.reason == "unknown-extension":
+            return [counted]
+        try:
+            key = self._answered(RegistrationReply.decode_fixed(message), source)
+        except WireError:
+            return [counted]
+        if key is None:
+            return [counted]
+        return [counted, *self._give_up(key, Code.FA_POORLY_FORMED_REPLY)]
 
     def _relayed_reply(self, reply: RegistrationReply, message: bytes) -> bytes:
         """What the home agent said, unchanged, without what it said to us alone."""
@@ -241,11 +296,46 @@ class RegistrationRelay:
         if relayed[:1] != bytes((REGISTRATION_REQUEST,)):
             return []
         key = _pending_key(RegistrationRequest.decode(relayed))
-        pending = self._pending.get(key)
-        if pending is None:
+        return [] if key not in self._pending else self._give_up(key, Code.FA_HOME_NETWORK_UNREACHABLE)
+
+    def icmp_error(self, event: RegistrationUnreachable) -> list[Action]:
+        """Codes 80, 81, 82 and 88: a relayed request could not be delivered.
+
+        Anybody can write an ICMP error about port 434 of a home agent. One that repeats the whole identification of a
+        request under way is by somebody who saw it, and ends it. Without that it ends nothing: it only tells what is
+        said instead of code 78 when nobody has answered.
+        """
+        code = _unreachable(event.icmp_type, event.icmp_code)
+        if code is None:
             return []
+        if len(event.quoted) < REQUEST_BYTES:
+            for key, pending in self._pending.items():
+                if pending.request.home_agent == event.to:
+                    self._pending[key] = replace(pending, doubt=code)
+            return [Count("unreachable-unidentified")]
+        try:
+            quoted = RegistrationRequest.decode_fixed(event.quoted)
+        except WireError:
+            return [Count("unreachable-unexpected")]
+        for key in self._quoted(quoted):
+            pending = self._pending[key]
+            same = pending.request.identification == quoted.identification
+            if same and pending.request.home_agent == event.to:
+                return self._give_up(key, code)
+        return [Count("unreachable-unexpected")]
+
+    def _quoted(self, request: RegistrationRequest) -> list[PendingKey]:
+        """Where a request may be under way of which only the fixed part is known."""
+        nonce = mobile_nonce(request.identification)
+        if request.home_address.is_unspecified:
+            return [each for each in self._pending if each[1] == nonce and isinstance(each[0], str)]
+        key: PendingKey = (request.home_address, nonce)
+        return [key] if key in self._pending else []
+
+    def _give_up(self, key: PendingKey, code: Code) -> list[Action]:
+        pending = self._pending[key]
         self._drop_pending(key)
-        return self._refuse(pending, Code.FA_HOME_NETWORK_UNREACHABLE)
+        return self._refuse(pending, code)
 
     def _refuse(self, pending: Pending, code: Code) -> list[Action]:
         return self._deny(pending.request, pending.source, pending.size, code)
@@ -261,6 +351,38 @@ def _pending_key(request: RegistrationRequest) -> PendingKey:
     if request.home_address.is_unspecified and request.mobile_nai is not None:
         who = request.mobile_nai
     return who, mobile_nonce(request.identification)
+
+
+def _missing(request: RegistrationRequest, reply: RegistrationReply) -> Code | None:
+    """What a reply lacks that the foreign agent cannot do without, or has that it does not know; None: nothing.
+
+    A critical vendor extension may stand anywhere: who only passes a reply on refuses in its place (RFC 3115 section 4).
+    """
+    if any(isinstance(each, VendorCritical) for each in reply.extensions):
+        return Code.FA_UNKNOWN_CRITICAL_FROM_HOME_AGENT
+    if not reply.accepted:
+        return None
+    if reply.home_agent.is_unspecified:
+        return Code.FA_MISSING_HOME_AGENT
+    if not request.home_address.is_unspecified:
+        return None
+    if reply.home_address.is_unspecified:
+        return Code.FA_MISSING_HOME_ADDRESS
+    return None if reply.find(Nai) is not None else Code.FA_MISSING_NAI
+
+
+def _unreachable(icmp_type: int, icmp_code: int) -> Code | None:
+    """What an ICMP error says about the home agent (section 3.4); None: nothing.
+
+    A message that was too long for the path is sent again in fragments when the mobile node asks again.
+    """
+    if icmp_type == _DESTINATION_UNREACHABLE:
+        if icmp_code == _FRAGMENTATION_NEEDED:
+            return None
+        return _UNREACHABLE.get(icmp_code, Code.FA_HOME_AGENT_UNREACHABLE)
+    if icmp_type in (_TIME_EXCEEDED, _PARAMETER_PROBLEM):
+        return Code.FA_HOME_AGENT_UNREACHABLE
+    return None
 
 
 def _assigned(pending: Pending, reply: RegistrationReply) -> Pending:

@@ -8,11 +8,14 @@ from ipaddress import IPv4Address
 
 from locum.roles.actions import Addr, Randomness
 from locum.roles.attachment import Attachment
-from locum.roles.discovery import AgentDiscovery
+from locum.roles.discovery import AgentDiscovery, HeardAgent
 
 
 class Ways:
-    """`links` in order of preference; with `colocated` the care-of address is `care_of_address`, or the link's own."""
+    """`links` in order of preference; with `colocated` the care-of address is `care_of_address`, or the link's own.
+
+    With one of those a foreign agent is asked only where one of the link requires it (R bit, section 3.1).
+    """
 
     def __init__(
         self,
@@ -49,7 +52,7 @@ class Ways:
     ) -> list[Attachment]:
         """The best first: the preferred care-of address, then the one in use while it works."""
         if self.colocated:
-            found = [each for link in self.links if (each := self._own(link)) is not None]
+            found = [each for link in self.links for each in self._own(link, now, in_use)]
         else:
             found = [
                 Attachment(each.link, each.address, each.care_of, False, each.link_layer)
@@ -59,20 +62,24 @@ class Ways:
         usable = [each for each in found if self._avoid.get((each.link, each.agent), now) <= now]
         return sorted(usable, key=lambda each: (each.care_of != preferred, each != in_use))
 
+    def others(self, way: Attachment, now: float) -> bool:
+        """Whether there is another agent."""
+        return any(each.agent != way.agent for each in self.available(now, way))
+
     def in_reach(self, way: Attachment) -> bool:
         """Whether it still works, as far as can be heard."""
         if way.colocated:
-            return self._own(way.link) == way
+            return self._own_address(way.link) == way.care_of
         return self.discovery.find(way.link, way.agent) is not None
 
     def challenge(self, way: Attachment) -> bytes | None:
         """The last one that the foreign agent has advertised."""
-        agent = None if way.colocated else self.discovery.find(way.link, way.agent)
+        agent = None if way.direct else self.discovery.find(way.link, way.agent)
         return None if agent is None else agent.challenge
 
     def bounded(self, way: Attachment, lifetime: int) -> int:
         """A lifetime in seconds that this way allows."""
-        agent = None if way.colocated else self.discovery.find(way.link, way.agent)
+        agent = None if way.direct else self.discovery.find(way.link, way.agent)
         if agent is not None:
             lifetime = min(lifetime, agent.registration_lifetime)
         return min(lifetime, self._longest.get((way.link, way.agent), lifetime))
@@ -89,10 +96,31 @@ class Ways:
         """All may be tried again."""
         self._avoid.clear()
 
-    def _own(self, link: str) -> Attachment | None:
+    def bypasses(self, way: Attachment | None, now: float) -> bool:
+        """Whether it passes by an agent of its link that requires registration through one of them."""
+        return way is not None and way.direct and bool(self._required(way.link, now))
+
+    def _required(self, link: str, now: float) -> list[HeardAgent]:
+        """The agents through which to register with a co-located care-of address of this link; none: directly."""
+        agents = [each for each in self.discovery.agents(now) if each.link == link]
+        return agents if any(each.required for each in agents) else []
+
+    def _own(self, link: str, now: float, in_use: Attachment | None) -> list[Attachment]:
+        care_of = self._own_address(link)
+        if care_of is None:
+            return []
+        agents = self._required(link, now)
+        if not agents:
+            return [Attachment(link, self._home_agent, care_of, True)]
+        return [
+            Attachment(link, each.address, care_of, True, each.link_layer, relayed=True)
+            for each in agents
+            if not each.busy or (in_use is not None and in_use.agent == each.address)
+        ]
+
+    def _own_address(self, link: str) -> IPv4Address | None:
         if not self.discovery.is_up(link):
             return None
         own = [each for each in self._link_addresses.get(link, ()) if isinstance(each, IPv4Address)]
         others = [each for each in own if each != self.home_address]
-        care_of = self._care_of_address or next(iter(others), None)
-        return None if care_of is None else Attachment(link, self._home_agent, care_of, True)
+        return self._care_of_address or next(iter(others), None)

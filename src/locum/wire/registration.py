@@ -185,15 +185,23 @@ class RegistrationReply(Extended):
     @classmethod
     def decode(cls, data: bytes) -> "RegistrationReply":
         """The reply in a UDP payload; raises WireError."""
-        cursor = open_message(data, REGISTRATION_REPLY, REPLY_BYTES)
-        _, code, lifetime, home_address, home_agent, identification = _REPLY.unpack_from(data)
+        return cls._read(open_message(data, REGISTRATION_REPLY, REPLY_BYTES), extended=True)
+
+    @classmethod
+    def decode_fixed(cls, data: bytes) -> "RegistrationReply":
+        """Only the fixed part, for finding whom a reply concerns whose extensions are poorly formed; raises WireError."""
+        return cls._read(open_message(data[:REPLY_BYTES], REGISTRATION_REPLY, REPLY_BYTES), extended=False)
+
+    @classmethod
+    def _read(cls, cursor: Cursor, *, extended: bool) -> "RegistrationReply":
+        _, code, lifetime, home_address, home_agent, identification = _REPLY.unpack_from(cursor.data)
         return cls(
             code=_CODES.get(code, code),
             lifetime=lifetime,
             home_address=IPv4Address(home_address),
             home_agent=_agent(home_agent),
             identification=identification,
-            extensions=decode_extensions(cursor),
+            extensions=decode_extensions(cursor) if extended else (),
         )
 
 
