@@ -76,9 +76,11 @@ class CareOf:
             "expires_at": self.expires_at,
             "flags": self.flags,
             "agent": text(self.agent),
-            "brief": self.brief,
-            "gre": self.gre,
         }
+        if self.brief:
+            row["brief"] = True
+        if self.gre:
+            row["gre"] = True
         if self.bid is not None:
             row["bid"] = self.bid
         if self.weight != 1:
@@ -106,8 +108,8 @@ class CareOf:
             expires_at=float(expires_at),
             flags=flags,
             agent=ip_address(str(row["agent"])),
-            brief=bool(row["brief"]),
-            gre=bool(row["gre"]),
+            brief=bool(row.get("brief", False)),
+            gre=bool(row.get("gre", False)),
             bid=_number_or_none(row.get("bid")),
             weight=weight,
             ruled=bool(row.get("ruled", False)),
@@ -161,13 +163,15 @@ class Binding:
         return min((each.expires_at for each in self.care_of), default=None)
 
     def to_row(self) -> Mapping[str, JSON]:
-        """As a row of the table "binding" (the mobile node) or "stand_in"."""
+        """As a row of the table "binding" (the mobile node) or "stand_in"; what is usual is left out."""
         row: dict[str, JSON] = {
             "identification": self.identification,
-            "nonce": self.nonce,
-            "ipv6": self.ipv6,
             "care_of": [each.to_row() for each in self.care_of],
         }
+        if self.nonce is not None:
+            row["nonce"] = self.nonce
+        if self.ipv6:
+            row["ipv6"] = True
         if self.default is not None:
             row["default"] = text(self.default)
         return row
@@ -182,8 +186,8 @@ class Binding:
             home_address=IPv4Address(home_address),
             care_of=tuple(CareOf.from_row(each) for each in listed),
             identification=_number_or_none(row["identification"]),
-            nonce=_number_or_none(row["nonce"]),
-            ipv6=bool(row["ipv6"]),
+            nonce=_number_or_none(row.get("nonce")),
+            ipv6=bool(row.get("ipv6", False)),
             default=None if default is None else IPv4Address(str(default)),
         )
 
