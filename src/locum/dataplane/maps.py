@@ -271,8 +271,13 @@ def acceptance_key(value: TunnelAcceptance) -> bytes:
     )
 
 
+_ANYWHERE = bytes(ACCEPTANCE.size)  # decapsulated from any port, and looked up again
+
+
 def acceptance(value: TunnelAcceptance, ifindex: int, *, here: bool = False) -> bytes:
     """`here`: the next hop is this host itself."""
+    if value.next_hop is None and not ifindex and not value.source_port:
+        return _ANYWHERE
     next_hop = NO_ADDRESS if value.next_hop is None else address(value.next_hop)
     return ACCEPTANCE.pack(next_hop, ifindex, HERE if here else 0, port(value.source_port))
 

@@ -87,6 +87,8 @@ class Stage(Enum):
     out of a tunnel for the home address or would go into one that ends on this host, VISITED, then LOCAL.
     """
 
+    __hash__ = object.__hash__  # part of many keys; Enum would hash the name each time
+
     HOME = "home"  # home agent: the choice of care-of address
     VISITED = "visited"  # access node: a visitor that is elsewhere (620) or not there yet; no rules, no copies, no peer
     LOCAL = "local"  # stand-in or device: packets that end on this host, beside its flow table
@@ -119,6 +121,8 @@ class BindingEntry:
 
 class Side(Enum):
     """Which inner address of a tunnelled packet must be the home address."""
+
+    __hash__ = object.__hash__  # part of many keys; Enum would hash the name each time
 
     TO_HOME_ADDRESS = "to"  # inner destination: at a FA, at a MN or MNPS with a co-located CoA
     FROM_HOME_ADDRESS = "from"  # inner source: at the HA, reverse tunnel (R10)
