@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from mmap import mmap
 
+_TRUNCATED = int(socket.MSG_TRUNC)
 IP_PKTINFO = 8  # not in the socket module of Python 3.11
 ANY = b"\0\0\0\0"
 
@@ -105,7 +106,7 @@ class Inbox:
         name, control, data = 0, room.controls + _PKTINFO_AT, room.data
         arrived: list[Arrived] = []
         for at in range(0, found * _WORDS, _WORDS):
-            if not words[at + _FLAGS] & socket.MSG_TRUNC:
+            if not words[at + _FLAGS] & _TRUNCATED:
                 message = memory[data : data + words[at + _LENGTH]]
                 address, port = _peer(memory[name : name + _NAME.size])
                 index, destination = _arrival(memory[control : control + _PKTINFO.size])

@@ -160,6 +160,8 @@ class Binding:
 
     def next_expiry(self) -> float | None:
         """Wall-clock seconds of the first care-of address to expire."""
+        if len(self.care_of) == 1:
+            return self.care_of[0].expires_at
         return min((each.expires_at for each in self.care_of), default=None)
 
     def to_row(self) -> Mapping[str, JSON]:
