@@ -32,7 +32,7 @@ _PUT_ALL = f"INSERT INTO entry SELECT ?, key, value, 1 FROM json_each(?) WHERE t
 _FORGET = "DELETE FROM entry WHERE collection = ? AND key = ?"
 
 Value = Mapping[str, Any]
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 class StoreError(Exception):
