@@ -14,6 +14,7 @@ from locum.roles.nat import Outer, outer_of
 from locum.roles.revocation import Revocable, said_by
 from locum.roles.rules import KeptRule
 from locum.security.association import Association
+from locum.wire.values import value
 
 # Few agents have most mobile nodes: what follows from their addresses is made once.
 text = lru_cache(4096)(str)
@@ -46,7 +47,7 @@ class Mobile:
     default_ruled: bool = False  # the default CoA gets only what rules send there (R6)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CareOf:
     """One dynamic care-of address. A brief one (R2) carries no packets while there is another way."""
 
@@ -118,7 +119,7 @@ class CareOf:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Binding:
     """What one registrant of a home address has registered; the replay state outlives its care-of addresses."""
 

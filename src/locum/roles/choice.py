@@ -5,7 +5,6 @@ is the home agent's business, and so is when to ask.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address
 
@@ -34,11 +33,12 @@ from locum.roles.actions import (
 from locum.roles.binding import AuthorisedStandIn, Binding, CareOf, Mobile
 from locum.roles.nat import udp_tunnel
 from locum.roles.rules import DEFAULT, LAST_RULE, MN, STAND_IN, KeptRule, Target, source_selector
+from locum.wire.values import value
 
 StandInBinding = tuple[AuthorisedStandIn, Binding]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Registered:
     """All that the choice depends on for one mobile node."""
 
@@ -53,7 +53,7 @@ class Registered:
         return self.device.default or self.mobile.default_care_of
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Installed:
     """What the data plane has for one home address."""
 
