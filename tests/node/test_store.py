@@ -54,7 +54,7 @@ async def test_what_is_durable_is_read_back(store: Store) -> None:
 
 
 async def test_many_values_of_one_commit_come_back_as_they_were(store: Store) -> None:
-    values = {
+    values: dict[str, dict[str, object]] = {
         'a "quoted" key\\ with.dots[0]$': {"number": (1 << 64) - 1, "less": -(1 << 63)},
         "größe, 鍵": {"text": 'ü "\\\n\t\u0007', "none": None, "yes": True, "no": False},
         "": {"seconds": 1795881448.0934339, "list": [1, [2, {"three": []}], {}], "small": 5e-324},
