@@ -111,7 +111,21 @@ async def test_a_reply_waits_for_its_commit_and_its_forwarding(bench: Bench) -> 
     assert bench.log == []
     await bench.until(7)
     assert bench.log[0] == "forward InstallBinding"
-    assert bench.log[1:] == ["reply 0 2", "event", "reply 1 2", "event", "reply 2 2", "event"]
+    assert bench.log[1:] == ["reply 0 2", "reply 1 2", "reply 2 2", "event", "event", "event"]
+
+
+async def test_answers_leave_together_and_one_that_does_not_is_counted(bench: Bench) -> None:
+    def answer(replies: Sequence[Reply]) -> list[tuple[Action, Exception]]:
+        bench.log.append("answer " + " ".join(each.message.decode() for each in replies))
+        return [(replies[1], OSError("no route"))]
+
+    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.hands())
+    performer.answer = answer
+    for number in range(3):
+        performer.perform([Persist("binding", "k", {"n": number}), Reply(TO, b"%d" % number), Count("seen")])
+    await bench.until(2)
+    assert bench.log == ["answer 0 1 2", "event"]
+    assert bench.events.reasons == {"failed-Reply": 1, "seen": 3}
 
 
 async def test_without_a_write_nothing_is_waited_for(bench: Bench) -> None:

@@ -53,6 +53,39 @@ async def test_what_is_durable_is_read_back(store: Store) -> None:
     assert store.rows("visitor") == {"a": {"link": "radio0"}}
 
 
+async def test_many_values_of_one_commit_come_back_as_they_were(store: Store) -> None:
+    values: dict[str, dict[str, object]] = {
+        'a "quoted" key\\ with.dots[0]$': {"number": (1 << 64) - 1, "less": -(1 << 63)},
+        "größe, 鍵": {"text": 'ü "\\\n\t\u0007', "none": None, "yes": True, "no": False},
+        "": {"seconds": 1795881448.0934339, "list": [1, [2, {"three": []}], {}], "small": 5e-324},
+        "10.64.0.1": {},
+    }
+    for collection in ("first", "second"):
+        for key, value in values.items():
+            store.put(collection, key, value)
+    await store.durable()
+    assert store.rows("first") == store.rows("second") == values
+    for number in range(300):  # one commit takes any number
+        store.put("third", f"{number:03}", {"number": number})
+    store.forget("first", "")
+    await store.durable()
+    assert [each["number"] for each in store.rows("third").values()] == list(range(300))
+    assert store.rows("first").keys() == values.keys() - {""}
+    again = store.get("second", "10.64.0.1")
+    assert again is not None and again.version == 1
+
+
+async def test_what_is_no_json_is_told_and_loses_nothing_that_was_committed(store: Store) -> None:
+    store.put("t", "before", {"n": 1})
+    await store.durable()
+    store.put("t", "wrong", {"n": float("nan")})
+    with pytest.raises(StoreError, match="not JSON compliant"):
+        await store.durable()
+    store.put("t", "wrong", {"n": 2})
+    await store.durable()
+    assert store.rows("t") == {"before": {"n": 1}, "wrong": {"n": 2}}
+
+
 async def test_last_write_to_a_key_wins_and_order_is_kept(store: Store) -> None:
     store.put("t", "k", {"n": 1})
     store.forget("t", "k")

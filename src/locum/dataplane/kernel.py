@@ -301,14 +301,20 @@ class DataPlane:
                     self._perform(action)
 
     def _install_bindings(self, entries: Sequence[BindingEntry]) -> None:
-        tunnels = {id(tunnel): tunnel for entry in entries for tunnel in tunnels_of(entry)}
+        tunnels: dict[int, Tunnel] = {}  # by identity: many bindings lead to few agents
+        home: list[BindingEntry] = []
+        others: list[BindingEntry] = []
+        for entry in entries:
+            (home if entry.stage is Stage.HOME else others).append(entry)
+            for tunnel in tunnels_of(entry):
+                tunnels[id(tunnel)] = tunnel
         for tunnel in tunnels.values():
             self._need(tunnel)
-        self._tables.install_bindings([entry for entry in entries if entry.stage is Stage.HOME])
-        for entry in entries:
+        self._tables.install_bindings(home)
+        for entry in others:
             if entry.stage is Stage.VISITED:
                 self._tables.install_visited(entry)
-            elif entry.stage is Stage.LOCAL:
+            else:
                 self._tables.install_local_end(entry)
 
     def _perform(self, action: Action) -> None:

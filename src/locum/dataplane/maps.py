@@ -271,9 +271,14 @@ def acceptance_key(value: TunnelAcceptance) -> bytes:
     return ACCEPTANCE_KEY.pack(address(value.outer_source), address(value.home_address), side, 0)
 
 
+_ANYWHERE = bytes(ACCEPTANCE.size)  # decapsulated from any port, and looked up again
+
+
 def acceptance(value: TunnelAcceptance, ifindex: int, *, here: bool = False, ends: bool = False) -> bytes:
     """`here`: the next hop is this host itself. `ends`: there is one for an end point as well."""
     next_hop = value.end or value.next_hop
+    if next_hop is None and not ifindex and not ends and not value.source_port:
+        return _ANYWHERE
     flags = (HERE if here else 0) | (ENDS if ends else 0)
     packed = NO_ADDRESS if next_hop is None else address(next_hop)
     return ACCEPTANCE.pack(packed, ifindex, flags, port(value.source_port))

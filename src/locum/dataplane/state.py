@@ -3,7 +3,7 @@
 Values only; the difference of two states is what reconciliation has to do.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from locum.roles.actions import (
@@ -123,14 +123,12 @@ class ForwardingState:
             yield outbound.tunnel
 
 
-def tunnels_of(entry: BindingEntry) -> Iterator[Tunnel]:
+def tunnels_of(entry: BindingEntry) -> Sequence[Tunnel]:
     """Those of a binding: its own, its peer's and its rules'."""
-    yield from entry.tunnels
-    if entry.peer_tunnel is not None:
-        yield entry.peer_tunnel
-    for rule in entry.rules:
-        for candidate in rule.candidates:
-            yield candidate.tunnel
+    if entry.peer_tunnel is None and not entry.rules:
+        return entry.tunnels
+    peers = () if entry.peer_tunnel is None else (entry.peer_tunnel,)
+    return (*entry.tunnels, *peers, *[way.tunnel for rule in entry.rules for way in rule.candidates])
 
 
 def state_of(actions: Iterable[Action]) -> ForwardingState:

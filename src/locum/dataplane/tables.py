@@ -159,7 +159,9 @@ class Tables:
         Raises ValueError for more tunnels, candidates or rules than there is room for.
         """
         more, counters, values = [], [], {}
-        written: dict[int, bytes] = {}  # tunnels by identity: many bindings lead to few agents
+        # By identity, for many bindings lead to few agents: tunnels, and values that say nothing else.
+        written: dict[int, bytes] = {}
+        plain: dict[tuple[int, int], bytes] = {}
         for entry in entries:
             if len(entry.tunnels) > maps.MAX_TUNNELS:
                 raise ValueError(f"{entry.home_address}: more than {maps.MAX_TUNNELS} tunnels")
@@ -175,13 +177,20 @@ class Tables:
             self.state.bindings[entry.home_address] = entry
             if len(self.state.bindings) != known:
                 counters.append((key, ZERO))
-            packed = None
-            if entry.tunnels:
-                packed = written.get(id(entry.tunnels[0]))
-                if packed is None:
-                    tunnel = entry.tunnels[0]
-                    packed = written[id(tunnel)] = maps.tunnel(tunnel, self.state.endpoints)
-            values[key] = maps.binding(entry, self._beside(entry.home_address), packed)
+            beside = self._beside(entry.home_address)
+            simple = extra is None and not entry.rules and beside is maps.NOTHING_BESIDE
+            at = (id(entry.tunnels[0]) if entry.tunnels else 0, id(entry.verdict))
+            value = plain.get(at) if simple else None
+            if value is None:
+                packed = None
+                if entry.tunnels:
+                    packed = written.get(at[0])
+                    if packed is None:
+                        packed = written[at[0]] = maps.tunnel(entry.tunnels[0], self.state.endpoints)
+                value = maps.binding(entry, beside, packed)
+                if simple:
+                    plain[at] = value
+            values[key] = value
         self._maps["binding_more"].put_many(more)
         self._maps["binding_count"].put_many(counters)
         self._maps["bindings"].put_many(list(values.items()))

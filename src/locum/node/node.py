@@ -314,7 +314,9 @@ class Node:
         for name, role in roles(self.settings, self._link_interface).items():
             kind = Pipelined if name == "home_agent" else Sequential
             performer = kind(name, self.store, self.events, self._forward, self._hands(name))
-            if kind is Sequential:
+            if isinstance(performer, Pipelined):
+                performer.answer = self.registrations.answer
+            else:
                 performer.tell_failure = partial(self.feed, name)
             self.slots[name] = Slot(name, role, performer)
 

@@ -120,6 +120,8 @@ class Pipelined(Performer):
         self._after_commit: dict[asyncio.Future[None], list[Action]] = {}
         self._forwarding: list[Action] = []
         self._broken = False  # a change of forwarding failed since the last answers
+        # Sends many answers at once; gives back those that were not sent, each with the reason.
+        self.answer: Callable[[Sequence[do.Reply]], Iterable[tuple[Action, Exception]]] = self._one_by_one
 
     def perform(self, actions: Iterable[Action]) -> None:
         """State changes now; from the first outgoing message on, what remains waits for the commit."""
@@ -175,12 +177,38 @@ class Pipelined(Performer):
         if (lost := commit.exception()) is not None:
             self._failed(waiting[0], StoreError(str(lost)))
             return
+        replies: list[do.Reply] = []
+        said: list[Action] = []  # what is written down about them, behind them
         for action in waiting:
-            try:
-                if not self._at_once(action):
-                    self._hand(action)
-            except Exception as problem:
+            if isinstance(action, do.Reply):
+                replies.append(action)
+            elif isinstance(action, do.Emit | do.Count):
+                said.append(action)
+            else:
+                self._leave(replies, said)
+                replies, said = [], []
+                self._perform_one(action)
+        self._leave(replies, said)
+
+    def _leave(self, replies: Sequence[do.Reply], said: Sequence[Action]) -> None:
+        """Answers leave together."""
+        if replies:
+            for action, problem in self.answer(replies):
                 self._failed(action, problem)
+        for each in said:
+            self._perform_one(each)
+
+    def _one_by_one(self, replies: Sequence[do.Reply]) -> Iterable[tuple[Action, Exception]]:
+        for each in replies:
+            self._perform_one(each)
+        return ()
+
+    def _perform_one(self, action: Action) -> None:
+        try:
+            if not self._at_once(action):
+                self._hand(action)
+        except Exception as problem:
+            self._failed(action, problem)
 
     def _hand(self, action: Action) -> None:
         if self._hands[type(action)](action) is not None:

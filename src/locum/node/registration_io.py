@@ -2,11 +2,12 @@
 by which socket an answer leaves. Bytes only; what a message says is the roles' business.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Address
 
+from locum.node.datagrams import ANY
 from locum.node.events import EventStream
 from locum.node.link_socket import ALL_MOBILITY_AGENTS, ALL_ROUTERS, ALL_SYSTEMS, LinkSocket
 from locum.node.link_watch import LinkWatch
@@ -35,6 +36,12 @@ def _source(address: str, port: int, link: str, destination: bytes) -> Source:
 
 
 _text = lru_cache(4096)(str)
+
+
+def _destination(to: Source) -> tuple[str, int, bytes, int]:
+    """Of an answer: address and port, the address that was asked, and no interface."""
+    return _text(to.address), to.port, to.local.packed if to.local else ANY, 0
+
 
 Deliver = Callable[[str, bytes, Source], None]  # (role, message, source)
 
@@ -215,17 +222,36 @@ class RegistrationIo:
 
     # out
 
-    def _reply(self, action: do.Reply) -> None:
-        to, message = action.to, action.message
-        link = self._links.get(to.link)
-        if link is not None and to.link_layer is not None:
-            source = to.local if isinstance(to.local, IPv4Address) and not to.local.is_multicast else None
-            assert isinstance(to.address, IPv4Address)
-            address = _BROADCAST if to.address == _NOWHERE else to.address
-            link.send_registration(message, source or self._address(to.link), address, to.port, to.link_layer)
-            return
+    def answer(self, replies: Sequence[do.Reply]) -> list[tuple[do.Reply, OSError]]:
+        """Send these; those that did not leave come back, each with the reason."""
         assert self._socket is not None
-        self._socket.send(message, _text(to.address), to.port, to.local.packed if to.local else b"\0\0\0\0")
+        failed: list[tuple[do.Reply, OSError]] = []
+        together: list[do.Reply] = []
+        for each in replies:
+            link = self._links.get(each.to.link)
+            if link is None or each.to.link_layer is None:
+                together.append(each)
+                continue
+            try:
+                self._reply_on(link, each)
+            except OSError as problem:
+                failed.append((each, problem))
+        lost = self._socket.send_all([(each.message, *_destination(each.to)) for each in together])
+        return failed + [(together[place], problem) for place, problem in lost]
+
+    def _reply(self, action: do.Reply) -> None:
+        for _, problem in self.answer((action,)):
+            raise problem
+
+    def _reply_on(self, link: LinkSocket, reply: do.Reply) -> None:
+        """To a visitor's link-layer address: he may have no address that we could resolve."""
+        to = reply.to
+        source = to.local if isinstance(to.local, IPv4Address) and not to.local.is_multicast else None
+        assert isinstance(to.address, IPv4Address) and to.link_layer is not None
+        address = _BROADCAST if to.address == _NOWHERE else to.address
+        link.send_registration(
+            reply.message, source or self._address(to.link), address, to.port, to.link_layer
+        )
 
     def _send(self, action: do.SendRegistration) -> None:
         assert isinstance(action.to, IPv4Address) and self._socket is not None
@@ -239,7 +265,7 @@ class RegistrationIo:
             action.message,
             str(action.to),
             action.port,
-            action.source.packed if action.source is not None else b"\0\0\0\0",
+            action.source.packed if action.source is not None else ANY,
             known.index if known is not None else 0,
         )
 

@@ -5,13 +5,16 @@ address that was asked. Messages are bytes here.
 """
 
 import errno
+import logging
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from locum.node.datagrams import ANY, IP_PKTINFO, Datagram, Inbox, Outbox
+
+log = logging.getLogger("locum.registration")
 UDP_PORT = 434
-_IP_PKTINFO = 8  # not in the socket module of Python 3.11
-_IP_RECVERR = 11  # the same
+_IP_RECVERR = 11  # not in the socket module of Python 3.11
 _SO_EE_ORIGIN_ICMP = 2
 _SO_RCVBUFFORCE = 33
 _LONGEST = (
@@ -20,10 +23,9 @@ _LONGEST = (
 # Half of what a busy crowd has under way: while their rows are committed, the other half is taken.
 _MOST_AT_ONCE = 64
 _BUFFER = 4 << 20  # bytes; a burst of registrations waits here
-_PKTINFO = struct.Struct("@I4s4s")
-_ANCILLARY = socket.CMSG_SPACE(_PKTINFO.size)
 _EXTENDED_ERROR = struct.Struct("@IBBBBII")  # sock_extended_err: errno, origin, type, code
-_ERROR_ANCILLARY = _ANCILLARY + socket.CMSG_SPACE(_EXTENDED_ERROR.size + 16)  # and the address of who says so
+# in_pktinfo, the error, and the address of who says so
+_ERROR_ANCILLARY = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(_EXTENDED_ERROR.size + 16)
 _QUOTED = 576  # bytes; RFC 1812 section 4.3.2.3: an ICMP error is no longer
 
 # (message, source address, source port, destination address, interface index)
@@ -48,9 +50,10 @@ class RegistrationSocket:
         Raises OSError: the port is taken (EADDRINUSE) or needs a privilege (EACCES).
         """
         self._receive, self._oversized, self._unreachable = receive, oversized, unreachable
+        self._inbox, self._outbox = Inbox(_MOST_AT_ONCE, _LONGEST), Outbox(_MOST_AT_ONCE)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
-            self._socket.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            self._socket.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
             try:
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             except PermissionError:
@@ -87,42 +90,38 @@ class RegistrationSocket:
                     unreachable(quoted, address[0], address[1], icmp_type, icmp_code)
 
     def _read_messages(self) -> None:
-        receive, recvmsg = self._receive, self._socket.recvmsg
-        for _ in range(_MOST_AT_ONCE):
+        try:
+            arrived, oversized = self._inbox.receive(self._socket.fileno())
+        except OSError as problem:
+            if problem.errno in (errno.EBADF, errno.ENOTSOCK):
+                raise
+            return  # nothing, or an ICMP error about an earlier answer; it says nothing about this socket
+        receive = self._receive
+        for each in arrived:
             try:
-                message, ancillary, flags, address = recvmsg(_LONGEST, _ANCILLARY)
-            except (BlockingIOError, InterruptedError):
-                return
-            except (
-                OSError
-            ) as problem:  # an ICMP error about an earlier answer; it says nothing about this socket
-                if problem.errno in (errno.EBADF, errno.ENOTSOCK):
-                    raise
-                continue
-            if flags & socket.MSG_TRUNC:
-                self._oversized()
-                continue
-            index, _, destination = _PKTINFO.unpack_from(ancillary[0][2])
-            receive(message, address[0], address[1], destination, index)
+                receive(*each)
+            except Exception:  # ours, and no reason to lose the others
+                log.exception("a datagram from %s", each[1])
+        for _ in range(oversized):
+            self._oversized()
 
-    def send(self, message: bytes, to: str, port: int, source: bytes = b"\0\0\0\0", index: int = 0) -> None:
-        """A datagram from local address `source` (packed; zeros: any), by interface `index` (0: routing decides).
+    def send(self, message: bytes, to: str, port: int, source: bytes = ANY, index: int = 0) -> None:
+        """A datagram from local address `source` (packed; ANY: any), by interface `index` (0: routing decides).
 
         Raises OSError; a full send buffer loses the datagram as a full link would.
         """
-        ancillary = [(socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO.pack(index, source, b"\0\0\0\0"))]
-        try:
-            try:
-                self._socket.sendmsg([message], ancillary, 0, (to, port))
-            except BlockingIOError:
-                return
-            except OSError:
-                if self._unreachable is None:
-                    raise
-                # That may have been the error of an earlier message: the kernel tells it to whoever comes next.
-                self._socket.sendmsg([message], ancillary, 0, (to, port))
-        except BlockingIOError:
-            return
+        for _, problem in self.send_all([(message, to, port, source, index)]):
+            raise problem
+
+    def send_all(self, datagrams: Sequence[Datagram]) -> list[tuple[int, OSError]]:
+        """The same for many, in their order. The result names those that were not sent by their place, and says why."""
+        fileno = self._socket.fileno()
+        failed = self._outbox.send(fileno, datagrams)
+        if failed and self._unreachable is not None:
+            # That may have been the error of an earlier message: the kernel tells it to whoever comes next.
+            again = self._outbox.send(fileno, [datagrams[place] for place, _ in failed])
+            failed = [(failed[number][0], problem) for number, problem in again]
+        return [each for each in failed if not isinstance(each[1], BlockingIOError)]
 
     def close(self) -> None:
         self._socket.close()

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,16 @@ CREATE TABLE IF NOT EXISTS entry (
     PRIMARY KEY (collection, key)
 ) WITHOUT ROWID
 """
-_PUT = (
-    "INSERT INTO entry VALUES {} "
-    "ON CONFLICT (collection, key) DO UPDATE SET value = excluded.value, version = entry.version + 1"
-)
-_ROW = "(?, ?, ?, 1)"
-_ROWS_AT_ONCE = 64
+_RENEW = "ON CONFLICT (collection, key) DO UPDATE SET value = excluded.value, version = entry.version + 1"
+_PUT = f"INSERT INTO entry VALUES (?, ?, ?, 1) {_RENEW}"
+# All that is written to a collection at once: an object of the values by key. SQLite takes it apart while the event
+# loop goes on; between statements, or parameters, the interpreter goes to the other thread and back, which costs more
+# than a row does. The condition tells its parser that ON is not that of a join.
+_PUT_ALL = f"INSERT INTO entry SELECT ?, key, value, 1 FROM json_each(?) WHERE true {_RENEW}"
 _FORGET = "DELETE FROM entry WHERE collection = ? AND key = ?"
 
 Value = Mapping[str, Any]
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 class StoreError(Exception):
@@ -70,12 +69,29 @@ class _Swap:
 class _Batch:
     """Writes that are committed together. Later writes to a key replace earlier ones."""
 
-    __slots__ = ("committed", "swaps", "writes")
+    __slots__ = ("committed", "forgets", "puts", "swaps", "writes")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.writes: dict[tuple[str, str], Value | None] = {}
         self.swaps: list[_Swap] = []
+        self.puts: list[tuple[str, str]] = []  # what goes into each collection, as JSON
+        self.forgets: list[tuple[str, str]] = []
         self.committed: asyncio.Future[None] = loop.create_future()
+
+    def encode(self) -> None:
+        """What the worker needs. Done here, by the event loop's thread: two threads that want the interpreter wait
+        for each other, and the worker's share would be done in many small pieces.
+        """
+        by_collection: dict[str, dict[str, Value]] = {}
+        for at, value in self.writes.items():
+            collection, key = at
+            if value is None:
+                self.forgets.append(at)
+            elif (values := by_collection.get(collection)) is not None:
+                values[key] = value
+            else:
+                by_collection[collection] = {key: value}
+        self.puts = [(collection, _encode(values)) for collection, values in by_collection.items()]
 
 
 class Store:
@@ -186,30 +202,31 @@ class Store:
         if batch is None or self._running is not None:
             return
         self._waiting, self._running = None, batch
-        loop = asyncio.get_running_loop()
-        loop.run_in_executor(self._worker, self._commit, batch).add_done_callback(
-            lambda future: self._finished(batch, future.exception())
-        )
+        try:
+            batch.encode()
+        except (TypeError, ValueError) as problem:
+            self._finished(batch, problem)
+            return
+        self._worker.submit(self._work, batch, asyncio.get_running_loop())
+
+    def _work(self, batch: _Batch, loop: asyncio.AbstractEventLoop) -> None:
+        """In the worker thread."""
+        problem: BaseException | None = None
+        try:
+            self._commit(batch)
+        except BaseException as caught:
+            problem = caught
+        loop.call_soon_threadsafe(self._finished, batch, problem)
 
     def _commit(self, batch: _Batch) -> None:
         """In the worker thread: one transaction for the whole batch."""
-        puts = [
-            text
-            for key, value in batch.writes.items()
-            if value is not None
-            for text in (*key, _encode(value))
-        ]
-        forgets = [key for key, value in batch.writes.items() if value is None]
-        if 0 < len(puts) <= 3 * _ROWS_AT_ONCE and not forgets and not batch.swaps:
+        if len(batch.puts) == 1 and not batch.forgets and not batch.swaps:
             with self._lock:
-                self._database.execute(_put(len(puts) // 3), puts)  # a transaction by itself
+                self._database.execute(_PUT_ALL, batch.puts[0])  # a transaction by itself
             return
         with self._transaction() as database:
-            for begin in range(0, len(puts), 3 * _ROWS_AT_ONCE):
-                some = puts[begin : begin + 3 * _ROWS_AT_ONCE]
-                database.execute(_put(len(some) // 3), some)
-            if forgets:
-                database.executemany(_FORGET, forgets)
+            database.executemany(_PUT_ALL, batch.puts)
+            database.executemany(_FORGET, batch.forgets)
             for swap in batch.swaps:
                 swap.outcome = _swap(database, swap)
 
@@ -265,7 +282,7 @@ class Store:
                 if value is None:
                     database.execute(_FORGET, (collection, key))
                 else:
-                    database.execute(_put(1), (collection, key, _encode(value)))
+                    database.execute(_PUT, (collection, key, _encode(value)))
         except sqlite3.Error as problem:
             raise StoreError(f"{self._path}: cannot be written: {problem}") from None
 
@@ -280,15 +297,6 @@ class Store:
             self._database.close()
 
 
-@cache
-def _put(rows: int) -> str:
-    """The statement that writes so many rows at once.
-
-    Between two statements the interpreter may go to the other thread and back, which costs more than a row does.
-    """
-    return _PUT.format(", ".join([_ROW] * rows))
-
-
 def _swap(database: sqlite3.Connection, swap: _Swap) -> int | None:
     row = database.execute(
         "SELECT version FROM entry WHERE collection = ? AND key = ?", (swap.collection, swap.key)
@@ -298,5 +306,5 @@ def _swap(database: sqlite3.Connection, swap: _Swap) -> int | None:
     if swap.value is None:
         database.execute(_FORGET, (swap.collection, swap.key))
         return 0
-    database.execute(_put(1), (swap.collection, swap.key, _encode(swap.value)))
+    database.execute(_PUT, (swap.collection, swap.key, _encode(swap.value)))
     return swap.expected + 1

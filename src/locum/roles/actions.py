@@ -41,6 +41,7 @@ from locum.roles.session_actions import (
     SessionsFound as SessionsFound, Stopped as Stopped, StopSessions as StopSessions, Thaw as Thaw,
 )  # fmt: skip
 from locum.wire.control import Flow
+from locum.wire.values import value
 # isort: on
 
 Addr: TypeAlias = IPv4Address | IPv6Address
@@ -87,12 +88,14 @@ class Stage(Enum):
     out of a tunnel for the home address or would go into one that ends on this host, VISITED, then LOCAL.
     """
 
+    __hash__ = object.__hash__  # part of many keys; Enum would hash the name each time
+
     HOME = "home"  # home agent: the choice of care-of address
     VISITED = "visited"  # access node: a visitor that is elsewhere (620) or not there yet; no rules, no copies, no peer
     LOCAL = "local"  # stand-in or device: packets that end on this host, beside its flow table
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BindingEntry:
     """Packets *to* a home address: at most four tunnels (simultaneous bindings, RFC 5944 section 3.6.1.1).
 
@@ -120,11 +123,13 @@ class BindingEntry:
 class Side(Enum):
     """Which inner address of a tunnelled packet must be the home address."""
 
+    __hash__ = object.__hash__  # part of many keys; Enum would hash the name each time
+
     TO_HOME_ADDRESS = "to"  # inner destination: at a FA, at a MN or MNPS with a co-located CoA
     FROM_HOME_ADDRESS = "from"  # inner source: at the HA, reverse tunnel (R10)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TunnelAcceptance:
     """Permission to decapsulate; with `link`, deliver to `next_hop` there, else look the inner packet up again.
 
@@ -170,7 +175,7 @@ class FlowEntry:
 # Forwarding actions -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class InstallBinding:
     """Add or replace the entry of `entry.home_address` at `entry.stage`."""
 
@@ -183,14 +188,14 @@ class RemoveBinding:
     stage: Stage = Stage.HOME
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AcceptTunnel:
     """Add or replace: the key is (outer source, home address, side)."""
 
     acceptance: TunnelAcceptance
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RefuseTunnel:
     acceptance: TunnelAcceptance
 
@@ -281,7 +286,7 @@ ForwardingAction: TypeAlias = (
 # Messages, store and events -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """Answer a UDP message where it came from, from the address and port it was sent to."""
 
@@ -328,7 +333,7 @@ class Probe:
     link_layer: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Persist:
     """Write a row (tables "binding", "visitor", "registration", "handover"); rows given to `restore` look the same."""
 
@@ -343,7 +348,7 @@ class Forget:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Emit:
     """One event for the stream; `message` is the number of the source text ("601") where there is one."""
 

@@ -14,6 +14,7 @@ from locum.roles.nat import Outer, outer_of
 from locum.roles.revocation import Revocable, said_by
 from locum.roles.rules import KeptRule
 from locum.security.association import Association
+from locum.wire.values import value
 
 # Few agents have most mobile nodes: what follows from their addresses is made once.
 text = lru_cache(4096)(str)
@@ -46,7 +47,7 @@ class Mobile:
     default_ruled: bool = False  # the default CoA gets only what rules send there (R6)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CareOf:
     """One dynamic care-of address. A brief one (R2) carries no packets while there is another way."""
 
@@ -76,9 +77,11 @@ class CareOf:
             "expires_at": self.expires_at,
             "flags": self.flags,
             "agent": text(self.agent),
-            "brief": self.brief,
-            "gre": self.gre,
         }
+        if self.brief:
+            row["brief"] = True
+        if self.gre:
+            row["gre"] = True
         if self.bid is not None:
             row["bid"] = self.bid
         if self.weight != 1:
@@ -106,8 +109,8 @@ class CareOf:
             expires_at=float(expires_at),
             flags=flags,
             agent=ip_address(str(row["agent"])),
-            brief=bool(row["brief"]),
-            gre=bool(row["gre"]),
+            brief=bool(row.get("brief", False)),
+            gre=bool(row.get("gre", False)),
             bid=_number_or_none(row.get("bid")),
             weight=weight,
             ruled=bool(row.get("ruled", False)),
@@ -116,7 +119,7 @@ class CareOf:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Binding:
     """What one registrant of a home address has registered; the replay state outlives its care-of addresses."""
 
@@ -158,16 +161,20 @@ class Binding:
 
     def next_expiry(self) -> float | None:
         """Wall-clock seconds of the first care-of address to expire."""
+        if len(self.care_of) == 1:
+            return self.care_of[0].expires_at
         return min((each.expires_at for each in self.care_of), default=None)
 
     def to_row(self) -> Mapping[str, JSON]:
-        """As a row of the table "binding" (the mobile node) or "stand_in"."""
+        """As a row of the table "binding" (the mobile node) or "stand_in"; what is usual is left out."""
         row: dict[str, JSON] = {
             "identification": self.identification,
-            "nonce": self.nonce,
-            "ipv6": self.ipv6,
             "care_of": [each.to_row() for each in self.care_of],
         }
+        if self.nonce is not None:
+            row["nonce"] = self.nonce
+        if self.ipv6:
+            row["ipv6"] = True
         if self.default is not None:
             row["default"] = text(self.default)
         return row
@@ -182,8 +189,8 @@ class Binding:
             home_address=IPv4Address(home_address),
             care_of=tuple(CareOf.from_row(each) for each in listed),
             identification=_number_or_none(row["identification"]),
-            nonce=_number_or_none(row["nonce"]),
-            ipv6=bool(row["ipv6"]),
+            nonce=_number_or_none(row.get("nonce")),
+            ipv6=bool(row.get("ipv6", False)),
             default=None if default is None else IPv4Address(str(default)),
         )
 

@@ -5,7 +5,6 @@ is the home agent's business, and so is when to ask.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address
 
@@ -34,11 +33,12 @@ from locum.roles.actions import (
 from locum.roles.binding import AuthorisedStandIn, Binding, CareOf, Mobile
 from locum.roles.nat import udp_tunnel
 from locum.roles.rules import DEFAULT, LAST_RULE, MN, STAND_IN, KeptRule, Target, source_selector
+from locum.wire.values import value
 
 StandInBinding = tuple[AuthorisedStandIn, Binding]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Registered:
     """All that the choice depends on for one mobile node."""
 
@@ -53,23 +53,17 @@ class Registered:
         return self.device.default or self.mobile.default_care_of
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Installed:
     """What the data plane has for one home address."""
 
     entry: BindingEntry | None = None  # None: packets go natively
-    sources: tuple[Addr, ...] = ()  # of reverse tunnels (R10)
-    ports: tuple[tuple[Addr, int], ...] = ()  # of those sources whose tunnels come in UDP (RFC 3519)
-
-    def accepts(self, source: Addr, home_address: Addr) -> TunnelAcceptance:
-        """The permission for reverse tunnels from one of `sources`."""
-        port = dict(self.ports).get(source, 0) if self.ports else 0
-        return TunnelAcceptance(source, home_address, Side.FROM_HOME_ADDRESS, source_port=port)
-
+    accepted: tuple[TunnelAcceptance, ...] = ()  # reverse tunnels (R10), one for each outer source
     translations: tuple[Translation, ...] = ()
 
 
 NOTHING = Installed()
+_FROM, _ENCAPSULATE = Side.FROM_HOME_ADDRESS, Verdict.ENCAPSULATE
 
 
 def most_rules(mobile: Mobile) -> int:
@@ -87,40 +81,40 @@ def installed(registered: Registered, home_address: Addr, home_agent: IPv4Addres
         return _only(registered, reachable[0], home_address, home_agent)
     if stand_ins and version == 6:
         stand_ins = tuple(each for each in stand_ins if each[1].ipv6)
-    sources: list[Addr] = []
-    for each in reachable:
-        if each.seen_at not in sources:
-            sources.append(each.seen_at)
-    for _, binding in stand_ins:
-        sources += [each.seen_at for each in binding.care_of if each.seen_at not in sources]
-    if default is not None and default not in sources:
-        sources.append(default)
+    tunnels = (*reachable, *[each for _, one in stand_ins for each in one.care_of])
     ways = _Ways(registered, home_agent, reachable, stand_ins, default)
     return Installed(
         _entry(ways, home_address),
-        tuple(sources),
-        _ports((*reachable, *[each for _, one in stand_ins for each in one.care_of]), default),
+        _accepted(home_address, tunnels, default),
         _translations(registered, stand_ins, home_address) if registered.mobile.stand_ins else (),
     )
 
 
-def _ports(registered: Iterable[CareOf], default: Addr | None) -> tuple[tuple[Addr, int], ...]:
-    """Who shares the address of a NAT with another one is accepted from any port."""
-    found: dict[Addr, int] = {} if default is None else {default: 0}
+def _accepted(
+    home_address: Addr, registered: Iterable[CareOf], default: Addr | None
+) -> tuple[TunnelAcceptance, ...]:
+    """From where reverse tunnels come. In UDP (RFC 3519) from one port only, unless several share a NAT's address."""
+    found: dict[Addr, int] = {}
     for each in registered:
         port = 0 if each.outer is None else each.outer.port
         found[each.seen_at] = port if found.get(each.seen_at, port) == port else 0
-    return tuple((address, port) for address, port in found.items() if port)
+    if default is not None:
+        found[default] = 0
+    return tuple(
+        [TunnelAcceptance(address, home_address, _FROM, None, None, port) for address, port in found.items()]
+    )
 
 
 def _only(registered: Registered, care_of: CareOf, home_address: Addr, home_agent: IPv4Address) -> Installed:
     """The usual case, told at once: one care-of address and no rules. Same as what the whole way says."""
     tunnel = _tunnel_to(home_agent, care_of)
-    seen_at, default = care_of.seen_at, registered.default
-    sources = (seen_at,) if default is None or default == seen_at else (seen_at, default)
+    default = registered.default
+    if care_of.outer is None and default is None:
+        accepted: tuple[TunnelAcceptance, ...] = (TunnelAcceptance(care_of.address, home_address, _FROM),)
+    else:
+        accepted = _accepted(home_address, (care_of,), default)
     translations = _translations(registered, (), home_address) if registered.mobile.stand_ins else ()
-    ports = () if care_of.outer is None else _ports((care_of,), default)
-    return Installed(BindingEntry(home_address, Verdict.ENCAPSULATE, (tunnel,)), sources, ports, translations)
+    return Installed(BindingEntry(home_address, _ENCAPSULATE, (tunnel,)), accepted, translations)
 
 
 def in_force(found: Installed) -> tuple[Addr, ...]:
@@ -138,10 +132,9 @@ def live_rules(found: Installed) -> frozenset[int]:
 def changes(home_address: Addr, before: Installed, after: Installed) -> list[Action]:
     """What the data plane has to do. Permissions come before the entry that needs them and are taken away last."""
     actions: list[Action] = []
-    for each in after.sources:
-        accepted = after.accepts(each, home_address)
-        if each not in before.sources or accepted != before.accepts(each, home_address):
-            actions.append(AcceptTunnel(accepted))
+    for each in after.accepted:
+        if each not in before.accepted:
+            actions.append(AcceptTunnel(each))
     for translation in after.translations:
         if translation not in before.translations:
             actions.append(InstallTranslation(translation))
@@ -157,9 +150,10 @@ def changes(home_address: Addr, before: Installed, after: Installed) -> list[Act
             for each in before.translations
             if each.tunnel not in kept
         ]
-    for each in before.sources:
-        if each not in after.sources:
-            actions.append(RefuseTunnel(before.accepts(each, home_address)))
+    sources = [each.outer_source for each in after.accepted]
+    for each in before.accepted:
+        if each.outer_source not in sources:
+            actions.append(RefuseTunnel(each))
     return actions
 
 

@@ -28,7 +28,7 @@ class ExpiryTriggers:
 
     def registered(self, mobile: Mobile) -> list[Action]:
         """The device has registered."""
-        if mobile.home_address not in self._taken:
+        if not self._taken or mobile.home_address not in self._taken:
             return []
         self._taken.discard(mobile.home_address)
         return self._errands.ask_all(_trigger(Operation.RELEASE, mobile, Reason.BACK), _stand_ins(mobile))

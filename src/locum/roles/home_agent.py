@@ -147,9 +147,10 @@ class HomeAgent:
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """A registration request: 602 or 602'', or 601 and 601'' of a registrant with a co-located care-of address."""
-        if message[:1] == _REVOCATION:
+        kind = message[:1]
+        if kind == _REVOCATION:
             return self.revocation.receive(message, source)
-        if message[:1] == _ACKNOWLEDGMENT:
+        if kind == _ACKNOWLEDGMENT:
             return self._exchange.acknowledged(message, source)
         try:
             request = RegistrationRequest.decode(message)

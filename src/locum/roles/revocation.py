@@ -176,8 +176,9 @@ class Revocations:
 
     def cancel(self, home_address: IPv4Address, foreign_domain: IPv4Address) -> None:
         """A new registration by that way stands: the old revocation must not be repeated against it."""
-        self._timers.cancel((home_address, foreign_domain))
-        self._under_way.pop((home_address, foreign_domain), None)
+        if self._under_way:  # mostly there is none at all
+            self._timers.cancel((home_address, foreign_domain))
+            self._under_way.pop((home_address, foreign_domain), None)
 
     def acknowledged(
         self, message: RevocationAcknowledgment, source: Source

@@ -19,6 +19,8 @@ MIN_KEY_BYTES = 16  # section 5.1: keys of 128 bits are to be supported; less wo
 class Algorithm(Enum):
     """How the authenticator is computed; the value is the configuration's spelling."""
 
+    __hash__ = object.__hash__  # a key for every message; Enum would hash the name each time
+
     HMAC_MD5 = "hmac-md5"  # the RFC's default, for interoperability
     HMAC_SHA_256 = "hmac-sha-256"
 

@@ -66,8 +66,7 @@ class TimestampWindow:
 
     def check(self, identification: int, now_wall: float, last: int | None) -> Verdict:
         """`now_wall` in seconds since 1970; `last` is the identification accepted last from that node, if any."""
-        off = difference(identification, ntp64(now_wall)) / (1 << 32)
-        if abs(off) > self.tolerance:
+        if abs(difference(identification, ntp64(now_wall))) > self.tolerance * (1 << 32):
             return Verdict.MISMATCH
         if last is not None and difference(identification, last) <= 0:
             return Verdict.MISMATCH

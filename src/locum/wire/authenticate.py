@@ -1,11 +1,13 @@
 """Adding an authentication extension to a message that is already bytes (RFC 5944 section 3.5.1). No key is known here."""
 
+import struct
 from collections.abc import Callable
 
 from locum.wire.extensions.authentication import GENERALIZED_AUTHENTICATION, AuthKind
 
 Digest = Callable[[bytes], bytes]
 
+_HEAD = struct.Struct("!BBI")  # type, length, SPI
 MAX_AUTHENTICATOR = 251  # the length byte also counts the SPI
 
 
@@ -21,7 +23,7 @@ def append_authentication(
     size = len(digest(message)) if authenticator_bytes is None else authenticator_bytes
     if size > MAX_AUTHENTICATOR:
         raise ValueError(f"an authenticator takes at most {MAX_AUTHENTICATOR} bytes, not {size}")
-    covered = message + bytes((kind, 4 + size)) + spi.to_bytes(4, "big")
+    covered = message + _HEAD.pack(kind, 4 + size, spi)
     return covered + _checked(digest(covered), size)
 
 

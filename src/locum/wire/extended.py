@@ -57,10 +57,12 @@ def open_message(data: bytes, expected: int, fixed: int) -> Cursor:
     """
     if len(data) > MAX_MESSAGE:
         raise WireError("message", MAX_MESSAGE, "too-large")
-    cursor = Cursor(data)
-    if cursor.u8("type") != expected:
+    if not data:
+        raise WireError("type", 0, "truncated")
+    if data[0] != expected:
         raise WireError("type", 0, "unknown-message")
     if len(data) < fixed:
         raise WireError("message", len(data), "truncated")
+    cursor = Cursor(data)
     cursor.position = fixed
     return cursor

@@ -1,7 +1,6 @@
 """Registration (RFC 5944 sections 3.3 and 3.4). Bytes in, values out; no key, no state, no policy."""
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from functools import lru_cache
 from ipaddress import IPv4Address
@@ -9,6 +8,7 @@ from ipaddress import IPv4Address
 from locum.wire.cursor import Cursor
 from locum.wire.extended import Extended, open_message
 from locum.wire.extensions import Extension, decode_extensions, encode_extensions
+from locum.wire.values import value
 
 UDP_PORT = 434
 REGISTRATION_REQUEST = 1
@@ -112,7 +112,7 @@ class Code(IntEnum):
 _CODES = {int(each): each for each in Code}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RegistrationRequest(Extended):
     """Message 601, and 602 where an agent relays it."""
 
@@ -158,7 +158,7 @@ class RegistrationRequest(Extended):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RegistrationReply(Extended):
     """Message 603, and 604 where an agent relays it."""
 

@@ -5,6 +5,7 @@ from enum import IntEnum
 
 from locum.wire.cursor import Cursor
 from locum.wire.extensions.framing import Extension, Frame, long, simple
+from locum.wire.values import value
 
 GENERALIZED_AUTHENTICATION = 36
 MN_AAA = 1  # sub-type of the generalized extension
@@ -21,7 +22,7 @@ class AuthKind(IntEnum):
 _KINDS = {int(kind): kind for kind in AuthKind}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Authentication(Extension):
     """`spi` names the association; `covered` is what the authenticator protects: the payload through the SPI.
 

@@ -1,0 +1,38 @@
+"""Values that are frozen for the type checker only are what frozen dataclasses are in everything else."""
+
+from dataclasses import dataclass, field, fields, replace
+
+import pytest
+
+from locum.wire.values import value
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    first: int
+    second: tuple[str, ...] = ("two",)
+    third: bytes = field(default=b"", compare=False, repr=False)
+
+
+@value
+class Fast:
+    first: int
+    second: tuple[str, ...] = ("two",)
+    third: bytes = field(default=b"", compare=False, repr=False)
+
+
+def test_a_value_is_made_compared_and_shown_like_a_frozen_dataclass() -> None:
+    plain, fast = Plain(1, third=b"3"), Fast(1, third=b"3")
+    assert hash(fast) == hash(plain) and repr(fast) == repr(plain).replace("Plain", "Fast")
+    assert fast == Fast(1) != Fast(2) and {fast: 1}[Fast(1)] == 1
+    assert replace(fast, first=2) == Fast(2)
+    assert [each.name for each in fields(Fast)] == [each.name for each in fields(Plain)]
+    match fast:
+        case Fast(1, second):
+            assert second == ("two",)
+
+
+def test_a_value_has_its_fields_and_nothing_else() -> None:
+    assert not hasattr(Fast(1), "__dict__")
+    with pytest.raises(AttributeError):
+        Fast(1).fourth = 4  # type: ignore[attr-defined]
