@@ -101,6 +101,8 @@ def test_what_waits_for_a_lost_device_follows_to_its_stand_in(tmp_path: Path) ->
         wait_until("the tunnel to end", lambda: counted(lab, "an3", "in") is not None, 20.0)
         assert (counted(lab, "an3", "in") or 0) > 0, "packets came by the tunnel"
         assert "policy" in blocks(lab, "an3")
+        told = [each.detail["responsible"] for each in lab.timeline.of("mnps") if each.kind == "notified"]
+        assert told and all(told), "618'': with 604'', and after 624"
 
 
 def counted(lab: Lab, node: str, way: str) -> int | None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from locum.lab.configuration import HOME_ADDRESS4, Pair, Plan
+from locum.lab.contexts import ACCESS, FORBIDDEN_PORT, REFUSED, context, policed, refuse
 from locum.lab.errors import LabError
+from locum.lab.processes import wait_until
 from locum.lab.scenarios.fig07 import stand_ins
 from locum.lab.stand_ins import Registering, registering
 from locum.lab.world import Lab
@@ -21,8 +23,9 @@ PLAN = Plan(
     associations=(
         Pair("cn", "mnps", at_far={"may_trigger": True}),
         Pair("an1", "mnps"),
+        Pair("an1", "an3", ACCESS, ACCESS),
     ),
-    tables={**registering(STAND_IN), "cn": {}},
+    tables={**registering(STAND_IN), "cn": {}, "an1": {"foreign_agent": {"profile": [policed()]}}},
 )
 """The correspondent runs an agent of its own: a node with an association and no role (C8)."""
 
@@ -55,6 +58,37 @@ def goes(lab: Lab, port: int, protocol: str = "udp") -> tuple[int | None, str | 
 
 def care_of(lab: Lab, access_node: str) -> str:
     return str(lab.configuration.care_of(access_node))
+
+
+def responsible(lab: Lab, node: str) -> list[bool]:
+    """What a node was told by 618, in order."""
+    return [each.detail["responsible"] for each in lab.timeline.of(node) if each.kind == "notified"]
+
+
+@pytest.mark.parametrize("options", [(), ("--protocol", "udp", "--destination-port", str(FORBIDDEN_PORT))])
+def test_what_a_stand_in_takes_is_policed_as_at_the_device(lab: Lab, options: tuple[str, ...]) -> None:
+    """Nobody has told the stand-in where the device is; what is refused there is refused here (C4, C6, R20)."""
+    assert refuse(lab, "an1") == REFUSED
+    fetched = len(asked(lab))
+    before = {node: len(responsible(lab, node)) for node in ("mn", "mnps")}
+    lab.command("cn", "trigger", "take", HOME, "--mnps", STAND_IN.address, *options)
+    wait_until("the context", lambda: "policy" in context(lab, "an3").get("blocks", {}), 10)
+    assert refuse(lab, "an3") == REFUSED
+    assert asked(lab)[fetched:] == [care_of(lab, "an1")]
+    told = {node: responsible(lab, node)[before[node] :] for node in before}
+    assert told["mnps"] and all(told["mnps"]), "the stand-in has what it asked for"
+    assert told["mn"] == [bool(options)], "the device has nothing, or all but some"
+    lab.command("cn", "trigger", "release", HOME, "--mnps", STAND_IN.address)
+    wait_until("the device to be told", lambda: len(responsible(lab, "mn")) == before["mn"] + 2, 10)
+    wait_until("the stand-in to be told", lambda: responsible(lab, "mnps")[-1] is False, 10)
+    assert responsible(lab, "mn")[-1] is True
+    assert refuse(lab, "an1") == REFUSED
+
+
+def asked(lab: Lab) -> list[str]:
+    """Whom the stand-in's access node has asked for the context."""
+    sent = [each for each in lab.timeline.of("an3") if (each.kind, each.message) == ("sent", "622")]
+    return [each.detail["to"] for each in sent if each.detail.get("errand") == "fetch"]
 
 
 def test_a_correspondent_s_agent_makes_the_stand_in_take_and_release(lab: Lab) -> None:

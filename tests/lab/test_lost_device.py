@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from locum.lab.configuration import Pair, Plan, Table, merged
+from locum.lab.contexts import ACCESS, REFUSED, context, policed, refuse
 from locum.lab.processes import wait_until
 from locum.lab.scenarios.fig07 import stand_ins
 from locum.lab.stand_ins import Registering, registering
@@ -18,10 +19,14 @@ PLAN = Plan(
     default_coa=False,
     lifetime=LIFETIME,
     short_lifetime=2,
-    associations=tuple(Pair(node, "mnps", at_far={"may_trigger": True}) for node in ("an1", "ha")),
+    associations=(
+        *(Pair(node, "mnps", at_far={"may_trigger": True}) for node in ("an1", "ha")),
+        *(Pair(node, "an3", ACCESS, ACCESS) for node in ("an1", "an2")),
+    ),
     tables={
         **TABLES,
         "an1": {"foreign_agent": PROBED},
+        "an2": {"foreign_agent": {"profile": [policed()]}},
         "ha": merged(TABLES["ha"], {"home_agent": {"trigger_on_expiry": True}}),
     },
 )
@@ -79,6 +84,8 @@ def test_a_home_agent_notices_when_the_registration_runs_out(lab: Lab) -> None:
     taken(lab, True, LIFETIME + 15.0)
     reasons = [each.detail["reason"] for each in lab.timeline.of("mnps") if each.kind == "triggered"]
     assert reasons[-1] == "expired"
+    wait_until("the context", lambda: "policy" in context(lab, "an3").get("blocks", {}), 10)
+    assert refuse(lab, "an3") == REFUSED, "policed as it was where the device was last"
     lab.fade("an2", silent=False)
     taken(lab, False)
     lab.wait_registered("an2")

@@ -97,7 +97,8 @@ class MovingWorld(World):
             **more,
         )
         static = (StaticVisitor(HOA, HA, link, STAND_IN, HOA6),) if address == AN3 else ()
-        homes: dict[a.Addr, Association] = {HA: Association(400, b"a" * 16)}
+        keyed = address != AN3  # as the home agent of world.py has it
+        homes: dict[a.Addr, Association] = {HA: Association(400, b"a" * 16)} if keyed else {}
         host.make = lambda: ForeignAgent(configuration, homes, known, static, self.random)
 
     # Packets ---------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from locum.wire.trigger import Operation, Reason, Trigger, decode_trigger, encod
 
 HOME, AGENT = IPv4Address("10.36.0.4"), IPv4Address("10.36.0.1")
 HOME_V6 = IPv6Address("2001:db8::4")
+ACCESS_NODE = IPv4Address("10.2.0.1")
 FIRST, SECOND = IPv4Address("10.3.0.2"), IPv4Address("10.3.1.2")
 CARD, OTHER_CARD = b"\x02\0\0\0\0\4", b"\x02\0\0\0\0\5"
 INTERVAL, MISSES = 1.0, 3
@@ -45,7 +46,7 @@ class AccessNode:
     def __init__(self, configuration: ProbingConfiguration = CONFIGURATION) -> None:
         self.present: dict[IPv4Address, Visitor] = {}
         self.configuration = configuration
-        self.probing = Probing(configuration, self.present.get)
+        self.probing = Probing(configuration, self.present.get, ACCESS_NODE)
         self.rows: dict[tuple[str, str], Persist] = {}
         self.done: list[Action] = []
         self.answers = True
@@ -82,7 +83,7 @@ class AccessNode:
             self.now,
             self.answers,
         )
-        again.probing = Probing(self.configuration, again.present.get)
+        again.probing = Probing(self.configuration, again.present.get, ACCESS_NODE)
         again.perform(
             again.probing.restore(tuple(again.rows.values()), again.present.values(), now=again.now)
         )
@@ -109,7 +110,7 @@ def node() -> AccessNode:
     return made
 
 
-TAKE = Trigger(Operation.TAKE, (HOME, HOME_V6), (), Reason.LOST)
+TAKE = Trigger(Operation.TAKE, (HOME, HOME_V6), (), Reason.LOST, ACCESS_NODE)
 RELEASE = Trigger(Operation.RELEASE, (HOME, HOME_V6), (), Reason.BACK)
 
 

@@ -1,6 +1,6 @@
 """A stand-in that is asked to take and release (C8): who may, what follows, and when it answers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import cast
 
@@ -29,6 +29,7 @@ from locum.roles.triggering import ASKING_DEVICE, PATIENCE, Triggering
 from locum.security.association import Algorithm, Association, Replay
 from locum.wire.answer import Status
 from locum.wire.control import decode_618
+from locum.wire.registration import Flag
 from locum.wire.traffic_selector import Ipv4Selector, TrafficSelector, UnknownSelector, address_range
 from locum.wire.trigger import (
     PATH,
@@ -118,9 +119,10 @@ class Host:
         peer: Addr = AN1,
         authorised: tuple[Addr, ...] = (HOME, HOME_V6),
         may: bool = True,
+        access_node: Addr | None = None,
     ) -> int:
         self.exchange += 1
-        body = encode_trigger(Trigger(operation, homes, selectors, reason))
+        body = encode_trigger(Trigger(operation, homes, selectors, reason, access_node))
         event = Asked(self.exchange, PATH, body, peer, authorised, may)
         self.perform(self.role.asked(event, now=self.now))
         self.perform(self.role.follow(self.now))
@@ -283,6 +285,20 @@ def test_a_home_agent_that_does_not_answer_is_waited_for_as_long_as_somebody_ask
     assert host.answers[again] is Status.OK
 
 
+def test_where_the_device_is_goes_on_to_the_registration_and_survives_a_restart(host: Host) -> None:
+    host.ask(TAKE, WEB, access_node=AN2)
+    assert host.role.device_at((HOME_V6,)) == AN2
+    host.switched()
+    host.ask(TAKE, MAIL)  # from somebody who does not know
+    assert host.role.device_at((HOME,)) == AN2
+    host.switched()
+    again = Host(rows=tuple(host.rows.values()))
+    assert again.role.device_at((HOME,)) == AN2
+    again.ask(RELEASE)
+    assert again.role.device_at((HOME,)) is None
+    assert Host().role.device_at((HOME,)) is None
+
+
 @pytest.mark.parametrize("selectors", [(), (WEB, MAIL)])
 def test_a_restart_goes_on(host: Host, selectors: tuple[Selector, ...]) -> None:
     host.ask(TAKE, *selectors)
@@ -350,6 +366,20 @@ def test_a_home_agent_asks_when_a_binding_has_run_out_and_again_when_it_is_back(
     assert triggers(asks.registered(mobile)) == [(STAND_IN, RELEASE, Reason.BACK)]
     assert triggers(asks.registered(mobile)) == []
     assert ExpiryTriggers(enabled=False).expired(mobile, [care_of(brief=False)]) == []
+
+
+def test_a_home_agent_says_which_access_node_served_the_device_last() -> None:
+    mobile = Mobile(HOME, KEY, stand_in=STAND_IN)
+    at_an1, own = care_of(brief=False), replace(care_of(brief=False), address=HOME, flags=int(Flag.D))
+    for lost, wanted in (
+        ((at_an1,), AN1),
+        ((at_an1, replace(at_an1, address=AN2), own), AN2),
+        ((own,), None),
+    ):
+        (asked,) = [
+            each for each in ExpiryTriggers(enabled=True).expired(mobile, lost) if isinstance(each, Ask)
+        ]
+        assert decode_trigger(asked.body).access_node == wanted
 
 
 def test_what_happens_is_told(host: Host) -> None:

@@ -3,10 +3,18 @@
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
-from locum.roles.actions import NeighbourEntry, OutboundEntry, Tunnel
+from locum.roles.actions import (
+    InstallTranslation,
+    NeighbourEntry,
+    OutboundEntry,
+    RemoveTranslation,
+    Translation,
+    Tunnel,
+)
 from locum.roles.context import preconfigured
 from locum.roles.context_book import ContextBook
 from locum.roles.flow_actions import FilterRule, FilterVerdict
+from locum.roles.forwarding import Forwarding
 from locum.roles.profile import Policing, Profile
 from locum.roles.visitor import StaticVisitor, Visitor, static_forwarding, visitor_forwarding
 from locum.roles.visitor_list import VisitorList
@@ -22,8 +30,7 @@ DEVICE = Visitor(HOA, HA, "wire", MAC, 300, 1_790_000_300.0, 0, home_address_v6=
 def ways(visitor: Visitor) -> tuple[dict[object, object], set[object]]:
     """The next hop for each home address, and the addresses whose link-layer address is told."""
     found = visitor_forwarding(visitor, AN)
-    hops: dict[object, object] = {each.home_address: each.next_hop for each in found.acceptances.values()}
-    return hops, {each.address for each in found.neighbours.values()}
+    return ways_of(found), {each.address for each in found.neighbours.values()}
 
 
 def test_a_device_is_reached_by_its_home_addresses() -> None:
@@ -67,3 +74,52 @@ def test_the_stand_in_of_this_host_has_the_packets_of_a_visitor_whose_lifetime_i
     assert hops(300, static) == [HOA]
     assert hops(10, static) == [STAND_IN]
     assert hops(10, replace(static, here=False)) == [HOA]
+
+
+# A stand-in that is bound in advance, too -----------------------------------------------------------------------------
+
+STAND_IN6 = IPv6Address("2001:db8:1::130")
+BOUND = StaticVisitor(HOA, HA, "wire", STAND_IN, HOA6, STAND_IN6, translate=True)
+REGISTERED = replace(DEVICE, next_hop=STAND_IN, flags=int(Flag.T))
+
+
+def translated(static: StaticVisitor, *visitors: Visitor) -> set[Translation]:
+    """What the data plane translates after the access node has started and these have registered."""
+    listed = VisitorList(AN, (static,), (HA,), 8)
+    actions = listed.start(())
+    for each in visitors:
+        actions += listed.admit(each)
+    found: dict[object, Translation] = {}
+    for action in actions:
+        match action:
+            case InstallTranslation(entry):
+                found[entry.home_address, entry.tunnel] = entry
+            case RemoveTranslation(home_address, tunnel):
+                del found[home_address, tunnel]
+    return set(found.values())
+
+
+def test_translation_outlives_the_stand_ins_registration() -> None:
+    """R12 with Fig. 7: what is translated for the stand-in is translated whether it has registered or not."""
+    both = {Translation(HOA, STAND_IN), Translation(HOA6, STAND_IN6)}
+    assert translated(BOUND) == translated(BOUND, REGISTERED) == both
+    assert ways_of(visitor_forwarding(REGISTERED, AN, BOUND)) == {HOA: STAND_IN, HOA6: STAND_IN6}
+    listed = VisitorList(AN, (BOUND,), (HA,), 8)
+    listed.start(())
+    listed.admit(REGISTERED)
+    assert not any(isinstance(each, RemoveTranslation) for each in listed.dismiss(HOA))
+
+
+def test_only_the_stand_in_that_is_meant_gets_translated_packets() -> None:
+    """Another stand-in, the device itself, and one whose access node is not told to translate."""
+    other = IPv4Address("10.1.0.131")
+    assert translated(BOUND, replace(REGISTERED, next_hop=other)) == set()
+    assert translated(BOUND, DEVICE) == set()
+    assert translated(replace(BOUND, translate=False), REGISTERED) == set()
+    only4 = replace(BOUND, next_hop_v6=None)
+    assert translated(only4, REGISTERED) == {Translation(HOA, STAND_IN)}
+    assert ways_of(visitor_forwarding(REGISTERED, AN, only4)) == {HOA: STAND_IN, HOA6: HOA6}
+
+
+def ways_of(found: Forwarding) -> dict[object, object]:
+    return {each.home_address: each.next_hop for each in found.acceptances.values()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import cbor2
@@ -100,6 +101,10 @@ def test_message_vectors() -> None:
         "a6 00 00 01 44c000020a 02 1903e8 03 81 82 01 01 04 82 83 03 02 43 a10080 83 04 01 f6 05 02"
     )
     assert encode_624(CONTEXT) == context and decode_624(context) == CONTEXT
+    shared = replace(REQUEST, onward=Onward.SHARED)
+    assert encode_request_622(shared) == request[:-1] + b"\x03"
+    with pytest.raises(WireError):
+        decode_request_622(request[:-1] + b"\x04")
     answer = bytes.fromhex("a4 00 04 01 44c000020a 02 1903e8 03 81 82 09 03")
     assert encode_acknowledgement_622(ACKNOWLEDGEMENT) == answer
     assert decode_acknowledgement_622(answer) == ACKNOWLEDGEMENT

@@ -41,6 +41,7 @@ triggers = st.builds(
     st.lists(addresses, min_size=1, max_size=4).map(tuple),
     st.lists(selectors, max_size=4).map(tuple),
     st.sampled_from(Reason),
+    st.none() | addresses,
 )
 
 
@@ -55,6 +56,10 @@ triggers = st.builds(
         (
             "a4 0001 01 81 44c000020a 02 81 82 01 4f c0880000 c6336400 c63364ff 0050 06 0302",
             Trigger(Operation.TAKE, (HOME,), (WEB,), Reason.LOST),
+        ),
+        (
+            "a4 0001 01 81 44c000020a 0304 04 44c0000201",
+            Trigger(Operation.TAKE, (HOME,), reason=Reason.EXPIRED, access_node=ip_address("192.0.2.1")),
         ),
     ],
 )
@@ -113,7 +118,9 @@ def changed(**keys: object) -> bytes:
         (changed(k2=[[1, "text"]]), "trigger.selector", "not-octets"),
         (changed(k3=0), "trigger.reason", "range"),
         (changed(k3=5), "trigger.reason", "range"),
-        (changed(k4=1), "trigger.4", "unknown-key"),
+        (changed(k4=1), "trigger.access-node", "not-an-address"),
+        (changed(k4=bytes(5)), "trigger.access-node", "not-an-address"),
+        (changed(k5=1), "trigger.5", "unknown-key"),
         (cbor2.dumps({1: [HOME.packed]}), "trigger.operation", "missing"),
         (bytes(MAX_TRIGGER + 1), "trigger", "too-large"),
     ],

@@ -42,6 +42,7 @@ values = st.one_of(
         ("86 0d 0000 00007ed9 0002 01 cb007109", MnpsRole(FOUR, Takes.RULED)),
         ("86 0a 0000 00007ed9 0003 0102", Weight(258)),
         ("86 0c 0000 00007ed9 0004 cb007109", TransferContext(FOUR)),
+        ("86 0c 0000 00007ed9 0004 00000000", TransferContext(IPv4Address(0))),
         ("86 0d 0000 00007ed9 0004 cb007109 01", TransferContext(FOUR, towards=True)),
         ("86 0e 0000 00007ed9 0005 02 0003 0102 00", FlowRule(FlowOperation.REPLACE, 3, 258)),
         ("86 0e 0000 00007ed9 0005 01 0003 0000 80", FlowRule(FlowOperation.ADD, 3, share=True)),

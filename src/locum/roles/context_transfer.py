@@ -52,6 +52,9 @@ from locum.wire.extensions import Ipv6PrefixRequest
 from locum.wire.registration import RegistrationRequest
 
 KEEP = 1800.0  # seconds that a context is kept for a device that is nobody's visitor here (C7)
+AFTERWARDS = (
+    10.0  # seconds after a registration has run out in which a stand-in's access node may ask for its context
+)
 
 Notice = Callable[[Addr, IPv4Address, bool], list[Action]]
 
@@ -100,10 +103,10 @@ class ContextTransfer:
         six = prefixes[0].prefix if prefixes else None
         return self._flights.herald(Mobile(home_address, request.home_agent, six), now=now)
 
-    def arriving(self, visitor: Visitor, request: RegistrationRequest, *, now: float) -> list[Action]:
+    def arriving(self, visitor: Visitor, said: Instruction | None, *, now: float) -> list[Action]:
         """Before it is on the list: what reaches it by the old access node is to be in front of what is newer."""
-        named = self._fetchable(visitor, request)
-        if named is None or self._onward(visitor, named) is Onward.NOTHING:
+        named = self._fetchable(visitor, said)
+        if named is None or not self._onward(visitor, named).follows:
             return []
         if (
             visitor.next_hop is not None
@@ -111,9 +114,9 @@ class ContextTransfer:
             return self._flights.accept(_mobile(visitor), named.access_node, now=now)
         return self._flights.arrive(_mobile(visitor), named.access_node, now=now)
 
-    def registered(self, visitor: Visitor, request: RegistrationRequest, *, now: float) -> list[Action]:
+    def registered(self, visitor: Visitor, said: Instruction | None, *, now: float) -> list[Action]:
         """It is on the list, and its forwarding stands: what has waited is delivered, its context is asked for."""
-        home_address, named = visitor.home_address, self._fetchable(visitor, request)
+        home_address, named = visitor.home_address, self._fetchable(visitor, said)
         actions: list[Action] = []
         if visitor.next_hop is None and self.enabled:
             actions += self._book.registered(home_address, _milliseconds(now))
@@ -122,25 +125,25 @@ class ContextTransfer:
         actions += self._flights.returned(home_address)
         if named is None:
             actions += self._flights.open(home_address) + self._memberships.refresh()
-            if instruction(request) is not None and not self._pushable(request):
-                actions += self._refused_instruction(request, home_address)
+            if said is not None and not self._known(said.access_node, home_address):
+                actions.append(Count("context-peer-unknown"))
             return actions
         onward = self._onward(visitor, named)
-        if onward is Onward.NOTHING:
+        if not onward.follows:
             actions += self._flights.open(home_address)
         return actions + self._begin(
             Errand.FETCH, _mobile(visitor), named.access_node, _milliseconds(now), onward, now
         )
 
     def pushing(
-        self, visitor: Visitor, request: RegistrationRequest, replies: Sequence[Action], *, now: float
+        self, visitor: Visitor, said: Instruction | None, replies: Sequence[Action], *, now: float
     ) -> list[Action] | None:
         """If the device says where it will move to: push its context; `replies` go once that is done or hopeless.
 
         None: it does not, and the replies are the caller's.
         """
-        named = self._pushable(request)
-        if named is None:
+        named = said
+        if named is None or not named.towards or not self._known(named.access_node, visitor.home_address):
             return None
         onward, mobile = self._onward(visitor, named), _mobile(visitor)
         again = self._errands.pushed_again(mobile, named.access_node, tuple(replies))
@@ -156,38 +159,28 @@ class ContextTransfer:
             replies=tuple(replies),
         )
 
-    def left(self, visitor: Visitor, request: RegistrationRequest, *, now: float) -> list[Action]:
+    def left(self, visitor: Visitor, named: Instruction | None, *, now: float) -> list[Action]:
         """It deregisters. A stand-in that says where the device is sends the context back there, changes included."""
-        named = instruction(request)
         if named is None or not self._known(named.access_node, visitor.home_address):
             return []
-        onward = Onward.TAKEN if named.stand_in and not named.ruled else Onward.NOTHING
+        onward = Onward.NOTHING
+        if named.stand_in:
+            onward = Onward.SHARED if named.ruled else Onward.TAKEN
         registered = _milliseconds(now)
         return self._begin(Errand.PUSH, _mobile(visitor), named.access_node, registered, onward, now)
 
-    def _fetchable(self, visitor: Visitor, request: RegistrationRequest) -> Instruction | None:
-        named = instruction(request)
+    def _fetchable(self, visitor: Visitor, named: Instruction | None) -> Instruction | None:
         if named is None or named.towards or not self._known(named.access_node, visitor.home_address):
             return None
         pushed = self._flights.incoming(visitor.home_address) == named.access_node
         return None if pushed and self._flights.waiting(visitor.home_address) is Waiting.EXPECTED else named
 
-    def _pushable(self, request: RegistrationRequest) -> Instruction | None:
-        named = instruction(request)
-        if named is None or not named.towards or not self._known(named.access_node, request.home_address):
-            return None
-        return named
-
-    def _refused_instruction(self, request: RegistrationRequest, home_address: IPv4Address) -> list[Action]:
-        named = instruction(request)
-        if named is None or self._known(named.access_node, home_address):
-            return []
-        return [Count("context-peer-unknown")]
-
     def _onward(self, visitor: Visitor, named: Instruction) -> Onward:
         """Packets follow when all of them are to be elsewhere: not before a very short lifetime, nor for some flows."""
-        if visitor.lifetime <= self._short_lifetime or named.ruled:
+        if visitor.lifetime <= self._short_lifetime:
             return Onward.NOTHING
+        if named.ruled:
+            return Onward.SHARED
         return Onward.TAKEN if named.stand_in else Onward.MOVED
 
     def _known(self, peer: Addr, home_address: Addr) -> TypeGuard[IPv4Address]:
@@ -276,7 +269,7 @@ class ContextTransfer:
             *self._memberships.refresh(),
             *self._flights.open(home_address),
             self._emit("context-received", "624", exchange, statuses),
-            *self._responsible(home_address, exchange.onward is not Onward.NOTHING),
+            *self._responsible(home_address, home_address in self._visitors),
         ]
 
     def _pushed(
@@ -291,11 +284,12 @@ class ContextTransfer:
         if BlockStatus.ABSENT in answer.statuses.values() and not exchange.whole:
             return actions + self._errands.ask(replace(exchange, whole=True, replies=()), now)
         self._errands.agreed(home_address, exchange.peer, exchange.sent)
-        if exchange.onward is not Onward.NOTHING:
+        if exchange.onward.follows:
             if exchange.onward is Onward.MOVED:
                 self._moved.add(home_address)
             actions += self._flights.depart(exchange.mobile, exchange.peer, now=now)
-            actions += self._responsible(home_address, False)
+        if exchange.onward is not Onward.NOTHING:
+            actions += self._responsible(home_address, home_address in self._visitors)
         told = self._emit("context-transferred", "622", exchange, answer.statuses)
         return [*actions, *self._memberships.refresh(), told]
 
@@ -313,11 +307,23 @@ class ContextTransfer:
         ]
 
     def _responsible(self, home_address: IPv4Address, responsible: bool) -> list[Action]:
-        """618'' after 622 and 624; a device has heard it with its 604, and hears it on no link that it has left."""
+        """618'' to a stand-in after 622 and 624."""
         served = self._visitors.get(home_address) or self._visitors.static(home_address)
         if served is None or served.next_hop is None:
             return []
         return self._notice(served.next_hop, home_address, responsible)
+
+    def _told(self, home_address: IPv4Address, onward: Onward, responsible: bool) -> list[Action]:
+        """618 after 622 and 624, to a device that is here while a stand-in takes or gives back.
+
+        One that moves has heard it with its 604, and hears it on no link that it has left.
+        """
+        visitor = self._visitors.get(home_address)
+        if onward not in (Onward.TAKEN, Onward.SHARED) or visitor is None or visitor.next_hop is not None:
+            return []
+        if self._flights.waiting(home_address) is Waiting.STRANDED:
+            return []  # its link is down
+        return self._notice(home_address, home_address, responsible)
 
     # Requests of others -------------------------------------------------------------------------------------------------
 
@@ -359,8 +365,10 @@ class ContextTransfer:
         ]
         if request.wants:
             self._errands.agreed(home_address, peer, self._book.versions(home_address))
-        if request.onward is not Onward.NOTHING:
+        if request.onward.follows:
             actions += self._hand_over(mobile, peer, request, now)
+        elif request.onward is Onward.SHARED:
+            actions += self._told(home_address, Onward.SHARED, True)  # it keeps all other flows
         return answer, actions
 
     def _hand_over(
@@ -373,7 +381,7 @@ class ContextTransfer:
         stranded = self._flights.waiting(home_address) is not None
         if request.onward is Onward.TAKEN and visitor is not None and not stranded:
             # The device hears: what was sent before the home agent switched is for it, as all that its stand-in says.
-            return self._responsible(home_address, False)
+            return [*self._told(home_address, Onward.TAKEN, False), *self._responsible(home_address, False)]
         actions = self._flights.depart(mobile, peer, now=now)
         actions += self._responsible(home_address, False)
         if request.onward is Onward.MOVED:
@@ -399,7 +407,7 @@ class ContextTransfer:
         kind = int(BlockKind.VISITOR)
         statuses, actions = self._book.take(home_address, pushed.registered if moved else 0, pushed.blocks)
         mobile = self._mobile_of(home_address)
-        if pushed.onward is not Onward.NOTHING and mobile is None:
+        if pushed.onward.follows and mobile is None:
             # half a context: without its home agent nothing can be done for it, and nothing may follow
             status = ContextStatus.OK if statuses.get(kind) is BlockStatus.ABSENT else ContextStatus.MALFORMED
             return Acknowledgement622(status, home_address, 0, statuses), actions
@@ -416,12 +424,12 @@ class ContextTransfer:
     def _follow(self, mobile: Mobile, peer: IPv4Address, onward: Onward, now: float) -> list[Action]:
         """Packets will come by way of `peer`: to who is here, or to wait for the device."""
         home_address = mobile.home_address
-        if onward is Onward.NOTHING:
-            return []
+        if not onward.follows:
+            return self._told(home_address, onward, True)
         visitor = self._visitors.get(home_address)
         stays = visitor is not None and (onward is Onward.TAKEN or visitor.next_hop is not None)
         if stays or self._visitors.static(home_address) is not None:
-            told = self._responsible(home_address, True)
+            told = [*self._told(home_address, onward, True), *self._responsible(home_address, True)]
             return [*self._flights.accept(mobile, peer, now=now), *told]
         return [*self._flights.expect(mobile, peer, now=now), *self._visitors.dismiss(home_address)]
 
@@ -481,7 +489,10 @@ class ContextTransfer:
         return context
 
     def _dismissed(self, visitor: Visitor) -> list[Action]:
-        """It is off the list: what waits for it goes, and its context unless somebody may still ask for it."""
+        """It is off the list: what waits for it goes, and its context unless somebody may still ask for it.
+
+        Whose registration has run out may be taken over just then: its context, and what is in flight, follow.
+        """
         home_address = visitor.home_address
         actions: list[Action] = []
         if self._flights.waiting(home_address) is not Waiting.EXPECTED:
@@ -490,9 +501,11 @@ class ContextTransfer:
         if self._visitors.static(home_address) is not None or self._book.get(home_address) is None:
             return actions
         if not self.enabled:
-            actions += self._book.drop(home_address)
-        else:
-            self._kept.set(home_address, visitor.expires_at)  # the caller's time is not known here
+            return actions + self._book.drop(home_address)
+        if visitor.next_hop is None and self._book.visit(home_address) is None:
+            visit = VisitorBlock(visitor.home_agent, visitor.flags, 0, visitor.home_address_v6)
+            actions += self._book.note(home_address, visit)
+        self._kept.set(home_address, visitor.expires_at + AFTERWARDS)  # the caller's time is not known here
         return actions
 
     def _followed(self, home_address: IPv4Address) -> list[Action]:

@@ -3,11 +3,13 @@
 A device that registered for a very short time only is on its way to sleep: that runs out by design, and nobody is asked.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import replace
 
 from locum.roles.actions import Action, Addr, Answered, Event, NoAnswer
 from locum.roles.binding import CareOf, Mobile
 from locum.roles.errands import Errands
+from locum.wire.registration import Flag
 from locum.wire.trigger import Operation, Reason, Trigger
 
 
@@ -19,12 +21,16 @@ class ExpiryTriggers:
         self._taken: set[Addr] = set()
         self._errands = Errands()
 
-    def expired(self, mobile: Mobile, lost: Iterable[CareOf]) -> list[Action]:
+    def expired(self, mobile: Mobile, lost: Sequence[CareOf]) -> list[Action]:
         """The device has no care-of address any more; `lost` were its last."""
         if not self._enabled or all(each.brief for each in lost):
             return []
         self._taken.add(mobile.home_address)
-        return self._errands.ask_one(_trigger(Operation.TAKE, mobile, Reason.EXPIRED), _stand_ins(mobile))
+        take = _trigger(Operation.TAKE, mobile, Reason.EXPIRED)
+        for each in lost:
+            if not each.flags & Flag.D:
+                take = replace(take, access_node=each.address)
+        return self._errands.ask_one(take, _stand_ins(mobile))
 
     def registered(self, mobile: Mobile) -> list[Action]:
         """The device has registered."""

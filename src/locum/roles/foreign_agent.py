@@ -144,7 +144,7 @@ class ForeignAgent:
             lambda request, _: self._traversal.request(request),
             self._revocation.support,
         ]
-        self._probing = Probing(configuration.probing, self._visitors.get)
+        self._probing = Probing(configuration.probing, self._visitors.get, care_of)
         self._flights = InFlight(
             care_of, self._visitors, configuration.tunnel_silence, configuration.hold_patience
         )
@@ -166,7 +166,7 @@ class ForeignAgent:
             self.contexts,
             self._flights,
             self._memberships,
-            self._notice,
+            self._notice_in_reach,
             configuration.short_lifetime,
         )
         self._relay.heralds.append(lambda request, now: self._transfer.relayed(request, now=now))
@@ -325,7 +325,7 @@ class ForeignAgent:
         visitor = self._visitors.get(request.home_address)
         if visitor is None:
             return [*actions, *replies, *self._probing.deregistered(request.home_address)]
-        pushing = self._transfer.pushing(visitor, request, replies, now=now)
+        pushing = self._transfer.pushing(visitor, concluded.instruction, replies, now=now)
         actions += replies if pushing is None else pushing
         return actions + self._probing.registered(visitor, now=now)
 
@@ -349,18 +349,18 @@ class ForeignAgent:
 
     def _admit(self, concluded: Concluded, now: float) -> list[Action]:
         """The visitor list after an accepted registration."""
-        request = concluded.pending.request
+        request, said = concluded.pending.request, concluded.instruction
         visitor = self._granted(concluded, now)
         if visitor is None:
             before = self._visitors.get(request.home_address)
-            sent_on = self._transfer.left(before, request, now=now) if before is not None else []
+            sent_on = self._transfer.left(before, said, now=now) if before is not None else []
             return sent_on + self._visitors.dismiss(request.home_address)
         self._parting.pop(request.home_address, None)
         self._revocation.under_way.cancel(request.home_address, self.configuration.care_of_address)
         return [
-            *self._transfer.arriving(visitor, request, now=now),
+            *self._transfer.arriving(visitor, said, now=now),
             *self._visitors.admit(visitor),
-            *self._transfer.registered(visitor, request, now=now),
+            *self._transfer.registered(visitor, said, now=now),
             *self._policy.registered(visitor.home_address, request.mobile_nai),
         ]
 
@@ -487,6 +487,10 @@ class ForeignAgent:
         )
 
     # 618 ---------------------------------------------------------------------------------------------------------
+
+    def _notice_in_reach(self, peer: Addr, home_address: IPv4Address, responsible: bool) -> list[Action]:
+        """The same, unless it is a visitor that is lost (C11)."""
+        return [] if peer in self._probing.lost() else self._notice(peer, home_address, responsible)
 
     def _notice(self, peer: Addr, home_address: IPv4Address, responsible: bool) -> list[Action]:
         """618 and 618'' (C6), to nodes that share an association with this one."""

@@ -70,6 +70,7 @@ from locum.roles.rules import (
 from locum.roles.served_by_profile import mobile_of
 from locum.roles.signing import authentic
 from locum.roles.timers import Deadlines
+from locum.roles.transfer_instruction import told_to_stand_in
 from locum.roles.tunnel_end import PLAIN, TunnelEnd, tunnel_end
 from locum.security.association import Association, Replay
 from locum.security.replay import (
@@ -81,7 +82,7 @@ from locum.security.replay import (
     nonce_identification,
 )
 from locum.wire.errors import WireError
-from locum.wire.extensions import AuthKind
+from locum.wire.extensions import AuthKind, Extension
 from locum.wire.registration import Code, RegistrationReply, RegistrationRequest
 from locum.wire.revocation import REGISTRATION_REVOCATION, REVOCATION_ACKNOWLEDGMENT
 
@@ -355,6 +356,9 @@ class HomeAgent:
             identification = nonce_identification(nonce, mobile_nonce(identification))
         decided = self._admission.decide(request, held, registrant, source, now, seen)
         accepted, granted, rules, replies = decided
+        told: tuple[Extension, ...] = ()
+        if registrant.stand_in is not None:
+            told = told_to_stand_in(request, registrant.home.binding, now)
         end = PLAIN
         if granted and len(request.extensions) > 1:
             end = self._tunnel_end(request, source, now)
@@ -365,7 +369,7 @@ class HomeAgent:
             request.home_address,
             self.configuration.address,
             identification,
-            (*replies, *end.to_mobile, *nai_again(request)) if len(request.extensions) > 1 else (),
+            (*replies, *told, *end.to_mobile, *nai_again(request)) if len(request.extensions) > 1 else (),
         )
         before = registrant.binding.care_of
         actions = self._change(registrant, accepted, rules)

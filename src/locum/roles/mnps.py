@@ -129,7 +129,7 @@ class StandIn:
             configuration.address, self.registration, self._switching.want_for, self._holdings.settle
         )
         self._switching.triggered = self.triggering.wanted
-        self._switching.lost_at = self.triggering.lost_at
+        self._switching.device_at = self.triggering.device_at
         self._holdings.also_guarded = self.triggering.guarded
 
     @property

@@ -81,10 +81,14 @@ class Probing:
     """The probes of one foreign agent."""
 
     def __init__(
-        self, configuration: ProbingConfiguration, visitor: Callable[[IPv4Address], Visitor | None]
+        self,
+        configuration: ProbingConfiguration,
+        visitor: Callable[[IPv4Address], Visitor | None],
+        care_of_address: IPv4Address,
     ) -> None:
-        """`visitor` finds the visitor with a home address, as long as it is one."""
+        """`visitor` finds the visitor with a home address, as long as it is one; the address is the access node's."""
         self.configuration = configuration
+        self._care_of_address = care_of_address
         self._visitor = visitor
         self._watched: dict[IPv4Address, Watched] = {}
         self._down: set[str] = set()
@@ -230,7 +234,8 @@ class Probing:
             Persist(TABLE, str(home_address), {"since": now}),
             Emit("visitor-lost", None, home_address, None, detail),
             *self._errands.ask_one(
-                _trigger(Operation.TAKE, visitor, Reason.LOST), self.configuration.stand_ins
+                _trigger(Operation.TAKE, visitor, Reason.LOST, self._care_of_address),
+                self.configuration.stand_ins,
             ),
         ]
 
@@ -260,8 +265,10 @@ class Probing:
         ]
 
 
-def _trigger(operation: Operation, visitor: Visitor, reason: Reason) -> Trigger:
+def _trigger(
+    operation: Operation, visitor: Visitor, reason: Reason, access_node: IPv4Address | None = None
+) -> Trigger:
     homes: tuple[Addr, ...] = (visitor.home_address,)
     if visitor.home_address_v6 is not None:
         homes = (*homes, visitor.home_address_v6)
-    return Trigger(operation, homes, reason=reason)
+    return Trigger(operation, homes, reason=reason, access_node=access_node)

@@ -22,6 +22,7 @@ from locum.roles.actions import (
 from locum.roles.admission import Admission, Denied
 from locum.roles.signing import authentic, signed
 from locum.roles.timers import Deadlines
+from locum.roles.transfer_instruction import Instruction, instruction
 from locum.roles.visitor_list import VisitorList
 from locum.security.association import Association
 from locum.security.replay import mobile_nonce
@@ -87,6 +88,11 @@ class Concluded:
     def accepted(self) -> bool:
         """Whether the home agent said yes."""
         return isinstance(self.reply.code, Code) and self.reply.code.accepted
+
+    @property
+    def instruction(self) -> Instruction | None:
+        """What becomes of the context (C4)."""
+        return instruction(self.pending.request, self.reply)
 
 
 class RegistrationRelay:

@@ -13,6 +13,7 @@ from locum.roles.attachment import Attachment, RegistrationAccepted, Registratio
 from locum.roles.mobile_configuration import MobileNodeConfiguration
 from locum.roles.mobile_node import TABLE, MobileNode
 from locum.roles.registration_dialogue import accepted
+from locum.roles.transfer_instruction import ANYWHERE, device_at
 from locum.security.association import Association
 from locum.wire.control import Flow
 from locum.wire.discovery import ROUTER_ADVERTISEMENT
@@ -71,7 +72,9 @@ class StandInPart:
         self._wanted: dict[int, Part] = {}
         self._there: dict[int, Part] = {}  # what the home agent has confirmed
         self._asked: tuple[dict[int, Part], tuple[int, ...]] = ({}, ())
-        self._told: tuple[Addr, Takes] | None = None  # what the access node here knows of the device's
+        self._told: tuple[Addr | None, Takes] | None = None  # what the access node here has acted on
+        self._telling: tuple[Addr | None, Takes] | None = None  # the same of the request that is on its way
+        self._context_at: Addr | None = None  # the device's access node, as far as it is known
 
     def want(self, flows: Iterable[Part]) -> None:
         """Rules for exactly these. Each keeps its identifier; a new one gets the first that is free."""
@@ -90,7 +93,8 @@ class StandInPart:
 
     def forget(self) -> None:
         """The home agent has no rule of this stand-in any more."""
-        self._there, self._asked, self._told = {}, ({}, ()), None
+        self._there, self._asked = {}, ({}, ())
+        self._told = self._telling = self._context_at = None
 
     @property
     def holds(self) -> bool:
@@ -106,11 +110,12 @@ class StandInPart:
         ]
         if not lifetime:
             # The context goes back to where the device is, and what is in flight follows it (620'').
-            return own if self._told is None else [*own, encode_vendor(TransferContext(self._told[0]))]
+            return [*own, *self._context_from(self._context_at, attachment)]
         if device.weight != 1:
             own.append(encode_vendor(Weight(device.weight)))
-        if self.access_node is not None and (self.access_node, self.takes) != self._told:
-            own.append(encode_vendor(TransferContext(self.access_node)))
+        self._telling = (self.access_node, self.takes)
+        if self._telling != self._told:
+            own += self._context_from(self.access_node, attachment)
         gone = [number for number, flow in self._there.items() if self._wanted.get(number) != flow][:AT_ONCE]
         new = [number for number in self._wanted if number not in self._there][: AT_ONCE - len(gone)]
         self._asked = ({number: self._wanted[number] for number in new}, tuple(gone))
@@ -125,6 +130,17 @@ class StandInPart:
             own.append(FlowBinding(FlowAction.FORWARD, (device.binding,), selector))
         return own
 
+    @staticmethod
+    def _context_from(access_node: Addr | None, attachment: Attachment) -> list[Extension]:
+        """Whom the access node here is to ask; where none takes part (Fig. 8) there is no context."""
+        return [] if attachment.colocated else [encode_vendor(TransferContext(access_node or ANYWHERE))]
+
+    def _follow(self, telling: tuple[Addr | None, Takes], learnt: Addr | None) -> None:
+        """The access node here has acted; if nobody knew where the device is, the next request asks again."""
+        known = learnt or telling[0]
+        if known is not None:
+            self._told, self._context_at = telling, known
+
     def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
         """The home agent makes all changes of a request or none."""
         if accepted(reply):
@@ -132,7 +148,8 @@ class StandInPart:
             if reply.lifetime:
                 left = {number: flow for number, flow in self._there.items() if number not in gone}
                 self._there = left | new
-                self._told = None if self.access_node is None else (self.access_node, self.takes)
+                if self._telling is not None and self._telling != self._told:
+                    self._follow(self._telling, device_at(reply))
             else:
                 self.forget()
             self._asked = ({}, ())

@@ -48,7 +48,7 @@ class Switching:
         self._registration = registration
         self._preparing: dict[bytes, _Preparing] = {}
         self.triggered: Triggers = lambda _home_addresses: (None, ())
-        self.lost_at: Callable[[Iterable[Addr]], Addr | None] = lambda _home_addresses: None
+        self.device_at: Callable[[Iterable[Addr]], Addr | None] = lambda _home_addresses: None
 
     def refusal(self, home_addresses: Iterable[Addr], takes: Takes, flows: int) -> Status | None:
         """Why these home addresses cannot be registered for so many flows more; None when they can."""
@@ -166,7 +166,7 @@ class Switching:
             if each.switch is not None and each.wants_packets
         ]
         access_node = next((each.access_node for each in reversed(wanting) if each.access_node), None)
-        access_node = access_node or self.lost_at(home_addresses)
+        access_node = access_node or self.device_at(home_addresses)
         if asked is Takes.ALL or any(each.switch is Takes.ALL for each in wanting):
             return Takes.ALL, (), access_node
         flows = tuple(flow for each in wanting for flow in each.flows)

@@ -1,13 +1,20 @@
-"""What a registration says about its context (C4): where it is, or where it is to go."""
+"""What a registration says about its context (C4): where it is, or where it is to go.
+
+A stand-in need not know where the device is: the home agent does, and says so in its reply. It says so as well when the
+device is not where the stand-in believes it to be.
+"""
 
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from locum.roles.binding import Binding
 from locum.wire.errors import WireError
-from locum.wire.extensions import AuthKind, VendorNormal
-from locum.wire.registration import RegistrationRequest
-from locum.wire.vendor import MnpsRole, Takes, TransferContext, decode_vendor
+from locum.wire.extensions import AuthKind, Extension, VendorNormal
+from locum.wire.registration import Flag, RegistrationReply, RegistrationRequest
+from locum.wire.vendor import MnpsRole, Takes, TransferContext, VendorValue, decode_vendor, encode_vendor
+
+ANYWHERE = IPv4Address(0)  # wherever the device is: the home agent knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +27,62 @@ class Instruction:
     ruled: bool
 
 
-def instruction(request: RegistrationRequest) -> Instruction | None:
-    """The instruction in a request; only what its sender signed for the home agent counts."""
+def instruction(request: RegistrationRequest, reply: RegistrationReply | None = None) -> Instruction | None:
+    """The instruction in a request that was accepted with `reply`, or has not been answered yet.
+
+    Only what its sender signed for the home agent counts, and to a stand-in the home agent's word counts more.
+    """
     where: TransferContext | None = None
     role: MnpsRole | None = None
-    for each in request.protected(AuthKind.MN_HA):
-        if not isinstance(each, VendorNormal):
-            continue
-        with suppress(WireError):
-            match decode_vendor(each):
-                case TransferContext() as found:
-                    where = found
-                case MnpsRole() as found_role:
-                    role = found_role
-    if where is None or not isinstance(where.access_node, IPv4Address):
+    for value in _values(request):
+        match value:
+            case TransferContext() as found:
+                where = found
+            case MnpsRole() as found_role:
+                role = found_role
+    if where is None:
         return None
-    ruled = role is not None and role.takes is Takes.RULED
-    return Instruction(where.access_node, where.towards, role is not None, ruled)
+    address = where.access_node
+    if role is not None and reply is not None and not where.towards:
+        address = device_at(reply) or address
+    if not isinstance(address, IPv4Address) or address.is_unspecified:
+        return None
+    return Instruction(
+        address, where.towards, role is not None, role is not None and role.takes is Takes.RULED
+    )
+
+
+def device_at(reply: RegistrationReply) -> IPv4Address | None:
+    """The access node that serves the device, as the home agent tells its stand-in; None: it says nothing."""
+    for value in _values(reply):
+        if isinstance(value, TransferContext) and isinstance(value.access_node, IPv4Address):
+            return value.access_node
+    return None
+
+
+def told_to_stand_in(request: RegistrationRequest, device: Binding, now: float) -> tuple[Extension, ...]:
+    """What the home agent adds to its reply to a stand-in: where the device is, if the request does not say so already.
+
+    Nothing when the request is not about a context, or the device is at no access node: without a care-of address, or
+    with a co-located one.
+    """
+    named = [each for each in _values(request) if isinstance(each, TransferContext) and not each.towards]
+    if not named:
+        return ()
+    current = device.without_expired(now).care_of
+    agents = [each.address for each in current if not each.flags & Flag.D]
+    if not agents or named[-1].access_node in agents:
+        return ()
+    return (encode_vendor(TransferContext(agents[-1])),)
+
+
+def _values(message: RegistrationRequest | RegistrationReply) -> list[VendorValue]:
+    """Our values that the mobile-home authentication protects; what cannot be read counts for nothing."""
+    found: list[VendorValue] = []
+    for each in message.protected(AuthKind.MN_HA):
+        if isinstance(each, VendorNormal):
+            with suppress(WireError):
+                value = decode_vendor(each)
+                if value is not None:
+                    found.append(value)
+    return found

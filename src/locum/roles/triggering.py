@@ -48,6 +48,7 @@ class Triggered:
     selectors: tuple[Selector, ...]  # none: everything
     reason: Reason
     by: Addr
+    access_node: Addr | None = None  # the device's, if whoever asked knew it
     released: bool = False  # the home agent is being told; until it has answered the guard stays
 
     @property
@@ -62,6 +63,7 @@ class Triggered:
             "selectors": [[selector_format(each), each.encode().hex()] for each in self.selectors],
             "reason": int(self.reason),
             "by": str(self.by),
+            "access_node": None if self.access_node is None else str(self.access_node),
         }
         return Persist(TABLE, str(self.home_addresses[0]), value)
 
@@ -78,6 +80,7 @@ class Triggered:
             selectors=tuple(_selector(each) for each in selectors),
             reason=Reason(reason),
             by=ip_address(str(row["by"])),
+            access_node=None if (at := row.get("access_node")) is None else ip_address(str(at)),
         )
 
 
@@ -122,10 +125,10 @@ class Triggering:
         found = self._find(home_addresses)
         return (None, ()) if found is None or found.released else (found.takes, found.selectors)
 
-    def lost_at(self, home_addresses: Iterable[Addr]) -> Addr | None:
-        """The access node that has lost the device and asked: what waits there, and the context, may follow (C4, C5)."""
+    def device_at(self, home_addresses: Iterable[Addr]) -> Addr | None:
+        """The device's access node, if whoever asked knew it: what waits there, and the context, may follow (C4, C5)."""
         found = self._find(home_addresses)
-        return None if found is None or found.released or found.reason is not Reason.LOST else found.by
+        return None if found is None or found.released else found.access_node
 
     def guarded(self) -> list[Addr]:
         """Home addresses of which packets come here; in-flight ones of those that are being released among them."""
@@ -216,7 +219,8 @@ class Triggering:
             return [Count("trigger-limit"), _answer(event.exchange, Status.LIMIT)]
         if known is not None and live and known.selectors == selectors:
             return self._wait(homes[0], event.exchange, now)
-        taken = Triggered(homes, selectors, trigger.reason, event.peer)
+        access_node = trigger.access_node or (known.access_node if known is not None and live else None)
+        taken = Triggered(homes, selectors, trigger.reason, event.peer, access_node)
         self._taken[homes[0]] = taken
         return [
             taken.persist(),

@@ -46,6 +46,10 @@ class StaticVisitor:
         """The link of its outbound entries."""
         return None if self.here else self.link
 
+    def next_hop_of(self, home_address: Addr) -> Addr | None:
+        """Of that one of its home addresses; None: none is said for its family."""
+        return self.next_hop if home_address.version == 4 else self.next_hop_v6
+
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
@@ -102,14 +106,23 @@ class Visitor:
         )
 
 
-def visitor_forwarding(visitor: Visitor, care_of_address: IPv4Address) -> Forwarding:
-    """Decapsulate what comes from the home agent and deliver it; encapsulate what the visitor sends, if it asked."""
-    entries: list[TunnelAcceptance | OutboundEntry | NeighbourEntry] = []
+def visitor_forwarding(
+    visitor: Visitor, care_of_address: IPv4Address, static: StaticVisitor | None = None
+) -> Forwarding:
+    """Decapsulate what comes from the home agent and deliver it; encapsulate what the visitor sends, if it asked.
+
+    A stand-in that is also the one of `static` is reached, and its packets translated (R12), as that says.
+    """
+    entries: list[TunnelAcceptance | OutboundEntry | NeighbourEntry | Translation] = []
+    known = static if static is not None and _is_that_of(visitor, static) else None
     for home_address in (visitor.home_address, visitor.home_address_v6):
         if home_address is None:
             continue
+        said = None if known is None else known.next_hop_of(home_address)
         next_hop: Addr = home_address
-        if visitor.next_hop is not None and visitor.next_hop.version == home_address.version:
+        if said is not None:
+            next_hop = said
+        elif visitor.next_hop is not None and visitor.next_hop.version == home_address.version:
             next_hop = visitor.next_hop
         entries.append(_acceptance(visitor.home_agent, home_address, visitor.link, next_hop))
         # It was heard under one address; what is for the other family has its link-layer address only.
@@ -118,7 +131,14 @@ def visitor_forwarding(visitor: Visitor, care_of_address: IPv4Address) -> Forwar
         if visitor.flags & Flag.T:
             tunnel = _tunnel(visitor, care_of_address)
             entries.append(OutboundEntry(home_address, visitor.link, tunnel))
+        if known is not None and known.translate and said is not None:
+            entries.append(Translation(home_address, said))
     return forwarding(*entries)
+
+
+def _is_that_of(visitor: Visitor, static: StaticVisitor) -> bool:
+    """Whether this stand-in is the one that the home address is bound to in advance."""
+    return visitor.next_hop is not None and visitor.next_hop in (static.next_hop, static.next_hop_v6)
 
 
 def _tunnel(visitor: Visitor, care_of_address: IPv4Address) -> Tunnel:

@@ -167,7 +167,7 @@ class VisitorList:
         visitor, static = self._visitors.get(home_address), self._static.get(home_address)
         wanted, stood_in_for = NOTHING, self.stood_in_for(home_address)
         if visitor is not None:
-            wanted = visitor_forwarding(visitor, self._care_of_address)
+            wanted = visitor_forwarding(visitor, self._care_of_address, static)
             if static is not None and static.here:
                 own = static_forwarding(static, self._care_of_address)
                 wanted = both_here(wanted, own, to_stand_in=stood_in_for)

@@ -40,6 +40,12 @@ class Onward(IntEnum):
     NOTHING = 0
     MOVED = 1  # the device has changed its access node: they follow, and it is nobody's visitor there
     TAKEN = 2  # a stand-in takes or gives back its packets: they follow, its registrations stay as they are
+    SHARED = 3  # a stand-in takes or gives back some of its flows: nothing follows, each has its own
+
+    @property
+    def follows(self) -> bool:
+        """Whether packets do."""
+        return self in (Onward.MOVED, Onward.TAKEN)
 
 
 class BlockStatus(IntEnum):

@@ -38,12 +38,16 @@ class Reason(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """Without selectors everything is meant, with selectors the packets that one of them takes."""
+    """Without selectors everything is meant, with selectors the packets that one of them takes.
+
+    `access_node` is the one that serves the device, or did last, if whoever asks knows it (C4).
+    """
 
     operation: Operation
     home_addresses: tuple[IPv4Address | IPv6Address, ...]
     selectors: tuple[TrafficSelector, ...] = ()
     reason: Reason = Reason.COMMAND
+    access_node: IPv4Address | IPv6Address | None = None
 
 
 def encode_trigger(value: Trigger) -> bytes:
@@ -53,6 +57,8 @@ def encode_trigger(value: Trigger) -> bytes:
         body[2] = [[selector_format(each), each.encode()] for each in value.selectors]
     if value.reason is not Reason.COMMAND:
         body[3] = int(value.reason)
+    if value.access_node is not None:
+        body[4] = value.access_node.packed
     return cbor.encode(body)
 
 
@@ -65,9 +71,10 @@ def decode_trigger(data: bytes) -> Trigger:
         raise WireError("trigger.home-addresses", 0, "range")
     selectors = () if reader.absent(2) else _selectors(reader.array(2, "selectors", MAX_SELECTORS))
     number = Reason.COMMAND if reader.absent(3) else reader.integer(3, "reason", min(Reason), max(Reason))
+    access_node = None if reader.absent(4) else reader.address(4, "access-node")
     reader.done()
     addresses = tuple(cbor.address(each, "trigger.home-address") for each in homes)
-    return Trigger(operation, addresses, selectors, Reason(number))
+    return Trigger(operation, addresses, selectors, Reason(number), access_node)
 
 
 def _selectors(items: list[object]) -> tuple[TrafficSelector, ...]:

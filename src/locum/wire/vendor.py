@@ -67,6 +67,8 @@ class Weight:
 class TransferContext:
     """The mobile node's context is to come from this access node, or with `towards` to go there (C4).
 
+    A stand-in that does not know the access node says the unspecified address. The home agent answers a stand-in with
+    the same extension when another access node serves the device than the one that was named.
     What the home agent does not accept has no effect: the access node that relays acts on the accepted reply.
     """
 

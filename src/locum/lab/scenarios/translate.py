@@ -1,7 +1,8 @@
 """Programs of the stand-in know its own address only; a node on the way turns the home address into it and back (R12).
 
-Three home addresses side by side, all at the default care-of address: the home agent translates the first, the access
-node the second, the stand-in's own host the third. Programs at both ends are stock.
+Three home addresses side by side at the default care-of address: the home agent translates the first, the access node
+the second, the stand-in's own host the third. For two more the stand-in registers (Fig. 7), and home agent and access
+node translate as before. Programs at both ends are stock.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from locum.lab import pcap
 from locum.lab.checks import Checks
-from locum.lab.configuration import Plan, Table
+from locum.lab.configuration import Pair, Plan, Table
 from locum.lab.errors import LabError
 from locum.lab.flow_checks import judge_flows
 from locum.lab.pcap import ICMP, TCP, UDP, Address
@@ -29,11 +30,16 @@ TOO_BIG = {4: (3, 4), 6: (2, 0)}
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """A home address of both families, and who translates it."""
+    """A home address of both families, and who translates it. `registered`: a stand-in has registered for it."""
 
     place: str
     four: IPv4Address
     six: IPv6Address
+    registered: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.place}_registered" if self.registered else self.place
 
     @property
     def both(self) -> tuple[Address, Address]:
@@ -41,9 +47,16 @@ class Home:
 
 
 HOMES = tuple(
-    Home(place, IPv4Address(f"10.10.100.{host}"), IPv6Address(f"2001:db8:100::{host}"))
-    for place, host in (("home_agent", 41), ("access_node", 42), ("stand_in", 43))
+    Home(place, IPv4Address(f"10.10.100.{host}"), IPv6Address(f"2001:db8:100::{host}"), registered)
+    for place, host, registered in (
+        ("home_agent", 41, False),
+        ("access_node", 42, False),
+        ("stand_in", 43, False),
+        ("home_agent", 44, True),
+        ("access_node", 45, True),
+    )
 )
+REGISTERED = tuple(each for each in HOMES if each.registered)
 
 
 def tables() -> dict[str, Table]:
@@ -53,25 +66,28 @@ def tables() -> dict[str, Table]:
     care_of = str(topology.address4("an3", "wire0"))
     mobiles: list[Table] = []
     static: list[Table] = []
+    devices: list[Table] = []
     for number, home in enumerate(HOMES):
         mobile: dict[str, object] = {
             "home_address": str(home.four),
             "home_address_v6": str(home.six),
             "spi": 1200 + number,
-            "key_file": f"key:{home.place}",
-            "default_coa": care_of,
-            "mnps": four,
-            "mnps_v6": six,
+            "key_file": f"key:{home.name}",
         }
-        if home.place == "home_agent":
+        stand_in: Table = {"spi": 1300 + number, "key_file": f"key:stand-in-{number}"}
+        if home.registered:
+            own: Table = {"home_address": str(home.four), "home_address_v6": str(home.six), "bid": 1}
+            devices.append({**own, **stand_in})
+        else:
+            mobile |= {"default_coa": care_of, "mnps": four, "mnps_v6": six}
+        if home.registered or home.place == "home_agent":
             mobile["stand_in"] = [
                 {
                     "name": "mnps",
                     "address": four,
                     "address_v6": six,
-                    "spi": 1300,
-                    "key_file": "key:stand-in",
-                    "translate": True,
+                    "translate": home.place == "home_agent",
+                    **stand_in,
                 }
             ]
         mobiles.append(mobile)  # type: ignore[arg-type]
@@ -90,22 +106,43 @@ def tables() -> dict[str, Table]:
     return {
         "ha": {"home_agent": {"mobile": mobiles}},
         "an3": {"foreign_agent": {"static": static}},
-        "mnps": {"mnps": {"translate": [str(each) for each in HOMES[2].both]}},
+        "mnps": {
+            "mnps": {
+                "translate": [str(each) for each in HOMES[2].both],
+                "mode": "register",
+                "home_agent": str(topology.address4("ha")),
+                "mobile": devices,
+            }
+        },
     }
 
 
 class Translate(Scenario):
-    """TCP, UDP, ping and ICMP errors through each of the three places, IPv4 and IPv6."""
+    """TCP, UDP, ping and ICMP errors through each of the places, IPv4 and IPv6."""
 
     name = "translate"
     title = "the home address becomes the stand-in's own at the home agent, the access node, the stand-in"
-    plan = Plan(tables=tables())
+    plan = Plan(
+        tables=tables(),
+        associations=(
+            Pair(
+                "ha",
+                "mnps",
+                at_far={
+                    "may_trigger": True,
+                    "home_addresses": [str(each) for home in REGISTERED for each in home.both],
+                },
+            ),
+        ),
+    )
 
     def __init__(self) -> None:
         self.digests: dict[Address, bool] = {}
         self.lost: dict[Address, int] = {}
         self.pings: dict[Address, int] = {}
         self.refused: dict[Address, bool] = {}
+        self.care_of: dict[Address, list[str]] = {}
+        self.visitors: list[str] = []
 
     def play(self, lab: Lab) -> None:
         own = (lab.topology.address4("mnps"), lab.topology.address6("mnps"))
@@ -120,9 +157,12 @@ class Translate(Scenario):
             lab.processes.start(
                 "mnps", f"iperf3-{each.version}", ["iperf3", "-s", "-B", str(each), "-p", port]
             )
+        for home in REGISTERED:
+            lab.command("ha", "trigger", "take", str(home.four), "--mnps", str(own[0]))
         for home in HOMES:
             for each in home.both:
                 self._visit(lab, each, digest)
+        self._look(lab)
         lab.processes.run("mnps", ["ping", "-c", "2", "-i", "0.2", str(lab.topology.address4("cn"))])
         self.counted = {
             node: {row["home_address"]: row for row in lab.ask(node, "translation list")}
@@ -131,6 +171,14 @@ class Translate(Scenario):
         self.conflicts = sum(
             lab.counters(node)["data_plane"]["translation-conflict"] for node in ("ha", "an3", "mnps")
         )
+
+    def _look(self, lab: Lab) -> None:
+        """Who has registered, as the home agent and the stand-in's access node list it."""
+        rows = {row["home_address"]: row for row in lab.bindings()}
+        for home in HOMES:
+            listed = rows[str(home.four)]["care_of"]
+            self.care_of[home.four] = [each["registrant"] for each in listed]
+        self.visitors = [row["home_address"] for row in lab.bindings("an3") if row["kind"] == "visitor"]
 
     def _visit(self, lab: Lab, home: Address, digest: str) -> None:
         target = lab.output / f"download-{home}".replace(":", ".")
@@ -157,13 +205,21 @@ class Translate(Scenario):
 
     def judge(self, lab: Lab, checks: Checks) -> None:
         for home in HOMES:
+            registrants = ["mnps"] if home.registered else []
+            checks.holds(f"{home.name}_registrants", self.care_of[home.four] == registrants)
             for each in home.both:
-                where = f"{home.place}_v{each.version}"
+                where = f"{home.name}_v{each.version}"
                 checks.holds(f"{where}_download_same_bytes", self.digests[each])
                 checks.equal(f"{where}_datagrams_lost", self.lost[each], 0, "packets")
                 checks.equal(f"{where}_pings_answered", self.pings[each], 3, "packets")
                 checks.holds(f"{where}_port_unreachable_heard", self.refused[each])
             self._judge_counters(home, checks)
+        visitors = ", ".join(sorted(self.visitors))
+        checks.equal(
+            "visitors_at_the_stand_ins_access_node",
+            visitors,
+            ", ".join(str(each.four) for each in REGISTERED),
+        )
         checks.equal("conflicts", self.conflicts, 0, "packets")
         own: set[Address] = {lab.topology.address4("mnps"), lab.topology.address6("mnps")}
         self._judge_captures(lab.captures.files, own, checks)
@@ -173,14 +229,14 @@ class Translate(Scenario):
         node = {"home_agent": "ha", "access_node": "an3", "stand_in": "mnps"}[home.place]
         for each in home.both:
             row = self.counted[node].get(str(each), {"packets_towards": 0, "bytes_back": 0})
-            where = f"{home.place}_v{each.version}"
+            where = f"{home.name}_v{each.version}"
             checks.more_than(f"{where}_towards", row["packets_towards"], 300, "packets")
             checks.more_than(f"{where}_back", row["bytes_back"], SIZE, "bytes")
 
     @staticmethod
     def _judge_captures(files: dict[str, Path], own: set[Address], checks: Checks) -> None:
         """What was on the wires: who saw which address."""
-        untranslated = {each for home in HOMES[:2] for each in home.both}
+        untranslated = {each for home in HOMES if home.place != "stand_in" for each in home.both}
         at_mnps = [each for each in pcap.datagrams(files["mnps"]) if not each.outgoing]
         checks.equal(
             "home_addresses_at_the_stand_in",
