@@ -149,6 +149,13 @@ async def test_a_profile_says_all_that_the_page_says(server: int) -> None:
     ]
     assert [each.verdict for each in profile.to_visitor.rules] == [FilterVerdict.DROP] * 2
     assert profile.from_visitor.idle
+    assert [(each.identifier, each.verdict) for each in profile.paging.rules] == [
+        (1, FilterVerdict.DROP),
+        (1, FilterVerdict.DROP),
+        (2, FilterVerdict.ALLOW),
+        (2, FilterVerdict.ALLOW),
+    ]
+    assert profile.paging.otherwise is FilterVerdict.ALLOW
 
 
 async def test_a_guest_comes_from_a_pool(server: int) -> None:
@@ -302,6 +309,13 @@ KEY = "000102030405060708090a0b0c0d0e0f"
         ({"Locum_MNPS": 'name = "a", address = "10.0.0.2", spi = 1100'}, "Locum-MNPS-Key"),
         ({"Locum_MNPS_Key": f"1100 {KEY}"}, "no Locum-MNPS"),
         ({"Locum_Filter_To": ['id = 1, action = "drop"'] * 2}, "id 1"),
+        (
+            {
+                "Locum_Filter_To": [f'id = {number}, action = "drop"' for number in range(1, 41)],
+                "Locum_Paging": [f'id = {number}, action = "drop"' for number in range(1, 26)],
+            },
+            "more than 64 rules together",
+        ),
         ({"Locum_Filter_To": 'id = 1, action = "drop", source = "10.0.0.1", flow_label = 1'}, "mixed"),
     ],
 )

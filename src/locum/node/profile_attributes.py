@@ -72,6 +72,11 @@ def _profile(answer: Any) -> Profile:
         raise ProfileError(
             f"Locum-SPI and a Locum-MNPS are both {association.spi}; the SPI tells who registers"
         )
+    to_visitor, paging = _policing(answer, "Locum-Filter-To"), _policing(answer, "Locum-Paging")
+    if sum(len({rule.identifier for rule in each.rules}) for each in (to_visitor, paging)) > MAX_RULES:
+        raise ProfileError(
+            f"Locum-Filter-To and Locum-Paging have more than {MAX_RULES} rules together, the most of one filter"
+        )
     return Profile(
         lifetime=_one(answer, "Session-Timeout", int),
         home_address=_address4(answer, "Locum-Home-Address"),
@@ -83,9 +88,9 @@ def _profile(answer: Any) -> Profile:
         rules=flow_rules(
             (inline_table("Locum-Rule", text) for text in _all(answer, "Locum-Rule", str)), PROFILE
         ),
-        to_visitor=_policing(answer, "Locum-Filter-To"),
+        to_visitor=to_visitor,
         from_visitor=_policing(answer, "Locum-Filter-From"),
-        paging=_policing(answer, "Locum-Paging"),
+        paging=paging,
     )
 
 
