@@ -3,11 +3,13 @@ servers that misbehave (features R3, C9)."""
 
 import asyncio
 import re
+import signal
 import socket
 import subprocess
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -97,10 +99,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+@contextmanager
+def freeradius(folder: Path) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
     """FreeRADIUS with the page's files; only its port and the address of its client are this machine's."""
-    folder, port = tmp_path_factory.mktemp("freeradius"), free_port()
+    port = free_port()
     (folder / "radiusd.conf").write_text(printed("radiusd.conf").replace("port = 1812", f"port = {port}"))
     (folder / "clients.conf").write_text(printed("clients.conf").replace("192.0.2.1", "127.0.0.1"))
     for name in ("dictionary", "users"):
@@ -121,10 +123,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
                 break
         else:
             pytest.fail("".join(said))
-        yield port
+        yield port, program
     finally:
         program.kill()
         program.communicate()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of one that answers."""
+    with freeradius(tmp_path_factory.mktemp("freeradius")) as (port, _):
+        yield port
 
 
 async def test_a_profile_says_all_that_the_page_says(server: int) -> None:
@@ -184,6 +193,31 @@ async def test_the_second_server_is_asked_when_the_first_is_gone(server: int) ->
         assert asking.stream.counts["policy-server-silent"] == 1
         assert isinstance(await asking.fetch(), ProfileFetched)  # the dead one is not asked first again
         assert asking.stream.counts["policy-server-silent"] == 1
+
+
+async def test_a_server_that_hangs_is_passed_over_for_a_while(server: int, tmp_path: Path) -> None:
+    """It is waited for once; then the other one is asked first, until `dead_time` is over."""
+    with freeradius(tmp_path) as (hanging, program):
+        program.send_signal(signal.SIGSTOP)
+        async with client(hanging, server, timeout=0.3, dead_time=4.0) as asking:
+            begin = time.monotonic()
+            assert isinstance(await asking.fetch(), ProfileFetched)
+            first = time.monotonic() - begin
+            assert isinstance(await asking.fetch(GUEST), ProfileFetched)
+            second = time.monotonic() - begin - first
+            assert 0.9 <= first < 3.0 and second < 0.9, (
+                "0.3 s and, after a retransmission, 0.6 s; then not at all"
+            )
+            assert asking.stream.kinds == ["policy-server-dead"]
+            program.send_signal(signal.SIGCONT)
+            await asyncio.sleep(begin + first + 4.0 - time.monotonic())
+            assert isinstance(await asking.fetch(), ProfileFetched)
+            assert asking.stream.kinds == ["policy-server-dead", "policy-server-back"]
+            assert asking.stream.counts["policy-server-silent"] == 1
+        program.kill()
+        assert program.stdout is not None
+        received = re.findall(r"Received Access-Request Id \d+", program.stdout.read())
+    assert len(set(received)) == 2, "the question that it hung at, and the last one"
 
 
 # Servers that misbehave ---------------------------------------------------------------------------------------------
