@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,8 +20,9 @@ from pyrad.packet import AccessReject, AuthPacket
 
 from locum.lab.freeradius import DICTIONARY, RADIUSD
 from locum.node.events import EventStream
+from locum.node.learnt_associations import AssociationRefused, AssociationUnavailable
 from locum.node.policy_settings import PolicyServer, PolicySettings
-from locum.node.profile_attributes import ProfileError, dictionary, profile_of
+from locum.node.profile_attributes import ProfileError, dictionary, grant_of, profile_of
 from locum.node.radius import RadiusClient
 from locum.roles import actions as do
 from locum.roles.actions import FilterVerdict, RuleVerdict
@@ -60,10 +61,15 @@ class Client:
     """The client, asked one thing at a time."""
 
     def __init__(
-        self, *ports: int, secret: bytes = SECRET, timeout: float = 0.3, dead_time: float = 30.0
+        self,
+        *ports: int,
+        secret: bytes = SECRET,
+        timeout: float = 0.3,
+        dead_time: float = 30.0,
+        name: str = "ha",
     ) -> None:
         servers = tuple(PolicyServer(LOOPBACK, port, secret) for port in ports)
-        settings = PolicySettings(servers, "ha", timeout, 1, dead_time, None)
+        settings = PolicySettings(servers, name, timeout, 1, dead_time, None)
         self.stream, self.answers = Stream(), asyncio.Queue[do.Event]()
         stream = cast("EventStream", self.stream)
         self.client = RadiusClient(settings, None, stream, lambda _, event: self.answers.put_nowait(event))
@@ -173,6 +179,34 @@ async def test_a_guest_comes_from_a_pool(server: int) -> None:
     assert answer.profile.pool == "guests" and answer.profile.lifetime is None
     association = answer.profile.association
     assert (association.algorithm, association.replay) == (Algorithm.HMAC_MD5, Replay.NONCE)
+
+
+STAND_IN, HOME = ip_address("10.0.0.2"), IPv4Address("203.0.113.4")
+
+
+async def test_a_stand_in_gets_its_association_with_a_device(server: int) -> None:
+    async with client(server, name="standin") as asking:
+        grant = await asking.client.association(STAND_IN, HOME)
+    own = grant.association
+    assert (own.peer, own.sender_id, own.recipient_id) == (HOME, b"\1\2", b"\1\1")
+    assert (own.secret, own.salt, grant.lifetime) == (bytes(range(0x30, 0x40)), b"", 600)
+    assert own.home_addresses == (HOME, IPv6Address("2001:db8:113::4"))
+    assert not own.may_trigger and not own.access_node
+    assert b"0123456789".hex() not in repr(own)
+
+
+async def test_another_stand_in_and_another_node_get_none(server: int) -> None:
+    async with client(server, name="standin") as asking:
+        with pytest.raises(AssociationRefused, match=r"10\.0\.0\.3"):
+            await asking.client.association(ip_address("10.0.0.3"), HOME)
+        with pytest.raises(AssociationRefused, match="no such mobile node"):
+            await asking.client.association(STAND_IN, IPv4Address("203.0.113.5"))
+    async with client(server, name="another") as asking:
+        with pytest.raises(AssociationRefused, match="no such mobile node"):
+            await asking.client.association(STAND_IN, HOME)
+    async with client(free_port(), name="standin") as asking:
+        with pytest.raises(AssociationUnavailable):
+            await asking.client.association(STAND_IN, HOME)
 
 
 async def test_who_is_not_known_is_refused_with_the_servers_words(server: int) -> None:
@@ -359,4 +393,45 @@ def test_senseless_attributes_are_named(attributes: dict[str, Any], complaint: s
     answer.request_authenticator = request.authenticator
     with pytest.raises(ProfileError, match=complaint) as found:
         profile_of(answer)
+    assert KEY not in str(found.value)
+
+
+CONTROL = 'address = "10.0.0.2", mnps_id = "0102", mn_id = "0101"'
+CONTROL_KEY = f"10.0.0.2 {KEY}"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "complaint"),
+    [
+        ({"Locum_Control": CONTROL}, "Locum-Control-Key of its own"),
+        ({"Locum_Control_Key": CONTROL_KEY}, "no Locum-Control has"),
+        ({"Locum_Control": CONTROL, "Locum_Control_Key": [CONTROL_KEY] * 2}, "each address once"),
+        ({"Locum_Control": CONTROL, "Locum_Control_Key": f"here {KEY}"}, "an address, a space"),
+        ({"Locum_Control": CONTROL, "Locum_Control_Key": "10.0.0.2 0011"}, "2 bytes"),
+        ({"Locum_Control": CONTROL, "Locum_Control_Key": "10.0.0.2 xyz"}, "hexadecimal"),
+        (
+            {"Locum_Control": CONTROL.replace("0102", "0101"), "Locum_Control_Key": CONTROL_KEY},
+            "different ids",
+        ),
+        (
+            {"Locum_Control": CONTROL.replace("0102", "0102" * 4), "Locum_Control_Key": CONTROL_KEY},
+            "mnps_id",
+        ),
+        ({"Locum_Control": f'{CONTROL}, colour = "red"', "Locum_Control_Key": CONTROL_KEY}, "colour"),
+        (
+            {
+                "Locum_Control": CONTROL,
+                "Locum_Control_Key": CONTROL_KEY,
+                "Locum_Home_Address": "203.0.113.9",
+            },
+            r"203\.0\.113\.9",
+        ),
+    ],
+)
+def test_senseless_associations_are_named(attributes: dict[str, Any], complaint: str) -> None:
+    request = AuthPacket(id=1, secret=SECRET, authenticator=bytes(16), dict=dictionary(None))
+    answer = request.CreateReply(packet=reply(request, **attributes))
+    answer.request_authenticator = request.authenticator
+    with pytest.raises(ProfileError, match=complaint) as found:
+        grant_of(answer, STAND_IN, HOME)
     assert KEY not in str(found.value)

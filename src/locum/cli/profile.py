@@ -1,4 +1,4 @@
-"""`locum profile`: what the policy server says about mobile nodes, at home agents and access nodes."""
+"""`locum profile`: what the policy server says about mobile nodes, at home agents, access nodes and stand-ins."""
 
 import click
 
@@ -25,6 +25,7 @@ list_command(
         "filter_to",
         "filter_from",
         "paging",
+        "control",
         "age",
         "remaining",
     ),

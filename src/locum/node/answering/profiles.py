@@ -1,7 +1,8 @@
 """Requests about profiles of the policy server: `locum profile list | refresh` (features R3, C9, R20).
 
 A home agent has those of the mobile nodes that it serves because of them, an access node those of its visitors and of
-home addresses bound in advance; a host that is both answers for both. A profile goes out without its keys.
+home addresses bound in advance, a stand-in the associations that it has learnt; a host that is several of them answers
+for all. A profile goes out without its keys.
 """
 
 import time
@@ -14,6 +15,7 @@ from locum.node.control_socket import RequestFailed
 from locum.node.rule_text import policing_texts, rule_text
 
 if TYPE_CHECKING:  # roles that this host does not play are not imported
+    from locum.node.learnt_associations import Learnt
     from locum.node.node import Node
     from locum.roles.actions import Action, Role
     from locum.roles.foreign_agent import ForeignAgent
@@ -24,7 +26,7 @@ if TYPE_CHECKING:  # roles that this host does not play are not imported
     Agent: TypeAlias = HomeAgent | ForeignAgent
 
 Row = dict[str, Any]
-_HOME_AGENT, _ACCESS_NODE = "home_agent", "foreign_agent"
+_HOME_AGENT, _ACCESS_NODE, _STAND_IN = "home_agent", "foreign_agent", "mnps"
 
 
 def profile_list(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
@@ -35,13 +37,15 @@ def profile_list(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
             rows += [_home(each, now) for each in cast("HomeAgent", role).profiles()]
         else:
             rows += [_visitor(each, now) for each in cast("ForeignAgent", role).profiles()]
-    return rows
+    return rows + [_learnt(each, now) for each in (node.learnt.all() if node.learnt is not None else ())]
 
 
 def profile_refresh(node: "Node", arguments: Mapping[str, Any]) -> list[str]:
     """Ask for the profile of `home_address` again, or for all; those that are asked for. Raises RequestFailed."""
     wanted = arguments.get("home_address")
     known = [(name, each) for name, role in _agents(node).items() for each in _known(role)]
+    if node.learnt is not None:
+        known += [(_STAND_IN, IPv4Address(str(each.association.peer))) for each in node.learnt.all()]
     if wanted is not None:
         try:
             home_address = IPv4Address(str(wanted))
@@ -53,7 +57,11 @@ def profile_refresh(node: "Node", arguments: Mapping[str, Any]) -> list[str]:
                 f"{home_address} is not served because of a profile; see `locum profile list`"
             )
     for name, each in known:
-        node.command(name, partial(_refresh, each))
+        if name == _STAND_IN:
+            assert node.learnt is not None
+            node.learnt.refresh(each)
+        else:
+            node.command(name, partial(_refresh, each))
     return list(dict.fromkeys(str(each) for _, each in known))
 
 
@@ -69,9 +77,9 @@ def _refresh(home_address: IPv4Address, agent: "Role", now: float) -> "list[Acti
 def _agents(node: "Node") -> "dict[str, Agent]":
     """The roles of this host that ask for profiles. Raises RequestFailed."""
     slots = {name: node.slots[name] for name in (_HOME_AGENT, _ACCESS_NODE) if name in node.slots}
-    if not slots:
+    if not slots and node.learnt is None:
         raise RequestFailed(
-            "this node is neither home agent nor access node; ask one whose configuration has [policy]"
+            "this node asks no policy server; home agents, access nodes and stand-ins do that have [policy]"
         )
     return {name: cast("Agent", slot.role) for name, slot in slots.items()}
 
@@ -102,5 +110,17 @@ def _visitor(known: "PolicedVisitor", now: float) -> Row:
         "filter_from": [] if profile is None else policing_texts(profile.from_visitor),
         "paging": [] if profile is None else policing_texts(profile.paging),
         "age": None if known.fetched_at is None else round(now - known.fetched_at, 1),
+        "remaining": None if known.fetch_at is None else round(known.fetch_at - now, 1),
+    }
+
+
+def _learnt(known: "Learnt", now: float) -> Row:
+    own = known.association
+    return {
+        "at": "stand-in",
+        "home_address": str(own.peer),
+        "home_address_v6": next((str(each) for each in own.home_addresses if each.version == 6), None),
+        "control": f"mnps_id {own.sender_id.hex()}, mn_id {own.recipient_id.hex()}",
+        "age": round(now - known.fetched_at, 1),
         "remaining": None if known.fetch_at is None else round(known.fetch_at - now, 1),
     }
