@@ -66,13 +66,13 @@ class Client:
         secret: bytes = SECRET,
         timeout: float = 0.3,
         dead_time: float = 30.0,
-        name: str = "ha",
+        own: IPv4Address = LOOPBACK,
     ) -> None:
         servers = tuple(PolicyServer(LOOPBACK, port, secret) for port in ports)
-        settings = PolicySettings(servers, name, timeout, 1, dead_time, None)
+        settings = PolicySettings(servers, "ha", timeout, 1, dead_time, None)
         self.stream, self.answers = Stream(), asyncio.Queue[do.Event]()
         stream = cast("EventStream", self.stream)
-        self.client = RadiusClient(settings, None, stream, lambda _, event: self.answers.put_nowait(event))
+        self.client = RadiusClient(settings, own, stream, lambda _, event: self.answers.put_nowait(event))
 
     async def fetch(self, nai: str | None = ALICE, home_address: IPv4Address | None = None) -> Any:
         self.client.hands("home_agent")[FetchProfile](FetchProfile(7, nai, home_address))
@@ -107,12 +107,12 @@ def free_port() -> int:
 
 @contextmanager
 def freeradius(folder: Path) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
-    """FreeRADIUS with the page's files; only its port and the address of its client are this machine's."""
+    """FreeRADIUS with the page's files; only its port and the addresses of its clients are this machine's."""
     port = free_port()
     (folder / "radiusd.conf").write_text(printed("radiusd.conf").replace("port = 1812", f"port = {port}"))
-    (folder / "clients.conf").write_text(printed("clients.conf").replace("192.0.2.1", "127.0.0.1"))
-    for name in ("dictionary", "users"):
-        (folder / name).write_text(printed(name))
+    (folder / "clients.conf").write_text(printed("clients.conf").replace("192.0.2.1", "127.0.0.0/8"))
+    (folder / "dictionary").write_text(printed("dictionary"))
+    (folder / "users").write_text(printed("users").replace("Address == 10.0.0.2", f"Address == {LOOPBACK}"))
     (folder / "dictionary.locum").write_bytes(files("locum.node").joinpath("dictionary.locum").read_bytes())
     program = subprocess.Popen(
         ["/usr/sbin/freeradius", "-f", "-x", "-l", "stdout", "-d", str(folder)],
@@ -185,7 +185,7 @@ STAND_IN, HOME = ip_address("10.0.0.2"), IPv4Address("203.0.113.4")
 
 
 async def test_a_stand_in_gets_its_association_with_a_device(server: int) -> None:
-    async with client(server, name="standin") as asking:
+    async with client(server) as asking:
         grant = await asking.client.association(STAND_IN, HOME)
     own = grant.association
     assert (own.peer, own.sender_id, own.recipient_id) == (HOME, b"\1\2", b"\1\1")
@@ -196,15 +196,15 @@ async def test_a_stand_in_gets_its_association_with_a_device(server: int) -> Non
 
 
 async def test_another_stand_in_and_another_node_get_none(server: int) -> None:
-    async with client(server, name="standin") as asking:
+    async with client(server) as asking:
         with pytest.raises(AssociationRefused, match=r"10\.0\.0\.3"):
             await asking.client.association(ip_address("10.0.0.3"), HOME)
         with pytest.raises(AssociationRefused, match="no such mobile node"):
             await asking.client.association(STAND_IN, IPv4Address("203.0.113.5"))
-    async with client(server, name="another") as asking:
+    async with client(server, own=IPv4Address("127.0.0.2")) as asking:
         with pytest.raises(AssociationRefused, match="no such mobile node"):
             await asking.client.association(STAND_IN, HOME)
-    async with client(free_port(), name="standin") as asking:
+    async with client(free_port()) as asking:
         with pytest.raises(AssociationUnavailable):
             await asking.client.association(STAND_IN, HOME)
 
