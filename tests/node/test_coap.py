@@ -80,7 +80,7 @@ async def test_bodies_of_every_size_arrive(pair: Pair, bulk: bool) -> None:
 
 async def test_large_bodies_are_few_exchanges(pair: Pair) -> None:
     """Blocks of a connection are large in both directions: a kilobyte an exchange would take seconds a megabyte."""
-    (context,) = pair.alice._contexts
+    (context,) = pair.alice._contexts.values()
     for body, answer in ((b"size 8000000", 8_000_000), (os.urandom(8_000_000), 8_000_000)):
         before = context.sender_sequence_number
         assert len(await pair.alice.ask(BOB, "634", body, 20.0, bulk=True)) == answer

@@ -38,6 +38,18 @@ links = ["wlan0"]
 spi = 1000
 key_file = "mn.key"
 """
+STAND_IN = """
+[node]
+name = "standin"
+interfaces = ["eth0"]
+[control]
+address = "192.0.2.130"
+[mnps]
+address = "192.0.2.130"
+access_node = "192.0.2.129"
+home_prefixes = ["203.0.113.0/24"]
+links = ["eth0"]
+"""
 Load = Callable[[str], Settings]
 
 
@@ -73,6 +85,13 @@ def test_policy_and_pools(loaded: Load) -> None:
     (pool,) = settings.home_agent.pools
     assert (str(pool.first), str(pool.last)) == ("203.0.113.1", "203.0.113.254")
     assert settings.home_addresses >= 254
+
+
+def test_a_stand_in_may_know_no_device(loaded: Load) -> None:
+    settings = loaded(STAND_IN + POLICY)
+    assert settings.control is not None and settings.control.associations == ()
+    assert settings.asks_policy_from == IPv4Address("192.0.2.130")
+    assert loaded(HOME + POLICY).asks_policy_from == IPv4Address("192.0.2.1")
 
 
 @pytest.mark.parametrize(

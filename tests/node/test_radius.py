@@ -3,13 +3,15 @@ servers that misbehave (features R3, C9)."""
 
 import asyncio
 import re
+import signal
 import socket
 import subprocess
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,8 +20,9 @@ from pyrad.packet import AccessReject, AuthPacket
 
 from locum.lab.freeradius import DICTIONARY, RADIUSD
 from locum.node.events import EventStream
+from locum.node.learnt_associations import AssociationRefused, AssociationUnavailable
 from locum.node.policy_settings import PolicyServer, PolicySettings
-from locum.node.profile_attributes import ProfileError, dictionary, profile_of
+from locum.node.profile_attributes import ProfileError, dictionary, grant_of, profile_of
 from locum.node.radius import RadiusClient
 from locum.roles import actions as do
 from locum.roles.actions import FilterVerdict, RuleVerdict
@@ -58,13 +61,18 @@ class Client:
     """The client, asked one thing at a time."""
 
     def __init__(
-        self, *ports: int, secret: bytes = SECRET, timeout: float = 0.3, dead_time: float = 30.0
+        self,
+        *ports: int,
+        secret: bytes = SECRET,
+        timeout: float = 0.3,
+        dead_time: float = 30.0,
+        own: IPv4Address = LOOPBACK,
     ) -> None:
         servers = tuple(PolicyServer(LOOPBACK, port, secret) for port in ports)
         settings = PolicySettings(servers, "ha", timeout, 1, dead_time, None)
         self.stream, self.answers = Stream(), asyncio.Queue[do.Event]()
         stream = cast("EventStream", self.stream)
-        self.client = RadiusClient(settings, None, stream, lambda _, event: self.answers.put_nowait(event))
+        self.client = RadiusClient(settings, own, stream, lambda _, event: self.answers.put_nowait(event))
 
     async def fetch(self, nai: str | None = ALICE, home_address: IPv4Address | None = None) -> Any:
         self.client.hands("home_agent")[FetchProfile](FetchProfile(7, nai, home_address))
@@ -97,14 +105,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """FreeRADIUS with the page's files; only its port and the address of its client are this machine's."""
-    folder, port = tmp_path_factory.mktemp("freeradius"), free_port()
+@contextmanager
+def freeradius(folder: Path) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
+    """FreeRADIUS with the page's files; only its port and the addresses of its clients are this machine's."""
+    port = free_port()
     (folder / "radiusd.conf").write_text(printed("radiusd.conf").replace("port = 1812", f"port = {port}"))
-    (folder / "clients.conf").write_text(printed("clients.conf").replace("192.0.2.1", "127.0.0.1"))
-    for name in ("dictionary", "users"):
-        (folder / name).write_text(printed(name))
+    (folder / "clients.conf").write_text(printed("clients.conf").replace("192.0.2.1", "127.0.0.0/8"))
+    (folder / "dictionary").write_text(printed("dictionary"))
+    (folder / "users").write_text(printed("users").replace("Address == 10.0.0.2", f"Address == {LOOPBACK}"))
     (folder / "dictionary.locum").write_bytes(files("locum.node").joinpath("dictionary.locum").read_bytes())
     program = subprocess.Popen(
         ["/usr/sbin/freeradius", "-f", "-x", "-l", "stdout", "-d", str(folder)],
@@ -121,10 +129,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
                 break
         else:
             pytest.fail("".join(said))
-        yield port
+        yield port, program
     finally:
         program.kill()
         program.communicate()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of one that answers."""
+    with freeradius(tmp_path_factory.mktemp("freeradius")) as (port, _):
+        yield port
 
 
 async def test_a_profile_says_all_that_the_page_says(server: int) -> None:
@@ -149,6 +164,13 @@ async def test_a_profile_says_all_that_the_page_says(server: int) -> None:
     ]
     assert [each.verdict for each in profile.to_visitor.rules] == [FilterVerdict.DROP] * 2
     assert profile.from_visitor.idle
+    assert [(each.identifier, each.verdict) for each in profile.paging.rules] == [
+        (1, FilterVerdict.DROP),
+        (1, FilterVerdict.DROP),
+        (2, FilterVerdict.ALLOW),
+        (2, FilterVerdict.ALLOW),
+    ]
+    assert profile.paging.otherwise is FilterVerdict.ALLOW
 
 
 async def test_a_guest_comes_from_a_pool(server: int) -> None:
@@ -157,6 +179,34 @@ async def test_a_guest_comes_from_a_pool(server: int) -> None:
     assert answer.profile.pool == "guests" and answer.profile.lifetime is None
     association = answer.profile.association
     assert (association.algorithm, association.replay) == (Algorithm.HMAC_MD5, Replay.NONCE)
+
+
+STAND_IN, HOME = ip_address("10.0.0.2"), IPv4Address("203.0.113.4")
+
+
+async def test_a_stand_in_gets_its_association_with_a_device(server: int) -> None:
+    async with client(server) as asking:
+        grant = await asking.client.association(STAND_IN, HOME)
+    own = grant.association
+    assert (own.peer, own.sender_id, own.recipient_id) == (HOME, b"\1\2", b"\1\1")
+    assert (own.secret, own.salt, grant.lifetime) == (bytes(range(0x30, 0x40)), b"", 600)
+    assert own.home_addresses == (HOME, IPv6Address("2001:db8:113::4"))
+    assert not own.may_trigger and not own.access_node
+    assert b"0123456789".hex() not in repr(own)
+
+
+async def test_another_stand_in_and_another_node_get_none(server: int) -> None:
+    async with client(server) as asking:
+        with pytest.raises(AssociationRefused, match=r"10\.0\.0\.3"):
+            await asking.client.association(ip_address("10.0.0.3"), HOME)
+        with pytest.raises(AssociationRefused, match="no such mobile node"):
+            await asking.client.association(STAND_IN, IPv4Address("203.0.113.5"))
+    async with client(server, own=IPv4Address("127.0.0.2")) as asking:
+        with pytest.raises(AssociationRefused, match="no such mobile node"):
+            await asking.client.association(STAND_IN, HOME)
+    async with client(free_port()) as asking:
+        with pytest.raises(AssociationUnavailable):
+            await asking.client.association(STAND_IN, HOME)
 
 
 async def test_who_is_not_known_is_refused_with_the_servers_words(server: int) -> None:
@@ -177,6 +227,31 @@ async def test_the_second_server_is_asked_when_the_first_is_gone(server: int) ->
         assert asking.stream.counts["policy-server-silent"] == 1
         assert isinstance(await asking.fetch(), ProfileFetched)  # the dead one is not asked first again
         assert asking.stream.counts["policy-server-silent"] == 1
+
+
+async def test_a_server_that_hangs_is_passed_over_for_a_while(server: int, tmp_path: Path) -> None:
+    """It is waited for once; then the other one is asked first, until `dead_time` is over."""
+    with freeradius(tmp_path) as (hanging, program):
+        program.send_signal(signal.SIGSTOP)
+        async with client(hanging, server, timeout=0.3, dead_time=4.0) as asking:
+            begin = time.monotonic()
+            assert isinstance(await asking.fetch(), ProfileFetched)
+            first = time.monotonic() - begin
+            assert isinstance(await asking.fetch(GUEST), ProfileFetched)
+            second = time.monotonic() - begin - first
+            assert 0.9 <= first < 3.0 and second < 0.9, (
+                "0.3 s and, after a retransmission, 0.6 s; then not at all"
+            )
+            assert asking.stream.kinds == ["policy-server-dead"]
+            program.send_signal(signal.SIGCONT)
+            await asyncio.sleep(begin + first + 4.0 - time.monotonic())
+            assert isinstance(await asking.fetch(), ProfileFetched)
+            assert asking.stream.kinds == ["policy-server-dead", "policy-server-back"]
+            assert asking.stream.counts["policy-server-silent"] == 1
+        program.kill()
+        assert program.stdout is not None
+        received = re.findall(r"Received Access-Request Id \d+", program.stdout.read())
+    assert len(set(received)) == 2, "the question that it hung at, and the last one"
 
 
 # Servers that misbehave ---------------------------------------------------------------------------------------------
@@ -302,6 +377,13 @@ KEY = "000102030405060708090a0b0c0d0e0f"
         ({"Locum_MNPS": 'name = "a", address = "10.0.0.2", spi = 1100'}, "Locum-MNPS-Key"),
         ({"Locum_MNPS_Key": f"1100 {KEY}"}, "no Locum-MNPS"),
         ({"Locum_Filter_To": ['id = 1, action = "drop"'] * 2}, "id 1"),
+        (
+            {
+                "Locum_Filter_To": [f'id = {number}, action = "drop"' for number in range(1, 41)],
+                "Locum_Paging": [f'id = {number}, action = "drop"' for number in range(1, 26)],
+            },
+            "more than 64 rules together",
+        ),
         ({"Locum_Filter_To": 'id = 1, action = "drop", source = "10.0.0.1", flow_label = 1'}, "mixed"),
     ],
 )
@@ -311,4 +393,45 @@ def test_senseless_attributes_are_named(attributes: dict[str, Any], complaint: s
     answer.request_authenticator = request.authenticator
     with pytest.raises(ProfileError, match=complaint) as found:
         profile_of(answer)
+    assert KEY not in str(found.value)
+
+
+CONTROL = 'address = "10.0.0.2", mnps_id = "0102", mn_id = "0101"'
+CONTROL_KEY = f"10.0.0.2 {KEY}"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "complaint"),
+    [
+        ({"Locum_Control": CONTROL}, "Locum-Control-Key of its own"),
+        ({"Locum_Control_Key": CONTROL_KEY}, "no Locum-Control has"),
+        ({"Locum_Control": CONTROL, "Locum_Control_Key": [CONTROL_KEY] * 2}, "each address once"),
+        ({"Locum_Control": CONTROL, "Locum_Control_Key": f"here {KEY}"}, "an address, a space"),
+        ({"Locum_Control": CONTROL, "Locum_Control_Key": "10.0.0.2 0011"}, "2 bytes"),
+        ({"Locum_Control": CONTROL, "Locum_Control_Key": "10.0.0.2 xyz"}, "hexadecimal"),
+        (
+            {"Locum_Control": CONTROL.replace("0102", "0101"), "Locum_Control_Key": CONTROL_KEY},
+            "different ids",
+        ),
+        (
+            {"Locum_Control": CONTROL.replace("0102", "0102" * 4), "Locum_Control_Key": CONTROL_KEY},
+            "mnps_id",
+        ),
+        ({"Locum_Control": f'{CONTROL}, colour = "red"', "Locum_Control_Key": CONTROL_KEY}, "colour"),
+        (
+            {
+                "Locum_Control": CONTROL,
+                "Locum_Control_Key": CONTROL_KEY,
+                "Locum_Home_Address": "203.0.113.9",
+            },
+            r"203\.0\.113\.9",
+        ),
+    ],
+)
+def test_senseless_associations_are_named(attributes: dict[str, Any], complaint: str) -> None:
+    request = AuthPacket(id=1, secret=SECRET, authenticator=bytes(16), dict=dictionary(None))
+    answer = request.CreateReply(packet=reply(request, **attributes))
+    answer.request_authenticator = request.authenticator
+    with pytest.raises(ProfileError, match=complaint) as found:
+        grant_of(answer, STAND_IN, HOME)
     assert KEY not in str(found.value)

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from locum.node.rule_table import flow_rules, inline_table
-from locum.node.rule_text import rule_fields, rule_text
+from locum.node.rule_table import filter_rules, flow_rules, inline_table
+from locum.node.rule_text import policing_texts, rule_fields, rule_text
 from locum.node.toml_table import ConfigError
+from locum.roles.flow_actions import FilterVerdict
+from locum.roles.profile import Policing
 from locum.roles.rules import KeptRule
 
 
@@ -73,3 +75,15 @@ def test_rules_that_contradict_each_other() -> None:
     tables = [inline_table("a rule", f'priority = 1, to = ["{each}"]') for each in ("mn", "mnps")]
     with pytest.raises(ConfigError, match="take the same packets"):
         flow_rules(tables)
+
+
+def test_a_filter_is_a_line_a_rule() -> None:
+    texts = (
+        'id = 4, action = "drop", protocol = "udp", destination_port = 9',
+        'id = 2, action = "allow", protocol = "tcp"',
+    )
+    rules = tuple(each for text in texts for each in filter_rules(inline_table("a filter", text)))
+    lines = ["4: protocol=udp destination_port=9 is dropped", "2: protocol=tcp is allowed"]
+    assert policing_texts(Policing(rules)) == lines
+    assert policing_texts(Policing(rules, FilterVerdict.DROP)) == [*lines, "the rest is dropped"]
+    assert policing_texts(Policing()) == []

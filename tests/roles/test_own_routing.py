@@ -219,7 +219,7 @@ def test_a_sleep_that_fails_leaves_the_device_with_its_full_lifetime() -> None:
     world.advance(3)
     world.fail = None
     assert awake(world) and world.path_of_data(0) == world.path_of_data() == "mn"
-    assert [each["brief"] for each in registered(world)] == [False]
+    assert [each.get("brief", False) for each in registered(world)] == [False]
 
 
 def test_a_sleep_through_loss_and_crashes() -> None:

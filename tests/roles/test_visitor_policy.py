@@ -3,6 +3,8 @@
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+import pytest
+
 from locum.roles import actions as a
 from locum.roles.actions import FilterPlace, FilterRule, FilterVerdict
 from locum.roles.context_book import ContextBook
@@ -11,6 +13,7 @@ from locum.roles.profile_actions import FetchProfile, ProfileFetched, ProfileRef
 from locum.roles.visitor import Visitor
 from locum.roles.visitor_list import VisitorList
 from locum.roles.visitor_policy import FETCH_AGAIN, LONGEST, VisitorPolicy
+from locum.wire.context_blocks import BlockKind
 from locum.wire.traffic_selector import Ipv4Selector
 
 HOA, HA, AN = IPv4Address("10.50.0.9"), IPv4Address("10.5.0.1"), IPv4Address("10.1.0.1")
@@ -50,6 +53,10 @@ def filters(actions: list[a.Action]) -> list[a.Filter]:
     return [each.filter for each in actions if isinstance(each, a.InstallFilter)]
 
 
+def kinds(actions: list[a.Action]) -> list[str]:
+    return [each.kind for each in actions if isinstance(each, a.Emit)]
+
+
 def test_a_visitor_is_policed_by_its_profile() -> None:
     node = Node()
     assert node.register() == [FetchProfile(1, NAI, HOA)]
@@ -78,6 +85,54 @@ def test_a_profile_is_asked_for_again_when_its_lifetime_is_over() -> None:
     (installed,) = filters(node.tell(ProfileFetched(2, changed), NOW + 601))
     assert (installed.rules, installed.otherwise) == ((), FilterVerdict.DROP)
     assert node.policy.deadline() == NOW + 601 + LONGEST
+
+
+def test_a_person_asks_again_before_the_lifetime_is_over() -> None:
+    node = Node()
+    node.register()
+    node.tell(ProfileFetched(1, PROFILE))
+    (known,) = node.policy.known()
+    assert (known.home_address, known.nai, known.profile) == (HOA, NAI, PROFILE)
+    assert (known.fetched_at, known.fetch_at) == (NOW, NOW + 600)
+    assert node.policy.refresh(HOA) == [FetchProfile(2, NAI, HOA)]
+    assert node.policy.refresh(HOA) == [], "it is under way"
+    assert node.policy.deadline() is None and node.policy.known()[0].profile == PROFILE, (
+        "what is in force stays"
+    )
+    changed = replace(PROFILE, to_visitor=Policing((replace(RULE, identifier=8),)))
+    actions = node.tell(ProfileFetched(2, changed), NOW + 5)
+    (installed,) = filters(actions)
+    assert [each.identifier for each in installed.rules] == [8]
+    assert kinds(actions) == ["profile-changed"]
+    assert node.policy.deadline() == NOW + 605
+    node.policy.refresh(HOA)
+    same = node.tell(ProfileFetched(3, changed), NOW + 6)
+    assert filters(same) == [] and kinds(same) == []
+    assert node.policy.known()[0].fetched_at == NOW + 6
+
+
+@pytest.mark.parametrize("said", [ProfileUnavailable(2, "silence"), ProfileRefused(2, "no")])
+def test_what_cannot_be_fetched_again_goes_on(said: a.Event) -> None:
+    node = Node()
+    node.register()
+    node.tell(ProfileFetched(1, PROFILE))
+    node.policy.refresh(HOA)
+    actions = node.tell(said)
+    assert filters(actions) == [] and kinds(actions) == ["profile-stale"]
+    assert node.contexts.content(HOA, BlockKind.POLICY) is not None
+    (known,) = node.policy.known()
+    assert (known.profile, known.fetch_at) == (PROFILE, NOW + FETCH_AGAIN)
+
+
+def test_who_is_not_served_is_not_known() -> None:
+    node = Node()
+    node.register()
+    node.tell(ProfileFetched(1, PROFILE))
+    node.visitors.dismiss(HOA)
+    assert node.policy.known() == []
+    for home_address in (HOA, IPv4Address("10.50.0.10")):
+        with pytest.raises(KeyError):
+            node.policy.refresh(home_address)
 
 
 def test_who_is_gone_is_not_asked_about_and_not_policed() -> None:

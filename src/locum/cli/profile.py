@@ -1,4 +1,4 @@
-"""`locum profile`: what the policy server says about mobile nodes, at the home agent."""
+"""`locum profile`: what the policy server says about mobile nodes, at home agents, access nodes and stand-ins."""
 
 import click
 
@@ -14,6 +14,7 @@ list_command(
     profile,
     "profile list",
     (
+        "at",
         "home_address",
         "home_address_v6",
         "nai",
@@ -21,10 +22,14 @@ list_command(
         "default_coa",
         "stand_ins",
         "rules",
+        "filter_to",
+        "filter_from",
+        "paging",
+        "control",
         "age",
         "remaining",
     ),
-    "Home addresses served because of a profile, and what it says.",
+    "Home addresses served because of a profile, or policed by one, and what it says.",
 )
 
 

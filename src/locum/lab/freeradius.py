@@ -34,9 +34,16 @@ security {
 $INCLUDE clients.conf
 
 modules {
+	# Compares where a question comes from, in `users`.
+	expr {
+	}
 	files {
 		usersfile = ${confdir}/users
 	}
+}
+
+instantiate {
+	expr
 }
 
 server locum {

@@ -23,6 +23,7 @@ from locum.node.oscore import BulkAddress, ProtectedRequests, ProtectedSite, Sto
 from locum.node.settings import Address, ControlAssociation, ControlSettings
 
 if TYPE_CHECKING:
+    from locum.node.learnt_associations import LearntAssociations
     from locum.node.store import Store
 
 PATHS = ("618", "622", "624", "634", "trigger")
@@ -186,18 +187,42 @@ class CoapEndPoint:
     """CoAP server and client of one node."""
 
     def __init__(
-        self, settings: ControlSettings, store: "Store", handler: Handler, count: Callable[[str], None]
+        self,
+        settings: ControlSettings,
+        store: "Store",
+        handler: Handler,
+        count: Callable[[str], None],
+        learnt: "LearntAssociations | None" = None,
     ) -> None:
+        """With `learnt`, associations that are not configured are learnt when a message comes under them (C9)."""
         self._settings, self._store, self._handler, self._count = settings, store, handler, count
-        self._contexts = [StoredContext(association, store) for association in settings.associations]
+        self._learnt = learnt
+        self._contexts = {each: StoredContext(each, store) for each in settings.associations}
         self._context: aiocoap.Context | None = None
         self._client: _TcpClient | None = None
 
+    def _associations(self) -> list[ControlAssociation]:
+        learnt = () if self._learnt is None else self._learnt.all()
+        return [*self._settings.associations, *(each.association for each in learnt)]
+
     def _by_recipient(self, identifier: bytes) -> StoredContext | None:
-        return next((context for context in self._contexts if context.recipient_id == identifier), None)
+        found = (each for each in self._associations() if each.recipient_id == identifier)
+        return self._context_of(next(found, None))
 
     def _by_peer(self, peer: Address) -> StoredContext | None:
-        return next((context for context in self._contexts if context.association.peer == peer), None)
+        return self._context_of(next((each for each in self._associations() if each.peer == peer), None))
+
+    def _context_of(self, association: ControlAssociation | None) -> StoredContext | None:
+        """One for each association and run: it knows numbers that are not yet in the store."""
+        if association is None:
+            return None
+        if association not in self._contexts:
+            self._contexts[association] = StoredContext(association, self._store)
+        return self._contexts[association]
+
+    async def _learn(self, peer: Address | None, identifier: bytes) -> bool:
+        """Whether there is an association for that identifier now."""
+        return self._learnt is not None and await self._learnt.learn(peer, identifier) is not None
 
     async def open(self) -> None:
         """Bind UDP and TCP on the control address. Raises OSError (busy port)."""
@@ -208,7 +233,9 @@ class CoapEndPoint:
             site.add_resource([path], _Message(path, self._handler))
         loop = asyncio.get_running_loop()
         context = aiocoap.Context(loop=loop, loggername="locum.coap")
-        context.serversite = ProtectedSite(site, self._by_recipient, self._store, self._count, log)
+        context.serversite = ProtectedSite(
+            site, self._by_recipient, self._learn, self._store, self._count, log
+        )
         datagrams, connections = self._sockets()
         with contextlib.ExitStack() as undo:
             undo.callback(connections.close)

@@ -21,6 +21,7 @@ from locum.roles.actions import Event
 
 if TYPE_CHECKING:
     from locum.node.coap import CoapEndPoint
+    from locum.node.learnt_associations import LearntAssociations
 
 log = logging.getLogger("locum.exchanges")
 _PATIENCE = 90.0  # seconds a role may take to answer a request
@@ -52,10 +53,16 @@ class Exchanges:
     """The CoAP exchanges of one node."""
 
     def __init__(
-        self, settings: Settings, store: Store, events: EventStream, feed: Callable[[str, Event], None]
+        self,
+        settings: Settings,
+        store: Store,
+        events: EventStream,
+        feed: Callable[[str, Event], None],
+        learnt: "LearntAssociations | None" = None,
     ) -> None:
-        """`feed` gives an event to a role."""
+        """`feed` gives an event to a role; `learnt` are associations that are not in the configuration."""
         self._settings, self._store, self._events, self._feed = settings, store, events, feed
+        self._learnt = learnt
         self._coap: CoapEndPoint | None = None
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
@@ -69,11 +76,11 @@ class Exchanges:
     async def open(self) -> None:
         """Bind the control address. Raises OSError in one clear line."""
         control = self._settings.control
-        if control is None or not control.associations:
+        if control is None or not (control.associations or self._learnt is not None):
             return
         from locum.node.coap import CoapEndPoint
 
-        self._coap = CoapEndPoint(control, self._store, self._asked, self._events.count)
+        self._coap = CoapEndPoint(control, self._store, self._asked, self._events.count, self._learnt)
         try:
             await self._coap.open()
         except OSError as problem:
@@ -144,6 +151,12 @@ class Exchanges:
         return await self._asked(
             path, body, ControlAssociation(own, b"", b"", b"", b"", home_addresses, True)
         )
+
+    def associations(self) -> list[ControlAssociation]:
+        """Those of the configuration, and those that were learnt."""
+        control = self._settings.control
+        learnt = () if self._learnt is None else self._learnt.all()
+        return [*(control.associations if control else ()), *(each.association for each in learnt)]
 
     def conversation(self, peer: Address) -> Conversation:
         """How it goes with a peer."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from locum.dataplane.kernel import DataPlane
     from locum.node.echo_responder import EchoResponder
     from locum.node.echo_watch import EchoWatch
+    from locum.node.learnt_associations import LearntAssociations
     from locum.node.memberships import Memberships
     from locum.node.napping import Napping
     from locum.node.radius import RadiusClient
@@ -78,6 +79,7 @@ class Node:
         self.exchanges: Exchanges
         self._prober: Prober
         self.policy: RadiusClient | None = None
+        self.learnt: LearntAssociations | None = None
         self.napping: Napping | None = None
         self.stand_in: StandIn | None = None
         self.deliveries: DeliveryWatch | None = None
@@ -134,10 +136,10 @@ class Node:
         self._open_registrations()
         self._open_memberships()
         self._open_sessions()
-        self.exchanges = Exchanges(settings, self.store, self.events, self.feed)
         self._prober = Prober(partial(self.feed, "foreign_agent"), self._probe_source)
         self._closers.callback(self._prober.close)
         await self._open_policy()
+        self.exchanges = Exchanges(settings, self.store, self.events, self.feed, self.learnt)
         await self.exchanges.open()
         self._closers.push_async_callback(self.exchanges.close)
         await self._begin()
@@ -304,11 +306,21 @@ class Node:
             return
         from locum.node.radius import RadiusClient
 
-        home, foreign = self.settings.home_agent, self.settings.foreign_agent
-        own = home.address if home is not None else foreign.care_of_address if foreign is not None else None
-        self.policy = RadiusClient(self.settings.policy, own, self.events, self.feed)
+        self.policy = RadiusClient(
+            self.settings.policy, self.settings.asks_policy_from, self.events, self.feed
+        )
         self._closers.push_async_callback(self.policy.close)
         await self.policy.open()
+        control, mnps = self.settings.control, self.settings.mnps
+        if mnps is not None and control is not None:
+            from locum.node.learnt_associations import LearntAssociations
+
+            ask = partial(self.policy.association, control.address)
+            self.learnt = LearntAssociations(
+                ask, control.associations, mnps.home_prefixes, self.store, self.events
+            )
+            self._closers.push_async_callback(self.learnt.close)
+            self.learnt.restore()
 
     def _make_slots(self) -> None:
         for name, role in roles(self.settings, self._link_interface).items():

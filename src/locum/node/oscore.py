@@ -8,7 +8,7 @@ What comes without a valid context gets an empty 4.01 at most: never more bytes 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import aiocoap
@@ -179,6 +179,14 @@ def remote_address(remote: Any) -> Address | None:
     return address
 
 
+_UNKNOWN = "control-no-association"
+
+
+def _identifier(request: aiocoap.Message) -> bytes:
+    """The sender's identifier in a request. Raises NotAProtectedMessage, ProtectionInvalid, ValueError or IndexError."""
+    return bytes(oscore.verify_start(request).get(oscore.COSE_KID, b""))
+
+
 class ProtectedSite(interfaces.Resource):  # type: ignore[misc]
     """Lets a request through to `inner` only under a context of ours, from that association's peer, once."""
 
@@ -186,11 +194,14 @@ class ProtectedSite(interfaces.Resource):  # type: ignore[misc]
         self,
         inner: interfaces.Resource,
         find: Callable[[bytes], StoredContext | None],
+        learn: Callable[[Address | None, bytes], Awaitable[bool]],
         store: "Store",
         count: Callable[[str], None],
         log: Any,
     ) -> None:
-        self._inner, self._find, self._store, self._count, self._log = inner, find, store, count, log
+        """`find` gives the context of an identifier; `learn` tells whether one can be had from elsewhere."""
+        self._inner, self._find, self._learn = inner, find, learn
+        self._store, self._count, self._log = store, count, log
 
     async def render(self, request: aiocoap.Message) -> aiocoap.Message:
         raise error.Unauthorized
@@ -202,6 +213,8 @@ class ProtectedSite(interfaces.Resource):  # type: ignore[misc]
         """Unprotect, commit the replay window, run the resource, protect its response."""
         request = pipe.request
         opened = self._open(request)
+        if opened == _UNKNOWN and await self._learn(remote_address(request.remote), _identifier(request)):
+            opened = self._open(request)
         if isinstance(opened, str):
             self._count(opened)
             if request.mtype is None or request.mtype == aiocoap.CON:
@@ -235,10 +248,9 @@ class ProtectedSite(interfaces.Resource):  # type: ignore[misc]
         if request.code != aiocoap.POST:
             return "control-unprotected"
         try:
-            header = oscore.verify_start(request)
-            context = self._find(header.get(oscore.COSE_KID, b""))
+            context = self._find(_identifier(request))
             if context is None:
-                return "control-no-association"
+                return _UNKNOWN
             if remote_address(request.remote) != context.association.peer:
                 return "control-wrong-peer"
             plain, identifiers = context.unprotect(request)

@@ -6,7 +6,7 @@ nothing of sockets, nor of what a profile is used for.
 
 import io
 from importlib.resources import files
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,9 @@ from pyrad.dictionary import Dictionary, ParseError
 from pyrad.packet import PacketError
 
 from locum.node.config_parts import association as association_in
+from locum.node.learnt_associations import Grant
 from locum.node.rule_table import filter_rules, flow_rules, inline_table
+from locum.node.settings import Address, ControlAssociation
 from locum.node.toml_table import ConfigError
 from locum.roles.flow_actions import MAX_RULES, FilterRule, FilterVerdict
 from locum.roles.profile import GrantedStandIn, Policing, Profile
@@ -24,6 +26,8 @@ from locum.security.association import FIRST_SPI, LAST_SPI, Algorithm, Associati
 T = TypeVar("T")
 A = TypeVar("A", IPv4Address, IPv6Address)
 
+SHORTEST_SECRET = 16  # bytes of an OSCORE master secret
+LONGEST_ID = 7  # bytes of an identifier (RFC 8613 section 3.3 with a nonce of 12 or 13 bytes)
 MAX_STAND_INS = 16  # of one mobile node: as many interface addresses as a home agent can tell apart
 _STANDARD = """
 ATTRIBUTE User-Name 1 string
@@ -72,6 +76,11 @@ def _profile(answer: Any) -> Profile:
         raise ProfileError(
             f"Locum-SPI and a Locum-MNPS are both {association.spi}; the SPI tells who registers"
         )
+    to_visitor, paging = _policing(answer, "Locum-Filter-To"), _policing(answer, "Locum-Paging")
+    if sum(len({rule.identifier for rule in each.rules}) for each in (to_visitor, paging)) > MAX_RULES:
+        raise ProfileError(
+            f"Locum-Filter-To and Locum-Paging have more than {MAX_RULES} rules together, the most of one filter"
+        )
     return Profile(
         lifetime=_one(answer, "Session-Timeout", int),
         home_address=_address4(answer, "Locum-Home-Address"),
@@ -83,9 +92,9 @@ def _profile(answer: Any) -> Profile:
         rules=flow_rules(
             (inline_table("Locum-Rule", text) for text in _all(answer, "Locum-Rule", str)), PROFILE
         ),
-        to_visitor=_policing(answer, "Locum-Filter-To"),
+        to_visitor=to_visitor,
         from_visitor=_policing(answer, "Locum-Filter-From"),
-        paging=_policing(answer, "Locum-Paging"),
+        paging=paging,
     )
 
 
@@ -141,6 +150,72 @@ def _stand_in(text: str, keys: dict[int, bytes]) -> GrantedStandIn:
         raise ProfileError(f"Locum-MNPS-Key: {problem}") from None
     table.close()
     return granted
+
+
+# The second association ----------------------------------------------------------------------------------------------
+
+
+def grant_of(answer: Any, stand_in: Address, home_address: IPv4Address) -> Grant | None:
+    """What an authentic Access-Accept says of the association between a home address and a stand-in (C9).
+
+    `stand_in` is the address of its [control]. None: the profile has none with it. Raises ProfileError.
+    """
+    try:
+        return _grant(answer, stand_in, home_address)
+    except ConfigError as problem:
+        raise ProfileError(str(problem)) from None
+    except PacketError as problem:
+        raise ProfileError(f"an attribute cannot be read: {problem}") from None
+
+
+def _grant(answer: Any, stand_in: Address, home_address: IPv4Address) -> Grant | None:
+    named = _address4(answer, "Locum-Home-Address")
+    if named not in (None, home_address):
+        raise ProfileError(f"Locum-Home-Address is {named}; what was asked about is {home_address}")
+    six = _address6(answer, "Locum-Home-Address-V6")
+    speaks_for: tuple[Address, ...] = (home_address,) if six is None else (home_address, six)
+    keys: dict[Address, bytes] = {}
+    for text in _all(answer, "Locum-Control-Key", str):
+        address, _, key = text.partition(" ")
+        try:
+            owner = ip_address(address)
+        except ValueError:
+            owner = None
+        if owner is None or owner in keys:
+            raise ProfileError("Locum-Control-Key is an address, a space and a key, each address once")
+        keys[owner] = _key("Locum-Control-Key", key)
+    found = [_control(text, keys, home_address, speaks_for) for text in _all(answer, "Locum-Control", str)]
+    if keys:
+        raise ProfileError(f"no Locum-Control has the address {next(iter(keys))} of a Locum-Control-Key")
+    own = next((association for address, association in found if address == stand_in), None)
+    return None if own is None else Grant(own, _one(answer, "Session-Timeout", int))
+
+
+def _control(
+    text: str, keys: dict[Address, bytes], home_address: IPv4Address, speaks_for: tuple[Address, ...]
+) -> tuple[Address, ControlAssociation]:
+    """One Locum-Control, with the key that Locum-Control-Key has for its address, which is taken out of `keys`."""
+    table = inline_table("Locum-Control", text)
+    address = table.address("address")
+    secret = keys.pop(address, None)
+    if secret is None:
+        raise table.error("address", "has no Locum-Control-Key of its own")
+    if len(secret) < SHORTEST_SECRET:
+        raise ProfileError(
+            f"Locum-Control-Key has {len(secret)} bytes; {SHORTEST_SECRET} are the least (RFC 8613 section 12.3)"
+        )
+    association = ControlAssociation(
+        peer=home_address,
+        sender_id=table.hexadecimal("mnps_id", most=LONGEST_ID),
+        recipient_id=table.hexadecimal("mn_id", most=LONGEST_ID),
+        secret=secret,
+        salt=table.hexadecimal("salt", b""),
+        home_addresses=speaks_for,
+    )
+    table.close()
+    if association.sender_id == association.recipient_id:
+        raise table.error("mnps_id", "equals mn_id; the two ends of an association need different ids")
+    return address, association
 
 
 def _policing(answer: Any, name: str) -> Policing:

@@ -1,5 +1,7 @@
 """The RADIUS client (RFC 2865): asks policy servers for profiles and tells the role what they said (features R3, C9).
 
+A stand-in asks for its associations with devices likewise, and is told directly.
+
 Both ways a Message-Authenticator is required (RFC 3579 section 3.2): an answer without one, or with a wrong one, or with
 a wrong response authenticator, is counted and otherwise as if it had never come. A silent server is asked again, then
 the next one is; it is called dead for a while. Nothing here waits in the event loop. What a profile says is the role's
@@ -13,16 +15,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from ipaddress import IPv4Address
 from secrets import token_bytes
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from pyrad.packet import AccessAccept, AccessReject, AuthPacket, PacketError
 
 from locum.node.events import EventStream
+from locum.node.learnt_associations import AssociationRefused, AssociationUnavailable, Grant
 from locum.node.performer import Hand
 from locum.node.policy_settings import PolicyServer, PolicySettings
-from locum.node.profile_attributes import ProfileError, dictionary, profile_of
+from locum.node.profile_attributes import ProfileError, dictionary, grant_of, profile_of
+from locum.node.settings import Address
 from locum.roles import actions as do
 from locum.roles.actions import Event
+
+T = TypeVar("T")
 
 log = logging.getLogger("locum.radius")
 _CALL_CHECK = "Call-Check"  # RFC 2865 section 5.6: nobody logs in, the server looks up who this is
@@ -31,7 +37,11 @@ _MESSAGE_AUTHENTICATOR = 80
 
 
 class ServerSilent(Exception):
-    """No authentic answer came; says which server."""
+    """No authentic answer came that says anything; why, or which server."""
+
+
+class _Refused(Exception):
+    """An Access-Reject; the server's words."""
 
 
 class ServerPort(asyncio.DatagramProtocol):
@@ -169,31 +179,55 @@ class RadiusClient:
         self._feed(role, event)
 
     async def _event(self, action: do.FetchProfile) -> do.ProfileEvent:
+        user = _user(action)
         try:
-            answer = await self._ask(action)
+            return do.ProfileFetched(action.request, await self._asked(user, profile_of))
+        except _Refused as refused:
+            return do.ProfileRefused(action.request, str(refused))
         except ServerSilent as silent:
             return do.ProfileUnavailable(action.request, str(silent))
+
+    async def association(self, stand_in: Address, home_address: IPv4Address) -> Grant:
+        """The association between a home address and the stand-in with that address of control messages (C9).
+
+        Raises AssociationRefused, AssociationUnavailable.
+        """
+        try:
+            grant = await self._asked(
+                str(home_address), partial(grant_of, stand_in=stand_in, home_address=home_address)
+            )
+        except _Refused as refused:
+            raise AssociationRefused(str(refused)) from None
+        except ServerSilent as silent:
+            raise AssociationUnavailable(str(silent)) from None
+        if grant is None:
+            raise AssociationRefused(f"the profile has no Locum-Control with the address {stand_in}")
+        return grant
+
+    async def _asked(self, user: str, read: Callable[[Any], T]) -> T:
+        """What `read` makes of the Access-Accept for this user. Raises _Refused, ServerSilent."""
+        answer = await self._ask(user)
         if answer.code == AccessReject:
             said = answer.get("Reply-Message", ["refused"])
-            return do.ProfileRefused(action.request, " ".join(str(each) for each in said))
+            raise _Refused(" ".join(str(each) for each in said))
         if answer.code != AccessAccept:
             self._events.count("radius-unexpected")
-            return do.ProfileUnavailable(action.request, f"the server answered with code {answer.code}")
+            raise ServerSilent(f"the server answered with code {answer.code}")
         try:
-            return do.ProfileFetched(action.request, profile_of(answer))
+            return read(answer)
         except ProfileError as problem:
             self._events.count("profile-malformed")
-            self._events.emit("profile-malformed", detail={"user": _user(action), "reason": str(problem)})
-            return do.ProfileUnavailable(action.request, f"malformed profile: {problem}")
+            self._events.emit("profile-malformed", detail={"user": user, "reason": str(problem)})
+            raise ServerSilent(f"malformed profile: {problem}") from None
 
-    async def _ask(self, action: do.FetchProfile) -> Any:
+    async def _ask(self, user: str) -> Any:
         """The first authentic answer of any server, those that are not dead first. Raises ServerSilent."""
         now = time.monotonic()
         silent = ServerSilent("no server")
         for port in sorted(self._ports, key=lambda port: port.dead_until > now):
             try:
                 answer = await port.ask(
-                    partial(self._request, action, port.server.secret),
+                    partial(self._request, user, port.server.secret),
                     self._settings.timeout,
                     self._settings.retries,
                 )
@@ -213,12 +247,12 @@ class RadiusClient:
             self._events.emit("policy-server-dead", detail={"server": str(port), "reason": reason})
         port.dead_until = time.monotonic() + self._settings.dead_time
 
-    def _request(self, action: do.FetchProfile, secret: bytes, identifier: int) -> Any:
+    def _request(self, user: str, secret: bytes, identifier: int) -> Any:
         request = AuthPacket(
             id=identifier, secret=secret, authenticator=token_bytes(16), dict=self._dictionary
         )
         request.add_message_authenticator()
-        request["User-Name"] = _user(action)
+        request["User-Name"] = user
         request["NAS-Identifier"] = self._settings.nas_identifier
         request["Service-Type"] = _CALL_CHECK
         if self._address is not None:

@@ -1,15 +1,17 @@
-"""Flow rules as people read and write them: the keys of a rule's table, from the rule (see `rule_table.py`, the way back)."""
+"""Rules as people read and write them: the keys of a rule's table, from the rule (see `rule_table.py`, the way back)."""
 
 from ipaddress import summarize_address_range
 from typing import Any
 
-from locum.roles.flow_actions import Selector
+from locum.roles.flow_actions import FilterRule, FilterVerdict, Selector
+from locum.roles.profile import Policing
 from locum.roles.rules import KeptRule
 from locum.wire.traffic_selector import Ipv4Selector, Range
 
 Fields = dict[str, Any]
 
 _ICMPV6 = 58
+_BECOMES = {FilterVerdict.ALLOW: "is allowed", FilterVerdict.DROP: "is dropped"}
 _NAMES = {1: "icmp", 6: "tcp", 17: "udp", 47: "gre", 50: "esp", 51: "ah", _ICMPV6: "icmpv6", 132: "sctp"}
 
 
@@ -57,13 +59,29 @@ def selector_fields(selectors: tuple[Selector, ...]) -> Fields:
 
 def rule_text(rule: KeptRule) -> str:
     """One line: what it takes and where that goes."""
-    what = (
-        " ".join(f"{key}={value}" for key, value in selector_fields(rule.selectors).items()) or "everything"
-    )
+    what = _what(rule.selectors)
     if not rule.to:
         return f"{what} is dropped"
     ways = (" + " if rule.share else ", else ").join(str(each) for each in rule.to)
     return f"{what} to {ways}"
+
+
+def policing_texts(policing: Policing) -> list[str]:
+    """A line for each rule of a filter, both forms in one, and one for the rest unless that is allowed."""
+    forms: dict[int, list[FilterRule]] = {}
+    for each in policing.rules:
+        forms.setdefault(each.identifier, []).append(each)
+    lines = [
+        f"{identifier}: {_what(tuple(each.selector for each in rules))} {_BECOMES[rules[0].verdict]}"
+        for identifier, rules in forms.items()
+    ]
+    if policing.otherwise is FilterVerdict.DROP:
+        lines.append(f"the rest {_BECOMES[policing.otherwise]}")
+    return lines
+
+
+def _what(selectors: tuple[Selector, ...]) -> str:
+    return " ".join(f"{key}={value}" for key, value in selector_fields(selectors).items()) or "everything"
 
 
 def _addresses(first: Any, last: Any) -> str:

@@ -283,6 +283,15 @@ class Settings:
         return agent or self.mnps is not None or colocated
 
     @property
+    def asks_policy_from(self) -> IPv4Address | None:
+        """The address that policy servers are asked from, and know this node by (NAS-IP-Address)."""
+        if self.home_agent is not None:
+            return self.home_agent.address
+        if self.foreign_agent is not None:
+            return self.foreign_agent.care_of_address
+        return None if self.mnps is None else self.mnps.address
+
+    @property
     def home_addresses(self) -> int:
         """How many home addresses, of both families, the data plane may have to know."""
         home, foreign = self.home_agent, self.foreign_agent

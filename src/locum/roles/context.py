@@ -169,14 +169,26 @@ def policings(context: Context, *, stand_in: bool) -> Iterator[tuple[FilterPlace
         to_visitor = policing_of(policy.content.to_visitor)
         from_visitor = policing_of(policy.content.from_visitor)
     if stand_in and paging is not None and isinstance(paging.content, PagingBlock):
-        classifier = policing_of(paging.content.classifier)
-        dropping = FilterVerdict.DROP in (classifier.otherwise, to_visitor.otherwise)
-        otherwise = FilterVerdict.DROP if dropping else FilterVerdict.ALLOW
-        rules = (*classifier.rules, *to_visitor.rules)
-        numbered = (replace(each, identifier=number) for number, each in enumerate(rules, 1))
-        to_visitor = Policing(tuple(numbered), otherwise)
+        to_visitor = _classified(policing_of(paging.content.classifier), to_visitor)
     yield FilterPlace.TO_VISITOR, to_visitor
     yield FilterPlace.FROM_VISITOR, from_visitor
+
+
+def _classified(classifier: Policing, policing: Policing) -> Policing:
+    """One filter out of two: what no rule of the classifier takes is policed, unless the classifier drops the rest.
+
+    Rules are numbered anew, the classifier's first, as both may use one number; the forms of one rule keep one number.
+    """
+    if classifier.idle:
+        return policing
+    last = classifier if classifier.otherwise is FilterVerdict.DROP else policing
+    listed = [(False, each) for each in classifier.rules]
+    listed += [(True, each) for each in policing.rules if last is policing]
+    numbers: dict[tuple[bool, int], int] = {}
+    for policed, each in listed:
+        numbers.setdefault((policed, each.identifier), len(numbers) + 1)
+    rules = (replace(each, identifier=numbers[policed, each.identifier]) for policed, each in listed)
+    return Policing(tuple(rules), last.otherwise)
 
 
 def rule_list(policing: Policing) -> RuleList:

@@ -49,7 +49,7 @@ from locum.roles.probing import NO_PROBES, Probing, ProbingConfiguration
 from locum.roles.registration_relay import Concluded, RegistrationRelay, stand_in_of
 from locum.roles.visitor import StaticVisitor, Visitor, translated_forwarding
 from locum.roles.visitor_list import TABLE, VisitorList
-from locum.roles.visitor_policy import VisitorPolicy
+from locum.roles.visitor_policy import PolicedVisitor, VisitorPolicy
 from locum.roles.visitor_revocation import VisitorRevocation
 from locum.security.association import Association
 from locum.wire.context_blocks import BlockContent
@@ -298,6 +298,14 @@ class ForeignAgent:
     def static_visitors(self) -> Collection[StaticVisitor]:
         """Home addresses bound in advance (R11)."""
         return self._visitors.all_static()
+
+    def profiles(self) -> list[PolicedVisitor]:
+        """Those whose profile the policy server was asked for, for people."""
+        return self._policy.known()
+
+    def refresh_profile(self, home_address: IPv4Address, *, now: float) -> list[Action]:
+        """Ask for that profile again now; what it says then replaces what is in force. Raises KeyError."""
+        return self._policy.refresh(home_address)
 
     # 603 -> 604 --------------------------------------------------------------------------------------------------
 

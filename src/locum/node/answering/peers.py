@@ -19,10 +19,9 @@ def peer_list(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
 
 
 def _control(node: "Node") -> list[Row]:
-    control = node.settings.control
     now = time.time()
     rows: list[Row] = []
-    for each in control.associations if control else ():
+    for each in node.exchanges.associations():
         passed = node.exchanges.conversation(each.peer)
         rows.append(
             {
