@@ -7,7 +7,7 @@ protocol, ports, the identification that its sender gave it (IPv4), sequence num
 
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -18,6 +18,7 @@ from locum.lab.arrivals import arrivals
 from locum.lab.checks import Checks
 from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6
 from locum.lab.pcap import TCP, UDP, Address, Datagram
+from locum.lab.timeline import Event
 from locum.lab.topology import Place
 from locum.lab.world import Lab
 
@@ -96,8 +97,70 @@ def looped(files: dict[str, Path], homes: frozenset[Address] = HOMES) -> int:
     return loops
 
 
-def judge_flows(lab: Lab, checks: Checks, homes: frozenset[Address] = HOMES) -> None:
-    """Make the checks that every scenario with flows has; with captures closed and the lab still standing."""
+@dataclass(frozen=True, slots=True)
+class Stint:
+    """One time of a flow rule in the home agent's kernel, and how many packets it counted then."""
+
+    identifier: int
+    action: str
+    selector: dict[str, Any]
+    since: dict[str, float]
+    """From when on, for each home address that it is for: it may have come later than that, never before."""
+    until: float
+    packets: int
+    tunnels: frozenset[str] | None = None
+    """Where its packets went; None: it stands, so all that it takes is its own."""
+
+    def had(self, packet: Datagram, home: Address, tunnel: Address | None) -> bool:
+        """Whether it took this packet to `home`, which left in a tunnel to that address (None: in none)."""
+        since = self.since.get(str(home))
+        if since is None or not since <= packet.time <= self.until:
+            return False
+        if tunnel is not None and self.tunnels is not None and str(tunnel) not in self.tunnels:
+            return False
+        return takes({"selector": self.selector}, packet)
+
+
+def stints(events: Iterable[Event], standing: Sequence[dict[str, Any]]) -> list[Stint]:
+    """Of all rules that the home agent had, by its events, and those that stand, as `locum flow list -j` prints them."""
+    found: list[Stint] = []
+    begun: dict[int, float] = {}
+    ended: dict[tuple[int, str], float] = {}
+
+    def since(identifier: int, home: str) -> float:
+        return max(begun.get(identifier, 0.0), ended.get((identifier, home), 0.0))
+
+    for event in events:
+        detail = event.detail
+        if event.kind == "rules-changed":
+            begun |= dict.fromkeys(detail["set"], event.time)
+        elif event.kind == "rule-ended":
+            rule, home = detail["id"], str(event.home_address)
+            found.append(
+                Stint(rule, detail["action"], detail["selector"], {home: since(rule, home)}, event.time,
+                      detail["packets"], frozenset(detail["tunnels"]))
+            )  # fmt: skip
+            ended[rule, home] = event.time
+    for row in standing:
+        homes = {4: row.get("home_address"), 6: row.get("home_address_v6")}
+        live = [str(homes[version]) for version in row["live"]]
+        times = {home: since(row["id"], home) for home in live}
+        found.append(
+            Stint(row["id"], row["action"], row["selector"], times, float("inf"), row["packets"])
+        )
+    return found
+
+
+def judge_flows(
+    lab: Lab,
+    checks: Checks,
+    homes: frozenset[Address] = HOMES,
+    translated: Mapping[Address, Address] | None = None,
+) -> None:
+    """Make the checks that every scenario with flows has; with captures closed and the lab still standing.
+
+    `translated` has the home addresses that the home agent itself translates, by the addresses it puts in their place.
+    """
     ends = [
         node.name
         for node in lab.topology.nodes
@@ -106,38 +169,64 @@ def judge_flows(lab: Lab, checks: Checks, homes: frozenset[Address] = HOMES) -> 
     checks.equal("delivered_twice", delivered_twice(lab.captures.files, ends, homes), 0, "packets")
     hosts = {name: file for name, file in lab.captures.files.items() if name not in lab.captures.routers}
     checks.equal("looped", looped(hosts, homes), 0, "packets")  # what goes round comes through one of them
-    rules = lab.flow_rules()
-    if rules:
-        judge_counters(lab.captures.files["ha"], rules, checks, homes)
+    rules = stints(lab.timeline.of("ha"), lab.flow_rules())
+    own = frozenset(lab.topology.address4("ha", link) for link in lab.topology.interfaces("ha"))
+    judge_counters(lab.captures.files["ha"], rules, checks, translated or {}, own)
 
 
 def judge_counters(
-    file: Path, rules: Sequence[dict[str, Any]], checks: Checks, homes: frozenset[Address] = HOMES
+    file: Path,
+    rules: Sequence[Stint],
+    checks: Checks,
+    translated: Mapping[Address, Address] | None = None,
+    own: Collection[Address] = (),
 ) -> None:
-    """Compare what the home agent counted by rule with what left it in tunnels, or came in to be dropped.
+    """Compare what the home agent counted by rule with what left it in tunnels, or came in to be dropped or to stay.
 
-    `rules` are those of `locum flow list -j`, in their order; they must have stood all the time, and one of their ways
-    been registered. Which of them takes a packet is found by their selectors.
+    Which rule took a packet is found by selector, time and tunnel. That no rule has taken any packet is a failure too.
+    `own` are the home agent's addresses: what goes into a tunnel to one of them stays on its host.
     """
+    changed = translated or {}
+    here = {str(each) for each in own}
     seen: Counter[int] = Counter()
+    arrived: defaultdict[int, Counter[bytes]] = defaultdict(Counter)
+    left: Counter[bytes] = Counter()
     for each in inner_packets(file):
-        one = each.datagram
-        if one.destination not in homes or one.outgoing == (each.outer is None):
+        one, tunnel = each.datagram, None if each.outer is None else each.outer[1]
+        if one.outgoing == (tunnel is None):
             continue
-        rule = next((rule for rule in rules if takes(rule, one)), None)
-        if rule is not None and (rule["action"] == "forward") == one.outgoing:
-            seen[rule["id"]] += 1
-    for rule in rules:
-        checks.equal(f"rule_{rule['id']}_counted", rule["packets"], seen[rule["id"]], "packets")
-    counted = sum(rule["packets"] for rule in rules)
-    checks.equal("rule_counters_add_up", counted, sum(seen.values()), "packets")
+        home = changed.get(one.destination, one.destination)
+        left.update([_known_by(one)] if one.outgoing else [])
+        for number, rule in enumerate(rules):
+            stays = rule.action == "forward" and not here.isdisjoint(rule.tunnels or ())
+            if (rule.action == "forward" and not stays) == one.outgoing and rule.had(one, home, tunnel):
+                if stays:
+                    arrived[number][_known_by(one)] += 1
+                else:
+                    seen[number] += 1
+                break
+    for number, packets in arrived.items():
+        seen[number] += (packets - left).total()
+    names: Counter[int] = Counter()
+    for number, rule in enumerate(rules):
+        names[rule.identifier] += 1
+        again = f"_{names[rule.identifier]}" if names[rule.identifier] > 1 else ""
+        checks.equal(f"rule_{rule.identifier}{again}_counted", rule.packets, seen[number], "packets")
+    counted = sum(rule.packets for rule in rules)
+    checks.equal("rule_counters_add_up", counted, seen.total(), "packets")
+    checks.more_than("packets_by_rules", counted, 0, "packets")
+
+
+def _known_by(one: Datagram) -> bytes:
+    """What tells a packet from others on its way through a node."""
+    head = struct.pack("!HB", one.identification, one.protocol)
+    return head + one.source.packed + one.destination.packed + one.transport[:20]
 
 
 def takes(rule: dict[str, Any], packet: Datagram) -> bool:
     """Whether the selector of a rule, as `locum flow list -j` prints it, takes a packet to a home address."""
     selector = rule["selector"]
-    homes = [rule[key] for key in ("home_address", "home_address_v6") if rule.get(key)]
-    if homes and str(packet.destination) not in homes:
+    if selector.get("family", packet.source.version) != packet.source.version:
         return False
     ports = packet.ports if packet.protocol in (TCP, UDP) and len(packet.transport) >= 4 else (None, None)
     return (
