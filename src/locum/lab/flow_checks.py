@@ -16,7 +16,7 @@ from typing import Any
 from locum.lab import pcap
 from locum.lab.arrivals import arrivals
 from locum.lab.checks import Checks
-from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6
+from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Table
 from locum.lab.pcap import TCP, UDP, Address, Datagram
 from locum.lab.timeline import Event
 from locum.lab.topology import Place
@@ -97,6 +97,21 @@ def looped(files: dict[str, Path], homes: frozenset[Address] = HOMES) -> int:
     return loops
 
 
+def standing_rule(port: int | str, to: Sequence[str] = ("mn", "default")) -> Table:
+    """What the home agent's configuration has besides: a rule that has a way all the time, for UDP to a port or a range."""
+    rule: Table = {"id": 1, "priority": 10, "to": to, "protocol": "udp", "destination_port": port}
+    return {"home_agent": {"mobile": {"rule": [rule]}}}
+
+
+def add_standing_rule(
+    lab: Lab, home_address: Address, port: int | str, to: Sequence[str] = ("mn", "default")
+) -> None:
+    """The same for one home address, by command: where a plan has several."""
+    ways = [part for way in to for part in ("--to", way)]
+    lab.command("ha", "flow", "add", "--home-address", str(home_address), "--priority", "10", *ways,
+                "--protocol", "udp", "--destination-port", str(port))  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Stint:
     """One time of a flow rule in the home agent's kernel, and how many packets it counted then."""
@@ -121,33 +136,36 @@ class Stint:
         return takes({"selector": self.selector}, packet)
 
 
-def stints(events: Iterable[Event], standing: Sequence[dict[str, Any]]) -> list[Stint]:
-    """Of all rules that the home agent had, by its events, and those that stand, as `locum flow list -j` prints them."""
-    found: list[Stint] = []
-    begun: dict[int, float] = {}
-    ended: dict[tuple[int, str], float] = {}
+def stints(
+    events: Iterable[Event], standing: Sequence[dict[str, Any]], first: Mapping[str, str] | None = None
+) -> list[Stint]:
+    """Of all rules that the home agent had, by its events, and those that stand, as `locum flow list -j` prints them.
 
-    def since(identifier: int, home: str) -> float:
-        return max(begun.get(identifier, 0.0), ended.get((identifier, home), 0.0))
+    `first` has the IPv4 home address of each device by its IPv6 one: it is what events call the device.
+    """
+    devices = first or {}
+    found: list[Stint] = []
+    begun: dict[tuple[str, int], float] = {}
+    ended: dict[tuple[str, int], float] = {}
+
+    def since(home: str, rule: int) -> float:
+        return max(begun.get((devices.get(home, home), rule), 0.0), ended.get((home, rule), 0.0))
 
     for event in events:
-        detail = event.detail
+        home, detail = str(event.home_address), event.detail
         if event.kind == "rules-changed":
-            begun |= dict.fromkeys(detail["set"], event.time)
+            begun |= {(home, rule): event.time for rule in detail["set"]}
         elif event.kind == "rule-ended":
-            rule, home = detail["id"], str(event.home_address)
+            rule = detail["id"]
             found.append(
-                Stint(rule, detail["action"], detail["selector"], {home: since(rule, home)}, event.time,
+                Stint(rule, detail["action"], detail["selector"], {home: since(home, rule)}, event.time,
                       detail["packets"], frozenset(detail["tunnels"]))
             )  # fmt: skip
-            ended[rule, home] = event.time
+            ended[home, rule] = event.time
     for row in standing:
         homes = {4: row.get("home_address"), 6: row.get("home_address_v6")}
-        live = [str(homes[version]) for version in row["live"]]
-        times = {home: since(row["id"], home) for home in live}
-        found.append(
-            Stint(row["id"], row["action"], row["selector"], times, float("inf"), row["packets"])
-        )
+        times = {home: since(home, row["id"]) for home in (str(homes[version]) for version in row["live"])}
+        found.append(Stint(row["id"], row["action"], row["selector"], times, float("inf"), row["packets"]))
     return found
 
 
@@ -169,7 +187,8 @@ def judge_flows(
     checks.equal("delivered_twice", delivered_twice(lab.captures.files, ends, homes), 0, "packets")
     hosts = {name: file for name, file in lab.captures.files.items() if name not in lab.captures.routers}
     checks.equal("looped", looped(hosts, homes), 0, "packets")  # what goes round comes through one of them
-    rules = stints(lab.timeline.of("ha"), lab.flow_rules())
+    first = {str(row.get("home_address_v6")): str(row["home_address"]) for row in lab.bindings()}
+    rules = stints(lab.timeline.of("ha"), lab.flow_rules(), first)
     own = frozenset(lab.topology.address4("ha", link) for link in lab.topology.interfaces("ha"))
     judge_counters(lab.captures.files["ha"], rules, checks, translated or {}, own)
 
@@ -189,24 +208,27 @@ def judge_counters(
     changed = translated or {}
     here = {str(each) for each in own}
     seen: Counter[int] = Counter()
-    arrived: defaultdict[int, Counter[bytes]] = defaultdict(Counter)
-    left: Counter[bytes] = Counter()
+    arrived: defaultdict[int, set[bytes]] = defaultdict(
+        set
+    )  # held packets come in twice: by their link, and released
+    left: set[bytes] = set()
     for each in inner_packets(file):
         one, tunnel = each.datagram, None if each.outer is None else each.outer[1]
         if one.outgoing == (tunnel is None):
             continue
         home = changed.get(one.destination, one.destination)
-        left.update([_known_by(one)] if one.outgoing else [])
+        if one.outgoing:
+            left.add(_known_by(one))
         for number, rule in enumerate(rules):
             stays = rule.action == "forward" and not here.isdisjoint(rule.tunnels or ())
             if (rule.action == "forward" and not stays) == one.outgoing and rule.had(one, home, tunnel):
                 if stays:
-                    arrived[number][_known_by(one)] += 1
+                    arrived[number].add(_known_by(one))
                 else:
                     seen[number] += 1
                 break
     for number, packets in arrived.items():
-        seen[number] += (packets - left).total()
+        seen[number] += len(packets - left)
     names: Counter[int] = Counter()
     for number, rule in enumerate(rules):
         names[rule.identifier] += 1
@@ -220,7 +242,7 @@ def judge_counters(
 def _known_by(one: Datagram) -> bytes:
     """What tells a packet from others on its way through a node."""
     head = struct.pack("!HB", one.identification, one.protocol)
-    return head + one.source.packed + one.destination.packed + one.transport[:20]
+    return head + one.source.packed + one.destination.packed + one.transport[:32]
 
 
 def takes(rule: dict[str, Any], packet: Datagram) -> bool:

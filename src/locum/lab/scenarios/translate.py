@@ -13,7 +13,7 @@ from locum.lab import pcap
 from locum.lab.checks import Checks
 from locum.lab.configuration import Pair, Plan, Table
 from locum.lab.errors import LabError
-from locum.lab.flow_checks import judge_flows
+from locum.lab.flow_checks import add_standing_rule, judge_flows
 from locum.lab.pcap import ICMP, TCP, UDP, Address
 from locum.lab.processes import wait_until
 from locum.lab.scenario import Scenario
@@ -160,6 +160,7 @@ class Translate(Scenario):
         for home in REGISTERED:
             lab.command("ha", "trigger", "take", str(home.four), "--mnps", str(own[0]))
         for home in HOMES:
+            add_standing_rule(lab, home.four, f"{IPERF_PORTS[4]}-{IPERF_PORTS[6]}", to=("default",))
             for each in home.both:
                 self._visit(lab, each, digest)
         self._look(lab)
@@ -223,7 +224,11 @@ class Translate(Scenario):
         checks.equal("conflicts", self.conflicts, 0, "packets")
         own: set[Address] = {lab.topology.address4("mnps"), lab.topology.address6("mnps")}
         self._judge_captures(lab.captures.files, own, checks)
-        judge_flows(lab, checks, frozenset(each for home in HOMES for each in home.both))
+        by_home_agent: dict[Address, Address] = {
+            lab.topology.address4("mnps"): HOMES[0].four,
+            lab.topology.address6("mnps"): HOMES[0].six,
+        }
+        judge_flows(lab, checks, frozenset(each for home in HOMES for each in home.both), by_home_agent)
 
     def _judge_counters(self, home: Home, checks: Checks) -> None:
         node = {"home_agent": "ha", "access_node": "an3", "stand_in": "mnps"}[home.place]
