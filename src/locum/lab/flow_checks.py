@@ -173,11 +173,11 @@ def judge_flows(
     lab: Lab,
     checks: Checks,
     homes: frozenset[Address] = HOMES,
-    translated: Mapping[Address, Address] | None = None,
+    translated: Collection[Address] = (),
 ) -> None:
     """Make the checks that every scenario with flows has; with captures closed and the lab still standing.
 
-    `translated` has the home addresses that the home agent itself translates, by the addresses it puts in their place.
+    `translated` are the addresses that the home agent puts in place of home addresses.
     """
     ends = [
         node.name
@@ -190,14 +190,14 @@ def judge_flows(
     first = {str(row.get("home_address_v6")): str(row["home_address"]) for row in lab.bindings()}
     rules = stints(lab.timeline.of("ha"), lab.flow_rules(), first)
     own = frozenset(lab.topology.address4("ha", link) for link in lab.topology.interfaces("ha"))
-    judge_counters(lab.captures.files["ha"], rules, checks, translated or {}, own)
+    judge_counters(lab.captures.files["ha"], rules, checks, translated, own)
 
 
 def judge_counters(
     file: Path,
     rules: Sequence[Stint],
     checks: Checks,
-    translated: Mapping[Address, Address] | None = None,
+    translated: Collection[Address] = (),
     own: Collection[Address] = (),
 ) -> None:
     """Compare what the home agent counted by rule with what left it in tunnels, or came in to be dropped or to stay.
@@ -205,7 +205,7 @@ def judge_counters(
     Which rule took a packet is found by selector, time and tunnel. That no rule has taken any packet is a failure too.
     `own` are the home agent's addresses: what goes into a tunnel to one of them stays on its host.
     """
-    changed = translated or {}
+    meant: dict[bytes, Address] = {}  # the home address before it is translated
     here = {str(each) for each in own}
     seen: Counter[int] = Counter()
     arrived: defaultdict[int, set[bytes]] = defaultdict(
@@ -216,8 +216,14 @@ def judge_counters(
         one, tunnel = each.datagram, None if each.outer is None else each.outer[1]
         if one.outgoing == (tunnel is None):
             continue
-        home = changed.get(one.destination, one.destination)
-        if one.outgoing:
+        if not one.outgoing:
+            meant[_unchanged(one)] = home = one.destination
+        else:
+            home = (
+                meant.get(_unchanged(one), one.destination)
+                if one.destination in translated
+                else one.destination
+            )
             left.add(_known_by(one))
         for number, rule in enumerate(rules):
             stays = rule.action == "forward" and not here.isdisjoint(rule.tunnels or ())
@@ -237,6 +243,12 @@ def judge_counters(
     counted = sum(rule.packets for rule in rules)
     checks.equal("rule_counters_add_up", counted, seen.total(), "packets")
     checks.more_than("packets_by_rules", counted, 0, "packets")
+
+
+def _unchanged(one: Datagram) -> bytes:
+    """What a translation of the destination leaves as it is: neither that nor a checksum."""
+    head = struct.pack("!HB", one.identification, one.protocol)
+    return head + one.source.packed + one.transport[:6] + one.transport[8:16]
 
 
 def _known_by(one: Datagram) -> bytes:

@@ -146,6 +146,8 @@ class Translate(Scenario):
 
     def play(self, lab: Lab) -> None:
         own = (lab.topology.address4("mnps"), lab.topology.address6("mnps"))
+        for ruled in HOMES:
+            add_standing_rule(lab, ruled.four, f"{IPERF_PORTS[4]}-{IPERF_PORTS[6]}", to=("mnps", "default"))
         server = WebServer(lab.processes, "mnps", lab.output / "web", addresses=tuple(map(str, own)))
         server.start()
         file = server.root / "file"
@@ -160,7 +162,6 @@ class Translate(Scenario):
         for home in REGISTERED:
             lab.command("ha", "trigger", "take", str(home.four), "--mnps", str(own[0]))
         for home in HOMES:
-            add_standing_rule(lab, home.four, f"{IPERF_PORTS[4]}-{IPERF_PORTS[6]}", to=("default",))
             for each in home.both:
                 self._visit(lab, each, digest)
         self._look(lab)
@@ -224,11 +225,7 @@ class Translate(Scenario):
         checks.equal("conflicts", self.conflicts, 0, "packets")
         own: set[Address] = {lab.topology.address4("mnps"), lab.topology.address6("mnps")}
         self._judge_captures(lab.captures.files, own, checks)
-        by_home_agent: dict[Address, Address] = {
-            lab.topology.address4("mnps"): HOMES[0].four,
-            lab.topology.address6("mnps"): HOMES[0].six,
-        }
-        judge_flows(lab, checks, frozenset(each for home in HOMES for each in home.both), by_home_agent)
+        judge_flows(lab, checks, frozenset(each for home in HOMES for each in home.both), own)
 
     def _judge_counters(self, home: Home, checks: Checks) -> None:
         node = {"home_agent": "ha", "access_node": "an3", "stand_in": "mnps"}[home.place]
