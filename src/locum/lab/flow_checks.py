@@ -99,8 +99,16 @@ def looped(files: dict[str, Path], homes: frozenset[Address] = HOMES) -> int:
 
 def standing_rule(port: int | str, to: Sequence[str] = ("mn", "default")) -> Table:
     """What the home agent's configuration has besides: a rule that has a way all the time, for UDP to a port or a range."""
-    rule: Table = {"id": 1, "priority": 10, "to": to, "protocol": "udp", "destination_port": port}
-    return {"home_agent": {"mobile": {"rule": [rule]}}}
+    return _standing({"protocol": "udp", "destination_port": port}, to)
+
+
+def standing_rule_from(port: int, to: Sequence[str] = ("mn", "default")) -> Table:
+    """The same, for what comes by TCP from a port of the correspondent."""
+    return _standing({"protocol": "tcp", "source_port": port}, to)
+
+
+def _standing(selector: Table, to: Sequence[str]) -> Table:
+    return {"home_agent": {"mobile": {"rule": [{"id": 1, "priority": 10, "to": to, **selector}]}}}
 
 
 def add_standing_rule(

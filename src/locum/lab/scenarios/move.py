@@ -107,6 +107,7 @@ class Move(Scenario):
     def _introduce(lab: Lab) -> None:
         """The access nodes exchange contexts from now on; the device is at the first, which knows it from before."""
         nodes = ("an1", "an2", "an3")
+        begin = lab.timeline.mark("access-nodes-introduced")
         for node in nodes:
             lab.crash(node)
             file = lab.configuration.file(node)
@@ -114,7 +115,6 @@ class Move(Scenario):
             lab.launch(node)
         for node in nodes:
             lab.wait_ready(node)
-        begin = lab.timeline.mark("access-nodes-introduced")
         lab.timeline.wait("mn", "registered", begin)
         lab.wait_registered("an1")
 
