@@ -23,8 +23,9 @@ PAYLOAD = 1_192
 BEFORE = 0.3
 AFTER = 0.5
 """Seconds of a stream before and after the device is at the other access node."""
-HEARD = 1.2
-"""Seconds in which an access node advertises itself twice."""
+ADVERTISE = 0.2
+HEARD = 0.5
+"""Seconds between two advertisements of an access node, and in which it advertises itself twice."""
 PORTS = "7001-7004"
 FORBIDDEN_PORT = 7_009
 GROUP = IPv4Address("233.252.0.7")
@@ -37,6 +38,7 @@ UNNOTICED = RATE // 50
 """Datagrams that go nowhere until it has: a daemon on a busy machine may be as late as that."""
 
 STRANGERS, NEIGHBOURS = "access_node = false", "access_node = true"
+GROUPS: Table = {"multicast_link": "mid0", "advertise_interval": ADVERTISE}
 APART: Table = {"access_node": False}
 POLICED: Table = {
     "home_address": str(HOME_ADDRESS4),
@@ -78,8 +80,8 @@ class Move(Scenario):
     plan = Plan(
         tables={
             "ha": standing_rule(PORTS),
-            "an1": {"foreign_agent": {"multicast_link": "mid0", "profile": [POLICED]}},
-            "an2": {"foreign_agent": {"multicast_link": "mid0"}},
+            "an1": {"foreign_agent": {**GROUPS, "profile": [POLICED]}},
+            "an2": {"foreign_agent": GROUPS},
             "mn": {"mobile_node": {"context_transfer": True}},
         },
         associations=(
