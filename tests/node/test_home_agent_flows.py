@@ -289,7 +289,7 @@ def test_three_flows_at_three_places(site: Site) -> None:
     ended = {each["id"]: each for each in site.ended_rules()}
     assert list(ended) == [6, made["id"], 5]
     assert ended[5]["packets"] == last[5] and ended[5]["tunnels"] == [str(AN2)]
-    assert ended[made["id"]]["packets"] >= 5 and ended[made["id"]]["tunnels"] == [str(AN1)]
+    assert ended[made["id"]]["packets"] >= 4 and ended[made["id"]]["tunnels"] == [str(AN1)]
     assert ended[6]["selector"] == {"protocol": "udp", "destination_port": 5002, "family": 4}
 
 
