@@ -17,6 +17,7 @@ from locum.dataplane.maps import Reason
 from locum.dataplane.matching import FRAGMENT_AGE
 from locum.dataplane.parse import ones_sum
 from locum.dataplane.rule_layout import FEW, MANY
+from locum.dataplane.rule_tables import EndedRule
 from locum.dataplane.state import state_of
 from locum.roles.actions import (
     Action,
@@ -118,6 +119,8 @@ def entry(*rules: Rule, way: int = 0) -> BindingEntry:
 def test_counters_survive_changes_of_other_rules(plane: DataPlane) -> None:
     """First match wins; a rule that stays keeps what it has counted, whatever is put before it, and in either size."""
     program = Program(plane)
+    ended: list[EndedRule] = []
+    plane.tell_ended_rules(ended.append)
     web, voice = rule(7, (80, 80), WAYS[1]), rule(9, (0, 1023))
     plane.apply([InstallBinding(entry(web, voice))])
     assert [program.sent(frame(port)) for port in (80, 81, 5000)] == [
@@ -134,13 +137,16 @@ def test_counters_survive_changes_of_other_rules(plane: DataPlane) -> None:
     counted = plane.rule_counters(HOME)
     assert (counted[0], counted[7], counted[159]) == (one, Counted(2, 256), one)
     assert 9 not in counted and len(counted) == 62
+    assert ended == [EndedRule(HOME, voice, one)], "what a rule counted is told when it goes"
     plane.apply([InstallBinding(entry(web))])
     assert program.sent(frame(80)) == WAYS[1].destination
     assert plane.rule_counters(HOME) == {0: one, 7: Counted(3, 384)}
+    assert [each.rule for each in ended] == [voice, *others] and ended[-1].counter == one
     assert plane.counters()["rule-dropped"] == 1
     plane.apply([InstallBinding(entry())])
     assert program.sent(frame(80)) == WAYS[0].destination
     assert plane.rule_counters(HOME) == {}
+    assert ended[61:] == [EndedRule(HOME, web, Counted(3, 384))]
     for table in ("rules_few", "rules_many", "rule_count"):
         assert plane._object.maps[table].items() == []
 
@@ -251,14 +257,19 @@ def test_taken_over_by_the_next_daemon(opener: Opener) -> None:
     assert counted[3].packets == 1
     before.close()
     after = opener()
+    ended: list[EndedRule] = []
+    after.tell_ended_rules(ended.append)
     assert after.adopted and after.snapshot() == state_of(wanted)
     assert not after.reconcile(wanted)
     assert after.rule_counters(HOME) == counted
     changed: list[Action] = [InstallBinding(replace(entry(*rules[2:]), weights=(5,))), wanted[1]]
     assert len(after.reconcile(changed).actions) == 1
     assert after.rule_counters(HOME)[3].packets == 1 and 2 not in after.rule_counters(HOME)
+    assert [each.rule for each in ended] == rules[:2]
     assert len(after.reconcile([]).actions) == 2
     assert after.snapshot() == ForwardingState()
+    assert [each.rule for each in ended] == rules
+    assert [each.counter.packets for each in ended] == [0, 0, 1, *[0] * 26]
     assert after._object.maps["rule_count"].items() == []
 
 

@@ -1,12 +1,14 @@
 """What a scenario with flows is judged by tells right from wrong, on captures made for it."""
 
 import struct
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from locum.lab.checks import Checks
-from locum.lab.flow_checks import delivered_twice, judge_counters, looped, takes
+from locum.lab.flow_checks import Stint, delivered_twice, judge_counters, looped, stints, takes
 from locum.lab.pcap import COOKED_2, datagrams
+from locum.lab.timeline import Event
 from locum.wire.ip import build_ip
 
 CN, HOME, HA, AN = (IPv4Address(each) for each in ("10.10.1.10", "10.10.100.4", "10.10.4.2", "10.10.21.1"))
@@ -49,6 +51,16 @@ def test_a_packet_that_comes_again_with_fewer_hops_has_looped(tmp_path: Path) ->
     assert looped({"ha": twice}) == 0
 
 
+SELECTOR = {"protocol": "udp", "destination_port": "1-8"}
+STANDS = Stint(1, "forward", SELECTOR, {str(HOME): 0.0}, float("inf"), 1)
+
+
+def right(file: Path, *rules: Stint, own: tuple[IPv4Address, ...] = ()) -> bool:
+    checks = Checks()
+    judge_counters(file, rules, checks, own=own)
+    return checks.ok
+
+
 def test_counters_are_compared_with_what_left_in_tunnels(tmp_path: Path) -> None:
     file = capture(
         tmp_path / "ha",
@@ -56,17 +68,60 @@ def test_counters_are_compared_with_what_left_in_tunnels(tmp_path: Path) -> None
         (in_tunnel(packet(b"in", 7)), True),
         (in_tunnel(packet(b"other", 9)), True),
     )
-    rule = {
-        "id": 1,
-        "action": "forward",
-        "packets": 1,
-        "selector": {"protocol": "udp", "destination_port": "1-8"},
-    }
-    checks = Checks()
-    judge_counters(file, [rule], checks)
-    assert checks.ok
-    judge_counters(file, [{**rule, "packets": 2}], checks)
-    assert not checks.ok
+    assert right(file, STANDS)
+    assert not right(file, replace(STANDS, packets=2))
+    assert not right(file), "no rule at all is no evidence"
+    assert not right(file, replace(STANDS, selector={"protocol": "tcp"}, packets=0)), (
+        "nor one without packets"
+    )
+
+
+def test_a_rule_that_has_ended_is_compared_in_its_time_and_tunnel(tmp_path: Path) -> None:
+    """The captures' times are the packets' places: 0 to 3."""
+    file = capture(tmp_path / "ha", *((in_tunnel(packet(bytes((n,)), 7)), True) for n in range(4)))
+    ended = replace(STANDS, since={str(HOME): 0.5}, until=2.5, packets=2, tunnels=frozenset((str(AN),)))
+    assert right(file, ended)
+    assert not right(file, replace(ended, until=1.5)) and not right(file, replace(ended, packets=3))
+    elsewhere = replace(ended, tunnels=frozenset(("10.10.22.1",)))
+    assert not right(file, elsewhere)
+    assert right(file, ended, replace(STANDS, packets=2)), "what comes before and after is another's"
+
+
+def test_what_stays_on_the_host_arrived_and_did_not_leave(tmp_path: Path) -> None:
+    file = capture(
+        tmp_path / "ha",
+        (packet(b"stays", 7), False),
+        (packet(b"goes", 8), False),
+        (in_tunnel(packet(b"goes", 8)), True),
+    )
+    assert right(file, replace(STANDS, tunnels=frozenset((str(HA),))), own=(HA,))
+    assert not right(file, replace(STANDS, packets=2, tunnels=frozenset((str(HA),))), own=(HA,))
+
+
+def test_what_is_dropped_came_in(tmp_path: Path) -> None:
+    file = capture(tmp_path / "ha", (packet(b"in", 7), False), (packet(b"other", 9), False))
+    assert right(file, replace(STANDS, action="drop"))
+
+
+def test_times_of_rules_are_read_from_events() -> None:
+    selector = {"protocol": "udp"}
+
+    def ended(time: float, packets: int) -> Event:
+        detail = {"id": 257, "action": "forward", "selector": selector, "tunnels": [str(AN)],
+                  "packets": packets, "bytes": 0}  # fmt: skip
+        return Event(time, "ha", "rule-ended", None, str(HOME), None, detail)
+
+    def begun(time: float) -> Event:
+        return Event(
+            time, "ha", "rules-changed", None, str(HOME), None, {"set": [257], "removed": [], "rules": 1}
+        )
+
+    row = {"id": 257, "action": "forward", "selector": selector, "home_address": str(HOME),
+           "home_address_v6": "2001:db8::4", "live": [4], "packets": 3}  # fmt: skip
+    first, second, third = stints([begun(1.0), ended(2.0, 5), begun(3.0), ended(4.0, 6)], [row])
+    assert (first.since, first.until, first.packets) == ({str(HOME): 1.0}, 2.0, 5)
+    assert (second.since, second.until, second.packets) == ({str(HOME): 3.0}, 4.0, 6)
+    assert (third.since, third.until, third.tunnels) == ({str(HOME): 4.0}, float("inf"), None)
 
 
 def test_selectors_are_read_as_people_write_them(tmp_path: Path) -> None:

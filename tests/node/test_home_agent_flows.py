@@ -4,6 +4,7 @@ cn 10.9.0.1 -- 10.9.0.254 ha 10.5.0.1 -- 10.5.0.2 out: every care-of address, an
 """
 
 import collections
+import json
 import socket
 import struct
 import subprocess
@@ -53,6 +54,7 @@ interfaces = ["eth0", "eth1"]
 state_dir = "{folder}/state"
 run_dir = "{folder}"
 bpf_dir = "{folder}/bpf"
+log_events = "{folder}/ha.jsonl"
 [home_agent]
 address = "{HA}"
 home_prefixes = ["10.50.0.0/16"]
@@ -162,6 +164,11 @@ class Site:
     def ask(self, request: str, **arguments: Any) -> Any:
         with NodeClient(self.folder / "ha.sock") as client:
             return client.request(request, **arguments)
+
+    def ended_rules(self) -> list[dict[str, Any]]:
+        """What the events of rules that have left the kernel say."""
+        lines = (json.loads(line) for line in (self.folder / "ha.jsonl").read_text().splitlines())
+        return [each["detail"] for each in lines if each["kind"] == "rule-ended"]
 
     def where(self, *ports: int, source_port: int = 6000) -> dict[int, str]:
         """Sends a datagram to each of these ports of the home address; the care-of addresses where they arrive."""
@@ -274,9 +281,16 @@ def test_three_flows_at_three_places(site: Site) -> None:
     assert site.where(*three) == {5000: str(AN1), 5001: str(AN1), 5002: str(AN1)}
     site.ask("flow remove", home_address=str(HOA), id=made["id"])
     site.soon({5000: str(AN1), 5001: str(AN2), 5002: str(AN1)})
+    last = {each["id"]: each["packets"] for each in site.ask("flow list")}
+    assert last[5] >= 4, "those before the crash are counted as well"
     assert site.one.register(AN2, **ruled(7, *removal(5))) == ACCEPTED
     assert site.where(5001) == {5001: str(AN1)}
     assert [each["id"] for each in site.ask("flow list")] == [40_000]
+    ended = {each["id"]: each for each in site.ended_rules()}
+    assert list(ended) == [6, made["id"], 5]
+    assert ended[5]["packets"] == last[5] and ended[5]["tunnels"] == [str(AN2)]
+    assert ended[made["id"]]["packets"] >= 4 and ended[made["id"]]["tunnels"] == [str(AN1)]
+    assert ended[6]["selector"] == {"protocol": "udp", "destination_port": 5002, "family": 4}
 
 
 def test_equals_share_flows_by_weight(site: Site) -> None:

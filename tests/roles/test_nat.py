@@ -157,6 +157,18 @@ def test_only_the_answer_to_the_last_one_counts() -> None:
     assert alive.deadline() == 10.0 + ANSWER_TIME + 10.0
 
 
+def test_a_late_answer_of_an_earlier_tunnel_is_none_of_the_next() -> None:
+    alive = KeepAlive(HOA, HA, Random(1))
+    alive.start(10.0, 0.0)
+    late = alive.timeout(10.0)
+    alive.stop()
+    alive.start(10.0, 20.0)
+    asked = alive.timeout(30.0)
+    assert late is not None and asked is not None and echo(late) != echo(asked)
+    alive.answered(*echo(late), 30.1)
+    assert alive.deadline() == 30.0 + ANSWER_TIME
+
+
 @given(st.lists(st.floats(0.01, 400.0), max_size=40), st.booleans())
 def test_the_deadline_is_never_passed_over(steps: list[float], answers: bool) -> None:
     alive, now = KeepAlive(HOA, HA, Random(1)), 0.0

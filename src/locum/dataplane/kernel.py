@@ -27,6 +27,7 @@ from locum.dataplane.limits import Limits
 from locum.dataplane.network import MtuRoutes, Sysctls, smallest_mtu
 from locum.dataplane.route_socket import RouteSocket
 from locum.dataplane.rule_layout import Place
+from locum.dataplane.rule_tables import EndedRule
 from locum.dataplane.services import ServiceTable
 from locum.dataplane.settings import Uses
 from locum.dataplane.state import ForwardingState, difference, state_of, tunnels_of
@@ -477,6 +478,10 @@ class DataPlane:
         return self._write(packet)
 
     # What is said of it
+
+    def tell_ended_rules(self, tell: Callable[[EndedRule], None]) -> None:
+        """Give every flow rule that leaves from now on, with what it counted, to `tell`, within the call that ends it."""
+        self._tables.rules.tell_ended = tell
 
     def explain(self, question: Question) -> Explanation:
         """What this node does with a packet, by the model and what was written. Raises ValueError (see `explain`)."""

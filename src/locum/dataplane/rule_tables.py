@@ -1,9 +1,11 @@
 """Flow rules and filters in the kernel's maps: written whole, so that a packet meets the old ones or the new ones; counters.
 
-A counter stands as long as its rule's identifier is among the rules, however the rules around it change.
+A counter stands as long as its rule's identifier is among the rules, however the rules around it change. What a flow
+rule has counted in the end is told once, when no packet can meet it any more.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 from locum.dataplane import maps, rule_layout
 from locum.dataplane.libbpf import NOEXIST, Map
@@ -13,12 +15,26 @@ from locum.roles.actions import Addr, Filter, FilterPlace, Rule
 ZERO = maps.COUNTER.pack(0, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class EndedRule:
+    """A flow rule that has left the kernel, as it was at last, and all that it counted there."""
+
+    home_address: Addr
+    rule: Rule
+    counter: maps.Counter
+
+
 class RuleTables:
-    """The tables of rules, filters and their counters. `use` is told whether there are filters at a place."""
+    """The tables of rules, filters and their counters. `use` is told whether there are filters at a place.
+
+    `tell_ended` is told of every flow rule that has left.
+    """
 
     def __init__(self, found: Mapping[str, Map], use: Callable[[FilterPlace, bool], None]) -> None:
         self._maps = found
         self._use = use
+        self.tell_ended: Callable[[EndedRule], None] | None = None
+        self._flow_rules: dict[Addr, tuple[Rule, ...]] = {}  # as they were written last
         self._parts: dict[Addr, dict[int, bytes]] = {}  # compared parts of the rules that stand, by id
         self._counted: dict[tuple[Addr, Place], frozenset[int]] = {}
         self._many: set[tuple[Addr, Place]] = (
@@ -37,8 +53,9 @@ class RuleTables:
                 filters[found.home_address, found.place] = found
         return rules, filters
 
-    def adopt(self) -> None:
-        """Take over what an earlier daemon left."""
+    def adopt(self, rules: Mapping[Addr, tuple[Rule, ...]]) -> None:
+        """Take over what an earlier daemon left; `rules` are its flow rules."""
+        self._flow_rules = dict(rules)
         for key, _ in self._maps["rule_count"].items():
             home, number, identifier, _ = rule_layout.RULE_KEY.unpack(key)
             at = maps.address_of(home), Place(number)
@@ -59,6 +76,8 @@ class RuleTables:
         identifiers = {0, *(rule.identifier for rule in rules)}
         self._count(at, identifiers)
         self._write("rules", at, maps.address(home_address), value, len(value) > rule_layout.FEW_SIZE)
+        self._tell(at, identifiers)
+        self._flow_rules[home_address] = rules
         self._settle(at, identifiers)
 
     def remove(self, home_address: Addr) -> None:
@@ -71,6 +90,7 @@ class RuleTables:
         ):
             return
         self._delete("rules", (home_address, Place.FLOW_RULES), maps.address(home_address))
+        self._flow_rules.pop(home_address, None)
 
     # Filters
 
@@ -124,12 +144,24 @@ class RuleTables:
     def _delete(self, kind: str, at: tuple[Addr, Place], key: bytes) -> None:
         self._maps[f"{kind}_{'many' if at in self._many else 'few'}"].delete(key)
         self._many.discard(at)
+        if at[1] is Place.FLOW_RULES:
+            self._tell(at, set())
         self._settle(at, set())
 
     def _count(self, at: tuple[Addr, Place], identifiers: set[int]) -> None:
         """A counter for each that is new."""
         for identifier in identifiers - self._counted.get(at, frozenset()):
             self._maps["rule_count"].put(rule_layout.rule_key(*at, identifier), ZERO, NOEXIST)
+
+    def _tell(self, at: tuple[Addr, Place], identifiers: Collection[int]) -> None:
+        """What rules of a home address counted that are not among these any more; their counters are still there."""
+        if self.tell_ended is None or not self._counted.get(at, frozenset()).difference(identifiers):
+            return
+        home_address = at[0]
+        for rule in self._flow_rules.get(home_address, ()):
+            if rule.identifier not in identifiers:
+                value = self._maps["rule_count"].get(rule_layout.rule_key(*at, rule.identifier))
+                self.tell_ended(EndedRule(home_address, rule, maps.counter_of(value)))
 
     def _settle(self, at: tuple[Addr, Place], identifiers: set[int]) -> None:
         """No counter for any other."""

@@ -88,7 +88,7 @@ class Tables:
     def adopt(self, names: dict[int, str]) -> None:
         """Take over what an earlier daemon left."""
         self.state = self.read(names)
-        self.rules.adopt()
+        self.rules.adopt({home: entry.rules for home, entry in self.state.bindings.items() if entry.rules})
         self._flow_count = Tally(flow.local for flow in self.state.flows)
         indices = {name: index for index, name in names.items()}
         for entry in self.state.outbound_entries():

@@ -57,13 +57,16 @@ class Plan:
     """For each node what its configuration has besides; see `merged`. A value "key:NAME" becomes the path of a secret."""
     associations: tuple[Pair, ...] = ()
     """Control associations besides those that every lab has."""
+    routers: tuple[str, ...] = ()
+    """Access nodes that are nothing but routers here: no daemon runs there, and nobody has an association with them."""
 
     @property
     def daemons(self) -> tuple[str, ...]:
         """The nodes that run a daemon, in the order in which they are started."""
         second = ("mnps2",) if "mnps2" in self.extras else ()
         more = tuple(node for node in self.tables if node not in (*DAEMONS, "mnps2", "evil"))
-        return (*DAEMONS[:-1], *second, *more, DAEMONS[-1], *(("evil",) if self.other_mobile else ()))
+        found = (*DAEMONS[:-1], *second, *more, DAEMONS[-1], *(("evil",) if self.other_mobile else ()))
+        return tuple(node for node in found if node not in self.routers)
 
 
 PAIRS = (Pair("mn", "mnps"), Pair("other", "mnps"), Pair("an3", "mnps"), Pair("an1", "mn"), Pair("an2", "mn"))
@@ -327,6 +330,8 @@ class Configuration:
         everything = [str(HOME_ADDRESS4), str(HOME_ADDRESS6)]
         associations: list[Table] = []
         for number, pair in enumerate((*PAIRS, *self.plan.associations), 1):
+            if pair.near in self.plan.routers or pair.far in self.plan.routers:
+                continue
             identifiers = {pair.near: f"{number:02x}01", pair.far: f"{number:02x}02"}
             ends = ((pair.near, pair.far, pair.at_near), (pair.far, pair.near, pair.at_far))
             for own, peer, options in ends:

@@ -41,6 +41,8 @@ class Datagram:
     destination: Address
     transport: bytes
     transport_length: int
+    identification: int = 0
+    """What its sender gave an IPv4 packet; 0 with IPv6."""
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -119,14 +121,14 @@ def datagram_of(frame: Frame) -> Datagram | None:
     packet = frame.packet
     if frame.ether_type == 0x0800 and len(packet) >= 20:
         header = (packet[0] & 15) * 4
-        (total, _id, fragment) = struct.unpack_from("!HHH", packet, 2)
+        (total, identification, fragment) = struct.unpack_from("!HHH", packet, 2)
         if fragment & 0x1FFF:
             return None
         source: Address = IPv4Address(packet[12:16])
         destination: Address = IPv4Address(packet[16:20])
         protocol = packet[9]
     elif frame.ether_type == 0x86DD and len(packet) >= 40:
-        header, protocol = 40, packet[6]
+        header, protocol, identification = 40, packet[6], 0
         total = 40 + int.from_bytes(packet[4:6], "big")
         source, destination = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
     else:
@@ -135,8 +137,9 @@ def datagram_of(frame: Frame) -> Datagram | None:
         total = frame.wire_length  # a segmentation-offload packet above 64 KiB
     transport = packet[header:total]
     return Datagram(
-        frame.time, frame.outgoing, frame.interface, protocol, source, destination, transport, total - header
-    )
+        frame.time, frame.outgoing, frame.interface, protocol, source, destination, transport,
+        total - header, identification,
+    )  # fmt: skip
 
 
 def segments(file: Path) -> Iterator[Segment]:

@@ -1,6 +1,7 @@
 """What a node does when one of its interfaces comes, goes, vanishes or changes its addresses.
 
-Sockets and data plane follow first, one change after the other; then the roles hear, each change once.
+One change after the other, and roles hear of each once. Of a link that comes or vanishes they hear when sockets and data
+plane have followed; of one that goes down at once: until a role has said where its packets are to wait, each is lost.
 """
 
 import asyncio
@@ -59,6 +60,8 @@ class LinkFollower:
 
     async def _follow(self, name: str, link: LinkState) -> None:
         async with self._order:
+            if link.kind is LinkKind.DOWN:
+                self.tell(name, link)
             await self._prepare(name, link)
             self.tell(name, link)
 

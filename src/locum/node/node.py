@@ -176,6 +176,10 @@ class Node:
             node.name, node.interfaces, bpf_root=node.bpf_dir, limits=limits(self.settings), forwarding=router
         )
         self._closers.push_async_callback(self._end_plane)
+        if self.settings.home_agent is not None:
+            from locum.node.ended_rules import teller
+
+            self.plane.tell_ended_rules(teller(self.events))
         foreign = self.settings.foreign_agent
         self.plane.serve_visitors(foreign.links if foreign is not None else ())
         self._plane_readers = {self.plane.fileno(): self._held}

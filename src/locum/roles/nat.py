@@ -153,6 +153,7 @@ class KeepAlive:
         self.home_address, self._home_agent = home_address, home_agent
         self._identifier = randomness.getrandbits(16)
         self._interval = 0.0
+        self._sequence = 0  # the last; an answer that belongs to an earlier tunnel says nothing of this one
         self._probe: _Probe | None = None
 
     @property
@@ -163,8 +164,7 @@ class KeepAlive:
     def start(self, interval: float, now: float) -> None:
         """The tunnel stands from now on; a registration is as good as an answer."""
         self._interval = interval
-        sequence = 0 if self._probe is None else self._probe.sequence
-        self._probe = _Probe(sequence, 0, now, now + interval)
+        self._probe = _Probe(self._sequence, 0, now, now + interval)
 
     def stop(self) -> None:
         """There is no tunnel any more."""
@@ -187,7 +187,7 @@ class KeepAlive:
         probe = self._probe
         if probe is None or probe.next_at > now or probe.tries >= TRIES:
             return None
-        probe.sequence = (probe.sequence + 1) & 0xFFFF
+        probe.sequence = self._sequence = (self._sequence + 1) & 0xFFFF
         probe.tries, probe.sent_at = probe.tries + 1, now
         probe.next_at = now + min(ANSWER_TIME, self._interval)
         return keepalive(self.home_address, self._home_agent, self._identifier, probe.sequence).encode()

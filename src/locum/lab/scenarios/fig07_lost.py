@@ -5,7 +5,7 @@ from typing import ClassVar
 from locum.lab import asking, measure, pcap
 from locum.lab.checks import Checks
 from locum.lab.configuration import HOME_ADDRESS4, Pair, Plan, merged
-from locum.lab.flow_checks import judge_flows
+from locum.lab.flow_checks import judge_flows, standing_rule
 from locum.lab.processes import Program, wait_until
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.fig07 import device_binding, stand_ins
@@ -35,6 +35,7 @@ class Fig07Lost(Scenario):
         associations=(Pair("an1", "mnps", at_far={"may_trigger": True}),),
         tables={
             **registering(stand_in),
+            "ha": merged(registering(stand_in)["ha"], standing_rule(ECHO, to=("mnps", "mn"))),
             "an1": {
                 "foreign_agent": {
                     "probe_interval": PROBE,
@@ -78,6 +79,7 @@ class Fig07Lost(Scenario):
         wait_until("the stand-in to be done", lambda: not stand_ins(lab), 10)
         self.status = self.download.finish(60)
         self.afterwards = device_binding(lab)
+        self.asker.program.stop()
 
     def first(self, after: float, place: str) -> float:
         """When the home address answered again, both ways; connections at this place."""

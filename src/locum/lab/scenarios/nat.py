@@ -4,9 +4,9 @@ import re
 
 from locum.lab import pcap, services, stream
 from locum.lab.checks import Checks
-from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Plan
+from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Plan, merged
 from locum.lab.errors import LabError
-from locum.lab.flow_checks import inner_packets
+from locum.lab.flow_checks import inner_packets, judge_flows, standing_rule
 from locum.lab.network import run
 from locum.lab.processes import wait_until
 from locum.lab.scenario import Scenario
@@ -44,7 +44,7 @@ class Nat(Scenario):
         mode="colocated",
         extras=("nat",),
         tables={
-            "ha": {"home_agent": {"keepalive_interval": KEEPALIVE}},
+            "ha": merged({"home_agent": {"keepalive_interval": KEEPALIVE}}, standing_rule(PORT)),
             "mn": {"mobile_node": {"links": ["radio2"]}},
         },
     )
@@ -114,6 +114,7 @@ class Nat(Scenario):
         checks.more_than("stream_after_change", late, 50, "packets")
         checks.more_than("tunnel_in_udp", self._tunnelled(lab, pcap.UDP), 1000, "packets")
         checks.equal("tunnel_in_ip", self._tunnelled(lab, 4), 0, "packets")
+        judge_flows(lab, checks)
 
     def _masquerade(self, lab: Lab, rule: str) -> None:
         """The whole of a stock address translator."""

@@ -13,7 +13,7 @@ from locum.lab import pcap, stream
 from locum.lab.checks import Checks
 from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Plan, Table
 from locum.lab.errors import LabError
-from locum.lab.flow_checks import inner_packets, judge_flows, takes
+from locum.lab.flow_checks import add_standing_rule, inner_packets, judge_flows, takes
 from locum.lab.processes import Program
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.translate import HOMES, tables
@@ -94,6 +94,7 @@ class Police(Scenario):
         (server.root / "file").write_text("".join(f"{number:07}\n" for number in range(60_000)))
         lab.processes.start("mnps", "iperf3-mnps", ["iperf3", "-s", "-B", own])
         lab.processes.start("mn", "iperf3-mn", ["iperf3", "-s", "-B", str(HOME_ADDRESS4)])
+        add_standing_rule(lab, HOME_ADDRESS4, f"{OPEN_PORT}-{SHUT_PORT + 99}")
         self._visitor(lab)
         self._stand_in(lab)
         lab.crash("an1")

@@ -11,8 +11,9 @@ from typing import Any
 
 from locum.lab import forgery, pcap, stream
 from locum.lab.checks import Checks
-from locum.lab.configuration import HOME_ADDRESS4
+from locum.lab.configuration import HOME_ADDRESS4, Plan
 from locum.lab.errors import LabError
+from locum.lab.flow_checks import judge_flows, standing_rule
 from locum.lab.forgery import Shot
 from locum.lab.processes import wait_until
 from locum.lab.scenario import Scenario
@@ -43,6 +44,7 @@ class Revoke(Scenario):
 
     name = "revoke"
     title = "registrations are ended at once from either side, by nobody else, and made anew"
+    plan = Plan(tables={"ha": standing_rule(PORT)})
     forger = str(figure_5().address4("evil"))
 
     def play(self, lab: Lab) -> None:
@@ -98,6 +100,7 @@ class Revoke(Scenario):
         late = sum(at > self.left.time for at in at_stand_in.values())
         checks.more_than("stream_at_default_coa", late, RATE // 4, "packets")
         checks.equal("unanswered", lab.timeline.count("ha", "revocation-unanswered"), 0, "events")
+        judge_flows(lab, checks)
 
     def _default(self, lab: Lab) -> str:
         return str(lab.configuration.care_of("an3"))

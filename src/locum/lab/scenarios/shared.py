@@ -3,16 +3,17 @@
 The access node is the wired one, where nobody else is, or the one that the device itself visits.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from locum.lab import measure, pcap
 from locum.lab.checks import Checks
-from locum.lab.configuration import Plan
-from locum.lab.flow_checks import HOMES, inner_packets, judge_flows
+from locum.lab.configuration import Plan, Table, merged
+from locum.lab.flow_checks import HOMES, inner_packets, judge_flows, standing_rule_from
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.fig10 import grown
 from locum.lab.stand_ins import Registering, bound_in_advance, further, registering
-from locum.lab.story import download, web
+from locum.lab.story import PORT, download, web
 from locum.lab.world import Lab
 
 SIZE = 30_000_000
@@ -20,6 +21,12 @@ SIZE_SLEPT = 20_000_000
 """Of a download that is only slept through."""
 STEP = 2_000_000
 ASLEEP = 2.0
+
+
+def ruled(at: str) -> Mapping[str, Table]:
+    """As bound in advance there, and a rule for the download that leads where it goes anyway: its packets are counted."""
+    tables = bound_in_advance(at)
+    return {**tables, "ha": merged(tables["ha"], standing_rule_from(PORT))}
 
 
 class Shared(Scenario):
@@ -111,7 +118,7 @@ class SharedAccessDefault(Shared):
     name = "shared-access-default"
     title = "the stand-in lives on the wired access node's host, which is the default care-of address"
     host: ClassVar[str] = "an3"
-    plan: ClassVar[Plan] = Plan(tables=bound_in_advance("an3"), associations=further("an3"))
+    plan: ClassVar[Plan] = Plan(tables=ruled("an3"), associations=further("an3"))
 
     def play(self, lab: Lab) -> None:
         self._begin(lab, SIZE_SLEPT)
@@ -129,7 +136,7 @@ class SharedVisitedDefault(SharedAccessDefault):
     name = "shared-visited-default"
     title = "the device sleeps where it is: its own access node's host is the default care-of address"
     host: ClassVar[str] = "an1"
-    plan: ClassVar[Plan] = Plan(tables=bound_in_advance("an1"), associations=further("an1"))
+    plan: ClassVar[Plan] = Plan(tables=ruled("an1"), associations=further("an1"))
 
 
 def judge_tunnels(lab: Lab, host: str, checks: Checks) -> None:

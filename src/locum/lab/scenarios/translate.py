@@ -13,7 +13,7 @@ from locum.lab import pcap
 from locum.lab.checks import Checks
 from locum.lab.configuration import Pair, Plan, Table
 from locum.lab.errors import LabError
-from locum.lab.flow_checks import judge_flows
+from locum.lab.flow_checks import add_standing_rule, judge_flows
 from locum.lab.pcap import ICMP, TCP, UDP, Address
 from locum.lab.processes import wait_until
 from locum.lab.scenario import Scenario
@@ -146,6 +146,8 @@ class Translate(Scenario):
 
     def play(self, lab: Lab) -> None:
         own = (lab.topology.address4("mnps"), lab.topology.address6("mnps"))
+        for ruled in HOMES:
+            add_standing_rule(lab, ruled.four, f"{IPERF_PORTS[4]}-{IPERF_PORTS[6]}", to=("mnps", "default"))
         server = WebServer(lab.processes, "mnps", lab.output / "web", addresses=tuple(map(str, own)))
         server.start()
         file = server.root / "file"
@@ -223,7 +225,7 @@ class Translate(Scenario):
         checks.equal("conflicts", self.conflicts, 0, "packets")
         own: set[Address] = {lab.topology.address4("mnps"), lab.topology.address6("mnps")}
         self._judge_captures(lab.captures.files, own, checks)
-        judge_flows(lab, checks, frozenset(each for home in HOMES for each in home.both))
+        judge_flows(lab, checks, frozenset(each for home in HOMES for each in home.both), own)
 
     def _judge_counters(self, home: Home, checks: Checks) -> None:
         node = {"home_agent": "ha", "access_node": "an3", "stand_in": "mnps"}[home.place]
