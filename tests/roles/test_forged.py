@@ -384,6 +384,13 @@ def test_notices_of_a_peer_about_an_address_that_it_may_not_speak_for() -> None:
     assert notice_status(world.mn, neighbour, (neighbour,)) is Status.NOT_AUTHORISED
 
 
+def test_a_mobile_node_believes_a_notice_of_those_alone_who_may_speak_for_it() -> None:
+    world = settled()
+    assert notice_status(world.mn, HOA, (HOA,)) is Status.OK
+    assert notice_status(world.mn, HOA, (IPv4Address(int(HOA) + 1),)) is Status.NOT_AUTHORISED
+    assert notice_status(world.mn, HOA, ()) is Status.NOT_AUTHORISED
+
+
 RANDOM = Random(7)
 SETTLED = settled()
 
