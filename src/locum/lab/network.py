@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from locum.lab.errors import LabError
 from locum.lab.place import LabPlace
-from locum.lab.topology import HOME_NETWORK4, HOME_NETWORK6, MTU, Link, Node, Topology
+from locum.lab.topology import HOME_NETWORK4, HOME_NETWORK6, MTU, Link, Node, Place, Topology
 
 BURST = 16_000
 """Bytes of a token bucket's burst: small enough that a segmentation-offload packet is cut to link size first."""
@@ -83,6 +83,10 @@ class Network:
             if own.host:
                 yield f"addr add {link.address4(own)} dev {own.interface}"
                 yield f"addr add {link.address6(own)} dev {own.interface} nodad"
+                if node.place is Place.STRANGER:  # the kernel chooses neither for what does not ask for it
+                    yield f"addr add {self.topology.broken4(node.name)}/32 dev {own.interface}"
+                    six = self.topology.broken6(node.name)
+                    yield f"addr add {six}/128 dev {own.interface} nodad preferred_lft 0"
             yield f"link set {own.interface} up"
 
     def _route_commands(self, node: Node) -> Iterable[str]:
