@@ -1,5 +1,7 @@
 """The lab's command line: what it lists, refuses, and cleans up when it is told to stop."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from locum.cli.lab import lab
+from locum.cli.main import cli
 from locum.lab.network import Network
 from locum.lab.place import LabPlace, started_at
 from locum.lab.scenarios import SCENARIOS
@@ -23,6 +26,40 @@ def test_every_scenario_is_listed_with_what_it_shows() -> None:
     assert result.exit_code == 0
     for name, scenario in SCENARIOS.items():
         assert name in result.output and scenario.title in result.output
+
+
+@pytest.mark.parametrize("words", [["-j", "lab", "list"], ["lab", "list", "-j"]])
+def test_scenarios_and_labs_are_listed_as_json(words: list[str]) -> None:
+    place = LabPlace.claim("fig06")
+    try:
+        result = CliRunner().invoke(cli, words)
+    finally:
+        place.remove()
+    assert result.exit_code == 0, result.output
+    listed = json.loads(result.output)
+    assert {each["name"]: each["title"] for each in listed["scenarios"]} == {
+        name: scenario.title for name, scenario in SCENARIOS.items()
+    }
+    ours = {"lab": place.identity, "state": "running", "scenario": "fig06", "pid": os.getpid()}
+    assert ours in listed["labs"]
+
+
+@pytest.mark.parametrize("words", [[], ["-j"]])
+def test_a_lab_of_roots_is_another_users_to_anybody_else(words: list[str]) -> None:
+    place = LabPlace.claim("fig06")
+    imports = "import difflib, json, os; from locum.cli.lab import lab"  # difflib is click's: nobody may not find it
+    script = f"{imports}; os.setgid(65534); os.setuid(65534); lab()"
+    try:
+        command = [sys.executable, "-c", script, "list", *words]
+        done = subprocess.run(command, capture_output=True, text=True)
+    finally:
+        place.remove()
+    assert done.returncode == 0, done.stderr
+    if words:
+        labs = {each["lab"]: each["state"] for each in json.loads(done.stdout)["labs"]}
+        assert labs[place.identity] == "another user's"
+    else:
+        assert f"lab {place.identity}: another user's\n" in done.stdout
 
 
 def test_an_unknown_scenario_is_refused() -> None:
@@ -43,6 +80,9 @@ def test_down_removes_what_a_killed_run_left_and_leaves_a_running_one_alone() ->
         place._write_owner({"pid": sleeper.pid, "started": started_at(sleeper.pid), "scenario": "fig06"})
         sleeper.kill()
         sleeper.wait()
+        listed = json.loads(subprocess.run([*RUN, "list", "-j"], capture_output=True, text=True).stdout)
+        standing = {"lab": place.identity, "state": "standing", "scenario": "fig06", "pid": None}
+        assert standing in listed["labs"]
         done = subprocess.run([*RUN, "down"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert f"lab {place.identity} (fig06) removed" in done.stdout
@@ -50,6 +90,59 @@ def test_down_removes_what_a_killed_run_left_and_leaves_a_running_one_alone() ->
         assert not place.namespaces()
     finally:
         place.remove()
+
+
+def test_down_tells_as_json_what_it_removed_and_what_not() -> None:
+    left, kept = LabPlace.claim("fig06"), LabPlace.claim("fig07")
+    try:
+        left.release_ownership()
+        done = subprocess.run([*RUN, "down", "-j"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        told = {each["lab"]: each for each in json.loads(done.stdout)}
+        assert told[left.identity]["removed"] is True and told[left.identity]["scenario"] == "fig06"
+        assert told[kept.identity]["removed"] is False and told[kept.identity]["pid"] == os.getpid()
+        assert kept.path.exists() and not left.path.exists()
+    finally:
+        left.remove()
+        kept.remove()
+
+
+@pytest.mark.parametrize("option", ["--report", "--output"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_built(
+    tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "file").touch()
+    words = ["run", "fig06", "--output", str(tmp_path / "out"), option, str(tmp_path / "file" / "below")]
+    begin = time.monotonic()
+    done = subprocess.run([*RUN, *words], capture_output=True, text=True)
+    assert time.monotonic() - begin < 5
+    assert done.returncode == 1
+    assert done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert f"{option}: {tmp_path / 'file'}" in done.stderr
+    assert "Not a directory" in done.stderr or "File exists" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_writes_its_own_report_and_prints_it_as_json_although_the_other_became_impossible(
+    tmp_path: Path,
+) -> None:
+    """The place for `--report` is gone by the end: what was measured is not."""
+    wanted, output = tmp_path / "there" / "report.json", tmp_path / "out"
+    run = subprocess.Popen(
+        [*RUN, "run", "-j", "fig06-expiry", "--output", str(output), "--report", str(wanted)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _place_of(run.pid)
+    wanted.parent.rmdir()
+    wanted.parent.touch()
+    said, complaint = run.communicate(timeout=120)
+    assert run.returncode == 1
+    assert f"{wanted} cannot be written" in complaint and "Traceback" not in complaint
+    printed = json.loads(said)
+    assert printed["scenario"] == "fig06-expiry" and printed["checks"]
+    assert json.loads((output / "report.json").read_text()) == printed
 
 
 def test_a_shell_runs_in_the_namespace_of_a_node() -> None:

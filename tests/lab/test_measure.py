@@ -119,13 +119,27 @@ def test_frames_between_and_the_stream(tmp_path: Path) -> None:
 
 
 def test_the_largest_excess_of_a_reply(tmp_path: Path) -> None:
+    def excess() -> int:
+        return measure.largest_excess(pcap.datagrams(record.save(tmp_path)), (CN,))
+
     record = Recorder()
     record.udp(1.0, (40000, 434), bytes(100), out=True)
     record.udp(1.1, (434, 40000), bytes(60), out=False)
-    assert measure.largest_excess(pcap.datagrams(record.save(tmp_path))) == -40
-    record.udp(1.2, (40000, 434), bytes(10), out=True)
-    record.udp(1.3, (434, 40000), bytes(60), out=False)
-    assert measure.largest_excess(pcap.datagrams(record.save(tmp_path))) == 50
+    assert excess() == -40
+    record.udp(1.2, (40001, 434), bytes(50), out=True)
+    record.udp(1.3, (434, 40001), bytes(40), out=False)
+    assert excess() == -10
+    record.udp(1.4, (434, 40001), bytes(40), out=False)
+    assert excess() == 30, "two replies to one request are counted together"
+    assert measure.largest_excess(pcap.datagrams(record.save(tmp_path)), (HOME,)) < -1000, "in another's name"
+
+
+def test_a_large_request_excuses_no_reply_to_a_small_one(tmp_path: Path) -> None:
+    record = Recorder()
+    for size in (10, 1400, 900):
+        record.udp(1.0, (40000, 434), bytes(size), out=True)
+    record.udp(1.1, (434, 40000), bytes(60), out=False)
+    assert measure.largest_excess(pcap.datagrams(record.save(tmp_path)), (CN,)) == 50
 
 
 def test_a_capture_that_was_cut_off_is_read_to_its_last_whole_frame(tmp_path: Path) -> None:

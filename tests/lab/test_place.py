@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from locum.lab.network import Network, inside, run
+from locum.lab.network import UNKNOWN_PORTS, Network, inside, run
 from locum.lab.place import LabPlace, started_at
 from locum.lab.processes import Processes, is_frozen, state_of, wait_until
 from locum.lab.topology import figure_5
@@ -47,6 +47,8 @@ def test_the_network_carries_both_families_and_the_radio_is_cut_for_real(place: 
     assert network.radio_frames("an1") == quiet
     network.set_radio("an1", up=True)
     wait_until("the radio to carry again", lambda: pings(place, "an1", "10.10.21.4"))
+    ports = run([*inside(place, "cn"), "sysctl", "-n", "net.ipv4.ip_local_port_range"])
+    assert ports.split() == UNKNOWN_PORTS.split()
     links = json.loads(run([*inside(place, "mn"), "ip", "-j", "link"]))
     assert {link["mtu"] for link in links if link["ifname"].startswith("radio")} == {1500}
 

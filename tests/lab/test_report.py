@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from locum.lab import state
 from locum.lab.checks import Checks
 from locum.lab.errors import LabError
 from locum.lab.report import Report
@@ -76,19 +75,3 @@ def test_a_timeline_is_read_while_it_is_written(tmp_path: Path) -> None:
         timeline.wait("mn", "asleep", begin, patience=0.05)
     merged = timeline.merge(tmp_path / "all.jsonl.merged").read_text().splitlines()
     assert [json.loads(line)["node"] for line in merged] == ["lab", "mn"]
-
-
-def test_what_moves_by_itself_is_no_change_of_state() -> None:
-    row = {
-        "home_address": "10.10.100.4",
-        "care_of": "10.10.21.1",
-        "message": "x",
-        "expires_in": 5.0,
-        "packets": 7,
-    }
-    later = {**row, "expires_in": 3.0, "packets": 900}
-    moved = {**later, "care_of": "10.10.66.2"}
-    assert state._lasting(row) == state._lasting(later)
-    before, after = ({"binding list": [state._lasting(each)]} for each in (row, moved))
-    assert len(state.differences(before, after)) == 2
-    assert '"message": "x"' in state._lasting(row)

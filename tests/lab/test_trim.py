@@ -43,13 +43,14 @@ def test_half_segments_and_bulk_are_cut_to_their_headers(tmp_path: Path) -> None
             17, struct.pack("!HHHHBBH", 20000, 434, 0, 0, 4, 4, 0) + ip(6, tcp(5683, 50))
         ),  # in a UDP tunnel: cut
     ]
+    packets.append(ip(4, ip(17, bytes(60)))[: 40 + 5])  # a stranger cut the UDP header inside: kept as it is
     file = capture(tmp_path, packets)
     before = list(pcap.frames(file))
     assert trim(file) == 5
     after = list(pcap.frames(file))
     assert [frame.wire_length for frame in after] == [frame.wire_length for frame in before]
     sizes = [len(frame.packet) for frame in after]
-    assert sizes == [52, len(packets[1]), 52, 72, 80, len(packets[5]), 300, 84]
+    assert sizes == [52, len(packets[1]), 52, 72, 80, len(packets[5]), 300, 84, 45]
     assert trim(file) == 0, "twice is as good as once"
     assert [segment.length for segment in pcap.segments(file)] == [1000, 100, 50]
 

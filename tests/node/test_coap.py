@@ -185,6 +185,25 @@ async def test_rubbish_changes_nothing_and_gets_no_more_than_it_sent(pair: Pair)
     wire.socket.close()
 
 
+async def test_a_string_that_is_none_is_counted_and_fills_no_log(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    """aiocoap decodes string options as UTF-8 without a thought; each such message was a traceback in the journal."""
+    path = b"\xb3\xff\xfe\xfd"
+    wire = Wire(pair.port)
+    assert await wire.send(b"\x40\x02\x00\x01" + path) == b""
+    wire.socket.close()
+    assert pair.counts["control-unreadable"] == 1
+    reader, writer = await asyncio.open_connection(str(BOB), pair.port, local_addr=(str(ALICE), 0))
+    writer.write(b"\x00\xe1" + bytes((len(path) << 4, 2)) + path)
+    async with asyncio.timeout(2):
+        await reader.read()  # what opens the connection, and its end
+    writer.close()
+    assert pair.counts["control-unreadable"] == 2
+    assert not caplog.records
+    assert await pair.alice.ask(BOB, "634", b"ab", 2.0) == b"ba"
+
+
 async def test_a_replayed_request_is_not_taken_twice_even_after_a_restart(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,3 +47,39 @@ def test_tunnel_data_stays_with_the_data_plane(link: tuple[Namespace, Namespace]
         channel.close()
     wanted = [b"\x01request", b"\x07revocation", b"\x0fanswer"]
     assert heard == [(message, IPv4Address(THEIRS), 434) for message in wanted]
+
+
+ADVERTISEMENT, SOLICITATION = b"\x09", b"\x0a"
+GROUP, ALL = "224.0.0.1", "255.255.255.255"
+
+
+def test_agent_discovery_from_afar_is_not_heard(link: tuple[Namespace, Namespace]) -> None:
+    """Its TTL is 1; and to whom it was sent is told."""
+    ours, theirs = link
+    heard: list[tuple[bytes, str]] = []
+    with ours.inside():
+        channel = LinkSocket(
+            "air0", lambda *_: None, lambda message, _source, _layer, to: heard.append((message[8:], str(to)))
+        )
+    with theirs.inside():
+        speaker = LinkSocket("air1", lambda *_: None, lambda *_: None)
+    try:
+        for kind, name, to, ttl in (
+            (ADVERTISEMENT, b"for all", GROUP, 1),
+            (ADVERTISEMENT, b"for really all", ALL, 1),
+            (ADVERTISEMENT, b"from afar", OURS, 60),
+            (ADVERTISEMENT, b"for all, from afar", GROUP, 2),
+            (SOLICITATION, b"asked from afar", OURS, 2),
+            (ADVERTISEMENT, b"for us", OURS, 1),
+            (SOLICITATION, b"end", OURS, 1),
+        ):
+            message, source = kind + bytes(7) + name, IPv4Address(THEIRS)
+            speaker._send(message, socket.IPPROTO_ICMP, source, IPv4Address(to), channel.link_layer, ttl)
+        deadline = time.monotonic() + 10
+        while not (heard and heard[-1][0] == b"end") and time.monotonic() < deadline:
+            channel.read()
+            time.sleep(0.01)
+    finally:
+        channel.close()
+        speaker.close()
+    assert heard == [(b"for all", GROUP), (b"for really all", ALL), (b"for us", OURS), (b"end", OURS)]

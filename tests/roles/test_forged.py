@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from locum.roles import actions as a
+from locum.roles.discovery import AgentDiscovery, Hearing
 from locum.roles.signing import signed
 from locum.security.association import Association
 from locum.security.replay import ntp64
@@ -384,6 +385,13 @@ def test_notices_of_a_peer_about_an_address_that_it_may_not_speak_for() -> None:
     assert notice_status(world.mn, neighbour, (neighbour,)) is Status.NOT_AUTHORISED
 
 
+def test_a_mobile_node_believes_a_notice_of_those_alone_who_may_speak_for_it() -> None:
+    world = settled()
+    assert notice_status(world.mn, HOA, (HOA,)) is Status.OK
+    assert notice_status(world.mn, HOA, (IPv4Address(int(HOA) + 1),)) is Status.NOT_AUTHORISED
+    assert notice_status(world.mn, HOA, ()) is Status.NOT_AUTHORISED
+
+
 RANDOM = Random(7)
 SETTLED = settled()
 
@@ -467,3 +475,37 @@ def test_what_the_stand_in_cannot_do_leaves_nobody_waiting() -> None:
         actions, answer = failing(exchange, request, kind)
         assert answer.status is Status.BUSY
         assert (a.ResumeSessions(other) in actions) == (kind is a.StopSessions)
+
+
+def advertised(care_of: IPv4Address, *, sequence: int, agent: IPv4Address = AN1) -> AgentAdvertisement:
+    return AgentAdvertisement(
+        lifetime=3,
+        addresses=((agent, 0),),
+        sequence=sequence,
+        registration_lifetime=300,
+        flags=AgentFlag.F | AgentFlag.T | AgentFlag.R,
+        care_of_addresses=(care_of,),
+    )
+
+
+def test_what_comes_to_a_mobile_node_alone_and_unasked_makes_no_agent() -> None:
+    """It may have come from afar, by the tunnel, with the TTL of what was sent on the link."""
+    discovery = AgentDiscovery(("radio0",), Random(1))
+    to_all = a.Source(AN1, 0, "radio0", b"\x05" * 6, IPv4Address("224.0.0.1"))
+    to_us = replace(to_all, local=HOA)
+    assert discovery.heard(advertised(AN1, sequence=900), to_us, 0.0) is Hearing.UNUSABLE
+    assert discovery.heard(advertised(AN1, sequence=900), to_all, 0.0) is Hearing.NEW
+    assert discovery.heard(advertised(STRANGER, sequence=901), to_us, 1.0) is Hearing.UNUSABLE
+    assert discovery.heard(advertised(STRANGER, sequence=901, agent=STRANGER), to_us, 1.0) is Hearing.UNUSABLE
+    other_layer = replace(to_us, link_layer=b"\x06" * 6)
+    assert discovery.heard(advertised(AN1, sequence=0), other_layer, 1.0) is Hearing.UNUSABLE
+    assert discovery.heard(advertised(AN1, sequence=901), to_us, 2.0) is Hearing.SAME
+    assert (
+        discovery.heard(advertised(AN1, sequence=0), to_us, 2.0) is Hearing.REBOOTED
+    )  # RFC 3543 section 4.2
+    (agent,) = discovery.agents(2.5)
+    assert (agent.care_of, agent.expires_at) == (AN1, 3.0)
+    discovery.search(3.5)
+    assert discovery.heard(advertised(AN1, sequence=1), to_us, 3.6) is not Hearing.UNUSABLE
+    discovery.settle()
+    assert discovery.heard(advertised(STRANGER, sequence=2, agent=STRANGER), to_us, 3.7) is Hearing.UNUSABLE

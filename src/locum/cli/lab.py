@@ -6,18 +6,23 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from locum.cli.target import Target, json_option
 from locum.lab import preflight
 from locum.lab.errors import Interrupted, LabError
 from locum.lab.place import LabPlace
+from locum.lab.report import Report
 from locum.lab.scenario import Scenario, perform
 from locum.lab.scenarios import SCENARIOS
 from locum.lab.timeline import Event
 from locum.node.exits import Exit
+
+ANOTHER_USERS = "another user's"
 
 
 def ready(console: Console) -> None:
@@ -33,22 +38,44 @@ def ready(console: Console) -> None:
 
 
 @click.group()
-def lab() -> None:
+@click.pass_context
+def lab(ctx: click.Context) -> None:
     """Play the scenarios of the source text with real daemons, and measure what happened."""
+    if ctx.obj is None:  # started by itself, not as a command of `locum`
+        ctx.obj = Target(None, False)
 
 
 @lab.command("list")
-def list_scenarios() -> None:
+@json_option
+@click.pass_obj
+def list_scenarios(target: Target) -> None:
     """Scenarios, and labs that stand on this machine."""
+    if target.output.json:
+        scenarios = [{"name": name, "title": each.title} for name, each in SCENARIOS.items()]
+        target.output.value({"scenarios": scenarios, "labs": [_described(place) for place in LabPlace.all()]})
+        return
     console = Console()
     table = Table("scenario", "what it shows", box=None, padding=(0, 2, 0, 0))
     for name, scenario in SCENARIOS.items():
         table.add_row(name, scenario.title)
     console.print(table)
     for place in LabPlace.all():
-        owner = place.owner_alive()
-        state = f"running, pid {owner}" if owner else "standing; `locum lab down` removes it"
-        console.out(f"lab {place.identity}: {place.scenario}, {state}", highlight=False)
+        found = _described(place)
+        if found["state"] == ANOTHER_USERS:
+            console.out(f"lab {place.identity}: {ANOTHER_USERS}", highlight=False)
+            continue
+        running = found["state"] == "running"
+        state = f"running, pid {found['pid']}" if running else "standing; `locum lab down` removes it"
+        console.out(f"lab {place.identity}: {found['scenario']}, {state}", highlight=False)
+
+
+def _described(place: LabPlace) -> dict[str, Any]:
+    """A lab as JSON: "running" belongs to a process, "standing" was kept or left."""
+    if place.another_users:
+        return {"lab": place.identity, "state": ANOTHER_USERS, "scenario": None, "pid": None}
+    owner = place.owner_alive()
+    state = "standing" if owner is None else "running"
+    return {"lab": place.identity, "state": state, "scenario": place.scenario, "pid": owner}
 
 
 @lab.command("run")
@@ -60,11 +87,20 @@ def list_scenarios() -> None:
     "--output", type=click.Path(file_okay=False, path_type=Path), help="Captures, events and logs go here."
 )
 @click.option("--keep", is_flag=True, help="Leave the lab standing, for `locum lab shell`.")
-def run_scenario(name: str, report: Path | None, output: Path | None, keep: bool) -> None:
-    """Build the lab, play scenario NAME, check what was measured."""
+@json_option
+@click.pass_obj
+def run_scenario(target: Target, name: str, report: Path | None, output: Path | None, keep: bool) -> None:
+    """Build the lab, play scenario NAME, check what was measured.
+
+    The report is printed, and written to report.json in the output folder.
+    """
     console = Console(stderr=True)
     ready(console)
     folder = output or Path("lab-output") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    existed = folder.exists()
+    if report is not None:
+        _prove_writable(console, report, "--report")
+    _prove_writable(console, folder / "report.json", "--output")
     begin = time.time()
 
     def tell(event: Event) -> None:
@@ -72,7 +108,6 @@ def run_scenario(name: str, report: Path | None, output: Path | None, keep: bool
         console.out(f"{event.time - begin:7.2f}  {event.kind.replace('-', ' ')} {detail}", highlight=False)
 
     scenario: Scenario = SCENARIOS[name]()
-    existed = folder.exists()
     try:
         result = perform(scenario, folder, keep=keep, listener=tell)
     except LabError as problem:
@@ -83,12 +118,37 @@ def run_scenario(name: str, report: Path | None, output: Path | None, keep: bool
             shutil.rmtree(folder, ignore_errors=True)
         console.out(f"locum: {reason}: stopped; everything that the lab had made is removed", highlight=False)
         sys.exit(Exit.INTERRUPTED)
-    result.print(Console())
-    if report is not None:
-        result.write(report)
-    result.write(folder / "report.json")
+    written = [_write(console, result, file) for file in (folder / "report.json", report) if file is not None]
+    if target.output.json:
+        target.output.value(result.as_json())
+    else:
+        result.print(Console())
     console.out(f"evidence: {folder}/ (pcap, events.jsonl, ladder.html, report.json)", highlight=False)
-    sys.exit(0 if result.ok else Exit.FAILED)
+    sys.exit(0 if result.ok and all(written) else Exit.FAILED)
+
+
+def _prove_writable(console: Console, file: Path, option: str) -> None:
+    """Exit with one clear line, before anything is built, when a file could not be written at the end."""
+    existed = file.exists()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a"):
+            pass
+        if not existed:
+            file.unlink()
+    except OSError as problem:
+        console.out(f"locum: {option}: {file} cannot be written: {problem.strerror}", highlight=False)
+        sys.exit(Exit.FAILED)
+
+
+def _write(console: Console, result: Report, file: Path) -> bool:
+    """Write the report; a disk that is full by now is told, and the other file is written all the same."""
+    try:
+        result.write(file)
+    except OSError as problem:
+        console.out(f"locum: {file} cannot be written: {problem.strerror}", highlight=False)
+        return False
+    return True
 
 
 @lab.command("shell", context_settings={"ignore_unknown_options": True})
@@ -115,20 +175,27 @@ def shell(node: str, identity: str | None, command: tuple[str, ...]) -> None:
 
 @lab.command("down")
 @click.option("--all", "everything", is_flag=True, help="Stop labs that are running as well.")
-def down(everything: bool) -> None:
+@json_option
+@click.pass_obj
+def down(target: Target, everything: bool) -> None:
     """Remove labs that were kept, and what a run left that was killed."""
-    console = Console()
+    console = Console(stderr=target.output.json)
     ready(console)
+    told = []
     for place in LabPlace.all():
-        owner = place.owner_alive()
-        if owner is not None and not everything:
-            console.out(f"lab {place.identity} is running (pid {owner}): left alone", highlight=False)
-            continue
-        if owner is not None:
-            _stop_owner(place, owner)
-        scenario_name = place.scenario
-        place.remove()
-        console.out(f"lab {place.identity} ({scenario_name}) removed", highlight=False)
+        found = _described(place)
+        removed = found["pid"] is None or everything
+        if removed:
+            if found["pid"] is not None:
+                _stop_owner(place, found["pid"])
+            place.remove()
+        told.append({**found, "removed": removed})
+        if not target.output.json:
+            left = f"is running (pid {found['pid']}): left alone"
+            said = f"({found['scenario']}) removed" if removed else left
+            console.out(f"lab {place.identity} {said}", highlight=False)
+    if target.output.json:
+        target.output.value(told)
 
 
 def _stop_owner(place: LabPlace, owner: int, patience: float = 30.0) -> None:

@@ -45,6 +45,7 @@ class Tables:
         self.state = ForwardingState()
         self._own: set[Addr] = set()
         self._access: frozenset[str] = frozenset()
+        self._access_indices: dict[str, int] = {}
         self._flow_count: Tally[Addr] = Tally()
         self._outbound_keys: dict[tuple[Addr, str | None], bytes] = {}
 
@@ -324,19 +325,27 @@ class Tables:
     def serve_visitors(self, links: Collection[str]) -> None:
         """What comes on these links is never taken for a home agent's."""
         self._access = frozenset(links)
+        self._access_indices.clear()
         for key, _ in self._maps["access_links"].items():
             self._maps["access_links"].delete(key)
         for link in self._access:
             self._write_access(link)
 
     def serves(self, index: int) -> bool:
-        """Whether the link of that index is one on which visitors are served."""
-        return any(self._index_of(link) == index for link in self._access)
+        """Whether the link of that index is one on which visitors are served.
+
+        As it was written to the map: it is asked for every packet that anybody has put into a tunnel, and to ask the
+        kernel each time let a few hundred a second stop the node.
+        """
+        return index in self._access_indices.values()
 
     def _write_access(self, link: str) -> None:
         index = self._index_of(link)
-        if index is not None:
-            self._maps["access_links"].put(maps.WORD.pack(index), maps.WORD.pack(1))
+        if index is None:
+            self._access_indices.pop(link, None)
+            return
+        self._access_indices[link] = index
+        self._maps["access_links"].put(maps.WORD.pack(index), maps.WORD.pack(1))
 
     def link_changed(self, link: str) -> None:
         """The link has another index than before: entries that name it are written again."""

@@ -4,7 +4,6 @@ Snapping keeps the files small and still holds every header and every registrati
 are cut to their headers at the end (`trim.py`).
 """
 
-import subprocess
 import time
 from pathlib import Path
 
@@ -59,35 +58,3 @@ class Captures:
             for file in self.files.values():
                 trim(file)
         self._running.clear()
-
-
-_MULTIPATH = 154
-
-
-def malformed(file: Path, but_from: str | None = None) -> int:
-    """How many packets of a pcap tshark calls malformed, without those from an address that sends such on purpose.
-
-    Registrations with extension 154 are left out: RFC 7629 gives it the long format, and tshark 4.0, which does not know
-    it, takes it for a short one and the rest of the message for what it is not.
-    Raises OSError when tshark is missing or cannot read the file.
-    """
-    others = f" && !(ip.src == {but_from})" if but_from else ""
-    done = subprocess.run(
-        [
-            "tshark",
-            "-n",
-            "-r",
-            str(file),
-            "-Y",
-            f"_ws.malformed && !(mip.ext.type == {_MULTIPATH}){others}",
-            "-T",
-            "fields",
-            "-e",
-            "frame.number",
-        ],
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise OSError(f"tshark cannot read {file}: {done.stderr.strip()}")
-    return len(done.stdout.split())

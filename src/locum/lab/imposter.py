@@ -1,22 +1,39 @@
-"""Another mobile node, with a valid association of its own, asks the stand-in for what is not its own.
+"""Another mobile node, with valid associations of its own, asks for what is not its own.
 
-Run inside the stranger's namespace: `python -m locum.lab.imposter CONFIG COUNT`. Its OSCORE context is genuine, so
-these requests pass every signature; they must fail for what they ask. Prints the statuses of the answers as JSON.
+Run inside the stranger's namespace: `python -m locum.lab.imposter CONFIG`, with an association with the stand-in, with an
+access node and with the mobile node that it wants to be. Its OSCORE contexts are genuine, so its requests pass every
+signature; they must fail for what they ask.
+
+Each line of its input is a list of peers and a number: so many requests are sent to each of them, and the answers are
+printed as JSON. It stays one process as it is one CoAP end point: a message ID must not come twice within the lifetime of
+an exchange (RFC 7252 section 4.4), and a peer takes one that does for a retransmission.
 """
 
 import asyncio
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address
 from itertools import cycle
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from locum.node.coap import AskFailed, CoapEndPoint
 from locum.node.settings import ControlAssociation, ControlSettings
 from locum.node.store import Store
+from locum.wire.context import (
+    Context624,
+    ContextRequest622,
+    ContextStatus,
+    Onward,
+    decode_624,
+    decode_acknowledgement_622,
+    encode_624,
+    encode_request_622,
+)
 from locum.wire.control import (
     Cancel,
     Done,
@@ -31,6 +48,8 @@ from locum.wire.control import (
     encode_634,
 )
 from locum.wire.errors import WireError
+from locum.wire.notice import Notice618, encode_618
+from locum.wire.trigger import Operation, Reason, Trigger, decode_trigger_answer, encode_trigger
 
 AT_ONCE = 4
 PATIENCE = 15.0
@@ -52,11 +71,8 @@ def record(flow: Flow, random: Random) -> dict[int, object]:
     }
 
 
-def demands(
-    victim: IPv4Address, own: IPv4Address, peer: IPv4Address | IPv6Address, random: Random
-) -> Iterator[Request634]:
-    """Requests for the victim's address, and with the victim's sessions, without end."""
-    assert isinstance(peer, IPv4Address)
+def demands(victim: IPv4Address, own: IPv4Address, peer: IPv4Address, random: Random) -> Iterator[Request634]:
+    """Requests for the victim's address, and with the victim's sessions with `peer`, without end."""
     theirs = Flow(6, victim, 40000, peer, 80)
     for kind in cycle(range(8)):
         handover = random.randbytes(16)
@@ -72,33 +88,68 @@ def demands(
         )[kind]
 
 
-async def ask_all(
-    settings: ControlSettings, victim: IPv4Address, peer: IPv4Address, store: Path, count: int
-) -> dict[str, int]:
-    """Send `count` requests to the stand-in of the only association; the statuses of its answers."""
-    opened = Store(store)
-    opened_end = CoapEndPoint(settings, opened, _nobody, lambda _reason: None)
-    await opened_end.open()
-    answers: Counter[str] = Counter()
-    own = settings.address
-    assert isinstance(own, IPv4Address)
-    wanted = demands(victim, own, peer, Random())
-    stand_in = settings.associations[0].peer
+def foreign(victim: IPv4Address, own: IPv4Address) -> Iterator[tuple[str, bytes]]:
+    """Messages for other sorts of nodes, about the victim's address, without end: their path and body."""
+    for kind in cycle(range(8)):
+        since = int(time.time() * 1000)
+        yield (
+            ("618", encode_618(Notice618(victim, True, own))),
+            ("618", encode_618(Notice618(victim, False, own))),
+            ("622", encode_request_622(ContextRequest622(victim, since, onward=Onward.MOVED))),
+            ("624", encode_624(Context624(ContextStatus.OK, victim, since, onward=Onward.TAKEN))),
+            ("trigger", encode_trigger(Trigger(Operation.TAKE, (victim,)))),
+            ("trigger", encode_trigger(Trigger(Operation.RELEASE, (victim, own)))),
+            ("trigger", encode_trigger(Trigger(Operation.TAKE, (victim,), reason=Reason.LOST))),
+            ("634", encode_634(Reclaim(None, (victim,)))),
+        )[kind]
 
-    async def worker(share: int) -> None:
+
+def alternately(
+    requests: Iterable[Request634], others: Iterable[tuple[str, bytes]]
+) -> Iterator[tuple[str, bytes]]:
+    """A 634, something else, a 634 and so on."""
+    for request, other in zip(requests, others, strict=False):
+        yield "634", encode_634(request)
+        yield other
+
+
+class Imposter:
+    """One CoAP end point. Answers are counted by peer, path and what was said."""
+
+    def __init__(self, end: CoapEndPoint, victim: IPv4Address, own: IPv4Address, peer: IPv4Address) -> None:
+        self._end = end
+        self._wanted: dict[str, Iterator[tuple[str, bytes]]] = defaultdict(
+            lambda: alternately(demands(victim, own, peer, Random()), foreign(victim, own))
+        )
+
+    async def ask_all(self, peers: Iterable[str], count: int) -> dict[str, int]:
+        """`count` requests to each peer, AT_ONCE to one at a time."""
+        answers: Counter[str] = Counter()
+        workers = [self._ask(peer, count // AT_ONCE, answers) for peer in peers for _ in range(AT_ONCE)]
+        await asyncio.gather(*workers)
+        return dict(answers)
+
+    async def _ask(self, peer: str, share: int, answers: Counter[str]) -> None:
         for _number in range(share):
+            path, body = next(self._wanted[peer])
             try:
-                body = await opened_end.ask(stand_in, "634", encode_634(next(wanted)), PATIENCE)
-                answers[decode_632(body).status.name] += 1
+                said = _said(path, await self._end.ask(IPv4Address(peer), path, body, PATIENCE))
             except (AskFailed, WireError) as problem:
-                answers[str(problem)] += 1
+                said = str(problem)
+            answers[f"{peer} {path}: {said}"] += 1
 
-    try:
-        await asyncio.gather(*(worker(count // AT_ONCE) for _ in range(AT_ONCE)))
-    finally:
-        await opened_end.close()
-        await opened.close()
-    return dict(answers)
+
+def _said(path: str, body: bytes) -> str:
+    """An answer in a word. An empty one is that of a node which does not serve this message."""
+    if not body:
+        return "NOT_SERVED"
+    if path == "622":
+        return decode_624(body).status.name
+    if path == "624":
+        return decode_acknowledgement_622(body).status.name
+    if path == "trigger":
+        return decode_trigger_answer(body).name
+    return decode_632(body).status.name
 
 
 async def _nobody(_path: str, _body: bytes, _association: ControlAssociation) -> bytes:
@@ -106,29 +157,34 @@ async def _nobody(_path: str, _body: bytes, _association: ControlAssociation) ->
     return b""
 
 
-def main(file: Path) -> None:
-    """The file is JSON: address, victim, peer, stand_in, sender_id, recipient_id, secret_file, store, count."""
-    given = json.loads(file.read_text())
-    association = ControlAssociation(
-        IPv4Address(given["stand_in"]),
-        bytes.fromhex(given["sender_id"]),
-        bytes.fromhex(given["recipient_id"]),
-        bytes.fromhex(Path(given["secret_file"]).read_text().strip()),
-        b"",
-        (),
-    )
-    settings = ControlSettings(IPv4Address(given["address"]), 5683, (association,))
-    answers = asyncio.run(
-        ask_all(
-            settings,
-            IPv4Address(given["victim"]),
-            IPv4Address(given["peer"]),
-            Path(given["store"]),
-            int(given["count"]),
+async def attack(given: dict[str, Any], lines: Iterable[str]) -> None:
+    """As many rounds as there are lines."""
+    associations = tuple(
+        ControlAssociation(
+            IPv4Address(each["peer"]),
+            bytes.fromhex(each["sender_id"]),
+            bytes.fromhex(each["recipient_id"]),
+            bytes.fromhex(Path(each["secret_file"]).read_text().strip()),
+            b"",
+            (),
         )
+        for each in given["associations"]
     )
-    print(json.dumps(answers))
+    own, victim = IPv4Address(given["address"]), IPv4Address(given["victim"])
+    store = Store(Path(given["store"]))
+    end = CoapEndPoint(ControlSettings(own, 5683, associations), store, _nobody, lambda _reason: None)
+    await end.open()
+    imposter = Imposter(end, victim, own, IPv4Address(given["correspondent"]))
+    loop = asyncio.get_running_loop()
+    try:
+        waiting = iter(lines)
+        while (line := await loop.run_in_executor(None, next, waiting, None)) is not None:
+            peers, count = json.loads(line)
+            print(json.dumps(await imposter.ask_all(peers, count)), flush=True)
+    finally:
+        await end.close()
+        await store.close()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    asyncio.run(attack(json.loads(Path(sys.argv[1]).read_text()), sys.stdin))

@@ -3,7 +3,7 @@
 Times are seconds since the epoch, as in the captures and in the event streams of the same machine.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,19 +143,33 @@ def counted(before: Mapping[str, int], after: Mapping[str, int], name: str) -> i
     return after.get(name, 0) - before.get(name, 0)
 
 
-def largest_excess(datagrams: Iterable[pcap.Datagram]) -> int:
-    """The largest number of bytes by which a UDP reply was longer than the request before it; negative: shorter.
+def largest_excess(datagrams: Iterable[pcap.Datagram], own: Collection[Address]) -> int:
+    """The largest number of bytes by which what came back for a UDP request was longer than it; negative: shorter.
 
-    Taken at the host that asks: what goes out is a request, what comes back on the same ports its reply.
+    Taken at the host that asks: what goes out from one of its own addresses is a request, all that comes back on the
+    same addresses and ports its replies, together. Where several requests left from one port, the largest reply is held against the smallest of
+    them: a request that happened to be large cannot excuse the reply to a small one.
     """
-    asked: dict[tuple[Address, int, int], int] = {}
-    worst = -(1 << 16)
+    asked: dict[tuple[Address, Address, int, int], list[int]] = {}
+    answered: dict[tuple[Address, Address, int, int], list[int]] = {}
     for datagram in datagrams:
         if datagram.protocol != pcap.UDP or len(datagram.transport) < 8:
             continue
         source_port, destination_port = datagram.ports
-        if datagram.outgoing:
-            asked[(datagram.destination, destination_port, source_port)] = datagram.transport_length
-        elif (request := asked.get((datagram.source, source_port, destination_port))) is not None:
-            worst = max(worst, datagram.transport_length - request)
-    return worst
+        if datagram.outgoing and datagram.source in own:
+            pair = (datagram.source, datagram.destination, source_port, destination_port)
+            asked.setdefault(pair, []).append(datagram.transport_length)
+        elif not datagram.outgoing:
+            pair = (datagram.destination, datagram.source, destination_port, source_port)
+            answered.setdefault(pair, []).append(datagram.transport_length)
+    return max(
+        (_excess(asked[pair], replies) for pair, replies in answered.items() if pair in asked),
+        default=-(1 << 16),
+    )
+
+
+def _excess(requests: list[int], replies: list[int]) -> int:
+    """Bytes of UDP payload that came back above those that went out."""
+    if len(requests) == 1:
+        return sum(replies) - 8 * (len(replies) - 1) - requests[0]
+    return max(replies) - min(requests)

@@ -9,12 +9,16 @@ from collections.abc import Iterable, Sequence
 
 from locum.lab.errors import LabError
 from locum.lab.place import LabPlace
-from locum.lab.topology import HOME_NETWORK4, HOME_NETWORK6, MTU, Link, Node, Topology
+from locum.lab.topology import HOME_NETWORK4, HOME_NETWORK6, MTU, Link, Node, Place, Topology
 
 BURST = 16_000
 """Bytes of a token bucket's burst: small enough that a segmentation-offload packet is cut to link size first."""
 QUEUE = 2_000_000
 """Bytes that wait before a token bucket drops: above any window that the ten downloads of fig06-many open."""
+
+UNKNOWN_PORTS = "61000 65535"
+"""Ephemeral ports for which tshark 4.0 knows no protocol: from port 54328 a datagram of a test stream was taken for
+Elasticsearch, and for a broken one."""
 
 
 def run(command: Sequence[str], stdin: str | None = None) -> str:
@@ -63,7 +67,7 @@ class Network:
 
     def _sysctls(self, node: Node) -> None:
         forwards = int(node.forwards)
-        settings = {
+        settings: dict[str, int | str] = {
             "net.ipv4.ip_forward": forwards,
             "net.ipv6.conf.all.forwarding": forwards,
             "net.ipv6.conf.default.forwarding": forwards,
@@ -73,6 +77,8 @@ class Network:
             "net.ipv4.conf.all.rp_filter": 0,
             "net.ipv4.conf.default.rp_filter": 0,
         }
+        if node.place is not Place.STRANGER:  # which opens thousands of connections, to ports that are known
+            settings["net.ipv4.ip_local_port_range"] = UNKNOWN_PORTS
         run(
             [*inside(self.place, node.name), "sysctl", "-q", "-e"]
             + [f"{key}={value}" for key, value in settings.items()]
@@ -83,6 +89,10 @@ class Network:
             if own.host:
                 yield f"addr add {link.address4(own)} dev {own.interface}"
                 yield f"addr add {link.address6(own)} dev {own.interface} nodad"
+                if node.place is Place.STRANGER:  # the kernel chooses neither for what does not ask for it
+                    yield f"addr add {self.topology.broken4(node.name)}/32 dev {own.interface}"
+                    six = self.topology.broken6(node.name)
+                    yield f"addr add {six}/128 dev {own.interface} nodad preferred_lft 0"
             yield f"link set {own.interface} up"
 
     def _route_commands(self, node: Node) -> Iterable[str]:

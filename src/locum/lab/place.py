@@ -98,9 +98,14 @@ class LabPlace:
     def _owner(self) -> dict[str, object]:
         try:
             owner = json.loads((self.path / "owner.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, PermissionError, json.JSONDecodeError):
             return {}
         return owner if isinstance(owner, dict) else {}
+
+    @property
+    def another_users(self) -> bool:
+        """Whether its directory may not be read: whoever asks has not made it, and cannot tell whose it is."""
+        return self.path.exists() and not os.access(self.path, os.R_OK | os.X_OK)
 
     @property
     def scenario(self) -> str:

@@ -24,6 +24,8 @@ ACCESS_RATE = 24_000_000
 """Bits per second of the correspondent's line. It is the slowest link, so that a sender's own queue, which
 pushes back without loss, is where packets wait: loss would be counted against a hand-over that did not cause it."""
 
+BROKEN = 100
+"""Of a stranger's second address: what its host part has more than that of the first."""
 
 _DOMAINS4 = ("10.10", "172.20", "192.168")
 _DOMAINS6 = ("2001:db8", "fd20:1", "fd30:1")
@@ -151,6 +153,16 @@ class Topology:
                 return link.address6(own).ip
         raise KeyError(f"{name} has no address on {interface or 'any interface'}")
 
+    def broken4(self, name: str) -> IPv4Address:
+        """The second address of a stranger, from which it sends what is malformed on purpose, and nothing else."""
+        link, own, _opposite = next(self.links_of(name))
+        return link.address4(replace(own, host=own.host + BROKEN)).ip
+
+    def broken6(self, name: str) -> IPv6Address:
+        """The same over IPv6."""
+        link, own, _opposite = next(self.links_of(name))
+        return link.address6(replace(own, host=own.host + BROKEN)).ip
+
     def radio(self, access_node: str) -> Link:
         """The radio link between an access node and the mobile node."""
         return next(link for link in self.links if link.radio and link.near.node == access_node)
@@ -215,6 +227,11 @@ _EXTRAS: dict[str, tuple[tuple[Node, ...], tuple[Link, ...]]] = {
             Link(5, End("hr", "aaa0", 1), End("aaa", "eth0", 2)),
             Link(6, End("hr", "aaa1", 1), End("aaa2", "eth0", 2)),
         ),
+    ),
+    # a second visitor of the first access node, on a radio link of its own: a stranger inside
+    "guest": (
+        (Node("guest", Place.STRANGER),),
+        (Link(25, End("an1", "radio1", 1), End("guest", "radio0", 7), rate=RADIO_RATE, radio=True),),
     ),
     # a third radio link of the mobile node, behind a router that translates addresses
     "nat": (

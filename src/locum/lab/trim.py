@@ -84,6 +84,8 @@ def _wanted(frame: bytes, *, whole: bool) -> int | None:
             kind = (_IPV4 if protocol == _ICMP else _IPV6) if quotes else 0
             at += 8
         elif protocol == _UDP:
+            if at + 10 > len(frame):
+                return None
             tunnel = MOBILE_IP in struct.unpack_from("!HH", frame, at) and frame[at + 8] == _TUNNEL_DATA
             kind = _INSIDE.get(frame[at + 9], 0) if tunnel else 0
             at += 12

@@ -37,9 +37,20 @@ Handler = Callable[[str, bytes, ControlAssociation], Awaitable[bytes]]
 class _Datagrams(MessageInterfaceUDP6):  # type: ignore[misc]
     """Answers take the host's routes: the link by which a request came says nothing when a tunnel ended here."""
 
+    @classmethod
+    async def listen(
+        cls, channel: socket.socket, manager: Any, log: Any, count: Callable[[str], None]
+    ) -> Any:
+        self = await cls._create_transport_endpoint(channel, manager, log, asyncio.get_running_loop())
+        self._count = count
+        return self
+
     def datagram_msg_received(self, data: bytes, ancdata: Any, flags: int, address: Any) -> None:
         here = [(level, kind, value[:16] + bytes(4)) for level, kind, value in ancdata]
-        super().datagram_msg_received(data, here, flags, address)
+        try:
+            super().datagram_msg_received(data, here, flags, address)
+        except UnicodeDecodeError:  # of an option that is a string: aiocoap counts on UTF-8
+            self._count("control-unreadable")
 
 
 class AskFailed(Exception):
@@ -62,7 +73,13 @@ class _Connection(TcpConnection):  # type: ignore[misc]
             return
         whole = b"".join(self._pieces)
         self._pieces.clear()
-        super().data_received(whole)
+        try:
+            super().data_received(whole)
+        except UnicodeDecodeError:  # as above
+            self._abort_with(None)
+            if self._local_is_server:
+                self._ctx.unreadable()
+            return
         length = _extract_message_size(self._spool)  # its bound was checked just now
         self._missing = sum(length) - len(self._spool) if length is not None else 0
 
@@ -77,7 +94,7 @@ class _Connection(TcpConnection):  # type: ignore[misc]
         if self._local_is_server:
             self._ctx.accepted(self)
 
-    def _abort_with(self, abort_msg: aiocoap.Message) -> None:
+    def _abort_with(self, abort_msg: aiocoap.Message | None) -> None:
         if self._transport is not None:
             self._transport.close()
 
@@ -122,6 +139,10 @@ class _TcpServer(TCPServer):  # type: ignore[misc]
                 connection.drop()
 
         asyncio.get_running_loop().call_later(_HANDSHAKE_SECONDS, check)
+
+    def unreadable(self) -> None:
+        """A stranger sent what is no CoAP."""
+        self._count("control-unreadable")
 
     def _evict_from_pool(self, connection: _Connection) -> None:
         self._order.pop(connection, None)
@@ -240,7 +261,7 @@ class CoapEndPoint:
         with contextlib.ExitStack() as undo:
             undo.callback(connections.close)
             await context._append_tokenmanaged_messagemanaged_transport(
-                lambda manager: _Datagrams._create_transport_endpoint(datagrams, manager, log, loop)
+                lambda manager: _Datagrams.listen(datagrams, manager, log, self._count)
             )
             await context._append_tokenmanaged_transport(
                 lambda manager: _TcpServer.listen(connections, manager, log, self._count)

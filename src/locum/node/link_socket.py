@@ -48,14 +48,14 @@ _FILTER = (
 )
 
 Registration = Callable[[bytes, IPv4Address, int, IPv4Address, bytes], None]
-Discovery = Callable[[bytes, IPv4Address, bytes], None]
+Discovery = Callable[[bytes, IPv4Address, bytes, IPv4Address], None]
 
 
 class LinkSocket:
     """One access link.
 
     `on_registration(message, source, port, destination, link_layer)` and
-    `on_discovery(message, source, link_layer)` are called for what arrives, whatever its IPv4 destination.
+    `on_discovery(message, source, link_layer, destination)` are called for what arrives, whatever its IPv4 destination.
     """
 
     def __init__(self, link: str, on_registration: Registration, on_discovery: Discovery) -> None:
@@ -112,7 +112,8 @@ class LinkSocket:
         source, destination = IPv4Address(packet[12:16]), IPv4Address(packet[16:20])
         payload = packet[header:total]
         if packet[9] == socket.IPPROTO_ICMP:
-            self._on_discovery(payload, source, link_layer)
+            if packet[8] == 1:  # the TTL of agent discovery (RFC 5944 section 2.1); more has come from afar
+                self._on_discovery(payload, source, link_layer, destination)
             return
         port, _, length, _ = struct.unpack_from(">HHHH", payload)
         if 8 <= length <= len(payload):

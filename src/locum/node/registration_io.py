@@ -211,14 +211,16 @@ class RegistrationIo:
         if role:
             self._deliver(role, message, Source(source, port, link, layer, destination))
 
-    def _discovered(self, link: str, message: bytes, source: IPv4Address, layer: bytes) -> None:
+    def _discovered(
+        self, link: str, message: bytes, source: IPv4Address, layer: bytes, local: IPv4Address
+    ) -> None:
         kind = message[0] if message else None
         if kind == _SOLICITATION and self._foreign is not None and link in self._foreign.links:
-            self._deliver("foreign_agent", message, Source(source, 0, link, layer))
+            self._deliver("foreign_agent", message, Source(source, 0, link, layer, local))
         elif kind == _ADVERTISEMENT and self._mobile is not None and link in self._mobile.links:
-            self._deliver("mobile_node", message, Source(source, 0, link, layer))
+            self._deliver("mobile_node", message, Source(source, 0, link, layer, local))
         elif kind == _ADVERTISEMENT and self._stand_in is not None and link in self._stand_in.links:
-            self._deliver("mnps", message, Source(source, 0, link, layer))
+            self._deliver("mnps", message, Source(source, 0, link, layer, local))
 
     # out
 

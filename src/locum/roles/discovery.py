@@ -4,7 +4,7 @@ It must not know registrations: the mobile node decides which agent it uses.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 
@@ -16,6 +16,8 @@ SOLICIT_QUICK = 3
 SOLICIT_MAX = 60.0  # seconds; then exponential back-off up to (at least) a minute
 SILENT_PART = 2 / 3  # of an advertisement's lifetime: two intervals (section 2.3), so that one may be lost
 REBOOT_SEQUENCE = 256  # section 2.3.2: a number below this that falls behind the last one means a restart
+
+_EVERYBODY = IPv4Address("255.255.255.255")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class AgentDiscovery:
         address = advertisement.addresses[0][0] if advertisement.addresses else source.address
         key = (source.link, address)
         before = self._agents.get(key)
+        if self._unasked(source):
+            return self._told_alone(key, before, advertisement, source)
         self._agents[key] = HeardAgent(
             link=source.link,
             address=address,
@@ -102,6 +106,35 @@ class AgentDiscovery:
         )
         if before is None:
             return Hearing.NEW
+        return Hearing.REBOOTED if _rebooted(before.sequence, advertisement.sequence) else Hearing.SAME
+
+    def _unasked(self, source: Source) -> bool:
+        """Whether it was sent to us alone although we do not solicit.
+
+        Such come from agents that we know, to say that a registration was revoked (RFC 3543 section 4.2). Anybody can
+        send one from afar: a tunnel ends here, and who counts the routers in between has it arrive with a TTL of 1. No
+        router passes on what is for everybody on a link.
+        """
+        to = source.local
+        for_all = not isinstance(to, IPv4Address) or to.is_multicast or to == _EVERYBODY
+        return not for_all and self._solicit_at is None
+
+    def _told_alone(
+        self,
+        key: tuple[str, Addr],
+        before: HeardAgent | None,
+        advertisement: AgentAdvertisement,
+        source: Source,
+    ) -> Hearing:
+        """That an agent began again is believed of one that we know; all else it says to everybody."""
+        known = (
+            before is not None
+            and before.link_layer == source.link_layer
+            and before.care_of == advertisement.care_of_addresses[0]
+        )
+        if before is None or not known:
+            return Hearing.UNUSABLE
+        self._agents[key] = replace(before, sequence=advertisement.sequence)
         return Hearing.REBOOTED if _rebooted(before.sequence, advertisement.sequence) else Hearing.SAME
 
     def find(self, link: str, address: Addr) -> HeardAgent | None:

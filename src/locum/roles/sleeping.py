@@ -381,6 +381,11 @@ class SleepingNode:
                 Count("notice-foreign"),
                 Answer(event.exchange, encode_632(Answer632(Status.NOT_AUTHORISED))),
             ]
+        if notice.home_address not in event.authorised:
+            return [
+                Count("notice-not-authorised"),
+                Answer(event.exchange, encode_632(Answer632(Status.NOT_AUTHORISED))),
+            ]
         detail: dict[str, JSON] = {"responsible": notice.responsible, "node": str(notice.node)}
         return [
             Answer(event.exchange, encode_632(Answer632(Status.OK))),

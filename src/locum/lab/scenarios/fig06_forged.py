@@ -1,156 +1,103 @@
-"""Thousands of forged, replayed and foreign messages to every open port, awake and asleep: nothing changes."""
+"""Thousands of forged, replayed and foreign messages to every open port, awake and asleep: nothing changes.
+
+Two strangers attack: one far away, who is another subscriber and has overheard everything, and one on an access link of
+the foreign agent that the mobile node visits, whose requests that agent relays.
+"""
 
 import json
-import sys
-from ipaddress import IPv4Address
-from random import Random
+from collections import Counter, defaultdict
 from typing import Any
 
-from locum.lab import forgery, measure, pcap
+from locum.lab import measure, pcap
+from locum.lab.attack import Attack, Findings, Shares, Stranger
 from locum.lab.checks import Checks
-from locum.lab.configuration import HOME_ADDRESS4, OTHER_ADDRESS4, Plan
-from locum.lab.errors import LabError
+from locum.lab.configuration import OTHER_ADDRESS4, Pair, Plan
 from locum.lab.processes import wait_until
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.fig06 import handovers
-from locum.lab.state import differences, snapshot
 from locum.lab.story import download, judge_naps, web
 from locum.lab.topology import figure_5
 from locum.lab.world import Lab, Nap
 
-SIZE = 100_000_000
+SIZE = 110_000_000
 HEAD_START = 3_000_000
-AWAKE_SHOTS, ASLEEP_SHOTS = 700, 300
-"""Shots of each kind in either volley: a thousand in all."""
-RATE = 4000
-DEMANDS = 500
-"""Demands of the other mobile node at the stand-in, in either volley."""
+PER_PORT = 1000
+"""Messages to each open port, at least."""
+AWAKE, ASLEEP = 700, 300
+"""Of them in either attack; a device that sleeps hears nothing."""
+PER_KIND = 30
+"""Messages of each kind to each open port that it makes sense for, at least."""
+DEMANDS = 480
+"""Of the other mobile node at each peer that it has, in either attack."""
 NODES = ("ha", "an1", "an2", "an3", "mnps", "mn")
+BOTH = ("an1", "mn")
+"""Nodes that the stranger on the access link attacks as well: it reaches them without a detour."""
 SEED = 534
+_TOPOLOGY = figure_5(("guest",))
 
 
 class Fig06Forged(Scenario):
-    """A stranger who has overheard everything, and is another subscriber, attacks every open port."""
+    """Strangers who have overheard everything attack every open port; one is another subscriber, one a visitor."""
 
     name = "fig06-forged"
     title = "forged, replayed and foreign messages to every open port change nothing"
-    plan = Plan(other_mobile=True)
-    forger = str(figure_5().address4("evil"))
+    plan = Plan(
+        other_mobile=True,
+        extras=("guest",),
+        short_lifetime=6,
+        tables={"an1": {"foreign_agent": {"links": ["radio0", "radio1"]}}},
+        associations=(Pair("other", "an1"), Pair("other", "mn")),
+    )
+    broken_from = tuple(
+        str(address)
+        for node in ("evil", "guest")
+        for address in (_TOPOLOGY.broken4(node), _TOPOLOGY.broken6(node))
+    )
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
         wait_until(
             "the other mobile node to register", lambda: str(OTHER_ADDRESS4) in str(lab.bindings()), 15
         )
-        self.random = Random(SEED)
-        self.changes: list[str] = []
-        self.sent: dict[str, int] = {}
-        self.answers: dict[str, int] = {}
         self.server, digests = web(lab, [("film", SIZE)])
         before = {node: lab.counters(node) for node in NODES}
+        strangers = (Stranger("evil", 4500, NODES), Stranger("guest", 1500, BOTH))
+        attack = Attack(lab, strangers, NODES, SEED)
+        self.found = attack.found
         self.download = download(lab, "film", digests["film"])
         self.download.wait_for(HEAD_START)
-        self._attack(lab, AWAKE_SHOTS)
+        attack.run("awake", shares(AWAKE, PER_PORT), demands=DEMANDS, of=("mnps", "an1", "mn"), singles=2)
         closing, asleep, cut = lab.close_lid()
         lab.timeline.wait("ha", "expired", closing)  # of the brief registration: a change that nobody forged
         lab.timeline.wait("an1", "visitor-expired", closing)
         frames = lab.radio_frames()
-        self._attack(lab, ASLEEP_SHOTS)
+        attack.run("asleep", shares(ASLEEP, ASLEEP), demands=DEMANDS, of=("mnps", "an1"), singles=0)
         frames = lab.radio_frames() - frames
         frozen = lab.all_frozen([self.download.program])
         restored, opening, awake = lab.open_lid()
         self.nap = Nap(closing, asleep, cut, restored, opening, awake, frames, frozen)
         self.counted = {node: refusals(before[node], lab.counters(node)) for node in NODES}
+        attack.end()
         self.status = self.download.finish(90)
 
-    def _attack(self, lab: Lab, shots: int) -> None:
-        """One volley of every kind and the other mobile node's demands; states before and after are compared."""
-        aim = self._aim(lab)
-        file = forgery.write(forgery.volley(aim, self.random, shots), lab.place.path / f"shots-{shots}")
-        before = {node: snapshot(lab, node) for node in NODES}
-        lab.timeline.mark("attack-begins", shots=shots)
-        stranger = lab.processes.start(
-            "evil",
-            f"stranger-{shots}",
-            [sys.executable, "-m", "locum.lab.stranger", str(file), str(RATE), str(aim.stranger)],
-        )
-        imposter = lab.processes.start(
-            "evil",
-            f"imposter-{shots}",
-            [sys.executable, "-m", "locum.lab.imposter", str(self._imposter(lab))],
-        )
-        for program, totals in ((stranger, self.sent), (imposter, self.answers)):
-            if program.wait(60):
-                raise LabError(f"{program.name} failed; {program.complaint()}")
-            for kind, number in json.loads(program.log.read_text().splitlines()[-1]).items():
-                totals[kind] = totals.get(kind, 0) + number
-        lab.pause(1.0)
-        lab.timeline.mark("attack-ended")
-        for node in NODES:
-            self.changes += [f"{node}: {change}" for change in differences(before[node], snapshot(lab, node))]
-
-    def _aim(self, lab: Lab) -> forgery.Aim:
-        care_of = [lab.configuration.care_of(node) for node in ("an1", "an2", "an3")]
-        home_agent, stand_in = lab.topology.address4("ha"), lab.topology.address4("mnps")
-        registrations = lab.captures.files["ha"]
-        return forgery.Aim(
-            home_address=HOME_ADDRESS4,
-            home_agent=home_agent,
-            agents=(home_agent, *care_of),
-            control=(*care_of, stand_in, HOME_ADDRESS4),
-            stranger=lab.topology.address4("evil"),
-            correspondent=lab.topology.address4("cn"),
-            other_key=bytes.fromhex(lab.configuration.key("other-ha").read_text().strip()),
-            requests=[
-                message
-                for _to, message in forgery.overheard(registrations, forgery.REGISTRATION, (1,))
-                if HOME_ADDRESS4.packed in message
-            ],
-            replies=[
-                message for _to, message in forgery.overheard(registrations, forgery.REGISTRATION, (3,))
-            ],
-            controls=overheard_control(lab),
-            now=lab.timeline.mark("composing"),
-        )
-
-    @staticmethod
-    def _imposter(lab: Lab) -> Any:
-        file = lab.place.path / "imposter.json"
-        file.write_text(
-            json.dumps(
-                {
-                    "address": str(OTHER_ADDRESS4),
-                    "victim": str(HOME_ADDRESS4),
-                    "peer": str(lab.topology.address4("cn")),
-                    "stand_in": str(lab.topology.address4("mnps")),
-                    "sender_id": "0201",
-                    "recipient_id": "0202",
-                    "secret_file": str(lab.configuration.key("other-mnps")),
-                    "store": str(lab.place.path / "state" / "imposter.db"),
-                    "count": DEMANDS,
-                }
-            )
-        )
-        return file
-
     def judge(self, lab: Lab, checks: Checks) -> None:
-        genuine = {kind: number for kind, number in self.sent.items() if " " not in kind}
-        checks.equal("state_changes", len(self.changes), 0, "rows")
-        for change in self.changes[:10]:
+        found = self.found
+        checks.equal("state_changes", len(found.changes), 0, "rows")
+        for change in found.changes[:10]:
             checks.fact("state_change", change)
-        checks.more_than("kinds", len(genuine), 20, "kinds")
-        checks.at_least("messages", sum(genuine.values()), 1000 * len(genuine) * 0.9, "messages")
-        for kind, number in sorted(self.sent.items()):
-            checks.fact(f"sent: {kind}", number, "messages")
-        checks.equal("demands_granted", self.answers.get("OK", 0), 0, "answers")
-        for status, number in sorted(self.answers.items()):
-            checks.fact(f"other mobile node was told: {status}", number, "answers")
+        checks.equal("agreed_in_attacks", len(found.agreed), 0, "events")
+        for event in found.agreed[:10]:
+            checks.fact("agreed", event.to_line())
+        judge_messages(found, checks)
+        (lab.output / "sent.json").write_text(json.dumps(found.sent, indent=1, sort_keys=True) + "\n")
+        judge_demands(found, checks)
         for node, reasons in self.counted.items():
             checks.more_than(f"refusals_counted_{node}", sum(reasons.values()), 100, "messages")
             for reason, number in sorted(reasons.items()):
                 checks.fact(f"{node} refused: {reason}", number, "messages")
-        excess = measure.largest_excess(pcap.datagrams(lab.captures.files["evil"]))
-        checks.at_most("largest_reply_excess", excess, 0, "bytes")
+        judge_replies(lab, found, checks)
+        complaints = sum(len(lab.daemons[node].log.read_text().splitlines()) for node in NODES)
+        checks.equal("daemon_complaints", complaints, 0, "lines")
         checks.holds("sha256_equal", self.download.correct)
         checks.equal("curl_exit", self.status, 0)
         checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
@@ -158,12 +105,64 @@ class Fig06Forged(Scenario):
         checks.equal("handovers", handovers(lab), 1)
 
 
-def overheard_control(lab: Lab) -> list[tuple[IPv4Address, bytes]]:
-    """Confirmable CoAP requests to any node of ours, by the captures of the stand-in and an access node."""
-    found: list[tuple[IPv4Address, bytes]] = []
-    for node in ("mnps", "an1"):
-        found += forgery.overheard(lab.captures.files[node], forgery.COAP, range(0x40, 0x4F))
-    return found
+def shares(each: int, mobile: int) -> Shares:
+    """Messages to each port of each node; where both strangers reach it, either sends half of them."""
+    whole = {**dict.fromkeys(NODES, each), "mn": mobile}
+    half = {node: -(-whole[node] // 2) for node in BOTH}
+    return {"evil": whole | half, "guest": half}
+
+
+def judge_messages(found: Findings, checks: Checks) -> None:
+    """Every open port got its messages, and of every kind; from either side."""
+    at_port: dict[str, Counter[str]] = defaultdict(Counter)
+    by_kind: Counter[str] = Counter()
+    by_stranger: Counter[str] = Counter()
+    for name, number in found.sent.items():
+        stranger, _, rest = name.partition(": ")
+        kind, _, port = rest.partition(" > ")
+        at_port[port][kind] += number
+        by_kind[kind] += number
+        by_stranger[stranger] += number
+    checks.more_than("requests_relayed", found.relayed, 100, "messages")
+    checks.more_than("open_ports", len({port.label for port in found.ports}), 40, "ports")
+    checks.more_than("kinds", len(by_kind), 35, "kinds")
+    checks.at_least(
+        "messages_least_at_a_port", min(sum(each.values()) for each in at_port.values()), PER_PORT
+    )
+    checks.at_least(
+        "messages_least_of_a_kind_at_a_port", min(min(each.values()) for each in at_port.values()), PER_KIND
+    )
+    for kind, number in sorted(by_kind.items()):
+        checks.fact(f"sent: {kind}", number, "messages")
+    for stranger, number in by_stranger.items():
+        checks.more_than(f"messages_from_{stranger}", number, PER_PORT, "messages")
+    for name, number in sorted(found.failed.items()):
+        checks.fact(f"not sent: {name}", number, "messages")
+    for port, kinds in sorted(at_port.items()):
+        least = min(kinds, key=lambda kind: kinds[kind])
+        checks.fact(f"at {port}", f"{sum(kinds.values())} of {len(kinds)} kinds, {kinds[least]} {least}")
+
+
+def judge_demands(found: Findings, checks: Checks) -> None:
+    """A member gets nothing that is somebody else's."""
+    granted = sum(number for answer, number in found.demands.items() if answer.endswith(": OK"))
+    checks.equal("demands_granted", granted, 0, "answers")
+    for answer, number in sorted(found.demands.items()):
+        checks.fact(f"member was told by {answer}", number, "answers")
+
+
+def judge_replies(lab: Lab, found: Findings, checks: Checks) -> None:
+    """No reply is larger than its request: one at a time, and in the volleys by what was captured."""
+    answered = [each for each in found.singles if each.answered]
+    checks.more_than("single_messages_answered", len(answered), 20, "messages")
+    checks.at_most("single_reply_excess", max(each.excess for each in found.singles), 0, "bytes")
+    for each in sorted(answered, key=lambda answer: -answer.excess)[:3]:
+        checks.fact(f"single: {each.kind} > {each.aimed_at}", f"{each.asked} asked, {each.answered} answered")
+    checks.at_most("greeting", max(each.greeting for each in found.singles), 16, "bytes")
+    for node in ("evil", "guest"):
+        own = (lab.topology.address4(node), lab.topology.broken4(node))
+        excess = measure.largest_excess(pcap.datagrams(lab.captures.files[node]), own)
+        checks.at_most(f"largest_reply_excess_{node}", excess, 0, "bytes")
 
 
 def refusals(before: Any, after: Any) -> dict[str, int]:

@@ -37,6 +37,8 @@ class Ends:
     home_agent: IPv4Address
     agent: IPv4Address
     stranger: IPv4Address
+    broken: IPv4Address
+    """The stranger's address for what is malformed."""
 
 
 class Revoke(Scenario):
@@ -45,12 +47,15 @@ class Revoke(Scenario):
     name = "revoke"
     title = "registrations are ended at once from either side, by nobody else, and made anew"
     plan = Plan(tables={"ha": standing_rule(PORT)})
-    forger = str(figure_5().address4("evil"))
+    broken_from = (str(figure_5().broken4("evil")),)
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
         self.ends = Ends(
-            lab.topology.address4("ha"), lab.configuration.care_of("an1"), lab.topology.address4("evil")
+            lab.topology.address4("ha"),
+            lab.configuration.care_of("an1"),
+            lab.topology.address4("evil"),
+            lab.topology.broken4("evil"),
         )
         self.changes = 0
         self.sent: dict[str, int] = {}
@@ -118,7 +123,7 @@ class Revoke(Scenario):
         stranger = lab.processes.start("evil", f"stranger-{kind}", command)
         if stranger.wait(30):
             raise LabError(f"the stranger failed; {stranger.complaint()}")
-        sent = json.loads(stranger.log.read_text().splitlines()[-1])
+        sent = json.loads(stranger.log.read_text().splitlines()[-1])["sent"]
         self.sent |= sent
         lab.pause(0.5)
         self.changes += sum(one != other for one, other in zip(before, self._state(lab), strict=True))
@@ -168,7 +173,9 @@ def forged(ends: Ends, random: Random) -> Iterator[Shot]:
             yield spoofed("revocation-unsigned", source, target, plain)
             yield spoofed("revocation-wrong-key", source, target, wrong)
             short = wrong[: 1 + number % (len(wrong) - 1)]
-            yield Shot("revocation-truncated", "udp", str(target), forgery.REGISTRATION, short)
+            yield Shot(
+                "revocation-truncated", "udp", str(target), forgery.REGISTRATION, short, str(ends.broken)
+            )
             yield spoofed("acknowledgment-forged", source, target, answer)
             yield Shot("revocation-of-a-stranger", "udp", str(target), forgery.REGISTRATION, wrong)
 

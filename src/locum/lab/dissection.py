@@ -1,0 +1,98 @@
+"""What tshark thinks of a capture: which packets are malformed.
+
+Two sorts of packets that tshark marks are not counted, and nothing else:
+
+- What a scenario's forger sent from the address that it keeps for what is broken on purpose, also inside tunnels and
+  quoted in ICMP errors. What it sends from its other addresses is well-formed, and counts.
+- Registrations with extension 154, because of that extension alone. RFC 7629 gives it the long format (RFC 5944 section
+  1.10: type, sub-type, two bytes of length); tshark 4.0, which does not know it, takes the sub-type for a length of one
+  byte and all that follows for what it is not. Such a message is walked by the RFC's formats here: it has to end where
+  its last extension ends, and tshark has to find nothing wrong with what is left when these extensions are taken out.
+"""
+
+import struct
+import subprocess
+import tempfile
+from collections.abc import Collection, Iterable
+from ipaddress import ip_address
+from pathlib import Path
+
+MULTIPATH = 154
+_FIXED = {
+    1: 24,
+    3: 20,
+}  # bytes before the extensions of a request and of a reply (RFC 5944 sections 3.3 and 3.4)
+_ONE_BYTE = 0  # the only type that is not followed by a length (section 1.9)
+_LONG = frozenset((36, 38, MULTIPATH))
+"""Types in the long format: RFC 5944 section 3.5.5, RFC 3115 section 2.1, RFC 7629 section 4."""
+_RAW = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)  # a pcap file of bare IP packets
+_REGISTRATION, _UDP = 434, 17
+
+
+def malformed(file: Path, broken_from: Collection[str] = ()) -> int:
+    """How many packets of a pcap are malformed. `broken_from` are the forger's addresses for broken messages.
+
+    Raises OSError when tshark is missing or cannot read the file.
+    """
+    marked = _marked(file, "".join(_but_from(each) for each in broken_from))
+    misread = [rest for row in marked if (rest := _without_multipath(row)) is not None]
+    return len(marked) - len(misread) + (_malformed_messages(misread) if misread else 0)
+
+
+def _but_from(address: str) -> str:
+    return f" && !({'ipv6' if ip_address(address).version == 6 else 'ip'}.src == {address})"
+
+
+def _marked(file: Path, others: str = "") -> list[list[str]]:
+    """Rows of protocols, extension types and UDP payloads of what tshark marks."""
+    fields = ("frame.protocols", "mip.ext.type", "udp.payload")
+    command = ["tshark", "-n", "-r", str(file), "-Y", f"_ws.malformed{others}", "-T", "fields"]
+    done = subprocess.run(
+        [*command, *(word for field in fields for word in ("-e", field))], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise OSError(f"tshark cannot read {file}: {done.stderr.strip()}")
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def _without_multipath(row: list[str]) -> bytes | None:
+    """The registration of a row less its extensions 154; None if it has none, or is not what it should be."""
+    protocols, types, payloads = row
+    if not protocols.endswith(":udp:mip") or str(MULTIPATH) not in types.split(","):
+        return None
+    message = bytes.fromhex(payloads.rpartition(",")[2])
+    at = _FIXED.get(message[0] if message else 0, len(message))
+    kept, taken = [message[:at]], 0
+    while at < len(message):
+        size = _extension_size(message[at : at + 4])
+        if size is None or at + size > len(message):
+            return None
+        if message[at] == MULTIPATH:
+            taken += 1
+        else:
+            kept.append(message[at : at + size])
+        at += size
+    return b"".join(kept) if taken and at == len(message) else None
+
+
+def _extension_size(head: bytes) -> int | None:
+    """Bytes of an extension with its header; None when the header is not whole."""
+    if head[0] == _ONE_BYTE:
+        return 1
+    if head[0] in _LONG:
+        return 4 + int.from_bytes(head[2:4], "big") if len(head) == 4 else None
+    return 2 + head[1] if len(head) >= 2 else None
+
+
+def _malformed_messages(messages: Iterable[bytes]) -> int:
+    """How many of these registrations tshark marks."""
+    with tempfile.NamedTemporaryFile(suffix=".pcap") as file:
+        file.write(_RAW)
+        for message in messages:
+            datagram = struct.pack("!HHHH", _REGISTRATION, _REGISTRATION, 8 + len(message), 0) + message
+            addresses = bytes((192, 0, 2, 1, 192, 0, 2, 2))
+            header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(datagram), 0, 0, 64, _UDP, 0) + addresses
+            packet = header + datagram
+            file.write(struct.pack("<IIII", 0, 0, len(packet), len(packet)) + packet)
+        file.flush()
+        return len(_marked(Path(file.name)))
