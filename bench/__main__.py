@@ -15,7 +15,6 @@ from bench.measurement import QUICK, Measurement, Settings
 from bench.namespaces import CommandFailed, require_programs
 from bench.quiet import observe
 from bench.report import show, write
-from locum.lab.errors import Interrupted
 
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "bench.tunnel": ("tunnel_tcp", "tunnel_udp64", "tunnel_tcp_vxlan"),
@@ -98,7 +97,7 @@ def main(words: list[str]) -> int:
     except CommandFailed as error:
         print(f"python -m bench: {error}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, Interrupted):
+    except KeyboardInterrupt:  # of the lab too
         return 130
     order = {name: place for place, name in enumerate(NAMES)}
     rows.sort(key=lambda measured: order[measured.name])
