@@ -21,6 +21,6 @@ def delay(lab: Lab, router: str, interface: str, port: int, rate: int) -> None:
     inner_port = "@th,176,16"  # behind the inner IP header
     rules = (
         "table ip late {\n chain out {\n  type filter hook postrouting priority mangle;\n"
-        f'  oifname "{interface}" ip protocol ipencap {inner_port} {port} meta priority set 1:30\n }}\n}}\n'
+        f'  oifname "{interface}" ip protocol 4 {inner_port} {port} meta priority set 1:30\n }}\n}}\n'
     )
     run([*enter, "nft", "-f", "-"], rules)
