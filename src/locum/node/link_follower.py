@@ -53,8 +53,8 @@ class LinkFollower:
     def _warn(self, name: str, before: LinkKind | None, now: LinkKind) -> None:
         """What an operator wants to read in the journal: interfaces that are not there, not radios that come and go."""
         if now is LinkKind.VANISHED:
-            gone = "there is no interface %s yet" if before is None else "interface %s is gone"
-            log.warning(f"{self._node.settings.file}: {gone}; waiting for it", name)
+            gone = f"there is no interface {name} yet" if before is None else f"interface {name} is gone"
+            log.warning("%s: %s; waiting for it", self._node.settings.file, gone)
         elif before is LinkKind.VANISHED:
             log.warning("%s: interface %s is there now", self._node.settings.file, name)
 

@@ -152,9 +152,8 @@ class Node:
         """Sockets work as soon as the address is there; one that is mistyped never is."""
         settings = self.settings
         mobile = settings.mobile_node
-        own = (
-            () if mobile is None else (mobile.home_address, mobile.home_address_v6)
-        )  # given to the host by us
+        # Home addresses of a device on this host are given to it by us.
+        own = () if mobile is None else (mobile.home_address, mobile.home_address_v6)
         for table, key, role in (
             ("control", "address", settings.control),
             ("home_agent", "address", settings.home_agent),
@@ -449,10 +448,7 @@ class Node:
 
     def deliver(self, role: str, message: bytes, source: Source) -> None:
         """A registration or discovery message for a role."""
-        slot = self.slots.get(role)
-        if slot is None:
-            self.events.count("message-before-start")
-            return
+        slot = self.slots[role]
         self._step(slot, lambda now: slot.role.receive(message, source, now=now))
 
     def feed(self, role: str, event: Event) -> None:
