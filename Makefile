@@ -58,7 +58,7 @@ bench: root-bench setup
 
 # As `test`, with other examples of every property than those that `test` always draws; then the measurements.
 test-all: root-test-all check
-	@HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest
+	@HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -m "exhaustive or not exhaustive"
 	@$(BIN)/python -m bench
 
 # New pins. The outputs name packages and hashes only: no index, no address.
