@@ -257,11 +257,11 @@ from locum.sessions.freezer import Freezer
 from locum.sessions.live import LiveSocket
 (candidate,), _ = find([ip_address("10.255.0.4")])
 freezer = Freezer("caps", Path(sys.argv[1]), signals=sys.argv[2] == "stop")
-freezer.freeze(candidate.pids)
+freezer.freeze(candidate.processes)
 live = LiveSocket.open(candidate)
 record = live.capture()
 live.resume()
-freezer.thaw(candidate.pids)
+freezer.thaw(candidate.processes)
 print("captured", record.flow.local)
 """
 

@@ -9,6 +9,7 @@ import pytest
 from locum.node.napping import Napping
 from locum.node.store import Store
 from locum.roles import actions as do
+from locum.sessions.process import process
 from tests.sessions.ends import connect
 from tests.sessions.sleepworld import HOME4, Network, World
 
@@ -54,6 +55,10 @@ def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def named(*pids: int) -> tuple[do.Process, ...]:
+    return tuple(do.Process(*each) for each in map(process, pids) if each is not None)
+
+
 def stands_still(pid: int) -> bool:
     """In a frozen cgroup, or stopped."""
     groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
@@ -73,24 +78,24 @@ async def test_programs_that_fork_before_and_between_rounds(world: World, tmp_pa
         (session,) = found.sessions
         assert session.pids == (parent,)
         program.ask("fork")
-        await device.do(do.Freeze(session.pids))
+        await device.do(do.Freeze(session.processes))
         found = await device.do(do.FindSessions((HOME4,)))
         assert isinstance(found, do.SessionsFound)
         (first,) = children(parent)
         assert set(found.sessions[0].pids) == {parent, first}
-        await device.do(do.Freeze((first,)))
+        await device.do(do.Freeze(named(first)))
         captured = await device.do(do.Capture((session.flow,)))
         assert isinstance(captured, do.Captured) and not captured.failures
 
         program.begin("fork")  # it will, as soon as it runs
         await device.do(do.InjectData(session.flow, b"x" * 1000))
-        await device.do(do.DrainRound((session.flow,), (parent, first), 0.5))
+        await device.do(do.DrainRound((session.flow,), named(parent, first), 0.5))
         pids = {parent, *children(parent)}
         assert len(pids) == 3 and all(map(stands_still, pids))
         assert device.napping.frozen == pids
 
         await device.do(do.ReleaseCaptured((session.flow,)))
-        await device.do(do.Thaw((parent, first)))  # the role does not know of the second child
+        await device.do(do.Thaw(named(parent, first)))  # the role does not know of the second child
         assert not device.napping.frozen and not any(map(stands_still, pids))
         await device.store.durable()
         assert not device.store.rows("parked")
@@ -107,7 +112,7 @@ async def test_a_restart_frees_what_no_handover_claims(world: World, tmp_path: P
     found = await device.do(do.FindSessions((HOME4,)))
     assert isinstance(found, do.SessionsFound)
     (session,) = found.sessions
-    await device.do(do.Freeze(session.pids))
+    await device.do(do.Freeze(session.processes))
     await device.do(do.Capture((session.flow,)))
     assert stands_still(program.process.pid)
     await device.close()

@@ -27,6 +27,7 @@ from locum.roles.actions import (
     NoAnswer,
     NotPerformed,
     Persist,
+    Process,
     RefuseTunnel,
     ReleaseHeld,
     RemoveBinding,
@@ -193,7 +194,9 @@ async def test_nothing_is_said_in_turn_either_that_was_not_kept(
 async def test_one_after_the_other_however_long_it_takes(bench: Bench) -> None:
     performer = Sequential("role", bench.store, bench.events, bench.forward, bench.hands())
     suspend = SetFlow(FlowEntry(FLOW, FlowVerdict.SUSPEND))
-    performer.perform([Freeze((1,)), suspend, suspend, Persist("handover", "h", {}), Answer(1, b"")])
+    performer.perform(
+        [Freeze((Process(1, 10),)), suspend, suspend, Persist("handover", "h", {}), Answer(1, b"")]
+    )
     performer.perform([ReleaseHeld(HOME)])
     assert bench.log == []
     await bench.until(5)
@@ -204,7 +207,7 @@ async def test_one_after_the_other_however_long_it_takes(bench: Bench) -> None:
 
 async def test_an_action_that_fails_does_not_stop_the_next(bench: Bench) -> None:
     performer = Sequential("role", bench.store, bench.events, bench.forward, bench.hands())
-    performer.perform([Thaw((1,)), Reply(TO, b"on")])
+    performer.perform([Thaw((Process(1, 10),)), Reply(TO, b"on")])
     await bench.until(2)
     assert bench.log == ["event", "reply on None"]
     assert bench.events.reasons["failed-Thaw"] == 1

@@ -51,6 +51,11 @@ def flow(number: int, *, protocol: int = 6, local: IPv4Address = HOA) -> Flow:
     return Flow(protocol, local, 40000 + number, PEER, 80)
 
 
+def processes(pids: tuple[int, ...]) -> tuple[a.Process, ...]:
+    """Each began when its number says."""
+    return tuple(a.Process(pid, 10 * pid) for pid in pids)
+
+
 def care_of_addresses(row: a.Persist) -> set[str]:
     """What a home agent's row says of where the device is."""
     entries = row.value["care_of"]
@@ -571,12 +576,14 @@ class World:
         match action:
             case a.FindSessions():
                 alive = [each for each in self.sessions.values() if not each.lost]
-                return a.SessionsFound(tuple(a.FoundSession(each.flow, each.pids) for each in alive))
-            case a.Freeze(pids):
-                self.frozen |= set(pids)
+                return a.SessionsFound(
+                    tuple(a.FoundSession(each.flow, processes(each.pids)) for each in alive)
+                )
+            case a.Freeze(stopped):
+                self.frozen |= {each.pid for each in stopped}
                 self.after_freeze()
-            case a.Thaw(pids):
-                self.frozen -= set(pids)
+            case a.Thaw(running):
+                self.frozen -= {each.pid for each in running}
             case a.Capture(flows):
                 return self._capture(flows)
             case a.ReleaseCaptured(flows) | a.AbandonSessions(flows):

@@ -191,7 +191,7 @@ class World:
     def sleep(self) -> list[SessionRecord]:
         net = self.network
         found = self.candidates()
-        self.freezer.freeze([pid for each in found for pid in each.pids])
+        assert not self.freezer.freeze([process for each in found for process in each.processes])
         net.block("device", "in")
         net.block("device", "out")
         for each in found:
@@ -231,7 +231,7 @@ class World:
 
     def put_back(self, away: Away) -> None:
         """Everything that `away.spool` has goes into the original socket, the program reading in between."""
-        pids = away.candidate.pids
+        processes = away.candidate.processes
         deadline = time.monotonic() + 20
         while away.live.position() < away.spool.total:
             assert time.monotonic() < deadline, (away.live.position(), away.spool.total, away.live.unread())
@@ -241,10 +241,10 @@ class World:
                 return
             self.rounds += 1
             away.live.let_go()
-            self.freezer.thaw(pids)
+            self.freezer.thaw(processes)
             while away.live.unread() and time.monotonic() < deadline:
                 time.sleep(0.001)
-            self.freezer.freeze(pids)
+            assert not self.freezer.freeze(processes)
             away.live.hold()
 
     def wake(self) -> list[FinalTcp]:

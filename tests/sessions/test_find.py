@@ -22,7 +22,7 @@ def test_a_shared_socket_names_every_holder(world: World) -> None:
     assert candidate.flow.local == HOME4
     program.begin("receive", 10)
     world.sleep()
-    assert world.freezer.frozen == set(candidate.pids)
+    assert world.freezer.frozen == set(candidate.processes)
     assert peer.send(payload(1, 10))
     world.stay(0.1)
     world.wake()

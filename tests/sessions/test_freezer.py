@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from locum.sessions.freezer import Freezer, unified_root
+from locum.sessions.process import Process, process
 
 COUNTER = "import sys,time\nwhile True: sys.stdout.write('x'); sys.stdout.flush(); time.sleep(0.002)"
 
@@ -24,6 +25,12 @@ class Busy:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    @property
+    def named(self) -> Process:
+        found = process(self.pid)
+        assert found is not None
+        return found
 
     def count(self) -> int:
         return self.path.stat().st_size
@@ -42,6 +49,16 @@ class Busy:
     def cgroup(self) -> str:
         return Path(f"/proc/{self.pid}/cgroup").read_text()
 
+    def directory(self) -> Path:
+        """Of its cgroup of version 2."""
+        return directory(self.cgroup())
+
+
+def directory(lines: str) -> Path:
+    root = unified_root()
+    assert root is not None
+    return root / next(each[4:] for each in lines.splitlines() if each.startswith("0::/"))
+
 
 @pytest.fixture
 def busy(tmp_path: Path) -> Iterator[list[Busy]]:
@@ -50,6 +67,10 @@ def busy(tmp_path: Path) -> Iterator[list[Busy]]:
     for each in made:
         each.process.kill()
         each.process.wait()
+    for where, names, _ in os.walk(unified_root() or tmp_path):
+        for name in names:
+            if name.startswith("locum-") and f"{os.getpid()}-" in name:  # of a test that failed
+                (Path(where) / name).rmdir()
 
 
 def cgroups(name: str) -> list[str]:
@@ -62,14 +83,14 @@ def cgroups(name: str) -> list[str]:
 def test_freeze_and_thaw(busy: list[Busy], tmp_path: Path, signals: bool) -> None:
     freezer = Freezer(f"f{os.getpid()}", tmp_path, signals=signals)
     before = [each.cgroup() for each in busy]
-    freezer.freeze([each.pid for each in busy])
-    freezer.freeze([busy[0].pid, 999_999_999])
-    assert freezer.frozen == {each.pid for each in busy}
+    assert not freezer.freeze([each.named for each in busy])
+    assert not freezer.freeze([busy[0].named, (999_999_999, 1)])
+    assert freezer.frozen == {each.named for each in busy}
     assert all(each.stands_still() for each in busy)
-    freezer.thaw([busy[0].pid])
+    freezer.thaw([busy[0].named])
     busy[0].wait_for_progress()
     assert busy[1].stands_still()
-    freezer.thaw([busy[1].pid])
+    freezer.thaw([busy[1].named])
     busy[1].wait_for_progress()
     assert [each.cgroup() for each in busy] == before
     assert not cgroups(f"f{os.getpid()}")
@@ -78,11 +99,11 @@ def test_freeze_and_thaw(busy: list[Busy], tmp_path: Path, signals: bool) -> Non
 @pytest.mark.parametrize("signals", [False, True])
 def test_a_later_run_finds_what_was_left(busy: list[Busy], tmp_path: Path, signals: bool) -> None:
     name = f"g{os.getpid()}"
-    Freezer(name, tmp_path, signals=signals).freeze([each.pid for each in busy])
+    Freezer(name, tmp_path, signals=signals).freeze([each.named for each in busy])
     busy[1].process.kill()  # dies frozen
     busy[1].process.wait()
     later = Freezer(name, tmp_path, signals=signals)
-    assert busy[0].pid in later.adopt()
+    assert busy[0].named in later.adopt()
     assert busy[0].stands_still()
     later.recover()
     busy[0].wait_for_progress()
@@ -94,6 +115,102 @@ def test_somebody_elses_stop_is_left(busy: list[Busy], tmp_path: Path) -> None:
     os.kill(busy[0].pid, 19)
     freezer = Freezer(f"h{os.getpid()}", tmp_path, signals=True)
     time.sleep(0.05)
-    freezer.freeze([busy[0].pid])
-    freezer.thaw([busy[0].pid])
+    freezer.freeze([busy[0].named])
+    freezer.thaw([busy[0].named])
     assert busy[0].stands_still()
+
+
+def test_a_process_that_cannot_be_frozen_fails_alone(busy: list[Busy], tmp_path: Path) -> None:
+    """The parent of a vfork waits uninterruptibly for its child; SIGSTOP does not stand it still before that has ended."""
+    script = "import ctypes; libc = ctypes.CDLL(None); libc.vfork() or libc.pause()"
+    waiting = subprocess.Popen([sys.executable, "-c", script])
+    while "D" not in Path(f"/proc/{waiting.pid}/stat").read_text().rpartition(")")[2]:
+        time.sleep(0.01)
+    try:
+        stuck = process(waiting.pid)
+        assert stuck is not None
+        freezer = Freezer(f"i{os.getpid()}", tmp_path, signals=True)
+        failures = freezer.freeze([busy[0].named, stuck, busy[1].named])
+        assert set(failures) == {stuck} and "does not stand still" in failures[stuck]
+        assert freezer.frozen == {busy[0].named, busy[1].named}
+        assert busy[0].stands_still() and busy[1].stands_still()
+        freezer.thaw(freezer.frozen)
+        busy[0].wait_for_progress()
+    finally:
+        for child in Path(f"/proc/{waiting.pid}/task/{waiting.pid}/children").read_text().split():
+            os.kill(int(child), 9)
+        waiting.kill()
+        waiting.wait()
+
+
+@pytest.mark.parametrize("signals", [False, True])
+def test_a_reused_process_number_is_not_frozen(busy: list[Busy], tmp_path: Path, signals: bool) -> None:
+    freezer = Freezer(f"j{os.getpid()}", tmp_path, signals=signals)
+    pid, started = busy[0].named
+    assert not freezer.freeze([(pid, started - 1)])
+    assert not freezer.frozen
+    busy[0].wait_for_progress()
+
+
+def test_a_cgroup_made_for_an_earlier_process_is_thawed_and_removed(busy: list[Busy], tmp_path: Path) -> None:
+    """The process that a killed daemon froze has ended; its child, or a process that has its number now, runs."""
+    name = f"k{os.getpid()}"
+    pid, started = busy[0].named
+    here = busy[0].directory()
+    earlier, empty = here / f"locum-{name}-{pid}-{started - 1}", here / f"locum-{name}-1-1"
+    for each in (earlier, empty):
+        each.mkdir()
+        (each / "cgroup.freeze").write_text("1")
+    (earlier / "cgroup.procs").write_text(str(pid))
+    assert busy[0].stands_still()
+    assert not Freezer(name, tmp_path).freeze([busy[1].named])
+    later = Freezer(name, tmp_path)
+    assert later.adopt() == {busy[1].named}
+    busy[0].wait_for_progress()
+    assert busy[1].stands_still()
+    later.thaw(later.frozen)
+    assert not cgroups(name)
+
+
+def test_empty_cgroups_of_an_interrupted_lab_are_removed(tmp_path: Path) -> None:
+    here = directory(Path("/proc/self/cgroup").read_text())
+    old, new = here / f"locum-l{os.getpid()}-77", here / f"locum-l{os.getpid()}-78-9"
+    for each in (old, new):
+        each.mkdir()
+    os.utime(old, (1, 1))
+    try:
+        Freezer(f"m{os.getpid()}", tmp_path).adopt()
+        assert not old.exists()
+        assert new.exists(), "another daemon may be about to use it"
+    finally:
+        for each in (old, new):
+            if each.exists():
+                each.rmdir()
+
+
+def test_a_process_that_was_moved_meanwhile_is_frozen_again(busy: list[Busy], tmp_path: Path) -> None:
+    freezer = Freezer(f"n{os.getpid()}", tmp_path)
+    assert not freezer.freeze([busy[0].named])
+    parent = busy[0].directory().parent
+    (parent / "cgroup.procs").write_text(str(busy[0].pid))
+    busy[0].wait_for_progress()
+    assert not freezer.freeze([busy[0].named])
+    assert busy[0].stands_still()
+    (parent / "cgroup.procs").write_text(str(busy[0].pid))
+    freezer.thaw([busy[0].named])
+    busy[0].wait_for_progress()
+    assert not cgroups(f"n{os.getpid()}")
+
+
+def test_a_child_of_a_frozen_program_comes_back_to_where_that_was(busy: list[Busy], tmp_path: Path) -> None:
+    """It was born in the parent's cgroup of ours, and is frozen by itself then."""
+    freezer = Freezer(f"o{os.getpid()}", tmp_path)
+    before = busy[1].cgroup()
+    assert not freezer.freeze([busy[0].named])
+    (busy[0].directory() / "cgroup.procs").write_text(str(busy[1].pid))
+    assert not freezer.freeze([busy[1].named])
+    freezer.thaw([busy[0].named])
+    assert busy[1].stands_still()
+    freezer.thaw([busy[1].named])
+    busy[1].wait_for_progress()
+    assert busy[1].cgroup() == before and not cgroups(f"o{os.getpid()}")

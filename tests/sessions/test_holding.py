@@ -203,7 +203,7 @@ def test_a_capture_can_be_undone(world: World) -> None:
     world.network.unblock("device", "in")
     assert not world.candidates()  # we hold it too
     away.live.close()
-    world.freezer.thaw(away.candidate.pids)
+    world.freezer.thaw(away.candidate.processes)
     assert program.ask("options") == "1 77000"
     world.until(lambda: peer.receive() == 500_000)
     assert peer.received.hexdigest() == digest((1, 500_000))
@@ -277,12 +277,12 @@ def test_a_program_that_does_not_read_gets_what_fits(world: World) -> None:
         assert 0 < first < 4 * MEG
         assert away.live.inject(away.spool.read(first, MEG)).accepted == 0
         away.live.let_go()
-        world.freezer.thaw(away.candidate.pids)
+        world.freezer.thaw(away.candidate.processes)
         time.sleep(0.05)
         assert away.live.unread() == first
         program.begin("receive", 6 * MEG)
         world.until(lambda: away.live.unread() == 0)
-        world.freezer.freeze(away.candidate.pids)
+        world.freezer.freeze(away.candidate.processes)
         away.live.hold()
         world.wake()
         assert program.answer() == f"{6 * MEG} {digest((1, 6 * MEG))} more"

@@ -26,6 +26,7 @@ from locum.roles.actions import Event
 from locum.sessions.find import Candidate, find
 from locum.sessions.freezer import Freezer
 from locum.sessions.live import FinalTcp, LiveSocket, Parked, SessionError
+from locum.sessions.process import Process
 from locum.wire.control import Flow
 
 log = logging.getLogger("locum.napping")
@@ -77,8 +78,8 @@ class Napping:
 
     @property
     def frozen(self) -> frozenset[int]:
-        """Processes that stand still now."""
-        return self._freezer.frozen
+        """Processes that stand still now, by number."""
+        return frozenset(each.pid for each in self._freezer.frozen)
 
     def captured(self) -> tuple[Flow, ...]:
         """Connections whose sockets we hold."""
@@ -125,8 +126,8 @@ class Napping:
 
     async def _find(self, action: do.FindSessions) -> None:
         await self._blocking(self._look, set(action.home_addresses))
-        found = (do.FoundSession(each.flow, each.pids) for each in self._candidates.values())
-        self._feed(do.SessionsFound(tuple(found)))
+        found = tuple(map(_found, self._candidates.values()))
+        self._feed(do.SessionsFound(found))
 
     def _look(self, home_addresses: Iterable[Any]) -> None:
         candidates, _ = find(home_addresses, exclude_pids=(os.getpid(),))
@@ -134,23 +135,23 @@ class Napping:
         self._candidates = captured | {each.flow: each for each in candidates}
 
     async def _freeze(self, action: do.Freeze) -> None:
-        await self._blocking(self._freezer.freeze, action.pids)
+        await self._blocking(self._freezer.freeze, action.processes)
 
     async def _thaw(self, action: do.Thaw) -> None:
         await self._store.durable()  # what says that they may run has been written before
-        await self._blocking(self._let_run, action.pids)
+        await self._blocking(self._let_run, action.processes)
         given_back, self._given_back = self._given_back, []
         for flow in given_back:
             self._store.forget(COLLECTION, flow_text(flow))
 
-    def _let_run(self, pids: tuple[int, ...]) -> None:
+    def _let_run(self, processes: tuple[do.Process, ...]) -> None:
         """These, and whoever else has stood still for sockets that are no longer captured."""
-        self._freezer.thaw(pids)
+        self._freezer.thaw(processes)
         self._freezer.thaw(self._freezer.frozen - self._bound())
 
-    def _bound(self) -> frozenset[int]:
+    def _bound(self) -> frozenset[Process]:
         """Processes that may not run, since they hold a captured socket."""
-        return frozenset(pid for flow in self._live for pid in self._holders(flow))
+        return frozenset(process for flow in self._live for process in self._holders(flow))
 
     def _freeze_newcomers(self) -> None:
         """Programs fork: whoever holds a captured socket now has to stand still as well."""
@@ -158,8 +159,7 @@ class Napping:
             found, _ = find({flow.local for flow in self._live})
             for each in found:
                 if each.flow in self._live:
-                    others = tuple(holder for holder in each.holders if holder[0] != os.getpid())
-                    self._candidates[each.flow] = replace(each, holders=others)
+                    self._candidates[each.flow] = _of_others(each)
             new = self._bound() - self._freezer.frozen
             if not new:
                 return
@@ -261,19 +261,22 @@ class Napping:
 
     def _round(self, action: do.DrainRound) -> tuple[tuple[Flow, int], ...]:
         """Every socket of a program that runs has to be out of repair mode, or it would meet EPERM."""
-        pids = {*action.pids, *(pid for flow in action.flows for pid in self._holders(flow))}
+        processes = {
+            *action.processes,
+            *(process for flow in action.flows for process in self._holders(flow)),
+        }
         asked = [self._live[flow] for flow in action.flows if flow in self._live]
         loose = [
             live for flow, live in self._live.items()
-            if live in asked or pids.intersection(self._holders(flow))
+            if live in asked or processes.intersection(self._holders(flow))
         ]  # fmt: skip
         for live in loose:
             live.let_go()
-        self._freezer.thaw(pids)
+        self._freezer.thaw(processes)
         until = time.monotonic() + action.patience
         while any(live.unread() for live in asked) and time.monotonic() < until:
             time.sleep(_POLL)
-        self._freezer.freeze(pids)
+        self._freezer.freeze(processes)
         self._freeze_newcomers()
         for live in loose:
             live.hold()
@@ -290,9 +293,9 @@ class Napping:
                     return True
         return False
 
-    def _holders(self, flow: Flow) -> tuple[int, ...]:
+    def _holders(self, flow: Flow) -> tuple[Process, ...]:
         candidate = self._candidates.get(flow)
-        return candidate.pids if candidate else ()
+        return candidate.processes if candidate else ()
 
     async def _finish(self, action: do.FinishSessions) -> None:
         failures = await self._blocking(self._finish_all, action.finals)
@@ -352,6 +355,21 @@ class Napping:
                 self._deliver(packet)
         except OSError as problem:
             log.warning("%s cannot be reset: %s", flow_text(live.flow), problem)
+
+
+def _found(candidate: Candidate) -> do.FoundSession:
+    processes = tuple(do.Process(*each) for each in candidate.processes)
+    return do.FoundSession(candidate.flow, processes, candidate.programs)
+
+
+def _of_others(candidate: Candidate) -> Candidate:
+    """Without our own descriptors of its socket."""
+    own = os.getpid()
+    return replace(
+        candidate,
+        holders=tuple(each for each in candidate.holders if each[0] != own),
+        processes=tuple(each for each in candidate.processes if each.pid != own),
+    )
 
 
 def _parked(row: Mapping[str, Any]) -> Parked | None:

@@ -3,7 +3,7 @@
 It ends in `result`. It moves the wish of the mobile node, and must not know how sessions are captured or forwarded.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from locum.roles.actions import (
@@ -20,6 +20,7 @@ from locum.roles.actions import (
     Freeze,
     NoAnswer,
     NotPerformed,
+    Process,
     Randomness,
     ReleaseCaptured,
     ReleaseHeld,
@@ -31,6 +32,7 @@ from locum.roles.attachment import Outcome, RegistrationAccepted, RegistrationDe
 from locum.roles.handover import AwaySession, Correspondence, Handover, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
 from locum.roles.selection import EVERYTHING, Selection, with_companions
+from locum.roles.session_report import Report
 from locum.wire.control import (
     HANDOVER_BYTES,
     MAX_BODY,
@@ -158,6 +160,7 @@ class FallingAsleep:
             switch=departure.switch,
             given=departure.given,
         )
+        self.report = Report()
         self._mobile = mobile
         self._correspondence = correspondence
         self._departure = departure
@@ -193,7 +196,9 @@ class FallingAsleep:
             return []
         match outcome:
             case RegistrationAccepted(wish=Wish.BRIEF):
-                return self._gather(self.handover.pids, 1) if self.handover.pids else self._capture()
+                return (
+                    self._gather(self.handover.processes, 1) if self.handover.processes else self._capture()
+                )
             case RegistrationDenied():
                 return self._undo(f"the home agent or access node refused with code {outcome.code}", now=now)
         return []
@@ -241,9 +246,11 @@ class FallingAsleep:
         for each in ours if departure.given else ():
             if (reason := departure.stays(each.flow)) is not None:
                 return self._undo(reason, now=now)
-        sessions = tuple(AwaySession(n, each.flow, each.pids) for n, each in enumerate(ours))
-        pids = tuple(dict.fromkeys(pid for each in ours for pid in each.pids))
-        self.handover = replace(self.handover, sessions=sessions, pids=pids)
+        sessions = tuple(
+            AwaySession(n, each.flow, each.processes, 0, each.programs) for n, each in enumerate(ours)
+        )
+        processes = _of(sessions)
+        self.handover = replace(self.handover, sessions=sessions, processes=processes)
         way = self._mobile.attachment
         request = TakeoverPrepare(
             self.handover.identifier,
@@ -268,8 +275,8 @@ class FallingAsleep:
             return [*reports, *self._undo("the stand-in refused every session", now=now)]
         if not self._gives_way:
             # The home agent switched before the stand-in answered, and this answer came behind all it sent before.
-            pids = self.handover.pids
-            further = self._gather(pids, 1) if pids else self._capture()
+            processes = self.handover.processes
+            further = self._gather(processes, 1) if processes else self._capture()
             return [self.handover.persist(), *reports, *further]
         self.state = Leaving(now + LEAVE_TIMEOUT)
         if self._departure.switch is None:  # else the stand-in's registration brings the context
@@ -281,22 +288,22 @@ class FallingAsleep:
             *self._mobile.wish(Wish.BRIEF, now=now),
         ]
 
-    def _gather(self, pids: tuple[int, ...], generation: int) -> list[Action]:
+    def _gather(self, processes: tuple[Process, ...], generation: int) -> list[Action]:
         """Step 3: 604 is here, so every packet that was sent to this host has arrived (the links are FIFO)."""
         self.state = Gathering(generation)
-        return [Freeze(pids), FindSessions(self._home_addresses)]
+        return [Freeze(processes), FindSessions(self._home_addresses)]
 
     def _gathered(self, found: SessionsFound, generation: int, now: float) -> list[Action]:
         """A program may have forked since it was found; whoever holds one of the sockets has to stand still."""
-        holders = {each.flow: each.pids for each in found.sessions}
+        holders = {each.flow: each.processes for each in found.sessions}
         sessions = tuple(
-            replace(each, pids=tuple(dict.fromkeys((*each.pids, *holders.get(each.flow, ())))))
+            replace(each, processes=tuple(dict.fromkeys((*each.processes, *holders.get(each.flow, ())))))
             for each in self.handover.sessions
         )
-        known = frozenset(self.handover.pids)
-        pids = tuple(dict.fromkeys((*self.handover.pids, *(pid for each in sessions for pid in each.pids))))
-        self.handover = replace(self.handover, sessions=sessions, pids=pids)
-        new = tuple(pid for pid in pids if pid not in known)
+        known = frozenset(self.handover.processes)
+        processes = tuple(dict.fromkeys((*self.handover.processes, *_of(sessions))))
+        self.handover = replace(self.handover, sessions=sessions, processes=processes)
+        new = tuple(each for each in processes if each not in known)
         if not new:
             return self._capture()
         if generation >= MAX_GENERATIONS:
@@ -310,9 +317,9 @@ class FallingAsleep:
     def _captured(self, captured: Captured) -> list[Action]:
         failed = {each.flow: each.reason for each in captured.failures}
         items, too_large = _fitting(captured.records)
-        pids = {each.flow: each.pids for each in self.handover.sessions}
+        before = {each.flow: each for each in self.handover.sessions}
         missing = [flow for flow in self.handover.flows if flow not in {each.flow for each in items}]
-        sessions = tuple(AwaySession(n, each.flow, pids.get(each.flow, ())) for n, each in enumerate(items))
+        sessions = tuple(replace(before[each.flow], session=n) for n, each in enumerate(items))
         self.handover = replace(self.handover, sessions=sessions)
         asked = self._correspondence.ask(
             TakeoverTransfer(
@@ -365,8 +372,8 @@ class FallingAsleep:
             actions.append(ReleaseCaptured(self.handover.flows))
         if isinstance(self.state, Capturing | Transferring):
             actions += self._stay(self.handover.flows)
-        if isinstance(self.state, Gathering | Capturing | Transferring) and self.handover.pids:
-            actions.append(Thaw(self.handover.pids))
+        if isinstance(self.state, Gathering | Capturing | Transferring) and self.handover.processes:
+            actions.append(Thaw(self.handover.processes))
         self.state, self.result = Ended(), NotSlept(reason)
         actions.append(self.handover.forget())
         if left and now is not None:
@@ -380,6 +387,11 @@ class FallingAsleep:
 
     def _reports(self, flows: set[Flow], reason: str) -> list[Action]:
         return [Emit("session-stays", "632", each.local, each, {"reason": reason}) for each in flows]
+
+
+def _of(sessions: Iterable[AwaySession]) -> tuple[Process, ...]:
+    """The processes that hold them, each once."""
+    return tuple(dict.fromkeys(process for each in sessions for process in each.processes))
 
 
 def _fitting(

@@ -135,12 +135,12 @@ class Giving:
             return [*asked, handover.forget()]
         if handover.stage is Stage.RETURNED:
             self._waiting.append((handover, False))
-            return [Thaw(handover.pids)] if handover.pids else []
+            return [Thaw(handover.processes)] if handover.processes else []
         if handover.stage is Stage.ASLEEP:
             self._given[handover.identifier] = handover
         else:
             self._waiting.append((handover, handover.stage is Stage.LEAVING))
-        freeze: list[Action] = [Freeze(handover.pids)] if handover.pids else []
+        freeze: list[Action] = [Freeze(handover.processes)] if handover.processes else []
         return [*freeze, *set_flows(handover.flows, FlowVerdict.SUSPEND)]
 
     def resume(self, *, now: float) -> list[Action]:

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 
 from locum.roles.actions import JSON, Addr, Ask, Emit, FlowVerdict, Forget, Persist, SetFlow
 from locum.roles.actions import FlowEntry as Entry
+from locum.roles.session_actions import Process
 from locum.wire.control import Flow, Request634, encode_634
 from locum.wire.vendor import Takes
 
@@ -36,8 +37,14 @@ class AwaySession:
 
     session: int
     flow: Flow
-    pids: tuple[int, ...]
+    processes: tuple[Process, ...]
     offset: int = 0
+    programs: tuple[str, ...] = ()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the processes that hold it."""
+        return tuple(each.pid for each in self.processes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ class OwnStandIn:
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """`pids` are all frozen processes, those of sessions that stayed included.
+    """`processes` are all that are frozen for it.
 
     `stand_in` is where it went, None: to the first of the device's. With `switch` the stand-in registers for as much
     (R4); `given`: the device stays awake.
@@ -60,7 +67,7 @@ class Handover:
     identifier: bytes
     stage: Stage
     sessions: tuple[AwaySession, ...] = ()
-    pids: tuple[int, ...] = ()
+    processes: tuple[Process, ...] = ()
     wake_at: float | None = None  # wall-clock seconds
     stand_in: Addr | None = None
     switch: Takes | None = None
@@ -98,12 +105,13 @@ class Handover:
             "stand_in": None if self.stand_in is None else str(self.stand_in),
             "switch": None if self.switch is None else int(self.switch),
             "given": self.given,
-            "pids": list(self.pids),
+            "processes": [list(each) for each in self.processes],
             "sessions": [
                 {
                     "session": each.session,
                     "flow": flow_to_row(each.flow),
-                    "pids": list(each.pids),
+                    "processes": [list(every) for every in each.processes],
+                    "programs": list(each.programs),
                     "offset": each.offset,
                 }
                 for each in self.sessions
@@ -125,7 +133,7 @@ class Handover:
             identifier=bytes.fromhex(key),
             stage=Stage(row["stage"]),
             sessions=tuple(_session(each) for each in sessions),
-            pids=_numbers(row["pids"]),
+            processes=_processes(row["processes"]),
             wake_at=None if wake_at is None else float(wake_at),
             stand_in=None if row["stand_in"] is None else ip_address(str(row["stand_in"])),
             switch=None if row["switch"] is None else Takes(int(str(row["switch"]))),
@@ -137,13 +145,26 @@ def _session(row: Mapping[str, JSON]) -> AwaySession:
     session, offset = row["session"], row["offset"]
     if not isinstance(session, int) or not isinstance(offset, int):
         raise ValueError("session and offset are whole numbers")
-    return AwaySession(session, flow_from_row(row["flow"]), _numbers(row["pids"]), offset)
+    programs = row["programs"]
+    if not isinstance(programs, list | tuple):
+        raise ValueError("programs are a list of names")
+    names = tuple(str(each) for each in programs)
+    return AwaySession(session, flow_from_row(row["flow"]), _processes(row["processes"]), offset, names)
 
 
-def _numbers(value: JSON) -> tuple[int, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(each, int) for each in value):
-        raise ValueError(f"{value!r} is not a list of whole numbers")
-    return tuple(each for each in value if isinstance(each, int))
+def _processes(value: JSON) -> tuple[Process, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{value!r} is not a list of processes")
+    return tuple(_process(each) for each in value)
+
+
+def _process(value: JSON) -> Process:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"{value!r} is not a process number and a start time")
+    pid, started = value
+    if not isinstance(pid, int) or not isinstance(started, int):
+        raise ValueError(f"{value!r} is not a process number and a start time")
+    return Process(pid, started)
 
 
 def flow_to_row(flow: Flow) -> JSON:

@@ -7,17 +7,40 @@ decides, sends or keeps anything.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from locum.wire.control import Flow
 
 
+class Process(NamedTuple):
+    """A process of this host; `started` tells it from a later one of the same number (clock ticks since the boot)."""
+
+    pid: int
+    started: int
+
+
 @dataclass(frozen=True, slots=True)
 class FoundSession:
-    """An open connection of the home address and the processes that hold it."""
+    """An open connection of the home address, the processes that hold it and their programs' names, for people."""
 
     flow: Flow
-    pids: tuple[int, ...]
+    processes: tuple[Process, ...]
+    programs: tuple[str, ...] = ()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the processes."""
+        return tuple(each.pid for each in self.processes)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftSession:
+    """A connection of the home address that cannot be handed over, and why, for people."""
+
+    flow: Flow
+    reason: str
+    pids: tuple[int, ...] = ()
+    programs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +102,14 @@ class FindSessions:
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """Stop these processes; done when the next action is performed."""
+    """Stop these processes; done when the next action is performed. One that has gone is passed over."""
 
-    pids: tuple[int, ...]
+    processes: tuple[Process, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Thaw:
-    pids: tuple[int, ...]
+    processes: tuple[Process, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +192,7 @@ class DrainRound:
     """MN: leave repair, thaw, wait at most `patience` seconds until the program has read, freeze, repair. -> Drained."""
 
     flows: tuple[Flow, ...]
-    pids: tuple[int, ...]
+    processes: tuple[Process, ...]
     patience: float
 
 
@@ -198,7 +221,10 @@ SessionAction: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class SessionsFound:
+    """`left` are connections of the home addresses that people should hear of, since they cannot be handed over."""
+
     sessions: tuple[FoundSession, ...]
+    left: tuple[LeftSession, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from locum.roles.own_rules import OwnRules
 from locum.roles.returning import Returning
 from locum.roles.rules import KeptRule, RuleRefused
 from locum.roles.selection import Selection
+from locum.roles.session_report import Report
 from locum.roles.standin_registration import PRIORITY
 from locum.roles.waking import StillAsleep, Waking
 from locum.wire.control import Answer632, Cancel, Flow, Status, decode_618, encode_632
@@ -87,6 +88,7 @@ class SleepingNode:
         self.giving = Giving(mobile, self.stand_ins, count(1), randomness)
         self._randomness = randomness
         self._returning = Returning(each.address for each in self.stand_ins)
+        self.slept, self.woken = Report(), Report()  # of the last sleep and of the last wake
         self.rules = OwnRules()
         mobile.ride(self.rules)
 
@@ -116,6 +118,7 @@ class SleepingNode:
                 correspondence = self.giving.correspondence(stand_in.address)
                 machine = FallingAsleep(self.mobile, correspondence, departure, self._randomness)
                 self.state = GoingDown(machine, wake_after)
+                self.slept = machine.report
                 started = Emit("falling-asleep", None, self._home_address)
                 return [started, *self._advance(machine.start(), now)]
             case ComingUp(machine=waking):
@@ -331,7 +334,7 @@ class SleepingNode:
 
     def _wake(self, handover: Handover, *, uncertain: bool, now: float) -> list[Action]:
         machine = Waking(self.mobile, self._correspondence(handover), handover, uncertain=uncertain)
-        self.state = ComingUp(machine)
+        self.state, self.woken = ComingUp(machine), machine.report
         return [Emit("waking", None, self._home_address), *machine.start(now=now)]
 
     def _restore(self, handover: Handover, now: float) -> list[Action]:
@@ -351,7 +354,7 @@ class SleepingNode:
                     if self.mobile.wished is not Wish.ORDINARY
                     else []
                 )
-                thaw: list[Action] = [Thaw(handover.pids)] if handover.pids else []
+                thaw: list[Action] = [Thaw(handover.processes)] if handover.processes else []
                 return [*ordinary, *thaw, *machine.tell()]
         uncertain = handover.stage is Stage.LEAVING
         return [*self._frozen(handover), *self._wake(handover, uncertain=uncertain, now=now)]
@@ -362,7 +365,7 @@ class SleepingNode:
 
     def _frozen(self, handover: Handover) -> list[Action]:
         """The programs stay as they are: their sockets are in repair mode."""
-        freeze: list[Action] = [Freeze(handover.pids)] if handover.pids else []
+        freeze: list[Action] = [Freeze(handover.processes)] if handover.processes else []
         return [*freeze, *set_flows(handover.flows, FlowVerdict.SUSPEND)]
 
     def _asked(self, event: Asked) -> list[Action]:

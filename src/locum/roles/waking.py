@@ -33,6 +33,7 @@ from locum.roles.attachment import Outcome, RegistrationAccepted, Wish
 from locum.roles.fetching import FetchAhead
 from locum.roles.handover import AwaySession, Correspondence, Handover, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
+from locum.roles.session_report import Report
 from locum.wire.control import (
     Answer632,
     Cancel,
@@ -160,6 +161,7 @@ class Waking:
         self._pause = RETRY_FIRST
         self._done_attempts = 0
         self._lost = 0
+        self.report = Report()
 
     def start(self, *, now: float) -> list[Action]:
         """Step 1: become reachable, while the stand-in keeps the flows. A device that is awake is."""
@@ -417,11 +419,11 @@ class Waking:
 
     def _drain(self, flows: Set[Flow]) -> list[Action]:
         """Let the programs read what they have; those of other sessions are frozen as before."""
-        pids = dict.fromkeys(
-            pid for each in self.handover.sessions if each.flow in flows for pid in each.pids
+        processes = dict.fromkeys(
+            process for each in self.handover.sessions if each.flow in flows for process in each.processes
         )
         self.state = Draining()
-        return [DrainRound(tuple(sorted(flows, key=str)), tuple(pids), DRAIN_PATIENCE)]
+        return [DrainRound(tuple(sorted(flows, key=str)), tuple(processes), DRAIN_PATIENCE)]
 
     def _drained(self, event: Drained, now: float) -> list[Action]:
         self._rested |= self._full
@@ -472,9 +474,9 @@ class Waking:
         rest = self.handover.without(flows)
         if not rest.sessions:
             return [*self._awake(flows, now), *told]
-        pids = tuple(dict.fromkeys(pid for each in rest.sessions for pid in each.pids))
-        free = tuple(pid for pid in self.handover.pids if pid not in pids)
-        self.handover = replace(rest, pids=pids)
+        still = tuple(dict.fromkeys(process for each in rest.sessions for process in each.processes))
+        free = tuple(each for each in self.handover.processes if each not in still)
+        self.handover = replace(rest, processes=still)
         thaw: list[Action] = [Thaw(free)] if free else []
         return [self.handover.persist(), *thaw, *_released(flows), *told, *self._next(now)]
 
@@ -482,7 +484,7 @@ class Waking:
 
     def _awake(self, flows: tuple[Flow, ...], now: float) -> list[Action]:
         """The programs run; the stand-in is told. The row comes first: what runs may not be taken for captured again."""
-        thaw: list[Action] = [Thaw(self.handover.pids)] if self.handover.pids else []
+        thaw: list[Action] = [Thaw(self.handover.processes)] if self.handover.processes else []
         self.handover = self.handover.at(Stage.RETURNED)
         actions: list[Action] = [self.handover.persist(), *thaw, *_released(flows)]
         if self._mobile.wished is not Wish.ORDINARY:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
+from locum.sessions.process import Process, process, program_names
 from locum.sessions.record import TRANSFERABLE, TcpState
 from locum.wire.control import Flow
 
@@ -33,6 +34,9 @@ class Candidate:
     state: TcpState
     inode: int
     holders: tuple[tuple[int, int], ...]
+
+    processes: tuple[Process, ...] = ()
+    programs: tuple[str, ...] = ()
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -79,8 +83,14 @@ def find(
         elif any(pid in exclude_pids for pid, _ in held):
             left.append(LeftAlone(each.flow, each.state, "excluded"))
         else:
-            candidates.append(Candidate(each.flow, each.state, each.inode, held))
+            candidates.append(_candidate(each, held))
     return candidates, left
+
+
+def _candidate(found: _Socket, holders: tuple[tuple[int, int], ...]) -> Candidate:
+    pids = dict.fromkeys(pid for pid, _ in holders)
+    processes = tuple(each for each in map(process, pids) if each is not None)
+    return Candidate(found.flow, found.state, found.inode, holders, processes, program_names(pids))
 
 
 def _sockets() -> Iterator[_Socket]:

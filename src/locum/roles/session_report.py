@@ -1,0 +1,66 @@
+"""What became of each session in one sleep or one wake, for people: values and a list of them. It decides nothing."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from locum.roles.session_actions import Process
+from locum.wire.control import Flow
+
+
+class Fate(Enum):
+    """How a session ended up. A sleep knows WENT, STAYED and LOST, a wake all but WENT."""
+
+    WENT = "went"  # the stand-in has it
+    STAYED = "stayed"  # it is still its program's, and was not captured
+    LOST = "lost"  # its program gets an error
+    RETURNED = "returned"  # it is its program's again
+    CLOSED = "closed"  # its program closed it
+    COMING = "coming"  # the stand-in has it still, and the device goes on to fetch it
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFate:
+    """One session. `reason` is a sentence or a part of one; `programs` are names, such as "ssh", for `pids`."""
+
+    flow: Flow
+    fate: Fate
+    reason: str | None = None
+    pids: tuple[int, ...] = ()
+    programs: tuple[str, ...] = ()
+
+
+class Report:
+    """The fates of one sleep or wake, one for each flow: a later one replaces an earlier one."""
+
+    def __init__(self, fates: Iterable[SessionFate] = ()) -> None:
+        self._fates = {each.flow: each for each in fates}
+
+    @property
+    def fates(self) -> tuple[SessionFate, ...]:
+        """In the order in which the sessions were told first."""
+        return tuple(self._fates.values())
+
+    def tell(
+        self,
+        flow: Flow,
+        fate: Fate,
+        reason: str | None = None,
+        processes: Iterable[Process] = (),
+        programs: tuple[str, ...] = (),
+    ) -> None:
+        """Note what became of this session; processes and programs that are not given stay as they were told before."""
+        known = self._fates.get(flow)
+        pids = tuple(each.pid for each in processes) or (known.pids if known else ())
+        self._fates[flow] = SessionFate(
+            flow, fate, reason, pids, programs or (known.programs if known else ())
+        )
+
+    def counts(self) -> Counter[Fate]:
+        """How many sessions ended up in each way."""
+        return Counter(each.fate for each in self._fates.values())
+
+    def all(self, fate: Fate) -> tuple[SessionFate, ...]:
+        """Those that ended up in this way."""
+        return tuple(each for each in self._fates.values() if each.fate is fate)
