@@ -14,9 +14,13 @@ from click.testing import CliRunner
 from locum.cli.lab import lab
 from locum.cli.main import cli
 from locum.lab.network import Network
-from locum.lab.place import LabPlace, started_at
+from locum.lab.place import CGROUPS, LabPlace, cgroup_of, started_at
+from locum.lab.processes import is_frozen
 from locum.lab.scenarios import SCENARIOS
 from locum.lab.topology import figure_5
+from locum.node.freezer_name import freezer_name
+from locum.sessions.freezer import Freezer
+from locum.sessions.process import process
 
 RUN = [sys.executable, "-c", "from locum.cli.lab import lab; lab()"]
 # Whoever is nobody from then on may not be able to read this clone: everything is imported before.
@@ -112,6 +116,50 @@ def test_down_tells_as_json_what_it_removed_and_what_not() -> None:
     finally:
         left.remove()
         kept.remove()
+
+
+def test_down_removes_the_labs_that_are_named_and_no_other() -> None:
+    places = [LabPlace.claim(scenario) for scenario in ("fig06", "fig07", "fig08")]
+    try:
+        for place in places:
+            place.release_ownership()
+        unknown = subprocess.run([*RUN, "down", places[0].identity, "moon"], capture_output=True, text=True)
+        assert unknown.returncode == 1
+        assert unknown.stderr.startswith("locum: there is no lab 'moon'; these stand: ")
+        assert all(place.path.exists() for place in places)
+        done = subprocess.run([*RUN, "down", places[0].identity, "fig08"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert [place.path.exists() for place in places] == [False, True, False]
+    finally:
+        for place in places:
+            place.remove()
+
+
+def test_down_removes_the_frozen_and_the_empty_cgroups_of_a_lab_whose_processes_were_killed() -> None:
+    """The names are those that the mobile node's daemon gives; another lab's stay."""
+    root = next(root for root in (CGROUPS / "unified", CGROUPS) if (root / "cgroup.procs").exists())
+    places = [LabPlace.claim("fig06"), LabPlace.claim("fig06")]
+    program = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    made = []
+    try:
+        for place in places:
+            (place.path / "config").mkdir()
+            (place.path / "config" / "mn.toml").touch()
+            made.append(root / f"locum-{freezer_name('mn', place.path / 'run')}-1-1")
+            made[-1].mkdir()
+        asleep = process(program.pid)
+        assert asleep is not None
+        assert not Freezer(freezer_name("mn", places[0].path / "run"), places[0].path).freeze([asleep])
+        frozen = cgroup_of(program.pid)
+        assert frozen is not None and is_frozen(program.pid)
+        places[0].remove()
+        assert program.wait(5) == -signal.SIGKILL
+        assert not frozen.exists() and [each.exists() for each in made] == [False, True]
+    finally:
+        program.kill()
+        for place in places:
+            place.remove()
+    assert not made[1].exists()
 
 
 @pytest.mark.parametrize("option", ["--report", "--output"])

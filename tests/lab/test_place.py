@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from locum.lab.network import UNKNOWN_PORTS, Network, inside, run
+from locum.lab.network import RECEIVE_BUFFER, UNKNOWN_PORTS, Network, inside, run
 from locum.lab.place import LabPlace, started_at
 from locum.lab.processes import Processes, is_frozen, state_of, wait_until
 from locum.lab.topology import figure_5
@@ -49,6 +49,9 @@ def test_the_network_carries_both_families_and_the_radio_is_cut_for_real(place: 
     wait_until("the radio to carry again", lambda: pings(place, "an1", "10.10.21.4"))
     ports = run([*inside(place, "cn"), "sysctl", "-n", "net.ipv4.ip_local_port_range"])
     assert ports.split() == UNKNOWN_PORTS.split()
+    for node in figure_5().nodes:
+        buffer = run([*inside(place, node.name), "sysctl", "-n", "net.ipv4.tcp_rmem"])
+        assert buffer.split() == RECEIVE_BUFFER.split(), "as on Debian 12, whatever this kernel's is"
     links = json.loads(run([*inside(place, "mn"), "ip", "-j", "link"]))
     assert {link["mtu"] for link in links if link["ifname"].startswith("radio")} == {1500}
 

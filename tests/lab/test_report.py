@@ -9,7 +9,7 @@ from rich.console import Console
 
 from locum.lab.checks import Checks
 from locum.lab.errors import LabError
-from locum.lab.report import Report
+from locum.lab.report import Report, readable
 from locum.lab.timeline import Event, Timeline
 
 
@@ -75,3 +75,12 @@ def test_a_timeline_is_read_while_it_is_written(tmp_path: Path) -> None:
         timeline.wait("mn", "asleep", begin, patience=0.05)
     merged = timeline.merge(tmp_path / "all.jsonl.merged").read_text().splitlines()
     assert [json.loads(line)["node"] for line in merged] == ["lab", "mn"]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "said"),
+    [(1, "connections", "1 connection"), (2, "connections", "2 connections"), (0, "packets", "0 packets"),
+     (1, "processes", "1 process"), (1, "ms", "1 ms"), (1, "s", "1 s"), (True, "", "true"), (1, "bit/s", "1 bit/s")],
+)  # fmt: skip
+def test_one_thing_has_no_plural(value: int, unit: str, said: str) -> None:
+    assert readable(value, unit) == said

@@ -28,6 +28,7 @@ HOME4 = IPv4Address("10.99.0.5")
 HOME6 = IPv6Address("fd99::5")
 PEER4 = "10.77.1.2"
 PEER6 = "fd77:1::2"
+RECEIVE_BUFFER = "4096 131072 6291456"  # Debian 12's, whatever the kernel of this machine allows
 _libc = ctypes.CDLL(None, use_errno=True)
 _ROUTER = {"peer": 1, "device": 2, "standin": 3}
 
@@ -58,6 +59,7 @@ class Network:
             run("ip", "-n", name, "link", "set", "lo", "up")
         for name in self.names:
             self.sysctl(name, "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.default.dad_transmits=0")
+            self.sysctl(name, f"net.ipv4.tcp_rmem={RECEIVE_BUFFER}")
         for name, number in _ROUTER.items():
             run("ip", "-n", self.names["router"], "link", "add", f"r{number}", "type", "veth", "peer", "name", "e0", "netns", self.names[name])  # fmt: skip
             self._address("router", f"r{number}", number, 1)

@@ -174,28 +174,50 @@ def shell(node: str, identity: str | None, command: tuple[str, ...]) -> None:
 
 
 @lab.command("down")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Stop labs that are running as well.")
 @json_option
 @click.pass_obj
-def down(target: Target, everything: bool) -> None:
-    """Remove labs that were kept, and what a run left that was killed."""
+def down(target: Target, names: tuple[str, ...], everything: bool) -> None:
+    """Remove labs that were kept, and what a run left that was killed.
+
+    NAME is a lab as `locum lab list` names it, or a scenario; without one, all labs are meant.
+    """
     console = Console(stderr=target.output.json)
     ready(console)
-    told = []
-    for place in LabPlace.all():
-        found = _described(place)
-        removed = found["pid"] is None or everything
-        if removed:
-            if found["pid"] is not None:
-                _stop_owner(place, found["pid"])
-            place.remove()
-        told.append({**found, "removed": removed})
-        if not target.output.json:
-            left = f"is running (pid {found['pid']}): left alone"
-            said = f"({found['scenario']}) removed" if removed else left
-            console.out(f"lab {place.identity} {said}", highlight=False)
+    told = [_taken_down(place, everything) for place in _meant(names)]
     if target.output.json:
         target.output.value(told)
+        return
+    for found in told:
+        left = f"is running (pid {found['pid']}): left alone; --all stops it"
+        said = f"({found['scenario']}) removed" if found["removed"] else left
+        console.out(f"lab {found['lab']} {said}", highlight=False)
+    if not told:
+        console.out("no lab stands on this machine", highlight=False)
+
+
+def _meant(names: tuple[str, ...]) -> list[LabPlace]:
+    """The labs of these names, all without any. Ends with one clear line when a name is nobody's."""
+    places = LabPlace.all()
+    for name in names:
+        if not any(name in (place.identity, place.scenario) for place in places):
+            labs = ", ".join(f"{place.identity} ({place.scenario})" for place in places)
+            there = f"these stand: {labs}" if labs else "none stands on this machine"
+            Console(stderr=True).out(f"locum: there is no lab {name!r}; {there}", highlight=False)
+            sys.exit(Exit.FAILED)
+    return [place for place in places if not names or {place.identity, place.scenario} & set(names)]
+
+
+def _taken_down(place: LabPlace, even_running: bool) -> dict[str, Any]:
+    """Remove a lab, unless it is running and that is to be left alone; it as JSON, with `removed`."""
+    found = _described(place)
+    removed = found["state"] != ANOTHER_USERS and (found["pid"] is None or even_running)
+    if removed:
+        if found["pid"] is not None:
+            _stop_owner(place, found["pid"])
+        place.remove()
+    return {**found, "removed": removed}
 
 
 def _stop_owner(place: LabPlace, owner: int, patience: float = 30.0) -> None:

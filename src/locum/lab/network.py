@@ -16,6 +16,10 @@ BURST = 16_000
 QUEUE = 2_000_000
 """Bytes that wait before a token bucket drops: above any window that the ten downloads of fig06-many open."""
 
+RECEIVE_BUFFER = "4096 131072 6291456"
+"""Bytes of a TCP receive buffer, least, default and most, as Debian 12's kernel has them. Kernels with a larger limit
+take back in one round what a user's device needs several rounds for."""
+
 UNKNOWN_PORTS = "61000 65535"
 """Ephemeral ports for which tshark 4.0 knows no protocol: from port 54328 a datagram of a test stream was taken for
 Elasticsearch, and for a broken one."""
@@ -76,6 +80,7 @@ class Network:
             "net.ipv6.conf.default.router_solicitations": 0,
             "net.ipv4.conf.all.rp_filter": 0,
             "net.ipv4.conf.default.rp_filter": 0,
+            "net.ipv4.tcp_rmem": RECEIVE_BUFFER,
         }
         if node.place is not Place.STRANGER:  # which opens thousands of connections, to ports that are known
             settings["net.ipv4.ip_local_port_range"] = UNKNOWN_PORTS

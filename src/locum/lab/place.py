@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from locum.lab.errors import LabError
+from locum.node.freezer_name import cgroups_of, freezer_name
 
 ROOT = Path("/run/locum-lab")
 NAMESPACES = Path("/run/netns")
@@ -133,6 +134,16 @@ class LabPlace:
             if entry.name.isdigit() and namespace_inode(int(entry.name)) in inodes:
                 yield int(entry.name)
 
+    def cgroups(self) -> list[Path]:
+        """The cgroups that freezers of this lab's nodes made, perhaps empty ones of programs that are gone."""
+        root = next(
+            (root for root in (CGROUPS / "unified", CGROUPS) if (root / "cgroup.procs").exists()), None
+        )
+        if root is None:
+            return []
+        nodes = [file.stem for file in (self.path / "config").glob("*.toml")]
+        return [each for node in nodes for each in cgroups_of(freezer_name(node, self.path / "run"), root)]
+
     def mounts(self) -> list[str]:
         """Mount points below the lab's directory, innermost first."""
         table = Path("/proc/self/mounts").read_text().splitlines()
@@ -156,12 +167,12 @@ class LabPlace:
 
     def remove(self) -> None:
         """Take down everything of this lab, whoever made it. Safe to call twice, and on a half-made lab."""
-        cgroups = self._kill_all()
+        self._kill_all()
         for mount in self.mounts():
             subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
         for namespace in self.namespaces():
             subprocess.run(["ip", "netns", "delete", namespace.name], check=False, capture_output=True)
-        for cgroup in cgroups:
+        for cgroup in self.cgroups():
             with contextlib.suppress(OSError):
                 cgroup.rmdir()
         if (self.path / "made-sshd-directory").exists():
@@ -171,13 +182,11 @@ class LabPlace:
         with contextlib.suppress(OSError):
             ROOT.rmdir()
 
-    def _kill_all(self, patience: float = 5.0) -> set[Path]:
-        """SIGKILL until nothing is left; returns the cgroups, other than the common ones, that they were in."""
-        cgroups: set[Path] = set()
+    def _kill_all(self, patience: float = 5.0) -> None:
+        """SIGKILL until nothing is left in its namespaces and in its freezers' cgroups."""
         deadline = time.monotonic() + patience
-        while pids := [pid for pid in self.processes() if started_at(pid) is not None]:
+        while pids := [pid for pid in {*self.processes(), *self._frozen()} if started_at(pid) is not None]:
             for pid in pids:
-                cgroups |= set(private_cgroups(pid))
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 with contextlib.suppress(ChildProcessError):
@@ -185,7 +194,11 @@ class LabPlace:
             if time.monotonic() > deadline:
                 raise LabError(f"lab {self.identity}: processes {pids} do not end after SIGKILL")
             time.sleep(0.02)
-        return cgroups
+
+    def _frozen(self) -> Iterator[int]:
+        for cgroup in self.cgroups():
+            with contextlib.suppress(OSError):
+                yield from map(int, (cgroup / "cgroup.procs").read_text().split())
 
 
 def cgroup_of(pid: int) -> Path | None:
@@ -201,9 +214,3 @@ def cgroup_of(pid: int) -> Path | None:
                 if (path / "cgroup.procs").exists():
                     return path
     return None
-
-
-def private_cgroups(pid: int) -> list[Path]:
-    """The process's cgroup if Locum made it (a freezer's), to be removed when the process is gone."""
-    path = cgroup_of(pid)
-    return [path] if path is not None and "locum" in path.name else []

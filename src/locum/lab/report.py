@@ -72,4 +72,11 @@ def readable(value: Number, unit: str) -> str:
         return str(value).lower()
     if unit == "bytes" and isinstance(value, (int, float)) and abs(value) >= 100_000:
         return f"{value / 1e6:.1f} MB"
-    return f"{value} {unit}".strip()
+    return f"{value} {singular(unit) if value == 1 else unit}".strip()
+
+
+def singular(unit: str) -> str:
+    """The unit of one thing: "packet" of "packets"; signs of units, such as "ms", have no plural."""
+    if len(unit) > 2 and unit.isalpha():
+        return unit.removesuffix("es") if unit.endswith("sses") else unit.removesuffix("s")
+    return unit

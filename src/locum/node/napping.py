@@ -11,7 +11,6 @@ import errno
 import logging
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from locum.node.events import flow_text
+from locum.node.freezer_name import freezer_name
 from locum.node.performer import Hand
 from locum.node.store import Store
 from locum.roles import actions as do
@@ -52,9 +52,7 @@ class Napping:
     ) -> None:
         """`freeze`: "stop" forces SIGSTOP; otherwise the cgroup freezer where there is one."""
         self._store, self._feed, self._deliver = store, feed, deliver
-        # Several nodes of one name may share a kernel, in namespaces: none may thaw what another froze.
-        place = zlib.crc32(os.fsencode(run_dir.absolute()))
-        self._freezer = Freezer(f"{name}-{place:08x}", run_dir, signals=freeze == "stop")
+        self._freezer = Freezer(freezer_name(name, run_dir), run_dir, signals=freeze == "stop")
         self._freezer.adopt()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="sessions")
         self._candidates: dict[Flow, Candidate] = {}
