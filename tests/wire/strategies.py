@@ -5,6 +5,8 @@ from ipaddress import IPv4Address, IPv6Address
 from hypothesis import strategies as st
 
 from locum.wire.control import (
+    MAX_SESSIONS,
+    Abandon,
     Answer632,
     Cancel,
     Done,
@@ -253,6 +255,7 @@ def session_record(flow: Flow) -> dict[int, object]:
     }
 
 
+numbers = st.integers(0, MAX_SESSIONS - 1)
 homes = st.lists(addresses, max_size=3).map(tuple)
 requests634 = st.one_of(
     st.builds(
@@ -272,10 +275,11 @@ requests634 = st.one_of(
         st.lists(handovers, max_size=3).map(tuple),
     ),
     st.builds(Reclaim, st.none() | handovers, homes),
-    st.builds(Fetch, handovers, st.integers(0, 1023), positions, st.integers(0, 4 << 20)),
+    st.builds(Fetch, handovers, numbers, positions, st.integers(0, 4 << 20)),
     st.builds(Finish, handovers),
     st.builds(Done, handovers),
     st.builds(Cancel, handovers),
+    st.builds(Abandon, handovers, st.lists(numbers, max_size=3).map(tuple)),
 )
 
 
@@ -285,7 +289,7 @@ def finals(draw: st.DrawFn) -> FinalState:
     tail = draw(st.binary(max_size=20))
     offset = draw(st.integers(0, 1 << 40))
     return FinalState(
-        session=draw(st.integers(0, 1023)),
+        session=draw(numbers),
         ts_value=draw(st.none() | u32),
         received=offset + len(tail) + draw(st.integers(0, 100)),
         tail_offset=offset,
@@ -298,13 +302,14 @@ def finals(draw: st.DrawFn) -> FinalState:
 
 statuses = st.builds(
     SessionStatus,
-    st.integers(0, 1023),
+    numbers,
     flows,
     st.sampled_from(Status),
     positions,
     positions,
     st.booleans(),
     st.integers(0, 4095),
+    st.text(max_size=20),
 )
 answers = st.builds(
     Answer632,

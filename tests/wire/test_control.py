@@ -15,6 +15,7 @@ from locum.wire.control import (
     MAX_NOTICE,
     MAX_SESSIONS,
     MAX_SMALL_BODY,
+    Abandon,
     Answer632,
     Cancel,
     Done,
@@ -71,6 +72,8 @@ REQUESTS: list[tuple[str, Request634]] = [
     (f"a2 0005 {KEY1}", Finish(HANDOVER)),
     (f"a2 0006 {KEY1}", Done(HANDOVER)),
     (f"a2 0007 {KEY1}", Cancel(HANDOVER)),
+    (f"a2 0008 {KEY1}", Abandon(HANDOVER)),
+    (f"a3 0008 {KEY1} 0d 82 01 190fff", Abandon(HANDOVER, (1, 4095))),
 ]
 
 ANSWERS: list[tuple[str, Answer632]] = [
@@ -88,6 +91,10 @@ ANSWERS: list[tuple[str, Answer632]] = [
             final=(FinalState(0, 7, 200, 196, peer_closed=True, error=104, acked=3, tail=b"tail"),),
             application={"a": 3},
         ),
+    ),
+    (
+        f"a2 0000 03 81 a8 0000 01 {FLOW_HEX} 0201 0300 0400 05f4 0600 07 6466756c6c",
+        Answer632(Status.OK, sessions=(SessionStatus(0, FLOW, Status.REFUSED, reason="full"),)),
     ),
 ]
 
@@ -109,7 +116,7 @@ def test_634_with_a_session_record() -> None:
         SCHEMA.validate_cbor(encode_634(TakeoverTransfer(HANDOVER, ({0: 1},))))
 
 
-@pytest.mark.parametrize(("vector", "value"), ANSWERS, ids=["refusal", "everything"])
+@pytest.mark.parametrize(("vector", "value"), ANSWERS, ids=["refusal", "everything", "reason"])
 def test_632_vectors(vector: str, value: Answer632) -> None:
     data = bytes.fromhex(vector)
     assert encode_632(value) == data
@@ -187,7 +194,7 @@ FETCH, PREPARE = Fetch(HANDOVER, 0, 0, 1), TakeoverPrepare(HANDOVER, (HOME,), (F
     ("data", "field", "reason"),
     [
         (changed(FETCH, k0=0), "634.kind", "range"),
-        (changed(FETCH, k0=8), "634.kind", "range"),
+        (changed(FETCH, k0=9), "634.kind", "range"),
         (changed(FETCH, k0=True), "634.kind", "not-an-integer"),
         (changed(FETCH, k1=bytes(15)), "634.handover", "range"),
         (changed(FETCH, k1="0123456789abcdef"), "634.handover", "not-octets"),
@@ -200,7 +207,7 @@ FETCH, PREPARE = Fetch(HANDOVER, 0, 0, 1), TakeoverPrepare(HANDOVER, (HOME,), (F
         (cbor2.dumps([]), "634", "not-a-map"),
         (changed(PREPARE, k2=[bytes(5)]), "634.home-address", "not-an-address"),
         (changed(PREPARE, k2=[bytes(4)] * 65), "634.home-addresses", "too-many-items"),
-        (changed(PREPARE, k3=[FLOW.to_cbor()] * 1025), "634.flows", "too-many-items"),
+        (changed(PREPARE, k3=[FLOW.to_cbor()] * 4097), "634.flows", "too-many-items"),
         (changed(PREPARE, k3=[[6, HOME.packed, 1, SIX.packed, 2]]), "634.flow.peer", "family"),
         (changed(PREPARE, k3=[[6, HOME.packed, 65536, PEER.packed, 2]]), "634.flow.local-port", "range"),
         (changed(PREPARE, k3=[[6, HOME.packed, 1, PEER.packed]]), "634.flow", "truncated"),
@@ -211,7 +218,10 @@ FETCH, PREPARE = Fetch(HANDOVER, 0, 0, 1), TakeoverPrepare(HANDOVER, (HOME,), (F
         (changed(TakeoverTransfer(HANDOVER, ()), k11=[bytes(15)]), "634.others", "not-a-handover"),
         (changed(TakeoverTransfer(HANDOVER, ()), k11=[bytes(16)] * 257), "634.others", "too-many-items"),
         (changed(TakeoverTransfer(HANDOVER, ()), k5=[{"a": 1}]), "634.session-record", "not-a-map"),
-        (changed(TakeoverTransfer(HANDOVER, ()), k5=[{}] * 1025), "634.sessions", "too-many-items"),
+        (changed(TakeoverTransfer(HANDOVER, ()), k5=[{}] * 4097), "634.sessions", "too-many-items"),
+        (changed(Abandon(HANDOVER), k13=[0] * 4097), "634.sessions", "too-many-items"),
+        (changed(Abandon(HANDOVER), k13=[MAX_SESSIONS]), "634.session", "range"),
+        (changed(Abandon(HANDOVER), k13=[True]), "634.session", "not-an-integer"),
     ],
 )
 def test_634_refusals(data: bytes, field: str, reason: str) -> None:
@@ -233,6 +243,25 @@ def test_a_tail_lies_within_what_was_received() -> None:
     body = cbor2.loads(encode_632(ANSWERS[1][1]))
     body[6][0][3] = 197
     with pytest.raises(WireError, match=r"632\.final\.tail"):
+        decode_632(cbor2.dumps(body, canonical=True))
+
+
+def test_a_prepare_of_as_many_sessions_as_there_may_be_is_a_small_body() -> None:
+    flows = tuple(Flow(6, SIX, 1 + each, SIX + 1, 443) for each in range(MAX_SESSIONS))
+    value = TakeoverPrepare(HANDOVER, (HOME, SIX), flows, switch=Takes.ALL, access_node=SIX)
+    assert decode_634(encode_634(value)) == value
+
+
+def test_a_transfer_of_as_many_sessions_as_there_may_be_is_walked() -> None:
+    value = TakeoverTransfer(HANDOVER, (session_record(FLOW),) * MAX_SESSIONS)
+    assert decode_634(encode_634(value)) == value
+
+
+@pytest.mark.parametrize("reason", ["", "x" * 201, 5])
+def test_a_reason_is_a_short_text(reason: object) -> None:
+    body = cbor2.loads(encode_632(ANSWERS[2][1]))
+    body[3][0][7] = reason
+    with pytest.raises(WireError, match=r"632\.session\.reason"):
         decode_632(cbor2.dumps(body, canonical=True))
 
 

@@ -8,6 +8,7 @@ from locum.node.config_policing import emission_filters
 from locum.node.settings import MnpsDevice, MnpsSettings, NodeSettings
 from locum.node.toml_table import Table
 from locum.roles.standin_registration import MAX_BID
+from locum.wire.control import MAX_SESSIONS
 
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 _MOST_PORTS = 64  # of one table; the data plane has room for 1024 services
@@ -26,7 +27,7 @@ def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
         links=links(table, "links", node),
         memory_bound=table.size("memory_bound", 64 << 20),
         disk_bound=table.size("disk_bound", 4 << 30),
-        max_sessions=table.integer("max_sessions", 1024, least=1, most=1024),
+        max_sessions=table.integer("max_sessions", MAX_SESSIONS, least=1, most=MAX_SESSIONS),
         spool_dir=table.path("spool_dir", node.state_dir / f"{node.name}.spool"),
         holder=table.path("holder", None),
         translate=table.addresses("translate", ()),

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import gc
 import logging
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ _NEEDED = {
     13: "net_raw",
 }  # capability numbers of capabilities(7); bpf is 39, or sys_admin 21
 _BPF, _SYS_ADMIN = 39, 21
+_DESCRIPTORS = 65536  # as LimitNOFILE= of the systemd units
 
 
 class MissingPrivilege(Exception):
@@ -36,6 +38,7 @@ def run(path: Path) -> int:
     )
     try:
         check_privileges()
+        _raise_descriptor_limit()
         return asyncio.run(_main(settings))
     except MissingPrivilege as problem:
         return _complain(str(problem), Exit.PRIVILEGE)
@@ -54,6 +57,14 @@ def run(path: Path) -> int:
         if type(problem).__module__.startswith("locum."):
             return _complain(str(problem), Exit.FAILED)
         raise
+
+
+def _raise_descriptor_limit() -> None:
+    """A stand-in has three descriptors for each session that it holds; the usual soft limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _main(settings: Settings) -> int:

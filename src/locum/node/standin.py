@@ -354,11 +354,14 @@ class StandIn:
             self._watch(held)
 
     async def _drop(self, action: do.DropSessions) -> None:
-        """The row goes first: a session without a row is discarded silently after a crash."""
-        gone = self._of(action.handover)
+        """The row goes before the socket: without a row it is discarded silently after a crash."""
+        numbers = set(action.sessions)
+        gone = [held for held in self._of(action.handover) if not numbers or held.key[1] in numbers]
         for held in gone:
             self._unwatch(held)
-            if held.stopped is None:
+            if action.reset:
+                self._reset(held)
+            elif held.stopped is None:
                 stand_in.stop(held.socket)
             self._store.forget(COLLECTION, held.name)
             del self._held[held.key]
@@ -366,8 +369,16 @@ class StandIn:
         for held in gone:
             if self._keeper is not None:
                 self._keeper.remove(held.name)
-            stand_in.drop(held.socket)
+            if not action.reset:
+                stand_in.drop(held.socket)
             held.spool.remove()
+
+    @staticmethod
+    def _reset(held: _Held) -> None:
+        try:
+            stand_in.reset(held.socket)
+        except OSError as problem:
+            log.warning("%s could not be reset: %s", held.name, problem)
 
     def _fetch(self, action: do.FetchData) -> None:
         held = self._held.get((action.handover, action.session))

@@ -60,12 +60,15 @@ class GivingBack:
         taken = self._holdings.get(event.handover)
         if taken is None:
             return [self._replies.answer(each, Status.UNKNOWN_HANDOVER, event.handover) for each in exchanges]
+        held = {each.flow for each in taken.held}
         statuses = tuple(
             SessionStatus(
                 each.session, each.flow, Status.OK, each.total, each.total, each.peer_closed, each.error
             )
             for each in event.sessions
+            if each.flow in held
         )
+        statuses += taken.not_held()
         answers: list[Action] = [
             self._replies.answer(each, Status.OK, taken.identifier, sessions=statuses) for each in exchanges
         ]
@@ -128,9 +131,11 @@ class GivingBack:
         if taken is None or not isinstance(taken.state, Stopping):
             return [Count("result-unexpected")]
         exchanges = taken.state.exchanges
-        taken = taken.at(Stopped(event.finals, now + STOPPED_TIMEOUT))
+        held = {each.flow for each in taken.held}
+        finals = tuple(each for each in event.finals if each.flow in held)
+        taken = taken.at(Stopped(finals, now + STOPPED_TIMEOUT))
         self._holdings.keep(taken)
-        answers = [self._final_answer(each, taken, event.finals) for each in exchanges]
+        answers = [self._final_answer(each, taken, finals) for each in exchanges]
         return [taken.persist(), *answers, self._replies.sent("finish", taken, None)]
 
     def _final_answer(self, exchange: int, taken: TakenOver, finals: tuple[SessionFinal, ...]) -> Action:

@@ -56,6 +56,10 @@ class Holdings:
         others = (each for each in self._taken.values() if each.identifier != besides)
         return frozenset(held.flow for each in others for held in each.held)
 
+    def wanted_flows(self) -> frozenset[Flow]:
+        """Flows that the data plane has to know, of all handovers."""
+        return frozenset(flow for each in self._taken.values() for flow in each.flows)
+
     def keep(self, taken: TakenOver) -> None:
         """Add or replace."""
         self._taken[taken.identifier] = taken
@@ -64,13 +68,13 @@ class Holdings:
         else:
             self._timers.cancel(taken.identifier)
 
-    def end(self, taken: TakenOver) -> list[Action]:
-        """No trace remains, except that a repeated request is recognised."""
+    def end(self, taken: TakenOver, *, reset: bool = False) -> list[Action]:
+        """No trace remains, except that a repeated request is recognised. With `reset` the peers are told."""
         del self._taken[taken.identifier]
         self._timers.cancel(taken.identifier)
         self.remember(taken.identifier)
-        drop: list[Action] = [DropSessions(taken.identifier)] if taken.held else []
-        wanted = {flow for each in self._taken.values() for flow in each.flows}
+        drop: list[Action] = [DropSessions(taken.identifier, reset=reset)] if taken.held else []
+        wanted = self.wanted_flows()
         cleared = [ClearFlow(each) for each in taken.flows if each not in wanted]
         return [*drop, *cleared, *self.settle(), taken.forget()]
 

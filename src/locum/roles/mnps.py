@@ -43,6 +43,7 @@ from locum.roles.actions import (
 from locum.roles.actions import Stopped as SessionsStopped
 from locum.roles.forwarding import NOTHING, Forwarding, changes, forwarding
 from locum.roles.giving_back import GivingBack
+from locum.roles.giving_up import GivingUp
 from locum.roles.handover import TABLE, set_flows
 from locum.roles.holdings import Holdings
 from locum.roles.replies_632 import Replies
@@ -62,6 +63,8 @@ from locum.roles.taken_over import (
 from locum.roles.triggering import Triggering
 from locum.wire import cbor, trigger
 from locum.wire.control import (
+    MAX_SESSIONS,
+    Abandon,
     Cancel,
     Done,
     Fetch,
@@ -94,7 +97,7 @@ class StandInConfiguration:
     address: IPv4Address
     access_node: Addr
     home_prefixes: tuple[IPv4Network | IPv6Network, ...]
-    max_sessions: int = 1024
+    max_sessions: int = MAX_SESSIONS
     max_handovers: int = 256
     colocated_home_agent: IPv4Address | None = None
     registration: StandInRegistrationConfiguration | None = None
@@ -125,6 +128,7 @@ class StandIn:
         registers = configuration.registration
         self.registration = None if registers is None else StandInRegistration(registers, randomness)
         self._switching = Switching(self._holdings, self._replies, self._giving_back, self.registration)
+        self._giving_up = GivingUp(self._holdings, self._replies, self._giving_back, self._switching.want)
         self.triggering = Triggering(
             configuration.address, self.registration, self._switching.want_for, self._holdings.settle
         )
@@ -225,7 +229,7 @@ class StandIn:
         actions = [] if self.registration is None else self.registration.timeout(now=now)
         actions += self._switching.timeout(now) + self.triggering.timeout(now)
         for taken in self._holdings.due(now):
-            actions += self._end(taken, now)
+            actions += self._giving_up.end(taken, now)
             actions.append(Emit("handover-forgotten", None, taken.home_addresses[0]))
         return actions + self._follow(now)
 
@@ -270,6 +274,8 @@ class StandIn:
                 return self._done(taken, event.exchange, now)
             case Cancel():
                 return self._cancel(taken, event.exchange, now)
+            case Abandon():
+                return self._giving_up.abandon(request, taken, event.exchange, now)
 
     def _find(self, request: Request634) -> TakenOver | None:
         if request.handover is not None:
@@ -278,8 +284,8 @@ class StandIn:
 
     def _unknown(self, request: Request634, event: Asked) -> Answer:
         """A cancel may overtake its prepare, which was lost and is sent again: that is too late then."""
-        over = isinstance(request, Done | Cancel) and self._holdings.is_over(request.handover)
-        if isinstance(request, Cancel) and event.authorised:
+        over = isinstance(request, Done | Cancel | Abandon) and self._holdings.is_over(request.handover)
+        if isinstance(request, Cancel | Abandon) and event.authorised:
             self._holdings.remember(request.handover)
         return self._replies.answer(
             event.exchange, Status.OK if over else Status.UNKNOWN_HANDOVER, request.handover
@@ -394,25 +400,13 @@ class StandIn:
             taken, sessions=sessions, state=Restoring((exchange,)), application=request.application
         )
         self._holdings.keep(taken)
-        superseded = self._supersede(taken, request.others, now)
+        superseded = self._giving_up.supersede(taken, request.others, now)
         items = tuple(
             SessionRecordItem(each.session, each.flow, request.sessions[each.session]) for each in taken.held
         )
         if not items:
             return [*superseded, taken.persist(), *self._restored(Restored(taken.identifier, ()))]
         return [*superseded, taken.persist(), RestoreSessions(taken.identifier, items)]
-
-    def _supersede(self, taken: TakenOver, others: Collection[bytes], now: float) -> list[Action]:
-        """Handovers that their device does not know of any more: nobody can reclaim them.
-
-        Only a transfer says so. It answers a 632, so it is no message of an attempt that its device has given up.
-        """
-        actions: list[Action] = []
-        for each in self._holdings.of(taken.home_addresses):
-            if each.identifier in (taken.identifier, *others) or isinstance(each.state, Restoring | Stopping):
-                continue
-            actions += [Emit("handover-superseded", "634", each.home_addresses[0]), *self._end(each, now)]
-        return actions
 
     def _restored(self, event: Restored) -> list[Action]:
         taken = self._holdings.get(event.handover)
@@ -421,7 +415,7 @@ class StandIn:
         exchanges = taken.state.exchanges
         failed = dict(event.failures)
         sessions = tuple(
-            replace(each, status=Status.REFUSED)
+            replace(each, status=Status.REFUSED, reason=failed.get(each.session, ""))
             if each.status is Status.OK and each.session not in event.restored
             else each
             for each in taken.sessions
@@ -434,9 +428,7 @@ class StandIn:
         actions += [ClearFlow(each) for each in taken.flows if each not in ours]
         actions += [ReleaseHeld(each) for each in taken.home_addresses]
         actions += [
-            Emit(
-                "session-refused", "632", each.flow.local, each.flow, {"reason": failed.get(each.session, "")}
-            )
+            Emit("session-refused", "632", each.flow.local, each.flow, {"reason": each.reason})
             for each in taken.sessions
             if each.status is not Status.OK
         ]
@@ -470,14 +462,17 @@ class StandIn:
         ):
             return [self._replies.wrong(exchange, taken)]
         answer = self._replies.answer(exchange, Status.OK, taken.identifier)
-        return [*self._end(taken, now), answer, self._replies.sent("done", taken, None)]
+        return [*self._giving_up.end(taken, now), answer, self._replies.sent("done", taken, None)]
 
     def _cancel(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
         match taken.state:
             case Restoring() | Releasing() | Stopping():
                 return [self._replies.answer(exchange, Status.BUSY, taken.identifier)]
             case Prepared():
-                return [*self._end(taken, now), self._replies.answer(exchange, Status.OK, taken.identifier)]
+                return [
+                    *self._giving_up.end(taken, now),
+                    self._replies.answer(exchange, Status.OK, taken.identifier),
+                ]
             case Holding():
                 return [self._replies.answer(exchange, Status.OK, taken.identifier)]
         resumed = self._giving_back.resume(taken)
@@ -486,10 +481,6 @@ class StandIn:
             *self._switching.want(taken, now),
             self._replies.answer(exchange, Status.OK, taken.identifier),
         ]
-
-    def _end(self, taken: TakenOver, now: float) -> list[Action]:
-        self._giving_back.forget(taken.identifier)
-        return [*self._holdings.end(taken), *self._switching.want(taken, now)]
 
     def _noticed(self, event: Asked) -> list[Action]:
         """618'' (C6): the access node says who gets the packets; the handover itself does not depend on it."""

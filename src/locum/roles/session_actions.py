@@ -163,9 +163,14 @@ class ResumeSessions:
 
 @dataclass(frozen=True, slots=True)
 class DropSessions:
-    """MNPS: close the sockets silently and remove the spool."""
+    """MNPS: close the sockets and remove the spool; of these sessions, or of all (empty).
+
+    Silently: the device goes on with the connection. With `reset` the peer is told that it has ended.
+    """
 
     handover: bytes
+    sessions: tuple[int, ...] = ()
+    reset: bool = False
 
 
 @dataclass(frozen=True, slots=True)

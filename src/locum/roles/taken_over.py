@@ -3,7 +3,7 @@
 Values only; mnps.py moves them along.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
@@ -75,6 +75,7 @@ class HeldFlow:
     session: int
     flow: Flow
     status: Status = Status.OK
+    reason: str = ""  # why it is not held, for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,27 @@ class TakenOver:
 
     def statuses(self) -> tuple[SessionStatus, ...]:
         """For the answer to a transfer."""
-        return tuple(SessionStatus(each.session, each.flow, each.status) for each in self.sessions)
+        return tuple(_status(each) for each in self.sessions)
+
+    def not_held(self) -> tuple[SessionStatus, ...]:
+        """Of the sessions that do not live here (any more), with the reasons."""
+        return tuple(_status(each) for each in self.sessions if each.status is not Status.OK)
+
+    def without(self, numbers: Collection[int], reason: str) -> "TakenOver":
+        """These sessions do not live here any more."""
+        gone = {each.flow for each in self.held if each.session in numbers}
+        state = self.state
+        if isinstance(state, Stopped):
+            state = replace(state, finals=tuple(each for each in state.finals if each.flow not in gone))
+        return replace(
+            self,
+            state=state,
+            flows=tuple(each for each in self.flows if each not in gone),
+            sessions=tuple(
+                replace(each, status=Status.REFUSED, reason=reason) if each.flow in gone else each
+                for each in self.sessions
+            ),
+        )
 
     def persist(self) -> Persist:
         """The row."""
@@ -122,10 +143,7 @@ class TakenOver:
             "home_addresses": [str(each) for each in self.home_addresses],
             "flows": [flow_to_row(each) for each in self.flows],
             "application": cbor.encode(dict(self.application)).hex() if self.application else None,
-            "sessions": [
-                {"session": each.session, "flow": flow_to_row(each.flow), "status": int(each.status)}
-                for each in self.sessions
-            ],
+            "sessions": [_held_flow_to_row(each) for each in self.sessions],
         }
         return Persist(TABLE, self.identifier.hex(), value)
 
@@ -180,8 +198,21 @@ def _application(row: JSON) -> Mapping[str, object]:
     return value
 
 
+def _status(held: HeldFlow) -> SessionStatus:
+    return SessionStatus(held.session, held.flow, held.status, reason=held.reason)
+
+
+def _held_flow_to_row(held: HeldFlow) -> dict[str, JSON]:
+    row: dict[str, JSON] = {
+        "session": held.session,
+        "flow": flow_to_row(held.flow),
+        "status": int(held.status),
+    }
+    return row | {"reason": held.reason} if held.reason else row
+
+
 def _held_flow(row: Mapping[str, JSON]) -> HeldFlow:
     session, status = row["session"], row["status"]
     if not isinstance(session, int) or not isinstance(status, int):
         raise ValueError("session and status are whole numbers")
-    return HeldFlow(session, flow_from_row(row["flow"]), Status(status))
+    return HeldFlow(session, flow_from_row(row["flow"]), Status(status), str(row.get("reason", "")))

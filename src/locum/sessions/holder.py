@@ -16,7 +16,7 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
-MAX_DESCRIPTORS = 4096  # past it the holder refuses; a stand-in carries at most 1,024 sessions a handover
+MAX_DESCRIPTORS = 16384  # past it the holder refuses; a stand-in carries at most 4,096 sessions a handover
 _DATAGRAM = 4096
 _AT_ONCE = 200  # descriptors in one message; the kernel takes 253
 _FIRST_LISTEN_FD = 3

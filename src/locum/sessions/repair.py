@@ -100,6 +100,17 @@ def in_repair(sock: socket.socket) -> bool:
     return bool(sock.getsockopt(socket.IPPROTO_TCP, TCP_REPAIR))
 
 
+def disconnect(sock: socket.socket) -> None:
+    """connect(AF_UNSPEC): ends the connection at once, whoever else has a descriptor; an open one with a RST.
+
+    In repair mode nothing is sent. Raises OSError.
+    """
+    nowhere = struct.pack("=H14x", socket.AF_UNSPEC)
+    if _libc.connect(sock.fileno(), nowhere, len(nowhere)):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
 def select_queue(sock: socket.socket, queue: int) -> None:
     """RECEIVE_QUEUE or SEND_QUEUE for what is read, written or asked next."""
     sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, queue)

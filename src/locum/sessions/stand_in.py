@@ -147,6 +147,19 @@ def drop(sock: socket.socket) -> None:
         sock.close()
 
 
+def reset(sock: socket.socket) -> None:
+    """Ends the connection towards the peer with a RST, and closes the socket; other descriptors do not keep it alive.
+
+    The flow's way out must be open.
+    """
+    try:
+        if repair.in_repair(sock):
+            repair.set_repair(sock, repair.REPAIR_OFF_NO_PROBE)
+        repair.disconnect(sock)
+    finally:
+        sock.close()
+
+
 def _prepare(
     sock: socket.socket, record: SessionRecord, mark: int | None, device: str | None, receive_buffer: int
 ) -> None:

@@ -1,7 +1,17 @@
 """Live TCP connections, gathered: the device's end (`live`) and the stand-in's end (`stand_in`) of one session."""
 
 from locum.sessions.live import FinalTcp, Injected, LiveSocket, Parked, SessionError
-from locum.sessions.stand_in import Condition, condition, drop, final, restore, resume, stop, take_error
+from locum.sessions.stand_in import (
+    Condition,
+    condition,
+    drop,
+    final,
+    reset,
+    restore,
+    resume,
+    stop,
+    take_error,
+)
 
 __all__ = [
     "Condition",
@@ -13,6 +23,7 @@ __all__ = [
     "condition",
     "drop",
     "final",
+    "reset",
     "restore",
     "resume",
     "stop",

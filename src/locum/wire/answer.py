@@ -13,6 +13,7 @@ from locum.wire.takeover import HANDOVER_BYTES, MAX_BODY, MAX_SESSIONS
 MAX_ANSWER = MAX_BODY  # the tails of every session at the end of a reclaim
 _POSITION = (1 << 63) - 1  # a stream position, in bytes
 _ERRNO = 4095  # the kernel's own bound
+MAX_REASON = 200  # characters
 
 
 class Status(IntEnum):
@@ -39,6 +40,7 @@ class SessionStatus:
     total: int = 0  # bytes received since the capture
     peer_closed: bool = False  # the correspondent's FIN has come
     error: int = 0  # errno that ended the connection, or 0
+    reason: str = ""  # why it was refused or is not held any more, for people; at most MAX_REASON characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def decode_632(data: bytes) -> Answer632:
 
 
 def _status_to_map(value: SessionStatus) -> dict[int, object]:
-    return {
+    body: dict[int, object] = {
         0: value.session,
         1: value.flow.to_cbor(),
         2: int(value.status),
@@ -116,6 +118,7 @@ def _status_to_map(value: SessionStatus) -> dict[int, object]:
         5: value.peer_closed,
         6: value.error,
     }
+    return body | {7: value.reason[:MAX_REASON]} if value.reason else body
 
 
 def _status(value: object) -> SessionStatus:
@@ -128,6 +131,7 @@ def _status(value: object) -> SessionStatus:
         total=reader.integer(4, "total", 0, _POSITION),
         peer_closed=reader.boolean(5, "peer-closed"),
         error=reader.integer(6, "error", 0, _ERRNO),
+        reason="" if reader.absent(7) else reader.text(7, "reason", MAX_REASON),
     )
     reader.done()
     return found

@@ -14,7 +14,7 @@ import cbor2
 from locum.wire.errors import WireError
 
 MAX_DEPTH = 12  # a session record inside a transfer is four deep; configuration may nest a little
-MAX_ITEMS = 1 << 17  # 1,024 session records of 100 items fit; walking that many costs well under a second
+MAX_ITEMS = 1 << 19  # 4,096 session records of 100 items fit; walking that many costs about a second
 
 _UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG = range(7)
 _FLOAT_BYTES = {25: 2, 26: 4, 27: 8}
@@ -146,6 +146,13 @@ class Reader:
             raise WireError(
                 f"{self.field}.{name}", 0, "not-octets" if not isinstance(value, bytes) else "range"
             )
+        return value
+
+    def text(self, key: int, name: str, most: int) -> str:
+        """A text of 1 to `most` characters."""
+        value = self.value(key, name)
+        if not isinstance(value, str) or not 1 <= len(value) <= most:
+            raise WireError(f"{self.field}.{name}", 0, "not-text" if not isinstance(value, str) else "range")
         return value
 
     def address(self, key: int, name: str) -> IPv4Address | IPv6Address:

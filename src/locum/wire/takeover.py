@@ -1,7 +1,7 @@
 """Message 634: what the mobile node asks of its stand-in (C2, C3), as CBOR by control.cddl.
 
 Prepare, transfer and done make a takeover; reclaim, fetch, finish and done take it back; cancel undoes what was not
-finished. The session records inside a transfer belong to the sessions package; here they are maps with integer keys.
+finished; abandon gives sessions up for good. The session records inside a transfer belong to the sessions package; here they are maps with integer keys.
 """
 
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ from locum.wire.vendor import Takes
 
 HANDOVER_BYTES = 16
 MAX_BODY = 64 << 20  # a transfer carries both queues of every socket
-MAX_SMALL_BODY = 64 << 10  # every other request
-MAX_SESSIONS = 1024
+MAX_SMALL_BODY = 256 << 10  # every other request; a prepare of MAX_SESSIONS flows over IPv6 needs 200 KiB
+MAX_SESSIONS = 4096
 MAX_HOME_ADDRESSES = 64
 MAX_OTHERS = 256  # handovers of one device at one stand-in
 MAX_CHUNK = 4 << 20  # one fetch; block-wise transfer holds a whole body in memory at both ends
 
-PREPARE, TRANSFER, RECLAIM, FETCH, FINISH, DONE, CANCEL = range(1, 8)
+PREPARE, TRANSFER, RECLAIM, FETCH, FINISH, DONE, CANCEL, ABANDON = range(1, 9)
 
 Address = IPv4Address | IPv6Address
 Record = Mapping[int, object]
@@ -92,7 +92,15 @@ class Cancel:
     handover: bytes
 
 
-Request634 = TakeoverPrepare | TakeoverTransfer | Reclaim | Fetch | Finish | Done | Cancel
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """The device gives these sessions up (empty: all of the handover): reset them towards their peers and forget them."""
+
+    handover: bytes
+    sessions: tuple[int, ...] = ()
+
+
+Request634 = TakeoverPrepare | TakeoverTransfer | Reclaim | Fetch | Finish | Done | Cancel | Abandon
 
 
 def encode_634(value: Request634) -> bytes:
@@ -135,6 +143,9 @@ def _to_map(value: Request634) -> dict[int, object]:
             return {0: DONE, 1: value.handover}
         case Cancel():
             return {0: CANCEL, 1: value.handover}
+        case Abandon():
+            body = {0: ABANDON, 1: value.handover}
+            return body | {13: list(value.sessions)} if value.sessions else body
 
 
 def decode_634(data: bytes) -> Request634:
@@ -142,7 +153,7 @@ def decode_634(data: bytes) -> Request634:
     # Deterministic encoding puts key 0, the kind, first: the bound is known before the body is walked.
     limit = MAX_BODY if data[1:3] == bytes((0, TRANSFER)) else MAX_SMALL_BODY
     reader = cbor.Reader(cbor.decode(data, limit=limit, field="634"), "634")
-    kind = reader.integer(0, "kind", PREPARE, CANCEL)
+    kind = reader.integer(0, "kind", PREPARE, ABANDON)
     value = _from_reader(kind, reader)
     reader.done()
     return value
@@ -177,7 +188,14 @@ def _from_reader(kind: int, reader: cbor.Reader) -> Request634:
         )
     if kind == FINISH:
         return Finish(handover)
+    if kind == ABANDON:
+        return Abandon(handover, () if reader.absent(13) else _session_numbers(reader))
     return Done(handover) if kind == DONE else Cancel(handover)
+
+
+def _session_numbers(reader: cbor.Reader) -> tuple[int, ...]:
+    listed = reader.array(13, "sessions", MAX_SESSIONS)
+    return tuple(cbor.integer(each, "634.session", 0, MAX_SESSIONS - 1) for each in listed)
 
 
 def _home_addresses(reader: cbor.Reader) -> tuple[Address, ...]:
