@@ -59,7 +59,7 @@ def restore(
         _write(sock, record.unacked)
         if keep is not None:
             keep(sock)
-        repair.set_repair(sock, repair.REPAIR_OFF)
+        _leave_repair(sock)
         _write(sock, record.unsent)
         if record.fin_sent:  # with the FIN's own sequence number: the peer acknowledges a duplicate
             sock.shutdown(socket.SHUT_WR)
@@ -119,7 +119,13 @@ def stop(sock: socket.socket) -> None:
 def resume(sock: socket.socket) -> None:
     """Undoes `stop`; the peer is probed."""
     if repair.in_repair(sock):
-        repair.set_repair(sock, repair.REPAIR_OFF)
+        _leave_repair(sock)
+
+
+def _leave_repair(sock: socket.socket) -> None:
+    """The peer is probed. A listener for the same port of the home address can be bound beside the connection."""
+    repair.set_repair(sock, repair.REPAIR_OFF)  # clears SO_REUSEADDR
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def final(

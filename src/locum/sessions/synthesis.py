@@ -10,6 +10,12 @@ from locum.wire.ip import TcpFlag, build_tcp
 SEGMENT = 1200  # payload bytes: fits any link, also behind a tunnel of IPv6
 
 
+def opening(flow: Flow, seq: int, mss: int, *, sack: bool) -> bytes:
+    """The peer's SYN with the largest segment it takes; neither timestamps nor window scaling."""
+    options = b"\x02\x04" + mss.to_bytes(2, "big") + (b"\x01\x01\x04\x02" if sack else b"")
+    return build_tcp(flow, seq=seq, ack=0, flags=TcpFlag.SYN, window=0xFFFF, options=options)
+
+
 def acknowledgement(flow: Flow, seq: int, ack: int, window: int) -> bytes:
     """An empty segment from the peer; `window` is the header's field, scaled down."""
     return build_tcp(flow, seq=seq, ack=ack, flags=TcpFlag.ACK, window=window)

@@ -8,6 +8,7 @@ from importlib.resources import files
 
 from locum.wire.answer import MAX_ANSWER, Answer632, FinalState, SessionStatus, Status, decode_632, encode_632
 from locum.wire.flow import Flow
+from locum.wire.handshake import Handshake
 from locum.wire.notice import MAX_NOTICE, Notice618, decode_618, encode_618
 from locum.wire.takeover import (
     HANDOVER_BYTES,
@@ -49,6 +50,7 @@ __all__ = [
     "FinalState",
     "Finish",
     "Flow",
+    "Handshake",
     "Notice618",
     "Reclaim",
     "Record",

@@ -32,16 +32,18 @@ def build_tcp(
     window: int = 0,
     tsval: int | None = None,
     tsecr: int = 0,
+    options: bytes = b"",
     payload: bytes = b"",
     from_peer: bool = True,
 ) -> bytes:
     """An IP packet with one TCP segment of `flow`, checksummed; from the peer to the home address unless told otherwise.
 
     Sequence numbers are taken modulo 2**32, `window` is what stands in the header, unscaled. With `tsval` the segment
-    carries the timestamps option.
+    carries the timestamps option before `options`, which are padded by the caller to words of four bytes.
     """
     source, source_port = (flow.peer, flow.peer_port) if from_peer else (flow.local, flow.local_port)
     target, target_port = (flow.local, flow.local_port) if from_peer else (flow.peer, flow.peer_port)
+    stamp = b"" if tsval is None else timestamp_option(tsval & 0xFFFFFFFF, tsecr & 0xFFFFFFFF)
     segment = TcpSegment(
         source_port=source_port,
         destination_port=target_port,
@@ -49,7 +51,7 @@ def build_tcp(
         acknowledgement=ack & 0xFFFFFFFF,
         flags=TcpFlag(flags),
         window=window,
-        options=b"" if tsval is None else timestamp_option(tsval & 0xFFFFFFFF, tsecr & 0xFFFFFFFF),
+        options=stamp + options,
         payload=payload,
     )
     return build_ip(source, target, TCP, segment.encode(source, target))
