@@ -170,6 +170,8 @@ class World:
         self.drop_632: Callable[[bytes], bool] = lambda body: False
         self.authorised: tuple[a.Addr, ...] = (HOA, HOA6)
         self.after_freeze: Callable[[], None] = lambda: None
+        self.left: tuple[a.LeftSession, ...] = ()  # found, and unfit to be handed over
+        self.unfreezable: set[int] = set()
         self.fail: type | None = None  # actions of the device that cannot be performed
         self.refuse_restore: set[Flow] = set()
         self.refuse_capture: set[Flow] = set()
@@ -576,14 +578,18 @@ class World:
         match action:
             case a.FindSessions():
                 alive = [each for each in self.sessions.values() if not each.lost]
+                found = [(each, tuple(f"program{pid}" for pid in each.pids)) for each in alive]
                 return a.SessionsFound(
-                    tuple(a.FoundSession(each.flow, processes(each.pids)) for each in alive)
+                    tuple(a.FoundSession(each.flow, processes(each.pids), names) for each, names in found),
+                    self.left,
                 )
             case a.Freeze(stopped):
-                self.frozen |= {each.pid for each in stopped}
+                running = {each: "it waits for a disk" for each in stopped if each.pid in self.unfreezable}
+                self.frozen |= {each.pid for each in stopped if each not in running}
                 self.after_freeze()
-            case a.Thaw(running):
-                self.frozen -= {each.pid for each in running}
+                return a.FreezeFailed(running) if running else None
+            case a.Thaw(thawed):
+                self.frozen -= {each.pid for each in thawed}
             case a.Capture(flows):
                 return self._capture(flows)
             case a.ReleaseCaptured(flows) | a.AbandonSessions(flows):

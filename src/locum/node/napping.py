@@ -133,7 +133,9 @@ class Napping:
         self._candidates = captured | {each.flow: each for each in candidates}
 
     async def _freeze(self, action: do.Freeze) -> None:
-        await self._blocking(self._freezer.freeze, action.processes)
+        failures = await self._blocking(self._freezer.freeze, action.processes)
+        if failures:
+            self._feed(do.FreezeFailed({do.Process(*each): reason for each, reason in failures.items()}))
 
     async def _thaw(self, action: do.Thaw) -> None:
         await self._store.durable()  # what says that they may run has been written before

@@ -37,7 +37,7 @@ from locum.roles.session_actions import (
     NotPerformed as NotPerformed,
     ReleaseCaptured as ReleaseCaptured, Restored as Restored, RestoreSessions as RestoreSessions,
     ResumeSessions as ResumeSessions, SessionAction as SessionAction, SessionEvent as SessionEvent,
-    LeftSession as LeftSession, Process as Process, SessionFailure as SessionFailure, SessionFinal as SessionFinal, SessionRecordItem as SessionRecordItem,
+    FreezeFailed as FreezeFailed, LeftSession as LeftSession, Process as Process, SessionFailure as SessionFailure, SessionFinal as SessionFinal, SessionRecordItem as SessionRecordItem,
     SessionsFound as SessionsFound, Stopped as Stopped, StopSessions as StopSessions, Thaw as Thaw,
 )  # fmt: skip
 from locum.wire.control import Flow

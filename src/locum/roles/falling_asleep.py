@@ -3,10 +3,11 @@
 It ends in `result`. It moves the wish of the mobile node, and must not know how sessions are captured or forwarded.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from locum.roles.actions import (
+    JSON,
     Action,
     Addr,
     Answered,
@@ -18,37 +19,37 @@ from locum.roles.actions import (
     FindSessions,
     FlowVerdict,
     Freeze,
+    FreezeFailed,
+    LeftSession,
     NoAnswer,
     NotPerformed,
     Process,
     Randomness,
     ReleaseCaptured,
     ReleaseHeld,
-    SessionRecordItem,
     SessionsFound,
     Thaw,
 )
 from locum.roles.attachment import Outcome, RegistrationAccepted, RegistrationDenied, Wish
+from locum.roles.departing import STANDS_STILL, Choice, Departure, choose
+from locum.roles.fitting import TOO_LARGE, fitting
 from locum.roles.handover import AwaySession, Correspondence, Handover, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
-from locum.roles.selection import EVERYTHING, Selection, with_companions
-from locum.roles.session_report import Report
+from locum.roles.session_report import Fate, Report, SessionFate
 from locum.wire.control import (
     HANDOVER_BYTES,
-    MAX_BODY,
-    MAX_SESSIONS,
     Answer632,
     Cancel,
     Flow,
+    SessionStatus,
     Status,
     TakeoverPrepare,
     TakeoverTransfer,
     decode_632,
-    encode_634,
 )
 from locum.wire.errors import WireError
-from locum.wire.vendor import Takes
 
+MANY_FLOWS = 40  # in a prepare; more of them make a body of several blocks, which a stream carries better
 MAX_GENERATIONS = 32  # looks for programs that were started while others were being frozen
 LEAVE_TIMEOUT = 12.0  # seconds for 601-604; three retransmissions of RFC 5944 section 3.6.3 (1 + 2 + 4) fit
 
@@ -80,6 +81,13 @@ class Gathering:
 
 
 @dataclass(frozen=True, slots=True)
+class Extending:
+    """634 prepare is on its way again, for connections that were opened before their programs stood still."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
 class Capturing:
     """The node reads the sockets."""
 
@@ -96,7 +104,7 @@ class Ended:
     """`result` says how."""
 
 
-State = Finding | Preparing | Leaving | Gathering | Capturing | Transferring | Ended
+State = Finding | Preparing | Leaving | Gathering | Extending | Capturing | Transferring | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +129,6 @@ class NotSlept:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Departure:
-    """What is handed over, to whom, and how the home agent learns of it.
-
-    With `switch` the stand-in registers; without it the device leaves its packets to the default CoA (R2). `given`: the
-    device stays awake, with all that is not selected. `elsewhere` are flows that are at stand-ins already, `others`
-    other handovers of the device at this one. `stays` says why a flow that is given has to stay; None: it has not.
-    """
-
-    stand_in: Addr
-    selection: Selection = EVERYTHING
-    switch: Takes | None = None
-    given: bool = False
-    elsewhere: frozenset[Flow] = frozenset()
-    others: tuple[bytes, ...] = ()
-    configuration: Mapping[str, object] = field(default_factory=dict)
-    stays: Callable[[Flow], str | None] = lambda _flow: None
-
-
 class FallingAsleep:
     """One attempt to hand sessions over: all of them to sleep, or some (`locum give`)."""
 
@@ -161,6 +150,11 @@ class FallingAsleep:
             given=departure.given,
         )
         self.report = Report()
+        self._staying: dict[Flow, LeftSession] = {}
+        self._refused: dict[Flow, str] = {}
+        self._unfrozen: dict[Process, str] = {}
+        self._asked_for: dict[Flow, None] = {}  # in a prepare, in this order
+        self._agreed: tuple[Flow, ...] = ()  # asked for in the first prepare, which was answered
         self._mobile = mobile
         self._correspondence = correspondence
         self._departure = departure
@@ -178,6 +172,12 @@ class FallingAsleep:
                 return self._prepared(event.body, now)
             case Preparing(request), NoAnswer() if event.request == request:
                 return self._undo(f"the stand-in did not answer: {event.reason}")
+            case Gathering(), FreezeFailed():
+                self._unfrozen |= event.reasons
+            case Extending(request), Answered() if event.request == request:
+                return self._extended(event.body)
+            case Extending(request), NoAnswer() if event.request == request:
+                return self._undo(f"the stand-in did not answer: {event.reason}", now=now)
             case Gathering(generation), SessionsFound():
                 return self._gathered(event, generation, now)
             case Capturing(), Captured():
@@ -234,81 +234,111 @@ class FallingAsleep:
 
     def _prepare(self, found: SessionsFound, now: float) -> list[Action]:
         """Step 1: the stand-in holds the packets of these flows."""
-        departure = self._departure
-        here = [
-            each
-            for each in found.sessions
-            if each.flow.local in self._home_addresses and each.flow not in departure.elsewhere
-        ]
-        ours = with_companions(departure.selection, here)[:MAX_SESSIONS]
-        if departure.given and not ours:
-            return self._undo("there is no such session", now=now)
-        for each in ours if departure.given else ():
-            if (reason := departure.stays(each.flow)) is not None:
-                return self._undo(reason, now=now)
-        sessions = tuple(
-            AwaySession(n, each.flow, each.processes, 0, each.programs) for n, each in enumerate(ours)
+        choice = self._choose(found)
+        if self._departure.given:
+            if not choice.going:
+                return self._undo(_first_reason(choice) or "there is no such session", now=now)
+            for each in choice.going:
+                if (reason := self._departure.stays(each.flow)) is not None:
+                    return self._undo(reason, now=now)
+        self._take(choice)
+        self.handover = replace(self.handover, processes=_processes(self.handover.sessions))
+        asked = self._ask_prepare()
+        self.state = Preparing(self._correspondence.last)
+        return [self.handover.persist(), *asked]
+
+    def _choose(self, found: SessionsFound) -> Choice:
+        return choose(
+            self._departure, self._home_addresses, found, refused=self._refused, unfrozen=self._unfrozen
         )
-        processes = _of(sessions)
-        self.handover = replace(self.handover, sessions=sessions, processes=processes)
-        way = self._mobile.attachment
+
+    def _take(self, choice: Choice) -> None:
+        """The sessions of the handover are these now; a connection that has ended meanwhile is none."""
+        self._staying = {each.flow: each for each in choice.staying}
+        sessions = tuple(
+            AwaySession(number, each.flow, each.processes, 0, each.programs)
+            for number, each in enumerate(choice.going)
+        )
+        self.handover = replace(self.handover, sessions=sessions)
+
+    def _ask_prepare(self) -> list[Action]:
+        """Also for more flows than before: a prepare that is repeated names all that were ever asked for."""
+        departure, way = self._departure, self._mobile.attachment
+        self._asked_for |= dict.fromkeys(self.handover.flows)
         request = TakeoverPrepare(
             self.handover.identifier,
             self._home_addresses,
-            self.handover.flows,
+            tuple(self._asked_for),
             departure.configuration,
             departure.switch,
             None if way is None or way.colocated or departure.switch is None else way.care_of,
         )
-        asked = self._correspondence.ask(request)
-        self.state = Preparing(self._correspondence.last)
-        return [self.handover.persist(), *asked]
+        return list(self._correspondence.ask(request, bulk=len(self._asked_for) > MANY_FLOWS))
 
     def _prepared(self, body: bytes, now: float) -> list[Action]:
         answer = _answer(body)
         if answer is None or answer.status is not Status.OK:
             return self._undo(f"the stand-in refused: {_word(answer)}")
-        refused = {each.flow for each in answer.sessions if each.status is not Status.OK}
-        self.handover = self.handover.without(refused).at(Stage.LEAVING)
-        reports = self._reports(refused, "refused by the stand-in")
+        self._agreed = tuple(self._asked_for)
+        self._refuse(answer)
+        self.handover = replace(self.handover.at(Stage.LEAVING), processes=_processes(self.handover.sessions))
         if self._departure.given and not self.handover.sessions:
-            return [*reports, *self._undo("the stand-in refused every session", now=now)]
+            return self._undo("the stand-in refused every session", now=now)
         if not self._gives_way:
             # The home agent switched before the stand-in answered, and this answer came behind all it sent before.
-            processes = self.handover.processes
-            further = self._gather(processes, 1) if processes else self._capture()
-            return [self.handover.persist(), *reports, *further]
+            return [self.handover.persist(), *self._gather(self.handover.processes, 1)]
         self.state = Leaving(now + LEAVE_TIMEOUT)
         if self._departure.switch is None:  # else the stand-in's registration brings the context
             self._mobile.movement.store_at(answer.access_node)
         # The row says LEAVING before the home agent can have switched.
-        return [
-            self.handover.persist(),
-            *reports,
-            *self._mobile.wish(Wish.BRIEF, now=now),
-        ]
+        return [self.handover.persist(), *self._mobile.wish(Wish.BRIEF, now=now)]
+
+    def _refuse(self, answer: Answer632) -> None:
+        """Sessions that the stand-in does not take stay."""
+        refused = {each.flow: refusal(each) for each in answer.sessions if each.status is not Status.OK}
+        self._refused |= refused
+        self._stay_for(refused)
+
+    def _stay_for(self, reasons: Mapping[Flow, str]) -> None:
+        for each in self.handover.sessions:
+            if (reason := reasons.get(each.flow)) is not None:
+                self._staying[each.flow] = LeftSession(each.flow, reason, each.pids, each.programs)
+        self.handover = self.handover.without(reasons)
 
     def _gather(self, processes: tuple[Process, ...], generation: int) -> list[Action]:
         """Step 3: 604 is here, so every packet that was sent to this host has arrived (the links are FIFO)."""
         self.state = Gathering(generation)
-        return [Freeze(processes), FindSessions(self._home_addresses)]
+        freeze: list[Action] = [Freeze(processes)] if processes else []
+        return [*freeze, FindSessions(self._home_addresses)]
 
     def _gathered(self, found: SessionsFound, generation: int, now: float) -> list[Action]:
-        """A program may have forked since it was found; whoever holds one of the sockets has to stand still."""
-        holders = {each.flow: each.processes for each in found.sessions}
-        sessions = tuple(
-            replace(each, processes=tuple(dict.fromkeys((*each.processes, *holders.get(each.flow, ())))))
-            for each in self.handover.sessions
-        )
-        known = frozenset(self.handover.processes)
-        processes = tuple(dict.fromkeys((*self.handover.processes, *_of(sessions))))
-        self.handover = replace(self.handover, sessions=sessions, processes=processes)
-        new = tuple(each for each in processes if each not in known)
-        if not new:
+        """A program may have forked since it was found, or opened connections: whoever holds one has to stand still."""
+        self._take(self._choose(found))
+        frozen = frozenset(self.handover.processes)
+        new = tuple(each for each in _processes(self.handover.sessions) if each not in frozen)
+        if new:
+            if generation >= MAX_GENERATIONS:
+                return self._undo("programs start others faster than they can be frozen", now=now)
+            self.handover = replace(self.handover, processes=(*self.handover.processes, *new))
+            return [self.handover.persist(), *self._gather(new, generation + 1)]
+        if self._asked_for.keys() >= set(self.handover.flows):
             return self._capture()
-        if generation >= MAX_GENERATIONS:
-            return self._undo("programs start others faster than they can be frozen", now=now)
-        return [self.handover.persist(), *self._gather(new, generation + 1)]
+        asked = self._ask_prepare()
+        self.state = Extending(self._correspondence.last)
+        return [self.handover.persist(), *asked]
+
+    def _extended(self, body: bytes) -> list[Action]:
+        """The stand-in holds the packets of the newcomers as well; if it does not, they alone stay."""
+        answer = _answer(body)
+        if answer is not None and answer.status is Status.OK:
+            self._refuse(answer)
+        else:
+            agreed = set(self._agreed)
+            reason = (
+                f"it was opened while the device fell asleep, and the stand-in refused it: {_word(answer)}"
+            )
+            self._stay_for({flow: reason for flow in self.handover.flows if flow not in agreed})
+        return [self.handover.persist(), *self._capture()]
 
     def _capture(self) -> list[Action]:
         self.state = Capturing()
@@ -316,9 +346,11 @@ class FallingAsleep:
 
     def _captured(self, captured: Captured) -> list[Action]:
         failed = {each.flow: each.reason for each in captured.failures}
-        items, too_large = _fitting(captured.records)
+        items, too_large = fitting(captured.records)
+        there = {each.flow for each in items}
+        missing = [flow for flow in self.handover.flows if flow not in there]
+        self._stay_for({flow: failed.get(flow, TOO_LARGE) for flow in missing})
         before = {each.flow: each for each in self.handover.sessions}
-        missing = [flow for flow in self.handover.flows if flow not in {each.flow for each in items}]
         sessions = tuple(replace(before[each.flow], session=n) for n, each in enumerate(items))
         self.handover = replace(self.handover, sessions=sessions)
         asked = self._correspondence.ask(
@@ -331,11 +363,17 @@ class FallingAsleep:
         )
         self.state = Transferring(self._correspondence.last)
         actions: list[Action] = [ReleaseCaptured(too_large)] if too_large else []
-        actions += self._stay(missing)
-        for flow in missing:
-            reason = failed.get(flow, "too large to transfer")
-            actions.append(Emit("session-stays", "634", flow.local, flow, {"reason": reason}))
-        return [*actions, self.handover.persist(), *asked]
+        actions += self._keep(missing)
+        freed = self._free()
+        return [*actions, self.handover.persist(), *freed, *asked]
+
+    def _free(self) -> list[Action]:
+        """Processes without a session that goes run on; the handover names the others."""
+        needed = _processes(self.handover.sessions)
+        known = frozenset(needed)
+        free = tuple(each for each in self.handover.processes if each not in known)
+        self.handover = replace(self.handover, processes=needed)
+        return [Thaw(free)] if free else []
 
     def _transferred(self, body: bytes, now: float) -> list[Action]:
         answer = _answer(body)
@@ -346,15 +384,16 @@ class FallingAsleep:
         if answer.status is not Status.OK:
             released: list[Action] = [ReleaseCaptured(self.handover.flows)] if self.handover.flows else []
             return [*released, *self._undo(f"the stand-in refused: {_word(answer)}", now=now)]
-        refused = {each.flow for each in answer.sessions if each.status is not Status.OK}
+        refused = {each.flow: refusal(each) for each in answer.sessions if each.status is not Status.OK}
         actions: list[Action] = []
         if refused:
-            actions += [ReleaseCaptured(tuple(refused)), *self._stay(refused)]
-            actions += self._reports(refused, "refused by the stand-in")
-        self.handover = self.handover.without(refused).at(Stage.ASLEEP)
+            actions += [ReleaseCaptured(tuple(refused)), *self._keep(refused)]
+            self._stay_for(refused)
+        freed = self._free()
+        self.handover = self.handover.at(Stage.ASLEEP)
         self.state, self.result = Ended(), Slept(self.handover)
         quiet = [] if self._departure.given else self._mobile.wish(Wish.NOTHING, now=now)
-        return [*actions, self.handover.persist(), *quiet]
+        return [*actions, self.handover.persist(), *freed, *self._reports(), *quiet]
 
     # Endings -----------------------------------------------------------------------------------------------------
 
@@ -371,8 +410,11 @@ class FallingAsleep:
         if isinstance(self.state, Capturing) and self.handover.flows:
             actions.append(ReleaseCaptured(self.handover.flows))
         if isinstance(self.state, Capturing | Transferring):
-            actions += self._stay(self.handover.flows)
-        if isinstance(self.state, Gathering | Capturing | Transferring) and self.handover.processes:
+            actions += self._keep(self.handover.flows)
+        if (
+            isinstance(self.state, Gathering | Extending | Capturing | Transferring)
+            and self.handover.processes
+        ):
             actions.append(Thaw(self.handover.processes))
         self.state, self.result = Ended(), NotSlept(reason)
         actions.append(self.handover.forget())
@@ -380,36 +422,39 @@ class FallingAsleep:
             actions += self._mobile.wish(Wish.ORDINARY, now=now)
         return actions
 
-    def _stay(self, flows: Sequence[Flow] | set[Flow]) -> list[Action]:
+    def _keep(self, flows: Iterable[Flow]) -> list[Action]:
         """These flows remain this host's."""
-        addresses = dict.fromkeys(each.local for each in flows)
-        return [*(ClearFlow(each) for each in flows), *(ReleaseHeld(each) for each in addresses)]
+        listed = tuple(flows)
+        addresses = dict.fromkeys(each.local for each in listed)
+        return [*(ClearFlow(each) for each in listed), *(ReleaseHeld(each) for each in addresses)]
 
-    def _reports(self, flows: set[Flow], reason: str) -> list[Action]:
-        return [Emit("session-stays", "632", each.local, each, {"reason": reason}) for each in flows]
+    def _reports(self) -> list[Action]:
+        """The fate of each session, and an event for each that stays."""
+        for each in self.handover.sessions:
+            self.report.tell(each.flow, Fate.WENT, None, each.processes, each.programs)
+        frozen = {each.pid for each in self.handover.processes}
+        actions: list[Action] = []
+        for left in self._staying.values():
+            reason = left.reason + (STANDS_STILL if frozen.intersection(left.pids) else "")
+            self.report.note(SessionFate(left.flow, Fate.STAYED, reason, left.pids, left.programs))
+            detail: dict[str, JSON] = {"reason": reason, "programs": list(left.programs)}
+            actions.append(Emit("session-stays", "632", left.flow.local, left.flow, detail))
+        return actions
 
 
-def _of(sessions: Iterable[AwaySession]) -> tuple[Process, ...]:
+def refusal(session: SessionStatus) -> str:
+    """Why the stand-in did not take it."""
+    return "the stand-in refused it"
+
+
+def _first_reason(choice: Choice) -> str | None:
+    """Why what was meant does not go."""
+    return next((f"the session stays: {each.reason}" for each in choice.staying), None)
+
+
+def _processes(sessions: Iterable[AwaySession]) -> tuple[Process, ...]:
     """The processes that hold them, each once."""
     return tuple(dict.fromkeys(process for each in sessions for process in each.processes))
-
-
-def _fitting(
-    records: Sequence[SessionRecordItem],
-) -> tuple[tuple[SessionRecordItem, ...], tuple[Flow, ...]]:
-    """As many as one transfer may carry, the largest left out first."""
-    kept = list(records)
-    while (
-        kept
-        and len(encode_634(TakeoverTransfer(bytes(HANDOVER_BYTES), tuple(e.record for e in kept)))) > MAX_BODY
-    ):
-        kept.remove(max(kept, key=_size))
-    names = {each.flow for each in kept}
-    return tuple(kept), tuple(each.flow for each in records if each.flow not in names)
-
-
-def _size(item: SessionRecordItem) -> int:
-    return sum(len(each) for each in item.record.values() if isinstance(each, bytes))
 
 
 def _answer(body: bytes) -> Answer632 | None:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from locum.roles.actions import JSON, Action, Addr, Emit, Event, FlowVerdict, Freeze, Randomness, Thaw
 from locum.roles.attachment import Outcome
-from locum.roles.falling_asleep import Departure, FallingAsleep, NotSlept, Slept, Uncertain
+from locum.roles.departing import Departure
+from locum.roles.falling_asleep import FallingAsleep, NotSlept, Slept, Uncertain
 from locum.roles.handover import Correspondence, Handover, OwnStandIn, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
 from locum.roles.selection import Selection

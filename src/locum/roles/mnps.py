@@ -304,8 +304,10 @@ class StandIn:
         flows = self._takeable(request)
         known = self._holdings.get(request.handover)
         if known is not None:
-            if not isinstance(known.state, Prepared) or known.flows != flows:
+            if not isinstance(known.state, Prepared) or not set(known.flows) <= set(flows):
                 return [self._replies.wrong(event.exchange, known)]
+            if known.flows != flows:
+                return self._extend(known, flows, request, event, now)
             return self._switching.prepared(known, self._prepared_answer(request, event.exchange), now)
         taken = TakenOver(
             request.handover,
@@ -319,6 +321,21 @@ class StandIn:
         return [
             taken.persist(),
             *set_flows(taken.flows, FlowVerdict.HOLD),
+            *self._holdings.settle(),
+            *self._switching.want(taken, now),
+            *self._switching.prepared(taken, self._prepared_answer(request, event.exchange), now),
+            self._replies.sent("prepare", taken, event.peer),
+        ]
+
+    def _extend(
+        self, known: TakenOver, flows: tuple[Flow, ...], request: TakeoverPrepare, event: Asked, now: float
+    ) -> list[Action]:
+        """Connections that were opened while their device fell asleep join those that are prepared."""
+        taken = replace(known, flows=flows, state=Prepared(now + PREPARED_TIMEOUT))
+        self._holdings.keep(taken)
+        return [
+            taken.persist(),
+            *set_flows([each for each in flows if each not in set(known.flows)], FlowVerdict.HOLD),
             *self._holdings.settle(),
             *self._switching.want(taken, now),
             *self._switching.prepared(taken, self._prepared_answer(request, event.exchange), now),

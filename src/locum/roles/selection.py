@@ -31,10 +31,20 @@ EVERYTHING = Selection()
 
 def with_companions(selection: Selection, found: Iterable[FoundSession]) -> list[FoundSession]:
     """Those that are meant, and all others of the same programs: a program stands still with all its sessions."""
-    left = list(found)
-    chosen = [each for each in left if selection.takes(each.flow, each.pids)]
-    pids = {pid for each in chosen for pid in each.pids}
-    while more := [each for each in left if each not in chosen and pids.intersection(each.pids)]:
-        chosen += more
-        pids.update(pid for each in more for pid in each.pids)
-    return [each for each in left if each in chosen]
+    listed = list(found)
+    if selection == EVERYTHING:
+        return listed
+    of_program: dict[int, list[int]] = {}  # places by process
+    for place, each in enumerate(listed):
+        for pid in each.pids:
+            of_program.setdefault(pid, []).append(place)
+    chosen = {place for place, each in enumerate(listed) if selection.takes(each.flow, each.pids)}
+    reached: set[int] = set()
+    ahead = list(chosen)
+    while ahead:
+        for pid in listed[ahead.pop()].pids:
+            if pid not in reached:
+                reached.add(pid)
+                ahead += [place for place in of_program[pid] if place not in chosen]
+                chosen.update(of_program[pid])
+    return [each for place, each in enumerate(listed) if place in chosen]

@@ -102,7 +102,10 @@ class FindSessions:
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """Stop these processes; done when the next action is performed. One that has gone is passed over."""
+    """Stop these processes; done when the next action is performed, for those without a FreezeFailed before.
+
+    A process that has gone is passed over.
+    """
 
     processes: tuple[Process, ...]
 
@@ -233,6 +236,13 @@ class SessionsFound:
 
 
 @dataclass(frozen=True, slots=True)
+class FreezeFailed:
+    """These processes of a Freeze run on; the others stand still. For people: why."""
+
+    reasons: Mapping[Process, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Captured:
     """`records` in the order they were asked for, without those in `failures` (which are not in repair mode)."""
 
@@ -303,6 +313,6 @@ class NotPerformed:
 
 
 SessionEvent: TypeAlias = (
-    SessionsFound | Captured | Restored | Measured | Stopped | Fetched | Injected | Drained | Finished
+    SessionsFound | FreezeFailed | Captured | Restored | Measured | Stopped | Fetched | Injected | Drained | Finished
     | NotPerformed
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from locum.roles.session_actions import Process
@@ -51,11 +51,14 @@ class Report:
         programs: tuple[str, ...] = (),
     ) -> None:
         """Note what became of this session; processes and programs that are not given stay as they were told before."""
-        known = self._fates.get(flow)
-        pids = tuple(each.pid for each in processes) or (known.pids if known else ())
-        self._fates[flow] = SessionFate(
-            flow, fate, reason, pids, programs or (known.programs if known else ())
-        )
+        self.note(SessionFate(flow, fate, reason, tuple(each.pid for each in processes), programs))
+
+    def note(self, fate: SessionFate) -> None:
+        """The same as a value."""
+        known = self._fates.get(fate.flow)
+        if known is not None:
+            fate = replace(fate, pids=fate.pids or known.pids, programs=fate.programs or known.programs)
+        self._fates[fate.flow] = fate
 
     def counts(self) -> Counter[Fate]:
         """How many sessions ended up in each way."""

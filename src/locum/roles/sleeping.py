@@ -28,7 +28,8 @@ from locum.roles.actions import (
     Thaw,
 )
 from locum.roles.attachment import Wish
-from locum.roles.falling_asleep import Departure, FallingAsleep, NotSlept, Slept
+from locum.roles.departing import Departure
+from locum.roles.falling_asleep import FallingAsleep, NotSlept, Slept
 from locum.roles.giving import Giving, NotPossible
 from locum.roles.handover import TABLE, Correspondence, Handover, OwnStandIn, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
@@ -36,7 +37,7 @@ from locum.roles.own_rules import OwnRules
 from locum.roles.returning import Returning
 from locum.roles.rules import KeptRule, RuleRefused
 from locum.roles.selection import Selection
-from locum.roles.session_report import Report
+from locum.roles.session_report import Fate, Report
 from locum.roles.standin_registration import PRIORITY
 from locum.roles.waking import StillAsleep, Waking
 from locum.wire.control import Answer632, Cancel, Flow, Status, decode_618, encode_632
@@ -310,7 +311,7 @@ class SleepingNode:
                 self.state = Down(asleep)
                 actions: list[Action] = [
                     asleep.persist(),
-                    Emit("asleep", "632", self._home_address, None, {"sessions": len(asleep.sessions)}),
+                    Emit("asleep", "632", self._home_address, None, _asleep_detail(asleep, self.slept)),
                 ]
                 return actions + (self._wake(asleep, uncertain=False, now=now) if turn_back else [])
             case NotSlept(reason):
@@ -394,3 +395,7 @@ class SleepingNode:
             Answer(event.exchange, encode_632(Answer632(Status.OK))),
             Emit("notified", "618", notice.home_address, None, detail),
         ]
+
+
+def _asleep_detail(handover: Handover, report: Report) -> dict[str, JSON]:
+    return {"sessions": len(handover.sessions), "stayed": report.counts()[Fate.STAYED]}

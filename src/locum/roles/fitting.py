@@ -1,0 +1,27 @@
+"""How many session records one transfer carries. It must not know what is in a record."""
+
+from collections.abc import Sequence
+
+from locum.roles.actions import SessionRecordItem
+from locum.wire import cbor
+from locum.wire.control import MAX_BODY, Flow
+
+TOO_LARGE = f"what it has not sent yet does not fit into one transfer of {MAX_BODY >> 20} MiB with the others"
+_ENVELOPE = (
+    16 << 10
+)  # bytes for all of the message that is not a record: identifiers of other handovers above all
+
+
+def fitting(
+    records: Sequence[SessionRecordItem],
+) -> tuple[tuple[SessionRecordItem, ...], tuple[Flow, ...]]:
+    """As many records as one transfer may carry, in their order, and the flows of the others: the largest are left out."""
+    sizes = [len(cbor.encode(dict(each.record))) for each in records]
+    total, left = sum(sizes) + _ENVELOPE, set()
+    for place in sorted(range(len(records)), key=sizes.__getitem__, reverse=True):
+        if total <= MAX_BODY:
+            break
+        total -= sizes[place]
+        left.add(place)
+    kept = tuple(each for place, each in enumerate(records) if place not in left)
+    return kept, tuple(each.flow for place, each in enumerate(records) if place in left)
