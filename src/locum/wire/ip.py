@@ -17,7 +17,14 @@ from locum.wire.headers import (
     decode_ip,
     upper_layer,
 )
-from locum.wire.packet import build_ip, build_tcp, fragment, repair_partial_checksum
+from locum.wire.packet import (
+    build_ip,
+    build_tcp,
+    build_udp,
+    build_unreachable,
+    fragment,
+    repair_partial_checksum,
+)
 from locum.wire.transport import IcmpMessage, TcpFlag, TcpSegment, UdpDatagram, timestamp_option
 
 __all__ = [
@@ -39,6 +46,8 @@ __all__ = [
     "UpperLayer",
     "build_ip",
     "build_tcp",
+    "build_udp",
+    "build_unreachable",
     "checksum",
     "decode_ip",
     "fragment",

@@ -6,11 +6,23 @@ from ipaddress import IPv4Address, IPv6Address
 from locum.wire.checksum import Address, checksum, ones_sum, pseudo_header
 from locum.wire.errors import WireError
 from locum.wire.flow import Flow
-from locum.wire.headers import IPV6_HEADER_BYTES, TCP, UDP, Ipv4Header, Ipv6Header, decode_ip, upper_layer
-from locum.wire.transport import TcpFlag, TcpSegment, timestamp_option
+from locum.wire.headers import (
+    ICMP,
+    ICMPV6,
+    IPV6_HEADER_BYTES,
+    TCP,
+    UDP,
+    Ipv4Header,
+    Ipv6Header,
+    decode_ip,
+    upper_layer,
+)
+from locum.wire.transport import IcmpMessage, TcpFlag, TcpSegment, UdpDatagram, timestamp_option
 
 _CHECKSUM_AT = {TCP: 16, UDP: 6}
 _FRAGMENT_HEADER = 44
+_MOST_UDP4 = 0xFFFF - 20 - 8  # bytes of payload; the length fields of IPv4 and UDP bound it
+_MOST_UDP6 = 0xFFFF - 8
 _COPIED = 0x80  # an IPv4 option with this bit goes into every fragment
 
 
@@ -55,6 +67,31 @@ def build_tcp(
         payload=payload,
     )
     return build_ip(source, target, TCP, segment.encode(source, target))
+
+
+def build_udp(flow: Flow, payload: bytes, *, from_peer: bool = True) -> bytes:
+    """An IP packet with one UDP datagram of `flow`, checksummed; from the peer to the home address unless told otherwise.
+
+    Raises ValueError for a payload that fits no packet of the family.
+    """
+    source, source_port = (flow.peer, flow.peer_port) if from_peer else (flow.local, flow.local_port)
+    target, target_port = (flow.local, flow.local_port) if from_peer else (flow.peer, flow.peer_port)
+    if len(payload) > (_MOST_UDP4 if flow.local.version == 4 else _MOST_UDP6):
+        raise ValueError(f"{len(payload)} bytes fit no UDP datagram")
+    datagram = UdpDatagram(source_port, target_port, payload)
+    return build_ip(source, target, UDP, datagram.encode(source, target))
+
+
+def build_unreachable(flow: Flow, code4: int, code6: int) -> bytes:
+    """An ICMP "destination unreachable" from the peer about a UDP datagram that the home address sent on `flow`.
+
+    `code4` is of RFC 792, `code6` of RFC 4443 section 3.1; the one of the flow's family counts.
+    """
+    quoted = build_udp(flow, b"", from_peer=False)
+    if isinstance(flow.local, IPv6Address) and isinstance(flow.peer, IPv6Address):
+        message = IcmpMessage(1, code6, body=quoted)
+        return build_ip(flow.peer, flow.local, ICMPV6, message.encode6(flow.peer, flow.local))
+    return build_ip(flow.peer, flow.local, ICMP, IcmpMessage(3, code4, body=quoted).encode())
 
 
 def repair_partial_checksum(packet: bytes) -> bytes:
