@@ -166,6 +166,47 @@ def test_pure_packages_touch_no_file_and_print_nothing(area: str) -> None:
     assert not faults, f"locum.{area} decides on values only; broken by:\n" + "\n".join(faults)
 
 
+# Lifetimes and timers are on steady seconds, which nobody sets.
+WALL_CLOCK = {
+    "node/clock.py": "compares the two",
+    "node/events.py": "an event's time is for people",
+    "sessions/freezer.py": "compares it with the time of a file",
+}
+
+
+def wall_clock_read(source: str) -> list[str]:
+    """Where a module reads the clock that people set."""
+    names = {"time", "time_ns"}
+    return [
+        f"line {node.lineno}"
+        for node in ast.walk(ast.parse(source))
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "time"
+            and node.attr in names
+        )
+        or (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "time"
+            and names & {each.name for each in node.names}
+        )
+    ]
+
+
+@pytest.mark.parametrize("area", ["node", "sessions", "dataplane"])
+def test_lifetimes_are_on_steady_seconds(area: str) -> None:
+    faults = [
+        f"{path.relative_to(ROOT)} {fault}"
+        for path in modules(area)
+        if str(path.relative_to(SOURCE)) not in WALL_CLOCK
+        for fault in wall_clock_read(path.read_text())
+    ]
+    assert not faults, "use node.clock.now() or boot_seconds() of locum.node.clock:\n" + "\n".join(faults)
+    assert wall_clock_read("import time\ntime.time()") and wall_clock_read("from time import time")
+    assert not wall_clock_read("import time\ntime.monotonic()\nloop.time()")
+
+
 def test_every_package_has_a_rule() -> None:
     found = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
     assert found <= RULES.keys(), "a new package needs a row in RULES, with its reason"

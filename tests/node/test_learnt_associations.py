@@ -1,6 +1,7 @@
 """Associations that a stand-in learns from a policy server when somebody speaks under an identifier it does not know (C9)."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -76,7 +77,7 @@ class World:
         store = Store(self.path / "standin.db")
         stream = cast("EventStream", self.stream)
         prefixes = (ip_network("127.0.7.0/24"),)
-        self.learnt = LearntAssociations(self.ask, self.configured, prefixes, store, stream)
+        self.learnt = LearntAssociations(self.ask, self.configured, prefixes, store, stream, time.time)
         self.learnt.restore()
         settings = ControlSettings(STAND_IN, self.port, self.configured)
         self.stand_in = CoapEndPoint(settings, store, self.answer, self.stream.count, self.learnt)

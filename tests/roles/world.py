@@ -107,6 +107,7 @@ class Host:
     counts: dict[str, int] = field(default_factory=dict)
     sent: list[bytes] = field(default_factory=list)
     alive: bool = True
+    wall_ahead: float = 0.0  # seconds that its wall clock is ahead of its steady one
 
     def tables(self) -> tuple[object, ...]:
         """Everything that must be the same after a restart, and must not move for a forged message."""
@@ -248,6 +249,7 @@ class World:
             host.via = None
             self._adopt()
         self.perform(host, host.role.restore(list(host.rows.values()), now=self.clock(host)))
+        self.tell(host, a.WallClockStepped(host.wall_ahead))
         if host is self.mn:
             for link, up in self.radio.items():
                 addresses = (COLOCATED,) if link == "radio0" else ()
@@ -329,6 +331,17 @@ class World:
 
     def kill(self, host: Host) -> None:
         host.alive = False
+
+    def step_wall_clock(self, host: Host, seconds: float) -> None:
+        """Somebody sets the host's wall clock so far ahead, or back."""
+        host.wall_ahead += seconds
+        self.tell(host, a.WallClockStepped(host.wall_ahead))
+
+    def suspend(self, host: Host, seconds: float) -> None:
+        """The host does nothing and hears nothing for so long, and then goes on."""
+        host.alive = False
+        self.advance(seconds)
+        host.alive = True
 
     def give(self, host: Host, message: bytes, source: a.Source) -> None:
         """A datagram arrives."""

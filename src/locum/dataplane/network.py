@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 from pathlib import Path
 from socket import AF_INET, AF_INET6
-from time import monotonic
+from time import CLOCK_BOOTTIME, clock_gettime
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -89,7 +89,7 @@ class MtuRoutes:
         self._link_mtu = self._mtu = 1500
         self._paths: dict[
             Addr, tuple[int, float]
-        ] = {}  # MTU, and the monotonic time at which it is forgotten
+        ] = {}  # MTU, and the seconds since boot at which it is forgotten
 
     def need(self, overhead: int) -> None:
         """There is a tunnel with this overhead."""
@@ -115,12 +115,12 @@ class MtuRoutes:
     def path_mtu(self, destination: Addr, mtu: int) -> None:
         """The path to a tunnel's end is narrower than our links; as the kernel does, believe it for PATH_MTU_AGE."""
         least = MIN_PATH_MTU[AF_INET if isinstance(destination, IPv4Address) else AF_INET6]
-        self._paths[destination] = (max(mtu, least), monotonic() + PATH_MTU_AGE)
+        self._paths[destination] = (max(mtu, least), clock_gettime(CLOCK_BOOTTIME) + PATH_MTU_AGE)
         self._settle()
 
     def _settle(self) -> None:
         """What the narrowest tunnel leaves is said of all: the packets of the others fit, and do not come here."""
-        now = monotonic()
+        now = clock_gettime(CLOCK_BOOTTIME)
         self._paths = {end: known for end, known in self._paths.items() if known[1] > now}
         mtu = min((self._link_mtu, *(known[0] for known in self._paths.values())))
         if mtu != self._mtu:

@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from locum.node.clock import BootTimeLoop
 from locum.node.config import ConfigError, load
 from locum.node.control_socket import SocketBusy
 from locum.node.exits import Exit
@@ -39,7 +40,8 @@ def run(path: Path) -> int:
     try:
         check_privileges()
         _raise_descriptor_limit()
-        return asyncio.run(_main(settings))
+        with asyncio.Runner(loop_factory=BootTimeLoop) as runner:
+            return runner.run(_main(settings))
     except MissingPrivilege as problem:
         return _complain(str(problem), Exit.PRIVILEGE)
     except ConfigError as problem:

@@ -7,11 +7,11 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from locum.node.clock import boot_seconds
 from locum.node.events import EventStream
 from locum.node.performer import Hand
 from locum.node.settings import Address, ControlAssociation, Settings
@@ -37,7 +37,7 @@ _SERVED = {
 
 @dataclass(slots=True)
 class Conversation:
-    """What has passed with one peer since the start. `last_heard` is wall-clock seconds."""
+    """What has passed with one peer since the start. `last_heard` is seconds since boot."""
 
     last_heard: float | None = None
     asked: int = 0  # our requests
@@ -141,7 +141,7 @@ class Exchanges:
         except AskFailed as problem:
             conversation.failed += 1
             raise NoReply(str(problem)) from None
-        conversation.last_heard = time.time()
+        conversation.last_heard = boot_seconds()
         return answer
 
     async def ask_here(
@@ -165,7 +165,7 @@ class Exchanges:
     async def _asked(self, path: str, body: bytes, association: ControlAssociation) -> bytes:
         conversation = self._conversations.setdefault(association.peer, Conversation())
         conversation.received += 1
-        conversation.last_heard = time.time()
+        conversation.last_heard = boot_seconds()
         role = next((each for each in _SERVED[path] if each in self._settings.roles), None)
         if role is None:
             self._events.count(f"request-{path}-not-served")

@@ -10,7 +10,6 @@ How a policy server is asked is not known here, nor is what a message means.
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
@@ -52,7 +51,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """One association that was learnt. Times are wall-clock seconds."""
+    """One association that was learnt. Times are steady seconds."""
 
     association: ControlAssociation
     fetched_at: float
@@ -99,14 +98,16 @@ class LearntAssociations:
         home_prefixes: Collection[IPv4Network | IPv6Network],
         store: Store,
         events: EventStream,
+        now: Callable[[], float],
     ) -> None:
-        self._ask, self._store, self._events = ask, store, events
+        """`now` gives steady seconds."""
+        self._ask, self._store, self._events, self._now = ask, store, events, now
         self._peers = frozenset(each.peer for each in configured)
         self._identifiers = frozenset(each.recipient_id for each in configured)
         self._prefixes = tuple(home_prefixes)
         self._known: dict[IPv4Address, Learnt] = {}
         self._asking: dict[IPv4Address, asyncio.Task[None]] = {}
-        self._asked_at: dict[IPv4Address, float] = {}  # monotonic seconds
+        self._asked_at: dict[IPv4Address, float] = {}  # steady seconds
         self._timers: dict[IPv4Address, asyncio.TimerHandle] = {}
 
     def restore(self) -> None:
@@ -153,7 +154,7 @@ class LearntAssociations:
             return None
         task = self._asking.get(peer)
         if task is None:
-            if time.monotonic() - self._asked_at.get(peer, float("-inf")) < ASKED_AGAIN:
+            if self._now() - self._asked_at.get(peer, float("-inf")) < ASKED_AGAIN:
                 return None
             if len(self._asking) >= MAX_ASKED:
                 self._events.count("association-too-many-asked")
@@ -182,7 +183,7 @@ class LearntAssociations:
             log.error("an association could not be learnt", exc_info=problem)
         del self._asking[home_address]
         self._asked_at.pop(home_address, None)
-        self._asked_at[home_address] = time.monotonic()
+        self._asked_at[home_address] = self._now()
         if len(self._asked_at) > MAX_REMEMBERED:
             del self._asked_at[next(iter(self._asked_at))]
 
@@ -214,10 +215,10 @@ class LearntAssociations:
         """With what is known, if anything is."""
         if home_address in self._known:
             self._tell("association-stale", home_address, reason)
-            self._set_timer(home_address, time.time() + FETCH_AGAIN)
+            self._set_timer(home_address, self._now() + FETCH_AGAIN)
 
     def _keep(self, home_address: IPv4Address, grant: Grant) -> None:
-        now, before = time.time(), self._known.get(home_address)
+        now, before = self._now(), self._known.get(home_address)
         lifetime = grant.lifetime
         fetch_at = None if lifetime is None else now + max(lifetime, SHORTEST_LIFETIME)
         learnt = self._known[home_address] = Learnt(grant.association, now, fetch_at)
@@ -253,7 +254,7 @@ class LearntAssociations:
     def _set_timer(self, home_address: IPv4Address, at: float | None) -> None:
         self._cancel_timer(home_address)
         if at is not None:
-            delay = max(0.0, at - time.time())
+            delay = max(0.0, at - self._now())
             self._timers[home_address] = asyncio.get_running_loop().call_later(delay, self._due, home_address)
 
     def _cancel_timer(self, home_address: IPv4Address) -> None:

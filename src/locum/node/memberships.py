@@ -5,11 +5,11 @@ by its link-layer address. Members are asked when a visitor arrives, and every Q
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 
+from locum.node.clock import boot_seconds
 from locum.node.events import EventStream
 from locum.node.link_watch import LinkWatch
 from locum.node.membership_socket import MembershipSocket
@@ -37,7 +37,9 @@ class Memberships:
         self._links, self._watch, self._events, self._feed = links, watch, events, feed
         self._sockets: dict[str, MembershipSocket] = {}
         self._visitors: dict[Visitor, dict[Addr, None]] = {}
-        self._members: dict[Visitor, dict[Group, float]] = {}  # group -> when it was last reported, monotonic
+        self._members: dict[
+            Visitor, dict[Group, float]
+        ] = {}  # group -> when it was last reported, seconds since boot
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
@@ -107,7 +109,7 @@ class Memberships:
                 self._events.count("membership-overflow")
                 continue
             if each.joined:
-                members[each.group] = time.monotonic()
+                members[each.group] = boot_seconds()
             else:
                 members.pop(each.group, None)
             if not (each.joined and known):
@@ -118,7 +120,7 @@ class Memberships:
     def _turn(self) -> None:
         """Forget what nobody has reported for long, and ask again."""
         self._timer = asyncio.get_running_loop().call_later(QUERY_INTERVAL, self._turn)
-        oldest = time.monotonic() - MEMBERSHIP_LIFE
+        oldest = boot_seconds() - MEMBERSHIP_LIFE
         for (link, link_layer), members in tuple(self._members.items()):
             gone = tuple(Membership(group, False) for group, seen in members.items() if seen < oldest)
             if gone:

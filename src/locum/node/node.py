@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from locum.node.answering import Answers
 from locum.node.assembly import limits, roles
+from locum.node.clock import KEEP_EVERY, SteadyClock, WallClockWatch
 from locum.node.control_socket import ControlSocket
 from locum.node.delivery_watch import DeliveryWatch
 from locum.node.events import EventStream
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from locum.roles.home_agent import HomeAgent
 
 log = logging.getLogger("locum.node")
-_LONGEST_WAIT = 30.0  # seconds; a timer of the loop stands still while the machine is suspended
+_LONGEST_WAIT = 30.0  # seconds; in a loop whose timers stand still while the machine is suspended
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Slot:
     role: Role
     performer: Performer
     timer: asyncio.TimerHandle | None = None
-    due: float = float("inf")  # wall-clock seconds for which the timer is set
+    due: float = float("inf")  # steady seconds for which the timer is set
     unscheduled: bool = False  # the timer will be looked at soon
     told: set[Callable[[], None]] = field(default_factory=set)  # called after every step
 
@@ -68,10 +68,11 @@ class Node:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.started_at = time.time()
+        self.started_at = 0.0  # steady seconds
         self.slots: dict[str, Slot] = {}
         self.events: EventStream
         self.store: Store
+        self.clock: SteadyClock
         self.watch: LinkWatch
         self.network: HostNetwork
         self.plane: DataPlane
@@ -86,6 +87,7 @@ class Node:
         self.memberships: Memberships | None = None
         self.groups: GroupJoins
         self._widening: asyncio.TimerHandle | None = None
+        self._keeping: asyncio.TimerHandle | None = None
         self._plane_readers: dict[int, Callable[[], object]] = {}
         self._begun_in_vain = False
         self._stopped = False
@@ -114,6 +116,7 @@ class Node:
         self._control.check()
         self.store = Store(node.database)
         self._closers.push_async_callback(self.store.close)
+        self._open_clock()
         try:
             self.events = EventStream(node.name, node.log_events, node.event_bytes)
         except OSError as problem:
@@ -147,6 +150,22 @@ class Node:
         self._closers.push_async_callback(self._control.close)
         self.events.emit("started", detail={"roles": list(self.slots), "pid": os.getpid()})
         self._manager.ready(", ".join(name.replace("_", " ") for name in self.slots))
+
+    def _open_clock(self) -> None:
+        self.clock = SteadyClock(self.store)
+        self.started_at = self.clock.now()
+        self._keep_clock()
+        self._closers.callback(self._close_clock)
+        self._closers.callback(WallClockWatch(self._now).close)
+
+    def _keep_clock(self) -> None:
+        self.clock.keep()
+        self._keeping = asyncio.get_running_loop().call_later(KEEP_EVERY, self._keep_clock)
+
+    def _close_clock(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+        self.clock.keep()
 
     def _miss_addresses(self) -> None:
         """Sockets work as soon as the address is there; one that is mistyped never is."""
@@ -320,7 +339,7 @@ class Node:
 
             ask = partial(self.policy.association, control.address)
             self.learnt = LearntAssociations(
-                ask, control.associations, mnps.home_prefixes, self.store, self.events
+                ask, control.associations, mnps.home_prefixes, self.store, self.events, self.clock.now
             )
             self._closers.push_async_callback(self.learnt.close)
             self.learnt.restore()
@@ -376,7 +395,7 @@ class Node:
 
         It must not wait for anything: roles that are there are roles that are restored.
         """
-        now = time.time()
+        now = self.clock.now()
         self._make_slots()
         self._adopt_sessions()
         wanted: dict[str, list[Action]] = {}
@@ -400,6 +419,7 @@ class Node:
         self.groups.applied(action for actions in wanted.values() for action in actions)
         for name, actions in wanted.items():
             self.slots[name].performer.perform(action for action in actions if type(action) not in FORWARDING)
+        self._tell_wall_clock()
         # Before any timer: nobody solicits on a link that is down.
         for interface in self.settings.node.interfaces:
             self._links.tell(interface, LinkState.of(self.watch.find(interface)))
@@ -460,12 +480,25 @@ class Node:
     def command(self, role: str, command: Callable[[Role, float], Sequence[Action]]) -> None:
         """What a person asks a role to do; exceptions of the role are the caller's."""
         slot = self.slots[role]
-        slot.performer.perform(command(slot.role, time.time()))
+        slot.performer.perform(command(slot.role, self._now()))
         self._after(slot)
+
+    def _now(self) -> float:
+        """Steady seconds; the roles have heard by then where the wall clock is."""
+        now, before = self.clock.now(), self.clock.ahead
+        if self.clock.stepped(now):
+            self.clock.keep()
+            self.events.emit("clock-stepped", detail={"seconds": round(self.clock.ahead - before, 3)})
+            self._tell_wall_clock()
+        return now
+
+    def _tell_wall_clock(self) -> None:
+        for name in self.slots:
+            self.feed(name, do.WallClockStepped(self.clock.ahead))
 
     def _step(self, slot: Slot, decide: Callable[[float], Sequence[Action]]) -> None:
         try:
-            actions = decide(time.time())
+            actions = decide(self._now())
         except Exception:
             self.events.count("internal-error")
             log.exception("%s failed to decide", slot.name)
@@ -492,13 +525,13 @@ class Node:
         if slot.timer is not None:
             slot.timer.cancel()
         slot.due = due
-        delay = min(max(0.0, due - time.time()), _LONGEST_WAIT)
+        delay = min(max(0.0, due - self.clock.now()), _LONGEST_WAIT)
         slot.timer = asyncio.get_running_loop().call_later(delay, self._timeout, slot)
 
     def _timeout(self, slot: Slot) -> None:
         slot.timer = None
         due = slot.role.deadline()
-        if due is not None and due <= time.time():
+        if due is not None and due <= self.clock.now():
             self._step(slot, lambda now: slot.role.timeout(now=now))
         else:
             self._schedule(slot)
@@ -584,7 +617,7 @@ class Node:
             "node": self.settings.node.name,
             "roles": list(self.slots),
             "pid": os.getpid(),
-            "since": self.started_at,
+            "since": self.clock.for_people(self.started_at),
             "interfaces": {
                 name: "absent" if (link := self.watch.find(name)) is None else "up" if link.up else "down"
                 for name in self.settings.node.interfaces

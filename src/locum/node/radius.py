@@ -10,7 +10,6 @@ business, how it is spelled that of `profile_attributes`.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from ipaddress import IPv4Address
@@ -19,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 from pyrad.packet import AccessAccept, AccessReject, AuthPacket, PacketError
 
+from locum.node.clock import boot_seconds
 from locum.node.events import EventStream
 from locum.node.learnt_associations import AssociationRefused, AssociationUnavailable, Grant
 from locum.node.performer import Hand
@@ -49,7 +49,7 @@ class ServerPort(asyncio.DatagramProtocol):
 
     def __init__(self, server: PolicyServer, count: Callable[[str], None]) -> None:
         self.server = server
-        self.dead_until = 0.0  # monotonic seconds
+        self.dead_until = 0.0  # seconds since boot
         self._count = count
         self._transport: asyncio.DatagramTransport | None = None
         self._asked: dict[int, tuple[Any, asyncio.Future[Any]]] = {}
@@ -222,7 +222,7 @@ class RadiusClient:
 
     async def _ask(self, user: str) -> Any:
         """The first authentic answer of any server, those that are not dead first. Raises ServerSilent."""
-        now = time.monotonic()
+        now = boot_seconds()
         silent = ServerSilent("no server")
         for port in sorted(self._ports, key=lambda port: port.dead_until > now):
             try:
@@ -245,7 +245,7 @@ class RadiusClient:
         self._events.count("policy-server-silent")
         if not port.dead_until:
             self._events.emit("policy-server-dead", detail={"server": str(port), "reason": reason})
-        port.dead_until = time.monotonic() + self._settings.dead_time
+        port.dead_until = boot_seconds() + self._settings.dead_time
 
     def _request(self, user: str, secret: bytes, identifier: int) -> Any:
         request = AuthPacket(

@@ -6,7 +6,6 @@ Commands the mobile node's role and waits until what it decided is done; the ord
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -43,6 +42,7 @@ class SleepControl:
         """Where the mobile node is and how it sleeps."""
         role, state = self._role, self._role.state
         mobile, registered = role.mobile, role.mobile.registered
+        for_people = self._node.clock.for_people
         return {
             "state": _STATES[type(state)],
             "last": state.last if isinstance(state, Up) else None,
@@ -52,8 +52,8 @@ class SleepControl:
             "link": None if mobile.attachment is None else mobile.attachment.link,
             "care_of": None if registered is None else str(registered.attachment.care_of),
             "lifetime": None if registered is None else registered.lifetime,
-            "expires_at": None if registered is None else registered.expires_at,
-            "wake_at": state.handover.wake_at if isinstance(state, Down) else None,
+            "expires_at": None if registered is None else for_people(registered.expires_at),
+            "wake_at": for_people(state.handover.wake_at) if isinstance(state, Down) else None,
             "frozen": sorted(self._frozen()),
             "note": _NOTE if self._frozen() else None,
         }
@@ -63,7 +63,7 @@ class SleepControl:
 
     async def leave(self) -> None:
         """The daemon ends: deregister, if that can be done in a moment, and say what stays behind."""
-        actions = self._role.leave(now=time.time())
+        actions = self._role.leave(now=self._node.clock.now())
         if actions:
             self._slot.performer.perform(actions)
             with contextlib.suppress(TimeoutError):

@@ -482,15 +482,26 @@ class DeliveryMoved:
     active: bool
 
 
+@dataclass(frozen=True, slots=True)
+class WallClockStepped:
+    """The wall clock is so many seconds ahead of the role's `now`: told at the start, and whenever it was set."""
+
+    ahead: float
+
+
 Event: TypeAlias = (
     Answered | NoAnswer | Asked | LinkUp | LinkDown | DeliveryMoved | MembershipChanged | ProbeAnswered
-    | EchoAnswered | InFlightCounted | RegistrationUnreachable
+    | EchoAnswered | InFlightCounted | RegistrationUnreachable | WallClockStepped
     | SessionEvent | ProfileEvent
 )  # fmt: skip
 
 
 class Role(Protocol):
-    """The shape of every role. `now` is wall-clock seconds (UTC, as `time.time()`), so that it survives a restart."""
+    """The shape of every role. `now` is steady seconds: about those since 1970, but setting the wall clock does not move them.
+
+    Time spent suspended counts, and they go on over restarts, so that times in rows stay right. What is a timestamp for
+    others is `now` plus what `WallClockStepped` said last.
+    """
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start with the rows of an earlier run (or none): the actions give the whole forwarding state it wants."""

@@ -117,7 +117,7 @@ class Advertiser:
         return actions
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds of the next advertisement."""
+        """Steady seconds of the next advertisement."""
         return min(
             (each.next_at for each in self._schedules.values() if each.next_at is not None), default=None
         )

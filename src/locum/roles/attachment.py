@@ -83,7 +83,7 @@ class Wish(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The home agent has accepted; times are wall-clock seconds, counted from when the request was sent."""
+    """The home agent has accepted; times are steady seconds, counted from when the request was sent."""
 
     attachment: Attachment
     wish: Wish

@@ -53,7 +53,7 @@ class CareOf:
 
     address: IPv4Address
     lifetime: int  # seconds granted
-    expires_at: float  # wall-clock seconds
+    expires_at: float  # steady seconds
     flags: int  # of the request (RFC 5944 section 3.3)
     agent: Addr  # where the request came from: the FA, or the registrant itself
     brief: bool = False
@@ -160,7 +160,7 @@ class Binding:
         return self.default == other.default
 
     def next_expiry(self) -> float | None:
-        """Wall-clock seconds of the first care-of address to expire."""
+        """Steady seconds of the first care-of address to expire."""
         if len(self.care_of) == 1:
             return self.care_of[0].expires_at
         return min((each.expires_at for each in self.care_of), default=None)

@@ -46,7 +46,7 @@ class Exchange:
     peer: IPv4Address
     registered: int  # milliseconds since 1970
     onward: Onward
-    give_up_at: float  # wall-clock seconds
+    give_up_at: float  # steady seconds
     asked_at: float
     whole: bool = False  # nothing is left out because the peer is said to have it
     replies: tuple[Action, ...] = ()  # to the mobile node, once it can go
@@ -129,7 +129,7 @@ class ContextErrands:
         return actions
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds."""
+        """Steady seconds."""
         return self._retries.next()
 
     def agreed(self, home_address: IPv4Address, peer: IPv4Address, versions: Mapping[int, int]) -> None:

@@ -79,6 +79,7 @@ class ContextTransfer:
         self._memberships = memberships
         self._notice = notice
         self._short_lifetime = short_lifetime
+        self.wall_ahead = 0.0  # seconds that the wall clock is ahead of `now`
         self._errands = ContextErrands(book, self._current)
         self._kept: Deadlines[IPv4Address] = Deadlines()
         self._moved: set[IPv4Address] = set()  # visitors that are on their way to another access node
@@ -119,7 +120,7 @@ class ContextTransfer:
         home_address, named = visitor.home_address, self._fetchable(visitor, said)
         actions: list[Action] = []
         if visitor.next_hop is None and self.enabled:
-            actions += self._book.registered(home_address, _milliseconds(now))
+            actions += self._book.registered(home_address, self._milliseconds(now))
             self._moved.discard(home_address)
         self._kept.cancel(home_address)
         actions += self._flights.returned(home_address)
@@ -132,7 +133,7 @@ class ContextTransfer:
         if not onward.follows:
             actions += self._flights.open(home_address)
         return actions + self._begin(
-            Errand.FETCH, _mobile(visitor), named.access_node, _milliseconds(now), onward, now
+            Errand.FETCH, _mobile(visitor), named.access_node, self._milliseconds(now), onward, now
         )
 
     def pushing(
@@ -153,7 +154,7 @@ class ContextTransfer:
             Errand.PUSH,
             mobile,
             named.access_node,
-            _milliseconds(now),
+            self._milliseconds(now),
             onward,
             now,
             replies=tuple(replies),
@@ -166,7 +167,7 @@ class ContextTransfer:
         onward = Onward.NOTHING
         if named.stand_in:
             onward = Onward.SHARED if named.ruled else Onward.TAKEN
-        registered = _milliseconds(now)
+        registered = self._milliseconds(now)
         return self._begin(Errand.PUSH, _mobile(visitor), named.access_node, registered, onward, now)
 
     def _fetchable(self, visitor: Visitor, named: Instruction | None) -> Instruction | None:
@@ -213,7 +214,7 @@ class ContextTransfer:
         return actions
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds."""
+        """Steady seconds."""
         times = (self._errands.deadline(), self._kept.next())
         return min((at for at in times if at is not None), default=None)
 
@@ -521,6 +522,10 @@ class ContextTransfer:
         self._errands.forget(home_address)
         return [*self._book.drop(home_address), *self._memberships.refresh()]
 
+    def _milliseconds(self, now: float) -> int:
+        """Since 1970, by the wall clock: other access nodes compare it with theirs."""
+        return int((now + self.wall_ahead) * 1000)
+
     @staticmethod
     def _emit(kind: str, message: str, exchange: Exchange, statuses: Mapping[int, BlockStatus]) -> Emit:
         known = set(BlockKind)
@@ -534,10 +539,6 @@ class ContextTransfer:
 
 def _mobile(visitor: Visitor) -> Mobile:
     return Mobile(visitor.home_address, visitor.home_agent, visitor.home_address_v6)
-
-
-def _milliseconds(now: float) -> int:
-    return int(now * 1000)
 
 
 def _word(status: ContextStatus | BlockStatus) -> str:

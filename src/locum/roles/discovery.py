@@ -32,7 +32,7 @@ class HeardAgent:
     registration_lifetime: int  # seconds
     busy: bool
     challenge: bytes | None
-    expires_at: float  # wall-clock seconds
+    expires_at: float  # steady seconds
     heard_at: float  # the same
     required: bool = (
         False  # registration through an agent of the link, also with a co-located care-of address
@@ -187,7 +187,7 @@ class AgentDiscovery:
         return [Solicit(link, message) for link in self._links if link in self._up]
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds of the next solicitation or lapse."""
+        """Steady seconds of the next solicitation or lapse."""
         agents = self._agents.values()
         times = [each.silent_at if self._left(each) else each.expires_at for each in agents]
         if self._solicit_at is not None:

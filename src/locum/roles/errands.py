@@ -120,7 +120,7 @@ class Errands:
         return actions
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds."""
+        """Steady seconds."""
         return self._retries.next()
 
     def _ask(self, errand: Errand) -> list[Action]:

@@ -50,7 +50,7 @@ class ExpiryTriggers:
         return self._errands.timeout(now=now)
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds."""
+        """Steady seconds."""
         return self._errands.deadline()
 
 

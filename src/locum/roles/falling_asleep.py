@@ -210,7 +210,7 @@ class FallingAsleep:
         return []
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds."""
+        """Steady seconds."""
         return self.state.give_up_at if isinstance(self.state, Leaving) else None
 
     def cancel(self, *, now: float) -> bool:

@@ -34,6 +34,7 @@ from locum.roles.actions import (
     Reply,
     SendRegistration,
     Source,
+    WallClockStepped,
 )
 from locum.roles.admission import Admission
 from locum.roles.advertising import AccessLink, Advertiser
@@ -273,7 +274,7 @@ class ForeignAgent:
         return actions + self._advertiser.timeout(busy=self._visitors.full, now=now)
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds of whatever comes first."""
+        """Steady seconds of whatever comes first."""
         times = (
             self._relay.deadline(),
             self._visitors.deadline(),
@@ -398,7 +399,7 @@ class ForeignAgent:
     # Context transfer and what is in flight ------------------------------------------------------------------------
 
     def _transferring(self, event: Event, now: float) -> list[Action] | None:
-        """622, 624 and 620, and the groups of visitors; None: it is about something else."""
+        """622, 624 and 620, their timestamps, and the groups of visitors; None: it is about something else."""
         match event:
             case Asked(path="622" | "624"):
                 return self._transfer.asked(event, now=now)
@@ -408,6 +409,9 @@ class ForeignAgent:
                 return self._flights.counted(event, now=now)
             case MembershipChanged():
                 return self._memberships.changed(event)
+            case WallClockStepped(ahead):
+                self._transfer.wall_ahead = ahead
+                return []
         return None
 
     def _strand(self, link: str, now: float) -> list[Action]:

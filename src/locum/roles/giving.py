@@ -161,7 +161,7 @@ class Giving:
         return [] if self._machine is None else self._machine.timeout(now=now)
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds."""
+        """Steady seconds."""
         return None if self._machine is None else self._machine.deadline()
 
     def follow(self, now: float) -> list[Action] | None:

@@ -68,7 +68,7 @@ class Handover:
     stage: Stage
     sessions: tuple[AwaySession, ...] = ()
     processes: tuple[Process, ...] = ()
-    wake_at: float | None = None  # wall-clock seconds
+    wake_at: float | None = None  # steady seconds
     stand_in: Addr | None = None
     switch: Takes | None = None
     given: bool = False

@@ -116,5 +116,5 @@ class Holdings:
         return [self._taken[each] for each in self._timers.due(now)]
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds."""
+        """Steady seconds."""
         return self._timers.next()

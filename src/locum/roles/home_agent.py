@@ -5,7 +5,7 @@ becomes of packets at a care-of address. What is granted is decided in `home_adm
 `choice.py`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -26,6 +26,7 @@ from locum.roles.actions import (
     Randomness,
     Reply,
     Source,
+    WallClockStepped,
 )
 from locum.roles.binding import Binding, CareOf, Mobile, text
 from locum.roles.binding_revocation import BindingRevocation
@@ -44,6 +45,7 @@ from locum.roles.home_registry import (
 )
 from locum.roles.home_replies import Replies, nai_again
 from locum.roles.home_revocation import HomeRevocation
+from locum.roles.home_timestamps import HomeTimestamps
 from locum.roles.homes import (
     Admitted,
     Altered,
@@ -75,9 +77,7 @@ from locum.roles.tunnel_end import PLAIN, TunnelEnd, tunnel_end
 from locum.security.association import Association, Replay
 from locum.security.replay import (
     NonceWindow,
-    TimestampWindow,
     Verdict,
-    mismatch_identification,
     mobile_nonce,
     nonce_identification,
 )
@@ -88,7 +88,6 @@ from locum.wire.revocation import REGISTRATION_REVOCATION, REVOCATION_ACKNOWLEDG
 
 _REVOCATION, _ACKNOWLEDGMENT = bytes((REGISTRATION_REVOCATION,)), bytes((REVOCATION_ACKNOWLEDGMENT,))
 RULE_TABLE = "rule"  # signalled or made by people; the key is the home address and the identifier
-_TIMESTAMPS = TimestampWindow()
 _NONCES = NonceWindow()
 
 
@@ -114,6 +113,7 @@ class HomeAgent:
         )
         self.revocation = HomeRevocation(self._homes, self._exchange, self._drop)
         self._expiries: Deadlines[Registrant] = Deadlines()
+        self._timestamps = HomeTimestamps()
         self._triggers = ExpiryTriggers(enabled=configuration.trigger_on_expiry)
 
     # The role's shape --------------------------------------------------------------------------------------------
@@ -144,7 +144,16 @@ class HomeAgent:
             if gone and home.rules:
                 actions += self._keep_rules(home, rules_without(home.rules, *gone))
             actions += self._forward(home)
+        self._timestamps.restore(self._accepted_last(), now=now)
         return actions
+
+    def _accepted_last(self) -> Iterator[int]:
+        """Timestamps, of every registrant."""
+        for home in self._homes.values():
+            for each in (home, *home.stand_ins):
+                last = each.binding.identification
+                if last is not None and each.association.replay is Replay.TIMESTAMP:
+                    yield last
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """A registration request: 602 or 602'', or 601 and 601'' of a registrant with a co-located care-of address."""
@@ -205,7 +214,7 @@ class HomeAgent:
             code = Code.MOBILE_NODE_FAILED_AUTHENTICATION
             return self._replies.unsigned(request, code, source, size)
         held = registrant.binding.without_expired(now)
-        if not _fresh(request, held, registrant.association, now):
+        if not self._fresh(request, held, registrant.association, now):
             return self._mismatch(request, held, registrant, source, size, now)
         try:
             return self._accept(request, held, registrant, source, now)
@@ -214,7 +223,10 @@ class HomeAgent:
             return self._replies.refuse(request, association, refusal.code, source, size, nonce=held.nonce)
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
-        """What the policy server said, and what stand-ins say to triggers; the home agent waits for nothing else."""
+        """What the policy server said, what stand-ins say to triggers, and that the wall clock was set."""
+        if isinstance(event, WallClockStepped):
+            self._timestamps.stepped(event.ahead)
+            return []
         if isinstance(event, ProfileFetched | ProfileRefused | ProfileUnavailable) and self._profiles:
             return self._follow(*self._profiles.happened(event, now=now), now)
         return self._triggers.happened(event, now=now)
@@ -244,7 +256,7 @@ class HomeAgent:
         return actions + self._exchange.under_way.timeout(now=now) + self._triggers.timeout(now=now)
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds of the next expiry, of a care-of address or a profile, or repetition of a revocation."""
+        """Steady seconds of the next expiry, of a care-of address or a profile, or repetition of a revocation."""
         due = self._expiries.next()
         others = (self._exchange.under_way, self._triggers, self._profiles)
         for each in others:
@@ -340,6 +352,14 @@ class HomeAgent:
         actions.append(Emit("withdrawn", None, home_address, None, {}))
         return actions + told
 
+    def _fresh(
+        self, request: RegistrationRequest, held: Binding, association: Association, now: float
+    ) -> bool:
+        """Section 5.7."""
+        if association.replay is Replay.NONCE:
+            return _NONCES.check(request.identification, held.nonce) is Verdict.OK
+        return self._timestamps.fresh(request.identification, held.identification, now=now)
+
     # Decisions ---------------------------------------------------------------------------------------------------
 
     def _accept(
@@ -422,7 +442,7 @@ class HomeAgent:
         """Code 133 with what the registrant needs to come into step again; a replay learns no more than that."""
         actions: list[Action] = []
         if registrant.association.replay is Replay.TIMESTAMP:
-            identification = mismatch_identification(request.identification, now)
+            identification = self._timestamps.mismatch(request.identification, now=now)
         else:
             if held.nonce is None:
                 nonce = self._replies.new_nonce(None)
@@ -556,10 +576,3 @@ def _stand_in(home: Home | None, request: RegistrationRequest) -> Registrant | N
         if authentic(request, AuthKind.MN_HA, each.association):
             return each
     return None
-
-
-def _fresh(request: RegistrationRequest, held: Binding, association: Association, now: float) -> bool:
-    """Section 5.7."""
-    if association.replay is Replay.NONCE:
-        return _NONCES.check(request.identification, held.nonce) is Verdict.OK
-    return _TIMESTAMPS.check(request.identification, now, held.identification) is Verdict.OK

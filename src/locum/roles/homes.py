@@ -89,7 +89,7 @@ Outcome: TypeAlias = Admitted | Altered | Withdrawn | Declined
 
 @dataclass(frozen=True, slots=True)
 class KnownHome:
-    """A home address that is served because of a profile. Times are wall-clock seconds."""
+    """A home address that is served because of a profile. Times are steady seconds."""
 
     home_address: IPv4Address
     nai: str | None
@@ -181,7 +181,7 @@ class Homes:
         return self._by_nai.get(nai, request.home_address)
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds of whatever comes first."""
+        """Steady seconds of whatever comes first."""
         return self._timers.next()
 
     # Asking ------------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ class End:
     """One end of a tunnel 620: the other access node, and what was counted when something moved last."""
 
     peer: IPv4Address
-    moved_at: float  # wall-clock seconds
+    moved_at: float  # steady seconds
     packets: int | None = None  # None: not counted yet
 
 
@@ -80,7 +80,7 @@ class Flight:
     outgoing: End | None = None
     incoming: End | None = None
     waiting: Waiting | None = None
-    until: float = 0.0  # wall-clock seconds at which waiting ends
+    until: float = 0.0  # steady seconds at which waiting ends
 
     @property
     def over(self) -> bool:
@@ -132,7 +132,7 @@ class InFlight:
         return None if flight is None else flight.waiting
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds."""
+        """Steady seconds."""
         times = (self._timers.next(), self._looks.next())
         return min((at for at in times if at is not None), default=None)
 

@@ -39,6 +39,7 @@ from locum.roles.actions import (
     SessionRecordItem,
     Source,
     Translation,
+    WallClockStepped,
 )
 from locum.roles.actions import Stopped as SessionsStopped
 from locum.roles.forwarding import NOTHING, Forwarding, changes, forwarding
@@ -200,7 +201,7 @@ class StandIn:
 
     def _happened(self, event: Event, now: float) -> list[Action]:
         match event:
-            case LinkUp() | LinkDown():
+            case LinkUp() | LinkDown() | WallClockStepped():
                 return self.registration.happened(event, now=now) if self.registration is not None else []
             case Asked(path="634"):
                 return self._asked(event, now)
@@ -234,7 +235,7 @@ class StandIn:
         return actions + self._follow(now)
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds."""
+        """Steady seconds."""
         times = [self._holdings.deadline(), self._switching.deadline(), self.triggering.deadline()]
         if self.registration is not None:
             times.append(self.registration.deadline())

@@ -26,6 +26,7 @@ from locum.roles.actions import (
     Reply,
     SendRegistration,
     Source,
+    WallClockStepped,
 )
 from locum.roles.attachment import (
     Attachment,
@@ -126,7 +127,7 @@ class MobileNode:
         self._lasting: Wish | None = None  # the wish of the next run, while this one leaves
         self._in_use: Attachment | None = None
         self._forwarding = NOTHING
-        self._patient_until = float("-inf")  # wall-clock seconds
+        self._patient_until = float("-inf")  # steady seconds
 
     def ride(self, part: RegistrationPart) -> None:
         """From now on this rides in every request, behind what rode before."""
@@ -162,7 +163,7 @@ class MobileNode:
             return [Count(f"registration-{error.reason}")]
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
-        """Links come and go."""
+        """Links come and go; the wall clock is set."""
         match event:
             case LinkUp() if event.link in self.configuration.links:
                 self._ways.link_up(event.link, event.addresses)
@@ -175,6 +176,8 @@ class MobileNode:
                 return self._moved(now)
             case EchoAnswered():
                 self._traversal.answered(event.identifier, event.sequence, now)
+            case WallClockStepped(ahead):
+                self._dialogue.wall_ahead = ahead
         return []
 
     def timeout(self, *, now: float) -> list[Action]:
@@ -186,7 +189,7 @@ class MobileNode:
         return actions + self._kept_open(now) + self._pursue(now) + self._discovery.timeout(now)
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds of whatever comes first."""
+        """Steady seconds of whatever comes first."""
         times = [self._discovery.deadline(), self._traversal.deadline()]
         if self._in_use is not None and not self._ways.in_reach(self._in_use):
             times.append(self._patient_until)

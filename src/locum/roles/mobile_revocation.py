@@ -22,7 +22,7 @@ class MobileRevocation:
     """What the home agent agreed to, and whether a revocation is to be believed."""
 
     def __init__(self, home_address: IPv4Address, home_agent: IPv4Address, association: Association) -> None:
-        self.now = 0.0  # wall-clock seconds of the request that is being made
+        self.now = 0.0  # steady seconds of the request that is being made
         self.home_address, self._home_agent = home_address, home_agent
         self._association = association
         self._stamps = Stamps()

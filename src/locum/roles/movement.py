@@ -25,7 +25,7 @@ class CannotMove(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """To the access node with this care-of address, until so long (wall-clock seconds) after it was asked for."""
+    """To the access node with this care-of address, until so long (steady seconds) after it was asked for."""
 
     care_of: IPv4Address
     until: float

@@ -146,7 +146,7 @@ class _Probe:
 class KeepAlive:
     """Echo requests through one tunnel, so that the NAT remembers it, and notice when it does not (sections 4.9, 4.10).
 
-    Times are wall-clock seconds, intervals seconds.
+    Times are steady seconds, intervals seconds.
     """
 
     def __init__(self, home_address: IPv4Address, home_agent: IPv4Address, randomness: Randomness) -> None:
@@ -275,7 +275,7 @@ class MobileTraversal:
         return [SendRegistration(message, self._home_agent, link=attachment.link, source=attachment.care_of)]
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds of the next thing to do."""
+        """Steady seconds of the next thing to do."""
         return self._keep_alive.deadline()
 
     # Rows
@@ -352,7 +352,7 @@ class AgentTraversal:
         return actions
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds of the next keepalive."""
+        """Steady seconds of the next keepalive."""
         return min((at for _, at in self._mappings.values()), default=None)
 
 

@@ -58,7 +58,7 @@ class Answering:
 class Lost:
     """The stand-in has been asked to take over."""
 
-    since: float  # wall-clock seconds
+    since: float  # steady seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class Probing:
         return actions
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds."""
+        """Steady seconds."""
         times = (self._errands.deadline(), self._probes.next())
         return min((at for at in times if at is not None), default=None)
 

@@ -84,7 +84,10 @@ class RegistrationDialogue:
         self._foreign_agents = dict(foreign_agents)
         self._randomness = randomness
         self._identification: int | None = None
-        self._clock_offset = 0.0  # seconds that the home agent's clock is ahead of ours
+        self.wall_ahead = 0.0  # seconds that our wall clock is ahead of `now`
+        self._clock_offset: float | None = (
+            None  # the same of the home agent's clock; None: it has not told us
+        )
         self._nonce: int | None = None
 
     # Requests ----------------------------------------------------------------------------------------------------
@@ -95,10 +98,11 @@ class RegistrationDialogue:
             own = self._randomness.getrandbits(32)
             self._identification = nonce_identification(self._nonce or 0, own)
             return self._identification
-        fresh = next_identification(now + self._clock_offset, self._identification)
+        ahead = self.wall_ahead if self._clock_offset is None else self._clock_offset
+        fresh = next_identification(now + ahead, self._identification)
         mixed = fresh ^ self._randomness.getrandbits(RANDOM_BITS)
-        ahead = self._identification is None or difference(mixed, self._identification) > 0
-        self._identification = mixed if ahead else fresh
+        later = self._identification is None or difference(mixed, self._identification) > 0
+        self._identification = mixed if later else fresh
         return self._identification
 
     def request(
@@ -150,7 +154,10 @@ class RegistrationDialogue:
         return [each for part in self.parts for each in part.replied(reply, attachment)]
 
     def resynchronise(self, reply: RegistrationReply, now: float) -> None:
-        """Section 5.7.1: the high half is the home agent's clock. Under nonces it has been taken already."""
+        """Section 5.7.1: the high half is the home agent's clock. Under nonces it has been taken already.
+
+        From here on setting our own wall clock changes nothing: its distance from `now` is what is kept.
+        """
         if self._association.replay is Replay.TIMESTAMP:
             self._clock_offset = wall_of(reply.identification, near=now) - now
             self._identification = None
@@ -170,9 +177,10 @@ class RegistrationDialogue:
         identification, nonce, offset = row["identification"], row["nonce"], row["clock_offset"]
         if not isinstance(identification, int | None) or not isinstance(nonce, int | None):
             raise ValueError("identification and nonce are whole numbers")
-        if not isinstance(offset, int | float):
+        if not isinstance(offset, int | float | None):
             raise ValueError("clock_offset is a number")
-        self._identification, self._nonce, self._clock_offset = identification, nonce, float(offset)
+        self._identification, self._nonce = identification, nonce
+        self._clock_offset = None if offset is None else float(offset)
 
 
 def accepted(reply: RegistrationReply) -> bool:

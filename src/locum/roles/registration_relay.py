@@ -71,7 +71,7 @@ class Pending:
     request: RegistrationRequest
     source: Source
     size: int  # bytes of the request as it came
-    forget_at: float  # wall-clock seconds
+    forget_at: float  # steady seconds
     colocated: bool  # relayed only (R bit of the advertisement): no visitor follows
     doubt: Code = Code.FA_REGISTRATION_TIMEOUT  # what is said if nobody answers
 
@@ -117,7 +117,7 @@ class RegistrationRelay:
         self._timers: Deadlines[PendingKey] = Deadlines()
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds at which the next request is given up."""
+        """Steady seconds at which the next request is given up."""
         return self._timers.next()
 
     def timeout(self, *, now: float) -> list[Action]:

@@ -40,5 +40,5 @@ class Returning:
         return self._errands.timeout(now=now)
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds."""
+        """Steady seconds."""
         return self._errands.deadline()

@@ -51,7 +51,10 @@ class Revocable:
 
 
 class Stamps:
-    """Our timestamps and identifiers: seconds of our clock, yet each ahead of the last for its home address."""
+    """Our timestamps and identifiers: steady seconds, yet each ahead of the last for its home address.
+
+    Section 3.5 wants one clock for both; a wall clock that is set back would make all that follows a replay.
+    """
 
     def __init__(self) -> None:
         self._last: dict[IPv4Address, int] = {}
@@ -213,7 +216,7 @@ class Revocations:
         return actions
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds of the next retransmission."""
+        """Steady seconds of the next retransmission."""
         return self._timers.next()
 
     def _send(self, key: _Key, now: float) -> Action:

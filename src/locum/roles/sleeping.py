@@ -258,7 +258,7 @@ class SleepingNode:
         return self._advance(actions, now)
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds of whatever comes first."""
+        """Steady seconds of whatever comes first."""
         times = [self.mobile.deadline(), self.giving.deadline(), self._returning.deadline()]
         match self.state:
             case GoingDown(machine):

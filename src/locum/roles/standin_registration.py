@@ -317,7 +317,7 @@ class StandInRegistration:
         ]
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
-        """Links come and go."""
+        """Links come and go; the wall clock is set."""
         return [
             each
             for standing in self.all()
@@ -335,7 +335,7 @@ class StandInRegistration:
         return actions
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds of whatever comes first."""
+        """Steady seconds of whatever comes first."""
         times = (each.client.deadline() for each in self.all())
         return min((at for at in times if at is not None), default=None)
 

@@ -29,7 +29,7 @@ class _Preparing:
     """Answers that are given when the home agent has switched."""
 
     answers: tuple[Answer, ...]
-    give_up_at: float  # wall-clock seconds
+    give_up_at: float  # steady seconds
 
 
 class Switching:
@@ -114,7 +114,7 @@ class Switching:
         return actions
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds."""
+        """Steady seconds."""
         times = (self._give_up_at(each) for each in self._holdings.all())
         return min((at for at in times if at is not None), default=None)
 

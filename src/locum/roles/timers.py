@@ -12,7 +12,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Deadlines(Generic[K]):
-    """One point in time per key, in wall-clock seconds; a later `set` replaces an earlier one.
+    """One point in time per key, in steady seconds; a later `set` replaces an earlier one.
 
     The heap has an entry for every key that comes no later than its deadline: a renewal leaves the heap alone, and an
     entry that comes too early is put in its place once it is the first.

@@ -89,7 +89,7 @@ class _Waiting:
     """Exchanges that are answered when the home agent has switched for this device."""
 
     exchanges: tuple[int, ...]
-    give_up_at: float  # wall-clock seconds
+    give_up_at: float  # steady seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +317,7 @@ class Triggering:
         return actions
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds."""
+        """Steady seconds."""
         return min((each.give_up_at for each in self._waiting.values()), default=None)
 
     def _settled(self, home_address: Addr, taken: Triggered) -> list[Action]:

@@ -60,7 +60,7 @@ class Visitor:
     link: str
     link_layer: bytes | None
     lifetime: int  # seconds granted
-    expires_at: float  # wall-clock seconds
+    expires_at: float  # steady seconds
     flags: int  # of the request
     home_address_v6: IPv6Address | None = None
     revocable: Revocable | None = None  # the home agent takes revocations, and sends them (RFC 3543)

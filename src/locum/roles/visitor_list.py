@@ -160,7 +160,7 @@ class VisitorList:
         return self._timers.due(now)
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds at which the next visitor expires."""
+        """Steady seconds at which the next visitor expires."""
         return self._timers.next()
 
     def _wanted(self, home_address: IPv4Address) -> Forwarding:

@@ -21,7 +21,7 @@ FETCH_AGAIN = 30.0  # seconds until a profile that could not be had is tried aga
 
 @dataclass(frozen=True, slots=True)
 class PolicedVisitor:
-    """Somebody whose profile was asked for, and what it said last. Times are wall-clock seconds."""
+    """Somebody whose profile was asked for, and what it said last. Times are steady seconds."""
 
     home_address: IPv4Address
     nai: str | None
@@ -85,7 +85,7 @@ class VisitorPolicy:
         return actions
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds at which the next is asked for again."""
+        """Steady seconds at which the next is asked for again."""
         return self._timers.next()
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:

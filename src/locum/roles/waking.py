@@ -217,7 +217,7 @@ class Waking:
         return []
 
     def deadline(self) -> float | None:
-        """Wall-clock seconds."""
+        """Steady seconds."""
         return self.state.retry_at if isinstance(self.state, Pausing) else None
 
     def call_off(self, *, now: float) -> list[Action]:

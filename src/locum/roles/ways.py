@@ -89,7 +89,7 @@ class Ways:
         self._longest[way.link, way.agent] = longest
 
     def avoid(self, way: Attachment, until: float) -> None:
-        """It refused; another is to be preferred until then (wall-clock seconds)."""
+        """It refused; another is to be preferred until then (steady seconds)."""
         self._avoid[way.link, way.agent] = until
 
     def avoid_none(self) -> None:

@@ -1,7 +1,8 @@
 """What a node answers on its control socket: a file for each object of the command line, found by the request's name.
 
-A request is answered by a function of (node, arguments) that gives JSON, at once or later; times are wall-clock
-seconds. The file is imported when it is asked for. This one must not know what any request means.
+A request is answered by a function of (node, arguments) that gives JSON, at once or later; times in it are
+wall-clock seconds (`SteadyClock.for_people`). The file is imported when it is asked for. This one must not know what any
+request means.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,5 @@
 """Requests about bindings: `locum binding list`."""
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +16,7 @@ Row = dict[str, Any]
 def bindings(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
     """Bindings of a home agent, visitors of an access node (R1)."""
     rows: list[Row] = []
-    now = time.time()
+    now = node.clock.now()
     if (slot := node.slots.get("home_agent")) is not None:
         home = cast("HomeAgent", slot.role)
         rows += [_binding(node, entry, now) for entry in home.visitor_list(now=now)]
@@ -27,7 +26,7 @@ def bindings(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
 def visitors(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
     """Visitors of an access node alone."""
     rows: list[Row] = []
-    now = time.time()
+    now = node.clock.now()
     if (slot := node.slots.get("foreign_agent")) is not None:
         foreign = cast("ForeignAgent", slot.role)
         lost = foreign.lost()

@@ -1,6 +1,5 @@
 """Requests about contexts (C4): `locum context list`, at an access node."""
 
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,4 +17,4 @@ def context_list(node: "Node", arguments: Mapping[str, Any]) -> list[dict[str, A
         raise RequestFailed(
             "this node is no access node; ask the one whose configuration has [foreign_agent]"
         )
-    return [dict(each) for each in cast("ForeignAgent", slot.role).context_rows(now=time.time())]
+    return [dict(each) for each in cast("ForeignAgent", slot.role).context_rows(now=node.clock.now())]

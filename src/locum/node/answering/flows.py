@@ -6,7 +6,6 @@ A rule comes as the keys of its table in the configuration (see `rule_table.py`)
 from collections.abc import Mapping
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
-from time import time
 from typing import TYPE_CHECKING, Any, cast
 
 from locum.node.answering import own_flows
@@ -91,7 +90,8 @@ async def flow_remove(node: "Node", arguments: Mapping[str, Any]) -> Row:
 def rule_rows(node: "Node", lines: "tuple[RuleLine, ...] | list[RuleLine]") -> list[Row]:
     """Rules as rows, with what each took of packets to any home address of the device."""
     addresses = {
-        each.home_address: each.home_address_v6 for each in _home_agent(node).visitor_list(now=time())
+        each.home_address: each.home_address_v6
+        for each in _home_agent(node).visitor_list(now=node.clock.now())
     }
     return [_row(node, line, addresses.get(line.home_address)) for line in lines]
 
@@ -134,7 +134,7 @@ def _home_address(node: "Node", arguments: Mapping[str, Any]) -> IPv4Address:
     """The one that is named, or the only one that is served. Raises RequestFailed."""
     value = arguments.get("home_address")
     if value is None:
-        served = _home_agent(node).visitor_list(now=time())
+        served = _home_agent(node).visitor_list(now=node.clock.now())
         if len(served) != 1:
             raise RequestFailed(f"{len(served)} home addresses are served; choose one with --home-address")
         return served[0].home_address

@@ -1,9 +1,9 @@
 """Requests about associations: `locum peer list`. Keys stay where they are."""
 
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from locum.node.clock import boot_seconds
 from locum.node.settings import AgentKey
 from locum.security.association import Association
 
@@ -19,7 +19,7 @@ def peer_list(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
 
 
 def _control(node: "Node") -> list[Row]:
-    now = time.time()
+    now = boot_seconds()
     rows: list[Row] = []
     for each in node.exchanges.associations():
         passed = node.exchanges.conversation(each.peer)

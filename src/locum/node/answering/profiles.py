@@ -5,7 +5,6 @@ home addresses bound in advance, a stand-in the associations that it has learnt;
 for all. A profile goes out without its keys.
 """
 
-import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from ipaddress import AddressValueError, IPv4Address
@@ -31,7 +30,7 @@ _HOME_AGENT, _ACCESS_NODE, _STAND_IN = "home_agent", "foreign_agent", "mnps"
 
 def profile_list(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
     """Home addresses whose profile is known or was asked for, and what of it counts here. Raises RequestFailed."""
-    now, rows = time.time(), list[Row]()
+    now, rows = node.clock.now(), list[Row]()
     for name, role in _agents(node).items():
         if name == _HOME_AGENT:
             rows += [_home(each, now) for each in cast("HomeAgent", role).profiles()]

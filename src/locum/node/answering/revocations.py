@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Mapping
 from ipaddress import AddressValueError, IPv4Address
 from typing import TYPE_CHECKING, Any, cast
@@ -65,7 +64,7 @@ async def farewell(node: "Node") -> None:
     """The daemon of an access node ends: its visitors' home agents are told, if that can be done in a moment."""
     slot = node.slots["foreign_agent"]
     role = cast("ForeignAgent", slot.role)
-    actions = role.farewell(now=time.time())
+    actions = role.farewell(now=node.clock.now())
     if not actions:
         return
     slot.performer.perform(actions)

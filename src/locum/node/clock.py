@@ -1,0 +1,157 @@
+"""The node's clock: steady seconds for every lifetime and timer, and how far the wall clock is ahead of them.
+
+Steady seconds are CLOCK_BOOTTIME plus a constant: time spent suspended counts, and setting the wall clock moves nothing. The
+constant is chosen so that they are seconds since 1970 when a node starts for the first time, and is kept in the store,
+so that times in rows mean the same after a restart. After a reboot they go on from where they were, plus the time that
+the wall clock says has passed since (none if it went back: a machine without a battery-backed clock begins in 1970 or
+at its last shutdown). Only what others read as a time is wall-clock time: timestamps on the wire (RFC 5944 section
+5.7, 622 and 624), events, and what people are shown.
+"""
+
+import asyncio
+import ctypes
+import errno
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from locum.node.store import Store
+
+COLLECTION, KEY = "clock", "steady"
+STEP = 0.5  # seconds; less is the time between two readings on a busy machine
+KEEP_EVERY = (
+    600.0  # seconds; matters after a reboot with a wall clock that went back: so much may count twice
+)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_CANCEL_ON_SET = 3  # TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, see timerfd_create(2)
+_FAR = (1 << (8 * ctypes.sizeof(ctypes.c_long) - 1)) - 1
+
+
+def boot_seconds() -> float:
+    """Seconds since this machine booted, suspended time included (CLOCK_BOOTTIME)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class BootTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose timers count suspended time. It has to be woken after a suspension: see `WallClockWatch`."""
+
+    def time(self) -> float:
+        """Seconds of CLOCK_BOOTTIME."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class SteadyClock:
+    """The clock of one node; `wall` and `boot` are its sources."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        wall: Callable[[], float] = time.time,
+        boot: Callable[[], float] = boot_seconds,
+        boot_id: str | None = None,
+    ) -> None:
+        """`boot_id` names the boot that `boot` counts from; None: the kernel's. Raises StoreError."""
+        self._store, self._wall, self._boot = store, wall, boot
+        self._boot_id = _this_boot() if boot_id is None else boot_id
+        self._origin = self._find_origin()  # steady seconds at which this machine booted
+        self.ahead = self._compared()  # seconds that the wall clock is ahead, as it was last looked at
+
+    def now(self) -> float:
+        """Steady seconds."""
+        return self._origin + self._boot()
+
+    def stepped(self, now: float) -> bool:
+        """Whether the wall clock was set since it was last looked at; then `ahead` is new."""
+        if -STEP < self._wall() - now - self.ahead < STEP:
+            return False
+        ahead = self._compared()
+        if -STEP < ahead - self.ahead < STEP:
+            return False
+        self.ahead = ahead
+        return True
+
+    def _compared(self) -> float:
+        """How far the wall clock is ahead, from readings with no pause between them."""
+        while True:
+            before, wall, after = self.now(), self._wall(), self.now()
+            if after - before < STEP / 2:
+                return wall - before
+
+    def for_people(self, at: float | None) -> float | None:
+        """The wall-clock seconds of a steady time, as the wall clock stands now."""
+        return None if at is None else at + self.ahead
+
+    def keep(self) -> None:
+        """Write down where the clock is, for the next run."""
+        row = {"boot": self._boot_id, "origin": self._origin, "seen": self.now(), "ahead": self.ahead}
+        self._store.put(COLLECTION, KEY, row)
+
+    def _find_origin(self) -> float:
+        entry = self._store.get(COLLECTION, KEY)
+        boot, wall = self._boot(), self._wall()
+        try:
+            row = {} if entry is None else entry.value
+            origin, seen, ahead = (float(row[key]) for key in ("origin", "seen", "ahead"))
+        except (KeyError, TypeError, ValueError):
+            return wall - boot  # the first run
+        same = row.get("boot") == self._boot_id and self._boot_id != ""
+        if same and origin + boot >= seen - STEP:  # else CLOCK_BOOTTIME began anew: another time namespace
+            return origin
+        return seen + max(0.0, wall - (seen + ahead)) - boot
+
+
+def _this_boot() -> str:
+    """Empty where the kernel's name of this boot cannot be read: then every start counts as one after a reboot."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+class WallClockWatch:
+    """Calls `told` when the wall clock is set, and after a suspension. In a running event loop, which it wakes.
+
+    A timer of CLOCK_REALTIME that never expires is cancelled by the kernel in both cases (TFD_TIMER_CANCEL_ON_SET).
+    """
+
+    def __init__(self, told: Callable[[], object]) -> None:
+        """Raises OSError."""
+        self._told = told
+        self._timer = _libc.timerfd_create(time.CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._timer < 0:
+            raise _failure("timerfd_create")
+        try:
+            self._arm()
+            asyncio.get_running_loop().add_reader(self._timer, self._cancelled)
+        except BaseException:
+            os.close(self._timer)
+            raise
+
+    def _arm(self) -> None:
+        never = (ctypes.c_long * 4)(0, 0, _FAR, 0)  # interval, expiry: seconds and nanoseconds of each
+        failed = _libc.timerfd_settime(self._timer, _CANCEL_ON_SET, never, None)
+        if failed and ctypes.get_errno() != errno.ECANCELED:  # which is: set meanwhile; the timer stands
+            raise _failure("timerfd_settime")
+
+    def _cancelled(self) -> None:
+        try:
+            os.read(self._timer, 8)
+        except OSError as problem:
+            if problem.errno != errno.ECANCELED:
+                return
+        self._arm()
+        self._told()
+
+    def close(self) -> None:
+        """Nothing is told any more."""
+        asyncio.get_running_loop().remove_reader(self._timer)
+        os.close(self._timer)
+
+
+def _failure(call: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{call}: {os.strerror(number)}")
