@@ -82,7 +82,11 @@ static __always_inline int guard(struct __sk_buff *skb, struct work *w)
 {
 	__u8 protocol = w->packet.protocol;
 
-	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6 || has_socket(skb, w))
+	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
+		return pass_up(skb, w);
+	if (is_watched(&w->packet) && opens(skb, &w->packet))
+		return w->flags & FROM_TAP ? pass_up(skb, w) : hold(skb, w, HELD_OPENING);
+	if (has_socket(skb, w))
 		return pass_up(skb, w);
 	return dropped(skb, NO_SESSION);
 }

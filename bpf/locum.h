@@ -283,6 +283,13 @@ struct locum_service_key {
 	__u8 reserved;
 };
 
+/* A TCP port of a guarded home address whose new connections the daemon decides on. */
+struct locum_watched_key {
+	struct locum_address home_address;
+	__u16 port;
+	__u8 reserved[6];
+};
+
 /* A held or reported packet: this header, then the packet from its network header on. */
 struct locum_held {
 	struct locum_flow_key flow;
@@ -293,7 +300,7 @@ struct locum_held {
 	__u32 reason;
 };
 
-enum locum_held_reason { HELD_BINDING = 0, HELD_FLOW = 1, HELD_REPORT = 2 };
+enum locum_held_reason { HELD_BINDING = 0, HELD_FLOW = 1, HELD_REPORT = 2, HELD_OPENING = 3 };
 
 /* What happened to a packet, for the comparison with the model: skb->cb[0], and cb[1] has the drop reason. */
 enum locum_outcome {

@@ -1,5 +1,5 @@
-/* What a guarded home address may have besides its flows: connections that this host has itself, and services that it
- * offers. A live connection of the absent device has no socket here: it is neither answered nor reset.
+/* What a guarded home address may have besides its flows: connections that this host has itself, services that it
+ * offers, and ports whose new connections the daemon decides on: it gives back those that it accepts. A live connection of the absent device has no socket here: it is neither answered nor reset.
  */
 #ifndef LOCUM_SERVICE_H
 #define LOCUM_SERVICE_H
@@ -17,6 +17,16 @@ static __always_inline bool offered(const struct packet *p)
 	key.port = p->destination_port;
 	key.protocol = p->protocol;
 	return bpf_map_lookup_elem(&services, &key);
+}
+
+static __always_inline bool is_watched(const struct packet *p)
+{
+	struct locum_watched_key key;
+
+	__builtin_memset(&key, 0, sizeof(key));
+	key.home_address = p->destination;
+	key.port = p->destination_port;
+	return p->protocol == IPPROTO_TCP && !p->later_fragment && bpf_map_lookup_elem(&watched, &key);
 }
 
 static __always_inline __u32 tuple_of(const struct packet *p, struct bpf_sock_tuple *tuple)

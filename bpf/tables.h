@@ -27,6 +27,7 @@ TABLE(filters_many, struct locum_filter_key, struct locum_filter_many);
 TABLE(translations, struct locum_translation_key, struct locum_translation);
 TABLE(translation_count, struct locum_translation_key, struct locum_translation_count);
 TABLE(services, struct locum_service_key, __u32);
+TABLE(watched, struct locum_watched_key, __u32);
 TABLE(groups, struct locum_group_key, struct locum_group);
 TABLE(group_count, struct locum_group_key, struct locum_counter);
 

@@ -13,7 +13,7 @@ from scapy.layers.inet6 import IPv6
 
 from locum.dataplane import DataPlane
 from locum.dataplane.environment import Environment, Socket
-from locum.dataplane.maps import Outcome, Reason
+from locum.dataplane.maps import HeldReason, Outcome, Reason
 from locum.dataplane.model import Model
 from locum.dataplane.state import state_of
 from locum.roles.actions import (
@@ -22,6 +22,7 @@ from locum.roles.actions import (
     InstallBinding,
     OfferService,
     Verdict,
+    WatchPort,
     WithdrawService,
 )
 from tests.dataplane.namespaces import Namespace, bpffs, join
@@ -187,3 +188,59 @@ def test_the_model_says_the_same(port: int, flags: str, found: Socket | None, pa
     result = model.ingress(bytes(12) + b"\x08\x00" + bytes(packet), 1)
     wanted = (Outcome.PASSED, Reason.NONE) if passes else (Outcome.DROPPED, Reason.NO_SESSION)
     assert (result.outcome, result.reason) == wanted
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_new_connections_to_a_watched_port_wait_for_the_daemon(host: Guarded, version: int) -> None:
+    home = HOMES[version == 6]
+    reconcile(host, [*GUARD, WatchPort(home, SHELL)])
+    assert host.plane.state.watched == host.plane._tables.read({}).watched == {(home, SHELL)}
+    before, overflow = host.drops(), host.plane.counters()["hold-queue-overflow"]
+    for port, flags in ((SHELL, "S"), (SHELL, "A"), (WEB, "S"), (SHELL, "SE")):
+        send(host, home, port, flags)
+    host.wait_for_drops(before + 2)
+    until = time.monotonic() + 10
+    openings: list[bytes] = []
+    while len(openings) < 2 and time.monotonic() < until:
+        openings += host.plane.read_openings()
+    parsed = [(IP if version == 4 else IPv6)(each)[TCP] for each in openings]
+    assert [(each.dport, str(each.flags)) for each in parsed] == [(SHELL, "S"), (SHELL, "SE")]
+    assert not host.plane.held_counts()
+    with contextlib.ExitStack() as close:
+        listener = close.enter_context(host.socket(host.here, version, socket.SOCK_STREAM))
+        listener.bind((str(home), SHELL))
+        listener.listen(4)
+        client = close.enter_context(host.socket(host.cn, version, socket.SOCK_STREAM))
+        client.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            client.connect((str(home), SHELL))
+        while not (opening := host.plane.read_openings()) and time.monotonic() < until:
+            time.sleep(0.01)
+        host.plane.inject(opening[0])  # accepted
+        client.setblocking(True)
+        server = close.enter_context(listener.accept()[0])
+        client.sendall(b"question")
+        assert server.recv(100) == b"question"
+    reconcile(host, GUARD)
+    assert host.plane._tables.read({}).watched == set()
+    assert host.plane.counters()["hold-queue-overflow"] == overflow
+
+
+@pytest.mark.parametrize(
+    ("flags", "tap", "outcome"),
+    [
+        ("S", False, Outcome.HELD),
+        ("S", True, Outcome.PASSED),
+        ("A", False, Outcome.DROPPED),
+        ("SA", True, Outcome.DROPPED),
+    ],
+)
+def test_the_model_watches_the_same(flags: str, tap: bool, outcome: Outcome) -> None:
+    environment = Environment(tap=9, links={"eth0": 1}, socket=lambda _packet: None)
+    model = Model(state_of([*GUARD, WatchPort(HOMES[0], SHELL)]), environment)
+    packet = IP(src=str(CN[0]), dst=str(HOMES[0])) / TCP(sport=40000, dport=SHELL, flags=flags)
+    result = model.ingress(bytes(12) + b"\x08\x00" + bytes(packet), 9 if tap else 1)
+    assert result.outcome is outcome
+    if outcome is Outcome.HELD:
+        assert result.held is not None
+        assert result.held.reason is HeldReason.OPENING

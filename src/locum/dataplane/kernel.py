@@ -24,6 +24,7 @@ from locum.dataplane.groups import GroupTable
 from locum.dataplane.hold import HeldPacket, HoldQueue, held_packet
 from locum.dataplane.libbpf import DataPlaneError, Object, RingBuffer
 from locum.dataplane.limits import Limits
+from locum.dataplane.maps import HeldReason
 from locum.dataplane.network import MtuRoutes, Sysctls, smallest_mtu
 from locum.dataplane.route_socket import RouteSocket
 from locum.dataplane.rule_layout import Place
@@ -61,7 +62,9 @@ from locum.roles.actions import (
     Stage,
     Tunnel,
     TunnelAcceptance,
+    UnwatchPort,
     Verdict,
+    WatchPort,
     WithdrawService,
 )
 from locum.wire.control import Flow
@@ -69,6 +72,7 @@ from locum.wire.control import Flow
 OBJECT = Path(__file__).parent / "objects" / "locum.bpf.o"
 # Rounds in which the queue may fill again while it is emptied; then the rest waits for the next release.
 RELEASE_ROUNDS = 8
+MAX_OPENINGS = 256  # between two looks of the daemon; the rest is asked for again by its peers
 _TRIES = 3
 
 
@@ -120,6 +124,8 @@ class DataPlane:
         self._queue = HoldQueue(limits.hold_packets, limits.hold_bytes)
         self._refused = 0
         self._not_injected = 0
+        self._openings: list[bytes] = []
+        self._openings_dropped = 0
         self._forgotten = 0
         self._fresh: list[HeldPacket] = []
         self._ring = RingBuffer(self._object.maps["held"].fd, self._take_record)
@@ -352,6 +358,10 @@ class DataPlane:
                 self._services.offer(self._tables.state, protocol, port)
             case WithdrawService(protocol, port):
                 self._services.withdraw(self._tables.state, protocol, port)
+            case WatchPort(home_address, port):
+                self._services.watch(self._tables.state, home_address, port)
+            case UnwatchPort(home_address, port):
+                self._services.unwatch(self._tables.state, home_address, port)
 
     def _install_outbound(self, entry: OutboundEntry) -> None:
         self._need(entry.tunnel)
@@ -403,8 +413,22 @@ class DataPlane:
 
     def _take_record(self, record: bytes) -> None:
         packet = held_packet(record)
-        if self._queue.add(packet):
+        if packet.reason is HeldReason.OPENING:
+            self._take_opening(packet)
+        elif self._queue.add(packet):
             self._fresh.append(packet)
+
+    def _take_opening(self, packet: HeldPacket) -> None:
+        if len(self._openings) < MAX_OPENINGS:
+            self._openings.append(packet.data)
+        else:
+            self._openings_dropped += 1
+
+    def read_openings(self) -> list[bytes]:
+        """SYNs to watched ports, from their IP headers on, since the last call; give back by `inject` what is accepted."""
+        self._ring.consume()
+        openings, self._openings = self._openings, []
+        return openings
 
     def read_held(self) -> list[HeldPacket]:
         """Take what the kernel handed up into the queue; returns what is new there."""
@@ -492,6 +516,7 @@ class DataPlane:
         return {
             **self._tables.reason_counts(),
             "hold-queue-overflow": self._queue.overflow,
+            "openings-dropped": self._openings_dropped,
             "hold-forgotten": self._forgotten,
             "unregistered-source-reassembled": self._refused,
             "injection-failed": self._not_injected,

@@ -46,6 +46,7 @@ class Limits:
             "translation_count": few,
             "translated": self.translated_flows,
             "translated_fragments": 4096,
+            "watched": 65_536,
             "held": self.ring_bytes,
             "scratches": possible_cpus(),
         }

@@ -122,6 +122,7 @@ class HeldReason(IntEnum):
     BINDING = 0
     FLOW = 1
     REPORT = 2
+    OPENING = 3  # a SYN to a watched port
 
 
 @dataclass(frozen=True, slots=True)

@@ -383,9 +383,25 @@ class Model:
         return self._passed_up(work) if done else None
 
     def _guard(self, work: Work) -> Result:
-        if work.packet.protocol in (ICMP, ICMPV6) or self._has_socket(work):
+        if work.packet.protocol in (ICMP, ICMPV6):
+            return self._passed_up(work)
+        if self._opens_watched(work):
+            return self._passed_up(work) if work.from_tap else self._hold(work, HeldReason.OPENING)
+        if self._has_socket(work):
             return self._passed_up(work)
         return self._dropped(Reason.NO_SESSION)
+
+    def _opens_watched(self, work: Work) -> bool:
+        """A new connection to a port whose connections the daemon decides on."""
+        packet = work.packet
+        watched = (maps.address_of(packet.destination), packet.destination_port) in self.state.watched
+        return packet.protocol == TCP and not packet.later_fragment and watched and self._opens(work)
+
+    @staticmethod
+    def _opens(work: Work) -> bool:
+        packet = work.packet
+        whole = packet.payload + 20 <= packet.offset + packet.length
+        return whole and work.frame[packet.payload + 13] & 0x16 == 0x02
 
     def _has_socket(self, work: Work) -> bool:
         """A connection or an offered service of this host: bpf/service.h."""
@@ -398,8 +414,7 @@ class Model:
             return offered and socket is not None
         if socket is not Socket.LISTENING:
             return socket is not None
-        whole = packet.payload + 20 <= packet.offset + packet.length
-        return offered and whole and work.frame[packet.payload + 13] & 0x16 == 0x02
+        return offered and self._opens(work)
 
     def _by_flow(self, work: Work) -> Result | None:
         packet = work.packet

@@ -36,6 +36,8 @@ from locum.roles.actions import (
     Translation,
     Tunnel,
     TunnelAcceptance,
+    UnwatchPort,
+    WatchPort,
     WithdrawService,
 )
 from locum.wire.control import Flow
@@ -43,6 +45,7 @@ from locum.wire.control import Flow
 AcceptanceKey = tuple[Addr, Addr, Side, bool]  # the last: for one of our end points alone
 FilterKey = tuple[Addr, FilterPlace]
 Service = tuple[int, int]  # protocol, port
+Watched = tuple[Addr, int]  # home address, TCP port
 
 
 def acceptance_key(value: TunnelAcceptance) -> AcceptanceKey:
@@ -64,6 +67,7 @@ class ForwardingState:
     translations: dict[tuple[Addr, Addr | None], Translation] = field(default_factory=dict)
     groups: dict[Addr, ForwardGroup] = field(default_factory=dict)
     services: set[Service] = field(default_factory=set)
+    watched: set[Watched] = field(default_factory=set)
 
     def stage(self, stage: Stage) -> dict[Addr, BindingEntry]:
         """The bindings that decide at this stage."""
@@ -111,6 +115,10 @@ class ForwardingState:
                 self.services.add((protocol, port))
             case WithdrawService(protocol, port):
                 self.services.discard((protocol, port))
+            case WatchPort(home_address, port):
+                self.watched.add((home_address, port))
+            case UnwatchPort(home_address, port):
+                self.watched.discard((home_address, port))
 
     def outbound_entries(self) -> list[OutboundEntry]:
         return [entry for entries in self.outbound.values() for entry in entries.values()]
@@ -146,6 +154,7 @@ def difference(have: ForwardingState, want: ForwardingState) -> list[Action]:
     added += [InstallTranslation(v) for k, v in translations if have.translations.get(k) != v]
     added += [v for k, v in want.groups.items() if have.groups.get(k) != v]
     added += [OfferService(*s) for s in want.services - have.services]
+    added += [WatchPort(*w) for w in want.watched - have.watched]
     added += [SetFlow(FlowEntry(f, v)) for f, v in want.flows.items() if have.flows.get(f) != v]
     added += [InstallFilter(v) for k, v in want.filters.items() if have.filters.get(k) != v]
     removed: list[Action] = []
@@ -162,6 +171,7 @@ def difference(have: ForwardingState, want: ForwardingState) -> list[Action]:
     removed += [RemoveTranslation(*k) for k in have.translations.keys() - want.translations.keys()]
     removed += [ForwardGroup(k, v.upstream, ()) for k, v in have.groups.items() if k not in want.groups]
     removed += [WithdrawService(*s) for s in have.services - want.services]
+    removed += [UnwatchPort(*w) for w in have.watched - want.watched]
     removed += [RefuseTunnel(v) for k, v in have.acceptances.items() if k not in want.acceptances]
     removed += [RemoveLocalEndpoint(a) for a in have.endpoints - want.endpoints]
     return added + removed

@@ -69,6 +69,7 @@ class Tables:
         state.translations = translation.read(self._maps)
         state.groups = groups.read(self._maps, names)
         state.services = services.read(self._maps)
+        state.watched = services.read_watched(self._maps)
         return state
 
     def _read_bindings(self, state: ForwardingState) -> None:

@@ -25,7 +25,7 @@ _FORWARDING = (
     do.InstallBinding, do.RemoveBinding, do.AcceptTunnel, do.RefuseTunnel, do.InstallOutbound, do.RemoveOutbound,
     do.SetFlow, do.ClearFlow, do.ReleaseHeld, do.DropHeld, do.LocalEndpoint, do.RemoveLocalEndpoint,
     do.InstallFilter, do.RemoveFilter, do.InstallTranslation, do.RemoveTranslation, do.ForwardGroup,
-    do.OfferService, do.WithdrawService,
+    do.OfferService, do.WithdrawService, do.WatchPort, do.UnwatchPort,
 )  # fmt: skip
 FORWARDING: frozenset[type] = frozenset(_FORWARDING)
 _PERMISSIONS = (do.AcceptTunnel, do.RefuseTunnel)

@@ -22,7 +22,8 @@ from locum.roles.flow_actions import (
     MAX_CANDIDATES as MAX_CANDIDATES, MAX_RULES as MAX_RULES, MembershipChanged as MembershipChanged,
     OfferService as OfferService, RemoveFilter as RemoveFilter,
     RemoveTranslation as RemoveTranslation, Rule as Rule, RuleVerdict as RuleVerdict, Selector as Selector,
-    Translation as Translation, Tunnel as Tunnel, WithdrawService as WithdrawService,
+    Translation as Translation, Tunnel as Tunnel, UnwatchPort as UnwatchPort,
+    WatchPort as WatchPort, WithdrawService as WithdrawService,
 )  # fmt: skip
 from locum.roles.profile_actions import (
     FetchProfile as FetchProfile, OwnHomeAddress as OwnHomeAddress, ProfileEvent as ProfileEvent, ProfileFetched as ProfileFetched,

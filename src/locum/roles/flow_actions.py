@@ -142,6 +142,20 @@ class RemoveTranslation:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchPort:
+    """The daemon decides on new TCP connections to this port of a guarded home address."""
+
+    home_address: Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnwatchPort:
+    home_address: Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class OfferService:
     """Stand-in: a service of this host may answer for every guarded home address (protocol 6 or 17, its port).
 
@@ -192,5 +206,7 @@ FlowForwarding: TypeAlias = (
     | RemoveTranslation
     | ForwardGroup
     | OfferService
+    | WatchPort
+    | UnwatchPort
     | WithdrawService
 )
