@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from locum.wire.control import (
     MAX_SESSIONS,
+    MAX_WAITING,
+    MAX_WINDOW,
     Abandon,
     Answer632,
     Cancel,
@@ -14,7 +16,10 @@ from locum.wire.control import (
     FinalState,
     Finish,
     Flow,
+    Handshake,
+    Listener,
     Notice618,
+    Policy,
     Reclaim,
     SessionStatus,
     Status,
@@ -257,6 +262,18 @@ def session_record(flow: Flow) -> dict[int, object]:
 
 numbers = st.integers(0, MAX_SESSIONS - 1)
 homes = st.lists(addresses, max_size=3).map(tuple)
+listeners = st.lists(
+    st.builds(
+        Listener,
+        addresses,
+        st.integers(1, 0xFFFF),
+        st.sampled_from(Policy),
+        st.integers(1, MAX_WAITING),
+        st.integers(1, MAX_WINDOW),
+    ),
+    max_size=3,
+    unique_by=lambda each: (each.address, each.port),
+).map(tuple)
 requests634 = st.one_of(
     st.builds(
         TakeoverPrepare,
@@ -266,6 +283,7 @@ requests634 = st.one_of(
         configuration,
         st.none() | st.sampled_from(Takes),
         st.none() | addresses,
+        listeners,
     ),
     st.builds(
         TakeoverTransfer,
@@ -310,6 +328,7 @@ statuses = st.builds(
     st.booleans(),
     st.integers(0, 4095),
     st.text(max_size=20),
+    st.none() | st.builds(Handshake, u32, u32, st.integers(1, 0xFFFF), st.booleans(), st.integers(0, 0xFFFF)),
 )
 answers = st.builds(
     Answer632,

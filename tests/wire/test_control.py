@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from locum.wire.control import (
     MAX_CHUNK,
+    MAX_LISTENERS,
     MAX_NOTICE,
     MAX_SESSIONS,
     MAX_SMALL_BODY,
@@ -23,7 +24,10 @@ from locum.wire.control import (
     FinalState,
     Finish,
     Flow,
+    Handshake,
+    Listener,
     Notice618,
+    Policy,
     Reclaim,
     Request634,
     SessionStatus,
@@ -62,6 +66,10 @@ REQUESTS: list[tuple[str, Request634]] = [
         TakeoverPrepare(HANDOVER, (HOME,), (FLOW,), switch=Takes.RULED, access_node=NODE),
     ),
     (
+        f"a6 0001 {KEY1} 02 81 44c000020a 03 80 04 a0 0e 81 86 06 44c000020a 1850 02 0a 198000",
+        TakeoverPrepare(HANDOVER, (HOME,), (), listeners=(Listener(HOME, 80, Policy.ACCEPT, 10, 0x8000),)),
+    ),
+    (
         f"a5 0002 {KEY1} 05 80 06 a0 0b 81 50{'0f' * 16}",
         TakeoverTransfer(HANDOVER, (), others=(b"\x0f" * 16,)),
     ),
@@ -96,6 +104,15 @@ ANSWERS: list[tuple[str, Answer632]] = [
         f"a2 0000 03 81 a8 0000 01 {FLOW_HEX} 0201 0300 0400 05f4 0600 07 6466756c6c",
         Answer632(Status.OK, sessions=(SessionStatus(0, FLOW, Status.REFUSED, reason="full"),)),
     ),
+    (
+        f"a2 0000 03 81 a8 0000 01 {FLOW_HEX} 0200 0300 0400 05f4 0600 08 85 01 1affffffff 1905b4 f5 19faf0",
+        Answer632(
+            Status.OK,
+            sessions=(
+                SessionStatus(0, FLOW, Status.OK, accepted=Handshake(1, 0xFFFFFFFF, 1460, True, 64240)),
+            ),
+        ),
+    ),
 ]
 
 
@@ -116,7 +133,7 @@ def test_634_with_a_session_record() -> None:
         SCHEMA.validate_cbor(encode_634(TakeoverTransfer(HANDOVER, ({0: 1},))))
 
 
-@pytest.mark.parametrize(("vector", "value"), ANSWERS, ids=["refusal", "everything", "reason"])
+@pytest.mark.parametrize(("vector", "value"), ANSWERS, ids=["refusal", "everything", "reason", "accepted"])
 def test_632_vectors(vector: str, value: Answer632) -> None:
     data = bytes.fromhex(vector)
     assert encode_632(value) == data
@@ -248,8 +265,32 @@ def test_a_tail_lies_within_what_was_received() -> None:
 
 def test_a_prepare_of_as_many_sessions_as_there_may_be_is_a_small_body() -> None:
     flows = tuple(Flow(6, SIX, 1 + each, SIX + 1, 443) for each in range(MAX_SESSIONS))
-    value = TakeoverPrepare(HANDOVER, (HOME, SIX), flows, switch=Takes.ALL, access_node=SIX)
+    listeners = tuple(
+        Listener(SIX, 1000 + each, Policy.ACCEPT, 1024, 0xFFFF) for each in range(MAX_LISTENERS)
+    )
+    value = TakeoverPrepare(
+        HANDOVER, (HOME, SIX), flows, switch=Takes.ALL, access_node=SIX, listeners=listeners
+    )
     assert decode_634(encode_634(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "field"),
+    [(0, 17, "protocol"), (2, 0, "port"), (3, 3, "policy"), (4, 0, "most"), (5, 0x10000, "window")],
+)
+def test_a_listener_out_of_range_is_malformed(at: int, value: int, field: str) -> None:
+    prepare = TakeoverPrepare(HANDOVER, (HOME,), (), listeners=(Listener(HOME, 80, Policy.ACCEPT, 1, 1),))
+    body = cbor2.loads(encode_634(prepare))
+    body[14][0][at] = value
+    with pytest.raises(WireError, match=rf"634\.listener\.{field}"):
+        decode_634(cbor2.dumps(body, canonical=True))
+    body[14] = encode_two(prepare)
+    with pytest.raises(WireError, match="duplicate"):
+        decode_634(cbor2.dumps(body, canonical=True))
+
+
+def encode_two(prepare: TakeoverPrepare) -> list[object]:
+    return [each.to_cbor() for each in prepare.listeners * 2]
 
 
 def test_a_transfer_of_as_many_sessions_as_there_may_be_is_walked() -> None:

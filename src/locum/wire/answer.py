@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from locum.wire import cbor
 from locum.wire.errors import WireError
 from locum.wire.flow import Flow
+from locum.wire.handshake import Handshake
 from locum.wire.takeover import HANDOVER_BYTES, MAX_BODY, MAX_SESSIONS
 
 MAX_ANSWER = MAX_BODY  # the tails of every session at the end of a reclaim
@@ -41,6 +42,7 @@ class SessionStatus:
     peer_closed: bool = False  # the correspondent's FIN has come
     error: int = 0  # errno that ended the connection, or 0
     reason: str = ""  # why it was refused or is not held any more, for people; at most MAX_REASON characters
+    accepted: Handshake | None = None  # the stand-in accepted it for a port that the device listens on
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,9 @@ def _status_to_map(value: SessionStatus) -> dict[int, object]:
         5: value.peer_closed,
         6: value.error,
     }
-    return body | {7: value.reason[:MAX_REASON]} if value.reason else body
+    if value.reason:
+        body[7] = value.reason[:MAX_REASON]
+    return body if value.accepted is None else body | {8: value.accepted.to_cbor()}
 
 
 def _status(value: object) -> SessionStatus:
@@ -132,6 +136,9 @@ def _status(value: object) -> SessionStatus:
         peer_closed=reader.boolean(5, "peer-closed"),
         error=reader.integer(6, "error", 0, _ERRNO),
         reason="" if reader.absent(7) else reader.text(7, "reason", MAX_REASON),
+        accepted=None
+        if reader.absent(8)
+        else Handshake.from_cbor(reader.value(8, "accepted"), "632.session.accepted"),
     )
     reader.done()
     return found

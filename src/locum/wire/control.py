@@ -9,6 +9,7 @@ from importlib.resources import files
 from locum.wire.answer import MAX_ANSWER, Answer632, FinalState, SessionStatus, Status, decode_632, encode_632
 from locum.wire.flow import Flow
 from locum.wire.handshake import Handshake
+from locum.wire.listener import MAX_LISTENERS, MAX_WAITING, MAX_WINDOW, Listener, Policy
 from locum.wire.notice import MAX_NOTICE, Notice618, decode_618, encode_618
 from locum.wire.takeover import (
     HANDOVER_BYTES,
@@ -38,9 +39,12 @@ __all__ = [
     "MAX_BODY",
     "MAX_CHUNK",
     "MAX_HOME_ADDRESSES",
+    "MAX_LISTENERS",
     "MAX_NOTICE",
     "MAX_SESSIONS",
     "MAX_SMALL_BODY",
+    "MAX_WAITING",
+    "MAX_WINDOW",
     "Abandon",
     "Address",
     "Answer632",
@@ -51,7 +55,9 @@ __all__ = [
     "Finish",
     "Flow",
     "Handshake",
+    "Listener",
     "Notice618",
+    "Policy",
     "Reclaim",
     "Record",
     "Request634",

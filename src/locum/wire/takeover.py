@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from locum.wire import cbor
 from locum.wire.errors import WireError
 from locum.wire.flow import Flow
+from locum.wire.listener import MAX_LISTENERS, Listener
 from locum.wire.vendor import Takes
 
 HANDOVER_BYTES = 16
@@ -39,6 +40,7 @@ class TakeoverPrepare:
         None  # what the stand-in is to register for; None: the device sees to the switch itself
     )
     access_node: Address | None = None  # that serves the device now
+    listeners: tuple[Listener, ...] = ()  # ports of its programs, and what new connections meet meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,11 @@ def _to_map(value: Request634) -> dict[int, object]:
             }
             if value.switch is not None:
                 body[10] = int(value.switch)
-            return body if value.access_node is None else body | {12: value.access_node.packed}
+            if value.access_node is not None:
+                body[12] = value.access_node.packed
+            if value.listeners:
+                body[14] = [each.to_cbor() for each in value.listeners]
+            return body
         case TakeoverTransfer():
             sessions = [dict(each) for each in value.sessions]
             moved: dict[int, object] = {
@@ -171,6 +177,7 @@ def _from_reader(kind: int, reader: cbor.Reader) -> Request634:
             configuration=reader.mapping(4, "configuration"),
             switch=None if reader.absent(10) else Takes(reader.integer(10, "switch", min(Takes), max(Takes))),
             access_node=None if reader.absent(12) else reader.address(12, "access-node"),
+            listeners=() if reader.absent(14) else _listeners(reader.array(14, "listeners", MAX_LISTENERS)),
         )
     if kind == TRANSFER:
         records = tuple(_record(each) for each in reader.array(5, "sessions", MAX_SESSIONS))
@@ -201,6 +208,13 @@ def _session_numbers(reader: cbor.Reader) -> tuple[int, ...]:
 def _home_addresses(reader: cbor.Reader) -> tuple[Address, ...]:
     found = reader.array(2, "home-addresses", MAX_HOME_ADDRESSES)
     return tuple(cbor.address(each, "634.home-address") for each in found)
+
+
+def _listeners(values: list[object]) -> tuple[Listener, ...]:
+    found = tuple(Listener.from_cbor(each, "634.listener") for each in values)
+    if len({(each.address, each.port) for each in found}) != len(found):
+        raise WireError("634.listeners", 0, "duplicate")
+    return found
 
 
 def _handover(value: object) -> bytes:
