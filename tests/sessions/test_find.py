@@ -11,7 +11,7 @@ from locum.sessions.record import TcpState
 from locum.sessions.tcp import LiveSocket, SessionError
 from tests.sessions.ends import connect, digest
 from tests.sessions.program import payload
-from tests.sessions.sleepworld import HOME4, HOME6, PEER4, World
+from tests.sessions.sleepworld import HOME4, PEER4, World
 
 
 def test_a_shared_socket_names_every_holder(world: World) -> None:
@@ -55,32 +55,6 @@ def test_a_dual_stack_socket_that_speaks_ipv4(world: World) -> None:
         assert record.flow.local == HOME4
         assert record.state is TcpState.ESTABLISHED
         accepted.close()
-
-
-def test_what_is_left_alone(world: World) -> None:
-    with world.network.inside("peer"):
-        listener = socket.create_server((PEER4, 7200))
-    with world.network.inside("device"), listener:
-        ours = socket.create_connection((PEER4, 7200))
-        own_listener = socket.create_server((str(HOME4), 7300))
-        orphan = socket.create_connection((PEER4, 7200))
-        accepted = [listener.accept()[0] for _ in range(2)]
-        orphan.close()  # FIN_WAIT2: nobody holds it
-        silent = socket.socket()
-        silent.setblocking(False)
-        world.network.block("device", "out")
-        with pytest.raises(BlockingIOError):
-            silent.connect((PEER4, 7201))
-        candidates, left = find((HOME4, HOME6), {os.getpid()})
-        assert not candidates
-        assert {each.reason for each in left if each.state is TcpState.ESTABLISHED} == {"excluded"}
-        reasons = {each.state: each.reason for each in left}
-        assert reasons[TcpState.LISTEN] == "state"
-        assert reasons[TcpState.SYN_SENT] == "state"
-        assert TcpState.FIN_WAIT2 not in reasons or reasons[TcpState.FIN_WAIT2] == "no-holder"
-        assert all(each.flow.local in (HOME4, HOME6) for each in left)
-        for each in (ours, own_listener, silent, *accepted):
-            each.close()
 
 
 def test_a_connection_that_ended_is_not_captured(world: World) -> None:

@@ -23,7 +23,8 @@ from locum.node.performer import Hand
 from locum.node.store import Store
 from locum.roles import actions as do
 from locum.roles.actions import Event
-from locum.sessions.find import Candidate, find
+from locum.sessions.exclusions import NOTHING_EXCLUDED, Exclusions
+from locum.sessions.find import Candidate, LeftAlone, find
 from locum.sessions.freezer import Freezer
 from locum.sessions.live import FinalTcp, LiveSocket, Parked, SessionError
 from locum.sessions.process import Process
@@ -49,8 +50,10 @@ class Napping:
         store: Store,
         feed: Callable[[Event], None],
         deliver: Callable[[bytes], None],
+        exclusions: Exclusions = NOTHING_EXCLUDED,
     ) -> None:
         """`freeze`: "stop" forces SIGSTOP; otherwise the cgroup freezer where there is one."""
+        self._exclusions = exclusions
         self._store, self._feed, self._deliver = store, feed, deliver
         self._freezer = Freezer(freezer_name(name, run_dir), run_dir, signals=freeze == "stop")
         self._freezer.adopt()
@@ -123,14 +126,16 @@ class Napping:
     # find and freeze
 
     async def _find(self, action: do.FindSessions) -> None:
-        await self._blocking(self._look, set(action.home_addresses))
-        found = tuple(map(_found, self._candidates.values()))
-        self._feed(do.SessionsFound(found))
+        left = await self._blocking(self._look, set(action.home_addresses), self._exclusions)
+        self._feed(do.SessionsFound(tuple(map(_found, self._candidates.values())), tuple(map(_left, left))))
 
-    def _look(self, home_addresses: Iterable[Any]) -> None:
-        candidates, _ = find(home_addresses, exclude_pids=(os.getpid(),))
+    def _look(
+        self, home_addresses: Iterable[Any], exclusions: Exclusions = NOTHING_EXCLUDED
+    ) -> list[LeftAlone]:
+        candidates, left = find(home_addresses, (os.getpid(),), exclusions)
         captured = {flow: each for flow, each in self._candidates.items() if flow in self._live}
         self._candidates = captured | {each.flow: each for each in candidates}
+        return left
 
     async def _freeze(self, action: do.Freeze) -> None:
         failures = await self._blocking(self._freezer.freeze, action.processes)
@@ -360,6 +365,10 @@ class Napping:
 def _found(candidate: Candidate) -> do.FoundSession:
     processes = tuple(do.Process(*each) for each in candidate.processes)
     return do.FoundSession(candidate.flow, processes, candidate.programs)
+
+
+def _left(left: LeftAlone) -> do.LeftSession:
+    return do.LeftSession(left.flow, left.reason, left.pids, left.programs)
 
 
 def _of_others(candidate: Candidate) -> Candidate:

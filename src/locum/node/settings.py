@@ -15,6 +15,7 @@ from locum.roles.own_routing import NO_ROUTING, Routing
 from locum.roles.profile import Policing
 from locum.roles.rules import KeptRule
 from locum.security.association import Association
+from locum.sessions.exclusions import THE_DEFAULT, Exclusions
 
 Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
@@ -215,6 +216,7 @@ class MobileNodeSettings:
     stand_ins: tuple[OwnStandIn, ...] = ()  # the one for sleep first
     context_transfer: bool = False  # tells access nodes where its context is (C4)
     routing: Routing = NO_ROUTING  # binding identifier, weight and default CoA that it registers (R3, R8)
+    exclusions: Exclusions = THE_DEFAULT  # programs that are never frozen
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,40 +1,47 @@
-"""Which TCP connections of a home address this host has, and which processes hold them (sock_diag and /proc).
+"""Which TCP connections of a home address this host has, which processes hold them, and which are left alone and why.
 
-Read only. It sees the network namespace it runs in. It must not know what is done with the answer.
+Read only. It sees the network namespace it runs in, and through address translation others of this host. It must not know
+what is done with the answer.
 """
 
-import os
-import socket
-import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 
-from locum.sessions.process import Process, process, program_names
+from locum.sessions.diag import MPTCP, Socket, sockets
+from locum.sessions.exclusions import NOTHING_EXCLUDED, Exclusions
+from locum.sessions.process import Process, holders, process, program_names
 from locum.sessions.record import TRANSFERABLE, TcpState
+from locum.sessions.translated import translated
 from locum.wire.control import Flow
 
-_NETLINK_SOCK_DIAG = 4
-_SOCK_DIAG_BY_FAMILY = 20
-_NLM_F_REQUEST_DUMP = 0x301
-_NLMSG_ERROR = 2
-_NLMSG_DONE = 3
-_ALL_STATES = 0xFFF
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
-_REQUEST = struct.Struct("=BBBBI48s")  # struct inet_diag_req_v2
-_CLOSED_TO_US = (FileNotFoundError, ProcessLookupError, PermissionError)
-_ANSWER = struct.Struct("=BBBB2s2s16s16sI8sIIIII")  # struct inet_diag_msg
+_ANY = (IPv4Address(0), IPv6Address(0))
+# Nothing is lost with these: nobody waits for them, or they are no connections.
+_OVER = frozenset({TcpState.TIME_WAIT, TcpState.CLOSE, TcpState.LISTEN})
+_REASONS = {
+    TcpState.SYN_SENT: "it is still being opened; the kernel repeats its SYN for about two minutes, then gives up",
+    TcpState.SYN_RECV: "its peer is still opening it, and repeats what was not answered",
+    TcpState.NEW_SYN_RECV: "its peer is still opening it, and repeats what was not answered",
+}
+_ON_TOP = {
+    "tls": "the kernel encrypts it (kTLS), and the keys cannot be taken out",
+    "mptcp": "it is a path of a Multipath TCP connection, which cannot be taken out",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A connection that can be captured: its socket's inode and every (pid, descriptor) that refers to it."""
+    """A connection that can be captured: its socket's inode and every (pid, descriptor) that refers to it.
+
+    `programs` are names for people.
+    """
 
     flow: Flow
     state: TcpState
     inode: int
     holders: tuple[tuple[int, int], ...]
-
     processes: tuple[Process, ...] = ()
     programs: tuple[str, ...] = ()
 
@@ -46,122 +53,121 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class LeftAlone:
-    """A connection of the home address that is not captured, and why: `state`, `no-holder` or `excluded`."""
+    """A connection of the home address that is not captured, the reason for people, and whose it is if that is known."""
 
     flow: Flow
     state: TcpState
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Socket:
-    flow: Flow
-    state: TcpState
-    inode: int
+    pids: tuple[int, ...] = ()
+    programs: tuple[str, ...] = ()
 
 
 def find(
-    home_addresses: Iterable[IPv4Address | IPv6Address], exclude_pids: Collection[int] = ()
+    home_addresses: Iterable[IPv4Address | IPv6Address],
+    exclude_pids: Collection[int] = (),
+    exclusions: Exclusions = NOTHING_EXCLUDED,
 ) -> tuple[list[Candidate], list[LeftAlone]]:
     """Every TCP connection whose local address is one of these, sorted into what can be captured and what cannot.
 
-    A socket that one of `exclude_pids` (the daemon and its own children) holds is left alone, whoever shares it.
-    A process that may not be looked into counts as no holder. Raises OSError when sock_diag is refused.
+    Sockets that one of `exclude_pids` (the daemon) holds are passed over, whoever shares them, and so is what has ended. A process that may not be looked into counts as no holder. Raises OSError when the kernel refuses.
     """
     wanted = frozenset(home_addresses)
-    found = [each for each in _sockets() if each.flow.local in wanted]
-    travelling = {each.inode for each in found if each.state in TRANSFERABLE and each.inode}
-    holders = _holders(travelling)
-    candidates: list[Candidate] = []
-    left: list[LeftAlone] = []
-    for each in found:
-        held = tuple(holders.get(each.inode, ()))
-        if each.state not in TRANSFERABLE:
-            left.append(LeftAlone(each.flow, each.state, "state"))
-        elif not held:
-            left.append(LeftAlone(each.flow, each.state, "no-holder"))
-        elif any(pid in exclude_pids for pid, _ in held):
-            left.append(LeftAlone(each.flow, each.state, "excluded"))
-        else:
-            candidates.append(_candidate(each, held))
-    return candidates, left
+    everything = list(sockets())
+    listening = [each for each in everything if each.state is TcpState.LISTEN]
+    found = [each for each in everything if each.flow.local in wanted and each.state not in _OVER]
+    sorting = _Sorting(found, listening, exclude_pids, exclusions)
+    sorting.sort()
+    sorting.left += [
+        LeftAlone(each.flow, each.state, each.reason, each.pids, program_names(each.pids))
+        for each in translated(wanted)
+    ]
+    return sorting.candidates, sorting.left
 
 
-def _candidate(found: _Socket, holders: tuple[tuple[int, int], ...]) -> Candidate:
-    pids = dict.fromkeys(pid for pid, _ in holders)
-    processes = tuple(each for each in map(process, pids) if each is not None)
-    return Candidate(found.flow, found.state, found.inode, holders, processes, program_names(pids))
+class _Sorting:
+    """One search: what it found goes into `candidates` and `left`."""
+
+    def __init__(
+        self,
+        found: list[Socket],
+        listening: list[Socket],
+        exclude_pids: Collection[int],
+        exclusions: Exclusions,
+    ) -> None:
+        self.candidates: list[Candidate] = []
+        self.left: list[LeftAlone] = []
+        self._found = found
+        self._paths = _masters(found)
+        self._listeners = {(each.flow.local, each.flow.local_port): each.inode for each in listening}
+        asked = [each.inode for each in found if each.inode]
+        waiting = len(asked) < len(found)  # perhaps in the queue of a listening socket
+        self._holders = holders(
+            {*asked, *self._paths.values(), *(self._listeners.values() if waiting else ())}
+        )
+        self._excluded = exclusions.judge()
+        self._exclude_pids = frozenset(exclude_pids)
+        self._names = cache(program_names)
+        self._processes: dict[int, Process | None] = {}
+
+    def sort(self) -> None:
+        for each in self._found:
+            held = tuple(self._holders.get(self._paths.get(each.flow, each.inode), ()))
+            pids = tuple(dict.fromkeys(pid for pid, _ in held))
+            if not self._exclude_pids.isdisjoint(pids):
+                continue
+            reason = self._why_left(each, pids)
+            if reason is None:
+                self.candidates.append(self._candidate(each, held, pids))
+            elif reason:
+                pids = pids or self._accepting(each)
+                self.left.append(LeftAlone(each.flow, each.state, reason, pids, self._names(pids)))
+
+    def _why_left(self, found: Socket, pids: tuple[int, ...]) -> str | None:
+        """None: it can be captured; an empty text: it has ended, and nobody needs to hear of it."""
+        if (reason := why_left(found) or self._excluded(found.flow, pids)) is not None:
+            return reason
+        return None if pids else self._why_nobodys(found)
+
+    def _why_nobodys(self, found: Socket) -> str:
+        if found.inode:
+            return "no process holds it: it is the kernel's own, or its process cannot be looked into"
+        if found.state is TcpState.FIN_WAIT2:
+            return ""  # everything has been acknowledged
+        if self._accepting(found) and found.state in (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT):
+            return "its program has not accepted it yet"
+        return "its program has closed it, and its last bytes are not acknowledged yet"
+
+    def _accepting(self, found: Socket) -> tuple[int, ...]:
+        """The processes in whose queue it may wait to be accepted."""
+        flow = found.flow
+        inodes = [self._listeners.get((each, flow.local_port), 0) for each in (flow.local, *_ANY)]
+        return tuple(dict.fromkeys(pid for inode in inodes for pid, _ in self._holders.get(inode, ())))
+
+    def _candidate(
+        self, found: Socket, held: tuple[tuple[int, int], ...], pids: tuple[int, ...]
+    ) -> Candidate:
+        for pid in pids:
+            if pid not in self._processes:
+                self._processes[pid] = process(pid)
+        processes = tuple(each for pid in pids if (each := self._processes[pid]) is not None)
+        return Candidate(found.flow, found.state, found.inode, held, processes, self._names(pids))
 
 
-def _sockets() -> Iterator[_Socket]:
-    for family in (socket.AF_INET, socket.AF_INET6):
-        for message in _dump(family):
-            fields = _ANSWER.unpack_from(message)
-            diag_family, state, sport, dport, source, destination = fields[0], fields[1], *fields[4:8]
-            yield _Socket(
-                flow=Flow(
-                    protocol=socket.IPPROTO_TCP,
-                    local=_address(diag_family, source),
-                    local_port=int.from_bytes(sport, "big"),
-                    peer=_address(diag_family, destination),
-                    peer_port=int.from_bytes(dport, "big"),
-                ),
-                state=TcpState(state),
-                inode=fields[-1],
-            )
+def why_left(found: Socket) -> str | None:
+    """Why a connection cannot be captured, whoever has it; None if it can be."""
+    if found.upper:
+        return _ON_TOP.get(
+            found.upper, f"the kernel runs {found.upper} on top of it, whose state cannot be taken out"
+        )
+    if found.state not in TRANSFERABLE:
+        return _REASONS.get(found.state, f"it is in state {found.state.name}")
+    return None
 
 
-def _address(family: int, raw: bytes) -> IPv4Address | IPv6Address:
-    if family == socket.AF_INET:
-        return IPv4Address(raw[:4])
-    address = IPv6Address(raw)
-    return address.ipv4_mapped or address  # a dual-stack socket speaks IPv4
-
-
-def _dump(family: int) -> Iterator[bytes]:
-    request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ALL_STATES, bytes(48))
-    size = _HEADER.size + len(request)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
-        netlink.bind((0, 0))
-        netlink.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0) + request)
-        while True:
-            data = netlink.recv(1 << 17)
-            offset = 0
-            while offset + _HEADER.size <= len(data):
-                length, kind, *_ = _HEADER.unpack_from(data, offset)
-                body = data[offset + _HEADER.size : offset + length]
-                if kind == _NLMSG_DONE:
-                    return
-                if kind == _NLMSG_ERROR:
-                    code = -struct.unpack_from("=i", body)[0]
-                    raise OSError(code, f"sock_diag: {os.strerror(code)}")
-                if len(body) >= _ANSWER.size:
-                    yield body
-                offset += (length + 3) & ~3
-
-
-def _holders(inodes: Collection[int]) -> dict[int, list[tuple[int, int]]]:
-    """(pid, fd) of every descriptor that refers to one of these sockets; processes that vanish are passed over."""
-    holders: dict[int, list[tuple[int, int]]] = {}
-    if not inodes:
-        return holders
-    wanted = {f"socket:[{inode}]": inode for inode in inodes}
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        for fd, target in _descriptors(entry):
-            if target in wanted:
-                holders.setdefault(wanted[target], []).append((int(entry), fd))
-    return holders
-
-
-def _descriptors(pid: str) -> Iterator[tuple[int, str]]:
-    try:
-        names = os.listdir(f"/proc/{pid}/fd")
-    except _CLOSED_TO_US:
-        return
-    for name in names:
-        try:
-            yield int(name), os.readlink(f"/proc/{pid}/fd/{name}")
-        except _CLOSED_TO_US:
-            continue
+def _masters(found: Iterable[Socket]) -> dict[Flow, int]:
+    """The sockets that programs have of the Multipath TCP connections among these, by the flow of the first path."""
+    masters: dict[Flow, int] = {}
+    if any(each.upper == "mptcp" for each in found):
+        with suppress(OSError):
+            masters = {each.flow: each.inode for each in sockets(MPTCP)}
+    return masters

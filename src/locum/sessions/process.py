@@ -3,7 +3,9 @@
 Read only (/proc). It must not know why somebody asks.
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,3 +57,68 @@ def program_name(pid: int) -> str:
 def program_names(pids: Iterable[int]) -> tuple[str, ...]:
     """Of these processes, each name once, in their order."""
     return tuple(name for name in dict.fromkeys(map(program_name, pids)) if name)
+
+
+def executable(pid: int) -> str:
+    """The name of the file that the process runs, without its directory; empty when that cannot be seen."""
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe")).removesuffix(" (deleted)")
+    except OSError:
+        return ""
+
+
+def users(pid: int) -> tuple[int, ...]:
+    """Real and effective user id; none when it has gone."""
+    values = _status(pid, "Uid:")
+    return tuple(dict.fromkeys(int(each) for each in values[:2]))
+
+
+def units(pid: int) -> tuple[str, ...]:
+    """The names on the way to the process's cgroup: with systemd slices, services and scopes, the outermost first."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except (*GONE, PermissionError):
+        return ()
+    names = (name for line in lines for name in line.split(":", 2)[2].split("/"))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def holders(inodes: Collection[int]) -> dict[int, list[tuple[int, int]]]:
+    """(pid, descriptor) of every descriptor that refers to one of these sockets; one look at each process.
+
+    Processes that vanish or may not be looked into are passed over.
+    """
+    found: dict[int, list[tuple[int, int]]] = {}
+    if not inodes:
+        return found
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            for descriptor, inode in _sockets_of(entry, wanted):
+                found.setdefault(inode, []).append((int(entry), descriptor))
+    return found
+
+
+def _sockets_of(pid: str, wanted: Mapping[str, int]) -> Iterator[tuple[int, int]]:
+    try:
+        folder = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY)
+    except (*GONE, PermissionError):
+        return
+    try:
+        for name in os.listdir(folder):
+            with suppress(*GONE, PermissionError):
+                inode = wanted.get(os.readlink(name, dir_fd=folder))
+                if inode is not None:
+                    yield int(name), inode
+    except (*GONE, PermissionError):
+        return
+    finally:
+        os.close(folder)
+
+
+def _status(pid: int, field: str) -> list[str]:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    except (*GONE, PermissionError):
+        return []
+    return next((line.split()[1:] for line in lines if line.startswith(field)), [])
