@@ -1,19 +1,20 @@
 # Locum from a fresh clone, on Debian 12 as root:
 #   make demo     set-up, then the story live in this terminal
 #   make test     set-up, then every test
-# Other commands: setup check bench test-all requirements wheel clean distclean
+# Other commands: setup check bench test-all test-kernel requirements wheel clean distclean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := sh packaging/debian/setup.sh
 STAMPS := $(VENV)/stamps
+TESTS ?= tests/sessions
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CHECKED := $(wildcard src tests bench hatch_build.py)
 TYPED := src/locum $(wildcard tests bench)
 
 .DELETE_ON_ERROR:
-.PHONY: setup demo test check bench test-all requirements wheel clean distclean packages root-%
+.PHONY: setup demo test check bench test-all test-kernel requirements wheel clean distclean packages test-packages root-%
 
 setup: $(STAMPS)/bpf
 
@@ -21,6 +22,11 @@ setup: $(STAMPS)/bpf
 packages:
 ifndef SKIP_PACKAGES
 	@$(SETUP) packages
+endif
+
+test-packages:
+ifndef SKIP_PACKAGES
+	@$(SETUP) packages packages-test
 endif
 
 root-%:
@@ -45,7 +51,7 @@ $(STAMPS)/bpf: $(wildcard bpf/*.[ch]) src/locum/dataplane/build.py $(STAMPS)/edi
 demo: root-demo setup
 	@$(BIN)/locum demo
 
-test: root-test setup
+test: root-test setup test-packages
 	@$(BIN)/python -m pytest
 
 check: setup
@@ -57,9 +63,13 @@ bench: root-bench setup
 	@$(BIN)/python -m bench
 
 # As `test`, with other examples of every property than those that `test` always draws; then the measurements.
-test-all: root-test-all check
+test-all: root-test-all check test-packages
 	@HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -m "exhaustive or not exhaustive"
 	@$(BIN)/python -m bench
+
+# Tests on Debian 12's own kernel, Linux 6.1, in a virtual machine: make test-kernel TESTS=tests/sessions/test_states.py
+test-kernel: root-test-kernel setup test-packages
+	@$(BIN)/python -m tests.kernels $(TESTS)
 
 # New pins. The outputs name packages and hashes only: no index, no address.
 requirements: setup

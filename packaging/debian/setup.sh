@@ -1,7 +1,7 @@
 #!/bin/sh
 # Debian packages for a development tree: installs what is missing, starts and enables no service.
 #
-#   setup.sh packages         install the packages of ./packages that are missing (root)
+#   setup.sh packages [LIST]  install the packages of ./LIST (./packages if none is named) that are missing (root)
 #   setup.sh python PYTHON    check that PYTHON can make the virtual environment
 #   setup.sh root COMMAND     check that COMMAND may be run
 #
@@ -15,7 +15,7 @@ refuse() {
 }
 
 wanted() {
-    sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$here/packages"
+    sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$here/${list:-packages}"
 }
 
 missing() {
@@ -33,7 +33,7 @@ check_system() {
     found=unknown
     [ ! -r /etc/os-release ] || found=$(. /etc/os-release && echo "${ID:-unknown} ${VERSION_ID:-}")
     [ "$found" = "debian 12" ] || refuse "set-up is for Debian 12, this is $found." \
-        "Run it on Debian 12 as root, or install what packaging/debian/packages names and run: make SKIP_PACKAGES=1"
+        "Run it on Debian 12 as root, or install what packaging/debian/$list names and run: make SKIP_PACKAGES=1"
 }
 
 # Services of the packages are the lab's to start, in namespaces of its own: the host must not run them
@@ -69,10 +69,11 @@ install_packages() {
 
 case ${1:-packages} in
     packages)
+        list=${2:-packages}
         check_system
         absent=$(missing)
         [ -n "$absent" ] || exit 0
-        [ "$(id -u)" = 0 ] || refuse "Debian packages are missing: ${absent% }. Run: sudo make setup"
+        [ "$(id -u)" = 0 ] || refuse "Debian packages are missing: ${absent% }. Run make again with sudo"
         # shellcheck disable=SC2086
         install_packages $absent
         ;;
@@ -90,5 +91,5 @@ case ${1:-packages} in
         [ "$(id -u)" = 0 ] ||
             refuse "\`make $2\` needs root (network namespaces, eBPF, TCP_REPAIR). Run: sudo make $2"
         ;;
-    *) refuse "usage: setup.sh packages | python PYTHON | root COMMAND" ;;
+    *) refuse "usage: setup.sh packages [LIST] | python PYTHON | root COMMAND" ;;
 esac

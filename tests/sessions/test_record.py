@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from locum.sessions import record as module
-from locum.sessions.record import TRANSFERABLE, SessionRecord, TcpState, Window
+from locum.sessions.record import TRANSFERABLE, SessionRecord, TcpState, TimestampUnit, Window
 from locum.wire import cbor, control
 from locum.wire.control import Flow
 from locum.wire.errors import WireError
@@ -31,12 +31,18 @@ PLAIN = SessionRecord(
     window_scale=(7, 10),
     sack=True,
     keepalive=(7200, 75, 9),
+    timestamp_unit=TimestampUnit.MICROSECONDS,
 )
 VECTOR = (
-    "ad0085064"  # 13 pairs; flow: TCP, 10.99.0.5
+    "ae0085064"  # 14 pairs; flow: TCP, 10.99.0.5
     "40a630005199c4044c00002501850"
     "0101021afffffff00307044447455420"
-    "05412f06030785" + "0119fa0019ffff1a0001117007" + "08186309" + "1905b40a82070a0bf5" + "0c83191c20184b09"
+    "05412f06030785"
+    + "0119fa0019ffff1a0001117007"
+    + "08186309"
+    + "1905b40a82070a0bf5"
+    + "0c83191c20184b09"
+    + "0d01"
 )
 
 u32 = st.integers(0, 0xFFFFFFFF)
@@ -62,6 +68,7 @@ records = st.builds(
     window_scale=st.none() | st.tuples(st.integers(0, 14), st.integers(0, 14)),
     sack=st.booleans(),
     keepalive=st.none() | st.tuples(st.integers(1, 32767), st.integers(1, 32767), st.integers(1, 127)),
+    timestamp_unit=st.none() | st.sampled_from(TimestampUnit),
 )
 
 
@@ -92,7 +99,7 @@ anything: st.SearchStrategy[Any] = st.recursive(
 @given(
     record=records,
     changes=st.dictionaries(st.integers(0, 14), anything, max_size=3),
-    gone=st.sets(st.integers(0, 12), max_size=2),
+    gone=st.sets(st.integers(0, 13), max_size=2),
 )
 def test_anything_else_is_a_wire_error(
     record: SessionRecord, changes: dict[int, object], gone: set[int]

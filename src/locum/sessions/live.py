@@ -41,7 +41,7 @@ class Parked:
     rcv_seq: int  # the record's
     received: int  # the kernel's count of received bytes at the capture
     peer_closed: bool
-    window: int  # receive window at the capture, bytes
+    window: int  # receive window that was last offered before the capture, bytes
     keepalive: int
     user_timeout: int  # milliseconds, 0 for the kernel's default
     reuse_address: int
@@ -78,7 +78,7 @@ class FinalTcp:
 
     received: int
     acked: int = 0  # sequence numbers of the captured send queue that the peer has acknowledged; the own FIN counts one
-    timestamp: int | None = None  # value of TCP_TIMESTAMP
+    timestamp: int | None = None  # the stand-in's TCP timestamp clock, in whatever unit
     peer_closed: bool = False  # the peer's FIN has come, before or after the capture
     error: int = 0  # errno that ended the connection
     send_window: int | None = None  # the peer's window in bytes; None when not known
@@ -160,7 +160,7 @@ class LiveSocket:
             rcv_seq=record.rcv_seq,
             received=now.bytes_received,
             peer_closed=record.peer_closed,
-            window=now.receive_window,
+            window=record.window.rcv_wnd,
             keepalive=sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
             user_timeout=sock.getsockopt(_TCP, socket.TCP_USER_TIMEOUT),
             reuse_address=reuse,
@@ -211,8 +211,11 @@ class LiveSocket:
         repair.mark_all_sent(self.socket)
 
     def set_timestamp(self, value: int) -> None:
-        """Sets the timestamp clock, so that it does not go back behind the stand-in's. In repair mode only."""
-        repair.set_timestamp(self.socket, value)
+        """Sets the timestamp clock, so that it does not go back behind the stand-in's. In repair mode only.
+
+        The connection keeps its unit, also when the stand-in's kernel could not count in it.
+        """
+        repair.set_timestamp(self.socket, value, repair.info(self.socket).timestamp_unit)
 
     def finish(self, final: FinalTcp) -> tuple[bytes, ...]:
         """Gives the connection back when `position` has reached `final.received`; in repair mode, program frozen.
@@ -264,8 +267,8 @@ class LiveSocket:
         return min(known >> (scales[0] if scales else 0), 0xFFFF)
 
     def _inject_segments(self, data: bytes | memoryview) -> Injected:
-        part = bytes(data[: repair.info(self.socket).receive_window])
-        seq = (self.parked.rcv_seq + self.position()) & _U32
+        seq = repair.queue_sequence(self.socket, repair.RECEIVE_QUEUE)
+        part = bytes(data[: repair.window(self.socket).offered(seq)])
         return Injected(len(part), data_segments(self.flow, seq, self.parked.snd_una, part))
 
     def _open_receive_window(self) -> None:
@@ -323,6 +326,7 @@ def _read(sock: socket.socket, flow: Flow) -> SessionRecord:
         unread=repair.unread(sock),
         window=repair.window(sock),
         timestamp=repair.timestamp(sock) if now.timestamps else None,
+        timestamp_unit=now.timestamp_unit if now.timestamps else None,
         mss=sock.getsockopt(_TCP, socket.TCP_MAXSEG),
         window_scale=scales,
         sack=now.sack,

@@ -47,6 +47,16 @@ TRANSFERABLE = frozenset(
 )
 
 
+class TimestampUnit(IntEnum):
+    """How fast the clock in the TCP timestamps of a connection runs (RFC 7323 leaves that to each end).
+
+    Linux counts milliseconds; since 6.7 it counts microseconds for a connection by a route with tcp_usec_ts.
+    """
+
+    MILLISECONDS = 0
+    MICROSECONDS = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Both windows in bytes, unscaled (the kernel's struct tcp_repair_window)."""
@@ -56,6 +66,11 @@ class Window:
     max_window: int
     rcv_wnd: int
     rcv_wup: int
+
+    def offered(self, expected: int) -> int:
+        """Bytes that the peer may still send when `expected` is the next sequence number from it."""
+        left = (self.rcv_wup + self.rcv_wnd - expected) & _U32
+        return left if left <= self.rcv_wnd else 0  # the peer has sent past the window, as a probe does
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +85,14 @@ class SessionRecord:
     unsent: bytes  # written by the program, not sent yet
     unread: int  # bytes that the program has not read; they stay in its socket
     window: Window
-    timestamp: int | None  # value of TCP_TIMESTAMP (low bit: microsecond clock); None without the option
+    timestamp: (
+        int | None
+    )  # the TCP timestamp clock at the capture, not before any that was sent; None without the option
     mss: int  # the largest segment the peer takes
     window_scale: tuple[int, int] | None  # (send, receive); None without the option
     sack: bool
     keepalive: tuple[int, int, int] | None = None  # (idle s, interval s, probes); None when off
+    timestamp_unit: TimestampUnit | None = None  # None when not known, or without the option
 
     @property
     def fin_sent(self) -> bool:
@@ -111,6 +129,8 @@ class SessionRecord:
             body[10] = list(self.window_scale)
         if self.keepalive is not None:
             body[12] = list(self.keepalive)
+        if self.timestamp_unit is not None:
+            body[13] = int(self.timestamp_unit)
         return body
 
     @classmethod
@@ -137,6 +157,9 @@ class SessionRecord:
             window_scale=None if reader.absent(10) else _scales(reader.array(10, "window-scale", 2)),
             sack=reader.boolean(11, "sack"),
             keepalive=None if reader.absent(12) else _keepalive(reader.array(12, "keepalive", 3)),
+            timestamp_unit=None
+            if reader.absent(13)
+            else TimestampUnit(reader.integer(13, "timestamp-unit", 0, 1)),
         )
         reader.done()
         if record.state is TcpState.FIN_WAIT2 and (record.unacked or record.unsent):

@@ -10,7 +10,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from locum.sessions.record import TcpState, Window
+from locum.sessions.record import TcpState, TimestampUnit, Window
 
 TCP_REPAIR = 19
 TCP_REPAIR_QUEUE = 20
@@ -41,7 +41,8 @@ SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 
 _SYS_PIDFD_GETFD = 438  # the same number on every architecture
-_INFO_BYTES = 240
+_INFO_BYTES = 136  # as far as tcpi_bytes_received: no kernel of Linux 6 tells less
+_USEC_TIMESTAMPS = 64  # TCPI_OPT_USEC_TS, since Linux 6.7
 _WINDOW = struct.Struct("=5I")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -55,7 +56,7 @@ class Info:
     sack: bool
     window_scale: tuple[int, int] | None  # (send, receive)
     bytes_received: int  # a FIN counts as one
-    receive_window: int  # bytes the peer may still send
+    timestamp_unit: TimestampUnit  # as the kernel counts now; meaningless without timestamps
 
 
 def duplicate(pid: int, fd: int) -> socket.socket:
@@ -72,8 +73,10 @@ def duplicate(pid: int, fd: int) -> socket.socket:
 
 
 def info(sock: socket.socket) -> Info:
-    """struct tcp_info of the socket, open or closed."""
-    raw = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES).ljust(_INFO_BYTES, b"\0")
+    """struct tcp_info of the socket, open or closed; raises OSError when the kernel tells less than is needed."""
+    raw = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+    if len(raw) < _INFO_BYTES:
+        raise OSError(f"the kernel's tcp_info has {len(raw)} bytes, fewer than {_INFO_BYTES}")
     options, scales = raw[5], raw[6]
     return Info(
         state=TcpState(raw[0]),
@@ -81,7 +84,7 @@ def info(sock: socket.socket) -> Info:
         sack=bool(options & 2),
         window_scale=(scales & 15, scales >> 4) if options & 4 else None,
         bytes_received=struct.unpack_from("=Q", raw, 128)[0],
-        receive_window=struct.unpack_from("=I", raw, 232)[0],
+        timestamp_unit=TimestampUnit(bool(options & _USEC_TIMESTAMPS)),
     )
 
 
@@ -129,7 +132,7 @@ def set_queue_sequence(sock: socket.socket, queue: int, sequence: int) -> None:
 
 
 def window(sock: socket.socket) -> Window:
-    """Both windows; in repair mode only."""
+    """Both windows; in repair mode only. The receive window of tcp_info came with Linux 6.2, and is 0 before."""
     raw = sock.getsockopt(socket.IPPROTO_TCP, TCP_REPAIR_WINDOW, _WINDOW.size)
     return Window(*_WINDOW.unpack(raw))
 
@@ -144,13 +147,22 @@ def set_window(sock: socket.socket, value: Window) -> None:
 
 
 def timestamp(sock: socket.socket) -> int:
-    """The TCP timestamp clock now; the low bit tells a microsecond clock."""
-    return sock.getsockopt(socket.IPPROTO_TCP, TCP_TIMESTAMP) & 0xFFFFFFFF
+    """The TCP timestamp clock now, in the unit of `info`, never less than what was sent last.
+
+    Since Linux 6.7 the low bit of what the kernel says is not the clock's, but tells the unit; before, it is the clock's.
+    """
+    return (sock.getsockopt(socket.IPPROTO_TCP, TCP_TIMESTAMP) & 0xFFFFFFFF) | 1
 
 
-def set_timestamp(sock: socket.socket, value: int) -> None:
-    """Sets the TCP timestamp clock; in repair mode only."""
-    sock.setsockopt(socket.IPPROTO_TCP, TCP_TIMESTAMP, struct.pack("=I", value))
+def set_timestamp(sock: socket.socket, value: int, unit: TimestampUnit) -> None:
+    """Sets the TCP timestamp clock to `value` or the next one that the kernel can be told; in repair mode only.
+
+    A kernel without microseconds (before Linux 6.7) goes on in milliseconds. The peer takes that: it looks at the order of
+    the values alone (RFC 7323 sections 4.3 and 5.2), and a slower clock does not go back.
+    """
+    even = unit is TimestampUnit.MILLISECONDS
+    told = (value + 1) & ~1 if even else value | 1
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_TIMESTAMP, struct.pack("=I", told & 0xFFFFFFFF))
 
 
 def set_options(sock: socket.socket, options: list[tuple[int, int]]) -> None:

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 
 from locum.sessions import repair
 from locum.sessions.live import FinalTcp, SessionError
-from locum.sessions.record import SessionRecord, TcpState
+from locum.sessions.record import SessionRecord, TcpState, TimestampUnit
 
 RECEIVE_BUFFER = 4 << 20  # bytes: a window for 100 Mbit/s at 150 ms while the spool is written
 _MOST_BUFFER = 64 << 20
@@ -205,7 +205,8 @@ def _establish(sock: socket.socket, record: SessionRecord) -> None:
         options.append((repair.OPTION_TIMESTAMPS, 0))
     repair.set_options(sock, options)
     if record.timestamp is not None:
-        repair.set_timestamp(sock, record.timestamp)
+        # Not knowing the unit, the slower one: a clock that runs too fast is back behind itself after 36 minutes.
+        repair.set_timestamp(sock, record.timestamp, record.timestamp_unit or TimestampUnit.MILLISECONDS)
     repair.set_window(sock, record.window)
     # A new connection would offer 64 KiB and grow; raising the clamp makes the kernel take over the restored window.
     sock.setsockopt(_TCP, socket.TCP_WINDOW_CLAMP, _WINDOW_CLAMP)

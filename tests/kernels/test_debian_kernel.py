@@ -1,0 +1,34 @@
+"""Live sessions on Linux 6.1, the kernel of Debian 12: sleep and wake work there as on the kernel of this machine."""
+
+import pytest
+
+from tests.kernels.kernel import Kernel, debian_kernel
+from tests.kernels.machine import pytest_on
+
+STATES = "tests/sessions/test_states.py"
+# What failed there, and what differs between 6.1 and its successors.
+DIFFERING = [
+    f"{STATES}::test_the_peer_closes_during_sleep_after_the_program[4]",
+    "tests/sessions/test_timestamps.py::test_a_stand_in_without_microseconds_takes_a_session_that_counts_them[0]",
+]
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Kernel:
+    return debian_kernel("6.1")
+
+
+@pytest.mark.timeout(1800)
+def test_sessions_come_back_on_linux_6_1(kernel: Kernel) -> None:
+    """A half-closed one, where tcp_info has no receive window; one whose timestamps this kernel cannot count."""
+    outcome = pytest_on(kernel, DIFFERING)
+    assert outcome.code == 0, outcome.output
+    assert f"{len(DIFFERING)} passed" in outcome.output
+    assert kernel.release.startswith("6.1.") and f"Linux {kernel.release}" in outcome.output
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(7200)
+def test_all_session_tests_pass_on_linux_6_1(kernel: Kernel) -> None:
+    outcome = pytest_on(kernel, ["tests/sessions"])
+    assert outcome.code == 0, outcome.output
