@@ -83,7 +83,7 @@ class SteadyClock:
 
     def for_people(self, at: float | None) -> float | None:
         """The wall-clock seconds of a steady time, as the wall clock stands now."""
-        return None if at is None else at + self.ahead
+        return None if at is None else at + self._compared()
 
     def keep(self) -> None:
         """Write down where the clock is, for the next run."""
