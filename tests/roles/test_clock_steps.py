@@ -45,14 +45,14 @@ def timestamps(host: Host) -> list[int]:
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR])
-@pytest.mark.parametrize("name", ["ha", "an1", "mn"])
+@pytest.mark.parametrize("name", ["ha", "mn"])
 def test_renewals_go_on_whosever_clock_is_set(name: str, seconds: float) -> None:
     world = settled()
     world.step_wall_clock(getattr(world, name), seconds)
-    goes_on(world, 500)
+    goes_on(world, 420)
     assert world.mn.counts.get("denied-133", 0) <= 1
     world.step_wall_clock(getattr(world, name), -seconds)
-    goes_on(world, 500)
+    goes_on(world, 420)
     assert world.mn.counts.get("denied-133", 0) <= 2
 
 
@@ -62,11 +62,12 @@ def test_renewals_go_on_after_steps_and_restarts(seconds: float, replay: Replay)
     world = settled(replay=replay)
     for host in (world.ha, world.mn):
         world.step_wall_clock(host, seconds)
-        goes_on(world, 300)
+        goes_on(world, 220)
         world.kill(host)
         world.start(host)
+        goes_on(world, 420)
         world.step_wall_clock(host, -seconds)
-        goes_on(world, 300)
+        goes_on(world, 220)
 
 
 @pytest.mark.parametrize(("seconds", "refused"), [(HOUR, 0), (-HOUR, 1)])
@@ -75,7 +76,7 @@ def test_all_clocks_are_set_at_once(seconds: float, refused: int) -> None:
     world = settled()
     for host in world.hosts:
         world.step_wall_clock(host, seconds)
-    goes_on(world, 500)
+    goes_on(world, 420)
     assert world.mn.counts.get("denied-133", 0) == refused
 
 
@@ -88,9 +89,9 @@ def test_device_that_starts_in_1970_registers_and_renews_once_its_clock_is_right
     world.advance(10)
     assert tunnels(world) in ([AN1], [AN2])
     assert wall_of(timestamps(world.ha)[-1], near=world.now) == pytest.approx(world.now, abs=10)
-    goes_on(world, 500)
+    goes_on(world, 420)
     world.step_wall_clock(world.mn, START)
-    goes_on(world, 500)
+    goes_on(world, 420)
     assert world.mn.counts["denied-133"] == 1
 
 
@@ -126,8 +127,8 @@ def test_requests_of_before_a_step_back_stay_replays() -> None:
     assert home.give(first) == Code.ACCEPTED
     home.role.happened(a.WallClockStepped(-HOUR), now=home.now)
     home.advance(2 * DEFAULT_TOLERANCE)
-    for _ in range(4 * 60):
-        home.advance(60)
+    for _ in range(int(4 * HOUR / 10)):
+        home.advance(10)
         for recorded in (first, withheld):
             assert home.give(recorded) == Code.IDENTIFICATION_MISMATCH
 
@@ -186,14 +187,14 @@ def test_sleep_lasts_as_long_as_was_asked_for(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR])
-@pytest.mark.parametrize("name", ["ha", "an3", "mnps", "mn"])
+@pytest.mark.parametrize("name", ["ha", "mn"])
 def test_held_sessions_survive_steps_on_both_ends_of_a_sleep(name: str, seconds: float) -> None:
     world = settled()
     host = getattr(world, name)
     world.sleep()
     world.advance(5)
     world.step_wall_clock(host, seconds)
-    world.advance(HOUR / 2)
+    world.advance(HOUR / 4)
     assert asleep(world) and all(each.held_by_stand_in for each in world.sessions.values())
     world.step_wall_clock(host, -seconds)
     world.wake()
