@@ -151,6 +151,10 @@ def test_home_agent_starts_no_earlier_than_what_it_accepted() -> None:
     clock.restore([ntp64(START), ntp64(START + HOUR)], now=START)
     clock.stepped(0.0)
     assert clock.time(START) == pytest.approx(START + HOUR - DEFAULT_TOLERANCE, abs=0.001)
+    clock = HomeTimestamps()
+    clock.stepped(-HOUR)
+    assert clock.time(START) == START - HOUR
+    clock.stepped(0.0)
     clock.restore([ntp64(START - 10)], now=START)
     assert clock.time(START) == START
     clock.restore([], now=START)

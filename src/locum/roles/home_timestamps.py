@@ -21,10 +21,11 @@ _WINDOW = TimestampWindow()
 class HomeTimestamps:
     """One home agent's clock for all its registrants."""
 
-    __slots__ = ("_ahead", "_least")
+    __slots__ = ("_ahead", "_least", "_told")
 
     def __init__(self) -> None:
         self._ahead = 0.0  # seconds that the wall clock is ahead of `now`
+        self._told = False  # by `stepped`
         self._least = float("-inf")  # this clock is ahead of `now` by no less
 
     def restore(self, accepted: Iterable[int], *, now: float) -> None:
@@ -34,9 +35,9 @@ class HomeTimestamps:
 
     def stepped(self, ahead: float) -> None:
         """The wall clock is so far ahead of `now`; back by less than the tolerance, it is simply followed."""
-        if self._ahead - ahead > DEFAULT_TOLERANCE:
+        if self._told and self._ahead - ahead > DEFAULT_TOLERANCE:
             self._least = max(self._least, self._ahead)
-        self._ahead = ahead
+        self._ahead, self._told = ahead, True
 
     def time(self, now: float) -> float:
         """What this clock shows, in seconds since 1970."""
