@@ -88,7 +88,7 @@ async def test_programs_that_fork_before_and_between_rounds(world: World, tmp_pa
         assert isinstance(captured, do.Captured) and not captured.failures
 
         program.begin("fork")  # it will, as soon as it runs
-        await device.do(do.InjectData(session.flow, b"x" * 1000))
+        await device.do(do.InjectData(((session.flow, b"x" * 1000),)))
         await device.do(do.DrainRound((session.flow,), named(parent, first), 0.5))
         pids = {parent, *children(parent)}
         assert len(pids) == 3 and all(map(stands_still, pids))

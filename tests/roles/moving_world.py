@@ -60,6 +60,7 @@ class MovingWorld(World):
             HOA6,
             lifetime=options.get("lifetime", 300),
             context_transfer=transfer,
+            boot=self.boot,
         )
         keys = {each: found for each, known in (mobiles or {}).items() if (found := known.get(HOA))}
         self.mn.make = lambda: SleepingNode(

@@ -369,7 +369,8 @@ def test_link_lost_during_transfer() -> None:
     world.cut("radio1")
     world.drop_634 = lambda body: False
     world.advance(120)
-    assert world.frozen and world.sessions[flow(0)].captured_at is not None
+    assert not world.frozen and world.sessions[flow(0)].captured_at is not None
+    assert "programs-run" in world.mn.kinds()
     world.mend("radio1")
     world.advance(60)
     assert returned(world)
@@ -413,8 +414,10 @@ def test_no_agent_for_a_while() -> None:
     world.cut("radio1")
     world.advance(20)
     world.wake()
-    world.advance(100)
+    world.advance(4)
     assert world.frozen
+    world.advance(96)
+    assert not world.frozen and set(world.mn.flows.values()) == {a.FlowVerdict.SUSPEND}
     world.mend("radio0")
     world.advance(20)
     assert returned(world)

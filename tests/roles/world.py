@@ -85,7 +85,13 @@ class Session:
     buffered: int = 0
     reads: bool = True
     base: int = 0  # at_device when it was captured
-    ahead: int = 0  # injected by a device that was killed before it knew
+    tight: bool = False  # its socket is in repair mode
+    closed: bool = False  # its program has ended
+    reset: bool = False  # the stand-in has told the peer that the connection has ended
+
+    def read(self) -> None:
+        """Its program has had the time to."""
+        self.buffered = 0 if self.reads else self.buffered
 
 
 @dataclass
@@ -156,6 +162,9 @@ class World:
         device says of its own ways; another one holds from its next start on.
         """
         self.routing = routing
+        self.boot, self.stranded = "first", 5.0
+        self.watch: Callable[[a.Action], object] = lambda action: None  # the device's actions
+        self.refuse_inject: set[Flow] = set()
         self.now = START
         self.random = Random(seed)
         self.loss, self.duplicate, self.delay, self.skew = loss, duplicate, delay, skew
@@ -165,6 +174,9 @@ class World:
         self._exchanges: dict[int, tuple[Host, int]] = {}
         self.sessions = {flow(n): Session(flow(n), PIDS.get(n, (200 + n,))) for n in range(sessions)}
         self.frozen: set[int] = set()
+        self.numbers: dict[
+            bytes, dict[int, Flow]
+        ] = {}  # by handover: the flow of each session at the stand-in
         self.radio = {"radio0": True, "radio1": True}
         self.stand_in_silent = False
         self.drop_634: Callable[[bytes], bool] = lambda body: False
@@ -212,6 +224,8 @@ class World:
                 colocated=colocated,
                 lifetime=lifetime,
                 routing=self.routing,
+                boot=self.boot,
+                stranded=self.stranded,
             )
 
         stand_in = StandInConfiguration(
@@ -258,17 +272,23 @@ class World:
 
     def _adopt(self) -> None:
         """What a device's node does before its role restores: sockets are where they are, not where the row says."""
-        offsets: dict[Flow, int] = {}
+        claimed: dict[Flow, bool] = {}  # whether the programs run
+        over = (Stage.RETURNED, Stage.ABANDONED)
         for (table, key), row in self.mn.rows.items():
-            if table == TABLE and (handover := Handover.from_row(key, row.value)).stage is not Stage.RETURNED:
-                offsets |= {each.flow: each.offset for each in handover.sessions}
+            if table != TABLE or (handover := Handover.from_row(key, row.value)).stage in over:
+                continue
+            if handover.boot == self.boot:
+                claimed |= dict.fromkeys(handover.flows, handover.loose)
         for session in self.sessions.values():
-            if session.flow in offsets:
-                session.ahead = max(0, session.at_device - session.base - offsets[session.flow])
-            else:
+            if session.flow not in claimed:
                 session.captured_at = None
-        bound = {pid for each in self.sessions.values() if each.flow in offsets for pid in each.pids}
-        self.frozen &= bound
+            session.tight &= session.flow in claimed and not claimed[session.flow]
+        self.frozen &= {
+            pid
+            for each in self.sessions.values()
+            if each.flow in claimed and not claimed[each.flow]
+            for pid in each.pids
+        }
 
     def clock(self, host: Host) -> float:
         return self.now + (self.skew if host is self.mn else 0.0)
@@ -328,6 +348,17 @@ class World:
     def tell(self, host: Host, event: a.Event) -> None:
         if host.alive:
             self.perform(host, host.role.happened(event, now=self.clock(host)))
+
+    def abandon(self) -> None:
+        self.perform(self.mn, self.device.abandon(now=self.clock(self.mn)))
+
+    def boot_again(self) -> None:
+        """The device loses power: its programs and sockets are gone, its rows are there."""
+        self.boot += "-again"
+        self.frozen.clear()
+        for each in self.sessions.values():
+            each.lost, each.captured_at, each.tight = True, None, False
+        self.start(self.mn)
 
     def kill(self, host: Host) -> None:
         host.alive = False
@@ -408,6 +439,8 @@ class World:
             self._perform(host, action)
 
     def _perform(self, host: Host, action: a.Action) -> None:
+        if host is self.mn:
+            self.watch(action)
         if host is self.mn and self.fail is not None and isinstance(action, self.fail):
             self.at(0.0, lambda: self.tell(host, a.NotPerformed(action, "it does not work")))
             return
@@ -608,7 +641,16 @@ class World:
             case a.ReleaseCaptured(flows) | a.AbandonSessions(flows):
                 for each in flows:
                     self.sessions[each].captured_at = None
+                    self.sessions[each].tight = False
                     self.sessions[each].lost |= isinstance(action, a.AbandonSessions)
+            case a.Tighten(flows):
+                return self._tighten(flows)
+            case a.Loosen(flows, released):
+                for each in flows:
+                    assert self.mn.flows[each] is a.FlowVerdict.SUSPEND
+                    self.sessions[each].tight = False
+                    self.frozen -= set(self.sessions[each].pids)
+                self.frozen -= {each.pid for each in released}
             case a.RestoreSessions(handover, items):
                 good = [item for item in items if item.flow not in self.refuse_restore]
                 for item in good:
@@ -616,10 +658,15 @@ class World:
                     assert not session.held_by_stand_in, f"{item.flow} lives there already"
                     session.held_by_stand_in, session.at_stand_in, session.stopped = True, 0, False
                     session.handover = handover
+                self.numbers[handover] = {item.session: item.flow for item in good}
                 bad = tuple((item.session, "refused") for item in items if item not in good)
                 return a.Restored(handover, tuple(item.session for item in good), bad)
-            case a.DropSessions(handover):
-                for session in self._under(handover):
+            case a.DropSessions(handover, numbers, reset):
+                dropped = self._under(handover)
+                if numbers:
+                    dropped = [self.sessions[f] for n, f in self.numbers[handover].items() if n in numbers]
+                for session in dropped:
+                    session.reset |= reset and session.held_by_stand_in
                     session.held_by_stand_in = session.stopped = False
             case a.ResumeSessions(handover):
                 for session in self._under(handover):
@@ -634,25 +681,21 @@ class World:
                 session = self.sessions[dict(self._numbers(handover))[number]]
                 size = max(0, min(limit, session.at_stand_in - offset))
                 return a.Fetched(exchange, bytes(size), offset + size < session.at_stand_in)
-            case a.InjectData(which, data):
-                session = self.sessions[which]
-                assert session.captured_at is not None
-                already = min(session.ahead, len(data))
-                session.ahead -= already
-                taken = min(len(data) - already, session.room - session.buffered)
-                session.at_device += taken
-                session.buffered += taken
-                return a.Injected(which, already + taken)
+            case a.InjectData(pieces):
+                taken = tuple((f, self._inject(f, data)) for f, data in pieces if f not in self.refuse_inject)
+                refused = [f for f, _ in pieces if f in self.refuse_inject]
+                return a.Injected(taken, tuple(a.SessionFailure(f, "refused") for f in refused))
             case a.DrainRound(flows):
                 for each in flows:
-                    self.sessions[each].buffered *= not self.sessions[each].reads
+                    self.sessions[each].read()
                 return a.Drained(tuple((each, self.sessions[each].buffered) for each in flows))
             case a.FinishSessions(finals):
                 for final in finals:
                     session = self.sessions[final.flow]
                     assert session.at_device == session.base + final.total
-                    assert session.stopped
-                    session.captured_at = None
+                    assert session.stopped and session.tight
+                    assert self.mn.flows[final.flow] is a.FlowVerdict.HOLD
+                    session.captured_at, session.tight = None, False
                 return a.Finished(tuple(each.flow for each in finals))
             case _:
                 raise AssertionError(f"nobody performs {action}")
@@ -660,6 +703,28 @@ class World:
 
     def _under(self, handover: bytes) -> list[Session]:
         return [each for each in self.sessions.values() if each.handover == handover]
+
+    def _tighten(self, flows: tuple[Flow, ...]) -> a.Tightened:
+        failures = tuple(
+            a.SessionFailure(each, "does not stand still")
+            for each in flows
+            if self.unfreezable.intersection(self.sessions[each].pids)
+        )
+        unfrozen = {each.flow for each in failures}
+        for session in (self.sessions[each] for each in flows if each not in unfrozen):
+            session.tight = True
+            self.frozen |= set() if session.closed else set(session.pids)
+        positions = tuple((each, self.sessions[each].at_device - self.sessions[each].base) for each in flows)
+        gone = tuple(each for each in flows if self.sessions[each].closed)
+        return a.Tightened(flows, positions, gone, failures)
+
+    def _inject(self, which: Flow, data: bytes) -> int:
+        session = self.sessions[which]
+        assert session.captured_at is not None and session.tight and set(session.pids) <= self.frozen
+        taken = min(len(data), session.room - session.buffered)
+        session.at_device += taken
+        session.buffered += taken
+        return taken
 
     def _capture(self, flows: tuple[Flow, ...]) -> a.Captured:
         records: list[a.SessionRecordItem] = []
@@ -672,7 +737,7 @@ class World:
                 failures.append(a.SessionFailure(each, "not supported"))
                 continue
             session.captured_at = session.base = session.at_device
-            session.ahead = 0
+            session.tight = True
             records.append(a.SessionRecordItem(len(records), each, {0: each.to_cbor(), 1: 1}))
         return a.Captured(tuple(records), tuple(failures))
 

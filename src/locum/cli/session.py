@@ -108,8 +108,12 @@ def move(target: Target, to: str) -> None:
 
 
 @click.command()
+@click.option(
+    "--abandon", is_flag=True, help="Give them up instead: connections are reset, programs run at once."
+)
 @json_option
 @click.pass_obj
-def wake(target: Target) -> None:
+def wake(target: Target, abandon: bool) -> None:
     """Take the live sessions back. Returns when the programs have them and run."""
-    target.output.done(target.ask("wake", timeout=_PATIENCE), "awake")
+    arguments = {"abandon": True} if abandon else {}
+    target.output.done(target.ask("wake", timeout=_PATIENCE, **arguments), "awake")

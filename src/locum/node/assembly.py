@@ -225,6 +225,7 @@ def stand_in(settings: Settings) -> "StandIn":
 
 def mobile_node(settings: Settings) -> "SleepingNode":
     """The mobile node of [mobile_node], with its sleep."""
+    from locum.node.boot import boot_id
     from locum.roles.mobile_configuration import MobileNodeConfiguration
     from locum.roles.mobile_node import MobileNode
     from locum.roles.nat import TraversalMode
@@ -248,6 +249,8 @@ def mobile_node(settings: Settings) -> "SleepingNode":
             nai=own.nai,
             context_transfer=own.context_transfer,
             routing=own.routing,
+            boot=boot_id(),
+            stranded=own.stranded_seconds,
         ),
         {each.address: each.association for each in own.foreign_agents},
         SystemRandom(),

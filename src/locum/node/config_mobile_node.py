@@ -34,6 +34,7 @@ def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
         foreign_agents=tuple(agent_key(item) for item in table.tables("foreign_agent")),
         freeze=table.choice("freeze", ("auto", "cgroup", "stop"), "auto"),
         sleep_seconds=table.seconds("sleep_seconds", 30.0, least=1.0, most=3600.0),
+        stranded_seconds=table.seconds("stranded_seconds", 5.0, least=0.5, most=3600.0),
         traversal=traversal(table, "auto"),
         stand_ins=stand_ins,
         context_transfer=table.boolean("context_transfer", False),

@@ -432,15 +432,17 @@ class Node:
                     "session-lost", None, flow.local, flow, {"reason": "the daemon died with it"}
                 )
         if self.napping is not None:
+            from locum.node.boot import boot_id
             from locum.roles.handover import Handover, Stage
 
-            offsets: dict[Flow, int] = {}
+            boot, over = boot_id(), (Stage.RETURNED, Stage.ABANDONED)
+            claimed: dict[Flow, bool] = {}
             for key, row in self.store.rows(collection("mobile_node", "handover")).items():
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     handover = Handover.from_row(key, row)
-                    if handover.stage is not Stage.RETURNED:
-                        offsets |= {each.flow: each.offset for each in handover.sessions}
-            self.napping.adopt(offsets)
+                    if handover.stage not in over and handover.boot == boot:
+                        claimed |= dict.fromkeys(handover.flows, handover.loose)
+            self.napping.adopt(claimed)
 
     async def stop(self, *, remove: bool = True) -> None:
         """End; with `remove` the network is left as it was found, else forwarding goes on without us."""

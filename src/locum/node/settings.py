@@ -211,6 +211,7 @@ class MobileNodeSettings:
     foreign_agents: tuple[AgentKey, ...]  # MN-FA associations
     freeze: str  # "auto", "cgroup" or "stop"
     sleep_seconds: float  # bound on a whole takeover or reclaim
+    stranded_seconds: float = 5.0  # that a wake may keep programs waiting for the network or the stand-in
     nai: str | None = None  # with it `home_address` may be 0.0.0.0: the home agent assigns one (RFC 2794)
     traversal: TraversalSettings = TraversalSettings()
     stand_ins: tuple[OwnStandIn, ...] = ()  # the one for sleep first

@@ -18,6 +18,8 @@ from locum.roles.handover import Handover
 from locum.roles.movement import MOVE_PATIENCE, CannotMove
 from locum.roles.selection import Selection
 from locum.roles.sleeping import ComingUp, Down, GoingDown, SleepingNode, SleepState, Up
+from locum.roles.waking import Waking
+from locum.wire.control import Flow
 
 if TYPE_CHECKING:
     from locum.node.node import Node, Slot
@@ -54,6 +56,7 @@ class SleepControl:
             "lifetime": None if registered is None else registered.lifetime,
             "expires_at": None if registered is None else for_people(registered.expires_at),
             "wake_at": for_people(state.handover.wake_at) if isinstance(state, Down) else None,
+            "stranded": role.stranded,
             "frozen": sorted(self._frozen()),
             "note": _NOTE if self._frozen() else None,
         }
@@ -98,10 +101,18 @@ class SleepControl:
                 "flow": flow_text(each.flow),
                 "state": handover.stage.value,
                 "pids": list(each.pids),
-                "bytes_back": each.offset,
+                "bytes_back": self._bytes_back(handover, each.flow),
             }
             for each in handover.sessions
         ]
+
+    def _bytes_back(self, handover: Handover, flow: Flow) -> int:
+        """As far as the role knows: while nothing comes back, the kernel alone does."""
+        state = self._role.state
+        for machine in (self._role.giving.moving, state.machine if isinstance(state, ComingUp) else None):
+            if isinstance(machine, Waking) and machine.handover.identifier == handover.identifier:
+                return machine.progress.offset(flow) if flow in machine.progress else 0
+        return 0
 
     async def give(self, selection: Selection, to: str | None) -> list[Row]:
         """Returns when the stand-in has them; on failure everything is as before. Raises RequestFailed."""
@@ -155,6 +166,12 @@ class SleepControl:
         ended: SleepState = role.state
         if isinstance(ended, Up) and ended.last:
             raise RequestFailed(f"awake, but {ended.last}")
+        return self.state()
+
+    async def abandon(self) -> Row:
+        """Give up what is at the stand-in; returns when the programs run. Raises RequestFailed."""
+        self._command(lambda now: self._role.abandon(now=now))
+        await self._settled(lambda: isinstance(self._role.state, Up), "waking", cancel=False)
         return self.state()
 
     async def move(self, to: str) -> Row:

@@ -148,6 +148,7 @@ class FallingAsleep:
             stand_in=departure.stand_in,
             switch=departure.switch,
             given=departure.given,
+            boot=mobile.configuration.boot,
         )
         self.report = Report()
         self._staying: dict[Flow, LeftSession] = {}
@@ -256,7 +257,7 @@ class FallingAsleep:
         """The sessions of the handover are these now; a connection that has ended meanwhile is none."""
         self._staying = {each.flow: each for each in choice.staying}
         sessions = tuple(
-            AwaySession(number, each.flow, each.processes, 0, each.programs)
+            AwaySession(number, each.flow, each.processes, each.programs)
             for number, each in enumerate(choice.going)
         )
         self.handover = replace(self.handover, sessions=sessions)

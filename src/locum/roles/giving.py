@@ -14,7 +14,7 @@ from locum.roles.falling_asleep import FallingAsleep, NotSlept, Slept, Uncertain
 from locum.roles.handover import Correspondence, Handover, OwnStandIn, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
 from locum.roles.selection import Selection
-from locum.roles.waking import StillAsleep, Waking
+from locum.roles.waking import GivenUp, StillAsleep, Waking
 from locum.wire.control import Cancel, Flow
 from locum.wire.vendor import Takes
 
@@ -41,6 +41,7 @@ class Giving:
         self._given: dict[bytes, Handover] = {}
         self._machine: FallingAsleep | Waking | None = None
         self._waiting: deque[tuple[Handover, bool]] = deque()  # to be taken back; whether it is uncertain
+        self.abandoned: list[Handover] = []  # whose stand-ins are to hear that they were given up
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -127,6 +128,10 @@ class Giving:
             return self._machine.undo(reason, now=now)
         return self._machine.call_off(now=now) if isinstance(self._machine, Waking) else []
 
+    def abandon(self, *, now: float) -> list[Action]:
+        """Give up what is being taken back."""
+        return self._machine.abandon(now=now) if isinstance(self._machine, Waking) else []
+
     # The role's shape --------------------------------------------------------------------------------------------
 
     def restore(self, handover: Handover) -> list[Action]:
@@ -141,7 +146,8 @@ class Giving:
             self._given[handover.identifier] = handover
         else:
             self._waiting.append((handover, handover.stage is Stage.LEAVING))
-        freeze: list[Action] = [Freeze(handover.processes)] if handover.processes else []
+        frozen = handover.processes and not handover.loose
+        freeze: list[Action] = [Freeze(handover.processes)] if frozen else []
         return [*freeze, *set_flows(handover.flows, FlowVerdict.SUSPEND)]
 
     def resume(self, *, now: float) -> list[Action]:
@@ -203,6 +209,10 @@ class Giving:
             case StillAsleep(handover):
                 self._given[handover.identifier] = handover
                 return [self._told("given", "632", handover)]
+            case GivenUp(handover):
+                self.last = "the sessions were given up"
+                self.abandoned.append(handover)
+                return [self._told("taken-back", "634", handover)]
         lost = machine.result.lost if machine.result is not None else 0
         if lost:
             self.last = f"{lost} sessions lost"

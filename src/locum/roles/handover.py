@@ -28,17 +28,18 @@ class Stage(Enum):
     LEAVING = "leaving"  # sessions may be captured and may have been transferred
     ASLEEP = "asleep"
     WAKING = "waking"
+    COMING = "coming"  # some are back; the programs of the rest run, and have to read before more fits
     RETURNED = "returned"  # everything is back; only the stand-in must hear of it
+    ABANDONED = "abandoned"  # given up; the stand-in must hear of it, and resets what it has
 
 
 @dataclass(frozen=True, slots=True)
 class AwaySession:
-    """A session that is, or may be, at the stand-in. `offset` bytes received there are in the socket again."""
+    """A session that is, or may be, at the stand-in. How much of it is in its socket again, the kernel knows."""
 
     session: int
     flow: Flow
     processes: tuple[Process, ...]
-    offset: int = 0
     programs: tuple[str, ...] = ()
 
     @property
@@ -61,7 +62,9 @@ class Handover:
     """`processes` are all that are frozen for it.
 
     `stand_in` is where it went, None: to the first of the device's. With `switch` the stand-in registers for as much
-    (R4); `given`: the device stays awake.
+    (R4); `given`: the device stays awake. `boot` names the boot of this host in which the processes were frozen, None:
+    an earlier version wrote the row. `loose`: the programs run, with their flows suspended. `returned` are the stand-in's
+    numbers of sessions that are back already.
     """
 
     identifier: bytes
@@ -72,20 +75,13 @@ class Handover:
     stand_in: Addr | None = None
     switch: Takes | None = None
     given: bool = False
+    boot: str | None = None
+    loose: bool = False
+    returned: tuple[int, ...] = ()
 
     def at(self, stage: Stage) -> "Handover":
         """The same at another stage."""
         return replace(self, stage=stage)
-
-    def advanced(self, flow: Flow, taken: int) -> "Handover":
-        """`taken` more bytes of this flow are back."""
-        return replace(
-            self,
-            sessions=tuple(
-                replace(each, offset=each.offset + taken) if each.flow == flow else each
-                for each in self.sessions
-            ),
-        )
 
     def without(self, flows: Iterable[Flow]) -> "Handover":
         """Sessions of these flows are no part of it any more."""
@@ -105,6 +101,9 @@ class Handover:
             "stand_in": None if self.stand_in is None else str(self.stand_in),
             "switch": None if self.switch is None else int(self.switch),
             "given": self.given,
+            "boot": self.boot,
+            "loose": self.loose,
+            "returned": list(self.returned),
             "processes": [list(each) for each in self.processes],
             "sessions": [
                 {
@@ -112,7 +111,6 @@ class Handover:
                     "flow": flow_to_row(each.flow),
                     "processes": [list(every) for every in each.processes],
                     "programs": list(each.programs),
-                    "offset": each.offset,
                 }
                 for each in self.sessions
             ],
@@ -133,23 +131,31 @@ class Handover:
             identifier=bytes.fromhex(key),
             stage=Stage(row["stage"]),
             sessions=tuple(_session(each) for each in sessions),
-            processes=_processes(row["processes"]),
+            processes=_processes(row.get("processes", ())),
             wake_at=None if wake_at is None else float(wake_at),
             stand_in=None if row["stand_in"] is None else ip_address(str(row["stand_in"])),
             switch=None if row["switch"] is None else Takes(int(str(row["switch"]))),
             given=bool(row["given"]),
+            boot=None if row.get("boot") is None else str(row["boot"]),
+            loose=bool(row.get("loose")),
+            returned=_numbers(row.get("returned", ())),
         )
 
 
 def _session(row: Mapping[str, JSON]) -> AwaySession:
-    session, offset = row["session"], row["offset"]
-    if not isinstance(session, int) or not isinstance(offset, int):
-        raise ValueError("session and offset are whole numbers")
-    programs = row["programs"]
+    session, programs = row["session"], row.get("programs", ())
+    if not isinstance(session, int):
+        raise ValueError("session is a whole number")
     if not isinstance(programs, list | tuple):
         raise ValueError("programs are a list of names")
     names = tuple(str(each) for each in programs)
-    return AwaySession(session, flow_from_row(row["flow"]), _processes(row["processes"]), offset, names)
+    return AwaySession(session, flow_from_row(row["flow"]), _processes(row.get("processes", ())), names)
+
+
+def _numbers(value: JSON) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(each, int) for each in value):
+        raise ValueError(f"{value!r} is not a list of whole numbers")
+    return tuple(each for each in value if isinstance(each, int))
 
 
 def _processes(value: JSON) -> tuple[Process, ...]:

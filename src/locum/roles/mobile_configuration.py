@@ -9,6 +9,7 @@ from locum.roles.own_routing import NO_ROUTING, Routing
 from locum.security.association import Association
 
 BRIEF_LIFETIME = 10  # seconds asked for when the default CoA is to have the packets (R2)
+STRANDED = 5.0  # seconds; longer than a hand-over takes, shorter than people wait for a program
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,10 @@ class MobileNodeConfiguration:
     on_behalf: IPv4Address | None = None
     routing: Routing = NO_ROUTING
     context_transfer: bool = False  # tells access nodes where its context is, and where it goes (C4)
+    boot: str = ""  # names this boot of the host: what an earlier one froze is nobody's now
+    stranded: float = (
+        STRANDED  # seconds that a wake may keep programs waiting for the network or the stand-in
+    )
     nai: str | None = None  # says who this is when the home address is the home agent's to give (RFC 2794)
 
     @property

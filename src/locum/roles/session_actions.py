@@ -188,11 +188,28 @@ class FetchData:
 
 
 @dataclass(frozen=True, slots=True)
-class InjectData:
-    """MN: append bytes to the receive queue of the captured socket of this flow. -> Injected."""
+class Tighten:
+    """MN: freeze all who hold the sockets of these flows, and put the sockets into repair mode. -> Tightened."""
 
-    flow: Flow
-    data: bytes
+    flows: tuple[Flow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loosen:
+    """MN: take these sockets out of repair mode without a packet, and let their programs and these processes run.
+
+    The flows have to be suspended: whatever the programs write then waits in their sockets.
+    """
+
+    flows: tuple[Flow, ...]
+    processes: tuple[Process, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InjectData:
+    """MN: append these bytes to the receive queues of captured sockets, each flow once. -> Injected."""
+
+    pieces: tuple[tuple[Flow, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +237,8 @@ class AbandonSessions:
 
 SessionAction: TypeAlias = (
     FindSessions | Freeze | Thaw | Capture | ReleaseCaptured | RestoreSessions | MeasureSessions | StopSessions
-    | ResumeSessions | DropSessions | FetchData | InjectData | DrainRound | FinishSessions | AbandonSessions
+    | ResumeSessions | DropSessions | FetchData | Tighten | Loosen | InjectData
+    | DrainRound | FinishSessions | AbandonSessions
 )  # fmt: skip
 
 
@@ -281,12 +299,29 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
-class Injected:
-    """`taken` bytes went into the receive queue; fewer than given means it is full. `error` ends the session here."""
+class Tightened:
+    """The answer to a Tighten of these flows.
 
-    flow: Flow
-    taken: int
-    error: str | None = None
+    `positions` are the bytes received at the stand-in that each socket has now; it is in repair mode. Nobody holds those
+    of `gone` any more: their programs have ended, or closed them. The programs of `failures` run on.
+    """
+
+    flows: tuple[Flow, ...]
+    positions: tuple[tuple[Flow, int], ...]
+    gone: tuple[Flow, ...] = ()
+    failures: tuple[SessionFailure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """So many bytes went into each receive queue; fewer than given: it is full. A failure ends that session here.
+
+    Nobody holds the sockets of `gone` any more; they were given nothing.
+    """
+
+    taken: tuple[tuple[Flow, int], ...]
+    failures: tuple[SessionFailure, ...] = ()
+    gone: tuple[Flow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +348,6 @@ class NotPerformed:
 
 
 SessionEvent: TypeAlias = (
-    SessionsFound | FreezeFailed | Captured | Restored | Measured | Stopped | Fetched | Injected | Drained | Finished
-    | NotPerformed
+    SessionsFound | FreezeFailed | Captured | Restored | Measured | Stopped | Fetched | Tightened | Injected
+    | Drained | Finished | NotPerformed
 )  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
+from locum.roles.abandoning import Abandoning
 from locum.roles.actions import (
     JSON,
     Action,
@@ -38,8 +39,9 @@ from locum.roles.returning import Returning
 from locum.roles.rules import KeptRule, RuleRefused
 from locum.roles.selection import Selection
 from locum.roles.session_report import Fate, Report
+from locum.roles.session_words import RESTARTED
 from locum.roles.standin_registration import PRIORITY
-from locum.roles.waking import StillAsleep, Waking
+from locum.roles.waking import GivenUp, StillAsleep, Waking
 from locum.wire.control import Answer632, Cancel, Flow, Status, decode_618, encode_632
 from locum.wire.errors import WireError
 from locum.wire.registration import Code
@@ -90,6 +92,7 @@ class SleepingNode:
         self._randomness = randomness
         self._returning = Returning(each.address for each in self.stand_ins)
         self.slept, self.woken = Report(), Report()  # of the last sleep and of the last wake
+        self.abandoning = Abandoning(self._correspondence)
         self.rules = OwnRules()
         mobile.ride(self.rules)
 
@@ -162,6 +165,19 @@ class SleepingNode:
                 raise NotPossible("already waking")
         raise NotPossible("already awake")
 
+    def abandon(self, *, now: float) -> list[Action]:
+        """Give up what is at the stand-in: connections are reset at both ends, programs run. Raises NotPossible."""
+        match self.state:
+            case Down(handover):
+                machine = Waking(self.mobile, self._correspondence(handover), handover)
+                self.state, self.woken = ComingUp(machine), machine.report
+                return self._advance(machine.abandon(now=now), now)
+            case ComingUp(machine=waking):
+                return self._advance(waking.abandon(now=now), now)
+            case GoingDown():
+                raise NotPossible("still falling asleep; interrupt the command, or wait until it has ended")
+        return self._advance(self.giving.abandon(now=now), now)
+
     def cancel(self, *, now: float) -> list[Action]:
         """Turn back from wherever it is; nothing when there is nothing to turn back from."""
         if not self.giving.idle:
@@ -221,7 +237,12 @@ class SleepingNode:
             except (ValueError, KeyError, TypeError):
                 actions += [Count("unreadable-row"), Forget(row.table, row.key)]
                 continue
-            actions += self.giving.restore(handover) if handover.given else self._restore(handover, now)
+            if handover.stage is Stage.ABANDONED:
+                actions += self.abandoning.begin(handover)
+            elif self._outlived(handover):
+                actions += self._restarted(handover, now)
+            else:
+                actions += self.giving.restore(handover) if handover.given else self._restore(handover, now)
         return self._advance(actions + self.giving.resume(now=now), now)
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
@@ -234,6 +255,8 @@ class SleepingNode:
             return self._asked(event)
         if isinstance(event, Answered | NoAnswer):
             released = self._returning.happened(event, now=now)
+            if released is None:
+                released = self.abandoning.happened(event, now=now)
             if released is not None:
                 return released
         actions = self.mobile.happened(event, now=now) + self.giving.happened(event, now=now)
@@ -247,7 +270,7 @@ class SleepingNode:
     def timeout(self, *, now: float) -> list[Action]:
         """Whatever is due."""
         actions = self.mobile.timeout(now=now) + self.giving.timeout(now=now)
-        actions += self._returning.timeout(now=now)
+        actions += self._returning.timeout(now=now) + self.abandoning.timeout(now=now)
         match self.state:
             case GoingDown(machine):
                 actions += machine.timeout(now=now)
@@ -260,6 +283,7 @@ class SleepingNode:
     def deadline(self) -> float | None:
         """Steady seconds of whatever comes first."""
         times = [self.mobile.deadline(), self.giving.deadline(), self._returning.deadline()]
+        times.append(self.abandoning.deadline())
         match self.state:
             case GoingDown(machine):
                 times.append(machine.deadline())
@@ -270,6 +294,12 @@ class SleepingNode:
         return min((at for at in times if at is not None), default=None)
 
     # Transitions -------------------------------------------------------------------------------------------------
+
+    @property
+    def stranded(self) -> bool:
+        """Programs run although their sessions are away: a wake waits for the network or the stand-in."""
+        machines = (self.giving.moving, self.state.machine if isinstance(self.state, ComingUp) else None)
+        return any(isinstance(each, Waking) and each.stranded for each in machines)
 
     @property
     def _home_address(self) -> Addr:
@@ -295,7 +325,8 @@ class SleepingNode:
     def _follow(self, now: float) -> list[Action] | None:
         """The next state of a machine that has ended; None while it has not."""
         if (given := self.giving.follow(now)) is not None:
-            return given
+            listed, self.giving.abandoned = self.giving.abandoned, []
+            return [*given, *(action for each in listed for action in self.abandoning.begin(each))]
         match self.state:
             case GoingDown(machine, wake_after, turn_back) if machine.result is not None:
                 return self._slept(machine.result, wake_after, turn_back, now)
@@ -329,8 +360,13 @@ class SleepingNode:
             case StillAsleep(handover):
                 self.state = Down(handover)
                 return [Emit("asleep", "632", self._home_address, None, {"sessions": len(handover.sessions)})]
+            case GivenUp(handover):
+                self.state = Up("the sessions were given up")
+                count = len(handover.sessions)
+                ended = Emit("awake", None, self._home_address, None, {"lost": count})
+                return [ended, *self.abandoning.begin(handover)]
         lost = waking.result.lost if waking.result is not None else 0
-        self.state = Up(f"{lost} sessions lost" if lost else None)
+        self.state = Up(f"{_sessions(lost)} lost" if lost else None)
         return [Emit("awake", "632", self._home_address, None, {"lost": lost})]
 
     def _wake(self, handover: Handover, *, uncertain: bool, now: float) -> list[Action]:
@@ -360,13 +396,37 @@ class SleepingNode:
         uncertain = handover.stage is Stage.LEAVING
         return [*self._frozen(handover), *self._wake(handover, uncertain=uncertain, now=now)]
 
+    def _outlived(self, handover: Handover) -> bool:
+        """Whether its sockets and programs ended with an earlier boot of this host."""
+        over = handover.stage in (Stage.PREPARING, Stage.RETURNED)
+        return not over and handover.boot != self.mobile.configuration.boot
+
+    def _restarted(self, handover: Handover, now: float) -> list[Action]:
+        """Nothing is left here: no process is touched, and the stand-in resets what it has."""
+        # Those that were back have ended as well.
+        lost = replace(handover.at(Stage.ABANDONED), returned=(), processes=(), loose=False)
+        if not handover.given:
+            self.state = Up(f"{_sessions(len(lost.sessions))} lost: {RESTARTED}")
+        for each in lost.sessions:
+            self.woken.tell(each.flow, Fate.LOST, RESTARTED, each.processes, each.programs)
+        detail: dict[str, JSON] = {"sessions": len(lost.sessions), "reason": RESTARTED}
+        ordinary = self.mobile.wished is Wish.ORDINARY
+        return [
+            lost.persist(),
+            Emit("sessions-lost", None, self._home_address, None, detail),
+            *(Emit("session-lost", None, flow.local, flow, {"reason": RESTARTED}) for flow in lost.flows),
+            *([] if ordinary else self.mobile.wish(Wish.ORDINARY, now=now)),
+            *self.abandoning.begin(lost),
+        ]
+
     def _correspondence(self, handover: Handover) -> Correspondence:
         address = handover.stand_in or self.stand_in().address
         return self.giving.correspondence(address)
 
     def _frozen(self, handover: Handover) -> list[Action]:
         """The programs stay as they are: their sockets are in repair mode."""
-        freeze: list[Action] = [Freeze(handover.processes)] if handover.processes else []
+        frozen = handover.processes and not handover.loose
+        freeze: list[Action] = [Freeze(handover.processes)] if frozen else []
         return [*freeze, *set_flows(handover.flows, FlowVerdict.SUSPEND)]
 
     def _asked(self, event: Asked) -> list[Action]:
@@ -399,3 +459,7 @@ class SleepingNode:
 
 def _asleep_detail(handover: Handover, report: Report) -> dict[str, JSON]:
     return {"sessions": len(handover.sessions), "stayed": report.counts()[Fate.STAYED]}
+
+
+def _sessions(number: int) -> str:
+    return "1 session" if number == 1 else f"{number} sessions"

@@ -1,10 +1,11 @@
 """WAKE at the mobile node: reclaim, fetch in rounds, return, finish (C3, A12; messages 601-604, 634, 632).
 
-The stand-in goes on receiving until `Finish`; up to then everything can be repeated or undone. It must not know how
-sessions are put back or packets held.
+The stand-in goes on receiving until `Finish`; up to then everything can be repeated or undone. Programs are frozen only
+while something happens: one that waits too long for the network or the stand-in runs, with its flows suspended, and is
+frozen again when there is something to put back. It must not know how sessions are put back or packets held.
 """
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from locum.roles.actions import (
@@ -21,20 +22,27 @@ from locum.roles.actions import (
     FlowVerdict,
     InjectData,
     Injected,
+    Loosen,
     NoAnswer,
     NotPerformed,
+    Process,
     ReleaseCaptured,
     ReleaseHeld,
     SessionFailure,
     SessionFinal,
     Thaw,
+    Tighten,
+    Tightened,
 )
 from locum.roles.attachment import Outcome, RegistrationAccepted, Wish
-from locum.roles.fetching import FetchAhead
+from locum.roles.fetching import FetchAhead, Want
 from locum.roles.handover import AwaySession, Correspondence, Handover, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
-from locum.roles.session_report import Report
+from locum.roles.progress import Progress
+from locum.roles.session_report import Fate, Report
+from locum.roles.session_words import CLOSED, GONE_THERE, ended_by
 from locum.wire.control import (
+    Abandon,
     Answer632,
     Cancel,
     Done,
@@ -48,9 +56,9 @@ from locum.wire.control import (
 )
 from locum.wire.errors import WireError
 
-LITTLE = (
-    256 * 1024
-)  # bytes; what remains at or below this comes with the finish, within the gap that is allowed
+# Bytes; what remains at or below this comes with the finish, within the gap that is allowed.
+LITTLE = 256 * 1024
+BATCH = 8 << 20  # bytes put back in one step: some ten milliseconds, after which other answers are looked at
 MAX_ROUNDS = 8  # of pre-copy: a sender as fast as the fetch would keep it going for ever
 DRAIN_PATIENCE = 0.5  # seconds that the programs get to read in a round
 RETRY_FIRST = 1.0  # seconds until a 634 that was not answered is asked again
@@ -80,21 +88,29 @@ class Pausing:
 
 
 @dataclass(frozen=True, slots=True)
+class Tightening:
+    """The node freezes the programs and puts their sockets into repair mode."""
+
+    flows: tuple[Flow, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Fetching:
     """Fetches are on their way, and nothing is here to be injected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Injecting:
-    """The node appends bytes to a receive queue."""
+    """The node appends bytes to receive queues."""
 
-    flow: Flow
-    data: bytes
+    pieces: Mapping[Flow, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Draining:
     """The programs read."""
+
+    flows: frozenset[Flow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +127,23 @@ class Completing:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Awake, or asleep again."""
+    """Awake, asleep again, or given up."""
 
 
-State = Arriving | Asking | Pausing | Fetching | Injecting | Draining | Returning | Completing | Ended
+State = (
+    Arriving
+    | Asking
+    | Pausing
+    | Tightening
+    | Fetching
+    | Injecting
+    | Draining
+    | Returning
+    | Completing
+    | Ended
+)
+# States in which somebody else has the next word, perhaps for ever.
+WAITING = (Arriving, Asking, Pausing, Fetching, Returning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +160,13 @@ class StillAsleep:
     handover: Handover
 
 
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """The sessions were reset here; the stand-in must hear of it."""
+
+    handover: Handover
+
+
 class Waking:
     """One return. `uncertain`: the stand-in may never have had the sessions."""
 
@@ -143,28 +179,30 @@ class Waking:
         uncertain: bool = False,
     ) -> None:
         self.state: State = Arriving()
-        self.result: Awake | StillAsleep | None = None
+        self.result: Awake | StillAsleep | GivenUp | None = None
         self.handover = handover.at(Stage.LEAVING if uncertain else Stage.WAKING)
+        self.progress = Progress(handover.sessions)
+        self.report = Report()
         self._mobile = mobile
         self._correspondence = correspondence
         self._uncertain = uncertain
-        self._totals: dict[Flow, int] = {}
+        self._loose = handover.loose  # the programs run
+        self._placed = False  # the kernel has told how much each socket has
+        self._stranded_at: float | None = None
         self._ahead = FetchAhead(correspondence, handover.identifier)
-        self._full: set[Flow] = set()  # took less than was given; their programs must read first
-        self._rested: set[Flow] = set()  # had time to read, and have taken nothing since
-        self._stalled: set[Flow] = set()  # did not read in that time: they wait for the finish
-        self._unread: set[Flow] = set()  # had bytes left after a round: not waited for any more
         self._finals: dict[Flow, FinalState] = {}
+        self._tails: set[Flow] = set()  # the end of what was received is here
+        self._held = False  # the flows' packets wait here
         self._finishing = False
         self._rounds = 0
         self._drained_round = 0
         self._pause = RETRY_FIRST
         self._done_attempts = 0
         self._lost = 0
-        self.report = Report()
 
     def start(self, *, now: float) -> list[Action]:
         """Step 1: become reachable, while the stand-in keeps the flows. A device that is awake is."""
+        self._wait(now)
         actions: list[Action] = [
             self.handover.persist(),
             *set_flows(self.handover.flows, FlowVerdict.SUSPEND),
@@ -173,12 +211,19 @@ class Waking:
             return [*actions, *self._ask(self._reclaim())]
         return [*actions, *self._mobile.wish(self._reachable, now=now)]
 
+    @property
+    def stranded(self) -> bool:
+        """The programs run while the wake waits for the network or the stand-in."""
+        return self._loose and not isinstance(self.state, Ended)
+
     def outcome(self, outcome: Outcome, *, now: float) -> list[Action]:
         """How the registration fares; refusals and lost links are pursued by the mobile node itself."""
         match self.state, outcome:
             case Arriving(), RegistrationAccepted(wish=wish) if wish is self._reachable:
+                self._wait(now)
                 return self._ask(self._reclaim())
             case Returning(), RegistrationAccepted(wish=Wish.ORDINARY):
+                self._wait(now)
                 return self._finish()
         return []
 
@@ -186,23 +231,34 @@ class Waking:
         """Results of the step that is under way; others are late and mean nothing."""
         match self.state, event:
             case Asking(request, value), Answered() if event.request == request:
-                self._pause = RETRY_FIRST
+                self._wait(now)
                 return self._answered(value, event.body, now)
             case Asking(request, value), NoAnswer() if event.request == request:
                 return self._unanswered(value, event.reason, now)
             case _, Answered() if event.request in self._ahead:
+                self._wait(now)
                 return self._fetched(event, now)
             case _, NoAnswer() if event.request in self._ahead:
                 return self._not_fetched(event.reason, now)
-            case Injecting(flow, data), Injected() if event.flow == flow:
-                return self._injected(event, data, now)
-            case Injecting(flow, data), NotPerformed(action=InjectData()):
-                return self._injected(Injected(flow, 0, event.reason), data, now)
-            case Draining(), Drained():
+            case _:
+                return self._performed(event, now)
+
+    def _performed(self, event: Event, now: float) -> list[Action]:
+        match self.state, event:
+            case Tightening(flows), Tightened() if event.flows == flows:
+                return self._tightened(event, now)
+            case Tightening(), NotPerformed(action=Tighten()):
+                self.state = Pausing(now + RETRY_FIRST, None)
+            case Injecting(pieces), Injected() if _same(pieces, event):
+                return self._injected(event, pieces, now)
+            case Injecting(pieces), NotPerformed(action=InjectData()):
+                failures = tuple(SessionFailure(each, event.reason) for each in pieces)
+                return self._injected(Injected((), failures), pieces, now)
+            case Draining(flows), Drained() if {flow for flow, _ in event.unread} <= flows:
                 return self._drained(event, now)
             case Draining(), NotPerformed(action=DrainRound()):
                 self.state = Pausing(now + RETRY_FIRST, None)
-            case Completing(flows), Finished():
+            case Completing(flows), Finished() if event.flows == flows:
                 return self._completed(flows, event, now)
             case Completing(flows), NotPerformed(action=FinishSessions()):
                 failures = tuple(SessionFailure(each, event.reason) for each in flows)
@@ -210,15 +266,21 @@ class Waking:
         return []
 
     def timeout(self, *, now: float) -> list[Action]:
-        """Ask again."""
+        """Ask again; let programs run that have waited long enough."""
+        actions = []
+        if self._strands and self._stranded_at is not None and self._stranded_at <= now:
+            actions = self._loosen()
         if isinstance(self.state, Pausing) and self.state.retry_at <= now:
             value = self.state.value
-            return self._drain(self._full) if value is None else self._ask(value)
-        return []
+            actions += self._tighten() if value is None else self._ask(value)
+        return actions
 
     def deadline(self) -> float | None:
         """Steady seconds."""
-        return self.state.retry_at if isinstance(self.state, Pausing) else None
+        times = [self.state.retry_at] if isinstance(self.state, Pausing) else []
+        if self._strands and self._stranded_at is not None:
+            times.append(self._stranded_at)
+        return min(times, default=None)
 
     def call_off(self, *, now: float) -> list[Action]:
         """Sleep again, if the stand-in has not been told to stop; else the return goes on."""
@@ -229,10 +291,27 @@ class Waking:
             if isinstance(self.state, Arriving)
             else self._correspondence.ask(Cancel(self.handover.identifier))
         )
-        self.handover = self.handover.at(Stage.ASLEEP)
+        frozen: list[Action] = [Tighten(self.handover.flows)] if self._loose else []
+        self.handover = replace(self.handover.at(Stage.ASLEEP), loose=False)
         self.state, self.result = Ended(), StillAsleep(self.handover)
         quiet = [] if self.handover.given else self._mobile.wish(Wish.NOTHING, now=now)
-        return [self.handover.persist(), *asked, *quiet]
+        return [*frozen, self.handover.persist(), *asked, *quiet]
+
+    def abandon(self, *, now: float) -> list[Action]:
+        """Give up: the programs' connections are reset, and the device is awake."""
+        flows = self.handover.flows
+        if isinstance(self.state, Ended) or self.handover.stage is Stage.RETURNED:
+            return []
+        for each in self.handover.sessions:
+            self._tell(each, Fate.LOST, "the sessions were given up")
+        self._lost += len(flows)
+        self.handover = self.handover.at(Stage.ABANDONED)
+        self.state, self.result = Ended(), GivenUp(self.handover)
+        return [
+            self.handover.persist(),
+            *abandoned(self.handover, "the sessions were given up"),
+            *self._ordinary(now),
+        ]
 
     @property
     def _reachable(self) -> Wish:
@@ -243,6 +322,56 @@ class Waking:
     def _gives_way(self) -> bool:
         """Whether an ordinary registration of the device would take flows from the stand-in."""
         return not self.handover.given and self._mobile.gives_way(self.handover.switch)
+
+    def _ordinary(self, now: float) -> list[Action]:
+        return [] if self._mobile.wished is Wish.ORDINARY else self._mobile.wish(Wish.ORDINARY, now=now)
+
+    def _tell(self, session: AwaySession, fate: Fate, reason: str | None = None) -> None:
+        self.report.tell(session.flow, fate, reason, session.processes, session.programs)
+
+    # Programs that wait, and programs that run meanwhile -----------------------------------------------------------
+
+    def _wait(self, now: float) -> None:
+        """Something has gone on: the programs' patience begins anew."""
+        self._stranded_at = now + self._mobile.configuration.stranded
+
+    @property
+    def _strands(self) -> bool:
+        """Whether programs stand still for somebody who may never answer."""
+        waits = isinstance(self.state, WAITING) and self.handover.stage is not Stage.RETURNED
+        return waits and not self._loose and bool(self.handover.processes)
+
+    def _loosen(self) -> list[Action]:
+        """What is written meanwhile waits in the sockets. The row comes first: a next run may freeze nothing."""
+        self._loose = True
+        self.handover = replace(self.handover, loose=True)
+        flows = self.handover.flows
+        home_address = self._mobile.configuration.home_address
+        detail = {"reason": "the network or the stand-in does not answer"}
+        return [
+            self.handover.persist(),
+            *set_flows(flows, FlowVerdict.SUSPEND),
+            Loosen(flows, self.handover.processes),
+            Emit("programs-run", None, home_address, None, detail),
+        ]
+
+    def _tighten(self) -> list[Action]:
+        flows = self.handover.flows
+        self.state = Tightening(flows)
+        return [Tighten(flows)]
+
+    def _tightened(self, event: Tightened, now: float) -> list[Action]:
+        self._loose, self._placed = False, True
+        self.progress.place(event.positions, event.gone)
+        for failure in event.failures:
+            self.progress.pass_over(failure.flow)
+        actions: list[Action] = []
+        if self._held:
+            actions += set_flows(self.handover.flows, FlowVerdict.HOLD)
+        if self._finishing:
+            self._add_tails()
+            return [*actions, *self._next(now)]
+        return [*actions, *self._measured(now)]
 
     # Step 2: reclaim and pre-copy --------------------------------------------------------------------------------
 
@@ -255,7 +384,7 @@ class Waking:
         return list(asked)
 
     def _unanswered(self, value: Request634, reason: str, now: float) -> list[Action]:
-        if isinstance(value, Done):
+        if self.handover.stage is Stage.RETURNED:
             self._done_attempts += 1
             if self._done_attempts >= DONE_ATTEMPTS:
                 return self._close()
@@ -270,12 +399,15 @@ class Waking:
         except WireError as error:
             return self._unanswered(value, str(error), now)
         if isinstance(value, Done):
-            return self._close()
+            return self._done_answered(value, answer, now)
         if answer.status in (Status.BUSY, Status.LIMIT):
             return self._unanswered(value, answer.status.name.lower(), now)
+        self._pause = RETRY_FIRST
         match value:
             case Reclaim():
                 return self._reclaimed(answer, now)
+            case Finish() if self.handover.stage is Stage.RETURNED:
+                return self.tell()
             case Finish():
                 return self._finished(answer, now)
         return []
@@ -285,87 +417,111 @@ class Waking:
             return self._nothing_there(answer.status, now)
         held = {each.flow: each for each in answer.sessions if each.status is Status.OK}
         missing = [flow for flow in self.handover.flows if flow not in held]
-        actions = self._give_up(missing)
-        self._uncertain = False
-        sessions = tuple(
-            replace(each, session=held[each.flow].session)
-            for each in self.handover.sessions
-            if each.flow in held
-        )
-        self.handover = replace(self.handover, sessions=sessions).at(Stage.WAKING)
-        self._totals = {flow: each.total for flow, each in held.items()}
-        reading = [each for each in self.handover.sessions if each.flow not in self._stalled]
-        remaining = sum(max(0, self._totals[each.flow] - each.offset) for each in reading)
-        if remaining <= LITTLE or self._rounds >= MAX_ROUNDS:
-            return [*actions, self.handover.persist(), *self._return(now)]
+        reasons = {each.flow: each.reason for each in answer.sessions if each.reason}
+        actions = self._give_up(missing, reasons)
+        if self._uncertain or missing:
+            self._uncertain = False
+            self.handover = self.handover.at(Stage.WAKING)
+            actions.append(self.handover.persist())
+        self._number({flow: each.session for flow, each in held.items()})
+        self.progress.aim({flow: each.total for flow, each in held.items()})
+        if self._loose or not self._placed:
+            return [*actions, *self._tighten()]
+        return [*actions, *self._measured(now)]
+
+    def _number(self, numbers: Mapping[Flow, int]) -> None:
+        if all(numbers[each.flow] == each.session for each in self.handover.sessions):
+            return
+        self.progress.number(numbers)
+        sessions = tuple(replace(each, session=numbers[each.flow]) for each in self.handover.sessions)
+        self.handover = replace(self.handover, sessions=sessions)
+
+    def _measured(self, now: float) -> list[Action]:
+        """It is known how much is there, and how much here: fetch it, or return when it is little."""
+        if self.progress.remaining() <= LITTLE or self._rounds >= MAX_ROUNDS:
+            return self._return(now)
         self._rounds += 1
         self._ahead.clear()  # session numbers may be others now
-        return [*actions, self.handover.persist(), *self._next(now)]
+        return self._next(now)
 
     def _nothing_there(self, status: Status, now: float) -> list[Action]:
         """The stand-in does not have them: it never took them, or it has lost them."""
         cancel: list[Action] = []
         if status is not Status.UNKNOWN_HANDOVER:
             cancel = list(self._correspondence.ask(Cancel(self.handover.identifier)))
-        actions = cancel + self._give_up(self.handover.flows)
+        actions = cancel + self._give_up(self.handover.flows, {})
         home_address = self._mobile.configuration.home_address
         actions.append(Emit("nothing-to-reclaim", "632", home_address, None, {"status": status.name.lower()}))
         return actions + self._awake((), now)
 
-    def _give_up(self, flows: Iterable[Flow]) -> list[Action]:
+    def _give_up(self, flows: Iterable[Flow], reasons: Mapping[Flow, str]) -> list[Action]:
         """Sessions that the stand-in does not have: unharmed if it never had them, lost otherwise."""
         listed = tuple(flows)
         if not listed:
             return []
+        stays = self._uncertain
+        fate, kind = (Fate.STAYED, "session-stays") if stays else (Fate.LOST, "session-lost")
+        told = []
+        for flow in listed:
+            reason = reasons.get(flow) or ("the stand-in never had it" if stays else GONE_THERE)
+            self._tell(self.progress.session(flow), fate, reason)
+            told.append(Emit(kind, "632", flow.local, flow, {"reason": reason}))
+        self._lost += 0 if stays else len(listed)
+        self._drop(listed)
+        first: Action = ReleaseCaptured(listed) if stays else AbandonSessions(listed)
+        return [first, *released(listed), *told]
+
+    def _drop(self, flows: Iterable[Flow]) -> None:
+        """These sessions are no part of it any more."""
+        listed = tuple(flows)
+        for flow in listed:
+            self._ahead.forget(self.progress.session(flow).session)
+        self.progress.remove(listed)
         self.handover = self.handover.without(listed)
-        first: Action = ReleaseCaptured(listed) if self._uncertain else AbandonSessions(listed)
-        kind = "session-stays" if self._uncertain else "session-lost"
-        self._lost += 0 if self._uncertain else len(listed)
-        return [first, *_released(listed), *(Emit(kind, "632", each.local, each) for each in listed)]
 
     def _next(self, now: float) -> list[Action]:
         """Inject what is here while more is fetched; when nothing is left to do: let programs read, measure again."""
-        behind = [each for each in self.handover.sessions if each.offset < self._target(each)]
-        taking = [each for each in behind if each.flow not in self._full | self._stalled]
-        fetches = self._ahead.more(
-            (each, self._fetched_end(each))
-            for each in taking
-            if each.flow not in self._rested or not self._ahead.has(each)  # first it has to take what is here
-        )
-        for each in taking:
-            if data := self._tail(each) or self._ahead.take(each):
-                return [*fetches, *self._inject(each.flow, data)]
+        fetches = self._ahead.more(self._wanted())
+        if self._loose and self._ahead.arrived:
+            return [*fetches, *self._tighten()]
+        if pieces := self._pieces():
+            return [*fetches, *self._inject(pieces)]
         if self._ahead.busy:
             self.state = Fetching()
             return fetches
         if self._finishing:
-            waiting = {each.flow for each in behind}
-            ready = tuple(flow for flow in self.handover.flows if flow not in waiting)
-            # A program that does not read keeps nobody waiting but itself.
-            return self._complete(ready) if ready or not waiting else self._drain(self._full)
-        if self._full:
-            return self._drain(self._full)
+            return self._conclude(now)
+        if self.progress.full:
+            return self._drain(self.progress.full)
         if self._drained_round < self._rounds:
             self._drained_round = self._rounds
-            if reading := set(self.handover.flows) - self._unread - self._stalled:
+            busy = self.progress.unread | self.progress.slow.keys()
+            if reading := [flow for flow in self.progress.flows if flow not in busy]:
                 return self._drain(reading)
         return self._ask(self._reclaim())
 
-    def _target(self, session: AwaySession) -> int:
-        if self._finishing:
-            return self._finals[session.flow].received
-        return self._totals.get(session.flow, 0)
+    def _wanted(self) -> Iterable[Want]:
+        """What may be fetched now, and up to where: the tail came with the final state."""
+        for each in self.progress.taking():
+            end = self.progress.target(each.flow)
+            if each.flow in self._tails:
+                end = self._finals[each.flow].tail_offset
+            yield each.session, self.progress.offset(each.flow), end
 
-    def _fetched_end(self, session: AwaySession) -> int:
-        """Up to where bytes have to be fetched: the tail came with the final state."""
-        final = self._finals.get(session.flow)
-        return self._target(session) if final is None or not final.tail else final.tail_offset
-
-    def _tail(self, session: AwaySession) -> bytes:
-        final = self._finals.get(session.flow)
-        if final is None or not final.tail_offset <= session.offset:
-            return b""
-        return final.tail[session.offset - final.tail_offset :]
+    def _pieces(self) -> dict[Flow, bytes]:
+        """What is here and can be put back, as much as one step takes."""
+        pieces: dict[Flow, bytes] = {}
+        size = 0
+        for number in self._ahead.arrived:
+            session = self.progress.numbered(number)
+            if session is None or not self.progress.takes(session.flow):
+                continue
+            if data := self._ahead.take(number, self.progress.offset(session.flow)):
+                pieces[session.flow] = data
+                size += len(data)
+                if size >= BATCH:
+                    break
+        return pieces
 
     def _fetched(self, event: Answered, now: float) -> list[Action]:
         try:
@@ -381,64 +537,70 @@ class Waking:
     def _not_fetched(self, reason: str, now: float) -> list[Action]:
         """Where the stand-in is, it says when it is asked from the beginning."""
         self._ahead.clear()
+        self._tails.clear()
         if not isinstance(self.state, Fetching):
             return []
         again = Finish(self.handover.identifier) if self._finishing else self._reclaim()
         return self._unanswered(again, reason, now)
 
-    def _inject(self, flow: Flow, data: bytes) -> list[Action]:
-        self.state = Injecting(flow, data)
-        return [InjectData(flow, data)]
+    def _inject(self, pieces: Mapping[Flow, bytes]) -> list[Action]:
+        self.state = Injecting(pieces)
+        return [InjectData(tuple(pieces.items()))]
 
-    def _injected(self, event: Injected, data: bytes, now: float) -> list[Action]:
-        flow = event.flow
-        if event.error is not None:
-            self._ahead.forget(self._session(flow).session)
-            self.handover = self.handover.without((flow,))
-            self._lost += 1
-            detail = {"reason": event.error}
-            return [
-                AbandonSessions((flow,)),
-                *_released((flow,)),
-                Emit("session-lost", None, flow.local, flow, detail),
-                self.handover.persist(),
-                *self._next(now),
-            ]
-        self.handover = self.handover.advanced(flow, event.taken)
-        if event.taken:
-            self._pause = RETRY_FIRST
-            self._rested.discard(flow)
-        if event.taken < len(data):
-            self._ahead.put_back(self._session(flow), data[event.taken :])
-            given_up = flow in self._rested and not self._finishing
-            (self._stalled if given_up else self._full).add(flow)
-        return [self.handover.persist(), *self._next(now)]
+    def _injected(self, event: Injected, pieces: Mapping[Flow, bytes], now: float) -> list[Action]:
+        actions = self._lose(event.failures)
+        self.progress.place((), event.gone)
+        for flow, taken in event.taken:
+            data = pieces[flow]
+            self.progress.took(flow, taken, len(data))
+            if taken < len(data):
+                self._tails.discard(flow)
+                number = self.progress.session(flow).session
+                self._ahead.put_back(number, self.progress.offset(flow), data[taken:])
+        return [*actions, *self._next(now)]
 
-    def _session(self, flow: Flow) -> AwaySession:
-        return next(each for each in self.handover.sessions if each.flow == flow)
+    def _lose(self, failures: Iterable[SessionFailure]) -> list[Action]:
+        """These sockets take nothing any more."""
+        actions: list[Action] = []
+        for failure in failures:
+            flow = failure.flow
+            self._tell(self.progress.session(flow), Fate.LOST, failure.reason)
+            actions.append(Emit("session-lost", None, flow.local, flow, {"reason": failure.reason}))
+        return self._reset(tuple(each.flow for each in failures)) + actions
 
-    def _drain(self, flows: Set[Flow]) -> list[Action]:
+    def _reset(self, flows: tuple[Flow, ...], *, lost: bool = True) -> list[Action]:
+        """End these connections at both ends."""
+        if not flows:
+            return []
+        numbers = tuple(self.progress.session(flow).session for flow in flows)
+        self._lost += len(flows) if lost else 0
+        self._drop(flows)
+        asked = self._correspondence.ask(Abandon(self.handover.identifier, numbers))
+        return [AbandonSessions(flows), *released(flows), self.handover.persist(), *asked]
+
+    def _drain(self, flows: Iterable[Flow]) -> list[Action]:
         """Let the programs read what they have; those of other sessions are frozen as before."""
-        processes = dict.fromkeys(
-            process for each in self.handover.sessions if each.flow in flows for process in each.processes
-        )
-        self.state = Draining()
-        return [DrainRound(tuple(sorted(flows, key=str)), tuple(processes), DRAIN_PATIENCE)]
+        listed = tuple(flows)
+        processes = dict.fromkeys(each for flow in listed for each in self.progress.session(flow).processes)
+        self.state = Draining(frozenset(listed))
+        return [DrainRound(listed, tuple(processes), DRAIN_PATIENCE)]
 
     def _drained(self, event: Drained, now: float) -> list[Action]:
-        self._rested |= self._full
-        self._unread |= {flow for flow, unread in event.unread if unread}
-        self._full.clear()
+        self._wait(now)
+        self.progress.rested(event.unread)
         return self._next(now)
 
     # Steps 3 and 4: return and finish ----------------------------------------------------------------------------
 
     def _return(self, now: float) -> list[Action]:
         """Packets wait here once the home agent switches: by our registration, or by the stand-in's (R4)."""
+        self._held = True
+        self._wait(now)
+        held = set_flows(self.handover.flows, FlowVerdict.HOLD)
         if not self._gives_way:
-            return [*set_flows(self.handover.flows, FlowVerdict.HOLD), *self._finish()]
+            return [*held, *self._finish()]
         self.state = Returning()
-        return [*set_flows(self.handover.flows, FlowVerdict.HOLD), *self._mobile.wish(Wish.ORDINARY, now=now)]
+        return [*held, *self._mobile.wish(Wish.ORDINARY, now=now)]
 
     def _finish(self) -> list[Action]:
         """604 is here: what comes from now on comes to this host, what is on its way to the stand-in is ahead of us.
@@ -446,8 +608,7 @@ class Waking:
         A stand-in that has registered makes the switch itself, and waits for its 604 likewise.
         """
         self._finishing = True
-        self._full.clear()
-        self._stalled.clear()
+        self.progress.try_again()
         return self._ask(Finish(self.handover.identifier))
 
     def _finished(self, answer: Answer632, now: float) -> list[Action]:
@@ -458,27 +619,82 @@ class Waking:
             each.flow: by_number[each.session] for each in self.handover.sessions if each.session in by_number
         }
         self._ahead.clear()
-        actions = self._give_up([flow for flow in self.handover.flows if flow not in self._finals])
-        return actions + self._next(now)
+        self._tails.clear()
+        actions = self._give_up([flow for flow in self.handover.flows if flow not in self._finals], {})
+        self.progress.aim({flow: each.received for flow, each in self._finals.items()})
+        if self._loose:
+            return [*actions, *self._tighten()]
+        self._add_tails()
+        return [*actions, *self._next(now)]
+
+    def _add_tails(self) -> None:
+        """The end of what was received, as far as it is not here yet."""
+        for flow, final in self._finals.items():
+            if not final.tail or flow not in self.progress:
+                continue
+            offset = max(final.tail_offset, self.progress.offset(flow))
+            if data := final.tail[offset - final.tail_offset :]:
+                self._ahead.add(self.progress.session(flow).session, offset, data)
+                self._tails.add(flow)
+
+    def _conclude(self, now: float) -> list[Action]:
+        """Nothing can be put back now: give back what is complete, let the others read."""
+        actions = self._closed() if self.progress.gone else []
+        if ready := self.progress.complete:
+            return [*actions, *self._tight_then(self._complete(ready))]
+        if not self.progress.behind:
+            return [*actions, *self._awake((), now)]
+        # A program that does not read keeps nobody waiting but itself.
+        return [*actions, *self._drain(tuple(self.progress.full or self.progress.slow))]
+
+    def _tight_then(self, actions: list[Action]) -> list[Action]:
+        return self._tighten() if self._loose else actions
+
+    def _closed(self) -> list[Action]:
+        """Programs that ended before they had everything: their peers hear of it, as they would have at once."""
+        flows = tuple(flow for flow in self.progress.gone if flow in self.progress.behind)
+        actions: list[Action] = []
+        for flow in flows:
+            self._tell(self.progress.session(flow), Fate.CLOSED, CLOSED)
+            actions.append(Emit("session-closed", None, flow.local, flow, {"reason": CLOSED}))
+        return self._reset(flows, lost=False) + actions
 
     def _complete(self, flows: tuple[Flow, ...]) -> list[Action]:
         self.state = Completing(flows)
-        finals = tuple(_final(flow, self._finals[flow]) for flow in flows)
-        return [FinishSessions(finals)]
+        return [FinishSessions(tuple(final_of(flow, self._finals[flow]) for flow in flows))]
 
     def _completed(self, flows: tuple[Flow, ...], event: Finished, now: float) -> list[Action]:
         failed = {each.flow: each.reason for each in event.failures}
+        told = [self._told(flow, failed.get(flow)) for flow in flows]
         self._lost += len(failed)
-        told = [Emit("session-lost", None, each.local, each, {"reason": failed[each]}) for each in failed]
-        told += [Emit("session-returned", "632", each.local, each) for each in flows if each not in failed]
-        rest = self.handover.without(flows)
-        if not rest.sessions:
+        numbers = tuple(self.progress.session(flow).session for flow in flows)
+        self.handover = replace(self.handover, returned=(*self.handover.returned, *numbers))
+        self._drop(flows)
+        if not self.handover.sessions:
             return [*self._awake(flows, now), *told]
-        still = tuple(dict.fromkeys(process for each in rest.sessions for process in each.processes))
-        free = tuple(each for each in self.handover.processes if each not in still)
-        self.handover = replace(rest, processes=still)
+        free = self._unbind()
         thaw: list[Action] = [Thaw(free)] if free else []
-        return [self.handover.persist(), *thaw, *_released(flows), *told, *self._next(now)]
+        return [self.handover.persist(), *thaw, *released(flows), *told, *self._next(now)]
+
+    def _told(self, flow: Flow, failure: str | None) -> Emit:
+        session, final = self.progress.session(flow), self._finals[flow]
+        closed = flow in self.progress.gone
+        if failure is not None:
+            self._tell(session, Fate.LOST, failure)
+            return Emit("session-lost", None, flow.local, flow, {"reason": failure})
+        if closed:
+            self._tell(session, Fate.CLOSED, CLOSED)
+            return Emit("session-closed", "632", flow.local, flow, {"reason": CLOSED})
+        reason = ended_by(final.error) if final.error else None
+        self._tell(session, Fate.LOST if final.error else Fate.RETURNED, reason)
+        return Emit("session-returned", "632", flow.local, flow, {"reason": reason} if reason else {})
+
+    def _unbind(self) -> tuple[Process, ...]:
+        """Processes that have no session left that is away."""
+        bound = dict.fromkeys(process for each in self.handover.sessions for process in each.processes)
+        free = tuple(each for each in self.handover.processes if each not in bound)
+        self.handover = replace(self.handover, processes=tuple(bound))
+        return free
 
     # Step 5 ------------------------------------------------------------------------------------------------------
 
@@ -486,21 +702,26 @@ class Waking:
         """The programs run; the stand-in is told. The row comes first: what runs may not be taken for captured again."""
         thaw: list[Action] = [Thaw(self.handover.processes)] if self.handover.processes else []
         self.handover = self.handover.at(Stage.RETURNED)
-        actions: list[Action] = [self.handover.persist(), *thaw, *_released(flows)]
-        if self._mobile.wished is not Wish.ORDINARY:
-            actions += self._mobile.wish(Wish.ORDINARY, now=now)
-        return actions + self.tell()
+        actions: list[Action] = [self.handover.persist(), *thaw, *released(flows)]
+        return [*actions, *self._ordinary(now), *self.tell()]
 
     def tell(self) -> list[Action]:
         """634 done; also all that is left to do after a restart in stage RETURNED."""
         return self._ask(Done(self.handover.identifier))
+
+    def _done_answered(self, value: Done, answer: Answer632, now: float) -> list[Action]:
+        """A stand-in that was started again meanwhile has to stop once more before it forgets."""
+        if answer.status is Status.WRONG_STATE and self._done_attempts < DONE_ATTEMPTS:
+            self._done_attempts += 1
+            return self._ask(Finish(value.handover))
+        return self._close()
 
     def _close(self) -> list[Action]:
         self.state, self.result = Ended(), Awake(self._lost)
         return [self.handover.forget()]
 
 
-def _released(flows: Iterable[Flow]) -> list[Action]:
+def released(flows: Iterable[Flow]) -> list[Action]:
     """These flows are this host's again: what was held for them is delivered in order.
 
     DELIVER before the entry goes: newcomers wait until the queue is empty. One that overtook it would be acknowledged
@@ -515,7 +736,17 @@ def _released(flows: Iterable[Flow]) -> list[Action]:
     ]
 
 
-def _final(flow: Flow, state: FinalState) -> SessionFinal:
+def abandoned(handover: Handover, reason: str) -> list[Action]:
+    """Its connections are reset here, its programs run."""
+    flows = handover.flows
+    reset: list[Action] = [AbandonSessions(flows)] if flows else []
+    thaw: list[Action] = [Thaw(handover.processes)] if handover.processes else []
+    told = [Emit("session-lost", None, flow.local, flow, {"reason": reason}) for flow in flows]
+    return [*reset, *thaw, *released(flows), *told]
+
+
+def final_of(flow: Flow, state: FinalState) -> SessionFinal:
+    """The last state as the node takes it: all bytes are in the socket already."""
     return SessionFinal(
         session=state.session,
         flow=flow,
@@ -526,3 +757,8 @@ def _final(flow: Flow, state: FinalState) -> SessionFinal:
         error=state.error,
         tail_offset=state.received,
     )
+
+
+def _same(pieces: Mapping[Flow, bytes], event: Injected) -> bool:
+    told = (*(flow for flow, _ in event.taken), *(each.flow for each in event.failures), *event.gone)
+    return all(flow in pieces for flow in told)

@@ -40,8 +40,11 @@ async def move(node: "Node", arguments: Mapping[str, Any]) -> Row:
 
 
 async def wake(node: "Node", arguments: Mapping[str, Any]) -> Row:
-    """Returns when everything is back in the programs. Raises RequestFailed."""
-    return await sleeper(node).wake()
+    """Returns when everything is back in the programs; with `abandon`, when it is given up. Raises RequestFailed."""
+    abandon = arguments.get("abandon", False)
+    if not isinstance(abandon, bool):
+        raise RequestFailed("abandon: true or false")
+    return await (sleeper(node).abandon() if abandon else sleeper(node).wake())
 
 
 async def give(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:

@@ -1,0 +1,236 @@
+"""The way back of captured sockets: performs what the mobile node's role wants done while it wakes.
+
+Blocking calls run in the thread of session actions. A session or a process that fails never fails the others. When to do
+what is the role's business.
+"""
+
+import errno
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from locum.node.captured import Captured
+from locum.node.events import flow_text
+from locum.node.performer import Hand
+from locum.roles import actions as do
+from locum.roles.actions import Event
+from locum.sessions.live import FinalTcp, LiveSocket, SessionError
+from locum.sessions.process import Process
+from locum.wire.control import Flow
+
+log = logging.getLogger("locum.napping")
+_POLL = 0.002  # seconds between looks at what a program has read
+_DELIVERY = 0.05  # seconds within which injected packets reach a socket
+_GONE = "the socket is not there any more"
+
+
+class Blocking(Protocol):
+    """Runs a call in the thread of session actions."""
+
+    def __call__(self, call: Callable[..., Any], *arguments: Any) -> Awaitable[Any]: ...
+
+
+class BringingBack:
+    """`deliver` puts packets into this host; `feed` tells the role; `forget` drops what is stored of sockets."""
+
+    def __init__(
+        self,
+        captured: Captured,
+        blocking: Blocking,
+        feed: Callable[[Event], None],
+        deliver: Callable[[bytes], None],
+        forget: Callable[[Iterable[Flow]], None],
+    ) -> None:
+        self._captured, self._blocking = captured, blocking
+        self._feed, self._deliver, self._forget = feed, deliver, forget
+        self.given_back: list[Flow] = []  # their rows stay until the role has written that they are back
+
+    def hands(self) -> Mapping[type, Hand]:
+        """What performs each kind of action."""
+        return {
+            do.Tighten: self._tighten,
+            do.Loosen: self._loosen,
+            do.InjectData: self._inject,
+            do.DrainRound: self._drain,
+            do.FinishSessions: self._finish,
+            do.AbandonSessions: self._abandon,
+        }
+
+    # tight and loose
+
+    async def _tighten(self, action: do.Tighten) -> None:
+        self._feed(await self._blocking(self._tighten_all, action.flows))
+
+    def _tighten_all(self, flows: tuple[Flow, ...]) -> do.Tightened:
+        captured = self._captured
+        running = [flow for flow in flows if flow in captured.loose or not self._stands(flow)]
+        unfrozen = captured.freeze_holders(running) if running else {}
+        positions: list[tuple[Flow, int]] = []
+        gone: list[Flow] = []
+        failures: list[do.SessionFailure] = []
+        for flow in flows:
+            live = captured.live.get(flow)
+            reason = next((unfrozen[each] for each in captured.holders(flow) if each in unfrozen), None)
+            if live is None or not captured.has_program(flow):
+                gone.append(flow)
+            elif reason is not None:
+                failures.append(do.SessionFailure(flow, reason))
+                continue
+            if live is not None:
+                live.hold()
+                captured.loose.discard(flow)
+                positions.append((flow, live.position()))
+        return do.Tightened(flows, tuple(positions), tuple(gone), tuple(failures))
+
+    def _stands(self, flow: Flow) -> bool:
+        return self._captured.freezer.frozen.issuperset(self._captured.holders(flow))
+
+    async def _loosen(self, action: do.Loosen) -> None:
+        await self._blocking(self._loosen_all, action.flows, action.processes)
+
+    def _loosen_all(self, flows: tuple[Flow, ...], processes: tuple[do.Process, ...]) -> None:
+        captured = self._captured
+        for flow in flows:
+            if (live := captured.live.get(flow)) is not None:
+                try:
+                    live.let_go()
+                except OSError as problem:
+                    log.warning("%s: %s", flow_text(flow), problem)
+                captured.loose.add(flow)
+        captured.let_run([Process(*each) for each in processes])
+
+    # bytes
+
+    async def _inject(self, action: do.InjectData) -> None:
+        self._feed(await self._blocking(self._inject_all, action.pieces))
+
+    def _inject_all(self, pieces: tuple[tuple[Flow, bytes], ...]) -> do.Injected:
+        taken: list[tuple[Flow, int]] = []
+        failures: list[do.SessionFailure] = []
+        gone: list[Flow] = []
+        for flow, data in pieces:
+            live = self._captured.live.get(flow)
+            if live is None:
+                failures.append(do.SessionFailure(flow, _GONE))
+            elif not self._captured.has_program(flow):
+                gone.append(flow)
+            else:
+                try:
+                    taken.append((flow, self._put(live, data)))
+                except OSError as problem:
+                    failures.append(do.SessionFailure(flow, str(problem)))
+        return do.Injected(tuple(taken), tuple(failures), tuple(gone))
+
+    def _put(self, live: LiveSocket, data: bytes) -> int:
+        if live.flow in self._captured.loose:  # its program could not be frozen again
+            return 0
+        before = live.position()
+        done = live.inject(data)
+        if not done.packets:
+            return done.accepted
+        for packet in done.packets:
+            self._deliver(packet)
+        until = time.monotonic() + _DELIVERY
+        while live.position() - before < done.accepted and time.monotonic() < until:
+            time.sleep(_POLL)
+        return live.position() - before
+
+    async def _drain(self, action: do.DrainRound) -> None:
+        self._feed(do.Drained(await self._blocking(self._round, action)))
+
+    def _round(self, action: do.DrainRound) -> tuple[tuple[Flow, int], ...]:
+        """Every socket of a program that runs has to be out of repair mode, or it would meet EPERM."""
+        captured = self._captured
+        asked = [captured.live[flow] for flow in action.flows if flow in captured.live]
+        processes = {Process(*each) for each in action.processes}
+        processes.update(process for live in asked for process in captured.holders(live.flow))
+        names = {live.flow for live in asked}
+        freed = [
+            live
+            for flow, live in captured.live.items()
+            if flow not in captured.loose
+            and (flow in names or not processes.isdisjoint(captured.holders(flow)))
+        ]
+        for live in freed:
+            live.let_go()
+        captured.freezer.thaw(processes)
+        self._await_reading(asked, action.patience)
+        unfrozen = captured.freeze_holders([live.flow for live in freed])
+        for live in freed:
+            if any(each in unfrozen for each in captured.holders(live.flow)):
+                captured.loose.add(live.flow)
+            else:
+                live.hold()
+        # One whose program runs on counts as one that has not read.
+        return tuple(
+            (live.flow, max(live.unread(), int(live.flow in captured.loose)))
+            for live in asked
+        )  # fmt: skip
+
+    def _await_reading(self, asked: Iterable[LiveSocket], patience: float) -> None:
+        until = time.monotonic() + patience
+        reading = [live for live in asked if live.unread()]
+        while reading and time.monotonic() < until:
+            time.sleep(_POLL)
+            reading = [live for live in reading if live.unread()]
+
+    # endings
+
+    async def _finish(self, action: do.FinishSessions) -> None:
+        failures = await self._blocking(self._finish_all, action.finals)
+        flows = tuple(each.flow for each in action.finals)
+        self._captured.drop(flows)
+        self.given_back += flows
+        self._feed(do.Finished(flows, failures))
+
+    def _finish_all(self, finals: tuple[do.SessionFinal, ...]) -> tuple[do.SessionFailure, ...]:
+        failures: list[do.SessionFailure] = []
+        for final in finals:
+            live = self._captured.live.get(final.flow)
+            if live is None:
+                failures.append(do.SessionFailure(final.flow, _GONE))
+                continue
+            try:
+                self._finish_one(live, final)
+            except (SessionError, OSError) as problem:
+                failures.append(do.SessionFailure(final.flow, str(problem)))
+                self._reset(live)
+            live.close()
+        return tuple(failures)
+
+    def _finish_one(self, live: LiveSocket, final: do.SessionFinal) -> None:
+        if (position := live.position()) != final.total:
+            raise SessionError(f"{final.total} bytes were received and {position} are here")
+        live.hold()
+        packets = live.finish(
+            FinalTcp(
+                received=final.total,
+                acked=final.acknowledged,
+                timestamp=final.timestamp,
+                peer_closed=final.peer_closed,
+                error=final.error,
+            )
+        )
+        for packet in packets:
+            self._deliver(packet)
+
+    async def _abandon(self, action: do.AbandonSessions) -> None:
+        def abandon() -> None:
+            for flow in action.flows:
+                if (live := self._captured.live.get(flow)) is not None:
+                    self._reset(live)
+                    live.close()
+
+        await self._blocking(abandon)
+        self._captured.drop(action.flows)
+        self._forget(action.flows)
+
+    def _reset(self, live: LiveSocket) -> None:
+        """The program sees that its connection was lost."""
+        try:
+            live.hold()
+            for packet in live.finish(FinalTcp(received=live.position(), error=errno.ECONNRESET)):
+                self._deliver(packet)
+        except OSError as problem:
+            log.warning("%s cannot be reset: %s", flow_text(live.flow), problem)

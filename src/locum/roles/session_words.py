@@ -1,0 +1,24 @@
+"""What became of a session and why, in words for people: shared by what takes sessions back and gives them up."""
+
+import errno
+
+CLOSED = "its program closed it"
+GONE_THERE = "the stand-in no longer has it"
+RESTARTED = "the device restarted"
+
+_ENDINGS = {
+    errno.ECONNRESET: "the peer reset the connection",
+    errno.EPIPE: "the peer reset the connection",
+    errno.ETIMEDOUT: "the peer did not answer any more",
+    errno.EHOSTUNREACH: "the peer could not be reached any more",
+    errno.ENETUNREACH: "the peer could not be reached any more",
+    errno.ECONNREFUSED: "the peer refused the connection",
+}
+
+
+def ended_by(error: int) -> str:
+    """Why a connection ended at the stand-in, by its errno."""
+    return (
+        _ENDINGS.get(error)
+        or f"the connection ended at the stand-in with {errno.errorcode.get(error, error)}"
+    )
