@@ -18,7 +18,13 @@ def wrong(report: Report) -> list[Check]:
     return [check for check in report.checks.made if not check.ok]
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+EVERY = [
+    pytest.param(name, marks=[pytest.mark.exhaustive] if scenario.exhaustive else [])
+    for name, scenario in SCENARIOS.items()
+]
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_scenario(name: str, tmp_path: Path) -> None:
     report = perform(SCENARIOS[name](), tmp_path / name)
     assert not report.failure, report.failure

@@ -45,6 +45,8 @@ class Scenario(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     plan: ClassVar[Plan] = Plan()
+    exhaustive: ClassVar[bool] = False
+    """Too long for every run of the tests."""
     broken_from: ClassVar[tuple[str, ...]] = ()
     """Addresses that send malformed packets on purpose, and nothing else."""
 

@@ -48,6 +48,10 @@ class WebServer:
     folder: Path
     rate: str = "0"
     addresses: tuple[str, ...] = ()
+    listens: tuple[str, ...] = ()
+    """Further ends, as nginx's `listen` has them: "8080", "8443 ssl http2"."""
+    certificate: Path | None = None
+    """For ends with TLS; the key is beside it, with the suffix .key."""
 
     @property
     def root(self) -> Path:
@@ -55,9 +59,7 @@ class WebServer:
 
     def start(self) -> Program:
         """Returns when nginx listens. `rate` is nginx's limit_rate per connection, 0 for none."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        configuration = self.folder / "nginx.conf"
-        configuration.write_text(self._configuration())
+        configuration = self.write()
         program = self.processes.start(
             self.node,
             "nginx",
@@ -68,6 +70,13 @@ class WebServer:
             raise LabError(f"nginx did not start; {program.complaint()}")
         return program
 
+    def write(self) -> Path:
+        """Write its configuration; returns the file."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        configuration = self.folder / "nginx.conf"
+        configuration.write_text(self._configuration())
+        return configuration
+
     def _configuration(self) -> str:
         temporary = "\n".join(
             f"  {kind}_temp_path {self.folder}/{kind};"
@@ -75,6 +84,10 @@ class WebServer:
         )
         ends = [f"[{each}]:80" if ":" in each else f"{each}:80" for each in self.addresses]
         listening = "\n".join(f"    listen {each} default_server;" for each in ends or ("80", "[::]:80"))
+        listening += "".join(f"\n    listen {each};" for each in self.listens)
+        if self.certificate is not None:
+            key = self.certificate.with_suffix(".key")
+            listening += f"\n    ssl_certificate {self.certificate};\n    ssl_certificate_key {key};"
         return f"""user root;
 worker_processes 1;
 daemon off;
@@ -100,6 +113,7 @@ http {{
   }}
   server {{
     listen 127.0.0.1:81;
+    client_max_body_size 0;
     access_log off;
     location / {{ return 200 "$content_length bytes\\n"; }}
   }}
@@ -130,21 +144,12 @@ class SecureShell:
     node: str
     folder: Path
     port: int = 22
+    ports: tuple[int, ...] = ()
+    """Further ports that it listens on."""
 
     def start(self) -> Program:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.processes.place.lend_sshd_directory()
-        for name in ("host", "user"):
-            subprocess.run(
-                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(self.folder / name)],
-                check=True,
-            )
-        (self.folder / "authorized").write_text((self.folder / "user.pub").read_text())
-        (self.folder / "sshd_config").write_text(
-            f"Port {self.port}\nHostKey {self.folder}/host\nAuthorizedKeysFile {self.folder}/authorized\n"
-            f"PidFile {self.folder}/pid\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nUseDNS no\n"
-            "PasswordAuthentication no\nPrintMotd no\nPrintLastLog no\n"
-        )
+        """Returns when sshd listens."""
+        self.write()
         program = self.processes.start(
             self.node, "sshd", ["/usr/sbin/sshd", "-D", "-e", "-f", str(self.folder / "sshd_config")]
         )
@@ -152,6 +157,23 @@ class SecureShell:
         if not program.running:
             raise LabError(f"sshd did not start; {program.complaint()}")
         return program
+
+    def write(self, user: Path | None = None) -> None:
+        """Make its keys and its configuration; `user` is the public key that it knows, a new one if None."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.processes.place.lend_sshd_directory()
+        for name in ("host",) if user else ("host", "user"):
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(self.folder / name)],
+                check=True,
+            )
+        (self.folder / "authorized").write_text((user or self.folder / "user.pub").read_text())
+        listening = "".join(f"Port {port}\n" for port in (self.port, *self.ports))
+        (self.folder / "sshd_config").write_text(
+            f"{listening}HostKey {self.folder}/host\nAuthorizedKeysFile {self.folder}/authorized\n"
+            f"PidFile {self.folder}/pid\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nUseDNS no\n"
+            "PasswordAuthentication no\nPrintMotd no\nPrintLastLog no\nSubsystem sftp internal-sftp\n"
+        )
 
     def login(self, node: str, source: IPv4Address | IPv6Address, server: str) -> Program:
         """A session with a shell that reads commands from the pipe `process.stdin`, writes to `process.stdout`."""

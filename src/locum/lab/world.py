@@ -5,10 +5,12 @@ SIGTERM. What it did to a node it did as an operator would: by the command line,
 """
 
 import contextlib
+import shutil
 import signal
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,9 +174,30 @@ class Lab:
 
     def launch(self, node: str) -> Program:
         """Start a node's daemon, without waiting for it."""
-        command = [*PRIORITY, *locum(), "node", "run", str(self.configuration.file(node))]
+        command = [*PRIORITY, *self._boot(node), *locum(), "node", "run", str(self.configuration.file(node))]
         self.daemons[node] = self.processes.start(node, f"locum-{node}", command)
         return self.daemons[node]
+
+    def _boot(self, node: str) -> list[str]:
+        """The prefix for a node that has another boot id than this machine: a mount that its daemon alone sees."""
+        boot = self.place.path / "boot" / node
+        if not boot.exists():
+            return []
+        bind = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
+        return ["unshare", "--mount", "sh", "-c", bind, str(boot)]
+
+    def lose_power(self, node: str, programs: Iterable[Program]) -> float:
+        """The node's machine goes off: its daemon, these programs and its eBPF programs are gone. Returns when.
+
+        Its next daemon finds another boot id. Its store is on a disk and stays, and so do the lab's links.
+        """
+        for program in (self.daemons[node], *programs):
+            program.kill()
+        shutil.rmtree(self.place.bpf_root / "locum" / node, ignore_errors=True)
+        boot = self.place.path / "boot" / node
+        boot.parent.mkdir(exist_ok=True)
+        boot.write_text(f"{uuid.uuid4()}\n")
+        return self.timeline.mark("power-lost", node=node)
 
     def wait_ready(self, node: str, patience: float = 20.0) -> None:
         """Until the daemon answers on its control socket."""

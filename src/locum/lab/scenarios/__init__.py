@@ -9,7 +9,9 @@ from locum.lab.scenarios.fig06_deregistration import Fig06Deregistration
 from locum.lab.scenarios.fig06_expiry import Fig06Expiry
 from locum.lab.scenarios.fig06_forged import Fig06Forged
 from locum.lab.scenarios.fig06_many import Fig06Many
+from locum.lab.scenarios.fig06_reboot import Fig06Reboot
 from locum.lab.scenarios.fig06_repeat import Fig06Repeat
+from locum.lab.scenarios.fig06_stranded import Fig06Stranded
 from locum.lab.scenarios.fig07 import Fig07
 from locum.lab.scenarios.fig07_lost import Fig07Lost
 from locum.lab.scenarios.fig08 import Fig08
@@ -34,6 +36,8 @@ _ALL: tuple[type[Scenario], ...] = (
     Fig06,
     Fig06Repeat,
     Fig06Many,
+    Fig06Reboot,
+    Fig06Stranded,
     Fig06Crash,
     Fig06Forged,
     Fig06Expiry,
