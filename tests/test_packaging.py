@@ -366,6 +366,23 @@ def test_a_node_that_cannot_hand_over_does_not_prevent_the_suspend(lid: Lid) -> 
     assert "laptop: sessions were not handed over" in said and "exit code 1" in said
 
 
+def test_sessions_that_stay_are_in_the_journal_each_on_a_line(lid: Lid) -> None:
+    lid.program("locum", "echo 'asleep: 1 session stayed'; echo '  stayed: nginx (process 8)'; exit 6")
+    said = lid.turn("pre", "suspend").splitlines()
+    assert [line.partition(" -- ")[2] for line in said] == [
+        "laptop: asleep: 1 session stayed",
+        "laptop:   stayed: nginx (process 8)",
+    ]
+
+
+@pytest.mark.parametrize(("code", "tries"), [(0, 1), (6, 1), (1, 2)])
+def test_a_wake_that_is_done_is_not_repeated(lid: Lid, code: int, tries: int) -> None:
+    lid.program("systemd-run", 'while [ "$1" != sh ]; do shift; done; exec "$@"')
+    lid.program("sleep", "exit 0")
+    lid.program("locum", f'echo "locum $*" >>"$LOG"; [ "$(wc -l <"$LOG")" -ge 2 ] && exit 0; exit {code}')
+    assert lid.turn("post", "suspend").count("locum wake") == tries
+
+
 def test_a_node_that_hangs_does_not_prevent_the_suspend(lid: Lid) -> None:
     lid.program("locum", "exec sleep 60")
     assert "exit code 124" in lid.turn("pre", "suspend", LOCUM_SLEEP_SECONDS="0.2")

@@ -26,6 +26,35 @@ ROWS = [
 ]
 
 
+WENT = {
+    "fate": "went",
+    "programs": ["ssh"],
+    "pids": [7],
+    "flow": "tcp 10.36.0.4:5 > 192.0.2.1:22",
+    "reason": None,
+}
+ALONE = {
+    "fate": "stayed",
+    "programs": ["nginx", "sh"],
+    "pids": [8, 9],
+    "flow": "tcp 10.36.0.4:443 > 192.0.2.1:50000",
+    "reason": "the kernel encrypts it (kTLS), and the keys cannot be taken out",
+}
+LOST: dict[str, Any] = {
+    "fate": "lost",
+    "programs": [],
+    "pids": [],
+    "flow": "tcp 10.36.0.4:6 > 192.0.2.1:25",
+    "reason": None,
+}
+COUNTS = dict.fromkeys(("went", "stayed", "lost", "returned", "closed", "coming"), 0)
+REPORTS = {
+    "whole": COUNTS | {"went": 1, "sessions": [WENT]},
+    "none": COUNTS | {"sessions": []},
+    "part": COUNTS | {"went": 2, "stayed": 1, "lost": 1, "sessions": [WENT, WENT, ALONE, LOST]},
+}
+
+
 async def handler(request: str, arguments: Mapping[str, Any]) -> Any:
     match request:
         case "binding list":
@@ -39,7 +68,18 @@ async def handler(request: str, arguments: Mapping[str, Any]) -> Any:
         case "status":
             return {"node": "n", "since": 1.0, "interfaces": {"eth0": "up"}}
         case "sleep":
-            return {"state": "asleep", "for": arguments.get("for")}
+            return {
+                "state": "asleep",
+                "for": arguments.get("for"),
+                "report": REPORTS.get(str(arguments.get("to"))),
+            }
+        case "sleep dry-run":
+            return [{**ALONE, "fate": "stays"}, {**WENT, "fate": "goes"}]
+        case "give":
+            return [
+                {**WENT, "kind": "given"},
+                *([{**ALONE, "kind": "stays"}] if arguments.get("pid") else []),
+            ]
     raise RequestFailed("the stand-in was not reached")
 
 
@@ -106,12 +146,42 @@ def test_counters_and_status(node: Path) -> None:
 
 
 def test_sleep_says_how_it_ended(node: Path) -> None:
-    done = locum("sleep", "--for", "30", socket=node)
-    assert (done.returncode, done.stdout) == (0, "asleep\n")
+    done = locum("sleep", "--for", "30", "--to", "whole", socket=node)
+    assert (done.returncode, done.stdout) == (0, "asleep: 1 session went to the stand-in\n")
+    done = locum("sleep", "--to", "none", socket=node)
+    assert (done.returncode, done.stdout) == (0, "asleep: no sessions\n")
     assert json.loads(locum("sleep", "--for", "30", "-j", socket=node).stdout)["for"] == 30
     failed = locum("wake", socket=node)
     assert (failed.returncode, failed.stderr) == (1, "locum: the stand-in was not reached\n")
     assert locum("sleep", "--for", "-1", socket=node).returncode == 2
+
+
+def test_a_sleep_that_leaves_sessions_behind_says_which_and_ends_with_6(node: Path) -> None:
+    done = locum("sleep", "--to", "part", socket=node)
+    assert (done.returncode, done.stderr) == (6, "")
+    assert done.stdout.splitlines() == [
+        "asleep: 2 sessions went to the stand-in, 1 session stayed, 1 session lost",
+        "  stayed: nginx, sh (processes 8, 9), tcp 10.36.0.4:443 > 192.0.2.1:50000: "
+        "the kernel encrypts it (kTLS), and the keys cannot be taken out",
+        "  lost: no program, tcp 10.36.0.4:6 > 192.0.2.1:25",
+    ]
+    as_json = locum("sleep", "--to", "part", "-j", socket=node)
+    assert as_json.returncode == 6
+    assert json.loads(as_json.stdout)["report"] == REPORTS["part"]
+    assert locum("give", socket=node).returncode == 0
+    assert locum("give", "--pid", "8", socket=node).returncode == 6
+    assert "6 done, but some" in " ".join(locum("--help").stdout.split())
+
+
+def test_a_dry_run_is_a_table(node: Path) -> None:
+    done = locum("sleep", "--dry-run", socket=node)
+    assert done.returncode == 0
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    assert lines[0].split() == ["fate", "programs", "pids", "flow", "reason"]
+    assert "stays" in lines[2] and "nginx, sh" in lines[2] and "kTLS" in lines[2]
+    assert "goes" in lines[3] and "ssh" in lines[3]
+    rows = json.loads(locum("sleep", "--dry-run", "-j", socket=node).stdout)
+    assert [row["fate"] for row in rows] == ["stays", "goes"]
 
 
 def test_monitor_streams(node: Path) -> None:

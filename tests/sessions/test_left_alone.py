@@ -12,7 +12,7 @@ import pytest
 
 from locum.sessions.diag import Socket
 from locum.sessions.exclusions import DEFAULT_PROGRAMS, NOTHING_EXCLUDED, Exclusions
-from locum.sessions.find import LeftAlone, find, why_left
+from locum.sessions.find import LeftAlone, find, find_elsewhere, why_left
 from locum.sessions.freezer import unified_root
 from locum.sessions.record import TcpState
 from locum.sessions.translated import REASON
@@ -67,7 +67,7 @@ def look(
     """The programs of what can be captured, and what is left alone."""
     with world.network.inside("device"):
         candidates, left = find((HOME4, HOME6), {os.getpid()}, exclusions)
-    return [each.programs for each in candidates], left
+        return [each.programs for each in candidates], left + find_elsewhere((HOME4, HOME6))
 
 
 def accept(listener: socket.socket) -> socket.socket:

@@ -1,6 +1,7 @@
 """The `locum` command: objects and verbs, like `ip`. Each object is a module of its own, imported when it is asked for.
 
-Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 no node answers, 4 wrong configuration, 5 missing privilege.
+Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 no node answers, 4 wrong configuration, 5 missing privilege,
+6 done, but some sessions stayed or were lost.
 """
 
 import os
@@ -74,7 +75,8 @@ class Commands(click.Group):
 def cli(ctx: click.Context, node: str | None, socket: Path | None, json: bool) -> None:
     """Locum keeps a device's place on the network while the device sleeps.
 
-    Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 no node answers, 4 wrong configuration, 5 missing privilege.
+    Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 no node answers, 4 wrong configuration, 5 missing privilege,
+    6 done, but some sessions stayed or were lost.
     """
     if node is not None:
         socket = RUN_DIR / f"{node}.sock"

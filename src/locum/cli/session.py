@@ -1,15 +1,19 @@
 """`locum session | sleep | wake`: the live sessions of a device, and who has them."""
 
 import contextlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
+from locum.cli import fates
 from locum.cli.target import Target, json_option, list_command
+from locum.node.exits import Exit
 
 _PATIENCE = 3700.0  # seconds; the node itself gives up earlier (sleep_seconds)
-_WHERE = ("kind", "at", "flow", "pids")
+_WHERE = ("kind", "at", "flow", "programs", "pids", "reason")
+_WOULD = ("fate", "programs", "pids", "flow", "reason")
 
 
 @click.group()
@@ -52,13 +56,30 @@ class Seconds(click.ParamType[float]):
 @click.command()
 @click.option("--for", "seconds", type=Seconds(), metavar="SECONDS", help="Wake again after so long.")
 @click.option("--to", metavar="MNPS", help="The stand-in, by name or address. Default: the first.")
+@click.option("--dry-run", is_flag=True, help="Say what would become of each session; change nothing.")
 @json_option
 @click.pass_obj
-def sleep(target: Target, seconds: float | None, to: str | None) -> None:
-    """Hand the live sessions to the stand-in. Returns when it has them; on failure nothing has changed."""
-    arguments = _given(**{"for": seconds, "to": to})
-    result = target.ask("sleep", timeout=_PATIENCE, **arguments)
-    target.output.done(result, "asleep")
+def sleep(target: Target, seconds: float | None, to: str | None, dry_run: bool) -> None:
+    """Hand the live sessions to the stand-in. Returns when it has them; on failure nothing has changed.
+
+    Exit code 6: done, but some sessions stayed.
+    """
+    if dry_run:
+        target.output.table(target.ask("sleep dry-run", timeout=_PATIENCE, **_given(to=to)), _WOULD)
+        return
+    _done(target, target.ask("sleep", timeout=_PATIENCE, **_given(**{"for": seconds, "to": to})), "asleep")
+
+
+def _done(target: Target, result: Mapping[str, Any], word: str) -> None:
+    """Say how each session fared; ends the program if not all did as they should."""
+    report = result.get("report")
+    if report is None or target.output.json:
+        target.output.done(result, word)
+    else:
+        for line in (fates.summary(word, report), *fates.details(report)):
+            click.echo(line)
+    if report is not None and fates.amiss(report):
+        sys.exit(Exit.PARTIAL)
 
 
 def _selecting(command: Callable[..., None]) -> Callable[..., None]:
@@ -83,8 +104,14 @@ def _given(**arguments: Any) -> dict[str, Any]:
 @json_option
 @click.pass_obj
 def give(target: Target, /, **arguments: Any) -> None:
-    """Hand some sessions to a stand-in and stay awake. All sessions of their programs go along."""
-    target.output.table(target.ask("give", timeout=_PATIENCE, **_given(**arguments)), _WHERE)
+    """Hand some sessions to a stand-in and stay awake. All sessions of their programs go along.
+
+    Exit code 6: done, but some sessions stayed.
+    """
+    rows = target.ask("give", timeout=_PATIENCE, **_given(**arguments))
+    target.output.table(rows, _WHERE)
+    if any(row["kind"] == "stays" for row in rows):
+        sys.exit(Exit.PARTIAL)
 
 
 @click.command()
@@ -114,6 +141,10 @@ def move(target: Target, to: str) -> None:
 @json_option
 @click.pass_obj
 def wake(target: Target, abandon: bool) -> None:
-    """Take the live sessions back. Returns when the programs have them and run."""
+    """Take the live sessions back. Returns when the programs have them and run.
+
+    Exit code 6: done, but some sessions were lost.
+    """
     arguments = {"abandon": True} if abandon else {}
-    target.output.done(target.ask("wake", timeout=_PATIENCE, **arguments), "awake")
+    result = target.ask("wake", timeout=_PATIENCE, **arguments)
+    _done(target, result, "awake")

@@ -104,15 +104,7 @@ _FLOW = re.compile(
 
 def flow_text(flow: object) -> str:
     """A flow as people write it: "tcp 10.0.0.1:5000 > 192.0.2.1:80". Anything else as its own text."""
-    local, peer = getattr(flow, "local", None), getattr(flow, "peer", None)
-    if local is None or peer is None:
-        return str(flow)
-    protocol = {6: "tcp", 17: "udp"}.get(getattr(flow, "protocol", 0), str(getattr(flow, "protocol", "?")))
-    ends = (
-        f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
-        for address, port in ((local, getattr(flow, "local_port", 0)), (peer, getattr(flow, "peer_port", 0)))
-    )
-    return f"{protocol} " + " > ".join(ends)
+    return str(flow)
 
 
 def flow_of_text(text: object) -> Flow:

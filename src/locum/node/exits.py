@@ -12,4 +12,5 @@ class Exit(IntEnum):
     UNREACHABLE = 3
     CONFIG = 4
     PRIVILEGE = 5
+    PARTIAL = 6  # done, but some sessions stayed, or were lost
     INTERRUPTED = 130

@@ -7,11 +7,13 @@ When to do what is the role's business.
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from locum.node import words
 from locum.node.boot import boot_id
 from locum.node.bringing_back import BringingBack
 from locum.node.captured import Captured
@@ -22,7 +24,7 @@ from locum.node.store import Store
 from locum.roles import actions as do
 from locum.roles.actions import Event
 from locum.sessions.exclusions import NOTHING_EXCLUDED, Exclusions
-from locum.sessions.find import Candidate, LeftAlone
+from locum.sessions.find import Candidate, LeftAlone, find, find_elsewhere
 from locum.sessions.freezer import Freezer
 from locum.sessions.live import LiveSocket, Parked, SessionError
 from locum.wire.control import Flow
@@ -48,6 +50,9 @@ class Napping:
     ) -> None:
         """`freeze`: "stop" forces SIGSTOP; otherwise the cgroup freezer where there is one."""
         self._exclusions = exclusions
+        self._elsewhere: list[
+            LeftAlone
+        ] = []  # in other namespaces of this host, as the last first look saw it
         self._store, self._feed = store, feed
         self._boot = boot_id()
         self._freezer = Freezer(freezer_name(name, run_dir), run_dir, signals=freeze == "stop")
@@ -128,9 +133,19 @@ class Napping:
     # find and freeze
 
     async def _find(self, action: do.FindSessions) -> None:
-        left = await self._blocking(self._captured.look, set(action.home_addresses), self._exclusions)
+        homes = set(action.home_addresses)
+        left = await self._blocking(self._captured.look, homes, self._exclusions)
+        if not action.again:
+            self._elsewhere = await self._blocking(find_elsewhere, homes)
         found = tuple(map(_found, self._captured.candidates.values()))
-        self._feed(do.SessionsFound(found, tuple(map(_left, left))))
+        self._feed(do.SessionsFound(found, tuple(map(_left, (*left, *self._elsewhere)))))
+
+    async def look(self, home_addresses: Iterable[Any]) -> do.SessionsFound:
+        """What is there now, and what could be captured; nothing is changed."""
+        homes = set(home_addresses)
+        candidates, left = await self._blocking(find, homes, (os.getpid(),), self._exclusions)
+        left += await self._blocking(find_elsewhere, homes)
+        return do.SessionsFound(tuple(map(_found, candidates)), tuple(map(_left, left)))
 
     async def _freeze(self, action: do.Freeze) -> None:
         failures = await self._blocking(self._freezer.freeze, action.processes)
@@ -169,7 +184,7 @@ class Napping:
                     live.close()
                     raise
             except (SessionError, OSError) as problem:
-                failures.append(do.SessionFailure(flow, str(problem)))
+                failures.append(do.SessionFailure(flow, words.reason(problem)))
                 continue
             self._captured.live[flow] = live
             # CBOR maps with integer keys are session records; the role carries them without looking inside

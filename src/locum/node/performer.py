@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from locum.node import words
 from locum.node.events import EventStream
 from locum.node.store import Store, StoreError
 from locum.roles import actions as do
@@ -103,9 +104,9 @@ class Performer:
     def _failed(self, action: Action, problem: Exception) -> None:
         name = type(action).__name__
         self._events.count(f"failed-{name}")
-        self._events.emit("action-failed", detail={"action": name, "reason": str(problem) or repr(problem)})
+        self._events.emit("action-failed", detail={"action": name, "reason": words.reason(problem)})
         log.warning("%s failed: %s", name, problem, exc_info=not isinstance(problem, OSError | StoreError))
-        reason = f"{name} failed: {problem}"
+        reason = f"the step '{words.step(action)}' failed: {words.reason(problem)}"
         self.tell_failure(
             do.NoAnswer(action.request, reason)
             if isinstance(action, do.Ask)

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 from locum.node.control_socket import RequestFailed
 from locum.node.events import flow_text
 from locum.node.performer import Sequential
+from locum.node.session_texts import fate_row, report_row
 from locum.roles.actions import Action
+from locum.roles.departing import told
 from locum.roles.giving import NotPossible
 from locum.roles.handover import Handover
 from locum.roles.movement import MOVE_PATIENCE, CannotMove
 from locum.roles.selection import Selection
+from locum.roles.session_report import Fate, SessionFate
 from locum.roles.sleeping import ComingUp, Down, GoingDown, SleepingNode, SleepState, Up
 from locum.roles.waking import Waking
 from locum.wire.control import Flow
@@ -28,6 +31,7 @@ _STATES = {Up: "awake", GoingDown: "falling-asleep", Down: "asleep", ComingUp: "
 _LONGEST_SLEEP = 365 * 86400.0  # seconds
 _LONGEST_LEAVE = 1.0  # seconds that the end of a daemon waits for its deregistration
 _NOTE = "programs are frozen until this node wakes; if it is stopped, until it runs again and wakes"
+_FUTURE = {Fate.WENT: "goes", Fate.STAYED: "stays"}
 Row = dict[str, Any]
 
 log = logging.getLogger("locum.node")
@@ -101,6 +105,7 @@ class SleepControl:
                 "flow": flow_text(each.flow),
                 "state": handover.stage.value,
                 "pids": list(each.pids),
+                "programs": list(each.programs),
                 "bytes_back": self._bytes_back(handover, each.flow),
             }
             for each in handover.sessions
@@ -123,7 +128,8 @@ class SleepControl:
         new = [each for each in role.giving.handovers if each.identifier not in before]
         if not new:
             raise RequestFailed(f"nothing was given: {role.giving.last or 'it was taken back meanwhile'}")
-        return [row for handover in new for row in self._rows(handover)]
+        stayed = [{"kind": "stays", **fate_row(each)} for each in role.giving.given.all(Fate.STAYED)]
+        return [*(row for handover in new for row in self._rows(handover)), *stayed]
 
     async def take(self, selection: Selection) -> list[Row]:
         """Returns when the programs have them and run. Raises RequestFailed."""
@@ -146,27 +152,42 @@ class SleepControl:
             raise RequestFailed("for: a number of seconds above 0")
         role = self._role
         if isinstance(role.state, Down):
-            return self.state()
+            return self.state() | {"report": report_row(role.slept)}
         if not isinstance(role.state, GoingDown):
             self._command(lambda now: role.sleep(now=now, wake_after=seconds, to=to))
         await self._settled(lambda: isinstance(role.state, Up | Down), "falling asleep", cancel=True)
         ended: SleepState = role.state
         if isinstance(ended, Up):
             raise RequestFailed(f"still awake: {ended.last or 'woken meanwhile'}")
-        return self.state()
+        return self.state() | {"report": report_row(role.slept)}
+
+    async def would_sleep(self, to: str | None = None) -> list[Row]:
+        """What a sleep would do with each session; nothing is changed and nobody is asked. Raises RequestFailed."""
+        napping = self._node.napping
+        if napping is None:
+            raise RequestFailed("this mobile node has no stand-in; set mnps in [mobile_node]")
+        found = await napping.look(self._role.mobile.configuration.home_addresses)
+        try:
+            choice = self._role.would_sleep(found, to=to)
+        except NotPossible as problem:
+            raise RequestFailed(str(problem)) from None
+        frozen = {pid for each in choice.going for pid in each.pids}
+        goes = [SessionFate(each.flow, Fate.WENT, None, each.pids, each.programs) for each in choice.going]
+        stays = [told(each, frozen) for each in choice.staying]
+        return [fate_row(each) | {"fate": _FUTURE[each.fate]} for each in (*goes, *stays)]
 
     async def wake(self) -> Row:
-        """Returns when everything is back in the programs. Raises RequestFailed."""
+        """Returns when everything is back in the programs, or was given up. Raises RequestFailed."""
         role = self._role
         if isinstance(role.state, Up):
             return self.state()
         if not isinstance(role.state, ComingUp):
             self._command(lambda now: role.wake(now=now))
         await self._settled(lambda: isinstance(role.state, Up), "waking", cancel=False)
-        ended: SleepState = role.state
-        if isinstance(ended, Up) and ended.last:
+        report, ended = report_row(role.woken), cast(SleepState, role.state)
+        if isinstance(ended, Up) and ended.last and not report[Fate.LOST.value]:
             raise RequestFailed(f"awake, but {ended.last}")
-        return self.state()
+        return self.state() | {"report": report}
 
     async def abandon(self) -> Row:
         """Give up what is at the stand-in; returns when the programs run. Raises RequestFailed."""

@@ -3,11 +3,12 @@
 `locum sleep` and its dry run both decide here. It must not know messages, nor how sessions are found or captured.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from locum.roles.actions import Addr, FoundSession, LeftSession, Process, SessionsFound
 from locum.roles.selection import EVERYTHING, Selection, with_companions
+from locum.roles.session_report import Fate, SessionFate
 from locum.wire.control import MAX_SESSIONS, Flow
 from locum.wire.vendor import Takes
 
@@ -61,6 +62,7 @@ def choose(
         each
         for each in found.left
         if each.flow not in departure.elsewhere
+        and (each.pids or each.flow.peer != departure.stand_in)  # what our own exchanges with it leave behind
         and (departure.selection.takes(each.flow, each.pids) or pids.intersection(each.pids))
     ]
     going: list[FoundSession] = []
@@ -73,6 +75,12 @@ def choose(
         else:
             staying.append(LeftSession(each.flow, reason, each.pids, each.programs))
     return Choice(tuple(going), tuple(staying))
+
+
+def told(left: LeftSession, frozen: Collection[int]) -> SessionFate:
+    """What people hear of a session that stays, while these processes stand still."""
+    reason = left.reason if set(frozen).isdisjoint(left.pids) else left.reason + STANDS_STILL
+    return SessionFate(left.flow, Fate.STAYED, reason, left.pids, left.programs)
 
 
 def _moves(session: FoundSession, unfrozen: Mapping[Process, str]) -> str | None:

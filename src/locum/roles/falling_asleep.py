@@ -31,11 +31,11 @@ from locum.roles.actions import (
     Thaw,
 )
 from locum.roles.attachment import Outcome, RegistrationAccepted, RegistrationDenied, Wish
-from locum.roles.departing import STANDS_STILL, Choice, Departure, choose
+from locum.roles.departing import Choice, Departure, choose, told
 from locum.roles.fitting import TOO_LARGE, fitting
 from locum.roles.handover import AwaySession, Correspondence, Handover, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
-from locum.roles.session_report import Fate, Report, SessionFate
+from locum.roles.session_report import Fate, Report
 from locum.wire.control import (
     HANDOVER_BYTES,
     Answer632,
@@ -310,7 +310,7 @@ class FallingAsleep:
         """Step 3: 604 is here, so every packet that was sent to this host has arrived (the links are FIFO)."""
         self.state = Gathering(generation)
         freeze: list[Action] = [Freeze(processes)] if processes else []
-        return [*freeze, FindSessions(self._home_addresses)]
+        return [*freeze, FindSessions(self._home_addresses, again=True)]
 
     def _gathered(self, found: SessionsFound, generation: int, now: float) -> list[Action]:
         """A program may have forked since it was found, or opened connections: whoever holds one has to stand still."""
@@ -436,16 +436,16 @@ class FallingAsleep:
         frozen = {each.pid for each in self.handover.processes}
         actions: list[Action] = []
         for left in self._staying.values():
-            reason = left.reason + (STANDS_STILL if frozen.intersection(left.pids) else "")
-            self.report.note(SessionFate(left.flow, Fate.STAYED, reason, left.pids, left.programs))
-            detail: dict[str, JSON] = {"reason": reason, "programs": list(left.programs)}
+            fate = told(left, frozen)
+            self.report.note(fate)
+            detail: dict[str, JSON] = {"reason": fate.reason, "programs": list(fate.programs)}
             actions.append(Emit("session-stays", "632", left.flow.local, left.flow, detail))
         return actions
 
 
 def refusal(session: SessionStatus) -> str:
     """Why the stand-in did not take it."""
-    return "the stand-in refused it"
+    return f"the stand-in refused it: {session.reason}" if session.reason else "the stand-in refused it"
 
 
 def _first_reason(choice: Choice) -> str | None:

@@ -14,6 +14,7 @@ from locum.roles.falling_asleep import FallingAsleep, NotSlept, Slept, Uncertain
 from locum.roles.handover import Correspondence, Handover, OwnStandIn, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
 from locum.roles.selection import Selection
+from locum.roles.session_report import Report, counted
 from locum.roles.waking import GivenUp, StillAsleep, Waking
 from locum.wire.control import Cancel, Flow
 from locum.wire.vendor import Takes
@@ -33,6 +34,7 @@ class Giving:
         numbers: Iterator[int],
         randomness: Randomness,
     ) -> None:
+        self.given = Report()  # of the last give
         self.last: str | None = None  # how the last give or take failed, for people
         self._mobile = mobile
         self._stand_ins = stand_ins
@@ -103,9 +105,10 @@ class Giving:
         )
         correspondence = self.correspondence(stand_in.address)
         self.last = None
-        self._machine = FallingAsleep(self._mobile, correspondence, departure, self._randomness)
+        machine = FallingAsleep(self._mobile, correspondence, departure, self._randomness)
+        self._machine, self.given = machine, machine.report
         detail: dict[str, JSON] = {"to": stand_in.name}
-        return [Emit("giving", None, self._home_address, None, detail), *self._machine.start()]
+        return [Emit("giving", None, self._home_address, None, detail), *machine.start()]
 
     def take(self, selection: Selection, *, now: float) -> list[Action]:
         """Take back every hand-over that has such a session. Raises NotPossible."""
@@ -215,7 +218,7 @@ class Giving:
                 return [self._told("taken-back", "634", handover)]
         lost = machine.result.lost if machine.result is not None else 0
         if lost:
-            self.last = f"{lost} sessions lost"
+            self.last = f"{counted(lost)} lost"
         return [Emit("taken-back", "632", self._home_address, None, {"lost": lost})]
 
     def _told(self, kind: str, message: str, handover: Handover) -> Emit:

@@ -95,9 +95,10 @@ class SessionFinal:
 
 @dataclass(frozen=True, slots=True)
 class FindSessions:
-    """-> SessionsFound."""
+    """-> SessionsFound. `again`: a moment after another look, so that only what changes in a moment is looked at."""
 
     home_addresses: tuple[IPv4Address | IPv6Address, ...]
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,11 @@ class SessionFate:
     programs: tuple[str, ...] = ()
 
 
+def counted(number: int) -> str:
+    """So many sessions, in words for people."""
+    return "no sessions" if not number else "1 session" if number == 1 else f"{number} sessions"
+
+
 class Report:
     """The fates of one sleep or wake, one for each flow: a later one replaces an earlier one."""
 

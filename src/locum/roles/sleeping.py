@@ -25,11 +25,12 @@ from locum.roles.actions import (
     NoAnswer,
     Persist,
     Randomness,
+    SessionsFound,
     Source,
     Thaw,
 )
 from locum.roles.attachment import Wish
-from locum.roles.departing import Departure
+from locum.roles.departing import Choice, Departure, choose
 from locum.roles.falling_asleep import FallingAsleep, NotSlept, Slept
 from locum.roles.giving import Giving, NotPossible
 from locum.roles.handover import TABLE, Correspondence, Handover, OwnStandIn, Stage, set_flows
@@ -38,7 +39,7 @@ from locum.roles.own_rules import OwnRules
 from locum.roles.returning import Returning
 from locum.roles.rules import KeptRule, RuleRefused
 from locum.roles.selection import Selection
-from locum.roles.session_report import Fate, Report
+from locum.roles.session_report import Fate, Report, counted
 from locum.roles.session_words import RESTARTED
 from locum.roles.standin_registration import PRIORITY
 from locum.roles.waking import GivenUp, StillAsleep, Waking
@@ -112,13 +113,7 @@ class SleepingNode:
             case Up():
                 if not self.giving.idle:
                     raise NotPossible("sessions are on their way; wait until they have arrived")
-                departure = Departure(
-                    stand_in.address,
-                    switch=Takes.ALL if stand_in.registers else None,
-                    elsewhere=self.giving.flows(),
-                    others=self.giving.at(stand_in.address),
-                    configuration=configuration or {},
-                )
+                departure = self._departure(stand_in, configuration or {})
                 correspondence = self.giving.correspondence(stand_in.address)
                 machine = FallingAsleep(self.mobile, correspondence, departure, self._randomness)
                 self.state = GoingDown(machine, wake_after)
@@ -130,6 +125,22 @@ class SleepingNode:
             case GoingDown():
                 raise NotPossible("already falling asleep")
         raise NotPossible("already asleep")
+
+    def would_sleep(self, found: SessionsFound, *, to: str | None = None) -> Choice:
+        """Which of these sessions would be handed over now, and which would stay. Raises NotPossible."""
+        if not isinstance(self.state, Up):
+            raise NotPossible("not while asleep, or on the way to sleep or back")
+        departure = self._departure(self.stand_in(to), {})
+        return choose(departure, self.mobile.configuration.home_addresses, found)
+
+    def _departure(self, stand_in: OwnStandIn, configuration: Mapping[str, object]) -> Departure:
+        return Departure(
+            stand_in.address,
+            switch=Takes.ALL if stand_in.registers else None,
+            elsewhere=self.giving.flows(),
+            others=self.giving.at(stand_in.address),
+            configuration=configuration,
+        )
 
     def stand_in(self, name: str | None = None) -> OwnStandIn:
         """By its name or address; the first without. Raises NotPossible."""
@@ -366,7 +377,7 @@ class SleepingNode:
                 ended = Emit("awake", None, self._home_address, None, {"lost": count})
                 return [ended, *self.abandoning.begin(handover)]
         lost = waking.result.lost if waking.result is not None else 0
-        self.state = Up(f"{_sessions(lost)} lost" if lost else None)
+        self.state = Up(f"{counted(lost)} lost" if lost else None)
         return [Emit("awake", "632", self._home_address, None, {"lost": lost})]
 
     def _wake(self, handover: Handover, *, uncertain: bool, now: float) -> list[Action]:
@@ -406,7 +417,7 @@ class SleepingNode:
         # Those that were back have ended as well.
         lost = replace(handover.at(Stage.ABANDONED), returned=(), processes=(), loose=False)
         if not handover.given:
-            self.state = Up(f"{_sessions(len(lost.sessions))} lost: {RESTARTED}")
+            self.state = Up(f"{counted(len(lost.sessions))} lost: {RESTARTED}")
         for each in lost.sessions:
             self.woken.tell(each.flow, Fate.LOST, RESTARTED, each.processes, each.programs)
         detail: dict[str, JSON] = {"sessions": len(lost.sessions), "reason": RESTARTED}
@@ -459,7 +470,3 @@ class SleepingNode:
 
 def _asleep_detail(handover: Handover, report: Report) -> dict[str, JSON]:
     return {"sessions": len(handover.sessions), "stayed": report.counts()[Fate.STAYED]}
-
-
-def _sessions(number: int) -> str:
-    return "1 session" if number == 1 else f"{number} sessions"

@@ -1,7 +1,7 @@
 """Which TCP connections of a home address this host has, which processes hold them, and which are left alone and why.
 
-Read only. It sees the network namespace it runs in, and through address translation others of this host. It must not know
-what is done with the answer.
+Read only. `find` sees the network namespace it runs in, `find_elsewhere` others of this host. It must not know what is done
+with the answer.
 """
 
 from collections.abc import Collection, Iterable
@@ -77,11 +77,18 @@ def find(
     found = [each for each in everything if each.flow.local in wanted and each.state not in _OVER]
     sorting = _Sorting(found, listening, exclude_pids, exclusions)
     sorting.sort()
-    sorting.left += [
-        LeftAlone(each.flow, each.state, each.reason, each.pids, program_names(each.pids))
-        for each in translated(wanted)
-    ]
     return sorting.candidates, sorting.left
+
+
+def find_elsewhere(home_addresses: Iterable[IPv4Address | IPv6Address]) -> list[LeftAlone]:
+    """Connections of other network namespaces of this host that leave it under one of these addresses.
+
+    Slower than `find`: the kernel's whole table of tracked connections is read.
+    """
+    return [
+        LeftAlone(each.flow, each.state, each.reason, each.pids, program_names(each.pids))
+        for each in translated(frozenset(home_addresses))
+    ]
 
 
 class _Sorting:

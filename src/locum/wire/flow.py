@@ -17,6 +17,13 @@ class Flow:
     peer: IPv4Address | IPv6Address  # the correspondent
     peer_port: int
 
+    def __str__(self) -> str:
+        """As people write it: "tcp 10.0.0.1:5000 > 192.0.2.1:80"."""
+        name = {6: "tcp", 17: "udp"}.get(self.protocol, str(self.protocol))
+        ends = ((self.local, self.local_port), (self.peer, self.peer_port))
+        texts = (f"[{at}]:{port}" if at.version == 6 else f"{at}:{port}" for at, port in ends)
+        return f"{name} " + " > ".join(texts)
+
     def to_cbor(self) -> list[object]:
         """The CDDL rule `flow`."""
         return [self.protocol, self.local.packed, self.local_port, self.peer.packed, self.peer_port]

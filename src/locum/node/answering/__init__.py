@@ -40,6 +40,7 @@ REQUESTS = {
     "profile list": "profiles:profile_list",
     "profile refresh": "profiles:profile_refresh",
     "sleep": "sessions:sleep",
+    "sleep dry-run": "sessions:would_sleep",
     "wake": "sessions:wake",
     "move": "sessions:move",
     "give": "sessions:give",

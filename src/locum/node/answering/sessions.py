@@ -31,6 +31,11 @@ async def sleep(node: "Node", arguments: Mapping[str, Any]) -> Row:
     return await sleeper(node).sleep(arguments.get("for"), _name(arguments.get("to")))
 
 
+async def would_sleep(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+    """What a sleep would do with each session. Raises RequestFailed."""
+    return await sleeper(node).would_sleep(_name(arguments.get("to")))
+
+
 async def move(node: "Node", arguments: Mapping[str, Any]) -> Row:
     """Returns when the device is at another access node. Raises RequestFailed."""
     to = arguments.get("to")

@@ -1,0 +1,54 @@
+"""What became of sessions, as people read it: a line that counts, and one for each session that is not where it should be."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# In the order in which they are counted; words behind a number.
+_COUNTED = (
+    ("went", "went to the stand-in"),
+    ("returned", "returned"),
+    ("coming", "still coming"),
+    ("closed", "closed meanwhile"),
+    ("stayed", "stayed"),
+    ("lost", "lost"),
+)
+AMISS = ("stayed", "lost")
+"""Fates that make a sleep or a wake one that is done, but not for every session."""
+
+
+def counted(number: int) -> str:
+    """So many sessions."""
+    return "1 session" if number == 1 else f"{number} sessions"
+
+
+def summary(word: str, report: Mapping[str, Any]) -> str:
+    """Such as "asleep: 3 sessions went to the stand-in, 1 session stayed"."""
+    parts = [f"{counted(report[fate])} {words}" for fate, words in _COUNTED if report[fate]]
+    return f"{word}: {', '.join(parts) or 'no sessions'}"
+
+
+def details(report: Mapping[str, Any]) -> list[str]:
+    """A line for each session that stayed, was lost or is still coming."""
+    rows = [row for row in report["sessions"] if row["fate"] in (*AMISS, "coming")]
+    return [f"  {row['fate']}: {owner(row)}, {row['flow']}{_because(row)}" for row in rows]
+
+
+def owner(row: Mapping[str, Any]) -> str:
+    """The programs of a session, such as "sshd, bash (processes 11, 12)"."""
+    names, pids = ", ".join(row["programs"]), list(row["pids"])
+    if not pids:
+        return names or "no program"
+    return f"{names or 'a program'} ({'process' if len(pids) == 1 else 'processes'} {_joined(pids)})"
+
+
+def amiss(report: Mapping[str, Any]) -> bool:
+    """Whether a session stayed or was lost."""
+    return any(report[fate] for fate in AMISS)
+
+
+def _because(row: Mapping[str, Any]) -> str:
+    return f": {row['reason']}" if row["reason"] else ""
+
+
+def _joined(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))

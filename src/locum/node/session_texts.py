@@ -1,0 +1,28 @@
+"""Fates of sessions as JSON for the control socket. What a command prints of them is the command line's business."""
+
+from typing import Any
+
+from locum.node.events import flow_text
+from locum.roles.session_report import Fate, Report, SessionFate
+
+Row = dict[str, Any]
+
+
+def report_row(report: Report) -> Row:
+    """How many sessions ended up in each way, and each session with its programs and the reason."""
+    counts = report.counts()
+    return {
+        **{fate.value: counts[fate] for fate in Fate},
+        "sessions": [fate_row(each) for each in report.fates],
+    }
+
+
+def fate_row(fate: SessionFate) -> Row:
+    """One session."""
+    return {
+        "fate": fate.fate.value,
+        "programs": list(fate.programs),
+        "pids": list(fate.pids),
+        "flow": flow_text(fate.flow),
+        "reason": fate.reason,
+    }
