@@ -26,12 +26,12 @@ static __noinline int hold(struct __sk_buff *skb, struct work *w, __u32 reason)
 	struct packet *p = &w->packet;
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
-	__u32 length = p->length;
+	__u64 rest = (__u64)p->length - 1; /* behind the first byte: a comparison with 0 teaches the verifier of 6.1 nothing */
 
-	if (!s || length >= HELD_BYTES)
+	asm volatile("" : "+r"(rest));
+	if (!s || rest >= HELD_BYTES - 1)
 		return dropped(skb, TOO_LARGE);
-	length &= HELD_BYTES - 1;
-	if (!length || bpf_skb_load_bytes(skb, p->offset, s->bytes, length))
+	if (bpf_skb_load_bytes(skb, p->offset, s->bytes, rest + 1))
 		return dropped(skb, HOLD_OVERFLOW);
 	flow_to(p, &s->header.flow);
 	s->header.time = bpf_ktime_get_ns();
@@ -39,7 +39,7 @@ static __noinline int hold(struct __sk_buff *skb, struct work *w, __u32 reason)
 	s->header.gso_size = skb->gso_size;
 	s->header.ifindex = skb->ifindex;
 	s->header.reason = reason;
-	if (bpf_ringbuf_output(&held, s, sizeof(s->header) + length, 0))
+	if (bpf_ringbuf_output(&held, s, sizeof(s->header) + rest + 1, 0))
 		return dropped(skb, HOLD_OVERFLOW);
 	skb->cb[0] = HELD;
 	skb->cb[1] = 0;

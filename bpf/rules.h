@@ -157,7 +157,7 @@ static __always_inline bool matches(const struct locum_rule *r, const struct sub
 struct search {
 	const struct locum_rule *rules;
 	const struct subject *subject;
-	__u32 found;
+	__u64 found; /* the verifier of 6.1 forgets the bounds of 32 bits that went through the stack */
 };
 
 static long try_few(__u32 place, struct search *s)

@@ -53,7 +53,7 @@ _log: list[str] = []
 def _collect(level: int, form: bytes, arguments: int) -> int:
     if level > WARNING:
         return 0
-    line = ctypes.create_string_buffer(1 << 16)
+    line = ctypes.create_string_buffer(1 << 22)  # the reason for a refusal is at the end of the log
     _libc.vsnprintf(line, len(line), form, ctypes.c_void_p(arguments))
     _log.append(line.value.decode(errors="replace"))
     return 0
