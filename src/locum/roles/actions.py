@@ -12,6 +12,11 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol, TypeAlias
 
 # isort: off
+from locum.roles.accepting_actions import (
+    AcceptingAction as AcceptingAction, AcceptingEvent as AcceptingEvent, ClosePorts as ClosePorts,
+    ConnectionAccepted as ConnectionAccepted, OpenPorts as OpenPorts, ReplayAccepted as ReplayAccepted,
+    Replayed as Replayed,
+)  # fmt: skip
 from locum.roles.context_actions import (
     CountInFlight as CountInFlight, DropHeld as DropHeld, InFlightCounted as InFlightCounted,
 )  # fmt: skip
@@ -393,7 +398,7 @@ class Answer:
 
 
 Action: TypeAlias = (
-    ForwardingAction | SessionAction
+    ForwardingAction | SessionAction | AcceptingAction
     | Reply | SendRegistration | Advertise | Solicit | Persist | Forget | Emit | Count | Ask | Answer
     | FetchProfile | OwnHomeAddress | Probe | CountInFlight
 )  # fmt: skip
@@ -494,7 +499,7 @@ class WallClockStepped:
 Event: TypeAlias = (
     Answered | NoAnswer | Asked | LinkUp | LinkDown | DeliveryMoved | MembershipChanged | ProbeAnswered
     | EchoAnswered | InFlightCounted | RegistrationUnreachable | WallClockStepped
-    | SessionEvent | ProfileEvent
+    | SessionEvent | AcceptingEvent | ProfileEvent
 )  # fmt: skip
 
 

@@ -60,10 +60,17 @@ class GivingBack:
         taken = self._holdings.get(event.handover)
         if taken is None:
             return [self._replies.answer(each, Status.UNKNOWN_HANDOVER, event.handover) for each in exchanges]
-        held = {each.flow for each in taken.held}
+        held = {each.flow: each.accepted for each in taken.held}
         statuses = tuple(
             SessionStatus(
-                each.session, each.flow, Status.OK, each.total, each.total, each.peer_closed, each.error
+                each.session,
+                each.flow,
+                Status.OK,
+                each.total,
+                each.total,
+                each.peer_closed,
+                each.error,
+                accepted=held[each.flow],
             )
             for each in event.sessions
             if each.flow in held

@@ -38,6 +38,8 @@ class Holdings:
         self._forwarding = NOTHING
         self.also_guarded: Callable[[], Iterable[Addr]] = tuple  # home addresses that no handover is about
 
+        self.ended: Callable[[TakenOver], list[Action]] = lambda _taken: []  # what else ends with a handover
+
     def all(self) -> Collection[TakenOver]:
         """Every handover."""
         return self._taken.values()
@@ -76,7 +78,7 @@ class Holdings:
         drop: list[Action] = [DropSessions(taken.identifier, reset=reset)] if taken.held else []
         wanted = self.wanted_flows()
         cleared = [ClearFlow(each) for each in taken.flows if each not in wanted]
-        return [*drop, *cleared, *self.settle(), taken.forget()]
+        return [*self.ended(taken), *drop, *cleared, *self.settle(), taken.forget()]
 
     def remember(self, identifier: bytes) -> None:
         """This handover is over, whatever may still come of it."""

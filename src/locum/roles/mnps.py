@@ -16,6 +16,7 @@ from locum.roles.actions import (
     Answered,
     Asked,
     ClearFlow,
+    ConnectionAccepted,
     Count,
     DropSessions,
     Emit,
@@ -47,6 +48,7 @@ from locum.roles.giving_back import GivingBack
 from locum.roles.giving_up import GivingUp
 from locum.roles.handover import TABLE, set_flows
 from locum.roles.holdings import Holdings
+from locum.roles.listening import Listening, allowed
 from locum.roles.replies_632 import Replies
 from locum.roles.standin_registration import StandInRegistration, StandInRegistrationConfiguration
 from locum.roles.switching import Switching
@@ -129,6 +131,7 @@ class StandIn:
         registers = configuration.registration
         self.registration = None if registers is None else StandInRegistration(registers, randomness)
         self._switching = Switching(self._holdings, self._replies, self._giving_back, self.registration)
+        self._listening = Listening(self._holdings, configuration.max_sessions)
         self._giving_up = GivingUp(self._holdings, self._replies, self._giving_back, self._switching.want)
         self.triggering = Triggering(
             configuration.address, self.registration, self._switching.want_for, self._holdings.settle
@@ -136,6 +139,7 @@ class StandIn:
         self._switching.triggered = self.triggering.wanted
         self._switching.device_at = self.triggering.device_at
         self._holdings.also_guarded = self.triggering.guarded
+        self._holdings.ended = self._listening.end
 
     @property
     def _colocated(self) -> bool:
@@ -182,7 +186,7 @@ class StandIn:
             actions += set_flows(flows, verdict)
         actions += self._holdings.settle()
         for taken in self._holdings.all():
-            actions += self._switching.want(taken, now)
+            actions += self._switching.want(taken, now) + self._listening.begin(taken)
         return actions + self.triggering.restore(rows, now=now)
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
@@ -215,6 +219,8 @@ class StandIn:
                 return [Count("request-unknown"), self._replies.answer(event.exchange, Status.MALFORMED)]
             case Restored():
                 return self._restored(event)
+            case ConnectionAccepted():
+                return self._listening.accepted(event)
             case Measured():
                 return self._giving_back.measured(event)
             case Fetched():
@@ -228,7 +234,7 @@ class StandIn:
     def timeout(self, *, now: float) -> list[Action]:
         """Forget what nobody came back for."""
         actions = [] if self.registration is None else self.registration.timeout(now=now)
-        actions += self._switching.timeout(now) + self.triggering.timeout(now)
+        actions += self._switching.timeout(now) + self.triggering.timeout(now) + self._listening.timeout(now)
         for taken in self._holdings.due(now):
             actions += self._giving_up.end(taken, now)
             actions.append(Emit("handover-forgotten", None, taken.home_addresses[0]))
@@ -237,6 +243,7 @@ class StandIn:
     def deadline(self) -> float | None:
         """Steady seconds."""
         times = [self._holdings.deadline(), self._switching.deadline(), self.triggering.deadline()]
+        times.append(self._listening.deadline())
         if self.registration is not None:
             times.append(self.registration.deadline())
         return min((at for at in times if at is not None), default=None)
@@ -266,7 +273,7 @@ class StandIn:
             case TakeoverTransfer():
                 return self._transfer(request, taken, event.exchange, now)
             case Reclaim():
-                return self._giving_back.reclaim(taken, event.exchange)
+                return [*self._listening.pause(taken, now), *self._giving_back.reclaim(taken, event.exchange)]
             case Fetch():
                 return self._giving_back.fetch(request, taken, event.exchange, now)
             case Finish():
@@ -317,6 +324,7 @@ class StandIn:
             Prepared(now + PREPARED_TIMEOUT),
             switch=request.switch,
             access_node=request.access_node,
+            listeners=request.listeners,
         )
         self._holdings.keep(taken)
         return [
@@ -347,6 +355,8 @@ class StandIn:
         if not request.home_addresses or not set(request.home_addresses) <= set(authorised):
             return Status.NOT_AUTHORISED
         if any(flow.local not in request.home_addresses for flow in request.flows):
+            return Status.NOT_AUTHORISED
+        if not allowed(request.listeners, request.home_addresses):
             return Status.NOT_AUTHORISED
         served = self.configuration.home_prefixes
         if not all(any(home in prefix for prefix in served) for home in request.home_addresses):
@@ -454,7 +464,7 @@ class StandIn:
             self._replies.answer(exchange, Status.OK, taken.identifier, sessions=taken.statuses())
             for exchange in exchanges
         ]
-        return [*actions, self._replies.sent("transfer", taken, None)]
+        return [*actions, *self._listening.begin(taken), self._replies.sent("transfer", taken, None)]
 
     def _not_performed(self, action: object, reason: str) -> list[Action]:
         """The node could not do it (a full disk): back to where the device can go on, or ask again."""
@@ -469,9 +479,10 @@ class StandIn:
 
     def _finish(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
         """Step 4. Where the stand-in has registered, the packets are turned away first, and then it stops."""
+        closed = self._listening.pause(taken, now)
         if taken.switch is not None and isinstance(taken.state, Holding | Releasing):
-            return self._switching.release(taken, exchange, now)
-        return self._giving_back.finish(taken, exchange)
+            return [*closed, *self._switching.release(taken, exchange, now)]
+        return [*closed, *self._giving_back.finish(taken, exchange)]
 
     def _done(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
         """Step 5. Sessions that live here are not given up by a word: the device has to take their final state first."""
@@ -492,10 +503,12 @@ class StandIn:
                     self._replies.answer(exchange, Status.OK, taken.identifier),
                 ]
             case Holding():
-                return [self._replies.answer(exchange, Status.OK, taken.identifier)]
+                answer = self._replies.answer(exchange, Status.OK, taken.identifier)
+                return [*self._listening.begin(taken), answer]
         resumed = self._giving_back.resume(taken)
         return [
             *resumed,
+            *self._listening.begin(taken.at(Holding())),
             *self._switching.want(taken, now),
             self._replies.answer(exchange, Status.OK, taken.identifier),
         ]

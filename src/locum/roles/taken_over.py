@@ -16,7 +16,7 @@ from locum.roles.actions import (
 )
 from locum.roles.handover import TABLE, flow_from_row, flow_to_row
 from locum.wire import cbor
-from locum.wire.control import Flow, SessionStatus, Status
+from locum.wire.control import Flow, Handshake, Listener, Policy, SessionStatus, Status
 from locum.wire.vendor import Takes
 
 MAX_APPLICATION = 1 << 20
@@ -76,11 +76,12 @@ class HeldFlow:
     flow: Flow
     status: Status = Status.OK
     reason: str = ""  # why it is not held, for people
+    accepted: Handshake | None = None  # it was accepted here for a port that the device listens on
 
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """`flows` are those that were prepared, `sessions` those that were transferred.
+    """`flows` are those that were prepared, `sessions` those that were transferred; accepted ones are in both.
 
     With `switch` it is the stand-in that tells the home agent, and takes so much (R4); `access_node` is the device's.
     """
@@ -93,6 +94,7 @@ class TakenOver:
     switch: Takes | None = None
     access_node: Addr | None = None
     application: Mapping[str, object] = field(default_factory=dict)  # as it came, until a proxy changes it
+    listeners: tuple[Listener, ...] = ()  # ports of the device, and what new connections meet meanwhile
 
     def at(self, state: TakeoverState) -> "TakenOver":
         """The same in another state."""
@@ -144,6 +146,7 @@ class TakenOver:
             "flows": [flow_to_row(each) for each in self.flows],
             "application": cbor.encode(dict(self.application)).hex() if self.application else None,
             "sessions": [_held_flow_to_row(each) for each in self.sessions],
+            "listeners": [_listener_to_row(each) for each in self.listeners],
         }
         return Persist(TABLE, self.identifier.hex(), value)
 
@@ -188,6 +191,7 @@ class TakenOver:
             switch=None if switch is None else Takes(int(str(switch))),
             access_node=None if access_node is None else ip_address(str(access_node)),
             application=_application(row.get("application")),
+            listeners=_listeners(row.get("listeners")),
         )
 
 
@@ -199,7 +203,27 @@ def _application(row: JSON) -> Mapping[str, object]:
 
 
 def _status(held: HeldFlow) -> SessionStatus:
-    return SessionStatus(held.session, held.flow, held.status, reason=held.reason)
+    return SessionStatus(held.session, held.flow, held.status, reason=held.reason, accepted=held.accepted)
+
+
+def _listener_to_row(listener: Listener) -> JSON:
+    window = listener.window
+    return [str(listener.address), listener.port, int(listener.policy), listener.most, window]
+
+
+def _listeners(row: JSON) -> tuple[Listener, ...]:
+    if row is None:
+        return ()
+    if not isinstance(row, list | tuple):
+        raise ValueError("listeners are a list")
+    return tuple(_listener(each) for each in row)
+
+
+def _listener(row: JSON) -> Listener:
+    if not isinstance(row, list | tuple) or len(row) != 5:
+        raise ValueError("a listener has five parts")
+    port, policy, most, window = (int(str(each)) for each in row[1:])
+    return Listener(ip_address(str(row[0])), port, Policy(policy), most, window)
 
 
 def _held_flow_to_row(held: HeldFlow) -> dict[str, JSON]:
@@ -208,11 +232,27 @@ def _held_flow_to_row(held: HeldFlow) -> dict[str, JSON]:
         "flow": flow_to_row(held.flow),
         "status": int(held.status),
     }
+    if held.accepted is not None:
+        row["accepted"] = _handshake_to_row(held.accepted)
     return row | {"reason": held.reason} if held.reason else row
+
+
+def _handshake_to_row(handshake: Handshake) -> JSON:
+    return [handshake.local_isn, handshake.peer_isn, handshake.mss, int(handshake.sack), handshake.window]
+
+
+def _handshake(row: JSON) -> Handshake | None:
+    if row is None:
+        return None
+    if not isinstance(row, list | tuple) or len(row) != 5:
+        raise ValueError("a handshake has five parts")
+    local_isn, peer_isn, mss, sack, window = (int(str(each)) for each in row)
+    return Handshake(local_isn, peer_isn, mss, bool(sack), window)
 
 
 def _held_flow(row: Mapping[str, JSON]) -> HeldFlow:
     session, status = row["session"], row["status"]
     if not isinstance(session, int) or not isinstance(status, int):
         raise ValueError("session and status are whole numbers")
-    return HeldFlow(session, flow_from_row(row["flow"]), Status(status), str(row.get("reason", "")))
+    reason, accepted = str(row.get("reason", "")), _handshake(row.get("accepted"))
+    return HeldFlow(session, flow_from_row(row["flow"]), Status(status), reason, accepted)

@@ -1,0 +1,62 @@
+"""What is to be done with connections to a sleeping device's ports, and what came of it: actions and results for `actions.py`.
+
+The stand-in opens ports and accepts; the device puts what was accepted into its programs' queues. Nothing here decides.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from locum.wire.control import Flow, Handshake, Listener
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPorts:
+    """MNPS: accept or refuse new connections to these ports. Each one that is accepted: -> ConnectionAccepted.
+
+    Those that are here already for this handover are told of again.
+    """
+
+    handover: bytes
+    listeners: tuple[Listener, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClosePorts:
+    """MNPS: no new connections for this handover; what was accepted before is told of before this is done."""
+
+    handover: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayAccepted:
+    """MN: put this connection and all its bytes into the queue of the program that listens. -> Replayed.
+
+    Its flow is suspended.
+    """
+
+    flow: Flow
+    handshake: Handshake
+    data: bytes
+    peer_closed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionAccepted:
+    """A new connection to a port of the sleeping device lives here, as this session of the handover."""
+
+    handover: bytes
+    session: int
+    flow: Flow
+    handshake: Handshake
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The connection is its program's, or there is a reason why not, for people."""
+
+    flow: Flow
+    error: str | None = None
+
+
+AcceptingAction: TypeAlias = OpenPorts | ClosePorts | ReplayAccepted
+AcceptingEvent: TypeAlias = ConnectionAccepted | Replayed
