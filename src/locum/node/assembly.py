@@ -251,6 +251,7 @@ def mobile_node(settings: Settings) -> "SleepingNode":
             routing=own.routing,
             boot=boot_id(),
             stranded=own.stranded_seconds,
+            listening=own.listening,
         ),
         {each.address: each.association for each in own.foreign_agents},
         SystemRandom(),

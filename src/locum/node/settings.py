@@ -11,6 +11,7 @@ from locum.node.policy_settings import PolicySettings, PoolSettings
 from locum.roles.binding import AuthorisedStandIn
 from locum.roles.flow_actions import Filter
 from locum.roles.handover import OwnStandIn
+from locum.roles.mobile_configuration import ListeningPort
 from locum.roles.own_routing import NO_ROUTING, Routing
 from locum.roles.profile import Policing
 from locum.roles.rules import KeptRule
@@ -218,6 +219,7 @@ class MobileNodeSettings:
     context_transfer: bool = False  # tells access nodes where its context is (C4)
     routing: Routing = NO_ROUTING  # binding identifier, weight and default CoA that it registers (R3, R8)
     exclusions: Exclusions = THE_DEFAULT  # programs that are never frozen
+    listening: tuple[ListeningPort, ...] = ()  # ports, and what new connections meet while it sleeps
 
 
 @dataclass(frozen=True, slots=True)

@@ -273,6 +273,7 @@ class FallingAsleep:
             departure.configuration,
             departure.switch,
             None if way is None or way.colocated or departure.switch is None else way.care_of,
+            () if departure.given else self._mobile.configuration.listeners,
         )
         return list(self._correspondence.ask(request, bulk=len(self._asked_for) > MANY_FLOWS))
 

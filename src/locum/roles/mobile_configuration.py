@@ -7,9 +7,20 @@ from locum.roles.actions import Addr
 from locum.roles.nat import TraversalMode
 from locum.roles.own_routing import NO_ROUTING, Routing
 from locum.security.association import Association
+from locum.wire.control import Listener, Policy
 
 BRIEF_LIFETIME = 10  # seconds asked for when the default CoA is to have the packets (R2)
 STRANDED = 5.0  # seconds; longer than a hand-over takes, shorter than people wait for a program
+
+
+@dataclass(frozen=True, slots=True)
+class ListeningPort:
+    """A TCP port of the device's programs, at each of its home addresses: see `Listener`."""
+
+    port: int
+    policy: Policy
+    most: int
+    window: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,16 @@ class MobileNodeConfiguration:
         STRANDED  # seconds that a wake may keep programs waiting for the network or the stand-in
     )
     nai: str | None = None  # says who this is when the home address is the home agent's to give (RFC 2794)
+    listening: tuple[ListeningPort, ...] = ()  # and what new connections meet while it sleeps
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """What a stand-in is told to do with new connections while the device sleeps."""
+        return tuple(
+            Listener(address, each.port, each.policy, each.most, each.window)
+            for each in self.listening
+            for address in self.home_addresses
+        )
 
     @property
     def home_addresses(self) -> tuple[Addr, ...]:
