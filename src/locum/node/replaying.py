@@ -1,0 +1,58 @@
+"""The device's side of connections that its stand-in accepted: each is put into the queue of the program that listens.
+
+A program may take its time to read, so every connection has a thread of its own, few at once, and nothing waits for it.
+When to do it is the role's business.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from locum.node.events import flow_text
+from locum.node.performer import Hand
+from locum.roles import actions as do
+from locum.roles.actions import Event
+from locum.sessions.live import SessionError
+from locum.sessions.replay import Accepted, replay
+
+log = logging.getLogger("locum.replaying")
+PATIENCE = 5.0  # seconds that a program may take to read what does not fit its receive buffer
+_AT_ONCE = 4
+
+
+class Replaying:
+    """`deliver` puts packets into this host; `feed` tells the role."""
+
+    def __init__(self, feed: Callable[[Event], None], deliver: Callable[[bytes], None]) -> None:
+        self._feed, self._deliver = feed, deliver
+        self._workers = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="replays")
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def hands(self) -> Mapping[type, Hand]:
+        """What performs each kind of action."""
+        return {do.ReplayAccepted: self._begin}
+
+    def _begin(self, action: do.ReplayAccepted) -> None:
+        task = asyncio.get_running_loop().create_task(self._replay(action))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _replay(self, action: do.ReplayAccepted) -> None:
+        accepted = Accepted(action.flow, action.handshake, action.data, action.peer_closed)
+        error = await asyncio.get_running_loop().run_in_executor(self._workers, self._put, accepted)
+        self._feed(do.Replayed(action.flow, error))
+
+    def _put(self, accepted: Accepted) -> str | None:
+        """Why the connection could not be given to a program; None: it was."""
+        try:
+            replay(accepted, self._deliver, patience=PATIENCE)
+        except (SessionError, OSError) as problem:
+            log.warning("%s: %s", flow_text(accepted.flow), problem)
+            return str(problem)
+        return None
+
+    async def close(self) -> None:
+        """What is under way is finished or given up; the next run begins it again."""
+        await asyncio.get_running_loop().run_in_executor(None, self._workers.shutdown)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
