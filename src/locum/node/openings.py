@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from locum.roles import actions as do
 from locum.roles.actions import Addr
-from locum.sessions import accepting
+from locum.sessions import accepting, stand_in
 from locum.sessions.live import SessionError
 from locum.sessions.record import SessionRecord
 from locum.wire.control import Listener, Policy
@@ -55,13 +55,13 @@ class _Rate:
 
 
 class Openings:
-    """`inject` gives a packet to the data plane; `waiting` counts the accepted sessions of a port; `count` is for people."""
+    """`inject` gives a packet to the data plane; `waiting` counts the accepted sessions of a handover's port."""
 
     def __init__(
         self,
         inject: Callable[[bytes], None],
         keep: Keep,
-        waiting: Callable[[bytes, Port], int],
+        waiting: Callable[[bytes, Addr, int], int],
         count: Callable[[str], None],
         emit: Callable[[do.Emit], None],
     ) -> None:
@@ -114,8 +114,8 @@ class Openings:
             self._inject(opening.plain())
 
     def _full(self, port: _Port) -> bool:
-        place = (port.listener.address, port.listener.port)
-        return self._waiting(port.handover, place) >= port.listener.most
+        wanted = port.listener
+        return self._waiting(port.handover, wanted.address, wanted.port) >= wanted.most
 
     def _refuse(self, opening: Opening) -> None:
         family = socket.AF_INET if opening.flow.local.version == 4 else socket.AF_INET6
@@ -137,4 +137,8 @@ class Openings:
                 return
             if found is None:
                 return
+            if self._full(port):  # several were opening at once
+                self._count("opening-ignored")
+                stand_in.reset(found[0])
+                continue
             self._keep(port.handover, *found)
