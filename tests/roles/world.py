@@ -19,7 +19,7 @@ from locum.roles.handover import TABLE, Handover, OwnStandIn, Stage
 from locum.roles.home_admission import HomeAgentConfiguration
 from locum.roles.home_agent import HomeAgent
 from locum.roles.mnps import StandIn, StandInConfiguration
-from locum.roles.mobile_configuration import MobileNodeConfiguration
+from locum.roles.mobile_configuration import ListeningPort, MobileNodeConfiguration
 from locum.roles.mobile_node import MobileNode
 from locum.roles.own_routing import NO_ROUTING, Routing
 from locum.roles.rules import overlap
@@ -32,7 +32,7 @@ from locum.roles.standin_registration import (
 )
 from locum.roles.visitor import StaticVisitor
 from locum.security.association import Algorithm, Association, Replay
-from locum.wire.control import Flow
+from locum.wire.control import MAX_SESSIONS, Flow, Handshake, Listener, Policy
 
 HOA = IPv4Address("10.50.0.9")
 HOA6 = IPv6Address("2001:db8:50::9")
@@ -43,6 +43,7 @@ PEER = IPv4Address("10.9.0.1")
 COLOCATED = IPv4Address("10.1.0.77")
 MAC = bytes.fromhex("020000000009")
 START = 1_790_000_000.0
+HANDSHAKE = Handshake(1, 2, 1460, True, 64240)
 PIDS = {0: (100,), 1: (101,), 2: (100, 102)}
 
 
@@ -87,6 +88,7 @@ class Session:
     base: int = 0  # at_device when it was captured
     tight: bool = False  # its socket is in repair mode
     closed: bool = False  # its program has ended
+    accepted: bool = False  # by the stand-in, for a port that the device listens on
     reset: bool = False  # the stand-in has told the peer that the connection has ended
 
     def read(self) -> None:
@@ -108,6 +110,7 @@ class Host:
     neighbours: dict[tuple[str, a.Addr], a.NeighbourEntry] = field(default_factory=dict)
     endpoints: set[a.Addr] = field(default_factory=set)
     flows: dict[Flow, a.FlowVerdict] = field(default_factory=dict)
+    watched: set[tuple[a.Addr, int]] = field(default_factory=set)
     via: a.UseAgent | None = None
     events: list[a.Emit] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
@@ -130,6 +133,7 @@ class Host:
         for each in (self.bindings, self.acceptances, self.outbound, self.neighbours, self.flows):
             each.clear()
         self.endpoints.clear()
+        self.watched.clear()
 
     def kinds(self) -> list[str]:
         return [each.kind for each in self.events]
@@ -157,6 +161,7 @@ class World:
         fa_lifetime: int = 1800,
         registers: bool = False,
         routing: Routing = NO_ROUTING,
+        listening: tuple[ListeningPort, ...] = (),
     ) -> None:
         """`registers`: the stand-in registers itself (R4), and there is no default care-of address. `routing` is what the
         device says of its own ways; another one holds from its next start on.
@@ -165,6 +170,9 @@ class World:
         self.boot, self.stranded = "first", 5.0
         self.watch: Callable[[a.Action], object] = lambda action: None  # the device's actions
         self.refuse_inject: set[Flow] = set()
+        self.listening = listening
+        self.ports: dict[bytes, tuple[Listener, ...]] = {}  # open at the stand-in, by handover
+        self.nobody_listens = False
         self.now = START
         self.random = Random(seed)
         self.loss, self.duplicate, self.delay, self.skew = loss, duplicate, delay, skew
@@ -226,6 +234,7 @@ class World:
                 routing=self.routing,
                 boot=self.boot,
                 stranded=self.stranded,
+                listening=self.listening,
             )
 
         stand_in = StandInConfiguration(
@@ -280,7 +289,7 @@ class World:
             if handover.boot == self.boot:
                 claimed |= dict.fromkeys(handover.flows, handover.loose)
         for session in self.sessions.values():
-            if session.flow not in claimed:
+            if session.flow not in claimed and not (session.accepted and session.held_by_stand_in):
                 session.captured_at = None
             session.tight &= session.flow in claimed and not claimed[session.flow]
         self.frozen &= {
@@ -392,6 +401,22 @@ class World:
             session.at_device += size
             session.sent += size
 
+    def peer_connects(self, port: int, size: int = 0) -> Session | None:
+        """A new connection of the peer, with its first bytes, or None: it meets nobody now."""
+        for handover, listeners in self.ports.items():
+            accepting = [each.port for each in listeners if each.policy is Policy.ACCEPT]
+            if port not in accepting or self.path_of_data() != "mnps" or (HOA, port) not in self.mnps.watched:
+                continue
+            number = MAX_SESSIONS - 1 - sum(each.accepted for each in self._under(handover))
+            made = Session(Flow(6, HOA, port, PEER, 50_000 + number), (300,), size, at_stand_in=size)
+            made.accepted = made.held_by_stand_in = True
+            made.handover, made.captured_at = handover, 0
+            self.sessions[made.flow] = made
+            self.numbers.setdefault(handover, {})[number] = made.flow
+            self.tell(self.mnps, a.ConnectionAccepted(handover, number, made.flow, HANDSHAKE))
+            return made
+        return None
+
     def path_of_data(self, number: int | None = None) -> str | None:
         """Where the home agent's data plane sends the peer's packets, of that connection or of none."""
         entry = self.ha.bindings.get(HOA)
@@ -466,6 +491,10 @@ class World:
                 host.endpoints.add(address)
             case a.RemoveLocalEndpoint(address):
                 host.endpoints.remove(address)
+            case a.WatchPort(address, port):
+                host.watched.add((address, port))
+            case a.UnwatchPort(address, port):
+                host.watched.remove((address, port))
             case a.SetFlow(entry):
                 host.flows[entry.flow] = entry.verdict
             case a.ClearFlow(gone):
@@ -681,6 +710,22 @@ class World:
                 session = self.sessions[dict(self._numbers(handover))[number]]
                 size = max(0, min(limit, session.at_stand_in - offset))
                 return a.Fetched(exchange, bytes(size), offset + size < session.at_stand_in)
+            case a.OpenPorts(handover, listeners):
+                self.ports[handover] = listeners
+                for number, which in self.numbers.get(handover, {}).items():
+                    if self.sessions[which].accepted and self.sessions[which].held_by_stand_in:
+                        self.tell(self.mnps, a.ConnectionAccepted(handover, number, which, HANDSHAKE))
+            case a.ClosePorts(handover):
+                del self.ports[handover]
+            case a.ReplayAccepted(which, handshake, data):
+                session = self.sessions[which]
+                assert handshake == HANDSHAKE and session.stopped and len(data) == session.at_stand_in
+                assert self.mn.flows[which] is a.FlowVerdict.SUSPEND
+                if self.nobody_listens:
+                    session.captured_at, session.lost = None, True
+                    return a.Replayed(which, "no program listens")
+                session.at_device, session.captured_at = len(data), None
+                return a.Replayed(which)
             case a.InjectData(pieces):
                 taken = tuple((f, self._inject(f, data)) for f, data in pieces if f not in self.refuse_inject)
                 refused = [f for f, _ in pieces if f in self.refuse_inject]

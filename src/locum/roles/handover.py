@@ -64,7 +64,7 @@ class Handover:
     `stand_in` is where it went, None: to the first of the device's. With `switch` the stand-in registers for as much
     (R4); `given`: the device stays awake. `boot` names the boot of this host in which the processes were frozen, None:
     an earlier version wrote the row. `loose`: the programs run, with their flows suspended. `returned` are the stand-in's
-    numbers of sessions that are back already.
+    numbers of sessions that are back already; `accepted` are flows that it has accepted and that are still to come.
     """
 
     identifier: bytes
@@ -78,6 +78,7 @@ class Handover:
     boot: str | None = None
     loose: bool = False
     returned: tuple[int, ...] = ()
+    accepted: tuple[Flow, ...] = ()
 
     def at(self, stage: Stage) -> "Handover":
         """The same at another stage."""
@@ -104,6 +105,7 @@ class Handover:
             "boot": self.boot,
             "loose": self.loose,
             "returned": list(self.returned),
+            "accepted": [flow_to_row(each) for each in self.accepted],
             "processes": [list(each) for each in self.processes],
             "sessions": [
                 {
@@ -139,6 +141,7 @@ class Handover:
             boot=None if row.get("boot") is None else str(row["boot"]),
             loose=bool(row.get("loose")),
             returned=_numbers(row.get("returned", ())),
+            accepted=_flows(row.get("accepted", ())),
         )
 
 
@@ -171,6 +174,12 @@ def _process(value: JSON) -> Process:
     if not isinstance(pid, int) or not isinstance(started, int):
         raise ValueError(f"{value!r} is not a process number and a start time")
     return Process(pid, started)
+
+
+def _flows(value: JSON) -> tuple[Flow, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{value!r} is not a list of flows")
+    return tuple(flow_from_row(each) for each in value)
 
 
 def flow_to_row(flow: Flow) -> JSON:

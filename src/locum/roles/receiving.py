@@ -91,6 +91,12 @@ class Receiving:
         self._expected = listed
         return [*set_flows(new, FlowVerdict.SUSPEND), *(released(gone) if gone else ())]
 
+    def forget(self) -> list[Action]:
+        """The hand-over goes on without them; their flows are this host's as any other."""
+        flows, self._expected = self.flows, {}
+        self._asked.clear()
+        return released(flows) if flows else []
+
     def begin(self, finals: Mapping[int, FinalState]) -> list[Action]:
         """The last states, by session: the packets of these flows come to this host now."""
         if self._begun:

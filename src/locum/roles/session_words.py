@@ -4,6 +4,7 @@ import errno
 
 CLOSED = "its program closed it"
 GONE_THERE = "the stand-in no longer has it"
+OPENED_MEANWHILE = "its peer opened it while the device slept"
 RESTARTED = "the device restarted"
 
 _ENDINGS = {

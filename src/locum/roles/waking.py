@@ -12,7 +12,6 @@ from locum.roles.actions import (
     AbandonSessions,
     Action,
     Answered,
-    ClearFlow,
     Drained,
     DrainRound,
     Emit,
@@ -27,7 +26,6 @@ from locum.roles.actions import (
     NotPerformed,
     Process,
     ReleaseCaptured,
-    ReleaseHeld,
     SessionFailure,
     SessionFinal,
     Thaw,
@@ -39,8 +37,9 @@ from locum.roles.fetching import FetchAhead, Want
 from locum.roles.handover import AwaySession, Correspondence, Handover, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
 from locum.roles.progress import Progress
+from locum.roles.receiving import Receiving, released
 from locum.roles.session_report import Fate, Report
-from locum.roles.session_words import CLOSED, GONE_THERE, ended_by
+from locum.roles.session_words import CLOSED, GONE_THERE, OPENED_MEANWHILE, ended_by
 from locum.wire.control import (
     Abandon,
     Answer632,
@@ -126,6 +125,11 @@ class Completing:
 
 
 @dataclass(frozen=True, slots=True)
+class Receives:
+    """All is back; connections that the stand-in accepted are on their way into their programs' queues."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """Awake, asleep again, or given up."""
 
@@ -140,6 +144,7 @@ State = (
     | Draining
     | Returning
     | Completing
+    | Receives
     | Ended
 )
 # States in which somebody else has the next word, perhaps for ever.
@@ -189,6 +194,7 @@ class Waking:
         self._loose = handover.loose  # the programs run
         self._placed = False  # the kernel has told how much each socket has
         self._stranded_at: float | None = None
+        self._receiving = Receiving(correspondence, handover.identifier)
         self._ahead = FetchAhead(correspondence, handover.identifier)
         self._finals: dict[Flow, FinalState] = {}
         self._tails: set[Flow] = set()  # the end of what was received is here
@@ -205,7 +211,7 @@ class Waking:
         self._wait(now)
         actions: list[Action] = [
             self.handover.persist(),
-            *set_flows(self.handover.flows, FlowVerdict.SUSPEND),
+            *set_flows((*self.handover.flows, *self.handover.accepted), FlowVerdict.SUSPEND),
         ]
         if self.handover.given:
             return [*actions, *self._ask(self._reclaim())]
@@ -229,6 +235,8 @@ class Waking:
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
         """Results of the step that is under way; others are late and mean nothing."""
+        if (received := self._receiving.happened(event)) is not None:
+            return [*received, *self._received(now)]
         match self.state, event:
             case Asking(request, value), Answered() if event.request == request:
                 self._wait(now)
@@ -293,7 +301,9 @@ class Waking:
         )
         frozen: list[Action] = [Tighten(self.handover.flows)] if self._loose else []
         self.handover = replace(self.handover.at(Stage.ASLEEP), loose=False)
+        self.handover = replace(self.handover, accepted=())
         self.state, self.result = Ended(), StillAsleep(self.handover)
+        frozen += self._receiving.forget()
         quiet = [] if self.handover.given else self._mobile.wish(Wish.NOTHING, now=now)
         return [*frozen, self.handover.persist(), *asked, *quiet]
 
@@ -305,11 +315,12 @@ class Waking:
         for each in self.handover.sessions:
             self._tell(each, Fate.LOST, "the sessions were given up")
         self._lost += len(flows)
-        self.handover = self.handover.at(Stage.ABANDONED)
+        self.handover = replace(self.handover.at(Stage.ABANDONED), accepted=())
         self.state, self.result = Ended(), GivenUp(self.handover)
         return [
             self.handover.persist(),
             *abandoned(self.handover, "the sessions were given up"),
+            *self._receiving.forget(),
             *self._ordinary(now),
         ]
 
@@ -404,10 +415,12 @@ class Waking:
             return self._unanswered(value, answer.status.name.lower(), now)
         self._pause = RETRY_FIRST
         match value:
+            case Reclaim() if self.handover.stage is Stage.RETURNED:
+                return [*self._announced(answer), *self._ask(Finish(self.handover.identifier))]
             case Reclaim():
                 return self._reclaimed(answer, now)
             case Finish() if self.handover.stage is Stage.RETURNED:
-                return self.tell()
+                return [*self._begin_receiving(answer, now), *self.tell()]
             case Finish():
                 return self._finished(answer, now)
         return []
@@ -423,6 +436,7 @@ class Waking:
             self._uncertain = False
             self.handover = self.handover.at(Stage.WAKING)
             actions.append(self.handover.persist())
+        actions += self._announced(answer)
         self._number({flow: each.session for flow, each in held.items()})
         self.progress.aim({flow: each.total for flow, each in held.items()})
         if self._loose or not self._placed:
@@ -449,7 +463,8 @@ class Waking:
         cancel: list[Action] = []
         if status is not Status.UNKNOWN_HANDOVER:
             cancel = list(self._correspondence.ask(Cancel(self.handover.identifier)))
-        actions = cancel + self._give_up(self.handover.flows, {})
+        actions = cancel + self._give_up(self.handover.flows, {}) + self._receiving.forget()
+        self.handover = replace(self.handover, accepted=())
         home_address = self._mobile.configuration.home_address
         actions.append(Emit("nothing-to-reclaim", "632", home_address, None, {"status": status.name.lower()}))
         return actions + self._awake((), now)
@@ -620,7 +635,8 @@ class Waking:
         }
         self._ahead.clear()
         self._tails.clear()
-        actions = self._give_up([flow for flow in self.handover.flows if flow not in self._finals], {})
+        actions = self._begin_receiving(answer, now)
+        actions += self._give_up([flow for flow in self.handover.flows if flow not in self._finals], {})
         self.progress.aim({flow: each.received for flow, each in self._finals.items()})
         if self._loose:
             return [*actions, *self._tighten()]
@@ -706,8 +722,51 @@ class Waking:
         return [*actions, *self._ordinary(now), *self.tell()]
 
     def tell(self) -> list[Action]:
-        """634 done; also all that is left to do after a restart in stage RETURNED."""
+        """634 done, when nothing is to come any more."""
+        if self._receiving.busy:
+            self.state = Receives()
+            return []
         return self._ask(Done(self.handover.identifier))
+
+    def tell_again(self) -> list[Action]:
+        """All that is left to do after a restart in stage RETURNED: connections may be still to come."""
+        if not self.handover.accepted:
+            return self.tell()
+        return [*set_flows(self.handover.accepted, FlowVerdict.SUSPEND), *self._ask(self._reclaim())]
+
+    # Connections that the stand-in accepted ------------------------------------------------------------------------
+
+    def _announced(self, answer: Answer632) -> list[Action]:
+        """Their flows are in the row before anything can come for them."""
+        actions = self._receiving.announced(answer.sessions if answer.status is Status.OK else ())
+        left = [flow for flow in self.handover.accepted if flow not in self._receiving.flows]
+        if self.handover.accepted == self._receiving.flows:
+            return actions
+        self.handover = replace(self.handover, accepted=self._receiving.flows)
+        return [self.handover.persist(), *actions, *(released(left) if left else ())]
+
+    def _begin_receiving(self, answer: Answer632, now: float) -> list[Action]:
+        finals = answer.final if answer.status is Status.OK else ()
+        actions = self._receiving.begin({each.session: each for each in finals})
+        return [*actions, *self._note_received(now)]
+
+    def _received(self, now: float) -> list[Action]:
+        """One of them has come, or will not: the end may have waited for it."""
+        actions = self._note_received(now)
+        if isinstance(self.state, Receives) and not self._receiving.busy:
+            actions += self.tell()
+        return actions
+
+    def _note_received(self, now: float) -> list[Action]:
+        self._wait(now)
+        for flow in self._receiving.arrived:
+            self.report.tell(flow, Fate.RETURNED, OPENED_MEANWHILE)
+        for flow, reason in self._receiving.failed.items():
+            self.report.tell(flow, Fate.LOST, reason)
+        if self.handover.accepted == self._receiving.flows:
+            return []
+        self.handover = replace(self.handover, accepted=self._receiving.flows)
+        return [self.handover.persist()]
 
     def _done_answered(self, value: Done, answer: Answer632, now: float) -> list[Action]:
         """A stand-in that was started again meanwhile has to stop once more before it forgets."""
@@ -719,21 +778,6 @@ class Waking:
     def _close(self) -> list[Action]:
         self.state, self.result = Ended(), Awake(self._lost)
         return [self.handover.forget()]
-
-
-def released(flows: Iterable[Flow]) -> list[Action]:
-    """These flows are this host's again: what was held for them is delivered in order.
-
-    DELIVER before the entry goes: newcomers wait until the queue is empty. One that overtook it would be acknowledged
-    with its younger timestamp, and the older packets would be dropped for theirs (RFC 7323 section 5, PAWS).
-    """
-    listed = tuple(flows)
-    addresses = dict.fromkeys(each.local for each in listed)
-    return [
-        *set_flows(listed, FlowVerdict.DELIVER),
-        *(ClearFlow(each) for each in listed),
-        *(ReleaseHeld(each) for each in addresses),
-    ]
 
 
 def abandoned(handover: Handover, reason: str) -> list[Action]:
