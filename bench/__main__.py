@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "bench.registrations": ("registrations",),
     "bench.crowd_handover": ("handover_1000_p50", "handover_1000_p99", "handover_1000_lost"),
     "bench.gaps": ("handover_gap", "reclaim_gap"),
+    "bench.sleeping": ("sleep_1", "sleep_100", "sleep_1000", "wake_1", "wake_100", "wake_1000"),
     "bench.memory": ("ha_memory_100k",),
 }
 """Module -> the rows that its `measure(settings, wanted)` makes."""

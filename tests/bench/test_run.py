@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -44,3 +46,14 @@ def test_flow_rules_and_shares(tmp_path: Path) -> None:
     assert (
         rows["packet_cost_rules_64_last"]["ratio"] < 9
     )  # about 2 on a quiet machine, 3 is what was asked for
+
+
+@pytest.mark.exhaustive
+def test_sleep_and_wake_grow_no_faster_than_the_number_of_connections(tmp_path: Path) -> None:
+    """A ratio, and a generous one: it says nothing of how fast the machine is."""
+    report = tmp_path / "report.json"
+    done = bench("--quick", "--only", *(f"{verb}_{many}" for verb in ("sleep", "wake") for many in (100, 1000)),
+                 "--report", str(report))  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {row["name"]: row for row in json.loads(report.read_text())}
+    assert all(rows[f"{verb}_1000"]["ratio"] < 20 for verb in ("sleep", "wake")), rows

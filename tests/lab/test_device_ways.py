@@ -12,12 +12,12 @@ from locum.lab import stream
 from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Pair, Plan, merged
 from locum.lab.errors import LabError
 from locum.lab.processes import Program, wait_until
-from locum.lab.scenarios.fig06_many import say
 from locum.lab.scenarios.fig07 import held, stand_ins, told
 from locum.lab.scenarios.fig10 import login
 from locum.lab.scenarios.flows import datagrams
 from locum.lab.stand_ins import Registering, registering
 from locum.lab.story import download, web
+from locum.lab.talking import say
 from locum.lab.world import Lab
 
 STAND_IN = Registering("mnps", bid=1)

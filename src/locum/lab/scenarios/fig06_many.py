@@ -1,17 +1,15 @@
 """Fig. 6 with many sessions at once: ten downloads over both families, an idle ssh, and half a request."""
 
-import select
 import subprocess
 import sys
 
 from locum.lab.checks import Checks
 from locum.lab.configuration import HOME_ADDRESS4
-from locum.lab.errors import LabError
-from locum.lab.processes import Program, wait_until
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.fig06 import handovers
 from locum.lab.services import SecureShell
 from locum.lab.story import download, judge_naps, web
+from locum.lab.talking import hear, say
 from locum.lab.world import Lab
 
 COUNT = 10
@@ -69,24 +67,3 @@ class Fig06Many(Scenario):
         checks.equal("half_request_exit", self.half_status, 0)
         judge_naps(lab, [self.nap], checks, bound_ms=None)
         checks.equal("handovers", handovers(lab), 1)
-
-
-def say(program: Program, line: str, *, answered: bool = True) -> str:
-    """Write a line to a program; returns the line that it prints next."""
-    assert program.process.stdin is not None
-    program.process.stdin.write(line.encode() + b"\n")
-    program.process.stdin.flush()
-    return hear(program) if answered else ""
-
-
-def hear(program: Program, patience: float = 10.0) -> str:
-    """The next line of a program that was started with a pipe. Raises LabError when none comes."""
-    output = program.process.stdout
-    assert output is not None
-    poller = select.poll()
-    poller.register(output, select.POLLIN | select.POLLHUP)
-    wait_until(f"{program.name} to say something", lambda: bool(poller.poll(0)), patience)
-    line = output.readline().decode(errors="replace").strip()
-    if not line:
-        raise LabError(f"{program.name} said nothing more; {program.complaint()}")
-    return line

@@ -9,9 +9,9 @@ from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6
 from locum.lab.errors import LabError
 from locum.lab.processes import Program, is_frozen, wait_until
 from locum.lab.scenario import Scenario
-from locum.lab.scenarios.fig06_many import hear, say
 from locum.lab.services import SecureShell
 from locum.lab.story import PORT, download, web
+from locum.lab.talking import hear, say
 from locum.lab.world import Lab
 
 SIZE = 60_000_000

@@ -1,22 +1,16 @@
 """Fig. 6 with a thousand connections, most of them idle: all fall asleep, and all are back."""
 
-import json
-import subprocess
-import sys
-import time
-
 from locum.lab import measure, pcap
 from locum.lab.checks import Checks
+from locum.lab.gathering import gather
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.fig06 import handovers
-from locum.lab.scenarios.fig06_many import hear, say
 from locum.lab.world import Lab
 
 COUNT, ACTIVE, SPOKEN_TO = 1_000, 20, 100
 """Connections, those of them that carry data all the time, and the idle ones that get a line during the sleep."""
 RATE = 20_000
 """Bytes per second of an active connection."""
-PROCESSES = 4
 PORT = 60_001
 ASLEEP = 5.1
 
@@ -29,44 +23,26 @@ class Fig06Thousand(Scenario):
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
-        figures = [COUNT, ACTIVE]
-        crowd = [sys.executable, "-m", "locum.lab.crowd"]
-        host = lab.processes.start(
-            "cn",
-            "host",
-            [*crowd, "serve", str(PORT), *map(str, figures), str(RATE)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        hear(host)
-        out = lab.output / "visitors.json"
-        server = str(lab.topology.address4("cn"))
-        visitors = lab.processes.start(
-            "mn",
-            "visitors",
-            [*crowd, "visit", server, str(PORT), *map(str, figures), str(PROCESSES), str(out)],
-        )
-        hear(host, 30.0)
+        self.crowd = gather(lab, PORT, COUNT, ACTIVE, RATE)
         lab.pause(1.0)
-        begin = time.monotonic()
         self.closing, self.asleep, _cut = lab.close_lid()
         self.held = len(lab.sessions())
-        self.some = say(host, f"some {SPOKEN_TO}", answered=False)
-        lab.pause(max(0.0, ASLEEP - (time.monotonic() - begin)))
+        self.crowd.tell(f"some {SPOKEN_TO}")
+        lab.pause(ASLEEP)
         _restored, self.opening, self.awake = lab.open_lid()
-        self.noticed = hear(host, 30.0)
-        self.answers = say(host, "all")
-        say(host, "end", answered=False)
-        self.statuses = host.wait(30), visitors.wait(30)
-        self.figures = json.loads(out.read_text())
+        self.noticed = self.crowd.heard()
+        self.crowd.tell("all")
+        self.answers = self.crowd.heard()
+        self.statuses = self.crowd.end()
 
     def judge(self, lab: Lab, checks: Checks) -> None:
+        figures, lines = self.crowd.figures, SPOKEN_TO + COUNT - ACTIVE
         checks.equal("sessions_at_the_stand_in", self.held, COUNT, "sessions")
-        checks.equal("noticed_what_came_asleep", int(self.noticed), SPOKEN_TO, "sessions")
-        checks.equal("answers", int(self.answers), SPOKEN_TO + COUNT - ACTIVE, "answers")
-        checks.equal("lines_at_the_device", self.figures["lines"], SPOKEN_TO + COUNT - ACTIVE, "lines")
-        checks.equal("wrong_blocks_or_resets", self.figures["wrong"], 0)
-        checks.more_than("bytes_of_active_sessions", self.figures["bytes"], ACTIVE * RATE * ASLEEP, "bytes")
+        checks.equal("noticed_what_came_asleep", self.noticed, SPOKEN_TO, "sessions")
+        checks.equal("answers", self.answers, lines, "answers")
+        checks.equal("lines_at_the_device", figures["lines"], lines, "lines")
+        checks.equal("wrong_blocks_or_resets", figures["wrong"], 0)
+        checks.more_than("bytes_of_active_sessions", figures["bytes"], ACTIVE * RATE * ASLEEP, "bytes")
         checks.equal("exit_statuses", str(self.statuses), str((0, 0)))
         lost = [event for event in lab.timeline.of("mn") if event.kind in ("session-lost", "session-stays")]
         checks.equal("lost_or_left_behind", len(lost), 0, "sessions")

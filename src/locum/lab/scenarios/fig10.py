@@ -8,11 +8,11 @@ from locum.lab.configuration import HOME_ADDRESS4, Plan
 from locum.lab.flow_checks import judge_flows
 from locum.lab.processes import Program, wait_until
 from locum.lab.scenario import Scenario
-from locum.lab.scenarios.fig06_many import hear, say
 from locum.lab.scenarios.fig07 import held
 from locum.lab.services import SecureShell
 from locum.lab.stand_ins import Registering, registering
 from locum.lab.story import Download, download, web
+from locum.lab.talking import hear, say
 from locum.lab.world import Lab
 
 SIZE = 45_000_000

@@ -7,10 +7,10 @@ from locum.lab.checks import Checks
 from locum.lab.configuration import Plan
 from locum.lab.flow_checks import judge_flows
 from locum.lab.scenario import Scenario
-from locum.lab.scenarios.fig06_many import say
 from locum.lab.scenarios.fig10 import grown, judge_download, login
 from locum.lab.stand_ins import Registering, further, registering
 from locum.lab.story import download, web
+from locum.lab.talking import say
 from locum.lab.world import Lab
 
 SIZE = 30_000_000
