@@ -111,6 +111,29 @@ def test_a_full_disk_closes_the_window_and_loses_nothing(world: World) -> None:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+def test_when_memory_is_full_it_goes_on_on_disk(world: World) -> None:
+    """Other programs use the tmpfs too, so it may be full long before the memory bound."""
+    memory = world.directory / "memory"
+    memory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(memory)], check=True)
+    try:
+        program, peer = connect(world, 4)
+        program.begin("receive", 4 * MEG)
+        world.sleep()
+        data = payload(3, 4 * MEG)
+        world.until(lambda: peer.send(data))
+        spool = world.away[0].spool
+        world.until(lambda: spool.total == 4 * MEG)
+        assert 3 * MEG <= spool.spilled < 4 * MEG
+        assert world.budget.memory == 4 * MEG - spool.spilled
+        assert spool.read(0, 4 * MEG) == data
+        world.wake()
+        assert world.budget.total == world.budget.memory == 0
+        assert program.answer() == f"{4 * MEG} {digest((3, 4 * MEG))} more"
+    finally:
+        subprocess.run(["umount", "-l", str(memory)], check=True)
+
+
 def test_killing_the_draining_process_loses_no_byte(world: World, holder: Path) -> None:
     chance = random.Random(11)
     program, peer = connect(world, 4)

@@ -1,5 +1,7 @@
 """What a stand-in has received for a sleeping device: files in memory first, then on disk, with bounds (A12).
 
+Memory may be full before its bound (others use the tmpfs too): the spool then goes on on disk.
+
 A byte is peeked, written, and only then taken from the kernel, so a killed daemon loses none: the place to go on is the
 kernel's count of received bytes less what is still unread. Past the total bound nothing is taken, and the TCP window closes.
 Only a crash of the whole machine loses bytes. This module must not know when to drain or who fetches.
@@ -9,6 +11,7 @@ import errno
 import json
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,26 +23,50 @@ from locum.sessions.record import SessionRecord
 CHUNK = 256 << 10  # bytes moved by one step: well under a millisecond
 SUFFIXES = (".memory", ".disk", ".state", ".new")  # of every file of a spool
 _MODE = 0o600
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_buffer = bytearray(CHUNK)  # of the step that is under way; there is one at a time
 
 
 @dataclass(slots=True)
 class Budget:
-    """Bytes that all spools of a stand-in may hold: in memory, and in all. Over by at most one receive buffer each."""
+    """Bytes that spools may hold: in memory, and in all. Over by at most one receive buffer each.
+
+    One for all spools of a stand-in (`whole`); one for those of each device may be a part of it.
+    """
 
     memory_bound: int
     total_bound: int
     memory: int = 0
     total: int = 0
+    whole: "Budget | None" = None
 
     @property
     def memory_room(self) -> int:
         """Bytes that may still go to memory."""
-        return max(self.memory_bound - self.memory, 0)
+        own = max(self.memory_bound - self.memory, 0)
+        return own if self.whole is None else min(own, self.whole.memory_room)
 
     @property
     def room(self) -> int:
         """Bytes that may still be taken."""
-        return max(self.total_bound - self.total, 0)
+        own = max(self.total_bound - self.total, 0)
+        return own if self.whole is None else min(own, self.whole.room)
+
+    def add(self, memory: int, total: int) -> None:
+        """So many bytes more are held (fewer: below 0), `memory` of them in memory."""
+        self.memory += memory
+        self.total += total
+        if self.whole is not None:
+            self.whole.add(memory, total)
+
+
+def disk_files(directory: Path) -> dict[str, Path]:
+    """What spools have on disk there, by the spool's name."""
+    found = {}
+    for each in os.scandir(directory):
+        if each.name.endswith(".disk"):
+            found[each.name.rsplit(".", 2)[0]] = Path(each.path)
+    return found
 
 
 class Spool:
@@ -67,7 +94,6 @@ class Spool:
         self._memory = _File(self._memory_path)
         self._disk: _File | None = None
         self._disk_start = 0
-        self._buffer = bytearray(CHUNK)
 
     @property
     def total(self) -> int:
@@ -90,7 +116,7 @@ class Spool:
         now = self._look(sock)
         size = min(now.unread, limit, CHUNK, self._budget.room)
         if size:
-            view = memoryview(self._buffer)
+            view = memoryview(_buffer)
             size = sock.recv_into(view, size, socket.MSG_PEEK | socket.MSG_DONTWAIT)
             self._append(view[:size])
             self._discard(sock, size)
@@ -143,8 +169,11 @@ class Spool:
         self._cut(self._taken)
         stand_in.resume(sock)
 
-    def recover(self, sock: socket.socket) -> None:
-        """After a restart: continues the files where the kernel says. Raises SessionError when bytes are missing."""
+    def recover(self, sock: socket.socket, on_disk: Mapping[str, Path] | None = None) -> None:
+        """After a restart: continues the files where the kernel says. Raises SessionError when bytes are missing.
+
+        `on_disk` are the `disk_files` of the directory, for who recovers many.
+        """
         with suppress(FileNotFoundError):
             state = json.loads(self._state_path.read_text())
             self.peer_closed, self.error = bool(state["peer_closed"]), int(state["error"])
@@ -153,7 +182,8 @@ class Spool:
             self._take_error(sock, now)
             now = self._look(sock)
         position = now.received - now.unread
-        for path in self._disk_dir.glob(f"{self._name}.*.disk"):
+        path = (disk_files(self._disk_dir) if on_disk is None else on_disk).get(self._name)
+        if path is not None:
             self._disk_start = int(path.name.split(".")[-2])
             self._disk = _File(path)
         stored = self._disk_start + self._disk.size() if self._disk else self._memory.size()
@@ -169,8 +199,7 @@ class Spool:
     def remove(self) -> None:
         """Closes and deletes the files."""
         stored = self._taken if self._unwritten else self.total
-        self._budget.memory -= self._in_memory(stored)
-        self._budget.total -= stored
+        self._budget.add(-self._in_memory(stored), -stored)
         self._taken = self._tail = 0
         self._memory.remove()
         if self._disk:
@@ -194,7 +223,7 @@ class Spool:
         self._note(peer_closed=now.peer_closed or error == errno.EPIPE, error=error or errno.ECONNRESET)
 
     def _discard(self, sock: socket.socket, size: int) -> None:
-        view = memoryview(self._buffer)
+        view = memoryview(_buffer)
         while size:
             # TCP then copies nothing.
             size -= sock.recv_into(view, size, socket.MSG_TRUNC | socket.MSG_DONTWAIT)
@@ -219,8 +248,7 @@ class Spool:
         into_memory = 0
         try:
             if self._disk is None:
-                into_memory = min(len(data), self._budget.memory_room)
-                self._memory.write(self._taken, data[:into_memory])
+                into_memory = self._into_memory(data[: self._budget.memory_room])
             if into_memory < len(data):
                 if self._disk is None:
                     self._disk_start = self._taken + into_memory
@@ -229,14 +257,25 @@ class Spool:
         except OSError:
             self._shorten(self._taken)
             raise
-        self._budget.memory += into_memory
-        self._budget.total += len(data)
+        self._budget.add(into_memory, len(data))
+
+    def _into_memory(self, data: memoryview) -> int:
+        """How many of these bytes memory has taken: all, or none when it is full. Raises OSError for anything else."""
+        if not data:
+            return 0
+        try:
+            self._memory.write(self._taken, data)
+        except OSError as problem:
+            if problem.errno not in _NO_ROOM:
+                raise
+            self._memory.truncate(self._taken)
+            return 0
+        return len(data)
 
     def _cut(self, length: int) -> None:
         """Forgets what is behind `length`; the kernel still has it."""
         stored = self._taken if self._unwritten else self.total
-        self._budget.memory -= self._in_memory(stored) - self._in_memory(length)
-        self._budget.total -= stored - length
+        self._budget.add(self._in_memory(length) - self._in_memory(stored), length - stored)
         self._tail, self._unwritten = 0, b""
         self._shorten(length)
 
@@ -250,8 +289,7 @@ class Spool:
             self._memory.truncate(length)
 
     def _account(self, stored: int) -> None:
-        self._budget.memory += self._in_memory(stored)
-        self._budget.total += stored
+        self._budget.add(self._in_memory(stored), stored)
 
     def _in_memory(self, length: int) -> int:
         return min(length, self._disk_start) if self._disk else length
@@ -264,17 +302,21 @@ class Spool:
 
 
 class _File:
-    """One file, created with the first use."""
+    """One file, made by the first write: most sessions of a sleeper receive nothing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        self._fd = -1
+        with suppress(FileNotFoundError):
+            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def size(self) -> int:
-        return os.fstat(self._fd).st_size
+        return os.fstat(self._fd).st_size if self._fd >= 0 else 0
 
     def write(self, offset: int, data: memoryview) -> None:
+        if self._fd < 0:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
         while data:
             written = os.pwrite(self._fd, data, offset)
             offset += written
@@ -283,7 +325,7 @@ class _File:
     def read(self, offset: int, size: int) -> bytes:
         parts: list[bytes] = []
         while size:
-            part = os.pread(self._fd, size, offset)
+            part = os.pread(self._fd, size, offset) if self._fd >= 0 else b""
             if not part:
                 raise OSError(errno.EIO, f"{self._path} is shorter than it was written")
             parts.append(part)
@@ -292,10 +334,13 @@ class _File:
         return b"".join(parts)
 
     def truncate(self, length: int) -> None:
-        os.ftruncate(self._fd, length)
+        if self._fd >= 0:
+            os.ftruncate(self._fd, length)
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def remove(self) -> None:
         self.close()
