@@ -108,6 +108,7 @@ def test_every_role_at_once(write: Any, tmp_path: Path) -> None:
     assert "0011" not in repr(settings.control)
     assert settings.mnps is not None
     assert (settings.mnps.memory_bound, settings.mnps.disk_bound) == (8 << 20, 4096)
+    assert settings.mnps.device_bytes == (8 << 20) + 4096 and settings.mnps.max_held == 7 * 86400
     assert settings.mnps.home_prefixes == (ip_network("10.36.0.0/24"),)
     assert settings.mobile_node is not None and settings.mobile_node.care_of_address is None
 
@@ -265,6 +266,9 @@ WRONG = [
     ('sender_id = "02"\n', 'sender_id = "01"\n', "control.association #1", "recipient_id", "different"),
     ('sender_id = "0"\n', 'sender_id = "01"\n', "control.association #1", "sender_id", "hexadecimal"),
     ('memory_bound = "8X"\n', 'memory_bound = "8M"\n', "mnps", "memory_bound", "64M"),
+    ('session_least = "2G"\naccess_node', "access_node", "mnps", "session_least", "session_most"),
+    ("max_sessions_per_device = 5000\naccess_node", "access_node", "mnps", "max_sessions_per_device", "4096"),
+    ("max_held_seconds = 2592001\naccess_node", "access_node", "mnps", "max_held_seconds", "2592000"),
     ('mnps = "10.0.0.8"\n', 'mnps = "10.0.0.9"\n', "control.association", "peer", "10.0.0.8"),
     ('link = "eth1"\n', 'link = "eth0"\n', "foreign_agent.static #1", "link", "[node]"),
     ("mobile = 3\n[[home_agent.foreign_agent]]", '[[home_agent.foreign_agent]]', None, None, ""),

@@ -69,6 +69,7 @@ records = st.builds(
     sack=st.booleans(),
     keepalive=st.none() | st.tuples(st.integers(1, 32767), st.integers(1, 32767), st.integers(1, 127)),
     timestamp_unit=st.none() | st.sampled_from(TimestampUnit),
+    intake=st.none() | st.tuples(st.integers(0, (1 << 63) - 1), u32),
 )
 
 
@@ -79,6 +80,11 @@ def through(record: SessionRecord) -> SessionRecord:
 def test_vector() -> None:
     assert cbor.encode(PLAIN.to_cbor()).hex() == "".join(VECTOR.split())
     assert through(PLAIN) == PLAIN
+    told = replace(PLAIN, intake=(1 << 40, 131072))
+    assert (
+        cbor.encode(told.to_cbor()).hex().endswith("0f821b00000100000000001a00020000")
+        and through(told) == told
+    )
 
 
 @given(records)
@@ -98,7 +104,7 @@ anything: st.SearchStrategy[Any] = st.recursive(
 
 @given(
     record=records,
-    changes=st.dictionaries(st.integers(0, 14), anything, max_size=3),
+    changes=st.dictionaries(st.integers(0, 16), anything, max_size=3),
     gone=st.sets(st.integers(0, 13), max_size=2),
 )
 def test_anything_else_is_a_wire_error(

@@ -11,6 +11,7 @@ from locum.roles.standin_registration import MAX_BID
 from locum.wire.control import MAX_SESSIONS
 
 _PROTOCOLS = {"tcp": 6, "udp": 17}
+_LONGEST_HELD = 30 * 86400  # seconds; the kernel's count of quiet milliseconds has 32 bits
 _MOST_PORTS = 64  # of one table; the data plane has room for 1024 services
 
 
@@ -19,15 +20,22 @@ def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
     home_agent = table.optional4("home_agent")
     mode = table.choice("mode", ("preconfigured", "register"), "preconfigured")
     devices = tuple(_device(each, home_agent) for each in table.tables("mobile"))
+    memory, disk = table.size("memory_bound", 64 << 20), table.size("disk_bound", 4 << 30)
+    most = table.integer("max_sessions", MAX_SESSIONS, least=1, most=MAX_SESSIONS)
     settings = MnpsSettings(
         address=table.address4("address"),
         address_v6=table.optional6("address_v6"),
         access_node=table.address4("access_node"),
         home_prefixes=table.prefixes("home_prefixes"),
         links=links(table, "links", node),
-        memory_bound=table.size("memory_bound", 64 << 20),
-        disk_bound=table.size("disk_bound", 4 << 30),
-        max_sessions=table.integer("max_sessions", MAX_SESSIONS, least=1, most=MAX_SESSIONS),
+        memory_bound=memory,
+        disk_bound=disk,
+        max_sessions=most,
+        session_least=table.size("session_least", 4 << 20),
+        session_most=table.size("session_most", 1 << 30),
+        device_bytes=table.size("device_bytes", memory + disk),
+        device_sessions=table.integer("max_sessions_per_device", most, least=1, most=most),
+        max_held=table.integer("max_held_seconds", 7 * 86400, least=1, most=_LONGEST_HELD),
         spool_dir=table.path("spool_dir", node.state_dir / f"{node.name}.spool"),
         holder=table.path("holder", None),
         translate=table.addresses("translate", ()),
@@ -49,6 +57,8 @@ def _check(table: Table, settings: MnpsSettings, mode: str, devices: tuple[MnpsD
             raise table.error("translate", f"{address} is in none of home_prefixes")
         if address.version == 6 and settings.address_v6 is None:
             raise table.error("translate", f"{address} needs address_v6, which it is to become")
+    if settings.session_least > settings.session_most:
+        raise table.error("session_least", "is more than session_most")
     if not settings.home_prefixes:
         raise table.error(
             "home_prefixes", "needs at least one prefix; the stand-in receives for its addresses"

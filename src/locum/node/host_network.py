@@ -17,11 +17,13 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from locum.node.settings import Address, Prefix
 from locum.node.store import Store
+from locum.wire.control import Flow
 
 COLLECTION = "host"
 TABLE_STAND_IN = 435  # home prefixes that are local here for what arrives on the stand-in's links
 TABLE_HOME = 434  # home prefixes for what a stand-in on the home agent's host sends
 TABLE_MOBILE = 436  # the way to the agent
+_PREFERENCE_LOCAL_PEER = 433  # flows between a program of this host and a session that lives here
 _PREFERENCE_STAND_IN = 435
 _PREFERENCE_SPECIFIC = 436  # main table without its default route, before ours
 _PREFERENCE_MOBILE = 437
@@ -203,6 +205,21 @@ class HostNetwork:
                 },
             )  # fmt: skip
 
+    async def lead_here(self, flow: Flow) -> None:
+        """What a program of this host sends to the home address on this flow is for the socket here (AnyIP)."""
+        await self._make(
+            _peer_key(flow),
+            {
+                "do": "rule", "priority": _PREFERENCE_LOCAL_PEER, "table": TABLE_STAND_IN, "iifname": "lo",
+                "version": flow.local.version, "src": str(flow.peer), "dst": str(flow.local),
+                "protocol": flow.protocol, "ports": [flow.peer_port, flow.local_port],
+            },
+        )  # fmt: skip
+
+    async def lead_away(self, flow: Flow) -> None:
+        """It leaves the host again; no error if it never was led here."""
+        await self._undo(_peer_key(flow))
+
     async def _accept_local(self, link: str) -> None:
         """What enters by this link from an address that AnyIP has made local is no martian; IPv6 asks no such thing."""
         key = f"accept-local/{link}"
@@ -358,7 +375,16 @@ class HostNetwork:
         if "iifname" in record:
             arguments["iifname"] = record["iifname"]
         if "src" in record:
-            arguments |= {"src": record["src"], "src_len": 32}
+            arguments |= {"src": record["src"], "src_len": _bits(record)}
+        if "dst" in record:
+            arguments |= {"dst": record["dst"], "dst_len": _bits(record)}
+        if "ports" in record:
+            source, destination = record["ports"]
+            arguments |= {
+                "ip_proto": record["protocol"],
+                "sport_range": f"{source}:{source}",
+                "dport_range": f"{destination}:{destination}",
+            }
         if "suppress" in record:
             arguments["FRA_SUPPRESS_PREFIXLEN"] = record["suppress"]
         await self._kernel.rule("del" if undo else "add", **arguments)
@@ -374,6 +400,15 @@ class HostNetwork:
         if not undo:
             arguments |= {"lladdr": record["lladdr"], "state": _PERMANENT}
         await self._kernel.neigh("del" if undo else "replace", **arguments)
+
+
+def _peer_key(flow: Flow) -> str:
+    ends = f"{flow.peer}/{flow.peer_port}/{flow.local}/{flow.local_port}"
+    return f"rule/{flow.local.version}/peer/{flow.protocol}/{ends}"
+
+
+def _bits(record: dict[str, Any]) -> int:
+    return 128 if record["version"] == 6 else 32
 
 
 def _accept_local(link: str) -> Path:

@@ -316,11 +316,13 @@ class Node:
             )  # fmt: skip
             self._closers.push_async_callback(self.napping.close)
         if self.settings.mnps is not None:
+            from locum.node.local_peers import LocalPeers
             from locum.node.standin import StandIn
 
             self.stand_in = StandIn(
                 node.name, self.settings.mnps, self.store, lambda event: self.feed("mnps", event),
                 lambda told: self.events.emit(told.kind, told.message, told.home_address, told.flow, told.detail),
+                LocalPeers(self.network, self.watch),
             )  # fmt: skip
             self._closers.push_async_callback(self.stand_in.close)
 
@@ -388,6 +390,8 @@ class Node:
             if isinstance(slot.performer, Sequential):
                 await slot.performer.drained()
             self._schedule(slot)
+        if self.stand_in is not None:
+            await self.stand_in.begin()
         await self.groups.settled()
         await self.network.undo_stale()
 

@@ -17,6 +17,7 @@ from locum.roles.profile import Policing
 from locum.roles.rules import KeptRule
 from locum.security.association import Association
 from locum.sessions.exclusions import THE_DEFAULT, Exclusions
+from locum.wire.control import MAX_SESSIONS
 
 Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
@@ -254,6 +255,11 @@ class MnpsSettings:
     services: tuple[
         tuple[int, int], ...
     ] = ()  # protocol, port of programs here that may answer for an absent device
+    session_least: int = 4 << 20  # bytes that any session may hold ahead of its device
+    session_most: int = 1 << 30  # bytes that none may exceed
+    device_bytes: int = 1 << 62  # bytes that the sessions of one device may hold
+    device_sessions: int = MAX_SESSIONS
+    max_held: int = 7 * 86400  # seconds without a byte from the peer after which a session is ended
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
 """The stand-in's side of live sessions: restores sockets, drains them into spools, gives out what came, stops, drops.
 
 Each socket is also kept by a descriptor store, and what it needs is in the store: a daemon that was killed takes all of
-them up again without losing a byte. Reading follows the event loop; a spool that reached its bound is left alone until
-there is room, so that the peer's window closes. When to do what is the role's business.
+them up again without losing a byte. Reading is done in `draining.py`. When to do what is the role's business.
 """
 
 import asyncio
@@ -11,55 +10,44 @@ import logging
 import os
 import socket
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cbor2
 
+from locum.node.draining import Draining, HeldSocket, Key, name_of
 from locum.node.performer import Hand
-from locum.node.settings import MnpsSettings
+from locum.node.settings import Address, MnpsSettings
 from locum.node.store import Store
 from locum.roles import actions as do
 from locum.roles.actions import Event
 from locum.sessions import repair, stand_in
 from locum.sessions.holder import FdStore
-from locum.sessions.live import FinalTcp, SessionError
+from locum.sessions.intake import Intake
+from locum.sessions.live import SessionError
 from locum.sessions.record import SessionRecord
-from locum.sessions.spool import SUFFIXES, Budget, Spool
+from locum.sessions.spool import SUFFIXES, Budget, Spool, disk_files
 from locum.wire.control import Flow
 from locum.wire.errors import WireError
 
 log = logging.getLogger("locum.standin")
 COLLECTION = "session"
-_AT_ONCE = 1 << 20  # bytes of one socket per wake-up of the loop, so that sockets take turns
-_RECHECK = 0.25  # seconds between looks at sockets that wait for room, or that ended
 _TMPFS = Path("/dev/shm")
-
-Key = tuple[bytes, int]  # handover, session
-
-
-@dataclass(slots=True)
-class _Held:
-    """One session that lives here."""
-
-    key: Key
-    flow: Flow
-    record: SessionRecord
-    socket: socket.socket
-    spool: Spool
-    reading: bool = False
-    full: bool = False  # the disk took no more, short of our own bound
-    stopped: FinalTcp | None = None
-
-    @property
-    def name(self) -> str:
-        return _name(self.key)
+_TOGETHER = 16  # sockets that are restored or reset before others get a turn: some milliseconds
 
 
-def _name(key: Key) -> str:
-    return f"{key[0].hex()}-{key[1]}"
+class LocalPeers(Protocol):
+    """What the host's network does for sessions whose peer is on this host: see `HostNetwork`."""
+
+    def is_local(self, address: Address) -> bool:
+        """Whether the address is this host's."""
+
+    async def lead_here(self, flows: Collection[Flow]) -> None:
+        """What the peers of these flows send to the home address goes to the sockets here."""
+
+    async def lead_away(self, flows: Collection[Flow]) -> None:
+        """It goes to the device, as everything else."""
 
 
 class StandIn:
@@ -72,10 +60,15 @@ class StandIn:
         store: Store,
         feed: Callable[[Event], None],
         emit: Callable[[do.Emit], None],
+        peers: LocalPeers,
     ) -> None:
         """Raises OSError: a configured holder that does not run, a spool directory that cannot be made."""
-        self._store, self._feed, self._emit = store, feed, emit
+        self._store, self._feed, self._peers = store, feed, peers
         self._budget = Budget(settings.memory_bound, settings.memory_bound + settings.disk_bound)
+        self._budgets: dict[str, Budget] = {}  # of each device
+        self._device_bytes = settings.device_bytes
+        self._intake = Intake(settings.session_least, settings.session_most)
+        self._draining = Draining(emit)
         self._disk_dir = settings.spool_dir
         # Nodes of one name may share the tmpfs.
         place = zlib.crc32(os.fsencode(settings.spool_dir.absolute()))
@@ -83,8 +76,7 @@ class StandIn:
         for directory in (self._disk_dir, self._memory_dir):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._keeper = self._open_keeper(settings.holder)
-        self._held: dict[Key, _Held] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._held: dict[bytes, dict[int, HeldSocket]] = {}  # by handover and session
 
     @staticmethod
     def _open_keeper(holder: Path | None) -> FdStore | None:
@@ -108,11 +100,13 @@ class StandIn:
             do.ResumeSessions: self._resume,
             do.DropSessions: self._drop,
             do.FetchData: self._fetch,
+            do.SurveySessions: self._survey,
         }
 
     def adopt(self) -> tuple[Flow, ...]:
         """After a restart: take the sockets back from where they are kept. Returns the flows that could not be."""
         kept = self._keeper.take() if self._keeper is not None else {}
+        on_disk = disk_files(self._disk_dir)
         lost: list[Flow] = []
         for name, row in self._store.rows(COLLECTION).items():
             try:
@@ -123,22 +117,39 @@ class StandIn:
                 self._store.forget(COLLECTION, name)
                 continue
             fd = kept.pop(name, None)
-            held = self._take_up(key, record, fd) if fd is not None else None
+            device = str(row.get("device", ""))
+            held = self._take_up(key, record, device, fd, on_disk) if fd is not None else None
             if held is None:
                 lost.append(record.flow)
                 self._store.forget(COLLECTION, name)
             else:
-                self._held[key] = held
+                self._keep(held)
                 if held.stopped is None:
-                    self._watch(held)
+                    self._draining.begin(held)
         for name, fd in kept.items():
             self._discard_kept(name, fd)
         self._sweep()
         return tuple(lost)
 
+    async def begin(self) -> None:
+        """After `adopt`: what the host's network has to do for sessions that live here."""
+        await self._lead_here(held for held in self._all() if held.stopped is None)
+
+    def _all(self) -> list[HeldSocket]:
+        return [held for sessions in self._held.values() for held in sessions.values()]
+
+    def _keep(self, held: HeldSocket) -> None:
+        self._held.setdefault(held.key[0], {})[held.key[1]] = held
+
+    def _forget(self, held: HeldSocket) -> None:
+        sessions = self._held[held.key[0]]
+        del sessions[held.key[1]]
+        if not sessions:
+            del self._held[held.key[0]]
+
     def _sweep(self) -> None:
         """Files of sessions that were dropped when we were killed."""
-        names = {held.name for held in self._held.values()}
+        names = {held.name for held in self._all()}
         for directory in (self._disk_dir, self._memory_dir):
             for path in directory.iterdir():
                 if path.suffix in SUFFIXES and path.name.partition(".")[0] not in names:
@@ -154,27 +165,41 @@ class StandIn:
         else:
             os.close(fd)
 
-    def _take_up(self, key: Key, record: SessionRecord, fd: int) -> _Held | None:
+    def _take_up(
+        self, key: Key, record: SessionRecord, device: str, fd: int, on_disk: Mapping[str, Path]
+    ) -> HeldSocket | None:
         connection = socket.socket(fileno=fd)
         connection.setblocking(False)
-        spool = self._spool(key, record)
+        held = self._made(key, record, device, connection)
+        spool = held.spool
         try:
-            spool.recover(connection)
-            stopped = None
+            spool.recover(connection, on_disk)
             if repair.in_repair(connection):  # it was stopped for a reclaim, and stays so
-                stopped = stand_in.final(
+                held.stopped = stand_in.final(
                     connection, record, received=spool.total, peer_closed=spool.peer_closed, error=spool.error
                 )
         except (SessionError, OSError) as problem:
-            log.warning("%s cannot be taken up again: %s", _name(key), problem)
+            log.warning("%s cannot be taken up again: %s", held.name, problem)
             stand_in.drop(connection)
             return None
-        return _Held(key, record.flow, record, connection, spool, stopped=stopped)
+        return held
 
-    def _spool(self, key: Key, record: SessionRecord) -> Spool:
-        return Spool(
-            _name(key), record, memory_dir=self._memory_dir, disk_dir=self._disk_dir, budget=self._budget
+    def _made(self, key: Key, record: SessionRecord, device: str, connection: socket.socket) -> HeldSocket:
+        spool = Spool(
+            name_of(key),
+            record,
+            memory_dir=self._memory_dir,
+            disk_dir=self._disk_dir,
+            budget=self._budget_of(device),
         )
+        here = self._peers.is_local(record.flow.peer)
+        return HeldSocket(key, record.flow, record, connection, spool, self._intake.ahead(record), here=here)
+
+    def _budget_of(self, device: str) -> Budget:
+        if device not in self._budgets:
+            whole = self._budget
+            self._budgets[device] = Budget(whole.memory_bound, self._device_bytes, whole=whole)
+        return self._budgets[device]
 
     def sessions(self) -> list[dict[str, Any]]:
         """What is held, for people."""
@@ -189,15 +214,14 @@ class StandIn:
                 "error": held.spool.error,
                 "stopped": held.stopped is not None,
             }
-            for held in self._held.values()
+            for held in self._all()
         ]
 
     async def close(self) -> None:
         """Let go; sockets stay with their keeper and spools on disk, for the next run."""
-        if self._timer is not None:
-            self._timer.cancel()
-        for held in self._held.values():
-            self._unwatch(held)
+        self._draining.close()
+        for held in self._all():
+            self._draining.end(held)
             held.spool.close()
             if self._keeper is None:
                 stand_in.drop(held.socket)
@@ -209,37 +233,50 @@ class StandIn:
         if self._keeper is not None:
             self._keeper.close()
 
-    # restore and drain
+    # restore
 
     async def _restore(self, action: do.RestoreSessions) -> None:
+        """One session that cannot live here changes nothing for the others."""
         restored: list[int] = []
         failures: list[tuple[int, str]] = []
-        for item in action.sessions:
+        device = "" if action.device is None else str(action.device)
+        await self._peers.lead_here([each.flow for each in action.sessions if self._is_here(each.flow)])
+        for number, item in enumerate(action.sessions):
+            if number % _TOGETHER == 0:
+                await asyncio.sleep(0)
             key = (action.handover, item.session)
             try:
-                self._restore_one(key, item)
+                self._restore_one(key, item, device)
             except (SessionError, WireError, OSError) as problem:
                 failures.append((item.session, str(problem)))
             else:
                 restored.append(item.session)
+        failed = {number for number, _ in failures}
+        await self._peers.lead_away(
+            [each.flow for each in action.sessions if each.session in failed and self._is_here(each.flow)]
+        )
         await self._store.durable()
         self._feed(do.Restored(action.handover, tuple(restored), tuple(failures)))
 
-    def _restore_one(self, key: Key, item: do.SessionRecordItem) -> None:
-        if key in self._held:
+    def _is_here(self, flow: Flow) -> bool:
+        return self._peers.is_local(flow.peer)
+
+    def _restore_one(self, key: Key, item: do.SessionRecordItem, device: str) -> None:
+        if key[1] in self._held.get(key[0], {}):
             raise SessionError("the session is here already")
         record = SessionRecord.from_cbor(item.record)
         if record.flow != item.flow:
             raise SessionError("the record is of another flow than the one announced")
-        connection = self._live(_name(key), record)
-        held = self._held[key] = _Held(key, record.flow, record, connection, self._spool(key, record))
+        held = self._made(key, record, device, self._live(name_of(key), record))
+        self._keep(held)
         row = {
             "handover": key[0].hex(),
             "session": key[1],
+            "device": device,
             "record": cbor2.dumps(record.to_cbor(), canonical=True).hex(),
         }
         self._store.put(COLLECTION, held.name, row)
-        self._watch(held)
+        self._draining.begin(held)
 
     def _live(self, name: str, record: SessionRecord) -> socket.socket:
         """The socket is with its keeper before the first packet leaves it: from then on its end would be seen."""
@@ -253,80 +290,39 @@ class StandIn:
                 keeper.remove(name)
             raise
 
-    def _watch(self, held: _Held) -> None:
-        if not held.reading:
-            held.reading = True
-            asyncio.get_running_loop().add_reader(held.socket, self._readable, held)
-        self._schedule()
+    async def _lead_here(self, sessions: Iterable[HeldSocket]) -> None:
+        await self._peers.lead_here([held.flow for held in sessions if held.here])
 
-    def _unwatch(self, held: _Held) -> None:
-        if held.reading:
-            held.reading = False
-            asyncio.get_running_loop().remove_reader(held.socket)
-
-    def _readable(self, held: _Held) -> None:
-        """Drain; stop watching a socket that cannot give more now (no room, ended): the timer looks again."""
-        left = _AT_ONCE
-        try:
-            while left > 0 and (moved := held.spool.drain(held.socket, left)):
-                left -= moved
-        except OSError as problem:
-            if not held.full:
-                self._tell("spool-full", held, reason=problem.strerror or str(problem))
-            held.full = True
-            self._unwatch(held)
-            return
-        if held.full:
-            self._tell("spool-has-room", held)
-            held.full = False
-        if left == _AT_ONCE and self._at_rest(held):
-            self._unwatch(held)
-
-    @staticmethod
-    def _at_rest(held: _Held) -> bool:
-        """Nothing can be read now: the peer's window closes, or the connection has ended."""
-        spool = held.spool
-        return held.full or spool.peer_closed or bool(spool.error) or spool.waiting(held.socket)
-
-    def _tell(self, kind: str, held: _Held, **detail: str) -> None:
-        self._emit(do.Emit(kind, None, held.flow.local, held.flow, detail))
-
-    def _schedule(self) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_RECHECK, self._recheck)
-
-    def _recheck(self) -> None:
-        """Sockets that are not watched: is there room again, has the connection failed?"""
-        self._timer = None
-        for held in tuple(self._held.values()):
-            if held.stopped is not None or held.reading:
-                continue
-            self._readable(held)
-            if not self._at_rest(held):
-                self._watch(held)
-        if self._held:
-            self._schedule()
+    async def _lead_away(self, sessions: Iterable[HeldSocket]) -> None:
+        await self._peers.lead_away([held.flow for held in sessions if held.here])
 
     # give back
 
-    def _of(self, handover: bytes) -> list[_Held]:
-        return [held for key, held in self._held.items() if key[0] == handover]
+    def _of(self, handover: bytes) -> list[HeldSocket]:
+        return list(self._held.get(handover, {}).values())
 
     def _measure(self, action: do.MeasureSessions) -> None:
         for held in self._of(action.handover):
             if held.stopped is None:
-                self._readable(held)
+                self._draining.step(held)
         sessions = tuple(
             do.HeldSession(held.key[1], held.flow, held.spool.total, held.spool.peer_closed, held.spool.error)
             for held in self._of(action.handover)
         )
         self._feed(do.Measured(action.handover, sessions))
 
-    def _stop(self, action: do.StopSessions) -> None:
+    def _survey(self, _: do.SurveySessions) -> None:
+        uses = tuple(
+            do.SessionUse(*held.key, stand_in.quiet(held.socket), held.spool.total) for held in self._all()
+        )
+        self._feed(do.Surveyed(uses))
+
+    async def _stop(self, action: do.StopSessions) -> None:
         fetched, room = dict(action.fetched), action.tail_limit
         finals: list[do.SessionFinal] = []
+        await self._lead_away(self._of(action.handover))
         for held in self._of(action.handover):
-            self._unwatch(held)
+            self._draining.end(held)
             final = held.stopped = held.stopped or held.spool.stop(held.socket)
             offset = min(fetched.get(held.key[1], 0), held.spool.total)
             tail = held.spool.read(offset, room) if 0 < held.spool.total - offset <= room else b""
@@ -346,25 +342,30 @@ class StandIn:
             )
         self._feed(do.Stopped(action.handover, tuple(finals)))
 
-    def _resume(self, action: do.ResumeSessions) -> None:
+    async def _resume(self, action: do.ResumeSessions) -> None:
+        await self._lead_here(self._of(action.handover))
         for held in self._of(action.handover):
             if held.stopped is not None:
                 held.stopped = None
                 held.spool.resume(held.socket)
-            self._watch(held)
+            self._draining.step(held)
 
     async def _drop(self, action: do.DropSessions) -> None:
         """The row goes before the socket: without a row it is discarded silently after a crash."""
         numbers = set(action.sessions)
         gone = [held for held in self._of(action.handover) if not numbers or held.key[1] in numbers]
+        if not action.reset:
+            await self._lead_away(gone)
         for held in gone:
-            self._unwatch(held)
+            self._draining.end(held)
             if action.reset:
                 self._reset(held)
             elif held.stopped is None:
                 stand_in.stop(held.socket)
             self._store.forget(COLLECTION, held.name)
-            del self._held[held.key]
+            self._forget(held)
+        if action.reset:
+            await self._lead_away(gone)
         await self._store.durable()
         for held in gone:
             if self._keeper is not None:
@@ -374,16 +375,21 @@ class StandIn:
             held.spool.remove()
 
     @staticmethod
-    def _reset(held: _Held) -> None:
+    def _reset(held: HeldSocket) -> None:
         try:
             stand_in.reset(held.socket)
         except OSError as problem:
             log.warning("%s could not be reset: %s", held.name, problem)
 
     def _fetch(self, action: do.FetchData) -> None:
-        held = self._held.get((action.handover, action.session))
+        held = self._held.get(action.handover, {}).get(action.session)
         if held is None or action.offset > held.spool.total:
             self._feed(do.Fetched(action.exchange, None))
             return
         data = held.spool.read(action.offset, action.limit)
-        self._feed(do.Fetched(action.exchange, data, action.offset + len(data) < held.spool.total))
+        end = action.offset + len(data)
+        if end > held.fetched:
+            held.fetched = end
+            if held.stopped is None and not held.reading:
+                self._draining.step(held)
+        self._feed(do.Fetched(action.exchange, data, end < held.spool.total))

@@ -44,7 +44,8 @@ from locum.roles.session_actions import (
     ReleaseCaptured as ReleaseCaptured, Restored as Restored, RestoreSessions as RestoreSessions,
     ResumeSessions as ResumeSessions, SessionAction as SessionAction, SessionEvent as SessionEvent,
     FreezeFailed as FreezeFailed, LeftSession as LeftSession, Process as Process, SessionFailure as SessionFailure, SessionFinal as SessionFinal, SessionRecordItem as SessionRecordItem,
-    SessionsFound as SessionsFound, Stopped as Stopped, StopSessions as StopSessions, Thaw as Thaw,
+    SessionsFound as SessionsFound, SessionUse as SessionUse, Surveyed as Surveyed, SurveySessions as SurveySessions,
+    Stopped as Stopped, StopSessions as StopSessions, Thaw as Thaw,
     Loosen as Loosen, Tighten as Tighten, Tightened as Tightened,
 )  # fmt: skip
 from locum.wire.control import Flow

@@ -132,10 +132,19 @@ class ReleaseCaptured:
 
 @dataclass(frozen=True, slots=True)
 class RestoreSessions:
-    """MNPS: make these connections live here and begin to drain them. -> Restored."""
+    """MNPS: make these connections live here and begin to drain them. -> Restored.
+
+    What comes for them counts for the device of this home address.
+    """
 
     handover: bytes
     sessions: tuple[SessionRecordItem, ...]
+    device: IPv4Address | IPv6Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SurveySessions:
+    """MNPS: which sessions are here, and for how long nothing has come for them. -> Surveyed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +247,7 @@ class AbandonSessions:
 
 SessionAction: TypeAlias = (
     FindSessions | Freeze | Thaw | Capture | ReleaseCaptured | RestoreSessions | MeasureSessions | StopSessions
-    | ResumeSessions | DropSessions | FetchData | Tighten | Loosen | InjectData
+    | ResumeSessions | DropSessions | SurveySessions | FetchData | Tighten | Loosen | InjectData
     | DrainRound | FinishSessions | AbandonSessions
 )  # fmt: skip
 
@@ -282,6 +291,23 @@ class Restored:
 class Measured:
     handover: bytes
     sessions: tuple[HeldSession, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUse:
+    """A session that the stand-in holds: seconds since its peer sent a byte, bytes that are stored."""
+
+    handover: bytes
+    session: int
+    idle: float
+    stored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """All that is here."""
+
+    sessions: tuple[SessionUse, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +375,6 @@ class NotPerformed:
 
 
 SessionEvent: TypeAlias = (
-    SessionsFound | FreezeFailed | Captured | Restored | Measured | Stopped | Fetched | Tightened | Injected
-    | Drained | Finished | NotPerformed
+    SessionsFound | FreezeFailed | Captured | Restored | Measured | Surveyed | Stopped | Fetched | Tightened
+    | Injected | Drained | Finished | NotPerformed
 )  # fmt: skip

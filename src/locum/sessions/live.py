@@ -315,6 +315,8 @@ def _read(sock: socket.socket, flow: Flow) -> SessionRecord:
     if data > MAX_QUEUE:
         raise SessionError(f"{flow} has {data} bytes in its send queue, more than {MAX_QUEUE}")
     queue = repair.peek_send_queue(sock, data)
+    unread = repair.unread(sock)
+    buffer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     scales = now.window_scale
     return SessionRecord(
         flow=flow,
@@ -323,7 +325,7 @@ def _read(sock: socket.socket, flow: Flow) -> SessionRecord:
         rcv_seq=rcv_seq,
         unacked=queue[: data - unsent_data],
         unsent=queue[data - unsent_data :],
-        unread=repair.unread(sock),
+        unread=unread,
         window=repair.window(sock),
         timestamp=repair.timestamp(sock) if now.timestamps else None,
         timestamp_unit=now.timestamp_unit if now.timestamps else None,
@@ -331,6 +333,7 @@ def _read(sock: socket.socket, flow: Flow) -> SessionRecord:
         window_scale=scales,
         sack=now.sack,
         keepalive=_keepalive(sock),
+        intake=(max(now.bytes_received - unread, 0), buffer),
     )
 
 

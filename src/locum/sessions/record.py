@@ -15,6 +15,7 @@ from locum.wire.errors import WireError
 
 MAX_QUEUE = 16 << 20  # bytes of one send queue part; four times the kernel's usual largest send buffer
 _U32 = 0xFFFFFFFF
+_U63 = (1 << 63) - 1
 _TCP = 6
 
 
@@ -93,6 +94,7 @@ class SessionRecord:
     sack: bool
     keepalive: tuple[int, int, int] | None = None  # (idle s, interval s, probes); None when off
     timestamp_unit: TimestampUnit | None = None  # None when not known, or without the option
+    intake: tuple[int, int] | None = None  # bytes the program has read so far, receive buffer in bytes
 
     @property
     def fin_sent(self) -> bool:
@@ -131,6 +133,8 @@ class SessionRecord:
             body[12] = list(self.keepalive)
         if self.timestamp_unit is not None:
             body[13] = int(self.timestamp_unit)
+        if self.intake is not None:
+            body[15] = list(self.intake)
         return body
 
     @classmethod
@@ -160,6 +164,7 @@ class SessionRecord:
             timestamp_unit=None
             if reader.absent(13)
             else TimestampUnit(reader.integer(13, "timestamp-unit", 0, 1)),
+            intake=None if reader.absent(15) else _intake(reader.array(15, "intake", 2)),
         )
         reader.done()
         if record.state is TcpState.FIN_WAIT2 and (record.unacked or record.unsent):
@@ -209,6 +214,11 @@ def _window(items: list[object]) -> Window:
 def _scales(items: list[object]) -> tuple[int, int]:
     send, receive = _numbers(items, "session-record.window-scale", ((0, 14),) * 2)
     return send, receive
+
+
+def _intake(items: list[object]) -> tuple[int, int]:
+    read, buffer = _numbers(items, "session-record.intake", ((0, _U63), (0, _U32)))
+    return read, buffer
 
 
 def _keepalive(items: list[object]) -> tuple[int, int, int]:

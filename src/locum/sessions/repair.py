@@ -57,6 +57,7 @@ class Info:
     window_scale: tuple[int, int] | None  # (send, receive)
     bytes_received: int  # a FIN counts as one
     timestamp_unit: TimestampUnit  # as the kernel counts now; meaningless without timestamps
+    quiet: float  # seconds since the peer sent data; the kernel counts up to 49 days
 
 
 def duplicate(pid: int, fd: int) -> socket.socket:
@@ -85,6 +86,7 @@ def info(sock: socket.socket) -> Info:
         window_scale=(scales & 15, scales >> 4) if options & 4 else None,
         bytes_received=struct.unpack_from("=Q", raw, 128)[0],
         timestamp_unit=TimestampUnit(bool(options & _USEC_TIMESTAMPS)),
+        quiet=struct.unpack_from("=I", raw, 52)[0] / 1000,
     )
 
 

@@ -101,6 +101,11 @@ class Spool:
         return self._taken + self._tail
 
     @property
+    def room(self) -> int:
+        """Bytes that the budget still lets it take."""
+        return self._budget.room
+
+    @property
     def spilled(self) -> int:
         """Bytes that are on disk."""
         return self.total - self._disk_start if self._disk else 0
@@ -122,7 +127,9 @@ class Spool:
             self._discard(sock, size)
             self._taken += size
             return size
-        if now.failed and not now.unread:
+        if now.unread:  # no room for them
+            return 0
+        if now.failed:
             self._take_error(sock, now)
         elif now.peer_closed and not self.peer_closed:
             self._note(peer_closed=True, error=self.error)

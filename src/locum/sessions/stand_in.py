@@ -106,6 +106,11 @@ def _counts(sock: socket.socket) -> tuple[repair.Info, int]:
             return now, unread
 
 
+def quiet(sock: socket.socket) -> float:
+    """Seconds since the peer sent a byte, or since the restore; a restart of the daemon does not change it."""
+    return repair.info(sock).quiet
+
+
 def take_error(sock: socket.socket) -> int:
     """The errno that ended the connection, which the kernel then forgets; 0 without one."""
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

@@ -1,0 +1,123 @@
+"""The stand-in's side of a node with real sockets: how much it takes in, peers on its own host, restarts, many sessions."""
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from locum.node.standin import COLLECTION
+from locum.roles import actions as do
+from tests.sessions.lodging import HANDOVER, lodging
+from tests.sessions.sleepworld import Network
+
+MEG = 1 << 20
+
+
+async def test_a_program_that_does_not_read_keeps_its_peer_waiting(network: Network, tmp_path: Path) -> None:
+    async with lodging(network, tmp_path, session_least=2 * MEG) as here:
+        (one,) = here.connect()
+        await here.take_over([one])
+        sent = await here.fill(one.peer, 64 * MEG)
+        measured = await here.ask(do.MeasureSessions(HANDOVER), do.Measured)
+        assert measured.sessions[0].total == 2 * MEG
+        assert sent < 20 * MEG  # kernel buffers of both ends
+        fetched = await here.ask(do.FetchData(1, HANDOVER, 0, 0, MEG), do.Fetched)
+        assert fetched.data == bytes(MEG) and fetched.more
+        await here.until(lambda: here.stand_in.sessions()[0]["received"] == 3 * MEG)
+
+
+async def test_a_program_that_read_all_goes_on_at_full_speed(network: Network, tmp_path: Path) -> None:
+    async with lodging(network, tmp_path, session_least=MEG) as here:
+        (one,) = here.connect()
+        one.peer.setblocking(True)
+        for _ in range(4):
+            one.peer.sendall(bytes(MEG // 2))
+            assert len(one.device.recv(MEG // 2, socket.MSG_WAITALL)) == MEG // 2
+        one.peer.setblocking(False)
+        await here.take_over([one])
+        assert await here.fill(one.peer, 24 * MEG) == 24 * MEG
+        await here.until(lambda: here.stand_in.sessions()[0]["received"] == 24 * MEG)
+
+
+async def test_all_sessions_of_a_device_share_a_bound(network: Network, tmp_path: Path) -> None:
+    async with lodging(network, tmp_path, session_least=8 * MEG, device_bytes=3 * MEG) as here:
+        two = here.connect(2)
+        await here.take_over(two)
+        for each in two:
+            assert await here.fill(each.peer, 64 * MEG) < 30 * MEG
+        assert sum(each["received"] for each in here.stand_in.sessions()) == 3 * MEG
+        await here.perform(do.DropSessions(HANDOVER, (0,), reset=True))
+        await here.until(lambda: here.stand_in.sessions()[0]["received"] == 3 * MEG)
+        with pytest.raises(ConnectionResetError):
+            two[0].peer.recv(1)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+async def test_a_peer_on_the_stand_ins_own_host(network: Network, tmp_path: Path, version: int) -> None:
+    """What the host sends to a home address leaves it; not so for a session that lives here, and again after its return."""
+    async with lodging(network, tmp_path) as here:
+        (one,) = here.connect(version=version, here=True)
+        one.peer.send(b"before")
+        assert one.device.recv(10) == b"before"
+        await here.take_over([one])
+        one.peer.send(b"meanwhile")
+        await here.until(lambda: here.stand_in.sessions()[0]["received"] == 9)
+        await here.shut()
+        assert await here.open() == ()
+        one.peer.send(b", also after a restart")
+        await here.until(lambda: here.stand_in.sessions()[0]["received"] == 31)
+        (final,) = (await here.ask(do.StopSessions(HANDOVER, (), MEG), do.Stopped)).finals
+        assert final.tail == b"meanwhile, also after a restart"
+        family = "-4" if version == 4 else "-6"
+        assert "iif lo ipproto tcp" not in network.ip("standin", family, "rule")
+        await here.perform(do.ResumeSessions(HANDOVER))
+        one.peer.send(b"!")
+        await here.until(lambda: here.stand_in.sessions()[0]["received"] == 32)
+        await here.perform(do.DropSessions(HANDOVER, reset=True))
+        with pytest.raises(ConnectionResetError):
+            one.peer.recv(1)
+        assert "iif lo ipproto tcp" not in network.ip("standin", family, "rule")
+
+
+async def test_what_is_idle_is_known_after_a_restart(network: Network, tmp_path: Path) -> None:
+    async with lodging(network, tmp_path) as here:
+        two = here.connect(2)
+        await here.take_over(two)
+        time.sleep(0.5)
+        two[1].peer.send(b"x")
+        await here.until(lambda: here.stand_in.sessions()[1]["received"] == 1)
+        await here.shut()
+        await here.open()
+        uses = {each.session: each for each in (await here.ask(do.SurveySessions(), do.Surveyed)).sessions}
+        assert uses[0].idle >= uses[1].idle + 0.4
+        assert (uses[0].stored, uses[1].stored) == (0, 1)
+
+
+async def test_one_session_that_cannot_live_here_changes_nothing_for_the_others(
+    network: Network, tmp_path: Path
+) -> None:
+    async with lodging(network, tmp_path) as here:
+        three = here.connect(3)
+        await here.take_over([three[1]], b"\x01" * 16)
+        restored = await here.take_over(three)
+        assert restored.restored == (0, 2)
+        ((number, reason),) = restored.failures
+        assert number == 1 and "cannot be restored" in reason
+        assert len(here.store.rows(COLLECTION)) == 3
+
+
+async def test_the_cost_of_a_session_does_not_grow_with_their_number(
+    network: Network, tmp_path: Path
+) -> None:
+    async with lodging(network, tmp_path) as here:
+        costs = []
+        all_of_them = here.connect(450)
+        for size, handover in ((50, b"\x01" * 16), (400, b"\x02" * 16)):
+            several = [all_of_them.pop() for _ in range(size)]
+            began = time.process_time()
+            assert len((await here.take_over(several, handover)).restored) == size
+            await here.ask(do.StopSessions(handover, (), MEG), do.Stopped)
+            await here.perform(do.DropSessions(handover))
+            costs.append((time.process_time() - began) / size)
+        assert costs[1] < 4 * costs[0]
