@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.mnps import StandIn
 from locum.wire.control import (
     Abandon,
     Answer632,
@@ -32,12 +33,30 @@ class Device:
         self.world = World(registers=registers)
         self.exchange = 0
 
-    def ask(self, request: Request634) -> list[a.Action]:
-        self.exchange += 1
-        return self.tell(a.Asked(self.exchange, "634", encode_634(request), HOA, (HOA,)))
+    @property
+    def role(self) -> StandIn:
+        assert isinstance(self.world.mnps.role, StandIn)
+        return self.world.mnps.role
 
-    def tell(self, event: a.Event) -> list[a.Action]:
-        return self.world.mnps.role.happened(event, now=START)
+    def ask(self, request: Request634, after: float = 0.0) -> list[a.Action]:
+        """`after` seconds of the start."""
+        self.exchange += 1
+        return self.tell(a.Asked(self.exchange, "634", encode_634(request), HOA, (HOA,)), after)
+
+    def tell(self, event: a.Event, after: float = 0.0) -> list[a.Action]:
+        return self._kept(self.role.happened(event, now=START + after))
+
+    def at(self, after: float) -> list[a.Action]:
+        """What the stand-in does by itself then."""
+        return self._kept(self.role.timeout(now=START + after))
+
+    def _kept(self, actions: list[a.Action]) -> list[a.Action]:
+        for each in actions:
+            if isinstance(each, a.Persist):
+                self.world.mnps.rows[each.table, each.key] = each
+            elif isinstance(each, a.Forget):
+                self.world.mnps.rows.pop((each.table, each.key), None)
+        return actions
 
     def hand_over(self, handover: bytes, *numbers: int, others: tuple[bytes, ...] = ()) -> list[a.Action]:
         """Returns what the transfer and its end made the stand-in do."""

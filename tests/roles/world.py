@@ -85,6 +85,7 @@ class Session:
     room: int = 1 << 40  # bytes the device's receive buffer takes before a drain
     buffered: int = 0
     reads: bool = True
+    heard: float = 0.0  # when the stand-in got the last byte
     base: int = 0  # at_device when it was captured
     tight: bool = False  # its socket is in repair mode
     closed: bool = False  # its program has ended
@@ -396,6 +397,7 @@ class World:
         if session.held_by_stand_in and not session.stopped and here == "mnps":
             if self.mnps.flows.get(session.flow) is a.FlowVerdict.DELIVER:
                 session.at_stand_in += size
+                session.heard = self.now
                 session.sent += size
         elif here == "mn" and session.flow not in self.mn.flows and not session.held_by_stand_in:
             session.at_device += size
@@ -686,7 +688,7 @@ class World:
                     session = self.sessions[item.flow]
                     assert not session.held_by_stand_in, f"{item.flow} lives there already"
                     session.held_by_stand_in, session.at_stand_in, session.stopped = True, 0, False
-                    session.handover = handover
+                    session.handover, session.heard = handover, self.now
                 self.numbers[handover] = {item.session: item.flow for item in good}
                 bad = tuple((item.session, "refused") for item in items if item not in good)
                 return a.Restored(handover, tuple(item.session for item in good), bad)
@@ -700,6 +702,9 @@ class World:
             case a.ResumeSessions(handover):
                 for session in self._under(handover):
                     session.stopped = False
+            case a.SurveySessions():
+                here = [each for each in self.sessions.values() if each.held_by_stand_in]
+                return a.Surveyed(tuple(self._use(each) for each in here))
             case a.MeasureSessions(handover):
                 held = [(n, self.sessions[f]) for n, f in self._numbers(handover)]
                 totals = tuple(a.HeldSession(n, each.flow, each.at_stand_in) for n, each in held)
@@ -745,6 +750,10 @@ class World:
             case _:
                 raise AssertionError(f"nobody performs {action}")
         return None
+
+    def _use(self, session: Session) -> a.SessionUse:
+        number = next(n for n, each in self.numbers[session.handover].items() if each == session.flow)
+        return a.SessionUse(session.handover, number, self.now - session.heard, session.at_stand_in)
 
     def _under(self, handover: bytes) -> list[Session]:
         return [each for each in self.sessions.values() if each.handover == handover]

@@ -27,6 +27,7 @@ list_command(
     (
         "kind",
         "at",
+        "handover",
         "session",
         "flow",
         "state",
@@ -36,9 +37,23 @@ list_command(
         "bytes_back",
         "peer_closed",
         "error",
+        "reason",
     ),
     "Live sessions and where each of them is.",
 )
+
+
+@session.command("drop")
+@click.argument("session", required=False, metavar="[HANDOVER[/SESSION]]")
+@click.option("--flow", metavar="FLOW", help="One session, as `locum session list` prints it.")
+@click.option("--device", metavar="HOME_ADDRESS", help="All sessions of this device.")
+@json_option
+@click.pass_obj
+def drop(target: Target, /, **arguments: Any) -> None:
+    """End sessions that a stand-in holds. Their peers are reset; their programs see it when the device is back."""
+    if sum(each is not None for each in arguments.values()) != 1:
+        raise click.UsageError("name a session, or --flow, or --device")
+    target.output.table(target.ask("session drop", **_given(**arguments)), ("handover", "session", "flow"))
 
 
 class Seconds(click.ParamType[float]):

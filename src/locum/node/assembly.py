@@ -186,6 +186,7 @@ def foreign_agent(settings: Settings, link_interface: LinkInterface) -> "Foreign
 def stand_in(settings: Settings) -> "StandIn":
     """The MNPS of [mnps]."""
     from locum.roles.mnps import StandIn, StandInConfiguration
+    from locum.roles.quotas import Quota
     from locum.roles.standin_registration import StandInRegistrationConfiguration, StoodInFor
 
     own = settings.mnps
@@ -213,6 +214,7 @@ def stand_in(settings: Settings) -> "StandIn":
             access_node=own.access_node,
             home_prefixes=own.home_prefixes,
             max_sessions=own.max_sessions,
+            quota=Quota(own.max_held, own.device_sessions, own.device_bytes),
             registration=registration,
             address_v6=own.address_v6,
             translated=own.translate,

@@ -23,15 +23,17 @@ from locum.roles.replies_632 import Replies
 from locum.roles.taken_over import Holding, Prepared, Releasing, Restoring, Stopped, Stopping, TakenOver
 from locum.wire.control import Fetch, FinalState, SessionStatus, Status
 
-STOPPED_TIMEOUT = 3600.0  # seconds; a device that has had the final state has its sessions
+STOPPED_TIMEOUT = 3600.0  # seconds; a device that has had the final state and every byte has its sessions
 TAIL_LIMIT = 2 << 20  # bytes of all tails in one answer; the rest is fetched
 
 
 class GivingBack:
     """The second half of every handover of `holdings`."""
 
-    def __init__(self, holdings: Holdings, replies: Replies) -> None:
+    def __init__(self, holdings: Holdings, replies: Replies, patience: float) -> None:
+        """`patience`: seconds that a device may take to fetch the rest of a session that is stopped."""
         self._holdings = holdings
+        self._patience = patience
         self._replies = replies
         self._measuring: dict[bytes, list[int]] = {}
         self._fetching: dict[int, Fetch] = {}
@@ -43,8 +45,9 @@ class GivingBack:
 
     # Reclaim -----------------------------------------------------------------------------------------------------
 
-    def reclaim(self, taken: TakenOver, exchange: int) -> list[Action]:
+    def reclaim(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
         """The answer comes when it is known what there is (C3)."""
+        self._go_on(taken, now)
         match taken.state:
             case Prepared():
                 return [self._replies.wrong(exchange, taken)]
@@ -85,11 +88,10 @@ class GivingBack:
 
     def fetch(self, request: Fetch, taken: TakenOver, exchange: int, now: float) -> list[Action]:
         """Bytes of one session."""
-        if isinstance(taken.state, Stopped):  # its device is still at it
-            self._holdings.keep(taken.at(Stopped(taken.state.finals, now + STOPPED_TIMEOUT)))
+        self._go_on(taken, now)
         if not isinstance(taken.state, Holding | Stopped):
             return [self._replies.wrong(exchange, taken)]
-        if request.session not in {each.session for each in taken.held}:
+        if not taken.holds(request.session):
             return [self._replies.answer(exchange, Status.REFUSED, taken.identifier)]
         self._fetching[exchange] = request
         return [FetchData(exchange, taken.identifier, request.session, request.offset, request.limit)]
@@ -101,7 +103,8 @@ class GivingBack:
             return [Count("result-unexpected")]
         if event.data is None:
             return [self._replies.answer(event.exchange, Status.REFUSED, request.handover)]
-        self._fetched[(request.handover, request.session)] = request.offset + len(event.data)
+        key = (request.handover, request.session)
+        self._fetched[key] = max(self._fetched.get(key, 0), request.offset + len(event.data))
         return [self._replies.data(event.exchange, request.handover, event.data, more=event.more)]
 
     # Finish ------------------------------------------------------------------------------------------------------
@@ -114,7 +117,7 @@ class GivingBack:
             case Stopping(exchanges):
                 self._holdings.keep(taken.at(Stopping((*exchanges, exchange))))
                 return []
-            case Stopped(finals):
+            case Stopped(finals) if finals is not None:
                 return [self._final_answer(exchange, taken, finals)]
         return self.stop(taken, (exchange,))
 
@@ -141,7 +144,7 @@ class GivingBack:
         held = {each.flow for each in taken.held}
         finals = tuple(each for each in event.finals if each.flow in held)
         taken = taken.at(Stopped(finals, now + STOPPED_TIMEOUT))
-        self._holdings.keep(taken)
+        taken = self._go_on(taken, now)
         answers = [self._final_answer(each, taken, finals) for each in exchanges]
         return [taken.persist(), *answers, self._replies.sent("finish", taken, None)]
 
@@ -160,6 +163,23 @@ class GivingBack:
             for each in finals
         )
         return self._replies.final(exchange, taken, states)
+
+    def _go_on(self, taken: TakenOver, now: float) -> TakenOver:
+        """The device of a stopped handover is at it; it keeps its time."""
+        if isinstance(taken.state, Stopped):
+            patience = STOPPED_TIMEOUT if self.all_given(taken) else self._patience
+            taken = taken.at(Stopped(taken.state.finals, now + patience))
+            self._holdings.keep(taken)
+        return taken
+
+    def all_given(self, taken: TakenOver) -> bool:
+        """Whether the device of a stopped handover has had the last state and every byte."""
+        if not isinstance(taken.state, Stopped) or taken.state.finals is None:
+            return False
+        return all(
+            self._fetched.get((taken.identifier, each.session), 0) >= each.tail_offset
+            for each in taken.state.finals
+        )
 
     def resume(self, taken: TakenOver) -> list[Action]:
         """The sessions go on here."""

@@ -4,7 +4,7 @@ Requests of authorised devices in, answers and orders to the sessions out. Every
 alike. It must not know CoAP, sockets, the spool or the kernel.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
@@ -37,8 +37,10 @@ from locum.roles.actions import (
     ReleaseHeld,
     Restored,
     RestoreSessions,
+    ResumeSessions,
     SessionRecordItem,
     Source,
+    Surveyed,
     Translation,
     WallClockStepped,
 )
@@ -49,6 +51,7 @@ from locum.roles.giving_up import GivingUp
 from locum.roles.handover import TABLE, set_flows
 from locum.roles.holdings import Holdings
 from locum.roles.listening import Listening, allowed
+from locum.roles.quotas import ORDINARY, Quota, Quotas
 from locum.roles.replies_632 import Replies
 from locum.roles.standin_registration import StandInRegistration, StandInRegistrationConfiguration
 from locum.roles.switching import Switching
@@ -86,6 +89,7 @@ from locum.wire.control import (
 from locum.wire.errors import WireError
 
 TCP = 6
+DROPPED = "it was dropped at the stand-in, by order"
 RECORD_FLOW = 0  # key of the flow in a session record (session.cddl)
 PREPARED_TIMEOUT = 60.0  # seconds; a device that has prepared transfers within its own time-outs or never
 
@@ -102,6 +106,7 @@ class StandInConfiguration:
     home_prefixes: tuple[IPv4Network | IPv6Network, ...]
     max_sessions: int = MAX_SESSIONS
     max_handovers: int = 256
+    quota: Quota = ORDINARY  # of each device
     colocated_home_agent: IPv4Address | None = None
     registration: StandInRegistrationConfiguration | None = None
     address_v6: IPv6Address | None = None
@@ -127,12 +132,13 @@ class StandIn:
         self.configuration = configuration
         self._holdings = Holdings(configuration.address, self._tunnelling_home_agent)
         self._replies = Replies(configuration.access_node)
-        self._giving_back = GivingBack(self._holdings, self._replies)
+        self._giving_back = GivingBack(self._holdings, self._replies, configuration.quota.held_seconds)
         registers = configuration.registration
         self.registration = None if registers is None else StandInRegistration(registers, randomness)
         self._switching = Switching(self._holdings, self._replies, self._giving_back, self.registration)
         self._listening = Listening(self._holdings, configuration.max_sessions)
         self._giving_up = GivingUp(self._holdings, self._replies, self._giving_back, self._switching.want)
+        self._quotas = Quotas(configuration.quota, self._holdings, self._giving_up)
         self.triggering = Triggering(
             configuration.address, self.registration, self._switching.want_for, self._holdings.settle
         )
@@ -180,14 +186,27 @@ class StandIn:
                 actions.append(DropSessions(taken.identifier))
                 taken = replace(taken, state=Prepared(now + PREPARED_TIMEOUT), sessions=())
                 actions.append(taken.persist())
-            self._holdings.keep(taken)
-            verdict = FlowVerdict.DELIVER if isinstance(taken.state, Holding) else FlowVerdict.HOLD
-            flows = [each.flow for each in taken.held] if isinstance(taken.state, Holding) else taken.flows
-            actions += set_flows(flows, verdict)
+            actions += self._restored_row(taken, now)
         actions += self._holdings.settle()
         for taken in self._holdings.all():
             actions += self._switching.want(taken, now) + self._listening.begin(taken)
         return actions + self.triggering.restore(rows, now=now)
+
+    def _restored_row(self, taken: TakenOver, now: float) -> list[Action]:
+        """What the data plane has to do for a handover of an earlier run."""
+        flows = [each.flow for each in taken.held]
+        match taken.state:
+            case Stopping():  # some sockets may be stopped: the device asks again, or goes on sleeping
+                self._holdings.keep(taken.at(Holding()))
+                return [*set_flows(flows, FlowVerdict.DELIVER), ResumeSessions(taken.identifier)]
+            case Stopped():
+                self._holdings.keep(taken.at(Stopped(None, now + self.configuration.quota.held_seconds)))
+                return [*set_flows(flows, FlowVerdict.HOLD)]
+            case Holding():
+                self._holdings.keep(taken)
+                return [*set_flows(flows, FlowVerdict.DELIVER)]
+        self._holdings.keep(taken)
+        return [*set_flows(taken.flows, FlowVerdict.HOLD)]
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """Advertisements of its agents, and replies to its own registrations."""
@@ -201,6 +220,7 @@ class StandIn:
 
     def _follow(self, now: float) -> list[Action]:
         """Whoever waits for the home agent goes on when it has switched."""
+        self._quotas.follow(now)
         return self._switching.follow(now) + self.triggering.follow(now)
 
     def _happened(self, event: Event, now: float) -> list[Action]:
@@ -223,6 +243,8 @@ class StandIn:
                 return self._listening.accepted(event)
             case Measured():
                 return self._giving_back.measured(event)
+            case Surveyed():
+                return self._quotas.surveyed(event, now)
             case Fetched():
                 return self._giving_back.fetch_done(event)
             case SessionsStopped():
@@ -234,16 +256,18 @@ class StandIn:
     def timeout(self, *, now: float) -> list[Action]:
         """Forget what nobody came back for."""
         actions = [] if self.registration is None else self.registration.timeout(now=now)
-        actions += self._switching.timeout(now) + self.triggering.timeout(now) + self._listening.timeout(now)
+        actions += self._switching.timeout(now) + self.triggering.timeout(now)
+        actions += self._listening.timeout(now) + self._quotas.timeout(now)
         for taken in self._holdings.due(now):
-            actions += self._giving_up.end(taken, now)
+            unfetched = isinstance(taken.state, Stopped) and not self._giving_back.all_given(taken)
+            actions += self._giving_up.end(taken, now, reset=unfetched)
             actions.append(Emit("handover-forgotten", None, taken.home_addresses[0]))
         return actions + self._follow(now)
 
     def deadline(self) -> float | None:
         """Steady seconds."""
         times = [self._holdings.deadline(), self._switching.deadline(), self.triggering.deadline()]
-        times.append(self._listening.deadline())
+        times += [self._listening.deadline(), self._quotas.deadline()]
         if self.registration is not None:
             times.append(self.registration.deadline())
         return min((at for at in times if at is not None), default=None)
@@ -251,6 +275,17 @@ class StandIn:
     def handovers(self) -> Collection[TakenOver]:
         """What is being stood in for, for people."""
         return self._holdings.all()
+
+    def drop(self, sessions: Iterable[tuple[bytes, int]], *, now: float) -> list[Action]:
+        """End these sessions (handover, number) by order of a person: their peers are reset, their devices hear of it."""
+        by_handover: dict[bytes, set[int]] = {}
+        for handover, number in sessions:
+            by_handover.setdefault(handover, set()).add(number)
+        actions: list[Action] = []
+        for handover, numbers in by_handover.items():
+            if (taken := self._holdings.get(handover)) is not None:
+                actions += self._giving_up.some(taken, numbers, DROPPED, "session-dropped")
+        return actions + self._follow(now)
 
     # Requests ----------------------------------------------------------------------------------------------------
 
@@ -273,7 +308,8 @@ class StandIn:
             case TakeoverTransfer():
                 return self._transfer(request, taken, event.exchange, now)
             case Reclaim():
-                return [*self._listening.pause(taken, now), *self._giving_back.reclaim(taken, event.exchange)]
+                answered = self._giving_back.reclaim(taken, event.exchange, now)
+                return [*self._listening.pause(taken, now), *answered]
             case Fetch():
                 return self._giving_back.fetch(request, taken, event.exchange, now)
             case Finish():
@@ -374,15 +410,28 @@ class StandIn:
     def _takeable(self, request: TakeoverPrepare) -> tuple[Flow, ...]:
         """TCP, and not alive here already: a prepare that was long on its way must not touch what came after it."""
         owned = self._holdings.owned_flows(besides=request.handover)
-        return tuple(each for each in request.flows if each.protocol == TCP and each not in owned)
+        return tuple(
+            each
+            for number, each in enumerate(request.flows)
+            if each.protocol == TCP and each not in owned and self._quotas.admits(number)
+        )
 
     def _prepared_answer(self, request: TakeoverPrepare, exchange: int) -> Answer:
         takeable = set(self._takeable(request))
         statuses = tuple(
-            SessionStatus(number, flow, Status.OK if flow in takeable else Status.REFUSED)
+            SessionStatus(number, flow, Status.OK)
+            if flow in takeable
+            else SessionStatus(number, flow, Status.REFUSED, reason=self._why_not(number, flow))
             for number, flow in enumerate(request.flows)
         )
         return self._replies.answer(exchange, Status.OK, request.handover, sessions=statuses)
+
+    def _why_not(self, number: int, flow: Flow) -> str:
+        if flow.protocol != TCP:
+            return f"the stand-in takes no sessions of protocol {flow.protocol}"
+        if not self._quotas.admits(number):
+            return f"the stand-in holds at most {self.configuration.quota.sessions} sessions of a device"
+        return "the stand-in has this session already, under another hand-over"
 
     def _transfer(
         self, request: TakeoverTransfer, taken: TakenOver, exchange: int, now: float
@@ -420,8 +469,11 @@ class StandIn:
                 Count("takeover-limit"),
                 self._replies.answer(exchange, Status.LIMIT, taken.identifier),
             ]
+        prepared = set(taken.flows)
         sessions = tuple(
-            HeldFlow(number, flow, Status.OK if flow in taken.flows else Status.REFUSED)
+            HeldFlow(number, flow)
+            if flow in prepared
+            else HeldFlow(number, flow, Status.REFUSED, "it was not prepared")
             for number, flow in enumerate(flows)
         )
         taken = replace(
@@ -429,12 +481,17 @@ class StandIn:
         )
         self._holdings.keep(taken)
         superseded = self._giving_up.supersede(taken, request.others, now)
+        superseded += self._quotas.make_room(taken, now)
         items = tuple(
             SessionRecordItem(each.session, each.flow, request.sessions[each.session]) for each in taken.held
         )
         if not items:
             return [*superseded, taken.persist(), *self._restored(Restored(taken.identifier, ()))]
-        return [*superseded, taken.persist(), RestoreSessions(taken.identifier, items)]
+        return [
+            *superseded,
+            taken.persist(),
+            RestoreSessions(taken.identifier, items, taken.home_addresses[0]),
+        ]
 
     def _restored(self, event: Restored) -> list[Action]:
         taken = self._holdings.get(event.handover)
@@ -450,7 +507,7 @@ class StandIn:
         )
         taken = replace(taken, sessions=sessions, state=Holding())
         self._holdings.keep(taken)
-        ours = [each.flow for each in taken.held]
+        ours = dict.fromkeys(each.flow for each in taken.held)
         actions: list[Action] = [taken.persist(), *set_flows(ours, FlowVerdict.DELIVER)]
         # First this: a packet that is released for a flow without a socket would be answered with a reset.
         actions += [ClearFlow(each) for each in taken.flows if each not in ours]

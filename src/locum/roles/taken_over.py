@@ -59,9 +59,12 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The sockets are stopped; they can be resumed until the device has said that all is back."""
+    """The sockets are stopped; they can be resumed until the device has said that all is back.
 
-    finals: tuple[SessionFinal, ...]
+    `finals` are None after a restart: they are read again when they are asked for.
+    """
+
+    finals: tuple[SessionFinal, ...] | None
     forget_at: float
 
 
@@ -105,6 +108,13 @@ class TakenOver:
         """The sessions that live here."""
         return tuple(each for each in self.sessions if each.status is Status.OK)
 
+    def holds(self, number: int) -> bool:
+        """Whether this session lives here."""
+        listed = self.sessions
+        if number < len(listed) and listed[number].session == number:
+            return listed[number].status is Status.OK
+        return any(each.session == number and each.status is Status.OK for each in listed)  # accepted here
+
     @property
     def wants_packets(self) -> bool:
         """Whether the home agent is to send them here."""
@@ -122,7 +132,7 @@ class TakenOver:
         """These sessions do not live here any more."""
         gone = {each.flow for each in self.held if each.session in numbers}
         state = self.state
-        if isinstance(state, Stopped):
+        if isinstance(state, Stopped) and state.finals is not None:
             state = replace(state, finals=tuple(each for each in state.finals if each.flow not in gone))
         return replace(
             self,
@@ -159,7 +169,7 @@ class TakenOver:
         """The handover in a row of our own; raises ValueError, KeyError or TypeError for anything else.
 
         What the node was doing when it was interrupted begins anew: a restore is undone (its packets are still held),
-        a stop is repeated when it is asked for again.
+        and so is a stop, which is repeated when it is asked for again.
         """
         addresses, flows, sessions, forget_at = (
             row["home_addresses"],
@@ -179,8 +189,8 @@ class TakenOver:
             "restoring": Restoring(()),
             "holding": Holding(),
             "releasing": Holding(),
-            "stopping": Holding(),
-            "stopped": Holding(),
+            "stopping": Stopping(()),
+            "stopped": Stopped(None, float(forget_at) if isinstance(forget_at, int | float) else 0.0),
         }
         return cls(
             identifier=bytes.fromhex(key),

@@ -37,6 +37,7 @@ REQUESTS = {
     "tunnels": "tunnels:tunnels",
     "session list": "sessions:sessions",
     "sessions": "sessions:sessions",
+    "session drop": "sessions:drop",
     "profile list": "profiles:profile_list",
     "profile refresh": "profiles:profile_refresh",
     "sleep": "sessions:sleep",

@@ -1,17 +1,19 @@
 """Requests about live sessions: `locum session list | sleep | wake`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, cast
 
 from locum.node.control_socket import RequestFailed
 from locum.node.events import flow_of_text, flow_text
+from locum.node.performer import Sequential
 from locum.roles.selection import Selection
 
 if TYPE_CHECKING:  # roles that this host does not play are not imported
     from locum.node.node import Node
     from locum.node.sleep_control import SleepControl
     from locum.roles.mnps import StandIn
+    from locum.roles.taken_over import HeldFlow, TakenOver
 
 Row = dict[str, Any]
 
@@ -100,6 +102,56 @@ def sessions(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+async def drop(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+    """End sessions that are held here; returns when their peers are told. Raises RequestFailed."""
+    slot = node.slots.get("mnps")
+    if slot is None:
+        raise RequestFailed(
+            "this node is no stand-in; a device gives up what is away with: locum wake --abandon"
+        )
+    role = cast("StandIn", slot.role)
+    wanted = _dropping(arguments)
+    rows: list[Row] = []
+    chosen: list[tuple[bytes, int]] = []
+    for taken in role.handovers():
+        for each in taken.held:
+            if wanted(taken, each):
+                chosen.append((taken.identifier, each.session))
+                rows.append(
+                    {
+                        "handover": taken.identifier.hex(),
+                        "session": each.session,
+                        "flow": flow_text(each.flow),
+                    }
+                )
+    if not chosen:
+        raise RequestFailed("no such session is held here; see: locum session list")
+    node.command("mnps", lambda _role, now: role.drop(chosen, now=now))
+    if isinstance(slot.performer, Sequential):
+        await slot.performer.drained()
+    return rows
+
+
+def _dropping(arguments: Mapping[str, Any]) -> "Callable[[TakenOver, HeldFlow], bool]":
+    """Which sessions are meant. Raises RequestFailed."""
+    given = {key: arguments[key] for key in ("session", "flow", "device") if arguments.get(key) is not None}
+    if len(given) != 1:
+        raise RequestFailed("name one of session (HANDOVER/NUMBER), flow and device")
+    ((key, value),) = given.items()
+    try:
+        if key == "flow":
+            flow = flow_of_text(value)
+            return lambda taken, held: held.flow == flow
+        if key == "device":
+            address = ip_address(value)
+            return lambda taken, held: address in taken.home_addresses
+        handover, slash, number = str(value).partition("/")
+        identifier, session = bytes.fromhex(handover), int(number) if slash else None
+    except ValueError as problem:
+        raise RequestFailed(f"{key}: {problem}") from None
+    return lambda taken, held: taken.identifier == identifier and session in (None, held.session)
+
+
 def _held(node: "Node", role: "StandIn") -> list[Row]:
     stand_in = node.stand_in
     live = {(each["handover"], each["session"]): each for each in stand_in.sessions()} if stand_in else {}
@@ -114,6 +166,7 @@ def _held(node: "Node", role: "StandIn") -> list[Row]:
                 "flow": flow_text(session.flow),
                 "state": type(taken.state).__name__.lower(),
                 "status": session.status.name.lower(),
+                "reason": session.reason or None,
             }
             if key in live:
                 row |= {
