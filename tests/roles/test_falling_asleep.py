@@ -1,6 +1,8 @@
 """Which sessions fall asleep, which stay and what is said about each: connections that come and go meanwhile, refusals."""
 
+import sys
 from dataclasses import replace
+from itertools import count
 
 import pytest
 from hypothesis import given
@@ -203,6 +205,27 @@ def test_companions_are_all_that_share_a_process_with_them(held: list[set[int]],
     wanted = [each for each, pids in zip(found, held, strict=True) if pids & reached]
     assert with_companions(Selection(pid=pid), found) == wanted
     assert with_companions(EVERYTHING, found) == found
+
+
+def test_the_cost_of_a_choice_grows_with_the_number_of_sessions_alone() -> None:
+    """Four times the sessions, in as many programs: about four times the steps, not sixteen."""
+
+    def steps(number: int) -> int:
+        found = tuple(a.FoundSession(flow(each), processes((each // 2, each // 3))) for each in range(number))
+        taken = count()
+
+        def trace(*_: object) -> None:
+            next(taken)
+
+        before = sys.getprofile()
+        sys.setprofile(trace)
+        try:
+            choose(Departure(STAND_IN, Selection(port=80)), (HOA,), a.SessionsFound(found))
+        finally:
+            sys.setprofile(before)
+        return next(taken)
+
+    assert steps(800) < 6 * steps(200)
 
 
 def test_a_transfer_leaves_the_largest_records_out() -> None:

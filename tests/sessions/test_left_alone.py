@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -147,6 +148,25 @@ def test_every_upper_protocol_is_a_reason() -> None:
     for upper, words in (("tls", "kTLS"), ("mptcp", "Multipath TCP"), ("smc", "smc")):
         assert words in (why_left(Socket(flow, TcpState.ESTABLISHED, 7, upper)) or "")
     assert why_left(Socket(flow, TcpState.ESTABLISHED, 7)) is None
+
+
+def test_a_connection_with_md5_keys_stays(world: World, start: Start) -> None:
+    """RFC 2385, as routers use it for BGP: both ends need the key before the handshake."""
+    key = "import struct; s.setsockopt(6, 14, struct.pack('=HH4s120xHHI80s', 2, 0, socket.inet_aton('{}'), 0, 3, 0, b'key')); "
+    with world.network.inside("peer"), socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(6, 14, struct.pack("=HH4s120xHHI80s", 2, 0, HOME4.packed, 0, 3, 0, b"key"))
+        listener.bind((PEER4, PORT))
+        listener.listen()
+        connect = (
+            f"import socket, time; s = socket.socket(); {key.format(PEER4)}s.connect(('{PEER4}', {PORT})); "
+        )
+        program = start("bird", connect + WAIT)
+        accepted, _ = listener.accept()
+    candidates, (left,) = look(world)
+    assert not candidates and (left.programs, left.pids) == (("bird",), (program.pid,))
+    assert "TCP-MD5" in left.reason
+    accepted.close()
 
 
 def test_multipath_tcp_is_named_with_its_program(world: World, start: Start) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from locum.lab.place import LabPlace
 from locum.lab.topology import HOME_NETWORK4, HOME_NETWORK6, Topology
 
-Value = str | int | float | bool | Sequence[str] | None
+Value = str | int | float | bool | Sequence[str] | Sequence[int] | None
 Table = Mapping[str, "Value | Table | Sequence[Table]"]
 
 HOME_ADDRESS4 = IPv4Address("10.10.100.4")

@@ -166,6 +166,8 @@ def why_left(found: Socket) -> str | None:
         return _ON_TOP.get(
             found.upper, f"the kernel runs {found.upper} on top of it, whose state cannot be taken out"
         )
+    if found.signed:
+        return "it is signed with keys of TCP-MD5 (RFC 2385), which cannot be taken out"
     if found.state not in TRANSFERABLE:
         return _REASONS.get(found.state, f"it is in state {found.state.name}")
     return None
