@@ -11,7 +11,7 @@ import pytest
 
 from locum.node.events import EventStream
 from locum.node.performer import Pipelined, Sequential, net_effect
-from locum.node.store import Store
+from locum.node.store import Store, StoreError
 from locum.roles.actions import (
     AcceptTunnel,
     Action,
@@ -20,6 +20,7 @@ from locum.roles.actions import (
     BindingEntry,
     Count,
     Emit,
+    FindSessions,
     FlowEntry,
     FlowVerdict,
     Freeze,
@@ -203,6 +204,26 @@ async def test_one_after_the_other_however_long_it_takes(bench: Bench) -> None:
     assert bench.log == ["freezing", "frozen", "forward SetFlow SetFlow", "answer", "forward ReleaseHeld"]
     await performer.drained()
     assert performer.idle
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        (OSError(2, "No such file or directory"), "No such file or directory"),
+        (StoreError("the disk is full"), "the disk is full"),
+        (KeyError("x"), "an internal error, which the daemon's log has"),
+    ],
+)
+async def test_failures_are_told_in_words(bench: Bench, problem: Exception, words: str) -> None:
+    def fail(action: Action) -> None:
+        raise problem
+
+    performer = Sequential("role", bench.store, bench.events, bench.forward, {FindSessions: fail})
+    told: list[NotPerformed | NoAnswer] = []
+    performer.tell_failure = told.append
+    performer.perform([FindSessions((HOME,))])
+    (failure,) = told
+    assert failure.reason == f"the step 'find sessions' failed: {words}"
 
 
 async def test_an_action_that_fails_does_not_stop_the_next(bench: Bench) -> None:

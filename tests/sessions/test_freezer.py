@@ -214,3 +214,48 @@ def test_a_child_of_a_frozen_program_comes_back_to_where_that_was(busy: list[Bus
     freezer.thaw([busy[1].named])
     busy[1].wait_for_progress()
     assert busy[1].cgroup() == before and not cgroups(f"o{os.getpid()}")
+
+
+def test_a_program_of_a_container_that_shares_the_hosts_network(tmp_path: Path) -> None:
+    """It has other process numbers and another view of cgroups inside; the host sees it like any other."""
+    path = tmp_path / "inside"
+    with path.open("wb") as output:
+        container = subprocess.Popen(
+            ["unshare", "--pid", "--cgroup", "--fork", "--kill-child", sys.executable, "-c", COUNTER],
+            stdout=output,
+        )
+    children = Path(f"/proc/{container.pid}/task/{container.pid}/children")
+    try:
+        while not path.stat().st_size:
+            time.sleep(0.01)
+        inside = process(int(children.read_text()))
+        assert inside is not None
+        freezer = Freezer(f"p{os.getpid()}", tmp_path)
+        before = Path(f"/proc/{inside.pid}/cgroup").read_text()
+        assert not freezer.freeze([inside]) and freezer.frozen == {inside}
+        size = path.stat().st_size
+        time.sleep(0.05)
+        assert path.stat().st_size == size
+        freezer.thaw([inside])
+        while path.stat().st_size == size:
+            time.sleep(0.01)
+        assert Path(f"/proc/{inside.pid}/cgroup").read_text() == before
+    finally:
+        container.kill()
+        container.wait()
+
+
+def test_many_processes_are_frozen_together(tmp_path: Path) -> None:
+    """Each is moved, then all are waited for within one bound."""
+    sleepers = [subprocess.Popen(["sleep", "1000"]) for _ in range(60)]
+    try:
+        named = [each for each in map(process, (each.pid for each in sleepers)) if each is not None]
+        freezer = Freezer(f"q{os.getpid()}", tmp_path)
+        assert not freezer.freeze(named) and freezer.frozen == set(named)
+        freezer.thaw(named)
+        assert not freezer.frozen and not cgroups(f"q{os.getpid()}")
+    finally:
+        for each in sleepers:
+            each.kill()
+        for each in sleepers:
+            each.wait()

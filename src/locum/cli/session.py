@@ -30,6 +30,7 @@ list_command(
         "handover",
         "session",
         "flow",
+        "programs",
         "state",
         "status",
         "total",

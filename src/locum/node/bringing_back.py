@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from locum.node import words
 from locum.node.captured import Captured
 from locum.node.events import flow_text
 from locum.node.performer import Hand
@@ -119,7 +120,7 @@ class BringingBack:
                 try:
                     taken.append((flow, self._put(live, data)))
                 except OSError as problem:
-                    failures.append(do.SessionFailure(flow, str(problem)))
+                    failures.append(do.SessionFailure(flow, words.reason(problem)))
         return do.Injected(tuple(taken), tuple(failures), tuple(gone))
 
     def _put(self, live: LiveSocket, data: bytes) -> int:
@@ -194,7 +195,7 @@ class BringingBack:
             try:
                 self._finish_one(live, final)
             except (SessionError, OSError) as problem:
-                failures.append(do.SessionFailure(final.flow, str(problem)))
+                failures.append(do.SessionFailure(final.flow, words.reason(problem)))
                 self._reset(live)
             live.close()
         return tuple(failures)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import cbor2
 
+from locum.node import words
 from locum.node.draining import Draining, HeldSocket, Key, name_of
 from locum.node.performer import Hand
 from locum.node.settings import Address, MnpsSettings
@@ -248,7 +249,7 @@ class StandIn:
             try:
                 self._restore_one(key, item, device)
             except (SessionError, WireError, OSError) as problem:
-                failures.append((item.session, str(problem)))
+                failures.append((item.session, words.reason(problem)))
             else:
                 restored.append(item.session)
         failed = {number for number, _ in failures}

@@ -65,7 +65,8 @@ def restore(
             sock.shutdown(socket.SHUT_WR)
     except (OSError, SessionError) as error:
         drop(sock)
-        raise SessionError(f"{flow} cannot be restored: {error}") from error
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise SessionError(f"{flow} cannot be restored: {said}") from error
     sock.setblocking(False)
     return sock
 
