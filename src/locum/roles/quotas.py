@@ -107,7 +107,11 @@ class Quotas:
 
     def _forget_empty(self, now: float) -> list[Action]:
         """Handovers in which nothing lives any more, and whose device does not come."""
-        empty = [each for each in self._holdings.all() if isinstance(each.state, Holding) and not each.held]
+        empty = [
+            each
+            for each in self._holdings.all()
+            if isinstance(each.state, Holding) and not each.held and not each.listeners
+        ]
         self._empty_since = {each.identifier: self._empty_since.get(each.identifier, now) for each in empty}
         actions: list[Action] = []
         for each in empty:
