@@ -498,10 +498,10 @@ class StandIn:
         if taken is None or not isinstance(taken.state, Restoring):
             return [Count("result-unexpected")]
         exchanges = taken.state.exchanges
-        failed = dict(event.failures)
+        restored, failed = frozenset(event.restored), dict(event.failures)
         sessions = tuple(
             replace(each, status=Status.REFUSED, reason=failed.get(each.session, ""))
-            if each.status is Status.OK and each.session not in event.restored
+            if each.status is Status.OK and each.session not in restored
             else each
             for each in taken.sessions
         )
