@@ -251,8 +251,12 @@ static __always_inline int leave(struct __sk_buff *skb, struct work *w)
 		return send_copy(skb, w);
 	if (!ours_to_judge(&w->packet))
 		return UNDECIDED;
-	if (suspended(&w->packet))
-		return dropped(skb, SUSPENDED);
+	if (suspended(&w->packet)) {
+		/* To its socket the packet is sent, and lost later: what is refused here TCP does not count as sent, and then its
+		 * probes end the connection after a few seconds. */
+		dropped(skb, SUSPENDED);
+		return TC_ACT_STOLEN;
+	}
 	if (w->uses & LOCUM_TRANSLATES) {
 		action = from_interface(skb, w);
 		if (action)

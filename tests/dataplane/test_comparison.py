@@ -21,6 +21,7 @@ from tests.dataplane.namespaces import Namespace, bpffs, join
 from tests.dataplane.translation_grammar import own_addresses
 
 WORLDS, PACKETS = 40, 2600
+STOLEN = 4  # TC_ACT_STOLEN: to the sender, a suspended flow's packet has been sent
 RETURNS = {
     Outcome.PASSED: 0xFFFFFFFF,
     Outcome.TOO_BIG: 0xFFFFFFFF,
@@ -146,7 +147,8 @@ class Comparison:
         assert (Outcome(outcome), Reason(reason)) == (wanted.outcome, wanted.reason), told
         # At an egress, what ends here is sent to the ingress of the device.
         turned = hook == "egress" and wanted.outcome is Outcome.LOCAL
-        assert retval == (RETURNS[Outcome.DELIVERED] if turned else RETURNS[wanted.outcome]), told
+        returned = RETURNS[Outcome.DELIVERED] if turned else RETURNS[wanted.outcome]
+        assert retval == (STOLEN if wanted.reason is Reason.SUSPENDED else returned), told
         if wanted.outcome is Outcome.HELD:
             self.held(wanted, told)
         elif wanted.outcome is not Outcome.DROPPED:

@@ -59,6 +59,8 @@ def main() -> None:
             answer = f"{keep} {patience}"
         elif operation == "shutdown":
             connection.shutdown(socket.SHUT_WR)
+        elif operation == "shutdown-both":
+            connection.shutdown(socket.SHUT_RDWR)
         elif operation == "fork":
             if os.fork() == 0:
                 sys.stdin.close()

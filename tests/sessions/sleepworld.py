@@ -79,11 +79,13 @@ class Network:
             self.tun = os.open("/dev/net/tun", os.O_RDWR)
             fcntl.ioctl(self.tun, 0x400454CA, struct.pack("16sH22x", b"back0", 0x1001))
         self.ip("device", "link", "set", "back0", "up")
+        self.nft("router", "add table inet hold")
         for name in ("device", "standin"):
             self.sysctl(name, "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
             self.nft(name, "add table inet hold")
             self.nft(name, "add chain inet hold in { type filter hook prerouting priority -300; }")
             self.nft(name, "add chain inet hold out { type filter hook output priority 0; }")
+            self.nft("router", f"add chain inet hold of_{name} {{ type filter hook forward priority 0; }}")
         self.route("device")
 
     def _address(self, name: str, link: str, number: int, host: int) -> None:
@@ -106,17 +108,24 @@ class Network:
         self.ip("router", "-6", "route", "replace", f"{HOME6}/128", "via", f"fd77:{number}::2")
 
     def block(self, name: str, chain: str) -> None:
-        """Drop the home addresses' packets, coming `in` by the wire or going `out`."""
+        """Drop the home addresses' packets, coming `in` by the wire or going `out`.
+
+        Those that go out are lost at the router: as with the data plane, their socket has sent them.
+        """
         for family, home in (("ip", HOME4), ("ip6", HOME6)):
             if chain == "in":
                 self.nft(
                     name, f"add rule inet hold in iifname e0 {family} daddr {home} meta l4proto tcp drop"
                 )
             else:
-                self.nft(name, f"add rule inet hold out {family} saddr {home} meta l4proto tcp drop")
+                lose = f"iifname r{_ROUTER[name]} {family} saddr {home} meta l4proto tcp drop"
+                self.nft("router", f"add rule inet hold of_{name} {lose}")
 
     def unblock(self, name: str, chain: str) -> None:
-        self.nft(name, f"flush chain inet hold {chain}")
+        if chain == "in":
+            self.nft(name, "flush chain inet hold in")
+        else:
+            self.nft("router", f"flush chain inet hold of_{name}")
 
     @contextmanager
     def inside(self, name: str) -> Iterator[None]:
@@ -231,11 +240,29 @@ class World:
             if not self.drain():
                 time.sleep(0.002)
 
+    @contextmanager
+    def loose(self) -> Iterator[None]:
+        """The programs run meanwhile, though their sessions are away."""
+        for each in self.away:
+            each.live.let_go()
+        processes = self.freezer.frozen
+        self.freezer.thaw(processes)
+        yield
+        self.freezer.freeze(processes)
+        for each in self.away:
+            each.live.hold()
+
+    def closed(self, away: Away) -> bool:
+        """No program will read from it any more."""
+        fds = [f"/proc/{pid}/fd/{fd}" for pid, fd in away.candidate.holders]
+        held = any(os.path.exists(fd) and os.stat(fd).st_ino == away.candidate.inode for fd in fds)
+        return not held or away.live.refuses()
+
     def put_back(self, away: Away) -> None:
         """Everything that `away.spool` has goes into the original socket, the program reading in between."""
         processes = away.candidate.processes
         deadline = time.monotonic() + 20
-        while away.live.position() < away.spool.total:
+        while away.live.position() < away.spool.total and not self.closed(away):
             assert time.monotonic() < deadline, (away.live.position(), away.spool.total, away.live.unread())
             done = away.live.inject(away.spool.read(away.live.position(), 64 << 20))
             self.network.deliver(done.packets)
@@ -261,10 +288,12 @@ class World:
             self.put_back(each)
             finals.append(last)
         net.unblock("device", "out")
+        net.unblock(
+            "device", "in"
+        )  # a node holds until its sockets are back; here, answers would be lost until then
         for each, last in zip(self.away, finals, strict=True):
-            net.deliver(each.live.finish(last))
+            net.deliver(each.live.finish(last, closed=self.closed(each)))
             each.live.close()
-        net.unblock("device", "in")
         self.freezer.thaw(self.freezer.frozen)
         for each in self.away:
             drop(each.socket)

@@ -32,9 +32,10 @@ PLAIN = SessionRecord(
     sack=True,
     keepalive=(7200, 75, 9),
     timestamp_unit=TimestampUnit.MICROSECONDS,
+    intake=(5000000000, 131072),
 )
 VECTOR = (
-    "ae0085064"  # 14 pairs; flow: TCP, 10.99.0.5
+    "af0085064"  # 15 pairs; flow: TCP, 10.99.0.5
     "40a630005199c4044c00002501850"
     "0101021afffffff00307044447455420"
     "05412f06030785"
@@ -43,6 +44,7 @@ VECTOR = (
     + "1905b40a82070a0bf5"
     + "0c83191c20184b09"
     + "0d01"
+    + "0f821b000000012a05f2001a00020000"
 )
 
 u32 = st.integers(0, 0xFFFFFFFF)
@@ -105,7 +107,7 @@ anything: st.SearchStrategy[Any] = st.recursive(
 @given(
     record=records,
     changes=st.dictionaries(st.integers(0, 16), anything, max_size=3),
-    gone=st.sets(st.integers(0, 13), max_size=2),
+    gone=st.sets(st.integers(0, 15), max_size=2),
 )
 def test_anything_else_is_a_wire_error(
     record: SessionRecord, changes: dict[int, object], gone: set[int]

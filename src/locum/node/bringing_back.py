@@ -201,7 +201,8 @@ class BringingBack:
         return tuple(failures)
 
     def _finish_one(self, live: LiveSocket, final: do.SessionFinal) -> None:
-        if (position := live.position()) != final.total:
+        closed = live.refuses() or not self._captured.has_program(live.flow)
+        if (position := live.position()) != final.total and not closed:
             raise SessionError(f"{final.total} bytes were received and {position} are here")
         live.hold()
         packets = live.finish(
@@ -211,7 +212,8 @@ class BringingBack:
                 timestamp=final.timestamp,
                 peer_closed=final.peer_closed,
                 error=final.error,
-            )
+            ),
+            closed=closed,
         )
         for packet in packets:
             self._deliver(packet)

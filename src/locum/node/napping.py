@@ -26,7 +26,8 @@ from locum.roles.actions import Event
 from locum.sessions.exclusions import NOTHING_EXCLUDED, Exclusions
 from locum.sessions.find import Candidate, LeftAlone, find, find_elsewhere
 from locum.sessions.freezer import Freezer
-from locum.sessions.live import LiveSocket, Parked, SessionError
+from locum.sessions.live import LiveSocket, SessionError
+from locum.sessions.parked import Parked
 from locum.wire.control import Flow
 
 log = logging.getLogger("locum.napping")

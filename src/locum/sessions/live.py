@@ -6,19 +6,21 @@ the flow). This module must not know who freezes, how flows are held or how a re
 
 import errno
 import os
+import select
 import socket
-from collections.abc import Mapping
+import struct
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from ipaddress import ip_address
+from dataclasses import dataclass, replace
 
 from locum.sessions import repair
 from locum.sessions.find import Candidate
+from locum.sessions.parked import Intent, Parked, ProgramOptions
 from locum.sessions.record import MAX_QUEUE, TRANSFERABLE, SessionRecord, TcpState
-from locum.sessions.synthesis import acknowledgement, data_segments, finish, reset
+from locum.sessions.synthesis import acknowledgement, data_segments, finish, reset, unreachable
 from locum.wire.control import Flow
 
 LONGEST_USER_TIMEOUT = 0x7FFFFFFF  # milliseconds: 24.8 days, the kernel's largest
+USUAL_TIMEOUT = 924_600  # milliseconds: after these, retransmissions end a connection (tcp_retries2 is 15)
 # Bytes a write into the receive queue: the kernel makes one buffer of each, of 17 pages at most.
 _PIECE = 64 << 10
 _U32 = 0xFFFFFFFF
@@ -29,39 +31,6 @@ _TCP = socket.IPPROTO_TCP
 
 class SessionError(Exception):
     """A connection that cannot be captured or restored; the text says which and why. Nothing was changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parked:
-    """What the original socket needs to come back: the device's node stores it (JSON) until the session is done."""
-
-    flow: Flow
-    snd_seq: int  # the record's
-    snd_una: int  # first unacknowledged sequence number at the capture, behind a FIN that is acknowledged
-    rcv_seq: int  # the record's
-    received: int  # the kernel's count of received bytes at the capture
-    peer_closed: bool
-    window: int  # receive window that was last offered before the capture, bytes
-    keepalive: int
-    user_timeout: int  # milliseconds, 0 for the kernel's default
-    reuse_address: int
-
-    def to_json(self) -> dict[str, object]:
-        """Only JSON types; `from_json` takes it back."""
-        flow = self.flow
-        ends = [flow.protocol, str(flow.local), flow.local_port, str(flow.peer), flow.peer_port]
-        return asdict(self) | {"flow": ends}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> "Parked":
-        """The inverse of `to_json`; raises KeyError, TypeError or ValueError for anything else."""
-        fields = dict(value)
-        ends = fields.pop("flow")
-        if not isinstance(ends, (list, tuple)) or len(ends) != 5:
-            raise ValueError("the flow of a parked session is not five items")
-        protocol, local, local_port, peer, peer_port = ends
-        flow = Flow(int(protocol), ip_address(local), int(local_port), ip_address(peer), int(peer_port))
-        return cls(flow=flow, **fields)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +56,28 @@ class FinalTcp:
 class LiveSocket:
     """A second descriptor of a program's socket, and what is done to it while the program is frozen.
 
-    capture -> (asleep) -> rounds of [freeze, hold, inject, let_go, thaw, program reads] -> [freeze, hold] finish -> close.
-    `resume` undoes a capture. Every call is short: an injection copies at most what the receive buffer takes.
+    look -> capture -> (asleep) -> rounds of [freeze, hold, inject, let_go, thaw, program reads] -> [freeze, hold] finish
+    -> close. The program may run from `let_go` to `hold` for as long as needed. `resume` undoes a capture. Every call is
+    short: an injection copies at most what the receive buffer takes.
     """
 
-    def __init__(self, sock: socket.socket, flow: Flow, parked: Parked | None = None) -> None:
+    def __init__(self, sock: socket.socket, flow: Flow, stored: Parked | Intent | None = None) -> None:
         self.socket = sock
         self.flow = flow
-        self._parked = parked
+        self._parked = stored if isinstance(stored, Parked) else None
+        self._options = stored.options if stored is not None else None
 
     @classmethod
-    def open(cls, candidate: Candidate, parked: Parked | None = None) -> "LiveSocket":
+    def open(cls, candidate: Candidate, stored: Parked | Intent | None = None) -> "LiveSocket":
         """Duplicates the socket from whichever holder still has it; raises SessionError when none has.
 
-        With `parked`, a socket that an earlier run of the daemon captured is taken over as it is.
+        With `stored`, a socket that an earlier run of the daemon captured, or began to, is taken over as it is.
         """
         for pid, fd in candidate.holders:
             with suppress(OSError):
                 sock = repair.duplicate(pid, fd)
                 if os.fstat(sock.fileno()).st_ino == candidate.inode:
-                    return cls(sock, candidate.flow, parked)
+                    return cls(sock, candidate.flow, stored)
                 sock.close()
         raise SessionError(f"no process holds the socket of {candidate.flow} any more")
 
@@ -131,39 +102,60 @@ class LiveSocket:
         fin = now.state in _PEER_CLOSED and not self.parked.peer_closed
         return now.bytes_received - self.parked.received - int(fin)
 
-    def capture(self) -> SessionRecord:
-        """Reads the connection and leaves its socket in repair mode with its timers disarmed.
+    def refuses(self) -> bool:
+        """Whether the program has shut the receiving side: it will read no more."""
+        poll = select.poll()
+        poll.register(self.socket.fileno(), select.POLLRDHUP)
+        shut = any(events & select.POLLRDHUP for _, events in poll.poll(0))
+        return shut and self.state() not in _PEER_CLOSED
 
-        Raises SessionError for a state that cannot travel, OSError when the kernel refuses; the socket is then as before.
+    def look(self) -> Intent:
+        """Reads the options that `capture` will change, so that they can be stored before; changes nothing.
+
+        Raises SessionError for a connection that cannot travel.
         """
         sock = self.socket
-        now = repair.info(sock)
-        if now.state not in TRANSFERABLE:
-            raise SessionError(f"{self.flow} is in state {now.state.name}")
+        state = self.state()
+        if state not in TRANSFERABLE:
+            raise SessionError(f"{self.flow} is in state {state.name}")
         if protocol := repair.upper_protocol(sock):
             raise SessionError(
                 f"{self.flow} has the kernel's {protocol} on top, whose state cannot be taken out"
             )
-        reuse = sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+        self._options = ProgramOptions(
+            keepalive=sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            user_timeout=sock.getsockopt(_TCP, socket.TCP_USER_TIMEOUT),
+            reuse_address=sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR),
+        )
+        return Intent(self.flow, self._options)
+
+    def capture(self) -> SessionRecord:
+        """Reads the connection and leaves its socket in repair mode with its timers disarmed.
+
+        Raises SessionError for a connection that cannot travel, OSError when the kernel refuses; the socket is then as
+        before.
+        """
+        sock = self.socket
+        options = self.look().options
         repair.set_repair(sock, repair.REPAIR_ON)  # changes SO_REUSEADDR
         try:
             record = _read(sock, self.flow)
             now = repair.info(sock)  # as it stands still: what came since the first look is in the record
+            written = repair.queue_sequence(sock, repair.SEND_QUEUE)
         except (OSError, SessionError):
             repair.set_repair(sock, repair.REPAIR_OFF)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, options.reuse_address)
             raise
         self._parked = Parked(
             flow=self.flow,
             snd_seq=record.snd_seq,
             snd_una=(record.snd_seq + (record.state is TcpState.FIN_WAIT2)) & _U32,
+            snd_end=written,
             rcv_seq=record.rcv_seq,
             received=now.bytes_received,
             peer_closed=record.peer_closed,
             window=record.window.rcv_wnd,
-            keepalive=sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
-            user_timeout=sock.getsockopt(_TCP, socket.TCP_USER_TIMEOUT),
-            reuse_address=reuse,
+            options=options,
         )
         self._disarm(record)
         return record
@@ -172,16 +164,39 @@ class LiveSocket:
         """Undoes `capture`, also one that was cut off: the program's socket goes on as it was."""
         if repair.in_repair(self.socket):
             repair.set_repair(self.socket, repair.REPAIR_OFF)
-        if self._parked is not None:
-            self._rearm()
+        if self._options is not None:
+            self._rearm(self._options)
 
     def hold(self) -> None:
         """Into repair mode, for `inject` or `finish`; the program is frozen."""
         repair.set_repair(self.socket, repair.REPAIR_ON)
 
     def let_go(self) -> None:
-        """Out of repair mode without a packet, so that the thawed program reads what was injected."""
-        repair.set_repair(self.socket, repair.REPAIR_OFF_NO_PROBE)
+        """Out of repair mode without a packet, so that the thawed program reads what was injected; again, if it is out.
+
+        Whatever the program waits with is told that there are bytes; it learns it when it runs. It may run for as long as
+        needed, while the data plane suspends the flow: no timer ends the connection, and what it writes waits in its send
+        queue. It may shut and close. Deliver `reassurance` every few seconds.
+        """
+        if repair.in_repair(self.socket):
+            self._mark_record_sent()
+            repair.set_repair(self.socket, repair.REPAIR_OFF_NO_PROBE)
+        repair.announce_data(self.socket)
+
+    def reassurance(self) -> tuple[bytes, ...]:
+        """Packets for this host, while the program runs: an acknowledgement of what the peer has acknowledged already.
+
+        Where the host has no way to send what the program writes, the kernel probes, and ends the connection after
+        tcp_retries2 probes without an answer: 7.5 seconds at the earliest by default.
+        """
+        parked = self.parked
+        seq = (parked.rcv_seq + self.position()) & _U32
+        window = self._scaled(repair.info(self.socket).send_window)
+        return (acknowledgement(self.flow, seq, parked.snd_una, window),)
+
+    def tighten(self) -> None:
+        """Ends `loosen`, the program being frozen again: the way back goes on with `inject`."""
+        self.hold()
 
     def inject(self, data: bytes | memoryview) -> Injected:
         """Puts received bytes, the first being that of `position`, behind what the program has not read yet.
@@ -190,7 +205,7 @@ class LiveSocket:
         segments from the peer: then deliver `packets` to this host, and `position` tells how far they came.
         """
         state = self.state()
-        if state in _FIN_SENT:
+        if state in _FIN_SENT and not self.refuses():
             return self._inject_segments(data)
         if state is not TcpState.ESTABLISHED:
             return Injected(0)
@@ -217,40 +232,51 @@ class LiveSocket:
         """
         repair.set_timestamp(self.socket, value, repair.info(self.socket).timestamp_unit)
 
-    def finish(self, final: FinalTcp) -> tuple[bytes, ...]:
+    def finish(self, final: FinalTcp, *, closed: bool = False) -> tuple[bytes, ...]:
         """Gives the connection back when `position` has reached `final.received`; in repair mode, program frozen.
 
         Returns the packets that the peer would have sent meanwhile (acknowledgement, FIN, RST): deliver them to this host
         in order, before the held packets, then thaw. An open socket leaves with a window probe, which the peer answers
         with its acknowledgement and window, so the flow's way out must be open again.
+
+        `closed`: no program will read from this socket any more (all have closed it, or it `refuses`), so `position` may
+        be anywhere. The connection then ends towards the peer as the kernel ends one whose program closes: with `close`,
+        by FIN when nothing is left unread, else by RST.
         """
-        self.mark_all_sent()
+        left = final.received - self.position() if closed else 0
+        self._mark_record_sent()
         if final.timestamp is not None and repair.info(self.socket).timestamps:
             self.set_timestamp(final.timestamp)
-        packets = self._from_peer(final)
+        packets = self._refusal(final) if left else self._from_peer(final)
         self._open_receive_window()
         self.release()
         return packets
 
     def release(self) -> None:
-        """Leaves repair mode for good, with a window probe if established, and restores the program's options."""
+        """Leaves repair mode for good, with a window probe if established, and restores the program's options.
+
+        The user timeout begins anew, where the kernel has retransmitted in vain while the device slept.
+        """
         repair.set_repair(self.socket, repair.REPAIR_OFF)
-        self._rearm()
+        now = repair.info(self.socket)
+        options = self.parked.options
+        if now.retransmissions:  # the kernel counts from the first of them, and the peer could answer none
+            patience = int(now.quiet * 1000) + (options.user_timeout or USUAL_TIMEOUT)
+            options = replace(options, user_timeout=min(patience, LONGEST_USER_TIMEOUT))
+        self._rearm(options)
+        repair.announce_data(self.socket)
 
     def close(self) -> None:
-        """Drops our descriptor; the connection stays the program's."""
+        """Drops our descriptor; the connection stays the program's, and ends if no program has it any more."""
         self.socket.close()
 
     def _from_peer(self, final: FinalTcp) -> tuple[bytes, ...]:
-        flow, parked = self.flow, self.parked
-        written = repair.queue_sequence(self.socket, repair.SEND_QUEUE)
-        seq = repair.queue_sequence(self.socket, repair.RECEIVE_QUEUE)
-        ack = _latest(parked.snd_una, (parked.snd_seq + final.acked) & _U32)
-        if _latest(written, ack) != written:  # more than was ever written
-            ack = parked.snd_una
+        flow = self.flow
+        seq, ack = self._sequences(final)
         window = self._scaled(final.send_window)
         packets: list[bytes] = []
-        if ack != parked.snd_una:
+        written = repair.queue_sequence(self.socket, repair.SEND_QUEUE)
+        if ack != self.parked.snd_una or ack != written:  # the kernel sends what it could not send before
             packets.append(acknowledgement(flow, seq, ack, window))
         # Otherwise it came before, or with a finish before.
         if final.peer_closed and self.state() not in _PEER_CLOSED:
@@ -258,7 +284,37 @@ class LiveSocket:
             seq = (seq + 1) & _U32
         if final.error:
             packets.append(reset(flow, seq, ack))
+        elif ack != written:
+            packets += self._impatience(ack)
         return tuple(packets)
+
+    def _sequences(self, final: FinalTcp) -> tuple[int, int]:
+        """Of the peer's next segment: its own number, and what it acknowledges. That never covers what only we have."""
+        parked = self.parked
+        seq = repair.queue_sequence(self.socket, repair.RECEIVE_QUEUE)
+        ack = _latest(parked.snd_una, (parked.snd_seq + final.acked) & _U32)
+        if _latest(parked.snd_end, ack) != parked.snd_end:  # more than the stand-in was given
+            ack = parked.snd_una
+        return seq, ack
+
+    def _refusal(self, final: FinalTcp) -> tuple[bytes, ...]:
+        """Makes this host's kernel reset a connection whose bytes nobody will read (RFC 9293 section 3.10.4)."""
+        if self.state() not in _FIN_SENT:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return ()
+        seq, ack = self._sequences(final)
+        return data_segments(self.flow, seq, ack, b"\0")
+
+    def _impatience(self, ack: int) -> tuple[bytes, ...]:
+        """Packets that end the wait for a retransmission timer which has backed off while nothing got through.
+
+        Each reverts one doubling, and the segment is sent when its time has come by that (RFC 6069). A program that asked
+        to be told of such packets gets none, and waits.
+        """
+        now = repair.info(self.socket)
+        if not now.retransmissions or repair.reports_errors(self.socket):
+            return ()
+        return (unreachable(self.flow, ack),) * now.backoff
 
     def _scaled(self, size: int | None) -> int:
         """The window field for a window of `size` bytes, by default as large as it was."""
@@ -280,23 +336,28 @@ class LiveSocket:
                 self.socket, replace(now, rcv_wnd=max(now.rcv_wnd, self.parked.window), rcv_wup=seq)
             )
 
+    def _mark_record_sent(self) -> None:
+        """The stand-in has sent what the record has; what the program wrote since is for us to send."""
+        if repair.queue_sequence(self.socket, repair.SEND_QUEUE) == self.parked.snd_end:
+            self.mark_all_sent()
+
     def _disarm(self, record: SessionRecord) -> None:
         """No timer may end the connection while the device sleeps."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
         self.socket.setsockopt(_TCP, socket.TCP_USER_TIMEOUT, LONGEST_USER_TIMEOUT)
-        if record.unsent and not record.unacked:
-            # Zero-window probes end a connection after tcp_retries2 of them, whatever the user timeout; a retransmission
-            # into an open window does not.
-            now = replace(record.window, snd_wnd=max(record.window.snd_wnd, record.mss))
-            with suppress(OSError):
-                repair.set_window(self.socket, replace(now, max_window=max(now.max_window, now.snd_wnd)))
+        # With the peer's window at zero, probes end a connection after tcp_retries2 of them, and retransmissions end it
+        # after two times the longest timeout, whatever the user timeout. Retransmissions into an open window do not.
+        now = replace(record.window, snd_wnd=max(record.window.snd_wnd, record.mss))
+        with suppress(OSError):
+            repair.set_window(self.socket, replace(now, max_window=max(now.max_window, now.snd_wnd)))
+        waiting = repair.unsent(self.socket)
+        if waiting and waiting == repair.unacknowledged(self.socket):
             self.mark_all_sent()
 
-    def _rearm(self) -> None:
-        parked = self.parked
-        self.socket.setsockopt(_TCP, socket.TCP_USER_TIMEOUT, parked.user_timeout)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, parked.keepalive)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, parked.reuse_address)
+    def _rearm(self, options: ProgramOptions) -> None:
+        self.socket.setsockopt(_TCP, socket.TCP_USER_TIMEOUT, options.user_timeout)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, options.keepalive)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, options.reuse_address)
 
 
 def _latest(first: int, second: int) -> int:

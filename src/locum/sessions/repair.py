@@ -37,6 +37,8 @@ SIOCOUTQ = 0x5411
 SIOCOUTQNSD = 0x894B
 
 IPV6_TRANSPARENT = 75
+IP_RECVERR = 11
+IPV6_RECVERR = 25
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 
@@ -58,6 +60,9 @@ class Info:
     bytes_received: int  # a FIN counts as one
     timestamp_unit: TimestampUnit  # as the kernel counts now; meaningless without timestamps
     quiet: float  # seconds since the peer sent data; the kernel counts up to 49 days
+    send_window: int = 0  # the peer's window
+    retransmissions: int = 0  # of the first unacknowledged segment, since the last acknowledgement
+    backoff: int = 0  # doublings of the timeout since then
 
 
 def duplicate(pid: int, fd: int) -> socket.socket:
@@ -87,6 +92,9 @@ def info(sock: socket.socket) -> Info:
         bytes_received=struct.unpack_from("=Q", raw, 128)[0],
         timestamp_unit=TimestampUnit(bool(options & _USEC_TIMESTAMPS)),
         quiet=struct.unpack_from("=I", raw, 52)[0] / 1000,
+        send_window=struct.unpack_from("=I", raw, 228)[0],
+        retransmissions=raw[2],
+        backoff=raw[4],
     )
 
 
@@ -171,6 +179,24 @@ def set_options(sock: socket.socket, options: list[tuple[int, int]]) -> None:
     """What a handshake would have negotiated; established, in repair, before any byte is written."""
     packed = b"".join(struct.pack("=II", code, value) for code, value in options)
     sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_OPTIONS, packed)
+
+
+def announce_data(sock: socket.socket) -> None:
+    """Tells whatever waits for this socket that there are bytes to read, if there are; out of repair mode.
+
+    Writing to a receive queue in repair mode wakes nobody, and epoll, SIGIO and io_uring do not look by themselves. Setting
+    the low watermark calls the kernel's data-ready function (tcp_set_rcvlowat). A value that the kernel took before is
+    taken again, and the receive buffer is large enough for it already.
+    """
+    mark = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
+
+
+def reports_errors(sock: socket.socket) -> bool:
+    """Whether the program asked to be told of every ICMP error (IP_RECVERR)."""
+    if sock.getsockopt(socket.SOL_IP, IP_RECVERR):
+        return True
+    return sock.family == socket.AF_INET6 and bool(sock.getsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR))
 
 
 def _ioctl(sock: socket.socket, request: int) -> int:

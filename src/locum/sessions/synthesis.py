@@ -4,8 +4,10 @@ They carry no timestamps option: the kernel then checks sequence numbers only (i
 clock need not be known. It must not know who delivers them.
 """
 
+from ipaddress import IPv4Address
+
 from locum.wire.control import Flow
-from locum.wire.ip import TcpFlag, build_tcp
+from locum.wire.ip import ICMP, ICMPV6, TcpFlag, build_ip, build_tcp, checksum, transport_checksum
 
 SEGMENT = 1200  # payload bytes: fits any link, also behind a tunnel of IPv6
 
@@ -29,6 +31,25 @@ def finish(flow: Flow, seq: int, ack: int, window: int) -> bytes:
 def reset(flow: Flow, seq: int, ack: int) -> bytes:
     """The peer's RST; only one at exactly the expected sequence number counts (RFC 5961 section 3)."""
     return build_tcp(flow, seq=seq, ack=ack, flags=TcpFlag.RST | TcpFlag.ACK)
+
+
+def unreachable(flow: Flow, seq: int) -> bytes:
+    """A router's word that the device's segment at `seq` found no way (RFC 792, RFC 4443): it reverts a backoff (RFC 6069).
+
+    Its source is the peer's address; a kernel does not look at it.
+    """
+    lost = build_tcp(flow, seq=seq, ack=0, flags=TcpFlag.ACK, from_peer=False)
+    if isinstance(flow.local, IPv4Address):
+        body = b"\3\1\0\0" + bytes(4) + lost  # host unreachable
+        return build_ip(flow.peer, flow.local, ICMP, _checked(body, checksum(body)))
+    body = b"\1\0\0\0" + bytes(4) + lost  # no route
+    return build_ip(
+        flow.peer, flow.local, ICMPV6, _checked(body, transport_checksum(flow.peer, flow.local, ICMPV6, body))
+    )
+
+
+def _checked(body: bytes, value: int) -> bytes:
+    return body[:2] + value.to_bytes(2, "big") + body[4:]
 
 
 def data_segments(flow: Flow, seq: int, ack: int, data: bytes, window: int = 0xFFFF) -> tuple[bytes, ...]:

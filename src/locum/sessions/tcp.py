@@ -1,6 +1,7 @@
 """Live TCP connections, gathered: the device's end (`live`) and the stand-in's end (`stand_in`) of one session."""
 
-from locum.sessions.live import FinalTcp, Injected, LiveSocket, Parked, SessionError
+from locum.sessions.live import FinalTcp, Injected, LiveSocket, SessionError
+from locum.sessions.parked import Intent, Parked
 from locum.sessions.stand_in import (
     Condition,
     condition,
@@ -17,6 +18,7 @@ __all__ = [
     "Condition",
     "FinalTcp",
     "Injected",
+    "Intent",
     "LiveSocket",
     "Parked",
     "SessionError",
