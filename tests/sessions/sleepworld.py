@@ -1,7 +1,7 @@
 """Three hosts and a router in network namespaces: a peer, a device with a home address, a stand-in.
 
 The device's programs are stock programs. A sleep and a wake are done here as a node would do them, except that packets
-are dropped, not held, while a flow is between two hosts.
+are dropped, not held, on the way to the stand-in.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Protocol
@@ -45,7 +45,7 @@ class Network:
 
     def __init__(self) -> None:
         self.prefix = f"lt-{os.getpid()}-s"
-        self.tun = -1
+        self.tun = self.held = -1
         self.names = {name: f"{self.prefix}-{name}" for name in ("router", *_ROUTER)}
         try:
             self._build()
@@ -75,10 +75,8 @@ class Network:
         self.ip("device", "route", "change", "default", "via", "10.77.2.1", "src", str(HOME4))
         self.ip("device", "-6", "route", "del", "default")
         self.ip("device", "-6", "route", "add", "default", "via", "fd77:2::1", "src", str(HOME6))
-        with self.inside("device"):
-            self.tun = os.open("/dev/net/tun", os.O_RDWR)
-            fcntl.ioctl(self.tun, 0x400454CA, struct.pack("16sH22x", b"back0", 0x1001))
-        self.ip("device", "link", "set", "back0", "up")
+        self.tun = self._tun("device", "back0")
+        self.held = self._tun("router", "hold0")
         self.nft("router", "add table inet hold")
         for name in ("device", "standin"):
             self.sysctl(name, "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
@@ -87,6 +85,13 @@ class Network:
             self.nft(name, "add chain inet hold out { type filter hook output priority 0; }")
             self.nft("router", f"add chain inet hold of_{name} {{ type filter hook forward priority 0; }}")
         self.route("device")
+
+    def _tun(self, name: str, link: str) -> int:
+        with self.inside(name):
+            tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+            fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH22x", link.encode(), 0x1001))
+        self.ip(name, "link", "set", link, "txqueuelen", "10000", "up")
+        return tun
 
     def _address(self, name: str, link: str, number: int, host: int) -> None:
         self.ip(name, "link", "set", link, "up")
@@ -104,8 +109,30 @@ class Network:
 
     def route(self, to: str) -> None:
         number = _ROUTER[to]
-        self.ip("router", "route", "replace", f"{HOME4}/32", "via", f"10.77.{number}.2")
-        self.ip("router", "-6", "route", "replace", f"{HOME6}/128", "via", f"fd77:{number}::2")
+        self.ip("router", "route", "replace", f"{HOME4}/32", "via", f"10.77.{number}.2", "dev", f"r{number}")
+        self.ip(
+            "router",
+            "-6",
+            "route",
+            "replace",
+            f"{HOME6}/128",
+            "via",
+            f"fd77:{number}::2",
+            "dev",
+            f"r{number}",
+        )
+
+    def hold(self) -> None:
+        """The home addresses' packets wait at the router, until `release`."""
+        for home, family, bits in ((HOME4, "-4", 32), (HOME6, "-6", 128)):
+            self.ip("router", family, "route", "replace", f"{home}/{bits}", "dev", "hold0")
+
+    def release(self) -> None:
+        """The device gets what waited, and everything from now on."""
+        self.route("device")
+        with suppress(BlockingIOError):
+            while True:
+                os.write(self.held, os.read(self.held, 1 << 16))
 
     def block(self, name: str, chain: str) -> None:
         """Drop the home addresses' packets, coming `in` by the wire or going `out`.
@@ -149,8 +176,9 @@ class Network:
             os.write(self.tun, packet)
 
     def close(self) -> None:
-        if self.tun >= 0:
-            os.close(self.tun)
+        for tun in (self.tun, self.held):
+            if tun >= 0:
+                os.close(tun)
         for name in self.names.values():
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
@@ -281,7 +309,7 @@ class World:
         for each in self.away:
             self.put_back(each)
         net.block("standin", "in")
-        net.route("device")
+        net.hold()
         finals = []
         for each in self.away:
             last = each.spool.stop(each.socket)
@@ -294,6 +322,7 @@ class World:
         for each, last in zip(self.away, finals, strict=True):
             net.deliver(each.live.finish(last, closed=self.closed(each)))
             each.live.close()
+        net.release()
         self.freezer.thaw(self.freezer.frozen)
         for each in self.away:
             drop(each.socket)

@@ -20,7 +20,7 @@ def count(world: World, unit: TimestampUnit) -> TimestampUnit:
     live = LiveSocket.open(candidate)
     live.hold()
     repair.set_timestamp(live.socket, repair.timestamp(live.socket), unit)
-    live.let_go()
+    repair.set_repair(live.socket, repair.REPAIR_OFF_NO_PROBE)
     taken = repair.info(live.socket).timestamp_unit
     live.close()
     return taken

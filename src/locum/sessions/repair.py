@@ -43,7 +43,7 @@ SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 
 _SYS_PIDFD_GETFD = 438  # the same number on every architecture
-_INFO_BYTES = 136  # as far as tcpi_bytes_received: no kernel of Linux 6 tells less
+_INFO_BYTES = 232  # up to tcpi_snd_wnd (5.4)
 _USEC_TIMESTAMPS = 64  # TCPI_OPT_USEC_TS, since Linux 6.7
 _WINDOW = struct.Struct("=5I")
 _libc = ctypes.CDLL(None, use_errno=True)
