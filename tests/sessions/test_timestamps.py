@@ -57,7 +57,7 @@ def test_a_session_keeps_its_unit_where_both_kernels_have_it(world: World, unit:
     sock = world.away[0].socket
     assert repair.info(sock).timestamp_unit is taken
     assert not_behind(repair.timestamp(sock), record.timestamp)
-    world.until(lambda: peer.receive() == 1000)
+    world.until(lambda: peer.receive() == 1000 and not repair.unacknowledged(world.away[0].socket))
     original = world.away[0].live.socket.dup()
     (last,) = world.wake()
     assert repair.info(original).timestamp_unit is taken
@@ -84,7 +84,7 @@ def test_a_stand_in_without_microseconds_takes_a_session_that_counts_them(
     sock = world.away[0].socket
     assert repair.info(sock).timestamp_unit is TimestampUnit.MILLISECONDS
     assert not_behind(repair.timestamp(sock), record.timestamp)
-    world.until(lambda: peer.receive() == 1000)
+    world.until(lambda: peer.receive() == 1000 and not repair.unacknowledged(world.away[0].socket))
     original = world.away[0].live.socket.dup()
     (last,) = world.wake()
     assert repair.info(original).timestamp_unit is taken

@@ -4,6 +4,7 @@ Blocking calls run in the thread of session actions. A session or a process that
 what is the role's business.
 """
 
+import asyncio
 import errno
 import logging
 import time
@@ -22,6 +23,9 @@ from locum.wire.control import Flow
 
 log = logging.getLogger("locum.napping")
 _POLL = 0.002  # seconds between looks at what a program has read
+_REASSURANCE = (
+    3.0  # seconds between packets that keep the kernel from giving up a loose connection: it takes 7.5
+)
 _DELIVERY = 0.05  # seconds within which injected packets reach a socket
 _GONE = "the socket is not there any more"
 
@@ -46,6 +50,7 @@ class BringingBack:
         self._captured, self._blocking = captured, blocking
         self._feed, self._deliver, self._forget = feed, deliver, forget
         self.given_back: list[Flow] = []  # their rows stay until the role has written that they are back
+        self._reassuring: asyncio.Task[None] | None = None
 
     def hands(self) -> Mapping[type, Hand]:
         """What performs each kind of action."""
@@ -89,6 +94,30 @@ class BringingBack:
 
     async def _loosen(self, action: do.Loosen) -> None:
         await self._blocking(self._loosen_all, action.flows, action.processes)
+        self.reassure()
+
+    def reassure(self) -> None:
+        """From now on, while any socket is loose, tell the kernel that its peer is there."""
+        if self._reassuring is None or self._reassuring.done():
+            self._reassuring = asyncio.get_running_loop().create_task(self._reassure())
+
+    async def _reassure(self) -> None:
+        while self._captured.loose:
+            for packet in await self._blocking(self._reassurance):
+                self._deliver(packet)
+            await asyncio.sleep(_REASSURANCE)
+
+    def _reassurance(self) -> list[bytes]:
+        packets: list[bytes] = []
+        for flow in self._captured.loose:
+            if (live := self._captured.live.get(flow)) is not None:
+                packets += live.reassurance()
+        return packets
+
+    def close(self) -> None:
+        """Ends what goes on by itself."""
+        if self._reassuring is not None:
+            self._reassuring.cancel()
 
     def _loosen_all(self, flows: tuple[Flow, ...], processes: tuple[do.Process, ...]) -> None:
         captured = self._captured

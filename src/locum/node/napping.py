@@ -101,6 +101,8 @@ class Napping:
             if flow not in self._captured.live:
                 self._store.forget(COLLECTION, flow_text(flow))
         self._captured.let_run(())
+        if self._captured.loose:
+            self._back.reassure()
 
     def _take_up(self, live: LiveSocket, captured: bool, claimed: Mapping[Flow, bool]) -> None:
         if not captured or live.flow not in claimed:
@@ -113,6 +115,7 @@ class Napping:
 
     async def close(self) -> None:
         """Drop our descriptors; captured sockets and frozen programs stay as they are, for the next run."""
+        self._back.close()
         await asyncio.get_running_loop().run_in_executor(None, self._worker.shutdown)
         for live in self._captured.live.values():
             live.close()

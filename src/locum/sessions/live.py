@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from locum.sessions import repair
 from locum.sessions.find import Candidate
 from locum.sessions.parked import Intent, Parked, ProgramOptions
-from locum.sessions.record import MAX_QUEUE, TRANSFERABLE, SessionRecord, TcpState
+from locum.sessions.record import MAX_QUEUE, TRANSFERABLE, SessionRecord, TcpState, TimestampUnit
 from locum.sessions.synthesis import acknowledgement, data_segments, finish, reset, unreachable
 from locum.wire.control import Flow
 
 LONGEST_USER_TIMEOUT = 0x7FFFFFFF  # milliseconds: 24.8 days, the kernel's largest
+LONGEST_IN_MICROSECONDS = LONGEST_USER_TIMEOUT // 1000  # for a connection whose timestamps count microseconds
 USUAL_TIMEOUT = 924_600  # milliseconds: after these, retransmissions end a connection (tcp_retries2 is 15)
 # Bytes a write into the receive queue: the kernel makes one buffer of each, of 17 pages at most.
 _PIECE = 64 << 10
@@ -155,6 +156,7 @@ class LiveSocket:
             received=now.bytes_received,
             peer_closed=record.peer_closed,
             window=record.window.rcv_wnd,
+            microseconds=record.timestamp_unit is TimestampUnit.MICROSECONDS,
             options=options,
         )
         self._disarm(record)
@@ -163,6 +165,8 @@ class LiveSocket:
     def resume(self) -> None:
         """Undoes `capture`, also one that was cut off: the program's socket goes on as it was."""
         if repair.in_repair(self.socket):
+            if self._parked is not None and self._parked.microseconds:
+                self._set_clock(repair.timestamp(self.socket))
             repair.set_repair(self.socket, repair.REPAIR_OFF)
         if self._options is not None:
             self._rearm(self._options)
@@ -225,13 +229,6 @@ class LiveSocket:
         """Counts the whole send queue as sent: the stand-in has sent it. In repair mode only."""
         repair.mark_all_sent(self.socket)
 
-    def set_timestamp(self, value: int) -> None:
-        """Sets the timestamp clock, so that it does not go back behind the stand-in's. In repair mode only.
-
-        The connection keeps its unit, also when the stand-in's kernel could not count in it.
-        """
-        repair.set_timestamp(self.socket, value, repair.info(self.socket).timestamp_unit)
-
     def finish(self, final: FinalTcp, *, closed: bool = False) -> tuple[bytes, ...]:
         """Gives the connection back when `position` has reached `final.received`; in repair mode, program frozen.
 
@@ -246,7 +243,7 @@ class LiveSocket:
         left = final.received - self.position() if closed else 0
         self._mark_record_sent()
         if final.timestamp is not None and repair.info(self.socket).timestamps:
-            self.set_timestamp(final.timestamp)
+            self._set_clock(final.timestamp, progress=self._sequences(final)[1] != self.parked.snd_una)
         packets = self._refusal(final) if left else self._from_peer(final)
         self._open_receive_window()
         self.release()
@@ -262,7 +259,8 @@ class LiveSocket:
         options = self.parked.options
         if now.retransmissions:  # the kernel counts from the first of them, and the peer could answer none
             patience = int(now.quiet * 1000) + (options.user_timeout or USUAL_TIMEOUT)
-            options = replace(options, user_timeout=min(patience, LONGEST_USER_TIMEOUT))
+            most = LONGEST_IN_MICROSECONDS if now.timestamp_unit else LONGEST_USER_TIMEOUT
+            options = replace(options, user_timeout=min(patience, most))
         self._rearm(options)
         repair.announce_data(self.socket)
 
@@ -341,10 +339,29 @@ class LiveSocket:
         if repair.queue_sequence(self.socket, repair.SEND_QUEUE) == self.parked.snd_end:
             self.mark_all_sent()
 
+    def _set_clock(self, value: int, *, progress: bool = False) -> None:
+        """Sets the timestamp clock to `value`, so that it does not go back, in the connection's own unit.
+
+        The kernel measures retransmissions by this clock, so the unit stays while there are any: without `progress`, that
+        is an acknowledgement.
+        """
+        unit = TimestampUnit(self.parked.microseconds)
+        now = repair.info(self.socket)
+        if now.retransmissions and not progress:
+            unit = now.timestamp_unit
+        repair.set_timestamp(self.socket, value, unit)
+
     def _disarm(self, record: SessionRecord) -> None:
         """No timer may end the connection while the device sleeps."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
-        self.socket.setsockopt(_TCP, socket.TCP_USER_TIMEOUT, LONGEST_USER_TIMEOUT)
+        timeout = LONGEST_USER_TIMEOUT
+        if self.parked.microseconds and record.timestamp is not None:
+            # In microseconds the kernel can count 35 minutes.
+            if repair.info(self.socket).retransmissions:
+                timeout = LONGEST_IN_MICROSECONDS
+            else:
+                repair.set_timestamp(self.socket, record.timestamp, TimestampUnit.MILLISECONDS)
+        self.socket.setsockopt(_TCP, socket.TCP_USER_TIMEOUT, timeout)
         # With the peer's window at zero, probes end a connection after tcp_retries2 of them, and retransmissions end it
         # after two times the longest timeout, whatever the user timeout. Retransmissions into an open window do not.
         now = replace(record.window, snd_wnd=max(record.window.snd_wnd, record.mss))

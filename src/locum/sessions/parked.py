@@ -47,7 +47,8 @@ class Parked:
     rcv_seq: int  # the record's
     received: int  # the kernel's count of received bytes at the capture
     peer_closed: bool
-    window: int  # receive window at the capture, bytes
+    window: int  # receive window that was last offered before the capture, bytes
+    microseconds: bool  # its timestamp clock counts them when it is not parked
     options: ProgramOptions
 
     def to_json(self) -> dict[str, object]:
