@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from locum.roles import actions as do
+from locum.sessions import repair
 from locum.sessions.live import FinalTcp
 from locum.sessions.record import SessionRecord
 from locum.sessions.spool import CHUNK, Spool
@@ -42,12 +43,20 @@ class HeldSocket:
     reading: bool = False
     full: bool = False  # the files took no more, short of our own bounds
     here: bool = False  # the peer is on this host
+    accepted: bool = False  # here, for a port that the device listens on
     stopped: FinalTcp | None = None
 
     @property
     def name(self) -> str:
         """Unique among the sessions of a stand-in."""
         return name_of(self.key)
+
+    @property
+    def received(self) -> int:
+        """Bytes of the peer that wait for the device."""
+        return self.spool.total + (
+            repair.unread(self.socket) if self.accepted and self.stopped is None else 0
+        )
 
     @property
     def room(self) -> int:

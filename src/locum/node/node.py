@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from locum.node.memberships import Memberships
     from locum.node.napping import Napping
     from locum.node.radius import RadiusClient
+    from locum.node.replaying import Replaying
     from locum.node.standin import StandIn
     from locum.roles.home_agent import HomeAgent
 
@@ -82,6 +83,7 @@ class Node:
         self.policy: RadiusClient | None = None
         self.learnt: LearntAssociations | None = None
         self.napping: Napping | None = None
+        self.replaying: Replaying | None = None
         self.stand_in: StandIn | None = None
         self.deliveries: DeliveryWatch | None = None
         self.memberships: Memberships | None = None
@@ -308,6 +310,7 @@ class Node:
         node = self.settings.node
         if self.settings.mobile_node is not None and self.settings.mobile_node.mnps is not None:
             from locum.node.napping import Napping
+            from locum.node.replaying import Replaying
 
             self.napping = Napping(
                 node.name, node.run_dir, self.settings.mobile_node.freeze, self.store,
@@ -315,6 +318,10 @@ class Node:
                 self.settings.mobile_node.exclusions,
             )  # fmt: skip
             self._closers.push_async_callback(self.napping.close)
+            self.replaying = Replaying(
+                lambda event: self.feed("mobile_node", event), lambda packet: self.plane.inject(packet)
+            )
+            self._closers.push_async_callback(self.replaying.close)
         if self.settings.mnps is not None:
             from locum.node.local_peers import LocalPeers
             from locum.node.standin import StandIn
@@ -322,7 +329,8 @@ class Node:
             self.stand_in = StandIn(
                 node.name, self.settings.mnps, self.store, lambda event: self.feed("mnps", event),
                 lambda told: self.events.emit(told.kind, told.message, told.home_address, told.flow, told.detail),
-                LocalPeers(self.network, self.watch),
+                LocalPeers(self.network, self.watch), lambda packet: self.plane.inject(packet),
+                self.events.count,
             )  # fmt: skip
             self._closers.push_async_callback(self.stand_in.close)
 
@@ -372,6 +380,8 @@ class Node:
         }
         if self.napping is not None:
             hands.update(self.napping.hands())
+        if self.replaying is not None:
+            hands.update(self.replaying.hands())
         if self.stand_in is not None:
             hands.update(self.stand_in.hands())
         return hands
@@ -553,6 +563,9 @@ class Node:
 
     def _held(self) -> None:
         self.plane.read_held()  # they wait in the data plane's queue until a role releases them
+        for packet in self.plane.read_openings():
+            if self.stand_in is not None:
+                self.stand_in.openings.came(packet)
 
     async def _neighbour(self, action: do.NeighbourEntry) -> None:
         if self.memberships is not None:

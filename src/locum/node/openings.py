@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from locum.roles import actions as do
 from locum.roles.actions import Addr
@@ -34,18 +34,19 @@ Keep = Callable[[bytes, socket.socket, SessionRecord], None]  # handover; it own
 class _Port:
     handover: bytes
     listener: Listener
-    socket: socket.socket | None = None  # None: refused, or it could not be opened
+    opened: socket.socket | None = None  # None: refused, or it could not be opened
 
 
-@dataclass(slots=True)
 class _Rate:
     """A token bucket of one second."""
 
-    left: float = MOST_PER_SECOND
-    at: float = field(default_factory=time.monotonic)
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.left: float = MOST_PER_SECOND
+        self.at = clock()
 
     def take(self) -> bool:
-        now = time.monotonic()
+        now = self._clock()
         self.left = min(MOST_PER_SECOND, self.left + (now - self.at) * MOST_PER_SECOND)
         self.at = now
         if self.left < 1:
@@ -64,10 +65,11 @@ class Openings:
         waiting: Callable[[bytes, Addr, int], int],
         count: Callable[[str], None],
         emit: Callable[[do.Emit], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inject, self._keep, self._waiting, self._count, self._emit = inject, keep, waiting, count, emit
         self._ports: dict[Port, _Port] = {}
-        self._rate = _Rate()
+        self._rate = _Rate(clock)
 
     def open(self, handover: bytes, listeners: Iterable[Listener]) -> None:
         """From now on; a port that cannot be opened is left unanswered, with an event."""
@@ -76,12 +78,12 @@ class Openings:
             if each.policy is not Policy.ACCEPT:
                 continue
             try:
-                port.socket = accepting.listen(each.address, each.port, backlog=_BACKLOG, window=each.window)
+                port.opened = accepting.listen(each.address, each.port, backlog=_BACKLOG, window=each.window)
             except OSError as problem:
                 detail: dict[str, do.JSON] = {"port": each.port, "reason": problem.strerror or str(problem)}
                 self._emit(do.Emit("listen-failed", None, each.address, None, detail))
                 continue
-            asyncio.get_running_loop().add_reader(port.socket, self._accept, port)
+            asyncio.get_running_loop().add_reader(port.opened, self._accept, port)
 
     def close(self, handover: bytes | None = None) -> None:
         """No more, for this handover or for all; what the kernel has accepted until now is kept."""
@@ -89,10 +91,10 @@ class Openings:
             if handover is not None and port.handover != handover:
                 continue
             del self._ports[key]
-            if port.socket is not None:
-                asyncio.get_running_loop().remove_reader(port.socket)
+            if port.opened is not None:
+                asyncio.get_running_loop().remove_reader(port.opened)
                 self._accept(port)
-                port.socket.close()
+                port.opened.close()
 
     def came(self, packet: bytes) -> None:
         """A SYN from the data plane."""
@@ -108,7 +110,7 @@ class Openings:
             self._count("opening-too-many")
         elif port.listener.policy is Policy.REFUSE:
             self._refuse(opening)
-        elif port.socket is None or self._full(port):
+        elif port.opened is None or self._full(port):
             self._count("opening-ignored")
         else:
             self._inject(opening.plain())
@@ -125,10 +127,10 @@ class Openings:
             channel.sendto(opening.refusal(), (str(opening.flow.peer), 0))
 
     def _accept(self, port: _Port) -> None:
-        assert port.socket is not None
+        assert port.opened is not None
         while True:
             try:
-                found = accepting.accept(port.socket)
+                found = accepting.accept(port.opened)
             except SessionError as problem:
                 log.warning("%s", problem)
                 continue

@@ -18,18 +18,19 @@ import cbor2
 
 from locum.node import words
 from locum.node.draining import Draining, HeldSocket, Key, name_of
+from locum.node.openings import Openings
 from locum.node.performer import Hand
 from locum.node.settings import Address, MnpsSettings
 from locum.node.store import Store
 from locum.roles import actions as do
 from locum.roles.actions import Event
-from locum.sessions import repair, stand_in
+from locum.sessions import accepting, repair, stand_in
 from locum.sessions.holder import FdStore
 from locum.sessions.intake import Intake
 from locum.sessions.live import SessionError
 from locum.sessions.record import SessionRecord
 from locum.sessions.spool import SUFFIXES, Budget, Spool, disk_files
-from locum.wire.control import Flow
+from locum.wire.control import MAX_SESSIONS, Flow
 from locum.wire.errors import WireError
 
 log = logging.getLogger("locum.standin")
@@ -62,6 +63,8 @@ class StandIn:
         feed: Callable[[Event], None],
         emit: Callable[[do.Emit], None],
         peers: LocalPeers,
+        inject: Callable[[bytes], None],
+        count: Callable[[str], None],
     ) -> None:
         """Raises OSError: a configured holder that does not run, a spool directory that cannot be made."""
         self._store, self._feed, self._peers = store, feed, peers
@@ -78,6 +81,7 @@ class StandIn:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._keeper = self._open_keeper(settings.holder)
         self._held: dict[bytes, dict[int, HeldSocket]] = {}  # by handover and session
+        self.openings = Openings(inject, self._keep_accepted, self._waiting_at, count, emit)
 
     @staticmethod
     def _open_keeper(holder: Path | None) -> FdStore | None:
@@ -102,6 +106,8 @@ class StandIn:
             do.DropSessions: self._drop,
             do.FetchData: self._fetch,
             do.SurveySessions: self._survey,
+            do.OpenPorts: self._open_ports,
+            do.ClosePorts: self._close_ports,
         }
 
     def adopt(self) -> tuple[Flow, ...]:
@@ -119,14 +125,15 @@ class StandIn:
                 continue
             fd = kept.pop(name, None)
             device = str(row.get("device", ""))
-            held = self._take_up(key, record, device, fd, on_disk) if fd is not None else None
+            accepted = bool(row.get("accepted", False))
+            held = self._take_up(key, record, device, fd, on_disk, accepted) if fd is not None else None
             if held is None:
                 lost.append(record.flow)
                 self._store.forget(COLLECTION, name)
             else:
                 self._keep(held)
                 if held.stopped is None:
-                    self._draining.begin(held)
+                    self._draining.step(held)
         for name, fd in kept.items():
             self._discard_kept(name, fd)
         self._sweep()
@@ -167,11 +174,17 @@ class StandIn:
             os.close(fd)
 
     def _take_up(
-        self, key: Key, record: SessionRecord, device: str, fd: int, on_disk: Mapping[str, Path]
+        self,
+        key: Key,
+        record: SessionRecord,
+        device: str,
+        fd: int,
+        on_disk: Mapping[str, Path],
+        accepted: bool,
     ) -> HeldSocket | None:
         connection = socket.socket(fileno=fd)
         connection.setblocking(False)
-        held = self._made(key, record, device, connection)
+        held = self._made(key, record, device, connection, accepted=accepted)
         spool = held.spool
         try:
             spool.recover(connection, on_disk)
@@ -185,7 +198,16 @@ class StandIn:
             return None
         return held
 
-    def _made(self, key: Key, record: SessionRecord, device: str, connection: socket.socket) -> HeldSocket:
+    def _made(
+        self,
+        key: Key,
+        record: SessionRecord,
+        device: str,
+        connection: socket.socket,
+        *,
+        accepted: bool = False,
+    ) -> HeldSocket:
+        """What was accepted stays in the kernel's buffer: it is no more than its program takes at once."""
         spool = Spool(
             name_of(key),
             record,
@@ -194,7 +216,8 @@ class StandIn:
             budget=self._budget_of(device),
         )
         here = self._peers.is_local(record.flow.peer)
-        return HeldSocket(key, record.flow, record, connection, spool, self._intake.ahead(record), here=here)
+        ahead = 0 if accepted else self._intake.ahead(record)
+        return HeldSocket(key, record.flow, record, connection, spool, ahead, here=here, accepted=accepted)
 
     def _budget_of(self, device: str) -> Budget:
         if device not in self._budgets:
@@ -209,7 +232,8 @@ class StandIn:
                 "handover": held.key[0].hex(),
                 "session": held.key[1],
                 "flow": held.flow,
-                "received": held.spool.total,
+                "received": held.received,
+                "accepted": held.accepted,
                 "spilled": held.spool.spilled,
                 "peer_closed": held.spool.peer_closed,
                 "error": held.spool.error,
@@ -220,6 +244,7 @@ class StandIn:
 
     async def close(self) -> None:
         """Let go; sockets stay with their keeper and spools on disk, for the next run."""
+        self.openings.close()
         self._draining.close()
         for held in self._all():
             self._draining.end(held)
@@ -233,6 +258,48 @@ class StandIn:
             self._memory_dir.rmdir()
         if self._keeper is not None:
             self._keeper.close()
+
+    # accept
+
+    def _open_ports(self, action: do.OpenPorts) -> None:
+        self.openings.open(action.handover, action.listeners)
+        for held in self._of(action.handover):
+            if held.accepted:
+                self._tell_accepted(held)
+
+    def _close_ports(self, action: do.ClosePorts) -> None:
+        self.openings.close(action.handover)
+
+    def _waiting_at(self, handover: bytes, address: Address, port: int) -> int:
+        place = (address, port)
+        return sum(
+            (each.flow.local, each.flow.local_port) == place for each in self._of(handover) if each.accepted
+        )
+
+    def _keep_accepted(self, handover: bytes, connection: socket.socket, record: SessionRecord) -> None:
+        """A connection that has just been accepted becomes a session of this handover, and the role hears of it."""
+        numbers = self._held.get(handover, {})
+        number = next((n for n in range(MAX_SESSIONS - 1, -1, -1) if n not in numbers), None)
+        if number is None:
+            stand_in.reset(connection)
+            return
+        key, device = (handover, number), str(record.flow.local)
+        try:
+            if self._keeper is not None:
+                self._keeper.store(name_of(key), connection.fileno())
+        except OSError as problem:
+            log.warning("%s is not kept: %s", name_of(key), problem)
+            stand_in.reset(connection)
+            return
+        held = self._made(key, record, device, connection, accepted=True)
+        self._keep(held)
+        self._put_row(held, device)
+        self._draining.step(held)
+        self._tell_accepted(held)
+
+    def _tell_accepted(self, held: HeldSocket) -> None:
+        handover, number = held.key
+        self._feed(do.ConnectionAccepted(handover, number, held.flow, accepting.handshake(held.record)))
 
     # restore
 
@@ -270,14 +337,18 @@ class StandIn:
             raise SessionError("the record is of another flow than the one announced")
         held = self._made(key, record, device, self._live(name_of(key), record))
         self._keep(held)
+        self._put_row(held, device)
+        self._draining.begin(held)
+
+    def _put_row(self, held: HeldSocket, device: str) -> None:
         row = {
-            "handover": key[0].hex(),
-            "session": key[1],
+            "handover": held.key[0].hex(),
+            "session": held.key[1],
             "device": device,
-            "record": cbor2.dumps(record.to_cbor(), canonical=True).hex(),
+            "accepted": held.accepted,
+            "record": cbor2.dumps(held.record.to_cbor(), canonical=True).hex(),
         }
         self._store.put(COLLECTION, held.name, row)
-        self._draining.begin(held)
 
     def _live(self, name: str, record: SessionRecord) -> socket.socket:
         """The socket is with its keeper before the first packet leaves it: from then on its end would be seen."""

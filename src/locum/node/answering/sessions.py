@@ -160,7 +160,7 @@ def _held(node: "Node", role: "StandIn") -> list[Row]:
         for session in taken.sessions:
             key = (taken.identifier.hex(), session.session)
             row: Row = {
-                "kind": "held",
+                "kind": "held" if session.accepted is None else "accepted",
                 "handover": key[0],
                 "session": session.session,
                 "flow": flow_text(session.flow),
