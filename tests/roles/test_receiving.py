@@ -1,5 +1,6 @@
 """Connections that a stand-in accepted: fetched, given to their programs, or reset, each for itself."""
 
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -12,6 +13,7 @@ from locum.wire.control import (
     Answer632,
     Fetch,
     FinalState,
+    Flow,
     SessionStatus,
     Status,
     decode_634,
@@ -23,7 +25,7 @@ STATUS = SessionStatus(LAST, CALL, Status.OK, accepted=GREETING)
 
 
 def receiving() -> Receiving:
-    return Receiving(Correspondence(DEVICE, HOME, count(1)), ONE)
+    return Receiving(Correspondence(DEVICE, HOME, count(1)), ONE, (HOME,))
 
 
 def waits(one: Receiving) -> bool:
@@ -123,3 +125,12 @@ def test_an_accepted_one_that_the_next_reclaim_does_not_name_is_forgotten() -> N
     assert a.ClearFlow(CALL) in one.announced(())
     assert one.begin(final(0)) == []
     assert not waits(one)
+
+
+@pytest.mark.parametrize(
+    "flow", [replace(CALL, local=DEVICE), replace(CALL, protocol=17), replace(CALL, peer=HOME)], ids=str
+)
+def test_only_connections_of_the_devices_own_addresses_are_taken(flow: Flow) -> None:
+    one = receiving()
+    assert one.announced((replace(STATUS, flow=flow),)) == []
+    assert one.begin(final(0)) == []

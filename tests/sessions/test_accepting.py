@@ -49,8 +49,8 @@ class Asleep:
 
     def listen(self, version: int, window: int = 32768) -> socket.socket:
         """The device sleeps, and the stand-in listens."""
-        for chain in ("in", "out"):
-            self.network.block("device", chain)
+        self.network.block("device", "in")
+        self._silence("add")
         self.network.route("standin")
         with self.network.inside("standin"):
             listener = accepting.listen(HOME4 if version == 4 else HOME6, PORT, backlog=8, window=window)
@@ -93,9 +93,23 @@ class Asleep:
     def deliver(self, packet: bytes) -> None:
         self.network.deliver((packet,))
 
+    def _silence(self, change: str) -> None:
+        """Where the data plane drops a suspended flow's packets: behind all that the host's own filters see."""
+        if change == "add":
+            self.network.nft("device", "add table netdev quiet")
+            self.network.nft(
+                "device", "add chain netdev quiet out { type filter hook egress device e0 priority 0; }"
+            )
+            self.network.nft(
+                "device", "add rule netdev quiet out meta protocol { ip, ip6 } meta l4proto tcp drop"
+            )
+        self.network.nft("device", "add table netdev quiet")
+        if change == "delete":
+            self.network.nft("device", "delete table netdev quiet")
+
     def wake(self) -> None:
-        for chain in ("in", "out"):
-            self.network.unblock("device", chain)
+        self.network.unblock("device", "in")
+        self._silence("delete")
 
     def close(self) -> None:
         for each in self.open:
@@ -338,3 +352,31 @@ def test_a_sleeping_session_of_the_same_port_does_not_keep_the_stand_in_from_lis
         stand_in.stop(restored)
         stand_in.resume(restored)
         asleep.open.append(accepting.listen(HOME4, PORT, backlog=8, window=32768))
+
+
+@both
+def test_a_host_whose_filter_drops_what_its_connection_tracking_does_not_know(
+    asleep: Asleep, version: int
+) -> None:
+    network = asleep.network
+    network.nft("device", "add table inet wall")
+    network.nft("device", "add chain inet wall in { type filter hook input priority 0; policy drop; }")
+    for rule in (
+        "ct state invalid drop",
+        "ct state established,related accept",
+        f"tcp dport {PORT} ct state new accept",
+    ):
+        network.nft("device", f"add rule inet wall in {rule}")
+    network.nft("device", "add rule inet wall in meta l4proto icmpv6 accept")
+    try:
+        program = asleep.program("::")
+        listener = asleep.listen(version)
+        peers = [asleep.connect(version) for _ in range(2)]
+        peers[0].sendall(b"request")
+        time.sleep(0.05)
+        for sock, record in [asleep.accept(listener) for _ in peers]:
+            asleep.give_back(sock, record)
+        exchange(asleep, program, peers[0], b"request")
+        exchange(asleep, program, peers[1], b"")
+    finally:
+        network.nft("device", "delete table inet wall")

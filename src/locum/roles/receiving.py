@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from locum.roles.actions import (
     Action,
+    Addr,
     Answered,
     ClearFlow,
     Emit,
@@ -34,6 +35,8 @@ from locum.wire.control import (
 )
 from locum.wire.errors import WireError
 
+TCP = 6
+AT_ONCE = 1 << 20  # bytes of one fetch; a window without scaling is smaller
 ATTEMPTS = 4  # of one request; each takes as long as CoAP tries
 
 NOT_THERE = "the stand-in does not have it any more"
@@ -58,7 +61,11 @@ class Expected:
 class Receiving:
     """Of one return. Every method gives actions; `arrived` and `failed` are what came of it."""
 
-    def __init__(self, correspondence: Correspondence, handover: bytes) -> None:
+    def __init__(
+        self, correspondence: Correspondence, handover: bytes, home_addresses: Iterable[Addr]
+    ) -> None:
+        """Connections of other addresses than these are not the stand-in's to accept."""
+        self._home_addresses = frozenset(home_addresses)
         self.arrived: list[Flow] = []
         self.failed: dict[Flow, str] = {}
         self._correspondence = correspondence
@@ -84,12 +91,19 @@ class Receiving:
         listed = {
             each.flow: Expected(each.session, each.flow, each.accepted)
             for each in sessions
-            if each.accepted is not None and each.status is Status.OK
+            if each.accepted is not None and each.status is Status.OK and self._is_ours(each.flow)
         }
         new = [flow for flow in listed if flow not in self._expected]
         gone = [flow for flow in self._expected if flow not in listed]
         self._expected = listed
         return [*set_flows(new, FlowVerdict.SUSPEND), *(released(gone) if gone else ())]
+
+    def _is_ours(self, flow: Flow) -> bool:
+        return (
+            flow.protocol == TCP
+            and flow.local in self._home_addresses
+            and flow.peer not in self._home_addresses
+        )
 
     def forget(self) -> list[Action]:
         """The hand-over goes on without them; their flows are this host's as any other."""
@@ -119,7 +133,9 @@ class Receiving:
         if each.whole:
             return [ReplayAccepted(each.flow, each.handshake, each.data, each.final.peer_closed)]
         start = len(each.data)
-        return self._ask(Fetch(self._handover, each.session, start, each.final.received - start))
+        return self._ask(
+            Fetch(self._handover, each.session, start, min(each.final.received - start, AT_ONCE))
+        )
 
     def _ask(self, value: Fetch | Abandon, attempt: int = 1) -> list[Action]:
         asked = self._correspondence.ask(value, bulk=isinstance(value, Fetch))

@@ -194,7 +194,8 @@ class Waking:
         self._loose = handover.loose  # the programs run
         self._placed = False  # the kernel has told how much each socket has
         self._stranded_at: float | None = None
-        self._receiving = Receiving(correspondence, handover.identifier)
+        homes = mobile.configuration.home_addresses
+        self._receiving = Receiving(correspondence, handover.identifier, homes)
         self._ahead = FetchAhead(correspondence, handover.identifier)
         self._finals: dict[Flow, FinalState] = {}
         self._tails: set[Flow] = set()  # the end of what was received is here

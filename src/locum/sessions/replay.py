@@ -124,8 +124,11 @@ def _leave_time_wait(accepted: Accepted, deliver: Deliver) -> None:
             sock.connect((str(flow.peer), flow.peer_port))
             open_window = Window(expected, _MOST_WINDOW, _MOST_WINDOW, repair.window(sock).rcv_wnd, expected)
             repair.set_window(sock, open_window)  # else the FIN would not be sent
-            repair.select_queue(sock, repair.SEND_QUEUE)
-            sock.shutdown(socket.SHUT_WR)  # in repair mode the FIN counts as sent and is not
+            # The host's own filters see a connection (the probe) that ends (the FIN), before the data plane drops both.
+            repair.set_repair(sock, repair.REPAIR_OFF)
+            sock.shutdown(socket.SHUT_WR)
+            repair.set_repair(sock, repair.REPAIR_ON)
+            repair.mark_all_sent(sock)
             repair.set_repair(sock, repair.REPAIR_OFF_NO_PROBE)
             deliver(finish(flow, expected, (written + 1) & _U32, _MOST_WINDOW))
             if not _wait(lambda: _state(flow) is TcpState.TIME_WAIT):
