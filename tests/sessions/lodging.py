@@ -134,7 +134,8 @@ class Lodging:
         self.watch = LinkWatch(lambda name, state: None)
         await self.watch.open()
         self.stand_in = StandIn(
-            "lodging", self.settings, self.store, self.events.append, self.told.append, LocalPeers(self.host, self.watch)
+            "lodging", self.settings, self.store, self.events.append, self.told.append, LocalPeers(self.host, self.watch),
+            lambda packet: None, lambda reason: None,
         )  # fmt: skip
         lost = self.stand_in.adopt()
         await self.stand_in.begin()
