@@ -6,7 +6,9 @@ import time
 
 import pytest
 
+from locum.sessions import repair
 from locum.sessions.record import TcpState
+from locum.sessions.tcp import LiveSocket
 from tests.sessions.ends import connect, digest
 from tests.sessions.program import payload
 from tests.sessions.sleepworld import World
@@ -48,7 +50,11 @@ def test_unread_bytes_stay_with_the_program(world: World, version: int) -> None:
 def test_an_upload_with_a_full_send_queue(world: World, version: int) -> None:
     program, peer = connect(world, version)
     program.begin("send", 5, 24 * MEG)
-    time.sleep(0.5)  # the peer does not read: its window closes, then the program's send buffer fills
+    (candidate,) = world.candidates()
+    watched = LiveSocket.open(candidate)
+    # The peer does not read: its window closes, then the program's send buffer fills.
+    world.until(lambda: repair.unsent(watched.socket) > 100_000)
+    watched.close()
     (record,) = world.sleep()
     assert len(record.unsent) > 100_000
     first = len(record.unacked) + len(record.unsent)
@@ -226,14 +232,15 @@ def test_a_fin_then_a_reset_during_sleep(world: World, version: int) -> None:
 
 
 def test_no_timer_ends_a_sleeping_connection(world: World) -> None:
-    """With two retransmissions and one keep-alive allowed, each of these would be gone in about two seconds."""
-    world.network.sysctl("device", "net.ipv4.tcp_retries2=2")
+    """With three retransmissions and one keep-alive allowed, each of these would be gone in about three seconds."""
+    world.network.sysctl("device", "net.ipv4.tcp_retries2=3")
     try:
         (idle, idle_peer), (full, full_peer), (late, late_peer) = (connect(world, 4) for _ in range(3))
         idle.ask("keepalive")
         full.begin("send", 1, 8 * MEG)  # into a window that closes
         time.sleep(0.3)
-        world.network.block("device", "out")
+        port = late_peer.socket.getpeername()[1]
+        world.network.nft("device", f"add rule inet hold out tcp sport {port} drop")
         late.ask("send", 2, 3000)  # never reaches the peer, unless the stand-in sends it
         world.sleep()
         world.stay(4.5)
