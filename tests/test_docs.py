@@ -11,6 +11,7 @@ import pytest
 
 from locum.lab.configuration import merged, to_toml
 from locum.lab.scenarios import SCENARIOS
+from locum.lab.stock import STOCK
 from locum.node.config import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,3 +140,11 @@ def test_every_kind_of_event_is_documented(area: str) -> None:
         re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs" / "events.md").read_text(), re.MULTILINE)
     )
     assert said <= documented, f"docs/events.md does not have: {sorted(said - documented)}"
+
+
+def test_the_page_of_programs_has_those_of_the_scenario_and_no_other() -> None:
+    lines = (ROOT / "docs" / "programs.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    told = [(name, waits, int(many)) for name, waits, _data, many in cells[1:]]
+    assert told == [(each.name, each.waits, each.connections) for each in STOCK]
+    assert len(told) >= 20

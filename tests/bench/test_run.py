@@ -10,9 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def bench(*words: str) -> subprocess.CompletedProcess[str]:
+def bench(*words: str, patience: float = 100) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patience, check=False)
 
 
 def test_a_quick_run_of_one_measurement_prints_it_writes_it_and_leaves_no_namespace(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_sleep_and_wake_grow_no_faster_than_the_number_of_connections(tmp_path: 
     """A ratio, and a generous one: it says nothing of how fast the machine is."""
     report = tmp_path / "report.json"
     done = bench("--quick", "--only", *(f"{verb}_{many}" for verb in ("sleep", "wake") for many in (100, 1000)),
-                 "--report", str(report))  # fmt: skip
+                 "--report", str(report), patience=400)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {row["name"]: row for row in json.loads(report.read_text())}
     assert all(rows[f"{verb}_1000"]["ratio"] < 20 for verb in ("sleep", "wake")), rows

@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -49,6 +50,8 @@ class Scenario(ABC):
     """Too long for every run of the tests."""
     broken_from: ClassVar[tuple[str, ...]] = ()
     """Addresses that send malformed packets on purpose, and nothing else."""
+    opaque: ClassVar[str] = ""
+    """A range of TCP ports whose content is nobody's business, as `dissection.malformed` takes it."""
 
     @abstractmethod
     def play(self, lab: Lab) -> None:
@@ -104,7 +107,9 @@ def malformed_packets(lab: Lab, scenario: Scenario) -> int:
     """By tshark, in all captures; the largest first, so that two readers end at about the same time."""
     files = sorted(lab.captures.files.values(), key=lambda file: file.stat().st_size, reverse=True)
     with ThreadPoolExecutor(2) as readers:  # each starts a tshark
-        return sum(readers.map(malformed, files, [scenario.broken_from] * len(files)))
+        return sum(
+            readers.map(partial(malformed, broken_from=scenario.broken_from, opaque=scenario.opaque), files)
+        )
 
 
 def write_ladder(lab: Lab, scenario: Scenario) -> dict[str, Path]:

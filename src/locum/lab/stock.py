@@ -260,7 +260,7 @@ TALKERS = (
         "memcached",
         "epoll (libevent), threads",
         "exec memcached -u root -t 4 -p {port} -U 0 -l {home}",
-        "exec nc.openbsd -C {home} {port} | tr -d '\\r' > {out}",
+        "exec nc.openbsd -C {home} {port} | stdbuf -o0 tr -d '\\r' > {out}",
         serves=True,
         forever=True,
         text="STORED\nVALUE word 0 6\nlasted\nEND\nVALUE word 0 6\nlasted\nEND\n",

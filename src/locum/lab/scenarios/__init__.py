@@ -9,9 +9,11 @@ from locum.lab.scenarios.fig06_deregistration import Fig06Deregistration
 from locum.lab.scenarios.fig06_expiry import Fig06Expiry
 from locum.lab.scenarios.fig06_forged import Fig06Forged
 from locum.lab.scenarios.fig06_many import Fig06Many
+from locum.lab.scenarios.fig06_programs import Fig06Programs
 from locum.lab.scenarios.fig06_reboot import Fig06Reboot
 from locum.lab.scenarios.fig06_repeat import Fig06Repeat
 from locum.lab.scenarios.fig06_stranded import Fig06Stranded
+from locum.lab.scenarios.fig06_thousand import Fig06Thousand
 from locum.lab.scenarios.fig07 import Fig07
 from locum.lab.scenarios.fig07_lost import Fig07Lost
 from locum.lab.scenarios.fig08 import Fig08
@@ -36,6 +38,8 @@ _ALL: tuple[type[Scenario], ...] = (
     Fig06,
     Fig06Repeat,
     Fig06Many,
+    Fig06Programs,
+    Fig06Thousand,
     Fig06Reboot,
     Fig06Stranded,
     Fig06Crash,

@@ -12,7 +12,7 @@ from locum.lab.processes import wait_until
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.fig06 import handovers
 from locum.lab.stage import Act, Stage
-from locum.lab.stock import SIZE, STOCK, Stock
+from locum.lab.stock import BASE_PORT, SIZE, STOCK, Stock
 from locum.lab.world import Lab
 
 HEAD_START = 60_000
@@ -33,6 +33,8 @@ class Fig06Programs(Scenario):
 
     name = "fig06-programs"
     title = "stock programs of every kind sleep at once, and each ends right in one connection"
+
+    opaque = f"{BASE_PORT}-{BASE_PORT + 2 * len(STOCK)}"
 
     def __init__(self, programs: Sequence[Stock] = STOCK) -> None:
         self.programs = programs

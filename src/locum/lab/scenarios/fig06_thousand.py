@@ -2,6 +2,7 @@
 
 from locum.lab import measure, pcap
 from locum.lab.checks import Checks
+from locum.lab.configuration import Plan
 from locum.lab.gathering import gather
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.fig06 import handovers
@@ -9,7 +10,7 @@ from locum.lab.world import Lab
 
 COUNT, ACTIVE, SPOKEN_TO = 1_000, 20, 100
 """Connections, those of them that carry data all the time, and the idle ones that get a line during the sleep."""
-RATE = 20_000
+RATE = 4_000
 """Bytes per second of an active connection."""
 PORT = 60_001
 ASLEEP = 5.1
@@ -20,6 +21,7 @@ class Fig06Thousand(Scenario):
 
     name = "fig06-thousand"
     title = "a thousand connections of four programs sleep at once, most of them idle"
+    plan = Plan(tables={"mn": {"mobile_node": {"sleep_seconds": 60.0}}})
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
