@@ -251,7 +251,9 @@ static __always_inline int leave(struct __sk_buff *skb, struct work *w)
 		return send_copy(skb, w);
 	if (!ours_to_judge(&w->packet))
 		return UNDECIDED;
-	if (suspended(&w->packet)) {
+	if ((skb->mark & LOCUM_MARK_MASK) == LOCUM_MARK_ANSWER) {
+		skb->mark = 0;
+	} else if (suspended(&w->packet)) {
 		/* To its socket the packet is sent, and lost later: what is refused here TCP does not count as sent, and then its
 		 * probes end the connection after a few seconds. */
 		dropped(skb, SUSPENDED);

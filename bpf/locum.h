@@ -349,5 +349,6 @@ enum locum_reason {
 #define LOCUM_MARK_RELEASED 0x10c10000 /* came from the hold queue: is not held again */
 #define LOCUM_MARK_COPY 0x10c20000     /* copy for this tunnel of a simultaneous binding */
 #define LOCUM_MARK_LOCAL 0x10c30000    /* its tunnel ended here: delivered (0), or for this host itself (1) */
+#define LOCUM_MARK_ANSWER 0x10c40000   /* an answer for a suspended flow, by the daemon: leaves although it is suspended */
 
 #endif

@@ -3,7 +3,7 @@
 from ipaddress import IPv4Address, ip_address
 from random import Random
 
-from locum.dataplane.maps import MARK_COPY, MARK_LOCAL, MARK_OVERHEAD, MARK_RELEASED
+from locum.dataplane.maps import MARK_ANSWER, MARK_COPY, MARK_LOCAL, MARK_OVERHEAD, MARK_RELEASED
 from locum.dataplane.parse import ones_sum
 from locum.dataplane.state import ForwardingState
 from locum.dataplane.translation_model import FlowKey
@@ -303,4 +303,6 @@ class Grammar:
         if r.random() < 0.8:
             return 0
         copies = (MARK_COPY | number for number in range(5))
-        return r.choice((1, MARK_OVERHEAD | 20, MARK_RELEASED, MARK_LOCAL, MARK_LOCAL | 1, *copies))
+        return r.choice(
+            (1, MARK_OVERHEAD | 20, MARK_RELEASED, MARK_LOCAL, MARK_LOCAL | 1, MARK_ANSWER, *copies)
+        )

@@ -119,7 +119,7 @@ def test_codes() -> None:
         assert f"{place.name} = {place.value}" in header
     for name in ("FLAG_RULES", "FLAG_SHARED", "FLAG_LOCAL", "FLAG_VISITED"):
         assert f"#define LOCUM_{name.removeprefix('FLAG_')} {getattr(maps, name)}\n" in header
-    for name in ("MARK_OVERHEAD", "MARK_RELEASED", "MARK_COPY", "MARK_LOCAL"):
+    for name in ("MARK_OVERHEAD", "MARK_RELEASED", "MARK_COPY", "MARK_LOCAL", "MARK_ANSWER"):
         assert f"LOCUM_{name} {getattr(maps, name):#x}" in header
     assert f"#define OUTER_HOPS {OUTER_HOPS}" in (OBJECT.parents[4] / "bpf" / "tunnel.h").read_text()
     assert struct.calcsize("<I") == maps.WORD.size

@@ -119,7 +119,7 @@ def test_a_program_that_does_not_read_keeps_nobody_waiting_but_itself() -> None:
     world.advance(1)
     world.wake()
     world.advance(20)
-    assert set(world.mn.flows) == {flow(0)} and not isinstance(world.device.state, Up)
+    assert set(world.mn.flows) == {flow(0)} and isinstance(world.device.state, Up)
     assert world.frozen <= set(idle.pids)
     assert all(each.captured_at is None for each in world.sessions.values() if each is not idle)
     fetches = sum(each.detail.get("request") == "fetch" for each in world.mn.events)

@@ -194,6 +194,7 @@ class World:
         self.after_freeze: Callable[[], None] = lambda: None
         self.left: tuple[a.LeftSession, ...] = ()  # found, and unfit to be handed over
         self.unfreezable: set[int] = set()
+        self.answering: set[Flow] = set()  # whose peers the device answers in the stand-in's place
         self.fail: type | None = None  # actions of the device that cannot be performed
         self.refuse_restore: set[Flow] = set()
         self.refuse_capture: set[Flow] = set()
@@ -271,6 +272,7 @@ class World:
         host.clear_tables()
         if host is self.mn:
             host.via = None
+            self.answering.clear()
             self._adopt()
         self.perform(host, host.role.restore(list(host.rows.values()), now=self.clock(host)))
         self.tell(host, a.WallClockStepped(host.wall_ahead))
@@ -674,8 +676,18 @@ class World:
                     self.sessions[each].captured_at = None
                     self.sessions[each].tight = False
                     self.sessions[each].lost |= isinstance(action, a.AbandonSessions)
+                    self.answering.discard(each)
             case a.Tighten(flows):
                 return self._tighten(flows)
+            case a.AnswerPeers(finals):
+                for final in finals:
+                    assert self.sessions[final.flow].tight
+                    assert self.mn.flows[final.flow] is a.FlowVerdict.SUSPEND
+                self.answering |= {final.flow for final in finals}
+            case a.StopAnswering(flows):
+                self.answering -= set(flows)
+            case a.WatchReading(flows):
+                self._watch_reading(flows)
             case a.Loosen(flows, released):
                 for each in flows:
                     assert self.mn.flows[each] is a.FlowVerdict.SUSPEND
@@ -746,6 +758,7 @@ class World:
                     assert session.stopped and session.tight
                     assert self.mn.flows[final.flow] is a.FlowVerdict.HOLD
                     session.captured_at, session.tight = None, False
+                    self.answering.discard(final.flow)
                 return a.Finished(tuple(each.flow for each in finals))
             case _:
                 raise AssertionError(f"nobody performs {action}")
@@ -757,6 +770,20 @@ class World:
 
     def _under(self, handover: bytes) -> list[Session]:
         return [each for each in self.sessions.values() if each.handover == handover]
+
+    def _watch_reading(self, flows: tuple[Flow, ...]) -> None:
+        """Look now and then."""
+
+        def look() -> None:
+            ready = [each for each in flows if self.sessions[each].reads or self.sessions[each].closed]
+            for each in ready:
+                self.sessions[each].read()
+            if ready and self.mn.alive:
+                self.tell(self.mn, a.HasRoom(tuple(ready)))
+            if rest := tuple(each for each in flows if each not in ready):
+                self._watch_reading(rest)
+
+        self.at(0.3, look)
 
     def _tighten(self, flows: tuple[Flow, ...]) -> a.Tightened:
         failures = tuple(

@@ -3,7 +3,7 @@
 It knows no kernel: packets come in from the ring buffer and go out through the re-injection device.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,6 +43,7 @@ class HoldQueue:
         self.bytes = 0
         self.overflow = 0  # packets that did not fit
         self._packets: deque[HeldPacket] = deque()
+        self._of: Counter[Flow] = Counter()
 
     def __len__(self) -> int:
         return len(self._packets)
@@ -53,8 +54,13 @@ class HoldQueue:
             self.overflow += 1
             return False
         self._packets.append(packet)
+        self._of[packet.flow] += 1
         self.bytes += len(packet.data)
         return True
+
+    def has(self, flow: Flow) -> bool:
+        """Whether a packet of this flow waits."""
+        return self._of[flow] > 0
 
     def take(self, wanted: Callable[[HeldPacket], bool]) -> list[HeldPacket]:
         """Remove and return, in order, the packets that are wanted."""
@@ -62,10 +68,12 @@ class HoldQueue:
         for packet in self._packets:
             if wanted(packet):
                 taken.append(packet)
+                self._of[packet.flow] -= 1
                 self.bytes -= len(packet.data)
             else:
                 kept.append(packet)
         self._packets = kept
+        self._of = +self._of
         return taken
 
     def counts(self) -> dict[Addr, int]:

@@ -122,6 +122,7 @@ class DataPlane:
         self._services = ServiceTable(self._object.maps)
         self._mtu_routes = MtuRoutes(route, self._device.ifindex)
         self._queue = HoldQueue(limits.hold_packets, limits.hold_bytes)
+        self._diverted: dict[Flow, Callable[[bytes], None]] = {}
         self._refused = 0
         self._not_injected = 0
         self._openings: list[bytes] = []
@@ -380,13 +381,17 @@ class DataPlane:
 
     def _set_flow(self, flow: Flow, verdict: FlowVerdict) -> None:
         """DELIVER after HOLD first empties the queue while newcomers still wait, so that order is kept."""
-        if verdict is FlowVerdict.DELIVER and self._tables.state.flows.get(flow) in (
-            FlowVerdict.HOLD,
-            FlowVerdict.SUSPEND,
-        ):
-            self._send_queued(lambda packet: packet.flow == flow)
+        waits = self._tables.state.flows.get(flow) in (FlowVerdict.HOLD, FlowVerdict.SUSPEND)
+        if verdict is FlowVerdict.DELIVER and waits:
+            self._send_of(flow)
         self._tables.set_flow(flow, verdict)
         if verdict is FlowVerdict.DELIVER:
+            self._send_of(flow)
+
+    def _send_of(self, flow: Flow) -> None:
+        """What waits for this flow; for the many that have nothing waiting it costs nothing."""
+        self._ring.consume()
+        if self._queue.has(flow):
             self._send_queued(lambda packet: packet.flow == flow)
 
     def reconcile(self, desired: Iterable[Action]) -> Changes:
@@ -415,6 +420,8 @@ class DataPlane:
         packet = held_packet(record)
         if packet.reason is HeldReason.OPENING:
             self._take_opening(packet)
+        elif (take := self._diverted.get(packet.flow)) is not None:
+            take(packet.data)
         elif self._queue.add(packet):
             self._fresh.append(packet)
 
@@ -471,6 +478,15 @@ class DataPlane:
         return self._send_queued(
             lambda packet: packet.home_address == of and (ahead or self._allowed(packet))
         )
+
+    def divert(self, flow: Flow, take: Callable[[bytes], None] | None) -> None:
+        """Give the held packets of this flow, from the IP header on, to a function instead of the queue; None: no more."""
+        if take is None:
+            self._diverted.pop(flow, None)
+            return
+        for packet in self.take_held(flow):
+            take(packet)
+        self._diverted[flow] = take
 
     def take_held(self, of: Addr | Flow) -> list[bytes]:
         """Remove the held packets of a home address or flow and return them, in order."""

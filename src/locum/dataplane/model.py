@@ -189,7 +189,9 @@ class Model:
             return self._copy(work)
         if not self._ours(packet):
             return None
-        if packet.source in self._flow_homes:
+        if work.mark & maps.MARK_MASK == maps.MARK_ANSWER:
+            work.mark = 0
+        elif packet.source in self._flow_homes:
             key = flow_key(
                 packet.source, packet.destination, packet.source_port, packet.destination_port, packet
             )

@@ -36,6 +36,16 @@ class Blocking(Protocol):
     def __call__(self, call: Callable[..., Any], *arguments: Any) -> Awaitable[Any]: ...
 
 
+class Answered(Protocol):
+    """Connections whose peers are answered in their kernel's place."""
+
+    def ended_by_peer(self, flow: Flow) -> bool:
+        """Whether the peer has reset this connection meanwhile."""
+
+    def forget(self, flow: Flow) -> None:
+        """The kernel answers for this flow again."""
+
+
 class BringingBack:
     """`deliver` puts packets into this host; `feed` tells the role; `forget` drops what is stored of sockets."""
 
@@ -46,9 +56,11 @@ class BringingBack:
         feed: Callable[[Event], None],
         deliver: Callable[[bytes], None],
         forget: Callable[[Iterable[Flow]], None],
+        answered: Answered,
     ) -> None:
         self._captured, self._blocking = captured, blocking
         self._feed, self._deliver, self._forget = feed, deliver, forget
+        self._answered = answered
         self.given_back: list[Flow] = []  # their rows stay until the role has written that they are back
         self._reassuring: asyncio.Task[None] | None = None
 
@@ -211,6 +223,8 @@ class BringingBack:
         failures = await self._blocking(self._finish_all, action.finals)
         flows = tuple(each.flow for each in action.finals)
         self._captured.drop(flows)
+        for flow in flows:
+            self._answered.forget(flow)
         self.given_back += flows
         self._feed(do.Finished(flows, failures))
 
@@ -234,16 +248,19 @@ class BringingBack:
         if (position := live.position()) != final.total and not closed:
             raise SessionError(f"{final.total} bytes were received and {position} are here")
         live.hold()
+        reset = self._answered.ended_by_peer(final.flow)
         packets = live.finish(
             FinalTcp(
                 received=final.total,
                 acked=final.acknowledged,
                 timestamp=final.timestamp,
                 peer_closed=final.peer_closed,
-                error=final.error,
+                error=final.error or (errno.ECONNRESET if reset else 0),
             ),
             closed=closed,
         )
+        if final.timestamp is None:  # its peer was told that there is no room, and waits for its next probe
+            packets += live.nudge()
         for packet in packets:
             self._deliver(packet)
 

@@ -13,14 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from locum.dataplane.maps import MARK_ANSWER
 from locum.node import words
 from locum.node.boot import boot_id
 from locum.node.bringing_back import BringingBack
 from locum.node.captured import Captured
 from locum.node.events import flow_text
 from locum.node.freezer_name import freezer_name
+from locum.node.peer_answers import Divert, PeerAnswers
 from locum.node.performer import Hand
 from locum.node.store import Store
+from locum.node.trickle import Trickle
 from locum.roles import actions as do
 from locum.roles.actions import Event
 from locum.sessions.exclusions import NOTHING_EXCLUDED, Exclusions
@@ -48,8 +51,12 @@ class Napping:
         feed: Callable[[Event], None],
         deliver: Callable[[bytes], None],
         exclusions: Exclusions = NOTHING_EXCLUDED,
+        divert: Divert = lambda _flow, _take: None,
     ) -> None:
-        """`freeze`: "stop" forces SIGSTOP; otherwise the cgroup freezer where there is one."""
+        """`freeze`: "stop" forces SIGSTOP; otherwise the cgroup freezer where there is one.
+
+        `divert` gives held packets of a flow to a function.
+        """
         self._exclusions = exclusions
         self._elsewhere: list[
             LeftAlone
@@ -60,7 +67,8 @@ class Napping:
         self._freezer.adopt()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="sessions")
         self._captured = Captured(self._freezer)
-        self._back = BringingBack(self._captured, self._blocking, feed, deliver, self._forget)
+        self._trickle = Trickle(self._captured, self._blocking, feed, PeerAnswers(divert, MARK_ANSWER))
+        self._back = BringingBack(self._captured, self._blocking, feed, deliver, self._forget, self._trickle)
 
     def hands(self) -> Mapping[type, Hand]:
         """What performs each kind of action."""
@@ -71,6 +79,7 @@ class Napping:
             do.Capture: self._capture,
             do.ReleaseCaptured: self._release,
             **self._back.hands(),
+            **self._trickle.hands(),
         }
 
     @property
@@ -116,6 +125,7 @@ class Napping:
     async def close(self) -> None:
         """Drop our descriptors; captured sockets and frozen programs stay as they are, for the next run."""
         self._back.close()
+        await self._trickle.close()
         await asyncio.get_running_loop().run_in_executor(None, self._worker.shutdown)
         for live in self._captured.live.values():
             live.close()
@@ -215,6 +225,7 @@ class Napping:
     def _forget(self, flows: Iterable[Flow]) -> None:
         self._captured.drop(flows)
         for flow in flows:
+            self._trickle.forget(flow)
             self._store.forget(COLLECTION, flow_text(flow))
 
 

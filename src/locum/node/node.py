@@ -315,7 +315,7 @@ class Node:
             self.napping = Napping(
                 node.name, node.run_dir, self.settings.mobile_node.freeze, self.store,
                 lambda event: self.feed("mobile_node", event), lambda packet: self.plane.inject(packet),
-                self.settings.mobile_node.exclusions,
+                self.settings.mobile_node.exclusions, self.plane.divert,
             )  # fmt: skip
             self._closers.push_async_callback(self.napping.close)
             self.replaying = Replaying(

@@ -20,14 +20,20 @@ from locum.roles.handover import Handover
 from locum.roles.movement import MOVE_PATIENCE, CannotMove
 from locum.roles.selection import Selection
 from locum.roles.session_report import Fate, SessionFate
-from locum.roles.sleeping import ComingUp, Down, GoingDown, SleepingNode, SleepState, Up
+from locum.roles.sleeping import ComingUp, Down, GoingDown, SendingBack, SleepingNode, SleepState, Up
 from locum.roles.waking import Waking
 from locum.wire.control import Flow
 
 if TYPE_CHECKING:
     from locum.node.node import Node, Slot
 
-_STATES = {Up: "awake", GoingDown: "falling-asleep", Down: "asleep", ComingUp: "waking"}
+_STATES = {
+    Up: "awake",
+    SendingBack: "falling-asleep",
+    GoingDown: "falling-asleep",
+    Down: "asleep",
+    ComingUp: "waking",
+}
 _LONGEST_SLEEP = 365 * 86400.0  # seconds
 _LONGEST_LEAVE = 1.0  # seconds that the end of a daemon waits for its deregistration
 _NOTE = "programs are frozen until this node wakes; if it is stopped, until it runs again and wakes"
@@ -86,6 +92,7 @@ class SleepControl:
     def _handovers(self) -> list[Handover]:
         giving = self._role.giving
         listed = [*giving.handovers, *([giving.moving.handover] if giving.moving is not None else [])]
+        listed += [each.handover for each in giving.coming]
         match self._role.state:
             case Down(handover):
                 listed.append(handover)
@@ -98,7 +105,7 @@ class SleepControl:
         at = next(iter(names)) if handover.stand_in is None else handover.stand_in
         return [
             {
-                "kind": "given" if handover.given else "away",
+                "kind": "coming" if handover.coming else "given" if handover.given else "away",
                 "at": names.get(at, str(at)),
                 "handover": handover.identifier.hex(),
                 "session": each.session,
@@ -114,6 +121,9 @@ class SleepControl:
     def _bytes_back(self, handover: Handover, flow: Flow) -> int:
         """As far as the role knows: while nothing comes back, the kernel alone does."""
         state = self._role.state
+        for coming in self._role.giving.coming:
+            if coming.handover.identifier == handover.identifier:
+                return coming.offset(flow)
         for machine in (self._role.giving.moving, state.machine if isinstance(state, ComingUp) else None):
             if isinstance(machine, Waking) and machine.handover.identifier == handover.identifier:
                 return machine.progress.offset(flow) if flow in machine.progress else 0
@@ -153,7 +163,7 @@ class SleepControl:
         role = self._role
         if isinstance(role.state, Down):
             return self.state() | {"report": report_row(role.slept)}
-        if not isinstance(role.state, GoingDown):
+        if not isinstance(role.state, SendingBack | GoingDown):
             self._command(lambda now: role.sleep(now=now, wake_after=seconds, to=to))
         await self._settled(lambda: isinstance(role.state, Up | Down), "falling asleep", cancel=True)
         ended: SleepState = role.state

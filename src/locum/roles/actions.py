@@ -47,6 +47,7 @@ from locum.roles.session_actions import (
     SessionsFound as SessionsFound, SessionUse as SessionUse, Surveyed as Surveyed, SurveySessions as SurveySessions,
     Stopped as Stopped, StopSessions as StopSessions, Thaw as Thaw,
     Loosen as Loosen, Tighten as Tighten, Tightened as Tightened,
+    AnswerPeers as AnswerPeers, HasRoom as HasRoom, StopAnswering as StopAnswering, WatchReading as WatchReading,
 )  # fmt: skip
 from locum.wire.control import Flow
 from locum.wire.values import value

@@ -9,13 +9,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from locum.roles.actions import JSON, Action, Addr, Emit, Event, FlowVerdict, Freeze, Randomness, Thaw
 from locum.roles.attachment import Outcome
+from locum.roles.coming import Coming, Rests, Unsure
 from locum.roles.departing import Departure
 from locum.roles.falling_asleep import FallingAsleep, NotSlept, Slept, Uncertain
 from locum.roles.handover import Correspondence, Handover, OwnStandIn, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
+from locum.roles.rest import Rest
 from locum.roles.selection import Selection
 from locum.roles.session_report import Report, counted
-from locum.roles.waking import GivenUp, StillAsleep, Waking
+from locum.roles.waking import Awake, GivenUp, StillAsleep, Waking
 from locum.wire.control import Cancel, Flow
 from locum.wire.vendor import Takes
 
@@ -43,6 +45,7 @@ class Giving:
         self._given: dict[bytes, Handover] = {}
         self._machine: FallingAsleep | Waking | None = None
         self._waiting: deque[tuple[Handover, bool]] = deque()  # to be taken back; whether it is uncertain
+        self._coming: dict[bytes, Coming] = {}
         self.abandoned: list[Handover] = []  # whose stand-ins are to hear that they were given up
 
     # Reading -----------------------------------------------------------------------------------------------------
@@ -62,16 +65,42 @@ class Giving:
         """Nothing moves and nothing waits."""
         return self._machine is None and not self._waiting
 
+    @property
+    def coming(self) -> tuple[Coming, ...]:
+        """Sessions that come back beside everything else, when their programs have read."""
+        return tuple(self._coming.values())
+
+    @property
+    def rests(self) -> bool:
+        """Whether the rest of a wake was sent back for a sleep."""
+        return any(each.coming for each in self._given.values())
+
+    @property
+    def only_comes(self) -> bool:
+        """Whether all that moves is the rest of earlier wakes."""
+        moves = [each.coming for each, _ in self._waiting]
+        if self._machine is not None:
+            moves.append(isinstance(self._machine, Waking) and self._machine.handover.coming)
+        return all(moves)
+
+    @property
+    def settled(self) -> bool:
+        """Idle, and nothing comes."""
+        return self.idle and not self._coming
+
     def flows(self) -> frozenset[Flow]:
         """That are, or may be, at a stand-in."""
         listed = [*self._given.values(), *(each for each, _ in self._waiting)]
+        listed += [each.handover for each in self._coming.values()]
         if self._machine is not None:
             listed.append(self._machine.handover)
         return frozenset(flow for each in listed for flow in each.flows)
 
     def at(self, stand_in: Addr) -> tuple[bytes, ...]:
         """Hand-overs with this stand-in, by their identifiers."""
-        return tuple(each.identifier for each in self._given.values() if each.stand_in == stand_in)
+        listed = [*self._given.values(), *(each for each, _ in self._waiting if each.coming)]
+        listed += [each.handover for each in self.coming]
+        return tuple(each.identifier for each in listed if each.stand_in == stand_in)
 
     def correspondence(self, stand_in: Addr) -> Correspondence:
         """For one machine with this stand-in."""
@@ -132,8 +161,35 @@ class Giving:
         return self._machine.call_off(now=now) if isinstance(self._machine, Waking) else []
 
     def abandon(self, *, now: float) -> list[Action]:
-        """Give up what is being taken back."""
-        return self._machine.abandon(now=now) if isinstance(self._machine, Waking) else []
+        """Give up what is being taken back, or is coming."""
+        actions = self._machine.abandon(now=now) if isinstance(self._machine, Waking) else []
+        return actions + [action for each in self.coming for action in each.abandon()]
+
+    def accept(self, rest: Rest, report: Report, *, now: float) -> list[Action]:
+        """The rest of a wake that has ended."""
+        correspondence = self.correspondence(self._address(rest.handover))
+        coming = Coming(correspondence, rest, self._home_address, report)
+        self._coming[rest.handover.identifier] = coming
+        return coming.start(now=now)
+
+    def send_back(self, *, now: float) -> list[Action]:
+        """What is coming goes back to its stand-in."""
+        return [action for each in self.coming for action in each.go_back(now=now)]
+
+    def retake(self, *, now: float) -> list[Action]:
+        """What was sent back for a sleep comes again."""
+        back = [each for each in self._given.values() if each.coming]
+        for handover in back:
+            del self._given[handover.identifier]
+        self._waiting.extend((each, False) for each in back)
+        return self.resume(now=now)
+
+    def coming_elsewhere(self, stand_in: Addr) -> Addr | None:
+        """A stand-in, other than this one, from which sessions are coming."""
+        listed = [*self._given.values(), *(each for each, _ in self._waiting)]
+        listed += [each.handover for each in self._coming.values()]
+        addresses = (each.stand_in for each in listed if each.coming)
+        return next((each for each in addresses if each not in (None, stand_in)), None)
 
     # The role's shape --------------------------------------------------------------------------------------------
 
@@ -158,8 +214,9 @@ class Giving:
         return self._next(now) if self._machine is None else []
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
-        """For the machine that is under way."""
-        return [] if self._machine is None else self._machine.happened(event, now=now)
+        """For the machine that is under way, and for what is coming."""
+        actions = [] if self._machine is None else self._machine.happened(event, now=now)
+        return actions + [action for each in self.coming for action in each.happened(event, now=now)]
 
     def outcome(self, outcome: Outcome, *, now: float) -> list[Action]:
         """How the registration fares."""
@@ -167,21 +224,38 @@ class Giving:
 
     def timeout(self, *, now: float) -> list[Action]:
         """Whatever is due."""
-        return [] if self._machine is None else self._machine.timeout(now=now)
+        actions = [] if self._machine is None else self._machine.timeout(now=now)
+        return actions + [action for each in self.coming for action in each.timeout(now=now)]
 
     def deadline(self) -> float | None:
         """Steady seconds."""
-        return None if self._machine is None else self._machine.deadline()
+        times = [each.deadline() for each in (self._machine, *self.coming) if each is not None]
+        return min((at for at in times if at is not None), default=None)
 
     def follow(self, now: float) -> list[Action] | None:
         """What follows from a machine that has ended; None while none has."""
+        if (ended := next((each for each in self.coming if each.result is not None), None)) is not None:
+            return self._came(ended, now)
         machine = self._machine
         if machine is None or machine.result is None:
             return None
         self._machine = None
         if isinstance(machine, FallingAsleep):
             return self._departed(machine, now) + self._next(now)
-        return self._returned(machine) + self._next(now)
+        return self._returned(machine, now) + self._next(now)
+
+    def _came(self, coming: Coming, now: float) -> list[Action]:
+        """What was coming has come, or rests at the stand-in, or is to be taken from the beginning."""
+        del self._coming[coming.handover.identifier]
+        match coming.result:
+            case Rests(handover):
+                self._given[handover.identifier] = handover
+            case Unsure(handover):
+                self._waiting.append((handover, False))
+                return self.resume(now=now)
+            case GivenUp(handover):
+                self.abandoned.append(handover)
+        return []
 
     # Transitions -------------------------------------------------------------------------------------------------
 
@@ -207,8 +281,13 @@ class Giving:
                 return [Emit("give-failed", "634", self._home_address, None, {"reason": reason})]
         return []
 
-    def _returned(self, machine: Waking) -> list[Action]:
+    def _returned(self, machine: Waking, now: float) -> list[Action]:
         match machine.result:
+            case Awake(lost, rest) if rest is not None:
+                told = Emit(
+                    "taken-back", "632", self._home_address, None, {"lost": lost, "coming": len(rest.finals)}
+                )
+                return [told, *self.accept(rest, machine.report, now=now)]
             case StillAsleep(handover):
                 self._given[handover.identifier] = handover
                 return [self._told("given", "632", handover)]

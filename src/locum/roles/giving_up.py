@@ -11,9 +11,10 @@ from locum.roles.giving_back import GivingBack
 from locum.roles.holdings import Holdings
 from locum.roles.replies_632 import Replies
 from locum.roles.taken_over import Holding, Releasing, Restoring, Stopping, TakenOver
-from locum.wire.control import Abandon, Status
+from locum.wire.control import Abandon, Done, Status
 
 DISCLAIMED = "the device has given it up"
+RETURNED = "the device has it again"
 
 Want = Callable[[TakenOver, float], list[Action]]  # what has to be registered after a change of this handover
 
@@ -43,17 +44,30 @@ class GivingUp:
     def some(self, taken: TakenOver, numbers: Collection[int], reason: str, kind: str) -> list[Action]:
         """These sessions are reset; the device hears of it, with the reason, when it asks. `kind` is the event's."""
         gone = [each for each in taken.held if each.session in numbers]
+        return [
+            *self._without(taken, numbers, reason, reset=True),
+            *(Emit(kind, None, each.flow.local, each.flow, {"reason": reason}) for each in gone),
+        ]
+
+    def _without(
+        self, taken: TakenOver, numbers: Collection[int], reason: str, *, reset: bool
+    ) -> list[Action]:
+        gone = [each for each in taken.held if each.session in numbers]
         if not gone:
             return []
         left = taken.without({each.session for each in gone}, reason)
         self._holdings.keep(left)
         wanted = self._holdings.wanted_flows()
         return [
-            DropSessions(taken.identifier, tuple(each.session for each in gone), reset=True),
+            DropSessions(taken.identifier, tuple(each.session for each in gone), reset=reset),
             left.persist(),
             *(ClearFlow(each.flow) for each in gone if each.flow not in wanted),
-            *(Emit(kind, None, each.flow.local, each.flow, {"reason": reason}) for each in gone),
         ]
+
+    def done(self, request: Done, taken: TakenOver, exchange: int) -> list[Action]:
+        """These sessions live at their device again, and the others stay here as they are."""
+        gone = self._without(taken, frozenset(request.sessions), RETURNED, reset=False)
+        return [*gone, self._replies.answer(exchange, Status.OK, taken.identifier)]
 
     def supersede(self, taken: TakenOver, others: Collection[bytes], now: float) -> list[Action]:
         """Handovers that their device does not know of any more: nobody can reclaim them.

@@ -65,6 +65,7 @@ class Handover:
     (R4); `given`: the device stays awake. `boot` names the boot of this host in which the processes were frozen, None:
     an earlier version wrote the row. `loose`: the programs run, with their flows suspended. `returned` are the stand-in's
     numbers of sessions that are back already; `accepted` are flows that it has accepted and that are still to come.
+    `coming`: the rest of a wake that has ended, which comes back by itself.
     """
 
     identifier: bytes
@@ -79,6 +80,7 @@ class Handover:
     loose: bool = False
     returned: tuple[int, ...] = ()
     accepted: tuple[Flow, ...] = ()
+    coming: bool = False
 
     def at(self, stage: Stage) -> "Handover":
         """The same at another stage."""
@@ -106,6 +108,7 @@ class Handover:
             "loose": self.loose,
             "returned": list(self.returned),
             "accepted": [flow_to_row(each) for each in self.accepted],
+            "coming": self.coming,
             "processes": [list(each) for each in self.processes],
             "sessions": [
                 {
@@ -142,6 +145,7 @@ class Handover:
             loose=bool(row.get("loose")),
             returned=_numbers(row.get("returned", ())),
             accepted=_flows(row.get("accepted", ())),
+            coming=bool(row.get("coming")),
         )
 
 

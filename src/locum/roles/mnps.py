@@ -315,7 +315,7 @@ class StandIn:
             case Finish():
                 return self._finish(taken, event.exchange, now)
             case Done():
-                return self._done(taken, event.exchange, now)
+                return self._done(request, taken, event.exchange, now)
             case Cancel():
                 return self._cancel(taken, event.exchange, now)
             case Abandon():
@@ -541,8 +541,10 @@ class StandIn:
             return [*closed, *self._switching.release(taken, exchange, now)]
         return [*closed, *self._giving_back.finish(taken, exchange)]
 
-    def _done(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
+    def _done(self, request: Done, taken: TakenOver, exchange: int, now: float) -> list[Action]:
         """Step 5. Sessions that live here are not given up by a word: the device has to take their final state first."""
+        if request.sessions and isinstance(taken.state, Holding | Stopped):
+            return self._giving_up.done(request, taken, exchange)
         if isinstance(taken.state, Restoring | Releasing | Stopping) or (
             isinstance(taken.state, Holding) and taken.held
         ):

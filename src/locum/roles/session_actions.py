@@ -216,6 +216,30 @@ class Loosen:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerPeers:
+    """MN: from now on answer the peers of these sockets that there is no room, until each is given back.
+
+    The flows are suspended, and the sockets in repair mode: their timestamp clocks are set to the stand-in's last values.
+    """
+
+    finals: tuple[SessionFinal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StopAnswering:
+    """MN: the stand-in answers these peers again."""
+
+    flows: tuple[Flow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchReading:
+    """MN: watch these loose sockets, and tell when a program has read enough to take more. -> HasRoom, each flow once."""
+
+    flows: tuple[Flow, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InjectData:
     """MN: append these bytes to the receive queues of captured sockets, each flow once. -> Injected."""
 
@@ -247,7 +271,8 @@ class AbandonSessions:
 
 SessionAction: TypeAlias = (
     FindSessions | Freeze | Thaw | Capture | ReleaseCaptured | RestoreSessions | MeasureSessions | StopSessions
-    | ResumeSessions | DropSessions | SurveySessions | FetchData | Tighten | Loosen | InjectData
+    | ResumeSessions | DropSessions | SurveySessions | FetchData | Tighten | Loosen | AnswerPeers | StopAnswering
+    | WatchReading | InjectData
     | DrainRound | FinishSessions | AbandonSessions
 )  # fmt: skip
 
@@ -352,6 +377,13 @@ class Injected:
 
 
 @dataclass(frozen=True, slots=True)
+class HasRoom:
+    """The programs of these sockets have read, or nobody holds the sockets any more."""
+
+    flows: tuple[Flow, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Drained:
     """Bytes the programs have not read yet, per flow."""
 
@@ -376,5 +408,5 @@ class NotPerformed:
 
 SessionEvent: TypeAlias = (
     SessionsFound | FreezeFailed | Captured | Restored | Measured | Surveyed | Stopped | Fetched | Tightened
-    | Injected | Drained | Finished | NotPerformed
+    | HasRoom | Injected | Drained | Finished | NotPerformed
 )  # fmt: skip

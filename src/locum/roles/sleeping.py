@@ -57,6 +57,15 @@ class Up:
 
 
 @dataclass(frozen=True, slots=True)
+class SendingBack:
+    """About to fall asleep: sessions of an earlier wake, which are still coming, go back to the stand-in before."""
+
+    stand_in: OwnStandIn
+    wake_after: float | None
+    configuration: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class GoingDown:
     """Falling asleep. `wake_after`: seconds to sleep; `turn_back`: wake as soon as it can be told who has what."""
 
@@ -79,7 +88,7 @@ class ComingUp:
     machine: Waking
 
 
-SleepState = Up | GoingDown | Down | ComingUp
+SleepState = Up | SendingBack | GoingDown | Down | ComingUp
 
 
 class SleepingNode:
@@ -111,18 +120,19 @@ class SleepingNode:
         stand_in = self.stand_in(to)
         match self.state:
             case Up():
-                if not self.giving.idle:
+                if not self.giving.only_comes:
                     raise NotPossible("sessions are on their way; wait until they have arrived")
-                departure = self._departure(stand_in, configuration or {})
-                correspondence = self.giving.correspondence(stand_in.address)
-                machine = FallingAsleep(self.mobile, correspondence, departure, self._randomness)
-                self.state = GoingDown(machine, wake_after)
-                self.slept = machine.report
+                if (other := self.giving.coming_elsewhere(stand_in.address)) is not None:
+                    raise NotPossible(
+                        f"sessions are still coming from {other}, whose programs have to read first; "
+                        "sleep there, or give them up with `locum wake --abandon`"
+                    )
+                self.state = SendingBack(stand_in, wake_after, configuration or {})
                 started = Emit("falling-asleep", None, self._home_address)
-                return [started, *self._advance(machine.start(), now)]
+                return [started, *self._advance(self.giving.send_back(now=now), now)]
             case ComingUp(machine=waking):
                 return self._advance(waking.call_off(now=now), now)
-            case GoingDown():
+            case SendingBack() | GoingDown():
                 raise NotPossible("already falling asleep")
         raise NotPossible("already asleep")
 
@@ -170,7 +180,7 @@ class SleepingNode:
         match self.state:
             case Down(handover):
                 return self._advance(self._wake(handover, uncertain=False, now=now), now)
-            case GoingDown():
+            case SendingBack() | GoingDown():
                 return self.cancel(now=now)
             case ComingUp():
                 raise NotPossible("already waking")
@@ -185,12 +195,15 @@ class SleepingNode:
                 return self._advance(machine.abandon(now=now), now)
             case ComingUp(machine=waking):
                 return self._advance(waking.abandon(now=now), now)
-            case GoingDown():
+            case SendingBack() | GoingDown():
                 raise NotPossible("still falling asleep; interrupt the command, or wait until it has ended")
         return self._advance(self.giving.abandon(now=now), now)
 
     def cancel(self, *, now: float) -> list[Action]:
         """Turn back from wherever it is; nothing when there is nothing to turn back from."""
+        if isinstance(self.state, SendingBack):
+            self.state = Up("cancelled")
+            return self._advance([], now)
         if not self.giving.idle:
             return self._advance(self.giving.undo("cancelled", now=now), now)
         match self.state:
@@ -337,13 +350,25 @@ class SleepingNode:
         """The next state of a machine that has ended; None while it has not."""
         if (given := self.giving.follow(now)) is not None:
             listed, self.giving.abandoned = self.giving.abandoned, []
-            return [*given, *(action for each in listed for action in self.abandoning.begin(each))]
+            back = self.giving.send_back(now=now) if isinstance(self.state, SendingBack) else []
+            return [*given, *back, *(action for each in listed for action in self.abandoning.begin(each))]
         match self.state:
+            case Up() if self.giving.rests:
+                return self.giving.retake(now=now)
+            case SendingBack() if self.giving.settled:
+                return self._fall_asleep(self.state, now)
             case GoingDown(machine, wake_after, turn_back) if machine.result is not None:
                 return self._slept(machine.result, wake_after, turn_back, now)
             case ComingUp(machine=waking) if waking.result is not None:
-                return self._woken(waking)
+                return self._woken(waking, now)
         return None
+
+    def _fall_asleep(self, asked: SendingBack, now: float) -> list[Action]:
+        departure = self._departure(asked.stand_in, asked.configuration)
+        correspondence = self.giving.correspondence(asked.stand_in.address)
+        machine = FallingAsleep(self.mobile, correspondence, departure, self._randomness)
+        self.state, self.slept = GoingDown(machine, asked.wake_after), machine.report
+        return machine.start()
 
     def _slept(self, result: object, wake_after: float | None, turn_back: bool, now: float) -> list[Action]:
         match result:
@@ -366,7 +391,7 @@ class SleepingNode:
         )
         return [failed, *self._wake(uncertain, uncertain=True, now=now)]
 
-    def _woken(self, waking: Waking) -> list[Action]:
+    def _woken(self, waking: Waking, now: float) -> list[Action]:
         match waking.result:
             case StillAsleep(handover):
                 self.state = Down(handover)
@@ -376,9 +401,14 @@ class SleepingNode:
                 count = len(handover.sessions)
                 ended = Emit("awake", None, self._home_address, None, {"lost": count})
                 return [ended, *self.abandoning.begin(handover)]
+        rest = waking.result.rest if waking.result is not None else None
         lost = waking.result.lost if waking.result is not None else 0
         self.state = Up(f"{counted(lost)} lost" if lost else None)
-        return [Emit("awake", "632", self._home_address, None, {"lost": lost})]
+        detail: dict[str, JSON] = {"lost": lost, "coming": 0 if rest is None else len(rest.finals)}
+        awake = Emit("awake", "632", self._home_address, None, detail)
+        if rest is None:
+            return [awake]
+        return [awake, *self.giving.accept(rest, waking.report, now=now)]
 
     def _wake(self, handover: Handover, *, uncertain: bool, now: float) -> list[Action]:
         machine = Waking(self.mobile, self._correspondence(handover), handover, uncertain=uncertain)

@@ -12,6 +12,7 @@ from locum.roles.actions import (
     AbandonSessions,
     Action,
     Answered,
+    AnswerPeers,
     Drained,
     DrainRound,
     Emit,
@@ -38,8 +39,9 @@ from locum.roles.handover import AwaySession, Correspondence, Handover, Stage, s
 from locum.roles.mobile_node import MobileNode
 from locum.roles.progress import Progress
 from locum.roles.receiving import Receiving, released
+from locum.roles.rest import Rest
 from locum.roles.session_report import Fate, Report
-from locum.roles.session_words import CLOSED, GONE_THERE, OPENED_MEANWHILE, ended_by
+from locum.roles.session_words import CLOSED, COMING, GONE_THERE, OPENED_MEANWHILE, ended_by
 from locum.wire.control import (
     Abandon,
     Answer632,
@@ -153,9 +155,10 @@ WAITING = (Arriving, Asking, Pausing, Fetching, Returning)
 
 @dataclass(frozen=True, slots=True)
 class Awake:
-    """All is back, or what could not come back was given up."""
+    """All is back, or what could not come back was given up; or `rest` comes when its programs have read."""
 
     lost: int
+    rest: Rest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,7 @@ class Waking:
         self._loose = handover.loose  # the programs run
         self._placed = False  # the kernel has told how much each socket has
         self._stranded_at: float | None = None
+        self._rest: Rest | None = None
         homes = mobile.configuration.home_addresses
         self._receiving = Receiving(correspondence, handover.identifier, homes)
         self._ahead = FetchAhead(correspondence, handover.identifier)
@@ -661,8 +665,39 @@ class Waking:
             return [*actions, *self._tight_then(self._complete(ready))]
         if not self.progress.behind:
             return [*actions, *self._awake((), now)]
-        # A program that does not read keeps nobody waiting but itself.
-        return [*actions, *self._drain(tuple(self.progress.full or self.progress.slow))]
+        if self.progress.full:
+            return [*actions, *self._drain(self.progress.full)]
+        return [*actions, *self._leave_rest(now)]
+
+    def _end_with(self, rest: Rest) -> None:
+        """The wake has ended, unless connections that the stand-in accepted are still to come."""
+        if self._receiving.busy:
+            self.state = Receives()
+        else:
+            self.state, self.result = Ended(), Awake(self._lost, replace(rest, handover=self.handover))
+
+    def _leave_rest(self, now: float) -> list[Action]:
+        """The programs of what remains do not read: they keep nobody waiting but themselves, and no sleep either."""
+        if self._loose:
+            return self._tighten()
+        flows = self.handover.flows
+        self._loose = True
+        self.handover = replace(self.handover.at(Stage.COMING), given=True, loose=True, coming=True)
+        finals = {flow: self._finals[flow] for flow in flows}
+        self._rest = Rest(self.handover, finals, {flow: self.progress.offset(flow) for flow in flows})
+        self._end_with(self._rest)
+        told = []
+        for each in self.handover.sessions:
+            self._tell(each, Fate.COMING, COMING)
+            told.append(Emit("session-coming", None, each.flow.local, each.flow, {"reason": COMING}))
+        return [
+            self.handover.persist(),
+            *set_flows(flows, FlowVerdict.SUSPEND),
+            AnswerPeers(tuple(final_of(flow, each) for flow, each in finals.items())),
+            Loosen(flows, self.handover.processes),
+            *told,
+            *self._ordinary(now),
+        ]
 
     def _tight_then(self, actions: list[Action]) -> list[Action]:
         return self._tighten() if self._loose else actions
@@ -755,7 +790,10 @@ class Waking:
         """One of them has come, or will not: the end may have waited for it."""
         actions = self._note_received(now)
         if isinstance(self.state, Receives) and not self._receiving.busy:
-            actions += self.tell()
+            if self._rest is None:
+                actions += self.tell()
+            else:
+                self._end_with(self._rest)
         return actions
 
     def _note_received(self, now: float) -> list[Action]:

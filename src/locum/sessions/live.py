@@ -264,6 +264,25 @@ class LiveSocket:
         self._rearm(options)
         repair.announce_data(self.socket)
 
+    def expected(self, total: int, *, peer_closed: bool) -> int:
+        """The peer's next sequence number when `total` bytes, and its FIN with `peer_closed`, have been received."""
+        fin = peer_closed and not self.parked.peer_closed
+        return (self.parked.rcv_seq + total + int(fin)) & _U32
+
+    def take_clock(self, timestamp: int) -> None:
+        """Lets the timestamp clock go on from the stand-in's last value; in repair mode only."""
+        if repair.info(self.socket).timestamps:
+            self._set_clock(timestamp, progress=True)
+
+    def timestamp_now(self) -> int | None:
+        """The timestamp clock, never behind what the stand-in said last; None for a connection without timestamps."""
+        return repair.timestamp(self.socket) if repair.info(self.socket).timestamps else None
+
+    def nudge(self) -> tuple[bytes, ...]:
+        """A packet for this host that makes it tell the peer its window: a probe, as if from the peer. After `finish`."""
+        seq = (self.parked.rcv_seq + self.position() - 1) & _U32
+        return (acknowledgement(self.flow, seq, self.parked.snd_una, 0),)
+
     def close(self) -> None:
         """Drops our descriptor; the connection stays the program's, and ends if no program has it any more."""
         self.socket.close()

@@ -82,9 +82,10 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Everything is back; forget the handover."""
+    """Everything is back; forget the handover. With `sessions` these alone are back, and the rest stays as it is."""
 
     handover: bytes
+    sessions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,8 @@ def _to_map(value: Request634) -> dict[int, object]:
         case Finish():
             return {0: FINISH, 1: value.handover}
         case Done():
-            return {0: DONE, 1: value.handover}
+            over: dict[int, object] = {0: DONE, 1: value.handover}
+            return over | {13: list(value.sessions)} if value.sessions else over
         case Cancel():
             return {0: CANCEL, 1: value.handover}
         case Abandon():
@@ -197,7 +199,9 @@ def _from_reader(kind: int, reader: cbor.Reader) -> Request634:
         return Finish(handover)
     if kind == ABANDON:
         return Abandon(handover, () if reader.absent(13) else _session_numbers(reader))
-    return Done(handover) if kind == DONE else Cancel(handover)
+    if kind == DONE:
+        return Done(handover, () if reader.absent(13) else _session_numbers(reader))
+    return Cancel(handover)
 
 
 def _session_numbers(reader: cbor.Reader) -> tuple[int, ...]:

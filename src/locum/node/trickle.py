@@ -1,0 +1,116 @@
+"""Loose sockets between two rounds: watches what their programs read, and has their peers answered meanwhile (C3).
+
+Called from the event loop. When to inject is the role's business.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from locum.node.bringing_back import Blocking
+from locum.node.captured import Captured
+from locum.node.events import flow_text
+from locum.node.peer_answers import PeerAnswers
+from locum.node.performer import Hand
+from locum.roles import actions as do
+from locum.roles.actions import Event
+from locum.wire.control import Flow
+
+log = logging.getLogger("locum.napping")
+_SOON, _LATE = 0.02, 0.5  # seconds between looks: at first, and when nothing is read for long
+
+
+class Trickle:
+    """`feed` tells the role of programs that have read."""
+
+    def __init__(
+        self,
+        captured: Captured,
+        blocking: Blocking,
+        feed: Callable[[Event], None],
+        answers: PeerAnswers,
+    ) -> None:
+        self._captured, self._blocking, self._feed, self._answers = captured, blocking, feed, answers
+        self._watched: dict[Flow, int] = {}  # how much may be left unread
+        self._task: asyncio.Task[None] | None = None
+        self._pause = _SOON
+
+    def hands(self) -> Mapping[type, Hand]:
+        """What performs each kind of action."""
+        return {
+            do.AnswerPeers: self._answer,
+            do.StopAnswering: self._stop,
+            do.WatchReading: self._watch,
+        }
+
+    async def close(self) -> None:
+        """Watch nothing any more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def ended_by_peer(self, flow: Flow) -> bool:
+        """Whether the peer has reset this connection while it was answered."""
+        return flow in self._answers.ended
+
+    def forget(self, flow: Flow) -> None:
+        """The kernel answers for this flow again, or nobody does."""
+        self._answers.end(flow)
+        self._watched.pop(flow, None)
+
+    async def _answer(self, action: do.AnswerPeers) -> None:
+        expected = await self._blocking(self._prepare, action.finals)
+        for flow, sequence in expected.items():
+            if (live := self._captured.live.get(flow)) is not None:
+                self._answers.begin(live, sequence)
+
+    def _prepare(self, finals: tuple[do.SessionFinal, ...]) -> dict[Flow, int]:
+        """The peers' next sequence numbers; the sockets' timestamp clocks go on where the stand-in's stopped."""
+        expected: dict[Flow, int] = {}
+        for final in finals:
+            live = self._captured.live.get(final.flow)
+            if live is None:
+                continue
+            try:
+                if final.timestamp is not None:
+                    live.take_clock(final.timestamp)
+                expected[final.flow] = live.expected(final.total, peer_closed=final.peer_closed)
+            except OSError as problem:
+                log.warning("%s: %s", flow_text(final.flow), problem)
+        return expected
+
+    def _stop(self, action: do.StopAnswering) -> Awaitable[None] | None:
+        for flow in action.flows:
+            self.forget(flow)
+        return None
+
+    def _watch(self, action: do.WatchReading) -> Awaitable[None] | None:
+        for flow in action.flows:
+            self._watched[flow] = self._unread(flow) // 2
+        self._pause = _SOON
+        if action.flows and self._task is None:
+            self._task = asyncio.create_task(self._look())
+        return None
+
+    async def _look(self) -> None:
+        try:
+            while self._watched:
+                await asyncio.sleep(self._pause)
+                self._pause = min(_LATE, 1.5 * self._pause)
+                ready = tuple(flow for flow, most in self._watched.items() if self._ready(flow, most))
+                for flow in ready:
+                    del self._watched[flow]
+                if ready:
+                    self._feed(do.HasRoom(ready))
+        finally:
+            self._task = None
+
+    def _ready(self, flow: Flow, most: int) -> bool:
+        return self._unread(flow) <= most or not self._captured.has_program(flow)
+
+    def _unread(self, flow: Flow) -> int:
+        live = self._captured.live.get(flow)
+        try:
+            return 0 if live is None else live.unread()
+        except OSError:
+            return 0
