@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 from locum.roles import actions as a
 from locum.roles.listening import PAUSE
 from locum.roles.mnps import StandIn, StandInConfiguration
+from locum.roles.quotas import Quota
 from locum.wire.control import (
     Abandon,
     Answer632,
@@ -172,6 +173,25 @@ def test_what_comes_too_late_or_is_too_much_is_reset() -> None:
     assert not stand.of(a.DropSessions)
     stand.tell(a.ConnectionAccepted(ONE, LAST - 1, replace(CALL, peer_port=2), GREETING))
     assert stand.of(a.DropSessions) == [a.DropSessions(ONE, (LAST - 1,), reset=True)]
+
+
+def test_what_is_accepted_makes_no_room_for_itself_among_a_devices_sessions() -> None:
+    stand = Stand(quota=Quota(sessions=2))
+    stand.sleep(SSH)
+    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    stand.tell(a.ConnectionAccepted(ONE, LAST - 1, replace(CALL, peer_port=2), GREETING))
+    assert stand.of(a.DropSessions) == [a.DropSessions(ONE, (LAST - 1,), reset=True)]
+
+
+def test_one_that_its_peer_has_reset_is_dropped() -> None:
+    stand = Stand()
+    stand.sleep(SSH)
+    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    stand.tell(a.AcceptedEnded(ONE, (LAST,)))
+    assert stand.of(a.DropSessions) == [a.DropSessions(ONE, (LAST,), reset=True)]
+    assert not stand.of(a.ClosePorts)
+    stand.tell(a.AcceptedEnded(ONE, (LAST,)))
+    assert not stand.done
 
 
 def test_the_device_gives_one_up_and_keeps_the_rest() -> None:

@@ -28,7 +28,7 @@ from locum.sessions import accepting, repair, stand_in
 from locum.sessions.holder import FdStore
 from locum.sessions.intake import Intake
 from locum.sessions.live import SessionError
-from locum.sessions.record import SessionRecord
+from locum.sessions.record import SessionRecord, TcpState
 from locum.sessions.spool import SUFFIXES, Budget, Spool, disk_files
 from locum.wire.control import MAX_SESSIONS, Flow
 from locum.wire.errors import WireError
@@ -271,10 +271,19 @@ class StandIn:
         self.openings.close(action.handover)
 
     def _waiting_at(self, handover: bytes, address: Address, port: int) -> int:
-        place = (address, port)
-        return sum(
-            (each.flow.local, each.flow.local_port) == place for each in self._of(handover) if each.accepted
-        )
+        """How many accepted connections of this port wait. One that its peer has reset waits for nobody."""
+        ended = []
+        waiting = 0
+        for held in self._of(handover):
+            if not held.accepted or (held.flow.local, held.flow.local_port) != (address, port):
+                continue
+            if held.stopped is None and repair.info(held.socket).state is TcpState.CLOSE:
+                ended.append(held.key[1])
+            else:
+                waiting += 1
+        if ended:
+            self._feed(do.AcceptedEnded(handover, tuple(ended)))
+        return waiting
 
     def _keep_accepted(self, handover: bytes, connection: socket.socket, record: SessionRecord) -> None:
         """A connection that has just been accepted becomes a session of this handover, and the role hears of it."""

@@ -51,6 +51,14 @@ class ConnectionAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptedEnded:
+    """Accepted connections of this handover whose peers have reset them."""
+
+    handover: bytes
+    sessions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Replayed:
     """The connection is its program's, or there is a reason why not, for people."""
 
@@ -59,4 +67,4 @@ class Replayed:
 
 
 AcceptingAction: TypeAlias = OpenPorts | ClosePorts | ReplayAccepted
-AcceptingEvent: TypeAlias = ConnectionAccepted | Replayed
+AcceptingEvent: TypeAlias = ConnectionAccepted | AcceptedEnded | Replayed

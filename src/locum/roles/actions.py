@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 
 # isort: off
 from locum.roles.accepting_actions import (
-    AcceptingAction as AcceptingAction, AcceptingEvent as AcceptingEvent, ClosePorts as ClosePorts,
+    AcceptedEnded as AcceptedEnded, AcceptingAction as AcceptingAction, AcceptingEvent as AcceptingEvent, ClosePorts as ClosePorts,
     ConnectionAccepted as ConnectionAccepted, OpenPorts as OpenPorts, ReplayAccepted as ReplayAccepted,
     Replayed as Replayed,
 )  # fmt: skip

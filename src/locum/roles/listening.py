@@ -35,9 +35,9 @@ Port = tuple[Addr, int]
 class Listening:
     """Of the handovers of `holdings`. Times are those of the role."""
 
-    def __init__(self, holdings: Holdings, most: int) -> None:
-        """`most` sessions live here in all, accepted ones included."""
-        self._holdings, self._most = holdings, most
+    def __init__(self, holdings: Holdings, most: int, most_of_device: int) -> None:
+        """So many sessions live here in all, and of one device; what is accepted never makes room for itself."""
+        self._holdings, self._most, self._most_of_device = holdings, most, most_of_device
         self._open: dict[bytes, tuple[Port, ...]] = {}
         self._paused: Deadlines[bytes] = Deadlines()
 
@@ -80,7 +80,7 @@ class Listening:
             return [Count("accepted-late"), drop]
         if any(each.session == event.session for each in taken.sessions):
             return []
-        if sum(len(each.held) for each in self._holdings.all()) >= self._most:
+        if not self._has_room(taken):
             return [Count("accepted-over-limit"), drop]
         one = HeldFlow(event.session, event.flow, accepted=event.handshake)
         taken = replace(taken, sessions=(*taken.sessions, one), flows=(*taken.flows, event.flow))
@@ -90,6 +90,13 @@ class Listening:
             *set_flows((event.flow,), FlowVerdict.DELIVER),
             Emit("session-accepted", None, event.flow.local, event.flow),
         ]
+
+    def _has_room(self, taken: TakenOver) -> bool:
+        of_device = self._holdings.of(taken.home_addresses)
+        return (
+            sum(len(each.held) for each in self._holdings.all()) < self._most
+            and sum(len(each.held) for each in of_device) < self._most_of_device
+        )
 
     def timeout(self, now: float) -> list[Action]:
         """Devices that asked and did not come back."""

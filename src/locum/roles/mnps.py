@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from locum.roles.actions import (
     JSON,
+    AcceptedEnded,
     Action,
     Addr,
     Answer,
@@ -53,6 +54,7 @@ from locum.roles.holdings import Holdings
 from locum.roles.listening import Listening, allowed
 from locum.roles.quotas import ORDINARY, Quota, Quotas
 from locum.roles.replies_632 import Replies
+from locum.roles.session_words import GIVEN_UP
 from locum.roles.standin_registration import StandInRegistration, StandInRegistrationConfiguration
 from locum.roles.switching import Switching
 from locum.roles.taken_over import (
@@ -136,7 +138,7 @@ class StandIn:
         registers = configuration.registration
         self.registration = None if registers is None else StandInRegistration(registers, randomness)
         self._switching = Switching(self._holdings, self._replies, self._giving_back, self.registration)
-        self._listening = Listening(self._holdings, configuration.max_sessions)
+        self._listening = Listening(self._holdings, configuration.max_sessions, configuration.quota.sessions)
         self._giving_up = GivingUp(self._holdings, self._replies, self._giving_back, self._switching.want)
         self._quotas = Quotas(configuration.quota, self._holdings, self._giving_up)
         self.triggering = Triggering(
@@ -241,6 +243,11 @@ class StandIn:
                 return self._restored(event)
             case ConnectionAccepted():
                 return self._listening.accepted(event)
+            case AcceptedEnded(handover, sessions):
+                taken = self._holdings.get(handover)
+                if taken is None or not isinstance(taken.state, Holding):
+                    return []
+                return self._giving_up.some(taken, sessions, GIVEN_UP, "session-lost")
             case Measured():
                 return self._giving_back.measured(event)
             case Surveyed():

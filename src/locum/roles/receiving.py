@@ -23,6 +23,7 @@ from locum.roles.actions import (
     Replayed,
 )
 from locum.roles.handover import Correspondence, set_flows
+from locum.roles.session_words import GIVEN_UP
 from locum.wire.control import (
     Abandon,
     Fetch,
@@ -120,7 +121,7 @@ class Receiving:
         for flow, each in list(self._expected.items()):
             final = finals.get(each.session)
             if final is None or final.error:
-                actions += self._fail(each, NOT_THERE if final is None else "its peer has given it up")
+                actions += self._fail(each, NOT_THERE if final is None else GIVEN_UP)
                 continue
             data = final.tail if final.tail_offset == 0 else b""
             self._expected[flow] = Expected(each.session, flow, each.handshake, final, data)
