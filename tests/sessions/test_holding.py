@@ -78,6 +78,31 @@ def test_past_the_memory_bound_it_spills_and_past_the_total_bound_the_window_clo
     assert program.answer() == f"{32 * MEG} {digest((2, 32 * MEG))} more"
 
 
+def test_a_peer_whose_window_was_closed_goes_on_when_the_device_is_back(world: World) -> None:
+    """Not only with its next probe, for which it waits the longer, the longer the window was closed."""
+
+    def probes() -> int:
+        with world.network.inside("peer"):
+            text = Path("/proc/thread-self/net/netstat").read_text().splitlines()
+        names, values = (line.split() for line in text if line.startswith("TcpExt:"))
+        return int(values[names.index("TCPWinProbe")])
+
+    world.budget = Budget(memory_bound=MEG, total_bound=MEG)
+    world.receive_buffer = 256 << 10
+    program, peer = connect(world, 4)
+    program.begin("receive", 12 * MEG)
+    world.sleep()
+    before, data = probes(), payload(2, 12 * MEG)
+    # 0.2, 0.4, 0.8 and 1.6 seconds; the next one would come after 3.2
+    world.until(lambda: peer.send(data) or probes() >= before + 4)
+    sent, known = peer.sent, probes()
+    world.wake()
+    world.until(lambda: peer.send(data) or peer.sent > sent + MEG)
+    assert probes() == known
+    world.until(lambda: peer.send(data))
+    assert program.answer() == f"{12 * MEG} {digest((2, 12 * MEG))} more"
+
+
 def test_a_full_disk_closes_the_window_and_loses_nothing(world: World) -> None:
     world.budget = Budget(memory_bound=MEG, total_bound=1 << 30)
     world.receive_buffer = 256 << 10

@@ -232,8 +232,8 @@ class LiveSocket:
     def finish(self, final: FinalTcp, *, closed: bool = False) -> tuple[bytes, ...]:
         """Gives the connection back when `position` has reached `final.received`; in repair mode, program frozen.
 
-        Returns the packets that the peer would have sent meanwhile (acknowledgement, FIN, RST): deliver them to this host
-        in order, before the held packets, then thaw. An open socket leaves with a window probe, which the peer answers
+        Returns the packets that the peer would have sent meanwhile (acknowledgement, FIN, RST), and one that makes this
+        kernel tell the peer its window: deliver them to this host in order, before the held packets, then thaw. An open socket leaves with a window probe, which the peer answers
         with its acknowledgement and window, so the flow's way out must be open again.
 
         `closed`: no program will read from this socket any more (all have closed it, or it `refuses`), so `position` may
@@ -295,6 +295,10 @@ class LiveSocket:
         written = repair.queue_sequence(self.socket, repair.SEND_QUEUE)
         if ack != self.parked.snd_una or ack != written:  # the kernel sends what it could not send before
             packets.append(acknowledgement(flow, seq, ack, window))
+        if not final.peer_closed and not final.error:
+            # The stand-in may have closed the window, and ours counts as told: without a word from us the peer would wait
+            # for its next probe, up to two minutes. An old sequence number is answered at once.
+            packets.append(acknowledgement(flow, (seq - 1) & _U32, ack, window))
         # Otherwise it came before, or with a finish before.
         if final.peer_closed and self.state() not in _PEER_CLOSED:
             packets.append(finish(flow, seq, ack, window))
