@@ -68,7 +68,9 @@ class Network:
             self.ip(name, "-6", "route", "add", "default", "via", f"fd77:{number}::1")
         self.sysctl("router", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         for home, bits in ((HOME4, 32), (HOME6, 128)):
-            self.ip("device", "address", "add", f"{home}/{bits}", "dev", "lo")
+            self.ip(
+                "device", "address", "add", f"{home}/{bits}", "dev", "lo", *(["nodad"] if bits == 128 else [])
+            )
             family = f"-{home.version}"
             self.ip("standin", family, "rule", "add", "iif", "e0", "lookup", "435")
             self.ip("standin", family, "route", "add", "local", f"{home}/{bits}", "dev", "lo", "table", "435")
