@@ -1,4 +1,4 @@
-"""The TCP sockets of a network namespace, as the kernel lists them (sock_diag(7)). Read only.
+"""The TCP and UDP sockets of a network namespace, as the kernel lists them (sock_diag(7)). Read only.
 
 It must not know whose they are.
 """
@@ -33,7 +33,7 @@ _KIND = 0x3FFF  # without the bits for nesting and byte order
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """One socket. `inode` is 0 where no program has it; `upper` is a protocol on top of TCP, such as "tls" or "mptcp".
+    """One socket; a UDP socket is ESTABLISHED when it is connected, else CLOSE. `inode` is 0 where no program has it; `upper` is a protocol on top of TCP, such as "tls" or "mptcp".
 
     `signed`: it has keys of TCP-MD5 (RFC 2385).
     """
@@ -52,7 +52,7 @@ def sockets(protocol: int = socket.IPPROTO_TCP) -> Iterator[Socket]:
     """
     for family in (socket.AF_INET, socket.AF_INET6):
         for message in _dump(family, protocol):
-            yield _parse(message)
+            yield _parse(message, protocol)
 
 
 def netlink_messages(
@@ -102,7 +102,7 @@ def _dump(family: int, protocol: int) -> Iterator[memoryview]:
         ) from None
 
 
-def _parse(message: memoryview) -> Socket:
+def _parse(message: memoryview, protocol: int) -> Socket:
     fields = _ANSWER.unpack_from(message)
     family, state, sport, dport, source, destination = fields[0], fields[1], *fields[4:8]
     upper, signed = "", False
@@ -113,7 +113,7 @@ def _parse(message: memoryview) -> Socket:
         signed = signed or kind == _MD5SIG
     return Socket(
         flow=Flow(
-            protocol=socket.IPPROTO_TCP,
+            protocol=socket.IPPROTO_TCP if protocol == MPTCP else protocol,
             local=_address(family, source),
             local_port=int.from_bytes(sport, "big"),
             peer=_address(family, destination),

@@ -1,15 +1,17 @@
-"""Which TCP connections of a home address this host has, which processes hold them, and which are left alone and why.
+"""Which TCP connections and connected UDP sockets of a home address this host has, which processes hold them, and which are left alone and why.
 
 Read only. `find` sees the network namespace it runs in, `find_elsewhere` others of this host. It must not know what is done
 with the answer.
 """
 
+import socket
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 
+from locum.sessions.datagrams.flows import why_not_held
 from locum.sessions.diag import MPTCP, Socket, sockets
 from locum.sessions.exclusions import NOTHING_EXCLUDED, Exclusions
 from locum.sessions.process import Process, holders, process, program_names
@@ -67,14 +69,14 @@ def find(
     exclude_pids: Collection[int] = (),
     exclusions: Exclusions = NOTHING_EXCLUDED,
 ) -> tuple[list[Candidate], list[LeftAlone]]:
-    """Every TCP connection whose local address is one of these, sorted into what can be captured and what cannot.
+    """Every TCP connection and UDP socket whose local address is one of these: what can be captured, and what cannot.
 
     Sockets that one of `exclude_pids` (the daemon) holds are passed over, whoever shares them, and so is what has ended. A process that may not be looked into counts as no holder. Raises OSError when the kernel refuses.
     """
     wanted = frozenset(home_addresses)
-    everything = list(sockets())
+    everything = [*sockets(), *sockets(socket.IPPROTO_UDP)]
     listening = [each for each in everything if each.state is TcpState.LISTEN]
-    found = [each for each in everything if each.flow.local in wanted and each.state not in _OVER]
+    found = [each for each in everything if each.flow.local in wanted and not _is_over(each)]
     sorting = _Sorting(found, listening, exclude_pids, exclusions)
     sorting.sort()
     return sorting.candidates, sorting.left
@@ -89,6 +91,10 @@ def find_elsewhere(home_addresses: Iterable[IPv4Address | IPv6Address]) -> list[
         LeftAlone(each.flow, each.state, each.reason, each.pids, program_names(each.pids))
         for each in translated(frozenset(home_addresses))
     ]
+
+
+def _is_over(found: Socket) -> bool:
+    return found.state in _OVER and found.flow.protocol == socket.IPPROTO_TCP
 
 
 class _Sorting:
@@ -161,7 +167,9 @@ class _Sorting:
 
 
 def why_left(found: Socket) -> str | None:
-    """Why a connection cannot be captured, whoever has it; None if it can be."""
+    """Why a connection or UDP socket cannot be captured, whoever has it; None if it can be."""
+    if found.flow.protocol == socket.IPPROTO_UDP:
+        return why_not_held(found.flow)
     if found.upper:
         return _ON_TOP.get(
             found.upper, f"the kernel runs {found.upper} on top of it, whose state cannot be taken out"

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from locum.sessions import record as session
+from locum.sessions.datagrams.flows import unfit
 from locum.sessions.datagrams.frames import Frame, frames
-from locum.sessions.datagrams.record import MAX_REPEATED, DatagramRecord, Repeated, unfit
+from locum.sessions.datagrams.record import MAX_REPEATED, DatagramRecord, Repeated
 from locum.wire import cbor, control
 from locum.wire.control import Flow
 from locum.wire.errors import WireError

@@ -1,7 +1,6 @@
 """UDP sockets of stock programs: held in another namespace under the same address, and given back in order."""
 
 import errno
-import os
 import select
 import socket
 import subprocess
@@ -18,10 +17,8 @@ from locum.sessions.datagrams.live import LiveDatagrams, ParkedDatagrams
 from locum.sessions.datagrams.record import DatagramRecord, Repeated
 from locum.sessions.datagrams.spool import DatagramBounds, DatagramSpool
 from locum.sessions.datagrams.stand_in import repeat, restore
-from locum.sessions.find import Candidate
+from locum.sessions.find import Candidate, find
 from locum.sessions.live import SessionError
-from locum.sessions.process import process
-from locum.sessions.record import TcpState
 from locum.wire.control import Flow
 from tests.sessions.sleepworld import HOME4, HOME6, PEER4, PEER6, Network
 
@@ -84,14 +81,11 @@ class Held:
         self.spool: DatagramSpool
 
     def _candidate(self) -> Candidate:
-        for name in os.listdir(f"/proc/{self.process.pid}/fd"):
-            target = os.readlink(f"/proc/{self.process.pid}/fd/{name}")
-            if target.startswith("socket:["):
-                owner = process(self.process.pid)
-                assert owner is not None
-                holders = ((owner.pid, int(name)),)
-                return Candidate(self.flow, TcpState.ESTABLISHED, int(target[8:-1]), holders, (owner,))
-        raise AssertionError("the program has no socket")
+        with self.network.inside("device"):
+            (found,), _ = find((self.flow.local,))
+        assert found.flow == self.flow
+        assert found.pids == (self.process.pid,)
+        return found
 
     def sleep(self, repeated: Repeated | None = None) -> None:
         self.record = DatagramRecord.from_cbor(self.live.capture(repeated).to_cbor())
@@ -300,6 +294,18 @@ def test_a_keep_alive_goes_to_the_peer_and_its_answer_is_dropped(held: Held) -> 
     assert held.answer() == "4 n"
 
 
+def test_sockets_without_a_fixed_peer_are_left_alone_by_name(network: Network) -> None:
+    with network.inside("device"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connected:
+        connected.bind((str(HOME4), 4444))
+        connected.connect((PEER4, 9))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.bind((str(HOME4), 4445))
+            candidates, left = find((HOME4,))
+    assert [each.flow.local_port for each in candidates] == [4444]
+    (alone,) = (each for each in left if each.flow.local_port == 4445)
+    assert "without a fixed peer" in alone.reason
+
+
 def test_a_flow_is_held_once(held: Held) -> None:
     held.sleep()
     with (
@@ -311,7 +317,7 @@ def test_a_flow_is_held_once(held: Held) -> None:
 
 def test_what_cannot_be_held_is_refused_by_name(held: Held) -> None:
     held.live.flow = replace(held.flow, peer=ip_address("224.0.0.1"))
-    with pytest.raises(SessionError, match="its peer is of no single host"):
+    with pytest.raises(SessionError, match="its peer is no single host"):
         held.live.capture()
     held.live.flow = held.flow
     held.live.socket.setsockopt(socket.IPPROTO_UDP, 100, 2)  # UDP_ENCAP_ESPINUDP

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address
 
 from locum.sessions import repair
+from locum.sessions.datagrams.flows import why_not_held
 from locum.sessions.datagrams.frames import frames
-from locum.sessions.datagrams.record import DatagramRecord, Repeated, unfit
+from locum.sessions.datagrams.record import DatagramRecord, Repeated
 from locum.sessions.find import Candidate
 from locum.sessions.live import FinalTcp, Injected, SessionError
 from locum.wire.control import Flow
@@ -83,8 +84,8 @@ class LiveDatagrams:
 
     def capture(self, repeated: Repeated | None = None) -> DatagramRecord:
         """The record; `repeated` is the keep-alive that a rule asks for. Raises SessionError for what cannot be held."""
-        if (part := unfit(self.flow)) is not None:
-            raise SessionError(f"{self.flow}: its {part} is of no single host that could be held")
+        if (reason := why_not_held(self.flow)) is not None:
+            raise SessionError(reason)
         with suppress(OSError):
             if self.socket.getsockopt(socket.IPPROTO_UDP, UDP_ENCAP):
                 raise SessionError(f"{self.flow} carries the kernel's own tunnel (UDP_ENCAP)")

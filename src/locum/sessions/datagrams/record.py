@@ -4,11 +4,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
+from locum.sessions.datagrams.flows import unfit
 from locum.wire import cbor
 from locum.wire.control import Flow
 from locum.wire.errors import WireError
 
-UDP = 17
 MAX_REPEATED = 1500  # bytes of a datagram that is repeated as a keep-alive
 _NAME = "datagram-record"
 
@@ -57,25 +57,6 @@ class DatagramRecord:
         )
         reader.done()
         return record
-
-
-def unfit(flow: Flow) -> str | None:
-    """The part of a flow because of which it cannot be held; None when it can be."""
-    if flow.protocol != UDP:
-        return "protocol"
-    if not flow.local_port or not flow.peer_port:
-        return "port"
-    for name, address in (("local", flow.local), ("peer", flow.peer)):
-        if (
-            address.is_multicast
-            or address.is_unspecified
-            or address.is_loopback
-            or address.is_link_local
-            or (isinstance(address, IPv4Address) and (address.is_reserved or address.packed[0] == 0))
-            or (isinstance(address, IPv6Address) and address.ipv4_mapped is not None)
-        ):
-            return name
-    return "peer" if flow.local == flow.peer else None
 
 
 def _repeated(items: list[object]) -> Repeated:
