@@ -10,7 +10,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from locum.node.last_sent import KeepAliveRule, LastSent
+from locum.node.last_sent import LastSent
+from locum.sessions.datagrams.keep_alive import KeepAliveRule
 from locum.sessions.datagrams.record import MAX_REPEATED, Repeated
 from locum.wire.control import Flow
 from locum.wire.ip import IPV4_IN_IP, IPV6_IN_IP, Ipv4Header, build_ip, build_udp, decode_ip, fragment

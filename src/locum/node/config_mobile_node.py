@@ -4,6 +4,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from locum.node.config_exclusions import exclusions
+from locum.node.config_keep_alive import keep_alive_rules
 from locum.node.config_listening import listening
 from locum.node.config_parts import LONGEST_LIFETIME, agent_key, association, links, own_nai, traversal
 from locum.node.settings import MobileNodeSettings, NodeSettings
@@ -42,6 +43,7 @@ def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
         routing=_routing(table),
         exclusions=exclusions(table),
         listening=listening(table),
+        keep_alive=keep_alive_rules(table),
     )
     table.close()
     if settings.routing.default == settings.home_address and not settings.home_address.is_unspecified:

@@ -11,10 +11,10 @@ import socket
 import struct
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from locum.node.packet_filter import outgoing_udp
+from locum.sessions.datagrams.keep_alive import KeepAliveRule
 from locum.sessions.datagrams.record import MAX_REPEATED, Repeated
 from locum.wire.control import Flow
 from locum.wire.errors import WireError
@@ -23,30 +23,11 @@ from locum.wire.registration import UDP_PORT
 from locum.wire.transport import UdpDatagram
 from locum.wire.tunnel_data import TUNNEL_DATA_HEADER_BYTES
 
-MOST_RULES = 16
 MOST_FLOWS = 1024  # whose last datagram is remembered; the one that was silent longest goes first
 _MOST_AT_ONCE = 64
 _SO_ATTACH_FILTER = 26
 _ETH_P_ALL = 0x0003
 _OUTGOING = 4  # PACKET_OUTGOING
-
-
-@dataclass(frozen=True, slots=True)
-class KeepAliveRule:
-    """Flows to this UDP port of a peer (`peer` None: of any) have their last datagram repeated every `seconds`."""
-
-    port: int
-    seconds: int
-    peer: IPv4Address | IPv6Address | None = None
-    discard_answers: bool = False
-
-    def takes(self, flow: Flow) -> bool:
-        """Whether the rule is about this flow."""
-        return (
-            flow.protocol == UDP
-            and flow.peer_port == self.port
-            and (self.peer is None or self.peer == flow.peer)
-        )
 
 
 class LastSent:

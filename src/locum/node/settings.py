@@ -16,6 +16,7 @@ from locum.roles.own_routing import NO_ROUTING, Routing
 from locum.roles.profile import Policing
 from locum.roles.rules import KeptRule
 from locum.security.association import Association
+from locum.sessions.datagrams.keep_alive import KeepAliveRule
 from locum.sessions.exclusions import THE_DEFAULT, Exclusions
 from locum.wire.control import MAX_SESSIONS
 
@@ -221,6 +222,7 @@ class MobileNodeSettings:
     routing: Routing = NO_ROUTING  # binding identifier, weight and default CoA that it registers (R3, R8)
     exclusions: Exclusions = THE_DEFAULT  # programs that are never frozen
     listening: tuple[ListeningPort, ...] = ()  # ports, and what new connections meet while it sleeps
+    keep_alive: tuple[KeepAliveRule, ...] = ()  # UDP flows whose last datagram the stand-in repeats
 
 
 @dataclass(frozen=True, slots=True)
