@@ -66,5 +66,5 @@ def test_mistakes_name_table_and_key(write: Write, line: str, wrong: str, said: 
 
 def test_too_many_rules_are_refused(write: Write) -> None:
     many = "\n[[mobile_node.keepalive]]\nport = 1\nseconds = 1\n" * 17
-    with pytest.raises(ConfigError, match="keepalive.*17 tables; at most 16"):
+    with pytest.raises(ConfigError, match=r"keepalive.*17 tables; at most 16"):
         load(write(NODE + CONTROL + MOBILE_NODE + many))

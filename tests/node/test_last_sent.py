@@ -73,7 +73,7 @@ RULE = KeepAliveRule(3478, 25, discard_answers=True)
     ids=["bare", "bare6", "in-ip", "in-ip6", "in-udp"],
 )
 def test_the_last_datagram_counts(link: str, flow: Flow, wrap: object) -> None:
-    seen = LastSent([RULE], (HOME, HOME6))
+    seen = LastSent([RULE])
     try:
         assert seen.repeated(flow) is None
         for payload in (b"first", b"last"):
@@ -84,7 +84,7 @@ def test_the_last_datagram_counts(link: str, flow: Flow, wrap: object) -> None:
 
 
 def test_what_no_rule_names_does_not_reach_this_process(link: str) -> None:
-    seen = LastSent([KeepAliveRule(3478, 25, IPv4Address("203.0.113.9")), KeepAliveRule(9, 5)], (HOME,))
+    seen = LastSent([KeepAliveRule(3478, 25, IPv4Address("203.0.113.9")), KeepAliveRule(9, 5)])
     other = Flow(17, HOME, 4000, FLOW.peer, 53)
     foreign = Flow(17, CARE_OF, 4000, FLOW.peer, 3478)
     try:
@@ -103,7 +103,7 @@ def test_what_no_rule_names_does_not_reach_this_process(link: str) -> None:
 
 
 def test_only_ports_of_rules_pass_the_filter(link: str) -> None:
-    seen = LastSent([RULE], (HOME,))
+    seen = LastSent([RULE])
     try:
         flows = (Flow(17, HOME, 1, FLOW.peer, port) for port in range(3000, 3400))
         send(link, *(build_udp(each, b"x", from_peer=False) for each in flows))
@@ -115,7 +115,7 @@ def test_only_ports_of_rules_pass_the_filter(link: str) -> None:
 
 
 def test_too_large_a_datagram_and_a_fragment_are_no_keep_alive(link: str) -> None:
-    seen = LastSent([RULE], (HOME,))
+    seen = LastSent([RULE])
     try:
         send(link, build_udp(FLOW, b"small", from_peer=False))
         header, payload = decode_ip(build_udp(FLOW, b"y" * 1400, from_peer=False))

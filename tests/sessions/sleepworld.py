@@ -6,6 +6,7 @@ are dropped, not held, on the way to the stand-in.
 
 import ctypes
 import fcntl
+import itertools
 import os
 import socket
 import struct
@@ -30,6 +31,7 @@ PEER4 = "10.77.1.2"
 PEER6 = "fd77:1::2"
 RECEIVE_BUFFER = "4096 131072 6291456"  # Debian 12's, whatever the kernel of this machine allows
 _libc = ctypes.CDLL(None, use_errno=True)
+_numbers = itertools.count(1)
 _ROUTER = {"peer": 1, "device": 2, "standin": 3}
 
 
@@ -44,7 +46,7 @@ class Network:
     """Namespaces `peer`, `device`, `standin` around `router`; removed by `close`."""
 
     def __init__(self) -> None:
-        self.prefix = f"lt-{os.getpid()}-s"
+        self.prefix = f"lt-{os.getpid()}-s{next(_numbers)}"
         self.tun = self.held = -1
         self.names = {name: f"{self.prefix}-{name}" for name in ("router", *_ROUTER)}
         try:

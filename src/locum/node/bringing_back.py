@@ -17,7 +17,9 @@ from locum.node.events import flow_text
 from locum.node.performer import Hand
 from locum.roles import actions as do
 from locum.roles.actions import Event
-from locum.sessions.live import FinalTcp, LiveSocket, SessionError
+from locum.sessions.datagrams.live import LiveDatagrams
+from locum.sessions.either import AnyLive
+from locum.sessions.live import FinalTcp, SessionError
 from locum.sessions.process import Process
 from locum.wire.control import Flow
 
@@ -47,7 +49,7 @@ class Answered(Protocol):
 
 
 class BringingBack:
-    """`deliver` puts packets into this host; `feed` tells the role; `forget` drops what is stored of sockets."""
+    """`deliver` puts packets into this host; `feed` tells the role; `forget` drops what is stored of sockets, `save` renews it."""
 
     def __init__(
         self,
@@ -57,9 +59,10 @@ class BringingBack:
         deliver: Callable[[bytes], None],
         forget: Callable[[Iterable[Flow]], None],
         answered: Answered,
+        save: Callable[[AnyLive], None],
     ) -> None:
         self._captured, self._blocking = captured, blocking
-        self._feed, self._deliver, self._forget = feed, deliver, forget
+        self._feed, self._deliver, self._forget, self._save = feed, deliver, forget, save
         self._answered = answered
         self.given_back: list[Flow] = []  # their rows stay until the role has written that they are back
         self._reassuring: asyncio.Task[None] | None = None
@@ -145,7 +148,12 @@ class BringingBack:
     # bytes
 
     async def _inject(self, action: do.InjectData) -> None:
-        self._feed(await self._blocking(self._inject_all, action.pieces))
+        injected: do.Injected = await self._blocking(self._inject_all, action.pieces)
+        for flow, taken in injected.taken:
+            # The kernel counts what a TCP socket has been given; of datagrams only the row tells.
+            if taken and isinstance(live := self._captured.live.get(flow), LiveDatagrams):
+                self._save(live)
+        self._feed(injected)
 
     def _inject_all(self, pieces: tuple[tuple[Flow, bytes], ...]) -> do.Injected:
         taken: list[tuple[Flow, int]] = []
@@ -164,7 +172,7 @@ class BringingBack:
                     failures.append(do.SessionFailure(flow, words.reason(problem)))
         return do.Injected(tuple(taken), tuple(failures), tuple(gone))
 
-    def _put(self, live: LiveSocket, data: bytes) -> int:
+    def _put(self, live: AnyLive, data: bytes) -> int:
         if live.flow in self._captured.loose:  # its program could not be frozen again
             return 0
         before = live.position()
@@ -210,7 +218,7 @@ class BringingBack:
             for live in asked
         )  # fmt: skip
 
-    def _await_reading(self, asked: Iterable[LiveSocket], patience: float) -> None:
+    def _await_reading(self, asked: Iterable[AnyLive], patience: float) -> None:
         until = time.monotonic() + patience
         reading = [live for live in asked if live.unread()]
         while reading and time.monotonic() < until:
@@ -243,7 +251,7 @@ class BringingBack:
             live.close()
         return tuple(failures)
 
-    def _finish_one(self, live: LiveSocket, final: do.SessionFinal) -> None:
+    def _finish_one(self, live: AnyLive, final: do.SessionFinal) -> None:
         closed = live.refuses() or not self._captured.has_program(live.flow)
         if (position := live.position()) != final.total and not closed:
             raise SessionError(f"{final.total} bytes were received and {position} are here")
@@ -275,7 +283,7 @@ class BringingBack:
         self._captured.drop(action.flows)
         self._forget(action.flows)
 
-    def _reset(self, live: LiveSocket) -> None:
+    def _reset(self, live: AnyLive) -> None:
         """The program sees that its connection was lost."""
         try:
             live.hold()

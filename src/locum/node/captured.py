@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
+from locum.sessions.either import AnyLive
 from locum.sessions.exclusions import NOTHING_EXCLUDED, Exclusions
 from locum.sessions.find import Candidate, LeftAlone, find
 from locum.sessions.freezer import Freezer
-from locum.sessions.live import LiveSocket
 from locum.sessions.process import Process
 from locum.wire.control import Flow
 
@@ -27,7 +27,7 @@ class Captured:
     def __init__(self, freezer: Freezer) -> None:
         self.freezer = freezer
         self.candidates: dict[Flow, Candidate] = {}
-        self.live: dict[Flow, LiveSocket] = {}
+        self.live: dict[Flow, AnyLive] = {}
         self.loose: set[Flow] = set()
 
     def look(

@@ -10,8 +10,7 @@ import ctypes
 import socket
 import struct
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import Sequence
 
 from locum.node.packet_filter import outgoing_udp
 from locum.sessions.datagrams.keep_alive import KeepAliveRule
@@ -31,12 +30,10 @@ _OUTGOING = 4  # PACKET_OUTGOING
 
 
 class LastSent:
-    """Remembers, for the home addresses, the last datagrams that the rules ask for. Raises OSError without CAP_NET_RAW."""
+    """Remembers the last datagrams that the rules ask for. Raises OSError without CAP_NET_RAW."""
 
-    def __init__(
-        self, rules: Sequence[KeepAliveRule], home_addresses: Collection[IPv4Address | IPv6Address]
-    ) -> None:
-        self._rules, self._home_addresses = tuple(rules), frozenset(home_addresses)
+    def __init__(self, rules: Sequence[KeepAliveRule]) -> None:
+        self._rules = tuple(rules)
         self._sent: OrderedDict[Flow, bytes] = OrderedDict()
         program = outgoing_udp({each.port for each in rules})
         self._socket = socket.socket(
@@ -89,7 +86,7 @@ class LastSent:
         if found is None:
             return
         flow, payload = found
-        if flow.local not in self._home_addresses or not any(each.takes(flow) for each in self._rules):
+        if not any(each.takes(flow) for each in self._rules):
             return
         if len(payload) > MAX_REPEATED:  # too large to be a keep-alive: then there is none
             self._sent.pop(flow, None)

@@ -26,11 +26,14 @@ from locum.node.store import Store
 from locum.node.trickle import Trickle
 from locum.roles import actions as do
 from locum.roles.actions import Event
+from locum.sessions.datagrams.flows import UDP
+from locum.sessions.datagrams.live import LiveDatagrams
+from locum.sessions.datagrams.record import Repeated
+from locum.sessions.either import AnyLive, AnyParked, AnyRecord, open_live, parked_from_json
 from locum.sessions.exclusions import NOTHING_EXCLUDED, Exclusions
 from locum.sessions.find import Candidate, LeftAlone, find, find_elsewhere
 from locum.sessions.freezer import Freezer
-from locum.sessions.live import LiveSocket, SessionError
-from locum.sessions.parked import Parked
+from locum.sessions.live import SessionError
 from locum.wire.control import Flow
 
 log = logging.getLogger("locum.napping")
@@ -52,11 +55,14 @@ class Napping:
         deliver: Callable[[bytes], None],
         exclusions: Exclusions = NOTHING_EXCLUDED,
         divert: Divert = lambda _flow, _take: None,
+        repeated: Callable[[Flow], Repeated | None] = lambda _flow: None,
     ) -> None:
         """`freeze`: "stop" forces SIGSTOP; otherwise the cgroup freezer where there is one.
 
-        `divert` gives held packets of a flow to a function.
+        `divert` gives held packets of a flow to a function; `repeated` tells the keep-alive of a UDP flow, if a rule asks
+        for one.
         """
+        self._repeated = repeated
         self._exclusions = exclusions
         self._elsewhere: list[
             LeftAlone
@@ -68,7 +74,9 @@ class Napping:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="sessions")
         self._captured = Captured(self._freezer)
         self._trickle = Trickle(self._captured, self._blocking, feed, PeerAnswers(divert, MARK_ANSWER))
-        self._back = BringingBack(self._captured, self._blocking, feed, deliver, self._forget, self._trickle)
+        self._back = BringingBack(
+            self._captured, self._blocking, feed, deliver, self._forget, self._trickle, self._save
+        )
 
     def hands(self) -> Mapping[type, Hand]:
         """What performs each kind of action."""
@@ -104,7 +112,7 @@ class Napping:
             candidate = self._captured.candidates.get(flow)
             try:
                 if candidate is not None:
-                    self._take_up(LiveSocket.open(candidate, parked.get(flow)), flow in parked, claimed)
+                    self._take_up(open_live(candidate, parked.get(flow)), flow in parked, claimed)
             except (SessionError, OSError) as problem:
                 log.warning("%s cannot be taken up again: %s", flow_text(flow), problem)
             if flow not in self._captured.live:
@@ -113,7 +121,7 @@ class Napping:
         if self._captured.loose:
             self._back.reassure()
 
-    def _take_up(self, live: LiveSocket, captured: bool, claimed: Mapping[Flow, bool]) -> None:
+    def _take_up(self, live: AnyLive, captured: bool, claimed: Mapping[Flow, bool]) -> None:
         if not captured or live.flow not in claimed:
             self._let_be(live)
             return
@@ -134,13 +142,13 @@ class Napping:
     async def _blocking(self, call: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, call, *arguments)
 
-    def _parked(self, row: Mapping[str, Any]) -> Parked | None:
+    def _parked(self, row: Mapping[str, Any]) -> AnyParked | None:
         """What is stored of a socket; None for one that ended with an earlier boot."""
         fields = dict(row)
         if fields.pop("boot", None) != self._boot:
             return None
         try:
-            return Parked.from_json(fields)
+            return parked_from_json(fields)
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -176,14 +184,19 @@ class Napping:
     # capture
 
     async def _capture(self, action: do.Capture) -> None:
-        captured = await self._blocking(self._capture_all, action.flows)
+        again = {each: self._repeated(each) for each in action.flows if each.protocol == UDP}
+        captured = await self._blocking(self._capture_all, action.flows, again)
         for flow in action.flows:
             if (live := self._captured.live.get(flow)) is not None:
-                self._store.put(COLLECTION, flow_text(flow), live.parked.to_json() | {"boot": self._boot})
+                self._save(live)
         await self._store.durable()
         self._feed(captured)
 
-    def _capture_all(self, flows: tuple[Flow, ...]) -> do.Captured:
+    def _save(self, live: AnyLive) -> None:
+        row = live.parked.to_json() | {"boot": self._boot}
+        self._store.put(COLLECTION, flow_text(live.flow), row)
+
+    def _capture_all(self, flows: tuple[Flow, ...], repeated: Mapping[Flow, Repeated | None]) -> do.Captured:
         records: list[do.SessionRecordItem] = []
         failures: list[do.SessionFailure] = []
         for number, flow in enumerate(flows):
@@ -191,9 +204,9 @@ class Napping:
                 candidate = self._captured.candidates.get(flow)
                 if candidate is None:
                     raise SessionError("the connection is not there any more")
-                live = LiveSocket.open(candidate)
+                live = open_live(candidate)
                 try:
-                    record = live.capture()
+                    record = _captured(live, repeated.get(flow))
                 except (SessionError, OSError):
                     live.close()
                     raise
@@ -215,7 +228,7 @@ class Napping:
         await self._blocking(release)
         self._forget(action.flows)
 
-    def _let_be(self, live: LiveSocket) -> None:
+    def _let_be(self, live: AnyLive) -> None:
         try:
             live.resume()
         except OSError as problem:
@@ -227,6 +240,10 @@ class Napping:
         for flow in flows:
             self._trickle.forget(flow)
             self._store.forget(COLLECTION, flow_text(flow))
+
+
+def _captured(live: AnyLive, repeated: Repeated | None) -> AnyRecord:
+    return live.capture(repeated) if isinstance(live, LiveDatagrams) else live.capture()
 
 
 def _found(candidate: Candidate) -> do.FoundSession:

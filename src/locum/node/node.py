@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from locum.dataplane.kernel import DataPlane
     from locum.node.echo_responder import EchoResponder
     from locum.node.echo_watch import EchoWatch
+    from locum.node.last_sent import LastSent
     from locum.node.learnt_associations import LearntAssociations
     from locum.node.memberships import Memberships
     from locum.node.napping import Napping
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from locum.node.replaying import Replaying
     from locum.node.standin import StandIn
     from locum.roles.home_agent import HomeAgent
+    from locum.sessions.datagrams.keep_alive import KeepAliveRule
+    from locum.sessions.datagrams.record import Repeated
 
 log = logging.getLogger("locum.node")
 _LONGEST_WAIT = 30.0  # seconds; in a loop whose timers stand still while the machine is suspended
@@ -293,7 +296,7 @@ class Node:
             asyncio.get_running_loop().remove_reader(fileno)
         self.registrations.close()
 
-    def _listen(self, raw: "EchoWatch | EchoResponder") -> None:
+    def _listen(self, raw: "EchoWatch | EchoResponder | LastSent") -> None:
         loop, fileno = asyncio.get_running_loop(), raw.fileno()
         self._closers.callback(raw.close)
         loop.add_reader(fileno, raw.read)
@@ -316,6 +319,7 @@ class Node:
                 node.name, node.run_dir, self.settings.mobile_node.freeze, self.store,
                 lambda event: self.feed("mobile_node", event), lambda packet: self.plane.inject(packet),
                 self.settings.mobile_node.exclusions, self.plane.divert,
+                self._keep_alive(self.settings.mobile_node.keep_alive),
             )  # fmt: skip
             self._closers.push_async_callback(self.napping.close)
             self.replaying = Replaying(
@@ -333,6 +337,16 @@ class Node:
                 self.events.count,
             )  # fmt: skip
             self._closers.push_async_callback(self.stand_in.close)
+
+    def _keep_alive(self, rules: "Sequence[KeepAliveRule]") -> "Callable[[Flow], Repeated | None]":
+        """What a stand-in is to repeat on a UDP flow; nothing is observed without a rule."""
+        if not rules:
+            return lambda _flow: None
+        from locum.node.last_sent import LastSent
+
+        sent = LastSent(rules)
+        self._listen(sent)
+        return sent.repeated
 
     async def _open_policy(self) -> None:
         if self.settings.policy is None:

@@ -14,6 +14,7 @@ from locum.node.peer_answers import PeerAnswers
 from locum.node.performer import Hand
 from locum.roles import actions as do
 from locum.roles.actions import Event
+from locum.sessions.live import LiveSocket
 from locum.wire.control import Flow
 
 log = logging.getLogger("locum.napping")
@@ -61,7 +62,7 @@ class Trickle:
     async def _answer(self, action: do.AnswerPeers) -> None:
         expected = await self._blocking(self._prepare, action.finals)
         for flow, sequence in expected.items():
-            if (live := self._captured.live.get(flow)) is not None:
+            if isinstance(live := self._captured.live.get(flow), LiveSocket):
                 self._answers.begin(live, sequence)
 
     def _prepare(self, finals: tuple[do.SessionFinal, ...]) -> dict[Flow, int]:
@@ -69,7 +70,7 @@ class Trickle:
         expected: dict[Flow, int] = {}
         for final in finals:
             live = self._captured.live.get(final.flow)
-            if live is None:
+            if not isinstance(live, LiveSocket):  # the peer of a UDP socket waits for no answer
                 continue
             try:
                 if final.timestamp is not None:

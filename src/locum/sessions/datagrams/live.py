@@ -132,9 +132,12 @@ class LiveDatagrams:
         self.parked = replace(self.parked, injected=self.parked.injected + at)
         return Injected(accepted, tuple(packets))
 
-    def finish(self, final: FinalTcp) -> tuple[bytes, ...]:
-        """The packets that end the session's absence: an ICMP error that the stand-in's socket has met, or none."""
-        codes = _CODES.get(final.error)
+    def finish(self, final: FinalTcp, *, closed: bool = False) -> tuple[bytes, ...]:
+        """The packets that end the session's absence: an ICMP error that the stand-in's socket has met, or none.
+
+        `closed`: the program has closed its socket, so that nothing is left to tell.
+        """
+        codes = None if closed else _CODES.get(final.error)
         return () if codes is None else (build_unreachable(self.flow, *codes),)
 
     def hold(self) -> None:
@@ -148,6 +151,20 @@ class LiveDatagrams:
 
     def release(self) -> None:
         """Nothing."""
+
+    def tighten(self) -> None:
+        """Nothing."""
+
+    def refuses(self) -> bool:
+        """False: a program cannot refuse what comes without closing its socket."""
+        return False
+
+    def nudge(self) -> None:
+        """Nothing: the peer waits for no window."""
+
+    def reassurance(self) -> tuple[bytes, ...]:
+        """None: a datagram socket waits for nothing of its peer's."""
+        return ()
 
     def close(self) -> None:
         """Drops our descriptor; the socket stays the program's."""
