@@ -35,6 +35,11 @@ def boot_seconds() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def boot_milliseconds() -> int:
+    """The same in whole milliseconds."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
 class BootTimeLoop(asyncio.SelectorEventLoop):
     """An event loop whose timers count suspended time. It has to be woken after a suspension: see `WallClockWatch`."""
 

@@ -8,6 +8,7 @@ from locum.node.config_policing import emission_filters
 from locum.node.settings import MnpsDevice, MnpsSettings, NodeSettings
 from locum.node.toml_table import Table
 from locum.roles.standin_registration import MAX_BID
+from locum.sessions.datagrams.spool import DatagramBounds
 from locum.wire.control import MAX_SESSIONS
 
 _PROTOCOLS = {"tcp": 6, "udp": 17}
@@ -36,6 +37,11 @@ def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
         device_bytes=table.size("device_bytes", memory + disk),
         device_sessions=table.integer("max_sessions_per_device", most, least=1, most=most),
         max_held=table.integer("max_held_seconds", 7 * 86400, least=1, most=_LONGEST_HELD),
+        datagrams=DatagramBounds(
+            seconds=table.seconds("udp_seconds", 300.0, least=1.0, most=7 * 86400.0),
+            number=table.integer("udp_datagrams", 1000, least=1, most=1_000_000),
+            size=table.size("udp_bytes", 1 << 20, least=1 << 16),
+        ),
         spool_dir=table.path("spool_dir", node.state_dir / f"{node.name}.spool"),
         holder=table.path("holder", None),
         translate=table.addresses("translate", ()),

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 
 from locum.roles import actions as do
 from locum.sessions import repair
+from locum.sessions.either import AnyRecord, AnySpool
 from locum.sessions.live import FinalTcp
-from locum.sessions.record import SessionRecord
-from locum.sessions.spool import CHUNK, Spool
+from locum.sessions.spool import CHUNK
 from locum.wire.control import Flow
 
 _RECHECK = 0.25  # seconds between looks at sockets that wait for room
 _AT_ONCE = (
     CHUNK  # bytes of one socket per wake-up of the loop: a thousand senders do not keep a request waiting
 )
+
+UNBOUNDED = 1 << 62  # bytes ahead of its device, for a session that has bounds of its own
 
 Key = tuple[bytes, int]  # handover, session
 
@@ -35,9 +37,9 @@ class HeldSocket:
 
     key: Key
     flow: Flow
-    record: SessionRecord
+    record: AnyRecord
     socket: socket.socket
-    spool: Spool
+    spool: AnySpool
     ahead: int  # bytes that may be held and not fetched
     fetched: int = 0  # bytes that the device has asked for since the daemon's start
     reading: bool = False

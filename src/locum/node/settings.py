@@ -17,6 +17,7 @@ from locum.roles.profile import Policing
 from locum.roles.rules import KeptRule
 from locum.security.association import Association
 from locum.sessions.datagrams.keep_alive import KeepAliveRule
+from locum.sessions.datagrams.spool import DatagramBounds
 from locum.sessions.exclusions import THE_DEFAULT, Exclusions
 from locum.wire.control import MAX_SESSIONS
 
@@ -237,6 +238,9 @@ class MnpsDevice:
     weight: int  # share among equals (R8)
 
 
+_DATAGRAMS = DatagramBounds()
+
+
 @dataclass(frozen=True, slots=True)
 class MnpsSettings:
     address: IPv4Address
@@ -249,6 +253,7 @@ class MnpsSettings:
     max_sessions: int
     spool_dir: Path
     holder: Path | None  # Unix socket of a minimal holder; None: systemd's descriptor store, if there is one
+    datagrams: DatagramBounds = _DATAGRAMS  # kept for one UDP session at most
     translate: tuple[Address, ...] = ()  # home addresses that become the stand-in's own address here (R12)
     emission: tuple[Filter, ...] = ()  # what programs of this host may send from home addresses (R20)
     register_via: str = "fa"  # or "colocated"

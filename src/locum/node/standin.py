@@ -17,14 +17,20 @@ from typing import Any, Protocol
 import cbor2
 
 from locum.node import words
-from locum.node.draining import Draining, HeldSocket, Key, name_of
+from locum.node.clock import boot_milliseconds
+from locum.node.draining import UNBOUNDED, Draining, HeldSocket, Key, name_of
 from locum.node.openings import Openings
 from locum.node.performer import Hand
+from locum.node.repeating import Repeating
 from locum.node.settings import Address, MnpsSettings
 from locum.node.store import Store
 from locum.roles import actions as do
 from locum.roles.actions import Event
-from locum.sessions import accepting, repair, stand_in
+from locum.sessions import accepting, either
+from locum.sessions.datagrams.record import DatagramRecord
+from locum.sessions.datagrams.spool import SUFFIXES as DATAGRAM_SUFFIXES
+from locum.sessions.datagrams.spool import DatagramSpool
+from locum.sessions.either import AnyRecord, AnySpool
 from locum.sessions.holder import FdStore
 from locum.sessions.intake import Intake
 from locum.sessions.live import SessionError
@@ -36,6 +42,7 @@ from locum.wire.errors import WireError
 log = logging.getLogger("locum.standin")
 COLLECTION = "session"
 _TMPFS = Path("/dev/shm")
+_SUFFIXES = (*SUFFIXES, *DATAGRAM_SUFFIXES)
 _TOGETHER = 16  # sockets that are restored or reset before others get a turn: some milliseconds
 
 
@@ -72,7 +79,9 @@ class StandIn:
         self._budgets: dict[str, Budget] = {}  # of each device
         self._device_bytes = settings.device_bytes
         self._intake = Intake(settings.session_least, settings.session_most)
+        self._datagram_bounds = settings.datagrams
         self._draining = Draining(emit)
+        self._repeating = Repeating()
         self._disk_dir = settings.spool_dir
         # Nodes of one name may share the tmpfs.
         place = zlib.crc32(os.fsencode(settings.spool_dir.absolute()))
@@ -118,7 +127,7 @@ class StandIn:
         for name, row in self._store.rows(COLLECTION).items():
             try:
                 key = (bytes.fromhex(row["handover"]), int(row["session"]))
-                record = SessionRecord.from_cbor(cbor2.loads(bytes.fromhex(row["record"])))
+                record = either.record_from_cbor(cbor2.loads(bytes.fromhex(row["record"])))
             except (ValueError, KeyError, TypeError, cbor2.CBORError) as problem:
                 log.warning("%s cannot be read in the store: %s", name, problem)
                 self._store.forget(COLLECTION, name)
@@ -134,6 +143,7 @@ class StandIn:
                 self._keep(held)
                 if held.stopped is None:
                     self._draining.step(held)
+                    self._repeating.begin(held)
         for name, fd in kept.items():
             self._discard_kept(name, fd)
         self._sweep()
@@ -160,14 +170,14 @@ class StandIn:
         names = {held.name for held in self._all()}
         for directory in (self._disk_dir, self._memory_dir):
             for path in directory.iterdir():
-                if path.suffix in SUFFIXES and path.name.partition(".")[0] not in names:
+                if path.suffix in _SUFFIXES and path.name.partition(".")[0] not in names:
                     path.unlink()
 
     def _discard_kept(self, name: str, fd: int) -> None:
         """A descriptor that no row speaks of: its handover was dropped when we were killed."""
         if name.count("-") == 1 and self._keeper is not None:
             connection = socket.socket(fileno=fd)
-            stand_in.stop(connection)
+            either.stop(connection)
             self._keeper.remove(name)
             connection.close()
         else:
@@ -176,7 +186,7 @@ class StandIn:
     def _take_up(
         self,
         key: Key,
-        record: SessionRecord,
+        record: AnyRecord,
         device: str,
         fd: int,
         on_disk: Mapping[str, Path],
@@ -188,36 +198,45 @@ class StandIn:
         spool = held.spool
         try:
             spool.recover(connection, on_disk)
-            if repair.in_repair(connection):  # it was stopped for a reclaim, and stays so
-                held.stopped = stand_in.final(
-                    connection, record, received=spool.total, peer_closed=spool.peer_closed, error=spool.error
-                )
+            held.stopped = either.stopped(connection, spool)  # for a reclaim; it stays so
         except (SessionError, OSError) as problem:
             log.warning("%s cannot be taken up again: %s", held.name, problem)
-            stand_in.drop(connection)
+            either.drop(connection)
             return None
         return held
 
     def _made(
         self,
         key: Key,
-        record: SessionRecord,
+        record: AnyRecord,
         device: str,
         connection: socket.socket,
         *,
         accepted: bool = False,
     ) -> HeldSocket:
-        """What was accepted stays in the kernel's buffer: it is no more than its program takes at once."""
-        spool = Spool(
-            name_of(key),
-            record,
-            memory_dir=self._memory_dir,
-            disk_dir=self._disk_dir,
-            budget=self._budget_of(device),
-        )
+        spool = self._spool(name_of(key), record, self._budget_of(device))
         here = self._peers.is_local(record.flow.peer)
-        ahead = 0 if accepted else self._intake.ahead(record)
+        ahead = self._ahead(record, accepted)
         return HeldSocket(key, record.flow, record, connection, spool, ahead, here=here, accepted=accepted)
+
+    def _ahead(self, record: AnyRecord, accepted: bool) -> int:
+        """Bytes that may be held for this session before its device fetches."""
+        if isinstance(record, DatagramRecord):
+            return UNBOUNDED
+        # What was accepted stays in the kernel's buffer: it is no more than its program takes at once.
+        return 0 if accepted else self._intake.ahead(record)
+
+    def _spool(self, name: str, record: AnyRecord, budget: Budget) -> AnySpool:
+        if isinstance(record, DatagramRecord):
+            return DatagramSpool(
+                name,
+                record,
+                directory=self._disk_dir,
+                bounds=self._datagram_bounds,
+                clock=boot_milliseconds,
+                budget=budget,
+            )
+        return Spool(name, record, memory_dir=self._memory_dir, disk_dir=self._disk_dir, budget=budget)
 
     def _budget_of(self, device: str) -> Budget:
         if device not in self._budgets:
@@ -248,9 +267,10 @@ class StandIn:
         self._draining.close()
         for held in self._all():
             self._draining.end(held)
+            self._repeating.end(held)
             held.spool.close()
             if self._keeper is None:
-                stand_in.drop(held.socket)
+                either.drop(held.socket)
             else:
                 held.socket.close()
         self._held.clear()
@@ -290,7 +310,7 @@ class StandIn:
         numbers = self._held.get(handover, {})
         number = next((n for n in range(MAX_SESSIONS - 1, -1, -1) if n not in numbers), None)
         if number is None:
-            stand_in.reset(connection)
+            either.reset(connection)
             return
         key, device = (handover, number), str(record.flow.local)
         try:
@@ -298,7 +318,7 @@ class StandIn:
                 self._keeper.store(name_of(key), connection.fileno())
         except OSError as problem:
             log.warning("%s is not kept: %s", name_of(key), problem)
-            stand_in.reset(connection)
+            either.reset(connection)
             return
         held = self._made(key, record, device, connection, accepted=True)
         self._keep(held)
@@ -308,7 +328,9 @@ class StandIn:
 
     def _tell_accepted(self, held: HeldSocket) -> None:
         handover, number = held.key
-        self._feed(do.ConnectionAccepted(handover, number, held.flow, accepting.handshake(held.record)))
+        if isinstance(held.record, SessionRecord):  # a datagram socket accepts nothing
+            shaken = accepting.handshake(held.record)
+            self._feed(do.ConnectionAccepted(handover, number, held.flow, shaken))
 
     # restore
 
@@ -341,13 +363,14 @@ class StandIn:
     def _restore_one(self, key: Key, item: do.SessionRecordItem, device: str) -> None:
         if key[1] in self._held.get(key[0], {}):
             raise SessionError("the session is here already")
-        record = SessionRecord.from_cbor(item.record)
+        record = either.record_from_cbor(item.record)
         if record.flow != item.flow:
             raise SessionError("the record is of another flow than the one announced")
         held = self._made(key, record, device, self._live(name_of(key), record))
         self._keep(held)
         self._put_row(held, device)
         self._draining.begin(held)
+        self._repeating.begin(held)
 
     def _put_row(self, held: HeldSocket, device: str) -> None:
         row = {
@@ -359,13 +382,13 @@ class StandIn:
         }
         self._store.put(COLLECTION, held.name, row)
 
-    def _live(self, name: str, record: SessionRecord) -> socket.socket:
+    def _live(self, name: str, record: AnyRecord) -> socket.socket:
         """The socket is with its keeper before the first packet leaves it: from then on its end would be seen."""
         keeper = self._keeper
         if keeper is None:
-            return stand_in.restore(record)
+            return either.restore(record)
         try:
-            return stand_in.restore(record, keep=lambda made: keeper.store(name, made.fileno()))
+            return either.restore(record, keep=lambda made: keeper.store(name, made.fileno()))
         except SessionError:
             with contextlib.suppress(OSError):  # it may never have got that far
                 keeper.remove(name)
@@ -386,6 +409,7 @@ class StandIn:
         for held in self._of(action.handover):
             if held.stopped is None:
                 self._draining.step(held)
+            either.seal(held.spool)
         sessions = tuple(
             do.HeldSession(held.key[1], held.flow, held.spool.total, held.spool.peer_closed, held.spool.error)
             for held in self._of(action.handover)
@@ -393,8 +417,10 @@ class StandIn:
         self._feed(do.Measured(action.handover, sessions))
 
     def _survey(self, _: do.SurveySessions) -> None:
+        now = boot_milliseconds()
         uses = tuple(
-            do.SessionUse(*held.key, stand_in.quiet(held.socket), held.spool.total) for held in self._all()
+            do.SessionUse(*held.key, either.quiet(held.socket, held.spool, now), held.spool.total)
+            for held in self._all()
         )
         self._feed(do.Surveyed(uses))
 
@@ -404,6 +430,7 @@ class StandIn:
         await self._lead_away(self._of(action.handover))
         for held in self._of(action.handover):
             self._draining.end(held)
+            self._repeating.end(held)
             final = held.stopped = held.stopped or held.spool.stop(held.socket)
             offset = min(fetched.get(held.key[1], 0), held.spool.total)
             tail = held.spool.read(offset, room) if 0 < held.spool.total - offset <= room else b""
@@ -430,6 +457,7 @@ class StandIn:
                 held.stopped = None
                 held.spool.resume(held.socket)
             self._draining.step(held)
+            self._repeating.begin(held)
 
     async def _drop(self, action: do.DropSessions) -> None:
         """The row goes before the socket: without a row it is discarded silently after a crash."""
@@ -439,10 +467,11 @@ class StandIn:
             await self._lead_away(gone)
         for held in gone:
             self._draining.end(held)
+            self._repeating.end(held)
             if action.reset:
                 self._reset(held)
             elif held.stopped is None:
-                stand_in.stop(held.socket)
+                either.stop(held.socket)
             self._store.forget(COLLECTION, held.name)
             self._forget(held)
         if action.reset:
@@ -452,13 +481,13 @@ class StandIn:
             if self._keeper is not None:
                 self._keeper.remove(held.name)
             if not action.reset:
-                stand_in.drop(held.socket)
+                either.drop(held.socket)
             held.spool.remove()
 
     @staticmethod
     def _reset(held: HeldSocket) -> None:
         try:
-            stand_in.reset(held.socket)
+            either.reset(held.socket)
         except OSError as problem:
             log.warning("%s could not be reset: %s", held.name, problem)
 

@@ -90,7 +90,7 @@ from locum.wire.control import (
 )
 from locum.wire.errors import WireError
 
-TCP = 6
+TCP, UDP = 6, 17
 DROPPED = "it was dropped at the stand-in, by order"
 RECORD_FLOW = 0  # key of the flow in a session record (session.cddl)
 PREPARED_TIMEOUT = 60.0  # seconds; a device that has prepared transfers within its own time-outs or never
@@ -415,12 +415,12 @@ class StandIn:
         return None
 
     def _takeable(self, request: TakeoverPrepare) -> tuple[Flow, ...]:
-        """TCP, and not alive here already: a prepare that was long on its way must not touch what came after it."""
+        """TCP and UDP, and not alive here already: a prepare that was long on its way must not touch what came after it."""
         owned = self._holdings.owned_flows(besides=request.handover)
         return tuple(
             each
             for number, each in enumerate(request.flows)
-            if each.protocol == TCP and each not in owned and self._quotas.admits(number)
+            if each.protocol in (TCP, UDP) and each not in owned and self._quotas.admits(number)
         )
 
     def _prepared_answer(self, request: TakeoverPrepare, exchange: int) -> Answer:
@@ -434,7 +434,7 @@ class StandIn:
         return self._replies.answer(exchange, Status.OK, request.handover, sessions=statuses)
 
     def _why_not(self, number: int, flow: Flow) -> str:
-        if flow.protocol != TCP:
+        if flow.protocol not in (TCP, UDP):
             return f"the stand-in takes no sessions of protocol {flow.protocol}"
         if not self._quotas.admits(number):
             return f"the stand-in holds at most {self.configuration.quota.sessions} sessions of a device"

@@ -6,14 +6,14 @@ The two kinds know nothing of each other; nobody else has to ask which one it is
 import socket
 from collections.abc import Callable, Mapping
 
-from locum.sessions import stand_in
+from locum.sessions import repair, stand_in
 from locum.sessions.datagrams import stand_in as datagram_stand_in
 from locum.sessions.datagrams.flows import UDP
 from locum.sessions.datagrams.live import LiveDatagrams, ParkedDatagrams
 from locum.sessions.datagrams.record import DatagramRecord
 from locum.sessions.datagrams.spool import DatagramSpool
 from locum.sessions.find import Candidate
-from locum.sessions.live import LiveSocket
+from locum.sessions.live import FinalTcp, LiveSocket
 from locum.sessions.parked import Parked
 from locum.sessions.record import SessionRecord
 from locum.sessions.spool import Spool
@@ -57,3 +57,47 @@ def restore(record: AnyRecord, *, keep: Callable[[socket.socket], None] | None =
 def is_datagrams(sock: socket.socket) -> bool:
     """Whether a socket of the stand-in's is a UDP session's."""
     return sock.type == socket.SOCK_DGRAM
+
+
+def stop(sock: socket.socket) -> None:
+    """The session stands still; its flow is held."""
+    if not is_datagrams(sock):
+        stand_in.stop(sock)
+
+
+def drop(sock: socket.socket) -> None:
+    """Closes the socket without a packet."""
+    if is_datagrams(sock):
+        sock.close()
+    else:
+        stand_in.drop(sock)
+
+
+def reset(sock: socket.socket) -> None:
+    """Ends the session so that the peer of a connection hears of it; raises OSError when it cannot be told."""
+    if is_datagrams(sock):
+        sock.close()
+    else:
+        stand_in.reset(sock)
+
+
+def quiet(sock: socket.socket, spool: AnySpool, now: int) -> float:
+    """Seconds since the peer sent something, or since the restore; `now` is in milliseconds of CLOCK_BOOTTIME."""
+    if isinstance(spool, DatagramSpool):
+        return max(now - spool.heard, 0) / 1000
+    return stand_in.quiet(sock)
+
+
+def stopped(sock: socket.socket, spool: AnySpool) -> FinalTcp | None:
+    """After a restart: the last word on a connection that had been stopped for its device; None for one that goes on."""
+    if isinstance(spool, DatagramSpool) or not repair.in_repair(sock):
+        return None
+    return stand_in.final(
+        sock, spool.record, received=spool.total, peer_closed=spool.peer_closed, error=spool.error
+    )
+
+
+def seal(spool: AnySpool) -> None:
+    """The device is about to read: what is kept may no longer be replaced by what comes."""
+    if isinstance(spool, DatagramSpool):
+        spool.seal()

@@ -19,6 +19,7 @@ from locum.sessions.datagrams.spool import DatagramBounds, DatagramSpool
 from locum.sessions.datagrams.stand_in import repeat, restore
 from locum.sessions.find import Candidate, find
 from locum.sessions.live import SessionError
+from locum.sessions.spool import Budget
 from locum.wire.control import Flow
 from tests.sessions.sleepworld import HOME4, HOME6, PEER4, PEER6, Network
 
@@ -52,7 +53,7 @@ class Held:
 
     def __init__(self, network: Network, directory: Path, peer: str = PEER4, buffer: int = 212992) -> None:
         self.network, self.directory, self.clock = network, directory, Clock()
-        self.bounds = DatagramBounds()
+        self.bounds, self.budget = DatagramBounds(), Budget(0, 1 << 30)
         home = HOME4 if ip_address(peer).version == 4 else HOME6
         family = socket.AF_INET if home.version == 4 else socket.AF_INET6
         self.flow = Flow(17, home, 4001, ip_address(peer), 5001)
@@ -96,7 +97,12 @@ class Held:
 
     def new_spool(self) -> DatagramSpool:
         return DatagramSpool(
-            "one", self.record, directory=self.directory, bounds=self.bounds, clock=self.clock
+            "one",
+            self.record,
+            directory=self.directory,
+            bounds=self.bounds,
+            clock=self.clock,
+            budget=self.budget,
         )
 
     def arrive(self, *datagrams: bytes) -> None:
@@ -121,6 +127,7 @@ class Held:
         assert self.live.parked.injected == final.received
         self.live.close()
         self.spool.remove()
+        assert self.budget.total == 0
 
     def answer(self) -> str:
         assert self.process.stdout
@@ -221,6 +228,7 @@ def test_a_killed_stand_in_goes_on_where_it_was(held: Held) -> None:
     with (held.directory / "one.datagrams").open("ab") as file:
         file.write(b"\0" * 7)  # a frame that was cut off
     held.peer.send(b"3")  # waits in the kernel
+    held.budget = Budget(0, 1 << 30)
     held.spool = held.new_spool()
     held.spool.recover(held.socket)
     assert held.spool.total == whole
@@ -235,6 +243,7 @@ def test_a_killed_stand_in_keeps_positions_that_were_read(held: Held) -> None:
     held.arrive(b"1", b"2", b"3")
     before = held.spool.read(0, 1000)
     held.spool.close()
+    held.budget = Budget(0, 1 << 30)
     held.spool = held.new_spool()
     held.spool.recover(held.socket)
     held.clock.now += 10**9

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 from locum.sessions.datagrams.frames import HEADER_BYTES, Frame, frames
 from locum.sessions.datagrams.record import DatagramRecord
 from locum.sessions.live import FinalTcp
+from locum.sessions.spool import Budget
 
 SUFFIXES = (".datagrams", ".sealed")
 _LARGEST = 1 << 16  # bytes of one datagram
@@ -41,7 +42,7 @@ class DatagramBounds:
 class DatagramSpool:
     """The received datagrams of one session; `name` is unique among the sessions of a stand-in and safe in a file name.
 
-    `clock` gives milliseconds of CLOCK_BOOTTIME. After a restart of the daemon create it again and call `recover`.
+    `clock` gives milliseconds of CLOCK_BOOTTIME; `budget` bounds the bytes of all sessions. After a restart of the daemon create it again and call `recover`.
     """
 
     peer_closed = False  # a datagram socket has no end of its stream ...
@@ -55,8 +56,11 @@ class DatagramSpool:
         directory: Path,
         bounds: DatagramBounds,
         clock: Callable[[], int],
+        budget: Budget,
     ) -> None:
         self.record = record
+        self.heard = clock()  # milliseconds; when the last datagram came
+        self._budget = budget
         self.dropped = 0  # datagrams that a bound cost
         self.last_error = 0
         directory.mkdir(parents=True, exist_ok=True)
@@ -73,6 +77,11 @@ class DatagramSpool:
     def total(self) -> int:
         """Bytes of the stream that `read` can give."""
         return self._end - self._start
+
+    @property
+    def room(self) -> int:
+        """Always some: a bound drops datagrams, and never leaves them in the kernel."""
+        return 1
 
     @property
     def spilled(self) -> int:
@@ -95,6 +104,7 @@ class DatagramSpool:
             if payload is None or moved >= limit:
                 break
             frame = Frame(self._clock(), payload)
+            self.heard = frame.arrived
             if not self._unwanted(frame):
                 self._append(frame)
             with suppress(OSError):
@@ -114,7 +124,7 @@ class DatagramSpool:
 
     def read(self, offset: int, limit: int) -> bytes:
         """At most `limit` bytes of the stream from `offset` on. From the first call on positions stay as they are."""
-        self._seal()
+        self.seal()
         size = min(limit, self.total - offset)
         return os.pread(self._fd, size, self._start + offset) if size > 0 else b""
 
@@ -123,13 +133,13 @@ class DatagramSpool:
         with suppress(OSError):
             while self.drain(sock):
                 pass
-        self._seal()
+        self.seal()
         return FinalTcp(received=self.total, error=self.last_error)
 
     def resume(self, _sock: socket.socket) -> None:
         """Undoes `stop`."""
 
-    def recover(self, _sock: socket.socket) -> None:
+    def recover(self, _sock: socket.socket, _on_disk: Mapping[str, Path] | None = None) -> None:
         """After a restart: what is in the file, less a frame that was cut off."""
         with suppress(FileNotFoundError, ValueError):
             self._start, self._sealed = int(json.loads(self._sealed_path.read_text())), True
@@ -137,11 +147,15 @@ class DatagramSpool:
         for frame in frames(os.pread(self._fd, size, 0)[self._start :]):
             self._kept.append((frame.arrived, frame.size))
         self._end = self._start + sum(each for _, each in self._kept)
+        self._budget.add(0, self.total)
         os.ftruncate(self._fd, self._end)
         self._expire(0)
 
     def remove(self) -> None:
         """Closes and deletes the files."""
+        self._budget.add(0, -self.total)
+        self._kept.clear()
+        self._start = self._end = 0
         self.close()
         for path in (self._path, self._sealed_path):
             path.unlink(missing_ok=True)
@@ -167,7 +181,11 @@ class DatagramSpool:
         if frame.arrived < self._quiet_until:
             return True
         self._expire(frame.size)
-        full = len(self._kept) >= self._bounds.number or self.total + frame.size > self._bounds.size
+        full = (
+            len(self._kept) >= self._bounds.number
+            or self.total + frame.size > self._bounds.size
+            or self._budget.room < frame.size
+        )
         self.dropped += full
         return full
 
@@ -181,10 +199,15 @@ class DatagramSpool:
             or (room and len(self._kept) >= self._bounds.number)
             or self.total + room > self._bounds.size
         ):
-            self._start += self._kept.popleft()[1]
-            self.dropped += 1
+            self._drop_oldest()
         if self._start > max(self._bounds.size, HEADER_BYTES):
             self._compact()
+
+    def _drop_oldest(self) -> None:
+        size = self._kept.popleft()[1]
+        self._start += size
+        self.dropped += 1
+        self._budget.add(0, -size)
 
     def _append(self, frame: Frame) -> None:
         data = memoryview(frame.encode())
@@ -193,6 +216,7 @@ class DatagramSpool:
             written += os.pwrite(self._fd, data[written:], self._end + written)
         self._end += frame.size
         self._kept.append((frame.arrived, frame.size))
+        self._budget.add(0, frame.size)
 
     def _compact(self) -> None:
         """Moves what is kept to the front of a new file, so that the file does not grow for ever."""
@@ -205,7 +229,8 @@ class DatagramSpool:
         self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         self._start, self._end = 0, len(data)
 
-    def _seal(self) -> None:
+    def seal(self) -> None:
+        """The device is about to read: positions in the stream stay as they are now."""
         if self._sealed:
             return
         self._expire(0)
