@@ -159,8 +159,9 @@ class LiveDatagrams:
         """False: a program cannot refuse what comes without closing its socket."""
         return False
 
-    def nudge(self) -> None:
-        """Nothing: the peer waits for no window."""
+    def nudge(self) -> tuple[bytes, ...]:
+        """None: the peer waits for no window."""
+        return ()
 
     def reassurance(self) -> tuple[bytes, ...]:
         """None: a datagram socket waits for nothing of its peer's."""
