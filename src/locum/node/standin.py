@@ -26,7 +26,7 @@ from locum.node.settings import Address, MnpsSettings
 from locum.node.store import Store
 from locum.roles import actions as do
 from locum.roles.actions import Event
-from locum.sessions import accepting, either
+from locum.sessions import accepting, either, repair
 from locum.sessions.datagrams.record import DatagramRecord
 from locum.sessions.datagrams.spool import SUFFIXES as DATAGRAM_SUFFIXES
 from locum.sessions.datagrams.spool import DatagramSpool
