@@ -5,8 +5,8 @@ alike. It must not know CoAP, sockets, the spool or the kernel.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from dataclasses import replace
+from ipaddress import IPv4Address
 
 from locum.roles.actions import (
     JSON,
@@ -23,7 +23,6 @@ from locum.roles.actions import (
     Emit,
     Event,
     Fetched,
-    Filter,
     FlowVerdict,
     Forget,
     LinkDown,
@@ -42,20 +41,20 @@ from locum.roles.actions import (
     SessionRecordItem,
     Source,
     Surveyed,
-    Translation,
     WallClockStepped,
 )
 from locum.roles.actions import Stopped as SessionsStopped
-from locum.roles.forwarding import NOTHING, Forwarding, changes, forwarding
+from locum.roles.forwarding import NOTHING, changes
 from locum.roles.giving_back import GivingBack
 from locum.roles.giving_up import GivingUp
 from locum.roles.handover import TABLE, set_flows
 from locum.roles.holdings import Holdings
 from locum.roles.listening import Listening, allowed
-from locum.roles.quotas import ORDINARY, Quota, Quotas
+from locum.roles.mnps_configuration import StandInConfiguration as StandInConfiguration
+from locum.roles.quotas import Quotas
 from locum.roles.replies_632 import Replies
 from locum.roles.session_words import GIVEN_UP
-from locum.roles.standin_registration import StandInRegistration, StandInRegistrationConfiguration
+from locum.roles.standin_registration import StandInRegistration
 from locum.roles.switching import Switching
 from locum.roles.taken_over import (
     MAX_APPLICATION,
@@ -71,7 +70,6 @@ from locum.roles.taken_over import (
 from locum.roles.triggering import Triggering
 from locum.wire import cbor, trigger
 from locum.wire.control import (
-    MAX_SESSIONS,
     Abandon,
     Cancel,
     Done,
@@ -94,37 +92,6 @@ TCP, UDP = 6, 17
 DROPPED = "it was dropped at the stand-in, by order"
 RECORD_FLOW = 0  # key of the flow in a session record (session.cddl)
 PREPARED_TIMEOUT = 60.0  # seconds; a device that has prepared transfers within its own time-outs or never
-
-
-@dataclass(frozen=True, slots=True)
-class StandInConfiguration:
-    """`home_prefixes` bound what may be taken over at all; `address` is a care-of address of co-located registrations.
-
-    With `colocated_home_agent` that agent has it as the default care-of address of all of them.
-    """
-
-    address: IPv4Address
-    access_node: Addr
-    home_prefixes: tuple[IPv4Network | IPv6Network, ...]
-    max_sessions: int = MAX_SESSIONS
-    max_handovers: int = 256
-    quota: Quota = ORDINARY  # of each device
-    colocated_home_agent: IPv4Address | None = None
-    registration: StandInRegistrationConfiguration | None = None
-    address_v6: IPv6Address | None = None
-    translated: tuple[Addr, ...] = ()  # home addresses that become the stand-in's own address here (R12)
-    emission: tuple[Filter, ...] = ()  # what programs of this host may send from home addresses (R20)
-    services: tuple[
-        tuple[int, int], ...
-    ] = ()  # protocol and port of what may answer for an absent device here
-
-    def forwarding(self) -> Forwarding:
-        """What stands whatever is taken over."""
-        own = {4: self.address, 6: self.address_v6}
-        pairs = [(home_address, own[home_address.version]) for home_address in self.translated]
-        return forwarding(
-            *self.emission, *(Translation(home, each) for home, each in pairs if each is not None)
-        )
 
 
 class StandIn:
