@@ -1,5 +1,6 @@
 """What a node does to programs that fork: whoever holds a captured socket stands still, and all of them run again."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from locum.node.napping import Napping
 from locum.node.store import Store
 from locum.roles import actions as do
 from locum.sessions.process import process
+from locum.wire.control import Flow
 from tests.sessions.ends import connect
 from tests.sessions.sleepworld import HOME4, Network, World
 
@@ -44,6 +46,12 @@ class Device:
         if pending is not None:
             await pending
         return self.told[-1] if self.told else None
+
+    async def heard(self, event: object) -> None:
+        """Wait until the role would have heard this."""
+        async with asyncio.timeout(20):
+            while event not in self.told:
+                await asyncio.sleep(0.01)
 
     async def close(self) -> None:
         self.napping._worker.submit(self.inside.__exit__, None, None, None).result()
@@ -126,5 +134,96 @@ async def test_a_restart_frees_what_no_handover_claims(world: World, tmp_path: P
         assert program.ask("options") == "1 77000"
         await device.store.durable()
         assert not device.store.rows("parked")
+    finally:
+        await device.close()
+
+
+async def test_a_loose_program_reads_its_peer_is_answered_and_more_is_put_in(
+    world: World, tmp_path: Path
+) -> None:
+    """What a wake leaves to come: the program runs, and is frozen only while bytes go into its socket."""
+    program, peer = connect(world, 4)
+    device = Device(world, tmp_path)
+    taken: dict[Flow, object] = {}
+    device.napping._trickle._answers._divert = lambda flow, take: taken.update({flow: take})
+    try:
+        found = await device.do(do.FindSessions((HOME4,)))
+        assert isinstance(found, do.SessionsFound)
+        (session,) = found.sessions
+        flow = session.flow
+        await device.do(do.Freeze(session.processes))
+        await device.do(do.Capture((flow,)))
+        tight = await device.do(do.Tighten((flow,)))
+        assert tight == do.Tightened((flow,), ((flow, 0),))
+        final = do.SessionFinal(0, flow, 2000, timestamp=7_000_000)
+        await device.do(do.AnswerPeers((final,)))
+        assert taken[flow] is not None
+        await device.do(do.InjectData(((flow, b"x" * 1500),)))
+        await device.do(do.Loosen((flow,), session.processes))
+        assert not device.napping.frozen and not stands_still(program.process.pid)
+        await device.do(do.WatchReading((flow,)))
+        program.begin("receive", 2000)
+        await device.heard(do.HasRoom((flow,)))
+        again = await device.do(do.Tighten((flow,)))
+        assert again == do.Tightened((flow,), ((flow, 1500),)) and stands_still(program.process.pid)
+        assert await device.do(do.InjectData(((flow, b"x" * 500),))) == do.Injected(((flow, 500),))
+        ended = await device.do(do.FinishSessions((do.SessionFinal(0, flow, 2000),)))
+        assert ended == do.Finished((flow,)) and taken[flow] is None
+        await device.do(do.Thaw(session.processes))
+        assert program.answer().startswith("2000 ")
+        assert peer.receive() == 0
+    finally:
+        await device.close()
+
+
+async def test_a_restart_lets_loose_programs_run(world: World, tmp_path: Path) -> None:
+    """Also when it was killed after they had been frozen again."""
+    program, _ = connect(world, 4)
+    device = Device(world, tmp_path)
+    found = await device.do(do.FindSessions((HOME4,)))
+    assert isinstance(found, do.SessionsFound)
+    (session,) = found.sessions
+    await device.do(do.Freeze(session.processes))
+    await device.do(do.Capture((session.flow,)))
+    await device.close()
+    device = Device(world, tmp_path)
+    try:
+        with world.network.inside("device"):
+            device.napping.adopt({session.flow: True})
+        assert not device.napping.frozen and device.napping.captured() == (session.flow,)
+        assert program.ask("options")
+        tight = await device.do(do.Tighten((session.flow,)))
+        assert tight == do.Tightened((session.flow,), ((session.flow, 0),))
+        assert stands_still(program.process.pid)
+        program.close()
+        tight = await device.do(do.Tighten((session.flow,)))
+        assert isinstance(tight, do.Tightened) and tight.gone == (session.flow,)
+    finally:
+        await device.close()
+
+
+async def test_sockets_of_an_earlier_boot_are_not_touched(world: World, tmp_path: Path) -> None:
+    program, _ = connect(world, 4)
+    device = Device(world, tmp_path)
+    found = await device.do(do.FindSessions((HOME4,)))
+    assert isinstance(found, do.SessionsFound)
+    (session,) = found.sessions
+    await device.do(do.Freeze(session.processes))
+    await device.do(do.Capture((session.flow,)))
+    await device.store.durable()
+    (key,) = device.store.rows("parked")
+    stored = device.store.rows("parked")[key] | {"boot": "another"}
+    await device.do(do.ReleaseCaptured((session.flow,)))
+    await device.do(do.Thaw(session.processes))
+    device.store.put("parked", key, stored)
+    await device.store.durable()
+    await device.close()
+    device = Device(world, tmp_path)
+    try:
+        with world.network.inside("device"):
+            device.napping.adopt({})
+        await device.store.durable()
+        assert not device.store.rows("parked") and not device.napping.captured()
+        assert program.ask("options") == "1 77000"
     finally:
         await device.close()

@@ -124,6 +124,24 @@ def test_some_sessions_are_abandoned_and_the_others_go_on() -> None:
     assert answers(device.ask(Fetch(FIRST, 0, 0, 10)))[0].status is Status.REFUSED
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+def test_sessions_that_are_back_are_dropped_in_silence_and_the_others_stay(stopped: bool) -> None:
+    """A stand-in that was started again meanwhile has its sockets going, and takes the device's word."""
+    device = Device()
+    device.hand_over(FIRST, 0, 1, 2)
+    if stopped:
+        device.stop(FIRST, 0, 1, 2)
+    actions = device.ask(Done(FIRST, (0, 2)))
+    assert drops(actions) == [a.DropSessions(FIRST, (0, 2))]
+    assert [each.status for each in answers(actions)] == [Status.OK]
+    assert a.ClearFlow(flow(0)) in actions and a.ClearFlow(flow(1)) not in actions
+    again = device.ask(Done(FIRST, (0, 2)))
+    assert not drops(again) and answers(again)[0].status is Status.OK
+    assert [each.flow for taken in device.role.handovers() for each in taken.held] == [flow(1)]
+    resumed = device.ask(Cancel(FIRST))
+    assert (a.ResumeSessions(FIRST) in resumed) == stopped and answers(resumed)[0].status is Status.OK
+
+
 @pytest.mark.parametrize("state", ["prepared", "restoring", "stopping", "stopped"])
 def test_it_is_allowed_in_every_state_and_leaves_nobody_waiting(state: str) -> None:
     device = Device()

@@ -295,7 +295,7 @@ requests634 = st.one_of(
     st.builds(Reclaim, st.none() | handovers, homes),
     st.builds(Fetch, handovers, numbers, positions, st.integers(0, 4 << 20)),
     st.builds(Finish, handovers),
-    st.builds(Done, handovers),
+    st.builds(Done, handovers, st.lists(numbers, max_size=3).map(tuple)),
     st.builds(Cancel, handovers),
     st.builds(Abandon, handovers, st.lists(numbers, max_size=3).map(tuple)),
 )

@@ -79,6 +79,7 @@ REQUESTS: list[tuple[str, Request634]] = [
     (f"a5 0004 {KEY1} 0701 08 1a00010000 09 190400", Fetch(HANDOVER, 1, 65536, 1024)),
     (f"a2 0005 {KEY1}", Finish(HANDOVER)),
     (f"a2 0006 {KEY1}", Done(HANDOVER)),
+    (f"a3 0006 {KEY1} 0d 82 01 190fff", Done(HANDOVER, (1, 4095))),
     (f"a2 0007 {KEY1}", Cancel(HANDOVER)),
     (f"a2 0008 {KEY1}", Abandon(HANDOVER)),
     (f"a3 0008 {KEY1} 0d 82 01 190fff", Abandon(HANDOVER, (1, 4095))),

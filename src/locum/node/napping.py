@@ -115,8 +115,9 @@ class Napping:
                     self._take_up(open_live(candidate, parked.get(flow)), flow in parked, claimed)
             except (SessionError, OSError) as problem:
                 log.warning("%s cannot be taken up again: %s", flow_text(flow), problem)
-            if flow not in self._captured.live:
-                self._store.forget(COLLECTION, flow_text(flow))
+        taken_up = set(map(flow_text, self._captured.live))
+        for name in rows.keys() - taken_up:
+            self._store.forget(COLLECTION, name)
         self._captured.let_run(())
         if self._captured.loose:
             self._back.reassure()
