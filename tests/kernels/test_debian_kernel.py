@@ -11,6 +11,7 @@ STATES = "tests/sessions/test_states.py"
 DIFFERING = [
     f"{STATES}::test_the_peer_closes_during_sleep_after_the_program[4]",
     "tests/sessions/test_timestamps.py::test_a_stand_in_without_microseconds_takes_a_session_that_counts_them[0]",
+    "tests/sessions/test_replay_kernels.py::test_this_kernel_does_as_it_is_said_to",
     "tests/test_packaging.py::test_the_data_plane_loads_with_the_capabilities_of_a_unit[locum@.service]",
 ]
 
@@ -32,5 +33,6 @@ def test_sessions_come_back_on_linux_6_1(kernel: Kernel) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.timeout(7200)
 def test_all_session_tests_pass_on_linux_6_1(kernel: Kernel) -> None:
-    outcome = pytest_on(kernel, ["tests/sessions"])
+    # Of accepted connections this kernel can only say that it cannot: tests/sessions/test_replay_kernels.py.
+    outcome = pytest_on(kernel, ["tests/sessions", "--ignore=tests/sessions/test_accepting.py"])
     assert outcome.code == 0, outcome.output

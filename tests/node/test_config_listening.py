@@ -2,11 +2,13 @@
 
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from locum.node.assembly import mobile_node
 from locum.node.config import ConfigError, load
+from locum.node.replaying import Replaying
 from locum.wire.control import Listener, Policy
 
 DEVICE = """
@@ -46,6 +48,21 @@ def test_ports_are_told_for_each_home_address(tmp_path: Path) -> None:
         (8001, Policy.REFUSE),
         (9, Policy.IGNORE),
     ]
+
+
+def test_a_kernel_that_could_not_take_them_accepts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = listen('port = 22\nwhile_asleep = "accept"') + listen('port = 80\nwhile_asleep = "refuse"')
+    settings = load(written(tmp_path, text))
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(release="6.1.0-56-amd64"))
+    told = mobile_node(settings).mobile.configuration.listeners
+    assert [each.policy for each in told[::2]] == [Policy.IGNORE, Policy.REFUSE]
+    events: list[tuple[object, ...]] = []
+    Replaying.tell_impossible(
+        settings.mobile_node.listening if settings.mobile_node else (), lambda *told, **_: events.append(told)
+    )
+    assert events == [("accept-impossible",)]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from ipaddress import IPv4Interface
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
+from locum.node.config_listening import possible
 from locum.node.settings import Settings
 from locum.roles.actions import Addr, Role
 
@@ -253,7 +254,7 @@ def mobile_node(settings: Settings) -> "SleepingNode":
             routing=own.routing,
             boot=boot_id(),
             stranded=own.stranded_seconds,
-            listening=own.listening,
+            listening=possible(own.listening),
         ),
         {each.address: each.association for each in own.foreign_agents},
         SystemRandom(),

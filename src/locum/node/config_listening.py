@@ -1,5 +1,7 @@
 """The tables [[mobile_node.listen]]: ports of the device's programs, and what new connections meet while it sleeps."""
 
+import os
+from dataclasses import replace
 from typing import Any
 
 from locum.node.toml_table import Table
@@ -18,6 +20,17 @@ def listening(table: Table) -> tuple[ListeningPort, ...]:
     if len(found) > _MOST_PORTS:
         raise table.error("listen", f"names {len(found)} ports in all, more than {_MOST_PORTS}")
     return found
+
+
+def possible(ports: tuple[ListeningPort, ...]) -> tuple[ListeningPort, ...]:
+    """The same, but nothing is accepted where the kernel could not give it to a program: such a port is left unanswered."""
+    from locum.sessions.replay import impossible
+
+    if impossible(os.uname().release) is None:
+        return ports
+    return tuple(
+        replace(each, policy=Policy.IGNORE) if each.policy is Policy.ACCEPT else each for each in ports
+    )
 
 
 def _ports(table: Table) -> list[ListeningPort]:

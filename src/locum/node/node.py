@@ -326,6 +326,7 @@ class Node:
                 lambda event: self.feed("mobile_node", event), lambda packet: self.plane.inject(packet)
             )
             self._closers.push_async_callback(self.replaying.close)
+            self.replaying.tell_impossible(self.settings.mobile_node.listening, self.events.emit)
         if self.settings.mnps is not None:
             from locum.node.local_peers import LocalPeers
             from locum.node.standin import StandIn

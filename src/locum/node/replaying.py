@@ -6,15 +6,18 @@ When to do it is the role's business.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from locum.node.events import flow_text
 from locum.node.performer import Hand
 from locum.roles import actions as do
 from locum.roles.actions import Event
+from locum.roles.mobile_configuration import ListeningPort
 from locum.sessions.live import SessionError
-from locum.sessions.replay import Accepted, replay
+from locum.sessions.replay import Accepted, impossible, replay
+from locum.wire.control import Policy
 
 log = logging.getLogger("locum.replaying")
 PATIENCE = 5.0  # seconds that a program may take to read what does not fit its receive buffer
@@ -28,6 +31,13 @@ class Replaying:
         self._feed, self._deliver = feed, deliver
         self._workers = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="replays")
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @staticmethod
+    def tell_impossible(ports: Iterable[ListeningPort], emit: Callable[..., None]) -> None:
+        """Say so if the configuration wants connections accepted that this host's kernel could not take."""
+        reason = impossible(os.uname().release)
+        if reason is not None and any(each.policy is Policy.ACCEPT for each in ports):
+            emit("accept-impossible", detail={"reason": reason})
 
     def hands(self) -> Mapping[type, Hand]:
         """What performs each kind of action."""

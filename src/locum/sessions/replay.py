@@ -3,12 +3,14 @@
 Linux has no call for that, so the handshake is repeated with packets from the peer that are made here. The program's
 connection must begin with the sequence number that the stand-in chose; a kernel lets nobody choose one, with one
 exception: a SYN that meets a connection in TIME-WAIT opens a new one whose initial sequence number is the old one's next
-plus 65537 (RFC 9293 section 3.6.1; tcp_timewait_state_process). So a connection in TIME-WAIT is made first, by TCP_REPAIR.
+plus 65537 (RFC 9293 section 3.6.1; tcp_timewait_state_process; not before Linux 6.10). So a connection in TIME-WAIT is made first, by TCP_REPAIR.
 
 The data plane suspends the flow meanwhile: no packet of it leaves this host and none comes in but those made here. The
 bytes that the kernel does not take are given again, as the program reads. This module must not know who suspends.
 """
 
+import os
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -23,6 +25,8 @@ from locum.sessions.synthesis import acknowledgement, data_segments, finish, ope
 from locum.wire.control import Flow, Handshake
 
 Deliver = Callable[[bytes], None]
+
+FIRST_KERNEL = (6, 10)  # those before lose the sequence number between TIME-WAIT and the listener
 
 _ISN_STEP = 65537  # from the next sequence number of a connection in TIME-WAIT to the one that follows it
 _SETTLING = 0.5  # seconds within which delivered packets have had their effect
@@ -50,6 +54,8 @@ def replay(accepted: Accepted, deliver: Deliver, *, patience: float) -> None:
     nobody listens, the queue is full, the addresses and ports are in use, or the patience is over; nothing of the connection is
     left here then but what its program has accepted.
     """
+    if (reason := impossible(os.uname().release)) is not None:
+        raise SessionError(f"{accepted.flow} cannot be opened: {reason}")
     if not _exists(look(accepted.flow)):
         _open(accepted, deliver)
     try:
@@ -57,6 +63,14 @@ def replay(accepted: Accepted, deliver: Deliver, *, patience: float) -> None:
     except SessionError:
         _close(accepted, deliver)
         raise
+
+
+def impossible(release: str) -> str | None:
+    """Why the kernel of this release (as `uname -r` says it) cannot do it; None when it can."""
+    version = tuple(int(each) for each in re.findall(r"\d+", release)[:2])
+    if version >= FIRST_KERNEL:
+        return None
+    return f"Linux {release} gives a connection another sequence number; Linux {FIRST_KERNEL[0]}.{FIRST_KERNEL[1]} is needed"
 
 
 def _exists(seen: Seen | None) -> bool:
