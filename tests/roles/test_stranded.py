@@ -9,7 +9,7 @@ from locum.roles.giving import NotPossible
 from locum.roles.handover import TABLE
 from locum.roles.session_report import Fate
 from locum.roles.sleeping import ComingUp, Down, Up
-from locum.roles.waking import Returning as Going
+from locum.roles.waking_states import Returning as Going
 from locum.wire.control import Done, Fetch, Finish, Flow, Reclaim, decode_634
 from tests.roles.test_handover import asleep, kind_of, returned
 from tests.roles.world import STAND_IN, World, flow

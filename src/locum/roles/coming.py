@@ -36,7 +36,7 @@ from locum.roles.receiving import released
 from locum.roles.rest import Rest
 from locum.roles.session_report import Fate, Report
 from locum.roles.session_words import CLOSED, GONE_THERE, ended_by
-from locum.roles.waking import GivenUp, abandoned, final_of
+from locum.roles.waking_states import GivenUp, abandoned, final_of
 from locum.wire.control import (
     Abandon,
     Answer632,

@@ -17,7 +17,8 @@ from locum.roles.mobile_node import MobileNode
 from locum.roles.rest import Rest
 from locum.roles.selection import Selection
 from locum.roles.session_report import Report, counted
-from locum.roles.waking import Awake, GivenUp, StillAsleep, Waking
+from locum.roles.waking import Waking
+from locum.roles.waking_states import Awake, GivenUp, StillAsleep
 from locum.wire.control import Cancel, Flow
 from locum.wire.vendor import Takes
 

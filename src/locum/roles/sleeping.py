@@ -42,7 +42,8 @@ from locum.roles.selection import Selection
 from locum.roles.session_report import Fate, Report, counted
 from locum.roles.session_words import RESTARTED
 from locum.roles.standin_registration import PRIORITY
-from locum.roles.waking import GivenUp, StillAsleep, Waking
+from locum.roles.waking import Waking
+from locum.roles.waking_states import GivenUp, StillAsleep
 from locum.wire.control import Answer632, Cancel, Flow, Status, decode_618, encode_632
 from locum.wire.errors import WireError
 from locum.wire.registration import Code

@@ -6,7 +6,7 @@ frozen again when there is something to put back. It must not know how sessions 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from locum.roles.actions import (
     AbandonSessions,
@@ -28,7 +28,6 @@ from locum.roles.actions import (
     Process,
     ReleaseCaptured,
     SessionFailure,
-    SessionFinal,
     Thaw,
     Tighten,
     Tightened,
@@ -42,6 +41,26 @@ from locum.roles.receiving import Receiving, released
 from locum.roles.rest import Rest
 from locum.roles.session_report import Fate, Report
 from locum.roles.session_words import CLOSED, COMING, GONE_THERE, OPENED_MEANWHILE, ended_by
+from locum.roles.waking_states import (
+    WAITING,
+    Arriving,
+    Asking,
+    Awake,
+    Completing,
+    Draining,
+    Ended,
+    Fetching,
+    GivenUp,
+    Injecting,
+    Pausing,
+    Receives,
+    Returning,
+    State,
+    StillAsleep,
+    Tightening,
+    abandoned,
+    final_of,
+)
 from locum.wire.control import (
     Abandon,
     Answer632,
@@ -65,114 +84,6 @@ DRAIN_PATIENCE = 0.5  # seconds that the programs get to read in a round
 RETRY_FIRST = 1.0  # seconds until a 634 that was not answered is asked again
 RETRY_MAX = 15.0
 DONE_ATTEMPTS = 5  # after that the stand-in's own timer ends the handover
-
-
-@dataclass(frozen=True, slots=True)
-class Arriving:
-    """The very short registration is on its way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """A 634 is on its way."""
-
-    request: int
-    value: Request634
-
-
-@dataclass(frozen=True, slots=True)
-class Pausing:
-    """The 634 was not answered, or programs could not be frozen (None); it is tried again at `retry_at`."""
-
-    retry_at: float
-    value: Request634 | None
-
-
-@dataclass(frozen=True, slots=True)
-class Tightening:
-    """The node freezes the programs and puts their sockets into repair mode."""
-
-    flows: tuple[Flow, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fetching:
-    """Fetches are on their way, and nothing is here to be injected."""
-
-
-@dataclass(frozen=True, slots=True)
-class Injecting:
-    """The node appends bytes to receive queues."""
-
-    pieces: Mapping[Flow, bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Draining:
-    """The programs read."""
-
-    flows: frozenset[Flow]
-
-
-@dataclass(frozen=True, slots=True)
-class Returning:
-    """The full registration is on its way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Completing:
-    """The node takes the sockets out of repair mode."""
-
-    flows: tuple[Flow, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Receives:
-    """All is back; connections that the stand-in accepted are on their way into their programs' queues."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """Awake, asleep again, or given up."""
-
-
-State = (
-    Arriving
-    | Asking
-    | Pausing
-    | Tightening
-    | Fetching
-    | Injecting
-    | Draining
-    | Returning
-    | Completing
-    | Receives
-    | Ended
-)
-# States in which somebody else has the next word, perhaps for ever.
-WAITING = (Arriving, Asking, Pausing, Fetching, Returning)
-
-
-@dataclass(frozen=True, slots=True)
-class Awake:
-    """All is back, or what could not come back was given up; or `rest` comes when its programs have read."""
-
-    lost: int
-    rest: Rest | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StillAsleep:
-    """The wake was called off; the stand-in has the sessions."""
-
-    handover: Handover
-
-
-@dataclass(frozen=True, slots=True)
-class GivenUp:
-    """The sessions were reset here; the stand-in must hear of it."""
-
-    handover: Handover
 
 
 class Waking:
@@ -817,29 +728,6 @@ class Waking:
     def _close(self) -> list[Action]:
         self.state, self.result = Ended(), Awake(self._lost)
         return [self.handover.forget()]
-
-
-def abandoned(handover: Handover, reason: str) -> list[Action]:
-    """Its connections are reset here, its programs run."""
-    flows = handover.flows
-    reset: list[Action] = [AbandonSessions(flows)] if flows else []
-    thaw: list[Action] = [Thaw(handover.processes)] if handover.processes else []
-    told = [Emit("session-lost", None, flow.local, flow, {"reason": reason}) for flow in flows]
-    return [*reset, *thaw, *released(flows), *told]
-
-
-def final_of(flow: Flow, state: FinalState) -> SessionFinal:
-    """The last state as the node takes it: all bytes are in the socket already."""
-    return SessionFinal(
-        session=state.session,
-        flow=flow,
-        total=state.received,
-        acknowledged=state.acked,
-        timestamp=state.ts_value,
-        peer_closed=state.peer_closed,
-        error=state.error,
-        tail_offset=state.received,
-    )
 
 
 def _same(pieces: Mapping[Flow, bytes], event: Injected) -> bool:
