@@ -1,6 +1,7 @@
 """What a node does to programs that fork: whoever holds a captured socket stands still, and all of them run again."""
 
 import asyncio
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from locum.node.napping import Napping
 from locum.node.store import Store
 from locum.roles import actions as do
+from locum.sessions.live import LiveSocket
 from locum.sessions.process import process
+from locum.sessions.record import SessionRecord
 from locum.wire.control import Flow
 from tests.sessions.ends import connect
 from tests.sessions.sleepworld import HOME4, Network, World
@@ -225,5 +228,40 @@ async def test_sockets_of_an_earlier_boot_are_not_touched(world: World, tmp_path
         await device.store.durable()
         assert not device.store.rows("parked") and not device.napping.captured()
         assert program.ask("options") == "1 77000"
+    finally:
+        await device.close()
+
+
+async def test_a_daemon_killed_in_a_capture_leaves_no_option_behind(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the program had set is written before anything of it changes."""
+    program, peer = connect(world, 4)
+    device = Device(world, tmp_path)
+    found = await device.do(do.FindSessions((HOME4,)))
+    assert isinstance(found, do.SessionsFound)
+    (session,) = found.sessions
+    await device.do(do.Freeze(session.processes))
+    capture = LiveSocket.capture
+
+    def killed(live: LiveSocket) -> SessionRecord:
+        capture(live)
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(LiveSocket, "capture", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        await device.do(do.Capture((session.flow,)))
+    monkeypatch.undo()
+    await device.close()
+    gc.collect()  # the socket that the killed daemon had open
+    device = Device(world, tmp_path)
+    try:
+        with world.network.inside("device"):
+            device.napping.adopt({})
+        assert peer.send(b"y" * 500)
+        assert program.ask("receive", 500).startswith("500 ")
+        assert program.ask("options") == "1 77000"
+        await device.store.durable()
+        assert not device.store.rows("parked")
     finally:
         await device.close()

@@ -27,6 +27,15 @@ def receive(connection: socket.socket, most: int) -> str:
     return f"{count} {digest.hexdigest()} {end}"
 
 
+def count(connection: socket.socket, most: int, letter: bytes) -> str:
+    """Of very many bytes: how many, and how many of them are this letter."""
+    total, found, buffer = 0, 0, bytearray(4 << 20)
+    while total < most and (size := connection.recv_into(buffer, min(most - total, len(buffer)))):
+        total += size
+        found += buffer[:size].count(letter)
+    return f"{total} {found}"
+
+
 def main() -> None:
     connection = socket.socket()
     for line in sys.stdin:
@@ -53,6 +62,11 @@ def main() -> None:
                 answer = error.__class__.__name__
         elif operation == "receive":
             answer = receive(connection, int(words[0]))
+        elif operation == "count":
+            answer = count(connection, int(words[0]), words[1].encode())
+        elif operation == "option":
+            level, name, wanted = words
+            connection.setsockopt(int(level), int(name), int(wanted) if wanted.isdigit() else wanted.encode())
         elif operation == "options":
             keep = connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             patience = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)

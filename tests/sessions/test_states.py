@@ -8,6 +8,7 @@ import pytest
 
 from locum.sessions import repair
 from locum.sessions.record import TcpState
+from locum.sessions.synthesis import acknowledgement
 from locum.sessions.tcp import LiveSocket
 from tests.sessions.ends import connect, digest
 from tests.sessions.program import payload
@@ -254,6 +255,44 @@ def test_no_timer_ends_a_sleeping_connection(world: World) -> None:
         assert peer.send(payload(seed, 10))
         assert program.ask("receive", 10) == f"10 {digest((seed, 10))} more"
     assert late_peer.received.hexdigest() == digest((2, 3000))
+
+
+@pytest.mark.parametrize("version", [4])
+@pytest.mark.parametrize("what", ["unacked", "a FIN alone"])
+def test_no_timer_ends_one_whose_peer_has_closed_its_window(world: World, version: int, what: str) -> None:
+    """Two times the longest timeout after it began to retransmit into a closed window, the kernel gives up."""
+    world.network.sysctl("device", "net.ipv4.tcp_rto_max_ms=1000", "net.ipv4.tcp_retries2=2")
+    try:
+        program, peer = connect(world, version)
+        (candidate,) = world.candidates()
+        live = LiveSocket.open(candidate)
+        world.network.block("device", "out")
+        if what == "unacked":
+            program.ask("send", 1, 500)
+        repair.set_repair(live.socket, repair.REPAIR_ON)
+        seq = repair.queue_sequence(live.socket, repair.RECEIVE_QUEUE)
+        ack = repair.queue_sequence(live.socket, repair.SEND_QUEUE) - 500 * (what == "unacked")
+        repair.set_repair(live.socket, repair.REPAIR_OFF_NO_PROBE)
+        closed = acknowledgement(candidate.flow, (seq - 1) & 0xFFFFFFFF, ack & 0xFFFFFFFF, 0)
+        world.network.deliver((closed, acknowledgement(candidate.flow, seq, ack & 0xFFFFFFFF, 0)))
+        world.until(lambda: repair.info(live.socket).send_window == 0)
+        if what != "unacked":
+            program.ask("shutdown")
+        live.close()
+        (record,) = world.sleep()
+        assert record.window.snd_wnd == 0
+        world.stay(5)
+        assert world.away[0].live.state() is record.state
+    finally:
+        world.network.sysctl("device", "net.ipv4.tcp_rto_max_ms=120000", "net.ipv4.tcp_retries2=15")
+    assert peer.send(payload(2, 50))
+    world.until(lambda: world.away[0].spool.total == 50)
+    world.wake()
+    assert program.ask("receive", 50).startswith("50 ")
+    if what == "unacked":
+        world.until(lambda: peer.receive() == 500)
+    else:
+        world.until(lambda: peer.receive() == 0 and peer.eof)
 
 
 @both

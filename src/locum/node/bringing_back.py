@@ -175,16 +175,23 @@ class BringingBack:
     def _put(self, live: AnyLive, data: bytes) -> int:
         if live.flow in self._captured.loose:  # its program could not be frozen again
             return 0
-        before = live.position()
-        done = live.inject(data)
-        if not done.packets:
-            return done.accepted
-        for packet in done.packets:
+        start, view = live.position(), memoryview(data)
+        while rest := view[live.position() - start :]:
+            wanted = live.position()
+            done = live.inject(rest)
+            wanted += done.accepted
+            self._arrive(live, done.packets, wanted)
+            if not done.accepted or live.position() < wanted:
+                break
+        return live.position() - start
+
+    def _arrive(self, live: AnyLive, packets: tuple[bytes, ...], position: int) -> None:
+        """Until they are in the socket, or lost."""
+        for packet in packets:
             self._deliver(packet)
         until = time.monotonic() + _DELIVERY
-        while live.position() - before < done.accepted and time.monotonic() < until:
+        while packets and live.position() < position and time.monotonic() < until:
             time.sleep(_POLL)
-        return live.position() - before
 
     async def _drain(self, action: do.DrainRound) -> None:
         self._feed(do.Drained(await self._blocking(self._round, action)))

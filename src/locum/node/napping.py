@@ -29,17 +29,19 @@ from locum.roles.actions import Event
 from locum.sessions.datagrams.flows import UDP
 from locum.sessions.datagrams.live import LiveDatagrams
 from locum.sessions.datagrams.record import Repeated
-from locum.sessions.either import AnyLive, AnyParked, AnyRecord, open_live, parked_from_json
+from locum.sessions.either import AnyLive, AnyParked, AnyRecord, look, open_live, parked_from_json
 from locum.sessions.exclusions import NOTHING_EXCLUDED, Exclusions
 from locum.sessions.find import Candidate, LeftAlone, find, find_elsewhere
 from locum.sessions.freezer import Freezer
 from locum.sessions.live import SessionError
+from locum.sessions.parked import Intent
 from locum.wire.control import Flow
 
 log = logging.getLogger("locum.napping")
 COLLECTION = "parked"
 
 T = TypeVar("T")
+_Opened = tuple[AnyLive, Intent | None]
 
 
 class Napping:
@@ -109,10 +111,11 @@ class Napping:
         flows = dict.fromkeys((*parked, *claimed))
         self._captured.look({each.local for each in flows})
         for flow in flows:
-            candidate = self._captured.candidates.get(flow)
+            candidate, stored = self._captured.candidates.get(flow), parked.get(flow)
+            captured = stored is not None and not isinstance(stored, Intent)
             try:
                 if candidate is not None:
-                    self._take_up(open_live(candidate, parked.get(flow)), flow in parked, claimed)
+                    self._take_up(open_live(candidate, stored), captured, claimed)
             except (SessionError, OSError) as problem:
                 log.warning("%s cannot be taken up again: %s", flow_text(flow), problem)
         taken_up = set(map(flow_text, self._captured.live))
@@ -186,38 +189,66 @@ class Napping:
 
     async def _capture(self, action: do.Capture) -> None:
         again = {each: self._repeated(each) for each in action.flows if each.protocol == UDP}
-        captured = await self._blocking(self._capture_all, action.flows, again)
-        for flow in action.flows:
-            if (live := self._captured.live.get(flow)) is not None:
+        opened, failures = await self._blocking(self._open_all, action.flows)
+        for live, intent in opened:  # what a capture changes is written before, in case we are killed in it
+            if intent is not None:
+                self._write(live.flow, intent)
+        await self._store.durable()
+        sockets = [live for live, _ in opened]
+        captured = await self._blocking(self._capture_all, action.flows, sockets, again, failures)
+        for live in sockets:
+            if live.flow in self._captured.live:
                 self._save(live)
+            else:
+                self._store.forget(COLLECTION, flow_text(live.flow))
         await self._store.durable()
         self._feed(captured)
 
     def _save(self, live: AnyLive) -> None:
-        row = live.parked.to_json() | {"boot": self._boot}
-        self._store.put(COLLECTION, flow_text(live.flow), row)
+        self._write(live.flow, live.parked)
 
-    def _capture_all(self, flows: tuple[Flow, ...], repeated: Mapping[Flow, Repeated | None]) -> do.Captured:
-        records: list[do.SessionRecordItem] = []
+    def _write(self, flow: Flow, stored: AnyParked) -> None:
+        self._store.put(COLLECTION, flow_text(flow), stored.to_json() | {"boot": self._boot})
+
+    def _open_all(self, flows: tuple[Flow, ...]) -> tuple[list[_Opened], list[do.SessionFailure]]:
+        opened: list[_Opened] = []
         failures: list[do.SessionFailure] = []
-        for number, flow in enumerate(flows):
+        for flow in flows:
             try:
                 candidate = self._captured.candidates.get(flow)
                 if candidate is None:
                     raise SessionError("the connection is not there any more")
                 live = open_live(candidate)
                 try:
-                    record = _captured(live, repeated.get(flow))
+                    opened.append((live, look(live)))
                 except (SessionError, OSError):
                     live.close()
                     raise
             except (SessionError, OSError) as problem:
                 failures.append(do.SessionFailure(flow, words.reason(problem)))
+        return opened, failures
+
+    def _capture_all(
+        self,
+        flows: tuple[Flow, ...],
+        opened: list[AnyLive],
+        repeated: Mapping[Flow, Repeated | None],
+        failures: list[do.SessionFailure],
+    ) -> do.Captured:
+        records: list[do.SessionRecordItem] = []
+        numbers = {flow: number for number, flow in enumerate(flows)}
+        for live in opened:
+            flow = live.flow
+            try:
+                record = _captured(live, repeated.get(flow))
+            except (SessionError, OSError) as problem:
+                live.close()
+                failures.append(do.SessionFailure(flow, words.reason(problem)))
                 continue
             self._captured.live[flow] = live
             # CBOR maps with integer keys are session records; the role carries them without looking inside
             item: Mapping[int, Any] = record.to_cbor()
-            records.append(do.SessionRecordItem(number, flow, item))
+            records.append(do.SessionRecordItem(numbers[flow], flow, item))
         return do.Captured(tuple(records), tuple(failures))
 
     async def _release(self, action: do.ReleaseCaptured) -> None:

@@ -19,6 +19,7 @@ import cbor2
 from locum.node import words
 from locum.node.clock import boot_milliseconds
 from locum.node.draining import UNBOUNDED, Draining, HeldSocket, Key, name_of
+from locum.node.events import flow_text
 from locum.node.openings import Openings
 from locum.node.performer import Hand
 from locum.node.repeating import Repeating
@@ -384,11 +385,17 @@ class StandIn:
 
     def _live(self, name: str, record: AnyRecord) -> socket.socket:
         """The socket is with its keeper before the first packet leaves it: from then on its end would be seen."""
+
+        def lacking(option: str) -> None:
+            log.warning("%s: this kernel has no %s, and uses its default", flow_text(record.flow), option)
+
         keeper = self._keeper
         if keeper is None:
-            return either.restore(record)
+            return either.restore(record, lacking=lacking)
         try:
-            return either.restore(record, keep=lambda made: keeper.store(name, made.fileno()))
+            return either.restore(
+                record, keep=lambda made: keeper.store(name, made.fileno()), lacking=lacking
+            )
         except SessionError:
             with contextlib.suppress(OSError):  # it may never have got that far
                 keeper.remove(name)

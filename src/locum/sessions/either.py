@@ -5,6 +5,7 @@ The two kinds know nothing of each other; nobody else has to ask which one it is
 
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from locum.sessions import repair, stand_in
 from locum.sessions.datagrams import stand_in as datagram_stand_in
@@ -14,12 +15,12 @@ from locum.sessions.datagrams.record import DatagramRecord
 from locum.sessions.datagrams.spool import DatagramSpool
 from locum.sessions.find import Candidate
 from locum.sessions.live import FinalTcp, LiveSocket
-from locum.sessions.parked import Parked
+from locum.sessions.parked import Intent, Parked
 from locum.sessions.record import SessionRecord
 from locum.sessions.spool import Spool
 
 AnyLive = LiveSocket | LiveDatagrams
-AnyParked = Parked | ParkedDatagrams
+AnyParked = Parked | ParkedDatagrams | Intent  # the last one only after a capture that was cut off
 AnyRecord = SessionRecord | DatagramRecord
 AnySpool = Spool | DatagramSpool
 
@@ -28,7 +29,12 @@ def open_live(candidate: Candidate, parked: AnyParked | None = None) -> AnyLive:
     """A second descriptor of the program's socket. Raises SessionError when nobody holds it any more."""
     if candidate.flow.protocol == UDP:
         return LiveDatagrams.open(candidate, parked if isinstance(parked, ParkedDatagrams) else None)
-    return LiveSocket.open(candidate, parked if isinstance(parked, Parked) else None)
+    return LiveSocket.open(candidate, parked if isinstance(parked, (Parked, Intent)) else None)
+
+
+def look(live: AnyLive) -> Intent | None:
+    """What to store before a capture; None where one changes nothing. Raises SessionError for what cannot travel."""
+    return live.look() if isinstance(live, LiveSocket) else None
 
 
 def parked_from_json(value: Mapping[str, object]) -> AnyParked:
@@ -36,7 +42,9 @@ def parked_from_json(value: Mapping[str, object]) -> AnyParked:
     ends = value["flow"]
     if isinstance(ends, (list, tuple)) and ends and ends[0] == UDP:
         return ParkedDatagrams.from_json(value)
-    return Parked.from_json(value)
+    with suppress(KeyError, TypeError, ValueError):
+        return Parked.from_json(value)
+    return Intent.from_json(value)
 
 
 def record_from_cbor(value: object) -> AnyRecord:
@@ -47,11 +55,19 @@ def record_from_cbor(value: object) -> AnyRecord:
     return SessionRecord.from_cbor(value)
 
 
-def restore(record: AnyRecord, *, keep: Callable[[socket.socket], None] | None = None) -> socket.socket:
-    """The stand-in's socket for a session. Raises SessionError when the kernel refuses it."""
+def restore(
+    record: AnyRecord,
+    *,
+    keep: Callable[[socket.socket], None] | None = None,
+    lacking: Callable[[str], None] = lambda option: None,
+) -> socket.socket:
+    """The stand-in's socket for a session; `lacking` is told of options that this kernel does not have.
+
+    Raises SessionError when the kernel refuses it.
+    """
     if isinstance(record, DatagramRecord):
         return datagram_stand_in.restore(record, keep=keep)
-    return stand_in.restore(record, keep=keep)
+    return stand_in.restore(record, keep=keep, lacking=lacking)
 
 
 def is_datagrams(sock: socket.socket) -> bool:

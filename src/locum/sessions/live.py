@@ -12,7 +12,7 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from locum.sessions import repair
+from locum.sessions import carrying, repair
 from locum.sessions.find import Candidate
 from locum.sessions.parked import Intent, Parked, ProgramOptions
 from locum.sessions.record import MAX_QUEUE, TRANSFERABLE, SessionRecord, TcpState, TimestampUnit
@@ -22,6 +22,8 @@ from locum.wire.control import Flow
 LONGEST_USER_TIMEOUT = 0x7FFFFFFF  # milliseconds: 24.8 days, the kernel's largest
 LONGEST_IN_MICROSECONDS = LONGEST_USER_TIMEOUT // 1000  # for a connection whose timestamps count microseconds
 USUAL_TIMEOUT = 924_600  # milliseconds: after these, retransmissions end a connection (tcp_retries2 is 15)
+# Bytes: far below 2 GiB, where the order of sequence numbers turns round, and more than any window that is offered.
+PURGE_EVERY = 64 << 20
 # Bytes a write into the receive queue: the kernel makes one buffer of each, of 17 pages at most.
 _PIECE = 64 << 10
 _U32 = 0xFFFFFFFF
@@ -123,6 +125,12 @@ class LiveSocket:
             raise SessionError(
                 f"{self.flow} has the kernel's {protocol} on top, whose state cannot be taken out"
             )
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL) != _TCP:
+            raise SessionError(f"{self.flow} is a Multipath TCP connection, which cannot be taken out")
+        if repair.has_authentication(sock):
+            raise SessionError(
+                f"{self.flow} is signed with keys of TCP-AO (RFC 5925), which cannot be taken out"
+            )
         self._options = ProgramOptions(
             keepalive=sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
             user_timeout=sock.getsockopt(_TCP, socket.TCP_USER_TIMEOUT),
@@ -138,9 +146,10 @@ class LiveSocket:
         """
         sock = self.socket
         options = self.look().options
+        carried = carrying.read(sock, self.flow)
         repair.set_repair(sock, repair.REPAIR_ON)  # changes SO_REUSEADDR
         try:
-            record = _read(sock, self.flow)
+            record = replace(_read(sock, self.flow), options=carried)
             now = repair.info(sock)  # as it stands still: what came since the first look is in the record
             written = repair.queue_sequence(sock, repair.SEND_QUEUE)
         except (OSError, SessionError):
@@ -205,15 +214,19 @@ class LiveSocket:
     def inject(self, data: bytes | memoryview) -> Injected:
         """Puts received bytes, the first being that of `position`, behind what the program has not read yet.
 
-        Takes what fits the receive buffer, possibly nothing. A socket whose sending side is shut takes them only as
-        segments from the peer: then deliver `packets` to this host, and `position` tells how far they came.
+        Takes what fits the receive buffer, possibly nothing, and ends before every `PURGE_EVERY`th byte. That one it takes
+        only as a segment from the peer, as does a socket whose sending side is shut all of them: then deliver `packets` to
+        this host, and `position` tells how far they came.
         """
         state = self.state()
         if state in _FIN_SENT and not self.refuses():
             return self._inject_segments(data)
         if state is not TcpState.ESTABLISHED:
             return Injected(0)
-        view = memoryview(data)
+        step = max(PURGE_EVERY, self.parked.window)
+        if not (room := step - 1 - self.position() % step):
+            return self._purge(data)
+        view = memoryview(data)[:room]
         done = 0
         repair.select_queue(self.socket, repair.RECEIVE_QUEUE)
         while done < len(view):
@@ -346,7 +359,17 @@ class LiveSocket:
     def _inject_segments(self, data: bytes | memoryview) -> Injected:
         seq = repair.queue_sequence(self.socket, repair.RECEIVE_QUEUE)
         part = bytes(data[: repair.window(self.socket).offered(seq)])
-        return Injected(len(part), data_segments(self.flow, seq, self.parked.snd_una, part))
+        window = self._scaled(None)
+        return Injected(len(part), data_segments(self.flow, seq, self.parked.snd_una, part, window))
+
+    def _purge(self, data: bytes | memoryview) -> Injected:
+        """One byte as a segment: with it the kernel drops what came before the capture behind a gap (tcp_ofo_queue).
+
+        Bytes written in repair mode fill the gap without that. What lies behind it would be in order again, and be given to
+        the program, when sequence numbers come round after 4 GiB.
+        """
+        self._open_receive_window()
+        return self._inject_segments(data[:1])
 
     def _open_receive_window(self) -> None:
         """Injected bytes have used up the window that was last offered; it reaches as far behind them again."""
@@ -354,7 +377,11 @@ class LiveSocket:
         seq = repair.queue_sequence(self.socket, repair.RECEIVE_QUEUE)
         with suppress(OSError):  # only saves a retransmission: the next acknowledgement opens it as well
             repair.set_window(
-                self.socket, replace(now, rcv_wnd=max(now.rcv_wnd, self.parked.window), rcv_wup=seq)
+                self.socket,
+                # snd_wl1 must not be 2 GiB behind: then no window of the peer's would count.
+                replace(
+                    now, rcv_wnd=max(now.rcv_wnd, self.parked.window), rcv_wup=seq, snd_wl1=(seq - 1) & _U32
+                ),
             )
 
     def _mark_record_sent(self) -> None:

@@ -9,6 +9,7 @@ from enum import IntEnum
 from importlib.resources import files
 from ipaddress import IPv4Address, IPv6Address
 
+from locum.sessions.carried import NO_OPTIONS, CarriedOptions
 from locum.wire import cbor
 from locum.wire.control import Flow
 from locum.wire.errors import WireError
@@ -94,6 +95,7 @@ class SessionRecord:
     sack: bool
     keepalive: tuple[int, int, int] | None = None  # (idle s, interval s, probes); None when off
     timestamp_unit: TimestampUnit | None = None  # None when not known, or without the option
+    options: CarriedOptions = NO_OPTIONS
     intake: tuple[int, int] | None = None  # bytes the program has read so far, receive buffer in bytes
 
     @property
@@ -133,6 +135,8 @@ class SessionRecord:
             body[12] = list(self.keepalive)
         if self.timestamp_unit is not None:
             body[13] = int(self.timestamp_unit)
+        if options := self.options.to_cbor():
+            body[14] = options
         if self.intake is not None:
             body[15] = list(self.intake)
         return body
@@ -164,6 +168,9 @@ class SessionRecord:
             timestamp_unit=None
             if reader.absent(13)
             else TimestampUnit(reader.integer(13, "timestamp-unit", 0, 1)),
+            options=NO_OPTIONS
+            if reader.absent(14)
+            else CarriedOptions.from_cbor(reader.value(14, "options"), f"{name}.options"),
             intake=None if reader.absent(15) else _intake(reader.array(15, "intake", 2)),
         )
         reader.done()

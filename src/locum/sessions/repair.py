@@ -4,6 +4,7 @@ One function a call, no policy. Sockets may be shared with a program: nothing he
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import socket
@@ -19,6 +20,7 @@ TCP_REPAIR_OPTIONS = 22
 TCP_TIMESTAMP = 24
 TCP_REPAIR_WINDOW = 29
 TCP_ULP = 31
+TCP_AO_INFO = 40
 
 REPAIR_ON = 1
 REPAIR_OFF = 0  # sends a window probe when established: the peer answers with its acknowledgement and window
@@ -41,10 +43,12 @@ IP_RECVERR = 11
 IPV6_RECVERR = 25
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
+SO_PEEK_OFF = 42
 
 _SYS_PIDFD_GETFD = 438  # the same number on every architecture
 _INFO_BYTES = 232  # up to tcpi_snd_wnd (5.4)
 _USEC_TIMESTAMPS = 64  # TCPI_OPT_USEC_TS, since Linux 6.7
+_AO_INFO_BYTES = 56  # struct tcp_ao_info_opt
 _WINDOW = struct.Struct("=5I")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -101,6 +105,17 @@ def info(sock: socket.socket) -> Info:
 def upper_protocol(sock: socket.socket) -> str:
     """The name of the protocol that the kernel runs on top of this connection ("tls"), or nothing."""
     return sock.getsockopt(socket.IPPROTO_TCP, TCP_ULP, 16).rstrip(b"\0").decode(errors="replace")
+
+
+def has_authentication(sock: socket.socket) -> bool:
+    """Whether the connection is signed by TCP-AO (RFC 5925); a kernel before Linux 6.7 knows no such connection."""
+    try:
+        sock.getsockopt(socket.IPPROTO_TCP, TCP_AO_INFO, _AO_INFO_BYTES)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOPROTOOPT, errno.EOPNOTSUPP):
+            return False
+        raise
+    return True
 
 
 def set_repair(sock: socket.socket, mode: int) -> None:
@@ -230,6 +245,28 @@ def peek_send_queue(sock: socket.socket, length: int) -> bytes:
     if len(data) < length:
         raise OSError(f"the send queue holds {len(data)} bytes where {length} are unacknowledged")
     return data[len(data) - length :]
+
+
+def peek_receive_queue(sock: socket.socket, length: int) -> bytes:
+    """The first `length` unread bytes, or fewer where an urgent mark among them stops a kernel before Linux 6.10.
+
+    In repair mode, with the receive queue selected. Nothing is taken.
+    """
+    flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
+    data = sock.recv(length, flags)
+    if len(data) == length:
+        return data
+    parts = [data]
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, len(data))  # moves on with each piece
+    except OSError:
+        return data
+    try:
+        while (rest := length - sum(map(len, parts))) and (data := sock.recv(rest, flags)):
+            parts.append(data)
+    finally:
+        sock.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, -1)
+    return b"".join(parts)
 
 
 def mark_all_sent(sock: socket.socket) -> None:

@@ -184,6 +184,7 @@ class Spool:
         with suppress(FileNotFoundError):
             state = json.loads(self._state_path.read_text())
             self.peer_closed, self.error = bool(state["peer_closed"]), int(state["error"])
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # one of an earlier version may be without
         now = self._look(sock)
         if now.failed:  # only the error tells whether a FIN, which counts as a byte, came before it
             self._take_error(sock, now)
@@ -233,13 +234,21 @@ class Spool:
         view = memoryview(_buffer)
         while size:
             # TCP then copies nothing.
-            size -= sock.recv_into(view, size, socket.MSG_TRUNC | socket.MSG_DONTWAIT)
+            taken = sock.recv_into(view, size, socket.MSG_TRUNC | socket.MSG_DONTWAIT)
+            if not taken:
+                raise OSError(errno.EIO, f"the kernel has lost {size} bytes that it showed")
+            size -= taken
 
     def _copy_tail(self, sock: socket.socket) -> None:
         now = self._look(sock)
         if now.unread and not self._tail:
             repair.select_queue(sock, repair.RECEIVE_QUEUE)
-            tail = sock.recv(now.unread, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            tail = repair.peek_receive_queue(sock, now.unread)
+            if len(tail) < now.unread:
+                raise OSError(
+                    errno.EOPNOTSUPP,
+                    "an urgent mark is among the bytes that find no room: Linux 6.10 is needed",
+                )
             try:
                 self._append(memoryview(tail))
             except OSError:

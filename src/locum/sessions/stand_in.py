@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from locum.sessions import repair
+from locum.sessions import carrying, repair
 from locum.sessions.live import FinalTcp, SessionError
 from locum.sessions.record import SessionRecord, TcpState, TimestampUnit
 
@@ -41,11 +41,13 @@ def restore(
     device: str | None = None,
     receive_buffer: int = RECEIVE_BUFFER,
     keep: Callable[[socket.socket], None] | None = None,
+    lacking: Callable[[str], None] = lambda option: None,
 ) -> socket.socket:
     """A live, non-blocking socket that continues the record's connection; unsent bytes and a FIN are on their way.
 
     `keep` is called with the socket while it is still in repair mode: what gives it to a holder there can be killed at any
     moment without the peer getting a FIN. `receive_buffer` also bounds what the kernel accepts once nobody reads.
+    `lacking` is told of options of the record that this kernel does not have, such as a congestion control.
     Raises SessionError when the kernel refuses (no route to the peer, the same flow is already open, no privilege), and
     when `keep` raises OSError.
     """
@@ -54,6 +56,8 @@ def restore(
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         _prepare(sock, record, mark, device, receive_buffer)
+        for option in carrying.apply(sock, flow, record.options):
+            lacking(option)
         _establish(sock, record)
         repair.select_queue(sock, repair.SEND_QUEUE)
         _write(sock, record.unacked)
@@ -182,6 +186,8 @@ def _prepare(
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     if mark is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    # A byte of urgent data stays in its place in the stream.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     if device is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
     # The kernel doubles both. What the device has offered must fit; the whole send queue is written at once.
