@@ -30,6 +30,7 @@ HOME6 = IPv6Address("fd99::5")
 PEER4 = "10.77.1.2"
 PEER6 = "fd77:1::2"
 RECEIVE_BUFFER = "4096 131072 6291456"  # Debian 12's, whatever the kernel of this machine allows
+_numbers = itertools.count()  # a process may have several networks
 _libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count(1)
 _ROUTER = {"peer": 1, "device": 2, "standin": 3}
