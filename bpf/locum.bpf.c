@@ -177,6 +177,8 @@ int locum_ingress(struct __sk_buff *skb)
 	struct work *w = begin(s, FORWARDED);
 	int action;
 
+	if (w && skb->ifindex == w->tap && (skb->mark & LOCUM_MARK_MASK) == LOCUM_MARK_VOID)
+		return TC_ACT_SHOT; /* counted where it was suspended */
 	if (!w || read_packet(skb, w))
 		return passed(skb, PASSED);
 	own = bpf_map_lookup_elem(&endpoints, &w->packet.destination);
@@ -255,9 +257,10 @@ static __always_inline int leave(struct __sk_buff *skb, struct work *w)
 		skb->mark = 0;
 	} else if (suspended(&w->packet)) {
 		/* To its socket the packet is sent, and lost later: what is refused here TCP does not count as sent, and then its
-		 * probes end the connection after a few seconds. */
+		 * probes end the connection after a few seconds. tcx knows no verdict for that but a redirection. */
 		dropped(skb, SUSPENDED);
-		return TC_ACT_STOLEN;
+		skb->mark = LOCUM_MARK_VOID;
+		return bpf_redirect(w->tap, BPF_F_INGRESS);
 	}
 	if (w->uses & LOCUM_TRANSLATES) {
 		action = from_interface(skb, w);

@@ -350,5 +350,6 @@ enum locum_reason {
 #define LOCUM_MARK_COPY 0x10c20000     /* copy for this tunnel of a simultaneous binding */
 #define LOCUM_MARK_LOCAL 0x10c30000    /* its tunnel ended here: delivered (0), or for this host itself (1) */
 #define LOCUM_MARK_ANSWER 0x10c40000   /* an answer for a suspended flow, by the daemon: leaves although it is suspended */
+#define LOCUM_MARK_VOID 0x10c50000     /* of a suspended flow: ends at the re-injection device */
 
 #endif

@@ -79,7 +79,7 @@ def test_quantities_keep_about_four_digits(figure: float | None, text: str) -> N
 def test_every_name_of_the_report_has_one_benchmark() -> None:
     assert sorted(NAMES) == sorted(set(NAMES))
     assert set(BENCHMARKS["bench.tunnel"]) <= set(NAMES)
-    assert len(NAMES) == 19
+    assert len(NAMES) == 25
 
 
 def test_an_unknown_name_is_a_usage_error_that_lists_the_known_ones(
