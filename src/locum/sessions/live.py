@@ -179,6 +179,7 @@ class LiveSocket:
             repair.set_repair(self.socket, repair.REPAIR_OFF)
         if self._options is not None:
             self._rearm(self._options)
+        repair.announce_data(self.socket)
 
     def hold(self) -> None:
         """Into repair mode, for `inject` or `finish`; the program is frozen."""
@@ -257,7 +258,7 @@ class LiveSocket:
         self._mark_record_sent()
         if final.timestamp is not None and repair.info(self.socket).timestamps:
             self._set_clock(final.timestamp, progress=self._sequences(final)[1] != self.parked.snd_una)
-        packets = self._refusal(final) if left else self._from_peer(final)
+        packets = self._refusal(final) if left > 0 else self._from_peer(final)
         self._open_receive_window()
         self.release()
         return packets
