@@ -85,6 +85,7 @@ def _script(command: Sequence[str], directory: Path, environment: Mapping[str, s
     words = [f"{name}={value}" for name, value in given.items()]
     return (
         "ip link set lo up\n"
+        "ulimit -n 65536\n"  # the first program of a machine has 4,096 at most
         f"cd {shlex.quote(str(directory))} && env -i {shlex.join(words)} {shlex.join(command)}\n"
         f'echo "\n{_END} $?"\n'
         "/run/busybox poweroff -f\n"
