@@ -18,7 +18,7 @@ from locum.sessions.freezer import unified_root
 from locum.sessions.record import TcpState
 from locum.sessions.translated import REASON
 from locum.wire.control import Flow
-from tests.sessions.sleepworld import HOME4, HOME6, PEER4, World, run
+from tests.sessions.sleepworld import HOME4, HOME6, PEER4, Network, World, run
 
 PORT = 7200
 CONNECT = f"import socket, time; s = socket.create_connection(('{PEER4}', {PORT})); "
@@ -56,9 +56,17 @@ def start(world: World, tmp_path: Path) -> Iterator[Start]:
         each.wait()
 
 
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    """Of these tests alone: connections that other tests leave behind may take minutes to end."""
+    made = Network()
+    yield made
+    made.close()
+
+
 @pytest.fixture(autouse=True)
 def quiet(world: World) -> None:
-    """The connections of the tests before have ended."""
+    """The connections of the test before have ended."""
     world.until(lambda: look(world) == ([], []))
 
 
