@@ -32,7 +32,7 @@ class Program:
 
     def answer(self) -> str:
         assert self.process.stdout
-        assert select.select([self.process.stdout], [], [], 20)[0], "the program gives no answer"
+        assert select.select([self.process.stdout], [], [], 60)[0], "the program gives no answer"
         return self.process.stdout.readline().decode().strip()
 
     def ask(self, *words: object) -> str:
@@ -93,7 +93,7 @@ def connect(world: World, version: int) -> tuple[Program, Peer]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, 7000))
         listener.listen()
-        listener.settimeout(10)
+        listener.settimeout(60)
         program = Program(world)
         world.programs.append(program)
         program.begin("connect", address, 7000)

@@ -285,7 +285,7 @@ def test_no_timer_ends_one_whose_peer_has_closed_its_window(world: World, versio
         live.close()
         (record,) = world.sleep()
         assert record.window.snd_wnd == 0
-        world.stay(5)
+        world.stay(4)
         assert world.away[0].live.state() is record.state
         assert repair.info(world.away[0].live.socket).send_window >= record.mss
     finally:

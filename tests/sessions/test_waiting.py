@@ -60,7 +60,7 @@ def waiters(world: World, ways: list[str], size: int) -> Iterator[list[Waiter]]:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((PEER4, 7000))
             listener.listen(64)
-            listener.settimeout(20)
+            listener.settimeout(120)
             made = [Waiter(world, listener, way, size) for way in ways]
         ended = [each for each in made if not wait_for(lambda each=each: each.sleeps())]
         assert not ended
@@ -71,7 +71,7 @@ def waiters(world: World, ways: list[str], size: int) -> Iterator[list[Waiter]]:
 
 def wait_for(done: object) -> bool:
     assert callable(done)
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while not done():
         if time.monotonic() > until:
             return False

@@ -48,7 +48,7 @@ def blocking(connection: socket.socket, taken: Taken) -> None:
 
 
 def timeout(connection: socket.socket, taken: Taken) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 60, 0))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 3600, 0))
     blocking(connection, taken)
 
 
