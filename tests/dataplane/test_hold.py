@@ -182,8 +182,48 @@ def test_queue_is_bounded() -> None:
     queue = HoldQueue(3, 250)
     assert [queue.add(HeldPacket(flow, bytes(100))) for _ in range(3)] == [True, True, False]
     assert (len(queue), queue.bytes, queue.overflow) == (2, 200, 1)
-    assert len(queue.take(lambda _packet: True)) == 2
-    assert queue.bytes == 0
+    assert len(queue.take(flow)) == 2
+    assert (len(queue), queue.bytes) == (0, 0)
+
+
+def test_queue_keeps_the_common_order() -> None:
+    flows = [Flow(17, HOME4, port, CN4, 2) for port in (1, 2, 3)]
+    queue = HoldQueue(100, 100)
+    for number, flow in enumerate((*flows, *flows)):
+        queue.add(HeldPacket(flow, bytes([number])))
+    assert queue.counts() == {HOME4: 6}
+    assert [packet.data[0] for packet in queue.take(flows[1])] == [1, 4]
+    assert [packet.data[0] for packet in queue.take_where(lambda flow: flow in flows)] == [0, 2, 3, 5]
+    assert (queue.take(flows[0]), len(queue), queue.counts()) == ([], 0, {})
+
+
+class CountedFlow(Flow):
+    """Counts how often any of them is looked at."""
+
+    looks = 0
+
+    def __hash__(self) -> int:
+        CountedFlow.looks += 1
+        return super().__hash__()
+
+    def __eq__(self, other: object) -> bool:
+        CountedFlow.looks += 1
+        return super().__eq__(other)
+
+
+def test_taking_one_flow_costs_the_same_among_many() -> None:
+    """Flows that are released one after another, as those of a device that wakes: not each looks at all others."""
+
+    def looks(number: int) -> int:
+        queue = HoldQueue(number, number)
+        flows = [CountedFlow(6, HOME4, 1 + port, CN4, 2) for port in range(number)]
+        for flow in flows:
+            queue.add(HeldPacket(flow, b"x"))
+        before = CountedFlow.looks
+        assert all(len(queue.take(flow)) == 1 for flow in flows) and len(queue) == 0
+        return CountedFlow.looks - before
+
+    assert looks(1_000) <= 2 * 100 * looks(10)
 
 
 def test_full_ring_is_counted(host: Host, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -3,9 +3,10 @@
 It knows no kernel: packets come in from the ring buffer and go out through the re-injection device.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain, count
+from operator import itemgetter
 
 from locum.dataplane.maps import HELD, HeldReason, flow_of
 from locum.roles.actions import Addr
@@ -36,49 +37,51 @@ def held_packet(record: bytes) -> HeldPacket:
 
 
 class HoldQueue:
-    """First in, first out, for all home addresses together."""
+    """First in, first out, for all home addresses together.
+
+    Packets are kept by flow, each with its number in the common order: the packets of one flow are taken at a cost that
+    does not grow with those of the others.
+    """
 
     def __init__(self, packets: int, size: int) -> None:
         self.packet_limit, self.byte_limit = packets, size
         self.bytes = 0
         self.overflow = 0  # packets that did not fit
-        self._packets: deque[HeldPacket] = deque()
-        self._of: Counter[Flow] = Counter()
+        self._length = 0
+        self._numbers = count()
+        self._packets: dict[Flow, list[tuple[int, HeldPacket]]] = {}  # no empty lists
 
     def __len__(self) -> int:
-        return len(self._packets)
+        return self._length
 
     def add(self, packet: HeldPacket) -> bool:
         """Keep the packet, or count it as overflow."""
-        if len(self._packets) >= self.packet_limit or self.bytes + len(packet.data) > self.byte_limit:
+        if self._length >= self.packet_limit or self.bytes + len(packet.data) > self.byte_limit:
             self.overflow += 1
             return False
-        self._packets.append(packet)
-        self._of[packet.flow] += 1
+        self._packets.setdefault(packet.flow, []).append((next(self._numbers), packet))
+        self._length += 1
         self.bytes += len(packet.data)
         return True
 
-    def has(self, flow: Flow) -> bool:
-        """Whether a packet of this flow waits."""
-        return self._of[flow] > 0
+    def take(self, flow: Flow) -> list[HeldPacket]:
+        """Remove and return, in order, the packets of this flow."""
+        return self._remove((flow,))
 
-    def take(self, wanted: Callable[[HeldPacket], bool]) -> list[HeldPacket]:
-        """Remove and return, in order, the packets that are wanted."""
-        taken, kept = [], deque[HeldPacket]()
-        for packet in self._packets:
-            if wanted(packet):
-                taken.append(packet)
-                self._of[packet.flow] -= 1
-                self.bytes -= len(packet.data)
-            else:
-                kept.append(packet)
-        self._packets = kept
-        self._of = +self._of
+    def take_where(self, wanted: Callable[[Flow], bool]) -> list[HeldPacket]:
+        """Remove and return, in their common order, the packets of all flows that are wanted."""
+        return self._remove([flow for flow in self._packets if wanted(flow)])
+
+    def _remove(self, flows: Iterable[Flow]) -> list[HeldPacket]:
+        numbered = chain.from_iterable(self._packets.pop(flow, ()) for flow in flows)
+        taken = [packet for _, packet in sorted(numbered, key=itemgetter(0))]
+        self._length -= len(taken)
+        self.bytes -= sum(len(packet.data) for packet in taken)
         return taken
 
     def counts(self) -> dict[Addr, int]:
         """Packets that wait, by home address."""
         counts: dict[Addr, int] = {}
-        for packet in self._packets:
-            counts[packet.home_address] = counts.get(packet.home_address, 0) + 1
+        for flow, packets in self._packets.items():
+            counts[flow.local] = counts.get(flow.local, 0) + len(packets)
         return counts

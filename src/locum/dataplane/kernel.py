@@ -389,10 +389,8 @@ class DataPlane:
             self._send_of(flow)
 
     def _send_of(self, flow: Flow) -> None:
-        """What waits for this flow; for the many that have nothing waiting it costs nothing."""
-        self._ring.consume()
-        if self._queue.has(flow):
-            self._send_queued(lambda packet: packet.flow == flow)
+        """What waits for this flow; the cost does not grow with what waits for others."""
+        self._send_queued(lambda: self._queue.take(flow))
 
     def reconcile(self, desired: Iterable[Action]) -> Changes:
         """Make the kernel's state exactly what `desired` builds from nothing; counters of what stays are kept."""
@@ -443,18 +441,18 @@ class DataPlane:
         fresh, self._fresh = self._fresh, []
         return fresh
 
-    def _allowed(self, packet: HeldPacket) -> bool:
-        verdict = self._tables.state.flows.get(packet.flow)
+    def _allowed(self, flow: Flow) -> bool:
+        verdict = self._tables.state.flows.get(flow)
         if verdict is not None:
             return verdict is FlowVerdict.DELIVER
-        entries = (self._tables.state.stage(stage).get(packet.home_address) for stage in Stage)
+        entries = (self._tables.state.stage(stage).get(flow.local) for stage in Stage)
         return not any(entry and entry.verdict in (Verdict.HOLD, Verdict.REPORT) for entry in entries)
 
-    def _send_queued(self, wanted: Callable[[HeldPacket], bool]) -> int:
+    def _send_queued(self, take: Callable[[], list[HeldPacket]]) -> int:
         sent = 0
         for _ in range(RELEASE_ROUNDS):
             self._ring.consume()
-            packets = self._queue.take(wanted)
+            packets = take()
             if not packets:
                 break
             sent += sum(self._write(packet.data, packet.gso_size) for packet in packets)
@@ -474,9 +472,9 @@ class DataPlane:
         With `ahead` those of a home address that are not allowed yet as well, while newcomers still wait.
         """
         if isinstance(of, Flow):
-            return self._send_queued(lambda packet: packet.flow == of and self._allowed(packet))
+            return self._send_queued(lambda: self._queue.take(of) if self._allowed(of) else [])
         return self._send_queued(
-            lambda packet: packet.home_address == of and (ahead or self._allowed(packet))
+            lambda: self._queue.take_where(lambda flow: flow.local == of and (ahead or self._allowed(flow)))
         )
 
     def divert(self, flow: Flow, take: Callable[[bytes], None] | None) -> None:
@@ -491,9 +489,9 @@ class DataPlane:
     def take_held(self, of: Addr | Flow) -> list[bytes]:
         """Remove the held packets of a home address or flow and return them, in order."""
         self._ring.consume()
-        if isinstance(of, Flow):
-            return [packet.data for packet in self._queue.take(lambda packet: packet.flow == of)]
-        return [packet.data for packet in self._queue.take(lambda packet: packet.home_address == of)]
+        queue = self._queue
+        taken = queue.take(of) if isinstance(of, Flow) else queue.take_where(lambda flow: flow.local == of)
+        return [packet.data for packet in taken]
 
     def held_counts(self) -> dict[Addr, int]:
         """Packets that wait, by home address."""
