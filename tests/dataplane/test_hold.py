@@ -87,7 +87,10 @@ def test_held_and_released_in_order(host: Host, version: int) -> None:
             rounds += 1
             set_flow(net, plane, flow, FlowVerdict.HOLD)
             time.sleep(0.1)
-            fresh = plane.read_held()
+            fresh, until = plane.read_held(), time.monotonic() + 10
+            while not fresh and time.monotonic() < until:  # the sender has not had its turn yet
+                time.sleep(0.01)
+                fresh = plane.read_held()
             assert fresh and all(packet.flow == flow for packet in fresh)
             largest = max(largest, *(len(packet.data) for packet in fresh))
             sizes = max(sizes, *(packet.gso_size for packet in fresh))
