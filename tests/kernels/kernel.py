@@ -15,7 +15,8 @@ CACHE = Path(sys.prefix) / "kernels"
 # What the tests use that Debian has as modules; what these need comes along.
 WANTED = (
     "virtio_pci", "9pnet_virtio", "9p", "overlay", "crc32c_generic",
-    "veth", "tun", "nf_tables", "nft_ct", "nft_nat", "nft_chain_nat", "tcp_diag", "udp_diag", "unix_diag", "tls", "sch_ingress", "cls_bpf",
+    "veth", "tun", "nf_tables", "nft_ct", "nft_nat", "nft_chain_nat", "nf_conntrack_netlink",
+    "tcp_diag", "udp_diag", "unix_diag", "tls", "sch_ingress", "cls_bpf",
 )  # fmt: skip
 
 
