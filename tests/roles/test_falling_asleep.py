@@ -96,7 +96,8 @@ def test_a_stand_in_that_takes_no_more_leaves_only_the_newcomers() -> None:
         if isinstance(request, TakeoverPrepare):
             prepares.append(request)
             if len(request.flows) > 2:
-                role.configuration = replace(role.configuration, max_sessions=2)
+                taking_over = role.taking_over
+                taking_over.configuration = replace(taking_over.configuration, max_sessions=2)
         return False
 
     world.drop_634 = watch

@@ -1,6 +1,6 @@
 """One handover as the stand-in knows it: whose it is, which sessions it has, how far it has come, and its row.
 
-Values only; mnps.py moves them along.
+Values only; taking_over.py and giving_back.py move them along.
 """
 
 from collections.abc import Collection, Mapping
