@@ -73,6 +73,8 @@ def main() -> None:
             answer = f"{keep} {patience}"
         elif operation == "shutdown":
             connection.shutdown(socket.SHUT_WR)
+        elif operation == "shutdown-receiving":
+            connection.shutdown(socket.SHUT_RD)
         elif operation == "shutdown-both":
             connection.shutdown(socket.SHUT_RDWR)
         elif operation == "fork":

@@ -252,7 +252,10 @@ def test_a_capture_can_be_undone(world: World) -> None:
     assert not world.candidates()  # we hold it too
     away.live.close()
     world.freezer.thaw(away.candidate.processes)
-    assert program.ask("options") == "1 77000"
+    keepalive, patience = program.ask("options").split()
+    assert (
+        keepalive == "1" and 77000 <= int(patience) < 200_000
+    )  # longer where the kernel has retransmitted meanwhile
     world.until(lambda: peer.receive() == 500_000)
     assert peer.received.hexdigest() == digest((1, 500_000))
     assert peer.send(payload(2, 1000))

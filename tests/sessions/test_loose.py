@@ -9,6 +9,7 @@ import pytest
 
 from locum.sessions import repair
 from locum.sessions.record import TcpState
+from locum.sessions.tcp import drop
 from tests.sessions.ends import Peer, connect, digest
 from tests.sessions.program import payload
 from tests.sessions.sleepworld import HOME4, World
@@ -212,3 +213,36 @@ def test_no_timer_ends_a_loose_connection(world: World, way: str) -> None:
 def is_reset(world: World, peer: Peer) -> bool:
     world.until(lambda: peer.state == TcpState.CLOSE)
     return peer.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (104, 32)
+
+
+def test_a_program_that_has_shut_its_receiving_side_alone_goes_on(world: World) -> None:
+    """A kernel takes what comes for it all the same."""
+    program, peer = connect(world, 4)
+    program.ask("shutdown-receiving")
+    world.sleep()
+    assert peer.send(payload(1, 5000))
+    world.until(lambda: world.away[0].spool.total == 5000)
+    world.wake()
+    program.ask("send", 2, 3000)
+    world.until(lambda: peer.receive() == 3000)
+    assert peer.state == TcpState.ESTABLISHED
+
+
+def test_a_short_user_timeout_begins_anew_with_a_capture_that_is_undone(world: World) -> None:
+    """What the program sent was lost before, and the stand-in was asked in vain for longer than the program's patience."""
+    program, peer = connect(world, 4)
+    program.ask("option", socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000)
+    world.network.block("device", "out")
+    program.ask("send", 1, 3000)
+    world.sleep()
+    away = world.away.pop()
+    drop(away.socket)
+    world.until(lambda: repair.info(away.live.socket).backoff >= 3)
+    world.network.route("device")
+    world.network.unblock("device", "in")
+    away.live.resume()
+    time.sleep(0.1)
+    world.network.unblock("device", "out")
+    world.freezer.thaw(away.candidate.processes)
+    world.until(lambda: peer.receive() == 3000)
+    away.live.close()

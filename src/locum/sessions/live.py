@@ -106,11 +106,14 @@ class LiveSocket:
         return now.bytes_received - self.parked.received - int(fin)
 
     def refuses(self) -> bool:
-        """Whether the program has shut the receiving side: it will read no more."""
+        """Whether the program has shut both sides: this kernel would answer more bytes with a RST.
+
+        One that has shut its receiving side alone is given what comes, as always.
+        """
         poll = select.poll()
         poll.register(self.socket.fileno(), select.POLLRDHUP)
         shut = any(events & select.POLLRDHUP for _, events in poll.poll(0))
-        return shut and self.state() not in _PEER_CLOSED
+        return shut and self.state() in _FIN_SENT
 
     def look(self) -> Intent:
         """Reads the options that `capture` will change, so that they can be stored before; changes nothing.
@@ -178,7 +181,7 @@ class LiveSocket:
                 self._set_clock(repair.timestamp(self.socket))
             repair.set_repair(self.socket, repair.REPAIR_OFF)
         if self._options is not None:
-            self._rearm(self._options)
+            self._rearm_anew(self._options)
         repair.announce_data(self.socket)
 
     def hold(self) -> None:
@@ -209,7 +212,7 @@ class LiveSocket:
         return (acknowledgement(self.flow, seq, parked.snd_una, window),)
 
     def tighten(self) -> None:
-        """Ends `loosen`, the program being frozen again: the way back goes on with `inject`."""
+        """Ends what `let_go` began, the program being frozen again: the way back goes on with `inject`."""
         self.hold()
 
     def inject(self, data: bytes | memoryview) -> Injected:
@@ -247,8 +250,9 @@ class LiveSocket:
         """Gives the connection back when `position` has reached `final.received`; in repair mode, program frozen.
 
         Returns the packets that the peer would have sent meanwhile (acknowledgement, FIN, RST), and one that makes this
-        kernel tell the peer its window: deliver them to this host in order, before the held packets, then thaw. An open socket leaves with a window probe, which the peer answers
-        with its acknowledgement and window, so the flow's way out must be open again.
+        kernel tell the peer its window: deliver them to this host in order, before the held packets, then thaw. An open
+        socket leaves with a window probe, which the peer answers with its acknowledgement and window, so the flow's way out
+        must be open again.
 
         `closed`: no program will read from this socket any more (all have closed it, or it `refuses`), so `position` may
         be anywhere. The connection then ends towards the peer as the kernel ends one whose program closes: with `close`,
@@ -264,18 +268,9 @@ class LiveSocket:
         return packets
 
     def release(self) -> None:
-        """Leaves repair mode for good, with a window probe if established, and restores the program's options.
-
-        The user timeout begins anew, where the kernel has retransmitted in vain while the device slept.
-        """
+        """Leaves repair mode for good, with a window probe if established, and restores the program's options."""
         repair.set_repair(self.socket, repair.REPAIR_OFF)
-        now = repair.info(self.socket)
-        options = self.parked.options
-        if now.retransmissions:  # the kernel counts from the first of them, and the peer could answer none
-            patience = int(now.quiet * 1000) + (options.user_timeout or USUAL_TIMEOUT)
-            most = LONGEST_IN_MICROSECONDS if now.timestamp_unit else LONGEST_USER_TIMEOUT
-            options = replace(options, user_timeout=min(patience, most))
-        self._rearm(options)
+        self._rearm_anew(self.parked.options)
         repair.announce_data(self.socket)
 
     def expected(self, total: int, *, peer_closed: bool) -> int:
@@ -422,8 +417,18 @@ class LiveSocket:
         if waiting and waiting == repair.unacknowledged(self.socket):
             self.mark_all_sent()
 
-    def _rearm(self, options: ProgramOptions) -> None:
-        self.socket.setsockopt(_TCP, socket.TCP_USER_TIMEOUT, options.user_timeout)
+    def _rearm_anew(self, options: ProgramOptions) -> None:
+        """The program's options, and its user timeout from now on.
+
+        Where the kernel has retransmitted meanwhile it counts from the first time, and the peer could answer none. It looks
+        at the timeout when it retransmits next.
+        """
+        now = repair.info(self.socket)
+        timeout = options.user_timeout
+        if now.retransmissions:
+            most = LONGEST_IN_MICROSECONDS if now.timestamp_unit else LONGEST_USER_TIMEOUT
+            timeout = min(int(now.quiet * 1000) + now.timeout + (timeout or USUAL_TIMEOUT), most)
+        self.socket.setsockopt(_TCP, socket.TCP_USER_TIMEOUT, timeout)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, options.keepalive)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, options.reuse_address)
 

@@ -67,6 +67,7 @@ class Info:
     send_window: int = 0  # the peer's window
     retransmissions: int = 0  # of the first unacknowledged segment, since the last acknowledgement
     backoff: int = 0  # doublings of the timeout since then
+    timeout: int = 0  # milliseconds from one retransmission to the next
 
 
 def duplicate(pid: int, fd: int) -> socket.socket:
@@ -99,6 +100,7 @@ def info(sock: socket.socket) -> Info:
         send_window=struct.unpack_from("=I", raw, 228)[0],
         retransmissions=raw[2],
         backoff=raw[4],
+        timeout=struct.unpack_from("=I", raw, 8)[0] // 1000,
     )
 
 
