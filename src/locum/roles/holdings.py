@@ -58,9 +58,10 @@ class Holdings:
         others = (each for each in self._taken.values() if each.identifier != besides)
         return frozenset(held.flow for each in others for held in each.held)
 
-    def wanted_flows(self) -> frozenset[Flow]:
-        """Flows that the data plane has to know, of all handovers."""
-        return frozenset(flow for each in self._taken.values() for flow in each.flows)
+    def wanted_flows(self, *, besides: bytes | None = None) -> frozenset[Flow]:
+        """Flows that the data plane has to know, of all handovers, or of all but this one."""
+        others = (each for each in self._taken.values() if each.identifier != besides)
+        return frozenset(flow for each in others for flow in each.flows)
 
     def keep(self, taken: TakenOver) -> None:
         """Add or replace."""

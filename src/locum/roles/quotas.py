@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from locum.roles.actions import Action, Addr, Emit, SessionUse, Surveyed, SurveySessions
 from locum.roles.giving_up import GivingUp
 from locum.roles.holdings import Holdings
-from locum.roles.taken_over import Holding, TakenOver
+from locum.roles.taken_over import Holding, Prepared, TakenOver
 from locum.wire.control import MAX_SESSIONS
 
 DAY = 86400.0
@@ -18,6 +18,9 @@ MAX_HELD = 7 * DAY
 SURVEYS = 20  # in the time after which a session ends, so that it ends at most a twentieth late
 LONGEST_PAUSE = 60.0  # seconds between surveys: a device's bytes may be used up sooner than its time
 YIELDS = 3600.0  # seconds of quiet after which a session may give way to the bytes of others
+
+MOST_HANDOVERS = 64  # of one device: sessions that it gives one by one, and its sleep
+MOST_PREPARED = 4  # of these, not transferred yet: a device prepares one at a time, and a cancel may be lost
 
 Number = tuple[bytes, int]  # handover, session
 
@@ -119,6 +122,12 @@ class Quotas:
                 actions += self._giving_up.end(each, now)
                 actions.append(Emit("handover-forgotten", None, each.home_addresses[0]))
         return actions
+
+    def fair(self, handover: bytes, home_addresses: Iterable[Addr]) -> bool:
+        """Whether this hand-over of the device leaves room for those of other devices."""
+        own = [each for each in self._holdings.of(home_addresses) if each.identifier != handover]
+        prepared = sum(isinstance(each.state, Prepared) for each in own)
+        return len(own) < MOST_HANDOVERS and prepared < MOST_PREPARED
 
     def admits(self, number: int) -> bool:
         """Whether the session of that number in a prepare, from 0, can be held for one device."""

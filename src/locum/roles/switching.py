@@ -60,7 +60,14 @@ class Switching:
 
     def want(self, taken: TakenOver, now: float) -> list[Action]:
         """After any change of this handover: what all of its home address want together."""
-        return [] if taken.switch is None else self.want_for(taken.home_addresses, now)
+        if taken.switch is None:
+            return []
+        over = None if self._holdings.get(taken.identifier) else self._preparing.pop(taken.identifier, None)
+        unanswered = [
+            self._replies.answer(each.exchange, Status.UNKNOWN_HANDOVER, taken.identifier)
+            for each in (() if over is None else over.answers)
+        ]
+        return [*self.want_for(taken.home_addresses, now), *unanswered]
 
     def want_for(self, home_addresses: Iterable[Addr], now: float) -> list[Action]:
         """What handovers and triggers of this home address want together."""

@@ -45,6 +45,7 @@ from locum.wire.errors import WireError
 
 TCP, UDP = 6, 17
 RECORD_FLOW = 0  # key of the flow in a session record (session.cddl)
+_OWNED = "the stand-in has this session already, under another hand-over"
 PREPARED_TIMEOUT = 60.0  # seconds; a device that has prepared transfers within its own time-outs or never
 
 
@@ -78,6 +79,11 @@ class TakingOver:
         flows = self._takeable(request)
         known = self._holdings.get(request.handover)
         if known is not None:
+            if known.home_addresses != request.home_addresses:  # the name of another device's hand-over
+                return [
+                    Count("takeover-not-authorised"),
+                    self._replies.answer(event.exchange, Status.NOT_AUTHORISED, request.handover),
+                ]
             if not isinstance(known.state, Prepared) or not set(known.flows) <= set(flows):
                 return [self._replies.wrong(event.exchange, known)]
             if known.flows != flows:
@@ -132,6 +138,8 @@ class TakingOver:
         sessions = sum(len(each.flows) for each in others) + len(request.flows)
         if sessions > self.configuration.max_sessions or len(others) >= self.configuration.max_handovers:
             return Status.LIMIT
+        if not self._quotas.fair(request.handover, request.home_addresses):
+            return Status.LIMIT
         if request.configuration:
             return Status.REFUSED  # of proxies; there are none here
         if request.switch is not None:
@@ -162,7 +170,7 @@ class TakingOver:
             return f"the stand-in takes no sessions of protocol {flow.protocol}"
         if not self._quotas.admits(number):
             return f"the stand-in holds at most {self.configuration.quota.sessions} sessions of a device"
-        return "the stand-in has this session already, under another hand-over"
+        return _OWNED
 
     def transfer(
         self, request: TakeoverTransfer, taken: TakenOver, exchange: int, now: float
@@ -201,10 +209,13 @@ class TakingOver:
                 self._replies.answer(exchange, Status.LIMIT, taken.identifier),
             ]
         prepared = set(taken.flows)
+        owned = self._holdings.owned_flows(besides=taken.identifier)
+        refusals = {flow: "it was not prepared" for flow in flows if flow not in prepared}
+        refusals |= {flow: _OWNED for flow in flows if flow in owned}  # since it was prepared
         sessions = tuple(
-            HeldFlow(number, flow)
-            if flow in prepared
-            else HeldFlow(number, flow, Status.REFUSED, "it was not prepared")
+            HeldFlow(number, flow, Status.REFUSED, refusals[flow])
+            if flow in refusals
+            else HeldFlow(number, flow)
             for number, flow in enumerate(flows)
         )
         taken = replace(
@@ -242,7 +253,8 @@ class TakingOver:
         ours = dict.fromkeys(each.flow for each in taken.held)
         actions: list[Action] = [taken.persist(), *set_flows(ours, FlowVerdict.DELIVER)]
         # First this: a packet that is released for a flow without a socket would be answered with a reset.
-        actions += [ClearFlow(each) for each in taken.flows if each not in ours]
+        wanted = self._holdings.wanted_flows(besides=taken.identifier)
+        actions += [ClearFlow(each) for each in taken.flows if each not in ours and each not in wanted]
         actions += [ReleaseHeld(each) for each in taken.home_addresses]
         actions += [
             Emit("session-refused", "632", each.flow.local, each.flow, {"reason": each.reason})
