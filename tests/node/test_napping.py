@@ -3,13 +3,16 @@
 import asyncio
 import gc
 import os
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from locum.node.napping import Napping
-from locum.node.store import Store
+from locum.node.store import Store, StoreError
 from locum.roles import actions as do
 from locum.sessions.live import LiveSocket
 from locum.sessions.process import process
@@ -264,4 +267,66 @@ async def test_a_daemon_killed_in_a_capture_leaves_no_option_behind(
         await device.store.durable()
         assert not device.store.rows("parked")
     finally:
+        await device.close()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system that a test can fill."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(folder: Path) -> None:
+    with suppress(OSError), (folder / "junk").open("wb", buffering=0) as junk:
+        while junk.write(b"x" * 4096):
+            pass
+
+
+@pytest.mark.parametrize("ending", [do.AbandonSessions, do.ReleaseCaptured])
+async def test_programs_run_although_the_disk_is_full(world: World, small: Path, ending: Any) -> None:
+    """A row that is out of date harms less than a program that stands still for ever."""
+    program, _ = connect(world, 4)
+    device = Device(world, small)
+    try:
+        found = await device.do(do.FindSessions((HOME4,)))
+        assert isinstance(found, do.SessionsFound)
+        (session,) = found.sessions
+        await device.do(do.Freeze(session.processes))
+        await device.do(do.Capture((session.flow,)))
+        fill(small)
+        await device.do(ending((session.flow,)))
+        with pytest.raises(StoreError):  # it is told
+            await device.do(do.Thaw(session.processes))
+        assert not device.napping.frozen and not stands_still(program.process.pid)
+        assert program.ask("options")
+    finally:
+        (small / "junk").unlink()
+        await device.close()
+
+
+async def test_a_full_disk_leaves_a_connection_as_it_was(world: World, small: Path) -> None:
+    """What a later run would need to bring it back cannot be kept."""
+    program, peer = connect(world, 4)
+    before = program.ask("options")
+    device = Device(world, small)
+    try:
+        found = await device.do(do.FindSessions((HOME4,)))
+        assert isinstance(found, do.SessionsFound)
+        (session,) = found.sessions
+        await device.do(do.Freeze(session.processes))
+        fill(small)
+        with pytest.raises(StoreError):
+            await device.do(do.Capture((session.flow,)))
+        assert not device.napping.captured()
+        with suppress(StoreError):  # a deletion may still find room
+            await device.do(do.Thaw(session.processes))
+        assert program.ask("options") == before
+        assert peer.send(b"y" * 500)
+        assert program.ask("receive", 500).startswith("500 ")
+    finally:
+        (small / "junk").unlink()
         await device.close()

@@ -262,3 +262,16 @@ def test_many_processes_are_frozen_together(tmp_path: Path) -> None:
             each.kill()
         for each in sleepers:
             each.wait()
+
+
+def test_a_program_runs_although_nothing_can_be_written_down(busy: list[Busy], tmp_path: Path) -> None:
+    freezer = Freezer(f"w{os.getpid()}", tmp_path / "state", signals=True)
+    assert not freezer.freeze([busy[0].named])
+    journal = tmp_path / "state" / f"stopped-w{os.getpid()}.json"
+    journal.with_suffix(".new").mkdir()
+    failures = freezer.freeze([busy[1].named])
+    assert "written down" in failures[busy[1].named]
+    busy[1].wait_for_progress()
+    freezer.thaw(freezer.frozen)
+    busy[0].wait_for_progress()
+    assert not freezer.frozen

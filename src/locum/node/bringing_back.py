@@ -99,9 +99,13 @@ class BringingBack:
                 failures.append(do.SessionFailure(flow, reason))
                 continue
             if live is not None:
-                live.hold()
+                try:
+                    live.hold()
+                    positions.append((flow, live.position()))
+                except OSError as problem:
+                    failures.append(do.SessionFailure(flow, words.reason(problem)))
+                    continue
                 captured.loose.discard(flow)
-                positions.append((flow, live.position()))
         return do.Tightened(flows, tuple(positions), tuple(gone), tuple(failures))
 
     def _stands(self, flow: Flow) -> bool:
@@ -138,12 +142,23 @@ class BringingBack:
         captured = self._captured
         for flow in flows:
             if (live := captured.live.get(flow)) is not None:
-                try:
-                    live.let_go()
-                except OSError as problem:
-                    log.warning("%s: %s", flow_text(flow), problem)
+                self._let_go(live)
                 captured.loose.add(flow)
         captured.let_run([Process(*each) for each in processes])
+
+    def _let_go(self, live: AnyLive) -> None:
+        """Its program runs next, whatever becomes of this socket."""
+        try:
+            live.let_go()
+        except OSError as problem:
+            log.warning("%s: %s", flow_text(live.flow), problem)
+
+    def _hold(self, live: AnyLive) -> None:
+        try:
+            live.hold()
+        except OSError as problem:
+            log.warning("%s: %s", flow_text(live.flow), problem)
+            self._captured.loose.add(live.flow)
 
     # bytes
 
@@ -210,7 +225,7 @@ class BringingBack:
             and (flow in names or not processes.isdisjoint(captured.holders(flow)))
         ]
         for live in freed:
-            live.let_go()
+            self._let_go(live)
         captured.freezer.thaw(processes)
         self._await_reading(asked, action.patience)
         unfrozen = captured.freeze_holders([live.flow for live in freed])
@@ -218,7 +233,7 @@ class BringingBack:
             if any(each in unfrozen for each in captured.holders(live.flow)):
                 captured.loose.add(live.flow)
             else:
-                live.hold()
+                self._hold(live)
         # One whose program runs on counts as one that has not read.
         return tuple(
             (live.flow, max(live.unread(), int(live.flow in captured.loose)))
@@ -297,5 +312,5 @@ class BringingBack:
             live.hold()
             for packet in live.finish(FinalTcp(received=live.position(), error=errno.ECONNRESET)):
                 self._deliver(packet)
-        except OSError as problem:
+        except (SessionError, OSError) as problem:
             log.warning("%s cannot be reset: %s", flow_text(live.flow), problem)

@@ -22,7 +22,7 @@ from locum.node.events import flow_text
 from locum.node.freezer_name import freezer_name
 from locum.node.peer_answers import Divert, PeerAnswers
 from locum.node.performer import Hand
-from locum.node.store import Store
+from locum.node.store import Store, StoreError
 from locum.node.trickle import Trickle
 from locum.roles import actions as do
 from locum.roles.actions import Event
@@ -179,11 +179,22 @@ class Napping:
             self._feed(do.FreezeFailed({do.Process(*each): reason for each, reason in failures.items()}))
 
     async def _thaw(self, action: do.Thaw) -> None:
-        await self._store.durable()  # what says that they may run has been written before
+        """Raises StoreError, the programs running: a row that is out of date harms less than programs that stand still."""
+        problem = await self._written()  # what says that they may run has been written before
         await self._blocking(self._captured.let_run, action.processes)
         given_back, self._back.given_back = self._back.given_back, []
         for flow in given_back:
             self._store.forget(COLLECTION, flow_text(flow))
+        if problem is not None:
+            raise problem
+
+    async def _written(self) -> StoreError | None:
+        """Waits for what was queued; why it could not be written, and is tried again with the next write."""
+        try:
+            await self._store.durable()
+        except StoreError as problem:
+            return problem
+        return None
 
     # capture
 
@@ -193,16 +204,27 @@ class Napping:
         for live, intent in opened:  # what a capture changes is written before, in case we are killed in it
             if intent is not None:
                 self._write(live.flow, intent)
-        await self._store.durable()
         sockets = [live for live, _ in opened]
+        if (problem := await self._written()) is not None:
+            self._drop(sockets)
+            raise problem
         captured = await self._blocking(self._capture_all, action.flows, sockets, again, failures)
         for live in sockets:
             if live.flow in self._captured.live:
                 self._save(live)
             else:
                 self._store.forget(COLLECTION, flow_text(live.flow))
-        await self._store.durable()
+        if (problem := await self._written()) is not None:  # a run after us could not bring them back
+            await self._blocking(self._let_all_be, action.flows)
+            self._forget(action.flows)
+            raise problem
         self._feed(captured)
+
+    def _drop(self, sockets: Iterable[AnyLive]) -> None:
+        """Those that were opened and not captured."""
+        for live in sockets:
+            live.close()
+            self._store.forget(COLLECTION, flow_text(live.flow))
 
     def _save(self, live: AnyLive) -> None:
         self._write(live.flow, live.parked)
@@ -252,18 +274,18 @@ class Napping:
         return do.Captured(tuple(records), tuple(failures))
 
     async def _release(self, action: do.ReleaseCaptured) -> None:
-        def release() -> None:
-            for flow in action.flows:
-                if (live := self._captured.live.get(flow)) is not None:
-                    self._let_be(live)
-
-        await self._blocking(release)
+        await self._blocking(self._let_all_be, action.flows)
         self._forget(action.flows)
+
+    def _let_all_be(self, flows: Iterable[Flow]) -> None:
+        for flow in flows:
+            if (live := self._captured.live.get(flow)) is not None:
+                self._let_be(live)
 
     def _let_be(self, live: AnyLive) -> None:
         try:
             live.resume()
-        except OSError as problem:
+        except (SessionError, OSError) as problem:
             log.warning("%s: %s", flow_text(live.flow), problem)
         live.close()
 

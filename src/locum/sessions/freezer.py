@@ -79,10 +79,11 @@ class Freezer:
                 self._stopped.discard(each)
                 wrote = True
                 if lives(*each):
-                    with suppress(*GONE):
+                    with suppress(OSError):
                         os.kill(each.pid, signal.SIGCONT)
         if wrote:
-            self._write_journal()
+            with suppress(OSError):  # who is named there and runs is only continued once more
+                self._write_journal()
 
     def recover(self) -> frozenset[Process]:
         """Thaws what an earlier run under this name left frozen; the processes that run again.
@@ -173,7 +174,11 @@ class Freezer:
         if not asked:
             return failures
         self._stopped |= set(asked)
-        self._write_journal()  # first: a run after us finds what we stopped
+        try:
+            self._write_journal()  # first: a run after us finds what we stopped
+        except OSError as problem:
+            self._stopped -= set(asked)
+            return dict.fromkeys(asked, f"it cannot be written down that it is stopped: {problem.strerror}")
         for each in asked:
             try:
                 os.kill(each.pid, signal.SIGSTOP)
