@@ -229,3 +229,15 @@ def test_a_session_that_could_not_be_restored_says_why() -> None:
     assert [(each.status, each.reason) for each in answer.sessions] == [
         (Status.REFUSED, "no route to the peer")
     ]
+
+
+def test_a_session_that_cannot_be_stopped_is_lost_and_the_others_go_back() -> None:
+    device = Device()
+    device.hand_over(FIRST, 0, 1)
+    device.ask(Finish(FIRST))
+    actions = device.tell(a.Stopped(FIRST, (a.SessionFinal(1, flow(1), 10),)))
+    assert drops(actions) == [a.DropSessions(FIRST, (0,), reset=True)]
+    assert next(each.kind for each in actions if isinstance(each, a.Emit)) == "session-lost"
+    (answer,) = answers(actions)
+    assert answer.status is Status.OK and [each.session for each in answer.final] == [1]
+    assert drops(device.ask(Done(FIRST))) == [a.DropSessions(FIRST)]

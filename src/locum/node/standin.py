@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +45,15 @@ COLLECTION = "session"
 _TMPFS = Path("/dev/shm")
 _SUFFIXES = (*SUFFIXES, *DATAGRAM_SUFFIXES)
 _TOGETHER = 16  # sockets that are restored or reset before others get a turn: some milliseconds
+
+
+@contextlib.contextmanager
+def _alone(held: HeldSocket, step: str) -> Iterator[None]:
+    """A session that fails here fails alone: the others of its handover go on."""
+    try:
+        yield
+    except (OSError, SessionError) as problem:
+        log.warning("%s could not be %s: %s", held.name, step, problem)
 
 
 class LocalPeers(Protocol):
@@ -414,9 +423,10 @@ class StandIn:
 
     def _measure(self, action: do.MeasureSessions) -> None:
         for held in self._of(action.handover):
-            if held.stopped is None:
-                self._draining.step(held)
-            either.seal(held.spool)
+            with _alone(held, "measured"):
+                if held.stopped is None:
+                    self._draining.step(held)
+                either.seal(held.spool)
         sessions = tuple(
             do.HeldSession(held.key[1], held.flow, held.spool.total, held.spool.peer_closed, held.spool.error)
             for held in self._of(action.handover)
@@ -436,35 +446,39 @@ class StandIn:
         finals: list[do.SessionFinal] = []
         await self._lead_away(self._of(action.handover))
         for held in self._of(action.handover):
-            self._draining.end(held)
-            self._repeating.end(held)
-            final = held.stopped = held.stopped or held.spool.stop(held.socket)
-            offset = min(fetched.get(held.key[1], 0), held.spool.total)
-            tail = held.spool.read(offset, room) if 0 < held.spool.total - offset <= room else b""
-            room -= len(tail)
-            finals.append(
-                do.SessionFinal(
-                    session=held.key[1],
-                    flow=held.flow,
-                    total=final.received,
-                    acknowledged=final.acked,
-                    timestamp=final.timestamp,
-                    peer_closed=final.peer_closed,
-                    error=final.error,
-                    tail_offset=offset if tail else final.received,
-                    tail=tail,
-                )
-            )
+            with _alone(held, "stopped"):
+                finals.append(self._stop_one(held, fetched.get(held.key[1], 0), room))
+                room -= len(finals[-1].tail)
         self._feed(do.Stopped(action.handover, tuple(finals)))
+
+    def _stop_one(self, held: HeldSocket, fetched: int, room: int) -> do.SessionFinal:
+        """The last state, with what is not `fetched` if that is at most `room` bytes. Raises OSError or SessionError."""
+        self._draining.end(held)
+        self._repeating.end(held)
+        final = held.stopped = held.stopped or held.spool.stop(held.socket)
+        offset = min(fetched, held.spool.total)
+        tail = held.spool.read(offset, room) if 0 < held.spool.total - offset <= room else b""
+        return do.SessionFinal(
+            session=held.key[1],
+            flow=held.flow,
+            total=final.received,
+            acknowledged=final.acked,
+            timestamp=final.timestamp,
+            peer_closed=final.peer_closed,
+            error=final.error,
+            tail_offset=offset if tail else final.received,
+            tail=tail,
+        )
 
     async def _resume(self, action: do.ResumeSessions) -> None:
         await self._lead_here(self._of(action.handover))
         for held in self._of(action.handover):
-            if held.stopped is not None:
-                held.stopped = None
-                held.spool.resume(held.socket)
-            self._draining.step(held)
-            self._repeating.begin(held)
+            with _alone(held, "resumed"):
+                if held.stopped is not None:
+                    held.stopped = None
+                    held.spool.resume(held.socket)
+                self._draining.step(held)
+                self._repeating.begin(held)
 
     async def _drop(self, action: do.DropSessions) -> None:
         """The row goes before the socket: without a row it is discarded silently after a crash."""
@@ -475,10 +489,11 @@ class StandIn:
         for held in gone:
             self._draining.end(held)
             self._repeating.end(held)
-            if action.reset:
-                self._reset(held)
-            elif held.stopped is None:
-                either.stop(held.socket)
+            with _alone(held, "reset" if action.reset else "stopped"):
+                if action.reset:
+                    either.reset(held.socket)
+                elif held.stopped is None:
+                    either.stop(held.socket)
             self._store.forget(COLLECTION, held.name)
             self._forget(held)
         if action.reset:
@@ -487,16 +502,11 @@ class StandIn:
         for held in gone:
             if self._keeper is not None:
                 self._keeper.remove(held.name)
-            if not action.reset:
-                either.drop(held.socket)
-            held.spool.remove()
-
-    @staticmethod
-    def _reset(held: HeldSocket) -> None:
-        try:
-            either.reset(held.socket)
-        except OSError as problem:
-            log.warning("%s could not be reset: %s", held.name, problem)
+            with _alone(held, "closed"):
+                if not action.reset:
+                    either.drop(held.socket)
+            with _alone(held, "removed"):
+                held.spool.remove()
 
     def _fetch(self, action: do.FetchData) -> None:
         held = self._held.get(action.handover, {}).get(action.session)

@@ -82,6 +82,7 @@ from locum.wire.control import (
 from locum.wire.errors import WireError
 
 DROPPED = "it was dropped at the stand-in, by order"
+NOT_STOPPED = "the stand-in could not take its last state"
 
 
 class StandIn:
@@ -221,7 +222,7 @@ class StandIn:
             case Fetched():
                 return self._giving_back.fetch_done(event)
             case SessionsStopped():
-                return self._giving_back.stopped(event, now)
+                return [*self._not_stopped(event), *self._giving_back.stopped(event, now)]
             case NotPerformed():
                 return self._not_performed(event.action, event.reason)
         return []
@@ -313,6 +314,15 @@ class StandIn:
         if isinstance(action, RestoreSessions):
             return self.taking_over.not_restored(action, reason)
         return self._giving_back.not_performed(action)
+
+    def _not_stopped(self, event: SessionsStopped) -> list[Action]:
+        """Sessions without a last state cannot go back: their peers are told."""
+        taken = self._holdings.get(event.handover)
+        if taken is None or not isinstance(taken.state, Stopping):
+            return []
+        stopped = {each.session for each in event.finals}
+        failed = [each.session for each in taken.held if each.session not in stopped]
+        return self._giving_up.some(taken, failed, NOT_STOPPED, "session-lost")
 
     def _finish(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
         """Step 4. Where the stand-in has registered, the packets are turned away first, and then it stops."""

@@ -1,6 +1,7 @@
 """What a stand-in has received for a sleeping device: files in memory first, then on disk, with bounds (A12).
 
-Memory may be full before its bound (others use the tmpfs too): the spool then goes on on disk.
+Memory may be full before its bound (others use the tmpfs too): the spool then goes on on disk. Each file system keeps a
+reserve (`reserve.py`), short of which it counts as full.
 
 A byte is peeked, written, and only then taken from the kernel, so a killed daemon loses none: the place to go on is the
 kernel's count of received bytes less what is still unread. Past the total bound nothing is taken, and the TCP window closes.
@@ -19,6 +20,7 @@ from pathlib import Path
 from locum.sessions import repair, stand_in
 from locum.sessions.live import FinalTcp, SessionError
 from locum.sessions.record import SessionRecord
+from locum.sessions.reserve import leave_reserve
 
 CHUNK = 256 << 10  # bytes moved by one step: well under a millisecond
 SUFFIXES = (".memory", ".disk", ".state", ".new")  # of every file of a spool
@@ -129,10 +131,7 @@ class Spool:
             return size
         if now.unread:  # no room for them
             return 0
-        if now.failed:
-            self._take_error(sock, now)
-        elif now.peer_closed and not self.peer_closed:
-            self._note(peer_closed=True, error=self.error)
+        self._look_at_end(sock, now)
         return 0
 
     def waiting(self, sock: socket.socket) -> bool:
@@ -187,7 +186,7 @@ class Spool:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # one of an earlier version may be without
         now = self._look(sock)
         if now.failed:  # only the error tells whether a FIN, which counts as a byte, came before it
-            self._take_error(sock, now)
+            self._take_error(sock, now, stopping=True)
             now = self._look(sock)
         position = now.received - now.unread
         path = (disk_files(self._disk_dir) if on_disk is None else on_disk).get(self._name)
@@ -223,12 +222,28 @@ class Spool:
     def _look(self, sock: socket.socket) -> stand_in.Condition:
         return stand_in.condition(sock, self.record, known_error=self.error, known_closed=self.peer_closed)
 
-    def _take_error(self, sock: socket.socket, now: stand_in.Condition) -> None:
-        # In case we are killed before the next line.
-        self._note(peer_closed=now.peer_closed, error=errno.ECONNRESET)
+    def _look_at_end(self, sock: socket.socket, now: stand_in.Condition, *, stopping: bool = False) -> None:
+        if now.failed:
+            self._take_error(sock, now, stopping=stopping)
+        elif now.peer_closed and not self.peer_closed:
+            self.peer_closed = True
+            with suppress(OSError):  # the kernel goes on to tell it
+                self._note(peer_closed=True, error=self.error)
+
+    def _take_error(self, sock: socket.socket, now: stand_in.Condition, *, stopping: bool) -> None:
+        """The kernel tells an error once. While the disk does not take it the error stays there, unless we are stopping."""
+        try:
+            # In case we are killed before the next line.
+            self._note(peer_closed=now.peer_closed, error=errno.ECONNRESET)
+        except OSError:
+            if not stopping:
+                raise
         error = stand_in.take_error(sock)
         # A reset after the peer's FIN is EPIPE (tcp_reset in CLOSE_WAIT).
-        self._note(peer_closed=now.peer_closed or error == errno.EPIPE, error=error or errno.ECONNRESET)
+        self.peer_closed = now.peer_closed or error == errno.EPIPE
+        self.error = error or errno.ECONNRESET
+        with suppress(OSError):  # the device hears of both in the answer
+            self._note(peer_closed=self.peer_closed, error=self.error)
 
     def _discard(self, sock: socket.socket, size: int) -> None:
         view = memoryview(_buffer)
@@ -254,10 +269,7 @@ class Spool:
             except OSError:
                 self._unwritten = tail  # the kernel has it as well, should we be killed
             self._tail = len(tail)
-        if now.failed:
-            self._take_error(sock, now)
-        elif now.peer_closed and not self.peer_closed:
-            self._note(peer_closed=True, error=self.error)
+        self._look_at_end(sock, now, stopping=True)
 
     def _append(self, data: memoryview) -> None:
         """Writes behind what was taken, and accounts for it once all of it is written; else nothing has changed."""
@@ -311,7 +323,7 @@ class Spool:
         return min(length, self._disk_start) if self._disk else length
 
     def _note(self, *, peer_closed: bool, error: int) -> None:
-        self.peer_closed, self.error = peer_closed, error
+        """Writes down how the connection ended; raises OSError."""
         new = self._state_path.with_suffix(".new")
         new.write_text(json.dumps({"peer_closed": peer_closed, "error": error}))
         new.rename(self._state_path)
@@ -333,6 +345,7 @@ class _File:
         if self._fd < 0:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        leave_reserve(self._fd, len(data))
         while data:
             written = os.pwrite(self._fd, data, offset)
             offset += written

@@ -1,6 +1,7 @@
 """UDP sockets of stock programs: held in another namespace under the same address, and given back in order."""
 
 import errno
+import os
 import select
 import socket
 import subprocess
@@ -218,6 +219,32 @@ def test_positions_stand_still_once_the_device_reads(held: Held) -> None:
     held.arrive(b"3")
     assert held.spool.read(0, 1000) == first
     assert held.spool.dropped == 1, "the newcomer, since older ones may be on their way already"
+
+
+def test_a_full_disk_keeps_a_reserve_and_gives_back_what_it_has(held: Held) -> None:
+    """The node's store is on the same file system by default."""
+    held.directory = held.directory / "small"
+    held.directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(held.directory)], check=True)
+    try:
+        held.sleep()
+        with pytest.raises(OSError, match="No space"):
+            for _ in range(10):
+                held.arrive(bytes(60_000))
+        free = os.statvfs(held.directory)
+        assert free.f_bavail * free.f_frsize >= 32 << 10
+        kept = held.spool.number
+        assert kept >= 2
+        with (
+            (held.directory / "junk").open("wb", buffering=0) as junk,
+            pytest.raises(OSError, match="No space"),
+        ):
+            while True:
+                junk.write(bytes(4096))
+        held.wake()
+        assert [held.answer() for _ in range(kept)] == ["60000 \0"] * kept
+    finally:
+        subprocess.run(["umount", "-l", str(held.directory)], check=True)
 
 
 def test_a_killed_stand_in_goes_on_where_it_was(held: Held) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from locum.sessions.datagrams.frames import HEADER_BYTES, Frame, frames
 from locum.sessions.datagrams.record import DatagramRecord
 from locum.sessions.live import FinalTcp
+from locum.sessions.reserve import leave_reserve
 from locum.sessions.spool import Budget
 
 SUFFIXES = (".datagrams", ".sealed")
@@ -201,7 +202,8 @@ class DatagramSpool:
         ):
             self._drop_oldest()
         if self._start > max(self._bounds.size, HEADER_BYTES):
-            self._compact()
+            with suppress(OSError):  # a full disk: the file stays as long as it is
+                self._compact()
 
     def _drop_oldest(self) -> None:
         size = self._kept.popleft()[1]
@@ -211,6 +213,7 @@ class DatagramSpool:
 
     def _append(self, frame: Frame) -> None:
         data = memoryview(frame.encode())
+        leave_reserve(self._fd, len(data))
         written = 0
         while written < len(data):
             written += os.pwrite(self._fd, data[written:], self._end + written)
@@ -234,7 +237,10 @@ class DatagramSpool:
         if self._sealed:
             return
         self._expire(0)
-        new = self._sealed_path.with_suffix(".new")
-        new.write_text(json.dumps(self._start))
-        new.rename(self._sealed_path)
         self._sealed = True
+        new = self._sealed_path.with_suffix(".new")
+        with suppress(
+            OSError
+        ):  # a full disk: only a restart of the daemon in the middle of a wake needs the file
+            new.write_text(json.dumps(self._start))
+            new.rename(self._sealed_path)
