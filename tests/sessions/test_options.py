@@ -2,14 +2,15 @@
 
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pycddl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from locum.sessions import carrying, repair
 from locum.sessions import record as record_module
-from locum.sessions import repair
 from locum.sessions.carried import CarriedOptions
 from locum.sessions.live import LiveSocket, SessionError
 from locum.sessions.parked import Intent
@@ -17,8 +18,9 @@ from locum.sessions.tcp import drop, restore
 from locum.wire import cbor, control
 from locum.wire.errors import WireError
 from tests.sessions.ends import Program, connect
+from tests.sessions.lodging import lodging
 from tests.sessions.program import payload
-from tests.sessions.sleepworld import World
+from tests.sessions.sleepworld import Network, World
 
 both = pytest.mark.parametrize("version", [4, 6])
 TCP = socket.IPPROTO_TCP
@@ -138,3 +140,17 @@ def test_a_signed_connection_is_refused_by_name(world: World, monkeypatch: pytes
     with pytest.raises(SessionError, match="TCP-AO"):
         live.look()
     live.close()
+
+
+async def test_the_stand_in_names_the_option_that_its_kernel_has_not(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lodging(network, tmp_path) as here:
+        (one,) = here.connect()
+        (tmp_path / "has").write_text("reno")
+        one.device.setsockopt(TCP, socket.TCP_CONGESTION, b"cubic")
+        monkeypatch.setattr(carrying, "_LOADED", tmp_path / "has")
+        restored = await here.take_over([one])
+        assert not restored.failures
+        (told,) = [each for each in here.told if each.kind == "session-differs"]
+        assert (told.flow, told.detail) == (one.flow, {"lacks": "congestion control cubic"})

@@ -19,7 +19,6 @@ import cbor2
 from locum.node import words
 from locum.node.clock import boot_milliseconds
 from locum.node.draining import UNBOUNDED, Draining, HeldSocket, Key, name_of
-from locum.node.events import flow_text
 from locum.node.openings import Openings
 from locum.node.performer import Hand
 from locum.node.repeating import Repeating
@@ -84,7 +83,7 @@ class StandIn:
         count: Callable[[str], None],
     ) -> None:
         """Raises OSError: a configured holder that does not run, a spool directory that cannot be made."""
-        self._store, self._feed, self._peers = store, feed, peers
+        self._store, self._feed, self._emit, self._peers = store, feed, emit, peers
         self._budget = Budget(settings.memory_bound, settings.memory_bound + settings.disk_bound)
         self._budgets: dict[str, Budget] = {}  # of each device
         self._device_bytes = settings.device_bytes
@@ -396,7 +395,8 @@ class StandIn:
         """The socket is with its keeper before the first packet leaves it: from then on its end would be seen."""
 
         def lacking(option: str) -> None:
-            log.warning("%s: this kernel has no %s, and uses its default", flow_text(record.flow), option)
+            flow = record.flow
+            self._emit(do.Emit("session-differs", "634", flow.local, flow, {"lacks": option}))
 
         keeper = self._keeper
         if keeper is None:
