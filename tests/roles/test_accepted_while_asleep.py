@@ -6,7 +6,7 @@ from locum.roles import actions as a
 from locum.roles.mobile_configuration import ListeningPort
 from locum.roles.session_report import Fate
 from locum.wire.control import Done, Finish, Policy, Reclaim, Request634, decode_634
-from tests.roles.world import Session, World, asleep, awake
+from tests.roles.world import Session, World, asleep, awake, flow
 
 SSH, WEB = 22, 80
 PORTS = (
@@ -156,3 +156,33 @@ def test_lossy_links(seed: int) -> None:
     world.wake()
     world.advance(120)
     at_rest(world, one, two)
+
+
+@ways
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_new_sleep_leaves_a_connection_that_has_come_with_its_program(
+    registers: bool, restarted: bool
+) -> None:
+    world = sleeping(registers=registers)
+    slow = world.sessions[flow(0)]
+    slow.room, slow.reads = 500, False
+    world.peer_sends(0, 1000)
+    one = connected(world, 10)
+    replays: list[a.Action] = []
+    world.watch = lambda action: replays.append(action) if isinstance(action, a.ReplayAccepted) else None
+    world.wake()
+    while one.captured_at is not None:
+        world.advance(0.002)
+    world.advance(0.02 if restarted else 20)
+    if restarted:
+        world.kill(world.mn)
+        world.start(world.mn)
+        world.advance(20)
+    world.sleep()
+    world.advance(20)
+    assert asleep(world) and len(replays) == 1
+    slow.room, slow.reads = 1 << 40, True
+    world.wake()
+    world.advance(60)
+    at_rest(world)
+    assert not one.lost and not one.reset and one.at_device == one.sent

@@ -7,7 +7,7 @@ from locum.roles.coming import SIGN_OF_LIFE
 from locum.roles.giving import NotPossible
 from locum.roles.handover import TABLE, OwnStandIn
 from locum.roles.session_report import Fate
-from locum.roles.sleeping import Down, Up
+from locum.roles.sleeping import ComingUp, Down, Up
 from locum.wire.control import Cancel, Done, Fetch, decode_634
 from tests.roles.test_handover import asleep, kind_of, returned
 from tests.roles.world import HOA, World, awake, flow
@@ -205,3 +205,36 @@ def test_with_a_stand_in_that_registers() -> None:
     reads(world)
     assert awake(world) and not world.mn.flows and not world.frozen
     assert world.sessions[SLOW].at_device == world.sessions[SLOW].sent == 5_500_000
+
+
+@pytest.mark.parametrize("registers", [False, True])
+@pytest.mark.parametrize("moment", [0.02, 0.05, 0.06])
+def test_a_wake_that_had_given_something_back_goes_on_after_a_restart(registers: bool, moment: float) -> None:
+    """A sleep that asks meanwhile must not wake the stand-in's copy of what lives here."""
+    world = asleep(sessions=2, registers=registers, default=not registers)
+    slow, back = world.sessions[flow(0)], world.sessions[flow(1)]
+    slow.room, slow.reads = 500, False
+    world.peer_sends(0, 1000)
+    world.wake()
+    while not (isinstance(world.device.state, ComingUp) and world.device.state.machine.handover.returned):
+        world.advance(0.002)
+    asked: list[object] = []
+
+    def watch(action: a.Action) -> None:
+        if isinstance(action, a.Ask) and action.path == "634":
+            asked.append(decode_634(action.body))
+
+    world.watch = watch
+    world.kill(world.mn)
+    world.start(world.mn)
+    world.advance(moment)
+    world.sleep()
+    world.advance(20)
+    assert isinstance(asked[0], Done) and asked[0].sessions
+    assert not any(isinstance(each, Cancel) for each in asked) and not back.held_by_stand_in
+    before = back.sent
+    world.peer_sends(1, 5000)
+    slow.room, slow.reads = 1 << 40, True
+    world.advance(60)
+    assert awake(world) and not world.mn.flows and not world.mnps.flows
+    assert not slow.held_by_stand_in and (slow.at_device, back.at_device) == (slow.sent, before + 5000)

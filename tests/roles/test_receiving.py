@@ -59,7 +59,7 @@ def test_a_tail_that_is_all_is_replayed_at_once() -> None:
     assert done is not None
     assert [type(each).__name__ for each in done] == ["SetFlow", "ClearFlow", "ReleaseHeld", "Emit"]
     assert not waits(one)
-    assert (one.arrived, one.failed) == ([CALL], {})
+    assert (one.arrived, one.failed) == ({CALL: LAST}, {})
 
 
 def test_what_did_not_come_with_the_final_state_is_fetched() -> None:

@@ -414,7 +414,8 @@ class Coming:
         return [*actions, *self._end()]
 
     def _rest(self) -> list[Action]:
-        self.handover = replace(self.handover.at(Stage.ASLEEP), loose=False)
+        # The stand-in has forgotten those that are back, and may use their numbers for others.
+        self.handover = replace(self.handover.at(Stage.ASLEEP), loose=False, returned=())
         self.state, self.result = Ended(), Rests(self.handover)
         return [StopAnswering(self.handover.flows), self.handover.persist()]
 

@@ -63,11 +63,18 @@ class Receiving:
     """Of one return. Every method gives actions; `arrived` and `failed` are what came of it."""
 
     def __init__(
-        self, correspondence: Correspondence, handover: bytes, home_addresses: Iterable[Addr]
+        self,
+        correspondence: Correspondence,
+        handover: bytes,
+        home_addresses: Iterable[Addr],
+        returned: Iterable[int] = (),
     ) -> None:
-        """Connections of other addresses than these are not the stand-in's to accept."""
+        """Connections of other addresses than these are not the stand-in's to accept. Those of the numbers `returned`
+        came in an earlier run.
+        """
+        self._returned = frozenset(returned)
         self._home_addresses = frozenset(home_addresses)
-        self.arrived: list[Flow] = []
+        self.arrived: dict[Flow, int] = {}  # with the stand-in's numbers
         self.failed: dict[Flow, str] = {}
         self._correspondence = correspondence
         self._handover = handover
@@ -93,6 +100,7 @@ class Receiving:
             each.flow: Expected(each.session, each.flow, each.accepted)
             for each in sessions
             if each.accepted is not None and each.status is Status.OK and self._is_ours(each.flow)
+            if each.session not in self._returned
         }
         new = [flow for flow in listed if flow not in self._expected]
         gone = [flow for flow in self._expected if flow not in listed]
@@ -189,7 +197,7 @@ class Receiving:
         if error is not None:
             return self._fail(each, error)
         del self._expected[each.flow]
-        self.arrived.append(each.flow)
+        self.arrived[each.flow] = each.session
         return [*released((each.flow,)), Emit("session-arrived", "632", each.flow.local, each.flow)]
 
     def _fail(self, each: Expected, reason: str) -> list[Action]:

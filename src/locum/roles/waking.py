@@ -110,7 +110,8 @@ class Waking:
         self._stranded_at: float | None = None
         self._rest: Rest | None = None
         homes = mobile.configuration.home_addresses
-        self._receiving = Receiving(correspondence, handover.identifier, homes)
+        self._receiving = Receiving(correspondence, handover.identifier, homes, handover.returned)
+        self._untold = bool(handover.returned)  # an earlier run had these back; the stand-in may not know
         self._ahead = FetchAhead(correspondence, handover.identifier)
         self._finals: dict[Flow, FinalState] = {}
         self._tails: set[Flow] = set()  # the end of what was received is here
@@ -152,7 +153,8 @@ class Waking:
     def happened(self, event: Event, *, now: float) -> list[Action]:
         """Results of the step that is under way; others are late and mean nothing."""
         if (received := self._receiving.happened(event)) is not None:
-            return [*received, *self._received(now)]
+            # The row comes first: a next run may not take for held by the stand-in what lives here.
+            return [*self._note_received(now), *received, *self._after_received()]
         match self.state, event:
             case Asking(request, value), Answered() if event.request == request:
                 self._wait(now)
@@ -209,6 +211,8 @@ class Waking:
     def call_off(self, *, now: float) -> list[Action]:
         """Sleep again, if the stand-in has not been told to stop; else the return goes on."""
         if self._uncertain or self._finishing or isinstance(self.state, Completing | Ended | Returning):
+            return []
+        if self.handover.returned:  # these live here: no stand-in would answer their peers
             return []
         asked = (
             []
@@ -302,7 +306,10 @@ class Waking:
 
     # Step 2: reclaim and pre-copy --------------------------------------------------------------------------------
 
-    def _reclaim(self) -> Reclaim:
+    def _reclaim(self) -> Request634:
+        """Before anything else the stand-in hears what is back already: it must never go on with it."""
+        if self._untold:
+            return Done(self.handover.identifier, self.handover.returned)
         return Reclaim(self.handover.identifier, self._mobile.configuration.home_addresses)
 
     def _ask(self, value: Request634) -> list[Action]:
@@ -325,12 +332,17 @@ class Waking:
             answer = decode_632(body)
         except WireError as error:
             return self._unanswered(value, str(error), now)
-        if isinstance(value, Done):
+        if isinstance(value, Done) and not value.sessions:
             return self._done_answered(value, answer, now)
         if answer.status in (Status.BUSY, Status.LIMIT):
             return self._unanswered(value, answer.status.name.lower(), now)
         self._pause = RETRY_FIRST
         match value:
+            case Done() if answer.status is Status.WRONG_STATE:
+                return self._unanswered(value, answer.status.name.lower(), now)
+            case Done():
+                self._untold = False
+                return self._ask(self._reclaim())
             case Reclaim() if self.handover.stage is Stage.RETURNED:
                 return [*self._announced(answer), *self._ask(Finish(self.handover.identifier))]
             case Reclaim():
@@ -697,9 +709,9 @@ class Waking:
         actions = self._receiving.begin({each.session: each for each in finals})
         return [*actions, *self._note_received(now)]
 
-    def _received(self, now: float) -> list[Action]:
+    def _after_received(self) -> list[Action]:
         """One of them has come, or will not: the end may have waited for it."""
-        actions = self._note_received(now)
+        actions: list[Action] = []
         if isinstance(self.state, Receives) and not self._receiving.busy:
             if self._rest is None:
                 actions += self.tell()
@@ -715,7 +727,8 @@ class Waking:
             self.report.tell(flow, Fate.LOST, reason)
         if self.handover.accepted == self._receiving.flows:
             return []
-        self.handover = replace(self.handover, accepted=self._receiving.flows)
+        back = dict.fromkeys((*self.handover.returned, *self._receiving.arrived.values()))
+        self.handover = replace(self.handover, accepted=self._receiving.flows, returned=tuple(back))
         return [self.handover.persist()]
 
     def _done_answered(self, value: Done, answer: Answer632, now: float) -> list[Action]:
