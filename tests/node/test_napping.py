@@ -7,12 +7,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from locum.node.napping import Napping
 from locum.node.store import Store, StoreError
+from locum.node.trickle import Trickle
 from locum.roles import actions as do
 from locum.sessions.live import LiveSocket
 from locum.sessions.process import process
@@ -330,3 +332,52 @@ async def test_a_full_disk_leaves_a_connection_as_it_was(world: World, small: Pa
     finally:
         (small / "junk").unlink()
         await device.close()
+
+
+async def test_a_program_that_has_shut_both_sides_counts_as_closed(world: World, tmp_path: Path) -> None:
+    """It keeps its descriptor, and will never take what is still to come."""
+    program, _ = connect(world, 4)
+    device = Device(world, tmp_path)
+    try:
+        found = await device.do(do.FindSessions((HOME4,)))
+        assert isinstance(found, do.SessionsFound)
+        (session,) = found.sessions
+        flow = session.flow
+        await device.do(do.Freeze(session.processes))
+        await device.do(do.Capture((flow,)))
+        await device.do(do.Loosen((flow,), session.processes))
+        program.ask("shutdown-both")
+        await device.do(do.Tighten((flow,)))
+        assert await device.do(do.InjectData(((flow, b"x"),))) == do.Injected((), (), (flow,))
+        await device.do(do.AbandonSessions((flow,)))
+        await device.do(do.Thaw(session.processes))
+        assert program.ask("receive", 1).startswith("0 ")
+    finally:
+        await device.close()
+
+
+async def test_a_socket_that_takes_nothing_is_tried_ever_more_rarely() -> None:
+    """Each time its programs are frozen."""
+    flow = Flow(6, HOME4, 1, HOME4, 2)
+    live = SimpleNamespace(unread=lambda: 0, position=lambda: 5)
+    captured = SimpleNamespace(live={flow: live}, has_program=lambda flow: True)
+    again = do.WatchReading((flow,))
+    tried: list[do.Event] = []
+
+    def feed(event: do.Event) -> None:
+        tried.append(event)
+        asyncio.get_running_loop().call_soon(watch, again)
+
+    trickle = Trickle(cast(Any, captured), cast(Any, None), feed, cast(Any, None))
+    watch = trickle.hands()[do.WatchReading]
+    watch(again)
+    await asyncio.sleep(1)
+    await trickle.close()
+    assert len(tried) < 10  # 40 without a pause
+    live.position = lambda: 6  # it took something
+    before = len(tried)
+    watch(again)
+    async with asyncio.timeout(20):
+        while len(tried) == before:
+            await asyncio.sleep(0.01)
+    await trickle.close()

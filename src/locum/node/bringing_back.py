@@ -178,11 +178,12 @@ class BringingBack:
             live = self._captured.live.get(flow)
             if live is None:
                 failures.append(do.SessionFailure(flow, _GONE))
-            elif not self._captured.has_program(flow):
-                gone.append(flow)
             else:
                 try:
-                    taken.append((flow, self._put(live, data)))
+                    if live.over() or not self._captured.has_program(flow):
+                        gone.append(flow)
+                    else:
+                        taken.append((flow, self._put(live, data)))
                 except OSError as problem:
                     failures.append(do.SessionFailure(flow, words.reason(problem)))
         return do.Injected(tuple(taken), tuple(failures), tuple(gone))

@@ -5,7 +5,9 @@ Called from the event loop. When to inject is the role's business.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from locum.node.bringing_back import Blocking
 from locum.node.captured import Captured
@@ -19,6 +21,16 @@ from locum.wire.control import Flow
 
 log = logging.getLogger("locum.napping")
 _SOON, _LATE = 0.02, 0.5  # seconds between looks: at first, and when nothing is read for long
+_VAIN = 60.0  # seconds at most until a socket is tried again that is empty and takes nothing
+
+
+@dataclass(frozen=True, slots=True)
+class _Vain:
+    """A socket without unread bytes: how far it was filled, and when, in monotonic seconds, it is tried again."""
+
+    position: int
+    pause: float
+    until: float
 
 
 class Trickle:
@@ -33,6 +45,7 @@ class Trickle:
     ) -> None:
         self._captured, self._blocking, self._feed, self._answers = captured, blocking, feed, answers
         self._watched: dict[Flow, int] = {}  # how much may be left unread
+        self._vain: dict[Flow, _Vain] = {}
         self._task: asyncio.Task[None] | None = None
         self._pause = _SOON
 
@@ -58,6 +71,7 @@ class Trickle:
         """The kernel answers for this flow again, or nobody does."""
         self._answers.end(flow)
         self._watched.pop(flow, None)
+        self._vain.pop(flow, None)
 
     async def _answer(self, action: do.AnswerPeers) -> None:
         expected = await self._blocking(self._prepare, action.finals)
@@ -88,6 +102,7 @@ class Trickle:
     def _watch(self, action: do.WatchReading) -> Awaitable[None] | None:
         for flow in action.flows:
             self._watched[flow] = self._unread(flow) // 2
+            self._note(flow)
         self._pause = _SOON
         if action.flows and self._task is None:
             self._task = asyncio.create_task(self._look())
@@ -106,8 +121,26 @@ class Trickle:
         finally:
             self._task = None
 
+    def _note(self, flow: Flow) -> None:
+        """One that is empty and took nothing is tried again later and later: each time its programs are frozen."""
+        position, before = self._position(flow), self._vain.pop(flow, None)
+        if not self._unread(flow):
+            again = before is not None and before.position == position
+            pause = min(_VAIN, 2 * before.pause) if before is not None and again else _SOON
+            self._vain[flow] = _Vain(position, pause, time.monotonic() + pause)
+
     def _ready(self, flow: Flow, most: int) -> bool:
-        return self._unread(flow) <= most or not self._captured.has_program(flow)
+        if not self._captured.has_program(flow):
+            return True
+        vain = self._vain.get(flow)
+        return self._unread(flow) <= most and (vain is None or vain.until <= time.monotonic())
+
+    def _position(self, flow: Flow) -> int:
+        live = self._captured.live.get(flow)
+        try:
+            return 0 if live is None else live.position()
+        except OSError:
+            return 0
 
     def _unread(self, flow: Flow) -> int:
         live = self._captured.live.get(flow)

@@ -115,6 +115,10 @@ class LiveSocket:
         shut = any(events & select.POLLRDHUP for _, events in poll.poll(0))
         return shut and self.state() in _FIN_SENT
 
+    def over(self) -> bool:
+        """Whether the program has shut both sides: the kernel takes no more bytes, and answers them with a reset."""
+        return self.state() in _FIN_SENT and self.refuses()
+
     def look(self) -> Intent:
         """Reads the options that `capture` will change, so that they can be stored before; changes nothing.
 
