@@ -426,7 +426,6 @@ class SleepingNode:
                 return self._frozen(handover)
             case Stage.RETURNED:
                 machine = Waking(self.mobile, self._correspondence(handover), handover)
-                machine.handover = handover
                 self.state = ComingUp(machine)
                 ordinary = (
                     self.mobile.wish(Wish.ORDINARY, now=now)

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from locum.roles.actions import (
-    AbandonSessions,
     Action,
     Answered,
     AnswerPeers,
@@ -25,22 +24,20 @@ from locum.roles.actions import (
     Loosen,
     NoAnswer,
     NotPerformed,
-    Process,
-    ReleaseCaptured,
     SessionFailure,
     Thaw,
     Tighten,
     Tightened,
 )
 from locum.roles.attachment import Outcome, RegistrationAccepted, Wish
-from locum.roles.fetching import FetchAhead, Want
-from locum.roles.handover import AwaySession, Correspondence, Handover, Stage, set_flows
+from locum.roles.handover import Correspondence, Handover, Stage, set_flows
 from locum.roles.mobile_node import MobileNode
-from locum.roles.progress import Progress
+from locum.roles.newcomers import Newcomers
 from locum.roles.receiving import Receiving, released
 from locum.roles.rest import Rest
-from locum.roles.session_report import Fate, Report
-from locum.roles.session_words import CLOSED, COMING, GONE_THERE, OPENED_MEANWHILE, ended_by
+from locum.roles.session_report import Fate
+from locum.roles.session_words import COMING
+from locum.roles.still_away import StillAway
 from locum.roles.waking_states import (
     WAITING,
     Arriving,
@@ -62,11 +59,9 @@ from locum.roles.waking_states import (
     final_of,
 )
 from locum.wire.control import (
-    Abandon,
     Answer632,
     Cancel,
     Done,
-    FinalState,
     Finish,
     Flow,
     Reclaim,
@@ -78,7 +73,6 @@ from locum.wire.errors import WireError
 
 # Bytes; what remains at or below this comes with the finish, within the gap that is allowed.
 LITTLE = 256 * 1024
-BATCH = 8 << 20  # bytes put back in one step: some ten milliseconds, after which other answers are looked at
 MAX_ROUNDS = 8  # of pre-copy: a sender as fast as the fetch would keep it going for ever
 DRAIN_PATIENCE = 0.5  # seconds that the programs get to read in a round
 RETRY_FIRST = 1.0  # seconds until a 634 that was not answered is asked again
@@ -87,7 +81,10 @@ DONE_ATTEMPTS = 5  # after that the stand-in's own timer ends the handover
 
 
 class Waking:
-    """One return. `uncertain`: the stand-in may never have had the sessions."""
+    """One return. `uncertain`: the stand-in may never have had the sessions.
+
+    Of a handover in stage RETURNED only the stand-in has to be told: `tell`, or after a restart `tell_again`.
+    """
 
     def __init__(
         self,
@@ -99,9 +96,11 @@ class Waking:
     ) -> None:
         self.state: State = Arriving()
         self.result: Awake | StillAsleep | GivenUp | None = None
-        self.handover = handover.at(Stage.LEAVING if uncertain else Stage.WAKING)
-        self.progress = Progress(handover.sessions)
-        self.report = Report()
+        if handover.stage is not Stage.RETURNED:
+            handover = handover.at(Stage.LEAVING if uncertain else Stage.WAKING)
+        self._away = StillAway(correspondence, handover)
+        self._bytes = self._away.bytes
+        self.progress, self.report = self._away.progress, self._away.report
         self._mobile = mobile
         self._correspondence = correspondence
         self._uncertain = uncertain
@@ -110,18 +109,25 @@ class Waking:
         self._stranded_at: float | None = None
         self._rest: Rest | None = None
         homes = mobile.configuration.home_addresses
-        self._receiving = Receiving(correspondence, handover.identifier, homes, handover.returned)
+        receiving = Receiving(correspondence, handover.identifier, homes, handover.returned)
+        self._newcomers = Newcomers(receiving, self._away)
         self._untold = bool(handover.returned)  # an earlier run had these back; the stand-in may not know
-        self._ahead = FetchAhead(correspondence, handover.identifier)
-        self._finals: dict[Flow, FinalState] = {}
-        self._tails: set[Flow] = set()  # the end of what was received is here
         self._held = False  # the flows' packets wait here
         self._finishing = False
         self._rounds = 0
         self._drained_round = 0
         self._pause = RETRY_FIRST
         self._done_attempts = 0
-        self._lost = 0
+
+    @property
+    def handover(self) -> Handover:
+        """Its row, as it is now."""
+        return self._away.handover
+
+    def _note(self, handover: Handover) -> list[Action]:
+        """From now on this is its row."""
+        self._away.handover = handover
+        return [handover.persist()]
 
     def start(self, *, now: float) -> list[Action]:
         """Step 1: become reachable, while the stand-in keeps the flows. A device that is awake is."""
@@ -152,19 +158,18 @@ class Waking:
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
         """Results of the step that is under way; others are late and mean nothing."""
-        if (received := self._receiving.happened(event)) is not None:
-            # The row comes first: a next run may not take for held by the stand-in what lives here.
-            return [*self._note_received(now), *received, *self._after_received()]
+        if (received := self._newcomers.happened(event)) is not None:
+            return self._come(received, now)
         match self.state, event:
             case Asking(request, value), Answered() if event.request == request:
                 self._wait(now)
                 return self._answered(value, event.body, now)
             case Asking(request, value), NoAnswer() if event.request == request:
                 return self._unanswered(value, event.reason, now)
-            case _, Answered() if event.request in self._ahead:
+            case _, Answered() if event.request in self._bytes:
                 self._wait(now)
                 return self._fetched(event, now)
-            case _, NoAnswer() if event.request in self._ahead:
+            case _, NoAnswer() if event.request in self._bytes:
                 return self._not_fetched(event.reason, now)
             case _:
                 return self._performed(event, now)
@@ -220,27 +225,24 @@ class Waking:
             else self._correspondence.ask(Cancel(self.handover.identifier))
         )
         frozen: list[Action] = [Tighten(self.handover.flows)] if self._loose else []
-        self.handover = replace(self.handover.at(Stage.ASLEEP), loose=False)
-        self.handover = replace(self.handover, accepted=())
+        frozen += self._newcomers.forget()
+        noted = self._note(replace(self.handover.at(Stage.ASLEEP), loose=False))
         self.state, self.result = Ended(), StillAsleep(self.handover)
-        frozen += self._receiving.forget()
         quiet = [] if self.handover.given else self._mobile.wish(Wish.NOTHING, now=now)
-        return [*frozen, self.handover.persist(), *asked, *quiet]
+        return [*frozen, *noted, *asked, *quiet]
 
     def abandon(self, *, now: float) -> list[Action]:
         """Give up: the programs' connections are reset, and the device is awake."""
-        flows = self.handover.flows
         if isinstance(self.state, Ended) or self.handover.stage is Stage.RETURNED:
             return []
-        for each in self.handover.sessions:
-            self._tell(each, Fate.LOST, "the sessions were given up")
-        self._lost += len(flows)
-        self.handover = replace(self.handover.at(Stage.ABANDONED), accepted=())
+        self._away.lose_all("the sessions were given up")
+        forgotten = self._newcomers.forget()
+        noted = self._note(self.handover.at(Stage.ABANDONED))
         self.state, self.result = Ended(), GivenUp(self.handover)
         return [
-            self.handover.persist(),
+            *noted,
             *abandoned(self.handover, "the sessions were given up"),
-            *self._receiving.forget(),
+            *forgotten,
             *self._ordinary(now),
         ]
 
@@ -257,9 +259,6 @@ class Waking:
     def _ordinary(self, now: float) -> list[Action]:
         return [] if self._mobile.wished is Wish.ORDINARY else self._mobile.wish(Wish.ORDINARY, now=now)
 
-    def _tell(self, session: AwaySession, fate: Fate, reason: str | None = None) -> None:
-        self.report.tell(session.flow, fate, reason, session.processes, session.programs)
-
     # Programs that wait, and programs that run meanwhile -----------------------------------------------------------
 
     def _wait(self, now: float) -> None:
@@ -275,12 +274,12 @@ class Waking:
     def _loosen(self) -> list[Action]:
         """What is written meanwhile waits in the sockets. The row comes first: a next run may freeze nothing."""
         self._loose = True
-        self.handover = replace(self.handover, loose=True)
+        noted = self._note(replace(self.handover, loose=True))
         flows = self.handover.flows
         home_address = self._mobile.configuration.home_address
         detail = {"reason": "the network or the stand-in does not answer"}
         return [
-            self.handover.persist(),
+            *noted,
             *set_flows(flows, FlowVerdict.SUSPEND),
             Loosen(flows, self.handover.processes),
             Emit("programs-run", None, home_address, None, detail),
@@ -300,7 +299,7 @@ class Waking:
         if self._held:
             actions += set_flows(self.handover.flows, FlowVerdict.HOLD)
         if self._finishing:
-            self._add_tails()
+            self._bytes.add_tails()
             return [*actions, *self._next(now)]
         return [*actions, *self._measured(now)]
 
@@ -344,11 +343,11 @@ class Waking:
                 self._untold = False
                 return self._ask(self._reclaim())
             case Reclaim() if self.handover.stage is Stage.RETURNED:
-                return [*self._announced(answer), *self._ask(Finish(self.handover.identifier))]
+                return [*self._newcomers.announced(answer), *self._ask(Finish(self.handover.identifier))]
             case Reclaim():
                 return self._reclaimed(answer, now)
             case Finish() if self.handover.stage is Stage.RETURNED:
-                return [*self._begin_receiving(answer, now), *self.tell()]
+                return [*self._newcomers.begin(answer), *self.tell()]
             case Finish():
                 return self._finished(answer, now)
         return []
@@ -359,31 +358,23 @@ class Waking:
         held = {each.flow: each for each in answer.sessions if each.status is Status.OK}
         missing = [flow for flow in self.handover.flows if flow not in held]
         reasons = {each.flow: each.reason for each in answer.sessions if each.reason}
-        actions = self._give_up(missing, reasons)
+        actions = self._away.give_up(missing, reasons, stays=self._uncertain)
         if self._uncertain or missing:
             self._uncertain = False
-            self.handover = self.handover.at(Stage.WAKING)
-            actions.append(self.handover.persist())
-        actions += self._announced(answer)
-        self._number({flow: each.session for flow, each in held.items()})
+            actions += self._note(self.handover.at(Stage.WAKING))
+        actions += self._newcomers.announced(answer)
+        self._away.number({flow: each.session for flow, each in held.items()})
         self.progress.aim({flow: each.total for flow, each in held.items()})
         if self._loose or not self._placed:
             return [*actions, *self._tighten()]
         return [*actions, *self._measured(now)]
-
-    def _number(self, numbers: Mapping[Flow, int]) -> None:
-        if all(numbers[each.flow] == each.session for each in self.handover.sessions):
-            return
-        self.progress.number(numbers)
-        sessions = tuple(replace(each, session=numbers[each.flow]) for each in self.handover.sessions)
-        self.handover = replace(self.handover, sessions=sessions)
 
     def _measured(self, now: float) -> list[Action]:
         """It is known how much is there, and how much here: fetch it, or return when it is little."""
         if self.progress.remaining() <= LITTLE or self._rounds >= MAX_ROUNDS:
             return self._return(now)
         self._rounds += 1
-        self._ahead.clear()  # session numbers may be others now
+        self._bytes.start_over()  # session numbers may be others now
         return self._next(now)
 
     def _nothing_there(self, status: Status, now: float) -> list[Action]:
@@ -391,45 +382,20 @@ class Waking:
         cancel: list[Action] = []
         if status is not Status.UNKNOWN_HANDOVER:
             cancel = list(self._correspondence.ask(Cancel(self.handover.identifier)))
-        actions = cancel + self._give_up(self.handover.flows, {}) + self._receiving.forget()
-        self.handover = replace(self.handover, accepted=())
+        actions = cancel + self._away.give_up(self.handover.flows, {}, stays=self._uncertain)
+        actions += self._newcomers.forget()
         home_address = self._mobile.configuration.home_address
         actions.append(Emit("nothing-to-reclaim", "632", home_address, None, {"status": status.name.lower()}))
         return actions + self._awake((), now)
 
-    def _give_up(self, flows: Iterable[Flow], reasons: Mapping[Flow, str]) -> list[Action]:
-        """Sessions that the stand-in does not have: unharmed if it never had them, lost otherwise."""
-        listed = tuple(flows)
-        if not listed:
-            return []
-        stays = self._uncertain
-        fate, kind = (Fate.STAYED, "session-stays") if stays else (Fate.LOST, "session-lost")
-        told = []
-        for flow in listed:
-            reason = reasons.get(flow) or ("the stand-in never had it" if stays else GONE_THERE)
-            self._tell(self.progress.session(flow), fate, reason)
-            told.append(Emit(kind, "632", flow.local, flow, {"reason": reason}))
-        self._lost += 0 if stays else len(listed)
-        self._drop(listed)
-        first: Action = ReleaseCaptured(listed) if stays else AbandonSessions(listed)
-        return [first, *released(listed), *told]
-
-    def _drop(self, flows: Iterable[Flow]) -> None:
-        """These sessions are no part of it any more."""
-        listed = tuple(flows)
-        for flow in listed:
-            self._ahead.forget(self.progress.session(flow).session)
-        self.progress.remove(listed)
-        self.handover = self.handover.without(listed)
-
     def _next(self, now: float) -> list[Action]:
         """Inject what is here while more is fetched; when nothing is left to do: let programs read, measure again."""
-        fetches = self._ahead.more(self._wanted())
-        if self._loose and self._ahead.arrived:
+        fetches = self._bytes.fetch()
+        if self._loose and self._bytes.arrived:
             return [*fetches, *self._tighten()]
-        if pieces := self._pieces():
+        if pieces := self._bytes.pieces():
             return [*fetches, *self._inject(pieces)]
-        if self._ahead.busy:
+        if self._bytes.fetching:
             self.state = Fetching()
             return fetches
         if self._finishing:
@@ -443,44 +409,14 @@ class Waking:
                 return self._drain(reading)
         return self._ask(self._reclaim())
 
-    def _wanted(self) -> Iterable[Want]:
-        """What may be fetched now, and up to where: the tail came with the final state."""
-        for each in self.progress.taking():
-            end = self.progress.target(each.flow)
-            if each.flow in self._tails:
-                end = self._finals[each.flow].tail_offset
-            yield each.session, self.progress.offset(each.flow), end
-
-    def _pieces(self) -> dict[Flow, bytes]:
-        """What is here and can be put back, as much as one step takes."""
-        pieces: dict[Flow, bytes] = {}
-        size = 0
-        for number in self._ahead.arrived:
-            session = self.progress.numbered(number)
-            if session is None or not self.progress.takes(session.flow):
-                continue
-            if data := self._ahead.take(number, self.progress.offset(session.flow)):
-                pieces[session.flow] = data
-                size += len(data)
-                if size >= BATCH:
-                    break
-        return pieces
-
     def _fetched(self, event: Answered, now: float) -> list[Action]:
-        try:
-            answer = decode_632(event.body)
-        except WireError as error:
-            return self._not_fetched(str(error), now)
-        if answer.status is not Status.OK:
-            return self._not_fetched(answer.status.name.lower(), now)
-        if not self._ahead.keep(event.request, answer.data):
-            return self._not_fetched("short", now)
+        if (reason := self._bytes.keep(event)) is not None:
+            return self._not_fetched(reason, now)
         return self._next(now) if isinstance(self.state, Fetching) else []
 
     def _not_fetched(self, reason: str, now: float) -> list[Action]:
         """Where the stand-in is, it says when it is asked from the beginning."""
-        self._ahead.clear()
-        self._tails.clear()
+        self._bytes.start_over()
         if not isinstance(self.state, Fetching):
             return []
         again = Finish(self.handover.identifier) if self._finishing else self._reclaim()
@@ -491,35 +427,9 @@ class Waking:
         return [InjectData(tuple(pieces.items()))]
 
     def _injected(self, event: Injected, pieces: Mapping[Flow, bytes], now: float) -> list[Action]:
-        actions = self._lose(event.failures)
-        self.progress.place((), event.gone)
-        for flow, taken in event.taken:
-            data = pieces[flow]
-            self.progress.took(flow, taken, len(data))
-            if taken < len(data):
-                self._tails.discard(flow)
-                number = self.progress.session(flow).session
-                self._ahead.put_back(number, self.progress.offset(flow), data[taken:])
+        actions = self._away.lose(event.failures)
+        self._bytes.took(event, pieces)
         return [*actions, *self._next(now)]
-
-    def _lose(self, failures: Iterable[SessionFailure]) -> list[Action]:
-        """These sockets take nothing any more."""
-        actions: list[Action] = []
-        for failure in failures:
-            flow = failure.flow
-            self._tell(self.progress.session(flow), Fate.LOST, failure.reason)
-            actions.append(Emit("session-lost", None, flow.local, flow, {"reason": failure.reason}))
-        return self._reset(tuple(each.flow for each in failures)) + actions
-
-    def _reset(self, flows: tuple[Flow, ...], *, lost: bool = True) -> list[Action]:
-        """End these connections at both ends."""
-        if not flows:
-            return []
-        numbers = tuple(self.progress.session(flow).session for flow in flows)
-        self._lost += len(flows) if lost else 0
-        self._drop(flows)
-        asked = self._correspondence.ask(Abandon(self.handover.identifier, numbers))
-        return [AbandonSessions(flows), *released(flows), self.handover.persist(), *asked]
 
     def _drain(self, flows: Iterable[Flow]) -> list[Action]:
         """Let the programs read what they have; those of other sessions are frozen as before."""
@@ -558,32 +468,22 @@ class Waking:
         if answer.status is not Status.OK:
             return self._nothing_there(answer.status, now)
         by_number = {each.session: each for each in answer.final}
-        self._finals = {
+        finals = {
             each.flow: by_number[each.session] for each in self.handover.sessions if each.session in by_number
         }
-        self._ahead.clear()
-        self._tails.clear()
-        actions = self._begin_receiving(answer, now)
-        actions += self._give_up([flow for flow in self.handover.flows if flow not in self._finals], {})
-        self.progress.aim({flow: each.received for flow, each in self._finals.items()})
+        self._bytes.stopped(finals)
+        actions = self._newcomers.begin(answer)
+        missing = [flow for flow in self.handover.flows if flow not in finals]
+        actions += self._away.give_up(missing, {}, stays=self._uncertain)
+        self.progress.aim({flow: each.received for flow, each in finals.items()})
         if self._loose:
             return [*actions, *self._tighten()]
-        self._add_tails()
+        self._bytes.add_tails()
         return [*actions, *self._next(now)]
-
-    def _add_tails(self) -> None:
-        """The end of what was received, as far as it is not here yet."""
-        for flow, final in self._finals.items():
-            if not final.tail or flow not in self.progress:
-                continue
-            offset = max(final.tail_offset, self.progress.offset(flow))
-            if data := final.tail[offset - final.tail_offset :]:
-                self._ahead.add(self.progress.session(flow).session, offset, data)
-                self._tails.add(flow)
 
     def _conclude(self, now: float) -> list[Action]:
         """Nothing can be put back now: give back what is complete, let the others read."""
-        actions = self._closed() if self.progress.gone else []
+        actions = self._away.closed() if self.progress.gone else []
         if ready := self.progress.complete:
             return [*actions, *self._tight_then(self._complete(ready))]
         if not self.progress.behind:
@@ -594,10 +494,10 @@ class Waking:
 
     def _end_with(self, rest: Rest) -> None:
         """The wake has ended, unless connections that the stand-in accepted are still to come."""
-        if self._receiving.busy:
+        if self._newcomers.busy:
             self.state = Receives()
         else:
-            self.state, self.result = Ended(), Awake(self._lost, replace(rest, handover=self.handover))
+            self.state, self.result = Ended(), Awake(self._away.lost, replace(rest, handover=self.handover))
 
     def _leave_rest(self, now: float) -> list[Action]:
         """The programs of what remains do not read: they keep nobody waiting but themselves, and no sleep either."""
@@ -605,16 +505,16 @@ class Waking:
             return self._tighten()
         flows = self.handover.flows
         self._loose = True
-        self.handover = replace(self.handover.at(Stage.COMING), given=True, loose=True, coming=True)
-        finals = {flow: self._finals[flow] for flow in flows}
+        noted = self._note(replace(self.handover.at(Stage.COMING), given=True, loose=True, coming=True))
+        finals = {flow: self._bytes.finals[flow] for flow in flows}
         self._rest = Rest(self.handover, finals, {flow: self.progress.offset(flow) for flow in flows})
         self._end_with(self._rest)
         told = []
         for each in self.handover.sessions:
-            self._tell(each, Fate.COMING, COMING)
+            self._away.tell(each, Fate.COMING, COMING)
             told.append(Emit("session-coming", None, each.flow.local, each.flow, {"reason": COMING}))
         return [
-            self.handover.persist(),
+            *noted,
             *set_flows(flows, FlowVerdict.SUSPEND),
             AnswerPeers(tuple(final_of(flow, each) for flow, each in finals.items())),
             Loosen(flows, self.handover.processes),
@@ -625,64 +525,30 @@ class Waking:
     def _tight_then(self, actions: list[Action]) -> list[Action]:
         return self._tighten() if self._loose else actions
 
-    def _closed(self) -> list[Action]:
-        """Programs that ended before they had everything: their peers hear of it, as they would have at once."""
-        flows = tuple(flow for flow in self.progress.gone if flow in self.progress.behind)
-        actions: list[Action] = []
-        for flow in flows:
-            self._tell(self.progress.session(flow), Fate.CLOSED, CLOSED)
-            actions.append(Emit("session-closed", None, flow.local, flow, {"reason": CLOSED}))
-        return self._reset(flows, lost=False) + actions
-
     def _complete(self, flows: tuple[Flow, ...]) -> list[Action]:
         self.state = Completing(flows)
-        return [FinishSessions(tuple(final_of(flow, self._finals[flow]) for flow in flows))]
+        return [FinishSessions(tuple(final_of(flow, self._bytes.finals[flow]) for flow in flows))]
 
     def _completed(self, flows: tuple[Flow, ...], event: Finished, now: float) -> list[Action]:
-        failed = {each.flow: each.reason for each in event.failures}
-        told = [self._told(flow, failed.get(flow)) for flow in flows]
-        self._lost += len(failed)
-        numbers = tuple(self.progress.session(flow).session for flow in flows)
-        self.handover = replace(self.handover, returned=(*self.handover.returned, *numbers))
-        self._drop(flows)
+        told = self._away.came(flows, event)
         if not self.handover.sessions:
             return [*self._awake(flows, now), *told]
-        free = self._unbind()
+        free = self._away.unbind()
         thaw: list[Action] = [Thaw(free)] if free else []
         return [self.handover.persist(), *thaw, *released(flows), *told, *self._next(now)]
-
-    def _told(self, flow: Flow, failure: str | None) -> Emit:
-        session, final = self.progress.session(flow), self._finals[flow]
-        closed = flow in self.progress.gone
-        if failure is not None:
-            self._tell(session, Fate.LOST, failure)
-            return Emit("session-lost", None, flow.local, flow, {"reason": failure})
-        if closed:
-            self._tell(session, Fate.CLOSED, CLOSED)
-            return Emit("session-closed", "632", flow.local, flow, {"reason": CLOSED})
-        reason = ended_by(final.error) if final.error else None
-        self._tell(session, Fate.LOST if final.error else Fate.RETURNED, reason)
-        return Emit("session-returned", "632", flow.local, flow, {"reason": reason} if reason else {})
-
-    def _unbind(self) -> tuple[Process, ...]:
-        """Processes that have no session left that is away."""
-        bound = dict.fromkeys(process for each in self.handover.sessions for process in each.processes)
-        free = tuple(each for each in self.handover.processes if each not in bound)
-        self.handover = replace(self.handover, processes=tuple(bound))
-        return free
 
     # Step 5 ------------------------------------------------------------------------------------------------------
 
     def _awake(self, flows: tuple[Flow, ...], now: float) -> list[Action]:
         """The programs run; the stand-in is told. The row comes first: what runs may not be taken for captured again."""
         thaw: list[Action] = [Thaw(self.handover.processes)] if self.handover.processes else []
-        self.handover = self.handover.at(Stage.RETURNED)
-        actions: list[Action] = [self.handover.persist(), *thaw, *released(flows)]
+        noted = self._note(self.handover.at(Stage.RETURNED))
+        actions: list[Action] = [*noted, *thaw, *released(flows)]
         return [*actions, *self._ordinary(now), *self.tell()]
 
     def tell(self) -> list[Action]:
         """634 done, when nothing is to come any more."""
-        if self._receiving.busy:
+        if self._newcomers.busy:
             self.state = Receives()
             return []
         return self._ask(Done(self.handover.identifier))
@@ -693,43 +559,14 @@ class Waking:
             return self.tell()
         return [*set_flows(self.handover.accepted, FlowVerdict.SUSPEND), *self._ask(self._reclaim())]
 
-    # Connections that the stand-in accepted ------------------------------------------------------------------------
-
-    def _announced(self, answer: Answer632) -> list[Action]:
-        """Their flows are in the row before anything can come for them."""
-        actions = self._receiving.announced(answer.sessions if answer.status is Status.OK else ())
-        left = [flow for flow in self.handover.accepted if flow not in self._receiving.flows]
-        if self.handover.accepted == self._receiving.flows:
-            return actions
-        self.handover = replace(self.handover, accepted=self._receiving.flows)
-        return [self.handover.persist(), *actions, *(released(left) if left else ())]
-
-    def _begin_receiving(self, answer: Answer632, now: float) -> list[Action]:
-        finals = answer.final if answer.status is Status.OK else ()
-        actions = self._receiving.begin({each.session: each for each in finals})
-        return [*actions, *self._note_received(now)]
-
-    def _after_received(self) -> list[Action]:
-        """One of them has come, or will not: the end may have waited for it."""
-        actions: list[Action] = []
-        if isinstance(self.state, Receives) and not self._receiving.busy:
-            if self._rest is None:
-                actions += self.tell()
-            else:
-                self._end_with(self._rest)
-        return actions
-
-    def _note_received(self, now: float) -> list[Action]:
+    def _come(self, received: list[Action], now: float) -> list[Action]:
+        """A connection that the stand-in accepted has come, or will not: the end may have waited for it."""
         self._wait(now)
-        for flow in self._receiving.arrived:
-            self.report.tell(flow, Fate.RETURNED, OPENED_MEANWHILE)
-        for flow, reason in self._receiving.failed.items():
-            self.report.tell(flow, Fate.LOST, reason)
-        if self.handover.accepted == self._receiving.flows:
-            return []
-        back = dict.fromkeys((*self.handover.returned, *self._receiving.arrived.values()))
-        self.handover = replace(self.handover, accepted=self._receiving.flows, returned=tuple(back))
-        return [self.handover.persist()]
+        if isinstance(self.state, Receives) and not self._newcomers.busy:
+            if self._rest is None:
+                return [*received, *self.tell()]
+            self._end_with(self._rest)
+        return received
 
     def _done_answered(self, value: Done, answer: Answer632, now: float) -> list[Action]:
         """A stand-in that was started again meanwhile has to stop once more before it forgets."""
@@ -739,7 +576,7 @@ class Waking:
         return self._close()
 
     def _close(self) -> list[Action]:
-        self.state, self.result = Ended(), Awake(self._lost)
+        self.state, self.result = Ended(), Awake(self._away.lost)
         return [self.handover.forget()]
 
 
