@@ -4,6 +4,8 @@ import random
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
+import pytest
+
 from locum.roles import actions as a
 from locum.roles.listening import PAUSE
 from locum.roles.mnps import StandIn, StandInConfiguration
@@ -157,7 +159,14 @@ def test_a_device_that_asks_and_does_not_come_back_has_its_ports_open_again() ->
     stand.now += PAUSE
     assert stand.take(stand.role.timeout(now=stand.now))
     assert stand.of(a.OpenPorts) == [a.OpenPorts(ONE, (SSH,))]
+    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
     stand.ask(Finish(ONE))
+    assert stand.of(a.DropSessions) == [
+        a.DropSessions(ONE, (LAST,), reset=True)
+    ]  # the device has not heard of it
+    assert a.SetFlow(a.FlowEntry(CALL, a.FlowVerdict.HOLD)) not in stand.done
+    lost = [each for each in stand.done if isinstance(each, a.Emit) and each.kind == "session-lost"]
+    assert [each.flow for each in lost] == [CALL]
     stand.tell(a.Stopped(ONE, (a.SessionFinal(0, OWN, 5),)))
     stand.now += PAUSE
     stand.take(stand.role.timeout(now=stand.now))
@@ -210,3 +219,71 @@ def test_a_port_of_somebody_elses_address_is_refused_and_one_port_is_opened_once
     stand.sleep(SSH)
     stand.sleep(SSH, WEB, handover=TWO, flows=())
     assert stand.of(a.OpenPorts) == [a.OpenPorts(TWO, (WEB,))]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_the_device_has_heard_of_is_given_to_it(restarted: bool) -> None:
+    stand = Stand()
+    stand.sleep(SSH)
+    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    stand.ask(Reclaim(ONE, (HOME,)))
+    stand.tell(a.Measured(ONE, (a.HeldSession(0, OWN, 5), a.HeldSession(LAST, CALL, 7))))
+    if restarted:
+        stand.restart()
+        assert not stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    stand.ask(Finish(ONE))
+    assert not stand.of(a.DropSessions)
+
+
+@pytest.mark.parametrize("heard", [False, True], ids=["unheard", "heard"])
+@pytest.mark.parametrize("call", [CALL, replace(CALL, peer_port=2)], ids=["same", "other"])
+def test_a_number_that_is_used_again_names_the_newer_connection(heard: bool, call: Flow) -> None:
+    """The node gives the number of one that has ended to the next, although the role may not know yet."""
+    stand = Stand()
+    stand.sleep(SSH)
+    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    if heard:
+        stand.tell(a.AcceptedEnded(ONE, (LAST,)))
+    newer = replace(GREETING, peer_isn=77)
+    stand.tell(a.ConnectionAccepted(ONE, LAST, call, newer))
+    assert not stand.of(a.DropSessions)
+    (taken,) = stand.role.handovers()
+    assert [(each.session, each.flow) for each in taken.held] == [(0, OWN), (LAST, call)]
+    assert sorted(map(str, taken.flows)) == sorted(map(str, (OWN, call)))
+    stand.ask(Reclaim(ONE, (HOME,)))
+    stand.tell(a.Measured(ONE, (a.HeldSession(0, OWN, 5), a.HeldSession(LAST, call, 7))))
+    assert [(each.session, each.flow, each.accepted) for each in stand.answer().sessions] == [
+        (0, OWN, None),
+        (LAST, call, newer),
+    ]
+
+
+def test_a_number_of_the_devices_own_session_is_none_for_a_newcomer() -> None:
+    stand = Stand()
+    stand.sleep(SSH)
+    stand.tell(a.ConnectionAccepted(ONE, 0, CALL, GREETING))
+    assert stand.of(a.DropSessions) == [a.DropSessions(ONE, (0,), reset=True)]
+
+
+def test_ports_are_closed_at_last_when_neither_device_nor_peer_comes() -> None:
+    stand = Stand(quota=Quota(held_seconds=1000))
+    stand.sleep(SSH, flows=())
+
+    def look(after: float) -> None:
+        stand.now += after
+        stand.tell(a.Surveyed(()))
+
+    look(0)
+    look(999)
+    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    stand.tell(a.AcceptedEnded(ONE, (LAST,)))
+    look(1)
+    look(999)
+    stand.ask(Reclaim(ONE, (HOME,)))
+    stand.tell(a.Measured(ONE, ()))
+    look(1)
+    look(999)
+    assert stand.role.handovers()
+    look(1)
+    assert not stand.role.handovers() and stand.of(a.ClosePorts) == []
+    assert [each.kind for each in stand.done if isinstance(each, a.Emit)] == ["handover-forgotten"]

@@ -3,6 +3,9 @@
 The sessions go on here until `Finish`; what was stopped can be resumed. It must not know who may ask.
 """
 
+from collections.abc import Collection
+from dataclasses import replace
+
 from locum.roles.actions import (
     Action,
     Count,
@@ -82,7 +85,24 @@ class GivingBack:
         answers: list[Action] = [
             self._replies.answer(each, Status.OK, taken.identifier, sessions=statuses) for each in exchanges
         ]
-        return [*answers, self._replies.sent("reclaim", taken, None)] if answers else []
+        if not answers:
+            return []
+        told = self._announce(taken, {each.session for each in statuses if each.status is Status.OK})
+        return [*told, *answers, self._replies.sent("reclaim", taken, None)]
+
+    def _announce(self, taken: TakenOver, numbers: Collection[int]) -> list[Action]:
+        """The row comes before the answer: what the device has heard of is not reset after a restart."""
+        if not any(each.session in numbers for each in taken.unannounced):
+            return []
+        sessions = tuple(
+            replace(each, announced=each.announced or each.session in numbers)
+            if each.accepted is not None
+            else each
+            for each in taken.sessions
+        )
+        taken = replace(taken, sessions=sessions)
+        self._holdings.keep(taken)
+        return [taken.persist()]
 
     # Fetch -------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from locum.wire.control import Abandon, Done, Status
 
 DISCLAIMED = "the device has given it up"
 RETURNED = "the device has it again"
+NOT_ANNOUNCED = "it was opened while the device was on its way back"
 
 Want = Callable[[TakenOver, float], list[Action]]  # what has to be registered after a change of this handover
 
@@ -48,6 +49,11 @@ class GivingUp:
             *self._without(taken, numbers, reason, reset=True),
             *(Emit(kind, None, each.flow.local, each.flow, {"reason": reason}) for each in gone),
         ]
+
+    def unannounced(self, taken: TakenOver) -> list[Action]:
+        """Connections that were accepted after the device had heard what is here: it would not take them."""
+        numbers = {each.session for each in taken.unannounced}
+        return self.some(taken, numbers, NOT_ANNOUNCED, "session-lost")
 
     def _without(
         self, taken: TakenOver, numbers: Collection[int], reason: str, *, reset: bool

@@ -11,6 +11,7 @@ from dataclasses import replace
 from locum.roles.actions import (
     Action,
     Addr,
+    ClearFlow,
     ClosePorts,
     ConnectionAccepted,
     Count,
@@ -23,6 +24,7 @@ from locum.roles.actions import (
 )
 from locum.roles.handover import set_flows
 from locum.roles.holdings import Holdings
+from locum.roles.session_words import GIVEN_UP
 from locum.roles.taken_over import HeldFlow, Holding, TakenOver
 from locum.roles.timers import Deadlines
 from locum.wire.control import Listener, Policy
@@ -78,18 +80,38 @@ class Listening:
         drop = DropSessions(event.handover, (event.session,), reset=True)
         if taken is None or not isinstance(taken.state, Holding):
             return [Count("accepted-late"), drop]
-        if any(each.session == event.session for each in taken.sessions):
-            return []
-        if not self._has_room(taken):
-            return [Count("accepted-over-limit"), drop]
+        earlier = next((each for each in taken.held if each.session == event.session), None)
         one = HeldFlow(event.session, event.flow, accepted=event.handshake)
-        taken = replace(taken, sessions=(*taken.sessions, one), flows=(*taken.flows, event.flow))
+        if earlier is not None and replace(earlier, announced=False) == one:
+            return []
+        if earlier is not None and earlier.accepted is None:
+            return [Count("accepted-under-used-number"), drop]
+        ended = self._ended(taken, earlier)
+        taken = self._holdings.get(event.handover) or taken
+        if not self._has_room(taken):
+            return [*ended, Count("accepted-over-limit"), drop]
+        taken = replace(
+            taken,
+            sessions=(*(each for each in taken.sessions if each.session != one.session), one),
+            flows=(*taken.flows, event.flow),
+        )
         self._holdings.keep(taken)
         return [
+            *ended,
             taken.persist(),
             *set_flows((event.flow,), FlowVerdict.DELIVER),
             Emit("session-accepted", None, event.flow.local, event.flow),
         ]
+
+    def _ended(self, taken: TakenOver, earlier: HeldFlow | None) -> list[Action]:
+        """The node has given its number to another: it has ended there, whether that was heard or not."""
+        if earlier is None:
+            return []
+        left = taken.without({earlier.session}, GIVEN_UP)
+        self._holdings.keep(left)
+        flow = earlier.flow
+        clear: list[Action] = [] if flow in self._holdings.wanted_flows() else [ClearFlow(flow)]
+        return [left.persist(), *clear, Emit("session-lost", None, flow.local, flow, {"reason": GIVEN_UP})]
 
     def _has_room(self, taken: TakenOver) -> bool:
         of_device = self._holdings.of(taken.home_addresses)

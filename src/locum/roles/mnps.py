@@ -209,6 +209,7 @@ class StandIn:
             case Restored():
                 return self.taking_over.restored(event)
             case ConnectionAccepted():
+                self._quotas.used(event.handover)
                 return self._listening.accepted(event)
             case AcceptedEnded(handover, sessions):
                 taken = self._holdings.get(handover)
@@ -282,6 +283,7 @@ class StandIn:
             case TakeoverTransfer():
                 return self.taking_over.transfer(request, taken, event.exchange, now)
             case Reclaim():
+                self._quotas.used(taken.identifier)
                 answered = self._giving_back.reclaim(taken, event.exchange, now)
                 return [*self._listening.pause(taken, now), *answered]
             case Fetch():
@@ -327,6 +329,9 @@ class StandIn:
     def _finish(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
         """Step 4. Where the stand-in has registered, the packets are turned away first, and then it stops."""
         closed = self._listening.pause(taken, now)
+        if isinstance(taken.state, Holding) and taken.unannounced:
+            closed += self._giving_up.unannounced(taken)
+            taken = self._holdings.get(taken.identifier) or taken
         if taken.switch is not None and isinstance(taken.state, Holding | Releasing):
             return [*closed, *self._switching.release(taken, exchange, now)]
         return [*closed, *self._giving_back.finish(taken, exchange)]

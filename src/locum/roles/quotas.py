@@ -108,13 +108,13 @@ class Quotas:
                 actions += self._end(numbers, reason, "session-evicted")
         return actions
 
+    def used(self, handover: bytes) -> None:
+        """Its device has asked for it, or a peer has connected: its time begins anew."""
+        self._empty_since.pop(handover, None)
+
     def _forget_empty(self, now: float) -> list[Action]:
         """Handovers in which nothing lives any more, and whose device does not come."""
-        empty = [
-            each
-            for each in self._holdings.all()
-            if isinstance(each.state, Holding) and not each.held and not each.listeners
-        ]
+        empty = [each for each in self._holdings.all() if isinstance(each.state, Holding) and not each.held]
         self._empty_since = {each.identifier: self._empty_since.get(each.identifier, now) for each in empty}
         actions: list[Action] = []
         for each in empty:

@@ -80,6 +80,7 @@ class HeldFlow:
     status: Status = Status.OK
     reason: str = ""  # why it is not held, for people
     accepted: Handshake | None = None  # it was accepted here for a port that the device listens on
+    announced: bool = False  # of an accepted one: the device has been told, and takes it with the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,11 @@ class TakenOver:
         if number < len(listed) and listed[number].session == number:
             return listed[number].status is Status.OK
         return any(each.session == number and each.status is Status.OK for each in listed)  # accepted here
+
+    @property
+    def unannounced(self) -> tuple[HeldFlow, ...]:
+        """Accepted here, and the device does not know of them."""
+        return tuple(each for each in self.held if each.accepted is not None and not each.announced)
 
     @property
     def wants_packets(self) -> bool:
@@ -244,6 +250,7 @@ def _held_flow_to_row(held: HeldFlow) -> dict[str, JSON]:
     }
     if held.accepted is not None:
         row["accepted"] = _handshake_to_row(held.accepted)
+        row["announced"] = held.announced
     return row | {"reason": held.reason} if held.reason else row
 
 
@@ -265,4 +272,5 @@ def _held_flow(row: Mapping[str, JSON]) -> HeldFlow:
     if not isinstance(session, int) or not isinstance(status, int):
         raise ValueError("session and status are whole numbers")
     reason, accepted = str(row.get("reason", "")), _handshake(row.get("accepted"))
-    return HeldFlow(session, flow_from_row(row["flow"]), Status(status), reason, accepted)
+    flow, announced = flow_from_row(row["flow"]), bool(row.get("announced"))
+    return HeldFlow(session, flow, Status(status), reason, accepted, announced)
