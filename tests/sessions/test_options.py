@@ -154,3 +154,19 @@ async def test_the_stand_in_names_the_option_that_its_kernel_has_not(
         assert not restored.failures
         (told,) = [each for each in here.told if each.kind == "session-differs"]
         assert (told.flow, told.detail) == (one.flow, {"lacks": "congestion control cubic"})
+
+
+def test_keep_alive_settings_of_the_host_that_no_program_could_make(world: World) -> None:
+    """A record says as much as a program could ask for."""
+    names = ("time", "intvl", "probes")
+    usual = dict(zip(names, (7200, 75, 9), strict=True))
+    try:
+        for name, value in zip(names, (86400, 40000, 200), strict=True):
+            world.network.sysctl("device", f"net.ipv4.tcp_keepalive_{name}={value}")
+        connect(world, 4)
+        (record,) = world.sleep()
+        assert record.keepalive == (32767, 32767, 127)
+        world.wake()
+    finally:
+        for name, value in usual.items():
+            world.network.sysctl("device", f"net.ipv4.tcp_keepalive_{name}={value}")

@@ -180,7 +180,7 @@ class BringingBack:
                 failures.append(do.SessionFailure(flow, _GONE))
             else:
                 try:
-                    if live.over() or not self._captured.has_program(flow):
+                    if live.refuses() or not self._captured.has_program(flow):
                         gone.append(flow)
                     else:
                         taken.append((flow, self._put(live, data)))

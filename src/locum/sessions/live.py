@@ -15,7 +15,15 @@ from dataclasses import dataclass, replace
 from locum.sessions import carrying, repair
 from locum.sessions.find import Candidate
 from locum.sessions.parked import Intent, Parked, ProgramOptions
-from locum.sessions.record import MAX_QUEUE, TRANSFERABLE, SessionRecord, TcpState, TimestampUnit
+from locum.sessions.record import (
+    LONGEST_KEEP_ALIVE,
+    MAX_QUEUE,
+    MOST_PROBES,
+    TRANSFERABLE,
+    SessionRecord,
+    TcpState,
+    TimestampUnit,
+)
 from locum.sessions.synthesis import acknowledgement, data_segments, finish, reset, unreachable
 from locum.wire.control import Flow
 
@@ -114,10 +122,6 @@ class LiveSocket:
         poll.register(self.socket.fileno(), select.POLLRDHUP)
         shut = any(events & select.POLLRDHUP for _, events in poll.poll(0))
         return shut and self.state() in _FIN_SENT
-
-    def over(self) -> bool:
-        """Whether the program has shut both sides: the kernel takes no more bytes, and answers them with a reset."""
-        return self.state() in _FIN_SENT and self.refuses()
 
     def look(self) -> Intent:
         """Reads the options that `capture` will change, so that they can be stored before; changes nothing.
@@ -480,4 +484,5 @@ def _keepalive(sock: socket.socket) -> tuple[int, int, int] | None:
         return None
     names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
     idle, interval, count = (sock.getsockopt(_TCP, name) for name in names)
-    return idle, interval, count
+    # From the host's defaults (tcp_keepalive_time and the like) they may be more than a program can set.
+    return min(idle, LONGEST_KEEP_ALIVE), min(interval, LONGEST_KEEP_ALIVE), min(count, MOST_PROBES)

@@ -14,6 +14,8 @@ from locum.wire import cbor
 from locum.wire.control import Flow
 from locum.wire.errors import WireError
 
+LONGEST_KEEP_ALIVE = 32767  # seconds, of TCP_KEEPIDLE and TCP_KEEPINTVL (tcp(7))
+MOST_PROBES = 127  # of TCP_KEEPCNT
 MAX_QUEUE = 16 << 20  # bytes of one send queue part; four times the kernel's usual largest send buffer
 _U32 = 0xFFFFFFFF
 _U63 = (1 << 63) - 1
@@ -229,5 +231,9 @@ def _intake(items: list[object]) -> tuple[int, int]:
 
 
 def _keepalive(items: list[object]) -> tuple[int, int, int]:
-    idle, interval, count = _numbers(items, "session-record.keepalive", ((1, 32767), (1, 32767), (1, 127)))
+    idle, interval, count = _numbers(
+        items,
+        "session-record.keepalive",
+        ((1, LONGEST_KEEP_ALIVE), (1, LONGEST_KEEP_ALIVE), (1, MOST_PROBES)),
+    )
     return idle, interval, count

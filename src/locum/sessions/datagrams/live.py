@@ -159,10 +159,6 @@ class LiveDatagrams:
         """False: a program cannot refuse what comes without closing its socket."""
         return False
 
-    def over(self) -> bool:
-        """False: it takes datagrams until it is closed."""
-        return False
-
     def nudge(self) -> tuple[bytes, ...]:
         """None: the peer waits for no window."""
         return ()
