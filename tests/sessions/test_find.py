@@ -2,16 +2,22 @@
 
 import os
 import socket
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from locum.sessions.find import find
+from locum.sessions.freezer import Freezer
+from locum.sessions.process import holds, stat_fields
 from locum.sessions.record import TcpState
 from locum.sessions.tcp import LiveSocket, SessionError
 from tests.sessions.ends import connect, digest
 from tests.sessions.program import payload
 from tests.sessions.sleepworld import HOME4, PEER4, World
+
+EXIT = 60 if os.uname().machine == "x86_64" else 93  # exit(2), of one thread
 
 
 def test_a_shared_socket_names_every_holder(world: World) -> None:
@@ -70,3 +76,37 @@ def test_a_connection_that_ended_is_not_captured(world: World) -> None:
     program.close()
     with pytest.raises(SessionError, match="no process holds"):
         LiveSocket.open(candidate)
+
+
+@pytest.mark.parametrize("signals", [False, True])
+def test_a_program_whose_first_thread_has_ended(world: World, tmp_path: Path, signals: bool) -> None:
+    """Linux shows no descriptors at such a process, only at its threads; nor does its new cgroup list it."""
+    code = f"""
+import ctypes, socket, sys, threading, time
+def serve():
+    s = socket.create_connection(('{PEER4}', 7100))
+    while ctypes.CDLL(None) and (data := s.recv(100)):
+        s.send(data)
+threading.Thread(target=serve).start()
+ctypes.CDLL(None).syscall({EXIT}, 0)
+"""
+    with world.network.inside("peer"):
+        listener = socket.create_server((PEER4, 7100))
+    program = world.network.start("device", sys.executable, "-c", code)
+    freezer = Freezer(f"z{os.getpid()}", tmp_path, signals=signals)
+    with listener, listener.accept()[0] as peer:
+        peer.settimeout(60)
+        world.until(lambda: stat_fields(Path(f"/proc/{program.pid}/stat"))[0] == "Z")
+        with world.network.inside("device"):
+            (candidate,), _ = find((HOME4,))
+        assert candidate.pids == (program.pid,) and holds(*candidate.holders[0], candidate.inode)
+        assert not freezer.freeze(candidate.processes)
+        peer.send(b"ping")
+        peer.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            peer.recv(100)
+        freezer.thaw(candidate.processes)
+        peer.settimeout(60)
+        assert peer.recv(100) == b"ping"
+    program.kill()
+    program.wait()

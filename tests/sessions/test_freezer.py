@@ -115,8 +115,10 @@ def test_somebody_elses_stop_is_left(busy: list[Busy], tmp_path: Path) -> None:
     os.kill(busy[0].pid, 19)
     freezer = Freezer(f"h{os.getpid()}", tmp_path, signals=True)
     time.sleep(0.05)
-    freezer.freeze([busy[0].named])
-    freezer.thaw([busy[0].named])
+    failures = freezer.freeze([busy[0].named, busy[1].named])
+    assert failures.keys() == {busy[0].named} and "has stopped it" in failures[busy[0].named]
+    assert freezer.frozen == {busy[1].named}
+    freezer.thaw([busy[0].named, busy[1].named])
     assert busy[0].stands_still()
 
 

@@ -5,7 +5,6 @@ A captured socket is *tight* (in repair mode, its programs stand still) or *loos
 flow is suspended). Called from the thread of session actions alone, once the node runs.
 """
 
-import contextlib
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -15,7 +14,7 @@ from locum.sessions.either import AnyLive
 from locum.sessions.exclusions import NOTHING_EXCLUDED, Exclusions
 from locum.sessions.find import Candidate, LeftAlone, find
 from locum.sessions.freezer import Freezer
-from locum.sessions.process import Process
+from locum.sessions.process import Process, holds
 from locum.wire.control import Flow
 
 _GENERATIONS = 32  # looks for programs that were started while others were being frozen
@@ -80,11 +79,7 @@ class Captured:
         candidate = self.candidates.get(flow)
         if candidate is None:
             return False
-        for pid, fd in candidate.holders:
-            with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{pid}/fd/{fd}") == f"socket:[{candidate.inode}]":
-                    return True
-        return False
+        return any(holds(pid, descriptor, candidate.inode) for pid, descriptor in candidate.holders)
 
     def drop(self, flows: Iterable[Flow]) -> None:
         """These sockets are no concern of ours any more."""

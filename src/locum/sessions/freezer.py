@@ -26,6 +26,7 @@ _OURS = re.compile(r"locum-.*-\d+")
 _UNDER_OURS = re.compile(r"(?:^|/)locum-[^/]*-\d+(?=/|$)")
 _UNTIL_EMPTY = 16  # looks at a cgroup while its processes leave; frozen ones start no others
 _STOPPED = "tTZX"
+_STOPPED_ALREADY = "its user or a debugger has stopped it, and may let it run at any time"
 
 
 class Freezer:
@@ -145,8 +146,11 @@ class Freezer:
         return False
 
     def _moved(self, process: Process) -> bool:
-        """Moves it into a frozen cgroup; False where there is none for it: a threaded one, or another namespace's."""
-        if self._root is None:
+        """Moves it into a frozen cgroup; False where there is none for it: a threaded one, or another namespace's.
+
+        Nor is there for a process whose first thread has ended while others run.
+        """
+        if self._root is None or _state(process.pid) == "Z":  # it would not be listed in its new cgroup
             return False
         try:
             parent = self._root / _UNDER_OURS.sub("", _cgroup_of(process.pid)).lstrip("/")
@@ -168,9 +172,10 @@ class Freezer:
         return True
 
     def _stop(self, processes: Collection[Process]) -> dict[Process, str]:
-        """By signal. One that somebody else has stopped is left to them: they will continue it."""
-        failures: dict[Process, str] = {}
-        asked = [each for each in processes if _state(each.pid) not in ("", "t", "T")]
+        """By signal. One that somebody else has stopped is left to them: they may continue it at any time."""
+        states = {each: _state(each.pid) for each in processes}
+        failures = {each: _STOPPED_ALREADY for each, state in states.items() if state in ("t", "T")}
+        asked = [each for each, state in states.items() if state and each not in failures]
         if not asked:
             return failures
         self._stopped |= set(asked)
@@ -178,7 +183,9 @@ class Freezer:
             self._write_journal()  # first: a run after us finds what we stopped
         except OSError as problem:
             self._stopped -= set(asked)
-            return dict.fromkeys(asked, f"it cannot be written down that it is stopped: {problem.strerror}")
+            return failures | dict.fromkeys(
+                asked, f"it cannot be written down that it is stopped: {problem.strerror}"
+            )
         for each in asked:
             try:
                 os.kill(each.pid, signal.SIGSTOP)

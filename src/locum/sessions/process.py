@@ -4,7 +4,7 @@ Read only (/proc). It must not know why somebody asks.
 """
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -99,21 +99,53 @@ def holders(inodes: Collection[int]) -> dict[int, list[tuple[int, int]]]:
     return found
 
 
-def _sockets_of(pid: str, wanted: Mapping[str, int]) -> Iterator[tuple[int, int]]:
+def holds(pid: int, descriptor: int, inode: int) -> bool:
+    """Whether this descriptor of the process refers to this socket."""
+    for folder in (f"/proc/{pid}/fd", *_of_threads(str(pid))):
+        with suppress(OSError):
+            if os.readlink(f"{folder}/{descriptor}") == f"socket:[{inode}]":
+                return True
+    return False
+
+
+def _sockets_of(pid: str, wanted: Mapping[str, int]) -> dict[tuple[int, int], None]:
+    """Where the first thread has ended, its descriptors are seen at the others."""
+    found, any_there = _sockets_in(f"/proc/{pid}/fd", wanted)
+    for folder in () if any_there else _of_threads(pid):
+        found |= _sockets_in(folder, wanted)[0]
+    return found
+
+
+def _of_threads(pid: str) -> list[str]:
+    """The descriptor tables of a process's threads, which are mostly the process's own; none if its first thread lives."""
     try:
-        folder = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY)
+        if stat_fields(Path(f"/proc/{pid}/stat"))[0] != "Z":
+            return []
+        return [f"/proc/{pid}/task/{each}/fd" for each in os.listdir(f"/proc/{pid}/task") if each != pid]
+    except OSError:
+        return []
+
+
+def _sockets_in(path: str, wanted: Mapping[str, int]) -> tuple[dict[tuple[int, int], None], bool]:
+    """(descriptor, inode) of those of the sockets that are in a descriptor table, and whether anything is."""
+    found: dict[tuple[int, int], None] = {}
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except (*GONE, PermissionError):
-        return
+        return found, False
+    names: list[str] = []
     try:
-        for name in os.listdir(folder):
+        names = os.listdir(folder)
+        for name in names:
             with suppress(*GONE, PermissionError):
                 inode = wanted.get(os.readlink(name, dir_fd=folder))
                 if inode is not None:
-                    yield int(name), inode
+                    found[int(name), inode] = None
     except (*GONE, PermissionError):
-        return
+        pass
     finally:
         os.close(folder)
+    return found, bool(names)
 
 
 def _status(pid: int, field: str) -> list[str]:
