@@ -262,6 +262,16 @@ def test_a_program_behind_address_translation_is_left_alone_by_name(
         del network.names["inner"]
 
 
+def test_a_connection_of_the_home_address_with_itself(world: World, start: Start) -> None:
+    code = f"s = socket.create_server(('{HOME4}', 7300)); c = socket.create_connection(('{HOME4}', 7300)); a = s.accept(); "
+    program = start("selfish", "import socket, time; " + code + WAIT)
+    candidates, left = look(world)
+    assert not candidates and {each.reason for each in left} == {"both of its ends are on this host"}
+    assert {(each.programs, each.pids) for each in left} == {(("selfish",), (program.pid,))}
+    program.kill()
+    program.wait()
+
+
 def test_the_default_exclusions_spare_programs_that_people_use() -> None:
     for name in (
         "ssh",
@@ -275,6 +285,8 @@ def test_the_default_exclusions_spare_programs_that_people_use() -> None:
         "code",
         "git",
         "mosh-client",
+        "mount",
+        "rpcclient",
     ):
         assert not Exclusions().excludes(name, name)
     assert all(Exclusions().excludes(each[:15], each) for each in DEFAULT_PROGRAMS)

@@ -35,6 +35,12 @@ TUNNELS = (
     "openvpn", "charon*", "pluto", "openconnect", "vpnc", "wireguard-go", "wg-quick", "tailscaled", "zerotier-one",
     "nebula", "xl2tpd", "mullvad-daemon",
 )  # fmt: skip
+LOGINS = (
+    "sssd*", "nslcd", "winbindd", "rsyslogd", "syslog-ng",
+)  # fmt: skip
+FILES = (
+    "mount.*", "umount.*", "rpc.*", "automount", "autofs", "sshfs", "gvfsd*", "davfs*", "iscsid", "nbd-client", "usbip*",
+)  # fmt: skip
 PORTALS = ("gnome-shell-portal-helper", "captive-browser", "nm-connectivity*")
 SYSTEM = (
     "systemd",
@@ -47,7 +53,7 @@ SYSTEM = (
     "ntpd",
     "locum",
 )
-DEFAULT_PROGRAMS = (*RESOLVERS, *NETWORK, *DESKTOP, *TUNNELS, *PORTALS, *SYSTEM)
+DEFAULT_PROGRAMS = (*RESOLVERS, *NETWORK, *DESKTOP, *TUNNELS, *LOGINS, *FILES, *PORTALS, *SYSTEM)
 
 
 @dataclass(frozen=True, slots=True)

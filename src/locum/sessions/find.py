@@ -27,6 +27,7 @@ _REASONS = {
     TcpState.SYN_RECV: "its peer is still opening it, and repeats what was not answered",
     TcpState.NEW_SYN_RECV: "its peer is still opening it, and repeats what was not answered",
 }
+_ITSELF = "both of its ends are on this host"
 _ON_TOP = {
     "tls": "the kernel encrypts it (kTLS), and the keys cannot be taken out",
     "mptcp": "it is a path of a Multipath TCP connection, which cannot be taken out",
@@ -77,7 +78,7 @@ def find(
     everything = [*sockets(), *sockets(socket.IPPROTO_UDP)]
     listening = [each for each in everything if each.state is TcpState.LISTEN]
     found = [each for each in everything if each.flow.local in wanted and not _is_over(each)]
-    sorting = _Sorting(found, listening, exclude_pids, exclusions)
+    sorting = _Sorting(wanted, found, listening, exclude_pids, exclusions)
     sorting.sort()
     return sorting.candidates, sorting.left
 
@@ -102,6 +103,7 @@ class _Sorting:
 
     def __init__(
         self,
+        wanted: frozenset[IPv4Address | IPv6Address],
         found: list[Socket],
         listening: list[Socket],
         exclude_pids: Collection[int],
@@ -109,7 +111,7 @@ class _Sorting:
     ) -> None:
         self.candidates: list[Candidate] = []
         self.left: list[LeftAlone] = []
-        self._found = found
+        self._wanted, self._found = wanted, found
         self._paths = _masters(found)
         self._listeners = {(each.flow.local, each.flow.local_port): each.inode for each in listening}
         asked = [each.inode for each in found if each.inode]
@@ -137,6 +139,8 @@ class _Sorting:
 
     def _why_left(self, found: Socket, pids: tuple[int, ...]) -> str | None:
         """None: it can be captured; an empty text: it has ended, and nobody needs to hear of it."""
+        if found.flow.peer in self._wanted:
+            return _ITSELF
         if (reason := why_left(found) or self._excluded(found.flow, pids)) is not None:
             return reason
         return None if pids else self._why_nobodys(found)
