@@ -16,10 +16,10 @@ from locum.node.session_texts import fate_row, report_row
 from locum.roles.actions import Action
 from locum.roles.departing import told
 from locum.roles.giving import NotPossible
-from locum.roles.handover import Handover
+from locum.roles.handover import AwaySession, Handover, Stage
 from locum.roles.movement import MOVE_PATIENCE, CannotMove
 from locum.roles.selection import Selection
-from locum.roles.session_report import Fate, SessionFate
+from locum.roles.session_report import Fate, Report, SessionFate
 from locum.roles.sleeping import ComingUp, Down, GoingDown, SendingBack, SleepingNode, SleepState, Up
 from locum.roles.waking import Waking
 from locum.wire.control import Flow
@@ -201,9 +201,21 @@ class SleepControl:
 
     async def abandon(self) -> Row:
         """Give up what is at the stand-in; returns when the programs run. Raises RequestFailed."""
-        self._command(lambda now: self._role.abandon(now=now))
-        await self._settled(lambda: isinstance(self._role.state, Up), "waking", cancel=False)
-        return self.state()
+        role = self._role
+        sleeping = not isinstance(role.state, Up)
+        meant = [] if sleeping else self._being_fetched()
+        self._command(lambda now: role.abandon(now=now))
+        await self._settled(lambda: isinstance(role.state, Up), "waking", cancel=False)
+        report = role.woken if sleeping else Report(map(_given_up, meant))
+        return self.state() | {"report": report_row(report)}
+
+    def _being_fetched(self) -> list[AwaySession]:
+        """Those that are taken back, or come, while the device is awake."""
+        giving = self._role.giving
+        handovers = [each.handover for each in giving.coming]
+        if isinstance(giving.moving, Waking) and giving.moving.handover.stage is not Stage.RETURNED:
+            handovers.append(giving.moving.handover)
+        return [session for each in handovers for session in each.sessions]
 
     async def move(self, to: str) -> Row:
         """Returns when the device is registered at that access node; on failure it is where it was. Raises RequestFailed."""
@@ -254,3 +266,7 @@ class SleepControl:
                 await stepped.wait()
         finally:
             self._slot.told.discard(stepped.set)
+
+
+def _given_up(session: AwaySession) -> SessionFate:
+    return SessionFate(session.flow, Fate.LOST, "the sessions were given up", session.pids, session.programs)
