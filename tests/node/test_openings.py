@@ -4,12 +4,14 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import cast
 
 import pytest
 
-from locum.node.openings import MOST_PER_SECOND, Openings
+from locum.node.openings import MOST_IN_ALL, MOST_PER_SECOND, Openings
+from locum.roles.actions import Addr
 from locum.sessions import accepting, stand_in
 from locum.sessions.record import SessionRecord
 from locum.wire.control import Flow, Listener, Policy
@@ -57,8 +59,8 @@ class Desk:
         self.kept.append(sock)
         self.waiting += 1
 
-    def syn(self, port: int, flags: TcpFlag = TcpFlag.SYN) -> None:
-        flow = Flow(6, HOME, port, PEER, 40_000)
+    def syn(self, port: int, flags: TcpFlag = TcpFlag.SYN, home: Addr = HOME) -> None:
+        flow = Flow(6, home, port, PEER, 40_000)
         self.openings.came(build_tcp(flow, seq=7, ack=0, flags=flags))
 
 
@@ -114,6 +116,29 @@ def test_a_flood_costs_no_more_than_its_rate(monkeypatch: pytest.MonkeyPatch) ->
     desk = run(monkeypatch, test)
     assert len(desk.injected) == MOST_PER_SECOND * 3 // 2
     assert desk.counts["opening-too-many"] == MOST_PER_SECOND * 5 // 2
+
+
+def test_a_flood_of_one_address_leaves_the_others_their_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    homes = [HOME + number for number in range(2 * MOST_IN_ALL // MOST_PER_SECOND)]
+
+    def test(desk: Desk) -> None:
+        for number, home in enumerate(homes):
+            desk.openings.open(bytes([number]) * 16, (replace(SSH, address=home),))
+        for _ in range(3 * MOST_IN_ALL):
+            desk.syn(22)
+        for _ in range(5):
+            desk.syn(22, home=homes[1])
+
+    desk = run(monkeypatch, test)
+    assert [each.flow.local for each in desk.injected].count(homes[1]) == 5
+
+    def everywhere(desk: Desk) -> None:
+        test(desk)
+        for home in homes:
+            for _ in range(MOST_PER_SECOND):
+                desk.syn(22, home=home)
+
+    assert len(run(monkeypatch, everywhere).injected) == MOST_IN_ALL
 
 
 def test_a_port_that_cannot_be_opened_is_told_of_and_left_unanswered(monkeypatch: pytest.MonkeyPatch) -> None:

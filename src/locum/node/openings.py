@@ -23,7 +23,10 @@ from locum.wire.errors import WireError
 from locum.wire.opening import Opening
 
 log = logging.getLogger("locum.openings")
-MOST_PER_SECOND = 200  # SYNs that are answered; a flood costs no more of this process
+MOST_PER_SECOND = (
+    200  # SYNs to the ports of one home address that are answered; a flood starves no other address
+)
+MOST_IN_ALL = 1000  # each second: a flood costs no more of this process
 _BACKLOG = 128
 
 Port = tuple[Addr, int]
@@ -40,14 +43,14 @@ class _Port:
 class _Rate:
     """A token bucket of one second."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self.left: float = MOST_PER_SECOND
+    def __init__(self, clock: Callable[[], float], most: int) -> None:
+        self._clock, self._most = clock, most
+        self.left: float = most
         self.at = clock()
 
     def take(self) -> bool:
         now = self._clock()
-        self.left = min(MOST_PER_SECOND, self.left + (now - self.at) * MOST_PER_SECOND)
+        self.left = min(self._most, self.left + (now - self.at) * self._most)
         self.at = now
         if self.left < 1:
             return False
@@ -69,12 +72,15 @@ class Openings:
     ) -> None:
         self._inject, self._keep, self._waiting, self._count, self._emit = inject, keep, waiting, count, emit
         self._ports: dict[Port, _Port] = {}
-        self._rate = _Rate(clock)
+        self._clock = clock
+        self._rates: dict[Addr, _Rate] = {}  # of the home addresses whose ports are open
+        self._rate = _Rate(clock, MOST_IN_ALL)
 
     def open(self, handover: bytes, listeners: Iterable[Listener]) -> None:
         """From now on; a port that cannot be opened is left unanswered, with an event."""
         for each in listeners:
             port = self._ports[each.address, each.port] = _Port(handover, each)
+            self._rates.setdefault(each.address, _Rate(self._clock, MOST_PER_SECOND))
             if each.policy is not Policy.ACCEPT:
                 continue
             try:
@@ -95,6 +101,8 @@ class Openings:
                 asyncio.get_running_loop().remove_reader(port.opened)
                 self._accept(port)
                 port.opened.close()
+        addresses = {address for address, _ in self._ports}
+        self._rates = {each: rate for each, rate in self._rates.items() if each in addresses}
 
     def came(self, packet: bytes) -> None:
         """A SYN from the data plane."""
@@ -106,7 +114,7 @@ class Openings:
         port = self._ports.get((opening.flow.local, opening.flow.local_port))
         if port is None:  # closed since
             self._count("opening-ignored")
-        elif not self._rate.take():
+        elif not (self._rates[opening.flow.local].take() and self._rate.take()):
             self._count("opening-too-many")
         elif port.listener.policy is Policy.REFUSE:
             self._refuse(opening)
