@@ -7,8 +7,10 @@ When to do it is the role's business.
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from locum.node.events import flow_text
 from locum.node.performer import Hand
@@ -16,7 +18,7 @@ from locum.roles import actions as do
 from locum.roles.actions import Event
 from locum.roles.mobile_configuration import ListeningPort
 from locum.sessions.live import SessionError
-from locum.sessions.replay import Accepted, impossible, replay
+from locum.sessions.replay import Accepted, Interrupted, impossible, replay
 from locum.wire.control import Policy
 
 log = logging.getLogger("locum.replaying")
@@ -31,6 +33,7 @@ class Replaying:
         self._feed, self._deliver = feed, deliver
         self._workers = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="replays")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = threading.Event()
 
     @staticmethod
     def tell_impossible(ports: Iterable[ListeningPort], emit: Callable[..., None]) -> None:
@@ -50,19 +53,24 @@ class Replaying:
 
     async def _replay(self, action: do.ReplayAccepted) -> None:
         accepted = Accepted(action.flow, action.handshake, action.data, action.peer_closed)
-        error = await asyncio.get_running_loop().run_in_executor(self._workers, self._put, accepted)
+        try:
+            error = await asyncio.get_running_loop().run_in_executor(self._workers, self._put, accepted)
+        except Interrupted:
+            return
         self._feed(do.Replayed(action.flow, error))
 
     def _put(self, accepted: Accepted) -> str | None:
         """Why the connection could not be given to a program; None: it was."""
         try:
-            replay(accepted, self._deliver, patience=PATIENCE)
+            replay(accepted, self._deliver, patience=PATIENCE, stopping=self._stopping.is_set)
         except (SessionError, OSError) as problem:
             log.warning("%s: %s", flow_text(accepted.flow), problem)
             return str(problem)
         return None
 
     async def close(self) -> None:
-        """What is under way is finished or given up; the next run begins it again."""
-        await asyncio.get_running_loop().run_in_executor(None, self._workers.shutdown)
+        """What is under way waits for no program any more, and what has not begun does not begin: the next run does it."""
+        self._stopping.set()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, partial(self._workers.shutdown, cancel_futures=True))
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -47,19 +47,26 @@ class Accepted:
     peer_closed: bool = False
 
 
-def replay(accepted: Accepted, deliver: Deliver, *, patience: float) -> None:
+class Interrupted(Exception):
+    """The replay was stopped; the connection stays as it is, and a later call continues it."""
+
+
+def replay(
+    accepted: Accepted, deliver: Deliver, *, patience: float, stopping: Callable[[], bool] = lambda: False
+) -> None:
     """Makes the connection and gives it its bytes; a connection that is here already, by an earlier call, is continued.
 
     `patience`: seconds that a program may take to read what does not fit its receive buffer. Raises SessionError when
     nobody listens, the queue is full, the addresses and ports are in use, or the patience is over; nothing of the connection is
-    left here then but what its program has accepted.
+    left here then but what its program has accepted. `stopping`, asked again and again, ends the wait for the program:
+    raises Interrupted.
     """
     if (reason := impossible(os.uname().release)) is not None:
         raise SessionError(f"{accepted.flow} cannot be opened: {reason}")
     if not _exists(look(accepted.flow)):
         _open(accepted, deliver)
     try:
-        _feed(accepted, deliver, patience)
+        _feed(accepted, deliver, patience, stopping)
     except SessionError:
         _close(accepted, deliver)
         raise
@@ -157,11 +164,13 @@ def _end_of_time_wait(accepted: Accepted) -> bytes:
     return reset(accepted.flow, (handshake.peer_isn - 1) & _U32, (handshake.local_isn - _ISN_STEP) & _U32)
 
 
-def _feed(accepted: Accepted, deliver: Deliver, patience: float) -> None:
+def _feed(accepted: Accepted, deliver: Deliver, patience: float, stopping: Callable[[], bool]) -> None:
     flow = accepted.flow
     total = len(accepted.data) + accepted.peer_closed
     until = time.monotonic() + patience
     while total and (position := _position(flow)) < total:
+        if stopping():
+            raise Interrupted
         for packet in _packets(accepted, position):
             deliver(packet)
         if not _wait(lambda before=position: _position(flow) > before, _LOOK) and time.monotonic() > until:  # type: ignore[misc]
