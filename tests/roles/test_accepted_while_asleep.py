@@ -3,6 +3,7 @@
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.handover import TABLE, Stage
 from locum.roles.mobile_configuration import ListeningPort
 from locum.roles.session_report import Fate
 from locum.wire.control import Done, Finish, Policy, Reclaim, Request634, decode_634
@@ -186,3 +187,20 @@ def test_a_new_sleep_leaves_a_connection_that_has_come_with_its_program(
     world.advance(60)
     at_rest(world)
     assert not one.lost and not one.reset and one.at_device == one.sent
+
+
+def test_a_stand_in_that_is_gone_for_good_leaves_no_flow_suspended() -> None:
+    world = sleeping(sessions=0)
+    one = connected(world, 10)
+    world.wake()
+    while world.mn.rows[TABLE, one.handover.hex()].value["stage"] != Stage.RETURNED.value:
+        world.advance(0.0005)
+    world.kill(world.mn)
+    world.kill(world.mnps)
+    world.start(world.mn)
+    assert world.mn.flows == {one.flow: a.FlowVerdict.SUSPEND}
+    world.advance(900)
+    assert awake(world) and not world.mn.flows
+    lost = [each for each in world.mn.events if each.kind == "session-lost"]
+    assert [each.flow for each in lost] == [one.flow]
+    assert not [key for key in world.mn.rows if key[0] == TABLE]

@@ -5,10 +5,10 @@ How they come is in `receiving.py`; when, is the wake's business.
 
 from dataclasses import replace
 
-from locum.roles.actions import Action, Event
+from locum.roles.actions import Action, Emit, Event
 from locum.roles.receiving import Receiving, released
 from locum.roles.session_report import Fate
-from locum.roles.session_words import OPENED_MEANWHILE
+from locum.roles.session_words import OPENED_MEANWHILE, SILENT
 from locum.roles.still_away import StillAway
 from locum.wire.control import Answer632, Status
 
@@ -52,6 +52,17 @@ class Newcomers:
         """The hand-over goes on without them; their flows are this host's as any other."""
         self._away.handover = replace(self._away.handover, accepted=())
         return self._receiving.forget()
+
+    def give_up(self) -> list[Action]:
+        """Those that are still to come do not: the stand-in answers no more."""
+        flows = tuple(dict.fromkeys((*self._away.handover.accepted, *self._receiving.flows)))
+        self.forget()
+        self._away.lost += len(flows)
+        actions = released(flows) if flows else []
+        for flow in flows:
+            self._away.report.tell(flow, Fate.LOST, SILENT)
+            actions.append(Emit("session-lost", None, flow.local, flow, {"reason": SILENT}))
+        return actions
 
     def _note(self) -> list[Action]:
         for flow in self._receiving.arrived:

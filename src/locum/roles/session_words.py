@@ -6,6 +6,7 @@ CLOSED = "its program closed it"
 COMING = "its program has not read enough for the rest to fit"
 GONE_THERE = "the stand-in no longer has it"
 GIVEN_UP = "its peer has given it up"
+SILENT = "the stand-in did not answer any more"
 OPENED_MEANWHILE = "its peer opened it while the device slept"
 RESTARTED = "the device restarted"
 

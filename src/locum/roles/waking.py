@@ -576,8 +576,10 @@ class Waking:
         return self._close()
 
     def _close(self) -> list[Action]:
+        """Nothing more is asked: what has not come by now does not come."""
+        given_up = self._newcomers.give_up()
         self.state, self.result = Ended(), Awake(self._away.lost)
-        return [self.handover.forget()]
+        return [*given_up, self.handover.forget()]
 
 
 def _same(pieces: Mapping[Flow, bytes], event: Injected) -> bool:
