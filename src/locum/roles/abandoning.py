@@ -44,7 +44,7 @@ class Abandoning:
         name = handover.identifier
         requests: tuple[Request634, ...] = (Abandon(name),)
         if handover.returned:  # those live here: only the others are reset
-            numbers = tuple(each.session for each in handover.sessions)
+            numbers = (*(each.session for each in handover.sessions), *handover.disowned)
             requests = (Abandon(name, numbers), Done(name)) if numbers else (Done(name),)
         return self._ask(_Errand(handover, requests))
 

@@ -232,6 +232,8 @@ class Coming:
     def _next(self, now: float) -> list[Action]:
         """First what the stand-in must hear, then a new sleep, then whoever has room."""
         name = self.handover.identifier
+        if self.handover.disowned:  # none of the others may overtake it
+            return self._ask(Abandon(name, self.handover.disowned))
         if not self._sessions:
             return self._ask(Finish(name) if self._finishing_again else Done(name))
         if self._untold:
@@ -297,6 +299,9 @@ class Coming:
             case Finish():
                 self._finishing_again = False
                 return self._next(now)
+            case Abandon():
+                self.handover = self.handover.disowned_told()
+                return [self.handover.persist(), *self._next(now)]
         return self._end()
 
     def _fetched(self, value: Fetch, answer: Answer632, now: float) -> list[Action]:
@@ -384,13 +389,13 @@ class Coming:
             self.handover = self.handover.at(Stage.RETURNED)
 
     def _end_one(self, flow: Flow) -> list[Action]:
-        """At both ends."""
+        """At both ends: the stand-in hears of it next."""
         session = self._sessions[flow]
         self._drop(flow)
-        asked = self._correspondence.ask(Abandon(self.handover.identifier, (session.session,)))
+        self.handover = self.handover.disown((session.session,))
         thaw: list[Action] = [Thaw(session.processes)] if session.processes else []
         row = self.handover.persist()
-        return [AbandonSessions((flow,)), row, *thaw, *released((flow,)), *asked]
+        return [AbandonSessions((flow,)), row, *thaw, *released((flow,))]
 
     def _close(self, flow: Flow) -> list[Action]:
         """Its program has ended; the peer hears of it, as it would have at once."""

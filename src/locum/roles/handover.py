@@ -65,6 +65,7 @@ class Handover:
     (R4); `given`: the device stays awake. `boot` names the boot of this host in which the processes were frozen, None:
     an earlier version wrote the row. `loose`: the programs run, with their flows suspended. `returned` are the stand-in's
     numbers of sessions that are back already; `accepted` are flows that it has accepted and that are still to come.
+    `disowned` are numbers of sessions that ended here: the stand-in resets them before it may forget the handover.
     `coming`: the rest of a wake that has ended, which comes back by itself.
     """
 
@@ -81,6 +82,7 @@ class Handover:
     returned: tuple[int, ...] = ()
     accepted: tuple[Flow, ...] = ()
     coming: bool = False
+    disowned: tuple[int, ...] = ()
 
     def at(self, stage: Stage) -> "Handover":
         """The same at another stage."""
@@ -90,6 +92,14 @@ class Handover:
         """Sessions of these flows are no part of it any more."""
         gone = set(flows)
         return replace(self, sessions=tuple(each for each in self.sessions if each.flow not in gone))
+
+    def disown(self, numbers: Iterable[int]) -> "Handover":
+        """Sessions with these numbers have ended here."""
+        return replace(self, disowned=(*self.disowned, *numbers))
+
+    def disowned_told(self) -> "Handover":
+        """The stand-in has answered that it has reset them."""
+        return replace(self, disowned=())
 
     @property
     def flows(self) -> tuple[Flow, ...]:
@@ -107,6 +117,7 @@ class Handover:
             "boot": self.boot,
             "loose": self.loose,
             "returned": list(self.returned),
+            "disowned": list(self.disowned),
             "accepted": [flow_to_row(each) for each in self.accepted],
             "coming": self.coming,
             "processes": [list(each) for each in self.processes],
@@ -146,6 +157,7 @@ class Handover:
             returned=_numbers(row.get("returned", ())),
             accepted=_flows(row.get("accepted", ())),
             coming=bool(row.get("coming")),
+            disowned=_numbers(row.get("disowned", ())),
         )
 
 

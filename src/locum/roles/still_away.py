@@ -94,6 +94,7 @@ class StillAway:
             return []
         numbers = tuple(self.progress.session(flow).session for flow in flows)
         self._drop(flows)
+        self.handover = self.handover.disown(numbers)
         asked = self._correspondence.ask(Abandon(self.handover.identifier, numbers))
         return [AbandonSessions(flows), *released(flows), self.handover.persist(), *asked]
 

@@ -59,6 +59,7 @@ from locum.roles.waking_states import (
     final_of,
 )
 from locum.wire.control import (
+    Abandon,
     Answer632,
     Cancel,
     Done,
@@ -350,6 +351,8 @@ class Waking:
                 return [*self._newcomers.begin(answer), *self.tell()]
             case Finish():
                 return self._finished(answer, now)
+            case Abandon():
+                return [*self._note(self.handover.disowned_told()), *self.tell()]
         return []
 
     def _reclaimed(self, answer: Answer632, now: float) -> list[Action]:
@@ -547,10 +550,12 @@ class Waking:
         return [*actions, *self._ordinary(now), *self.tell()]
 
     def tell(self) -> list[Action]:
-        """634 done, when nothing is to come any more."""
+        """634 done, when nothing is to come any more and what ended here has ended there."""
         if self._newcomers.busy:
             self.state = Receives()
             return []
+        if self.handover.disowned:  # it was said when it ended, but done could overtake that
+            return self._ask(Abandon(self.handover.identifier, self.handover.disowned))
         return self._ask(Done(self.handover.identifier))
 
     def tell_again(self) -> list[Action]:
