@@ -1,13 +1,15 @@
 """CoAP with OSCORE between two end points on loopback: bodies of every size, and strangers."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 from locum.node.coap import AskFailed, CoapEndPoint
 from locum.node.oscore import StoredContext
 from locum.node.settings import ControlAssociation, ControlSettings
-from locum.node.store import Store
+from locum.node.store import Store, StoreError
 from locum.roles.actions import Addr
 
 SECRET = bytes(range(32))
@@ -35,6 +37,7 @@ class Pair:
         self.path, self.port = path, port
         self.counts: Counter[str] = Counter()
         self.asked: list[tuple[str, int, str]] = []
+        self.unwritable: list[str] = []
 
     async def answer(self, path: str, body: bytes, sender: ControlAssociation) -> bytes:
         self.asked.append((path, len(body), str(sender.peer)))
@@ -45,7 +48,13 @@ class Pair:
     def end(self, name: str, address: Addr, *associations: ControlAssociation) -> CoapEndPoint:
         store = Store(self.path / f"{name}.db")
         settings = ControlSettings(address, self.port, associations)
-        end = CoapEndPoint(settings, store, self.answer, lambda reason: self.counts.update([reason]))
+        end = CoapEndPoint(
+            settings,
+            store,
+            self.answer,
+            lambda reason: self.counts.update([reason]),
+            unwritable=self.unwritable.append,
+        )
         end.store = store  # type: ignore[attr-defined]
         return end
 
@@ -111,6 +120,57 @@ async def test_what_nobody_answered_is_over_and_done_with(
         await late
     assert not caplog.records
     silent.set()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(tmp_path)], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+@contextmanager
+def full(disk: Path) -> Iterator[None]:
+    """Somebody else takes the last byte, and gives it back."""
+    with (disk / "junk").open("wb", buffering=0) as junk, pytest.raises(OSError, match="No space"):
+        while True:
+            junk.write(bytes(4096))
+    yield
+    (disk / "junk").unlink()
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+async def test_a_peer_whose_disk_is_full_says_so_and_serves_again_when_it_has_room(
+    small_disk: Path, pair: Pair, bulk: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob = pair.bob.store  # type: ignore[attr-defined]
+    with full(small_disk):
+        for number in range(200):  # until its log has no room of its own left
+            bob.put("junk", str(number), {"x": "x" * 4000})
+            with contextlib.suppress(StoreError):
+                await bob.durable()
+        (alice,) = pair.alice._contexts.values()
+        monkeypatch.setattr(alice, "post_seqnoincrease", lambda: None)  # her disk is another
+        for _ in range(2):
+            with pytest.raises(AskFailed, match=r"127\.0\.7\.2: its store cannot be written"):
+                await pair.alice.ask(BOB, "634", b"x", 5.0, bulk=bulk)
+        assert not pair.asked and pair.counts == {"control-unwritable": 2}
+        assert len(pair.unwritable) == 1 and "cannot be written" in pair.unwritable[0]
+    assert await pair.alice.ask(BOB, "634", b"xyz", 5.0, bulk=bulk) == b"zyx"
+
+
+async def test_a_full_disk_here_is_the_reason_that_is_given(small_disk: Path, pair: Pair) -> None:
+    (context,) = pair.alice._contexts.values()
+    store = pair.alice.store  # type: ignore[attr-defined]
+    with full(small_disk):
+        for number in range(200):
+            store.put("junk", str(number), {"x": "x" * 4000})
+            with contextlib.suppress(StoreError):
+                await store.durable()
+        context.sender_sequence_number = context._committed
+        with pytest.raises(AskFailed, match=r"was not asked: .*alice\.db: cannot be written"):
+            await pair.alice.ask(BOB, "634", b"x", 5.0)
+    assert await pair.alice.ask(BOB, "634", b"xyz", 5.0) == b"zyx"
 
 
 async def test_nobody_there_and_no_association_are_told_apart(pair: Pair) -> None:
@@ -239,7 +299,7 @@ from pathlib import Path
 from ipaddress import ip_address
 from locum.node.oscore import StoredContext
 from locum.node.settings import ControlAssociation
-from locum.node.store import Store
+from locum.node.store import Store, StoreError
 
 async def main():
     store = Store(Path(sys.argv[1]))

@@ -21,6 +21,7 @@ from aiocoap.transports.udp6 import MessageInterfaceUDP6
 from locum.node.early_bind import bind_early
 from locum.node.oscore import BulkAddress, ProtectedRequests, ProtectedSite, StoredContext
 from locum.node.settings import Address, ControlAssociation, ControlSettings
+from locum.node.store import StoreError
 
 if TYPE_CHECKING:
     from locum.node.learnt_associations import LearntAssociations
@@ -214,10 +215,14 @@ class CoapEndPoint:
         handler: Handler,
         count: Callable[[str], None],
         learnt: "LearntAssociations | None" = None,
+        unwritable: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """With `learnt`, associations that are not configured are learnt when a message comes under them (C9)."""
+        """With `learnt`, associations that are not configured are learnt when a message comes under them (C9).
+
+        `unwritable` is told when requests are refused because the store cannot be written.
+        """
         self._settings, self._store, self._handler, self._count = settings, store, handler, count
-        self._learnt = learnt
+        self._learnt, self._unwritable = learnt, unwritable
         self._contexts = {each: StoredContext(each, store) for each in settings.associations}
         self._context: aiocoap.Context | None = None
         self._client: _TcpClient | None = None
@@ -255,7 +260,7 @@ class CoapEndPoint:
         loop = asyncio.get_running_loop()
         context = aiocoap.Context(loop=loop, loggername="locum.coap")
         context.serversite = ProtectedSite(
-            site, self._by_recipient, self._learn, self._store, self._count, log
+            site, self._by_recipient, self._learn, self._store, self._count, log, self._unwritable
         )
         datagrams, connections = self._sockets()
         with contextlib.ExitStack() as undo:
@@ -301,15 +306,17 @@ class CoapEndPoint:
         self, peer: Address, path: str, body: bytes, timeout: float, *, bulk: bool = False
     ) -> bytes:
         """The body of the peer's answer to a POST of `body`. Raises AskFailed; `timeout` in seconds."""
-        context = self._by_peer(peer)
-        if context is None:
-            raise AskFailed(f"no association with {peer}")
         assert self._context is not None
         try:
+            context = self._by_peer(peer)
+            if context is None:
+                raise AskFailed(f"no association with {peer}")
             async with asyncio.timeout(timeout):
                 response = await self._exchange(context, path, body, bulk)
         except TimeoutError:
             raise AskFailed(f"no answer from {peer} within {timeout:g} s") from None
+        except StoreError as problem:  # ours
+            raise AskFailed(f"{peer} was not asked: {problem}") from None
         except (error.Error, OSError) as problem:
             raise AskFailed(f"{peer}: {_reason(problem)}") from None
         if not response.code.is_successful():

@@ -80,7 +80,9 @@ class Exchanges:
             return
         from locum.node.coap import CoapEndPoint
 
-        self._coap = CoapEndPoint(control, self._store, self._asked, self._events.count, self._learnt)
+        self._coap = CoapEndPoint(
+            control, self._store, self._asked, self._events.count, self._learnt, self._store_unwritable
+        )
         try:
             await self._coap.open()
         except OSError as problem:
@@ -89,6 +91,9 @@ class Exchanges:
                 f"{self._settings.file}: [control] address: {control.address} port {control.port}: "
                 f"{problem.strerror or problem}",
             ) from None
+
+    def _store_unwritable(self, reason: str) -> None:
+        self._events.emit("store-unwritable", detail={"reason": reason})
 
     def begin(self) -> None:
         """The roles are there: what was asked since `open` is given to them, and all that comes."""

@@ -4,7 +4,9 @@ Sender sequence numbers are reserved in the store ahead of use, in chunks (RFC 8
 ever used twice, kill -9 or not. The replay window is committed before a request is acted on, so that a request is
 taken at most once over all restarts. The secret of an association and its store live and die together.
 
-What comes without a valid context gets an empty 4.01 at most: never more bytes than were sent, never a reason.
+What comes without a valid context gets an empty 4.01 at most: never more bytes than were sent, never a reason. While the
+store cannot be written nothing is acted upon, and an answer under the context is not possible either: it would take the
+request's nonce, which a replay after a restart could take once more. The answer then is an empty 5.03.
 """
 
 import asyncio
@@ -17,6 +19,7 @@ from aiocoap.pipe import IterablePipe, Pipe, error_to_message, run_driving_pipe
 from aiocoap.transports.oscore import OSCOREAddress
 
 from locum.node.settings import Address, ControlAssociation
+from locum.node.store import StoreError
 from locum.wire.control import MAX_BODY
 
 if TYPE_CHECKING:
@@ -141,7 +144,8 @@ class ProtectedRequests(interfaces.RequestProvider):  # type: ignore[misc]
         protected.remote = message.remote.underlying_address
         response = await self._wire.request(protected, handle_blockwise=False).response
         if response.opt.oscore is None:
-            raise AnsweredUnprotected(response)
+            unwritable = response.code == aiocoap.SERVICE_UNAVAILABLE
+            raise StoreOfPeerUnwritable(response) if unwritable else AnsweredUnprotected(response)
         plain, _ = context.unprotect(response, identifiers)
         plain.remote = BulkAddress(context, response.remote)
         request.add_response(plain, is_last=True)
@@ -159,6 +163,13 @@ class AnsweredUnprotected(error.Error):  # type: ignore[misc]
 
     def __init__(self, response: aiocoap.Message) -> None:
         super().__init__(f"refused our association ({response.code}); compare secrets, ids and addresses")
+
+
+class StoreOfPeerUnwritable(error.Error):  # type: ignore[misc]
+    """The peer takes no request now, because it cannot write down that it has taken it."""
+
+    def __init__(self, response: aiocoap.Message) -> None:
+        super().__init__(f"its store cannot be written ({response.code}); is its disk full?")
 
 
 def remote_address(remote: Any) -> Address | None:
@@ -198,10 +209,15 @@ class ProtectedSite(interfaces.Resource):  # type: ignore[misc]
         store: "Store",
         count: Callable[[str], None],
         log: Any,
+        unwritable: Callable[[str], None],
     ) -> None:
-        """`find` gives the context of an identifier; `learn` tells whether one can be had from elsewhere."""
+        """`find` gives the context of an identifier; `learn` tells whether one can be had from elsewhere.
+
+        `unwritable` is told why the store takes nothing, once until it does again.
+        """
         self._inner, self._find, self._learn = inner, find, learn
         self._store, self._count, self._log = store, count, log
+        self._unwritable, self._told = unwritable, False
 
     async def render(self, request: aiocoap.Message) -> aiocoap.Message:
         raise error.Unauthorized
@@ -211,6 +227,16 @@ class ProtectedSite(interfaces.Resource):  # type: ignore[misc]
 
     async def render_to_pipe(self, pipe: Pipe) -> None:
         """Unprotect, commit the replay window, run the resource, protect its response."""
+        try:
+            await self._render_to_pipe(pipe)
+        except StoreError as problem:
+            self._count("control-unwritable")
+            if not self._told:
+                self._told = True
+                self._unwritable(str(problem))
+            pipe.add_response(aiocoap.Message(code=aiocoap.SERVICE_UNAVAILABLE), is_last=True)
+
+    async def _render_to_pipe(self, pipe: Pipe) -> None:
         request = pipe.request
         opened = self._open(request)
         if opened == _UNKNOWN and await self._learn(remote_address(request.remote), _identifier(request)):
@@ -228,6 +254,7 @@ class ProtectedSite(interfaces.Resource):  # type: ignore[misc]
             pipe.add_response(refusal, is_last=True)
             return
         await self._store.durable()
+        self._told = False
         plain.remote = BulkAddress(context, request.remote)
         inner_pipe = IterablePipe(plain)
         run_driving_pipe(
