@@ -17,8 +17,8 @@ SLOW = flow(1)
 
 
 def coming(**options: object) -> World:
-    """Three sessions, of which one program has stopped reading with much to come."""
-    world = asleep(**{"sessions": 3, **options})
+    """Three sessions, of which one program has stopped reading with much to come: more than may go beyond its buffer."""
+    world = asleep(**{"sessions": 3, "unread_beyond": 500_000, **options})
     slow = world.sessions[SLOW]
     slow.room, slow.reads = 1_000_000, False
     for number in range(3):
@@ -55,6 +55,54 @@ def test_a_wake_ends_although_one_program_does_not_read() -> None:
     reads(world)
     assert returned(world) and not world.answering
     assert world.device.woken.fates[1].fate is Fate.RETURNED
+
+
+@pytest.mark.parametrize("later", [0, 300_000])
+def test_what_is_not_too_much_does_not_wait_for_the_program(later: int) -> None:
+    world = asleep(sessions=3)
+    slow = world.sessions[SLOW]
+    slow.room, slow.reads = 1_000_000, False
+    for number in range(3):
+        world.peer_sends(number, 5_000_000)
+    drained: list[a.Action] = []
+
+    def watch(action: a.Action) -> None:
+        if isinstance(action, a.DrainRound) and not drained:
+            drained.append(action)
+            world.peer_sends(1, later)
+
+    world.watch = watch
+    world.wake()
+    world.advance(8)
+    assert returned(world) and slow.buffered == 5_000_000 + later
+    assert {each.fate for each in world.device.woken.fates} == {Fate.RETURNED}
+
+
+def test_sessions_beyond_the_total_come() -> None:
+    world = asleep(sessions=6, unread_beyond=5_000_000)  # and 20,000,000 in all
+    for number, session in enumerate(world.sessions.values()):
+        session.room, session.reads = 1_000_000, False
+        world.peer_sends(number, 5_500_000)
+    world.wake()
+    world.advance(20)
+    fates = [each.fate for each in world.device.woken.fates]
+    assert (fates.count(Fate.RETURNED), fates.count(Fate.COMING)) == (4, 2)
+    for session in world.sessions.values():
+        session.reads = True
+    world.advance(60)
+    assert returned(world)
+
+
+def test_a_kernel_without_the_memory_for_it_keeps_no_wake_waiting() -> None:
+    world = asleep(sessions=3)
+    slow = world.sessions[SLOW]
+    slow.room, slow.reads, slow.memory = 1_000_000, False, 2_000_000
+    world.peer_sends(1, 5_000_000)
+    world.wake()
+    world.advance(8)
+    assert comes(world)
+    reads(world)
+    assert returned(world)
 
 
 def test_a_program_that_reads_slowly_gets_everything() -> None:

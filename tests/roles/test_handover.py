@@ -111,7 +111,7 @@ def test_more_than_the_receive_buffer_holds() -> None:
 
 
 def test_a_program_that_does_not_read_keeps_nobody_waiting_but_itself() -> None:
-    world = asleep(sessions=4)
+    world = asleep(sessions=4, unread_beyond=0)
     idle = world.sessions[flow(0)]
     idle.room, idle.reads = 1_000_000, False
     for number in (0, 1, 2):  # 0 and 2 share a process

@@ -156,7 +156,7 @@ def test_giving_up_while_the_stand_in_is_dead_and_it_hears_of_it_later(waking: b
 
 
 def test_what_is_back_is_not_given_up() -> None:
-    world = asleep(sessions=3)
+    world = asleep(sessions=3, unread_beyond=0)
     slow = world.sessions[flow(1)]
     slow.room, slow.reads = 1_000_000, False
     world.peer_sends(1, 5_000_000)

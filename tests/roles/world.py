@@ -83,6 +83,7 @@ class Session:
     handover: bytes = b""  # under which the stand-in has it
     lost: bool = False
     room: int = 1 << 40  # bytes the device's receive buffer takes before a drain
+    memory: int = 1 << 40  # bytes that its kernel takes beyond the buffer, when it is told to
     buffered: int = 0
     reads: bool = True
     heard: float = 0.0  # when the stand-in got the last byte
@@ -163,12 +164,14 @@ class World:
         registers: bool = False,
         routing: Routing = NO_ROUTING,
         listening: tuple[ListeningPort, ...] = (),
+        unread_beyond: int = 16 << 20,
     ) -> None:
         """`registers`: the stand-in registers itself (R4), and there is no default care-of address. `routing` is what the
         device says of its own ways; another one holds from its next start on.
         """
         self.routing = routing
         self.boot, self.stranded = "first", 5.0
+        self.unread_beyond, self.unread_beyond_total = unread_beyond, 4 * unread_beyond
         self.watch: Callable[[a.Action], object] = lambda action: None  # the device's actions
         self.refuse_inject: set[Flow] = set()
         self.listening = listening
@@ -236,6 +239,8 @@ class World:
                 routing=self.routing,
                 boot=self.boot,
                 stranded=self.stranded,
+                unread_beyond=self.unread_beyond,
+                unread_beyond_total=self.unread_beyond_total,
                 listening=self.listening,
             )
 
@@ -743,8 +748,12 @@ class World:
                     return a.Replayed(which, "no program listens")
                 session.at_device, session.captured_at = len(data), None
                 return a.Replayed(which)
-            case a.InjectData(pieces):
-                taken = tuple((f, self._inject(f, data)) for f, data in pieces if f not in self.refuse_inject)
+            case a.InjectData(pieces, beyond):
+                taken = tuple(
+                    (f, self._inject(f, data, f in beyond))
+                    for f, data in pieces
+                    if f not in self.refuse_inject
+                )
                 refused = [f for f, _ in pieces if f in self.refuse_inject]
                 return a.Injected(taken, tuple(a.SessionFailure(f, "refused") for f in refused))
             case a.DrainRound(flows):
@@ -799,10 +808,11 @@ class World:
         gone = tuple(each for each in flows if self.sessions[each].closed)
         return a.Tightened(flows, positions, gone, failures)
 
-    def _inject(self, which: Flow, data: bytes) -> int:
+    def _inject(self, which: Flow, data: bytes, beyond: bool) -> int:
         session = self.sessions[which]
         assert session.captured_at is not None and session.tight and set(session.pids) <= self.frozen
-        taken = min(len(data), session.room - session.buffered)
+        room = session.memory if beyond else min(session.room, session.memory)
+        taken = max(min(len(data), room - session.buffered), 0)
         session.at_device += taken
         session.buffered += taken
         return taken

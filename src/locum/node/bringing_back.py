@@ -9,6 +9,7 @@ import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from locum.node import words
@@ -19,7 +20,7 @@ from locum.roles import actions as do
 from locum.roles.actions import Event
 from locum.sessions.datagrams.live import LiveDatagrams
 from locum.sessions.either import AnyLive
-from locum.sessions.live import FinalTcp, SessionError
+from locum.sessions.live import FinalTcp, LiveSocket, SessionError
 from locum.sessions.process import Process
 from locum.wire.control import Flow
 
@@ -163,18 +164,18 @@ class BringingBack:
     # bytes
 
     async def _inject(self, action: do.InjectData) -> None:
-        injected: do.Injected = await self._blocking(self._inject_all, action.pieces)
+        injected: do.Injected = await self._blocking(self._inject_all, action)
         for flow, taken in injected.taken:
             # The kernel counts what a TCP socket has been given; of datagrams only the row tells.
             if taken and isinstance(live := self._captured.live.get(flow), LiveDatagrams):
                 self._save(live)
         self._feed(injected)
 
-    def _inject_all(self, pieces: tuple[tuple[Flow, bytes], ...]) -> do.Injected:
+    def _inject_all(self, action: do.InjectData) -> do.Injected:
         taken: list[tuple[Flow, int]] = []
         failures: list[do.SessionFailure] = []
         gone: list[Flow] = []
-        for flow, data in pieces:
+        for flow, data in action.pieces:
             live = self._captured.live.get(flow)
             if live is None:
                 failures.append(do.SessionFailure(flow, _GONE))
@@ -183,10 +184,17 @@ class BringingBack:
                     if live.refuses() or not self._captured.has_program(flow):
                         gone.append(flow)
                     else:
-                        taken.append((flow, self._put(live, data)))
+                        with self._room(live, len(data) if flow in action.beyond else 0):
+                            taken.append((flow, self._put(live, data)))
                 except OSError as problem:
                     failures.append(do.SessionFailure(flow, words.reason(problem)))
         return do.Injected(tuple(taken), tuple(failures), tuple(gone))
+
+    def _room(self, live: AnyLive, count: int) -> AbstractContextManager[None]:
+        """For so many bytes more than the receive buffer of a connection takes."""
+        if not count or not isinstance(live, LiveSocket) or live.flow in self._captured.loose:
+            return nullcontext()
+        return live.more_room(count)
 
     def _put(self, live: AnyLive, data: bytes) -> int:
         if live.flow in self._captured.loose:  # its program could not be frozen again

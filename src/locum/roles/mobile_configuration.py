@@ -49,6 +49,10 @@ class MobileNodeConfiguration:
     stranded: float = (
         STRANDED  # seconds that a wake may keep programs waiting for the network or the stand-in
     )
+    # Bytes of a session, and of all, that a wake puts into sockets beyond their receive buffers, for programs that do not
+    # read. The total is half of the memory for TCP at which a kernel of a host with 1 GiB feels pressure (tcp_mem).
+    unread_beyond: int = 16 << 20
+    unread_beyond_total: int = 64 << 20
     nai: str | None = None  # says who this is when the home address is the home agent's to give (RFC 2794)
     listening: tuple[ListeningPort, ...] = ()  # and what new connections meet while it sleeps
 

@@ -126,6 +126,14 @@ class Progress:
         self.slow.clear()
         self._sort()
 
+    def retry(self, flows: Iterable[Flow]) -> None:
+        """These may have room once more, without time to read."""
+        for flow in flows:
+            self.full.pop(flow, None)
+            self.slow.pop(flow, None)
+            self._rested.add(flow)
+            self._settle(flow)
+
     def remove(self, flows: Iterable[Flow]) -> None:
         """These sessions are no part of it any more."""
         for flow in flows:

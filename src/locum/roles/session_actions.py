@@ -241,9 +241,13 @@ class WatchReading:
 
 @dataclass(frozen=True, slots=True)
 class InjectData:
-    """MN: append these bytes to the receive queues of captured sockets, each flow once. -> Injected."""
+    """MN: append these bytes to the receive queues of captured sockets, each flow once. -> Injected.
+
+    Those of `beyond` take them although their receive buffers are full.
+    """
 
     pieces: tuple[tuple[Flow, bytes], ...]
+    beyond: frozenset[Flow] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import errno
 
 CLOSED = "its program closed it"
-COMING = "its program has not read enough for the rest to fit"
+COMING = "its program does not read, and the rest is too much to go beyond its receive buffer"
 GONE_THERE = "the stand-in no longer has it"
 GIVEN_UP = "its peer has given it up"
 SILENT = "the stand-in did not answer any more"

@@ -117,6 +117,7 @@ class Waking:
         self._finishing = False
         self._rounds = 0
         self._drained_round = 0
+        self._beyond: dict[Flow, int] = {}  # bytes that may come although the receive buffer is full
         self._pause = RETRY_FIRST
         self._done_attempts = 0
 
@@ -375,8 +376,10 @@ class Waking:
     def _measured(self, now: float) -> list[Action]:
         """It is known how much is there, and how much here: fetch it, or return when it is little."""
         if self.progress.remaining() <= LITTLE or self._rounds >= MAX_ROUNDS:
-            return self._return(now)
-        self._rounds += 1
+            if not self._go_beyond():
+                return self._return(now)
+        else:
+            self._rounds += 1
         self._bytes.start_over()  # session numbers may be others now
         return self._next(now)
 
@@ -427,7 +430,7 @@ class Waking:
 
     def _inject(self, pieces: Mapping[Flow, bytes]) -> list[Action]:
         self.state = Injecting(pieces)
-        return [InjectData(tuple(pieces.items()))]
+        return [InjectData(tuple(pieces.items()), frozenset(self._beyond.keys() & pieces.keys()))]
 
     def _injected(self, event: Injected, pieces: Mapping[Flow, bytes], now: float) -> list[Action]:
         actions = self._away.lose(event.failures)
@@ -493,7 +496,30 @@ class Waking:
             return [*actions, *self._awake((), now)]
         if self.progress.full:
             return [*actions, *self._drain(self.progress.full)]
+        if self._go_beyond():
+            return [*actions, *self._next(now)]
         return [*actions, *self._leave_rest(now)]
+
+    def _go_beyond(self) -> bool:
+        """What remains need not wait for programs that do not read, where it is not too much; once for each session.
+
+        Nothing that such a program writes could leave the device before, and some read only when they have written all.
+        """
+        bounds, progress = self._mobile.configuration, self.progress
+        left = bounds.unread_beyond_total - sum(self._beyond.values())
+        chosen: dict[Flow, int] = {}
+        for flow in progress.slow:
+            size = progress.target(flow) - progress.offset(flow)
+            if (
+                flow not in self._beyond
+                and flow not in progress.gone
+                and 0 < size <= min(bounds.unread_beyond, left)
+            ):
+                chosen[flow] = size
+                left -= size
+        self._beyond |= chosen
+        progress.retry(chosen)
+        return bool(chosen)
 
     def _end_with(self, rest: Rest) -> None:
         """The wake has ended, unless connections that the stand-in accepted are still to come."""

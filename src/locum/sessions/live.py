@@ -9,11 +9,13 @@ import os
 import select
 import socket
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from locum.sessions import carrying, repair
 from locum.sessions.find import Candidate
+from locum.sessions.more_room import more_room
 from locum.sessions.parked import Intent, Parked, ProgramOptions
 from locum.sessions.record import (
     LONGEST_KEEP_ALIVE,
@@ -250,6 +252,17 @@ class LiveSocket:
                 raise
         return Injected(done)
 
+    @contextmanager
+    def more_room(self, count: int) -> Iterator[None]:
+        """While it lasts, `inject` takes `count` bytes more than the receive buffer does, if the kernel has the memory.
+
+        `Injected.packets` have to arrive before it ends. With so much unread, `finish` closes the window.
+        """
+        with more_room(self.socket, count) as made:
+            if made and self.state() in _FIN_SENT:
+                self._open_receive_window(count)
+            yield
+
     def mark_all_sent(self) -> None:
         """Counts the whole send queue as sent: the stand-in has sent it. In repair mode only."""
         repair.mark_all_sent(self.socket)
@@ -271,7 +284,8 @@ class LiveSocket:
         if final.timestamp is not None and repair.info(self.socket).timestamps:
             self._set_clock(final.timestamp, progress=self._sequences(final)[1] != self.parked.snd_una)
         packets = self._refusal(final) if left > 0 else self._from_peer(final)
-        self._open_receive_window()
+        # A FIN, and the byte that makes the kernel refuse, count as bytes in the window.
+        self._open_receive_window(always=closed or final.peer_closed)
         self.release()
         return packets
 
@@ -375,17 +389,21 @@ class LiveSocket:
         self._open_receive_window()
         return self._inject_segments(data[:1])
 
-    def _open_receive_window(self) -> None:
-        """Injected bytes have used up the window that was last offered; it reaches as far behind them again."""
+    def _open_receive_window(self, least: int = 0, *, always: bool = False) -> None:
+        """Injected bytes have used up the window that was last offered; it reaches as far behind them again.
+
+        It is 0 while the receive queue takes more than the buffer (unless `always`): what came would be dropped, by some
+        kernels in silence.
+        """
         now = repair.window(self.socket)
+        used, size = repair.receive_memory(self.socket)
+        room = max(now.rcv_wnd, self.parked.window, least) if used < size or always else 0
         seq = repair.queue_sequence(self.socket, repair.RECEIVE_QUEUE)
         with suppress(OSError):  # only saves a retransmission: the next acknowledgement opens it as well
             repair.set_window(
                 self.socket,
                 # snd_wl1 must not be 2 GiB behind: then no window of the peer's would count.
-                replace(
-                    now, rcv_wnd=max(now.rcv_wnd, self.parked.window), rcv_wup=seq, snd_wl1=(seq - 1) & _U32
-                ),
+                replace(now, rcv_wnd=room, rcv_wup=seq, snd_wl1=(seq - 1) & _U32),
             )
 
     def _mark_record_sent(self) -> None:

@@ -44,12 +44,15 @@ IPV6_RECVERR = 25
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 SO_PEEK_OFF = 42
+SO_MEMINFO = 55
+SO_BUF_LOCK = 72  # since Linux 5.16
 
 _SYS_PIDFD_GETFD = 438  # the same number on every architecture
 _INFO_BYTES = 232  # up to tcpi_snd_wnd (5.4)
 _USEC_TIMESTAMPS = 64  # TCPI_OPT_USEC_TS, since Linux 6.7
 _AO_INFO_BYTES = 56  # struct tcp_ao_info_opt
 _WINDOW = struct.Struct("=5I")
+_MEMORY = struct.Struct("=2I")  # the first of SK_MEMINFO_VARS
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -223,6 +226,12 @@ def _ioctl(sock: socket.socket, request: int) -> int:
 def unread(sock: socket.socket) -> int:
     """Bytes in the receive queue, without a FIN."""
     return _ioctl(sock, SIOCINQ)
+
+
+def receive_memory(sock: socket.socket) -> tuple[int, int]:
+    """Bytes of memory that the receive queue takes, and the size of the receive buffer; the former may be more."""
+    used, size = _MEMORY.unpack(sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMORY.size))
+    return used, size
 
 
 def unacknowledged(sock: socket.socket) -> int:
