@@ -26,14 +26,14 @@ def test_the_end_waits_for_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Flow] = []
     told: list[object] = []
 
-    def slow(accepted: Accepted, _: object, *, patience: float, stopping: Callable[[], bool]) -> None:
+    def slow(accepted: Accepted, _: object, *, stopping: Callable[[], bool], **_others: object) -> None:
         begun.append(accepted.flow)
         while not stopping():
             time.sleep(0.005)
         raise Interrupted
 
     async def run() -> None:
-        one = Replaying(told.append, lambda _: None)
+        one = Replaying(told.append, lambda _: None, frozenset)
         (begin,) = one.hands().values()
         for number in range(40):
             begin(do.ReplayAccepted(call(number), GREETING, b"request", False))

@@ -1,9 +1,11 @@
 """Connections that a stand-in accepts for a sleeping device come into the accept queue of the device's own program."""
 
 import os
+import signal
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 
 import pytest
@@ -72,7 +74,13 @@ class Asleep:
         self.open.append(found[0])
         return found
 
-    def give_back(self, sock: socket.socket, record: SessionRecord, patience: float = 10) -> None:
+    def give_back(
+        self,
+        sock: socket.socket,
+        record: SessionRecord,
+        patience: float = 10,
+        frozen: Callable[[], Collection[int]] = tuple,
+    ) -> None:
         """Stop the stand-in's connection and repeat it at the device, whose packets stay blocked."""
         self.network.block("standin", "in")
         stand_in.stop(sock)
@@ -81,7 +89,7 @@ class Asleep:
         data = self.unread(sock, now.unread)
         accepted = Accepted(record.flow, accepting.handshake(record), data, now.peer_closed)
         with self.network.inside("device"):
-            replay(accepted, self.deliver, patience=patience)
+            replay(accepted, self.deliver, patience=patience, frozen=frozen)
 
     @staticmethod
     def unread(sock: socket.socket, size: int) -> bytes:
@@ -297,9 +305,43 @@ def test_a_full_accept_queue(asleep: Asleep) -> None:
     asleep.give_back(*held[0])
     for sock, record in held[1:]:
         with pytest.raises(SessionError, match="queue"):
-            asleep.give_back(sock, record)
+            asleep.give_back(sock, record, patience=0.1)
         assert look_in(asleep, record) is None
     assert look_in(asleep, held[0][1]) is not None
+
+
+def test_more_than_a_frozen_program_has_room_for_come_when_it_runs(asleep: Asleep) -> None:
+    program = asleep.program("0.0.0.0", backlog=5)
+    listener = asleep.listen(4)
+    held = []
+    for _ in range(20):
+        asleep.connect(4)
+        held.append(asleep.accept(listener))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        kept = [program.accept() for _ in held]
+        os.write(writer, bytes([len(kept)]))
+        signal.pause()
+    frozen = {child}
+
+    def thaw() -> None:
+        frozen.clear()
+        os.kill(child, signal.SIGCONT)
+
+    os.kill(child, signal.SIGSTOP)
+    thawing = threading.Timer(1.0, thaw)
+    thawing.start()
+    try:
+        for sock, record in held:
+            asleep.give_back(sock, record, patience=0.3 if frozen else 10, frozen=lambda: frozen)
+        assert os.read(reader, 1) == bytes([20])
+    finally:
+        thawing.join()
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reader)
+        os.close(writer)
 
 
 def test_a_replay_that_comes_twice_changes_nothing(asleep: Asleep) -> None:

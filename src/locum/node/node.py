@@ -322,9 +322,11 @@ class Node:
                 self._keep_alive(self.settings.mobile_node.keep_alive),
             )  # fmt: skip
             self._closers.push_async_callback(self.napping.close)
+            napping = self.napping
             self.replaying = Replaying(
-                lambda event: self.feed("mobile_node", event), lambda packet: self.plane.inject(packet)
-            )
+                lambda event: self.feed("mobile_node", event), lambda packet: self.plane.inject(packet),
+                lambda: napping.frozen,
+            )  # fmt: skip
             self._closers.push_async_callback(self.replaying.close)
             self.replaying.tell_impossible(self.settings.mobile_node.listening, self.events.emit)
         if self.settings.mnps is not None:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -22,15 +22,22 @@ from locum.sessions.replay import Accepted, Interrupted, impossible, replay
 from locum.wire.control import Policy
 
 log = logging.getLogger("locum.replaying")
-PATIENCE = 5.0  # seconds that a program may take to read what does not fit its receive buffer
+PATIENCE = (
+    5.0  # seconds that a program may take to accept others, and to read what does not fit its receive buffer
+)
 _AT_ONCE = 4
 
 
 class Replaying:
-    """`deliver` puts packets into this host; `feed` tells the role."""
+    """`deliver` puts packets into this host; `feed` tells the role; `frozen` are the processes that stand still now."""
 
-    def __init__(self, feed: Callable[[Event], None], deliver: Callable[[bytes], None]) -> None:
-        self._feed, self._deliver = feed, deliver
+    def __init__(
+        self,
+        feed: Callable[[Event], None],
+        deliver: Callable[[bytes], None],
+        frozen: Callable[[], Collection[int]],
+    ) -> None:
+        self._feed, self._deliver, self._frozen = feed, deliver, frozen
         self._workers = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="replays")
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = threading.Event()
@@ -60,9 +67,17 @@ class Replaying:
         self._feed(do.Replayed(action.flow, error))
 
     def _put(self, accepted: Accepted) -> str | None:
-        """Why the connection could not be given to a program; None: it was."""
+        """Why the connection could not be given to a program; None: it was. Raises Interrupted."""
+        if self._stopping.is_set():
+            raise Interrupted
         try:
-            replay(accepted, self._deliver, patience=PATIENCE, stopping=self._stopping.is_set)
+            replay(
+                accepted,
+                self._deliver,
+                patience=PATIENCE,
+                frozen=self._frozen,
+                stopping=self._stopping.is_set,
+            )
         except (SessionError, OSError) as problem:
             log.warning("%s: %s", flow_text(accepted.flow), problem)
             return str(problem)

@@ -24,6 +24,7 @@ _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _REQUEST = struct.Struct("=BBBBIHH16s16sI8s")  # struct inet_diag_req_v2; the ports are in network order
 _ANSWER_BYTES = 72  # struct inet_diag_msg
 _QUEUES, _QUEUES_AT = struct.Struct("=II"), 56  # idiag_rqueue and idiag_wqueue in it
+_INODE, _INODE_AT = struct.Struct("=I"), 68  # idiag_inode in it
 _BYTES_RECEIVED = 128  # offset in struct tcp_info
 
 Address = IPv4Address | IPv6Address
@@ -43,6 +44,7 @@ class Queue:
 
     waiting: int
     most: int
+    inode: int  # of the listener
 
     @property
     def full(self) -> bool:
@@ -63,7 +65,7 @@ def queue(flow: Flow) -> Queue | None:
     body = _ask(flow.local, flow.local_port, type(flow.peer)(0), 0)
     if body is None or TcpState(body[1]) is not TcpState.LISTEN:
         return None
-    return Queue(*_QUEUES.unpack_from(body, _QUEUES_AT))
+    return Queue(*_QUEUES.unpack_from(body, _QUEUES_AT), *_INODE.unpack_from(body, _INODE_AT))
 
 
 def _ask(local: Address, local_port: int, peer: Address, peer_port: int) -> bytes | None:

@@ -108,6 +108,12 @@ def holds(pid: int, descriptor: int, inode: int) -> bool:
     return False
 
 
+def any_holds(pids: Iterable[int], inode: int) -> bool:
+    """Whether one of these processes has the socket open."""
+    wanted = {f"socket:[{inode}]": inode}
+    return any(_sockets_of(str(pid), wanted) for pid in pids)
+
+
 def _sockets_of(pid: str, wanted: Mapping[str, int]) -> dict[tuple[int, int], None]:
     """Where the first thread has ended, its descriptors are seen at the others."""
     found, any_there = _sockets_in(f"/proc/{pid}/fd", wanted)

@@ -13,13 +13,14 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from locum.sessions import repair
 from locum.sessions.live import SessionError
 from locum.sessions.lookup import Seen, look, queue
+from locum.sessions.process import any_holds
 from locum.sessions.record import TcpState, Window
 from locum.sessions.synthesis import acknowledgement, data_segments, finish, opening, reset
 from locum.wire.control import Flow, Handshake
@@ -31,6 +32,7 @@ FIRST_KERNEL = (6, 10)  # those before lose the sequence number between TIME-WAI
 _ISN_STEP = 65537  # from the next sequence number of a connection in TIME-WAIT to the one that follows it
 _SETTLING = 0.5  # seconds within which delivered packets have had their effect
 _POLL = 0.002
+_LONGEST_FROZEN = 60.0  # seconds that a frozen program is waited for, beside the patience
 _LOOK = 0.05  # until what a program has not taken is delivered again
 _MOST_WINDOW = 0xFFFF  # without scaling
 _OPENING = (TcpState.SYN_RECV, TcpState.NEW_SYN_RECV)
@@ -52,21 +54,26 @@ class Interrupted(Exception):
 
 
 def replay(
-    accepted: Accepted, deliver: Deliver, *, patience: float, stopping: Callable[[], bool] = lambda: False
+    accepted: Accepted,
+    deliver: Deliver,
+    *,
+    patience: float,
+    frozen: Callable[[], Collection[int]] = tuple,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> None:
     """Makes the connection and gives it its bytes; a connection that is here already, by an earlier call, is continued.
 
-    `patience`: seconds that a program may take to read what does not fit its receive buffer. Raises SessionError when
-    nobody listens, the queue is full, the addresses and ports are in use, or the patience is over; nothing of the connection is
-    left here then but what its program has accepted. `stopping`, asked again and again, ends the wait for the program:
-    raises Interrupted.
+    `patience`: seconds that a program may take to make room in its full queue, and to read what does not fit its receive
+    buffer; they begin when no process that listens is among those that `frozen` gives. Raises SessionError when nobody
+    listens, the addresses and ports are in use, or the patience is over; nothing of the connection is left here then but
+    what its program has accepted. `stopping`, asked again and again, ends the wait for the program: raises Interrupted.
     """
     if (reason := impossible(os.uname().release)) is not None:
         raise SessionError(f"{accepted.flow} cannot be opened: {reason}")
     if not _exists(look(accepted.flow)):
-        _open(accepted, deliver)
+        _open_in_time(accepted, deliver, _Patience(accepted.flow, patience, frozen), stopping)
     try:
-        _feed(accepted, deliver, patience, stopping)
+        _feed(accepted, deliver, _Patience(accepted.flow, patience, frozen), stopping)
     except SessionError:
         _close(accepted, deliver)
         raise
@@ -84,6 +91,46 @@ def _exists(seen: Seen | None) -> bool:
     return seen is not None and seen.state not in (TcpState.TIME_WAIT, TcpState.CLOSE, *_OPENING)
 
 
+class _NoRoom(SessionError):
+    """The program has to accept others first."""
+
+
+class _Patience:
+    """Time that passes only while the program that listens can run."""
+
+    def __init__(self, flow: Flow, seconds: float, frozen: Callable[[], Collection[int]]) -> None:
+        self._flow, self._seconds, self._frozen = flow, seconds, frozen
+        self._until = time.monotonic() + seconds
+        self._longest = time.monotonic() + _LONGEST_FROZEN
+
+    @property
+    def over(self) -> bool:
+        now = time.monotonic()
+        if now < self._longest and self._stands():
+            self._until = now + self._seconds
+        return now > self._until
+
+    def _stands(self) -> bool:
+        if not (pids := self._frozen()):
+            return False
+        found = queue(self._flow)
+        return found is not None and any_holds(pids, found.inode)
+
+
+def _open_in_time(
+    accepted: Accepted, deliver: Deliver, patience: _Patience, stopping: Callable[[], bool]
+) -> None:
+    while True:
+        try:
+            return _open(accepted, deliver)
+        except _NoRoom:
+            if stopping():
+                raise Interrupted from None
+            if patience.over:
+                raise
+        _wait(lambda: not _full(accepted.flow), _LOOK)
+
+
 def _open(accepted: Accepted, deliver: Deliver) -> None:
     flow, handshake = accepted.flow, accepted.handshake
     _check_listener(flow)
@@ -95,7 +142,8 @@ def _open(accepted: Accepted, deliver: Deliver) -> None:
     deliver(opening(flow, handshake.peer_isn, handshake.mss, sack=handshake.sack))
     if not _wait(lambda: _state(flow) in (*_OPENING, TcpState.ESTABLISHED)):
         _clear(accepted, deliver)
-        raise SessionError(f"the program that listens for {flow} does not answer")
+        kind = _NoRoom if _full(flow) else SessionError
+        raise kind(f"the program that listens for {flow} does not answer")
     deliver(acknowledgement(flow, *_next(handshake), handshake.window))
     if first := _packets(
         accepted, 0
@@ -103,7 +151,7 @@ def _open(accepted: Accepted, deliver: Deliver) -> None:
         deliver(first[0])
     if not _wait(lambda: _exists(look(flow)) or not first) or (_state(flow) in _OPENING and _full(flow)):
         _clear(accepted, deliver)
-        raise SessionError(f"the program that listens for {flow} has no room in its queue")
+        raise _NoRoom(f"the program that listens for {flow} has no room in its queue")
 
 
 def _full(flow: Flow) -> bool:
@@ -116,7 +164,7 @@ def _check_listener(flow: Flow) -> None:
     if found is None:
         raise SessionError(f"no program listens for {flow}")
     if found.full:
-        raise SessionError(f"the program that listens for {flow} has a full queue of {found.most}")
+        raise _NoRoom(f"the program that listens for {flow} has a full queue of {found.most}")
 
 
 def _clear(accepted: Accepted, deliver: Deliver) -> None:
@@ -164,16 +212,15 @@ def _end_of_time_wait(accepted: Accepted) -> bytes:
     return reset(accepted.flow, (handshake.peer_isn - 1) & _U32, (handshake.local_isn - _ISN_STEP) & _U32)
 
 
-def _feed(accepted: Accepted, deliver: Deliver, patience: float, stopping: Callable[[], bool]) -> None:
+def _feed(accepted: Accepted, deliver: Deliver, patience: _Patience, stopping: Callable[[], bool]) -> None:
     flow = accepted.flow
     total = len(accepted.data) + accepted.peer_closed
-    until = time.monotonic() + patience
     while total and (position := _position(flow)) < total:
         if stopping():
             raise Interrupted
         for packet in _packets(accepted, position):
             deliver(packet)
-        if not _wait(lambda before=position: _position(flow) > before, _LOOK) and time.monotonic() > until:  # type: ignore[misc]
+        if not _wait(lambda before=position: _position(flow) > before, _LOOK) and patience.over:  # type: ignore[misc]
             raise SessionError(f"the program takes {position} of {total} bytes of {flow}")
 
 
