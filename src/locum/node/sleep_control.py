@@ -162,14 +162,23 @@ class SleepControl:
             raise RequestFailed("for: a number of seconds above 0")
         role = self._role
         if isinstance(role.state, Down):
-            return self.state() | {"report": report_row(role.slept)}
+            return self._asleep()
         if not isinstance(role.state, SendingBack | GoingDown):
             self._command(lambda now: role.sleep(now=now, wake_after=seconds, to=to))
         await self._settled(lambda: isinstance(role.state, Up | Down), "falling asleep", cancel=True)
         ended: SleepState = role.state
         if isinstance(ended, Up):
             raise RequestFailed(f"still awake: {ended.last or 'woken meanwhile'}")
-        return self.state() | {"report": report_row(role.slept)}
+        return self._asleep()
+
+    def _asleep(self) -> Row:
+        report, state = self._role.slept, self._role.state
+        if not report.fates and isinstance(state, Down):  # an earlier run of the daemon fell asleep
+            report = Report(
+                SessionFate(each.flow, Fate.WENT, None, each.pids, each.programs)
+                for each in state.handover.sessions
+            )
+        return self.state() | {"report": report_row(report)}
 
     async def would_sleep(self, to: str | None = None) -> list[Row]:
         """What a sleep would do with each session; nothing is changed and nobody is asked. Raises RequestFailed."""
@@ -190,11 +199,14 @@ class SleepControl:
         """Returns when everything is back in the programs, or was given up. Raises RequestFailed."""
         role = self._role
         if isinstance(role.state, Up):
-            return self.state()
+            untold, role.untold = role.untold, None
+            return self.state() | ({} if untold is None else {"report": report_row(untold)})
         if not isinstance(role.state, ComingUp):
             self._command(lambda now: role.wake(now=now))
-        await self._settled(lambda: isinstance(role.state, Up), "waking", cancel=False)
+        await self._settled(lambda: isinstance(role.state, Up | Down), "waking", cancel=False)
         report, ended = report_row(role.woken), cast(SleepState, role.state)
+        if isinstance(ended, Down):
+            raise RequestFailed("asleep again: a later sleep called the wake off")
         if isinstance(ended, Up) and ended.last and not report[Fate.LOST.value]:
             raise RequestFailed(f"awake, but {ended.last}")
         return self.state() | {"report": report}

@@ -103,6 +103,7 @@ class SleepingNode:
         self._randomness = randomness
         self._returning = Returning(each.address for each in self.stand_ins)
         self.slept, self.woken = Report(), Report()  # of the last sleep and of the last wake
+        self.untold: Report | None = None  # of sessions that a restart ended, until somebody asks
         self.abandoning = Abandoning(self._correspondence)
         self.rules = OwnRules()
         mobile.ride(self.rules)
@@ -448,6 +449,7 @@ class SleepingNode:
         lost = replace(handover.at(Stage.ABANDONED), returned=(), processes=(), loose=False)
         if not handover.given:
             self.state = Up(f"{counted(len(lost.sessions))} lost: {RESTARTED}")
+        self.untold = self.woken
         for each in lost.sessions:
             self.woken.tell(each.flow, Fate.LOST, RESTARTED, each.processes, each.programs)
         detail: dict[str, JSON] = {"sessions": len(lost.sessions), "reason": RESTARTED}
