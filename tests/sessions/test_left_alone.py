@@ -217,6 +217,7 @@ def test_exclusions_by_port_program_user_and_unit(
         (Exclusions(programs=("m?il",)), "program mail is excluded"),
         (Exclusions(users=frozenset({65534})), "user 65534 is excluded"),
         (Exclusions(units=("mail-*.service",)), f"unit {unit.name} is excluded"),
+        (Exclusions(units=(unit.stem,)), f"unit {unit.name} is excluded"),
     ):
         candidates, (left,) = look(world, exclusions)
         assert not candidates and left.reason == reason

@@ -92,7 +92,8 @@ class Exclusions:
             if user in self.users:
                 return f"user {user} is excluded"
         for unit in units(pid) if self.units else ():
-            if any(fnmatchcase(unit, pattern) for pattern in self.units):
+            names = (unit, unit.rpartition(".")[0])  # also without .service or .scope
+            if any(fnmatchcase(name, pattern) for name in names for pattern in self.units):
                 return f"unit {unit} is excluded"
         return None
 
