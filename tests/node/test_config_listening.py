@@ -50,6 +50,18 @@ def test_ports_are_told_for_each_home_address(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("port", ["ssh", "22-", "-22", "22-x", "1-2-3"])
+def test_a_port_that_is_none_is_refused_in_words(tmp_path: Path, port: str) -> None:
+    text = listen(f'port = "{port}"\nwhile_asleep = "refuse"')
+    with pytest.raises(ConfigError, match=r'is not a port, or a range such as "8000-8003"$'):
+        load(written(tmp_path, text))
+
+
+def test_a_port_may_be_a_text(tmp_path: Path) -> None:
+    told = mobile_node(load(written(tmp_path, listen('port = "22"\nwhile_asleep = "refuse"'))))
+    assert {each.port for each in told.mobile.configuration.listeners} == {22}
+
+
 def test_a_kernel_that_could_not_take_them_accepts_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

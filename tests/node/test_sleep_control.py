@@ -1,18 +1,23 @@
 """What the commands sleep and wake answer, over a role whose device and stand-in are a world with a virtual clock."""
 
 import asyncio
+import errno
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from aiocoap.error import NetworkError
 
+from locum.cli import fates
+from locum.node.answering.sessions import drop
+from locum.node.coap import _reason
 from locum.node.control_socket import RequestFailed
 from locum.node.performer import Sequential
 from locum.node.sleep_control import SleepControl
 from locum.roles import actions as a
 from tests.roles.test_handover import asleep
-from tests.roles.world import World
+from tests.roles.world import World, flow
 
 
 class Performed(Sequential):
@@ -31,7 +36,8 @@ class Node:
     def __init__(self, world: World) -> None:
         self._world = world
         self.clock = SimpleNamespace(for_people=lambda at: at)
-        self.napping, self.stopping = None, False
+        self.napping: SimpleNamespace | None = None
+        self.stopping = False
         self.settings = SimpleNamespace(mobile_node=SimpleNamespace(sleep_seconds=5.0))
         self.slot = SimpleNamespace(name="mn", role=world.device, told=set(), performer=Performed())
 
@@ -75,3 +81,34 @@ async def test_a_wake_that_a_later_sleep_called_off_fails() -> None:
         each()
     with pytest.raises(RequestFailed, match="asleep again"):
         await waking
+
+
+async def test_what_would_happen_is_sorted_by_program_and_counted() -> None:
+    world = World(sessions=0)
+    world.advance(3)
+    names = ("ssh", "curl", "ssh", "curl")
+    found = [a.FoundSession(flow(n), (a.Process(n % 2 + 1, 1),), (name,)) for n, name in enumerate(names)]
+
+    async def look(_: object) -> a.SessionsFound:
+        return a.SessionsFound(tuple(found))
+
+    node = Node(world)
+    node.napping = SimpleNamespace(look=look)
+    rows = await SleepControl(cast(Any, node), cast(Any, node.slot)).would_sleep()
+    assert [row["programs"] for row in rows] == [["curl"], ["curl"], ["ssh"], ["ssh"]]
+    assert fates.forecast(rows) == "4 would go, 0 would stay"
+
+
+@pytest.mark.parametrize("name", ["xyz", "0a/b", "0", "/1", ""])
+async def test_a_name_of_no_session_is_refused_in_words(name: str) -> None:
+    node = SimpleNamespace(slots={"mnps": SimpleNamespace(role=None)})
+    with pytest.raises(RequestFailed, match="names no session: HANDOVER"):
+        await drop(cast(Any, node), {"session": name})
+
+
+def test_a_stand_in_that_is_not_there_is_named_in_words() -> None:
+    problem = NetworkError("x")
+    problem.__cause__ = OSError(errno.ECONNREFUSED, "ECONNREFUSED, received through errqueue")
+    assert _reason(problem) == "no daemon answers on its control port"
+    problem.__cause__ = OSError(errno.ENETUNREACH, "received through errqueue")
+    assert _reason(problem) == "Network is unreachable"

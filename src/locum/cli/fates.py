@@ -1,5 +1,6 @@
 """What became of sessions, as people read it: a line that counts, and one for each session that is not where it should be."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,6 +32,12 @@ def details(report: Mapping[str, Any]) -> list[str]:
     """A line for each session that stayed, was lost or is still coming."""
     rows = [row for row in report["sessions"] if row["fate"] in (*AMISS, "coming")]
     return [f"  {row['fate']}: {owner(row)}, {row['flow']}{_because(row)}" for row in rows]
+
+
+def forecast(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Such as "29 would go, 1 would stay"."""
+    counts = Counter(row["fate"] for row in rows)
+    return f"{counts['goes']} would go, {counts['stays']} would stay"
 
 
 def owner(row: Mapping[str, Any]) -> str:

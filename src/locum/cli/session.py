@@ -81,7 +81,10 @@ def sleep(target: Target, seconds: float | None, to: str | None, dry_run: bool) 
     Exit code 6: done, but some sessions stayed.
     """
     if dry_run:
-        target.output.table(target.ask("sleep dry-run", timeout=_PATIENCE, **_given(to=to)), _WOULD)
+        rows = target.ask("sleep dry-run", timeout=_PATIENCE, **_given(to=to))
+        target.output.table(rows, _WOULD)
+        if rows and not target.output.json:
+            click.echo(fates.forecast(rows))
         return
     _done(target, target.ask("sleep", timeout=_PATIENCE, **_given(**{"for": seconds, "to": to})), "asleep")
 

@@ -7,7 +7,9 @@ means is not known here.
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
@@ -199,10 +201,17 @@ def _reason(problem: Exception) -> str:
         case error.LibraryShutdown():
             return "this node is stopping"
         case error.NetworkError() if isinstance(problem.__cause__, OSError):
-            return problem.__cause__.strerror or str(problem.__cause__)
+            return _words(problem.__cause__)
         case error.NetworkError() if problem.args:
             return str(problem.args[0])
     return str(problem) or type(problem).__name__
+
+
+def _words(problem: OSError) -> str:
+    """aiocoap puts a remark of its own in the place of the system's text."""
+    if problem.errno == errno.ECONNREFUSED:
+        return "no daemon answers on its control port"
+    return os.strerror(problem.errno) if problem.errno else str(problem)
 
 
 class CoapEndPoint:

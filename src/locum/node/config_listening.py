@@ -1,6 +1,7 @@
 """The tables [[mobile_node.listen]]: ports of the device's programs, and what new connections meet while it sleeps."""
 
 import os
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from locum.roles.mobile_configuration import ListeningPort
 from locum.wire.control import MAX_LISTENERS, MAX_WAITING, MAX_WINDOW, Policy
 
 _POLICIES = {"refuse": Policy.REFUSE, "ignore": Policy.IGNORE, "accept": Policy.ACCEPT}
+_WRITTEN = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _MOST_PORTS = MAX_LISTENERS // 2  # a device has a home address of each family
 
 
@@ -48,7 +50,9 @@ def _ports(table: Table) -> list[ListeningPort]:
 
 def _range(value: Any) -> tuple[int, int]:
     if isinstance(value, str):
-        first, last = (int(each) for each in value.split("-", 1))
+        if (written := _WRITTEN.fullmatch(value)) is None:
+            raise TypeError
+        first, last = int(written[1]), int(written[2] or written[1])
     elif isinstance(value, int) and not isinstance(value, bool):
         first = last = value
     else:

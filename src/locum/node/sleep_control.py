@@ -193,7 +193,8 @@ class SleepControl:
         frozen = {pid for each in choice.going for pid in each.pids}
         goes = [SessionFate(each.flow, Fate.WENT, None, each.pids, each.programs) for each in choice.going]
         stays = [told(each, frozen) for each in choice.staying]
-        return [fate_row(each) | {"fate": _FUTURE[each.fate]} for each in (*goes, *stays)]
+        listed = sorted((*goes, *stays), key=lambda each: (each.programs, each.pids))
+        return [fate_row(each) | {"fate": _FUTURE[each.fate]} for each in listed]
 
     async def wake(self) -> Row:
         """Returns when everything is back in the programs, or was given up. Raises RequestFailed."""

@@ -1,5 +1,6 @@
 """Requests about live sessions: `locum session list | sleep | wake`."""
 
+import re
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +17,8 @@ if TYPE_CHECKING:  # roles that this host does not play are not imported
     from locum.roles.taken_over import HeldFlow, TakenOver
 
 Row = dict[str, Any]
+
+_NAMED = re.compile(r"((?:[0-9a-fA-F]{2})+)(?:/([0-9]{1,9}))?")  # HANDOVER[/SESSION]
 
 
 def sleeper(node: "Node") -> "SleepControl":
@@ -145,10 +148,14 @@ def _dropping(arguments: Mapping[str, Any]) -> "Callable[[TakenOver, HeldFlow], 
         if key == "device":
             address = ip_address(value)
             return lambda taken, held: address in taken.home_addresses
-        handover, slash, number = str(value).partition("/")
-        identifier, session = bytes.fromhex(handover), int(number) if slash else None
     except ValueError as problem:
         raise RequestFailed(f"{key}: {problem}") from None
+    named = _NAMED.fullmatch(str(value))
+    if named is None:
+        raise RequestFailed(
+            f"{value!r} names no session: HANDOVER or HANDOVER/SESSION, as in locum session list"
+        )
+    identifier, session = bytes.fromhex(named[1]), None if named[2] is None else int(named[2])
     return lambda taken, held: taken.identifier == identifier and session in (None, held.session)
 
 
