@@ -193,6 +193,17 @@ def test_empty_cgroups_of_an_interrupted_lab_are_removed(tmp_path: Path) -> None
                 each.rmdir()
 
 
+def test_without_a_cgroup_nothing_is_stopped_where_only_cgroups_are_wanted(
+    busy: list[Busy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("locum.sessions.freezer.unified_root", lambda: None)
+    freezer = Freezer(f"y{os.getpid()}", tmp_path, cgroups=True)
+    (reason,) = freezer.freeze([busy[0].named]).values()
+    assert "in no cgroup" in reason
+    busy[0].wait_for_progress()
+    assert not freezer.frozen
+
+
 def test_a_process_that_was_moved_meanwhile_is_frozen_again(busy: list[Busy], tmp_path: Path) -> None:
     freezer = Freezer(f"n{os.getpid()}", tmp_path)
     assert not freezer.freeze([busy[0].named])

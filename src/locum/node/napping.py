@@ -59,7 +59,7 @@ class Napping:
         divert: Divert = lambda _flow, _take: None,
         repeated: Callable[[Flow], Repeated | None] = lambda _flow: None,
     ) -> None:
-        """`freeze`: "stop" forces SIGSTOP; otherwise the cgroup freezer where there is one.
+        """`freeze`: "stop" forces SIGSTOP, "cgroup" the cgroup freezer; "auto" takes that where there is one.
 
         `divert` gives held packets of a flow to a function; `repeated` tells the keep-alive of a UDP flow, if a rule asks
         for one.
@@ -71,7 +71,9 @@ class Napping:
         ] = []  # in other namespaces of this host, as the last first look saw it
         self._store, self._feed = store, feed
         self._boot = boot_id()
-        self._freezer = Freezer(freezer_name(name, run_dir), run_dir, signals=freeze == "stop")
+        self._freezer = Freezer(
+            freezer_name(name, run_dir), run_dir, signals=freeze == "stop", cgroups=freeze == "cgroup"
+        )
         self._freezer.adopt()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="sessions")
         self._captured = Captured(self._freezer)

@@ -25,6 +25,7 @@ _ABANDONED = 60.0  # seconds: an empty cgroup of another name is not one that is
 _OURS = re.compile(r"locum-.*-\d+")
 _UNDER_OURS = re.compile(r"(?:^|/)locum-[^/]*-\d+(?=/|$)")
 _UNTIL_EMPTY = 16  # looks at a cgroup while its processes leave; frozen ones start no others
+_NO_CGROUP = 'it is in no cgroup that can be frozen from here, and freeze = "cgroup" allows nothing else'
 _STOPPED = "tTZX"
 _STOPPED_ALREADY = "its user or a debugger has stopped it, and may let it run at any time"
 
@@ -32,13 +33,16 @@ _STOPPED_ALREADY = "its user or a debugger has stopped it, and may let it run at
 class Freezer:
     """Freezes and thaws whole processes; `name` tells the nodes of one host apart.
 
-    `signals` forces SIGSTOP. `state_dir` keeps its journal. A call takes milliseconds, and two seconds at most where a
+    `signals` forces SIGSTOP, `cgroups` the cgroup freezer: a process without one fails. `state_dir` keeps its journal. A call takes milliseconds, and two seconds at most where a
     process does not stand still.
     """
 
-    def __init__(self, name: str, state_dir: Path = Path("/run/locum"), *, signals: bool = False) -> None:
+    def __init__(
+        self, name: str, state_dir: Path = Path("/run/locum"), *, signals: bool = False, cgroups: bool = False
+    ) -> None:
         self._prefix = f"locum-{name}-"
         self._journal = state_dir / f"stopped-{name}.json"
+        self._only_cgroups = cgroups
         self._root = None if signals else unified_root()
         self._cgroups: dict[Process, Path] = {}
         self._stopped: set[Process] = set()
@@ -59,7 +63,11 @@ class Freezer:
         to_stop: list[Process] = []
         for each in asked:
             try:
-                if not self._moved(each):
+                if self._moved(each):
+                    continue
+                if self._only_cgroups:
+                    failures[each] = _NO_CGROUP
+                else:
                     to_stop.append(each)
             except GONE:
                 continue
