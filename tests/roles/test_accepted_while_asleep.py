@@ -53,8 +53,9 @@ def test_connections_come_with_the_devices_own_sessions(registers: bool) -> None
     world.advance(5)
     at_rest(world, first, second)
     assert world.mn.kinds().count("session-arrived") == 2
-    fates = world.device.woken.all(Fate.RETURNED)
-    assert {each.flow for each in fates} >= {first.flow, second.flow}
+    fates = world.device.woken.all(Fate.ARRIVED)
+    assert {each.flow for each in fates} == {first.flow, second.flow}
+    assert not {first.flow, second.flow} & {each.flow for each in world.device.woken.all(Fate.RETURNED)}
 
 
 @ways

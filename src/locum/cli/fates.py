@@ -8,6 +8,7 @@ from typing import Any
 _COUNTED = (
     ("went", "went to the stand-in"),
     ("returned", "returned"),
+    ("arrived", "arrived while asleep"),
     ("coming", "still coming"),
     ("closed", "closed meanwhile"),
     ("stayed", "stayed"),

@@ -66,7 +66,7 @@ class Newcomers:
 
     def _note(self) -> list[Action]:
         for flow in self._receiving.arrived:
-            self._away.report.tell(flow, Fate.RETURNED, OPENED_MEANWHILE)
+            self._away.report.tell(flow, Fate.ARRIVED, OPENED_MEANWHILE)
         for flow, reason in self._receiving.failed.items():
             self._away.report.tell(flow, Fate.LOST, reason)
         if self._away.handover.accepted == self._receiving.flows:

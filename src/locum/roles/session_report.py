@@ -16,6 +16,7 @@ class Fate(Enum):
     STAYED = "stayed"  # it is still its program's, and was not captured
     LOST = "lost"  # its program gets an error
     RETURNED = "returned"  # it is its program's again
+    ARRIVED = "arrived"  # its peer opened it while the device slept, and it is its program's
     CLOSED = "closed"  # its program closed it
     COMING = "coming"  # the stand-in has it still, and the device goes on to fetch it
 

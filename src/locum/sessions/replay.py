@@ -69,7 +69,7 @@ def replay(
     what its program has accepted. `stopping`, asked again and again, ends the wait for the program: raises Interrupted.
     """
     if (reason := impossible(os.uname().release)) is not None:
-        raise SessionError(f"{accepted.flow} cannot be opened: {reason}")
+        raise SessionError(f"it cannot be opened: {reason}")
     if not _exists(look(accepted.flow)):
         _open_in_time(accepted, deliver, _Patience(accepted.flow, patience, frozen), stopping)
     try:
@@ -138,12 +138,12 @@ def _open(accepted: Accepted, deliver: Deliver) -> None:
         _clear(accepted, deliver)
         _leave_time_wait(accepted, deliver)
     except OSError as problem:
-        raise SessionError(f"{flow} cannot be opened: {problem}") from problem
+        raise SessionError(f"it cannot be opened: {problem}") from problem
     deliver(opening(flow, handshake.peer_isn, handshake.mss, sack=handshake.sack))
     if not _wait(lambda: _state(flow) in (*_OPENING, TcpState.ESTABLISHED)):
         _clear(accepted, deliver)
         kind = _NoRoom if _full(flow) else SessionError
-        raise kind(f"the program that listens for {flow} does not answer")
+        raise kind("the program that listens does not answer")
     deliver(acknowledgement(flow, *_next(handshake), handshake.window))
     if first := _packets(
         accepted, 0
@@ -151,7 +151,7 @@ def _open(accepted: Accepted, deliver: Deliver) -> None:
         deliver(first[0])
     if not _wait(lambda: _exists(look(flow)) or not first) or (_state(flow) in _OPENING and _full(flow)):
         _clear(accepted, deliver)
-        raise _NoRoom(f"the program that listens for {flow} has no room in its queue")
+        raise _NoRoom("the program that listens has no room in its queue")
 
 
 def _full(flow: Flow) -> bool:
@@ -162,9 +162,9 @@ def _full(flow: Flow) -> bool:
 def _check_listener(flow: Flow) -> None:
     found = queue(flow)
     if found is None:
-        raise SessionError(f"no program listens for {flow}")
+        raise SessionError("no program listens on its port")
     if found.full:
-        raise _NoRoom(f"the program that listens for {flow} has a full queue of {found.most}")
+        raise _NoRoom(f"the program that listens has a full queue of {found.most}")
 
 
 def _clear(accepted: Accepted, deliver: Deliver) -> None:
@@ -221,7 +221,7 @@ def _feed(accepted: Accepted, deliver: Deliver, patience: _Patience, stopping: C
         for packet in _packets(accepted, position):
             deliver(packet)
         if not _wait(lambda before=position: _position(flow) > before, _LOOK) and patience.over:  # type: ignore[misc]
-            raise SessionError(f"the program takes {position} of {total} bytes of {flow}")
+            raise SessionError(f"the program takes {position} of {total} bytes")
 
 
 def _packets(accepted: Accepted, position: int) -> tuple[bytes, ...]:
@@ -254,7 +254,7 @@ def _position(flow: Flow) -> int:
     """Bytes (and the FIN) that the connection has; raises SessionError when it is there no more."""
     seen = look(flow)
     if not _exists(seen):
-        raise SessionError(f"{flow} was closed by its program")
+        raise SessionError("it was closed by its program")
     assert seen is not None
     return seen.received
 
