@@ -165,7 +165,7 @@ def test_lossy_links(seed: int) -> None:
 def test_a_new_sleep_leaves_a_connection_that_has_come_with_its_program(
     registers: bool, restarted: bool
 ) -> None:
-    world = sleeping(registers=registers)
+    world = sleeping(registers=registers, unread_beyond=0)
     slow = world.sessions[flow(0)]
     slow.room, slow.reads = 500, False
     world.peer_sends(0, 1000)
