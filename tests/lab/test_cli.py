@@ -153,7 +153,8 @@ def test_down_removes_the_frozen_and_the_empty_cgroups_of_a_lab_whose_processes_
         frozen = cgroup_of(program.pid)
         assert frozen is not None and is_frozen(program.pid)
         places[0].remove()
-        assert program.wait(5) == -signal.SIGKILL
+        program.wait(5)  # whoever killed it may have asked for its end already, so its status tells nothing
+        assert process(program.pid) is None
         assert not frozen.exists() and [each.exists() for each in made] == [False, True]
     finally:
         program.kill()

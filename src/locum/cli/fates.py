@@ -25,7 +25,8 @@ def counted(number: int) -> str:
 
 def summary(word: str, report: Mapping[str, Any]) -> str:
     """Such as "asleep: 3 sessions went to the stand-in, 1 session stayed"."""
-    parts = [f"{counted(report[fate])} {words}" for fate, words in _COUNTED if report[fate]]
+    numbers = ((report.get(fate, 0), words) for fate, words in _COUNTED)
+    parts = [f"{counted(number)} {words}" for number, words in numbers if number]
     return f"{word}: {', '.join(parts) or 'no sessions'}"
 
 
@@ -51,7 +52,7 @@ def owner(row: Mapping[str, Any]) -> str:
 
 def amiss(report: Mapping[str, Any]) -> bool:
     """Whether a session stayed or was lost."""
-    return any(report[fate] for fate in AMISS)
+    return any(report.get(fate, 0) for fate in AMISS)
 
 
 def _because(row: Mapping[str, Any]) -> str:
