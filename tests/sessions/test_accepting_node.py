@@ -117,7 +117,7 @@ def test_a_refusal_leaves_this_host_as_the_home_addresss_own(network: Network) -
             lambda _: None, lambda *_: None, lambda *_: 0, refused.append, lambda _: None
         )
         listener = Listener(HOME4, PORT, Policy.REFUSE, 1, 0x8000)
-        desk._ports[HOME4, PORT] = openings._Port(HANDOVER, listener)
+        desk.open(HANDOVER, (listener,))
         watcher = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
         watcher.bind(("e0", 0x0800))
         watcher.settimeout(10)
