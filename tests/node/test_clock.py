@@ -208,3 +208,13 @@ def test_nothing_is_told_while_the_wall_clock_stands() -> None:
         return told
 
     assert asyncio.run(watch()) == []
+
+
+def test_a_time_reads_the_same_each_time_it_is_shown(machine: Machine) -> None:
+    """The two clocks are read one after the other, so their difference is never quite the same."""
+    clock = machine.started()
+    shown = set()
+    for _ in range(5):
+        machine.wall += 1e-6
+        shown.add(clock.for_people(NOW))
+    assert shown == {NOW}

@@ -87,8 +87,11 @@ class SteadyClock:
                 return wall - before
 
     def for_people(self, at: float | None) -> float | None:
-        """The wall-clock seconds of a steady time, as the wall clock stands now."""
-        return None if at is None else at + self._compared()
+        """The wall-clock seconds of a steady time, as the wall clock stands now; the same each time unless it was set."""
+        if at is None:
+            return None
+        compared = self._compared()
+        return at + (self.ahead if -STEP < compared - self.ahead < STEP else compared)
 
     def keep(self) -> None:
         """Write down where the clock is, for the next run."""

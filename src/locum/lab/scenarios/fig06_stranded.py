@@ -13,6 +13,7 @@ from locum.lab.processes import Program, is_frozen, wait_until
 from locum.lab.scenario import Scenario
 from locum.lab.story import PORT, Download, download, web
 from locum.lab.world import Lab, locum
+from locum.node.exits import Exit
 
 SIZE = 24_000_000
 HEAD_START = 500_000
@@ -88,7 +89,8 @@ class Fig06Stranded(Scenario):
         lab.crash("mnps")
         lab.restore()
         self.abandoned = lab.timeline.mark("abandoned")
-        lab.command("mn", "wake", "--abandon")
+        command = [*locum(), "--socket", str(lab.configuration.socket("mn")), "wake", "--abandon"]
+        self.gave_up = lab.processes.run("mn", command)
         self.freed["given-up"] = time.time() - self.abandoned
         self.ended = series.finish(20)
         self.state = lab.ask("mn", "status")["mobile_node"]["state"]
@@ -104,6 +106,8 @@ class Fig06Stranded(Scenario):
             checks.at_least(f"patience_{story}_s", self.freed[story], PATIENCE - 0.5)
             checks.fact(f"program_runs_{story}_s", self.freed[story], "s")
         checks.fact("program_runs_given_up_s", self.freed["given-up"], "s")
+        checks.equal("exit_given_up", self.gave_up.returncode, Exit.PARTIAL)
+        checks.holds("loss_is_named", "awake: 1 session lost" in self.gave_up.stdout)
         checks.more_than("curl_exit_given_up", self.ended, 0)
         checks.equal("state_given_up", self.state, "awake")
         reset = {
