@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,18 @@ def join(first: Namespace, first_name: str, second: Namespace, second_name: str)
     )  # fmt: skip
     first.ip(f"link set {first_name} up")
     second.ip(f"link set {second_name} up")
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a node's configuration file; a secret is beside it, as `key`."""
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_text("00112233445566778899aabbccddeeff\n")
+
+    def write(text: str) -> Path:
+        path = tmp_path / "node.toml"
+        path.write_text(text)
+        return path
+
+    return write

@@ -79,20 +79,6 @@ disk_bound = 4096
 ALL = NODE + CONTROL + HOME_AGENT + FOREIGN_AGENT + MOBILE_NODE + MNPS
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Any:
-    key = tmp_path / "key"
-    key.touch(mode=0o600)
-    key.write_text("00112233445566778899aabbccddeeff\n")
-
-    def write(text: str) -> Path:
-        path = tmp_path / "node.toml"
-        path.write_text(text)
-        return path
-
-    return write
-
-
 def test_every_role_at_once(write: Any, tmp_path: Path) -> None:
     settings = load(write(ALL))
     assert settings.roles == ("home_agent", "foreign_agent", "mobile_node", "mnps")

@@ -13,20 +13,6 @@ from tests.node.test_config import ALL
 Write = Callable[[str], Path]
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    key = tmp_path / "key"
-    key.touch(mode=0o600)
-    key.write_text("00112233445566778899aabbccddeeff\n")
-
-    def write(text: str) -> Path:
-        path = tmp_path / "node.toml"
-        path.write_text(text)
-        return path
-
-    return write
-
-
 def with_lines(write: Write, lines: str) -> Path:
     return write(ALL.replace("[mobile_node]\n", f"[mobile_node]\n{lines}\n"))
 

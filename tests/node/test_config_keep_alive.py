@@ -26,20 +26,6 @@ seconds = 20
 """
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    key = tmp_path / "key"
-    key.touch(mode=0o600)
-    key.write_text("00112233445566778899aabbccddeeff\n")
-
-    def write(text: str) -> Path:
-        path = tmp_path / "node.toml"
-        path.write_text(text)
-        return path
-
-    return write
-
-
 def test_rules_are_read_in_their_order(write: Write) -> None:
     settings = load(write(NODE + CONTROL + MOBILE_NODE + RULES)).mobile_node
     assert settings is not None

@@ -1,6 +1,5 @@
 """Configuration of an access node and a stand-in on one host (R17): what cannot be told apart is refused."""
 
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -41,20 +40,6 @@ spi = 1100
 key_file = "key"
 bid = 3
 """
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Any:
-    key = tmp_path / "key"
-    key.touch(mode=0o600)
-    key.write_text("00112233445566778899aabbccddeeff\n")
-
-    def write(text: str) -> Path:
-        path = tmp_path / "node.toml"
-        path.write_text(text)
-        return path
-
-    return write
 
 
 @pytest.mark.parametrize(("next_hop", "here"), [("10.0.3.2", True), ("10.0.3.9", False)])

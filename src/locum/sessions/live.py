@@ -86,13 +86,7 @@ class LiveSocket:
 
         With `stored`, a socket that an earlier run of the daemon captured, or began to, is taken over as it is.
         """
-        for pid, fd in candidate.holders:
-            with suppress(OSError):
-                sock = repair.duplicate(pid, fd)
-                if os.fstat(sock.fileno()).st_ino == candidate.inode:
-                    return cls(sock, candidate.flow, stored)
-                sock.close()
-        raise SessionError(f"no process holds the socket of {candidate.flow} any more")
+        return cls(duplicate_of(candidate), candidate.flow, stored)
 
     @property
     def parked(self) -> Parked:
@@ -457,6 +451,17 @@ class LiveSocket:
         self.socket.setsockopt(_TCP, socket.TCP_USER_TIMEOUT, timeout)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, options.keepalive)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, options.reuse_address)
+
+
+def duplicate_of(candidate: Candidate) -> socket.socket:
+    """A second descriptor of the socket, from whichever holder still has it; raises SessionError when none has."""
+    for pid, fd in candidate.holders:
+        with suppress(OSError):
+            sock = repair.duplicate(pid, fd)
+            if os.fstat(sock.fileno()).st_ino == candidate.inode:
+                return sock
+            sock.close()
+    raise SessionError(f"no process holds the socket of {candidate.flow} any more")
 
 
 def _latest(first: int, second: int) -> int:

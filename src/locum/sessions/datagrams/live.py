@@ -5,7 +5,6 @@ module must not know who freezes, how flows are held or how a record travels; it
 """
 
 import errno
-import os
 import select
 import socket
 import struct
@@ -14,12 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address
 
-from locum.sessions import repair
 from locum.sessions.datagrams.flows import why_not_held
 from locum.sessions.datagrams.frames import frames
 from locum.sessions.datagrams.record import DatagramRecord, Repeated
 from locum.sessions.find import Candidate
-from locum.sessions.live import FinalTcp, Injected, SessionError
+from locum.sessions.live import FinalTcp, Injected, SessionError, duplicate_of
 from locum.wire.control import Flow
 from locum.wire.ip import build_udp, build_unreachable
 
@@ -62,7 +60,7 @@ class ParkedDatagrams:
 class LiveDatagrams:
     """A second descriptor of a program's UDP socket; in the shape of LiveSocket.
 
-    Repair mode does not exist here, so `hold`, `let_go`, `resume` and `release` have nothing to do.
+    Repair mode does not exist here, so `hold`, `let_go` and `resume` have nothing to do.
     """
 
     def __init__(self, sock: socket.socket, flow: Flow, parked: ParkedDatagrams | None = None) -> None:
@@ -74,13 +72,7 @@ class LiveDatagrams:
     @classmethod
     def open(cls, candidate: Candidate, parked: ParkedDatagrams | None = None) -> "LiveDatagrams":
         """Duplicates the socket from whichever holder still has it; raises SessionError when none has."""
-        for pid, fd in candidate.holders:
-            with suppress(OSError):
-                sock = repair.duplicate(pid, fd)
-                if os.fstat(sock.fileno()).st_ino == candidate.inode:
-                    return cls(sock, candidate.flow, parked)
-                sock.close()
-        raise SessionError(f"no process holds the socket of {candidate.flow} any more")
+        return cls(duplicate_of(candidate), candidate.flow, parked)
 
     def capture(self, repeated: Repeated | None = None) -> DatagramRecord:
         """The record; `repeated` is the keep-alive that a rule asks for. Raises SessionError for what cannot be held."""
@@ -148,12 +140,6 @@ class LiveDatagrams:
 
     def resume(self) -> None:
         """Nothing: the socket is as it was."""
-
-    def release(self) -> None:
-        """Nothing."""
-
-    def tighten(self) -> None:
-        """Nothing."""
 
     def refuses(self) -> bool:
         """False: a program cannot refuse what comes without closing its socket."""
