@@ -1,25 +1,23 @@
 """UDP of stock programs: an echo client and a resolver whose answers come while their device sleeps."""
 
-import ctypes
 import os
 import select
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from locum.lab.configuration import Plan
 from locum.lab.processes import Program, wait_until
 from locum.lab.world import Lab
+from tests.lab.entering import inside
 
 ECHO, KEPT_ALIVE, DNS = 7777, 7778, 53
 RULES = [{"port": KEPT_ALIVE, "seconds": 1, "discard_answers": True}]
 PLAN = Plan(tables={"mn": {"mobile_node": {"keepalive": RULES}}})
 ANSWER = "192.0.2.77"
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @pytest.fixture(scope="module")
@@ -27,20 +25,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with Lab("datagrams", tmp_path_factory.mktemp("lab"), PLAN, captures=False) as made:
         made.wait_registered()
         yield made
-
-
-@contextmanager
-def inside(lab: Lab, node: str) -> Iterator[None]:
-    """This thread is in the node's namespace for a while."""
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    there = os.open(f"/var/run/netns/{lab.place.namespace(node)}", os.O_RDONLY)
-    try:
-        assert not _libc.setns(there, 0)
-        yield
-    finally:
-        _libc.setns(before, 0)
-        os.close(there)
-        os.close(before)
 
 
 class Client:

@@ -1,19 +1,16 @@
 """Two ends of sessions at a stand-in, in a whole lab: a peer on its own host, and a session that a person drops."""
 
 import contextlib
-import ctypes
-import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from locum.lab.errors import LabError
 from locum.lab.processes import Program, wait_until
 from locum.lab.world import Lab
+from tests.lab.entering import inside
 
-_libc = ctypes.CDLL(None, use_errno=True)
 PORT = 7000
 # Reads for ever; says how many bytes it has, and how the connection ended.
 CLIENT = """
@@ -27,20 +24,6 @@ try:
 except OSError as error:
     print(type(error).__name__, flush=True)
 """
-
-
-@contextlib.contextmanager
-def inside(lab: Lab, node: str) -> Iterator[None]:
-    """This thread is in the node's network for a while."""
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    there = os.open(lab.place.namespace_path(node), os.O_RDONLY)
-    try:
-        assert _libc.setns(there, 0) == 0
-        yield
-    finally:
-        assert _libc.setns(before, 0) == 0
-        os.close(there)
-        os.close(before)
 
 
 def connect(lab: Lab, node: str) -> tuple[Program, socket.socket]:
