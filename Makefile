@@ -67,7 +67,7 @@ test-all: root-test-all check test-packages
 	@HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -m "exhaustive or not exhaustive"
 	@$(BIN)/python -m bench
 
-# Tests on Debian 12's own kernel, Linux 6.1, in a virtual machine: make test-kernel TESTS=tests/sessions/test_states.py
+# Tests on Debian 12's own kernel, Linux 6.1, in a virtual machine: make test-kernel TESTS=tests/sessions/tcp/test_states.py
 test-kernel: root-test-kernel setup test-packages
 	@$(BIN)/python -m tests.kernels $(TESTS)
 

@@ -21,7 +21,7 @@ from bench.home_agent import ADDRESS, CARE_OF_ADDRESSES, LIFETIME, Site, home_ag
 from bench.measurement import Measurement, Settings
 from bench.namespaces import CommandFailed, stop
 from bench.registrar import check_accepted
-from locum.wire.registration import UDP_PORT
+from locum.wire.mobile_ip.registration import UDP_PORT
 
 _MOBILES = 1_000
 _ECHO_PORT = 4340

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from bench.chain import DECAPSULATOR, DELIVERY, ENCAPSULATOR, HOME_ADDRESS
-from locum.dataplane.kernel import DataPlane
+from locum.dataplane.data_plane import DataPlane
 from locum.roles.actions import (
     AcceptTunnel,
     BindingEntry,

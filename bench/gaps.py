@@ -13,16 +13,16 @@ from pathlib import Path
 from bench.measurement import Measurement, Settings
 from bench.namespaces import CommandFailed
 from bench.report import quantity
-from locum.lab import pcap
-from locum.lab.checks import Checks
+from locum.lab.captures import pcap
 from locum.lab.configuration import HOME_ADDRESS4
 from locum.lab.errors import LabError
 from locum.lab.processes import Program
+from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
-from locum.lab.scenarios.fig06 import ASLEEP, HEAD_START, SIZE, Fig06
-from locum.lab.story import PORT, download, web
+from locum.lab.scenarios.sleep.fig06 import ASLEEP, HEAD_START, SIZE, Fig06
+from locum.lab.steps.story import PORT, download, web
 from locum.lab.world import Lab
-from locum.node.client import NodeUnreachable
+from locum.node.control.client import NodeUnreachable
 
 NAMES = ("handover_gap", "reclaim_gap")
 _RESUMED_SECONDS = 60.0

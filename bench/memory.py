@@ -12,7 +12,7 @@ from bench.home_agent import CARE_OF_ADDRESSES, LIFETIME, Site, home_agent, site
 from bench.measurement import Measurement, Settings
 from bench.registrar import register
 from bench.report import quantity
-from locum.wire.registration import UDP_PORT
+from locum.wire.mobile_ip.registration import UDP_PORT
 
 _MOBILES = 100_000
 

@@ -16,8 +16,8 @@ from statistics import mean, median
 from bench.measurement import Measurement, Settings, in_turns
 from bench.namespaces import CommandFailed
 from bench.report import quantity
-from locum.dataplane.kernel import OBJECT
-from locum.dataplane.libbpf import DataPlaneError, Object, ProgramRun
+from locum.dataplane.data_plane import OBJECT
+from locum.dataplane.kernel.libbpf import DataPlaneError, Object, ProgramRun
 from locum.dataplane.limits import Limits
 from locum.dataplane.measure import FIRST_HOME, TC_ACT_REDIRECT, fill, private_network, udp_frame
 

@@ -12,9 +12,9 @@ from ipaddress import IPv4Address
 from bench.namespaces import CommandFailed
 from locum.security.association import Association
 from locum.security.replay import next_identification
-from locum.wire.authenticate import append_authentication
-from locum.wire.extensions import AuthKind
-from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest
+from locum.wire.mobile_ip.authenticate import append_authentication
+from locum.wire.mobile_ip.extensions import AuthKind
+from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply, RegistrationRequest
 
 SPI = 1000
 OUTSTANDING = 128

@@ -17,7 +17,7 @@ from bench.measurement import Measurement, Settings, in_turns
 from bench.namespaces import CommandFailed, stop
 from bench.registrar import OUTSTANDING, register
 from bench.report import quantity
-from locum.wire.registration import UDP_PORT
+from locum.wire.mobile_ip.registration import UDP_PORT
 
 _MOBILES = 5_000
 _ECHO_PORT = 4340

@@ -18,9 +18,11 @@ from pathlib import Path
 
 from bench.measurement import Measurement, Settings, in_turns
 from bench.namespaces import CommandFailed, bpf_filesystem
-from locum.dataplane import maps, rule_layout
-from locum.dataplane.kernel import OBJECT, DataPlane
-from locum.dataplane.libbpf import DataPlaneError, Object, ProgramRun
+from locum.dataplane.data_plane import OBJECT, DataPlane
+from locum.dataplane.kernel.libbpf import DataPlaneError, Object, ProgramRun
+from locum.dataplane.kernel.tables import Tables
+from locum.dataplane.layout import maps
+from locum.dataplane.layout import rules as rule_layout
 from locum.dataplane.limits import Limits
 from locum.dataplane.measure import (
     CARE_OF,
@@ -30,7 +32,6 @@ from locum.dataplane.measure import (
     private_network,
     udp_frame,
 )
-from locum.dataplane.tables import Tables
 from locum.roles.actions import BindingEntry, Candidate, InstallBinding, Rule, RuleVerdict, Tunnel, Verdict
 from locum.wire.traffic_selector import Ipv4Selector, Range
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from bench.measurement import Measurement, Settings
 from bench.namespaces import CommandFailed
 from locum.lab.errors import LabError
-from locum.lab.gathering import gather
+from locum.lab.steps.gathering import gather
 from locum.lab.world import Lab
-from locum.node.client import NodeClient, NodeRefused, NodeUnreachable
+from locum.node.control.client import NodeClient, NodeRefused, NodeUnreachable
 
 COUNTS = (1, 100, 1_000)
 NAMES = tuple(f"{verb}_{number}" for verb in ("sleep", "wake") for number in COUNTS)

@@ -1,6 +1,6 @@
 /* The forwarding decision of a Locum node, at the ingress and egress of its interfaces.
  *
- * `locum.dataplane.model` is the same decision in Python; a test compares the two over random packets. A packet that
+ * `locum.dataplane.model.decision` is the same decision in Python; a test compares the two over random packets. A packet that
  * is not ours passes: every return that does not drop or redirect lets later programs and the stack have it.
  */
 #include <linux/bpf.h>

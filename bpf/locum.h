@@ -1,4 +1,4 @@
-/* What the kernel side and `locum.dataplane.maps` share: map keys, map values, codes. A test compares the layouts by BTF.
+/* What the kernel side and `locum.dataplane.layout.maps` share: map keys, map values, codes. A test compares the layouts by BTF.
  *
  * An address is 16 bytes in network order, IPv4 mapped into IPv6 (::ffff:a.b.c.d), so that one table serves both
  * families. Ports are in network order; everything else is in host order.

@@ -1,6 +1,6 @@
 /* Flow rules and filters: which rule takes a packet (RFC 6088 selectors, first match), and which of equal ways its flow has.
  *
- * `locum.dataplane.matching` is the same in Python. Addresses, ports and the rest are compared in host order.
+ * `locum.dataplane.model.matching` is the same in Python. Addresses, ports and the rest are compared in host order.
  */
 #ifndef LOCUM_RULES_H
 #define LOCUM_RULES_H

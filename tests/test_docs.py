@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from locum.lab.configuration import merged, to_toml
+from locum.lab.programs.stock import STOCK
 from locum.lab.scenarios import SCENARIOS
-from locum.lab.stock import STOCK
-from locum.node.config import load
+from locum.node.config.load import load
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -252,9 +252,9 @@ CAPTURE = """
 import sys
 from ipaddress import ip_address
 from pathlib import Path
-from locum.sessions.find import find
-from locum.sessions.freezer import Freezer
-from locum.sessions.live import LiveSocket
+from locum.sessions.search.find import find
+from locum.sessions.programs.freezer import Freezer
+from locum.sessions.tcp.live import LiveSocket
 (candidate,), _ = find([ip_address("10.255.0.4")])
 freezer = Freezer("caps", Path(sys.argv[1]), signals=sys.argv[2] == "stop")
 freezer.freeze(candidate.processes)

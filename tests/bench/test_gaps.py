@@ -3,7 +3,7 @@
 from ipaddress import IPv4Address
 
 from bench.gaps import progress
-from locum.lab import pcap
+from locum.lab.captures import pcap
 
 CN, MN = IPv4Address("10.10.1.10"), IPv4Address("10.10.100.4")
 

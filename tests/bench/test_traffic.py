@@ -14,8 +14,8 @@ from bench.flood import FRAME_BYTES, frame
 from bench.namespaces import CommandFailed, namespaces, run
 from bench.registrar import OUTSTANDING, SPI, Crowd, check_accepted, exchange
 from locum.security.association import Association, verify
-from locum.wire.extensions import AuthKind
-from locum.wire.registration import Code, RegistrationReply, RegistrationRequest
+from locum.wire.mobile_ip.extensions import AuthKind
+from locum.wire.mobile_ip.registration import Code, RegistrationReply, RegistrationRequest
 
 CROWD = Crowd(3, IPv4Address("198.18.8.1"), Association(SPI, bytes(32)))
 

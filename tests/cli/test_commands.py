@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from locum.node.control_socket import ControlSocket, RequestFailed
+from locum.node.control.server import ControlSocket, RequestFailed
 from locum.node.events import EventStream
 
 ROWS = [

@@ -5,13 +5,13 @@ import pytest
 from tests.kernels.kernel import Kernel, debian_kernel
 from tests.kernels.machine import pytest_on
 
-STATES = "tests/sessions/test_states.py"
+STATES = "tests/sessions/tcp/test_states.py"
 # What failed there, and what differs between 6.1 and its successors: its tcp_info has no receive window, it has no timestamps in
 # microseconds, no tcx, and a stricter verifier of eBPF.
 DIFFERING = [
     f"{STATES}::test_the_peer_closes_during_sleep_after_the_program[4]",
-    "tests/sessions/test_timestamps.py::test_a_stand_in_without_microseconds_takes_a_session_that_counts_them[0]",
-    "tests/sessions/test_replay_kernels.py::test_this_kernel_does_as_it_is_said_to",
+    "tests/sessions/tcp/test_timestamps.py::test_a_stand_in_without_microseconds_takes_a_session_that_counts_them[0]",
+    "tests/sessions/listening/test_replay_kernels.py::test_this_kernel_does_as_it_is_said_to",
     "tests/test_packaging.py::test_the_data_plane_loads_with_the_capabilities_of_a_unit[locum@.service]",
 ]
 
@@ -35,10 +35,10 @@ def test_sessions_come_back_on_linux_6_1(kernel: Kernel) -> None:
 def test_all_session_tests_pass_on_linux_6_1(kernel: Kernel) -> None:
     """Without what Linux 6.1 cannot do, as the user guide says."""
     unlike = [
-        # Of accepted connections this kernel can only say that it cannot: tests/sessions/test_replay_kernels.py.
-        "--ignore=tests/sessions/test_accepting.py",
+        # Of accepted connections this kernel can only say that it cannot: tests/sessions/listening/test_replay_kernels.py.
+        "--ignore=tests/sessions/listening/test_accepting.py",
         # As a peer it ignores a window of 0 at the sequence number of the one before (tcp_may_update_window until 6.6).
-        "--deselect=tests/sessions/test_zero_window.py::test_a_real_peer_stays_alive_for_longer_than_it_probes_unanswered",
+        "--deselect=tests/sessions/tcp/test_zero_window.py::test_a_real_peer_stays_alive_for_longer_than_it_probes_unanswered",
     ]
     outcome = pytest_on(kernel, ["tests/sessions", *unlike])
     assert outcome.code == 0, outcome.output

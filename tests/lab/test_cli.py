@@ -13,14 +13,14 @@ from click.testing import CliRunner
 
 from locum.cli.lab import lab
 from locum.cli.main import cli
-from locum.lab.network import Network
-from locum.lab.place import CGROUPS, LabPlace, cgroup_of, started_at
+from locum.lab.network.namespaces import Network
+from locum.lab.network.place import CGROUPS, LabPlace, cgroup_of, started_at
+from locum.lab.network.topology import figure_5
 from locum.lab.processes import is_frozen
 from locum.lab.scenarios import SCENARIOS
-from locum.lab.topology import figure_5
-from locum.node.freezer_name import freezer_name
-from locum.sessions.freezer import Freezer
-from locum.sessions.process import process
+from locum.node.sessions.freezer_name import freezer_name
+from locum.sessions.programs.freezer import Freezer
+from locum.sessions.programs.process import process
 
 RUN = [sys.executable, "-c", "from locum.cli.lab import lab; lab()"]
 # Whoever is nobody from then on may not be able to read this clone: everything is imported before.

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from locum.lab.configuration import DAEMONS, Configuration, Pair, Plan, Table, merged, to_toml
-from locum.lab.network import Network, inside, run
-from locum.lab.place import LabPlace
-from locum.lab.topology import EXTRAS, figure_5
-from locum.node.config import load
+from locum.lab.network.namespaces import Network, inside, run
+from locum.lab.network.place import LabPlace
+from locum.lab.network.topology import EXTRAS, figure_5
+from locum.node.config.load import load
 
 
 def test_toml_of_nested_tables_and_lists() -> None:

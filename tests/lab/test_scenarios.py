@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from locum.lab.checks import Check
-from locum.lab.place import LabPlace
-from locum.lab.report import Report
+from locum.lab.network.place import LabPlace
+from locum.lab.report.checks import Check
+from locum.lab.report.report import Report
 from locum.lab.scenario import perform
 from locum.lab.scenarios import SCENARIOS
 

@@ -17,7 +17,7 @@ SLOW = """
 import asyncio, sys
 from pathlib import Path
 from locum.node import daemon
-from locum.node.exchanges import Exchanges
+from locum.node.coap.exchanges import Exchanges
 opened = Exchanges.open
 async def slowly(self):
     await opened(self)

@@ -18,13 +18,13 @@ from typing import Any, cast
 
 import pytest
 
-from locum.node.client import NodeClient, NodeRefused, NodeUnreachable
+from locum.node.control.client import NodeClient, NodeRefused, NodeUnreachable
 from locum.security.association import Association
-from locum.wire.extensions import Extension
 from locum.wire.ip import UdpDatagram, build_ip
-from locum.wire.registration import Code, Flag, RegistrationReply
+from locum.wire.mobile_ip.extensions import Extension
+from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply
+from locum.wire.mobile_ip.vendor import DefaultCareOfAddress, Takes, Weight, encode_vendor
 from locum.wire.traffic_selector import Ipv4Selector
-from locum.wire.vendor import DefaultCareOfAddress, Takes, Weight, encode_vendor
 from tests.node.conftest import Namespace, join
 from tests.roles.homeworld import (
     ACCEPTED,

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from locum.node.client import NodeClient, NodeUnreachable
+from locum.node.control.client import NodeClient, NodeUnreachable
 from tests.node.conftest import Namespace, join
-from tests.node.test_host_network import picture
+from tests.node.host.test_network import picture
 
 HA = """
 [node]

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from locum.node.answering.revocations import revoke
-from locum.node.control_socket import RequestFailed
+from locum.node.control.answering.revocations import revoke
+from locum.node.control.server import RequestFailed
 from locum.node.node import Node
 from locum.roles.actions import Action, Role
 from tests.roles.world import AN1, AN3, HOA, Host, World

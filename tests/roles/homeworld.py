@@ -7,14 +7,14 @@ from random import Random
 from typing import Any
 
 from locum.roles import actions as a
-from locum.roles.binding import AuthorisedStandIn, Mobile
-from locum.roles.home_admission import HomeAgentConfiguration
-from locum.roles.home_agent import HomeAgent
+from locum.roles.home_agent.admission import HomeAgentConfiguration
+from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
+from locum.roles.home_agent.role import HomeAgent
 from locum.roles.rules import LAST_RULE
 from locum.roles.signing import signed
 from locum.security.association import Association, Replay
 from locum.security.replay import home_nonce, nonce_identification, ntp64
-from locum.wire.extensions import (
+from locum.wire.mobile_ip.extensions import (
     AuthKind,
     Extension,
     FlowAction,
@@ -22,9 +22,9 @@ from locum.wire.extensions import (
     Ipv6PrefixRequest,
     Multipath,
 )
-from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest
+from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply, RegistrationRequest
+from locum.wire.mobile_ip.vendor import FlowOperation, FlowRule, MnpsRole, Takes, encode_vendor
 from locum.wire.traffic_selector import Ipv4Selector, TrafficSelector
-from locum.wire.vendor import FlowOperation, FlowRule, MnpsRole, Takes, encode_vendor
 
 HOA, HOA6 = IPv4Address("10.50.0.9"), IPv6Address("2001:db8:50::9")
 HA = IPv4Address("10.5.0.1")

@@ -9,12 +9,12 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from locum.roles import actions as a
-from locum.roles.advertising import AccessLink
-from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
-from locum.roles.mobile_configuration import MobileNodeConfiguration
-from locum.roles.mobile_node import MobileNode
-from locum.roles.sleeping import SleepingNode
-from locum.roles.visitor import StaticVisitor
+from locum.roles.foreign_agent.advertising import AccessLink
+from locum.roles.foreign_agent.role import ForeignAgent, ForeignAgentConfiguration
+from locum.roles.foreign_agent.visitor import StaticVisitor
+from locum.roles.mobile_node.role import SleepingNode
+from locum.roles.registrant.configuration import MobileNodeConfiguration
+from locum.roles.registrant.registrant import MobileNode
 from locum.security.association import Association
 from tests.roles.world import AN1, AN2, AN3, HA, HOA, HOA6, STAND_IN, Host, World
 

@@ -7,22 +7,22 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from random import Random
 
 from locum.roles import actions as a
-from locum.roles.advertising import AccessLink
-from locum.roles.binding import Mobile
-from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
-from locum.roles.home_admission import HomeAgentConfiguration
-from locum.roles.home_agent import HomeAgent
-from locum.roles.homes import Homes
-from locum.roles.mobile_configuration import MobileNodeConfiguration
-from locum.roles.mobile_node import MobileNode
-from locum.roles.pools import Pools
+from locum.roles.action_values.profiles import FetchProfile, OwnHomeAddress, ProfileEvent
+from locum.roles.foreign_agent.advertising import AccessLink
+from locum.roles.foreign_agent.role import ForeignAgent, ForeignAgentConfiguration
+from locum.roles.home_agent.admission import HomeAgentConfiguration
+from locum.roles.home_agent.binding import Mobile
+from locum.roles.home_agent.pools import Pools
+from locum.roles.home_agent.profile_homes import Homes
+from locum.roles.home_agent.role import HomeAgent
 from locum.roles.profile import Pool, Profile
-from locum.roles.profile_actions import FetchProfile, OwnHomeAddress, ProfileEvent
+from locum.roles.registrant.configuration import MobileNodeConfiguration
+from locum.roles.registrant.registrant import MobileNode
 from locum.roles.signing import signed
 from locum.security.association import Association
 from locum.security.replay import ntp64
-from locum.wire.extensions import AuthKind, Nai
-from locum.wire.registration import Flag, RegistrationReply, RegistrationRequest
+from locum.wire.mobile_ip.extensions import AuthKind, Nai
+from locum.wire.mobile_ip.registration import Flag, RegistrationReply, RegistrationRequest
 
 HOA, OTHER = IPv4Address("10.50.0.9"), IPv4Address("10.50.0.10")
 CONFIGURED = IPv4Address("10.50.0.50")

@@ -3,14 +3,14 @@
 import pytest
 
 from locum.roles import actions as a
-from locum.roles.home_timestamps import HomeTimestamps
+from locum.roles.home_agent.timestamps import HomeTimestamps
 from locum.security.association import Replay
 from locum.security.replay import DEFAULT_TOLERANCE, next_identification, ntp64, wall_of
-from locum.wire.registration import Code, RegistrationRequest
+from locum.wire.mobile_ip.registration import Code, RegistrationRequest
+from tests.roles.home_agent.test_registration import tunnels
 from tests.roles.homeworld import AN1 as FIRST_AGENT
 from tests.roles.homeworld import Home
 from tests.roles.moving_world import MovingWorld
-from tests.roles.test_registration import tunnels
 from tests.roles.world import AN1, AN2, AN3, HOA, START, Host, World, asleep, awake
 
 HOUR = 3600.0

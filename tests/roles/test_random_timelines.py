@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from locum.roles.giving import NotPossible
-from locum.roles.sleeping import ComingUp, Down, GoingDown, Up
+from locum.roles.mobile_node.partial_handovers import NotPossible
+from locum.roles.mobile_node.role import ComingUp, Down, GoingDown, Up
 from tests.roles.world import World, asleep, awake
 
 STEPS = st.lists(

@@ -12,25 +12,25 @@ from itertools import count
 from random import Random
 
 from locum.roles import actions as a
-from locum.roles.advertising import AccessLink
-from locum.roles.binding import AuthorisedStandIn, Mobile
-from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
-from locum.roles.handover import TABLE, Handover, OwnStandIn, Stage
-from locum.roles.home_admission import HomeAgentConfiguration
-from locum.roles.home_agent import HomeAgent
-from locum.roles.mnps import StandIn, StandInConfiguration
-from locum.roles.mobile_configuration import ListeningPort, MobileNodeConfiguration
-from locum.roles.mobile_node import MobileNode
-from locum.roles.own_routing import NO_ROUTING, Routing
-from locum.roles.rules import overlap
-from locum.roles.selection import EVERYTHING, Selection
-from locum.roles.sleeping import Down, SleepingNode, Up
-from locum.roles.standin_registration import (
+from locum.roles.foreign_agent.advertising import AccessLink
+from locum.roles.foreign_agent.role import ForeignAgent, ForeignAgentConfiguration
+from locum.roles.foreign_agent.visitor import StaticVisitor
+from locum.roles.home_agent.admission import HomeAgentConfiguration
+from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
+from locum.roles.home_agent.role import HomeAgent
+from locum.roles.mnps.registration import (
     StandInRegistrationConfiguration,
     StoodInFor,
     flow_selector,
 )
-from locum.roles.visitor import StaticVisitor
+from locum.roles.mnps.role import StandIn, StandInConfiguration
+from locum.roles.mobile_node.handover import TABLE, Handover, OwnStandIn, Stage
+from locum.roles.mobile_node.role import Down, SleepingNode, Up
+from locum.roles.mobile_node.selection import EVERYTHING, Selection
+from locum.roles.registrant.configuration import ListeningPort, MobileNodeConfiguration
+from locum.roles.registrant.registrant import MobileNode
+from locum.roles.registrant.routing import NO_ROUTING, Routing
+from locum.roles.rules import overlap
 from locum.security.association import Algorithm, Association, Replay
 from locum.wire.control import MAX_SESSIONS, Flow, Handshake, Listener, Policy
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from locum.security.association import Algorithm, Association, AssociationTable, Replay, digest, verify
-from locum.wire.authenticate import append_authentication
-from locum.wire.extensions import AuthKind
-from locum.wire.registration import RegistrationRequest, decode_message
+from locum.wire.mobile_ip.authenticate import append_authentication
+from locum.wire.mobile_ip.extensions import AuthKind
+from locum.wire.mobile_ip.registration import RegistrationRequest, decode_message
 
 KEY = bytes(range(32))
 

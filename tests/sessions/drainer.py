@@ -7,7 +7,7 @@ from pathlib import Path
 
 from locum.sessions.holder import FdStore
 from locum.sessions.record import SessionRecord
-from locum.sessions.spool import Budget, Spool
+from locum.sessions.tcp.spool import Budget, Spool
 from locum.wire import cbor
 
 

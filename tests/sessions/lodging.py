@@ -15,14 +15,14 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import TypeVar
 
-from locum.node.host_network import HostNetwork
-from locum.node.link_watch import LinkWatch
-from locum.node.local_peers import LocalPeers
-from locum.node.settings import MnpsSettings
-from locum.node.standin import StandIn
+from locum.node.config.settings import MnpsSettings
+from locum.node.host.link_watch import LinkWatch
+from locum.node.host.local_peers import LocalPeers
+from locum.node.host.network import HostNetwork
+from locum.node.sessions.stand_in import StandIn
 from locum.node.store import Store
 from locum.roles import actions as do
-from locum.sessions.live import LiveSocket
+from locum.sessions.tcp.live import LiveSocket
 from locum.wire.control import Flow
 from tests.sessions.sleepworld import HOME4, HOME6, Network
 

@@ -18,11 +18,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Protocol
 
-from locum.sessions.find import Candidate, find
-from locum.sessions.freezer import Freezer
+from locum.sessions.programs.freezer import Freezer
 from locum.sessions.record import SessionRecord
-from locum.sessions.spool import Budget, Spool
+from locum.sessions.search.find import Candidate, find
 from locum.sessions.tcp import FinalTcp, LiveSocket, drop, restore
+from locum.sessions.tcp.spool import Budget, Spool
 from locum.wire import cbor
 
 HOME4 = IPv4Address("10.99.0.5")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from locum.node.standin import COLLECTION
+from locum.node.sessions.stand_in import COLLECTION
 from locum.roles import actions as do
 from tests.sessions.lodging import HANDOVER, lodging
 from tests.sessions.sleepworld import Network

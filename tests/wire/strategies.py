@@ -26,8 +26,8 @@ from locum.wire.control import (
     TakeoverPrepare,
     TakeoverTransfer,
 )
-from locum.wire.discovery import AgentAdvertisement, AgentFlag
-from locum.wire.extensions import (
+from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag
+from locum.wire.mobile_ip.extensions import (
     AccessTechnology,
     Authentication,
     AuthKind,
@@ -54,10 +54,10 @@ from locum.wire.extensions import (
     VendorCritical,
     VendorNormal,
 )
-from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest
-from locum.wire.revocation import RegistrationRevocation, RevocationAcknowledgment
+from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply, RegistrationRequest
+from locum.wire.mobile_ip.revocation import RegistrationRevocation, RevocationAcknowledgment
+from locum.wire.mobile_ip.vendor import Takes
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, UnknownSelector
-from locum.wire.vendor import Takes
 
 KNOWN_SKIPPABLE = {130, 131, 132, 134, 136, 137, 144, 152, 154}
 

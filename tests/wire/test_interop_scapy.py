@@ -8,13 +8,19 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.mobileip import MobileIP, MobileIPRRP, MobileIPRRQ, MobileIPTunnelData
 from scapy.packet import Raw
 
-from locum.wire.discovery import AgentAdvertisement, AgentFlag, AgentSolicitation, decode_discovery
-from locum.wire.extensions import Authentication, AuthKind, InnerEncapsulation, Nai
-from locum.wire.headers import decode_ip
-from locum.wire.mobile_ip import decode_mobile_ip
-from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest, decode_message
-from locum.wire.transport import UdpDatagram
-from locum.wire.tunnel_data import TunnelData, keepalive
+from locum.wire.ip.headers import decode_ip
+from locum.wire.ip.transport import UdpDatagram
+from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag, AgentSolicitation, decode_discovery
+from locum.wire.mobile_ip.extensions import Authentication, AuthKind, InnerEncapsulation, Nai
+from locum.wire.mobile_ip.messages import decode_mobile_ip
+from locum.wire.mobile_ip.registration import (
+    Code,
+    Flag,
+    RegistrationReply,
+    RegistrationRequest,
+    decode_message,
+)
+from locum.wire.mobile_ip.tunnel_data import TunnelData, keepalive
 from tests.wire.strategies import replies, requests
 
 HOME, AGENT, CARE_OF = "192.0.2.10", "192.0.2.1", "203.0.113.5"

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from locum.wire.authenticate import append_authentication, append_generalized
 from locum.wire.control import Flow
-from locum.wire.discovery import AgentAdvertisement, AgentFlag, AgentSolicitation
-from locum.wire.extensions import (
+from locum.wire.ip import ICMP, TcpFlag, UdpDatagram, build_ip, build_tcp, fragment
+from locum.wire.mobile_ip.authenticate import append_authentication, append_generalized
+from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag, AgentSolicitation
+from locum.wire.mobile_ip.extensions import (
     Authentication,
     AuthKind,
     EncapsulatingDelivery,
@@ -36,12 +37,10 @@ from locum.wire.extensions import (
     Unknown,
     VendorCritical,
 )
-from locum.wire.ip import ICMP, TcpFlag, UdpDatagram, build_ip, build_tcp, fragment
-from locum.wire.registration import Code, Flag, RegistrationReply, RegistrationRequest
-from locum.wire.revocation import RegistrationRevocation, RevocationAcknowledgment
-from locum.wire.traffic_selector import Ipv4Selector
-from locum.wire.tunnel_data import TunnelData, keepalive
-from locum.wire.vendor import (
+from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply, RegistrationRequest
+from locum.wire.mobile_ip.revocation import RegistrationRevocation, RevocationAcknowledgment
+from locum.wire.mobile_ip.tunnel_data import TunnelData, keepalive
+from locum.wire.mobile_ip.vendor import (
     DefaultCareOfAddress,
     FlowOperation,
     FlowRule,
@@ -50,6 +49,7 @@ from locum.wire.vendor import (
     Weight,
     encode_vendor,
 )
+from locum.wire.traffic_selector import Ipv4Selector
 
 HOME, AGENT, CARE_OF = IPv4Address("192.0.2.10"), IPv4Address("192.0.2.1"), IPv4Address("203.0.113.5")
 SIX, PEER6 = IPv6Address("2001:db8::10"), IPv6Address("2001:db8:1::7")

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from locum.cli.lab import ready
 from locum.lab.errors import Interrupted, LabError
-from locum.lab.report import Report
+from locum.lab.report.report import Report
 from locum.lab.scenario import perform
-from locum.lab.scenarios.fig06 import SIZE, Fig06
+from locum.lab.scenarios.sleep.fig06 import SIZE, Fig06
 from locum.lab.screen import Screen
 from locum.node.exits import Exit
 

@@ -15,8 +15,8 @@ from rich.table import Table
 from locum.cli.target import Target, json_option
 from locum.lab import preflight
 from locum.lab.errors import Interrupted, LabError
-from locum.lab.place import LabPlace
-from locum.lab.report import Report
+from locum.lab.network.place import LabPlace
+from locum.lab.report.report import Report
 from locum.lab.scenario import Scenario, perform
 from locum.lab.scenarios import SCENARIOS
 from locum.lab.timeline import Event

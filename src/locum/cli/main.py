@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from locum.cli.target import RUN_DIR, Target
-from locum.node.client import NodeRefused, NodeUnreachable
+from locum.node.control.client import NodeRefused, NodeUnreachable
 from locum.node.exits import Exit
 
 _COMMANDS = {

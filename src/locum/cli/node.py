@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from locum.cli.target import Target, json_option
-from locum.node.client import NodeClient
+from locum.node.control.client import NodeClient
 from locum.node.exits import Exit
 
 
@@ -35,7 +35,7 @@ def config_group() -> None:
 @click.pass_obj
 def config_check(target: Target, config: Path) -> None:
     """Read a configuration; say what is wrong with it: file, table and key."""
-    from locum.node.config import ConfigError, load
+    from locum.node.config.load import ConfigError, load
 
     try:
         settings = load(config)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from locum.cli.output import Output
-from locum.node.client import NodeClient, NodeUnreachable
+from locum.node.control.client import NodeClient, NodeUnreachable
 
 RUN_DIR = Path("/run/locum")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain, count
 from operator import itemgetter
 
-from locum.dataplane.maps import HELD, HeldReason, flow_of
+from locum.dataplane.layout.maps import HELD, HeldReason, flow_of
 from locum.roles.actions import Addr
 from locum.wire.control import Flow
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from locum.dataplane.libbpf import possible_cpus
+from locum.dataplane.kernel.libbpf import possible_cpus
 
 
 @dataclass(frozen=True, slots=True)

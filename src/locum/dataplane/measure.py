@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pyroute2 import IPRoute
 
-from locum.dataplane import maps
-from locum.dataplane.libbpf import Object
+from locum.dataplane.kernel.libbpf import Object
+from locum.dataplane.layout import maps
 from locum.roles.actions import BindingEntry, Tunnel, Verdict
 
 CLONE_NEWNET = 0x40000000

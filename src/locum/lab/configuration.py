@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from locum.lab.place import LabPlace
-from locum.lab.topology import HOME_NETWORK4, HOME_NETWORK6, Topology
+from locum.lab.network.place import LabPlace
+from locum.lab.network.topology import HOME_NETWORK4, HOME_NETWORK6, Topology
 
 Value = str | int | float | bool | Sequence[str] | Sequence[int] | None
 Table = Mapping[str, "Value | Table | Sequence[Table]"]

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from locum.lab.errors import LabError
-from locum.lab.network import inside
-from locum.lab.place import LabPlace, cgroup_of
+from locum.lab.network.namespaces import inside
+from locum.lab.network.place import LabPlace, cgroup_of
 
 
 @dataclass(slots=True)

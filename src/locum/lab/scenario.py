@@ -12,15 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from locum.lab import diagram, ladder
-from locum.lab.checks import Checks
+from locum.lab.captures.dissection import malformed
 from locum.lab.configuration import Plan
-from locum.lab.dissection import malformed
 from locum.lab.errors import LabError
-from locum.lab.report import Report
+from locum.lab.report import diagram, ladder
+from locum.lab.report.checks import Checks
+from locum.lab.report.report import Report
 from locum.lab.timeline import Event
 from locum.lab.world import Lab
-from locum.node.client import NodeUnreachable
+from locum.node.control.client import NodeUnreachable
 
 LADDER_COLUMNS = ("mn", "an1", "an2", "ha", "an3", "mnps", "mnps2")
 LADDER_NOTES = frozenset(

@@ -18,10 +18,10 @@ from rich.text import Text
 
 from locum.lab.errors import LabError
 from locum.lab.processes import is_frozen, state_of
-from locum.lab.story import Download
+from locum.lab.steps.story import Download
 from locum.lab.timeline import Event
 from locum.lab.world import Lab
-from locum.node.client import NodeUnreachable
+from locum.node.control.client import NodeUnreachable
 
 WORDS = {
     "lab-stands": "the lab stands: eleven nodes, six daemons, every packet is captured",

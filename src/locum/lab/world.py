@@ -17,16 +17,16 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from locum.lab import measure
-from locum.lab.capture import Captures
+from locum.lab.captures import measure
+from locum.lab.captures.capture import Captures
 from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Configuration, Plan
 from locum.lab.errors import Interrupted, LabError
-from locum.lab.network import Network, run
-from locum.lab.place import LabPlace
+from locum.lab.network.namespaces import Network, run
+from locum.lab.network.place import LabPlace
+from locum.lab.network.topology import Topology, figure_5
 from locum.lab.processes import Processes, Program, is_frozen, wait_until
 from locum.lab.timeline import Event, Timeline
-from locum.lab.topology import Topology, figure_5
-from locum.node.client import NodeClient, NodeRefused, NodeUnreachable
+from locum.node.control.client import NodeClient, NodeRefused, NodeUnreachable
 
 PRIORITY = ("nice", "-n", "-10")
 """As in the systemd units: while a session changes hands a peer waits, and captures and programs do not."""

@@ -8,17 +8,17 @@ from ipaddress import IPv4Interface
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
-from locum.node.config_listening import possible
-from locum.node.settings import Settings
+from locum.node.config.listening import possible
+from locum.node.config.settings import Settings
 from locum.roles.actions import Addr, Role
 
 if TYPE_CHECKING:
     from locum.dataplane.limits import Limits
-    from locum.roles.foreign_agent import ForeignAgent
-    from locum.roles.home_agent import HomeAgent
-    from locum.roles.homes import Homes
-    from locum.roles.mnps import StandIn
-    from locum.roles.sleeping import SleepingNode
+    from locum.roles.foreign_agent.role import ForeignAgent
+    from locum.roles.home_agent.profile_homes import Homes
+    from locum.roles.home_agent.role import HomeAgent
+    from locum.roles.mnps.role import StandIn
+    from locum.roles.mobile_node.role import SleepingNode
 
 LinkInterface = Callable[[str], IPv4Interface | None]
 
@@ -57,9 +57,9 @@ def limits(settings: Settings) -> "Limits":
 
 def home_agent(settings: Settings) -> "HomeAgent":
     """The home agent of [home_agent]."""
-    from locum.roles.binding import Mobile
-    from locum.roles.home_admission import HomeAgentConfiguration
-    from locum.roles.home_agent import HomeAgent
+    from locum.roles.home_agent.admission import HomeAgentConfiguration
+    from locum.roles.home_agent.binding import Mobile
+    from locum.roles.home_agent.role import HomeAgent
     from locum.roles.nat import TraversalPolicy
 
     own = settings.home_agent
@@ -99,8 +99,8 @@ def home_agent(settings: Settings) -> "HomeAgent":
 
 def _homes(settings: Settings) -> "Homes":
     """Home addresses from profiles and pools, beside those of [[home_agent.mobile]]."""
-    from locum.roles.homes import Homes
-    from locum.roles.pools import Pools
+    from locum.roles.home_agent.pools import Pools
+    from locum.roles.home_agent.profile_homes import Homes
     from locum.roles.profile import Pool
 
     own = settings.home_agent
@@ -115,12 +115,12 @@ def _homes(settings: Settings) -> "Homes":
 
 def foreign_agent(settings: Settings, link_interface: LinkInterface) -> "ForeignAgent":
     """The foreign agent of [foreign_agent]; 618 goes to whom [control] has an association with."""
-    from locum.roles.advertising import AccessLink
-    from locum.roles.context import preconfigured
-    from locum.roles.foreign_agent import ForeignAgent, ForeignAgentConfiguration
+    from locum.roles.foreign_agent.advertising import AccessLink
+    from locum.roles.foreign_agent.contexts.context import preconfigured
+    from locum.roles.foreign_agent.probing import ProbingConfiguration
+    from locum.roles.foreign_agent.role import ForeignAgent, ForeignAgentConfiguration
+    from locum.roles.foreign_agent.visitor import StaticVisitor
     from locum.roles.nat import TraversalMode
-    from locum.roles.probing import ProbingConfiguration
-    from locum.roles.visitor import StaticVisitor
 
     own = settings.foreign_agent
     assert own is not None
@@ -186,9 +186,9 @@ def foreign_agent(settings: Settings, link_interface: LinkInterface) -> "Foreign
 
 def stand_in(settings: Settings) -> "StandIn":
     """The MNPS of [mnps]."""
-    from locum.roles.mnps import StandIn, StandInConfiguration
-    from locum.roles.quotas import Quota
-    from locum.roles.standin_registration import StandInRegistrationConfiguration, StoodInFor
+    from locum.roles.mnps.quotas import Quota
+    from locum.roles.mnps.registration import StandInRegistrationConfiguration, StoodInFor
+    from locum.roles.mnps.role import StandIn, StandInConfiguration
 
     own = settings.mnps
     assert own is not None
@@ -229,10 +229,10 @@ def stand_in(settings: Settings) -> "StandIn":
 def mobile_node(settings: Settings) -> "SleepingNode":
     """The mobile node of [mobile_node], with its sleep."""
     from locum.node.boot import boot_id
-    from locum.roles.mobile_configuration import MobileNodeConfiguration
-    from locum.roles.mobile_node import MobileNode
+    from locum.roles.mobile_node.role import SleepingNode
     from locum.roles.nat import TraversalMode
-    from locum.roles.sleeping import SleepingNode
+    from locum.roles.registrant.configuration import MobileNodeConfiguration
+    from locum.roles.registrant.registrant import MobileNode
 
     own = settings.mobile_node
     assert own is not None

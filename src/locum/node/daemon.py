@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 from locum.node.clock import BootTimeLoop
-from locum.node.config import ConfigError, load
-from locum.node.control_socket import SocketBusy
+from locum.node.config.load import ConfigError, load
+from locum.node.config.settings import Settings
+from locum.node.control.server import SocketBusy
 from locum.node.exits import Exit
-from locum.node.settings import Settings
 from locum.node.store import StoreError
 
 _NEEDED = {

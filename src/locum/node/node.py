@@ -14,39 +14,39 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 from typing import TYPE_CHECKING, Any, cast
 
-from locum.node.answering import Answers
 from locum.node.assembly import limits, roles
 from locum.node.clock import KEEP_EVERY, SteadyClock, WallClockWatch
-from locum.node.control_socket import ControlSocket
-from locum.node.delivery_watch import DeliveryWatch
+from locum.node.coap.exchanges import Exchanges
+from locum.node.config.settings import Address, Settings
+from locum.node.control.answering import Answers
+from locum.node.control.server import ControlSocket
 from locum.node.events import EventStream
-from locum.node.exchanges import Exchanges
-from locum.node.group_joins import GroupJoins
-from locum.node.host_network import HostNetwork
-from locum.node.link_follower import LinkFollower
-from locum.node.link_watch import LinkState, LinkWatch
+from locum.node.host.link_follower import LinkFollower
+from locum.node.host.link_watch import LinkState, LinkWatch
+from locum.node.host.network import HostNetwork
+from locum.node.host.service_manager import ServiceManager
+from locum.node.multicast.group_joins import GroupJoins
 from locum.node.performer import FORWARDING, TABLES, Hand, Performer, Pipelined, Sequential, collection
-from locum.node.prober import Prober
-from locum.node.registration_io import RegistrationIo
-from locum.node.service_manager import ServiceManager
-from locum.node.settings import Address, Settings
+from locum.node.plane.delivery_watch import DeliveryWatch
+from locum.node.registration.demultiplexer import RegistrationIo
+from locum.node.registration.prober import Prober
 from locum.node.store import Store
 from locum.roles import actions as do
 from locum.roles.actions import Action, Event, Role, Source
 from locum.wire.control import Flow
 
 if TYPE_CHECKING:
-    from locum.dataplane.kernel import DataPlane
-    from locum.node.echo_responder import EchoResponder
-    from locum.node.echo_watch import EchoWatch
-    from locum.node.last_sent import LastSent
-    from locum.node.learnt_associations import LearntAssociations
-    from locum.node.memberships import Memberships
-    from locum.node.napping import Napping
-    from locum.node.radius import RadiusClient
-    from locum.node.replaying import Replaying
-    from locum.node.standin import StandIn
-    from locum.roles.home_agent import HomeAgent
+    from locum.dataplane.data_plane import DataPlane
+    from locum.node.coap.learnt_associations import LearntAssociations
+    from locum.node.multicast.memberships import Memberships
+    from locum.node.policy.radius import RadiusClient
+    from locum.node.registration.echo_responder import EchoResponder
+    from locum.node.registration.echo_watch import EchoWatch
+    from locum.node.sessions.device import Napping
+    from locum.node.sessions.last_sent import LastSent
+    from locum.node.sessions.replaying import Replaying
+    from locum.node.sessions.stand_in import StandIn
+    from locum.roles.home_agent.role import HomeAgent
     from locum.sessions.datagrams.keep_alive import KeepAliveRule
     from locum.sessions.datagrams.record import Repeated
 
@@ -191,7 +191,7 @@ class Node:
             log.warning("%s: [%s] %s: %s is no address of this host yet", settings.file, table, key, address)
 
     async def _open_plane(self) -> None:
-        from locum.dataplane.kernel import DataPlane
+        from locum.dataplane.data_plane import DataPlane
 
         node = self.settings.node
         router = self.settings.home_agent is not None or self.settings.foreign_agent is not None
@@ -200,14 +200,14 @@ class Node:
         )
         self._closers.push_async_callback(self._end_plane)
         if self.settings.home_agent is not None:
-            from locum.node.ended_rules import teller
+            from locum.node.plane.ended_rules import teller
 
             self.plane.tell_ended_rules(teller(self.events))
         foreign = self.settings.foreign_agent
         self.plane.serve_visitors(foreign.links if foreign is not None else ())
         self._plane_readers = {self.plane.fileno(): self._held}
         if self.settings.ends_tunnels:
-            from locum.dataplane.reassembly import Reassembly
+            from locum.dataplane.kernel.reassembly import Reassembly
 
             whole = Reassembly(self.plane.take_reassembled, self._path_narrowed)
             self._closers.callback(whole.close)
@@ -224,7 +224,7 @@ class Node:
             self._widening.cancel()
 
     def _path_narrowed(self, destination: Address, mtu: int) -> None:
-        from locum.dataplane.network import PATH_MTU_AGE
+        from locum.dataplane.kernel.network import PATH_MTU_AGE
 
         self.plane.path_mtu(destination, mtu)
         if self._widening is not None:
@@ -245,7 +245,7 @@ class Node:
                 if address is not None and not address.is_unspecified:
                     await self.network.own_home_address(address)
         if mnps is not None:
-            from locum.dataplane.device import device_name
+            from locum.dataplane.kernel.device import device_name
 
             # what was held comes back by the re-injection device
             links = (*mnps.links, device_name(self.settings.node.name))
@@ -258,7 +258,7 @@ class Node:
         foreign = self.settings.foreign_agent
         if foreign is None or foreign.multicast_link is None:
             return
-        from locum.node.memberships import Memberships
+        from locum.node.multicast.memberships import Memberships
 
         self.memberships = Memberships(
             foreign.links, self.watch, self.events, lambda event: self.feed("foreign_agent", event)
@@ -277,7 +277,7 @@ class Node:
         self._closers.callback(self._close_registrations)
         mobile = self.settings.mobile_node
         if mobile is not None and mobile.mode == "colocated" and mobile.traversal.mode != "off":
-            from locum.node.echo_watch import EchoWatch
+            from locum.node.registration.echo_watch import EchoWatch
 
             echoes = EchoWatch(
                 mobile.home_address, mobile.home_agent, lambda event: self.feed("mobile_node", event)
@@ -285,7 +285,7 @@ class Node:
             self._listen(echoes)
         home = self.settings.home_agent
         if home is not None and home.nat_traversal:
-            from locum.node.echo_responder import EchoResponder
+            from locum.node.registration.echo_responder import EchoResponder
 
             self._listen(
                 EchoResponder(home.address, self._tunnelled_in_udp, lambda packet: self.plane.inject(packet))
@@ -312,8 +312,8 @@ class Node:
     def _open_sessions(self) -> None:
         node = self.settings.node
         if self.settings.mobile_node is not None and self.settings.mobile_node.mnps is not None:
-            from locum.node.napping import Napping
-            from locum.node.replaying import Replaying
+            from locum.node.sessions.device import Napping
+            from locum.node.sessions.replaying import Replaying
 
             self.napping = Napping(
                 node.name, node.run_dir, self.settings.mobile_node.freeze, self.store,
@@ -330,8 +330,8 @@ class Node:
             self._closers.push_async_callback(self.replaying.close)
             self.replaying.tell_impossible(self.settings.mobile_node.listening, self.events.emit)
         if self.settings.mnps is not None:
-            from locum.node.local_peers import LocalPeers
-            from locum.node.standin import StandIn
+            from locum.node.host.local_peers import LocalPeers
+            from locum.node.sessions.stand_in import StandIn
 
             self.stand_in = StandIn(
                 node.name, self.settings.mnps, self.store, lambda event: self.feed("mnps", event),
@@ -345,7 +345,7 @@ class Node:
         """What a stand-in is to repeat on a UDP flow; nothing is observed without a rule."""
         if not rules:
             return lambda _flow: None
-        from locum.node.last_sent import LastSent
+        from locum.node.sessions.last_sent import LastSent
 
         sent = LastSent(rules)
         self._listen(sent)
@@ -354,7 +354,7 @@ class Node:
     async def _open_policy(self) -> None:
         if self.settings.policy is None:
             return
-        from locum.node.radius import RadiusClient
+        from locum.node.policy.radius import RadiusClient
 
         self.policy = RadiusClient(
             self.settings.policy, self.settings.asks_policy_from, self.events, self.feed
@@ -363,7 +363,7 @@ class Node:
         await self.policy.open()
         control, mnps = self.settings.control, self.settings.mnps
         if mnps is not None and control is not None:
-            from locum.node.learnt_associations import LearntAssociations
+            from locum.node.coap.learnt_associations import LearntAssociations
 
             ask = partial(self.policy.association, control.address)
             self.learnt = LearntAssociations(
@@ -464,7 +464,7 @@ class Node:
                 )
         if self.napping is not None:
             from locum.node.boot import boot_id
-            from locum.roles.handover import Handover, Stage
+            from locum.roles.mobile_node.handover import Handover, Stage
 
             boot, over = boot_id(), (Stage.RETURNED, Stage.ABANDONED)
             claimed: dict[Flow, bool] = {}
@@ -480,11 +480,11 @@ class Node:
         self._manager.stopping()
         self.events.emit("stopping")
         if remove and (slot := self.slots.get("mobile_node")) is not None:
-            from locum.node.sleep_control import SleepControl
+            from locum.node.control.sleep import SleepControl
 
             await SleepControl(self, slot).leave()
         if remove and "foreign_agent" in self.slots:
-            from locum.node.answering.revocations import farewell
+            from locum.node.control.answering.revocations import farewell
 
             await farewell(self)
         self._stopped = True
@@ -595,7 +595,7 @@ class Node:
         await self.network.remove_visitor(action.link, action.address)
 
     def _count_in_flight(self, action: do.CountInFlight) -> None:
-        from locum.node.in_flight_count import counted
+        from locum.node.plane.in_flight_count import counted
 
         event = do.InFlightCounted(
             action.home_addresses[0], action.peer, action.incoming, counted(self.plane, action)
@@ -604,7 +604,7 @@ class Node:
 
     async def _use_agent(self, action: do.UseAgent) -> None:
         if action.colocated:
-            from locum.dataplane.device import device_name
+            from locum.dataplane.kernel.device import device_name
 
             device = device_name(self.settings.node.name)
             await self.network.use_home_address(action.link, device, action.home_addresses)

@@ -12,15 +12,15 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol, TypeAlias
 
 # isort: off
-from locum.roles.accepting_actions import (
+from locum.roles.action_values.listeners import (
     AcceptedEnded as AcceptedEnded, AcceptingAction as AcceptingAction, AcceptingEvent as AcceptingEvent, ClosePorts as ClosePorts,
     ConnectionAccepted as ConnectionAccepted, OpenPorts as OpenPorts, ReplayAccepted as ReplayAccepted,
     Replayed as Replayed,
 )  # fmt: skip
-from locum.roles.context_actions import (
+from locum.roles.action_values.contexts import (
     CountInFlight as CountInFlight, DropHeld as DropHeld, InFlightCounted as InFlightCounted,
 )  # fmt: skip
-from locum.roles.flow_actions import (
+from locum.roles.action_values.flows import (
     Candidate as Candidate, Encapsulation as Encapsulation, Filter as Filter, FilterPlace as FilterPlace,
     FilterRule as FilterRule, FilterVerdict as FilterVerdict, FlowForwarding as FlowForwarding,
     ForwardGroup as ForwardGroup, InstallFilter as InstallFilter, InstallTranslation as InstallTranslation,
@@ -30,11 +30,11 @@ from locum.roles.flow_actions import (
     Translation as Translation, Tunnel as Tunnel, UnwatchPort as UnwatchPort,
     WatchPort as WatchPort, WithdrawService as WithdrawService,
 )  # fmt: skip
-from locum.roles.profile_actions import (
+from locum.roles.action_values.profiles import (
     FetchProfile as FetchProfile, OwnHomeAddress as OwnHomeAddress, ProfileEvent as ProfileEvent, ProfileFetched as ProfileFetched,
     ProfileRefused as ProfileRefused, ProfileUnavailable as ProfileUnavailable,
 )  # fmt: skip
-from locum.roles.session_actions import (
+from locum.roles.action_values.sessions import (
     AbandonSessions as AbandonSessions, Capture as Capture, Captured as Captured, Drained as Drained,
     DrainRound as DrainRound, DropSessions as DropSessions, FetchData as FetchData, Fetched as Fetched,
     FindSessions as FindSessions, Finished as Finished, FinishSessions as FinishSessions,

@@ -19,16 +19,16 @@ from locum.roles.actions import (
     Source,
     Tunnel,
 )
-from locum.roles.attachment import Attachment
-from locum.wire.extensions import (
+from locum.roles.registrant.attachment import Attachment
+from locum.wire.mobile_ip.extensions import (
     AuthKind,
     InnerEncapsulation,
     UdpTunnelCode,
     UdpTunnelReply,
     UdpTunnelRequest,
 )
-from locum.wire.registration import UDP_PORT, Code, Flag, RegistrationReply, RegistrationRequest
-from locum.wire.tunnel_data import keepalive
+from locum.wire.mobile_ip.registration import UDP_PORT, Code, Flag, RegistrationReply, RegistrationRequest
+from locum.wire.mobile_ip.tunnel_data import keepalive
 
 ANSWER_TIME = 2.0  # seconds for the answer to a keepalive; a NAT and two links are between
 TRIES = 3  # keepalives without an answer, until the mobile node registers anew (section 4.10)

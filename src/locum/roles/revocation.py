@@ -13,9 +13,9 @@ from locum.roles.signing import authentic, signed
 from locum.roles.timers import Deadlines
 from locum.security.association import Association
 from locum.security.replay import ntp64
-from locum.wire.extensions import AuthKind
-from locum.wire.registration import UDP_PORT
-from locum.wire.revocation import RegistrationRevocation, RevocationAcknowledgment
+from locum.wire.mobile_ip.extensions import AuthKind
+from locum.wire.mobile_ip.registration import UDP_PORT
+from locum.wire.mobile_ip.revocation import RegistrationRevocation, RevocationAcknowledgment
 
 RETRY_FIRST = 1.0  # seconds; as registrations are retransmitted (RFC 5944 section 3.6.3), doubled each time
 TRIES = 6  # the last one about half a minute after the first; then the lifetime of the registration ends it

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from locum.roles.actions import JSON, MAX_CANDIDATES, MAX_RULES, Addr, RuleVerdict, Selector
 from locum.wire.cursor import Cursor
 from locum.wire.errors import WireError
-from locum.wire.registration import Code
+from locum.wire.mobile_ip.registration import Code
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, decode_selector, selector_format
 
 MN = "mn"  # target: the mobile node's dynamic care-of addresses; as an owner: the mobile node

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from locum.roles.session_actions import Process
+from locum.roles.action_values.sessions import Process
 from locum.wire.control import Flow
 
 

@@ -4,9 +4,9 @@ It must not know what follows from a failure: that is each role's.
 """
 
 from locum.security.association import Association
-from locum.wire.authenticate import append_authentication
-from locum.wire.extended import Extended
-from locum.wire.extensions import AuthKind
+from locum.wire.mobile_ip.authenticate import append_authentication
+from locum.wire.mobile_ip.extended import Extended
+from locum.wire.mobile_ip.extensions import AuthKind
 
 
 def signed(message: bytes, kind: AuthKind, association: Association) -> bytes:

@@ -8,11 +8,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from locum.roles.binding import Binding
+from locum.roles.home_agent.binding import Binding
 from locum.wire.errors import WireError
-from locum.wire.extensions import AuthKind, Extension, VendorNormal
-from locum.wire.registration import Flag, RegistrationReply, RegistrationRequest
-from locum.wire.vendor import MnpsRole, Takes, TransferContext, VendorValue, decode_vendor, encode_vendor
+from locum.wire.mobile_ip.extensions import AuthKind, Extension, VendorNormal
+from locum.wire.mobile_ip.registration import Flag, RegistrationReply, RegistrationRequest
+from locum.wire.mobile_ip.vendor import (
+    MnpsRole,
+    Takes,
+    TransferContext,
+    VendorValue,
+    decode_vendor,
+    encode_vendor,
+)
 
 ANYWHERE = IPv4Address(0)  # wherever the device is: the home agent knows
 

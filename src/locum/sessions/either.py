@@ -7,17 +7,17 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from locum.sessions import repair, stand_in
+from locum.sessions.datagram_flows import UDP
 from locum.sessions.datagrams import stand_in as datagram_stand_in
-from locum.sessions.datagrams.flows import UDP
 from locum.sessions.datagrams.live import LiveDatagrams, ParkedDatagrams
 from locum.sessions.datagrams.record import DatagramRecord
 from locum.sessions.datagrams.spool import DatagramSpool
-from locum.sessions.find import Candidate
-from locum.sessions.live import FinalTcp, LiveSocket
-from locum.sessions.parked import Intent, Parked
 from locum.sessions.record import SessionRecord
-from locum.sessions.spool import Spool
+from locum.sessions.search.find import Candidate
+from locum.sessions.tcp import repair, stand_in
+from locum.sessions.tcp.live import FinalTcp, LiveSocket
+from locum.sessions.tcp.parked import Intent, Parked
+from locum.sessions.tcp.spool import Spool
 
 AnyLive = LiveSocket | LiveDatagrams
 AnyParked = Parked | ParkedDatagrams | Intent  # the last one only after a capture that was cut off

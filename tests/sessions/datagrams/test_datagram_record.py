@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from locum.sessions import record as session
-from locum.sessions.datagrams.flows import unfit
+from locum.sessions.datagram_flows import unfit
 from locum.sessions.datagrams.frames import Frame, frames
 from locum.sessions.datagrams.record import MAX_REPEATED, DatagramRecord, Repeated
 from locum.wire import cbor, control

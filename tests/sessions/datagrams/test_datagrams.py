@@ -18,9 +18,9 @@ from locum.sessions.datagrams.live import LiveDatagrams, ParkedDatagrams
 from locum.sessions.datagrams.record import DatagramRecord, Repeated
 from locum.sessions.datagrams.spool import DatagramBounds, DatagramSpool
 from locum.sessions.datagrams.stand_in import repeat, restore
-from locum.sessions.find import Candidate, find
-from locum.sessions.live import SessionError
-from locum.sessions.spool import Budget
+from locum.sessions.search.find import Candidate, find
+from locum.sessions.tcp.live import SessionError
+from locum.sessions.tcp.spool import Budget
 from locum.wire.control import Flow
 from tests.sessions.sleepworld import HOME4, HOME6, PEER4, PEER6, Network
 

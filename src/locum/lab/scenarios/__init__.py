@@ -1,38 +1,38 @@
 """The scenarios, one file each, named after their figures."""
 
 from locum.lab.scenario import Scenario
-from locum.lab.scenarios.colocated import Colocated
-from locum.lab.scenarios.domains import ThreeDomains, TwoDomains
-from locum.lab.scenarios.fig06 import Fig06
-from locum.lab.scenarios.fig06_crash import Fig06Crash
-from locum.lab.scenarios.fig06_deregistration import Fig06Deregistration
-from locum.lab.scenarios.fig06_expiry import Fig06Expiry
-from locum.lab.scenarios.fig06_forged import Fig06Forged
-from locum.lab.scenarios.fig06_many import Fig06Many
-from locum.lab.scenarios.fig06_programs import Fig06Programs
-from locum.lab.scenarios.fig06_reboot import Fig06Reboot
-from locum.lab.scenarios.fig06_repeat import Fig06Repeat
-from locum.lab.scenarios.fig06_stranded import Fig06Stranded
-from locum.lab.scenarios.fig06_thousand import Fig06Thousand
-from locum.lab.scenarios.fig07 import Fig07
-from locum.lab.scenarios.fig07_lost import Fig07Lost
-from locum.lab.scenarios.fig08 import Fig08
-from locum.lab.scenarios.fig10 import Fig10
-from locum.lab.scenarios.fig10_two import Fig10Two
-from locum.lab.scenarios.flows import Flows
-from locum.lab.scenarios.move import Move
-from locum.lab.scenarios.nat import Nat
-from locum.lab.scenarios.police import Police
-from locum.lab.scenarios.policy import Policy
-from locum.lab.scenarios.revoke import Revoke
-from locum.lab.scenarios.shared import (
+from locum.lab.scenarios.routing.colocated import Colocated
+from locum.lab.scenarios.routing.flows import Flows
+from locum.lab.scenarios.routing.move import Move
+from locum.lab.scenarios.routing.nat import Nat
+from locum.lab.scenarios.routing.police import Police
+from locum.lab.scenarios.routing.policy import Policy
+from locum.lab.scenarios.routing.revoke import Revoke
+from locum.lab.scenarios.sleep.fig06 import Fig06
+from locum.lab.scenarios.sleep.fig06_crash import Fig06Crash
+from locum.lab.scenarios.sleep.fig06_deregistration import Fig06Deregistration
+from locum.lab.scenarios.sleep.fig06_expiry import Fig06Expiry
+from locum.lab.scenarios.sleep.fig06_forged import Fig06Forged
+from locum.lab.scenarios.sleep.fig06_many import Fig06Many
+from locum.lab.scenarios.sleep.fig06_programs import Fig06Programs
+from locum.lab.scenarios.sleep.fig06_reboot import Fig06Reboot
+from locum.lab.scenarios.sleep.fig06_repeat import Fig06Repeat
+from locum.lab.scenarios.sleep.fig06_stranded import Fig06Stranded
+from locum.lab.scenarios.sleep.fig06_thousand import Fig06Thousand
+from locum.lab.scenarios.stand_ins.domains import ThreeDomains, TwoDomains
+from locum.lab.scenarios.stand_ins.fig07 import Fig07
+from locum.lab.scenarios.stand_ins.fig07_lost import Fig07Lost
+from locum.lab.scenarios.stand_ins.fig08 import Fig08
+from locum.lab.scenarios.stand_ins.fig10 import Fig10
+from locum.lab.scenarios.stand_ins.fig10_two import Fig10Two
+from locum.lab.scenarios.stand_ins.shared import (
     SharedAccess,
     SharedAccessDefault,
     SharedHome,
     SharedVisited,
     SharedVisitedDefault,
 )
-from locum.lab.scenarios.translate import Translate
+from locum.lab.scenarios.stand_ins.translate import Translate
 
 _ALL: tuple[type[Scenario], ...] = (
     Fig06,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from locum.sessions.datagrams.flows import UDP
+from locum.sessions.datagram_flows import UDP
 from locum.wire.control import Flow
 
 MOST_RULES = 16

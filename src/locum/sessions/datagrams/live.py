@@ -13,11 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address
 
-from locum.sessions.datagrams.flows import why_not_held
+from locum.sessions.datagram_flows import why_not_held
 from locum.sessions.datagrams.frames import frames
 from locum.sessions.datagrams.record import DatagramRecord, Repeated
-from locum.sessions.find import Candidate
-from locum.sessions.live import FinalTcp, Injected, SessionError, duplicate_of
+from locum.sessions.search.find import Candidate
+from locum.sessions.tcp.live import FinalTcp, Injected, SessionError, duplicate_of
 from locum.wire.control import Flow
 from locum.wire.ip import build_udp, build_unreachable
 

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from locum.sessions.datagrams.flows import unfit
+from locum.sessions.datagram_flows import unfit
 from locum.wire import cbor
 from locum.wire.control import Flow
 from locum.wire.errors import WireError

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from locum.sessions.datagrams.frames import HEADER_BYTES, Frame, frames
 from locum.sessions.datagrams.record import DatagramRecord
-from locum.sessions.live import FinalTcp
 from locum.sessions.reserve import leave_reserve
-from locum.sessions.spool import Budget
+from locum.sessions.tcp.live import FinalTcp
+from locum.sessions.tcp.spool import Budget
 
 SUFFIXES = (".datagrams", ".sealed")
 _LARGEST = 1 << 16  # bytes of one datagram

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Address
 
-from locum.sessions import repair
 from locum.sessions.datagrams.record import DatagramRecord
-from locum.sessions.live import SessionError
+from locum.sessions.tcp import repair
+from locum.sessions.tcp.live import SessionError
 
 RECEIVE_BUFFER = (
     1 << 20

@@ -1,0 +1,587 @@
+"""The data plane of a node: forwarding actions -> kernel. Opens or takes over what is pinned, and leaves it forwarding.
+
+Everything the kernel needs is pinned under <bpf_root>/locum/<node>/, so that packets flow while no daemon runs. The
+object is not thread safe; it belongs to the thread of the node's event loop and never blocks there.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from itertools import groupby
+from pathlib import Path
+from shutil import rmtree
+from types import TracebackType
+from typing import Self, cast
+
+from pyroute2 import IPRoute
+
+from locum.dataplane.hold import HeldPacket, HoldQueue, held_packet
+from locum.dataplane.kernel.attach import Attachments, check_bpffs, pin_name
+from locum.dataplane.kernel.device import Reinjection
+from locum.dataplane.kernel.groups import GroupTable
+from locum.dataplane.kernel.libbpf import DataPlaneError, Object, RingBuffer
+from locum.dataplane.kernel.network import MtuRoutes, Sysctls, smallest_mtu
+from locum.dataplane.kernel.route_socket import RouteSocket
+from locum.dataplane.kernel.rule_tables import EndedRule
+from locum.dataplane.kernel.services import ServiceTable
+from locum.dataplane.kernel.settings import Uses
+from locum.dataplane.kernel.tables import Tables
+from locum.dataplane.kernel.translation import TranslationTable
+from locum.dataplane.layout import maps
+from locum.dataplane.layout import rules as rule_layout
+from locum.dataplane.layout.maps import HeldReason
+from locum.dataplane.layout.rules import Place
+from locum.dataplane.limits import Limits
+from locum.dataplane.model.explain import Explanation, Question, explain
+from locum.dataplane.state import ForwardingState, difference, state_of, tunnels_of
+from locum.roles.actions import (
+    AcceptTunnel,
+    Action,
+    Addr,
+    BindingEntry,
+    ClearFlow,
+    DropHeld,
+    FilterPlace,
+    FlowVerdict,
+    ForwardGroup,
+    InstallBinding,
+    InstallFilter,
+    InstallOutbound,
+    InstallTranslation,
+    LocalEndpoint,
+    OfferService,
+    OutboundEntry,
+    RefuseTunnel,
+    ReleaseHeld,
+    RemoveBinding,
+    RemoveFilter,
+    RemoveLocalEndpoint,
+    RemoveOutbound,
+    RemoveTranslation,
+    SetFlow,
+    Stage,
+    Tunnel,
+    TunnelAcceptance,
+    UnwatchPort,
+    Verdict,
+    WatchPort,
+    WithdrawService,
+)
+from locum.wire.control import Flow
+
+OBJECT = Path(__file__).parent / "objects" / "locum.bpf.o"
+# Rounds in which the queue may fill again while it is emptied; then the rest waits for the next release.
+RELEASE_ROUNDS = 8
+MAX_OPENINGS = 256  # between two looks of the daemon; the rest is asked for again by its peers
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a reconciliation did."""
+
+    actions: tuple[Action, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.actions)
+
+
+class DataPlane:
+    """See the module. Make one with `open`; end with `close` (restart) or `remove` (for good)."""
+
+    def __init__(
+        self, node: str, directory: Path, limits: Limits, *, forwarding: bool, tcx: bool, route: IPRoute
+    ) -> None:
+        self.node = node
+        self._directory = directory
+        self._route = route
+        self._released = False
+        self.adopted = (directory / "maps" / "bindings").exists()  # an earlier daemon's state was taken over
+        for part in ("maps", "links"):
+            _make(directory / part)
+        names = {direction: f"locum_{direction}" for direction in ("ingress", "egress")}
+        self._object = Object(OBJECT, limits.sizes(), directory / "maps", programs=tuple(names.values()))
+        programs = {direction: self._object.program(name) for direction, name in names.items()}
+        self._attachments = Attachments(directory / "links", programs, route, tcx=tcx)
+        self._sysctls = Sysctls(self._object.maps["found_sysctls"])
+        if forwarding:
+            self._sysctls.forward()
+        self._sysctls.set(
+            "net/ipv4/conf/lo/forwarding", "1"
+        )  # routes of outer packets are looked up from there
+        self._device = Reinjection(node, route)
+        self._uses = Uses(self._object.maps["settings"])
+        self._prepare_device()
+        self._tables = Tables(
+            self._object.maps,
+            self._attachments.find,
+            lambda place, used: self._uses.set(rule_layout.uses(place), used),
+        )
+        self._translations = TranslationTable(self._object.maps, self._uses)
+        self._groups = GroupTable(self._object.maps, self._uses, self._attachments.find_with_address)
+        self._services = ServiceTable(self._object.maps)
+        self._mtu_routes = MtuRoutes(route, self._device.ifindex)
+        self._queue = HoldQueue(limits.hold_packets, limits.hold_bytes)
+        self._diverted: dict[Flow, Callable[[bytes], None]] = {}
+        self._refused = 0
+        self._not_injected = 0
+        self._openings: list[bytes] = []
+        self._openings_dropped = 0
+        self._forgotten = 0
+        self._fresh: list[HeldPacket] = []
+        self._ring = RingBuffer(self._object.maps["held"].fd, self._take_record)
+        if self.adopted:
+            self._adopt()
+
+    @classmethod
+    def open(
+        cls,
+        node: str,
+        interfaces: Sequence[str],
+        *,
+        bpf_root: Path,
+        limits: Limits | None = None,
+        forwarding: bool = True,
+        tcx: bool = True,
+    ) -> Self:
+        """Load the programs, or take over what is pinned, and attach to `interfaces` (those that exist).
+
+        `forwarding` makes the host a router; `tcx=False` uses clsact. Raises DataPlaneError, in one line.
+        """
+        check_bpffs(bpf_root)
+        route = cast(IPRoute, RouteSocket())
+        directory = bpf_root / "locum" / pin_name(node)
+        existed = directory.exists()
+        try:
+            plane = cls(node, directory, limits or Limits(), forwarding=forwarding, tcx=tcx, route=route)
+        except (DataPlaneError, PermissionError) as error:
+            route.close()
+            if not existed:
+                rmtree(directory, ignore_errors=True)
+                _tidy(directory.parent)
+            if isinstance(error, DataPlaneError):
+                raise
+            raise DataPlaneError(f"{error.filename}: not permitted; the data plane needs root") from error
+        try:
+            for interface in plane._attachments.known() - set(interfaces) - {plane._device.name}:
+                plane.detach(interface)
+            for interface in interfaces:
+                if plane._attachments.find(interface) is not None:
+                    plane.attach(interface)
+        except DataPlaneError:
+            if plane.adopted:
+                plane.close()
+            else:
+                plane.remove()
+            raise
+        return plane
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Start and end
+
+    def _prepare_device(self) -> None:
+        name, index = self._device.name, self._device.ifindex
+        for setting in ("accept_ra", "autoconf", "accept_dad"):
+            self._sysctls.set(f"net/ipv6/conf/{name}/{setting}", "0")
+        self._sysctls.set(f"net/ipv6/conf/{name}/addr_gen_mode", "1")
+        self._sysctls.set(f"net/ipv4/conf/{name}/accept_local", "1")
+        self._sysctls.loosen(name)
+        self._uses.device(index)
+        self._attachments.attach(name)
+        self._route.link("set", index=index, state="up")
+
+    def _names(self) -> dict[int, str]:
+        return {link["index"]: link.get_attr("IFLA_IFNAME") for link in self._route.get_links()}
+
+    def _adopt(self) -> None:
+        self._tables.adopt(self._names())
+        self._groups.adopt()
+        for tunnel in self._tables.state.tunnels():
+            self._need(tunnel)
+
+    def _need(self, tunnel: Tunnel) -> None:
+        self._mtu_routes.need(maps.overhead(tunnel))
+        if isinstance(tunnel.destination, IPv6Address):
+            self._sysctls.set("net/ipv6/conf/lo/forwarding", "1")
+
+    def close(self) -> None:
+        """Let go, and leave everything forwarding."""
+        if not self._released:
+            self._released = True
+            self._ring.close()
+            self._device.close()
+            self._object.close()
+            self._route.close()
+
+    def remove(self) -> None:
+        """Leave the network as it was found: programs, pins, device, rules and sysctls are gone."""
+        if self._released:
+            return
+        self._released = True
+        for interface in self._attachments.known():
+            self._attachments.detach(interface)
+        self._mtu_routes.remove()
+        self._device.remove()
+        self._sysctls.restore()
+        self._ring.close()
+        self._object.close()
+        for part in ("maps", "links"):
+            for path in (self._directory / part).iterdir():
+                path.unlink()
+            (self._directory / part).rmdir()
+        self._directory.rmdir()
+        _tidy(self._directory.parent)
+        self._route.close()
+
+    # Interfaces
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """Attached interfaces, without the re-injection device."""
+        return tuple(name for name in self._attachments.interfaces if name != self._device.name)
+
+    def attach(self, interface: str) -> None:
+        """Put the programs on an interface, which may have come back with another index. Raises DataPlaneError."""
+        before = self._attachments.interfaces.get(interface)
+        index = self._attachments.attach(interface)
+        self._sysctls.loosen(interface)
+        if before != index:
+            self._tables.link_changed(interface)
+            self._groups.link_changed(self._tables.state, interface)
+        self.refresh()
+
+    def serve_visitors(self, links: Collection[str]) -> None:
+        """Access links: tunnel packets to home addresses that arrive there are dropped as "from-access-link"."""
+        self._tables.serve_visitors(links)
+
+    def detach(self, interface: str) -> None:
+        """Take them off; works as well when the interface is gone."""
+        self._attachments.detach(interface)
+        self._sysctls.restore(f"/{interface}/")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the attached interfaces' addresses and MTUs again; to be called when they change."""
+        addresses: set[Addr] = set()
+        for index in self._present():
+            for message in self._route.get_addr(index=index):
+                text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+                addresses.add(ip_address(text))
+        addresses = {address for address in addresses if not address.is_multicast}  # groups that were joined
+        self._tables.set_own(addresses)
+        self._mtu_routes.set_mtu(smallest_mtu(self._route, self._present()))
+
+    def path_mtu(self, destination: Addr, mtu: int) -> None:
+        """A link on the way to the far end of a tunnel carries no more than `mtu` bytes; `refresh` forgets it in time."""
+        if any(tunnel.destination == destination for tunnel in self._tables.state.tunnels()):
+            self._mtu_routes.path_mtu(destination, mtu)
+
+    def _present(self) -> list[int]:
+        there = set(self._names())
+        device = self._device.ifindex
+        return [i for i in self._attachments.interfaces.values() if i in there and i != device]
+
+    # Actions
+
+    def apply(self, actions: Iterable[Action]) -> None:
+        """Perform the forwarding actions in their order; other actions are left alone. Raises DataPlaneError."""
+        for kind, group in groupby(actions, type):
+            if kind is InstallBinding:
+                entries = [action.entry for action in group if isinstance(action, InstallBinding)]
+                self._install_bindings(entries)
+            elif kind is AcceptTunnel:
+                self._tables.accept(
+                    [action.acceptance for action in group if isinstance(action, AcceptTunnel)]
+                )
+            elif kind is RefuseTunnel:
+                self._tables.refuse(
+                    [action.acceptance for action in group if isinstance(action, RefuseTunnel)]
+                )
+            else:
+                for action in group:
+                    self._perform(action)
+
+    def _install_bindings(self, entries: Sequence[BindingEntry]) -> None:
+        tunnels: dict[int, Tunnel] = {}  # by identity: many bindings lead to few agents
+        home: list[BindingEntry] = []
+        others: list[BindingEntry] = []
+        for entry in entries:
+            (home if entry.stage is Stage.HOME else others).append(entry)
+            for tunnel in tunnels_of(entry):
+                tunnels[id(tunnel)] = tunnel
+        for tunnel in tunnels.values():
+            self._need(tunnel)
+        self._tables.install_bindings(home)
+        for entry in others:
+            if entry.stage is Stage.VISITED:
+                self._tables.install_visited(entry)
+            else:
+                self._tables.install_local_end(entry)
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case RemoveBinding(home_address, stage):
+                self._tables.remove_binding(home_address, stage)
+            case InstallFilter(value):
+                self._tables.install_filter(value)
+            case RemoveFilter(home_address, place):
+                self._tables.remove_filter(home_address, place)
+            case InstallOutbound(entry):
+                self._install_outbound(entry)
+            case RemoveOutbound(home_address, link):
+                self._remove_outbound(home_address, link)
+            case SetFlow(flow):
+                self._set_flow(flow.flow, flow.verdict)
+            case ClearFlow(key):
+                self._tables.clear_flow(key)
+            case ReleaseHeld(home_address, ahead):
+                self.release(home_address, ahead=ahead)
+            case DropHeld(home_address):
+                self._forgotten += len(self.take_held(home_address))
+            case LocalEndpoint(address):
+                self._tables.add_endpoint(address)
+            case RemoveLocalEndpoint(address):
+                self._tables.remove_endpoint(address)
+            case InstallTranslation(translation):
+                self._translations.install(self._tables.state, translation)
+            case RemoveTranslation(home_address, tunnel):
+                self._translations.remove(self._tables.state, home_address, tunnel)
+            case ForwardGroup():
+                self._groups.install(self._tables.state, action)
+            case OfferService(protocol, port):
+                self._services.offer(self._tables.state, protocol, port)
+            case WithdrawService(protocol, port):
+                self._services.withdraw(self._tables.state, protocol, port)
+            case WatchPort(home_address, port):
+                self._services.watch(self._tables.state, home_address, port)
+            case UnwatchPort(home_address, port):
+                self._services.unwatch(self._tables.state, home_address, port)
+
+    def _install_outbound(self, entry: OutboundEntry) -> None:
+        self._need(entry.tunnel)
+        old = self._tables.state.outbound.get(entry.home_address, {}).get(entry.link)
+        self._tables.install_outbound(entry)
+        if entry.link is None:
+            self._mtu_routes.local("add", entry.home_address, maps.overhead(entry.tunnel))
+            if old is not None and maps.overhead(old.tunnel) != maps.overhead(entry.tunnel):
+                self._mtu_routes.local("del", entry.home_address, maps.overhead(old.tunnel))
+
+    def _remove_outbound(self, home_address: Addr, link: str | None) -> None:
+        entry = self._tables.state.outbound.get(home_address, {}).get(link)
+        if entry is not None and link is None:
+            self._mtu_routes.local("del", home_address, maps.overhead(entry.tunnel))
+        self._tables.remove_outbound(home_address, link)
+
+    def _set_flow(self, flow: Flow, verdict: FlowVerdict) -> None:
+        """DELIVER after HOLD first empties the queue while newcomers still wait, so that order is kept."""
+        waits = self._tables.state.flows.get(flow) in (FlowVerdict.HOLD, FlowVerdict.SUSPEND)
+        if verdict is FlowVerdict.DELIVER and waits:
+            self._send_of(flow)
+        self._tables.set_flow(flow, verdict)
+        if verdict is FlowVerdict.DELIVER:
+            self._send_of(flow)
+
+    def _send_of(self, flow: Flow) -> None:
+        """What waits for this flow; the cost does not grow with what waits for others."""
+        self._send_queued(lambda: self._queue.take(flow))
+
+    def reconcile(self, desired: Iterable[Action]) -> Changes:
+        """Make the kernel's state exactly what `desired` builds from nothing; counters of what stays are kept."""
+        actions = difference(self._tables.state, state_of(desired))
+        self.apply(actions)
+        self.refresh()
+        return Changes(tuple(actions))
+
+    def snapshot(self) -> ForwardingState:
+        """What the kernel has now, read from its maps."""
+        return self._tables.read(self._names())
+
+    @property
+    def state(self) -> ForwardingState:
+        """What was written, without reading it back."""
+        return self._tables.state
+
+    # Held packets
+
+    def fileno(self) -> int:
+        """Readable when packets were held or reported."""
+        return self._ring.fileno()
+
+    def _take_record(self, record: bytes) -> None:
+        packet = held_packet(record)
+        if packet.reason is HeldReason.OPENING:
+            self._take_opening(packet)
+        elif (take := self._diverted.get(packet.flow)) is not None:
+            take(packet.data)
+        elif self._queue.add(packet):
+            self._fresh.append(packet)
+
+    def _take_opening(self, packet: HeldPacket) -> None:
+        if len(self._openings) < MAX_OPENINGS:
+            self._openings.append(packet.data)
+        else:
+            self._openings_dropped += 1
+
+    def read_openings(self) -> list[bytes]:
+        """SYNs to watched ports, from their IP headers on, since the last call; give back by `inject` what is accepted."""
+        self._ring.consume()
+        openings, self._openings = self._openings, []
+        return openings
+
+    def read_held(self) -> list[HeldPacket]:
+        """Take what the kernel handed up into the queue; returns what is new there."""
+        self._ring.consume()
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def _allowed(self, flow: Flow) -> bool:
+        verdict = self._tables.state.flows.get(flow)
+        if verdict is not None:
+            return verdict is FlowVerdict.DELIVER
+        entries = (self._tables.state.stage(stage).get(flow.local) for stage in Stage)
+        return not any(entry and entry.verdict in (Verdict.HOLD, Verdict.REPORT) for entry in entries)
+
+    def _send_queued(self, take: Callable[[], list[HeldPacket]]) -> int:
+        sent = 0
+        for _ in range(RELEASE_ROUNDS):
+            self._ring.consume()
+            packets = take()
+            if not packets:
+                break
+            sent += sum(self._write(packet.data, packet.gso_size) for packet in packets)
+        return sent
+
+    def _write(self, packet: bytes, gso_size: int = 0) -> bool:
+        try:
+            self._device.write(packet, gso_size)
+        except OSError:  # the device is down, or the packet is none: the kernel takes no part of it
+            self._not_injected += 1
+            return False
+        return True
+
+    def release(self, of: Addr | Flow, *, ahead: bool = False) -> int:
+        """Put the held packets of a home address or flow, which are now allowed, into the kernel, in order.
+
+        With `ahead` those of a home address that are not allowed yet as well, while newcomers still wait.
+        """
+        if isinstance(of, Flow):
+            return self._send_queued(lambda: self._queue.take(of) if self._allowed(of) else [])
+        return self._send_queued(
+            lambda: self._queue.take_where(lambda flow: flow.local == of and (ahead or self._allowed(flow)))
+        )
+
+    def divert(self, flow: Flow, take: Callable[[bytes], None] | None) -> None:
+        """Give the held packets of this flow, from the IP header on, to a function instead of the queue; None: no more."""
+        if take is None:
+            self._diverted.pop(flow, None)
+            return
+        for packet in self.take_held(flow):
+            take(packet)
+        self._diverted[flow] = take
+
+    def take_held(self, of: Addr | Flow) -> list[bytes]:
+        """Remove the held packets of a home address or flow and return them, in order."""
+        self._ring.consume()
+        queue = self._queue
+        taken = queue.take(of) if isinstance(of, Flow) else queue.take_where(lambda flow: flow.local == of)
+        return [packet.data for packet in taken]
+
+    def held_counts(self) -> dict[Addr, int]:
+        """Packets that wait, by home address."""
+        self._ring.consume()
+        return self._queue.counts()
+
+    def inject(self, packet: bytes) -> None:
+        """Put a packet (from its IP header on) into the kernel as if it had arrived; it is not held."""
+        self._write(packet)
+
+    def take_reassembled(self, packet: bytes, index: int = 0) -> bool:
+        """A tunnel packet (from its outer IP header on) that the stack put together: it goes in again whole, if allowed.
+
+        `index` is that of the link on which it came.
+        What is not allowed is dropped and counted as "unregistered-source-reassembled".
+        """
+        from locum.dataplane.kernel.reassembly import acceptable
+
+        if not acceptable(self._tables.state, packet, by_visitor=self._tables.serves(index)):
+            self._refused += 1
+            return False
+        return self._write(packet)
+
+    # What is said of it
+
+    def tell_ended_rules(self, tell: Callable[[EndedRule], None]) -> None:
+        """Give every flow rule that leaves from now on, with what it counted, to `tell`, within the call that ends it."""
+        self._tables.rules.tell_ended = tell
+
+    def explain(self, question: Question) -> Explanation:
+        """What this node does with a packet, by the model and what was written. Raises ValueError (see `explain`)."""
+        return explain(self.state, question, links=self.interfaces, own=self._tables.own)
+
+    def counters(self) -> dict[str, int]:
+        """Drops by reason; "tunnel-fragment" went to the stack; "hold-queue-overflow" was this daemon's queue."""
+        return {
+            **self._tables.reason_counts(),
+            "hold-queue-overflow": self._queue.overflow,
+            "openings-dropped": self._openings_dropped,
+            "hold-forgotten": self._forgotten,
+            "unregistered-source-reassembled": self._refused,
+            "injection-failed": self._not_injected,
+        }
+
+    def binding_counters(self, home_address: Addr) -> maps.Counter:
+        """Packets and bytes that the home agent's binding sent into tunnels."""
+        return self._tables.binding_counter(home_address)
+
+    def visited_counters(self, home_address: Addr) -> maps.Counter:
+        """Packets and bytes that an access node sent on to another one (620)."""
+        return self._tables.rules.counters(home_address, Place.VISITED).get(0, maps.Counter())
+
+    def rule_counters(self, home_address: Addr) -> dict[int, maps.Counter]:
+        """Packets and bytes that each flow rule forwarded or dropped, by identifier; 0: no rule took them."""
+        return self._tables.rules.counters(home_address, Place.FLOW_RULES)
+
+    def filter_counters(self, home_address: Addr, place: FilterPlace) -> dict[int, maps.Counter]:
+        """Packets and bytes that each rule of the filter decided, by identifier; 0: `otherwise` did."""
+        return self._tables.rules.counters(home_address, rule_layout.PLACES[place])
+
+    def acceptance_counters(self, acceptance: TunnelAcceptance) -> maps.Counter:
+        """Packets and bytes that came out of the tunnel."""
+        return self._tables.acceptance_counter(acceptance)
+
+    def outbound_counters(self, entry: OutboundEntry) -> maps.Counter:
+        """Packets and bytes that the entry sent into its tunnel."""
+        return self._tables.outbound_counter(entry)
+
+    def translation_counters(
+        self, home_address: Addr, tunnel: Addr | None
+    ) -> tuple[maps.Counter, maps.Counter]:
+        """Packets and bytes that the translation changed towards the interface address, and back."""
+        return self._translations.counters(home_address, tunnel)
+
+    def group_counters(self, group: Addr) -> maps.Counter:
+        """Copies of the group's packets for access links, and their bytes."""
+        return self._groups.counter(group)
+
+
+def _make(directory: Path) -> None:
+    """With its parents, one of which another node of this host may just be taking away because it was empty."""
+    for _ in range(_TRIES - 1):
+        with suppress(FileNotFoundError):
+            directory.mkdir(parents=True, exist_ok=True)
+            return
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+def _tidy(directory: Path) -> None:
+    """The directory of all nodes goes with the last of them."""
+    with suppress(OSError):
+        directory.rmdir()

@@ -1,0 +1,174 @@
+"""Flow rules and filters in the kernel's maps: written whole, so that a packet meets the old ones or the new ones; counters.
+
+A counter stands as long as its rule's identifier is among the rules, however the rules around it change. What a flow
+rule has counted in the end is told once, when no packet can meet it any more.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from locum.dataplane.kernel.libbpf import NOEXIST, Map
+from locum.dataplane.layout import maps
+from locum.dataplane.layout import rules as rule_layout
+from locum.dataplane.layout.rules import Place
+from locum.roles.actions import Addr, Filter, FilterPlace, Rule
+
+ZERO = maps.COUNTER.pack(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRule:
+    """A flow rule that has left the kernel, as it was at last, and all that it counted there."""
+
+    home_address: Addr
+    rule: Rule
+    counter: maps.Counter
+
+
+class RuleTables:
+    """The tables of rules, filters and their counters. `use` is told whether there are filters at a place.
+
+    `tell_ended` is told of every flow rule that has left.
+    """
+
+    def __init__(self, found: Mapping[str, Map], use: Callable[[FilterPlace, bool], None]) -> None:
+        self._maps = found
+        self._use = use
+        self.tell_ended: Callable[[EndedRule], None] | None = None
+        self._flow_rules: dict[Addr, tuple[Rule, ...]] = {}  # as they were written last
+        self._parts: dict[Addr, dict[int, bytes]] = {}  # compared parts of the rules that stand, by id
+        self._counted: dict[tuple[Addr, Place], frozenset[int]] = {}
+        self._many: set[tuple[Addr, Place]] = (
+            set()
+        )  # what has been large stays so: there is no moment without rules
+
+    def read(self) -> tuple[dict[Addr, tuple[Rule, ...]], dict[tuple[Addr, FilterPlace], Filter]]:
+        """Rules by home address, and filters."""
+        rules: dict[Addr, tuple[Rule, ...]] = {}
+        filters: dict[tuple[Addr, FilterPlace], Filter] = {}
+        for size in ("many", "few"):
+            for key, value in self._maps[f"rules_{size}"].items():
+                rules[maps.address_of(key)] = rule_layout.rules_of(value)
+            for key, value in self._maps[f"filters_{size}"].items():
+                found = rule_layout.filter_of(key, value)
+                filters[found.home_address, found.place] = found
+        return rules, filters
+
+    def adopt(self, rules: Mapping[Addr, tuple[Rule, ...]]) -> None:
+        """Take over what an earlier daemon left; `rules` are its flow rules."""
+        self._flow_rules = dict(rules)
+        for key, _ in self._maps["rule_count"].items():
+            home, number, identifier, _ = rule_layout.RULE_KEY.unpack(key)
+            at = maps.address_of(home), Place(number)
+            self._counted[at] = self._counted.get(at, frozenset()) | {identifier}
+        for key, _ in self._maps["rules_many"].items():
+            self._many.add((maps.address_of(key), Place.FLOW_RULES))
+        for key, _ in self._maps["filters_many"].items():
+            home, number, _ = rule_layout.FILTER_KEY.unpack(key)
+            self._many.add((maps.address_of(home), Place(number)))
+
+    # Flow rules
+
+    def install(self, home_address: Addr, rules: tuple[Rule, ...], endpoints: Collection[Addr]) -> None:
+        """Before the binding that has them. Raises ValueError for what does not fit, and changes nothing then."""
+        at = home_address, Place.FLOW_RULES
+        value, parts = rule_layout.rules(rules, endpoints, self._parts.get(home_address), at in self._many)
+        self._parts[home_address] = parts
+        identifiers = {0, *(rule.identifier for rule in rules)}
+        self._count(at, identifiers)
+        self._write("rules", at, maps.address(home_address), value, len(value) > rule_layout.FEW_SIZE)
+        self._tell(at, identifiers)
+        self._flow_rules[home_address] = rules
+        self._settle(at, identifiers)
+
+    def remove(self, home_address: Addr) -> None:
+        """After the binding that had them."""
+        if not self._parts and not self._counted:
+            return  # nobody has any
+        if (
+            self._parts.pop(home_address, None) is None
+            and (home_address, Place.FLOW_RULES) not in self._counted
+        ):
+            return
+        self._delete("rules", (home_address, Place.FLOW_RULES), maps.address(home_address))
+        self._flow_rules.pop(home_address, None)
+
+    # Filters
+
+    def install_filter(self, value: Filter) -> None:
+        """Raises ValueError for more rules than fit, and changes nothing then."""
+        at = value.home_address, rule_layout.PLACES[value.place]
+        packed = rule_layout.filter_value(value, at in self._many)
+        identifiers = {0, *(rule.identifier for rule in value.rules)}
+        self._count(at, identifiers)
+        key = rule_layout.filter_key(value.home_address, value.place)
+        self._write("filters", at, key, packed, len(packed) > rule_layout.FILTER_FEW_SIZE)
+        self._settle(at, identifiers)
+        self._use(value.place, True)
+
+    def remove_filter(self, home_address: Addr, place: FilterPlace, *, last: bool) -> None:
+        """`last`: there is no other filter at this place."""
+        if last:
+            self._use(place, False)
+        key = rule_layout.filter_key(home_address, place)
+        self._delete("filters", (home_address, rule_layout.PLACES[place]), key)
+
+    # Counters
+
+    def counters(self, home_address: Addr, place: Place) -> dict[int, maps.Counter]:
+        """By the rules' identifiers; 0 is what no rule took."""
+        return {
+            identifier: maps.counter_of(
+                self._maps["rule_count"].get(rule_layout.rule_key(home_address, place, identifier))
+            )
+            for identifier in sorted(self._counted.get((home_address, place), ()))
+        }
+
+    def visited_counter(self, home_address: Addr, *, there: bool) -> None:
+        """Begin to count what goes on to another access node, or end it."""
+        at = home_address, Place.VISITED
+        if there:
+            self._count(at, {0})
+        self._settle(at, {0} if there else set())
+
+    # What both kinds do
+
+    def _write(self, kind: str, at: tuple[Addr, Place], key: bytes, value: bytes, many: bool) -> None:
+        if many:
+            self._maps[f"{kind}_many"].put(key, value)
+            if at not in self._many:
+                self._many.add(at)
+                self._maps[f"{kind}_few"].delete(key)
+        else:
+            self._maps[f"{kind}_few"].put(key, value)
+
+    def _delete(self, kind: str, at: tuple[Addr, Place], key: bytes) -> None:
+        self._maps[f"{kind}_{'many' if at in self._many else 'few'}"].delete(key)
+        self._many.discard(at)
+        if at[1] is Place.FLOW_RULES:
+            self._tell(at, set())
+        self._settle(at, set())
+
+    def _count(self, at: tuple[Addr, Place], identifiers: set[int]) -> None:
+        """A counter for each that is new."""
+        for identifier in identifiers - self._counted.get(at, frozenset()):
+            self._maps["rule_count"].put(rule_layout.rule_key(*at, identifier), ZERO, NOEXIST)
+
+    def _tell(self, at: tuple[Addr, Place], identifiers: Collection[int]) -> None:
+        """What rules of a home address counted that are not among these any more; their counters are still there."""
+        if self.tell_ended is None or not self._counted.get(at, frozenset()).difference(identifiers):
+            return
+        home_address = at[0]
+        for rule in self._flow_rules.get(home_address, ()):
+            if rule.identifier not in identifiers:
+                value = self._maps["rule_count"].get(rule_layout.rule_key(*at, rule.identifier))
+                self.tell_ended(EndedRule(home_address, rule, maps.counter_of(value)))
+
+    def _settle(self, at: tuple[Addr, Place], identifiers: set[int]) -> None:
+        """No counter for any other."""
+        gone = self._counted.get(at, frozenset()) - identifiers
+        self._maps["rule_count"].delete_many([rule_layout.rule_key(*at, each) for each in gone])
+        if identifiers:
+            self._counted[at] = frozenset(identifiers)
+        else:
+            self._counted.pop(at, None)

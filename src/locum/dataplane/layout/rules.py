@@ -1,0 +1,256 @@
+"""Layouts of flow rules and filters in the maps: values of `roles.flow_actions` <-> bytes, as bpf/locum.h has them.
+
+All rules of a home address are one value, in one of two sizes. Knows no map and no packet.
+"""
+
+import struct
+from collections.abc import Collection, Mapping, Sequence
+from enum import IntEnum, IntFlag
+from ipaddress import IPv4Address, IPv6Address
+
+from locum.dataplane.layout import maps
+from locum.roles.actions import (
+    Addr,
+    Candidate,
+    Filter,
+    FilterPlace,
+    FilterRule,
+    FilterVerdict,
+    Rule,
+    RuleVerdict,
+    Selector,
+    Tunnel,
+)
+from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, Range
+
+FEW, MANY = 8, 80
+FEW_TUNNELS, MANY_TUNNELS = 8, 256
+MAX_CANDIDATES = 4
+
+HEAD = struct.Struct("<II")
+MATCH = struct.Struct("<BBBB2B2B2H2H2I2I4Q4Q")
+WAYS = struct.Struct("<4B4HH2x")
+RULE_SIZE = MATCH.size + WAYS.size
+FILTER_KEY = struct.Struct("<16sII")
+RULE_KEY = struct.Struct("<16sHHI")
+FRAGMENT_KEY = struct.Struct("<16s16sII")
+FRAGMENT = struct.Struct("<QIHHBB6x")
+
+FEW_SIZE = HEAD.size + FEW * RULE_SIZE + FEW_TUNNELS * maps.TUNNEL.size
+MANY_SIZE = HEAD.size + MANY * RULE_SIZE + MANY_TUNNELS * maps.TUNNEL.size
+FILTER_FEW_SIZE = HEAD.size + FEW * RULE_SIZE
+FILTER_MANY_SIZE = HEAD.size + MANY * RULE_SIZE
+
+_ANY = (0, 0)
+_ANYWHERE = (0, 0, 0, 0)
+
+
+class Part(IntFlag):
+    """What a selector compares, and of a packet: what is known of it."""
+
+    SOURCE = 1
+    DESTINATION = 2
+    SPI = 4
+    FLOW_LABEL = 8
+    SOURCE_PORT = 16
+    DESTINATION_PORT = 32
+    DSCP = 64
+    PROTOCOL = 128
+
+
+PORTS = Part.SOURCE_PORT | Part.DESTINATION_PORT
+
+
+class Place(IntEnum):
+    """Where rules stand (`enum locum_place`); VISITED has no rules, only a counter."""
+
+    FLOW_RULES = 0
+    TO_VISITOR = 1
+    FROM_VISITOR = 2
+    EMISSION = 3
+    VISITED = 4
+
+
+PLACES: Mapping[FilterPlace, Place] = {
+    FilterPlace.TO_VISITOR: Place.TO_VISITOR,
+    FilterPlace.FROM_VISITOR: Place.FROM_VISITOR,
+    FilterPlace.EMISSION: Place.EMISSION,
+}
+_FILTER_PLACES = {number: place for place, number in PLACES.items()}
+_RULE_VERDICTS = {RuleVerdict.FORWARD: 0, RuleVerdict.DROP: 1}
+_FILTER_VERDICTS = {FilterVerdict.DROP: 1, FilterVerdict.ALLOW: 2}
+_RULE_VERDICT_OF = {number: verdict for verdict, number in _RULE_VERDICTS.items()}
+_FILTER_VERDICT_OF = {number: verdict for verdict, number in _FILTER_VERDICTS.items()}
+
+
+def uses(place: FilterPlace) -> int:
+    """Flag of the settings: there are filters at this place (`LOCUM_FILTERED`)."""
+    return 4 << PLACES[place]
+
+
+def _halves(bounds: tuple[IPv4Address, IPv4Address] | tuple[IPv6Address, IPv6Address]) -> tuple[int, ...]:
+    """Two addresses as the four 64-bit numbers that compare like them."""
+    packed = b"".join(maps.address(each) for each in bounds)
+    return struct.unpack(">4Q", packed)
+
+
+def match_part(selector: Selector, verdict: int, candidates: int) -> bytes:
+    """The first part of `struct locum_rule`: what is compared."""
+    v4 = isinstance(selector, Ipv4Selector)
+    label = None if isinstance(selector, Ipv4Selector) else selector.flow_label
+    protocol = selector.protocol if isinstance(selector, Ipv4Selector) else selector.next_header
+    given = (
+        (Part.SOURCE, selector.source),
+        (Part.DESTINATION, selector.destination),
+        (Part.SPI, selector.spi),
+        (Part.FLOW_LABEL, label),
+        (Part.SOURCE_PORT, selector.source_port),
+        (Part.DESTINATION_PORT, selector.destination_port),
+        (Part.DSCP, selector.dscp),
+        (Part.PROTOCOL, protocol),
+    )
+    parts = 0
+    for part, value in given:
+        if value is not None:
+            parts |= part
+    return MATCH.pack(
+        parts,
+        4 if v4 else 6,
+        verdict,
+        candidates,
+        *(protocol or _ANY),
+        *(selector.dscp or _ANY),
+        *(selector.source_port or _ANY),
+        *(selector.destination_port or _ANY),
+        *(selector.spi or _ANY),
+        *(label or _ANY),
+        *(_halves(selector.source) if selector.source else _ANYWHERE),
+        *(_halves(selector.destination) if selector.destination else _ANYWHERE),
+    )
+
+
+def _selector_of(fields: Sequence[int]) -> Selector:
+    parts = Part(fields[0])
+
+    def numbers(part: Part, at: int) -> Range | None:
+        return (fields[at], fields[at + 1]) if part in parts else None
+
+    def addresses(part: Part, at: int) -> tuple[Addr, Addr] | None:
+        packed = struct.pack(">4Q", *fields[at : at + 4])
+        return (maps.address_of(packed[:16]), maps.address_of(packed[16:])) if part in parts else None
+
+    source, destination = addresses(Part.SOURCE, 16), addresses(Part.DESTINATION, 20)
+    common = {
+        "source": source,
+        "destination": destination,
+        "spi": numbers(Part.SPI, 12),
+        "source_port": numbers(Part.SOURCE_PORT, 8),
+        "destination_port": numbers(Part.DESTINATION_PORT, 10),
+        "dscp": numbers(Part.DSCP, 6),
+    }
+    protocol = numbers(Part.PROTOCOL, 4)
+    if fields[1] == 4:
+        return Ipv4Selector(**common, protocol=protocol)  # type: ignore[arg-type]
+    return Ipv6Selector(**common, flow_label=numbers(Part.FLOW_LABEL, 14), next_header=protocol)  # type: ignore[arg-type]
+
+
+def rules(
+    value: Sequence[Rule],
+    endpoints: Collection[Addr] = (),
+    known: Mapping[int, bytes] | None = None,
+    large: bool = False,
+) -> tuple[bytes, dict[int, bytes]]:
+    """Value of `rules_few` or (if need be, or `large`) `rules_many`, and the compared parts of its rules by `id`.
+
+    `known` has those of rules that are still the same objects. ValueError for more than fits, or for a rule that
+    forwards to nowhere.
+    """
+    places: dict[Tunnel, int] = {}
+    packed, parts = [], {}
+    for rule in value:
+        _check(rule)
+        part = known.get(id(rule)) if known else None
+        if part is None:
+            part = match_part(rule.selector, _RULE_VERDICTS[rule.verdict], len(rule.candidates))
+        parts[id(rule)] = part
+        packed += [part, _ways(rule, places)]
+    few = len(value) <= FEW and len(places) <= FEW_TUNNELS and not large
+    room, most = (FEW, FEW_TUNNELS) if few else (MANY, MANY_TUNNELS)
+    if len(value) > room or len(places) > most:
+        raise ValueError(f"{len(value)} rules with {len(places)} tunnels; the most are {room} and {most}")
+    body = HEAD.pack(len(value), 0) + b"".join(packed)
+    body = body.ljust(HEAD.size + room * RULE_SIZE, b"\x00")
+    body += b"".join(maps.tunnel(each, endpoints) for each in places)
+    return body.ljust(FEW_SIZE if few else MANY_SIZE, b"\x00"), parts
+
+
+def _check(rule: Rule) -> None:
+    if not 1 <= rule.identifier <= 0xFFFF:
+        raise ValueError(f"{rule.identifier} is no identifier of a rule")
+    if len(rule.candidates) > MAX_CANDIDATES:
+        raise ValueError(f"rule {rule.identifier} has more than {MAX_CANDIDATES} candidates")
+    if rule.verdict is RuleVerdict.FORWARD and not rule.candidates:
+        raise ValueError(f"rule {rule.identifier} forwards to nowhere")
+
+
+def _ways(rule: Rule, places: dict[Tunnel, int]) -> bytes:
+    tunnels = [places.setdefault(each.tunnel, len(places)) for each in rule.candidates]
+    if tunnels and max(tunnels) >= MANY_TUNNELS:
+        raise ValueError(f"more than {MANY_TUNNELS} tunnels in the rules of one home address")
+    weights = [each.weight for each in rule.candidates]
+    missing = MAX_CANDIDATES - len(tunnels)
+    return WAYS.pack(*tunnels, *(0,) * missing, *weights, *(0,) * missing, rule.identifier)
+
+
+def rules_of(value: bytes) -> tuple[Rule, ...]:
+    """The rules in a value of either size."""
+    many = len(value) == MANY_SIZE
+    at_tunnels = HEAD.size + (MANY if many else FEW) * RULE_SIZE
+    size = maps.TUNNEL.size
+    found = []
+    for place in range(HEAD.unpack_from(value)[0]):
+        at = HEAD.size + place * RULE_SIZE
+        fields = MATCH.unpack_from(value, at)
+        ways = WAYS.unpack_from(value, at + MATCH.size)
+        candidates = []
+        for number in range(fields[3]):
+            start = at_tunnels + ways[number] * size
+            tunnel = maps.tunnel_of(value[start : start + size])
+            candidates.append(Candidate(tunnel, ways[MAX_CANDIDATES + number]))
+        verdict = _RULE_VERDICT_OF[fields[2]]
+        found.append(Rule(ways[8], _selector_of(fields), verdict, tuple(candidates)))
+    return tuple(found)
+
+
+def filter_key(home_address: Addr, place: FilterPlace) -> bytes:
+    return FILTER_KEY.pack(maps.address(home_address), PLACES[place], 0)
+
+
+def filter_value(value: Filter, large: bool = False) -> bytes:
+    """Value of `filters_few` or (if need be, or `large`) `filters_many`; ValueError for more rules than fit."""
+    if len(value.rules) > MANY:
+        raise ValueError(f"{len(value.rules)} rules of a filter; the most are {MANY}")
+    body = HEAD.pack(len(value.rules), _FILTER_VERDICTS[value.otherwise])
+    for rule in value.rules:
+        body += match_part(rule.selector, _FILTER_VERDICTS[rule.verdict], 0)
+        body += WAYS.pack(*(0,) * 8, rule.identifier)
+    few = len(value.rules) <= FEW and not large
+    return body.ljust(FILTER_FEW_SIZE if few else FILTER_MANY_SIZE, b"\x00")
+
+
+def filter_of(key: bytes, value: bytes) -> Filter:
+    home, place, _ = FILTER_KEY.unpack(key)
+    count, otherwise = HEAD.unpack_from(value)
+    found = []
+    for number in range(count):
+        at = HEAD.size + number * RULE_SIZE
+        fields = MATCH.unpack_from(value, at)
+        identifier = WAYS.unpack_from(value, at + MATCH.size)[8]
+        found.append(FilterRule(identifier, _selector_of(fields), _FILTER_VERDICT_OF[fields[2]]))
+    place_of = _FILTER_PLACES[Place(place)]
+    return Filter(maps.address_of(home), place_of, tuple(found), _FILTER_VERDICT_OF[otherwise])
+
+
+def rule_key(home_address: Addr, place: Place, identifier: int = 0) -> bytes:
+    """Of a counter; identifier 0 is what no rule took."""
+    return RULE_KEY.pack(maps.address(home_address), place, identifier, 0)

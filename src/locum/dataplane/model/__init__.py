@@ -1,0 +1,1 @@
+"""The forwarding decision in Python, the same as bpf/locum.bpf.c takes."""

@@ -1,0 +1,1 @@
+"""Captures of packets, and facts that are measured from them."""

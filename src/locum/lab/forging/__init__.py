@@ -1,0 +1,1 @@
+"""Forged, replayed and foreign messages, and the programs that send them."""

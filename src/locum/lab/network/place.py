@@ -1,0 +1,216 @@
+"""Where a lab lives on this machine, and how to find again everything that belongs to it.
+
+A lab is a directory /run/locum-lab/<id>/ and namespaces named lt-<id>-<node>. Nothing else has to be remembered:
+its processes are those inside its namespaces, its mounts are below its directory. So `locum lab down` also cleans
+what a run left that was killed with SIGKILL.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from locum.lab.errors import LabError
+from locum.node.sessions.freezer_name import cgroups_of, freezer_name
+
+ROOT = Path("/run/locum-lab")
+NAMESPACES = Path("/run/netns")
+SSHD = Path("/run/sshd")
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def started_at(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; with the pid it names a process for good. None: gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def namespace_inode(pid: int) -> int | None:
+    """The network namespace of a process, None when it has gone meanwhile."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class LabPlace:
+    """The directory and the names of one lab."""
+
+    identity: str
+
+    @classmethod
+    def claim(cls, scenario: str) -> "LabPlace":
+        """Make the directory of a new lab; this process is its owner until `release_ownership`."""
+        while True:
+            ROOT.mkdir(mode=0o755, exist_ok=True)
+            place = cls(secrets.token_hex(2))
+            try:
+                place.path.mkdir(mode=0o700)
+            except (FileExistsError, FileNotFoundError):
+                continue  # taken, or the last other lab has just gone and taken ROOT with it
+            place._write_owner({"pid": os.getpid(), "started": started_at(os.getpid()), "scenario": scenario})
+            return place
+
+    @classmethod
+    def all(cls) -> "list[LabPlace]":
+        """Every lab of this machine, oldest first."""
+        ages: dict[str, float] = {}
+        with contextlib.suppress(FileNotFoundError):
+            for path in ROOT.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    ages[path.name] = path.stat().st_mtime
+        return [cls(name) for name in sorted(ages, key=lambda name: ages[name])]
+
+    @property
+    def path(self) -> Path:
+        return ROOT / self.identity
+
+    @property
+    def bpf_root(self) -> Path:
+        return self.path / "bpf"
+
+    def namespace(self, node: str) -> str:
+        return f"lt-{self.identity}-{node}"
+
+    def namespace_path(self, node: str) -> Path:
+        return NAMESPACES / self.namespace(node)
+
+    def namespaces(self) -> list[Path]:
+        return sorted(NAMESPACES.glob(f"lt-{self.identity}-*"))
+
+    def _write_owner(self, owner: dict[str, object]) -> None:
+        target = self.path / "owner.json"
+        draft = target.with_suffix(".new")
+        draft.write_text(json.dumps(owner))
+        draft.rename(target)
+
+    def _owner(self) -> dict[str, object]:
+        try:
+            owner = json.loads((self.path / "owner.json").read_text())
+        except (FileNotFoundError, PermissionError, json.JSONDecodeError):
+            return {}
+        return owner if isinstance(owner, dict) else {}
+
+    @property
+    def another_users(self) -> bool:
+        """Whether its directory may not be read: whoever asks has not made it, and cannot tell whose it is."""
+        return self.path.exists() and not os.access(self.path, os.R_OK | os.X_OK)
+
+    @property
+    def scenario(self) -> str:
+        return str(self._owner().get("scenario", "?"))
+
+    def owner_alive(self) -> int | None:
+        """The pid of the run that this lab belongs to, None when it has ended or the lab is kept."""
+        owner = self._owner()
+        pid = owner.get("pid")
+        if isinstance(pid, int) and started_at(pid) == owner.get("started"):
+            return pid
+        return None
+
+    def release_ownership(self) -> None:
+        """Keep the lab although this process ends (`--keep`)."""
+        self._write_owner({"pid": None, "started": None, "scenario": self.scenario})
+
+    def processes(self) -> Iterator[int]:
+        """Pids of everything that runs in this lab's namespaces."""
+        inodes = set()
+        for path in self.namespaces():
+            with contextlib.suppress(FileNotFoundError):
+                inodes.add(path.stat().st_ino)
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and namespace_inode(int(entry.name)) in inodes:
+                yield int(entry.name)
+
+    def cgroups(self) -> list[Path]:
+        """The cgroups that freezers of this lab's nodes made, perhaps empty ones of programs that are gone."""
+        root = next(
+            (root for root in (CGROUPS / "unified", CGROUPS) if (root / "cgroup.procs").exists()), None
+        )
+        if root is None:
+            return []
+        nodes = [file.stem for file in (self.path / "config").glob("*.toml")]
+        return [each for node in nodes for each in cgroups_of(freezer_name(node, self.path / "run"), root)]
+
+    def mounts(self) -> list[str]:
+        """Mount points below the lab's directory, innermost first."""
+        table = Path("/proc/self/mounts").read_text().splitlines()
+        points = [line.split()[1] for line in table]
+        return sorted((point for point in points if Path(point).is_relative_to(self.path)), reverse=True)
+
+    def mount_bpf(self) -> None:
+        """A bpffs of the lab's own, so that pins of two labs, and of the machine, never meet."""
+        self.bpf_root.mkdir(exist_ok=True)
+        done = subprocess.run(
+            ["mount", "-t", "bpf", "none", str(self.bpf_root)], capture_output=True, text=True
+        )
+        if done.returncode:
+            raise LabError(f"cannot mount a bpffs at {self.bpf_root}: {done.stderr.strip()}")
+
+    def lend_sshd_directory(self) -> None:
+        """sshd has the path of its empty directory compiled in; if the machine has none it is made for this lab."""
+        if not SSHD.exists():
+            (self.path / "made-sshd-directory").touch()
+            SSHD.mkdir(mode=0o755, exist_ok=True)
+
+    def remove(self) -> None:
+        """Take down everything of this lab, whoever made it. Safe to call twice, and on a half-made lab."""
+        self._kill_all()
+        for mount in self.mounts():
+            subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
+        for namespace in self.namespaces():
+            subprocess.run(["ip", "netns", "delete", namespace.name], check=False, capture_output=True)
+        for cgroup in self.cgroups():
+            with contextlib.suppress(OSError):
+                cgroup.rmdir()
+        if (self.path / "made-sshd-directory").exists():
+            with contextlib.suppress(OSError):
+                SSHD.rmdir()
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            ROOT.rmdir()
+
+    def _kill_all(self, patience: float = 5.0) -> None:
+        """SIGKILL until nothing is left in its namespaces and in its freezers' cgroups."""
+        deadline = time.monotonic() + patience
+        while pids := [pid for pid in {*self.processes(), *self._frozen()} if started_at(pid) is not None]:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+            if time.monotonic() > deadline:
+                raise LabError(f"lab {self.identity}: processes {pids} do not end after SIGKILL")
+            time.sleep(0.02)
+
+    def _frozen(self) -> Iterator[int]:
+        for cgroup in self.cgroups():
+            with contextlib.suppress(OSError):
+                yield from map(int, (cgroup / "cgroup.procs").read_text().split())
+
+
+def cgroup_of(pid: int) -> Path | None:
+    """The cgroup v2 directory of a process, wherever the hierarchy is mounted; None when it has gone."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    for line in lines:
+        if line.startswith("0::"):
+            for mount in (CGROUPS / "unified", CGROUPS):
+                path = mount / line[3:].lstrip("/")
+                if (path / "cgroup.procs").exists():
+                    return path
+    return None

@@ -1,0 +1,1 @@
+"""Stock servers and clients, and programs that a lab runs in its nodes."""

@@ -1,0 +1,1 @@
+"""Checks, ladder diagrams and the report of a scenario."""

@@ -1,0 +1,1 @@
+"""Scenarios of registration, movement, filters and profiles."""

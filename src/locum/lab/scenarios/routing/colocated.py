@@ -1,0 +1,12 @@
+"""Fig. 8's way of Fig. 6: the mobile node has a co-located care-of address and no foreign agent (R9)."""
+
+from locum.lab.configuration import Plan
+from locum.lab.scenarios.sleep.fig06 import Fig06
+
+
+class Colocated(Fig06):
+    """As fig06; the tunnel ends in the mobile node itself."""
+
+    name = "colocated"
+    title = "asleep in the middle of a download, with a co-located care-of address"
+    plan = Plan(mode="colocated")

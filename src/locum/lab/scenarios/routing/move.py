@@ -1,0 +1,255 @@
+"""The mobile node moves between two access nodes: awake, in good order and by surprise, and asleep."""
+
+import sys
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from locum.lab.captures import pcap
+from locum.lab.configuration import HOME_ADDRESS4, Pair, Plan, Table
+from locum.lab.processes import Program, wait_until
+from locum.lab.programs import stream
+from locum.lab.report.checks import Checks
+from locum.lab.scenario import Scenario
+from locum.lab.scenarios.sleep.fig06 import handovers
+from locum.lab.steps.flow_checks import inner_packets, judge_flows, standing_rule
+from locum.lab.steps.story import download, judge_naps, web
+from locum.lab.world import Lab
+
+SIZE = 33_000_000
+STEP = 4_000_000
+ASLEEP = 5.1
+RATE = 2_050
+"""Datagrams a second of 1,220 bytes in all: 20 Mbit/s."""
+PAYLOAD = 1_192
+BEFORE = 0.3
+AFTER = 0.5
+"""Seconds of a stream before and after the device is at the other access node."""
+ADVERTISE = 0.2
+HEARD = 0.5
+"""Seconds between two advertisements of an access node, and in which it advertises itself twice."""
+PORTS = "7001-7004"
+FORBIDDEN_PORT = 7_009
+GROUP = IPv4Address("233.252.0.7")
+GROUP_PORT = 7_007
+NOTICED = 0.1
+"""Seconds after an access node's daemon has noticed that a link is down: from then on packets wait there."""
+OVERTAKEN = 5
+"""Datagrams that two processors may pass on at the same moment, when what has waited meets what is new."""
+UNNOTICED = RATE // 50
+"""Datagrams that go nowhere until it has: a daemon on a busy machine may be as late as that."""
+
+STRANGERS, NEIGHBOURS = "access_node = false", "access_node = true"
+GROUPS: Table = {"multicast_link": "mid0", "advertise_interval": ADVERTISE}
+APART: Table = {"access_node": False}
+POLICED: Table = {
+    "home_address": str(HOME_ADDRESS4),
+    "to_visitor": [{"id": 1, "action": "drop", "protocol": "udp", "destination_port": FORBIDDEN_PORT}],
+}
+
+
+@dataclass(slots=True)
+class Transfer:
+    """A numbered stream to the mobile node, and what became of it."""
+
+    port: int
+    sent: int = 0
+    arrived: tuple[int, ...] = ()
+
+    @property
+    def lost(self) -> int:
+        return self.sent - len(set(self.arrived))
+
+    @property
+    def repeated(self) -> int:
+        return len(self.arrived) - len(set(self.arrived))
+
+    @property
+    def overtaken(self) -> int:
+        """Datagrams that came behind a later one."""
+        latest, behind = -1, 0
+        for number in self.arrived:
+            behind += number < latest
+            latest = max(latest, number)
+        return behind
+
+
+class Move(Scenario):
+    """Streams over moves of both kinds, without access nodes that exchange contexts and with; then a download that sleeps."""
+
+    name = "move"
+    title = "from one access node to the other awake, and back asleep; packets and context move along"
+    plan = Plan(
+        tables={
+            "ha": standing_rule(PORTS),
+            "an1": {"foreign_agent": {**GROUPS, "profile": [POLICED]}},
+            "an2": {"foreign_agent": GROUPS},
+            "mn": {"mobile_node": {"context_transfer": True}},
+        },
+        associations=(
+            Pair("an1", "an2", APART, APART),
+            Pair("an1", "an3", APART, APART),
+            Pair("an2", "an3", APART, APART),
+        ),
+    )
+
+    def __init__(self) -> None:
+        self.alone, self.alone_by_surprise = Transfer(7_001), Transfer(7_002)
+        self.announced, self.surprise = Transfer(7_003), Transfer(7_004)
+
+    def play(self, lab: Lab) -> None:
+        lab.wait_registered("an1")
+        self._in_good_order(lab, self.alone)
+        self._by_surprise(lab, self.alone_by_surprise)
+        self._introduce(lab)
+        self._with_group(lab)
+        self._by_surprise(lab, self.surprise)
+        self.ended = lab.timeline.mark("streams-ended")
+        self._download(lab)
+
+    @staticmethod
+    def _introduce(lab: Lab) -> None:
+        """The access nodes exchange contexts from now on; the device is at the first, which knows it from before."""
+        nodes = ("an1", "an2", "an3")
+        begin = lab.timeline.mark("access-nodes-introduced")
+        for node in nodes:
+            lab.crash(node)
+            file = lab.configuration.file(node)
+            file.write_text(file.read_text().replace(STRANGERS, NEIGHBOURS))
+            lab.launch(node)
+        for node in nodes:
+            lab.wait_ready(node)
+        lab.timeline.wait("mn", "registered", begin)
+        lab.wait_registered("an1")
+
+    @staticmethod
+    def _stream(lab: Lab, node: str, port: int, to: IPv4Address, *more: str) -> Program:
+        command = [sys.executable, "-m", "locum.lab.programs.stream", str(to), str(port), *more]
+        return lab.processes.start(node, f"stream-{port}-{node}{len(more)}", command)
+
+    def _transfer(self, lab: Lab, transfer: Transfer, seconds: float) -> Program:
+        more = (str(RATE), str(seconds), str(PAYLOAD))
+        program = self._stream(lab, "cn", transfer.port, HOME_ADDRESS4, *more)
+        lab.pause(BEFORE)
+        return program
+
+    @staticmethod
+    def _finish(transfer: Transfer, program: Program) -> None:
+        program.wait(20.0)
+        transfer.sent = int(program.log.read_text().split()[-1])
+
+    def _by_surprise(self, lab: Lab, transfer: Transfer) -> None:
+        """At the second: the link breaks; the device turns up at the first, which it has heard before."""
+        lab.restore("an1")
+        lab.pause(HEARD)
+        program = self._transfer(lab, transfer, BEFORE + 2 * AFTER)
+        lab.cut("an2")
+        lab.wait_registered("an1")
+        self._finish(transfer, program)
+
+    def _in_good_order(self, lab: Lab, transfer: Transfer) -> None:
+        """`locum move`: the first access node hands over, then the device goes."""
+        lab.restore("an2")
+        lab.pause(HEARD)
+        program = self._transfer(lab, transfer, BEFORE + 2 * AFTER)
+        lab.command("mn", "move", "--to", str(lab.configuration.care_of("an2")))
+        self.moved_at = lab.timeline.mark("moved", to="an2")
+        lab.wait_registered("an2")
+        lab.cut("an1")
+        self._finish(transfer, program)
+
+    def _lost_once_noticed(self, lab: Lab) -> int:
+        """Of those that were sent when the old access node knew that its link was gone."""
+        down = max(
+            event.time
+            for event in lab.timeline.of("an2")
+            if event.kind == "link-down" and event.time < self.ended
+        )
+        sent = stream.arrivals(lab.captures.files["cn"], self.surprise.port, outgoing=True)
+        late = {number for number, time in sent.items() if time > down + NOTICED}
+        return len(late - set(self.surprise.arrived))
+
+    def _with_group(self, lab: Lab) -> None:
+        """In good order with contexts: a group goes on, policing as well."""
+        member = lab.processes.start("mn", "member", _member(lab.topology.radio("an1").far.interface))
+        wait_until("the first access node to forward the group", lambda: _forwarded(lab, "an1"), 10.0)
+        for access_node in ("an1", "an2"):
+            via = lab.topology.address4("mid", access_node)
+            self._stream(lab, "mid", GROUP_PORT, GROUP, "50", "6", "100", str(via))
+        self._in_good_order(lab, self.announced)
+        forbidden = self._stream(lab, "cn", FORBIDDEN_PORT, HOME_ADDRESS4, "50", "0.5", "100")
+        forbidden.wait(10.0)
+        member.stop()
+
+    def _download(self, lab: Lab) -> None:
+        self.server, digests = web(lab, [("film", SIZE)])
+        self.download = download(lab, "film", digests["film"])
+        self.download.wait_for(STEP)
+        lab.restore("an2")
+        left = lab.cut("an1")
+        lab.wait_registered("an2")
+        self.moved = lab.timeline.mark("moved", to="an2") - left
+        self.download.wait_for(self.download.received + STEP)
+        self.nap = lab.nap(ASLEEP, [self.download.program], at="an2", back_at="an1")
+        lab.wait_registered("an1")
+        self.status = self.download.finish(60)
+
+    # What was measured ------------------------------------------------------------------------------------------------
+
+    def judge(self, lab: Lab, checks: Checks) -> None:
+        device = lab.captures.files["mn"]
+        for transfer in (self.alone, self.alone_by_surprise, self.announced, self.surprise):
+            transfer.arrived = tuple(stream.order(device, transfer.port))
+        checks.more_than("packets_lost_without", self.alone.lost, 0, "packets")
+        checks.equal("packets_lost", self.announced.lost, 0, "packets")
+        checks.at_most("packets_overtaken", self.announced.overtaken, OVERTAKEN, "packets")
+        without = self.alone_by_surprise.lost
+        checks.more_than("packets_lost_by_surprise_without", without, 0, "packets")
+        checks.at_most("packets_lost_by_surprise", self.surprise.lost, max(without, UNNOTICED), "packets")
+        checks.equal("packets_lost_once_noticed", self._lost_once_noticed(lab), 0, "packets")
+        checks.fact("packets_overtaken_by_surprise", self.surprise.overtaken, "packets")
+        repeated = self.announced.repeated + self.surprise.repeated
+        checks.equal("packets_delivered_twice", repeated, 0, "packets")
+        self._judge_context(lab, checks)
+        checks.holds("sha256_equal", self.download.correct)
+        checks.equal("curl_exit", self.status, 0)
+        checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
+        checks.at_most("registered_after_move_s", self.moved, 5.0, "s")
+        judge_naps(lab, [self.nap], checks, bound_ms=None)
+        checks.equal("handovers", handovers(lab), 1)
+        judge_flows(lab, checks)
+
+    def _judge_context(self, lab: Lab, checks: Checks) -> None:
+        device, second = lab.captures.files["mn"], lab.captures.files["an2"]
+        index = lab.network.index("mn", lab.topology.radio("an2").far.interface)
+        group = [
+            each
+            for each in pcap.datagrams(device)
+            if each.destination == GROUP and each.interface == index and not each.outgoing
+        ]
+        checks.more_than("group_packets_after_move", len(group), 0, "packets")
+        if group:
+            checks.at_most("group_after_move_s", group[0].time - self.moved_at, 0.5, "s")
+        there = sum(
+            1
+            for each in inner_packets(second)
+            if each.outer is not None
+            and each.datagram.protocol == pcap.UDP
+            and each.datagram.ports[1] == FORBIDDEN_PORT
+        )
+        checks.more_than("forbidden_packets_at_access_node", there, 0, "packets")
+        delivered = len(stream.arrivals(device, FORBIDDEN_PORT))
+        checks.equal("forbidden_packets_delivered", delivered, 0, "packets")
+        for node, kind in (("an1", "context-transferred"), ("an2", "context-received")):
+            happened = sum(1 for event in lab.timeline.of(node) if event.kind == kind)
+            checks.at_least(f"{node}_{kind.replace('-', '_')}", happened, 1)
+
+
+def _member(interface: str) -> list[str]:
+    """A program that is a member of the group on one link, and prints nothing of what it gets."""
+    join = f"UDP4-RECV:{GROUP_PORT},ip-add-membership={GROUP}:{interface},reuseaddr"
+    return ["socat", "-u", join, "OPEN:/dev/null"]
+
+
+def _forwarded(lab: Lab, node: str) -> bool:
+    """Whether an access node forwards the group, by its own answer."""
+    return any(row["group"] == str(GROUP) and row["links"] for row in lab.ask(node, "group list"))

@@ -1,0 +1,1 @@
+"""Steps and checks that several scenarios share."""

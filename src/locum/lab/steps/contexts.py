@@ -1,0 +1,64 @@
+"""Contexts that go from one access node to another (C4, C7), as a lab's access nodes and captures tell of them."""
+
+import json
+import sys
+from typing import Any
+
+from locum.lab.configuration import HOME_ADDRESS4, Table
+from locum.lab.processes import wait_until
+from locum.lab.world import Lab
+
+FORBIDDEN_PORT = 7_009
+REFUSED = 25
+"""Datagrams of a stream that policing refuses."""
+ACCESS: Table = {"access_node": True}
+
+
+def policed(port: int = FORBIDDEN_PORT) -> Table:
+    """A profile of the mobile node that lets nothing to one of its UDP ports pass."""
+    rule: Table = {"id": 1, "action": "drop", "protocol": "udp", "destination_port": port}
+    return {"home_address": str(HOME_ADDRESS4), "to_visitor": [rule]}
+
+
+def context(lab: Lab, node: str) -> dict[str, Any]:
+    """The mobile node's context at an access node; empty when there is none."""
+    rows: list[dict[str, Any]] = lab.ask(node, "context list")
+    return next((row for row in rows if row["home_address"] == str(HOME_ADDRESS4)), {})
+
+
+def dropped(lab: Lab, node: str) -> int:
+    """Packets to the mobile node that rules of its filter at an access node have dropped."""
+    rows: list[dict[str, Any]] = json.loads(lab.command(node, "--json", "filter", "list"))
+    return sum(
+        row["packets"]
+        for row in rows
+        if row["home_address"] == str(HOME_ADDRESS4) and row["action"] == "drop"
+    )
+
+
+def refuse(lab: Lab, node: str, port: int = FORBIDDEN_PORT) -> int:
+    """Send the mobile node what its policing refuses; how many of them the filter at this access node drops."""
+    before = dropped(lab, node)
+    command = [
+        sys.executable,
+        "-m",
+        "locum.lab.programs.stream",
+        str(HOME_ADDRESS4),
+        str(port),
+        "100",
+        "0.25",
+    ]
+    lab.processes.start("cn", f"refused-{node}-{port}", command).wait(10.0)
+    lab.pause(0.2)
+    return dropped(lab, node) - before
+
+
+def wait_quiet(lab: Lab, *nodes: str) -> None:
+    """Until no tunnel 620 is left at any of these access nodes."""
+    wait_until(
+        "the tunnels 620 to end", lambda: not any(_tunnels(context(lab, each)) for each in nodes), 20.0
+    )
+
+
+def _tunnels(row: dict[str, Any]) -> bool:
+    return bool(row.get("forwarded_to") or row.get("forwarded_from"))

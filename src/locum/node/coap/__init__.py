@@ -1,0 +1,1 @@
+"""CoAP and OSCORE: the end point, its associations, and requests of roles."""

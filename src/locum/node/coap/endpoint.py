@@ -1,0 +1,364 @@
+"""The CoAP end point of a node: 634, 632, 618 and triggers under OSCORE, over UDP and, for what is large, over TCP (RFC 8323).
+
+`ask` sends a request and returns the body of the answer; requests that come in are given to one handler together with
+the association that sent them. CoAP retransmits, deduplicates and cuts into blocks; nobody above does. What a body
+means is not known here.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any
+
+import aiocoap
+from aiocoap import error, resource
+from aiocoap.transports.tcp import TCPClient, TcpConnection, TCPServer, _extract_message_size
+from aiocoap.transports.udp6 import MessageInterfaceUDP6
+
+from locum.node.coap.oscore import BulkAddress, ProtectedRequests, ProtectedSite, StoredContext
+from locum.node.config.settings import Address, ControlAssociation, ControlSettings
+from locum.node.host.early_bind import bind_early
+from locum.node.store import StoreError
+
+if TYPE_CHECKING:
+    from locum.node.coap.learnt_associations import LearntAssociations
+    from locum.node.store import Store
+
+PATHS = ("618", "622", "624", "634", "trigger")
+_MOST_CONNECTIONS = 128  # accepted TCP connections at one time; past it the oldest unproven one goes
+_HANDSHAKE_SECONDS = 10.0  # within which a connection has to show an association of ours
+_USER_TIMEOUT = 8000  # ms without acknowledgement after which TCP gives a connection up
+
+Handler = Callable[[str, bytes, ControlAssociation], Awaitable[bytes]]
+
+
+class _Datagrams(MessageInterfaceUDP6):  # type: ignore[misc]
+    """Answers take the host's routes: the link by which a request came says nothing when a tunnel ended here."""
+
+    @classmethod
+    async def listen(
+        cls, channel: socket.socket, manager: Any, log: Any, count: Callable[[str], None]
+    ) -> Any:
+        self = await cls._create_transport_endpoint(channel, manager, log, asyncio.get_running_loop())
+        self._count = count
+        return self
+
+    def datagram_msg_received(self, data: bytes, ancdata: Any, flags: int, address: Any) -> None:
+        here = [(level, kind, value[:16] + bytes(4)) for level, kind, value in ancdata]
+        try:
+            super().datagram_msg_received(data, here, flags, address)
+        except UnicodeDecodeError:  # of an option that is a string: aiocoap counts on UTF-8
+            self._count("control-unreadable")
+
+
+class AskFailed(Exception):
+    """Nobody answered, or the peer answered with an error; the text is the reason."""
+
+
+class _Connection(TcpConnection):  # type: ignore[misc]
+    """A CoAP connection that ends without a word when the other side breaks the protocol."""
+
+    def __init__(self, ctx: Any, log: Any, loop: Any, *, is_server: bool) -> None:
+        super().__init__(ctx, log, loop, is_server=is_server)
+        self._pieces: list[bytes] = []
+        self._missing = 0  # bytes of the message that has begun
+
+    def data_received(self, data: bytes) -> None:
+        """aiocoap copies what it has with every piece that comes: it gets a long message as one."""
+        self._pieces.append(data)
+        self._missing -= len(data)
+        if self._missing > 0:
+            return
+        whole = b"".join(self._pieces)
+        self._pieces.clear()
+        try:
+            super().data_received(whole)
+        except UnicodeDecodeError:  # as above
+            self._abort_with(None)
+            if self._local_is_server:
+                self._ctx.unreadable()
+            return
+        length = _extract_message_size(self._spool)  # its bound was checked just now
+        self._missing = sum(length) - len(self._spool) if length is not None else 0
+
+    proven = False  # whether a request under an association of ours has come by it
+
+    def connection_made(self, transport: Any) -> None:
+        channel = transport.get_extra_info("socket")
+        channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        super().connection_made(transport)
+        if self._local_is_server:
+            self._ctx.accepted(self)
+
+    def _abort_with(self, abort_msg: aiocoap.Message | None) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def drop(self) -> None:
+        """Forget the connection at once; the peer may be out of reach."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class _TcpServer(TCPServer):  # type: ignore[misc]
+    """Listens on a socket that we made, and bounds what strangers can hold open."""
+
+    _order: dict[_Connection, None]  # oldest first
+
+    @classmethod
+    async def listen(
+        cls, channel: socket.socket, manager: Any, log: Any, count: Callable[[str], None]
+    ) -> Any:
+        self = cls()
+        loop = asyncio.get_running_loop()
+        self._tokenmanager, self.log, self._count = manager, log, count
+        self._order = {}
+
+        def connection() -> _Connection:
+            made = _Connection(self, log, loop, is_server=True)
+            self._pool.add(made)
+            return made
+
+        self.server = await loop.create_server(connection, sock=channel)
+        return self
+
+    def accepted(self, connection: _Connection) -> None:
+        self._order[connection] = None
+        if len(self._pool) > _MOST_CONNECTIONS:
+            self._count("control-connections")
+            oldest = next((each for each in self._order if not each.proven), connection)
+            oldest.drop()
+
+        def check() -> None:
+            if not connection.proven and connection in self._pool:
+                self._count("control-silent")
+                connection.drop()
+
+        asyncio.get_running_loop().call_later(_HANDSHAKE_SECONDS, check)
+
+    def unreadable(self) -> None:
+        """A stranger sent what is no CoAP."""
+        self._count("control-unreadable")
+
+    def _evict_from_pool(self, connection: _Connection) -> None:
+        self._order.pop(connection, None)
+        super()._evict_from_pool(connection)
+
+
+class _TcpClient(TCPClient):  # type: ignore[misc]
+    """Connections from our control address, kept by peer until they break or are dropped."""
+
+    local: Address
+
+    async def _spawn_protocol(self, message: aiocoap.Message) -> Any:
+        peer = message.unresolved_remote
+        if peer in self._pool:
+            return self._pool[peer]
+        host, port = aiocoap.util.hostportsplit(peer)
+        try:
+            _, protocol = await asyncio.get_running_loop().create_connection(
+                lambda: _Connection(self, self.log, self.loop, is_server=False),
+                host,
+                port or self._default_port,
+                local_addr=(str(self.local), 0),
+            )
+        except OSError as problem:
+            raise error.NetworkError(f"no connection: {problem.strerror or problem}") from None
+        self._pool[peer] = protocol
+        return protocol
+
+    def drop_all(self) -> None:
+        for connection in tuple(self._pool.values()):
+            connection.drop()
+        self._pool.clear()
+
+
+class _Message(resource.Resource):  # type: ignore[misc]
+    """The resource of one message number."""
+
+    def __init__(self, path: str, handler: Handler) -> None:
+        super().__init__()
+        self._path, self._handler = path, handler
+
+    async def render_post(self, request: aiocoap.Message) -> aiocoap.Message:
+        association: ControlAssociation = request.remote.security_context.association
+        body = await self._handler(self._path, request.payload, association)
+        return aiocoap.Message(code=aiocoap.CHANGED, payload=body)
+
+
+def _reason(problem: Exception) -> str:
+    """Why a request got no answer, for a person; aiocoap's own words are about its classes."""
+    match problem:
+        case error.ResolutionError():
+            return "there is no way to it from here"
+        case error.LibraryShutdown():
+            return "this node is stopping"
+        case error.NetworkError() if isinstance(problem.__cause__, OSError):
+            return _words(problem.__cause__)
+        case error.NetworkError() if problem.args:
+            return str(problem.args[0])
+    return str(problem) or type(problem).__name__
+
+
+def _words(problem: OSError) -> str:
+    """aiocoap puts a remark of its own in the place of the system's text."""
+    if problem.errno == errno.ECONNREFUSED:
+        return "no daemon answers on its control port"
+    return os.strerror(problem.errno) if problem.errno else str(problem)
+
+
+class CoapEndPoint:
+    """CoAP server and client of one node."""
+
+    def __init__(
+        self,
+        settings: ControlSettings,
+        store: "Store",
+        handler: Handler,
+        count: Callable[[str], None],
+        learnt: "LearntAssociations | None" = None,
+        unwritable: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        """With `learnt`, associations that are not configured are learnt when a message comes under them (C9).
+
+        `unwritable` is told when requests are refused because the store cannot be written.
+        """
+        self._settings, self._store, self._handler, self._count = settings, store, handler, count
+        self._learnt, self._unwritable = learnt, unwritable
+        self._contexts = {each: StoredContext(each, store) for each in settings.associations}
+        self._context: aiocoap.Context | None = None
+        self._client: _TcpClient | None = None
+
+    def _associations(self) -> list[ControlAssociation]:
+        learnt = () if self._learnt is None else self._learnt.all()
+        return [*self._settings.associations, *(each.association for each in learnt)]
+
+    def _by_recipient(self, identifier: bytes) -> StoredContext | None:
+        found = (each for each in self._associations() if each.recipient_id == identifier)
+        return self._context_of(next(found, None))
+
+    def _by_peer(self, peer: Address) -> StoredContext | None:
+        return self._context_of(next((each for each in self._associations() if each.peer == peer), None))
+
+    def _context_of(self, association: ControlAssociation | None) -> StoredContext | None:
+        """One for each association and run: it knows numbers that are not yet in the store."""
+        if association is None:
+            return None
+        if association not in self._contexts:
+            self._contexts[association] = StoredContext(association, self._store)
+        return self._contexts[association]
+
+    async def _learn(self, peer: Address | None, identifier: bytes) -> bool:
+        """Whether there is an association for that identifier now."""
+        return self._learnt is not None and await self._learnt.learn(peer, identifier) is not None
+
+    async def open(self) -> None:
+        """Bind UDP and TCP on the control address. Raises OSError (busy port)."""
+        log = logging.getLogger("locum.coap")
+        log.setLevel(logging.CRITICAL)
+        site = resource.Site()
+        for path in PATHS:
+            site.add_resource([path], _Message(path, self._handler))
+        loop = asyncio.get_running_loop()
+        context = aiocoap.Context(loop=loop, loggername="locum.coap")
+        context.serversite = ProtectedSite(
+            site, self._by_recipient, self._learn, self._store, self._count, log, self._unwritable
+        )
+        datagrams, connections = self._sockets()
+        with contextlib.ExitStack() as undo:
+            undo.callback(connections.close)
+            await context._append_tokenmanaged_messagemanaged_transport(
+                lambda manager: _Datagrams.listen(datagrams, manager, log, self._count)
+            )
+            await context._append_tokenmanaged_transport(
+                lambda manager: _TcpServer.listen(connections, manager, log, self._count)
+            )
+            await context._append_tokenmanaged_transport(
+                lambda manager: _TcpClient.create_client_transport(manager, log, loop)
+            )
+            undo.pop_all()
+        self._client = context.request_interfaces[-1].token_interface
+        assert self._client is not None
+        self._client.local = self._settings.address
+        self._protected = ProtectedRequests(context)
+        context.request_interfaces.insert(0, self._protected)  # before those that would send plain
+        self._context = context
+
+    def _sockets(self) -> tuple[socket.socket, socket.socket]:
+        address, port = self._settings.address, self._settings.port
+        mapped = f"::ffff:{address}" if isinstance(address, IPv4Address) else str(address)
+        datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        family = socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6
+        connections = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            bind_early(datagrams, (mapped, port))
+            connections.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bind_early(connections, (str(address), port))
+            connections.listen(64)
+            connections.setblocking(False)
+            datagrams.setblocking(False)
+        except OSError:
+            datagrams.close()
+            connections.close()
+            raise
+        return datagrams, connections
+
+    async def ask(
+        self, peer: Address, path: str, body: bytes, timeout: float, *, bulk: bool = False
+    ) -> bytes:
+        """The body of the peer's answer to a POST of `body`. Raises AskFailed; `timeout` in seconds."""
+        assert self._context is not None
+        try:
+            context = self._by_peer(peer)
+            if context is None:
+                raise AskFailed(f"no association with {peer}")
+            async with asyncio.timeout(timeout):
+                response = await self._exchange(context, path, body, bulk)
+        except TimeoutError:
+            raise AskFailed(f"no answer from {peer} within {timeout:g} s") from None
+        except StoreError as problem:  # ours
+            raise AskFailed(f"{peer} was not asked: {problem}") from None
+        except (error.Error, OSError) as problem:
+            raise AskFailed(f"{peer}: {_reason(problem)}") from None
+        if not response.code.is_successful():
+            raise AskFailed(f"{peer} answered {response.code}")
+        return bytes(response.payload)
+
+    async def _exchange(self, context: StoredContext, path: str, body: bytes, bulk: bool) -> aiocoap.Message:
+        assert self._context is not None
+        peer = context.association.peer
+        host = f"[{peer}]" if peer.version == 6 else str(peer)
+        # An empty message finds and, for TCP, opens the way; the one that is sent has no Uri-Host to give away.
+        probe = aiocoap.Message(code=aiocoap.POST)
+        probe.set_request_uri(
+            f"coap{'+tcp' if bulk else ''}://{host}:{self._settings.port}", set_uri_host=False
+        )
+        probe.direction = aiocoap.message.Direction.OUTGOING
+        interface = await self._context.find_remote_and_interface(probe)
+        assert interface is not None
+        message = aiocoap.Message(code=aiocoap.POST, payload=body, uri_path=[path])
+        message.remote = BulkAddress(context, probe.remote)
+        return await self._context.request(message).response
+
+    def drop_connections(self) -> None:
+        """Forget the TCP connections to peers: the way to them was lost."""
+        if self._client is not None:
+            self._client.drop_all()
+
+    async def close(self) -> None:
+        """Close everything; what is still asked fails."""
+        if self._context is not None:
+            await (
+                self._protected.shutdown()
+            )  # aiocoap ends all its parts at once, and trips over what is under way
+            self.drop_connections()
+            await self._context.shutdown()
+            self._context = None

@@ -1,0 +1,203 @@
+"""Joins roles and CoAP: `Ask` and its answer, requests that come in and their `Answer`. Knows numbers, not meanings.
+
+aiocoap is imported when the node has an association at all: a home agent starts without it.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from locum.node.clock import boot_seconds
+from locum.node.config.settings import Address, ControlAssociation, Settings
+from locum.node.events import EventStream
+from locum.node.performer import Hand
+from locum.node.store import Store
+from locum.roles import actions as do
+from locum.roles.actions import Event
+
+if TYPE_CHECKING:
+    from locum.node.coap.endpoint import CoapEndPoint
+    from locum.node.coap.learnt_associations import LearntAssociations
+
+log = logging.getLogger("locum.exchanges")
+_PATIENCE = 90.0  # seconds a role may take to answer a request
+# Roles that answer, the first that is here.
+_SERVED = {
+    "634": ("mnps",),
+    "618": ("mobile_node", "mnps"),
+    "622": ("foreign_agent",),
+    "624": ("foreign_agent",),
+    "trigger": ("mnps",),
+}
+
+
+@dataclass(slots=True)
+class Conversation:
+    """What has passed with one peer since the start. `last_heard` is seconds since boot."""
+
+    last_heard: float | None = None
+    asked: int = 0  # our requests
+    failed: int = 0  # of them: nobody answered, or with an error
+    received: int = 0  # the peer's requests
+
+
+class NoReply(Exception):
+    """Nobody answered, or the peer answered with an error; the text is the reason."""
+
+
+class Exchanges:
+    """The CoAP exchanges of one node."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        events: EventStream,
+        feed: Callable[[str, Event], None],
+        learnt: "LearntAssociations | None" = None,
+    ) -> None:
+        """`feed` gives an event to a role; `learnt` are associations that are not in the configuration."""
+        self._settings, self._store, self._events, self._feed = settings, store, events, feed
+        self._learnt = learnt
+        self._coap: CoapEndPoint | None = None
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._asking: set[asyncio.Task[None]] = set()
+        self._begun = asyncio.Event()
+        control = settings.control
+        self._conversations = {
+            each.peer: Conversation() for each in (control.associations if control else ())
+        }
+
+    async def open(self) -> None:
+        """Bind the control address. Raises OSError in one clear line."""
+        control = self._settings.control
+        if control is None or not (control.associations or self._learnt is not None):
+            return
+        from locum.node.coap.endpoint import CoapEndPoint
+
+        self._coap = CoapEndPoint(
+            control, self._store, self._asked, self._events.count, self._learnt, self._store_unwritable
+        )
+        try:
+            await self._coap.open()
+        except OSError as problem:
+            raise OSError(
+                problem.errno,
+                f"{self._settings.file}: [control] address: {control.address} port {control.port}: "
+                f"{problem.strerror or problem}",
+            ) from None
+
+    def _store_unwritable(self, reason: str) -> None:
+        self._events.emit("store-unwritable", detail={"reason": reason})
+
+    def begin(self) -> None:
+        """The roles are there: what was asked since `open` is given to them, and all that comes."""
+        self._begun.set()
+
+    async def close(self) -> None:
+        """End everything that is under way."""
+        for task in tuple(self._asking):
+            task.cancel()
+        for future in self._waiting.values():
+            future.cancel()
+        if self._coap is not None:
+            await self._coap.close()
+
+    def link_lost(self, link: str) -> None:
+        """Connections by a link of the mobile node are dead; the next request opens a new one."""
+        mobile = self._settings.mobile_node
+        if self._coap is not None and mobile is not None and link in mobile.links:
+            self._coap.drop_connections()
+
+    def hands(self, role: str) -> Mapping[type, Hand]:
+        """What performs each kind of action for this role."""
+        return {do.Ask: lambda action: self._ask(role, action), do.Answer: self._answer}
+
+    def _ask(self, role: str, action: do.Ask) -> None:
+        task = asyncio.get_running_loop().create_task(self._exchange(role, action))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _exchange(self, role: str, action: do.Ask) -> None:
+        try:
+            body = await self.ask(action.peer, action.path, action.body, action.timeout, bulk=action.bulk)
+        except NoReply as problem:
+            self._feed(role, do.NoAnswer(action.request, str(problem)))
+        else:
+            self._feed(role, do.Answered(action.request, body))
+
+    async def ask(
+        self, peer: Address, path: str, body: bytes, timeout: float, *, bulk: bool = False
+    ) -> bytes:
+        """The body of the peer's answer within `timeout` seconds. Raises NoReply."""
+        if self._coap is None:
+            raise NoReply("this node has no [control] associations")
+        from locum.node.coap.endpoint import AskFailed
+
+        conversation = self._conversations.setdefault(peer, Conversation())
+        conversation.asked += 1
+        try:
+            answer = await self._coap.ask(peer, path, body, timeout, bulk=bulk)
+        except AskFailed as problem:
+            conversation.failed += 1
+            raise NoReply(str(problem)) from None
+        conversation.last_heard = boot_seconds()
+        return answer
+
+    async def ask_here(
+        self, path: str, body: bytes, own: Address, home_addresses: tuple[Address, ...]
+    ) -> bytes:
+        """What a role of this node answers to a person at this node, who may ask for everything."""
+        return await self._asked(
+            path, body, ControlAssociation(own, b"", b"", b"", b"", home_addresses, True)
+        )
+
+    def associations(self) -> list[ControlAssociation]:
+        """Those of the configuration, and those that were learnt."""
+        control = self._settings.control
+        learnt = () if self._learnt is None else self._learnt.all()
+        return [*(control.associations if control else ()), *(each.association for each in learnt)]
+
+    def conversation(self, peer: Address) -> Conversation:
+        """How it goes with a peer."""
+        return self._conversations.get(peer) or Conversation()
+
+    async def _asked(self, path: str, body: bytes, association: ControlAssociation) -> bytes:
+        conversation = self._conversations.setdefault(association.peer, Conversation())
+        conversation.received += 1
+        conversation.last_heard = boot_seconds()
+        role = next((each for each in _SERVED[path] if each in self._settings.roles), None)
+        if role is None:
+            self._events.count(f"request-{path}-not-served")
+            return b""
+        await self._begun.wait()
+        number = next(self._numbers)
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            self._feed(
+                role,
+                do.Asked(
+                    number,
+                    path,
+                    body,
+                    association.peer,
+                    association.home_addresses,
+                    association.may_trigger,
+                ),
+            )
+            async with asyncio.timeout(_PATIENCE):
+                return await future
+        finally:
+            self._waiting.pop(number, None)
+
+    def _answer(self, action: do.Answer) -> None:
+        future = self._waiting.get(action.exchange)
+        if future is not None:
+            with contextlib.suppress(asyncio.InvalidStateError):
+                future.set_result(action.body)

@@ -1,0 +1,290 @@
+"""OSCORE security contexts (RFC 8613) that live in the node's store, and the gate in front of the CoAP server.
+
+Sender sequence numbers are reserved in the store ahead of use, in chunks (RFC 8613 Appendix B.1.1), so that none is
+ever used twice, kill -9 or not. The replay window is committed before a request is acted on, so that a request is
+taken at most once over all restarts. The secret of an association and its store live and die together.
+
+What comes without a valid context gets an empty 4.01 at most: never more bytes than were sent, never a reason. While the
+store cannot be written nothing is acted upon, and an answer under the context is not possible either: it would take the
+request's nonce, which a replay after a restart could take once more. The answer then is an empty 5.03.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import aiocoap
+from aiocoap import error, interfaces, oscore
+from aiocoap.pipe import IterablePipe, Pipe, error_to_message, run_driving_pipe
+from aiocoap.transports.oscore import OSCOREAddress
+
+from locum.node.config.settings import Address, ControlAssociation
+from locum.node.store import StoreError
+from locum.wire.control import MAX_BODY
+
+if TYPE_CHECKING:
+    from locum.node.store import Store
+
+COLLECTION = "oscore"
+_CHUNK = 1024  # sender sequence numbers per reservation
+_LOW = 256  # numbers left at which the next reservation is queued without waiting
+_WINDOW = 64  # replay window; concurrent requests of one peer stay far below
+
+
+class StoredContext(oscore.CanProtect, oscore.CanUnprotect, oscore.SecurityContextUtils):  # type: ignore[misc]
+    """The security context of one association, with its numbers in the store.
+
+    AEAD is A128GCM: AES-CCM as OSCORE uses it ends at 64 KiB, and session state is larger.
+    """
+
+    alg_aead = oscore.algorithms["A128GCM"]
+    hashfun = oscore.hashfunctions["sha256"]
+    id_context = None
+    echo_recovery = None  # the window is never lost, so it need not be recovered (B.1.2)
+
+    def __init__(self, association: ControlAssociation, store: "Store") -> None:
+        self.association = association
+        self.sender_id, self.recipient_id = association.sender_id, association.recipient_id
+        self.derive_keys(association.salt, association.secret)
+        self._store = store
+        entry = store.get(COLLECTION, association.key)
+        row: dict[str, Any] = entry.value if entry else {"reserved": 0, "index": 0, "seen": "0"}
+        self.recipient_replay_window = oscore.ReplayWindow(_WINDOW, self._save)
+        self.recipient_replay_window.initialize_from_persisted(
+            {"index": int(row["index"]), "bitfield": int(row["seen"], 16)}
+        )
+        # Numbers below the last reservation may have been used by the run before.
+        self.sender_sequence_number: int = int(row["reserved"])
+        self._reserved = self._committed = self.sender_sequence_number
+        self._reserve()
+        store.write_now(COLLECTION, association.key, self._row())
+        self._committed = self._reserved
+
+    def _row(self) -> dict[str, Any]:
+        window = self.recipient_replay_window.persist()
+        return {"reserved": self._reserved, "index": window["index"], "seen": f"{window['bitfield']:x}"}
+
+    def _reserve(self) -> None:
+        self._reserved = self.sender_sequence_number + _CHUNK
+
+    def _save(self) -> None:
+        """Queue the row; a request waits until it is committed (`ProtectedSite`)."""
+        self._store.put(COLLECTION, self.association.key, self._row())
+
+    def post_seqnoincrease(self) -> None:
+        """Keep the reservation ahead of use; blocks only if the queued one is not committed in time."""
+        if self.sender_sequence_number >= self._committed:
+            self._reserve()
+            self._store.write_now(COLLECTION, self.association.key, self._row())
+            self._save()  # replaces an older row that still waits for its commit
+            self._committed = self._reserved
+        elif self._reserved - self.sender_sequence_number < _LOW:
+            self._reserve()
+            reserved = self._reserved
+            self._save()
+            commit = self._store.committed()
+            assert commit is not None
+            commit.add_done_callback(lambda done: self._reservation_done(reserved, done.exception()))
+
+    def _reservation_done(self, reserved: int, problem: BaseException | None) -> None:
+        if problem is None:
+            self._committed = max(self._committed, reserved)
+
+
+class BulkAddress(OSCOREAddress):  # type: ignore[misc]
+    """A remote under OSCORE whose block size is that of the transport below: over TCP BERT blocks (RFC 8323)."""
+
+    @property
+    def maximum_payload_size(self) -> int:
+        return int(self.underlying_address.maximum_payload_size)
+
+    @property
+    def maximum_block_size_exp(self) -> int:
+        return int(self.underlying_address.maximum_block_size_exp)
+
+    @maximum_block_size_exp.setter
+    def maximum_block_size_exp(self, value: int) -> None:
+        """aiocoap lowers the size of a response's remote; the one below decides here."""
+
+
+class ProtectedRequests(interfaces.RequestProvider):  # type: ignore[misc]
+    """Sends requests whose remote is a `BulkAddress`: protect, send below, unprotect.
+
+    Unlike aiocoap's own transport it gives responses a `BulkAddress` too, so that blocks stay large from the second on.
+    """
+
+    def __init__(self, wire: aiocoap.Context) -> None:
+        self._wire = wire
+        self._wanted: dict[asyncio.Task[None], Pipe] = {}  # whose answer somebody still waits for
+
+    async def fill_or_recognize_remote(self, message: aiocoap.Message) -> bool:
+        return isinstance(message.remote, BulkAddress)
+
+    def request(self, request: Pipe) -> None:
+        task = asyncio.get_running_loop().create_task(self._request(request))
+        self._wanted[task] = request
+        task.add_done_callback(self._finished)
+        request.on_interest_end(lambda: self._given_up(task))
+
+    def _given_up(self, task: "asyncio.Task[None]") -> None:
+        """Nobody waits any more: what is under way below ends too, or it would be told to nobody at the end."""
+        if self._wanted.pop(task, None) is not None:
+            task.cancel()
+
+    def _finished(self, task: "asyncio.Task[None]") -> None:
+        request = self._wanted.pop(task, None)
+        problem = error.LibraryShutdown() if task.cancelled() else task.exception()
+        if request is not None and problem is not None:
+            request.add_exception(problem)
+
+    async def _request(self, request: Pipe) -> None:
+        message = request.request
+        context = message.remote.security_context
+        protected, identifiers = context.protect(message)
+        protected.remote = message.remote.underlying_address
+        response = await self._wire.request(protected, handle_blockwise=False).response
+        if response.opt.oscore is None:
+            unwritable = response.code == aiocoap.SERVICE_UNAVAILABLE
+            raise StoreOfPeerUnwritable(response) if unwritable else AnsweredUnprotected(response)
+        plain, _ = context.unprotect(response, identifiers)
+        plain.remote = BulkAddress(context, response.remote)
+        request.add_response(plain, is_last=True)
+
+    async def shutdown(self) -> None:
+        tasks = tuple(self._wanted)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+class AnsweredUnprotected(error.Error):  # type: ignore[misc]
+    """The peer refused our security context: it has another secret, or another idea of who we are."""
+
+    def __init__(self, response: aiocoap.Message) -> None:
+        super().__init__(f"refused our association ({response.code}); compare secrets, ids and addresses")
+
+
+class StoreOfPeerUnwritable(error.Error):  # type: ignore[misc]
+    """The peer takes no request now, because it cannot write down that it has taken it."""
+
+    def __init__(self, response: aiocoap.Message) -> None:
+        super().__init__(f"its store cannot be written ({response.code}); is its disk full?")
+
+
+def remote_address(remote: Any) -> Address | None:
+    """The IP address of an aiocoap remote, without mapping and zone; None if it has none."""
+    from ipaddress import IPv6Address, ip_address
+
+    host = str(remote.hostinfo)
+    if host.startswith("["):
+        host = host[1 : host.index("]")]
+    elif host.count(":") == 1:
+        host = host.split(":")[0]
+    try:
+        address = ip_address(host.split("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+_UNKNOWN = "control-no-association"
+
+
+def _identifier(request: aiocoap.Message) -> bytes:
+    """The sender's identifier in a request. Raises NotAProtectedMessage, ProtectionInvalid, ValueError or IndexError."""
+    return bytes(oscore.verify_start(request).get(oscore.COSE_KID, b""))
+
+
+class ProtectedSite(interfaces.Resource):  # type: ignore[misc]
+    """Lets a request through to `inner` only under a context of ours, from that association's peer, once."""
+
+    def __init__(
+        self,
+        inner: interfaces.Resource,
+        find: Callable[[bytes], StoredContext | None],
+        learn: Callable[[Address | None, bytes], Awaitable[bool]],
+        store: "Store",
+        count: Callable[[str], None],
+        log: Any,
+        unwritable: Callable[[str], None],
+    ) -> None:
+        """`find` gives the context of an identifier; `learn` tells whether one can be had from elsewhere.
+
+        `unwritable` is told why the store takes nothing, once until it does again.
+        """
+        self._inner, self._find, self._learn = inner, find, learn
+        self._store, self._count, self._log = store, count, log
+        self._unwritable, self._told = unwritable, False
+
+    async def render(self, request: aiocoap.Message) -> aiocoap.Message:
+        raise error.Unauthorized
+
+    async def needs_blockwise_assembly(self, request: aiocoap.Message) -> bool:
+        return False
+
+    async def render_to_pipe(self, pipe: Pipe) -> None:
+        """Unprotect, commit the replay window, run the resource, protect its response."""
+        try:
+            await self._render_to_pipe(pipe)
+        except StoreError as problem:
+            self._count("control-unwritable")
+            if not self._told:
+                self._told = True
+                self._unwritable(str(problem))
+            pipe.add_response(aiocoap.Message(code=aiocoap.SERVICE_UNAVAILABLE), is_last=True)
+
+    async def _render_to_pipe(self, pipe: Pipe) -> None:
+        request = pipe.request
+        opened = self._open(request)
+        if opened == _UNKNOWN and await self._learn(remote_address(request.remote), _identifier(request)):
+            opened = self._open(request)
+        if isinstance(opened, str):
+            self._count(opened)
+            if request.mtype is None or request.mtype == aiocoap.CON:
+                pipe.add_response(aiocoap.Message(code=aiocoap.UNAUTHORIZED), is_last=True)
+            return
+        context, plain, identifiers = opened
+        request.remote.proven = True
+        if plain.opt.block1 is not None and plain.opt.block1.start + len(plain.payload) > MAX_BODY:
+            self._count("control-oversized")
+            refusal, _ = context.protect(aiocoap.Message(code=aiocoap.REQUEST_ENTITY_TOO_LARGE), identifiers)
+            pipe.add_response(refusal, is_last=True)
+            return
+        await self._store.durable()
+        self._told = False
+        plain.remote = BulkAddress(context, request.remote)
+        inner_pipe = IterablePipe(plain)
+        run_driving_pipe(
+            error_to_message(inner_pipe, self._log), self._inner.render_to_pipe(inner_pipe), name="634"
+        )
+        async for event in inner_pipe:
+            if event.exception is not None:
+                self._count("control-failed")
+                response = aiocoap.Message(code=aiocoap.INTERNAL_SERVER_ERROR)
+            else:
+                response = event.message
+            protected, _ = context.protect(response, identifiers)
+            pipe.add_response(protected, is_last=True)
+            break
+
+    def _open(self, request: aiocoap.Message) -> tuple[StoredContext, aiocoap.Message, Any] | str:
+        """The context, plain request and request identifiers, or the reason why not."""
+        if request.code != aiocoap.POST:
+            return "control-unprotected"
+        try:
+            context = self._find(_identifier(request))
+            if context is None:
+                return _UNKNOWN
+            if remote_address(request.remote) != context.association.peer:
+                return "control-wrong-peer"
+            plain, identifiers = context.unprotect(request)
+        except oscore.NotAProtectedMessage:
+            return "control-unprotected"
+        except oscore.ReplayError:
+            return "control-replayed"
+        except (oscore.ProtectionInvalid, error.Error, ValueError, IndexError):
+            return "control-forged"
+        return context, plain, identifiers

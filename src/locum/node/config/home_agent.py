@@ -1,0 +1,165 @@
+"""[home_agent] -> `HomeAgentSettings` (features R3 to R8)."""
+
+import re
+from collections.abc import Container
+from pathlib import Path
+
+from locum.node.config.parts import LONGEST_LIFETIME, agent_key, association
+from locum.node.config.policy import pools
+from locum.node.config.rule_table import flow_rules
+from locum.node.config.settings import Address, HomeAgentSettings, MobileSettings, Prefix
+from locum.node.config.toml_table import ConfigError, Table
+from locum.roles.action_values.flows import MAX_RULES
+from locum.roles.home_agent.binding import AuthorisedStandIn
+from locum.roles.rules import DEFAULT, MN, RESERVED_NAMES, STAND_IN, KeptRule
+from locum.wire.mobile_ip.extensions import MAX_BINDING, MIN_BINDING
+
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
+
+
+def home_agent(table: Table) -> HomeAgentSettings:
+    """The table [home_agent]. Raises ConfigError."""
+    settings = HomeAgentSettings(
+        address=table.address4("address"),
+        home_prefixes=table.prefixes("home_prefixes"),
+        max_lifetime=table.integer("max_lifetime", 1800, least=1, most=LONGEST_LIFETIME),
+        short_lifetime=table.integer("short_lifetime", 10, least=0, most=LONGEST_LIFETIME),
+        max_simultaneous=table.integer("max_simultaneous", 4, least=1, most=4),
+        reverse_tunnel_required=table.boolean("reverse_tunnel_required", True),
+        multipath=table.boolean("multipath", True),
+        mobiles=tuple(_mobile(item) for item in table.tables("mobile")),
+        foreign_agents=tuple(agent_key(item) for item in table.tables("foreign_agent")),
+        nat_traversal=table.boolean("nat_traversal", True),
+        nat_forced=table.boolean("nat_forced", True),
+        keepalive_interval=table.integer("keepalive_interval", 0, most=0xFFFF),
+        revocation=table.boolean("revocation", True),
+        trigger_on_expiry=table.boolean("trigger_on_expiry", False),
+        pools=pools(table.tables("pool"), table.prefixes("home_prefixes")),
+    )
+    table.close()
+    if settings.short_lifetime >= settings.max_lifetime:
+        raise table.error("short_lifetime", "must be below max_lifetime")
+    seen: set[Address] = set()
+    for number, mobile in enumerate(settings.mobiles, 1):
+        for address in (mobile.home_address, mobile.home_address_v6):
+            if address is None:
+                continue
+            if not _within(address, settings.home_prefixes):
+                raise ConfigError(
+                    table.file,
+                    f"home_agent.mobile #{number}",
+                    "home_address",
+                    f"{address} is in none of home_prefixes",
+                )
+            if address in seen:
+                raise ConfigError(
+                    table.file, f"home_agent.mobile #{number}", "home_address", f"{address} appears twice"
+                )
+            seen.add(address)
+    _check_loops(table, settings, seen)
+    return settings
+
+
+def _check_loops(table: Table, settings: HomeAgentSettings, served: Container[Address]) -> None:
+    """What leads into a home address instead of away from it: a tunnel there would never end. Raises ConfigError."""
+    for number, mobile in enumerate(settings.mobiles, 1):
+        name = f"home_agent.mobile #{number}"
+        leads: list[tuple[str, str, Address | None]] = [
+            (name, "default_coa", mobile.default_coa),
+            (name, "mnps", mobile.mnps),
+            (name, "mnps_v6", mobile.mnps_v6),
+        ]
+        for index, each in enumerate(mobile.stand_ins, 1):
+            leads.append((f"{name}.stand_in #{index}", "address", each.address))
+            leads.append((f"{name}.stand_in #{index}", "address_v6", each.address_v6))
+        for where, key, address in leads:
+            if address is not None and address in served:
+                raise ConfigError(
+                    table.file,
+                    where,
+                    key,
+                    f"{address} is a home address of this home agent; packets would come back here",
+                )
+
+
+def check_ends(file: Path, home: HomeAgentSettings, ends: Container[Address]) -> None:
+    """A default care-of address at the home agent's own address needs a role of this host that takes what comes: one
+    of `ends`, the addresses of its stand-in and its foreign agent (R17). Raises ConfigError.
+    """
+    for number, mobile in enumerate(home.mobiles, 1):
+        if mobile.default_coa == home.address and home.address not in ends:
+            raise ConfigError(
+                file,
+                f"home_agent.mobile #{number}",
+                "default_coa",
+                f"{home.address} is the home agent's own address, and no [mnps] or [foreign_agent] of this file has it",
+            )
+
+
+def _within(address: Address, prefixes: tuple[Prefix, ...]) -> bool:
+    return any(address.version == prefix.version and address in prefix for prefix in prefixes)
+
+
+def _mobile(table: Table) -> MobileSettings:
+    settings = MobileSettings(
+        home_address=table.address4("home_address"),
+        home_address_v6=table.optional6("home_address_v6"),
+        association=association(table),
+        default_coa=table.optional4("default_coa"),
+        mnps=table.optional4("mnps"),
+        mnps_v6=table.optional6("mnps_v6"),
+        default_coa_by_registration=table.boolean("default_coa_by_registration", True),
+        default_coa_ruled=table.choice("default_coa_takes", ("all", "ruled"), "all") == "ruled",
+        stand_ins=tuple(_stand_in(item) for item in table.tables("stand_in")),
+        rules=flow_rules(table.tables("rule")),
+    )
+    table.close()
+    _check_registrants(table, settings)
+    peers = {settings.mnps, *(each.address for each in settings.stand_ins)} - {None}
+    own = max(0, len(peers) - 1)  # rules of the home agent's own: an entry has room for one peer
+    if (over := len(settings.rules) + own - MAX_RULES) > 0:
+        raise table.error(
+            "rule", f"{len(settings.rules)} rules and {own} for stand-ins: {over} more than {MAX_RULES}"
+        )
+    for rule in settings.rules:
+        _check_targets(table, rule, settings)
+    return settings
+
+
+def _stand_in(table: Table) -> AuthorisedStandIn:
+    """[[home_agent.mobile.stand_in]]: who may register beside the mobile node (R4)."""
+    found = AuthorisedStandIn(
+        name=table.string("name", STAND_IN),
+        association=association(table),
+        address=table.address4("address"),
+        address_v6=table.optional6("address_v6"),
+        translate=table.boolean("translate", False),
+    )
+    table.close()
+    if not _NAME.match(found.name) or found.name in RESERVED_NAMES:
+        raise table.error("name", f"{found.name!r} cannot be the name of a stand-in; take another word")
+    return found
+
+
+def _check_registrants(table: Table, mobile: MobileSettings) -> None:
+    """Registrants of a home address are told apart by SPI, stand-ins by name and address. Raises ConfigError."""
+    spis = [mobile.association.spi, *(each.association.spi for each in mobile.stand_ins)]
+    names = [each.name for each in mobile.stand_ins]
+    addresses = [each.address for each in mobile.stand_ins]
+    for key, values in (("spi", spis), ("name", names), ("address", addresses)):
+        if len(set(values)) != len(values):
+            raise table.error(
+                "stand_in", f"{key} is the same twice; every stand-in (and the mobile node) needs its own"
+            )
+
+
+def _check_targets(table: Table, rule: KeptRule, mobile: MobileSettings) -> None:
+    """Raises ConfigError for a way that nobody can ever register."""
+    known = {MN, STAND_IN, DEFAULT, *(each.name for each in mobile.stand_ins)}
+    for each in rule.to:
+        if isinstance(each, str) and each not in known:
+            raise table.error(
+                "rule", f"{rule.identifier} leads to {each!r}; known are {', '.join(sorted(known))}"
+            )
+        if isinstance(each, int) and not MIN_BINDING <= each <= MAX_BINDING:
+            raise table.error("rule", f"{rule.identifier} leads to {each}; binding identifiers are 1 to 254")

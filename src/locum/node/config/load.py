@@ -1,0 +1,203 @@
+"""Configuration file -> `Settings`: TOML read once at start, strictly.
+
+Every unknown, missing or senseless key is a `ConfigError` that names file, table and key. Secrets stand in files of
+their own, in hexadecimal, mode 0600.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+
+from locum.node.config.foreign_agent import foreign_agent
+from locum.node.config.home_agent import check_ends, home_agent
+from locum.node.config.mnps import mnps
+from locum.node.config.mobile_node import mobile_node
+from locum.node.config.parts import links
+from locum.node.config.policy import policy
+from locum.node.config.settings import (
+    COAP_PORT,
+    ControlAssociation,
+    ControlSettings,
+    NodeSettings,
+    Settings,
+)
+from locum.node.config.toml_table import ConfigError, Table
+
+__all__ = ["ConfigError", "load"]
+
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
+_MOST_BINDINGS = 4 << 20  # about 460 MiB of tables
+_MOST_FLOWS = _MOST_HELD = 1 << 20
+
+
+def load(path: Path | str) -> Settings:
+    """The settings in the TOML file at `path`. Raises ConfigError."""
+    file = Path(path)
+    try:
+        content = tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(file, "", None, "there is no such file") from None
+    except OSError as problem:
+        raise ConfigError(file, "", None, f"cannot be read: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(file, "", None, "is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as problem:
+        raise ConfigError(file, "", None, f"is not TOML: {problem}") from None
+    top = Table(file, "", content)
+    node_table = top.table("node")
+    if node_table is None:
+        raise ConfigError(file, "node", None, "is missing; every node needs [node] with name and interfaces")
+    node = _node(node_table)
+    control, home, foreign, mobile, mnps_table = (
+        top.table(name) for name in ("control", "home_agent", "foreign_agent", "mobile_node", "mnps")
+    )
+    policy_table = top.table("policy")
+    top.close()
+    settings = Settings(
+        file=file,
+        node=node,
+        control=_control(control) if control else None,
+        home_agent=home_agent(home) if home else None,
+        foreign_agent=foreign_agent(foreign, node) if foreign else None,
+        mobile_node=mobile_node(mobile, node) if mobile else None,
+        mnps=mnps(mnps_table, node) if mnps_table else None,
+        policy=policy(policy_table, node.name) if policy_table else None,
+    )
+    _check_whole(settings)
+    return settings
+
+
+def _check_whole(settings: Settings) -> None:
+    """What no single table can tell."""
+    if not settings.roles and not (settings.control and settings.control.associations):
+        raise ConfigError(
+            settings.file,
+            "",
+            None,
+            "names no role; write [home_agent], [foreign_agent], [mobile_node] or [mnps], "
+            "or [control] with an association for a correspondent's agent",
+        )
+    if settings.mnps is not None and settings.control is None:
+        raise ConfigError(
+            settings.file, "control", None, "is missing; [mnps] is asked over CoAP and needs it"
+        )
+    if settings.policy is None and settings.home_agent is not None and settings.home_agent.pools:
+        raise ConfigError(
+            settings.file, "policy", None, "is missing; whose home address comes from a pool, a profile says"
+        )
+    if settings.home_agent is not None:
+        ends = [
+            *([settings.mnps.address] if settings.mnps is not None else []),
+            *([settings.foreign_agent.care_of_address] if settings.foreign_agent is not None else []),
+        ]
+        check_ends(settings.file, settings.home_agent, ends)
+    _check_room(settings)
+    _check_peers(settings)
+    _check_shared(settings)
+
+
+def _check_peers(settings: Settings) -> None:
+    """Whoever is to be asked over CoAP needs an association."""
+    foreign, mobile = settings.foreign_agent, settings.mobile_node
+    asked = [(each, "foreign_agent") for each in (foreign.mnps if foreign else ())]
+    asked += [(each.address, "mobile_node") for each in (mobile.stand_ins if mobile else ())]
+    known = {each.peer for each in (settings.control.associations if settings.control else ())}
+    for peer, table in asked:
+        if peer not in known:
+            raise ConfigError(
+                settings.file,
+                "control.association",
+                "peer",
+                f"no association with the mnps {peer} of [{table}]",
+            )
+
+
+def _check_shared(settings: Settings) -> None:
+    """An access node and a stand-in on one host (R17): whose a packet is must be seen by its addresses."""
+    foreign, mnps = settings.foreign_agent, settings.mnps
+    if foreign is None or mnps is None:
+        return
+
+    def wrong(table: str, key: str, problem: str) -> ConfigError:
+        return ConfigError(settings.file, table, key, problem)
+
+    if mnps.devices and mnps.address == foreign.care_of_address:
+        raise wrong("mnps", "address", "is care_of_address of [foreign_agent]; to register it needs another")
+    if mnps.devices and mnps.register_via == "fa" and set(mnps.links) <= set(foreign.links):
+        raise wrong("mnps", "register_via", 'this host is the agent on all of links; say "colocated"')
+    from_here = mnps.register_via == "colocated"
+    registered = {each.home_address for each in mnps.devices if from_here}
+    for number, each in enumerate(foreign.static, 1):
+        table = f"foreign_agent.static #{number}"
+        if each.next_hop != mnps.address:
+            continue
+        if each.next_hop_v6 not in (None, mnps.address_v6):
+            raise wrong(table, "next_hop_v6", "is not address_v6 of [mnps], but next_hop is its address")
+        if each.home_address in registered:
+            raise wrong(table, "home_address", "is in [[mnps.mobile]] as well; its stand-in here registers")
+
+
+def _check_room(settings: Settings) -> None:
+    """The data plane must have room for every home address that the configuration allows."""
+    room, needed = settings.node.max_bindings, settings.home_addresses
+    if room is not None and room < needed:
+        raise ConfigError(
+            settings.file,
+            "node",
+            "max_bindings",
+            f"{room} is too few: the roles of this node may need {needed}",
+        )
+
+
+def _node(table: Table) -> NodeSettings:
+    name = table.string("name")
+    if not _NAME.match(name):
+        raise table.error("name", f"{name!r} must be 1 to 32 letters, digits, '.', '_' or '-'")
+    interfaces = links(table, "interfaces")
+    settings = NodeSettings(
+        name=name,
+        interfaces=interfaces,
+        state_dir=table.path("state_dir", Path("/var/lib/locum")),
+        run_dir=table.path("run_dir", Path("/run/locum")),
+        bpf_dir=table.path("bpf_dir", Path("/sys/fs/bpf")),
+        log_events=table.path("log_events", None),
+        event_bytes=table.size("event_bytes", 256 << 20),
+        max_bindings=table.integer("max_bindings", None, least=1024, most=_MOST_BINDINGS),
+        max_flows=table.integer("max_flows", None, least=1024, most=_MOST_FLOWS),
+        hold_packets=table.integer("hold_packets", 65_536, least=64, most=_MOST_HELD),
+        hold_bytes=table.size("hold_bytes", 64 << 20, least=1 << 20, most=16 << 30),
+    )
+    table.close()
+    return settings
+
+
+def _control(table: Table) -> ControlSettings:
+    settings = ControlSettings(
+        address=table.address("address"),
+        port=table.integer("port", COAP_PORT, least=1, most=65535),
+        associations=tuple(_control_association(item) for item in table.tables("association")),
+    )
+    table.close()
+    recipients = [association.recipient_id for association in settings.associations]
+    if len(set(recipients)) != len(recipients):
+        raise table.error("association", "two associations have one recipient_id; give each peer its own")
+    return settings
+
+
+def _control_association(table: Table) -> ControlAssociation:
+    association = ControlAssociation(
+        peer=table.address("peer"),
+        sender_id=table.hexadecimal("sender_id", most=7),  # RFC 8613 section 3.3 with a 12 or 13 byte nonce
+        recipient_id=table.hexadecimal("recipient_id", most=7),
+        secret=table.secret("secret_file"),
+        salt=table.hexadecimal("salt", b""),
+        home_addresses=table.addresses("home_addresses", ()),
+        may_trigger=table.boolean("may_trigger", False),
+        access_node=table.boolean("access_node", False),
+    )
+    table.close()
+    if association.sender_id == association.recipient_id:
+        raise table.error(
+            "recipient_id", "equals sender_id; the two ends of an association need different ids"
+        )
+    return association

@@ -1,0 +1,117 @@
+"""The table [mnps] of a configuration: a stand-in, the devices it registers for, and what it may answer itself."""
+
+from ipaddress import IPv4Address
+from typing import Any
+
+from locum.node.config.parts import association, links
+from locum.node.config.policing import emission_filters
+from locum.node.config.settings import MnpsDevice, MnpsSettings, NodeSettings
+from locum.node.config.toml_table import Table
+from locum.roles.mnps.registration import MAX_BID
+from locum.sessions.datagrams.spool import DatagramBounds
+from locum.wire.control import MAX_SESSIONS
+
+_PROTOCOLS = {"tcp": 6, "udp": 17}
+_LONGEST_HELD = 30 * 86400  # seconds; the kernel's count of quiet milliseconds has 32 bits
+_MOST_PORTS = 64  # of one table; the data plane has room for 1024 services
+
+
+def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
+    """The whole table. Raises ConfigError."""
+    home_agent = table.optional4("home_agent")
+    mode = table.choice("mode", ("preconfigured", "register"), "preconfigured")
+    devices = tuple(_device(each, home_agent) for each in table.tables("mobile"))
+    memory, disk = table.size("memory_bound", 64 << 20), table.size("disk_bound", 4 << 30)
+    most = table.integer("max_sessions", MAX_SESSIONS, least=1, most=MAX_SESSIONS)
+    settings = MnpsSettings(
+        address=table.address4("address"),
+        address_v6=table.optional6("address_v6"),
+        access_node=table.address4("access_node"),
+        home_prefixes=table.prefixes("home_prefixes"),
+        links=links(table, "links", node),
+        memory_bound=memory,
+        disk_bound=disk,
+        max_sessions=most,
+        session_least=table.size("session_least", 4 << 20),
+        session_most=table.size("session_most", 1 << 30),
+        device_bytes=table.size("device_bytes", memory + disk),
+        device_sessions=table.integer("max_sessions_per_device", most, least=1, most=most),
+        max_held=table.integer("max_held_seconds", 7 * 86400, least=1, most=_LONGEST_HELD),
+        datagrams=DatagramBounds(
+            seconds=table.seconds("udp_seconds", 300.0, least=1.0, most=7 * 86400.0),
+            number=table.integer("udp_datagrams", 1000, least=1, most=1_000_000),
+            size=table.size("udp_bytes", 1 << 20, least=1 << 16),
+        ),
+        spool_dir=table.path("spool_dir", node.state_dir / f"{node.name}.spool"),
+        holder=table.path("holder", None),
+        translate=table.addresses("translate", ()),
+        emission=emission_filters(table.tables("emission")),
+        register_via=table.choice("register_via", ("fa", "colocated"), "fa"),
+        lifetime=table.integer("lifetime", 300, least=1, most=0xFFFF),
+        devices=devices if mode == "register" else (),
+        services=tuple(each for item in table.tables("service") for each in _services(item)),
+    )
+    table.close()
+    _check(table, settings, mode, devices)
+    return settings
+
+
+def _check(table: Table, settings: MnpsSettings, mode: str, devices: tuple[MnpsDevice, ...]) -> None:
+    """What no single key can tell."""
+    for address in settings.translate:
+        if not any(address.version == each.version and address in each for each in settings.home_prefixes):
+            raise table.error("translate", f"{address} is in none of home_prefixes")
+        if address.version == 6 and settings.address_v6 is None:
+            raise table.error("translate", f"{address} needs address_v6, which it is to become")
+    if settings.session_least > settings.session_most:
+        raise table.error("session_least", "is more than session_most")
+    if not settings.home_prefixes:
+        raise table.error(
+            "home_prefixes", "needs at least one prefix; the stand-in receives for its addresses"
+        )
+    if mode == "register" and not devices:
+        raise table.error("mode", 'is "register"; name at least one device in [[mnps.mobile]]')
+    if devices and mode != "register":
+        raise table.error("mobile", 'is of no use unless mode = "register"')
+    for each in devices:
+        if not any(each.home_address in prefix for prefix in settings.home_prefixes if prefix.version == 4):
+            raise table.error("mobile", f"{each.home_address} is in none of home_prefixes")
+    if len({each.home_address for each in devices}) != len(devices):
+        raise table.error("mobile", "two tables have one home_address")
+
+
+def _services(table: Table) -> list[tuple[int, int]]:
+    """Protocol and port of each service of one [[mnps.service]]."""
+    protocol = table.choice("protocol", tuple(_PROTOCOLS))
+    first, last = table.converted("port", _ports, 'a port, or a range such as "8000-8003"')
+    table.close()
+    if last - first >= _MOST_PORTS:
+        raise table.error(
+            "port", f"names more than {_MOST_PORTS} ports; only what really listens has to be named"
+        )
+    return [(_PROTOCOLS[protocol], port) for port in range(first, last + 1)]
+
+
+def _ports(value: Any) -> tuple[int, int]:
+    if isinstance(value, str):
+        first, last = (int(each) for each in value.split("-", 1))
+    elif isinstance(value, int) and not isinstance(value, bool):
+        first = last = value
+    else:
+        raise TypeError
+    if not 1 <= first <= last <= 0xFFFF:
+        raise ValueError
+    return first, last
+
+
+def _device(table: Table, home_agent: IPv4Address | None) -> MnpsDevice:
+    device = MnpsDevice(
+        home_address=table.address4("home_address"),
+        home_address_v6=table.optional6("home_address_v6"),
+        home_agent=table.address4("home_agent", home_agent) if home_agent else table.address4("home_agent"),
+        association=association(table),
+        bid=table.integer("bid", least=1, most=MAX_BID),
+        weight=table.integer("weight", 1, least=1, most=0xFFFF),
+    )
+    table.close()
+    return device

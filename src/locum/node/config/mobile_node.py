@@ -1,0 +1,102 @@
+"""The table [mobile_node] of a configuration: a device, its registration and its stand-ins."""
+
+from ipaddress import IPv4Address
+from typing import Any
+
+from locum.node.config.exclusions import exclusions
+from locum.node.config.keep_alive import keep_alive_rules
+from locum.node.config.listening import listening
+from locum.node.config.parts import LONGEST_LIFETIME, agent_key, association, links, own_nai, traversal
+from locum.node.config.settings import MobileNodeSettings, NodeSettings
+from locum.node.config.toml_table import Table
+from locum.roles.home_agent.request_extensions import usable
+from locum.roles.mnps.registration import MAX_BID
+from locum.roles.mobile_node.handover import OwnStandIn
+from locum.roles.registrant.routing import Routing
+
+_BY_DEFAULT_COA, _BY_REGISTRATION = "default-coa", "register"
+
+
+def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
+    """The whole table. Raises ConfigError."""
+    mode = table.choice("mode", ("fa", "colocated"), "fa")
+    stand_ins, nai = _stand_ins(table), own_nai(table)
+    settings = MobileNodeSettings(
+        home_address=table.address4("home_address", IPv4Address(0) if nai else Table.REQUIRED),
+        nai=nai,
+        home_address_v6=table.optional6("home_address_v6"),
+        home_agent=table.address4("home_agent"),
+        links=links(table, "links", node),
+        mode=mode,
+        care_of_address=_care_of_address(table),
+        lifetime=table.integer("lifetime", 300, least=1, most=0xFFFF),
+        brief_lifetime=table.integer("brief_lifetime", 10, least=1, most=LONGEST_LIFETIME),
+        association=association(table),
+        mnps=stand_ins[0].address if stand_ins else None,
+        foreign_agents=tuple(agent_key(item) for item in table.tables("foreign_agent")),
+        freeze=table.choice("freeze", ("auto", "cgroup", "stop"), "auto"),
+        sleep_seconds=table.seconds("sleep_seconds", 30.0, least=1.0, most=3600.0),
+        stranded_seconds=table.seconds("stranded_seconds", 5.0, least=0.5, most=3600.0),
+        traversal=traversal(table, "auto"),
+        stand_ins=stand_ins,
+        context_transfer=table.boolean("context_transfer", False),
+        routing=_routing(table),
+        exclusions=exclusions(table),
+        listening=listening(table),
+        keep_alive=keep_alive_rules(table),
+    )
+    table.close()
+    if settings.routing.default == settings.home_address and not settings.home_address.is_unspecified:
+        raise table.error("default_coa", "is the home address itself; name an access node, or a stand-in")
+    return settings
+
+
+def _routing(table: Table) -> Routing:
+    return Routing(
+        binding=table.integer("bid", None, least=1, most=MAX_BID),
+        weight=table.integer("weight", 1, least=1, most=0xFFFF),
+        default=table.converted(
+            "default_coa", _default_care_of, "an IPv4 address of a host, or 0.0.0.0 to take one back", None
+        ),
+    )
+
+
+def _default_care_of(value: Any) -> IPv4Address:
+    if not isinstance(value, str):
+        raise TypeError
+    address = IPv4Address(value)
+    if not address.is_unspecified and not usable(address):
+        raise ValueError
+    return address
+
+
+def _stand_ins(table: Table) -> tuple[OwnStandIn, ...]:
+    """The one of the key mnps first: it gets packets by the default care-of address, unless a table says more of it."""
+    listed = [_stand_in(each) for each in table.tables("stand_in")]
+    first = table.optional("mnps")
+    for taken in ([each.name for each in listed], [each.address for each in listed]):
+        if len(set(taken)) != len(taken):
+            raise table.error("stand_in", "two stand-ins have one name or one address")
+    if first is None:
+        return tuple(listed)
+    if all(each.address != first for each in listed):
+        if any(each.name == "mnps" for each in listed):
+            raise table.error("mnps", "is the name of another stand-in; give that one another name")
+        listed.insert(0, OwnStandIn("mnps", first))
+    return tuple(sorted(listed, key=lambda each: each.address != first))
+
+
+def _stand_in(table: Table) -> OwnStandIn:
+    way = table.choice("handover", (_BY_DEFAULT_COA, _BY_REGISTRATION), _BY_REGISTRATION)
+    stand_in = OwnStandIn(
+        name=table.string("name"), address=table.address("address"), registers=way == _BY_REGISTRATION
+    )
+    table.close()
+    return stand_in
+
+
+def _care_of_address(table: Table) -> IPv4Address | None:
+    """An address, or "auto" (the default) for the one that the link has."""
+    if table.string("care_of_address", "auto") == "auto":
+        return None
+    return table.address4("care_of_address")

@@ -1,0 +1,62 @@
+"""What several tables of a configuration have: names of links, associations and keys of agents.
+
+It must not know any role.
+"""
+
+from locum.node.config.settings import AgentKey, NodeSettings, TraversalSettings
+from locum.node.config.toml_table import Table
+from locum.security.association import FIRST_SPI, LAST_SPI, Algorithm, Association, Replay
+
+_LONGEST_LINK_NAME = 15  # IFNAMSIZ - 1
+LONGEST_NAI = 253  # bytes: it becomes a User-Name (RFC 2865 section 5, RFC 7542 section 2.3)
+LONGEST_LIFETIME = 0xFFFE  # 0xffff means infinity (RFC 5944 section 3.3)
+
+
+def links(table: Table, key: str, node: NodeSettings | None = None) -> tuple[str, ...]:
+    """Names of network interfaces; those of a role must be among those of the node."""
+    names = table.strings(key)
+    if not names:
+        raise table.error(key, 'needs at least one interface, such as ["eth0"]')
+    for name in names:
+        if not 0 < len(name) <= _LONGEST_LINK_NAME or "/" in name or any(c.isspace() for c in name):
+            raise table.error(key, f"{name!r} cannot be the name of an interface")
+        if node is not None and name not in node.interfaces:
+            raise table.error(key, f"{name!r} is not among interfaces of [node]; add it there")
+    if len(set(names)) != len(names):
+        raise table.error(key, "names an interface twice")
+    return names
+
+
+def association(table: Table, key: bytes | None = None) -> Association:
+    """The keys `spi`, `algorithm` and `replay`, and the secret of `key_file` where `key` does not come otherwise."""
+    algorithm = table.choice("algorithm", tuple(each.value for each in Algorithm), "hmac-sha-256")
+    replay = table.choice("replay", tuple(each.value for each in Replay), "timestamp")
+    return Association(
+        spi=table.integer("spi", least=FIRST_SPI, most=LAST_SPI),
+        key=table.secret("key_file") if key is None else key,
+        algorithm=Algorithm(algorithm),
+        replay=Replay(replay),
+    )
+
+
+def traversal(table: Table, default: str) -> TraversalSettings:
+    """The keys `nat_traversal` and `keepalive_interval` of a node that may stand behind a NAT (RFC 3519)."""
+    return TraversalSettings(
+        mode=table.choice("nat_traversal", ("off", "auto", "force"), default),
+        keepalive=table.seconds("keepalive_interval", None, least=1.0, most=65535.0),
+    )
+
+
+def own_nai(table: Table) -> str | None:
+    """The key `nai` of a mobile node: with it the home address may be left to the home agent (RFC 2794)."""
+    nai = table.string("nai", None)
+    if nai is not None and not 0 < len(nai.encode()) <= LONGEST_NAI:
+        raise table.error("nai", f"must have 1 to {LONGEST_NAI} bytes")
+    return nai
+
+
+def agent_key(table: Table) -> AgentKey:
+    """A whole table: the association with the agent at `address`."""
+    key = AgentKey(address=table.address4("address"), association=association(table))
+    table.close()
+    return key

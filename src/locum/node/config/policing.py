@@ -1,0 +1,56 @@
+"""[[foreign_agent.filter]] and [[mnps.emission]] -> filters of the data plane (features R20, P16)."""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address
+
+from locum.node.config.rule_table import filter_rules
+from locum.node.config.toml_table import ConfigError, Table
+from locum.roles.action_values.flows import MAX_RULES, Filter, FilterPlace, FilterRule, FilterVerdict
+from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
+
+_VISITOR_PLACES = (FilterPlace.TO_VISITOR.value, FilterPlace.FROM_VISITOR.value)
+
+
+def visitor_filters(tables: Iterable[Table]) -> tuple[Filter, ...]:
+    """[[foreign_agent.filter]]: what visitors may receive and send. Raises ConfigError."""
+    return _filters((table, FilterPlace(table.choice("place", _VISITOR_PLACES))) for table in tables)
+
+
+def emission_filters(tables: Iterable[Table]) -> tuple[Filter, ...]:
+    """[[mnps.emission]]: what programs of the stand-in may send from a home address. Raises ConfigError."""
+    return _filters((table, FilterPlace.EMISSION) for table in tables)
+
+
+def _filters(places: Iterable[tuple[Table, FilterPlace]]) -> tuple[Filter, ...]:
+    found: list[Filter] = []
+    for table, place in places:
+        each = _filter(table, place)
+        if any((other.home_address, other.place) == (each.home_address, place) for other in found):
+            raise table.error("home_address", f"{each.home_address} has two filters {place.value!r}")
+        found.append(each)
+    return tuple(found)
+
+
+def _filter(table: Table, place: FilterPlace) -> Filter:
+    home_address = table.address("home_address")
+    kind = Ipv4Selector if isinstance(home_address, IPv4Address) else Ipv6Selector
+    rules: list[FilterRule] = []
+    for item in table.tables("rules"):
+        of_family = [each for each in filter_rules(item) if isinstance(each.selector, kind)]
+        if not of_family:
+            raise ConfigError(
+                item.file, item.name, None, f"takes no packet of {home_address}: the other family"
+            )
+        rules += of_family
+    made = Filter(
+        home_address,
+        place,
+        tuple(rules),
+        FilterVerdict(table.choice("otherwise", tuple(each.value for each in FilterVerdict), "allow")),
+    )
+    table.close()
+    if len({each.identifier for each in rules}) != len(rules):
+        raise table.error("rules", "two rules have one id")
+    if len(rules) > MAX_RULES:
+        raise table.error("rules", f"has more than {MAX_RULES} rules")
+    return made

@@ -1,0 +1,91 @@
+"""[policy] -> `PolicySettings`, and [[home_agent.pool]] -> `PoolSettings` (features R3, C9)."""
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+
+from locum.node.config.policy_settings import RADIUS_PORT, PolicyServer, PolicySettings, PoolSettings
+from locum.node.config.toml_table import Table
+
+_LONGEST_NAME = 253  # bytes of an attribute (RFC 2865 section 5)
+_MOST_ADDRESSES = 1 << 20  # of one pool
+
+
+def policy(table: Table, node: str) -> PolicySettings:
+    """The table [policy]; `node` is the name of this node. Raises ConfigError."""
+    servers = tuple(_server(each) for each in table.tables("servers"))
+    if not servers:
+        raise table.error("servers", "is missing; write [[policy.servers]] with address and secret_file")
+    places = [(each.address, each.port) for each in servers]
+    if len(set(places)) != len(places):
+        raise table.error("servers", "names one server twice")
+    settings = PolicySettings(
+        servers=servers,
+        nas_identifier=table.string("nas_identifier", node),
+        timeout=table.seconds("timeout", 1.0, least=0.1, most=30.0),
+        retries=table.integer("retries", 1, most=5),
+        dead_time=table.seconds("dead_time", 30.0, most=3600.0),
+        dictionary=table.path("dictionary", None),
+    )
+    table.close()
+    if not 0 < len(settings.nas_identifier.encode()) <= _LONGEST_NAME:
+        raise table.error("nas_identifier", f"must have 1 to {_LONGEST_NAME} bytes")
+    return settings
+
+
+def _server(table: Table) -> PolicyServer:
+    server = PolicyServer(
+        address=table.address4("address"),
+        port=table.integer("port", RADIUS_PORT, least=1, most=65535),
+        secret=table.secret_text("secret_file"),
+    )
+    table.close()
+    return server
+
+
+def pools(
+    tables: Iterable[Table], home_prefixes: Sequence[IPv4Network | IPv6Network]
+) -> tuple[PoolSettings, ...]:
+    """The tables [[home_agent.pool]], whose addresses all lie in the home network. Raises ConfigError."""
+    found: list[PoolSettings] = []
+    for table in tables:
+        each = _pool(table)
+        for key, address in (("first", each.first), ("last", each.last)):
+            if not any(address in prefix for prefix in home_prefixes):
+                raise table.error(key, f"{address} is in none of home_prefixes")
+        for other in found:
+            if other.name == each.name:
+                raise table.error("name", f"{each.name!r} names two pools")
+            if other.first <= each.last and each.first <= other.last:
+                raise table.error(
+                    "prefix", f"the pools {other.name!r} and {each.name!r} have addresses in common"
+                )
+        found.append(each)
+    return tuple(found)
+
+
+def _pool(table: Table) -> PoolSettings:
+    """A prefix, and `first` and `last` where not all its hosts are meant."""
+    name = table.string("name")
+    prefix = table.prefix4("prefix")
+    settings = PoolSettings(
+        name=name,
+        first=table.address4("first", _first_host(prefix)),
+        last=table.address4("last", _last_host(prefix)),
+    )
+    table.close()
+    for key, address in (("first", settings.first), ("last", settings.last)):
+        if address not in prefix:
+            raise table.error(key, f"{address} is not in {prefix}")
+    if settings.first > settings.last:
+        raise table.error("first", f"{settings.first} comes after last, {settings.last}")
+    if int(settings.last) - int(settings.first) >= _MOST_ADDRESSES:
+        raise table.error("prefix", f"{prefix} is too large: a pool has at most {_MOST_ADDRESSES} addresses")
+    return settings
+
+
+def _first_host(prefix: IPv4Network) -> IPv4Address:
+    return prefix.network_address + (1 if prefix.prefixlen < 31 else 0)
+
+
+def _last_host(prefix: IPv4Network) -> IPv4Address:
+    return prefix.broadcast_address - (1 if prefix.prefixlen < 31 else 0)

@@ -1,0 +1,1 @@
+"""The control socket: its server, its client, and the answers to requests."""

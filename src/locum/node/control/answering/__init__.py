@@ -1,0 +1,66 @@
+"""What a node answers on its control socket: a file for each object of the command line, found by the request's name.
+
+A request is answered by a function of (node, arguments) that gives JSON, at once or later; times in it are
+wall-clock seconds (`SteadyClock.for_people`). The file is imported when it is asked for. This one must not know what any
+request means.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+from locum.node.control.server import RequestFailed
+
+if TYPE_CHECKING:
+    from locum.node.node import Node
+
+REQUESTS = {
+    "status": "status:status",
+    "counters": "status:counters",
+    "shutdown": "status:shutdown",
+    "binding list": "bindings:bindings",
+    "bindings": "bindings:bindings",
+    "binding revoke": "revocations:revoke",
+    "visitors": "bindings:visitors",
+    "flow list": "flows:flow_list",
+    "flow add": "flows:flow_add",
+    "flow remove": "flows:flow_remove",
+    "filter list": "filters:filter_list",
+    "translation list": "translations:translations",
+    "group list": "translations:groups",
+    "context list": "contexts:context_list",
+    "explain": "explain:explain",
+    "peer list": "peers:peer_list",
+    "trigger": "triggers:trigger",
+    "tunnel list": "tunnels:tunnels",
+    "tunnels": "tunnels:tunnels",
+    "session list": "sessions:sessions",
+    "sessions": "sessions:sessions",
+    "session drop": "sessions:drop",
+    "profile list": "profiles:profile_list",
+    "profile refresh": "profiles:profile_refresh",
+    "sleep": "sessions:sleep",
+    "sleep dry-run": "sessions:would_sleep",
+    "wake": "sessions:wake",
+    "move": "sessions:move",
+    "give": "sessions:give",
+    "take": "sessions:take",
+}
+"""Request -> module of this package and the function in it."""
+
+
+class Answers:
+    """The handler of one node's control socket."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+
+    async def answer(self, request: str, arguments: Mapping[str, Any]) -> Any:
+        """The result of a request. Raises RequestFailed."""
+        place = REQUESTS.get(request)
+        if place is None:
+            raise RequestFailed(f"there is no request {request!r}")
+        module, name = place.split(":")
+        result = getattr(import_module(f"locum.node.control.answering.{module}"), name)(self._node, arguments)
+        return await result if isawaitable(result) else result

@@ -1,0 +1,35 @@
+"""Requests about filters of the data plane: `locum filter list` (features R20, P16)."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from locum.node.config.rule_text import selector_fields
+
+if TYPE_CHECKING:
+    from locum.node.node import Node
+
+Row = dict[str, Any]
+
+
+def filter_list(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+    """Every rule of every filter in the order in which they are matched, with its counters; the rest is rule 0."""
+    rows: list[Row] = []
+    for each in node.plane.state.filters.values():
+        counters = node.plane.filter_counters(each.home_address, each.place)
+        decisions = [
+            (rule.identifier, rule.verdict, selector_fields((rule.selector,))) for rule in each.rules
+        ]
+        for identifier, verdict, selector in [*decisions, (0, each.otherwise, {})]:
+            counter = counters.get(identifier)
+            rows.append(
+                {
+                    "home_address": str(each.home_address),
+                    "place": each.place.value,
+                    "id": identifier,
+                    "action": verdict.value,
+                    "selector": selector,
+                    "packets": counter.packets if counter else 0,
+                    "bytes": counter.bytes if counter else 0,
+                }
+            )
+    return rows

@@ -1,0 +1,105 @@
+"""Requests about associations: `locum peer list`. Keys stay where they are."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from locum.node.clock import boot_seconds
+from locum.node.config.settings import AgentKey
+from locum.security.association import Association
+
+if TYPE_CHECKING:
+    from locum.node.node import Node
+
+Row = dict[str, Any]
+
+
+def peer_list(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+    """Peers of CoAP with what passed between us, and those that share an association for registrations."""
+    return [*_control(node), *_home_agent(node), *_foreign_agent(node), *_mobile_node(node), *_stand_in(node)]
+
+
+def _control(node: "Node") -> list[Row]:
+    now = boot_seconds()
+    rows: list[Row] = []
+    for each in node.exchanges.associations():
+        passed = node.exchanges.conversation(each.peer)
+        rows.append(
+            {
+                "kind": "control",
+                "address": str(each.peer),
+                "speaks_for": [str(home) for home in each.home_addresses],
+                "may_trigger": each.may_trigger,
+                "last_heard": None if passed.last_heard is None else round(now - passed.last_heard, 1),
+                "asked": passed.asked,
+                "failed": passed.failed,
+                "received": passed.received,
+            }
+        )
+    return rows
+
+
+def _home_agent(node: "Node") -> list[Row]:
+    own = node.settings.home_agent
+    if own is None:
+        return []
+    rows = [_agent("foreign-agent", each) for each in own.foreign_agents]
+    for mobile in own.mobiles:
+        home = {"home_address": str(mobile.home_address)}
+        rows.append(
+            {"kind": "mobile-node", "address": str(mobile.home_address), **home, **_of(mobile.association)}
+        )
+        rows += [
+            {
+                "kind": "stand-in",
+                "address": str(each.address),
+                "name": each.name,
+                **home,
+                **_of(each.association),
+            }
+            for each in mobile.stand_ins
+        ]
+    return rows
+
+
+def _foreign_agent(node: "Node") -> list[Row]:
+    own = node.settings.foreign_agent
+    if own is None:
+        return []
+    rows = [_agent("home-agent", each) for each in own.home_agents]
+    return rows + [
+        {"kind": "mobile-node", "address": str(each.home_address), **_of(each.association)}
+        for each in own.mobiles
+    ]
+
+
+def _mobile_node(node: "Node") -> list[Row]:
+    own = node.settings.mobile_node
+    if own is None:
+        return []
+    home_agent = {"kind": "home-agent", "address": str(own.home_agent), **_of(own.association)}
+    return [home_agent, *(_agent("foreign-agent", each) for each in own.foreign_agents)]
+
+
+def _stand_in(node: "Node") -> list[Row]:
+    own = node.settings.mnps
+    return [
+        {
+            "kind": "home-agent",
+            "address": str(each.home_agent),
+            "home_address": str(each.home_address),
+            **_of(each.association),
+        }
+        for each in (own.devices if own else ())
+    ]
+
+
+def _agent(kind: str, key: AgentKey) -> Row:
+    return {"kind": kind, "address": str(key.address), **_of(key.association)}
+
+
+def _of(association: Association) -> Row:
+    return {
+        "spi": association.spi,
+        "algorithm": association.algorithm.value,
+        "replay": association.replay.value,
+    }

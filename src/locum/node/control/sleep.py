@@ -1,0 +1,285 @@
+"""The commands sleep and wake, and how it stands with a mobile node, for its control socket.
+
+Commands the mobile node's role and waits until what it decided is done; the order of a handover is the role's business.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from locum.node.control.server import RequestFailed
+from locum.node.control.session_texts import fate_row, report_row
+from locum.node.events import flow_text
+from locum.node.performer import Sequential
+from locum.roles.actions import Action
+from locum.roles.mobile_node.departing import told
+from locum.roles.mobile_node.handover import AwaySession, Handover, Stage
+from locum.roles.mobile_node.partial_handovers import NotPossible
+from locum.roles.mobile_node.role import ComingUp, Down, GoingDown, SendingBack, SleepingNode, SleepState, Up
+from locum.roles.mobile_node.selection import Selection
+from locum.roles.mobile_node.wake.taking_back import Waking
+from locum.roles.registrant.movement import MOVE_PATIENCE, CannotMove
+from locum.roles.session_report import Fate, Report, SessionFate
+from locum.wire.control import Flow
+
+if TYPE_CHECKING:
+    from locum.node.node import Node, Slot
+
+_STATES = {
+    Up: "awake",
+    SendingBack: "falling-asleep",
+    GoingDown: "falling-asleep",
+    Down: "asleep",
+    ComingUp: "waking",
+}
+_LONGEST_SLEEP = 365 * 86400.0  # seconds
+_LONGEST_LEAVE = 1.0  # seconds that the end of a daemon waits for its deregistration
+_NOTE = "programs are frozen until this node wakes; if it is stopped, until it runs again and wakes"
+_FUTURE = {Fate.WENT: "goes", Fate.STAYED: "stays"}
+Row = dict[str, Any]
+
+log = logging.getLogger("locum.node")
+
+
+class SleepControl:
+    """Sleep and wake of the mobile node in `slot`."""
+
+    def __init__(self, node: "Node", slot: "Slot") -> None:
+        self._node, self._slot = node, slot
+        self._role = cast(SleepingNode, slot.role)
+
+    def state(self) -> Row:
+        """Where the mobile node is and how it sleeps."""
+        role, state = self._role, self._role.state
+        mobile, registered = role.mobile, role.mobile.registered
+        for_people = self._node.clock.for_people
+        return {
+            "state": _STATES[type(state)],
+            "last": state.last if isinstance(state, Up) else None,
+            "home_addresses": [str(each) for each in mobile.configuration.home_addresses],
+            "home_agent": str(mobile.configuration.home_agent),
+            "agent": None if mobile.attachment is None else str(mobile.attachment.agent),
+            "link": None if mobile.attachment is None else mobile.attachment.link,
+            "care_of": None if registered is None else str(registered.attachment.care_of),
+            "lifetime": None if registered is None else registered.lifetime,
+            "expires_at": None if registered is None else for_people(registered.expires_at),
+            "wake_at": for_people(state.handover.wake_at) if isinstance(state, Down) else None,
+            "stranded": role.stranded,
+            "frozen": sorted(self._frozen()),
+            "note": _NOTE if self._frozen() else None,
+        }
+
+    def _frozen(self) -> frozenset[int]:
+        return self._node.napping.frozen if self._node.napping is not None else frozenset()
+
+    async def leave(self) -> None:
+        """The daemon ends: deregister, if that can be done in a moment, and say what stays behind."""
+        actions = self._role.leave(now=self._node.clock.now())
+        if actions:
+            self._slot.performer.perform(actions)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LONGEST_LEAVE):
+                    await self._stepped(lambda: not self._role.mobile.leaving)
+        if frozen := self._frozen():
+            log.warning("asleep: %d programs stay frozen until this node runs again and wakes", len(frozen))
+
+    def away(self) -> list[Row]:
+        """Sessions that are, or may be, at the stand-in."""
+        return [row for handover in self._handovers() for row in self._rows(handover)]
+
+    def _handovers(self) -> list[Handover]:
+        giving = self._role.giving
+        listed = [*giving.handovers, *([giving.moving.handover] if giving.moving is not None else [])]
+        listed += [each.handover for each in giving.coming]
+        match self._role.state:
+            case Down(handover):
+                listed.append(handover)
+            case GoingDown(machine) | ComingUp(machine):
+                listed.append(machine.handover)
+        return listed
+
+    def _rows(self, handover: Handover) -> list[Row]:
+        names = {each.address: each.name for each in self._role.stand_ins}
+        at = next(iter(names)) if handover.stand_in is None else handover.stand_in
+        return [
+            {
+                "kind": "coming" if handover.coming else "given" if handover.given else "away",
+                "at": names.get(at, str(at)),
+                "handover": handover.identifier.hex(),
+                "session": each.session,
+                "flow": flow_text(each.flow),
+                "state": handover.stage.value,
+                "pids": list(each.pids),
+                "programs": list(each.programs),
+                "bytes_back": self._bytes_back(handover, each.flow),
+            }
+            for each in handover.sessions
+        ]
+
+    def _bytes_back(self, handover: Handover, flow: Flow) -> int:
+        """As far as the role knows: while nothing comes back, the kernel alone does."""
+        state = self._role.state
+        for coming in self._role.giving.coming:
+            if coming.handover.identifier == handover.identifier:
+                return coming.offset(flow)
+        for machine in (self._role.giving.moving, state.machine if isinstance(state, ComingUp) else None):
+            if isinstance(machine, Waking) and machine.handover.identifier == handover.identifier:
+                return machine.progress.offset(flow) if flow in machine.progress else 0
+        return 0
+
+    async def give(self, selection: Selection, to: str | None) -> list[Row]:
+        """Returns when the stand-in has them; on failure everything is as before. Raises RequestFailed."""
+        role = self._role
+        before = {each.identifier for each in role.giving.handovers}
+        self._command(lambda now: role.give(selection, now=now, to=to))
+        await self._settled(lambda: role.giving.idle, "handing over", cancel=True)
+        new = [each for each in role.giving.handovers if each.identifier not in before]
+        if not new:
+            raise RequestFailed(f"nothing was given: {role.giving.last or 'it was taken back meanwhile'}")
+        stayed = [{"kind": "stays", **fate_row(each)} for each in role.giving.given.all(Fate.STAYED)]
+        return [*(row for handover in new for row in self._rows(handover)), *stayed]
+
+    async def take(self, selection: Selection) -> list[Row]:
+        """Returns when the programs have them and run. Raises RequestFailed."""
+        role = self._role
+        before = {each.identifier: self._rows(each) for each in role.giving.handovers}
+        self._command(lambda now: role.take(selection, now=now))
+        await self._settled(lambda: role.giving.idle, "taking back", cancel=False)
+        if role.giving.last:
+            raise RequestFailed(f"taken back, but {role.giving.last}")
+        still = {each.identifier for each in role.giving.handovers}
+        return [row for identifier, rows in before.items() if identifier not in still for row in rows]
+
+    async def sleep(self, seconds: Any, to: str | None = None) -> Row:
+        """Returns when the stand-in has everything; on failure everything is as before. Raises RequestFailed."""
+        if seconds is not None and (
+            not isinstance(seconds, int | float)
+            or isinstance(seconds, bool)
+            or not 0 < seconds <= _LONGEST_SLEEP
+        ):
+            raise RequestFailed("for: a number of seconds above 0")
+        role = self._role
+        if isinstance(role.state, Down):
+            return self._asleep()
+        if not isinstance(role.state, SendingBack | GoingDown):
+            self._command(lambda now: role.sleep(now=now, wake_after=seconds, to=to))
+        await self._settled(lambda: isinstance(role.state, Up | Down), "falling asleep", cancel=True)
+        ended: SleepState = role.state
+        if isinstance(ended, Up):
+            raise RequestFailed(f"still awake: {ended.last or 'woken meanwhile'}")
+        return self._asleep()
+
+    def _asleep(self) -> Row:
+        report, state = self._role.slept, self._role.state
+        if not report.fates and isinstance(state, Down):  # an earlier run of the daemon fell asleep
+            report = Report(
+                SessionFate(each.flow, Fate.WENT, None, each.pids, each.programs)
+                for each in state.handover.sessions
+            )
+        return self.state() | {"report": report_row(report)}
+
+    async def would_sleep(self, to: str | None = None) -> list[Row]:
+        """What a sleep would do with each session; nothing is changed and nobody is asked. Raises RequestFailed."""
+        napping = self._node.napping
+        if napping is None:
+            raise RequestFailed("this mobile node has no stand-in; set mnps in [mobile_node]")
+        found = await napping.look(self._role.mobile.configuration.home_addresses)
+        try:
+            choice = self._role.would_sleep(found, to=to)
+        except NotPossible as problem:
+            raise RequestFailed(str(problem)) from None
+        frozen = {pid for each in choice.going for pid in each.pids}
+        goes = [SessionFate(each.flow, Fate.WENT, None, each.pids, each.programs) for each in choice.going]
+        stays = [told(each, frozen) for each in choice.staying]
+        listed = sorted((*goes, *stays), key=lambda each: (each.programs, each.pids))
+        return [fate_row(each) | {"fate": _FUTURE[each.fate]} for each in listed]
+
+    async def wake(self) -> Row:
+        """Returns when everything is back in the programs, or was given up. Raises RequestFailed."""
+        role = self._role
+        if isinstance(role.state, Up):
+            untold, role.untold = role.untold, None
+            return self.state() | ({} if untold is None else {"report": report_row(untold)})
+        if not isinstance(role.state, ComingUp):
+            self._command(lambda now: role.wake(now=now))
+        await self._settled(lambda: isinstance(role.state, Up | Down), "waking", cancel=False)
+        report, ended = report_row(role.woken), cast(SleepState, role.state)
+        if isinstance(ended, Down):
+            raise RequestFailed("asleep again: a later sleep called the wake off")
+        if isinstance(ended, Up) and ended.last and not report[Fate.LOST.value]:
+            raise RequestFailed(f"awake, but {ended.last}")
+        return self.state() | {"report": report}
+
+    async def abandon(self) -> Row:
+        """Give up what is at the stand-in; returns when the programs run. Raises RequestFailed."""
+        role = self._role
+        sleeping = not isinstance(role.state, Up)
+        meant = [] if sleeping else self._being_fetched()
+        self._command(lambda now: role.abandon(now=now))
+        await self._settled(lambda: isinstance(role.state, Up), "waking", cancel=False)
+        report = role.woken if sleeping else Report(map(_given_up, meant))
+        return self.state() | {"report": report_row(report)}
+
+    def _being_fetched(self) -> list[AwaySession]:
+        """Those that are taken back, or come, while the device is awake."""
+        giving = self._role.giving
+        handovers = [each.handover for each in giving.coming]
+        if isinstance(giving.moving, Waking) and giving.moving.handover.stage is not Stage.RETURNED:
+            handovers.append(giving.moving.handover)
+        return [session for each in handovers for session in each.sessions]
+
+    async def move(self, to: str) -> Row:
+        """Returns when the device is registered at that access node; on failure it is where it was. Raises RequestFailed."""
+        movement = self._role.mobile.movement
+        try:
+            self._node.command(self._slot.name, lambda _, now: self._role.move(to, now=now))
+        except CannotMove as problem:
+            raise RequestFailed(str(problem)) from None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MOVE_PATIENCE + _LONGEST_LEAVE):
+                await self._stepped(lambda: movement.move is None)
+        if movement.last:
+            raise RequestFailed(f"still at {self.state()['agent']}: {movement.last}")
+        return self.state()
+
+    def _command(self, command: Callable[[float], list[Action]]) -> None:
+        try:
+            self._node.command(self._slot.name, lambda _, now: command(now))
+        except NotPossible as problem:
+            raise RequestFailed(str(problem)) from None
+
+    async def _settled(self, done: Callable[[], bool], doing: str, *, cancel: bool) -> None:
+        """Wait until the role is where it should be and everything it decided is performed."""
+        mobile, performer = self._node.settings.mobile_node, self._slot.performer
+        assert mobile is not None and isinstance(performer, Sequential)
+        try:
+            async with asyncio.timeout(mobile.sleep_seconds):
+                await self._stepped(done)
+                await performer.drained()
+        except asyncio.CancelledError:  # who asked has gone: a suspend hook's time is up, or Ctrl-C
+            if cancel and not self._node.stopping:
+                with contextlib.suppress(RequestFailed):
+                    self._command(lambda now: self._role.cancel(now=now))
+            raise
+        except TimeoutError:
+            if cancel:
+                self._command(lambda now: self._role.cancel(now=now))
+            note = "turning back" if cancel else "it goes on"
+            raise RequestFailed(f"still {doing} after {mobile.sleep_seconds:g} s; {note}") from None
+
+    async def _stepped(self, done: Callable[[], bool]) -> None:
+        """Wait until the role has come that far."""
+        stepped = asyncio.Event()
+        self._slot.told.add(stepped.set)
+        try:
+            while not done():
+                stepped.clear()
+                await stepped.wait()
+        finally:
+            self._slot.told.discard(stepped.set)
+
+
+def _given_up(session: AwaySession) -> SessionFate:
+    return SessionFate(session.flow, Fate.LOST, "the sessions were given up", session.pids, session.programs)

@@ -1,0 +1,1 @@
+"""Links, addresses and routes of the host, and its service manager."""

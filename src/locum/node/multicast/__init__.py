@@ -1,0 +1,1 @@
+"""Multicast groups on access links and on the link towards the network."""

@@ -1,0 +1,1 @@
+"""Reports from the data plane: deliveries, counters and rules that ended."""

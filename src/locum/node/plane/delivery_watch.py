@@ -1,0 +1,75 @@
+"""Tells an access node when packets of a preconfigured home address begin and cease to be delivered (R11, 618'').
+
+Looks at the data plane's counters; it decides nothing.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from locum.node.config.settings import StaticVisitor
+from locum.roles import actions as do
+from locum.roles.actions import Action, Addr, TunnelAcceptance
+
+if TYPE_CHECKING:
+    from locum.dataplane.data_plane import DataPlane
+
+_INTERVAL = 0.25  # seconds between looks
+_QUIET = 20  # looks without a packet after which delivery has ceased
+
+
+class DeliveryWatch:
+    """Looks at the acceptances of the static visitors; `feed` hears `DeliveryMoved`."""
+
+    def __init__(
+        self,
+        static: Sequence[StaticVisitor],
+        plane: "DataPlane",
+        feed: Callable[[do.DeliveryMoved], None],
+    ) -> None:
+        self._plane, self._feed = plane, feed
+        self._names: dict[Addr, Addr] = {}  # every address of a visitor -> its IPv4 home address
+        for visitor in static:
+            self._names[visitor.home_address] = visitor.home_address
+            if visitor.home_address_v6 is not None:
+                self._names[visitor.home_address_v6] = visitor.home_address
+        self._acceptances: dict[Addr, TunnelAcceptance] = {
+            each.home_address: each
+            for each in plane.state.acceptances.values()
+            if each.home_address in self._names and each.link is not None
+        }
+        self._counts = {address: self._count(each) for address, each in self._acceptances.items()}
+        self._quiet: dict[Addr, int] = {visitor.home_address: _QUIET for visitor in static}
+        self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._look)
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+    def applied(self, actions: Sequence[Action]) -> None:
+        """Acceptances that were changed."""
+        for action in actions:
+            match action:
+                case do.AcceptTunnel(each) if each.home_address in self._names:
+                    self._acceptances[each.home_address] = each
+                    self._counts[each.home_address] = self._count(each)
+
+    def _count(self, acceptance: TunnelAcceptance) -> int:
+        return self._plane.acceptance_counters(acceptance).packets
+
+    def _look(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._look)
+        moving: set[Addr] = set()
+        for address, acceptance in self._acceptances.items():
+            count = self._count(acceptance)
+            if count > self._counts[address]:
+                moving.add(self._names[address])
+            self._counts[address] = count
+        for home_address, quiet in self._quiet.items():
+            if home_address in moving:
+                self._quiet[home_address] = 0
+                if quiet >= _QUIET:
+                    self._feed(do.DeliveryMoved(home_address, True))
+            elif quiet < _QUIET:
+                self._quiet[home_address] = quiet + 1
+                if quiet + 1 >= _QUIET:
+                    self._feed(do.DeliveryMoved(home_address, False))

@@ -1,0 +1,34 @@
+"""Says what a flow rule counted once it has left the kernel: its counter goes with it. Decides nothing."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from locum.node.config.rule_text import selector_fields
+from locum.roles.rules import LAST_RULE
+
+if TYPE_CHECKING:
+    from locum.dataplane.kernel.rule_tables import EndedRule
+    from locum.node.events import EventStream
+
+
+def teller(events: "EventStream") -> "Callable[[EndedRule], None]":
+    """The home agent's own rules for packets of stand-ins are in no list, so they are not told of either."""
+
+    def tell(ended: "EndedRule") -> None:
+        rule = ended.rule
+        if rule.identifier > LAST_RULE:
+            return
+        events.emit(
+            "rule-ended",
+            home_address=ended.home_address,
+            detail={
+                "id": rule.identifier,
+                "action": rule.verdict.value,
+                "selector": selector_fields((rule.selector,)),
+                "tunnels": [str(each.tunnel.destination) for each in rule.candidates],
+                "packets": ended.counter.packets,
+                "bytes": ended.counter.bytes,
+            },
+        )
+
+    return tell

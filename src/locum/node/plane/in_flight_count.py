@@ -1,0 +1,17 @@
+"""How many packets of a device have gone by a tunnel 620, by the data plane's counters; decides nothing."""
+
+from typing import TYPE_CHECKING
+
+from locum.roles.actions import CountInFlight, Side
+
+if TYPE_CHECKING:
+    from locum.dataplane.data_plane import DataPlane
+
+
+def counted(plane: "DataPlane", asked: CountInFlight) -> int:
+    """Packets so far, over all home addresses that are asked for."""
+    if not asked.incoming:
+        return sum(plane.visited_counters(each).packets for each in asked.home_addresses)
+    keys = ((asked.peer, each, Side.TO_HOME_ADDRESS, False) for each in asked.home_addresses)
+    accepted = (plane.state.acceptances.get(key) for key in keys)
+    return sum(plane.acceptance_counters(each).packets for each in accepted if each is not None)

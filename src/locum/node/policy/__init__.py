@@ -1,0 +1,1 @@
+"""The RADIUS client of policy servers (RFC 2865)."""

@@ -1,0 +1,1 @@
+"""Sockets for registration, agent discovery and keepalives, and their messages."""

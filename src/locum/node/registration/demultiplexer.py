@@ -1,0 +1,297 @@
+"""Carries registration and agent discovery messages between links and roles (RFC 5944): which role gets a message, and
+by which socket an answer leaves. Bytes only; what a message says is the roles' business.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from ipaddress import IPv4Address
+
+from locum.node.config.settings import Settings
+from locum.node.events import EventStream
+from locum.node.host.link_watch import LinkWatch
+from locum.node.performer import Hand
+from locum.node.registration.access_link import ALL_MOBILITY_AGENTS, ALL_ROUTERS, ALL_SYSTEMS, LinkSocket
+from locum.node.registration.datagrams import ANY
+from locum.node.registration.udp_434 import UDP_PORT, RegistrationSocket
+from locum.roles import actions as do
+from locum.roles.actions import Event, Source
+
+_REQUEST, _REPLY = 1, 3  # RFC 5944 section 3: the first byte of every registration message
+_REVOCATION, _ACKNOWLEDGMENT = 7, 15  # RFC 3543 sections 3.3 and 3.4
+_TUNNEL_DATA = b"\x04"  # RFC 3519 section 3.3
+_ADVERTISEMENT, _SOLICITATION = 9, 10  # ICMP types
+_NOWHERE = IPv4Address(0)
+_BROADCAST = IPv4Address("255.255.255.255")  # to who has no address yet, at his link-layer address
+_EVERYBODY = frozenset((ALL_MOBILITY_AGENTS, _BROADCAST))
+
+# Few hosts send most messages: access nodes, and the home agents behind them.
+_parsed = lru_cache(4096)(IPv4Address)
+_unpacked = lru_cache(256)(IPv4Address)
+
+
+@lru_cache(4096)
+def _source(address: str, port: int, link: str, destination: bytes) -> Source:
+    return Source(_parsed(address), port, link, None, _unpacked(destination))
+
+
+_text = lru_cache(4096)(str)
+
+
+def _destination(to: Source) -> tuple[str, int, bytes, int]:
+    """Of an answer: address and port, the address that was asked, and no interface."""
+    return _text(to.address), to.port, to.local.packed if to.local else ANY, 0
+
+
+Deliver = Callable[[str, bytes, Source], None]  # (role, message, source)
+
+
+class RegistrationIo:
+    """Sockets of port 434 and of the access links of one host. `deliver` gives a message to a role."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        watch: LinkWatch,
+        events: EventStream,
+        deliver: Deliver,
+        reassembled: Callable[[bytes, int], object],
+        feed: Callable[[str, Event], None],
+    ) -> None:
+        """`feed` gives an event to a role. `reassembled` gets UDP tunnel packets (RFC 3519) that came in fragments, whole, from their IP header on, and
+        the index of the link that they came on.
+        """
+        self._reassembled = reassembled
+        self._watch, self._events, self._deliver, self._feed = watch, events, deliver, feed
+        self._foreign, self._mobile, self._home = (
+            settings.foreign_agent,
+            settings.mobile_node,
+            settings.home_agent,
+        )
+        stand_in = settings.mnps
+        self._stand_in = stand_in if stand_in is not None and stand_in.devices else None  # one that registers
+        self._links: dict[str, LinkSocket] = {}
+        self._names: dict[int, str] = {}  # link names by index, kept while links do not change
+        self._home_packed = self._home.address.packed if self._home else b""
+        self._care_of = self._foreign.care_of_address if self._foreign else None
+        self.home_address = self._mobile.home_address if self._mobile else _NOWHERE  # may be assigned later
+        self._socket: RegistrationSocket | None = None
+        self._wanted = (self._foreign.links if self._foreign else ()) + (
+            self._mobile.links if self._mobile else ()
+        )
+        if self._stand_in is not None and self._stand_in.register_via == "fa":
+            self._wanted += self._stand_in.links
+
+    def open(self) -> None:
+        """Bind everything. Raises OSError."""
+        # Only a foreign agent has somebody to tell; others send again (RFC 5944 section 3.6.3).
+        unreachable = self._unreachable if self._foreign is not None else None
+        self._socket = RegistrationSocket(self._datagram, self._oversized, unreachable=unreachable)
+        for link in self._wanted:
+            if self._watch.find(link) is not None:
+                self.open_link(link)
+
+    def filenos(self) -> Mapping[int, Callable[[], None]]:
+        """What to read when which descriptor is readable; nothing at a node that takes part in no registration."""
+        own = {self._socket.fileno(): self._socket.read} if self._socket is not None else {}
+        return own | {each.fileno(): each.read for each in self._links.values()}
+
+    def open_link(self, link: str) -> LinkSocket | None:
+        """Listen on an access link that is there now; None when it is none of ours or is open already."""
+        if link not in self._wanted or link in self._links:
+            return None
+        opened = self._links[link] = LinkSocket(
+            link,
+            lambda *message: self._from_link(link, *message),
+            lambda *message: self._discovered(link, *message),
+        )
+        return opened
+
+    def close_link(self, link: str) -> LinkSocket | None:
+        """The link vanished; the result is closed by the caller once nobody watches it."""
+        return self._links.pop(link, None)
+
+    def links_changed(self) -> None:
+        """Forget names of links."""
+        self._names.clear()
+
+    def close(self) -> None:
+        for each in self._links.values():
+            each.close()
+        if self._socket is not None:
+            self._socket.close()
+
+    def hands(self) -> Mapping[type, Hand]:
+        """What performs each kind of action."""
+        return {
+            do.Reply: self._reply,
+            do.SendRegistration: self._send,
+            do.Advertise: self._advertise,
+            do.Solicit: self._solicit,
+        }
+
+    # in
+
+    def _oversized(self) -> None:
+        self._events.count("registration-oversized")
+
+    def _unreachable(self, quoted: bytes, address: str, port: int, icmp_type: int, icmp_code: int) -> None:
+        """What is about tunnels, replies and revocations is nobody's business."""
+        if port == UDP_PORT and quoted[:1] in (b"", bytes((_REQUEST,))):
+            event = do.RegistrationUnreachable(_parsed(address), icmp_type, icmp_code, quoted)
+            self._feed("foreign_agent", event)
+
+    def _datagram(self, message: bytes, address: str, port: int, destination: bytes, index: int) -> None:
+        if message[:1] == _TUNNEL_DATA:  # a fragment has passed the programs
+            from locum.dataplane.kernel.reassembly import udp_packet
+
+            self._reassembled(udp_packet(address, port, destination, message), index)
+            return
+        link = self._names.get(index)
+        if link is None:
+            link = self._names[index] = self._watch.name(index)
+        if link in self._links:
+            if not self._watch.is_local(_parsed(address)):
+                return  # it came by the link's own socket as well, with its link-layer address
+            link = (
+                "lo"  # of another role of this host: the kernel names the link that has the destination (R17)
+            )
+        kind = message[0] if message else None
+        if kind == _REQUEST and destination == self._home_packed:
+            role = "home_agent"
+        else:
+            role = self._role(kind, _unpacked(destination), link)
+        if role:
+            self._deliver(role, message, _source(address, port, link, destination))
+
+    def _role(self, kind: int | None, destination: IPv4Address, link: str) -> str:
+        """The role for a message; empty, and counted, when there is none."""
+        if kind == _REQUEST:
+            if self._home is not None and destination == self._home.address:
+                return "home_agent"
+            if self._foreign is not None:
+                return "foreign_agent"
+            if self._home is not None:
+                return "home_agent"
+        elif kind == _REPLY:
+            if self._foreign is not None and destination == self._foreign.care_of_address:
+                return "foreign_agent"
+            if self._stand_in is not None and (destination == self._stand_in.address or self._mobile is None):
+                return "mnps"
+            if self._mobile is not None:
+                return "mobile_node"
+        elif kind in (_REVOCATION, _ACKNOWLEDGMENT):
+            if self._home is not None and destination == self._home.address:
+                return "home_agent"
+            if self._foreign is not None and destination == self._foreign.care_of_address:
+                return "foreign_agent"
+            if kind == _REVOCATION:
+                if self._stand_in is not None and (destination == self._stand_in.address or not self._mobile):
+                    return "mnps"
+                if self._mobile is not None:
+                    return "mobile_node"
+        else:
+            self._events.count("registration-no-such-type")
+            return ""
+        self._events.count("registration-not-for-us")
+        return ""
+
+    def _from_link(
+        self,
+        link: str,
+        message: bytes,
+        source: IPv4Address,
+        port: int,
+        destination: IPv4Address,
+        layer: bytes,
+    ) -> None:
+        if destination not in _EVERYBODY and not self._watch.is_local(destination):
+            return  # passes through this host
+        role = self._role(message[0] if message else None, destination, link)
+        if role:
+            self._deliver(role, message, Source(source, port, link, layer, destination))
+
+    def _discovered(
+        self, link: str, message: bytes, source: IPv4Address, layer: bytes, local: IPv4Address
+    ) -> None:
+        kind = message[0] if message else None
+        if kind == _SOLICITATION and self._foreign is not None and link in self._foreign.links:
+            self._deliver("foreign_agent", message, Source(source, 0, link, layer, local))
+        elif kind == _ADVERTISEMENT and self._mobile is not None and link in self._mobile.links:
+            self._deliver("mobile_node", message, Source(source, 0, link, layer, local))
+        elif kind == _ADVERTISEMENT and self._stand_in is not None and link in self._stand_in.links:
+            self._deliver("mnps", message, Source(source, 0, link, layer, local))
+
+    # out
+
+    def answer(self, replies: Sequence[do.Reply]) -> list[tuple[do.Reply, OSError]]:
+        """Send these; those that did not leave come back, each with the reason."""
+        assert self._socket is not None
+        failed: list[tuple[do.Reply, OSError]] = []
+        together: list[do.Reply] = []
+        for each in replies:
+            link = self._links.get(each.to.link)
+            if link is None or each.to.link_layer is None:
+                together.append(each)
+                continue
+            try:
+                self._reply_on(link, each)
+            except OSError as problem:
+                failed.append((each, problem))
+        lost = self._socket.send_all([(each.message, *_destination(each.to)) for each in together])
+        return failed + [(together[place], problem) for place, problem in lost]
+
+    def _reply(self, action: do.Reply) -> None:
+        for _, problem in self.answer((action,)):
+            raise problem
+
+    def _reply_on(self, link: LinkSocket, reply: do.Reply) -> None:
+        """To a visitor's link-layer address: he may have no address that we could resolve."""
+        to = reply.to
+        source = to.local if isinstance(to.local, IPv4Address) and not to.local.is_multicast else None
+        assert isinstance(to.address, IPv4Address) and to.link_layer is not None
+        address = _BROADCAST if to.address == _NOWHERE else to.address
+        link.send_registration(
+            reply.message, source or self._address(to.link), address, to.port, to.link_layer
+        )
+
+    def _send(self, action: do.SendRegistration) -> None:
+        assert isinstance(action.to, IPv4Address) and self._socket is not None
+        link = self._links.get(action.link) if action.link is not None else None
+        if link is not None and action.link_layer is not None:
+            source = action.source if isinstance(action.source, IPv4Address) else self._address(link.link)
+            link.send_registration(action.message, source, action.to, action.port, action.link_layer)
+            return
+        known = self._watch.find(action.link) if action.link is not None else None
+        self._socket.send(
+            action.message,
+            str(action.to),
+            action.port,
+            action.source.packed if action.source is not None else ANY,
+            known.index if known is not None else 0,
+        )
+
+    def _advertise(self, action: do.Advertise) -> None:
+        link = self._links.get(action.link)
+        if link is None:
+            return  # vanished; the role hears of it
+        to = action.to if isinstance(action.to, IPv4Address) else ALL_SYSTEMS
+        with suppress(OSError):  # the link goes down; the role hears of it
+            link.send_discovery(action.message, self._address(action.link), to, action.link_layer)
+
+    def _solicit(self, action: do.Solicit) -> None:
+        link = self._links.get(action.link)
+        if link is None:
+            return
+        with suppress(OSError):
+            link.send_discovery(action.message, self._address(action.link), ALL_ROUTERS, None)
+
+    def _address(self, link: str) -> IPv4Address:
+        """Our IPv4 address for a link: its own, else the home address, else none (RFC 1256 section 4)."""
+        known = self._watch.find(link)
+        for address in known.addresses if known is not None else ():
+            if isinstance(address, IPv4Address):
+                return address
+        if self._mobile is not None and link in self._mobile.links:
+            return self.home_address
+        return self._care_of or _NOWHERE

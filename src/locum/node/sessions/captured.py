@@ -1,0 +1,98 @@
+"""The sockets that a device has captured, who holds them, and which of their programs run: shared by what takes sockets
+out of programs (`napping.py`) and what brings them back (`bringing_back.py`).
+
+A captured socket is *tight* (in repair mode, its programs stand still) or *loose* (out of it, its programs run and its
+flow is suspended). Called from the thread of session actions alone, once the node runs.
+"""
+
+import os
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Any
+
+from locum.sessions.either import AnyLive
+from locum.sessions.programs.exclusions import NOTHING_EXCLUDED, Exclusions
+from locum.sessions.programs.freezer import Freezer
+from locum.sessions.programs.process import Process, holds
+from locum.sessions.search.find import Candidate, LeftAlone, find
+from locum.wire.control import Flow
+
+_GENERATIONS = 32  # looks for programs that were started while others were being frozen
+
+
+class Captured:
+    """Of one mobile node, whose programs `freezer` freezes."""
+
+    def __init__(self, freezer: Freezer) -> None:
+        self.freezer = freezer
+        self.candidates: dict[Flow, Candidate] = {}
+        self.live: dict[Flow, AnyLive] = {}
+        self.loose: set[Flow] = set()
+
+    def look(
+        self, home_addresses: Iterable[Any], exclusions: Exclusions = NOTHING_EXCLUDED
+    ) -> list[LeftAlone]:
+        """Find the connections of these addresses, and those left alone; what is known of captured ones stays."""
+        candidates, left = find(home_addresses, (os.getpid(),), exclusions)
+        captured = {flow: each for flow, each in self.candidates.items() if flow in self.live}
+        self.candidates = captured | {each.flow: each for each in candidates}
+        return left
+
+    def holders(self, flow: Flow) -> tuple[Process, ...]:
+        """Who holds the socket, as far as was seen."""
+        candidate = self.candidates.get(flow)
+        return candidate.processes if candidate else ()
+
+    def bound(self) -> frozenset[Process]:
+        """Processes that may not run, since they hold a socket in repair mode."""
+        return frozenset(
+            process for flow in self.live if flow not in self.loose for process in self.holders(flow)
+        )
+
+    def let_run(self, processes: Collection[Process]) -> None:
+        """These, and all who have stood still for sockets that are no longer tight."""
+        self.freezer.thaw(processes)
+        self.freezer.thaw(self.freezer.frozen - self.bound())
+
+    def freeze_holders(self, flows: Collection[Flow]) -> dict[Process, str]:
+        """Freeze all who hold these sockets now, those too that are started meanwhile; the failures, with reasons."""
+        failures: dict[Process, str] = {}
+        wanted = set(flows)
+        for _ in range(_GENERATIONS):
+            self._see_holders(wanted)
+            holders = {process for flow in wanted for process in self.holders(flow)}
+            new = holders - self.freezer.frozen - failures.keys()
+            if not new:
+                break
+            failures |= self.freezer.freeze(new)
+        return failures
+
+    def _see_holders(self, flows: Collection[Flow]) -> None:
+        found, _ = find({flow.local for flow in flows})
+        seen = {each.flow: each for each in found}
+        for flow in flows:
+            if (each := seen.get(flow)) is not None:
+                self.candidates[flow] = _of_others(each)
+
+    def has_program(self, flow: Flow) -> bool:
+        """Whether anybody but us still has the socket: else nobody would ever read."""
+        candidate = self.candidates.get(flow)
+        if candidate is None:
+            return False
+        return any(holds(pid, descriptor, candidate.inode) for pid, descriptor in candidate.holders)
+
+    def drop(self, flows: Iterable[Flow]) -> None:
+        """These sockets are no concern of ours any more."""
+        for flow in flows:
+            self.live.pop(flow, None)
+            self.loose.discard(flow)
+
+
+def _of_others(candidate: Candidate) -> Candidate:
+    """Without our own descriptors of its socket."""
+    own = os.getpid()
+    return replace(
+        candidate,
+        holders=tuple(each for each in candidate.holders if each[0] != own),
+        processes=tuple(each for each in candidate.processes if each.pid != own),
+    )

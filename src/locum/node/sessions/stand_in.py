@@ -1,0 +1,524 @@
+"""The stand-in's side of live sessions: restores sockets, drains them into spools, gives out what came, stops, drops.
+
+Each socket is also kept by a descriptor store, and what it needs is in the store: a daemon that was killed takes all of
+them up again without losing a byte. Reading is done in `draining.py`. When to do what is the role's business.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import cbor2
+
+from locum.node import words
+from locum.node.clock import boot_milliseconds
+from locum.node.config.settings import Address, MnpsSettings
+from locum.node.performer import Hand
+from locum.node.sessions.draining import UNBOUNDED, Draining, HeldSocket, Key, name_of
+from locum.node.sessions.openings import Openings
+from locum.node.sessions.repeating import Repeating
+from locum.node.store import Store
+from locum.roles import actions as do
+from locum.roles.actions import Event
+from locum.sessions import either
+from locum.sessions.datagrams.record import DatagramRecord
+from locum.sessions.datagrams.spool import SUFFIXES as DATAGRAM_SUFFIXES
+from locum.sessions.datagrams.spool import DatagramSpool
+from locum.sessions.either import AnyRecord, AnySpool
+from locum.sessions.holder import FdStore
+from locum.sessions.listening import accepting
+from locum.sessions.record import SessionRecord, TcpState
+from locum.sessions.tcp import repair
+from locum.sessions.tcp.intake import Intake
+from locum.sessions.tcp.live import SessionError
+from locum.sessions.tcp.spool import SUFFIXES, Budget, Spool, disk_files
+from locum.wire.control import MAX_SESSIONS, Flow
+from locum.wire.errors import WireError
+
+log = logging.getLogger("locum.standin")
+COLLECTION = "session"
+_TMPFS = Path("/dev/shm")
+_SUFFIXES = (*SUFFIXES, *DATAGRAM_SUFFIXES)
+_TOGETHER = 16  # sockets that are restored or reset before others get a turn: some milliseconds
+
+
+@contextlib.contextmanager
+def _alone(held: HeldSocket, step: str) -> Iterator[None]:
+    """A session that fails here fails alone: the others of its handover go on."""
+    try:
+        yield
+    except (OSError, SessionError) as problem:
+        log.warning("%s could not be %s: %s", held.name, step, problem)
+
+
+class LocalPeers(Protocol):
+    """What the host's network does for sessions whose peer is on this host: see `HostNetwork`."""
+
+    def is_local(self, address: Address) -> bool:
+        """Whether the address is this host's."""
+
+    async def lead_here(self, flows: Collection[Flow]) -> None:
+        """What the peers of these flows send to the home address goes to the sockets here."""
+
+    async def lead_away(self, flows: Collection[Flow]) -> None:
+        """It goes to the device, as everything else."""
+
+
+class StandIn:
+    """Session actions of one MNPS. `feed` tells the role, `emit` everybody who listens."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: MnpsSettings,
+        store: Store,
+        feed: Callable[[Event], None],
+        emit: Callable[[do.Emit], None],
+        peers: LocalPeers,
+        inject: Callable[[bytes], None],
+        count: Callable[[str], None],
+    ) -> None:
+        """Raises OSError: a configured holder that does not run, a spool directory that cannot be made."""
+        self._store, self._feed, self._emit, self._peers = store, feed, emit, peers
+        self._budget = Budget(settings.memory_bound, settings.memory_bound + settings.disk_bound)
+        self._budgets: dict[str, Budget] = {}  # of each device
+        self._device_bytes = settings.device_bytes
+        self._intake = Intake(settings.session_least, settings.session_most)
+        self._datagram_bounds = settings.datagrams
+        self._draining = Draining(emit)
+        self._repeating = Repeating()
+        self._disk_dir = settings.spool_dir
+        # Nodes of one name may share the tmpfs.
+        place = zlib.crc32(os.fsencode(settings.spool_dir.absolute()))
+        self._memory_dir = _TMPFS / f"locum-{name}-{place:08x}" if _TMPFS.is_dir() else settings.spool_dir
+        for directory in (self._disk_dir, self._memory_dir):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._keeper = self._open_keeper(settings.holder)
+        self._held: dict[bytes, dict[int, HeldSocket]] = {}  # by handover and session
+        self.openings = Openings(inject, self._keep_accepted, self._waiting_at, count, emit)
+
+    @staticmethod
+    def _open_keeper(holder: Path | None) -> FdStore | None:
+        if holder is None:
+            return FdStore.systemd(os.environ)
+        try:
+            return FdStore.holder(holder)
+        except OSError as problem:
+            raise OSError(
+                problem.errno,
+                f"{holder}: no holder answers ({problem.strerror}); "
+                f"start one: python -m locum.sessions.holder {holder}",
+            ) from None
+
+    def hands(self) -> Mapping[type, Hand]:
+        """What performs each kind of action."""
+        return {
+            do.RestoreSessions: self._restore,
+            do.MeasureSessions: self._measure,
+            do.StopSessions: self._stop,
+            do.ResumeSessions: self._resume,
+            do.DropSessions: self._drop,
+            do.FetchData: self._fetch,
+            do.SurveySessions: self._survey,
+            do.OpenPorts: self._open_ports,
+            do.ClosePorts: self._close_ports,
+        }
+
+    def adopt(self) -> tuple[Flow, ...]:
+        """After a restart: take the sockets back from where they are kept. Returns the flows that could not be."""
+        kept = self._keeper.take() if self._keeper is not None else {}
+        on_disk = disk_files(self._disk_dir)
+        lost: list[Flow] = []
+        for name, row in self._store.rows(COLLECTION).items():
+            try:
+                key = (bytes.fromhex(row["handover"]), int(row["session"]))
+                record = either.record_from_cbor(cbor2.loads(bytes.fromhex(row["record"])))
+            except (ValueError, KeyError, TypeError, cbor2.CBORError) as problem:
+                log.warning("%s cannot be read in the store: %s", name, problem)
+                self._store.forget(COLLECTION, name)
+                continue
+            fd = kept.pop(name, None)
+            device = str(row.get("device", ""))
+            accepted = bool(row.get("accepted", False))
+            held = self._take_up(key, record, device, fd, on_disk, accepted) if fd is not None else None
+            if held is None:
+                lost.append(record.flow)
+                self._store.forget(COLLECTION, name)
+            else:
+                self._keep(held)
+                if held.stopped is None:
+                    self._draining.step(held)
+                    self._repeating.begin(held)
+        for name, fd in kept.items():
+            self._discard_kept(name, fd)
+        self._sweep()
+        return tuple(lost)
+
+    async def begin(self) -> None:
+        """After `adopt`: what the host's network has to do for sessions that live here."""
+        await self._lead_here(held for held in self._all() if held.stopped is None)
+
+    def _all(self) -> list[HeldSocket]:
+        return [held for sessions in self._held.values() for held in sessions.values()]
+
+    def _keep(self, held: HeldSocket) -> None:
+        self._held.setdefault(held.key[0], {})[held.key[1]] = held
+
+    def _forget(self, held: HeldSocket) -> None:
+        sessions = self._held[held.key[0]]
+        del sessions[held.key[1]]
+        if not sessions:
+            del self._held[held.key[0]]
+
+    def _sweep(self) -> None:
+        """Files of sessions that were dropped when we were killed."""
+        names = {held.name for held in self._all()}
+        for directory in (self._disk_dir, self._memory_dir):
+            for path in directory.iterdir():
+                if path.suffix in _SUFFIXES and path.name.partition(".")[0] not in names:
+                    path.unlink()
+
+    def _discard_kept(self, name: str, fd: int) -> None:
+        """A descriptor that no row speaks of: its handover was dropped when we were killed."""
+        if name.count("-") == 1 and self._keeper is not None:
+            connection = socket.socket(fileno=fd)
+            either.stop(connection)
+            self._keeper.remove(name)
+            connection.close()
+        else:
+            os.close(fd)
+
+    def _take_up(
+        self,
+        key: Key,
+        record: AnyRecord,
+        device: str,
+        fd: int,
+        on_disk: Mapping[str, Path],
+        accepted: bool,
+    ) -> HeldSocket | None:
+        connection = socket.socket(fileno=fd)
+        connection.setblocking(False)
+        held = self._made(key, record, device, connection, accepted=accepted)
+        spool = held.spool
+        try:
+            spool.recover(connection, on_disk)
+            held.stopped = either.stopped(connection, spool)  # for a reclaim; it stays so
+        except (SessionError, OSError) as problem:
+            log.warning("%s cannot be taken up again: %s", held.name, problem)
+            either.drop(connection)
+            return None
+        return held
+
+    def _made(
+        self,
+        key: Key,
+        record: AnyRecord,
+        device: str,
+        connection: socket.socket,
+        *,
+        accepted: bool = False,
+    ) -> HeldSocket:
+        spool = self._spool(name_of(key), record, self._budget_of(device))
+        here = self._peers.is_local(record.flow.peer)
+        ahead = self._ahead(record, accepted)
+        return HeldSocket(key, record.flow, record, connection, spool, ahead, here=here, accepted=accepted)
+
+    def _ahead(self, record: AnyRecord, accepted: bool) -> int:
+        """Bytes that may be held for this session before its device fetches."""
+        if isinstance(record, DatagramRecord):
+            return UNBOUNDED
+        # What was accepted stays in the kernel's buffer: it is no more than its program takes at once.
+        return 0 if accepted else self._intake.ahead(record)
+
+    def _spool(self, name: str, record: AnyRecord, budget: Budget) -> AnySpool:
+        if isinstance(record, DatagramRecord):
+            return DatagramSpool(
+                name,
+                record,
+                directory=self._disk_dir,
+                bounds=self._datagram_bounds,
+                clock=boot_milliseconds,
+                budget=budget,
+            )
+        return Spool(name, record, memory_dir=self._memory_dir, disk_dir=self._disk_dir, budget=budget)
+
+    def _budget_of(self, device: str) -> Budget:
+        if device not in self._budgets:
+            whole = self._budget
+            self._budgets[device] = Budget(whole.memory_bound, self._device_bytes, whole=whole)
+        return self._budgets[device]
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """What is held, for people."""
+        return [
+            {
+                "handover": held.key[0].hex(),
+                "session": held.key[1],
+                "flow": held.flow,
+                "received": held.received,
+                "accepted": held.accepted,
+                "spilled": held.spool.spilled,
+                "peer_closed": held.spool.peer_closed,
+                "error": held.spool.error,
+                "stopped": held.stopped is not None,
+            }
+            for held in self._all()
+        ]
+
+    async def close(self) -> None:
+        """Let go; sockets stay with their keeper and spools on disk, for the next run."""
+        self.openings.close()
+        self._draining.close()
+        for held in self._all():
+            self._draining.end(held)
+            self._repeating.end(held)
+            held.spool.close()
+            if self._keeper is None:
+                either.drop(held.socket)
+            else:
+                held.socket.close()
+        self._held.clear()
+        with contextlib.suppress(OSError):  # not empty
+            self._memory_dir.rmdir()
+        if self._keeper is not None:
+            self._keeper.close()
+
+    # accept
+
+    def _open_ports(self, action: do.OpenPorts) -> None:
+        self.openings.open(action.handover, action.listeners)
+        for held in self._of(action.handover):
+            if held.accepted:
+                self._tell_accepted(held)
+
+    def _close_ports(self, action: do.ClosePorts) -> None:
+        self.openings.close(action.handover)
+
+    def _waiting_at(self, handover: bytes, address: Address, port: int) -> int:
+        """How many accepted connections of this port wait. One that its peer has reset waits for nobody."""
+        ended = []
+        waiting = 0
+        for held in self._of(handover):
+            if not held.accepted or (held.flow.local, held.flow.local_port) != (address, port):
+                continue
+            if held.stopped is None and repair.info(held.socket).state is TcpState.CLOSE:
+                ended.append(held.key[1])
+            else:
+                waiting += 1
+        if ended:
+            self._feed(do.AcceptedEnded(handover, tuple(ended)))
+        return waiting
+
+    def _keep_accepted(self, handover: bytes, connection: socket.socket, record: SessionRecord) -> None:
+        """A connection that has just been accepted becomes a session of this handover, and the role hears of it."""
+        numbers = self._held.get(handover, {})
+        number = next((n for n in range(MAX_SESSIONS - 1, -1, -1) if n not in numbers), None)
+        if number is None:
+            either.reset(connection)
+            return
+        key, device = (handover, number), str(record.flow.local)
+        try:
+            if self._keeper is not None:
+                self._keeper.store(name_of(key), connection.fileno())
+        except OSError as problem:
+            log.warning("%s is not kept: %s", name_of(key), problem)
+            either.reset(connection)
+            return
+        held = self._made(key, record, device, connection, accepted=True)
+        self._keep(held)
+        self._put_row(held, device)
+        self._draining.step(held)
+        self._tell_accepted(held)
+
+    def _tell_accepted(self, held: HeldSocket) -> None:
+        handover, number = held.key
+        if isinstance(held.record, SessionRecord):  # a datagram socket accepts nothing
+            shaken = accepting.handshake(held.record)
+            self._feed(do.ConnectionAccepted(handover, number, held.flow, shaken))
+
+    # restore
+
+    async def _restore(self, action: do.RestoreSessions) -> None:
+        """One session that cannot live here changes nothing for the others."""
+        restored: list[int] = []
+        failures: list[tuple[int, str]] = []
+        device = "" if action.device is None else str(action.device)
+        await self._peers.lead_here([each.flow for each in action.sessions if self._is_here(each.flow)])
+        for number, item in enumerate(action.sessions):
+            if number % _TOGETHER == 0:
+                await asyncio.sleep(0)
+            key = (action.handover, item.session)
+            try:
+                self._restore_one(key, item, device)
+            except (SessionError, WireError, OSError) as problem:
+                failures.append((item.session, words.reason(problem)))
+            else:
+                restored.append(item.session)
+        failed = {number for number, _ in failures}
+        await self._peers.lead_away(
+            [each.flow for each in action.sessions if each.session in failed and self._is_here(each.flow)]
+        )
+        await self._store.durable()
+        self._feed(do.Restored(action.handover, tuple(restored), tuple(failures)))
+
+    def _is_here(self, flow: Flow) -> bool:
+        return self._peers.is_local(flow.peer)
+
+    def _restore_one(self, key: Key, item: do.SessionRecordItem, device: str) -> None:
+        if key[1] in self._held.get(key[0], {}):
+            raise SessionError("the session is here already")
+        record = either.record_from_cbor(item.record)
+        if record.flow != item.flow:
+            raise SessionError("the record is of another flow than the one announced")
+        held = self._made(key, record, device, self._live(name_of(key), record))
+        self._keep(held)
+        self._put_row(held, device)
+        self._draining.begin(held)
+        self._repeating.begin(held)
+
+    def _put_row(self, held: HeldSocket, device: str) -> None:
+        row = {
+            "handover": held.key[0].hex(),
+            "session": held.key[1],
+            "device": device,
+            "accepted": held.accepted,
+            "record": cbor2.dumps(held.record.to_cbor(), canonical=True).hex(),
+        }
+        self._store.put(COLLECTION, held.name, row)
+
+    def _live(self, name: str, record: AnyRecord) -> socket.socket:
+        """The socket is with its keeper before the first packet leaves it: from then on its end would be seen."""
+
+        def lacking(option: str) -> None:
+            flow = record.flow
+            self._emit(do.Emit("session-differs", "634", flow.local, flow, {"lacks": option}))
+
+        keeper = self._keeper
+        if keeper is None:
+            return either.restore(record, lacking=lacking)
+        try:
+            return either.restore(
+                record, keep=lambda made: keeper.store(name, made.fileno()), lacking=lacking
+            )
+        except SessionError:
+            with contextlib.suppress(OSError):  # it may never have got that far
+                keeper.remove(name)
+            raise
+
+    async def _lead_here(self, sessions: Iterable[HeldSocket]) -> None:
+        await self._peers.lead_here([held.flow for held in sessions if held.here])
+
+    async def _lead_away(self, sessions: Iterable[HeldSocket]) -> None:
+        await self._peers.lead_away([held.flow for held in sessions if held.here])
+
+    # give back
+
+    def _of(self, handover: bytes) -> list[HeldSocket]:
+        return list(self._held.get(handover, {}).values())
+
+    def _measure(self, action: do.MeasureSessions) -> None:
+        for held in self._of(action.handover):
+            with _alone(held, "measured"):
+                if held.stopped is None:
+                    self._draining.step(held)
+                either.seal(held.spool)
+        sessions = tuple(
+            do.HeldSession(held.key[1], held.flow, held.spool.total, held.spool.peer_closed, held.spool.error)
+            for held in self._of(action.handover)
+        )
+        self._feed(do.Measured(action.handover, sessions))
+
+    def _survey(self, _: do.SurveySessions) -> None:
+        now = boot_milliseconds()
+        uses = tuple(
+            do.SessionUse(*held.key, either.quiet(held.socket, held.spool, now), held.spool.total)
+            for held in self._all()
+        )
+        self._feed(do.Surveyed(uses))
+
+    async def _stop(self, action: do.StopSessions) -> None:
+        fetched, room = dict(action.fetched), action.tail_limit
+        finals: list[do.SessionFinal] = []
+        await self._lead_away(self._of(action.handover))
+        for held in self._of(action.handover):
+            with _alone(held, "stopped"):
+                finals.append(self._stop_one(held, fetched.get(held.key[1], 0), room))
+                room -= len(finals[-1].tail)
+        self._feed(do.Stopped(action.handover, tuple(finals)))
+
+    def _stop_one(self, held: HeldSocket, fetched: int, room: int) -> do.SessionFinal:
+        """The last state, with what is not `fetched` if that is at most `room` bytes. Raises OSError or SessionError."""
+        self._draining.end(held)
+        self._repeating.end(held)
+        final = held.stopped = held.stopped or held.spool.stop(held.socket)
+        offset = min(fetched, held.spool.total)
+        tail = held.spool.read(offset, room) if 0 < held.spool.total - offset <= room else b""
+        return do.SessionFinal(
+            session=held.key[1],
+            flow=held.flow,
+            total=final.received,
+            acknowledged=final.acked,
+            timestamp=final.timestamp,
+            peer_closed=final.peer_closed,
+            error=final.error,
+            tail_offset=offset if tail else final.received,
+            tail=tail,
+        )
+
+    async def _resume(self, action: do.ResumeSessions) -> None:
+        await self._lead_here(self._of(action.handover))
+        for held in self._of(action.handover):
+            with _alone(held, "resumed"):
+                if held.stopped is not None:
+                    held.stopped = None
+                    held.spool.resume(held.socket)
+                self._draining.step(held)
+                self._repeating.begin(held)
+
+    async def _drop(self, action: do.DropSessions) -> None:
+        """The row goes before the socket: without a row it is discarded silently after a crash."""
+        numbers = set(action.sessions)
+        gone = [held for held in self._of(action.handover) if not numbers or held.key[1] in numbers]
+        if not action.reset:
+            await self._lead_away(gone)
+        for held in gone:
+            self._draining.end(held)
+            self._repeating.end(held)
+            with _alone(held, "reset" if action.reset else "stopped"):
+                if action.reset:
+                    either.reset(held.socket)
+                elif held.stopped is None:
+                    either.stop(held.socket)
+            self._store.forget(COLLECTION, held.name)
+            self._forget(held)
+        if action.reset:
+            await self._lead_away(gone)
+        await self._store.durable()
+        for held in gone:
+            if self._keeper is not None:
+                self._keeper.remove(held.name)
+            with _alone(held, "closed"):
+                if not action.reset:
+                    either.drop(held.socket)
+            with _alone(held, "removed"):
+                held.spool.remove()
+
+    def _fetch(self, action: do.FetchData) -> None:
+        held = self._held.get(action.handover, {}).get(action.session)
+        if held is None or action.offset > held.spool.total:
+            self._feed(do.Fetched(action.exchange, None))
+            return
+        data = held.spool.read(action.offset, action.limit)
+        end = action.offset + len(data)
+        if end > held.fetched:
+            held.fetched = end
+            if held.stopped is None and not held.reading:
+                self._draining.step(held)
+        self._feed(do.Fetched(action.exchange, data, end < held.spool.total))

@@ -1,0 +1,1 @@
+"""Actions, events and results of roles by subject, and the values in them."""

@@ -1,0 +1,59 @@
+"""What a role asks the policy server for, and what it is told: profiles (features R3, C9, R20).
+
+Values only. Who is asked, how, and how often, is the node's business; so is what a profile looks like on the wire.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from locum.roles.action_values.flows import Address
+
+if TYPE_CHECKING:  # a profile has rules, and rules are made of what actions are made of
+    from locum.roles.profile import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class FetchProfile:
+    """Ask for the profile of a mobile node: by its NAI (RFC 2794) if it has one, else by its home address.
+
+    Exactly one of the events below comes back with the same `request`. Request numbers are the role's own.
+    """
+
+    request: int
+    nai: str | None
+    home_address: Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileFetched:
+    """The policy server knows the mobile node."""
+
+    request: int
+    profile: "Profile"
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileRefused:
+    """The policy server says that there is no such mobile node, or that it may not be served."""
+
+    request: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileUnavailable:
+    """No policy server answered, or what it said is no profile: nothing is known."""
+
+    request: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnHomeAddress:
+    """MN: this home address, assigned by the home agent, belongs to this host now; `before` does no more."""
+
+    home_address: Address
+    before: Address | None = None
+
+
+ProfileEvent: TypeAlias = ProfileFetched | ProfileRefused | ProfileUnavailable

@@ -1,0 +1,158 @@
+"""What an access node asks of others about contexts (622, 624): asked again every 2 s, given up after 15 s (RFC 4067).
+
+It must not know what follows from an answer.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from ipaddress import IPv4Address
+from itertools import count
+
+from locum.roles.actions import JSON, Action, Ask, Emit
+from locum.roles.foreign_agent.contexts.book import ContextBook
+from locum.roles.foreign_agent.contexts.context import Context
+from locum.roles.foreign_agent.contexts.in_flight import Mobile
+from locum.roles.timers import Deadlines
+from locum.wire.control.context import (
+    Context624,
+    ContextRequest622,
+    ContextStatus,
+    Onward,
+    encode_624,
+    encode_request_622,
+)
+from locum.wire.control.context_blocks import BlockKind
+
+RETRY = 2.0  # seconds; RFC 4067 section 2.6: CT-Request-Retry
+GIVE_UP = 15.0  # seconds; the same: CT-Max-Transfer-Time
+FIRST_REQUEST = 1 << 40  # above the numbers of all other requests of a foreign agent, triggers among them
+
+
+class Errand(Enum):
+    """What is asked of another access node."""
+
+    FETCH = "fetch"  # 622: its context
+    PUSH = "push"  # 624: take this one
+    CLAIM = "claim"  # 622 that wants no context: the device belongs to somebody else since
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One errand under way."""
+
+    errand: Errand
+    mobile: Mobile
+    peer: IPv4Address
+    registered: int  # milliseconds since 1970
+    onward: Onward
+    give_up_at: float  # steady seconds
+    asked_at: float
+    whole: bool = False  # nothing is left out because the peer is said to have it
+    replies: tuple[Action, ...] = ()  # to the mobile node, once it can go
+    sent: Mapping[int, int] = field(default_factory=dict)  # versions of what was pushed
+
+
+class ContextErrands:
+    """All that is under way; `current` gives a context as it stands."""
+
+    def __init__(self, book: ContextBook, current: Callable[[IPv4Address, float], Context | None]) -> None:
+        self._book, self._current = book, current
+        self._exchanges: dict[int, Exchange] = {}
+        self._retries: Deadlines[int] = Deadlines()
+        self._told: dict[tuple[IPv4Address, IPv4Address], Mapping[int, int]] = {}
+        self._numbers = count(FIRST_REQUEST)
+
+    def get(self, number: int) -> Exchange | None:
+        """The one with this request number."""
+        return self._exchanges.get(number)
+
+    def under_way(self, home_address: IPv4Address) -> list[Exchange]:
+        """Those about one device."""
+        return [each for each in self._exchanges.values() if each.mobile.home_address == home_address]
+
+    def begin(self, exchange: Exchange, now: float) -> list[Action]:
+        """Ask; what else is under way for the same device ends, but for what others are only told."""
+        actions: list[Action] = []
+        if exchange.errand is not Errand.CLAIM:
+            for number, each in tuple(self._exchanges.items()):
+                same = each.mobile.home_address == exchange.mobile.home_address
+                if same and each.errand is not Errand.CLAIM:
+                    actions += self.end(number)
+        return actions + self.ask(exchange, now)
+
+    def ask(self, exchange: Exchange, now: float) -> list[Action]:
+        """Ask, perhaps once more."""
+        number = next(self._numbers)
+        path, body, sent = self._message(exchange, now)
+        self._exchanges[number] = replace(exchange, asked_at=now, sent=sent)
+        detail: dict[str, JSON] = {"to": str(exchange.peer), "errand": exchange.errand.value}
+        return [
+            Ask(number, exchange.peer, path, body, RETRY),
+            Emit("sent", path, exchange.mobile.home_address, None, detail),
+        ]
+
+    def pushed_again(
+        self, mobile: Mobile, peer: IPv4Address, replies: tuple[Action, ...]
+    ) -> list[Action] | None:
+        """The device repeats its announcement: what it hears at once. None: nothing of the kind is under way."""
+        for number, each in self._exchanges.items():
+            if (each.errand, each.mobile, each.peer) != (Errand.PUSH, mobile, peer):
+                continue
+            if not each.replies:
+                return list(replies)  # the peer has not answered; the device need not wait again
+            self._exchanges[number] = replace(each, replies=replies)
+            return []
+        return None
+
+    def end(self, number: int) -> list[Action]:
+        """It is over; what the device waited for goes."""
+        self._retries.cancel(number)
+        return list(self._exchanges.pop(number).replies)
+
+    def again(self, number: int, now: float) -> bool:
+        """Nobody has answered: ask again later; False: it is given up."""
+        exchange = self._exchanges[number]
+        at = max(now, exchange.asked_at + RETRY)
+        if at >= exchange.give_up_at:
+            self.end(number)
+            return False
+        self._exchanges[number] = replace(exchange, replies=())
+        self._retries.set(number, at)
+        return True
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Ask again."""
+        actions: list[Action] = []
+        for number in tuple(self._retries.due(now)):
+            actions += self.ask(self._exchanges.pop(number), now)
+        return actions
+
+    def deadline(self) -> float | None:
+        """Steady seconds."""
+        return self._retries.next()
+
+    def agreed(self, home_address: IPv4Address, peer: IPv4Address, versions: Mapping[int, int]) -> None:
+        """That access node has these versions now; they need not be sent there again."""
+        self._told[home_address, peer] = dict(versions)
+
+    def forget(self, home_address: IPv4Address) -> None:
+        """Nothing is known of what others have of this device."""
+        for key in [each for each in self._told if each[0] == home_address]:
+            del self._told[key]
+
+    def _message(self, exchange: Exchange, now: float) -> tuple[str, bytes, Mapping[int, int]]:
+        """Path, body, and the versions in it."""
+        home_address = exchange.mobile.home_address
+        if exchange.errand is Errand.PUSH:
+            known = {} if exchange.whole else self._told.get((home_address, exchange.peer), {})
+            context = self._current(home_address, now) or Context(home_address)
+            blocks, _ = self._book.give(context, context.blocks, known)
+            pushed = Context624(
+                ContextStatus.OK, home_address, exchange.registered, blocks, {}, exchange.onward
+            )
+            return "624", encode_624(pushed), {each.kind: each.version for each in blocks}
+        wants = tuple(BlockKind) if exchange.errand is Errand.FETCH else ()
+        versions = {} if exchange.whole else self._book.versions(home_address)
+        asked = ContextRequest622(home_address, exchange.registered, wants, versions, exchange.onward)
+        return "622", encode_request_622(asked), {}

@@ -1,0 +1,274 @@
+"""Notices that a visitor does not answer any more, and asks its stand-in to take over until it does (C11).
+
+A foreign agent may ask a visitor by unicast ARP for its home address (RFC 5944 section 4.6), and every visitor has one
+of IPv4. A lost visitor stays on the visitor list until its registration runs out; it is probed on, and the stand-in is
+asked to release as soon as it answers or registers. It must not know how a probe is sent, nor what a stand-in is.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+
+from locum.roles.actions import (
+    JSON,
+    Action,
+    Addr,
+    Answered,
+    Emit,
+    Event,
+    Forget,
+    NoAnswer,
+    Persist,
+    Probe,
+    ProbeAnswered,
+)
+from locum.roles.foreign_agent.visitor import Visitor
+from locum.roles.timers import Deadlines
+from locum.roles.trigger_requests import Errand, Errands
+from locum.wire.control.answer import Status
+from locum.wire.control.trigger import Operation, Reason, Trigger
+
+TABLE = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbingConfiguration:
+    """`interval` in seconds, 0: no probes at all; `misses` in a row make a visitor lost; `stand_ins` in order.
+
+    A visitor whose lifetime is at most `short_lifetime` seconds is on its way to sleep or back: it is let be.
+    """
+
+    interval: float = 0.0
+    misses: int = 3
+    stand_ins: tuple[Addr, ...] = ()
+    short_lifetime: int = 10
+
+
+NO_PROBES = ProbingConfiguration()
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """It is there, as far as is known; so many probes in a row had no answer, the last one included."""
+
+    unanswered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The stand-in has been asked to take over."""
+
+    since: float  # steady seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """It does not answer here, but its stand-in reaches it: somebody else's visitor, until it answers here again."""
+
+
+State = Answering | Lost | Elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A visitor and how it stands with it."""
+
+    visitor: Visitor
+    state: State = Answering()
+
+
+class Probing:
+    """The probes of one foreign agent."""
+
+    def __init__(
+        self,
+        configuration: ProbingConfiguration,
+        visitor: Callable[[IPv4Address], Visitor | None],
+        care_of_address: IPv4Address,
+    ) -> None:
+        """`visitor` finds the visitor with a home address, as long as it is one; the address is the access node's."""
+        self.configuration = configuration
+        self._care_of_address = care_of_address
+        self._visitor = visitor
+        self._watched: dict[IPv4Address, Watched] = {}
+        self._down: set[str] = set()
+        self._probes: Deadlines[IPv4Address] = Deadlines()
+        self._errands = Errands(self._concluded)
+
+    # What the foreign agent tells ---------------------------------------------------------------------------------
+
+    def restore(self, rows: Sequence[Persist], visitors: Iterable[Visitor], *, now: float) -> list[Action]:
+        """Start with the visitors of an earlier run; those that were lost are, until they answer."""
+        lost = {row.key: row for row in rows if row.table == TABLE}
+        again: list[Visitor] = []
+        for visitor in visitors:
+            key = str(visitor.home_address)
+            self._watch(Watched(visitor), now)
+            if key in lost and visitor.home_address in self._watched:
+                del lost[key]
+                again.append(visitor)
+        actions: list[Action] = [Forget(TABLE, key) for key in lost]
+        for visitor in again:  # whoever was asked may not have heard it
+            actions += self._lose(self._watched[visitor.home_address], "restarted", now)
+        return actions
+
+    def registered(self, visitor: Visitor, *, now: float) -> list[Action]:
+        """It has registered here just now, so it is there."""
+        if visitor.next_hop is not None:
+            return []  # a stand-in that receives for the home address; it is not the device
+        actions = self._back(visitor.home_address, "registered")
+        if visitor.lifetime > self.configuration.short_lifetime:
+            self._watch(Watched(visitor), now)
+        else:
+            self._leave(visitor.home_address)
+        return actions
+
+    def deregistered(self, home_address: IPv4Address) -> list[Action]:
+        """It has said itself that it goes."""
+        actions = self._back(home_address, "deregistered")
+        self._leave(home_address)
+        return actions
+
+    def over(self, home_address: IPv4Address) -> list[Action]:
+        """It is no visitor any more: its time is over, or it is another's. A stand-in that took over goes on."""
+        watched = self._watched.get(home_address)
+        self._leave(home_address)
+        if watched is None or not isinstance(watched.state, Lost):
+            return []
+        self._errands.drop(home_address)
+        return [Forget(TABLE, str(home_address))]
+
+    def link_down(self, link: str, *, now: float) -> list[Action]:
+        """Nobody there can be reached, and nothing has to be asked to know it."""
+        self._down.add(link)
+        here = [each for each in self._watched.values() if each.visitor.link == link]
+        actions: list[Action] = []
+        for watched in here:
+            if isinstance(watched.state, Answering):
+                actions += self._lose(watched, "link-down", now)
+        return actions
+
+    def link_up(self, link: str, *, now: float) -> None:
+        """Ask at once."""
+        self._down.discard(link)
+        for home_address, watched in self._watched.items():
+            if watched.visitor.link == link:
+                self._probes.set(home_address, now)
+
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
+        """Answers to probes and triggers; None: it is about something else."""
+        match event:
+            case ProbeAnswered():
+                return self._answered(event)
+            case Answered() | NoAnswer():
+                return self._errands.happened(event, now=now)
+        return None
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Probes that are due, visitors that have missed too many of them, triggers to be repeated."""
+        actions = self._errands.timeout(now=now)
+        for home_address in tuple(self._probes.due(now)):
+            actions += self._probe(home_address, now)
+        return actions
+
+    def deadline(self) -> float | None:
+        """Steady seconds."""
+        times = (self._errands.deadline(), self._probes.next())
+        return min((at for at in times if at is not None), default=None)
+
+    def lost(self) -> frozenset[IPv4Address]:
+        """Home addresses of visitors that do not answer."""
+        return frozenset(key for key, each in self._watched.items() if isinstance(each.state, Lost))
+
+    # Probes ------------------------------------------------------------------------------------------------------
+
+    def _watch(self, watched: Watched, now: float) -> None:
+        visitor = watched.visitor
+        if self.configuration.interval <= 0 or visitor.link_layer is None:
+            return
+        self._watched[visitor.home_address] = watched
+        self._probes.set(visitor.home_address, now + self.configuration.interval)
+
+    def _leave(self, home_address: IPv4Address) -> None:
+        self._watched.pop(home_address, None)
+        self._probes.cancel(home_address)
+
+    def _probe(self, home_address: IPv4Address, now: float) -> list[Action]:
+        if self._visitor(home_address) is None:
+            return self.over(home_address)
+        watched = self._watched[home_address]
+        visitor, state = watched.visitor, watched.state
+        actions: list[Action] = []
+        if isinstance(state, Answering):
+            if state.unanswered >= self.configuration.misses:
+                actions += self._lose(watched, "no-answer", now)
+            else:
+                counted = Answering(state.unanswered + 1)
+                self._watched[home_address] = replace(watched, state=counted)
+        self._probes.set(home_address, now + self.configuration.interval)
+        if visitor.link in self._down:
+            return actions
+        assert visitor.link_layer is not None
+        return [*actions, Probe(visitor.link, home_address, visitor.link_layer)]
+
+    def _answered(self, event: ProbeAnswered) -> list[Action]:
+        """Only from where it registered: whoever else answers for that address is not the visitor."""
+        watched = self._watched.get(event.address) if isinstance(event.address, IPv4Address) else None
+        if watched is None:
+            return []
+        visitor = watched.visitor
+        if (visitor.link, visitor.link_layer) != (event.link, event.link_layer):
+            return []
+        actions = self._back(visitor.home_address, "answers")
+        self._watched[visitor.home_address] = Watched(visitor)
+        return actions
+
+    # Lost and back -----------------------------------------------------------------------------------------------
+
+    def _lose(self, watched: Watched, why: str, now: float) -> list[Action]:
+        visitor = watched.visitor
+        home_address = visitor.home_address
+        self._watched[home_address] = replace(watched, state=Lost(now))
+        detail: dict[str, JSON] = {"link": visitor.link, "why": why}
+        return [
+            Persist(TABLE, str(home_address), {"since": now}),
+            Emit("visitor-lost", None, home_address, None, detail),
+            *self._errands.ask_one(
+                _trigger(Operation.TAKE, visitor, Reason.LOST, self._care_of_address),
+                self.configuration.stand_ins,
+            ),
+        ]
+
+    def _back(self, home_address: IPv4Address, how: str) -> list[Action]:
+        watched = self._watched.get(home_address)
+        if watched is None or not isinstance(watched.state, Lost):
+            return []
+        self._watched[home_address] = Watched(watched.visitor)
+        release = _trigger(Operation.RELEASE, watched.visitor, Reason.BACK)
+        return [
+            Forget(TABLE, str(home_address)),
+            Emit("visitor-back", None, home_address, None, {"link": watched.visitor.link, "how": how}),
+            # Every one of them: one that was asked and did not answer in time may have taken over all the same.
+            *self._errands.ask_all(release, self.configuration.stand_ins),
+        ]
+
+    def _concluded(self, errand: Errand, status: Status | None) -> list[Action]:
+        """A stand-in that still reaches the device knows better: it is somebody else's visitor now."""
+        home_address = errand.home_address
+        watched = self._watched.get(home_address) if isinstance(home_address, IPv4Address) else None
+        if watched is None or status is not Status.WRONG_STATE or not isinstance(watched.state, Lost):
+            return []
+        self._watched[watched.visitor.home_address] = replace(watched, state=Elsewhere())
+        return [
+            Forget(TABLE, str(home_address)),
+            Emit("visitor-elsewhere", None, home_address, None, {"link": watched.visitor.link}),
+        ]
+
+
+def _trigger(
+    operation: Operation, visitor: Visitor, reason: Reason, access_node: IPv4Address | None = None
+) -> Trigger:
+    homes: tuple[Addr, ...] = (visitor.home_address,)
+    if visitor.home_address_v6 is not None:
+        homes = (*homes, visitor.home_address_v6)
+    return Trigger(operation, homes, reason=reason, access_node=access_node)

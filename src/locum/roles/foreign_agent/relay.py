@@ -1,0 +1,412 @@
+"""The relay of registrations by a foreign agent, 601-602 and 603-604 (RFC 5944 section 3.7; source text 507).
+
+It knows what is under way and what to refuse; who is a visitor and what the data plane does for him are the visitor
+list's. It must not know the keys between a mobile node and its home agent.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+
+from locum.roles.actions import (
+    Action,
+    Addr,
+    Count,
+    Emit,
+    RegistrationUnreachable,
+    Reply,
+    SendRegistration,
+    Source,
+)
+from locum.roles.foreign_agent.admission import Admission, Denied
+from locum.roles.foreign_agent.visitor_list import VisitorList
+from locum.roles.signing import authentic, signed
+from locum.roles.timers import Deadlines
+from locum.roles.transfer_instruction import Instruction, instruction
+from locum.security.association import Association
+from locum.security.replay import mobile_nonce
+from locum.wire.errors import WireError
+from locum.wire.mobile_ip.extensions import AuthKind, Nai, VendorCritical, VendorNormal
+from locum.wire.mobile_ip.registration import (
+    REGISTRATION_REQUEST,
+    REQUEST_BYTES,
+    Code,
+    RegistrationReply,
+    RegistrationRequest,
+)
+from locum.wire.mobile_ip.vendor import MnpsRole, decode_vendor
+
+PENDING_TIMEOUT = 7.0  # seconds; RFC 5944 section 3.7.2.2
+MAX_PENDING_PER_VISITOR = 4  # retransmissions within PENDING_TIMEOUT (section 3.6.3: at 1, 2, 4 s)
+SENDERS_AT_ONCE = 8  # one link-layer address has no more than this part of the places of requests under way
+_DESTINATION_UNREACHABLE, _TIME_EXCEEDED, _PARAMETER_PROBLEM = 3, 11, 12  # ICMP types (RFC 792)
+_FRAGMENTATION_NEEDED = 4
+_UNREACHABLE = {  # codes of RFC 792 and RFC 1122 section 3.2.2.1; others are "other" (88)
+    0: Code.FA_HOME_NETWORK_UNREACHABLE,
+    6: Code.FA_HOME_NETWORK_UNREACHABLE,  # unknown
+    9: Code.FA_HOME_NETWORK_UNREACHABLE,  # prohibited
+    11: Code.FA_HOME_NETWORK_UNREACHABLE,  # for the type of service
+    1: Code.FA_HOME_AGENT_HOST_UNREACHABLE,
+    7: Code.FA_HOME_AGENT_HOST_UNREACHABLE,  # unknown
+    10: Code.FA_HOME_AGENT_HOST_UNREACHABLE,  # prohibited
+    12: Code.FA_HOME_AGENT_HOST_UNREACHABLE,  # for the type of service
+    3: Code.FA_HOME_AGENT_PORT_UNREACHABLE,
+}
+AUTHENTICATION_HEAD = 6  # bytes of type, length and SPI (section 3.5.1)
+
+PendingKey = tuple[
+    IPv4Address | str, int
+]  # home address, or NAI of one without (RFC 2794 section 3); identification
+Herald = Callable[
+    [RegistrationRequest, float], list[Action]
+]  # what is done before one goes to a home agent we know
+Addition = Callable[[RegistrationRequest, float], bytes]  # extensions for the home agent alone
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request on its way to the home agent (RFC 5944 section 3.7.2.2)."""
+
+    request: RegistrationRequest
+    source: Source
+    size: int  # bytes of the request as it came
+    forget_at: float  # steady seconds
+    colocated: bool  # relayed only (R bit of the advertisement): no visitor follows
+    doubt: Code = Code.FA_REGISTRATION_TIMEOUT  # what is said if nobody answers
+
+
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """The home agent has answered: `message` is its reply as it goes on to the mobile node."""
+
+    pending: Pending
+    reply: RegistrationReply
+    message: bytes
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the home agent said yes."""
+        return isinstance(self.reply.code, Code) and self.reply.code.accepted
+
+    @property
+    def instruction(self) -> Instruction | None:
+        """What becomes of the context (C4)."""
+        return instruction(self.pending.request, self.reply)
+
+
+class RegistrationRelay:
+    """Requests under way, bounded in number; `home_agents` and `mobiles` are associations by address."""
+
+    def __init__(
+        self,
+        care_of_address: IPv4Address,
+        visitors: VisitorList,
+        admission: Admission,
+        home_agents: Mapping[Addr, Association],
+        mobiles: Mapping[Addr, Association],
+    ) -> None:
+        self._care_of_address = care_of_address
+        self._visitors = visitors
+        self._admission = admission
+        self._home_agents = home_agents
+        self._mobiles = mobiles
+        self.additions: list[Addition] = []
+        self.heralds: list[Herald] = []
+        self._pending: dict[PendingKey, Pending] = {}
+        self._timers: Deadlines[PendingKey] = Deadlines()
+
+    def deadline(self) -> float | None:
+        """Steady seconds at which the next request is given up."""
+        return self._timers.next()
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Code 78 for requests that nobody answered (section 3.7.2.2), or what ICMP said meanwhile."""
+        actions: list[Action] = []
+        for key in self._timers.due(now):
+            pending = self._pending.pop(key)
+            actions += self._refuse(pending, pending.doubt)
+        return actions
+
+    # 601 -> 602 -------------------------------------------------------------------------------------------------
+
+    def request(
+        self, message: bytes, source: Source, challenges: Sequence[bytes], *, now: float
+    ) -> list[Action]:
+        """601 -> 602. `challenges` are those advertised last on the link the request came by."""
+        try:
+            request = RegistrationRequest.decode(message)
+        except WireError as error:
+            return self._malformed(message, source, error)
+        if not self._visitors.has_room(request.home_address):
+            return self._deny(request, source, len(message), Code.FA_INSUFFICIENT_RESOURCES)
+        try:
+            relayed = self._admission.check(request, challenges)
+        except Denied as denied:
+            return self._deny(request, source, len(message), denied.code, lifetime=denied.lifetime)
+        visitor = self._visitors.get(request.home_address)
+        if visitor is not None and (visitor.next_hop is None) != (stand_in_of(request) is None):
+            # A device and its stand-in under one care-of address: nobody could tell their packets apart.
+            return self._deny(request, source, len(message), Code.FA_ADMINISTRATIVELY_PROHIBITED)
+        if not self._visitors.undisputed(request.home_address, request.home_agent):
+            return self._deny(request, source, len(message), Code.FA_ADMINISTRATIVELY_PROHIBITED)
+        key = _pending_key(request)
+        if key in self._pending and not _same_sender(self._pending[key].source, source):
+            return [Count("request-repeated-by-another")]  # the answer is the first one's
+        if not self._room(key, source):
+            return self._deny(request, source, len(message), Code.FA_INSUFFICIENT_RESOURCES)
+        forget_at = now + PENDING_TIMEOUT
+        colocated = request.care_of_address not in (self._care_of_address, request.home_address)
+        self._pending[key] = Pending(request, source, len(message), forget_at, colocated)
+        self._timers.set(key, forget_at)
+        association = self._home_agents.get(request.home_agent)
+        if not colocated:
+            relayed += b"".join(addition(request, now) for addition in self.additions)
+        heralded: list[Action] = []
+        if association is not None:
+            relayed = signed(relayed, AuthKind.FA_HA, association)
+            for each in self.heralds if not colocated else ():
+                heralded += each(request, now)
+        return [
+            *heralded,
+            SendRegistration(relayed, request.home_agent, source=self._care_of_address),
+            Emit(
+                "sent",
+                "602",
+                request.home_address,
+                None,
+                {"to": str(request.home_agent), "lifetime": request.lifetime},
+            ),
+        ]
+
+    def _room(self, key: PendingKey, source: Source) -> bool:
+        """Bounds: a few per visitor, a share per sender, as many in all as there may be visitors.
+
+        A flood stays small, and leaves room for others even if it invents home addresses.
+        """
+        if key in self._pending:
+            return True
+        if sum(1 for home_address, _ in self._pending if home_address == key[0]) >= MAX_PENDING_PER_VISITOR:
+            oldest = next(each for each in self._pending if each[0] == key[0])
+            self._drop_pending(oldest)
+        sender = (source.link, source.link_layer)
+        of_sender = sum(
+            1 for each in self._pending.values() if (each.source.link, each.source.link_layer) == sender
+        )
+        share = max(MAX_PENDING_PER_VISITOR, self._visitors.most // SENDERS_AT_ONCE)
+        return of_sender < share and len(self._pending) < self._visitors.most
+
+    def _malformed(self, message: bytes, source: Source, error: WireError) -> list[Action]:
+        """Code 70 where the fixed part can be read; an unknown extension below 128 is silence (section 1.8)."""
+        counted = Count(f"registration-{error.reason}")
+        if error.reason == "unknown-extension":
+            return [counted]
+        try:
+            request = RegistrationRequest.decode_fixed(message)
+        except WireError:
+            return [counted]
+        return [counted, *self._deny(request, source, len(message), Code.FA_POORLY_FORMED_REQUEST)]
+
+    def _deny(
+        self, request: RegistrationRequest, source: Source, bound: int, code: Code, *, lifetime: int = 0
+    ) -> list[Action]:
+        """Section 3.7.2.3; never larger than the request."""
+        reply = RegistrationReply(
+            code=code,
+            lifetime=lifetime,
+            home_address=request.home_address,
+            home_agent=request.home_agent,
+            identification=request.identification,
+            extensions=() if request.mobile_nai is None else (Nai(request.mobile_nai),),
+        ).encode()
+        association = self._mobiles.get(request.home_address)
+        if association is not None:
+            reply = signed(reply, AuthKind.MN_FA, association)
+        if len(reply) > bound:
+            return [Count(f"refused-{int(code)}"), Count("reply-larger-than-request")]
+        return [Count(f"refused-{int(code)}"), Reply(source, reply)]
+
+    # 603 -> 604 -------------------------------------------------------------------------------------------------
+
+    def reply(self, reply: RegistrationReply, message: bytes, source: Source) -> Concluded | list[Action]:
+        """603 (section 3.7.3): what it concludes, or what is done about one that fits nothing."""
+        key = self._answered(reply, source)
+        if key is None:
+            return [Count("reply-unexpected")]
+        pending = self._pending[key]
+        self._drop_pending(key)
+        association = self._home_agents.get(pending.request.home_agent)
+        if association is not None and not authentic(reply, AuthKind.FA_HA, association):
+            return self._refuse(pending, Code.FA_HOME_AGENT_FAILED_AUTHENTICATION)
+        missing = _missing(pending.request, reply)
+        if missing is not None:
+            return self._refuse(pending, missing)
+        pending = _assigned(pending, reply)
+        if not self._visitors.undisputed(pending.request.home_address, pending.request.home_agent):
+            # another one became the visitor meanwhile
+            return self._refuse(pending, Code.FA_ADMINISTRATIVELY_PROHIBITED)
+        return Concluded(pending, reply, self._relayed_reply(reply, message))
+
+    def _answered(self, reply: RegistrationReply, source: Source) -> PendingKey | None:
+        """The request under way that a message of that sender answers.
+
+        By home address and identification, and by the NAI where there was no home address (RFC 2794 section 3): in the
+        reply, or, where that does not name one, in the only request of that identification.
+        """
+        nonce, nai = mobile_nonce(reply.identification), reply.find(Nai)
+        keys: list[PendingKey] = [(reply.home_address, nonce)]
+        if nai is not None:
+            keys.append((nai.identifier, nonce))
+        else:
+            keys += [each for each in self._pending if each[1] == nonce and isinstance(each[0], str)]
+        for key in keys:
+            pending = self._pending.get(key)
+            if pending is not None and source.address == pending.request.home_agent:
+                return key
+        return None
+
+    def malformed_reply(self, message: bytes, source: Source, error: WireError) -> list[Action]:
+        """Code 71 for whom a reply concerns that cannot be read.
+
+        It is matched as a reply is, by sender, home address and the 32 bits that the mobile node drew: who can forge it
+        could as well forge one that can be read, and have the request refused with code 68, or accepted where the home
+        agent has no association. So it is believed as much. An unknown extension below 128 makes the whole message
+        silence (section 1.8), and the request goes on waiting.
+        """
+        counted = Count(f"registration-{error.reason}")
+        if error.reason == "unknown-extension":
+            return [counted]
+        try:
+            key = self._answered(RegistrationReply.decode_fixed(message), source)
+        except WireError:
+            return [counted]
+        if key is None:
+            return [counted]
+        return [counted, *self._give_up(key, Code.FA_POORLY_FORMED_REPLY)]
+
+    def _relayed_reply(self, reply: RegistrationReply, message: bytes) -> bytes:
+        """What the home agent said, unchanged, without what it said to us alone."""
+        to_mobile = reply.authentication(AuthKind.MN_HA)
+        to_us = reply.authentication(AuthKind.FA_HA)
+        if to_mobile is not None:
+            relayed = to_mobile.through
+        elif to_us is not None:
+            relayed = message[: len(to_us.covered) - AUTHENTICATION_HEAD]
+        else:
+            relayed = message
+        association = self._mobiles.get(reply.home_address)
+        return relayed if association is None else signed(relayed, AuthKind.MN_FA, association)
+
+    def unreachable(self, relayed: bytes) -> list[Action]:
+        """The host has no way to that home agent (code 80). What is no request of a visitor is repeated anyway."""
+        if relayed[:1] != bytes((REGISTRATION_REQUEST,)):
+            return []
+        key = _pending_key(RegistrationRequest.decode(relayed))
+        return [] if key not in self._pending else self._give_up(key, Code.FA_HOME_NETWORK_UNREACHABLE)
+
+    def icmp_error(self, event: RegistrationUnreachable) -> list[Action]:
+        """Codes 80, 81, 82 and 88: a relayed request could not be delivered.
+
+        Anybody can write an ICMP error about port 434 of a home agent. One that repeats the whole identification of a
+        request under way is by somebody who saw it, and ends it. Without that it ends nothing: it only tells what is
+        said instead of code 78 when nobody has answered.
+        """
+        code = _unreachable(event.icmp_type, event.icmp_code)
+        if code is None:
+            return []
+        if len(event.quoted) < REQUEST_BYTES:
+            for key, pending in self._pending.items():
+                if pending.request.home_agent == event.to:
+                    self._pending[key] = replace(pending, doubt=code)
+            return [Count("unreachable-unidentified")]
+        try:
+            quoted = RegistrationRequest.decode_fixed(event.quoted)
+        except WireError:
+            return [Count("unreachable-unexpected")]
+        for key in self._quoted(quoted):
+            pending = self._pending[key]
+            same = pending.request.identification == quoted.identification
+            if same and pending.request.home_agent == event.to:
+                return self._give_up(key, code)
+        return [Count("unreachable-unexpected")]
+
+    def _quoted(self, request: RegistrationRequest) -> list[PendingKey]:
+        """Where a request may be under way of which only the fixed part is known."""
+        nonce = mobile_nonce(request.identification)
+        if request.home_address.is_unspecified:
+            return [each for each in self._pending if each[1] == nonce and isinstance(each[0], str)]
+        key: PendingKey = (request.home_address, nonce)
+        return [key] if key in self._pending else []
+
+    def _give_up(self, key: PendingKey, code: Code) -> list[Action]:
+        pending = self._pending[key]
+        self._drop_pending(key)
+        return self._refuse(pending, code)
+
+    def _refuse(self, pending: Pending, code: Code) -> list[Action]:
+        return self._deny(pending.request, pending.source, pending.size, code)
+
+    def _drop_pending(self, key: PendingKey) -> None:
+        del self._pending[key]
+        self._timers.cancel(key)
+
+
+def _pending_key(request: RegistrationRequest) -> PendingKey:
+    """A mobile node without a home address is known by its NAI until the reply (RFC 2794 section 3)."""
+    who: IPv4Address | str = request.home_address
+    if request.home_address.is_unspecified and request.mobile_nai is not None:
+        who = request.mobile_nai
+    return who, mobile_nonce(request.identification)
+
+
+def _missing(request: RegistrationRequest, reply: RegistrationReply) -> Code | None:
+    """What a reply lacks that the foreign agent cannot do without, or has that it does not know; None: nothing.
+
+    A critical vendor extension may stand anywhere: who only passes a reply on refuses in its place (RFC 3115 section 4).
+    """
+    if any(isinstance(each, VendorCritical) for each in reply.extensions):
+        return Code.FA_UNKNOWN_CRITICAL_FROM_HOME_AGENT
+    if not reply.accepted:
+        return None
+    if reply.home_agent.is_unspecified:
+        return Code.FA_MISSING_HOME_AGENT
+    if not request.home_address.is_unspecified:
+        return None
+    if reply.home_address.is_unspecified:
+        return Code.FA_MISSING_HOME_ADDRESS
+    return None if reply.find(Nai) is not None else Code.FA_MISSING_NAI
+
+
+def _unreachable(icmp_type: int, icmp_code: int) -> Code | None:
+    """What an ICMP error says about the home agent (section 3.4); None: nothing.
+
+    A message that was too long for the path is sent again in fragments when the mobile node asks again.
+    """
+    if icmp_type == _DESTINATION_UNREACHABLE:
+        if icmp_code == _FRAGMENTATION_NEEDED:
+            return None
+        return _UNREACHABLE.get(icmp_code, Code.FA_HOME_AGENT_UNREACHABLE)
+    if icmp_type in (_TIME_EXCEEDED, _PARAMETER_PROBLEM):
+        return Code.FA_HOME_AGENT_UNREACHABLE
+    return None
+
+
+def _assigned(pending: Pending, reply: RegistrationReply) -> Pending:
+    """The request as if it had been made with the home address that the reply assigns."""
+    if not pending.request.home_address.is_unspecified:
+        return pending
+    return replace(pending, request=replace(pending.request, home_address=reply.home_address))
+
+
+def _same_sender(first: Source, second: Source) -> bool:
+    """Whether two messages came from one host on one link."""
+    return (first.link, first.link_layer, first.address) == (second.link, second.link_layer, second.address)
+
+
+def stand_in_of(request: RegistrationRequest) -> Addr | None:
+    """The interface address of the stand-in that made the request (R4); None: the device itself did."""
+    for each in request.all(VendorNormal):
+        with suppress(WireError):
+            if isinstance(role := decode_vendor(each), MnpsRole):
+                return role.interface_address
+    return None

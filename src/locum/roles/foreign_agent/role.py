@@ -1,0 +1,522 @@
+"""The foreign agent of an access node (RFC 5944 section 3.7; source text 507): what it hears, and what follows.
+
+It is composed of the relay of registrations (601-604), the visitor list and the advertiser. It must not know sockets,
+the store or the kernel, nor the keys between a mobile node and its home agent.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from locum.roles.actions import (
+    JSON,
+    Action,
+    Addr,
+    Answered,
+    Ask,
+    Asked,
+    Count,
+    DeliveryMoved,
+    Emit,
+    Event,
+    Filter,
+    Forget,
+    InFlightCounted,
+    LinkDown,
+    LinkUp,
+    LocalEndpoint,
+    MembershipChanged,
+    NoAnswer,
+    NotPerformed,
+    Persist,
+    Randomness,
+    RegistrationUnreachable,
+    Reply,
+    SendRegistration,
+    Source,
+    WallClockStepped,
+)
+from locum.roles.foreign_agent.admission import Admission
+from locum.roles.foreign_agent.advertising import AccessLink, Advertiser
+from locum.roles.foreign_agent.configured_filters import policed, with_filters
+from locum.roles.foreign_agent.contexts.book import ContextBook, KnownMobiles
+from locum.roles.foreign_agent.contexts.context import known_in_advance
+from locum.roles.foreign_agent.contexts.in_flight import PATIENCE, SILENCE, InFlight, Mobile
+from locum.roles.foreign_agent.contexts.membership import Memberships
+from locum.roles.foreign_agent.contexts.transfer import ContextTransfer
+from locum.roles.foreign_agent.probing import NO_PROBES, Probing, ProbingConfiguration
+from locum.roles.foreign_agent.relay import Concluded, RegistrationRelay, stand_in_of
+from locum.roles.foreign_agent.visitor import StaticVisitor, Visitor, translated_forwarding
+from locum.roles.foreign_agent.visitor_list import TABLE, VisitorList
+from locum.roles.foreign_agent.visitor_policy import PolicedVisitor, VisitorPolicy
+from locum.roles.foreign_agent.visitor_revocation import VisitorRevocation
+from locum.roles.forwarding import NOTHING, changes
+from locum.roles.nat import AgentTraversal, TraversalMode
+from locum.security.association import Association
+from locum.wire.control import Notice618, encode_618
+from locum.wire.control.context_blocks import BlockContent
+from locum.wire.errors import WireError
+from locum.wire.mobile_ip.discovery import (
+    ROUTER_ADVERTISEMENT,
+    ROUTER_SOLICITATION,
+    AgentFlag,
+    AgentSolicitation,
+)
+from locum.wire.mobile_ip.extensions import Ipv6PrefixReply
+from locum.wire.mobile_ip.registration import REGISTRATION_REPLY, RegistrationReply
+from locum.wire.mobile_ip.revocation import (
+    REGISTRATION_REVOCATION,
+    REVOCATION_ACKNOWLEDGMENT,
+    RegistrationRevocation,
+)
+
+NOTICE_TIMEOUT = 3.0  # seconds for a 618
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignAgentConfiguration:
+    """Times in seconds. `notified` are the addresses of nodes that share an association for 618 with this one."""
+
+    care_of_address: IPv4Address
+    links: tuple[AccessLink, ...]
+    advertise_interval: float = 1.0
+    registration_lifetime: int = 1800
+    max_visitors: int = 1024
+    challenge: bool = False
+    registration_required: bool = False  # R bit: also of who has a co-located care-of address
+    short_lifetime: int = 10
+    notified: frozenset[Addr] = frozenset()
+    open: bool = False  # home agents without an association are served although there are some with one
+    revocation: bool = True  # RFC 3543, with home agents that share an association
+    nat_traversal: TraversalMode = TraversalMode.OFF  # RFC 3519, the same
+    keepalive: float | None = None  # overrides what home agents say
+    probing: ProbingConfiguration = NO_PROBES
+    access_nodes: Mapping[Addr, frozenset[Addr]] = field(
+        default_factory=dict
+    )  # others, and for whom they may speak
+    tunnel_silence: float = SILENCE  # after which a tunnel 620 ends
+    hold_patience: float = PATIENCE  # that packets wait for a device which is between access nodes
+    upstream: str | None = None  # link on which groups are joined for visitors (C4)
+    contexts: Mapping[IPv4Address, Sequence[BlockContent]] = field(default_factory=dict)  # known in advance
+    filters: tuple[Filter, ...] = ()  # what visitors may receive and send (R20)
+    nai: str | None = None  # the agent's own, for advertisements (RFC 3846)
+    policy: bool = False  # a policy server is asked about visitors
+
+
+class ForeignAgent:
+    """One foreign agent, its pending registrations and its visitors."""
+
+    def __init__(
+        self,
+        configuration: ForeignAgentConfiguration,
+        home_agents: Mapping[Addr, Association],
+        mobiles: Mapping[Addr, Association],
+        static: Iterable[StaticVisitor],
+        randomness: Randomness,
+    ) -> None:
+        self.configuration = configuration
+        care_of = configuration.care_of_address
+        self._traversal = AgentTraversal(
+            care_of, configuration.nat_traversal, configuration.keepalive, home_agents
+        )
+        self._revocation = VisitorRevocation(care_of, home_agents, enabled=configuration.revocation)
+        self._leaving = False
+        self._parting: dict[IPv4Address, Visitor] = {}  # revoked by us, until the home agent has answered
+        self._advertiser = Advertiser(
+            configuration.links,
+            care_of,
+            configuration.advertise_interval,
+            configuration.registration_lifetime,
+            configuration.challenge,
+            randomness,
+            self._supported(),
+            configuration.nai,
+        )
+        self.contexts = ContextBook(known_in_advance(configuration.contexts, mobiles))
+        known = KnownMobiles(mobiles, self.contexts)
+        self._admission = Admission(
+            care_of,
+            configuration.registration_lifetime,
+            configuration.challenge,
+            known,
+            home_agents=None if configuration.open or not home_agents else frozenset(home_agents),
+        )
+        self._visitors = VisitorList(
+            care_of, static, tuple(home_agents), configuration.max_visitors, configuration.short_lifetime
+        )
+        self._visitors.adjust(policed(configuration.filters))
+        self._relay = RegistrationRelay(care_of, self._visitors, self._admission, home_agents, known)
+        self._relay.additions += [
+            lambda request, _: self._traversal.request(request),
+            self._revocation.support,
+        ]
+        self._probing = Probing(configuration.probing, self._visitors.get, care_of)
+        self._flights = InFlight(
+            care_of, self._visitors, configuration.tunnel_silence, configuration.hold_patience
+        )
+        self._visitors.adjust(self.contexts.police)
+        self._policy = VisitorPolicy(
+            self.contexts,
+            lambda home: self._visitors.get(home) is not None or self._visitors.static(home) is not None,
+            self._visitors.refresh,
+            enabled=configuration.policy,
+        )
+        links = tuple(each.name for each in configuration.links)
+        self._memberships = Memberships(
+            configuration.upstream, links, self._visitors, self.contexts, self._flights
+        )
+        self._transfer = ContextTransfer(
+            care_of,
+            configuration.access_nodes,
+            self._visitors,
+            self.contexts,
+            self._flights,
+            self._memberships,
+            self._notice_in_reach,
+            configuration.short_lifetime,
+        )
+        self._relay.heralds.append(lambda request, now: self._transfer.relayed(request, now=now))
+        self._next_request = 1
+
+    def _supported(self) -> AgentFlag:
+        udp = AgentFlag.U if self._traversal.enabled else AgentFlag(0)
+        required = AgentFlag.R if self.configuration.registration_required else AgentFlag(0)
+        revocation = AgentFlag.X if self._revocation.enabled else AgentFlag(0)
+        return udp | required | revocation
+
+    # The role's shape --------------------------------------------------------------------------------------------
+
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
+        """Start with the visitors of an earlier run, and advertise."""
+        actions: list[Action] = [LocalEndpoint(self.configuration.care_of_address)]
+        remembered: list[Visitor] = []
+        for row in rows:
+            if row.table != TABLE:
+                continue
+            try:
+                visitor = Visitor.from_row(row.key, row.value)
+            except (ValueError, KeyError, TypeError):
+                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
+                continue
+            if visitor.expires_at <= now or not self._advertiser.serves(visitor.link):
+                actions.append(Forget(row.table, row.key))
+                continue
+            remembered.append(visitor)
+        for each in self._visitors.all_static():
+            named = translated_forwarding(each, self.configuration.care_of_address)
+            actions += changes(NOTHING, with_filters(named, self.configuration.filters))
+        actions += self.contexts.restore(rows)
+        actions += self._visitors.start(remembered)
+        served = [each.home_address for each in self._visitors.all_static()]
+        actions += self._policy.start([*served, *(each.home_address for each in remembered)])
+        actions += self._memberships.refresh()
+        actions += self._probing.restore(rows, remembered, now=now)
+        self._advertiser.start(remembered=bool(remembered), now=now)
+        return actions
+
+    def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
+        """A registration message (UDP) or an ICMP message of agent discovery."""
+        kind = message[0] if message else None
+        if kind == ROUTER_ADVERTISEMENT:
+            return []  # another agent on the link
+        try:
+            if kind == ROUTER_SOLICITATION:
+                AgentSolicitation.decode(message)
+                return self._advertiser.solicited(source, busy=self._visitors.full, now=now)
+            if kind == REGISTRATION_REPLY:
+                return self._reply(message, source, now)
+            if kind in (REGISTRATION_REVOCATION, REVOCATION_ACKNOWLEDGMENT):
+                return self._revocation_message(message, source, now)
+        except WireError as error:
+            return [Count(f"registration-{error.reason}")]
+        if not self._advertiser.serves(source.link):
+            return [Count("request-elsewhere")]
+        challenges = self._advertiser.current_challenges(source.link)
+        return self._relay.request(message, source, challenges, now=now)
+
+    def happened(self, event: Event, *, now: float) -> list[Action]:
+        """Links, probes, counters of preconfigured home addresses (618''), and the answers to triggers and 618."""
+        transferred = self._transferring(event, now)
+        if transferred is not None:
+            return transferred
+        for part in (self._probing, self._policy):
+            if (followed := part.happened(event, now=now)) is not None:
+                return followed
+        match event:
+            case LinkUp():
+                self._advertiser.link_up(event.link, now)
+                self._probing.link_up(event.link, now=now)
+                return self._mend(event.link)
+            case LinkDown():
+                self._advertiser.link_down(event.link)
+                return self._strand(event.link, now) + self._probing.link_down(event.link, now=now)
+            case DeliveryMoved():
+                static = self._visitors.static(event.home_address)
+                if self._flights.outgoing(event.home_address) is not None:
+                    return []  # what moves only passes through
+                if static is not None and static.home_address not in self._visitors:
+                    return self._notice(static.next_hop, static.home_address, event.active)
+            case NoAnswer():
+                return [Count("notice-unanswered")]
+            case NotPerformed(action=SendRegistration() as relayed):
+                return self._relay.unreachable(relayed.message)
+            case RegistrationUnreachable():
+                return self._relay.icmp_error(event)
+            case Answered():
+                return []
+        return []
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Advertisements, pending registrations that nobody answered (code 78), visitors that expired."""
+        actions = self._relay.timeout(now=now) + self._revocation.under_way.timeout(now=now)
+        actions += self._probing.timeout(now=now) + self._policy.timeout(now=now)
+        actions += self._transfer.timeout(now=now) + self._flights.timeout(now=now)
+        if self._traversal.enabled:
+            served = {each.home_agent: each.home_address for each in self._visitors.all() if each.udp}
+            actions += self._traversal.timeout(served, now)
+        for home_address in self._visitors.due(now):
+            actions += [*self._visitors.dismiss(home_address), Emit("visitor-expired", None, home_address)]
+        return actions + self._advertiser.timeout(busy=self._visitors.full, now=now)
+
+    def deadline(self) -> float | None:
+        """Steady seconds of whatever comes first."""
+        times = (
+            self._relay.deadline(),
+            self._visitors.deadline(),
+            self._advertiser.deadline(),
+            self._revocation.under_way.deadline(),
+            self._traversal.deadline(),
+            self._probing.deadline(),
+            self._policy.deadline(),
+            self._transfer.deadline(),
+            self._flights.deadline(),
+        )
+        return min((at for at in times if at is not None), default=None)
+
+    def visitors(self) -> Collection[Visitor]:
+        """The visitor list (R1), for people; preconfigured ones are `static_visitors`."""
+        return self._visitors.all()
+
+    def lost(self) -> frozenset[IPv4Address]:
+        """Home addresses of visitors that do not answer any more (C11), for people."""
+        return self._probing.lost()
+
+    def static_visitors(self) -> Collection[StaticVisitor]:
+        """Home addresses bound in advance (R11)."""
+        return self._visitors.all_static()
+
+    def profiles(self) -> list[PolicedVisitor]:
+        """Those whose profile the policy server was asked for, for people."""
+        return self._policy.known()
+
+    def refresh_profile(self, home_address: IPv4Address, *, now: float) -> list[Action]:
+        """Ask for that profile again now; what it says then replaces what is in force. Raises KeyError."""
+        return self._policy.refresh(home_address)
+
+    # 603 -> 604 --------------------------------------------------------------------------------------------------
+
+    def _reply(self, message: bytes, source: Source, now: float) -> list[Action]:
+        """Home agents are not on access links: what says so there was made by a visitor."""
+        if self._advertiser.serves(source.link):
+            return [Count("reply-from-access-link")]
+        try:
+            reply = RegistrationReply.decode(message)
+        except WireError as error:
+            return self._relay.malformed_reply(message, source, error)
+        concluded = self._relay.reply(reply, message, source)
+        return self._concluded(concluded, now) if isinstance(concluded, Concluded) else concluded
+
+    def _concluded(self, concluded: Concluded, now: float) -> list[Action]:
+        """The data plane follows before the reply goes out; a device that is about to move hears when it may go."""
+        if self._leaving:
+            visitor = self._granted(concluded, now) if concluded.accepted else None
+            ended = "the agent ends"
+            return [] if visitor is None else self._revocation.revoke(visitor, reason=ended, now=now)
+        replies, request = self._replies(concluded), concluded.pending.request
+        if not concluded.accepted or concluded.pending.colocated:
+            return replies
+        actions = self._admit(concluded, now)
+        visitor = self._visitors.get(request.home_address)
+        if visitor is None:
+            return [*actions, *replies, *self._probing.deregistered(request.home_address)]
+        pushing = self._transfer.pushing(visitor, concluded.instruction, replies, now=now)
+        actions += replies if pushing is None else pushing
+        return actions + self._probing.registered(visitor, now=now)
+
+    def _replies(self, concluded: Concluded) -> list[Action]:
+        reply, pending = concluded.reply, concluded.pending
+        detail: dict[str, JSON] = {
+            "to": str(reply.home_address),
+            "link": pending.source.link,
+            "code": int(reply.code),
+            "lifetime": reply.lifetime,
+        }
+        actions: list[Action] = [
+            Reply(pending.source, concluded.message),
+            Emit("sent", "604", reply.home_address, None, detail),
+        ]
+        if concluded.accepted:
+            responsible = min(reply.lifetime, pending.request.lifetime) > self.configuration.short_lifetime
+            peer = stand_in_of(pending.request) or reply.home_address
+            actions += self._notice(peer, reply.home_address, responsible)
+        return actions
+
+    def _admit(self, concluded: Concluded, now: float) -> list[Action]:
+        """The visitor list after an accepted registration."""
+        request, said = concluded.pending.request, concluded.instruction
+        visitor = self._granted(concluded, now)
+        if visitor is None:
+            before = self._visitors.get(request.home_address)
+            sent_on = self._transfer.left(before, said, now=now) if before is not None else []
+            return sent_on + self._visitors.dismiss(request.home_address)
+        self._parting.pop(request.home_address, None)
+        self._revocation.under_way.cancel(request.home_address, self.configuration.care_of_address)
+        return [
+            *self._transfer.arriving(visitor, said, now=now),
+            *self._visitors.admit(visitor),
+            *self._transfer.registered(visitor, said, now=now),
+            *self._policy.registered(visitor.home_address, request.mobile_nai),
+        ]
+
+    def _granted(self, concluded: Concluded, now: float) -> Visitor | None:
+        """Who has been registered; None when that was taken back."""
+        reply, request, source = concluded.reply, concluded.pending.request, concluded.pending.source
+        granted = min(reply.lifetime, request.lifetime)
+        if granted == 0 or request.care_of_address == request.home_address:
+            return None
+        prefixes = [
+            each for each in reply.all(Ipv6PrefixReply) if each.accepted and each.prefix_length == 128
+        ]
+        return Visitor(
+            home_address=request.home_address,
+            home_agent=request.home_agent,
+            link=source.link,
+            link_layer=source.link_layer,
+            lifetime=granted,
+            expires_at=now + granted,
+            flags=int(request.flags),
+            home_address_v6=prefixes[0].prefix if prefixes else None,
+            revocable=self._revocation.agreed(reply),
+            udp=self._traversal.agreed(reply, now),
+            next_hop=stand_in_of(request),
+        )
+
+    # Context transfer and what is in flight ------------------------------------------------------------------------
+
+    def _transferring(self, event: Event, now: float) -> list[Action] | None:
+        """622, 624 and 620, their timestamps, and the groups of visitors; None: it is about something else."""
+        match event:
+            case Asked(path="622" | "624"):
+                return self._transfer.asked(event, now=now)
+            case Answered() | NoAnswer():
+                return self._transfer.happened(event, now=now)
+            case InFlightCounted():
+                return self._flights.counted(event, now=now)
+            case MembershipChanged():
+                return self._memberships.changed(event)
+            case WallClockStepped(ahead):
+                self._transfer.wall_ahead = ahead
+                return []
+        return None
+
+    def _strand(self, link: str, now: float) -> list[Action]:
+        """Packets of its visitors wait, if there are access nodes that may ask for them."""
+        actions: list[Action] = []
+        for each in self._visitors.all() if self._transfer.enabled else ():
+            if (
+                each.link == link
+                and each.next_hop is None
+                and not self._visitors.stood_in_for(each.home_address)
+            ):
+                mobile = Mobile(each.home_address, each.home_agent, each.home_address_v6)
+                actions += self._flights.strand(mobile, now=now)
+        return actions
+
+    def _mend(self, link: str) -> list[Action]:
+        actions: list[Action] = []
+        for each in self._visitors.all():
+            if each.link == link:
+                actions += self._flights.mend(each.home_address)
+        return actions
+
+    def context_rows(self, *, now: float) -> list[dict[str, JSON]]:
+        """The contexts that are kept here and what is in flight for each, for people."""
+        return self._transfer.rows(now=now)
+
+    # Revocation (RFC 3543) ---------------------------------------------------------------------------------------
+
+    def revoke(self, home_address: IPv4Address, *, reason: str, now: float) -> list[Action]:
+        """Serve this visitor no longer, and tell his home agent; nothing when he is none.
+
+        He is told when the home agent wants him to be, or at once where it takes no revocations.
+        """
+        visitor = self._visitors.get(home_address)
+        if visitor is None:
+            return []
+        actions = self._visitors.dismiss(home_address)
+        told = self._revocation.revoke(visitor, reason=reason, now=now)
+        if told:
+            self._parting[home_address] = visitor
+            return actions + told
+        return actions + self._inform(visitor, now)
+
+    def farewell(self, *, now: float) -> list[Action]:
+        """The last words of a run: every visitor is revoked. Over when `leaving` is false."""
+        self._leaving = self._admission.closed = True
+        actions: list[Action] = []
+        for home_address in [each.home_address for each in self._visitors.all()]:
+            actions += self.revoke(home_address, reason="the agent ends", now=now)
+        return actions
+
+    @property
+    def leaving(self) -> bool:
+        """Whether home agents have still to answer to `farewell`."""
+        return bool(len(self._revocation.under_way))
+
+    def _revocation_message(self, message: bytes, source: Source, now: float) -> list[Action]:
+        """A home agent's revocation, or its answer to ours; raises WireError."""
+        if self._advertiser.serves(source.link):
+            return [Count("revocation-from-access-link")]
+        if message[0] == REVOCATION_ACKNOWLEDGMENT:
+            to_tell, actions = self._revocation.acknowledged(message, source)
+            visitor = self._parting.pop(to_tell, None) if to_tell is not None else None
+            return actions if visitor is None else actions + self._inform(visitor, now)
+        notice = RegistrationRevocation.decode(message)
+        visitor = self._visitors.get(notice.home_address)
+        if visitor is not None and visitor.home_agent != notice.home_domain_address:
+            visitor = None
+        answer, actions = self._revocation.believed(notice, visitor, source)
+        if answer is None:
+            return actions
+        if visitor is not None:
+            actions += self._visitors.dismiss(notice.home_address)
+            detail: dict[str, JSON] = {"by": str(source.address), "inform": notice.inform}
+            actions.append(Emit("visitor-revoked", None, notice.home_address, None, detail))
+        actions.append(Reply(source, answer))
+        return actions + self._inform(visitor, now) if visitor is not None and notice.inform else actions
+
+    def _inform(self, visitor: Visitor, now: float) -> list[Action]:
+        if visitor.link_layer is None:
+            return []
+        busy = self._leaving or self._visitors.full
+        return self._advertiser.disown(
+            visitor.link, visitor.home_address, visitor.link_layer, busy=busy, now=now
+        )
+
+    # 618 ---------------------------------------------------------------------------------------------------------
+
+    def _notice_in_reach(self, peer: Addr, home_address: IPv4Address, responsible: bool) -> list[Action]:
+        """The same, unless it is a visitor that is lost (C11)."""
+        return [] if peer in self._probing.lost() else self._notice(peer, home_address, responsible)
+
+    def _notice(self, peer: Addr, home_address: IPv4Address, responsible: bool) -> list[Action]:
+        """618 and 618'' (C6), to nodes that share an association with this one."""
+        if peer not in self.configuration.notified:
+            return []
+        body = encode_618(Notice618(home_address, responsible, self.configuration.care_of_address))
+        number, self._next_request = self._next_request, self._next_request + 1
+        detail: dict[str, JSON] = {"to": str(peer), "responsible": responsible}
+        return [
+            Ask(number, peer, "618", body, NOTICE_TIMEOUT),
+            Emit("sent", "618", home_address, None, detail),
+        ]

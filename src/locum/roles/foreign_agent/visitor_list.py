@@ -1,0 +1,184 @@
+"""The visitor list of a foreign agent (R1, R11): who is served, until when, and the forwarding state that follows.
+
+It must not know messages. Whatever decides about the packets of a visitor changes its own state and calls `refresh`,
+which returns the difference between what the data plane has and what is wanted now.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from locum.roles.actions import Action, Addr, Forget, Persist
+from locum.roles.foreign_agent.visitor import (
+    StaticVisitor,
+    Visitor,
+    both_here,
+    static_forwarding,
+    visitor_forwarding,
+)
+from locum.roles.forwarding import NOTHING, Forwarding, changes
+from locum.roles.timers import Deadlines
+
+TABLE = "visitor"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the list knows of a home address when it asks for its forwarding state."""
+
+    home_address: IPv4Address
+    visitor: Visitor | None
+    static: StaticVisitor | None
+    forwarding: Forwarding  # of visitor or static alone
+    stood_in_for: bool = False  # the packets of both are the latter's (see `VisitorList.stood_in_for`)
+
+
+Adjust = Callable[[Wanted], Forwarding]
+
+
+class VisitorList:
+    """Visitors and home addresses bound in advance, at most `most` of the former.
+
+    A visitor with no more than `short_lifetime` seconds has left its packets to the default care-of address (R2).
+    """
+
+    def __init__(
+        self,
+        care_of_address: IPv4Address,
+        static: Iterable[StaticVisitor],
+        home_agents: Collection[Addr],
+        most: int,
+        short_lifetime: int = 0,
+    ) -> None:
+        self.most = most
+        self._short_lifetime = short_lifetime
+        self._care_of_address = care_of_address
+        self._static = {each.home_address: each for each in static}
+        self._home_agents = frozenset(home_agents)
+        self._visitors: dict[IPv4Address, Visitor] = {}
+        self._timers: Deadlines[IPv4Address] = Deadlines()
+        self._installed: dict[IPv4Address, Forwarding] = {}
+        self._adjustments: list[Adjust] = []
+        self.dismissed: list[Callable[[Visitor], list[Action]]] = []  # told of everybody who is taken off
+
+    def adjust(self, adjustment: Adjust) -> None:
+        """Let `adjustment` have a say in the forwarding state of every home address (in-flight tunnels, ...)."""
+        self._adjustments.append(adjustment)
+
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    def __contains__(self, home_address: object) -> bool:
+        return home_address in self._visitors
+
+    def __len__(self) -> int:
+        return len(self._visitors)
+
+    def get(self, home_address: Addr) -> Visitor | None:
+        """The visitor with that IPv4 home address."""
+        return self._visitors.get(home_address) if isinstance(home_address, IPv4Address) else None
+
+    def static(self, home_address: Addr) -> StaticVisitor | None:
+        """What is bound in advance for that IPv4 home address."""
+        return self._static.get(home_address) if isinstance(home_address, IPv4Address) else None
+
+    def stood_in_for(self, home_address: IPv4Address) -> bool:
+        """Whether a visitor's packets are the stand-in's of this very host, bound in advance for it (R17).
+
+        To the home agent both are at one care-of address: it is the lifetime that tells whose turn it is.
+        """
+        visitor, static = self._visitors.get(home_address), self._static.get(home_address)
+        if visitor is None or static is None or not static.here:
+            return False
+        return visitor.next_hop is None and visitor.lifetime <= self._short_lifetime
+
+    def all(self) -> Collection[Visitor]:
+        """Every registered visitor."""
+        return self._visitors.values()
+
+    def all_static(self) -> Collection[StaticVisitor]:
+        """Every home address bound in advance."""
+        return self._static.values()
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for one more (the B bit, RFC 5944 section 2.1.1)."""
+        return len(self._visitors) >= self.most
+
+    def has_room(self, home_address: IPv4Address) -> bool:
+        """Whether this one may register."""
+        return home_address in self._visitors or not self.full
+
+    def undisputed(self, home_address: IPv4Address, home_agent: IPv4Address) -> bool:
+        """Nobody else's home address: an agent that we cannot verify must not take over what another one answers for."""
+        visitor, static = self._visitors.get(home_address), self._static.get(home_address)
+        if home_address in (self._care_of_address, home_agent) or home_address in self._home_agents:
+            return False
+        agents = {each.home_agent for each in self._visitors.values()}
+        if home_address in agents or any(home_address == each.home_agent for each in self._static.values()):
+            return False
+        if static is not None and static.home_agent != home_agent:
+            return False
+        if visitor is None or visitor.home_agent == home_agent:
+            return True
+        return home_agent in self._home_agents and visitor.home_agent not in self._home_agents
+
+    # Changing ----------------------------------------------------------------------------------------------------
+
+    def start(self, visitors: Iterable[Visitor]) -> list[Action]:
+        """The whole forwarding state, with the visitors of an earlier run."""
+        for visitor in visitors:
+            self._visitors[visitor.home_address] = visitor
+            self._timers.set(visitor.home_address, visitor.expires_at)
+        actions: list[Action] = []
+        for home_address in dict.fromkeys((*self._static, *self._visitors)):
+            actions += self.refresh(home_address)
+        return actions
+
+    def admit(self, visitor: Visitor) -> list[Action]:
+        """Add or renew; the data plane follows."""
+        self._visitors[visitor.home_address] = visitor
+        self._timers.set(visitor.home_address, visitor.expires_at)
+        row = Persist(TABLE, str(visitor.home_address), visitor.to_row())
+        return [row, *self.refresh(visitor.home_address)]
+
+    def dismiss(self, home_address: IPv4Address) -> list[Action]:
+        """Take off the list; nothing when it is not on it."""
+        visitor = self._visitors.pop(home_address, None)
+        if visitor is None:
+            return []
+        self._timers.cancel(home_address)
+        actions = [Forget(TABLE, str(home_address)), *self.refresh(home_address)]
+        for each in self.dismissed:
+            actions += each(visitor)
+        return actions
+
+    def refresh(self, home_address: IPv4Address) -> list[Action]:
+        """From what the data plane has for this home address to what is wanted now."""
+        before, after = self._installed.get(home_address, NOTHING), self._wanted(home_address)
+        if after == NOTHING:
+            self._installed.pop(home_address, None)
+        else:
+            self._installed[home_address] = after
+        return changes(before, after)
+
+    def due(self, now: float) -> Iterator[IPv4Address]:
+        """Home addresses of visitors whose lifetime is over; the caller dismisses them."""
+        return self._timers.due(now)
+
+    def deadline(self) -> float | None:
+        """Steady seconds at which the next visitor expires."""
+        return self._timers.next()
+
+    def _wanted(self, home_address: IPv4Address) -> Forwarding:
+        visitor, static = self._visitors.get(home_address), self._static.get(home_address)
+        wanted, stood_in_for = NOTHING, self.stood_in_for(home_address)
+        if visitor is not None:
+            wanted = visitor_forwarding(visitor, self._care_of_address, static)
+            if static is not None and static.here:
+                own = static_forwarding(static, self._care_of_address)
+                wanted = both_here(wanted, own, to_stand_in=stood_in_for)
+        elif static is not None:
+            wanted = static_forwarding(static, self._care_of_address)
+        for adjustment in self._adjustments:
+            wanted = adjustment(Wanted(home_address, visitor, static, wanted, stood_in_for))
+        return wanted

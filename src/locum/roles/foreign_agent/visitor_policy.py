@@ -1,0 +1,143 @@
+"""Profiles at an access node: policing and paging classifier of those whom it serves (features R20, P16).
+
+Asked for when somebody becomes a visitor, again when the profile's lifetime is over, and whenever a person says so. What
+they lead to is the context's; what could not be fetched again goes on. It must not know registrations.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+
+from locum.roles.action_values.profiles import ProfileFetched, ProfileRefused, ProfileUnavailable
+from locum.roles.actions import JSON, Action, Count, Emit, Event, FetchProfile
+from locum.roles.foreign_agent.contexts.book import ContextBook
+from locum.roles.profile import SHORTEST_LIFETIME, Policing, Profile
+from locum.roles.timers import Deadlines
+from locum.wire.control.context_blocks import BlockKind
+
+LONGEST = 86_400  # seconds until a profile without a lifetime is asked for again
+FETCH_AGAIN = 30.0  # seconds until a profile that could not be had is tried again
+
+
+@dataclass(frozen=True, slots=True)
+class PolicedVisitor:
+    """Somebody whose profile was asked for, and what it said last. Times are steady seconds."""
+
+    home_address: IPv4Address
+    nai: str | None
+    request: int | None = None  # while it is under way
+    profile: Profile | None = None  # None: it could not be had yet
+    fetched_at: float | None = None
+    fetch_at: float | None = None  # when it is asked for again, unless it is under way
+
+
+class VisitorPolicy:
+    """`served` tells whether a home address is served; `refresh` makes the data plane follow its context."""
+
+    def __init__(
+        self,
+        contexts: ContextBook,
+        served: Callable[[IPv4Address], bool],
+        refresh: Callable[[IPv4Address], Collection[Action]],
+        *,
+        enabled: bool,
+    ) -> None:
+        self._contexts, self._served, self._refresh, self._enabled = contexts, served, refresh, enabled
+        self._policed: dict[IPv4Address, PolicedVisitor] = {}
+        self._asked: dict[int, IPv4Address] = {}
+        self._timers: Deadlines[IPv4Address] = Deadlines()
+        self._next_request = 1
+
+    def start(self, home_addresses: Iterable[IPv4Address]) -> list[Action]:
+        """Those who are served from the beginning."""
+        return [each for home_address in home_addresses for each in self.registered(home_address, None)]
+
+    def registered(self, home_address: IPv4Address, nai: str | None) -> list[Action]:
+        """Somebody is served, or goes on being served; asked for once, unless the context went elsewhere meanwhile."""
+        known = self._policed.get(home_address)
+        if not self._enabled:
+            return []
+        if known is not None and known.nai == nai and (known.request is not None or self._has(home_address)):
+            return []
+        if known is not None and known.request is not None:
+            del self._asked[known.request]
+        return self._fetch(home_address, nai)
+
+    def known(self) -> list[PolicedVisitor]:
+        """Those who are served and whose profile was asked for."""
+        return [each for each in self._policed.values() if self._served(each.home_address)]
+
+    def refresh(self, home_address: IPv4Address) -> list[Action]:
+        """Ask again now, unless that is under way. Raises KeyError for whoever is not `known`."""
+        known = self._policed[home_address]
+        if not self._served(home_address):
+            raise KeyError(home_address)
+        return [] if known.request is not None else self._fetch(home_address, known.nai)
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Profiles whose lifetime is over, of those who are still served."""
+        actions: list[Action] = []
+        for home_address in self._timers.due(now):
+            if self._served(home_address):
+                actions += self._fetch(home_address, self._policed[home_address].nai)
+            else:
+                del self._policed[home_address]
+        return actions
+
+    def deadline(self) -> float | None:
+        """Steady seconds at which the next is asked for again."""
+        return self._timers.next()
+
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
+        """What the policy server said; None for what it did not say."""
+        if not isinstance(event, ProfileFetched | ProfileRefused | ProfileUnavailable):
+            return None
+        home_address = self._asked.pop(event.request, None)
+        if home_address is None:
+            return []
+        known = replace(self._policed[home_address], request=None)
+        if not self._served(home_address):
+            del self._policed[home_address]
+            return []
+        if not isinstance(event, ProfileFetched):
+            self._again(known, now + FETCH_AGAIN)
+            return self._not_had(known, event)
+        lifetime = event.profile.lifetime or LONGEST
+        before, known = known.profile, replace(known, profile=event.profile, fetched_at=now)
+        self._again(known, now + max(lifetime, SHORTEST_LIFETIME))
+        actions = [*self._contexts.learn(home_address, event.profile), *self._refresh(home_address)]
+        if before is None or _filters(before) != _filters(event.profile):
+            kind = "profile-fetched" if before is None else "profile-changed"
+            detail: dict[str, JSON] = {"nai": known.nai, "lifetime": lifetime}
+            actions.append(Emit(kind, None, home_address, None, detail))
+        return actions
+
+    def _again(self, known: PolicedVisitor, at: float) -> None:
+        self._policed[known.home_address] = replace(known, fetch_at=at)
+        self._timers.set(known.home_address, at)
+
+    def _not_had(self, known: PolicedVisitor, event: ProfileRefused | ProfileUnavailable) -> list[Action]:
+        refused = isinstance(event, ProfileRefused)
+        actions: list[Action] = [Count("profile-refused" if refused else "profile-unavailable")]
+        if known.profile is not None:
+            detail: dict[str, JSON] = {"nai": known.nai, "reason": event.reason}
+            actions.append(Emit("profile-stale", None, known.home_address, None, detail))
+        return actions
+
+    def _has(self, home_address: IPv4Address) -> bool:
+        return self._contexts.content(home_address, BlockKind.POLICY) is not None
+
+    def _fetch(self, home_address: IPv4Address, nai: str | None) -> list[Action]:
+        number, self._next_request = self._next_request, self._next_request + 1
+        known = self._policed.get(home_address)
+        if known is None or known.nai != nai:
+            known = PolicedVisitor(home_address, nai)
+        self._policed[home_address] = replace(known, request=number, fetch_at=None)
+        self._asked[number] = home_address
+        self._timers.cancel(home_address)
+        return [FetchProfile(number, nai, home_address)]
+
+
+def _filters(profile: Profile) -> tuple[Policing, ...]:
+    """What of a profile matters here."""
+    return profile.to_visitor, profile.from_visitor, profile.paging

@@ -1,0 +1,104 @@
+"""The foreign agent's side of registration revocation (RFC 3543 section 4.2): with whom, when, and what it answers.
+
+The visitor list is the foreign agent's; this must not know links or forwarding.
+"""
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+
+from locum.roles.actions import Action, Addr, Count, Source
+from locum.roles.foreign_agent.visitor import Visitor
+from locum.roles.revocation import (
+    Correspondent,
+    Heard,
+    Revocable,
+    Revocations,
+    Stamps,
+    acknowledgment,
+    unbelievable,
+)
+from locum.security.association import Association
+from locum.wire.errors import WireError
+from locum.wire.mobile_ip.extensions import AuthKind, RevocationSupport
+from locum.wire.mobile_ip.registration import RegistrationReply, RegistrationRequest
+from locum.wire.mobile_ip.revocation import RegistrationRevocation, RevocationAcknowledgment
+
+
+class VisitorRevocation:
+    """Revocations from and to a foreign agent; `home_agents` are associations by address."""
+
+    def __init__(
+        self, care_of_address: IPv4Address, home_agents: Mapping[Addr, Association], *, enabled: bool = True
+    ) -> None:
+        self._care_of_address = care_of_address
+        self._home_agents = home_agents
+        self._stamps = Stamps()
+        self._heard = Heard()
+        self.enabled = enabled and bool(home_agents)  # the X bit of advertisements (section 3.1)
+        self.under_way = Revocations(self._stamps)
+
+    # Negotiation -------------------------------------------------------------------------------------------------
+
+    def support(self, request: RegistrationRequest, now: float) -> bytes:
+        """What goes into a relayed request before the foreign-home authentication; nothing without an association."""
+        if not self.enabled or request.lifetime == 0 or request.home_agent not in self._home_agents:
+            return b""
+        return RevocationSupport(self._stamps.next(request.home_address, now), inform=True).encode()
+
+    def agreed(self, reply: RegistrationReply) -> Revocable | None:
+        """What the home agent said of revocations to us alone; its authentication has been checked."""
+        said = reply.protected(AuthKind.FA_HA)[len(reply.protected(AuthKind.MN_HA)) :]
+        found = next((each for each in said if isinstance(each, RevocationSupport)), None)
+        return None if found is None or not self.enabled else Revocable(found.timestamp, found.inform)
+
+    # Ours --------------------------------------------------------------------------------------------------------
+
+    def revoke(self, visitor: Visitor, *, reason: str, now: float) -> list[Action]:
+        """Tell the home agent that this visitor is no longer served; asks whether to tell the mobile node (I)."""
+        association = self._home_agents.get(visitor.home_agent)
+        if association is None or visitor.revocable is None:
+            return []
+        notice = RegistrationRevocation(
+            home_address=visitor.home_address,
+            home_domain_address=visitor.home_agent,
+            foreign_domain_address=self._care_of_address,
+            identifier=0,
+            from_home_agent=False,
+            inform=visitor.revocable.inform,
+        )
+        to = Correspondent(visitor.home_agent, association, source=self._care_of_address)
+        return self.under_way.begin(notice, to, now=now, reason=reason)
+
+    def acknowledged(self, message: bytes, source: Source) -> tuple[IPv4Address | None, list[Action]]:
+        """The home agent has done it; the home address of whom it wants to be told (I, section 3.4)."""
+        try:
+            answer = RevocationAcknowledgment.decode(message)
+        except WireError as error:
+            return None, [Count(f"revocation-{error.reason}")]
+        notice, actions = self.under_way.acknowledged(answer, source)
+        return (answer.home_address if notice is not None and answer.inform else None), actions
+
+    # Theirs ------------------------------------------------------------------------------------------------------
+
+    def believed(
+        self, notice: RegistrationRevocation, visitor: Visitor | None, source: Source
+    ) -> tuple[bytes | None, list[Action]]:
+        """The signed answer to a revocation that holds; otherwise the actions count what it is not.
+
+        `visitor` is whom it names, if he is served for that home agent. Without one there is nothing to end, and the
+        answer only keeps the home agent from asking again.
+        """
+        association = self._home_agents.get(source.address)
+        last = self._heard.get(source.address, notice.home_address)
+        if visitor is not None and visitor.revocable is not None:
+            last = visitor.revocable.timestamp
+        reason = unbelievable(notice, AuthKind.FA_HA, association, last, from_home_agent=True)
+        if reason is None and notice.foreign_domain_address != self._care_of_address:
+            reason = "revocation-not-for-us"
+        if reason is None and visitor is not None and visitor.revocable is None:
+            reason = "revocation-not-agreed"
+        if reason is not None or association is None:
+            return None, [Count(reason or "revocation-not-authentic")]
+        self._heard.set(source.address, notice.home_address, notice.identifier)
+        told = notice.inform and visitor is not None
+        return acknowledgment(notice, AuthKind.FA_HA, association, inform=told), []

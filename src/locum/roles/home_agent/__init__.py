@@ -1,0 +1,1 @@
+"""The home agent (RFC 5944 section 3.8)."""

@@ -1,0 +1,337 @@
+"""Where packets to a home address go: the order of choice (R5) over what is registered and which rules there are.
+
+Flow rule, then stand-in, then the mobile node, then the default care-of address. Pure functions; who may register what
+is the home agent's business, and so is when to ask.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Address
+
+from locum.roles.actions import (
+    MAX_CANDIDATES,
+    MAX_RULES,
+    AcceptTunnel,
+    Action,
+    Addr,
+    BindingEntry,
+    Candidate,
+    Encapsulation,
+    InstallBinding,
+    InstallTranslation,
+    RefuseTunnel,
+    RemoveBinding,
+    RemoveTranslation,
+    Rule,
+    RuleVerdict,
+    Side,
+    Translation,
+    Tunnel,
+    TunnelAcceptance,
+    Verdict,
+)
+from locum.roles.home_agent.binding import AuthorisedStandIn, Binding, CareOf, Mobile
+from locum.roles.nat import udp_tunnel
+from locum.roles.rules import DEFAULT, LAST_RULE, MN, STAND_IN, KeptRule, Target, source_selector
+from locum.wire.values import value
+
+StandInBinding = tuple[AuthorisedStandIn, Binding]
+
+
+@value
+class Registered:
+    """All that the choice depends on for one mobile node."""
+
+    mobile: Mobile
+    device: Binding
+    stand_ins: tuple[StandInBinding, ...] = ()  # those that have a care-of address
+    rules: tuple[KeptRule, ...] = ()  # in the order in which they are matched
+
+    @property
+    def default(self) -> IPv4Address | None:
+        """The default care-of address: the registered one, else the configured one (R3)."""
+        return self.device.default or self.mobile.default_care_of
+
+
+@value
+class Installed:
+    """What the data plane has for one home address."""
+
+    entry: BindingEntry | None = None  # None: packets go natively
+    accepted: tuple[TunnelAcceptance, ...] = ()  # reverse tunnels (R10), one for each outer source
+    translations: tuple[Translation, ...] = ()
+
+
+NOTHING = Installed()
+_FROM, _ENCAPSULATE = Side.FROM_HOME_ADDRESS, Verdict.ENCAPSULATE
+
+
+def most_rules(mobile: Mobile) -> int:
+    """How many rules a home address may have: its share of MAX_RULES that the home agent does not need itself."""
+    return MAX_RULES - max(0, len(_peers(mobile, 4)) - 1, len(_peers(mobile, 6)) - 1)
+
+
+def installed(registered: Registered, home_address: Addr, home_agent: IPv4Address) -> Installed:
+    """What follows for packets to one of the mobile node's home addresses."""
+    device = registered.device
+    version = home_address.version
+    reachable = device.care_of if version == 4 or device.ipv6 else ()
+    stand_ins, default = registered.stand_ins, registered.default
+    if not stand_ins and not registered.rules and len(reachable) == 1 and not reachable[0].brief:
+        return _only(registered, reachable[0], home_address, home_agent)
+    if stand_ins and version == 6:
+        stand_ins = tuple(each for each in stand_ins if each[1].ipv6)
+    tunnels = (*reachable, *[each for _, one in stand_ins for each in one.care_of])
+    ways = _Ways(registered, home_agent, reachable, stand_ins, default)
+    return Installed(
+        _entry(ways, home_address),
+        _accepted(home_address, tunnels, default),
+        _translations(registered, stand_ins, home_address) if registered.mobile.stand_ins else (),
+    )
+
+
+def _accepted(
+    home_address: Addr, registered: Iterable[CareOf], default: Addr | None
+) -> tuple[TunnelAcceptance, ...]:
+    """From where reverse tunnels come. In UDP (RFC 3519) from one port only, unless several share a NAT's address."""
+    found: dict[Addr, int] = {}
+    for each in registered:
+        port = 0 if each.outer is None else each.outer.port
+        found[each.seen_at] = port if found.get(each.seen_at, port) == port else 0
+    if default is not None:
+        found[default] = 0
+    return tuple(
+        [TunnelAcceptance(address, home_address, _FROM, None, None, port) for address, port in found.items()]
+    )
+
+
+def _only(registered: Registered, care_of: CareOf, home_address: Addr, home_agent: IPv4Address) -> Installed:
+    """The usual case, told at once: one care-of address and no rules. Same as what the whole way says."""
+    tunnel = _tunnel_to(home_agent, care_of)
+    default = registered.default
+    if care_of.outer is None and default is None:
+        accepted: tuple[TunnelAcceptance, ...] = (TunnelAcceptance(care_of.address, home_address, _FROM),)
+    else:
+        accepted = _accepted(home_address, (care_of,), default)
+    translations = _translations(registered, (), home_address) if registered.mobile.stand_ins else ()
+    return Installed(BindingEntry(home_address, _ENCAPSULATE, (tunnel,)), accepted, translations)
+
+
+def in_force(found: Installed) -> tuple[Addr, ...]:
+    """Where packets go that no rule takes; none: natively."""
+    entry = found.entry
+    return () if entry is None else tuple([each.destination for each in entry.tunnels])
+
+
+def live_rules(found: Installed) -> frozenset[int]:
+    """The identifiers of the rules that the kernel has."""
+    entry = found.entry
+    return frozenset() if entry is None else frozenset(each.identifier for each in entry.rules)
+
+
+def changes(home_address: Addr, before: Installed, after: Installed) -> list[Action]:
+    """What the data plane has to do. Permissions come before the entry that needs them and are taken away last."""
+    actions: list[Action] = []
+    for each in after.accepted:
+        if each not in before.accepted:
+            actions.append(AcceptTunnel(each))
+    for translation in after.translations:
+        if translation not in before.translations:
+            actions.append(InstallTranslation(translation))
+    if after.entry is None:
+        if before.entry is not None:
+            actions.append(RemoveBinding(home_address))
+    elif after.entry != before.entry:
+        actions.append(InstallBinding(after.entry))
+    if before.translations:
+        kept = {each.tunnel for each in after.translations}
+        actions += [
+            RemoveTranslation(home_address, each.tunnel)
+            for each in before.translations
+            if each.tunnel not in kept
+        ]
+    sources = [each.outer_source for each in after.accepted]
+    for each in before.accepted:
+        if each.outer_source not in sources:
+            actions.append(RefuseTunnel(each))
+    return actions
+
+
+class _Ways:
+    """The care-of addresses that packets of one home address could take."""
+
+    __slots__ = ("default", "dynamic", "home_agent", "mobile", "reachable", "rules", "stand_ins", "whole")
+
+    def __init__(
+        self,
+        registered: Registered,
+        home_agent: IPv4Address,
+        reachable: tuple[CareOf, ...],
+        stand_ins: tuple[StandInBinding, ...],
+        default: IPv4Address | None,
+    ) -> None:
+        self.mobile, self.rules = registered.mobile, registered.rules
+        self.home_agent, self.default = home_agent, default
+        self.reachable, self.stand_ins = reachable, stand_ins
+        # What stand-ins take of everything (R4), and what is left for the mobile node (R2).
+        self.whole: tuple[CareOf, ...] = ()
+        if stand_ins:
+            self.whole = tuple(
+                [each for _, binding in stand_ins for each in binding.care_of if not each.ruled]
+            )
+        another = bool(self.whole) or (default is not None and not self.mobile.default_ruled)
+        self.dynamic = _carriers(reachable, another)
+
+    def of(self, target: Target) -> tuple[CareOf | IPv4Address, ...]:
+        """What is registered of a rule's target."""
+        match target:
+            case int():
+                listed = (*self.dynamic, *[each for _, one in self.stand_ins for each in one.care_of])
+                return tuple(each for each in listed if each.bid == target)
+            case _ if target == MN:
+                return self.dynamic
+            case _ if target == DEFAULT:
+                return () if self.default is None else (self.default,)
+        whose = [one for who, one in self.stand_ins if who.name == target]
+        if target == STAND_IN and all(each.name != STAND_IN for each in self.mobile.stand_ins):
+            whose = [one for _, one in self.stand_ins]
+        found = tuple(each for one in whose for each in one.care_of)
+        if not found and target == STAND_IN and self.default is not None:
+            return (self.default,)
+        return found
+
+    def tunnel(self, way: CareOf | IPv4Address) -> Tunnel:
+        if isinstance(way, CareOf):
+            return _tunnel_to(self.home_agent, way)
+        return _tunnel(self.home_agent, way, False)
+
+
+def _carriers(reachable: tuple[CareOf, ...], another: bool) -> tuple[CareOf, ...]:
+    """Those that carry packets: brief ones only where there is no other way (R2)."""
+    for each in reachable:
+        if each.brief:
+            break
+    else:
+        return reachable
+    ordinary = tuple([each for each in reachable if not each.brief])
+    return ordinary if ordinary or another else reachable
+
+
+def _entry(ways: _Ways, home_address: Addr) -> BindingEntry | None:
+    """The entry of the binding table: R5."""
+    carriers: Sequence[CareOf]
+    shared = True
+    if ways.whole:
+        carriers = ways.whole
+    else:
+        carriers = ways.dynamic
+        shared = len(carriers) > 1 and all(each.bid is not None for each in carriers)
+    tunnels, weights = _weighed(ways, carriers)
+    if not tunnels and ways.default is not None and not ways.mobile.default_ruled:
+        tunnels = (ways.tunnel(ways.default),)
+    rules = _rules(ways, home_address.version) if ways.rules else ()
+    peers = _peers(ways.mobile, home_address.version) if ways.reachable else ()
+    if peers and (rules or ways.whole or not ways.dynamic):
+        peer, peer_tunnel = peers[0], ways.tunnel(ways.reachable[-1])
+        rules = (*_peer_rules(peers[1:], peer_tunnel), *rules)
+    else:
+        peer, peer_tunnel = None, None
+    if not tunnels and not rules and peer is None:
+        return None
+    return BindingEntry(
+        home_address,
+        Verdict.ENCAPSULATE if tunnels else Verdict.NATIVE,
+        tunnels,
+        peer,
+        peer_tunnel,
+        rules,
+        weights if shared and len(tunnels) > 1 else (),
+    )
+
+
+def _weighed(ways: _Ways, carriers: Sequence[CareOf]) -> tuple[tuple[Tunnel, ...], tuple[int, ...]]:
+    """The tunnels to these care-of addresses, each once, with the weights of all that are registered there."""
+    if len(carriers) == 1:
+        return (ways.tunnel(carriers[0]),), (carriers[0].weight,)
+    found: dict[Tunnel, int] = {}
+    for each in carriers:
+        tunnel = ways.tunnel(each)
+        found[tunnel] = min(found.get(tunnel, 0) + each.weight, 0xFFFF)
+    tunnels = tuple(found)[:MAX_CANDIDATES]
+    return tunnels, tuple(found[each] for each in tunnels)
+
+
+def _rules(ways: _Ways, version: int) -> tuple[Rule, ...]:
+    """The rules for packets of that IP version that have somewhere to send them, or drop them."""
+    found: list[Rule] = []
+    for kept in ways.rules:
+        selector = kept.selector(version)
+        if selector is None:
+            continue
+        if kept.verdict is RuleVerdict.DROP:
+            found.append(Rule(kept.identifier, selector, RuleVerdict.DROP))
+        elif candidates := _candidates(ways, kept):
+            found.append(Rule(kept.identifier, selector, RuleVerdict.FORWARD, candidates))
+    return tuple(found)
+
+
+def _candidates(ways: _Ways, kept: KeptRule) -> tuple[Candidate, ...]:
+    """Without sharing the first target that is registered, there the care-of address registered last."""
+    found: dict[Tunnel, int] = {}
+    for target in kept.to:
+        for each in reversed(ways.of(target)):
+            weight = each.weight if isinstance(each, CareOf) else 1
+            tunnel = ways.tunnel(each)
+            if not kept.share:
+                return (Candidate(tunnel),)
+            found[tunnel] = min(found.get(tunnel, 0) + weight, 0xFFFF)
+    return tuple([Candidate(*each) for each in found.items()][:MAX_CANDIDATES])
+
+
+def _peers(mobile: Mobile, version: int) -> tuple[Addr, ...]:
+    """Interface addresses of the stand-ins: what they send to the home address is for the mobile node itself."""
+    first = mobile.stand_in if version == 4 else mobile.stand_in_v6
+    found: list[Addr] = [] if first is None else [first]
+    for each in mobile.stand_ins:
+        address: Addr | None = each.address if version == 4 else each.address_v6
+        if address is not None and address not in found:
+            found.append(address)
+    return tuple(found)
+
+
+def _peer_rules(peers: Iterable[Addr], tunnel: Tunnel) -> tuple[Rule, ...]:
+    """An entry has one peer; for others there are rules before all others, with identifiers of their own."""
+    ways = (Candidate(tunnel),)
+    return tuple(
+        Rule(LAST_RULE + number, source_selector(each), RuleVerdict.FORWARD, ways)
+        for number, each in enumerate(peers, 1)
+    )
+
+
+def _translations(
+    registered: Registered, stand_ins: tuple[StandInBinding, ...], home_address: Addr
+) -> tuple[Translation, ...]:
+    """For stand-ins that want packets under their own address (R12): those registered, and the one at the default CoA."""
+    mobile, default = registered.mobile, registered.default
+    found: dict[Addr, Translation] = {}
+    for who in mobile.stand_ins:
+        inside: Addr | None = who.address if home_address.version == 4 else who.address_v6
+        if not who.translate or inside is None:
+            continue
+        ends = [each.seen_at for one, binding in stand_ins if one == who for each in binding.care_of]
+        if default is not None and who.address == mobile.stand_in:
+            ends.append(default)
+        for end in ends:
+            found[end] = Translation(home_address, inside, end)
+    return tuple(found.values())
+
+
+def _tunnel_to(home_agent: IPv4Address, care_of: CareOf) -> Tunnel:
+    if care_of.outer is not None:
+        return udp_tunnel(home_agent, care_of.outer.address, care_of.outer.port)
+    return _tunnel(home_agent, care_of.address, care_of.gre)
+
+
+@lru_cache(4096)
+def _tunnel(home_agent: IPv4Address, care_of: Addr, gre: bool) -> Tunnel:
+    return Tunnel(home_agent, care_of, Encapsulation.GRE if gre else Encapsulation.IPIP)

@@ -1,0 +1,409 @@
+"""Which home addresses a home agent serves beside the configured ones: from profiles and from pools (features R3, C9).
+
+A request for an unknown home address, or for none with a NAI (RFC 2794), waits here for a profile: few at a time and not
+for long. Profiles are kept for their lifetime and fetched again; one that cannot be fetched goes on, one that is refused
+is withdrawn. It must not know bindings or replies: it says what follows, the home agent does it.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import TypeAlias
+
+from locum.roles.action_values.profiles import ProfileEvent, ProfileFetched, ProfileRefused
+from locum.roles.actions import JSON, Action, Addr, Count, Emit, FetchProfile, Forget, Persist, Source
+from locum.roles.home_agent.forwarding_choice import most_rules
+from locum.roles.home_agent.pools import NotAssigned, PoolExhausted, Pools, UnknownPool
+from locum.roles.home_agent.served_by_profile import mobile_of
+from locum.roles.profile import SHORTEST_LIFETIME, Profile
+from locum.roles.timers import Deadlines
+from locum.wire.mobile_ip.registration import Code, RegistrationRequest
+
+TABLE = "profile"
+MAX_ASKED = 256  # mobile nodes that the policy server is asked about at once: strangers can make us ask
+MAX_WAITING = (
+    4  # requests of one mobile node (RFC 5944 section 3.6.3: it repeats itself), each of another sender
+)
+PATIENCE = 6.5  # seconds that a request waits; a foreign agent gives up after 7 (RFC 5944 section 3.7.2.2)
+REFUSAL_KEPT = 5.0  # seconds in which somebody who was refused is refused without asking
+MAX_REFUSALS = 1024
+FETCH_AGAIN = 30.0  # seconds until a profile that could not be fetched is tried again
+
+Prefix: TypeAlias = IPv4Network | IPv6Network
+Asker: TypeAlias = tuple[str | None, IPv4Address]  # NAI and home address as a request has them
+
+
+class Unserved(Exception):
+    """A request that need not wait: `code` is what it is answered with."""
+
+    def __init__(self, code: Code, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason  # short and fixed, for a counter
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A registration request, where it came from and its size in bytes."""
+
+    request: RegistrationRequest
+    source: Source
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """This home address is served from now on, and these requests can be handled."""
+
+    home_address: IPv4Address
+    profile: Profile
+    waiting: tuple[Waiting, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """The profile of a home address that is served says something else now."""
+
+    home_address: IPv4Address
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """This home address is not served any more."""
+
+    home_address: IPv4Address
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """These requests are answered with `code`."""
+
+    waiting: tuple[Waiting, ...]
+    code: Code
+
+
+Outcome: TypeAlias = Admitted | Altered | Withdrawn | Declined
+
+
+@dataclass(frozen=True, slots=True)
+class KnownHome:
+    """A home address that is served because of a profile. Times are steady seconds."""
+
+    home_address: IPv4Address
+    nai: str | None
+    profile: Profile
+    fetched_at: float
+    fetch_at: float | None  # when it is fetched again
+
+    def to_row(self) -> Mapping[str, JSON]:
+        """As a row of the table "profile"."""
+        return {
+            "nai": self.nai,
+            "profile": self.profile.to_row(),
+            "fetched_at": self.fetched_at,
+            "fetch_at": self.fetch_at,
+        }
+
+    @classmethod
+    def from_row(cls, key: str, row: Mapping[str, JSON]) -> "KnownHome":
+        """From a row of our own; raises ValueError, KeyError or TypeError for anything else."""
+        profile, nai, fetched_at, fetch_at = row["profile"], row["nai"], row["fetched_at"], row["fetch_at"]
+        if not isinstance(profile, Mapping) or not isinstance(nai, str | None):
+            raise ValueError("not a profile")
+        if not isinstance(fetched_at, int | float) or not isinstance(fetch_at, int | float | None):
+            raise ValueError("times are numbers")
+        return cls(IPv4Address(key), nai, Profile.from_row(profile), fetched_at, fetch_at)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What the policy server is being asked, and who waits for it; `known` when a profile is fetched again."""
+
+    asker: Asker
+    until: float
+    known: IPv4Address | None = None
+    waiting: list[Waiting] = field(default_factory=list)
+
+
+class Homes:
+    """The home addresses of one home agent that come from profiles.
+
+    `configured` are addresses that are taken anyway, `prefixes` those of the home network; `care_of` are configured
+    default care-of addresses, which can be nobody's home address.
+    """
+
+    def __init__(
+        self,
+        configured: Collection[Addr],
+        prefixes: Iterable[Prefix],
+        pools: Pools,
+        care_of: Collection[Addr] = (),
+    ) -> None:
+        self._configured, self._care_of = frozenset(configured), frozenset(care_of)
+        self._prefixes = tuple(prefixes)
+        self._pools = pools
+        self._known: dict[IPv4Address, KnownHome] = {}
+        self._by_nai: dict[str, IPv4Address] = {}
+        self._asked: dict[int, _Asked] = {}
+        self._numbers: dict[Asker, int] = {}
+        self._refused: dict[Asker, float] = {}  # until when
+        self._timers: Deadlines[IPv4Address | int] = Deadlines()
+        self._next_request = 1
+
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
+        """The profiles of an earlier run; `known` tells them then."""
+        actions = self._pools.restore(rows)
+        for row in rows:
+            if row.table != TABLE:
+                continue
+            try:
+                known = KnownHome.from_row(row.key, row.value)
+                self._check(known.home_address, known.nai, known.profile)
+            except (ValueError, KeyError, TypeError, Unserved):
+                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
+                continue
+            self._remember(known)
+        return actions
+
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    def known(self) -> Collection[KnownHome]:
+        """Every home address served because of a profile."""
+        return self._known.values()
+
+    def address(self, request: RegistrationRequest) -> IPv4Address:
+        """The home address that a request is about: its own, else that of its NAI, else 0.0.0.0 (RFC 2794)."""
+        nai = request.mobile_nai
+        if not request.home_address.is_unspecified or nai is None:
+            return request.home_address
+        return self._by_nai.get(nai, request.home_address)
+
+    def deadline(self) -> float | None:
+        """Steady seconds of whatever comes first."""
+        return self._timers.next()
+
+    # Asking ------------------------------------------------------------------------------------------------------
+
+    def ask(self, waiting: Waiting, *, now: float) -> list[Action]:
+        """Let a request for an unknown home address wait for a profile. Raises Unserved."""
+        asker = (waiting.request.mobile_nai, waiting.request.home_address)
+        self._check_asker(asker, now)
+        number = self._numbers.get(asker)
+        if number is not None:
+            _join(self._asked[number].waiting, waiting)
+            return []
+        if len(self._asked) >= MAX_ASKED:
+            raise Unserved(Code.INSUFFICIENT_RESOURCES, "profile-too-many-asked")
+        return self._fetch(_Asked(asker, now + PATIENCE, None, [waiting]))
+
+    def refresh(self, home_address: IPv4Address, *, now: float) -> list[Action]:
+        """Fetch the profile of a home address again. Raises KeyError for one that has none."""
+        known = self._known[home_address]
+        self._timers.cancel(home_address)
+        asker = (known.nai, known.home_address)
+        if asker in self._numbers:
+            return []
+        return self._fetch(_Asked(asker, now + PATIENCE, home_address))
+
+    def _check_asker(self, asker: Asker, now: float) -> None:
+        nai, home_address = asker
+        if home_address.is_unspecified:
+            if nai is None:
+                raise Unserved(Code.POORLY_FORMED_REQUEST, "neither-home-address-nor-nai")
+        elif not self._at_home(home_address):
+            raise Unserved(Code.MOBILE_NODE_FAILED_AUTHENTICATION, "home-address-unknown")
+        if self._refused.get(asker, now) > now:
+            raise Unserved(Code.MOBILE_NODE_FAILED_AUTHENTICATION, "profile-refused-before")
+
+    def _fetch(self, asked: _Asked) -> list[Action]:
+        number, self._next_request = self._next_request, self._next_request + 1
+        self._asked[number] = asked
+        self._numbers[asked.asker] = number
+        self._timers.set(number, asked.until)
+        nai, home_address = asked.asker
+        return [FetchProfile(number, nai, None if home_address.is_unspecified else home_address)]
+
+    # What follows ------------------------------------------------------------------------------------------------
+
+    def timeout(self, *, now: float) -> tuple[list[Action], list[Outcome]]:
+        """Requests that waited too long (code 130), profiles whose lifetime is over: fetch them again."""
+        actions: list[Action] = []
+        outcomes: list[Outcome] = []
+        for key in self._timers.due(now):
+            if isinstance(key, int):
+                asked = self._asked[key]  # its answer still counts when it comes
+                outcomes += _declined(asked, Code.INSUFFICIENT_RESOURCES)
+                asked.waiting = []
+            elif len(self._asked) >= MAX_ASKED:
+                self._timers.set(key, now + FETCH_AGAIN)
+            else:
+                actions += self.refresh(key, now=now)
+        return actions, outcomes
+
+    def happened(self, event: ProfileEvent, *, now: float) -> tuple[list[Action], list[Outcome]]:
+        """What the policy server said."""
+        asked = self._asked.pop(event.request, None)
+        if asked is None:
+            return [], []
+        self._timers.cancel(event.request)
+        del self._numbers[asked.asker]
+        if isinstance(event, ProfileFetched):
+            return self._fetched(asked, event.profile, now)
+        if isinstance(event, ProfileRefused):
+            return self._refuse(asked, event.reason, now)
+        if asked.known is not None and asked.known in self._known:
+            known = self._known[asked.known]
+            self._timers.set(known.home_address, now + FETCH_AGAIN)
+            detail: dict[str, JSON] = {"nai": known.nai, "reason": event.reason}
+            return [Emit("profile-stale", None, known.home_address, None, detail)], []
+        return [Count("profile-unavailable")], _declined(asked, Code.INSUFFICIENT_RESOURCES)
+
+    def _fetched(self, asked: _Asked, profile: Profile, now: float) -> tuple[list[Action], list[Outcome]]:
+        nai = asked.asker[0]
+        try:
+            self._check(profile.home_address, nai, profile)
+            home_address, actions = self._place(asked, profile)
+        except Unserved as unserved:
+            detail: dict[str, JSON] = {"nai": nai, "reason": unserved.reason}
+            refused: list[Action] = [
+                Count(unserved.reason),
+                Emit("profile-unusable", None, asked.known, None, detail),
+            ]
+            if asked.known is not None:  # the one that is in force stays
+                self._timers.set(asked.known, now + FETCH_AGAIN)
+            return refused, _declined(asked, unserved.code)
+        outcomes: list[Outcome] = []
+        if asked.known is not None and asked.known != home_address:
+            more, outcomes = self._withdraw(asked.known, "the profile names another home address")
+            actions = more + actions
+        before = self._known.get(home_address)
+        lifetime = None if profile.lifetime is None else max(profile.lifetime, SHORTEST_LIFETIME)
+        known = KnownHome(home_address, nai, profile, now, None if lifetime is None else now + lifetime)
+        self._remember(known)
+        actions.append(Persist(TABLE, str(home_address), known.to_row()))
+        said: dict[str, JSON] = {"nai": nai, "lifetime": lifetime}
+        if before is None:
+            actions.append(Emit("profile-fetched", None, home_address, None, said))
+            outcomes.append(Admitted(home_address, profile, tuple(asked.waiting)))
+            return actions, outcomes
+        if replace(before.profile, lifetime=profile.lifetime) != profile:
+            actions.append(Emit("profile-changed", None, home_address, None, said))
+            outcomes.append(Altered(home_address, profile))
+        if asked.waiting:
+            outcomes.append(Admitted(home_address, profile, tuple(asked.waiting)))
+        return actions, outcomes
+
+    def _refuse(self, asked: _Asked, reason: str, now: float) -> tuple[list[Action], list[Outcome]]:
+        self._refused[asked.asker] = now + REFUSAL_KEPT
+        if len(self._refused) > MAX_REFUSALS:
+            del self._refused[next(iter(self._refused))]
+        outcomes = _declined(asked, Code.MOBILE_NODE_FAILED_AUTHENTICATION)
+        actions: list[Action] = [Count("profile-refused")]
+        if asked.known is not None and asked.known in self._known:
+            more, gone = self._withdraw(asked.known, reason)
+            actions += more
+            if asked.asker[0] is not None:
+                actions += self._pools.release(asked.asker[0])
+            outcomes += gone
+        return actions, outcomes
+
+    def _withdraw(self, home_address: IPv4Address, reason: str) -> tuple[list[Action], list[Outcome]]:
+        known = self._known.pop(home_address)
+        self._timers.cancel(home_address)
+        actions: list[Action] = [Forget(TABLE, str(home_address))]
+        if known.nai is not None:
+            del self._by_nai[known.nai]
+        detail: dict[str, JSON] = {"nai": known.nai, "reason": reason}
+        actions.append(Emit("profile-withdrawn", None, home_address, None, detail))
+        return actions, [Withdrawn(home_address, reason)]
+
+    # Home addresses ----------------------------------------------------------------------------------------------
+
+    def _place(self, asked: _Asked, profile: Profile) -> tuple[IPv4Address, list[Action]]:
+        """The home address that a profile means: its own, else one of its pool. Raises Unserved."""
+        nai, asked_for = asked.asker
+        again = asked.known is not None  # a profile may give up the address it gave
+        wanted = None if again or asked_for.is_unspecified else asked_for
+        if profile.home_address is not None:
+            if wanted not in (None, profile.home_address):
+                raise Unserved(Code.ADMINISTRATIVELY_PROHIBITED, "profile-of-another-home-address")
+            return profile.home_address, [] if nai is None else self._pools.release(nai)
+        if profile.pool is None:
+            raise Unserved(Code.REASON_UNSPECIFIED, "profile-without-home-address")
+        if nai is None:
+            raise Unserved(Code.ADMINISTRATIVELY_PROHIBITED, "pool-without-nai")
+        try:
+            return self._pools.assign(profile.pool, nai, wanted, self._taken)
+        except UnknownPool:
+            raise Unserved(Code.REASON_UNSPECIFIED, "pool-unknown") from None
+        except PoolExhausted:
+            raise Unserved(Code.INSUFFICIENT_RESOURCES, "pool-exhausted") from None
+        except NotAssigned:
+            raise Unserved(Code.ADMINISTRATIVELY_PROHIBITED, "profile-of-another-home-address") from None
+
+    def _check(self, home_address: IPv4Address | None, nai: str | None, profile: Profile) -> None:
+        """Whether that profile can be served. Raises Unserved."""
+        if profile.association is None:
+            raise Unserved(Code.REASON_UNSPECIFIED, "profile-without-key")
+        mobile = mobile_of(home_address or IPv4Address(0), profile)
+        if len(profile.rules) > most_rules(mobile):
+            raise Unserved(Code.REASON_UNSPECIFIED, "profile-too-many-rules")
+        for address in (home_address, profile.home_address_v6):
+            if address is None:
+                continue
+            if not self._at_home(address):
+                raise Unserved(Code.REASON_UNSPECIFIED, "profile-not-at-home")
+            if address in self._configured or address in self._care_of or self._is_of_another(address, nai):
+                raise Unserved(Code.ADMINISTRATIVELY_PROHIBITED, "profile-of-another-home-address")
+        if self._loops(home_address, profile):
+            raise Unserved(Code.REASON_UNSPECIFIED, "profile-default-coa-loops")
+
+    def _loops(self, home_address: IPv4Address | None, profile: Profile) -> bool:
+        """Whether its default care-of address leads back here: to a home address, or to this host without a stand-in."""
+        care_of = profile.default_care_of
+        if care_of is None:
+            return False
+        if care_of == home_address or care_of in self._known or care_of in self._pools:
+            return True
+        lives_here = any(care_of == each.address for each in profile.stand_ins)  # on this host (R17)
+        return care_of in self._configured and not lives_here
+
+    def _is_of_another(self, address: Addr, nai: str | None) -> bool:
+        if isinstance(address, IPv4Address):
+            known = self._known.get(address)
+            return known is not None and nai is not None and known.nai not in (None, nai)
+        return any(
+            each.profile.home_address_v6 == address and each.nai != nai for each in self._known.values()
+        )
+
+    def _taken(self, address: IPv4Address) -> bool:
+        return address in self._configured or address in self._known or address in self._care_of
+
+    def _at_home(self, address: Addr) -> bool:
+        return any(address.version == each.version and address in each for each in self._prefixes)
+
+    def _remember(self, known: KnownHome) -> None:
+        self._known[known.home_address] = known
+        if known.nai is not None:
+            self._by_nai[known.nai] = known.home_address
+        if known.fetch_at is None:
+            self._timers.cancel(known.home_address)
+        else:
+            self._timers.set(known.home_address, known.fetch_at)
+
+
+def _join(waiting: list[Waiting], new: Waiting) -> None:
+    """A sender's newest request counts: it replaces his last. Others do not push him out."""
+    sender = (new.source.address, new.source.port)
+    for index, each in enumerate(waiting):
+        if (each.source.address, each.source.port) == sender:
+            waiting[index] = new
+            return
+    if len(waiting) < MAX_WAITING:
+        waiting.append(new)
+
+
+def _declined(asked: _Asked, code: Code) -> list[Outcome]:
+    return [Declined(tuple(asked.waiting), code)] if asked.waiting else []

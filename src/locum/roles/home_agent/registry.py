@@ -1,0 +1,135 @@
+"""Who may register at the home agent, what each has registered, and lines of that for people (features R1, R4, R7).
+
+State without decisions: whether a registration is accepted is said in `home_admission.py`, what follows for packets in
+`choice.py`.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from locum.roles.actions import Addr
+from locum.roles.home_agent.binding import AuthorisedStandIn, Binding, CareOf, Mobile
+from locum.roles.home_agent.forwarding_choice import NOTHING, Registered, in_force, live_rules
+from locum.roles.rules import MN, KeptRule
+
+TABLE = "binding"
+STAND_IN_TABLE = "stand_in"  # what stand-ins registered; the key is the home address and the stand-in's name
+
+
+class Registrant:
+    """A stand-in that may register, and its binding. Found once for a message; a key by what it is."""
+
+    __slots__ = ("association", "binding", "home", "key", "name", "stand_in", "table")
+    stand_in: AuthorisedStandIn | None  # None: the mobile node
+    key: str  # of its row in `table`
+
+    def __init__(self, home: "Home", stand_in: AuthorisedStandIn) -> None:
+        self.home, self.stand_in = home, stand_in
+        self.name, self.association = stand_in.name, stand_in.association
+        self.table, self.key = STAND_IN_TABLE, f"{home.key} {stand_in.name}"
+        self.binding = Binding(home.mobile.home_address)
+
+
+class Home(Registrant):
+    """A mobile node that the home agent serves: the first registrant of its home address, its stand-ins and rules."""
+
+    __slots__ = ("mobile", "rules", "stand_ins", "v4", "v6")
+
+    def __init__(self, mobile: Mobile) -> None:
+        self.home, self.stand_in, self.name, self.table = self, None, MN, TABLE
+        self.key = str(mobile.home_address)
+        self.binding = Binding(mobile.home_address)
+        self.v4 = self.v6 = NOTHING  # what the data plane has
+        self.configure(mobile)
+
+    def configure(self, mobile: Mobile) -> None:
+        """What is registered is not touched."""
+        self.mobile, self.association, self.rules = mobile, mobile.association, mobile.rules
+        self.stand_ins = tuple([Registrant(self, each) for each in mobile.stand_ins])
+
+    def registered(self) -> Registered:
+        binding, stand_ins = self.binding, self.stand_ins
+        if not stand_ins:
+            return Registered(self.mobile, binding, (), self.rules)
+        present = [
+            (each.stand_in, each.binding) for each in stand_ins if each.binding.care_of and each.stand_in
+        ]
+        return Registered(self.mobile, binding, tuple(present), self.rules)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrantLine:
+    """What a stand-in has registered, for people."""
+
+    name: str
+    address: IPv4Address  # its interface address
+    care_of: tuple[CareOf, ...]
+    spi: int
+    ipv6: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RuleLine:
+    """A rule of a home address, for people."""
+
+    home_address: IPv4Address
+    rule: KeptRule
+    live: tuple[int, ...]  # IP versions for whose packets the kernel has it
+
+
+@dataclass(frozen=True, slots=True)
+class VisitorListEntry:
+    """A line of `locum binding list`."""
+
+    home_address: IPv4Address
+    home_agent: IPv4Address
+    home_address_v6: Addr | None
+    care_of: tuple[CareOf, ...]
+    default_care_of: Addr | None
+    in_force: tuple[Addr, ...]  # where packets go now that no rule takes; empty: natively
+    spi: int
+    ipv6: bool
+    stand_ins: tuple[RegistrantLine, ...]
+    rules: tuple[RuleLine, ...]
+
+
+def _registrant_line(registrant: Registrant, now: float) -> RegistrantLine:
+    assert registrant.stand_in is not None
+    binding = registrant.binding.without_expired(now)
+    return RegistrantLine(
+        registrant.name,
+        registrant.stand_in.address,
+        binding.care_of,
+        registrant.association.spi,
+        binding.ipv6,
+    )
+
+
+def rule_lines(home: Home) -> tuple[RuleLine, ...]:
+    """The rules of a home address, in the order in which they are matched."""
+    live = {4: live_rules(home.v4), 6: live_rules(home.v6)}
+    return tuple(
+        RuleLine(
+            home.mobile.home_address,
+            each,
+            tuple(version for version, known in live.items() if each.identifier in known),
+        )
+        for each in home.rules
+    )
+
+
+def line(home: Home, home_agent: IPv4Address, now: float) -> VisitorListEntry:
+    """The line of a home address in the visitor list (R1)."""
+    binding, mobile = home.binding.without_expired(now), home.mobile
+    return VisitorListEntry(
+        home_address=mobile.home_address,
+        home_agent=home_agent,
+        home_address_v6=mobile.home_address_v6,
+        care_of=binding.care_of,
+        default_care_of=home.registered().default,
+        in_force=in_force(home.v4),
+        spi=mobile.association.spi,
+        ipv6=binding.ipv6,
+        stand_ins=tuple(_registrant_line(each, now) for each in home.stand_ins),
+        rules=rule_lines(home),
+    )

@@ -1,0 +1,101 @@
+"""Which bindings revocations end, at a home agent (RFC 3543 section 4.2): by hand, by an agent, because of a move.
+
+Messages and their belief are in `binding_revocation.py`; how a care-of address is taken away is the home agent's.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Address
+
+from locum.roles.actions import Action, Addr, Count, Source
+from locum.roles.home_agent.binding import CareOf
+from locum.roles.home_agent.registry import Home, Registrant
+from locum.roles.home_agent.revocation_messages import BindingRevocation
+from locum.wire.errors import WireError
+from locum.wire.mobile_ip.revocation import RegistrationRevocation
+
+MOVED_GRACE = (
+    10.0  # seconds until an agent that was left is told: packets in flight, and what agents hand over
+)
+
+Drop = Callable[[Registrant, Sequence[CareOf], str], list[Action]]  # (registrant, what of his, reason)
+
+
+class HomeRevocation:
+    """Over the registrants in `homes`; `drop` takes care-of addresses away and lets the data plane follow."""
+
+    def __init__(self, homes: Mapping[IPv4Address, Home], exchange: BindingRevocation, drop: Drop) -> None:
+        self._homes, self._exchange, self._drop = homes, exchange, drop
+
+    def revocable(self, home_address: IPv4Address, agent: Addr | None = None) -> tuple[CareOf, ...]:
+        """What `revoke` would end."""
+        return tuple(each for one in self._registrants(home_address) for each in _of(one, agent))
+
+    def revoke(
+        self, home_address: IPv4Address, *, agent: Addr | None = None, reason: str, now: float
+    ) -> list[Action]:
+        """End what is registered for a home address, or what this agent or care-of address has of it.
+
+        The other ends are told where they take revocations; the next in the order of choice has the packets at once.
+        """
+        actions: list[Action] = []
+        told: list[Action] = []
+        for registrant in self._registrants(home_address):
+            if gone := _of(registrant, agent):
+                actions += self._drop(registrant, gone, reason)
+                told += self.tell(registrant, gone, reason, now)
+        return actions + told
+
+    def tell(self, registrant: Registrant, gone: Sequence[CareOf], reason: str, now: float) -> list[Action]:
+        """What is not registered any more, to those at the other ends."""
+        home_address, association = registrant.home.mobile.home_address, registrant.association
+        return self._exchange.revoke(home_address, gone, association, inform=True, reason=reason, now=now)
+
+    def left(
+        self,
+        registrant: Registrant,
+        before: Sequence[CareOf],
+        here: IPv4Address,
+        source: Source,
+        now: float,
+    ) -> list[Action]:
+        """Agents that a registration by another way has left (section 4.2.1), once packets in flight are through."""
+        home_address = registrant.home.mobile.home_address
+        self._exchange.under_way.cancel(home_address, here)
+        if len(before) == 1 and before[0].agent == source.address:
+            return []  # a renewal
+        bound = {each.address for each in registrant.binding.care_of}
+        return self._exchange.revoke(
+            home_address,
+            [each for each in before if each.address not in bound and each.agent != source.address],
+            registrant.association,
+            inform=False,
+            reason="registered elsewhere",
+            now=now,
+            after=MOVED_GRACE,
+        )
+
+    def receive(self, message: bytes, source: Source) -> list[Action]:
+        """A foreign agent has ended a registration."""
+        try:
+            notice = RegistrationRevocation.decode(message)
+        except WireError as error:
+            return [Count(f"revocation-{error.reason}")]
+        registrant, held = None, None
+        for one in self._registrants(notice.home_address):
+            for each in one.binding.care_of:
+                if (each.address, each.agent) == (notice.foreign_domain_address, source.address):
+                    registrant, held = one, each
+        believed, actions = self._exchange.believed(notice, held, source)
+        if not believed or registrant is None or held is None:
+            return actions
+        return [*self._drop(registrant, (held,), f"revoked by {source.address}"), *actions]
+
+    def _registrants(self, home_address: IPv4Address) -> Iterator[Registrant]:
+        if (home := self._homes.get(home_address)) is not None:
+            yield home
+            yield from home.stand_ins
+
+
+def _of(registrant: Registrant, agent: Addr | None) -> tuple[CareOf, ...]:
+    held = registrant.binding.care_of
+    return tuple(each for each in held if agent is None or agent in (each.agent, each.address))

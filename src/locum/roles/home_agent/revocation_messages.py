@@ -1,0 +1,138 @@
+"""The home agent's side of registration revocation (RFC 3543 section 4.2): with whom, when, and what it answers.
+
+What a binding is and what becomes of it are the home agent's; this must not know forwarding.
+"""
+
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address
+
+from locum.roles.actions import Action, Addr, Count, Reply, Source
+from locum.roles.home_agent.binding import CareOf
+from locum.roles.revocation import (
+    Correspondent,
+    Heard,
+    Revocable,
+    Revocations,
+    Stamps,
+    acknowledgment,
+    unbelievable,
+)
+from locum.security.association import Association
+from locum.wire.errors import WireError
+from locum.wire.mobile_ip.extensions import AuthKind, RevocationSupport
+from locum.wire.mobile_ip.registration import Flag, RegistrationRequest
+from locum.wire.mobile_ip.revocation import RegistrationRevocation, RevocationAcknowledgment
+
+
+class BindingRevocation:
+    """Revocations from and to the home agent at `address`; `foreign_agents` are associations by address."""
+
+    def __init__(
+        self, address: IPv4Address, foreign_agents: Mapping[Addr, Association], *, enabled: bool = True
+    ) -> None:
+        self._address = address
+        self._foreign_agents = foreign_agents
+        self._enabled = enabled
+        self._stamps = Stamps()
+        self._heard = Heard()
+        self.under_way = Revocations(self._stamps)
+
+    # Negotiation -------------------------------------------------------------------------------------------------
+
+    def asked(self, request: RegistrationRequest, source: Source) -> Revocable | None:
+        """What the other end of the tunnel says of revocations, under its own authentication (section 3.2)."""
+        if not self._enabled or request.lifetime == 0:
+            return None
+        if request.flags & Flag.D:
+            said = request.protected(AuthKind.MN_HA)
+        elif source.address in self._foreign_agents:
+            said = request.protected(AuthKind.FA_HA)[len(request.protected(AuthKind.MN_HA)) :]
+        else:
+            return None
+        found = next((each for each in said if isinstance(each, RevocationSupport)), None)
+        return None if found is None else Revocable(found.timestamp, found.inform)
+
+    def support(self, home_address: IPv4Address, now: float) -> RevocationSupport:
+        """The extension for the reply."""
+        return RevocationSupport(self._stamps.next(home_address, now), inform=True)
+
+    # Ours --------------------------------------------------------------------------------------------------------
+
+    def revoke(
+        self,
+        home_address: IPv4Address,
+        gone: Iterable[CareOf],
+        mobile: Association,
+        *,
+        inform: bool,
+        reason: str,
+        now: float,
+        after: float = 0.0,
+    ) -> list[Action]:
+        """Tell the other ends of care-of addresses that are no longer bound, `after` so many seconds.
+
+        Those that cannot be told expire.
+        """
+        actions: list[Action] = []
+        for each in gone:
+            to = self._correspondent(each, mobile)
+            if to is None or each.revocable is None:
+                continue
+            notice = RegistrationRevocation(
+                home_address=home_address,
+                home_domain_address=self._address,
+                foreign_domain_address=each.address,
+                identifier=0,
+                from_home_agent=True,
+                inform=inform and each.revocable.inform,
+            )
+            actions += self.under_way.begin(notice, to, now=now, reason=reason, after=after)
+        return actions
+
+    def _correspondent(self, care_of: CareOf, mobile: Association) -> Correspondent | None:
+        outer = care_of.outer
+        if care_of.flags & Flag.D:
+            address, port = (care_of.address, None) if outer is None else (outer.address, outer.port)
+            to = Correspondent(address, mobile, AuthKind.MN_HA, source=self._address)
+        else:
+            association = self._foreign_agents.get(care_of.agent)
+            if association is None:
+                return None
+            port = None if outer is None else outer.port
+            to = Correspondent(care_of.agent, association, source=self._address)
+        if port is None:
+            return to
+        return Correspondent(to.address, to.association, to.kind, port, to.source)
+
+    # Theirs ------------------------------------------------------------------------------------------------------
+
+    def believed(
+        self, notice: RegistrationRevocation, held: CareOf | None, source: Source
+    ) -> tuple[bool, list[Action]]:
+        """Whether a foreign agent's revocation holds; the actions are the answer, or the count of what it is not.
+
+        `held` is the care-of address that it names, if it is bound by that agent. Without one there is nothing to end,
+        and the answer only keeps the agent from asking again.
+        """
+        association = self._foreign_agents.get(source.address)
+        last = self._heard.get(source.address, notice.home_address)
+        if held is not None and held.revocable is not None:
+            last = held.revocable.timestamp
+        reason = unbelievable(notice, AuthKind.FA_HA, association, last, from_home_agent=False)
+        if reason is None and notice.home_domain_address != self._address:
+            reason = "revocation-not-for-us"
+        if reason is None and held is not None and held.revocable is None:
+            reason = "revocation-not-agreed"
+        if reason is not None or association is None:
+            return False, [Count(reason or "revocation-not-authentic")]
+        self._heard.set(source.address, notice.home_address, notice.identifier)
+        answer = acknowledgment(notice, AuthKind.FA_HA, association, inform=True)
+        return True, [Reply(source, answer)]
+
+    def acknowledged(self, message: bytes, source: Source) -> list[Action]:
+        """The other end has done it."""
+        try:
+            _, actions = self.under_way.acknowledged(RevocationAcknowledgment.decode(message), source)
+        except WireError as error:
+            return [Count(f"revocation-{error.reason}")]
+        return actions

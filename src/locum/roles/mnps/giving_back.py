@@ -1,0 +1,234 @@
+"""How a stand-in gives sessions back: reclaim, fetch, finish (C3, A12; messages 634, 632).
+
+The sessions go on here until `Finish`; what was stopped can be resumed. It must not know who may ask.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from locum.roles.actions import (
+    Action,
+    Count,
+    FetchData,
+    Fetched,
+    FlowVerdict,
+    Measured,
+    MeasureSessions,
+    ReleaseHeld,
+    ResumeSessions,
+    SessionFinal,
+    StopSessions,
+)
+from locum.roles.actions import Stopped as SessionsStopped
+from locum.roles.mnps.handover import Holding, Prepared, Releasing, Restoring, Stopped, Stopping, TakenOver
+from locum.roles.mnps.handovers import Holdings
+from locum.roles.mnps.replies_632 import Replies
+from locum.roles.mobile_node.handover import set_flows
+from locum.wire.control import Fetch, FinalState, SessionStatus, Status
+
+STOPPED_TIMEOUT = 3600.0  # seconds; a device that has had the final state and every byte has its sessions
+TAIL_LIMIT = 2 << 20  # bytes of all tails in one answer; the rest is fetched
+
+
+class GivingBack:
+    """The second half of every handover of `holdings`."""
+
+    def __init__(self, holdings: Holdings, replies: Replies, patience: float) -> None:
+        """`patience`: seconds that a device may take to fetch the rest of a session that is stopped."""
+        self._holdings = holdings
+        self._patience = patience
+        self._replies = replies
+        self._measuring: dict[bytes, list[int]] = {}
+        self._fetching: dict[int, Fetch] = {}
+        self._fetched: dict[tuple[bytes, int], int] = {}
+
+    def forget(self, identifier: bytes) -> None:
+        """The handover has ended."""
+        self._fetched = {key: end for key, end in self._fetched.items() if key[0] != identifier}
+
+    # Reclaim -----------------------------------------------------------------------------------------------------
+
+    def reclaim(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
+        """The answer comes when it is known what there is (C3)."""
+        self._go_on(taken, now)
+        match taken.state:
+            case Prepared():
+                return [self._replies.wrong(exchange, taken)]
+            case Restoring() | Releasing() | Stopping():
+                return [self._replies.answer(exchange, Status.BUSY, taken.identifier)]
+        waiting = self._measuring.setdefault(taken.identifier, [])
+        waiting.append(exchange)
+        return [MeasureSessions(taken.identifier)] if len(waiting) == 1 else []
+
+    def measured(self, event: Measured) -> list[Action]:
+        """How much there is."""
+        exchanges = self._measuring.pop(event.handover, [])
+        taken = self._holdings.get(event.handover)
+        if taken is None:
+            return [self._replies.answer(each, Status.UNKNOWN_HANDOVER, event.handover) for each in exchanges]
+        held = {each.flow: each.accepted for each in taken.held}
+        statuses = tuple(
+            SessionStatus(
+                each.session,
+                each.flow,
+                Status.OK,
+                each.total,
+                each.total,
+                each.peer_closed,
+                each.error,
+                accepted=held[each.flow],
+            )
+            for each in event.sessions
+            if each.flow in held
+        )
+        statuses += taken.not_held()
+        answers: list[Action] = [
+            self._replies.answer(each, Status.OK, taken.identifier, sessions=statuses) for each in exchanges
+        ]
+        if not answers:
+            return []
+        told = self._announce(taken, {each.session for each in statuses if each.status is Status.OK})
+        return [*told, *answers, self._replies.sent("reclaim", taken, None)]
+
+    def _announce(self, taken: TakenOver, numbers: Collection[int]) -> list[Action]:
+        """The row comes before the answer: what the device has heard of is not reset after a restart."""
+        if not any(each.session in numbers for each in taken.unannounced):
+            return []
+        sessions = tuple(
+            replace(each, announced=each.announced or each.session in numbers)
+            if each.accepted is not None
+            else each
+            for each in taken.sessions
+        )
+        taken = replace(taken, sessions=sessions)
+        self._holdings.keep(taken)
+        return [taken.persist()]
+
+    # Fetch -------------------------------------------------------------------------------------------------------
+
+    def fetch(self, request: Fetch, taken: TakenOver, exchange: int, now: float) -> list[Action]:
+        """Bytes of one session."""
+        self._go_on(taken, now)
+        if not isinstance(taken.state, Holding | Stopped):
+            return [self._replies.wrong(exchange, taken)]
+        if not taken.holds(request.session):
+            return [self._replies.answer(exchange, Status.REFUSED, taken.identifier)]
+        self._fetching[exchange] = request
+        return [FetchData(exchange, taken.identifier, request.session, request.offset, request.limit)]
+
+    def fetch_done(self, event: Fetched) -> list[Action]:
+        """The bytes, or that there are none."""
+        request = self._fetching.pop(event.exchange, None)
+        if request is None:
+            return [Count("result-unexpected")]
+        if event.data is None:
+            return [self._replies.answer(event.exchange, Status.REFUSED, request.handover)]
+        key = (request.handover, request.session)
+        self._fetched[key] = max(self._fetched.get(key, 0), request.offset + len(event.data))
+        return [self._replies.data(event.exchange, request.handover, event.data, more=event.more)]
+
+    # Finish ------------------------------------------------------------------------------------------------------
+
+    def finish(self, taken: TakenOver, exchange: int) -> list[Action]:
+        """Step 4: everything sent to us is ahead of this request; stop, and give the last state."""
+        match taken.state:
+            case Prepared() | Restoring():
+                return [self._replies.wrong(exchange, taken)]
+            case Stopping(exchanges):
+                self._holdings.keep(taken.at(Stopping((*exchanges, exchange))))
+                return []
+            case Stopped(finals) if finals is not None:
+                return [self._final_answer(exchange, taken, finals)]
+        return self.stop(taken, (exchange,))
+
+    def stop(self, taken: TakenOver, exchanges: tuple[int, ...]) -> list[Action]:
+        """Nothing arrives for these sessions any more."""
+        taken = taken.at(Stopping(exchanges))
+        self._holdings.keep(taken)
+        fetched = tuple(
+            (each.session, self._fetched.get((taken.identifier, each.session), 0)) for each in taken.held
+        )
+        held = [each.flow for each in taken.held]
+        return [
+            taken.persist(),
+            *set_flows(held, FlowVerdict.HOLD),
+            StopSessions(taken.identifier, fetched, TAIL_LIMIT),
+        ]
+
+    def stopped(self, event: SessionsStopped, now: float) -> list[Action]:
+        """The last state."""
+        taken = self._holdings.get(event.handover)
+        if taken is None or not isinstance(taken.state, Stopping):
+            return [Count("result-unexpected")]
+        exchanges = taken.state.exchanges
+        held = {each.flow for each in taken.held}
+        finals = tuple(each for each in event.finals if each.flow in held)
+        taken = taken.at(Stopped(finals, now + STOPPED_TIMEOUT))
+        taken = self._go_on(taken, now)
+        answers = [self._final_answer(each, taken, finals) for each in exchanges]
+        return [taken.persist(), *answers, self._replies.sent("finish", taken, None)]
+
+    def _final_answer(self, exchange: int, taken: TakenOver, finals: tuple[SessionFinal, ...]) -> Action:
+        states = tuple(
+            FinalState(
+                session=each.session,
+                ts_value=each.timestamp,
+                received=each.total,
+                tail_offset=each.tail_offset,
+                peer_closed=each.peer_closed,
+                error=each.error,
+                acked=each.acknowledged,
+                tail=each.tail,
+            )
+            for each in finals
+        )
+        return self._replies.final(exchange, taken, states)
+
+    def _go_on(self, taken: TakenOver, now: float) -> TakenOver:
+        """The device of a stopped handover is at it; it keeps its time."""
+        if isinstance(taken.state, Stopped):
+            patience = STOPPED_TIMEOUT if self.all_given(taken) else self._patience
+            taken = taken.at(Stopped(taken.state.finals, now + patience))
+            self._holdings.keep(taken)
+        return taken
+
+    def all_given(self, taken: TakenOver) -> bool:
+        """Whether the device of a stopped handover has had the last state and every byte."""
+        if not isinstance(taken.state, Stopped) or taken.state.finals is None:
+            return False
+        return all(
+            self._fetched.get((taken.identifier, each.session), 0) >= each.tail_offset
+            for each in taken.state.finals
+        )
+
+    def resume(self, taken: TakenOver) -> list[Action]:
+        """The sessions go on here."""
+        taken = taken.at(Holding())
+        self._holdings.keep(taken)
+        flows = [each.flow for each in taken.held]
+        return [
+            taken.persist(),
+            ResumeSessions(taken.identifier),
+            *set_flows(flows, FlowVerdict.DELIVER),
+            *(ReleaseHeld(each) for each in taken.home_addresses),
+        ]
+
+    # What the node could not do ----------------------------------------------------------------------------------
+
+    def not_performed(self, action: object) -> list[Action]:
+        """Back to where the device can ask again."""
+        match action:
+            case StopSessions(handover):
+                taken = self._holdings.get(handover)
+                if taken is None or not isinstance(taken.state, Stopping):
+                    return []
+                busy = [self._replies.answer(each, Status.BUSY, handover) for each in taken.state.exchanges]
+                return [*self.resume(taken), *busy]
+            case MeasureSessions(handover):
+                exchanges = self._measuring.pop(handover, [])
+                return [self._replies.answer(each, Status.BUSY, handover) for each in exchanges]
+            case FetchData(exchange):
+                request = self._fetching.pop(exchange, None)
+                if request is not None:
+                    return [self._replies.answer(exchange, Status.BUSY, request.handover)]
+        return []

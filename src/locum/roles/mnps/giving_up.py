@@ -1,0 +1,95 @@
+"""How sessions end at a stand-in although their device has not taken them back (C2; message 634 abandon).
+
+The device gives them up, or does not know of them any more. Their peers are told with a reset: a connection that nobody
+owns must not look alive. It must not know who may ask, nor how a reset is sent.
+"""
+
+from collections.abc import Callable, Collection
+
+from locum.roles.actions import Action, ClearFlow, DropSessions, Emit
+from locum.roles.mnps.giving_back import GivingBack
+from locum.roles.mnps.handover import Holding, Releasing, Restoring, Stopping, TakenOver
+from locum.roles.mnps.handovers import Holdings
+from locum.roles.mnps.replies_632 import Replies
+from locum.wire.control import Abandon, Done, Status
+
+DISCLAIMED = "the device has given it up"
+RETURNED = "the device has it again"
+NOT_ANNOUNCED = "it was opened while the device was on its way back"
+
+Want = Callable[[TakenOver, float], list[Action]]  # what has to be registered after a change of this handover
+
+
+class GivingUp:
+    """The ends of the handovers of `holdings`. Times are those of the role."""
+
+    def __init__(self, holdings: Holdings, replies: Replies, giving_back: GivingBack, want: Want) -> None:
+        self._holdings, self._replies, self._giving_back, self._want = holdings, replies, giving_back, want
+
+    def end(self, taken: TakenOver, now: float, *, reset: bool = False) -> list[Action]:
+        """The whole handover; with `reset` the peers of its sessions are told. Whoever waits for it is answered."""
+        unanswered = [
+            self._replies.answer(each, Status.UNKNOWN_HANDOVER, taken.identifier) for each in _waiting(taken)
+        ]
+        self._giving_back.forget(taken.identifier)
+        return [*self._holdings.end(taken, reset=reset), *self._want(taken, now), *unanswered]
+
+    def abandon(self, request: Abandon, taken: TakenOver, exchange: int, now: float) -> list[Action]:
+        """All of it, or the sessions that are named. What is not held any more is no error."""
+        answer = self._replies.answer(exchange, Status.OK, taken.identifier)
+        if not request.sessions:
+            told = [Emit("session-abandoned", "634", each.flow.local, each.flow) for each in taken.held]
+            return [*self.end(taken, now, reset=True), *told, answer]
+        return [*self.some(taken, frozenset(request.sessions), DISCLAIMED, "session-abandoned"), answer]
+
+    def some(self, taken: TakenOver, numbers: Collection[int], reason: str, kind: str) -> list[Action]:
+        """These sessions are reset; the device hears of it, with the reason, when it asks. `kind` is the event's."""
+        gone = [each for each in taken.held if each.session in numbers]
+        return [
+            *self._without(taken, numbers, reason, reset=True),
+            *(Emit(kind, None, each.flow.local, each.flow, {"reason": reason}) for each in gone),
+        ]
+
+    def unannounced(self, taken: TakenOver) -> list[Action]:
+        """Connections that were accepted after the device had heard what is here: it would not take them."""
+        numbers = {each.session for each in taken.unannounced}
+        return self.some(taken, numbers, NOT_ANNOUNCED, "session-lost")
+
+    def _without(
+        self, taken: TakenOver, numbers: Collection[int], reason: str, *, reset: bool
+    ) -> list[Action]:
+        gone = [each for each in taken.held if each.session in numbers]
+        if not gone:
+            return []
+        left = taken.without({each.session for each in gone}, reason)
+        self._holdings.keep(left)
+        wanted = self._holdings.wanted_flows()
+        return [
+            DropSessions(taken.identifier, tuple(each.session for each in gone), reset=reset),
+            left.persist(),
+            *(ClearFlow(each.flow) for each in gone if each.flow not in wanted),
+        ]
+
+    def done(self, request: Done, taken: TakenOver, exchange: int) -> list[Action]:
+        """These sessions live at their device again, and the others stay here as they are."""
+        gone = self._without(taken, frozenset(request.sessions), RETURNED, reset=False)
+        return [*gone, self._replies.answer(exchange, Status.OK, taken.identifier)]
+
+    def supersede(self, taken: TakenOver, others: Collection[bytes], now: float) -> list[Action]:
+        """Handovers that their device does not know of any more: nobody can reclaim them.
+
+        Only a transfer says so. It answers a 632, so it is no message of an attempt that its device has given up. A
+        device that has had the last state may have its sessions: their peers are told nothing.
+        """
+        actions: list[Action] = []
+        for each in self._holdings.of(taken.home_addresses):
+            if each.identifier in (taken.identifier, *others) or isinstance(each.state, Restoring | Stopping):
+                continue
+            living = isinstance(each.state, Holding | Releasing)
+            actions.append(Emit("handover-superseded", "634", each.home_addresses[0]))
+            actions += self.end(each, now, reset=living)
+        return actions
+
+
+def _waiting(taken: TakenOver) -> tuple[int, ...]:
+    return taken.state.exchanges if isinstance(taken.state, Restoring | Releasing | Stopping) else ()

@@ -1,0 +1,276 @@
+"""One handover as the stand-in knows it: whose it is, which sessions it has, how far it has come, and its row.
+
+Values only; taking_over.py and giving_back.py move them along.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+
+from locum.roles.actions import (
+    JSON,
+    Addr,
+    Forget,
+    Persist,
+    SessionFinal,
+)
+from locum.roles.mobile_node.handover import TABLE, flow_from_row, flow_to_row
+from locum.wire import cbor
+from locum.wire.control import Flow, Handshake, Listener, Policy, SessionStatus, Status
+from locum.wire.mobile_ip.vendor import Takes
+
+MAX_APPLICATION = 1 << 20
+"""Bytes of application state in one handover: it lies in the store beside the handover until the device is back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Packets of the flows are held; without a transfer it is forgotten at `forget_at`."""
+
+    forget_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Restoring:
+    """The node makes the sessions live here; these exchanges wait for it."""
+
+    exchanges: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """The sessions live here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Releasing:
+    """The home agent is being told to send elsewhere; these exchanges wait for it until `give_up_at`."""
+
+    exchanges: tuple[int, ...]
+    give_up_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The node stops the sockets; these exchanges wait for it."""
+
+    exchanges: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The sockets are stopped; they can be resumed until the device has said that all is back.
+
+    `finals` are None after a restart: they are read again when they are asked for.
+    """
+
+    finals: tuple[SessionFinal, ...] | None
+    forget_at: float
+
+
+TakeoverState = Prepared | Restoring | Holding | Releasing | Stopping | Stopped
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFlow:
+    """A session of the handover by its number."""
+
+    session: int
+    flow: Flow
+    status: Status = Status.OK
+    reason: str = ""  # why it is not held, for people
+    accepted: Handshake | None = None  # it was accepted here for a port that the device listens on
+    announced: bool = False  # of an accepted one: the device has been told, and takes it with the others
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """`flows` are those that were prepared, `sessions` those that were transferred; accepted ones are in both.
+
+    With `switch` it is the stand-in that tells the home agent, and takes so much (R4); `access_node` is the device's.
+    """
+
+    identifier: bytes
+    home_addresses: tuple[Addr, ...]
+    flows: tuple[Flow, ...]
+    state: TakeoverState
+    sessions: tuple[HeldFlow, ...] = ()
+    switch: Takes | None = None
+    access_node: Addr | None = None
+    application: Mapping[str, object] = field(default_factory=dict)  # as it came, until a proxy changes it
+    listeners: tuple[Listener, ...] = ()  # ports of the device, and what new connections meet meanwhile
+
+    def at(self, state: TakeoverState) -> "TakenOver":
+        """The same in another state."""
+        return replace(self, state=state)
+
+    @property
+    def held(self) -> tuple[HeldFlow, ...]:
+        """The sessions that live here."""
+        return tuple(each for each in self.sessions if each.status is Status.OK)
+
+    def holds(self, number: int) -> bool:
+        """Whether this session lives here."""
+        listed = self.sessions
+        if number < len(listed) and listed[number].session == number:
+            return listed[number].status is Status.OK
+        return any(each.session == number and each.status is Status.OK for each in listed)  # accepted here
+
+    @property
+    def unannounced(self) -> tuple[HeldFlow, ...]:
+        """Accepted here, and the device does not know of them."""
+        return tuple(each for each in self.held if each.accepted is not None and not each.announced)
+
+    @property
+    def wants_packets(self) -> bool:
+        """Whether the home agent is to send them here."""
+        return isinstance(self.state, Prepared | Restoring | Holding)
+
+    def statuses(self) -> tuple[SessionStatus, ...]:
+        """For the answer to a transfer."""
+        return tuple(_status(each) for each in self.sessions)
+
+    def not_held(self) -> tuple[SessionStatus, ...]:
+        """Of the sessions that do not live here (any more), with the reasons."""
+        return tuple(_status(each) for each in self.sessions if each.status is not Status.OK)
+
+    def without(self, numbers: Collection[int], reason: str) -> "TakenOver":
+        """These sessions do not live here any more."""
+        gone = {each.flow for each in self.held if each.session in numbers}
+        state = self.state
+        if isinstance(state, Stopped) and state.finals is not None:
+            state = replace(state, finals=tuple(each for each in state.finals if each.flow not in gone))
+        return replace(
+            self,
+            state=state,
+            flows=tuple(each for each in self.flows if each not in gone),
+            sessions=tuple(
+                replace(each, status=Status.REFUSED, reason=reason) if each.flow in gone else each
+                for each in self.sessions
+            ),
+        )
+
+    def persist(self) -> Persist:
+        """The row."""
+        forget_at = self.state.forget_at if isinstance(self.state, Prepared | Stopped) else None
+        value: dict[str, JSON] = {
+            "state": type(self.state).__name__.lower(),
+            "forget_at": forget_at,
+            "switch": None if self.switch is None else int(self.switch),
+            "access_node": None if self.access_node is None else str(self.access_node),
+            "home_addresses": [str(each) for each in self.home_addresses],
+            "flows": [flow_to_row(each) for each in self.flows],
+            "application": cbor.encode(dict(self.application)).hex() if self.application else None,
+            "sessions": [_held_flow_to_row(each) for each in self.sessions],
+            "listeners": [_listener_to_row(each) for each in self.listeners],
+        }
+        return Persist(TABLE, self.identifier.hex(), value)
+
+    def forget(self) -> Forget:
+        """Its removal."""
+        return Forget(TABLE, self.identifier.hex())
+
+    @classmethod
+    def from_row(cls, key: str, row: Mapping[str, JSON]) -> "TakenOver":
+        """The handover in a row of our own; raises ValueError, KeyError or TypeError for anything else.
+
+        What the node was doing when it was interrupted begins anew: a restore is undone (its packets are still held),
+        and so is a stop, which is repeated when it is asked for again.
+        """
+        addresses, flows, sessions, forget_at = (
+            row["home_addresses"],
+            row["flows"],
+            row["sessions"],
+            row["forget_at"],
+        )
+        switch, access_node = row["switch"], row["access_node"]
+        if not (
+            isinstance(addresses, list | tuple)
+            and isinstance(flows, list | tuple)
+            and isinstance(sessions, list | tuple)
+        ):
+            raise ValueError("a handover needs home_addresses, flows and sessions")
+        states: dict[JSON, TakeoverState] = {
+            "prepared": Prepared(float(forget_at) if isinstance(forget_at, int | float) else 0.0),
+            "restoring": Restoring(()),
+            "holding": Holding(),
+            "releasing": Holding(),
+            "stopping": Stopping(()),
+            "stopped": Stopped(None, float(forget_at) if isinstance(forget_at, int | float) else 0.0),
+        }
+        return cls(
+            identifier=bytes.fromhex(key),
+            home_addresses=tuple(ip_address(str(each)) for each in addresses),
+            flows=tuple(flow_from_row(each) for each in flows),
+            state=states[row["state"]],
+            sessions=tuple(_held_flow(each) for each in sessions),
+            switch=None if switch is None else Takes(int(str(switch))),
+            access_node=None if access_node is None else ip_address(str(access_node)),
+            application=_application(row.get("application")),
+            listeners=_listeners(row.get("listeners")),
+        )
+
+
+def _application(row: JSON) -> Mapping[str, object]:
+    value = {} if row is None else cbor.decode(bytes.fromhex(str(row)), limit=MAX_APPLICATION, field="row")
+    if not isinstance(value, dict):
+        raise ValueError("application state is a map")
+    return value
+
+
+def _status(held: HeldFlow) -> SessionStatus:
+    return SessionStatus(held.session, held.flow, held.status, reason=held.reason, accepted=held.accepted)
+
+
+def _listener_to_row(listener: Listener) -> JSON:
+    window = listener.window
+    return [str(listener.address), listener.port, int(listener.policy), listener.most, window]
+
+
+def _listeners(row: JSON) -> tuple[Listener, ...]:
+    if row is None:
+        return ()
+    if not isinstance(row, list | tuple):
+        raise ValueError("listeners are a list")
+    return tuple(_listener(each) for each in row)
+
+
+def _listener(row: JSON) -> Listener:
+    if not isinstance(row, list | tuple) or len(row) != 5:
+        raise ValueError("a listener has five parts")
+    port, policy, most, window = (int(str(each)) for each in row[1:])
+    return Listener(ip_address(str(row[0])), port, Policy(policy), most, window)
+
+
+def _held_flow_to_row(held: HeldFlow) -> dict[str, JSON]:
+    row: dict[str, JSON] = {
+        "session": held.session,
+        "flow": flow_to_row(held.flow),
+        "status": int(held.status),
+    }
+    if held.accepted is not None:
+        row["accepted"] = _handshake_to_row(held.accepted)
+        row["announced"] = held.announced
+    return row | {"reason": held.reason} if held.reason else row
+
+
+def _handshake_to_row(handshake: Handshake) -> JSON:
+    return [handshake.local_isn, handshake.peer_isn, handshake.mss, int(handshake.sack), handshake.window]
+
+
+def _handshake(row: JSON) -> Handshake | None:
+    if row is None:
+        return None
+    if not isinstance(row, list | tuple) or len(row) != 5:
+        raise ValueError("a handshake has five parts")
+    local_isn, peer_isn, mss, sack, window = (int(str(each)) for each in row)
+    return Handshake(local_isn, peer_isn, mss, bool(sack), window)
+
+
+def _held_flow(row: Mapping[str, JSON]) -> HeldFlow:
+    session, status = row["session"], row["status"]
+    if not isinstance(session, int) or not isinstance(status, int):
+        raise ValueError("session and status are whole numbers")
+    reason, accepted = str(row.get("reason", "")), _handshake(row.get("accepted"))
+    flow, announced = flow_from_row(row["flow"]), bool(row.get("announced"))
+    return HeldFlow(session, flow, Status(status), reason, accepted, announced)

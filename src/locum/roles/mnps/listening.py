@@ -1,0 +1,140 @@
+"""Ports that sleeping devices listen on, at their stand-in: opened while the sessions live here, closed for a reclaim.
+
+A device that comes back must know every connection before packets reach it again, so nothing is accepted between its
+reclaim and what follows: a peer that connects meanwhile tries again, and meets the device. This module must not know how
+connections are accepted.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from locum.roles.actions import (
+    Action,
+    Addr,
+    ClearFlow,
+    ClosePorts,
+    ConnectionAccepted,
+    Count,
+    DropSessions,
+    Emit,
+    FlowVerdict,
+    OpenPorts,
+    UnwatchPort,
+    WatchPort,
+)
+from locum.roles.mnps.handover import HeldFlow, Holding, TakenOver
+from locum.roles.mnps.handovers import Holdings
+from locum.roles.mobile_node.handover import set_flows
+from locum.roles.session_words import GIVEN_UP
+from locum.roles.timers import Deadlines
+from locum.wire.control import Listener, Policy
+
+PAUSE = 60.0  # seconds after a reclaim that nothing followed: the device has not come back after all
+
+Port = tuple[Addr, int]
+
+
+class Listening:
+    """Of the handovers of `holdings`. Times are those of the role."""
+
+    def __init__(self, holdings: Holdings, most: int, most_of_device: int) -> None:
+        """So many sessions live here in all, and of one device; what is accepted never makes room for itself."""
+        self._holdings, self._most, self._most_of_device = holdings, most, most_of_device
+        self._open: dict[bytes, tuple[Port, ...]] = {}
+        self._paused: Deadlines[bytes] = Deadlines()
+
+    def begin(self, taken: TakenOver) -> list[Action]:
+        """The sessions live here: new connections meet what the device wants. Harmless when that is so already."""
+        self._paused.cancel(taken.identifier)
+        if taken.identifier in self._open or not isinstance(taken.state, Holding):
+            return []
+        others = {port for ports in self._open.values() for port in ports}
+        listeners = tuple(
+            each
+            for each in taken.listeners
+            if each.policy is not Policy.IGNORE and (each.address, each.port) not in others
+        )
+        if not listeners:
+            return []
+        ports = self._open[taken.identifier] = tuple((each.address, each.port) for each in listeners)
+        return [OpenPorts(taken.identifier, listeners), *(WatchPort(*each) for each in ports)]
+
+    def pause(self, taken: TakenOver, now: float) -> list[Action]:
+        """The device asks for what is held: nothing is accepted until it has it, or sleeps on."""
+        actions = self.end(taken)
+        if actions:
+            self._paused.set(taken.identifier, now + PAUSE)
+        return actions
+
+    def end(self, taken: TakenOver) -> list[Action]:
+        """New connections are left unanswered; those that are here stay."""
+        self._paused.cancel(taken.identifier)
+        ports = self._open.pop(taken.identifier, ())
+        if not ports:
+            return []
+        return [*(UnwatchPort(*each) for each in ports), ClosePorts(taken.identifier)]
+
+    def accepted(self, event: ConnectionAccepted) -> list[Action]:
+        """One more session of the handover; after a restart the node tells of each again."""
+        taken = self._holdings.get(event.handover)
+        drop = DropSessions(event.handover, (event.session,), reset=True)
+        if taken is None or not isinstance(taken.state, Holding):
+            return [Count("accepted-late"), drop]
+        earlier = next((each for each in taken.held if each.session == event.session), None)
+        one = HeldFlow(event.session, event.flow, accepted=event.handshake)
+        if earlier is not None and replace(earlier, announced=False) == one:
+            return []
+        if earlier is not None and earlier.accepted is None:
+            return [Count("accepted-under-used-number"), drop]
+        ended = self._ended(taken, earlier)
+        taken = self._holdings.get(event.handover) or taken
+        if not self._has_room(taken):
+            return [*ended, Count("accepted-over-limit"), drop]
+        taken = replace(
+            taken,
+            sessions=(*(each for each in taken.sessions if each.session != one.session), one),
+            flows=(*taken.flows, event.flow),
+        )
+        self._holdings.keep(taken)
+        return [
+            *ended,
+            taken.persist(),
+            *set_flows((event.flow,), FlowVerdict.DELIVER),
+            Emit("session-accepted", None, event.flow.local, event.flow),
+        ]
+
+    def _ended(self, taken: TakenOver, earlier: HeldFlow | None) -> list[Action]:
+        """The node has given its number to another: it has ended there, whether that was heard or not."""
+        if earlier is None:
+            return []
+        left = taken.without({earlier.session}, GIVEN_UP)
+        self._holdings.keep(left)
+        flow = earlier.flow
+        clear: list[Action] = [] if flow in self._holdings.wanted_flows() else [ClearFlow(flow)]
+        return [left.persist(), *clear, Emit("session-lost", None, flow.local, flow, {"reason": GIVEN_UP})]
+
+    def _has_room(self, taken: TakenOver) -> bool:
+        of_device = self._holdings.of(taken.home_addresses)
+        return (
+            sum(len(each.held) for each in self._holdings.all()) < self._most
+            and sum(len(each.held) for each in of_device) < self._most_of_device
+        )
+
+    def timeout(self, now: float) -> list[Action]:
+        """Devices that asked and did not come back."""
+        actions: list[Action] = []
+        for identifier in self._paused.due(now):
+            self._paused.cancel(identifier)
+            taken = self._holdings.get(identifier)
+            actions += [] if taken is None else self.begin(taken)
+        return actions
+
+    def deadline(self) -> float | None:
+        """Of the role's clock."""
+        return self._paused.next()
+
+
+def allowed(listeners: Iterable[Listener], home_addresses: Iterable[Addr]) -> bool:
+    """Whether all of them are at the device's own addresses (C9)."""
+    own = set(home_addresses)
+    return all(each.address in own for each in listeners)

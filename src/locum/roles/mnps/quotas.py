@@ -1,0 +1,156 @@
+"""How long, how many and how much a stand-in holds for one device: what has been quiet for longest goes first (C2).
+
+The node tells how the sessions are used (`SurveySessions`), now and then. Sessions that end here are reset towards their
+peers; their device hears why when it asks. It must not know sockets or files.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from locum.roles.actions import Action, Addr, Emit, SessionUse, Surveyed, SurveySessions
+from locum.roles.mnps.giving_up import GivingUp
+from locum.roles.mnps.handover import Holding, Prepared, TakenOver
+from locum.roles.mnps.handovers import Holdings
+from locum.wire.control import MAX_SESSIONS
+
+DAY = 86400.0
+MAX_HELD = 7 * DAY
+SURVEYS = 20  # in the time after which a session ends, so that it ends at most a twentieth late
+LONGEST_PAUSE = 60.0  # seconds between surveys: a device's bytes may be used up sooner than its time
+YIELDS = 3600.0  # seconds of quiet after which a session may give way to the bytes of others
+
+MOST_HANDOVERS = 64  # of one device: sessions that it gives one by one, and its sleep
+MOST_PREPARED = 4  # of these, not transferred yet: a device prepares one at a time, and a cancel may be lost
+
+Number = tuple[bytes, int]  # handover, session
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Of one device."""
+
+    held_seconds: float = MAX_HELD  # without a byte from the peer
+    sessions: int = MAX_SESSIONS
+    stored: int = 1 << 62  # bytes; the node takes no more, and quiet sessions make room
+
+
+ORDINARY = Quota()
+
+
+class Quotas:
+    """The quota of every device that has handovers in `holdings`. All times are steady seconds."""
+
+    def __init__(self, quota: Quota, holdings: Holdings, giving_up: GivingUp) -> None:
+        self._quota, self._holdings, self._giving_up = quota, holdings, giving_up
+        self._quiet_since: dict[Number, float] = {}
+        self._empty_since: dict[bytes, float] = {}
+        self._survey_at: float | None = None
+
+    def follow(self, now: float) -> None:
+        """After every step: whether there is anything to look at."""
+        if not self._holdings.all():
+            self._survey_at = None
+        elif self._survey_at is None:
+            self._survey_at = now + self._pause
+
+    @property
+    def _pause(self) -> float:
+        return min(self._quota.held_seconds / SURVEYS, LONGEST_PAUSE)
+
+    def deadline(self) -> float | None:
+        """When to look at the sessions."""
+        return self._survey_at
+
+    def timeout(self, now: float) -> list[Action]:
+        """Look at them."""
+        if self._survey_at is None or self._survey_at > now:
+            return []
+        self._survey_at = now + self._pause
+        return [SurveySessions()]
+
+    def surveyed(self, event: Surveyed, now: float) -> list[Action]:
+        """End what has been quiet for too long, and what makes room for a device's other sessions."""
+        self._quiet_since = {(each.handover, each.session): now - each.idle for each in event.sessions}
+        expired = [each for each in event.sessions if each.idle >= self._quota.held_seconds]
+        reason = f"its peer sent nothing for {_time(self._quota.held_seconds)}"
+        actions = self._end(((each.handover, each.session) for each in expired), reason, "session-expired")
+        return actions + self._make_room_for_bytes(event.sessions) + self._forget_empty(now)
+
+    def _end(self, numbers: Iterable[Number], reason: str, kind: str) -> list[Action]:
+        by_handover: dict[bytes, set[int]] = {}
+        for handover, session in numbers:
+            by_handover.setdefault(handover, set()).add(session)
+        actions: list[Action] = []
+        for handover, sessions in by_handover.items():
+            taken = self._holdings.get(handover)
+            # What is on its way to its device has no peer that could send.
+            if taken is not None and isinstance(taken.state, Holding):
+                actions += self._giving_up.some(taken, sessions, reason, kind)
+        return actions
+
+    def _make_room_for_bytes(self, sessions: Sequence[SessionUse]) -> list[Action]:
+        by_device: dict[Addr, list[SessionUse]] = {}
+        for each in sessions:
+            if (taken := self._holdings.get(each.handover)) is not None:
+                by_device.setdefault(taken.home_addresses[0], []).append(each)
+        actions: list[Action] = []
+        for uses in by_device.values():
+            over = sum(each.stored for each in uses) - self._quota.stored
+            if over >= 0:
+                quiet = [each for each in uses if each.idle >= YIELDS and each.stored]
+                quiet.sort(key=lambda each: -each.idle)
+                gone = []
+                while quiet and over >= 0:
+                    over -= quiet[0].stored
+                    gone.append(quiet.pop(0))
+                reason = "the device's bytes at the stand-in were used up, and it had been quiet for longest"
+                numbers = ((each.handover, each.session) for each in gone)
+                actions += self._end(numbers, reason, "session-evicted")
+        return actions
+
+    def used(self, handover: bytes) -> None:
+        """Its device has asked for it, or a peer has connected: its time begins anew."""
+        self._empty_since.pop(handover, None)
+
+    def _forget_empty(self, now: float) -> list[Action]:
+        """Handovers in which nothing lives any more, and whose device does not come."""
+        empty = [each for each in self._holdings.all() if isinstance(each.state, Holding) and not each.held]
+        self._empty_since = {each.identifier: self._empty_since.get(each.identifier, now) for each in empty}
+        actions: list[Action] = []
+        for each in empty:
+            if now - self._empty_since[each.identifier] >= self._quota.held_seconds:
+                actions += self._giving_up.end(each, now)
+                actions.append(Emit("handover-forgotten", None, each.home_addresses[0]))
+        return actions
+
+    def fair(self, handover: bytes, home_addresses: Iterable[Addr]) -> bool:
+        """Whether this hand-over of the device leaves room for those of other devices."""
+        own = [each for each in self._holdings.of(home_addresses) if each.identifier != handover]
+        prepared = sum(isinstance(each.state, Prepared) for each in own)
+        return len(own) < MOST_HANDOVERS and prepared < MOST_PREPARED
+
+    def admits(self, number: int) -> bool:
+        """Whether the session of that number in a prepare, from 0, can be held for one device."""
+        return number < self._quota.sessions
+
+    def make_room(self, taken: TakenOver, now: float) -> list[Action]:
+        """Before the sessions of `taken` live here: its device's quietest give way."""
+        others = [
+            each for each in self._holdings.of(taken.home_addresses) if each.identifier != taken.identifier
+        ]
+        over = len(taken.held) + sum(len(each.held) for each in others) - self._quota.sessions
+        if over <= 0:
+            return []
+        candidates = [
+            (each.identifier, held.session)
+            for each in others
+            if isinstance(each.state, Holding)
+            for held in each.held
+        ]
+        candidates.sort(key=lambda number: self._quiet_since.get(number, now))
+        reason = f"the device has {self._quota.sessions} sessions at the stand-in, and it had been quiet for longest"
+        return self._end(candidates[:over], reason, "session-evicted")
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / DAY:g} days" if seconds >= DAY else f"{seconds:g} s"

@@ -1,0 +1,367 @@
+"""A stand-in's own registrations (601'', 604''; features R4, R7; Figs. 7, 8, 10): one for each device it stands in for.
+
+The machinery of the mobile node under the stand-in's associations, with what only a stand-in says: its role, its
+binding identifier, the flows it is to get. It must not know handovers; they say what is wanted, and look what holds.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
+
+from locum.roles.actions import Action, Addr, Count, Event, Persist, Randomness, Source
+from locum.roles.registrant.attachment import (
+    Attachment,
+    RegistrationAccepted,
+    RegistrationDenied,
+    Settled,
+    Wish,
+)
+from locum.roles.registrant.configuration import MobileNodeConfiguration
+from locum.roles.registrant.dialogue import accepted
+from locum.roles.registrant.registrant import TABLE, MobileNode
+from locum.roles.transfer_instruction import ANYWHERE, device_at
+from locum.security.association import Association
+from locum.wire.control import Flow
+from locum.wire.errors import WireError
+from locum.wire.mobile_ip.discovery import ROUTER_ADVERTISEMENT
+from locum.wire.mobile_ip.extensions import Extension, FlowAction, FlowBinding, Multipath
+from locum.wire.mobile_ip.registration import Code, RegistrationReply
+from locum.wire.mobile_ip.revocation import REGISTRATION_REVOCATION, RegistrationRevocation
+from locum.wire.mobile_ip.vendor import (
+    FlowOperation,
+    FlowRule,
+    MnpsRole,
+    Takes,
+    TransferContext,
+    Weight,
+    encode_vendor,
+)
+from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
+
+Part = Flow | Ipv4Selector | Ipv6Selector  # what a rule is for: one flow, or what a selector takes
+
+MAX_BID = 63  # a rule's identifier is made of the binding's: those from 16384 on are the home agent's to give
+MAX_FLOWS = 60  # of one device; the home agent keeps 64 rules for each home address
+AT_ONCE = (
+    12  # changes of rules in one request, which must not be fragmented: an access link takes no fragments
+)
+PRIORITY = 100  # of the rules for single flows: the flows differ, so the rules never overlap
+PRIORITY_SELECTED = (
+    1000  # and the identifier on top: selectors may overlap, so each has a priority of its own
+)
+_PORTS_OF = (6, 17)  # protocols that have ports
+
+
+@dataclass(frozen=True, slots=True)
+class StoodInFor:
+    """One device: its home addresses, its home agent, and this stand-in's association with that agent."""
+
+    home_address: IPv4Address
+    home_agent: IPv4Address
+    association: Association
+    binding: int  # binding identifier, 1 to MAX_BID, another for each stand-in of the device
+    home_address_v6: IPv6Address | None = None
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StandInRegistrationConfiguration:
+    """`address` is the stand-in's own, on the first of `links`; lifetime in seconds."""
+
+    address: IPv4Address
+    links: tuple[str, ...]
+    devices: tuple[StoodInFor, ...]
+    colocated: bool = False
+    lifetime: int = 300
+
+
+class StandInPart:
+    """What rides in a stand-in's requests: who it is, and changes of its rules until they are as wanted."""
+
+    def __init__(self, address: IPv4Address, device: StoodInFor) -> None:
+        self.takes = Takes.RULED
+        self.access_node: Addr | None = None
+        self._address = address
+        self._device = device
+        self._wanted: dict[int, Part] = {}
+        self._there: dict[int, Part] = {}  # what the home agent has confirmed
+        self._asked: tuple[dict[int, Part], tuple[int, ...]] = ({}, ())
+        self._told: tuple[Addr | None, Takes] | None = None  # what the access node here has acted on
+        self._telling: tuple[Addr | None, Takes] | None = None  # the same of the request that is on its way
+        self._context_at: Addr | None = None  # the device's access node, as far as it is known
+
+    def want(self, flows: Iterable[Part]) -> None:
+        """Rules for exactly these. Each keeps its identifier; a new one gets the first that is free."""
+        listed = list(dict.fromkeys(flows))
+        known = {flow: number for number, flow in {**self._there, **self._wanted}.items()}
+        kept = {known[flow]: flow for flow in listed if flow in known}
+        taken = {*kept, *self._there}
+        first = self._device.binding << 8
+        free = (number for number in range(first + 1, first + 256) if number not in taken)
+        self._wanted = kept | {next(free): flow for flow in listed if flow not in known}
+
+    @property
+    def parts(self) -> Mapping[int, Part]:
+        """What is wanted, by the identifiers of the rules."""
+        return self._wanted
+
+    def forget(self) -> None:
+        """The home agent has no rule of this stand-in any more."""
+        self._there, self._asked = {}, ({}, ())
+        self._told = self._telling = self._context_at = None
+
+    @property
+    def holds(self) -> bool:
+        """The home agent's rules are those that are wanted."""
+        return self._wanted == self._there
+
+    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
+        """Role and binding always; as many changes as one request takes."""
+        device = self._device
+        own: list[Extension] = [
+            Multipath(device.binding),
+            encode_vendor(MnpsRole(self._address, self.takes)),
+        ]
+        if not lifetime:
+            # The context goes back to where the device is, and what is in flight follows it (620'').
+            return [*own, *self._context_from(self._context_at, attachment)]
+        if device.weight != 1:
+            own.append(encode_vendor(Weight(device.weight)))
+        self._telling = (self.access_node, self.takes)
+        if self._telling != self._told:
+            own += self._context_from(self.access_node, attachment)
+        gone = [number for number, flow in self._there.items() if self._wanted.get(number) != flow][:AT_ONCE]
+        new = [number for number in self._wanted if number not in self._there][: AT_ONCE - len(gone)]
+        self._asked = ({number: self._wanted[number] for number in new}, tuple(gone))
+        own += [encode_vendor(FlowRule(FlowOperation.REMOVE, number)) for number in gone]
+        for number in new:
+            part = self._wanted[number]
+            if isinstance(part, Flow):
+                priority, selector = PRIORITY, flow_selector(part)
+            else:
+                priority, selector = PRIORITY_SELECTED + number, part
+            own.append(encode_vendor(FlowRule(FlowOperation.ADD, number, priority)))
+            own.append(FlowBinding(FlowAction.FORWARD, (device.binding,), selector))
+        return own
+
+    @staticmethod
+    def _context_from(access_node: Addr | None, attachment: Attachment) -> list[Extension]:
+        """Whom the access node here is to ask; where none takes part (Fig. 8) there is no context."""
+        return [] if attachment.colocated else [encode_vendor(TransferContext(access_node or ANYWHERE))]
+
+    def _follow(self, telling: tuple[Addr | None, Takes], learnt: Addr | None) -> None:
+        """The access node here has acted; if nobody knew where the device is, the next request asks again."""
+        known = learnt or telling[0]
+        if known is not None:
+            self._told, self._context_at = telling, known
+
+    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+        """The home agent makes all changes of a request or none."""
+        if accepted(reply):
+            new, gone = self._asked
+            if reply.lifetime:
+                left = {number: flow for number, flow in self._there.items() if number not in gone}
+                self._there = left | new
+                if self._telling is not None and self._telling != self._told:
+                    self._follow(self._telling, device_at(reply))
+            else:
+                self.forget()
+            self._asked = ({}, ())
+        return ()
+
+
+def flow_selector(flow: Flow) -> Ipv4Selector | Ipv6Selector:
+    """Packets of the flow to its home address."""
+    ports = flow.protocol in _PORTS_OF
+    source_port = (flow.peer_port, flow.peer_port) if ports else None
+    destination_port = (flow.local_port, flow.local_port) if ports else None
+    protocol = (flow.protocol, flow.protocol)
+    if isinstance(flow.local, IPv4Address) and isinstance(flow.peer, IPv4Address):
+        return Ipv4Selector(
+            source=(flow.peer, flow.peer),
+            destination=(flow.local, flow.local),
+            source_port=source_port,
+            destination_port=destination_port,
+            protocol=protocol,
+        )
+    assert isinstance(flow.local, IPv6Address) and isinstance(flow.peer, IPv6Address)
+    return Ipv6Selector(
+        source=(flow.peer, flow.peer),
+        destination=(flow.local, flow.local),
+        source_port=source_port,
+        destination_port=destination_port,
+        next_header=protocol,
+    )
+
+
+class Standing:
+    """How the stand-in stands with the home agent of one device."""
+
+    def __init__(
+        self, configuration: StandInRegistrationConfiguration, device: StoodInFor, chance: Randomness
+    ):
+        self.device = device
+        self.refused: int | None = None  # the code of the last refusal, until something else is wanted
+        self.part = StandInPart(configuration.address, device)
+        self.client = MobileNode(
+            MobileNodeConfiguration(
+                home_address=device.home_address,
+                home_agent=device.home_agent,
+                links=configuration.links,
+                association=device.association,
+                home_address_v6=device.home_address_v6,
+                colocated=configuration.colocated,
+                care_of_address=configuration.address if configuration.colocated else None,
+                lifetime=configuration.lifetime,
+                on_behalf=configuration.address,
+            ),
+            {},
+            chance,
+        )
+        self.client.ride(self.part)
+        self._takes: Takes | None = None
+        self._starting_over = False
+
+    @property
+    def takes(self) -> Takes | None:
+        """What it is registered for, or wants to be; None: nothing."""
+        return self._takes
+
+    @property
+    def holds(self) -> bool:
+        """What is wanted holds at the home agent."""
+        if not isinstance(self.client.state, Settled) or self._starting_over:
+            return False
+        if self._takes is None:
+            return self.client.wished is Wish.NOTHING
+        return self.client.registered is not None and self.part.holds
+
+    def want(
+        self, takes: Takes | None, flows: Iterable[Part], access_node: Addr | None, now: float
+    ) -> list[Action]:
+        """From now on this much; None: nothing. What holds already is not asked for again."""
+        listed = list(flows) if takes is Takes.RULED else []
+        before, self._takes = self._takes, takes
+        self.refused = None
+        self.part.want(listed)
+        if takes is None:
+            return [] if before is None else self.client.wish(Wish.WITHDRAWN, now=now)
+        self.part.takes, self.part.access_node = takes, access_node or self.part.access_node
+        if before is takes and self.holds:
+            return []
+        return self.client.wish(Wish.ORDINARY, now=now)
+
+    def follow(self, now: float) -> list[Action]:
+        """What the outcomes of the registration mean."""
+        outcomes, self.client.outcomes = self.client.outcomes, []
+        actions: list[Action] = []
+        for outcome in outcomes:
+            match outcome:
+                case RegistrationAccepted(wish=Wish.WITHDRAWN):
+                    self.part.forget()
+                    if self._starting_over:
+                        self._starting_over = False
+                        actions += self.client.wish(Wish.ORDINARY, now=now)
+                case RegistrationAccepted() if not self.part.holds:
+                    actions += self.client.wish(Wish.ORDINARY, now=now)
+                case RegistrationDenied(code=Code.INVALID_FB_IDENTIFIER) if not self._starting_over:
+                    # An answer was lost: the home agent has other rules of ours than we know. It forgets them all.
+                    self._starting_over = True
+                    actions += self.client.wish(Wish.WITHDRAWN, now=now)
+                case RegistrationDenied(code=code):
+                    self.refused, self._starting_over = code, False
+        return actions
+
+    def expired(self) -> None:
+        """Nothing is registered any more, so the home agent has no rules either."""
+        self.part.forget()
+
+
+class StandInRegistration:
+    """All of one stand-in's registrations."""
+
+    def __init__(self, configuration: StandInRegistrationConfiguration, randomness: Randomness) -> None:
+        self.configuration = configuration
+        self._standings = {
+            each.home_address: Standing(configuration, each, randomness) for each in configuration.devices
+        }
+        self._of_v6 = {
+            each.home_address_v6: each.home_address
+            for each in configuration.devices
+            if each.home_address_v6 is not None
+        }
+
+    def standing(self, home_addresses: Iterable[Addr]) -> Standing | None:
+        """With the home agent of the device that has one of these home addresses; None: there is no association."""
+        for each in home_addresses:
+            own = self._of_v6.get(each) if isinstance(each, IPv6Address) else each
+            if isinstance(own, IPv4Address) and own in self._standings:
+                return self._standings[own]
+        return None
+
+    def all(self) -> Collection[Standing]:
+        """Of every device."""
+        return self._standings.values()
+
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
+        """Start with the identifications and registrations of an earlier run; what is wanted is said after."""
+        actions: list[Action] = []
+        for standing in self.all():
+            home = str(standing.device.home_address)
+            own = [_dormant(each) for each in rows if each.table == TABLE and each.key == home]
+            actions += standing.client.restore(own, now=now)
+        return actions
+
+    def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
+        """Advertisements, replies to one of the registrations, and revocations of one."""
+        if message[:1] == bytes((ROUTER_ADVERTISEMENT,)):
+            concerned = list(self.all())
+        else:
+            try:
+                home_address = _home_address_of(message)
+            except WireError as error:
+                return [Count(f"registration-{error.reason}")]
+            if home_address not in self._standings:
+                return [Count("reply-unexpected")]
+            concerned = [self._standings[home_address]]
+        return [
+            each
+            for standing in concerned
+            for each in (*standing.client.receive(message, source, now=now), *standing.follow(now))
+        ]
+
+    def happened(self, event: Event, *, now: float) -> list[Action]:
+        """Links come and go; the wall clock is set."""
+        return [
+            each
+            for standing in self.all()
+            for each in (*standing.client.happened(event, now=now), *standing.follow(now))
+        ]
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Renewals and retransmissions."""
+        actions: list[Action] = []
+        for standing in self.all():
+            before = standing.client.registered
+            actions += [*standing.client.timeout(now=now), *standing.follow(now)]
+            if before is not None and standing.client.registered is None:
+                standing.expired()
+        return actions
+
+    def deadline(self) -> float | None:
+        """Steady seconds of whatever comes first."""
+        times = (each.client.deadline() for each in self.all())
+        return min((at for at in times if at is not None), default=None)
+
+
+def _dormant(row: Persist) -> Persist:
+    """What was registered may hold other rules than are wanted now: it is asked for anew, or not at all."""
+    value: Mapping[str, object] = row.value
+    return replace(row, value={**row.value, "wish": Wish.NOTHING.value, "registered": None}) if value else row
+
+
+def _home_address_of(message: bytes) -> IPv4Address:
+    """What a reply or a revocation is about; raises WireError."""
+    if message[:1] == bytes((REGISTRATION_REVOCATION,)):
+        return RegistrationRevocation.decode(message).home_address
+    return RegistrationReply.decode(message).home_address

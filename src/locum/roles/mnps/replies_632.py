@@ -1,0 +1,46 @@
+"""632: the words of a stand-in's answers, and the events that tell of them. It must not know why they are given."""
+
+from locum.roles.actions import JSON, Addr, Answer, Emit
+from locum.roles.mnps.handover import TakenOver
+from locum.wire.control import Answer632, FinalState, SessionStatus, Status, encode_632
+
+
+class Replies:
+    """`access_node` serves the stand-in; a device learns of it from every OK."""
+
+    def __init__(self, access_node: Addr) -> None:
+        self._access_node = access_node
+
+    def answer(
+        self,
+        exchange: int,
+        status: Status,
+        handover: bytes | None = None,
+        *,
+        sessions: tuple[SessionStatus, ...] = (),
+    ) -> Answer:
+        """A status, and one for each session where that is asked for."""
+        access_node = self._access_node if status is Status.OK else None
+        return Answer(exchange, encode_632(Answer632(status, handover, access_node, sessions)))
+
+    def wrong(self, exchange: int, taken: TakenOver) -> Answer:
+        """The request does not fit the state of the handover."""
+        return self.answer(exchange, Status.WRONG_STATE, taken.identifier)
+
+    def data(self, exchange: int, handover: bytes, data: bytes, *, more: bool) -> Answer:
+        """What was fetched."""
+        return Answer(exchange, encode_632(Answer632(Status.OK, handover, data=data, more=more)))
+
+    def final(self, exchange: int, taken: TakenOver, states: tuple[FinalState, ...]) -> Answer:
+        """The last states."""
+        return Answer(
+            exchange,
+            encode_632(Answer632(Status.OK, taken.identifier, final=states, application=taken.application)),
+        )
+
+    def sent(self, request: str, taken: TakenOver, peer: Addr | None) -> Emit:
+        """That a request was answered."""
+        detail: dict[str, JSON] = {"request": request, "sessions": len(taken.held)}
+        if peer is not None:
+            detail["to"] = str(peer)
+        return Emit("sent", "632", taken.home_addresses[0], None, detail)

@@ -1,0 +1,387 @@
+"""The mobile node proxy server, stand-in side of 634 and 632 (source text 504''; C2, C3, C9, C10, A12).
+
+Requests of authorised devices in, answers and orders to the sessions out. Every request may come twice and is answered
+alike. It must not know CoAP, sockets, the spool or the kernel.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from locum.roles.actions import (
+    JSON,
+    AcceptedEnded,
+    Action,
+    Addr,
+    Answer,
+    Answered,
+    Asked,
+    ConnectionAccepted,
+    Count,
+    DropSessions,
+    Emit,
+    Event,
+    Fetched,
+    FlowVerdict,
+    Forget,
+    LinkDown,
+    LinkUp,
+    LocalEndpoint,
+    Measured,
+    NoAnswer,
+    NotPerformed,
+    OfferService,
+    Persist,
+    Randomness,
+    Restored,
+    RestoreSessions,
+    ResumeSessions,
+    Source,
+    Surveyed,
+    WallClockStepped,
+)
+from locum.roles.actions import Stopped as SessionsStopped
+from locum.roles.forwarding import NOTHING, changes
+from locum.roles.mnps.configuration import StandInConfiguration as StandInConfiguration
+from locum.roles.mnps.giving_back import GivingBack
+from locum.roles.mnps.giving_up import GivingUp
+from locum.roles.mnps.handover import (
+    Holding,
+    Prepared,
+    Releasing,
+    Restoring,
+    Stopped,
+    Stopping,
+    TakenOver,
+)
+from locum.roles.mnps.handovers import Holdings
+from locum.roles.mnps.listening import Listening
+from locum.roles.mnps.quotas import Quotas
+from locum.roles.mnps.registration import StandInRegistration
+from locum.roles.mnps.replies_632 import Replies
+from locum.roles.mnps.switching import Switching
+from locum.roles.mnps.taking_over import PREPARED_TIMEOUT, TakingOver
+from locum.roles.mnps.triggering import Triggering
+from locum.roles.mobile_node.handover import TABLE, set_flows
+from locum.roles.session_words import GIVEN_UP
+from locum.wire.control import (
+    Abandon,
+    Cancel,
+    Done,
+    Fetch,
+    Finish,
+    Reclaim,
+    Request634,
+    Status,
+    TakeoverPrepare,
+    TakeoverTransfer,
+    decode_618,
+    decode_634,
+    trigger,
+)
+from locum.wire.errors import WireError
+
+DROPPED = "it was dropped at the stand-in, by order"
+NOT_STOPPED = "the stand-in could not take its last state"
+
+
+class StandIn:
+    """One stand-in and the handovers it serves."""
+
+    def __init__(self, configuration: StandInConfiguration, randomness: Randomness) -> None:
+        self.configuration = configuration
+        self._holdings = Holdings(configuration.address, self._tunnelling_home_agent)
+        self._replies = Replies(configuration.access_node)
+        self._giving_back = GivingBack(self._holdings, self._replies, configuration.quota.held_seconds)
+        registers = configuration.registration
+        self.registration = None if registers is None else StandInRegistration(registers, randomness)
+        self._switching = Switching(self._holdings, self._replies, self._giving_back, self.registration)
+        self._listening = Listening(self._holdings, configuration.max_sessions, configuration.quota.sessions)
+        self._giving_up = GivingUp(self._holdings, self._replies, self._giving_back, self._switching.want)
+        self._quotas = Quotas(configuration.quota, self._holdings, self._giving_up)
+        self.taking_over = TakingOver(
+            configuration,
+            self._holdings,
+            self._replies,
+            self._switching,
+            self._listening,
+            self._giving_up,
+            self._quotas,
+        )
+        self.triggering = Triggering(
+            configuration.address, self.registration, self._switching.want_for, self._holdings.settle
+        )
+        self._switching.triggered = self.triggering.wanted
+        self._switching.device_at = self.triggering.device_at
+        self._holdings.also_guarded = self.triggering.guarded
+        self._holdings.ended = self._listening.end
+
+    @property
+    def _colocated(self) -> bool:
+        """Whether tunnels end at the stand-in itself."""
+        registers = self.configuration.registration
+        return self.configuration.colocated_home_agent is not None or (
+            registers is not None and registers.colocated
+        )
+
+    def _tunnelling_home_agent(self, home_address: Addr) -> IPv4Address | None:
+        """Who tunnels the packets of this home address to the stand-in itself; None: nobody does."""
+        registers = self.configuration.registration
+        standing = None if self.registration is None else self.registration.standing((home_address,))
+        if standing is None or registers is None or not registers.colocated:
+            return self.configuration.colocated_home_agent
+        return standing.device.home_agent
+
+    # The role's shape --------------------------------------------------------------------------------------------
+
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
+        """Start; the node has taken held sockets back from their holder before."""
+        actions = changes(NOTHING, self.configuration.forwarding())
+        actions += [OfferService(*each) for each in self.configuration.services]
+        if self._colocated:
+            actions.append(LocalEndpoint(self.configuration.address))
+        if self.registration is not None:
+            actions += self.registration.restore(rows, now=now)
+        for row in rows:
+            if row.table != TABLE:
+                continue
+            try:
+                taken = TakenOver.from_row(row.key, row.value)
+            except (ValueError, KeyError, TypeError):
+                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
+                continue
+            if isinstance(taken.state, Restoring):
+                # Nothing has reached these sockets: their packets are held until the row says "holding".
+                actions.append(DropSessions(taken.identifier))
+                taken = replace(taken, state=Prepared(now + PREPARED_TIMEOUT), sessions=())
+                actions.append(taken.persist())
+            actions += self._restored_row(taken, now)
+        actions += self._holdings.settle()
+        for taken in self._holdings.all():
+            actions += self._switching.want(taken, now) + self._listening.begin(taken)
+        return actions + self.triggering.restore(rows, now=now)
+
+    def _restored_row(self, taken: TakenOver, now: float) -> list[Action]:
+        """What the data plane has to do for a handover of an earlier run."""
+        flows = [each.flow for each in taken.held]
+        match taken.state:
+            case Stopping():  # some sockets may be stopped: the device asks again, or goes on sleeping
+                self._holdings.keep(taken.at(Holding()))
+                return [*set_flows(flows, FlowVerdict.DELIVER), ResumeSessions(taken.identifier)]
+            case Stopped():
+                self._holdings.keep(taken.at(Stopped(None, now + self.configuration.quota.held_seconds)))
+                return [*set_flows(flows, FlowVerdict.HOLD)]
+            case Holding():
+                self._holdings.keep(taken)
+                return [*set_flows(flows, FlowVerdict.DELIVER)]
+        self._holdings.keep(taken)
+        return [*set_flows(taken.flows, FlowVerdict.HOLD)]
+
+    def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
+        """Advertisements of its agents, and replies to its own registrations."""
+        if self.registration is None:
+            return [Count("message-unexpected")]
+        return self.registration.receive(message, source, now=now) + self._follow(now)
+
+    def happened(self, event: Event, *, now: float) -> list[Action]:
+        """Requests of devices and access nodes, and results of session actions."""
+        return self._happened(event, now) + self._follow(now)
+
+    def _follow(self, now: float) -> list[Action]:
+        """Whoever waits for the home agent goes on when it has switched."""
+        self._quotas.follow(now)
+        return self._switching.follow(now) + self.triggering.follow(now)
+
+    def _happened(self, event: Event, now: float) -> list[Action]:
+        match event:
+            case LinkUp() | LinkDown() | WallClockStepped():
+                return self.registration.happened(event, now=now) if self.registration is not None else []
+            case Asked(path="634"):
+                return self._asked(event, now)
+            case Asked(path="618"):
+                return self._noticed(event)
+            case Asked(path=trigger.PATH):
+                return self.triggering.asked(event, now=now)
+            case Answered() | NoAnswer():
+                return self.triggering.happened(event, now=now) or []
+            case Asked():
+                return [Count("request-unknown"), self._replies.answer(event.exchange, Status.MALFORMED)]
+            case Restored():
+                return self.taking_over.restored(event)
+            case ConnectionAccepted():
+                self._quotas.used(event.handover)
+                return self._listening.accepted(event)
+            case AcceptedEnded(handover, sessions):
+                taken = self._holdings.get(handover)
+                if taken is None or not isinstance(taken.state, Holding):
+                    return []
+                return self._giving_up.some(taken, sessions, GIVEN_UP, "session-lost")
+            case Measured():
+                return self._giving_back.measured(event)
+            case Surveyed():
+                return self._quotas.surveyed(event, now)
+            case Fetched():
+                return self._giving_back.fetch_done(event)
+            case SessionsStopped():
+                return [*self._not_stopped(event), *self._giving_back.stopped(event, now)]
+            case NotPerformed():
+                return self._not_performed(event.action, event.reason)
+        return []
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Forget what nobody came back for."""
+        actions = [] if self.registration is None else self.registration.timeout(now=now)
+        actions += self._switching.timeout(now) + self.triggering.timeout(now)
+        actions += self._listening.timeout(now) + self._quotas.timeout(now)
+        for taken in self._holdings.due(now):
+            unfetched = isinstance(taken.state, Stopped) and not self._giving_back.all_given(taken)
+            actions += self._giving_up.end(taken, now, reset=unfetched)
+            actions.append(Emit("handover-forgotten", None, taken.home_addresses[0]))
+        return actions + self._follow(now)
+
+    def deadline(self) -> float | None:
+        """Steady seconds."""
+        times = [self._holdings.deadline(), self._switching.deadline(), self.triggering.deadline()]
+        times += [self._listening.deadline(), self._quotas.deadline()]
+        if self.registration is not None:
+            times.append(self.registration.deadline())
+        return min((at for at in times if at is not None), default=None)
+
+    def handovers(self) -> Collection[TakenOver]:
+        """What is being stood in for, for people."""
+        return self._holdings.all()
+
+    def drop(self, sessions: Iterable[tuple[bytes, int]], *, now: float) -> list[Action]:
+        """End these sessions (handover, number) by order of a person: their peers are reset, their devices hear of it."""
+        by_handover: dict[bytes, set[int]] = {}
+        for handover, number in sessions:
+            by_handover.setdefault(handover, set()).add(number)
+        actions: list[Action] = []
+        for handover, numbers in by_handover.items():
+            if (taken := self._holdings.get(handover)) is not None:
+                actions += self._giving_up.some(taken, numbers, DROPPED, "session-dropped")
+        return actions + self._follow(now)
+
+    # Requests ----------------------------------------------------------------------------------------------------
+
+    def _asked(self, event: Asked, now: float) -> list[Action]:
+        try:
+            request = decode_634(event.body)
+        except WireError as error:
+            return [Count(f"takeover-{error.reason}"), self._replies.answer(event.exchange, Status.MALFORMED)]
+        if isinstance(request, TakeoverPrepare):
+            return self.taking_over.prepare(request, event, now)
+        taken = self._find(request)
+        if taken is None:
+            return [self._unknown(request, event)]
+        if not set(taken.home_addresses) <= set(event.authorised):
+            return [
+                Count("takeover-not-authorised"),
+                self._replies.answer(event.exchange, Status.NOT_AUTHORISED, request.handover),
+            ]
+        match request:
+            case TakeoverTransfer():
+                return self.taking_over.transfer(request, taken, event.exchange, now)
+            case Reclaim():
+                self._quotas.used(taken.identifier)
+                answered = self._giving_back.reclaim(taken, event.exchange, now)
+                return [*self._listening.pause(taken, now), *answered]
+            case Fetch():
+                return self._giving_back.fetch(request, taken, event.exchange, now)
+            case Finish():
+                return self._finish(taken, event.exchange, now)
+            case Done():
+                return self._done(request, taken, event.exchange, now)
+            case Cancel():
+                return self._cancel(taken, event.exchange, now)
+            case Abandon():
+                return self._giving_up.abandon(request, taken, event.exchange, now)
+
+    def _find(self, request: Request634) -> TakenOver | None:
+        if request.handover is not None:
+            return self._holdings.get(request.handover)
+        return next(iter(self._holdings.of(request.home_addresses)), None)
+
+    def _unknown(self, request: Request634, event: Asked) -> Answer:
+        """A cancel may overtake its prepare, which was lost and is sent again: that is too late then."""
+        over = isinstance(request, Done | Cancel | Abandon) and self._holdings.is_over(request.handover)
+        if isinstance(request, Cancel | Abandon) and event.authorised:
+            self._holdings.remember(request.handover)
+        return self._replies.answer(
+            event.exchange, Status.OK if over else Status.UNKNOWN_HANDOVER, request.handover
+        )
+
+    def _not_performed(self, action: object, reason: str) -> list[Action]:
+        """The node could not do it (a full disk): back to where the device can go on, or ask again."""
+        if isinstance(action, RestoreSessions):
+            return self.taking_over.not_restored(action, reason)
+        return self._giving_back.not_performed(action)
+
+    def _not_stopped(self, event: SessionsStopped) -> list[Action]:
+        """Sessions without a last state cannot go back: their peers are told."""
+        taken = self._holdings.get(event.handover)
+        if taken is None or not isinstance(taken.state, Stopping):
+            return []
+        stopped = {each.session for each in event.finals}
+        failed = [each.session for each in taken.held if each.session not in stopped]
+        return self._giving_up.some(taken, failed, NOT_STOPPED, "session-lost")
+
+    def _finish(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
+        """Step 4. Where the stand-in has registered, the packets are turned away first, and then it stops."""
+        closed = self._listening.pause(taken, now)
+        if isinstance(taken.state, Holding) and taken.unannounced:
+            closed += self._giving_up.unannounced(taken)
+            taken = self._holdings.get(taken.identifier) or taken
+        if taken.switch is not None and isinstance(taken.state, Holding | Releasing):
+            return [*closed, *self._switching.release(taken, exchange, now)]
+        return [*closed, *self._giving_back.finish(taken, exchange)]
+
+    def _done(self, request: Done, taken: TakenOver, exchange: int, now: float) -> list[Action]:
+        """Step 5. Sessions that live here are not given up by a word: the device has to take their final state first."""
+        if request.sessions and isinstance(taken.state, Holding | Stopped):
+            return self._giving_up.done(request, taken, exchange)
+        if isinstance(taken.state, Restoring | Releasing | Stopping) or (
+            isinstance(taken.state, Holding) and taken.held
+        ):
+            return [self._replies.wrong(exchange, taken)]
+        answer = self._replies.answer(exchange, Status.OK, taken.identifier)
+        return [*self._giving_up.end(taken, now), answer, self._replies.sent("done", taken, None)]
+
+    def _cancel(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
+        match taken.state:
+            case Restoring() | Releasing() | Stopping():
+                return [self._replies.answer(exchange, Status.BUSY, taken.identifier)]
+            case Prepared():
+                return [
+                    *self._giving_up.end(taken, now),
+                    self._replies.answer(exchange, Status.OK, taken.identifier),
+                ]
+            case Holding():
+                answer = self._replies.answer(exchange, Status.OK, taken.identifier)
+                return [*self._listening.begin(taken), answer]
+        resumed = self._giving_back.resume(taken)
+        return [
+            *resumed,
+            *self._listening.begin(taken.at(Holding())),
+            *self._switching.want(taken, now),
+            self._replies.answer(exchange, Status.OK, taken.identifier),
+        ]
+
+    def _noticed(self, event: Asked) -> list[Action]:
+        """618'' (C6): the access node says who gets the packets; the handover itself does not depend on it."""
+        try:
+            notice = decode_618(event.body)
+        except WireError as error:
+            return [Count(f"notice-{error.reason}"), self._replies.answer(event.exchange, Status.MALFORMED)]
+        if not any(notice.home_address in each for each in self.configuration.home_prefixes):
+            return [Count("notice-foreign"), self._replies.answer(event.exchange, Status.NOT_AUTHORISED)]
+        if notice.home_address not in event.authorised:
+            return [
+                Count("notice-not-authorised"),
+                self._replies.answer(event.exchange, Status.NOT_AUTHORISED),
+            ]
+        detail: dict[str, JSON] = {"responsible": notice.responsible, "node": str(notice.node)}
+        return [
+            self._replies.answer(event.exchange, Status.OK),
+            Emit("notified", "618", notice.home_address, None, detail),
+        ]

@@ -1,0 +1,96 @@
+"""Sessions that a device has given up: each of its stand-ins is told until it answers, and resets them (634 abandon).
+
+The row stays meanwhile, so that the errand outlives a restart. It must not know why the sessions were given up.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from locum.roles.actions import Action, Answered, Emit, NoAnswer
+from locum.roles.mobile_node.handover import Correspondence, Handover
+from locum.roles.timers import Deadlines
+from locum.wire.control import Abandon, Done, Request634, Status, decode_632
+from locum.wire.errors import WireError
+
+RETRY_FIRST = 1.0  # seconds after a request that was not answered
+RETRY_MAX = 60.0
+
+_PASSING = (Status.BUSY, Status.LIMIT, Status.WRONG_STATE)  # worth asking again
+
+
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    handover: Handover
+    requests: tuple[Request634, ...]  # what is still to be said, the first now
+    attempt: int = 0
+
+
+class Abandoning:
+    """Of one device; `correspond` writes to a stand-in."""
+
+    def __init__(self, correspond: Callable[[Handover], Correspondence]) -> None:
+        self._correspond = correspond
+        self._errands: dict[bytes, _Errand] = {}
+        self._asked: dict[int, bytes] = {}
+        self._retries: Deadlines[bytes] = Deadlines()
+
+    @property
+    def handovers(self) -> tuple[Handover, ...]:
+        """Those of which the stand-in has not answered yet."""
+        return tuple(each.handover for each in self._errands.values())
+
+    def begin(self, handover: Handover) -> list[Action]:
+        """Tell the stand-in of this handover, whose row says that it is abandoned."""
+        name = handover.identifier
+        requests: tuple[Request634, ...] = (Abandon(name),)
+        if handover.returned:  # those live here: only the others are reset
+            numbers = (*(each.session for each in handover.sessions), *handover.disowned)
+            requests = (Abandon(name, numbers), Done(name)) if numbers else (Done(name),)
+        return self._ask(_Errand(handover, requests))
+
+    def happened(self, event: Answered | NoAnswer, *, now: float) -> list[Action] | None:
+        """The answer to one of ours; None: it is another's."""
+        name = self._asked.pop(event.request, None)
+        if name is None:
+            return None
+        errand = self._errands[name]
+        status = _status(event)
+        if status is None or status in _PASSING:
+            delay = min(RETRY_MAX, RETRY_FIRST * 2 ** min(errand.attempt, 8))
+            self._errands[name] = _Errand(errand.handover, errand.requests, errand.attempt + 1)
+            self._retries.set(name, now + delay)
+            return []
+        if rest := errand.requests[1:]:
+            return self._ask(_Errand(errand.handover, rest))
+        del self._errands[name]
+        return [errand.handover.forget(), self._told(errand.handover, status)]
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Ask again."""
+        return [action for name in self._retries.due(now) for action in self._ask(self._errands[name])]
+
+    def deadline(self) -> float | None:
+        """Steady seconds."""
+        return self._retries.next()
+
+    def _ask(self, errand: _Errand) -> list[Action]:
+        name = errand.handover.identifier
+        self._errands[name] = errand
+        correspondence = self._correspond(errand.handover)
+        actions = correspondence.ask(errand.requests[0])
+        self._asked[correspondence.last] = name
+        return list(actions)
+
+    def _told(self, handover: Handover, status: Status) -> Emit:
+        detail = {"handover": handover.identifier.hex(), "status": status.name.lower().replace("_", "-")}
+        home_address = handover.sessions[0].flow.local if handover.sessions else None
+        return Emit("abandoned", "632", home_address, None, detail)
+
+
+def _status(event: Answered | NoAnswer) -> Status | None:
+    if isinstance(event, NoAnswer):
+        return None
+    try:
+        return decode_632(event.body).status
+    except WireError:
+        return None

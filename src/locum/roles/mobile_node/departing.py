@@ -1,0 +1,91 @@
+"""Which sessions are handed over, which stay and why: decided from what was found, before anything is asked of anybody.
+
+`locum sleep` and its dry run both decide here. It must not know messages, nor how sessions are found or captured.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from locum.roles.actions import Addr, FoundSession, LeftSession, Process, SessionsFound
+from locum.roles.mobile_node.selection import EVERYTHING, Selection, with_companions
+from locum.roles.session_report import Fate, SessionFate
+from locum.wire.control import MAX_SESSIONS, Flow
+from locum.wire.mobile_ip.vendor import Takes
+
+TOO_MANY = f"a hand-over carries at most {MAX_SESSIONS} sessions"
+STANDS_STILL = "; its program stands still until its other sessions are back"
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """What is handed over, to whom, and how the home agent learns of it.
+
+    With `switch` the stand-in registers; without it the device leaves its packets to the default CoA (R2). `given`: the
+    device stays awake, with all that is not selected. `elsewhere` are flows that are at stand-ins already, `others`
+    other handovers of the device at this one. `stays` says why a flow that is given has to stay; None: it has not.
+    """
+
+    stand_in: Addr
+    selection: Selection = EVERYTHING
+    switch: Takes | None = None
+    given: bool = False
+    elsewhere: frozenset[Flow] = frozenset()
+    others: tuple[bytes, ...] = ()
+    configuration: Mapping[str, object] = field(default_factory=dict)
+    stays: Callable[[Flow], str | None] = lambda _flow: None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Sessions to hand over, and those that stay, each with the reason."""
+
+    going: tuple[FoundSession, ...]
+    staying: tuple[LeftSession, ...]
+
+
+def choose(
+    departure: Departure,
+    home_addresses: Iterable[Addr],
+    found: SessionsFound,
+    *,
+    refused: Mapping[Flow, str] | None = None,
+    unfrozen: Mapping[Process, str] | None = None,
+) -> Choice:
+    """`refused` are sessions that must stay, `unfrozen` processes that could not be frozen, each with the reason."""
+    homes, refused, unfrozen = frozenset(home_addresses), refused or {}, unfrozen or {}
+    here = [
+        each for each in found.sessions if each.flow.local in homes and each.flow not in departure.elsewhere
+    ]
+    meant = with_companions(departure.selection, here)
+    pids = {pid for each in meant for pid in each.pids}
+    staying = [
+        each
+        for each in found.left
+        if each.flow not in departure.elsewhere
+        and (each.pids or each.flow.peer != departure.stand_in)  # what our own exchanges with it leave behind
+        and (departure.selection.takes(each.flow, each.pids) or pids.intersection(each.pids))
+    ]
+    going: list[FoundSession] = []
+    for each in meant:
+        reason = refused.get(each.flow) or _moves(each, unfrozen)
+        if reason is None and len(going) >= MAX_SESSIONS:
+            reason = TOO_MANY
+        if reason is None:
+            going.append(each)
+        else:
+            staying.append(LeftSession(each.flow, reason, each.pids, each.programs))
+    return Choice(tuple(going), tuple(staying))
+
+
+def told(left: LeftSession, frozen: Collection[int]) -> SessionFate:
+    """What people hear of a session that stays, while these processes stand still."""
+    reason = left.reason if set(frozen).isdisjoint(left.pids) else left.reason + STANDS_STILL
+    return SessionFate(left.flow, Fate.STAYED, reason, left.pids, left.programs)
+
+
+def _moves(session: FoundSession, unfrozen: Mapping[Process, str]) -> str | None:
+    """Why this session cannot be captured although it could travel: one of its processes runs on."""
+    for each in session.processes:
+        if (reason := unfrozen.get(each)) is not None:
+            return f"process {each.pid} cannot be frozen: {reason}"
+    return None

@@ -1,0 +1,470 @@
+"""SLEEP at the mobile node: prepare, leave, capture, transfer (C2, A12; messages 634, 632, 601-604).
+
+It ends in `result`. It moves the wish of the mobile node, and must not know how sessions are captured or forwarded.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from locum.roles.actions import (
+    JSON,
+    Action,
+    Addr,
+    Answered,
+    Capture,
+    Captured,
+    ClearFlow,
+    Emit,
+    Event,
+    FindSessions,
+    FlowVerdict,
+    Freeze,
+    FreezeFailed,
+    LeftSession,
+    NoAnswer,
+    NotPerformed,
+    Process,
+    Randomness,
+    ReleaseCaptured,
+    ReleaseHeld,
+    SessionsFound,
+    Thaw,
+)
+from locum.roles.mobile_node.departing import Choice, Departure, choose, told
+from locum.roles.mobile_node.fitting import TOO_LARGE, fitting
+from locum.roles.mobile_node.handover import AwaySession, Correspondence, Handover, Stage, set_flows
+from locum.roles.registrant.attachment import Outcome, RegistrationAccepted, RegistrationDenied, Wish
+from locum.roles.registrant.registrant import MobileNode
+from locum.roles.session_report import Fate, Report
+from locum.wire.control import (
+    HANDOVER_BYTES,
+    Answer632,
+    Cancel,
+    Flow,
+    SessionStatus,
+    Status,
+    TakeoverPrepare,
+    TakeoverTransfer,
+    decode_632,
+)
+from locum.wire.errors import WireError
+
+MANY_FLOWS = 40  # in a prepare; more of them make a body of several blocks, which a stream carries better
+MAX_GENERATIONS = 32  # looks for programs that were started while others were being frozen
+LEAVE_TIMEOUT = 12.0  # seconds for 601-604; three retransmissions of RFC 5944 section 3.6.3 (1 + 2 + 4) fit
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The node lists the open connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """634 prepare is on its way."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The very short registration is on its way."""
+
+    give_up_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """The node freezes programs, and looks for those that they have started meanwhile."""
+
+    generation: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Extending:
+    """634 prepare is on its way again, for connections that were opened before their programs stood still."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Capturing:
+    """The node reads the sockets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transferring:
+    """634 transfer is on its way."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """`result` says how."""
+
+
+State = Finding | Preparing | Leaving | Gathering | Extending | Capturing | Transferring | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Slept:
+    """The stand-in has the sessions."""
+
+    handover: Handover
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertain:
+    """The stand-in may have the sessions: only it can tell, so they are reclaimed."""
+
+    handover: Handover
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotSlept:
+    """Everything is as before."""
+
+    reason: str
+
+
+class FallingAsleep:
+    """One attempt to hand sessions over: all of them to sleep, or some (`locum give`)."""
+
+    def __init__(
+        self,
+        mobile: MobileNode,
+        correspondence: Correspondence,
+        departure: Departure,
+        randomness: Randomness,
+    ) -> None:
+        identifier = randomness.getrandbits(8 * HANDOVER_BYTES).to_bytes(HANDOVER_BYTES, "big")
+        self.state: State = Finding()
+        self.result: Slept | Uncertain | NotSlept | None = None
+        self.handover = Handover(
+            identifier,
+            Stage.PREPARING,
+            stand_in=departure.stand_in,
+            switch=departure.switch,
+            given=departure.given,
+            boot=mobile.configuration.boot,
+        )
+        self.report = Report()
+        self._staying: dict[Flow, LeftSession] = {}
+        self._refused: dict[Flow, str] = {}
+        self._unfrozen: dict[Process, str] = {}
+        self._asked_for: dict[Flow, None] = {}  # in a prepare, in this order
+        self._agreed: tuple[Flow, ...] = ()  # asked for in the first prepare, which was answered
+        self._mobile = mobile
+        self._correspondence = correspondence
+        self._departure = departure
+
+    def start(self) -> list[Action]:
+        """Step 0: what is there to hand over?"""
+        return [FindSessions(self._home_addresses)]
+
+    def happened(self, event: Event, *, now: float) -> list[Action]:
+        """Results of the step that is under way; others are late and mean nothing."""
+        match self.state, event:
+            case Finding(), SessionsFound():
+                return self._prepare(event, now)
+            case Preparing(request), Answered() if event.request == request:
+                return self._prepared(event.body, now)
+            case Preparing(request), NoAnswer() if event.request == request:
+                return self._undo(f"the stand-in did not answer: {event.reason}")
+            case Gathering(), FreezeFailed():
+                self._unfrozen |= event.reasons
+            case Extending(request), Answered() if event.request == request:
+                return self._extended(event.body)
+            case Extending(request), NoAnswer() if event.request == request:
+                return self._undo(f"the stand-in did not answer: {event.reason}", now=now)
+            case Gathering(generation), SessionsFound():
+                return self._gathered(event, generation, now)
+            case Capturing(), Captured():
+                return self._captured(event)
+            case Finding() | Gathering() | Capturing(), NotPerformed():
+                return self._undo(event.reason, now=now)
+            case Transferring(request), Answered() if event.request == request:
+                return self._transferred(event.body, now)
+            case Transferring(request), NoAnswer() if event.request == request:
+                return self._uncertain(f"the stand-in did not answer: {event.reason}")
+        return []
+
+    def outcome(self, outcome: Outcome, *, now: float) -> list[Action]:
+        """How the registration fares."""
+        if not isinstance(self.state, Leaving):
+            return []
+        match outcome:
+            case RegistrationAccepted(wish=Wish.BRIEF):
+                return (
+                    self._gather(self.handover.processes, 1) if self.handover.processes else self._capture()
+                )
+            case RegistrationDenied():
+                return self._undo(f"the home agent or access node refused with code {outcome.code}", now=now)
+        return []
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """No answer to the registration."""
+        if isinstance(self.state, Leaving) and self.state.give_up_at <= now:
+            return self._undo("the registration was not answered", now=now)
+        return []
+
+    def deadline(self) -> float | None:
+        """Steady seconds."""
+        return self.state.give_up_at if isinstance(self.state, Leaving) else None
+
+    def cancel(self, *, now: float) -> bool:
+        """Whether the attempt can still be undone; then `undo` does it."""
+        return isinstance(self.state, Finding | Preparing | Leaving)
+
+    def undo(self, reason: str, *, now: float) -> list[Action]:
+        """Give up before anything was captured."""
+        return self._undo(reason, now=now)
+
+    @property
+    def _gives_way(self) -> bool:
+        """Whether the device's own registration has to get very short; `given`: it stays as it is."""
+        return not self._departure.given and self._mobile.gives_way(self._departure.switch)
+
+    # Steps -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _home_addresses(self) -> tuple[Addr, ...]:
+        return self._mobile.configuration.home_addresses
+
+    def _prepare(self, found: SessionsFound, now: float) -> list[Action]:
+        """Step 1: the stand-in holds the packets of these flows."""
+        choice = self._choose(found)
+        if self._departure.given:
+            if not choice.going:
+                return self._undo(_first_reason(choice) or "there is no such session", now=now)
+            for each in choice.going:
+                if (reason := self._departure.stays(each.flow)) is not None:
+                    return self._undo(reason, now=now)
+        self._take(choice)
+        self.handover = replace(self.handover, processes=_processes(self.handover.sessions))
+        asked = self._ask_prepare()
+        self.state = Preparing(self._correspondence.last)
+        return [self.handover.persist(), *asked]
+
+    def _choose(self, found: SessionsFound) -> Choice:
+        return choose(
+            self._departure, self._home_addresses, found, refused=self._refused, unfrozen=self._unfrozen
+        )
+
+    def _take(self, choice: Choice) -> None:
+        """The sessions of the handover are these now; a connection that has ended meanwhile is none."""
+        self._staying = {each.flow: each for each in choice.staying}
+        sessions = tuple(
+            AwaySession(number, each.flow, each.processes, each.programs)
+            for number, each in enumerate(choice.going)
+        )
+        self.handover = replace(self.handover, sessions=sessions)
+
+    def _ask_prepare(self) -> list[Action]:
+        """Also for more flows than before: a prepare that is repeated names all that were ever asked for."""
+        departure, way = self._departure, self._mobile.attachment
+        self._asked_for |= dict.fromkeys(self.handover.flows)
+        request = TakeoverPrepare(
+            self.handover.identifier,
+            self._home_addresses,
+            tuple(self._asked_for),
+            departure.configuration,
+            departure.switch,
+            None if way is None or way.colocated or departure.switch is None else way.care_of,
+            () if departure.given else self._mobile.configuration.listeners,
+        )
+        return list(self._correspondence.ask(request, bulk=len(self._asked_for) > MANY_FLOWS))
+
+    def _prepared(self, body: bytes, now: float) -> list[Action]:
+        answer = _answer(body)
+        if answer is None or answer.status is not Status.OK:
+            return self._undo(f"the stand-in refused: {_word(answer)}")
+        self._agreed = tuple(self._asked_for)
+        self._refuse(answer)
+        self.handover = replace(self.handover.at(Stage.LEAVING), processes=_processes(self.handover.sessions))
+        if self._departure.given and not self.handover.sessions:
+            return self._undo("the stand-in refused every session", now=now)
+        if not self._gives_way:
+            # The home agent switched before the stand-in answered, and this answer came behind all it sent before.
+            return [self.handover.persist(), *self._gather(self.handover.processes, 1)]
+        self.state = Leaving(now + LEAVE_TIMEOUT)
+        if self._departure.switch is None:  # else the stand-in's registration brings the context
+            self._mobile.movement.store_at(answer.access_node)
+        # The row says LEAVING before the home agent can have switched.
+        return [self.handover.persist(), *self._mobile.wish(Wish.BRIEF, now=now)]
+
+    def _refuse(self, answer: Answer632) -> None:
+        """Sessions that the stand-in does not take stay."""
+        refused = {each.flow: refusal(each) for each in answer.sessions if each.status is not Status.OK}
+        self._refused |= refused
+        self._stay_for(refused)
+
+    def _stay_for(self, reasons: Mapping[Flow, str]) -> None:
+        for each in self.handover.sessions:
+            if (reason := reasons.get(each.flow)) is not None:
+                self._staying[each.flow] = LeftSession(each.flow, reason, each.pids, each.programs)
+        self.handover = self.handover.without(reasons)
+
+    def _gather(self, processes: tuple[Process, ...], generation: int) -> list[Action]:
+        """Step 3: 604 is here, so every packet that was sent to this host has arrived (the links are FIFO)."""
+        self.state = Gathering(generation)
+        freeze: list[Action] = [Freeze(processes)] if processes else []
+        return [*freeze, FindSessions(self._home_addresses, again=True)]
+
+    def _gathered(self, found: SessionsFound, generation: int, now: float) -> list[Action]:
+        """A program may have forked since it was found, or opened connections: whoever holds one has to stand still."""
+        self._take(self._choose(found))
+        frozen = frozenset(self.handover.processes)
+        new = tuple(each for each in _processes(self.handover.sessions) if each not in frozen)
+        if new:
+            if generation >= MAX_GENERATIONS:
+                return self._undo("programs start others faster than they can be frozen", now=now)
+            self.handover = replace(self.handover, processes=(*self.handover.processes, *new))
+            return [self.handover.persist(), *self._gather(new, generation + 1)]
+        if self._asked_for.keys() >= set(self.handover.flows):
+            return self._capture()
+        asked = self._ask_prepare()
+        self.state = Extending(self._correspondence.last)
+        return [self.handover.persist(), *asked]
+
+    def _extended(self, body: bytes) -> list[Action]:
+        """The stand-in holds the packets of the newcomers as well; if it does not, they alone stay."""
+        answer = _answer(body)
+        if answer is not None and answer.status is Status.OK:
+            self._refuse(answer)
+        else:
+            agreed = set(self._agreed)
+            reason = (
+                f"it was opened while the device fell asleep, and the stand-in refused it: {_word(answer)}"
+            )
+            self._stay_for({flow: reason for flow in self.handover.flows if flow not in agreed})
+        return [self.handover.persist(), *self._capture()]
+
+    def _capture(self) -> list[Action]:
+        self.state = Capturing()
+        return [*set_flows(self.handover.flows, FlowVerdict.SUSPEND), Capture(self.handover.flows)]
+
+    def _captured(self, captured: Captured) -> list[Action]:
+        failed = {each.flow: each.reason for each in captured.failures}
+        items, too_large = fitting(captured.records)
+        there = {each.flow for each in items}
+        missing = [flow for flow in self.handover.flows if flow not in there]
+        self._stay_for({flow: failed.get(flow, TOO_LARGE) for flow in missing})
+        before = {each.flow: each for each in self.handover.sessions}
+        sessions = tuple(replace(before[each.flow], session=n) for n, each in enumerate(items))
+        self.handover = replace(self.handover, sessions=sessions)
+        asked = self._correspondence.ask(
+            TakeoverTransfer(
+                self.handover.identifier,
+                tuple(each.record for each in items),
+                others=self._departure.others,
+            ),
+            bulk=True,
+        )
+        self.state = Transferring(self._correspondence.last)
+        actions: list[Action] = [ReleaseCaptured(too_large)] if too_large else []
+        actions += self._keep(missing)
+        freed = self._free()
+        return [*actions, self.handover.persist(), *freed, *asked]
+
+    def _free(self) -> list[Action]:
+        """Processes without a session that goes run on; the handover names the others."""
+        needed = _processes(self.handover.sessions)
+        known = frozenset(needed)
+        free = tuple(each for each in self.handover.processes if each not in known)
+        self.handover = replace(self.handover, processes=needed)
+        return [Thaw(free)] if free else []
+
+    def _transferred(self, body: bytes, now: float) -> list[Action]:
+        answer = _answer(body)
+        if answer is None:
+            return self._uncertain("the stand-in's answer is malformed")
+        if answer.status is Status.BUSY:
+            return self._uncertain("the stand-in is still at it")
+        if answer.status is not Status.OK:
+            released: list[Action] = [ReleaseCaptured(self.handover.flows)] if self.handover.flows else []
+            return [*released, *self._undo(f"the stand-in refused: {_word(answer)}", now=now)]
+        refused = {each.flow: refusal(each) for each in answer.sessions if each.status is not Status.OK}
+        actions: list[Action] = []
+        if refused:
+            actions += [ReleaseCaptured(tuple(refused)), *self._keep(refused)]
+            self._stay_for(refused)
+        freed = self._free()
+        self.handover = self.handover.at(Stage.ASLEEP)
+        self.state, self.result = Ended(), Slept(self.handover)
+        quiet = [] if self._departure.given else self._mobile.wish(Wish.NOTHING, now=now)
+        return [*actions, self.handover.persist(), *freed, *self._reports(), *quiet]
+
+    # Endings -----------------------------------------------------------------------------------------------------
+
+    def _uncertain(self, reason: str) -> list[Action]:
+        self.state, self.result = Ended(), Uncertain(self.handover, reason)
+        return [self.handover.persist()]
+
+    def _undo(self, reason: str, *, now: float | None = None) -> list[Action]:
+        """Back to where it began: the stand-in forgets, the home agent gets the full lifetime again."""
+        left = self._gives_way and not isinstance(self.state, Finding | Preparing)
+        actions: list[Action] = []
+        if not isinstance(self.state, Finding):
+            actions += self._correspondence.ask(Cancel(self.handover.identifier))
+        if isinstance(self.state, Capturing) and self.handover.flows:
+            actions.append(ReleaseCaptured(self.handover.flows))
+        if isinstance(self.state, Capturing | Transferring):
+            actions += self._keep(self.handover.flows)
+        if (
+            isinstance(self.state, Gathering | Extending | Capturing | Transferring)
+            and self.handover.processes
+        ):
+            actions.append(Thaw(self.handover.processes))
+        self.state, self.result = Ended(), NotSlept(reason)
+        actions.append(self.handover.forget())
+        if left and now is not None:
+            actions += self._mobile.wish(Wish.ORDINARY, now=now)
+        return actions
+
+    def _keep(self, flows: Iterable[Flow]) -> list[Action]:
+        """These flows remain this host's."""
+        listed = tuple(flows)
+        addresses = dict.fromkeys(each.local for each in listed)
+        return [*(ClearFlow(each) for each in listed), *(ReleaseHeld(each) for each in addresses)]
+
+    def _reports(self) -> list[Action]:
+        """The fate of each session, and an event for each that stays."""
+        for each in self.handover.sessions:
+            self.report.tell(each.flow, Fate.WENT, None, each.processes, each.programs)
+        frozen = {each.pid for each in self.handover.processes}
+        actions: list[Action] = []
+        for left in self._staying.values():
+            fate = told(left, frozen)
+            self.report.note(fate)
+            detail: dict[str, JSON] = {"reason": fate.reason, "programs": list(fate.programs)}
+            actions.append(Emit("session-stays", "632", left.flow.local, left.flow, detail))
+        return actions
+
+
+def refusal(session: SessionStatus) -> str:
+    """Why the stand-in did not take it."""
+    return f"the stand-in refused it: {session.reason}" if session.reason else "the stand-in refused it"
+
+
+def _first_reason(choice: Choice) -> str | None:
+    """Why what was meant does not go."""
+    return next((f"the session stays: {each.reason}" for each in choice.staying), None)
+
+
+def _processes(sessions: Iterable[AwaySession]) -> tuple[Process, ...]:
+    """The processes that hold them, each once."""
+    return tuple(dict.fromkeys(process for each in sessions for process in each.processes))
+
+
+def _answer(body: bytes) -> Answer632 | None:
+    try:
+        return decode_632(body)
+    except WireError:
+        return None
+
+
+def _word(answer: Answer632 | None) -> str:
+    return "malformed answer" if answer is None else answer.status.name.lower().replace("_", " ")

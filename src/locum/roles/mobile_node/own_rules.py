@@ -1,0 +1,190 @@
+"""Flow rules that a mobile node registers for itself (RFC 7629 flow bindings; features R5 to R8): what is asked, what stands.
+
+One change rides in a request until the home agent has answered it. It must not know when a request is sent.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from locum.roles.actions import Action, Addr, Count, Emit, Forget, Persist, RuleVerdict
+from locum.roles.mnps.registration import PRIORITY, flow_selector
+from locum.roles.registrant.attachment import Attachment
+from locum.roles.registrant.dialogue import accepted
+from locum.roles.rules import (
+    MN,
+    UNNAMED,
+    KeptRule,
+    RuleRefused,
+    Target,
+    added,
+    free_identifier,
+    one_reading,
+    overlap,
+    spoken,
+    without,
+)
+from locum.wire.control import Flow
+from locum.wire.mobile_ip.extensions import Extension, FlowAction, FlowBinding
+from locum.wire.mobile_ip.registration import Code, RegistrationReply
+from locum.wire.mobile_ip.vendor import FlowOperation, FlowRule, encode_vendor
+
+TABLE = "rule"
+FIRST_IDENTIFIER = (
+    UNNAMED.stop
+)  # of those given to rules that have none: clear of those of stand-ins, and of low ones in configurations
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A rule that is to be added or, without one, the removal of what has that identifier."""
+
+    identifier: int
+    rule: KeptRule | None
+
+
+class OwnRules:
+    """Rules in the order in which they are matched, and the change that is under way."""
+
+    def __init__(self) -> None:
+        self._rules: tuple[KeptRule, ...] = ()
+        self._change: Change | None = None
+        self.refused: Code | int | None = None  # what the last change was answered with, unless it was made
+
+    def all(self) -> Collection[KeptRule]:
+        """Those that the home agent has confirmed."""
+        return self._rules
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is under way."""
+        return self._change is None
+
+    def restore(self, rows: Sequence[Persist]) -> list[Action]:
+        """The rules of an earlier run: the home agent still has them."""
+        actions: list[Action] = []
+        for row in rows:
+            if row.table != TABLE:
+                continue
+            try:
+                self._rules = added(self._rules, KeptRule.from_row(int(row.key), row.value))
+            except (ValueError, KeyError, TypeError, RuleRefused):
+                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
+        return actions
+
+    def add(
+        self, rule: KeptRule, home_addresses: Iterable[Addr], own: int | None, given: Iterable[Flow] = ()
+    ) -> KeptRule:
+        """Ask for it with the next request, under a free identifier if it has 0. Raises RuleRefused.
+
+        `own` is the binding identifier of this device, which MN stands for; `given` are flows that stand-ins have.
+        """
+        self._idle()
+        identifier = rule.identifier or free_identifier(self._rules, FIRST_IDENTIFIER)
+        if identifier in UNNAMED:
+            raise RuleRefused(
+                Code.POORLY_FORMED_REQUEST,
+                f"the identifiers {UNNAMED.start} to {UNNAMED.stop - 1} are the home agent's to give",
+            )
+        made = replace(
+            rule,
+            identifier=identifier,
+            owner=MN,
+            selectors=one_reading(rule.selectors, home_addresses),
+            to=tuple(_identified(each, own) for each in rule.to),
+        )
+        added(self._rules, made)
+        for each in given:
+            if _precedes(made, each) and _stays_with(made, own):
+                raise RuleRefused(
+                    Code.ADMINISTRATIVELY_PROHIBITED,
+                    f"{each} is with a stand-in, and would not be reached there; take it back first, or give the rule a "
+                    f"priority above {PRIORITY}",
+                )
+        self._change, self.refused = Change(identifier, made), None
+        return made
+
+    def remove(self, identifier: int) -> KeptRule:
+        """Ask for its removal with the next request. Raises RuleRefused."""
+        self._idle()
+        _, gone = without(self._rules, identifier, MN)
+        self._change, self.refused = Change(identifier, None), None
+        return gone
+
+    def _idle(self) -> None:
+        if self._change is not None:
+            raise RuleRefused(Code.INSUFFICIENT_RESOURCES, "another change is under way; try again")
+
+    def give_up(self) -> None:
+        """The change does not ride any more; whether the home agent has made it is not known."""
+        self._change = None
+
+    def keeps(self, flow: Flow, own: int | None) -> KeptRule | None:
+        """The rule that keeps packets of the flow from a stand-in that registers for it: they come here, or are dropped."""
+        first = next((rule for rule in self._rules if _precedes(rule, flow)), None)
+        return first if first is not None and _stays_with(first, own) else None
+
+    # As a part of the registration -----------------------------------------------------------------------------------
+
+    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
+        """The change, if there is one."""
+        change = self._change
+        if change is None or not lifetime:
+            return ()
+        rule = change.rule
+        if rule is None:
+            return (encode_vendor(FlowRule(FlowOperation.REMOVE, change.identifier)),)
+        drops = rule.verdict is RuleVerdict.DROP
+        bindings = tuple(each for each in rule.to if isinstance(each, int))
+        named = encode_vendor(FlowRule(FlowOperation.ADD, rule.identifier, rule.priority, rule.share))
+        action = FlowAction.DROP if drops else FlowAction.FORWARD
+        listed = [FlowBinding(action, bindings, each) for each in spoken(rule.selectors)]
+        return [each for binding in listed for each in (named, binding)]
+
+    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+        """The home agent makes the change, or refuses it and with it the request, which is sent again without it."""
+        if accepted(reply) and not reply.lifetime:
+            gone, self._rules, self._change = self._rules, (), None
+            return [Forget(TABLE, str(each.identifier)) for each in gone]
+        if reply.code == Code.IDENTIFICATION_MISMATCH:
+            return ()  # the request is sent again at once
+        change, self._change = self._change, None
+        if change is None:
+            return ()
+        missing = (
+            change.rule is None and reply.code == Code.INVALID_FB_IDENTIFIER
+        )  # made before, the answer was lost
+        if not accepted(reply) and not missing:
+            self.refused = reply.code
+            detail = {"rule": change.identifier, "code": int(reply.code)}
+            return [Emit("rule-refused", "604", reply.home_address, None, detail)]
+        if change.rule is None:
+            self._rules, _ = without(self._rules, change.identifier, MN)
+            return [Forget(TABLE, str(change.identifier))]
+        self._rules = added(self._rules, change.rule)
+        return [Persist(TABLE, str(change.identifier), change.rule.to_row())]
+
+
+def _precedes(rule: KeptRule, flow: Flow) -> bool:
+    """Whether it takes packets of the flow, and comes before a stand-in's own rule for that."""
+    packets = flow_selector(flow)
+    return rule.priority <= PRIORITY and any(overlap(packets, each) for each in rule.selectors)
+
+
+def _stays_with(rule: KeptRule, own: int | None) -> bool:
+    """Whether what the rule takes goes, or may go, to the device itself, or nowhere."""
+    return rule.verdict is RuleVerdict.DROP or own in (rule.to if rule.share else rule.to[:1])
+
+
+def _identified(target: Target, own: int | None) -> int:
+    """The binding identifier; raises RuleRefused where there is none."""
+    if isinstance(target, int):
+        return target
+    if target == MN and own is not None:
+        return own
+    raise RuleRefused(
+        Code.POORLY_FORMED_REQUEST,
+        "this device has no binding identifier; set bid in [mobile_node]"
+        if target == MN
+        else f"{target}: a device's rules lead to binding identifiers that are registered (--to NUMBER), to itself "
+        "(--to mn), or drop; other names of ways are for the home agent's",
+    )

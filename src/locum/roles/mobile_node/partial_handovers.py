@@ -1,0 +1,318 @@
+"""Sessions that are at stand-ins while their device is awake (`locum give`, `locum take`; features R7, R19, C12; Fig. 10).
+
+One hand-over after another: each give and each take is a machine of falling_asleep.py or waking.py, and those that are
+asked for meanwhile wait their turn. What was given together comes back together. It must not know sleep.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+
+from locum.roles.actions import JSON, Action, Addr, Emit, Event, FlowVerdict, Freeze, Randomness, Thaw
+from locum.roles.mobile_node.departing import Departure
+from locum.roles.mobile_node.handing_over import FallingAsleep, NotSlept, Slept, Uncertain
+from locum.roles.mobile_node.handover import Correspondence, Handover, OwnStandIn, Stage, set_flows
+from locum.roles.mobile_node.selection import Selection
+from locum.roles.mobile_node.wake.coming import Coming, Rests, Unsure
+from locum.roles.mobile_node.wake.rest import Rest
+from locum.roles.mobile_node.wake.states import Awake, GivenUp, StillAsleep
+from locum.roles.mobile_node.wake.taking_back import Waking
+from locum.roles.registrant.attachment import Outcome
+from locum.roles.registrant.registrant import MobileNode
+from locum.roles.session_report import Report, counted
+from locum.wire.control import Cancel, Flow
+from locum.wire.mobile_ip.vendor import Takes
+
+
+class NotPossible(Exception):
+    """The command does not fit the state; the message is for people."""
+
+
+class Giving:
+    """What one device has given, and what is moving now."""
+
+    def __init__(
+        self,
+        mobile: MobileNode,
+        stand_ins: Collection[OwnStandIn],
+        numbers: Iterator[int],
+        randomness: Randomness,
+    ) -> None:
+        self.given = Report()  # of the last give
+        self.last: str | None = None  # how the last give or take failed, for people
+        self._mobile = mobile
+        self._stand_ins = stand_ins
+        self._numbers = numbers
+        self._randomness = randomness
+        self._given: dict[bytes, Handover] = {}
+        self._machine: FallingAsleep | Waking | None = None
+        self._waiting: deque[tuple[Handover, bool]] = deque()  # to be taken back; whether it is uncertain
+        self._coming: dict[bytes, Coming] = {}
+        self.abandoned: list[Handover] = []  # whose stand-ins are to hear that they were given up
+
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def handovers(self) -> tuple[Handover, ...]:
+        """Those that rest at a stand-in."""
+        return tuple(self._given.values())
+
+    @property
+    def moving(self) -> FallingAsleep | Waking | None:
+        """What is under way."""
+        return self._machine
+
+    @property
+    def idle(self) -> bool:
+        """Nothing moves and nothing waits."""
+        return self._machine is None and not self._waiting
+
+    @property
+    def coming(self) -> tuple[Coming, ...]:
+        """Sessions that come back beside everything else, when their programs have read."""
+        return tuple(self._coming.values())
+
+    @property
+    def rests(self) -> bool:
+        """Whether the rest of a wake was sent back for a sleep."""
+        return any(each.coming for each in self._given.values())
+
+    @property
+    def only_comes(self) -> bool:
+        """Whether all that moves is the rest of earlier wakes."""
+        moves = [each.coming for each, _ in self._waiting]
+        if self._machine is not None:
+            moves.append(isinstance(self._machine, Waking) and self._machine.handover.coming)
+        return all(moves)
+
+    @property
+    def settled(self) -> bool:
+        """Idle, and nothing comes."""
+        return self.idle and not self._coming
+
+    def flows(self) -> frozenset[Flow]:
+        """That are, or may be, at a stand-in."""
+        listed = [*self._given.values(), *(each for each, _ in self._waiting)]
+        listed += [each.handover for each in self._coming.values()]
+        if self._machine is not None:
+            listed.append(self._machine.handover)
+        return frozenset(flow for each in listed for flow in each.flows)
+
+    def at(self, stand_in: Addr) -> tuple[bytes, ...]:
+        """Hand-overs with this stand-in, by their identifiers."""
+        listed = [*self._given.values(), *(each for each, _ in self._waiting if each.coming)]
+        listed += [each.handover for each in self.coming]
+        return tuple(each.identifier for each in listed if each.stand_in == stand_in)
+
+    def correspondence(self, stand_in: Addr) -> Correspondence:
+        """For one machine with this stand-in."""
+        return Correspondence(stand_in, self._mobile.configuration.home_address, self._numbers)
+
+    # Commands ----------------------------------------------------------------------------------------------------
+
+    def give(
+        self,
+        selection: Selection,
+        stand_in: OwnStandIn,
+        *,
+        elsewhere: Iterable[Flow],
+        stays: Callable[[Flow], str | None],
+    ) -> list[Action]:
+        """Hand these sessions over, stay awake; `stays` as in a Departure. Raises NotPossible."""
+        if not self.idle:
+            raise NotPossible("sessions are on their way already; wait until they have arrived")
+        if not stand_in.registers:
+            raise NotPossible(
+                f'{stand_in.name} gets packets by the default care-of address, so all or none; set handover = "register"'
+            )
+        departure = Departure(
+            stand_in.address,
+            selection,
+            Takes.RULED,
+            True,
+            self.flows() | frozenset(elsewhere),
+            self.at(stand_in.address),
+            stays=stays,
+        )
+        correspondence = self.correspondence(stand_in.address)
+        self.last = None
+        machine = FallingAsleep(self._mobile, correspondence, departure, self._randomness)
+        self._machine, self.given = machine, machine.report
+        detail: dict[str, JSON] = {"to": stand_in.name}
+        return [Emit("giving", None, self._home_address, None, detail), *machine.start()]
+
+    def take(self, selection: Selection, *, now: float) -> list[Action]:
+        """Take back every hand-over that has such a session. Raises NotPossible."""
+        if not self.idle:
+            raise NotPossible("sessions are on their way already; wait until they have arrived")
+        meant = [
+            handover
+            for handover in self._given.values()
+            if any(selection.takes(each.flow, each.pids) for each in handover.sessions)
+        ]
+        if not meant:
+            raise NotPossible("no such session is with a stand-in")
+        self.last = None
+        self._waiting.extend((each, False) for each in meant)
+        return self._next(now)
+
+    def undo(self, reason: str, *, now: float) -> list[Action]:
+        """Turn back, if that is still possible."""
+        if isinstance(self._machine, FallingAsleep) and self._machine.cancel(now=now):
+            return self._machine.undo(reason, now=now)
+        return self._machine.call_off(now=now) if isinstance(self._machine, Waking) else []
+
+    def abandon(self, *, now: float) -> list[Action]:
+        """Give up what is being taken back, or is coming."""
+        actions = self._machine.abandon(now=now) if isinstance(self._machine, Waking) else []
+        return actions + [action for each in self.coming for action in each.abandon()]
+
+    def accept(self, rest: Rest, report: Report, *, now: float) -> list[Action]:
+        """The rest of a wake that has ended."""
+        correspondence = self.correspondence(self._address(rest.handover))
+        coming = Coming(correspondence, rest, self._home_address, report)
+        self._coming[rest.handover.identifier] = coming
+        return coming.start(now=now)
+
+    def send_back(self, *, now: float) -> list[Action]:
+        """What is coming goes back to its stand-in."""
+        return [action for each in self.coming for action in each.go_back(now=now)]
+
+    def retake(self, *, now: float) -> list[Action]:
+        """What was sent back for a sleep comes again."""
+        back = [each for each in self._given.values() if each.coming]
+        for handover in back:
+            del self._given[handover.identifier]
+        self._waiting.extend((each, False) for each in back)
+        return self.resume(now=now)
+
+    def coming_elsewhere(self, stand_in: Addr) -> Addr | None:
+        """A stand-in, other than this one, from which sessions are coming."""
+        listed = [*self._given.values(), *(each for each, _ in self._waiting)]
+        listed += [each.handover for each in self._coming.values()]
+        addresses = (each.stand_in for each in listed if each.coming)
+        return next((each for each in addresses if each not in (None, stand_in)), None)
+
+    # The role's shape --------------------------------------------------------------------------------------------
+
+    def restore(self, handover: Handover) -> list[Action]:
+        """Take a row up; what was under way is brought to an end once `resume` is called."""
+        if handover.stage is Stage.PREPARING:
+            asked = self.correspondence(self._address(handover)).ask(Cancel(handover.identifier))
+            return [*asked, handover.forget()]
+        if handover.stage is Stage.RETURNED:
+            self._waiting.append((handover, False))
+            return [Thaw(handover.processes)] if handover.processes else []
+        if handover.stage is Stage.ASLEEP:
+            self._given[handover.identifier] = handover
+        else:
+            self._waiting.append((handover, handover.stage is Stage.LEAVING))
+        frozen = handover.processes and not handover.loose
+        freeze: list[Action] = [Freeze(handover.processes)] if frozen else []
+        return [*freeze, *set_flows(handover.flows, FlowVerdict.SUSPEND)]
+
+    def resume(self, *, now: float) -> list[Action]:
+        """Go on with what waits."""
+        return self._next(now) if self._machine is None else []
+
+    def happened(self, event: Event, *, now: float) -> list[Action]:
+        """For the machine that is under way, and for what is coming."""
+        actions = [] if self._machine is None else self._machine.happened(event, now=now)
+        return actions + [action for each in self.coming for action in each.happened(event, now=now)]
+
+    def outcome(self, outcome: Outcome, *, now: float) -> list[Action]:
+        """How the registration fares."""
+        return [] if self._machine is None else self._machine.outcome(outcome, now=now)
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Whatever is due."""
+        actions = [] if self._machine is None else self._machine.timeout(now=now)
+        return actions + [action for each in self.coming for action in each.timeout(now=now)]
+
+    def deadline(self) -> float | None:
+        """Steady seconds."""
+        times = [each.deadline() for each in (self._machine, *self.coming) if each is not None]
+        return min((at for at in times if at is not None), default=None)
+
+    def follow(self, now: float) -> list[Action] | None:
+        """What follows from a machine that has ended; None while none has."""
+        if (ended := next((each for each in self.coming if each.result is not None), None)) is not None:
+            return self._came(ended, now)
+        machine = self._machine
+        if machine is None or machine.result is None:
+            return None
+        self._machine = None
+        if isinstance(machine, FallingAsleep):
+            return self._departed(machine, now) + self._next(now)
+        return self._returned(machine, now) + self._next(now)
+
+    def _came(self, coming: Coming, now: float) -> list[Action]:
+        """What was coming has come, or rests at the stand-in, or is to be taken from the beginning."""
+        del self._coming[coming.handover.identifier]
+        match coming.result:
+            case Rests(handover):
+                self._given[handover.identifier] = handover
+            case Unsure(handover):
+                self._waiting.append((handover, False))
+                return self.resume(now=now)
+            case GivenUp(handover):
+                self.abandoned.append(handover)
+        return []
+
+    # Transitions -------------------------------------------------------------------------------------------------
+
+    @property
+    def _home_address(self) -> Addr:
+        return self._mobile.configuration.home_address
+
+    def _address(self, handover: Handover) -> Addr:
+        assert handover.stand_in is not None  # every hand-over that was given names it
+        return handover.stand_in
+
+    def _departed(self, machine: FallingAsleep, now: float) -> list[Action]:
+        match machine.result:
+            case Slept(handover):
+                self._given[handover.identifier] = handover
+                return [self._told("given", "632", handover)]
+            case NotSlept(reason):
+                self.last = reason
+                return [Emit("give-failed", "634", self._home_address, None, {"reason": reason})]
+            case Uncertain(handover, reason):
+                self.last = reason
+                self._waiting.appendleft((handover, True))
+                return [Emit("give-failed", "634", self._home_address, None, {"reason": reason})]
+        return []
+
+    def _returned(self, machine: Waking, now: float) -> list[Action]:
+        match machine.result:
+            case Awake(lost, rest) if rest is not None:
+                told = Emit(
+                    "taken-back", "632", self._home_address, None, {"lost": lost, "coming": len(rest.finals)}
+                )
+                return [told, *self.accept(rest, machine.report, now=now)]
+            case StillAsleep(handover):
+                self._given[handover.identifier] = handover
+                return [self._told("given", "632", handover)]
+            case GivenUp(handover):
+                self.last = "the sessions were given up"
+                self.abandoned.append(handover)
+                return [self._told("taken-back", "634", handover)]
+        lost = machine.result.lost if machine.result is not None else 0
+        if lost:
+            self.last = f"{counted(lost)} lost"
+        return [Emit("taken-back", "632", self._home_address, None, {"lost": lost})]
+
+    def _told(self, kind: str, message: str, handover: Handover) -> Emit:
+        detail: dict[str, JSON] = {"to": str(handover.stand_in), "sessions": len(handover.sessions)}
+        return Emit(kind, message, self._home_address, None, detail)
+
+    def _next(self, now: float) -> list[Action]:
+        """The next that waits to come back."""
+        if not self._waiting:
+            return []
+        handover, uncertain = self._waiting.popleft()
+        self._given.pop(handover.identifier, None)
+        correspondence = self.correspondence(self._address(handover))
+        machine = self._machine = Waking(self._mobile, correspondence, handover, uncertain=uncertain)
+        if handover.stage is Stage.RETURNED:
+            return machine.tell()
+        return [Emit("taking-back", None, self._home_address), *machine.start(now=now)]

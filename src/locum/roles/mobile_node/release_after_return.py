@@ -1,0 +1,44 @@
+"""A device that is back asks its stand-ins to release what others made them take for it (C11).
+
+It was out of reach when it has lost its way to the home agent, and perhaps before its first registration of a run: what
+happened meanwhile it cannot know. A stand-in that took nothing has nothing to do. Handovers are not touched by it.
+"""
+
+from collections.abc import Iterable
+
+from locum.roles.actions import Action, Addr, Answered, NoAnswer
+from locum.roles.registrant.attachment import AttachmentLost, Outcome, RegistrationAccepted, Wish
+from locum.roles.trigger_requests import Errands
+from locum.wire.control.trigger import Operation, Reason, Trigger
+
+
+class Returning:
+    """Of one device with these stand-ins."""
+
+    def __init__(self, stand_ins: Iterable[Addr]) -> None:
+        self._stand_ins = tuple(stand_ins)
+        self._away = True
+        self._errands = Errands()
+
+    def outcome(self, outcome: Outcome, home_addresses: tuple[Addr, ...]) -> list[Action]:
+        """What became of the registration of these home addresses, the IPv4 one first."""
+        match outcome:
+            case AttachmentLost():
+                self._away = True
+            case RegistrationAccepted(Wish.ORDINARY, lifetime) if lifetime and self._away:
+                self._away = False
+                release = Trigger(Operation.RELEASE, home_addresses, reason=Reason.BACK)
+                return self._errands.ask_all(release, self._stand_ins)
+        return []
+
+    def happened(self, event: Answered | NoAnswer, *, now: float) -> list[Action] | None:
+        """An answer; None: not to one of ours."""
+        return self._errands.happened(event, now=now)
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Ask again."""
+        return self._errands.timeout(now=now)
+
+    def deadline(self) -> float | None:
+        """Steady seconds."""
+        return self._errands.deadline()

@@ -1,0 +1,504 @@
+"""The device that falls asleep and wakes: a mobile node with its handovers (Fig. 6; `locum sleep`, `locum wake`).
+
+It joins registration (mobile_node.py), falling_asleep.py and waking.py behind the shape of a role. It must not know
+how any of their actions is performed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+
+from locum.roles.actions import (
+    JSON,
+    Action,
+    Addr,
+    Answer,
+    Answered,
+    Asked,
+    Count,
+    Emit,
+    Event,
+    FlowVerdict,
+    Forget,
+    Freeze,
+    NoAnswer,
+    Persist,
+    Randomness,
+    SessionsFound,
+    Source,
+    Thaw,
+)
+from locum.roles.mnps.registration import PRIORITY
+from locum.roles.mobile_node.abandoning import Abandoning
+from locum.roles.mobile_node.departing import Choice, Departure, choose
+from locum.roles.mobile_node.handing_over import FallingAsleep, NotSlept, Slept
+from locum.roles.mobile_node.handover import TABLE, Correspondence, Handover, OwnStandIn, Stage, set_flows
+from locum.roles.mobile_node.own_rules import OwnRules
+from locum.roles.mobile_node.partial_handovers import Giving, NotPossible
+from locum.roles.mobile_node.release_after_return import Returning
+from locum.roles.mobile_node.selection import Selection
+from locum.roles.mobile_node.wake.states import GivenUp, StillAsleep
+from locum.roles.mobile_node.wake.taking_back import Waking
+from locum.roles.registrant.attachment import Wish
+from locum.roles.registrant.registrant import MobileNode
+from locum.roles.rules import KeptRule, RuleRefused
+from locum.roles.session_report import Fate, Report, counted
+from locum.roles.session_words import RESTARTED
+from locum.wire.control import Answer632, Cancel, Flow, Status, decode_618, encode_632
+from locum.wire.errors import WireError
+from locum.wire.mobile_ip.registration import Code
+from locum.wire.mobile_ip.vendor import Takes
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """Sessions are this host's; `last` says how the last handover ended, for people."""
+
+    last: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendingBack:
+    """About to fall asleep: sessions of an earlier wake, which are still coming, go back to the stand-in before."""
+
+    stand_in: OwnStandIn
+    wake_after: float | None
+    configuration: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class GoingDown:
+    """Falling asleep. `wake_after`: seconds to sleep; `turn_back`: wake as soon as it can be told who has what."""
+
+    machine: FallingAsleep
+    wake_after: float | None = None
+    turn_back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """The stand-in has the sessions."""
+
+    handover: Handover
+
+
+@dataclass(frozen=True, slots=True)
+class ComingUp:
+    """Waking."""
+
+    machine: Waking
+
+
+SleepState = Up | SendingBack | GoingDown | Down | ComingUp
+
+
+class SleepingNode:
+    """A mobile node with its stand-ins, the one for sleep first (without any it only registers)."""
+
+    def __init__(self, mobile: MobileNode, stand_ins: Sequence[OwnStandIn], randomness: Randomness) -> None:
+        self.mobile = mobile
+        self.stand_ins = tuple(stand_ins)
+        self.state: SleepState = Up()
+        self.giving = Giving(mobile, self.stand_ins, count(1), randomness)
+        self._randomness = randomness
+        self._returning = Returning(each.address for each in self.stand_ins)
+        self.slept, self.woken = Report(), Report()  # of the last sleep and of the last wake
+        self.untold: Report | None = None  # of sessions that a restart ended, until somebody asks
+        self.abandoning = Abandoning(self._correspondence)
+        self.rules = OwnRules()
+        mobile.ride(self.rules)
+
+    # Commands ----------------------------------------------------------------------------------------------------
+
+    def sleep(
+        self,
+        *,
+        now: float,
+        wake_after: float | None = None,
+        configuration: Mapping[str, object] | None = None,
+        to: str | None = None,
+    ) -> list[Action]:
+        """Hand over what is still here; after `wake_after` seconds asleep, wake by itself. Raises NotPossible."""
+        stand_in = self.stand_in(to)
+        match self.state:
+            case Up():
+                if not self.giving.only_comes:
+                    raise NotPossible("sessions are on their way; wait until they have arrived")
+                if (other := self.giving.coming_elsewhere(stand_in.address)) is not None:
+                    raise NotPossible(
+                        f"sessions are still coming from {other}, whose programs have to read first; "
+                        "sleep there, or give them up with `locum wake --abandon`"
+                    )
+                self.state = SendingBack(stand_in, wake_after, configuration or {})
+                started = Emit("falling-asleep", None, self._home_address)
+                return [started, *self._advance(self.giving.send_back(now=now), now)]
+            case ComingUp(machine=waking):
+                return self._advance(waking.call_off(now=now), now)
+            case SendingBack() | GoingDown():
+                raise NotPossible("already falling asleep")
+        raise NotPossible("already asleep")
+
+    def would_sleep(self, found: SessionsFound, *, to: str | None = None) -> Choice:
+        """Which of these sessions would be handed over now, and which would stay. Raises NotPossible."""
+        if not isinstance(self.state, Up):
+            raise NotPossible("not while asleep, or on the way to sleep or back")
+        departure = self._departure(self.stand_in(to), {})
+        return choose(departure, self.mobile.configuration.home_addresses, found)
+
+    def _departure(self, stand_in: OwnStandIn, configuration: Mapping[str, object]) -> Departure:
+        return Departure(
+            stand_in.address,
+            switch=Takes.ALL if stand_in.registers else None,
+            elsewhere=self.giving.flows(),
+            others=self.giving.at(stand_in.address),
+            configuration=configuration,
+        )
+
+    def stand_in(self, name: str | None = None) -> OwnStandIn:
+        """By its name or address; the first without. Raises NotPossible."""
+        if not self.stand_ins:
+            raise NotPossible("this mobile node has no stand-in; set mnps in [mobile_node]")
+        for each in self.stand_ins:
+            if name is None or name in (each.name, str(each.address)):
+                return each
+        names = ", ".join(each.name for each in self.stand_ins)
+        raise NotPossible(f"{name} is none of this mobile node's stand-ins: {names}")
+
+    def give(self, selection: Selection, *, now: float, to: str | None = None) -> list[Action]:
+        """Hand some sessions over, with all of their programs, and stay awake (R19). Raises NotPossible."""
+        stand_in = self.stand_in(to)
+        if not isinstance(self.state, Up):
+            raise NotPossible("not while asleep, or on the way to sleep or back")
+        return self._advance(self.giving.give(selection, stand_in, elsewhere=(), stays=self._stays), now)
+
+    def take(self, selection: Selection, *, now: float) -> list[Action]:
+        """Take back what was given. Raises NotPossible."""
+        if not isinstance(self.state, Up):
+            raise NotPossible("not while asleep, or on the way to sleep or back")
+        return self._advance(self.giving.take(selection, now=now), now)
+
+    def wake(self, *, now: float) -> list[Action]:
+        """Take the sessions back; while falling asleep, turn back. Raises NotPossible."""
+        match self.state:
+            case Down(handover):
+                return self._advance(self._wake(handover, uncertain=False, now=now), now)
+            case SendingBack() | GoingDown():
+                return self.cancel(now=now)
+            case ComingUp():
+                raise NotPossible("already waking")
+        raise NotPossible("already awake")
+
+    def abandon(self, *, now: float) -> list[Action]:
+        """Give up what is at the stand-in: connections are reset at both ends, programs run. Raises NotPossible."""
+        match self.state:
+            case Down(handover):
+                machine = Waking(self.mobile, self._correspondence(handover), handover)
+                self.state, self.woken = ComingUp(machine), machine.report
+                return self._advance(machine.abandon(now=now), now)
+            case ComingUp(machine=waking):
+                return self._advance(waking.abandon(now=now), now)
+            case SendingBack() | GoingDown():
+                raise NotPossible("still falling asleep; interrupt the command, or wait until it has ended")
+        return self._advance(self.giving.abandon(now=now), now)
+
+    def cancel(self, *, now: float) -> list[Action]:
+        """Turn back from wherever it is; nothing when there is nothing to turn back from."""
+        if isinstance(self.state, SendingBack):
+            self.state = Up("cancelled")
+            return self._advance([], now)
+        if not self.giving.idle:
+            return self._advance(self.giving.undo("cancelled", now=now), now)
+        match self.state:
+            case GoingDown(machine, wake_after):
+                if machine.cancel(now=now):
+                    return self._advance(machine.undo("cancelled", now=now), now)
+                self.state = GoingDown(machine, wake_after, turn_back=True)
+            case ComingUp(machine=waking):
+                return self._advance(waking.call_off(now=now), now)
+        return []
+
+    def move(self, to: str, *, now: float) -> list[Action]:
+        """Change the access node in good order. Raises CannotMove."""
+        return self._advance(self.mobile.move(to, now=now), now)
+
+    def add_rule(self, rule: KeptRule, *, now: float) -> tuple[KeptRule, list[Action]]:
+        """Register a flow rule (R6); the rule as it is asked for. Raises RuleRefused."""
+        self._can_register()
+        own, homes = self.mobile.routing.binding, self.mobile.configuration.home_addresses
+        made = self.rules.add(rule, homes, own, self.giving.flows())
+        return made, self._advance(self.mobile.wish(Wish.ORDINARY, now=now), now)
+
+    def remove_rule(self, identifier: int, *, now: float) -> tuple[KeptRule, list[Action]]:
+        """Take a flow rule of this device back; the rule as it was. Raises RuleRefused."""
+        self._can_register()
+        return self.rules.remove(identifier), self._advance(self.mobile.wish(Wish.ORDINARY, now=now), now)
+
+    def _stays(self, flow: Flow) -> str | None:
+        rule = self.rules.keeps(flow, self.mobile.routing.binding)
+        if rule is None:
+            return None
+        return (
+            f"rule {rule.identifier} comes before what stand-ins are given: it keeps {flow} here, or drops it; remove it, "
+            f"or give it a priority above {PRIORITY}"
+        )
+
+    def _can_register(self) -> None:
+        if not isinstance(self.state, Up) or self.mobile.registered is None:
+            raise RuleRefused(Code.ADMINISTRATIVELY_PROHIBITED, "only while awake and registered")
+
+    def leave(self, *, now: float) -> list[Action]:
+        """The run ends: a device that is up deregisters; one that sleeps stays as it is, for the next run."""
+        return self._advance(self.mobile.leave(now=now), now) if isinstance(self.state, Up) else []
+
+    # The role's shape --------------------------------------------------------------------------------------------
+
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
+        """Start; a handover that was under way is brought to a safe end."""
+        actions = self.mobile.restore(rows, now=now) + self.rules.restore(rows)
+        for row in rows:
+            if row.table != TABLE:
+                continue
+            try:
+                handover = Handover.from_row(row.key, row.value)
+            except (ValueError, KeyError, TypeError):
+                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
+                continue
+            if handover.stage is Stage.ABANDONED:
+                actions += self.abandoning.begin(handover)
+            elif self._outlived(handover):
+                actions += self._restarted(handover, now)
+            else:
+                actions += self.giving.restore(handover) if handover.given else self._restore(handover, now)
+        return self._advance(actions + self.giving.resume(now=now), now)
+
+    def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
+        """Registration replies and advertisements."""
+        return self._advance(self.mobile.receive(message, source, now=now), now)
+
+    def happened(self, event: Event, *, now: float) -> list[Action]:
+        """Links, answers, results of session actions, and 618."""
+        if isinstance(event, Asked):
+            return self._asked(event)
+        if isinstance(event, Answered | NoAnswer):
+            released = self._returning.happened(event, now=now)
+            if released is None:
+                released = self.abandoning.happened(event, now=now)
+            if released is not None:
+                return released
+        actions = self.mobile.happened(event, now=now) + self.giving.happened(event, now=now)
+        match self.state:
+            case GoingDown(machine):
+                actions += machine.happened(event, now=now)
+            case ComingUp(machine=waking):
+                actions += waking.happened(event, now=now)
+        return self._advance(actions, now)
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Whatever is due."""
+        actions = self.mobile.timeout(now=now) + self.giving.timeout(now=now)
+        actions += self._returning.timeout(now=now) + self.abandoning.timeout(now=now)
+        match self.state:
+            case GoingDown(machine):
+                actions += machine.timeout(now=now)
+            case ComingUp(machine=waking):
+                actions += waking.timeout(now=now)
+            case Down(handover) if handover.wake_at is not None and handover.wake_at <= now:
+                actions += self._wake(handover, uncertain=False, now=now)
+        return self._advance(actions, now)
+
+    def deadline(self) -> float | None:
+        """Steady seconds of whatever comes first."""
+        times = [self.mobile.deadline(), self.giving.deadline(), self._returning.deadline()]
+        times.append(self.abandoning.deadline())
+        match self.state:
+            case GoingDown(machine):
+                times.append(machine.deadline())
+            case ComingUp(machine=waking):
+                times.append(waking.deadline())
+            case Down(handover):
+                times.append(handover.wake_at)
+        return min((at for at in times if at is not None), default=None)
+
+    # Transitions -------------------------------------------------------------------------------------------------
+
+    @property
+    def stranded(self) -> bool:
+        """Programs run although their sessions are away: a wake waits for the network or the stand-in."""
+        machines = (self.giving.moving, self.state.machine if isinstance(self.state, ComingUp) else None)
+        return any(isinstance(each, Waking) and each.stranded for each in machines)
+
+    @property
+    def _home_address(self) -> Addr:
+        return self.mobile.configuration.home_address
+
+    def _advance(self, actions: list[Action], now: float) -> list[Action]:
+        """Pass outcomes of the registration on, and follow machines that have ended, until nothing moves."""
+        while True:
+            outcomes, self.mobile.outcomes = self.mobile.outcomes, []
+            for outcome in outcomes:
+                actions = actions + self.giving.outcome(outcome, now=now)
+                actions = actions + self._returning.outcome(outcome, self.mobile.configuration.home_addresses)
+                match self.state:
+                    case GoingDown(machine):
+                        actions = actions + machine.outcome(outcome, now=now)
+                    case ComingUp(machine=waking):
+                        actions = actions + waking.outcome(outcome, now=now)
+            followed = self._follow(now)
+            if followed is None and not self.mobile.outcomes:
+                return actions
+            actions = actions + (followed or [])
+
+    def _follow(self, now: float) -> list[Action] | None:
+        """The next state of a machine that has ended; None while it has not."""
+        if (given := self.giving.follow(now)) is not None:
+            listed, self.giving.abandoned = self.giving.abandoned, []
+            back = self.giving.send_back(now=now) if isinstance(self.state, SendingBack) else []
+            return [*given, *back, *(action for each in listed for action in self.abandoning.begin(each))]
+        match self.state:
+            case Up() if self.giving.rests:
+                return self.giving.retake(now=now)
+            case SendingBack() if self.giving.settled:
+                return self._fall_asleep(self.state, now)
+            case GoingDown(machine, wake_after, turn_back) if machine.result is not None:
+                return self._slept(machine.result, wake_after, turn_back, now)
+            case ComingUp(machine=waking) if waking.result is not None:
+                return self._woken(waking, now)
+        return None
+
+    def _fall_asleep(self, asked: SendingBack, now: float) -> list[Action]:
+        departure = self._departure(asked.stand_in, asked.configuration)
+        correspondence = self.giving.correspondence(asked.stand_in.address)
+        machine = FallingAsleep(self.mobile, correspondence, departure, self._randomness)
+        self.state, self.slept = GoingDown(machine, asked.wake_after), machine.report
+        return machine.start()
+
+    def _slept(self, result: object, wake_after: float | None, turn_back: bool, now: float) -> list[Action]:
+        match result:
+            case Slept(handover):
+                wake_at = None if wake_after is None else now + wake_after
+                asleep = replace(handover, stage=Stage.ASLEEP, wake_at=wake_at)
+                self.state = Down(asleep)
+                actions: list[Action] = [
+                    asleep.persist(),
+                    Emit("asleep", "632", self._home_address, None, _asleep_detail(asleep, self.slept)),
+                ]
+                return actions + (self._wake(asleep, uncertain=False, now=now) if turn_back else [])
+            case NotSlept(reason):
+                self.state = Up(reason)
+                return [Emit("sleep-failed", "634", self._home_address, None, {"reason": reason})]
+        assert isinstance(self.state, GoingDown)
+        uncertain = self.state.machine.handover
+        failed = Emit(
+            "sleep-failed", "634", self._home_address, None, {"reason": "the stand-in's answer is missing"}
+        )
+        return [failed, *self._wake(uncertain, uncertain=True, now=now)]
+
+    def _woken(self, waking: Waking, now: float) -> list[Action]:
+        match waking.result:
+            case StillAsleep(handover):
+                self.state = Down(handover)
+                return [Emit("asleep", "632", self._home_address, None, {"sessions": len(handover.sessions)})]
+            case GivenUp(handover):
+                self.state = Up("the sessions were given up")
+                count = len(handover.sessions)
+                ended = Emit("awake", None, self._home_address, None, {"lost": count})
+                return [ended, *self.abandoning.begin(handover)]
+        rest = waking.result.rest if waking.result is not None else None
+        lost = waking.result.lost if waking.result is not None else 0
+        self.state = Up(f"{counted(lost)} lost" if lost else None)
+        detail: dict[str, JSON] = {"lost": lost, "coming": 0 if rest is None else len(rest.finals)}
+        awake = Emit("awake", "632", self._home_address, None, detail)
+        if rest is None:
+            return [awake]
+        return [awake, *self.giving.accept(rest, waking.report, now=now)]
+
+    def _wake(self, handover: Handover, *, uncertain: bool, now: float) -> list[Action]:
+        machine = Waking(self.mobile, self._correspondence(handover), handover, uncertain=uncertain)
+        self.state, self.woken = ComingUp(machine), machine.report
+        return [Emit("waking", None, self._home_address), *machine.start(now=now)]
+
+    def _restore(self, handover: Handover, now: float) -> list[Action]:
+        match handover.stage:
+            case Stage.PREPARING:
+                asked = self._correspondence(handover).ask(Cancel(handover.identifier))
+                return [*asked, handover.forget(), *self.mobile.wish(Wish.ORDINARY, now=now)]
+            case Stage.ASLEEP:
+                self.state = Down(handover)
+                return self._frozen(handover)
+            case Stage.RETURNED:
+                machine = Waking(self.mobile, self._correspondence(handover), handover)
+                self.state = ComingUp(machine)
+                ordinary = (
+                    self.mobile.wish(Wish.ORDINARY, now=now)
+                    if self.mobile.wished is not Wish.ORDINARY
+                    else []
+                )
+                thaw: list[Action] = [Thaw(handover.processes)] if handover.processes else []
+                return [*ordinary, *thaw, *machine.tell_again()]
+        uncertain = handover.stage is Stage.LEAVING
+        return [*self._frozen(handover), *self._wake(handover, uncertain=uncertain, now=now)]
+
+    def _outlived(self, handover: Handover) -> bool:
+        """Whether its sockets and programs ended with an earlier boot of this host."""
+        over = handover.stage in (Stage.PREPARING, Stage.RETURNED)
+        return not over and handover.boot != self.mobile.configuration.boot
+
+    def _restarted(self, handover: Handover, now: float) -> list[Action]:
+        """Nothing is left here: no process is touched, and the stand-in resets what it has."""
+        # Those that were back have ended as well.
+        lost = replace(handover.at(Stage.ABANDONED), returned=(), processes=(), loose=False)
+        if not handover.given:
+            self.state = Up(f"{counted(len(lost.sessions))} lost: {RESTARTED}")
+        self.untold = self.woken
+        for each in lost.sessions:
+            self.woken.tell(each.flow, Fate.LOST, RESTARTED, each.processes, each.programs)
+        detail: dict[str, JSON] = {"sessions": len(lost.sessions), "reason": RESTARTED}
+        ordinary = self.mobile.wished is Wish.ORDINARY
+        return [
+            lost.persist(),
+            Emit("sessions-lost", None, self._home_address, None, detail),
+            *(Emit("session-lost", None, flow.local, flow, {"reason": RESTARTED}) for flow in lost.flows),
+            *([] if ordinary else self.mobile.wish(Wish.ORDINARY, now=now)),
+            *self.abandoning.begin(lost),
+        ]
+
+    def _correspondence(self, handover: Handover) -> Correspondence:
+        address = handover.stand_in or self.stand_in().address
+        return self.giving.correspondence(address)
+
+    def _frozen(self, handover: Handover) -> list[Action]:
+        """The programs stay as they are: their sockets are in repair mode."""
+        frozen = handover.processes and not handover.loose
+        freeze: list[Action] = [Freeze(handover.processes)] if frozen else []
+        return [*freeze, *set_flows(handover.flows, FlowVerdict.SUSPEND)]
+
+    def _asked(self, event: Asked) -> list[Action]:
+        """618 (C6)."""
+        if event.path != "618":
+            return [Count("request-unknown"), Answer(event.exchange, encode_632(Answer632(Status.MALFORMED)))]
+        try:
+            notice = decode_618(event.body)
+        except WireError as error:
+            return [
+                Count(f"notice-{error.reason}"),
+                Answer(event.exchange, encode_632(Answer632(Status.MALFORMED))),
+            ]
+        if notice.home_address not in self.mobile.configuration.home_addresses:
+            return [
+                Count("notice-foreign"),
+                Answer(event.exchange, encode_632(Answer632(Status.NOT_AUTHORISED))),
+            ]
+        if notice.home_address not in event.authorised:
+            return [
+                Count("notice-not-authorised"),
+                Answer(event.exchange, encode_632(Answer632(Status.NOT_AUTHORISED))),
+            ]
+        detail: dict[str, JSON] = {"responsible": notice.responsible, "node": str(notice.node)}
+        return [
+            Answer(event.exchange, encode_632(Answer632(Status.OK))),
+            Emit("notified", "618", notice.home_address, None, detail),
+        ]
+
+
+def _asleep_detail(handover: Handover, report: Report) -> dict[str, JSON]:
+    return {"sessions": len(handover.sessions), "stayed": report.counts()[Fate.STAYED]}

@@ -1,0 +1,1 @@
+"""One wake: reclaim, fetch in rounds, return, finish (C3, A12)."""

@@ -1,0 +1,113 @@
+"""The bytes of one wake (C3): what is fetched next, what is here, and what each socket takes of it.
+
+The end of what was received comes with the final state and is not fetched. It must not know states, nor when to finish.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from locum.roles.actions import Action, Answered, Injected
+from locum.roles.mobile_node.handover import Correspondence
+from locum.roles.mobile_node.wake.fetch_window import FetchAhead, Want
+from locum.roles.mobile_node.wake.progress import Progress
+from locum.wire.control import FinalState, Flow, Status, decode_632
+from locum.wire.errors import WireError
+
+BATCH = 8 << 20  # bytes put back in one step: some ten milliseconds, after which other answers are looked at
+
+
+class PuttingBack:
+    """Of the sessions of `progress`, which is kept up to date here. `finals` are the last states, once they are known."""
+
+    def __init__(self, correspondence: Correspondence, handover: bytes, progress: Progress) -> None:
+        self.finals: dict[Flow, FinalState] = {}
+        self._progress = progress
+        self._ahead = FetchAhead(correspondence, handover)
+        self._tails: set[Flow] = set()  # the end of what was received is here
+
+    def __contains__(self, request: int) -> bool:
+        return request in self._ahead
+
+    @property
+    def fetching(self) -> bool:
+        """An answer is being waited for."""
+        return self._ahead.busy
+
+    @property
+    def arrived(self) -> bool:
+        """Bytes of any session are here."""
+        return bool(self._ahead.arrived)
+
+    def fetch(self) -> list[Action]:
+        """Ask for what is lacking, as far as the window is open."""
+        return self._ahead.more(self._wanted())
+
+    def _wanted(self) -> Iterator[Want]:
+        """What may be fetched now, and up to where: the tail came with the final state."""
+        for each in self._progress.taking():
+            end = self._progress.target(each.flow)
+            if each.flow in self._tails:
+                end = self.finals[each.flow].tail_offset
+            yield each.session, self._progress.offset(each.flow), end
+
+    def keep(self, event: Answered) -> str | None:
+        """The answer to a fetch; a reason when it has not all that was asked for."""
+        try:
+            answer = decode_632(event.body)
+        except WireError as error:
+            return str(error)
+        if answer.status is not Status.OK:
+            return answer.status.name.lower()
+        return None if self._ahead.keep(event.request, answer.data) else "short"
+
+    def pieces(self) -> dict[Flow, bytes]:
+        """What is here and can be put back, as much as one step takes."""
+        pieces: dict[Flow, bytes] = {}
+        size = 0
+        for number in self._ahead.arrived:
+            session = self._progress.numbered(number)
+            if session is None or not self._progress.takes(session.flow):
+                continue
+            if data := self._ahead.take(number, self._progress.offset(session.flow)):
+                pieces[session.flow] = data
+                size += len(data)
+                if size >= BATCH:
+                    break
+        return pieces
+
+    def took(self, event: Injected, pieces: Mapping[Flow, bytes]) -> None:
+        """What became of the pieces; what a socket did not take is kept for it. Its failures are not looked at."""
+        self._progress.place((), event.gone)
+        for flow, taken in event.taken:
+            data = pieces[flow]
+            self._progress.took(flow, taken, len(data))
+            if taken < len(data):
+                self._tails.discard(flow)
+                number = self._progress.session(flow).session
+                self._ahead.put_back(number, self._progress.offset(flow), data[taken:])
+
+    def start_over(self) -> None:
+        """Nothing of what was asked for is waited for, and nothing of what came is used."""
+        self._ahead.clear()
+        self._tails.clear()
+
+    def stopped(self, finals: Mapping[Flow, FinalState]) -> None:
+        """These are the last states."""
+        self.finals = dict(finals)
+        self.start_over()
+
+    def add_tails(self) -> None:
+        """The end of what was received, as far as it is not here yet."""
+        for flow, final in self.finals.items():
+            if not final.tail or flow not in self._progress:
+                continue
+            offset = max(final.tail_offset, self._progress.offset(flow))
+            if data := final.tail[offset - final.tail_offset :]:
+                self._ahead.add(self._progress.session(flow).session, offset, data)
+                self._tails.add(flow)
+
+    def forget(self, flows: Iterable[Flow]) -> None:
+        """These sessions are no part of the wake any more."""
+        listed = tuple(flows)
+        for flow in listed:
+            self._ahead.forget(self._progress.session(flow).session)
+        self._progress.remove(listed)

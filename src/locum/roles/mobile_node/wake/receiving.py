@@ -1,0 +1,226 @@
+"""Connections that the stand-in accepted while the device slept come to its programs, as a part of its return (C3).
+
+They are independent of the sessions that were away: their bytes are fetched and put into a program's queue beside those, and
+only the end of the whole hand-over waits for them. Their flows are suspended from the reclaim on, for their peers may send
+at any moment. One that cannot come is reset at the stand-in. This module must not know how a connection is made.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from locum.roles.actions import (
+    Action,
+    Addr,
+    Answered,
+    ClearFlow,
+    Emit,
+    Event,
+    FlowVerdict,
+    NoAnswer,
+    NotPerformed,
+    ReleaseHeld,
+    ReplayAccepted,
+    Replayed,
+)
+from locum.roles.mobile_node.handover import Correspondence, set_flows
+from locum.roles.session_words import GIVEN_UP
+from locum.wire.control import (
+    Abandon,
+    Fetch,
+    FinalState,
+    Flow,
+    Handshake,
+    SessionStatus,
+    Status,
+    decode_632,
+)
+from locum.wire.errors import WireError
+
+TCP = 6
+AT_ONCE = 1 << 20  # bytes of one fetch; a window without scaling is smaller
+ATTEMPTS = 4  # of one request; each takes as long as CoAP tries
+
+NOT_THERE = "the stand-in does not have it any more"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A connection that is to come; `data` are its first bytes, as far as they are here."""
+
+    session: int
+    flow: Flow
+    handshake: Handshake
+    final: FinalState | None = None
+    data: bytes = b""
+
+    @property
+    def whole(self) -> bool:
+        """All that the peer has sent is here."""
+        return self.final is not None and len(self.data) >= self.final.received
+
+
+class Receiving:
+    """Of one return. Every method gives actions; `arrived` and `failed` are what came of it."""
+
+    def __init__(
+        self,
+        correspondence: Correspondence,
+        handover: bytes,
+        home_addresses: Iterable[Addr],
+        returned: Iterable[int] = (),
+    ) -> None:
+        """Connections of other addresses than these are not the stand-in's to accept. Those of the numbers `returned`
+        came in an earlier run.
+        """
+        self._returned = frozenset(returned)
+        self._home_addresses = frozenset(home_addresses)
+        self.arrived: dict[Flow, int] = {}  # with the stand-in's numbers
+        self.failed: dict[Flow, str] = {}
+        self._correspondence = correspondence
+        self._handover = handover
+        self._expected: dict[Flow, Expected] = {}
+        self._asked: dict[int, tuple[Fetch | Abandon, int]] = {}  # by request, with the attempt
+        self._begun = False
+
+    @property
+    def flows(self) -> tuple[Flow, ...]:
+        """That are still to come."""
+        return tuple(self._expected)
+
+    @property
+    def busy(self) -> bool:
+        """The hand-over has to wait."""
+        return bool(self._expected or self._asked) and self._begun
+
+    def announced(self, sessions: Iterable[SessionStatus]) -> list[Action]:
+        """What a reclaim says: nothing more is accepted from now on."""
+        if self._begun:
+            return []
+        listed = {
+            each.flow: Expected(each.session, each.flow, each.accepted)
+            for each in sessions
+            if each.accepted is not None and each.status is Status.OK and self._is_ours(each.flow)
+            if each.session not in self._returned
+        }
+        new = [flow for flow in listed if flow not in self._expected]
+        gone = [flow for flow in self._expected if flow not in listed]
+        self._expected = listed
+        return [*set_flows(new, FlowVerdict.SUSPEND), *(released(gone) if gone else ())]
+
+    def _is_ours(self, flow: Flow) -> bool:
+        return (
+            flow.protocol == TCP
+            and flow.local in self._home_addresses
+            and flow.peer not in self._home_addresses
+        )
+
+    def forget(self) -> list[Action]:
+        """The hand-over goes on without them; their flows are this host's as any other."""
+        flows, self._expected = self.flows, {}
+        self._asked.clear()
+        return released(flows) if flows else []
+
+    def begin(self, finals: Mapping[int, FinalState]) -> list[Action]:
+        """The last states, by session: the packets of these flows come to this host now."""
+        if self._begun:
+            return []
+        self._begun = True
+        actions: list[Action] = []
+        for flow, each in list(self._expected.items()):
+            final = finals.get(each.session)
+            if final is None or final.error:
+                actions += self._fail(each, NOT_THERE if final is None else GIVEN_UP)
+                continue
+            data = final.tail if final.tail_offset == 0 else b""
+            self._expected[flow] = Expected(each.session, flow, each.handshake, final, data)
+            actions += self._advance(self._expected[flow])
+        return actions
+
+    def _advance(self, each: Expected) -> list[Action]:
+        """Fetch what is missing, or give it to its program."""
+        assert each.final is not None
+        if each.whole:
+            return [ReplayAccepted(each.flow, each.handshake, each.data, each.final.peer_closed)]
+        start = len(each.data)
+        return self._ask(
+            Fetch(self._handover, each.session, start, min(each.final.received - start, AT_ONCE))
+        )
+
+    def _ask(self, value: Fetch | Abandon, attempt: int = 1) -> list[Action]:
+        asked = self._correspondence.ask(value, bulk=isinstance(value, Fetch))
+        self._asked[self._correspondence.last] = value, attempt
+        return list(asked)
+
+    def happened(self, event: Event) -> list[Action] | None:
+        """An answer, or what came of a replay; None: it is about something else."""
+        match event:
+            case Answered(request, body) if request in self._asked:
+                value, attempt = self._asked.pop(request)
+                return self._answered(value, body, attempt)
+            case NoAnswer(request, reason) if request in self._asked:
+                value, attempt = self._asked.pop(request)
+                return self._again(value, attempt, reason)
+            case Replayed(flow, error) if flow in self._expected:
+                return self._replayed(self._expected[flow], error)
+            case NotPerformed(ReplayAccepted(flow), reason) if flow in self._expected:
+                return self._replayed(self._expected[flow], reason)
+        return None
+
+    def _answered(self, value: Fetch | Abandon, body: bytes, attempt: int) -> list[Action]:
+        try:
+            answer = decode_632(body)
+        except WireError as error:
+            return self._again(value, attempt, str(error))
+        if isinstance(value, Abandon):
+            return []
+        each = self._numbered(value.session)
+        if each is None:
+            return []
+        if answer.status is Status.BUSY:
+            return self._again(value, attempt, "it is busy")
+        if answer.status is not Status.OK or not answer.data:
+            return self._fail(each, NOT_THERE)
+        more = Expected(each.session, each.flow, each.handshake, each.final, each.data + answer.data)
+        self._expected[each.flow] = more
+        return self._advance(more)
+
+    def _again(self, value: Fetch | Abandon, attempt: int, reason: str) -> list[Action]:
+        if attempt < ATTEMPTS:
+            return self._ask(value, attempt + 1)
+        each = self._numbered(value.session) if isinstance(value, Fetch) else None
+        return [] if each is None else self._fail(each, f"the stand-in did not answer: {reason}")
+
+    def _numbered(self, session: int) -> Expected | None:
+        return next((each for each in self._expected.values() if each.session == session), None)
+
+    def _replayed(self, each: Expected, error: str | None) -> list[Action]:
+        if error is not None:
+            return self._fail(each, error)
+        del self._expected[each.flow]
+        self.arrived[each.flow] = each.session
+        return [*released((each.flow,)), Emit("session-arrived", "632", each.flow.local, each.flow)]
+
+    def _fail(self, each: Expected, reason: str) -> list[Action]:
+        """Its peer hears of it from the stand-in, before packets of its flow meet this host without a connection."""
+        del self._expected[each.flow]
+        self.failed[each.flow] = reason
+        return [
+            *self._ask(Abandon(self._handover, (each.session,))),
+            *released((each.flow,)),
+            Emit("session-lost", None, each.flow.local, each.flow, {"reason": reason}),
+        ]
+
+
+def released(flows: Iterable[Flow]) -> list[Action]:
+    """These flows are this host's again: what was held for them is delivered in order.
+
+    DELIVER before the entry goes: newcomers wait until the queue is empty. One that overtook it would be acknowledged
+    with its younger timestamp, and the older packets would be dropped for theirs (RFC 7323 section 5, PAWS).
+    """
+    listed = tuple(flows)
+    addresses = dict.fromkeys(each.local for each in listed)
+    return [
+        *set_flows(listed, FlowVerdict.DELIVER),
+        *(ClearFlow(each) for each in listed),
+        *(ReleaseHeld(each) for each in addresses),
+    ]

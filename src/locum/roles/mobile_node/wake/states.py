@@ -1,0 +1,141 @@
+"""The states of a wake and its results (waking.py), and what all who end one have in common. Values only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from locum.roles.actions import AbandonSessions, Action, Emit, SessionFinal, Thaw
+from locum.roles.mobile_node.handover import Handover
+from locum.roles.mobile_node.wake.receiving import released
+from locum.roles.mobile_node.wake.rest import Rest
+from locum.wire.control import FinalState, Flow, Request634
+
+
+@dataclass(frozen=True, slots=True)
+class Arriving:
+    """The very short registration is on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A 634 is on its way."""
+
+    request: int
+    value: Request634
+
+
+@dataclass(frozen=True, slots=True)
+class Pausing:
+    """The 634 was not answered, or programs could not be frozen (None); it is tried again at `retry_at`."""
+
+    retry_at: float
+    value: Request634 | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tightening:
+    """The node freezes the programs and puts their sockets into repair mode."""
+
+    flows: tuple[Flow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """Fetches are on their way, and nothing is here to be injected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Injecting:
+    """The node appends bytes to receive queues."""
+
+    pieces: Mapping[Flow, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The programs read."""
+
+    flows: frozenset[Flow]
+
+
+@dataclass(frozen=True, slots=True)
+class Returning:
+    """The full registration is on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completing:
+    """The node takes the sockets out of repair mode."""
+
+    flows: tuple[Flow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Receives:
+    """All is back; connections that the stand-in accepted are on their way into their programs' queues."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Awake, asleep again, or given up."""
+
+
+State = (
+    Arriving
+    | Asking
+    | Pausing
+    | Tightening
+    | Fetching
+    | Injecting
+    | Draining
+    | Returning
+    | Completing
+    | Receives
+    | Ended
+)
+# States in which somebody else has the next word, perhaps for ever.
+WAITING = (Arriving, Asking, Pausing, Fetching, Returning)
+
+
+@dataclass(frozen=True, slots=True)
+class Awake:
+    """All is back, or what could not come back was given up; or `rest` comes when its programs have read."""
+
+    lost: int
+    rest: Rest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StillAsleep:
+    """The wake was called off; the stand-in has the sessions."""
+
+    handover: Handover
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """The sessions were reset here; the stand-in must hear of it."""
+
+    handover: Handover
+
+
+def abandoned(handover: Handover, reason: str) -> list[Action]:
+    """Its connections are reset here, its programs run."""
+    flows = handover.flows
+    reset: list[Action] = [AbandonSessions(flows)] if flows else []
+    thaw: list[Action] = [Thaw(handover.processes)] if handover.processes else []
+    told = [Emit("session-lost", None, flow.local, flow, {"reason": reason}) for flow in flows]
+    return [*reset, *thaw, *released(flows), *told]
+
+
+def final_of(flow: Flow, state: FinalState) -> SessionFinal:
+    """The last state as the node takes it: all bytes are in the socket already."""
+    return SessionFinal(
+        session=state.session,
+        flow=flow,
+        total=state.received,
+        acknowledged=state.acked,
+        timestamp=state.ts_value,
+        peer_closed=state.peer_closed,
+        error=state.error,
+        tail_offset=state.received,
+    )

@@ -1,0 +1,134 @@
+"""The sessions of one wake that are still away (C3): their row, how far each has come, and what became of those that ended.
+
+It must not know states, nor which question comes next.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from locum.roles.actions import (
+    AbandonSessions,
+    Action,
+    Emit,
+    Finished,
+    Process,
+    ReleaseCaptured,
+    SessionFailure,
+)
+from locum.roles.mobile_node.handover import AwaySession, Correspondence, Handover
+from locum.roles.mobile_node.wake.progress import Progress
+from locum.roles.mobile_node.wake.putting_back import PuttingBack
+from locum.roles.mobile_node.wake.receiving import released
+from locum.roles.session_report import Fate, Report
+from locum.roles.session_words import CLOSED, GONE_THERE, ended_by
+from locum.wire.control import Abandon, Flow
+
+
+class StillAway:
+    """Of one handover, whose row is `handover`. `lost` counts the sessions that were."""
+
+    def __init__(self, correspondence: Correspondence, handover: Handover) -> None:
+        self.handover = handover
+        self.progress = Progress(handover.sessions)
+        self.bytes = PuttingBack(correspondence, handover.identifier, self.progress)
+        self.report = Report()
+        self.lost = 0
+        self._correspondence = correspondence
+
+    def tell(self, session: AwaySession, fate: Fate, reason: str | None = None) -> None:
+        """Note for people what became of it."""
+        self.report.tell(session.flow, fate, reason, session.processes, session.programs)
+
+    def number(self, numbers: Mapping[Flow, int]) -> None:
+        """The stand-in's numbers of the sessions."""
+        if all(numbers[each.flow] == each.session for each in self.handover.sessions):
+            return
+        self.progress.number(numbers)
+        sessions = tuple(replace(each, session=numbers[each.flow]) for each in self.handover.sessions)
+        self.handover = replace(self.handover, sessions=sessions)
+
+    def give_up(self, flows: Iterable[Flow], reasons: Mapping[Flow, str], *, stays: bool) -> list[Action]:
+        """Sessions that the stand-in does not have: unharmed if it never had them (`stays`), lost otherwise."""
+        listed = tuple(flows)
+        if not listed:
+            return []
+        fate, kind = (Fate.STAYED, "session-stays") if stays else (Fate.LOST, "session-lost")
+        told = []
+        for flow in listed:
+            reason = reasons.get(flow) or ("the stand-in never had it" if stays else GONE_THERE)
+            self.tell(self.progress.session(flow), fate, reason)
+            told.append(Emit(kind, "632", flow.local, flow, {"reason": reason}))
+        self.lost += 0 if stays else len(listed)
+        self._drop(listed)
+        first: Action = ReleaseCaptured(listed) if stays else AbandonSessions(listed)
+        return [first, *released(listed), *told]
+
+    def lose(self, failures: Iterable[SessionFailure]) -> list[Action]:
+        """These sockets take nothing any more."""
+        failed = {each.flow: each.reason for each in failures}
+        actions: list[Action] = []
+        for flow, reason in failed.items():
+            self.tell(self.progress.session(flow), Fate.LOST, reason)
+            actions.append(Emit("session-lost", None, flow.local, flow, {"reason": reason}))
+        self.lost += len(failed)
+        return self._reset(tuple(failed)) + actions
+
+    def closed(self) -> list[Action]:
+        """Programs that ended before they had everything: their peers hear of it, as they would have at once."""
+        flows = tuple(flow for flow in self.progress.gone if flow in self.progress.behind)
+        actions: list[Action] = []
+        for flow in flows:
+            self.tell(self.progress.session(flow), Fate.CLOSED, CLOSED)
+            actions.append(Emit("session-closed", None, flow.local, flow, {"reason": CLOSED}))
+        return self._reset(flows) + actions
+
+    def lose_all(self, reason: str) -> None:
+        """None comes back any more."""
+        for each in self.handover.sessions:
+            self.tell(each, Fate.LOST, reason)
+        self.lost += len(self.handover.sessions)
+
+    def _reset(self, flows: tuple[Flow, ...]) -> list[Action]:
+        """End these connections at both ends."""
+        if not flows:
+            return []
+        numbers = tuple(self.progress.session(flow).session for flow in flows)
+        self._drop(flows)
+        self.handover = self.handover.disown(numbers)
+        asked = self._correspondence.ask(Abandon(self.handover.identifier, numbers))
+        return [AbandonSessions(flows), *released(flows), self.handover.persist(), *asked]
+
+    def came(self, flows: tuple[Flow, ...], event: Finished) -> list[Action]:
+        """These sockets are out of repair mode, or could not be finished."""
+        failed = {each.flow: each.reason for each in event.failures}
+        told: list[Action] = [self._told(flow, failed.get(flow)) for flow in flows]
+        self.lost += len(failed)
+        numbers = tuple(self.progress.session(flow).session for flow in flows)
+        self.handover = replace(self.handover, returned=(*self.handover.returned, *numbers))
+        self._drop(flows)
+        return told
+
+    def _told(self, flow: Flow, failure: str | None) -> Emit:
+        session, final = self.progress.session(flow), self.bytes.finals[flow]
+        closed = flow in self.progress.gone
+        if failure is not None:
+            self.tell(session, Fate.LOST, failure)
+            return Emit("session-lost", None, flow.local, flow, {"reason": failure})
+        if closed:
+            self.tell(session, Fate.CLOSED, CLOSED)
+            return Emit("session-closed", "632", flow.local, flow, {"reason": CLOSED})
+        reason = ended_by(final.error) if final.error else None
+        self.tell(session, Fate.LOST if final.error else Fate.RETURNED, reason)
+        return Emit("session-returned", "632", flow.local, flow, {"reason": reason} if reason else {})
+
+    def _drop(self, flows: tuple[Flow, ...]) -> None:
+        """These sessions are no part of it any more."""
+        self.bytes.forget(flows)
+        self.handover = self.handover.without(flows)
+
+    def unbind(self) -> tuple[Process, ...]:
+        """Processes that have no session left that is away."""
+        bound = dict.fromkeys(process for each in self.handover.sessions for process in each.processes)
+        free = tuple(each for each in self.handover.processes if each not in bound)
+        self.handover = replace(self.handover, processes=tuple(bound))
+        return free

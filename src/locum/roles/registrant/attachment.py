@@ -1,0 +1,172 @@
+"""Where a mobile node is attached, and how it stands with its home agent: the states of its registration.
+
+Values only; the mobile node moves between them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address, ip_address
+
+from locum.roles.actions import (
+    JSON,
+    Addr,
+    Encapsulation,
+    LocalEndpoint,
+    OutboundEntry,
+    Side,
+    Tunnel,
+    TunnelAcceptance,
+    UseAgent,
+)
+from locum.roles.forwarding import NOTHING, Forwarding, forwarding
+from locum.wire.mobile_ip.registration import UDP_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A way to the home agent: a foreign agent on a link, or a co-located care-of address.
+
+    `relayed`: the care-of address is co-located, and a foreign agent of the link passes registrations on because it
+    wants to (R bit, RFC 5944 section 3.1); packets do not go by it.
+    """
+
+    link: str
+    agent: Addr  # who gets requests: the foreign agent, or the home agent itself
+    care_of: IPv4Address
+    colocated: bool
+    link_layer: bytes | None = None
+    relayed: bool = False
+
+    @property
+    def direct(self) -> bool:
+        """Whether requests go to the home agent with nobody in between."""
+        return self.colocated and not self.relayed
+
+    def use(self, home_addresses: tuple[Addr, ...]) -> UseAgent:
+        """Packets of these home addresses take this way."""
+        return UseAgent(self.link, self.agent, self.link_layer, home_addresses, self.care_of, self.colocated)
+
+    def to_row(self) -> Mapping[str, JSON]:
+        """As part of a row."""
+        return {
+            "link": self.link,
+            "agent": str(self.agent),
+            "care_of": str(self.care_of),
+            "colocated": self.colocated,
+            "link_layer": None if self.link_layer is None else self.link_layer.hex(),
+            "relayed": self.relayed,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, JSON]) -> "Attachment":
+        """From part of a row of our own; raises ValueError, KeyError or TypeError for anything else."""
+        layer = row["link_layer"]
+        return cls(
+            link=str(row["link"]),
+            agent=ip_address(str(row["agent"])),
+            care_of=IPv4Address(str(row["care_of"])),
+            colocated=bool(row["colocated"]),
+            link_layer=None if layer is None else bytes.fromhex(str(layer)),
+            relayed=bool(row.get("relayed")),
+        )
+
+
+class Wish(Enum):
+    """What the owner of the device wants to be registered; all but NOTHING are pursued until they hold."""
+
+    ORDINARY = "ordinary"  # full lifetime, renewed
+    BRIEF = "brief"  # very short lifetime (R2), renewed: reachable, but the default CoA has the packets
+    WITHDRAWN = "withdrawn"  # lifetime 0
+    NOTHING = "nothing"  # nothing is sent; what is registered runs out
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The home agent has accepted; times are steady seconds, counted from when the request was sent."""
+
+    attachment: Attachment
+    wish: Wish
+    lifetime: int
+    expires_at: float
+    renew_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Searching:
+    """No way to the home agent is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registering:
+    """A request is on its way (RFC 5944 section 3.6.3)."""
+
+    attachment: Attachment
+    lifetime: int
+    identification: int
+    sent_at: float
+    retry_at: float
+    interval: float  # seconds until the next retransmission
+    resynchronised: bool = False  # code 133 has been met once already
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Refused; try again later."""
+
+    retry_at: float
+    interval: float
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What is wished for holds (or nothing is wished for)."""
+
+
+State = Searching | Registering | Waiting | Settled
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationAccepted:
+    """For the machine above: this wish holds now."""
+
+    wish: Wish
+    lifetime: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationDenied:
+    """For the machine above: refused with this code; the mobile node goes on trying."""
+
+    wish: Wish
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttachmentLost:
+    """For the machine above: the agent or link in use is gone."""
+
+    attachment: Attachment
+
+
+Outcome = RegistrationAccepted | RegistrationDenied | AttachmentLost
+
+
+def colocated_forwarding(
+    attachment: Attachment | None,
+    home_agent: Addr,
+    home_addresses: tuple[Addr, ...],
+    *,
+    encapsulation: Encapsulation = Encapsulation.IPIP,
+) -> Forwarding:
+    """The tunnel ends here (R9): decapsulate what the home agent sends, encapsulate what the home addresses send."""
+    if attachment is None or not attachment.colocated:
+        return NOTHING
+    entries: list[LocalEndpoint | TunnelAcceptance | OutboundEntry] = [LocalEndpoint(attachment.care_of)]
+    port = UDP_PORT if encapsulation is Encapsulation.UDP else 0
+    tunnel = Tunnel(attachment.care_of, home_agent, encapsulation, port, port)
+    for each in home_addresses:
+        entries.append(TunnelAcceptance(home_agent, each, Side.TO_HOME_ADDRESS))
+        entries.append(OutboundEntry(each, None, tunnel))
+    return forwarding(*entries)

@@ -1,0 +1,188 @@
+"""What a registrant says to its home agent and believes of the answers (RFC 5944 sections 3.6 and 5.7).
+
+Identifications, authentication and resynchronisation under one association, and the parts that others add to a request.
+A mobile node and a stand-in (R4) speak alike. It must not know links, agents' discovery, retries or what is wished for.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from locum.roles.actions import JSON, Action, Addr, Randomness
+from locum.roles.registrant.attachment import Attachment
+from locum.roles.signing import authentic, signed
+from locum.security.association import Association, Replay
+from locum.security.replay import (
+    answers,
+    difference,
+    home_nonce,
+    next_identification,
+    nonce_identification,
+    wall_of,
+)
+from locum.wire.mobile_ip.extensions import AuthKind, Extension, MobileFaChallenge, VendorCritical
+from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply, RegistrationRequest
+
+CHALLENGE_CODES = frozenset((Code.FA_UNKNOWN_CHALLENGE, Code.FA_MISSING_CHALLENGE, Code.FA_STALE_CHALLENGE))
+# What an agent says that heard an ICMP error about our request.
+UNREACHABLE_CODES = frozenset(
+    (
+        Code.FA_HOME_NETWORK_UNREACHABLE,
+        Code.FA_HOME_AGENT_HOST_UNREACHABLE,
+        Code.FA_HOME_AGENT_PORT_UNREACHABLE,
+        Code.FA_HOME_AGENT_UNREACHABLE,
+    )
+)
+RANDOM_BITS = 16  # of the low half of a timestamp: an attacker off the path must guess them (section 5.7.1)
+FA_CODES = range(64, 128)  # refusals that a foreign agent makes itself, without the home agent's signature
+
+
+class RegistrationPart(Protocol):
+    """Something that rides in requests and learns from authentic replies: a flow rule, an identity, a context."""
+
+    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
+        """Before the authentication extension of a request; `lifetime` 0 deregisters."""
+        ...
+
+    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+        """The reply to a request, accepted or not; a foreign agent's own refusals are not shown."""
+        ...
+
+
+class Belief(Enum):
+    """What a reply is worth."""
+
+    UNEXPECTED = "reply-unexpected"
+    NOT_AUTHENTIC = "reply-not-authentic"
+    UNKNOWN_CRITICAL = "reply-unknown-critical"  # RFC 3115 section 4: who a reply is for discards it
+    AGENT = "agent"  # a foreign agent's own refusal
+    AUTHENTIC = "authentic"
+
+
+class RegistrationDialogue:
+    """One home address under one association; `foreign_agents` are associations with agents by their address.
+
+    `one_of_many`: others register the same home address, so deregistration names the one care-of address (section 3.6.1.2).
+    """
+
+    def __init__(
+        self,
+        home_address: IPv4Address,
+        home_agent: IPv4Address,
+        association: Association,
+        foreign_agents: Mapping[Addr, Association],
+        randomness: Randomness,
+        *,
+        one_of_many: bool = False,
+    ) -> None:
+        self._one_of_many = one_of_many
+        self.parts: list[RegistrationPart] = []
+        self.home_address = home_address  # in requests; 0.0.0.0: whichever the home agent gives (RFC 2794)
+        self._home_agent = home_agent
+        self._association = association
+        self._foreign_agents = dict(foreign_agents)
+        self._randomness = randomness
+        self._identification: int | None = None
+        self.wall_ahead = 0.0  # seconds that our wall clock is ahead of `now`
+        self._clock_offset: float | None = (
+            None  # the same of the home agent's clock; None: it has not told us
+        )
+        self._nonce: int | None = None
+
+    # Requests ----------------------------------------------------------------------------------------------------
+
+    def next_identification(self, now: float) -> int:
+        """For a new request; retransmissions are new requests too (section 3.6.3)."""
+        if self._association.replay is Replay.NONCE:
+            own = self._randomness.getrandbits(32)
+            self._identification = nonce_identification(self._nonce or 0, own)
+            return self._identification
+        ahead = self.wall_ahead if self._clock_offset is None else self._clock_offset
+        fresh = next_identification(now + ahead, self._identification)
+        mixed = fresh ^ self._randomness.getrandbits(RANDOM_BITS)
+        later = self._identification is None or difference(mixed, self._identification) > 0
+        self._identification = mixed if later else fresh
+        return self._identification
+
+    def request(
+        self, attachment: Attachment, lifetime: int, identification: int, challenge: bytes | None
+    ) -> bytes:
+        """601, signed for the home agent, and for the foreign agent where there is an association with it."""
+        request = RegistrationRequest(
+            lifetime=lifetime,
+            home_address=self.home_address,
+            home_agent=self._home_agent,
+            care_of_address=attachment.care_of if lifetime or self._one_of_many else self.home_address,
+            identification=identification,
+            flags=Flag.T | Flag.D if attachment.colocated else Flag.T,
+            extensions=tuple(each for part in self.parts for each in part.extensions(attachment, lifetime)),
+        )
+        message = signed(request.encode(), AuthKind.MN_HA, self._association)
+        if challenge is not None:
+            message += MobileFaChallenge(challenge).encode()
+        association = self._agent_association(attachment)
+        return message if association is None else signed(message, AuthKind.MN_FA, association)
+
+    def _agent_association(self, attachment: Attachment) -> Association | None:
+        return None if attachment.direct else self._foreign_agents.get(attachment.agent)
+
+    # Replies -----------------------------------------------------------------------------------------------------
+
+    def believe(self, reply: RegistrationReply, attachment: Attachment, identification: int) -> Belief:
+        """Section 3.6.2, for the request with this identification."""
+        if not self.home_address.is_unspecified and reply.home_address != self.home_address:
+            return Belief.UNEXPECTED
+        if not answers(identification, reply.identification):
+            return Belief.UNEXPECTED
+        from_agent = int(reply.code) in FA_CODES and not attachment.direct
+        if not from_agent and not authentic(reply, AuthKind.MN_HA, self._association):
+            return Belief.NOT_AUTHENTIC
+        association = self._agent_association(attachment)
+        if association is not None and not authentic(reply, AuthKind.MN_FA, association):
+            return Belief.NOT_AUTHENTIC
+        if any(isinstance(each, VendorCritical) for each in reply.extensions):
+            return Belief.UNKNOWN_CRITICAL
+        if from_agent:
+            return Belief.AGENT
+        if self._association.replay is Replay.NONCE:
+            self._nonce = home_nonce(reply.identification)
+        return Belief.AUTHENTIC
+
+    def tell_parts(self, reply: RegistrationReply, attachment: Attachment) -> list[Action]:
+        """What the parts make of an authentic reply."""
+        return [each for part in self.parts for each in part.replied(reply, attachment)]
+
+    def resynchronise(self, reply: RegistrationReply, now: float) -> None:
+        """Section 5.7.1: the high half is the home agent's clock. Under nonces it has been taken already.
+
+        From here on setting our own wall clock changes nothing: its distance from `now` is what is kept.
+        """
+        if self._association.replay is Replay.TIMESTAMP:
+            self._clock_offset = wall_of(reply.identification, near=now) - now
+            self._identification = None
+
+    # Rows --------------------------------------------------------------------------------------------------------
+
+    def to_row(self) -> dict[str, JSON]:
+        """As part of a row."""
+        return {
+            "identification": self._identification,
+            "clock_offset": self._clock_offset,
+            "nonce": self._nonce,
+        }
+
+    def from_row(self, row: Mapping[str, JSON]) -> None:
+        """From part of a row of our own; raises ValueError, KeyError or TypeError for anything else."""
+        identification, nonce, offset = row["identification"], row["nonce"], row["clock_offset"]
+        if not isinstance(identification, int | None) or not isinstance(nonce, int | None):
+            raise ValueError("identification and nonce are whole numbers")
+        if not isinstance(offset, int | float | None):
+            raise ValueError("clock_offset is a number")
+        self._identification, self._nonce = identification, nonce
+        self._clock_offset = None if offset is None else float(offset)
+
+
+def accepted(reply: RegistrationReply) -> bool:
+    """Whether the home agent has registered what was asked."""
+    return isinstance(reply.code, Code) and reply.code.accepted

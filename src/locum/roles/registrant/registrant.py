@@ -1,0 +1,587 @@
+"""The mobile node's registration (RFC 5944 section 3.6; source text 504): attachment, movement, requests, renewal.
+
+What should be registered is a `Wish` of the machine above it (sleeping.py), which reads `outcomes`. It must not know
+sessions, the stand-in, sockets or the kernel.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from locum.roles.actions import (
+    JSON,
+    Action,
+    Addr,
+    Count,
+    EchoAnswered,
+    Emit,
+    Encapsulation,
+    Event,
+    LeaveAgent,
+    LinkDown,
+    LinkUp,
+    OwnHomeAddress,
+    Persist,
+    Randomness,
+    Reply,
+    SendRegistration,
+    Source,
+    WallClockStepped,
+)
+from locum.roles.forwarding import NOTHING, changes
+from locum.roles.nat import MobileTraversal
+from locum.roles.registrant.attachment import (
+    Attachment,
+    AttachmentLost,
+    Outcome,
+    Registered,
+    Registering,
+    RegistrationAccepted,
+    RegistrationDenied,
+    Searching,
+    Settled,
+    State,
+    Waiting,
+    Wish,
+    colocated_forwarding,
+)
+from locum.roles.registrant.candidates import Ways
+from locum.roles.registrant.configuration import MobileNodeConfiguration
+from locum.roles.registrant.dialogue import (
+    CHALLENGE_CODES,
+    UNREACHABLE_CODES,
+    Belief,
+    RegistrationDialogue,
+    RegistrationPart,
+    accepted,
+)
+from locum.roles.registrant.discovery import Hearing
+from locum.roles.registrant.movement import CannotMove, Movement
+from locum.roles.registrant.parts import Ipv6Registration, OwnNai
+from locum.roles.registrant.revocation import MobileRevocation
+from locum.roles.registrant.routing import OwnRouting
+from locum.security.association import Association
+from locum.wire.errors import WireError
+from locum.wire.mobile_ip.discovery import ROUTER_ADVERTISEMENT, AgentAdvertisement
+from locum.wire.mobile_ip.extensions import Ipv6PrefixReply
+from locum.wire.mobile_ip.registration import Code, RegistrationReply
+from locum.wire.mobile_ip.revocation import REGISTRATION_REVOCATION
+from locum.wire.mobile_ip.vendor import Takes
+
+TABLE = "registration"
+RETRY_FIRST = 1.0  # seconds; RFC 5944 section 3.6.3: at least one second
+RETRY_MAX = 32.0  # seconds; the same: doubled each time up to a maximum
+DENIED_FIRST = 2.0  # seconds after a refusal
+RENEW_PART = 2 / 3  # of the lifetime; section 3.6.1: before it expires, with room for retransmissions
+AGENT_PATIENCE = 3.0  # seconds in which an agent used before a restart has to be heard again
+
+
+class MobileNode:
+    """One mobile node; `foreign_agents` are associations with agents by their address (MN-FA)."""
+
+    def __init__(
+        self,
+        configuration: MobileNodeConfiguration,
+        foreign_agents: Mapping[Addr, Association],
+        randomness: Randomness,
+    ) -> None:
+        self.configuration = configuration
+        self.outcomes: list[Outcome] = []
+        behalf = configuration.on_behalf is not None  # a stand-in registers once it is asked to
+        self.state: State = Settled() if behalf else Searching()
+        self.registered: Registered | None = None
+        self._dialogue = RegistrationDialogue(
+            configuration.home_address,
+            configuration.home_agent,
+            configuration.association,
+            foreign_agents,
+            randomness,
+            one_of_many=behalf,
+        )
+        self._requested, self._answered = ("601''", "604''") if behalf else ("601", "604")
+        home_address, home_agent = configuration.home_address, configuration.home_agent
+        self._traversal = MobileTraversal(
+            home_address, home_agent, configuration.nat_traversal, configuration.keepalive, randomness
+        )
+        self._revocation = MobileRevocation(home_address, home_agent, configuration.association)
+        self.routing = OwnRouting(configuration.routing)
+        self.ride(OwnNai(configuration.nai))
+        self.ride(Ipv6Registration(configuration.home_address_v6))
+        self.ride(self._traversal)
+        self.ride(self._revocation)
+        self.movement = Movement(
+            enabled=configuration.context_transfer, brief_lifetime=configuration.brief_lifetime
+        )
+        self.ride(self.movement)
+        self.ride(self.routing)
+        self._ways = Ways(
+            configuration.home_address,
+            configuration.home_agent,
+            configuration.links,
+            randomness,
+            colocated=configuration.colocated,
+            care_of_address=configuration.care_of_address,
+        )
+        self._discovery = self._ways.discovery
+        self._wish = Wish.NOTHING if behalf else Wish.ORDINARY
+        self._lasting: Wish | None = None  # the wish of the next run, while this one leaves
+        self._in_use: Attachment | None = None
+        self._forwarding = NOTHING
+        self._patient_until = float("-inf")  # steady seconds
+
+    def ride(self, part: RegistrationPart) -> None:
+        """From now on this rides in every request, behind what rode before."""
+        self._dialogue.parts.append(part)
+
+    # The role's shape --------------------------------------------------------------------------------------------
+
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
+        """Start; a registration that still holds is used without asking again."""
+        actions: list[Action] = []
+        for row in rows:
+            if row.table == TABLE and row.key == self._key:
+                try:
+                    actions += self._from_row(row.value, now)
+                except (ValueError, KeyError, TypeError):
+                    actions.append(Count("unreadable-row"))
+        if self.registered is not None:
+            self.state = Settled() if self.routing.holds else Searching()
+            actions += self._use(self.registered.attachment)
+        if self._wish is not Wish.NOTHING:
+            self._discovery.search(now)
+        return actions + self._pursue(now)
+
+    def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
+        """A reply (604, or 603 with a co-located care-of address), an advertisement, or a revocation."""
+        try:
+            if message[:1] == bytes((ROUTER_ADVERTISEMENT,)):
+                return self._advertised(AgentAdvertisement.decode(message), source, now)
+            if message[:1] == bytes((REGISTRATION_REVOCATION,)):
+                return self._revoked(message, source, now)
+            return self._replied(RegistrationReply.decode(message), source, now)
+        except WireError as error:
+            return [Count(f"registration-{error.reason}")]
+
+    def happened(self, event: Event, *, now: float) -> list[Action]:
+        """Links come and go; the wall clock is set."""
+        match event:
+            case LinkUp() if event.link in self.configuration.links:
+                self._ways.link_up(event.link, event.addresses)
+                if self.registered is None and not isinstance(self.state, Settled):
+                    self._discovery.settle()
+                    self._discovery.search(now)
+                return self._pursue(now) + self._discovery.timeout(now)
+            case LinkDown() if event.link in self.configuration.links:
+                self._ways.link_down(event.link)
+                return self._moved(now)
+            case EchoAnswered():
+                self._traversal.answered(event.identifier, event.sequence, now)
+            case WallClockStepped(ahead):
+                self._dialogue.wall_ahead = ahead
+        return []
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Retransmission, renewal, expiry, silence of an agent, solicitation."""
+        self._discovery.forget_silent(now)
+        actions = self._moved(now)
+        if self.registered is not None and self.registered.expires_at <= now:
+            actions += self._expired(now)
+        return actions + self._kept_open(now) + self._pursue(now) + self._discovery.timeout(now)
+
+    def deadline(self) -> float | None:
+        """Steady seconds of whatever comes first."""
+        times = [self._discovery.deadline(), self._traversal.deadline()]
+        if self._in_use is not None and not self._ways.in_reach(self._in_use):
+            times.append(self._patient_until)
+        if isinstance(self.state, Registering | Waiting):
+            times.append(self.state.retry_at)
+        if self.registered is not None:
+            times.append(self.registered.expires_at)
+            if isinstance(self.state, Settled) and self._renews():
+                times.append(self.registered.renew_at)
+        return min((at for at in times if at is not None), default=None)
+
+    def wish(self, wish: Wish, *, now: float) -> list[Action]:
+        """What is to be registered from now on; it is asked for even if it holds already."""
+        self._wish = wish
+        self._ways.avoid_none()
+        self.state = Settled() if wish is Wish.NOTHING else Searching()
+        if wish is Wish.NOTHING:
+            self._discovery.settle()
+            return [self._persist()]
+        return [self._persist(), *self._pursue(now), *self._discovery.timeout(now)]
+
+    def leave(self, *, now: float) -> list[Action]:
+        """The last words of a run (section 3.6.1.2): deregister by the way in use. The next run registers again.
+
+        Nothing when there is nothing to take back or no way to say it; over when `leaving` is false.
+        """
+        asked = self.state.attachment if isinstance(self.state, Registering) else None
+        way = self._in_use or asked  # what was asked for may have been granted already
+        if way is None or not self._ways.in_reach(way) or self._wish is not Wish.ORDINARY:
+            return []
+        self._lasting, self._wish = self._wish, Wish.WITHDRAWN
+        return self._register(now, RETRY_FIRST)
+
+    @property
+    def leaving(self) -> bool:
+        """`leave` has been called and not been answered."""
+        return self._lasting is not None and isinstance(self.state, Registering)
+
+    def gives_way(self, switch: Takes | None) -> bool:
+        """Whether a stand-in that switches by `switch` has all packets only while our registration is very short.
+
+        It is so without a registration of its own (R2), and where flow rules may lead to us: they go before it (R5).
+        """
+        return switch is None or self.routing.binding is not None
+
+    @property
+    def wished(self) -> Wish:
+        """What is being pursued."""
+        return self._wish
+
+    @property
+    def attachment(self) -> Attachment | None:
+        """The way in use."""
+        return self._in_use
+
+    # Attachment and movement -------------------------------------------------------------------------------------
+
+    def _advertised(self, advertisement: AgentAdvertisement, source: Source, now: float) -> list[Action]:
+        hearing = self._discovery.heard(advertisement, source, now)
+        if hearing is Hearing.UNUSABLE:
+            return []
+        address = advertisement.addresses[0][0] if advertisement.addresses else source.address
+        actions: list[Action] = []
+        ours = self._in_use is not None and (self._in_use.link, self._in_use.agent) == (source.link, address)
+        if hearing is Hearing.REBOOTED and ours and self._renews():
+            actions.append(
+                Emit("agent-rebooted", None, self.configuration.home_address, None, {"agent": str(address)})
+            )
+            self.state = Searching()
+        if isinstance(self.state, Waiting) and self.state.code in CHALLENGE_CODES:
+            self.state = Searching()
+        elsewhere = self._renews() and self._ways.bypasses(self._in_use, now)  # section 3.1
+        if isinstance(self.state, Settled) and (
+            elsewhere or self.movement.ready(self._ways, self._in_use, now)
+        ):
+            self.state = Searching()
+        return actions + self._pursue(now)
+
+    def move(self, to: str, *, now: float) -> list[Action]:
+        """Change to the access node `to`: a link on which one is heard, its address, or its care-of address.
+
+        The present one hands over first (predictive). Raises CannotMove.
+        """
+        if self.configuration.colocated or not self.movement.enabled:
+            raise CannotMove("needs a foreign agent, and context_transfer = true in [mobile_node]")
+        if self.registered is None or not isinstance(self.state, Settled) or self._in_use is None:
+            raise CannotMove("not registered; wait until it is")
+        if self._wish is not Wish.ORDINARY:
+            raise CannotMove("not while asleep, or on the way to sleep or back")
+        self.movement.begin(to, self._ways, self._in_use, now)
+        return self._register(now, RETRY_FIRST)
+
+    def _moved(self, now: float) -> list[Action]:
+        """If the way in use is gone, take another (section 2.4.2.1)."""
+        attempted = self.state.attachment if isinstance(self.state, Registering) else None
+        if attempted is not None and not self._ways.in_reach(attempted):
+            self.state = Searching()
+        gone = self._in_use
+        if gone is None or self._ways.in_reach(gone) or self._awaiting_first_advertisement(gone, now):
+            return self._pursue(now) if isinstance(self.state, Searching) else []
+        self.outcomes.append(AttachmentLost(gone))
+        actions = self._use(None)
+        actions.append(
+            Emit("attachment-lost", None, self.configuration.home_address, None, {"link": gone.link})
+        )
+        if self._wish is not Wish.NOTHING:
+            self.state = Searching()
+            self._discovery.search(now)
+        return actions + self._pursue(now)
+
+    def _awaiting_first_advertisement(self, attachment: Attachment, now: float) -> bool:
+        """After a restart the agent in use has not been heard yet: it is given the time to advertise."""
+        return self._discovery.is_up(attachment.link) and now < self._patient_until
+
+    def _use(self, attachment: Attachment | None, *, ipv6: bool = True) -> list[Action]:
+        before, self._in_use = self._in_use, attachment
+        if self.configuration.on_behalf is not None:
+            return []
+        home_agent, homes = self.configuration.home_agent, self.configuration.home_addresses
+        encapsulation = Encapsulation.UDP if self._traversal.udp else Encapsulation.IPIP
+        wanted = colocated_forwarding(attachment, home_agent, homes, encapsulation=encapsulation)
+        actions, self._forwarding = changes(self._forwarding, wanted), wanted
+        if before is not None and (attachment is None or attachment.link != before.link):
+            actions.append(LeaveAgent(before.link))
+        if attachment is not None and attachment != before:
+            actions.append(attachment.use(homes if ipv6 else homes[:1]))
+        return actions
+
+    # 601 ---------------------------------------------------------------------------------------------------------
+
+    def _pursue(self, now: float) -> list[Action]:
+        """Do what the state says is next."""
+        if self._wish is Wish.NOTHING:
+            return []
+        match self.state:
+            case Settled():
+                if self._renews() and self.registered is not None and self.registered.renew_at <= now:
+                    return self._register(now, RETRY_FIRST)
+            case Searching():
+                return self._register(now, RETRY_FIRST)
+            case Waiting() if self.state.retry_at <= now:
+                return self._register(now, RETRY_FIRST)
+            case Registering() if self.state.retry_at <= now:
+                return self._register(now, min(RETRY_MAX, 2 * self.state.interval))
+        return []
+
+    def _renews(self) -> bool:
+        return self._wish in (Wish.ORDINARY, Wish.BRIEF)
+
+    def _register(self, now: float, interval: float, *, resynchronised: bool = False) -> list[Action]:
+        available = self._ways.available(now, self._in_use, self.movement.preferred)
+        if not available:
+            self.state = Searching()
+            self._discovery.search(now)
+            return []
+        self._discovery.settle()
+        attachment = available[0]
+        lifetime = self._lifetime(attachment)
+        identification = self._dialogue.next_identification(now)
+        self.state = Registering(
+            attachment, lifetime, identification, now, now + interval, interval, resynchronised
+        )
+        if self.configuration.nai is not None and self._wish is not Wish.WITHDRAWN:
+            # Without a registration the address may be somebody else's by now: ask for one, mostly the same.
+            own = self.configuration.home_address if self.registered is not None else IPv4Address(0)
+            self._dialogue.home_address = own
+        challenge = self._ways.challenge(attachment)
+        self._revocation.now = now
+        message = self._dialogue.request(attachment, lifetime, identification, challenge)
+        detail: dict[str, JSON] = {
+            "to": str(attachment.agent),
+            "lifetime": lifetime,
+            "care_of": str(attachment.care_of),
+            "wish": self._wish.value,
+        }
+        return [
+            self._persist(),
+            SendRegistration(
+                message,
+                attachment.agent,
+                link=attachment.link,
+                source=self._source(attachment),
+                link_layer=attachment.link_layer,
+            ),
+            Emit("sent", self._requested, self.configuration.home_address, None, detail),
+        ]
+
+    def _source(self, attachment: Attachment) -> Addr:
+        own = self.configuration.on_behalf or self.configuration.home_address
+        return attachment.care_of if attachment.colocated else own
+
+    def _lifetime(self, attachment: Attachment) -> int:
+        if self._wish is Wish.WITHDRAWN:
+            return 0
+        wanted = self.configuration.lifetime
+        if self._wish is Wish.BRIEF:
+            wanted = min(wanted, self.configuration.brief_lifetime)
+        return self._ways.bounded(attachment, wanted)
+
+    # 604 ---------------------------------------------------------------------------------------------------------
+
+    def _replied(self, reply: RegistrationReply, source: Source, now: float) -> list[Action]:
+        """Section 3.6.2."""
+        state = self.state
+        if not isinstance(state, Registering):
+            return [Count("reply-unexpected")]
+        # A co-located stand-in may be on a router or on its home agent's host: replies come by any link, or none (R17).
+        anywhere = self.configuration.on_behalf is not None and state.attachment.colocated
+        if source.link != state.attachment.link and not anywhere:
+            return [Count("reply-unexpected")]
+        belief = self._dialogue.believe(reply, state.attachment, state.identification)
+        if belief not in (Belief.AGENT, Belief.AUTHENTIC):
+            return [Count(belief.value)]
+        told = self._dialogue.tell_parts(reply, state.attachment) if belief is Belief.AUTHENTIC else []
+        if accepted(reply):
+            return told + self._accepted(reply, state, now) + self._pursue(now)
+        return told + self._denied(reply, state, now)
+
+    def _accepted(self, reply: RegistrationReply, state: Registering, now: float) -> list[Action]:
+        granted = min(reply.lifetime, state.lifetime)
+        wish = self._wish
+        self.state = Settled()
+        actions = self._assigned(reply.home_address)
+        if granted:
+            self.registered = Registered(
+                state.attachment,
+                self._wish,
+                granted,
+                state.sent_at + granted,
+                state.sent_at + granted * RENEW_PART,
+            )
+            ipv6 = any(each.accepted for each in reply.all(Ipv6PrefixReply))
+            actions += self._use(state.attachment, ipv6=ipv6)
+            self.movement.registered(state.attachment)
+            if self.movement.ready(self._ways, self._in_use, now):
+                self.state = Searching()
+        else:
+            self.registered = None
+            self._wish = Wish.NOTHING
+            actions += self._use(None)
+        self._traversal.settled(bool(granted), now)
+        self.outcomes.append(RegistrationAccepted(wish, granted))
+        detail: dict[str, JSON] = {
+            "agent": str(state.attachment.agent),
+            "lifetime": granted,
+            "care_of": str(state.attachment.care_of),
+        }
+        return [
+            self._persist(),
+            *actions,
+            Emit("registered", self._answered, self.configuration.home_address, None, detail),
+        ]
+
+    def _assigned(self, home_address: IPv4Address) -> list[Action]:
+        """The home agent has said which home address is ours (RFC 2794)."""
+        before = self.configuration.home_address
+        if home_address in (before, IPv4Address(0)) or self.configuration.nai is None:
+            return []
+        actions = self._use(None)
+        self.configuration = replace(self.configuration, home_address=home_address)
+        self._dialogue.home_address = self._ways.home_address = home_address
+        self._revocation.home_address = home_address
+        self._traversal.at_home(home_address)
+        return [*actions, OwnHomeAddress(home_address, None if before.is_unspecified else before)]
+
+    def _denied(self, reply: RegistrationReply, state: Registering, now: float) -> list[Action]:
+        code, attachment = int(reply.code), state.attachment
+        detail: dict[str, JSON] = {"code": code, "agent": str(attachment.agent)}
+        actions: list[Action] = [
+            Count(f"denied-{code}"),
+            Emit("registration-denied", self._answered, self.configuration.home_address, None, detail),
+        ]
+        if code == Code.IDENTIFICATION_MISMATCH and not state.resynchronised:
+            self._dialogue.resynchronise(reply, now)
+            return actions + self._register(now, RETRY_FIRST, resynchronised=True)
+        if code == Code.FA_REQUESTED_LIFETIME_TOO_LONG and 0 < reply.lifetime < state.lifetime:
+            self._ways.bound(attachment, reply.lifetime)
+            return actions + self._register(now, RETRY_FIRST, resynchronised=state.resynchronised)
+        if code in CHALLENGE_CODES:
+            # Ask the agent for a new challenge; its advertisement ends the waiting.
+            self.state = Waiting(now + DENIED_FIRST, DENIED_FIRST, code)
+            self._discovery.search(now)
+            return actions + self._discovery.timeout(now)
+        if code in UNREACHABLE_CODES:
+            # As if nobody had answered (section 3.6.3); only of the home network another agent may know a way.
+            if code == Code.FA_HOME_NETWORK_UNREACHABLE and self._ways.others(attachment, now):
+                self._ways.avoid(attachment, now + max(DENIED_FIRST, 2 * state.interval))
+                return actions + self._register(now, RETRY_FIRST)
+            return actions
+        self.outcomes.append(RegistrationDenied(self._wish, code))
+        interval = min(RETRY_MAX, max(DENIED_FIRST, 2 * state.interval))
+        self._ways.avoid(attachment, now + interval)
+        if self._ways.available(now, self._in_use):
+            return actions + self._register(now, RETRY_FIRST)
+        self.state = Waiting(now + interval, interval, code)
+        return actions
+
+    def _expired(self, now: float) -> list[Action]:
+        self.registered = None
+        self._traversal.settled(False, now)
+        actions: list[Action] = [
+            self._persist(),
+            Emit("registration-expired", None, self.configuration.home_address),
+        ]
+        if self._renews() and not isinstance(self.state, Registering | Waiting):
+            self.state = Searching()
+        return actions
+
+    # From outside ------------------------------------------------------------------------------------------------
+
+    def _revoked(self, message: bytes, source: Source, now: float) -> list[Action]:
+        """The home agent has ended the registration (RFC 3543): say so, and register anew if that is wished for."""
+        answer, actions = self._revocation.believed(message, self._in_use)
+        if answer is None:
+            return actions
+        actions.append(Reply(source, answer))
+        if self.registered is None:
+            return actions
+        detail: dict[str, JSON] = {"by": str(source.address)}
+        actions.append(Emit("registration-revoked", None, self.configuration.home_address, None, detail))
+        self.registered = None
+        self._traversal.settled(False, now)
+        actions += [self._persist(), *self._use(None)]
+        if self._renews():
+            self.state = Searching()
+        return actions + self._pursue(now)
+
+    def _kept_open(self, now: float) -> list[Action]:
+        """Keepalives; when the NAT has forgotten us, registering tells the home agent where we are seen now."""
+        if self._in_use is None:
+            return []
+        if not self._traversal.lost(now):
+            return self._traversal.timeout(self._in_use, now)
+        actions: list[Action] = [Emit("nat-mapping-lost", None, self.configuration.home_address)]
+        if self._renews() and isinstance(self.state, Settled):
+            self.state = Searching()
+        return actions
+
+    # Rows --------------------------------------------------------------------------------------------------------
+
+    def _persist(self) -> Persist:
+        held = self.registered if self._lasting is None else None
+        value: dict[str, JSON] = {
+            **self._dialogue.to_row(),
+            "wish": (self._lasting or self._wish).value,
+            "nat": self._traversal.to_row(),
+            "revocable": self._revocation.to_row(),
+            "context": self.movement.to_row(),
+            "routing": self.routing.to_row(),
+            "registered": None
+            if held is None
+            else {
+                "attachment": held.attachment.to_row(),
+                "wish": held.wish.value,
+                "lifetime": held.lifetime,
+                "expires_at": held.expires_at,
+                "renew_at": held.renew_at,
+            },
+        }
+        if self.configuration.nai is not None:
+            value["home_address"] = str(self.configuration.home_address)
+        return Persist(TABLE, self._key, value)
+
+    @property
+    def _key(self) -> str:
+        """Of our row: what does not change."""
+        return self.configuration.nai or str(self.configuration.home_address)
+
+    def _from_row(self, row: Mapping[str, JSON], now: float) -> list[Action]:
+        assigned = self._assigned(IPv4Address(str(row.get("home_address", "0.0.0.0"))))
+        self._dialogue.from_row(row)
+        self._wish = Wish(row["wish"])
+        self._revocation.from_row(row.get("revocable"))
+        self.movement.from_row(row.get("context"))
+        self.routing.from_row(row.get("routing"))
+        held = row["registered"]
+        if not isinstance(held, Mapping):
+            return assigned
+        attachment, lifetime = held["attachment"], held["lifetime"]
+        expires_at, renew_at = held["expires_at"], held["renew_at"]
+        if not isinstance(attachment, Mapping) or not isinstance(lifetime, int):
+            raise ValueError("a registration needs attachment and lifetime")
+        if not isinstance(expires_at, int | float) or not isinstance(renew_at, int | float):
+            raise ValueError("times are numbers")
+        if expires_at > now:
+            self.registered = Registered(
+                Attachment.from_row(attachment),
+                Wish(held["wish"]),
+                lifetime,
+                float(expires_at),
+                float(renew_at),
+            )
+            self._traversal.from_row(row.get("nat"), now)
+            self._patient_until = now + AGENT_PATIENCE
+        return assigned

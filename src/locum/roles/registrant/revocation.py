@@ -1,0 +1,74 @@
+"""A mobile node's side of registration revocation (RFC 3543), with a co-located care-of address.
+
+Rides in its registrations. With a foreign agent that one is told, and tells the mobile node by an advertisement. It must
+not know what the mobile node does without a registration.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from locum.roles.actions import JSON, Action, Count
+from locum.roles.registrant.attachment import Attachment
+from locum.roles.revocation import Revocable, Stamps, acknowledgment, unbelievable
+from locum.security.association import Association
+from locum.wire.errors import WireError
+from locum.wire.mobile_ip.extensions import AuthKind, RevocationSupport
+from locum.wire.mobile_ip.registration import RegistrationReply
+from locum.wire.mobile_ip.revocation import RegistrationRevocation
+
+
+class MobileRevocation:
+    """What the home agent agreed to, and whether a revocation is to be believed."""
+
+    def __init__(self, home_address: IPv4Address, home_agent: IPv4Address, association: Association) -> None:
+        self.now = 0.0  # steady seconds of the request that is being made
+        self.home_address, self._home_agent = home_address, home_agent
+        self._association = association
+        self._stamps = Stamps()
+        self._agreed: Revocable | None = None
+
+    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[RevocationSupport]:
+        """Only who is at the end of the tunnel himself takes revocations (section 3.2)."""
+        if not attachment.colocated or not lifetime:
+            return ()
+        return (RevocationSupport(self._stamps.next(self.home_address, self.now), inform=True),)
+
+    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+        """The home agent's clock, where it takes part."""
+        said = reply.protected(AuthKind.MN_HA) if attachment.colocated else ()
+        found = next((each for each in said if isinstance(each, RevocationSupport)), None)
+        if found is not None:
+            self._agreed = Revocable(found.timestamp, found.inform)
+        return ()
+
+    def believed(self, message: bytes, attachment: Attachment | None) -> tuple[bytes | None, list[Action]]:
+        """The signed answer to a revocation that holds; otherwise the actions count what it is not."""
+        try:
+            notice = RegistrationRevocation.decode(message)
+        except WireError as error:
+            return None, [Count(f"revocation-{error.reason}")]
+        last = None if self._agreed is None else self._agreed.timestamp
+        reason = unbelievable(notice, AuthKind.MN_HA, self._association, last, from_home_agent=True)
+        if reason is None and not self._names(notice, attachment):
+            reason = "revocation-not-for-us"
+        if reason is None and self._agreed is None:
+            reason = "revocation-not-agreed"
+        if reason is not None or self._agreed is None:
+            return None, [Count(reason or "revocation-not-agreed")]
+        self._agreed = replace(self._agreed, timestamp=notice.identifier)
+        return acknowledgment(notice, AuthKind.MN_HA, self._association, inform=True), []
+
+    def _names(self, notice: RegistrationRevocation, attachment: Attachment | None) -> bool:
+        """This home address; the care-of address too, unless it is given up already."""
+        if (notice.home_address, notice.home_domain_address) != (self.home_address, self._home_agent):
+            return False
+        return attachment is None or notice.foreign_domain_address == attachment.care_of
+
+    def to_row(self) -> JSON:
+        """As part of a row."""
+        return None if self._agreed is None else self._agreed.to_row()
+
+    def from_row(self, row: JSON) -> None:
+        """From part of a row of our own; raises ValueError for anything else."""
+        self._agreed = Revocable.from_row(row)

@@ -1,0 +1,105 @@
+"""What a mobile node says of its own ways with every registration (RFC 7629; features R3, R8).
+
+The binding identifier and the weight of its care-of address, by which rules and shares find it, and where its packets go
+when it has none. It must not know rules, nor when a request is sent.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from locum.roles.actions import JSON, Action
+from locum.roles.registrant.attachment import Attachment
+from locum.roles.registrant.dialogue import accepted
+from locum.wire.mobile_ip.extensions import Extension, Multipath
+from locum.wire.mobile_ip.registration import RegistrationReply
+from locum.wire.mobile_ip.vendor import DefaultCareOfAddress, Weight, encode_vendor
+
+_NOWHERE = IPv4Address(0)  # as a default care-of address: the one that was registered is taken back
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What is to be said; of what is None nothing is, or what was said before is taken back."""
+
+    binding: int | None = None  # identifier of the dynamic care-of address, no other registrant's
+    weight: int = 1  # of the dynamic care-of address among equals
+    default: IPv4Address | None = None  # default care-of address; 0.0.0.0 takes back whichever is registered
+
+    def to_row(self) -> Mapping[str, JSON]:
+        """As part of a row."""
+        default = None if self.default is None else str(self.default)
+        return {"binding": self.binding, "weight": self.weight, "default": default}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, JSON]) -> "Routing":
+        """From part of a row of our own; raises ValueError, KeyError or TypeError for anything else."""
+        binding, weight, default = row["binding"], row["weight"], row["default"]
+        if not isinstance(binding, int | None) or not isinstance(weight, int):
+            raise ValueError("binding and weight are whole numbers")
+        return cls(binding, weight, None if default is None else IPv4Address(str(default)))
+
+
+NO_ROUTING = Routing()
+
+
+class OwnRouting:
+    """`wanted` rides in every request. The home agent keeps the default care-of address for good, so what it may have of
+    ours is remembered until it is taken back; the rest it forgets with the registration.
+    """
+
+    def __init__(self, wanted: Routing) -> None:
+        self.wanted = wanted
+        self._there: Routing | None = NO_ROUTING  # what the home agent has; None: a request was not answered
+        self._left: IPv4Address | None = None  # the default care-of address that it may have of ours
+
+    @property
+    def holds(self) -> bool:
+        """A registration that still holds says what is wanted."""
+        return self._there == self.wanted
+
+    @property
+    def binding(self) -> int | None:
+        """The identifier of our care-of address."""
+        return self.wanted.binding
+
+    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
+        """Nothing when all is cancelled. We have one care-of address: it takes the place of others (O, section 4.1)."""
+        if not lifetime:
+            return ()
+        wanted, own = self.wanted, list[Extension]()
+        if wanted.binding is not None:
+            own.append(Multipath(wanted.binding, overwrite=True))
+        if wanted.weight != 1:
+            own.append(encode_vendor(Weight(wanted.weight)))
+        default = _NOWHERE if wanted.default is None and self._left is not None else wanted.default
+        if default is not None:
+            own.append(encode_vendor(DefaultCareOfAddress(default)))
+        if wanted.default not in (None, _NOWHERE):
+            self._left = wanted.default
+        if not self.holds:
+            self._there = None
+        return own
+
+    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+        """What was asked holds from now on, or nothing has changed."""
+        if accepted(reply) and reply.lifetime:
+            self._there = self.wanted
+            if self.wanted.default in (None, _NOWHERE):
+                self._left = None
+        return ()
+
+    def to_row(self) -> JSON:
+        """As part of a row, which is written before a request is sent."""
+        return {
+            "there": None if self._there is None else self._there.to_row(),
+            "left": None if self._left is None else str(self._left),
+        }
+
+    def from_row(self, row: JSON) -> None:
+        """From part of a row of our own; raises ValueError, KeyError or TypeError for anything else."""
+        if not isinstance(row, Mapping):
+            return
+        there, left = row["there"], row["left"]
+        self._there = Routing.from_row(there) if isinstance(there, Mapping) else None
+        self._left = None if left is None else IPv4Address(str(left))

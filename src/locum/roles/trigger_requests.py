@@ -1,0 +1,167 @@
+"""Triggers that a role sends (C8): to one stand-in after the other until one has done it, and again until one answers.
+
+Access nodes, home agents and devices use it alike; the latest word about a home address is the one that counts. It must
+not know why a trigger is sent, nor what a stand-in does with it.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import count
+
+from locum.roles.actions import JSON, Action, Addr, Answered, Ask, Count, Emit, NoAnswer
+from locum.roles.timers import Deadlines
+from locum.wire.control.answer import Status
+from locum.wire.control.trigger import PATH, Operation, Trigger, decode_trigger_answer, encode_trigger
+from locum.wire.errors import WireError
+
+ANSWER_TIMEOUT = 8.0  # seconds; the stand-in answers when its registration is through
+RETRY_FIRST = 0.5  # seconds after nobody has answered
+RETRY_MAX = 30.0  # seconds
+MAX_RELEASES = (
+    10  # rounds after which a release is given up, about two minutes; a take goes on until it is dropped
+)
+FIRST_REQUEST = 1 << 32  # above the numbers that a role gives its other requests
+
+_FINAL = (Status.OK, Status.WRONG_STATE)
+_PASSING = (Status.BUSY, Status.LIMIT)  # worth asking again
+
+Key = tuple[Addr, tuple[Addr, ...]]  # home address, stand-ins
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One trigger on its way: the stand-in at `place` is being asked, or will be asked when the time has come."""
+
+    trigger: Trigger
+    stand_ins: tuple[Addr, ...]
+    place: int = 0
+    attempt: int = 0  # rounds that were in vain
+
+    @property
+    def home_address(self) -> Addr:
+        """What it is about, by its first address."""
+        return self.trigger.home_addresses[0]
+
+    @property
+    def key(self) -> Key:
+        """One errand at a time for a home address and those who are asked."""
+        return self.home_address, self.stand_ins
+
+    @property
+    def stand_in(self) -> Addr:
+        """Who is asked now."""
+        return self.stand_ins[self.place]
+
+
+Concluded = Callable[[Errand, Status | None], list[Action]]
+
+
+def _unnoticed(errand: Errand, status: Status | None) -> list[Action]:
+    return []
+
+
+class Errands:
+    """Triggers under way. `concluded` says what follows when one has ended: with its status, None when nobody answered."""
+
+    def __init__(self, concluded: Concluded = _unnoticed) -> None:
+        self._concluded = concluded
+        self._errands: dict[Key, Errand] = {}
+        self._asked: dict[int, Key] = {}
+        self._retries: Deadlines[Key] = Deadlines()
+        self._numbers = count(FIRST_REQUEST)
+
+    def ask_one(self, trigger: Trigger, stand_ins: Iterable[Addr]) -> list[Action]:
+        """The first of `stand_ins` that does it is enough. What is under way for the home address ends."""
+        self.drop(trigger.home_addresses[0])
+        order = tuple(stand_ins)
+        return self._ask(Errand(trigger, order)) if order else []
+
+    def ask_all(self, trigger: Trigger, stand_ins: Iterable[Addr]) -> list[Action]:
+        """Every one of `stand_ins` is to do it. What is under way for the home address ends."""
+        self.drop(trigger.home_addresses[0])
+        actions: list[Action] = []
+        for each in stand_ins:
+            actions += self._ask(Errand(trigger, (each,)))
+        return actions
+
+    def drop(self, home_address: Addr) -> None:
+        """Nothing is asked for this home address any more; what is still answered is ignored."""
+        for key in [each for each in self._errands if each[0] == home_address]:
+            self._drop(key)
+
+    def _drop(self, key: Key) -> None:
+        del self._errands[key]
+        self._retries.cancel(key)
+        self._asked = {number: each for number, each in self._asked.items() if each != key}
+
+    def happened(self, event: Answered | NoAnswer, *, now: float) -> list[Action] | None:
+        """The answer to one of ours; None: it is another's."""
+        if event.request < FIRST_REQUEST:
+            return None
+        key = self._asked.pop(event.request, None)
+        if key is None:
+            return []
+        errand = self._errands[key]
+        if isinstance(event, NoAnswer):
+            return [Count("trigger-unanswered"), *self._next(errand, None, now)]
+        try:
+            status = decode_trigger_answer(event.body)
+        except WireError as error:
+            return [Count(f"trigger-{error.reason}"), *self._next(errand, None, now)]
+        if status in _FINAL:
+            return self._end(errand, status)
+        return [Count(f"trigger-{word(status)}"), *self._next(errand, status, now)]
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Ask again."""
+        actions: list[Action] = []
+        for key in self._retries.due(now):
+            actions += self._ask(self._errands[key])
+        return actions
+
+    def deadline(self) -> float | None:
+        """Steady seconds."""
+        return self._retries.next()
+
+    def _ask(self, errand: Errand) -> list[Action]:
+        number = next(self._numbers)
+        self._errands[errand.key] = errand
+        self._asked[number] = errand.key
+        trigger = errand.trigger
+        detail: dict[str, JSON] = {
+            "to": str(errand.stand_in),
+            "operation": trigger.operation.name.lower(),
+            "reason": trigger.reason.name.lower(),
+        }
+        return [
+            Ask(number, errand.stand_in, PATH, encode_trigger(trigger), ANSWER_TIMEOUT),
+            Emit("sent", PATH, errand.home_address, None, detail),
+        ]
+
+    def _next(self, errand: Errand, status: Status | None, now: float) -> list[Action]:
+        """The next stand-in; after the last one, from the first on once more, later and later."""
+        if errand.place + 1 < len(errand.stand_ins):
+            return self._ask(replace(errand, place=errand.place + 1))
+        again = replace(errand, place=0, attempt=errand.attempt + 1)
+        refused = status is not None and status not in _PASSING and len(errand.stand_ins) == 1
+        releasing = errand.trigger.operation is Operation.RELEASE
+        if refused or (releasing and again.attempt >= MAX_RELEASES):
+            return self._end(errand, status)
+        self._errands[errand.key] = again
+        self._retries.set(errand.key, now + min(RETRY_MAX, RETRY_FIRST * 2 ** min(errand.attempt, 8)))
+        return []
+
+    def _end(self, errand: Errand, status: Status | None) -> list[Action]:
+        self._drop(errand.key)
+        detail: dict[str, JSON] = {
+            "by": str(errand.stand_in),
+            "operation": errand.trigger.operation.name.lower(),
+            "status": "no-answer" if status is None else word(status),
+        }
+        kind = "trigger-done" if status is Status.OK else "trigger-failed"
+        return [Emit(kind, PATH, errand.home_address, None, detail), *self._concluded(errand, status)]
+
+
+def word(status: Status) -> str:
+    """A status as events and counters have it."""
+    return status.name.lower().replace("_", "-")

@@ -1,0 +1,1 @@
+"""New connections to ports of a sleeping device."""

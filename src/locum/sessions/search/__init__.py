@@ -1,0 +1,1 @@
+"""Search for the sockets of a home address (sock_diag)."""

@@ -1,0 +1,376 @@
+"""What a stand-in has received for a sleeping device: files in memory first, then on disk, with bounds (A12).
+
+Memory may be full before its bound (others use the tmpfs too): the spool then goes on on disk. Each file system keeps a
+reserve (`reserve.py`), short of which it counts as full.
+
+A byte is peeked, written, and only then taken from the kernel, so a killed daemon loses none: the place to go on is the
+kernel's count of received bytes less what is still unread. Past the total bound nothing is taken, and the TCP window closes.
+Only a crash of the whole machine loses bytes. This module must not know when to drain or who fetches.
+"""
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from locum.sessions.record import SessionRecord
+from locum.sessions.reserve import leave_reserve
+from locum.sessions.tcp import repair, stand_in
+from locum.sessions.tcp.live import FinalTcp, SessionError
+
+CHUNK = 256 << 10  # bytes moved by one step: well under a millisecond
+SUFFIXES = (".memory", ".disk", ".state", ".new")  # of every file of a spool
+_MODE = 0o600
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_buffer = bytearray(CHUNK)  # of the step that is under way; there is one at a time
+
+
+@dataclass(slots=True)
+class Budget:
+    """Bytes that spools may hold: in memory, and in all. Over by at most one receive buffer each.
+
+    One for all spools of a stand-in (`whole`); one for those of each device may be a part of it.
+    """
+
+    memory_bound: int
+    total_bound: int
+    memory: int = 0
+    total: int = 0
+    whole: "Budget | None" = None
+
+    @property
+    def memory_room(self) -> int:
+        """Bytes that may still go to memory."""
+        own = max(self.memory_bound - self.memory, 0)
+        return own if self.whole is None else min(own, self.whole.memory_room)
+
+    @property
+    def room(self) -> int:
+        """Bytes that may still be taken."""
+        own = max(self.total_bound - self.total, 0)
+        return own if self.whole is None else min(own, self.whole.room)
+
+    def add(self, memory: int, total: int) -> None:
+        """So many bytes more are held (fewer: below 0), `memory` of them in memory."""
+        self.memory += memory
+        self.total += total
+        if self.whole is not None:
+            self.whole.add(memory, total)
+
+
+def disk_files(directory: Path) -> dict[str, Path]:
+    """What spools have on disk there, by the spool's name."""
+    found = {}
+    for each in os.scandir(directory):
+        if each.name.endswith(".disk"):
+            found[each.name.rsplit(".", 2)[0]] = Path(each.path)
+    return found
+
+
+class Spool:
+    """The received bytes of one session; `name` is unique among the sessions of a stand-in and safe in a file name.
+
+    `memory_dir` should be a tmpfs. Create it with the session; after a restart of the daemon create it again with the same
+    arguments and call `recover`.
+    """
+
+    def __init__(
+        self, name: str, record: SessionRecord, *, memory_dir: Path, disk_dir: Path, budget: Budget
+    ) -> None:
+        self.record = record
+        self.peer_closed = record.peer_closed
+        self.error = 0
+        self._name = name
+        self._memory_path = memory_dir / f"{name}.memory"
+        self._state_path = disk_dir / f"{name}.state"
+        self._disk_dir = disk_dir
+        disk_dir.mkdir(parents=True, exist_ok=True)
+        self._budget = budget
+        self._taken = 0  # bytes that are ours alone; what follows is still in the kernel as well
+        self._tail = 0
+        self._unwritten = b""  # the tail, when the disk does not take it
+        self._memory = _File(self._memory_path)
+        self._disk: _File | None = None
+        self._disk_start = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes that `read` can give."""
+        return self._taken + self._tail
+
+    @property
+    def room(self) -> int:
+        """Bytes that the budget still lets it take."""
+        return self._budget.room
+
+    @property
+    def spilled(self) -> int:
+        """Bytes that are on disk."""
+        return self.total - self._disk_start if self._disk else 0
+
+    def drain(self, sock: socket.socket, limit: int = CHUNK) -> int:
+        """One step: moves at most `limit` bytes (and CHUNK) from the kernel, without waiting; 0 when there is nothing to do.
+
+        A FIN or an error is noted here once the bytes before it are taken. `waiting` tells whether the bound is why.
+        Raises OSError when a file does not take them (ENOSPC): they are still in the kernel, and may be drained again.
+        """
+        if self._tail:  # the connection was stopped and goes on: the kernel gives the tail again
+            self._cut(self._taken)
+        now = self._look(sock)
+        size = min(now.unread, limit, CHUNK, self._budget.room)
+        if size:
+            view = memoryview(_buffer)
+            size = sock.recv_into(view, size, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self._append(view[:size])
+            self._discard(sock, size)
+            self._taken += size
+            return size
+        if now.unread:  # no room for them
+            return 0
+        self._look_at_end(sock, now)
+        return 0
+
+    def waiting(self, sock: socket.socket) -> bool:
+        """Whether bytes stay in the kernel because the total bound is reached: then do not watch the socket for reading."""
+        return not self._budget.room and repair.unread(sock) > 0
+
+    def read(self, offset: int, limit: int) -> bytes:
+        """At most `limit` received bytes from position `offset` on; empty at the end."""
+        size = min(limit, self.total - offset)
+        if size <= 0:
+            return b""
+        if self._unwritten and offset + size > self._taken:
+            written = self.read(offset, self._taken - offset)
+            start = max(offset - self._taken, 0)
+            return written + self._unwritten[start : offset + size - self._taken]
+        if self._disk is None or offset + size <= self._disk_start:
+            return self._memory.read(offset, size)
+        if offset >= self._disk_start:
+            return self._disk.read(offset - self._disk_start, size)
+        head = self._disk_start - offset
+        return self._memory.read(offset, head) + self._disk.read(0, size - head)
+
+    def stop(self, sock: socket.socket) -> FinalTcp:
+        """Stops the connection and copies what is unread (at most a receive buffer); `read` then gives everything.
+
+        The flow is held. Undone by `resume`; a second stop gives the same.
+        """
+        if not repair.in_repair(sock):
+            with suppress(OSError):  # a full disk: the rest is copied below
+                while self.drain(sock):
+                    pass
+            stand_in.stop(sock)
+        self._look(sock)
+        self._copy_tail(sock)
+        return stand_in.final(
+            sock, self.record, received=self.total, peer_closed=self.peer_closed, error=self.error
+        )
+
+    def resume(self, sock: socket.socket) -> None:
+        """Undoes `stop`: the connection goes on."""
+        self._cut(self._taken)
+        stand_in.resume(sock)
+
+    def recover(self, sock: socket.socket, on_disk: Mapping[str, Path] | None = None) -> None:
+        """After a restart: continues the files where the kernel says. Raises SessionError when bytes are missing.
+
+        `on_disk` are the `disk_files` of the directory, for who recovers many.
+        """
+        with suppress(FileNotFoundError):
+            state = json.loads(self._state_path.read_text())
+            self.peer_closed, self.error = bool(state["peer_closed"]), int(state["error"])
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # one of an earlier version may be without
+        now = self._look(sock)
+        if now.failed:  # only the error tells whether a FIN, which counts as a byte, came before it
+            self._take_error(sock, now, stopping=True)
+            now = self._look(sock)
+        position = now.received - now.unread
+        path = (disk_files(self._disk_dir) if on_disk is None else on_disk).get(self._name)
+        if path is not None:
+            self._disk_start = int(path.name.split(".")[-2])
+            self._disk = _File(path)
+        stored = self._disk_start + self._disk.size() if self._disk else self._memory.size()
+        if stored < position or (self._disk and self._memory.size() < self._disk_start):
+            raise SessionError(f"the spool {self._name} has {stored} bytes of {position}")
+        self._account(stored)
+        self._taken = position
+        self._tail = stored - position
+        self._cut(position)
+        if repair.in_repair(sock):
+            self._copy_tail(sock)
+
+    def remove(self) -> None:
+        """Closes and deletes the files."""
+        stored = self._taken if self._unwritten else self.total
+        self._budget.add(-self._in_memory(stored), -stored)
+        self._taken = self._tail = 0
+        self._memory.remove()
+        if self._disk:
+            self._disk.remove()
+        self._state_path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Closes the files and leaves them, for the next run of the daemon."""
+        self._memory.close()
+        if self._disk:
+            self._disk.close()
+
+    def _look(self, sock: socket.socket) -> stand_in.Condition:
+        return stand_in.condition(sock, self.record, known_error=self.error, known_closed=self.peer_closed)
+
+    def _look_at_end(self, sock: socket.socket, now: stand_in.Condition, *, stopping: bool = False) -> None:
+        if now.failed:
+            self._take_error(sock, now, stopping=stopping)
+        elif now.peer_closed and not self.peer_closed:
+            self.peer_closed = True
+            with suppress(OSError):  # the kernel goes on to tell it
+                self._note(peer_closed=True, error=self.error)
+
+    def _take_error(self, sock: socket.socket, now: stand_in.Condition, *, stopping: bool) -> None:
+        """The kernel tells an error once. While the disk does not take it the error stays there, unless we are stopping."""
+        try:
+            # In case we are killed before the next line.
+            self._note(peer_closed=now.peer_closed, error=errno.ECONNRESET)
+        except OSError:
+            if not stopping:
+                raise
+        error = stand_in.take_error(sock)
+        # A reset after the peer's FIN is EPIPE (tcp_reset in CLOSE_WAIT).
+        self.peer_closed = now.peer_closed or error == errno.EPIPE
+        self.error = error or errno.ECONNRESET
+        with suppress(OSError):  # the device hears of both in the answer
+            self._note(peer_closed=self.peer_closed, error=self.error)
+
+    def _discard(self, sock: socket.socket, size: int) -> None:
+        view = memoryview(_buffer)
+        while size:
+            # TCP then copies nothing.
+            taken = sock.recv_into(view, size, socket.MSG_TRUNC | socket.MSG_DONTWAIT)
+            if not taken:
+                raise OSError(errno.EIO, f"the kernel has lost {size} bytes that it showed")
+            size -= taken
+
+    def _copy_tail(self, sock: socket.socket) -> None:
+        now = self._look(sock)
+        if now.unread and not self._tail:
+            repair.select_queue(sock, repair.RECEIVE_QUEUE)
+            tail = repair.peek_receive_queue(sock, now.unread)
+            if len(tail) < now.unread:
+                raise OSError(
+                    errno.EOPNOTSUPP,
+                    "an urgent mark is among the bytes that find no room: Linux 6.10 is needed",
+                )
+            try:
+                self._append(memoryview(tail))
+            except OSError:
+                self._unwritten = tail  # the kernel has it as well, should we be killed
+            self._tail = len(tail)
+        self._look_at_end(sock, now, stopping=True)
+
+    def _append(self, data: memoryview) -> None:
+        """Writes behind what was taken, and accounts for it once all of it is written; else nothing has changed."""
+        into_memory = 0
+        try:
+            if self._disk is None:
+                into_memory = self._into_memory(data[: self._budget.memory_room])
+            if into_memory < len(data):
+                if self._disk is None:
+                    self._disk_start = self._taken + into_memory
+                    self._disk = _File(self._disk_dir / f"{self._name}.{self._disk_start}.disk")
+                self._disk.write(self._taken + into_memory - self._disk_start, data[into_memory:])
+        except OSError:
+            self._shorten(self._taken)
+            raise
+        self._budget.add(into_memory, len(data))
+
+    def _into_memory(self, data: memoryview) -> int:
+        """How many of these bytes memory has taken: all, or none when it is full. Raises OSError for anything else."""
+        if not data:
+            return 0
+        try:
+            self._memory.write(self._taken, data)
+        except OSError as problem:
+            if problem.errno not in _NO_ROOM:
+                raise
+            self._memory.truncate(self._taken)
+            return 0
+        return len(data)
+
+    def _cut(self, length: int) -> None:
+        """Forgets what is behind `length`; the kernel still has it."""
+        stored = self._taken if self._unwritten else self.total
+        self._budget.add(self._in_memory(length) - self._in_memory(stored), length - stored)
+        self._tail, self._unwritten = 0, b""
+        self._shorten(length)
+
+    def _shorten(self, length: int) -> None:
+        if self._disk and length <= self._disk_start:
+            self._disk.remove()
+            self._disk = None
+        if self._disk:
+            self._disk.truncate(length - self._disk_start)
+        else:
+            self._memory.truncate(length)
+
+    def _account(self, stored: int) -> None:
+        self._budget.add(self._in_memory(stored), stored)
+
+    def _in_memory(self, length: int) -> int:
+        return min(length, self._disk_start) if self._disk else length
+
+    def _note(self, *, peer_closed: bool, error: int) -> None:
+        """Writes down how the connection ended; raises OSError."""
+        new = self._state_path.with_suffix(".new")
+        new.write_text(json.dumps({"peer_closed": peer_closed, "error": error}))
+        new.rename(self._state_path)
+
+
+class _File:
+    """One file, made by the first write: most sessions of a sleeper receive nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        with suppress(FileNotFoundError):
+            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size if self._fd >= 0 else 0
+
+    def write(self, offset: int, data: memoryview) -> None:
+        if self._fd < 0:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        leave_reserve(self._fd, len(data))
+        while data:
+            written = os.pwrite(self._fd, data, offset)
+            offset += written
+            data = data[written:]
+
+    def read(self, offset: int, size: int) -> bytes:
+        parts: list[bytes] = []
+        while size:
+            part = os.pread(self._fd, size, offset) if self._fd >= 0 else b""
+            if not part:
+                raise OSError(errno.EIO, f"{self._path} is shorter than it was written")
+            parts.append(part)
+            offset += len(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def truncate(self, length: int) -> None:
+        if self._fd >= 0:
+            os.ftruncate(self._fd, length)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def remove(self) -> None:
+        self.close()
+        self._path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Messages of Mobile IPv4: registration, revocation, discovery, tunnels in UDP."""

@@ -1,0 +1,68 @@
+"""What every Mobile IP message with extensions shares (RFC 5944 section 1.8). It must not know any message."""
+
+from typing import TypeVar
+
+from locum.wire.cursor import Cursor
+from locum.wire.errors import WireError
+from locum.wire.mobile_ip.extensions import MAX_MESSAGE, Authentication, AuthKind, Extension, Nai
+
+E_ = TypeVar("E_", bound=Extension)
+
+
+class Extended:
+    """What messages with extensions share: looking through them."""
+
+    __slots__ = ()
+    extensions: tuple[Extension, ...]
+
+    def find(self, kind: type[E_]) -> E_ | None:
+        """The first extension of that class."""
+        return next((each for each in self.extensions if isinstance(each, kind)), None)
+
+    def all(self, kind: type[E_]) -> tuple[E_, ...]:
+        """Every extension of that class, in order."""
+        return tuple(each for each in self.extensions if isinstance(each, kind))
+
+    def authentication(self, kind: AuthKind) -> Authentication | None:
+        """The authentication extension between those two."""
+        for each in self.extensions:
+            if isinstance(each, Authentication) and each.kind is kind:
+                return each
+        return None
+
+    @property
+    def mobile_nai(self) -> str | None:
+        """The mobile node's NAI (RFC 2794 section 2), if it said so itself: under its authentication to its home agent."""
+        if len(self.extensions) < 2:
+            return None
+        return next(
+            (each.identifier for each in self.protected(AuthKind.MN_HA) if isinstance(each, Nai)), None
+        )
+
+    def protected(self, kind: AuthKind) -> tuple[Extension, ...]:
+        """The extensions that the authentication extension of that kind protects: those before it; none without it.
+
+        What stands after it was not said by its sender, and must not be believed on its behalf.
+        """
+        for place, each in enumerate(self.extensions):
+            if isinstance(each, Authentication) and each.kind is kind:
+                return self.extensions[:place]
+        return ()
+
+
+def open_message(data: bytes, expected: int, fixed: int) -> Cursor:
+    """A cursor after the fixed part of `fixed` bytes, which is all there; the caller reads it from `data`.
+
+    Raises WireError for another type than `expected`, for fewer bytes, or for more than MAX_MESSAGE.
+    """
+    if len(data) > MAX_MESSAGE:
+        raise WireError("message", MAX_MESSAGE, "too-large")
+    if not data:
+        raise WireError("type", 0, "truncated")
+    if data[0] != expected:
+        raise WireError("type", 0, "unknown-message")
+    if len(data) < fixed:
+        raise WireError("message", len(data), "truncated")
+    cursor = Cursor(data)
+    cursor.position = fixed
+    return cursor

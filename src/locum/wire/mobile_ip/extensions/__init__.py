@@ -1,0 +1,228 @@
+"""Extensions of Mobile IP registration messages, found by type. One small file each; framing.py has the formats."""
+
+from collections.abc import Callable, Iterable
+
+from locum.wire.cursor import Cursor
+from locum.wire.errors import WireError
+from locum.wire.mobile_ip.extensions.authentication import (
+    GENERALIZED_AUTHENTICATION,
+    MN_AAA,
+    Authentication,
+    AuthKind,
+    GeneralizedAuthentication,
+    decode_authentication,
+    decode_generalized,
+    lone_authentication,
+)
+from locum.wire.mobile_ip.extensions.challenge import (
+    MIN_CHALLENGE,
+    MOBILE_FA_CHALLENGE,
+    Challenge,
+    MobileFaChallenge,
+    decode_mobile_fa_challenge,
+)
+from locum.wire.mobile_ip.extensions.delivery import (
+    ENCAPSULATING_DELIVERY,
+    EncapsulatingDelivery,
+    decode_encapsulating_delivery,
+)
+from locum.wire.mobile_ip.extensions.dual_stack import (
+    DUAL_STACK,
+    LINK_LOCAL,
+    Ipv6PrefixReply,
+    Ipv6PrefixRequest,
+    Ipv6TunnelingMode,
+    PrefixCode,
+    decode_dual_stack,
+)
+from locum.wire.mobile_ip.extensions.flow_binding import (
+    MAX_BINDING,
+    MAX_BINDINGS,
+    MIN_BINDING,
+    MULTIPATH,
+    AccessTechnology,
+    FlowAction,
+    FlowBinding,
+    Multipath,
+    decode_flow_binding,
+)
+from locum.wire.mobile_ip.extensions.framing import (
+    MAX_EXTENSIONS,
+    MAX_MESSAGE,
+    PADDING,
+    Extension,
+    Frame,
+    Unknown,
+    next_frame,
+    unknown,
+)
+from locum.wire.mobile_ip.extensions.nai import (
+    NAI,
+    NAI_CARRYING,
+    Nai,
+    NaiCarrying,
+    decode_nai,
+    decode_nai_carrying,
+)
+from locum.wire.mobile_ip.extensions.organization import (
+    VENDOR_CRITICAL,
+    VENDOR_NORMAL,
+    VendorCritical,
+    VendorNormal,
+    decode_vendor_critical,
+    decode_vendor_normal,
+)
+from locum.wire.mobile_ip.extensions.padding import Padding, decode_padding
+from locum.wire.mobile_ip.extensions.revocation_support import (
+    REVOCATION_SUPPORT,
+    RevocationSupport,
+    decode_revocation_support,
+)
+from locum.wire.mobile_ip.extensions.udp_tunnel import (
+    DEFAULT_KEEPALIVE,
+    UDP_TUNNEL_REPLY,
+    UDP_TUNNEL_REQUEST,
+    InnerEncapsulation,
+    UdpTunnelCode,
+    UdpTunnelReply,
+    UdpTunnelRequest,
+    decode_udp_tunnel_reply,
+    decode_udp_tunnel_request,
+)
+
+__all__ = [
+    "DEFAULT_KEEPALIVE",
+    "DUAL_STACK",
+    "ENCAPSULATING_DELIVERY",
+    "GENERALIZED_AUTHENTICATION",
+    "LINK_LOCAL",
+    "MAX_BINDING",
+    "MAX_BINDINGS",
+    "MAX_EXTENSIONS",
+    "MAX_MESSAGE",
+    "MIN_BINDING",
+    "MIN_CHALLENGE",
+    "MN_AAA",
+    "MOBILE_FA_CHALLENGE",
+    "MULTIPATH",
+    "NAI",
+    "NAI_CARRYING",
+    "PADDING",
+    "REVOCATION_SUPPORT",
+    "UDP_TUNNEL_REPLY",
+    "UDP_TUNNEL_REQUEST",
+    "VENDOR_CRITICAL",
+    "VENDOR_NORMAL",
+    "AccessTechnology",
+    "AuthKind",
+    "Authentication",
+    "Challenge",
+    "EncapsulatingDelivery",
+    "Extension",
+    "FlowAction",
+    "FlowBinding",
+    "GeneralizedAuthentication",
+    "InnerEncapsulation",
+    "Ipv6PrefixReply",
+    "Ipv6PrefixRequest",
+    "Ipv6TunnelingMode",
+    "MobileFaChallenge",
+    "Multipath",
+    "Nai",
+    "NaiCarrying",
+    "Padding",
+    "PrefixCode",
+    "RevocationSupport",
+    "UdpTunnelCode",
+    "UdpTunnelReply",
+    "UdpTunnelRequest",
+    "Unknown",
+    "VendorCritical",
+    "VendorNormal",
+    "check_order",
+    "decode_extensions",
+    "decode_padding",
+    "encode_extensions",
+]
+
+_DECODERS: dict[int, Callable[[Frame], Extension]] = {
+    PADDING: decode_padding,
+    AuthKind.MN_HA: decode_authentication,
+    AuthKind.MN_FA: decode_authentication,
+    AuthKind.FA_HA: decode_authentication,
+    GENERALIZED_AUTHENTICATION: decode_generalized,
+    VENDOR_CRITICAL: decode_vendor_critical,
+    ENCAPSULATING_DELIVERY: decode_encapsulating_delivery,
+    NAI: decode_nai,
+    NAI_CARRYING: decode_nai_carrying,
+    MOBILE_FA_CHALLENGE: decode_mobile_fa_challenge,
+    VENDOR_NORMAL: decode_vendor_normal,
+    DUAL_STACK: decode_dual_stack,
+    MULTIPATH: decode_flow_binding,
+    REVOCATION_SUPPORT: decode_revocation_support,
+    UDP_TUNNEL_REQUEST: decode_udp_tunnel_request,
+    UDP_TUNNEL_REPLY: decode_udp_tunnel_reply,
+}
+
+
+def decode_extensions(cursor: Cursor) -> tuple[Extension, ...]:
+    """The extensions from the cursor to the end of a registration message, in order.
+
+    Raises WireError for one that does not fit, an unknown one below 128 (`unknown-extension`, with its number), more than
+    MAX_EXTENSIONS, or a forbidden order.
+    """
+    alone = lone_authentication(cursor)
+    if alone is not None:
+        return (alone,)
+    found: list[Extension] = []
+    while cursor.remaining:
+        if len(found) == MAX_EXTENSIONS:
+            raise WireError("extension", cursor.offset, "too-many-extensions")
+        frame = next_frame(cursor)
+        found.append(_DECODERS.get(frame.type, unknown)(frame))
+    check_order(found)
+    return tuple(found)
+
+
+def encode_extensions(extensions: Iterable[Extension]) -> bytes:
+    """The extensions one after the other."""
+    return b"".join(each.encode() for each in extensions)
+
+
+def _rank(extension: Extension) -> int | None:
+    """Place among the extensions whose order is laid down; None where there is no rule."""
+    if isinstance(
+        extension, Authentication
+    ):  # RFC 5944 sections 3.5.3, 3.5.4: after the mobile node's to its home agent
+        return 0 if extension.kind is AuthKind.MN_HA else 2
+    # RFC 7629 sections 4.1, 4.2: the mobile node says these to its home agent, under its authentication
+    if isinstance(extension, Multipath | FlowBinding):
+        return -1
+    # RFC 3024 section 3.3, RFC 4721 section 3.1: between the two, as they are said to the foreign agent
+    if isinstance(extension, EncapsulatingDelivery | MobileFaChallenge):
+        return 1
+    return None
+
+
+def check_order(extensions: Iterable[Extension]) -> None:
+    """Raises WireError unless the order is right (RFC 5944 section 3.6.1.3) and what may stand once stands once.
+
+    That is each kind of authentication, and the multipath extension (RFC 7629 section 4.1).
+    """
+    seen: set[AuthKind] = set()
+    multipath = False
+    highest = -1
+    for each in extensions:
+        if isinstance(each, Multipath):
+            if multipath:
+                raise WireError("extension", 0, "repeated-multipath")
+            multipath = True
+        if isinstance(each, Authentication):
+            if each.kind in seen:
+                raise WireError("extension", 0, "repeated-authentication")
+            seen.add(each.kind)
+        rank = _rank(each)
+        if rank is not None:
+            if rank < highest:
+                raise WireError("extension", 0, "extension-order")
+            highest = rank

@@ -1,0 +1,261 @@
+"""The data plane outlives its daemon, is taken over, follows its interfaces, and leaves nothing behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from locum.dataplane import DataPlane, DataPlaneError
+from locum.dataplane.kernel.libbpf import verifier_message
+from locum.dataplane.state import state_of
+from locum.roles.actions import (
+    BindingEntry,
+    Encapsulation,
+    FlowEntry,
+    FlowVerdict,
+    InstallBinding,
+    RemoveBinding,
+    SetFlow,
+    Tunnel,
+    Verdict,
+)
+from locum.wire.control import Flow
+from tests.dataplane.chain import CN4, HA4, HOME4, HOME6, Chain, chain, foreign_actions, home_actions, tunnels
+from tests.dataplane.namespaces import Namespace, join
+
+SO_RCVBUFFORCE = 33  # Linux; the module has no name for it
+
+DAEMON = """
+import sys, time
+from pathlib import Path
+from locum.dataplane import DataPlane
+from locum.roles.actions import Encapsulation
+from tests.dataplane.chain import home_actions, tunnels
+plane = DataPlane.open("ha", ["ha0", "ha1"], bpf_root=Path(sys.argv[1]))
+print(len(plane.reconcile(home_actions(tunnels(Encapsulation.IPIP, 4)[0])).actions), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Chain]:
+    with chain(tmp_path / "bpf") as net:
+        yield net
+
+
+def daemon(net: Chain) -> tuple[subprocess.Popen[str], int]:
+    """A process that opens the HA's data plane; (process, number of changes it had to make)."""
+    process = subprocess.Popen(
+        ["nsenter", f"--net={net.ha.path}", sys.executable, "-c", DAEMON, str(net.root)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    )
+    assert process.stdout is not None
+    return process, int(process.stdout.readline())
+
+
+def test_killed_daemon_loses_no_packet(network: Chain) -> None:
+    """SIGKILL under load, nothing running for a while, then another daemon with its own program: all packets arrive."""
+    net = network
+    fa = net.open(net.fa, "fa", ["fa0", "fa1"])
+    with net.fa.inside():
+        fa.apply(foreign_actions(tunnels(Encapsulation.IPIP, 4)[1]))
+    with net.mn.inside():
+        ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        ear.bind((str(HOME4), 7000))
+        ear.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+    with net.cn.inside():
+        mouth = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    process, changes = daemon(net)
+    assert changes == 5
+    events = {600: "kill", 1200: "start"}
+    try:
+        for number in range(2400):
+            mouth.sendto(number.to_bytes(4, "big"), (str(HOME4), 7000))
+            time.sleep(0.0005)
+            if events.get(number) == "kill":
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+            elif events.get(number) == "start":
+                process, changes = daemon(net)
+                assert changes == 0  # adopted as it was
+        ear.settimeout(1)
+        assert [int.from_bytes(ear.recv(10), "big") for _ in range(2400)] == list(range(2400))
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        with net.ha.inside():
+            plane = DataPlane.open("ha", ["ha0", "ha1"], bpf_root=net.root)
+            counted = plane.binding_counters(HOME4)
+            plane.remove()
+        with net.fa.inside():
+            fa.remove()
+    assert counted.packets == 2400
+
+
+def found(space: Namespace) -> list[str]:
+    """What a data plane changes on its host, as text."""
+    lines = space.run("ip rule").splitlines() + space.run("ip -6 rule").splitlines()
+    lines += space.run("ip route show table all").splitlines()
+    lines += [line.split("@")[0] for line in space.run("ip -o link").splitlines()]
+    lines += space.run("bpftool net show").splitlines()
+    lines += sorted(space.run("sysctl -a").splitlines())
+    noise = (
+        "random",
+        "nf_conntrack",
+        "inode",
+        "pty",
+        "dentry",
+        "file-nr",
+        "ns_last_pid",
+        "cad_pid",
+        "fe80",
+        "neigh",
+    )
+    return [
+        line for line in lines if (not any(word in line for word in noise) and "net." in line) or "ip" in line
+    ]
+
+
+@pytest.mark.parametrize("tcx", [True, False])
+def test_leaves_the_network_as_it_was(network: Chain, tcx: bool) -> None:
+    """Attach by tcx and by clsact, forward, remove: sysctls, rules, routes, devices and programs as before."""
+    net = network
+    before = [found(net.ha), found(net.fa)]
+    ha = net.open(net.ha, "ha", ["ha0", "ha1"], tcx=tcx)
+    fa = net.open(net.fa, "fa", ["fa0", "fa1"], tcx=tcx)
+    to_foreign, to_home = tunnels(Encapsulation.IPIP, 6)
+    with net.ha.inside():
+        ha.apply(home_actions(to_foreign))
+        again = DataPlane.open(
+            "other", ["ha0"], bpf_root=net.root
+        )  # two data planes on one host do not disturb
+        again.remove()
+    with net.fa.inside():
+        fa.apply(foreign_actions(to_home))
+    assert found(net.ha) != before[0]
+    time.sleep(0.1)
+    assert "2 received" in net.cn.run(f"ping -c 2 -i 0.1 -W 1 {HOME4}")
+    with net.ha.inside():
+        ha.remove()
+    with net.fa.inside():
+        fa.remove()
+    assert [found(net.ha), found(net.fa)] == before
+    assert not (net.root / "locum").exists()
+
+
+def test_interface_comes_back(network: Chain) -> None:
+    """An access link is deleted and made again with another index: entries that name it work again."""
+    net = network
+    ha, fa = net.open(net.ha, "ha", ["ha0", "ha1"]), net.open(net.fa, "fa", ["fa0", "fa1"])
+    to_foreign, to_home = tunnels(Encapsulation.IPIP, 4)
+    with net.ha.inside():
+        ha.apply(home_actions(to_foreign))
+    with net.fa.inside():
+        fa.apply(foreign_actions(to_home))
+    net.fa.run("ip link del fa1")
+    with net.fa.inside():
+        fa.detach("fa1")
+        with pytest.raises(DataPlaneError, match="no interface fa1"):
+            fa.attach("fa1")
+    join(net.fa, "spare", net.mn, "other")
+    join(net.fa, "fa1", net.mn, "mn0")
+    net.fa.run("ip addr add 10.3.0.1/24 dev fa1")
+    net.fa.run("ip route add 10.9.0.5 dev fa1")
+    net.mn.run("ip route add 10.3.0.1 dev mn0")
+    net.mn.run("ip route add default via 10.3.0.1 dev mn0 src 10.9.0.5")
+    with net.fa.inside():
+        fa.attach("fa1")
+        assert fa.snapshot() == state_of(foreign_actions(to_home))
+    assert "2 received" in net.cn.run(f"ping -c 2 -i 0.1 -W 1 {HOME4}")
+    for space, plane in ((net.ha, ha), (net.fa, fa)):
+        with space.inside():
+            plane.remove()
+
+
+def test_reconciliation(network: Chain) -> None:
+    """Only differences are written, counters of what stays are kept, and flows outlive changes of their binding."""
+    net = network
+    flow = Flow(6, HOME4, 1, CN4, 2)
+    with net.ha.inside():
+        plane = DataPlane.open("ha", ["ha0"], bpf_root=net.root)
+        try:
+            actions = home_actions(tunnels(Encapsulation.GRE, 6)[0])
+            assert len(plane.reconcile(actions).actions) == 5
+            assert not plane.reconcile(actions)
+            plane.apply([SetFlow(FlowEntry(flow, FlowVerdict.HOLD)), RemoveBinding(HOME4)])
+            assert plane.snapshot().flows == {flow: FlowVerdict.HOLD}
+            assert HOME4 not in plane.snapshot().bindings
+            changed = InstallBinding(BindingEntry(HOME6, Verdict.DROP))
+            done = plane.reconcile([*actions[:-1], changed]).actions
+            assert len(done) == 3 and changed in done
+            assert plane.snapshot() == plane.state == state_of([*actions[:-1], changed])
+            many = [
+                InstallBinding(
+                    BindingEntry(
+                        ip_address(0x0B000000 + i),
+                        Verdict.ENCAPSULATE,
+                        (Tunnel(HA4, ip_address("10.2.0.2")),),
+                    )
+                )
+                for i in range(20_000)
+            ]
+            plane.reconcile(many)
+            assert len(plane.snapshot().bindings) == 20_000
+        finally:
+            plane.remove()
+
+
+def test_clear_errors(network: Chain, tmp_path: Path) -> None:
+    net = network
+    with net.ha.inside():
+        with pytest.raises(DataPlaneError, match="is not a bpffs: mount one with"):
+            DataPlane.open("ha", [], bpf_root=tmp_path)
+        with pytest.raises(DataPlaneError, match=r"No such file or directory; make it"):
+            DataPlane.open("ha", [], bpf_root=tmp_path / "none")
+        plane = DataPlane.open("ha", [], bpf_root=net.root)
+        with pytest.raises(DataPlaneError, match="is not Ethernet"):
+            plane.attach("lo")
+        with pytest.raises(DataPlaneError, match="another daemon"):
+            DataPlane.open("ha", [], bpf_root=net.root)
+        plane.remove()
+
+
+UNPRIVILEGED = """
+import sys
+from pathlib import Path
+from locum.dataplane import DataPlane, DataPlaneError
+try:
+    DataPlane.open("poor", [], bpf_root=Path(sys.argv[1]))
+except DataPlaneError as error:
+    print(error)
+"""
+
+
+def test_missing_privilege(network: Chain) -> None:
+    """One line that says what is needed, and nothing left behind."""
+    without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", UNPRIVILEGED]
+    command = ["nsenter", f"--net={network.ha.path}", *without, str(network.root)]
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd=Path(__file__).parents[3], check=True
+    )
+    assert result.stdout == "loading eBPF is not permitted; this needs root, or CAP_BPF and CAP_NET_ADMIN\n"
+    assert not (network.root / "locum").exists()
+
+
+def test_verifier_message_names_the_source_line() -> None:
+    log = ["libbpf: prog 'x': BPF program load failed: Permission denied\n", "; return *p; @ locum.bpf.c:7\n"]
+    log += [
+        "3: (61) r0 = *(u32 *)(r1 +0)\n",
+        "R1 invalid mem access 'map_value_or_null'\nprocessed 4 insns\n",
+    ]
+    message = verifier_message(log)
+    assert message == "R1 invalid mem access 'map_value_or_null' (at `return *p; @ locum.bpf.c:7`)"

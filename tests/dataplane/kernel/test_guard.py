@@ -1,0 +1,246 @@
+"""A stand-in's host that guards a home address: what it answers for the absent device, and what it lets alone."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
+
+from locum.dataplane import DataPlane
+from locum.dataplane.layout.maps import HeldReason, Outcome, Reason
+from locum.dataplane.model.decision import Model
+from locum.dataplane.model.environment import Environment, Socket
+from locum.dataplane.state import state_of
+from locum.roles.actions import (
+    Action,
+    BindingEntry,
+    InstallBinding,
+    OfferService,
+    Verdict,
+    WatchPort,
+    WithdrawService,
+)
+from tests.dataplane.namespaces import Namespace, bpffs, join
+
+HOMES = (ip_address("10.9.0.5"), ip_address("fd09::5"))
+CN = (ip_address("10.1.0.2"), ip_address("fd01::2"))
+ECHO, OTHER, WEB, SHELL = 7, 9, 80, 22
+TCP_NUMBER, UDP_NUMBER = 6, 17
+GUARD: list[Action] = [InstallBinding(BindingEntry(each, Verdict.GUARD)) for each in HOMES]
+SERVICES: list[Action] = [OfferService(UDP_NUMBER, ECHO), OfferService(TCP_NUMBER, WEB)]
+
+
+@dataclass(slots=True)
+class Guarded:
+    cn: Namespace
+    here: Namespace
+    plane: DataPlane
+
+    def drops(self) -> int:
+        return self.plane.counters()["no-session"]
+
+    def wait_for_drops(self, wanted: int) -> None:
+        """The kernel takes a frame when it has time for it."""
+        until = time.monotonic() + 10
+        while self.drops() < wanted and time.monotonic() < until:
+            time.sleep(0.01)
+        assert self.drops() == wanted
+
+    def resets(self) -> int:
+        """Resets that this host has sent (RFC 4022 tcpOutRsts)."""
+        lines = [line.split() for line in self.here.run("cat /proc/net/snmp").splitlines() if "Tcp:" in line]
+        return int(dict(zip(*lines, strict=True))["OutRsts"])
+
+    def socket(self, where: Namespace, version: int, kind: int) -> socket.socket:
+        with where.inside():
+            family = socket.AF_INET if version == 4 else socket.AF_INET6
+            made = socket.socket(family, kind)
+        made.settimeout(5)
+        return made
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    with contextlib.ExitStack() as undo:
+        root = undo.enter_context(bpffs(tmp_path_factory.mktemp("bpf")))
+        cn, here = Namespace("cn"), Namespace("here")
+        undo.callback(cn.remove)
+        undo.callback(here.remove)
+        join(cn, "cn0", here, "eth0")
+        cn.run("ip addr add 10.1.0.2/24 dev cn0")
+        cn.run("ip addr add fd01::2/64 dev cn0 nodad")
+        here.run("ip addr add 10.1.0.1/24 dev eth0")
+        here.run("ip addr add fd01::1/64 dev eth0 nodad")
+        here.run("ip addr add 10.9.0.5/32 dev lo")
+        here.run("ip addr add fd09::5/128 dev lo nodad")
+        cn.run("ip route add default via 10.1.0.1")
+        cn.run("ip -6 route add default via fd01::1")
+        with here.inside():
+            plane = DataPlane.open("guard", ["eth0"], bpf_root=root)
+        yield Guarded(cn, here, plane)
+        with here.inside():
+            plane.remove()
+
+
+def reconcile(host: Guarded, actions: list[Action]) -> None:
+    with host.here.inside():
+        host.plane.reconcile(actions)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_datagrams_to_an_offered_service_are_answered_and_no_others(host: Guarded, version: int) -> None:
+    reconcile(host, GUARD + SERVICES)
+    home = str(HOMES[version == 6])
+    with contextlib.ExitStack() as close:
+        servers = {}
+        for port in (ECHO, OTHER):
+            servers[port] = close.enter_context(host.socket(host.here, version, socket.SOCK_DGRAM))
+            servers[port].bind((home, port))
+        client = close.enter_context(host.socket(host.cn, version, socket.SOCK_DGRAM))
+        before = host.drops()
+        client.sendto(b"other", (home, OTHER))
+        client.sendto(b"echo", (home, ECHO))
+        assert servers[ECHO].recvfrom(100)[0] == b"echo"
+        host.wait_for_drops(before + 1)
+        servers[ECHO].close()
+        client.sendto(b"nobody", (home, ECHO))  # offered, but nobody is there: no port unreachable is told
+        host.wait_for_drops(before + 2)
+        client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            client.recv(100)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_new_connections_reach_an_offered_service_and_live_ones_of_others_do_not(
+    host: Guarded, version: int
+) -> None:
+    reconcile(host, GUARD + SERVICES)
+    home = HOMES[version == 6]
+    with contextlib.ExitStack() as close:
+        listeners = {}
+        for port in (WEB, SHELL):
+            listeners[port] = close.enter_context(host.socket(host.here, version, socket.SOCK_STREAM))
+            listeners[port].bind((str(home), port))
+            listeners[port].listen(4)
+        client = close.enter_context(host.socket(host.cn, version, socket.SOCK_STREAM))
+        client.connect((str(home), WEB))
+        server = close.enter_context(listeners[WEB].accept()[0])
+        client.sendall(b"question")
+        assert server.recv(100) == b"question"
+        server.sendall(b"answer")
+        assert client.recv(100) == b"answer"
+
+        before, resets = host.drops(), host.resets()
+        segments = [(WEB, "A"), (WEB, "PA"), (WEB, "R"), (WEB, "SA"), (WEB, "FA"), (SHELL, "S"), (SHELL, "A")]
+        for number, (port, flags) in enumerate(segments, 1):
+            send(host, home, port, flags)
+            host.wait_for_drops(before + number)
+        assert host.resets() == resets
+
+        reconcile(host, [*GUARD, *SERVICES, WithdrawService(TCP_NUMBER, WEB)])
+        client.sendall(b"more")  # the connection is this host's own
+        assert server.recv(100) == b"more"
+        send(host, home, WEB, "S")
+        host.wait_for_drops(before + len(segments) + 1)
+
+
+def send(host: Guarded, home: IPv4Address | IPv6Address, port: int, flags: str) -> None:
+    """One segment of a connection that nobody here knows."""
+    network = IP if home.version == 4 else IPv6
+    packet = network(src=str(CN[home.version == 6]), dst=str(home)) / TCP(
+        sport=40000, dport=port, flags=flags, seq=1000, ack=1
+    )
+    family = socket.AF_INET if home.version == 4 else socket.AF_INET6
+    with host.cn.inside(), socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as channel:
+        channel.sendto(bytes(packet), (str(home), 0))
+
+
+def test_services_outlive_the_daemon_and_are_read_back(host: Guarded) -> None:
+    reconcile(host, GUARD + SERVICES)
+    with host.here.inside():
+        assert not host.plane.reconcile(GUARD + SERVICES)
+        assert host.plane.state.services == {(UDP_NUMBER, ECHO), (TCP_NUMBER, WEB)}
+        assert host.plane._tables.read({}).services == host.plane.state.services
+        host.plane.reconcile(GUARD)
+        assert host.plane._tables.read({}).services == set()
+
+
+@pytest.mark.parametrize(
+    ("port", "flags", "found", "passes"),
+    [
+        (WEB, "S", Socket.LISTENING, True),
+        (WEB, "S", None, False),
+        (WEB, "A", Socket.LISTENING, False),
+        (WEB, "SA", Socket.LISTENING, False),
+        (SHELL, "S", Socket.LISTENING, False),
+        (SHELL, "A", Socket.CONNECTED, True),
+    ],
+)
+def test_the_model_says_the_same(port: int, flags: str, found: Socket | None, passes: bool) -> None:
+    environment = Environment(tap=9, links={"eth0": 1}, socket=lambda _packet: found)
+    model = Model(state_of(GUARD + SERVICES), environment)
+    packet = IP(src=str(CN[0]), dst=str(HOMES[0])) / TCP(sport=40000, dport=port, flags=flags)
+    result = model.ingress(bytes(12) + b"\x08\x00" + bytes(packet), 1)
+    wanted = (Outcome.PASSED, Reason.NONE) if passes else (Outcome.DROPPED, Reason.NO_SESSION)
+    assert (result.outcome, result.reason) == wanted
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_new_connections_to_a_watched_port_wait_for_the_daemon(host: Guarded, version: int) -> None:
+    home = HOMES[version == 6]
+    reconcile(host, [*GUARD, WatchPort(home, SHELL)])
+    assert host.plane.state.watched == host.plane._tables.read({}).watched == {(home, SHELL)}
+    before, overflow = host.drops(), host.plane.counters()["hold-queue-overflow"]
+    for port, flags in ((SHELL, "S"), (SHELL, "A"), (WEB, "S"), (SHELL, "SE")):
+        send(host, home, port, flags)
+    host.wait_for_drops(before + 2)
+    until = time.monotonic() + 10
+    openings: list[bytes] = []
+    while len(openings) < 2 and time.monotonic() < until:
+        openings += host.plane.read_openings()
+    parsed = [(IP if version == 4 else IPv6)(each)[TCP] for each in openings]
+    assert [(each.dport, str(each.flags)) for each in parsed] == [(SHELL, "S"), (SHELL, "SE")]
+    assert not host.plane.held_counts()
+    with contextlib.ExitStack() as close:
+        listener = close.enter_context(host.socket(host.here, version, socket.SOCK_STREAM))
+        listener.bind((str(home), SHELL))
+        listener.listen(4)
+        client = close.enter_context(host.socket(host.cn, version, socket.SOCK_STREAM))
+        client.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            client.connect((str(home), SHELL))
+        while not (opening := host.plane.read_openings()) and time.monotonic() < until:
+            time.sleep(0.01)
+        host.plane.inject(opening[0])  # accepted
+        client.setblocking(True)
+        server = close.enter_context(listener.accept()[0])
+        client.sendall(b"question")
+        assert server.recv(100) == b"question"
+    reconcile(host, GUARD)
+    assert host.plane._tables.read({}).watched == set()
+    assert host.plane.counters()["hold-queue-overflow"] == overflow
+
+
+@pytest.mark.parametrize(
+    ("flags", "tap", "outcome"),
+    [
+        ("S", False, Outcome.HELD),
+        ("S", True, Outcome.PASSED),
+        ("A", False, Outcome.DROPPED),
+        ("SA", True, Outcome.DROPPED),
+    ],
+)
+def test_the_model_watches_the_same(flags: str, tap: bool, outcome: Outcome) -> None:
+    environment = Environment(tap=9, links={"eth0": 1}, socket=lambda _packet: None)
+    model = Model(state_of([*GUARD, WatchPort(HOMES[0], SHELL)]), environment)
+    packet = IP(src=str(CN[0]), dst=str(HOMES[0])) / TCP(sport=40000, dport=SHELL, flags=flags)
+    result = model.ingress(bytes(12) + b"\x08\x00" + bytes(packet), 9 if tap else 1)
+    assert result.outcome is outcome
+    if outcome is Outcome.HELD:
+        assert result.held is not None
+        assert result.held.reason is HeldReason.OPENING

@@ -1,0 +1,62 @@
+"""Which packets tshark marks, and that nothing is excused but what is known to be its own mistake."""
+
+import struct
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from locum.lab.captures.dissection import malformed
+from locum.wire.mobile_ip.registration import RegistrationRequest
+
+HOME, AGENT, CARE_OF = (IPv4Address(f"10.10.{part}.4") for part in (100, 4, 21))
+MULTIPATH = bytes.fromhex("9a010004 01010100")
+NAI = b"\x83\x04mn@h"
+AUTHENTICATION = b"\x20\x14" + (1000).to_bytes(4, "big") + bytes(range(16))
+REQUEST = RegistrationRequest(300, HOME, AGENT, CARE_OF, 7).encode()
+
+
+def capture(folder: Path, *packets: tuple[str, bytes]) -> Path:
+    """Registrations from these addresses in a pcap of bare IP packets."""
+    file = folder / "some.pcap"
+    data = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)
+    for source, message in packets:
+        datagram = struct.pack("!HHHH", 434, 434, 8 + len(message), 0) + message
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(datagram), 0, 0, 64, 17, 0)
+        packet = header + IPv4Address(source).packed + AGENT.packed + datagram
+        data += struct.pack("<IIII", 0, 0, len(packet), len(packet)) + packet
+    file.write_bytes(data)
+    return file
+
+
+def test_what_is_whole_is_not_marked_although_tshark_misreads_the_long_format(tmp_path: Path) -> None:
+    plain = REQUEST + NAI + AUTHENTICATION
+    multipath = REQUEST + MULTIPATH + NAI + MULTIPATH + AUTHENTICATION
+    assert malformed(capture(tmp_path, ("10.10.21.1", plain), ("10.10.21.1", multipath))) == 0
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        MULTIPATH + AUTHENTICATION[:-3],  # the last one is not whole
+        MULTIPATH + NAI[:-1],
+        MULTIPATH[:-1],
+        MULTIPATH + AUTHENTICATION + b"\x83",  # a type without a length
+    ],
+)
+def test_extension_154_excuses_nothing_else(tmp_path: Path, extensions: bytes) -> None:
+    assert malformed(capture(tmp_path, ("10.10.21.1", REQUEST + extensions))) == 1
+
+
+def test_a_forger_is_excused_at_its_address_for_broken_messages_alone(tmp_path: Path) -> None:
+    cut = REQUEST + NAI[:-1]
+    file = capture(tmp_path, ("10.10.66.102", cut), ("10.10.66.2", cut), ("10.10.4.2", cut))
+    assert malformed(file) == 3
+    assert malformed(file, ("10.10.66.102", "2001:db8:66::66")) == 2
+
+
+def test_what_is_no_capture_is_not_taken_for_a_good_one(tmp_path: Path) -> None:
+    file = tmp_path / "x.pcap"
+    file.write_bytes(b"nothing of the kind" * 9)
+    with pytest.raises(OSError, match="tshark cannot read"):
+        malformed(file)

@@ -1,0 +1,111 @@
+"""A device that is lost, by every way of noticing it: crash of the access node meanwhile, a return elsewhere, an expiry (C8, C11)."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from locum.lab.configuration import Pair, Plan, Table, merged
+from locum.lab.processes import wait_until
+from locum.lab.scenarios.stand_ins.fig07 import stand_ins
+from locum.lab.steps.contexts import ACCESS, REFUSED, context, policed, refuse
+from locum.lab.steps.stand_ins import Registering, registering
+from locum.lab.world import Lab
+
+STAND_IN = Registering("mnps", bid=1)
+LIFETIME = 8
+PROBED: Table = {"probe_interval": 0.2, "probe_misses": 3, "mnps": [STAND_IN.address]}
+TABLES = registering(STAND_IN)
+PLAN = Plan(
+    default_coa=False,
+    lifetime=LIFETIME,
+    short_lifetime=2,
+    associations=(
+        *(Pair(node, "mnps", at_far={"may_trigger": True}) for node in ("an1", "ha")),
+        *(Pair(node, "an3", ACCESS, ACCESS) for node in ("an1", "an2")),
+    ),
+    tables={
+        **TABLES,
+        "an1": {"foreign_agent": PROBED},
+        "an2": {"foreign_agent": {"profile": [policed()]}},
+        "ha": merged(TABLES["ha"], {"home_agent": {"trigger_on_expiry": True}}),
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with Lab("lost-device", tmp_path_factory.mktemp("lab"), PLAN, captures=False) as made:
+        made.wait_registered()
+        yield made
+
+
+def taken(lab: Lab, wanted: bool, patience: float = 20.0) -> None:
+    """Wait until the stand-in has a care-of address at the home agent, or none."""
+    wait_until(
+        f"the stand-in to {'take' if wanted else 'release'}", lambda: bool(stand_ins(lab)) is wanted, patience
+    )
+
+
+def kinds(lab: Lab, node: str, *wanted: str) -> list[str]:
+    return [each.kind for each in lab.timeline.of(node) if each.kind in wanted]
+
+
+def test_an_access_node_that_crashes_meanwhile_still_ends_what_it_began(lab: Lab) -> None:
+    lab.fade("an1")
+    taken(lab, True)
+    visitors = [each for each in lab.bindings("an1") if each["kind"] == "visitor"]
+    assert [each["lost"] for each in visitors] == [True], "it stays until its registration runs out"
+    (said,) = lab.ask("mnps", "status")["mnps"]["triggered"]
+    assert said.endswith(f"by {lab.configuration.care_of('an1')}: lost")
+    lab.crash("an1")
+    lab.fade("an1", silent=False)
+    lab.restart("an1")
+    taken(lab, False)
+    lab.wait_registered("an1")
+    assert kinds(lab, "an1", "visitor-back")[-1:] == ["visitor-back"]
+
+
+def test_a_device_that_comes_back_elsewhere_is_not_kept_from_its_packets(lab: Lab) -> None:
+    """Its old access node claims that it is lost, and it is not; whoever was quicker, it ends alike.
+
+    What the device said on the old link as that broke may have to be said again before it can say more (RFC 7252
+    section 4.7), so the end may be some seconds away.
+    """
+    lab.restore("an2")
+    lab.cut("an1")
+    lab.wait_registered("an2")
+    lab.pause(2.5)  # longer than the old access node needs to notice
+    taken(lab, False)
+    assert lab.registered_at(str(lab.configuration.care_of("an2")))
+
+
+def test_a_home_agent_notices_when_the_registration_runs_out(lab: Lab) -> None:
+    lab.fade("an2")
+    taken(lab, True, LIFETIME + 15.0)
+    reasons = [each.detail["reason"] for each in lab.timeline.of("mnps") if each.kind == "triggered"]
+    assert reasons[-1] == "expired"
+    wait_until("the context", lambda: "policy" in context(lab, "an3").get("blocks", {}), 10)
+    assert refuse(lab, "an3") == REFUSED, "policed as it was where the device was last"
+    lab.fade("an2", silent=False)
+    taken(lab, False)
+    lab.wait_registered("an2")
+
+
+def test_a_device_that_sleeps_is_not_lost(lab: Lab) -> None:
+    """Its registration runs out, its home agent asks; the stand-in has everything already, and gives it back as usual."""
+    before = kinds(lab, "mnps", "triggered").count("triggered")
+    lab.command("mn", "sleep")
+    lab.cut("an2")
+    assert stand_ins(lab) == ["at-mnps"]
+    expired = kinds(lab, "ha", "expired").count("expired")
+    wait_until(
+        "the registration to run out", lambda: kinds(lab, "ha", "expired").count("expired") > expired, 20
+    )
+    wait_until(
+        "the home agent to be answered", lambda: kinds(lab, "ha", "trigger-done")[-1:] == ["trigger-done"], 10
+    )
+    assert kinds(lab, "mnps", "triggered").count("triggered") == before
+    lab.restore("an2")
+    lab.command("mn", "wake")
+    assert stand_ins(lab) == []
+    assert lab.registered_at(str(lab.configuration.care_of("an2")))

@@ -1,0 +1,118 @@
+"""Labs are built for real, stand side by side, and leave nothing behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from locum.lab.network.namespaces import RECEIVE_BUFFER, UNKNOWN_PORTS, Network, inside, run
+from locum.lab.network.place import LabPlace, started_at
+from locum.lab.network.topology import figure_5
+from locum.lab.processes import Processes, is_frozen, state_of, wait_until
+
+
+@pytest.fixture
+def place() -> Iterator[LabPlace]:
+    claimed = LabPlace.claim("test")
+    yield claimed
+    claimed.remove()
+
+
+def leftovers(place: LabPlace) -> list[object]:
+    mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(place.path) in line]
+    return [*place.namespaces(), *place.processes(), *mounts, *([place.path] if place.path.exists() else [])]
+
+
+def pings(place: LabPlace, node: str, address: str) -> bool:
+    command = [*inside(place, node), "ping", "-c", "1", "-W", "2", "-i", "0.2", address]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def test_the_network_carries_both_families_and_the_radio_is_cut_for_real(place: LabPlace) -> None:
+    network = Network(place, figure_5())
+    network.build()
+    for address in ("10.10.4.2", "10.10.21.1", "10.10.22.1", "10.10.23.2", "2001:db8:4::2", "2001:db8:23::2"):
+        assert pings(place, "cn", address), address
+    run([*inside(place, "mn"), "ip", "addr", "add", "10.10.21.4/24", "dev", "radio0"])
+    assert pings(place, "an1", "10.10.21.4")
+    network.set_radio("an1", up=False)
+    quiet = network.radio_frames("an1")
+    assert not pings(place, "an1", "10.10.21.4")
+    assert network.radio_frames("an1") == quiet
+    network.set_radio("an1", up=True)
+    wait_until("the radio to carry again", lambda: pings(place, "an1", "10.10.21.4"))
+    ports = run([*inside(place, "cn"), "sysctl", "-n", "net.ipv4.ip_local_port_range"])
+    assert ports.split() == UNKNOWN_PORTS.split()
+    for node in figure_5().nodes:
+        buffer = run([*inside(place, node.name), "sysctl", "-n", "net.ipv4.tcp_rmem"])
+        assert buffer.split() == RECEIVE_BUFFER.split(), "as on Debian 12, whatever this kernel's is"
+    links = json.loads(run([*inside(place, "mn"), "ip", "-j", "link"]))
+    assert {link["mtu"] for link in links if link["ifname"].startswith("radio")} == {1500}
+
+
+def test_two_labs_stand_side_by_side(place: LabPlace) -> None:
+    other = LabPlace.claim("test")
+    try:
+        for each in (place, other):
+            Network(each, figure_5()).build()
+            each.mount_bpf()
+        other.remove()
+        assert pings(place, "cn", "10.10.4.2")
+        assert not leftovers(other)
+        assert len(place.namespaces()) == len(figure_5().nodes)
+    finally:
+        other.remove()
+
+
+def test_everything_is_found_and_removed_after_its_owner_was_killed(tmp_path: Path) -> None:
+    script = """
+import sys, time
+from pathlib import Path
+from locum.lab.network.namespaces import Network
+from locum.lab.network.place import LabPlace
+from locum.lab.processes import Processes
+from locum.lab.network.topology import figure_5
+place = LabPlace.claim("test")
+Network(place, figure_5()).build()
+place.mount_bpf()
+Processes(place, Path(sys.argv[1])).start("mn", "sleeper", ["sleep", "1000"])
+print(place.identity, flush=True)
+time.sleep(1000)
+"""
+    owner = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    place = LabPlace(owner.stdout.readline().strip())
+    assert place.owner_alive() == owner.pid
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    assert place.owner_alive() is None
+    pids = list(place.processes())
+    assert len(pids) == 1
+    assert leftovers(place)
+    place.remove()
+    assert not leftovers(place)
+    assert started_at(pids[0]) is None
+    place.remove()  # twice is as good as once
+
+
+def test_programs_are_stopped_by_pid_and_frozen_ones_are_seen(place: LabPlace, tmp_path: Path) -> None:
+    Network(place, figure_5()).build()
+    processes = Processes(place, tmp_path)
+    sleeper = processes.start("cn", "sleeper", ["sleep", "1000"])
+    wait_until(
+        "nsenter to become the program", lambda: Path(f"/proc/{sleeper.pid}/comm").read_text() == "sleep\n"
+    )
+    assert not is_frozen(sleeper.pid)
+    os.kill(sleeper.pid, signal.SIGSTOP)
+    wait_until("it to stop", lambda: is_frozen(sleeper.pid))
+    begin = time.monotonic()
+    processes.stop_all()
+    assert time.monotonic() - begin < 2
+    assert state_of(sleeper.pid) == ""

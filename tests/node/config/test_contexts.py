@@ -1,0 +1,47 @@
+"""What the configuration says about contexts (C4): profiles of visitors, other access nodes, devices that tell."""
+
+from pathlib import Path
+
+import pytest
+
+from locum.node.config.foreign_agent import foreign_agent
+from locum.node.config.settings import NodeSettings
+from locum.node.config.toml_table import ConfigError, Table
+from locum.roles.foreign_agent.contexts.context import preconfigured
+from locum.wire.control.context_blocks import PolicyBlock
+
+NODE = NodeSettings(
+    "an1", ("radio0", "core0"), Path("/s"), Path("/r"), Path("/b"), None, 1 << 20, None, None, 64, 1 << 20
+)
+
+
+def agent(**profile: object) -> Table:
+    content = {
+        "care_of_address": "192.0.2.1",
+        "links": ["radio0"],
+        "tunnel_silence": 2.5,
+        "profile": [{"home_address": "198.51.100.4", **profile}],
+    }
+    return Table(Path("an1.toml"), "foreign_agent", content)
+
+
+def test_a_profile_becomes_the_blocks_of_a_context() -> None:
+    settings = foreign_agent(agent(to_visitor=[{"id": 3, "action": "drop", "protocol": "udp"}]), NODE)
+    policy, _ = preconfigured(settings.profiles[0])
+    assert isinstance(policy, PolicyBlock)
+    assert [(each.identifier, each.allow) for each in policy.to_visitor.rules] == [(3, False), (3, False)]
+    assert policy.to_visitor.otherwise and settings.tunnel_silence == 2.5
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {"to_visitor": [{"id": 1, "action": "drop"}, {"id": 1, "action": "allow"}]},
+        {"from_visitor": [{"id": n, "action": "drop"} for n in range(1, 40)]},
+        {"to_visitor_otherwise": "perhaps"},
+        {"unknown": 1},
+    ],
+)
+def test_what_makes_no_sense_is_refused(profile: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        foreign_agent(agent(**profile), NODE)

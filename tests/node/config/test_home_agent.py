@@ -1,0 +1,198 @@
+"""[home_agent]: stand-ins, rules and default care-of addresses become what the role is made of; what is wrong is named."""
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from locum.node.assembly import roles
+from locum.node.config.load import ConfigError, load
+from locum.roles.actions import InstallBinding, Verdict
+from locum.roles.home_agent.role import HomeAgent
+
+HEAD = """
+[node]
+name = "ha"
+interfaces = ["eth0"]
+[home_agent]
+address = "10.0.0.1"
+home_prefixes = ["10.36.0.0/24", "fd36::/64"]
+"""
+MOBILE = """
+[[home_agent.mobile]]
+home_address = "10.36.0.4"
+home_address_v6 = "fd36::4"
+spi = 1000
+key_file = "key"
+default_coa = "10.0.3.1"
+"""
+STAND_INS = """
+[[home_agent.mobile.stand_in]]
+name = "near"
+address = "10.0.3.2"
+address_v6 = "fd03::2"
+spi = 1100
+key_file = "key"
+translate = true
+[[home_agent.mobile.stand_in]]
+name = "far"
+address = "10.0.4.2"
+spi = 1101
+key_file = "key"
+"""
+RULES = """
+[[home_agent.mobile.rule]]
+id = 1
+priority = 10
+to = ["near", "mn", 7]
+protocol = "tcp"
+source_port = 80
+[[home_agent.mobile.rule]]
+priority = 20
+action = "drop"
+source = "10.9.0.0/16"
+[[home_agent.mobile.rule]]
+priority = 30
+to = ["default"]
+protocol = "udp"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    key = folder / "key"
+    key.touch(mode=0o600)
+    key.write_text("00112233445566778899aabbccddeeff\n")
+    path = folder / "ha.toml"
+    path.write_text(text)
+    return path
+
+
+def test_what_the_role_is_made_of(tmp_path: Path) -> None:
+    extra = 'default_coa_takes = "ruled"\ndefault_coa_by_registration = false\n'
+    settings = load(write(tmp_path, HEAD + MOBILE + extra + STAND_INS + RULES))
+    assert settings.home_agent is not None
+    mobile = settings.home_agent.mobiles[0]
+    assert [(each.name, each.association.spi, each.translate) for each in mobile.stand_ins] == [
+        ("near", 1100, True),
+        ("far", 1101, False),
+    ]
+    assert [(each.identifier, each.priority, each.to) for each in mobile.rules] == [
+        (1, 10, ("near", "mn", 7)),
+        (0x8000, 20, ()),
+        (0x8001, 30, ("default",)),
+    ]
+    role = cast(HomeAgent, roles(settings, lambda _: None)["home_agent"])
+    entries = [each.entry for each in role.restore([], now=0.0) if isinstance(each, InstallBinding)]
+    assert [(each.verdict, len(each.rules)) for each in entries] == [(Verdict.NATIVE, 2), (Verdict.NATIVE, 1)]
+    assert [line.live for line in role.list_rules()] == [(), (4,), (4, 6)]
+
+
+def test_what_is_usual(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, HEAD + MOBILE))
+    assert settings.home_agent is not None and settings.home_agent.multipath
+    mobile = settings.home_agent.mobiles[0]
+    assert (mobile.stand_ins, mobile.rules) == ((), ())
+    assert mobile.default_coa_by_registration and not mobile.default_coa_ruled
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "table", "words"),
+    [
+        ("spi = 1101", "spi = 1100", "home_agent.mobile #1", "spi is the same twice"),
+        ("spi = 1101", "spi = 1000", "home_agent.mobile #1", "spi is the same twice"),
+        ('name = "far"', 'name = "near"', "home_agent.mobile #1", "name is the same twice"),
+        ('"10.0.4.2"', '"10.0.3.2"', "home_agent.mobile #1", "address is the same twice"),
+        ('name = "far"', 'name = "mn"', "home_agent.mobile #1.stand_in #2", "cannot be the name"),
+        ('name = "far"', 'name = "a b"', "home_agent.mobile #1.stand_in #2", "cannot be the name"),
+        ("translate = true", "translat = true", "home_agent.mobile #1.stand_in #1", "translate"),
+        ('["default"]', '["fat"]', "home_agent.mobile #1", "known are default, far, mn, mnps, near"),
+        ('["default"]', "[255]", "home_agent.mobile #1", "1 to 254"),
+        ('["default"]', "[]", "home_agent.mobile #1.rule #3", "0 ways"),
+        ('protocol = "udp"', 'protocol = "udq"', "home_agent.mobile #1.rule #3", "protocol"),
+        ("priority = 30\n", "", "home_agent.mobile #1.rule #3", "priority"),
+        ("priority = 20", "priority = 10", "home_agent.mobile #1.rule #2", "take the same packets"),
+        ("id = 1\n", "id = 65500\n", "home_agent.mobile #1.rule #1", "65471"),
+        (
+            'default_coa = "10',
+            'default_coa_takes = "some"\ndefault_coa = "10',
+            "home_agent.mobile #1",
+            "ruled",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, table: str, words: str) -> None:
+    text = HEAD + MOBILE + STAND_INS + RULES
+    assert old in text
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text.replace(old, new, 1)))
+    assert caught.value.table == table
+    assert words in str(caught.value)
+
+
+OTHER = """
+[[home_agent.mobile]]
+home_address = "10.36.0.5"
+home_address_v6 = "fd36::5"
+spi = 1010
+key_file = "key"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "table", "key"),
+    [
+        ('default_coa = "10.0.3.1"', 'default_coa = "10.36.0.5"', "home_agent.mobile #1", "default_coa"),
+        ('default_coa = "10.0.3.1"', 'default_coa = "10.36.0.4"', "home_agent.mobile #1", "default_coa"),
+        ('default_coa = "10.0.3.1"', 'default_coa = "10.0.0.1"', "home_agent.mobile #1", "default_coa"),
+        ('default_coa = "10.0.3.1"', 'mnps = "10.36.0.5"', "home_agent.mobile #1", "mnps"),
+        ('default_coa = "10.0.3.1"', 'mnps_v6 = "fd36::5"', "home_agent.mobile #1", "mnps_v6"),
+        ('"10.0.4.2"', '"10.36.0.4"', "home_agent.mobile #1.stand_in #2", "address"),
+        ('"fd03::2"', '"fd36::5"', "home_agent.mobile #1.stand_in #1", "address_v6"),
+    ],
+)
+def test_what_leads_back_to_a_home_address_is_refused(
+    tmp_path: Path, old: str, new: str, table: str, key: str
+) -> None:
+    text = HEAD + MOBILE + STAND_INS + OTHER
+    assert text.count(old) == 1
+    load(write(tmp_path, text))
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text.replace(old, new)))
+    assert (caught.value.file, caught.value.table, caught.value.key) == (
+        str(tmp_path / "ha.toml"),
+        table,
+        key,
+    )
+
+
+@pytest.mark.parametrize(
+    "role",
+    [
+        '[foreign_agent]\ncare_of_address = "10.0.0.1"\nlinks = ["eth0"]\n',
+        '[control]\naddress = "10.0.0.1"\n[mnps]\naddress = "10.0.0.1"\naccess_node = "10.0.0.1"\n'
+        'home_prefixes = ["10.36.0.0/24"]\nlinks = ["eth0"]\n',
+    ],
+)
+def test_a_default_care_of_address_on_this_very_host(tmp_path: Path, role: str) -> None:
+    """R17: there is somebody who takes the packets."""
+    text = HEAD + MOBILE.replace("10.0.3.1", "10.0.0.1") + role
+    assert load(write(tmp_path, text)).home_agent is not None
+    with pytest.raises(ConfigError, match="own address"):
+        load(
+            write(
+                tmp_path,
+                text.replace('care_of_address = "10.0.0.1"', 'care_of_address = "10.0.0.2"').replace(
+                    '[mnps]\naddress = "10.0.0.1"', '[mnps]\naddress = "10.0.0.2"'
+                ),
+            )
+        )
+
+
+def test_more_rules_than_there_is_room_for(tmp_path: Path) -> None:
+    rules = "".join(f'[[home_agent.mobile.rule]]\npriority = {number}\nto = ["mn"]\n' for number in range(65))
+    with pytest.raises(ConfigError, match="no room"):
+        load(write(tmp_path, HEAD + MOBILE + rules))
+    all_but_one = rules[: rules.rindex("[[")]
+    load(write(tmp_path, HEAD + MOBILE + all_but_one))
+    with pytest.raises(ConfigError, match="1 more than 64"):
+        load(write(tmp_path, HEAD + MOBILE + STAND_INS + all_but_one))

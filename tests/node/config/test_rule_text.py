@@ -1,0 +1,89 @@
+"""Rules as people write them: there and back."""
+
+import json
+from typing import Any
+
+import pytest
+
+from locum.node.config.rule_table import filter_rules, flow_rules, inline_table
+from locum.node.config.rule_text import policing_texts, rule_fields, rule_text
+from locum.node.config.toml_table import ConfigError
+from locum.roles.action_values.flows import FilterVerdict
+from locum.roles.profile import Policing
+from locum.roles.rules import KeptRule
+
+
+def read(text: str) -> KeptRule:
+    return flow_rules([inline_table("a rule", text)])[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ('protocol = "tcp", source_port = 80', {"protocol": "tcp", "source_port": 80}),
+        ('protocol = "udp", destination_port = "5000-5999", family = 6',
+         {"protocol": "udp", "destination_port": "5000-5999", "family": 6}),
+        ('source = "10.9.0.0/16"', {"source": "10.9.0.0/16"}),
+        ('source = "10.9.0.1", destination = "10.9.0.2-10.9.0.9"',
+         {"source": "10.9.0.1", "destination": "10.9.0.2-10.9.0.9"}),
+        ('protocol = 115, dscp = 46, spi = "256-511"', {"protocol": 115, "dscp": 46, "spi": "256-511"}),
+        ('protocol = "icmp"', {"protocol": "icmp"}),
+        ('protocol = "icmp", family = 4', {"protocol": "icmp", "family": 4}),
+        ("flow_label = 7", {"flow_label": 7}),
+        ('protocol = "icmpv6"', {"protocol": "icmpv6"}),
+        ("", {}),
+    ],
+)  # fmt: skip
+def test_what_is_written_is_read(text: str, fields: dict[str, Any]) -> None:
+    head = 'id = 3, priority = 5, to = ["mnps", 7], share = true'
+    rule = read(f"{head}, {text}" if text else head)
+    found = rule_fields(rule)
+    head_fields = {"id": 3, "priority": 5, "action": "forward", "to": ["mnps", 7], "share": True}
+    assert found == {**head_fields, "owner": "configuration", **fields}
+    keys = ", ".join(f"{key} = {json.dumps(value)}" for key, value in found.items() if key != "owner")
+    assert read(keys) == rule
+
+
+def test_one_line() -> None:
+    assert rule_text(read('priority = 1, protocol = "tcp", source_port = 80, to = ["mn", 3]')) == (
+        "protocol=tcp source_port=80 to mn, else 3"
+    )
+    assert rule_text(read('priority = 1, action = "drop"')) == "everything is dropped"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('priority = 1, to = ["mn"], source = "10.0.0.9/8"', "source"),
+        ('priority = 1, to = ["mn"], source = "10.0.0.1", destination = "::1"', "IPv4 and IPv6"),
+        ('priority = 1, to = ["mn", "mn"]', "one way twice"),
+        ("priority = 1", "has 0 ways"),
+        ('priority = 1, to = ["mn"], action = "drop"', "yet leads somewhere"),
+        ('priority = 1, to = ["mn"], protocol = "icmp", source_port = 1', "has no ports"),
+        ("priority = 1, to = [1, 2, 3, 4, 5], share = true", "1 to 4"),
+        ('priority = 70000, to = ["mn"]', "priority"),
+        ('priority = 1, to = ["mn"], colour = "red"', "colour"),
+        ('to = ["mn"]', "priority"),
+    ],
+)
+def test_what_is_no_rule(text: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        read(text)
+
+
+def test_rules_that_contradict_each_other() -> None:
+    tables = [inline_table("a rule", f'priority = 1, to = ["{each}"]') for each in ("mn", "mnps")]
+    with pytest.raises(ConfigError, match="take the same packets"):
+        flow_rules(tables)
+
+
+def test_a_filter_is_a_line_a_rule() -> None:
+    texts = (
+        'id = 4, action = "drop", protocol = "udp", destination_port = 9',
+        'id = 2, action = "allow", protocol = "tcp"',
+    )
+    rules = tuple(each for text in texts for each in filter_rules(inline_table("a filter", text)))
+    lines = ["4: protocol=udp destination_port=9 is dropped", "2: protocol=tcp is allowed"]
+    assert policing_texts(Policing(rules)) == lines
+    assert policing_texts(Policing(rules, FilterVerdict.DROP)) == [*lines, "the rest is dropped"]
+    assert policing_texts(Policing()) == []

@@ -1,0 +1,34 @@
+"""What systemd is told."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+from locum.node.host.service_manager import ServiceManager
+
+
+async def test_ready_watchdog_and_stopping(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(tmp_path / "notify"))
+        channel.setblocking(False)
+        manager = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "40000"})
+        manager.ready("home agent")
+        await asyncio.sleep(0.1)
+        manager.stopping()
+        said = []
+        while True:
+            try:
+                said.append(channel.recv(200).decode())
+            except BlockingIOError:
+                break
+        await asyncio.sleep(0.05)
+        assert said[0] == "READY=1\nSTATUS=home agent"
+        assert said[1:-1].count("WATCHDOG=1") == len(said) - 2 >= 3
+        assert said[-1] == "STOPPING=1"
+
+
+async def test_nobody_listens() -> None:
+    manager = ServiceManager({"NOTIFY_SOCKET": "/nonexistent/notify"})
+    manager.ready("x")
+    manager.stopping()
+    ServiceManager({}).ready("x")

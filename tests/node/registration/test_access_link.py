@@ -1,0 +1,85 @@
+"""What the kernel lets through to a daemon on an access link: registrations and revocations, never tunnels."""
+
+import socket
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+import pytest
+
+from locum.node.registration.access_link import LinkSocket
+from tests.dataplane.namespaces import Namespace, join
+
+OURS, THEIRS = "10.77.0.1", "10.77.0.2"
+
+
+@pytest.fixture
+def link() -> Iterator[tuple[Namespace, Namespace]]:
+    ours, theirs = Namespace("ls-ours"), Namespace("ls-theirs")
+    try:
+        join(ours, "air0", theirs, "air1")
+        ours.run(f"ip addr add {OURS}/24 dev air0")
+        theirs.run(f"ip addr add {THEIRS}/24 dev air1")
+        yield ours, theirs
+    finally:
+        ours.remove()
+        theirs.remove()
+
+
+def test_tunnel_data_stays_with_the_data_plane(link: tuple[Namespace, Namespace]) -> None:
+    ours, theirs = link
+    heard: list[tuple[bytes, IPv4Address, int]] = []
+    with ours.inside():
+        channel = LinkSocket(
+            "air0", lambda message, source, port, *_: heard.append((message, source, port)), lambda *_: None
+        )
+    try:
+        with theirs.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.bind((THEIRS, 434))
+            for message in (b"\x04\x04\x00\x00tunnel", b"\x01request", b"\x07revocation", b"\x0fanswer", b""):
+                sender.sendto(message, (OURS, 434))
+            sender.sendto(b"\x01elsewhere", (OURS, 435))
+        deadline = time.monotonic() + 10
+        while len(heard) < 3 and time.monotonic() < deadline:
+            channel.read()
+            time.sleep(0.01)
+    finally:
+        channel.close()
+    wanted = [b"\x01request", b"\x07revocation", b"\x0fanswer"]
+    assert heard == [(message, IPv4Address(THEIRS), 434) for message in wanted]
+
+
+ADVERTISEMENT, SOLICITATION = b"\x09", b"\x0a"
+GROUP, ALL = "224.0.0.1", "255.255.255.255"
+
+
+def test_agent_discovery_from_afar_is_not_heard(link: tuple[Namespace, Namespace]) -> None:
+    """Its TTL is 1; and to whom it was sent is told."""
+    ours, theirs = link
+    heard: list[tuple[bytes, str]] = []
+    with ours.inside():
+        channel = LinkSocket(
+            "air0", lambda *_: None, lambda message, _source, _layer, to: heard.append((message[8:], str(to)))
+        )
+    with theirs.inside():
+        speaker = LinkSocket("air1", lambda *_: None, lambda *_: None)
+    try:
+        for kind, name, to, ttl in (
+            (ADVERTISEMENT, b"for all", GROUP, 1),
+            (ADVERTISEMENT, b"for really all", ALL, 1),
+            (ADVERTISEMENT, b"from afar", OURS, 60),
+            (ADVERTISEMENT, b"for all, from afar", GROUP, 2),
+            (SOLICITATION, b"asked from afar", OURS, 2),
+            (ADVERTISEMENT, b"for us", OURS, 1),
+            (SOLICITATION, b"end", OURS, 1),
+        ):
+            message, source = kind + bytes(7) + name, IPv4Address(THEIRS)
+            speaker._send(message, socket.IPPROTO_ICMP, source, IPv4Address(to), channel.link_layer, ttl)
+        deadline = time.monotonic() + 10
+        while not (heard and heard[-1][0] == b"end") and time.monotonic() < deadline:
+            channel.read()
+            time.sleep(0.01)
+    finally:
+        channel.close()
+        speaker.close()
+    assert heard == [(b"for all", GROUP), (b"for really all", ALL), (b"for us", OURS), (b"end", OURS)]

@@ -1,0 +1,108 @@
+"""The socket of port 434 hears of ICMP errors about what it sent, and neither they nor a flood of them stop it."""
+
+import select
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from locum.node.registration.udp_434 import RegistrationSocket
+from tests.dataplane.namespaces import Namespace
+
+Error = tuple[bytes, str, int, int, int]
+CLOSED = 4999  # nobody listens there
+OPEN = 4998
+
+
+class Ends:
+    """A registration socket on the loopback link of a namespace of its own, and somebody to talk to."""
+
+    def __init__(self, space: Namespace, *, hears: bool) -> None:
+        self.errors: list[Error] = []
+        self.messages: list[bytes] = []
+
+        def heard(message: bytes, *_: object) -> None:
+            self.messages.append(message)
+
+        def unreachable(*error: object) -> None:
+            self.errors.append(error)  # type: ignore[arg-type]
+
+        with space.inside():
+            self.ours = RegistrationSocket(heard, lambda: None, unreachable=unreachable if hears else None)
+            self.other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self.other.bind(("127.0.0.1", OPEN))
+            self.other.settimeout(5)
+
+    def wait(self, enough: int) -> None:
+        end = time.monotonic() + 10
+        while len(self.errors) < enough and time.monotonic() < end:
+            select.select([self.ours], [], [], 0.1)
+            self.ours.read()
+
+    def close(self) -> None:
+        self.ours.close()
+        self.other.close()
+
+
+@pytest.fixture
+def space() -> Iterator[Namespace]:
+    made = Namespace("registration-socket")
+    try:
+        made.run("ip link set lo up")
+        yield made
+    finally:
+        made.remove()
+
+
+def test_errors_are_told_with_what_they_repeat(space: Namespace) -> None:
+    ends = Ends(space, hears=True)
+    try:
+        message = b"\x01" + bytes(range(200))
+        ends.ours.send(message, "127.0.0.1", CLOSED)
+        ends.wait(1)
+        assert ends.errors == [(message, "127.0.0.1", CLOSED, 3, 3)]
+        ends.ours.send(b"\x03another", "127.0.0.1", CLOSED)
+        ends.ours.send(b"\x01good", "127.0.0.1", OPEN)  # the error that waits is not taken for its own
+        assert ends.other.recv(100) == b"\x01good"
+        ends.other.sendto(b"\x01asked", ("127.0.0.1", 434))
+        ends.wait(2)
+        assert ends.messages == [b"\x01asked"] and len(ends.errors) == 2
+    finally:
+        ends.close()
+
+
+def test_a_flood_of_errors(space: Namespace) -> None:
+    ends = Ends(space, hears=True)
+    try:
+        space.run("sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv4.icmp_msgs_per_sec=100000")
+        for number in range(500):
+            ends.ours.send(number.to_bytes(2, "big"), "127.0.0.1", CLOSED)
+            ends.ours.send(number.to_bytes(2, "big"), "127.0.0.1", OPEN)
+            assert ends.other.recv(100) == number.to_bytes(2, "big")
+            if number % 100 == 99:
+                before = len(ends.errors)
+                ends.ours.read()  # bounded at a time
+                assert len(ends.errors) - before <= 64
+        ends.wait(500)
+        end = time.monotonic() + 5
+        while select.select([ends.ours], [], [], 0.1)[0] and time.monotonic() < end:
+            ends.ours.read()
+        assert not select.select([ends.ours], [], [], 0)[
+            0
+        ]  # nothing is left that would wake the daemon for ever
+        assert 100 < len(ends.errors) <= 500
+    finally:
+        ends.close()
+
+
+def test_who_does_not_want_to_hear_of_them(space: Namespace) -> None:
+    ends = Ends(space, hears=False)
+    try:
+        for _ in range(3):
+            ends.ours.send(b"\x01", "127.0.0.1", CLOSED)
+            ends.ours.read()
+        ends.ours.send(b"\x01good", "127.0.0.1", OPEN)
+        assert ends.other.recv(100) == b"\x01good" and not ends.errors
+    finally:
+        ends.close()

@@ -1,0 +1,383 @@
+"""What a node does to programs that fork: whoever holds a captured socket stands still, and all of them run again."""
+
+import asyncio
+import gc
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from locum.node.sessions.device import Napping
+from locum.node.sessions.trickle import Trickle
+from locum.node.store import Store, StoreError
+from locum.roles import actions as do
+from locum.sessions.programs.process import process
+from locum.sessions.record import SessionRecord
+from locum.sessions.tcp.live import LiveSocket
+from locum.wire.control import Flow
+from tests.sessions.ends import connect
+from tests.sessions.sleepworld import HOME4, Network, World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    network = Network()
+    made = World(network, tmp_path)
+    yield made
+    made.close()
+    network.close()
+
+
+class Device:
+    """A napping node on the device of that world, without a role: `told` is what it would hear."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self.world = world
+        self.told: list[do.Event] = []
+        self.store = Store(folder / "store.db")
+        self.napping = Napping(
+            f"t{os.getpid()}", folder, "auto", self.store, self.told.append, lambda packet: None
+        )
+        self.napping._worker.submit(self._enter).result()
+
+    def _enter(self) -> None:
+        self.inside = self.world.network.inside("device")
+        self.inside.__enter__()  # the thread that looks for sockets stays there
+
+    async def do(self, action: object) -> object:
+        pending = self.napping.hands()[type(action)](action)
+        if pending is not None:
+            await pending
+        return self.told[-1] if self.told else None
+
+    async def heard(self, event: object) -> None:
+        """Wait until the role would have heard this."""
+        async with asyncio.timeout(20):
+            while event not in self.told:
+                await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        self.napping._worker.submit(self.inside.__exit__, None, None, None).result()
+        await self.napping.close()
+        await self.store.close()
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def named(*pids: int) -> tuple[do.Process, ...]:
+    return tuple(do.Process(*each) for each in map(process, pids) if each is not None)
+
+
+def stands_still(pid: int) -> bool:
+    """In a frozen cgroup, or stopped."""
+    groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    path = next(line[4:] for line in groups if line.startswith("0::/"))
+    roots = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
+    events = [each / path.lstrip("/") / "cgroup.events" for each in roots]
+    return any("frozen 1" in each.read_text() for each in events if each.exists())
+
+
+async def test_programs_that_fork_before_and_between_rounds(world: World, tmp_path: Path) -> None:
+    program, _ = connect(world, 4)
+    parent = program.process.pid
+    device = Device(world, tmp_path)
+    try:
+        found = await device.do(do.FindSessions((HOME4,)))
+        assert isinstance(found, do.SessionsFound)
+        (session,) = found.sessions
+        assert session.pids == (parent,)
+        program.ask("fork")
+        await device.do(do.Freeze(session.processes))
+        found = await device.do(do.FindSessions((HOME4,)))
+        assert isinstance(found, do.SessionsFound)
+        (first,) = children(parent)
+        assert set(found.sessions[0].pids) == {parent, first}
+        await device.do(do.Freeze(named(first)))
+        captured = await device.do(do.Capture((session.flow,)))
+        assert isinstance(captured, do.Captured) and not captured.failures
+
+        program.begin("fork")  # it will, as soon as it runs
+        await device.do(do.InjectData(((session.flow, b"x" * 1000),)))
+        await device.do(do.DrainRound((session.flow,), named(parent, first), 0.5))
+        pids = {parent, *children(parent)}
+        assert len(pids) == 3 and all(map(stands_still, pids))
+        assert device.napping.frozen == pids
+
+        await device.do(do.ReleaseCaptured((session.flow,)))
+        await device.do(do.Thaw(named(parent, first)))  # the role does not know of the second child
+        assert not device.napping.frozen and not any(map(stands_still, pids))
+        await device.store.durable()
+        assert not device.store.rows("parked")
+    finally:
+        await device.close()
+        for pid in children(parent):
+            os.kill(pid, 9)
+
+
+async def test_a_restart_frees_what_no_handover_claims(world: World, tmp_path: Path) -> None:
+    """Killed in the middle of a capture: nothing says what had been done."""
+    program, peer = connect(world, 4)
+    device = Device(world, tmp_path)
+    found = await device.do(do.FindSessions((HOME4,)))
+    assert isinstance(found, do.SessionsFound)
+    (session,) = found.sessions
+    await device.do(do.Freeze(session.processes))
+    await device.do(do.Capture((session.flow,)))
+    assert stands_still(program.process.pid)
+    await device.close()
+    device = Device(world, tmp_path)
+    try:
+        with world.network.inside("device"):
+            device.napping.adopt({})
+        assert not device.napping.frozen and not device.napping.captured()
+        assert peer.send(b"y" * 500)
+        assert program.ask("receive", 500).startswith("500 ")
+        assert program.ask("options") == "1 77000"
+        await device.store.durable()
+        assert not device.store.rows("parked")
+    finally:
+        await device.close()
+
+
+async def test_a_loose_program_reads_its_peer_is_answered_and_more_is_put_in(
+    world: World, tmp_path: Path
+) -> None:
+    """What a wake leaves to come: the program runs, and is frozen only while bytes go into its socket."""
+    program, peer = connect(world, 4)
+    device = Device(world, tmp_path)
+    taken: dict[Flow, object] = {}
+    device.napping._trickle._answers._divert = lambda flow, take: taken.update({flow: take})
+    try:
+        found = await device.do(do.FindSessions((HOME4,)))
+        assert isinstance(found, do.SessionsFound)
+        (session,) = found.sessions
+        flow = session.flow
+        await device.do(do.Freeze(session.processes))
+        await device.do(do.Capture((flow,)))
+        tight = await device.do(do.Tighten((flow,)))
+        assert tight == do.Tightened((flow,), ((flow, 0),))
+        final = do.SessionFinal(0, flow, 2000, timestamp=7_000_000)
+        await device.do(do.AnswerPeers((final,)))
+        assert taken[flow] is not None
+        await device.do(do.InjectData(((flow, b"x" * 1500),)))
+        await device.do(do.Loosen((flow,), session.processes))
+        assert not device.napping.frozen and not stands_still(program.process.pid)
+        await device.do(do.WatchReading((flow,)))
+        program.begin("receive", 2000)
+        await device.heard(do.HasRoom((flow,)))
+        again = await device.do(do.Tighten((flow,)))
+        assert again == do.Tightened((flow,), ((flow, 1500),)) and stands_still(program.process.pid)
+        assert await device.do(do.InjectData(((flow, b"x" * 500),))) == do.Injected(((flow, 500),))
+        ended = await device.do(do.FinishSessions((do.SessionFinal(0, flow, 2000),)))
+        assert ended == do.Finished((flow,)) and taken[flow] is None
+        await device.do(do.Thaw(session.processes))
+        assert program.answer().startswith("2000 ")
+        assert peer.receive() == 0
+    finally:
+        await device.close()
+
+
+async def test_a_restart_lets_loose_programs_run(world: World, tmp_path: Path) -> None:
+    """Also when it was killed after they had been frozen again."""
+    program, _ = connect(world, 4)
+    device = Device(world, tmp_path)
+    found = await device.do(do.FindSessions((HOME4,)))
+    assert isinstance(found, do.SessionsFound)
+    (session,) = found.sessions
+    await device.do(do.Freeze(session.processes))
+    await device.do(do.Capture((session.flow,)))
+    await device.close()
+    device = Device(world, tmp_path)
+    try:
+        with world.network.inside("device"):
+            device.napping.adopt({session.flow: True})
+        assert not device.napping.frozen and device.napping.captured() == (session.flow,)
+        assert program.ask("options")
+        tight = await device.do(do.Tighten((session.flow,)))
+        assert tight == do.Tightened((session.flow,), ((session.flow, 0),))
+        assert stands_still(program.process.pid)
+        program.close()
+        tight = await device.do(do.Tighten((session.flow,)))
+        assert isinstance(tight, do.Tightened) and tight.gone == (session.flow,)
+    finally:
+        await device.close()
+
+
+async def test_sockets_of_an_earlier_boot_are_not_touched(world: World, tmp_path: Path) -> None:
+    program, _ = connect(world, 4)
+    device = Device(world, tmp_path)
+    found = await device.do(do.FindSessions((HOME4,)))
+    assert isinstance(found, do.SessionsFound)
+    (session,) = found.sessions
+    await device.do(do.Freeze(session.processes))
+    await device.do(do.Capture((session.flow,)))
+    await device.store.durable()
+    (key,) = device.store.rows("parked")
+    stored = device.store.rows("parked")[key] | {"boot": "another"}
+    await device.do(do.ReleaseCaptured((session.flow,)))
+    await device.do(do.Thaw(session.processes))
+    device.store.put("parked", key, stored)
+    await device.store.durable()
+    await device.close()
+    device = Device(world, tmp_path)
+    try:
+        with world.network.inside("device"):
+            device.napping.adopt({})
+        await device.store.durable()
+        assert not device.store.rows("parked") and not device.napping.captured()
+        assert program.ask("options") == "1 77000"
+    finally:
+        await device.close()
+
+
+async def test_a_daemon_killed_in_a_capture_leaves_no_option_behind(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the program had set is written before anything of it changes."""
+    program, peer = connect(world, 4)
+    device = Device(world, tmp_path)
+    found = await device.do(do.FindSessions((HOME4,)))
+    assert isinstance(found, do.SessionsFound)
+    (session,) = found.sessions
+    await device.do(do.Freeze(session.processes))
+    capture = LiveSocket.capture
+
+    def killed(live: LiveSocket) -> SessionRecord:
+        capture(live)
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(LiveSocket, "capture", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        await device.do(do.Capture((session.flow,)))
+    monkeypatch.undo()
+    await device.close()
+    gc.collect()  # the socket that the killed daemon had open
+    device = Device(world, tmp_path)
+    try:
+        with world.network.inside("device"):
+            device.napping.adopt({})
+        assert peer.send(b"y" * 500)
+        assert program.ask("receive", 500).startswith("500 ")
+        assert program.ask("options") == "1 77000"
+        await device.store.durable()
+        assert not device.store.rows("parked")
+    finally:
+        await device.close()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system that a test can fill."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(folder: Path) -> None:
+    with suppress(OSError), (folder / "junk").open("wb", buffering=0) as junk:
+        while junk.write(b"x" * 4096):
+            pass
+
+
+@pytest.mark.parametrize("ending", [do.AbandonSessions, do.ReleaseCaptured])
+async def test_programs_run_although_the_disk_is_full(world: World, small: Path, ending: Any) -> None:
+    """A row that is out of date harms less than a program that stands still for ever."""
+    program, _ = connect(world, 4)
+    device = Device(world, small)
+    try:
+        found = await device.do(do.FindSessions((HOME4,)))
+        assert isinstance(found, do.SessionsFound)
+        (session,) = found.sessions
+        await device.do(do.Freeze(session.processes))
+        await device.do(do.Capture((session.flow,)))
+        fill(small)
+        await device.do(ending((session.flow,)))
+        with pytest.raises(StoreError):  # it is told
+            await device.do(do.Thaw(session.processes))
+        assert not device.napping.frozen and not stands_still(program.process.pid)
+        assert program.ask("options")
+    finally:
+        (small / "junk").unlink()
+        await device.close()
+
+
+async def test_a_full_disk_leaves_a_connection_as_it_was(world: World, small: Path) -> None:
+    """What a later run would need to bring it back cannot be kept."""
+    program, peer = connect(world, 4)
+    before = program.ask("options")
+    device = Device(world, small)
+    try:
+        found = await device.do(do.FindSessions((HOME4,)))
+        assert isinstance(found, do.SessionsFound)
+        (session,) = found.sessions
+        await device.do(do.Freeze(session.processes))
+        fill(small)
+        with pytest.raises(StoreError):
+            await device.do(do.Capture((session.flow,)))
+        assert not device.napping.captured()
+        with suppress(StoreError):  # a deletion may still find room
+            await device.do(do.Thaw(session.processes))
+        assert program.ask("options") == before
+        assert peer.send(b"y" * 500)
+        assert program.ask("receive", 500).startswith("500 ")
+    finally:
+        (small / "junk").unlink()
+        await device.close()
+
+
+async def test_a_program_that_has_shut_both_sides_counts_as_closed(world: World, tmp_path: Path) -> None:
+    """It keeps its descriptor, and will never take what is still to come."""
+    program, _ = connect(world, 4)
+    device = Device(world, tmp_path)
+    try:
+        found = await device.do(do.FindSessions((HOME4,)))
+        assert isinstance(found, do.SessionsFound)
+        (session,) = found.sessions
+        flow = session.flow
+        await device.do(do.Freeze(session.processes))
+        await device.do(do.Capture((flow,)))
+        await device.do(do.Loosen((flow,), session.processes))
+        program.ask("shutdown-both")
+        await device.do(do.Tighten((flow,)))
+        assert await device.do(do.InjectData(((flow, b"x"),))) == do.Injected((), (), (flow,))
+        await device.do(do.AbandonSessions((flow,)))
+        await device.do(do.Thaw(session.processes))
+        assert program.ask("receive", 1).startswith("0 ")
+    finally:
+        await device.close()
+
+
+async def test_a_socket_that_takes_nothing_is_tried_ever_more_rarely() -> None:
+    """Each time its programs are frozen."""
+    flow = Flow(6, HOME4, 1, HOME4, 2)
+    live = SimpleNamespace(unread=lambda: 0, position=lambda: 5)
+    captured = SimpleNamespace(live={flow: live}, has_program=lambda flow: True)
+    again = do.WatchReading((flow,))
+    tried: list[do.Event] = []
+
+    def feed(event: do.Event) -> None:
+        tried.append(event)
+        asyncio.get_running_loop().call_soon(watch, again)
+
+    trickle = Trickle(cast(Any, captured), cast(Any, None), feed, cast(Any, None))
+    watch = trickle.hands()[do.WatchReading]
+    watch(again)
+    await asyncio.sleep(1)
+    await trickle.close()
+    assert len(tried) < 10  # 40 without a pause
+    live.position = lambda: 6  # it took something
+    before = len(tried)
+    watch(again)
+    async with asyncio.timeout(20):
+        while len(tried) == before:
+            await asyncio.sleep(0.01)
+    await trickle.close()

@@ -1,0 +1,240 @@
+"""A stand-in that takes by its own registration (Fig. 7): the context follows it (C4), and who is told so (C6).
+
+Whoever asks for it may know where the device is, or leave that to the home agent.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from locum.roles import actions as a
+from locum.roles.foreign_agent.contexts.context import preconfigured
+from locum.roles.mobile_node.selection import Selection
+from locum.roles.profile import Policing, Profile
+from locum.wire.control.context_blocks import BlockKind
+from locum.wire.control.trigger import PATH, Operation, Reason, Trigger, encode_trigger
+from locum.wire.mobile_ip.extensions import VendorNormal
+from locum.wire.mobile_ip.registration import RegistrationReply, RegistrationRequest
+from locum.wire.mobile_ip.vendor import Takes, TransferContext, decode_vendor
+from locum.wire.traffic_selector import Ipv4Selector
+from tests.roles.foreign_agent.contexts.test_transfer import at
+from tests.roles.moving_world import MovingWorld
+from tests.roles.world import AN1, AN2, AN3, HOA, HOA6, STAND_IN, Host, flow
+
+DROP = a.FilterRule(1, Ipv4Selector(destination_port=(9, 9), protocol=(17, 17)), a.FilterVerdict.DROP)
+PROFILED: Mapping[a.Addr, Mapping[str, Any]] = {
+    AN1: {"contexts": {HOA: preconfigured(Profile(to_visitor=Policing((DROP,))))}}
+}
+ONE = Selection(flow=flow(0))
+WEB = Ipv4Selector(destination_port=(80, 80), protocol=(6, 6))
+NOWHERE = replace(TransferContext(AN1), access_node=type(AN1)(0))
+
+
+class TakingWorld(MovingWorld):
+    """The stand-in registers. `trigger` is what a node with an association and the right to do so asks for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"registers": True, "default": False, "agents": PROFILED, **options})
+        self._ends: dict[tuple[str, int], list[bool]] = getattr(self, "_ends", {})
+
+    def trigger(
+        self,
+        operation: Operation,
+        *selectors: Ipv4Selector,
+        reason: Reason = Reason.COMMAND,
+        access_node: a.Addr | None = None,
+    ) -> None:
+        number = next(self._exchange)
+        self._exchanges[number], self._ends["ha", 0] = (self.ha, 0), []
+        body = encode_trigger(Trigger(operation, (HOA, HOA6), selectors, reason, access_node))
+        self.tell(self.mnps, a.Asked(number, PATH, body, HOA, (HOA, HOA6), True))
+
+    def policed(self) -> bool:
+        """Whether what reaches the stand-in is policed as it was at the device's access node."""
+        return (HOA, a.FilterPlace.TO_VISITOR) in self.filters.get("an3", {})
+
+    def notices(self, host: Host, peer: a.Addr) -> list[bool]:
+        """What an access node told this one by 618."""
+        told = [each.detail for each in host.events if each.message == "618" and each.kind == "sent"]
+        return [bool(each["responsible"]) for each in told if each["to"] == str(peer)]
+
+    def forget(self) -> None:
+        for host in self.hosts:
+            host.events.clear()
+            host.sent.clear()
+
+
+@pytest.fixture
+def world() -> TakingWorld:
+    made = TakingWorld()
+    at(made)
+    made.forget()
+    return made
+
+
+def transfers(messages: list[bytes], reply: bool) -> list[TransferContext]:
+    """What requests, or replies, say about the context."""
+    kind = 3 if reply else 1
+    decode = RegistrationReply.decode if reply else RegistrationRequest.decode
+    found = [decode(each) for each in messages if each[0] == kind]
+    values = [decode_vendor(one) for each in found for one in each.all(VendorNormal)]
+    return [each for each in values if isinstance(each, TransferContext)]
+
+
+# The context (C4) -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("selectors", [(), (WEB,)])
+def test_where_nobody_says_it_the_home_agent_says_where_the_device_is(
+    world: TakingWorld, selectors: tuple[Ipv4Selector, ...]
+) -> None:
+    """A correspondent's agent, or a person, asks; the context is fetched within the same registration."""
+    assert not world.policed()
+    world.trigger(Operation.TAKE, *selectors)
+    world.advance(2)
+    assert world.policed()
+    assert transfers(world.ha.sent, reply=False) == [NOWHERE]
+    assert transfers(world.mnps.sent, reply=True) == [TransferContext(AN1)]
+    assert [each.detail["to"] for each in world.an3.events if each.message == "622"] == [str(AN1)]
+    world.forget()
+    world.advance(250)  # a renewal
+    assert world.ha.sent and not transfers(world.ha.sent, reply=False)
+    assert not transfers(world.mnps.sent, reply=True)
+
+
+def test_who_knows_the_access_node_is_believed_as_long_as_the_device_is_there(world: TakingWorld) -> None:
+    world.trigger(Operation.TAKE, access_node=AN1)
+    world.advance(2)
+    assert world.policed()
+    assert transfers(world.ha.sent, reply=False) == [TransferContext(AN1)]
+    assert not transfers(world.mnps.sent, reply=True)
+
+
+def test_a_device_that_is_elsewhere_has_its_context_fetched_there(world: TakingWorld) -> None:
+    world.trigger(Operation.TAKE, access_node=AN2)
+    world.advance(2)
+    assert world.policed()
+    assert transfers(world.mnps.sent, reply=True) == [TransferContext(AN1)]
+
+
+def test_a_device_that_moves_meanwhile_gets_its_context_back_where_it_is(world: TakingWorld) -> None:
+    world.trigger(Operation.TAKE)
+    world.advance(2)
+    world.links("radio1")
+    world.advance(5)
+    world.forget()
+    world.trigger(Operation.RELEASE)
+    world.advance(2)
+    pushed = [each.detail for each in world.an3.events if each.message == "624" and each.kind == "sent"]
+    assert [each["to"] for each in pushed if "errand" in each] == [str(AN2)]
+    assert world.agent(world.an2).contexts.content(HOA, BlockKind.POLICY) is not None
+    assert world.notices(world.an2, HOA) == [True]
+
+
+def test_a_device_whose_registration_has_run_out_leaves_its_context_long_enough() -> None:
+    """Reason expired: the access node forgets its visitor when the home agent does, and it is taken over right then."""
+    world = TakingWorld(lifetime=30)
+    at(world)
+    world.links(None)
+    world.advance(35)
+    assert not world.agent(world.an1).visitors()
+    world.forget()
+    world.trigger(Operation.TAKE, reason=Reason.EXPIRED, access_node=AN1)
+    world.advance(2)
+    assert world.policed()
+    assert world.an1.bindings[HOA].tunnels[0].destination == AN3, "what still arrives follows"
+    world.advance(30)
+    assert not world.an1.bindings
+
+
+def test_a_device_that_nobody_knows_the_place_of_is_asked_about_again() -> None:
+    world = TakingWorld(lifetime=30)
+    at(world)
+    world.links(None)
+    world.advance(45)
+    world.forget()
+    world.trigger(Operation.TAKE)
+    world.advance(2)
+    assert transfers(world.ha.sent, reply=False) == [NOWHERE] and not transfers(world.mnps.sent, reply=True)
+    assert not [each for each in world.an3.events if each.message == "622"]
+    world.links("radio0")
+    world.advance(300)
+    assert world.policed(), "with a renewal"
+
+
+def test_only_a_stand_in_is_told_where_the_device_is() -> None:
+    """The device's own request names its old access node; the home agent has no word on that."""
+    world = MovingWorld()
+    at(world)
+    world.links("radio1")
+    world.advance(5)
+    assert transfers(world.ha.sent, reply=False) == [TransferContext(AN1)]
+    assert not transfers(world.mn.sent, reply=True)
+
+
+# 618 and 618'' (C6) ---------------------------------------------------------------------------------------------------
+
+
+def test_everything_taken_and_given_back(world: TakingWorld) -> None:
+    world.trigger(Operation.TAKE)
+    world.advance(2)
+    assert world.notices(world.an1, HOA) == [False]
+    assert set(world.notices(world.an3, STAND_IN)) == {True}
+    world.forget()
+    world.trigger(Operation.RELEASE)
+    world.advance(2)
+    assert world.notices(world.an1, HOA) == [True]
+    assert set(world.notices(world.an3, STAND_IN)) == {False}
+    heard = [each.detail["responsible"] for each in world.mn.events if each.kind == "notified"]
+    assert heard == [True]
+
+
+def test_a_stand_in_of_one_flow_is_responsible_for_it_and_the_device_for_the_rest(world: TakingWorld) -> None:
+    """Fig. 7: whoever has something is told that he is responsible; 624 must not take back what 604'' said."""
+    world.hand_over(ONE)
+    world.advance(2)
+    assert world.path_of_data(0) == "mnps" and world.policed()
+    assert world.notices(world.an3, STAND_IN) == [True, True]  # with 604'', and after 624
+    assert world.notices(world.an1, HOA) == [True]
+    world.forget()
+    world.take_back(ONE)
+    world.advance(2)
+    assert set(world.notices(world.an3, STAND_IN)) == {False}
+    assert world.notices(world.an1, HOA) == [True]
+    assert not world.an1.bindings and not world.an3.bindings, "no packets follow anybody"
+
+
+def test_from_some_flows_to_everything(world: TakingWorld) -> None:
+    world.trigger(Operation.TAKE, WEB)
+    world.advance(2)
+    world.forget()
+    world.trigger(Operation.TAKE)
+    world.advance(2)
+    assert set(world.notices(world.an3, STAND_IN)) == {True}
+    assert world.notices(world.an1, HOA) == [False]
+    role: Any = world.mnps.role
+    assert role.registration.standing((HOA,)).takes is Takes.ALL
+
+
+def test_who_cannot_hear_is_told_nothing(world: TakingWorld) -> None:
+    world.links(None)
+    world.advance(1)
+    world.trigger(Operation.TAKE, reason=Reason.EXPIRED, access_node=AN1)
+    world.advance(2)
+    assert world.notices(world.an1, HOA) == []
+    assert set(world.notices(world.an3, STAND_IN)) == {True}
+    assert world.an1.bindings[HOA].tunnels[0].destination == AN3
+
+
+def test_a_device_that_moves_is_told_by_its_new_access_node_alone() -> None:
+    world = MovingWorld()
+    at(world)
+    for host in world.hosts:
+        host.events.clear()
+    world.links("radio1")
+    world.advance(3)
+    told = [each for each in world.an1.events if each.message == "618"]
+    assert not told
+    assert [each.detail["responsible"] for each in world.an2.events if each.message == "618"] == [True]

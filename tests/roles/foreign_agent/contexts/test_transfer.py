@@ -1,0 +1,496 @@
+"""Context transfer and what is in flight (C4, C5, C7): moves in both ways, and everything that can go wrong on the way."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from locum.roles import actions as a
+from locum.roles.foreign_agent.contexts.context import preconfigured, security_block
+from locum.roles.profile import Policing, Profile
+from locum.roles.registrant.movement import CannotMove
+from locum.security.association import Association
+from locum.wire.control.context import (
+    Acknowledgement622,
+    BlockStatus,
+    Context624,
+    ContextBlock,
+    ContextRequest622,
+    ContextStatus,
+    Onward,
+    decode_624,
+    decode_acknowledgement_622,
+    encode_624,
+    encode_request_622,
+)
+from locum.wire.control.context_blocks import (
+    BlockKind,
+    MulticastBlock,
+    PagingBlock,
+    PolicyBlock,
+    VisitorBlock,
+    encode_block,
+)
+from locum.wire.traffic_selector import Ipv4Selector
+from tests.roles.moving_world import MovingWorld
+from tests.roles.world import AN1, AN2, AN3, HA, HOA, HOA6, STAND_IN, Host
+
+GROUP = ip_address("233.252.0.1")
+UDP_DROP = a.FilterRule(1, Ipv4Selector(destination_port=(9, 9), protocol=(17, 17)), a.FilterVerdict.DROP)
+PROFILE = Profile(to_visitor=Policing((UDP_DROP,)), from_visitor=Policing((UDP_DROP,)))
+
+
+class Recorder:
+    """What a host answers to a request made up by the test."""
+
+    def __init__(self, world: MovingWorld, host: Host) -> None:
+        self.world, self.host, self.body = world, host, b""
+
+    def ask(self, path: str, body: bytes, peer: a.Addr) -> bytes:
+        event = a.Asked(10_000, path, body, peer, ())
+        actions = self.host.role.happened(event, now=self.world.clock(self.host))
+        answers = [each for each in actions if isinstance(each, a.Answer)]
+        assert len(answers) == 1
+        self.world.perform(self.host, [each for each in actions if not isinstance(each, a.Answer)])
+        return answers[0].body
+
+
+def at(world: MovingWorld, link: str = "radio0") -> MovingWorld:
+    world.links(link)
+    world.advance(3)
+    return world
+
+
+def both(**options: object) -> MovingWorld:
+    return at(MovingWorld(**options), "both")  # type: ignore[arg-type]
+
+
+def predictive(world: MovingWorld) -> None:
+    """A move in good order in the middle of a stream."""
+    world.at(0.5, lambda: world.move("radio1"))
+    world.stream(2.0)
+
+
+def reactive(world: MovingWorld, gap: float = 0.2) -> None:
+    """The link breaks in the middle of a stream; the device turns up elsewhere."""
+    world.at(0.5, lambda: world.links(None))
+    world.at(0.5 + gap, lambda: world.links("radio1"))
+    world.stream(3.0)
+
+
+def in_order(world: MovingWorld) -> bool:
+    return world.arrived == sorted(set(world.arrived))
+
+
+# Packets --------------------------------------------------------------------------------------------------------------
+
+
+def test_predictive_move_loses_nothing_and_keeps_order() -> None:
+    world = both()
+    predictive(world)
+    assert len(world.arrived) == world.sent_packets and not world.lost and in_order(world)
+    assert "context-transferred" in world.an1.kinds() and "context-received" in world.an2.kinds()
+    via = world.mn.via
+    assert via is not None and via.care_of == AN2
+
+
+def test_reactive_move_loses_nothing_and_keeps_order() -> None:
+    world = at(MovingWorld())
+    reactive(world)
+    assert len(world.arrived) == world.sent_packets and not world.lost and in_order(world)
+    assert "context-received" in world.an2.kinds()
+
+
+def test_without_context_transfer_packets_are_lost() -> None:
+    world = at(MovingWorld(transfer=False))
+    reactive(world)
+    assert world.lost and "context-received" not in world.an2.kinds()
+
+
+def test_the_tunnel_ends_after_silence_and_nothing_is_left() -> None:
+    world = both()
+    predictive(world)
+    assert world.an1.bindings  # what still arrives is sent on
+    world.advance(12)
+    assert not world.an1.bindings and not world.an1.acceptances and not world.agent(world.an1).visitors()
+    assert {key[0] for key in world.an2.acceptances} == {HA}
+    assert "in-flight-ended" in world.an1.kinds() and "in-flight-ended" in world.an2.kinds()
+
+
+def test_the_device_comes_back_before_the_tunnel_has_ended() -> None:
+    world = both()
+    world.at(0.5, lambda: world.move("radio1"))
+    world.at(1.0, lambda: world.move("radio0"))
+    world.stream(2.0)
+    assert len(world.arrived) == world.sent_packets and in_order(world)
+    assert not world.an1.bindings and world.an2.bindings
+    world.advance(12)
+    assert not world.an2.bindings and [each.home_address for each in world.agent(world.an1).visitors()] == [
+        HOA
+    ]
+
+
+def test_a_link_that_flaps_delivers_what_waited() -> None:
+    world = at(MovingWorld())
+    world.at(0.5, lambda: world.tell(world.an1, a.LinkDown("radio0")))
+    world.at(0.7, lambda: world.tell(world.an1, a.LinkUp("radio0")))
+    world.stream(1.0)
+    assert len(world.arrived) == world.sent_packets and in_order(world)
+
+
+def test_packets_wait_for_a_lost_device_only_so_long() -> None:
+    world = at(MovingWorld())
+    world.at(0.1, lambda: world.links(None))
+    world.stream(0.3)
+    assert world.packets["an1"][HOA]
+    world.advance(12)
+    assert not world.packets["an1"].get(HOA) and not world.an1.bindings
+    assert any("dropped" in why for _, why in world.lost)
+    assert "in-flight-dropped" in world.an1.kinds()
+
+
+def test_packets_wait_for_an_announced_device_only_so_long() -> None:
+    world = both()
+    world.at(0.1, lambda: world.move("radio1"))
+    world.at(0.125, lambda: world.links(None))  # it goes, and never arrives
+    world.stream(0.5)
+    world.advance(20)
+    assert not world.an2.bindings and not world.packets.get("an2", {}).get(HOA)
+
+
+# The machine ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_peer_that_never_answers() -> None:
+    """The device is served at once; the context is asked for every 2 s and given up after 15 s."""
+    world = at(MovingWorld())
+    world.mute.add("an1")
+    reactive(world)
+    assert world.arrived[-1] == world.sent_packets
+    asked = [each for each in world.an2.events if each.message == "622"]
+    world.advance(20)
+    asked = [each for each in world.an2.events if each.message == "622"]
+    assert 6 <= len(asked) <= 8
+    assert world.an2.kinds().count("context-given-up") == 1
+    assert [each.home_address for each in world.agent(world.an2).visitors()] == [HOA]
+
+
+def test_a_peer_that_never_answers_a_push() -> None:
+    """The device hears from its access node all the same, and may go."""
+    world = both()
+    world.mute.add("an2")
+    world.move("radio1")
+    world.advance(8)
+    via = world.mn.via
+    assert via is not None and via.care_of == AN2 and not world.an1.bindings
+
+
+def test_an_access_node_that_is_not_known() -> None:
+    world = at(MovingWorld(agents={AN2: {"access_nodes": {}}}))
+    reactive(world)
+    assert world.an2.counts["context-peer-unknown"] >= 1
+    assert [each.home_address for each in world.agent(world.an2).visitors()] == [HOA]
+
+
+def test_a_mobile_node_that_nobody_knows() -> None:
+    world = MovingWorld()
+    before = world.an1.tables()
+    body = encode_request_622(ContextRequest622(HOA, 1, onward=Onward.MOVED))
+    answer = decode_624(Recorder(world, world.an1).ask("622", body, AN2))
+    assert answer.status is ContextStatus.UNKNOWN_MOBILE and not answer.blocks
+    assert world.an1.tables() == before
+
+
+@pytest.mark.parametrize("peer", [STAND_IN, HOA, AN1])
+def test_a_peer_that_is_not_authorised(peer: a.Addr) -> None:
+    world = at(MovingWorld(agents={AN1: {"access_nodes": {AN2: frozenset(), AN3: frozenset()}}}))
+    before = world.an1.tables()
+    recorder = Recorder(world, world.an1)
+    body = encode_request_622(ContextRequest622(HOA, 1 << 50, onward=Onward.MOVED))
+    assert decode_624(recorder.ask("622", body, peer)).status is ContextStatus.NOT_AUTHORISED
+    pushed = encode_624(Context624(ContextStatus.OK, HOA, 1 << 50, onward=Onward.MOVED))
+    refused = decode_acknowledgement_622(recorder.ask("624", pushed, peer))
+    assert refused.status is ContextStatus.NOT_AUTHORISED
+    assert world.an1.tables() == before
+
+
+def test_a_peer_that_may_speak_for_others_only() -> None:
+    other = ip_address("10.50.0.77")
+    world = at(MovingWorld(agents={AN1: {"access_nodes": {AN2: frozenset((other,))}}}))
+    body = encode_request_622(ContextRequest622(HOA, 1 << 50, onward=Onward.MOVED))
+    answer = decode_624(Recorder(world, world.an1).ask("622", body, AN2))
+    assert answer.status is ContextStatus.NOT_AUTHORISED
+
+
+@pytest.mark.parametrize("path", ["622", "624"])
+@pytest.mark.parametrize("body", [b"", b"\xa0", b"\xff\xff", bytes(300)])
+def test_a_body_that_is_nothing(path: str, body: bytes) -> None:
+    world = at(MovingWorld())
+    before = world.an1.tables()
+    answer = Recorder(world, world.an1).ask(path, body, AN2)
+    status = decode_624(answer).status if path == "622" else decode_acknowledgement_622(answer).status
+    assert status is ContextStatus.MALFORMED and world.an1.tables() == before
+
+
+VISIT = VisitorBlock(HA, 2, 300, HOA6)
+
+
+def push(world: MovingWorld, *blocks: ContextBlock, host: Host | None = None) -> Acknowledgement622:
+    body = Context624(ContextStatus.OK, HOA, 1 << 50, blocks, onward=Onward.MOVED)
+    answer = Recorder(world, host or world.an2).ask("624", encode_624(body), AN1)
+    return decode_acknowledgement_622(answer)
+
+
+def test_half_a_context_is_taken_block_by_block() -> None:
+    world = MovingWorld()
+    good = ContextBlock(BlockKind.VISITOR, 1, encode_block(VISIT))
+    broken = ContextBlock(BlockKind.POLICY, 1, b"\xa1\x00\x00")
+    unknown = ContextBlock(99, 1, b"")
+    missing = ContextBlock(BlockKind.PAGING, 4, None)
+    answer = push(world, good, broken, unknown, missing)
+    assert answer.status is ContextStatus.OK
+    assert answer.statuses == {
+        BlockKind.VISITOR: BlockStatus.TAKEN,
+        BlockKind.POLICY: BlockStatus.MALFORMED,
+        99: BlockStatus.UNSUPPORTED,
+        BlockKind.PAGING: BlockStatus.ABSENT,
+    }
+    book = world.agent(world.an2).contexts
+    assert book.content(HOA, BlockKind.VISITOR) == VISIT and book.content(HOA, BlockKind.POLICY) is None
+    assert world.an2.bindings[HOA].verdict is a.Verdict.HOLD
+
+
+def test_without_its_home_agent_nothing_follows() -> None:
+    world = MovingWorld()
+    answer = push(world, ContextBlock(BlockKind.VISITOR, 1, b"\xa0"))
+    assert answer.status is ContextStatus.MALFORMED
+    assert not world.an2.bindings and not world.an2.acceptances
+
+
+def test_too_many_rules_are_refused() -> None:
+    world = MovingWorld()
+    many = tuple(replace(UDP_DROP, identifier=number) for number in range(1, 70))
+    policy, paging = preconfigured(Profile(to_visitor=Policing(many)))
+    answer = push(
+        world,
+        ContextBlock(BlockKind.VISITOR, 1, encode_block(VISIT)),
+        ContextBlock(BlockKind.POLICY, 1, encode_block(policy)),
+        ContextBlock(BlockKind.PAGING, 1, encode_block(paging)),
+    )
+    assert answer.statuses[BlockKind.POLICY] is BlockStatus.MALFORMED
+    assert answer.statuses[BlockKind.PAGING] is BlockStatus.TAKEN
+
+
+def test_two_access_nodes_claim_the_device_and_the_later_wins() -> None:
+    """The first one is told by the second one's push that its visitor is another's; a late claim is refused."""
+    world = at(MovingWorld(), "radio0")
+    reactive(world)
+    assert not world.agent(world.an1).visitors()
+    before = world.an2.tables()
+    late = encode_request_622(ContextRequest622(HOA, 1, onward=Onward.MOVED))
+    answer = decode_624(Recorder(world, world.an2).ask("622", late, AN1))
+    assert answer.status is ContextStatus.STALE and answer.registered > 1
+    assert world.an2.tables() == before
+    old = Context624(ContextStatus.OK, HOA, 1, (), onward=Onward.MOVED)
+    refused = decode_acknowledgement_622(Recorder(world, world.an2).ask("624", encode_624(old), AN1))
+    assert refused.status is ContextStatus.STALE
+    assert [each.home_address for each in world.agent(world.an2).visitors()] == [HOA]
+
+
+def test_whoever_hears_of_a_later_registration_gives_the_device_up() -> None:
+    world = at(MovingWorld())
+    world.mute.add("an1")
+    reactive(world)  # the device is at the second one, whose request for the context is not answered yet
+    assert world.agent(world.an2).visitors()
+    later = world.agent(world.an1).contexts.registered(HOA, 1 << 51)
+    world.perform(world.an1, later)
+    world.mute.clear()
+    world.advance(4)
+    assert "visitor-claimed" in world.an2.kinds()
+    assert not world.agent(world.an2).visitors() and not world.an2.bindings
+
+
+def test_who_was_followed_before_hears_of_the_next_one() -> None:
+    """From the first to the second, and on to the third before the tunnel has ended: all learn where it went."""
+    world = at(MovingWorld())
+    reactive(world)
+    claim = encode_request_622(ContextRequest622(HOA, 1 << 51, onward=Onward.MOVED))
+    Recorder(world, world.an1).ask("622", claim, AN3)
+    assert world.an1.bindings[HOA].tunnels[0].destination == AN3
+    world.advance(1)
+    assert not world.agent(world.an2).visitors()
+    assert world.an2.bindings[HOA].tunnels[0].destination == AN1
+
+
+# What is in a context -------------------------------------------------------------------------------------------------
+
+
+def test_policing_moves_with_the_device() -> None:
+    world = both(agents={AN1: {"contexts": {HOA: preconfigured(PROFILE)}}})
+    places = {(HOA, a.FilterPlace.TO_VISITOR), (HOA, a.FilterPlace.FROM_VISITOR)}
+    assert {key for key in world.filters["an1"] if key[0] == HOA} == places
+    predictive(world)
+    assert {key for key in world.filters["an2"] if key[0] == HOA} == places
+    assert world.filters["an2"][HOA, a.FilterPlace.TO_VISITOR].rules == (UDP_DROP,)
+    world.advance(12)
+    assert not world.filters["an1"]
+
+
+def test_groups_go_on_at_the_new_access_node() -> None:
+    world = both()
+    world.tell(world.an1, a.MembershipChanged("radio0", HOA, GROUP, True))
+    assert world.groups["an1"][GROUP] == ("radio0",)
+    world.at(0.2, lambda: world.move("radio1"))
+    world.advance(0.4)
+    assert world.groups["an2"][GROUP] == ("radio1",) and world.groups["an1"][GROUP] == ()
+    world.advance(15)
+    assert world.groups["an2"][GROUP] == ("radio1",)
+    world.tell(world.an1, a.MembershipChanged("radio0", HOA, GROUP, False))  # its old link forgets it
+    assert world.groups["an2"][GROUP] == ("radio1",)
+    world.tell(world.an2, a.MembershipChanged("radio1", HOA, GROUP, False))
+    assert world.groups["an2"][GROUP] == ()
+
+
+def test_the_new_access_node_uses_the_association_with_the_device() -> None:
+    shared = Association(500, b"f" * 16)
+    world = both(mobiles={AN1: {HOA: shared}, AN2: {}})
+    assert security_block(shared) == world.agent(world.an1).contexts.content(HOA, BlockKind.SECURITY)
+    world.move("radio1")
+    world.advance(1.5)
+    # the device does not sign for the second one, which knows by now that it should
+    assert world.agent(world.an2).contexts.association(HOA) == shared
+    assert world.an2.counts["refused-67"] >= 1
+
+
+def test_an_incremental_context_leaves_out_what_has_not_changed() -> None:
+    world = both(agents={AN1: {"contexts": {HOA: preconfigured(PROFILE)}}})
+    bodies: list[Context624] = []
+    ask = world._ask
+
+    def watched(host: Host, action: a.Ask) -> None:
+        if action.path == "624":
+            bodies.append(decode_624(action.body))
+        ask(host, action)
+
+    world._ask = watched  # type: ignore[method-assign]
+    predictive(world)
+    world.advance(2)
+    world.move("radio0")
+    world.advance(2)
+    there, back = bodies
+    whole = {each.kind for each in there.blocks if each.data is not None}
+    changed = {each.kind for each in back.blocks if each.data is not None}
+    assert BlockKind.POLICY in whole and changed <= {BlockKind.VISITOR}
+
+
+def test_a_peer_that_has_forgotten_gets_the_whole() -> None:
+    world = both(agents={AN1: {"contexts": {HOA: preconfigured(PROFILE)}}})
+    predictive(world)
+    world.advance(2)
+    book = world.agent(world.an2).contexts
+    world.perform(world.an1, world.agent(world.an1).contexts.drop(HOA))
+    world.perform(world.an2, book.note(HOA, MulticastBlock((GROUP,))))
+    empty = preconfigured(Profile())
+    world.agent(world.an1).contexts._contexts.clear()
+    world.move("radio0")
+    world.advance(2)
+    held = world.agent(world.an1).contexts.content(HOA, BlockKind.POLICY)
+    assert held == preconfigured(PROFILE)[0] != empty[0]
+
+
+def test_the_stand_ins_access_node_keeps_the_context_and_gives_it_back_with_its_changes() -> None:
+    """C7: pushed to the third access node, dropped at the first, changed there, and fetched by the second."""
+    world = at(MovingWorld(agents={AN1: {"contexts": {HOA: preconfigured(PROFILE)}}}))
+    sent = world.agent(world.an1).contexts.get(HOA)
+    assert sent is not None
+    blocks, _ = world.agent(world.an1).contexts.give(sent, sent.blocks, {})
+    stored = Context624(ContextStatus.OK, HOA, 0, blocks)
+    answer = Recorder(world, world.an3).ask("624", encode_624(stored), AN1)
+    assert decode_acknowledgement_622(answer).status is ContextStatus.OK
+    assert (HOA, a.FilterPlace.TO_VISITOR) in world.filters[
+        "an3"
+    ]  # what reaches the stand-in is policed as well
+    world.links(None)
+    world.advance(310)  # the first access node forgets its visitor
+    assert not world.agent(world.an1).visitors() and not world.filters["an1"]
+    classifier = PagingBlock(preconfigured(Profile(to_visitor=Policing((UDP_DROP,))))[0].to_visitor)  # type: ignore[union-attr]
+    world.perform(world.an3, world.agent(world.an3).contexts.note(HOA, classifier))
+    request = ContextRequest622(HOA, 1 << 51, onward=Onward.MOVED)
+    given = decode_624(Recorder(world, world.an3).ask("622", encode_request_622(request), AN2))
+    assert given.status is ContextStatus.OK
+    book = world.agent(world.an2).contexts
+    statuses, actions = book.take(HOA, 1 << 51, given.blocks)
+    world.perform(world.an2, actions)
+    assert statuses[BlockKind.POLICY] is BlockStatus.TAKEN
+    assert book.content(HOA, BlockKind.PAGING) == classifier
+    assert isinstance(book.content(HOA, BlockKind.POLICY), PolicyBlock)
+    assert world.an3.bindings[HOA].tunnels[0].destination == AN2  # 620''
+    assert world.an3.events[-1].kind != "failed"
+    notices = [each for each in world.an3.events if each.message == "618"]
+    assert notices and notices[-1].detail["responsible"] is False
+    world.advance(10)
+    assert not world.an3.bindings and (HA, HOA, a.Side.TO_HOME_ADDRESS) in world.an3.acceptances
+
+
+def test_contexts_survive_a_restart() -> None:
+    world = both(agents={AN1: {"contexts": {HOA: preconfigured(PROFILE)}}})
+    predictive(world)
+    world.advance(2)
+    world.kill(world.an2)
+    world.filters["an2"].clear()
+    world.start(world.an2)
+    assert world.agent(world.an2).contexts.content(HOA, BlockKind.POLICY) == preconfigured(PROFILE)[0]
+    assert (HOA, a.FilterPlace.TO_VISITOR) in world.filters["an2"]
+
+
+def test_a_context_that_is_configured_otherwise_since_is_as_configured() -> None:
+    world = at(MovingWorld(agents={AN1: {"contexts": {HOA: preconfigured(PROFILE)}}}))
+    book = world.agent(world.an1).contexts
+    world.perform(world.an1, book.note(HOA, MulticastBlock((GROUP,))))
+    world.kill(world.an1)
+    world.an1.rows["context", str(HOA)].value["configured"]["policy"][0] = 9  # type: ignore[index, call-overload]
+    world.start(world.an1)
+    assert world.agent(world.an1).contexts.groups(HOA) == ()
+
+
+def test_rows_for_people() -> None:
+    world = both(agents={AN1: {"contexts": {HOA: preconfigured(PROFILE)}}})
+    predictive(world)
+    old = world.agent(world.an1).context_rows(now=world.now)
+    new = world.agent(world.an2).context_rows(now=world.now)
+    assert old[0]["forwarded_to"] == str(AN2) and new[0]["forwarded_from"] == str(AN1)
+    assert new[0]["state"] == "visitor" and "policy" in new[0]["blocks"]  # type: ignore[operator]
+
+
+# The device -----------------------------------------------------------------------------------------------------------
+
+
+def test_moves_that_cannot_be() -> None:
+    world = at(MovingWorld())
+    for to in ("radio0", str(AN1), "radio1", "nowhere"):
+        with pytest.raises(CannotMove):
+            world.move(to)
+    silent = at(MovingWorld(transfer=False))
+    with pytest.raises(CannotMove):
+        silent.move(str(AN2))
+
+
+def test_a_move_to_an_access_node_that_is_heard_later() -> None:
+    world = at(MovingWorld())
+    world.move(str(AN2))
+    world.advance(0.5)
+    assert world.an2.bindings[HOA].verdict is a.Verdict.HOLD
+    world.links("radio1")
+    world.advance(3)
+    via = world.mn.via
+    assert via is not None and via.care_of == AN2
+    assert not world.an2.bindings
+
+
+def test_a_move_to_an_access_node_that_is_never_heard() -> None:
+    world = at(MovingWorld())
+    world.move(str(AN2))
+    world.advance(40)
+    via = world.mn.via
+    assert via is not None and via.care_of == AN1
+    assert world.device.mobile.movement.last

@@ -1,0 +1,135 @@
+"""The paging classifier (P16): it decides before the policing at the access node of a stand-in, and nowhere else."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from locum.dataplane.layout.rules import PORTS
+from locum.dataplane.model.matching import Subject, first_match
+from locum.roles import actions as a
+from locum.roles.action_values.profiles import ProfileFetched
+from locum.roles.actions import FilterPlace, FilterRule, FilterVerdict
+from locum.roles.foreign_agent.contexts.book import ContextBook
+from locum.roles.foreign_agent.contexts.context import preconfigured
+from locum.roles.foreign_agent.visitor import StaticVisitor
+from locum.roles.foreign_agent.visitor_list import VisitorList
+from locum.roles.foreign_agent.visitor_policy import VisitorPolicy
+from locum.roles.profile import Policing, Profile
+from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
+from tests.roles.foreign_agent.contexts.test_transfer import at
+from tests.roles.moving_world import MovingWorld
+from tests.roles.world import AN1, AN3, HA, HOA, HOA6, STAND_IN
+
+ALLOW, DROP = FilterVerdict.ALLOW, FilterVerdict.DROP
+UDP = (17, 17)
+Filters = Mapping[tuple[a.Addr, FilterPlace], a.Filter]
+
+
+def udp(identifier: int, port: int, verdict: FilterVerdict) -> tuple[FilterRule, FilterRule]:
+    """A rule in both its forms."""
+    ports = (port, port)
+    v4 = Ipv4Selector(destination_port=ports, protocol=UDP)
+    v6 = Ipv6Selector(destination_port=ports, next_header=UDP)
+    return FilterRule(identifier, v4, verdict), FilterRule(identifier, v6, verdict)
+
+
+def decision(filters: Filters, port: int, home: a.Addr = HOA) -> tuple[int, FilterVerdict]:
+    """The rule that takes a datagram to that port of the device, 0 for none, and what becomes of it."""
+    found = filters.get((home, FilterPlace.TO_VISITOR))
+    if found is None:
+        return 0, ALLOW
+    subject = Subject(b"", b"", home.version, 17, 0, 0, 5000, port, known=PORTS)
+    rule = first_match(found.rules, subject)
+    return (0, found.otherwise) if rule is None else (rule.identifier, rule.verdict)
+
+
+def policed(profile: Profile, *, stand_in: bool = True) -> Filters:
+    """The filters at an access node that has this profile by a policy server, of somebody bound in advance."""
+    book = ContextBook()
+    static = StaticVisitor(HOA, HA, "wire0", STAND_IN, HOA6)
+    visitors = VisitorList(AN3, (static,) if stand_in else (), (HA,), 16)
+    visitors.adjust(book.police)
+    policy = VisitorPolicy(
+        book, lambda home: visitors.static(home) is not None, visitors.refresh, enabled=True
+    )
+    visitors.start(())
+    policy.start([HOA])
+    actions = policy.happened(ProfileFetched(1, profile), now=1.0) or []
+    found = [each.filter for each in actions if isinstance(each, a.InstallFilter)]
+    return {(each.home_address, each.place): each for each in found}
+
+
+PROFILE = Profile(
+    to_visitor=Policing((*udp(7, 7001, DROP), *udp(8, 7002, DROP), *udp(9, 7003, ALLOW))),
+    paging=Policing((*udp(7, 7001, ALLOW), *udp(8, 7003, DROP), *udp(9, 7004, DROP))),
+)
+
+
+def test_the_classifier_drops_and_forwards_before_the_policing() -> None:
+    filters = policed(PROFILE)
+    for home in (HOA, HOA6):
+        assert decision(filters, 7001, home) == (1, ALLOW), (
+            "forwarded, although policing refuses it elsewhere"
+        )
+        assert decision(filters, 7003, home) == (2, DROP), "dropped, although policing allows it elsewhere"
+        assert decision(filters, 7004, home) == (3, DROP)
+        assert decision(filters, 7002, home) == (5, DROP), "policed, as no rule of the classifier takes it"
+        assert decision(filters, 7005, home) == (0, ALLOW)
+
+
+def test_what_the_classifier_drops_by_default_no_policing_allows() -> None:
+    paging = Policing(udp(1, 7001, ALLOW), DROP)
+    filters = policed(Profile(to_visitor=Policing(udp(1, 7003, ALLOW), ALLOW), paging=paging))
+    assert decision(filters, 7001) == (1, ALLOW)
+    assert decision(filters, 7003) == (0, DROP)
+    assert decision(filters, 7005) == (0, DROP)
+
+
+def test_what_policing_drops_by_default_the_classifier_can_forward() -> None:
+    paging = Policing(udp(1, 7001, ALLOW))
+    filters = policed(Profile(to_visitor=Policing((), DROP), paging=paging))
+    assert decision(filters, 7001) == (1, ALLOW)
+    assert decision(filters, 7005) == (0, DROP)
+
+
+def test_without_a_classifier_rules_keep_their_numbers() -> None:
+    assert decision(policed(Profile(to_visitor=PROFILE.to_visitor)), 7002) == (8, DROP)
+
+
+def test_what_comes_from_the_stand_in_is_not_classified() -> None:
+    filters = policed(Profile(from_visitor=PROFILE.to_visitor, paging=PROFILE.paging))
+    assert filters[HOA, FilterPlace.FROM_VISITOR].rules == PROFILE.to_visitor.rules[::2]
+
+
+# On the way -----------------------------------------------------------------------------------------------------------
+
+PROFILED: Mapping[a.Addr, Mapping[str, Any]] = {AN1: {"contexts": {HOA: preconfigured(PROFILE)}}}
+
+
+def test_the_classifier_comes_to_the_stand_ins_access_node_and_is_enforced_there_only() -> None:
+    world = at(MovingWorld(agents=PROFILED))
+    assert decision(world.filters["an1"], 7001) == (7, DROP)
+    assert decision(world.filters["an1"], 7004) == (0, ALLOW), "the device is here"
+    assert not world.filters.get("an3")
+    world.sleep()
+    world.advance(3)
+    assert decision(world.filters["an3"], 7001) == (1, ALLOW)
+    assert decision(world.filters["an3"], 7004) == (3, DROP)
+    assert decision(world.filters["an3"], 7002) == (5, DROP)
+    world.links("radio1")
+    world.wake()
+    world.advance(5)
+    assert decision(world.filters["an2"], 7002) == (8, DROP)
+    assert decision(world.filters["an2"], 7004) == (0, ALLOW), "it came along, and is not for a device"
+    assert decision(world.filters["an3"], 7004) == (3, DROP), "what still comes to the stand-in"
+
+
+def test_a_profile_in_force_that_changes_is_followed() -> None:
+    book = ContextBook({HOA: preconfigured(PROFILE)})
+    visitors = VisitorList(AN3, (StaticVisitor(HOA, HA, "wire0", STAND_IN, HOA6),), (HA,), 16)
+    visitors.adjust(book.police)
+    visitors.start(())
+    book.learn(HOA, Profile(to_visitor=PROFILE.to_visitor, paging=Policing(udp(1, 7005, DROP))))
+    found = [each.filter for each in visitors.refresh(HOA) if isinstance(each, a.InstallFilter)]
+    filters = {(each.home_address, each.place): each for each in found}
+    assert decision(filters, 7005) == (1, DROP)
+    assert decision(filters, 7004) == (0, ALLOW) and decision(filters, 7001) == (2, DROP)

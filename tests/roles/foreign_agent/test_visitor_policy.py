@@ -1,0 +1,174 @@
+"""An access node asks the policy server about those whom it serves, and polices them (features R20, P16)."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+import pytest
+
+from locum.roles import actions as a
+from locum.roles.action_values.profiles import (
+    FetchProfile,
+    ProfileFetched,
+    ProfileRefused,
+    ProfileUnavailable,
+)
+from locum.roles.actions import FilterPlace, FilterRule, FilterVerdict
+from locum.roles.foreign_agent.contexts.book import ContextBook
+from locum.roles.foreign_agent.visitor import Visitor
+from locum.roles.foreign_agent.visitor_list import VisitorList
+from locum.roles.foreign_agent.visitor_policy import FETCH_AGAIN, LONGEST, VisitorPolicy
+from locum.roles.profile import Policing, Profile
+from locum.wire.control.context_blocks import BlockKind
+from locum.wire.traffic_selector import Ipv4Selector
+
+HOA, HA, AN = IPv4Address("10.50.0.9"), IPv4Address("10.5.0.1"), IPv4Address("10.1.0.1")
+NAI = "device@example.org"
+NOW = 1_790_000_000.0
+RULE = FilterRule(7, Ipv4Selector(protocol=(17, 17)), FilterVerdict.DROP)
+PROFILE = Profile(lifetime=600, to_visitor=Policing((RULE,)))
+VISITOR = Visitor(HOA, HA, "radio", b"\2" * 6, 300, NOW + 300, 0)
+
+
+class Node:
+    """An access node's list of visitors, its contexts and its questions."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self.contexts = ContextBook()
+        self.visitors = VisitorList(AN, (), (HA,), 16)
+        self.visitors.adjust(self.contexts.police)
+        self.policy = VisitorPolicy(
+            self.contexts, lambda home: home in self.visitors, self.visitors.refresh, enabled=enabled
+        )
+
+    def register(self, nai: str | None = NAI) -> list[FetchProfile]:
+        self.visitors.admit(VISITOR)
+        return questions(self.policy.registered(HOA, nai))
+
+    def tell(self, event: a.Event, now: float = NOW) -> list[a.Action]:
+        actions = self.policy.happened(event, now=now)
+        assert actions is not None
+        return actions
+
+
+def questions(actions: list[a.Action]) -> list[FetchProfile]:
+    return [each for each in actions if isinstance(each, FetchProfile)]
+
+
+def filters(actions: list[a.Action]) -> list[a.Filter]:
+    return [each.filter for each in actions if isinstance(each, a.InstallFilter)]
+
+
+def kinds(actions: list[a.Action]) -> list[str]:
+    return [each.kind for each in actions if isinstance(each, a.Emit)]
+
+
+def test_a_visitor_is_policed_by_its_profile() -> None:
+    node = Node()
+    assert node.register() == [FetchProfile(1, NAI, HOA)]
+    assert node.register() == []  # it is under way
+    (installed,) = filters(node.tell(ProfileFetched(1, PROFILE)))
+    assert (installed.home_address, installed.place, installed.rules) == (
+        HOA,
+        FilterPlace.TO_VISITOR,
+        (RULE,),
+    )
+    assert node.register() == []  # a renewal asks for nothing
+
+
+def test_without_a_policy_server_nothing_is_asked() -> None:
+    node = Node(enabled=False)
+    assert node.register() == [] and node.policy.deadline() is None
+
+
+def test_a_profile_is_asked_for_again_when_its_lifetime_is_over() -> None:
+    node = Node()
+    node.register()
+    node.tell(ProfileFetched(1, PROFILE))
+    assert node.policy.deadline() == NOW + 600
+    assert questions(node.policy.timeout(now=NOW + 600)) == [FetchProfile(2, NAI, HOA)]
+    changed = replace(PROFILE, lifetime=None, to_visitor=Policing(otherwise=FilterVerdict.DROP))
+    (installed,) = filters(node.tell(ProfileFetched(2, changed), NOW + 601))
+    assert (installed.rules, installed.otherwise) == ((), FilterVerdict.DROP)
+    assert node.policy.deadline() == NOW + 601 + LONGEST
+
+
+def test_a_person_asks_again_before_the_lifetime_is_over() -> None:
+    node = Node()
+    node.register()
+    node.tell(ProfileFetched(1, PROFILE))
+    (known,) = node.policy.known()
+    assert (known.home_address, known.nai, known.profile) == (HOA, NAI, PROFILE)
+    assert (known.fetched_at, known.fetch_at) == (NOW, NOW + 600)
+    assert node.policy.refresh(HOA) == [FetchProfile(2, NAI, HOA)]
+    assert node.policy.refresh(HOA) == [], "it is under way"
+    assert node.policy.deadline() is None and node.policy.known()[0].profile == PROFILE, (
+        "what is in force stays"
+    )
+    changed = replace(PROFILE, to_visitor=Policing((replace(RULE, identifier=8),)))
+    actions = node.tell(ProfileFetched(2, changed), NOW + 5)
+    (installed,) = filters(actions)
+    assert [each.identifier for each in installed.rules] == [8]
+    assert kinds(actions) == ["profile-changed"]
+    assert node.policy.deadline() == NOW + 605
+    node.policy.refresh(HOA)
+    same = node.tell(ProfileFetched(3, changed), NOW + 6)
+    assert filters(same) == [] and kinds(same) == []
+    assert node.policy.known()[0].fetched_at == NOW + 6
+
+
+@pytest.mark.parametrize("said", [ProfileUnavailable(2, "silence"), ProfileRefused(2, "no")])
+def test_what_cannot_be_fetched_again_goes_on(said: a.Event) -> None:
+    node = Node()
+    node.register()
+    node.tell(ProfileFetched(1, PROFILE))
+    node.policy.refresh(HOA)
+    actions = node.tell(said)
+    assert filters(actions) == [] and kinds(actions) == ["profile-stale"]
+    assert node.contexts.content(HOA, BlockKind.POLICY) is not None
+    (known,) = node.policy.known()
+    assert (known.profile, known.fetch_at) == (PROFILE, NOW + FETCH_AGAIN)
+
+
+def test_who_is_not_served_is_not_known() -> None:
+    node = Node()
+    node.register()
+    node.tell(ProfileFetched(1, PROFILE))
+    node.visitors.dismiss(HOA)
+    assert node.policy.known() == []
+    for home_address in (HOA, IPv4Address("10.50.0.10")):
+        with pytest.raises(KeyError):
+            node.policy.refresh(home_address)
+
+
+def test_who_is_gone_is_not_asked_about_and_not_policed() -> None:
+    node = Node()
+    node.register()
+    node.visitors.dismiss(HOA)
+    assert node.tell(ProfileFetched(1, PROFILE)) == []
+    node.register()
+    node.tell(ProfileFetched(2, PROFILE))
+    node.visitors.dismiss(HOA)
+    assert node.policy.timeout(now=NOW + 600) == [] and node.policy.deadline() is None
+
+
+def test_what_is_not_known_is_tried_again() -> None:
+    node = Node()
+    node.register()
+    assert node.tell(ProfileUnavailable(1, "silence")) == [a.Count("profile-unavailable")]
+    assert questions(node.policy.timeout(now=NOW + FETCH_AGAIN)) == [FetchProfile(2, NAI, HOA)]
+    assert node.tell(ProfileRefused(2, "no")) == [a.Count("profile-refused")]
+    assert node.tell(ProfileFetched(2, PROFILE)) == []  # nobody asked for that any more
+
+
+def test_who_comes_back_under_another_name_or_without_a_context_is_asked_about() -> None:
+    node = Node()
+    node.register()
+    node.tell(ProfileFetched(1, PROFILE))
+    assert node.register("other@example.org") == [FetchProfile(2, "other@example.org", HOA)]
+    node.tell(ProfileFetched(2, PROFILE))
+    node.contexts.drop(HOA)
+    assert node.register("other@example.org") == [FetchProfile(3, "other@example.org", HOA)]
+
+
+def test_other_events_are_not_its_business() -> None:
+    assert Node().policy.happened(a.LinkDown("radio"), now=NOW) is None

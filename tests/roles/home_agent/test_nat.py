@@ -1,0 +1,257 @@
+"""NAT traversal (RFC 3519): the home agent's judgement, and what keeps a tunnel through a NAT open."""
+
+from ipaddress import IPv4Address
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from locum.roles import actions as a
+from locum.roles.nat import (
+    ANSWER_TIME,
+    TRIES,
+    AgentTraversal,
+    KeepAlive,
+    MobileTraversal,
+    Outer,
+    Traversal,
+    TraversalMode,
+    TraversalPolicy,
+    TraversalRefused,
+    traversal,
+)
+from locum.roles.registrant.attachment import Attachment
+from locum.wire.mobile_ip.extensions import (
+    DEFAULT_KEEPALIVE,
+    Authentication,
+    AuthKind,
+    Extension,
+    InnerEncapsulation,
+    UdpTunnelCode,
+    UdpTunnelReply,
+    UdpTunnelRequest,
+)
+from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply, RegistrationRequest
+from locum.wire.mobile_ip.tunnel_data import TunnelData
+
+HOA, HA = IPv4Address("10.50.0.9"), IPv4Address("10.5.0.1")
+INSIDE, NAT = IPv4Address("192.168.7.2"), IPv4Address("203.0.113.9")
+MN_HA = Authentication(AuthKind.MN_HA, 1000, bytes(32))
+FA_HA = Authentication(AuthKind.FA_HA, 2000, bytes(32))
+WAY = Attachment("radio0", HA, INSIDE, True)
+THROUGH_AGENT = Attachment("radio0", IPv4Address("10.1.0.1"), IPv4Address("10.1.0.1"), False, b"\2" * 6)
+
+
+def request(
+    *extensions: Extension, flags: Flag = Flag.T | Flag.D, lifetime: int = 300
+) -> RegistrationRequest:
+    return RegistrationRequest(lifetime, HOA, HA, INSIDE, 1 << 40, flags, extensions)
+
+
+def judge(
+    asked: RegistrationRequest,
+    *,
+    seen: IPv4Address = NAT,
+    port: int = 40001,
+    policy: TraversalPolicy | None = None,
+    agent_known: bool = False,
+) -> Traversal:
+    return traversal(
+        asked, a.Source(seen, port, "eth0"), policy or TraversalPolicy(), agent_known=agent_known
+    )
+
+
+def test_a_request_that_comes_from_elsewhere_gets_a_tunnel_to_where_it_came_from() -> None:
+    found = judge(request(UdpTunnelRequest(), MN_HA), policy=TraversalPolicy(interval=25))
+    assert found.outer == Outer(NAT, 40001)
+    assert found.reply == UdpTunnelReply(UdpTunnelCode.WILL_TUNNEL, False, 25)
+
+
+def test_without_a_nat_the_tunnel_is_declined_unless_it_is_forced() -> None:
+    assert judge(request(UdpTunnelRequest(), MN_HA), seen=INSIDE) == Traversal(None, UdpTunnelReply(64))
+    forced = judge(request(UdpTunnelRequest(force=True), MN_HA), seen=INSIDE, port=434)
+    assert forced.outer == Outer(INSIDE, 434, True)
+    assert forced.reply is not None and forced.reply.forced
+    policy = TraversalPolicy(forced=False)
+    declined = judge(request(UdpTunnelRequest(force=True), MN_HA), seen=INSIDE, policy=policy)
+    assert declined == Traversal(None, UdpTunnelReply(UdpTunnelCode.DECLINED))
+
+
+def test_who_does_not_ask_gets_nothing() -> None:
+    assert judge(request(MN_HA)) == Traversal()
+    assert judge(request(UdpTunnelRequest(), MN_HA, lifetime=0)) == Traversal()
+    assert judge(request(MN_HA, UdpTunnelRequest())) == Traversal()  # nobody has signed it
+
+
+def test_a_foreign_agent_asks_under_its_own_authentication() -> None:
+    asked = request(MN_HA, UdpTunnelRequest(), FA_HA, flags=Flag.T)
+    assert judge(asked, agent_known=True).outer == Outer(NAT, 40001)
+    assert judge(asked) == Traversal()
+    by_the_mobile_node = request(UdpTunnelRequest(), MN_HA, FA_HA, flags=Flag.T)
+    assert (
+        judge(by_the_mobile_node, agent_known=True) == Traversal()
+    )  # section 4.4: not with an agent's address
+
+
+@pytest.mark.parametrize("wanted", [InnerEncapsulation.GRE, InnerEncapsulation.MINIMAL, 99])
+def test_other_encapsulations_are_refused(wanted: int) -> None:
+    with pytest.raises(TraversalRefused) as refused:
+        judge(request(UdpTunnelRequest(wanted), MN_HA))
+    assert refused.value.code is Code.UDP_ENCAPSULATION_UNAVAILABLE
+
+
+def test_a_home_agent_that_is_not_willing_refuses_whom_it_could_not_reach() -> None:
+    policy = TraversalPolicy(willing=False)
+    with pytest.raises(TraversalRefused) as refused:
+        judge(request(UdpTunnelRequest(), MN_HA), policy=policy)
+    assert refused.value.code is Code.ADMINISTRATIVELY_PROHIBITED
+    assert judge(request(UdpTunnelRequest(force=True), MN_HA), seen=INSIDE, policy=policy).outer is None
+
+
+# Keeping it open
+
+
+def echo(message: bytes) -> tuple[int, int]:
+    """Identifier and sequence number of a keepalive."""
+    inner = TunnelData.decode(message).payload
+    return int.from_bytes(inner[24:26], "big"), int.from_bytes(inner[26:28], "big")
+
+
+def test_an_answered_keepalive_is_followed_by_the_next_after_the_interval() -> None:
+    alive = KeepAlive(HOA, HA, Random(1))
+    assert alive.deadline() is None and alive.timeout(0.0) is None
+    alive.start(25.0, 100.0)
+    for number in range(1, 5):
+        due = 100.0 + 25.0 * number
+        assert alive.deadline() == due and alive.timeout(due - 0.1) is None
+        message = alive.timeout(due)
+        assert message is not None and echo(message) == (alive.identifier, number)
+        alive.answered(*echo(message), due + 0.05)
+        assert not alive.lost(due + 0.05)
+
+
+def test_silence_is_asked_about_and_then_a_loss() -> None:
+    alive = KeepAlive(HOA, HA, Random(1))
+    alive.start(25.0, 0.0)
+    sent = [25.0 + ANSWER_TIME * number for number in range(TRIES)]
+    for at in sent:
+        assert alive.deadline() == at and not alive.lost(at)
+        assert alive.timeout(at) is not None
+    assert not alive.lost(sent[-1] + ANSWER_TIME - 0.1)
+    assert alive.lost(sent[-1] + ANSWER_TIME)
+    alive.start(25.0, 60.0)  # registered anew
+    assert not alive.lost(60.0) and alive.deadline() == 85.0
+
+
+def test_only_the_answer_to_the_last_one_counts() -> None:
+    alive = KeepAlive(HOA, HA, Random(1))
+    alive.start(10.0, 0.0)
+    first = alive.timeout(10.0)
+    second = alive.timeout(10.0 + ANSWER_TIME)
+    assert first is not None and second is not None
+    for identifier, sequence in (echo(first), (alive.identifier ^ 1, echo(second)[1])):
+        alive.answered(identifier, sequence, 13.0)
+        assert alive.deadline() == 10.0 + 2 * ANSWER_TIME
+    alive.answered(*echo(second), 13.0)
+    assert alive.deadline() == 10.0 + ANSWER_TIME + 10.0
+
+
+def test_a_late_answer_of_an_earlier_tunnel_is_none_of_the_next() -> None:
+    alive = KeepAlive(HOA, HA, Random(1))
+    alive.start(10.0, 0.0)
+    late = alive.timeout(10.0)
+    alive.stop()
+    alive.start(10.0, 20.0)
+    asked = alive.timeout(30.0)
+    assert late is not None and asked is not None and echo(late) != echo(asked)
+    alive.answered(*echo(late), 30.1)
+    assert alive.deadline() == 30.0 + ANSWER_TIME
+
+
+@given(st.lists(st.floats(0.01, 400.0), max_size=40), st.booleans())
+def test_the_deadline_is_never_passed_over(steps: list[float], answers: bool) -> None:
+    alive, now = KeepAlive(HOA, HA, Random(1)), 0.0
+    alive.start(30.0, now)
+    for step in steps:
+        now += step
+        message = alive.timeout(now)
+        if message is not None and answers:
+            alive.answered(*echo(message), now)
+        at = alive.deadline()
+        assert at is not None and (at > now or alive.lost(now))
+
+
+# The mobile node
+
+
+def reply(*extensions: Extension, lifetime: int = 300, code: Code = Code.ACCEPTED) -> RegistrationReply:
+    return RegistrationReply(code, lifetime, HOA, HA, 1 << 40, extensions)
+
+
+def mobile(mode: TraversalMode = TraversalMode.AUTO, interval: float | None = None) -> MobileTraversal:
+    return MobileTraversal(HOA, HA, mode, interval, Random(1))
+
+
+def test_the_mobile_node_asks_with_a_care_of_address_of_its_own_only() -> None:
+    assert mobile().extensions(WAY, 300) == (UdpTunnelRequest(),)
+    assert mobile(TraversalMode.FORCE).extensions(WAY, 300) == (UdpTunnelRequest(force=True),)
+    assert mobile(TraversalMode.OFF).extensions(WAY, 300) == ()
+    assert mobile().extensions(THROUGH_AGENT, 300) == () and mobile().extensions(WAY, 0) == ()
+
+
+def test_the_home_agent_says_how_often_and_the_configuration_may_say_otherwise() -> None:
+    for interval, said, expected in ((None, 0, DEFAULT_KEEPALIVE), (None, 40, 40), (7.0, 40, 7)):
+        node = mobile(interval=interval)
+        events = node.replied(reply(UdpTunnelReply(0, False, said), MN_HA), WAY)
+        assert node.udp and [each.kind for each in events if isinstance(each, a.Emit)] == ["nat-traversal"]
+        node.settled(True, 1000.0)
+        assert node.deadline() == 1000.0 + expected
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(MN_HA),
+        reply(UdpTunnelReply(UdpTunnelCode.DECLINED), MN_HA),
+        reply(UdpTunnelReply(77), MN_HA),
+        reply(MN_HA, UdpTunnelReply(0)),
+        reply(UdpTunnelReply(0), MN_HA, lifetime=0),
+    ],
+)
+def test_no_udp_without_a_signed_yes(answer: RegistrationReply) -> None:
+    node = mobile()
+    node.replied(reply(UdpTunnelReply(0), MN_HA), WAY)
+    node.settled(True, 0.0)
+    node.replied(answer, WAY)
+    node.settled(bool(answer.lifetime), 1.0)
+    assert not node.udp and node.deadline() is None
+
+
+def test_a_refusal_changes_nothing() -> None:
+    node = mobile()
+    node.replied(reply(UdpTunnelReply(0), MN_HA), WAY)
+    assert node.replied(reply(MN_HA, code=Code.INSUFFICIENT_RESOURCES), WAY) == () and node.udp
+
+
+def test_keepalives_come_from_the_port_and_the_way_of_the_registration_and_survive_a_restart() -> None:
+    node = mobile()
+    node.replied(reply(UdpTunnelReply(0, False, 20), MN_HA), WAY)
+    again = mobile()
+    again.from_row(node.to_row(), 500.0)
+    assert again.udp and again.timeout(WAY, 519.0) == []
+    (sent,) = again.timeout(WAY, 520.0)
+    assert isinstance(sent, a.SendRegistration)
+    assert (sent.to, sent.port, sent.source, sent.link) == (HA, 434, INSIDE, "radio0")
+    assert TunnelData.decode(sent.message).next_header is InnerEncapsulation.IP
+
+
+def test_a_foreign_agent_keeps_one_mapping_for_all_its_visitors() -> None:
+    agent = AgentTraversal(INSIDE, TraversalMode.AUTO, None, {HA})
+    assert agent.request(request(flags=Flag.T)) == UdpTunnelRequest().encode()
+    assert AgentTraversal(INSIDE, TraversalMode.AUTO, None, ()).request(request(flags=Flag.T)) == b""
+    assert not agent.agreed(reply(UdpTunnelReply(0), MN_HA, FA_HA), 0.0)  # said to the mobile node
+    assert agent.agreed(reply(MN_HA, UdpTunnelReply(0, False, 30), FA_HA), 0.0)
+    assert agent.deadline() == 30.0 and agent.timeout({HA: HOA}, 29.0) == []
+    assert len(agent.timeout({HA: HOA}, 30.0)) == 1 and agent.deadline() == 60.0
+    assert agent.timeout({}, 60.0) == [] and agent.deadline() is None

@@ -1,0 +1,66 @@
+"""Application state that travels in a 634 waits at the stand-in, outlives it, and comes back in the last 632 (C2, C3)."""
+
+from random import Random
+
+from locum.roles import actions as a
+from locum.roles.mnps.handover import MAX_APPLICATION
+from locum.roles.mnps.role import StandIn
+from locum.wire.control import (
+    Answer632,
+    Finish,
+    Request634,
+    Status,
+    TakeoverPrepare,
+    TakeoverTransfer,
+    decode_632,
+    encode_634,
+)
+from tests.roles.world import HOA, World
+
+HANDOVER = bytes(range(16))
+NOW = 1000.0
+STATE = {"mail": {"seen": 3, "box": b"INBOX"}}
+
+
+def stand_in() -> StandIn:
+    role = World().mnps.role
+    assert isinstance(role, StandIn)
+    return role
+
+
+def ask(role: StandIn, request: Request634) -> tuple[list[a.Action], list[Answer632]]:
+    actions = role.happened(a.Asked(1, "634", encode_634(request), HOA, (HOA,)), now=NOW)
+    return actions, [decode_632(each.body) for each in actions if isinstance(each, a.Answer)]
+
+
+def rows(actions: list[a.Action]) -> list[a.Persist]:
+    return [each for each in actions if isinstance(each, a.Persist) and each.key == HANDOVER.hex()]
+
+
+def test_it_comes_back_also_from_a_stand_in_that_died() -> None:
+    role = stand_in()
+    ask(role, TakeoverPrepare(HANDOVER, (HOA,), ()))
+    kept, answers = ask(role, TakeoverTransfer(HANDOVER, (), STATE))
+    assert [each.status for each in answers] == [Status.OK]
+    another = StandIn(role.configuration, Random(1))
+    another.restore(rows(kept)[-1:], now=NOW)
+    for each in (role, another):
+        actions, answers = ask(each, Finish(HANDOVER))
+        if not answers:  # the node has no sockets to stop, and says so
+            actions = each.happened(a.Stopped(HANDOVER, ()), now=NOW)
+            answers = [decode_632(one.body) for one in actions if isinstance(one, a.Answer)]
+        assert [one.application for one in answers] == [STATE]
+
+
+def test_bounds() -> None:
+    role = stand_in()
+    ask(role, TakeoverPrepare(HANDOVER, (HOA,), ()))
+    actions, answers = ask(role, TakeoverTransfer(HANDOVER, (), {"x": bytes(MAX_APPLICATION)}))
+    assert [each.status for each in answers] == [Status.LIMIT] and a.Count("takeover-limit") in actions
+    assert not rows(actions)
+
+
+def test_configuration_of_a_proxy_that_is_not_there_is_refused() -> None:
+    actions, answers = ask(stand_in(), TakeoverPrepare(HANDOVER, (HOA,), (), {"mail": {"server": "x"}}))
+    assert [each.status for each in answers] == [Status.REFUSED] and a.Count("takeover-refused") in actions
+    assert not rows(actions)

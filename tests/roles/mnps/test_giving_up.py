@@ -1,0 +1,243 @@
+"""Sessions that end at the stand-in although their device has not taken them: their peers are told (634 abandon)."""
+
+from dataclasses import replace
+
+import pytest
+
+from locum.roles import actions as a
+from locum.roles.mnps.role import StandIn
+from locum.wire.control import (
+    Abandon,
+    Answer632,
+    Cancel,
+    Done,
+    Fetch,
+    Finish,
+    Reclaim,
+    Request634,
+    Status,
+    TakeoverPrepare,
+    TakeoverTransfer,
+    decode_632,
+    encode_634,
+)
+from tests.roles.world import HOA, START, World, flow
+
+FIRST, SECOND = b"\x01" * 16, b"\x02" * 16
+
+
+class Device:
+    """Speaks 634 with a stand-in alone; what the stand-in does is performed at once."""
+
+    def __init__(self, *, registers: bool = False) -> None:
+        self.world = World(registers=registers)
+        self.exchange = 0
+
+    @property
+    def role(self) -> StandIn:
+        assert isinstance(self.world.mnps.role, StandIn)
+        return self.world.mnps.role
+
+    def ask(self, request: Request634, after: float = 0.0) -> list[a.Action]:
+        """`after` seconds of the start."""
+        self.exchange += 1
+        return self.tell(a.Asked(self.exchange, "634", encode_634(request), HOA, (HOA,)), after)
+
+    def tell(self, event: a.Event, after: float = 0.0) -> list[a.Action]:
+        return self._kept(self.role.happened(event, now=START + after))
+
+    def at(self, after: float) -> list[a.Action]:
+        """What the stand-in does by itself then."""
+        return self._kept(self.role.timeout(now=START + after))
+
+    def _kept(self, actions: list[a.Action]) -> list[a.Action]:
+        for each in actions:
+            if isinstance(each, a.Persist):
+                self.world.mnps.rows[each.table, each.key] = each
+            elif isinstance(each, a.Forget):
+                self.world.mnps.rows.pop((each.table, each.key), None)
+        return actions
+
+    def hand_over(self, handover: bytes, *numbers: int, others: tuple[bytes, ...] = ()) -> list[a.Action]:
+        """Returns what the transfer and its end made the stand-in do."""
+        flows = tuple(flow(each) for each in numbers)
+        self.ask(TakeoverPrepare(handover, (HOA,), flows))
+        records = tuple({0: each.to_cbor()} for each in flows)
+        actions = self.ask(TakeoverTransfer(handover, records, others=others))
+        return actions + self.tell(a.Restored(handover, tuple(range(len(flows)))))
+
+    def stop(self, handover: bytes, *numbers: int) -> list[a.Action]:
+        finals = tuple(a.SessionFinal(n, flow(each), 10) for n, each in enumerate(numbers))
+        return self.ask(Finish(handover)) + self.tell(a.Stopped(handover, finals))
+
+    def restart(self) -> list[a.Action]:
+        """The stand-in's daemon dies and is there again; what it then does."""
+        host = self.world.mnps
+        host.role = host.make()
+        return host.role.restore(list(host.rows.values()), now=START)
+
+
+def answers(actions: list[a.Action]) -> list[Answer632]:
+    return [decode_632(each.body) for each in actions if isinstance(each, a.Answer)]
+
+
+def drops(actions: list[a.Action]) -> list[a.DropSessions]:
+    return [each for each in actions if isinstance(each, a.DropSessions)]
+
+
+def test_the_sessions_of_an_abandoned_handover_are_reset_before_the_answer() -> None:
+    device = Device()
+    device.hand_over(FIRST, 0, 1)
+    actions = device.ask(Abandon(FIRST))
+    assert drops(actions) == [a.DropSessions(FIRST, reset=True)]
+    assert [each.status for each in answers(actions)] == [Status.OK]
+    dropped = actions.index(a.DropSessions(FIRST, reset=True))
+    assert dropped < actions.index(a.ClearFlow(flow(0)))  # its packets would find no way otherwise
+    assert dropped < next(n for n, each in enumerate(actions) if isinstance(each, a.Answer))
+    again = device.ask(Abandon(FIRST))
+    assert not drops(again) and [each.status for each in answers(again)] == [Status.OK]
+
+
+def test_a_handover_that_was_never_here() -> None:
+    device = Device()
+    assert answers(device.ask(Abandon(FIRST)))[0].status is Status.UNKNOWN_HANDOVER
+    late = device.ask(TakeoverPrepare(FIRST, (HOA,), (flow(0),)))
+    assert answers(late)[0].status is Status.UNKNOWN_HANDOVER
+
+
+def test_some_sessions_are_abandoned_and_the_others_go_on() -> None:
+    device = Device()
+    device.hand_over(FIRST, 0, 1, 2)
+    actions = device.ask(Abandon(FIRST, (0, 2, 77)))
+    assert drops(actions) == [a.DropSessions(FIRST, (0, 2), reset=True)]
+    assert a.ClearFlow(flow(0)) in actions and a.ClearFlow(flow(1)) not in actions
+    assert not drops(device.ask(Abandon(FIRST, (0, 2))))
+    device.ask(Reclaim(FIRST, (HOA,)))
+    held = (a.HeldSession(1, flow(1), 5),)
+    (answer,) = answers(device.tell(a.Measured(FIRST, held)))
+    assert {each.session: each.status for each in answer.sessions} == {
+        0: Status.REFUSED,
+        1: Status.OK,
+        2: Status.REFUSED,
+    }
+    assert all(each.reason for each in answer.sessions if each.status is not Status.OK)
+    assert answers(device.ask(Fetch(FIRST, 0, 0, 10)))[0].status is Status.REFUSED
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_sessions_that_are_back_are_dropped_in_silence_and_the_others_stay(stopped: bool) -> None:
+    """A stand-in that was started again meanwhile has its sockets going, and takes the device's word."""
+    device = Device()
+    device.hand_over(FIRST, 0, 1, 2)
+    if stopped:
+        device.stop(FIRST, 0, 1, 2)
+    actions = device.ask(Done(FIRST, (0, 2)))
+    assert drops(actions) == [a.DropSessions(FIRST, (0, 2))]
+    assert [each.status for each in answers(actions)] == [Status.OK]
+    assert a.ClearFlow(flow(0)) in actions and a.ClearFlow(flow(1)) not in actions
+    again = device.ask(Done(FIRST, (0, 2)))
+    assert not drops(again) and answers(again)[0].status is Status.OK
+    assert [each.flow for taken in device.role.handovers() for each in taken.held] == [flow(1)]
+    resumed = device.ask(Cancel(FIRST))
+    assert (a.ResumeSessions(FIRST) in resumed) == stopped and answers(resumed)[0].status is Status.OK
+
+
+@pytest.mark.parametrize("state", ["prepared", "restoring", "stopping", "stopped"])
+def test_it_is_allowed_in_every_state_and_leaves_nobody_waiting(state: str) -> None:
+    device = Device()
+    device.ask(TakeoverPrepare(FIRST, (HOA,), (flow(0),)))
+    waiting: list[int] = []
+    if state != "prepared":
+        device.ask(TakeoverTransfer(FIRST, ({0: flow(0).to_cbor()},)))
+        waiting = [device.exchange]
+    if state in ("stopping", "stopped"):
+        device.tell(a.Restored(FIRST, (0,)))
+        device.ask(Finish(FIRST))
+        waiting = [device.exchange]
+    if state == "stopped":
+        device.tell(a.Stopped(FIRST, (a.SessionFinal(0, flow(0), 0),)))
+        waiting = []
+    actions = device.ask(Abandon(FIRST))
+    assert [each.reset for each in drops(actions)] == [True] * (state != "prepared")
+    answered = {each.exchange: decode_632(each.body).status for each in actions if isinstance(each, a.Answer)}
+    assert answered == {each: Status.UNKNOWN_HANDOVER for each in waiting} | {device.exchange: Status.OK}
+    late: list[a.Event] = [a.Restored(FIRST, (0,)), a.Stopped(FIRST, (a.SessionFinal(0, flow(0), 0),))]
+    for event in late:
+        assert [type(each) for each in device.tell(event)] == [a.Count]
+
+
+@pytest.mark.parametrize("state", ["restoring", "stopping", "stopped"])
+def test_a_session_that_is_abandoned_on_its_way_does_not_come_back(state: str) -> None:
+    device = Device()
+    device.ask(TakeoverPrepare(FIRST, (HOA,), (flow(0), flow(1))))
+    device.ask(TakeoverTransfer(FIRST, ({0: flow(0).to_cbor()}, {0: flow(1).to_cbor()})))
+    if state != "restoring":
+        device.tell(a.Restored(FIRST, (0, 1)))
+        device.ask(Finish(FIRST))
+    finals = tuple(a.SessionFinal(each, flow(each), 3) for each in (0, 1))
+    if state == "stopped":
+        device.tell(a.Stopped(FIRST, finals))
+    assert drops(device.ask(Abandon(FIRST, (1,)))) == [a.DropSessions(FIRST, (1,), reset=True)]
+    if state == "restoring":
+        done = device.tell(a.Restored(FIRST, (0, 1)))
+        assert a.SetFlow(a.FlowEntry(flow(1), a.FlowVerdict.DELIVER)) not in done
+        device.ask(Finish(FIRST))
+    last = device.ask(Finish(FIRST)) if state == "stopped" else device.tell(a.Stopped(FIRST, finals))
+    assert [each.session for each in answers(last)[-1].final] == [0]
+
+
+def test_what_a_transfer_does_not_name_any_more_is_reset() -> None:
+    device = Device()
+    device.hand_over(FIRST, 0)
+    actions = device.hand_over(SECOND, 1)
+    assert drops(actions) == [a.DropSessions(FIRST, reset=True)]
+    assert actions.index(a.DropSessions(FIRST, reset=True)) < next(
+        n for n, each in enumerate(actions) if isinstance(each, a.RestoreSessions)
+    )
+
+
+def test_a_device_that_has_had_the_last_state_may_have_the_session() -> None:
+    """Its `done` was lost: a reset would end what it goes on with."""
+    device = Device()
+    device.hand_over(FIRST, 0)
+    device.stop(FIRST, 0)
+    assert drops(device.hand_over(SECOND, 1)) == [a.DropSessions(FIRST)]
+
+
+def test_done_and_a_prepare_that_is_called_off_tell_nobody() -> None:
+    device = Device()
+    device.hand_over(FIRST, 0)
+    device.stop(FIRST, 0)
+    assert drops(device.ask(Done(FIRST))) == [a.DropSessions(FIRST)]
+    device.ask(TakeoverPrepare(SECOND, (HOA,), (flow(1),)))
+    assert not drops(device.ask(Cancel(SECOND)))
+
+
+def test_only_its_own_device_may_give_a_handover_up() -> None:
+    device = Device()
+    device.hand_over(FIRST, 0)
+    asked = a.Asked(99, "634", encode_634(Abandon(FIRST)), HOA, (replace(flow(0)).peer,))
+    actions = device.tell(asked)
+    assert not drops(actions) and answers(actions)[0].status is Status.NOT_AUTHORISED
+
+
+def test_a_session_that_could_not_be_restored_says_why() -> None:
+    device = Device()
+    device.ask(TakeoverPrepare(FIRST, (HOA,), (flow(0),)))
+    device.ask(TakeoverTransfer(FIRST, ({0: flow(0).to_cbor()},)))
+    (answer,) = answers(device.tell(a.Restored(FIRST, (), ((0, "no route to the peer"),))))
+    assert [(each.status, each.reason) for each in answer.sessions] == [
+        (Status.REFUSED, "no route to the peer")
+    ]
+
+
+def test_a_session_that_cannot_be_stopped_is_lost_and_the_others_go_back() -> None:
+    device = Device()
+    device.hand_over(FIRST, 0, 1)
+    device.ask(Finish(FIRST))
+    actions = device.tell(a.Stopped(FIRST, (a.SessionFinal(1, flow(1), 10),)))
+    assert drops(actions) == [a.DropSessions(FIRST, (0,), reset=True)]
+    assert next(each.kind for each in actions if isinstance(each, a.Emit)) == "session-lost"
+    (answer,) = answers(actions)
+    assert answer.status is Status.OK and [each.session for each in answer.final] == [1]
+    assert drops(device.ask(Done(FIRST))) == [a.DropSessions(FIRST)]

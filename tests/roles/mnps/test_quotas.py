@@ -1,0 +1,219 @@
+"""Sessions that nobody comes back for: time, number and bytes of one device, what is quiet longest first; and restarts."""
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from locum.roles import actions as a
+from locum.roles.mnps.giving_back import STOPPED_TIMEOUT
+from locum.roles.mnps.quotas import LONGEST_PAUSE, Quota
+from locum.roles.mnps.role import StandIn
+from locum.wire.control import Cancel, Done, Fetch, Finish, Reclaim, Status, TakeoverPrepare, TakeoverTransfer
+from tests.roles.mnps.test_giving_up import FIRST, SECOND, Device, answers, drops
+from tests.roles.world import HOA, START, flow
+
+HOUR, DAY = 3600.0, 86400.0
+THIRD = b"\x03" * 16
+
+
+def device_with(quota: Quota) -> Device:
+    device = Device()
+    role = device.world.mnps.role
+    assert isinstance(role, StandIn)
+    configuration = replace(role.configuration, quota=quota)
+    device.world.mnps.make = lambda: StandIn(configuration, Random(1))
+    device.restart()
+    return device
+
+
+def use(handover: bytes, session: int, idle: float, stored: int = 0) -> a.SessionUse:
+    return a.SessionUse(handover, session, idle, stored)
+
+
+def events(actions: list[a.Action], kind: str) -> list[a.Emit]:
+    return [each for each in actions if isinstance(each, a.Emit) and each.kind == kind]
+
+
+def reclaimed(device: Device, handover: bytes, *held: int) -> dict[int, tuple[Status, str]]:
+    device.ask(Reclaim(handover, (HOA,)))
+    measured = a.Measured(handover, tuple(a.HeldSession(each, flow(each), 0) for each in held))
+    (answer,) = answers(device.tell(measured))
+    return {each.session: (each.status, each.reason) for each in answer.sessions}
+
+
+def test_sessions_are_looked_at_as_long_as_there_are_any() -> None:
+    device = device_with(Quota())
+    assert device.role.deadline() is None
+    device.hand_over(FIRST, 0)
+    assert device.role.deadline() == START + LONGEST_PAUSE
+    assert device.at(LONGEST_PAUSE) == [a.SurveySessions()]
+    assert device.role.deadline() == START + 2 * LONGEST_PAUSE
+    device.stop(FIRST, 0)
+    device.ask(Done(FIRST))
+    assert device.role.deadline() is None
+
+
+def test_a_session_that_was_quiet_for_too_long_is_reset_and_its_device_hears_of_it() -> None:
+    device = device_with(Quota(held_seconds=7 * DAY))
+    device.hand_over(FIRST, 0, 1)
+    actions = device.tell(a.Surveyed((use(FIRST, 0, 7 * DAY), use(FIRST, 1, 7 * DAY - 1))))
+    assert drops(actions) == [a.DropSessions(FIRST, (0,), reset=True)]
+    assert [each.flow for each in events(actions, "session-expired")] == [flow(0)]
+    device.restart()
+    status, reason = reclaimed(device, FIRST, 1)[0]
+    assert status is Status.REFUSED and "7 days" in reason
+    device.ask(Finish(FIRST))
+    last = device.tell(a.Stopped(FIRST, (a.SessionFinal(1, flow(1), 0),)))
+    assert [each.session for each in answers(last)[0].final] == [1]
+
+
+def test_it_goes_by_time_in_the_world() -> None:
+    device = device_with(Quota(held_seconds=2 * HOUR))
+    world = device.world
+    world.advance(3)
+    world.sleep()
+    world.advance(2)
+    world.advance(HOUR)
+    world.peer_sends(1, 10)
+    world.advance(1.1 * HOUR)
+    assert world.sessions[flow(0)].reset and not world.sessions[flow(1)].reset
+    world.wake()
+    world.advance(20)
+    assert world.sessions[flow(0)].lost and not world.sessions[flow(1)].lost
+    assert not world.mnps.rows
+
+
+def test_the_quietest_give_way_to_new_sessions_of_their_device() -> None:
+    device = device_with(Quota(sessions=3))
+    device.hand_over(FIRST, 0, 1)
+    device.tell(a.Surveyed((use(FIRST, 0, 10), use(FIRST, 1, 500))))
+    actions = device.hand_over(SECOND, 2, 3, others=(FIRST,))
+    assert drops(actions) == [a.DropSessions(FIRST, (1,), reset=True)]
+    assert [each.flow for each in events(actions, "session-evicted")] == [flow(1)]
+    assert next(n for n, each in enumerate(actions) if isinstance(each, a.DropSessions)) < next(
+        n for n, each in enumerate(actions) if isinstance(each, a.RestoreSessions)
+    )
+
+
+def test_what_one_hand_over_has_too_many_stays_with_the_device_and_says_why() -> None:
+    device = device_with(Quota(sessions=2))
+    (answer,) = answers(device.ask(TakeoverPrepare(FIRST, (HOA,), tuple(flow(each) for each in range(4)))))
+    assert [each.status for each in answer.sessions] == [Status.OK, Status.OK, Status.REFUSED, Status.REFUSED]
+    assert "at most 2 sessions" in answer.sessions[3].reason
+
+
+def test_bytes_make_the_quietest_give_way_and_never_one_that_was_heard_lately() -> None:
+    device = device_with(Quota(stored=1000))
+    device.hand_over(FIRST, 0, 1, 2, 3)
+    full = (
+        use(FIRST, 0, 5 * HOUR, 100),
+        use(FIRST, 1, 9 * HOUR, 300),
+        use(FIRST, 2, 10 * HOUR, 0),
+        use(FIRST, 3, 5, 600),
+    )
+    actions = device.tell(a.Surveyed(full))
+    assert drops(actions) == [a.DropSessions(FIRST, (1,), reset=True)]
+    assert events(actions, "session-evicted")[0].detail["reason"]
+    busy = (use(FIRST, 0, 60, 400), use(FIRST, 3, 5, 600))
+    assert not drops(device.tell(a.Surveyed(busy)))
+
+
+def test_a_hand_over_in_which_nothing_lives_is_forgotten() -> None:
+    device = device_with(Quota(held_seconds=DAY))
+    device.hand_over(FIRST, 0)
+    device.tell(a.Surveyed((use(FIRST, 0, DAY),)))
+    assert not events(device.tell(a.Surveyed(()), DAY - 1), "handover-forgotten")
+    assert events(device.tell(a.Surveyed(()), DAY), "handover-forgotten")
+    assert not device.role.handovers()
+
+
+def test_a_person_drops_sessions() -> None:
+    device = device_with(Quota())
+    device.hand_over(FIRST, 0, 1)
+    actions = device.role.drop([(FIRST, 1), (SECOND, 0)], now=START)
+    assert drops(actions) == [a.DropSessions(FIRST, (1,), reset=True)]
+    assert reclaimed(device, FIRST, 0)[1][1].startswith("it was dropped")
+
+
+# The device takes its time -------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_session_waits_as_long_as_its_device_has_bytes_to_fetch() -> None:
+    device = device_with(Quota(held_seconds=7 * DAY))
+    device.hand_over(FIRST, 0)
+    device.ask(Finish(FIRST))
+    device.tell(a.Stopped(FIRST, (a.SessionFinal(0, flow(0), 500, tail_offset=500),)))
+    assert not drops(device.at(5 * STOPPED_TIMEOUT))
+    device.ask(Fetch(FIRST, 0, 0, 500), 6 * STOPPED_TIMEOUT)
+    assert device.tell(a.Fetched(device.exchange, bytes(500)), 6 * STOPPED_TIMEOUT)
+    device.ask(Reclaim(FIRST, (HOA,)), 6 * STOPPED_TIMEOUT)
+    assert not drops(device.at(6.5 * STOPPED_TIMEOUT))
+    assert drops(device.at(7 * STOPPED_TIMEOUT)) == [
+        a.DropSessions(FIRST)
+    ]  # all was given: the device has it
+
+
+def test_a_device_that_never_fetches_the_rest_loses_the_session_and_the_peer_is_told() -> None:
+    device = device_with(Quota(held_seconds=7 * DAY))
+    device.hand_over(FIRST, 0)
+    device.ask(Finish(FIRST))
+    device.tell(a.Stopped(FIRST, (a.SessionFinal(0, flow(0), 500, tail_offset=500),)))
+    assert drops(device.at(7 * DAY)) == [a.DropSessions(FIRST, reset=True)]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_stopped_session_can_be_resumed_hours_later(restarted: bool) -> None:
+    device = device_with(Quota())
+    device.hand_over(FIRST, 0)
+    device.stop(FIRST, 0)
+    if restarted:
+        again = device.restart()
+        assert a.SetFlow(a.FlowEntry(flow(0), a.FlowVerdict.HOLD)) in again
+        assert a.ResumeSessions(FIRST) not in again
+    actions = device.ask(Cancel(FIRST), 5 * HOUR)
+    resumed = actions.index(a.ResumeSessions(FIRST))
+    delivered = actions.index(a.SetFlow(a.FlowEntry(flow(0), a.FlowVerdict.DELIVER)))
+    assert resumed < delivered < actions.index(a.ReleaseHeld(HOA))
+    assert [each.state for each in device.role.handovers()] and answers(actions)[0].status is Status.OK
+
+
+def test_the_last_state_is_read_again_after_a_restart() -> None:
+    device = device_with(Quota())
+    device.hand_over(FIRST, 0)
+    device.stop(FIRST, 0)
+    device.restart()
+    asked = device.ask(Finish(FIRST))
+    assert any(isinstance(each, a.StopSessions) for each in asked)
+    last = device.tell(a.Stopped(FIRST, (a.SessionFinal(0, flow(0), 10),)))
+    assert [each.received for each in answers(last)[0].final] == [10]
+
+
+def test_a_stop_that_was_cut_off_by_a_restart_is_undone() -> None:
+    device = device_with(Quota())
+    device.hand_over(FIRST, 0)
+    device.ask(Finish(FIRST))
+    again = device.restart()
+    assert a.ResumeSessions(FIRST) in again
+    assert a.SetFlow(a.FlowEntry(flow(0), a.FlowVerdict.DELIVER)) in again
+
+
+def test_a_stopped_hand_over_and_new_ones_stand_side_by_side() -> None:
+    device = device_with(Quota())
+    device.hand_over(FIRST, 0)
+    device.stop(FIRST, 0)
+    device.hand_over(SECOND, 1, others=(FIRST,))
+    prepared = device.ask(TakeoverPrepare(THIRD, (HOA,), (flow(2), flow(0))))
+    assert [each.status for each in answers(prepared)[0].sessions] == [Status.OK, Status.REFUSED]
+    device.ask(TakeoverTransfer(THIRD, ({0: flow(2).to_cbor()},), others=(FIRST, SECOND)))
+    assert answers(device.ask(Cancel(FIRST)))[0].status is Status.OK
+    restored = device.tell(a.Restored(THIRD, (0,)))
+    assert answers(restored)[0].status is Status.OK
+    device.restart()
+    states = {each.identifier: type(each.state).__name__ for each in device.role.handovers()}
+    assert states == {FIRST: "Holding", SECOND: "Holding", THIRD: "Holding"}
+    assert {each.flow for taken in device.role.handovers() for each in taken.held} == {
+        flow(0),
+        flow(1),
+        flow(2),
+    }

@@ -1,0 +1,389 @@
+"""A stand-in that is asked to take and release (C8): who may, what follows, and when it answers."""
+
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from typing import cast
+
+import pytest
+
+from locum.roles.actions import (
+    Action,
+    Addr,
+    Answer,
+    Answered,
+    Ask,
+    Asked,
+    Count,
+    Emit,
+    Forget,
+    NoAnswer,
+    Persist,
+    Selector,
+)
+from locum.roles.home_agent.binding import CareOf, Mobile
+from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
+from locum.roles.mnps.registration import MAX_FLOWS, Standing, StandInRegistration, StoodInFor
+from locum.roles.mnps.triggering import ASKING_DEVICE, PATIENCE, Triggering
+from locum.roles.mobile_node.release_after_return import Returning
+from locum.roles.registrant.attachment import AttachmentLost, RegistrationAccepted, Wish
+from locum.security.association import Algorithm, Association, Replay
+from locum.wire.control import decode_618
+from locum.wire.control.answer import Status
+from locum.wire.control.trigger import (
+    PATH,
+    Operation,
+    Reason,
+    Trigger,
+    decode_trigger,
+    decode_trigger_answer,
+    encode_trigger,
+)
+from locum.wire.mobile_ip.registration import Flag
+from locum.wire.mobile_ip.vendor import Takes
+from locum.wire.traffic_selector import Ipv4Selector, TrafficSelector, UnknownSelector, address_range
+
+HOME, HOME_V6 = IPv4Address("10.36.0.4"), IPv6Address("2001:db8::4")
+UNSERVED = IPv4Address("10.36.0.9")
+STAND_IN, AN1, AN2 = IPv4Address("10.3.0.2"), IPv4Address("10.1.0.1"), IPv4Address("10.2.0.1")
+WEB = Ipv4Selector(destination_port=(80, 80), protocol=(6, 6))
+MAIL = Ipv4Selector(destination_port=(25, 25), protocol=(6, 6))
+KEY = Association(1000, bytes(16), Algorithm.HMAC_SHA_256, Replay.TIMESTAMP)
+DEVICE = StoodInFor(HOME, IPv4Address("10.5.0.1"), KEY, 7, HOME_V6)
+
+
+@dataclass
+class Registered:
+    """A registration whose home agent the test plays."""
+
+    device: StoodInFor = DEVICE
+    holds: bool = True
+    refused: int | None = None
+    takes: Takes | None = None
+    wants: list[tuple[Takes | None, tuple[Selector, ...]]] = field(default_factory=list)
+
+    def standing(self, home_addresses: tuple[Addr, ...]) -> Standing | None:
+        mine = {self.device.home_address, self.device.home_address_v6}
+        return cast(Standing, self) if mine & set(home_addresses) else None
+
+
+class Host:
+    """The triggers of one stand-in, with everything around it played by the test."""
+
+    def __init__(self, registered: bool = True, rows: tuple[Persist, ...] = ()) -> None:
+        self.registration = Registered()
+        self.rows = {(each.table, each.key): each for each in rows}
+        self.now = 0.0
+        self.asks: list[Ask] = []
+        self.answers: dict[int, Status] = {}
+        self.counts: list[str] = []
+        self.guards: list[list[Addr]] = []
+        self.exchange = 0
+        self.role = Triggering(
+            STAND_IN,
+            cast(StandInRegistration, self.registration) if registered else None,
+            lambda homes, now: self.want(tuple(homes)),
+            self.guard,
+        )
+        self.perform(self.role.restore(tuple(self.rows.values()), now=0))
+
+    def want(self, homes: tuple[Addr, ...]) -> list[Action]:
+        self.registration.wants.append(self.role.wanted(homes))
+        self.registration.holds = False
+        return []
+
+    def guard(self) -> list[Action]:
+        self.guards.append(self.role.guarded())
+        return []
+
+    def perform(self, actions: list[Action] | None) -> None:
+        for each in actions or []:
+            match each:
+                case Persist():
+                    self.rows[each.table, each.key] = each
+                case Forget():
+                    self.rows.pop((each.table, each.key), None)
+                case Ask():
+                    self.asks.append(each)
+                case Answer():
+                    assert each.exchange not in self.answers
+                    self.answers[each.exchange] = decode_trigger_answer(each.body)
+                case Count():
+                    self.counts.append(each.reason)
+
+    def ask(
+        self,
+        operation: Operation,
+        *selectors: TrafficSelector,
+        homes: tuple[Addr, ...] = (HOME, HOME_V6),
+        reason: Reason = Reason.COMMAND,
+        peer: Addr = AN1,
+        authorised: tuple[Addr, ...] = (HOME, HOME_V6),
+        may: bool = True,
+        access_node: Addr | None = None,
+    ) -> int:
+        self.exchange += 1
+        body = encode_trigger(Trigger(operation, homes, selectors, reason, access_node))
+        event = Asked(self.exchange, PATH, body, peer, authorised, may)
+        self.perform(self.role.asked(event, now=self.now))
+        self.perform(self.role.follow(self.now))
+        return self.exchange
+
+    def switched(self, refused: int | None = None) -> None:
+        """The home agent has answered."""
+        self.registration.holds, self.registration.refused = refused is None, refused
+        self.perform(self.role.follow(self.now))
+
+    @property
+    def wanted(self) -> tuple[Takes | None, tuple[Selector, ...]]:
+        return self.role.wanted((HOME,))
+
+
+TAKE, RELEASE = Operation.TAKE, Operation.RELEASE
+NOTHING: tuple[None, tuple[()]] = (None, ())
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host()
+
+
+def test_a_take_is_answered_when_the_home_agent_has_switched_and_a_release_too(host: Host) -> None:
+    take = host.ask(TAKE)
+    assert (host.wanted, host.answers) == ((Takes.ALL, ()), {})
+    assert host.guards[-1] == [HOME, HOME_V6]
+    host.switched()
+    assert host.answers == {take: Status.OK}
+    release = host.ask(RELEASE, peer=AN2)
+    assert (host.wanted, release in host.answers) == (NOTHING, False)
+    assert host.role.guarded() == [HOME, HOME_V6]  # packets are still on their way here
+    host.switched()
+    assert host.answers[release] is Status.OK
+    assert (host.role.guarded(), host.rows, host.guards[-1]) == ([], {}, [])
+
+
+def test_two_that_claim_it_get_one_answer_and_one_registration(host: Host) -> None:
+    first, second = host.ask(TAKE, peer=AN1), host.ask(TAKE, peer=AN2)
+    host.switched()
+    third = host.ask(TAKE, peer=AN2)
+    assert [host.answers[each] for each in (first, second, third)] == [Status.OK] * 3
+    assert len(host.registration.wants) == 1
+    host.ask(RELEASE, peer=AN2)  # wherever it is back, it is back
+    host.switched()
+    host.ask(RELEASE, peer=AN1)
+    assert (host.wanted, len(host.registration.wants)) == (NOTHING, 2)
+
+
+def test_selectors_add_up_everything_covers_them_and_each_can_be_released(host: Host) -> None:
+    host.ask(TAKE, WEB)
+    host.switched()
+    host.ask(TAKE, MAIL, WEB)
+    assert (host.wanted[0], host.wanted[1]) == (Takes.RULED, (WEB, MAIL))
+    host.switched()
+    host.ask(RELEASE, WEB)
+    assert host.wanted[1] == (MAIL,)
+    host.switched()
+    host.ask(TAKE)
+    assert host.wanted == (Takes.ALL, ())
+    host.switched()
+    kept = host.ask(RELEASE, MAIL)
+    assert (host.answers[kept], host.wanted) == (Status.REFUSED, (Takes.ALL, ()))
+    host.ask(RELEASE)
+    host.switched()
+    assert host.wanted[0] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"may": False}, Status.NOT_AUTHORISED),
+        ({"authorised": ()}, Status.NOT_AUTHORISED),
+        ({"authorised": (HOME,)}, Status.NOT_AUTHORISED),
+        ({"homes": (UNSERVED,), "authorised": (UNSERVED,)}, Status.REFUSED),
+        ({"homes": (HOME, UNSERVED), "authorised": (HOME, UNSERVED)}, Status.MALFORMED),
+    ],
+)
+def test_who_may_not_changes_nothing(host: Host, change: dict[str, object], status: Status) -> None:
+    refused = host.ask(TAKE, **change)  # type: ignore[arg-type]
+    assert (host.answers[refused], host.wanted, host.rows) == (status, NOTHING, {})
+    assert len(host.counts) == 1
+
+
+def test_what_cannot_be_done_changes_nothing(host: Host) -> None:
+    unknown = host.ask(TAKE, UnknownSelector(77, b""))
+    assert host.answers[unknown] is Status.MALFORMED
+    event = Asked(99, PATH, b"\xff", AN1, (HOME,), True)
+    host.perform(host.role.asked(event, now=0))
+    assert host.answers[99] is Status.MALFORMED
+    networks = (IPv4Network((int(IPv4Address("10.9.0.0")) + number, 32)) for number in range(MAX_FLOWS + 1))
+    many = [Ipv4Selector(source=address_range(each)) for each in networks]
+    host.ask(TAKE, *many[:MAX_FLOWS])
+    host.switched()
+    over = host.ask(TAKE, many[-1])
+    assert (host.answers[over], len(host.wanted[1])) == (Status.LIMIT, MAX_FLOWS)
+
+
+def test_the_device_speaks_for_itself(host: Host) -> None:
+    host.ask(TAKE, peer=AN1)
+    host.switched()
+    taken = host.wanted
+    back = host.ask(RELEASE, peer=HOME, may=False, reason=Reason.BACK)
+    assert (host.answers[back], host.wanted) == (Status.OK, taken)  # it was not taken because it was away
+    released = host.ask(RELEASE, peer=HOME, may=False)
+    host.switched()
+    assert (host.answers[released], host.wanted) == (Status.OK, NOTHING)
+    again = host.ask(RELEASE, peer=HOME, may=False)
+    assert host.answers[again] is Status.OK  # there is nothing to release
+
+
+def test_a_device_that_is_said_to_be_lost_is_asked_first(host: Host) -> None:
+    take = host.ask(TAKE, reason=Reason.LOST)
+    (asked,) = host.asks
+    assert (asked.peer, asked.path, asked.timeout) == (HOME, "618", ASKING_DEVICE)
+    assert decode_618(asked.body).responsible
+    assert (host.wanted, host.answers) == (NOTHING, {})
+    host.perform(host.role.happened(NoAnswer(asked.request, "silence"), now=1))
+    host.switched()
+    assert (host.wanted, host.answers) == ((Takes.ALL, ()), {take: Status.OK})
+
+
+def test_a_device_that_answers_is_not_lost(host: Host) -> None:
+    take = host.ask(TAKE, reason=Reason.LOST)
+    host.perform(host.role.happened(Answered(host.asks[0].request, b""), now=1))
+    assert (host.answers, host.wanted, host.rows) == ({take: Status.WRONG_STATE}, NOTHING, {})
+    assert host.role.happened(NoAnswer(3, "another's"), now=1) is None
+
+
+@pytest.mark.parametrize("reason", [Reason.LOST, Reason.EXPIRED])
+def test_a_device_that_has_handed_everything_over_is_not_lost(host: Host, reason: Reason) -> None:
+    host.registration.takes = Takes.ALL
+    take = host.ask(TAKE, reason=reason)
+    assert (host.answers, host.wanted, host.rows, host.asks) == ({take: Status.OK}, NOTHING, {}, [])
+
+
+def test_a_release_overtakes_the_doubt(host: Host) -> None:
+    host.ask(TAKE, reason=Reason.LOST)
+    host.ask(RELEASE, peer=HOME, may=False, reason=Reason.BACK)
+    host.perform(host.role.happened(NoAnswer(host.asks[0].request, "late"), now=1))
+    assert host.wanted == NOTHING
+
+
+def test_a_refusal_of_the_home_agent_is_undone_and_told(host: Host) -> None:
+    take = host.ask(TAKE)
+    host.switched(refused=131)
+    assert (host.answers, host.wanted) == ({take: Status.REFUSED}, NOTHING)
+    host.switched()
+    assert (host.rows, host.role.guarded()) == ({}, [])
+
+
+def test_a_home_agent_that_does_not_answer_is_waited_for_as_long_as_somebody_asks(host: Host) -> None:
+    take = host.ask(TAKE)
+    assert host.role.deadline() == PATIENCE
+    host.perform(host.role.timeout(PATIENCE))
+    assert (host.answers, host.wanted) == ({take: Status.BUSY}, (Takes.ALL, ()))
+    again = host.ask(TAKE)
+    host.switched()
+    assert host.answers[again] is Status.OK
+
+
+def test_where_the_device_is_goes_on_to_the_registration_and_survives_a_restart(host: Host) -> None:
+    host.ask(TAKE, WEB, access_node=AN2)
+    assert host.role.device_at((HOME_V6,)) == AN2
+    host.switched()
+    host.ask(TAKE, MAIL)  # from somebody who does not know
+    assert host.role.device_at((HOME,)) == AN2
+    host.switched()
+    again = Host(rows=tuple(host.rows.values()))
+    assert again.role.device_at((HOME,)) == AN2
+    again.ask(RELEASE)
+    assert again.role.device_at((HOME,)) is None
+    assert Host().role.device_at((HOME,)) is None
+
+
+@pytest.mark.parametrize("selectors", [(), (WEB, MAIL)])
+def test_a_restart_goes_on(host: Host, selectors: tuple[Selector, ...]) -> None:
+    host.ask(TAKE, *selectors)
+    again = Host(rows=tuple(host.rows.values()))
+    assert again.wanted == host.wanted
+    assert again.registration.wants == [host.wanted]
+    assert again.guards == [[HOME, HOME_V6]]
+
+
+def test_rows_of_others_and_broken_ones_are_no_harm(host: Host) -> None:
+    broken = (
+        Persist("triggered", "x", {}),
+        Persist(
+            "triggered",
+            "y",
+            {"home_addresses": ["10.36.0.4"], "selectors": [[9, ""]], "reason": 1, "by": "z"},
+        ),
+        Persist("handover", "z", {}),
+    )
+    again = Host(rows=broken)
+    assert (again.wanted, list(again.rows)) == (NOTHING, [("handover", "z")])
+
+
+def test_without_a_registration_only_an_expired_binding_is_taken() -> None:
+    host = Host(registered=False)
+    assert host.answers[host.ask(TAKE)] is Status.REFUSED
+    taken = host.ask(TAKE, reason=Reason.EXPIRED)
+    assert (host.answers[taken], host.role.guarded()) == (Status.OK, [HOME, HOME_V6])
+    released = host.ask(RELEASE)
+    assert (host.answers[released], host.role.guarded(), host.rows) == (Status.OK, [], {})
+
+
+# Who asks: a device that is back, a home agent whose binding has run out ------------------------------------------
+
+
+def triggers(actions: list[Action]) -> list[tuple[Addr, Operation, Reason]]:
+    asks = [each for each in actions if isinstance(each, Ask)]
+    found = [(each.peer, decode_trigger(each.body)) for each in asks]
+    return [(peer, each.operation, each.reason) for peer, each in found]
+
+
+def test_a_device_that_was_out_of_reach_releases_once_it_is_registered() -> None:
+    returning = Returning((STAND_IN,))
+    accepted, homes = RegistrationAccepted(Wish.ORDINARY, 300), (HOME, HOME_V6)
+    release = [(STAND_IN, RELEASE, Reason.BACK)]
+    assert triggers(returning.outcome(accepted, homes)) == release  # what was before this run it cannot know
+    assert returning.outcome(accepted, homes) == []
+    lost = AttachmentLost.__new__(AttachmentLost)
+    assert returning.outcome(lost, homes) == []
+    assert returning.outcome(RegistrationAccepted(Wish.BRIEF, 10), homes) == []
+    assert returning.outcome(RegistrationAccepted(Wish.ORDINARY, 0), homes) == []
+    assert triggers(returning.outcome(accepted, homes)) == release
+
+
+def care_of(*, brief: bool) -> CareOf:
+    return CareOf(AN1, 300, 1.0, 0, AN1, brief)
+
+
+def test_a_home_agent_asks_when_a_binding_has_run_out_and_again_when_it_is_back() -> None:
+    mobile = Mobile(HOME, KEY, HOME_V6, stand_in=STAND_IN)
+    asks = ExpiryTriggers(enabled=True)
+    assert triggers(asks.expired(mobile, [care_of(brief=True)])) == []  # asleep
+    assert triggers(asks.registered(mobile)) == []
+    assert triggers(asks.expired(mobile, [care_of(brief=False)])) == [(STAND_IN, TAKE, Reason.EXPIRED)]
+    assert triggers(asks.registered(mobile)) == [(STAND_IN, RELEASE, Reason.BACK)]
+    assert triggers(asks.registered(mobile)) == []
+    assert ExpiryTriggers(enabled=False).expired(mobile, [care_of(brief=False)]) == []
+
+
+def test_a_home_agent_says_which_access_node_served_the_device_last() -> None:
+    mobile = Mobile(HOME, KEY, stand_in=STAND_IN)
+    at_an1, own = care_of(brief=False), replace(care_of(brief=False), address=HOME, flags=int(Flag.D))
+    for lost, wanted in (
+        ((at_an1,), AN1),
+        ((at_an1, replace(at_an1, address=AN2), own), AN2),
+        ((own,), None),
+    ):
+        (asked,) = [
+            each for each in ExpiryTriggers(enabled=True).expired(mobile, lost) if isinstance(each, Ask)
+        ]
+        assert decode_trigger(asked.body).access_node == wanted
+
+
+def test_what_happens_is_told(host: Host) -> None:
+    event = Asked(1, PATH, encode_trigger(Trigger(TAKE, (HOME,), (WEB,))), AN1, (HOME,), True)
+    told = [each for each in host.role.asked(event, now=0) if isinstance(each, Emit)]
+    assert [(each.kind, each.message, each.home_address) for each in told] == [("triggered", PATH, HOME)]
+    assert told[0].detail == {"operation": "take", "from": str(AN1), "reason": "command", "selectors": 1}

@@ -1,0 +1,242 @@
+"""Which sessions fall asleep, which stay and what is said about each: connections that come and go meanwhile, refusals."""
+
+import sys
+from dataclasses import replace
+from itertools import count
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from locum.roles import actions as a
+from locum.roles.mnps.role import StandIn
+from locum.roles.mobile_node.departing import STANDS_STILL, Departure, choose
+from locum.roles.mobile_node.fitting import fitting
+from locum.roles.mobile_node.role import Down
+from locum.roles.mobile_node.selection import EVERYTHING, Selection, with_companions
+from locum.roles.session_report import Fate
+from locum.wire.control import (
+    MAX_BODY,
+    MAX_SESSIONS,
+    TakeoverPrepare,
+    TakeoverTransfer,
+    decode_634,
+    encode_634,
+)
+from tests.roles.world import HOA, STAND_IN, Session, World, asleep, awake, flow, processes
+
+
+def fates(world: World) -> dict[int, tuple[Fate, str | None]]:
+    """By the number of the connection."""
+    return {each.flow.local_port - 40000: (each.fate, each.reason) for each in world.device.slept.fates}
+
+
+def went(world: World) -> set[int]:
+    return {number for number, (fate, _) in fates(world).items() if fate is Fate.WENT}
+
+
+def back(world: World) -> bool:
+    """After a wake: everything that is not lost is the device's, and the stand-in has nothing."""
+    world.wake()
+    world.advance(5)
+    whole = all(each.at_device == each.sent and not each.held_by_stand_in for each in world.sessions.values())
+    return whole and awake(world) and not world.frozen and not world.mnps.flows and not world.mn.flows
+
+
+def opens(world: World, number: int, *pids: int) -> None:
+    world.sessions[flow(number)] = Session(flow(number), pids)
+
+
+@pytest.mark.parametrize("registers", [False, True])
+@pytest.mark.parametrize("pids", [(100,), (150,)], ids=["of a program with others", "of a program without"])
+def test_a_connection_that_is_opened_before_its_program_stands_still(
+    pids: tuple[int, ...], registers: bool
+) -> None:
+    world = World(registers=registers, default=not registers)
+    world.advance(3)
+    world.sleep()
+    world.at(0.015, lambda: opens(world, 7, *pids))
+    world.advance(3)
+    assert asleep(world)
+    assert world.sessions[flow(7)].held_by_stand_in
+    assert world.frozen == {100, 101, *pids}
+    assert fates(world) == {number: (Fate.WENT, None) for number in (0, 1, 7)}
+    world.peer_sends(7, 3000)
+    assert world.sessions[flow(7)].at_stand_in == 3000
+    assert back(world) and world.sessions[flow(7)].at_device == 3000
+
+
+@pytest.mark.parametrize("registers", [False, True])
+def test_connections_that_are_opened_in_every_round_of_freezing(registers: bool) -> None:
+    world = World(registers=registers, default=not registers)
+    world.advance(3)
+    numbers = iter(range(10, 15))
+
+    def opened() -> None:
+        if (number := next(numbers, None)) is not None:
+            opens(world, number, 300 + number)
+
+    world.after_freeze = opened
+    world.sleep()
+    world.advance(5)
+    assert asleep(world)
+    assert went(world) == {0, 1, *range(10, 15)}
+    assert back(world)
+
+
+def test_a_stand_in_that_takes_no_more_leaves_only_the_newcomers() -> None:
+    world = World()
+    world.advance(3)
+    prepares: list[TakeoverPrepare] = []
+    role = world.mnps.role
+    assert isinstance(role, StandIn)
+
+    def watch(body: bytes) -> bool:
+        request = decode_634(body)
+        if isinstance(request, TakeoverPrepare):
+            prepares.append(request)
+            if len(request.flows) > 2:
+                taking_over = role.taking_over
+                taking_over.configuration = replace(taking_over.configuration, max_sessions=2)
+        return False
+
+    world.drop_634 = watch
+    world.sleep()
+    world.at(0.015, lambda: opens(world, 7, 100))
+    world.advance(3)
+    assert asleep(world) and len(prepares[-1].flows) == 3
+    assert prepares[-1].flows[:2] == prepares[0].flows, "those that were asked for before come again"
+    fate, reason = fates(world)[7]
+    assert fate is Fate.STAYED and reason is not None
+    assert "limit" in reason and reason.endswith(STANDS_STILL)
+    assert world.sessions[flow(0)].held_by_stand_in and world.sessions[flow(1)].held_by_stand_in
+    assert back(world)
+
+
+def test_a_connection_that_ends_before_its_program_stands_still_is_nothing_to_report() -> None:
+    world = World(sessions=3)
+    world.advance(3)
+    world.sleep()
+    world.at(0.015, lambda: world.sessions.__delitem__(flow(1)))
+    world.advance(3)
+    assert asleep(world)
+    assert set(fates(world)) == {0, 2} and "session-stays" not in world.mn.kinds()
+    assert world.frozen == {100, 102}, "its program has no session any more"
+    assert back(world)
+
+
+def test_a_program_without_a_session_that_goes_runs_at_once() -> None:
+    world = World(sessions=5)
+    world.advance(3)
+    world.refuse_capture, world.refuse_restore = {flow(1)}, {flow(3)}
+    world.sleep()
+    world.advance(3)
+    assert isinstance(world.device.state, Down)
+    assert world.frozen == {100, 102, 204}
+    assert world.device.state.handover.processes == processes((100, 102, 204))
+    assert fates(world)[1] == (Fate.STAYED, "not supported")
+    assert fates(world)[3][0] is Fate.STAYED
+    (told,) = [each.detail for each in world.mn.events if each.kind == "asleep"]
+    assert told == {"sessions": 3, "stayed": 2}
+    assert back(world)
+
+
+def test_a_process_that_cannot_be_frozen_keeps_its_sessions_and_no_others() -> None:
+    world = World(sessions=5)
+    world.advance(3)
+    world.unfreezable = {102}  # holds 2, which it shares with 100; 100 holds 0 as well
+    world.sleep()
+    world.advance(3)
+    assert asleep(world)
+    assert went(world) == {0, 1, 3, 4}
+    reason = "process 102 cannot be frozen: it waits for a disk" + STANDS_STILL
+    assert fates(world)[2] == (Fate.STAYED, reason)
+    assert world.frozen == {100, 101, 203, 204}
+    assert back(world)
+
+
+def test_what_was_found_unfit_is_reported_by_name() -> None:
+    world = World(sessions=1)
+    world.advance(3)
+    world.left = (
+        a.LeftSession(flow(8), "it is still being opened", (100,), ("curl",)),
+        a.LeftSession(flow(9), "excluded: program resolved", (900,), ("resolved",)),
+    )
+    world.sleep()
+    world.advance(3)
+    stays = {each.flow: each.detail for each in world.mn.events if each.kind == "session-stays"}
+    assert stays == {
+        flow(8): {"reason": "it is still being opened" + STANDS_STILL, "programs": ["curl"]},
+        flow(9): {"reason": "excluded: program resolved", "programs": ["resolved"]},
+    }
+    assert world.frozen == {100}
+    assert fates(world)[9] == (Fate.STAYED, "excluded: program resolved")
+
+
+def test_a_give_speaks_of_what_was_meant_only() -> None:
+    world = World(registers=True, default=False, sessions=2)
+    world.advance(3)
+    world.left = (a.LeftSession(flow(8), "no", (100,)), a.LeftSession(flow(9), "no", (900,)))
+    world.hand_over(Selection(flow=flow(0)))
+    world.advance(3)
+    assert [each.flow for each in world.mn.events if each.kind == "session-stays"] == [flow(8)]
+    world.hand_over(Selection(flow=flow(9)))
+    world.advance(3)
+    assert world.device.giving.last == "the session stays: no"
+
+
+def test_past_the_most_that_a_hand_over_carries() -> None:
+    found = tuple(a.FoundSession(flow(number), processes((number,))) for number in range(MAX_SESSIONS + 3))
+    choice = choose(Departure(STAND_IN), (HOA,), a.SessionsFound(found))
+    assert [each.flow for each in choice.going] == [each.flow for each in found[:MAX_SESSIONS]]
+    assert [each.flow for each in choice.staying] == [each.flow for each in found[MAX_SESSIONS:]]
+    assert all(str(MAX_SESSIONS) in each.reason for each in choice.staying)
+
+
+sessions = st.lists(st.sets(st.integers(1, 9), max_size=3), max_size=12)
+
+
+@given(sessions, st.integers(1, 9))
+def test_companions_are_all_that_share_a_process_with_them(held: list[set[int]], pid: int) -> None:
+    found = [a.FoundSession(flow(n), processes(tuple(pids))) for n, pids in enumerate(held)]
+    reached, before = {pid}, set[int]()
+    while reached != before:
+        before = set(reached)
+        reached |= {each for pids in held if pids & reached for each in pids}
+    wanted = [each for each, pids in zip(found, held, strict=True) if pids & reached]
+    assert with_companions(Selection(pid=pid), found) == wanted
+    assert with_companions(EVERYTHING, found) == found
+
+
+def test_the_cost_of_a_choice_grows_with_the_number_of_sessions_alone() -> None:
+    """Four times the sessions, in as many programs: about four times the steps, not sixteen."""
+
+    def steps(number: int) -> int:
+        found = tuple(a.FoundSession(flow(each), processes((each // 2, each // 3))) for each in range(number))
+        taken = count()
+
+        def trace(*_: object) -> None:
+            next(taken)
+
+        before = sys.getprofile()
+        sys.setprofile(trace)
+        try:
+            choose(Departure(STAND_IN, Selection(port=80)), (HOA,), a.SessionsFound(found))
+        finally:
+            sys.setprofile(before)
+        return next(taken)
+
+    assert steps(800) < 6 * steps(200)
+
+
+def test_a_transfer_leaves_the_largest_records_out() -> None:
+    sizes = (5 << 20, 30 << 20, 1, 20 << 20, 30 << 20)
+    records = [
+        a.SessionRecordItem(n, flow(n), {0: flow(n).to_cbor(), 5: bytes(size)})
+        for n, size in enumerate(sizes)
+    ]
+    kept, left = fitting(records)
+    assert len(left) == 1 and left[0] in (flow(1), flow(4))
+    request = TakeoverTransfer(bytes(16), tuple(each.record for each in kept), others=(bytes(16),) * 256)
+    assert len(encode_634(request)) <= MAX_BODY
+    assert fitting([]) == ((), ())

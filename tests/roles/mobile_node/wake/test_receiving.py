@@ -1,0 +1,136 @@
+"""Connections that a stand-in accepted: fetched, given to their programs, or reset, each for itself."""
+
+from dataclasses import replace
+from itertools import count
+
+import pytest
+
+from locum.roles import actions as a
+from locum.roles.mobile_node.handover import Correspondence
+from locum.roles.mobile_node.wake.receiving import ATTEMPTS, Receiving
+from locum.wire.control import (
+    Abandon,
+    Answer632,
+    Fetch,
+    FinalState,
+    Flow,
+    SessionStatus,
+    Status,
+    decode_634,
+    encode_632,
+)
+from tests.roles.mnps.test_listening import CALL, DEVICE, GREETING, HOME, LAST, ONE, OWN
+
+STATUS = SessionStatus(LAST, CALL, Status.OK, accepted=GREETING)
+
+
+def receiving() -> Receiving:
+    return Receiving(Correspondence(DEVICE, HOME, count(1)), ONE, (HOME,))
+
+
+def waits(one: Receiving) -> bool:
+    return one.busy
+
+
+def final(received: int, tail: bytes = b"", **more: object) -> dict[int, FinalState]:
+    offset = received - len(tail)
+    return {LAST: FinalState(LAST, None, received, offset, tail=tail, **more)}  # type: ignore[arg-type]
+
+
+def asked(actions: list[a.Action] | None) -> list[tuple[int, object]]:
+    assert actions is not None
+    return [(each.request, decode_634(each.body)) for each in actions if isinstance(each, a.Ask)]
+
+
+def answer(request: int, data: bytes = b"", status: Status = Status.OK) -> a.Answered:
+    return a.Answered(request, encode_632(Answer632(status, data=data)))
+
+
+def test_a_tail_that_is_all_is_replayed_at_once() -> None:
+    one = receiving()
+    sessions = (SessionStatus(0, OWN, Status.OK), STATUS)
+    assert one.announced(sessions) == [a.SetFlow(a.FlowEntry(CALL, a.FlowVerdict.SUSPEND))]
+    assert one.announced(sessions) == []  # the next reclaim says the same
+    assert not waits(one)
+    assert one.begin(final(3, b"abc", peer_closed=True)) == [a.ReplayAccepted(CALL, GREETING, b"abc", True)]
+    assert waits(one)
+    assert one.begin(final(3, b"abc")) == []
+    done = one.happened(a.Replayed(CALL))
+    assert done is not None
+    assert [type(each).__name__ for each in done] == ["SetFlow", "ClearFlow", "ReleaseHeld", "Emit"]
+    assert not waits(one)
+    assert (one.arrived, one.failed) == ({CALL: LAST}, {})
+
+
+def test_what_did_not_come_with_the_final_state_is_fetched() -> None:
+    one = receiving()
+    one.announced((STATUS,))
+    ((first, fetch),) = asked(one.begin(final(10)))
+    assert fetch == Fetch(ONE, LAST, 0, 10)
+    ((second, fetch),) = asked(one.happened(answer(first, b"12345")))
+    assert fetch == Fetch(ONE, LAST, 5, 5)
+    ((third, fetch),) = asked(one.happened(a.NoAnswer(second, "lost")))
+    assert fetch == Fetch(ONE, LAST, 5, 5)
+    assert one.happened(answer(third, b"67890")) == [a.ReplayAccepted(CALL, GREETING, b"1234567890", False)]
+
+
+def test_a_connection_without_a_program_is_reset_at_the_stand_in() -> None:
+    one = receiving()
+    one.announced((STATUS,))
+    one.begin(final(0))
+    failed = one.happened(a.Replayed(CALL, "no program listens"))
+    ((request, value),) = asked(failed)
+    assert value == Abandon(ONE, (LAST,))
+    assert failed is not None
+    assert a.ClearFlow(CALL) in failed
+    assert waits(one), "the hand-over may not end before the stand-in has heard of it"
+    assert one.happened(answer(request)) == []
+    assert not waits(one)
+    assert one.failed == {CALL: "no program listens"}
+
+
+@pytest.mark.parametrize("states", [{}, final(0, error=104)])
+def test_what_its_peer_gave_up_is_not_replayed(states: dict[int, FinalState]) -> None:
+    one = receiving()
+    one.announced((STATUS,))
+    assert asked(one.begin(states))[0][1] == Abandon(ONE, (LAST,))
+
+
+def test_a_stand_in_that_stays_silent_is_asked_a_few_times() -> None:
+    one = receiving()
+    one.announced((STATUS,))
+    ((request, _),) = asked(one.begin(final(10)))
+    for attempt in range(2 * ATTEMPTS):
+        assert waits(one), attempt
+        asks = asked(one.happened(a.NoAnswer(request, "silence")))
+        if not asks:
+            break
+        ((request, _),) = asks
+    assert not waits(one)
+    assert "did not answer" in one.failed[CALL]
+
+
+def test_a_stand_in_that_has_lost_it_and_events_of_others() -> None:
+    one = receiving()
+    one.announced((STATUS,))
+    ((request, _),) = asked(one.begin(final(10)))
+    assert one.happened(a.NoAnswer(99, "of somebody else")) is None
+    assert one.happened(a.Replayed(OWN)) is None
+    assert asked(one.happened(answer(request, status=Status.REFUSED)))[0][1] == Abandon(ONE, (LAST,))
+
+
+def test_an_accepted_one_that_the_next_reclaim_does_not_name_is_forgotten() -> None:
+    one = receiving()
+    one.announced((STATUS,))
+    assert a.ClearFlow(CALL) in one.announced(())
+    assert one.begin(final(0)) == []
+    assert not waits(one)
+
+
+@pytest.mark.parametrize(
+    "flow", [replace(CALL, local=DEVICE), replace(CALL, protocol=17), replace(CALL, peer=HOME)], ids=str
+)
+def test_only_connections_of_the_devices_own_addresses_are_taken(flow: Flow) -> None:
+    one = receiving()
+    assert one.announced((replace(STATUS, flow=flow),)) == []
+    assert one.begin(final(0)) == []

@@ -1,0 +1,141 @@
+"""A stand-in's node with open ports, real sockets and a holder: what it keeps, over a restart too, and what it lets go."""
+
+import asyncio
+import errno
+import select
+import socket
+import struct
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+import pytest
+
+from locum.node.sessions import openings
+from locum.roles import actions as do
+from locum.wire.control import Listener, Policy
+from tests.sessions.lodging import HANDOVER, Lodging, lodging
+from tests.sessions.sleepworld import HOME4, HOME6, Network
+
+PORT = 7100
+HOMES: dict[int, IPv4Address | IPv6Address] = {4: HOME4, 6: HOME6}
+
+
+def ports(version: int, most: int = 8) -> do.OpenPorts:
+    return do.OpenPorts(HANDOVER, (Listener(HOMES[version], PORT, Policy.ACCEPT, most, 0x8000),))
+
+
+class Callers:
+    """Peers that connect to the sleeping device. There is no data plane: SYNs meet the listener as they are."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.open: list[socket.socket] = []
+
+    def __enter__(self) -> "Callers":
+        # The data plane would take these options out.
+        self.network.sysctl("standin", "net.ipv4.tcp_timestamps=0", "net.ipv4.tcp_window_scaling=0")
+        self.network.route("standin")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self.open:
+            each.close()
+        self.network.sysctl("standin", "net.ipv4.tcp_timestamps=1", "net.ipv4.tcp_window_scaling=1")
+        self.network.route("device")
+
+    def call(self, version: int = 4) -> socket.socket:
+        with self.network.inside("peer"):
+            made = socket.create_connection((str(HOMES[version]), PORT), timeout=10)
+        self.open.append(made)
+        return made
+
+
+def accepted(here: Lodging) -> list[do.ConnectionAccepted]:
+    return [each for each in here.events if isinstance(each, do.ConnectionAccepted)]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+async def test_what_is_accepted_is_kept_over_a_restart_and_given_out(
+    network: Network, tmp_path: Path, version: int
+) -> None:
+    async with lodging(network, tmp_path) as here:
+        with Callers(network) as callers:
+            await here.perform(ports(version))
+            caller = callers.call(version)
+            caller.sendall(b"request")
+            await here.until(lambda: len(accepted(here)) == 1)
+            first = accepted(here)[0]
+            await here.perform(do.ClosePorts(HANDOVER))
+            await here.store.durable()
+            await here.shut()
+            here.events.clear()
+            assert await here.open() == ()
+            await here.perform(ports(version))
+            assert accepted(here) == [first]
+            await here.until(lambda: here.stand_in.sessions()[0]["received"] == 7)
+            (row,) = here.stand_in.sessions()
+            assert (row["accepted"], row["session"]) == (True, first.session)
+            await here.perform(do.ClosePorts(HANDOVER))
+            stopped = await here.ask(do.StopSessions(HANDOVER, (), 1 << 20), do.Stopped)
+            assert (stopped.finals[0].total, stopped.finals[0].tail) == (7, b"request")
+            await here.perform(do.DropSessions(HANDOVER))
+
+
+async def test_the_bound_of_a_port_counts_only_those_that_wait(network: Network, tmp_path: Path) -> None:
+    async with lodging(network, tmp_path) as here:
+        with Callers(network) as callers:
+            await here.perform(ports(4, most=2))
+            first, _second = callers.call(), callers.call()
+            await here.until(lambda: len(accepted(here)) == 2)
+            third = callers.call()
+            with pytest.raises(ConnectionResetError):
+                await asyncio.to_thread(third.recv, 1)
+            assert len(here.stand_in.sessions()) == 2
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            first.close()
+            await here.until(lambda: ended(here, callers))
+            (gone,) = {each.sessions for each in here.events if isinstance(each, do.AcceptedEnded)}
+            assert gone == (accepted(here)[0].session,)
+            await here.perform(do.DropSessions(HANDOVER, gone, reset=True))
+            assert len(here.stand_in.sessions()) == 2  # the fourth came in its place
+            await here.perform(do.DropSessions(HANDOVER, reset=True))
+            await here.perform(do.ClosePorts(HANDOVER))
+
+
+def ended(here: Lodging, callers: Callers) -> bool:
+    """The next caller makes the node look; it takes the place of the one that has gone."""
+    if len(accepted(here)) == 2:
+        callers.call()
+    return len(accepted(here)) == 3
+
+
+def test_a_refusal_leaves_this_host_as_the_home_addresss_own(network: Network) -> None:
+    """The peer's kernel takes it for the answer to its SYN."""
+    refused: list[str] = []
+    with Callers(network), network.inside("standin"):
+        desk = openings.Openings(
+            lambda _: None, lambda *_: None, lambda *_: 0, refused.append, lambda _: None
+        )
+        listener = Listener(HOME4, PORT, Policy.REFUSE, 1, 0x8000)
+        desk.open(HANDOVER, (listener,))
+        watcher = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+        watcher.bind(("e0", 0x0800))
+        watcher.settimeout(10)
+        with watcher, network.inside("peer"), socket.socket() as caller:
+            caller.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                caller.connect((str(HOME4), PORT))
+            opening = next_opening(watcher)
+            assert not select.select([], [caller], [], 0.1)[1], "the kernel has answered for the device"
+            with network.inside("standin"):
+                desk.came(opening)
+            assert select.select([], [caller], [], 10)[1]
+            assert caller.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+    assert refused == ["opening-refused"]
+
+
+def next_opening(watcher: socket.socket) -> bytes:
+    while True:
+        packet = watcher.recv(2000)
+        if packet[9] == 6 and packet[16:20] == HOME4.packed and packet[33] == 2:
+            return packet
