@@ -1,5 +1,5 @@
 """The sockets that a device has captured, who holds them, and which of their programs run: shared by what takes sockets
-out of programs (`napping.py`) and what brings them back (`bringing_back.py`).
+out of programs (`device.py`) and what brings them back (`bringing_back.py`).
 
 A captured socket is *tight* (in repair mode, its programs stand still) or *loose* (out of it, its programs run and its
 flow is suspended). Called from the thread of session actions alone, once the node runs.

@@ -1,7 +1,7 @@
 """The home agent's visitor list (R1): for whom it is there, and what is registered for a home address.
 
 Values only. Whether a registration is accepted is the home agent's business, what follows from it for packets is in
-`choice.py`.
+`forwarding_choice.py`.
 """
 
 from collections.abc import Mapping

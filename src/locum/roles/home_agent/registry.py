@@ -1,7 +1,7 @@
 """Who may register at the home agent, what each has registered, and lines of that for people (features R1, R4, R7).
 
 State without decisions: whether a registration is accepted is said in `home_admission.py`, what follows for packets in
-`choice.py`.
+`forwarding_choice.py`.
 """
 
 from dataclasses import dataclass

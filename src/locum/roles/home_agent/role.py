@@ -2,7 +2,7 @@
 
 Requests in, replies and differences of forwarding out. It must not know sockets, the store or the kernel, nor what
 becomes of packets at a care-of address. What is granted is decided in `home_admission.py`, what follows for packets in
-`choice.py`.
+`forwarding_choice.py`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
 """One handover as the mobile node knows it: its sessions, how far each has come back, and its row in the store.
 
-Values only; falling_asleep.py and waking.py move them along.
+Values only; handing_over.py and wake/taking_back.py move them along.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

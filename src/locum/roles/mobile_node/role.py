@@ -1,6 +1,6 @@
 """The device that falls asleep and wakes: a mobile node with its handovers (Fig. 6; `locum sleep`, `locum wake`).
 
-It joins registration (mobile_node.py), falling_asleep.py and waking.py behind the shape of a role. It must not know
+It joins registration (registrant.py), handing_over.py and taking_back.py behind the shape of a role. It must not know
 how any of their actions is performed.
 """
 

@@ -1,4 +1,4 @@
-"""The states of a wake and its results (waking.py), and what all who end one have in common. Values only."""
+"""The states of a wake and its results (taking_back.py), and what all who end one have in common. Values only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
