@@ -10,7 +10,8 @@ from pathlib import Path
 
 from bench.chain import DECAPSULATOR, DELIVERY, ENCAPSULATOR, HOME_ADDRESS
 from locum.dataplane.data_plane import DataPlane
-from locum.roles.actions import (
+from locum.roles.action_values.flows import Tunnel
+from locum.roles.action_values.forwarding import (
     AcceptTunnel,
     BindingEntry,
     ForwardingAction,
@@ -19,7 +20,6 @@ from locum.roles.actions import (
     LocalEndpoint,
     OutboundEntry,
     Side,
-    Tunnel,
     TunnelAcceptance,
     Verdict,
 )

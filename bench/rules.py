@@ -32,7 +32,8 @@ from locum.dataplane.measure import (
     private_network,
     udp_frame,
 )
-from locum.roles.actions import BindingEntry, Candidate, InstallBinding, Rule, RuleVerdict, Tunnel, Verdict
+from locum.roles.action_values.flows import Candidate, Rule, RuleVerdict, Tunnel
+from locum.roles.action_values.forwarding import BindingEntry, InstallBinding, Verdict
 from locum.wire.traffic_selector import Ipv4Selector, Range
 
 _COSTS = {

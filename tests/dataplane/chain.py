@@ -7,20 +7,19 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from locum.dataplane import DataPlane
-from locum.roles.actions import (
+from locum.roles.action_values.flows import Encapsulation, Tunnel
+from locum.roles.action_values.forwarding import (
     AcceptTunnel,
-    Action,
     BindingEntry,
-    Encapsulation,
     InstallBinding,
     InstallOutbound,
     LocalEndpoint,
     OutboundEntry,
     Side,
-    Tunnel,
     TunnelAcceptance,
     Verdict,
 )
+from locum.roles.actions import Action
 from tests.dataplane.namespaces import Namespace, bpffs, join
 
 HOME4, HOME6 = ip_address("10.9.0.5"), ip_address("fd09::5")

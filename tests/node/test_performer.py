@@ -12,34 +12,23 @@ import pytest
 from locum.node.events import EventStream
 from locum.node.performer import Pipelined, Sequential, net_effect
 from locum.node.store import Store, StoreError
-from locum.roles.actions import (
+from locum.roles.action_values.addresses import Source
+from locum.roles.action_values.forwarding import (
     AcceptTunnel,
-    Action,
-    Answer,
-    Ask,
     BindingEntry,
-    Count,
-    Emit,
-    FindSessions,
     FlowEntry,
     FlowVerdict,
-    Freeze,
     InstallBinding,
-    NoAnswer,
-    NotPerformed,
-    Persist,
-    Process,
     RefuseTunnel,
     ReleaseHeld,
     RemoveBinding,
-    Reply,
     SetFlow,
     Side,
-    Source,
-    Thaw,
     TunnelAcceptance,
     Verdict,
 )
+from locum.roles.action_values.sessions import FindSessions, Freeze, NotPerformed, Process, Thaw
+from locum.roles.actions import Action, Answer, Ask, Count, Emit, NoAnswer, Persist, Reply
 from locum.wire.control import Flow
 
 HOME, OTHER, CARE_OF = (ip_address(text) for text in ("10.36.0.4", "10.36.0.5", "10.2.0.2"))

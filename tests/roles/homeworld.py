@@ -7,6 +7,17 @@ from random import Random
 from typing import Any
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.action_values.flows import InstallTranslation, RemoveTranslation, Rule, Translation
+from locum.roles.action_values.forwarding import (
+    AcceptTunnel,
+    BindingEntry,
+    InstallBinding,
+    LocalEndpoint,
+    RefuseTunnel,
+    RemoveBinding,
+    TunnelAcceptance,
+)
 from locum.roles.home_agent.admission import HomeAgentConfiguration
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
 from locum.roles.home_agent.role import HomeAgent
@@ -116,9 +127,9 @@ class Home:
     def start(self) -> None:
         """Start, or start again with the rows that were kept."""
         self.role = HomeAgent(self.configuration, [self.mobile], {}, Random(7))
-        self.bindings: dict[a.Addr, a.BindingEntry] = {}
-        self.acceptances: set[a.TunnelAcceptance] = set()
-        self.translations: set[a.Translation] = set()
+        self.bindings: dict[Addr, BindingEntry] = {}
+        self.acceptances: set[TunnelAcceptance] = set()
+        self.translations: set[Translation] = set()
         self.perform(self.role.restore(list(self.rows.values()), now=self.now))
 
     def advance(self, seconds: float) -> None:
@@ -130,7 +141,7 @@ class Home:
 
     def give(self, message: bytes, who: Registrant | None = None) -> int:
         """A request arrives; the code of the reply, which is never larger than a refused request."""
-        actions = self.role.receive(message, a.Source(AN1, 434, "core"), now=self.now)
+        actions = self.role.receive(message, Source(AN1, 434, "core"), now=self.now)
         replies = [each for each in actions if isinstance(each, a.Reply)]
         self.perform([each for each in actions if not isinstance(each, a.Reply)])
         if not replies:
@@ -147,22 +158,22 @@ class Home:
 
     def _perform(self, action: a.Action) -> None:
         match action:
-            case a.InstallBinding(entry):
+            case InstallBinding(entry):
                 assert self.bindings.get(entry.home_address) != entry, "not a difference"
                 for each in entry.tunnels:
                     assert any(one.outer_source == each.destination for one in self.acceptances)
                 self.bindings[entry.home_address] = entry
-            case a.RemoveBinding(address):
+            case RemoveBinding(address):
                 del self.bindings[address]
-            case a.AcceptTunnel(entry):
+            case AcceptTunnel(entry):
                 assert entry not in self.acceptances
                 self.acceptances.add(entry)
-            case a.RefuseTunnel(entry):
+            case RefuseTunnel(entry):
                 self.acceptances.remove(entry)
-            case a.InstallTranslation(translation):
+            case InstallTranslation(translation):
                 assert translation not in self.translations
                 self.translations.add(translation)
-            case a.RemoveTranslation(address, tunnel):
+            case RemoveTranslation(address, tunnel):
                 gone = {
                     each
                     for each in self.translations
@@ -178,7 +189,7 @@ class Home:
                 self.counts[action.reason] = self.counts.get(action.reason, 0) + 1
             case a.Emit():
                 self.events.append(action)
-            case a.LocalEndpoint():
+            case LocalEndpoint():
                 pass
             case _:
                 raise AssertionError(f"a home agent does not {action}")
@@ -190,27 +201,27 @@ class Home:
     def forwarding(self) -> tuple[object, ...]:
         return dict(self.bindings), set(self.acceptances), set(self.translations)
 
-    def ways(self, address: a.Addr = HOA) -> list[a.Addr]:
+    def ways(self, address: Addr = HOA) -> list[Addr]:
         """Where packets go that no rule takes."""
         entry = self.bindings.get(address)
         return [] if entry is None else [each.destination for each in entry.tunnels]
 
-    def entry(self, address: a.Addr = HOA) -> a.BindingEntry:
+    def entry(self, address: Addr = HOA) -> BindingEntry:
         return self.bindings[address]
 
-    def flow_rules(self, address: a.Addr = HOA) -> tuple[a.Rule, ...]:
+    def flow_rules(self, address: Addr = HOA) -> tuple[Rule, ...]:
         """The rules that the kernel has, without the home agent's own for packets of further stand-ins."""
         found = self.bindings.get(address)
         return () if found is None else tuple(each for each in found.rules if each.identifier <= LAST_RULE)
 
-    def rules(self, address: a.Addr = HOA) -> dict[int, list[a.Addr]]:
+    def rules(self, address: Addr = HOA) -> dict[int, list[Addr]]:
         """Identifier -> where its packets go."""
         return {
             each.identifier: [one.tunnel.destination for one in each.candidates]
             for each in self.flow_rules(address)
         }
 
-    def sources(self, address: a.Addr = HOA) -> set[a.Addr]:
+    def sources(self, address: Addr = HOA) -> set[Addr]:
         return {each.outer_source for each in self.acceptances if each.home_address == address}
 
 

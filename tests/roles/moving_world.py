@@ -9,6 +9,10 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.contexts import CountInFlight, DropHeld, InFlightCounted
+from locum.roles.action_values.flows import Filter, FilterPlace, ForwardGroup, InstallFilter, RemoveFilter
+from locum.roles.action_values.forwarding import ReleaseHeld, RemoveBinding, Side, Stage, Verdict
 from locum.roles.foreign_agent.advertising import AccessLink
 from locum.roles.foreign_agent.role import ForeignAgent, ForeignAgentConfiguration
 from locum.roles.foreign_agent.visitor import StaticVisitor
@@ -18,7 +22,7 @@ from locum.roles.registrant.registrant import MobileNode
 from locum.security.association import Association
 from tests.roles.world import AN1, AN2, AN3, HA, HOA, HOA6, STAND_IN, Host, World
 
-ALL: Mapping[a.Addr, frozenset[a.Addr]] = {each: frozenset() for each in (AN1, AN2, AN3)}
+ALL: Mapping[Addr, frozenset[Addr]] = {each: frozenset() for each in (AN1, AN2, AN3)}
 WIRE = 0.003  # seconds between two nodes of the core, for packets
 PACE = 0.005  # seconds between packets of the correspondent
 
@@ -30,16 +34,16 @@ class MovingWorld(World):
         self,
         *,
         transfer: bool = True,
-        agents: Mapping[a.Addr, Mapping[str, Any]] | None = None,
-        mobiles: Mapping[a.Addr, Mapping[a.Addr, Association]] | None = None,
+        agents: Mapping[Addr, Mapping[str, Any]] | None = None,
+        mobiles: Mapping[Addr, Mapping[Addr, Association]] | None = None,
         **options: Any,
     ) -> None:
-        self.packets: dict[str, dict[a.Addr, list[int]]] = {}
+        self.packets: dict[str, dict[Addr, list[int]]] = {}
         self.sent_packets = 0
         self.arrived: list[int] = []
         self.lost: list[tuple[int, str]] = []
-        self.groups: dict[str, dict[a.Addr, tuple[str, ...]]] = {}
-        self.filters: dict[str, dict[tuple[a.Addr, a.FilterPlace], a.Filter]] = {}
+        self.groups: dict[str, dict[Addr, tuple[str, ...]]] = {}
+        self.filters: dict[str, dict[tuple[Addr, FilterPlace], Filter]] = {}
         self.mute: set[str] = set()  # hosts that answer no CoAP request
         self._sending = False
         super().__init__(agents_keyed=True, **options)
@@ -84,7 +88,7 @@ class MovingWorld(World):
         address: IPv4Address,
         link: str,
         more: dict[str, Any],
-        known: dict[a.Addr, Association],
+        known: dict[Addr, Association],
     ) -> None:
         configuration = replace(
             ForeignAgentConfiguration(
@@ -99,7 +103,7 @@ class MovingWorld(World):
         )
         static = (StaticVisitor(HOA, HA, link, STAND_IN, HOA6),) if address == AN3 else ()
         keyed = address != AN3  # as the home agent of world.py has it
-        homes: dict[a.Addr, Association] = {HA: Association(400, b"a" * 16)} if keyed else {}
+        homes: dict[Addr, Association] = {HA: Association(400, b"a" * 16)} if keyed else {}
         host.make = lambda: ForeignAgent(configuration, homes, known, static, self.random)
 
     # Packets ---------------------------------------------------------------------------------------------------------
@@ -124,14 +128,14 @@ class MovingWorld(World):
             self._carry(HA, entry.tunnels[0].destination, number)
         self.at(PACE, self._send)
 
-    def _carry(self, source: a.Addr, destination: a.Addr, number: int) -> None:
+    def _carry(self, source: Addr, destination: Addr, number: int) -> None:
         """Through a tunnel to an access node."""
         hosts = {AN1: self.an1, AN2: self.an2, AN3: self.an3}
         host = hosts[IPv4Address(str(destination))]
         self.at(WIRE, lambda: self._leave_tunnel(host, source, number))
 
-    def _leave_tunnel(self, host: Host, source: a.Addr, number: int) -> None:
-        accepted = host.acceptances.get((source, HOA, a.Side.TO_HOME_ADDRESS))
+    def _leave_tunnel(self, host: Host, source: Addr, number: int) -> None:
+        accepted = host.acceptances.get((source, HOA, Side.TO_HOME_ADDRESS))
         if accepted is None:
             self.lost.append((number, f"{host.name}: not accepted"))
         elif accepted.link is not None:
@@ -143,10 +147,10 @@ class MovingWorld(World):
         entry = host.bindings.get(HOA)
         if entry is None:
             self._by_route(host, number)
-        elif entry.verdict is a.Verdict.HOLD:
+        elif entry.verdict is Verdict.HOLD:
             self.packets.setdefault(host.name, {}).setdefault(HOA, []).append(number)
         else:
-            assert entry.verdict is a.Verdict.ENCAPSULATE and entry.at is a.Stage.VISITED
+            assert entry.verdict is Verdict.ENCAPSULATE and entry.at is Stage.VISITED
             self._carry(entry.tunnels[0].source, entry.tunnels[0].destination, number)
 
     def _by_route(self, host: Host, number: int) -> None:
@@ -162,9 +166,9 @@ class MovingWorld(World):
         else:
             self.lost.append((number, f"{host.name}: {link} is down"))
 
-    def _release(self, host: Host, action: a.ReleaseHeld) -> None:
+    def _release(self, host: Host, action: ReleaseHeld) -> None:
         entry = host.bindings.get(action.home_address)
-        holding = entry is not None and entry.verdict is a.Verdict.HOLD
+        holding = entry is not None and entry.verdict is Verdict.HOLD
         if holding and not action.ahead:
             return
         for number in self.packets.get(host.name, {}).pop(action.home_address, []):
@@ -177,29 +181,29 @@ class MovingWorld(World):
 
     def _perform(self, host: Host, action: a.Action) -> None:
         match action:
-            case a.ReleaseHeld():
+            case ReleaseHeld():
                 self._release(host, action)
-            case a.DropHeld(address):
+            case DropHeld(address):
                 for number in self.packets.get(host.name, {}).pop(address, []):
                     self.lost.append((number, f"{host.name}: dropped"))
-            case a.CountInFlight():
+            case CountInFlight():
                 self.at(0.0, lambda: self._counted(host, action))
-            case a.ForwardGroup():
+            case ForwardGroup():
                 self.groups.setdefault(host.name, {})[action.group] = tuple(action.links)
-            case a.InstallFilter(entry):
+            case InstallFilter(entry):
                 self.filters.setdefault(host.name, {})[entry.home_address, entry.place] = entry
-            case a.RemoveFilter(address, place):
+            case RemoveFilter(address, place):
                 del self.filters[host.name][address, place]
-            case a.RemoveBinding(address) if host in (self.an1, self.an2, self.an3):
-                assert action.stage is a.Stage.VISITED
+            case RemoveBinding(address) if host in (self.an1, self.an2, self.an3):
+                assert action.stage is Stage.VISITED
                 super()._perform(host, action)
             case _:
                 super()._perform(host, action)
 
-    def _counted(self, host: Host, action: a.CountInFlight) -> None:
+    def _counted(self, host: Host, action: CountInFlight) -> None:
         """What has moved by the tunnel is as good as what has been sent while it stood."""
         moving = self.sent_packets if self._sending and not action.incoming else 0
-        event = a.InFlightCounted(action.home_addresses[0], action.peer, action.incoming, moving)
+        event = InFlightCounted(action.home_addresses[0], action.peer, action.incoming, moving)
         self.tell(host, event)
 
     def links(self, up: str | None) -> None:

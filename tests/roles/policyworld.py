@@ -7,7 +7,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from random import Random
 
 from locum.roles import actions as a
-from locum.roles.action_values.profiles import FetchProfile, OwnHomeAddress, ProfileEvent
+from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.action_values.forwarding import BindingEntry, InstallBinding, RemoveBinding
 from locum.roles.foreign_agent.advertising import AccessLink
 from locum.roles.foreign_agent.role import ForeignAgent, ForeignAgentConfiguration
 from locum.roles.home_agent.admission import HomeAgentConfiguration
@@ -16,6 +17,7 @@ from locum.roles.home_agent.pools import Pools
 from locum.roles.home_agent.profile_homes import Homes
 from locum.roles.home_agent.role import HomeAgent
 from locum.roles.profile import Pool, Profile
+from locum.roles.profile_requests import FetchProfile, OwnHomeAddress, ProfileEvent
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.registrant import MobileNode
 from locum.roles.signing import signed
@@ -52,7 +54,7 @@ class PolicyWorld:
         self.events: list[a.Emit] = []
         self.replies: list[RegistrationReply] = []
         self.owned: list[OwnHomeAddress] = []
-        self.bindings: dict[a.Addr, a.BindingEntry] = {}
+        self.bindings: dict[Addr, BindingEntry] = {}
         self._due: deque[tuple[str, Callable[[], Sequence[a.Action]]]] = deque()
         self._last = 0
         self.start_home_agent()
@@ -119,7 +121,7 @@ class PolicyWorld:
         """A device with a co-located care-of address registers; the code of the last reply, -1 for none."""
         self.replies.clear()
         message = self.request(home_address, nai, key, lifetime)
-        source = a.Source(AN1, 434, "core")
+        source = Source(AN1, 434, "core")
         self.perform("ha", self.home.receive(message, source, now=self.now))
         self.settle()
         return int(self.replies[-1].code) if self.replies else -1
@@ -155,9 +157,9 @@ class PolicyWorld:
                 self.events.append(action)
             case a.Count():
                 self.counts[action.reason] = self.counts.get(action.reason, 0) + 1
-            case a.InstallBinding(entry):
+            case InstallBinding(entry):
                 self.bindings[entry.home_address] = entry
-            case a.RemoveBinding(address):
+            case RemoveBinding(address):
                 del self.bindings[address]
             case OwnHomeAddress():
                 self.owned.append(action)
@@ -174,16 +176,16 @@ class PolicyWorld:
             self.replies.append(RegistrationReply.decode(message))
         if not hasattr(self, "device"):
             return
-        on_link = a.Source(AN1, 434, "radio", b"\2" * 6)
-        by_device = a.Source(self.device.configuration.home_address, 434, "radio", MAC)
+        on_link = Source(AN1, 434, "radio", b"\2" * 6)
+        by_device = Source(self.device.configuration.home_address, 434, "radio", MAC)
         if name == "mn":
             self._due.append(("fa", lambda: self.foreign.receive(message, by_device, now=self.now)))
         elif isinstance(action, a.SendRegistration):
-            relayed = a.Source(AN1, 434, "core")
+            relayed = Source(AN1, 434, "core")
             self._due.append(("ha", lambda: self.home.receive(message, relayed, now=self.now)))
         elif name == "ha":
             self._due.append(
-                ("fa", lambda: self.foreign.receive(message, a.Source(HA, 434, "core"), now=self.now))
+                ("fa", lambda: self.foreign.receive(message, Source(HA, 434, "core"), now=self.now))
             )
         else:
             self._due.append(("mn", lambda: self.device.receive(message, on_link, now=self.now)))
@@ -191,7 +193,7 @@ class PolicyWorld:
     def kinds(self) -> list[str]:
         return [each.kind for each in self.events]
 
-    def ways(self, home_address: IPv4Address = HOA) -> list[a.Addr]:
+    def ways(self, home_address: IPv4Address = HOA) -> list[Addr]:
         """Where packets go that no rule takes."""
         entry = self.bindings.get(home_address)
         return [] if entry is None else [each.destination for each in entry.tunnels]

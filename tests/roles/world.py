@@ -12,6 +12,82 @@ from itertools import count
 from random import Random
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.action_values.flows import UnwatchPort, WatchPort
+from locum.roles.action_values.forwarding import (
+    AcceptTunnel,
+    BindingEntry,
+    ClearFlow,
+    FlowVerdict,
+    InstallBinding,
+    InstallOutbound,
+    LeaveAgent,
+    LocalEndpoint,
+    NeighbourEntry,
+    OutboundEntry,
+    RefuseTunnel,
+    ReleaseHeld,
+    RemoveBinding,
+    RemoveLocalEndpoint,
+    RemoveNeighbour,
+    RemoveOutbound,
+    SetFlow,
+    Side,
+    TunnelAcceptance,
+    UseAgent,
+)
+from locum.roles.action_values.listeners import (
+    ClosePorts,
+    ConnectionAccepted,
+    OpenPorts,
+    ReplayAccepted,
+    Replayed,
+)
+from locum.roles.action_values.sessions import (
+    AbandonSessions,
+    AnswerPeers,
+    Capture,
+    Captured,
+    Drained,
+    DrainRound,
+    DropSessions,
+    FetchData,
+    Fetched,
+    FindSessions,
+    Finished,
+    FinishSessions,
+    FoundSession,
+    Freeze,
+    FreezeFailed,
+    HasRoom,
+    HeldSession,
+    InjectData,
+    Injected,
+    LeftSession,
+    Loosen,
+    Measured,
+    MeasureSessions,
+    NotPerformed,
+    Process,
+    ReleaseCaptured,
+    Restored,
+    RestoreSessions,
+    ResumeSessions,
+    SessionFailure,
+    SessionFinal,
+    SessionRecordItem,
+    SessionsFound,
+    SessionUse,
+    StopAnswering,
+    Stopped,
+    StopSessions,
+    Surveyed,
+    SurveySessions,
+    Thaw,
+    Tighten,
+    Tightened,
+    WatchReading,
+)
 from locum.roles.foreign_agent.advertising import AccessLink
 from locum.roles.foreign_agent.role import ForeignAgent, ForeignAgentConfiguration
 from locum.roles.foreign_agent.visitor import StaticVisitor
@@ -52,9 +128,9 @@ def flow(number: int, *, protocol: int = 6, local: IPv4Address = HOA) -> Flow:
     return Flow(protocol, local, 40000 + number, PEER, 80)
 
 
-def processes(pids: tuple[int, ...]) -> tuple[a.Process, ...]:
+def processes(pids: tuple[int, ...]) -> tuple[Process, ...]:
     """Each began when its number says."""
-    return tuple(a.Process(pid, 10 * pid) for pid in pids)
+    return tuple(Process(pid, 10 * pid) for pid in pids)
 
 
 def care_of_addresses(row: a.Persist) -> set[str]:
@@ -106,14 +182,14 @@ class Host:
     make: Callable[[], a.Role]
     role: a.Role = field(init=False)
     rows: dict[tuple[str, str], a.Persist] = field(default_factory=dict)
-    bindings: dict[a.Addr, a.BindingEntry] = field(default_factory=dict)
-    acceptances: dict[tuple[a.Addr, a.Addr, a.Side], a.TunnelAcceptance] = field(default_factory=dict)
-    outbound: dict[tuple[a.Addr, str | None], a.OutboundEntry] = field(default_factory=dict)
-    neighbours: dict[tuple[str, a.Addr], a.NeighbourEntry] = field(default_factory=dict)
-    endpoints: set[a.Addr] = field(default_factory=set)
-    flows: dict[Flow, a.FlowVerdict] = field(default_factory=dict)
-    watched: set[tuple[a.Addr, int]] = field(default_factory=set)
-    via: a.UseAgent | None = None
+    bindings: dict[Addr, BindingEntry] = field(default_factory=dict)
+    acceptances: dict[tuple[Addr, Addr, Side], TunnelAcceptance] = field(default_factory=dict)
+    outbound: dict[tuple[Addr, str | None], OutboundEntry] = field(default_factory=dict)
+    neighbours: dict[tuple[str, Addr], NeighbourEntry] = field(default_factory=dict)
+    endpoints: set[Addr] = field(default_factory=set)
+    flows: dict[Flow, FlowVerdict] = field(default_factory=dict)
+    watched: set[tuple[Addr, int]] = field(default_factory=set)
+    via: UseAgent | None = None
     events: list[a.Emit] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     sent: list[bytes] = field(default_factory=list)
@@ -193,9 +269,9 @@ class World:
         self.stand_in_silent = False
         self.drop_634: Callable[[bytes], bool] = lambda body: False
         self.drop_632: Callable[[bytes], bool] = lambda body: False
-        self.authorised: tuple[a.Addr, ...] = (HOA, HOA6)
+        self.authorised: tuple[Addr, ...] = (HOA, HOA6)
         self.after_freeze: Callable[[], None] = lambda: None
-        self.left: tuple[a.LeftSession, ...] = ()  # found, and unfit to be handed over
+        self.left: tuple[LeftSession, ...] = ()  # found, and unfit to be handed over
         self.unfreezable: set[int] = set()
         self.answering: set[Flow] = set()  # whose peers the device answers in the stand-in's place
         self.fail: type | None = None  # actions of the device that cannot be performed
@@ -211,9 +287,9 @@ class World:
             mobile = Mobile(HOA, key, HOA6, stand_ins=(AuthorisedStandIn("one", own, STAND_IN),))
             devices = (StoodInFor(HOA, HA, own, 1, HOA6),)
             registration = StandInRegistrationConfiguration(STAND_IN, ("eth0",), devices)
-        keyed: dict[a.Addr, Association] = {AN1: agent_key, AN2: agent_key} if agents_keyed else {}
-        ha_keyed: dict[a.Addr, Association] = {HA: agent_key} if agents_keyed else {}
-        visitors: dict[a.Addr, Association] = {HOA: mn_fa} if agents_keyed else {}
+        keyed: dict[Addr, Association] = {AN1: agent_key, AN2: agent_key} if agents_keyed else {}
+        ha_keyed: dict[Addr, Association] = {HA: agent_key} if agents_keyed else {}
+        visitors: dict[Addr, Association] = {HOA: mn_fa} if agents_keyed else {}
 
         def agent(address: IPv4Address, link: str) -> Callable[[], ForeignAgent]:
             configuration = ForeignAgentConfiguration(
@@ -250,7 +326,7 @@ class World:
             (IPv4Network("10.50.0.0/16"), IPv6Network("2001:db8:50::/48")),
             registration=registration,
         )
-        agents: dict[a.Addr, Association] = {AN1: mn_fa, AN2: mn_fa} if agents_keyed else {}
+        agents: dict[Addr, Association] = {AN1: mn_fa, AN2: mn_fa} if agents_keyed else {}
         self.ha = Host("ha", lambda: HomeAgent(HomeAgentConfiguration(HA), [mobile], keyed, self.random))
         self.an1 = Host("an1", agent(AN1, "radio0"))
         self.an2 = Host("an2", agent(AN2, "radio1"))
@@ -391,7 +467,7 @@ class World:
         self.advance(seconds)
         host.alive = True
 
-    def give(self, host: Host, message: bytes, source: a.Source) -> None:
+    def give(self, host: Host, message: bytes, source: Source) -> None:
         """A datagram arrives."""
         if host.alive:
             host.sent.append(message)
@@ -402,7 +478,7 @@ class World:
         session = self.sessions[flow(number)]
         here = self.path_of_data(number)
         if session.held_by_stand_in and not session.stopped and here == "mnps":
-            if self.mnps.flows.get(session.flow) is a.FlowVerdict.DELIVER:
+            if self.mnps.flows.get(session.flow) is FlowVerdict.DELIVER:
                 session.at_stand_in += size
                 session.heard = self.now
                 session.sent += size
@@ -422,7 +498,7 @@ class World:
             made.handover, made.captured_at = handover, 0
             self.sessions[made.flow] = made
             self.numbers.setdefault(handover, {})[number] = made.flow
-            self.tell(self.mnps, a.ConnectionAccepted(handover, number, made.flow, HANDSHAKE))
+            self.tell(self.mnps, ConnectionAccepted(handover, number, made.flow, HANDSHAKE))
             return made
         return None
 
@@ -434,7 +510,7 @@ class World:
         for rule in entry.rules:
             if number is not None and overlap(rule.selector, flow_selector(flow(number))):
                 return "mnps" if rule.candidates[0].tunnel.destination == AN3 else "mn"
-        ends: dict[a.Addr, str] = {AN3: "mnps", AN1: "mn", AN2: "mn", COLOCATED: "mn"}
+        ends: dict[Addr, str] = {AN3: "mnps", AN1: "mn", AN2: "mn", COLOCATED: "mn"}
         return ends.get(entry.tunnels[0].destination)
 
     def check(self) -> None:
@@ -442,7 +518,7 @@ class World:
         for session in self.sessions.values():
             running = session.captured_at is None and not session.lost
             living = session.held_by_stand_in and not session.stopped
-            delivered = self.mnps.flows.get(session.flow) is a.FlowVerdict.DELIVER
+            delivered = self.mnps.flows.get(session.flow) is FlowVerdict.DELIVER
             assert not (running and living and delivered), f"two owners of {session.flow}"
             if not session.lost and session.captured_at is None:
                 assert session.at_device == session.sent, "a byte is missing or came twice"
@@ -460,7 +536,7 @@ class World:
         return any(each.default_care_of for each in self.ha.role.visitor_list(now=self.now))
 
     @property
-    def default(self) -> a.Addr | None:
+    def default(self) -> Addr | None:
         """The default care-of address that the home agent would use."""
         assert isinstance(self.ha.role, HomeAgent)
         return self.ha.role.visitor_list(now=self.now)[0].default_care_of
@@ -476,41 +552,41 @@ class World:
         if host is self.mn:
             self.watch(action)
         if host is self.mn and self.fail is not None and isinstance(action, self.fail):
-            self.at(0.0, lambda: self.tell(host, a.NotPerformed(action, "it does not work")))
+            self.at(0.0, lambda: self.tell(host, NotPerformed(action, "it does not work")))
             return
         match action:
-            case a.InstallBinding(entry):
+            case InstallBinding(entry):
                 assert host.bindings.get(entry.home_address) != entry, "not a difference"
                 host.bindings[entry.home_address] = entry
-            case a.RemoveBinding(address):
+            case RemoveBinding(address):
                 del host.bindings[address]
-            case a.AcceptTunnel(entry):
+            case AcceptTunnel(entry):
                 host.acceptances[entry.outer_source, entry.home_address, entry.side] = entry
-            case a.RefuseTunnel(entry):
+            case RefuseTunnel(entry):
                 del host.acceptances[entry.outer_source, entry.home_address, entry.side]
-            case a.InstallOutbound(entry):
+            case InstallOutbound(entry):
                 host.outbound[entry.home_address, entry.link] = entry
-            case a.RemoveOutbound(address, link):
+            case RemoveOutbound(address, link):
                 del host.outbound[address, link]
-            case a.NeighbourEntry():
+            case NeighbourEntry():
                 host.neighbours[action.link, action.address] = action
-            case a.RemoveNeighbour():
+            case RemoveNeighbour():
                 del host.neighbours[action.link, action.address]
-            case a.LocalEndpoint(address):
+            case LocalEndpoint(address):
                 host.endpoints.add(address)
-            case a.RemoveLocalEndpoint(address):
+            case RemoveLocalEndpoint(address):
                 host.endpoints.remove(address)
-            case a.WatchPort(address, port):
+            case WatchPort(address, port):
                 host.watched.add((address, port))
-            case a.UnwatchPort(address, port):
+            case UnwatchPort(address, port):
                 host.watched.remove((address, port))
-            case a.SetFlow(entry):
+            case SetFlow(entry):
                 host.flows[entry.flow] = entry.verdict
-            case a.ClearFlow(gone):
+            case ClearFlow(gone):
                 host.flows.pop(gone, None)
-            case a.UseAgent():
+            case UseAgent():
                 host.via = action
-            case a.LeaveAgent():
+            case LeaveAgent():
                 host.via = None
             case a.Persist():
                 host.rows[action.table, action.key] = action
@@ -526,7 +602,7 @@ class World:
                 self._ask(host, action)
             case a.Answer():
                 self._answer(action)
-            case a.ReleaseHeld():
+            case ReleaseHeld():
                 pass
             case _:
                 self._session(host, action)
@@ -537,51 +613,51 @@ class World:
         match action:
             case a.SendRegistration() if host is self.mn:
                 link = action.link or "radio0"
-                source = a.Source(action.source or HOA, 434, link, MAC, action.to)
+                source = Source(action.source or HOA, 434, link, MAC, action.to)
                 if action.to == HA:
-                    self._fly(self.ha, action.message, a.Source(action.source or HOA, 434, "core"), link)
+                    self._fly(self.ha, action.message, Source(action.source or HOA, 434, "core"), link)
                     return
                 self._fly(self._agent(link), action.message, source, link)
             case a.SendRegistration() if host is self.mnps:
-                source = a.Source(STAND_IN, 434, "eth0", MAC, action.to)
+                source = Source(STAND_IN, 434, "eth0", MAC, action.to)
                 self._fly(self.an3, action.message, source, None)
             case a.SendRegistration() if host is self.ha:
                 self._from_home(action.to, action.message)
             case a.SendRegistration():
                 address = {"an1": AN1, "an2": AN2, "an3": AN3}[host.name]
-                self._fly(self.ha, action.message, a.Source(address, 434, "core"), None)
+                self._fly(self.ha, action.message, Source(address, 434, "core"), None)
             case a.Reply() if host is self.ha:
                 self._from_home(action.to.address, action.message)
             case a.Reply() if action.to.address == HA:
                 address = {"an1": AN1, "an2": AN2, "an3": AN3}.get(host.name, COLOCATED)
-                self._fly(self.ha, action.message, a.Source(address, 434, "core"), None)
+                self._fly(self.ha, action.message, Source(address, 434, "core"), None)
             case a.Reply() | a.Advertise():
                 link = action.to.link if isinstance(action, a.Reply) else action.link
                 if link == "eth0":
-                    self._fly(self.mnps, action.message, a.Source(AN3, 434, link, b"\x03" * 6), None)
+                    self._fly(self.mnps, action.message, Source(AN3, 434, link, b"\x03" * 6), None)
                 if link not in self.radio:
                     return
                 address = AN1 if host is self.an1 else AN2
                 port = 434 if isinstance(action, a.Reply) else 0
-                self._fly(self.mn, action.message, a.Source(address, port, link, b"\x02" * 6), link)
+                self._fly(self.mn, action.message, Source(address, port, link, b"\x02" * 6), link)
             case a.Solicit() if host is self.mnps:
-                self._fly(self.an3, action.message, a.Source(STAND_IN, 0, "eth0", MAC), None)
+                self._fly(self.an3, action.message, Source(STAND_IN, 0, "eth0", MAC), None)
             case a.Solicit():
-                source = a.Source(HOA, 0, action.link, MAC)
+                source = Source(HOA, 0, action.link, MAC)
                 self._fly(self._agent(action.link), action.message, source, action.link)
 
-    def _from_home(self, to: a.Addr, message: bytes) -> None:
-        hosts: dict[a.Addr, Host] = {AN1: self.an1, AN2: self.an2, AN3: self.an3, COLOCATED: self.mn}
+    def _from_home(self, to: Addr, message: bytes) -> None:
+        hosts: dict[Addr, Host] = {AN1: self.an1, AN2: self.an2, AN3: self.an3, COLOCATED: self.mn}
         target = hosts.get(to)
         if target is self.mn:
-            self._fly(self.mn, message, a.Source(HA, 434, "radio0"), "radio0")
+            self._fly(self.mn, message, Source(HA, 434, "radio0"), "radio0")
         elif target is not None:
-            self._fly(target, message, a.Source(HA, 434, "core"), None)
+            self._fly(target, message, Source(HA, 434, "core"), None)
 
     def _agent(self, link: str) -> Host:
         return self.an1 if link == "radio0" else self.an2
 
-    def _fly(self, target: Host, message: bytes, source: a.Source, link: str | None) -> None:
+    def _fly(self, target: Host, message: bytes, source: Source, link: str | None) -> None:
         """Loss and duplication; FIFO, for delay is the same for all."""
         copies = 0 if self.random.random() < self.loss else 1
         copies += 1 if copies and self.random.random() < self.duplicate else 0
@@ -605,7 +681,7 @@ class World:
         return tunnel.destination == self.mn.via.care_of
 
     def _ask(self, host: Host, action: a.Ask) -> None:
-        servers: dict[a.Addr, Host] = {STAND_IN: self.mnps, HOA: self.mn}
+        servers: dict[Addr, Host] = {STAND_IN: self.mnps, HOA: self.mn}
         target = servers[action.peer]
         ended: list[bool] = []
 
@@ -655,51 +731,51 @@ class World:
     def _session(self, host: Host, action: a.Action) -> None:
         event = self._session_event(host, action)
         if event is not None:
-            waits = isinstance(event, a.Drained) and any(unread for _, unread in event.unread)
+            waits = isinstance(event, Drained) and any(unread for _, unread in event.unread)
             self.at(0.5 if waits else 0.001, lambda: self.tell(host, event))
 
     def _session_event(self, host: Host, action: a.Action) -> a.Event | None:
         match action:
-            case a.FindSessions():
+            case FindSessions():
                 alive = [each for each in self.sessions.values() if not each.lost]
                 found = [(each, tuple(f"program{pid}" for pid in each.pids)) for each in alive]
-                return a.SessionsFound(
-                    tuple(a.FoundSession(each.flow, processes(each.pids), names) for each, names in found),
+                return SessionsFound(
+                    tuple(FoundSession(each.flow, processes(each.pids), names) for each, names in found),
                     self.left,
                 )
-            case a.Freeze(stopped):
+            case Freeze(stopped):
                 running = {each: "it waits for a disk" for each in stopped if each.pid in self.unfreezable}
                 self.frozen |= {each.pid for each in stopped if each not in running}
                 self.after_freeze()
-                return a.FreezeFailed(running) if running else None
-            case a.Thaw(thawed):
+                return FreezeFailed(running) if running else None
+            case Thaw(thawed):
                 self.frozen -= {each.pid for each in thawed}
-            case a.Capture(flows):
+            case Capture(flows):
                 return self._capture(flows)
-            case a.ReleaseCaptured(flows) | a.AbandonSessions(flows):
+            case ReleaseCaptured(flows) | AbandonSessions(flows):
                 for each in flows:
                     self.sessions[each].captured_at = None
                     self.sessions[each].tight = False
-                    self.sessions[each].lost |= isinstance(action, a.AbandonSessions)
+                    self.sessions[each].lost |= isinstance(action, AbandonSessions)
                     self.answering.discard(each)
-            case a.Tighten(flows):
+            case Tighten(flows):
                 return self._tighten(flows)
-            case a.AnswerPeers(finals):
+            case AnswerPeers(finals):
                 for final in finals:
                     assert self.sessions[final.flow].tight
-                    assert self.mn.flows[final.flow] is a.FlowVerdict.SUSPEND
+                    assert self.mn.flows[final.flow] is FlowVerdict.SUSPEND
                 self.answering |= {final.flow for final in finals}
-            case a.StopAnswering(flows):
+            case StopAnswering(flows):
                 self.answering -= set(flows)
-            case a.WatchReading(flows):
+            case WatchReading(flows):
                 self._watch_reading(flows)
-            case a.Loosen(flows, released):
+            case Loosen(flows, released):
                 for each in flows:
-                    assert self.mn.flows[each] is a.FlowVerdict.SUSPEND
+                    assert self.mn.flows[each] is FlowVerdict.SUSPEND
                     self.sessions[each].tight = False
                     self.frozen -= set(self.sessions[each].pids)
                 self.frozen -= {each.pid for each in released}
-            case a.RestoreSessions(handover, items):
+            case RestoreSessions(handover, items):
                 good = [item for item in items if item.flow not in self.refuse_restore]
                 for item in good:
                     session = self.sessions[item.flow]
@@ -708,74 +784,74 @@ class World:
                     session.handover, session.heard = handover, self.now
                 self.numbers[handover] = {item.session: item.flow for item in good}
                 bad = tuple((item.session, "refused") for item in items if item not in good)
-                return a.Restored(handover, tuple(item.session for item in good), bad)
-            case a.DropSessions(handover, numbers, reset):
+                return Restored(handover, tuple(item.session for item in good), bad)
+            case DropSessions(handover, numbers, reset):
                 dropped = self._under(handover)
                 if numbers:
                     dropped = [self.sessions[f] for n, f in self.numbers[handover].items() if n in numbers]
                 for session in dropped:
                     session.reset |= reset and session.held_by_stand_in
                     session.held_by_stand_in = session.stopped = False
-            case a.ResumeSessions(handover):
+            case ResumeSessions(handover):
                 for session in self._under(handover):
                     session.stopped = False
-            case a.SurveySessions():
+            case SurveySessions():
                 here = [each for each in self.sessions.values() if each.held_by_stand_in]
-                return a.Surveyed(tuple(self._use(each) for each in here))
-            case a.MeasureSessions(handover):
+                return Surveyed(tuple(self._use(each) for each in here))
+            case MeasureSessions(handover):
                 held = [(n, self.sessions[f]) for n, f in self._numbers(handover)]
-                totals = tuple(a.HeldSession(n, each.flow, each.at_stand_in) for n, each in held)
-                return a.Measured(handover, totals)
-            case a.StopSessions(handover, fetched, limit):
+                totals = tuple(HeldSession(n, each.flow, each.at_stand_in) for n, each in held)
+                return Measured(handover, totals)
+            case StopSessions(handover, fetched, limit):
                 return self._stop(handover, dict(fetched), limit)
-            case a.FetchData(exchange, handover, number, offset, limit):
+            case FetchData(exchange, handover, number, offset, limit):
                 session = self.sessions[dict(self._numbers(handover))[number]]
                 size = max(0, min(limit, session.at_stand_in - offset))
-                return a.Fetched(exchange, bytes(size), offset + size < session.at_stand_in)
-            case a.OpenPorts(handover, listeners):
+                return Fetched(exchange, bytes(size), offset + size < session.at_stand_in)
+            case OpenPorts(handover, listeners):
                 self.ports[handover] = listeners
                 for number, which in self.numbers.get(handover, {}).items():
                     if self.sessions[which].accepted and self.sessions[which].held_by_stand_in:
-                        self.tell(self.mnps, a.ConnectionAccepted(handover, number, which, HANDSHAKE))
-            case a.ClosePorts(handover):
+                        self.tell(self.mnps, ConnectionAccepted(handover, number, which, HANDSHAKE))
+            case ClosePorts(handover):
                 del self.ports[handover]
-            case a.ReplayAccepted(which, handshake, data):
+            case ReplayAccepted(which, handshake, data):
                 session = self.sessions[which]
                 assert handshake == HANDSHAKE and session.stopped and len(data) == session.at_stand_in
-                assert self.mn.flows[which] is a.FlowVerdict.SUSPEND
+                assert self.mn.flows[which] is FlowVerdict.SUSPEND
                 if self.nobody_listens:
                     session.captured_at, session.lost = None, True
-                    return a.Replayed(which, "no program listens")
+                    return Replayed(which, "no program listens")
                 session.at_device, session.captured_at = len(data), None
-                return a.Replayed(which)
-            case a.InjectData(pieces, beyond):
+                return Replayed(which)
+            case InjectData(pieces, beyond):
                 taken = tuple(
                     (f, self._inject(f, data, f in beyond))
                     for f, data in pieces
                     if f not in self.refuse_inject
                 )
                 refused = [f for f, _ in pieces if f in self.refuse_inject]
-                return a.Injected(taken, tuple(a.SessionFailure(f, "refused") for f in refused))
-            case a.DrainRound(flows):
+                return Injected(taken, tuple(SessionFailure(f, "refused") for f in refused))
+            case DrainRound(flows):
                 for each in flows:
                     self.sessions[each].read()
-                return a.Drained(tuple((each, self.sessions[each].buffered) for each in flows))
-            case a.FinishSessions(finals):
+                return Drained(tuple((each, self.sessions[each].buffered) for each in flows))
+            case FinishSessions(finals):
                 for final in finals:
                     session = self.sessions[final.flow]
                     assert session.at_device == session.base + final.total
                     assert session.stopped and session.tight
-                    assert self.mn.flows[final.flow] is a.FlowVerdict.HOLD
+                    assert self.mn.flows[final.flow] is FlowVerdict.HOLD
                     session.captured_at, session.tight = None, False
                     self.answering.discard(final.flow)
-                return a.Finished(tuple(each.flow for each in finals))
+                return Finished(tuple(each.flow for each in finals))
             case _:
                 raise AssertionError(f"nobody performs {action}")
         return None
 
-    def _use(self, session: Session) -> a.SessionUse:
+    def _use(self, session: Session) -> SessionUse:
         number = next(n for n, each in self.numbers[session.handover].items() if each == session.flow)
-        return a.SessionUse(session.handover, number, self.now - session.heard, session.at_stand_in)
+        return SessionUse(session.handover, number, self.now - session.heard, session.at_stand_in)
 
     def _under(self, handover: bytes) -> list[Session]:
         return [each for each in self.sessions.values() if each.handover == handover]
@@ -788,15 +864,15 @@ class World:
             for each in ready:
                 self.sessions[each].read()
             if ready and self.mn.alive:
-                self.tell(self.mn, a.HasRoom(tuple(ready)))
+                self.tell(self.mn, HasRoom(tuple(ready)))
             if rest := tuple(each for each in flows if each not in ready):
                 self._watch_reading(rest)
 
         self.at(0.3, look)
 
-    def _tighten(self, flows: tuple[Flow, ...]) -> a.Tightened:
+    def _tighten(self, flows: tuple[Flow, ...]) -> Tightened:
         failures = tuple(
-            a.SessionFailure(each, "does not stand still")
+            SessionFailure(each, "does not stand still")
             for each in flows
             if self.unfreezable.intersection(self.sessions[each].pids)
         )
@@ -806,7 +882,7 @@ class World:
             self.frozen |= set() if session.closed else set(session.pids)
         positions = tuple((each, self.sessions[each].at_device - self.sessions[each].base) for each in flows)
         gone = tuple(each for each in flows if self.sessions[each].closed)
-        return a.Tightened(flows, positions, gone, failures)
+        return Tightened(flows, positions, gone, failures)
 
     def _inject(self, which: Flow, data: bytes, beyond: bool) -> int:
         session = self.sessions[which]
@@ -817,27 +893,27 @@ class World:
         session.buffered += taken
         return taken
 
-    def _capture(self, flows: tuple[Flow, ...]) -> a.Captured:
-        records: list[a.SessionRecordItem] = []
-        failures: list[a.SessionFailure] = []
+    def _capture(self, flows: tuple[Flow, ...]) -> Captured:
+        records: list[SessionRecordItem] = []
+        failures: list[SessionFailure] = []
         for each in flows:
             session = self.sessions[each]
             assert set(session.pids) <= self.frozen
-            assert self.mn.flows[each] is a.FlowVerdict.SUSPEND
+            assert self.mn.flows[each] is FlowVerdict.SUSPEND
             if each in self.refuse_capture:
-                failures.append(a.SessionFailure(each, "not supported"))
+                failures.append(SessionFailure(each, "not supported"))
                 continue
             session.captured_at = session.base = session.at_device
             session.tight = True
-            records.append(a.SessionRecordItem(len(records), each, {0: each.to_cbor(), 1: 1}))
-        return a.Captured(tuple(records), tuple(failures))
+            records.append(SessionRecordItem(len(records), each, {0: each.to_cbor(), 1: 1}))
+        return Captured(tuple(records), tuple(failures))
 
     def _numbers(self, handover: bytes) -> list[tuple[int, Flow]]:
         assert isinstance(self.mnps.role, StandIn)
         taken = next(each for each in self.mnps.role.handovers() if each.identifier == handover)
         return [(each.session, each.flow) for each in taken.held]
 
-    def _stop(self, handover: bytes, fetched: dict[int, int], limit: int) -> a.Stopped:
+    def _stop(self, handover: bytes, fetched: dict[int, int], limit: int) -> Stopped:
         finals = []
         for number, which in self._numbers(handover):
             session = self.sessions[which]
@@ -846,9 +922,9 @@ class World:
             tail = bytes(min(limit, session.at_stand_in - start))
             limit -= len(tail)
             finals.append(
-                a.SessionFinal(number, which, session.at_stand_in, tail_offset=start, tail=tail, timestamp=7)
+                SessionFinal(number, which, session.at_stand_in, tail_offset=start, tail=tail, timestamp=7)
             )
-        return a.Stopped(handover, tuple(finals))
+        return Stopped(handover, tuple(finals))
 
 
 def awake(world: World) -> bool:

@@ -22,6 +22,7 @@ from locum.node.host.network import HostNetwork
 from locum.node.sessions.stand_in import StandIn
 from locum.node.store import Store
 from locum.roles import actions as do
+from locum.roles.action_values.sessions import Restored, RestoreSessions, SessionEvent, SessionRecordItem
 from locum.sessions.tcp.live import LiveSocket
 from locum.wire.control import Flow
 from tests.sessions.sleepworld import HOME4, HOME6, Network
@@ -30,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 HANDOVER = bytes(range(16))
 HERE = {4: "10.77.3.2", 6: "fd77:3::2"}  # addresses of the stand-in's own host
 PEER = {4: "10.77.1.2", 6: "fd77:1::2"}
-E = TypeVar("E", bound=do.SessionEvent)
+E = TypeVar("E", bound=SessionEvent)
 
 
 @dataclass
@@ -82,17 +83,17 @@ class Lodging:
         self.connections += made
         return made
 
-    async def take_over(self, connections: list[Connection], handover: bytes = HANDOVER) -> do.Restored:
+    async def take_over(self, connections: list[Connection], handover: bytes = HANDOVER) -> Restored:
         """Capture, and restore here."""
         items = []
         for number, each in enumerate(connections):
             each.live = LiveSocket(each.device, each.flow)
-            items.append(do.SessionRecordItem(number, each.flow, each.live.capture().to_cbor()))
+            items.append(SessionRecordItem(number, each.flow, each.live.capture().to_cbor()))
         for chain in ("in", "out"):
             self.network.block("device", chain)
         self.network.block("standin", "in")
         self.network.route("standin")
-        restored = await self.ask(do.RestoreSessions(handover, tuple(items), HOME4), do.Restored)
+        restored = await self.ask(RestoreSessions(handover, tuple(items), HOME4), Restored)
         self.network.unblock("standin", "in")
         return restored
 

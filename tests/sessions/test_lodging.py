@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from locum.node.sessions.stand_in import COLLECTION
-from locum.roles import actions as do
+from locum.roles.action_values.sessions import (
+    DropSessions,
+    FetchData,
+    Fetched,
+    Measured,
+    MeasureSessions,
+    ResumeSessions,
+    Stopped,
+    StopSessions,
+    Surveyed,
+    SurveySessions,
+)
 from tests.sessions.lodging import HANDOVER, lodging
 from tests.sessions.sleepworld import Network
 
@@ -19,10 +30,10 @@ async def test_a_program_that_does_not_read_keeps_its_peer_waiting(network: Netw
         (one,) = here.connect()
         await here.take_over([one])
         sent = await here.fill(one.peer, 64 * MEG)
-        measured = await here.ask(do.MeasureSessions(HANDOVER), do.Measured)
+        measured = await here.ask(MeasureSessions(HANDOVER), Measured)
         assert measured.sessions[0].total == 2 * MEG
         assert sent < 20 * MEG  # kernel buffers of both ends
-        fetched = await here.ask(do.FetchData(1, HANDOVER, 0, 0, MEG), do.Fetched)
+        fetched = await here.ask(FetchData(1, HANDOVER, 0, 0, MEG), Fetched)
         assert fetched.data == bytes(MEG) and fetched.more
         await here.until(lambda: here.stand_in.sessions()[0]["received"] == 3 * MEG)
 
@@ -47,7 +58,7 @@ async def test_all_sessions_of_a_device_share_a_bound(network: Network, tmp_path
         for each in two:
             assert await here.fill(each.peer, 64 * MEG) < 30 * MEG
         assert sum(each["received"] for each in here.stand_in.sessions()) == 3 * MEG
-        await here.perform(do.DropSessions(HANDOVER, (0,), reset=True))
+        await here.perform(DropSessions(HANDOVER, (0,), reset=True))
         await here.until(lambda: here.stand_in.sessions()[0]["received"] == 3 * MEG)
         with pytest.raises(ConnectionResetError):
             two[0].peer.recv(1)
@@ -67,14 +78,14 @@ async def test_a_peer_on_the_stand_ins_own_host(network: Network, tmp_path: Path
         assert await here.open() == ()
         one.peer.send(b", also after a restart")
         await here.until(lambda: here.stand_in.sessions()[0]["received"] == 31)
-        (final,) = (await here.ask(do.StopSessions(HANDOVER, (), MEG), do.Stopped)).finals
+        (final,) = (await here.ask(StopSessions(HANDOVER, (), MEG), Stopped)).finals
         assert final.tail == b"meanwhile, also after a restart"
         family = "-4" if version == 4 else "-6"
         assert "iif lo ipproto tcp" not in network.ip("standin", family, "rule")
-        await here.perform(do.ResumeSessions(HANDOVER))
+        await here.perform(ResumeSessions(HANDOVER))
         one.peer.send(b"!")
         await here.until(lambda: here.stand_in.sessions()[0]["received"] == 32)
-        await here.perform(do.DropSessions(HANDOVER, reset=True))
+        await here.perform(DropSessions(HANDOVER, reset=True))
         with pytest.raises(ConnectionResetError):
             one.peer.recv(1)
         assert "iif lo ipproto tcp" not in network.ip("standin", family, "rule")
@@ -89,7 +100,7 @@ async def test_what_is_idle_is_known_after_a_restart(network: Network, tmp_path:
         await here.until(lambda: here.stand_in.sessions()[1]["received"] == 1)
         await here.shut()
         await here.open()
-        uses = {each.session: each for each in (await here.ask(do.SurveySessions(), do.Surveyed)).sessions}
+        uses = {each.session: each for each in (await here.ask(SurveySessions(), Surveyed)).sessions}
         assert uses[0].idle >= uses[1].idle + 0.4
         assert (uses[0].stored, uses[1].stored) == (0, 1)
 
@@ -117,7 +128,7 @@ async def test_the_cost_of_a_session_does_not_grow_with_their_number(
             several = [all_of_them.pop() for _ in range(size)]
             began = time.process_time()
             assert len((await here.take_over(several, handover)).restored) == size
-            await here.ask(do.StopSessions(handover, (), MEG), do.Stopped)
-            await here.perform(do.DropSessions(handover))
+            await here.ask(StopSessions(handover, (), MEG), Stopped)
+            await here.perform(DropSessions(handover))
             costs.append((time.process_time() - began) / size)
         assert costs[1] < 4 * costs[0]

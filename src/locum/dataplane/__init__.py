@@ -1,6 +1,6 @@
 """Forwarding state to kernel maps, and the Python reference model of the same decision.
 
-It must not know why a packet is forwarded as it is: it performs the forwarding actions of `roles.actions`.
+It must not know why a packet is forwarded as it is: it performs the forwarding actions of `roles.action_values`.
 """
 
 from locum.dataplane.data_plane import Changes, DataPlane

@@ -35,39 +35,41 @@ from locum.dataplane.layout.rules import Place
 from locum.dataplane.limits import Limits
 from locum.dataplane.model.explain import Explanation, Question, explain
 from locum.dataplane.state import ForwardingState, difference, state_of, tunnels_of
-from locum.roles.actions import (
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.contexts import DropHeld
+from locum.roles.action_values.flows import (
+    FilterPlace,
+    ForwardGroup,
+    InstallFilter,
+    InstallTranslation,
+    OfferService,
+    RemoveFilter,
+    RemoveTranslation,
+    Tunnel,
+    UnwatchPort,
+    WatchPort,
+    WithdrawService,
+)
+from locum.roles.action_values.forwarding import (
     AcceptTunnel,
-    Action,
-    Addr,
     BindingEntry,
     ClearFlow,
-    DropHeld,
-    FilterPlace,
     FlowVerdict,
-    ForwardGroup,
     InstallBinding,
-    InstallFilter,
     InstallOutbound,
-    InstallTranslation,
     LocalEndpoint,
-    OfferService,
     OutboundEntry,
     RefuseTunnel,
     ReleaseHeld,
     RemoveBinding,
-    RemoveFilter,
     RemoveLocalEndpoint,
     RemoveOutbound,
-    RemoveTranslation,
     SetFlow,
     Stage,
-    Tunnel,
     TunnelAcceptance,
-    UnwatchPort,
     Verdict,
-    WatchPort,
-    WithdrawService,
 )
+from locum.roles.actions import Action
 from locum.wire.control import Flow
 
 OBJECT = Path(__file__).parent / "objects" / "locum.bpf.o"

@@ -9,7 +9,7 @@ from itertools import chain, count
 from operator import itemgetter
 
 from locum.dataplane.layout.maps import HELD, HeldReason, flow_of
-from locum.roles.actions import Addr
+from locum.roles.action_values.addresses import Addr
 from locum.wire.control import Flow
 
 

@@ -14,7 +14,8 @@ from pyroute2 import IPRoute
 
 from locum.dataplane.kernel.libbpf import Object
 from locum.dataplane.layout import maps
-from locum.roles.actions import BindingEntry, Tunnel, Verdict
+from locum.roles.action_values.flows import Tunnel
+from locum.roles.action_values.forwarding import BindingEntry, Verdict
 
 CLONE_NEWNET = 0x40000000
 HOME_AGENT, CARE_OF = IPv4Address("10.2.0.1"), IPv4Address("10.2.0.2")

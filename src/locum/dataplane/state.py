@@ -6,40 +6,42 @@ Values only; the difference of two states is what reconciliation has to do.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from locum.roles.actions import (
-    AcceptTunnel,
-    Action,
-    Addr,
-    BindingEntry,
-    ClearFlow,
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import (
     Filter,
     FilterPlace,
-    FlowEntry,
-    FlowVerdict,
     ForwardGroup,
-    InstallBinding,
     InstallFilter,
-    InstallOutbound,
     InstallTranslation,
-    LocalEndpoint,
     OfferService,
-    OutboundEntry,
-    RefuseTunnel,
-    RemoveBinding,
     RemoveFilter,
-    RemoveLocalEndpoint,
-    RemoveOutbound,
     RemoveTranslation,
-    SetFlow,
-    Side,
-    Stage,
     Translation,
     Tunnel,
-    TunnelAcceptance,
     UnwatchPort,
     WatchPort,
     WithdrawService,
 )
+from locum.roles.action_values.forwarding import (
+    AcceptTunnel,
+    BindingEntry,
+    ClearFlow,
+    FlowEntry,
+    FlowVerdict,
+    InstallBinding,
+    InstallOutbound,
+    LocalEndpoint,
+    OutboundEntry,
+    RefuseTunnel,
+    RemoveBinding,
+    RemoveLocalEndpoint,
+    RemoveOutbound,
+    SetFlow,
+    Side,
+    Stage,
+    TunnelAcceptance,
+)
+from locum.roles.actions import Action
 from locum.wire.control import Flow
 
 AcceptanceKey = tuple[Addr, Addr, Side, bool]  # the last: for one of our end points alone

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from locum.node.config.listening import possible
 from locum.node.config.settings import Settings
-from locum.roles.actions import Addr, Role
+from locum.roles.action_values.addresses import Addr
+from locum.roles.actions import Role
 
 if TYPE_CHECKING:
     from locum.dataplane.limits import Limits

@@ -32,7 +32,11 @@ from locum.node.registration.demultiplexer import RegistrationIo
 from locum.node.registration.prober import Prober
 from locum.node.store import Store
 from locum.roles import actions as do
-from locum.roles.actions import Action, Event, Role, Source
+from locum.roles.action_values.addresses import Source
+from locum.roles.action_values.contexts import CountInFlight, InFlightCounted
+from locum.roles.action_values.forwarding import LeaveAgent, NeighbourEntry, RemoveNeighbour, UseAgent
+from locum.roles.actions import Action, Event, Role
+from locum.roles.profile_requests import OwnHomeAddress
 from locum.wire.control import Flow
 
 if TYPE_CHECKING:
@@ -387,13 +391,13 @@ class Node:
             **self.registrations.hands(),
             **self.exchanges.hands(role),
             **(self.policy.hands(role) if self.policy is not None else {}),
-            do.NeighbourEntry: self._neighbour,
-            do.RemoveNeighbour: self._remove_neighbour,
-            do.UseAgent: self._use_agent,
-            do.LeaveAgent: self._leave_agent,
-            do.OwnHomeAddress: self._own_home_address,
+            NeighbourEntry: self._neighbour,
+            RemoveNeighbour: self._remove_neighbour,
+            UseAgent: self._use_agent,
+            LeaveAgent: self._leave_agent,
+            OwnHomeAddress: self._own_home_address,
             do.Probe: self._prober.probe,
-            do.CountInFlight: self._count_in_flight,
+            CountInFlight: self._count_in_flight,
         }
         if self.napping is not None:
             hands.update(self.napping.hands())
@@ -584,25 +588,25 @@ class Node:
             if self.stand_in is not None:
                 self.stand_in.openings.came(packet)
 
-    async def _neighbour(self, action: do.NeighbourEntry) -> None:
+    async def _neighbour(self, action: NeighbourEntry) -> None:
         if self.memberships is not None:
             self.memberships.neighbour(action)
         await self.network.visitor(action.link, action.address, action.link_layer)
 
-    async def _remove_neighbour(self, action: do.RemoveNeighbour) -> None:
+    async def _remove_neighbour(self, action: RemoveNeighbour) -> None:
         if self.memberships is not None:
             self.memberships.remove_neighbour(action)
         await self.network.remove_visitor(action.link, action.address)
 
-    def _count_in_flight(self, action: do.CountInFlight) -> None:
+    def _count_in_flight(self, action: CountInFlight) -> None:
         from locum.node.plane.in_flight_count import counted
 
-        event = do.InFlightCounted(
+        event = InFlightCounted(
             action.home_addresses[0], action.peer, action.incoming, counted(self.plane, action)
         )
         asyncio.get_running_loop().call_soon(self.feed, "foreign_agent", event)
 
-    async def _use_agent(self, action: do.UseAgent) -> None:
+    async def _use_agent(self, action: UseAgent) -> None:
         if action.colocated:
             from locum.dataplane.kernel.device import device_name
 
@@ -611,14 +615,14 @@ class Node:
             return
         await self.network.use_agent(action.link, action.agent, action.link_layer, action.home_addresses)
 
-    async def _own_home_address(self, action: do.OwnHomeAddress) -> None:
+    async def _own_home_address(self, action: OwnHomeAddress) -> None:
         if action.before is not None:
             await self.network.disown_home_address(action.before)
         await self.network.own_home_address(action.home_address)
         if isinstance(action.home_address, IPv4Address):
             self.registrations.home_address = action.home_address
 
-    async def _leave_agent(self, action: do.LeaveAgent) -> None:
+    async def _leave_agent(self, action: LeaveAgent) -> None:
         await self.network.leave_agent(action.link)
 
     # Links -----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,32 @@ from locum.node import words
 from locum.node.events import EventStream
 from locum.node.store import Store, StoreError
 from locum.roles import actions as do
+from locum.roles.action_values.contexts import DropHeld
+from locum.roles.action_values.flows import (
+    ForwardGroup,
+    InstallFilter,
+    InstallTranslation,
+    OfferService,
+    RemoveFilter,
+    RemoveTranslation,
+    UnwatchPort,
+    WatchPort,
+    WithdrawService,
+)
+from locum.roles.action_values.forwarding import (
+    AcceptTunnel,
+    ClearFlow,
+    InstallBinding,
+    InstallOutbound,
+    LocalEndpoint,
+    RefuseTunnel,
+    ReleaseHeld,
+    RemoveBinding,
+    RemoveLocalEndpoint,
+    RemoveOutbound,
+    SetFlow,
+)
+from locum.roles.action_values.sessions import NotPerformed
 from locum.roles.actions import Action
 
 log = logging.getLogger("locum.performer")
@@ -23,13 +49,13 @@ log = logging.getLogger("locum.performer")
 Hand = Callable[[Any], Awaitable[None] | None]
 
 _FORWARDING = (
-    do.InstallBinding, do.RemoveBinding, do.AcceptTunnel, do.RefuseTunnel, do.InstallOutbound, do.RemoveOutbound,
-    do.SetFlow, do.ClearFlow, do.ReleaseHeld, do.DropHeld, do.LocalEndpoint, do.RemoveLocalEndpoint,
-    do.InstallFilter, do.RemoveFilter, do.InstallTranslation, do.RemoveTranslation, do.ForwardGroup,
-    do.OfferService, do.WithdrawService, do.WatchPort, do.UnwatchPort,
+    InstallBinding, RemoveBinding, AcceptTunnel, RefuseTunnel, InstallOutbound, RemoveOutbound,
+    SetFlow, ClearFlow, ReleaseHeld, DropHeld, LocalEndpoint, RemoveLocalEndpoint,
+    InstallFilter, RemoveFilter, InstallTranslation, RemoveTranslation, ForwardGroup,
+    OfferService, WithdrawService, WatchPort, UnwatchPort,
 )  # fmt: skip
 FORWARDING: frozenset[type] = frozenset(_FORWARDING)
-_PERMISSIONS = (do.AcceptTunnel, do.RefuseTunnel)
+_PERMISSIONS = (AcceptTunnel, RefuseTunnel)
 OUTGOING: frozenset[type] = frozenset((do.Reply, do.SendRegistration, do.Ask, do.Answer))
 
 
@@ -66,7 +92,7 @@ class Performer:
     ) -> None:
         """`forward` gives forwarding actions to the data plane; `hands` performs the other kinds."""
         self._store, self._events, self._forward, self._hands = store, events, forward, hands
-        self.tell_failure: Callable[[do.NotPerformed | do.NoAnswer], None] = lambda failure: None
+        self.tell_failure: Callable[[NotPerformed | do.NoAnswer], None] = lambda failure: None
         self._collections = {table: collection(role, table) for table in TABLES}
         self._simple: dict[type, Callable[[Any], None]] = {
             do.Persist: self._persist, do.Forget: self._forget, do.Emit: self._emit, do.Count: self._count
@@ -110,7 +136,7 @@ class Performer:
         self.tell_failure(
             do.NoAnswer(action.request, reason)
             if isinstance(action, do.Ask)
-            else do.NotPerformed(action, reason)
+            else NotPerformed(action, reason)
         )
 
 
@@ -222,17 +248,17 @@ def net_effect(actions: Iterable[Action]) -> list[Action]:
     permissions: dict[object, Action] = {}
     others: list[Action] = []
     for action in actions:
-        if isinstance(action, do.InstallBinding):
+        if isinstance(action, InstallBinding):
             bindings[action.entry.home_address, action.entry.stage] = action
         elif isinstance(action, _PERMISSIONS):
             each = action.acceptance
             permissions[each.outer_source, each.home_address, each.side] = action
-        elif isinstance(action, do.RemoveBinding):
+        elif isinstance(action, RemoveBinding):
             bindings[action.home_address, action.stage] = action
         else:
             others.append(action)
-    accepted = [each for each in permissions.values() if isinstance(each, do.AcceptTunnel)]
-    refused = [each for each in permissions.values() if isinstance(each, do.RefuseTunnel)]
+    accepted = [each for each in permissions.values() if isinstance(each, AcceptTunnel)]
+    refused = [each for each in permissions.values() if isinstance(each, RefuseTunnel)]
     return [*others, *accepted, *bindings.values(), *refused]
 
 

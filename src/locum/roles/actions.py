@@ -1,4 +1,4 @@
-"""What a role decides and what it is told: actions, results and the values in both.
+"""The actions of a role and the events that it is told. Those of one subject are in action_values/.
 
 A role returns actions; the node and the data plane perform them in the order given, which is meaning: `Persist` comes
 before `Reply`, `SetFlow(HOLD)` before `Capture`, a new binding before the reply that announces it. Results are events in
@@ -7,290 +7,18 @@ the past tense and come back through the role's `happened`. Nothing here decides
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 from typing import Protocol, TypeAlias
 
-# isort: off
-from locum.roles.action_values.listeners import (
-    AcceptedEnded as AcceptedEnded, AcceptingAction as AcceptingAction, AcceptingEvent as AcceptingEvent, ClosePorts as ClosePorts,
-    ConnectionAccepted as ConnectionAccepted, OpenPorts as OpenPorts, ReplayAccepted as ReplayAccepted,
-    Replayed as Replayed,
-)  # fmt: skip
-from locum.roles.action_values.contexts import (
-    CountInFlight as CountInFlight, DropHeld as DropHeld, InFlightCounted as InFlightCounted,
-)  # fmt: skip
-from locum.roles.action_values.flows import (
-    Candidate as Candidate, Encapsulation as Encapsulation, Filter as Filter, FilterPlace as FilterPlace,
-    FilterRule as FilterRule, FilterVerdict as FilterVerdict, FlowForwarding as FlowForwarding,
-    ForwardGroup as ForwardGroup, InstallFilter as InstallFilter, InstallTranslation as InstallTranslation,
-    MAX_CANDIDATES as MAX_CANDIDATES, MAX_RULES as MAX_RULES, MembershipChanged as MembershipChanged,
-    OfferService as OfferService, RemoveFilter as RemoveFilter,
-    RemoveTranslation as RemoveTranslation, Rule as Rule, RuleVerdict as RuleVerdict, Selector as Selector,
-    Translation as Translation, Tunnel as Tunnel, UnwatchPort as UnwatchPort,
-    WatchPort as WatchPort, WithdrawService as WithdrawService,
-)  # fmt: skip
-from locum.roles.action_values.profiles import (
-    FetchProfile as FetchProfile, OwnHomeAddress as OwnHomeAddress, ProfileEvent as ProfileEvent, ProfileFetched as ProfileFetched,
-    ProfileRefused as ProfileRefused, ProfileUnavailable as ProfileUnavailable,
-)  # fmt: skip
-from locum.roles.action_values.sessions import (
-    AbandonSessions as AbandonSessions, Capture as Capture, Captured as Captured, Drained as Drained,
-    DrainRound as DrainRound, DropSessions as DropSessions, FetchData as FetchData, Fetched as Fetched,
-    FindSessions as FindSessions, Finished as Finished, FinishSessions as FinishSessions,
-    FoundSession as FoundSession, Freeze as Freeze, HeldSession as HeldSession, InjectData as InjectData,
-    Injected as Injected, Measured as Measured, MeasureSessions as MeasureSessions,
-    NotPerformed as NotPerformed,
-    ReleaseCaptured as ReleaseCaptured, Restored as Restored, RestoreSessions as RestoreSessions,
-    ResumeSessions as ResumeSessions, SessionAction as SessionAction, SessionEvent as SessionEvent,
-    FreezeFailed as FreezeFailed, LeftSession as LeftSession, Process as Process, SessionFailure as SessionFailure, SessionFinal as SessionFinal, SessionRecordItem as SessionRecordItem,
-    SessionsFound as SessionsFound, SessionUse as SessionUse, Surveyed as Surveyed, SurveySessions as SurveySessions,
-    Stopped as Stopped, StopSessions as StopSessions, Thaw as Thaw,
-    Loosen as Loosen, Tighten as Tighten, Tightened as Tightened,
-    AnswerPeers as AnswerPeers, HasRoom as HasRoom, StopAnswering as StopAnswering, WatchReading as WatchReading,
-)  # fmt: skip
+from locum.roles.action_values.addresses import JSON, Addr, Source
+from locum.roles.action_values.contexts import CountInFlight, InFlightCounted
+from locum.roles.action_values.flows import MembershipChanged
+from locum.roles.action_values.forwarding import ForwardingAction
+from locum.roles.action_values.listeners import AcceptingAction, AcceptingEvent
+from locum.roles.action_values.sessions import SessionAction, SessionEvent
+from locum.roles.profile_requests import FetchProfile, OwnHomeAddress, ProfileEvent
 from locum.wire.control import Flow
 from locum.wire.values import value
-# isort: on
-
-Addr: TypeAlias = IPv4Address | IPv6Address
-JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
-
-
-class Randomness(Protocol):
-    """Source of random numbers that the caller owns: `random.SystemRandom()` in a node, a seeded one in tests."""
-
-    def random(self) -> float: ...
-
-    def getrandbits(self, k: int, /) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a message came from: its address and port, the link it arrived on and the address it was sent to."""
-
-    address: Addr
-    port: int
-    link: str
-    link_layer: bytes | None = None
-    local: Addr | None = None
-
-
-# Forwarding values --------------------------------------------------------------------------------------------------
-
-
-class Verdict(Enum):
-    """What becomes of a packet to a home address."""
-
-    NATIVE = "native"
-    ENCAPSULATE = "encapsulate"
-    HOLD = "hold"
-    REPORT = "report"
-    DROP = "drop"
-    GUARD = "guard"  # flows of the flow table and ICMP pass; the rest is dropped and counted "no-session"
-
-
-class Stage(Enum):
-    """Where on one host an entry decides: each part that roles play there has its own table (R17).
-
-    A packet meets the stages in this order and each at most once, so that it cannot go round: HOME, then, if it came
-    out of a tunnel for the home address or would go into one that ends on this host, VISITED, then LOCAL.
-    """
-
-    __hash__ = object.__hash__  # part of many keys; Enum would hash the name each time
-
-    HOME = "home"  # home agent: the choice of care-of address
-    VISITED = "visited"  # access node: a visitor that is elsewhere (620) or not there yet; no rules, no copies, no peer
-    LOCAL = "local"  # stand-in or device: packets that end on this host, beside its flow table
-
-
-@value
-class BindingEntry:
-    """Packets *to* a home address: at most four tunnels (simultaneous bindings, RFC 5944 section 3.6.1.1).
-
-    Packets whose source is `peer` take `peer_tunnel` instead: the stand-in that talks to the home address means
-    the device. Then `rules`, at most MAX_RULES, the first that matches (R5); what none takes goes by verdict and
-    tunnels. With `weights`, one a tunnel, flows are shared among the tunnels by weight; without, all get a copy.
-    The key of an entry is its home address and `stage`; GUARD is always at LOCAL, ENCAPSULATE never.
-    """
-
-    home_address: Addr
-    verdict: Verdict
-    tunnels: tuple[Tunnel, ...] = ()
-    peer: Addr | None = None
-    peer_tunnel: Tunnel | None = None
-    rules: tuple[Rule, ...] = ()
-    weights: tuple[int, ...] = ()
-    at: Stage = field(default=Stage.HOME, compare=False)  # tables are compared, each with its own kind
-
-    @property
-    def stage(self) -> Stage:
-        """The table that the entry belongs to."""
-        return Stage.LOCAL if self.verdict is Verdict.GUARD else self.at
-
-
-class Side(Enum):
-    """Which inner address of a tunnelled packet must be the home address."""
-
-    __hash__ = object.__hash__  # part of many keys; Enum would hash the name each time
-
-    TO_HOME_ADDRESS = "to"  # inner destination: at a FA, at a MN or MNPS with a co-located CoA
-    FROM_HOME_ADDRESS = "from"  # inner source: at the HA, reverse tunnel (R10)
-
-
-@value
-class TunnelAcceptance:
-    """Permission to decapsulate; with `link`, deliver to `next_hop` there, else look the inner packet up again.
-
-    With `source_port` only what comes in UDP from that port (RFC 3519), for others may have the NAT's address too.
-    With `end` only what comes to that end point of ours. It goes before the one that takes it anywhere, and stands beside
-    that one, another role's (R17): a stand-in's before the visitor's that it stands in for. It has no link.
-    """
-
-    outer_source: Addr
-    home_address: Addr
-    side: Side
-    link: str | None = None
-    next_hop: Addr | None = None
-    source_port: int = 0
-    end: Addr | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OutboundEntry:
-    """Packets *from* a home address that enter on `link` (FA), or of this host (None): encapsulate."""
-
-    home_address: Addr
-    link: str | None
-    tunnel: Tunnel
-
-
-class FlowVerdict(Enum):
-    """What becomes of a flow's packets on the host that owns, takes or leaves it."""
-
-    DELIVER = "deliver"
-    HOLD = "hold"
-    SUSPEND = "suspend"  # hold what comes in, drop what goes out
-
-
-@dataclass(frozen=True, slots=True)
-class FlowEntry:
-    """One flow, seen from its local end, and its verdict."""
-
-    flow: Flow
-    verdict: FlowVerdict
-
-
-# Forwarding actions -------------------------------------------------------------------------------------------------
-
-
-@value
-class InstallBinding:
-    """Add or replace the entry of `entry.home_address` at `entry.stage`."""
-
-    entry: BindingEntry
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveBinding:
-    home_address: Addr
-    stage: Stage = Stage.HOME
-
-
-@value
-class AcceptTunnel:
-    """Add or replace: the key is (outer source, home address, side)."""
-
-    acceptance: TunnelAcceptance
-
-
-@value
-class RefuseTunnel:
-    acceptance: TunnelAcceptance
-
-
-@dataclass(frozen=True, slots=True)
-class InstallOutbound:
-    entry: OutboundEntry
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveOutbound:
-    home_address: Addr
-    link: str | None = None  # as of the entry: roles of one host have entries of their own (R17)
-
-
-@dataclass(frozen=True, slots=True)
-class SetFlow:
-    entry: FlowEntry
-
-
-@dataclass(frozen=True, slots=True)
-class ClearFlow:
-    flow: Flow
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseHeld:
-    """Deliver, in order, what is held for this address and is now allowed (verdict DELIVER or no entry).
-
-    With `ahead` also what is not yet: it leaves by the host's routes while newcomers still wait behind it.
-    """
-
-    home_address: Addr
-    ahead: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LocalEndpoint:
-    """`address` is an end point of tunnels on this host."""
-
-    address: Addr
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveLocalEndpoint:
-    address: Addr
-
-
-@dataclass(frozen=True, slots=True)
-class NeighbourEntry:
-    """FA: `address` is reached on `link` at this link-layer address."""
-
-    link: str
-    address: Addr
-    link_layer: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveNeighbour:
-    link: str
-    address: Addr
-
-
-@dataclass(frozen=True, slots=True)
-class UseAgent:
-    """MN: send the packets of its home addresses by this agent on this link (`care_of` is the CoA in use)."""
-
-    link: str
-    agent: Addr
-    link_layer: bytes | None
-    home_addresses: tuple[Addr, ...]
-    care_of: Addr
-    colocated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LeaveAgent:
-    link: str
-
-
-ForwardingAction: TypeAlias = (
-    InstallBinding | RemoveBinding | AcceptTunnel | RefuseTunnel | InstallOutbound | RemoveOutbound
-    | SetFlow | ClearFlow | ReleaseHeld | DropHeld | LocalEndpoint | RemoveLocalEndpoint
-    | NeighbourEntry | RemoveNeighbour | UseAgent | LeaveAgent | FlowForwarding
-)  # fmt: skip
-
 
 # Messages, store and events -----------------------------------------------------------------------------------------
 
@@ -400,10 +128,24 @@ class Answer:
 
 
 Action: TypeAlias = (
-    ForwardingAction | SessionAction | AcceptingAction
-    | Reply | SendRegistration | Advertise | Solicit | Persist | Forget | Emit | Count | Ask | Answer
-    | FetchProfile | OwnHomeAddress | Probe | CountInFlight
-)  # fmt: skip
+    ForwardingAction
+    | SessionAction
+    | AcceptingAction
+    | Reply
+    | SendRegistration
+    | Advertise
+    | Solicit
+    | Persist
+    | Forget
+    | Emit
+    | Count
+    | Ask
+    | Answer
+    | FetchProfile
+    | OwnHomeAddress
+    | Probe
+    | CountInFlight
+)
 
 
 # Events: what the node tells a role ----------------------------------------------------------------------------------
@@ -499,10 +241,22 @@ class WallClockStepped:
 
 
 Event: TypeAlias = (
-    Answered | NoAnswer | Asked | LinkUp | LinkDown | DeliveryMoved | MembershipChanged | ProbeAnswered
-    | EchoAnswered | InFlightCounted | RegistrationUnreachable | WallClockStepped
-    | SessionEvent | AcceptingEvent | ProfileEvent
-)  # fmt: skip
+    Answered
+    | NoAnswer
+    | Asked
+    | LinkUp
+    | LinkDown
+    | DeliveryMoved
+    | MembershipChanged
+    | ProbeAnswered
+    | EchoAnswered
+    | InFlightCounted
+    | RegistrationUnreachable
+    | WallClockStepped
+    | SessionEvent
+    | AcceptingEvent
+    | ProfileEvent
+)
 
 
 class Role(Protocol):

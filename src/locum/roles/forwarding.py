@@ -6,31 +6,33 @@ Roles say what shall be; only differences reach the data plane. It must not know
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from locum.roles.actions import (
-    AcceptTunnel,
-    Action,
-    Addr,
-    BindingEntry,
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import (
     Filter,
     FilterPlace,
-    InstallBinding,
     InstallFilter,
-    InstallOutbound,
     InstallTranslation,
+    RemoveFilter,
+    RemoveTranslation,
+    Translation,
+)
+from locum.roles.action_values.forwarding import (
+    AcceptTunnel,
+    BindingEntry,
+    InstallBinding,
+    InstallOutbound,
     LocalEndpoint,
     NeighbourEntry,
     OutboundEntry,
     RefuseTunnel,
     RemoveBinding,
-    RemoveFilter,
     RemoveLocalEndpoint,
     RemoveNeighbour,
     RemoveOutbound,
-    RemoveTranslation,
     Side,
-    Translation,
     TunnelAcceptance,
 )
+from locum.roles.actions import Action
 
 AcceptanceKey = tuple[Addr, Addr, Side]
 OutboundKey = tuple[Addr, str | None]

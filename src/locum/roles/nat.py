@@ -8,17 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address
 
-from locum.roles.actions import (
-    JSON,
-    Action,
-    Addr,
-    Emit,
-    Encapsulation,
-    Randomness,
-    SendRegistration,
-    Source,
-    Tunnel,
-)
+from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
+from locum.roles.action_values.flows import Encapsulation, Tunnel
+from locum.roles.actions import Action, Emit, SendRegistration
 from locum.roles.registrant.attachment import Attachment
 from locum.wire.mobile_ip.extensions import (
     AuthKind,

@@ -8,15 +8,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeAlias
 
-from locum.roles.actions import (
-    JSON,
-    Addr,
-    Filter,
-    FilterPlace,
-    FilterRule,
-    FilterVerdict,
-    Selector,
-)
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.action_values.flows import Filter, FilterPlace, FilterRule, FilterVerdict, Selector
 from locum.roles.rules import KeptRule
 from locum.security.association import Algorithm, Association, Replay
 from locum.wire.cursor import Cursor

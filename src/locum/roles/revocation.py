@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from locum.roles.actions import JSON, Action, Addr, Count, Emit, SendRegistration, Source
+from locum.roles.action_values.addresses import JSON, Addr, Source
+from locum.roles.actions import Action, Count, Emit, SendRegistration
 from locum.roles.signing import authentic, signed
 from locum.roles.timers import Deadlines
 from locum.security.association import Association

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, TypeAlias
 
-from locum.roles.actions import JSON, MAX_CANDIDATES, MAX_RULES, Addr, RuleVerdict, Selector
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.action_values.flows import MAX_CANDIDATES, MAX_RULES, RuleVerdict, Selector
 from locum.wire.cursor import Cursor
 from locum.wire.errors import WireError
 from locum.wire.mobile_ip.registration import Code

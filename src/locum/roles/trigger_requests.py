@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import count
 
-from locum.roles.actions import JSON, Action, Addr, Answered, Ask, Count, Emit, NoAnswer
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.actions import Action, Answered, Ask, Count, Emit, NoAnswer
 from locum.roles.timers import Deadlines
 from locum.wire.control.answer import Status
 from locum.wire.control.trigger import PATH, Operation, Trigger, decode_trigger_answer, encode_trigger

@@ -15,15 +15,14 @@ import pytest
 from locum.dataplane import DataPlane, DataPlaneError
 from locum.dataplane.kernel.libbpf import verifier_message
 from locum.dataplane.state import state_of
-from locum.roles.actions import (
+from locum.roles.action_values.flows import Encapsulation, Tunnel
+from locum.roles.action_values.forwarding import (
     BindingEntry,
-    Encapsulation,
     FlowEntry,
     FlowVerdict,
     InstallBinding,
     RemoveBinding,
     SetFlow,
-    Tunnel,
     Verdict,
 )
 from locum.wire.control import Flow

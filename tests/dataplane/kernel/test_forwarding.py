@@ -12,21 +12,20 @@ from scapy.layers.inet import ICMP, IP, fragment
 
 from locum.dataplane import DataPlane
 from locum.dataplane.kernel.reassembly import Reassembly
-from locum.roles.actions import (
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Encapsulation, Tunnel
+from locum.roles.action_values.forwarding import (
     AcceptTunnel,
-    Action,
-    Addr,
     BindingEntry,
-    Encapsulation,
     InstallBinding,
     InstallOutbound,
     LocalEndpoint,
     OutboundEntry,
     Side,
-    Tunnel,
     TunnelAcceptance,
     Verdict,
 )
+from locum.roles.actions import Action
 from tests.dataplane.chain import (
     CN4,
     CN6,

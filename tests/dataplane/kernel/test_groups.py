@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from locum.dataplane import DataPlane
-from locum.roles.actions import Addr, ForwardGroup
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import ForwardGroup
 from tests.dataplane.namespaces import Namespace, bpffs, join
 
 GROUP4, GROUP6 = ip_address("239.1.2.3"), ip_address("ff15::1234")

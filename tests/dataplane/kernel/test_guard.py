@@ -16,15 +16,9 @@ from locum.dataplane.layout.maps import HeldReason, Outcome, Reason
 from locum.dataplane.model.decision import Model
 from locum.dataplane.model.environment import Environment, Socket
 from locum.dataplane.state import state_of
-from locum.roles.actions import (
-    Action,
-    BindingEntry,
-    InstallBinding,
-    OfferService,
-    Verdict,
-    WatchPort,
-    WithdrawService,
-)
+from locum.roles.action_values.flows import OfferService, WatchPort, WithdrawService
+from locum.roles.action_values.forwarding import BindingEntry, InstallBinding, Verdict
+from locum.roles.actions import Action
 from tests.dataplane.namespaces import Namespace, bpffs, join
 
 HOMES = (ip_address("10.9.0.5"), ip_address("fd09::5"))

@@ -12,7 +12,7 @@ import pytest
 from locum.dataplane import DataPlane, HeldPacket, Limits
 from locum.dataplane.hold import HoldQueue
 from locum.dataplane.layout.maps import HeldReason
-from locum.roles.actions import (
+from locum.roles.action_values.forwarding import (
     BindingEntry,
     ClearFlow,
     FlowEntry,

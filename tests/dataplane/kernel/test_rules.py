@@ -20,23 +20,20 @@ from locum.dataplane.layout.rules import FEW, MANY
 from locum.dataplane.model.matching import FRAGMENT_AGE
 from locum.dataplane.model.parse import ones_sum
 from locum.dataplane.state import state_of
-from locum.roles.actions import (
-    Action,
-    BindingEntry,
+from locum.roles.action_values.flows import (
     Candidate,
     Filter,
     FilterPlace,
     FilterRule,
     FilterVerdict,
-    InstallBinding,
     InstallFilter,
-    RemoveBinding,
     RemoveFilter,
     Rule,
     RuleVerdict,
     Tunnel,
-    Verdict,
 )
+from locum.roles.action_values.forwarding import BindingEntry, InstallBinding, RemoveBinding, Verdict
+from locum.roles.actions import Action
 from locum.wire.traffic_selector import Ipv4Selector
 from tests.dataplane.namespaces import Namespace, bpffs, join
 

@@ -14,34 +14,36 @@ from subprocess import run as run_process
 import pytest
 
 from locum.dataplane import DataPlane
-from locum.roles.actions import (
-    AcceptTunnel,
-    Action,
-    BindingEntry,
+from locum.roles.action_values.flows import (
     Candidate,
     Filter,
     FilterPlace,
     FilterRule,
     FilterVerdict,
+    InstallFilter,
+    Rule,
+    RuleVerdict,
+    Tunnel,
+)
+from locum.roles.action_values.forwarding import (
+    AcceptTunnel,
+    BindingEntry,
     FlowEntry,
     FlowVerdict,
     InstallBinding,
-    InstallFilter,
     InstallOutbound,
     LocalEndpoint,
     OutboundEntry,
     RefuseTunnel,
     RemoveBinding,
     RemoveOutbound,
-    Rule,
-    RuleVerdict,
     SetFlow,
     Side,
     Stage,
-    Tunnel,
     TunnelAcceptance,
     Verdict,
 )
+from locum.roles.actions import Action
 from locum.wire.control import Flow
 from locum.wire.traffic_selector import Ipv4Selector
 from tests.dataplane.chain import CN4, FA4, HA4, HOME4, Chain, chain

@@ -11,24 +11,26 @@ from scapy.layers.inet import IP, UDP
 
 from locum.dataplane import DataPlane
 from locum.dataplane.layout.maps import Counter
-from locum.roles.actions import (
-    AcceptTunnel,
-    Action,
-    Addr,
-    BindingEntry,
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import (
     Encapsulation,
-    InstallBinding,
-    InstallOutbound,
     InstallTranslation,
-    LocalEndpoint,
-    OutboundEntry,
     RemoveTranslation,
-    Side,
     Translation,
     Tunnel,
+)
+from locum.roles.action_values.forwarding import (
+    AcceptTunnel,
+    BindingEntry,
+    InstallBinding,
+    InstallOutbound,
+    LocalEndpoint,
+    OutboundEntry,
+    Side,
     TunnelAcceptance,
     Verdict,
 )
+from locum.roles.actions import Action
 from tests.dataplane.chain import CN4, CN6, HOME4, HOME6, Chain, chain, home_actions, tunnels
 from tests.dataplane.namespaces import Namespace
 

@@ -7,17 +7,15 @@ from locum.dataplane.layout.maps import MARK_ANSWER, MARK_COPY, MARK_LOCAL, MARK
 from locum.dataplane.model.parse import ones_sum
 from locum.dataplane.model.translation import FlowKey
 from locum.dataplane.state import ForwardingState
-from locum.roles.actions import (
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Encapsulation, FilterPlace, Tunnel
+from locum.roles.action_values.forwarding import (
     AcceptTunnel,
-    Addr,
     BindingEntry,
-    Encapsulation,
-    FilterPlace,
     FlowVerdict,
     OutboundEntry,
     Side,
     Stage,
-    Tunnel,
     TunnelAcceptance,
     Verdict,
 )

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from random import Random
 
-from locum.roles.actions import (
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import (
     MAX_RULES,
-    Addr,
     Candidate,
     Filter,
     FilterPlace,

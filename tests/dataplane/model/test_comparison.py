@@ -16,7 +16,8 @@ from locum.dataplane.layout.rules import PLACES, Place, rule_key
 from locum.dataplane.model.decision import Model
 from locum.dataplane.model.environment import Environment, Result
 from locum.dataplane.state import ForwardingState, difference
-from locum.roles.actions import Addr, Tunnel
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Tunnel
 from tests.dataplane.model.grammar import UNROUTED, Grammar
 from tests.dataplane.model.translation_grammar import own_addresses
 from tests.dataplane.namespaces import Namespace, bpffs, join

@@ -8,29 +8,31 @@ import pytest
 from locum.dataplane.layout.maps import Outcome, Reason
 from locum.dataplane.model.explain import Question, explain
 from locum.dataplane.state import state_of
-from locum.roles.actions import (
-    AcceptTunnel,
-    Action,
-    BindingEntry,
+from locum.roles.action_values.flows import (
     Candidate,
     Filter,
     FilterPlace,
     FilterRule,
     FilterVerdict,
-    InstallBinding,
     InstallFilter,
-    InstallOutbound,
     InstallTranslation,
-    LocalEndpoint,
-    OutboundEntry,
     Rule,
     RuleVerdict,
-    Side,
     Translation,
     Tunnel,
+)
+from locum.roles.action_values.forwarding import (
+    AcceptTunnel,
+    BindingEntry,
+    InstallBinding,
+    InstallOutbound,
+    LocalEndpoint,
+    OutboundEntry,
+    Side,
     TunnelAcceptance,
     Verdict,
 )
+from locum.roles.actions import Action
 from locum.wire.traffic_selector import Ipv4Selector
 
 HOME, PEER = ip_address("10.9.0.5"), ip_address("10.1.0.2")

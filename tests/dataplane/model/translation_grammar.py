@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from locum.dataplane.layout.maps import address_of
 from locum.dataplane.model.translation import FlowKey
 from locum.dataplane.state import ForwardingState
+from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import Translation
-from locum.roles.actions import AcceptTunnel, Addr, Side, TunnelAcceptance
+from locum.roles.action_values.forwarding import AcceptTunnel, Side, TunnelAcceptance
 
 if TYPE_CHECKING:
     from tests.dataplane.model.grammar import Grammar

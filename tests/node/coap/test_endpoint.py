@@ -20,7 +20,7 @@ from locum.node.coap.endpoint import AskFailed, CoapEndPoint
 from locum.node.coap.oscore import StoredContext
 from locum.node.config.settings import ControlAssociation, ControlSettings
 from locum.node.store import Store, StoreError
-from locum.roles.actions import Addr
+from locum.roles.action_values.addresses import Addr
 
 SECRET = bytes(range(32))
 ALICE, BOB, MALLORY = (ip_address(f"127.0.7.{n}") for n in (1, 2, 3))

@@ -8,8 +8,15 @@ import pytest
 
 from locum.node.assembly import roles
 from locum.node.config.load import ConfigError, load
-from locum.roles import actions as a
-from locum.roles.actions import Action, FilterPlace, FilterVerdict, Translation
+from locum.roles.action_values.flows import (
+    FilterPlace,
+    FilterVerdict,
+    InstallFilter,
+    InstallTranslation,
+    Translation,
+)
+from locum.roles.action_values.forwarding import AcceptTunnel, InstallOutbound
+from locum.roles.actions import Action
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
 
 FOREIGN_AGENT = """
@@ -73,7 +80,7 @@ def restored(tmp_path: Path) -> Callable[[str], list[Action]]:
 
 
 def translations(actions: list[Action]) -> set[Translation]:
-    return {each.translation for each in actions if isinstance(each, a.InstallTranslation)}
+    return {each.translation for each in actions if isinstance(each, InstallTranslation)}
 
 
 def test_translation_at_the_access_node(restored: Callable[[str], list[Action]]) -> None:
@@ -86,11 +93,9 @@ def test_behind_a_home_agent_that_translates(restored: Callable[[str], list[Acti
     """Packets come for the stand-in's own address, and its answers take the reverse tunnel."""
     actions = restored(FOREIGN_AGENT + STATIC + "translated = true\n")
     assert translations(actions) == {Translation(LOCAL4, LOCAL4), Translation(LOCAL6, LOCAL6)}
-    accepted = {each.acceptance.home_address for each in actions if isinstance(each, a.AcceptTunnel)}
+    accepted = {each.acceptance.home_address for each in actions if isinstance(each, AcceptTunnel)}
     assert accepted == {HOME4, HOME6, LOCAL4, LOCAL6}
-    outbound = {
-        each.entry.home_address: each.entry for each in actions if isinstance(each, a.InstallOutbound)
-    }
+    outbound = {each.entry.home_address: each.entry for each in actions if isinstance(each, InstallOutbound)}
     assert set(outbound) == accepted
     assert (outbound[LOCAL6].link, outbound[LOCAL6].tunnel.destination) == ("wire0", AGENT)
 
@@ -101,7 +106,7 @@ def test_translation_at_the_stand_in(restored: Callable[[str], list[Action]]) ->
 
 
 def test_filters(restored: Callable[[str], list[Action]]) -> None:
-    [action] = [e for e in restored(FOREIGN_AGENT + STATIC + FILTER) if isinstance(e, a.InstallFilter)]
+    [action] = [e for e in restored(FOREIGN_AGENT + STATIC + FILTER) if isinstance(e, InstallFilter)]
     found = action.filter
     assert (found.home_address, found.place) == (HOME4, FilterPlace.TO_VISITOR)
     assert found.otherwise is FilterVerdict.DROP
@@ -109,12 +114,12 @@ def test_filters(restored: Callable[[str], list[Action]]) -> None:
     assert (rule.identifier, rule.verdict) == (1, FilterVerdict.ALLOW)
     assert rule.selector == Ipv4Selector(protocol=(17, 17), destination_port=(5000, 5009))
     # nobody is there yet whom it would police
-    assert not [e for e in restored(FOREIGN_AGENT + FILTER) if isinstance(e, a.InstallFilter)]
+    assert not [e for e in restored(FOREIGN_AGENT + FILTER) if isinstance(e, InstallFilter)]
     # behind a home agent that translates it has the stand-in's own address
     named = FILTER.replace("10.36.0.4", "10.0.3.2")
     actions = restored(FOREIGN_AGENT + STATIC + "translated = true\n" + named)
-    assert [e.filter.home_address for e in actions if isinstance(e, a.InstallFilter)] == [LOCAL4]
-    [action] = [e for e in restored(MNPS + EMISSION) if isinstance(e, a.InstallFilter)]
+    assert [e.filter.home_address for e in actions if isinstance(e, InstallFilter)] == [LOCAL4]
+    [action] = [e for e in restored(MNPS + EMISSION) if isinstance(e, InstallFilter)]
     assert (action.filter.home_address, action.filter.place) == (HOME6, FilterPlace.EMISSION)
     assert action.filter.rules[0].selector == Ipv6Selector(next_header=(6, 6), source_port=(25, 25))
 

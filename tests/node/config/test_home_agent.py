@@ -7,7 +7,7 @@ import pytest
 
 from locum.node.assembly import roles
 from locum.node.config.load import ConfigError, load
-from locum.roles.actions import InstallBinding, Verdict
+from locum.roles.action_values.forwarding import InstallBinding, Verdict
 from locum.roles.home_agent.role import HomeAgent
 
 HEAD = """

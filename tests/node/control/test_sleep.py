@@ -16,6 +16,7 @@ from locum.node.control.server import RequestFailed
 from locum.node.control.sleep import SleepControl
 from locum.node.performer import Sequential
 from locum.roles import actions as a
+from locum.roles.action_values.sessions import FoundSession, Process, SessionsFound
 from tests.roles.mobile_node.test_handover import asleep
 from tests.roles.world import World, flow
 
@@ -87,10 +88,10 @@ async def test_what_would_happen_is_sorted_by_program_and_counted() -> None:
     world = World(sessions=0)
     world.advance(3)
     names = ("ssh", "curl", "ssh", "curl")
-    found = [a.FoundSession(flow(n), (a.Process(n % 2 + 1, 1),), (name,)) for n, name in enumerate(names)]
+    found = [FoundSession(flow(n), (Process(n % 2 + 1, 1),), (name,)) for n, name in enumerate(names)]
 
-    async def look(_: object) -> a.SessionsFound:
-        return a.SessionsFound(tuple(found))
+    async def look(_: object) -> SessionsFound:
+        return SessionsFound(tuple(found))
 
     node = Node(world)
     node.napping = SimpleNamespace(look=look)

@@ -18,7 +18,9 @@ from locum.node.multicast import memberships
 from locum.node.multicast.membership_socket import MembershipSocket
 from locum.node.multicast.memberships import Memberships
 from locum.node.store import Store
-from locum.roles.actions import Addr, MembershipChanged, NeighbourEntry, RemoveNeighbour
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import MembershipChanged
+from locum.roles.action_values.forwarding import NeighbourEntry, RemoveNeighbour
 from locum.wire.ip.membership import Membership
 from tests.dataplane.kernel.test_groups import GROUP4, GROUP6, member
 from tests.dataplane.namespaces import Namespace, join

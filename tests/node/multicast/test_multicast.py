@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from locum.roles.actions import Addr
+from locum.roles.action_values.addresses import Addr
 from tests.dataplane.kernel.test_groups import GROUP4, GROUP6, PORT
 from tests.node.conftest import Namespace
 from tests.node.test_real_nodes import World

@@ -25,13 +25,8 @@ from locum.node.events import EventStream
 from locum.node.policy.profile_attributes import ProfileError, dictionary, grant_of, profile_of
 from locum.node.policy.radius import RadiusClient
 from locum.roles import actions as do
-from locum.roles.action_values.profiles import (
-    FetchProfile,
-    ProfileFetched,
-    ProfileRefused,
-    ProfileUnavailable,
-)
-from locum.roles.actions import FilterVerdict, RuleVerdict
+from locum.roles.action_values.flows import FilterVerdict, RuleVerdict
+from locum.roles.profile_requests import FetchProfile, ProfileFetched, ProfileRefused, ProfileUnavailable
 from locum.roles.rules import PROFILE
 from locum.security.association import Algorithm, Replay
 

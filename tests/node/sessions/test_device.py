@@ -16,6 +16,29 @@ from locum.node.sessions.device import Napping
 from locum.node.sessions.trickle import Trickle
 from locum.node.store import Store, StoreError
 from locum.roles import actions as do
+from locum.roles.action_values.sessions import (
+    AbandonSessions,
+    AnswerPeers,
+    Capture,
+    Captured,
+    DrainRound,
+    FindSessions,
+    Finished,
+    FinishSessions,
+    Freeze,
+    HasRoom,
+    InjectData,
+    Injected,
+    Loosen,
+    Process,
+    ReleaseCaptured,
+    SessionFinal,
+    SessionsFound,
+    Thaw,
+    Tighten,
+    Tightened,
+    WatchReading,
+)
 from locum.sessions.programs.process import process
 from locum.sessions.record import SessionRecord
 from locum.sessions.tcp.live import LiveSocket
@@ -71,8 +94,8 @@ def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def named(*pids: int) -> tuple[do.Process, ...]:
-    return tuple(do.Process(*each) for each in map(process, pids) if each is not None)
+def named(*pids: int) -> tuple[Process, ...]:
+    return tuple(Process(*each) for each in map(process, pids) if each is not None)
 
 
 def stands_still(pid: int) -> bool:
@@ -89,29 +112,29 @@ async def test_programs_that_fork_before_and_between_rounds(world: World, tmp_pa
     parent = program.process.pid
     device = Device(world, tmp_path)
     try:
-        found = await device.do(do.FindSessions((HOME4,)))
-        assert isinstance(found, do.SessionsFound)
+        found = await device.do(FindSessions((HOME4,)))
+        assert isinstance(found, SessionsFound)
         (session,) = found.sessions
         assert session.pids == (parent,)
         program.ask("fork")
-        await device.do(do.Freeze(session.processes))
-        found = await device.do(do.FindSessions((HOME4,)))
-        assert isinstance(found, do.SessionsFound)
+        await device.do(Freeze(session.processes))
+        found = await device.do(FindSessions((HOME4,)))
+        assert isinstance(found, SessionsFound)
         (first,) = children(parent)
         assert set(found.sessions[0].pids) == {parent, first}
-        await device.do(do.Freeze(named(first)))
-        captured = await device.do(do.Capture((session.flow,)))
-        assert isinstance(captured, do.Captured) and not captured.failures
+        await device.do(Freeze(named(first)))
+        captured = await device.do(Capture((session.flow,)))
+        assert isinstance(captured, Captured) and not captured.failures
 
         program.begin("fork")  # it will, as soon as it runs
-        await device.do(do.InjectData(((session.flow, b"x" * 1000),)))
-        await device.do(do.DrainRound((session.flow,), named(parent, first), 0.5))
+        await device.do(InjectData(((session.flow, b"x" * 1000),)))
+        await device.do(DrainRound((session.flow,), named(parent, first), 0.5))
         pids = {parent, *children(parent)}
         assert len(pids) == 3 and all(map(stands_still, pids))
         assert device.napping.frozen == pids
 
-        await device.do(do.ReleaseCaptured((session.flow,)))
-        await device.do(do.Thaw(named(parent, first)))  # the role does not know of the second child
+        await device.do(ReleaseCaptured((session.flow,)))
+        await device.do(Thaw(named(parent, first)))  # the role does not know of the second child
         assert not device.napping.frozen and not any(map(stands_still, pids))
         await device.store.durable()
         assert not device.store.rows("parked")
@@ -125,11 +148,11 @@ async def test_a_restart_frees_what_no_handover_claims(world: World, tmp_path: P
     """Killed in the middle of a capture: nothing says what had been done."""
     program, peer = connect(world, 4)
     device = Device(world, tmp_path)
-    found = await device.do(do.FindSessions((HOME4,)))
-    assert isinstance(found, do.SessionsFound)
+    found = await device.do(FindSessions((HOME4,)))
+    assert isinstance(found, SessionsFound)
     (session,) = found.sessions
-    await device.do(do.Freeze(session.processes))
-    await device.do(do.Capture((session.flow,)))
+    await device.do(Freeze(session.processes))
+    await device.do(Capture((session.flow,)))
     assert stands_still(program.process.pid)
     await device.close()
     device = Device(world, tmp_path)
@@ -155,29 +178,29 @@ async def test_a_loose_program_reads_its_peer_is_answered_and_more_is_put_in(
     taken: dict[Flow, object] = {}
     device.napping._trickle._answers._divert = lambda flow, take: taken.update({flow: take})
     try:
-        found = await device.do(do.FindSessions((HOME4,)))
-        assert isinstance(found, do.SessionsFound)
+        found = await device.do(FindSessions((HOME4,)))
+        assert isinstance(found, SessionsFound)
         (session,) = found.sessions
         flow = session.flow
-        await device.do(do.Freeze(session.processes))
-        await device.do(do.Capture((flow,)))
-        tight = await device.do(do.Tighten((flow,)))
-        assert tight == do.Tightened((flow,), ((flow, 0),))
-        final = do.SessionFinal(0, flow, 2000, timestamp=7_000_000)
-        await device.do(do.AnswerPeers((final,)))
+        await device.do(Freeze(session.processes))
+        await device.do(Capture((flow,)))
+        tight = await device.do(Tighten((flow,)))
+        assert tight == Tightened((flow,), ((flow, 0),))
+        final = SessionFinal(0, flow, 2000, timestamp=7_000_000)
+        await device.do(AnswerPeers((final,)))
         assert taken[flow] is not None
-        await device.do(do.InjectData(((flow, b"x" * 1500),)))
-        await device.do(do.Loosen((flow,), session.processes))
+        await device.do(InjectData(((flow, b"x" * 1500),)))
+        await device.do(Loosen((flow,), session.processes))
         assert not device.napping.frozen and not stands_still(program.process.pid)
-        await device.do(do.WatchReading((flow,)))
+        await device.do(WatchReading((flow,)))
         program.begin("receive", 2000)
-        await device.heard(do.HasRoom((flow,)))
-        again = await device.do(do.Tighten((flow,)))
-        assert again == do.Tightened((flow,), ((flow, 1500),)) and stands_still(program.process.pid)
-        assert await device.do(do.InjectData(((flow, b"x" * 500),))) == do.Injected(((flow, 500),))
-        ended = await device.do(do.FinishSessions((do.SessionFinal(0, flow, 2000),)))
-        assert ended == do.Finished((flow,)) and taken[flow] is None
-        await device.do(do.Thaw(session.processes))
+        await device.heard(HasRoom((flow,)))
+        again = await device.do(Tighten((flow,)))
+        assert again == Tightened((flow,), ((flow, 1500),)) and stands_still(program.process.pid)
+        assert await device.do(InjectData(((flow, b"x" * 500),))) == Injected(((flow, 500),))
+        ended = await device.do(FinishSessions((SessionFinal(0, flow, 2000),)))
+        assert ended == Finished((flow,)) and taken[flow] is None
+        await device.do(Thaw(session.processes))
         assert program.answer().startswith("2000 ")
         assert peer.receive() == 0
     finally:
@@ -188,11 +211,11 @@ async def test_a_restart_lets_loose_programs_run(world: World, tmp_path: Path) -
     """Also when it was killed after they had been frozen again."""
     program, _ = connect(world, 4)
     device = Device(world, tmp_path)
-    found = await device.do(do.FindSessions((HOME4,)))
-    assert isinstance(found, do.SessionsFound)
+    found = await device.do(FindSessions((HOME4,)))
+    assert isinstance(found, SessionsFound)
     (session,) = found.sessions
-    await device.do(do.Freeze(session.processes))
-    await device.do(do.Capture((session.flow,)))
+    await device.do(Freeze(session.processes))
+    await device.do(Capture((session.flow,)))
     await device.close()
     device = Device(world, tmp_path)
     try:
@@ -200,12 +223,12 @@ async def test_a_restart_lets_loose_programs_run(world: World, tmp_path: Path) -
             device.napping.adopt({session.flow: True})
         assert not device.napping.frozen and device.napping.captured() == (session.flow,)
         assert program.ask("options")
-        tight = await device.do(do.Tighten((session.flow,)))
-        assert tight == do.Tightened((session.flow,), ((session.flow, 0),))
+        tight = await device.do(Tighten((session.flow,)))
+        assert tight == Tightened((session.flow,), ((session.flow, 0),))
         assert stands_still(program.process.pid)
         program.close()
-        tight = await device.do(do.Tighten((session.flow,)))
-        assert isinstance(tight, do.Tightened) and tight.gone == (session.flow,)
+        tight = await device.do(Tighten((session.flow,)))
+        assert isinstance(tight, Tightened) and tight.gone == (session.flow,)
     finally:
         await device.close()
 
@@ -213,16 +236,16 @@ async def test_a_restart_lets_loose_programs_run(world: World, tmp_path: Path) -
 async def test_sockets_of_an_earlier_boot_are_not_touched(world: World, tmp_path: Path) -> None:
     program, _ = connect(world, 4)
     device = Device(world, tmp_path)
-    found = await device.do(do.FindSessions((HOME4,)))
-    assert isinstance(found, do.SessionsFound)
+    found = await device.do(FindSessions((HOME4,)))
+    assert isinstance(found, SessionsFound)
     (session,) = found.sessions
-    await device.do(do.Freeze(session.processes))
-    await device.do(do.Capture((session.flow,)))
+    await device.do(Freeze(session.processes))
+    await device.do(Capture((session.flow,)))
     await device.store.durable()
     (key,) = device.store.rows("parked")
     stored = device.store.rows("parked")[key] | {"boot": "another"}
-    await device.do(do.ReleaseCaptured((session.flow,)))
-    await device.do(do.Thaw(session.processes))
+    await device.do(ReleaseCaptured((session.flow,)))
+    await device.do(Thaw(session.processes))
     device.store.put("parked", key, stored)
     await device.store.durable()
     await device.close()
@@ -243,10 +266,10 @@ async def test_a_daemon_killed_in_a_capture_leaves_no_option_behind(
     """What the program had set is written before anything of it changes."""
     program, peer = connect(world, 4)
     device = Device(world, tmp_path)
-    found = await device.do(do.FindSessions((HOME4,)))
-    assert isinstance(found, do.SessionsFound)
+    found = await device.do(FindSessions((HOME4,)))
+    assert isinstance(found, SessionsFound)
     (session,) = found.sessions
-    await device.do(do.Freeze(session.processes))
+    await device.do(Freeze(session.processes))
     capture = LiveSocket.capture
 
     def killed(live: LiveSocket) -> SessionRecord:
@@ -255,7 +278,7 @@ async def test_a_daemon_killed_in_a_capture_leaves_no_option_behind(
 
     monkeypatch.setattr(LiveSocket, "capture", killed)
     with pytest.raises(RuntimeError, match="killed"):
-        await device.do(do.Capture((session.flow,)))
+        await device.do(Capture((session.flow,)))
     monkeypatch.undo()
     await device.close()
     gc.collect()  # the socket that the killed daemon had open
@@ -288,21 +311,21 @@ def fill(folder: Path) -> None:
             pass
 
 
-@pytest.mark.parametrize("ending", [do.AbandonSessions, do.ReleaseCaptured])
+@pytest.mark.parametrize("ending", [AbandonSessions, ReleaseCaptured])
 async def test_programs_run_although_the_disk_is_full(world: World, small: Path, ending: Any) -> None:
     """A row that is out of date harms less than a program that stands still for ever."""
     program, _ = connect(world, 4)
     device = Device(world, small)
     try:
-        found = await device.do(do.FindSessions((HOME4,)))
-        assert isinstance(found, do.SessionsFound)
+        found = await device.do(FindSessions((HOME4,)))
+        assert isinstance(found, SessionsFound)
         (session,) = found.sessions
-        await device.do(do.Freeze(session.processes))
-        await device.do(do.Capture((session.flow,)))
+        await device.do(Freeze(session.processes))
+        await device.do(Capture((session.flow,)))
         fill(small)
         await device.do(ending((session.flow,)))
         with pytest.raises(StoreError):  # it is told
-            await device.do(do.Thaw(session.processes))
+            await device.do(Thaw(session.processes))
         assert not device.napping.frozen and not stands_still(program.process.pid)
         assert program.ask("options")
     finally:
@@ -316,16 +339,16 @@ async def test_a_full_disk_leaves_a_connection_as_it_was(world: World, small: Pa
     before = program.ask("options")
     device = Device(world, small)
     try:
-        found = await device.do(do.FindSessions((HOME4,)))
-        assert isinstance(found, do.SessionsFound)
+        found = await device.do(FindSessions((HOME4,)))
+        assert isinstance(found, SessionsFound)
         (session,) = found.sessions
-        await device.do(do.Freeze(session.processes))
+        await device.do(Freeze(session.processes))
         fill(small)
         with pytest.raises(StoreError):
-            await device.do(do.Capture((session.flow,)))
+            await device.do(Capture((session.flow,)))
         assert not device.napping.captured()
         with suppress(StoreError):  # a deletion may still find room
-            await device.do(do.Thaw(session.processes))
+            await device.do(Thaw(session.processes))
         assert program.ask("options") == before
         assert peer.send(b"y" * 500)
         assert program.ask("receive", 500).startswith("500 ")
@@ -339,18 +362,18 @@ async def test_a_program_that_has_shut_both_sides_counts_as_closed(world: World,
     program, _ = connect(world, 4)
     device = Device(world, tmp_path)
     try:
-        found = await device.do(do.FindSessions((HOME4,)))
-        assert isinstance(found, do.SessionsFound)
+        found = await device.do(FindSessions((HOME4,)))
+        assert isinstance(found, SessionsFound)
         (session,) = found.sessions
         flow = session.flow
-        await device.do(do.Freeze(session.processes))
-        await device.do(do.Capture((flow,)))
-        await device.do(do.Loosen((flow,), session.processes))
+        await device.do(Freeze(session.processes))
+        await device.do(Capture((flow,)))
+        await device.do(Loosen((flow,), session.processes))
         program.ask("shutdown-both")
-        await device.do(do.Tighten((flow,)))
-        assert await device.do(do.InjectData(((flow, b"x"),))) == do.Injected((), (), (flow,))
-        await device.do(do.AbandonSessions((flow,)))
-        await device.do(do.Thaw(session.processes))
+        await device.do(Tighten((flow,)))
+        assert await device.do(InjectData(((flow, b"x"),))) == Injected((), (), (flow,))
+        await device.do(AbandonSessions((flow,)))
+        await device.do(Thaw(session.processes))
         assert program.ask("receive", 1).startswith("0 ")
     finally:
         await device.close()
@@ -361,7 +384,7 @@ async def test_a_socket_that_takes_nothing_is_tried_ever_more_rarely() -> None:
     flow = Flow(6, HOME4, 1, HOME4, 2)
     live = SimpleNamespace(unread=lambda: 0, position=lambda: 5)
     captured = SimpleNamespace(live={flow: live}, has_program=lambda flow: True)
-    again = do.WatchReading((flow,))
+    again = WatchReading((flow,))
     tried: list[do.Event] = []
 
     def feed(event: do.Event) -> None:
@@ -369,7 +392,7 @@ async def test_a_socket_that_takes_nothing_is_tried_ever_more_rarely() -> None:
         asyncio.get_running_loop().call_soon(watch, again)
 
     trickle = Trickle(cast(Any, captured), cast(Any, None), feed, cast(Any, None))
-    watch = trickle.hands()[do.WatchReading]
+    watch = trickle.hands()[WatchReading]
     watch(again)
     await asyncio.sleep(1)
     await trickle.close()

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from locum.node.sessions.openings import MOST_IN_ALL, MOST_PER_SECOND, Openings
-from locum.roles.actions import Addr
+from locum.roles.action_values.addresses import Addr
 from locum.sessions.listening import accepting
 from locum.sessions.record import SessionRecord
 from locum.sessions.tcp import stand_in

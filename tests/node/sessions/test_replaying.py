@@ -9,7 +9,7 @@ import pytest
 
 from locum.node.sessions import replaying
 from locum.node.sessions.replaying import Replaying
-from locum.roles import actions as do
+from locum.roles.action_values.listeners import ReplayAccepted
 from locum.sessions.listening import replay as replays
 from locum.sessions.listening.replay import Accepted, Interrupted, replay
 from locum.wire.control import Flow, Handshake
@@ -36,7 +36,7 @@ def test_the_end_waits_for_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
         one = Replaying(told.append, lambda _: None, frozenset)
         (begin,) = one.hands().values()
         for number in range(40):
-            begin(do.ReplayAccepted(call(number), GREETING, b"request", False))
+            begin(ReplayAccepted(call(number), GREETING, b"request", False))
         while not begun:
             await asyncio.sleep(0.005)
         await one.close()

@@ -5,15 +5,15 @@ from typing import Any
 
 from locum.dataplane.layout.rules import PORTS
 from locum.dataplane.model.matching import Subject, first_match
-from locum.roles import actions as a
-from locum.roles.action_values.profiles import ProfileFetched
-from locum.roles.actions import FilterPlace, FilterRule, FilterVerdict
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Filter, FilterPlace, FilterRule, FilterVerdict, InstallFilter
 from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.foreign_agent.contexts.context import preconfigured
 from locum.roles.foreign_agent.visitor import StaticVisitor
 from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.foreign_agent.visitor_policy import VisitorPolicy
 from locum.roles.profile import Policing, Profile
+from locum.roles.profile_requests import ProfileFetched
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
 from tests.roles.foreign_agent.contexts.test_transfer import at
 from tests.roles.moving_world import MovingWorld
@@ -21,7 +21,7 @@ from tests.roles.world import AN1, AN3, HA, HOA, HOA6, STAND_IN
 
 ALLOW, DROP = FilterVerdict.ALLOW, FilterVerdict.DROP
 UDP = (17, 17)
-Filters = Mapping[tuple[a.Addr, FilterPlace], a.Filter]
+Filters = Mapping[tuple[Addr, FilterPlace], Filter]
 
 
 def udp(identifier: int, port: int, verdict: FilterVerdict) -> tuple[FilterRule, FilterRule]:
@@ -32,7 +32,7 @@ def udp(identifier: int, port: int, verdict: FilterVerdict) -> tuple[FilterRule,
     return FilterRule(identifier, v4, verdict), FilterRule(identifier, v6, verdict)
 
 
-def decision(filters: Filters, port: int, home: a.Addr = HOA) -> tuple[int, FilterVerdict]:
+def decision(filters: Filters, port: int, home: Addr = HOA) -> tuple[int, FilterVerdict]:
     """The rule that takes a datagram to that port of the device, 0 for none, and what becomes of it."""
     found = filters.get((home, FilterPlace.TO_VISITOR))
     if found is None:
@@ -54,7 +54,7 @@ def policed(profile: Profile, *, stand_in: bool = True) -> Filters:
     visitors.start(())
     policy.start([HOA])
     actions = policy.happened(ProfileFetched(1, profile), now=1.0) or []
-    found = [each.filter for each in actions if isinstance(each, a.InstallFilter)]
+    found = [each.filter for each in actions if isinstance(each, InstallFilter)]
     return {(each.home_address, each.place): each for each in found}
 
 
@@ -102,7 +102,7 @@ def test_what_comes_from_the_stand_in_is_not_classified() -> None:
 
 # On the way -----------------------------------------------------------------------------------------------------------
 
-PROFILED: Mapping[a.Addr, Mapping[str, Any]] = {AN1: {"contexts": {HOA: preconfigured(PROFILE)}}}
+PROFILED: Mapping[Addr, Mapping[str, Any]] = {AN1: {"contexts": {HOA: preconfigured(PROFILE)}}}
 
 
 def test_the_classifier_comes_to_the_stand_ins_access_node_and_is_enforced_there_only() -> None:
@@ -129,7 +129,7 @@ def test_a_profile_in_force_that_changes_is_followed() -> None:
     visitors.adjust(book.police)
     visitors.start(())
     book.learn(HOA, Profile(to_visitor=PROFILE.to_visitor, paging=Policing(udp(1, 7005, DROP))))
-    found = [each.filter for each in visitors.refresh(HOA) if isinstance(each, a.InstallFilter)]
+    found = [each.filter for each in visitors.refresh(HOA) if isinstance(each, InstallFilter)]
     filters = {(each.home_address, each.place): each for each in found}
     assert decision(filters, 7005) == (1, DROP)
     assert decision(filters, 7004) == (0, ALLOW) and decision(filters, 7001) == (2, DROP)

@@ -5,18 +5,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from locum.roles.actions import (
-    Action,
-    Addr,
-    Answered,
-    Ask,
-    Emit,
-    Forget,
-    NoAnswer,
-    Persist,
-    Probe,
-    ProbeAnswered,
-)
+from locum.roles.action_values.addresses import Addr
+from locum.roles.actions import Action, Answered, Ask, Emit, Forget, NoAnswer, Persist, Probe, ProbeAnswered
 from locum.roles.foreign_agent.probing import Probing, ProbingConfiguration
 from locum.roles.foreign_agent.visitor import Visitor
 from locum.roles.trigger_requests import MAX_RELEASES, RETRY_MAX, Errand, Errands

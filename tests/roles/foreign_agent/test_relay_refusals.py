@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Source
 from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.registrant.attachment import Registering
 from locum.roles.signing import signed
@@ -30,8 +31,8 @@ from tests.roles.world import AN1, HA, HOA, MAC, World
 VISITOR = IPv4Address("10.50.0.77")
 NOBODY = IPv4Address(0)
 NAI = "somebody@example.org"
-CORE = a.Source(HA, 434, "core")
-AIR = a.Source(VISITOR, 434, "radio0", MAC, AN1)
+CORE = Source(HA, 434, "core")
+AIR = Source(VISITOR, 434, "radio0", MAC, AN1)
 KEY = Association(300, b"k" * 16)
 AGENT_KEY = Association(400, b"a" * 16)  # of World(agents_keyed=True)
 CRITICAL = VendorCritical(32473, 9, b"?")
@@ -66,7 +67,7 @@ class Relay:
         event = a.RegistrationUnreachable(to, kind, code, self.relayed if quoted is None else quoted)
         return self.refusals(self.agent.happened(event, now=self.world.now))
 
-    def answer(self, tail: bytes = b"", *, source: a.Source = CORE, **changes: object) -> list[int]:
+    def answer(self, tail: bytes = b"", *, source: Source = CORE, **changes: object) -> list[int]:
         """The codes that the visitor is told after a message that says it is the home agent's reply."""
         whole = RegistrationReply(
             Code.ACCEPTED, 300, self.request.home_address, HA, self.request.identification
@@ -169,7 +170,7 @@ def test_an_icmp_error_about_a_visitor_without_a_home_address() -> None:
 @pytest.mark.parametrize("keyed", [False, True])
 def test_a_reply_that_cannot_be_read(keyed: bool) -> None:
     relay = Relay(keyed=keyed)
-    assert relay.answer(TRUNCATED, source=a.Source(AN1, 434, "core")) == []  # of somebody else
+    assert relay.answer(TRUNCATED, source=Source(AN1, 434, "core")) == []  # of somebody else
     assert relay.answer(TRUNCATED, home_address=HOA) == []
     assert relay.answer(TRUNCATED, identification=relay.request.identification ^ 1) == []
     assert relay.answer(UNKNOWN) == []  # RFC 5944 section 1.8: silence
@@ -211,9 +212,7 @@ def refused(world: World, code: Code) -> None:
     for host in (world.an1, world.an2):
         receive = host.role.receive
 
-        def deny(
-            message: bytes, source: a.Source, *, now: float, receive: object = receive
-        ) -> list[a.Action]:
+        def deny(message: bytes, source: Source, *, now: float, receive: object = receive) -> list[a.Action]:
             if message[:1] != bytes((REGISTRATION_REQUEST,)):
                 return receive(message, source, now=now)  # type: ignore[operator, no-any-return]
             request = RegistrationRequest.decode_fixed(message)
@@ -265,11 +264,11 @@ def test_a_critical_extension_that_the_device_does_not_know() -> None:
     assert isinstance(state, Registering)
     reply = RegistrationReply(Code.ACCEPTED, 300, HOA, HA, state.identification, (CRITICAL,))
     message = signed(reply.encode(), AuthKind.MN_HA, KEY)
-    world.give(world.mn, message, a.Source(HA, 434, "radio0"))
+    world.give(world.mn, message, Source(HA, 434, "radio0"))
     assert world.device.mobile.registered is None
     assert world.mn.counts["reply-unknown-critical"] == 1
     plain = signed(replace(reply, extensions=()).encode(), AuthKind.MN_HA, KEY)
-    world.give(world.mn, plain, a.Source(HA, 434, "radio0"))
+    world.give(world.mn, plain, Source(HA, 434, "radio0"))
     assert world.device.mobile.registered is not None
 
 

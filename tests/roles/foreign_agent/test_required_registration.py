@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.action_values.forwarding import Side
 from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.home_agent.role import HomeAgent
 from locum.security.association import Association
@@ -24,8 +26,8 @@ def require(world: World, *, keyed: bool = False, **changes: object) -> None:
     assert isinstance(world.an1.role, ForeignAgent)
     changes = {"registration_required": True, **changes}
     configuration = replace(world.an1.role.configuration, **changes)  # type: ignore[arg-type]
-    home_agents: dict[a.Addr, Association] = {HA: AGENT_KEY} if keyed else {}
-    mobiles: dict[a.Addr, Association] = {HOA: VISITOR_KEY} if keyed else {}
+    home_agents: dict[Addr, Association] = {HA: AGENT_KEY} if keyed else {}
+    mobiles: dict[Addr, Association] = {HOA: VISITOR_KEY} if keyed else {}
     world.an1.make = lambda: ForeignAgent(configuration, home_agents, mobiles, (), world.random)
     world.start(world.an1)
 
@@ -37,7 +39,7 @@ def asked(world: World) -> list[str]:
     ]
 
 
-def bound(world: World) -> tuple[a.Addr, a.Addr]:
+def bound(world: World) -> tuple[Addr, Addr]:
     """The care-of address and the agent of the only registration."""
     assert isinstance(world.ha.role, HomeAgent)
     (line,) = world.ha.role.visitor_list(now=world.now)
@@ -57,7 +59,7 @@ def test_registered_through_the_agent_with_the_tunnel_at_the_device(
     assert bound(world) == (COLOCATED, AN1)
     assert world.ha.bindings[HOA].tunnels[0].destination == COLOCATED
     assert world.mn.via is not None and world.mn.via.colocated and world.mn.via.care_of == COLOCATED
-    assert (HA, HOA, a.Side.TO_HOME_ADDRESS) in world.mn.acceptances
+    assert (HA, HOA, Side.TO_HOME_ADDRESS) in world.mn.acceptances
     assert isinstance(world.an1.role, ForeignAgent) and not world.an1.role.visitors()
     world.advance(400)  # renewed in the same way
     assert set(asked(world)[2:]) == {str(AN1)} and bound(world) == (COLOCATED, AN1)
@@ -70,7 +72,7 @@ def test_what_the_request_says() -> None:
     seen: list[RegistrationRequest] = []
     receive = world.give
 
-    def watch(host: object, message: bytes, source: a.Source) -> None:
+    def watch(host: object, message: bytes, source: Source) -> None:
         if host is world.an1 and message[0] == REGISTRATION_REQUEST:
             seen.append(RegistrationRequest.decode(message))
             assert source.address == COLOCATED

@@ -3,15 +3,15 @@
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
-from locum.roles.action_values.flows import FilterRule, FilterVerdict
-from locum.roles.actions import (
+from locum.roles.action_values.flows import (
+    FilterRule,
+    FilterVerdict,
     InstallTranslation,
-    NeighbourEntry,
-    OutboundEntry,
     RemoveTranslation,
     Translation,
     Tunnel,
 )
+from locum.roles.action_values.forwarding import NeighbourEntry, OutboundEntry
 from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.foreign_agent.contexts.context import preconfigured
 from locum.roles.foreign_agent.visitor import StaticVisitor, Visitor, static_forwarding, visitor_forwarding

@@ -6,18 +6,13 @@ from ipaddress import IPv4Address
 import pytest
 
 from locum.roles import actions as a
-from locum.roles.action_values.profiles import (
-    FetchProfile,
-    ProfileFetched,
-    ProfileRefused,
-    ProfileUnavailable,
-)
-from locum.roles.actions import FilterPlace, FilterRule, FilterVerdict
+from locum.roles.action_values.flows import Filter, FilterPlace, FilterRule, FilterVerdict, InstallFilter
 from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.foreign_agent.visitor import Visitor
 from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.foreign_agent.visitor_policy import FETCH_AGAIN, LONGEST, VisitorPolicy
 from locum.roles.profile import Policing, Profile
+from locum.roles.profile_requests import FetchProfile, ProfileFetched, ProfileRefused, ProfileUnavailable
 from locum.wire.control.context_blocks import BlockKind
 from locum.wire.traffic_selector import Ipv4Selector
 
@@ -54,8 +49,8 @@ def questions(actions: list[a.Action]) -> list[FetchProfile]:
     return [each for each in actions if isinstance(each, FetchProfile)]
 
 
-def filters(actions: list[a.Action]) -> list[a.Filter]:
-    return [each.filter for each in actions if isinstance(each, a.InstallFilter)]
+def filters(actions: list[a.Action]) -> list[Filter]:
+    return [each.filter for each in actions if isinstance(each, InstallFilter)]
 
 
 def kinds(actions: list[a.Action]) -> list[str]:

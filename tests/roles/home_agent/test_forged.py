@@ -10,6 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.action_values.forwarding import ClearFlow, ReleaseHeld
+from locum.roles.action_values.sessions import (
+    DropSessions,
+    FetchData,
+    MeasureSessions,
+    NotPerformed,
+    Restored,
+    RestoreSessions,
+    ResumeSessions,
+    StopSessions,
+)
 from locum.roles.registrant.discovery import AgentDiscovery, Hearing
 from locum.roles.signing import signed
 from locum.security.association import Association
@@ -46,7 +58,7 @@ def settled(**options: object) -> World:
     return world
 
 
-def give(world: World, host: Host, message: bytes, source: a.Source) -> list[a.Action]:
+def give(world: World, host: Host, message: bytes, source: Source) -> list[a.Action]:
     """What the role does with it; everything but counting and answering must be absent."""
     actions = host.role.receive(message, source, now=world.now)
     for each in actions:
@@ -66,7 +78,7 @@ def codes(actions: list[a.Action]) -> list[int]:
     return [int(RegistrationReply.decode(each.message).code) for each in actions if isinstance(each, a.Reply)]
 
 
-CORE = a.Source(STRANGER, 434, "core")
+CORE = Source(STRANGER, 434, "core")
 
 
 def test_registrations_at_the_home_agent() -> None:
@@ -126,7 +138,7 @@ def test_foreign_agent_must_authenticate_itself() -> None:
     world = settled(agents_keyed=True)
     before = world.ha.tables()
     message = signed(request(world).encode(), AuthKind.MN_HA, RIGHT)
-    source = a.Source(AN1, 434, "core")
+    source = Source(AN1, 434, "core")
     actions = give(world, world.ha, message, source)
     assert codes(actions) in ([Code.FOREIGN_AGENT_FAILED_AUTHENTICATION], [])
     assert world.ha.tables() == before
@@ -138,8 +150,8 @@ def test_replayed_registrations_everywhere() -> None:
 
         world = settled(replay=Replay.NONCE if nonce else Replay.TIMESTAMP)
         for host, source in (
-            (world.ha, a.Source(AN1, 434, "core")),
-            (world.mn, a.Source(AN1, 434, "radio0")),
+            (world.ha, Source(AN1, 434, "core")),
+            (world.mn, Source(AN1, 434, "radio0")),
         ):
             before = host.tables()
             for message in list(host.sent):
@@ -154,18 +166,18 @@ def test_replies_and_advertisements_at_access_node_and_device() -> None:
     for message in (reply.encode(), signed(reply.encode(), AuthKind.MN_HA, WRONG)):
         for host, link in ((world.an1, "core"), (world.mn, "radio0")):
             before = host.tables()
-            give(world, host, message, a.Source(HA, 434, link))
+            give(world, host, message, Source(HA, 434, link))
             assert host.tables() == before
     refusal = RegistrationReply(66, 0, HOA, HA, 1).encode()
     before = world.mn.tables()
-    give(world, world.mn, refusal, a.Source(AN1, 434, "radio0"))
+    give(world, world.mn, refusal, Source(AN1, 434, "radio0"))
     assert world.mn.tables() == before
 
 
 def test_relayed_forgeries_leave_no_visitor() -> None:
     world = settled(agents_keyed=True)
     before = world.an1.tables()
-    source = a.Source(HOA, 434, "radio0", MAC)
+    source = Source(HOA, 434, "radio0", MAC)
     message = signed(request(world, care_of_address=AN1).encode(), AuthKind.MN_HA, WRONG)
     assert codes(give(world, world.an1, message, source)) in (
         [Code.FA_MOBILE_NODE_FAILED_AUTHENTICATION],
@@ -196,7 +208,7 @@ def accepted(message: bytes) -> bytes:
     return signed(reply.encode(), AuthKind.MN_HA, WRONG)
 
 
-ROGUE = a.Source(HOA, 434, "radio0", b"\x06" * 6)
+ROGUE = Source(HOA, 434, "radio0", b"\x06" * 6)
 
 
 def test_a_home_agent_of_ones_own_takes_nobodys_place() -> None:
@@ -211,7 +223,7 @@ def test_a_home_agent_of_ones_own_takes_nobodys_place() -> None:
     ):  # the agent's own address, the home agent's, another visitor's home agent
         message = by_way_of(world, STRANGER, home_address=taken)
         assert codes(give(world, world.an1, message, ROGUE)) == prohibited
-    preconfigured = a.Source(HOA, 434, "eth0", b"\x06" * 6)
+    preconfigured = Source(HOA, 434, "eth0", b"\x06" * 6)
     message = signed(request(world, home_agent=STRANGER, care_of_address=AN3).encode(), AuthKind.MN_HA, WRONG)
     assert codes(give(world, world.an3, message, preconfigured)) == prohibited
     assert world.an1.tables() == before
@@ -228,11 +240,9 @@ def test_of_two_that_claim_a_home_address_the_first_becomes_the_visitor() -> Non
         assert [
             each for each in give(world, world.an1, message, ROGUE) if isinstance(each, a.SendRegistration)
         ]
-    first = world.an1.role.receive(
-        accepted(messages[STRANGER]), a.Source(STRANGER, 434, "core"), now=world.now
-    )
+    first = world.an1.role.receive(accepted(messages[STRANGER]), Source(STRANGER, 434, "core"), now=world.now)
     assert any(isinstance(each, a.Persist) for each in first)
-    late = world.an1.role.receive(accepted(messages[other]), a.Source(other, 434, "core"), now=world.now)
+    late = world.an1.role.receive(accepted(messages[other]), Source(other, 434, "core"), now=world.now)
     assert codes(late) == [Code.FA_ADMINISTRATIVELY_PROHIBITED]
     assert not any(isinstance(each, a.Persist) for each in late)
 
@@ -242,7 +252,7 @@ def test_a_reply_from_an_access_link_is_no_home_agents() -> None:
     before = world.an1.tables()
     message = by_way_of(world, HA)
     give(world, world.an1, message, ROGUE)
-    forged = a.Source(HA, 434, "radio0", b"\x06" * 6)
+    forged = Source(HA, 434, "radio0", b"\x06" * 6)
     assert give(world, world.an1, accepted(message), forged) == [a.Count("reply-from-access-link")]
     assert world.an1.tables() == before
 
@@ -253,7 +263,7 @@ def test_a_copied_request_does_not_get_the_answer() -> None:
     first = replace(ROGUE, link_layer=MAC)
     assert len(give(world, world.an1, message, first)) == 2
     assert give(world, world.an1, message, ROGUE) == [a.Count("request-repeated-by-another")]
-    actions = world.an1.role.receive(accepted(message), a.Source(HA, 434, "core"), now=world.now)
+    actions = world.an1.role.receive(accepted(message), Source(HA, 434, "core"), now=world.now)
     assert [each.to for each in actions if isinstance(each, a.Reply)] == [first]
 
 
@@ -261,7 +271,7 @@ def test_a_home_agent_that_cannot_be_sent_to() -> None:
     world = settled()
     actions = give(world, world.an1, by_way_of(world, HA), ROGUE)
     relayed = next(each for each in actions if isinstance(each, a.SendRegistration))
-    refused = a.NotPerformed(relayed, "Network is unreachable")
+    refused = NotPerformed(relayed, "Network is unreachable")
     assert codes(world.an1.role.happened(refused, now=world.now)) == [Code.FA_HOME_NETWORK_UNREACHABLE]
     assert world.an1.role.happened(refused, now=world.now) == []
 
@@ -270,7 +280,7 @@ def test_foreign_advertisement_moves_nobody() -> None:
     world = settled()
     rogue = AgentAdvertisement(9000, ((STRANGER, 0),), 5, 300, AgentFlag.F | AgentFlag.T, (STRANGER,))
     before = world.mn.tables()
-    give(world, world.mn, rogue.encode(), a.Source(STRANGER, 0, "radio0", MAC))
+    give(world, world.mn, rogue.encode(), Source(STRANGER, 0, "radio0", MAC))
     assert world.mn.tables() == before
 
 
@@ -295,7 +305,7 @@ FOREIGN = Flow(6, STRANGER, 1, PEER, 80)
         lambda held: Finish(HANDOVER),
     ],
 )
-def test_control_messages_of_others(make: Callable[[bytes], object], authorised: tuple[a.Addr, ...]) -> None:
+def test_control_messages_of_others(make: Callable[[bytes], object], authorised: tuple[Addr, ...]) -> None:
     world = World()
     world.advance(3)
     world.sleep()
@@ -361,7 +371,7 @@ def test_notices_of_nobody() -> None:
     assert (world.mn.tables(), world.mnps.tables()) == before
 
 
-def notice_status(host: Host, home_address: a.Addr, authorised: tuple[a.Addr, ...]) -> Status:
+def notice_status(host: Host, home_address: Addr, authorised: tuple[Addr, ...]) -> Status:
     """How a 618 of a known peer ends that may speak for these home addresses."""
     body = encode_618(Notice618(home_address, False, AN3))
     actions = host.role.happened(a.Asked(8, "618", body, AN3, authorised), now=0.0)
@@ -402,7 +412,7 @@ def test_noise(message: bytes, name: str) -> None:
     host = next(each for each in SETTLED.hosts if each.name == name)
     before = host.tables()
     for link in ("radio0", "core"):
-        give(SETTLED, host, message, a.Source(STRANGER, 434, link, MAC))
+        give(SETTLED, host, message, Source(STRANGER, 434, link, MAC))
     host.role.happened(a.Asked(7, "634", message, STRANGER, (HOA,)), now=SETTLED.now)
     assert host.tables() == before
 
@@ -420,7 +430,7 @@ def test_one_bit_off(where: int, name: str) -> None:
     message[bit // 8] ^= 1 << (bit % 8)
     before = host.tables()
     link = "core" if name == "ha" else "radio0"
-    give(SETTLED, host, bytes(message), a.Source(AN1, 434, link, MAC))
+    give(SETTLED, host, bytes(message), Source(AN1, 434, link, MAC))
     assert host.tables() == before
 
 
@@ -450,31 +460,31 @@ def test_what_the_stand_in_cannot_do_leaves_nobody_waiting() -> None:
     def failing(exchange: int, request: object, kind: type) -> tuple[list[a.Action], Answer632]:
         asked = stand_in_does(world, exchange, request)
         action = next(each for each in asked if isinstance(each, kind))
-        then = world.mnps.role.happened(a.NotPerformed(action, "the disk is full"), now=world.now)
+        then = world.mnps.role.happened(NotPerformed(action, "the disk is full"), now=world.now)
         answers = [each for each in then if isinstance(each, a.Answer)]
         assert [each.exchange for each in answers] == [exchange]
         return then, decode_632(answers[0].body)
 
     transfer = TakeoverTransfer(HANDOVER, ({0: flow(0).to_cbor()},))
-    actions, answer = failing(2, transfer, a.RestoreSessions)
-    assert actions[0] == a.DropSessions(HANDOVER)
-    assert actions.index(a.ClearFlow(flow(0))) < actions.index(a.ReleaseHeld(HOA))
+    actions, answer = failing(2, transfer, RestoreSessions)
+    assert actions[0] == DropSessions(HANDOVER)
+    assert actions.index(ClearFlow(flow(0))) < actions.index(ReleaseHeld(HOA))
     assert [each.status for each in answer.sessions] == [Status.REFUSED]
 
     other = bytes(reversed(HANDOVER))
     stand_in_does(world, 3, TakeoverPrepare(other, (HOA,), (flow(0),)))
     stand_in_does(world, 4, TakeoverTransfer(other, ({0: flow(0).to_cbor()},)))
-    world.mnps.role.happened(a.Restored(other, (0,)), now=world.now)
+    world.mnps.role.happened(Restored(other, (0,)), now=world.now)
     for exchange, request, kind in (
-        (5, Reclaim(other, (HOA,)), a.MeasureSessions),
-        (6, Reclaim(other, (HOA,)), a.MeasureSessions),
-        (7, Fetch(other, 0, 0, 10), a.FetchData),
-        (8, Finish(other), a.StopSessions),
-        (9, Finish(other), a.StopSessions),
+        (5, Reclaim(other, (HOA,)), MeasureSessions),
+        (6, Reclaim(other, (HOA,)), MeasureSessions),
+        (7, Fetch(other, 0, 0, 10), FetchData),
+        (8, Finish(other), StopSessions),
+        (9, Finish(other), StopSessions),
     ):
         actions, answer = failing(exchange, request, kind)
         assert answer.status is Status.BUSY
-        assert (a.ResumeSessions(other) in actions) == (kind is a.StopSessions)
+        assert (ResumeSessions(other) in actions) == (kind is StopSessions)
 
 
 def advertised(care_of: IPv4Address, *, sequence: int, agent: IPv4Address = AN1) -> AgentAdvertisement:
@@ -491,7 +501,7 @@ def advertised(care_of: IPv4Address, *, sequence: int, agent: IPv4Address = AN1)
 def test_what_comes_to_a_mobile_node_alone_and_unasked_makes_no_agent() -> None:
     """It may have come from afar, by the tunnel, with the TTL of what was sent on the link."""
     discovery = AgentDiscovery(("radio0",), Random(1))
-    to_all = a.Source(AN1, 0, "radio0", b"\x05" * 6, IPv4Address("224.0.0.1"))
+    to_all = Source(AN1, 0, "radio0", b"\x05" * 6, IPv4Address("224.0.0.1"))
     to_us = replace(to_all, local=HOA)
     assert discovery.heard(advertised(AN1, sequence=900), to_us, 0.0) is Hearing.UNUSABLE
     assert discovery.heard(advertised(AN1, sequence=900), to_all, 0.0) is Hearing.NEW

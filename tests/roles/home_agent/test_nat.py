@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Source
 from locum.roles.nat import (
     ANSWER_TIME,
     TRIES,
@@ -57,9 +58,7 @@ def judge(
     policy: TraversalPolicy | None = None,
     agent_known: bool = False,
 ) -> Traversal:
-    return traversal(
-        asked, a.Source(seen, port, "eth0"), policy or TraversalPolicy(), agent_known=agent_known
-    )
+    return traversal(asked, Source(seen, port, "eth0"), policy or TraversalPolicy(), agent_known=agent_known)
 
 
 def test_a_request_that_comes_from_elsewhere_gets_a_tunnel_to_where_it_came_from() -> None:

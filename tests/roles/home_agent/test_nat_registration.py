@@ -7,6 +7,15 @@ from random import Random
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.action_values.flows import Encapsulation, Tunnel
+from locum.roles.action_values.forwarding import (
+    AcceptTunnel,
+    BindingEntry,
+    InstallBinding,
+    InstallOutbound,
+    RefuseTunnel,
+)
 from locum.roles.foreign_agent.advertising import AccessLink
 from locum.roles.foreign_agent.role import ForeignAgent, ForeignAgentConfiguration
 from locum.roles.home_agent.admission import HomeAgentConfiguration
@@ -41,8 +50,8 @@ class Home:
             {} if agent is None else {agent: FA_HA},
             Random(1),
         )
-        self.entries: dict[a.Addr, a.BindingEntry] = {}
-        self.accepted: dict[tuple[a.Addr, a.Addr], int] = {}
+        self.entries: dict[Addr, BindingEntry] = {}
+        self.accepted: dict[tuple[Addr, Addr], int] = {}
         self.rows: dict[str, a.Persist] = {}
         self.perform(self.role.restore([], now=NOW))
 
@@ -51,11 +60,11 @@ class Home:
         replies: list[bytes] = []
         for each in actions:
             match each:
-                case a.InstallBinding(entry):
+                case InstallBinding(entry):
                     self.entries[entry.home_address] = entry
-                case a.AcceptTunnel(way):
+                case AcceptTunnel(way):
                     self.accepted[way.outer_source, way.home_address] = way.source_port
-                case a.RefuseTunnel(way):
+                case RefuseTunnel(way):
                     self.accepted.pop((way.outer_source, way.home_address))
                 case a.Persist():
                     self.rows[each.key] = each
@@ -64,10 +73,10 @@ class Home:
         return replies
 
     def register(self, message: bytes, seen: IPv4Address, port: int, now: float = NOW) -> RegistrationReply:
-        (reply,) = self.perform(self.role.receive(message, a.Source(seen, port, "eth0"), now=now))
+        (reply,) = self.perform(self.role.receive(message, Source(seen, port, "eth0"), now=now))
         return RegistrationReply.decode(reply)
 
-    def tunnel(self, home_address: a.Addr = HOA) -> a.Tunnel:
+    def tunnel(self, home_address: Addr = HOA) -> Tunnel:
         return self.entries[home_address].tunnels[0]
 
 
@@ -76,8 +85,8 @@ def request(*extensions: UdpTunnelRequest, now: float = NOW, lifetime: int = 300
     return signed(plain.encode(), AuthKind.MN_HA, MN_HA)
 
 
-def through(destination: IPv4Address, port: int) -> a.Tunnel:
-    return a.Tunnel(HA, destination, a.Encapsulation.UDP, 434, port)
+def through(destination: IPv4Address, port: int) -> Tunnel:
+    return Tunnel(HA, destination, Encapsulation.UDP, 434, port)
 
 
 def test_the_tunnel_goes_to_the_nat_and_only_its_port_is_accepted() -> None:
@@ -125,7 +134,7 @@ def test_without_a_nat_the_tunnel_is_as_ever() -> None:
     reply = home.register(request(UdpTunnelRequest()), INSIDE, 434)
     said = reply.find(UdpTunnelReply)
     assert said is not None and not said.accepted
-    assert home.tunnel() == a.Tunnel(HA, INSIDE) and home.accepted[INSIDE, HOA] == 0
+    assert home.tunnel() == Tunnel(HA, INSIDE) and home.accepted[INSIDE, HOA] == 0
 
 
 def mobile(mode: TraversalMode = TraversalMode.AUTO) -> MobileNode:
@@ -144,18 +153,18 @@ def sent(actions: list[a.Action]) -> list[a.SendRegistration]:
     return [each for each in actions if isinstance(each, a.SendRegistration)]
 
 
-def outbound(actions: list[a.Action]) -> dict[a.Addr, a.Tunnel]:
+def outbound(actions: list[a.Action]) -> dict[Addr, Tunnel]:
     return {
-        each.entry.home_address: each.entry.tunnel for each in actions if isinstance(each, a.InstallOutbound)
+        each.entry.home_address: each.entry.tunnel for each in actions if isinstance(each, InstallOutbound)
     }
 
 
 def test_mobile_node_and_home_agent_through_a_nat_that_changes_its_mind() -> None:
     home, node = Home(), mobile()
     (first,) = sent(node.happened(a.LinkUp("radio0", (INSIDE,)), now=NOW))
-    (reply,) = home.perform(home.role.receive(first.message, a.Source(NAT, 40001, "eth0"), now=NOW))
-    actions = node.receive(reply, a.Source(HA, 434, "radio0"), now=NOW)
-    wanted = a.Tunnel(INSIDE, HA, a.Encapsulation.UDP, 434, 434)
+    (reply,) = home.perform(home.role.receive(first.message, Source(NAT, 40001, "eth0"), now=NOW))
+    actions = node.receive(reply, Source(HA, 434, "radio0"), now=NOW)
+    wanted = Tunnel(INSIDE, HA, Encapsulation.UDP, 434, 434)
     assert outbound(actions) == {HOA: wanted, HOA6: wanted} and home.tunnel(HOA6) == through(NAT, 40001)
     (alive,) = sent(node.timeout(now=NOW + 20))
     inner = TunnelData.decode(alive.message).payload
@@ -168,17 +177,17 @@ def test_mobile_node_and_home_agent_through_a_nat_that_changes_its_mind() -> Non
         again = [each for each in sent(node.timeout(now=at)) if each.message[0] == 1]
         at += 0.5
     assert NOW + 44 < at < NOW + 50
-    (reply,) = home.perform(home.role.receive(again[0].message, a.Source(NAT, 41000, "eth0"), now=at))
-    assert outbound(node.receive(reply, a.Source(HA, 434, "radio0"), now=at)) == {}
+    (reply,) = home.perform(home.role.receive(again[0].message, Source(NAT, 41000, "eth0"), now=at))
+    assert outbound(node.receive(reply, Source(HA, 434, "radio0"), now=at)) == {}
     assert home.tunnel() == through(NAT, 41000) and node.registered is not None
 
 
 def test_a_mobile_node_that_is_not_told_of_udp_tunnels_packs_as_ever() -> None:
     home, node = Home(), mobile()
     (first,) = sent(node.happened(a.LinkUp("radio0", (INSIDE,)), now=NOW))
-    (reply,) = home.perform(home.role.receive(first.message, a.Source(INSIDE, 434, "eth0"), now=NOW))
-    actions = node.receive(reply, a.Source(HA, 434, "radio0"), now=NOW)
-    assert outbound(actions)[HOA] == a.Tunnel(INSIDE, HA)
+    (reply,) = home.perform(home.role.receive(first.message, Source(INSIDE, 434, "eth0"), now=NOW))
+    actions = node.receive(reply, Source(HA, 434, "radio0"), now=NOW)
+    assert outbound(actions)[HOA] == Tunnel(INSIDE, HA)
 
 
 # A foreign agent behind a NAT
@@ -201,15 +210,15 @@ def agent(mode: TraversalMode) -> ForeignAgent:
 def visit(role: ForeignAgent, home: Home) -> list[a.Action]:
     plain = RegistrationRequest(300, HOA, HA, INSIDE, ntp64(NOW), Flag.T)
     message = signed(plain.encode(), AuthKind.MN_HA, MN_HA)
-    relayed = sent(role.receive(message, a.Source(HOA, 434, "radio0", MAC), now=NOW))[0]
-    (reply,) = home.perform(home.role.receive(relayed.message, a.Source(NAT, 40002, "eth0"), now=NOW))
-    return role.receive(reply, a.Source(HA, 434, "core"), now=NOW)
+    relayed = sent(role.receive(message, Source(HOA, 434, "radio0", MAC), now=NOW))[0]
+    (reply,) = home.perform(home.role.receive(relayed.message, Source(NAT, 40002, "eth0"), now=NOW))
+    return role.receive(reply, Source(HA, 434, "core"), now=NOW)
 
 
 def test_a_foreign_agent_behind_a_nat_asks_for_its_visitors() -> None:
     home, role = Home(agent=NAT), agent(TraversalMode.AUTO)
     actions = visit(role, home)
-    assert outbound(actions)[HOA] == a.Tunnel(INSIDE, HA, a.Encapsulation.UDP, 434, 434)
+    assert outbound(actions)[HOA] == Tunnel(INSIDE, HA, Encapsulation.UDP, 434, 434)
     assert home.tunnel() == through(NAT, 40002) and home.accepted[NAT, HOA] == 40002
     (told,) = [each for each in actions if isinstance(each, a.Reply)]
     assert RegistrationReply.decode(told.message).find(UdpTunnelReply) is None  # that was for the agent alone
@@ -233,7 +242,7 @@ def test_home_agents_without_a_key_are_served_only_by_an_open_access_node(opened
     role.restore([], now=NOW)
     plain = RegistrationRequest(300, HOA, IPv4Address("10.66.0.1"), INSIDE, ntp64(NOW), Flag.T)
     message = signed(plain.encode(), AuthKind.MN_HA, MN_HA)
-    actions = role.receive(message, a.Source(HOA, 434, "radio0", MAC), now=NOW)
+    actions = role.receive(message, Source(HOA, 434, "radio0", MAC), now=NOW)
     replies = [each for each in actions if isinstance(each, a.Reply)]
     if opened:
         assert replies == [] and len(sent(actions)) == 1
@@ -243,7 +252,7 @@ def test_home_agents_without_a_key_are_served_only_by_an_open_access_node(opened
 
 def test_a_co_located_node_does_not_ask_for_udp_through_an_access_node() -> None:
     actions = agent(TraversalMode.AUTO).receive(
-        replace_care_of(UdpTunnelRequest()), a.Source(HOA, 434, "radio0", MAC), now=NOW
+        replace_care_of(UdpTunnelRequest()), Source(HOA, 434, "radio0", MAC), now=NOW
     )
     (reply,) = [each for each in actions if isinstance(each, a.Reply)]
     assert RegistrationReply.decode(reply.message).code is Code.FA_REQUESTED_ENCAPSULATION_UNAVAILABLE
@@ -263,11 +272,11 @@ def test_one_sender_leaves_room_for_others() -> None:
         home_address = IPv4Address(int(HOA) + number)
         plain = RegistrationRequest(300, home_address, HA, INSIDE, ntp64(NOW) + number, Flag.T)
         message = signed(plain.encode(), AuthKind.MN_HA, MN_HA)
-        actions = role.receive(message, a.Source(home_address, 434, "radio0", MAC), now=NOW)
+        actions = role.receive(message, Source(home_address, 434, "radio0", MAC), now=NOW)
         codes += [
             RegistrationReply.decode(each.message).code for each in actions if isinstance(each, a.Reply)
         ]
     assert set(codes) == {Code.FA_INSUFFICIENT_RESOURCES} and len(codes) > 200
     plain = RegistrationRequest(300, HOA, HA, INSIDE, ntp64(NOW), Flag.T)
     message = signed(plain.encode(), AuthKind.MN_HA, MN_HA)
-    assert len(sent(role.receive(message, a.Source(HOA, 434, "radio0", b"\4" * 6), now=NOW))) == 1
+    assert len(sent(role.receive(message, Source(HOA, 434, "radio0", b"\4" * 6), now=NOW))) == 1

@@ -5,16 +5,18 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from locum.roles.action_values.profiles import (
+from locum.roles.action_values.addresses import Source
+from locum.roles.action_values.flows import RuleVerdict
+from locum.roles.actions import Reply
+from locum.roles.home_agent.profile_homes import FETCH_AGAIN, MAX_ASKED, PATIENCE, REFUSAL_KEPT
+from locum.roles.profile import GrantedStandIn, Profile
+from locum.roles.profile_requests import (
     FetchProfile,
     ProfileEvent,
     ProfileFetched,
     ProfileRefused,
     ProfileUnavailable,
 )
-from locum.roles.actions import Reply, RuleVerdict, Source
-from locum.roles.home_agent.profile_homes import FETCH_AGAIN, MAX_ASKED, PATIENCE, REFUSAL_KEPT
-from locum.roles.profile import GrantedStandIn, Profile
 from locum.roles.registrant.attachment import Registering
 from locum.roles.rules import PROFILE, KeptRule
 from locum.security.association import Association

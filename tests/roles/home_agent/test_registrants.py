@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.action_values.flows import Translation, Tunnel
 from locum.roles.home_agent.admission import HomeAgentConfiguration
 from locum.roles.home_agent.binding import Mobile
 from locum.security.association import Association, Replay
@@ -53,7 +55,7 @@ def test_stand_in_goes_ahead_and_leaves_the_device_as_it_was(replay: Replay) -> 
     before = home.rows["binding", str(HOA)]
     assert home.one.register(AN3) == ACCEPTED
     assert home.ways() == [AN3] and home.ways(HOA6) == [AN3]
-    assert home.entry().peer == ONE and home.entry().peer_tunnel == a.Tunnel(HA, AN1)
+    assert home.entry().peer == ONE and home.entry().peer_tunnel == Tunnel(HA, AN1)
     assert home.sources() == {AN1, AN3}
     assert home.rows["binding", str(HOA)] == before, "its registration is untouched"
     assert home.device.register(AN1) == ACCEPTED, "and can be renewed"
@@ -74,7 +76,7 @@ def test_each_expires_for_itself() -> None:
     home.advance(50)
     assert home.ways() == [AN3] and home.entry().peer is None, "there is no device to mean"
     home.device.register(AN1)
-    assert home.ways() == [AN3] and home.entry().peer_tunnel == a.Tunnel(HA, AN1)
+    assert home.ways() == [AN3] and home.entry().peer_tunnel == Tunnel(HA, AN1)
 
 
 def test_very_short_lifetimes_are_for_mobile_nodes() -> None:
@@ -124,8 +126,8 @@ def test_every_stand_in_that_writes_to_the_home_address_means_the_device() -> No
     home.device.register(AN1)
     home.two.register(AN4)
     entry = home.entry()
-    assert entry.peer == ONE and entry.peer_tunnel == a.Tunnel(HA, AN1)
-    assert [each.candidates[0].tunnel for each in entry.rules] == [a.Tunnel(HA, AN1)]
+    assert entry.peer == ONE and entry.peer_tunnel == Tunnel(HA, AN1)
+    assert [each.candidates[0].tunnel for each in entry.rules] == [Tunnel(HA, AN1)]
     assert entry.rules[0].selector.source == (TWO, TWO)
     home.two.cancel()
     assert home.entry().rules == () and home.entry().peer is None
@@ -224,7 +226,7 @@ def test_translation_while_it_is_registered() -> None:
     home.two.register(AN4)
     assert home.translations == set()
     home.one.register(AN3)
-    assert a.Translation(HOA, ONE, AN3) in home.translations
+    assert Translation(HOA, ONE, AN3) in home.translations
     home.one.register(AN2)
     assert {each.tunnel for each in home.translations} == {AN2}
     home.start()
@@ -236,7 +238,7 @@ def test_translation_while_it_is_registered() -> None:
 def test_translation_at_the_default_care_of_address() -> None:
     """R12 without a registration of the stand-in (Fig. 6): flows of its own go on when the device is back."""
     home = Home(replace(MOBILE, stand_ins=(replace(STAND_INS[0], translate=True), STAND_INS[1])))
-    expected = {a.Translation(HOA, ONE, AN3), a.Translation(HOA6, ONE6, AN3)}
+    expected = {Translation(HOA, ONE, AN3), Translation(HOA6, ONE6, AN3)}
     assert home.translations == expected
     home.device.register(AN1)
     assert home.translations == expected
@@ -309,7 +311,7 @@ def test_stand_in_that_does_not_say_so() -> None:
         (HA, Code.ADMINISTRATIVELY_PROHIBITED),
     ],
 )
-def test_default_care_of_addresses_that_are_refused(address: a.Addr, code: Code) -> None:
+def test_default_care_of_addresses_that_are_refused(address: Addr, code: Code) -> None:
     home = Home()
     before = home.tables()
     assert home.device.register(AN1, more=(encode_vendor(DefaultCareOfAddress(address)),)) == code
@@ -377,11 +379,11 @@ def test_restart_with_everything_registered() -> None:
 def test_rows_of_an_earlier_version() -> None:
     """Without binding identifiers, weights and a default of its own."""
     home = Home()
-    care_of: dict[str, a.JSON] = {
+    care_of: dict[str, JSON] = {
         "address": str(AN1), "lifetime": 300, "expires_at": home.now + 300, "flags": 2, "agent": str(AN1),
         "brief": False, "gre": False,
     }  # fmt: skip
-    row: dict[str, a.JSON] = {"identification": 5, "nonce": None, "ipv6": True, "care_of": [care_of]}
+    row: dict[str, JSON] = {"identification": 5, "nonce": None, "ipv6": True, "care_of": [care_of]}
     home.rows = {("binding", str(HOA)): a.Persist("binding", str(HOA), row)}
     home.start()
     assert home.ways() == [AN1] and home.ways(HOA6) == [AN1]

@@ -5,6 +5,9 @@ import itertools
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Tunnel
+from locum.roles.action_values.forwarding import Side
 from locum.roles.home_agent.role import HomeAgent
 from locum.roles.registrant.attachment import Registering, Wish
 from locum.security.association import Algorithm, Replay
@@ -12,7 +15,7 @@ from locum.wire.mobile_ip.registration import Code
 from tests.roles.world import AN1, AN2, AN3, COLOCATED, HA, HOA, HOA6, STAND_IN, World
 
 
-def tunnels(world: World, home: a.Addr = HOA) -> list[a.Addr]:
+def tunnels(world: World, home: Addr = HOA) -> list[Addr]:
     entry = world.ha.bindings.get(home)
     return [] if entry is None else [each.destination for each in entry.tunnels]
 
@@ -21,7 +24,7 @@ def test_default_care_of_address_is_there_before_anybody_registers() -> None:
     world = World()
     assert tunnels(world) == [AN3]
     assert tunnels(world, HOA6) == [AN3]
-    assert (AN3, HOA, a.Side.FROM_HOME_ADDRESS) in world.ha.acceptances
+    assert (AN3, HOA, Side.FROM_HOME_ADDRESS) in world.ha.acceptances
 
 
 @pytest.mark.parametrize("replay", Replay)
@@ -34,9 +37,9 @@ def test_register(replay: Replay, algorithm: Algorithm, agents_keyed: bool, chal
     assert tunnels(world) == [AN1] and tunnels(world, HOA6) == [AN1]
     assert world.mn.via is not None and world.mn.via.agent == AN1
     assert world.mn.via.home_addresses == (HOA, HOA6)
-    acceptance = world.an1.acceptances[HA, HOA, a.Side.TO_HOME_ADDRESS]
+    acceptance = world.an1.acceptances[HA, HOA, Side.TO_HOME_ADDRESS]
     assert (acceptance.link, acceptance.next_hop) == ("radio0", HOA)
-    assert world.an1.outbound[HOA6, "radio0"].tunnel == a.Tunnel(AN1, HA)
+    assert world.an1.outbound[HOA6, "radio0"].tunnel == Tunnel(AN1, HA)
     assert ("radio0", HOA) in world.an1.neighbours
     assert "notified" in world.mn.kinds()
 
@@ -45,8 +48,8 @@ def test_colocated_care_of_address() -> None:
     world = World(colocated=True)
     world.advance(3)
     assert tunnels(world) == [COLOCATED]
-    assert world.mn.outbound[HOA, None].tunnel == a.Tunnel(COLOCATED, HA)
-    assert (HA, HOA6, a.Side.TO_HOME_ADDRESS) in world.mn.acceptances
+    assert world.mn.outbound[HOA, None].tunnel == Tunnel(COLOCATED, HA)
+    assert (HA, HOA6, Side.TO_HOME_ADDRESS) in world.mn.acceptances
     assert COLOCATED in world.mn.endpoints and world.an1.acceptances == {}
 
 
@@ -96,7 +99,7 @@ def test_very_short_lifetime_leaves_the_packets_to_the_default_and_the_peer_reac
     world.advance(1)
     entry = world.ha.bindings[HOA]
     assert [each.destination for each in entry.tunnels] == [AN3]
-    assert entry.peer == STAND_IN and entry.peer_tunnel == a.Tunnel(HA, AN1)
+    assert entry.peer == STAND_IN and entry.peer_tunnel == Tunnel(HA, AN1)
     assert {AN1, AN3} == {outer for outer, home, _ in world.ha.acceptances if home == HOA}
     world.advance(60)
     assert world.ha.bindings[HOA] == entry, "it is renewed while it is wished for"
@@ -194,7 +197,7 @@ def test_rebooted_agent_is_registered_with_again() -> None:
     world.start(world.an1)
     world.advance(2)
     assert "agent-rebooted" in world.mn.kinds()
-    assert (HA, HOA, a.Side.TO_HOME_ADDRESS) in world.an1.acceptances
+    assert (HA, HOA, Side.TO_HOME_ADDRESS) in world.an1.acceptances
 
 
 def test_wrong_clock_is_set_right_by_the_home_agent() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.home_agent.revocation import MOVED_GRACE
 from locum.roles.home_agent.role import HomeAgent
@@ -22,7 +23,7 @@ from locum.wire.mobile_ip.revocation import RegistrationRevocation, RevocationAc
 from tests.roles.world import AN1, AN2, AN3, COLOCATED, HA, HOA, Host, World
 
 WRONG = Association(300, b"w" * 16)
-FROM_HA, FROM_AN1 = a.Source(HA, 434, "core"), a.Source(AN1, 434, "core")
+FROM_HA, FROM_AN1 = Source(HA, 434, "core"), Source(AN1, 434, "core")
 
 
 def settled(**options: object) -> World:
@@ -39,7 +40,7 @@ def agent(host: Host) -> ForeignAgent:
     return cast(ForeignAgent, host.role)
 
 
-def tunnels(world: World) -> list[a.Addr]:
+def tunnels(world: World) -> list[Addr]:
     entry = world.ha.bindings.get(HOA)
     return [] if entry is None else [each.destination for each in entry.tunnels]
 
@@ -53,7 +54,7 @@ def said(host: Host, kind: int) -> list[bytes]:
     return [each for each in host.sent if each[:1] == bytes((kind,))]
 
 
-def by_home(world: World, agent_address: a.Addr | None = None) -> None:
+def by_home(world: World, agent_address: Addr | None = None) -> None:
     actions = home(world).revocation.revoke(HOA, agent=agent_address, reason="test", now=world.now)
     world.perform(world.ha, actions)
 
@@ -261,7 +262,7 @@ def test_what_is_not_to_be_believed_changes_nothing_and_is_counted(change: Chang
 def test_the_same_from_elsewhere_or_from_an_access_link_is_not_believed() -> None:
     world = settled()
     good = signed(notice(_ahead(world), by_home_agent=True).encode(), AuthKind.FA_HA, keyed(world))
-    for source in (a.Source(HA, 434, "radio0"), a.Source(AN3, 434, "core")):
+    for source in (Source(HA, 434, "radio0"), Source(AN3, 434, "core")):
         assert [type(each) for each in world.an1.role.receive(good, source, now=world.now)] == [a.Count]
     assert visits(world.an1)
 

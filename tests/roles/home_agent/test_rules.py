@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from locum.roles import actions as a
+from locum.roles.action_values.flows import MAX_RULES, RuleVerdict, Selector
+from locum.roles.action_values.forwarding import Verdict
 from locum.roles.rules import (
     ADMIN,
     CONFIGURATION,
@@ -40,9 +41,9 @@ def settled() -> Home:
 
 
 def kept(
-    identifier: int, priority: int, *to: Target, share: bool = False, selector: a.Selector = HTTP
+    identifier: int, priority: int, *to: Target, share: bool = False, selector: Selector = HTTP
 ) -> KeptRule:
-    verdict = a.RuleVerdict.FORWARD if to else a.RuleVerdict.DROP
+    verdict = RuleVerdict.FORWARD if to else RuleVerdict.DROP
     return KeptRule(identifier, priority, verdict, both_families(selector), to, share, CONFIGURATION)
 
 
@@ -62,7 +63,7 @@ def test_rules_stand_in_the_order_of_their_priorities() -> None:
     rules = (*rule(5, 30, 7), *rule(6, 10, 1, selector=SSH), *rule(7, 20, selector=FROM_PEER))
     assert home.device.register(AN1, bid=1, rules=rules) == ACCEPTED
     assert [each.identifier for each in home.flow_rules()] == [6, 7, 5]
-    assert home.flow_rules()[1].verdict is a.RuleVerdict.DROP
+    assert home.flow_rules()[1].verdict is RuleVerdict.DROP
 
 
 def test_each_family_gets_what_can_be_said_of_it() -> None:
@@ -202,7 +203,7 @@ def test_default_care_of_address_for_some_packets_only() -> None:
     """R6: the rest goes natively, and the entry says so, so that it is counted."""
     home = Home(replace(MOBILE, default_ruled=True, rules=(kept(1, 1, "default"),)))
     assert home.rules() == {1: [AN3]}
-    assert home.entry().verdict is a.Verdict.NATIVE and home.entry().tunnels == ()
+    assert home.entry().verdict is Verdict.NATIVE and home.entry().tunnels == ()
 
 
 # Refusals ---------------------------------------------------------------------------------------------------------------
@@ -290,7 +291,7 @@ def test_more_rules_than_there_is_room_for() -> None:
         assert home.device.register(AN1, bid=1, rules=rule(number + 1, 9, 7, selector=selector)) == ACCEPTED
         home.advance(0.01)
     home.two.register(AN4, bid=9)
-    assert len(home.entry().rules) == a.MAX_RULES
+    assert len(home.entry().rules) == MAX_RULES
     before = home.tables()
     assert home.device.register(AN1, bid=1, rules=rule(64, 8, 7)) == Code.INSUFFICIENT_RESOURCES
     assert home.tables() == before
@@ -299,7 +300,7 @@ def test_more_rules_than_there_is_room_for() -> None:
     for number in range(65):
         selector = replace(HTTP, destination_port=(number, number))
         code = alone.device.register(AN1, bid=1, rules=rule(number + 1, 9, 1, selector=selector))
-        assert code == (ACCEPTED if number < a.MAX_RULES else Code.INSUFFICIENT_RESOURCES)
+        assert code == (ACCEPTED if number < MAX_RULES else Code.INSUFFICIENT_RESOURCES)
 
 
 def test_rows_that_do_not_go_with_the_configuration_any_more() -> None:
@@ -318,14 +319,14 @@ known = selectors.filter(lambda each: not isinstance(each, UnknownSelector))
 
 @given(known, st.integers(1, 0xFFBF), st.integers(0, 0xFFFF), st.booleans())
 def test_a_rule_comes_back_from_its_row(
-    selector: a.Selector, identifier: int, priority: int, share: bool
+    selector: Selector, identifier: int, priority: int, share: bool
 ) -> None:
-    whole = KeptRule(identifier, priority, a.RuleVerdict.FORWARD, both_families(selector), (1, "mn"), share)
+    whole = KeptRule(identifier, priority, RuleVerdict.FORWARD, both_families(selector), (1, "mn"), share)
     assert KeptRule.from_row(identifier, whole.to_row()) == whole
 
 
 @given(known, known)
-def test_overlap_is_mutual(one: a.Selector, two: a.Selector) -> None:
+def test_overlap_is_mutual(one: Selector, two: Selector) -> None:
     assert overlap(one, one) and overlap(one, two) == overlap(two, one)
 
 

@@ -3,6 +3,7 @@
 from random import Random
 
 from locum.roles import actions as a
+from locum.roles.action_values.sessions import Stopped
 from locum.roles.mnps.handover import MAX_APPLICATION
 from locum.roles.mnps.role import StandIn
 from locum.wire.control import (
@@ -47,7 +48,7 @@ def test_it_comes_back_also_from_a_stand_in_that_died() -> None:
     for each in (role, another):
         actions, answers = ask(each, Finish(HANDOVER))
         if not answers:  # the node has no sockets to stop, and says so
-            actions = each.happened(a.Stopped(HANDOVER, ()), now=NOW)
+            actions = each.happened(Stopped(HANDOVER, ()), now=NOW)
             answers = [decode_632(one.body) for one in actions if isinstance(one, a.Answer)]
         assert [one.application for one in answers] == [STATE]
 

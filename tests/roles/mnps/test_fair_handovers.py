@@ -3,6 +3,8 @@
 from ipaddress import IPv4Address
 
 from locum.roles import actions as a
+from locum.roles.action_values.forwarding import ClearFlow
+from locum.roles.action_values.sessions import Restored, RestoreSessions
 from locum.roles.mnps.quotas import MOST_HANDOVERS, MOST_PREPARED
 from locum.wire.control import Cancel, Flow, Status, TakeoverPrepare, TakeoverTransfer, encode_634
 from locum.wire.mobile_ip.vendor import Takes
@@ -62,14 +64,14 @@ def test_a_flow_that_was_prepared_twice_has_one_owner() -> None:
     device.ask(TakeoverPrepare(SECOND, (HOA,), both))
     records = [{0: each.to_cbor(), 1: 1} for each in both]
     device.ask(TakeoverTransfer(FIRST, (records[0],), others=(SECOND,)))
-    device.tell(a.Restored(FIRST, (0,)))
+    device.tell(Restored(FIRST, (0,)))
     restored = device.ask(TakeoverTransfer(SECOND, tuple(records), others=(FIRST,)))
-    (action,) = (each for each in restored if isinstance(each, a.RestoreSessions))
+    (action,) = (each for each in restored if isinstance(each, RestoreSessions))
     assert [each.flow for each in action.sessions] == [flow(1)]
-    after = device.tell(a.Restored(SECOND, (1,)))
+    after = device.tell(Restored(SECOND, (1,)))
     (answer,) = answers(after)
     assert [each.status for each in answer.sessions] == [Status.REFUSED, Status.OK]
-    assert not [each for each in after if isinstance(each, a.ClearFlow)], "the other hand-over has it"
+    assert not [each for each in after if isinstance(each, ClearFlow)], "the other hand-over has it"
 
 
 def test_a_prepare_that_is_called_off_while_it_waits_is_answered_and_forgotten() -> None:

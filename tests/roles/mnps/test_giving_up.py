@@ -5,6 +5,17 @@ from dataclasses import replace
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.forwarding import ClearFlow, FlowEntry, FlowVerdict, SetFlow
+from locum.roles.action_values.sessions import (
+    DropSessions,
+    HeldSession,
+    Measured,
+    Restored,
+    RestoreSessions,
+    ResumeSessions,
+    SessionFinal,
+    Stopped,
+)
 from locum.roles.mnps.role import StandIn
 from locum.wire.control import (
     Abandon,
@@ -64,11 +75,11 @@ class Device:
         self.ask(TakeoverPrepare(handover, (HOA,), flows))
         records = tuple({0: each.to_cbor()} for each in flows)
         actions = self.ask(TakeoverTransfer(handover, records, others=others))
-        return actions + self.tell(a.Restored(handover, tuple(range(len(flows)))))
+        return actions + self.tell(Restored(handover, tuple(range(len(flows)))))
 
     def stop(self, handover: bytes, *numbers: int) -> list[a.Action]:
-        finals = tuple(a.SessionFinal(n, flow(each), 10) for n, each in enumerate(numbers))
-        return self.ask(Finish(handover)) + self.tell(a.Stopped(handover, finals))
+        finals = tuple(SessionFinal(n, flow(each), 10) for n, each in enumerate(numbers))
+        return self.ask(Finish(handover)) + self.tell(Stopped(handover, finals))
 
     def restart(self) -> list[a.Action]:
         """The stand-in's daemon dies and is there again; what it then does."""
@@ -81,18 +92,18 @@ def answers(actions: list[a.Action]) -> list[Answer632]:
     return [decode_632(each.body) for each in actions if isinstance(each, a.Answer)]
 
 
-def drops(actions: list[a.Action]) -> list[a.DropSessions]:
-    return [each for each in actions if isinstance(each, a.DropSessions)]
+def drops(actions: list[a.Action]) -> list[DropSessions]:
+    return [each for each in actions if isinstance(each, DropSessions)]
 
 
 def test_the_sessions_of_an_abandoned_handover_are_reset_before_the_answer() -> None:
     device = Device()
     device.hand_over(FIRST, 0, 1)
     actions = device.ask(Abandon(FIRST))
-    assert drops(actions) == [a.DropSessions(FIRST, reset=True)]
+    assert drops(actions) == [DropSessions(FIRST, reset=True)]
     assert [each.status for each in answers(actions)] == [Status.OK]
-    dropped = actions.index(a.DropSessions(FIRST, reset=True))
-    assert dropped < actions.index(a.ClearFlow(flow(0)))  # its packets would find no way otherwise
+    dropped = actions.index(DropSessions(FIRST, reset=True))
+    assert dropped < actions.index(ClearFlow(flow(0)))  # its packets would find no way otherwise
     assert dropped < next(n for n, each in enumerate(actions) if isinstance(each, a.Answer))
     again = device.ask(Abandon(FIRST))
     assert not drops(again) and [each.status for each in answers(again)] == [Status.OK]
@@ -109,12 +120,12 @@ def test_some_sessions_are_abandoned_and_the_others_go_on() -> None:
     device = Device()
     device.hand_over(FIRST, 0, 1, 2)
     actions = device.ask(Abandon(FIRST, (0, 2, 77)))
-    assert drops(actions) == [a.DropSessions(FIRST, (0, 2), reset=True)]
-    assert a.ClearFlow(flow(0)) in actions and a.ClearFlow(flow(1)) not in actions
+    assert drops(actions) == [DropSessions(FIRST, (0, 2), reset=True)]
+    assert ClearFlow(flow(0)) in actions and ClearFlow(flow(1)) not in actions
     assert not drops(device.ask(Abandon(FIRST, (0, 2))))
     device.ask(Reclaim(FIRST, (HOA,)))
-    held = (a.HeldSession(1, flow(1), 5),)
-    (answer,) = answers(device.tell(a.Measured(FIRST, held)))
+    held = (HeldSession(1, flow(1), 5),)
+    (answer,) = answers(device.tell(Measured(FIRST, held)))
     assert {each.session: each.status for each in answer.sessions} == {
         0: Status.REFUSED,
         1: Status.OK,
@@ -132,14 +143,14 @@ def test_sessions_that_are_back_are_dropped_in_silence_and_the_others_stay(stopp
     if stopped:
         device.stop(FIRST, 0, 1, 2)
     actions = device.ask(Done(FIRST, (0, 2)))
-    assert drops(actions) == [a.DropSessions(FIRST, (0, 2))]
+    assert drops(actions) == [DropSessions(FIRST, (0, 2))]
     assert [each.status for each in answers(actions)] == [Status.OK]
-    assert a.ClearFlow(flow(0)) in actions and a.ClearFlow(flow(1)) not in actions
+    assert ClearFlow(flow(0)) in actions and ClearFlow(flow(1)) not in actions
     again = device.ask(Done(FIRST, (0, 2)))
     assert not drops(again) and answers(again)[0].status is Status.OK
     assert [each.flow for taken in device.role.handovers() for each in taken.held] == [flow(1)]
     resumed = device.ask(Cancel(FIRST))
-    assert (a.ResumeSessions(FIRST) in resumed) == stopped and answers(resumed)[0].status is Status.OK
+    assert (ResumeSessions(FIRST) in resumed) == stopped and answers(resumed)[0].status is Status.OK
 
 
 @pytest.mark.parametrize("state", ["prepared", "restoring", "stopping", "stopped"])
@@ -151,17 +162,17 @@ def test_it_is_allowed_in_every_state_and_leaves_nobody_waiting(state: str) -> N
         device.ask(TakeoverTransfer(FIRST, ({0: flow(0).to_cbor()},)))
         waiting = [device.exchange]
     if state in ("stopping", "stopped"):
-        device.tell(a.Restored(FIRST, (0,)))
+        device.tell(Restored(FIRST, (0,)))
         device.ask(Finish(FIRST))
         waiting = [device.exchange]
     if state == "stopped":
-        device.tell(a.Stopped(FIRST, (a.SessionFinal(0, flow(0), 0),)))
+        device.tell(Stopped(FIRST, (SessionFinal(0, flow(0), 0),)))
         waiting = []
     actions = device.ask(Abandon(FIRST))
     assert [each.reset for each in drops(actions)] == [True] * (state != "prepared")
     answered = {each.exchange: decode_632(each.body).status for each in actions if isinstance(each, a.Answer)}
     assert answered == {each: Status.UNKNOWN_HANDOVER for each in waiting} | {device.exchange: Status.OK}
-    late: list[a.Event] = [a.Restored(FIRST, (0,)), a.Stopped(FIRST, (a.SessionFinal(0, flow(0), 0),))]
+    late: list[a.Event] = [Restored(FIRST, (0,)), Stopped(FIRST, (SessionFinal(0, flow(0), 0),))]
     for event in late:
         assert [type(each) for each in device.tell(event)] == [a.Count]
 
@@ -172,17 +183,17 @@ def test_a_session_that_is_abandoned_on_its_way_does_not_come_back(state: str) -
     device.ask(TakeoverPrepare(FIRST, (HOA,), (flow(0), flow(1))))
     device.ask(TakeoverTransfer(FIRST, ({0: flow(0).to_cbor()}, {0: flow(1).to_cbor()})))
     if state != "restoring":
-        device.tell(a.Restored(FIRST, (0, 1)))
+        device.tell(Restored(FIRST, (0, 1)))
         device.ask(Finish(FIRST))
-    finals = tuple(a.SessionFinal(each, flow(each), 3) for each in (0, 1))
+    finals = tuple(SessionFinal(each, flow(each), 3) for each in (0, 1))
     if state == "stopped":
-        device.tell(a.Stopped(FIRST, finals))
-    assert drops(device.ask(Abandon(FIRST, (1,)))) == [a.DropSessions(FIRST, (1,), reset=True)]
+        device.tell(Stopped(FIRST, finals))
+    assert drops(device.ask(Abandon(FIRST, (1,)))) == [DropSessions(FIRST, (1,), reset=True)]
     if state == "restoring":
-        done = device.tell(a.Restored(FIRST, (0, 1)))
-        assert a.SetFlow(a.FlowEntry(flow(1), a.FlowVerdict.DELIVER)) not in done
+        done = device.tell(Restored(FIRST, (0, 1)))
+        assert SetFlow(FlowEntry(flow(1), FlowVerdict.DELIVER)) not in done
         device.ask(Finish(FIRST))
-    last = device.ask(Finish(FIRST)) if state == "stopped" else device.tell(a.Stopped(FIRST, finals))
+    last = device.ask(Finish(FIRST)) if state == "stopped" else device.tell(Stopped(FIRST, finals))
     assert [each.session for each in answers(last)[-1].final] == [0]
 
 
@@ -190,9 +201,9 @@ def test_what_a_transfer_does_not_name_any_more_is_reset() -> None:
     device = Device()
     device.hand_over(FIRST, 0)
     actions = device.hand_over(SECOND, 1)
-    assert drops(actions) == [a.DropSessions(FIRST, reset=True)]
-    assert actions.index(a.DropSessions(FIRST, reset=True)) < next(
-        n for n, each in enumerate(actions) if isinstance(each, a.RestoreSessions)
+    assert drops(actions) == [DropSessions(FIRST, reset=True)]
+    assert actions.index(DropSessions(FIRST, reset=True)) < next(
+        n for n, each in enumerate(actions) if isinstance(each, RestoreSessions)
     )
 
 
@@ -201,14 +212,14 @@ def test_a_device_that_has_had_the_last_state_may_have_the_session() -> None:
     device = Device()
     device.hand_over(FIRST, 0)
     device.stop(FIRST, 0)
-    assert drops(device.hand_over(SECOND, 1)) == [a.DropSessions(FIRST)]
+    assert drops(device.hand_over(SECOND, 1)) == [DropSessions(FIRST)]
 
 
 def test_done_and_a_prepare_that_is_called_off_tell_nobody() -> None:
     device = Device()
     device.hand_over(FIRST, 0)
     device.stop(FIRST, 0)
-    assert drops(device.ask(Done(FIRST))) == [a.DropSessions(FIRST)]
+    assert drops(device.ask(Done(FIRST))) == [DropSessions(FIRST)]
     device.ask(TakeoverPrepare(SECOND, (HOA,), (flow(1),)))
     assert not drops(device.ask(Cancel(SECOND)))
 
@@ -225,7 +236,7 @@ def test_a_session_that_could_not_be_restored_says_why() -> None:
     device = Device()
     device.ask(TakeoverPrepare(FIRST, (HOA,), (flow(0),)))
     device.ask(TakeoverTransfer(FIRST, ({0: flow(0).to_cbor()},)))
-    (answer,) = answers(device.tell(a.Restored(FIRST, (), ((0, "no route to the peer"),))))
+    (answer,) = answers(device.tell(Restored(FIRST, (), ((0, "no route to the peer"),))))
     assert [(each.status, each.reason) for each in answer.sessions] == [
         (Status.REFUSED, "no route to the peer")
     ]
@@ -235,9 +246,9 @@ def test_a_session_that_cannot_be_stopped_is_lost_and_the_others_go_back() -> No
     device = Device()
     device.hand_over(FIRST, 0, 1)
     device.ask(Finish(FIRST))
-    actions = device.tell(a.Stopped(FIRST, (a.SessionFinal(1, flow(1), 10),)))
-    assert drops(actions) == [a.DropSessions(FIRST, (0,), reset=True)]
+    actions = device.tell(Stopped(FIRST, (SessionFinal(1, flow(1), 10),)))
+    assert drops(actions) == [DropSessions(FIRST, (0,), reset=True)]
     assert next(each.kind for each in actions if isinstance(each, a.Emit)) == "session-lost"
     (answer,) = answers(actions)
     assert answer.status is Status.OK and [each.session for each in answer.final] == [1]
-    assert drops(device.ask(Done(FIRST))) == [a.DropSessions(FIRST)]
+    assert drops(device.ask(Done(FIRST))) == [DropSessions(FIRST)]

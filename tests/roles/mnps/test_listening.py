@@ -7,6 +7,20 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import UnwatchPort, WatchPort
+from locum.roles.action_values.forwarding import ClearFlow, FlowEntry, FlowVerdict, SetFlow
+from locum.roles.action_values.listeners import AcceptedEnded, ClosePorts, ConnectionAccepted, OpenPorts
+from locum.roles.action_values.sessions import (
+    DropSessions,
+    HeldSession,
+    Measured,
+    MeasureSessions,
+    Restored,
+    SessionFinal,
+    Stopped,
+    Surveyed,
+)
 from locum.roles.mnps.listening import PAUSE
 from locum.roles.mnps.quotas import Quota
 from locum.roles.mnps.role import StandIn, StandInConfiguration
@@ -65,7 +79,7 @@ class Stand:
         self.done = actions
         return actions
 
-    def ask(self, request: Request634, *homes: a.Addr) -> list[a.Action]:
+    def ask(self, request: Request634, *homes: Addr) -> list[a.Action]:
         self._exchange += 1
         asked = a.Asked(self._exchange, "634", encode_634(request), DEVICE, homes or (HOME,))
         return self.take(self.role.happened(asked, now=self.now))
@@ -84,11 +98,11 @@ class Stand:
     def sleep(self, *listeners: Listener, handover: bytes = ONE, flows: tuple[Flow, ...] = (OWN,)) -> None:
         self.ask(TakeoverPrepare(handover, (HOME,), flows, listeners=listeners))
         assert self.answer().status is Status.OK
-        assert not self.of(a.OpenPorts)
+        assert not self.of(OpenPorts)
         others = tuple(each for each in (ONE, TWO) if each != handover)
         self.ask(TakeoverTransfer(handover, tuple(map(session_record, flows)), others=others))
         if flows:
-            self.tell(a.Restored(handover, tuple(range(len(flows)))))
+            self.tell(Restored(handover, tuple(range(len(flows)))))
 
     def of(self, kind: type) -> list[a.Action]:
         return [each for each in self.done if isinstance(each, kind)]
@@ -97,56 +111,56 @@ class Stand:
 def test_ports_are_open_while_the_sessions_live_here() -> None:
     stand = Stand()
     stand.sleep(SSH, WEB, QUIET)
-    assert stand.of(a.OpenPorts) == [a.OpenPorts(ONE, (SSH, WEB))]
-    assert stand.of(a.WatchPort) == [a.WatchPort(HOME, 22), a.WatchPort(HOME, 80)]
+    assert stand.of(OpenPorts) == [OpenPorts(ONE, (SSH, WEB))]
+    assert stand.of(WatchPort) == [WatchPort(HOME, 22), WatchPort(HOME, 80)]
     stand.ask(Reclaim(ONE, (HOME,)))
-    assert stand.of(a.ClosePorts) == [a.ClosePorts(ONE)]
-    assert stand.of(a.UnwatchPort) == [a.UnwatchPort(HOME, 22), a.UnwatchPort(HOME, 80)]
-    closed, measured = stand.done.index(a.ClosePorts(ONE)), stand.done.index(a.MeasureSessions(ONE))
+    assert stand.of(ClosePorts) == [ClosePorts(ONE)]
+    assert stand.of(UnwatchPort) == [UnwatchPort(HOME, 22), UnwatchPort(HOME, 80)]
+    closed, measured = stand.done.index(ClosePorts(ONE)), stand.done.index(MeasureSessions(ONE))
     assert closed < measured
     stand.ask(Cancel(ONE))
-    assert stand.of(a.OpenPorts)
+    assert stand.of(OpenPorts)
 
 
 def test_a_device_without_any_session_has_ports_too() -> None:
     stand = Stand()
     stand.sleep(SSH, flows=())
-    assert stand.of(a.OpenPorts) == [a.OpenPorts(ONE, (SSH,))]
+    assert stand.of(OpenPorts) == [OpenPorts(ONE, (SSH,))]
     stand.ask(Done(ONE))
-    assert stand.of(a.ClosePorts)
+    assert stand.of(ClosePorts)
     assert not stand.rows
 
 
 def test_what_is_accepted_is_a_session_that_the_device_is_told_of() -> None:
     stand = Stand()
     stand.sleep(SSH)
-    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
-    assert stand.of(a.SetFlow) == [a.SetFlow(a.FlowEntry(CALL, a.FlowVerdict.DELIVER))]
+    stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    assert stand.of(SetFlow) == [SetFlow(FlowEntry(CALL, FlowVerdict.DELIVER))]
     assert [each.kind for each in stand.done if isinstance(each, a.Emit)] == ["session-accepted"]
-    assert not stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    assert not stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
     stand.ask(Reclaim(ONE, (HOME,)))
-    stand.tell(a.Measured(ONE, (a.HeldSession(0, OWN, 5), a.HeldSession(LAST, CALL, 7))))
+    stand.tell(Measured(ONE, (HeldSession(0, OWN, 5), HeldSession(LAST, CALL, 7))))
     own, call = stand.answer().sessions
     assert (own.accepted, call.accepted, call.session) == (None, GREETING, LAST)
     stand.ask(Finish(ONE))
     for each in (OWN, CALL):
-        assert a.SetFlow(a.FlowEntry(each, a.FlowVerdict.HOLD)) in stand.done
-    stand.tell(a.Stopped(ONE, (a.SessionFinal(0, OWN, 5), a.SessionFinal(LAST, CALL, 7, tail=b"request"))))
+        assert SetFlow(FlowEntry(each, FlowVerdict.HOLD)) in stand.done
+    stand.tell(Stopped(ONE, (SessionFinal(0, OWN, 5), SessionFinal(LAST, CALL, 7, tail=b"request"))))
     stand.ask(Done(ONE))
-    assert a.ClearFlow(CALL) in stand.done
+    assert ClearFlow(CALL) in stand.done
     assert not stand.rows
 
 
 def test_a_restart_keeps_ports_and_accepted_sessions() -> None:
     stand = Stand()
     stand.sleep(SSH)
-    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
     stand.restart()
-    assert stand.of(a.OpenPorts) == [a.OpenPorts(ONE, (SSH,))]
-    assert a.SetFlow(a.FlowEntry(CALL, a.FlowVerdict.DELIVER)) in stand.done
-    assert not stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))  # the node tells of each again
+    assert stand.of(OpenPorts) == [OpenPorts(ONE, (SSH,))]
+    assert SetFlow(FlowEntry(CALL, FlowVerdict.DELIVER)) in stand.done
+    assert not stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))  # the node tells of each again
     stand.ask(Reclaim(ONE, (HOME,)))
-    stand.tell(a.Measured(ONE, (a.HeldSession(0, OWN, 5), a.HeldSession(LAST, CALL, 7))))
+    stand.tell(Measured(ONE, (HeldSession(0, OWN, 5), HeldSession(LAST, CALL, 7))))
     assert stand.answer().sessions[1].accepted == GREETING
 
 
@@ -154,62 +168,62 @@ def test_a_device_that_asks_and_does_not_come_back_has_its_ports_open_again() ->
     stand = Stand()
     stand.sleep(SSH)
     stand.ask(Reclaim(ONE, (HOME,)))
-    stand.tell(a.Measured(ONE, (a.HeldSession(0, OWN, 5),)))
+    stand.tell(Measured(ONE, (HeldSession(0, OWN, 5),)))
     assert stand.role.deadline() == stand.now + PAUSE
     stand.now += PAUSE
     assert stand.take(stand.role.timeout(now=stand.now))
-    assert stand.of(a.OpenPorts) == [a.OpenPorts(ONE, (SSH,))]
-    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    assert stand.of(OpenPorts) == [OpenPorts(ONE, (SSH,))]
+    stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
     stand.ask(Finish(ONE))
-    assert stand.of(a.DropSessions) == [
-        a.DropSessions(ONE, (LAST,), reset=True)
+    assert stand.of(DropSessions) == [
+        DropSessions(ONE, (LAST,), reset=True)
     ]  # the device has not heard of it
-    assert a.SetFlow(a.FlowEntry(CALL, a.FlowVerdict.HOLD)) not in stand.done
+    assert SetFlow(FlowEntry(CALL, FlowVerdict.HOLD)) not in stand.done
     lost = [each for each in stand.done if isinstance(each, a.Emit) and each.kind == "session-lost"]
     assert [each.flow for each in lost] == [CALL]
-    stand.tell(a.Stopped(ONE, (a.SessionFinal(0, OWN, 5),)))
+    stand.tell(Stopped(ONE, (SessionFinal(0, OWN, 5),)))
     stand.now += PAUSE
     stand.take(stand.role.timeout(now=stand.now))
-    assert not stand.of(a.OpenPorts)
+    assert not stand.of(OpenPorts)
 
 
 def test_what_comes_too_late_or_is_too_much_is_reset() -> None:
     stand = Stand(max_sessions=2)
     stand.sleep(SSH)
-    stand.tell(a.ConnectionAccepted(TWO, LAST, CALL, GREETING))
-    assert stand.of(a.DropSessions) == [a.DropSessions(TWO, (LAST,), reset=True)]
-    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
-    assert not stand.of(a.DropSessions)
-    stand.tell(a.ConnectionAccepted(ONE, LAST - 1, replace(CALL, peer_port=2), GREETING))
-    assert stand.of(a.DropSessions) == [a.DropSessions(ONE, (LAST - 1,), reset=True)]
+    stand.tell(ConnectionAccepted(TWO, LAST, CALL, GREETING))
+    assert stand.of(DropSessions) == [DropSessions(TWO, (LAST,), reset=True)]
+    stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    assert not stand.of(DropSessions)
+    stand.tell(ConnectionAccepted(ONE, LAST - 1, replace(CALL, peer_port=2), GREETING))
+    assert stand.of(DropSessions) == [DropSessions(ONE, (LAST - 1,), reset=True)]
 
 
 def test_what_is_accepted_makes_no_room_for_itself_among_a_devices_sessions() -> None:
     stand = Stand(quota=Quota(sessions=2))
     stand.sleep(SSH)
-    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
-    stand.tell(a.ConnectionAccepted(ONE, LAST - 1, replace(CALL, peer_port=2), GREETING))
-    assert stand.of(a.DropSessions) == [a.DropSessions(ONE, (LAST - 1,), reset=True)]
+    stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    stand.tell(ConnectionAccepted(ONE, LAST - 1, replace(CALL, peer_port=2), GREETING))
+    assert stand.of(DropSessions) == [DropSessions(ONE, (LAST - 1,), reset=True)]
 
 
 def test_one_that_its_peer_has_reset_is_dropped() -> None:
     stand = Stand()
     stand.sleep(SSH)
-    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
-    stand.tell(a.AcceptedEnded(ONE, (LAST,)))
-    assert stand.of(a.DropSessions) == [a.DropSessions(ONE, (LAST,), reset=True)]
-    assert not stand.of(a.ClosePorts)
-    stand.tell(a.AcceptedEnded(ONE, (LAST,)))
+    stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    stand.tell(AcceptedEnded(ONE, (LAST,)))
+    assert stand.of(DropSessions) == [DropSessions(ONE, (LAST,), reset=True)]
+    assert not stand.of(ClosePorts)
+    stand.tell(AcceptedEnded(ONE, (LAST,)))
     assert not stand.done
 
 
 def test_the_device_gives_one_up_and_keeps_the_rest() -> None:
     stand = Stand()
     stand.sleep(SSH)
-    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
     stand.ask(Abandon(ONE, (LAST,)))
-    assert stand.of(a.DropSessions) == [a.DropSessions(ONE, (LAST,), reset=True)]
-    assert a.ClearFlow(CALL) in stand.done
+    assert stand.of(DropSessions) == [DropSessions(ONE, (LAST,), reset=True)]
+    assert ClearFlow(CALL) in stand.done
 
 
 def test_a_port_of_somebody_elses_address_is_refused_and_one_port_is_opened_once() -> None:
@@ -218,21 +232,21 @@ def test_a_port_of_somebody_elses_address_is_refused_and_one_port_is_opened_once
     assert stand.answer().status is Status.NOT_AUTHORISED
     stand.sleep(SSH)
     stand.sleep(SSH, WEB, handover=TWO, flows=())
-    assert stand.of(a.OpenPorts) == [a.OpenPorts(TWO, (WEB,))]
+    assert stand.of(OpenPorts) == [OpenPorts(TWO, (WEB,))]
 
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_what_the_device_has_heard_of_is_given_to_it(restarted: bool) -> None:
     stand = Stand()
     stand.sleep(SSH)
-    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
     stand.ask(Reclaim(ONE, (HOME,)))
-    stand.tell(a.Measured(ONE, (a.HeldSession(0, OWN, 5), a.HeldSession(LAST, CALL, 7))))
+    stand.tell(Measured(ONE, (HeldSession(0, OWN, 5), HeldSession(LAST, CALL, 7))))
     if restarted:
         stand.restart()
-        assert not stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
+        assert not stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
     stand.ask(Finish(ONE))
-    assert not stand.of(a.DropSessions)
+    assert not stand.of(DropSessions)
 
 
 @pytest.mark.parametrize("heard", [False, True], ids=["unheard", "heard"])
@@ -241,17 +255,17 @@ def test_a_number_that_is_used_again_names_the_newer_connection(heard: bool, cal
     """The node gives the number of one that has ended to the next, although the role may not know yet."""
     stand = Stand()
     stand.sleep(SSH)
-    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
     if heard:
-        stand.tell(a.AcceptedEnded(ONE, (LAST,)))
+        stand.tell(AcceptedEnded(ONE, (LAST,)))
     newer = replace(GREETING, peer_isn=77)
-    stand.tell(a.ConnectionAccepted(ONE, LAST, call, newer))
-    assert not stand.of(a.DropSessions)
+    stand.tell(ConnectionAccepted(ONE, LAST, call, newer))
+    assert not stand.of(DropSessions)
     (taken,) = stand.role.handovers()
     assert [(each.session, each.flow) for each in taken.held] == [(0, OWN), (LAST, call)]
     assert sorted(map(str, taken.flows)) == sorted(map(str, (OWN, call)))
     stand.ask(Reclaim(ONE, (HOME,)))
-    stand.tell(a.Measured(ONE, (a.HeldSession(0, OWN, 5), a.HeldSession(LAST, call, 7))))
+    stand.tell(Measured(ONE, (HeldSession(0, OWN, 5), HeldSession(LAST, call, 7))))
     assert [(each.session, each.flow, each.accepted) for each in stand.answer().sessions] == [
         (0, OWN, None),
         (LAST, call, newer),
@@ -261,8 +275,8 @@ def test_a_number_that_is_used_again_names_the_newer_connection(heard: bool, cal
 def test_a_number_of_the_devices_own_session_is_none_for_a_newcomer() -> None:
     stand = Stand()
     stand.sleep(SSH)
-    stand.tell(a.ConnectionAccepted(ONE, 0, CALL, GREETING))
-    assert stand.of(a.DropSessions) == [a.DropSessions(ONE, (0,), reset=True)]
+    stand.tell(ConnectionAccepted(ONE, 0, CALL, GREETING))
+    assert stand.of(DropSessions) == [DropSessions(ONE, (0,), reset=True)]
 
 
 def test_ports_are_closed_at_last_when_neither_device_nor_peer_comes() -> None:
@@ -271,19 +285,19 @@ def test_ports_are_closed_at_last_when_neither_device_nor_peer_comes() -> None:
 
     def look(after: float) -> None:
         stand.now += after
-        stand.tell(a.Surveyed(()))
+        stand.tell(Surveyed(()))
 
     look(0)
     look(999)
-    stand.tell(a.ConnectionAccepted(ONE, LAST, CALL, GREETING))
-    stand.tell(a.AcceptedEnded(ONE, (LAST,)))
+    stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
+    stand.tell(AcceptedEnded(ONE, (LAST,)))
     look(1)
     look(999)
     stand.ask(Reclaim(ONE, (HOME,)))
-    stand.tell(a.Measured(ONE, ()))
+    stand.tell(Measured(ONE, ()))
     look(1)
     look(999)
     assert stand.role.handovers()
     look(1)
-    assert not stand.role.handovers() and stand.of(a.ClosePorts) == []
+    assert not stand.role.handovers() and stand.of(ClosePorts) == []
     assert [each.kind for each in stand.done if isinstance(each, a.Emit)] == ["handover-forgotten"]

@@ -6,6 +6,22 @@ from random import Random
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.forwarding import FlowEntry, FlowVerdict, ReleaseHeld, SetFlow
+from locum.roles.action_values.sessions import (
+    DropSessions,
+    Fetched,
+    HeldSession,
+    Measured,
+    Restored,
+    RestoreSessions,
+    ResumeSessions,
+    SessionFinal,
+    SessionUse,
+    Stopped,
+    StopSessions,
+    Surveyed,
+    SurveySessions,
+)
 from locum.roles.mnps.giving_back import STOPPED_TIMEOUT
 from locum.roles.mnps.quotas import LONGEST_PAUSE, Quota
 from locum.roles.mnps.role import StandIn
@@ -27,8 +43,8 @@ def device_with(quota: Quota) -> Device:
     return device
 
 
-def use(handover: bytes, session: int, idle: float, stored: int = 0) -> a.SessionUse:
-    return a.SessionUse(handover, session, idle, stored)
+def use(handover: bytes, session: int, idle: float, stored: int = 0) -> SessionUse:
+    return SessionUse(handover, session, idle, stored)
 
 
 def events(actions: list[a.Action], kind: str) -> list[a.Emit]:
@@ -37,7 +53,7 @@ def events(actions: list[a.Action], kind: str) -> list[a.Emit]:
 
 def reclaimed(device: Device, handover: bytes, *held: int) -> dict[int, tuple[Status, str]]:
     device.ask(Reclaim(handover, (HOA,)))
-    measured = a.Measured(handover, tuple(a.HeldSession(each, flow(each), 0) for each in held))
+    measured = Measured(handover, tuple(HeldSession(each, flow(each), 0) for each in held))
     (answer,) = answers(device.tell(measured))
     return {each.session: (each.status, each.reason) for each in answer.sessions}
 
@@ -47,7 +63,7 @@ def test_sessions_are_looked_at_as_long_as_there_are_any() -> None:
     assert device.role.deadline() is None
     device.hand_over(FIRST, 0)
     assert device.role.deadline() == START + LONGEST_PAUSE
-    assert device.at(LONGEST_PAUSE) == [a.SurveySessions()]
+    assert device.at(LONGEST_PAUSE) == [SurveySessions()]
     assert device.role.deadline() == START + 2 * LONGEST_PAUSE
     device.stop(FIRST, 0)
     device.ask(Done(FIRST))
@@ -57,14 +73,14 @@ def test_sessions_are_looked_at_as_long_as_there_are_any() -> None:
 def test_a_session_that_was_quiet_for_too_long_is_reset_and_its_device_hears_of_it() -> None:
     device = device_with(Quota(held_seconds=7 * DAY))
     device.hand_over(FIRST, 0, 1)
-    actions = device.tell(a.Surveyed((use(FIRST, 0, 7 * DAY), use(FIRST, 1, 7 * DAY - 1))))
-    assert drops(actions) == [a.DropSessions(FIRST, (0,), reset=True)]
+    actions = device.tell(Surveyed((use(FIRST, 0, 7 * DAY), use(FIRST, 1, 7 * DAY - 1))))
+    assert drops(actions) == [DropSessions(FIRST, (0,), reset=True)]
     assert [each.flow for each in events(actions, "session-expired")] == [flow(0)]
     device.restart()
     status, reason = reclaimed(device, FIRST, 1)[0]
     assert status is Status.REFUSED and "7 days" in reason
     device.ask(Finish(FIRST))
-    last = device.tell(a.Stopped(FIRST, (a.SessionFinal(1, flow(1), 0),)))
+    last = device.tell(Stopped(FIRST, (SessionFinal(1, flow(1), 0),)))
     assert [each.session for each in answers(last)[0].final] == [1]
 
 
@@ -87,12 +103,12 @@ def test_it_goes_by_time_in_the_world() -> None:
 def test_the_quietest_give_way_to_new_sessions_of_their_device() -> None:
     device = device_with(Quota(sessions=3))
     device.hand_over(FIRST, 0, 1)
-    device.tell(a.Surveyed((use(FIRST, 0, 10), use(FIRST, 1, 500))))
+    device.tell(Surveyed((use(FIRST, 0, 10), use(FIRST, 1, 500))))
     actions = device.hand_over(SECOND, 2, 3, others=(FIRST,))
-    assert drops(actions) == [a.DropSessions(FIRST, (1,), reset=True)]
+    assert drops(actions) == [DropSessions(FIRST, (1,), reset=True)]
     assert [each.flow for each in events(actions, "session-evicted")] == [flow(1)]
-    assert next(n for n, each in enumerate(actions) if isinstance(each, a.DropSessions)) < next(
-        n for n, each in enumerate(actions) if isinstance(each, a.RestoreSessions)
+    assert next(n for n, each in enumerate(actions) if isinstance(each, DropSessions)) < next(
+        n for n, each in enumerate(actions) if isinstance(each, RestoreSessions)
     )
 
 
@@ -112,19 +128,19 @@ def test_bytes_make_the_quietest_give_way_and_never_one_that_was_heard_lately() 
         use(FIRST, 2, 10 * HOUR, 0),
         use(FIRST, 3, 5, 600),
     )
-    actions = device.tell(a.Surveyed(full))
-    assert drops(actions) == [a.DropSessions(FIRST, (1,), reset=True)]
+    actions = device.tell(Surveyed(full))
+    assert drops(actions) == [DropSessions(FIRST, (1,), reset=True)]
     assert events(actions, "session-evicted")[0].detail["reason"]
     busy = (use(FIRST, 0, 60, 400), use(FIRST, 3, 5, 600))
-    assert not drops(device.tell(a.Surveyed(busy)))
+    assert not drops(device.tell(Surveyed(busy)))
 
 
 def test_a_hand_over_in_which_nothing_lives_is_forgotten() -> None:
     device = device_with(Quota(held_seconds=DAY))
     device.hand_over(FIRST, 0)
-    device.tell(a.Surveyed((use(FIRST, 0, DAY),)))
-    assert not events(device.tell(a.Surveyed(()), DAY - 1), "handover-forgotten")
-    assert events(device.tell(a.Surveyed(()), DAY), "handover-forgotten")
+    device.tell(Surveyed((use(FIRST, 0, DAY),)))
+    assert not events(device.tell(Surveyed(()), DAY - 1), "handover-forgotten")
+    assert events(device.tell(Surveyed(()), DAY), "handover-forgotten")
     assert not device.role.handovers()
 
 
@@ -132,7 +148,7 @@ def test_a_person_drops_sessions() -> None:
     device = device_with(Quota())
     device.hand_over(FIRST, 0, 1)
     actions = device.role.drop([(FIRST, 1), (SECOND, 0)], now=START)
-    assert drops(actions) == [a.DropSessions(FIRST, (1,), reset=True)]
+    assert drops(actions) == [DropSessions(FIRST, (1,), reset=True)]
     assert reclaimed(device, FIRST, 0)[1][1].startswith("it was dropped")
 
 
@@ -143,23 +159,21 @@ def test_a_stopped_session_waits_as_long_as_its_device_has_bytes_to_fetch() -> N
     device = device_with(Quota(held_seconds=7 * DAY))
     device.hand_over(FIRST, 0)
     device.ask(Finish(FIRST))
-    device.tell(a.Stopped(FIRST, (a.SessionFinal(0, flow(0), 500, tail_offset=500),)))
+    device.tell(Stopped(FIRST, (SessionFinal(0, flow(0), 500, tail_offset=500),)))
     assert not drops(device.at(5 * STOPPED_TIMEOUT))
     device.ask(Fetch(FIRST, 0, 0, 500), 6 * STOPPED_TIMEOUT)
-    assert device.tell(a.Fetched(device.exchange, bytes(500)), 6 * STOPPED_TIMEOUT)
+    assert device.tell(Fetched(device.exchange, bytes(500)), 6 * STOPPED_TIMEOUT)
     device.ask(Reclaim(FIRST, (HOA,)), 6 * STOPPED_TIMEOUT)
     assert not drops(device.at(6.5 * STOPPED_TIMEOUT))
-    assert drops(device.at(7 * STOPPED_TIMEOUT)) == [
-        a.DropSessions(FIRST)
-    ]  # all was given: the device has it
+    assert drops(device.at(7 * STOPPED_TIMEOUT)) == [DropSessions(FIRST)]  # all was given: the device has it
 
 
 def test_a_device_that_never_fetches_the_rest_loses_the_session_and_the_peer_is_told() -> None:
     device = device_with(Quota(held_seconds=7 * DAY))
     device.hand_over(FIRST, 0)
     device.ask(Finish(FIRST))
-    device.tell(a.Stopped(FIRST, (a.SessionFinal(0, flow(0), 500, tail_offset=500),)))
-    assert drops(device.at(7 * DAY)) == [a.DropSessions(FIRST, reset=True)]
+    device.tell(Stopped(FIRST, (SessionFinal(0, flow(0), 500, tail_offset=500),)))
+    assert drops(device.at(7 * DAY)) == [DropSessions(FIRST, reset=True)]
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -169,12 +183,12 @@ def test_a_stopped_session_can_be_resumed_hours_later(restarted: bool) -> None:
     device.stop(FIRST, 0)
     if restarted:
         again = device.restart()
-        assert a.SetFlow(a.FlowEntry(flow(0), a.FlowVerdict.HOLD)) in again
-        assert a.ResumeSessions(FIRST) not in again
+        assert SetFlow(FlowEntry(flow(0), FlowVerdict.HOLD)) in again
+        assert ResumeSessions(FIRST) not in again
     actions = device.ask(Cancel(FIRST), 5 * HOUR)
-    resumed = actions.index(a.ResumeSessions(FIRST))
-    delivered = actions.index(a.SetFlow(a.FlowEntry(flow(0), a.FlowVerdict.DELIVER)))
-    assert resumed < delivered < actions.index(a.ReleaseHeld(HOA))
+    resumed = actions.index(ResumeSessions(FIRST))
+    delivered = actions.index(SetFlow(FlowEntry(flow(0), FlowVerdict.DELIVER)))
+    assert resumed < delivered < actions.index(ReleaseHeld(HOA))
     assert [each.state for each in device.role.handovers()] and answers(actions)[0].status is Status.OK
 
 
@@ -184,8 +198,8 @@ def test_the_last_state_is_read_again_after_a_restart() -> None:
     device.stop(FIRST, 0)
     device.restart()
     asked = device.ask(Finish(FIRST))
-    assert any(isinstance(each, a.StopSessions) for each in asked)
-    last = device.tell(a.Stopped(FIRST, (a.SessionFinal(0, flow(0), 10),)))
+    assert any(isinstance(each, StopSessions) for each in asked)
+    last = device.tell(Stopped(FIRST, (SessionFinal(0, flow(0), 10),)))
     assert [each.received for each in answers(last)[0].final] == [10]
 
 
@@ -194,8 +208,8 @@ def test_a_stop_that_was_cut_off_by_a_restart_is_undone() -> None:
     device.hand_over(FIRST, 0)
     device.ask(Finish(FIRST))
     again = device.restart()
-    assert a.ResumeSessions(FIRST) in again
-    assert a.SetFlow(a.FlowEntry(flow(0), a.FlowVerdict.DELIVER)) in again
+    assert ResumeSessions(FIRST) in again
+    assert SetFlow(FlowEntry(flow(0), FlowVerdict.DELIVER)) in again
 
 
 def test_a_stopped_hand_over_and_new_ones_stand_side_by_side() -> None:
@@ -207,7 +221,7 @@ def test_a_stopped_hand_over_and_new_ones_stand_side_by_side() -> None:
     assert [each.status for each in answers(prepared)[0].sessions] == [Status.OK, Status.REFUSED]
     device.ask(TakeoverTransfer(THIRD, ({0: flow(2).to_cbor()},), others=(FIRST, SECOND)))
     assert answers(device.ask(Cancel(FIRST)))[0].status is Status.OK
-    restored = device.tell(a.Restored(THIRD, (0,)))
+    restored = device.tell(Restored(THIRD, (0,)))
     assert answers(restored)[0].status is Status.OK
     device.restart()
     states = {each.identifier: type(each.state).__name__ for each in device.role.handovers()}

@@ -6,20 +6,9 @@ from typing import cast
 
 import pytest
 
-from locum.roles.actions import (
-    Action,
-    Addr,
-    Answer,
-    Answered,
-    Ask,
-    Asked,
-    Count,
-    Emit,
-    Forget,
-    NoAnswer,
-    Persist,
-    Selector,
-)
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Selector
+from locum.roles.actions import Action, Answer, Answered, Ask, Asked, Count, Emit, Forget, NoAnswer, Persist
 from locum.roles.home_agent.binding import CareOf, Mobile
 from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
 from locum.roles.mnps.registration import MAX_FLOWS, Standing, StandInRegistration, StoodInFor

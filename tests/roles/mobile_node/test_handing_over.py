@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from locum.roles import actions as a
+from locum.roles.action_values.sessions import FoundSession, LeftSession, SessionRecordItem, SessionsFound
 from locum.roles.mnps.role import StandIn
 from locum.roles.mobile_node.departing import STANDS_STILL, Departure, choose
 from locum.roles.mobile_node.fitting import fitting
@@ -159,8 +159,8 @@ def test_what_was_found_unfit_is_reported_by_name() -> None:
     world = World(sessions=1)
     world.advance(3)
     world.left = (
-        a.LeftSession(flow(8), "it is still being opened", (100,), ("curl",)),
-        a.LeftSession(flow(9), "excluded: program resolved", (900,), ("resolved",)),
+        LeftSession(flow(8), "it is still being opened", (100,), ("curl",)),
+        LeftSession(flow(9), "excluded: program resolved", (900,), ("resolved",)),
     )
     world.sleep()
     world.advance(3)
@@ -176,7 +176,7 @@ def test_what_was_found_unfit_is_reported_by_name() -> None:
 def test_a_give_speaks_of_what_was_meant_only() -> None:
     world = World(registers=True, default=False, sessions=2)
     world.advance(3)
-    world.left = (a.LeftSession(flow(8), "no", (100,)), a.LeftSession(flow(9), "no", (900,)))
+    world.left = (LeftSession(flow(8), "no", (100,)), LeftSession(flow(9), "no", (900,)))
     world.hand_over(Selection(flow=flow(0)))
     world.advance(3)
     assert [each.flow for each in world.mn.events if each.kind == "session-stays"] == [flow(8)]
@@ -186,8 +186,8 @@ def test_a_give_speaks_of_what_was_meant_only() -> None:
 
 
 def test_past_the_most_that_a_hand_over_carries() -> None:
-    found = tuple(a.FoundSession(flow(number), processes((number,))) for number in range(MAX_SESSIONS + 3))
-    choice = choose(Departure(STAND_IN), (HOA,), a.SessionsFound(found))
+    found = tuple(FoundSession(flow(number), processes((number,))) for number in range(MAX_SESSIONS + 3))
+    choice = choose(Departure(STAND_IN), (HOA,), SessionsFound(found))
     assert [each.flow for each in choice.going] == [each.flow for each in found[:MAX_SESSIONS]]
     assert [each.flow for each in choice.staying] == [each.flow for each in found[MAX_SESSIONS:]]
     assert all(str(MAX_SESSIONS) in each.reason for each in choice.staying)
@@ -198,7 +198,7 @@ sessions = st.lists(st.sets(st.integers(1, 9), max_size=3), max_size=12)
 
 @given(sessions, st.integers(1, 9))
 def test_companions_are_all_that_share_a_process_with_them(held: list[set[int]], pid: int) -> None:
-    found = [a.FoundSession(flow(n), processes(tuple(pids))) for n, pids in enumerate(held)]
+    found = [FoundSession(flow(n), processes(tuple(pids))) for n, pids in enumerate(held)]
     reached, before = {pid}, set[int]()
     while reached != before:
         before = set(reached)
@@ -212,7 +212,7 @@ def test_the_cost_of_a_choice_grows_with_the_number_of_sessions_alone() -> None:
     """Four times the sessions, in as many programs: about four times the steps, not sixteen."""
 
     def steps(number: int) -> int:
-        found = tuple(a.FoundSession(flow(each), processes((each // 2, each // 3))) for each in range(number))
+        found = tuple(FoundSession(flow(each), processes((each // 2, each // 3))) for each in range(number))
         taken = count()
 
         def trace(*_: object) -> None:
@@ -221,7 +221,7 @@ def test_the_cost_of_a_choice_grows_with_the_number_of_sessions_alone() -> None:
         before = sys.getprofile()
         sys.setprofile(trace)
         try:
-            choose(Departure(STAND_IN, Selection(port=80)), (HOA,), a.SessionsFound(found))
+            choose(Departure(STAND_IN, Selection(port=80)), (HOA,), SessionsFound(found))
         finally:
             sys.setprofile(before)
         return next(taken)
@@ -232,8 +232,7 @@ def test_the_cost_of_a_choice_grows_with_the_number_of_sessions_alone() -> None:
 def test_a_transfer_leaves_the_largest_records_out() -> None:
     sizes = (5 << 20, 30 << 20, 1, 20 << 20, 30 << 20)
     records = [
-        a.SessionRecordItem(n, flow(n), {0: flow(n).to_cbor(), 5: bytes(size)})
-        for n, size in enumerate(sizes)
+        SessionRecordItem(n, flow(n), {0: flow(n).to_cbor(), 5: bytes(size)}) for n, size in enumerate(sizes)
     ]
     kept, left = fitting(records)
     assert len(left) == 1 and left[0] in (flow(1), flow(4))

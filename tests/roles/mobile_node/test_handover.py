@@ -6,6 +6,21 @@ from random import Random
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.flows import Tunnel
+from locum.roles.action_values.forwarding import (
+    AcceptTunnel,
+    ClearFlow,
+    FlowVerdict,
+    InstallOutbound,
+    LocalEndpoint,
+    OutboundEntry,
+    RemoveOutbound,
+    SetFlow,
+    Side,
+    TunnelAcceptance,
+    Verdict,
+)
+from locum.roles.action_values.sessions import Capture, DrainRound, FindSessions, Freeze, InjectData
 from locum.roles.mnps.role import StandIn, StandInConfiguration
 from locum.roles.mobile_node.partial_handovers import NotPossible
 from locum.roles.mobile_node.role import Down, Up
@@ -49,10 +64,10 @@ def kind_of(body: bytes, *kinds: type) -> bool:
 def test_asleep_the_stand_in_owns_the_flows() -> None:
     world = asleep(sessions=3)
     assert world.path_of_data() == "mnps"
-    assert set(world.mnps.flows.values()) == {a.FlowVerdict.DELIVER}
-    assert set(world.mn.flows.values()) == {a.FlowVerdict.SUSPEND}
+    assert set(world.mnps.flows.values()) == {FlowVerdict.DELIVER}
+    assert set(world.mn.flows.values()) == {FlowVerdict.SUSPEND}
     assert world.frozen == {100, 101, 102}
-    assert world.mnps.bindings[HOA].verdict is a.Verdict.GUARD
+    assert world.mnps.bindings[HOA].verdict is Verdict.GUARD
     world.cut("radio0")
     world.cut("radio1")
     sent = len(world.mn.events)
@@ -153,7 +168,7 @@ def test_a_program_forks_while_it_is_frozen() -> None:
     assert returned(world)
 
 
-@pytest.mark.parametrize("kind", [a.FindSessions, a.Freeze, a.Capture])
+@pytest.mark.parametrize("kind", [FindSessions, Freeze, Capture])
 def test_a_step_of_falling_asleep_that_cannot_be_performed(kind: type) -> None:
     world = World()
     world.advance(3)
@@ -169,7 +184,7 @@ def test_a_step_of_falling_asleep_that_cannot_be_performed(kind: type) -> None:
     assert isinstance(world.device.state, Down)
 
 
-@pytest.mark.parametrize("kind", [a.InjectData, a.DrainRound])
+@pytest.mark.parametrize("kind", [InjectData, DrainRound])
 def test_a_step_of_waking_that_cannot_be_performed(kind: type) -> None:
     world = asleep()
     world.peer_sends(0, 5_000_000)
@@ -180,7 +195,7 @@ def test_a_step_of_waking_that_cannot_be_performed(kind: type) -> None:
     world.fail = None
     world.advance(60)
     assert isinstance(world.device.state, Up) and not world.frozen and not world.mn.flows
-    assert world.sessions[flow(0)].lost == (kind is a.InjectData)
+    assert world.sessions[flow(0)].lost == (kind is InjectData)
 
 
 def test_wake_at_the_other_access_node() -> None:
@@ -224,7 +239,7 @@ def test_with_a_colocated_care_of_address() -> None:
     world.wake()
     world.advance(10)
     assert returned(world)
-    assert world.ha.bindings[HOA].tunnels == (a.Tunnel(HA, COLOCATED),)
+    assert world.ha.bindings[HOA].tunnels == (Tunnel(HA, COLOCATED),)
 
 
 @pytest.mark.parametrize("replay", Replay)
@@ -242,16 +257,16 @@ def test_stand_in_with_a_colocated_care_of_address() -> None:
         STAND_IN, AN3, (IPv4Network("10.50.0.0/16"),), colocated_home_agent=HA
     )
     role = StandIn(configuration, Random(1))
-    assert role.restore([], now=0.0) == [a.LocalEndpoint(STAND_IN)]
+    assert role.restore([], now=0.0) == [LocalEndpoint(STAND_IN)]
     body = encode_634(TakeoverPrepare(bytes(16), (HOA,), (flow(0),)))
     actions = role.happened(a.Asked(1, "634", body, HOA, (HOA,)), now=1.0)
-    accepted = a.TunnelAcceptance(HA, HOA, a.Side.TO_HOME_ADDRESS, end=STAND_IN)
-    assert a.AcceptTunnel(accepted) in actions
-    assert a.InstallOutbound(a.OutboundEntry(HOA, None, a.Tunnel(STAND_IN, HA))) in actions
+    accepted = TunnelAcceptance(HA, HOA, Side.TO_HOME_ADDRESS, end=STAND_IN)
+    assert AcceptTunnel(accepted) in actions
+    assert InstallOutbound(OutboundEntry(HOA, None, Tunnel(STAND_IN, HA))) in actions
     kinds = [type(each) for each in actions]
-    assert kinds.index(a.Persist) < kinds.index(a.SetFlow) < kinds.index(a.Answer)
+    assert kinds.index(a.Persist) < kinds.index(SetFlow) < kinds.index(a.Answer)
     ended = role.timeout(now=100.0)
-    assert a.RemoveOutbound(HOA) in ended and a.ClearFlow(flow(0)) in ended
+    assert RemoveOutbound(HOA) in ended and ClearFlow(flow(0)) in ended
 
 
 # Sleep that fails ----------------------------------------------------------------------------------------------------
@@ -417,7 +432,7 @@ def test_no_agent_for_a_while() -> None:
     world.advance(4)
     assert world.frozen
     world.advance(96)
-    assert not world.frozen and set(world.mn.flows.values()) == {a.FlowVerdict.SUSPEND}
+    assert not world.frozen and set(world.mn.flows.values()) == {FlowVerdict.SUSPEND}
     world.mend("radio0")
     world.advance(20)
     assert returned(world)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from locum.node.config.rule_table import selectors
 from locum.node.config.toml_table import ConfigError, Table
-from locum.roles.actions import MAX_RULES, Action, Emit, Forget, Persist, RuleVerdict
+from locum.roles.action_values.flows import MAX_RULES, RuleVerdict
+from locum.roles.actions import Action, Emit, Forget, Persist
 from locum.roles.home_agent.request_extensions import RuleChange, changed_rules, wishes
 from locum.roles.mobile_node.own_rules import FIRST_IDENTIFIER as FIRST
 from locum.roles.mobile_node.own_rules import TABLE, OwnRules

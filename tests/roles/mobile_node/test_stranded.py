@@ -5,6 +5,8 @@ from collections import Counter
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.forwarding import FlowVerdict, SetFlow
+from locum.roles.action_values.sessions import FinishSessions, Freeze, Tighten
 from locum.roles.mobile_node.handover import TABLE
 from locum.roles.mobile_node.partial_handovers import NotPossible
 from locum.roles.mobile_node.role import ComingUp, Down, Up
@@ -17,7 +19,7 @@ from tests.roles.world import STAND_IN, World, flow
 
 def stranded(world: World) -> bool:
     """Programs run, and nothing of theirs comes or goes."""
-    suspended = set(world.mn.flows.values()) == {a.FlowVerdict.SUSPEND}
+    suspended = set(world.mn.flows.values()) == {FlowVerdict.SUSPEND}
     return not world.frozen and world.device.stranded and suspended
 
 
@@ -196,7 +198,7 @@ def test_after_another_boot_nothing_is_frozen_and_the_peers_hear_of_it(waking: b
     world.boot_again()
     assert not world.frozen and not world.mn.flows
     world.advance(60)
-    assert not any(isinstance(each, a.Freeze | a.Tighten | a.SetFlow) for each in performed)
+    assert not any(isinstance(each, Freeze | Tighten | SetFlow) for each in performed)
     assert given_up(world) and not world.mnps.rows
     assert all(each.reset for each in world.sessions.values())
     (told,) = [each for each in world.mn.events if each.kind == "sessions-lost"]
@@ -275,7 +277,7 @@ def test_numbers_of_an_idle_wake() -> None:
     assert returned(world)
     asked = [decode_634(each.body) for each in performed if isinstance(each, a.Ask) and each.peer == STAND_IN]
     assert [type(each) for each in asked] == [Reclaim, Finish, Done]
-    finished = [each for each in performed if isinstance(each, a.FinishSessions)]
+    finished = [each for each in performed if isinstance(each, FinishSessions)]
     assert [len(each.finals) for each in finished] == [300]
     flows: list[Flow] = [each.flow for each in finished[0].finals]
     assert len(set(flows)) == 300

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.foreign_agent.advertising import AccessLink, Advertiser
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.discovery import AgentDiscovery
@@ -35,8 +36,8 @@ def advertisement(agent: IPv4Address, length: int | None, sequence: int = 300) -
     )
 
 
-def source(agent: IPv4Address, link: str = "radio0") -> a.Source:
-    return a.Source(agent, 0, link, agent.packed + b"\0\0")
+def source(agent: IPv4Address, link: str = "radio0") -> Source:
+    return Source(agent, 0, link, agent.packed + b"\0\0")
 
 
 class Device:
@@ -74,7 +75,7 @@ class Device:
         self.now = until
 
     @property
-    def agent(self) -> a.Addr | None:
+    def agent(self) -> Addr | None:
         return None if self.node.attachment is None else self.node.attachment.agent
 
 

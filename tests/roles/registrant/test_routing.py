@@ -4,7 +4,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from locum.roles import actions as a
+from locum.roles.action_values.addresses import JSON
+from locum.roles.action_values.flows import RuleVerdict
+from locum.roles.action_values.sessions import Capture
 from locum.roles.mobile_node.own_rules import FIRST_IDENTIFIER
 from locum.roles.mobile_node.selection import Selection
 from locum.roles.registrant.attachment import Attachment
@@ -80,7 +82,7 @@ def test_the_unspecified_address_takes_back_whatever_is_there() -> None:
 @pytest.mark.parametrize(
     "row", [{}, {"there": {}, "left": None}, {"there": None, "left": "x"}, {"there": None}]
 )
-def test_rows_that_are_none(row: dict[str, a.JSON]) -> None:
+def test_rows_that_are_none(row: dict[str, JSON]) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
         OwnRouting(NO_ROUTING).from_row(row)
     with pytest.raises((ValueError, KeyError, TypeError)):
@@ -143,7 +145,7 @@ def test_another_configuration_is_said_at_once() -> None:
 # Binding identifier ------------------------------------------------------------------------------------------------------
 
 
-def registered(world: World) -> list[dict[str, a.JSON]]:
+def registered(world: World) -> list[dict[str, JSON]]:
     listed = world.ha.rows["binding", str(HOA)].value["care_of"]
     assert isinstance(listed, list)
     return [dict(each) for each in listed]
@@ -164,7 +166,7 @@ def test_its_binding_moves_with_the_device() -> None:
 
 
 def add(world: World, *to: int | str, selector: Ipv4Selector = FROM_WEB, priority: int = 5) -> KeptRule:
-    wanted = KeptRule(0, priority, a.RuleVerdict.FORWARD, both_families(selector), to)
+    wanted = KeptRule(0, priority, RuleVerdict.FORWARD, both_families(selector), to)
     made, actions = world.device.add_rule(wanted, now=world.clock(world.mn))
     world.perform(world.mn, actions)
     world.advance(1)
@@ -214,7 +216,7 @@ def test_what_stays_at_the_device_goes_to_sleep_with_it(default: bool) -> None:
 def test_a_sleep_that_fails_leaves_the_device_with_its_full_lifetime() -> None:
     world = having()
     add(world, "mn")
-    world.fail = a.Capture
+    world.fail = Capture
     world.sleep()
     world.advance(3)
     world.fail = None

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from locum.node.sessions import openings
-from locum.roles import actions as do
+from locum.roles.action_values.listeners import AcceptedEnded, ClosePorts, ConnectionAccepted, OpenPorts
+from locum.roles.action_values.sessions import DropSessions, Stopped, StopSessions
 from locum.wire.control import Listener, Policy
 from tests.sessions.lodging import HANDOVER, Lodging, lodging
 from tests.sessions.sleepworld import HOME4, HOME6, Network
@@ -20,8 +21,8 @@ PORT = 7100
 HOMES: dict[int, IPv4Address | IPv6Address] = {4: HOME4, 6: HOME6}
 
 
-def ports(version: int, most: int = 8) -> do.OpenPorts:
-    return do.OpenPorts(HANDOVER, (Listener(HOMES[version], PORT, Policy.ACCEPT, most, 0x8000),))
+def ports(version: int, most: int = 8) -> OpenPorts:
+    return OpenPorts(HANDOVER, (Listener(HOMES[version], PORT, Policy.ACCEPT, most, 0x8000),))
 
 
 class Callers:
@@ -50,8 +51,8 @@ class Callers:
         return made
 
 
-def accepted(here: Lodging) -> list[do.ConnectionAccepted]:
-    return [each for each in here.events if isinstance(each, do.ConnectionAccepted)]
+def accepted(here: Lodging) -> list[ConnectionAccepted]:
+    return [each for each in here.events if isinstance(each, ConnectionAccepted)]
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -65,7 +66,7 @@ async def test_what_is_accepted_is_kept_over_a_restart_and_given_out(
             caller.sendall(b"request")
             await here.until(lambda: len(accepted(here)) == 1)
             first = accepted(here)[0]
-            await here.perform(do.ClosePorts(HANDOVER))
+            await here.perform(ClosePorts(HANDOVER))
             await here.store.durable()
             await here.shut()
             here.events.clear()
@@ -75,10 +76,10 @@ async def test_what_is_accepted_is_kept_over_a_restart_and_given_out(
             await here.until(lambda: here.stand_in.sessions()[0]["received"] == 7)
             (row,) = here.stand_in.sessions()
             assert (row["accepted"], row["session"]) == (True, first.session)
-            await here.perform(do.ClosePorts(HANDOVER))
-            stopped = await here.ask(do.StopSessions(HANDOVER, (), 1 << 20), do.Stopped)
+            await here.perform(ClosePorts(HANDOVER))
+            stopped = await here.ask(StopSessions(HANDOVER, (), 1 << 20), Stopped)
             assert (stopped.finals[0].total, stopped.finals[0].tail) == (7, b"request")
-            await here.perform(do.DropSessions(HANDOVER))
+            await here.perform(DropSessions(HANDOVER))
 
 
 async def test_the_bound_of_a_port_counts_only_those_that_wait(network: Network, tmp_path: Path) -> None:
@@ -94,12 +95,12 @@ async def test_the_bound_of_a_port_counts_only_those_that_wait(network: Network,
             first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             first.close()
             await here.until(lambda: ended(here, callers))
-            (gone,) = {each.sessions for each in here.events if isinstance(each, do.AcceptedEnded)}
+            (gone,) = {each.sessions for each in here.events if isinstance(each, AcceptedEnded)}
             assert gone == (accepted(here)[0].session,)
-            await here.perform(do.DropSessions(HANDOVER, gone, reset=True))
+            await here.perform(DropSessions(HANDOVER, gone, reset=True))
             assert len(here.stand_in.sessions()) == 2  # the fourth came in its place
-            await here.perform(do.DropSessions(HANDOVER, reset=True))
-            await here.perform(do.ClosePorts(HANDOVER))
+            await here.perform(DropSessions(HANDOVER, reset=True))
+            await here.perform(ClosePorts(HANDOVER))
 
 
 def ended(here: Lodging, callers: Callers) -> bool:

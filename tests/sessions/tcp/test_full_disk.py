@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from locum.roles import actions as do
+from locum.roles.action_values.sessions import (
+    DropSessions,
+    Measured,
+    MeasureSessions,
+    ResumeSessions,
+    Stopped,
+    StopSessions,
+)
 from locum.sessions.reserve import reserve
 from tests.sessions.lodging import HANDOVER, lodging
 from tests.sessions.sleepworld import Network
@@ -74,9 +81,9 @@ async def test_a_reset_that_a_full_disk_cannot_take_keeps_no_session_from_its_de
             two[0].peer.close()
             await here.until(lambda: [each.kind for each in here.told] == ["spool-full"])
             assert here.stand_in.sessions()[0]["error"] == 0  # the kernel still has it
-            finals = (await here.ask(do.StopSessions(HANDOVER, (), MEG), do.Stopped)).finals
+            finals = (await here.ask(StopSessions(HANDOVER, (), MEG), Stopped)).finals
             assert [(each.error, each.tail) for each in finals] == [(errno.ECONNRESET, b""), (0, b"hello")]
-            await here.perform(do.DropSessions(HANDOVER))
+            await here.perform(DropSessions(HANDOVER))
 
 
 async def test_a_session_that_fails_fails_alone(
@@ -92,19 +99,19 @@ async def test_a_session_that_fails_fails_alone(
         with monkeypatch.context() as patch:
             patch.setattr(spool, "waiting", broken)
             patch.setattr(spool, "stop", broken)
-            measured = await here.ask(do.MeasureSessions(HANDOVER), do.Measured)
+            measured = await here.ask(MeasureSessions(HANDOVER), Measured)
             assert len(measured.sessions) == 2
-            stopped = await here.ask(do.StopSessions(HANDOVER, (), MEG), do.Stopped)
+            stopped = await here.ask(StopSessions(HANDOVER, (), MEG), Stopped)
             assert [each.session for each in stopped.finals] == [1]
-        await here.ask(do.StopSessions(HANDOVER, (), MEG), do.Stopped)
+        await here.ask(StopSessions(HANDOVER, (), MEG), Stopped)
         with monkeypatch.context() as patch:
             patch.setattr(spool, "resume", broken)
-            await here.perform(do.ResumeSessions(HANDOVER))
+            await here.perform(ResumeSessions(HANDOVER))
         two[1].peer.send(b"goes on")
         await here.until(lambda: here.stand_in.sessions()[1]["received"] == 7)
         with monkeypatch.context() as patch:
             patch.setattr(spool, "remove", broken)
-            await here.perform(do.DropSessions(HANDOVER, reset=True))
+            await here.perform(DropSessions(HANDOVER, reset=True))
         assert here.stand_in.sessions() == []
         with pytest.raises(ConnectionResetError):
             two[1].peer.recv(1)

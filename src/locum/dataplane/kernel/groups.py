@@ -10,7 +10,8 @@ from locum.dataplane.kernel.libbpf import Map
 from locum.dataplane.kernel.settings import GROUPS, Uses
 from locum.dataplane.layout import maps
 from locum.dataplane.state import ForwardingState
-from locum.roles.actions import Addr, ForwardGroup
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import ForwardGroup
 
 MAX_LINKS = 16
 KEY = struct.Struct("<16sII")

@@ -14,7 +14,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from locum.dataplane.kernel.libbpf import DataPlaneError, Map
 from locum.dataplane.layout.maps import MARK_OVERHEAD
-from locum.roles.actions import Addr
+from locum.roles.action_values.addresses import Addr
 
 TABLE_BASE = 43400  # plus the overhead of the tunnel
 RULE_MARK = 100

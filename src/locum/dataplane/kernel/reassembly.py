@@ -16,7 +16,8 @@ from locum.dataplane.layout.maps import address_of
 from locum.dataplane.model.frames import parse_tunnel
 from locum.dataplane.model.parse import GRE, IPIP, IPV6_IN, REGISTRATION_PORT, ones_sum, parse_packet
 from locum.dataplane.state import ForwardingState
-from locum.roles.actions import Addr, Side
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.forwarding import Side
 
 LARGEST = 1 << 16
 MOST_AT_ONCE = 64  # packets of one socket, before others have their turn

@@ -11,7 +11,8 @@ from locum.dataplane.kernel.libbpf import NOEXIST, Map
 from locum.dataplane.layout import maps
 from locum.dataplane.layout import rules as rule_layout
 from locum.dataplane.layout.rules import Place
-from locum.roles.actions import Addr, Filter, FilterPlace, Rule
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Filter, FilterPlace, Rule
 
 ZERO = maps.COUNTER.pack(0, 0)
 

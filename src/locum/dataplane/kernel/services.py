@@ -5,7 +5,7 @@ import struct
 from locum.dataplane.kernel.libbpf import Map
 from locum.dataplane.layout import maps
 from locum.dataplane.state import ForwardingState, Service, Watched
-from locum.roles.actions import Addr
+from locum.roles.action_values.addresses import Addr
 
 KEY = struct.Struct("<2sBx")  # port in network order, protocol
 WATCHED_KEY = struct.Struct("<16s2s6x")  # address, port in network order

@@ -12,16 +12,14 @@ from locum.dataplane.kernel.libbpf import Map
 from locum.dataplane.kernel.rule_tables import ZERO, RuleTables
 from locum.dataplane.layout import maps
 from locum.dataplane.state import ForwardingState, acceptance_key, tunnels_of
-from locum.roles.actions import (
-    Addr,
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Filter, FilterPlace, Tunnel
+from locum.roles.action_values.forwarding import (
     BindingEntry,
-    Filter,
-    FilterPlace,
     FlowVerdict,
     OutboundEntry,
     RemoveOutbound,
     Stage,
-    Tunnel,
     TunnelAcceptance,
     Verdict,
 )

@@ -11,7 +11,8 @@ from locum.dataplane.kernel.libbpf import Map
 from locum.dataplane.kernel.settings import TRANSLATES, Uses
 from locum.dataplane.layout import maps
 from locum.dataplane.state import ForwardingState
-from locum.roles.actions import Addr, Translation
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Translation
 
 KEY = struct.Struct("<16s16s")
 VALUE = struct.Struct("<16sQ")

@@ -1,4 +1,4 @@
-"""Layouts of map keys and values: values of `roles.actions` <-> bytes. The same as bpf/locum.h; a test compares by BTF.
+"""Layouts of map keys and values: values of `roles.action_values` <-> bytes. The same as bpf/locum.h; a test compares by BTF.
 
 Knows no system call and no policy. Interfaces are indices here; the caller has the names.
 """
@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 
-from locum.roles.actions import (
-    Addr,
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Encapsulation, Rule, Tunnel
+from locum.roles.action_values.forwarding import (
     BindingEntry,
-    Encapsulation,
     FlowVerdict,
-    Rule,
     Side,
     Stage,
-    Tunnel,
     TunnelAcceptance,
     Verdict,
 )

@@ -9,8 +9,8 @@ from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
 
 from locum.dataplane.layout import maps
-from locum.roles.actions import (
-    Addr,
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import (
     Candidate,
     Filter,
     FilterPlace,

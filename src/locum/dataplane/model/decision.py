@@ -39,20 +39,22 @@ from locum.dataplane.model.parse import (
 from locum.dataplane.model.rules import RuleModel
 from locum.dataplane.model.translation import Translator
 from locum.dataplane.state import ForwardingState
-from locum.roles.actions import (
-    Addr,
-    BindingEntry,
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import (
     Filter,
     FilterPlace,
     FilterRule,
     FilterVerdict,
-    FlowVerdict,
-    OutboundEntry,
     Rule,
     RuleVerdict,
-    Side,
     Translation,
     Tunnel,
+)
+from locum.roles.action_values.forwarding import (
+    BindingEntry,
+    FlowVerdict,
+    OutboundEntry,
+    Side,
     TunnelAcceptance,
     Verdict,
 )

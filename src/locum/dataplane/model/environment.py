@@ -7,7 +7,7 @@ from enum import Enum
 from locum.dataplane.hold import HeldPacket
 from locum.dataplane.layout.maps import Outcome, Reason
 from locum.dataplane.model.parse import Packet
-from locum.roles.actions import Tunnel
+from locum.roles.action_values.flows import Tunnel
 
 
 class Socket(Enum):

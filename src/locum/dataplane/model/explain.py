@@ -14,18 +14,13 @@ from locum.dataplane.model.frames import ETHERTYPES, outer_headers
 from locum.dataplane.model.matching import AH, ESP, WITH_PORTS
 from locum.dataplane.model.parse import REGISTRATION_PORT, Packet
 from locum.dataplane.state import ForwardingState
-from locum.roles.actions import (
-    Addr,
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Encapsulation, Filter, FilterPlace, Rule, Translation, Tunnel
+from locum.roles.action_values.forwarding import (
     BindingEntry,
-    Encapsulation,
-    Filter,
-    FilterPlace,
     FlowVerdict,
     OutboundEntry,
-    Rule,
     Stage,
-    Translation,
-    Tunnel,
     TunnelAcceptance,
     Verdict,
 )

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 
 from locum.dataplane.layout import maps
 from locum.dataplane.model.parse import GRE, IPIP, IPV6_IN, MIP_TUNNEL_DATA, UDP, Packet, ones_sum
-from locum.roles.actions import Encapsulation, Tunnel
+from locum.roles.action_values.flows import Encapsulation, Tunnel
 
 ETHERNET = 14
 ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}

@@ -10,7 +10,8 @@ from typing import TypeVar
 from locum.dataplane.layout import maps
 from locum.dataplane.layout.rules import FRAGMENT_KEY, PORTS, Part
 from locum.dataplane.model.parse import TCP, UDP, Packet
-from locum.roles.actions import Addr, FilterRule, Rule, Selector
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import FilterRule, Rule, Selector
 from locum.wire.traffic_selector import Ipv4Selector, Range
 
 DCCP, SCTP, UDPLITE, ESP, AH = 33, 132, 136, 50, 51

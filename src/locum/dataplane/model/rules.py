@@ -23,7 +23,9 @@ from locum.dataplane.model.matching import (
     subject_of,
 )
 from locum.dataplane.model.parse import Packet
-from locum.roles.actions import Addr, BindingEntry, Filter, FilterPlace, FilterRule, Rule, Tunnel
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Filter, FilterPlace, FilterRule, Rule, Tunnel
+from locum.roles.action_values.forwarding import BindingEntry
 
 
 @dataclass(slots=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from locum.dataplane.layout import maps
 from locum.dataplane.layout.maps import Reason
 from locum.dataplane.model.parse import FRAGMENT, ICMP, ICMPV6, TCP, UDP, Packet
-from locum.roles.actions import Addr, Translation
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Translation
 
 CHECKSUMS = {TCP: 16, UDP: 6, ICMPV6: 2}
 ERRORS = {ICMP: (3, 4, 5, 11, 12), ICMPV6: (1, 2, 3, 4)}

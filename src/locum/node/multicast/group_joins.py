@@ -9,8 +9,9 @@ from collections.abc import Iterable
 
 from locum.node.events import EventStream
 from locum.node.host.network import HostNetwork
-from locum.roles import actions as do
-from locum.roles.actions import Action, Addr
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import ForwardGroup
+from locum.roles.actions import Action
 
 log = logging.getLogger("locum.groups")
 
@@ -27,7 +28,7 @@ class GroupJoins:
     def applied(self, actions: Iterable[Action]) -> None:
         """Actions that the data plane has just been given."""
         for action in actions:
-            if isinstance(action, do.ForwardGroup):
+            if isinstance(action, ForwardGroup):
                 task = asyncio.get_running_loop().create_task(self._follow(action))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -37,7 +38,7 @@ class GroupJoins:
         while self._tasks:
             await asyncio.wait(tuple(self._tasks))
 
-    async def _follow(self, action: do.ForwardGroup) -> None:
+    async def _follow(self, action: ForwardGroup) -> None:
         async with self._order:
             group, before = action.group, self._joined.get(action.group)
             after = action.upstream if action.links else None

@@ -13,8 +13,9 @@ from locum.node.clock import boot_seconds
 from locum.node.events import EventStream
 from locum.node.host.link_watch import LinkWatch
 from locum.node.multicast.membership_socket import MembershipSocket
-from locum.roles import actions as do
-from locum.roles.actions import Addr
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import MembershipChanged
+from locum.roles.action_values.forwarding import NeighbourEntry, RemoveNeighbour
 from locum.wire.ip.membership import Group, Membership
 
 QUERY_INTERVAL = 125.0  # seconds (RFC 3376 section 8.2)
@@ -32,7 +33,7 @@ class Memberships:
         links: tuple[str, ...],
         watch: LinkWatch,
         events: EventStream,
-        feed: Callable[[do.MembershipChanged], None],
+        feed: Callable[[MembershipChanged], None],
     ) -> None:
         self._links, self._watch, self._events, self._feed = links, watch, events, feed
         self._sockets: dict[str, MembershipSocket] = {}
@@ -78,7 +79,7 @@ class Memberships:
 
     # Visitors
 
-    def neighbour(self, entry: do.NeighbourEntry) -> None:
+    def neighbour(self, entry: NeighbourEntry) -> None:
         """This home address is at that link-layer address; a visitor that is new is asked."""
         visitor = (entry.link, entry.link_layer)
         known = visitor in self._visitors
@@ -86,7 +87,7 @@ class Memberships:
         if not known:
             self._query(entry.link)
 
-    def remove_neighbour(self, entry: do.RemoveNeighbour) -> None:
+    def remove_neighbour(self, entry: RemoveNeighbour) -> None:
         """The visitor has gone; what becomes of its groups is known to who let it go."""
         for visitor in [
             v for v, homes in self._visitors.items() if v[0] == entry.link and entry.address in homes
@@ -113,7 +114,7 @@ class Memberships:
             else:
                 members.pop(each.group, None)
             if not (each.joined and known):
-                self._feed(do.MembershipChanged(link, home_address, each.group, each.joined))
+                self._feed(MembershipChanged(link, home_address, each.group, each.joined))
 
     # Queries
 

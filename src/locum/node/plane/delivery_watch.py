@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from locum.node.config.settings import StaticVisitor
 from locum.roles import actions as do
-from locum.roles.actions import Action, Addr, TunnelAcceptance
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.forwarding import AcceptTunnel, TunnelAcceptance
+from locum.roles.actions import Action
 
 if TYPE_CHECKING:
     from locum.dataplane.data_plane import DataPlane
@@ -49,7 +51,7 @@ class DeliveryWatch:
         """Acceptances that were changed."""
         for action in actions:
             match action:
-                case do.AcceptTunnel(each) if each.home_address in self._names:
+                case AcceptTunnel(each) if each.home_address in self._names:
                     self._acceptances[each.home_address] = each
                     self._counts[each.home_address] = self._count(each)
 

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from locum.roles.actions import CountInFlight, Side
+from locum.roles.action_values.contexts import CountInFlight
+from locum.roles.action_values.forwarding import Side
 
 if TYPE_CHECKING:
     from locum.dataplane.data_plane import DataPlane

@@ -25,8 +25,14 @@ from locum.node.config.settings import Address
 from locum.node.events import EventStream
 from locum.node.performer import Hand
 from locum.node.policy.profile_attributes import ProfileError, dictionary, grant_of, profile_of
-from locum.roles import actions as do
 from locum.roles.actions import Event
+from locum.roles.profile_requests import (
+    FetchProfile,
+    ProfileEvent,
+    ProfileFetched,
+    ProfileRefused,
+    ProfileUnavailable,
+)
 
 T = TypeVar("T")
 
@@ -162,30 +168,30 @@ class RadiusClient:
 
     def hands(self, role: str) -> Mapping[type, Hand]:
         """What performs each kind of action for this role."""
-        return {do.FetchProfile: lambda action: self._begin(role, action)}
+        return {FetchProfile: lambda action: self._begin(role, action)}
 
-    def _begin(self, role: str, action: do.FetchProfile) -> None:
+    def _begin(self, role: str, action: FetchProfile) -> None:
         task = asyncio.get_running_loop().create_task(self._fetch(role, action))
         self._fetching.add(task)
         task.add_done_callback(self._fetching.discard)
 
-    async def _fetch(self, role: str, action: do.FetchProfile) -> None:
+    async def _fetch(self, role: str, action: FetchProfile) -> None:
         try:
             event = await self._event(action)
         except Exception as problem:
             self._events.count("internal-error")
             log.exception("a profile could not be fetched")
-            event = do.ProfileUnavailable(action.request, str(problem) or repr(problem))
+            event = ProfileUnavailable(action.request, str(problem) or repr(problem))
         self._feed(role, event)
 
-    async def _event(self, action: do.FetchProfile) -> do.ProfileEvent:
+    async def _event(self, action: FetchProfile) -> ProfileEvent:
         user = _user(action)
         try:
-            return do.ProfileFetched(action.request, await self._asked(user, profile_of))
+            return ProfileFetched(action.request, await self._asked(user, profile_of))
         except _Refused as refused:
-            return do.ProfileRefused(action.request, str(refused))
+            return ProfileRefused(action.request, str(refused))
         except ServerSilent as silent:
-            return do.ProfileUnavailable(action.request, str(silent))
+            return ProfileUnavailable(action.request, str(silent))
 
     async def association(self, stand_in: Address, home_address: IPv4Address) -> Grant:
         """The association between a home address and the stand-in with that address of control messages (C9).
@@ -264,5 +270,5 @@ def _same(port: ServerPort) -> ServerPort:
     return port
 
 
-def _user(action: do.FetchProfile) -> str:
+def _user(action: FetchProfile) -> str:
     return action.nai if action.nai is not None else str(action.home_address)

@@ -15,7 +15,8 @@ from locum.node.registration.access_link import ALL_MOBILITY_AGENTS, ALL_ROUTERS
 from locum.node.registration.datagrams import ANY
 from locum.node.registration.udp_434 import UDP_PORT, RegistrationSocket
 from locum.roles import actions as do
-from locum.roles.actions import Event, Source
+from locum.roles.action_values.addresses import Source
+from locum.roles.actions import Event
 
 _REQUEST, _REPLY = 1, 3  # RFC 5944 section 3: the first byte of every registration message
 _REVOCATION, _ACKNOWLEDGMENT = 7, 15  # RFC 3543 sections 3.3 and 3.4

@@ -16,7 +16,21 @@ from locum.node import words
 from locum.node.events import flow_text
 from locum.node.performer import Hand
 from locum.node.sessions.captured import Captured
-from locum.roles import actions as do
+from locum.roles.action_values import sessions as action_values
+from locum.roles.action_values.sessions import (
+    AbandonSessions,
+    Drained,
+    DrainRound,
+    Finished,
+    FinishSessions,
+    InjectData,
+    Injected,
+    Loosen,
+    SessionFailure,
+    SessionFinal,
+    Tighten,
+    Tightened,
+)
 from locum.roles.actions import Event
 from locum.sessions.datagrams.live import LiveDatagrams
 from locum.sessions.either import AnyLive
@@ -71,48 +85,48 @@ class BringingBack:
     def hands(self) -> Mapping[type, Hand]:
         """What performs each kind of action."""
         return {
-            do.Tighten: self._tighten,
-            do.Loosen: self._loosen,
-            do.InjectData: self._inject,
-            do.DrainRound: self._drain,
-            do.FinishSessions: self._finish,
-            do.AbandonSessions: self._abandon,
+            Tighten: self._tighten,
+            Loosen: self._loosen,
+            InjectData: self._inject,
+            DrainRound: self._drain,
+            FinishSessions: self._finish,
+            AbandonSessions: self._abandon,
         }
 
     # tight and loose
 
-    async def _tighten(self, action: do.Tighten) -> None:
+    async def _tighten(self, action: Tighten) -> None:
         self._feed(await self._blocking(self._tighten_all, action.flows))
 
-    def _tighten_all(self, flows: tuple[Flow, ...]) -> do.Tightened:
+    def _tighten_all(self, flows: tuple[Flow, ...]) -> Tightened:
         captured = self._captured
         running = [flow for flow in flows if flow in captured.loose or not self._stands(flow)]
         unfrozen = captured.freeze_holders(running) if running else {}
         positions: list[tuple[Flow, int]] = []
         gone: list[Flow] = []
-        failures: list[do.SessionFailure] = []
+        failures: list[SessionFailure] = []
         for flow in flows:
             live = captured.live.get(flow)
             reason = next((unfrozen[each] for each in captured.holders(flow) if each in unfrozen), None)
             if live is None or not captured.has_program(flow):
                 gone.append(flow)
             elif reason is not None:
-                failures.append(do.SessionFailure(flow, reason))
+                failures.append(SessionFailure(flow, reason))
                 continue
             if live is not None:
                 try:
                     live.hold()
                     positions.append((flow, live.position()))
                 except OSError as problem:
-                    failures.append(do.SessionFailure(flow, words.reason(problem)))
+                    failures.append(SessionFailure(flow, words.reason(problem)))
                     continue
                 captured.loose.discard(flow)
-        return do.Tightened(flows, tuple(positions), tuple(gone), tuple(failures))
+        return Tightened(flows, tuple(positions), tuple(gone), tuple(failures))
 
     def _stands(self, flow: Flow) -> bool:
         return self._captured.freezer.frozen.issuperset(self._captured.holders(flow))
 
-    async def _loosen(self, action: do.Loosen) -> None:
+    async def _loosen(self, action: Loosen) -> None:
         await self._blocking(self._loosen_all, action.flows, action.processes)
         self.reassure()
 
@@ -139,7 +153,7 @@ class BringingBack:
         if self._reassuring is not None:
             self._reassuring.cancel()
 
-    def _loosen_all(self, flows: tuple[Flow, ...], processes: tuple[do.Process, ...]) -> None:
+    def _loosen_all(self, flows: tuple[Flow, ...], processes: tuple[action_values.Process, ...]) -> None:
         captured = self._captured
         for flow in flows:
             if (live := captured.live.get(flow)) is not None:
@@ -163,22 +177,22 @@ class BringingBack:
 
     # bytes
 
-    async def _inject(self, action: do.InjectData) -> None:
-        injected: do.Injected = await self._blocking(self._inject_all, action)
+    async def _inject(self, action: InjectData) -> None:
+        injected: Injected = await self._blocking(self._inject_all, action)
         for flow, taken in injected.taken:
             # The kernel counts what a TCP socket has been given; of datagrams only the row tells.
             if taken and isinstance(live := self._captured.live.get(flow), LiveDatagrams):
                 self._save(live)
         self._feed(injected)
 
-    def _inject_all(self, action: do.InjectData) -> do.Injected:
+    def _inject_all(self, action: InjectData) -> Injected:
         taken: list[tuple[Flow, int]] = []
-        failures: list[do.SessionFailure] = []
+        failures: list[SessionFailure] = []
         gone: list[Flow] = []
         for flow, data in action.pieces:
             live = self._captured.live.get(flow)
             if live is None:
-                failures.append(do.SessionFailure(flow, _GONE))
+                failures.append(SessionFailure(flow, _GONE))
             else:
                 try:
                     if live.refuses() or not self._captured.has_program(flow):
@@ -187,8 +201,8 @@ class BringingBack:
                         with self._room(live, len(data) if flow in action.beyond else 0):
                             taken.append((flow, self._put(live, data)))
                 except OSError as problem:
-                    failures.append(do.SessionFailure(flow, words.reason(problem)))
-        return do.Injected(tuple(taken), tuple(failures), tuple(gone))
+                    failures.append(SessionFailure(flow, words.reason(problem)))
+        return Injected(tuple(taken), tuple(failures), tuple(gone))
 
     def _room(self, live: AnyLive, count: int) -> AbstractContextManager[None]:
         """For so many bytes more than the receive buffer of a connection takes."""
@@ -217,10 +231,10 @@ class BringingBack:
         while packets and live.position() < position and time.monotonic() < until:
             time.sleep(_POLL)
 
-    async def _drain(self, action: do.DrainRound) -> None:
-        self._feed(do.Drained(await self._blocking(self._round, action)))
+    async def _drain(self, action: DrainRound) -> None:
+        self._feed(Drained(await self._blocking(self._round, action)))
 
-    def _round(self, action: do.DrainRound) -> tuple[tuple[Flow, int], ...]:
+    def _round(self, action: DrainRound) -> tuple[tuple[Flow, int], ...]:
         """Every socket of a program that runs has to be out of repair mode, or it would meet EPERM."""
         captured = self._captured
         asked = [captured.live[flow] for flow in action.flows if flow in captured.live]
@@ -258,31 +272,31 @@ class BringingBack:
 
     # endings
 
-    async def _finish(self, action: do.FinishSessions) -> None:
+    async def _finish(self, action: FinishSessions) -> None:
         failures = await self._blocking(self._finish_all, action.finals)
         flows = tuple(each.flow for each in action.finals)
         self._captured.drop(flows)
         for flow in flows:
             self._answered.forget(flow)
         self.given_back += flows
-        self._feed(do.Finished(flows, failures))
+        self._feed(Finished(flows, failures))
 
-    def _finish_all(self, finals: tuple[do.SessionFinal, ...]) -> tuple[do.SessionFailure, ...]:
-        failures: list[do.SessionFailure] = []
+    def _finish_all(self, finals: tuple[SessionFinal, ...]) -> tuple[SessionFailure, ...]:
+        failures: list[SessionFailure] = []
         for final in finals:
             live = self._captured.live.get(final.flow)
             if live is None:
-                failures.append(do.SessionFailure(final.flow, _GONE))
+                failures.append(SessionFailure(final.flow, _GONE))
                 continue
             try:
                 self._finish_one(live, final)
             except (SessionError, OSError) as problem:
-                failures.append(do.SessionFailure(final.flow, words.reason(problem)))
+                failures.append(SessionFailure(final.flow, words.reason(problem)))
                 self._reset(live)
             live.close()
         return tuple(failures)
 
-    def _finish_one(self, live: AnyLive, final: do.SessionFinal) -> None:
+    def _finish_one(self, live: AnyLive, final: SessionFinal) -> None:
         closed = live.refuses() or not self._captured.has_program(live.flow)
         # More is possible: what had come before the capture behind a gap, and is in order now that the gap is filled.
         if (position := live.position()) < final.total and not closed:
@@ -304,7 +318,7 @@ class BringingBack:
         for packet in packets:
             self._deliver(packet)
 
-    async def _abandon(self, action: do.AbandonSessions) -> None:
+    async def _abandon(self, action: AbandonSessions) -> None:
         def abandon() -> None:
             for flow in action.flows:
                 if (live := self._captured.live.get(flow)) is not None:

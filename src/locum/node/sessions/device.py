@@ -24,7 +24,21 @@ from locum.node.sessions.freezer_name import freezer_name
 from locum.node.sessions.peer_answers import Divert, PeerAnswers
 from locum.node.sessions.trickle import Trickle
 from locum.node.store import Store, StoreError
-from locum.roles import actions as do
+from locum.roles.action_values import sessions as action_values
+from locum.roles.action_values.sessions import (
+    Capture,
+    FindSessions,
+    FoundSession,
+    Freeze,
+    FreezeFailed,
+    LeftSession,
+    Process,
+    ReleaseCaptured,
+    SessionFailure,
+    SessionRecordItem,
+    SessionsFound,
+    Thaw,
+)
 from locum.roles.actions import Event
 from locum.sessions.datagram_flows import UDP
 from locum.sessions.datagrams.live import LiveDatagrams
@@ -85,11 +99,11 @@ class Napping:
     def hands(self) -> Mapping[type, Hand]:
         """What performs each kind of action."""
         return {
-            do.FindSessions: self._find,
-            do.Freeze: self._freeze,
-            do.Thaw: self._thaw,
-            do.Capture: self._capture,
-            do.ReleaseCaptured: self._release,
+            FindSessions: self._find,
+            Freeze: self._freeze,
+            Thaw: self._thaw,
+            Capture: self._capture,
+            ReleaseCaptured: self._release,
             **self._back.hands(),
             **self._trickle.hands(),
         }
@@ -160,27 +174,27 @@ class Napping:
 
     # find and freeze
 
-    async def _find(self, action: do.FindSessions) -> None:
+    async def _find(self, action: FindSessions) -> None:
         homes = set(action.home_addresses)
         left = await self._blocking(self._captured.look, homes, self._exclusions)
         if not action.again:
             self._elsewhere = await self._blocking(find_elsewhere, homes)
         found = tuple(map(_found, self._captured.candidates.values()))
-        self._feed(do.SessionsFound(found, tuple(map(_left, (*left, *self._elsewhere)))))
+        self._feed(SessionsFound(found, tuple(map(_left, (*left, *self._elsewhere)))))
 
-    async def look(self, home_addresses: Iterable[Any]) -> do.SessionsFound:
+    async def look(self, home_addresses: Iterable[Any]) -> SessionsFound:
         """What is there now, and what could be captured; nothing is changed."""
         homes = set(home_addresses)
         candidates, left = await self._blocking(find, homes, (os.getpid(),), self._exclusions)
         left += await self._blocking(find_elsewhere, homes)
-        return do.SessionsFound(tuple(map(_found, candidates)), tuple(map(_left, left)))
+        return SessionsFound(tuple(map(_found, candidates)), tuple(map(_left, left)))
 
-    async def _freeze(self, action: do.Freeze) -> None:
+    async def _freeze(self, action: Freeze) -> None:
         failures = await self._blocking(self._freezer.freeze, action.processes)
         if failures:
-            self._feed(do.FreezeFailed({do.Process(*each): reason for each, reason in failures.items()}))
+            self._feed(FreezeFailed({Process(*each): reason for each, reason in failures.items()}))
 
-    async def _thaw(self, action: do.Thaw) -> None:
+    async def _thaw(self, action: Thaw) -> None:
         """Raises StoreError, the programs running: a row that is out of date harms less than programs that stand still."""
         problem = await self._written()  # what says that they may run has been written before
         await self._blocking(self._captured.let_run, action.processes)
@@ -200,7 +214,7 @@ class Napping:
 
     # capture
 
-    async def _capture(self, action: do.Capture) -> None:
+    async def _capture(self, action: Capture) -> None:
         again = {each: self._repeated(each) for each in action.flows if each.protocol == UDP}
         opened, failures = await self._blocking(self._open_all, action.flows)
         for live, intent in opened:  # what a capture changes is written before, in case we are killed in it
@@ -234,9 +248,9 @@ class Napping:
     def _write(self, flow: Flow, stored: AnyParked) -> None:
         self._store.put(COLLECTION, flow_text(flow), stored.to_json() | {"boot": self._boot})
 
-    def _open_all(self, flows: tuple[Flow, ...]) -> tuple[list[_Opened], list[do.SessionFailure]]:
+    def _open_all(self, flows: tuple[Flow, ...]) -> tuple[list[_Opened], list[SessionFailure]]:
         opened: list[_Opened] = []
-        failures: list[do.SessionFailure] = []
+        failures: list[SessionFailure] = []
         for flow in flows:
             try:
                 candidate = self._captured.candidates.get(flow)
@@ -249,7 +263,7 @@ class Napping:
                     live.close()
                     raise
             except (SessionError, OSError) as problem:
-                failures.append(do.SessionFailure(flow, words.reason(problem)))
+                failures.append(SessionFailure(flow, words.reason(problem)))
         return opened, failures
 
     def _capture_all(
@@ -257,9 +271,9 @@ class Napping:
         flows: tuple[Flow, ...],
         opened: list[AnyLive],
         repeated: Mapping[Flow, Repeated | None],
-        failures: list[do.SessionFailure],
-    ) -> do.Captured:
-        records: list[do.SessionRecordItem] = []
+        failures: list[SessionFailure],
+    ) -> action_values.Captured:
+        records: list[SessionRecordItem] = []
         numbers = {flow: number for number, flow in enumerate(flows)}
         for live in opened:
             flow = live.flow
@@ -267,15 +281,15 @@ class Napping:
                 record = _captured(live, repeated.get(flow))
             except (SessionError, OSError) as problem:
                 live.close()
-                failures.append(do.SessionFailure(flow, words.reason(problem)))
+                failures.append(SessionFailure(flow, words.reason(problem)))
                 continue
             self._captured.live[flow] = live
             # CBOR maps with integer keys are session records; the role carries them without looking inside
             item: Mapping[int, Any] = record.to_cbor()
-            records.append(do.SessionRecordItem(numbers[flow], flow, item))
-        return do.Captured(tuple(records), tuple(failures))
+            records.append(SessionRecordItem(numbers[flow], flow, item))
+        return action_values.Captured(tuple(records), tuple(failures))
 
-    async def _release(self, action: do.ReleaseCaptured) -> None:
+    async def _release(self, action: ReleaseCaptured) -> None:
         await self._blocking(self._let_all_be, action.flows)
         self._forget(action.flows)
 
@@ -302,10 +316,10 @@ def _captured(live: AnyLive, repeated: Repeated | None) -> AnyRecord:
     return live.capture(repeated) if isinstance(live, LiveDatagrams) else live.capture()
 
 
-def _found(candidate: Candidate) -> do.FoundSession:
-    processes = tuple(do.Process(*each) for each in candidate.processes)
-    return do.FoundSession(candidate.flow, processes, candidate.programs)
+def _found(candidate: Candidate) -> FoundSession:
+    processes = tuple(Process(*each) for each in candidate.processes)
+    return FoundSession(candidate.flow, processes, candidate.programs)
 
 
-def _left(left: LeftAlone) -> do.LeftSession:
-    return do.LeftSession(left.flow, left.reason, left.pids, left.programs)
+def _left(left: LeftAlone) -> LeftSession:
+    return LeftSession(left.flow, left.reason, left.pids, left.programs)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from locum.roles import actions as do
-from locum.roles.actions import Addr
+from locum.roles.action_values.addresses import JSON, Addr
 from locum.sessions.listening import accepting
 from locum.sessions.record import SessionRecord
 from locum.sessions.tcp import stand_in
@@ -87,7 +87,7 @@ class Openings:
             try:
                 port.opened = accepting.listen(each.address, each.port, backlog=_BACKLOG, window=each.window)
             except OSError as problem:
-                detail: dict[str, do.JSON] = {"port": each.port, "reason": problem.strerror or str(problem)}
+                detail: dict[str, JSON] = {"port": each.port, "reason": problem.strerror or str(problem)}
                 self._emit(do.Emit("listen-failed", None, each.address, None, detail))
                 continue
             asyncio.get_running_loop().add_reader(port.opened, self._accept, port)

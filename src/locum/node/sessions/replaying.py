@@ -14,7 +14,7 @@ from functools import partial
 
 from locum.node.events import flow_text
 from locum.node.performer import Hand
-from locum.roles import actions as do
+from locum.roles.action_values.listeners import ReplayAccepted, Replayed
 from locum.roles.actions import Event
 from locum.roles.registrant.configuration import ListeningPort
 from locum.sessions.listening.replay import Accepted, Interrupted, impossible, replay
@@ -51,20 +51,20 @@ class Replaying:
 
     def hands(self) -> Mapping[type, Hand]:
         """What performs each kind of action."""
-        return {do.ReplayAccepted: self._begin}
+        return {ReplayAccepted: self._begin}
 
-    def _begin(self, action: do.ReplayAccepted) -> None:
+    def _begin(self, action: ReplayAccepted) -> None:
         task = asyncio.get_running_loop().create_task(self._replay(action))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _replay(self, action: do.ReplayAccepted) -> None:
+    async def _replay(self, action: ReplayAccepted) -> None:
         accepted = Accepted(action.flow, action.handshake, action.data, action.peer_closed)
         try:
             error = await asyncio.get_running_loop().run_in_executor(self._workers, self._put, accepted)
         except Interrupted:
             return
-        self._feed(do.Replayed(action.flow, error))
+        self._feed(Replayed(action.flow, error))
 
     def _put(self, accepted: Accepted) -> str | None:
         """Why the connection could not be given to a program; None: it was. Raises Interrupted."""

@@ -25,6 +25,25 @@ from locum.node.sessions.openings import Openings
 from locum.node.sessions.repeating import Repeating
 from locum.node.store import Store
 from locum.roles import actions as do
+from locum.roles.action_values.listeners import AcceptedEnded, ClosePorts, ConnectionAccepted, OpenPorts
+from locum.roles.action_values.sessions import (
+    DropSessions,
+    FetchData,
+    Fetched,
+    HeldSession,
+    Measured,
+    MeasureSessions,
+    Restored,
+    RestoreSessions,
+    ResumeSessions,
+    SessionFinal,
+    SessionRecordItem,
+    SessionUse,
+    Stopped,
+    StopSessions,
+    Surveyed,
+    SurveySessions,
+)
 from locum.roles.actions import Event
 from locum.sessions import either
 from locum.sessions.datagrams.record import DatagramRecord
@@ -119,15 +138,15 @@ class StandIn:
     def hands(self) -> Mapping[type, Hand]:
         """What performs each kind of action."""
         return {
-            do.RestoreSessions: self._restore,
-            do.MeasureSessions: self._measure,
-            do.StopSessions: self._stop,
-            do.ResumeSessions: self._resume,
-            do.DropSessions: self._drop,
-            do.FetchData: self._fetch,
-            do.SurveySessions: self._survey,
-            do.OpenPorts: self._open_ports,
-            do.ClosePorts: self._close_ports,
+            RestoreSessions: self._restore,
+            MeasureSessions: self._measure,
+            StopSessions: self._stop,
+            ResumeSessions: self._resume,
+            DropSessions: self._drop,
+            FetchData: self._fetch,
+            SurveySessions: self._survey,
+            OpenPorts: self._open_ports,
+            ClosePorts: self._close_ports,
         }
 
     def adopt(self) -> tuple[Flow, ...]:
@@ -292,13 +311,13 @@ class StandIn:
 
     # accept
 
-    def _open_ports(self, action: do.OpenPorts) -> None:
+    def _open_ports(self, action: OpenPorts) -> None:
         self.openings.open(action.handover, action.listeners)
         for held in self._of(action.handover):
             if held.accepted:
                 self._tell_accepted(held)
 
-    def _close_ports(self, action: do.ClosePorts) -> None:
+    def _close_ports(self, action: ClosePorts) -> None:
         self.openings.close(action.handover)
 
     def _waiting_at(self, handover: bytes, address: Address, port: int) -> int:
@@ -313,7 +332,7 @@ class StandIn:
             else:
                 waiting += 1
         if ended:
-            self._feed(do.AcceptedEnded(handover, tuple(ended)))
+            self._feed(AcceptedEnded(handover, tuple(ended)))
         return waiting
 
     def _keep_accepted(self, handover: bytes, connection: socket.socket, record: SessionRecord) -> None:
@@ -341,11 +360,11 @@ class StandIn:
         handover, number = held.key
         if isinstance(held.record, SessionRecord):  # a datagram socket accepts nothing
             shaken = accepting.handshake(held.record)
-            self._feed(do.ConnectionAccepted(handover, number, held.flow, shaken))
+            self._feed(ConnectionAccepted(handover, number, held.flow, shaken))
 
     # restore
 
-    async def _restore(self, action: do.RestoreSessions) -> None:
+    async def _restore(self, action: RestoreSessions) -> None:
         """One session that cannot live here changes nothing for the others."""
         restored: list[int] = []
         failures: list[tuple[int, str]] = []
@@ -366,12 +385,12 @@ class StandIn:
             [each.flow for each in action.sessions if each.session in failed and self._is_here(each.flow)]
         )
         await self._store.durable()
-        self._feed(do.Restored(action.handover, tuple(restored), tuple(failures)))
+        self._feed(Restored(action.handover, tuple(restored), tuple(failures)))
 
     def _is_here(self, flow: Flow) -> bool:
         return self._peers.is_local(flow.peer)
 
-    def _restore_one(self, key: Key, item: do.SessionRecordItem, device: str) -> None:
+    def _restore_one(self, key: Key, item: SessionRecordItem, device: str) -> None:
         if key[1] in self._held.get(key[0], {}):
             raise SessionError("the session is here already")
         record = either.record_from_cbor(item.record)
@@ -423,44 +442,44 @@ class StandIn:
     def _of(self, handover: bytes) -> list[HeldSocket]:
         return list(self._held.get(handover, {}).values())
 
-    def _measure(self, action: do.MeasureSessions) -> None:
+    def _measure(self, action: MeasureSessions) -> None:
         for held in self._of(action.handover):
             with _alone(held, "measured"):
                 if held.stopped is None:
                     self._draining.step(held)
                 either.seal(held.spool)
         sessions = tuple(
-            do.HeldSession(held.key[1], held.flow, held.spool.total, held.spool.peer_closed, held.spool.error)
+            HeldSession(held.key[1], held.flow, held.spool.total, held.spool.peer_closed, held.spool.error)
             for held in self._of(action.handover)
         )
-        self._feed(do.Measured(action.handover, sessions))
+        self._feed(Measured(action.handover, sessions))
 
-    def _survey(self, _: do.SurveySessions) -> None:
+    def _survey(self, _: SurveySessions) -> None:
         now = boot_milliseconds()
         uses = tuple(
-            do.SessionUse(*held.key, either.quiet(held.socket, held.spool, now), held.spool.total)
+            SessionUse(*held.key, either.quiet(held.socket, held.spool, now), held.spool.total)
             for held in self._all()
         )
-        self._feed(do.Surveyed(uses))
+        self._feed(Surveyed(uses))
 
-    async def _stop(self, action: do.StopSessions) -> None:
+    async def _stop(self, action: StopSessions) -> None:
         fetched, room = dict(action.fetched), action.tail_limit
-        finals: list[do.SessionFinal] = []
+        finals: list[SessionFinal] = []
         await self._lead_away(self._of(action.handover))
         for held in self._of(action.handover):
             with _alone(held, "stopped"):
                 finals.append(self._stop_one(held, fetched.get(held.key[1], 0), room))
                 room -= len(finals[-1].tail)
-        self._feed(do.Stopped(action.handover, tuple(finals)))
+        self._feed(Stopped(action.handover, tuple(finals)))
 
-    def _stop_one(self, held: HeldSocket, fetched: int, room: int) -> do.SessionFinal:
+    def _stop_one(self, held: HeldSocket, fetched: int, room: int) -> SessionFinal:
         """The last state, with what is not `fetched` if that is at most `room` bytes. Raises OSError or SessionError."""
         self._draining.end(held)
         self._repeating.end(held)
         final = held.stopped = held.stopped or held.spool.stop(held.socket)
         offset = min(fetched, held.spool.total)
         tail = held.spool.read(offset, room) if 0 < held.spool.total - offset <= room else b""
-        return do.SessionFinal(
+        return SessionFinal(
             session=held.key[1],
             flow=held.flow,
             total=final.received,
@@ -472,7 +491,7 @@ class StandIn:
             tail=tail,
         )
 
-    async def _resume(self, action: do.ResumeSessions) -> None:
+    async def _resume(self, action: ResumeSessions) -> None:
         await self._lead_here(self._of(action.handover))
         for held in self._of(action.handover):
             with _alone(held, "resumed"):
@@ -482,7 +501,7 @@ class StandIn:
                 self._draining.step(held)
                 self._repeating.begin(held)
 
-    async def _drop(self, action: do.DropSessions) -> None:
+    async def _drop(self, action: DropSessions) -> None:
         """The row goes before the socket: without a row it is discarded silently after a crash."""
         numbers = set(action.sessions)
         gone = [held for held in self._of(action.handover) if not numbers or held.key[1] in numbers]
@@ -510,10 +529,10 @@ class StandIn:
             with _alone(held, "removed"):
                 held.spool.remove()
 
-    def _fetch(self, action: do.FetchData) -> None:
+    def _fetch(self, action: FetchData) -> None:
         held = self._held.get(action.handover, {}).get(action.session)
         if held is None or action.offset > held.spool.total:
-            self._feed(do.Fetched(action.exchange, None))
+            self._feed(Fetched(action.exchange, None))
             return
         data = held.spool.read(action.offset, action.limit)
         end = action.offset + len(data)
@@ -521,4 +540,4 @@ class StandIn:
             held.fetched = end
             if held.stopped is None and not held.reading:
                 self._draining.step(held)
-        self._feed(do.Fetched(action.exchange, data, end < held.spool.total))
+        self._feed(Fetched(action.exchange, data, end < held.spool.total))

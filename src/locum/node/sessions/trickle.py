@@ -14,7 +14,7 @@ from locum.node.performer import Hand
 from locum.node.sessions.bringing_back import Blocking
 from locum.node.sessions.captured import Captured
 from locum.node.sessions.peer_answers import PeerAnswers
-from locum.roles import actions as do
+from locum.roles.action_values.sessions import AnswerPeers, HasRoom, SessionFinal, StopAnswering, WatchReading
 from locum.roles.actions import Event
 from locum.sessions.tcp.live import LiveSocket
 from locum.wire.control import Flow
@@ -52,9 +52,9 @@ class Trickle:
     def hands(self) -> Mapping[type, Hand]:
         """What performs each kind of action."""
         return {
-            do.AnswerPeers: self._answer,
-            do.StopAnswering: self._stop,
-            do.WatchReading: self._watch,
+            AnswerPeers: self._answer,
+            StopAnswering: self._stop,
+            WatchReading: self._watch,
         }
 
     async def close(self) -> None:
@@ -73,13 +73,13 @@ class Trickle:
         self._watched.pop(flow, None)
         self._vain.pop(flow, None)
 
-    async def _answer(self, action: do.AnswerPeers) -> None:
+    async def _answer(self, action: AnswerPeers) -> None:
         expected = await self._blocking(self._prepare, action.finals)
         for flow, sequence in expected.items():
             if isinstance(live := self._captured.live.get(flow), LiveSocket):
                 self._answers.begin(live, sequence)
 
-    def _prepare(self, finals: tuple[do.SessionFinal, ...]) -> dict[Flow, int]:
+    def _prepare(self, finals: tuple[SessionFinal, ...]) -> dict[Flow, int]:
         """The peers' next sequence numbers; the sockets' timestamp clocks go on where the stand-in's stopped."""
         expected: dict[Flow, int] = {}
         for final in finals:
@@ -94,12 +94,12 @@ class Trickle:
                 log.warning("%s: %s", flow_text(final.flow), problem)
         return expected
 
-    def _stop(self, action: do.StopAnswering) -> Awaitable[None] | None:
+    def _stop(self, action: StopAnswering) -> Awaitable[None] | None:
         for flow in action.flows:
             self.forget(flow)
         return None
 
-    def _watch(self, action: do.WatchReading) -> Awaitable[None] | None:
+    def _watch(self, action: WatchReading) -> Awaitable[None] | None:
         for flow in action.flows:
             self._watched[flow] = self._unread(flow) // 2
             self._note(flow)
@@ -117,7 +117,7 @@ class Trickle:
                 for flow in ready:
                     del self._watched[flow]
                 if ready:
-                    self._feed(do.HasRoom(ready))
+                    self._feed(HasRoom(ready))
         finally:
             self._task = None
 

@@ -1,4 +1,4 @@
-"""Values and actions of `actions.py` that decide for one flow of a home address, not for all of it.
+"""Values and actions that decide for one flow of a home address, not for all of it.
 
 Flow rules (R5 to R8), filters (R20, P16), translation (R12) and multicast groups (C4). Nothing here decides or sends.
 A selector describes a packet as it is: towards a home address that is its destination, from one it is its source.

@@ -1,4 +1,4 @@
-"""What is to be done with live sessions, and what came of it: the values, actions and results of `actions.py` for them.
+"""Actions on live sessions and their results, and the values in both.
 
 The device finds, freezes, captures and brings back; the stand-in restores, measures, stops and drops. Nothing here
 decides, sends or keeps anything.

@@ -6,7 +6,7 @@ It keeps only which challenges were used; it must not know visitors, links or fo
 from collections.abc import Container, Mapping, Sequence
 from ipaddress import IPv4Address
 
-from locum.roles.actions import Addr
+from locum.roles.action_values.addresses import Addr
 from locum.roles.signing import authentic
 from locum.security.association import Association
 from locum.wire.mobile_ip.extensions import (

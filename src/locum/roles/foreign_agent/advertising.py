@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from locum.roles.actions import Action, Addr, Advertise, Count, Randomness, Source
+from locum.roles.action_values.addresses import Addr, Randomness, Source
+from locum.roles.actions import Action, Advertise, Count
 from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag, next_sequence
 
 LIFETIME_INTERVALS = 3  # section 2.3: the interval should be no more than 1/3 of the advertisement's lifetime

@@ -9,19 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from locum.roles.actions import (
-    JSON,
-    Action,
-    Addr,
-    Answered,
-    Emit,
-    Event,
-    Forget,
-    NoAnswer,
-    Persist,
-    Probe,
-    ProbeAnswered,
-)
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.actions import Action, Answered, Emit, Event, Forget, NoAnswer, Persist, Probe, ProbeAnswered
 from locum.roles.foreign_agent.visitor import Visitor
 from locum.roles.timers import Deadlines
 from locum.roles.trigger_requests import Errand, Errands

@@ -9,16 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from locum.roles.actions import (
-    Action,
-    Addr,
-    Count,
-    Emit,
-    RegistrationUnreachable,
-    Reply,
-    SendRegistration,
-    Source,
-)
+from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.actions import Action, Count, Emit, RegistrationUnreachable, Reply, SendRegistration
 from locum.roles.foreign_agent.admission import Admission, Denied
 from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.signing import authentic, signed

@@ -8,10 +8,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
+from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
+from locum.roles.action_values.contexts import InFlightCounted
+from locum.roles.action_values.flows import Filter, MembershipChanged
+from locum.roles.action_values.forwarding import LocalEndpoint
+from locum.roles.action_values.sessions import NotPerformed
 from locum.roles.actions import (
-    JSON,
     Action,
-    Addr,
     Answered,
     Ask,
     Asked,
@@ -19,21 +22,14 @@ from locum.roles.actions import (
     DeliveryMoved,
     Emit,
     Event,
-    Filter,
     Forget,
-    InFlightCounted,
     LinkDown,
     LinkUp,
-    LocalEndpoint,
-    MembershipChanged,
     NoAnswer,
-    NotPerformed,
     Persist,
-    Randomness,
     RegistrationUnreachable,
     Reply,
     SendRegistration,
-    Source,
     WallClockStepped,
 )
 from locum.roles.foreign_agent.admission import Admission

@@ -7,17 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from locum.roles.actions import (
-    JSON,
-    Addr,
-    Encapsulation,
-    NeighbourEntry,
-    OutboundEntry,
-    Side,
-    Translation,
-    Tunnel,
-    TunnelAcceptance,
-)
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.action_values.flows import Encapsulation, Translation, Tunnel
+from locum.roles.action_values.forwarding import NeighbourEntry, OutboundEntry, Side, TunnelAcceptance
 from locum.roles.forwarding import Forwarding, forwarding
 from locum.roles.nat import udp_tunnel
 from locum.roles.revocation import Revocable, said_by

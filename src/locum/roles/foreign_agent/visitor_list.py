@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from locum.roles.actions import Action, Addr, Forget, Persist
+from locum.roles.action_values.addresses import Addr
+from locum.roles.actions import Action, Forget, Persist
 from locum.roles.foreign_agent.visitor import (
     StaticVisitor,
     Visitor,

@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from locum.roles.action_values.profiles import ProfileFetched, ProfileRefused, ProfileUnavailable
-from locum.roles.actions import JSON, Action, Count, Emit, Event, FetchProfile
+from locum.roles.action_values.addresses import JSON
+from locum.roles.actions import Action, Count, Emit, Event
 from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.profile import SHORTEST_LIFETIME, Policing, Profile
+from locum.roles.profile_requests import FetchProfile, ProfileFetched, ProfileRefused, ProfileUnavailable
 from locum.roles.timers import Deadlines
 from locum.wire.control.context_blocks import BlockKind
 

@@ -6,7 +6,8 @@ The visitor list is the foreign agent's; this must not know links or forwarding.
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 
-from locum.roles.actions import Action, Addr, Count, Source
+from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.actions import Action, Count
 from locum.roles.foreign_agent.visitor import Visitor
 from locum.roles.revocation import (
     Correspondent,

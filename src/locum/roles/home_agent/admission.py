@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address
 
-from locum.roles.actions import Source
+from locum.roles.action_values.addresses import Source
 from locum.roles.home_agent.binding import Binding, CareOf, Mobile
 from locum.roles.home_agent.forwarding_choice import most_rules
 from locum.roles.home_agent.registry import Home, Registrant

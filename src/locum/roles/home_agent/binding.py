@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from locum.roles.actions import JSON, Addr
+from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.nat import Outer, outer_of
 from locum.roles.revocation import Revocable, said_by
 from locum.roles.rules import KeptRule

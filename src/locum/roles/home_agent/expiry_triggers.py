@@ -6,7 +6,8 @@ A device that registered for a very short time only is on its way to sleep: that
 from collections.abc import Sequence
 from dataclasses import replace
 
-from locum.roles.actions import Action, Addr, Answered, Event, NoAnswer
+from locum.roles.action_values.addresses import Addr
+from locum.roles.actions import Action, Answered, Event, NoAnswer
 from locum.roles.home_agent.binding import CareOf, Mobile
 from locum.roles.trigger_requests import Errands
 from locum.wire.control.trigger import Operation, Reason, Trigger

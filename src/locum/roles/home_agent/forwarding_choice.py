@@ -8,28 +8,30 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address
 
-from locum.roles.actions import (
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import (
     MAX_CANDIDATES,
     MAX_RULES,
-    AcceptTunnel,
-    Action,
-    Addr,
-    BindingEntry,
     Candidate,
     Encapsulation,
-    InstallBinding,
     InstallTranslation,
-    RefuseTunnel,
-    RemoveBinding,
     RemoveTranslation,
     Rule,
     RuleVerdict,
-    Side,
     Translation,
     Tunnel,
+)
+from locum.roles.action_values.forwarding import (
+    AcceptTunnel,
+    BindingEntry,
+    InstallBinding,
+    RefuseTunnel,
+    RemoveBinding,
+    Side,
     TunnelAcceptance,
     Verdict,
 )
+from locum.roles.actions import Action
 from locum.roles.home_agent.binding import AuthorisedStandIn, Binding, CareOf, Mobile
 from locum.roles.nat import udp_tunnel
 from locum.roles.rules import DEFAULT, LAST_RULE, MN, STAND_IN, KeptRule, Target, source_selector

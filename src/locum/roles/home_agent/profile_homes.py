@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import TypeAlias
 
-from locum.roles.action_values.profiles import ProfileEvent, ProfileFetched, ProfileRefused
-from locum.roles.actions import JSON, Action, Addr, Count, Emit, FetchProfile, Forget, Persist, Source
+from locum.roles.action_values.addresses import JSON, Addr, Source
+from locum.roles.actions import Action, Count, Emit, Forget, Persist
 from locum.roles.home_agent.forwarding_choice import most_rules
 from locum.roles.home_agent.pools import NotAssigned, PoolExhausted, Pools, UnknownPool
 from locum.roles.home_agent.served_by_profile import mobile_of
 from locum.roles.profile import SHORTEST_LIFETIME, Profile
+from locum.roles.profile_requests import FetchProfile, ProfileEvent, ProfileFetched, ProfileRefused
 from locum.roles.timers import Deadlines
 from locum.wire.mobile_ip.registration import Code, RegistrationRequest
 

@@ -7,7 +7,7 @@ State without decisions: whether a registration is accepted is said in `home_adm
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from locum.roles.actions import Addr
+from locum.roles.action_values.addresses import Addr
 from locum.roles.home_agent.binding import AuthorisedStandIn, Binding, CareOf, Mobile
 from locum.roles.home_agent.forwarding_choice import NOTHING, Registered, in_force, live_rules
 from locum.roles.rules import MN, KeptRule

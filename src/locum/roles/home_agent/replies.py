@@ -6,7 +6,8 @@ It must not know bindings, rules or forwarding.
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 
-from locum.roles.actions import Action, Addr, Count, Randomness, Reply, Source
+from locum.roles.action_values.addresses import Addr, Randomness, Source
+from locum.roles.actions import Action, Count, Reply
 from locum.roles.signing import authentic, signed
 from locum.security.association import Association, Replay
 from locum.security.replay import mobile_nonce, nonce_identification

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from locum.roles.actions import RuleVerdict, Selector
+from locum.roles.action_values.flows import RuleVerdict, Selector
 from locum.roles.home_agent.binding import Binding, CareOf
 from locum.roles.rules import (
     UNNAMED,

@@ -6,7 +6,8 @@ Messages and their belief are in `binding_revocation.py`; how a care-of address 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 
-from locum.roles.actions import Action, Addr, Count, Source
+from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.actions import Action, Count
 from locum.roles.home_agent.binding import CareOf
 from locum.roles.home_agent.registry import Home, Registrant
 from locum.roles.home_agent.revocation_messages import BindingRevocation

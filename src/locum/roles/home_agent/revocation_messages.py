@@ -6,7 +6,8 @@ What a binding is and what becomes of it are the home agent's; this must not kno
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 
-from locum.roles.actions import Action, Addr, Count, Reply, Source
+from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.actions import Action, Count, Reply
 from locum.roles.home_agent.binding import CareOf
 from locum.roles.revocation import (
     Correspondent,

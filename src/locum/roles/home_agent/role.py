@@ -10,24 +10,9 @@ from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from locum.roles.actions import (
-    JSON,
-    Action,
-    Addr,
-    Count,
-    Emit,
-    Event,
-    Forget,
-    LocalEndpoint,
-    Persist,
-    ProfileFetched,
-    ProfileRefused,
-    ProfileUnavailable,
-    Randomness,
-    Reply,
-    Source,
-    WallClockStepped,
-)
+from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
+from locum.roles.action_values.forwarding import LocalEndpoint
+from locum.roles.actions import Action, Count, Emit, Event, Forget, Persist, Reply, WallClockStepped
 from locum.roles.home_agent.admission import HomeAdmission, HomeAgentConfiguration
 from locum.roles.home_agent.binding import Binding, CareOf, Mobile, text
 from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
@@ -61,6 +46,7 @@ from locum.roles.home_agent.served_by_profile import mobile_of
 from locum.roles.home_agent.timestamps import HomeTimestamps
 from locum.roles.home_agent.tunnel_end import PLAIN, TunnelEnd, tunnel_end
 from locum.roles.nat import TraversalRefused
+from locum.roles.profile_requests import ProfileFetched, ProfileRefused, ProfileUnavailable
 from locum.roles.rules import (
     ADMIN,
     FIRST_ASSIGNED,

@@ -6,7 +6,7 @@ know bindings.
 
 from dataclasses import dataclass, replace
 
-from locum.roles.actions import Source
+from locum.roles.action_values.addresses import Source
 from locum.roles.home_agent.binding import Binding
 from locum.roles.home_agent.revocation_messages import BindingRevocation
 from locum.roles.nat import Outer, TraversalPolicy, traversal

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from locum.roles.actions import Addr, Filter, Translation
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Filter, Translation
 from locum.roles.forwarding import Forwarding, forwarding
 from locum.roles.mnps.quotas import ORDINARY, Quota
 from locum.roles.mnps.registration import StandInRegistrationConfiguration

@@ -6,20 +6,18 @@ The sessions go on here until `Finish`; what was stopped can be resumed. It must
 from collections.abc import Collection
 from dataclasses import replace
 
-from locum.roles.actions import (
-    Action,
-    Count,
+from locum.roles.action_values.forwarding import FlowVerdict, ReleaseHeld
+from locum.roles.action_values.sessions import (
     FetchData,
     Fetched,
-    FlowVerdict,
     Measured,
     MeasureSessions,
-    ReleaseHeld,
     ResumeSessions,
     SessionFinal,
     StopSessions,
 )
-from locum.roles.actions import Stopped as SessionsStopped
+from locum.roles.action_values.sessions import Stopped as SessionsStopped
+from locum.roles.actions import Action, Count
 from locum.roles.mnps.handover import Holding, Prepared, Releasing, Restoring, Stopped, Stopping, TakenOver
 from locum.roles.mnps.handovers import Holdings
 from locum.roles.mnps.replies_632 import Replies

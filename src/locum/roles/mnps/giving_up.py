@@ -6,7 +6,9 @@ owns must not look alive. It must not know who may ask, nor how a reset is sent.
 
 from collections.abc import Callable, Collection
 
-from locum.roles.actions import Action, ClearFlow, DropSessions, Emit
+from locum.roles.action_values.forwarding import ClearFlow
+from locum.roles.action_values.sessions import DropSessions
+from locum.roles.actions import Action, Emit
 from locum.roles.mnps.giving_back import GivingBack
 from locum.roles.mnps.handover import Holding, Releasing, Restoring, Stopping, TakenOver
 from locum.roles.mnps.handovers import Holdings

@@ -7,13 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
-from locum.roles.actions import (
-    JSON,
-    Addr,
-    Forget,
-    Persist,
-    SessionFinal,
-)
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.action_values.sessions import SessionFinal
+from locum.roles.actions import Forget, Persist
 from locum.roles.mobile_node.handover import TABLE, flow_from_row, flow_to_row
 from locum.wire import cbor
 from locum.wire.control import Flow, Handshake, Listener, Policy, SessionStatus, Status

@@ -6,18 +6,18 @@ Several handovers of one home address stand side by side, each with flows of its
 from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Address
 
-from locum.roles.actions import (
-    Action,
-    Addr,
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Tunnel
+from locum.roles.action_values.forwarding import (
     BindingEntry,
     ClearFlow,
-    DropSessions,
     OutboundEntry,
     Side,
-    Tunnel,
     TunnelAcceptance,
     Verdict,
 )
+from locum.roles.action_values.sessions import DropSessions
+from locum.roles.actions import Action
 from locum.roles.forwarding import NOTHING, Forwarding, changes, forwarding
 from locum.roles.mnps.handover import Prepared, Stopped, TakenOver
 from locum.roles.timers import Deadlines

@@ -8,20 +8,12 @@ connections are accepted.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from locum.roles.actions import (
-    Action,
-    Addr,
-    ClearFlow,
-    ClosePorts,
-    ConnectionAccepted,
-    Count,
-    DropSessions,
-    Emit,
-    FlowVerdict,
-    OpenPorts,
-    UnwatchPort,
-    WatchPort,
-)
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import UnwatchPort, WatchPort
+from locum.roles.action_values.forwarding import ClearFlow, FlowVerdict
+from locum.roles.action_values.listeners import ClosePorts, ConnectionAccepted, OpenPorts
+from locum.roles.action_values.sessions import DropSessions
+from locum.roles.actions import Action, Count, Emit
 from locum.roles.mnps.handover import HeldFlow, Holding, TakenOver
 from locum.roles.mnps.handovers import Holdings
 from locum.roles.mobile_node.handover import set_flows

@@ -7,7 +7,9 @@ peers; their device hears why when it asks. It must not know sockets or files.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from locum.roles.actions import Action, Addr, Emit, SessionUse, Surveyed, SurveySessions
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.sessions import SessionUse, Surveyed, SurveySessions
+from locum.roles.actions import Action, Emit
 from locum.roles.mnps.giving_up import GivingUp
 from locum.roles.mnps.handover import Holding, Prepared, TakenOver
 from locum.roles.mnps.handovers import Holdings

@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
-from locum.roles.actions import Action, Addr, Count, Event, Persist, Randomness, Source
+from locum.roles.action_values.addresses import Addr, Randomness, Source
+from locum.roles.actions import Action, Count, Event, Persist
 from locum.roles.registrant.attachment import (
     Attachment,
     RegistrationAccepted,

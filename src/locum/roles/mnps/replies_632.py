@@ -1,6 +1,7 @@
 """632: the words of a stand-in's answers, and the events that tell of them. It must not know why they are given."""
 
-from locum.roles.actions import JSON, Addr, Answer, Emit
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.actions import Answer, Emit
 from locum.roles.mnps.handover import TakenOver
 from locum.wire.control import Answer632, FinalState, SessionStatus, Status, encode_632
 

@@ -8,39 +8,36 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from locum.roles.actions import (
-    JSON,
-    AcceptedEnded,
-    Action,
-    Addr,
-    Answer,
-    Answered,
-    Asked,
-    ConnectionAccepted,
-    Count,
+from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
+from locum.roles.action_values.flows import OfferService
+from locum.roles.action_values.forwarding import FlowVerdict, LocalEndpoint
+from locum.roles.action_values.listeners import AcceptedEnded, ConnectionAccepted
+from locum.roles.action_values.sessions import (
     DropSessions,
-    Emit,
-    Event,
     Fetched,
-    FlowVerdict,
-    Forget,
-    LinkDown,
-    LinkUp,
-    LocalEndpoint,
     Measured,
-    NoAnswer,
     NotPerformed,
-    OfferService,
-    Persist,
-    Randomness,
     Restored,
     RestoreSessions,
     ResumeSessions,
-    Source,
     Surveyed,
+)
+from locum.roles.action_values.sessions import Stopped as SessionsStopped
+from locum.roles.actions import (
+    Action,
+    Answer,
+    Answered,
+    Asked,
+    Count,
+    Emit,
+    Event,
+    Forget,
+    LinkDown,
+    LinkUp,
+    NoAnswer,
+    Persist,
     WallClockStepped,
 )
-from locum.roles.actions import Stopped as SessionsStopped
 from locum.roles.forwarding import NOTHING, changes
 from locum.roles.mnps.configuration import StandInConfiguration as StandInConfiguration
 from locum.roles.mnps.giving_back import GivingBack

@@ -8,7 +8,9 @@ It must not know messages of registration, nor what a handover is for.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from locum.roles.actions import Action, Addr, Answer, Count, Emit, Selector
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Selector
+from locum.roles.actions import Action, Answer, Count, Emit
 from locum.roles.mnps.giving_back import GivingBack
 from locum.roles.mnps.handover import Holding, Releasing, TakenOver
 from locum.roles.mnps.handovers import Holdings

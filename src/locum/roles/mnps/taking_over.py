@@ -5,21 +5,10 @@ From the prepare on packets of their flows are held; they are delivered when the
 
 from dataclasses import replace
 
-from locum.roles.actions import (
-    Action,
-    Addr,
-    Answer,
-    Asked,
-    ClearFlow,
-    Count,
-    DropSessions,
-    Emit,
-    FlowVerdict,
-    ReleaseHeld,
-    Restored,
-    RestoreSessions,
-    SessionRecordItem,
-)
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.forwarding import ClearFlow, FlowVerdict, ReleaseHeld
+from locum.roles.action_values.sessions import DropSessions, Restored, RestoreSessions, SessionRecordItem
+from locum.roles.actions import Action, Answer, Asked, Count, Emit
 from locum.roles.mnps.configuration import StandInConfiguration
 from locum.roles.mnps.giving_up import GivingUp
 from locum.roles.mnps.handover import (

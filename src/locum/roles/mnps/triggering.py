@@ -10,21 +10,9 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address
 from itertools import count
 
-from locum.roles.actions import (
-    JSON,
-    Action,
-    Addr,
-    Answer,
-    Answered,
-    Ask,
-    Asked,
-    Count,
-    Emit,
-    Forget,
-    NoAnswer,
-    Persist,
-    Selector,
-)
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.action_values.flows import Selector
+from locum.roles.actions import Action, Answer, Answered, Ask, Asked, Count, Emit, Forget, NoAnswer, Persist
 from locum.roles.mnps.registration import MAX_FLOWS, Standing, StandInRegistration
 from locum.wire.control import Notice618, encode_618
 from locum.wire.control.answer import Status

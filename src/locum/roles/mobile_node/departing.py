@@ -6,7 +6,8 @@
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from locum.roles.actions import Addr, FoundSession, LeftSession, Process, SessionsFound
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.sessions import FoundSession, LeftSession, Process, SessionsFound
 from locum.roles.mobile_node.selection import EVERYTHING, Selection, with_companions
 from locum.roles.session_report import Fate, SessionFate
 from locum.wire.control import MAX_SESSIONS, Flow

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from locum.roles.actions import SessionRecordItem
+from locum.roles.action_values.sessions import SessionRecordItem
 from locum.wire import cbor
 from locum.wire.control import MAX_BODY, Flow
 

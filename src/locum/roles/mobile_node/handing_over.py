@@ -6,30 +6,22 @@ It ends in `result`. It moves the wish of the mobile node, and must not know how
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from locum.roles.actions import (
-    JSON,
-    Action,
-    Addr,
-    Answered,
+from locum.roles.action_values.addresses import JSON, Addr, Randomness
+from locum.roles.action_values.forwarding import ClearFlow, FlowVerdict, ReleaseHeld
+from locum.roles.action_values.sessions import (
     Capture,
     Captured,
-    ClearFlow,
-    Emit,
-    Event,
     FindSessions,
-    FlowVerdict,
     Freeze,
     FreezeFailed,
     LeftSession,
-    NoAnswer,
     NotPerformed,
     Process,
-    Randomness,
     ReleaseCaptured,
-    ReleaseHeld,
     SessionsFound,
     Thaw,
 )
+from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
 from locum.roles.mobile_node.departing import Choice, Departure, choose, told
 from locum.roles.mobile_node.fitting import TOO_LARGE, fitting
 from locum.roles.mobile_node.handover import AwaySession, Correspondence, Handover, Stage, set_flows

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import ip_address
 
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.action_values.forwarding import FlowEntry as Entry
+from locum.roles.action_values.forwarding import FlowVerdict, SetFlow
 from locum.roles.action_values.sessions import Process
-from locum.roles.actions import JSON, Addr, Ask, Emit, FlowVerdict, Forget, Persist, SetFlow
-from locum.roles.actions import FlowEntry as Entry
+from locum.roles.actions import Ask, Emit, Forget, Persist
 from locum.wire.control import Flow, Request634, encode_634
 from locum.wire.mobile_ip.vendor import Takes
 

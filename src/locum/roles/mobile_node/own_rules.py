@@ -6,7 +6,9 @@ One change rides in a request until the home agent has answered it. It must not 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from locum.roles.actions import Action, Addr, Count, Emit, Forget, Persist, RuleVerdict
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import RuleVerdict
+from locum.roles.actions import Action, Count, Emit, Forget, Persist
 from locum.roles.mnps.registration import PRIORITY, flow_selector
 from locum.roles.registrant.attachment import Attachment
 from locum.roles.registrant.dialogue import accepted

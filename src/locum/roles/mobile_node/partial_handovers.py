@@ -7,7 +7,10 @@ asked for meanwhile wait their turn. What was given together comes back together
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from locum.roles.actions import JSON, Action, Addr, Emit, Event, FlowVerdict, Freeze, Randomness, Thaw
+from locum.roles.action_values.addresses import JSON, Addr, Randomness
+from locum.roles.action_values.forwarding import FlowVerdict
+from locum.roles.action_values.sessions import Freeze, Thaw
+from locum.roles.actions import Action, Emit, Event
 from locum.roles.mobile_node.departing import Departure
 from locum.roles.mobile_node.handing_over import FallingAsleep, NotSlept, Slept, Uncertain
 from locum.roles.mobile_node.handover import Correspondence, Handover, OwnStandIn, Stage, set_flows

@@ -6,7 +6,8 @@ happened meanwhile it cannot know. A stand-in that took nothing has nothing to d
 
 from collections.abc import Iterable
 
-from locum.roles.actions import Action, Addr, Answered, NoAnswer
+from locum.roles.action_values.addresses import Addr
+from locum.roles.actions import Action, Answered, NoAnswer
 from locum.roles.registrant.attachment import AttachmentLost, Outcome, RegistrationAccepted, Wish
 from locum.roles.trigger_requests import Errands
 from locum.wire.control.trigger import Operation, Reason, Trigger

@@ -8,26 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
-from locum.roles.actions import (
-    JSON,
-    Action,
-    Addr,
-    Answer,
-    Answered,
-    Asked,
-    Count,
-    Emit,
-    Event,
-    FlowVerdict,
-    Forget,
-    Freeze,
-    NoAnswer,
-    Persist,
-    Randomness,
-    SessionsFound,
-    Source,
-    Thaw,
-)
+from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
+from locum.roles.action_values.forwarding import FlowVerdict
+from locum.roles.action_values.sessions import Freeze, SessionsFound, Thaw
+from locum.roles.actions import Action, Answer, Answered, Asked, Count, Emit, Event, Forget, NoAnswer, Persist
 from locum.roles.mnps.registration import PRIORITY
 from locum.roles.mobile_node.abandoning import Abandoning
 from locum.roles.mobile_node.departing import Choice, Departure, choose

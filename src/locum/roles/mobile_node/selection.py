@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from locum.roles.actions import Addr, FoundSession
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.sessions import FoundSession
 from locum.wire.control import Flow
 
 

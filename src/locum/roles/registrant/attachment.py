@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, ip_address
 
-from locum.roles.actions import (
-    JSON,
-    Addr,
-    Encapsulation,
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.action_values.flows import Encapsulation, Tunnel
+from locum.roles.action_values.forwarding import (
     LocalEndpoint,
     OutboundEntry,
     Side,
-    Tunnel,
     TunnelAcceptance,
     UseAgent,
 )

@@ -6,7 +6,7 @@ It must not know registrations, except that a way was refused and is to be avoid
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 
-from locum.roles.actions import Addr, Randomness
+from locum.roles.action_values.addresses import Addr, Randomness
 from locum.roles.registrant.attachment import Attachment
 from locum.roles.registrant.discovery import AgentDiscovery, HeardAgent
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from locum.roles.actions import Addr
+from locum.roles.action_values.addresses import Addr
 from locum.roles.nat import TraversalMode
 from locum.roles.registrant.routing import NO_ROUTING, Routing
 from locum.security.association import Association

@@ -9,7 +9,8 @@ from enum import Enum
 from ipaddress import IPv4Address
 from typing import Protocol
 
-from locum.roles.actions import JSON, Action, Addr, Randomness
+from locum.roles.action_values.addresses import JSON, Addr, Randomness
+from locum.roles.actions import Action
 from locum.roles.registrant.attachment import Attachment
 from locum.roles.signing import authentic, signed
 from locum.security.association import Association, Replay

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 
-from locum.roles.actions import Action, Addr, Randomness, Solicit, Source
+from locum.roles.action_values.addresses import Addr, Randomness, Source
+from locum.roles.actions import Action, Solicit
 from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag, AgentSolicitation
 
 SOLICIT_FIRST = 1.0  # seconds; section 2.4: the first three at most one a second

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from locum.roles.actions import JSON, Action, Addr
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.actions import Action
 from locum.roles.registrant.attachment import Attachment
 from locum.roles.registrant.candidates import Ways
 from locum.roles.registrant.dialogue import accepted

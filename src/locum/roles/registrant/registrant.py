@@ -8,28 +8,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
+from locum.roles.action_values.flows import Encapsulation
+from locum.roles.action_values.forwarding import LeaveAgent
 from locum.roles.actions import (
-    JSON,
     Action,
-    Addr,
     Count,
     EchoAnswered,
     Emit,
-    Encapsulation,
     Event,
-    LeaveAgent,
     LinkDown,
     LinkUp,
-    OwnHomeAddress,
     Persist,
-    Randomness,
     Reply,
     SendRegistration,
-    Source,
     WallClockStepped,
 )
 from locum.roles.forwarding import NOTHING, changes
 from locum.roles.nat import MobileTraversal
+from locum.roles.profile_requests import OwnHomeAddress
 from locum.roles.registrant.attachment import (
     Attachment,
     AttachmentLost,

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from locum.roles.actions import JSON, Action, Count
+from locum.roles.action_values.addresses import JSON
+from locum.roles.actions import Action, Count
 from locum.roles.registrant.attachment import Attachment
 from locum.roles.revocation import Revocable, Stamps, acknowledgment, unbelievable
 from locum.security.association import Association

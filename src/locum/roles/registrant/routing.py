@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from locum.roles.actions import JSON, Action
+from locum.roles.action_values.addresses import JSON
+from locum.roles.actions import Action
 from locum.roles.registrant.attachment import Attachment
 from locum.roles.registrant.dialogue import accepted
 from locum.wire.mobile_ip.extensions import Extension, Multipath

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from locum.roles import actions as a
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import FilterPlace, FilterRule, FilterVerdict
+from locum.roles.action_values.forwarding import Side
 from locum.roles.foreign_agent.contexts.context import preconfigured
 from locum.roles.profile import Policing, Profile
 from locum.wire.control.context import (
@@ -22,8 +24,8 @@ from tests.roles.foreign_agent.contexts.test_transfer import Recorder, at, in_or
 from tests.roles.moving_world import MovingWorld
 from tests.roles.world import AN1, AN3, HOA
 
-DROP = a.FilterRule(1, Ipv4Selector(destination_port=(9, 9), protocol=(17, 17)), a.FilterVerdict.DROP)
-PROFILED: Mapping[a.Addr, Mapping[str, Any]] = {
+DROP = FilterRule(1, Ipv4Selector(destination_port=(9, 9), protocol=(17, 17)), FilterVerdict.DROP)
+PROFILED: Mapping[Addr, Mapping[str, Any]] = {
     AN1: {"contexts": {HOA: preconfigured(Profile(to_visitor=Policing((DROP,))))}}
 }
 
@@ -44,12 +46,12 @@ def test_a_device_that_falls_asleep_has_its_context_stored_and_finds_it_elsewher
     world = at(MovingWorld(agents=PROFILED))
     world.sleep()
     world.advance(3)
-    assert policy_at(world, "an3") and (HOA, a.FilterPlace.TO_VISITOR) in world.filters["an3"]
+    assert policy_at(world, "an3") and (HOA, FilterPlace.TO_VISITOR) in world.filters["an3"]
     assert not policy_at(world, "an2")
     world.links("radio1")
     world.wake()
     world.advance(5)
-    assert policy_at(world, "an2") and (HOA, a.FilterPlace.TO_VISITOR) in world.filters["an2"]
+    assert policy_at(world, "an2") and (HOA, FilterPlace.TO_VISITOR) in world.filters["an2"]
 
 
 def test_without_context_transfer_nothing_is_stored() -> None:
@@ -105,7 +107,7 @@ def test_what_a_stand_in_gives_back_is_not_taken_for_a_device_that_has_moved_on(
     returned = encode_624(Context624(ContextStatus.OK, HOA, 0, (), {}, Onward.TAKEN))
     there = decode_acknowledgement_622(Recorder(world, world.an1).ask("624", returned, AN3))
     assert there.status is ContextStatus.OK
-    assert (AN3, HOA, a.Side.TO_HOME_ADDRESS) in world.an1.acceptances
+    assert (AN3, HOA, Side.TO_HOME_ADDRESS) in world.an1.acceptances
     elsewhere = decode_acknowledgement_622(Recorder(world, world.an2).ask("624", returned, AN3))
     assert elsewhere.status is ContextStatus.UNKNOWN_MOBILE
-    assert (AN3, HOA, a.Side.TO_HOME_ADDRESS) not in world.an2.acceptances
+    assert (AN3, HOA, Side.TO_HOME_ADDRESS) not in world.an2.acceptances

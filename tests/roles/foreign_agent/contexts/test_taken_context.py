@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import FilterPlace, FilterRule, FilterVerdict
 from locum.roles.foreign_agent.contexts.context import preconfigured
 from locum.roles.mobile_node.selection import Selection
 from locum.roles.profile import Policing, Profile
@@ -23,8 +25,8 @@ from tests.roles.foreign_agent.contexts.test_transfer import at
 from tests.roles.moving_world import MovingWorld
 from tests.roles.world import AN1, AN2, AN3, HOA, HOA6, STAND_IN, Host, flow
 
-DROP = a.FilterRule(1, Ipv4Selector(destination_port=(9, 9), protocol=(17, 17)), a.FilterVerdict.DROP)
-PROFILED: Mapping[a.Addr, Mapping[str, Any]] = {
+DROP = FilterRule(1, Ipv4Selector(destination_port=(9, 9), protocol=(17, 17)), FilterVerdict.DROP)
+PROFILED: Mapping[Addr, Mapping[str, Any]] = {
     AN1: {"contexts": {HOA: preconfigured(Profile(to_visitor=Policing((DROP,))))}}
 }
 ONE = Selection(flow=flow(0))
@@ -44,7 +46,7 @@ class TakingWorld(MovingWorld):
         operation: Operation,
         *selectors: Ipv4Selector,
         reason: Reason = Reason.COMMAND,
-        access_node: a.Addr | None = None,
+        access_node: Addr | None = None,
     ) -> None:
         number = next(self._exchange)
         self._exchanges[number], self._ends["ha", 0] = (self.ha, 0), []
@@ -53,9 +55,9 @@ class TakingWorld(MovingWorld):
 
     def policed(self) -> bool:
         """Whether what reaches the stand-in is policed as it was at the device's access node."""
-        return (HOA, a.FilterPlace.TO_VISITOR) in self.filters.get("an3", {})
+        return (HOA, FilterPlace.TO_VISITOR) in self.filters.get("an3", {})
 
-    def notices(self, host: Host, peer: a.Addr) -> list[bool]:
+    def notices(self, host: Host, peer: Addr) -> list[bool]:
         """What an access node told this one by 618."""
         told = [each.detail for each in host.events if each.message == "618" and each.kind == "sent"]
         return [bool(each["responsible"]) for each in told if each["to"] == str(peer)]

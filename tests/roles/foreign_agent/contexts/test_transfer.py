@@ -6,6 +6,9 @@ from ipaddress import ip_address
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import FilterPlace, FilterRule, FilterVerdict, MembershipChanged
+from locum.roles.action_values.forwarding import Side, Verdict
 from locum.roles.foreign_agent.contexts.context import preconfigured, security_block
 from locum.roles.profile import Policing, Profile
 from locum.roles.registrant.movement import CannotMove
@@ -36,7 +39,7 @@ from tests.roles.moving_world import MovingWorld
 from tests.roles.world import AN1, AN2, AN3, HA, HOA, HOA6, STAND_IN, Host
 
 GROUP = ip_address("233.252.0.1")
-UDP_DROP = a.FilterRule(1, Ipv4Selector(destination_port=(9, 9), protocol=(17, 17)), a.FilterVerdict.DROP)
+UDP_DROP = FilterRule(1, Ipv4Selector(destination_port=(9, 9), protocol=(17, 17)), FilterVerdict.DROP)
 PROFILE = Profile(to_visitor=Policing((UDP_DROP,)), from_visitor=Policing((UDP_DROP,)))
 
 
@@ -46,7 +49,7 @@ class Recorder:
     def __init__(self, world: MovingWorld, host: Host) -> None:
         self.world, self.host, self.body = world, host, b""
 
-    def ask(self, path: str, body: bytes, peer: a.Addr) -> bytes:
+    def ask(self, path: str, body: bytes, peer: Addr) -> bytes:
         event = a.Asked(10_000, path, body, peer, ())
         actions = self.host.role.happened(event, now=self.world.clock(self.host))
         answers = [each for each in actions if isinstance(each, a.Answer)]
@@ -202,7 +205,7 @@ def test_a_mobile_node_that_nobody_knows() -> None:
 
 
 @pytest.mark.parametrize("peer", [STAND_IN, HOA, AN1])
-def test_a_peer_that_is_not_authorised(peer: a.Addr) -> None:
+def test_a_peer_that_is_not_authorised(peer: Addr) -> None:
     world = at(MovingWorld(agents={AN1: {"access_nodes": {AN2: frozenset(), AN3: frozenset()}}}))
     before = world.an1.tables()
     recorder = Recorder(world, world.an1)
@@ -257,7 +260,7 @@ def test_half_a_context_is_taken_block_by_block() -> None:
     }
     book = world.agent(world.an2).contexts
     assert book.content(HOA, BlockKind.VISITOR) == VISIT and book.content(HOA, BlockKind.POLICY) is None
-    assert world.an2.bindings[HOA].verdict is a.Verdict.HOLD
+    assert world.an2.bindings[HOA].verdict is Verdict.HOLD
 
 
 def test_without_its_home_agent_nothing_follows() -> None:
@@ -327,27 +330,27 @@ def test_who_was_followed_before_hears_of_the_next_one() -> None:
 
 def test_policing_moves_with_the_device() -> None:
     world = both(agents={AN1: {"contexts": {HOA: preconfigured(PROFILE)}}})
-    places = {(HOA, a.FilterPlace.TO_VISITOR), (HOA, a.FilterPlace.FROM_VISITOR)}
+    places = {(HOA, FilterPlace.TO_VISITOR), (HOA, FilterPlace.FROM_VISITOR)}
     assert {key for key in world.filters["an1"] if key[0] == HOA} == places
     predictive(world)
     assert {key for key in world.filters["an2"] if key[0] == HOA} == places
-    assert world.filters["an2"][HOA, a.FilterPlace.TO_VISITOR].rules == (UDP_DROP,)
+    assert world.filters["an2"][HOA, FilterPlace.TO_VISITOR].rules == (UDP_DROP,)
     world.advance(12)
     assert not world.filters["an1"]
 
 
 def test_groups_go_on_at_the_new_access_node() -> None:
     world = both()
-    world.tell(world.an1, a.MembershipChanged("radio0", HOA, GROUP, True))
+    world.tell(world.an1, MembershipChanged("radio0", HOA, GROUP, True))
     assert world.groups["an1"][GROUP] == ("radio0",)
     world.at(0.2, lambda: world.move("radio1"))
     world.advance(0.4)
     assert world.groups["an2"][GROUP] == ("radio1",) and world.groups["an1"][GROUP] == ()
     world.advance(15)
     assert world.groups["an2"][GROUP] == ("radio1",)
-    world.tell(world.an1, a.MembershipChanged("radio0", HOA, GROUP, False))  # its old link forgets it
+    world.tell(world.an1, MembershipChanged("radio0", HOA, GROUP, False))  # its old link forgets it
     assert world.groups["an2"][GROUP] == ("radio1",)
-    world.tell(world.an2, a.MembershipChanged("radio1", HOA, GROUP, False))
+    world.tell(world.an2, MembershipChanged("radio1", HOA, GROUP, False))
     assert world.groups["an2"][GROUP] == ()
 
 
@@ -407,7 +410,7 @@ def test_the_stand_ins_access_node_keeps_the_context_and_gives_it_back_with_its_
     stored = Context624(ContextStatus.OK, HOA, 0, blocks)
     answer = Recorder(world, world.an3).ask("624", encode_624(stored), AN1)
     assert decode_acknowledgement_622(answer).status is ContextStatus.OK
-    assert (HOA, a.FilterPlace.TO_VISITOR) in world.filters[
+    assert (HOA, FilterPlace.TO_VISITOR) in world.filters[
         "an3"
     ]  # what reaches the stand-in is policed as well
     world.links(None)
@@ -429,7 +432,7 @@ def test_the_stand_ins_access_node_keeps_the_context_and_gives_it_back_with_its_
     notices = [each for each in world.an3.events if each.message == "618"]
     assert notices and notices[-1].detail["responsible"] is False
     world.advance(10)
-    assert not world.an3.bindings and (HA, HOA, a.Side.TO_HOME_ADDRESS) in world.an3.acceptances
+    assert not world.an3.bindings and (HA, HOA, Side.TO_HOME_ADDRESS) in world.an3.acceptances
 
 
 def test_contexts_survive_a_restart() -> None:
@@ -440,7 +443,7 @@ def test_contexts_survive_a_restart() -> None:
     world.filters["an2"].clear()
     world.start(world.an2)
     assert world.agent(world.an2).contexts.content(HOA, BlockKind.POLICY) == preconfigured(PROFILE)[0]
-    assert (HOA, a.FilterPlace.TO_VISITOR) in world.filters["an2"]
+    assert (HOA, FilterPlace.TO_VISITOR) in world.filters["an2"]
 
 
 def test_a_context_that_is_configured_otherwise_since_is_as_configured() -> None:
@@ -479,7 +482,7 @@ def test_a_move_to_an_access_node_that_is_heard_later() -> None:
     world = at(MovingWorld())
     world.move(str(AN2))
     world.advance(0.5)
-    assert world.an2.bindings[HOA].verdict is a.Verdict.HOLD
+    assert world.an2.bindings[HOA].verdict is Verdict.HOLD
     world.links("radio1")
     world.advance(3)
     via = world.mn.via

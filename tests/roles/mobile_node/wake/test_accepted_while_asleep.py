@@ -3,6 +3,8 @@
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.forwarding import FlowVerdict
+from locum.roles.action_values.listeners import ReplayAccepted
 from locum.roles.mobile_node.handover import TABLE, Stage
 from locum.roles.registrant.configuration import ListeningPort
 from locum.roles.session_report import Fate
@@ -121,7 +123,7 @@ def test_more_than_an_answer_takes_is_fetched(registers: bool, monkeypatch: pyte
     at_rest(world, one)
 
 
-@pytest.mark.parametrize("moment", [Reclaim, Finish, a.ReplayAccepted, Done])
+@pytest.mark.parametrize("moment", [Reclaim, Finish, ReplayAccepted, Done])
 @pytest.mark.parametrize("who", ["mn", "mnps"])
 def test_either_daemon_is_killed_on_the_way_back(moment: type, who: str) -> None:
     world = sleeping()
@@ -171,7 +173,7 @@ def test_a_new_sleep_leaves_a_connection_that_has_come_with_its_program(
     world.peer_sends(0, 1000)
     one = connected(world, 10)
     replays: list[a.Action] = []
-    world.watch = lambda action: replays.append(action) if isinstance(action, a.ReplayAccepted) else None
+    world.watch = lambda action: replays.append(action) if isinstance(action, ReplayAccepted) else None
     world.wake()
     while one.captured_at is not None:
         world.advance(0.002)
@@ -199,7 +201,7 @@ def test_a_stand_in_that_is_gone_for_good_leaves_no_flow_suspended() -> None:
     world.kill(world.mn)
     world.kill(world.mnps)
     world.start(world.mn)
-    assert world.mn.flows == {one.flow: a.FlowVerdict.SUSPEND}
+    assert world.mn.flows == {one.flow: FlowVerdict.SUSPEND}
     world.advance(900)
     assert awake(world) and not world.mn.flows
     lost = [each for each in world.mn.events if each.kind == "session-lost"]

@@ -3,6 +3,8 @@
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.forwarding import FlowVerdict
+from locum.roles.action_values.sessions import DrainRound
 from locum.roles.mobile_node.handover import TABLE, OwnStandIn
 from locum.roles.mobile_node.partial_handovers import NotPossible
 from locum.roles.mobile_node.role import ComingUp, Down, Up
@@ -33,7 +35,7 @@ def comes(world: World) -> bool:
     others = [each for each in world.sessions.values() if each is not slow]
     assert all(each.captured_at is None and not each.held_by_stand_in for each in others)
     assert slow.captured_at is not None and slow.stopped and not slow.tight and not world.frozen
-    assert world.mn.flows == {SLOW: a.FlowVerdict.SUSPEND} and world.answering == {SLOW}
+    assert world.mn.flows == {SLOW: FlowVerdict.SUSPEND} and world.answering == {SLOW}
     return isinstance(world.device.state, Up) and world.path_of_data() == "mn"
 
 
@@ -67,7 +69,7 @@ def test_what_is_not_too_much_does_not_wait_for_the_program(later: int) -> None:
     drained: list[a.Action] = []
 
     def watch(action: a.Action) -> None:
-        if isinstance(action, a.DrainRound) and not drained:
+        if isinstance(action, DrainRound) and not drained:
             drained.append(action)
             world.peer_sends(1, later)
 

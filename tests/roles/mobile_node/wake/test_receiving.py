@@ -6,6 +6,8 @@ from itertools import count
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.forwarding import ClearFlow, FlowEntry, FlowVerdict, SetFlow
+from locum.roles.action_values.listeners import ReplayAccepted, Replayed
 from locum.roles.mobile_node.handover import Correspondence
 from locum.roles.mobile_node.wake.receiving import ATTEMPTS, Receiving
 from locum.wire.control import (
@@ -49,13 +51,13 @@ def answer(request: int, data: bytes = b"", status: Status = Status.OK) -> a.Ans
 def test_a_tail_that_is_all_is_replayed_at_once() -> None:
     one = receiving()
     sessions = (SessionStatus(0, OWN, Status.OK), STATUS)
-    assert one.announced(sessions) == [a.SetFlow(a.FlowEntry(CALL, a.FlowVerdict.SUSPEND))]
+    assert one.announced(sessions) == [SetFlow(FlowEntry(CALL, FlowVerdict.SUSPEND))]
     assert one.announced(sessions) == []  # the next reclaim says the same
     assert not waits(one)
-    assert one.begin(final(3, b"abc", peer_closed=True)) == [a.ReplayAccepted(CALL, GREETING, b"abc", True)]
+    assert one.begin(final(3, b"abc", peer_closed=True)) == [ReplayAccepted(CALL, GREETING, b"abc", True)]
     assert waits(one)
     assert one.begin(final(3, b"abc")) == []
-    done = one.happened(a.Replayed(CALL))
+    done = one.happened(Replayed(CALL))
     assert done is not None
     assert [type(each).__name__ for each in done] == ["SetFlow", "ClearFlow", "ReleaseHeld", "Emit"]
     assert not waits(one)
@@ -71,18 +73,18 @@ def test_what_did_not_come_with_the_final_state_is_fetched() -> None:
     assert fetch == Fetch(ONE, LAST, 5, 5)
     ((third, fetch),) = asked(one.happened(a.NoAnswer(second, "lost")))
     assert fetch == Fetch(ONE, LAST, 5, 5)
-    assert one.happened(answer(third, b"67890")) == [a.ReplayAccepted(CALL, GREETING, b"1234567890", False)]
+    assert one.happened(answer(third, b"67890")) == [ReplayAccepted(CALL, GREETING, b"1234567890", False)]
 
 
 def test_a_connection_without_a_program_is_reset_at_the_stand_in() -> None:
     one = receiving()
     one.announced((STATUS,))
     one.begin(final(0))
-    failed = one.happened(a.Replayed(CALL, "no program listens"))
+    failed = one.happened(Replayed(CALL, "no program listens"))
     ((request, value),) = asked(failed)
     assert value == Abandon(ONE, (LAST,))
     assert failed is not None
-    assert a.ClearFlow(CALL) in failed
+    assert ClearFlow(CALL) in failed
     assert waits(one), "the hand-over may not end before the stand-in has heard of it"
     assert one.happened(answer(request)) == []
     assert not waits(one)
@@ -115,14 +117,14 @@ def test_a_stand_in_that_has_lost_it_and_events_of_others() -> None:
     one.announced((STATUS,))
     ((request, _),) = asked(one.begin(final(10)))
     assert one.happened(a.NoAnswer(99, "of somebody else")) is None
-    assert one.happened(a.Replayed(OWN)) is None
+    assert one.happened(Replayed(OWN)) is None
     assert asked(one.happened(answer(request, status=Status.REFUSED)))[0][1] == Abandon(ONE, (LAST,))
 
 
 def test_an_accepted_one_that_the_next_reclaim_does_not_name_is_forgotten() -> None:
     one = receiving()
     one.announced((STATUS,))
-    assert a.ClearFlow(CALL) in one.announced(())
+    assert ClearFlow(CALL) in one.announced(())
     assert one.begin(final(0)) == []
     assert not waits(one)
 

@@ -13,7 +13,7 @@ from locum.node.config.rule_text import rule_fields, rule_text, selector_fields
 from locum.node.config.toml_table import ConfigError, Table
 from locum.node.control.answering import own_flows
 from locum.node.control.server import RequestFailed
-from locum.roles.actions import Addr
+from locum.roles.action_values.addresses import Addr
 from locum.roles.rules import ADMIN, RuleRefused
 
 if TYPE_CHECKING:  # roles that this host does not play are not imported

@@ -15,7 +15,8 @@ from locum.node.config.rule_text import rule_fields, rule_text, selector_fields
 from locum.node.config.toml_table import ConfigError, Table
 from locum.node.control.answering.triggers import ask_stand_in, unambiguous
 from locum.node.control.server import RequestFailed
-from locum.roles.actions import Addr, Selector
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Selector
 from locum.roles.rules import MN, KeptRule, RuleRefused, both_families
 from locum.wire.control import Flow
 from locum.wire.control.trigger import Operation, Trigger

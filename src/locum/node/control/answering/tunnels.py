@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from locum.roles.actions import Encapsulation, Tunnel
+from locum.roles.action_values.flows import Encapsulation, Tunnel
 
 if TYPE_CHECKING:
     from locum.node.node import Node

@@ -9,7 +9,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from locum.roles.actions import Action, Addr, Count, Filter, Forget, Persist
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Filter
+from locum.roles.actions import Action, Count, Forget, Persist
 from locum.roles.foreign_agent.contexts.context import (
     TABLE,
     Block,

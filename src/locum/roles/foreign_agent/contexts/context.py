@@ -8,14 +8,8 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import Protocol
 
-from locum.roles.actions import (
-    JSON,
-    MAX_RULES,
-    Addr,
-    FilterPlace,
-    FilterRule,
-    FilterVerdict,
-)
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.action_values.flows import MAX_RULES, FilterPlace, FilterRule, FilterVerdict
 from locum.roles.profile import Policing
 from locum.security.association import Algorithm, Association, Replay
 from locum.wire.control.context import BlockStatus, ContextBlock

@@ -11,21 +11,18 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 
-from locum.roles.actions import (
-    Action,
-    Addr,
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.contexts import CountInFlight, DropHeld, InFlightCounted
+from locum.roles.action_values.flows import Tunnel
+from locum.roles.action_values.forwarding import (
     BindingEntry,
-    CountInFlight,
-    DropHeld,
-    Emit,
-    InFlightCounted,
     ReleaseHeld,
     Side,
     Stage,
-    Tunnel,
     TunnelAcceptance,
     Verdict,
 )
+from locum.roles.actions import Action, Emit
 from locum.roles.foreign_agent.visitor_list import VisitorList, Wanted
 from locum.roles.forwarding import Forwarding, forwarding
 from locum.roles.timers import Deadlines

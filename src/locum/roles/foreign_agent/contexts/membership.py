@@ -7,7 +7,9 @@ must not know IGMP, MLD or the kernel.
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 
-from locum.roles.actions import Action, Addr, ForwardGroup, MembershipChanged
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import ForwardGroup, MembershipChanged
+from locum.roles.actions import Action
 from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.foreign_agent.contexts.in_flight import InFlight, Waiting
 from locum.roles.foreign_agent.visitor_list import VisitorList

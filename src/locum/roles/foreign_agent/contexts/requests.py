@@ -9,7 +9,8 @@ from enum import Enum
 from ipaddress import IPv4Address
 from itertools import count
 
-from locum.roles.actions import JSON, Action, Ask, Emit
+from locum.roles.action_values.addresses import JSON
+from locum.roles.actions import Action, Ask, Emit
 from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.foreign_agent.contexts.context import Context
 from locum.roles.foreign_agent.contexts.in_flight import Mobile

@@ -12,17 +12,8 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import TypeGuard
 
-from locum.roles.actions import (
-    JSON,
-    Action,
-    Addr,
-    Answer,
-    Answered,
-    Asked,
-    Count,
-    Emit,
-    NoAnswer,
-)
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.actions import Action, Answer, Answered, Asked, Count, Emit, NoAnswer
 from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.foreign_agent.contexts.context import Context
 from locum.roles.foreign_agent.contexts.in_flight import InFlight, Mobile, Waiting

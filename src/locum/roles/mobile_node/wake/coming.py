@@ -7,21 +7,16 @@ all of it back: the stand-in goes on with its sockets as they are. It must not k
 
 from dataclasses import dataclass, replace
 
-from locum.roles.actions import (
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.forwarding import FlowVerdict
+from locum.roles.action_values.sessions import (
     AbandonSessions,
-    Action,
-    Addr,
-    Answered,
-    Emit,
-    Event,
     Finished,
     FinishSessions,
-    FlowVerdict,
     HasRoom,
     InjectData,
     Injected,
     Loosen,
-    NoAnswer,
     NotPerformed,
     SessionFailure,
     StopAnswering,
@@ -30,6 +25,7 @@ from locum.roles.actions import (
     Tightened,
     WatchReading,
 )
+from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
 from locum.roles.mobile_node.handover import AwaySession, Correspondence, Handover, Stage, set_flows
 from locum.roles.mobile_node.wake.fetch_window import CHUNK
 from locum.roles.mobile_node.wake.receiving import released

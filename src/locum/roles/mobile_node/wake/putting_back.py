@@ -5,7 +5,8 @@ The end of what was received comes with the final state and is not fetched. It m
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from locum.roles.actions import Action, Answered, Injected
+from locum.roles.action_values.sessions import Injected
+from locum.roles.actions import Action, Answered
 from locum.roles.mobile_node.handover import Correspondence
 from locum.roles.mobile_node.wake.fetch_window import FetchAhead, Want
 from locum.roles.mobile_node.wake.progress import Progress

@@ -8,20 +8,11 @@ at any moment. One that cannot come is reset at the stand-in. This module must n
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from locum.roles.actions import (
-    Action,
-    Addr,
-    Answered,
-    ClearFlow,
-    Emit,
-    Event,
-    FlowVerdict,
-    NoAnswer,
-    NotPerformed,
-    ReleaseHeld,
-    ReplayAccepted,
-    Replayed,
-)
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.forwarding import ClearFlow, FlowVerdict, ReleaseHeld
+from locum.roles.action_values.listeners import ReplayAccepted, Replayed
+from locum.roles.action_values.sessions import NotPerformed
+from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
 from locum.roles.mobile_node.handover import Correspondence, set_flows
 from locum.roles.session_words import GIVEN_UP
 from locum.wire.control import (

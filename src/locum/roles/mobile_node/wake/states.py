@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from locum.roles.actions import AbandonSessions, Action, Emit, SessionFinal, Thaw
+from locum.roles.action_values.sessions import AbandonSessions, SessionFinal, Thaw
+from locum.roles.actions import Action, Emit
 from locum.roles.mobile_node.handover import Handover
 from locum.roles.mobile_node.wake.receiving import released
 from locum.roles.mobile_node.wake.rest import Rest

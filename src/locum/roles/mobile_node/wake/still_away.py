@@ -6,15 +6,14 @@ It must not know states, nor which question comes next.
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from locum.roles.actions import (
+from locum.roles.action_values.sessions import (
     AbandonSessions,
-    Action,
-    Emit,
     Finished,
     Process,
     ReleaseCaptured,
     SessionFailure,
 )
+from locum.roles.actions import Action, Emit
 from locum.roles.mobile_node.handover import AwaySession, Correspondence, Handover
 from locum.roles.mobile_node.wake.progress import Progress
 from locum.roles.mobile_node.wake.putting_back import PuttingBack

@@ -8,27 +8,23 @@ frozen again when there is something to put back. It must not know how sessions 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from locum.roles.actions import (
-    Action,
-    Answered,
+from locum.roles.action_values.forwarding import FlowVerdict
+from locum.roles.action_values.sessions import (
     AnswerPeers,
     Drained,
     DrainRound,
-    Emit,
-    Event,
     Finished,
     FinishSessions,
-    FlowVerdict,
     InjectData,
     Injected,
     Loosen,
-    NoAnswer,
     NotPerformed,
     SessionFailure,
     Thaw,
     Tighten,
     Tightened,
 )
+from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
 from locum.roles.mobile_node.handover import Correspondence, Handover, Stage, set_flows
 from locum.roles.mobile_node.wake.newcomers import Newcomers
 from locum.roles.mobile_node.wake.receiving import Receiving, released

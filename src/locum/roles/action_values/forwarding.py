@@ -1,0 +1,221 @@
+"""Forwarding values and the actions that install and remove them (features R1, R4, R11, R17). Values only."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.contexts import DropHeld
+from locum.roles.action_values.flows import FlowForwarding, Rule, Tunnel
+from locum.wire.control import Flow
+from locum.wire.values import value
+
+
+class Verdict(Enum):
+    """What becomes of a packet to a home address."""
+
+    NATIVE = "native"
+    ENCAPSULATE = "encapsulate"
+    HOLD = "hold"
+    REPORT = "report"
+    DROP = "drop"
+    GUARD = "guard"  # flows of the flow table and ICMP pass; the rest is dropped and counted "no-session"
+
+
+class Stage(Enum):
+    """Where on one host an entry decides: each part that roles play there has its own table (R17).
+
+    A packet meets the stages in this order and each at most once, so that it cannot go round: HOME, then, if it came
+    out of a tunnel for the home address or would go into one that ends on this host, VISITED, then LOCAL.
+    """
+
+    __hash__ = object.__hash__  # part of many keys; Enum would hash the name each time
+
+    HOME = "home"  # home agent: the choice of care-of address
+    VISITED = "visited"  # access node: a visitor that is elsewhere (620) or not there yet; no rules, no copies, no peer
+    LOCAL = "local"  # stand-in or device: packets that end on this host, beside its flow table
+
+
+@value
+class BindingEntry:
+    """Packets *to* a home address: at most four tunnels (simultaneous bindings, RFC 5944 section 3.6.1.1).
+
+    Packets whose source is `peer` take `peer_tunnel` instead: the stand-in that talks to the home address means
+    the device. Then `rules`, at most MAX_RULES, the first that matches (R5); what none takes goes by verdict and
+    tunnels. With `weights`, one a tunnel, flows are shared among the tunnels by weight; without, all get a copy.
+    The key of an entry is its home address and `stage`; GUARD is always at LOCAL, ENCAPSULATE never.
+    """
+
+    home_address: Addr
+    verdict: Verdict
+    tunnels: tuple[Tunnel, ...] = ()
+    peer: Addr | None = None
+    peer_tunnel: Tunnel | None = None
+    rules: tuple[Rule, ...] = ()
+    weights: tuple[int, ...] = ()
+    at: Stage = field(default=Stage.HOME, compare=False)  # tables are compared, each with its own kind
+
+    @property
+    def stage(self) -> Stage:
+        """The table that the entry belongs to."""
+        return Stage.LOCAL if self.verdict is Verdict.GUARD else self.at
+
+
+class Side(Enum):
+    """Which inner address of a tunnelled packet must be the home address."""
+
+    __hash__ = object.__hash__  # part of many keys; Enum would hash the name each time
+
+    TO_HOME_ADDRESS = "to"  # inner destination: at a FA, at a MN or MNPS with a co-located CoA
+    FROM_HOME_ADDRESS = "from"  # inner source: at the HA, reverse tunnel (R10)
+
+
+@value
+class TunnelAcceptance:
+    """Permission to decapsulate; with `link`, deliver to `next_hop` there, else look the inner packet up again.
+
+    With `source_port` only what comes in UDP from that port (RFC 3519), for others may have the NAT's address too.
+    With `end` only what comes to that end point of ours. It goes before the one that takes it anywhere, and stands beside
+    that one, another role's (R17): a stand-in's before the visitor's that it stands in for. It has no link.
+    """
+
+    outer_source: Addr
+    home_address: Addr
+    side: Side
+    link: str | None = None
+    next_hop: Addr | None = None
+    source_port: int = 0
+    end: Addr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundEntry:
+    """Packets *from* a home address that enter on `link` (FA), or of this host (None): encapsulate."""
+
+    home_address: Addr
+    link: str | None
+    tunnel: Tunnel
+
+
+class FlowVerdict(Enum):
+    """What becomes of a flow's packets on the host that owns, takes or leaves it."""
+
+    DELIVER = "deliver"
+    HOLD = "hold"
+    SUSPEND = "suspend"  # hold what comes in, drop what goes out
+
+
+@dataclass(frozen=True, slots=True)
+class FlowEntry:
+    """One flow, seen from its local end, and its verdict."""
+
+    flow: Flow
+    verdict: FlowVerdict
+
+
+@value
+class InstallBinding:
+    """Add or replace the entry of `entry.home_address` at `entry.stage`."""
+
+    entry: BindingEntry
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBinding:
+    home_address: Addr
+    stage: Stage = Stage.HOME
+
+
+@value
+class AcceptTunnel:
+    """Add or replace: the key is (outer source, home address, side)."""
+
+    acceptance: TunnelAcceptance
+
+
+@value
+class RefuseTunnel:
+    acceptance: TunnelAcceptance
+
+
+@dataclass(frozen=True, slots=True)
+class InstallOutbound:
+    entry: OutboundEntry
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveOutbound:
+    home_address: Addr
+    link: str | None = None  # as of the entry: roles of one host have entries of their own (R17)
+
+
+@dataclass(frozen=True, slots=True)
+class SetFlow:
+    entry: FlowEntry
+
+
+@dataclass(frozen=True, slots=True)
+class ClearFlow:
+    flow: Flow
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseHeld:
+    """Deliver, in order, what is held for this address and is now allowed (verdict DELIVER or no entry).
+
+    With `ahead` also what is not yet: it leaves by the host's routes while newcomers still wait behind it.
+    """
+
+    home_address: Addr
+    ahead: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEndpoint:
+    """`address` is an end point of tunnels on this host."""
+
+    address: Addr
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveLocalEndpoint:
+    address: Addr
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourEntry:
+    """FA: `address` is reached on `link` at this link-layer address."""
+
+    link: str
+    address: Addr
+    link_layer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveNeighbour:
+    link: str
+    address: Addr
+
+
+@dataclass(frozen=True, slots=True)
+class UseAgent:
+    """MN: send the packets of its home addresses by this agent on this link (`care_of` is the CoA in use)."""
+
+    link: str
+    agent: Addr
+    link_layer: bytes | None
+    home_addresses: tuple[Addr, ...]
+    care_of: Addr
+    colocated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveAgent:
+    link: str
+
+
+ForwardingAction: TypeAlias = (
+    InstallBinding | RemoveBinding | AcceptTunnel | RefuseTunnel | InstallOutbound | RemoveOutbound
+    | SetFlow | ClearFlow | ReleaseHeld | DropHeld | LocalEndpoint | RemoveLocalEndpoint
+    | NeighbourEntry | RemoveNeighbour | UseAgent | LeaveAgent | FlowForwarding
+)  # fmt: skip
