@@ -88,19 +88,17 @@ from locum.roles.action_values.sessions import (
     Tightened,
     WatchReading,
 )
+from locum.roles.flow_rows import TABLE
+from locum.roles.flow_selectors import flow_selector
 from locum.roles.foreign_agent.advertising import AccessLink
 from locum.roles.foreign_agent.role import ForeignAgent, ForeignAgentConfiguration
 from locum.roles.foreign_agent.visitor import StaticVisitor
 from locum.roles.home_agent.admission import HomeAgentConfiguration
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
 from locum.roles.home_agent.role import HomeAgent
-from locum.roles.mnps.registration import (
-    StandInRegistrationConfiguration,
-    StoodInFor,
-    flow_selector,
-)
+from locum.roles.mnps.registration import StandInRegistrationConfiguration, StoodInFor
 from locum.roles.mnps.role import StandIn, StandInConfiguration
-from locum.roles.mobile_node.handover import TABLE, Handover, OwnStandIn, Stage
+from locum.roles.mobile_node.handover import Handover, OwnStandIn, Stage
 from locum.roles.mobile_node.role import Down, SleepingNode, Up
 from locum.roles.mobile_node.selection import EVERYTHING, Selection
 from locum.roles.registrant.configuration import ListeningPort, MobileNodeConfiguration

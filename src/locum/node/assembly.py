@@ -60,8 +60,8 @@ def home_agent(settings: Settings) -> "HomeAgent":
     """The home agent of [home_agent]."""
     from locum.roles.home_agent.admission import HomeAgentConfiguration
     from locum.roles.home_agent.binding import Mobile
+    from locum.roles.home_agent.nat import TraversalPolicy
     from locum.roles.home_agent.role import HomeAgent
-    from locum.roles.nat import TraversalPolicy
 
     own = settings.home_agent
     assert own is not None

@@ -8,17 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from locum.roles.home_agent.binding import Binding
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.extensions import AuthKind, Extension, VendorNormal
-from locum.wire.mobile_ip.registration import Flag, RegistrationReply, RegistrationRequest
+from locum.wire.mobile_ip.extensions import AuthKind, VendorNormal
+from locum.wire.mobile_ip.registration import RegistrationReply, RegistrationRequest
 from locum.wire.mobile_ip.vendor import (
     MnpsRole,
     Takes,
     TransferContext,
     VendorValue,
     decode_vendor,
-    encode_vendor,
 )
 
 ANYWHERE = IPv4Address(0)  # wherever the device is: the home agent knows
@@ -65,22 +63,6 @@ def device_at(reply: RegistrationReply) -> IPv4Address | None:
         if isinstance(value, TransferContext) and isinstance(value.access_node, IPv4Address):
             return value.access_node
     return None
-
-
-def told_to_stand_in(request: RegistrationRequest, device: Binding, now: float) -> tuple[Extension, ...]:
-    """What the home agent adds to its reply to a stand-in: where the device is, if the request does not say so already.
-
-    Nothing when the request is not about a context, or the device is at no access node: without a care-of address, or
-    with a co-located one.
-    """
-    named = [each for each in _values(request) if isinstance(each, TransferContext) and not each.towards]
-    if not named:
-        return ()
-    current = device.without_expired(now).care_of
-    agents = [each.address for each in current if not each.flags & Flag.D]
-    if not agents or named[-1].access_node in agents:
-        return ()
-    return (encode_vendor(TransferContext(agents[-1])),)
 
 
 def _values(message: RegistrationRequest | RegistrationReply) -> list[VendorValue]:

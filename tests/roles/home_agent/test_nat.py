@@ -9,20 +9,11 @@ from hypothesis import strategies as st
 
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Source
-from locum.roles.nat import (
-    ANSWER_TIME,
-    TRIES,
-    AgentTraversal,
-    KeepAlive,
-    MobileTraversal,
-    Outer,
-    Traversal,
-    TraversalMode,
-    TraversalPolicy,
-    TraversalRefused,
-    traversal,
-)
+from locum.roles.foreign_agent.nat import AgentTraversal
+from locum.roles.home_agent.nat import Traversal, TraversalPolicy, TraversalRefused, traversal
+from locum.roles.nat import ANSWER_TIME, TRIES, KeepAlive, Outer, TraversalMode
 from locum.roles.registrant.attachment import Attachment
+from locum.roles.registrant.nat import MobileTraversal
 from locum.wire.mobile_ip.extensions import (
     DEFAULT_KEEPALIVE,
     Authentication,

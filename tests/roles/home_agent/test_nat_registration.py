@@ -20,8 +20,9 @@ from locum.roles.foreign_agent.advertising import AccessLink
 from locum.roles.foreign_agent.role import ForeignAgent, ForeignAgentConfiguration
 from locum.roles.home_agent.admission import HomeAgentConfiguration
 from locum.roles.home_agent.binding import Mobile
+from locum.roles.home_agent.nat import TraversalPolicy
 from locum.roles.home_agent.role import HomeAgent
-from locum.roles.nat import TraversalMode, TraversalPolicy
+from locum.roles.nat import TraversalMode
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.registrant import MobileNode
 from locum.roles.signing import signed

@@ -7,7 +7,7 @@ import pytest
 from locum.roles import actions as a
 from locum.roles.action_values.forwarding import FlowVerdict, SetFlow
 from locum.roles.action_values.sessions import FinishSessions, Freeze, Tighten
-from locum.roles.mobile_node.handover import TABLE
+from locum.roles.flow_rows import TABLE
 from locum.roles.mobile_node.partial_handovers import NotPossible
 from locum.roles.mobile_node.role import ComingUp, Down, Up
 from locum.roles.mobile_node.wake.states import Returning as Going

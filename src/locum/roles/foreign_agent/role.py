@@ -40,6 +40,7 @@ from locum.roles.foreign_agent.contexts.context import known_in_advance
 from locum.roles.foreign_agent.contexts.in_flight import PATIENCE, SILENCE, InFlight, Mobile
 from locum.roles.foreign_agent.contexts.membership import Memberships
 from locum.roles.foreign_agent.contexts.transfer import ContextTransfer
+from locum.roles.foreign_agent.nat import AgentTraversal
 from locum.roles.foreign_agent.probing import NO_PROBES, Probing, ProbingConfiguration
 from locum.roles.foreign_agent.relay import Concluded, RegistrationRelay, stand_in_of
 from locum.roles.foreign_agent.visitor import StaticVisitor, Visitor, translated_forwarding
@@ -47,7 +48,7 @@ from locum.roles.foreign_agent.visitor_list import TABLE, VisitorList
 from locum.roles.foreign_agent.visitor_policy import PolicedVisitor, VisitorPolicy
 from locum.roles.foreign_agent.visitor_revocation import VisitorRevocation
 from locum.roles.forwarding import NOTHING, changes
-from locum.roles.nat import AgentTraversal, TraversalMode
+from locum.roles.nat import TraversalMode
 from locum.security.association import Association
 from locum.wire.control import Notice618, encode_618
 from locum.wire.control.context_blocks import BlockContent

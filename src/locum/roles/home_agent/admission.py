@@ -11,6 +11,7 @@ from ipaddress import IPv4Address
 from locum.roles.action_values.addresses import Source
 from locum.roles.home_agent.binding import Binding, CareOf, Mobile
 from locum.roles.home_agent.forwarding_choice import most_rules
+from locum.roles.home_agent.nat import TraversalPolicy
 from locum.roles.home_agent.registry import Home, Registrant
 from locum.roles.home_agent.request_extensions import (
     PLAIN,
@@ -23,7 +24,6 @@ from locum.roles.home_agent.request_extensions import (
     usable,
     wishes,
 )
-from locum.roles.nat import TraversalPolicy
 from locum.roles.rules import KeptRule
 from locum.wire.mobile_ip.extensions import (
     AuthKind,

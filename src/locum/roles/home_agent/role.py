@@ -15,8 +15,10 @@ from locum.roles.action_values.forwarding import LocalEndpoint
 from locum.roles.actions import Action, Count, Emit, Event, Forget, Persist, Reply, WallClockStepped
 from locum.roles.home_agent.admission import HomeAdmission, HomeAgentConfiguration
 from locum.roles.home_agent.binding import Binding, CareOf, Mobile, text
+from locum.roles.home_agent.device_location import told_to_stand_in
 from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
 from locum.roles.home_agent.forwarding_choice import NOTHING, changes, in_force, installed, most_rules
+from locum.roles.home_agent.nat import TraversalRefused
 from locum.roles.home_agent.profile_homes import (
     Admitted,
     Altered,
@@ -45,7 +47,6 @@ from locum.roles.home_agent.revocation_messages import BindingRevocation
 from locum.roles.home_agent.served_by_profile import mobile_of
 from locum.roles.home_agent.timestamps import HomeTimestamps
 from locum.roles.home_agent.tunnel_end import PLAIN, TunnelEnd, tunnel_end
-from locum.roles.nat import TraversalRefused
 from locum.roles.profile_requests import ProfileFetched, ProfileRefused, ProfileUnavailable
 from locum.roles.rules import (
     ADMIN,
@@ -59,7 +60,6 @@ from locum.roles.rules import (
 )
 from locum.roles.signing import authentic
 from locum.roles.timers import Deadlines
-from locum.roles.transfer_instruction import told_to_stand_in
 from locum.security.association import Association, Replay
 from locum.security.replay import (
     NonceWindow,

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from locum.roles.action_values.addresses import Source
 from locum.roles.home_agent.binding import Binding
+from locum.roles.home_agent.nat import TraversalPolicy, traversal
 from locum.roles.home_agent.revocation_messages import BindingRevocation
-from locum.roles.nat import Outer, TraversalPolicy, traversal
+from locum.roles.nat import Outer
 from locum.roles.revocation import Revocable
 from locum.wire.mobile_ip.extensions import Extension
 from locum.wire.mobile_ip.registration import Flag, RegistrationRequest

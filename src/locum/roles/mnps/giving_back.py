@@ -18,10 +18,10 @@ from locum.roles.action_values.sessions import (
 )
 from locum.roles.action_values.sessions import Stopped as SessionsStopped
 from locum.roles.actions import Action, Count
+from locum.roles.flow_rows import set_flows
 from locum.roles.mnps.handover import Holding, Prepared, Releasing, Restoring, Stopped, Stopping, TakenOver
 from locum.roles.mnps.handovers import Holdings
 from locum.roles.mnps.replies_632 import Replies
-from locum.roles.mobile_node.handover import set_flows
 from locum.wire.control import Fetch, FinalState, SessionStatus, Status
 
 STOPPED_TIMEOUT = 3600.0  # seconds; a device that has had the final state and every byte has its sessions

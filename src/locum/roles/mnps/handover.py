@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.sessions import SessionFinal
 from locum.roles.actions import Forget, Persist
-from locum.roles.mobile_node.handover import TABLE, flow_from_row, flow_to_row
+from locum.roles.flow_rows import TABLE, flow_from_row, flow_to_row
 from locum.wire import cbor
 from locum.wire.control import Flow, Handshake, Listener, Policy, SessionStatus, Status
 from locum.wire.mobile_ip.vendor import Takes

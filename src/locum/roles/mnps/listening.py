@@ -14,9 +14,9 @@ from locum.roles.action_values.forwarding import ClearFlow, FlowVerdict
 from locum.roles.action_values.listeners import ClosePorts, ConnectionAccepted, OpenPorts
 from locum.roles.action_values.sessions import DropSessions
 from locum.roles.actions import Action, Count, Emit
+from locum.roles.flow_rows import set_flows
 from locum.roles.mnps.handover import HeldFlow, Holding, TakenOver
 from locum.roles.mnps.handovers import Holdings
-from locum.roles.mobile_node.handover import set_flows
 from locum.roles.session_words import GIVEN_UP
 from locum.roles.timers import Deadlines
 from locum.wire.control import Listener, Policy

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from locum.roles.action_values.addresses import Addr, Randomness, Source
 from locum.roles.actions import Action, Count, Event, Persist
+from locum.roles.flow_selectors import PRIORITY, PRIORITY_SELECTED, flow_selector
 from locum.roles.registrant.attachment import (
     Attachment,
     RegistrationAccepted,
@@ -46,11 +47,6 @@ MAX_FLOWS = 60  # of one device; the home agent keeps 64 rules for each home add
 AT_ONCE = (
     12  # changes of rules in one request, which must not be fragmented: an access link takes no fragments
 )
-PRIORITY = 100  # of the rules for single flows: the flows differ, so the rules never overlap
-PRIORITY_SELECTED = (
-    1000  # and the identifier on top: selectors may overlap, so each has a priority of its own
-)
-_PORTS_OF = (6, 17)  # protocols that have ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,30 +165,6 @@ class StandInPart:
                 self.forget()
             self._asked = ({}, ())
         return ()
-
-
-def flow_selector(flow: Flow) -> Ipv4Selector | Ipv6Selector:
-    """Packets of the flow to its home address."""
-    ports = flow.protocol in _PORTS_OF
-    source_port = (flow.peer_port, flow.peer_port) if ports else None
-    destination_port = (flow.local_port, flow.local_port) if ports else None
-    protocol = (flow.protocol, flow.protocol)
-    if isinstance(flow.local, IPv4Address) and isinstance(flow.peer, IPv4Address):
-        return Ipv4Selector(
-            source=(flow.peer, flow.peer),
-            destination=(flow.local, flow.local),
-            source_port=source_port,
-            destination_port=destination_port,
-            protocol=protocol,
-        )
-    assert isinstance(flow.local, IPv6Address) and isinstance(flow.peer, IPv6Address)
-    return Ipv6Selector(
-        source=(flow.peer, flow.peer),
-        destination=(flow.local, flow.local),
-        source_port=source_port,
-        destination_port=destination_port,
-        next_header=protocol,
-    )
 
 
 class Standing:

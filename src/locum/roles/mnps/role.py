@@ -38,6 +38,7 @@ from locum.roles.actions import (
     Persist,
     WallClockStepped,
 )
+from locum.roles.flow_rows import TABLE, set_flows
 from locum.roles.forwarding import NOTHING, changes
 from locum.roles.mnps.configuration import StandInConfiguration as StandInConfiguration
 from locum.roles.mnps.giving_back import GivingBack
@@ -59,7 +60,6 @@ from locum.roles.mnps.replies_632 import Replies
 from locum.roles.mnps.switching import Switching
 from locum.roles.mnps.taking_over import PREPARED_TIMEOUT, TakingOver
 from locum.roles.mnps.triggering import Triggering
-from locum.roles.mobile_node.handover import TABLE, set_flows
 from locum.roles.session_words import GIVEN_UP
 from locum.wire.control import (
     Abandon,

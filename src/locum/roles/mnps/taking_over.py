@@ -9,6 +9,7 @@ from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.forwarding import ClearFlow, FlowVerdict, ReleaseHeld
 from locum.roles.action_values.sessions import DropSessions, Restored, RestoreSessions, SessionRecordItem
 from locum.roles.actions import Action, Answer, Asked, Count, Emit
+from locum.roles.flow_rows import set_flows
 from locum.roles.mnps.configuration import StandInConfiguration
 from locum.roles.mnps.giving_up import GivingUp
 from locum.roles.mnps.handover import (
@@ -27,7 +28,6 @@ from locum.roles.mnps.listening import Listening, allowed
 from locum.roles.mnps.quotas import Quotas
 from locum.roles.mnps.replies_632 import Replies
 from locum.roles.mnps.switching import Switching
-from locum.roles.mobile_node.handover import set_flows
 from locum.wire import cbor
 from locum.wire.control import Flow, Record, SessionStatus, Status, TakeoverPrepare, TakeoverTransfer
 from locum.wire.errors import WireError

@@ -22,9 +22,10 @@ from locum.roles.action_values.sessions import (
     Thaw,
 )
 from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
+from locum.roles.flow_rows import set_flows
 from locum.roles.mobile_node.departing import Choice, Departure, choose, told
 from locum.roles.mobile_node.fitting import TOO_LARGE, fitting
-from locum.roles.mobile_node.handover import AwaySession, Correspondence, Handover, Stage, set_flows
+from locum.roles.mobile_node.handover import AwaySession, Correspondence, Handover, Stage
 from locum.roles.registrant.attachment import Outcome, RegistrationAccepted, RegistrationDenied, Wish
 from locum.roles.registrant.registrant import MobileNode
 from locum.roles.session_report import Fate, Report

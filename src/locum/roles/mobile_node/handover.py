@@ -9,14 +9,12 @@ from enum import Enum
 from ipaddress import ip_address
 
 from locum.roles.action_values.addresses import JSON, Addr
-from locum.roles.action_values.forwarding import FlowEntry as Entry
-from locum.roles.action_values.forwarding import FlowVerdict, SetFlow
 from locum.roles.action_values.sessions import Process
 from locum.roles.actions import Ask, Emit, Forget, Persist
+from locum.roles.flow_rows import TABLE, flow_from_row, flow_to_row
 from locum.wire.control import Flow, Request634, encode_634
 from locum.wire.mobile_ip.vendor import Takes
 
-TABLE = "handover"
 CONTROL_TIMEOUT = (
     8.0  # seconds for a small 634; CoAP retransmits meanwhile (RFC 7252 section 4.2: 2, 4, ... s)
 )
@@ -198,26 +196,6 @@ def _flows(value: JSON) -> tuple[Flow, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"{value!r} is not a list of flows")
     return tuple(flow_from_row(each) for each in value)
-
-
-def flow_to_row(flow: Flow) -> JSON:
-    """A flow as JSON."""
-    return [flow.protocol, str(flow.local), flow.local_port, str(flow.peer), flow.peer_port]
-
-
-def flow_from_row(row: JSON) -> Flow:
-    """The flow in a row of our own; raises ValueError or TypeError for anything else."""
-    if not isinstance(row, list | tuple) or len(row) != 5:
-        raise ValueError("a flow has five parts")
-    protocol, local, local_port, peer, peer_port = row
-    if not (isinstance(protocol, int) and isinstance(local_port, int) and isinstance(peer_port, int)):
-        raise ValueError("protocol and ports are whole numbers")
-    return Flow(protocol, ip_address(str(local)), local_port, ip_address(str(peer)), peer_port)
-
-
-def set_flows(flows: Iterable[Flow], verdict: FlowVerdict) -> list[SetFlow]:
-    """The same verdict for all."""
-    return [SetFlow(Entry(each, verdict)) for each in flows]
 
 
 class Correspondence:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import RuleVerdict
 from locum.roles.actions import Action, Count, Emit, Forget, Persist
-from locum.roles.mnps.registration import PRIORITY, flow_selector
+from locum.roles.flow_selectors import PRIORITY, flow_selector
 from locum.roles.registrant.attachment import Attachment
 from locum.roles.registrant.dialogue import accepted
 from locum.roles.rules import (

@@ -11,9 +11,10 @@ from locum.roles.action_values.addresses import JSON, Addr, Randomness
 from locum.roles.action_values.forwarding import FlowVerdict
 from locum.roles.action_values.sessions import Freeze, Thaw
 from locum.roles.actions import Action, Emit, Event
+from locum.roles.flow_rows import set_flows
 from locum.roles.mobile_node.departing import Departure
 from locum.roles.mobile_node.handing_over import FallingAsleep, NotSlept, Slept, Uncertain
-from locum.roles.mobile_node.handover import Correspondence, Handover, OwnStandIn, Stage, set_flows
+from locum.roles.mobile_node.handover import Correspondence, Handover, OwnStandIn, Stage
 from locum.roles.mobile_node.selection import Selection
 from locum.roles.mobile_node.wake.coming import Coming, Rests, Unsure
 from locum.roles.mobile_node.wake.rest import Rest

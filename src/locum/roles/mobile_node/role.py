@@ -12,11 +12,12 @@ from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
 from locum.roles.action_values.forwarding import FlowVerdict
 from locum.roles.action_values.sessions import Freeze, SessionsFound, Thaw
 from locum.roles.actions import Action, Answer, Answered, Asked, Count, Emit, Event, Forget, NoAnswer, Persist
-from locum.roles.mnps.registration import PRIORITY
+from locum.roles.flow_rows import TABLE, set_flows
+from locum.roles.flow_selectors import PRIORITY
 from locum.roles.mobile_node.abandoning import Abandoning
 from locum.roles.mobile_node.departing import Choice, Departure, choose
 from locum.roles.mobile_node.handing_over import FallingAsleep, NotSlept, Slept
-from locum.roles.mobile_node.handover import TABLE, Correspondence, Handover, OwnStandIn, Stage, set_flows
+from locum.roles.mobile_node.handover import Correspondence, Handover, OwnStandIn, Stage
 from locum.roles.mobile_node.own_rules import OwnRules
 from locum.roles.mobile_node.partial_handovers import Giving, NotPossible
 from locum.roles.mobile_node.release_after_return import Returning

@@ -25,7 +25,6 @@ from locum.roles.actions import (
     WallClockStepped,
 )
 from locum.roles.forwarding import NOTHING, changes
-from locum.roles.nat import MobileTraversal
 from locum.roles.profile_requests import OwnHomeAddress
 from locum.roles.registrant.attachment import (
     Attachment,
@@ -54,6 +53,7 @@ from locum.roles.registrant.dialogue import (
 )
 from locum.roles.registrant.discovery import Hearing
 from locum.roles.registrant.movement import CannotMove, Movement
+from locum.roles.registrant.nat import MobileTraversal
 from locum.roles.registrant.parts import Ipv6Registration, OwnNai
 from locum.roles.registrant.revocation import MobileRevocation
 from locum.roles.registrant.routing import OwnRouting

@@ -5,7 +5,8 @@ import pytest
 from locum.roles import actions as a
 from locum.roles.action_values.forwarding import FlowVerdict
 from locum.roles.action_values.listeners import ReplayAccepted
-from locum.roles.mobile_node.handover import TABLE, Stage
+from locum.roles.flow_rows import TABLE
+from locum.roles.mobile_node.handover import Stage
 from locum.roles.registrant.configuration import ListeningPort
 from locum.roles.session_report import Fate
 from locum.wire.control import Done, Finish, Policy, Reclaim, Request634, decode_634

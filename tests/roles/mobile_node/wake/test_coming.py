@@ -5,7 +5,8 @@ import pytest
 from locum.roles import actions as a
 from locum.roles.action_values.forwarding import FlowVerdict
 from locum.roles.action_values.sessions import DrainRound
-from locum.roles.mobile_node.handover import TABLE, OwnStandIn
+from locum.roles.flow_rows import TABLE
+from locum.roles.mobile_node.handover import OwnStandIn
 from locum.roles.mobile_node.partial_handovers import NotPossible
 from locum.roles.mobile_node.role import ComingUp, Down, Up
 from locum.roles.mobile_node.wake.coming import SIGN_OF_LIFE

@@ -158,7 +158,7 @@ def _standing(node: "Node", home_address: Addr | None) -> "Standing":
 
 
 def _part_row(home_address: str, identifier: int, part: Flow | Selector) -> Row:
-    from locum.roles.mnps.registration import flow_selector
+    from locum.roles.flow_selectors import flow_selector
 
     single = isinstance(part, Flow)
     fields = selector_fields((flow_selector(part),) if isinstance(part, Flow) else both_families(part))

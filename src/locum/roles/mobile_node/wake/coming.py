@@ -26,7 +26,8 @@ from locum.roles.action_values.sessions import (
     WatchReading,
 )
 from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
-from locum.roles.mobile_node.handover import AwaySession, Correspondence, Handover, Stage, set_flows
+from locum.roles.flow_rows import set_flows
+from locum.roles.mobile_node.handover import AwaySession, Correspondence, Handover, Stage
 from locum.roles.mobile_node.wake.fetch_window import CHUNK
 from locum.roles.mobile_node.wake.receiving import released
 from locum.roles.mobile_node.wake.rest import Rest

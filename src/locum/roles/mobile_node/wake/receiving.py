@@ -13,7 +13,8 @@ from locum.roles.action_values.forwarding import ClearFlow, FlowVerdict, Release
 from locum.roles.action_values.listeners import ReplayAccepted, Replayed
 from locum.roles.action_values.sessions import NotPerformed
 from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
-from locum.roles.mobile_node.handover import Correspondence, set_flows
+from locum.roles.flow_rows import set_flows
+from locum.roles.mobile_node.handover import Correspondence
 from locum.roles.session_words import GIVEN_UP
 from locum.wire.control import (
     Abandon,

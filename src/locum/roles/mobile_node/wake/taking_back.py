@@ -25,7 +25,8 @@ from locum.roles.action_values.sessions import (
     Tightened,
 )
 from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
-from locum.roles.mobile_node.handover import Correspondence, Handover, Stage, set_flows
+from locum.roles.flow_rows import set_flows
+from locum.roles.mobile_node.handover import Correspondence, Handover, Stage
 from locum.roles.mobile_node.wake.newcomers import Newcomers
 from locum.roles.mobile_node.wake.receiving import Receiving, released
 from locum.roles.mobile_node.wake.rest import Rest

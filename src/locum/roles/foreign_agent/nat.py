@@ -1,0 +1,77 @@
+"""NAT traversal of a foreign agent that stands behind a NAT itself (RFC 3519 section 4.5)."""
+
+from collections.abc import Container, Mapping
+from ipaddress import IPv4Address
+
+from locum.roles.action_values.addresses import Addr
+from locum.roles.actions import Action, SendRegistration
+from locum.roles.nat import TraversalMode
+from locum.wire.mobile_ip.extensions import (
+    AuthKind,
+    UdpTunnelReply,
+    UdpTunnelRequest,
+)
+from locum.wire.mobile_ip.registration import RegistrationReply, RegistrationRequest
+from locum.wire.mobile_ip.tunnel_data import keepalive
+
+
+class AgentTraversal:
+    """A foreign agent's share (section 4.5), when it stands behind a NAT itself.
+
+    It asks on behalf of its visitors, and keeps the one mapping that all tunnels to a home agent share. The answers to
+    its keepalives go to a visitor, so it cannot tell when they cease; the visitor's next registration opens a new one.
+    """
+
+    def __init__(
+        self,
+        care_of_address: IPv4Address,
+        mode: TraversalMode,
+        interval: float | None,
+        home_agents: Container[Addr],
+    ) -> None:
+        self._care_of_address = care_of_address
+        self._mode = mode
+        self._override = interval
+        self._home_agents = home_agents
+        self._mappings: dict[IPv4Address, tuple[float, float]] = {}  # interval, time of the next keepalive
+        self._sequence = 0
+
+    @property
+    def enabled(self) -> bool:
+        """The U bit of advertisements (section 3.4)."""
+        return self._mode is not TraversalMode.OFF
+
+    def request(self, request: RegistrationRequest) -> bytes:
+        """What goes into a relayed request before the foreign-home authentication; nothing without an association."""
+        if not self.enabled or not request.lifetime or request.home_agent not in self._home_agents:
+            return b""
+        return UdpTunnelRequest(force=self._mode is TraversalMode.FORCE).encode()
+
+    def agreed(self, reply: RegistrationReply, now: float) -> bool:
+        """Whether the tunnel to that home agent is packed in UDP; its authentication has been checked."""
+        said = reply.protected(AuthKind.FA_HA)[len(reply.protected(AuthKind.MN_HA)) :]
+        found = next((each for each in said if isinstance(each, UdpTunnelReply) and each.accepted), None)
+        if found is None or not self.enabled:
+            return False
+        interval = self._override or float(found.interval)
+        self._mappings[reply.home_agent] = (interval, now + interval)
+        return True
+
+    def timeout(self, visitors: Mapping[IPv4Address, IPv4Address], now: float) -> list[Action]:
+        """The keepalives that are due; `visitors` has a home address for each home agent that still serves one."""
+        actions: list[Action] = []
+        for home_agent, (interval, at) in tuple(self._mappings.items()):
+            if at > now:
+                continue
+            if home_agent not in visitors:
+                del self._mappings[home_agent]
+                continue
+            self._mappings[home_agent] = (interval, now + interval)
+            self._sequence = (self._sequence + 1) & 0xFFFF
+            message = keepalive(visitors[home_agent], home_agent, 0, self._sequence).encode()
+            actions.append(SendRegistration(message, home_agent, source=self._care_of_address))
+        return actions
+
+    def deadline(self) -> float | None:
+        """Steady seconds of the next keepalive."""
+        return min((at for _, at in self._mappings.values()), default=None)
