@@ -35,7 +35,7 @@ DAEMON = """
 import sys, time
 from pathlib import Path
 from locum.dataplane import DataPlane
-from locum.roles.actions import Encapsulation
+from locum.roles.action_values.flows import Encapsulation
 from tests.dataplane.chain import home_actions, tunnels
 plane = DataPlane.open("ha", ["ha0", "ha1"], bpf_root=Path(sys.argv[1]))
 print(len(plane.reconcile(home_actions(tunnels(Encapsulation.IPIP, 4)[0])).actions), flush=True)
