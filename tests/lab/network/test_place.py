@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from locum.lab.network import place as place_module
 from locum.lab.network.namespaces import RECEIVE_BUFFER, UNKNOWN_PORTS, Network, inside, run
 from locum.lab.network.place import LabPlace, started_at
 from locum.lab.network.topology import figure_5
@@ -68,6 +69,30 @@ def test_two_labs_stand_side_by_side(place: LabPlace) -> None:
         assert len(place.namespaces()) == len(figure_5().nodes)
     finally:
         other.remove()
+
+
+def test_the_last_lab_removes_the_directory_of_sshd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sshd = tmp_path / "sshd"
+    monkeypatch.setattr(place_module, "SSHD", sshd)
+    monkeypatch.setattr(place_module, "ROOT", tmp_path / "labs")
+    first, second = LabPlace.claim("test"), LabPlace.claim("test")
+    for each in (first, second):
+        each.lend_sshd_directory()
+    first.remove()
+    assert sshd.exists()
+    second.remove()
+    assert not sshd.exists()
+
+
+def test_a_lab_leaves_the_machines_directory_of_sshd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sshd = tmp_path / "sshd"
+    sshd.mkdir()
+    monkeypatch.setattr(place_module, "SSHD", sshd)
+    monkeypatch.setattr(place_module, "ROOT", tmp_path / "labs")
+    lab = LabPlace.claim("test")
+    lab.lend_sshd_directory()
+    lab.remove()
+    assert sshd.exists()
 
 
 def test_everything_is_found_and_removed_after_its_owner_was_killed(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ ROOT = Path("/run/locum-lab")
 NAMESPACES = Path("/run/netns")
 SSHD = Path("/run/sshd")
 CGROUPS = Path("/sys/fs/cgroup")
+_MADE_SSHD = "made-sshd-directory"
+"""A file of each lab that uses an SSHD directory which a lab has made."""
 
 
 def started_at(pid: int) -> int | None:
@@ -160,9 +162,9 @@ class LabPlace:
             raise LabError(f"cannot mount a bpffs at {self.bpf_root}: {done.stderr.strip()}")
 
     def lend_sshd_directory(self) -> None:
-        """sshd has the path of its empty directory compiled in; if the machine has none it is made for this lab."""
-        if not SSHD.exists():
-            (self.path / "made-sshd-directory").touch()
+        """sshd has the path of its empty directory compiled in; if the machine has none it is made for its labs."""
+        if not SSHD.exists() or any((place.path / _MADE_SSHD).exists() for place in LabPlace.all()):
+            (self.path / _MADE_SSHD).touch()
             SSHD.mkdir(mode=0o755, exist_ok=True)
 
     def remove(self) -> None:
@@ -175,10 +177,11 @@ class LabPlace:
         for cgroup in self.cgroups():
             with contextlib.suppress(OSError):
                 cgroup.rmdir()
-        if (self.path / "made-sshd-directory").exists():
-            with contextlib.suppress(OSError):
-                SSHD.rmdir()
+        made_sshd = (self.path / _MADE_SSHD).exists()
         shutil.rmtree(self.path, ignore_errors=True)
+        if made_sshd and not any((place.path / _MADE_SSHD).exists() for place in LabPlace.all()):
+            with contextlib.suppress(OSError):  # the last lab that uses it
+                SSHD.rmdir()
         with contextlib.suppress(OSError):
             ROOT.rmdir()
 
