@@ -18,7 +18,7 @@ ALONE = ["unshare", "--net", "sh", "-c"]
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_way_of_waiting_ends_with_the_last_line(kind: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    lab = f"{sys.executable} -m locum.lab"
+    lab = f"{sys.executable} -m locum.lab.programs"
     count = 4 if kind == "threads" else 1
     script = (
         f"ip link set lo up; (echo before; sleep 0.3; echo asleep) | {lab}.teller {PORT} {count} & "
