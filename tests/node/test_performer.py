@@ -2,18 +2,30 @@
 
 import asyncio
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast, get_args
 
 import pytest
 
+from locum.node.coap.exchanges import Exchanges
 from locum.node.events import EventStream
+from locum.node.node import Node
 from locum.node.performer import Pipelined, Sequential, net_effect
+from locum.node.policy.radius import RadiusClient
+from locum.node.registration.demultiplexer import RegistrationIo
+from locum.node.registration.prober import Prober
+from locum.node.sessions.bringing_back import BringingBack
+from locum.node.sessions.device import Napping
+from locum.node.sessions.replaying import Replaying
+from locum.node.sessions.stand_in import StandIn
+from locum.node.sessions.trickle import Trickle
 from locum.node.store import Store, StoreError
 from locum.roles.action_values.addresses import Source
 from locum.roles.action_values.forwarding import (
+    FORWARDING,
     AcceptTunnel,
     BindingEntry,
     FlowEntry,
@@ -33,6 +45,7 @@ from locum.wire.control import Flow
 
 HOME, OTHER, CARE_OF = (ip_address(text) for text in ("10.36.0.4", "10.36.0.5", "10.2.0.2"))
 TO = Source(CARE_OF, 434, "eth0")
+Part = TypeVar("Part")
 FLOW = Flow(6, HOME, 5, OTHER, 80)
 
 
@@ -221,6 +234,30 @@ async def test_an_action_that_fails_does_not_stop_the_next(bench: Bench) -> None
     await bench.until(2)
     assert bench.log == ["event", "reply on None"]
     assert bench.events.reasons["failed-Thaw"] == 1
+
+
+def bare(kind: type[Part]) -> Part:
+    """A part of the node that was never opened: enough to ask which actions it performs."""
+    return kind.__new__(kind)
+
+
+def performed(bench: Bench) -> list[type]:
+    """The kinds of actions that the data plane, a performer or a part of the node performs."""
+    node, napping = Node(cast(Any, None)), bare(Napping)
+    napping._back, napping._trickle = bare(BringingBack), bare(Trickle)
+    node.registrations, node.exchanges, node.policy = (
+        bare(RegistrationIo),
+        bare(Exchanges),
+        bare(RadiusClient),
+    )
+    node.napping, node.replaying, node.stand_in = napping, bare(Replaying), bare(StandIn)
+    node._prober = bare(Prober)
+    performer = Sequential("role", bench.store, bench.events, bench.forward, {})
+    return [*FORWARDING, *performer._simple, *node._hands("role")]
+
+
+async def test_every_action_is_performed_in_exactly_one_place(bench: Bench) -> None:
+    assert Counter(performed(bench)) == Counter(get_args(Action))
 
 
 def test_the_last_change_of_each_entry_counts() -> None:

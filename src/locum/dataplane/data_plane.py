@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from shutil import rmtree
 from types import TracebackType
-from typing import Self, cast
+from typing import Self, assert_never, cast
 
 from pyroute2 import IPRoute
 
@@ -51,10 +51,12 @@ from locum.roles.action_values.flows import (
     WithdrawService,
 )
 from locum.roles.action_values.forwarding import (
+    FORWARDING,
     AcceptTunnel,
     BindingEntry,
     ClearFlow,
     FlowVerdict,
+    ForwardingAction,
     InstallBinding,
     InstallOutbound,
     LocalEndpoint,
@@ -307,9 +309,9 @@ class DataPlane:
                 self._tables.refuse(
                     [action.acceptance for action in group if isinstance(action, RefuseTunnel)]
                 )
-            else:
+            elif kind in FORWARDING:
                 for action in group:
-                    self._perform(action)
+                    self._perform(cast(ForwardingAction, action))
 
     def _install_bindings(self, entries: Sequence[BindingEntry]) -> None:
         tunnels: dict[int, Tunnel] = {}  # by identity: many bindings lead to few agents
@@ -328,16 +330,22 @@ class DataPlane:
             else:
                 self._tables.install_local_end(entry)
 
-    def _perform(self, action: Action) -> None:
+    def _perform(self, action: ForwardingAction) -> None:
         match action:
+            case InstallBinding(entry):
+                self._install_bindings([entry])
+            case AcceptTunnel(acceptance):
+                self._tables.accept([acceptance])
+            case RefuseTunnel(acceptance):
+                self._tables.refuse([acceptance])
             case RemoveBinding(home_address, stage):
                 self._tables.remove_binding(home_address, stage)
             case InstallFilter(value):
                 self._tables.install_filter(value)
             case RemoveFilter(home_address, place):
                 self._tables.remove_filter(home_address, place)
-            case InstallOutbound(entry):
-                self._install_outbound(entry)
+            case InstallOutbound(outbound):
+                self._install_outbound(outbound)
             case RemoveOutbound(home_address, link):
                 self._remove_outbound(home_address, link)
             case SetFlow(flow):
@@ -366,6 +374,8 @@ class DataPlane:
                 self._services.watch(self._tables.state, home_address, port)
             case UnwatchPort(home_address, port):
                 self._services.unwatch(self._tables.state, home_address, port)
+            case _:
+                assert_never(action)
 
     def _install_outbound(self, entry: OutboundEntry) -> None:
         self._need(entry.tunnel)

@@ -26,7 +26,7 @@ from locum.node.host.link_watch import LinkState, LinkWatch
 from locum.node.host.network import HostNetwork
 from locum.node.host.service_manager import ServiceManager
 from locum.node.multicast.group_joins import GroupJoins
-from locum.node.performer import FORWARDING, TABLES, Hand, Performer, Pipelined, Sequential, collection
+from locum.node.performer import Hand, Performer, Pipelined, Sequential, collection
 from locum.node.plane.delivery_watch import DeliveryWatch
 from locum.node.registration.demultiplexer import RegistrationIo
 from locum.node.registration.prober import Prober
@@ -34,7 +34,13 @@ from locum.node.store import Store
 from locum.roles import actions as do
 from locum.roles.action_values.addresses import Source
 from locum.roles.action_values.contexts import CountInFlight, InFlightCounted
-from locum.roles.action_values.forwarding import LeaveAgent, NeighbourEntry, RemoveNeighbour, UseAgent
+from locum.roles.action_values.forwarding import (
+    FORWARDING,
+    LeaveAgent,
+    NeighbourEntry,
+    RemoveNeighbour,
+    UseAgent,
+)
 from locum.roles.actions import Action, Event, Role
 from locum.roles.profile_requests import OwnHomeAddress
 from locum.wire.control import Flow
@@ -438,7 +444,7 @@ class Node:
         for slot in self.slots.values():
             rows = [
                 do.Persist(table, key, value)
-                for table in TABLES
+                for table in do.TABLES
                 for key, value in self.store.rows(collection(slot.name, table)).items()
             ]
             wanted[slot.name] = slot.role.restore(rows, now=now)

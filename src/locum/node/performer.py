@@ -15,30 +15,12 @@ from locum.node import words
 from locum.node.events import EventStream
 from locum.node.store import Store, StoreError
 from locum.roles import actions as do
-from locum.roles.action_values.contexts import DropHeld
-from locum.roles.action_values.flows import (
-    ForwardGroup,
-    InstallFilter,
-    InstallTranslation,
-    OfferService,
-    RemoveFilter,
-    RemoveTranslation,
-    UnwatchPort,
-    WatchPort,
-    WithdrawService,
-)
 from locum.roles.action_values.forwarding import (
+    FORWARDING,
     AcceptTunnel,
-    ClearFlow,
     InstallBinding,
-    InstallOutbound,
-    LocalEndpoint,
     RefuseTunnel,
-    ReleaseHeld,
     RemoveBinding,
-    RemoveLocalEndpoint,
-    RemoveOutbound,
-    SetFlow,
 )
 from locum.roles.action_values.sessions import NotPerformed
 from locum.roles.actions import Action
@@ -48,30 +30,8 @@ log = logging.getLogger("locum.performer")
 # Performs one action at once (None) or gives what has to be awaited before the next one.
 Hand = Callable[[Any], Awaitable[None] | None]
 
-_FORWARDING = (
-    InstallBinding, RemoveBinding, AcceptTunnel, RefuseTunnel, InstallOutbound, RemoveOutbound,
-    SetFlow, ClearFlow, ReleaseHeld, DropHeld, LocalEndpoint, RemoveLocalEndpoint,
-    InstallFilter, RemoveFilter, InstallTranslation, RemoveTranslation, ForwardGroup,
-    OfferService, WithdrawService, WatchPort, UnwatchPort,
-)  # fmt: skip
-FORWARDING: frozenset[type] = frozenset(_FORWARDING)
 _PERMISSIONS = (AcceptTunnel, RefuseTunnel)
 OUTGOING: frozenset[type] = frozenset((do.Reply, do.SendRegistration, do.Ask, do.Answer))
-
-
-TABLES = (
-    "binding",
-    "stand_in",
-    "rule",
-    "visitor",
-    "context",
-    "lost",
-    "triggered",
-    "registration",
-    "handover",
-    "profile",
-    "pool",
-)
 
 
 def collection(role: str, table: str) -> str:
@@ -93,7 +53,7 @@ class Performer:
         """`forward` gives forwarding actions to the data plane; `hands` performs the other kinds."""
         self._store, self._events, self._forward, self._hands = store, events, forward, hands
         self.tell_failure: Callable[[NotPerformed | do.NoAnswer], None] = lambda failure: None
-        self._collections = {table: collection(role, table) for table in TABLES}
+        self._collections = {table: collection(role, table) for table in do.TABLES}
         self._simple: dict[type, Callable[[Any], None]] = {
             do.Persist: self._persist, do.Forget: self._forget, do.Emit: self._emit, do.Count: self._count
         }  # fmt: skip

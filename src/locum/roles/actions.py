@@ -8,12 +8,12 @@ the past tense and come back through the role's `happened`. Nothing here decides
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, get_args
 
 from locum.roles.action_values.addresses import JSON, Addr, Source
 from locum.roles.action_values.contexts import CountInFlight, InFlightCounted
 from locum.roles.action_values.flows import MembershipChanged
-from locum.roles.action_values.forwarding import ForwardingAction
+from locum.roles.action_values.forwarding import ForwardingAction, HostAction
 from locum.roles.action_values.listeners import AcceptingAction, AcceptingEvent
 from locum.roles.action_values.sessions import SessionAction, SessionEvent
 from locum.roles.profile_requests import FetchProfile, OwnHomeAddress, ProfileEvent
@@ -70,18 +70,26 @@ class Probe:
     link_layer: bytes
 
 
+# The tables of roles in the store; each role has its own of each name.
+Table: TypeAlias = Literal[
+    "binding", "stand_in", "rule", "visitor", "context", "lost", "triggered", "registration", "handover",
+    "profile", "pool",
+]  # fmt: skip
+TABLES: tuple[Table, ...] = get_args(Table)
+
+
 @value
 class Persist:
-    """Write a row (tables "binding", "visitor", "registration", "handover"); rows given to `restore` look the same."""
+    """Write a row; rows given to `restore` look the same."""
 
-    table: str
+    table: Table
     key: str
     value: Mapping[str, JSON]
 
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    table: str
+    table: Table
     key: str
 
 
@@ -129,6 +137,7 @@ class Answer:
 
 Action: TypeAlias = (
     ForwardingAction
+    | HostAction
     | SessionAction
     | AcceptingAction
     | Reply

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from ipaddress import ip_address
+from typing import Final
 
 from locum.roles.action_values.addresses import JSON
 from locum.roles.action_values.forwarding import FlowEntry as Entry
 from locum.roles.action_values.forwarding import FlowVerdict, SetFlow
 from locum.wire.control import Flow
 
-TABLE = "handover"
+TABLE: Final = "handover"
 
 
 def flow_to_row(flow: Flow) -> JSON:

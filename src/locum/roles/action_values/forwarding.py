@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.contexts import DropHeld
@@ -214,8 +214,12 @@ class LeaveAgent:
     link: str
 
 
+# Performed by the data plane. A node gives it those that follow each other together.
 ForwardingAction: TypeAlias = (
     InstallBinding | RemoveBinding | AcceptTunnel | RefuseTunnel | InstallOutbound | RemoveOutbound
-    | SetFlow | ClearFlow | ReleaseHeld | DropHeld | LocalEndpoint | RemoveLocalEndpoint
-    | NeighbourEntry | RemoveNeighbour | UseAgent | LeaveAgent | FlowForwarding
+    | SetFlow | ClearFlow | ReleaseHeld | DropHeld | LocalEndpoint | RemoveLocalEndpoint | FlowForwarding
 )  # fmt: skip
+FORWARDING: frozenset[type] = frozenset(get_args(ForwardingAction))
+
+# Performed by the host: its neighbour tables, addresses and routes.
+HostAction: TypeAlias = NeighbourEntry | RemoveNeighbour | UseAgent | LeaveAgent

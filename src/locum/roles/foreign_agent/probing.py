@@ -8,6 +8,7 @@ asked to release as soon as it answers or registers. It must not know how a prob
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
+from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.actions import Action, Answered, Emit, Event, Forget, NoAnswer, Persist, Probe, ProbeAnswered
@@ -17,7 +18,7 @@ from locum.roles.trigger_requests import Errand, Errands
 from locum.wire.control.answer import Status
 from locum.wire.control.trigger import Operation, Reason, Trigger
 
-TABLE = "lost"
+TABLE: Final = "lost"
 
 
 @dataclass(frozen=True, slots=True)

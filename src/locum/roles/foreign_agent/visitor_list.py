@@ -7,6 +7,7 @@ which returns the difference between what the data plane has and what is wanted 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import Final
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.actions import Action, Forget, Persist
@@ -20,7 +21,7 @@ from locum.roles.foreign_agent.visitor import (
 from locum.roles.forwarding import NOTHING, Forwarding, changes
 from locum.roles.timers import Deadlines
 
-TABLE = "visitor"
+TABLE: Final = "visitor"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ An assignment is kept for its NAI until it is withdrawn: a device that comes bac
 
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address
+from typing import Final
 
 from locum.roles.actions import Action, Count, Forget, Persist
 from locum.roles.profile import Pool
 
-TABLE = "pool"
+TABLE: Final = "pool"
 
 
 class UnknownPool(Exception):

@@ -8,7 +8,7 @@ is withdrawn. It must not know bindings or replies: it says what follows, the ho
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from locum.roles.action_values.addresses import JSON, Addr, Source
 from locum.roles.actions import Action, Count, Emit, Forget, Persist
@@ -20,7 +20,7 @@ from locum.roles.profile_requests import FetchProfile, ProfileEvent, ProfileFetc
 from locum.roles.timers import Deadlines
 from locum.wire.mobile_ip.registration import Code, RegistrationRequest
 
-TABLE = "profile"
+TABLE: Final = "profile"
 MAX_ASKED = 256  # mobile nodes that the policy server is asked about at once: strangers can make us ask
 MAX_WAITING = (
     4  # requests of one mobile node (RFC 5944 section 3.6.3: it repeats itself), each of another sender

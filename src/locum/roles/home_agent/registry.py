@@ -6,14 +6,17 @@ State without decisions: whether a registration is accepted is said in `home_adm
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import Final
 
 from locum.roles.action_values.addresses import Addr
+from locum.roles.actions import Table
 from locum.roles.home_agent.binding import AuthorisedStandIn, Binding, CareOf, Mobile
 from locum.roles.home_agent.forwarding_choice import NOTHING, Registered, in_force, live_rules
 from locum.roles.rules import MN, KeptRule
 
-TABLE = "binding"
-STAND_IN_TABLE = "stand_in"  # what stand-ins registered; the key is the home address and the stand-in's name
+TABLE: Final = "binding"
+# Registrations of stand-ins; the key is the home address and the stand-in's name.
+STAND_IN_TABLE: Final = "stand_in"
 
 
 class Registrant:
@@ -21,6 +24,7 @@ class Registrant:
 
     __slots__ = ("association", "binding", "home", "key", "name", "stand_in", "table")
     stand_in: AuthorisedStandIn | None  # None: the mobile node
+    table: Table
     key: str  # of its row in `table`
 
     def __init__(self, home: "Home", stand_in: AuthorisedStandIn) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
+from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
 from locum.roles.action_values.forwarding import LocalEndpoint
@@ -73,7 +74,7 @@ from locum.wire.mobile_ip.registration import Code, RegistrationReply, Registrat
 from locum.wire.mobile_ip.revocation import REGISTRATION_REVOCATION, REVOCATION_ACKNOWLEDGMENT
 
 _REVOCATION, _ACKNOWLEDGMENT = bytes((REGISTRATION_REVOCATION,)), bytes((REVOCATION_ACKNOWLEDGMENT,))
-RULE_TABLE = "rule"  # signalled or made by people; the key is the home address and the identifier
+RULE_TABLE: Final = "rule"  # signalled or made by people; the key is the home address and the identifier
 _NONCES = NonceWindow()
 
 

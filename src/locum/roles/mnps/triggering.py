@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address
 from itertools import count
+from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.flows import Selector
@@ -22,7 +23,7 @@ from locum.wire.errors import WireError
 from locum.wire.mobile_ip.vendor import Takes
 from locum.wire.traffic_selector import UnknownSelector, decode_selector, selector_format
 
-TABLE = "triggered"
+TABLE: Final = "triggered"
 ASKING_DEVICE = 0.5  # seconds for a lost device to say that it is not
 PATIENCE = 6.0  # seconds for the home agent to switch; who asks waits a little longer
 FIRST_REQUEST = 1 << 33  # of the numbers given to what a device is asked

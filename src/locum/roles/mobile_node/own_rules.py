@@ -5,6 +5,7 @@ One change rides in a request until the home agent has answered it. It must not 
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import RuleVerdict
@@ -30,7 +31,7 @@ from locum.wire.mobile_ip.extensions import Extension, FlowAction, FlowBinding
 from locum.wire.mobile_ip.registration import Code, RegistrationReply
 from locum.wire.mobile_ip.vendor import FlowOperation, FlowRule, encode_vendor
 
-TABLE = "rule"
+TABLE: Final = "rule"
 FIRST_IDENTIFIER = (
     UNNAMED.stop
 )  # of those given to rules that have none: clear of those of stand-ins, and of low ones in configurations

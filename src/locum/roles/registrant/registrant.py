@@ -7,6 +7,7 @@ sessions, the stand-in, sockets or the kernel.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
+from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
 from locum.roles.action_values.flows import Encapsulation
@@ -65,7 +66,7 @@ from locum.wire.mobile_ip.registration import Code, RegistrationReply
 from locum.wire.mobile_ip.revocation import REGISTRATION_REVOCATION
 from locum.wire.mobile_ip.vendor import Takes
 
-TABLE = "registration"
+TABLE: Final = "registration"
 RETRY_FIRST = 1.0  # seconds; RFC 5944 section 3.6.3: at least one second
 RETRY_MAX = 32.0  # seconds; the same: doubled each time up to a maximum
 DENIED_FIRST = 2.0  # seconds after a refusal

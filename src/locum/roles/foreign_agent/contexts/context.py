@@ -6,7 +6,7 @@ Values only: who keeps them is `context_book`. It must not know messages, peers 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
-from typing import Protocol
+from typing import Final, Protocol
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.flows import MAX_RULES, FilterPlace, FilterRule, FilterVerdict
@@ -27,7 +27,7 @@ from locum.wire.control.context_blocks import (
 from locum.wire.errors import WireError
 from locum.wire.traffic_selector import Ipv4Selector
 
-TABLE = "context"
+TABLE: Final = "context"
 
 
 @dataclass(frozen=True, slots=True)
