@@ -148,3 +148,30 @@ def test_the_page_of_programs_has_those_of_the_scenario_and_no_other() -> None:
     told = [(name, waits, int(many)) for name, waits, _data, many in cells[1:]]
     assert told == [(each.name, each.waits, each.connections) for each in STOCK]
     assert len(told) >= 20
+
+
+FEATURE_PAGE = (ROOT / "docs" / "contributing-a-feature.md").read_text()
+PATH = r"`((?:src|bpf|tests|docs|packaging)/[^`\s]*)`"
+
+
+def test_paths_in_the_page_on_features_exist() -> None:
+    named = re.findall(PATH, FEATURE_PAGE)
+    assert named
+    missing = [path for path in named if not (ROOT / path).exists()]
+    assert not missing, f"docs/contributing-a-feature.md names: {missing}"
+
+
+def test_names_in_the_page_on_features_are_in_their_files() -> None:
+    named = re.findall(rf"`(\w+)`\s+in\s+{PATH}", FEATURE_PAGE)
+    assert named
+    missing = [
+        (name, path) for name, path in named if not re.search(rf"\b{name}\b", (ROOT / path).read_text())
+    ]
+    assert not missing, f"docs/contributing-a-feature.md names, but the files do not have: {missing}"
+
+
+@pytest.mark.parametrize("part", ["application proxy", "role", "message", "store table", "counter"])
+def test_the_page_on_features_answers_in_ten_lines(part: str) -> None:
+    section = FEATURE_PAGE.partition(f"## A new {part}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.strip()]
+    assert 1 <= len(lines) <= 10
