@@ -175,3 +175,83 @@ def test_the_page_on_features_answers_in_ten_lines(part: str) -> None:
     section = FEATURE_PAGE.partition(f"## A new {part}\n")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.strip()]
     assert 1 <= len(lines) <= 10
+
+
+GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
+# Emphasis that is no term: stressed words, headings inside a list, states of the conformance table.
+NO_TERMS = {
+    "a flow rule",
+    "a packet",
+    "a registration that moves the care-of address",
+    "added",
+    "and",
+    "around it",
+    "bad days",
+    "before",
+    "everything",
+    "flows",
+    "its",
+    "moves",
+    "not yet",
+    "partly",
+    "rule",
+    "servers on a sleeping device",
+    "sleep and wake",
+    "small packets",
+    "the echo",
+    "works",
+}
+
+
+def glossary(heading: str) -> list[str]:
+    """The first column of the table below this heading of the glossary."""
+    section = GLOSSARY.partition(f"# {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| ([^|]+?) \| [^|]+ \|$", section, re.MULTILINE)[1:]
+
+
+def emphasised() -> set[str]:
+    """What the pages have in bold or italics, without code, in lower case."""
+    found: set[str] = set()
+    for page in PAGES:
+        text = re.sub(r"```.*?```|^    .*?$|`[^`]*`", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        found |= {each.strip(".:").lower() for each in re.findall(r"\*{1,2}([^*\n]+)\*{1,2}", text)}
+    return found
+
+
+def in_glossary(term: str) -> bool:
+    """Whether the glossary has the term, or the term without its final s ("registrants", "loosens")."""
+    terms = {each.casefold() for each in glossary("Glossary")}
+    return bool({term, term.removesuffix("s")} & terms)
+
+
+def test_every_emphasised_term_is_in_the_glossary() -> None:
+    missing = sorted(term for term in emphasised() - NO_TERMS if not in_glossary(term))
+    assert not missing, f"docs/glossary.md lacks: {missing}"
+
+
+def test_words_said_to_be_no_terms_are_emphasised() -> None:
+    assert sorted(NO_TERMS - emphasised()) == [], "remove these from NO_TERMS"
+
+
+def test_the_glossary_is_in_alphabetical_order_without_repeats() -> None:
+    terms = [term.casefold() for term in glossary("Glossary")]
+    assert terms == sorted(set(terms))
+
+
+def test_every_message_number_is_in_the_glossary() -> None:
+    table = (
+        (ROOT / "docs" / "events.md").read_text().partition("## Message numbers\n")[2].partition("\n\n##")[0]
+    )
+    numbers = {
+        number
+        for row in re.findall(r"^\| ([^|]+)", table, re.MULTILINE)
+        for number in re.findall(r"\d{3}", row)
+    }
+    known = {number for row in glossary("Message numbers") for number in re.findall(r"\d{3}", row)}
+    assert numbers and numbers <= known, sorted(numbers - known)
+
+
+def test_every_standard_that_a_page_cites_is_in_the_glossary() -> None:
+    cited = {number for page in PAGES for number in re.findall(r"RFC (\d+)", page.read_text())}
+    missing = cited - set(glossary("Standards"))
+    assert not missing, f"docs/glossary.md lacks RFC {sorted(missing)}"
