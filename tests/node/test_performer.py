@@ -12,6 +12,7 @@ import pytest
 
 from locum.node.coap.exchanges import Exchanges
 from locum.node.events import EventStream
+from locum.node.host.handlers import HostHandlers
 from locum.node.node import Node
 from locum.node.performer import Pipelined, Sequential, net_effect
 from locum.node.policy.radius import RadiusClient
@@ -251,7 +252,7 @@ def performed(bench: Bench) -> list[type]:
         bare(RadiusClient),
     )
     node.napping, node.replaying, node.stand_in = napping, bare(Replaying), bare(StandIn)
-    node._prober = bare(Prober)
+    node._prober, node._host = bare(Prober), bare(HostHandlers)
     performer = Sequential("role", bench.store, bench.events, bench.forward, {})
     return [*FORWARDING, *performer._simple, *node._hands("role")]
 

@@ -8,13 +8,13 @@ import pytest
 
 from locum.node.control.answering.revocations import revoke
 from locum.node.control.server import RequestFailed
-from locum.node.node import Node
+from locum.node.control.view import NodeView
 from locum.roles.actions import Action, Role
 from tests.roles.world import AN1, AN3, HOA, Host, World
 
 
 class Hosted:
-    """As much of a node as the request needs, over a role of the virtual world."""
+    """As much of a driver as the request needs, over a role of the virtual world."""
 
     def __init__(self, world: World, **hosts: Host) -> None:
         self.world, self.hosts = world, hosts
@@ -32,7 +32,7 @@ def world() -> World:
 
 
 def ask(hosted: Hosted, **arguments: Any) -> dict[str, Any]:
-    return revoke(cast(Node, hosted), {"home_address": str(HOA), **arguments})
+    return revoke(cast(NodeView, SimpleNamespace(driver=hosted)), {"home_address": str(HOA), **arguments})
 
 
 def test_at_a_home_agent(world: World) -> None:

@@ -112,6 +112,23 @@ class SteadyClock:
         return seen + max(0.0, wall - (seen + ahead)) - boot
 
 
+class ClockKeeper:
+    """Keeps a clock every KEEP_EVERY seconds in a running event loop, and once more when it is closed."""
+
+    def __init__(self, clock: SteadyClock) -> None:
+        self._clock = clock
+        self._keep()
+
+    def _keep(self) -> None:
+        self._clock.keep()
+        self._timer = asyncio.get_running_loop().call_later(KEEP_EVERY, self._keep)
+
+    def close(self) -> None:
+        """Keep the clock a last time."""
+        self._timer.cancel()
+        self._clock.keep()
+
+
 def _this_boot() -> str:
     """Empty where the kernel's name of this boot cannot be read: then every start counts as one after a reboot."""
     try:

@@ -38,7 +38,7 @@ class Node:
         self._world = world
         self.clock = SimpleNamespace(for_people=lambda at: at)
         self.napping: SimpleNamespace | None = None
-        self.stopping = False
+        self.driver = SimpleNamespace(command=self.command, stopping=False)
         self.settings = SimpleNamespace(mobile_node=SimpleNamespace(sleep_seconds=5.0))
         self.slot = SimpleNamespace(name="mn", role=world.device, told=set(), performer=Performed())
 
@@ -102,7 +102,7 @@ async def test_what_would_happen_is_sorted_by_program_and_counted() -> None:
 
 @pytest.mark.parametrize("name", ["xyz", "0a/b", "0", "/1", ""])
 async def test_a_name_of_no_session_is_refused_in_words(name: str) -> None:
-    node = SimpleNamespace(slots={"mnps": SimpleNamespace(role=None)})
+    node = SimpleNamespace(driver=SimpleNamespace(slots={"mnps": SimpleNamespace(role=None)}))
     with pytest.raises(RequestFailed, match="names no session: HANDOVER"):
         await drop(cast(Any, node), {"session": name})
 

@@ -25,7 +25,8 @@ from locum.roles.session_report import Fate, Report, SessionFate
 from locum.wire.control import Flow
 
 if TYPE_CHECKING:
-    from locum.node.node import Node, Slot
+    from locum.node.control.view import NodeView
+    from locum.node.driver import Slot
 
 _STATES = {
     Up: "awake",
@@ -46,7 +47,7 @@ log = logging.getLogger("locum.node")
 class SleepControl:
     """Sleep and wake of the mobile node in `slot`."""
 
-    def __init__(self, node: "Node", slot: "Slot") -> None:
+    def __init__(self, node: "NodeView", slot: "Slot") -> None:
         self._node, self._slot = node, slot
         self._role = cast(SleepingNode, slot.role)
 
@@ -234,7 +235,7 @@ class SleepControl:
         """Returns when the device is registered at that access node; on failure it is where it was. Raises RequestFailed."""
         movement = self._role.mobile.movement
         try:
-            self._node.command(self._slot.name, lambda _, now: self._role.move(to, now=now))
+            self._node.driver.command(self._slot.name, lambda _, now: self._role.move(to, now=now))
         except CannotMove as problem:
             raise RequestFailed(str(problem)) from None
         with contextlib.suppress(TimeoutError):
@@ -246,7 +247,7 @@ class SleepControl:
 
     def _command(self, command: Callable[[float], list[Action]]) -> None:
         try:
-            self._node.command(self._slot.name, lambda _, now: command(now))
+            self._node.driver.command(self._slot.name, lambda _, now: command(now))
         except NotPossible as problem:
             raise RequestFailed(str(problem)) from None
 
@@ -259,7 +260,7 @@ class SleepControl:
                 await self._stepped(done)
                 await performer.drained()
         except asyncio.CancelledError:  # who asked has gone: a suspend hook's time is up, or Ctrl-C
-            if cancel and not self._node.stopping:
+            if cancel and not self._node.driver.stopping:
                 with contextlib.suppress(RequestFailed):
                     self._command(lambda now: self._role.cancel(now=now))
             raise

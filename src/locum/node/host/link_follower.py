@@ -6,30 +6,70 @@ plane have followed; of one that goes down at once: until a role has said where 
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
+from locum.node.config.settings import Settings
+from locum.node.driver import Driver
+from locum.node.events import EventStream
 from locum.node.host.link_watch import Link, LinkKind, LinkState
+from locum.node.host.network import HostNetwork
 from locum.roles import actions as do
 from locum.roles.actions import Event
 
 if TYPE_CHECKING:
-    from locum.node.node import Node
+    from locum.dataplane.data_plane import DataPlane
 
 log = logging.getLogger("locum.links")
+
+
+class LinkSocket(Protocol):
+    """A socket of one link."""
+
+    def fileno(self) -> int: ...
+    def read(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class RegistrationLinks(Protocol):
+    """The sockets of registrations and agent discovery, by link."""
+
+    def links_changed(self) -> None: ...
+    def open_link(self, link: str) -> LinkSocket | None: ...
+    def close_link(self, link: str) -> LinkSocket | None: ...
+
+
+class MembershipLinks(Protocol):
+    """The sockets of group memberships, by link."""
+
+    def open_link(self, link: str) -> None: ...
+    def close_link(self, link: str) -> None: ...
 
 
 class LinkFollower:
     """The links of one node, from its start on."""
 
-    def __init__(self, node: "Node") -> None:
-        self._node = node
+    def __init__(
+        self,
+        settings: Settings,
+        driver: Driver,
+        events: EventStream,
+        link_lost: Callable[[str], None],
+        registrations: RegistrationLinks,
+        network: HostNetwork,
+        plane: "DataPlane",
+        memberships: MembershipLinks | None,
+    ) -> None:
+        self._settings, self._driver, self._events, self._link_lost = settings, driver, events, link_lost
+        self._registrations, self._network = registrations, network
+        self._plane, self._memberships = plane, memberships
         self._order = asyncio.Lock()
         self._told: dict[str, LinkState] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def changed(self, name: str, link: Link | None) -> None:
-        """What the link watch says; None is a link that has vanished. Before the roles are there it is not followed."""
-        if name in self._node.settings.node.interfaces and self._node.slots:
+        """What the link watch says; None is a link that has vanished."""
+        if name in self._settings.node.interfaces:
             task = asyncio.get_running_loop().create_task(self._follow(name, LinkState.of(link)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -43,20 +83,20 @@ class LinkFollower:
         self._warn(name, None if before is None else before.kind, link.kind)
         up = link.kind is LinkKind.UP
         if before is not None and link.kind is not before.kind:
-            self._node.events.emit(link.kind.value, detail={"link": name})
+            self._events.emit(link.kind.value, detail={"link": name})
             if not up:
-                self._node.exchanges.link_lost(name)
+                self._link_lost(name)
         event: Event = do.LinkUp(name, link.addresses) if up else do.LinkDown(name)
-        for role in self._node.slots:
-            self._node.feed(role, event)
+        for role in self._driver.slots:
+            self._driver.feed(role, event)
 
     def _warn(self, name: str, before: LinkKind | None, now: LinkKind) -> None:
         """What an operator wants to read in the journal: interfaces that are not there, not radios that come and go."""
         if now is LinkKind.VANISHED:
             gone = f"there is no interface {name} yet" if before is None else f"interface {name} is gone"
-            log.warning("%s: %s; waiting for it", self._node.settings.file, gone)
+            log.warning("%s: %s; waiting for it", self._settings.file, gone)
         elif before is LinkKind.VANISHED:
-            log.warning("%s: interface %s is there now", self._node.settings.file, name)
+            log.warning("%s: interface %s is there now", self._settings.file, name)
 
     async def _follow(self, name: str, link: LinkState) -> None:
         async with self._order:
@@ -66,37 +106,34 @@ class LinkFollower:
             self.tell(name, link)
 
     async def _prepare(self, name: str, link: LinkState) -> None:
-        node = self._node
-        node.registrations.links_changed()
+        self._registrations.links_changed()
         try:
             if link.kind is LinkKind.VANISHED:
                 self._close(name)
             else:
                 self._open(name)
                 if link.kind is LinkKind.UP:
-                    await node.network.link_up(name)
+                    await self._network.link_up(name)
         except Exception as problem:
-            node.events.emit("link-failed", detail={"link": name, "reason": str(problem)})
+            self._events.emit("link-failed", detail={"link": name, "reason": str(problem)})
             log.warning("%s: %s", name, problem)
 
     def _open(self, name: str) -> None:
-        node = self._node
-        if name not in node.plane.interfaces:
-            node.plane.attach(name)
+        if name not in self._plane.interfaces:
+            self._plane.attach(name)
         else:
-            node.plane.refresh()
-        if node.memberships is not None:
-            node.memberships.open_link(name)
-        opened = node.registrations.open_link(name)
+            self._plane.refresh()
+        if self._memberships is not None:
+            self._memberships.open_link(name)
+        opened = self._registrations.open_link(name)
         if opened is not None:
             asyncio.get_running_loop().add_reader(opened.fileno(), opened.read)
 
     def _close(self, name: str) -> None:
-        node = self._node
-        closed = node.registrations.close_link(name)
+        closed = self._registrations.close_link(name)
         if closed is not None:
             asyncio.get_running_loop().remove_reader(closed.fileno())
             closed.close()
-        node.plane.detach(name)
-        if node.memberships is not None:
-            node.memberships.close_link(name)
+        self._plane.detach(name)
+        if self._memberships is not None:
+            self._memberships.close_link(name)

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv4Interface, ip_address
 from typing import Any, Self
 
 from pyroute2 import AsyncIPRoute
@@ -87,6 +87,13 @@ class LinkWatch:
     def find(self, name: str) -> Link | None:
         """The link of that name, or None."""
         return next((link for link in self._links.values() if link.name == name), None)
+
+    def ipv4_interface(self, name: str) -> IPv4Interface | None:
+        """The first IPv4 address of the link of that name, with its network, or None."""
+        known = self.find(name)
+        addresses = known.addresses if known is not None else {}
+        own = ((each, length) for each, length in addresses.items() if isinstance(each, IPv4Address))
+        return next((IPv4Interface(each) for each in own), None)
 
     def name(self, index: int) -> str:
         """The name of the link with that index, or its number."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from locum.node.control.server import RequestFailed
 
 if TYPE_CHECKING:
-    from locum.node.node import Node
+    from locum.node.control.view import NodeView
 
 REQUESTS = {
     "status": "status:status",
@@ -53,7 +53,7 @@ REQUESTS = {
 class Answers:
     """The handler of one node's control socket."""
 
-    def __init__(self, node: "Node") -> None:
+    def __init__(self, node: "NodeView") -> None:
         self._node = node
 
     async def answer(self, request: str, arguments: Mapping[str, Any]) -> Any:

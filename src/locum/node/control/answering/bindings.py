@@ -6,28 +6,28 @@ from typing import TYPE_CHECKING, Any, cast
 from locum.node.control.answering.flows import rule_rows
 
 if TYPE_CHECKING:  # roles that this host does not play are not imported
-    from locum.node.node import Node
+    from locum.node.control.view import NodeView
     from locum.roles.foreign_agent.role import ForeignAgent
     from locum.roles.home_agent.role import HomeAgent
 
 Row = dict[str, Any]
 
 
-def bindings(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+def bindings(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     """Bindings of a home agent, visitors of an access node (R1)."""
     rows: list[Row] = []
     now = node.clock.now()
-    if (slot := node.slots.get("home_agent")) is not None:
+    if (slot := node.driver.slots.get("home_agent")) is not None:
         home = cast("HomeAgent", slot.role)
         rows += [_binding(node, entry, now) for entry in home.visitor_list(now=now)]
     return rows + visitors(node, arguments)
 
 
-def visitors(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+def visitors(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     """Visitors of an access node alone."""
     rows: list[Row] = []
     now = node.clock.now()
-    if (slot := node.slots.get("foreign_agent")) is not None:
+    if (slot := node.driver.slots.get("foreign_agent")) is not None:
         foreign = cast("ForeignAgent", slot.role)
         lost = foreign.lost()
         rows += [
@@ -37,7 +37,7 @@ def visitors(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def _binding(node: "Node", entry: Any, now: float) -> Row:
+def _binding(node: "NodeView", entry: Any, now: float) -> Row:
     return {
         "kind": "binding",
         "home_address": str(entry.home_address),

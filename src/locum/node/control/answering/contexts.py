@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, cast
 from locum.node.control.server import RequestFailed
 
 if TYPE_CHECKING:  # roles that this host does not play are not imported
-    from locum.node.node import Node
+    from locum.node.control.view import NodeView
     from locum.roles.foreign_agent.role import ForeignAgent
 
 
-def context_list(node: "Node", arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+def context_list(node: "NodeView", arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The contexts that are kept here and what is in flight for each. Raises RequestFailed."""
-    slot = node.slots.get("foreign_agent")
+    slot = node.driver.slots.get("foreign_agent")
     if slot is None:
         raise RequestFailed(
             "this node is no access node; ask the one whose configuration has [foreign_agent]"

@@ -9,12 +9,12 @@ from locum.node.config.settings import Address
 from locum.node.control.server import RequestFailed
 
 if TYPE_CHECKING:
-    from locum.node.node import Node
+    from locum.node.control.view import NodeView
 
 _MOST = {"dscp": 0x3F, "spi": 0xFFFFFFFF, "flow_label": 0xFFFFF}
 
 
-def explain(node: "Node", arguments: Mapping[str, Any]) -> dict[str, Any]:
+def explain(node: "NodeView", arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Outcome, what decided, and both in words. Raises RequestFailed."""
     from locum.dataplane.model.explain import Question
 

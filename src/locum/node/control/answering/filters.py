@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from locum.node.config.rule_text import selector_fields
 
 if TYPE_CHECKING:
-    from locum.node.node import Node
+    from locum.node.control.view import NodeView
 
 Row = dict[str, Any]
 
 
-def filter_list(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+def filter_list(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     """Every rule of every filter in the order in which they are matched, with its counters; the rest is rule 0."""
     rows: list[Row] = []
     for each in node.plane.state.filters.values():

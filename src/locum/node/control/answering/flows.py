@@ -17,32 +17,32 @@ from locum.roles.action_values.addresses import Addr
 from locum.roles.rules import ADMIN, RuleRefused
 
 if TYPE_CHECKING:  # roles that this host does not play are not imported
-    from locum.node.node import Node
+    from locum.node.control.view import NodeView
     from locum.roles.home_agent.registry import RuleLine
     from locum.roles.home_agent.role import HomeAgent
 
 Row = dict[str, Any]
 
 
-def flow_list(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+def flow_list(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     """The rules of `home_address`, or of all, in the order in which they are matched. Raises RequestFailed."""
-    if "home_agent" not in node.slots:
-        rows = own_flows.mobile_list(node) if "mobile_node" in node.slots else []
-        return rows + (own_flows.stand_in_list(node) if "mnps" in node.slots else [])
+    if "home_agent" not in node.driver.slots:
+        rows = own_flows.mobile_list(node) if "mobile_node" in node.driver.slots else []
+        return rows + (own_flows.stand_in_list(node) if "mnps" in node.driver.slots else [])
     wanted = arguments.get("home_address")
     home_address = None if wanted is None else _home_address(node, arguments)
     return rule_rows(node, _home_agent(node).list_rules(home_address))
 
 
-async def flow_add(node: "Node", arguments: Mapping[str, Any]) -> Row:
+async def flow_add(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
     """Add the rule whose keys are in `rule` to `home_address`; the row that it became. Raises RequestFailed."""
     keys = arguments.get("rule")
     if not isinstance(keys, Mapping):
         raise RequestFailed("rule: the keys of a rule's table are missing")
-    if "home_agent" not in node.slots:
-        if "mobile_node" in node.slots:
+    if "home_agent" not in node.driver.slots:
+        if "mobile_node" in node.driver.slots:
             return await own_flows.mobile_add(node, keys)
-        if "mnps" in node.slots:
+        if "mnps" in node.driver.slots:
             return await own_flows.stand_in_add(node, keys, _some_home_address(arguments))
     home_address = _home_address(node, arguments)
     try:
@@ -54,7 +54,7 @@ async def flow_add(node: "Node", arguments: Mapping[str, Any]) -> Row:
     try:
         if "id" not in keys:
             rule = role.numbered(home_address, rule)
-        node.command(
+        node.driver.command(
             "home_agent", lambda home, now: cast("HomeAgent", home).add_rule(home_address, rule, now=now)
         )
     except RuleRefused as problem:
@@ -63,22 +63,22 @@ async def flow_add(node: "Node", arguments: Mapping[str, Any]) -> Row:
     return rule_rows(node, made)[0]
 
 
-async def flow_remove(node: "Node", arguments: Mapping[str, Any]) -> Row:
+async def flow_remove(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
     """Take the rule with the identifier `id` away from `home_address`; the row that it was. Raises RequestFailed."""
     identifier = arguments.get("id")
     if not isinstance(identifier, int):
         raise RequestFailed("id: the identifier of a rule is missing; `locum flow list` shows them")
-    if "home_agent" not in node.slots:
-        if "mobile_node" in node.slots:
+    if "home_agent" not in node.driver.slots:
+        if "mobile_node" in node.driver.slots:
             return await own_flows.mobile_remove(node, identifier)
-        if "mnps" in node.slots:
+        if "mnps" in node.driver.slots:
             return await own_flows.stand_in_remove(node, identifier, _some_home_address(arguments))
     home_address = _home_address(node, arguments)
     role = _home_agent(node)
     was = [each for each in role.list_rules(home_address) if each.rule.identifier == identifier]
     rows = rule_rows(node, was)
     try:
-        node.command(
+        node.driver.command(
             "home_agent",
             lambda home, now: cast("HomeAgent", home).remove_rule(home_address, identifier, now=now),
         )
@@ -87,7 +87,7 @@ async def flow_remove(node: "Node", arguments: Mapping[str, Any]) -> Row:
     return rows[0]
 
 
-def rule_rows(node: "Node", lines: "tuple[RuleLine, ...] | list[RuleLine]") -> list[Row]:
+def rule_rows(node: "NodeView", lines: "tuple[RuleLine, ...] | list[RuleLine]") -> list[Row]:
     """Rules as rows, with what each took of packets to any home address of the device."""
     addresses = {
         each.home_address: each.home_address_v6
@@ -96,7 +96,7 @@ def rule_rows(node: "Node", lines: "tuple[RuleLine, ...] | list[RuleLine]") -> l
     return [_row(node, line, addresses.get(line.home_address)) for line in lines]
 
 
-def _row(node: "Node", line: "RuleLine", home_address_v6: Addr | None) -> Row:
+def _row(node: "NodeView", line: "RuleLine", home_address_v6: Addr | None) -> Row:
     took = [
         counters[line.rule.identifier]
         for each in (line.home_address, home_address_v6)
@@ -114,8 +114,8 @@ def _row(node: "Node", line: "RuleLine", home_address_v6: Addr | None) -> Row:
     }
 
 
-def _home_agent(node: "Node") -> "HomeAgent":
-    slot = node.slots.get("home_agent")
+def _home_agent(node: "NodeView") -> "HomeAgent":
+    slot = node.driver.slots.get("home_agent")
     if slot is None:
         raise RequestFailed("this node has no flow rules; ask the home agent, the mobile node or a stand-in")
     return cast("HomeAgent", slot.role)
@@ -130,7 +130,7 @@ def _some_home_address(arguments: Mapping[str, Any]) -> IPv4Address | None:
         raise RequestFailed(f"home_address: {value!r} is not an IPv4 address") from None
 
 
-def _home_address(node: "Node", arguments: Mapping[str, Any]) -> IPv4Address:
+def _home_address(node: "NodeView", arguments: Mapping[str, Any]) -> IPv4Address:
     """The one that is named, or the only one that is served. Raises RequestFailed."""
     value = arguments.get("home_address")
     if value is None:

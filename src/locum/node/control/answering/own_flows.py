@@ -22,7 +22,7 @@ from locum.wire.control import Flow
 from locum.wire.control.trigger import Operation, Trigger
 
 if TYPE_CHECKING:  # roles that this host does not play are not imported
-    from locum.node.node import Node
+    from locum.node.control.view import NodeView
     from locum.roles.mnps.registration import Standing
     from locum.roles.mnps.role import StandIn
     from locum.roles.mobile_node.role import SleepingNode
@@ -32,13 +32,13 @@ Row = dict[str, Any]
 _PATIENCE = 8.0  # seconds for the home agent's answer
 
 
-def mobile_list(node: "Node") -> list[Row]:
+def mobile_list(node: "NodeView") -> list[Row]:
     """What the home agent has confirmed."""
-    role = cast("SleepingNode", node.slots["mobile_node"].role)
+    role = cast("SleepingNode", node.driver.slots["mobile_node"].role)
     return [_rule_row(each, str(role.mobile.configuration.home_address)) for each in role.rules.all()]
 
 
-async def mobile_add(node: "Node", keys: Mapping[str, Any]) -> Row:
+async def mobile_add(node: "NodeView", keys: Mapping[str, Any]) -> Row:
     """Returns when the home agent has it. Raises RequestFailed."""
     try:
         (rule,) = flow_rules([Table(Path("rule"), "", keys)], MN)
@@ -50,13 +50,13 @@ async def mobile_add(node: "Node", keys: Mapping[str, Any]) -> Row:
     return await _changed(node, lambda role, now: role.add_rule(wanted, now=now))
 
 
-async def mobile_remove(node: "Node", identifier: int) -> Row:
+async def mobile_remove(node: "NodeView", identifier: int) -> Row:
     """Returns when the home agent has removed it. Raises RequestFailed."""
     return await _changed(node, lambda role, now: role.remove_rule(identifier, now=now))
 
 
-async def _changed(node: "Node", change: Any) -> Row:
-    slot = node.slots["mobile_node"]
+async def _changed(node: "NodeView", change: Any) -> Row:
+    slot = node.driver.slots["mobile_node"]
     role = cast("SleepingNode", slot.role)
     stepped = asyncio.Event()
     slot.told.add(stepped.set)
@@ -68,7 +68,7 @@ async def _changed(node: "Node", change: Any) -> Row:
         return actions
 
     try:
-        node.command("mobile_node", command)
+        node.driver.command("mobile_node", command)
         async with asyncio.timeout(_PATIENCE):
             while not role.rules.settled:
                 stepped.clear()
@@ -88,7 +88,7 @@ async def _changed(node: "Node", change: Any) -> Row:
     return _rule_row(made[0], str(role.mobile.configuration.home_address))
 
 
-def stand_in_list(node: "Node") -> list[Row]:
+def stand_in_list(node: "NodeView") -> list[Row]:
     """What the stand-in's registrations ask for, of every device."""
     rows: list[Row] = []
     for standing in _standings(node):
@@ -101,7 +101,7 @@ def stand_in_list(node: "Node") -> list[Row]:
     return rows
 
 
-async def stand_in_add(node: "Node", keys: Mapping[str, Any], home_address: Addr | None) -> Row:
+async def stand_in_add(node: "NodeView", keys: Mapping[str, Any], home_address: Addr | None) -> Row:
     """Take what the selector takes; returns when the home agent sends it here. Raises RequestFailed."""
     given = {key: value for key, value in keys.items() if key not in ("action", "to", "share")}
     if keys.get("action") == "drop" or given.keys() & {"id", "priority"}:
@@ -121,7 +121,7 @@ async def stand_in_add(node: "Node", keys: Mapping[str, Any], home_address: Addr
     return {**first, "others": others} if others else first
 
 
-async def stand_in_remove(node: "Node", identifier: int, home_address: Addr | None) -> Row:
+async def stand_in_remove(node: "NodeView", identifier: int, home_address: Addr | None) -> Row:
     """Release what that rule takes. Raises RequestFailed."""
     standing = _standing(node, home_address)
     part = standing.part.parts.get(identifier)
@@ -134,18 +134,18 @@ async def stand_in_remove(node: "Node", identifier: int, home_address: Addr | No
     return row
 
 
-async def _ask(node: "Node", standing: "Standing", operation: Operation, *selectors: Selector) -> None:
+async def _ask(node: "NodeView", standing: "Standing", operation: Operation, *selectors: Selector) -> None:
     own = node.settings.mnps
     assert own is not None
     await ask_stand_in(node, own.address, Trigger(operation, (standing.device.home_address,), selectors))
 
 
-def _standings(node: "Node") -> "list[Standing]":
-    registration = cast("StandIn", node.slots["mnps"].role).registration
+def _standings(node: "NodeView") -> "list[Standing]":
+    registration = cast("StandIn", node.driver.slots["mnps"].role).registration
     return [] if registration is None else list(registration.all())
 
 
-def _standing(node: "Node", home_address: Addr | None) -> "Standing":
+def _standing(node: "NodeView", home_address: Addr | None) -> "Standing":
     known = _standings(node)
     found = [each for each in known if home_address in (None, each.device.home_address)]
     if not found:

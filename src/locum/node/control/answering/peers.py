@@ -8,17 +8,17 @@ from locum.node.config.settings import AgentKey
 from locum.security.association import Association
 
 if TYPE_CHECKING:
-    from locum.node.node import Node
+    from locum.node.control.view import NodeView
 
 Row = dict[str, Any]
 
 
-def peer_list(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+def peer_list(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     """Peers of CoAP with what passed between us, and those that share an association for registrations."""
     return [*_control(node), *_home_agent(node), *_foreign_agent(node), *_mobile_node(node), *_stand_in(node)]
 
 
-def _control(node: "Node") -> list[Row]:
+def _control(node: "NodeView") -> list[Row]:
     now = boot_seconds()
     rows: list[Row] = []
     for each in node.exchanges.associations():
@@ -38,7 +38,7 @@ def _control(node: "Node") -> list[Row]:
     return rows
 
 
-def _home_agent(node: "Node") -> list[Row]:
+def _home_agent(node: "NodeView") -> list[Row]:
     own = node.settings.home_agent
     if own is None:
         return []
@@ -61,7 +61,7 @@ def _home_agent(node: "Node") -> list[Row]:
     return rows
 
 
-def _foreign_agent(node: "Node") -> list[Row]:
+def _foreign_agent(node: "NodeView") -> list[Row]:
     own = node.settings.foreign_agent
     if own is None:
         return []
@@ -72,7 +72,7 @@ def _foreign_agent(node: "Node") -> list[Row]:
     ]
 
 
-def _mobile_node(node: "Node") -> list[Row]:
+def _mobile_node(node: "NodeView") -> list[Row]:
     own = node.settings.mobile_node
     if own is None:
         return []
@@ -80,7 +80,7 @@ def _mobile_node(node: "Node") -> list[Row]:
     return [home_agent, *(_agent("foreign-agent", each) for each in own.foreign_agents)]
 
 
-def _stand_in(node: "Node") -> list[Row]:
+def _stand_in(node: "NodeView") -> list[Row]:
     own = node.settings.mnps
     return [
         {

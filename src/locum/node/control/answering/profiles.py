@@ -15,7 +15,7 @@ from locum.node.control.server import RequestFailed
 
 if TYPE_CHECKING:  # roles that this host does not play are not imported
     from locum.node.coap.learnt_associations import Learnt
-    from locum.node.node import Node
+    from locum.node.control.view import NodeView
     from locum.roles.actions import Action, Role
     from locum.roles.foreign_agent.role import ForeignAgent
     from locum.roles.foreign_agent.visitor_policy import PolicedVisitor
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 _HOME_AGENT, _ACCESS_NODE, _STAND_IN = "home_agent", "foreign_agent", "mnps"
 
 
-def profile_list(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+def profile_list(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     """Home addresses whose profile is known or was asked for, and what of it counts here. Raises RequestFailed."""
     now, rows = node.clock.now(), list[Row]()
     for name, role in _agents(node).items():
@@ -39,7 +39,7 @@ def profile_list(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
     return rows + [_learnt(each, now) for each in (node.learnt.all() if node.learnt is not None else ())]
 
 
-def profile_refresh(node: "Node", arguments: Mapping[str, Any]) -> list[str]:
+def profile_refresh(node: "NodeView", arguments: Mapping[str, Any]) -> list[str]:
     """Ask for the profile of `home_address` again, or for all; those that are asked for. Raises RequestFailed."""
     wanted = arguments.get("home_address")
     known = [(name, each) for name, role in _agents(node).items() for each in _known(role)]
@@ -60,7 +60,7 @@ def profile_refresh(node: "Node", arguments: Mapping[str, Any]) -> list[str]:
             assert node.learnt is not None
             node.learnt.refresh(each)
         else:
-            node.command(name, partial(_refresh, each))
+            node.driver.command(name, partial(_refresh, each))
     return list(dict.fromkeys(str(each) for _, each in known))
 
 
@@ -73,9 +73,11 @@ def _refresh(home_address: IPv4Address, agent: "Role", now: float) -> "list[Acti
     return cast("Agent", agent).refresh_profile(home_address, now=now)
 
 
-def _agents(node: "Node") -> "dict[str, Agent]":
+def _agents(node: "NodeView") -> "dict[str, Agent]":
     """The roles of this host that ask for profiles. Raises RequestFailed."""
-    slots = {name: node.slots[name] for name in (_HOME_AGENT, _ACCESS_NODE) if name in node.slots}
+    slots = {
+        name: node.driver.slots[name] for name in (_HOME_AGENT, _ACCESS_NODE) if name in node.driver.slots
+    }
     if not slots and node.learnt is None:
         raise RequestFailed(
             "this node asks no policy server; home agents, access nodes and stand-ins do that have [policy]"

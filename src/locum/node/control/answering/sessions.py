@@ -12,7 +12,7 @@ from locum.roles.mobile_node.selection import Selection
 
 if TYPE_CHECKING:  # roles that this host does not play are not imported
     from locum.node.control.sleep import SleepControl
-    from locum.node.node import Node
+    from locum.node.control.view import NodeView
     from locum.roles.mnps.handover import HeldFlow, TakenOver
     from locum.roles.mnps.role import StandIn
 
@@ -21,9 +21,9 @@ Row = dict[str, Any]
 _NAMED = re.compile(r"((?:[0-9a-fA-F]{2})+)(?:/([0-9]{1,9}))?")  # HANDOVER[/SESSION]
 
 
-def sleeper(node: "Node") -> "SleepControl":
+def sleeper(node: "NodeView") -> "SleepControl":
     """The sleep of this host's mobile node. Raises RequestFailed."""
-    slot = node.slots.get("mobile_node")
+    slot = node.driver.slots.get("mobile_node")
     if slot is None:
         raise RequestFailed("this node is no mobile node; ask the one whose configuration has [mobile_node]")
     from locum.node.control.sleep import SleepControl
@@ -31,17 +31,17 @@ def sleeper(node: "Node") -> "SleepControl":
     return SleepControl(node, slot)
 
 
-async def sleep(node: "Node", arguments: Mapping[str, Any]) -> Row:
+async def sleep(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
     """Returns when the stand-in has everything. Raises RequestFailed."""
     return await sleeper(node).sleep(arguments.get("for"), _name(arguments.get("to")))
 
 
-async def would_sleep(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+async def would_sleep(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     """What a sleep would do with each session. Raises RequestFailed."""
     return await sleeper(node).would_sleep(_name(arguments.get("to")))
 
 
-async def move(node: "Node", arguments: Mapping[str, Any]) -> Row:
+async def move(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
     """Returns when the device is at another access node. Raises RequestFailed."""
     to = arguments.get("to")
     if not isinstance(to, str) or not to:
@@ -49,7 +49,7 @@ async def move(node: "Node", arguments: Mapping[str, Any]) -> Row:
     return await sleeper(node).move(to)
 
 
-async def wake(node: "Node", arguments: Mapping[str, Any]) -> Row:
+async def wake(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
     """Returns when everything is back in the programs; with `abandon`, when it is given up. Raises RequestFailed."""
     abandon = arguments.get("abandon", False)
     if not isinstance(abandon, bool):
@@ -57,12 +57,12 @@ async def wake(node: "Node", arguments: Mapping[str, Any]) -> Row:
     return await (sleeper(node).abandon() if abandon else sleeper(node).wake())
 
 
-async def give(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+async def give(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     """Returns when the stand-in has the sessions that were meant. Raises RequestFailed."""
     return await sleeper(node).give(_selection(arguments), _name(arguments.get("to")))
 
 
-async def take(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+async def take(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     """Returns when what was meant is back. Raises RequestFailed."""
     return await sleeper(node).take(_selection(arguments))
 
@@ -95,19 +95,19 @@ def _number(arguments: Mapping[str, Any], key: str) -> int | None:
     return value
 
 
-def sessions(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+def sessions(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     """Sessions that are away (mobile node) or held (stand-in)."""
     rows: list[Row] = []
-    if "mobile_node" in node.slots:
+    if "mobile_node" in node.driver.slots:
         rows += sleeper(node).away()
-    if (slot := node.slots.get("mnps")) is not None:
+    if (slot := node.driver.slots.get("mnps")) is not None:
         rows += _held(node, cast("StandIn", slot.role))
     return rows
 
 
-async def drop(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+async def drop(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     """End sessions that are held here; returns when their peers are told. Raises RequestFailed."""
-    slot = node.slots.get("mnps")
+    slot = node.driver.slots.get("mnps")
     if slot is None:
         raise RequestFailed(
             "this node is no stand-in; a device gives up what is away with: locum wake --abandon"
@@ -129,7 +129,7 @@ async def drop(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
                 )
     if not chosen:
         raise RequestFailed("no such session is held here; see: locum session list")
-    node.command("mnps", lambda _role, now: role.drop(chosen, now=now))
+    node.driver.command("mnps", lambda _role, now: role.drop(chosen, now=now))
     if isinstance(slot.performer, Sequential):
         await slot.performer.drained()
     return rows
@@ -159,7 +159,7 @@ def _dropping(arguments: Mapping[str, Any]) -> "Callable[[TakenOver, HeldFlow], 
     return lambda taken, held: taken.identifier == identifier and session in (None, held.session)
 
 
-def _held(node: "Node", role: "StandIn") -> list[Row]:
+def _held(node: "NodeView", role: "StandIn") -> list[Row]:
     stand_in = node.stand_in
     live = {(each["handover"], each["session"]): each for each in stand_in.sessions()} if stand_in else {}
     rows = []

@@ -9,17 +9,23 @@ from locum.node.control.answering.sessions import sleeper
 from locum.node.events import prometheus_text
 
 if TYPE_CHECKING:
-    from locum.node.node import Node
+    from locum.node.control.view import NodeView
     from locum.roles.mnps.role import StandIn
 
 
-def status(node: "Node", arguments: Mapping[str, Any]) -> dict[str, Any]:
+def status(node: "NodeView", arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The node, its roles and how it is."""
-    facts = node.facts()
-    if "mobile_node" in node.slots:
+    facts: dict[str, Any] = {
+        "node": node.settings.node.name,
+        "roles": list(node.driver.slots),
+        "pid": os.getpid(),
+        "since": node.clock.for_people(node.started_at),
+        "interfaces": node.interface_states(),
+    }
+    if "mobile_node" in node.driver.slots:
         facts["mobile_node"] = sleeper(node).state()
     if node.stand_in is not None:
-        taken = cast("StandIn", node.slots["mnps"].role).triggering.taken()
+        taken = cast("StandIn", node.driver.slots["mnps"].role).triggering.taken()
         facts["mnps"] = {
             "sessions": len(node.stand_in.sessions()),
             "triggered": [
@@ -29,7 +35,7 @@ def status(node: "Node", arguments: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def counters(node: "Node", arguments: Mapping[str, Any]) -> dict[str, dict[str, int]] | str:
+def counters(node: "NodeView", arguments: Mapping[str, Any]) -> dict[str, dict[str, int]] | str:
     """Every counter: events by kind, refusals of the daemon by reason, drops of the data plane by reason."""
     groups = {
         "events": dict(sorted(node.events.counts.items())),
@@ -41,7 +47,7 @@ def counters(node: "Node", arguments: Mapping[str, Any]) -> dict[str, dict[str, 
     return groups
 
 
-def shutdown(node: "Node", arguments: Mapping[str, Any]) -> str:
+def shutdown(node: "NodeView", arguments: Mapping[str, Any]) -> str:
     """End the daemon; the network is left as it was found."""
     os.kill(os.getpid(), signal.SIGTERM)
     return "stopping"

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from locum.node.node import Node
+    from locum.node.control.view import NodeView
 
 Row = dict[str, Any]
 
 
-def translations(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+def translations(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     """Home addresses that become a stand-in's interface address here (R12), with what was counted both ways."""
     rows: list[Row] = []
     for each in node.plane.state.translations.values():
@@ -28,7 +28,7 @@ def translations(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def groups(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+def groups(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     """Multicast groups that are forwarded to access links (C4), with the copies made."""
     rows: list[Row] = []
     for each in node.plane.state.groups.values():

@@ -18,7 +18,7 @@ from locum.wire.control.trigger import PATH, Operation, Trigger, decode_trigger_
 from locum.wire.errors import WireError
 
 if TYPE_CHECKING:
-    from locum.node.node import Node
+    from locum.node.control.view import NodeView
 
 _MEANING = {
     Status.REFUSED: "it has no association for this home address, or the home agent refused its registration",
@@ -29,7 +29,7 @@ _MEANING = {
 }
 
 
-async def trigger(node: "Node", arguments: Mapping[str, Any]) -> dict[str, Any]:
+async def trigger(node: "NodeView", arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Ask the stand-in; returns when the home agent has switched. Raises RequestFailed."""
     operation = arguments.get("operation")
     if operation not in ("take", "release"):
@@ -44,7 +44,7 @@ async def trigger(node: "Node", arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"operation": operation, "home_address": str(home_address), "by": str(stand_in), "status": "ok"}
 
 
-async def ask_stand_in(node: "Node", stand_in: Address, asked: Trigger) -> None:
+async def ask_stand_in(node: "NodeView", stand_in: Address, asked: Trigger) -> None:
     """Returns when it has done it: another node, or this one itself. Raises RequestFailed."""
     operation = asked.operation.name.lower()
     node.events.emit(

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from locum.roles.action_values.flows import Encapsulation, Tunnel
 
 if TYPE_CHECKING:
-    from locum.node.node import Node
+    from locum.node.control.view import NodeView
 
 Row = dict[str, Any]
 
 
-def tunnels(node: "Node", arguments: Mapping[str, Any]) -> list[Row]:
+def tunnels(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     """Every tunnel of the data plane with its counters: into it, out of it."""
     plane = node.plane
     state = plane.state

@@ -1,0 +1,61 @@
+"""The parts of a running node that its control socket reads and commands."""
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # roles that this host does not play are not imported
+    from locum.dataplane.data_plane import DataPlane
+    from locum.node.clock import SteadyClock
+    from locum.node.coap.exchanges import Exchanges
+    from locum.node.coap.learnt_associations import LearntAssociations
+    from locum.node.config.settings import Settings
+    from locum.node.driver import Driver
+    from locum.node.events import EventStream
+    from locum.node.sessions.device import Napping
+    from locum.node.sessions.stand_in import StandIn
+
+
+class NodeView(Protocol):
+    """A node as the answers on its control socket see it."""
+
+    @property
+    def settings(self) -> "Settings":
+        """The configuration."""
+
+    @property
+    def clock(self) -> "SteadyClock":
+        """The clock of lifetimes and timers."""
+
+    @property
+    def started_at(self) -> float:
+        """The steady seconds at which the node was started."""
+
+    @property
+    def events(self) -> "EventStream":
+        """The events and their counters."""
+
+    @property
+    def driver(self) -> "Driver":
+        """The roles, with the way to command them."""
+
+    @property
+    def plane(self) -> "DataPlane":
+        """The data plane."""
+
+    @property
+    def exchanges(self) -> "Exchanges":
+        """The CoAP exchanges with other nodes."""
+
+    @property
+    def learnt(self) -> "LearntAssociations | None":
+        """The associations from the policy server, at a stand-in that asks one."""
+
+    @property
+    def napping(self) -> "Napping | None":
+        """The live sessions of a device that has a stand-in."""
+
+    @property
+    def stand_in(self) -> "StandIn | None":
+        """The sessions that are held, at a stand-in."""
+
+    def interface_states(self) -> dict[str, str]:
+        """Each configured interface as "up", "down" or "absent"."""

@@ -1,0 +1,119 @@
+"""Drives the roles of a node with messages, events, commands and time.
+
+What a role decides goes to its performer. After each step the role's timer is set anew.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from locum.node.clock import SteadyClock
+from locum.node.events import EventStream
+from locum.node.performer import Performer
+from locum.roles import actions as do
+from locum.roles.action_values.addresses import Source
+from locum.roles.actions import Action, Event, Role
+
+log = logging.getLogger("locum.node")
+_LONGEST_WAIT = 30.0  # seconds; in a loop whose timers stand still while the machine is suspended
+
+
+@dataclass(slots=True)
+class Slot:
+    """A role and what drives it."""
+
+    name: str
+    role: Role
+    performer: Performer
+    timer: asyncio.TimerHandle | None = None
+    due: float = float("inf")  # steady seconds for which the timer is set
+    unscheduled: bool = False  # the timer will be looked at soon
+    told: set[Callable[[], None]] = field(default_factory=set)  # called after every step
+
+
+class Driver:
+    """The roles of one node by name, in `slots`, and what moves them."""
+
+    def __init__(self, clock: SteadyClock, events: EventStream) -> None:
+        self.slots: dict[str, Slot] = {}
+        self.stopping = False  # once set, no timer is set any more
+        self._clock, self._events = clock, events
+
+    def deliver(self, role: str, message: bytes, source: Source) -> None:
+        """Give a role a registration or discovery message."""
+        slot = self.slots[role]
+        self._step(slot, lambda now: slot.role.receive(message, source, now=now))
+
+    def feed(self, role: str, event: Event) -> None:
+        """Give a role an event; ignored if this node does not have the role."""
+        slot = self.slots.get(role)
+        if slot is not None:
+            self._step(slot, lambda now: slot.role.happened(event, now=now))
+
+    def command(self, role: str, command: Callable[[Role, float], Sequence[Action]]) -> None:
+        """Have a role do what a person asks for. Raises what the role raises."""
+        slot = self.slots[role]
+        slot.performer.perform(command(slot.role, self.now()))
+        self._after(slot)
+
+    def now(self) -> float:
+        """Steady seconds; the roles have heard by then where the wall clock is."""
+        now, before = self._clock.now(), self._clock.ahead
+        if self._clock.stepped(now):
+            self._clock.keep()
+            self._events.emit("clock-stepped", detail={"seconds": round(self._clock.ahead - before, 3)})
+            self.tell_wall_clock()
+        return now
+
+    def tell_wall_clock(self) -> None:
+        """Tell every role how far the wall clock is ahead of steady seconds."""
+        for name in self.slots:
+            self.feed(name, do.WallClockStepped(self._clock.ahead))
+
+    def schedule(self, slot: Slot) -> None:
+        """Set the timer, unless one that is set comes first anyway."""
+        slot.unscheduled = False
+        if self.stopping:
+            return
+        due = slot.role.deadline()
+        if due is None or (slot.timer is not None and slot.due <= due):
+            return
+        if slot.timer is not None:
+            slot.timer.cancel()
+        slot.due = due
+        delay = min(max(0.0, due - self._clock.now()), _LONGEST_WAIT)
+        slot.timer = asyncio.get_running_loop().call_later(delay, self._timeout, slot)
+
+    def stop(self) -> None:
+        """Cancel every timer; none is set any more."""
+        self.stopping = True
+        for slot in self.slots.values():
+            if slot.timer is not None:
+                slot.timer.cancel()
+
+    def _step(self, slot: Slot, decide: Callable[[float], Sequence[Action]]) -> None:
+        try:
+            actions = decide(self.now())
+        except Exception:
+            self._events.count("internal-error")
+            log.exception("%s failed to decide", slot.name)
+            return
+        slot.performer.perform(actions)
+        self._after(slot)
+
+    def _after(self, slot: Slot) -> None:
+        if not slot.unscheduled:  # once for all the messages that are read in one go
+            slot.unscheduled = True
+            asyncio.get_running_loop().call_soon(self.schedule, slot)
+        if slot.told:
+            for tell in tuple(slot.told):
+                tell()
+
+    def _timeout(self, slot: Slot) -> None:
+        slot.timer = None
+        due = slot.role.deadline()
+        if due is not None and due <= self._clock.now():
+            self._step(slot, lambda now: slot.role.timeout(now=now))
+        else:
+            self.schedule(slot)

@@ -1,0 +1,70 @@
+"""Performs the actions of roles that change the host's own addresses, routes and neighbours."""
+
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from locum.node.host.network import HostNetwork
+from locum.node.performer import Hand
+from locum.roles.action_values.forwarding import LeaveAgent, NeighbourEntry, RemoveNeighbour, UseAgent
+from locum.roles.profile_requests import OwnHomeAddress
+
+
+class NeighbourListener(Protocol):
+    """Hears of the neighbours on access links."""
+
+    def neighbour(self, entry: NeighbourEntry) -> None: ...
+    def remove_neighbour(self, entry: RemoveNeighbour) -> None: ...
+
+
+class HostHandlers:
+    """Performs these actions for the node with that name; `owned` is called with an IPv4 home address that it was given."""
+
+    def __init__(
+        self,
+        node: str,
+        network: HostNetwork,
+        memberships: NeighbourListener | None,
+        owned: Callable[[IPv4Address], None],
+    ) -> None:
+        self._node, self._network = node, network
+        self._memberships, self._owned = memberships, owned
+
+    def hands(self) -> Mapping[type, Hand]:
+        """The function for each type of action."""
+        return {
+            NeighbourEntry: self._neighbour,
+            RemoveNeighbour: self._remove_neighbour,
+            UseAgent: self._use_agent,
+            LeaveAgent: self._leave_agent,
+            OwnHomeAddress: self._own_home_address,
+        }
+
+    async def _neighbour(self, action: NeighbourEntry) -> None:
+        if self._memberships is not None:
+            self._memberships.neighbour(action)
+        await self._network.visitor(action.link, action.address, action.link_layer)
+
+    async def _remove_neighbour(self, action: RemoveNeighbour) -> None:
+        if self._memberships is not None:
+            self._memberships.remove_neighbour(action)
+        await self._network.remove_visitor(action.link, action.address)
+
+    async def _use_agent(self, action: UseAgent) -> None:
+        if action.colocated:
+            from locum.dataplane.kernel.device import device_name
+
+            device = device_name(self._node)
+            await self._network.use_home_address(action.link, device, action.home_addresses)
+            return
+        await self._network.use_agent(action.link, action.agent, action.link_layer, action.home_addresses)
+
+    async def _own_home_address(self, action: OwnHomeAddress) -> None:
+        if action.before is not None:
+            await self._network.disown_home_address(action.before)
+        await self._network.own_home_address(action.home_address)
+        if isinstance(action.home_address, IPv4Address):
+            self._owned(action.home_address)
+
+    async def _leave_agent(self, action: LeaveAgent) -> None:
+        await self._network.leave_agent(action.link)
