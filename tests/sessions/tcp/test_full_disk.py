@@ -53,7 +53,7 @@ async def test_spools_leave_room_for_the_store(network: Network, tmp_path: Path)
     node = tmp_path / "node"
     with small_disk(node):
         async with lodging(network, node, session_least=64 * MEG) as here:
-            here.stand_in._budget.memory_bound = 0
+            here.stand_in._spools._budget.memory_bound = 0
             (one,) = here.connect()
             await here.take_over([one])
             await here.fill(one.peer, 64 * MEG)

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import socket
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,8 +20,10 @@ from locum.node.clock import boot_milliseconds
 from locum.node.config.settings import Address, MnpsSettings
 from locum.node.performer import Hand
 from locum.node.sessions.draining import UNBOUNDED, Draining, HeldSocket, Key, name_of
+from locum.node.sessions.keeper import open_keeper
 from locum.node.sessions.openings import Openings
 from locum.node.sessions.repeating import Repeating
+from locum.node.sessions.spools import Spools
 from locum.node.store import Store
 from locum.roles import actions as do
 from locum.roles.action_values.listeners import AcceptedEnded, ClosePorts, ConnectionAccepted, OpenPorts
@@ -47,23 +48,17 @@ from locum.roles.action_values.sessions import (
 from locum.roles.actions import Event
 from locum.sessions import either
 from locum.sessions.datagrams.record import DatagramRecord
-from locum.sessions.datagrams.spool import SUFFIXES as DATAGRAM_SUFFIXES
-from locum.sessions.datagrams.spool import DatagramSpool
-from locum.sessions.either import AnyRecord, AnySpool
-from locum.sessions.holder import FdStore
+from locum.sessions.either import AnyRecord
 from locum.sessions.listening import accepting
 from locum.sessions.record import SessionRecord, TcpState
 from locum.sessions.tcp import repair
 from locum.sessions.tcp.intake import Intake
 from locum.sessions.tcp.live import SessionError
-from locum.sessions.tcp.spool import SUFFIXES, Budget, Spool, disk_files
 from locum.wire.control import MAX_SESSIONS, Flow
 from locum.wire.errors import WireError
 
 log = logging.getLogger("locum.standin")
 COLLECTION = "session"
-_TMPFS = Path("/dev/shm")
-_SUFFIXES = (*SUFFIXES, *DATAGRAM_SUFFIXES)
 _TOGETHER = 16  # sockets that are restored or reset before others get a turn: some milliseconds
 
 
@@ -105,35 +100,13 @@ class StandIn:
     ) -> None:
         """Raises OSError: a configured holder that does not run, a spool directory that cannot be made."""
         self._store, self._feed, self._emit, self._peers = store, feed, emit, peers
-        self._budget = Budget(settings.memory_bound, settings.memory_bound + settings.disk_bound)
-        self._budgets: dict[str, Budget] = {}  # of each device
-        self._device_bytes = settings.device_bytes
+        self._spools = Spools(name, settings)
         self._intake = Intake(settings.session_least, settings.session_most)
-        self._datagram_bounds = settings.datagrams
         self._draining = Draining(emit)
         self._repeating = Repeating()
-        self._disk_dir = settings.spool_dir
-        # Nodes of one name may share the tmpfs.
-        place = zlib.crc32(os.fsencode(settings.spool_dir.absolute()))
-        self._memory_dir = _TMPFS / f"locum-{name}-{place:08x}" if _TMPFS.is_dir() else settings.spool_dir
-        for directory in (self._disk_dir, self._memory_dir):
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._keeper = self._open_keeper(settings.holder)
+        self._keeper = open_keeper(settings.holder)
         self._held: dict[bytes, dict[int, HeldSocket]] = {}  # by handover and session
         self.openings = Openings(inject, self._keep_accepted, self._waiting_at, count, emit)
-
-    @staticmethod
-    def _open_keeper(holder: Path | None) -> FdStore | None:
-        if holder is None:
-            return FdStore.systemd(os.environ)
-        try:
-            return FdStore.holder(holder)
-        except OSError as problem:
-            raise OSError(
-                problem.errno,
-                f"{holder}: no holder answers ({problem.strerror}); "
-                f"start one: python -m locum.sessions.holder {holder}",
-            ) from None
 
     def hands(self) -> Mapping[type, Hand]:
         """What performs each kind of action."""
@@ -152,7 +125,7 @@ class StandIn:
     def adopt(self) -> tuple[Flow, ...]:
         """After a restart: take the sockets back from where they are kept. Returns the flows that could not be."""
         kept = self._keeper.take() if self._keeper is not None else {}
-        on_disk = disk_files(self._disk_dir)
+        on_disk = self._spools.on_disk()
         lost: list[Flow] = []
         for name, row in self._store.rows(COLLECTION).items():
             try:
@@ -176,7 +149,7 @@ class StandIn:
                     self._repeating.begin(held)
         for name, fd in kept.items():
             self._discard_kept(name, fd)
-        self._sweep()
+        self._spools.sweep({held.name for held in self._all()})  # of sessions dropped when we were killed
         return tuple(lost)
 
     async def begin(self) -> None:
@@ -194,14 +167,6 @@ class StandIn:
         del sessions[held.key[1]]
         if not sessions:
             del self._held[held.key[0]]
-
-    def _sweep(self) -> None:
-        """Files of sessions that were dropped when we were killed."""
-        names = {held.name for held in self._all()}
-        for directory in (self._disk_dir, self._memory_dir):
-            for path in directory.iterdir():
-                if path.suffix in _SUFFIXES and path.name.partition(".")[0] not in names:
-                    path.unlink()
 
     def _discard_kept(self, name: str, fd: int) -> None:
         """A descriptor that no row speaks of: its handover was dropped when we were killed."""
@@ -244,7 +209,7 @@ class StandIn:
         *,
         accepted: bool = False,
     ) -> HeldSocket:
-        spool = self._spool(name_of(key), record, self._budget_of(device))
+        spool = self._spools.make(name_of(key), record, device)
         here = self._peers.is_local(record.flow.peer)
         ahead = self._ahead(record, accepted)
         return HeldSocket(key, record.flow, record, connection, spool, ahead, here=here, accepted=accepted)
@@ -255,24 +220,6 @@ class StandIn:
             return UNBOUNDED
         # What was accepted stays in the kernel's buffer: it is no more than its program takes at once.
         return 0 if accepted else self._intake.ahead(record)
-
-    def _spool(self, name: str, record: AnyRecord, budget: Budget) -> AnySpool:
-        if isinstance(record, DatagramRecord):
-            return DatagramSpool(
-                name,
-                record,
-                directory=self._disk_dir,
-                bounds=self._datagram_bounds,
-                clock=boot_milliseconds,
-                budget=budget,
-            )
-        return Spool(name, record, memory_dir=self._memory_dir, disk_dir=self._disk_dir, budget=budget)
-
-    def _budget_of(self, device: str) -> Budget:
-        if device not in self._budgets:
-            whole = self._budget
-            self._budgets[device] = Budget(whole.memory_bound, self._device_bytes, whole=whole)
-        return self._budgets[device]
 
     def sessions(self) -> list[dict[str, Any]]:
         """What is held, for people."""
@@ -304,8 +251,7 @@ class StandIn:
             else:
                 held.socket.close()
         self._held.clear()
-        with contextlib.suppress(OSError):  # not empty
-            self._memory_dir.rmdir()
+        self._spools.close()
         if self._keeper is not None:
             self._keeper.close()
 
