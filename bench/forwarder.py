@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from bench.chain import DECAPSULATOR, DELIVERY, ENCAPSULATOR, HOME_ADDRESS
-from locum.dataplane.data_plane import DataPlane
+from locum.dataplane.plane import DataPlane
 from locum.roles.action_values.flows import Tunnel
 from locum.roles.action_values.forwarding import (
     AcceptTunnel,

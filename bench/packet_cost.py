@@ -16,10 +16,10 @@ from statistics import mean, median
 from bench.measurement import Measurement, Settings, in_turns
 from bench.namespaces import CommandFailed
 from bench.report import quantity
-from locum.dataplane.data_plane import OBJECT
 from locum.dataplane.kernel.libbpf import DataPlaneError, Object, ProgramRun
 from locum.dataplane.limits import Limits
 from locum.dataplane.measure import FIRST_HOME, TC_ACT_REDIRECT, fill, private_network, udp_frame
+from locum.dataplane.plane import OBJECT
 
 _SIZES = {"packet_cost_1k": 1_000, "packet_cost_1m": 1_000_000}
 _PROGRAMS = ("locum_measure", "locum_ingress")

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from bench.measurement import Measurement, Settings, in_turns
 from bench.namespaces import CommandFailed, bpf_filesystem
-from locum.dataplane.data_plane import OBJECT, DataPlane
 from locum.dataplane.kernel.libbpf import DataPlaneError, Object, ProgramRun
 from locum.dataplane.kernel.tables import Tables
 from locum.dataplane.layout import maps
@@ -32,6 +31,7 @@ from locum.dataplane.measure import (
     private_network,
     udp_frame,
 )
+from locum.dataplane.plane import OBJECT, DataPlane
 from locum.roles.action_values.flows import Candidate, Rule, RuleVerdict, Tunnel
 from locum.roles.action_values.forwarding import BindingEntry, InstallBinding, Verdict
 from locum.wire.traffic_selector import Ipv4Selector, Range

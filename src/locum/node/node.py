@@ -41,7 +41,7 @@ from locum.roles.actions import Action
 from locum.wire.control import Flow
 
 if TYPE_CHECKING:
-    from locum.dataplane.data_plane import DataPlane
+    from locum.dataplane.plane import DataPlane
     from locum.node.coap.learnt_associations import LearntAssociations
     from locum.node.multicast.memberships import Memberships
     from locum.node.policy.radius import RadiusClient
@@ -172,7 +172,7 @@ class Node:
             log.warning("%s: [%s] %s: %s is no address of this host yet", settings.file, table, key, address)
 
     async def _open_plane(self) -> None:
-        from locum.dataplane.data_plane import DataPlane
+        from locum.dataplane.plane import DataPlane
 
         node = self.settings.node
         router = self.settings.home_agent is not None or self.settings.foreign_agent is not None

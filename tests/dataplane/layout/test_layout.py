@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from locum.dataplane.data_plane import OBJECT
 from locum.dataplane.kernel import groups, translation
 from locum.dataplane.layout import maps
 from locum.dataplane.layout import rules as rule_layout
 from locum.dataplane.model.frames import OUTER_HOPS
+from locum.dataplane.plane import OBJECT
 
 STRUCTS = {
     "locum_tunnel": maps.TUNNEL,

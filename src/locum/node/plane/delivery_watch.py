@@ -14,7 +14,7 @@ from locum.roles.action_values.forwarding import AcceptTunnel, TunnelAcceptance
 from locum.roles.actions import Action
 
 if TYPE_CHECKING:
-    from locum.dataplane.data_plane import DataPlane
+    from locum.dataplane.plane import DataPlane
 
 _INTERVAL = 0.25  # seconds between looks
 _QUIET = 20  # looks without a packet after which delivery has ceased

@@ -6,7 +6,7 @@ from locum.roles.action_values.contexts import CountInFlight
 from locum.roles.action_values.forwarding import Side
 
 if TYPE_CHECKING:
-    from locum.dataplane.data_plane import DataPlane
+    from locum.dataplane.plane import DataPlane
 
 
 def counted(plane: "DataPlane", asked: CountInFlight) -> int:

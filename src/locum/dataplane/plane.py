@@ -5,23 +5,22 @@ object is not thread safe; it belongs to the thread of the node's event loop and
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
-from itertools import groupby
+from ipaddress import ip_address
 from pathlib import Path
-from shutil import rmtree
 from types import TracebackType
-from typing import Self, assert_never, cast
+from typing import Self, cast
 
 from pyroute2 import IPRoute
 
-from locum.dataplane.hold import HeldPacket, HoldQueue, held_packet
+from locum.dataplane.held_packets import HeldPackets
+from locum.dataplane.hold import HeldPacket
 from locum.dataplane.kernel.attach import Attachments, check_bpffs, pin_name
 from locum.dataplane.kernel.device import Reinjection
 from locum.dataplane.kernel.groups import GroupTable
-from locum.dataplane.kernel.libbpf import DataPlaneError, Object, RingBuffer
+from locum.dataplane.kernel.libbpf import DataPlaneError, Object
 from locum.dataplane.kernel.network import MtuRoutes, Sysctls, smallest_mtu
+from locum.dataplane.kernel.pin_directory import discard_directory, make_directory, remove_directory
 from locum.dataplane.kernel.route_socket import RouteSocket
 from locum.dataplane.kernel.rule_tables import EndedRule
 from locum.dataplane.kernel.services import ServiceTable
@@ -30,55 +29,18 @@ from locum.dataplane.kernel.tables import Tables
 from locum.dataplane.kernel.translation import TranslationTable
 from locum.dataplane.layout import maps
 from locum.dataplane.layout import rules as rule_layout
-from locum.dataplane.layout.maps import HeldReason
 from locum.dataplane.layout.rules import Place
 from locum.dataplane.limits import Limits
 from locum.dataplane.model.explain import Explanation, Question, explain
-from locum.dataplane.state import ForwardingState, difference, state_of, tunnels_of
+from locum.dataplane.performer import Performer
+from locum.dataplane.state import ForwardingState, difference, state_of
 from locum.roles.action_values.addresses import Addr
-from locum.roles.action_values.contexts import DropHeld
-from locum.roles.action_values.flows import (
-    FilterPlace,
-    ForwardGroup,
-    InstallFilter,
-    InstallTranslation,
-    OfferService,
-    RemoveFilter,
-    RemoveTranslation,
-    Tunnel,
-    UnwatchPort,
-    WatchPort,
-    WithdrawService,
-)
-from locum.roles.action_values.forwarding import (
-    FORWARDING,
-    AcceptTunnel,
-    BindingEntry,
-    ClearFlow,
-    FlowVerdict,
-    ForwardingAction,
-    InstallBinding,
-    InstallOutbound,
-    LocalEndpoint,
-    OutboundEntry,
-    RefuseTunnel,
-    ReleaseHeld,
-    RemoveBinding,
-    RemoveLocalEndpoint,
-    RemoveOutbound,
-    SetFlow,
-    Stage,
-    TunnelAcceptance,
-    Verdict,
-)
+from locum.roles.action_values.flows import FilterPlace
+from locum.roles.action_values.forwarding import OutboundEntry, TunnelAcceptance
 from locum.roles.actions import Action
 from locum.wire.control import Flow
 
 OBJECT = Path(__file__).parent / "objects" / "locum.bpf.o"
-# Rounds in which the queue may fill again while it is emptied; then the rest waits for the next release.
-RELEASE_ROUNDS = 8
-MAX_OPENINGS = 256  # between two looks of the daemon; the rest is asked for again by its peers
-_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +64,7 @@ class DataPlane:
         self._route = route
         self._released = False
         self.adopted = (directory / "maps" / "bindings").exists()  # an earlier daemon's state was taken over
-        for part in ("maps", "links"):
-            _make(directory / part)
+        make_directory(directory)
         names = {direction: f"locum_{direction}" for direction in ("ingress", "egress")}
         self._object = Object(OBJECT, limits.sizes(), directory / "maps", programs=tuple(names.values()))
         programs = {direction: self._object.program(name) for direction, name in names.items()}
@@ -111,9 +72,8 @@ class DataPlane:
         self._sysctls = Sysctls(self._object.maps["found_sysctls"])
         if forwarding:
             self._sysctls.forward()
-        self._sysctls.set(
-            "net/ipv4/conf/lo/forwarding", "1"
-        )  # routes of outer packets are looked up from there
+        # Routes of outer packets are looked up from lo.
+        self._sysctls.set("net/ipv4/conf/lo/forwarding", "1")
         self._device = Reinjection(node, route)
         self._uses = Uses(self._object.maps["settings"])
         self._prepare_device()
@@ -126,15 +86,16 @@ class DataPlane:
         self._groups = GroupTable(self._object.maps, self._uses, self._attachments.find_with_address)
         self._services = ServiceTable(self._object.maps)
         self._mtu_routes = MtuRoutes(route, self._device.ifindex)
-        self._queue = HoldQueue(limits.hold_packets, limits.hold_bytes)
-        self._diverted: dict[Flow, Callable[[bytes], None]] = {}
-        self._refused = 0
-        self._not_injected = 0
-        self._openings: list[bytes] = []
-        self._openings_dropped = 0
-        self._forgotten = 0
-        self._fresh: list[HeldPacket] = []
-        self._ring = RingBuffer(self._object.maps["held"].fd, self._take_record)
+        self._held = HeldPackets(self._object.maps["held"], self._device, self._tables, limits)
+        self._performer = Performer(
+            self._tables,
+            self._translations,
+            self._groups,
+            self._services,
+            self._mtu_routes,
+            self._sysctls,
+            self._held,
+        )
         if self.adopted:
             self._adopt()
 
@@ -162,8 +123,7 @@ class DataPlane:
         except (DataPlaneError, PermissionError) as error:
             route.close()
             if not existed:
-                rmtree(directory, ignore_errors=True)
-                _tidy(directory.parent)
+                discard_directory(directory)
             if isinstance(error, DataPlaneError):
                 raise
             raise DataPlaneError(f"{error.filename}: not permitted; the data plane needs root") from error
@@ -209,18 +169,13 @@ class DataPlane:
         self._tables.adopt(self._names())
         self._groups.adopt()
         for tunnel in self._tables.state.tunnels():
-            self._need(tunnel)
-
-    def _need(self, tunnel: Tunnel) -> None:
-        self._mtu_routes.need(maps.overhead(tunnel))
-        if isinstance(tunnel.destination, IPv6Address):
-            self._sysctls.set("net/ipv6/conf/lo/forwarding", "1")
+            self._performer.need(tunnel)
 
     def close(self) -> None:
         """Let go, and leave everything forwarding."""
         if not self._released:
             self._released = True
-            self._ring.close()
+            self._held.close()
             self._device.close()
             self._object.close()
             self._route.close()
@@ -235,14 +190,9 @@ class DataPlane:
         self._mtu_routes.remove()
         self._device.remove()
         self._sysctls.restore()
-        self._ring.close()
+        self._held.close()
         self._object.close()
-        for part in ("maps", "links"):
-            for path in (self._directory / part).iterdir():
-                path.unlink()
-            (self._directory / part).rmdir()
-        self._directory.rmdir()
-        _tidy(self._directory.parent)
+        remove_directory(self._directory)
         self._route.close()
 
     # Interfaces
@@ -297,113 +247,7 @@ class DataPlane:
 
     def apply(self, actions: Iterable[Action]) -> None:
         """Perform the forwarding actions in their order; other actions are left alone. Raises DataPlaneError."""
-        for kind, group in groupby(actions, type):
-            if kind is InstallBinding:
-                entries = [action.entry for action in group if isinstance(action, InstallBinding)]
-                self._install_bindings(entries)
-            elif kind is AcceptTunnel:
-                self._tables.accept(
-                    [action.acceptance for action in group if isinstance(action, AcceptTunnel)]
-                )
-            elif kind is RefuseTunnel:
-                self._tables.refuse(
-                    [action.acceptance for action in group if isinstance(action, RefuseTunnel)]
-                )
-            elif kind in FORWARDING:
-                for action in group:
-                    self._perform(cast(ForwardingAction, action))
-
-    def _install_bindings(self, entries: Sequence[BindingEntry]) -> None:
-        tunnels: dict[int, Tunnel] = {}  # by identity: many bindings lead to few agents
-        home: list[BindingEntry] = []
-        others: list[BindingEntry] = []
-        for entry in entries:
-            (home if entry.stage is Stage.HOME else others).append(entry)
-            for tunnel in tunnels_of(entry):
-                tunnels[id(tunnel)] = tunnel
-        for tunnel in tunnels.values():
-            self._need(tunnel)
-        self._tables.install_bindings(home)
-        for entry in others:
-            if entry.stage is Stage.VISITED:
-                self._tables.install_visited(entry)
-            else:
-                self._tables.install_local_end(entry)
-
-    def _perform(self, action: ForwardingAction) -> None:
-        match action:
-            case InstallBinding(entry):
-                self._install_bindings([entry])
-            case AcceptTunnel(acceptance):
-                self._tables.accept([acceptance])
-            case RefuseTunnel(acceptance):
-                self._tables.refuse([acceptance])
-            case RemoveBinding(home_address, stage):
-                self._tables.remove_binding(home_address, stage)
-            case InstallFilter(value):
-                self._tables.install_filter(value)
-            case RemoveFilter(home_address, place):
-                self._tables.remove_filter(home_address, place)
-            case InstallOutbound(outbound):
-                self._install_outbound(outbound)
-            case RemoveOutbound(home_address, link):
-                self._remove_outbound(home_address, link)
-            case SetFlow(flow):
-                self._set_flow(flow.flow, flow.verdict)
-            case ClearFlow(key):
-                self._tables.clear_flow(key)
-            case ReleaseHeld(home_address, ahead):
-                self.release(home_address, ahead=ahead)
-            case DropHeld(home_address):
-                self._forgotten += len(self.take_held(home_address))
-            case LocalEndpoint(address):
-                self._tables.add_endpoint(address)
-            case RemoveLocalEndpoint(address):
-                self._tables.remove_endpoint(address)
-            case InstallTranslation(translation):
-                self._translations.install(self._tables.state, translation)
-            case RemoveTranslation(home_address, tunnel):
-                self._translations.remove(self._tables.state, home_address, tunnel)
-            case ForwardGroup():
-                self._groups.install(self._tables.state, action)
-            case OfferService(protocol, port):
-                self._services.offer(self._tables.state, protocol, port)
-            case WithdrawService(protocol, port):
-                self._services.withdraw(self._tables.state, protocol, port)
-            case WatchPort(home_address, port):
-                self._services.watch(self._tables.state, home_address, port)
-            case UnwatchPort(home_address, port):
-                self._services.unwatch(self._tables.state, home_address, port)
-            case _:
-                assert_never(action)
-
-    def _install_outbound(self, entry: OutboundEntry) -> None:
-        self._need(entry.tunnel)
-        old = self._tables.state.outbound.get(entry.home_address, {}).get(entry.link)
-        self._tables.install_outbound(entry)
-        if entry.link is None:
-            self._mtu_routes.local("add", entry.home_address, maps.overhead(entry.tunnel))
-            if old is not None and maps.overhead(old.tunnel) != maps.overhead(entry.tunnel):
-                self._mtu_routes.local("del", entry.home_address, maps.overhead(old.tunnel))
-
-    def _remove_outbound(self, home_address: Addr, link: str | None) -> None:
-        entry = self._tables.state.outbound.get(home_address, {}).get(link)
-        if entry is not None and link is None:
-            self._mtu_routes.local("del", home_address, maps.overhead(entry.tunnel))
-        self._tables.remove_outbound(home_address, link)
-
-    def _set_flow(self, flow: Flow, verdict: FlowVerdict) -> None:
-        """DELIVER after HOLD first empties the queue while newcomers still wait, so that order is kept."""
-        waits = self._tables.state.flows.get(flow) in (FlowVerdict.HOLD, FlowVerdict.SUSPEND)
-        if verdict is FlowVerdict.DELIVER and waits:
-            self._send_of(flow)
-        self._tables.set_flow(flow, verdict)
-        if verdict is FlowVerdict.DELIVER:
-            self._send_of(flow)
-
-    def _send_of(self, flow: Flow) -> None:
-        """What waits for this flow; the cost does not grow with what waits for others."""
-        self._send_queued(lambda: self._queue.take(flow))
+        self._performer.apply(actions)
 
     def reconcile(self, desired: Iterable[Action]) -> Changes:
         """Make the kernel's state exactly what `desired` builds from nothing; counters of what stays are kept."""
@@ -425,95 +269,38 @@ class DataPlane:
 
     def fileno(self) -> int:
         """Readable when packets were held or reported."""
-        return self._ring.fileno()
-
-    def _take_record(self, record: bytes) -> None:
-        packet = held_packet(record)
-        if packet.reason is HeldReason.OPENING:
-            self._take_opening(packet)
-        elif (take := self._diverted.get(packet.flow)) is not None:
-            take(packet.data)
-        elif self._queue.add(packet):
-            self._fresh.append(packet)
-
-    def _take_opening(self, packet: HeldPacket) -> None:
-        if len(self._openings) < MAX_OPENINGS:
-            self._openings.append(packet.data)
-        else:
-            self._openings_dropped += 1
+        return self._held.fileno()
 
     def read_openings(self) -> list[bytes]:
         """SYNs to watched ports, from their IP headers on, since the last call; give back by `inject` what is accepted."""
-        self._ring.consume()
-        openings, self._openings = self._openings, []
-        return openings
+        return self._held.read_openings()
 
     def read_held(self) -> list[HeldPacket]:
         """Take what the kernel handed up into the queue; returns what is new there."""
-        self._ring.consume()
-        fresh, self._fresh = self._fresh, []
-        return fresh
-
-    def _allowed(self, flow: Flow) -> bool:
-        verdict = self._tables.state.flows.get(flow)
-        if verdict is not None:
-            return verdict is FlowVerdict.DELIVER
-        entries = (self._tables.state.stage(stage).get(flow.local) for stage in Stage)
-        return not any(entry and entry.verdict in (Verdict.HOLD, Verdict.REPORT) for entry in entries)
-
-    def _send_queued(self, take: Callable[[], list[HeldPacket]]) -> int:
-        sent = 0
-        for _ in range(RELEASE_ROUNDS):
-            self._ring.consume()
-            packets = take()
-            if not packets:
-                break
-            sent += sum(self._write(packet.data, packet.gso_size) for packet in packets)
-        return sent
-
-    def _write(self, packet: bytes, gso_size: int = 0) -> bool:
-        try:
-            self._device.write(packet, gso_size)
-        except OSError:  # the device is down, or the packet is none: the kernel takes no part of it
-            self._not_injected += 1
-            return False
-        return True
+        return self._held.read()
 
     def release(self, of: Addr | Flow, *, ahead: bool = False) -> int:
         """Put the held packets of a home address or flow, which are now allowed, into the kernel, in order.
 
         With `ahead` those of a home address that are not allowed yet as well, while newcomers still wait.
         """
-        if isinstance(of, Flow):
-            return self._send_queued(lambda: self._queue.take(of) if self._allowed(of) else [])
-        return self._send_queued(
-            lambda: self._queue.take_where(lambda flow: flow.local == of and (ahead or self._allowed(flow)))
-        )
+        return self._held.release(of, ahead=ahead)
 
     def divert(self, flow: Flow, take: Callable[[bytes], None] | None) -> None:
         """Give the held packets of this flow, from the IP header on, to a function instead of the queue; None: no more."""
-        if take is None:
-            self._diverted.pop(flow, None)
-            return
-        for packet in self.take_held(flow):
-            take(packet)
-        self._diverted[flow] = take
+        self._held.divert(flow, take)
 
     def take_held(self, of: Addr | Flow) -> list[bytes]:
         """Remove the held packets of a home address or flow and return them, in order."""
-        self._ring.consume()
-        queue = self._queue
-        taken = queue.take(of) if isinstance(of, Flow) else queue.take_where(lambda flow: flow.local == of)
-        return [packet.data for packet in taken]
+        return self._held.take(of)
 
     def held_counts(self) -> dict[Addr, int]:
         """Packets that wait, by home address."""
-        self._ring.consume()
-        return self._queue.counts()
+        return self._held.waiting()
 
     def inject(self, packet: bytes) -> None:
         """Put a packet (from its IP header on) into the kernel as if it had arrived; it is not held."""
-        self._write(packet)
+        self._held.inject(packet)
 
     def take_reassembled(self, packet: bytes, index: int = 0) -> bool:
         """A tunnel packet (from its outer IP header on) that the stack put together: it goes in again whole, if allowed.
@@ -521,12 +308,7 @@ class DataPlane:
         `index` is that of the link on which it came.
         What is not allowed is dropped and counted as "unregistered-source-reassembled".
         """
-        from locum.dataplane.kernel.reassembly import acceptable
-
-        if not acceptable(self._tables.state, packet, by_visitor=self._tables.serves(index)):
-            self._refused += 1
-            return False
-        return self._write(packet)
+        return self._held.inject_reassembled(packet, index)
 
     # What is said of it
 
@@ -540,14 +322,7 @@ class DataPlane:
 
     def counters(self) -> dict[str, int]:
         """Drops by reason; "tunnel-fragment" went to the stack; "hold-queue-overflow" was this daemon's queue."""
-        return {
-            **self._tables.reason_counts(),
-            "hold-queue-overflow": self._queue.overflow,
-            "openings-dropped": self._openings_dropped,
-            "hold-forgotten": self._forgotten,
-            "unregistered-source-reassembled": self._refused,
-            "injection-failed": self._not_injected,
-        }
+        return {**self._tables.reason_counts(), **self._held.counters()}
 
     def binding_counters(self, home_address: Addr) -> maps.Counter:
         """Packets and bytes that the home agent's binding sent into tunnels."""
@@ -582,18 +357,3 @@ class DataPlane:
     def group_counters(self, group: Addr) -> maps.Counter:
         """Copies of the group's packets for access links, and their bytes."""
         return self._groups.counter(group)
-
-
-def _make(directory: Path) -> None:
-    """With its parents, one of which another node of this host may just be taking away because it was empty."""
-    for _ in range(_TRIES - 1):
-        with suppress(FileNotFoundError):
-            directory.mkdir(parents=True, exist_ok=True)
-            return
-    directory.mkdir(parents=True, exist_ok=True)
-
-
-def _tidy(directory: Path) -> None:
-    """The directory of all nodes goes with the last of them."""
-    with suppress(OSError):
-        directory.rmdir()
