@@ -66,7 +66,13 @@ class DataPlane:
         self.adopted = (directory / "maps" / "bindings").exists()  # an earlier daemon's state was taken over
         make_directory(directory)
         names = {direction: f"locum_{direction}" for direction in ("ingress", "egress")}
-        self._object = Object(OBJECT, limits.sizes(), directory / "maps", programs=tuple(names.values()))
+        self._object = Object(
+            OBJECT,
+            limits.sizes(),
+            directory / "maps",
+            programs=tuple(names.values()),
+            needed=maps.FIXED_TABLES,
+        )
         programs = {direction: self._object.program(name) for direction, name in names.items()}
         self._attachments = Attachments(directory / "links", programs, route, tcx=tcx)
         self._sysctls = Sysctls(self._object.maps["found_sysctls"])

@@ -1,6 +1,7 @@
 """The data plane outlives its daemon, is taken over, follows its interfaces, and leaves nothing behind."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from locum.dataplane import DataPlane, DataPlaneError
+from locum.dataplane import plane as plane_module
 from locum.dataplane.kernel.libbpf import verifier_message
 from locum.dataplane.state import state_of
 from locum.roles.action_values.flows import Encapsulation, Tunnel
@@ -226,6 +228,23 @@ def test_clear_errors(network: Chain, tmp_path: Path) -> None:
         with pytest.raises(DataPlaneError, match="another daemon"):
             DataPlane.open("ha", [], bpf_root=net.root)
         plane.remove()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("watched", "table"), ("groups", "table"), ("locum_egress", "program")]
+)
+def test_outdated_object_is_refused(
+    network: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    """An object without a table or program of today is refused in one line, and nothing is left behind."""
+    old = b"\0" + name.encode() + b"\0"
+    outdated = tmp_path / "locum.bpf.o"
+    outdated.write_bytes(plane_module.OBJECT.read_bytes().replace(old, old[::-1]))
+    monkeypatch.setattr(plane_module, "OBJECT", outdated)
+    words = f"locum.bpf.o has no {kind} {name}: it was built from older sources; run `make setup`"
+    with network.ha.inside(), pytest.raises(DataPlaneError, match=re.escape(words)):
+        DataPlane.open("ha", ["ha0"], bpf_root=network.root)
+    assert not (network.root / "locum").exists()
 
 
 UNPRIVILEGED = """

@@ -8,7 +8,7 @@ import errno
 import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 TCX_INGRESS = 46
@@ -277,12 +277,20 @@ class RingBuffer:
 class Object:
     """A loaded BPF object, of which only `programs` (None: all) are verified and loaded.
 
-    Maps that are pinned under `pins` are taken over, the others are pinned there.
+    Maps that are pinned under `pins` are taken over, the others are pinned there. Before anything is loaded, a map that
+    `sizes` or `needed` names and the object has not raises DataPlaneError: the object was built from older sources.
     """
 
     def __init__(
-        self, path: Path, sizes: dict[str, int], pins: Path | None, *, programs: tuple[str, ...] | None = None
+        self,
+        path: Path,
+        sizes: dict[str, int],
+        pins: Path | None,
+        *,
+        programs: tuple[str, ...] | None = None,
+        needed: Collection[str] = (),
     ) -> None:
+        self._path = path
         if not path.exists():
             raise DataPlaneError(f"{path} is missing: build it with `python -m locum.dataplane.build`")
         lib = library()
@@ -295,6 +303,10 @@ class Object:
         while handle:
             handles[lib.bpf_map__name(handle).decode()] = handle
             handle = lib.bpf_object__next_map(self._handle, handle)
+        missing = {*sizes, *needed} - handles.keys()
+        if missing:
+            self.close()
+            raise self._outdated(f"table {', '.join(sorted(missing))}")
         for name, handle in handles.items():
             self._prepare(name, handle, sizes, pins)
         program = lib.bpf_object__next_program(self._handle, None)
@@ -327,11 +339,16 @@ class Object:
         if entries is not None:
             checked(lib.bpf_map__set_max_entries(handle, entries), f"size of table {name}")
 
+    def _outdated(self, lacking: str) -> DataPlaneError:
+        return DataPlaneError(
+            f"{self._path} has no {lacking}: it was built from older sources; run `make setup` to build it again"
+        )
+
     def program(self, name: str) -> int:
         """File descriptor of a program."""
         found = library().bpf_object__find_program_by_name(self._handle, name.encode())
         if not found:
-            raise DataPlaneError(f"the object has no program {name}")
+            raise self._outdated(f"program {name}")
         return int(library().bpf_program__fd(found))
 
     def close(self) -> None:

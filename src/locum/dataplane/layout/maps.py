@@ -43,6 +43,9 @@ ENDPOINT, OWN = 1, 2
 HERE, ENDS = 1, 2
 TO_END = 2  # beside SIDES
 
+# Tables that are used besides those whose size `Limits` sets.
+FIXED_TABLES = ("settings", "reasons", "found_sysctls", "services", "groups", "group_count")
+
 MARK_MASK = 0xFFFF0000
 MARK_OVERHEAD = 0x10C00000
 MARK_RELEASED = 0x10C10000
