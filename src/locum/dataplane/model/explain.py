@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from locum.dataplane.layout import maps
 from locum.dataplane.layout.maps import Outcome, Reason
-from locum.dataplane.model.decision import Met, Model
+from locum.dataplane.model.decision import Model
 from locum.dataplane.model.environment import Environment, Result
 from locum.dataplane.model.frames import ETHERTYPES, outer_headers
 from locum.dataplane.model.matching import AH, ESP, WITH_PORTS
 from locum.dataplane.model.parse import REGISTRATION_PORT, Packet
+from locum.dataplane.model.tables import Met
 from locum.dataplane.state import ForwardingState
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import Encapsulation, Filter, FilterPlace, Rule, Translation, Tunnel

@@ -1,0 +1,112 @@
+"""The tables by which the model decides, with the keys of the kernel's maps, and the counters of its decisions.
+
+The module knows neither the order in which tables are asked nor the results.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from locum.dataplane.layout import maps
+from locum.dataplane.layout.maps import Reason
+from locum.dataplane.model.environment import Environment
+from locum.dataplane.model.frames import Work
+from locum.dataplane.model.parse import Packet
+from locum.dataplane.model.rules import RuleModel
+from locum.dataplane.model.translation import Translator
+from locum.dataplane.state import ForwardingState
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import (
+    Filter,
+    FilterPlace,
+    FilterRule,
+    FilterVerdict,
+    Rule,
+    Translation,
+    Tunnel,
+)
+from locum.roles.action_values.forwarding import BindingEntry, FlowVerdict, OutboundEntry, TunnelAcceptance
+
+# What a decision met on its way, in order: for explanations, which need more than the result.
+Met: TypeAlias = (
+    BindingEntry | Rule | Tunnel | TunnelAcceptance | OutboundEntry | FlowVerdict
+    | tuple[Filter, FilterRule | None] | Translation
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Tables:
+    """The entries of one forwarding state by the keys of packets, and counters. `met` is about the last packet."""
+
+    state: ForwardingState
+    environment: Environment
+    reasons: Counter[Reason] = field(default_factory=Counter)
+    binding_count: Counter[bytes] = field(default_factory=Counter)
+    acceptance_count: Counter[bytes] = field(default_factory=Counter)
+    outbound_count: Counter[bytes] = field(default_factory=Counter)
+    met: list[Met] = field(default_factory=list)
+    translator: Translator = field(init=False)
+    rules: RuleModel = field(init=False)
+    flow_homes: set[bytes] = field(default_factory=set)
+    flows: dict[bytes, FlowVerdict] = field(default_factory=dict)
+    endpoints: set[bytes] = field(default_factory=set)
+    bindings: dict[bytes, BindingEntry] = field(default_factory=dict)
+    visited: dict[bytes, BindingEntry] = field(default_factory=dict)
+    local_ends: dict[bytes, BindingEntry] = field(default_factory=dict)
+    acceptances: dict[bytes, TunnelAcceptance] = field(default_factory=dict)
+    outbound: dict[bytes, OutboundEntry] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        state, links = self.state, self.environment.links
+        self.translator = Translator(state.translations)
+        self.endpoints = {maps.address(a) for a in state.endpoints}
+        self.flows = {maps.flow_key(f): v for f, v in state.flows.items()}
+        self.flow_homes = {maps.address(f.local) for f in state.flows}
+        self.bindings = {maps.address(h): e for h, e in state.bindings.items()}
+        self.visited = {maps.address(h): e for h, e in state.visited.items()}
+        self.local_ends = {maps.address(h): e for h, e in state.local_ends.items()}
+        self.acceptances = {maps.acceptance_key(a): a for a in state.acceptances.values()}
+        self.rules = RuleModel(state.filters.values(), self.reasons, self.environment.now)
+        self.outbound = {
+            maps.outbound_key(e.home_address, 0 if e.link is None else links[e.link]): e
+            for e in state.outbound_entries()
+        }
+
+    def own(self, address: bytes) -> bool:
+        """Whether the address is of this host, as an end point of tunnels or otherwise."""
+        return address in self.endpoints or address in self.environment.own
+
+    def allowed(self, work: Work, home: bytes, place: FilterPlace) -> bool:
+        """Whether the filter of this home address at this place lets the packet through; True without a filter."""
+        decided = self.rules.filtered(work, home, place)
+        if decided is None:
+            return True
+        self.met.append(decided)
+        found, rule = decided
+        verdict = found.otherwise if rule is None else rule.verdict
+        return verdict is FilterVerdict.ALLOW
+
+    def translate(self, work: Work, tunnel: Addr | None) -> Reason | bool:
+        """Translate towards the stand-in (R12): done or not, or why the packet is dropped."""
+        done = self.translator.towards(work.frame, work.packet, tunnel)
+        if done is True:
+            key = (maps.address_of(work.packet.destination), tunnel)
+            self.met.append(self.state.translations[key])
+        return done
+
+    def from_interface(self, work: Work) -> None:
+        """Give a flow that a translation sent to this source its home address back (R12)."""
+        packet = work.packet
+        if packet.registration or self.own(packet.destination):
+            return
+        found = self.translator.back(work.frame, packet, in_tunnel=False)
+        if found is not None:
+            self.translator.translate_back(work.frame, packet, found)
+        else:
+            work.as_itself = self.translator.is_own_name(packet.source)
+
+    @staticmethod
+    def count(counter: Counter[bytes], key: bytes, packet: Packet) -> None:
+        """Count a packet and its bytes."""
+        counter[key] += 1
+        counter[b"bytes" + key] += packet.length
