@@ -89,6 +89,29 @@ class Registered:
     expires_at: float
     renew_at: float
 
+    def to_row(self) -> Mapping[str, JSON]:
+        """Return it as part of a row."""
+        return {
+            "attachment": self.attachment.to_row(),
+            "wish": self.wish.value,
+            "lifetime": self.lifetime,
+            "expires_at": self.expires_at,
+            "renew_at": self.renew_at,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, JSON]) -> "Registered":
+        """Read it from part of a row; raises ValueError, KeyError or TypeError for a malformed one."""
+        attachment, lifetime = row["attachment"], row["lifetime"]
+        expires_at, renew_at = row["expires_at"], row["renew_at"]
+        if not isinstance(attachment, Mapping) or not isinstance(lifetime, int):
+            raise ValueError("a registration needs attachment and lifetime")
+        if not isinstance(expires_at, int | float) or not isinstance(renew_at, int | float):
+            raise ValueError("times are numbers")
+        return cls(
+            Attachment.from_row(attachment), Wish(row["wish"]), lifetime, float(expires_at), float(renew_at)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Searching:

@@ -10,8 +10,6 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
-from locum.roles.action_values.flows import Encapsulation
-from locum.roles.action_values.forwarding import LeaveAgent
 from locum.roles.actions import (
     Action,
     Count,
@@ -25,7 +23,6 @@ from locum.roles.actions import (
     SendRegistration,
     WallClockStepped,
 )
-from locum.roles.forwarding import NOTHING, changes
 from locum.roles.profile_requests import OwnHomeAddress
 from locum.roles.registrant.attachment import (
     Attachment,
@@ -40,7 +37,6 @@ from locum.roles.registrant.attachment import (
     State,
     Waiting,
     Wish,
-    colocated_forwarding,
 )
 from locum.roles.registrant.candidates import Ways
 from locum.roles.registrant.configuration import MobileNodeConfiguration
@@ -53,11 +49,9 @@ from locum.roles.registrant.dialogue import (
     accepted,
 )
 from locum.roles.registrant.discovery import Hearing
-from locum.roles.registrant.movement import CannotMove, Movement
-from locum.roles.registrant.nat import MobileTraversal
-from locum.roles.registrant.parts import Ipv6Registration, OwnNai
-from locum.roles.registrant.revocation import MobileRevocation
-from locum.roles.registrant.routing import OwnRouting
+from locum.roles.registrant.in_use import AttachmentInUse
+from locum.roles.registrant.movement import CannotMove
+from locum.roles.registrant.own_parts import OwnParts
 from locum.security.association import Association
 from locum.wire.errors import WireError
 from locum.wire.mobile_ip.discovery import ROUTER_ADVERTISEMENT, AgentAdvertisement
@@ -97,21 +91,11 @@ class MobileNode:
             one_of_many=behalf,
         )
         self._requested, self._answered = ("601''", "604''") if behalf else ("601", "604")
-        home_address, home_agent = configuration.home_address, configuration.home_agent
-        self._traversal = MobileTraversal(
-            home_address, home_agent, configuration.nat_traversal, configuration.keepalive, randomness
-        )
-        self._revocation = MobileRevocation(home_address, home_agent, configuration.association)
-        self.routing = OwnRouting(configuration.routing)
-        self.ride(OwnNai(configuration.nai))
-        self.ride(Ipv6Registration(configuration.home_address_v6))
-        self.ride(self._traversal)
-        self.ride(self._revocation)
-        self.movement = Movement(
-            enabled=configuration.context_transfer, brief_lifetime=configuration.brief_lifetime
-        )
-        self.ride(self.movement)
-        self.ride(self.routing)
+        self._parts = OwnParts(configuration, randomness)
+        self._traversal, self._revocation = self._parts.traversal, self._parts.revocation
+        self.routing, self.movement = self._parts.routing, self._parts.movement
+        for part in self._parts.in_order:
+            self.ride(part)
         self._ways = Ways(
             configuration.home_address,
             configuration.home_agent,
@@ -123,8 +107,7 @@ class MobileNode:
         self._discovery = self._ways.discovery
         self._wish = Wish.NOTHING if behalf else Wish.ORDINARY
         self._lasting: Wish | None = None  # the wish of the next run, while this one leaves
-        self._in_use: Attachment | None = None
-        self._forwarding = NOTHING
+        self._way = AttachmentInUse(configuration.home_agent, on_behalf=behalf)
         self._patient_until = float("-inf")  # steady seconds
 
     def ride(self, part: RegistrationPart) -> None:
@@ -189,7 +172,7 @@ class MobileNode:
     def deadline(self) -> float | None:
         """Steady seconds of whatever comes first."""
         times = [self._discovery.deadline(), self._traversal.deadline()]
-        if self._in_use is not None and not self._ways.in_reach(self._in_use):
+        if self.attachment is not None and not self._ways.in_reach(self.attachment):
             times.append(self._patient_until)
         if isinstance(self.state, Registering | Waiting):
             times.append(self.state.retry_at)
@@ -215,7 +198,7 @@ class MobileNode:
         Nothing when there is nothing to take back or no way to say it; over when `leaving` is false.
         """
         asked = self.state.attachment if isinstance(self.state, Registering) else None
-        way = self._in_use or asked  # what was asked for may have been granted already
+        way = self.attachment or asked  # what was asked for may have been granted already
         if way is None or not self._ways.in_reach(way) or self._wish is not Wish.ORDINARY:
             return []
         self._lasting, self._wish = self._wish, Wish.WITHDRAWN
@@ -241,7 +224,7 @@ class MobileNode:
     @property
     def attachment(self) -> Attachment | None:
         """The way in use."""
-        return self._in_use
+        return self._way.attachment
 
     # Attachment and movement -------------------------------------------------------------------------------------
 
@@ -251,7 +234,10 @@ class MobileNode:
             return []
         address = advertisement.addresses[0][0] if advertisement.addresses else source.address
         actions: list[Action] = []
-        ours = self._in_use is not None and (self._in_use.link, self._in_use.agent) == (source.link, address)
+        ours = self.attachment is not None and (self.attachment.link, self.attachment.agent) == (
+            source.link,
+            address,
+        )
         if hearing is Hearing.REBOOTED and ours and self._renews():
             actions.append(
                 Emit("agent-rebooted", None, self.configuration.home_address, None, {"agent": str(address)})
@@ -259,9 +245,9 @@ class MobileNode:
             self.state = Searching()
         if isinstance(self.state, Waiting) and self.state.code in CHALLENGE_CODES:
             self.state = Searching()
-        elsewhere = self._renews() and self._ways.bypasses(self._in_use, now)  # section 3.1
+        elsewhere = self._renews() and self._ways.bypasses(self.attachment, now)  # section 3.1
         if isinstance(self.state, Settled) and (
-            elsewhere or self.movement.ready(self._ways, self._in_use, now)
+            elsewhere or self.movement.ready(self._ways, self.attachment, now)
         ):
             self.state = Searching()
         return actions + self._pursue(now)
@@ -273,11 +259,11 @@ class MobileNode:
         """
         if self.configuration.colocated or not self.movement.enabled:
             raise CannotMove("needs a foreign agent, and context_transfer = true in [mobile_node]")
-        if self.registered is None or not isinstance(self.state, Settled) or self._in_use is None:
+        if self.registered is None or not isinstance(self.state, Settled) or self.attachment is None:
             raise CannotMove("not registered; wait until it is")
         if self._wish is not Wish.ORDINARY:
             raise CannotMove("not while asleep, or on the way to sleep or back")
-        self.movement.begin(to, self._ways, self._in_use, now)
+        self.movement.begin(to, self._ways, self.attachment, now)
         return self._register(now, RETRY_FIRST)
 
     def _moved(self, now: float) -> list[Action]:
@@ -285,7 +271,7 @@ class MobileNode:
         attempted = self.state.attachment if isinstance(self.state, Registering) else None
         if attempted is not None and not self._ways.in_reach(attempted):
             self.state = Searching()
-        gone = self._in_use
+        gone = self.attachment
         if gone is None or self._ways.in_reach(gone) or self._awaiting_first_advertisement(gone, now):
             return self._pursue(now) if isinstance(self.state, Searching) else []
         self.outcomes.append(AttachmentLost(gone))
@@ -303,18 +289,8 @@ class MobileNode:
         return self._discovery.is_up(attachment.link) and now < self._patient_until
 
     def _use(self, attachment: Attachment | None, *, ipv6: bool = True) -> list[Action]:
-        before, self._in_use = self._in_use, attachment
-        if self.configuration.on_behalf is not None:
-            return []
-        home_agent, homes = self.configuration.home_agent, self.configuration.home_addresses
-        encapsulation = Encapsulation.UDP if self._traversal.udp else Encapsulation.IPIP
-        wanted = colocated_forwarding(attachment, home_agent, homes, encapsulation=encapsulation)
-        actions, self._forwarding = changes(self._forwarding, wanted), wanted
-        if before is not None and (attachment is None or attachment.link != before.link):
-            actions.append(LeaveAgent(before.link))
-        if attachment is not None and attachment != before:
-            actions.append(attachment.use(homes if ipv6 else homes[:1]))
-        return actions
+        homes = self.configuration.home_addresses
+        return self._way.change(attachment, homes, udp=self._traversal.udp, ipv6=ipv6)
 
     # 601 ---------------------------------------------------------------------------------------------------------
 
@@ -338,7 +314,7 @@ class MobileNode:
         return self._wish in (Wish.ORDINARY, Wish.BRIEF)
 
     def _register(self, now: float, interval: float, *, resynchronised: bool = False) -> list[Action]:
-        available = self._ways.available(now, self._in_use, self.movement.preferred)
+        available = self._ways.available(now, self.attachment, self.movement.preferred)
         if not available:
             self.state = Searching()
             self._discovery.search(now)
@@ -422,7 +398,7 @@ class MobileNode:
             ipv6 = any(each.accepted for each in reply.all(Ipv6PrefixReply))
             actions += self._use(state.attachment, ipv6=ipv6)
             self.movement.registered(state.attachment)
-            if self.movement.ready(self._ways, self._in_use, now):
+            if self.movement.ready(self._ways, self.attachment, now):
                 self.state = Searching()
         else:
             self.registered = None
@@ -449,8 +425,7 @@ class MobileNode:
         actions = self._use(None)
         self.configuration = replace(self.configuration, home_address=home_address)
         self._dialogue.home_address = self._ways.home_address = home_address
-        self._revocation.home_address = home_address
-        self._traversal.at_home(home_address)
+        self._parts.assign(home_address)
         return [*actions, OwnHomeAddress(home_address, None if before.is_unspecified else before)]
 
     def _denied(self, reply: RegistrationReply, state: Registering, now: float) -> list[Action]:
@@ -480,7 +455,7 @@ class MobileNode:
         self.outcomes.append(RegistrationDenied(self._wish, code))
         interval = min(RETRY_MAX, max(DENIED_FIRST, 2 * state.interval))
         self._ways.avoid(attachment, now + interval)
-        if self._ways.available(now, self._in_use):
+        if self._ways.available(now, self.attachment):
             return actions + self._register(now, RETRY_FIRST)
         self.state = Waiting(now + interval, interval, code)
         return actions
@@ -500,7 +475,7 @@ class MobileNode:
 
     def _revoked(self, message: bytes, source: Source, now: float) -> list[Action]:
         """The home agent has ended the registration (RFC 3543): say so, and register anew if that is wished for."""
-        answer, actions = self._revocation.believed(message, self._in_use)
+        answer, actions = self._revocation.believed(message, self.attachment)
         if answer is None:
             return actions
         actions.append(Reply(source, answer))
@@ -517,10 +492,10 @@ class MobileNode:
 
     def _kept_open(self, now: float) -> list[Action]:
         """Keepalives; when the NAT has forgotten us, registering tells the home agent where we are seen now."""
-        if self._in_use is None:
+        if self.attachment is None:
             return []
         if not self._traversal.lost(now):
-            return self._traversal.timeout(self._in_use, now)
+            return self._traversal.timeout(self.attachment, now)
         actions: list[Action] = [Emit("nat-mapping-lost", None, self.configuration.home_address)]
         if self._renews() and isinstance(self.state, Settled):
             self.state = Searching()
@@ -533,19 +508,8 @@ class MobileNode:
         value: dict[str, JSON] = {
             **self._dialogue.to_row(),
             "wish": (self._lasting or self._wish).value,
-            "nat": self._traversal.to_row(),
-            "revocable": self._revocation.to_row(),
-            "context": self.movement.to_row(),
-            "routing": self.routing.to_row(),
-            "registered": None
-            if held is None
-            else {
-                "attachment": held.attachment.to_row(),
-                "wish": held.wish.value,
-                "lifetime": held.lifetime,
-                "expires_at": held.expires_at,
-                "renew_at": held.renew_at,
-            },
+            **self._parts.to_row(),
+            "registered": None if held is None else held.to_row(),
         }
         if self.configuration.nai is not None:
             value["home_address"] = str(self.configuration.home_address)
@@ -560,26 +524,12 @@ class MobileNode:
         assigned = self._assigned(IPv4Address(str(row.get("home_address", "0.0.0.0"))))
         self._dialogue.from_row(row)
         self._wish = Wish(row["wish"])
-        self._revocation.from_row(row.get("revocable"))
-        self.movement.from_row(row.get("context"))
-        self.routing.from_row(row.get("routing"))
-        held = row["registered"]
-        if not isinstance(held, Mapping):
+        self._parts.from_row(row)
+        if not isinstance(row["registered"], Mapping):
             return assigned
-        attachment, lifetime = held["attachment"], held["lifetime"]
-        expires_at, renew_at = held["expires_at"], held["renew_at"]
-        if not isinstance(attachment, Mapping) or not isinstance(lifetime, int):
-            raise ValueError("a registration needs attachment and lifetime")
-        if not isinstance(expires_at, int | float) or not isinstance(renew_at, int | float):
-            raise ValueError("times are numbers")
-        if expires_at > now:
-            self.registered = Registered(
-                Attachment.from_row(attachment),
-                Wish(held["wish"]),
-                lifetime,
-                float(expires_at),
-                float(renew_at),
-            )
+        held = Registered.from_row(row["registered"])
+        if held.expires_at > now:
+            self.registered = held
             self._traversal.from_row(row.get("nat"), now)
             self._patient_until = now + AGENT_PATIENCE
         return assigned

@@ -1,0 +1,48 @@
+"""The attachment that packets take now, and the forwarding entries it needs.
+
+This module must not know registrations: the registrant says which attachment is in use.
+"""
+
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import Encapsulation
+from locum.roles.action_values.forwarding import LeaveAgent
+from locum.roles.actions import Action
+from locum.roles.forwarding import NOTHING, changes
+from locum.roles.registrant.attachment import Attachment, colocated_forwarding
+
+
+class AttachmentInUse:
+    """The attachment of one registrant. With `on_behalf` the packets are another host's, and nothing is installed here."""
+
+    def __init__(self, home_agent: Addr, *, on_behalf: bool) -> None:
+        self.attachment: Attachment | None = None
+        self._home_agent = home_agent
+        self._on_behalf = on_behalf
+        self._forwarding = NOTHING
+
+    def change(
+        self,
+        attachment: Attachment | None,
+        home_addresses: tuple[Addr, ...],
+        *,
+        udp: bool,
+        ipv6: bool = True,
+    ) -> list[Action]:
+        """Return the actions that make this attachment the one in use; None: no attachment.
+
+        The first of `home_addresses` is the IPv4 one. `udp`: the tunnel is packed in UDP. Without `ipv6` the home agent
+        has not accepted the IPv6 home address.
+        """
+        before, self.attachment = self.attachment, attachment
+        if self._on_behalf:
+            return []
+        encapsulation = Encapsulation.UDP if udp else Encapsulation.IPIP
+        wanted = colocated_forwarding(
+            attachment, self._home_agent, home_addresses, encapsulation=encapsulation
+        )
+        actions, self._forwarding = changes(self._forwarding, wanted), wanted
+        if before is not None and (attachment is None or attachment.link != before.link):
+            actions.append(LeaveAgent(before.link))
+        if attachment is not None and attachment != before:
+            actions.append(attachment.use(home_addresses if ipv6 else home_addresses[:1]))
+        return actions
