@@ -20,7 +20,6 @@ STILL_LONG = {
     "roles/foreign_agent/role.py",
     "roles/home_agent/role.py",
     "roles/mobile_node/wake/taking_back.py",
-    "roles/registrant/registrant.py",
     "sessions/tcp/live.py",
 }
 

@@ -20,7 +20,6 @@ from locum.roles.actions import (
     LinkUp,
     Persist,
     Reply,
-    SendRegistration,
     WallClockStepped,
 )
 from locum.roles.profile_requests import OwnHomeAddress
@@ -42,7 +41,6 @@ from locum.roles.registrant.candidates import Ways
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.dialogue import (
     CHALLENGE_CODES,
-    UNREACHABLE_CODES,
     Belief,
     RegistrationDialogue,
     RegistrationPart,
@@ -52,20 +50,18 @@ from locum.roles.registrant.discovery import Hearing
 from locum.roles.registrant.in_use import AttachmentInUse
 from locum.roles.registrant.movement import CannotMove
 from locum.roles.registrant.own_parts import OwnParts
+from locum.roles.registrant.refusals import AwaitChallenge, Refused, SendAgain, after_refusal
+from locum.roles.registrant.requests import request_actions, requested_lifetime
+from locum.roles.registrant.timing import AGENT_PATIENCE, RENEW_PART, RETRY_FIRST, RETRY_MAX
 from locum.security.association import Association
 from locum.wire.errors import WireError
 from locum.wire.mobile_ip.discovery import ROUTER_ADVERTISEMENT, AgentAdvertisement
 from locum.wire.mobile_ip.extensions import Ipv6PrefixReply
-from locum.wire.mobile_ip.registration import Code, RegistrationReply
+from locum.wire.mobile_ip.registration import RegistrationReply
 from locum.wire.mobile_ip.revocation import REGISTRATION_REVOCATION
 from locum.wire.mobile_ip.vendor import Takes
 
 TABLE: Final = "registration"
-RETRY_FIRST = 1.0  # seconds; RFC 5944 section 3.6.3: at least one second
-RETRY_MAX = 32.0  # seconds; the same: doubled each time up to a maximum
-DENIED_FIRST = 2.0  # seconds after a refusal
-RENEW_PART = 2 / 3  # of the lifetime; section 3.6.1: before it expires, with room for retransmissions
-AGENT_PATIENCE = 3.0  # seconds in which an agent used before a restart has to be heard again
 
 
 class MobileNode:
@@ -90,7 +86,7 @@ class MobileNode:
             randomness,
             one_of_many=behalf,
         )
-        self._requested, self._answered = ("601''", "604''") if behalf else ("601", "604")
+        self._answered = "604''" if behalf else "604"
         self._parts = OwnParts(configuration, randomness)
         self._traversal, self._revocation = self._parts.traversal, self._parts.revocation
         self.routing, self.movement = self._parts.routing, self._parts.movement
@@ -321,7 +317,7 @@ class MobileNode:
             return []
         self._discovery.settle()
         attachment = available[0]
-        lifetime = self._lifetime(attachment)
+        lifetime = requested_lifetime(self.configuration, self._wish, self._ways, attachment)
         identification = self._dialogue.next_identification(now)
         self.state = Registering(
             attachment, lifetime, identification, now, now + interval, interval, resynchronised
@@ -330,38 +326,11 @@ class MobileNode:
             # Without a registration the address may be somebody else's by now: ask for one, mostly the same.
             own = self.configuration.home_address if self.registered is not None else IPv4Address(0)
             self._dialogue.home_address = own
-        challenge = self._ways.challenge(attachment)
         self._revocation.now = now
-        message = self._dialogue.request(attachment, lifetime, identification, challenge)
-        detail: dict[str, JSON] = {
-            "to": str(attachment.agent),
-            "lifetime": lifetime,
-            "care_of": str(attachment.care_of),
-            "wish": self._wish.value,
-        }
-        return [
-            self._persist(),
-            SendRegistration(
-                message,
-                attachment.agent,
-                link=attachment.link,
-                source=self._source(attachment),
-                link_layer=attachment.link_layer,
-            ),
-            Emit("sent", self._requested, self.configuration.home_address, None, detail),
-        ]
-
-    def _source(self, attachment: Attachment) -> Addr:
-        own = self.configuration.on_behalf or self.configuration.home_address
-        return attachment.care_of if attachment.colocated else own
-
-    def _lifetime(self, attachment: Attachment) -> int:
-        if self._wish is Wish.WITHDRAWN:
-            return 0
-        wanted = self.configuration.lifetime
-        if self._wish is Wish.BRIEF:
-            wanted = min(wanted, self.configuration.brief_lifetime)
-        return self._ways.bounded(attachment, wanted)
+        sent = request_actions(
+            self.configuration, self._dialogue, self._ways, attachment, lifetime, identification, self._wish
+        )
+        return [self._persist(), *sent]
 
     # 604 ---------------------------------------------------------------------------------------------------------
 
@@ -429,35 +398,24 @@ class MobileNode:
         return [*actions, OwnHomeAddress(home_address, None if before.is_unspecified else before)]
 
     def _denied(self, reply: RegistrationReply, state: Registering, now: float) -> list[Action]:
-        code, attachment = int(reply.code), state.attachment
-        detail: dict[str, JSON] = {"code": code, "agent": str(attachment.agent)}
+        code = int(reply.code)
+        detail: dict[str, JSON] = {"code": code, "agent": str(state.attachment.agent)}
         actions: list[Action] = [
             Count(f"denied-{code}"),
             Emit("registration-denied", self._answered, self.configuration.home_address, None, detail),
         ]
-        if code == Code.IDENTIFICATION_MISMATCH and not state.resynchronised:
-            self._dialogue.resynchronise(reply, now)
-            return actions + self._register(now, RETRY_FIRST, resynchronised=True)
-        if code == Code.FA_REQUESTED_LIFETIME_TOO_LONG and 0 < reply.lifetime < state.lifetime:
-            self._ways.bound(attachment, reply.lifetime)
-            return actions + self._register(now, RETRY_FIRST, resynchronised=state.resynchronised)
-        if code in CHALLENGE_CODES:
-            # Ask the agent for a new challenge; its advertisement ends the waiting.
-            self.state = Waiting(now + DENIED_FIRST, DENIED_FIRST, code)
-            self._discovery.search(now)
-            return actions + self._discovery.timeout(now)
-        if code in UNREACHABLE_CODES:
-            # As if nobody had answered (section 3.6.3); only of the home network another agent may know a way.
-            if code == Code.FA_HOME_NETWORK_UNREACHABLE and self._ways.others(attachment, now):
-                self._ways.avoid(attachment, now + max(DENIED_FIRST, 2 * state.interval))
-                return actions + self._register(now, RETRY_FIRST)
-            return actions
-        self.outcomes.append(RegistrationDenied(self._wish, code))
-        interval = min(RETRY_MAX, max(DENIED_FIRST, 2 * state.interval))
-        self._ways.avoid(attachment, now + interval)
-        if self._ways.available(now, self.attachment):
-            return actions + self._register(now, RETRY_FIRST)
-        self.state = Waiting(now + interval, interval, code)
+        match after_refusal(reply, state, self._dialogue, self._ways, self.attachment, now):
+            case SendAgain(resynchronised):
+                return actions + self._register(now, RETRY_FIRST, resynchronised=resynchronised)
+            case AwaitChallenge(waiting):
+                self.state = waiting
+                self._discovery.search(now)
+                return actions + self._discovery.timeout(now)
+            case Refused(waiting):
+                self.outcomes.append(RegistrationDenied(self._wish, code))
+                if waiting is None:
+                    return actions + self._register(now, RETRY_FIRST)
+                self.state = waiting
         return actions
 
     def _expired(self, now: float) -> list[Action]:
