@@ -19,7 +19,6 @@ STILL_LONG = {
     "roles/foreign_agent/contexts/transfer.py",
     "roles/foreign_agent/role.py",
     "roles/home_agent/role.py",
-    "roles/mobile_node/wake/taking_back.py",
     "sessions/tcp/live.py",
 }
 

@@ -318,5 +318,5 @@ class Giving:
         correspondence = self.correspondence(self._address(handover))
         machine = self._machine = Waking(self._mobile, correspondence, handover, uncertain=uncertain)
         if handover.stage is Stage.RETURNED:
-            return machine.tell()
+            return machine.closing.tell()
         return [Emit("taking-back", None, self._home_address), *machine.start(now=now)]

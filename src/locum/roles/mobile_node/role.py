@@ -419,7 +419,7 @@ class SleepingNode:
                     else []
                 )
                 thaw: list[Action] = [Thaw(handover.processes)] if handover.processes else []
-                return [*ordinary, *thaw, *machine.tell_again()]
+                return [*ordinary, *thaw, *machine.closing.tell_again()]
         uncertain = handover.stage is Stage.LEAVING
         return [*self._frozen(handover), *self._wake(handover, uncertain=uncertain, now=now)]
 

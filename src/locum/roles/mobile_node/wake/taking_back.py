@@ -19,7 +19,6 @@ from locum.roles.action_values.sessions import (
     Injected,
     Loosen,
     NotPerformed,
-    SessionFailure,
     Thaw,
     Tighten,
     Tightened,
@@ -27,11 +26,14 @@ from locum.roles.action_values.sessions import (
 from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
 from locum.roles.flow_rows import set_flows
 from locum.roles.mobile_node.handover import Correspondence, Handover, Stage
+from locum.roles.mobile_node.wake.closing import Closing
+from locum.roles.mobile_node.wake.course import RETRY_FIRST, Course
 from locum.roles.mobile_node.wake.newcomers import Newcomers
+from locum.roles.mobile_node.wake.programs import Programs
 from locum.roles.mobile_node.wake.receiving import Receiving, released
 from locum.roles.mobile_node.wake.rest import Rest
+from locum.roles.mobile_node.wake.rounds import Rounds
 from locum.roles.mobile_node.wake.states import (
-    WAITING,
     Arriving,
     Asking,
     Awake,
@@ -46,17 +48,16 @@ from locum.roles.mobile_node.wake.states import (
     Returning,
     State,
     StillAsleep,
-    Tightening,
     abandoned,
     final_of,
 )
+from locum.roles.mobile_node.wake.step_results import step_result
 from locum.roles.mobile_node.wake.still_away import StillAway
 from locum.roles.registrant.attachment import Outcome, RegistrationAccepted, Wish
 from locum.roles.registrant.registrant import MobileNode
 from locum.roles.session_report import Fate
 from locum.roles.session_words import COMING
 from locum.wire.control import (
-    Abandon,
     Answer632,
     Cancel,
     Done,
@@ -69,19 +70,14 @@ from locum.wire.control import (
 )
 from locum.wire.errors import WireError
 
-# Bytes; what remains at or below this comes with the finish, within the gap that is allowed.
-LITTLE = 256 * 1024
-MAX_ROUNDS = 8  # of pre-copy: a sender as fast as the fetch would keep it going for ever
-DRAIN_PATIENCE = 0.5  # seconds that the programs get to read in a round
-RETRY_FIRST = 1.0  # seconds until a 634 that was not answered is asked again
-RETRY_MAX = 15.0
-DONE_ATTEMPTS = 5  # after that the stand-in's own timer ends the handover
+# Seconds that the programs get to read in a round.
+DRAIN_PATIENCE = 0.5
 
 
 class Waking:
     """One return. `uncertain`: the stand-in may never have had the sessions.
 
-    Of a handover in stage RETURNED only the stand-in has to be told: `tell`, or after a restart `tell_again`.
+    Of a handover in stage RETURNED only the stand-in has to be told: `closing.tell`, or after a restart `closing.tell_again`.
     """
 
     def __init__(
@@ -92,31 +88,35 @@ class Waking:
         *,
         uncertain: bool = False,
     ) -> None:
-        self.state: State = Arriving()
-        self.result: Awake | StillAsleep | GivenUp | None = None
         if handover.stage is not Stage.RETURNED:
             handover = handover.at(Stage.LEAVING if uncertain else Stage.WAKING)
         self._away = StillAway(correspondence, handover)
         self._bytes = self._away.bytes
         self.progress, self.report = self._away.progress, self._away.report
+        self._course = Course(mobile, correspondence, self._away)
+        self._programs = Programs(mobile, self._course, self._away)
+        self._rounds = Rounds(self.progress, mobile.configuration)
         self._mobile = mobile
         self._correspondence = correspondence
         self._uncertain = uncertain
-        self._loose = handover.loose  # the programs run
         self._placed = False  # the kernel has told how much each socket has
-        self._stranded_at: float | None = None
         self._rest: Rest | None = None
         homes = mobile.configuration.home_addresses
         receiving = Receiving(correspondence, handover.identifier, homes, handover.returned)
         self._newcomers = Newcomers(receiving, self._away)
-        self._untold = bool(handover.returned)  # an earlier run had these back; the stand-in may not know
+        self.closing = Closing(self._course, self._newcomers, self._away)
         self._held = False  # the flows' packets wait here
         self._finishing = False
-        self._rounds = 0
-        self._drained_round = 0
-        self._beyond: dict[Flow, int] = {}  # bytes that may come although the receive buffer is full
-        self._pause = RETRY_FIRST
-        self._done_attempts = 0
+
+    @property
+    def state(self) -> State:
+        """Return the state of the wake."""
+        return self._course.state
+
+    @property
+    def result(self) -> Awake | StillAsleep | GivenUp | None:
+        """Return how the wake has ended; None: it goes on."""
+        return self._course.result
 
     @property
     def handover(self) -> Handover:
@@ -130,28 +130,28 @@ class Waking:
 
     def start(self, *, now: float) -> list[Action]:
         """Step 1: become reachable, while the stand-in keeps the flows. A device that is awake is."""
-        self._wait(now)
+        self._programs.wait(now)
         actions: list[Action] = [
             self.handover.persist(),
             *set_flows((*self.handover.flows, *self.handover.accepted), FlowVerdict.SUSPEND),
         ]
         if self.handover.given:
-            return [*actions, *self._ask(self._reclaim())]
+            return [*actions, *self._course.ask(self._course.reclaim())]
         return [*actions, *self._mobile.wish(self._reachable, now=now)]
 
     @property
     def stranded(self) -> bool:
         """The programs run while the wake waits for the network or the stand-in."""
-        return self._loose and not isinstance(self.state, Ended)
+        return self._programs.stranded
 
     def outcome(self, outcome: Outcome, *, now: float) -> list[Action]:
         """How the registration fares; refusals and lost links are pursued by the mobile node itself."""
         match self.state, outcome:
             case Arriving(), RegistrationAccepted(wish=wish) if wish is self._reachable:
-                self._wait(now)
-                return self._ask(self._reclaim())
+                self._programs.wait(now)
+                return self._course.ask(self._course.reclaim())
             case Returning(), RegistrationAccepted(wish=Wish.ORDINARY):
-                self._wait(now)
+                self._programs.wait(now)
                 return self._finish()
         return []
 
@@ -161,12 +161,12 @@ class Waking:
             return self._come(received, now)
         match self.state, event:
             case Asking(request, value), Answered() if event.request == request:
-                self._wait(now)
+                self._programs.wait(now)
                 return self._answered(value, event.body, now)
             case Asking(request, value), NoAnswer() if event.request == request:
                 return self._unanswered(value, event.reason, now)
             case _, Answered() if event.request in self._bytes:
-                self._wait(now)
+                self._programs.wait(now)
                 return self._fetched(event, now)
             case _, NoAnswer() if event.request in self._bytes:
                 return self._not_fetched(event.reason, now)
@@ -174,43 +174,31 @@ class Waking:
                 return self._performed(event, now)
 
     def _performed(self, event: Event, now: float) -> list[Action]:
-        match self.state, event:
-            case Tightening(flows), Tightened() if event.flows == flows:
-                return self._tightened(event, now)
-            case Tightening(), NotPerformed(action=Tighten()):
-                self.state = Pausing(now + RETRY_FIRST, None)
-            case Injecting(pieces), Injected() if _same(pieces, event):
-                return self._injected(event, pieces, now)
-            case Injecting(pieces), NotPerformed(action=InjectData()):
-                failures = tuple(SessionFailure(each, event.reason) for each in pieces)
-                return self._injected(Injected((), failures), pieces, now)
-            case Draining(flows), Drained() if {flow for flow, _ in event.unread} <= flows:
-                return self._drained(event, now)
-            case Draining(), NotPerformed(action=DrainRound()):
-                self.state = Pausing(now + RETRY_FIRST, None)
-            case Completing(flows), Finished() if event.flows == flows:
-                return self._completed(flows, event, now)
-            case Completing(flows), NotPerformed(action=FinishSessions()):
-                failures = tuple(SessionFailure(each, event.reason) for each in flows)
-                return self._completed(flows, Finished(flows, failures), now)
+        match step_result(self.state, event):
+            case Tightened() as result:
+                return self._tightened(result, now)
+            case Injected() as result:
+                return self._injected(result, now)
+            case Drained() as result:
+                return self._drained(result, now)
+            case Finished() as result:
+                return self._completed(result, now)
+            case NotPerformed():
+                self._course.state = Pausing(now + RETRY_FIRST, None)
         return []
 
     def timeout(self, *, now: float) -> list[Action]:
         """Ask again; let programs run that have waited long enough."""
-        actions = []
-        if self._strands and self._stranded_at is not None and self._stranded_at <= now:
-            actions = self._loosen()
+        actions = self._programs.timeout(now)
         if isinstance(self.state, Pausing) and self.state.retry_at <= now:
             value = self.state.value
-            actions += self._tighten() if value is None else self._ask(value)
+            actions += self._programs.tighten() if value is None else self._course.ask(value)
         return actions
 
     def deadline(self) -> float | None:
         """Steady seconds."""
-        times = [self.state.retry_at] if isinstance(self.state, Pausing) else []
-        if self._strands and self._stranded_at is not None:
-            times.append(self._stranded_at)
-        return min(times, default=None)
+        retry_at = self.state.retry_at if isinstance(self.state, Pausing) else None
+        return min((at for at in (retry_at, self._programs.deadline()) if at is not None), default=None)
 
     def call_off(self, *, now: float) -> list[Action]:
         """Sleep again, if the stand-in has not been told to stop; else the return goes on."""
@@ -223,10 +211,10 @@ class Waking:
             if isinstance(self.state, Arriving)
             else self._correspondence.ask(Cancel(self.handover.identifier))
         )
-        frozen: list[Action] = [Tighten(self.handover.flows)] if self._loose else []
+        frozen: list[Action] = [Tighten(self.handover.flows)] if self._programs.loose else []
         frozen += self._newcomers.forget()
         noted = self._note(replace(self.handover.at(Stage.ASLEEP), loose=False))
-        self.state, self.result = Ended(), StillAsleep(self.handover)
+        self._course.end(StillAsleep(self.handover))
         quiet = [] if self.handover.given else self._mobile.wish(Wish.NOTHING, now=now)
         return [*frozen, *noted, *asked, *quiet]
 
@@ -237,7 +225,7 @@ class Waking:
         self._away.lose_all("the sessions were given up")
         forgotten = self._newcomers.forget()
         noted = self._note(self.handover.at(Stage.ABANDONED))
-        self.state, self.result = Ended(), GivenUp(self.handover)
+        self._course.end(GivenUp(self.handover))
         return [
             *noted,
             *abandoned(self.handover, "the sessions were given up"),
@@ -258,39 +246,8 @@ class Waking:
     def _ordinary(self, now: float) -> list[Action]:
         return [] if self._mobile.wished is Wish.ORDINARY else self._mobile.wish(Wish.ORDINARY, now=now)
 
-    # Programs that wait, and programs that run meanwhile -----------------------------------------------------------
-
-    def _wait(self, now: float) -> None:
-        """Something has gone on: the programs' patience begins anew."""
-        self._stranded_at = now + self._mobile.configuration.stranded
-
-    @property
-    def _strands(self) -> bool:
-        """Whether programs stand still for somebody who may never answer."""
-        waits = isinstance(self.state, WAITING) and self.handover.stage is not Stage.RETURNED
-        return waits and not self._loose and bool(self.handover.processes)
-
-    def _loosen(self) -> list[Action]:
-        """What is written meanwhile waits in the sockets. The row comes first: a next run may freeze nothing."""
-        self._loose = True
-        noted = self._note(replace(self.handover, loose=True))
-        flows = self.handover.flows
-        home_address = self._mobile.configuration.home_address
-        detail = {"reason": "the network or the stand-in does not answer"}
-        return [
-            *noted,
-            *set_flows(flows, FlowVerdict.SUSPEND),
-            Loosen(flows, self.handover.processes),
-            Emit("programs-run", None, home_address, None, detail),
-        ]
-
-    def _tighten(self) -> list[Action]:
-        flows = self.handover.flows
-        self.state = Tightening(flows)
-        return [Tighten(flows)]
-
     def _tightened(self, event: Tightened, now: float) -> list[Action]:
-        self._loose, self._placed = False, True
+        self._programs.loose, self._placed = False, True
         self.progress.place(event.positions, event.gone)
         for failure in event.failures:
             self.progress.pass_over(failure.flow)
@@ -304,53 +261,30 @@ class Waking:
 
     # Step 2: reclaim and pre-copy --------------------------------------------------------------------------------
 
-    def _reclaim(self) -> Request634:
-        """Before anything else the stand-in hears what is back already: it must never go on with it."""
-        if self._untold:
-            return Done(self.handover.identifier, self.handover.returned)
-        return Reclaim(self.handover.identifier, self._mobile.configuration.home_addresses)
-
-    def _ask(self, value: Request634) -> list[Action]:
-        asked = self._correspondence.ask(value, bulk=isinstance(value, Finish))
-        self.state = Asking(self._correspondence.last, value)
-        return list(asked)
-
     def _unanswered(self, value: Request634, reason: str, now: float) -> list[Action]:
-        if self.handover.stage is Stage.RETURNED:
-            self._done_attempts += 1
-            if self._done_attempts >= DONE_ATTEMPTS:
-                return self._close()
-        self.state = Pausing(now + self._pause, value)
-        self._pause = min(RETRY_MAX, 2 * self._pause)
-        home_address = self._mobile.configuration.home_address
-        return [Emit("stand-in-silent", "634", home_address, None, {"reason": reason})]
+        closing = self.handover.stage is Stage.RETURNED
+        return (self.closing if closing else self._course).unanswered(value, reason, now)
 
     def _answered(self, value: Request634, body: bytes, now: float) -> list[Action]:
         try:
             answer = decode_632(body)
         except WireError as error:
             return self._unanswered(value, str(error), now)
-        if isinstance(value, Done) and not value.sessions:
-            return self._done_answered(value, answer, now)
+        if self.handover.stage is Stage.RETURNED:
+            return self.closing.answered(value, answer, now)
         if answer.status in (Status.BUSY, Status.LIMIT):
             return self._unanswered(value, answer.status.name.lower(), now)
-        self._pause = RETRY_FIRST
+        self._course.answered()
         match value:
             case Done() if answer.status is Status.WRONG_STATE:
                 return self._unanswered(value, answer.status.name.lower(), now)
             case Done():
-                self._untold = False
-                return self._ask(self._reclaim())
-            case Reclaim() if self.handover.stage is Stage.RETURNED:
-                return [*self._newcomers.announced(answer), *self._ask(Finish(self.handover.identifier))]
+                self._course.untold = False
+                return self._course.ask(self._course.reclaim())
             case Reclaim():
                 return self._reclaimed(answer, now)
-            case Finish() if self.handover.stage is Stage.RETURNED:
-                return [*self._newcomers.begin(answer), *self.tell()]
             case Finish():
                 return self._finished(answer, now)
-            case Abandon():
-                return [*self._note(self.handover.disowned_told()), *self.tell()]
         return []
 
     def _reclaimed(self, answer: Answer632, now: float) -> list[Action]:
@@ -366,17 +300,14 @@ class Waking:
         actions += self._newcomers.announced(answer)
         self._away.number({flow: each.session for flow, each in held.items()})
         self.progress.aim({flow: each.total for flow, each in held.items()})
-        if self._loose or not self._placed:
-            return [*actions, *self._tighten()]
+        if self._programs.loose or not self._placed:
+            return [*actions, *self._programs.tighten()]
         return [*actions, *self._measured(now)]
 
     def _measured(self, now: float) -> list[Action]:
         """It is known how much is there, and how much here: fetch it, or return when it is little."""
-        if self.progress.remaining() <= LITTLE or self._rounds >= MAX_ROUNDS:
-            if not self._go_beyond():
-                return self._return(now)
-        else:
-            self._rounds += 1
+        if not self._rounds.begin() and not self._rounds.go_beyond():
+            return self._return(now)
         self._bytes.start_over()  # session numbers may be others now
         return self._next(now)
 
@@ -394,23 +325,20 @@ class Waking:
     def _next(self, now: float) -> list[Action]:
         """Inject what is here while more is fetched; when nothing is left to do: let programs read, measure again."""
         fetches = self._bytes.fetch()
-        if self._loose and self._bytes.arrived:
-            return [*fetches, *self._tighten()]
+        if self._programs.loose and self._bytes.arrived:
+            return [*fetches, *self._programs.tighten()]
         if pieces := self._bytes.pieces():
             return [*fetches, *self._inject(pieces)]
         if self._bytes.fetching:
-            self.state = Fetching()
+            self._course.state = Fetching()
             return fetches
         if self._finishing:
             return self._conclude(now)
         if self.progress.full:
             return self._drain(self.progress.full)
-        if self._drained_round < self._rounds:
-            self._drained_round = self._rounds
-            busy = self.progress.unread | self.progress.slow.keys()
-            if reading := [flow for flow in self.progress.flows if flow not in busy]:
-                return self._drain(reading)
-        return self._ask(self._reclaim())
+        if reading := self._rounds.readers():
+            return self._drain(reading)
+        return self._course.ask(self._course.reclaim())
 
     def _fetched(self, event: Answered, now: float) -> list[Action]:
         if (reason := self._bytes.keep(event)) is not None:
@@ -422,14 +350,16 @@ class Waking:
         self._bytes.start_over()
         if not isinstance(self.state, Fetching):
             return []
-        again = Finish(self.handover.identifier) if self._finishing else self._reclaim()
+        again = Finish(self.handover.identifier) if self._finishing else self._course.reclaim()
         return self._unanswered(again, reason, now)
 
     def _inject(self, pieces: Mapping[Flow, bytes]) -> list[Action]:
-        self.state = Injecting(pieces)
-        return [InjectData(tuple(pieces.items()), frozenset(self._beyond.keys() & pieces.keys()))]
+        self._course.state = Injecting(pieces)
+        return [InjectData(tuple(pieces.items()), frozenset(self._rounds.beyond.keys() & pieces.keys()))]
 
-    def _injected(self, event: Injected, pieces: Mapping[Flow, bytes], now: float) -> list[Action]:
+    def _injected(self, event: Injected, now: float) -> list[Action]:
+        assert isinstance(self.state, Injecting)
+        pieces = self.state.pieces
         actions = self._away.lose(event.failures)
         self._bytes.took(event, pieces)
         return [*actions, *self._next(now)]
@@ -438,11 +368,11 @@ class Waking:
         """Let the programs read what they have; those of other sessions are frozen as before."""
         listed = tuple(flows)
         processes = dict.fromkeys(each for flow in listed for each in self.progress.session(flow).processes)
-        self.state = Draining(frozenset(listed))
+        self._course.state = Draining(frozenset(listed))
         return [DrainRound(listed, tuple(processes), DRAIN_PATIENCE)]
 
     def _drained(self, event: Drained, now: float) -> list[Action]:
-        self._wait(now)
+        self._programs.wait(now)
         self.progress.rested(event.unread)
         return self._next(now)
 
@@ -451,11 +381,11 @@ class Waking:
     def _return(self, now: float) -> list[Action]:
         """Packets wait here once the home agent switches: by our registration, or by the stand-in's (R4)."""
         self._held = True
-        self._wait(now)
+        self._programs.wait(now)
         held = set_flows(self.handover.flows, FlowVerdict.HOLD)
         if not self._gives_way:
             return [*held, *self._finish()]
-        self.state = Returning()
+        self._course.state = Returning()
         return [*held, *self._mobile.wish(Wish.ORDINARY, now=now)]
 
     def _finish(self) -> list[Action]:
@@ -465,7 +395,7 @@ class Waking:
         """
         self._finishing = True
         self.progress.try_again()
-        return self._ask(Finish(self.handover.identifier))
+        return self._course.ask(Finish(self.handover.identifier))
 
     def _finished(self, answer: Answer632, now: float) -> list[Action]:
         if answer.status is not Status.OK:
@@ -479,8 +409,8 @@ class Waking:
         missing = [flow for flow in self.handover.flows if flow not in finals]
         actions += self._away.give_up(missing, {}, stays=self._uncertain)
         self.progress.aim({flow: each.received for flow, each in finals.items()})
-        if self._loose:
-            return [*actions, *self._tighten()]
+        if self._programs.loose:
+            return [*actions, *self._programs.tighten()]
         self._bytes.add_tails()
         return [*actions, *self._next(now)]
 
@@ -493,44 +423,23 @@ class Waking:
             return [*actions, *self._awake((), now)]
         if self.progress.full:
             return [*actions, *self._drain(self.progress.full)]
-        if self._go_beyond():
+        if self._rounds.go_beyond():
             return [*actions, *self._next(now)]
         return [*actions, *self._leave_rest(now)]
-
-    def _go_beyond(self) -> bool:
-        """What remains need not wait for programs that do not read, where it is not too much; once for each session.
-
-        Nothing that such a program writes could leave the device before, and some read only when they have written all.
-        """
-        bounds, progress = self._mobile.configuration, self.progress
-        left = bounds.unread_beyond_total - sum(self._beyond.values())
-        chosen: dict[Flow, int] = {}
-        for flow in progress.slow:
-            size = progress.target(flow) - progress.offset(flow)
-            if (
-                flow not in self._beyond
-                and flow not in progress.gone
-                and 0 < size <= min(bounds.unread_beyond, left)
-            ):
-                chosen[flow] = size
-                left -= size
-        self._beyond |= chosen
-        progress.retry(chosen)
-        return bool(chosen)
 
     def _end_with(self, rest: Rest) -> None:
         """The wake has ended, unless connections that the stand-in accepted are still to come."""
         if self._newcomers.busy:
-            self.state = Receives()
+            self._course.state = Receives()
         else:
-            self.state, self.result = Ended(), Awake(self._away.lost, replace(rest, handover=self.handover))
+            self._course.end(Awake(self._away.lost, replace(rest, handover=self.handover)))
 
     def _leave_rest(self, now: float) -> list[Action]:
         """The programs of what remains do not read: they keep nobody waiting but themselves, and no sleep either."""
-        if self._loose:
-            return self._tighten()
+        if self._programs.loose:
+            return self._programs.tighten()
         flows = self.handover.flows
-        self._loose = True
+        self._programs.loose = True
         noted = self._note(replace(self.handover.at(Stage.COMING), given=True, loose=True, coming=True))
         finals = {flow: self._bytes.finals[flow] for flow in flows}
         self._rest = Rest(self.handover, finals, {flow: self.progress.offset(flow) for flow in flows})
@@ -549,13 +458,14 @@ class Waking:
         ]
 
     def _tight_then(self, actions: list[Action]) -> list[Action]:
-        return self._tighten() if self._loose else actions
+        return self._programs.tighten() if self._programs.loose else actions
 
     def _complete(self, flows: tuple[Flow, ...]) -> list[Action]:
-        self.state = Completing(flows)
+        self._course.state = Completing(flows)
         return [FinishSessions(tuple(final_of(flow, self._bytes.finals[flow]) for flow in flows))]
 
-    def _completed(self, flows: tuple[Flow, ...], event: Finished, now: float) -> list[Action]:
+    def _completed(self, event: Finished, now: float) -> list[Action]:
+        flows = event.flows
         told = self._away.came(flows, event)
         if not self.handover.sessions:
             return [*self._awake(flows, now), *told]
@@ -570,46 +480,13 @@ class Waking:
         thaw: list[Action] = [Thaw(self.handover.processes)] if self.handover.processes else []
         noted = self._note(self.handover.at(Stage.RETURNED))
         actions: list[Action] = [*noted, *thaw, *released(flows)]
-        return [*actions, *self._ordinary(now), *self.tell()]
-
-    def tell(self) -> list[Action]:
-        """634 done, when nothing is to come any more and what ended here has ended there."""
-        if self._newcomers.busy:
-            self.state = Receives()
-            return []
-        if self.handover.disowned:  # it was said when it ended, but done could overtake that
-            return self._ask(Abandon(self.handover.identifier, self.handover.disowned))
-        return self._ask(Done(self.handover.identifier))
-
-    def tell_again(self) -> list[Action]:
-        """All that is left to do after a restart in stage RETURNED: connections may be still to come."""
-        if not self.handover.accepted:
-            return self.tell()
-        return [*set_flows(self.handover.accepted, FlowVerdict.SUSPEND), *self._ask(self._reclaim())]
+        return [*actions, *self._ordinary(now), *self.closing.tell()]
 
     def _come(self, received: list[Action], now: float) -> list[Action]:
         """A connection that the stand-in accepted has come, or will not: the end may have waited for it."""
-        self._wait(now)
+        self._programs.wait(now)
         if isinstance(self.state, Receives) and not self._newcomers.busy:
             if self._rest is None:
-                return [*received, *self.tell()]
+                return [*received, *self.closing.tell()]
             self._end_with(self._rest)
         return received
-
-    def _done_answered(self, value: Done, answer: Answer632, now: float) -> list[Action]:
-        """A stand-in that was started again meanwhile has to stop once more before it forgets."""
-        if answer.status is Status.WRONG_STATE and self._done_attempts < DONE_ATTEMPTS:
-            self._done_attempts += 1
-            return self._ask(Finish(value.handover))
-        return self._close()
-
-    def _close(self) -> list[Action]:
-        """Nothing more is asked: what has not come by now does not come."""
-        given_up = self._newcomers.give_up()
-        self.state, self.result = Ended(), Awake(self._away.lost)
-        return [*given_up, self.handover.forget()]
-
-
-def _same(pieces: Mapping[Flow, bytes], event: Injected) -> bool:
-    told = (*(flow for flow, _ in event.taken), *(each.flow for each in event.failures), *event.gone)
-    return all(flow in pieces for flow in told)
