@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import JSON, Addr, Source
 from locum.roles.actions import Action, Count, Emit, SendRegistration
+from locum.roles.parts import Part
 from locum.roles.signing import authentic, signed
 from locum.roles.timers import Deadlines
 from locum.security.association import Association
@@ -147,7 +148,7 @@ class _UnderWay:
 _Key = tuple[IPv4Address, IPv4Address]  # home address, foreign domain address
 
 
-class Revocations:
+class Revocations(Part):
     """Revocations of our own, repeated until they are acknowledged."""
 
     def __init__(self, stamps: Stamps) -> None:

@@ -48,11 +48,9 @@ def policed(profile: Profile, *, stand_in: bool = True) -> Filters:
     static = StaticVisitor(HOA, HA, "wire0", STAND_IN, HOA6)
     visitors = VisitorList(AN3, (static,) if stand_in else (), (HA,), 16)
     visitors.adjust(book.police)
-    policy = VisitorPolicy(
-        book, lambda home: visitors.static(home) is not None, visitors.refresh, enabled=True
-    )
+    policy = VisitorPolicy(book, visitors, enabled=True)
     visitors.start(())
-    policy.start([HOA])
+    policy.restore((), now=0.0)
     actions = policy.happened(ProfileFetched(1, profile), now=1.0) or []
     found = [each.filter for each in actions if isinstance(each, InstallFilter)]
     return {(each.home_address, each.place): each for each in found}

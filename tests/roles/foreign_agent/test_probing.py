@@ -36,7 +36,7 @@ class AccessNode:
     def __init__(self, configuration: ProbingConfiguration = CONFIGURATION) -> None:
         self.present: dict[IPv4Address, Visitor] = {}
         self.configuration = configuration
-        self.probing = Probing(configuration, self.present.get, ACCESS_NODE)
+        self.probing = Probing(configuration, self.present.get, self.present.values, ACCESS_NODE)
         self.rows: dict[tuple[str, str], Persist] = {}
         self.done: list[Action] = []
         self.answers = True
@@ -73,10 +73,8 @@ class AccessNode:
             self.now,
             self.answers,
         )
-        again.probing = Probing(self.configuration, again.present.get, ACCESS_NODE)
-        again.perform(
-            again.probing.restore(tuple(again.rows.values()), again.present.values(), now=again.now)
-        )
+        again.probing = Probing(self.configuration, again.present.get, again.present.values, ACCESS_NODE)
+        again.perform(again.probing.restore(tuple(again.rows.values()), now=again.now))
         return again
 
     def asked(self) -> list[tuple[Addr, Trigger]]:

@@ -31,9 +31,7 @@ class Node:
         self.contexts = ContextBook()
         self.visitors = VisitorList(AN, (), (HA,), 16)
         self.visitors.adjust(self.contexts.police)
-        self.policy = VisitorPolicy(
-            self.contexts, lambda home: home in self.visitors, self.visitors.refresh, enabled=enabled
-        )
+        self.policy = VisitorPolicy(self.contexts, self.visitors, enabled=enabled)
 
     def register(self, nai: str | None = NAI) -> list[FetchProfile]:
         self.visitors.admit(VISITOR)

@@ -237,11 +237,14 @@ def test_keepalives_come_from_the_port_and_the_way_of_the_registration_and_survi
 
 
 def test_a_foreign_agent_keeps_one_mapping_for_all_its_visitors() -> None:
-    agent = AgentTraversal(INSIDE, TraversalMode.AUTO, None, {HA})
+    visitors = {HA: HOA}
+    agent = AgentTraversal(INSIDE, TraversalMode.AUTO, None, {HA}, lambda: visitors)
     assert agent.request(request(flags=Flag.T)) == UdpTunnelRequest().encode()
-    assert AgentTraversal(INSIDE, TraversalMode.AUTO, None, ()).request(request(flags=Flag.T)) == b""
+    alone = AgentTraversal(INSIDE, TraversalMode.AUTO, None, (), dict)
+    assert alone.request(request(flags=Flag.T)) == b""
     assert not agent.agreed(reply(UdpTunnelReply(0), MN_HA, FA_HA), 0.0)  # said to the mobile node
     assert agent.agreed(reply(MN_HA, UdpTunnelReply(0, False, 30), FA_HA), 0.0)
-    assert agent.deadline() == 30.0 and agent.timeout({HA: HOA}, 29.0) == []
-    assert len(agent.timeout({HA: HOA}, 30.0)) == 1 and agent.deadline() == 60.0
-    assert agent.timeout({}, 60.0) == [] and agent.deadline() is None
+    assert agent.deadline() == 30.0 and agent.timeout(now=29.0) == []
+    assert len(agent.timeout(now=30.0)) == 1 and agent.deadline() == 60.0
+    visitors.clear()
+    assert agent.timeout(now=60.0) == [] and agent.deadline() is None

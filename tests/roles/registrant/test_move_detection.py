@@ -8,6 +8,7 @@ import pytest
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.foreign_agent.advertising import AccessLink, Advertiser
+from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.discovery import AgentDiscovery
 from locum.roles.registrant.registrant import MobileNode
@@ -129,11 +130,9 @@ def test_two_agents_that_are_heard_are_neighbours() -> None:
 def test_what_is_said_of_a_link() -> None:
     for length in (None, 24, 32):
         links = [AccessLink("radio0", OLD, length)]
-        advertiser = Advertiser(links, OLD, 1.0, 600, False, Random(2))
-        advertiser.start(remembered=False, now=START)
-        (sent,) = [
-            each for each in advertiser.timeout(busy=False, now=START) if isinstance(each, a.Advertise)
-        ]
+        advertiser = Advertiser(links, OLD, 1.0, 600, False, Random(2), VisitorList(OLD, (), (), 8))
+        advertiser.restore((), now=START)
+        (sent,) = [each for each in advertiser.timeout(now=START) if isinstance(each, a.Advertise)]
         said = AgentAdvertisement.decode(sent.message).prefix_lengths
         assert said == (() if length is None else (length,))
 

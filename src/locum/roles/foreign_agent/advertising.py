@@ -1,6 +1,6 @@
 """Agent advertisements of a foreign agent (RFC 5944 section 2.3): when, with which sequence number, on which link.
 
-It must not know registrations; the foreign agent tells it whether it is busy.
+It must not know registrations; the visitor list tells it whether the agent is busy.
 """
 
 from collections import deque
@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr, Randomness, Source
-from locum.roles.actions import Action, Advertise, Count
+from locum.roles.actions import Action, Advertise, Count, Persist
+from locum.roles.foreign_agent.visitor_list import VisitorList
+from locum.roles.parts import Part
 from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag, next_sequence
 
 LIFETIME_INTERVALS = 3  # section 2.3: the interval should be no more than 1/3 of the advertisement's lifetime
@@ -40,7 +42,7 @@ class _Schedule:
     challenges: deque[bytes] = field(default_factory=lambda: deque(maxlen=CHALLENGE_WINDOW))
 
 
-class Advertiser:
+class Advertiser(Part):
     """Advertises one care-of address on several links; times in seconds."""
 
     def __init__(
@@ -51,10 +53,11 @@ class Advertiser:
         registration_lifetime: int,
         challenge: bool,
         randomness: Randomness,
+        visitors: VisitorList,
         supports: AgentFlag = NOTHING_MORE,
         nai: str | None = None,
     ) -> None:
-        self._nai = nai
+        self._nai, self._visitors = nai, visitors
         self._supports = supports
         self._interval = interval
         self._care_of_address = care_of_address
@@ -63,11 +66,12 @@ class Advertiser:
         self._randomness = randomness
         self._schedules = {each.name: _Schedule(each, FIRST_SEQUENCE, None) for each in links}
 
-    def start(self, *, remembered: bool, now: float) -> None:
-        """Begin to advertise; `remembered` says that the visitors of an earlier run are still served."""
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
+        """Begin to advertise; the visitor list has been restored before."""
         for each in self._schedules.values():
-            each.sequence = SEQUENCE_AFTER_RESTART if remembered else FIRST_SEQUENCE
+            each.sequence = SEQUENCE_AFTER_RESTART if len(self._visitors) else FIRST_SEQUENCE
             each.next_at = now
+        return []
 
     def serves(self, link: str) -> bool:
         """Whether this is an access link."""
@@ -83,7 +87,7 @@ class Advertiser:
         if link in self._schedules:
             self._schedules[link].next_at = None
 
-    def solicited(self, source: Source, *, busy: bool, now: float) -> list[Action]:
+    def solicited(self, source: Source, *, now: float) -> list[Action]:
         """Answer a solicitation: to its sender, or to all when it has no address yet."""
         schedule = self._schedules.get(source.link)
         if schedule is None:
@@ -91,8 +95,8 @@ class Advertiser:
         if now - schedule.sent_at < SOLICITED_GAP:
             return [Count("solicitation-too-soon")]
         if source.address.is_unspecified or source.link_layer is None:
-            return [self._advertise(schedule, busy, now)]
-        advertisement = self._advertise(schedule, busy, now)
+            return [self._advertise(schedule, self._visitors.full, now)]
+        advertisement = self._advertise(schedule, self._visitors.full, now)
         return [Advertise(source.link, advertisement.message, source.address, source.link_layer)]
 
     def disown(self, link: str, address: Addr, link_layer: bytes, *, busy: bool, now: float) -> list[Action]:
@@ -108,12 +112,12 @@ class Advertiser:
         schedule.sequence = sequence
         return [Advertise(link, advertisement.message, address, link_layer)]
 
-    def timeout(self, *, busy: bool, now: float) -> list[Action]:
+    def timeout(self, *, now: float) -> list[Action]:
         """The advertisements that are due."""
         actions: list[Action] = []
         for each in self._schedules.values():
             if each.next_at is not None and each.next_at <= now:
-                actions.append(self._advertise(each, busy, now))
+                actions.append(self._advertise(each, self._visitors.full, now))
                 each.next_at = now + self._interval * (1 - JITTER * self._randomness.random())
         return actions
 

@@ -1,11 +1,12 @@
 """NAT traversal of a foreign agent that stands behind a NAT itself (RFC 3519 section 4.5)."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.actions import Action, SendRegistration
 from locum.roles.nat import TraversalMode
+from locum.roles.parts import Part
 from locum.wire.mobile_ip.extensions import (
     AuthKind,
     UdpTunnelReply,
@@ -15,11 +16,12 @@ from locum.wire.mobile_ip.registration import RegistrationReply, RegistrationReq
 from locum.wire.mobile_ip.tunnel_data import keepalive
 
 
-class AgentTraversal:
+class AgentTraversal(Part):
     """A foreign agent's share (section 4.5), when it stands behind a NAT itself.
 
     It asks on behalf of its visitors, and keeps the one mapping that all tunnels to a home agent share. The answers to
     its keepalives go to a visitor, so it cannot tell when they cease; the visitor's next registration opens a new one.
+    `visitors` gives a home address for each home agent that still serves one by such a tunnel.
     """
 
     def __init__(
@@ -28,11 +30,12 @@ class AgentTraversal:
         mode: TraversalMode,
         interval: float | None,
         home_agents: Container[Addr],
+        visitors: Callable[[], Mapping[IPv4Address, IPv4Address]],
     ) -> None:
         self._care_of_address = care_of_address
         self._mode = mode
         self._override = interval
-        self._home_agents = home_agents
+        self._home_agents, self._visitors = home_agents, visitors
         self._mappings: dict[IPv4Address, tuple[float, float]] = {}  # interval, time of the next keepalive
         self._sequence = 0
 
@@ -57,12 +60,12 @@ class AgentTraversal:
         self._mappings[reply.home_agent] = (interval, now + interval)
         return True
 
-    def timeout(self, visitors: Mapping[IPv4Address, IPv4Address], now: float) -> list[Action]:
-        """The keepalives that are due; `visitors` has a home address for each home agent that still serves one."""
+    def timeout(self, *, now: float) -> list[Action]:
+        """The keepalives that are due."""
+        due = [(agent, interval) for agent, (interval, at) in self._mappings.items() if at <= now]
+        visitors = self._visitors() if due else {}
         actions: list[Action] = []
-        for home_agent, (interval, at) in tuple(self._mappings.items()):
-            if at > now:
-                continue
+        for home_agent, interval in due:
             if home_agent not in visitors:
                 del self._mappings[home_agent]
                 continue

@@ -13,6 +13,7 @@ from typing import Final
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.actions import Action, Answered, Emit, Event, Forget, NoAnswer, Persist, Probe, ProbeAnswered
 from locum.roles.foreign_agent.visitor import Visitor
+from locum.roles.parts import Part
 from locum.roles.timers import Deadlines
 from locum.roles.trigger_requests import Errand, Errands
 from locum.wire.control.answer import Status
@@ -67,19 +68,23 @@ class Watched:
     state: State = Answering()
 
 
-class Probing:
+class Probing(Part):
     """The probes of one foreign agent."""
 
     def __init__(
         self,
         configuration: ProbingConfiguration,
         visitor: Callable[[IPv4Address], Visitor | None],
+        visitors: Callable[[], Iterable[Visitor]],
         care_of_address: IPv4Address,
     ) -> None:
-        """`visitor` finds the visitor with a home address, as long as it is one; the address is the access node's."""
+        """`visitor` finds the visitor with a home address, as long as it is one; `visitors` lists all of them.
+
+        `care_of_address` is the access node's.
+        """
         self.configuration = configuration
         self._care_of_address = care_of_address
-        self._visitor = visitor
+        self._visitor, self._visitors = visitor, visitors
         self._watched: dict[IPv4Address, Watched] = {}
         self._down: set[str] = set()
         self._probes: Deadlines[IPv4Address] = Deadlines()
@@ -87,11 +92,11 @@ class Probing:
 
     # What the foreign agent tells ---------------------------------------------------------------------------------
 
-    def restore(self, rows: Sequence[Persist], visitors: Iterable[Visitor], *, now: float) -> list[Action]:
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start with the visitors of an earlier run; those that were lost are, until they answer."""
         lost = {row.key: row for row in rows if row.table == TABLE}
         again: list[Visitor] = []
-        for visitor in visitors:
+        for visitor in self._visitors():
             key = str(visitor.home_address)
             self._watch(Watched(visitor), now)
             if key in lost and visitor.home_address in self._watched:

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr, Source
-from locum.roles.actions import Action, Count, Emit, RegistrationUnreachable, Reply, SendRegistration
+from locum.roles.action_values.sessions import NotPerformed
+from locum.roles.actions import Action, Count, Emit, Event, RegistrationUnreachable, Reply, SendRegistration
 from locum.roles.foreign_agent.admission import Admission, Denied
 from locum.roles.foreign_agent.visitor_list import VisitorList
+from locum.roles.parts import Part
 from locum.roles.signing import authentic, signed
 from locum.roles.timers import Deadlines
 from locum.roles.transfer_instruction import Instruction, instruction
@@ -87,7 +89,7 @@ class Concluded:
         return instruction(self.pending.request, self.reply)
 
 
-class RegistrationRelay:
+class RegistrationRelay(Part):
     """Requests under way, bounded in number; `home_agents` and `mobiles` are associations by address."""
 
     def __init__(
@@ -119,6 +121,15 @@ class RegistrationRelay:
             pending = self._pending.pop(key)
             actions += self._refuse(pending, pending.doubt)
         return actions
+
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
+        """A relayed request could not be sent or delivered."""
+        match event:
+            case NotPerformed(action=SendRegistration() as relayed):
+                return self._unreachable(relayed.message)
+            case RegistrationUnreachable():
+                return self._icmp_error(event)
+        return None
 
     # 601 -> 602 -------------------------------------------------------------------------------------------------
 
@@ -289,14 +300,14 @@ class RegistrationRelay:
         association = self._mobiles.get(reply.home_address)
         return relayed if association is None else signed(relayed, AuthKind.MN_FA, association)
 
-    def unreachable(self, relayed: bytes) -> list[Action]:
+    def _unreachable(self, relayed: bytes) -> list[Action]:
         """The host has no way to that home agent (code 80). What is no request of a visitor is repeated anyway."""
         if relayed[:1] != bytes((REGISTRATION_REQUEST,)):
             return []
         key = _pending_key(RegistrationRequest.decode(relayed))
         return [] if key not in self._pending else self._give_up(key, Code.FA_HOME_NETWORK_UNREACHABLE)
 
-    def icmp_error(self, event: RegistrationUnreachable) -> list[Action]:
+    def _icmp_error(self, event: RegistrationUnreachable) -> list[Action]:
         """Codes 80, 81, 82 and 88: a relayed request could not be delivered.
 
         Anybody can write an ICMP error about port 434 of a home agent. One that repeats the whole identification of a

@@ -9,28 +9,20 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
-from locum.roles.action_values.contexts import InFlightCounted
-from locum.roles.action_values.flows import Filter, MembershipChanged
+from locum.roles.action_values.flows import Filter
 from locum.roles.action_values.forwarding import LocalEndpoint
-from locum.roles.action_values.sessions import NotPerformed
 from locum.roles.actions import (
     Action,
-    Answered,
     Ask,
-    Asked,
     Count,
     DeliveryMoved,
     Emit,
     Event,
-    Forget,
     LinkDown,
     LinkUp,
     NoAnswer,
     Persist,
-    RegistrationUnreachable,
     Reply,
-    SendRegistration,
-    WallClockStepped,
 )
 from locum.roles.foreign_agent.admission import Admission
 from locum.roles.foreign_agent.advertising import AccessLink, Advertiser
@@ -44,11 +36,12 @@ from locum.roles.foreign_agent.nat import AgentTraversal
 from locum.roles.foreign_agent.probing import NO_PROBES, Probing, ProbingConfiguration
 from locum.roles.foreign_agent.relay import Concluded, RegistrationRelay, stand_in_of
 from locum.roles.foreign_agent.visitor import StaticVisitor, Visitor, translated_forwarding
-from locum.roles.foreign_agent.visitor_list import TABLE, VisitorList
+from locum.roles.foreign_agent.visitor_list import VisitorExpiry, VisitorList
 from locum.roles.foreign_agent.visitor_policy import PolicedVisitor, VisitorPolicy
 from locum.roles.foreign_agent.visitor_revocation import VisitorRevocation
 from locum.roles.forwarding import NOTHING, changes
 from locum.roles.nat import TraversalMode
+from locum.roles.parts import Parts
 from locum.security.association import Association
 from locum.wire.control import Notice618, encode_618
 from locum.wire.control.context_blocks import BlockContent
@@ -114,21 +107,15 @@ class ForeignAgent:
         self.configuration = configuration
         care_of = configuration.care_of_address
         self._traversal = AgentTraversal(
-            care_of, configuration.nat_traversal, configuration.keepalive, home_agents
+            care_of,
+            configuration.nat_traversal,
+            configuration.keepalive,
+            home_agents,
+            lambda: {each.home_agent: each.home_address for each in self._visitors.all() if each.udp},
         )
         self._revocation = VisitorRevocation(care_of, home_agents, enabled=configuration.revocation)
         self._leaving = False
         self._parting: dict[IPv4Address, Visitor] = {}  # revoked by us, until the home agent has answered
-        self._advertiser = Advertiser(
-            configuration.links,
-            care_of,
-            configuration.advertise_interval,
-            configuration.registration_lifetime,
-            configuration.challenge,
-            randomness,
-            self._supported(),
-            configuration.nai,
-        )
         self.contexts = ContextBook(known_in_advance(configuration.contexts, mobiles))
         known = KnownMobiles(mobiles, self.contexts)
         self._admission = Admission(
@@ -138,8 +125,14 @@ class ForeignAgent:
             known,
             home_agents=None if configuration.open or not home_agents else frozenset(home_agents),
         )
+        links = tuple(each.name for each in configuration.links)
         self._visitors = VisitorList(
-            care_of, static, tuple(home_agents), configuration.max_visitors, configuration.short_lifetime
+            care_of,
+            static,
+            tuple(home_agents),
+            configuration.max_visitors,
+            configuration.short_lifetime,
+            links.__contains__,
         )
         self._visitors.adjust(policed(configuration.filters))
         self._relay = RegistrationRelay(care_of, self._visitors, self._admission, home_agents, known)
@@ -147,18 +140,12 @@ class ForeignAgent:
             lambda request, _: self._traversal.request(request),
             self._revocation.support,
         ]
-        self._probing = Probing(configuration.probing, self._visitors.get, care_of)
+        self._probing = Probing(configuration.probing, self._visitors.get, self._visitors.all, care_of)
         self._flights = InFlight(
             care_of, self._visitors, configuration.tunnel_silence, configuration.hold_patience
         )
         self._visitors.adjust(self.contexts.police)
-        self._policy = VisitorPolicy(
-            self.contexts,
-            lambda home: self._visitors.get(home) is not None or self._visitors.static(home) is not None,
-            self._visitors.refresh,
-            enabled=configuration.policy,
-        )
-        links = tuple(each.name for each in configuration.links)
+        self._policy = VisitorPolicy(self.contexts, self._visitors, enabled=configuration.policy)
         self._memberships = Memberships(
             configuration.upstream, links, self._visitors, self.contexts, self._flights
         )
@@ -173,7 +160,32 @@ class ForeignAgent:
             configuration.short_lifetime,
         )
         self._relay.heralds.append(lambda request, now: self._transfer.relayed(request, now=now))
+        self._advertiser = Advertiser(
+            configuration.links,
+            care_of,
+            configuration.advertise_interval,
+            configuration.registration_lifetime,
+            configuration.challenge,
+            randomness,
+            self._visitors,
+            self._supported(),
+            configuration.nai,
+        )
         self._next_request = 1
+        self._parts = Parts(
+            self.contexts,
+            self._visitors,
+            self._relay,
+            self._revocation.under_way,
+            self._policy,
+            self._memberships,
+            self._transfer,  # its request numbers are above those of the triggers that probing sends
+            self._probing,
+            self._flights,
+            self._traversal,
+            VisitorExpiry(self._visitors),
+            self._advertiser,
+        )
 
     def _supported(self) -> AgentFlag:
         udp = AgentFlag.U if self._traversal.enabled else AgentFlag(0)
@@ -186,30 +198,10 @@ class ForeignAgent:
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start with the visitors of an earlier run, and advertise."""
         actions: list[Action] = [LocalEndpoint(self.configuration.care_of_address)]
-        remembered: list[Visitor] = []
-        for row in rows:
-            if row.table != TABLE:
-                continue
-            try:
-                visitor = Visitor.from_row(row.key, row.value)
-            except (ValueError, KeyError, TypeError):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
-                continue
-            if visitor.expires_at <= now or not self._advertiser.serves(visitor.link):
-                actions.append(Forget(row.table, row.key))
-                continue
-            remembered.append(visitor)
         for each in self._visitors.all_static():
             named = translated_forwarding(each, self.configuration.care_of_address)
             actions += changes(NOTHING, with_filters(named, self.configuration.filters))
-        actions += self.contexts.restore(rows)
-        actions += self._visitors.start(remembered)
-        served = [each.home_address for each in self._visitors.all_static()]
-        actions += self._policy.start([*served, *(each.home_address for each in remembered)])
-        actions += self._memberships.refresh()
-        actions += self._probing.restore(rows, remembered, now=now)
-        self._advertiser.start(remembered=bool(remembered), now=now)
-        return actions
+        return actions + self._parts.restore(rows, now=now)
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """A registration message (UDP) or an ICMP message of agent discovery."""
@@ -219,7 +211,7 @@ class ForeignAgent:
         try:
             if kind == ROUTER_SOLICITATION:
                 AgentSolicitation.decode(message)
-                return self._advertiser.solicited(source, busy=self._visitors.full, now=now)
+                return self._advertiser.solicited(source, now=now)
             if kind == REGISTRATION_REPLY:
                 return self._reply(message, source, now)
             if kind in (REGISTRATION_REVOCATION, REVOCATION_ACKNOWLEDGMENT):
@@ -233,12 +225,8 @@ class ForeignAgent:
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
         """Links, probes, counters of preconfigured home addresses (618''), and the answers to triggers and 618."""
-        transferred = self._transferring(event, now)
-        if transferred is not None:
-            return transferred
-        for part in (self._probing, self._policy):
-            if (followed := part.happened(event, now=now)) is not None:
-                return followed
+        if (actions := self._parts.happened(event, now=now)) is not None:
+            return actions
         match event:
             case LinkUp():
                 self._advertiser.link_up(event.link, now)
@@ -255,40 +243,15 @@ class ForeignAgent:
                     return self._notice(static.next_hop, static.home_address, event.active)
             case NoAnswer():
                 return [Count("notice-unanswered")]
-            case NotPerformed(action=SendRegistration() as relayed):
-                return self._relay.unreachable(relayed.message)
-            case RegistrationUnreachable():
-                return self._relay.icmp_error(event)
-            case Answered():
-                return []
         return []
 
     def timeout(self, *, now: float) -> list[Action]:
         """Advertisements, pending registrations that nobody answered (code 78), visitors that expired."""
-        actions = self._relay.timeout(now=now) + self._revocation.under_way.timeout(now=now)
-        actions += self._probing.timeout(now=now) + self._policy.timeout(now=now)
-        actions += self._transfer.timeout(now=now) + self._flights.timeout(now=now)
-        if self._traversal.enabled:
-            served = {each.home_agent: each.home_address for each in self._visitors.all() if each.udp}
-            actions += self._traversal.timeout(served, now)
-        for home_address in self._visitors.due(now):
-            actions += [*self._visitors.dismiss(home_address), Emit("visitor-expired", None, home_address)]
-        return actions + self._advertiser.timeout(busy=self._visitors.full, now=now)
+        return self._parts.timeout(now=now)
 
     def deadline(self) -> float | None:
         """Steady seconds of whatever comes first."""
-        times = (
-            self._relay.deadline(),
-            self._visitors.deadline(),
-            self._advertiser.deadline(),
-            self._revocation.under_way.deadline(),
-            self._traversal.deadline(),
-            self._probing.deadline(),
-            self._policy.deadline(),
-            self._transfer.deadline(),
-            self._flights.deadline(),
-        )
-        return min((at for at in times if at is not None), default=None)
+        return self._parts.deadline()
 
     def visitors(self) -> Collection[Visitor]:
         """The visitor list (R1), for people; preconfigured ones are `static_visitors`."""
@@ -399,22 +362,6 @@ class ForeignAgent:
         )
 
     # Context transfer and what is in flight ------------------------------------------------------------------------
-
-    def _transferring(self, event: Event, now: float) -> list[Action] | None:
-        """622, 624 and 620, their timestamps, and the groups of visitors; None: it is about something else."""
-        match event:
-            case Asked(path="622" | "624"):
-                return self._transfer.asked(event, now=now)
-            case Answered() | NoAnswer():
-                return self._transfer.happened(event, now=now)
-            case InFlightCounted():
-                return self._flights.counted(event, now=now)
-            case MembershipChanged():
-                return self._memberships.changed(event)
-            case WallClockStepped(ahead):
-                self._transfer.wall_ahead = ahead
-                return []
-        return None
 
     def _strand(self, link: str, now: float) -> list[Action]:
         """Packets of its visitors wait, if there are access nodes that may ask for them."""

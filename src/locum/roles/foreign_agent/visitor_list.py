@@ -4,13 +4,13 @@ It must not know messages. Whatever decides about the packets of a visitor chang
 which returns the difference between what the data plane has and what is wanted now.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
 from locum.roles.action_values.addresses import Addr
-from locum.roles.actions import Action, Forget, Persist
+from locum.roles.actions import Action, Count, Emit, Forget, Persist
 from locum.roles.foreign_agent.visitor import (
     StaticVisitor,
     Visitor,
@@ -19,6 +19,7 @@ from locum.roles.foreign_agent.visitor import (
     visitor_forwarding,
 )
 from locum.roles.forwarding import NOTHING, Forwarding, changes
+from locum.roles.parts import Part
 from locum.roles.timers import Deadlines
 
 TABLE: Final = "visitor"
@@ -38,7 +39,7 @@ class Wanted:
 Adjust = Callable[[Wanted], Forwarding]
 
 
-class VisitorList:
+class VisitorList(Part):
     """Visitors and home addresses bound in advance, at most `most` of the former.
 
     A visitor with no more than `short_lifetime` seconds has left its packets to the default care-of address (R2).
@@ -51,7 +52,10 @@ class VisitorList:
         home_agents: Collection[Addr],
         most: int,
         short_lifetime: int = 0,
+        serves: Callable[[str], bool] = lambda _link: True,
     ) -> None:
+        """`serves` tells of a link whether visitors of an earlier run are still served there."""
+        self._serves = serves
         self.most = most
         self._short_lifetime = short_lifetime
         self._care_of_address = care_of_address
@@ -126,6 +130,24 @@ class VisitorList:
 
     # Changing ----------------------------------------------------------------------------------------------------
 
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
+        """Start with the visitors of an earlier run whose lifetime is not over."""
+        actions: list[Action] = []
+        remembered: list[Visitor] = []
+        for row in rows:
+            if row.table != TABLE:
+                continue
+            try:
+                visitor = Visitor.from_row(row.key, row.value)
+            except (ValueError, KeyError, TypeError):
+                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
+                continue
+            if visitor.expires_at <= now or not self._serves(visitor.link):
+                actions.append(Forget(row.table, row.key))
+                continue
+            remembered.append(visitor)
+        return actions + self.start(remembered)
+
     def start(self, visitors: Iterable[Visitor]) -> list[Action]:
         """The whole forwarding state, with the visitors of an earlier run."""
         for visitor in visitors:
@@ -167,7 +189,7 @@ class VisitorList:
         """Home addresses of visitors whose lifetime is over; the caller dismisses them."""
         return self._timers.due(now)
 
-    def deadline(self) -> float | None:
+    def next_expiry(self) -> float | None:
         """Steady seconds at which the next visitor expires."""
         return self._timers.next()
 
@@ -184,3 +206,25 @@ class VisitorList:
         for adjustment in self._adjustments:
             wanted = adjustment(Wanted(home_address, visitor, static, wanted, stood_in_for))
         return wanted
+
+
+class VisitorExpiry(Part):
+    """Takes visitors off the list when their lifetime is over.
+
+    A part of its own because it comes after those that do something for visitors: at the very end of a lifetime they
+    still find the visitor.
+    """
+
+    def __init__(self, visitors: VisitorList) -> None:
+        self._visitors = visitors
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Dismiss those whose lifetime is over."""
+        actions: list[Action] = []
+        for home_address in self._visitors.due(now):
+            actions += [*self._visitors.dismiss(home_address), Emit("visitor-expired", None, home_address)]
+        return actions
+
+    def deadline(self) -> float | None:
+        """Steady seconds at which the next visitor expires."""
+        return self._visitors.next_expiry()

@@ -4,13 +4,15 @@ Asked for when somebody becomes a visitor, again when the profile's lifetime is 
 they lead to is the context's; what could not be fetched again goes on. It must not know registrations.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import JSON
-from locum.roles.actions import Action, Count, Emit, Event
+from locum.roles.actions import Action, Count, Emit, Event, Persist
 from locum.roles.foreign_agent.contexts.book import ContextBook
+from locum.roles.foreign_agent.visitor_list import VisitorList
+from locum.roles.parts import Part
 from locum.roles.profile import SHORTEST_LIFETIME, Policing, Profile
 from locum.roles.profile_requests import FetchProfile, ProfileFetched, ProfileRefused, ProfileUnavailable
 from locum.roles.timers import Deadlines
@@ -32,26 +34,27 @@ class PolicedVisitor:
     fetch_at: float | None = None  # when it is asked for again, unless it is under way
 
 
-class VisitorPolicy:
-    """`served` tells whether a home address is served; `refresh` makes the data plane follow its context."""
+class VisitorPolicy(Part):
+    """The profiles of those whom `visitors` lists, preconfigured ones included."""
 
     def __init__(
         self,
         contexts: ContextBook,
-        served: Callable[[IPv4Address], bool],
-        refresh: Callable[[IPv4Address], Collection[Action]],
+        visitors: VisitorList,
         *,
         enabled: bool,
     ) -> None:
-        self._contexts, self._served, self._refresh, self._enabled = contexts, served, refresh, enabled
+        self._contexts, self._visitors, self._enabled = contexts, visitors, enabled
         self._policed: dict[IPv4Address, PolicedVisitor] = {}
         self._asked: dict[int, IPv4Address] = {}
         self._timers: Deadlines[IPv4Address] = Deadlines()
         self._next_request = 1
 
-    def start(self, home_addresses: Iterable[IPv4Address]) -> list[Action]:
-        """Those who are served from the beginning."""
-        return [each for home_address in home_addresses for each in self.registered(home_address, None)]
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
+        """Ask for the profiles of those who are served from the beginning."""
+        listed = [each.home_address for each in self._visitors.all_static()]
+        listed += [each.home_address for each in self._visitors.all()]
+        return [action for home_address in listed for action in self.registered(home_address, None)]
 
     def registered(self, home_address: IPv4Address, nai: str | None) -> list[Action]:
         """Somebody is served, or goes on being served; asked for once, unless the context went elsewhere meanwhile."""
@@ -106,7 +109,7 @@ class VisitorPolicy:
         lifetime = event.profile.lifetime or LONGEST
         before, known = known.profile, replace(known, profile=event.profile, fetched_at=now)
         self._again(known, now + max(lifetime, SHORTEST_LIFETIME))
-        actions = [*self._contexts.learn(home_address, event.profile), *self._refresh(home_address)]
+        actions = [*self._contexts.learn(home_address, event.profile), *self._visitors.refresh(home_address)]
         if before is None or _filters(before) != _filters(event.profile):
             kind = "profile-fetched" if before is None else "profile-changed"
             detail: dict[str, JSON] = {"nai": known.nai, "lifetime": lifetime}
@@ -124,6 +127,9 @@ class VisitorPolicy:
             detail: dict[str, JSON] = {"nai": known.nai, "reason": event.reason}
             actions.append(Emit("profile-stale", None, known.home_address, None, detail))
         return actions
+
+    def _served(self, home_address: IPv4Address) -> bool:
+        return home_address in self._visitors or self._visitors.static(home_address) is not None
 
     def _has(self, home_address: IPv4Address) -> bool:
         return self._contexts.content(home_address, BlockKind.POLICY) is not None

@@ -24,6 +24,7 @@ from locum.roles.foreign_agent.contexts.context import (
 )
 from locum.roles.foreign_agent.visitor_list import Wanted
 from locum.roles.forwarding import Forwarding, forwarding
+from locum.roles.parts import Part
 from locum.security.association import Association
 from locum.wire.control.context import MAX_VERSION, BlockStatus, ContextBlock
 from locum.wire.control.context_blocks import (
@@ -37,7 +38,7 @@ from locum.wire.control.context_blocks import (
 )
 
 
-class ContextBook:
+class ContextBook(Part):
     """The contexts of one access node. `preconfigured` are blocks that it has without being told (version 1)."""
 
     def __init__(self, preconfigured: Mapping[IPv4Address, Sequence[BlockContent]] | None = None) -> None:
@@ -51,7 +52,7 @@ class ContextBook:
         }
         self._as_configured = {key: context.to_row()["blocks"] for key, context in self._contexts.items()}
 
-    def restore(self, rows: Iterable[Persist]) -> list[Action]:
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start with the contexts of an earlier run; what has been configured otherwise since then is as configured."""
         actions: list[Action] = []
         for row in rows:

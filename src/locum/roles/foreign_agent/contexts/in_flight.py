@@ -22,9 +22,10 @@ from locum.roles.action_values.forwarding import (
     TunnelAcceptance,
     Verdict,
 )
-from locum.roles.actions import Action, Emit
+from locum.roles.actions import Action, Emit, Event
 from locum.roles.foreign_agent.visitor_list import VisitorList, Wanted
 from locum.roles.forwarding import Forwarding, forwarding
+from locum.roles.parts import Part
 from locum.roles.timers import Deadlines
 
 SILENCE = 5.0  # seconds without a packet after which a tunnel ends
@@ -85,7 +86,7 @@ class Flight:
         return self.outgoing is None and self.incoming is None and self.waiting is None
 
 
-class InFlight:
+class InFlight(Part):
     """The tunnels of one access node; it has its say in the forwarding of the visitor list."""
 
     def __init__(
@@ -235,8 +236,11 @@ class InFlight:
             actions += self._look(self._flights[home_address], now)
         return actions
 
-    def counted(self, event: InFlightCounted, *, now: float) -> list[Action]:
-        """What went by a tunnel so far; it ends when that was the same for long enough."""
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
+        """The count of a tunnel; the tunnel ends when the count was the same for long enough."""
+        return self._counted(event, now) if isinstance(event, InFlightCounted) else None
+
+    def _counted(self, event: InFlightCounted, now: float) -> list[Action]:
         flight = (
             self._flights.get(event.home_address) if isinstance(event.home_address, IPv4Address) else None
         )

@@ -4,19 +4,20 @@ Memberships are part of the contexts; a group is joined and forwarded as soon as
 must not know IGMP, MLD or the kernel.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import ForwardGroup, MembershipChanged
-from locum.roles.actions import Action
+from locum.roles.actions import Action, Event, Persist
 from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.foreign_agent.contexts.in_flight import InFlight, Waiting
 from locum.roles.foreign_agent.visitor_list import VisitorList
+from locum.roles.parts import Part
 from locum.wire.control.context_blocks import MAX_GROUPS, MulticastBlock
 
 
-class Memberships:
+class Memberships(Part):
     """The groups of one access node; `upstream` is where the host joins them (None: it forwards no groups)."""
 
     def __init__(
@@ -31,8 +32,15 @@ class Memberships:
         self._visitors, self._book, self._flights = visitors, book, flights
         self._forwarded: dict[Addr, tuple[str, ...]] = {}
 
-    def changed(self, event: MembershipChanged) -> list[Action]:
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
+        """Forward the groups in the contexts of an earlier run."""
+        return self.refresh()
+
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
         """A visitor has joined or left a group."""
+        return self._changed(event) if isinstance(event, MembershipChanged) else None
+
+    def _changed(self, event: MembershipChanged) -> list[Action]:
         home_address = event.home_address
         if not isinstance(home_address, IPv4Address) or not self._where(home_address):
             return []  # a leave that is only heard here because the device is elsewhere

@@ -13,7 +13,17 @@ from ipaddress import IPv4Address
 from typing import TypeGuard
 
 from locum.roles.action_values.addresses import JSON, Addr
-from locum.roles.actions import Action, Answer, Answered, Asked, Count, Emit, NoAnswer
+from locum.roles.actions import (
+    Action,
+    Answer,
+    Answered,
+    Asked,
+    Count,
+    Emit,
+    Event,
+    NoAnswer,
+    WallClockStepped,
+)
 from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.foreign_agent.contexts.context import Context
 from locum.roles.foreign_agent.contexts.in_flight import InFlight, Mobile, Waiting
@@ -27,6 +37,7 @@ from locum.roles.foreign_agent.contexts.requests import (
 )
 from locum.roles.foreign_agent.visitor import Visitor
 from locum.roles.foreign_agent.visitor_list import VisitorList
+from locum.roles.parts import Part
 from locum.roles.timers import Deadlines
 from locum.roles.transfer_instruction import Instruction, instruction
 from locum.wire.control.context import (
@@ -56,7 +67,7 @@ AFTERWARDS = (
 Notice = Callable[[Addr, IPv4Address, bool], list[Action]]
 
 
-class ContextTransfer:
+class ContextTransfer(Part):
     """`access_nodes` are the others, each with the home addresses that it may speak for (none named: all)."""
 
     def __init__(
@@ -76,7 +87,7 @@ class ContextTransfer:
         self._memberships = memberships
         self._notice = notice
         self._short_lifetime = short_lifetime
-        self.wall_ahead = 0.0  # seconds that the wall clock is ahead of `now`
+        self._wall_ahead = 0.0  # seconds that the wall clock is ahead of `now`
         self._errands = ContextErrands(book, self._current)
         self._kept: Deadlines[IPv4Address] = Deadlines()
         self._moved: set[IPv4Address] = set()  # visitors that are on their way to another access node
@@ -217,8 +228,19 @@ class ContextTransfer:
 
     # Answers ------------------------------------------------------------------------------------------------------------
 
-    def happened(self, event: Answered | NoAnswer, *, now: float) -> list[Action] | None:
-        """The answer to one of ours; None: it is another's."""
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
+        """Requests of other access nodes, answers to ours, and a step of the wall clock; None for anything else."""
+        match event:
+            case Asked(path="622" | "624"):
+                return self._asked(event, now)
+            case Answered() | NoAnswer():
+                return self._answered(event, now)
+            case WallClockStepped(ahead):
+                self._wall_ahead = ahead
+                return []
+        return None
+
+    def _answered(self, event: Answered | NoAnswer, now: float) -> list[Action] | None:
         if event.request < FIRST_REQUEST:
             return None
         exchange = self._errands.get(event.request)
@@ -325,7 +347,7 @@ class ContextTransfer:
 
     # Requests of others -------------------------------------------------------------------------------------------------
 
-    def asked(self, event: Asked, *, now: float) -> list[Action]:
+    def _asked(self, event: Asked, now: float) -> list[Action]:
         """622 that asks, or 624 that comes unasked."""
         peer = event.peer
         try:
@@ -521,7 +543,7 @@ class ContextTransfer:
 
     def _milliseconds(self, now: float) -> int:
         """Since 1970, by the wall clock: other access nodes compare it with theirs."""
-        return int((now + self.wall_ahead) * 1000)
+        return int((now + self._wall_ahead) * 1000)
 
     @staticmethod
     def _emit(kind: str, message: str, exchange: Exchange, statuses: Mapping[int, BlockStatus]) -> Emit:

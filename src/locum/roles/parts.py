@@ -1,0 +1,60 @@
+"""Parts of a role, each with state, rows and deadlines of its own; a role lists them once and calls all of them alike.
+
+This module must not know what a part does.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from locum.roles.actions import Action, Event, Persist
+
+
+class Part(Protocol):
+    """The calls that every part of a role gets. A part overrides those that it needs; times are steady seconds."""
+
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
+        """Start with the rows of an earlier run; those of other parts are among them."""
+        return []
+
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
+        """The actions that follow from an event; None when the event concerns another part."""
+        return None
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Do everything that is due."""
+        return []
+
+    def deadline(self) -> float | None:
+        """When `timeout` has to be called next; None when nothing will be due."""
+        return None
+
+
+class Parts(Part):
+    """Parts in the order in which they are restored and called; a part comes after those that it builds on."""
+
+    def __init__(self, *parts: Part) -> None:
+        self._parts = parts
+
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
+        """Restore all parts in order."""
+        return [action for part in self._parts for action in part.restore(rows, now=now)]
+
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
+        """The actions of the first part that the event concerns; None when there is none."""
+        for part in self._parts:
+            if (actions := part.happened(event, now=now)) is not None:
+                return actions
+        return None
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Call all parts in order."""
+        return [action for part in self._parts for action in part.timeout(now=now)]
+
+    def deadline(self) -> float | None:
+        """The earliest deadline of all parts."""
+        earliest: float | None = None
+        for part in self._parts:
+            at = part.deadline()
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        return earliest
