@@ -10,7 +10,7 @@ import locum.roles.actions as a
 from locum.roles.parts import Part, Parts
 from tests.roles.world import Host, World
 
-ROLES = ("an1",)  # hosts of the world whose roles consist of parts
+ROLES = ("an1", "mnps")  # hosts of the world whose roles consist of parts
 CALLS = {name for name in vars(Part) if not name.startswith("_") and inspect.isfunction(getattr(Part, name))}
 
 
@@ -84,8 +84,9 @@ def test_a_role_lists_all_its_parts(name: str) -> None:
     assert [type(part).__name__ for part in parts if id(part) not in known] == []
 
 
-def subclasses(of: type[Part]) -> Iterator[type[Part]]:
-    for each in of.__subclasses__():
+def subclasses(of: type) -> Iterator[type]:
+    children: list[type] = of.__subclasses__()
+    for each in children:
         yield each
         yield from subclasses(each)
 

@@ -114,13 +114,13 @@ class Host:
         body = encode_trigger(Trigger(operation, homes, selectors, reason, access_node))
         event = Asked(self.exchange, PATH, body, peer, authorised, may)
         self.perform(self.role.asked(event, now=self.now))
-        self.perform(self.role.follow(self.now))
+        self.perform(self.role.follow(now=self.now))
         return self.exchange
 
     def switched(self, refused: int | None = None) -> None:
         """The home agent has answered."""
         self.registration.holds, self.registration.refused = refused is None, refused
-        self.perform(self.role.follow(self.now))
+        self.perform(self.role.follow(now=self.now))
 
     @property
     def wanted(self) -> tuple[Takes | None, tuple[Selector, ...]]:
@@ -267,7 +267,7 @@ def test_a_refusal_of_the_home_agent_is_undone_and_told(host: Host) -> None:
 def test_a_home_agent_that_does_not_answer_is_waited_for_as_long_as_somebody_asks(host: Host) -> None:
     take = host.ask(TAKE)
     assert host.role.deadline() == PATIENCE
-    host.perform(host.role.timeout(PATIENCE))
+    host.perform(host.role.timeout(now=PATIENCE))
     assert (host.answers, host.wanted) == ({take: Status.BUSY}, (Takes.ALL, ()))
     again = host.ask(TAKE)
     host.switched()

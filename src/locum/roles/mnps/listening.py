@@ -17,6 +17,7 @@ from locum.roles.actions import Action, Count, Emit
 from locum.roles.flow_rows import set_flows
 from locum.roles.mnps.handover import HeldFlow, Holding, TakenOver
 from locum.roles.mnps.handovers import Holdings
+from locum.roles.mnps.parts import WaitingPart
 from locum.roles.session_words import GIVEN_UP
 from locum.roles.timers import Deadlines
 from locum.wire.control import Listener, Policy
@@ -26,7 +27,7 @@ PAUSE = 60.0  # seconds after a reclaim that nothing followed: the device has no
 Port = tuple[Addr, int]
 
 
-class Listening:
+class Listening(WaitingPart):
     """Of the handovers of `holdings`. Times are those of the role."""
 
     def __init__(self, holdings: Holdings, most: int, most_of_device: int) -> None:
@@ -112,7 +113,7 @@ class Listening:
             and sum(len(each.held) for each in of_device) < self._most_of_device
         )
 
-    def timeout(self, now: float) -> list[Action]:
+    def timeout(self, *, now: float) -> list[Action]:
         """Devices that asked and did not come back."""
         actions: list[Action] = []
         for identifier in self._paused.due(now):

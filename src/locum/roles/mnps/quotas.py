@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.sessions import SessionUse, Surveyed, SurveySessions
-from locum.roles.actions import Action, Emit
+from locum.roles.actions import Action, Emit, Event
 from locum.roles.mnps.giving_up import GivingUp
 from locum.roles.mnps.handover import Holding, Prepared, TakenOver
 from locum.roles.mnps.handovers import Holdings
+from locum.roles.mnps.parts import WaitingPart
 from locum.wire.control import MAX_SESSIONS
 
 DAY = 86400.0
@@ -39,7 +40,7 @@ class Quota:
 ORDINARY = Quota()
 
 
-class Quotas:
+class Quotas(WaitingPart):
     """The quota of every device that has handovers in `holdings`. All times are steady seconds."""
 
     def __init__(self, quota: Quota, holdings: Holdings, giving_up: GivingUp) -> None:
@@ -48,12 +49,17 @@ class Quotas:
         self._empty_since: dict[bytes, float] = {}
         self._survey_at: float | None = None
 
-    def follow(self, now: float) -> None:
-        """After every step: whether there is anything to look at."""
+    def follow(self, *, now: float) -> list[Action]:
+        """Look at the sessions later if there are any."""
         if not self._holdings.all():
             self._survey_at = None
         elif self._survey_at is None:
             self._survey_at = now + self._pause
+        return []
+
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
+        """The use of the sessions, as the node has found it."""
+        return self._surveyed(event, now) if isinstance(event, Surveyed) else None
 
     @property
     def _pause(self) -> float:
@@ -63,14 +69,14 @@ class Quotas:
         """When to look at the sessions."""
         return self._survey_at
 
-    def timeout(self, now: float) -> list[Action]:
+    def timeout(self, *, now: float) -> list[Action]:
         """Look at them."""
         if self._survey_at is None or self._survey_at > now:
             return []
         self._survey_at = now + self._pause
         return [SurveySessions()]
 
-    def surveyed(self, event: Surveyed, now: float) -> list[Action]:
+    def _surveyed(self, event: Surveyed, now: float) -> list[Action]:
         """End what has been quiet for too long, and what makes room for a device's other sessions."""
         self._quiet_since = {(each.handover, each.session): now - each.idle for each in event.sessions}
         expired = [each for each in event.sessions if each.idle >= self._quota.held_seconds]

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from locum.roles.action_values.addresses import Addr, Randomness, Source
-from locum.roles.actions import Action, Count, Event, Persist
+from locum.roles.actions import Action, Count, Event, LinkDown, LinkUp, Persist, WallClockStepped
 from locum.roles.flow_selectors import PRIORITY, PRIORITY_SELECTED, flow_selector
+from locum.roles.mnps.parts import WaitingPart
 from locum.roles.registrant.attachment import (
     Attachment,
     RegistrationAccepted,
@@ -250,7 +251,7 @@ class Standing:
         self.part.forget()
 
 
-class StandInRegistration:
+class StandInRegistration(WaitingPart):
     """All of one stand-in's registrations."""
 
     def __init__(self, configuration: StandInRegistrationConfiguration, randomness: Randomness) -> None:
@@ -303,8 +304,10 @@ class StandInRegistration:
             for each in (*standing.client.receive(message, source, now=now), *standing.follow(now))
         ]
 
-    def happened(self, event: Event, *, now: float) -> list[Action]:
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
         """Links come and go; the wall clock is set."""
+        if not isinstance(event, LinkUp | LinkDown | WallClockStepped):
+            return None
         return [
             each
             for standing in self.all()

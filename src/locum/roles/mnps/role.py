@@ -5,40 +5,29 @@ alike. It must not know CoAP, sockets, the spool or the kernel.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
 from locum.roles.action_values.flows import OfferService
-from locum.roles.action_values.forwarding import FlowVerdict, LocalEndpoint
+from locum.roles.action_values.forwarding import LocalEndpoint
 from locum.roles.action_values.listeners import AcceptedEnded, ConnectionAccepted
 from locum.roles.action_values.sessions import (
-    DropSessions,
     Fetched,
     Measured,
     NotPerformed,
     Restored,
     RestoreSessions,
-    ResumeSessions,
-    Surveyed,
 )
 from locum.roles.action_values.sessions import Stopped as SessionsStopped
 from locum.roles.actions import (
     Action,
     Answer,
-    Answered,
     Asked,
     Count,
     Emit,
     Event,
-    Forget,
-    LinkDown,
-    LinkUp,
-    NoAnswer,
     Persist,
-    WallClockStepped,
 )
-from locum.roles.flow_rows import TABLE, set_flows
 from locum.roles.forwarding import NOTHING, changes
 from locum.roles.mnps.configuration import StandInConfiguration as StandInConfiguration
 from locum.roles.mnps.giving_back import GivingBack
@@ -53,12 +42,14 @@ from locum.roles.mnps.handover import (
     TakenOver,
 )
 from locum.roles.mnps.handovers import Holdings
+from locum.roles.mnps.keeping import Keeping
 from locum.roles.mnps.listening import Listening
+from locum.roles.mnps.parts import WaitingParts
 from locum.roles.mnps.quotas import Quotas
 from locum.roles.mnps.registration import StandInRegistration
 from locum.roles.mnps.replies_632 import Replies
 from locum.roles.mnps.switching import Switching
-from locum.roles.mnps.taking_over import PREPARED_TIMEOUT, TakingOver
+from locum.roles.mnps.taking_over import TakingOver
 from locum.roles.mnps.triggering import Triggering
 from locum.roles.session_words import GIVEN_UP
 from locum.wire.control import (
@@ -74,7 +65,6 @@ from locum.wire.control import (
     TakeoverTransfer,
     decode_618,
     decode_634,
-    trigger,
 )
 from locum.wire.errors import WireError
 
@@ -108,6 +98,22 @@ class StandIn:
         self.triggering = Triggering(
             configuration.address, self.registration, self._switching.want_for, self._holdings.settle
         )
+        kept = Keeping(
+            self._holdings,
+            self._giving_back,
+            self._giving_up,
+            self._switching,
+            self._listening,
+            configuration.quota.held_seconds,
+        )
+        self._parts = WaitingParts(
+            *(() if self.registration is None else (self.registration,)),
+            self._quotas,
+            self._switching,
+            self._listening,
+            kept,
+            self.triggering,
+        )
         self._switching.triggered = self.triggering.wanted
         self._switching.device_at = self.triggering.device_at
         self._holdings.also_guarded = self.triggering.guarded
@@ -137,70 +143,26 @@ class StandIn:
         actions += [OfferService(*each) for each in self.configuration.services]
         if self._colocated:
             actions.append(LocalEndpoint(self.configuration.address))
-        if self.registration is not None:
-            actions += self.registration.restore(rows, now=now)
-        for row in rows:
-            if row.table != TABLE:
-                continue
-            try:
-                taken = TakenOver.from_row(row.key, row.value)
-            except (ValueError, KeyError, TypeError):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
-                continue
-            if isinstance(taken.state, Restoring):
-                # Nothing has reached these sockets: their packets are held until the row says "holding".
-                actions.append(DropSessions(taken.identifier))
-                taken = replace(taken, state=Prepared(now + PREPARED_TIMEOUT), sessions=())
-                actions.append(taken.persist())
-            actions += self._restored_row(taken, now)
-        actions += self._holdings.settle()
-        for taken in self._holdings.all():
-            actions += self._switching.want(taken, now) + self._listening.begin(taken)
-        return actions + self.triggering.restore(rows, now=now)
-
-    def _restored_row(self, taken: TakenOver, now: float) -> list[Action]:
-        """What the data plane has to do for a handover of an earlier run."""
-        flows = [each.flow for each in taken.held]
-        match taken.state:
-            case Stopping():  # some sockets may be stopped: the device asks again, or goes on sleeping
-                self._holdings.keep(taken.at(Holding()))
-                return [*set_flows(flows, FlowVerdict.DELIVER), ResumeSessions(taken.identifier)]
-            case Stopped():
-                self._holdings.keep(taken.at(Stopped(None, now + self.configuration.quota.held_seconds)))
-                return [*set_flows(flows, FlowVerdict.HOLD)]
-            case Holding():
-                self._holdings.keep(taken)
-                return [*set_flows(flows, FlowVerdict.DELIVER)]
-        self._holdings.keep(taken)
-        return [*set_flows(taken.flows, FlowVerdict.HOLD)]
+        return actions + self._parts.restore(rows, now=now)
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """Advertisements of its agents, and replies to its own registrations."""
         if self.registration is None:
             return [Count("message-unexpected")]
-        return self.registration.receive(message, source, now=now) + self._follow(now)
+        return self.registration.receive(message, source, now=now) + self._parts.follow(now=now)
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
         """Requests of devices and access nodes, and results of session actions."""
-        return self._happened(event, now) + self._follow(now)
-
-    def _follow(self, now: float) -> list[Action]:
-        """Whoever waits for the home agent goes on when it has switched."""
-        self._quotas.follow(now)
-        return self._switching.follow(now) + self.triggering.follow(now)
+        return self._happened(event, now) + self._parts.follow(now=now)
 
     def _happened(self, event: Event, now: float) -> list[Action]:
+        if (actions := self._parts.happened(event, now=now)) is not None:
+            return actions
         match event:
-            case LinkUp() | LinkDown() | WallClockStepped():
-                return self.registration.happened(event, now=now) if self.registration is not None else []
             case Asked(path="634"):
                 return self._asked(event, now)
             case Asked(path="618"):
                 return self._noticed(event)
-            case Asked(path=trigger.PATH):
-                return self.triggering.asked(event, now=now)
-            case Answered() | NoAnswer():
-                return self.triggering.happened(event, now=now) or []
             case Asked():
                 return [Count("request-unknown"), self._replies.answer(event.exchange, Status.MALFORMED)]
             case Restored():
@@ -215,8 +177,6 @@ class StandIn:
                 return self._giving_up.some(taken, sessions, GIVEN_UP, "session-lost")
             case Measured():
                 return self._giving_back.measured(event)
-            case Surveyed():
-                return self._quotas.surveyed(event, now)
             case Fetched():
                 return self._giving_back.fetch_done(event)
             case SessionsStopped():
@@ -226,23 +186,12 @@ class StandIn:
         return []
 
     def timeout(self, *, now: float) -> list[Action]:
-        """Forget what nobody came back for."""
-        actions = [] if self.registration is None else self.registration.timeout(now=now)
-        actions += self._switching.timeout(now) + self.triggering.timeout(now)
-        actions += self._listening.timeout(now) + self._quotas.timeout(now)
-        for taken in self._holdings.due(now):
-            unfetched = isinstance(taken.state, Stopped) and not self._giving_back.all_given(taken)
-            actions += self._giving_up.end(taken, now, reset=unfetched)
-            actions.append(Emit("handover-forgotten", None, taken.home_addresses[0]))
-        return actions + self._follow(now)
+        """Everything that is due, and what follows from it."""
+        return self._parts.timeout(now=now) + self._parts.follow(now=now)
 
     def deadline(self) -> float | None:
         """Steady seconds."""
-        times = [self._holdings.deadline(), self._switching.deadline(), self.triggering.deadline()]
-        times += [self._listening.deadline(), self._quotas.deadline()]
-        if self.registration is not None:
-            times.append(self.registration.deadline())
-        return min((at for at in times if at is not None), default=None)
+        return self._parts.deadline()
 
     def handovers(self) -> Collection[TakenOver]:
         """What is being stood in for, for people."""
@@ -257,7 +206,7 @@ class StandIn:
         for handover, numbers in by_handover.items():
             if (taken := self._holdings.get(handover)) is not None:
                 actions += self._giving_up.some(taken, numbers, DROPPED, "session-dropped")
-        return actions + self._follow(now)
+        return actions + self._parts.follow(now=now)
 
     # Requests ----------------------------------------------------------------------------------------------------
 

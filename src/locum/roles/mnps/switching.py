@@ -14,6 +14,7 @@ from locum.roles.actions import Action, Answer, Count, Emit
 from locum.roles.mnps.giving_back import GivingBack
 from locum.roles.mnps.handover import Holding, Releasing, TakenOver
 from locum.roles.mnps.handovers import Holdings
+from locum.roles.mnps.parts import WaitingPart
 from locum.roles.mnps.registration import MAX_FLOWS, Part, Standing, StandInRegistration
 from locum.roles.mnps.replies_632 import Replies
 from locum.wire.control import Status
@@ -34,7 +35,7 @@ class _Preparing:
     give_up_at: float  # steady seconds
 
 
-class Switching:
+class Switching(WaitingPart):
     """Of the handovers of `holdings` that are to be switched by `registration`; without one there are none."""
 
     def __init__(
@@ -98,7 +99,7 @@ class Switching:
         self._holdings.keep(taken.at(Releasing((exchange,), now + RELEASE_PATIENCE)))
         return self.want(taken, now)
 
-    def follow(self, now: float) -> list[Action]:
+    def follow(self, *, now: float) -> list[Action]:
         """Whoever waits for what holds now, or was refused, goes on."""
         actions: list[Action] = []
         for taken in tuple(self._holdings.all()):
@@ -113,7 +114,7 @@ class Switching:
                 )
         return actions
 
-    def timeout(self, now: float) -> list[Action]:
+    def timeout(self, *, now: float) -> list[Action]:
         """Nobody answered the registration."""
         actions: list[Action] = []
         for taken in tuple(self._holdings.all()):

@@ -13,7 +13,20 @@ from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.flows import Selector
-from locum.roles.actions import Action, Answer, Answered, Ask, Asked, Count, Emit, Forget, NoAnswer, Persist
+from locum.roles.actions import (
+    Action,
+    Answer,
+    Answered,
+    Ask,
+    Asked,
+    Count,
+    Emit,
+    Event,
+    Forget,
+    NoAnswer,
+    Persist,
+)
+from locum.roles.mnps.parts import WaitingPart
 from locum.roles.mnps.registration import MAX_FLOWS, Standing, StandInRegistration
 from locum.wire.control import Notice618, encode_618
 from locum.wire.control.answer import Status
@@ -89,7 +102,7 @@ class _Doubted:
     event: Asked
 
 
-class Triggering:
+class Triggering(WaitingPart):
     """The triggers of one stand-in. `want(home_addresses, now)` makes the registration follow, `guard()` the data plane."""
 
     def __init__(
@@ -145,6 +158,12 @@ class Triggering:
         return actions
 
     # Triggers --------------------------------------------------------------------------------------------------------
+
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
+        """Triggers, and answers of devices that are said to be lost; None for anything else."""
+        if isinstance(event, Asked):
+            return self.asked(event, now=now) if event.path == PATH else None
+        return self._answered(event, now) if isinstance(event, Answered | NoAnswer) else None
 
     def asked(self, event: Asked, *, now: float) -> list[Action]:
         """A trigger came; every refusal leaves everything as it was."""
@@ -263,8 +282,8 @@ class Triggering:
         body = encode_618(Notice618(home_address, True, self._address))
         return [Ask(number, home_address, "618", body, ASKING_DEVICE)]
 
-    def happened(self, event: Answered | NoAnswer, *, now: float) -> list[Action] | None:
-        """What a lost device says; None: it is another's answer."""
+    def _answered(self, event: Answered | NoAnswer, now: float) -> list[Action] | None:
+        """The reaction to a lost device's answer; None for an answer to another part."""
         if event.request < FIRST_REQUEST:
             return None
         doubted = self._doubted.pop(event.request, None)
@@ -286,7 +305,7 @@ class Triggering:
         self._waiting[home_address] = _Waiting((*waiting.exchanges, exchange), waiting.give_up_at)
         return []
 
-    def follow(self, now: float) -> list[Action]:
+    def follow(self, *, now: float) -> list[Action]:
         """Whoever waits for what holds now, or was refused, is answered."""
         actions: list[Action] = []
         for home_address, taken in tuple(self._taken.items()):
@@ -297,7 +316,7 @@ class Triggering:
                 actions += self._refused(home_address, taken, standing.refused, now)
         return actions
 
-    def timeout(self, now: float) -> list[Action]:
+    def timeout(self, *, now: float) -> list[Action]:
         """The home agent does not answer. What was asked for is still pursued: whoever asks again waits again."""
         actions: list[Action] = []
         for home_address, waiting in tuple(self._waiting.items()):
