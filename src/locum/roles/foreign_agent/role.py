@@ -159,7 +159,7 @@ class ForeignAgent:
             self._notice_in_reach,
             configuration.short_lifetime,
         )
-        self._relay.heralds.append(lambda request, now: self._transfer.relayed(request, now=now))
+        self._relay.heralds.append(lambda request, now: self._transfer.requesting.relayed(request, now=now))
         self._advertiser = Advertiser(
             configuration.links,
             care_of,
@@ -299,7 +299,7 @@ class ForeignAgent:
         visitor = self._visitors.get(request.home_address)
         if visitor is None:
             return [*actions, *replies, *self._probing.deregistered(request.home_address)]
-        pushing = self._transfer.pushing(visitor, concluded.instruction, replies, now=now)
+        pushing = self._transfer.requesting.pushing(visitor, concluded.instruction, replies, now=now)
         actions += replies if pushing is None else pushing
         return actions + self._probing.registered(visitor, now=now)
 
@@ -327,14 +327,14 @@ class ForeignAgent:
         visitor = self._granted(concluded, now)
         if visitor is None:
             before = self._visitors.get(request.home_address)
-            sent_on = self._transfer.left(before, said, now=now) if before is not None else []
+            sent_on = self._transfer.requesting.left(before, said, now=now) if before is not None else []
             return sent_on + self._visitors.dismiss(request.home_address)
         self._parting.pop(request.home_address, None)
         self._revocation.under_way.cancel(request.home_address, self.configuration.care_of_address)
         return [
-            *self._transfer.arriving(visitor, said, now=now),
+            *self._transfer.requesting.arriving(visitor, said, now=now),
             *self._visitors.admit(visitor),
-            *self._transfer.registered(visitor, said, now=now),
+            *self._transfer.requesting.registered(visitor, said, now=now),
             *self._policy.registered(visitor.home_address, request.mobile_nai),
         ]
 

@@ -14,8 +14,10 @@ from locum.roles.actions import Action, Ask, Emit
 from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.foreign_agent.contexts.context import Context
 from locum.roles.foreign_agent.contexts.in_flight import Mobile
+from locum.roles.parts import Part
 from locum.roles.timers import Deadlines
 from locum.wire.control.context import (
+    BlockStatus,
     Context624,
     ContextRequest622,
     ContextStatus,
@@ -54,7 +56,7 @@ class Exchange:
     sent: Mapping[int, int] = field(default_factory=dict)  # versions of what was pushed
 
 
-class ContextErrands:
+class ContextErrands(Part):
     """All that is under way; `current` gives a context as it stands."""
 
     def __init__(self, book: ContextBook, current: Callable[[IPv4Address, float], Context | None]) -> None:
@@ -157,3 +159,8 @@ class ContextErrands:
         versions = {} if exchange.whole else self._book.versions(home_address)
         asked = ContextRequest622(home_address, exchange.registered, wants, versions, exchange.onward)
         return "622", encode_request_622(asked), {}
+
+
+def word(status: ContextStatus | BlockStatus) -> str:
+    """A status in counters and events."""
+    return status.name.lower().replace("_", "-")
