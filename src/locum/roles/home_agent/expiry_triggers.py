@@ -9,12 +9,13 @@ from dataclasses import replace
 from locum.roles.action_values.addresses import Addr
 from locum.roles.actions import Action, Answered, Event, NoAnswer
 from locum.roles.home_agent.binding import CareOf, Mobile
+from locum.roles.parts import Part
 from locum.roles.trigger_requests import Errands
 from locum.wire.control.trigger import Operation, Reason, Trigger
 from locum.wire.mobile_ip.registration import Flag
 
 
-class ExpiryTriggers:
+class ExpiryTriggers(Part):
     """Of one home agent; not `enabled` it does nothing."""
 
     def __init__(self, *, enabled: bool) -> None:
@@ -40,11 +41,11 @@ class ExpiryTriggers:
         self._taken.discard(mobile.home_address)
         return self._errands.ask_all(_trigger(Operation.RELEASE, mobile, Reason.BACK), _stand_ins(mobile))
 
-    def happened(self, event: Event, *, now: float) -> list[Action]:
-        """Answers to triggers."""
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
+        """Answers to triggers; None for anything else."""
         if not isinstance(event, Answered | NoAnswer):
-            return []
-        return self._errands.happened(event, now=now) or []
+            return None
+        return self._errands.happened(event, now=now)
 
     def timeout(self, *, now: float) -> list[Action]:
         """Ask again."""

@@ -1,39 +1,31 @@
 """The home agent (RFC 5944 section 3.8; source text 532): who may register what, and where packets go.
 
 Requests in, replies and differences of forwarding out. It must not know sockets, the store or the kernel, nor what
-becomes of packets at a care-of address. What is granted is decided in `home_admission.py`, what follows for packets in
-`forwarding_choice.py`.
+becomes of packets at a care-of address. `admission.py` decides about requests, `bindings.py` keeps the results, and
+`forwarding_choice.py` derives the forwarding.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from ipaddress import IPv4Address
-from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
 from locum.roles.action_values.forwarding import LocalEndpoint
 from locum.roles.actions import Action, Count, Emit, Event, Forget, Persist, Reply, WallClockStepped
 from locum.roles.home_agent.admission import HomeAdmission, HomeAgentConfiguration
-from locum.roles.home_agent.binding import Binding, CareOf, Mobile, text
+from locum.roles.home_agent.binding import Binding, Mobile, text
+from locum.roles.home_agent.bindings import Bindings
 from locum.roles.home_agent.device_location import told_to_stand_in
 from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
-from locum.roles.home_agent.forwarding_choice import NOTHING, changes, in_force, installed, most_rules
+from locum.roles.home_agent.forwarding_choice import in_force, most_rules
 from locum.roles.home_agent.nat import TraversalRefused
 from locum.roles.home_agent.profile_homes import (
-    Admitted,
-    Altered,
-    Declined,
     Homes,
     KnownHome,
-    Outcome,
-    Unserved,
     Waiting,
-    Withdrawn,
 )
+from locum.roles.home_agent.profile_server import ServedByProfile
 from locum.roles.home_agent.registry import (
-    STAND_IN_TABLE,
-    TABLE,
     Home,
     Registrant,
     RuleLine,
@@ -45,22 +37,16 @@ from locum.roles.home_agent.replies import Replies, nai_again
 from locum.roles.home_agent.request_extensions import Refusal, rules_without
 from locum.roles.home_agent.revocation import HomeRevocation
 from locum.roles.home_agent.revocation_messages import BindingRevocation
-from locum.roles.home_agent.served_by_profile import mobile_of
 from locum.roles.home_agent.timestamps import HomeTimestamps
 from locum.roles.home_agent.tunnel_end import PLAIN, TunnelEnd, tunnel_end
-from locum.roles.profile_requests import ProfileFetched, ProfileRefused, ProfileUnavailable
+from locum.roles.parts import Parts
 from locum.roles.rules import (
-    ADMIN,
-    FIRST_ASSIGNED,
     KeptRule,
     RuleRefused,
     added,
-    free_identifier,
     stored,
-    without,
 )
 from locum.roles.signing import authentic
-from locum.roles.timers import Deadlines
 from locum.security.association import Association, Replay
 from locum.security.replay import (
     NonceWindow,
@@ -74,7 +60,6 @@ from locum.wire.mobile_ip.registration import Code, RegistrationReply, Registrat
 from locum.wire.mobile_ip.revocation import REGISTRATION_REVOCATION, REVOCATION_ACKNOWLEDGMENT
 
 _REVOCATION, _ACKNOWLEDGMENT = bytes((REGISTRATION_REVOCATION,)), bytes((REVOCATION_ACKNOWLEDGMENT,))
-RULE_TABLE: Final = "rule"  # signalled or made by people; the key is the home address and the identifier
 _NONCES = NonceWindow()
 
 
@@ -91,56 +76,34 @@ class HomeAgent:
     ) -> None:
         """With `profiles`, home addresses are also served that the policy server knows."""
         self.configuration = configuration
-        self._profiles = profiles
-        self._homes = {each.home_address: Home(each) for each in mobiles}
+        self._triggers = ExpiryTriggers(enabled=configuration.trigger_on_expiry)
+        self._bindings = Bindings(configuration.address, mobiles, self._triggers)
+        self._homes = self._bindings.homes
         self._admission = HomeAdmission(configuration, self._homes)
         self._replies = Replies(configuration.address, foreign_agents, randomness)
         self._exchange = BindingRevocation(
             configuration.address, foreign_agents, enabled=configuration.revocation
         )
-        self.revocation = HomeRevocation(self._homes, self._exchange, self._drop)
-        self._expiries: Deadlines[Registrant] = Deadlines()
+        self.revocation = HomeRevocation(self._homes, self._exchange, self._bindings.drop)
         self._timestamps = HomeTimestamps()
-        self._triggers = ExpiryTriggers(enabled=configuration.trigger_on_expiry)
+        self._profiles: ServedByProfile | None = None
+        if profiles is not None:
+            self._profiles = ServedByProfile(profiles, self._homes, self._replies, self, self._waited)
+        self._parts = Parts(
+            *(() if self._profiles is None else (self._profiles,)),
+            self._bindings,
+            self._exchange.under_way,
+            self._triggers,
+        )
 
     # The role's shape --------------------------------------------------------------------------------------------
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start; every home address with a default CoA is bound to it from the first moment (R2)."""
         actions: list[Action] = [LocalEndpoint(self.configuration.address)]
-        if self._profiles is not None:
-            actions += self._profiles.restore(rows, now=now)
-            for each in self._profiles.known():
-                self._homes[each.home_address] = Home(mobile_of(each.home_address, each.profile))
-        for row in rows:
-            if row.table in (TABLE, STAND_IN_TABLE):
-                actions += self._restore_binding(row)
-        for row in rows:
-            if row.table == RULE_TABLE:
-                actions += self._restore_rule(row)
-        for home in self._homes.values():
-            gone: list[str] = []
-            for registrant in (home, *home.stand_ins):
-                held = registrant.binding
-                current = held.without_expired(now)
-                self._keep(registrant, current)
-                if current != held:
-                    actions.append(Persist(registrant.table, registrant.key, current.to_row()))
-                if registrant is not home and not current.care_of:
-                    gone.append(registrant.name)
-            if gone and home.rules:
-                actions += self._keep_rules(home, rules_without(home.rules, *gone))
-            actions += self._forward(home)
-        self._timestamps.restore(self._accepted_last(), now=now)
+        actions += self._parts.restore(rows, now=now)
+        self._timestamps.restore(self._bindings.accepted_last(), now=now)
         return actions
-
-    def _accepted_last(self) -> Iterator[int]:
-        """Timestamps, of every registrant."""
-        for home in self._homes.values():
-            for each in (home, *home.stand_ins):
-                last = each.binding.identification
-                if last is not None and each.association.replay is Replay.TIMESTAMP:
-                    yield last
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """A registration request: 602 or 602'', or 601 and 601'' of a registrant with a co-located care-of address."""
@@ -155,41 +118,11 @@ class HomeAgent:
             return [Count(f"registration-{error.reason}")]
         home = self._homes.get(request.home_address)
         if home is None and self._profiles is not None:
-            return self._by_profile(Waiting(request, source, len(message)), self._profiles, now)
+            return self._profiles.receive(Waiting(request, source, len(message)), now=now)
         return self._request(request, home, source, len(message), now)
 
-    def _by_profile(self, waiting: Waiting, profiles: Homes, now: float) -> list[Action]:
-        """A request for a home address that is not configured: of a profile, or to wait for one."""
-        request = waiting.request
-        home_address = profiles.address(request)
-        home = self._homes.get(home_address)
-        if home is not None:
-            known = replace(request, home_address=home_address)
-            return self._request(known, home, waiting.source, waiting.size, now)
-        try:
-            return profiles.ask(waiting, now=now)
-        except Unserved as unserved:
-            refusal = self._replies.unsigned(request, unserved.code, waiting.source, waiting.size)
-            return [Count(unserved.reason), *refusal]
-
-    def _follow(self, actions: list[Action], outcomes: Iterable[Outcome], now: float) -> list[Action]:
-        """What follows from what the policy server said."""
-        assert self._profiles is not None
-        for each in outcomes:
-            match each:
-                case Admitted():
-                    actions += self.serve(mobile_of(each.home_address, each.profile), now=now)
-                    for waiting in each.waiting:
-                        actions += self._by_profile(waiting, self._profiles, now)
-                case Altered():
-                    actions += self.serve(mobile_of(each.home_address, each.profile), now=now)
-                case Withdrawn():
-                    actions += self.withdraw(each.home_address, now=now)
-                case Declined():
-                    for waiting in each.waiting:
-                        request, source, size = waiting.request, waiting.source, waiting.size
-                        actions += self._replies.unsigned(request, each.code, source, size)
-        return actions
+    def _waited(self, waiting: Waiting, home: Home, now: float) -> list[Action]:
+        return self._request(waiting.request, home, waiting.source, waiting.size, now)
 
     def _request(
         self, request: RegistrationRequest, home: Home | None, source: Source, size: int, now: float
@@ -210,59 +143,32 @@ class HomeAgent:
             return self._replies.refuse(request, association, refusal.code, source, size, nonce=held.nonce)
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
-        """What the policy server said, what stand-ins say to triggers, and that the wall clock was set."""
+        """Answers of the policy server and of stand-ins, and steps of the wall clock."""
+        if (actions := self._parts.happened(event, now=now)) is not None:
+            return actions
         if isinstance(event, WallClockStepped):
             self._timestamps.stepped(event.ahead)
-            return []
-        if isinstance(event, ProfileFetched | ProfileRefused | ProfileUnavailable) and self._profiles:
-            return self._follow(*self._profiles.happened(event, now=now), now)
-        return self._triggers.happened(event, now=now)
+        return []
 
     def timeout(self, *, now: float) -> list[Action]:
-        """Expiry of care-of addresses: the next in the order of choice takes over (R2, R5)."""
-        actions: list[Action] = []
-        for registrant in self._expiries.due(now):
-            home, held = registrant.home, registrant.binding
-            current = held.without_expired(now)
-            lost: list[JSON] = [str(each.address) for each in held.care_of if each not in current.care_of]
-            rules = home.rules
-            if registrant is not home and not current.care_of:
-                rules = rules_without(rules, registrant.name)
-            actions += self._change(registrant, current, rules)
-            detail: dict[str, JSON] = {
-                "care_of": lost,
-                "in_force": [str(each) for each in in_force(home.v4)],
-            }
-            if registrant is not home:
-                detail["registrant"] = registrant.name
-            actions.append(Emit("expired", None, current.home_address, None, detail))
-            if registrant is home and not current.care_of:
-                actions += self._triggers.expired(home.mobile, held.care_of)
-        if self._profiles is not None:
-            actions += self._follow(*self._profiles.timeout(now=now), now)
-        return actions + self._exchange.under_way.timeout(now=now) + self._triggers.timeout(now=now)
+        """Everything that is due: care-of addresses, profiles, revocations, triggers."""
+        return self._parts.timeout(now=now)
 
     def deadline(self) -> float | None:
-        """Steady seconds of the next expiry, of a care-of address or a profile, or repetition of a revocation."""
-        due = self._expiries.next()
-        others = (self._exchange.under_way, self._triggers, self._profiles)
-        for each in others:
-            at = None if each is None else each.deadline()
-            if at is not None and (due is None or at < due):
-                due = at
-        return due
+        """Steady seconds of whatever is due next."""
+        return self._parts.deadline()
 
     # For people, and for those who know who is served ------------------------------------------------------------
 
     def profiles(self) -> tuple[KnownHome, ...]:
         """Home addresses that are served because of a profile."""
-        return () if self._profiles is None else tuple(self._profiles.known())
+        return () if self._profiles is None else tuple(self._profiles.profiles.known())
 
     def refresh_profile(self, home_address: IPv4Address, *, now: float) -> list[Action]:
         """Fetch the profile of this home address now. Raises KeyError for one that has none."""
         if self._profiles is None:
             raise KeyError(home_address)
-        return self._profiles.refresh(home_address, now=now)
+        return self._profiles.profiles.refresh(home_address, now=now)
 
     def visitor_list(self, *, now: float) -> tuple[VisitorListEntry, ...]:
         """What is registered (R1)."""
@@ -277,19 +183,15 @@ class HomeAgent:
 
     def add_rule(self, home_address: IPv4Address, rule: KeptRule, *, now: float) -> list[Action]:
         """A rule made by people: its owner is ADMIN, it survives a restart. Raises RuleRefused."""
-        home = self._home(home_address)
-        rules = added(home.rules, replace(rule, owner=ADMIN), most_rules(home.mobile))
-        return [*self._keep_rules(home, rules), *self._forward(home)]
+        return self._bindings.add_rule(home_address, rule)
 
     def numbered(self, home_address: IPv4Address, rule: KeptRule) -> KeptRule:
         """The rule with an identifier that no rule of that home address has. Raises RuleRefused."""
-        return replace(rule, identifier=free_identifier(self._home(home_address).rules, FIRST_ASSIGNED))
+        return self._bindings.numbered(home_address, rule)
 
     def remove_rule(self, home_address: IPv4Address, identifier: int, *, now: float) -> list[Action]:
         """Take away a rule that was signalled or made by people. Raises RuleRefused for others."""
-        home = self._home(home_address)
-        rules, _ = without(home.rules, identifier, ADMIN)
-        return [*self._keep_rules(home, rules), *self._forward(home)]
+        return self._bindings.remove_rule(home_address, identifier)
 
     def serve(self, mobile: Mobile, *, now: float) -> list[Action]:
         """Serve this home address from now on, or as `mobile` says from now on; what is registered stays (R3).
@@ -300,24 +202,24 @@ class HomeAgent:
         home = self._homes.get(mobile.home_address)
         if home is None:
             home = self._homes[mobile.home_address] = Home(mobile)
-            return self._forward(home)
+            return self._bindings.forward(home)
         before, kept = home.rules, {each.name: each for each in home.stand_ins}
         actions: list[Action] = []
         told: list[Action] = []
         home.configure(mobile)
         for each in home.stand_ins:
             if (old := kept.pop(each.name, None)) is not None:
-                self._expiries.cancel(old)
-                self._keep(each, old.binding)
+                self._bindings.cancel(old)
+                self._bindings.keep(each, old.binding)
         for gone in kept.values():
-            self._expiries.cancel(gone)
+            self._bindings.cancel(gone)
             actions.append(Forget(gone.table, gone.key))
             told += self.revocation.tell(gone, gone.binding.care_of, "not authorised any more", now)
         rules, home.rules = mobile.rules, before
         for rule in rules_without(before, *kept):
             with suppress(RuleRefused):
                 rules = added(rules, rule, most_rules(mobile)) if stored(rule) else rules
-        return [*actions, *self._keep_rules(home, rules), *self._forward(home), *told]
+        return [*actions, *self._bindings.keep_rules(home, rules), *self._bindings.forward(home), *told]
 
     def withdraw(self, home_address: IPv4Address, *, now: float) -> list[Action]:
         """The home address is not served any more: it loses its default CoA too, and all that was registered (R2)."""
@@ -327,15 +229,10 @@ class HomeAgent:
         actions: list[Action] = []
         told: list[Action] = []
         for registrant in (home, *home.stand_ins):
-            self._expiries.cancel(registrant)
+            self._bindings.cancel(registrant)
             actions.append(Forget(registrant.table, registrant.key))
             told += self.revocation.tell(registrant, registrant.binding.care_of, "not served any more", now)
-        actions += [
-            Forget(RULE_TABLE, f"{home.key} {each.identifier}") for each in home.rules if stored(each)
-        ]
-        for address, had in ((home.mobile.home_address, home.v4), (home.mobile.home_address_v6, home.v6)):
-            if address is not None:
-                actions += changes(address, had, NOTHING)
+        actions += self._bindings.forget(home)
         actions.append(Emit("withdrawn", None, home_address, None, {}))
         return actions + told
 
@@ -379,7 +276,7 @@ class HomeAgent:
             (*replies, *told, *end.to_mobile, *nai_again(request)) if len(request.extensions) > 1 else (),
         )
         before = registrant.binding.care_of
-        actions = self._change(registrant, accepted, rules)
+        actions = self._bindings.change(registrant, accepted, rules)
         message = self._replies.sign(reply, registrant.association, source, end.to_agent)
         actions.append(Reply(source, message))
         actions.append(self._sent(registrant, source, granted))
@@ -436,7 +333,7 @@ class HomeAgent:
                 held = Binding(
                     held.home_address, held.care_of, held.identification, nonce, held.ipv6, held.default
                 )
-                actions += self._change(registrant, held, registrant.home.rules)
+                actions += self._bindings.change(registrant, held, registrant.home.rules)
             identification = nonce_identification(held.nonce or 0, mobile_nonce(request.identification))
         return actions + self._replies.refuse(
             request,
@@ -447,112 +344,6 @@ class HomeAgent:
             nonce=held.nonce,
             identification=identification,
         )
-
-    # Revocation (RFC 3543) ---------------------------------------------------------------------------------------
-
-    def _drop(self, registrant: Registrant, gone: Sequence[CareOf], reason: str) -> list[Action]:
-        home, held = registrant.home, registrant.binding
-        kept = held.keeping(tuple(each for each in held.care_of if each not in gone))
-        rules = home.rules
-        if registrant is not home and not kept.care_of:
-            rules = rules_without(rules, registrant.name)
-        actions = self._change(registrant, kept, rules)
-        detail: dict[str, JSON] = {
-            "care_of": [str(each.address) for each in gone],
-            "reason": reason,
-            "in_force": [str(each) for each in in_force(home.v4)],
-        }
-        return [*actions, Emit("revoked", None, home.mobile.home_address, None, detail)]
-
-    # State -------------------------------------------------------------------------------------------------------
-
-    def _home(self, home_address: IPv4Address) -> Home:
-        home = self._homes.get(home_address)
-        if home is None:
-            raise RuleRefused(Code.ADMINISTRATIVELY_PROHIBITED, f"{home_address} is not served here")
-        return home
-
-    def _restore_binding(self, row: Persist) -> list[Action]:
-        address, _, name = row.key.partition(" ")
-        try:
-            binding = Binding.from_row(address, row.value)
-        except (ValueError, KeyError, TypeError):
-            return [Count("unreadable-row")]
-        home = self._homes.get(binding.home_address)
-        if home is None:
-            return []
-        if row.table == TABLE:
-            home.binding = binding
-            return []
-        for each in home.stand_ins:
-            if each.name == name:
-                each.binding = binding
-                return []
-        return [Forget(row.table, row.key)]  # it is not authorised any more
-
-    def _restore_rule(self, row: Persist) -> list[Action]:
-        """What does not go together with the configuration any more is forgotten."""
-        address, _, number = row.key.partition(" ")
-        try:
-            home = self._homes.get(IPv4Address(address))
-            rule = KeptRule.from_row(int(number), row.value)
-            if home is not None:
-                home.rules = added(home.rules, rule, most_rules(home.mobile))
-        except RuleRefused:
-            return [Forget(row.table, row.key), Count("rule-does-not-fit")]
-        except (ValueError, KeyError, TypeError):
-            return [Count("unreadable-row")]
-        return []
-
-    def _keep(self, registrant: Registrant, binding: Binding) -> None:
-        registrant.binding = binding
-        expiry = binding.next_expiry()
-        if expiry is None:
-            self._expiries.cancel(registrant)
-        else:
-            self._expiries.set(registrant, expiry)
-
-    def _change(self, registrant: Registrant, after: Binding, rules: tuple[KeptRule, ...]) -> list[Action]:
-        """Keep, persist, and let the data plane follow."""
-        home, before = registrant.home, registrant.binding
-        self._keep(registrant, after)
-        actions: list[Action] = [Persist(registrant.table, registrant.key, after.to_row())]
-        if rules is not home.rules:
-            actions += self._keep_rules(home, rules)
-        elif before.forwards_as(after):
-            return actions
-        return actions + self._forward(home)
-
-    def _keep_rules(self, home: Home, rules: tuple[KeptRule, ...]) -> list[Action]:
-        """Keep and persist the differences."""
-        before, home.rules = home.rules, rules
-        gone = [each for each in before if each not in rules and stored(each)]
-        new = [each for each in rules if each not in before and stored(each)]
-        if not gone and not new:
-            return []
-        named = {each.identifier for each in new}
-        actions: list[Action] = [
-            Forget(RULE_TABLE, f"{home.key} {each.identifier}")
-            for each in gone
-            if each.identifier not in named
-        ]
-        actions += [Persist(RULE_TABLE, f"{home.key} {each.identifier}", each.to_row()) for each in new]
-        detail: dict[str, JSON] = {
-            "removed": sorted(each.identifier for each in gone if each.identifier not in named),
-            "set": sorted(named),
-            "rules": len(rules),
-        }
-        return [*actions, Emit("rules-changed", None, home.mobile.home_address, None, detail)]
-
-    def _forward(self, home: Home) -> list[Action]:
-        """The data plane follows what is registered, with differences only."""
-        registered, mobile, address = home.registered(), home.mobile, self.configuration.address
-        before, home.v4 = home.v4, installed(registered, mobile.home_address, address)
-        actions = changes(mobile.home_address, before, home.v4)
-        if mobile.home_address_v6 is not None:
-            before, home.v6 = home.v6, installed(registered, mobile.home_address_v6, address)
-            actions += changes(mobile.home_address_v6, before, home.v6)
-        return actions
 
 
 def _stand_in(home: Home | None, request: RegistrationRequest) -> Registrant | None:

@@ -1,0 +1,109 @@
+"""The home addresses that a home agent serves because of profiles: requests that wait for one, and what profiles change.
+
+This module must not know how a profile is fetched or checked (`profile_homes.py`).
+"""
+
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from locum.roles.actions import Action, Count, Event, Persist
+from locum.roles.home_agent.binding import Mobile
+from locum.roles.home_agent.profile_homes import (
+    Admitted,
+    Altered,
+    Declined,
+    Homes,
+    Outcome,
+    Unserved,
+    Waiting,
+    Withdrawn,
+)
+from locum.roles.home_agent.registry import Home
+from locum.roles.home_agent.replies import Replies
+from locum.roles.home_agent.served_by_profile import mobile_of
+from locum.roles.parts import Part
+from locum.roles.profile_requests import ProfileFetched, ProfileRefused, ProfileUnavailable
+
+
+class Server(Protocol):
+    """The home agent, as far as profiles change it."""
+
+    def serve(self, mobile: Mobile, *, now: float) -> list[Action]:
+        """Serve this home address from now on as `mobile` says."""
+
+    def withdraw(self, home_address: IPv4Address, *, now: float) -> list[Action]:
+        """Serve this home address no longer."""
+
+
+Request = Callable[[Waiting, Home, float], list[Action]]  # a request for a home address that is served
+
+
+class ServedByProfile(Part):
+    """Home addresses in `served` that come from `profiles`."""
+
+    def __init__(
+        self,
+        profiles: Homes,
+        served: MutableMapping[IPv4Address, Home],
+        replies: Replies,
+        server: Server,
+        request: Request,
+    ) -> None:
+        self.profiles = profiles
+        self._served, self._replies, self._server, self._request = served, replies, server, request
+
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
+        """Serve the home addresses whose profiles are known from an earlier run."""
+        actions = self.profiles.restore(rows, now=now)
+        for each in self.profiles.known():
+            self._served[each.home_address] = Home(mobile_of(each.home_address, each.profile))
+        return actions
+
+    def receive(self, waiting: Waiting, *, now: float) -> list[Action]:
+        """A request for a home address that is not configured: of a profile, or to wait for one."""
+        request = waiting.request
+        home_address = self.profiles.address(request)
+        home = self._served.get(home_address)
+        if home is not None:
+            return self._request(
+                replace(waiting, request=replace(request, home_address=home_address)), home, now
+            )
+        try:
+            return self.profiles.ask(waiting, now=now)
+        except Unserved as unserved:
+            refusal = self._replies.unsigned(request, unserved.code, waiting.source, waiting.size)
+            return [Count(unserved.reason), *refusal]
+
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
+        """The answers of the policy server; None for anything else."""
+        if not isinstance(event, ProfileFetched | ProfileRefused | ProfileUnavailable):
+            return None
+        return self._follow(*self.profiles.happened(event, now=now), now)
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Refuse requests that waited too long, and fetch profiles again whose lifetime is over."""
+        return self._follow(*self.profiles.timeout(now=now), now)
+
+    def deadline(self) -> float | None:
+        """Steady seconds."""
+        return self.profiles.deadline()
+
+    def _follow(self, actions: list[Action], outcomes: Iterable[Outcome], now: float) -> list[Action]:
+        """The changes that an answer of the policy server leads to."""
+        for each in outcomes:
+            match each:
+                case Admitted():
+                    actions += self._server.serve(mobile_of(each.home_address, each.profile), now=now)
+                    for waiting in each.waiting:
+                        actions += self.receive(waiting, now=now)
+                case Altered():
+                    actions += self._server.serve(mobile_of(each.home_address, each.profile), now=now)
+                case Withdrawn():
+                    actions += self._server.withdraw(each.home_address, now=now)
+                case Declined():
+                    for waiting in each.waiting:
+                        request, source, size = waiting.request, waiting.source, waiting.size
+                        actions += self._replies.unsigned(request, each.code, source, size)
+        return actions
