@@ -15,7 +15,8 @@ from locum.sessions.datagrams.spool import DatagramSpool
 from locum.sessions.record import SessionRecord
 from locum.sessions.search.find import Candidate
 from locum.sessions.tcp import repair, stand_in
-from locum.sessions.tcp.live import FinalTcp, LiveSocket
+from locum.sessions.tcp.final_state import FinalTcp
+from locum.sessions.tcp.live import LiveSocket
 from locum.sessions.tcp.parked import Intent, Parked
 from locum.sessions.tcp.spool import Spool
 

@@ -19,7 +19,7 @@ from locum.sessions.datagrams.record import DatagramRecord, Repeated
 from locum.sessions.datagrams.spool import DatagramBounds, DatagramSpool
 from locum.sessions.datagrams.stand_in import repeat, restore
 from locum.sessions.search.find import Candidate, find
-from locum.sessions.tcp.live import SessionError
+from locum.sessions.tcp.errors import SessionError
 from locum.sessions.tcp.spool import Budget
 from locum.wire.control import Flow
 from tests.sessions.sleepworld import HOME4, HOME6, PEER4, PEER6, Network

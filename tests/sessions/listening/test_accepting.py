@@ -15,7 +15,7 @@ from locum.sessions.listening.replay import Accepted, replay
 from locum.sessions.record import SessionRecord, TcpState
 from locum.sessions.search.lookup import look
 from locum.sessions.tcp import stand_in
-from locum.sessions.tcp.live import SessionError
+from locum.sessions.tcp.errors import SessionError
 from tests.sessions.program import payload
 from tests.sessions.sleepworld import HOME4, HOME6, Network
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from locum.sessions.listening import replay
-from locum.sessions.tcp.live import SessionError
+from locum.sessions.tcp.errors import SessionError
 from tests.sessions.listening.test_accepting import Asleep
 from tests.sessions.sleepworld import Network
 

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from locum.sessions.tcp import live as live_module
-from locum.sessions.tcp import repair, synthesis
+from locum.sessions.tcp import receiving, repair, synthesis
+from locum.sessions.tcp.final_state import FinalTcp
+from locum.sessions.tcp.live import LiveSocket
 from tests.sessions.ends import Peer, Program, connect
 from tests.sessions.sleepworld import Away, World
 
@@ -24,7 +25,7 @@ def asleep_with_a_gap(world: World) -> tuple[Program, Peer, Away]:
     """1,000 bytes of the peer are lost on the way; the 1,000 behind them, of the letter S, are there."""
     program, peer = connect(world, 4)
     (candidate,) = world.candidates()
-    live = live_module.LiveSocket.open(candidate)
+    live = LiveSocket.open(candidate)
     repair.set_repair(live.socket, repair.REPAIR_ON)
     expected = repair.queue_sequence(live.socket, repair.RECEIVE_QUEUE)
     written = repair.queue_sequence(live.socket, repair.SEND_QUEUE)
@@ -60,7 +61,7 @@ def give(world: World, away: Away, total: int, piece: memoryview) -> None:
 
 
 def test_bytes_behind_a_gap_are_dropped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_module, "PURGE_EVERY", 1 * MEG)
+    monkeypatch.setattr(receiving, "PURGE_EVERY", 1 * MEG)
     program, _, away = asleep_with_a_gap(world)
     before = receive_memory(away.live.socket)
     assert before > 0
@@ -84,7 +85,7 @@ def test_more_than_four_gigabytes_come_back(world: World) -> None:
     live = away.live
     expected = repair.queue_sequence(live.socket, repair.RECEIVE_QUEUE)
     written = repair.queue_sequence(live.socket, repair.SEND_QUEUE)
-    world.network.deliver(live.finish(live_module.FinalTcp(received=total)))
+    world.network.deliver(live.finish(FinalTcp(received=total)))
     small = synthesis.acknowledgement(live.flow, (expected + 500) & 0xFFFFFFFF, written, 3)
     world.network.deliver((*synthesis.data_segments(live.flow, expected, written, b"n" * 500), small))
     world.freezer.thaw(away.candidate.processes)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from locum.sessions import record as record_module
 from locum.sessions.carried import CarriedOptions
 from locum.sessions.tcp import carrying, drop, repair, restore
-from locum.sessions.tcp.live import LiveSocket, SessionError
+from locum.sessions.tcp.errors import SessionError
+from locum.sessions.tcp.live import LiveSocket
 from locum.sessions.tcp.parked import Intent
 from locum.wire import cbor, control
 from locum.wire.errors import WireError

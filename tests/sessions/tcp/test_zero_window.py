@@ -12,7 +12,8 @@ import pytest
 
 from locum.dataplane.layout.maps import MARK_ANSWER
 from locum.node.sessions.peer_answers import PeerAnswers, Take
-from locum.sessions.tcp.live import FinalTcp, LiveSocket
+from locum.sessions.tcp.final_state import FinalTcp
+from locum.sessions.tcp.live import LiveSocket
 from locum.sessions.tcp.zero_window import Silence, answer
 from locum.wire.flow import Flow
 from locum.wire.ip import TcpFlag, TcpSegment, build_tcp, decode_ip

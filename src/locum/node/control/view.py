@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # roles that this host does not play are not imported
-    from locum.dataplane.data_plane import DataPlane
+    from locum.dataplane.plane import DataPlane
     from locum.node.clock import SteadyClock
     from locum.node.coap.exchanges import Exchanges
     from locum.node.coap.learnt_associations import LearntAssociations

@@ -18,7 +18,7 @@ from locum.roles import actions as do
 from locum.roles.actions import Event
 
 if TYPE_CHECKING:
-    from locum.dataplane.data_plane import DataPlane
+    from locum.dataplane.plane import DataPlane
 
 log = logging.getLogger("locum.links")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from locum.node.config.settings import Address
 
 if TYPE_CHECKING:
-    from locum.dataplane.data_plane import DataPlane
+    from locum.dataplane.plane import DataPlane
     from locum.dataplane.kernel.reassembly import Reassembly
 
 

@@ -35,7 +35,9 @@ from locum.roles.actions import Event
 from locum.sessions.datagrams.live import LiveDatagrams
 from locum.sessions.either import AnyLive
 from locum.sessions.programs.process import Process
-from locum.sessions.tcp.live import FinalTcp, LiveSocket, SessionError
+from locum.sessions.tcp.errors import SessionError
+from locum.sessions.tcp.final_state import FinalTcp
+from locum.sessions.tcp.live import LiveSocket
 from locum.wire.control import Flow
 
 log = logging.getLogger("locum.napping")

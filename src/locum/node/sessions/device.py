@@ -47,7 +47,7 @@ from locum.sessions.either import AnyLive, AnyParked, AnyRecord, look, open_live
 from locum.sessions.programs.exclusions import NOTHING_EXCLUDED, Exclusions
 from locum.sessions.programs.freezer import Freezer
 from locum.sessions.search.find import Candidate, LeftAlone, find, find_elsewhere
-from locum.sessions.tcp.live import SessionError
+from locum.sessions.tcp.errors import SessionError
 from locum.sessions.tcp.parked import Intent
 from locum.wire.control import Flow
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from locum.roles import actions as do
 from locum.sessions.either import AnyRecord, AnySpool
 from locum.sessions.tcp import repair
-from locum.sessions.tcp.live import FinalTcp
+from locum.sessions.tcp.final_state import FinalTcp
 from locum.sessions.tcp.spool import CHUNK
 from locum.wire.control import Flow
 

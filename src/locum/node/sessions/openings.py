@@ -18,7 +18,7 @@ from locum.roles.action_values.addresses import JSON, Addr
 from locum.sessions.listening import accepting
 from locum.sessions.record import SessionRecord
 from locum.sessions.tcp import stand_in
-from locum.sessions.tcp.live import SessionError
+from locum.sessions.tcp.errors import SessionError
 from locum.wire.control import Listener, Policy
 from locum.wire.errors import WireError
 from locum.wire.ip.opening import Opening

@@ -18,7 +18,7 @@ from locum.roles.action_values.listeners import ReplayAccepted, Replayed
 from locum.roles.actions import Event
 from locum.roles.registrant.configuration import ListeningPort
 from locum.sessions.listening.replay import Accepted, Interrupted, impossible, replay
-from locum.sessions.tcp.live import SessionError
+from locum.sessions.tcp.errors import SessionError
 from locum.wire.control import Policy
 
 log = logging.getLogger("locum.replaying")

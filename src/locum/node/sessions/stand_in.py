@@ -52,8 +52,8 @@ from locum.sessions.either import AnyRecord
 from locum.sessions.listening import accepting
 from locum.sessions.record import SessionRecord, TcpState
 from locum.sessions.tcp import repair
+from locum.sessions.tcp.errors import SessionError
 from locum.sessions.tcp.intake import Intake
-from locum.sessions.tcp.live import SessionError
 from locum.wire.control import MAX_SESSIONS, Flow
 from locum.wire.errors import WireError
 

@@ -17,7 +17,10 @@ from locum.sessions.datagram_flows import why_not_held
 from locum.sessions.datagrams.frames import frames
 from locum.sessions.datagrams.record import DatagramRecord, Repeated
 from locum.sessions.search.find import Candidate
-from locum.sessions.tcp.live import FinalTcp, Injected, SessionError, duplicate_of
+from locum.sessions.tcp.errors import SessionError
+from locum.sessions.tcp.final_state import FinalTcp
+from locum.sessions.tcp.live import duplicate_of
+from locum.sessions.tcp.receiving import Injected
 from locum.wire.control import Flow
 from locum.wire.ip import build_udp, build_unreachable
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from locum.sessions.datagrams.frames import HEADER_BYTES, Frame, frames
 from locum.sessions.datagrams.record import DatagramRecord
 from locum.sessions.reserve import leave_reserve
-from locum.sessions.tcp.live import FinalTcp
+from locum.sessions.tcp.final_state import FinalTcp
 from locum.sessions.tcp.spool import Budget
 
 SUFFIXES = (".datagrams", ".sealed")

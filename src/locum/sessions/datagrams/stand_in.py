@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 from locum.sessions.datagrams.record import DatagramRecord
 from locum.sessions.tcp import repair
-from locum.sessions.tcp.live import SessionError
+from locum.sessions.tcp.errors import SessionError
 
 RECEIVE_BUFFER = (
     1 << 20

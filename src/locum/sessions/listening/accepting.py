@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from locum.sessions.record import SessionRecord, TcpState, Window
 from locum.sessions.tcp import repair
-from locum.sessions.tcp.live import SessionError
+from locum.sessions.tcp.errors import SessionError
 from locum.wire.control import Flow, Handshake
 
 MOST_WINDOW = 0xFFFF  # bytes: the largest window without scaling

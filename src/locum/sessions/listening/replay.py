@@ -21,7 +21,7 @@ from locum.sessions.programs.process import any_holds
 from locum.sessions.record import TcpState, Window
 from locum.sessions.search.lookup import Seen, look, queue
 from locum.sessions.tcp import repair
-from locum.sessions.tcp.live import SessionError
+from locum.sessions.tcp.errors import SessionError
 from locum.sessions.tcp.synthesis import acknowledgement, data_segments, finish, opening, reset
 from locum.wire.control import Flow, Handshake
 

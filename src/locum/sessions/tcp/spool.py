@@ -20,7 +20,8 @@ from pathlib import Path
 from locum.sessions.record import SessionRecord
 from locum.sessions.reserve import leave_reserve
 from locum.sessions.tcp import repair, stand_in
-from locum.sessions.tcp.live import FinalTcp, SessionError
+from locum.sessions.tcp.errors import SessionError
+from locum.sessions.tcp.final_state import FinalTcp
 
 CHUNK = 256 << 10  # bytes moved by one step: well under a millisecond
 SUFFIXES = (".memory", ".disk", ".state", ".new")  # of every file of a spool

@@ -13,7 +13,8 @@ from ipaddress import IPv4Address
 
 from locum.sessions.record import SessionRecord, TcpState, TimestampUnit
 from locum.sessions.tcp import carrying, repair
-from locum.sessions.tcp.live import FinalTcp, SessionError
+from locum.sessions.tcp.errors import SessionError
+from locum.sessions.tcp.final_state import FinalTcp
 
 RECEIVE_BUFFER = 4 << 20  # bytes: a window for 100 Mbit/s at 150 ms while the spool is written
 _MOST_BUFFER = 64 << 20
