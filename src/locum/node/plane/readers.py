@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from locum.node.config.settings import Address
 
 if TYPE_CHECKING:
-    from locum.dataplane.plane import DataPlane
     from locum.dataplane.kernel.reassembly import Reassembly
+    from locum.dataplane.plane import DataPlane
 
 
 class PlaneReaders:
