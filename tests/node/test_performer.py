@@ -19,7 +19,7 @@ from locum.node.policy.radius import RadiusClient
 from locum.node.registration.demultiplexer import RegistrationIo
 from locum.node.registration.prober import Prober
 from locum.node.sessions.bringing_back import BringingBack
-from locum.node.sessions.device import Napping
+from locum.node.sessions.device import SessionCapture
 from locum.node.sessions.replaying import Replaying
 from locum.node.sessions.stand_in import StandIn
 from locum.node.sessions.trickle import Trickle
@@ -81,7 +81,7 @@ class Bench:
     async def fail(self, action: Thaw) -> None:
         raise OSError("no such process")
 
-    def hands(self) -> dict[type, Any]:
+    def handlers(self) -> dict[type, Any]:
         return {
             Reply: self.reply,
             Freeze: self.freeze,
@@ -103,7 +103,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 async def test_a_reply_waits_for_its_commit_and_its_forwarding(bench: Bench) -> None:
-    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.hands())
+    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.handlers())
     for number in range(3):
         performer.perform(
             [
@@ -124,7 +124,7 @@ async def test_answers_leave_together_and_one_that_does_not_is_counted(bench: Be
         bench.log.append("answer " + " ".join(each.message.decode() for each in replies))
         return [(replies[1], OSError("no route"))]
 
-    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.hands())
+    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.handlers())
     performer.answer = answer
     for number in range(3):
         performer.perform([Persist("binding", "k", {"n": number}), Reply(TO, b"%d" % number), Count("seen")])
@@ -134,14 +134,14 @@ async def test_answers_leave_together_and_one_that_does_not_is_counted(bench: Be
 
 
 async def test_without_a_write_nothing_is_waited_for(bench: Bench) -> None:
-    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.hands())
+    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.handlers())
     performer.perform([Count("refused-131"), Reply(TO, b"no")])
     assert bench.log == ["reply no None"]
     assert bench.events.reasons["refused-131"] == 1
 
 
 async def test_a_promise_that_was_not_kept_is_not_made(bench: Bench) -> None:
-    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.hands())
+    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.handlers())
     bench.broken = True
     performer.perform(
         [Persist("binding", "k", {"n": 1}), AcceptTunnel(acceptance()), Reply(TO, b"yes"), Emit("sent")]
@@ -157,7 +157,7 @@ async def test_a_promise_that_was_not_kept_is_not_made(bench: Bench) -> None:
 
 
 async def test_a_store_that_fails_keeps_replies_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.hands())
+    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.handlers())
 
     def full(batch: Any) -> None:
         raise sqlite3.OperationalError("database or disk is full")
@@ -172,7 +172,7 @@ async def test_a_store_that_fails_keeps_replies_back(bench: Bench, monkeypatch: 
 async def test_nothing_is_said_in_turn_either_that_was_not_kept(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    performer = Sequential("role", bench.store, bench.events, bench.forward, bench.hands())
+    performer = Sequential("role", bench.store, bench.events, bench.forward, bench.handlers())
     told: list[Any] = []
     performer.tell_failure = told.append
     commit = bench.store._commit
@@ -196,7 +196,7 @@ async def test_nothing_is_said_in_turn_either_that_was_not_kept(
 
 
 async def test_one_after_the_other_however_long_it_takes(bench: Bench) -> None:
-    performer = Sequential("role", bench.store, bench.events, bench.forward, bench.hands())
+    performer = Sequential("role", bench.store, bench.events, bench.forward, bench.handlers())
     suspend = SetFlow(FlowEntry(FLOW, FlowVerdict.SUSPEND))
     performer.perform(
         [Freeze((Process(1, 10),)), suspend, suspend, Persist("handover", "h", {}), Answer(1, b"")]
@@ -230,7 +230,7 @@ async def test_failures_are_told_in_words(bench: Bench, problem: Exception, word
 
 
 async def test_an_action_that_fails_does_not_stop_the_next(bench: Bench) -> None:
-    performer = Sequential("role", bench.store, bench.events, bench.forward, bench.hands())
+    performer = Sequential("role", bench.store, bench.events, bench.forward, bench.handlers())
     performer.perform([Thaw((Process(1, 10),)), Reply(TO, b"on")])
     await bench.until(2)
     assert bench.log == ["event", "reply on None"]
@@ -244,17 +244,17 @@ def bare(kind: type[Part]) -> Part:
 
 def performed(bench: Bench) -> list[type]:
     """The kinds of actions that the data plane, a performer or a part of the node performs."""
-    node, napping = Node(cast(Any, None)), bare(Napping)
-    napping._back, napping._trickle = bare(BringingBack), bare(Trickle)
+    node, session_capture = Node(cast(Any, None)), bare(SessionCapture)
+    session_capture._back, session_capture._trickle = bare(BringingBack), bare(Trickle)
     node.registrations, node.exchanges, node.policy = (
         bare(RegistrationIo),
         bare(Exchanges),
         bare(RadiusClient),
     )
-    node.napping, node.replaying, node.stand_in = napping, bare(Replaying), bare(StandIn)
+    node.session_capture, node.replaying, node.stand_in = session_capture, bare(Replaying), bare(StandIn)
     node._prober, node._host = bare(Prober), bare(HostHandlers)
     performer = Sequential("role", bench.store, bench.events, bench.forward, {})
-    return [*FORWARDING, *performer._simple, *node._hands("role")]
+    return [*FORWARDING, *performer._simple, *node._handlers("role")]
 
 
 async def test_every_action_is_performed_in_exactly_one_place(bench: Bench) -> None:

@@ -105,7 +105,7 @@ class Lodging:
         return found
 
     async def perform(self, action: do.Action) -> None:
-        pending = self.stand_in.hands()[type(action)](action)
+        pending = self.stand_in.handlers()[type(action)](action)
         if pending is not None:
             await pending
 

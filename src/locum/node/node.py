@@ -28,7 +28,7 @@ from locum.node.host.network import HostNetwork
 from locum.node.host.service_manager import ServiceManager
 from locum.node.leaving import farewell
 from locum.node.multicast.group_joins import GroupJoins
-from locum.node.performer import Hand, Pipelined, Sequential, collection
+from locum.node.performer import Handler, Pipelined, Sequential, collection
 from locum.node.plane.delivery_watch import DeliveryWatch
 from locum.node.plane.readers import PlaneReaders
 from locum.node.registration.demultiplexer import RegistrationIo
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from locum.node.policy.radius import RadiusClient
     from locum.node.registration.echo_responder import EchoResponder
     from locum.node.registration.echo_watch import EchoWatch
-    from locum.node.sessions.device import Napping
+    from locum.node.sessions.device import SessionCapture
     from locum.node.sessions.last_sent import LastSent
     from locum.node.sessions.replaying import Replaying
     from locum.node.sessions.stand_in import StandIn
@@ -77,7 +77,7 @@ class Node:
         self._host: HostHandlers
         self.policy: RadiusClient | None = None
         self.learnt: LearntAssociations | None = None
-        self.napping: Napping | None = None
+        self.session_capture: SessionCapture | None = None
         self.replaying: Replaying | None = None
         self.stand_in: StandIn | None = None
         self.deliveries: DeliveryWatch | None = None
@@ -274,20 +274,20 @@ class Node:
     def _open_sessions(self) -> None:
         node = self.settings.node
         if self.settings.mobile_node is not None and self.settings.mobile_node.mnps is not None:
-            from locum.node.sessions.device import Napping
+            from locum.node.sessions.device import SessionCapture
             from locum.node.sessions.replaying import Replaying
 
-            self.napping = Napping(
+            self.session_capture = SessionCapture(
                 node.name, node.run_dir, self.settings.mobile_node.freeze, self.store,
                 lambda event: self.driver.feed("mobile_node", event), lambda packet: self.plane.inject(packet),
                 self.settings.mobile_node.exclusions, self.plane.divert,
                 self._keep_alive(self.settings.mobile_node.keep_alive),
             )  # fmt: skip
-            self._closers.push_async_callback(self.napping.close)
-            napping = self.napping
+            self._closers.push_async_callback(self.session_capture.close)
+            session_capture = self.session_capture
             self.replaying = Replaying(
                 lambda event: self.driver.feed("mobile_node", event), lambda packet: self.plane.inject(packet),
-                lambda: napping.frozen,
+                lambda: session_capture.frozen,
             )  # fmt: skip
             self._closers.push_async_callback(self.replaying.close)
             self.replaying.tell_impossible(self.settings.mobile_node.listening, self.events.emit)
@@ -337,29 +337,29 @@ class Node:
     def _make_slots(self) -> None:
         for name, role in roles(self.settings, self.watch.ipv4_interface).items():
             kind = Pipelined if name == "home_agent" else Sequential
-            performer = kind(name, self.store, self.events, self._forward, self._hands(name))
+            performer = kind(name, self.store, self.events, self._forward, self._handlers(name))
             if isinstance(performer, Pipelined):
                 performer.answer = self.registrations.answer
             else:
                 performer.tell_failure = partial(self.driver.feed, name)
             self.driver.slots[name] = Slot(name, role, performer)
 
-    def _hands(self, role: str) -> Mapping[type, Hand]:
-        hands: dict[type, Hand] = {
-            **self.registrations.hands(),
-            **self._host.hands(),
-            **self.exchanges.hands(role),
-            **(self.policy.hands(role) if self.policy is not None else {}),
+    def _handlers(self, role: str) -> Mapping[type, Handler]:
+        handlers: dict[type, Handler] = {
+            **self.registrations.handlers(),
+            **self._host.handlers(),
+            **self.exchanges.handlers(role),
+            **(self.policy.handlers(role) if self.policy is not None else {}),
             do.Probe: self._prober.probe,
             CountInFlight: self._count_in_flight,
         }
-        if self.napping is not None:
-            hands.update(self.napping.hands())
+        if self.session_capture is not None:
+            handlers.update(self.session_capture.handlers())
         if self.replaying is not None:
-            hands.update(self.replaying.hands())
+            handlers.update(self.replaying.handlers())
         if self.stand_in is not None:
-            hands.update(self.stand_in.hands())
-        return hands
+            handlers.update(self.stand_in.handlers())
+        return handlers
 
     async def _begin(self) -> None:
         """Restore the roles, then hear. Nobody is answered by a role that does not know yet what it promised before.
@@ -425,10 +425,10 @@ class Node:
                 self.events.emit(
                     "session-lost", None, flow.local, flow, {"reason": "the daemon died with it"}
                 )
-        if self.napping is not None:
+        if self.session_capture is not None:
             from locum.node.sessions.claimed import claimed_flows
 
-            self.napping.adopt(claimed_flows(self.store))
+            self.session_capture.adopt(claimed_flows(self.store))
 
     async def stop(self, *, remove: bool = True) -> None:
         """End; with `remove` the network is left as it was found, else forwarding goes on without us."""

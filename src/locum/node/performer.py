@@ -28,7 +28,7 @@ from locum.roles.actions import Action
 log = logging.getLogger("locum.performer")
 
 # Performs one action at once (None) or gives what has to be awaited before the next one.
-Hand = Callable[[Any], Awaitable[None] | None]
+Handler = Callable[[Any], Awaitable[None] | None]
 
 _PERMISSIONS = (AcceptTunnel, RefuseTunnel)
 OUTGOING: frozenset[type] = frozenset((do.Reply, do.SendRegistration, do.Ask, do.Answer))
@@ -48,10 +48,10 @@ class Performer:
         store: Store,
         events: EventStream,
         forward: Callable[[Sequence[Action]], None],
-        hands: Mapping[type, Hand],
+        handlers: Mapping[type, Handler],
     ) -> None:
         """`forward` gives forwarding actions to the data plane; `hands` performs the other kinds."""
-        self._store, self._events, self._forward, self._hands = store, events, forward, hands
+        self._store, self._events, self._forward, self._handlers = store, events, forward, handlers
         self.tell_failure: Callable[[NotPerformed | do.NoAnswer], None] = lambda failure: None
         self._collections = {table: collection(role, table) for table in do.TABLES}
         self._simple: dict[type, Callable[[Any], None]] = {
@@ -128,7 +128,7 @@ class Pipelined(Performer):
                     else:
                         self._later(action)
                 elif not self._at_once(action):
-                    self._hand(action)
+                    self._handle(action)
             except Exception as problem:
                 self._failed(action, problem)
                 return
@@ -193,12 +193,12 @@ class Pipelined(Performer):
     def _perform_one(self, action: Action) -> None:
         try:
             if not self._at_once(action):
-                self._hand(action)
+                self._handle(action)
         except Exception as problem:
             self._failed(action, problem)
 
-    def _hand(self, action: Action) -> None:
-        if self._hands[type(action)](action) is not None:
+    def _handle(self, action: Action) -> None:
+        if self._handlers[type(action)](action) is not None:
             raise TypeError(f"{type(action).__name__} takes time and has no place in a pipelined role")
 
 
@@ -273,13 +273,13 @@ class Sequential(Performer):
         if self._at_once(action):
             self._unsaved |= kind in (do.Persist, do.Forget)
             return None
-        return self._hands[kind](action)
+        return self._handlers[kind](action)
 
     async def _when_saved(self, action: Action) -> None:
         """What is said must not promise what was not kept: without its writes the action does not take place."""
         await self._store.durable()
         self._unsaved = False
-        if (pending := self._hands[type(action)](action)) is not None:
+        if (pending := self._handlers[type(action)](action)) is not None:
             await pending
 
     def _following(self) -> list[Action]:

@@ -73,7 +73,7 @@ class Stamps:
 
 
 @dataclass(frozen=True, slots=True)
-class Correspondent:
+class RevocationPeer:
     """The other end: where it is, and the association that both sign with."""
 
     address: Addr
@@ -130,7 +130,7 @@ def acknowledgment(
 @dataclass(frozen=True, slots=True)
 class _UnderWay:
     notice: RegistrationRevocation
-    to: Correspondent
+    to: RevocationPeer
     identifiers: tuple[int, ...]  # of every time it was sent: an acknowledgment of any of them will do
     interval: float  # seconds until the next retransmission
     reason: str  # for people
@@ -162,7 +162,7 @@ class Revocations(Part):
     def begin(
         self,
         notice: RegistrationRevocation,
-        to: Correspondent,
+        to: RevocationPeer,
         *,
         now: float,
         reason: str,

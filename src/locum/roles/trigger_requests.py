@@ -30,7 +30,7 @@ Key = tuple[Addr, tuple[Addr, ...]]  # home address, stand-ins
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class TriggerRequest:
     """One trigger on its way: the stand-in at `place` is being asked, or will be asked when the time has come."""
 
     trigger: Trigger
@@ -45,7 +45,7 @@ class Errand:
 
     @property
     def key(self) -> Key:
-        """One errand at a time for a home address and those who are asked."""
+        """One trigger request at a time for a home address and those who are asked."""
         return self.home_address, self.stand_ins
 
     @property
@@ -54,19 +54,19 @@ class Errand:
         return self.stand_ins[self.place]
 
 
-Concluded = Callable[[Errand, Status | None], list[Action]]
+Concluded = Callable[[TriggerRequest, Status | None], list[Action]]
 
 
-def _unnoticed(errand: Errand, status: Status | None) -> list[Action]:
+def _unnoticed(trigger_request: TriggerRequest, status: Status | None) -> list[Action]:
     return []
 
 
-class Errands:
+class TriggerRequests:
     """Triggers under way. `concluded` says what follows when one has ended: with its status, None when nobody answered."""
 
     def __init__(self, concluded: Concluded = _unnoticed) -> None:
         self._concluded = concluded
-        self._errands: dict[Key, Errand] = {}
+        self._trigger_requests: dict[Key, TriggerRequest] = {}
         self._asked: dict[int, Key] = {}
         self._retries: Deadlines[Key] = Deadlines()
         self._numbers = count(FIRST_REQUEST)
@@ -75,23 +75,23 @@ class Errands:
         """The first of `stand_ins` that does it is enough. What is under way for the home address ends."""
         self.drop(trigger.home_addresses[0])
         order = tuple(stand_ins)
-        return self._ask(Errand(trigger, order)) if order else []
+        return self._ask(TriggerRequest(trigger, order)) if order else []
 
     def ask_all(self, trigger: Trigger, stand_ins: Iterable[Addr]) -> list[Action]:
         """Every one of `stand_ins` is to do it. What is under way for the home address ends."""
         self.drop(trigger.home_addresses[0])
         actions: list[Action] = []
         for each in stand_ins:
-            actions += self._ask(Errand(trigger, (each,)))
+            actions += self._ask(TriggerRequest(trigger, (each,)))
         return actions
 
     def drop(self, home_address: Addr) -> None:
         """Nothing is asked for this home address any more; what is still answered is ignored."""
-        for key in [each for each in self._errands if each[0] == home_address]:
+        for key in [each for each in self._trigger_requests if each[0] == home_address]:
             self._drop(key)
 
     def _drop(self, key: Key) -> None:
-        del self._errands[key]
+        del self._trigger_requests[key]
         self._retries.cancel(key)
         self._asked = {number: each for number, each in self._asked.items() if each != key}
 
@@ -102,65 +102,70 @@ class Errands:
         key = self._asked.pop(event.request, None)
         if key is None:
             return []
-        errand = self._errands[key]
+        trigger_request = self._trigger_requests[key]
         if isinstance(event, NoAnswer):
-            return [Count("trigger-unanswered"), *self._next(errand, None, now)]
+            return [Count("trigger-unanswered"), *self._next(trigger_request, None, now)]
         try:
             status = decode_trigger_answer(event.body)
         except WireError as error:
-            return [Count(f"trigger-{error.reason}"), *self._next(errand, None, now)]
+            return [Count(f"trigger-{error.reason}"), *self._next(trigger_request, None, now)]
         if status in _FINAL:
-            return self._end(errand, status)
-        return [Count(f"trigger-{word(status)}"), *self._next(errand, status, now)]
+            return self._end(trigger_request, status)
+        return [Count(f"trigger-{word(status)}"), *self._next(trigger_request, status, now)]
 
     def timeout(self, *, now: float) -> list[Action]:
         """Ask again."""
         actions: list[Action] = []
         for key in self._retries.due(now):
-            actions += self._ask(self._errands[key])
+            actions += self._ask(self._trigger_requests[key])
         return actions
 
     def deadline(self) -> float | None:
         """Steady seconds."""
         return self._retries.next()
 
-    def _ask(self, errand: Errand) -> list[Action]:
+    def _ask(self, trigger_request: TriggerRequest) -> list[Action]:
         number = next(self._numbers)
-        self._errands[errand.key] = errand
-        self._asked[number] = errand.key
-        trigger = errand.trigger
+        self._trigger_requests[trigger_request.key] = trigger_request
+        self._asked[number] = trigger_request.key
+        trigger = trigger_request.trigger
         detail: dict[str, JSON] = {
-            "to": str(errand.stand_in),
+            "to": str(trigger_request.stand_in),
             "operation": trigger.operation.name.lower(),
             "reason": trigger.reason.name.lower(),
         }
         return [
-            Ask(number, errand.stand_in, PATH, encode_trigger(trigger), ANSWER_TIMEOUT),
-            Emit("sent", PATH, errand.home_address, None, detail),
+            Ask(number, trigger_request.stand_in, PATH, encode_trigger(trigger), ANSWER_TIMEOUT),
+            Emit("sent", PATH, trigger_request.home_address, None, detail),
         ]
 
-    def _next(self, errand: Errand, status: Status | None, now: float) -> list[Action]:
+    def _next(self, trigger_request: TriggerRequest, status: Status | None, now: float) -> list[Action]:
         """The next stand-in; after the last one, from the first on once more, later and later."""
-        if errand.place + 1 < len(errand.stand_ins):
-            return self._ask(replace(errand, place=errand.place + 1))
-        again = replace(errand, place=0, attempt=errand.attempt + 1)
-        refused = status is not None and status not in _PASSING and len(errand.stand_ins) == 1
-        releasing = errand.trigger.operation is Operation.RELEASE
+        if trigger_request.place + 1 < len(trigger_request.stand_ins):
+            return self._ask(replace(trigger_request, place=trigger_request.place + 1))
+        again = replace(trigger_request, place=0, attempt=trigger_request.attempt + 1)
+        refused = status is not None and status not in _PASSING and len(trigger_request.stand_ins) == 1
+        releasing = trigger_request.trigger.operation is Operation.RELEASE
         if refused or (releasing and again.attempt >= MAX_RELEASES):
-            return self._end(errand, status)
-        self._errands[errand.key] = again
-        self._retries.set(errand.key, now + min(RETRY_MAX, RETRY_FIRST * 2 ** min(errand.attempt, 8)))
+            return self._end(trigger_request, status)
+        self._trigger_requests[trigger_request.key] = again
+        self._retries.set(
+            trigger_request.key, now + min(RETRY_MAX, RETRY_FIRST * 2 ** min(trigger_request.attempt, 8))
+        )
         return []
 
-    def _end(self, errand: Errand, status: Status | None) -> list[Action]:
-        self._drop(errand.key)
+    def _end(self, trigger_request: TriggerRequest, status: Status | None) -> list[Action]:
+        self._drop(trigger_request.key)
         detail: dict[str, JSON] = {
-            "by": str(errand.stand_in),
-            "operation": errand.trigger.operation.name.lower(),
+            "by": str(trigger_request.stand_in),
+            "operation": trigger_request.trigger.operation.name.lower(),
             "status": "no-answer" if status is None else word(status),
         }
         kind = "trigger-done" if status is Status.OK else "trigger-failed"
-        return [Emit(kind, PATH, errand.home_address, None, detail), *self._concluded(errand, status)]
+        return [
+            Emit(kind, PATH, trigger_request.home_address, None, detail),
+            *self._concluded(trigger_request, status),
+        ]
 
 
 def word(status: Status) -> str:

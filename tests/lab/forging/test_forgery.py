@@ -15,7 +15,7 @@ from locum.lab.captures.dissection import malformed
 from locum.lab.errors import LabError
 from locum.lab.forging import forgery, single_shots
 from locum.lab.forging.forgery import Aim, Overheard, Port, Shot
-from locum.lab.forging.message_batches import kinds, volley
+from locum.lab.forging.message_batches import kinds, message_batch
 from locum.lab.network.namespaces import Network
 from locum.lab.network.place import LabPlace
 from locum.lab.network.topology import figure_5
@@ -55,7 +55,7 @@ def aim() -> Aim:
 
 
 def test_every_port_is_attacked_with_as_many_of_every_kind() -> None:
-    shots = volley(aim(), Random(1), PORTS, 60)
+    shots = message_batch(aim(), Random(1), PORTS, 60)
     at_port = {port.label: Counter[str]() for port in PORTS}
     for shot in shots:
         at_port[shot.aimed_at][shot.kind] += 1
@@ -69,12 +69,12 @@ def test_every_port_is_attacked_with_as_many_of_every_kind() -> None:
 
 def test_a_port_that_nobody_has_thought_of_is_no_port_without_messages() -> None:
     with pytest.raises(LabError, match="ha udp/4711 is open"):
-        volley(aim(), Random(1), [Port("ha", "udp", HA, 4711)], 10)
+        message_batch(aim(), Random(1), [Port("ha", "udp", HA, 4711)], 10)
 
 
 def test_forged_requests_are_well_formed_and_ask_for_the_address() -> None:
     wanted = ("registration-wrong-key", "registration-other-mobile", "deregistration-forged")
-    found = [shot for shot in volley(aim(), Random(1), PORTS, 60) if shot.kind in wanted]
+    found = [shot for shot in message_batch(aim(), Random(1), PORTS, 60) if shot.kind in wanted]
     assert {shot.aimed_at for shot in found} == {"ha udp/434", "an1 udp/434", "mn udp/434"}
     for shot in found:
         request = RegistrationRequest.decode(shot.payload)
@@ -83,7 +83,7 @@ def test_forged_requests_are_well_formed_and_ask_for_the_address() -> None:
 
 
 def test_revocations_are_for_every_agent_and_claim_to_be_of_another() -> None:
-    for shot in volley(aim(), Random(1), PORTS[:3], 200):
+    for shot in message_batch(aim(), Random(1), PORTS[:3], 200):
         if shot.kind in ("revocation-unsigned", "revocation-wrong-key"):
             message = RegistrationRevocation.decode(shot.payload[8:])
             assert message.home_address == HOME and message.from_home_agent == (shot.target != HA)
@@ -101,7 +101,7 @@ def test_the_stranger_sends_them_all_and_what_is_broken_from_another_address(tmp
         processes = Processes(place, tmp_path / "logs")
         captures = Captures(processes, TOPOLOGY, tmp_path)
         captures.start()
-        shots = [shot for shot in volley(aim(), Random(1), PORTS, 100) if shot.via != "tcp"]
+        shots = [shot for shot in message_batch(aim(), Random(1), PORTS, 100) if shot.via != "tcp"]
         file = forgery.write(shots, tmp_path / "shots")
         done = processes.run(
             "evil", [sys.executable, "-m", "locum.lab.forging.stranger", str(file), "2000", EVIL]

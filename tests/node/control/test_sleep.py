@@ -37,7 +37,7 @@ class Node:
     def __init__(self, world: World) -> None:
         self._world = world
         self.clock = SimpleNamespace(for_people=lambda at: at)
-        self.napping: SimpleNamespace | None = None
+        self.session_capture: SimpleNamespace | None = None
         self.driver = SimpleNamespace(command=self.command, stopping=False)
         self.settings = SimpleNamespace(mobile_node=SimpleNamespace(sleep_seconds=5.0))
         self.slot = SimpleNamespace(name="mn", role=world.device, told=set(), performer=Performed())
@@ -94,7 +94,7 @@ async def test_what_would_happen_is_sorted_by_program_and_counted() -> None:
         return SessionsFound(tuple(found))
 
     node = Node(world)
-    node.napping = SimpleNamespace(look=look)
+    node.session_capture = SimpleNamespace(look=look)
     rows = await SleepControl(cast(Any, node), cast(Any, node.slot)).would_sleep()
     assert [row["programs"] for row in rows] == [["curl"], ["curl"], ["ssh"], ["ssh"]]
     assert fates.forecast(rows) == "4 would go, 0 would stay"

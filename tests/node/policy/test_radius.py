@@ -75,7 +75,7 @@ class Client:
         self.client = RadiusClient(settings, own, stream, lambda _, event: self.answers.put_nowait(event))
 
     async def fetch(self, nai: str | None = ALICE, home_address: IPv4Address | None = None) -> Any:
-        self.client.hands("home_agent")[FetchProfile](FetchProfile(7, nai, home_address))
+        self.client.handlers("home_agent")[FetchProfile](FetchProfile(7, nai, home_address))
         async with asyncio.timeout(30):
             answer: Any = await self.answers.get()
         assert answer.request == 7

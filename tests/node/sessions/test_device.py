@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from locum.node.sessions.device import Napping
+from locum.node.sessions.device import SessionCapture
 from locum.node.sessions.trickle import Trickle
 from locum.node.store import Store, StoreError
 from locum.roles import actions as do
@@ -63,17 +63,17 @@ class Device:
         self.world = world
         self.told: list[do.Event] = []
         self.store = Store(folder / "store.db")
-        self.napping = Napping(
+        self.session_capture = SessionCapture(
             f"t{os.getpid()}", folder, "auto", self.store, self.told.append, lambda packet: None
         )
-        self.napping._worker.submit(self._enter).result()
+        self.session_capture._worker.submit(self._enter).result()
 
     def _enter(self) -> None:
         self.inside = self.world.network.inside("device")
         self.inside.__enter__()  # the thread that looks for sockets stays there
 
     async def do(self, action: object) -> object:
-        pending = self.napping.hands()[type(action)](action)
+        pending = self.session_capture.handlers()[type(action)](action)
         if pending is not None:
             await pending
         return self.told[-1] if self.told else None
@@ -85,8 +85,8 @@ class Device:
                 await asyncio.sleep(0.01)
 
     async def close(self) -> None:
-        self.napping._worker.submit(self.inside.__exit__, None, None, None).result()
-        await self.napping.close()
+        self.session_capture._worker.submit(self.inside.__exit__, None, None, None).result()
+        await self.session_capture.close()
         await self.store.close()
 
 
@@ -131,11 +131,11 @@ async def test_programs_that_fork_before_and_between_rounds(world: World, tmp_pa
         await device.do(DrainRound((session.flow,), named(parent, first), 0.5))
         pids = {parent, *children(parent)}
         assert len(pids) == 3 and all(map(stands_still, pids))
-        assert device.napping.frozen == pids
+        assert device.session_capture.frozen == pids
 
         await device.do(ReleaseCaptured((session.flow,)))
         await device.do(Thaw(named(parent, first)))  # the role does not know of the second child
-        assert not device.napping.frozen and not any(map(stands_still, pids))
+        assert not device.session_capture.frozen and not any(map(stands_still, pids))
         await device.store.durable()
         assert not device.store.rows("parked")
     finally:
@@ -158,8 +158,8 @@ async def test_a_restart_frees_what_no_handover_claims(world: World, tmp_path: P
     device = Device(world, tmp_path)
     try:
         with world.network.inside("device"):
-            device.napping.adopt({})
-        assert not device.napping.frozen and not device.napping.captured()
+            device.session_capture.adopt({})
+        assert not device.session_capture.frozen and not device.session_capture.captured()
         assert peer.send(b"y" * 500)
         assert program.ask("receive", 500).startswith("500 ")
         assert program.ask("options") == "1 77000"
@@ -176,7 +176,7 @@ async def test_a_loose_program_reads_its_peer_is_answered_and_more_is_put_in(
     program, peer = connect(world, 4)
     device = Device(world, tmp_path)
     taken: dict[Flow, object] = {}
-    device.napping._trickle._answers._divert = lambda flow, take: taken.update({flow: take})
+    device.session_capture._trickle._answers._divert = lambda flow, take: taken.update({flow: take})
     try:
         found = await device.do(FindSessions((HOME4,)))
         assert isinstance(found, SessionsFound)
@@ -191,7 +191,7 @@ async def test_a_loose_program_reads_its_peer_is_answered_and_more_is_put_in(
         assert taken[flow] is not None
         await device.do(InjectData(((flow, b"x" * 1500),)))
         await device.do(Loosen((flow,), session.processes))
-        assert not device.napping.frozen and not stands_still(program.process.pid)
+        assert not device.session_capture.frozen and not stands_still(program.process.pid)
         await device.do(WatchReading((flow,)))
         program.begin("receive", 2000)
         await device.heard(HasRoom((flow,)))
@@ -220,8 +220,8 @@ async def test_a_restart_lets_loose_programs_run(world: World, tmp_path: Path) -
     device = Device(world, tmp_path)
     try:
         with world.network.inside("device"):
-            device.napping.adopt({session.flow: True})
-        assert not device.napping.frozen and device.napping.captured() == (session.flow,)
+            device.session_capture.adopt({session.flow: True})
+        assert not device.session_capture.frozen and device.session_capture.captured() == (session.flow,)
         assert program.ask("options")
         tight = await device.do(Tighten((session.flow,)))
         assert tight == Tightened((session.flow,), ((session.flow, 0),))
@@ -252,9 +252,9 @@ async def test_sockets_of_an_earlier_boot_are_not_touched(world: World, tmp_path
     device = Device(world, tmp_path)
     try:
         with world.network.inside("device"):
-            device.napping.adopt({})
+            device.session_capture.adopt({})
         await device.store.durable()
-        assert not device.store.rows("parked") and not device.napping.captured()
+        assert not device.store.rows("parked") and not device.session_capture.captured()
         assert program.ask("options") == "1 77000"
     finally:
         await device.close()
@@ -285,7 +285,7 @@ async def test_a_daemon_killed_in_a_capture_leaves_no_option_behind(
     device = Device(world, tmp_path)
     try:
         with world.network.inside("device"):
-            device.napping.adopt({})
+            device.session_capture.adopt({})
         assert peer.send(b"y" * 500)
         assert program.ask("receive", 500).startswith("500 ")
         assert program.ask("options") == "1 77000"
@@ -326,7 +326,7 @@ async def test_programs_run_although_the_disk_is_full(world: World, small: Path,
         await device.do(ending((session.flow,)))
         with pytest.raises(StoreError):  # it is told
             await device.do(Thaw(session.processes))
-        assert not device.napping.frozen and not stands_still(program.process.pid)
+        assert not device.session_capture.frozen and not stands_still(program.process.pid)
         assert program.ask("options")
     finally:
         (small / "junk").unlink()
@@ -346,7 +346,7 @@ async def test_a_full_disk_leaves_a_connection_as_it_was(world: World, small: Pa
         fill(small)
         with pytest.raises(StoreError):
             await device.do(Capture((session.flow,)))
-        assert not device.napping.captured()
+        assert not device.session_capture.captured()
         with suppress(StoreError):  # a deletion may still find room
             await device.do(Thaw(session.processes))
         assert program.ask("options") == before
@@ -392,7 +392,7 @@ async def test_a_socket_that_takes_nothing_is_tried_ever_more_rarely() -> None:
         asyncio.get_running_loop().call_soon(watch, again)
 
     trickle = Trickle(cast(Any, captured), cast(Any, None), feed, cast(Any, None))
-    watch = trickle.hands()[WatchReading]
+    watch = trickle.handlers()[WatchReading]
     watch(again)
     await asyncio.sleep(1)
     await trickle.close()

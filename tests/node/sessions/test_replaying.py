@@ -34,7 +34,7 @@ def test_the_end_waits_for_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def run() -> None:
         one = Replaying(told.append, lambda _: None, frozenset)
-        (begin,) = one.hands().values()
+        (begin,) = one.handlers().values()
         for number in range(40):
             begin(ReplayAccepted(call(number), GREETING, b"request", False))
         while not begun:

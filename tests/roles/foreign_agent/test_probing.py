@@ -9,7 +9,7 @@ from locum.roles.action_values.addresses import Addr
 from locum.roles.actions import Action, Answered, Ask, Emit, Forget, NoAnswer, Persist, Probe, ProbeAnswered
 from locum.roles.foreign_agent.probing import Probing, ProbingConfiguration
 from locum.roles.foreign_agent.visitor import Visitor
-from locum.roles.trigger_requests import MAX_RELEASES, RETRY_MAX, Errand, Errands
+from locum.roles.trigger_requests import MAX_RELEASES, RETRY_MAX, TriggerRequest, TriggerRequests
 from locum.wire.control.answer import Status
 from locum.wire.control.trigger import Operation, Reason, Trigger, decode_trigger, encode_trigger_answer
 
@@ -226,19 +226,19 @@ def test_without_interval_or_card_nobody_is_probed(configuration: ProbingConfigu
     assert (node.done, node.probing.deadline()) == ([], None)
 
 
-# Errands: who is asked, and how often ----------------------------------------------------------------------------
+# Trigger requests: who is asked, and how often ----------------------------------------------------------------------------
 
 
 class Sender:
-    """Errands on a clock."""
+    """Trigger requests on a clock."""
 
     def __init__(self) -> None:
         self.ended: list[Status | None] = []
-        self.errands = Errands(self.concluded)
+        self.trigger_requests = TriggerRequests(self.concluded)
         self.asks: list[Ask] = []
         self.now = 0.0
 
-    def concluded(self, errand: Errand, status: Status | None) -> list[Action]:
+    def concluded(self, trigger_request: TriggerRequest, status: Status | None) -> list[Action]:
         self.ended.append(status)
         return []
 
@@ -246,17 +246,17 @@ class Sender:
         self.asks += [each for each in actions or [] if isinstance(each, Ask)]
 
     def no_answer(self) -> None:
-        self.perform(self.errands.happened(NoAnswer(self.asks[-1].request, "silence"), now=self.now))
+        self.perform(self.trigger_requests.happened(NoAnswer(self.asks[-1].request, "silence"), now=self.now))
 
     def answered(self, status: Status, ask: Ask | None = None) -> None:
         event = Answered((ask or self.asks[-1]).request, encode_trigger_answer(status))
-        self.perform(self.errands.happened(event, now=self.now))
+        self.perform(self.trigger_requests.happened(event, now=self.now))
 
     def next_round(self) -> float:
-        due = self.errands.deadline()
+        due = self.trigger_requests.deadline()
         assert due is not None
         waited, self.now = due - self.now, due
-        self.perform(self.errands.timeout(now=self.now))
+        self.perform(self.trigger_requests.timeout(now=self.now))
         return waited
 
 
@@ -266,27 +266,27 @@ def sender() -> Sender:
 
 
 def test_the_next_stand_in_is_asked_when_one_will_not(sender: Sender) -> None:
-    sender.perform(sender.errands.ask_one(TAKE, (FIRST, SECOND)))
+    sender.perform(sender.trigger_requests.ask_one(TAKE, (FIRST, SECOND)))
     sender.answered(Status.NOT_AUTHORISED)
     assert [each.peer for each in sender.asks] == [FIRST, SECOND]
     sender.answered(Status.OK)
-    assert (sender.ended, sender.errands.deadline()) == ([Status.OK], None)
+    assert (sender.ended, sender.trigger_requests.deadline()) == ([Status.OK], None)
 
 
 def test_a_take_is_asked_for_until_it_is_dropped_and_ever_more_seldom(sender: Sender) -> None:
-    sender.perform(sender.errands.ask_one(TAKE, (FIRST,)))
+    sender.perform(sender.trigger_requests.ask_one(TAKE, (FIRST,)))
     waits = []
     for _ in range(30):
         sender.no_answer()
         waits.append(sender.next_round())
     assert waits == sorted(waits) and waits[0] < 1 and waits[-1] == RETRY_MAX
-    sender.errands.drop(HOME)
+    sender.trigger_requests.drop(HOME)
     sender.no_answer()
-    assert (sender.ended, sender.errands.deadline()) == ([], None)
+    assert (sender.ended, sender.trigger_requests.deadline()) == ([], None)
 
 
 def test_a_release_is_given_up_some_time(sender: Sender) -> None:
-    sender.perform(sender.errands.ask_all(RELEASE, (FIRST,)))
+    sender.perform(sender.trigger_requests.ask_all(RELEASE, (FIRST,)))
     for _ in range(MAX_RELEASES - 1):
         sender.no_answer()
         sender.next_round()
@@ -295,7 +295,7 @@ def test_a_release_is_given_up_some_time(sender: Sender) -> None:
 
 
 def test_each_of_several_is_asked_until_it_has_released(sender: Sender) -> None:
-    sender.perform(sender.errands.ask_all(RELEASE, (FIRST, SECOND)))
+    sender.perform(sender.trigger_requests.ask_all(RELEASE, (FIRST, SECOND)))
     first, second = sender.asks
     sender.answered(Status.OK, second)
     sender.answered(Status.BUSY, first)
@@ -307,15 +307,15 @@ def test_each_of_several_is_asked_until_it_has_released(sender: Sender) -> None:
 
 @pytest.mark.parametrize("status", [Status.REFUSED, Status.NOT_AUTHORISED, Status.MALFORMED])
 def test_the_only_one_that_refuses_is_not_asked_again(sender: Sender, status: Status) -> None:
-    sender.perform(sender.errands.ask_one(TAKE, (FIRST,)))
+    sender.perform(sender.trigger_requests.ask_one(TAKE, (FIRST,)))
     sender.answered(status)
     assert (sender.ended, len(sender.asks)) == ([status], 1)
 
 
 def test_the_latest_word_counts(sender: Sender) -> None:
-    sender.perform(sender.errands.ask_one(TAKE, (FIRST,)))
+    sender.perform(sender.trigger_requests.ask_one(TAKE, (FIRST,)))
     take = sender.asks[-1]
-    sender.perform(sender.errands.ask_all(RELEASE, (FIRST,)))
+    sender.perform(sender.trigger_requests.ask_all(RELEASE, (FIRST,)))
     sender.answered(Status.OK, take)  # too late
     assert sender.ended == []
     sender.answered(Status.OK)
@@ -323,13 +323,13 @@ def test_the_latest_word_counts(sender: Sender) -> None:
 
 
 def test_what_is_no_answer_is_asked_again_and_what_is_another_s_is_left_to_him(sender: Sender) -> None:
-    assert sender.errands.happened(Answered(1, b""), now=0) is None
-    assert sender.errands.happened(NoAnswer(1, ""), now=0) is None
-    sender.perform(sender.errands.ask_one(TAKE, (FIRST,)))
-    sender.perform(sender.errands.happened(Answered(sender.asks[-1].request, b"\xff"), now=0))
-    assert sender.errands.deadline() is not None
+    assert sender.trigger_requests.happened(Answered(1, b""), now=0) is None
+    assert sender.trigger_requests.happened(NoAnswer(1, ""), now=0) is None
+    sender.perform(sender.trigger_requests.ask_one(TAKE, (FIRST,)))
+    sender.perform(sender.trigger_requests.happened(Answered(sender.asks[-1].request, b"\xff"), now=0))
+    assert sender.trigger_requests.deadline() is not None
 
 
 def test_nobody_to_ask_is_nothing_to_do(sender: Sender) -> None:
-    sender.perform(sender.errands.ask_one(TAKE, ()))
-    assert (sender.asks, sender.errands.deadline()) == ([], None)
+    sender.perform(sender.trigger_requests.ask_one(TAKE, ()))
+    assert (sender.asks, sender.trigger_requests.deadline()) == ([], None)

@@ -9,7 +9,7 @@ from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import Tunnel
 from locum.roles.action_values.forwarding import Side
 from locum.roles.home_agent.role import HomeAgent
-from locum.roles.registrant.attachment import Registering, Wish
+from locum.roles.registrant.attachment import Registering, RegistrationTarget
 from locum.security.association import Algorithm, Replay
 from locum.wire.mobile_ip.registration import Code
 from tests.roles.world import AN1, AN2, AN3, COLOCATED, HA, HOA, HOA6, STAND_IN, World
@@ -95,7 +95,7 @@ def test_without_default_the_binding_is_gone() -> None:
 def test_very_short_lifetime_leaves_the_packets_to_the_default_and_the_peer_reaches_the_device() -> None:
     world = World()
     world.advance(5)
-    world.perform(world.mn, world.device.mobile.wish(Wish.BRIEF, now=world.now))
+    world.perform(world.mn, world.device.mobile.set_target(RegistrationTarget.BRIEF, now=world.now))
     world.advance(1)
     entry = world.ha.bindings[HOA]
     assert [each.destination for each in entry.tunnels] == [AN3]
@@ -108,7 +108,7 @@ def test_very_short_lifetime_leaves_the_packets_to_the_default_and_the_peer_reac
 def test_deregistration() -> None:
     world = World()
     world.advance(5)
-    world.perform(world.mn, world.device.mobile.wish(Wish.WITHDRAWN, now=world.now))
+    world.perform(world.mn, world.device.mobile.set_target(RegistrationTarget.WITHDRAWN, now=world.now))
     world.advance(2)
     assert tunnels(world) == [AN3]
     assert world.mn.via is None and world.an1.rows == {}

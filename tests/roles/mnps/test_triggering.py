@@ -14,7 +14,7 @@ from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
 from locum.roles.mnps.registration import MAX_FLOWS, Standing, StandInRegistration, StoodInFor
 from locum.roles.mnps.triggering import ASKING_DEVICE, PATIENCE, Triggering
 from locum.roles.mobile_node.release_after_return import Returning
-from locum.roles.registrant.attachment import AttachmentLost, RegistrationAccepted, Wish
+from locum.roles.registrant.attachment import AttachmentLost, RegistrationAccepted, RegistrationTarget
 from locum.security.association import Algorithm, Association, Replay
 from locum.wire.control import decode_618
 from locum.wire.control.answer import Status
@@ -331,14 +331,14 @@ def triggers(actions: list[Action]) -> list[tuple[Addr, Operation, Reason]]:
 
 def test_a_device_that_was_out_of_reach_releases_once_it_is_registered() -> None:
     returning = Returning((STAND_IN,))
-    accepted, homes = RegistrationAccepted(Wish.ORDINARY, 300), (HOME, HOME_V6)
+    accepted, homes = RegistrationAccepted(RegistrationTarget.ORDINARY, 300), (HOME, HOME_V6)
     release = [(STAND_IN, RELEASE, Reason.BACK)]
     assert triggers(returning.outcome(accepted, homes)) == release  # what was before this run it cannot know
     assert returning.outcome(accepted, homes) == []
     lost = AttachmentLost.__new__(AttachmentLost)
     assert returning.outcome(lost, homes) == []
-    assert returning.outcome(RegistrationAccepted(Wish.BRIEF, 10), homes) == []
-    assert returning.outcome(RegistrationAccepted(Wish.ORDINARY, 0), homes) == []
+    assert returning.outcome(RegistrationAccepted(RegistrationTarget.BRIEF, 10), homes) == []
+    assert returning.outcome(RegistrationAccepted(RegistrationTarget.ORDINARY, 0), homes) == []
     assert triggers(returning.outcome(accepted, homes)) == release
 
 

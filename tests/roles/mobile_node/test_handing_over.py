@@ -182,7 +182,7 @@ def test_a_give_speaks_of_what_was_meant_only() -> None:
     assert [each.flow for each in world.mn.events if each.kind == "session-stays"] == [flow(8)]
     world.hand_over(Selection(flow=flow(9)))
     world.advance(3)
-    assert world.device.giving.last == "the session stays: no"
+    assert world.device.partial_handovers.last == "the session stays: no"
 
 
 def test_past_the_most_that_a_hand_over_carries() -> None:

@@ -136,7 +136,10 @@ def test_commands_that_do_not_fit() -> None:
     world.advance(2)
     world.hand_over(Selection(port=9))
     world.advance(1)
-    assert world.device.giving.idle and world.device.giving.last == "there is no such session"
+    assert (
+        world.device.partial_handovers.idle
+        and world.device.partial_handovers.last == "there is no such session"
+    )
     assert at_stand_in(world) == {0}
     world.take_back()
     world.advance(2)
@@ -164,7 +167,7 @@ def test_a_lossy_path(seed: int, replay: Replay) -> None:
     world = registering(seed=seed, replay=replay)
     world.loss, world.duplicate = 0.2, 0.2
     for number, selection in ((0, FIRST), (1, SECOND)) * 3:
-        if world.device.giving.idle and number not in at_stand_in(world):
+        if world.device.partial_handovers.idle and number not in at_stand_in(world):
             world.hand_over(selection)
         world.advance(30)
     assert at_stand_in(world), "one of three attempts comes through"
@@ -223,7 +226,7 @@ def test_an_answer_is_lost(kind: type) -> None:
     world.advance(20)
     if at_stand_in(world):
         world.peer_sends(0, 900_000)
-        if world.device.giving.idle:
+        if world.device.partial_handovers.idle:
             world.take_back()
         world.advance(30)
     world.drop_634 = lambda body: False
@@ -250,7 +253,7 @@ def test_a_stand_in_has_room_for_so_many_rules() -> None:
     world = registering(sessions=61)
     world.hand_over()
     world.advance(3)
-    assert world.device.giving.last is not None and "limit" in world.device.giving.last
+    assert world.device.partial_handovers.last is not None and "limit" in world.device.partial_handovers.last
     assert at_rest(world)
 
 
@@ -312,8 +315,8 @@ def test_every_timeline_ends_well(seed: int, steps: list[tuple[str, float]]) -> 
         world.wake()
         world.advance(200)
     assert awake(world), world.device.state
-    assert world.device.giving.idle
-    if world.device.giving.handovers:
+    assert world.device.partial_handovers.idle
+    if world.device.partial_handovers.handovers:
         world.take_back()
         world.advance(200)
     world.advance(70)

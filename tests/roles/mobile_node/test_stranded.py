@@ -124,7 +124,7 @@ def test_a_program_that_closed_its_socket_while_it_ran_is_closed_and_not_lost() 
     assert not world.mnps.rows
 
 
-# Giving up -------------------------------------------------------------------------------------------------------------
+# PartialHandovers up -------------------------------------------------------------------------------------------------------------
 
 
 def given_up(world: World) -> bool:

@@ -249,7 +249,7 @@ def test_a_session_that_a_rule_keeps_is_not_given() -> None:
     made = add(world, "mn")
     world.hand_over(Selection(flow=flow(0)))
     world.advance(2)
-    assert f"rule {made.identifier}" in str(world.device.giving.last)
+    assert f"rule {made.identifier}" in str(world.device.partial_handovers.last)
     assert awake(world) and not world.frozen and not world.mnps.flows
     _, actions = world.device.remove_rule(made.identifier, now=world.clock(world.mn))
     world.perform(world.mn, actions)

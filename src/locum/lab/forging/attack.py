@@ -1,4 +1,4 @@
-"""Strangers at work: volleys and single messages from outside and from an access link, and a member who asks for too much.
+"""Strangers at work: message batches and single messages from outside and from an access link, and a member who asks for too much.
 
 What the nodes have is compared before and after, and what they said in between is looked through. Nothing genuine is
 to happen meanwhile.
@@ -17,7 +17,7 @@ from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, OTHER_ADDRESS4
 from locum.lab.errors import LabError
 from locum.lab.forging import forgery, single_shots
 from locum.lab.forging.forgery import Aim, Port
-from locum.lab.forging.message_batches import kinds, volley
+from locum.lab.forging.message_batches import kinds, message_batch
 from locum.lab.forging.open_ports import open_ports
 from locum.lab.processes import Program, wait_until
 from locum.lab.steps.state import differences, everything
@@ -114,7 +114,7 @@ class Attack:
         self._random = Random(seed)
         self._windows: list[tuple[float, float]] = []
         self._first_port = dict.fromkeys((each.node for each in strangers), 10_000)
-        self._imposter = lab.processes.start(
+        self._impersonator = lab.processes.start(
             "evil",
             "imposter",
             [sys.executable, "-m", "locum.lab.forging.impersonator", str(self._member())],
@@ -201,10 +201,10 @@ class Attack:
         before = {node: everything(lab, node, OTHER_ADDRESS4) for node in self._nodes}
         begin = lab.timeline.mark("attack-begins", attack=name)
         peers = [self._peers[node] for node in of]
-        assert self._imposter.process.stdin is not None
-        answered = len(self._imposter.log.read_text().splitlines())
-        self._imposter.process.stdin.write(json.dumps([peers, demands]).encode() + b"\n")
-        self._imposter.process.stdin.flush()
+        assert self._impersonator.process.stdin is not None
+        answered = len(self._impersonator.log.read_text().splitlines())
+        self._impersonator.process.stdin.write(json.dumps([peers, demands]).encode() + b"\n")
+        self._impersonator.process.stdin.flush()
         if singles:
             asking = [self._single(name, stranger, one) for stranger, one, _many in prepared]
             for program in asking:
@@ -226,7 +226,7 @@ class Attack:
     def _prepare(
         self, name: str, stranger: Stranger, heard: Heard, shots: Shares, singles: int
     ) -> tuple[Path, Path]:
-        """Files of single shots and of a volley."""
+        """Files of single shots and of a message batch."""
         aim, ports = self._aim(stranger.node, heard), self._ports(stranger)
         self.found.ports |= set(ports)
         one = [
@@ -238,7 +238,7 @@ class Attack:
         many = [
             shot
             for node in stranger.targets
-            for shot in volley(
+            for shot in message_batch(
                 aim, self._random, [p for p in ports if p.node == node], shots[stranger.node][node]
             )
         ]
@@ -277,11 +277,11 @@ class Attack:
         """The member's next line of answers."""
 
         def lines() -> list[str]:
-            return self._imposter.log.read_text().splitlines()
+            return self._impersonator.log.read_text().splitlines()
 
         def there() -> bool:
-            if not self._imposter.running:
-                raise LabError(f"the imposter ended; {self._imposter.complaint()}")
+            if not self._impersonator.running:
+                raise LabError(f"the imposter ended; {self._impersonator.complaint()}")
             return len(lines()) > so_far
 
         wait_until("the answers to the member's demands", there, PATIENCE)
@@ -299,9 +299,9 @@ class Attack:
 
     def end(self) -> None:
         """The member has had enough."""
-        if self._imposter.process.stdin is not None:
-            self._imposter.process.stdin.close()
-        self._imposter.stop()
+        if self._impersonator.process.stdin is not None:
+            self._impersonator.process.stdin.close()
+        self._impersonator.stop()
 
 
 def _output(program: Program) -> str:

@@ -113,7 +113,7 @@ def alternately(
         yield other
 
 
-class Imposter:
+class Impersonator:
     """One CoAP end point. Answers are counted by peer, path and what was said."""
 
     def __init__(self, end: CoapEndPoint, victim: IPv4Address, own: IPv4Address, peer: IPv4Address) -> None:
@@ -153,7 +153,7 @@ def _said(path: str, body: bytes) -> str:
 
 
 async def _nobody(_path: str, _body: bytes, _association: ControlAssociation) -> bytes:
-    """Nobody asks the imposter anything."""
+    """Nobody asks the impersonator anything."""
     return b""
 
 
@@ -174,13 +174,13 @@ async def attack(given: dict[str, Any], lines: Iterable[str]) -> None:
     store = Store(Path(given["store"]))
     end = CoapEndPoint(ControlSettings(own, 5683, associations), store, _nobody, lambda _reason: None)
     await end.open()
-    imposter = Imposter(end, victim, own, IPv4Address(given["correspondent"]))
+    impersonator = Impersonator(end, victim, own, IPv4Address(given["correspondent"]))
     loop = asyncio.get_running_loop()
     try:
         waiting = iter(lines)
         while (line := await loop.run_in_executor(None, next, waiting, None)) is not None:
             peers, count = json.loads(line)
-            print(json.dumps(await imposter.ask_all(peers, count)), flush=True)
+            print(json.dumps(await impersonator.ask_all(peers, count)), flush=True)
     finally:
         await end.close()
         await store.close()

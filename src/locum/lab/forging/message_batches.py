@@ -25,7 +25,7 @@ def kinds(aim: Aim, random: Random, port: Port) -> Makers:
     return family(aim, random, port)
 
 
-def volley(aim: Aim, random: Random, ports: Iterable[Port], count: int) -> list[Shot]:
+def message_batch(aim: Aim, random: Random, ports: Iterable[Port], count: int) -> list[Shot]:
     """At least `count` shots at every port, as many of every kind, well mixed."""
     shots = [shot for port in ports for shot in _at(kinds(aim, random, port), count)]
     random.shuffle(shots)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from locum.node.clock import boot_seconds
 from locum.node.config.settings import Address, ControlAssociation, Settings
 from locum.node.events import EventStream
-from locum.node.performer import Hand
+from locum.node.performer import Handler
 from locum.node.store import Store
 from locum.roles import actions as do
 from locum.roles.actions import Event
@@ -114,7 +114,7 @@ class Exchanges:
         if self._coap is not None and mobile is not None and link in mobile.links:
             self._coap.drop_connections()
 
-    def hands(self, role: str) -> Mapping[type, Hand]:
+    def handlers(self, role: str) -> Mapping[type, Handler]:
         """What performs each kind of action for this role."""
         return {do.Ask: lambda action: self._ask(role, action), do.Answer: self._answer}
 

@@ -73,7 +73,7 @@ class SleepControl:
         }
 
     def _frozen(self) -> frozenset[int]:
-        return self._node.napping.frozen if self._node.napping is not None else frozenset()
+        return self._node.session_capture.frozen if self._node.session_capture is not None else frozenset()
 
     async def leave(self) -> None:
         """The daemon ends: deregister, if that can be done in a moment, and say what stays behind."""
@@ -91,9 +91,12 @@ class SleepControl:
         return [row for handover in self._handovers() for row in self._rows(handover)]
 
     def _handovers(self) -> list[Handover]:
-        giving = self._role.giving
-        listed = [*giving.handovers, *([giving.moving.handover] if giving.moving is not None else [])]
-        listed += [each.handover for each in giving.coming]
+        partial_handovers = self._role.partial_handovers
+        listed = [
+            *partial_handovers.handovers,
+            *([partial_handovers.moving.handover] if partial_handovers.moving is not None else []),
+        ]
+        listed += [each.handover for each in partial_handovers.coming]
         match self._role.state:
             case Down(handover):
                 listed.append(handover)
@@ -122,10 +125,13 @@ class SleepControl:
     def _bytes_back(self, handover: Handover, flow: Flow) -> int:
         """As far as the role knows: while nothing comes back, the kernel alone does."""
         state = self._role.state
-        for coming in self._role.giving.coming:
+        for coming in self._role.partial_handovers.coming:
             if coming.handover.identifier == handover.identifier:
                 return coming.offset(flow)
-        for machine in (self._role.giving.moving, state.machine if isinstance(state, ComingUp) else None):
+        for machine in (
+            self._role.partial_handovers.moving,
+            state.machine if isinstance(state, ComingUp) else None,
+        ):
             if isinstance(machine, Waking) and machine.handover.identifier == handover.identifier:
                 return machine.progress.offset(flow) if flow in machine.progress else 0
         return 0
@@ -133,24 +139,28 @@ class SleepControl:
     async def give(self, selection: Selection, to: str | None) -> list[Row]:
         """Returns when the stand-in has them; on failure everything is as before. Raises RequestFailed."""
         role = self._role
-        before = {each.identifier for each in role.giving.handovers}
+        before = {each.identifier for each in role.partial_handovers.handovers}
         self._command(lambda now: role.give(selection, now=now, to=to))
-        await self._settled(lambda: role.giving.idle, "handing over", cancel=True)
-        new = [each for each in role.giving.handovers if each.identifier not in before]
+        await self._settled(lambda: role.partial_handovers.idle, "handing over", cancel=True)
+        new = [each for each in role.partial_handovers.handovers if each.identifier not in before]
         if not new:
-            raise RequestFailed(f"nothing was given: {role.giving.last or 'it was taken back meanwhile'}")
-        stayed = [{"kind": "stays", **fate_row(each)} for each in role.giving.given.all(Fate.STAYED)]
+            raise RequestFailed(
+                f"nothing was given: {role.partial_handovers.last or 'it was taken back meanwhile'}"
+            )
+        stayed = [
+            {"kind": "stays", **fate_row(each)} for each in role.partial_handovers.given.all(Fate.STAYED)
+        ]
         return [*(row for handover in new for row in self._rows(handover)), *stayed]
 
     async def take(self, selection: Selection) -> list[Row]:
         """Returns when the programs have them and run. Raises RequestFailed."""
         role = self._role
-        before = {each.identifier: self._rows(each) for each in role.giving.handovers}
+        before = {each.identifier: self._rows(each) for each in role.partial_handovers.handovers}
         self._command(lambda now: role.take(selection, now=now))
-        await self._settled(lambda: role.giving.idle, "taking back", cancel=False)
-        if role.giving.last:
-            raise RequestFailed(f"taken back, but {role.giving.last}")
-        still = {each.identifier for each in role.giving.handovers}
+        await self._settled(lambda: role.partial_handovers.idle, "taking back", cancel=False)
+        if role.partial_handovers.last:
+            raise RequestFailed(f"taken back, but {role.partial_handovers.last}")
+        still = {each.identifier for each in role.partial_handovers.handovers}
         return [row for identifier, rows in before.items() if identifier not in still for row in rows]
 
     async def sleep(self, seconds: Any, to: str | None = None) -> Row:
@@ -183,10 +193,10 @@ class SleepControl:
 
     async def would_sleep(self, to: str | None = None) -> list[Row]:
         """What a sleep would do with each session; nothing is changed and nobody is asked. Raises RequestFailed."""
-        napping = self._node.napping
-        if napping is None:
+        session_capture = self._node.session_capture
+        if session_capture is None:
             raise RequestFailed("this mobile node has no stand-in; set mnps in [mobile_node]")
-        found = await napping.look(self._role.mobile.configuration.home_addresses)
+        found = await session_capture.look(self._role.mobile.configuration.home_addresses)
         try:
             choice = self._role.would_sleep(found, to=to)
         except NotPossible as problem:
@@ -225,10 +235,13 @@ class SleepControl:
 
     def _being_fetched(self) -> list[AwaySession]:
         """Those that are taken back, or come, while the device is awake."""
-        giving = self._role.giving
-        handovers = [each.handover for each in giving.coming]
-        if isinstance(giving.moving, Waking) and giving.moving.handover.stage is not Stage.RETURNED:
-            handovers.append(giving.moving.handover)
+        partial_handovers = self._role.partial_handovers
+        handovers = [each.handover for each in partial_handovers.coming]
+        if (
+            isinstance(partial_handovers.moving, Waking)
+            and partial_handovers.moving.handover.stage is not Stage.RETURNED
+        ):
+            handovers.append(partial_handovers.moving.handover)
         return [session for each in handovers for session in each.sessions]
 
     async def move(self, to: str) -> Row:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # roles that this host does not play are not imported
     from locum.node.config.settings import Settings
     from locum.node.driver import Driver
     from locum.node.events import EventStream
-    from locum.node.sessions.device import Napping
+    from locum.node.sessions.device import SessionCapture
     from locum.node.sessions.stand_in import StandIn
 
 
@@ -50,7 +50,7 @@ class NodeView(Protocol):
         """The associations from the policy server, at a stand-in that asks one."""
 
     @property
-    def napping(self) -> "Napping | None":
+    def session_capture(self) -> "SessionCapture | None":
         """The live sessions of a device that has a stand-in."""
 
     @property

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address
 from typing import Protocol
 
 from locum.node.host.network import HostNetwork
-from locum.node.performer import Hand
+from locum.node.performer import Handler
 from locum.roles.action_values.forwarding import LeaveAgent, NeighbourEntry, RemoveNeighbour, UseAgent
 from locum.roles.profile_requests import OwnHomeAddress
 
@@ -30,7 +30,7 @@ class HostHandlers:
         self._node, self._network = node, network
         self._memberships, self._owned = memberships, owned
 
-    def hands(self) -> Mapping[type, Hand]:
+    def handlers(self) -> Mapping[type, Handler]:
         """The function for each type of action."""
         return {
             NeighbourEntry: self._neighbour,

@@ -81,7 +81,7 @@ class MembershipSocket:
         return [each.fileno() for each in self._sockets]
 
     def read(self) -> None:
-        """Hand out what has arrived."""
+        """Handler out what has arrived."""
         for each in self._sockets:
             for _ in range(_MOST_AT_ONCE):
                 try:

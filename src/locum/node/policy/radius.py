@@ -23,7 +23,7 @@ from locum.node.coap.learnt_associations import AssociationRefused, AssociationU
 from locum.node.config.policy_settings import PolicyServer, PolicySettings
 from locum.node.config.settings import Address
 from locum.node.events import EventStream
-from locum.node.performer import Hand
+from locum.node.performer import Handler
 from locum.node.policy.profile_attributes import ProfileError, dictionary, grant_of, profile_of
 from locum.roles.actions import Event
 from locum.roles.profile_requests import (
@@ -166,7 +166,7 @@ class RadiusClient:
         for port in self._ports:
             port.close()
 
-    def hands(self, role: str) -> Mapping[type, Hand]:
+    def handlers(self, role: str) -> Mapping[type, Handler]:
         """What performs each kind of action for this role."""
         return {FetchProfile: lambda action: self._begin(role, action)}
 

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from locum.node.config.settings import Settings
 from locum.node.events import EventStream
 from locum.node.host.link_watch import LinkWatch
-from locum.node.performer import Hand
+from locum.node.performer import Handler
 from locum.node.registration.access_link import ALL_MOBILITY_AGENTS, ALL_ROUTERS, ALL_SYSTEMS, LinkSocket
 from locum.node.registration.datagrams import ANY
 from locum.node.registration.udp_434 import UDP_PORT, RegistrationSocket
@@ -122,7 +122,7 @@ class RegistrationIo:
         if self._socket is not None:
             self._socket.close()
 
-    def hands(self) -> Mapping[type, Hand]:
+    def handlers(self) -> Mapping[type, Handler]:
         """What performs each kind of action."""
         return {
             do.Reply: self._reply,

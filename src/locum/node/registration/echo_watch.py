@@ -28,7 +28,7 @@ class EchoWatch:
         return self._socket.fileno()
 
     def read(self) -> None:
-        """Hand out what has arrived."""
+        """Handler out what has arrived."""
         for _ in range(_MOST_AT_ONCE):
             try:
                 packet = self._socket.recv(_LONGEST)

@@ -69,7 +69,7 @@ class RegistrationSocket:
         return self._socket.fileno()
 
     def read(self) -> None:
-        """Hand out what has arrived, messages first."""
+        """Handler out what has arrived, messages first."""
         self._read_messages()
         if self._unreachable is not None:
             self._read_errors(self._unreachable)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from locum.node import words
 from locum.node.events import flow_text
-from locum.node.performer import Hand
+from locum.node.performer import Handler
 from locum.node.sessions.captured import Captured
 from locum.roles.action_values import sessions as action_values
 from locum.roles.action_values.sessions import (
@@ -84,7 +84,7 @@ class BringingBack:
         self.given_back: list[Flow] = []  # their rows stay until the role has written that they are back
         self._reassuring: asyncio.Task[None] | None = None
 
-    def hands(self) -> Mapping[type, Hand]:
+    def handlers(self) -> Mapping[type, Handler]:
         """What performs each kind of action."""
         return {
             Tighten: self._tighten,

@@ -17,7 +17,7 @@ from locum.dataplane.layout.maps import MARK_ANSWER
 from locum.node import words
 from locum.node.boot import boot_id
 from locum.node.events import flow_text
-from locum.node.performer import Hand
+from locum.node.performer import Handler
 from locum.node.sessions.bringing_back import BringingBack
 from locum.node.sessions.captured import Captured
 from locum.node.sessions.freezer_name import freezer_name
@@ -58,7 +58,7 @@ T = TypeVar("T")
 _Opened = tuple[AnyLive, Intent | None]
 
 
-class Napping:
+class SessionCapture:
     """Session actions of one mobile node. `deliver` puts packets into this host; `feed` tells the role."""
 
     def __init__(
@@ -96,7 +96,7 @@ class Napping:
             self._captured, self._blocking, feed, deliver, self._forget, self._trickle, self._save
         )
 
-    def hands(self) -> Mapping[type, Hand]:
+    def handlers(self) -> Mapping[type, Handler]:
         """What performs each kind of action."""
         return {
             FindSessions: self._find,
@@ -104,8 +104,8 @@ class Napping:
             Thaw: self._thaw,
             Capture: self._capture,
             ReleaseCaptured: self._release,
-            **self._back.hands(),
-            **self._trickle.hands(),
+            **self._back.handlers(),
+            **self._trickle.handlers(),
         }
 
     @property

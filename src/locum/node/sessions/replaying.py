@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from locum.node.events import flow_text
-from locum.node.performer import Hand
+from locum.node.performer import Handler
 from locum.roles.action_values.listeners import ReplayAccepted, Replayed
 from locum.roles.actions import Event
 from locum.roles.registrant.configuration import ListeningPort
@@ -49,7 +49,7 @@ class Replaying:
         if reason is not None and any(each.policy is Policy.ACCEPT for each in ports):
             emit("accept-impossible", detail={"reason": reason})
 
-    def hands(self) -> Mapping[type, Hand]:
+    def handlers(self) -> Mapping[type, Handler]:
         """What performs each kind of action."""
         return {ReplayAccepted: self._begin}
 

@@ -18,7 +18,7 @@ import cbor2
 from locum.node import words
 from locum.node.clock import boot_milliseconds
 from locum.node.config.settings import Address, MnpsSettings
-from locum.node.performer import Hand
+from locum.node.performer import Handler
 from locum.node.sessions.draining import UNBOUNDED, Draining, HeldSocket, Key, name_of
 from locum.node.sessions.keeper import open_keeper
 from locum.node.sessions.openings import Openings
@@ -108,7 +108,7 @@ class StandIn:
         self._held: dict[bytes, dict[int, HeldSocket]] = {}  # by handover and session
         self.openings = Openings(inject, self._keep_accepted, self._waiting_at, count, emit)
 
-    def hands(self) -> Mapping[type, Hand]:
+    def handlers(self) -> Mapping[type, Handler]:
         """What performs each kind of action."""
         return {
             RestoreSessions: self._restore,

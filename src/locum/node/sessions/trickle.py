@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from locum.node.events import flow_text
-from locum.node.performer import Hand
+from locum.node.performer import Handler
 from locum.node.sessions.bringing_back import Blocking
 from locum.node.sessions.captured import Captured
 from locum.node.sessions.peer_answers import PeerAnswers
@@ -49,7 +49,7 @@ class Trickle:
         self._task: asyncio.Task[None] | None = None
         self._pause = _SOON
 
-    def hands(self) -> Mapping[type, Hand]:
+    def handlers(self) -> Mapping[type, Handler]:
         """What performs each kind of action."""
         return {
             AnswerPeers: self._answer,

@@ -15,7 +15,7 @@ from locum.roles.actions import Action, Answered, Emit, Event, Forget, NoAnswer,
 from locum.roles.foreign_agent.visitor import Visitor
 from locum.roles.parts import Part
 from locum.roles.timers import Deadlines
-from locum.roles.trigger_requests import Errand, Errands
+from locum.roles.trigger_requests import TriggerRequest, TriggerRequests
 from locum.wire.control.answer import Status
 from locum.wire.control.trigger import Operation, Reason, Trigger
 
@@ -88,7 +88,7 @@ class Probing(Part):
         self._watched: dict[IPv4Address, Watched] = {}
         self._down: set[str] = set()
         self._probes: Deadlines[IPv4Address] = Deadlines()
-        self._errands = Errands(self._concluded)
+        self._trigger_requests = TriggerRequests(self._concluded)
 
     # What the foreign agent tells ---------------------------------------------------------------------------------
 
@@ -130,7 +130,7 @@ class Probing(Part):
         self._leave(home_address)
         if watched is None or not isinstance(watched.state, Lost):
             return []
-        self._errands.drop(home_address)
+        self._trigger_requests.drop(home_address)
         return [Forget(TABLE, str(home_address))]
 
     def link_down(self, link: str, *, now: float) -> list[Action]:
@@ -156,19 +156,19 @@ class Probing(Part):
             case ProbeAnswered():
                 return self._answered(event)
             case Answered() | NoAnswer():
-                return self._errands.happened(event, now=now)
+                return self._trigger_requests.happened(event, now=now)
         return None
 
     def timeout(self, *, now: float) -> list[Action]:
         """Probes that are due, visitors that have missed too many of them, triggers to be repeated."""
-        actions = self._errands.timeout(now=now)
+        actions = self._trigger_requests.timeout(now=now)
         for home_address in tuple(self._probes.due(now)):
             actions += self._probe(home_address, now)
         return actions
 
     def deadline(self) -> float | None:
         """Steady seconds."""
-        times = (self._errands.deadline(), self._probes.next())
+        times = (self._trigger_requests.deadline(), self._probes.next())
         return min((at for at in times if at is not None), default=None)
 
     def lost(self) -> frozenset[IPv4Address]:
@@ -228,7 +228,7 @@ class Probing(Part):
         return [
             Persist(TABLE, str(home_address), {"since": now}),
             Emit("visitor-lost", None, home_address, None, detail),
-            *self._errands.ask_one(
+            *self._trigger_requests.ask_one(
                 _trigger(Operation.TAKE, visitor, Reason.LOST, self._care_of_address),
                 self.configuration.stand_ins,
             ),
@@ -244,12 +244,12 @@ class Probing(Part):
             Forget(TABLE, str(home_address)),
             Emit("visitor-back", None, home_address, None, {"link": watched.visitor.link, "how": how}),
             # Every one of them: one that was asked and did not answer in time may have taken over all the same.
-            *self._errands.ask_all(release, self.configuration.stand_ins),
+            *self._trigger_requests.ask_all(release, self.configuration.stand_ins),
         ]
 
-    def _concluded(self, errand: Errand, status: Status | None) -> list[Action]:
+    def _concluded(self, trigger_request: TriggerRequest, status: Status | None) -> list[Action]:
         """A stand-in that still reaches the device knows better: it is somebody else's visitor now."""
-        home_address = errand.home_address
+        home_address = trigger_request.home_address
         watched = self._watched.get(home_address) if isinstance(home_address, IPv4Address) else None
         if watched is None or status is not Status.WRONG_STATE or not isinstance(watched.state, Lost):
             return []

@@ -10,9 +10,9 @@ from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.actions import Action, Count
 from locum.roles.foreign_agent.visitor import Visitor
 from locum.roles.revocation import (
-    Correspondent,
     Heard,
     Revocable,
+    RevocationPeer,
     Revocations,
     Stamps,
     acknowledgment,
@@ -67,7 +67,7 @@ class VisitorRevocation:
             from_home_agent=False,
             inform=visitor.revocable.inform,
         )
-        to = Correspondent(visitor.home_agent, association, source=self._care_of_address)
+        to = RevocationPeer(visitor.home_agent, association, source=self._care_of_address)
         return self.under_way.begin(notice, to, now=now, reason=reason)
 
     def acknowledged(self, message: bytes, source: Source) -> tuple[IPv4Address | None, list[Action]]:

@@ -10,7 +10,7 @@ from locum.roles.action_values.addresses import Addr
 from locum.roles.actions import Action, Answered, Event, NoAnswer
 from locum.roles.home_agent.binding import CareOf, Mobile
 from locum.roles.parts import Part
-from locum.roles.trigger_requests import Errands
+from locum.roles.trigger_requests import TriggerRequests
 from locum.wire.control.trigger import Operation, Reason, Trigger
 from locum.wire.mobile_ip.registration import Flag
 
@@ -21,7 +21,7 @@ class ExpiryTriggers(Part):
     def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled
         self._taken: set[Addr] = set()
-        self._errands = Errands()
+        self._trigger_requests = TriggerRequests()
 
     def expired(self, mobile: Mobile, lost: Sequence[CareOf]) -> list[Action]:
         """The device has no care-of address any more; `lost` were its last."""
@@ -32,28 +32,30 @@ class ExpiryTriggers(Part):
         for each in lost:
             if not each.flags & Flag.D:
                 take = replace(take, access_node=each.address)
-        return self._errands.ask_one(take, _stand_ins(mobile))
+        return self._trigger_requests.ask_one(take, _stand_ins(mobile))
 
     def registered(self, mobile: Mobile) -> list[Action]:
         """The device has registered."""
         if not self._taken or mobile.home_address not in self._taken:
             return []
         self._taken.discard(mobile.home_address)
-        return self._errands.ask_all(_trigger(Operation.RELEASE, mobile, Reason.BACK), _stand_ins(mobile))
+        return self._trigger_requests.ask_all(
+            _trigger(Operation.RELEASE, mobile, Reason.BACK), _stand_ins(mobile)
+        )
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
         """Answers to triggers; None for anything else."""
         if not isinstance(event, Answered | NoAnswer):
             return None
-        return self._errands.happened(event, now=now)
+        return self._trigger_requests.happened(event, now=now)
 
     def timeout(self, *, now: float) -> list[Action]:
         """Ask again."""
-        return self._errands.timeout(now=now)
+        return self._trigger_requests.timeout(now=now)
 
     def deadline(self) -> float | None:
         """Steady seconds."""
-        return self._errands.deadline()
+        return self._trigger_requests.deadline()
 
 
 def _trigger(operation: Operation, mobile: Mobile, reason: Reason) -> Trigger:

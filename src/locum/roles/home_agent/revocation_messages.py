@@ -10,9 +10,9 @@ from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.actions import Action, Count, Reply
 from locum.roles.home_agent.binding import CareOf
 from locum.roles.revocation import (
-    Correspondent,
     Heard,
     Revocable,
+    RevocationPeer,
     Revocations,
     Stamps,
     acknowledgment,
@@ -76,7 +76,7 @@ class BindingRevocation:
         """
         actions: list[Action] = []
         for each in gone:
-            to = self._correspondent(each, mobile)
+            to = self._peer(each, mobile)
             if to is None or each.revocable is None:
                 continue
             notice = RegistrationRevocation(
@@ -90,20 +90,20 @@ class BindingRevocation:
             actions += self.under_way.begin(notice, to, now=now, reason=reason, after=after)
         return actions
 
-    def _correspondent(self, care_of: CareOf, mobile: Association) -> Correspondent | None:
+    def _peer(self, care_of: CareOf, mobile: Association) -> RevocationPeer | None:
         outer = care_of.outer
         if care_of.flags & Flag.D:
             address, port = (care_of.address, None) if outer is None else (outer.address, outer.port)
-            to = Correspondent(address, mobile, AuthKind.MN_HA, source=self._address)
+            to = RevocationPeer(address, mobile, AuthKind.MN_HA, source=self._address)
         else:
             association = self._foreign_agents.get(care_of.agent)
             if association is None:
                 return None
             port = None if outer is None else outer.port
-            to = Correspondent(care_of.agent, association, source=self._address)
+            to = RevocationPeer(care_of.agent, association, source=self._address)
         if port is None:
             return to
-        return Correspondent(to.address, to.association, to.kind, port, to.source)
+        return RevocationPeer(to.address, to.association, to.kind, port, to.source)
 
     # Theirs ------------------------------------------------------------------------------------------------------
 

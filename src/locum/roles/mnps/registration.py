@@ -16,8 +16,8 @@ from locum.roles.registrant.attachment import (
     Attachment,
     RegistrationAccepted,
     RegistrationDenied,
+    RegistrationTarget,
     Settled,
-    Wish,
 )
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.dialogue import accepted
@@ -207,7 +207,7 @@ class Standing:
         if not isinstance(self.client.state, Settled) or self._starting_over:
             return False
         if self._takes is None:
-            return self.client.wished is Wish.NOTHING
+            return self.client.target is RegistrationTarget.NOTHING
         return self.client.registered is not None and self.part.holds
 
     def want(
@@ -219,11 +219,11 @@ class Standing:
         self.refused = None
         self.part.want(listed)
         if takes is None:
-            return [] if before is None else self.client.wish(Wish.WITHDRAWN, now=now)
+            return [] if before is None else self.client.set_target(RegistrationTarget.WITHDRAWN, now=now)
         self.part.takes, self.part.access_node = takes, access_node or self.part.access_node
         if before is takes and self.holds:
             return []
-        return self.client.wish(Wish.ORDINARY, now=now)
+        return self.client.set_target(RegistrationTarget.ORDINARY, now=now)
 
     def follow(self, now: float) -> list[Action]:
         """What the outcomes of the registration mean."""
@@ -231,17 +231,17 @@ class Standing:
         actions: list[Action] = []
         for outcome in outcomes:
             match outcome:
-                case RegistrationAccepted(wish=Wish.WITHDRAWN):
+                case RegistrationAccepted(target=RegistrationTarget.WITHDRAWN):
                     self.part.forget()
                     if self._starting_over:
                         self._starting_over = False
-                        actions += self.client.wish(Wish.ORDINARY, now=now)
+                        actions += self.client.set_target(RegistrationTarget.ORDINARY, now=now)
                 case RegistrationAccepted() if not self.part.holds:
-                    actions += self.client.wish(Wish.ORDINARY, now=now)
+                    actions += self.client.set_target(RegistrationTarget.ORDINARY, now=now)
                 case RegistrationDenied(code=Code.INVALID_FB_IDENTIFIER) if not self._starting_over:
                     # An answer was lost: the home agent has other rules of ours than we know. It forgets them all.
                     self._starting_over = True
-                    actions += self.client.wish(Wish.WITHDRAWN, now=now)
+                    actions += self.client.set_target(RegistrationTarget.WITHDRAWN, now=now)
                 case RegistrationDenied(code=code):
                     self.refused, self._starting_over = code, False
         return actions
@@ -333,7 +333,11 @@ class StandInRegistration(WaitingPart):
 def _dormant(row: Persist) -> Persist:
     """What was registered may hold other rules than are wanted now: it is asked for anew, or not at all."""
     value: Mapping[str, object] = row.value
-    return replace(row, value={**row.value, "wish": Wish.NOTHING.value, "registered": None}) if value else row
+    return (
+        replace(row, value={**row.value, "wish": RegistrationTarget.NOTHING.value, "registered": None})
+        if value
+        else row
+    )
 
 
 def _home_address_of(message: bytes) -> IPv4Address:

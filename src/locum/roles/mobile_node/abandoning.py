@@ -1,6 +1,6 @@
 """Sessions that a device has given up: each of its stand-ins is told until it answers, and resets them (634 abandon).
 
-The row stays meanwhile, so that the errand outlives a restart. It must not know why the sessions were given up.
+The row stays meanwhile, so that the request outlives a restart. It must not know why the sessions were given up.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _PASSING = (Status.BUSY, Status.LIMIT, Status.WRONG_STATE)  # worth asking again
 
 
 @dataclass(frozen=True, slots=True)
-class _Errand:
+class _AbandonRequest:
     handover: Handover
     requests: tuple[Request634, ...]  # what is still to be said, the first now
     attempt: int = 0
@@ -30,14 +30,14 @@ class Abandoning:
 
     def __init__(self, correspond: Callable[[Handover], Correspondence]) -> None:
         self._correspond = correspond
-        self._errands: dict[bytes, _Errand] = {}
+        self._abandon_requests: dict[bytes, _AbandonRequest] = {}
         self._asked: dict[int, bytes] = {}
         self._retries: Deadlines[bytes] = Deadlines()
 
     @property
     def handovers(self) -> tuple[Handover, ...]:
         """Those of which the stand-in has not answered yet."""
-        return tuple(each.handover for each in self._errands.values())
+        return tuple(each.handover for each in self._abandon_requests.values())
 
     def begin(self, handover: Handover) -> list[Action]:
         """Tell the stand-in of this handover, whose row says that it is abandoned."""
@@ -46,38 +46,42 @@ class Abandoning:
         if handover.returned:  # those live here: only the others are reset
             numbers = (*(each.session for each in handover.sessions), *handover.disowned)
             requests = (Abandon(name, numbers), Done(name)) if numbers else (Done(name),)
-        return self._ask(_Errand(handover, requests))
+        return self._ask(_AbandonRequest(handover, requests))
 
     def happened(self, event: Answered | NoAnswer, *, now: float) -> list[Action] | None:
         """The answer to one of ours; None: it is another's."""
         name = self._asked.pop(event.request, None)
         if name is None:
             return None
-        errand = self._errands[name]
+        abandon_request = self._abandon_requests[name]
         status = _status(event)
         if status is None or status in _PASSING:
-            delay = min(RETRY_MAX, RETRY_FIRST * 2 ** min(errand.attempt, 8))
-            self._errands[name] = _Errand(errand.handover, errand.requests, errand.attempt + 1)
+            delay = min(RETRY_MAX, RETRY_FIRST * 2 ** min(abandon_request.attempt, 8))
+            self._abandon_requests[name] = _AbandonRequest(
+                abandon_request.handover, abandon_request.requests, abandon_request.attempt + 1
+            )
             self._retries.set(name, now + delay)
             return []
-        if rest := errand.requests[1:]:
-            return self._ask(_Errand(errand.handover, rest))
-        del self._errands[name]
-        return [errand.handover.forget(), self._told(errand.handover, status)]
+        if rest := abandon_request.requests[1:]:
+            return self._ask(_AbandonRequest(abandon_request.handover, rest))
+        del self._abandon_requests[name]
+        return [abandon_request.handover.forget(), self._told(abandon_request.handover, status)]
 
     def timeout(self, *, now: float) -> list[Action]:
         """Ask again."""
-        return [action for name in self._retries.due(now) for action in self._ask(self._errands[name])]
+        return [
+            action for name in self._retries.due(now) for action in self._ask(self._abandon_requests[name])
+        ]
 
     def deadline(self) -> float | None:
         """Steady seconds."""
         return self._retries.next()
 
-    def _ask(self, errand: _Errand) -> list[Action]:
-        name = errand.handover.identifier
-        self._errands[name] = errand
-        correspondence = self._correspond(errand.handover)
-        actions = correspondence.ask(errand.requests[0])
+    def _ask(self, abandon_request: _AbandonRequest) -> list[Action]:
+        name = abandon_request.handover.identifier
+        self._abandon_requests[name] = abandon_request
+        correspondence = self._correspond(abandon_request.handover)
+        actions = correspondence.ask(abandon_request.requests[0])
         self._asked[correspondence.last] = name
         return list(actions)
 

@@ -26,7 +26,12 @@ from locum.roles.flow_rows import set_flows
 from locum.roles.mobile_node.departing import Choice, Departure, choose, told
 from locum.roles.mobile_node.fitting import TOO_LARGE, fitting
 from locum.roles.mobile_node.handover import AwaySession, Correspondence, Handover, Stage
-from locum.roles.registrant.attachment import Outcome, RegistrationAccepted, RegistrationDenied, Wish
+from locum.roles.registrant.attachment import (
+    Outcome,
+    RegistrationAccepted,
+    RegistrationDenied,
+    RegistrationTarget,
+)
 from locum.roles.registrant.registrant import MobileNode
 from locum.roles.session_report import Fate, Report
 from locum.wire.control import (
@@ -189,7 +194,7 @@ class FallingAsleep:
         if not isinstance(self.state, Leaving):
             return []
         match outcome:
-            case RegistrationAccepted(wish=Wish.BRIEF):
+            case RegistrationAccepted(target=RegistrationTarget.BRIEF):
                 return (
                     self._gather(self.handover.processes, 1) if self.handover.processes else self._capture()
                 )
@@ -286,7 +291,7 @@ class FallingAsleep:
         if self._departure.switch is None:  # else the stand-in's registration brings the context
             self._mobile.movement.store_at(answer.access_node)
         # The row says LEAVING before the home agent can have switched.
-        return [self.handover.persist(), *self._mobile.wish(Wish.BRIEF, now=now)]
+        return [self.handover.persist(), *self._mobile.set_target(RegistrationTarget.BRIEF, now=now)]
 
     def _refuse(self, answer: Answer632) -> None:
         """Sessions that the stand-in does not take stay."""
@@ -387,7 +392,7 @@ class FallingAsleep:
         freed = self._free()
         self.handover = self.handover.at(Stage.ASLEEP)
         self.state, self.result = Ended(), Slept(self.handover)
-        quiet = [] if self._departure.given else self._mobile.wish(Wish.NOTHING, now=now)
+        quiet = [] if self._departure.given else self._mobile.set_target(RegistrationTarget.NOTHING, now=now)
         return [*actions, self.handover.persist(), *freed, *self._reports(), *quiet]
 
     # Endings -----------------------------------------------------------------------------------------------------
@@ -414,7 +419,7 @@ class FallingAsleep:
         self.state, self.result = Ended(), NotSlept(reason)
         actions.append(self.handover.forget())
         if left and now is not None:
-            actions += self._mobile.wish(Wish.ORDINARY, now=now)
+            actions += self._mobile.set_target(RegistrationTarget.ORDINARY, now=now)
         return actions
 
     def _keep(self, flows: Iterable[Flow]) -> list[Action]:

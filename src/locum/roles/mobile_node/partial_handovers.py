@@ -31,7 +31,7 @@ class NotPossible(Exception):
     """The command does not fit the state; the message is for people."""
 
 
-class Giving:
+class PartialHandovers:
     """What one device has given, and what is moving now."""
 
     def __init__(

@@ -8,8 +8,13 @@ from collections.abc import Iterable
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.actions import Action, Answered, NoAnswer
-from locum.roles.registrant.attachment import AttachmentLost, Outcome, RegistrationAccepted, Wish
-from locum.roles.trigger_requests import Errands
+from locum.roles.registrant.attachment import (
+    AttachmentLost,
+    Outcome,
+    RegistrationAccepted,
+    RegistrationTarget,
+)
+from locum.roles.trigger_requests import TriggerRequests
 from locum.wire.control.trigger import Operation, Reason, Trigger
 
 
@@ -19,27 +24,27 @@ class Returning:
     def __init__(self, stand_ins: Iterable[Addr]) -> None:
         self._stand_ins = tuple(stand_ins)
         self._away = True
-        self._errands = Errands()
+        self._trigger_requests = TriggerRequests()
 
     def outcome(self, outcome: Outcome, home_addresses: tuple[Addr, ...]) -> list[Action]:
         """What became of the registration of these home addresses, the IPv4 one first."""
         match outcome:
             case AttachmentLost():
                 self._away = True
-            case RegistrationAccepted(Wish.ORDINARY, lifetime) if lifetime and self._away:
+            case RegistrationAccepted(RegistrationTarget.ORDINARY, lifetime) if lifetime and self._away:
                 self._away = False
                 release = Trigger(Operation.RELEASE, home_addresses, reason=Reason.BACK)
-                return self._errands.ask_all(release, self._stand_ins)
+                return self._trigger_requests.ask_all(release, self._stand_ins)
         return []
 
     def happened(self, event: Answered | NoAnswer, *, now: float) -> list[Action] | None:
         """An answer; None: not to one of ours."""
-        return self._errands.happened(event, now=now)
+        return self._trigger_requests.happened(event, now=now)
 
     def timeout(self, *, now: float) -> list[Action]:
         """Ask again."""
-        return self._errands.timeout(now=now)
+        return self._trigger_requests.timeout(now=now)
 
     def deadline(self) -> float | None:
         """Steady seconds."""
-        return self._errands.deadline()
+        return self._trigger_requests.deadline()

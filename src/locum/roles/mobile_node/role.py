@@ -19,12 +19,12 @@ from locum.roles.mobile_node.departing import Choice, Departure, choose
 from locum.roles.mobile_node.handing_over import FallingAsleep, NotSlept, Slept
 from locum.roles.mobile_node.handover import Correspondence, Handover, OwnStandIn, Stage
 from locum.roles.mobile_node.own_rules import OwnRules
-from locum.roles.mobile_node.partial_handovers import Giving, NotPossible
+from locum.roles.mobile_node.partial_handovers import NotPossible, PartialHandovers
 from locum.roles.mobile_node.release_after_return import Returning
 from locum.roles.mobile_node.selection import Selection
 from locum.roles.mobile_node.wake.states import GivenUp, StillAsleep
 from locum.roles.mobile_node.wake.taking_back import Waking
-from locum.roles.registrant.attachment import Wish
+from locum.roles.registrant.attachment import RegistrationTarget
 from locum.roles.registrant.registrant import MobileNode
 from locum.roles.rules import KeptRule, RuleRefused
 from locum.roles.session_report import Fate, Report, counted
@@ -84,7 +84,7 @@ class SleepingNode:
         self.mobile = mobile
         self.stand_ins = tuple(stand_ins)
         self.state: SleepState = Up()
-        self.giving = Giving(mobile, self.stand_ins, count(1), randomness)
+        self.partial_handovers = PartialHandovers(mobile, self.stand_ins, count(1), randomness)
         self._randomness = randomness
         self._returning = Returning(each.address for each in self.stand_ins)
         self.slept, self.woken = Report(), Report()  # of the last sleep and of the last wake
@@ -107,16 +107,16 @@ class SleepingNode:
         stand_in = self.stand_in(to)
         match self.state:
             case Up():
-                if not self.giving.only_comes:
+                if not self.partial_handovers.only_comes:
                     raise NotPossible("sessions are on their way; wait until they have arrived")
-                if (other := self.giving.coming_elsewhere(stand_in.address)) is not None:
+                if (other := self.partial_handovers.coming_elsewhere(stand_in.address)) is not None:
                     raise NotPossible(
                         f"sessions are still coming from {other}, whose programs have to read first; "
                         "sleep there, or give them up with `locum wake --abandon`"
                     )
                 self.state = SendingBack(stand_in, wake_after, configuration or {})
                 started = Emit("falling-asleep", None, self._home_address)
-                return [started, *self._advance(self.giving.send_back(now=now), now)]
+                return [started, *self._advance(self.partial_handovers.send_back(now=now), now)]
             case ComingUp(machine=waking):
                 return self._advance(waking.call_off(now=now), now)
             case SendingBack() | GoingDown():
@@ -134,8 +134,8 @@ class SleepingNode:
         return Departure(
             stand_in.address,
             switch=Takes.ALL if stand_in.registers else None,
-            elsewhere=self.giving.flows(),
-            others=self.giving.at(stand_in.address),
+            elsewhere=self.partial_handovers.flows(),
+            others=self.partial_handovers.at(stand_in.address),
             configuration=configuration,
         )
 
@@ -154,13 +154,15 @@ class SleepingNode:
         stand_in = self.stand_in(to)
         if not isinstance(self.state, Up):
             raise NotPossible("not while asleep, or on the way to sleep or back")
-        return self._advance(self.giving.give(selection, stand_in, elsewhere=(), stays=self._stays), now)
+        return self._advance(
+            self.partial_handovers.give(selection, stand_in, elsewhere=(), stays=self._stays), now
+        )
 
     def take(self, selection: Selection, *, now: float) -> list[Action]:
         """Take back what was given. Raises NotPossible."""
         if not isinstance(self.state, Up):
             raise NotPossible("not while asleep, or on the way to sleep or back")
-        return self._advance(self.giving.take(selection, now=now), now)
+        return self._advance(self.partial_handovers.take(selection, now=now), now)
 
     def wake(self, *, now: float) -> list[Action]:
         """Take the sessions back; while falling asleep, turn back. Raises NotPossible."""
@@ -184,15 +186,15 @@ class SleepingNode:
                 return self._advance(waking.abandon(now=now), now)
             case SendingBack() | GoingDown():
                 raise NotPossible("still falling asleep; interrupt the command, or wait until it has ended")
-        return self._advance(self.giving.abandon(now=now), now)
+        return self._advance(self.partial_handovers.abandon(now=now), now)
 
     def cancel(self, *, now: float) -> list[Action]:
         """Turn back from wherever it is; nothing when there is nothing to turn back from."""
         if isinstance(self.state, SendingBack):
             self.state = Up("cancelled")
             return self._advance([], now)
-        if not self.giving.idle:
-            return self._advance(self.giving.undo("cancelled", now=now), now)
+        if not self.partial_handovers.idle:
+            return self._advance(self.partial_handovers.undo("cancelled", now=now), now)
         match self.state:
             case GoingDown(machine, wake_after):
                 if machine.cancel(now=now):
@@ -210,13 +212,15 @@ class SleepingNode:
         """Register a flow rule (R6); the rule as it is asked for. Raises RuleRefused."""
         self._can_register()
         own, homes = self.mobile.routing.binding, self.mobile.configuration.home_addresses
-        made = self.rules.add(rule, homes, own, self.giving.flows())
-        return made, self._advance(self.mobile.wish(Wish.ORDINARY, now=now), now)
+        made = self.rules.add(rule, homes, own, self.partial_handovers.flows())
+        return made, self._advance(self.mobile.set_target(RegistrationTarget.ORDINARY, now=now), now)
 
     def remove_rule(self, identifier: int, *, now: float) -> tuple[KeptRule, list[Action]]:
         """Take a flow rule of this device back; the rule as it was. Raises RuleRefused."""
         self._can_register()
-        return self.rules.remove(identifier), self._advance(self.mobile.wish(Wish.ORDINARY, now=now), now)
+        return self.rules.remove(identifier), self._advance(
+            self.mobile.set_target(RegistrationTarget.ORDINARY, now=now), now
+        )
 
     def _stays(self, flow: Flow) -> str | None:
         rule = self.rules.keeps(flow, self.mobile.routing.binding)
@@ -253,8 +257,12 @@ class SleepingNode:
             elif self._outlived(handover):
                 actions += self._restarted(handover, now)
             else:
-                actions += self.giving.restore(handover) if handover.given else self._restore(handover, now)
-        return self._advance(actions + self.giving.resume(now=now), now)
+                actions += (
+                    self.partial_handovers.restore(handover)
+                    if handover.given
+                    else self._restore(handover, now)
+                )
+        return self._advance(actions + self.partial_handovers.resume(now=now), now)
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """Registration replies and advertisements."""
@@ -270,7 +278,7 @@ class SleepingNode:
                 released = self.abandoning.happened(event, now=now)
             if released is not None:
                 return released
-        actions = self.mobile.happened(event, now=now) + self.giving.happened(event, now=now)
+        actions = self.mobile.happened(event, now=now) + self.partial_handovers.happened(event, now=now)
         match self.state:
             case GoingDown(machine):
                 actions += machine.happened(event, now=now)
@@ -280,7 +288,7 @@ class SleepingNode:
 
     def timeout(self, *, now: float) -> list[Action]:
         """Whatever is due."""
-        actions = self.mobile.timeout(now=now) + self.giving.timeout(now=now)
+        actions = self.mobile.timeout(now=now) + self.partial_handovers.timeout(now=now)
         actions += self._returning.timeout(now=now) + self.abandoning.timeout(now=now)
         match self.state:
             case GoingDown(machine):
@@ -293,7 +301,7 @@ class SleepingNode:
 
     def deadline(self) -> float | None:
         """Steady seconds of whatever comes first."""
-        times = [self.mobile.deadline(), self.giving.deadline(), self._returning.deadline()]
+        times = [self.mobile.deadline(), self.partial_handovers.deadline(), self._returning.deadline()]
         times.append(self.abandoning.deadline())
         match self.state:
             case GoingDown(machine):
@@ -309,7 +317,10 @@ class SleepingNode:
     @property
     def stranded(self) -> bool:
         """Programs run although their sessions are away: a wake waits for the network or the stand-in."""
-        machines = (self.giving.moving, self.state.machine if isinstance(self.state, ComingUp) else None)
+        machines = (
+            self.partial_handovers.moving,
+            self.state.machine if isinstance(self.state, ComingUp) else None,
+        )
         return any(isinstance(each, Waking) and each.stranded for each in machines)
 
     @property
@@ -321,7 +332,7 @@ class SleepingNode:
         while True:
             outcomes, self.mobile.outcomes = self.mobile.outcomes, []
             for outcome in outcomes:
-                actions = actions + self.giving.outcome(outcome, now=now)
+                actions = actions + self.partial_handovers.outcome(outcome, now=now)
                 actions = actions + self._returning.outcome(outcome, self.mobile.configuration.home_addresses)
                 match self.state:
                     case GoingDown(machine):
@@ -335,14 +346,14 @@ class SleepingNode:
 
     def _follow(self, now: float) -> list[Action] | None:
         """The next state of a machine that has ended; None while it has not."""
-        if (given := self.giving.follow(now)) is not None:
-            listed, self.giving.abandoned = self.giving.abandoned, []
-            back = self.giving.send_back(now=now) if isinstance(self.state, SendingBack) else []
+        if (given := self.partial_handovers.follow(now)) is not None:
+            listed, self.partial_handovers.abandoned = self.partial_handovers.abandoned, []
+            back = self.partial_handovers.send_back(now=now) if isinstance(self.state, SendingBack) else []
             return [*given, *back, *(action for each in listed for action in self.abandoning.begin(each))]
         match self.state:
-            case Up() if self.giving.rests:
-                return self.giving.retake(now=now)
-            case SendingBack() if self.giving.settled:
+            case Up() if self.partial_handovers.rests:
+                return self.partial_handovers.retake(now=now)
+            case SendingBack() if self.partial_handovers.settled:
                 return self._fall_asleep(self.state, now)
             case GoingDown(machine, wake_after, turn_back) if machine.result is not None:
                 return self._slept(machine.result, wake_after, turn_back, now)
@@ -352,7 +363,7 @@ class SleepingNode:
 
     def _fall_asleep(self, asked: SendingBack, now: float) -> list[Action]:
         departure = self._departure(asked.stand_in, asked.configuration)
-        correspondence = self.giving.correspondence(asked.stand_in.address)
+        correspondence = self.partial_handovers.correspondence(asked.stand_in.address)
         machine = FallingAsleep(self.mobile, correspondence, departure, self._randomness)
         self.state, self.slept = GoingDown(machine, asked.wake_after), machine.report
         return machine.start()
@@ -395,7 +406,7 @@ class SleepingNode:
         awake = Emit("awake", "632", self._home_address, None, detail)
         if rest is None:
             return [awake]
-        return [awake, *self.giving.accept(rest, waking.report, now=now)]
+        return [awake, *self.partial_handovers.accept(rest, waking.report, now=now)]
 
     def _wake(self, handover: Handover, *, uncertain: bool, now: float) -> list[Action]:
         machine = Waking(self.mobile, self._correspondence(handover), handover, uncertain=uncertain)
@@ -406,7 +417,11 @@ class SleepingNode:
         match handover.stage:
             case Stage.PREPARING:
                 asked = self._correspondence(handover).ask(Cancel(handover.identifier))
-                return [*asked, handover.forget(), *self.mobile.wish(Wish.ORDINARY, now=now)]
+                return [
+                    *asked,
+                    handover.forget(),
+                    *self.mobile.set_target(RegistrationTarget.ORDINARY, now=now),
+                ]
             case Stage.ASLEEP:
                 self.state = Down(handover)
                 return self._frozen(handover)
@@ -414,8 +429,8 @@ class SleepingNode:
                 machine = Waking(self.mobile, self._correspondence(handover), handover)
                 self.state = ComingUp(machine)
                 ordinary = (
-                    self.mobile.wish(Wish.ORDINARY, now=now)
-                    if self.mobile.wished is not Wish.ORDINARY
+                    self.mobile.set_target(RegistrationTarget.ORDINARY, now=now)
+                    if self.mobile.target is not RegistrationTarget.ORDINARY
                     else []
                 )
                 thaw: list[Action] = [Thaw(handover.processes)] if handover.processes else []
@@ -438,18 +453,18 @@ class SleepingNode:
         for each in lost.sessions:
             self.woken.tell(each.flow, Fate.LOST, RESTARTED, each.processes, each.programs)
         detail: dict[str, JSON] = {"sessions": len(lost.sessions), "reason": RESTARTED}
-        ordinary = self.mobile.wished is Wish.ORDINARY
+        ordinary = self.mobile.target is RegistrationTarget.ORDINARY
         return [
             lost.persist(),
             Emit("sessions-lost", None, self._home_address, None, detail),
             *(Emit("session-lost", None, flow.local, flow, {"reason": RESTARTED}) for flow in lost.flows),
-            *([] if ordinary else self.mobile.wish(Wish.ORDINARY, now=now)),
+            *([] if ordinary else self.mobile.set_target(RegistrationTarget.ORDINARY, now=now)),
             *self.abandoning.begin(lost),
         ]
 
     def _correspondence(self, handover: Handover) -> Correspondence:
         address = handover.stand_in or self.stand_in().address
-        return self.giving.correspondence(address)
+        return self.partial_handovers.correspondence(address)
 
     def _frozen(self, handover: Handover) -> list[Action]:
         """The programs stay as they are: their sockets are in repair mode."""

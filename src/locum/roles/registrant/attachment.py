@@ -70,7 +70,7 @@ class Attachment:
         )
 
 
-class Wish(Enum):
+class RegistrationTarget(Enum):
     """What the owner of the device wants to be registered; all but NOTHING are pursued until they hold."""
 
     ORDINARY = "ordinary"  # full lifetime, renewed
@@ -84,7 +84,7 @@ class Registered:
     """The home agent has accepted; times are steady seconds, counted from when the request was sent."""
 
     attachment: Attachment
-    wish: Wish
+    target: RegistrationTarget
     lifetime: int
     expires_at: float
     renew_at: float
@@ -93,7 +93,7 @@ class Registered:
         """Return it as part of a row."""
         return {
             "attachment": self.attachment.to_row(),
-            "wish": self.wish.value,
+            "wish": self.target.value,
             "lifetime": self.lifetime,
             "expires_at": self.expires_at,
             "renew_at": self.renew_at,
@@ -109,7 +109,11 @@ class Registered:
         if not isinstance(expires_at, int | float) or not isinstance(renew_at, int | float):
             raise ValueError("times are numbers")
         return cls(
-            Attachment.from_row(attachment), Wish(row["wish"]), lifetime, float(expires_at), float(renew_at)
+            Attachment.from_row(attachment),
+            RegistrationTarget(row["wish"]),
+            lifetime,
+            float(expires_at),
+            float(renew_at),
         )
 
 
@@ -152,7 +156,7 @@ State = Searching | Registering | Waiting | Settled
 class RegistrationAccepted:
     """For the machine above: this wish holds now."""
 
-    wish: Wish
+    target: RegistrationTarget
     lifetime: int
 
 
@@ -160,7 +164,7 @@ class RegistrationAccepted:
 class RegistrationDenied:
     """For the machine above: refused with this code; the mobile node goes on trying."""
 
-    wish: Wish
+    target: RegistrationTarget
     code: int
 
 

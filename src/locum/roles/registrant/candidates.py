@@ -11,7 +11,7 @@ from locum.roles.registrant.attachment import Attachment
 from locum.roles.registrant.discovery import AgentDiscovery, HeardAgent
 
 
-class Ways:
+class CareOfCandidates:
     """`links` in order of preference; with `colocated` the care-of address is `care_of_address`, or the link's own.
 
     With one of those a foreign agent is asked only where one of the link requires it (R bit, section 3.1).

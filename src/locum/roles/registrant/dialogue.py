@@ -51,7 +51,7 @@ class RegistrationPart(Protocol):
         ...
 
 
-class Belief(Enum):
+class ReplyCheck(Enum):
     """What a reply is worth."""
 
     UNEXPECTED = "reply-unexpected"
@@ -130,25 +130,27 @@ class RegistrationDialogue:
 
     # Replies -----------------------------------------------------------------------------------------------------
 
-    def believe(self, reply: RegistrationReply, attachment: Attachment, identification: int) -> Belief:
+    def check_reply(
+        self, reply: RegistrationReply, attachment: Attachment, identification: int
+    ) -> ReplyCheck:
         """Section 3.6.2, for the request with this identification."""
         if not self.home_address.is_unspecified and reply.home_address != self.home_address:
-            return Belief.UNEXPECTED
+            return ReplyCheck.UNEXPECTED
         if not answers(identification, reply.identification):
-            return Belief.UNEXPECTED
+            return ReplyCheck.UNEXPECTED
         from_agent = int(reply.code) in FA_CODES and not attachment.direct
         if not from_agent and not authentic(reply, AuthKind.MN_HA, self._association):
-            return Belief.NOT_AUTHENTIC
+            return ReplyCheck.NOT_AUTHENTIC
         association = self._agent_association(attachment)
         if association is not None and not authentic(reply, AuthKind.MN_FA, association):
-            return Belief.NOT_AUTHENTIC
+            return ReplyCheck.NOT_AUTHENTIC
         if any(isinstance(each, VendorCritical) for each in reply.extensions):
-            return Belief.UNKNOWN_CRITICAL
+            return ReplyCheck.UNKNOWN_CRITICAL
         if from_agent:
-            return Belief.AGENT
+            return ReplyCheck.AGENT
         if self._association.replay is Replay.NONCE:
             self._nonce = home_nonce(reply.identification)
-        return Belief.AUTHENTIC
+        return ReplyCheck.AUTHENTIC
 
     def tell_parts(self, reply: RegistrationReply, attachment: Attachment) -> list[Action]:
         """What the parts make of an authentic reply."""

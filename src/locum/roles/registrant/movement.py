@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.actions import Action
 from locum.roles.registrant.attachment import Attachment
-from locum.roles.registrant.candidates import Ways
+from locum.roles.registrant.candidates import CareOfCandidates
 from locum.roles.registrant.dialogue import accepted
 from locum.wire.mobile_ip.extensions import Extension
 from locum.wire.mobile_ip.registration import RegistrationReply
@@ -33,8 +33,8 @@ class Move:
     announced: bool = False  # the present access node has handed over
 
 
-def _care_of(to: str, ways: Ways, in_use: Attachment, now: float) -> IPv4Address:
-    for each in ways.available(now, in_use):
+def _care_of(to: str, candidates: CareOfCandidates, in_use: Attachment, now: float) -> IPv4Address:
+    for each in candidates.available(now, in_use):
         if to in (each.link, str(each.agent), str(each.care_of)):
             return each.care_of
     try:
@@ -66,9 +66,9 @@ class Movement:
         """The next very short registration sends the context there (C7): the stand-in's access node, from its 632."""
         self._store_at = care_of if isinstance(care_of, IPv4Address) else None
 
-    def begin(self, to: str, ways: Ways, in_use: Attachment, now: float) -> None:
+    def begin(self, to: str, candidates: CareOfCandidates, in_use: Attachment, now: float) -> None:
         """Announce a move to a link, an agent or a care-of address. Raises CannotMove."""
-        care_of = _care_of(to, ways, in_use, now)
+        care_of = _care_of(to, candidates, in_use, now)
         if care_of == in_use.care_of:
             raise CannotMove(f"{to} is where it is already")
         self.move, self.last = Move(care_of, now + MOVE_PATIENCE), "not done"
@@ -82,14 +82,14 @@ class Movement:
         else:
             self.move = replace(self.move, announced=True)
 
-    def ready(self, ways: Ways, in_use: Attachment | None, now: float) -> bool:
+    def ready(self, candidates: CareOfCandidates, in_use: Attachment | None, now: float) -> bool:
         """Whether the access node that was announced is heard; after too long it is not waited for any more."""
         if self.move is None:
             return False
         if now >= self.move.until:
             self.move, self.last = None, "the access node was not heard in time"
             return False
-        heard = ways.available(now, in_use, self.move.care_of)
+        heard = candidates.available(now, in_use, self.move.care_of)
         return self.move.announced and bool(heard) and heard[0].care_of == self.move.care_of
 
     @property

@@ -6,7 +6,7 @@ This module must not know discovery, nor how a request is sent.
 from dataclasses import dataclass
 
 from locum.roles.registrant.attachment import Attachment, Registering, Waiting
-from locum.roles.registrant.candidates import Ways
+from locum.roles.registrant.candidates import CareOfCandidates
 from locum.roles.registrant.dialogue import CHALLENGE_CODES, UNREACHABLE_CODES, RegistrationDialogue
 from locum.roles.registrant.timing import DENIED_FIRST, RETRY_MAX
 from locum.wire.mobile_ip.registration import Code, RegistrationReply
@@ -45,7 +45,7 @@ def after_refusal(
     reply: RegistrationReply,
     state: Registering,
     dialogue: RegistrationDialogue,
-    ways: Ways,
+    candidates: CareOfCandidates,
     in_use: Attachment | None,
     now: float,
 ) -> NextStep:
@@ -55,16 +55,16 @@ def after_refusal(
         dialogue.resynchronise(reply, now)
         return SendAgain(resynchronised=True)
     if code == Code.FA_REQUESTED_LIFETIME_TOO_LONG and 0 < reply.lifetime < state.lifetime:
-        ways.bound(attachment, reply.lifetime)
+        candidates.bound(attachment, reply.lifetime)
         return SendAgain(state.resynchronised)
     if code in CHALLENGE_CODES:
         return AwaitChallenge(Waiting(now + DENIED_FIRST, DENIED_FIRST, code))
     if code in UNREACHABLE_CODES:
         # Another agent may know a way to the home network, but not to a home agent that is down.
-        if code == Code.FA_HOME_NETWORK_UNREACHABLE and ways.others(attachment, now):
-            ways.avoid(attachment, now + max(DENIED_FIRST, 2 * state.interval))
+        if code == Code.FA_HOME_NETWORK_UNREACHABLE and candidates.others(attachment, now):
+            candidates.avoid(attachment, now + max(DENIED_FIRST, 2 * state.interval))
             return SendAgain()
         return AwaitRetransmission()
     interval = min(RETRY_MAX, max(DENIED_FIRST, 2 * state.interval))
-    ways.avoid(attachment, now + interval)
-    return Refused(None if ways.available(now, in_use) else Waiting(now + interval, interval, code))
+    candidates.avoid(attachment, now + interval)
+    return Refused(None if candidates.available(now, in_use) else Waiting(now + interval, interval, code))

@@ -1,6 +1,6 @@
 """The mobile node's registration (RFC 5944 section 3.6; source text 504): attachment, movement, requests, renewal.
 
-What should be registered is a `Wish` of the machine above it (mobile_node/role.py), which reads `outcomes`. It must not know
+What should be registered is a `RegistrationTarget` of the machine above it (mobile_node/role.py), which reads `outcomes`. It must not know
 sessions, the stand-in, sockets or the kernel.
 """
 
@@ -31,19 +31,19 @@ from locum.roles.registrant.attachment import (
     Registering,
     RegistrationAccepted,
     RegistrationDenied,
+    RegistrationTarget,
     Searching,
     Settled,
     State,
     Waiting,
-    Wish,
 )
-from locum.roles.registrant.candidates import Ways
+from locum.roles.registrant.candidates import CareOfCandidates
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.dialogue import (
     CHALLENGE_CODES,
-    Belief,
     RegistrationDialogue,
     RegistrationPart,
+    ReplyCheck,
     accepted,
 )
 from locum.roles.registrant.discovery import Hearing
@@ -92,7 +92,7 @@ class MobileNode:
         self.routing, self.movement = self._parts.routing, self._parts.movement
         for part in self._parts.in_order:
             self.ride(part)
-        self._ways = Ways(
+        self._candidates = CareOfCandidates(
             configuration.home_address,
             configuration.home_agent,
             configuration.links,
@@ -100,9 +100,9 @@ class MobileNode:
             colocated=configuration.colocated,
             care_of_address=configuration.care_of_address,
         )
-        self._discovery = self._ways.discovery
-        self._wish = Wish.NOTHING if behalf else Wish.ORDINARY
-        self._lasting: Wish | None = None  # the wish of the next run, while this one leaves
+        self._discovery = self._candidates.discovery
+        self._target = RegistrationTarget.NOTHING if behalf else RegistrationTarget.ORDINARY
+        self._lasting: RegistrationTarget | None = None  # the wish of the next run, while this one leaves
         self._way = AttachmentInUse(configuration.home_agent, on_behalf=behalf)
         self._patient_until = float("-inf")  # steady seconds
 
@@ -124,7 +124,7 @@ class MobileNode:
         if self.registered is not None:
             self.state = Settled() if self.routing.holds else Searching()
             actions += self._use(self.registered.attachment)
-        if self._wish is not Wish.NOTHING:
+        if self._target is not RegistrationTarget.NOTHING:
             self._discovery.search(now)
         return actions + self._pursue(now)
 
@@ -143,13 +143,13 @@ class MobileNode:
         """Links come and go; the wall clock is set."""
         match event:
             case LinkUp() if event.link in self.configuration.links:
-                self._ways.link_up(event.link, event.addresses)
+                self._candidates.link_up(event.link, event.addresses)
                 if self.registered is None and not isinstance(self.state, Settled):
                     self._discovery.settle()
                     self._discovery.search(now)
                 return self._pursue(now) + self._discovery.timeout(now)
             case LinkDown() if event.link in self.configuration.links:
-                self._ways.link_down(event.link)
+                self._candidates.link_down(event.link)
                 return self._moved(now)
             case EchoAnswered():
                 self._traversal.answered(event.identifier, event.sequence, now)
@@ -168,7 +168,7 @@ class MobileNode:
     def deadline(self) -> float | None:
         """Steady seconds of whatever comes first."""
         times = [self._discovery.deadline(), self._traversal.deadline()]
-        if self.attachment is not None and not self._ways.in_reach(self.attachment):
+        if self.attachment is not None and not self._candidates.in_reach(self.attachment):
             times.append(self._patient_until)
         if isinstance(self.state, Registering | Waiting):
             times.append(self.state.retry_at)
@@ -178,12 +178,12 @@ class MobileNode:
                 times.append(self.registered.renew_at)
         return min((at for at in times if at is not None), default=None)
 
-    def wish(self, wish: Wish, *, now: float) -> list[Action]:
+    def set_target(self, target: RegistrationTarget, *, now: float) -> list[Action]:
         """What is to be registered from now on; it is asked for even if it holds already."""
-        self._wish = wish
-        self._ways.avoid_none()
-        self.state = Settled() if wish is Wish.NOTHING else Searching()
-        if wish is Wish.NOTHING:
+        self._target = target
+        self._candidates.avoid_none()
+        self.state = Settled() if target is RegistrationTarget.NOTHING else Searching()
+        if target is RegistrationTarget.NOTHING:
             self._discovery.settle()
             return [self._persist()]
         return [self._persist(), *self._pursue(now), *self._discovery.timeout(now)]
@@ -195,9 +195,13 @@ class MobileNode:
         """
         asked = self.state.attachment if isinstance(self.state, Registering) else None
         way = self.attachment or asked  # what was asked for may have been granted already
-        if way is None or not self._ways.in_reach(way) or self._wish is not Wish.ORDINARY:
+        if (
+            way is None
+            or not self._candidates.in_reach(way)
+            or self._target is not RegistrationTarget.ORDINARY
+        ):
             return []
-        self._lasting, self._wish = self._wish, Wish.WITHDRAWN
+        self._lasting, self._target = self._target, RegistrationTarget.WITHDRAWN
         return self._register(now, RETRY_FIRST)
 
     @property
@@ -213,9 +217,9 @@ class MobileNode:
         return switch is None or self.routing.binding is not None
 
     @property
-    def wished(self) -> Wish:
+    def target(self) -> RegistrationTarget:
         """What is being pursued."""
-        return self._wish
+        return self._target
 
     @property
     def attachment(self) -> Attachment | None:
@@ -241,9 +245,9 @@ class MobileNode:
             self.state = Searching()
         if isinstance(self.state, Waiting) and self.state.code in CHALLENGE_CODES:
             self.state = Searching()
-        elsewhere = self._renews() and self._ways.bypasses(self.attachment, now)  # section 3.1
+        elsewhere = self._renews() and self._candidates.bypasses(self.attachment, now)  # section 3.1
         if isinstance(self.state, Settled) and (
-            elsewhere or self.movement.ready(self._ways, self.attachment, now)
+            elsewhere or self.movement.ready(self._candidates, self.attachment, now)
         ):
             self.state = Searching()
         return actions + self._pursue(now)
@@ -257,25 +261,25 @@ class MobileNode:
             raise CannotMove("needs a foreign agent, and context_transfer = true in [mobile_node]")
         if self.registered is None or not isinstance(self.state, Settled) or self.attachment is None:
             raise CannotMove("not registered; wait until it is")
-        if self._wish is not Wish.ORDINARY:
+        if self._target is not RegistrationTarget.ORDINARY:
             raise CannotMove("not while asleep, or on the way to sleep or back")
-        self.movement.begin(to, self._ways, self.attachment, now)
+        self.movement.begin(to, self._candidates, self.attachment, now)
         return self._register(now, RETRY_FIRST)
 
     def _moved(self, now: float) -> list[Action]:
         """If the way in use is gone, take another (section 2.4.2.1)."""
         attempted = self.state.attachment if isinstance(self.state, Registering) else None
-        if attempted is not None and not self._ways.in_reach(attempted):
+        if attempted is not None and not self._candidates.in_reach(attempted):
             self.state = Searching()
         gone = self.attachment
-        if gone is None or self._ways.in_reach(gone) or self._awaiting_first_advertisement(gone, now):
+        if gone is None or self._candidates.in_reach(gone) or self._awaiting_first_advertisement(gone, now):
             return self._pursue(now) if isinstance(self.state, Searching) else []
         self.outcomes.append(AttachmentLost(gone))
         actions = self._use(None)
         actions.append(
             Emit("attachment-lost", None, self.configuration.home_address, None, {"link": gone.link})
         )
-        if self._wish is not Wish.NOTHING:
+        if self._target is not RegistrationTarget.NOTHING:
             self.state = Searching()
             self._discovery.search(now)
         return actions + self._pursue(now)
@@ -292,7 +296,7 @@ class MobileNode:
 
     def _pursue(self, now: float) -> list[Action]:
         """Do what the state says is next."""
-        if self._wish is Wish.NOTHING:
+        if self._target is RegistrationTarget.NOTHING:
             return []
         match self.state:
             case Settled():
@@ -307,28 +311,34 @@ class MobileNode:
         return []
 
     def _renews(self) -> bool:
-        return self._wish in (Wish.ORDINARY, Wish.BRIEF)
+        return self._target in (RegistrationTarget.ORDINARY, RegistrationTarget.BRIEF)
 
     def _register(self, now: float, interval: float, *, resynchronised: bool = False) -> list[Action]:
-        available = self._ways.available(now, self.attachment, self.movement.preferred)
+        available = self._candidates.available(now, self.attachment, self.movement.preferred)
         if not available:
             self.state = Searching()
             self._discovery.search(now)
             return []
         self._discovery.settle()
         attachment = available[0]
-        lifetime = requested_lifetime(self.configuration, self._wish, self._ways, attachment)
+        lifetime = requested_lifetime(self.configuration, self._target, self._candidates, attachment)
         identification = self._dialogue.next_identification(now)
         self.state = Registering(
             attachment, lifetime, identification, now, now + interval, interval, resynchronised
         )
-        if self.configuration.nai is not None and self._wish is not Wish.WITHDRAWN:
+        if self.configuration.nai is not None and self._target is not RegistrationTarget.WITHDRAWN:
             # Without a registration the address may be somebody else's by now: ask for one, mostly the same.
             own = self.configuration.home_address if self.registered is not None else IPv4Address(0)
             self._dialogue.home_address = own
         self._revocation.now = now
         sent = request_actions(
-            self.configuration, self._dialogue, self._ways, attachment, lifetime, identification, self._wish
+            self.configuration,
+            self._dialogue,
+            self._candidates,
+            attachment,
+            lifetime,
+            identification,
+            self._target,
         )
         return [self._persist(), *sent]
 
@@ -343,23 +353,23 @@ class MobileNode:
         anywhere = self.configuration.on_behalf is not None and state.attachment.colocated
         if source.link != state.attachment.link and not anywhere:
             return [Count("reply-unexpected")]
-        belief = self._dialogue.believe(reply, state.attachment, state.identification)
-        if belief not in (Belief.AGENT, Belief.AUTHENTIC):
-            return [Count(belief.value)]
-        told = self._dialogue.tell_parts(reply, state.attachment) if belief is Belief.AUTHENTIC else []
+        check = self._dialogue.check_reply(reply, state.attachment, state.identification)
+        if check not in (ReplyCheck.AGENT, ReplyCheck.AUTHENTIC):
+            return [Count(check.value)]
+        told = self._dialogue.tell_parts(reply, state.attachment) if check is ReplyCheck.AUTHENTIC else []
         if accepted(reply):
             return told + self._accepted(reply, state, now) + self._pursue(now)
         return told + self._denied(reply, state, now)
 
     def _accepted(self, reply: RegistrationReply, state: Registering, now: float) -> list[Action]:
         granted = min(reply.lifetime, state.lifetime)
-        wish = self._wish
+        target = self._target
         self.state = Settled()
         actions = self._assigned(reply.home_address)
         if granted:
             self.registered = Registered(
                 state.attachment,
-                self._wish,
+                self._target,
                 granted,
                 state.sent_at + granted,
                 state.sent_at + granted * RENEW_PART,
@@ -367,14 +377,14 @@ class MobileNode:
             ipv6 = any(each.accepted for each in reply.all(Ipv6PrefixReply))
             actions += self._use(state.attachment, ipv6=ipv6)
             self.movement.registered(state.attachment)
-            if self.movement.ready(self._ways, self.attachment, now):
+            if self.movement.ready(self._candidates, self.attachment, now):
                 self.state = Searching()
         else:
             self.registered = None
-            self._wish = Wish.NOTHING
+            self._target = RegistrationTarget.NOTHING
             actions += self._use(None)
         self._traversal.settled(bool(granted), now)
-        self.outcomes.append(RegistrationAccepted(wish, granted))
+        self.outcomes.append(RegistrationAccepted(target, granted))
         detail: dict[str, JSON] = {
             "agent": str(state.attachment.agent),
             "lifetime": granted,
@@ -393,7 +403,7 @@ class MobileNode:
             return []
         actions = self._use(None)
         self.configuration = replace(self.configuration, home_address=home_address)
-        self._dialogue.home_address = self._ways.home_address = home_address
+        self._dialogue.home_address = self._candidates.home_address = home_address
         self._parts.assign(home_address)
         return [*actions, OwnHomeAddress(home_address, None if before.is_unspecified else before)]
 
@@ -404,7 +414,7 @@ class MobileNode:
             Count(f"denied-{code}"),
             Emit("registration-denied", self._answered, self.configuration.home_address, None, detail),
         ]
-        match after_refusal(reply, state, self._dialogue, self._ways, self.attachment, now):
+        match after_refusal(reply, state, self._dialogue, self._candidates, self.attachment, now):
             case SendAgain(resynchronised):
                 return actions + self._register(now, RETRY_FIRST, resynchronised=resynchronised)
             case AwaitChallenge(waiting):
@@ -412,7 +422,7 @@ class MobileNode:
                 self._discovery.search(now)
                 return actions + self._discovery.timeout(now)
             case Refused(waiting):
-                self.outcomes.append(RegistrationDenied(self._wish, code))
+                self.outcomes.append(RegistrationDenied(self._target, code))
                 if waiting is None:
                     return actions + self._register(now, RETRY_FIRST)
                 self.state = waiting
@@ -465,7 +475,7 @@ class MobileNode:
         held = self.registered if self._lasting is None else None
         value: dict[str, JSON] = {
             **self._dialogue.to_row(),
-            "wish": (self._lasting or self._wish).value,
+            "wish": (self._lasting or self._target).value,
             **self._parts.to_row(),
             "registered": None if held is None else held.to_row(),
         }
@@ -481,7 +491,7 @@ class MobileNode:
     def _from_row(self, row: Mapping[str, JSON], now: float) -> list[Action]:
         assigned = self._assigned(IPv4Address(str(row.get("home_address", "0.0.0.0"))))
         self._dialogue.from_row(row)
-        self._wish = Wish(row["wish"])
+        self._target = RegistrationTarget(row["wish"])
         self._parts.from_row(row)
         if not isinstance(row["registered"], Mapping):
             return assigned

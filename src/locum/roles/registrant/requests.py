@@ -5,40 +5,43 @@ This module must not know when a request is sent, nor which reply it gets.
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.actions import Action, Emit, SendRegistration
-from locum.roles.registrant.attachment import Attachment, Wish
-from locum.roles.registrant.candidates import Ways
+from locum.roles.registrant.attachment import Attachment, RegistrationTarget
+from locum.roles.registrant.candidates import CareOfCandidates
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.dialogue import RegistrationDialogue
 
 
 def requested_lifetime(
-    configuration: MobileNodeConfiguration, wish: Wish, ways: Ways, attachment: Attachment
+    configuration: MobileNodeConfiguration,
+    target: RegistrationTarget,
+    candidates: CareOfCandidates,
+    attachment: Attachment,
 ) -> int:
     """Return the lifetime to ask for by this attachment, in seconds."""
-    if wish is Wish.WITHDRAWN:
+    if target is RegistrationTarget.WITHDRAWN:
         return 0
     wanted = configuration.lifetime
-    if wish is Wish.BRIEF:
+    if target is RegistrationTarget.BRIEF:
         wanted = min(wanted, configuration.brief_lifetime)
-    return ways.bounded(attachment, wanted)
+    return candidates.bounded(attachment, wanted)
 
 
 def request_actions(
     configuration: MobileNodeConfiguration,
     dialogue: RegistrationDialogue,
-    ways: Ways,
+    candidates: CareOfCandidates,
     attachment: Attachment,
     lifetime: int,
     identification: int,
-    wish: Wish,
+    target: RegistrationTarget,
 ) -> list[Action]:
     """Return the actions that send one request. Its parts count it as sent."""
-    message = dialogue.request(attachment, lifetime, identification, ways.challenge(attachment))
+    message = dialogue.request(attachment, lifetime, identification, candidates.challenge(attachment))
     detail: dict[str, JSON] = {
         "to": str(attachment.agent),
         "lifetime": lifetime,
         "care_of": str(attachment.care_of),
-        "wish": wish.value,
+        "wish": target.value,
     }
     kind = "601" if configuration.on_behalf is None else "601''"
     return [

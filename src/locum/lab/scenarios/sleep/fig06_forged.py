@@ -152,7 +152,7 @@ def judge_demands(found: Findings, checks: Checks) -> None:
 
 
 def judge_replies(lab: Lab, found: Findings, checks: Checks) -> None:
-    """No reply is larger than its request: one at a time, and in the volleys by what was captured."""
+    """No reply is larger than its request: one at a time, and in the message batches by what was captured."""
     answered = [each for each in found.singles if each.answered]
     checks.more_than("single_messages_answered", len(answered), 20, "messages")
     checks.at_most("single_reply_excess", max(each.excess for each in found.singles), 0, "bytes")

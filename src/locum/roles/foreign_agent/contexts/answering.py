@@ -10,7 +10,7 @@ from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.actions import Action, Answer, Asked, Count, Emit
 from locum.roles.foreign_agent.contexts.in_flight import Mobile
 from locum.roles.foreign_agent.contexts.kept import KEEP, KeptContexts
-from locum.roles.foreign_agent.contexts.requests import Errand, word
+from locum.roles.foreign_agent.contexts.requests import ContextRequestKind, word
 from locum.wire.control.context import (
     Acknowledgement622,
     BlockStatus,
@@ -26,7 +26,7 @@ from locum.wire.control.context import (
 from locum.wire.control.context_blocks import BlockKind
 from locum.wire.errors import WireError
 
-Begin = Callable[[Errand, Mobile, IPv4Address, int, Onward, float], list[Action]]
+Begin = Callable[[ContextRequestKind, Mobile, IPv4Address, int, Onward, float], list[Action]]
 
 
 class Answering:
@@ -35,7 +35,7 @@ class Answering:
     def __init__(self, kept: KeptContexts, begin: Begin) -> None:
         self._kept, self._begin = kept, begin
         self._visitors, self._book, self._flights = kept.visitors, kept.book, kept.flights
-        self._memberships, self._errands = kept.memberships, kept.errands
+        self._memberships, self._requests = kept.memberships, kept.trigger_requests
 
     def asked(self, event: Asked, *, now: float) -> list[Action]:
         """622 that asks, or 624 that comes unasked."""
@@ -74,7 +74,7 @@ class Answering:
             Emit("sent", "624", home_address, None, {"to": str(peer), "blocks": len(blocks)})
         ]
         if request.wants:
-            self._errands.agreed(home_address, peer, self._book.versions(home_address))
+            self._requests.agreed(home_address, peer, self._book.versions(home_address))
         if request.onward.follows:
             actions += self._hand_over(mobile, peer, request, now)
         elif request.onward is Onward.SHARED:
@@ -102,7 +102,9 @@ class Answering:
             if visitor is not None and visitor.next_hop is None:
                 actions += self._visitors.dismiss(home_address)
         if before is not None and before != peer:
-            actions += self._begin(Errand.CLAIM, mobile, before, request.registered, request.onward, now)
+            actions += self._begin(
+                ContextRequestKind.CLAIM, mobile, before, request.registered, request.onward, now
+            )
         return actions + self._memberships.refresh()
 
     def _accept(self, pushed: Context624, peer: Addr, now: float) -> tuple[Acknowledgement622, list[Action]]:
@@ -124,7 +126,7 @@ class Answering:
             # half a context: without its home agent nothing can be done for it, and nothing may follow
             status = ContextStatus.OK if statuses.get(kind) is BlockStatus.ABSENT else ContextStatus.MALFORMED
             return Acknowledgement622(status, home_address, 0, statuses), actions
-        self._errands.agreed(home_address, peer, self._book.versions(home_address))
+        self._requests.agreed(home_address, peer, self._book.versions(home_address))
         if mobile is not None:
             actions += self._follow(mobile, peer, pushed.onward, now)
         if visitor is None and self._visitors.static(home_address) is None:

@@ -13,7 +13,7 @@ from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.foreign_agent.contexts.context import Context
 from locum.roles.foreign_agent.contexts.in_flight import InFlight, Mobile, Waiting
 from locum.roles.foreign_agent.contexts.membership import Memberships
-from locum.roles.foreign_agent.contexts.requests import ContextErrands
+from locum.roles.foreign_agent.contexts.requests import ContextRequests
 from locum.roles.foreign_agent.visitor import Visitor
 from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.parts import Part
@@ -46,7 +46,7 @@ class KeptContexts(Part):
         self.visitors, self.book, self.flights = visitors, book, flights
         self.memberships = memberships
         self._notice = notice
-        self.errands = ContextErrands(book, self.current)
+        self.trigger_requests = ContextRequests(book, self.current)
         self._times: Deadlines[IPv4Address] = Deadlines()
         self.moved: set[IPv4Address] = set()  # visitors that are on their way to another access node
         visitors.dismissed.append(self._dismissed)
@@ -115,7 +115,7 @@ class KeptContexts(Part):
     def _forget(self, home_address: IPv4Address) -> list[Action]:
         if home_address in self.visitors:
             return []
-        self.errands.forget(home_address)
+        self.trigger_requests.forget(home_address)
         return [*self.book.drop(home_address), *self.memberships.refresh()]
 
     # Whose --------------------------------------------------------------------------------------------------------------

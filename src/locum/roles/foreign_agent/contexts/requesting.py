@@ -12,7 +12,13 @@ from locum.roles.action_values.addresses import JSON
 from locum.roles.actions import Action, Answered, Count, Emit, NoAnswer
 from locum.roles.foreign_agent.contexts.in_flight import Mobile, Waiting
 from locum.roles.foreign_agent.contexts.kept import KeptContexts
-from locum.roles.foreign_agent.contexts.requests import FIRST_REQUEST, GIVE_UP, Errand, Exchange, word
+from locum.roles.foreign_agent.contexts.requests import (
+    FIRST_REQUEST,
+    GIVE_UP,
+    ContextRequestKind,
+    Exchange,
+    word,
+)
 from locum.roles.foreign_agent.visitor import Visitor
 from locum.roles.transfer_instruction import Instruction, instruction
 from locum.wire.control.context import (
@@ -37,7 +43,7 @@ class Requesting:
     def __init__(self, kept: KeptContexts, short_lifetime: int) -> None:
         self._kept = kept
         self._visitors, self._book, self._flights = kept.visitors, kept.book, kept.flights
-        self._memberships, self._errands = kept.memberships, kept.errands
+        self._memberships, self._requests = kept.memberships, kept.trigger_requests
         self._short_lifetime = short_lifetime
         self._wall_ahead = 0.0
 
@@ -89,7 +95,12 @@ class Requesting:
         if not onward.follows:
             actions += self._flights.open(home_address)
         return actions + self.begin(
-            Errand.FETCH, _mobile(visitor), named.access_node, self._milliseconds(now), onward, now
+            ContextRequestKind.FETCH,
+            _mobile(visitor),
+            named.access_node,
+            self._milliseconds(now),
+            onward,
+            now,
         )
 
     def pushing(
@@ -107,11 +118,11 @@ class Requesting:
         ):
             return None
         onward, mobile = self._onward(visitor, named), _mobile(visitor)
-        again = self._errands.pushed_again(mobile, named.access_node, tuple(replies))
+        again = self._requests.pushed_again(mobile, named.access_node, tuple(replies))
         if again is not None:
             return again
         return self.begin(
-            Errand.PUSH,
+            ContextRequestKind.PUSH,
             mobile,
             named.access_node,
             self._milliseconds(now),
@@ -128,7 +139,9 @@ class Requesting:
         if named.stand_in:
             onward = Onward.SHARED if named.ruled else Onward.TAKEN
         registered = self._milliseconds(now)
-        return self.begin(Errand.PUSH, _mobile(visitor), named.access_node, registered, onward, now)
+        return self.begin(
+            ContextRequestKind.PUSH, _mobile(visitor), named.access_node, registered, onward, now
+        )
 
     def _fetchable(self, visitor: Visitor, named: Instruction | None) -> Instruction | None:
         if named is None or named.towards or not self._kept.known(named.access_node, visitor.home_address):
@@ -152,7 +165,7 @@ class Requesting:
 
     def begin(
         self,
-        errand: Errand,
+        kind: ContextRequestKind,
         mobile: Mobile,
         peer: IPv4Address,
         registered: int,
@@ -161,8 +174,8 @@ class Requesting:
         replies: tuple[Action, ...] = (),
     ) -> list[Action]:
         """Ask; `registered` is in milliseconds since 1970, `now` in steady seconds."""
-        exchange = Exchange(errand, mobile, peer, registered, onward, now + GIVE_UP, now, replies=replies)
-        return self._errands.begin(exchange, now)
+        exchange = Exchange(kind, mobile, peer, registered, onward, now + GIVE_UP, now, replies=replies)
+        return self._requests.begin(exchange, now)
 
     # Answers ------------------------------------------------------------------------------------------------------------
 
@@ -170,32 +183,32 @@ class Requesting:
         """Act on the answer to one of these requests; None for an answer to another part's."""
         if event.request < FIRST_REQUEST:
             return None
-        exchange = self._errands.get(event.request)
+        exchange = self._requests.get(event.request)
         if exchange is None:
             return []
         if isinstance(event, NoAnswer):
             return self._unanswered(event.request, exchange, now)
         try:
-            if exchange.errand is Errand.PUSH:
+            if exchange.kind is ContextRequestKind.PUSH:
                 return self._pushed(event.request, exchange, decode_acknowledgement_622(event.body), now)
             return self._fetched(event.request, exchange, decode_624(event.body), now)
         except WireError:
-            actions = [Count("context-malformed"), *self._errands.end(event.request)]
+            actions = [Count("context-malformed"), *self._requests.end(event.request)]
             return actions + self._flights.open(exchange.mobile.home_address)
 
     def _unanswered(self, number: int, exchange: Exchange, now: float) -> list[Action]:
         """The device does not wait for what may never come: only the context is asked for again."""
         home_address = exchange.mobile.home_address
         actions: list[Action] = [Count("context-unanswered"), *exchange.replies]
-        actions += self._flights.open(home_address) if exchange.errand is Errand.FETCH else []
-        if self._errands.again(number, now):
+        actions += self._flights.open(home_address) if exchange.kind is ContextRequestKind.FETCH else []
+        if self._requests.again(number, now):
             return actions
-        detail: dict[str, JSON] = {"peer": str(exchange.peer), "errand": exchange.errand.value}
+        detail: dict[str, JSON] = {"peer": str(exchange.peer), "errand": exchange.kind.value}
         return [*actions, Emit("context-given-up", None, home_address, None, detail)]
 
     def _fetched(self, number: int, exchange: Exchange, answer: Context624, now: float) -> list[Action]:
         home_address = exchange.mobile.home_address
-        actions = self._errands.end(number)
+        actions = self._requests.end(number)
         if answer.home_address != home_address:
             return [*actions, Count("context-malformed"), *self._flights.open(home_address)]
         if answer.status is ContextStatus.STALE and exchange.onward is Onward.MOVED:
@@ -203,12 +216,12 @@ class Requesting:
         if answer.status is not ContextStatus.OK:
             refused = Count(f"context-{word(answer.status)}")
             return [*actions, refused, *self._flights.open(home_address)]
-        if exchange.errand is Errand.CLAIM:
+        if exchange.kind is ContextRequestKind.CLAIM:
             return actions
         statuses, kept = self._book.take(home_address, 0, _without_visit(answer))
         if BlockStatus.ABSENT in statuses.values() and not exchange.whole:
-            return actions + self._errands.ask(replace(exchange, whole=True), now)
-        self._errands.agreed(home_address, exchange.peer, self._book.versions(home_address))
+            return actions + self._requests.ask(replace(exchange, whole=True), now)
+        self._requests.agreed(home_address, exchange.peer, self._book.versions(home_address))
         return [
             *actions,
             *kept,
@@ -223,14 +236,14 @@ class Requesting:
         self, number: int, exchange: Exchange, answer: Acknowledgement622, now: float
     ) -> list[Action]:
         home_address = exchange.mobile.home_address
-        actions = self._errands.end(number)
+        actions = self._requests.end(number)
         if answer.status is ContextStatus.STALE and exchange.onward is Onward.MOVED:
             return actions + self._lost(exchange, answer.registered)
         if answer.status is not ContextStatus.OK or answer.home_address != home_address:
             return [*actions, Count(f"context-{word(answer.status)}")]
         if BlockStatus.ABSENT in answer.statuses.values() and not exchange.whole:
-            return actions + self._errands.ask(replace(exchange, whole=True, replies=()), now)
-        self._errands.agreed(home_address, exchange.peer, exchange.sent)
+            return actions + self._requests.ask(replace(exchange, whole=True, replies=()), now)
+        self._requests.agreed(home_address, exchange.peer, exchange.sent)
         if exchange.onward.follows:
             if exchange.onward is Onward.MOVED:
                 self._kept.moved.add(home_address)

@@ -32,7 +32,7 @@ GIVE_UP = 15.0  # seconds; the same: CT-Max-Transfer-Time
 FIRST_REQUEST = 1 << 40  # above the numbers of all other requests of a foreign agent, triggers among them
 
 
-class Errand(Enum):
+class ContextRequestKind(Enum):
     """What is asked of another access node."""
 
     FETCH = "fetch"  # 622: its context
@@ -42,9 +42,9 @@ class Errand(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One errand under way."""
+    """One context request under way."""
 
-    errand: Errand
+    kind: ContextRequestKind
     mobile: Mobile
     peer: IPv4Address
     registered: int  # milliseconds since 1970
@@ -56,7 +56,7 @@ class Exchange:
     sent: Mapping[int, int] = field(default_factory=dict)  # versions of what was pushed
 
 
-class ContextErrands(Part):
+class ContextRequests(Part):
     """All that is under way; `current` gives a context as it stands."""
 
     def __init__(self, book: ContextBook, current: Callable[[IPv4Address, float], Context | None]) -> None:
@@ -77,10 +77,10 @@ class ContextErrands(Part):
     def begin(self, exchange: Exchange, now: float) -> list[Action]:
         """Ask; what else is under way for the same device ends, but for what others are only told."""
         actions: list[Action] = []
-        if exchange.errand is not Errand.CLAIM:
+        if exchange.kind is not ContextRequestKind.CLAIM:
             for number, each in tuple(self._exchanges.items()):
                 same = each.mobile.home_address == exchange.mobile.home_address
-                if same and each.errand is not Errand.CLAIM:
+                if same and each.kind is not ContextRequestKind.CLAIM:
                     actions += self.end(number)
         return actions + self.ask(exchange, now)
 
@@ -89,7 +89,7 @@ class ContextErrands(Part):
         number = next(self._numbers)
         path, body, sent = self._message(exchange, now)
         self._exchanges[number] = replace(exchange, asked_at=now, sent=sent)
-        detail: dict[str, JSON] = {"to": str(exchange.peer), "errand": exchange.errand.value}
+        detail: dict[str, JSON] = {"to": str(exchange.peer), "errand": exchange.kind.value}
         return [
             Ask(number, exchange.peer, path, body, RETRY),
             Emit("sent", path, exchange.mobile.home_address, None, detail),
@@ -100,7 +100,7 @@ class ContextErrands(Part):
     ) -> list[Action] | None:
         """The device repeats its announcement: what it hears at once. None: nothing of the kind is under way."""
         for number, each in self._exchanges.items():
-            if (each.errand, each.mobile, each.peer) != (Errand.PUSH, mobile, peer):
+            if (each.kind, each.mobile, each.peer) != (ContextRequestKind.PUSH, mobile, peer):
                 continue
             if not each.replies:
                 return list(replies)  # the peer has not answered; the device need not wait again
@@ -147,7 +147,7 @@ class ContextErrands(Part):
     def _message(self, exchange: Exchange, now: float) -> tuple[str, bytes, Mapping[int, int]]:
         """Path, body, and the versions in it."""
         home_address = exchange.mobile.home_address
-        if exchange.errand is Errand.PUSH:
+        if exchange.kind is ContextRequestKind.PUSH:
             known = {} if exchange.whole else self._told.get((home_address, exchange.peer), {})
             context = self._current(home_address, now) or Context(home_address)
             blocks, _ = self._book.give(context, context.blocks, known)
@@ -155,7 +155,7 @@ class ContextErrands(Part):
                 ContextStatus.OK, home_address, exchange.registered, blocks, {}, exchange.onward
             )
             return "624", encode_624(pushed), {each.kind: each.version for each in blocks}
-        wants = tuple(BlockKind) if exchange.errand is Errand.FETCH else ()
+        wants = tuple(BlockKind) if exchange.kind is ContextRequestKind.FETCH else ()
         versions = {} if exchange.whole else self._book.versions(home_address)
         asked = ContextRequest622(home_address, exchange.registered, wants, versions, exchange.onward)
         return "622", encode_request_622(asked), {}

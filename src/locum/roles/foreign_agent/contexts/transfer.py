@@ -39,10 +39,10 @@ class ContextTransfer(Part):
         self._visitors, self._book, self._flights = visitors, book, flights
         kept = KeptContexts(care_of_address, access_nodes, visitors, book, flights, memberships, notice)
         self.enabled = kept.enabled
-        self._errands = kept.errands
+        self._requests = kept.trigger_requests
         self.requesting = Requesting(kept, short_lifetime)
         self._answering = Answering(kept, self.requesting.begin)
-        self._parts = Parts(kept.errands, kept)
+        self._parts = Parts(kept.trigger_requests, kept)
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start; the book has restored the contexts before."""
@@ -94,7 +94,7 @@ class ContextTransfer(Part):
                     if flight is None or flight.incoming is None
                     else str(flight.incoming.peer),
                     "waiting": waiting,
-                    "transferring": [each.errand.value for each in self._errands.under_way(home_address)],
+                    "transferring": [each.kind.value for each in self._requests.under_way(home_address)],
                 }
             )
         return rows

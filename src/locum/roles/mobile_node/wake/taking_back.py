@@ -53,7 +53,7 @@ from locum.roles.mobile_node.wake.states import (
 )
 from locum.roles.mobile_node.wake.step_results import step_result
 from locum.roles.mobile_node.wake.still_away import StillAway
-from locum.roles.registrant.attachment import Outcome, RegistrationAccepted, Wish
+from locum.roles.registrant.attachment import Outcome, RegistrationAccepted, RegistrationTarget
 from locum.roles.registrant.registrant import MobileNode
 from locum.roles.session_report import Fate
 from locum.roles.session_words import COMING
@@ -137,7 +137,7 @@ class Waking:
         ]
         if self.handover.given:
             return [*actions, *self._course.ask(self._course.reclaim())]
-        return [*actions, *self._mobile.wish(self._reachable, now=now)]
+        return [*actions, *self._mobile.set_target(self._reachable, now=now)]
 
     @property
     def stranded(self) -> bool:
@@ -147,10 +147,10 @@ class Waking:
     def outcome(self, outcome: Outcome, *, now: float) -> list[Action]:
         """How the registration fares; refusals and lost links are pursued by the mobile node itself."""
         match self.state, outcome:
-            case Arriving(), RegistrationAccepted(wish=wish) if wish is self._reachable:
+            case Arriving(), RegistrationAccepted(target=target) if target is self._reachable:
                 self._programs.wait(now)
                 return self._course.ask(self._course.reclaim())
-            case Returning(), RegistrationAccepted(wish=Wish.ORDINARY):
+            case Returning(), RegistrationAccepted(target=RegistrationTarget.ORDINARY):
                 self._programs.wait(now)
                 return self._finish()
         return []
@@ -215,7 +215,7 @@ class Waking:
         frozen += self._newcomers.forget()
         noted = self._note(replace(self.handover.at(Stage.ASLEEP), loose=False))
         self._course.end(StillAsleep(self.handover))
-        quiet = [] if self.handover.given else self._mobile.wish(Wish.NOTHING, now=now)
+        quiet = [] if self.handover.given else self._mobile.set_target(RegistrationTarget.NOTHING, now=now)
         return [*frozen, *noted, *asked, *quiet]
 
     def abandon(self, *, now: float) -> list[Action]:
@@ -234,9 +234,9 @@ class Waking:
         ]
 
     @property
-    def _reachable(self) -> Wish:
+    def _reachable(self) -> RegistrationTarget:
         """What opens the way to the stand-in, and leaves the flows with it."""
-        return Wish.BRIEF if self._gives_way else Wish.ORDINARY
+        return RegistrationTarget.BRIEF if self._gives_way else RegistrationTarget.ORDINARY
 
     @property
     def _gives_way(self) -> bool:
@@ -244,7 +244,11 @@ class Waking:
         return not self.handover.given and self._mobile.gives_way(self.handover.switch)
 
     def _ordinary(self, now: float) -> list[Action]:
-        return [] if self._mobile.wished is Wish.ORDINARY else self._mobile.wish(Wish.ORDINARY, now=now)
+        return (
+            []
+            if self._mobile.target is RegistrationTarget.ORDINARY
+            else self._mobile.set_target(RegistrationTarget.ORDINARY, now=now)
+        )
 
     def _tightened(self, event: Tightened, now: float) -> list[Action]:
         self._programs.loose, self._placed = False, True
@@ -386,7 +390,7 @@ class Waking:
         if not self._gives_way:
             return [*held, *self._finish()]
         self._course.state = Returning()
-        return [*held, *self._mobile.wish(Wish.ORDINARY, now=now)]
+        return [*held, *self._mobile.set_target(RegistrationTarget.ORDINARY, now=now)]
 
     def _finish(self) -> list[Action]:
         """604 is here: what comes from now on comes to this host, what is on its way to the stand-in is ahead of us.
