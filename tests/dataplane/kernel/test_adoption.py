@@ -136,9 +136,8 @@ def test_leaves_the_network_as_it_was(network: Chain, tcx: bool) -> None:
     to_foreign, to_home = tunnels(Encapsulation.IPIP, 6)
     with net.ha.inside():
         ha.apply(home_actions(to_foreign))
-        again = DataPlane.open(
-            "other", ["ha0"], bpf_root=net.root
-        )  # two data planes on one host do not disturb
+        # Two data planes on one host do not disturb each other.
+        again = DataPlane.open("other", ["ha0"], bpf_root=net.root)
         again.remove()
     with net.fa.inside():
         fa.apply(foreign_actions(to_home))

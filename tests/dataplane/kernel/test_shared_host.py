@@ -241,9 +241,8 @@ def test_nobody_claims_it(network: tuple[Chain, DataPlane]) -> None:
         say(net.cn, b"found")
         assert hear(mn) == (b"found", TTL_AT_MN)
     assert drops(plane) == {"unclaimed": 11}
-    assert (
-        sent_packets(net.fa, "fa1") - before < 8
-    )  # the packet that was found, and what finding neighbours takes
+    # The packet that was found, and the packets of neighbour discovery.
+    assert sent_packets(net.fa, "fa1") - before < 8
 
 
 def test_left_for_another_access_node(network: tuple[Chain, DataPlane]) -> None:

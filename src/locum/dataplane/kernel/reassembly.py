@@ -28,10 +28,8 @@ PACKET_INFORMATION = {
     socket.AF_INET: (socket.IPPROTO_IP, IP_PKTINFO),
     socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
 }
-INFORMATION_4, INFORMATION_6 = (
-    struct.Struct("=I8x"),
-    struct.Struct("=16sI"),
-)  # the link's index; after the address
+# The link's index: first in the information of IPv4, after the address in that of IPv6.
+INFORMATION_4, INFORMATION_6 = struct.Struct("=I8x"), struct.Struct("=16sI")
 EXTENDED_ERROR = struct.Struct("=I4xI4x")  # errno, origin and so on, MTU
 
 

@@ -39,9 +39,8 @@ class RuleTables:
         self._flow_rules: dict[Addr, tuple[Rule, ...]] = {}  # as they were written last
         self._parts: dict[Addr, dict[int, bytes]] = {}  # compared parts of the rules that stand, by id
         self._counted: dict[tuple[Addr, Place], frozenset[int]] = {}
-        self._many: set[tuple[Addr, Place]] = (
-            set()
-        )  # what has been large stays so: there is no moment without rules
+        # A large entry stays in the table of large ones when it shrinks, so that there is no moment without rules.
+        self._many: set[tuple[Addr, Place]] = set()
 
     def read(self) -> tuple[dict[Addr, tuple[Rule, ...]], dict[tuple[Addr, FilterPlace], Filter]]:
         """Rules by home address, and filters."""

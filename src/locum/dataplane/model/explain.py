@@ -4,7 +4,7 @@ It asks the model and the forwarding state that was written, not the kernel: not
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from locum.dataplane.layout import maps
 from locum.dataplane.layout.maps import Outcome, Reason
@@ -85,9 +85,8 @@ class Explanation:
     rule: Rule | None = None
     tunnel: Tunnel | None = None  # that it goes into
     link: str | None = None  # that it is delivered on
-    filters: tuple[tuple[FilterPlace, int], ...] = field(
-        default=()
-    )  # asked: the identifier of the rule, 0 for none
+    # Filters that were asked, each with the identifier of the rule that took the packet, 0 for none.
+    filters: tuple[tuple[FilterPlace, int], ...] = ()
 
     @property
     def verdict(self) -> str:
