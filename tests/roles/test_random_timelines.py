@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from locum.roles.mobile_node.partial_handovers import NotPossible
-from locum.roles.mobile_node.role import ComingUp, Down, GoingDown, Up
+from locum.roles.mobile_node.states import ComingUp, Down, GoingDown, Up
 from tests.roles.world import World, asleep, awake
 
 STEPS = st.lists(

@@ -99,8 +99,9 @@ from locum.roles.home_agent.role import HomeAgent
 from locum.roles.mnps.registration import StandInRegistrationConfiguration, StoodInFor
 from locum.roles.mnps.role import StandIn, StandInConfiguration
 from locum.roles.mobile_node.handover import Handover, OwnStandIn, Stage
-from locum.roles.mobile_node.role import Down, SleepingNode, Up
+from locum.roles.mobile_node.role import SleepingNode
 from locum.roles.mobile_node.selection import EVERYTHING, Selection
+from locum.roles.mobile_node.states import Down, Up
 from locum.roles.registrant.configuration import ListeningPort, MobileNodeConfiguration
 from locum.roles.registrant.registrant import MobileNode
 from locum.roles.registrant.routing import NO_ROUTING, Routing

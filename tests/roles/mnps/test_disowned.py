@@ -5,7 +5,7 @@ A request may be lost and sent again seconds later, so a later one can overtake 
 
 import pytest
 
-from locum.roles.mobile_node.role import Up
+from locum.roles.mobile_node.states import Up
 from locum.wire.control import Abandon
 from tests.roles.mobile_node.test_handover import asleep, kind_of
 from tests.roles.mobile_node.wake.test_coming import SLOW, coming

@@ -12,8 +12,8 @@ from locum.roles.action_values.sessions import FoundSession, LeftSession, Sessio
 from locum.roles.mnps.role import StandIn
 from locum.roles.mobile_node.departing import STANDS_STILL, Departure, choose
 from locum.roles.mobile_node.fitting import fitting
-from locum.roles.mobile_node.role import Down
 from locum.roles.mobile_node.selection import EVERYTHING, Selection, with_companions
+from locum.roles.mobile_node.states import Down
 from locum.roles.session_report import Fate
 from locum.wire.control import (
     MAX_BODY,

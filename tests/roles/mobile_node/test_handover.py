@@ -23,7 +23,7 @@ from locum.roles.action_values.forwarding import (
 from locum.roles.action_values.sessions import Capture, DrainRound, FindSessions, Freeze, InjectData
 from locum.roles.mnps.role import StandIn, StandInConfiguration
 from locum.roles.mobile_node.partial_handovers import NotPossible
-from locum.roles.mobile_node.role import Down, Up
+from locum.roles.mobile_node.states import Down, Up
 from locum.security.association import Replay
 from locum.wire.control import (
     Fetch,

@@ -9,7 +9,7 @@ from locum.roles.action_values.forwarding import FlowVerdict, SetFlow
 from locum.roles.action_values.sessions import FinishSessions, Freeze, Tighten
 from locum.roles.flow_rows import TABLE
 from locum.roles.mobile_node.partial_handovers import NotPossible
-from locum.roles.mobile_node.role import ComingUp, Down, Up
+from locum.roles.mobile_node.states import ComingUp, Down, Up
 from locum.roles.mobile_node.wake.states import Returning as Going
 from locum.roles.session_report import Fate
 from locum.wire.control import Done, Fetch, Finish, Flow, Reclaim, decode_634

@@ -17,8 +17,9 @@ from locum.roles.actions import Action
 from locum.roles.mobile_node.departing import told
 from locum.roles.mobile_node.handover import AwaySession, Handover, Stage
 from locum.roles.mobile_node.partial_handovers import NotPossible
-from locum.roles.mobile_node.role import ComingUp, Down, GoingDown, SendingBack, SleepingNode, SleepState, Up
+from locum.roles.mobile_node.role import SleepingNode
 from locum.roles.mobile_node.selection import Selection
+from locum.roles.mobile_node.states import ComingUp, Down, GoingDown, SendingBack, SleepState, Up
 from locum.roles.mobile_node.wake.taking_back import Waking
 from locum.roles.registrant.movement import MOVE_PATIENCE, CannotMove
 from locum.roles.session_report import Fate, Report, SessionFate

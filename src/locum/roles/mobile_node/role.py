@@ -5,7 +5,7 @@ how any of their actions is performed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
@@ -22,6 +22,7 @@ from locum.roles.mobile_node.own_rules import OwnRules
 from locum.roles.mobile_node.partial_handovers import NotPossible, PartialHandovers
 from locum.roles.mobile_node.release_after_return import Returning
 from locum.roles.mobile_node.selection import Selection
+from locum.roles.mobile_node.states import ComingUp, Down, GoingDown, SendingBack, SleepState, Up
 from locum.roles.mobile_node.wake.states import GivenUp, StillAsleep
 from locum.roles.mobile_node.wake.taking_back import Waking
 from locum.roles.registrant.attachment import RegistrationTarget
@@ -33,48 +34,6 @@ from locum.wire.control import Answer632, Cancel, Flow, Status, decode_618, enco
 from locum.wire.errors import WireError
 from locum.wire.mobile_ip.registration import Code
 from locum.wire.mobile_ip.vendor import Takes
-
-
-@dataclass(frozen=True, slots=True)
-class Up:
-    """Sessions are this host's; `last` says how the last handover ended, for people."""
-
-    last: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SendingBack:
-    """About to fall asleep: sessions of an earlier wake, which are still coming, go back to the stand-in before."""
-
-    stand_in: OwnStandIn
-    wake_after: float | None
-    configuration: Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class GoingDown:
-    """Falling asleep. `wake_after`: seconds to sleep; `turn_back`: wake as soon as it can be told who has what."""
-
-    machine: FallingAsleep
-    wake_after: float | None = None
-    turn_back: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Down:
-    """The stand-in has the sessions."""
-
-    handover: Handover
-
-
-@dataclass(frozen=True, slots=True)
-class ComingUp:
-    """Waking."""
-
-    machine: Waking
-
-
-SleepState = Up | SendingBack | GoingDown | Down | ComingUp
 
 
 class SleepingNode:

@@ -78,6 +78,11 @@ class RegistrationTarget(Enum):
     WITHDRAWN = "withdrawn"  # lifetime 0
     NOTHING = "nothing"  # nothing is sent; what is registered runs out
 
+    @property
+    def renews(self) -> bool:
+        """Whether a registration is renewed before it runs out."""
+        return self in (RegistrationTarget.ORDINARY, RegistrationTarget.BRIEF)
+
 
 @dataclass(frozen=True, slots=True)
 class Registered:

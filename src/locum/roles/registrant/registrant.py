@@ -174,7 +174,7 @@ class MobileNode:
             times.append(self.state.retry_at)
         if self.registered is not None:
             times.append(self.registered.expires_at)
-            if isinstance(self.state, Settled) and self._renews():
+            if isinstance(self.state, Settled) and self._target.renews:
                 times.append(self.registered.renew_at)
         return min((at for at in times if at is not None), default=None)
 
@@ -238,14 +238,14 @@ class MobileNode:
             source.link,
             address,
         )
-        if hearing is Hearing.REBOOTED and ours and self._renews():
+        if hearing is Hearing.REBOOTED and ours and self._target.renews:
             actions.append(
                 Emit("agent-rebooted", None, self.configuration.home_address, None, {"agent": str(address)})
             )
             self.state = Searching()
         if isinstance(self.state, Waiting) and self.state.code in CHALLENGE_CODES:
             self.state = Searching()
-        elsewhere = self._renews() and self._candidates.bypasses(self.attachment, now)  # section 3.1
+        elsewhere = self._target.renews and self._candidates.bypasses(self.attachment, now)  # section 3.1
         if isinstance(self.state, Settled) and (
             elsewhere or self.movement.ready(self._candidates, self.attachment, now)
         ):
@@ -300,7 +300,7 @@ class MobileNode:
             return []
         match self.state:
             case Settled():
-                if self._renews() and self.registered is not None and self.registered.renew_at <= now:
+                if self._target.renews and self.registered is not None and self.registered.renew_at <= now:
                     return self._register(now, RETRY_FIRST)
             case Searching():
                 return self._register(now, RETRY_FIRST)
@@ -309,9 +309,6 @@ class MobileNode:
             case Registering() if self.state.retry_at <= now:
                 return self._register(now, min(RETRY_MAX, 2 * self.state.interval))
         return []
-
-    def _renews(self) -> bool:
-        return self._target in (RegistrationTarget.ORDINARY, RegistrationTarget.BRIEF)
 
     def _register(self, now: float, interval: float, *, resynchronised: bool = False) -> list[Action]:
         available = self._candidates.available(now, self.attachment, self.movement.preferred)
@@ -435,7 +432,7 @@ class MobileNode:
             self._persist(),
             Emit("registration-expired", None, self.configuration.home_address),
         ]
-        if self._renews() and not isinstance(self.state, Registering | Waiting):
+        if self._target.renews and not isinstance(self.state, Registering | Waiting):
             self.state = Searching()
         return actions
 
@@ -454,7 +451,7 @@ class MobileNode:
         self.registered = None
         self._traversal.settled(False, now)
         actions += [self._persist(), *self._use(None)]
-        if self._renews():
+        if self._target.renews:
             self.state = Searching()
         return actions + self._pursue(now)
 
@@ -465,7 +462,7 @@ class MobileNode:
         if not self._traversal.lost(now):
             return self._traversal.timeout(self.attachment, now)
         actions: list[Action] = [Emit("nat-mapping-lost", None, self.configuration.home_address)]
-        if self._renews() and isinstance(self.state, Settled):
+        if self._target.renews and isinstance(self.state, Settled):
             self.state = Searching()
         return actions
 

@@ -8,7 +8,7 @@ from locum.roles.action_values.sessions import DrainRound
 from locum.roles.flow_rows import TABLE
 from locum.roles.mobile_node.handover import OwnStandIn
 from locum.roles.mobile_node.partial_handovers import NotPossible
-from locum.roles.mobile_node.role import ComingUp, Down, Up
+from locum.roles.mobile_node.states import ComingUp, Down, Up
 from locum.roles.mobile_node.wake.coming import SIGN_OF_LIFE
 from locum.roles.session_report import Fate
 from locum.wire.control import Cancel, Done, Fetch, decode_634
