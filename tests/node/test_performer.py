@@ -14,7 +14,7 @@ from locum.node.coap.exchanges import Exchanges
 from locum.node.events import EventStream
 from locum.node.host.handlers import HostHandlers
 from locum.node.node import Node
-from locum.node.performer import Pipelined, Sequential, net_effect
+from locum.node.performer import Pipelined, Sequential
 from locum.node.policy.radius import RadiusClient
 from locum.node.registration.demultiplexer import RegistrationIo
 from locum.node.registration.prober import Prober
@@ -32,9 +32,7 @@ from locum.roles.action_values.forwarding import (
     FlowEntry,
     FlowVerdict,
     InstallBinding,
-    RefuseTunnel,
     ReleaseHeld,
-    RemoveBinding,
     SetFlow,
     Side,
     TunnelAcceptance,
@@ -259,15 +257,3 @@ def performed(bench: Bench) -> list[type]:
 
 async def test_every_action_is_performed_in_exactly_one_place(bench: Bench) -> None:
     assert Counter(performed(bench)) == Counter(get_args(Action))
-
-
-def test_the_last_change_of_each_entry_counts() -> None:
-    install = InstallBinding(BindingEntry(HOME, Verdict.DROP))
-    other = InstallBinding(BindingEntry(OTHER, Verdict.DROP))
-    actions: list[Action] = [
-        InstallBinding(BindingEntry(HOME, Verdict.HOLD)), AcceptTunnel(acceptance()), other, install,
-        RefuseTunnel(acceptance()), AcceptTunnel(acceptance(OTHER)), RemoveBinding(OTHER),
-    ]  # fmt: skip
-    assert net_effect(actions) == [
-        AcceptTunnel(acceptance(OTHER)), install, RemoveBinding(OTHER), RefuseTunnel(acceptance())
-    ]  # fmt: skip

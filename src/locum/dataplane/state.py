@@ -6,6 +6,7 @@ Values only; the difference of two states is what reconciliation has to do.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from locum.roles.action_values import forwarding_order
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import (
     Filter,
@@ -122,6 +123,21 @@ class ForwardingState:
             case UnwatchPort(home_address, port):
                 self.watched.discard((home_address, port))
 
+    def entries(self) -> Iterator[forwarding_order.Install]:
+        """The actions that install each entry, in no order."""
+        yield from map(LocalEndpoint, self.endpoints)
+        for bindings in (self.bindings, self.visited, self.local_ends):
+            yield from map(InstallBinding, bindings.values())
+        yield from map(AcceptTunnel, self.acceptances.values())
+        yield from map(InstallOutbound, self.outbound_entries())
+        for flow, verdict in self.flows.items():
+            yield SetFlow(FlowEntry(flow, verdict))
+        yield from map(InstallFilter, self.filters.values())
+        yield from map(InstallTranslation, self.translations.values())
+        yield from self.groups.values()
+        yield from (OfferService(*service) for service in self.services)
+        yield from (WatchPort(*watched) for watched in self.watched)
+
     def outbound_entries(self) -> list[OutboundEntry]:
         return [entry for entries in self.outbound.values() for entry in entries.values()]
 
@@ -149,31 +165,5 @@ def state_of(actions: Iterable[Action]) -> ForwardingState:
 
 
 def difference(have: ForwardingState, want: ForwardingState) -> list[Action]:
-    """Actions that turn `have` into `want`: what is added comes first, so that nothing is missing meanwhile."""
-    added: list[Action] = [LocalEndpoint(a) for a in want.endpoints - have.endpoints]
-    added += [AcceptTunnel(v) for k, v in want.acceptances.items() if have.acceptances.get(k) != v]
-    translations = want.translations.items()
-    added += [InstallTranslation(v) for k, v in translations if have.translations.get(k) != v]
-    added += [v for k, v in want.groups.items() if have.groups.get(k) != v]
-    added += [OfferService(*s) for s in want.services - have.services]
-    added += [WatchPort(*w) for w in want.watched - have.watched]
-    added += [SetFlow(FlowEntry(f, v)) for f, v in want.flows.items() if have.flows.get(f) != v]
-    added += [InstallFilter(v) for k, v in want.filters.items() if have.filters.get(k) != v]
-    removed: list[Action] = []
-    for stage in reversed(Stage):
-        old_entries, new_entries = have.stage(stage), want.stage(stage)
-        added += [InstallBinding(v) for k, v in new_entries.items() if old_entries.get(k) != v]
-        removed += [RemoveBinding(k, stage) for k in old_entries.keys() - new_entries.keys()]
-    for home_address in have.outbound.keys() | want.outbound.keys():
-        old, new = have.outbound.get(home_address, {}), want.outbound.get(home_address, {})
-        added += [InstallOutbound(entry) for link, entry in new.items() if old.get(link) != entry]
-        removed += [RemoveOutbound(home_address, link) for link in old.keys() - new.keys()]
-    removed += [ClearFlow(f) for f in have.flows.keys() - want.flows.keys()]
-    removed += [RemoveFilter(*k) for k in have.filters.keys() - want.filters.keys()]
-    removed += [RemoveTranslation(*k) for k in have.translations.keys() - want.translations.keys()]
-    removed += [ForwardGroup(k, v.upstream, ()) for k, v in have.groups.items() if k not in want.groups]
-    removed += [WithdrawService(*s) for s in have.services - want.services]
-    removed += [UnwatchPort(*w) for w in have.watched - want.watched]
-    removed += [RefuseTunnel(v) for k, v in have.acceptances.items() if k not in want.acceptances]
-    removed += [RemoveLocalEndpoint(a) for a in have.endpoints - want.endpoints]
-    return added + removed
+    """The actions that turn `have` into `want`, in the order of `forwarding_order`."""
+    return [*forwarding_order.difference(have.entries(), want.entries())]

@@ -15,13 +15,8 @@ from locum.node import words
 from locum.node.events import EventStream
 from locum.node.store import Store, StoreError
 from locum.roles import actions as do
-from locum.roles.action_values.forwarding import (
-    FORWARDING,
-    AcceptTunnel,
-    InstallBinding,
-    RefuseTunnel,
-    RemoveBinding,
-)
+from locum.roles.action_values.forwarding import FORWARDING
+from locum.roles.action_values.forwarding_order import net_effect
 from locum.roles.action_values.sessions import NotPerformed
 from locum.roles.actions import Action
 
@@ -30,7 +25,6 @@ log = logging.getLogger("locum.performer")
 # Performs one action at once (None) or gives what has to be awaited before the next one.
 Handler = Callable[[Any], Awaitable[None] | None]
 
-_PERMISSIONS = (AcceptTunnel, RefuseTunnel)
 OUTGOING: frozenset[type] = frozenset((do.Reply, do.SendRegistration, do.Ask, do.Answer))
 
 
@@ -200,26 +194,6 @@ class Pipelined(Performer):
     def _handle(self, action: Action) -> None:
         if self._handlers[type(action)](action) is not None:
             raise TypeError(f"{type(action).__name__} takes time and has no place in a pipelined role")
-
-
-def net_effect(actions: Iterable[Action]) -> list[Action]:
-    """Forwarding actions of a home agent, of which the last for each entry counts: permissions, bindings, the rest."""
-    bindings: dict[object, Action] = {}
-    permissions: dict[object, Action] = {}
-    others: list[Action] = []
-    for action in actions:
-        if isinstance(action, InstallBinding):
-            bindings[action.entry.home_address, action.entry.stage] = action
-        elif isinstance(action, _PERMISSIONS):
-            each = action.acceptance
-            permissions[each.outer_source, each.home_address, each.side] = action
-        elif isinstance(action, RemoveBinding):
-            bindings[action.home_address, action.stage] = action
-        else:
-            others.append(action)
-    accepted = [each for each in permissions.values() if isinstance(each, AcceptTunnel)]
-    refused = [each for each in permissions.values() if isinstance(each, RefuseTunnel)]
-    return [*others, *accepted, *bindings.values(), *refused]
 
 
 class Sequential(Performer):

@@ -3,7 +3,7 @@
 Roles say what shall be; only differences reach the data plane. It must not know why a state is wanted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from locum.roles.action_values.addresses import Addr
@@ -12,8 +12,6 @@ from locum.roles.action_values.flows import (
     FilterPlace,
     InstallFilter,
     InstallTranslation,
-    RemoveFilter,
-    RemoveTranslation,
     Translation,
 )
 from locum.roles.action_values.forwarding import (
@@ -24,14 +22,10 @@ from locum.roles.action_values.forwarding import (
     LocalEndpoint,
     NeighbourEntry,
     OutboundEntry,
-    RefuseTunnel,
-    RemoveBinding,
-    RemoveLocalEndpoint,
-    RemoveNeighbour,
-    RemoveOutbound,
     Side,
     TunnelAcceptance,
 )
+from locum.roles.action_values.forwarding_order import Install, difference
 from locum.roles.actions import Action
 
 AcceptanceKey = tuple[Addr, Addr, Side]
@@ -52,6 +46,16 @@ class Forwarding:
     endpoints: frozenset[Addr] = frozenset()
     filters: Mapping[FilterKey, Filter] = field(default_factory=dict)
     translations: Mapping[TranslationKey, Translation] = field(default_factory=dict)
+
+    def entries(self) -> Iterator[Install]:
+        """The actions that install each entry, in no order that means anything."""
+        yield from map(LocalEndpoint, sorted(self.endpoints, key=str))
+        yield from map(InstallFilter, self.filters.values())
+        yield from map(AcceptTunnel, self.acceptances.values())
+        yield from self.neighbours.values()
+        yield from map(InstallOutbound, self.outbound.values())
+        yield from map(InstallTranslation, self.translations.values())
+        yield from map(InstallBinding, self.bindings.values())
 
 
 NOTHING = Forwarding()
@@ -81,36 +85,7 @@ def forwarding(
 
 
 def changes(before: Forwarding, after: Forwarding) -> list[Action]:
-    """Differences only. What is needed comes before what uses it, permissions are taken away last."""
+    """The actions that turn `before` into `after`, in the order of `forwarding_order`."""
     if before == after:
         return []
-    actions: list[Action] = [
-        LocalEndpoint(each) for each in sorted(after.endpoints - before.endpoints, key=str)
-    ]
-    actions += [InstallFilter(f) for key, f in after.filters.items() if before.filters.get(key) != f]
-    accepted = [a for key, a in after.acceptances.items() if before.acceptances.get(key) != a]
-    actions += [AcceptTunnel(a) for a in accepted if not _looked_up(a)]
-    actions += [n for key, n in after.neighbours.items() if before.neighbours.get(key) != n]
-    actions += [InstallOutbound(o) for key, o in after.outbound.items() if before.outbound.get(key) != o]
-    actions += [
-        InstallTranslation(t) for key, t in after.translations.items() if before.translations.get(key) != t
-    ]
-    actions += [InstallBinding(b) for key, b in after.bindings.items() if before.bindings.get(key) != b]
-    actions += [AcceptTunnel(a) for a in accepted if _looked_up(a)]
-    actions += [
-        RemoveBinding(key, old.stage)
-        for key, old in before.bindings.items()
-        if key not in after.bindings or after.bindings[key].stage is not old.stage
-    ]
-    actions += [RemoveTranslation(*key) for key in before.translations if key not in after.translations]
-    actions += [RemoveOutbound(*key) for key in before.outbound if key not in after.outbound]
-    actions += [RemoveNeighbour(*key) for key in before.neighbours if key not in after.neighbours]
-    actions += [RefuseTunnel(a) for key, a in before.acceptances.items() if key not in after.acceptances]
-    actions += [RemoveFilter(*key) for key in before.filters if key not in after.filters]
-    actions += [RemoveLocalEndpoint(each) for each in sorted(before.endpoints - after.endpoints, key=str)]
-    return actions
-
-
-def _looked_up(acceptance: TunnelAcceptance) -> bool:
-    """What comes out is looked up once more: the binding that it is to meet must be there first."""
-    return acceptance.side is Side.TO_HOME_ADDRESS and acceptance.link is None
+    return [*difference(before.entries(), after.entries())]

@@ -178,10 +178,10 @@ class Bindings(Part):
         """The data plane follows what is registered, with differences only."""
         registered, mobile, address = home.registered(), home.mobile, self._address
         before, home.v4 = home.v4, installed(registered, mobile.home_address, address)
-        actions = changes(mobile.home_address, before, home.v4)
+        actions = changes(before, home.v4)
         if mobile.home_address_v6 is not None:
             before, home.v6 = home.v6, installed(registered, mobile.home_address_v6, address)
-            actions += changes(mobile.home_address_v6, before, home.v6)
+            actions += changes(before, home.v6)
         return actions
 
     def drop(self, registrant: Registrant, gone: Sequence[CareOf], reason: str) -> list[Action]:
@@ -206,7 +206,7 @@ class Bindings(Part):
         ]
         for address, had in ((home.mobile.home_address, home.v4), (home.mobile.home_address_v6, home.v6)):
             if address is not None:
-                actions += changes(address, had, NOTHING)
+                actions += changes(had, NOTHING)
         return actions
 
     def cancel(self, registrant: Registrant) -> None:

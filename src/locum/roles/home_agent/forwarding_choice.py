@@ -15,7 +15,6 @@ from locum.roles.action_values.flows import (
     Candidate,
     Encapsulation,
     InstallTranslation,
-    RemoveTranslation,
     Rule,
     RuleVerdict,
     Translation,
@@ -25,12 +24,11 @@ from locum.roles.action_values.forwarding import (
     AcceptTunnel,
     BindingEntry,
     InstallBinding,
-    RefuseTunnel,
-    RemoveBinding,
     Side,
     TunnelAcceptance,
     Verdict,
 )
+from locum.roles.action_values.forwarding_order import Install, difference
 from locum.roles.actions import Action
 from locum.roles.home_agent.binding import AuthorisedStandIn, Binding, CareOf, Mobile
 from locum.roles.nat import udp_tunnel
@@ -131,32 +129,15 @@ def live_rules(found: Installed) -> frozenset[int]:
     return frozenset() if entry is None else frozenset(each.identifier for each in entry.rules)
 
 
-def changes(home_address: Addr, before: Installed, after: Installed) -> list[Action]:
-    """What the data plane has to do. Permissions come before the entry that needs them and are taken away last."""
-    actions: list[Action] = []
-    for each in after.accepted:
-        if each not in before.accepted:
-            actions.append(AcceptTunnel(each))
-    for translation in after.translations:
-        if translation not in before.translations:
-            actions.append(InstallTranslation(translation))
-    if after.entry is None:
-        if before.entry is not None:
-            actions.append(RemoveBinding(home_address))
-    elif after.entry != before.entry:
-        actions.append(InstallBinding(after.entry))
-    if before.translations:
-        kept = {each.tunnel for each in after.translations}
-        actions += [
-            RemoveTranslation(home_address, each.tunnel)
-            for each in before.translations
-            if each.tunnel not in kept
-        ]
-    sources = [each.outer_source for each in after.accepted]
-    for each in before.accepted:
-        if each.outer_source not in sources:
-            actions.append(RefuseTunnel(each))
-    return actions
+def changes(before: Installed, after: Installed) -> list[Action]:
+    """The actions that turn `before` into `after`, both of one home address, in the order of `forwarding_order`."""
+    return [] if before == after else [*difference(_entries(before), _entries(after))]
+
+
+def _entries(found: Installed) -> list[Install]:
+    entries: list[Install] = [AcceptTunnel(each) for each in found.accepted]
+    entries += [InstallTranslation(each) for each in found.translations]
+    return entries if found.entry is None else [*entries, InstallBinding(found.entry)]
 
 
 class _Ways:

@@ -1,0 +1,210 @@
+"""The order in which forwarding entries are installed and removed, for all that compare or combine forwarding state.
+
+Entries change one at a time, and packets pass between two changes. While one home address goes from any state to any
+other, this is the law for a packet that meets its entries in between:
+
+- Nothing is let in before it may be: a packet that neither state lets in is dropped or held.
+- Nothing is dropped in between: a packet that both states let in alike, or both hold, meets the same treatment.
+
+The order that follows:
+
+1. Inward permissions (tunnels to the home address) that are only taken away go first. New ones come last, when all
+   that judges their packets is in place and all that would have let them pass is gone.
+2. Entries are installed in the order of `_TABLES`: what a packet is sent on to comes before the entry that sends it,
+   and restrictions (filters) before everything else.
+3. Permissions that replace another of the same source change between the installations and the removals. A local
+   translation is a permission too, at the guard: it is removed before them and installed after them.
+4. Entries are removed against the order of `_TABLES`.
+
+Reverse tunnels (from the home address) have no entry that judges their packets. Their permission comes before the
+binding and goes after it, so that an answer is let in while the packets that ask for it are sent.
+
+An entry with a key that was there is replaced, and counts as installed. The law has three limits: of two home addresses
+that change together each keeps it for itself; a source that sends both inward and reverse tunnels for one packet is
+judged by two permissions; and where two tables with rules are both replaced, no order suits all packets, because
+rules may send one packet from the first table to the second before the change and another one after it.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, TypeAlias, TypeVar
+
+from locum.roles.action_values.flows import (
+    ForwardGroup,
+    InstallFilter,
+    InstallTranslation,
+    OfferService,
+    RemoveFilter,
+    RemoveTranslation,
+    UnwatchPort,
+    WatchPort,
+    WithdrawService,
+)
+from locum.roles.action_values.forwarding import (
+    AcceptTunnel,
+    ClearFlow,
+    InstallBinding,
+    InstallOutbound,
+    LocalEndpoint,
+    NeighbourEntry,
+    RefuseTunnel,
+    RemoveBinding,
+    RemoveLocalEndpoint,
+    RemoveNeighbour,
+    RemoveOutbound,
+    SetFlow,
+    Side,
+    Stage,
+    TunnelAcceptance,
+)
+
+Install: TypeAlias = (
+    LocalEndpoint | InstallFilter | AcceptTunnel | NeighbourEntry | InstallOutbound | InstallTranslation
+    | ForwardGroup | OfferService | WatchPort | SetFlow | InstallBinding
+)  # fmt: skip
+Remove: TypeAlias = (
+    RemoveLocalEndpoint | RemoveFilter | RefuseTunnel | RemoveNeighbour | RemoveOutbound | RemoveTranslation
+    | ForwardGroup | WithdrawService | UnwatchPort | ClearFlow | RemoveBinding
+)  # fmt: skip
+Change: TypeAlias = Install | Remove
+Key: TypeAlias = tuple[object, ...]
+Action_ = TypeVar("Action_")
+
+_TABLES: tuple[object, ...] = (
+    LocalEndpoint, InstallFilter, AcceptTunnel, NeighbourEntry, InstallOutbound, ForwardGroup, OfferService,
+    WatchPort, SetFlow, InstallTranslation, Stage.LOCAL, Stage.VISITED, Stage.HOME,
+)  # fmt: skip
+_ORDER = {table: place for place, table in enumerate(_TABLES)}
+_REVOKE = -1
+_SWAP = len(_TABLES) + 1  # between what is installed and what is removed
+_GRANT = 2 * _SWAP + 2
+_PERMISSIONS = (AcceptTunnel, RefuseTunnel)
+
+
+def _acceptance_key(value: TunnelAcceptance) -> Key:
+    return (AcceptTunnel, value.outer_source, value.home_address, value.side, value.end is not None)
+
+
+_KEYS: dict[type, Callable[[Any], Key]] = {
+    LocalEndpoint: lambda it: (LocalEndpoint, it.address),
+    RemoveLocalEndpoint: lambda it: (LocalEndpoint, it.address),
+    InstallFilter: lambda it: (InstallFilter, it.filter.home_address, it.filter.place),
+    RemoveFilter: lambda it: (InstallFilter, it.home_address, it.place),
+    AcceptTunnel: lambda it: _acceptance_key(it.acceptance),
+    RefuseTunnel: lambda it: _acceptance_key(it.acceptance),
+    NeighbourEntry: lambda it: (NeighbourEntry, it.link, it.address),
+    RemoveNeighbour: lambda it: (NeighbourEntry, it.link, it.address),
+    InstallOutbound: lambda it: (InstallOutbound, it.entry.home_address, it.entry.link),
+    RemoveOutbound: lambda it: (InstallOutbound, it.home_address, it.link),
+    InstallTranslation: lambda it: (InstallTranslation, it.translation.home_address, it.translation.tunnel),
+    RemoveTranslation: lambda it: (InstallTranslation, it.home_address, it.tunnel),
+    ForwardGroup: lambda it: (ForwardGroup, it.group),
+    OfferService: lambda it: (OfferService, it.protocol, it.port),
+    WithdrawService: lambda it: (OfferService, it.protocol, it.port),
+    WatchPort: lambda it: (WatchPort, it.home_address, it.port),
+    UnwatchPort: lambda it: (WatchPort, it.home_address, it.port),
+    SetFlow: lambda it: (SetFlow, it.entry.flow),
+    ClearFlow: lambda it: (SetFlow, it.flow),
+    InstallBinding: lambda it: (it.entry.stage, it.entry.home_address),
+    RemoveBinding: lambda it: (it.stage, it.home_address),
+}
+_OPPOSITES: dict[type, Callable[[Any], Remove]] = {
+    LocalEndpoint: lambda it: RemoveLocalEndpoint(it.address),
+    InstallFilter: lambda it: RemoveFilter(it.filter.home_address, it.filter.place),
+    AcceptTunnel: lambda it: RefuseTunnel(it.acceptance),
+    NeighbourEntry: lambda it: RemoveNeighbour(it.link, it.address),
+    InstallOutbound: lambda it: RemoveOutbound(it.entry.home_address, it.entry.link),
+    InstallTranslation: lambda it: RemoveTranslation(it.translation.home_address, it.translation.tunnel),
+    ForwardGroup: lambda it: ForwardGroup(it.group, it.upstream, ()),
+    OfferService: lambda it: WithdrawService(it.protocol, it.port),
+    WatchPort: lambda it: UnwatchPort(it.home_address, it.port),
+    SetFlow: lambda it: ClearFlow(it.entry.flow),
+    InstallBinding: lambda it: RemoveBinding(it.entry.home_address, it.entry.stage),
+}
+
+
+_TABLE_OF: dict[type, type] = {
+    RemoveLocalEndpoint: LocalEndpoint,
+    RemoveFilter: InstallFilter,
+    RefuseTunnel: AcceptTunnel,
+    RemoveNeighbour: NeighbourEntry,
+    RemoveOutbound: InstallOutbound,
+    RemoveTranslation: InstallTranslation,
+    WithdrawService: OfferService,
+    UnwatchPort: WatchPort,
+    ClearFlow: SetFlow,
+}
+
+
+def difference(before: Iterable[Install], after: Iterable[Install]) -> list[Change]:
+    """The changes that turn the entries of `before` into those of `after`, in order; each key is there once."""
+    had = {_KEYS[type(each)](each): each for each in before}
+    if not had:
+        return _in_order([*after])
+    changes: list[Change] = []
+    replaced: list[AcceptTunnel] = []
+    for entry in after:
+        old = had.pop(_KEYS[type(entry)](entry), None)
+        if old != entry:
+            changes.append(entry)
+            if old is not None and isinstance(entry, AcceptTunnel):
+                replaced.append(entry)
+    changes += [_OPPOSITES[type(each)](each) for each in had.values()]
+    return _in_order(changes, replaced)
+
+
+def net_effect(actions: Iterable[Action_]) -> list[Action_]:
+    """The last change of each entry, in order. An action that changes no entry stays behind those given before it."""
+    result: list[Action_] = []
+    last: dict[Key, Action_] = {}
+    for action in actions:
+        if (key := _KEYS.get(type(action))) is not None:
+            last[key(action)] = action
+        else:
+            result += [*_in_order(last.values()), action]
+            last.clear()
+    return [*result, *_in_order(last.values())]
+
+
+def _in_order(changes: Collection[Action_], replaced: Collection[AcceptTunnel] = ()) -> list[Action_]:
+    """The changes in the order of the law; `replaced` are those permissions among them whose keys exist already."""
+    if len(changes) < 2:
+        return [*changes]
+    inward = [
+        each.acceptance for each in changes if isinstance(each, AcceptTunnel) and _inward(each.acceptance)
+    ]
+    granted = {_from_where(each) for each in inward}
+    swapped = {_from_where(each.acceptance) for each in replaced}
+    if granted:
+        swapped |= granted & {
+            _from_where(each.acceptance) for each in changes if isinstance(each, RefuseTunnel)
+        }
+
+    def place(change: Any) -> int:
+        kind = type(change)
+        if kind is InstallBinding:
+            return _ORDER[change.entry.stage]
+        if kind is RemoveBinding:
+            return _GRANT - 1 - _ORDER[change.stage]
+        if kind in _PERMISSIONS and _inward(change.acceptance):
+            swaps = _from_where(change.acceptance) in swapped
+            if kind is AcceptTunnel:
+                return _SWAP if swaps else _GRANT
+            return _SWAP + 1 if swaps else _REVOKE
+        if kind is InstallTranslation and change.translation.tunnel is None:
+            return _SWAP + 2
+        if kind is RemoveTranslation and change.tunnel is None:
+            return _SWAP - 1
+        removed = not change.links if kind is ForwardGroup else kind in _TABLE_OF
+        return _GRANT - 1 - _ORDER[_TABLE_OF.get(kind, kind)] if removed else _ORDER[kind]
+
+    return sorted(changes, key=place)
+
+
+def _inward(acceptance: TunnelAcceptance) -> bool:
+    """Whether other entries of the same home address judge the packets that come out of the tunnel."""
+    return acceptance.side is Side.TO_HOME_ADDRESS
+
+
+def _from_where(acceptance: TunnelAcceptance) -> Key:
+    """The key of an acceptance without its end point: permissions of one source replace each other."""
+    return acceptance.outer_source, acceptance.home_address, acceptance.side

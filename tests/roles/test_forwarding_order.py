@@ -1,0 +1,101 @@
+"""Each forwarding entry has a key and a place in the order of changes."""
+
+from ipaddress import ip_address
+from typing import get_args
+
+from locum.roles.action_values import forwarding_order
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.contexts import DropHeld
+from locum.roles.action_values.flows import InstallTranslation, RemoveTranslation, Translation
+from locum.roles.action_values.forwarding import (
+    AcceptTunnel,
+    BindingEntry,
+    ForwardingAction,
+    InstallBinding,
+    NeighbourEntry,
+    RefuseTunnel,
+    ReleaseHeld,
+    RemoveBinding,
+    RemoveNeighbour,
+    Side,
+    Stage,
+    TunnelAcceptance,
+    Verdict,
+)
+from locum.roles.action_values.forwarding_order import Install, Remove, difference, net_effect
+from locum.roles.actions import Action
+
+HOME, OTHER, CARE_OF, NEXT = map(ip_address, ("10.36.0.4", "10.36.0.5", "10.2.0.2", "10.2.0.3"))
+DROP = InstallBinding(BindingEntry(HOME, Verdict.DROP))
+
+
+def reverse(home_address: Addr = HOME) -> TunnelAcceptance:
+    return TunnelAcceptance(CARE_OF, home_address, Side.FROM_HOME_ADDRESS)
+
+
+def inward(source: Addr, end: Addr | None = None) -> TunnelAcceptance:
+    return TunnelAcceptance(source, HOME, Side.TO_HOME_ADDRESS, end=end)
+
+
+def test_every_change_of_an_entry_has_a_key_and_an_opposite() -> None:
+    changes = {*get_args(Install), *get_args(Remove)}
+    not_entries = {ReleaseHeld, DropHeld}
+    assert changes == {*get_args(ForwardingAction), NeighbourEntry, RemoveNeighbour} - not_entries
+    assert set(forwarding_order._KEYS) == changes
+    assert set(forwarding_order._OPPOSITES) == set(get_args(Install))
+
+
+def test_the_last_change_of_each_entry_counts() -> None:
+    other = InstallBinding(BindingEntry(OTHER, Verdict.DROP))
+    actions: list[Action] = [
+        InstallBinding(BindingEntry(HOME, Verdict.HOLD)), AcceptTunnel(reverse()), other, DROP,
+        RefuseTunnel(reverse()), AcceptTunnel(reverse(OTHER)), RemoveBinding(OTHER),
+    ]  # fmt: skip
+    assert net_effect(actions) == [
+        AcceptTunnel(reverse(OTHER)), DROP, RemoveBinding(OTHER), RefuseTunnel(reverse())
+    ]  # fmt: skip
+
+
+def test_a_translation_stays_until_the_binding_has_moved() -> None:
+    translation = Translation(HOME, OTHER, CARE_OF)
+    following = Translation(HOME, OTHER, NEXT)
+    removal = RemoveTranslation(HOME, CARE_OF)
+    assert net_effect([removal, InstallTranslation(translation), removal, DROP]) == [DROP, removal]
+    assert difference([InstallTranslation(translation)], [InstallTranslation(following), DROP]) == [
+        InstallTranslation(following), DROP, removal
+    ]  # fmt: skip
+
+
+def test_packets_are_released_after_the_changes_given_before() -> None:
+    release, remove = ReleaseHeld(HOME), RemoveBinding(HOME)
+    assert net_effect([DROP, remove, release, DROP]) == [remove, release, DROP]
+
+
+def test_an_inward_permission_comes_last_and_goes_first() -> None:
+    guard = InstallBinding(BindingEntry(HOME, Verdict.GUARD))
+    taken, given = AcceptTunnel(inward(CARE_OF)), AcceptTunnel(inward(NEXT))
+    assert difference([taken, DROP], [guard, given]) == [
+        RefuseTunnel(inward(CARE_OF)), guard, RemoveBinding(HOME, Stage.HOME), given
+    ]  # fmt: skip
+
+
+def test_a_permission_of_the_same_source_is_replaced_between() -> None:
+    guard = InstallBinding(BindingEntry(HOME, Verdict.GUARD))
+    whole, end = inward(CARE_OF), inward(CARE_OF, NEXT)
+    assert difference([AcceptTunnel(whole), DROP], [guard, AcceptTunnel(end)]) == [
+        guard, AcceptTunnel(end), RefuseTunnel(whole), RemoveBinding(HOME, Stage.HOME)
+    ]  # fmt: skip
+
+
+def test_what_a_packet_is_sent_on_to_is_there_before_and_after() -> None:
+    stages = (Stage.LOCAL, Stage.VISITED, Stage.HOME)
+    entries = [InstallBinding(BindingEntry(HOME, Verdict.HOLD, at=stage)) for stage in stages]
+    assert difference([], entries[::-1]) == entries
+    assert difference(entries, []) == [RemoveBinding(HOME, stage) for stage in stages[::-1]]
+
+
+def test_a_local_translation_is_a_permission() -> None:
+    guard = InstallBinding(BindingEntry(HOME, Verdict.GUARD))
+    local = InstallTranslation(Translation(HOME, OTHER))
+    assert difference([], [local, guard]) == [guard, local]
+    assert difference([local, guard], []) == [RemoveTranslation(HOME), RemoveBinding(HOME, Stage.LOCAL)]
