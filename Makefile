@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 SETUP := sh packaging/debian/setup.sh
 STAMPS := $(VENV)/stamps
 TESTS ?= tests/sessions
+# Tests in two processes; tests/conftest.py says which tests share one.
+PYTEST := $(BIN)/python -m pytest -n 2 --durations=10
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CHECKED := $(wildcard src tests bench hatch_build.py)
 TYPED := src/locum $(wildcard tests bench)
@@ -52,7 +54,7 @@ demo: root-demo setup
 	@$(BIN)/locum demo
 
 test: root-test setup test-packages
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 check: setup
 	@$(BIN)/ruff format --check $(CHECKED)
@@ -64,7 +66,7 @@ bench: root-bench setup
 
 # As `test`, with other examples of every property than those that `test` always draws; then the measurements.
 test-all: root-test-all check test-packages
-	@HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -m "exhaustive or not exhaustive"
+	@HYPOTHESIS_PROFILE=explore $(PYTEST) -m "exhaustive or not exhaustive"
 	@$(BIN)/python -m bench
 
 # Tests on Debian 12's own kernel, Linux 6.1, in a virtual machine: make test-kernel TESTS=tests/sessions/tcp/test_states.py
