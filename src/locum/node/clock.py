@@ -99,10 +99,9 @@ class SteadyClock:
         self._store.put(COLLECTION, KEY, row)
 
     def _find_origin(self) -> float:
-        entry = self._store.get(COLLECTION, KEY)
+        row = self._store.rows(COLLECTION).get(KEY, {})
         boot, wall = self._boot(), self._wall()
         try:
-            row = {} if entry is None else entry.value
             origin, seen, ahead = (float(row[key]) for key in ("origin", "seen", "ahead"))
         except (KeyError, TypeError, ValueError):
             return wall - boot  # the first run

@@ -1,19 +1,18 @@
 """What a node must not forget: bindings, visitors, registrations, handovers, sequence numbers, changes to the host.
 
-One small interface (get, rows, put, forget, compare-and-swap, watch, durable) over SQLite in WAL mode. Writes are
-queued without waiting and committed in groups by one worker thread: all that arrive while a commit is running make up
-the next one, so the price of a sync is shared by concurrent registrations. `durable()` is awaited before an answer
-leaves the host. Values are JSON objects; the store does not know what they mean.
+One small interface (rows, put, forget, durable) over SQLite in WAL mode. Writes are queued without waiting and
+committed in groups by one worker thread: all that arrive while a commit is running make up the next one, so the price
+of a sync is shared by concurrent registrations. `durable()` is awaited before an answer leaves the host. Values are JSON
+objects; the store does not know what they mean.
 """
 
 import asyncio
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ _PUT = f"INSERT INTO entry VALUES (?, ?, ?, 1) {_RENEW}"
 # loop goes on; between statements, or parameters, the interpreter goes to the other thread and back, which costs more
 # than a row does. The condition tells its parser that ON is not that of a join.
 _PUT_ALL = f"INSERT INTO entry SELECT ?, key, value, 1 FROM json_each(?) WHERE true {_RENEW}"
+_ROWS = "SELECT key, value FROM entry WHERE collection = ? ORDER BY key"
 _FORGET = "DELETE FROM entry WHERE collection = ? AND key = ?"
 
 Value = Mapping[str, Any]
@@ -39,41 +39,13 @@ class StoreError(Exception):
     """The store cannot be opened or written; says which file and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A stored value with its version (1 for the first)."""
-
-    value: dict[str, Any]
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a watcher is told after a commit. `value` is None when the entry was forgotten."""
-
-    collection: str
-    key: str
-    value: Value | None
-
-
-@dataclass(slots=True)
-class _Swap:
-    collection: str
-    key: str
-    expected: int
-    value: Value | None
-    done: "asyncio.Future[int | None]"
-    outcome: int | None = None
-
-
 class _Batch:
     """Writes that are committed together. Later writes to a key replace earlier ones."""
 
-    __slots__ = ("committed", "forgets", "puts", "swaps", "writes")
+    __slots__ = ("committed", "forgets", "puts", "writes")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.writes: dict[tuple[str, str], Value | None] = {}
-        self.swaps: list[_Swap] = []
         self.puts: list[tuple[str, str]] = []  # what goes into each collection, as JSON
         self.forgets: list[tuple[str, str]] = []
         self.committed: asyncio.Future[None] = loop.create_future()
@@ -119,27 +91,21 @@ class Store:
         # Of commits that failed: the next one has them too.
         self._unwritten: dict[tuple[str, str], Value | None] = {}
         self._running: _Batch | None = None
-        self._watchers: list[tuple[str, Callable[[Change], None]]] = []
 
     # reading
 
-    def get(self, collection: str, key: str) -> Entry | None:
-        """The committed entry, or None. Writes still queued are not seen."""
-        found = self._read(
-            "SELECT value, version FROM entry WHERE collection = ? AND key = ?", (collection, key)
-        )
-        return Entry(json.loads(found[0][0]), found[0][1]) if found else None
-
     def rows(self, collection: str) -> dict[str, dict[str, Any]]:
-        """All committed values of a collection by key, in the order of the keys."""
-        found = self._read("SELECT key, value FROM entry WHERE collection = ? ORDER BY key", (collection,))
+        """All committed values of a collection by key, in the order of the keys. Writes still queued are not seen.
+
+        Raises StoreError.
+        """
+        found = self._read(collection)
         return {key: json.loads(value) for key, value in found}
 
-    def _read(self, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]]:
-        """Raises StoreError."""
+    def _read(self, collection: str) -> list[tuple[str, str]]:
         try:
             with self._lock:
-                return self._database.execute(query, values).fetchall()
+                return self._database.execute(_ROWS, (collection,)).fetchall()
         except sqlite3.Error as problem:
             raise StoreError(f"{self._path}: cannot be read: {problem}; move it away to begin anew") from None
 
@@ -168,25 +134,6 @@ class Store:
         commit = self.committed()
         if commit is not None:
             await asyncio.shield(commit)
-
-    async def compare_and_swap(
-        self, collection: str, key: str, expected: int, value: Value | None
-    ) -> int | None:
-        """Write `value` (None: delete) if the entry's version is `expected` (0: there is none).
-
-        Returns the new version (0 after a deletion), or None when another version was found and nothing was written.
-        """
-        batch = self._batch()
-        swap = _Swap(collection, key, expected, value, asyncio.get_running_loop().create_future())
-        batch.swaps.append(swap)
-        await asyncio.shield(batch.committed)
-        return await swap.done
-
-    def watch(self, collection: str, tell: Callable[[Change], None]) -> Callable[[], None]:
-        """Call `tell` for every committed change of a collection; the result ends the watch."""
-        watcher = (collection, tell)
-        self._watchers.append(watcher)
-        return lambda: self._watchers.remove(watcher)
 
     def _batch(self) -> _Batch:
         if self._waiting is None:
@@ -220,15 +167,13 @@ class Store:
 
     def _commit(self, batch: _Batch) -> None:
         """In the worker thread: one transaction for the whole batch."""
-        if len(batch.puts) == 1 and not batch.forgets and not batch.swaps:
+        if len(batch.puts) == 1 and not batch.forgets:
             with self._lock:
                 self._database.execute(_PUT_ALL, batch.puts[0])  # a transaction by itself
             return
         with self._transaction() as database:
             database.executemany(_PUT_ALL, batch.puts)
             database.executemany(_FORGET, batch.forgets)
-            for swap in batch.swaps:
-                swap.outcome = _swap(database, swap)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -244,34 +189,17 @@ class Store:
     def _finished(self, batch: _Batch, problem: BaseException | None) -> None:
         self._running = None
         if problem is None:
-            for swap in batch.swaps:
-                swap.done.set_result(swap.outcome)
             batch.committed.set_result(None)
-            self._tell(batch)
         else:
             if self._waiting is None:
                 self._unwritten = batch.writes
             else:
                 self._waiting.writes = batch.writes | self._waiting.writes
             failure = StoreError(f"{self._path}: cannot be written: {problem}")
-            for swap in batch.swaps:
-                swap.done.cancel()
             batch.committed.set_exception(failure)
             batch.committed.exception()  # seen: whoever waits gets it, and nobody has to wait
         if self._waiting is not None:
             self._start()
-
-    def _tell(self, batch: _Batch) -> None:
-        if not self._watchers:
-            return
-        changes = [Change(*key, value) for key, value in batch.writes.items()]
-        changes += [
-            Change(swap.collection, swap.key, swap.value) for swap in batch.swaps if swap.outcome is not None
-        ]
-        for change in changes:
-            for collection, tell in tuple(self._watchers):
-                if collection == change.collection:
-                    tell(change)
 
     # writing at once
 
@@ -295,16 +223,3 @@ class Store:
         self._worker.shutdown()
         with self._lock:
             self._database.close()
-
-
-def _swap(database: sqlite3.Connection, swap: _Swap) -> int | None:
-    row = database.execute(
-        "SELECT version FROM entry WHERE collection = ? AND key = ?", (swap.collection, swap.key)
-    ).fetchone()
-    if (row[0] if row else 0) != swap.expected:
-        return None
-    if swap.value is None:
-        database.execute(_FORGET, (swap.collection, swap.key))
-        return 0
-    database.execute(_PUT, (swap.collection, swap.key, _encode(swap.value)))
-    return swap.expected + 1

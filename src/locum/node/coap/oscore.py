@@ -47,8 +47,7 @@ class StoredContext(oscore.CanProtect, oscore.CanUnprotect, oscore.SecurityConte
         self.sender_id, self.recipient_id = association.sender_id, association.recipient_id
         self.derive_keys(association.salt, association.secret)
         self._store = store
-        entry = store.get(COLLECTION, association.key)
-        row: dict[str, Any] = entry.value if entry else {"reserved": 0, "index": 0, "seen": "0"}
+        row = store.rows(COLLECTION).get(association.key, {"reserved": 0, "index": 0, "seen": "0"})
         self.recipient_replay_window = oscore.ReplayWindow(_WINDOW, self._save)
         self.recipient_replay_window.initialize_from_persisted(
             {"index": int(row["index"]), "bitfield": int(row["seen"], 16)}
