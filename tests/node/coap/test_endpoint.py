@@ -359,7 +359,7 @@ async def test_a_busy_port_is_an_error_at_once(pair: Pair) -> None:
 
 
 async def test_strangers_cannot_fill_up_the_connections(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("locum.node.coap.endpoint._MOST_CONNECTIONS", 5)
+    monkeypatch.setattr("locum.node.coap.aiocoap_adapter._MOST_CONNECTIONS", 5)
     assert await pair.alice.ask(BOB, "634", b"ab", 5.0, bulk=True) == b"ba"
     strangers = [await asyncio.open_connection(str(BOB), pair.port) for _ in range(8)]
     for _, writer in strangers:

@@ -6,20 +6,18 @@ means is not known here.
 """
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiocoap
 from aiocoap import error, resource
-from aiocoap.transports.tcp import TCPClient, TcpConnection, TCPServer, _extract_message_size
-from aiocoap.transports.udp6 import MessageInterfaceUDP6
 
+from locum.node.coap.aiocoap_adapter import ConnectionClient, add_transports
 from locum.node.coap.oscore import BulkAddress, ProtectedRequests, ProtectedSite, StoredContext
 from locum.node.config.settings import Address, ControlAssociation, ControlSettings
 from locum.node.host.early_bind import bind_early
@@ -30,154 +28,12 @@ if TYPE_CHECKING:
     from locum.node.store import Store
 
 PATHS = ("618", "622", "624", "634", "trigger")
-_MOST_CONNECTIONS = 128  # accepted TCP connections at one time; past it the oldest unproven one goes
-_HANDSHAKE_SECONDS = 10.0  # within which a connection has to show an association of ours
-_USER_TIMEOUT = 8000  # ms without acknowledgement after which TCP gives a connection up
 
 Handler = Callable[[str, bytes, ControlAssociation], Awaitable[bytes]]
 
 
-class _Datagrams(MessageInterfaceUDP6):  # type: ignore[misc]
-    """Answers take the host's routes: the link by which a request came says nothing when a tunnel ended here."""
-
-    @classmethod
-    async def listen(
-        cls, channel: socket.socket, manager: Any, log: Any, count: Callable[[str], None]
-    ) -> Any:
-        self = await cls._create_transport_endpoint(channel, manager, log, asyncio.get_running_loop())
-        self._count = count
-        return self
-
-    def datagram_msg_received(self, data: bytes, ancdata: Any, flags: int, address: Any) -> None:
-        here = [(level, kind, value[:16] + bytes(4)) for level, kind, value in ancdata]
-        try:
-            super().datagram_msg_received(data, here, flags, address)
-        except UnicodeDecodeError:  # of an option that is a string: aiocoap counts on UTF-8
-            self._count("control-unreadable")
-
-
 class AskFailed(Exception):
     """Nobody answered, or the peer answered with an error; the text is the reason."""
-
-
-class _Connection(TcpConnection):  # type: ignore[misc]
-    """A CoAP connection that ends without a word when the other side breaks the protocol."""
-
-    def __init__(self, ctx: Any, log: Any, loop: Any, *, is_server: bool) -> None:
-        super().__init__(ctx, log, loop, is_server=is_server)
-        self._pieces: list[bytes] = []
-        self._missing = 0  # bytes of the message that has begun
-
-    def data_received(self, data: bytes) -> None:
-        """aiocoap copies what it has with every piece that comes: it gets a long message as one."""
-        self._pieces.append(data)
-        self._missing -= len(data)
-        if self._missing > 0:
-            return
-        whole = b"".join(self._pieces)
-        self._pieces.clear()
-        try:
-            super().data_received(whole)
-        except UnicodeDecodeError:  # as above
-            self._abort_with(None)
-            if self._local_is_server:
-                self._ctx.unreadable()
-            return
-        length = _extract_message_size(self._spool)  # its bound was checked just now
-        self._missing = sum(length) - len(self._spool) if length is not None else 0
-
-    proven = False  # whether a request under an association of ours has come by it
-
-    def connection_made(self, transport: Any) -> None:
-        channel = transport.get_extra_info("socket")
-        channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
-        channel.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        super().connection_made(transport)
-        if self._local_is_server:
-            self._ctx.accepted(self)
-
-    def _abort_with(self, abort_msg: aiocoap.Message | None) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-    def drop(self) -> None:
-        """Forget the connection at once; the peer may be out of reach."""
-        if self._transport is not None:
-            self._transport.abort()
-
-
-class _TcpServer(TCPServer):  # type: ignore[misc]
-    """Listens on a socket that we made, and bounds what strangers can hold open."""
-
-    _order: dict[_Connection, None]  # oldest first
-
-    @classmethod
-    async def listen(
-        cls, channel: socket.socket, manager: Any, log: Any, count: Callable[[str], None]
-    ) -> Any:
-        self = cls()
-        loop = asyncio.get_running_loop()
-        self._tokenmanager, self.log, self._count = manager, log, count
-        self._order = {}
-
-        def connection() -> _Connection:
-            made = _Connection(self, log, loop, is_server=True)
-            self._pool.add(made)
-            return made
-
-        self.server = await loop.create_server(connection, sock=channel)
-        return self
-
-    def accepted(self, connection: _Connection) -> None:
-        self._order[connection] = None
-        if len(self._pool) > _MOST_CONNECTIONS:
-            self._count("control-connections")
-            oldest = next((each for each in self._order if not each.proven), connection)
-            oldest.drop()
-
-        def check() -> None:
-            if not connection.proven and connection in self._pool:
-                self._count("control-silent")
-                connection.drop()
-
-        asyncio.get_running_loop().call_later(_HANDSHAKE_SECONDS, check)
-
-    def unreadable(self) -> None:
-        """A stranger sent what is no CoAP."""
-        self._count("control-unreadable")
-
-    def _evict_from_pool(self, connection: _Connection) -> None:
-        self._order.pop(connection, None)
-        super()._evict_from_pool(connection)
-
-
-class _TcpClient(TCPClient):  # type: ignore[misc]
-    """Connections from our control address, kept by peer until they break or are dropped."""
-
-    local: Address
-
-    async def _spawn_protocol(self, message: aiocoap.Message) -> Any:
-        peer = message.unresolved_remote
-        if peer in self._pool:
-            return self._pool[peer]
-        host, port = aiocoap.util.hostportsplit(peer)
-        try:
-            _, protocol = await asyncio.get_running_loop().create_connection(
-                lambda: _Connection(self, self.log, self.loop, is_server=False),
-                host,
-                port or self._default_port,
-                local_addr=(str(self.local), 0),
-            )
-        except OSError as problem:
-            raise error.NetworkError(f"no connection: {problem.strerror or problem}") from None
-        self._pool[peer] = protocol
-        return protocol
-
-    def drop_all(self) -> None:
-        for connection in tuple(self._pool.values()):
-            connection.drop()
-        self._pool.clear()
 
 
 class _Message(resource.Resource):  # type: ignore[misc]
@@ -234,7 +90,7 @@ class CoapEndPoint:
         self._learnt, self._unwritable = learnt, unwritable
         self._contexts = {each: StoredContext(each, store) for each in settings.associations}
         self._context: aiocoap.Context | None = None
-        self._client: _TcpClient | None = None
+        self._client: ConnectionClient | None = None
 
     def _associations(self) -> list[ControlAssociation]:
         learnt = () if self._learnt is None else self._learnt.all()
@@ -272,21 +128,9 @@ class CoapEndPoint:
             site, self._by_recipient, self._learn, self._store, self._count, log, self._unwritable
         )
         datagrams, connections = self._sockets()
-        with contextlib.ExitStack() as undo:
-            undo.callback(connections.close)
-            await context._append_tokenmanaged_messagemanaged_transport(
-                lambda manager: _Datagrams.listen(datagrams, manager, log, self._count)
-            )
-            await context._append_tokenmanaged_transport(
-                lambda manager: _TcpServer.listen(connections, manager, log, self._count)
-            )
-            await context._append_tokenmanaged_transport(
-                lambda manager: _TcpClient.create_client_transport(manager, log, loop)
-            )
-            undo.pop_all()
-        self._client = context.request_interfaces[-1].token_interface
-        assert self._client is not None
-        self._client.local = self._settings.address
+        self._client = await add_transports(
+            context, datagrams, connections, self._settings.address, log, self._count
+        )
         self._protected = ProtectedRequests(context)
         context.request_interfaces.insert(0, self._protected)  # before those that would send plain
         self._context = context
@@ -333,7 +177,8 @@ class CoapEndPoint:
         return bytes(response.payload)
 
     async def _exchange(self, context: StoredContext, path: str, body: bytes, bulk: bool) -> aiocoap.Message:
-        assert self._context is not None
+        library = self._context
+        assert library is not None
         peer = context.association.peer
         host = f"[{peer}]" if peer.version == 6 else str(peer)
         # An empty message finds and, for TCP, opens the way; the one that is sent has no Uri-Host to give away.
@@ -342,11 +187,13 @@ class CoapEndPoint:
             f"coap{'+tcp' if bulk else ''}://{host}:{self._settings.port}", set_uri_host=False
         )
         probe.direction = aiocoap.message.Direction.OUTGOING
-        interface = await self._context.find_remote_and_interface(probe)
+        interface = await library.find_remote_and_interface(probe)
         assert interface is not None
+        if self._context is None:  # closed meanwhile
+            raise error.LibraryShutdown
         message = aiocoap.Message(code=aiocoap.POST, payload=body, uri_path=[path])
         message.remote = BulkAddress(context, probe.remote)
-        return await self._context.request(message).response
+        return await library.request(message).response
 
     def drop_connections(self) -> None:
         """Forget the TCP connections to peers: the way to them was lost."""
@@ -355,10 +202,9 @@ class CoapEndPoint:
 
     async def close(self) -> None:
         """Close everything; what is still asked fails."""
-        if self._context is not None:
-            await (
-                self._protected.shutdown()
-            )  # aiocoap ends all its parts at once, and trips over what is under way
+        library, self._context = self._context, None
+        if library is not None:
+            # aiocoap ends all its parts at once, and raises errors for requests that are under way
+            await self._protected.shutdown()
             self.drop_connections()
-            await self._context.shutdown()
-            self._context = None
+            await library.shutdown()

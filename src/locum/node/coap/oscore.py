@@ -227,7 +227,7 @@ class ProtectedSite(interfaces.Resource):  # type: ignore[misc]
     async def render_to_pipe(self, pipe: Pipe) -> None:
         """Unprotect, commit the replay window, run the resource, protect its response."""
         try:
-            await self._render_to_pipe(pipe)
+            await self._admit(pipe)
         except StoreError as problem:
             self._count("control-unwritable")
             if not self._told:
@@ -235,7 +235,7 @@ class ProtectedSite(interfaces.Resource):  # type: ignore[misc]
                 self._unwritable(str(problem))
             pipe.add_response(aiocoap.Message(code=aiocoap.SERVICE_UNAVAILABLE), is_last=True)
 
-    async def _render_to_pipe(self, pipe: Pipe) -> None:
+    async def _admit(self, pipe: Pipe) -> None:
         request = pipe.request
         opened = self._open(request)
         if opened == _UNKNOWN and await self._learn(remote_address(request.remote), _identifier(request)):
