@@ -290,7 +290,11 @@ class PartialHandovers:
         match machine.result:
             case Awake(lost, rest) if rest is not None:
                 told = Emit(
-                    "taken-back", "632", self._home_address, None, {"lost": lost, "coming": len(rest.finals)}
+                    "taken-back",
+                    "632",
+                    self._home_address,
+                    None,
+                    {"lost": lost, "coming": len(rest.sessions)},
                 )
                 return [told, *self.accept(rest, machine.report, now=now)]
             case StillAsleep(handover):

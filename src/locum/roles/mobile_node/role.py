@@ -361,7 +361,7 @@ class SleepingNode:
         rest = waking.result.rest if waking.result is not None else None
         lost = waking.result.lost if waking.result is not None else 0
         self.state = Up(f"{counted(lost)} lost" if lost else None)
-        detail: dict[str, JSON] = {"lost": lost, "coming": 0 if rest is None else len(rest.finals)}
+        detail: dict[str, JSON] = {"lost": lost, "coming": 0 if rest is None else len(rest.sessions)}
         awake = Emit("awake", "632", self._home_address, None, detail)
         if rest is None:
             return [awake]

@@ -137,11 +137,8 @@ class Coming:
         self._correspondence = correspondence
         self._home_address = home_address
         self._report = report
-        self._sessions = {each.flow: each for each in rest.handover.sessions}
-        self._finals = dict(rest.finals)
-        self._offsets = dict(rest.offsets)
-        self._kept: dict[Flow, bytes] = {}  # fetched, and not taken yet
-        self._room: dict[Flow, None] = {}
+        self._sessions = dict(rest.sessions)
+        self._room: dict[Flow, None] = {}  # whose programs have read, first come, first served
         self._untold = bool(rest.handover.returned)
         self._leaving = False
         self._tight = False
@@ -156,7 +153,7 @@ class Coming:
 
     def offset(self, flow: Flow) -> int:
         """Bytes received at the stand-in that are in the socket again."""
-        return self._offsets.get(flow, 0)
+        return self._sessions[flow].offset if flow in self._sessions else 0
 
     # Commands ----------------------------------------------------------------------------------------------------
 
@@ -174,7 +171,7 @@ class Coming:
             return []
         reason = "the sessions were given up"
         for each in self._sessions.values():
-            self._tell(each, Fate.LOST, reason)
+            self._tell(each.session, Fate.LOST, reason)
         self.handover = self.handover.at(Stage.ABANDONED)
         self.state, self.result = Ended(), GivenUp(self.handover)
         return [self.handover.persist(), *abandoned(self.handover, reason)]
@@ -211,10 +208,8 @@ class Coming:
             case Pausing(retry_at) if retry_at <= now:
                 return self._next(now)
             case Watching(alive_at) if alive_at <= now and self._sessions:
-                session = next(iter(self._sessions.values()))
-                return self._ask(
-                    Fetch(self.handover.identifier, session.session, self.offset(session.flow), 1)
-                )
+                first = next(iter(self._sessions.values()))
+                return self._ask(Fetch(self.handover.identifier, first.session.session, first.offset, 1))
         return []
 
     def deadline(self) -> float | None:
@@ -243,11 +238,11 @@ class Coming:
             self.state = Watching(now + SIGN_OF_LIFE)
             return []
         flow = next(iter(self._room))
-        if self._kept.get(flow) or self._offsets[flow] >= self._finals[flow].received:
+        reading = self._sessions[flow]
+        if reading.kept or reading.whole:
             return self._tighten((flow,))
-        offset = self._offsets[flow]
-        limit = min(CHUNK, self._finals[flow].received - offset)
-        return self._ask(Fetch(name, self._sessions[flow].session, offset, limit))
+        limit = min(CHUNK, reading.lacking)
+        return self._ask(Fetch(name, reading.session.session, reading.offset, limit))
 
     def _ask(self, value: Request634) -> list[Action]:
         asked = self._correspondence.ask(value, bulk=isinstance(value, Fetch | Finish))
@@ -302,7 +297,8 @@ class Coming:
         return self._end()
 
     def _fetched(self, value: Fetch, answer: Answer632, now: float) -> list[Action]:
-        flow = next((each.flow for each in self._sessions.values() if each.session == value.session), None)
+        numbered = (flow for flow, each in self._sessions.items() if each.session.session == value.session)
+        flow = next(numbered, None)
         if answer.status is Status.UNKNOWN_HANDOVER:
             return self._lose_all(now)
         if flow is None:
@@ -313,15 +309,14 @@ class Coming:
             return self._unsure()
         if flow not in self._room:  # a sign of life
             return self._next(now)
-        self._kept[flow] = answer.data
+        self._sessions[flow] = replace(self._sessions[flow], kept=answer.data)
         return self._tighten((flow,))
 
     def _tightened(self, event: Tightened, now: float) -> list[Action]:
         for flow, position in event.positions:
-            if position != self._offsets[flow]:
-                self._kept.pop(flow, None)
-            self._offsets[flow] = position
-        gone = [flow for flow in event.gone if self._offsets[flow] < self._finals[flow].received]
+            if position != self._sessions[flow].offset:
+                self._sessions[flow] = replace(self._sessions[flow], offset=position, kept=b"")
+        gone = [flow for flow in event.gone if not self._sessions[flow].whole]
         actions = [action for flow in gone for action in self._close(flow)]
         if self._leaving:
             self._tight = self._sessions.keys() <= set(event.flows)
@@ -331,9 +326,10 @@ class Coming:
             return [*actions, *self._next(now)]
         if event.failures:
             return [*actions, *self._let_read(flow), *self._next(now)]
-        if self._offsets[flow] >= self._finals[flow].received:
+        if self._sessions[flow].whole:
             return [*actions, *self._complete(flow)]
-        data = self._kept.pop(flow, b"")
+        data = self._sessions[flow].kept
+        self._sessions[flow] = replace(self._sessions[flow], kept=b"")
         self.state = Injecting(flow, data)
         return [*actions, InjectData(((flow, data),))]
 
@@ -343,9 +339,9 @@ class Coming:
         if event.gone:
             return [*self._close(flow), *self._next(now)]
         taken = dict(event.taken)[flow]
-        self._offsets[flow] += taken
-        self._kept[flow] = data[taken:]
-        if self._offsets[flow] >= self._finals[flow].received:
+        before = self._sessions[flow]
+        self._sessions[flow] = replace(before, offset=before.offset + taken, kept=data[taken:])
+        if self._sessions[flow].whole:
             return self._complete(flow)
         return [*self._let_read(flow), *self._next(now)]
 
@@ -353,16 +349,16 @@ class Coming:
         self._room.pop(flow, None)
         if self._leaving:
             return []
-        return [Loosen((flow,), self._sessions[flow].processes), WatchReading((flow,))]
+        return [Loosen((flow,), self._sessions[flow].session.processes), WatchReading((flow,))]
 
     def _complete(self, flow: Flow) -> list[Action]:
         self.state = Completing(flow)
         # The socket's timestamp clock has been the stand-in's since the wake ended, and goes on.
-        final = replace(final_of(flow, self._finals[flow]), timestamp=None)
+        final = replace(final_of(flow, self._sessions[flow].final), timestamp=None)
         return [*set_flows((flow,), FlowVerdict.HOLD), FinishSessions((final,))]
 
     def _completed(self, flow: Flow, failures: tuple[SessionFailure, ...], now: float) -> list[Action]:
-        session, error = self._sessions[flow], self._finals[flow].error
+        session, error = self._sessions[flow].session, self._sessions[flow].final.error
         reason = failures[0].reason if failures else ended_by(error) if error else None
         self._tell(session, Fate.LOST if reason else Fate.RETURNED, reason)
         kind = "session-lost" if failures else "session-returned"
@@ -379,15 +375,15 @@ class Coming:
         self._report.tell(session.flow, fate, reason, session.processes, session.programs)
 
     def _drop(self, flow: Flow) -> None:
-        for noted in (self._sessions, self._finals, self._offsets, self._kept, self._room):
-            noted.pop(flow, None)
+        self._sessions.pop(flow, None)
+        self._room.pop(flow, None)
         self.handover = self.handover.without((flow,))
         if not self._sessions:
             self.handover = self.handover.at(Stage.RETURNED)
 
     def _end_one(self, flow: Flow) -> list[Action]:
         """At both ends: the stand-in hears of it next."""
-        session = self._sessions[flow]
+        session = self._sessions[flow].session
         self._drop(flow)
         self.handover = self.handover.disown((session.session,))
         thaw: list[Action] = [Thaw(session.processes)] if session.processes else []
@@ -396,12 +392,12 @@ class Coming:
 
     def _close(self, flow: Flow) -> list[Action]:
         """Its program has ended; the peer hears of it, as it would have at once."""
-        self._tell(self._sessions[flow], Fate.CLOSED, CLOSED)
+        self._tell(self._sessions[flow].session, Fate.CLOSED, CLOSED)
         told = Emit("session-closed", None, flow.local, flow, {"reason": CLOSED})
         return [*self._end_one(flow), told]
 
     def _lose(self, flow: Flow, reason: str, now: float) -> list[Action]:
-        self._tell(self._sessions[flow], Fate.LOST, reason)
+        self._tell(self._sessions[flow].session, Fate.LOST, reason)
         told = Emit("session-lost", None, flow.local, flow, {"reason": reason})
         return [*self._end_one(flow), told, *self._next(now)]
 
@@ -409,7 +405,7 @@ class Coming:
         """The stand-in knows nothing of them."""
         flows = tuple(self._sessions)
         for each in self._sessions.values():
-            self._tell(each, Fate.LOST, GONE_THERE)
+            self._tell(each.session, Fate.LOST, GONE_THERE)
         actions = abandoned(self.handover, GONE_THERE)
         for flow in flows:
             self._drop(flow)

@@ -17,13 +17,11 @@ BATCH = 8 << 20  # bytes put back in one step: some ten milliseconds, after whic
 
 
 class PuttingBack:
-    """Of the sessions of `progress`, which is kept up to date here. `finals` are the last states, once they are known."""
+    """Of the sessions of `progress`, which is kept up to date here."""
 
     def __init__(self, correspondence: Correspondence, handover: bytes, progress: Progress) -> None:
-        self.finals: dict[Flow, FinalState] = {}
         self._progress = progress
         self._ahead = FetchAhead(correspondence, handover)
-        self._tails: set[Flow] = set()  # the end of what was received is here
 
     def __contains__(self, request: int) -> bool:
         return request in self._ahead
@@ -45,10 +43,9 @@ class PuttingBack:
     def _wanted(self) -> Iterator[Want]:
         """What may be fetched now, and up to where: the tail came with the final state."""
         for each in self._progress.taking():
-            end = self._progress.target(each.flow)
-            if each.flow in self._tails:
-                end = self.finals[each.flow].tail_offset
-            yield each.session, self._progress.offset(each.flow), end
+            tail = each.final if each.tail else None
+            end = each.target if tail is None else tail.tail_offset
+            yield each.session.session, each.offset, end
 
     def keep(self, event: Answered) -> str | None:
         """The answer to a fetch; a reason when it has not all that was asked for."""
@@ -65,11 +62,11 @@ class PuttingBack:
         pieces: dict[Flow, bytes] = {}
         size = 0
         for number in self._ahead.arrived:
-            session = self._progress.numbered(number)
-            if session is None or not self._progress.takes(session.flow):
+            progress = self._progress.numbered(number)
+            if progress is None or not progress.taking:
                 continue
-            if data := self._ahead.take(number, self._progress.offset(session.flow)):
-                pieces[session.flow] = data
+            if data := self._ahead.take(number, progress.offset):
+                pieces[progress.session.flow] = data
                 size += len(data)
                 if size >= BATCH:
                     break
@@ -82,29 +79,29 @@ class PuttingBack:
             data = pieces[flow]
             self._progress.took(flow, taken, len(data))
             if taken < len(data):
-                self._tails.discard(flow)
-                number = self._progress.session(flow).session
-                self._ahead.put_back(number, self._progress.offset(flow), data[taken:])
+                number, offset = self._progress.session(flow).session, self._progress.offset(flow)
+                self._ahead.put_back(number, offset, data[taken:])
 
     def start_over(self) -> None:
         """Nothing of what was asked for is waited for, and nothing of what came is used."""
         self._ahead.clear()
-        self._tails.clear()
+        self._progress.forget_tails()
 
     def stopped(self, finals: Mapping[Flow, FinalState]) -> None:
         """These are the last states."""
-        self.finals = dict(finals)
-        self.start_over()
+        self._ahead.clear()
+        self._progress.stopped(finals)
 
     def add_tails(self) -> None:
         """The end of what was received, as far as it is not here yet."""
-        for flow, final in self.finals.items():
-            if not final.tail or flow not in self._progress:
+        for flow in self._progress.flows:
+            final = self._progress[flow].final
+            if final is None or not final.tail:
                 continue
             offset = max(final.tail_offset, self._progress.offset(flow))
             if data := final.tail[offset - final.tail_offset :]:
                 self._ahead.add(self._progress.session(flow).session, offset, data)
-                self._tails.add(flow)
+                self._progress.tail_is_here(flow)
 
     def forget(self, flows: Iterable[Flow]) -> None:
         """These sessions are no part of the wake any more."""

@@ -5,8 +5,8 @@ only the end of the whole hand-over waits for them. Their flows are suspended fr
 at any moment. One that cannot come is reset at the stand-in. This module must not know how a connection is made.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.forwarding import ClearFlow, FlowVerdict, ReleaseHeld
@@ -51,8 +51,22 @@ class Expected:
         return self.final is not None and len(self.data) >= self.final.received
 
 
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A connection that is in its program's queue; `session` was its number at the stand-in."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A connection that could not come."""
+
+    reason: str
+
+
 class Receiving:
-    """Of one return. Every method gives actions; `arrived` and `failed` are what came of it."""
+    """Of one return: each connection is expected, or has arrived, or has failed. Every method gives actions."""
 
     def __init__(
         self,
@@ -66,23 +80,34 @@ class Receiving:
         """
         self._returned = frozenset(returned)
         self._home_addresses = frozenset(home_addresses)
-        self.arrived: dict[Flow, int] = {}  # with the stand-in's numbers
-        self.failed: dict[Flow, str] = {}
         self._correspondence = correspondence
         self._handover = handover
-        self._expected: dict[Flow, Expected] = {}
+        self._connections: dict[Flow, Expected | Arrived | Failed] = {}
         self._asked: dict[int, tuple[Fetch | Abandon, int]] = {}  # by request, with the attempt
         self._begun = False
 
     @property
     def flows(self) -> tuple[Flow, ...]:
         """That are still to come."""
-        return tuple(self._expected)
+        return tuple(each.flow for each in self._expected())
+
+    @property
+    def arrived(self) -> dict[Flow, int]:
+        """Those that have come, with the stand-in's numbers."""
+        return {flow: each.session for flow, each in self._connections.items() if isinstance(each, Arrived)}
+
+    @property
+    def failed(self) -> dict[Flow, str]:
+        """Those that could not come, with the reason."""
+        return {flow: each.reason for flow, each in self._connections.items() if isinstance(each, Failed)}
 
     @property
     def busy(self) -> bool:
         """The hand-over has to wait."""
-        return bool(self._expected or self._asked) and self._begun
+        return self._begun and (bool(self._asked) or any(True for _ in self._expected()))
+
+    def _expected(self) -> Iterator[Expected]:
+        return (each for each in self._connections.values() if isinstance(each, Expected))
 
     def announced(self, sessions: Iterable[SessionStatus]) -> list[Action]:
         """What a reclaim says: nothing more is accepted from now on."""
@@ -94,9 +119,9 @@ class Receiving:
             if each.accepted is not None and each.status is Status.OK and self._is_ours(each.flow)
             if each.session not in self._returned
         }
-        new = [flow for flow in listed if flow not in self._expected]
-        gone = [flow for flow in self._expected if flow not in listed]
-        self._expected = listed
+        new = [flow for flow in listed if flow not in self._connections]
+        gone = [flow for flow in self._connections if flow not in listed]
+        self._connections = dict(listed)
         return [*set_flows(new, FlowVerdict.SUSPEND), *(released(gone) if gone else ())]
 
     def _is_ours(self, flow: Flow) -> bool:
@@ -108,7 +133,9 @@ class Receiving:
 
     def forget(self) -> list[Action]:
         """The hand-over goes on without them; their flows are this host's as any other."""
-        flows, self._expected = self.flows, {}
+        flows = self.flows
+        for flow in flows:
+            del self._connections[flow]
         self._asked.clear()
         return released(flows) if flows else []
 
@@ -118,19 +145,19 @@ class Receiving:
             return []
         self._begun = True
         actions: list[Action] = []
-        for flow, each in list(self._expected.items()):
+        for each in list(self._expected()):
             final = finals.get(each.session)
             if final is None or final.error:
                 actions += self._fail(each, NOT_THERE if final is None else GIVEN_UP)
                 continue
             data = final.tail if final.tail_offset == 0 else b""
-            self._expected[flow] = Expected(each.session, flow, each.handshake, final, data)
-            actions += self._advance(self._expected[flow])
+            actions += self._advance(replace(each, final=final, data=data))
         return actions
 
     def _advance(self, each: Expected) -> list[Action]:
         """Fetch what is missing, or give it to its program."""
         assert each.final is not None
+        self._connections[each.flow] = each
         if each.whole:
             return [ReplayAccepted(each.flow, each.handshake, each.data, each.final.peer_closed)]
         start = len(each.data)
@@ -152,10 +179,10 @@ class Receiving:
             case NoAnswer(request, reason) if request in self._asked:
                 value, attempt = self._asked.pop(request)
                 return self._again(value, attempt, reason)
-            case Replayed(flow, error) if flow in self._expected:
-                return self._replayed(self._expected[flow], error)
-            case NotPerformed(ReplayAccepted(flow), reason) if flow in self._expected:
-                return self._replayed(self._expected[flow], reason)
+            case Replayed(flow, error):
+                return self._replayed(flow, error)
+            case NotPerformed(ReplayAccepted(flow), reason):
+                return self._replayed(flow, reason)
         return None
 
     def _answered(self, value: Fetch | Abandon, body: bytes, attempt: int) -> list[Action]:
@@ -172,9 +199,7 @@ class Receiving:
             return self._again(value, attempt, "it is busy")
         if answer.status is not Status.OK or not answer.data:
             return self._fail(each, NOT_THERE)
-        more = Expected(each.session, each.flow, each.handshake, each.final, each.data + answer.data)
-        self._expected[each.flow] = more
-        return self._advance(more)
+        return self._advance(replace(each, data=each.data + answer.data))
 
     def _again(self, value: Fetch | Abandon, attempt: int, reason: str) -> list[Action]:
         if attempt < ATTEMPTS:
@@ -183,19 +208,20 @@ class Receiving:
         return [] if each is None else self._fail(each, f"the stand-in did not answer: {reason}")
 
     def _numbered(self, session: int) -> Expected | None:
-        return next((each for each in self._expected.values() if each.session == session), None)
+        return next((each for each in self._expected() if each.session == session), None)
 
-    def _replayed(self, each: Expected, error: str | None) -> list[Action]:
+    def _replayed(self, flow: Flow, error: str | None) -> list[Action] | None:
+        each = self._connections.get(flow)
+        if not isinstance(each, Expected):
+            return None
         if error is not None:
             return self._fail(each, error)
-        del self._expected[each.flow]
-        self.arrived[each.flow] = each.session
-        return [*released((each.flow,)), Emit("session-arrived", "632", each.flow.local, each.flow)]
+        self._connections[flow] = Arrived(each.session)
+        return [*released((flow,)), Emit("session-arrived", "632", flow.local, flow)]
 
     def _fail(self, each: Expected, reason: str) -> list[Action]:
         """Its peer hears of it from the stand-in, before packets of its flow meet this host without a connection."""
-        del self._expected[each.flow]
-        self.failed[each.flow] = reason
+        self._connections[each.flow] = Failed(reason)
         return [
             *self._ask(Abandon(self._handover, (each.session,))),
             *released((each.flow,)),

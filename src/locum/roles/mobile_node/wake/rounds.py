@@ -14,11 +14,11 @@ MAX_ROUNDS = 8
 
 
 class Rounds:
-    """The rounds of one wake. `beyond`: flows that may get bytes beyond their receive buffer, with how many."""
+    """The rounds of one wake."""
 
     def __init__(self, progress: Progress, bounds: MobileNodeConfiguration) -> None:
-        self.beyond: dict[Flow, int] = {}
         self._progress, self._bounds = progress, bounds
+        self._beyond = 0  # bytes that programs got beyond their receive buffers, or may get
         self._begun = 0
         self._drained = 0  # the last round in which programs got time to read
 
@@ -34,26 +34,20 @@ class Rounds:
         if self._drained >= self._begun:
             return []
         self._drained = self._begun
-        busy = self._progress.unread | self._progress.slow.keys()
-        return [flow for flow in self._progress.flows if flow not in busy]
+        return self._progress.readers
 
     def go_beyond(self) -> bool:
         """Let slow programs get what remains beyond their receive buffers, within the bounds; once for each session.
 
         Nothing that such a program writes could leave the device before, and some read only when they have written all.
         """
-        progress = self._progress
-        left = self._bounds.unread_beyond_total - sum(self.beyond.values())
+        left = self._bounds.unread_beyond_total - self._beyond
         chosen: dict[Flow, int] = {}
-        for flow in progress.slow:
-            size = progress.target(flow) - progress.offset(flow)
-            if (
-                flow not in self.beyond
-                and flow not in progress.gone
-                and 0 < size <= min(self._bounds.unread_beyond, left)
-            ):
+        for flow in self._progress.slow:
+            size, had = self._progress[flow].lacking, self._progress[flow].beyond
+            if not had and 0 < size <= min(self._bounds.unread_beyond, left):
                 chosen[flow] = size
                 left -= size
-        self.beyond |= chosen
-        progress.retry(chosen)
+        self._beyond += sum(chosen.values())
+        self._progress.go_beyond(chosen)
         return bool(chosen)

@@ -18,6 +18,7 @@ from locum.roles.mobile_node.handover import AwaySession, Correspondence, Handov
 from locum.roles.mobile_node.wake.progress import Progress
 from locum.roles.mobile_node.wake.putting_back import PuttingBack
 from locum.roles.mobile_node.wake.receiving import released
+from locum.roles.mobile_node.wake.rest import ComingSession, Rest
 from locum.roles.session_report import Fate, Report
 from locum.roles.session_words import CLOSED, GONE_THERE, ended_by
 from locum.wire.control import Abandon, Flow
@@ -108,7 +109,7 @@ class StillAway:
         return told
 
     def _told(self, flow: Flow, failure: str | None) -> Emit:
-        session, final = self.progress.session(flow), self.bytes.finals[flow]
+        session, final = self.progress.session(flow), self.progress.final(flow)
         closed = flow in self.progress.gone
         if failure is not None:
             self.tell(session, Fate.LOST, failure)
@@ -124,6 +125,18 @@ class StillAway:
         """These sessions are no part of it any more."""
         self.bytes.forget(flows)
         self.handover = self.handover.without(flows)
+
+    def rest(self) -> Rest:
+        """Return what a wake that ends now leaves behind."""
+        return Rest(
+            self.handover,
+            {
+                each.flow: ComingSession(
+                    each, self.progress.final(each.flow), self.progress.offset(each.flow)
+                )
+                for each in self.handover.sessions
+            },
+        )
 
     def unbind(self) -> tuple[Process, ...]:
         """Processes that have no session left that is away."""

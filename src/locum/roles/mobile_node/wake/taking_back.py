@@ -359,7 +359,8 @@ class Waking:
 
     def _inject(self, pieces: Mapping[Flow, bytes]) -> list[Action]:
         self._course.state = Injecting(pieces)
-        return [InjectData(tuple(pieces.items()), frozenset(self._rounds.beyond.keys() & pieces.keys()))]
+        beyond = frozenset(flow for flow in pieces if self.progress[flow].beyond)
+        return [InjectData(tuple(pieces.items()), beyond)]
 
     def _injected(self, event: Injected, now: float) -> list[Action]:
         assert isinstance(self.state, Injecting)
@@ -445,8 +446,7 @@ class Waking:
         flows = self.handover.flows
         self._programs.loose = True
         noted = self._note(replace(self.handover.at(Stage.COMING), given=True, loose=True, coming=True))
-        finals = {flow: self._bytes.finals[flow] for flow in flows}
-        self._rest = Rest(self.handover, finals, {flow: self.progress.offset(flow) for flow in flows})
+        self._rest = self._away.rest()
         self._end_with(self._rest)
         told = []
         for each in self.handover.sessions:
@@ -455,7 +455,7 @@ class Waking:
         return [
             *noted,
             *set_flows(flows, FlowVerdict.SUSPEND),
-            AnswerPeers(tuple(final_of(flow, each) for flow, each in finals.items())),
+            AnswerPeers(tuple(final_of(flow, self.progress.final(flow)) for flow in flows)),
             Loosen(flows, self.handover.processes),
             *told,
             *self._ordinary(now),
@@ -466,7 +466,7 @@ class Waking:
 
     def _complete(self, flows: tuple[Flow, ...]) -> list[Action]:
         self._course.state = Completing(flows)
-        return [FinishSessions(tuple(final_of(flow, self._bytes.finals[flow]) for flow in flows))]
+        return [FinishSessions(tuple(final_of(flow, self.progress.final(flow)) for flow in flows))]
 
     def _completed(self, event: Finished, now: float) -> list[Action]:
         flows = event.flows
