@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from locum.node.clock import COLLECTION, KEY, STEP, BootTimeLoop, SteadyClock, WallClockWatch, boot_seconds
+from locum.node.clock import KEY, STEP, BootTimeLoop, SteadyClock, WallClockWatch, boot_seconds
 from locum.node.store import Store
+from locum.node.tables import HostTable
 
 NOW, HOUR = 1_790_000_000.0, 3600.0
 
@@ -152,7 +153,7 @@ def test_boot_without_a_name_is_never_the_same(machine: Machine) -> None:
 def test_rows_that_are_not_ours_begin_anew(machine: Machine, row: dict[str, Any]) -> None:
     async def spoil() -> None:
         store = Store(machine.path)
-        store.put(COLLECTION, KEY, row)
+        store.put(HostTable.CLOCK, KEY, row)
         await store.close()
 
     asyncio.run(spoil())

@@ -23,7 +23,8 @@ from locum.node.sessions.device import SessionCapture
 from locum.node.sessions.replaying import Replaying
 from locum.node.sessions.stand_in import StandIn
 from locum.node.sessions.trickle import Trickle
-from locum.node.store import Store, StoreError
+from locum.node.store import Store
+from locum.node.tables import RoleTables, StoreError
 from locum.roles.action_values.addresses import Source
 from locum.roles.action_values.forwarding import (
     FORWARDING,
@@ -57,6 +58,7 @@ class Bench:
 
     def __init__(self, path: Path) -> None:
         self.store = Store(path / "n.db")
+        self.tables = RoleTables("home_agent", self.store, self.store)
         self.events = EventStream("n")
         self.events.subscribe(lambda line: self.log.append("event"))
         self.log: list[str] = []
@@ -68,7 +70,7 @@ class Bench:
         self.log.append("forward " + " ".join(type(each).__name__ for each in actions))
 
     def reply(self, action: Reply) -> None:
-        committed = self.store.rows("role.binding").get("k", {})
+        committed = self.store.rows("home_agent.binding").get("k", {})
         self.log.append(f"reply {action.message.decode()} {committed.get('n')}")
 
     async def freeze(self, action: Freeze) -> None:
@@ -101,7 +103,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 async def test_a_reply_waits_for_its_commit_and_its_forwarding(bench: Bench) -> None:
-    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.handlers())
+    performer = Pipelined(bench.tables, bench.events, bench.forward, bench.handlers())
     for number in range(3):
         performer.perform(
             [
@@ -122,7 +124,7 @@ async def test_answers_leave_together_and_one_that_does_not_is_counted(bench: Be
         bench.log.append("answer " + " ".join(each.message.decode() for each in replies))
         return [(replies[1], OSError("no route"))]
 
-    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.handlers())
+    performer = Pipelined(bench.tables, bench.events, bench.forward, bench.handlers())
     performer.answer = answer
     for number in range(3):
         performer.perform([Persist("binding", "k", {"n": number}), Reply(TO, b"%d" % number), Count("seen")])
@@ -132,14 +134,14 @@ async def test_answers_leave_together_and_one_that_does_not_is_counted(bench: Be
 
 
 async def test_without_a_write_nothing_is_waited_for(bench: Bench) -> None:
-    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.handlers())
+    performer = Pipelined(bench.tables, bench.events, bench.forward, bench.handlers())
     performer.perform([Count("refused-131"), Reply(TO, b"no")])
     assert bench.log == ["reply no None"]
     assert bench.events.reasons["refused-131"] == 1
 
 
 async def test_a_promise_that_was_not_kept_is_not_made(bench: Bench) -> None:
-    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.handlers())
+    performer = Pipelined(bench.tables, bench.events, bench.forward, bench.handlers())
     bench.broken = True
     performer.perform(
         [Persist("binding", "k", {"n": 1}), AcceptTunnel(acceptance()), Reply(TO, b"yes"), Emit("sent")]
@@ -155,7 +157,7 @@ async def test_a_promise_that_was_not_kept_is_not_made(bench: Bench) -> None:
 
 
 async def test_a_store_that_fails_keeps_replies_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    performer = Pipelined("role", bench.store, bench.events, bench.forward, bench.handlers())
+    performer = Pipelined(bench.tables, bench.events, bench.forward, bench.handlers())
 
     def full(batch: Any) -> None:
         raise sqlite3.OperationalError("database or disk is full")
@@ -170,7 +172,7 @@ async def test_a_store_that_fails_keeps_replies_back(bench: Bench, monkeypatch: 
 async def test_nothing_is_said_in_turn_either_that_was_not_kept(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    performer = Sequential("role", bench.store, bench.events, bench.forward, bench.handlers())
+    performer = Sequential(bench.tables, bench.events, bench.forward, bench.handlers())
     told: list[Any] = []
     performer.tell_failure = told.append
     commit = bench.store._commit
@@ -180,7 +182,7 @@ async def test_nothing_is_said_in_turn_either_that_was_not_kept(
 
     monkeypatch.setattr(bench.store, "_commit", full)
     ask = Ask(7, OTHER, "634", b"", 1.0, False)
-    performer.perform([Persist("handover", "h", {"n": 1}), Answer(1, b""), ask])
+    performer.perform([Persist("profile", "h", {"n": 1}), Answer(1, b""), ask])
     await bench.until(2)
     await performer.drained()
     assert bench.log == ["event", "event"]
@@ -189,14 +191,14 @@ async def test_nothing_is_said_in_turn_either_that_was_not_kept(
     performer.perform([Answer(2, b"")])
     await performer.drained()
     assert bench.log[2:] == ["answer"]
-    assert bench.store.rows("role.handover") == {"h": {"n": 1}}
+    assert bench.store.rows("home_agent.profile") == {"h": {"n": 1}}
 
 
 async def test_one_after_the_other_however_long_it_takes(bench: Bench) -> None:
-    performer = Sequential("role", bench.store, bench.events, bench.forward, bench.handlers())
+    performer = Sequential(bench.tables, bench.events, bench.forward, bench.handlers())
     suspend = SetFlow(FlowEntry(FLOW, FlowVerdict.SUSPEND))
     performer.perform(
-        [Freeze((Process(1, 10),)), suspend, suspend, Persist("handover", "h", {}), Answer(1, b"")]
+        [Freeze((Process(1, 10),)), suspend, suspend, Persist("profile", "h", {}), Answer(1, b"")]
     )
     performer.perform([ReleaseHeld(HOME)])
     assert bench.log == []
@@ -218,7 +220,7 @@ async def test_failures_are_told_in_words(bench: Bench, problem: Exception, word
     def fail(action: Action) -> None:
         raise problem
 
-    performer = Sequential("role", bench.store, bench.events, bench.forward, {FindSessions: fail})
+    performer = Sequential(bench.tables, bench.events, bench.forward, {FindSessions: fail})
     told: list[NotPerformed | NoAnswer] = []
     performer.tell_failure = told.append
     performer.perform([FindSessions((HOME,))])
@@ -227,7 +229,7 @@ async def test_failures_are_told_in_words(bench: Bench, problem: Exception, word
 
 
 async def test_an_action_that_fails_does_not_stop_the_next(bench: Bench) -> None:
-    performer = Sequential("role", bench.store, bench.events, bench.forward, bench.handlers())
+    performer = Sequential(bench.tables, bench.events, bench.forward, bench.handlers())
     performer.perform([Thaw((Process(1, 10),)), Reply(TO, b"on")])
     await bench.until(2)
     assert bench.log == ["event", "reply on None"]
@@ -250,7 +252,7 @@ def performed(bench: Bench) -> list[type]:
     )
     node.session_capture, node.replaying, node.stand_in = session_capture, bare(Replaying), bare(StandIn)
     node._prober, node._host = bare(Prober), bare(HostHandlers)
-    performer = Sequential("role", bench.store, bench.events, bench.forward, {})
+    performer = Sequential(bench.tables, bench.events, bench.forward, {})
     return [*FORWARDING, *performer._simple, *node._handlers("role")]
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from locum.node.store import Store, StoreError
+from locum.node.store import Store
+from locum.node.tables import StoreError
 
 WRITER = """
 import asyncio, sys

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from locum.node.sessions.stand_in import COLLECTION
+from locum.node.tables import HostTable
 from locum.roles.action_values.sessions import (
     DropSessions,
     FetchData,
@@ -115,7 +115,7 @@ async def test_one_session_that_cannot_live_here_changes_nothing_for_the_others(
         assert restored.restored == (0, 2)
         ((number, reason),) = restored.failures
         assert number == 1 and "cannot be restored" in reason
-        assert len(here.store.rows(COLLECTION)) == 3
+        assert len(here.store.rows(HostTable.SESSION)) == 3
 
 
 async def test_the_cost_of_a_session_does_not_grow_with_their_number(

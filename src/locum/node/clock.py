@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from locum.node.store import Store
+from locum.node.tables import HostStore, HostTable
 
-COLLECTION, KEY = "clock", "steady"
+KEY = "steady"
 STEP = 0.5  # seconds; less is the time between two readings on a busy machine
 KEEP_EVERY = (
     600.0  # seconds; matters after a reboot with a wall clock that went back: so much may count twice
@@ -53,7 +53,7 @@ class SteadyClock:
 
     def __init__(
         self,
-        store: Store,
+        store: HostStore,
         *,
         wall: Callable[[], float] = time.time,
         boot: Callable[[], float] = boot_seconds,
@@ -96,10 +96,10 @@ class SteadyClock:
     def keep(self) -> None:
         """Write down where the clock is, for the next run."""
         row = {"boot": self._boot_id, "origin": self._origin, "seen": self.now(), "ahead": self.ahead}
-        self._store.put(COLLECTION, KEY, row)
+        self._store.put(HostTable.CLOCK, KEY, row)
 
     def _find_origin(self) -> float:
-        row = self._store.rows(COLLECTION).get(KEY, {})
+        row = self._store.rows(HostTable.CLOCK).get(KEY, {})
         boot, wall = self._boot(), self._wall()
         try:
             origin, seen, ahead = (float(row[key]) for key in ("origin", "seen", "ahead"))

@@ -14,7 +14,7 @@ from locum.node.config.load import ConfigError, load
 from locum.node.config.settings import Settings
 from locum.node.control.server import SocketBusy
 from locum.node.exits import Exit
-from locum.node.store import StoreError
+from locum.node.tables import StoreError
 
 _NEEDED = {
     12: "net_admin",

@@ -28,12 +28,13 @@ from locum.node.host.network import HostNetwork
 from locum.node.host.service_manager import ServiceManager
 from locum.node.leaving import farewell
 from locum.node.multicast.group_joins import GroupJoins
-from locum.node.performer import Handler, Pipelined, Sequential, collection
+from locum.node.performer import Handler, Pipelined, Sequential
 from locum.node.plane.delivery_watch import DeliveryWatch
 from locum.node.plane.readers import PlaneReaders
 from locum.node.registration.demultiplexer import RegistrationIo
 from locum.node.registration.prober import Prober
 from locum.node.store import Store
+from locum.node.tables import HostStore, RoleTables, SharedStore
 from locum.roles import actions as do
 from locum.roles.action_values.contexts import CountInFlight, InFlightCounted
 from locum.roles.action_values.forwarding import FORWARDING
@@ -66,7 +67,8 @@ class Node:
         self.started_at = 0.0  # steady seconds
         self.events: EventStream
         self.driver: Driver
-        self.store: Store
+        self.host_store: HostStore
+        self.shared_store: SharedStore
         self.clock: SteadyClock
         self.watch: LinkWatch
         self.network: HostNetwork
@@ -108,8 +110,9 @@ class Node:
         settings, node = self.settings, self.settings.node
         self._control = ControlSocket(node.socket, Answers(self).answer, self._subscribe)
         self._control.check()
-        self.store = Store(node.database)
-        self._closers.push_async_callback(self.store.close)
+        store = Store(node.database)
+        self._closers.push_async_callback(store.close)
+        self.host_store, self.shared_store = store, store
         self._open_clock()
         try:
             self.events = EventStream(node.name, node.log_events, node.event_bytes)
@@ -126,7 +129,7 @@ class Node:
             if self.watch.find(interface) is None:
                 self.events.emit("link-missing", detail={"link": interface})
         self._miss_addresses()
-        self.network = HostNetwork(self.store)
+        self.network = HostNetwork(self.host_store)
         await self.network.open()
         self._closers.push_async_callback(self.network.close)
         self.groups = GroupJoins(self.network, self.events)
@@ -139,7 +142,7 @@ class Node:
         self._prober = Prober(partial(self.driver.feed, "foreign_agent"), self._probe_source)
         self._closers.callback(self._prober.close)
         await self._open_policy()
-        self.exchanges = Exchanges(settings, self.store, self.events, self.driver.feed, self.learnt)
+        self.exchanges = Exchanges(settings, self.host_store, self.events, self.driver.feed, self.learnt)
         await self.exchanges.open()
         self._closers.push_async_callback(self.exchanges.close)
         await self._begin()
@@ -149,7 +152,7 @@ class Node:
         self._manager.ready(", ".join(name.replace("_", " ") for name in self.driver.slots))
 
     def _open_clock(self) -> None:
-        self.clock = SteadyClock(self.store)
+        self.clock = SteadyClock(self.host_store)
         self.started_at = self.clock.now()
         self._closers.callback(ClockKeeper(self.clock).close)
 
@@ -278,7 +281,7 @@ class Node:
             from locum.node.sessions.replaying import Replaying
 
             self.session_capture = SessionCapture(
-                node.name, node.run_dir, self.settings.mobile_node.freeze, self.store,
+                node.name, node.run_dir, self.settings.mobile_node.freeze, self.host_store,
                 lambda event: self.driver.feed("mobile_node", event), lambda packet: self.plane.inject(packet),
                 self.settings.mobile_node.exclusions, self.plane.divert,
                 self._keep_alive(self.settings.mobile_node.keep_alive),
@@ -296,7 +299,7 @@ class Node:
             from locum.node.sessions.stand_in import StandIn
 
             self.stand_in = StandIn(
-                node.name, self.settings.mnps, self.store, lambda event: self.driver.feed("mnps", event),
+                node.name, self.settings.mnps, self.host_store, lambda event: self.driver.feed("mnps", event),
                 lambda told: self.events.emit(told.kind, told.message, told.home_address, told.flow, told.detail),
                 LocalPeers(self.network, self.watch), lambda packet: self.plane.inject(packet),
                 self.events.count,
@@ -329,7 +332,7 @@ class Node:
 
             ask = partial(self.policy.association, control.address)
             self.learnt = LearntAssociations(
-                ask, control.associations, mnps.home_prefixes, self.store, self.events, self.clock.now
+                ask, control.associations, mnps.home_prefixes, self.host_store, self.events, self.clock.now
             )
             self._closers.push_async_callback(self.learnt.close)
             self.learnt.restore()
@@ -337,7 +340,8 @@ class Node:
     def _make_slots(self) -> None:
         for name, role in roles(self.settings, self.watch.ipv4_interface).items():
             kind = Pipelined if name == "home_agent" else Sequential
-            performer = kind(name, self.store, self.events, self._forward, self._handlers(name))
+            tables = RoleTables(name, self.host_store, self.shared_store)
+            performer = kind(tables, self.events, self._forward, self._handlers(name))
             if isinstance(performer, Pipelined):
                 performer.answer = self.registrations.answer
             else:
@@ -394,11 +398,7 @@ class Node:
         self._adopt_sessions()
         wanted: dict[str, list[Action]] = {}
         for slot in self.driver.slots.values():
-            rows = [
-                do.Persist(table, key, value)
-                for table in do.TABLES
-                for key, value in self.store.rows(collection(slot.name, table)).items()
-            ]
+            rows = RoleTables(slot.name, self.host_store, self.shared_store).rows()
             wanted[slot.name] = slot.role.restore(rows, now=now)
         changes = self.plane.reconcile(
             action for actions in wanted.values() for action in actions if type(action) in FORWARDING
@@ -428,7 +428,7 @@ class Node:
         if self.session_capture is not None:
             from locum.node.sessions.claimed import claimed_flows
 
-            self.session_capture.adopt(claimed_flows(self.store))
+            self.session_capture.adopt(claimed_flows(self.host_store))
 
     async def stop(self, *, remove: bool = True) -> None:
         """End; with `remove` the network is left as it was found, else forwarding goes on without us."""

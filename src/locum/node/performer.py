@@ -13,7 +13,7 @@ from typing import Any
 
 from locum.node import words
 from locum.node.events import EventStream
-from locum.node.store import Store, StoreError
+from locum.node.tables import RoleTables, StoreError
 from locum.roles import actions as do
 from locum.roles.action_values.forwarding import FORWARDING
 from locum.roles.action_values.forwarding_order import net_effect
@@ -28,26 +28,19 @@ Handler = Callable[[Any], Awaitable[None] | None]
 OUTGOING: frozenset[type] = frozenset((do.Reply, do.SendRegistration, do.Ask, do.Answer))
 
 
-def collection(role: str, table: str) -> str:
-    """Where the store keeps a role's table: a host may play two roles that have a table of one name."""
-    return f"{role}.{table}"
-
-
 class Performer:
     """What the two ways share: the store, events, counters, forwarding and the hands for everything else."""
 
     def __init__(
         self,
-        role: str,
-        store: Store,
+        tables: RoleTables,
         events: EventStream,
         forward: Callable[[Sequence[Action]], None],
         handlers: Mapping[type, Handler],
     ) -> None:
-        """`forward` gives forwarding actions to the data plane; `hands` performs the other kinds."""
-        self._store, self._events, self._forward, self._handlers = store, events, forward, handlers
+        """`forward` gives forwarding actions to the data plane; `handlers` perform the other kinds."""
+        self._tables, self._events, self._forward, self._handlers = tables, events, forward, handlers
         self.tell_failure: Callable[[NotPerformed | do.NoAnswer], None] = lambda failure: None
-        self._collections = {table: collection(role, table) for table in do.TABLES}
         self._simple: dict[type, Callable[[Any], None]] = {
             do.Persist: self._persist, do.Forget: self._forget, do.Emit: self._emit, do.Count: self._count
         }  # fmt: skip
@@ -70,10 +63,10 @@ class Performer:
         return True
 
     def _persist(self, action: do.Persist) -> None:
-        self._store.put(self._collections[action.table], action.key, action.value)
+        self._tables.put(action.table, action.key, action.value)
 
     def _forget(self, action: do.Forget) -> None:
-        self._store.forget(self._collections[action.table], action.key)
+        self._tables.forget(action.table, action.key)
 
     def _emit(self, action: do.Emit) -> None:
         self._events.emit(action.kind, action.message, action.home_address, action.flow, action.detail)
@@ -113,7 +106,7 @@ class Pipelined(Performer):
                 continue
             kind = type(action)
             try:
-                if kind in OUTGOING and (commit := self._store.committed()) is not None:
+                if kind in OUTGOING and (commit := self._tables.committed()) is not None:
                     waiting = self._after(commit)
                     waiting.append(action)
                 elif kind in FORWARDING:
@@ -251,7 +244,7 @@ class Sequential(Performer):
 
     async def _when_saved(self, action: Action) -> None:
         """What is said must not promise what was not kept: without its writes the action does not take place."""
-        await self._store.durable()
+        await self._tables.durable()
         self._unsaved = False
         if (pending := self._handlers[type(action)](action)) is not None:
             await pending

@@ -2,7 +2,7 @@
 
 One small interface (rows, put, forget, durable) over SQLite in WAL mode. Writes are queued without waiting and
 committed in groups by one worker thread: all that arrive while a commit is running make up the next one, so the price
-of a sync is shared by concurrent registrations. `durable()` is awaited before an answer leaves the host. Values are JSON
+of a sync is shared by concurrent registrations. `durable()` is awaited before an answer leaves the host. Rows are JSON
 objects; the store does not know what they mean.
 """
 
@@ -10,11 +10,13 @@ import asyncio
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from locum.node.tables import Row, StoreError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
@@ -31,12 +33,7 @@ _PUT_ALL = f"INSERT INTO entry SELECT ?, key, value, 1 FROM json_each(?) WHERE t
 _ROWS = "SELECT key, value FROM entry WHERE collection = ? ORDER BY key"
 _FORGET = "DELETE FROM entry WHERE collection = ? AND key = ?"
 
-Value = Mapping[str, Any]
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
-
-
-class StoreError(Exception):
-    """The store cannot be opened or written; says which file and what to do."""
 
 
 class _Batch:
@@ -45,8 +42,8 @@ class _Batch:
     __slots__ = ("committed", "forgets", "puts", "writes")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.writes: dict[tuple[str, str], Value | None] = {}
-        self.puts: list[tuple[str, str]] = []  # what goes into each collection, as JSON
+        self.writes: dict[tuple[str, str], Row | None] = {}
+        self.puts: list[tuple[str, str]] = []  # what goes into each table, as JSON
         self.forgets: list[tuple[str, str]] = []
         self.committed: asyncio.Future[None] = loop.create_future()
 
@@ -54,16 +51,16 @@ class _Batch:
         """What the worker needs. Done here, by the event loop's thread: two threads that want the interpreter wait
         for each other, and the worker's share would be done in many small pieces.
         """
-        by_collection: dict[str, dict[str, Value]] = {}
+        by_table: dict[str, dict[str, Row]] = {}
         for at, value in self.writes.items():
-            collection, key = at
+            table, key = at
             if value is None:
                 self.forgets.append(at)
-            elif (values := by_collection.get(collection)) is not None:
+            elif (values := by_table.get(table)) is not None:
                 values[key] = value
             else:
-                by_collection[collection] = {key: value}
-        self.puts = [(collection, _encode(values)) for collection, values in by_collection.items()]
+                by_table[table] = {key: value}
+        self.puts = [(table, _encode(values)) for table, values in by_table.items()]
 
 
 class Store:
@@ -89,35 +86,35 @@ class Store:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._waiting: _Batch | None = None
         # Of commits that failed: the next one has them too.
-        self._unwritten: dict[tuple[str, str], Value | None] = {}
+        self._unwritten: dict[tuple[str, str], Row | None] = {}
         self._running: _Batch | None = None
 
     # reading
 
-    def rows(self, collection: str) -> dict[str, dict[str, Any]]:
-        """All committed values of a collection by key, in the order of the keys. Writes still queued are not seen.
+    def rows(self, table: str) -> dict[str, dict[str, Any]]:
+        """All committed values of a table by key, in the order of the keys. Writes still queued are not seen.
 
         Raises StoreError.
         """
-        found = self._read(collection)
+        found = self._read(table)
         return {key: json.loads(value) for key, value in found}
 
-    def _read(self, collection: str) -> list[tuple[str, str]]:
+    def _read(self, table: str) -> list[tuple[str, str]]:
         try:
             with self._lock:
-                return self._database.execute(_ROWS, (collection,)).fetchall()
+                return self._database.execute(_ROWS, (table,)).fetchall()
         except sqlite3.Error as problem:
             raise StoreError(f"{self._path}: cannot be read: {problem}; move it away to begin anew") from None
 
     # writing in groups
 
-    def put(self, collection: str, key: str, value: Value) -> None:
+    def put(self, table: str, key: str, value: Row) -> None:
         """Queue a write. `value` must not be changed afterwards."""
-        self._batch().writes[collection, key] = value
+        self._batch().writes[table, key] = value
 
-    def forget(self, collection: str, key: str) -> None:
+    def forget(self, table: str, key: str) -> None:
         """Queue a deletion; a key that is not there is no error."""
-        self._batch().writes[collection, key] = None
+        self._batch().writes[table, key] = None
 
     def committed(self) -> "asyncio.Future[None] | None":
         """The future of the commit that covers everything queued so far, shared by all (never cancel it); None: done.
@@ -203,14 +200,14 @@ class Store:
 
     # writing at once
 
-    def write_now(self, collection: str, key: str, value: Value | None) -> None:
+    def write_now(self, table: str, key: str, value: Row | None) -> None:
         """Write and commit before returning (None: delete). For the rare write that cannot wait its turn."""
         try:
             with self._transaction() as database:
                 if value is None:
-                    database.execute(_FORGET, (collection, key))
+                    database.execute(_FORGET, (table, key))
                 else:
-                    database.execute(_PUT, (collection, key, _encode(value)))
+                    database.execute(_PUT, (table, key, _encode(value)))
         except sqlite3.Error as problem:
             raise StoreError(f"{self._path}: cannot be written: {problem}") from None
 

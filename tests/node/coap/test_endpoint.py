@@ -19,7 +19,8 @@ import pytest
 from locum.node.coap.endpoint import AskFailed, CoapEndPoint
 from locum.node.coap.oscore import StoredContext
 from locum.node.config.settings import ControlAssociation, ControlSettings
-from locum.node.store import Store, StoreError
+from locum.node.store import Store
+from locum.node.tables import StoreError
 from locum.roles.action_values.addresses import Addr
 
 SECRET = bytes(range(32))
@@ -299,7 +300,8 @@ from pathlib import Path
 from ipaddress import ip_address
 from locum.node.coap.oscore import StoredContext
 from locum.node.config.settings import ControlAssociation
-from locum.node.store import Store, StoreError
+from locum.node.store import Store
+from locum.node.tables import StoreError
 
 async def main():
     store = Store(Path(sys.argv[1]))

@@ -14,7 +14,8 @@ import pytest
 
 from locum.node.sessions.device import SessionCapture
 from locum.node.sessions.trickle import Trickle
-from locum.node.store import Store, StoreError
+from locum.node.store import Store
+from locum.node.tables import StoreError
 from locum.roles import actions as do
 from locum.roles.action_values.sessions import (
     AbandonSessions,

@@ -21,11 +21,11 @@ from locum.node.coap.aiocoap_adapter import ConnectionClient, add_transports
 from locum.node.coap.oscore import BulkAddress, ProtectedRequests, ProtectedSite, StoredContext
 from locum.node.config.settings import Address, ControlAssociation, ControlSettings
 from locum.node.host.early_bind import bind_early
-from locum.node.store import StoreError
+from locum.node.tables import StoreError
 
 if TYPE_CHECKING:
     from locum.node.coap.learnt_associations import LearntAssociations
-    from locum.node.store import Store
+    from locum.node.tables import HostStore
 
 PATHS = ("618", "622", "624", "634", "trigger")
 
@@ -76,7 +76,7 @@ class CoapEndPoint:
     def __init__(
         self,
         settings: ControlSettings,
-        store: "Store",
+        store: "HostStore",
         handler: Handler,
         count: Callable[[str], None],
         learnt: "LearntAssociations | None" = None,

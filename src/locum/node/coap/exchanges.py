@@ -15,7 +15,7 @@ from locum.node.clock import boot_seconds
 from locum.node.config.settings import Address, ControlAssociation, Settings
 from locum.node.events import EventStream
 from locum.node.performer import Handler
-from locum.node.store import Store
+from locum.node.tables import HostStore
 from locum.roles import actions as do
 from locum.roles.actions import Event
 
@@ -55,7 +55,7 @@ class Exchanges:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: HostStore,
         events: EventStream,
         feed: Callable[[str, Event], None],
         learnt: "LearntAssociations | None" = None,

@@ -17,10 +17,9 @@ from typing import Any
 
 from locum.node.config.settings import Address, ControlAssociation
 from locum.node.events import EventStream
-from locum.node.store import Store
+from locum.node.tables import HostStore, HostTable
 
 log = logging.getLogger("locum.learnt")
-COLLECTION = "learnt-association"
 MAX_ASKED = 32  # home addresses that are asked about at once
 MAX_LEARNT = 4096
 ASKED_AGAIN = 5.0  # seconds in which nobody is asked about the same home address because of a message
@@ -96,7 +95,7 @@ class LearntAssociations:
         ask: Callable[[IPv4Address], Awaitable[Grant]],
         configured: Collection[ControlAssociation],
         home_prefixes: Collection[IPv4Network | IPv6Network],
-        store: Store,
+        store: HostStore,
         events: EventStream,
         now: Callable[[], float],
     ) -> None:
@@ -112,19 +111,19 @@ class LearntAssociations:
 
     def restore(self) -> None:
         """Start with what was learnt in an earlier run, unless the configuration says otherwise by now."""
-        for key, row in self._store.rows(COLLECTION).items():
+        for key, row in self._store.rows(HostTable.LEARNT_ASSOCIATION).items():
             try:
                 found = Learnt.from_row(key, row)
             except (ValueError, KeyError, TypeError):
                 self._events.count("unreadable-row")
-                self._store.forget(COLLECTION, key)
+                self._store.forget(HostTable.LEARNT_ASSOCIATION, key)
                 continue
             home_address = IPv4Address(key)
             if self._allowed(home_address) and not self._taken(home_address, found.association):
                 self._known[home_address] = found
                 self._set_timer(home_address, found.fetch_at)
             else:
-                self._store.forget(COLLECTION, key)
+                self._store.forget(HostTable.LEARNT_ASSOCIATION, key)
 
     async def close(self) -> None:
         """Nobody is asked any more."""
@@ -223,7 +222,7 @@ class LearntAssociations:
         fetch_at = None if lifetime is None else now + max(lifetime, SHORTEST_LIFETIME)
         learnt = self._known[home_address] = Learnt(grant.association, now, fetch_at)
         self._set_timer(home_address, fetch_at)
-        self._store.put(COLLECTION, str(home_address), learnt.to_row())
+        self._store.put(HostTable.LEARNT_ASSOCIATION, str(home_address), learnt.to_row())
         if before is None or before.association != learnt.association:
             kind = "association-learnt" if before is None else "association-changed"
             self._events.emit(kind, home_address=home_address, detail={"lifetime": lifetime})
@@ -231,7 +230,7 @@ class LearntAssociations:
     def _withdraw(self, home_address: IPv4Address, reason: str) -> None:
         """Numbers that were used under it stay in the store: what is learnt again must not use them twice."""
         if self._known.pop(home_address, None) is not None:
-            self._store.forget(COLLECTION, str(home_address))
+            self._store.forget(HostTable.LEARNT_ASSOCIATION, str(home_address))
             self._tell("association-withdrawn", home_address, reason)
 
     def _tell(self, kind: str, home_address: IPv4Address, reason: str) -> None:

@@ -19,13 +19,12 @@ from aiocoap.pipe import IterablePipe, Pipe, error_to_message, run_driving_pipe
 from aiocoap.transports.oscore import OSCOREAddress
 
 from locum.node.config.settings import Address, ControlAssociation
-from locum.node.store import StoreError
+from locum.node.tables import HostTable, StoreError
 from locum.wire.control import MAX_BODY
 
 if TYPE_CHECKING:
-    from locum.node.store import Store
+    from locum.node.tables import HostStore
 
-COLLECTION = "oscore"
 _CHUNK = 1024  # sender sequence numbers per reservation
 _LOW = 256  # numbers left at which the next reservation is queued without waiting
 _WINDOW = 64  # replay window; concurrent requests of one peer stay far below
@@ -42,12 +41,14 @@ class StoredContext(oscore.CanProtect, oscore.CanUnprotect, oscore.SecurityConte
     id_context = None
     echo_recovery = None  # the window is never lost, so it need not be recovered (B.1.2)
 
-    def __init__(self, association: ControlAssociation, store: "Store") -> None:
+    def __init__(self, association: ControlAssociation, store: "HostStore") -> None:
         self.association = association
         self.sender_id, self.recipient_id = association.sender_id, association.recipient_id
         self.derive_keys(association.salt, association.secret)
         self._store = store
-        row = store.rows(COLLECTION).get(association.key, {"reserved": 0, "index": 0, "seen": "0"})
+        row = store.rows(HostTable.CONTROL_NUMBERS).get(
+            association.key, {"reserved": 0, "index": 0, "seen": "0"}
+        )
         self.recipient_replay_window = oscore.ReplayWindow(_WINDOW, self._save)
         self.recipient_replay_window.initialize_from_persisted(
             {"index": int(row["index"]), "bitfield": int(row["seen"], 16)}
@@ -56,7 +57,7 @@ class StoredContext(oscore.CanProtect, oscore.CanUnprotect, oscore.SecurityConte
         self.sender_sequence_number: int = int(row["reserved"])
         self._reserved = self._committed = self.sender_sequence_number
         self._reserve()
-        store.write_now(COLLECTION, association.key, self._row())
+        store.write_now(HostTable.CONTROL_NUMBERS, association.key, self._row())
         self._committed = self._reserved
 
     def _row(self) -> dict[str, Any]:
@@ -68,13 +69,13 @@ class StoredContext(oscore.CanProtect, oscore.CanUnprotect, oscore.SecurityConte
 
     def _save(self) -> None:
         """Queue the row; a request waits until it is committed (`ProtectedSite`)."""
-        self._store.put(COLLECTION, self.association.key, self._row())
+        self._store.put(HostTable.CONTROL_NUMBERS, self.association.key, self._row())
 
     def post_seqnoincrease(self) -> None:
         """Keep the reservation ahead of use; blocks only if the queued one is not committed in time."""
         if self.sender_sequence_number >= self._committed:
             self._reserve()
-            self._store.write_now(COLLECTION, self.association.key, self._row())
+            self._store.write_now(HostTable.CONTROL_NUMBERS, self.association.key, self._row())
             self._save()  # replaces an older row that still waits for its commit
             self._committed = self._reserved
         elif self._reserved - self.sender_sequence_number < _LOW:
@@ -205,7 +206,7 @@ class ProtectedSite(interfaces.Resource):  # type: ignore[misc]
         inner: interfaces.Resource,
         find: Callable[[bytes], StoredContext | None],
         learn: Callable[[Address | None, bytes], Awaitable[bool]],
-        store: "Store",
+        store: "HostStore",
         count: Callable[[str], None],
         log: Any,
         unwritable: Callable[[str], None],

@@ -16,10 +16,9 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from locum.node.config.settings import Address, Prefix
-from locum.node.store import Store
+from locum.node.tables import HostStore, HostTable
 from locum.wire.control import Flow
 
-COLLECTION = "host"
 TABLE_STAND_IN = 435  # home prefixes that are local here for what arrives on the stand-in's links
 TABLE_HOME = 434  # home prefixes for what a stand-in on the home agent's host sends
 TABLE_MOBILE = 436  # the way to the agent
@@ -54,10 +53,10 @@ _GONE = (
 class HostNetwork:
     """The one place that changes the host."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: HostStore) -> None:
         self._store = store
         self._kernel = AsyncIPRoute()
-        self._records: dict[str, dict[str, Any]] = store.rows(COLLECTION)
+        self._records: dict[str, dict[str, Any]] = store.rows(HostTable.NETWORK)
         self._stale = set(self._records)  # made by an earlier run and not asked for again yet
 
     async def open(self) -> None:
@@ -284,7 +283,7 @@ class HostNetwork:
         before = self._records.get(key)
         if before != record:
             self._records[key] = record
-            self._store.put(COLLECTION, key, record)
+            self._store.put(HostTable.NETWORK, key, record)
             await self._store.durable()
             if before is not None and before["do"] in ("address", "neighbour", "rule"):
                 await self._change(before, undo=True)
@@ -293,7 +292,7 @@ class HostNetwork:
         except FileExistsError:
             if before is None:  # the host had it: not ours to take away
                 del self._records[key]
-                self._store.forget(COLLECTION, key)
+                self._store.forget(HostTable.NETWORK, key)
         except OSError as problem:
             if problem.errno != errno.ENETDOWN:  # `link_up` makes it
                 raise
@@ -303,7 +302,7 @@ class HostNetwork:
         self._stale.discard(key)
         if record is not None:
             await self._change(record, undo=True)
-            self._store.forget(COLLECTION, key)
+            self._store.forget(HostTable.NETWORK, key)
 
     async def _change(self, record: dict[str, Any], *, undo: bool) -> None:
         index = 0

@@ -23,7 +23,7 @@ from locum.node.sessions.captured import Captured
 from locum.node.sessions.freezer_name import freezer_name
 from locum.node.sessions.peer_answers import Divert, PeerAnswers
 from locum.node.sessions.trickle import Trickle
-from locum.node.store import Store, StoreError
+from locum.node.tables import HostStore, HostTable, StoreError
 from locum.roles.action_values import sessions as action_values
 from locum.roles.action_values.sessions import (
     Capture,
@@ -52,7 +52,6 @@ from locum.sessions.tcp.parked import Intent
 from locum.wire.control import Flow
 
 log = logging.getLogger("locum.napping")
-COLLECTION = "parked"
 
 T = TypeVar("T")
 _Opened = tuple[AnyLive, Intent | None]
@@ -66,7 +65,7 @@ class SessionCapture:
         name: str,
         run_dir: Path,
         freeze: str,
-        store: Store,
+        store: HostStore,
         feed: Callable[[Event], None],
         deliver: Callable[[bytes], None],
         exclusions: Exclusions = NOTHING_EXCLUDED,
@@ -122,7 +121,7 @@ class SessionCapture:
 
         A socket that the role has no claim to is its program's again. Programs without a tight socket run.
         """
-        rows = self._store.rows(COLLECTION)
+        rows = self._store.rows(HostTable.PARKED)
         parked = {each.flow: each for each in map(self._parked, rows.values()) if each is not None}
         flows = dict.fromkeys((*parked, *claimed))
         self._captured.look({each.local for each in flows})
@@ -136,7 +135,7 @@ class SessionCapture:
                 log.warning("%s cannot be taken up again: %s", flow_text(flow), problem)
         taken_up = set(map(flow_text, self._captured.live))
         for name in rows.keys() - taken_up:
-            self._store.forget(COLLECTION, name)
+            self._store.forget(HostTable.PARKED, name)
         self._captured.let_run(())
         if self._captured.loose:
             self._back.reassure()
@@ -200,7 +199,7 @@ class SessionCapture:
         await self._blocking(self._captured.let_run, action.processes)
         given_back, self._back.given_back = self._back.given_back, []
         for flow in given_back:
-            self._store.forget(COLLECTION, flow_text(flow))
+            self._store.forget(HostTable.PARKED, flow_text(flow))
         if problem is not None:
             raise problem
 
@@ -229,7 +228,7 @@ class SessionCapture:
             if live.flow in self._captured.live:
                 self._save(live)
             else:
-                self._store.forget(COLLECTION, flow_text(live.flow))
+                self._store.forget(HostTable.PARKED, flow_text(live.flow))
         if (problem := await self._written()) is not None:  # a run after us could not bring them back
             await self._blocking(self._let_all_be, action.flows)
             self._forget(action.flows)
@@ -240,13 +239,13 @@ class SessionCapture:
         """Those that were opened and not captured."""
         for live in sockets:
             live.close()
-            self._store.forget(COLLECTION, flow_text(live.flow))
+            self._store.forget(HostTable.PARKED, flow_text(live.flow))
 
     def _save(self, live: AnyLive) -> None:
         self._write(live.flow, live.parked)
 
     def _write(self, flow: Flow, stored: AnyParked) -> None:
-        self._store.put(COLLECTION, flow_text(flow), stored.to_json() | {"boot": self._boot})
+        self._store.put(HostTable.PARKED, flow_text(flow), stored.to_json() | {"boot": self._boot})
 
     def _open_all(self, flows: tuple[Flow, ...]) -> tuple[list[_Opened], list[SessionFailure]]:
         opened: list[_Opened] = []
@@ -309,7 +308,7 @@ class SessionCapture:
         self._captured.drop(flows)
         for flow in flows:
             self._trickle.forget(flow)
-            self._store.forget(COLLECTION, flow_text(flow))
+            self._store.forget(HostTable.PARKED, flow_text(flow))
 
 
 def _captured(live: AnyLive, repeated: Repeated | None) -> AnyRecord:

@@ -24,7 +24,7 @@ from locum.node.sessions.keeper import open_keeper
 from locum.node.sessions.openings import Openings
 from locum.node.sessions.repeating import Repeating
 from locum.node.sessions.spools import Spools
-from locum.node.store import Store
+from locum.node.tables import HostStore, HostTable
 from locum.roles import actions as do
 from locum.roles.action_values.listeners import AcceptedEnded, ClosePorts, ConnectionAccepted, OpenPorts
 from locum.roles.action_values.sessions import (
@@ -58,7 +58,6 @@ from locum.wire.control import MAX_SESSIONS, Flow
 from locum.wire.errors import WireError
 
 log = logging.getLogger("locum.standin")
-COLLECTION = "session"
 _TOGETHER = 16  # sockets that are restored or reset before others get a turn: some milliseconds
 
 
@@ -91,7 +90,7 @@ class StandIn:
         self,
         name: str,
         settings: MnpsSettings,
-        store: Store,
+        store: HostStore,
         feed: Callable[[Event], None],
         emit: Callable[[do.Emit], None],
         peers: LocalPeers,
@@ -127,13 +126,13 @@ class StandIn:
         kept = self._keeper.take() if self._keeper is not None else {}
         on_disk = self._spools.on_disk()
         lost: list[Flow] = []
-        for name, row in self._store.rows(COLLECTION).items():
+        for name, row in self._store.rows(HostTable.SESSION).items():
             try:
                 key = (bytes.fromhex(row["handover"]), int(row["session"]))
                 record = either.record_from_cbor(cbor2.loads(bytes.fromhex(row["record"])))
             except (ValueError, KeyError, TypeError, cbor2.CBORError) as problem:
                 log.warning("%s cannot be read in the store: %s", name, problem)
-                self._store.forget(COLLECTION, name)
+                self._store.forget(HostTable.SESSION, name)
                 continue
             fd = kept.pop(name, None)
             device = str(row.get("device", ""))
@@ -141,7 +140,7 @@ class StandIn:
             held = self._take_up(key, record, device, fd, on_disk, accepted) if fd is not None else None
             if held is None:
                 lost.append(record.flow)
-                self._store.forget(COLLECTION, name)
+                self._store.forget(HostTable.SESSION, name)
             else:
                 self._keep(held)
                 if held.stopped is None:
@@ -356,7 +355,7 @@ class StandIn:
             "accepted": held.accepted,
             "record": cbor2.dumps(held.record.to_cbor(), canonical=True).hex(),
         }
-        self._store.put(COLLECTION, held.name, row)
+        self._store.put(HostTable.SESSION, held.name, row)
 
     def _live(self, name: str, record: AnyRecord) -> socket.socket:
         """The socket is with its keeper before the first packet leaves it: from then on its end would be seen."""
@@ -461,7 +460,7 @@ class StandIn:
                     either.reset(held.socket)
                 elif held.stopped is None:
                     either.stop(held.socket)
-            self._store.forget(COLLECTION, held.name)
+            self._store.forget(HostTable.SESSION, held.name)
             self._forget(held)
         if action.reset:
             await self._lead_away(gone)

@@ -1,0 +1,176 @@
+"""The tables that a node stores, and the two stores that they belong to.
+
+`HostStore` has what is of use on this host alone: its kernel, links, sockets and identifiers. `SharedStore` has what a
+cluster of home agents, access nodes or stand-ins would share, so that another of them can go on with it. Both are one
+file today (`locum.node.store`); whoever reads or writes a table sees one of the two interfaces. Every table has its
+place here and nowhere else, with the reason; what its rows mean is known where they are written.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from locum.roles import actions as do
+
+Row = Mapping[str, Any]
+
+
+class HostTable(StrEnum):
+    """Tables of this host. Another host could do nothing with them, or harm."""
+
+    # Steady seconds count from the boot of this machine.
+    CLOCK = "clock"
+    # Changes to this kernel's addresses, routes, rules and neighbours, and how each is undone.
+    NETWORK = "host"
+    # Sender sequence numbers and replay windows of OSCORE: two hosts that count in one row use a nonce twice.
+    CONTROL_NUMBERS = "oscore"
+    # Secrets and identifiers under which those numbers are counted.
+    LEARNT_ASSOCIATION = "learnt-association"
+    # Sockets of this device's programs that are captured in this kernel.
+    PARKED = "parked"
+    # Sockets of this kernel and spools on this disk that a stand-in holds.
+    SESSION = "session"
+    # Who is on this host's links, at which link-layer address.
+    VISITOR = "foreign_agent.visitor"
+    # Who does not answer there any more.
+    LOST = "foreign_agent.lost"
+    # This device's registration, with its last identification.
+    DEVICE_REGISTRATION = "mobile_node.registration"
+    # Which of this device's sessions are elsewhere, since which boot.
+    DEVICE_HANDOVER = "mobile_node.handover"
+    # Rules that this device asked for; the home agent has its own row of each.
+    DEVICE_RULE = "mobile_node.rule"
+    # This stand-in's own registration: its care-of address and its last identification.
+    STAND_IN_REGISTRATION = "mnps.registration"
+    # Handovers whose sockets this kernel has.
+    STAND_IN_HANDOVER = "mnps.handover"
+
+
+class SharedTable(StrEnum):
+    """Tables that another node of the same role could go on with."""
+
+    # Any home agent of a home network may answer a registrant's next request, and tunnel to its care-of addresses.
+    BINDING = "home_agent.binding"
+    STAND_IN = "home_agent.stand_in"
+    RULE = "home_agent.rule"
+    # What a policy server said of a registrant, whoever asked.
+    PROFILE = "home_agent.profile"
+    # An address given to one registrant must be given to no other by any agent of the network.
+    POOL = "home_agent.pool"
+    # Contexts follow a visitor to other access nodes already, by messages.
+    CONTEXT = "foreign_agent.context"
+    # Taken over without any session: nothing of it is in a kernel.
+    TRIGGERED = "mnps.triggered"
+
+
+class StoreError(Exception):
+    """The store cannot be opened, read or written; says which file and what to do."""
+
+
+_Table = TypeVar("_Table", contravariant=True)
+_Name = TypeVar("_Name", HostTable, SharedTable)
+
+
+class _Commits(Protocol):
+    """Tells when what was queued is committed."""
+
+    def committed(self) -> "asyncio.Future[None] | None":
+        """The future of the commit that covers everything queued so far, shared by all (never cancel it); None: done.
+
+        Its result is None or a StoreError.
+        """
+
+    async def durable(self) -> None:
+        """Wait until everything queued so far is committed. Raises StoreError."""
+
+
+class _Store(_Commits, Protocol[_Table]):
+    """Tables of rows by key. Writes are queued and never wait."""
+
+    def rows(self, table: _Table, /) -> dict[str, dict[str, Any]]:
+        """The committed rows by key, for the start of a node: this waits for the disk. Raises StoreError."""
+
+    def put(self, table: _Table, key: str, value: Row, /) -> None:
+        """Queue a write. `value` must not be changed afterwards."""
+
+    def forget(self, table: _Table, key: str, /) -> None:
+        """Queue a deletion; a key that is not there is no error."""
+
+
+class HostStore(_Store[HostTable], Protocol):
+    """What belongs to this host."""
+
+    def write_now(self, table: HostTable, key: str, value: Row | None, /) -> None:
+        """Write and commit before returning (None: delete). Raises StoreError."""
+
+
+class SharedStore(_Store[SharedTable], Protocol):
+    """What a cluster would share."""
+
+
+class RoleTables:
+    """The tables of one role, each in its store. A host may play two roles that have a table of one name."""
+
+    def __init__(self, role: str, host: HostStore, shared: SharedStore) -> None:
+        self._put: dict[str, Callable[[str, Row], None]] = {}
+        self._forget: dict[str, Callable[[str], None]] = {}
+        self._rows: dict[str, Callable[[], dict[str, dict[str, Any]]]] = {}
+        self._stores: list[_Commits] = []
+        self._add(role, HostTable, host)
+        self._add(role, SharedTable, shared)
+
+    def _add(self, role: str, kind: "type[_Name]", store: "_Store[_Name]") -> None:
+        own = {name: table for table in kind if (name := own_name(role, table)) is not None}
+        for name, table in own.items():
+            self._put[name] = partial(store.put, table)
+            self._forget[name] = partial(store.forget, table)
+            self._rows[name] = partial(store.rows, table)
+        if own and store not in self._stores:  # both may be one
+            self._stores.append(store)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """As the role calls them."""
+        return frozenset(self._rows)
+
+    def rows(self) -> list[do.Persist]:
+        """Every committed row, as `restore` of the role takes it. Raises StoreError."""
+        return [
+            do.Persist(name, key, value)
+            for name in do.TABLES
+            if name in self._rows
+            for key, value in self._rows[name]().items()
+        ]
+
+    def put(self, name: do.Table, key: str, value: Row) -> None:
+        """Queue a write. Raises KeyError when the role has no such table."""
+        self._put[name](key, value)
+
+    def forget(self, name: do.Table, key: str) -> None:
+        """Queue a deletion. Raises KeyError when the role has no such table."""
+        self._forget[name](key)
+
+    def committed(self) -> "asyncio.Future[None] | None":
+        """The future of the commit that covers everything queued so far, in every store of the role; None: done."""
+        commits = [commit for store in self._stores if (commit := store.committed()) is not None]
+        if len(commits) < 2:
+            return commits[0] if commits else None
+        return asyncio.ensure_future(_all(commits))
+
+    async def durable(self) -> None:
+        """Wait until everything queued so far is committed. Raises StoreError."""
+        for store in self._stores:
+            await store.durable()
+
+
+async def _all(commits: list["asyncio.Future[None]"]) -> None:
+    for commit in commits:
+        await asyncio.shield(commit)
+
+
+def own_name(role: str, table: str) -> str | None:
+    """The name by which a role calls a table; None when it is not the role's."""
+    owner, dot, name = table.partition(".")
+    return name if dot and owner == role else None
