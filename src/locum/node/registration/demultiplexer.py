@@ -1,5 +1,7 @@
-"""Carries registration and agent discovery messages between links and roles (RFC 5944): which role gets a message, and
-by which socket an answer leaves. Bytes only; what a message says is the roles' business.
+"""Carries registration and agent discovery messages between links and roles (RFC 5944).
+
+`receivers.py` has the table of which role gets a message; this file opens the sockets and chooses the one by which an
+answer leaves. Messages are bytes here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,17 +15,17 @@ from locum.node.host.link_watch import LinkWatch
 from locum.node.performer import Handler
 from locum.node.registration.access_link import ALL_MOBILITY_AGENTS, ALL_ROUTERS, ALL_SYSTEMS, LinkSocket
 from locum.node.registration.datagrams import ANY
+from locum.node.registration.receivers import REGISTRATION, Receivers, places
 from locum.node.registration.udp_434 import UDP_PORT, RegistrationSocket
 from locum.roles import actions as do
 from locum.roles.action_values.addresses import Source
 from locum.roles.actions import Event
 
-_REQUEST, _REPLY = 1, 3  # RFC 5944 section 3: the first byte of every registration message
-_REVOCATION, _ACKNOWLEDGMENT = 7, 15  # RFC 3543 sections 3.3 and 3.4
 _TUNNEL_DATA = b"\x04"  # RFC 3519 section 3.3
-_ADVERTISEMENT, _SOLICITATION = 9, 10  # ICMP types
 _NOWHERE = IPv4Address(0)
-_BROADCAST = IPv4Address("255.255.255.255")  # to who has no address yet, at his link-layer address
+_BROADCAST = IPv4Address(
+    "255.255.255.255"
+)  # for a visitor without an address, sent to its link-layer address
 _EVERYBODY = frozenset((ALL_MOBILITY_AGENTS, _BROADCAST))
 
 # Few hosts send most messages: access nodes, and the home agents behind them.
@@ -64,29 +66,23 @@ class RegistrationIo:
         """
         self._reassembled = reassembled
         self._watch, self._events, self._deliver, self._feed = watch, events, deliver, feed
-        self._foreign, self._mobile, self._home = (
-            settings.foreign_agent,
-            settings.mobile_node,
-            settings.home_agent,
-        )
-        stand_in = settings.mnps
-        self._stand_in = stand_in if stand_in is not None and stand_in.devices else None  # one that registers
+        self._foreign, self._mobile = settings.foreign_agent, settings.mobile_node
+        self._receivers = Receivers(places(settings))
         self._links: dict[str, LinkSocket] = {}
         self._names: dict[int, str] = {}  # link names by index, kept while links do not change
-        self._home_packed = self._home.address.packed if self._home else b""
         self._care_of = self._foreign.care_of_address if self._foreign else None
         self.home_address = self._mobile.home_address if self._mobile else _NOWHERE  # may be assigned later
         self._socket: RegistrationSocket | None = None
         self._wanted = (self._foreign.links if self._foreign else ()) + (
             self._mobile.links if self._mobile else ()
         )
-        if self._stand_in is not None and self._stand_in.register_via == "fa":
-            self._wanted += self._stand_in.links
+        stand_in = settings.mnps
+        if stand_in is not None and stand_in.devices and stand_in.register_via == "fa":
+            self._wanted += stand_in.links
 
     def open(self) -> None:
         """Bind everything. Raises OSError."""
-        # Only a foreign agent has somebody to tell; others send again (RFC 5944 section 3.6.3).
-        unreachable = self._unreachable if self._foreign is not None else None
+        unreachable = self._unreachable if self._receivers.hears_errors else None
         self._socket = RegistrationSocket(self._datagram, self._oversized, unreachable=unreachable)
         for link in self._wanted:
             if self._watch.find(link) is not None:
@@ -137,10 +133,10 @@ class RegistrationIo:
         self._events.count("registration-oversized")
 
     def _unreachable(self, quoted: bytes, address: str, port: int, icmp_type: int, icmp_code: int) -> None:
-        """What is about tunnels, replies and revocations is nobody's business."""
-        if port == UDP_PORT and quoted[:1] in (b"", bytes((_REQUEST,))):
-            event = do.RegistrationUnreachable(_parsed(address), icmp_type, icmp_code, quoted)
-            self._feed("foreign_agent", event)
+        """Give an ICMP error about a message to port 434 to the role that hears of such errors."""
+        role = self._receivers.unreachable(quoted) if port == UDP_PORT else None
+        if role is not None:
+            self._feed(role, do.RegistrationUnreachable(_parsed(address), icmp_type, icmp_code, quoted))
 
     def _datagram(self, message: bytes, address: str, port: int, destination: bytes, index: int) -> None:
         if message[:1] == _TUNNEL_DATA:  # a fragment has passed the programs
@@ -154,48 +150,21 @@ class RegistrationIo:
         if link in self._links:
             if not self._watch.is_local(_parsed(address)):
                 return  # it came by the link's own socket as well, with its link-layer address
-            link = (
-                "lo"  # of another role of this host: the kernel names the link that has the destination (R17)
-            )
-        kind = message[0] if message else None
-        if kind == _REQUEST and destination == self._home_packed:
-            role = "home_agent"
-        else:
-            role = self._role(kind, _unpacked(destination), link)
-        if role:
+            # It is of another role of this host: the kernel names the link that has the destination (R17).
+            link = "lo"
+        role = self._role(message, destination)
+        if role is not None:
             self._deliver(role, message, _source(address, port, link, destination))
 
-    def _role(self, kind: int | None, destination: IPv4Address, link: str) -> str:
-        """The role for a message; empty, and counted, when there is none."""
-        if kind == _REQUEST:
-            if self._home is not None and destination == self._home.address:
-                return "home_agent"
-            if self._foreign is not None:
-                return "foreign_agent"
-            if self._home is not None:
-                return "home_agent"
-        elif kind == _REPLY:
-            if self._foreign is not None and destination == self._foreign.care_of_address:
-                return "foreign_agent"
-            if self._stand_in is not None and (destination == self._stand_in.address or self._mobile is None):
-                return "mnps"
-            if self._mobile is not None:
-                return "mobile_node"
-        elif kind in (_REVOCATION, _ACKNOWLEDGMENT):
-            if self._home is not None and destination == self._home.address:
-                return "home_agent"
-            if self._foreign is not None and destination == self._foreign.care_of_address:
-                return "foreign_agent"
-            if kind == _REVOCATION:
-                if self._stand_in is not None and (destination == self._stand_in.address or not self._mobile):
-                    return "mnps"
-                if self._mobile is not None:
-                    return "mobile_node"
-        else:
-            self._events.count("registration-no-such-type")
-            return ""
-        self._events.count("registration-not-for-us")
-        return ""
+    def _role(self, message: bytes, destination: bytes) -> str | None:
+        """The role for a message; None, and counted, when there is none."""
+        kind = message[0] if message else None
+        role = self._receivers.registration(kind, destination)
+        if role is None:
+            self._events.count(
+                "registration-not-for-us" if kind in REGISTRATION else "registration-no-such-type"
+            )
+        return role
 
     def _from_link(
         self,
@@ -208,20 +177,16 @@ class RegistrationIo:
     ) -> None:
         if destination not in _EVERYBODY and not self._watch.is_local(destination):
             return  # passes through this host
-        role = self._role(message[0] if message else None, destination, link)
-        if role:
+        role = self._role(message, destination.packed)
+        if role is not None:
             self._deliver(role, message, Source(source, port, link, layer, destination))
 
     def _discovered(
         self, link: str, message: bytes, source: IPv4Address, layer: bytes, local: IPv4Address
     ) -> None:
-        kind = message[0] if message else None
-        if kind == _SOLICITATION and self._foreign is not None and link in self._foreign.links:
-            self._deliver("foreign_agent", message, Source(source, 0, link, layer, local))
-        elif kind == _ADVERTISEMENT and self._mobile is not None and link in self._mobile.links:
-            self._deliver("mobile_node", message, Source(source, 0, link, layer, local))
-        elif kind == _ADVERTISEMENT and self._stand_in is not None and link in self._stand_in.links:
-            self._deliver("mnps", message, Source(source, 0, link, layer, local))
+        role = self._receivers.discovery(message[0] if message else None, link)
+        if role is not None:
+            self._deliver(role, message, Source(source, 0, link, layer, local))
 
     # out
 
@@ -247,7 +212,7 @@ class RegistrationIo:
             raise problem
 
     def _reply_on(self, link: LinkSocket, reply: do.Reply) -> None:
-        """To a visitor's link-layer address: he may have no address that we could resolve."""
+        """Send to a visitor's link-layer address: it may have no address that we could resolve."""
         to = reply.to
         source = to.local if isinstance(to.local, IPv4Address) and not to.local.is_multicast else None
         assert isinstance(to.address, IPv4Address) and to.link_layer is not None

@@ -17,9 +17,8 @@ UDP_PORT = 434
 _IP_RECVERR = 11  # not in the socket module of Python 3.11
 _SO_EE_ORIGIN_ICMP = 2
 _SO_RCVBUFFORCE = 33
-_LONGEST = (
-    65_535  # bytes of a datagram: packets of UDP tunnels come here as well, when they came in fragments
-)
+# Bytes of a datagram: packets of UDP tunnels come here as well, when they came in fragments.
+_LONGEST = 65_535
 # Half of what a busy crowd has under way: while their rows are committed, the other half is taken.
 _MOST_AT_ONCE = 64
 _BUFFER = 4 << 20  # bytes; a burst of registrations waits here
@@ -69,7 +68,7 @@ class RegistrationSocket:
         return self._socket.fileno()
 
     def read(self) -> None:
-        """Handler out what has arrived, messages first."""
+        """Hand on the messages that have arrived, then the ICMP errors."""
         self._read_messages()
         if self._unreachable is not None:
             self._read_errors(self._unreachable)
