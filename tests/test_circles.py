@@ -48,11 +48,12 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "locum.roles": {
         "action_values": (),
-        "registrant": ("action_values",),
-        "foreign_agent": ("action_values",),
-        "home_agent": ("action_values",),
-        "mobile_node": ("action_values", "registrant"),
-        "mnps": ("action_values", "registrant"),
+        "mobile_ipv4": ("action_values",),
+        "registrant": ("action_values", "mobile_ipv4"),
+        "foreign_agent": ("action_values", "mobile_ipv4"),
+        "home_agent": ("action_values", "mobile_ipv4"),
+        "mobile_node": ("action_values", "mobile_ipv4", "registrant"),
+        "mnps": ("action_values", "mobile_ipv4", "registrant"),
     },
     "locum.sessions": {
         "programs": (),

@@ -243,3 +243,67 @@ def test_the_check_sees_every_way_to_import(source: str, faults: list[str]) -> N
     package = "locum.wire.control"
     # "from ... import node" climbs from locum.wire.control to locum
     assert broken(source, package, RULES["wire"]) == faults
+
+
+# Roles decide on neutral values (roles/action_values/registration.py), whatever the signalling version. Only these files
+# of roles/ know messages of Mobile IPv4. Remove a file here when it no longer does; the list only shrinks.
+MOBILE_IPV4_FILES = set(
+    [
+        "foreign_agent/admission.py",
+        "foreign_agent/advertising.py",
+        "foreign_agent/contexts/requesting.py",
+        "foreign_agent/nat.py",
+        "foreign_agent/relay.py",
+        "foreign_agent/role.py",
+        "foreign_agent/visitor.py",
+        "foreign_agent/visitor_revocation.py",
+        "home_agent/revocation.py",
+        "home_agent/revocation_messages.py",
+        "home_agent/role.py",
+        "mnps/handover.py",
+        "mnps/registration.py",
+        "mnps/switching.py",
+        "mnps/triggering.py",
+        "mobile_node/departing.py",
+        "mobile_node/handover.py",
+        "mobile_node/own_rules.py",
+        "mobile_node/partial_handovers.py",
+        "mobile_node/role.py",
+        "nat.py",
+        "registrant/attachment.py",
+        "registrant/dialogue.py",
+        "registrant/discovery.py",
+        "registrant/movement.py",
+        "registrant/nat.py",
+        "registrant/parts.py",
+        "registrant/refusals.py",
+        "registrant/registrant.py",
+        "registrant/revocation.py",
+        "registrant/routing.py",
+        "revocation.py",
+        "signing.py",
+        "transfer_instruction.py",
+    ]
+)
+
+
+def knows_mobile_ipv4(source: str, package: str) -> bool:
+    """Whether a module of `package` imports messages of Mobile IPv4."""
+    return any(
+        within(name, ("locum.wire.mobile_ip",)) for _line, name in imported(ast.parse(source), package)
+    )
+
+
+def test_only_the_edge_of_roles_knows_mobile_ipv4() -> None:
+    edge = SOURCE / "roles" / "mobile_ipv4"
+    found = {
+        str(path.relative_to(SOURCE / "roles"))
+        for path in modules("roles")
+        if path.parent != edge and knows_mobile_ipv4(path.read_text(), package_of(path))
+    }
+    new = sorted(found - MOBILE_IPV4_FILES)
+    assert not new, f"read and write messages in roles/mobile_ipv4, decide on its values: {new}"
+    gone = sorted(MOBILE_IPV4_FILES - found)
+    assert not gone, f"no longer imports locum.wire.mobile_ip, remove from MOBILE_IPV4_FILES: {gone}"
+    assert knows_mobile_ipv4("from locum.wire import mobile_ip", "locum.roles")
+    assert not knows_mobile_ipv4("from locum.wire.errors import WireError", "locum.roles")

@@ -24,7 +24,7 @@ def described() -> list[tuple[str, str]]:
     """Folder and purpose, from the table "What lives where"."""
     page = (ROOT / "docs" / "architecture.md").read_text()
     section = page.partition("## What lives where\n")[2].partition("\n## ")[0]
-    return re.findall(r"^\| `([a-z_/]+)` \| (.+) \|$", section, re.MULTILINE)
+    return re.findall(r"^\| `([a-z0-9_/]+)` \| (.+) \|$", section, re.MULTILINE)
 
 
 def test_the_table_of_folders_matches_the_tree() -> None:

@@ -145,7 +145,7 @@ class _UnderWay:
         return Emit("revocation-sent", None, self.notice.home_address, None, detail)
 
 
-_Key = tuple[IPv4Address, IPv4Address]  # home address, foreign domain address
+_Key = tuple[IPv4Address, Addr]  # home address, foreign domain address
 
 
 class Revocations(Part):
@@ -179,7 +179,7 @@ class Revocations(Part):
             return []
         return [self._send(key, now), held.told()]
 
-    def cancel(self, home_address: IPv4Address, foreign_domain: IPv4Address) -> None:
+    def cancel(self, home_address: IPv4Address, foreign_domain: Addr) -> None:
         """A new registration by that way stands: the old revocation must not be repeated against it."""
         if self._under_way:  # mostly there is none at all
             self._timers.cancel((home_address, foreign_domain))

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.flows import MAX_CANDIDATES, MAX_RULES, RuleVerdict, Selector
+from locum.roles.action_values.registration import RefusalReason
 from locum.wire.cursor import Cursor
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.registration import Code
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, decode_selector, selector_format
 
 MN = "mn"  # target: the mobile node's dynamic care-of addresses; as an owner: the mobile node
@@ -36,11 +36,11 @@ Target: TypeAlias = int | str  # a binding identifier, MN, STAND_IN, DEFAULT or 
 
 
 class RuleRefused(Exception):
-    """A change of the rules that is not made. `code` is what a registration is answered with; `str()` is for people."""
+    """A change of the rules that is not made. `reason` is what a registration is answered with; `str()` is for people."""
 
-    def __init__(self, code: Code, problem: str) -> None:
+    def __init__(self, reason: RefusalReason, problem: str) -> None:
         super().__init__(problem)
-        self.code = code
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class KeptRule:
 
 def check(rule: KeptRule) -> None:
     """Raises RuleRefused for a rule that says something impossible."""
-    poor = Code.POORLY_FORMED_REQUEST
+    poor = RefusalReason.MALFORMED
     if not 1 <= rule.identifier <= LAST_RULE:
         raise RuleRefused(poor, f"the identifier {rule.identifier} is not between 1 and {LAST_RULE}")
     if not 0 <= rule.priority <= LAST_PRIORITY:
@@ -153,7 +153,7 @@ def _to_home(selector: Selector, home_addresses: tuple[Addr, ...]) -> Selector:
             return replace(selector, destination=(each, each))
     version = 4 if isinstance(selector, Ipv4Selector) else 6
     problem = f"it is for IPv{version} alone, and no IPv{version} home address is known"
-    raise RuleRefused(Code.POORLY_FORMED_REQUEST, problem)
+    raise RuleRefused(RefusalReason.MALFORMED, problem)
 
 
 def spoken(selectors: tuple[Selector, ...]) -> tuple[Selector, ...]:
@@ -165,13 +165,13 @@ def added(rules: Sequence[KeptRule], rule: KeptRule, most: int = MAX_RULES) -> t
     """The rules with this one, in the order in which they are matched. Raises RuleRefused."""
     check(rule)
     if len(rules) >= most:
-        raise RuleRefused(Code.INSUFFICIENT_RESOURCES, f"there are {len(rules)} rules, and no room for more")
+        raise RuleRefused(RefusalReason.NO_RESOURCES, f"there are {len(rules)} rules, and no room for more")
     for each in rules:
         if each.identifier == rule.identifier:
-            raise RuleRefused(Code.INVALID_FB_IDENTIFIER, f"rule {rule.identifier} is there already")
+            raise RuleRefused(RefusalReason.UNKNOWN_IDENTIFIER, f"rule {rule.identifier} is there already")
         if each.priority == rule.priority and _overlap(each, rule):
             raise RuleRefused(
-                Code.POORLY_FORMED_REQUEST,
+                RefusalReason.MALFORMED,
                 f"rules {each.identifier} and {rule.identifier} have the priority {rule.priority} and take the "
                 "same packets; give one another priority",
             )
@@ -186,10 +186,10 @@ def without(rules: Sequence[KeptRule], identifier: int, by: str) -> tuple[tuple[
     """
     found = next((each for each in rules if each.identifier == identifier), None)
     if found is None:
-        raise RuleRefused(Code.INVALID_FB_IDENTIFIER, f"there is no rule {identifier}")
+        raise RuleRefused(RefusalReason.UNKNOWN_IDENTIFIER, f"there is no rule {identifier}")
     if found.owner != by and (by not in (MN, ADMIN) or found.owner in (CONFIGURATION, PROFILE, ADMIN)):
         raise RuleRefused(
-            Code.ADMINISTRATIVELY_PROHIBITED, f"rule {identifier} is of {found.owner}; it stays where it is"
+            RefusalReason.PROHIBITED, f"rule {identifier} is of {found.owner}; it stays where it is"
         )
     return tuple(each for each in rules if each is not found), found
 

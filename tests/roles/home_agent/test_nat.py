@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Source
+from locum.roles.action_values.registration import Refusal, RefusalReason, UdpTunnelAnswer
 from locum.roles.foreign_agent.nat import AgentTraversal
-from locum.roles.home_agent.nat import Traversal, TraversalPolicy, TraversalRefused, traversal
+from locum.roles.home_agent.nat import Traversal, TraversalPolicy, traversal
+from locum.roles.mobile_ipv4.requests import registration
 from locum.roles.nat import ANSWER_TIME, TRIES, KeepAlive, Outer, TraversalMode
 from locum.roles.registrant.attachment import Attachment
 from locum.roles.registrant.nat import MobileTraversal
@@ -49,23 +51,24 @@ def judge(
     policy: TraversalPolicy | None = None,
     agent_known: bool = False,
 ) -> Traversal:
-    return traversal(asked, Source(seen, port, "eth0"), policy or TraversalPolicy(), agent_known=agent_known)
+    source = Source(seen, port, "eth0")
+    return traversal(registration(asked), source, policy or TraversalPolicy(), agent_known=agent_known)
 
 
 def test_a_request_that_comes_from_elsewhere_gets_a_tunnel_to_where_it_came_from() -> None:
     found = judge(request(UdpTunnelRequest(), MN_HA), policy=TraversalPolicy(interval=25))
     assert found.outer == Outer(NAT, 40001)
-    assert found.reply == UdpTunnelReply(UdpTunnelCode.WILL_TUNNEL, False, 25)
+    assert found.answer == UdpTunnelAnswer(True, False, 25)
 
 
 def test_without_a_nat_the_tunnel_is_declined_unless_it_is_forced() -> None:
-    assert judge(request(UdpTunnelRequest(), MN_HA), seen=INSIDE) == Traversal(None, UdpTunnelReply(64))
+    assert judge(request(UdpTunnelRequest(), MN_HA), seen=INSIDE) == Traversal(None, UdpTunnelAnswer(False))
     forced = judge(request(UdpTunnelRequest(force=True), MN_HA), seen=INSIDE, port=434)
     assert forced.outer == Outer(INSIDE, 434, True)
-    assert forced.reply is not None and forced.reply.forced
+    assert forced.answer is not None and forced.answer.forced
     policy = TraversalPolicy(forced=False)
     declined = judge(request(UdpTunnelRequest(force=True), MN_HA), seen=INSIDE, policy=policy)
-    assert declined == Traversal(None, UdpTunnelReply(UdpTunnelCode.DECLINED))
+    assert declined == Traversal(None, UdpTunnelAnswer(False))
 
 
 def test_who_does_not_ask_gets_nothing() -> None:
@@ -86,16 +89,16 @@ def test_a_foreign_agent_asks_under_its_own_authentication() -> None:
 
 @pytest.mark.parametrize("wanted", [InnerEncapsulation.GRE, InnerEncapsulation.MINIMAL, 99])
 def test_other_encapsulations_are_refused(wanted: int) -> None:
-    with pytest.raises(TraversalRefused) as refused:
+    with pytest.raises(Refusal) as refused:
         judge(request(UdpTunnelRequest(wanted), MN_HA))
-    assert refused.value.code is Code.UDP_ENCAPSULATION_UNAVAILABLE
+    assert refused.value.reason is RefusalReason.UDP_UNAVAILABLE
 
 
 def test_a_home_agent_that_is_not_willing_refuses_whom_it_could_not_reach() -> None:
     policy = TraversalPolicy(willing=False)
-    with pytest.raises(TraversalRefused) as refused:
+    with pytest.raises(Refusal) as refused:
         judge(request(UdpTunnelRequest(), MN_HA), policy=policy)
-    assert refused.value.code is Code.ADMINISTRATIVELY_PROHIBITED
+    assert refused.value.reason is RefusalReason.PROHIBITED
     assert judge(request(UdpTunnelRequest(force=True), MN_HA), seen=INSIDE, policy=policy).outer is None
 
 

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from locum.node.config.rule_table import selectors
 from locum.node.config.toml_table import ConfigError, Table
 from locum.roles.action_values.flows import MAX_RULES, RuleVerdict
+from locum.roles.action_values.registration import RuleChange
 from locum.roles.actions import Action, Emit, Forget, Persist
-from locum.roles.home_agent.request_extensions import RuleChange, changed_rules, wishes
+from locum.roles.home_agent.requested_changes import changed_rules
+from locum.roles.mobile_ipv4.requests import read_request
 from locum.roles.mobile_node.own_rules import FIRST_IDENTIFIER as FIRST
 from locum.roles.mobile_node.own_rules import TABLE, OwnRules
 from locum.roles.registrant.attachment import Attachment
@@ -218,20 +220,20 @@ def test_whatever_is_asked_for_is_the_same_at_both_ends(keys: dict[str, object])
     rules = OwnRules()
     made = ask(rules, replace(rule(), selectors=found))
     assert at_home(rules) == (made,)
-    assert changed_rules((made,), wishes_of(rules), MN, {7}, MAX_RULES) == (made,), "asked once more"
+    assert changed_rules((made,), changes_of(rules), MN, {7}, MAX_RULES) == (made,), "asked once more"
     versions = {4 if isinstance(each, Ipv4Selector) else 6 for each in found}
     assert {4 if isinstance(each, Ipv4Selector) else 6 for each in made.selectors} == versions
 
 
 def at_home(rules: OwnRules) -> tuple[KeptRule, ...]:
     """What a home agent without other rules makes of the request."""
-    return changed_rules((), wishes_of(rules), MN, {7}, MAX_RULES)
+    return changed_rules((), changes_of(rules), MN, {7}, MAX_RULES)
 
 
-def wishes_of(rules: OwnRules) -> Sequence[RuleChange]:
+def changes_of(rules: OwnRules) -> Sequence[RuleChange]:
     key = Association(300, b"k" * 16)
     request = RegistrationRequest(300, HOME, AGENT, AGENT, 1, Flag.T, tuple(rules.extensions(WAY, 300)))
-    return wishes(RegistrationRequest.decode(signed(request.encode(), AuthKind.MN_HA, key))).rules
+    return read_request(signed(request.encode(), AuthKind.MN_HA, key)).options.rules
 
 
 def test_what_a_stand_in_cannot_be_given(rules: OwnRules) -> None:

@@ -1,6 +1,6 @@
 """What a home agent grants to a registration, and what it refuses (RFC 5944 section 3.8.2; features R3 to R8).
 
-Decides over requests, registrants and their rules; it keeps nothing, and does not know replies, the store or forwarding.
+Decides over registrations, registrants and their rules; it keeps nothing, and does not know replies, the store or forwarding.
 """
 
 from collections.abc import Container
@@ -8,37 +8,35 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address
 
-from locum.roles.action_values.addresses import Source
+from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.action_values.registration import (
+    NO_OPTIONS,
+    Options,
+    PrefixAnswer,
+    Refusal,
+    RefusalReason,
+    Registration,
+    RegistrationFlag,
+    RuleOperation,
+)
 from locum.roles.home_agent.binding import Binding, CareOf, Mobile
 from locum.roles.home_agent.forwarding_choice import most_rules
 from locum.roles.home_agent.nat import TraversalPolicy
 from locum.roles.home_agent.registry import Home, Registrant
-from locum.roles.home_agent.request_extensions import (
-    PLAIN,
-    Refusal,
-    Wishes,
+from locum.roles.home_agent.requested_changes import (
     cancelled,
     changed_rules,
     rules_without,
     together,
     usable,
-    wishes,
 )
 from locum.roles.rules import KeptRule
-from locum.wire.mobile_ip.extensions import (
-    AuthKind,
-    Ipv6PrefixReply,
-    Ipv6PrefixRequest,
-    PrefixCode,
-    VendorCritical,
-)
-from locum.wire.mobile_ip.registration import Code, Flag, RegistrationRequest
-from locum.wire.mobile_ip.vendor import Takes
 
 MAX_LIFETIME = 1800  # seconds granted at most; RFC 5944 leaves it to the home agent (section 3.8.2.2)
 SHORT_LIFETIME = 10  # seconds; up to this a registration is "very short" (R2)
 MAX_SIMULTANEOUS = 4  # section 3.8.3.1, code 135: what the data plane has room for
-_S, _M, _G, _T = int(Flag.S), int(Flag.M), int(Flag.G), int(Flag.T)
+_SIMULTANEOUS, _GRE = int(RegistrationFlag.SIMULTANEOUS), int(RegistrationFlag.GRE)
+_MINIMAL, _REVERSE = int(RegistrationFlag.MINIMAL_ENCAPSULATION), int(RegistrationFlag.REVERSE_TUNNEL)
 _unusable = lru_cache(4096)(lambda address: not usable(address))
 
 
@@ -67,128 +65,133 @@ class HomeAdmission:
 
     def decide(
         self,
-        request: RegistrationRequest,
+        registration: Registration,
         held: Binding,
         registrant: Registrant,
         source: Source,
         now: float,
         seen: tuple[int | None, int | None],
-    ) -> tuple[Binding, int, tuple[KeptRule, ...], tuple[Ipv6PrefixReply, ...]]:
-        """The registrant's binding after the request, the lifetime granted, the rules of the home address, and what is
+    ) -> tuple[Binding, int, tuple[KeptRule, ...], tuple[PrefixAnswer, ...]]:
+        """The registrant's binding after the registration, the lifetime granted, the rules of the home address, and what is
         answered about IPv6. `seen` is the replay state from now on. Raises Refusal, and then nothing changes.
         """
-        home = registrant.home
-        if request.home_agent != self._configuration.address:
-            raise Refusal(Code.UNKNOWN_HOME_AGENT)
-        replies: tuple[Ipv6PrefixReply, ...] = ()
-        asked = PLAIN
-        if len(request.extensions) > 1:  # the first that there must be is the authentication
-            _check_critical(request)
-            asked = wishes(request)
-            replies = _prefix_replies(request, home.mobile)
-        if asked is not PLAIN or registrant is not home:
-            self._check_wishes(asked, registrant, now)
-        over = request.lifetime == 0 or request.care_of_address == request.home_address
+        home, options = registrant.home, registration.options
+        if registration.home_agent != self._configuration.address:
+            raise Refusal(RefusalReason.OTHER_HOME_AGENT)
+        prefixes: tuple[PrefixAnswer, ...] = ()
+        if options is not NO_OPTIONS:
+            if options.problem is not None:
+                raise Refusal(options.problem)
+            prefixes = _prefix_answers(options, home.mobile)
+        if options is not NO_OPTIONS or registrant is not home:
+            self._check_options(options, registrant, now)
+        over = registration.lifetime == 0 or registration.care_of == registration.home_address
         if over:
-            granted, left = 0, held.keeping(cancelled(request, held, asked.multipath))
+            granted, left = 0, held.keeping(cancelled(registration, held))
             care_of, ipv6 = left.care_of, left.ipv6
         else:
-            granted = min(request.lifetime, self._configuration.max_lifetime)
-            care_of = self._registered(request, held, registrant, asked, source, now + granted, granted)
-            ipv6 = any(reply.accepted for reply in replies) if replies else False
-        default = held.default if asked.default is None else self._default(asked, held, home)
+            granted = min(registration.lifetime, self._configuration.max_lifetime)
+            care_of = self._registered(registration, held, registrant, source, now + granted, granted)
+            ipv6 = any(each.bound for each in prefixes) if prefixes else False
+        default = held.default if options.default is None else self._default(options, held, home)
         after = Binding(held.home_address, care_of, *seen, ipv6, default)
         rules = home.rules
-        if asked.rules or (rules and over):
-            rules = self._rules(asked, registrant, after, over, now)
-        return after, granted, rules, replies
+        if options.rules or (rules and over):
+            rules = self._rules(options, registrant, after, over, now)
+        return after, granted, rules, prefixes
 
     def _registered(
         self,
-        request: RegistrationRequest,
+        registration: Registration,
         held: Binding,
         registrant: Registrant,
-        asked: Wishes,
         source: Source,
         expires_at: float,
         granted: int,
     ) -> tuple[CareOf, ...]:
         """The care-of addresses after a registration (section 3.8.2.1). Raises Refusal."""
-        flags = int(request.flags)
+        flags, options = int(registration.flags), registration.options
         own = registrant.stand_in is None
-        self._check_care_of(request.care_of_address, flags, own)
-        multipath, role = asked.multipath, asked.role
+        identifier, stand_in = options.binding, options.stand_in
         care_of = CareOf(
-            request.care_of_address,
+            self._permitted(registration.care_of, flags, own),
             granted,
             expires_at,
             flags,
             source.address,
             own and granted <= self._configuration.short_lifetime,
-            bool(flags & _G),
-            None if multipath is None else multipath.binding,
-            asked.weight,
-            role is not None and role.takes is Takes.RULED,
+            bool(flags & _GRE),
+            None if identifier is None else identifier.number,
+            options.weight,
+            stand_in is not None and stand_in.ruled,
         )
         most = self._configuration.max_simultaneous
-        return together(held, care_of, multipath, simultaneous=bool(flags & _S), most=most)
+        return together(held, care_of, identifier, simultaneous=bool(flags & _SIMULTANEOUS), most=most)
 
-    def _check_wishes(self, asked: Wishes, registrant: Registrant, now: float) -> None:
+    def _check_options(self, asked: Options, registrant: Registrant, now: float) -> None:
         """Who may ask for what (R3, R4). Raises Refusal."""
-        stand_in, role = registrant.stand_in, asked.role
+        stand_in, role = registrant.stand_in, asked.stand_in
         if stand_in is None:
             if role is not None:
-                raise Refusal(Code.ADMINISTRATIVELY_PROHIBITED)
+                raise Refusal(RefusalReason.PROHIBITED)
         elif role is None:
-            raise Refusal(Code.POORLY_FORMED_REQUEST)
+            raise Refusal(RefusalReason.MALFORMED)
         elif asked.default is not None or role.interface_address not in (
             stand_in.address,
             stand_in.address_v6,
         ):
-            raise Refusal(Code.ADMINISTRATIVELY_PROHIBITED)
-        if asked.multipath is not None:
+            raise Refusal(RefusalReason.PROHIBITED)
+        if asked.binding is not None:
             taken = any(
-                each.bid == asked.multipath.binding
+                each.bid == asked.binding.number
                 for other in (registrant.home, *registrant.home.stand_ins)
                 if other is not registrant
                 for each in other.binding.without_expired(now).care_of
             )
             if taken or not self._configuration.multipath:
-                raise Refusal(Code.MULTIPATH_NOT_ALLOWED)
+                raise Refusal(RefusalReason.MULTIPATH_NOT_ALLOWED)
 
-    def _check_care_of(self, care_of: IPv4Address, flags: int, own: bool) -> None:
-        """A stand-in may live on this very host (R17); a mobile node that says so would be a loop."""
-        if _unusable(care_of) or (own and care_of == self._configuration.address):
-            raise Refusal(Code.POORLY_FORMED_REQUEST)
+    def _permitted(self, care_of: Addr, flags: int, own: bool) -> IPv4Address:
+        """The care-of address, if it may be registered. Raises Refusal.
+
+        A stand-in may live on this very host (R17); a mobile node that says so would be a loop.
+        """
+        if (
+            not isinstance(care_of, IPv4Address)
+            or _unusable(care_of)
+            or (own and care_of == self._configuration.address)
+        ):
+            raise Refusal(RefusalReason.MALFORMED)
         if care_of in self._served:
-            raise Refusal(Code.ADMINISTRATIVELY_PROHIBITED)  # a tunnel into another home address would loop
-        if flags & _M:
-            raise Refusal(Code.REQUESTED_ENCAPSULATION_UNAVAILABLE)
-        if self._configuration.reverse_tunnel_required and not flags & _T:
-            raise Refusal(Code.REVERSE_TUNNEL_MANDATORY)
+            raise Refusal(RefusalReason.PROHIBITED)  # a tunnel into another home address would loop
+        if flags & _MINIMAL:
+            raise Refusal(RefusalReason.ENCAPSULATION_UNAVAILABLE)
+        if self._configuration.reverse_tunnel_required and not flags & _REVERSE:
+            raise Refusal(RefusalReason.REVERSE_TUNNEL_REQUIRED)
+        return care_of
 
-    def _default(self, asked: Wishes, held: Binding, home: Home) -> IPv4Address | None:
+    def _default(self, asked: Options, held: Binding, home: Home) -> IPv4Address | None:
         """The default CoA that the mobile node says (R3); the unspecified address takes it back. Raises Refusal."""
         if asked.default is None or not home.mobile.default_by_registration:
             return held.default
-        address = asked.default.address
+        address = asked.default
         if address.is_unspecified:
             return None
         if not isinstance(address, IPv4Address) or _unusable(address):
-            raise Refusal(Code.POORLY_FORMED_REQUEST)
+            raise Refusal(RefusalReason.MALFORMED)
         here = address == self._configuration.address
         if address in self._served or (here and not _lives_here(home.mobile, address)):
-            raise Refusal(Code.ADMINISTRATIVELY_PROHIBITED)
+            raise Refusal(RefusalReason.PROHIBITED)
         return address
 
     def _rules(
-        self, asked: Wishes, registrant: Registrant, accepted: Binding, over: bool, now: float
+        self, asked: Options, registrant: Registrant, accepted: Binding, over: bool, now: float
     ) -> tuple[KeptRule, ...]:
         """The rules after a request. Who cancels all that he registered takes his rules with him. Raises Refusal."""
         home, rules = registrant.home, registrant.home.rules
         if over:
-            if any(each.binding is not None for each in asked.rules):
-                raise Refusal(Code.POORLY_FORMED_REQUEST)
+            if any(each.operation is not RuleOperation.REMOVE for each in asked.rules):
+                raise Refusal(RefusalReason.MALFORMED)
             if not accepted.care_of:
                 return rules_without(rules, registrant.name)
         bids = {each.bid for each in accepted.care_of if each.bid is not None}
@@ -199,24 +202,14 @@ class HomeAdmission:
         return changed_rules(rules, asked.rules, registrant.name, bids, most_rules(home.mobile))
 
 
-def _check_critical(request: RegistrationRequest) -> None:
-    """RFC 3115: a critical vendor extension that nobody here knows; raises Refusal."""
-    if any(isinstance(each, VendorCritical) for each in request.protected(AuthKind.MN_HA)):
-        raise Refusal(Code.UNKNOWN_CRITICAL_FROM_MOBILE_NODE)
-    if any(isinstance(each, VendorCritical) for each in request.extensions):
-        raise Refusal(Code.UNKNOWN_CRITICAL_FROM_FOREIGN_AGENT)
-
-
-def _prefix_replies(request: RegistrationRequest, mobile: Mobile) -> tuple[Ipv6PrefixReply, ...]:
-    """RFC 5454 section 3.2: the IPv6 home address follows the binding if it is this mobile node's."""
-    replies: list[Ipv6PrefixReply] = []
-    for each in request.protected(AuthKind.MN_HA):
-        if not isinstance(each, Ipv6PrefixRequest):
-            continue
-        ours = each.prefix_length == 128 and each.prefix == mobile.home_address_v6
-        code = PrefixCode.TUNNELED_TO_CARE_OF_ADDRESS if ours else PrefixCode.ADMINISTRATIVELY_PROHIBITED
-        replies.append(Ipv6PrefixReply(code, each.prefix, each.prefix_length))
-    return tuple(replies)
+def _prefix_answers(options: Options, mobile: Mobile) -> tuple[PrefixAnswer, ...]:
+    """The IPv6 home address is bound if it is this mobile node's (RFC 5454 section 3.2)."""
+    return tuple(
+        [
+            PrefixAnswer(each, each.length == 128 and each.prefix == mobile.home_address_v6)
+            for each in options.prefixes
+        ]
+    )
 
 
 def _lives_here(mobile: Mobile, address: IPv4Address) -> bool:

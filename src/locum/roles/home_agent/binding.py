@@ -10,6 +10,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.action_values.registration import RegistrationFlag
 from locum.roles.nat import Outer, outer_of
 from locum.roles.revocation import Revocable, said_by
 from locum.roles.rules import KeptRule
@@ -18,6 +19,7 @@ from locum.wire.values import value
 
 # Few agents have most mobile nodes: what follows from their addresses is made once.
 text = lru_cache(4096)(str)
+_CO_LOCATED = int(RegistrationFlag.CO_LOCATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class CareOf:
     address: IPv4Address
     lifetime: int  # seconds granted
     expires_at: float  # steady seconds
-    flags: int  # of the request (RFC 5944 section 3.3)
+    flags: int  # of the registration: RegistrationFlag
     agent: Addr  # where the request came from: the FA, or the registrant itself
     brief: bool = False
     gre: bool = False
@@ -63,6 +65,11 @@ class CareOf:
     ruled: bool = False  # of a stand-in: it gets only what rules send there (R6)
     outer: Outer | None = None  # where it is seen from here, when its tunnel is packed in UDP (RFC 3519)
     revocable: Revocable | None = None  # its end takes revocations (RFC 3543)
+
+    @property
+    def co_located(self) -> bool:
+        """Whether the tunnel ends at the registrant itself, not at a foreign agent."""
+        return bool(self.flags & _CO_LOCATED)
 
     @property
     def seen_at(self) -> IPv4Address:

@@ -9,12 +9,13 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from locum.roles.action_values.addresses import JSON
+from locum.roles.action_values.registration import RefusalReason
 from locum.roles.actions import Action, Count, Emit, Forget, Persist
 from locum.roles.home_agent.binding import Binding, CareOf, Mobile
 from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
 from locum.roles.home_agent.forwarding_choice import NOTHING, changes, in_force, installed, most_rules
 from locum.roles.home_agent.registry import STAND_IN_TABLE, TABLE, Home, Registrant
-from locum.roles.home_agent.request_extensions import rules_without
+from locum.roles.home_agent.requested_changes import rules_without
 from locum.roles.parts import Part
 from locum.roles.rules import (
     ADMIN,
@@ -28,7 +29,6 @@ from locum.roles.rules import (
 )
 from locum.roles.timers import Deadlines
 from locum.security.association import Replay
-from locum.wire.mobile_ip.registration import Code
 
 RULE_TABLE: Final = "rule"  # signalled or made by people; the key is the home address and the identifier
 
@@ -219,7 +219,7 @@ class Bindings(Part):
         """The home address as it is served. Raises RuleRefused when it is not."""
         home = self.homes.get(home_address)
         if home is None:
-            raise RuleRefused(Code.ADMINISTRATIVELY_PROHIBITED, f"{home_address} is not served here")
+            raise RuleRefused(RefusalReason.PROHIBITED, f"{home_address} is not served here")
         return home
 
     def add_rule(self, home_address: IPv4Address, rule: KeptRule) -> list[Action]:

@@ -12,7 +12,6 @@ from locum.roles.home_agent.binding import CareOf, Mobile
 from locum.roles.parts import Part
 from locum.roles.trigger_requests import TriggerRequests
 from locum.wire.control.trigger import Operation, Reason, Trigger
-from locum.wire.mobile_ip.registration import Flag
 
 
 class ExpiryTriggers(Part):
@@ -30,7 +29,7 @@ class ExpiryTriggers(Part):
         self._taken.add(mobile.home_address)
         take = _trigger(Operation.TAKE, mobile, Reason.EXPIRED)
         for each in lost:
-            if not each.flags & Flag.D:
+            if not each.co_located:
                 take = replace(take, access_node=each.address)
         return self._trigger_requests.ask_one(take, _stand_ins(mobile))
 

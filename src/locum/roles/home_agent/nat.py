@@ -4,15 +4,14 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Source
-from locum.roles.nat import Outer
-from locum.wire.mobile_ip.extensions import (
-    AuthKind,
-    InnerEncapsulation,
-    UdpTunnelCode,
-    UdpTunnelReply,
-    UdpTunnelRequest,
+from locum.roles.action_values.registration import (
+    Refusal,
+    RefusalReason,
+    Registration,
+    RegistrationFlag,
+    UdpTunnelAnswer,
 )
-from locum.wire.mobile_ip.registration import Code, Flag, RegistrationRequest
+from locum.roles.nat import Outer
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,52 +23,42 @@ class TraversalPolicy:
     interval: int = 0
 
 
-class TraversalRefused(Exception):
-    """The registration is refused with this code (section 4.6.1)."""
-
-    def __init__(self, code: Code) -> None:
-        super().__init__(code)
-        self.code = code
-
-
 @dataclass(frozen=True, slots=True)
 class Traversal:
-    """What follows from a request: the tunnel's other end, and what the reply says; both None without a request."""
+    """What follows from a request: the tunnel's other end, and what is answered; both None without a request."""
 
     outer: Outer | None = None
-    reply: UdpTunnelReply | None = None
+    answer: UdpTunnelAnswer | None = None
 
 
 _NONE = Traversal()
 
 
-def traversal(
-    request: RegistrationRequest, source: Source, policy: TraversalPolicy, *, agent_known: bool
-) -> Traversal:
-    """Section 4.6: a request that comes from elsewhere than its care-of address has come through a NAT.
+_DECLINED = Traversal(None, UdpTunnelAnswer(accepted=False))
 
-    The mobile node's extension counts with a co-located care-of address, the foreign agent's only where its own
-    authentication has been checked (`agent_known`). Raises TraversalRefused.
+
+def traversal(
+    registration: Registration, source: Source, policy: TraversalPolicy, *, agent_known: bool
+) -> Traversal:
+    """Section 4.6: a registration that comes from elsewhere than its care-of address has come through a NAT.
+
+    A mobile node asks for itself with a co-located care-of address. A foreign agent's request counts only where its own
+    proof has been checked (`agent_known`). Raises Refusal.
     """
-    asked = _asked(request, agent_known)
-    if asked is None or request.lifetime == 0:
+    asked = registration.options.udp
+    if asked is None or registration.lifetime == 0:
         return _NONE
-    if asked.encapsulation is not InnerEncapsulation.IP:
-        raise TraversalRefused(Code.UDP_ENCAPSULATION_UNAVAILABLE)
+    if not agent_known and not registration.flags & RegistrationFlag.CO_LOCATED:
+        return _NONE
+    if not asked.plain_ip:
+        raise Refusal(RefusalReason.UDP_UNAVAILABLE)
     assert isinstance(source.address, IPv4Address)
-    seen = source.address != request.care_of_address
+    seen = source.address != registration.care_of
     if not policy.willing:
         if seen:
-            raise TraversalRefused(Code.ADMINISTRATIVELY_PROHIBITED)  # it would be registered and not reached
-        return Traversal(None, UdpTunnelReply(UdpTunnelCode.DECLINED))
-    if not seen and not (asked.force and policy.forced):
-        return Traversal(None, UdpTunnelReply(UdpTunnelCode.DECLINED))
-    reply = UdpTunnelReply(UdpTunnelCode.WILL_TUNNEL, not seen, policy.interval)
-    return Traversal(Outer(source.address, source.port, not seen), reply)
-
-
-def _asked(request: RegistrationRequest, agent_known: bool) -> UdpTunnelRequest | None:
-    said = request.protected(AuthKind.MN_HA)
-    if not request.flags & Flag.D:
-        said = request.protected(AuthKind.FA_HA)[len(said) :] if agent_known else ()
-    return next((each for each in said if isinstance(each, UdpTunnelRequest)), None)
+            raise Refusal(RefusalReason.PROHIBITED)  # it would be registered and not reached
+        return _DECLINED
+    if not seen and not (asked.forced and policy.forced):
+        return _DECLINED
+    answer = UdpTunnelAnswer(True, not seen, policy.interval)
+    return Traversal(Outer(source.address, source.port, not seen), answer)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Final, TypeAlias
 
-from locum.roles.action_values.addresses import JSON, Addr, Source
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.action_values.registration import Received, RefusalReason, Registration
 from locum.roles.actions import Action, Count, Emit, Forget, Persist
 from locum.roles.home_agent.forwarding_choice import most_rules
 from locum.roles.home_agent.pools import NotAssigned, PoolExhausted, Pools, UnknownPool
@@ -18,7 +19,6 @@ from locum.roles.home_agent.served_by_profile import mobile_of
 from locum.roles.profile import SHORTEST_LIFETIME, Profile
 from locum.roles.profile_requests import FetchProfile, ProfileEvent, ProfileFetched, ProfileRefused
 from locum.roles.timers import Deadlines
-from locum.wire.mobile_ip.registration import Code, RegistrationRequest
 
 TABLE: Final = "profile"
 MAX_ASKED = 256  # mobile nodes that the policy server is asked about at once: strangers can make us ask
@@ -35,21 +35,12 @@ Asker: TypeAlias = tuple[str | None, IPv4Address]  # NAI and home address as a r
 
 
 class Unserved(Exception):
-    """A request that need not wait: `code` is what it is answered with."""
+    """A registration that need not wait: `reason` is what it is answered with."""
 
-    def __init__(self, code: Code, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason  # short and fixed, for a counter
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A registration request, where it came from and its size in bytes."""
-
-    request: RegistrationRequest
-    source: Source
-    size: int
+    def __init__(self, reason: RefusalReason, counter: str) -> None:
+        super().__init__(counter)
+        self.reason = reason
+        self.counter = counter
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +49,7 @@ class Admitted:
 
     home_address: IPv4Address
     profile: Profile
-    waiting: tuple[Waiting, ...]
+    waiting: tuple[Received, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +70,10 @@ class Withdrawn:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """These requests are answered with `code`."""
+    """These registrations are refused."""
 
-    waiting: tuple[Waiting, ...]
-    code: Code
+    waiting: tuple[Received, ...]
+    reason: RefusalReason
 
 
 Outcome: TypeAlias = Admitted | Altered | Withdrawn | Declined
@@ -125,7 +116,7 @@ class _Asked:
     asker: Asker
     until: float
     known: IPv4Address | None = None
-    waiting: list[Waiting] = field(default_factory=list)
+    waiting: list[Received] = field(default_factory=list)
 
 
 class Homes:
@@ -174,12 +165,12 @@ class Homes:
         """Every home address served because of a profile."""
         return self._known.values()
 
-    def address(self, request: RegistrationRequest) -> IPv4Address:
-        """The home address that a request is about: its own, else that of its NAI, else 0.0.0.0 (RFC 2794)."""
-        nai = request.mobile_nai
-        if not request.home_address.is_unspecified or nai is None:
-            return request.home_address
-        return self._by_nai.get(nai, request.home_address)
+    def address(self, registration: Registration) -> IPv4Address:
+        """The home address that a registration is about: its own, else that of its NAI, else 0.0.0.0 (RFC 2794)."""
+        nai = registration.options.nai
+        if not registration.home_address.is_unspecified or nai is None:
+            return registration.home_address
+        return self._by_nai.get(nai, registration.home_address)
 
     def deadline(self) -> float | None:
         """Steady seconds of whatever comes first."""
@@ -187,16 +178,17 @@ class Homes:
 
     # Asking ------------------------------------------------------------------------------------------------------
 
-    def ask(self, waiting: Waiting, *, now: float) -> list[Action]:
+    def ask(self, waiting: Received, *, now: float) -> list[Action]:
         """Let a request for an unknown home address wait for a profile. Raises Unserved."""
-        asker = (waiting.request.mobile_nai, waiting.request.home_address)
+        registration = waiting.registration
+        asker = (registration.options.nai, registration.home_address)
         self._check_asker(asker, now)
         number = self._numbers.get(asker)
         if number is not None:
             _join(self._asked[number].waiting, waiting)
             return []
         if len(self._asked) >= MAX_ASKED:
-            raise Unserved(Code.INSUFFICIENT_RESOURCES, "profile-too-many-asked")
+            raise Unserved(RefusalReason.NO_RESOURCES, "profile-too-many-asked")
         return self._fetch(_Asked(asker, now + PATIENCE, None, [waiting]))
 
     def refresh(self, home_address: IPv4Address, *, now: float) -> list[Action]:
@@ -212,11 +204,11 @@ class Homes:
         nai, home_address = asker
         if home_address.is_unspecified:
             if nai is None:
-                raise Unserved(Code.POORLY_FORMED_REQUEST, "neither-home-address-nor-nai")
+                raise Unserved(RefusalReason.MALFORMED, "neither-home-address-nor-nai")
         elif not self._at_home(home_address):
-            raise Unserved(Code.MOBILE_NODE_FAILED_AUTHENTICATION, "home-address-unknown")
+            raise Unserved(RefusalReason.NOT_AUTHENTIC, "home-address-unknown")
         if self._refused.get(asker, now) > now:
-            raise Unserved(Code.MOBILE_NODE_FAILED_AUTHENTICATION, "profile-refused-before")
+            raise Unserved(RefusalReason.NOT_AUTHENTIC, "profile-refused-before")
 
     def _fetch(self, asked: _Asked) -> list[Action]:
         number, self._next_request = self._next_request, self._next_request + 1
@@ -235,7 +227,7 @@ class Homes:
         for key in self._timers.due(now):
             if isinstance(key, int):
                 asked = self._asked[key]  # its answer still counts when it comes
-                outcomes += _declined(asked, Code.INSUFFICIENT_RESOURCES)
+                outcomes += _declined(asked, RefusalReason.NO_RESOURCES)
                 asked.waiting = []
             elif len(self._asked) >= MAX_ASKED:
                 self._timers.set(key, now + FETCH_AGAIN)
@@ -259,7 +251,7 @@ class Homes:
             self._timers.set(known.home_address, now + FETCH_AGAIN)
             detail: dict[str, JSON] = {"nai": known.nai, "reason": event.reason}
             return [Emit("profile-stale", None, known.home_address, None, detail)], []
-        return [Count("profile-unavailable")], _declined(asked, Code.INSUFFICIENT_RESOURCES)
+        return [Count("profile-unavailable")], _declined(asked, RefusalReason.NO_RESOURCES)
 
     def _fetched(self, asked: _Asked, profile: Profile, now: float) -> tuple[list[Action], list[Outcome]]:
         nai = asked.asker[0]
@@ -267,14 +259,14 @@ class Homes:
             self._check(profile.home_address, nai, profile)
             home_address, actions = self._place(asked, profile)
         except Unserved as unserved:
-            detail: dict[str, JSON] = {"nai": nai, "reason": unserved.reason}
+            detail: dict[str, JSON] = {"nai": nai, "reason": unserved.counter}
             refused: list[Action] = [
-                Count(unserved.reason),
+                Count(unserved.counter),
                 Emit("profile-unusable", None, asked.known, None, detail),
             ]
             if asked.known is not None:  # the one that is in force stays
                 self._timers.set(asked.known, now + FETCH_AGAIN)
-            return refused, _declined(asked, unserved.code)
+            return refused, _declined(asked, unserved.reason)
         outcomes: list[Outcome] = []
         if asked.known is not None and asked.known != home_address:
             more, outcomes = self._withdraw(asked.known, "the profile names another home address")
@@ -300,7 +292,7 @@ class Homes:
         self._refused[asked.asker] = now + REFUSAL_KEPT
         if len(self._refused) > MAX_REFUSALS:
             del self._refused[next(iter(self._refused))]
-        outcomes = _declined(asked, Code.MOBILE_NODE_FAILED_AUTHENTICATION)
+        outcomes = _declined(asked, RefusalReason.NOT_AUTHENTIC)
         actions: list[Action] = [Count("profile-refused")]
         if asked.known is not None and asked.known in self._known:
             more, gone = self._withdraw(asked.known, reason)
@@ -329,37 +321,37 @@ class Homes:
         wanted = None if again or asked_for.is_unspecified else asked_for
         if profile.home_address is not None:
             if wanted not in (None, profile.home_address):
-                raise Unserved(Code.ADMINISTRATIVELY_PROHIBITED, "profile-of-another-home-address")
+                raise Unserved(RefusalReason.PROHIBITED, "profile-of-another-home-address")
             return profile.home_address, [] if nai is None else self._pools.release(nai)
         if profile.pool is None:
-            raise Unserved(Code.REASON_UNSPECIFIED, "profile-without-home-address")
+            raise Unserved(RefusalReason.UNSPECIFIED, "profile-without-home-address")
         if nai is None:
-            raise Unserved(Code.ADMINISTRATIVELY_PROHIBITED, "pool-without-nai")
+            raise Unserved(RefusalReason.PROHIBITED, "pool-without-nai")
         try:
             return self._pools.assign(profile.pool, nai, wanted, self._taken)
         except UnknownPool:
-            raise Unserved(Code.REASON_UNSPECIFIED, "pool-unknown") from None
+            raise Unserved(RefusalReason.UNSPECIFIED, "pool-unknown") from None
         except PoolExhausted:
-            raise Unserved(Code.INSUFFICIENT_RESOURCES, "pool-exhausted") from None
+            raise Unserved(RefusalReason.NO_RESOURCES, "pool-exhausted") from None
         except NotAssigned:
-            raise Unserved(Code.ADMINISTRATIVELY_PROHIBITED, "profile-of-another-home-address") from None
+            raise Unserved(RefusalReason.PROHIBITED, "profile-of-another-home-address") from None
 
     def _check(self, home_address: IPv4Address | None, nai: str | None, profile: Profile) -> None:
         """Whether that profile can be served. Raises Unserved."""
         if profile.association is None:
-            raise Unserved(Code.REASON_UNSPECIFIED, "profile-without-key")
+            raise Unserved(RefusalReason.UNSPECIFIED, "profile-without-key")
         mobile = mobile_of(home_address or IPv4Address(0), profile)
         if len(profile.rules) > most_rules(mobile):
-            raise Unserved(Code.REASON_UNSPECIFIED, "profile-too-many-rules")
+            raise Unserved(RefusalReason.UNSPECIFIED, "profile-too-many-rules")
         for address in (home_address, profile.home_address_v6):
             if address is None:
                 continue
             if not self._at_home(address):
-                raise Unserved(Code.REASON_UNSPECIFIED, "profile-not-at-home")
+                raise Unserved(RefusalReason.UNSPECIFIED, "profile-not-at-home")
             if address in self._configured or address in self._care_of or self._is_of_another(address, nai):
-                raise Unserved(Code.ADMINISTRATIVELY_PROHIBITED, "profile-of-another-home-address")
+                raise Unserved(RefusalReason.PROHIBITED, "profile-of-another-home-address")
         if self._loops(home_address, profile):
-            raise Unserved(Code.REASON_UNSPECIFIED, "profile-default-coa-loops")
+            raise Unserved(RefusalReason.UNSPECIFIED, "profile-default-coa-loops")
 
     def _loops(self, home_address: IPv4Address | None, profile: Profile) -> bool:
         """Whether its default care-of address leads back here: to a home address, or to this host without a stand-in."""
@@ -395,7 +387,7 @@ class Homes:
             self._timers.set(known.home_address, known.fetch_at)
 
 
-def _join(waiting: list[Waiting], new: Waiting) -> None:
+def _join(waiting: list[Received], new: Received) -> None:
     """A sender's newest request counts: it replaces his last. Others do not push him out."""
     sender = (new.source.address, new.source.port)
     for index, each in enumerate(waiting):
@@ -406,5 +398,5 @@ def _join(waiting: list[Waiting], new: Waiting) -> None:
         waiting.append(new)
 
 
-def _declined(asked: _Asked, code: Code) -> list[Outcome]:
-    return [Declined(tuple(asked.waiting), code)] if asked.waiting else []
+def _declined(asked: _Asked, reason: RefusalReason) -> list[Outcome]:
+    return [Declined(tuple(asked.waiting), reason)] if asked.waiting else []

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Protocol
 
+from locum.roles.action_values.registration import Received
 from locum.roles.actions import Action, Count, Event, Persist
 from locum.roles.home_agent.binding import Mobile
 from locum.roles.home_agent.profile_homes import (
@@ -17,7 +18,6 @@ from locum.roles.home_agent.profile_homes import (
     Homes,
     Outcome,
     Unserved,
-    Waiting,
     Withdrawn,
 )
 from locum.roles.home_agent.registry import Home
@@ -37,7 +37,7 @@ class Server(Protocol):
         """Serve this home address no longer."""
 
 
-Request = Callable[[Waiting, Home, float], list[Action]]  # a request for a home address that is served
+Request = Callable[[Received, Home, float], list[Action]]  # a request for a home address that is served
 
 
 class ServedByProfile(Part):
@@ -61,20 +61,18 @@ class ServedByProfile(Part):
             self._served[each.home_address] = Home(mobile_of(each.home_address, each.profile))
         return actions
 
-    def receive(self, waiting: Waiting, *, now: float) -> list[Action]:
+    def receive(self, waiting: Received, *, now: float) -> list[Action]:
         """A request for a home address that is not configured: of a profile, or to wait for one."""
-        request = waiting.request
-        home_address = self.profiles.address(request)
+        registration = waiting.registration
+        home_address = self.profiles.address(registration)
         home = self._served.get(home_address)
         if home is not None:
-            return self._request(
-                replace(waiting, request=replace(request, home_address=home_address)), home, now
-            )
+            asked = replace(registration, home_address=home_address)
+            return self._request(replace(waiting, registration=asked), home, now)
         try:
             return self.profiles.ask(waiting, now=now)
         except Unserved as unserved:
-            refusal = self._replies.unsigned(request, unserved.code, waiting.source, waiting.size)
-            return [Count(unserved.reason), *refusal]
+            return [Count(unserved.counter), *self._replies.unsigned(waiting, unserved.reason)]
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
         """The answers of the policy server; None for anything else."""
@@ -104,6 +102,5 @@ class ServedByProfile(Part):
                     actions += self._server.withdraw(each.home_address, now=now)
                 case Declined():
                     for waiting in each.waiting:
-                        request, source, size = waiting.request, waiting.source, waiting.size
-                        actions += self._replies.unsigned(request, each.code, source, size)
+                        actions += self._replies.unsigned(waiting, each.reason)
         return actions

@@ -1,18 +1,16 @@
 """What a home agent answers to registrations: signed acceptances and refusals, never larger than what they answer.
 
-It must not know bindings, rules or forwarding.
+It must not know bindings, rules or forwarding, nor how an answer is spelled.
 """
 
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr, Randomness, Source
+from locum.roles.action_values.registration import Answer, Received, RefusalReason, Registration
 from locum.roles.actions import Action, Count, Reply
-from locum.roles.signing import authentic, signed
 from locum.security.association import Association, Replay
 from locum.security.replay import mobile_nonce, nonce_identification
-from locum.wire.mobile_ip.extensions import AuthKind, Nai
-from locum.wire.mobile_ip.registration import Code, RegistrationReply, RegistrationRequest
 
 
 class Replies:
@@ -23,43 +21,45 @@ class Replies:
     ) -> None:
         self._address, self._agents, self._randomness = address, dict(agents), randomness
 
-    def agent_fails(self, request: RegistrationRequest, source: Source) -> bool:
-        """Section 3.8.2.1: with an association, the foreign agent must authenticate itself, and does not."""
+    def agent_fails(self, registration: Registration, source: Source) -> bool:
+        """Whether a foreign agent with an association has not proved itself (RFC 5944 section 3.8.2.1)."""
         agent = self._agent(source)
-        return agent is not None and not authentic(request, AuthKind.FA_HA, agent)
+        if agent is None:
+            return False
+        return registration.agent_proof is None or not registration.agent_proof.holds(agent)
 
-    def sign(
-        self, reply: RegistrationReply, association: Association, source: Source, to_agent: bytes = b""
-    ) -> bytes:
-        """The reply's bytes, signed for the registrant, and for the foreign agent that sent the request.
-
-        `to_agent` are extensions that are for that one alone.
-        """
-        message = signed(reply.encode(), AuthKind.MN_HA, association)
-        agent = self._agent(source)
-        return message if agent is None else signed(message + to_agent, AuthKind.FA_HA, agent)
+    def sign(self, received: Received, association: Association, answer: Answer) -> Reply:
+        """The answer, signed for the registrant, and for the foreign agent that sent the registration."""
+        source = received.source
+        message = received.write(
+            received.registration, answer, self._address, mobile=association, agent=self._agent(source)
+        )
+        return Reply(source, message)
 
     def refuse(
         self,
-        request: RegistrationRequest,
+        received: Received,
         association: Association,
-        code: Code,
-        source: Source,
-        bound: int,
+        reason: RefusalReason,
         *,
         nonce: int | None,
         identification: int | None = None,
     ) -> list[Action]:
         """A signed refusal. Under nonces it carries the one that is expected already, unless `identification` is given."""
-        if identification is None and association.replay is Replay.NONCE:
-            identification = nonce_identification(nonce or 0, mobile_nonce(request.identification))
-        message = self.sign(self._refusal(request, code, identification), association, source)
-        return [Count(f"refused-{int(code)}"), *_bounded(Reply(source, message), bound)]
+        asked = received.registration.identification
+        if identification is None:
+            identification = asked
+            if association.replay is Replay.NONCE:
+                identification = nonce_identification(nonce or 0, mobile_nonce(asked))
+        reply = self.sign(received, association, Answer(reason, 0, identification))
+        return [Count(f"refused-{int(reason)}"), *_bounded(reply, received.size)]
 
-    def unsigned(self, request: RegistrationRequest, code: Code, source: Source, bound: int) -> list[Action]:
-        """A refusal to somebody who has not shown who he is: shorter than the request, and not signed for him."""
-        message = self._refusal(request, code, None).encode()
-        return [Count(f"refused-{int(code)}"), *_bounded(Reply(source, message), bound)]
+    def unsigned(self, received: Received, reason: RefusalReason) -> list[Action]:
+        """A refusal to somebody who has not shown who it is: shorter than the request, and not signed for it."""
+        registration = received.registration
+        answer = Answer(reason, 0, registration.identification)
+        message = received.write(registration, answer, self._address, mobile=None, agent=None)
+        return [Count(f"refused-{int(reason)}"), *_bounded(Reply(received.source, message), received.size)]
 
     def new_nonce(self, last: int | None) -> int:
         """32 random bits that are not those of the last reply."""
@@ -73,24 +73,6 @@ class Replies:
     def _agent(self, source: Source) -> Association | None:
         """The association with the foreign agent that sent this, if there is one."""
         return self._agents.get(source.address) if self._agents else None
-
-    def _refusal(
-        self, request: RegistrationRequest, code: Code, identification: int | None
-    ) -> RegistrationReply:
-        return RegistrationReply(
-            code=code,
-            lifetime=0,
-            home_address=request.home_address,
-            home_agent=self._address,
-            identification=request.identification if identification is None else identification,
-            extensions=nai_again(request),
-        )
-
-
-def nai_again(request: RegistrationRequest) -> tuple[Nai, ...]:
-    """The NAI of the request: agents and a mobile node without a home address know the reply by it (RFC 2794)."""
-    nai = request.mobile_nai
-    return () if nai is None else (Nai(nai),)
 
 
 def _bounded(reply: Reply, bound: int) -> list[Action]:

@@ -55,7 +55,7 @@ class HomeRevocation:
         self,
         registrant: Registrant,
         before: Sequence[CareOf],
-        here: IPv4Address,
+        here: Addr,
         source: Source,
         now: float,
     ) -> list[Action]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.action_values.registration import Registration, RegistrationFlag, RevocationSupport
 from locum.roles.actions import Action, Count, Reply
 from locum.roles.home_agent.binding import CareOf
 from locum.roles.revocation import (
@@ -20,8 +21,7 @@ from locum.roles.revocation import (
 )
 from locum.security.association import Association
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.extensions import AuthKind, RevocationSupport
-from locum.wire.mobile_ip.registration import Flag, RegistrationRequest
+from locum.wire.mobile_ip.extensions import AuthKind
 from locum.wire.mobile_ip.revocation import RegistrationRevocation, RevocationAcknowledgment
 
 
@@ -40,21 +40,17 @@ class BindingRevocation:
 
     # Negotiation -------------------------------------------------------------------------------------------------
 
-    def asked(self, request: RegistrationRequest, source: Source) -> Revocable | None:
+    def asked(self, registration: Registration, source: Source) -> Revocable | None:
         """What the other end of the tunnel says of revocations, under its own authentication (section 3.2)."""
-        if not self._enabled or request.lifetime == 0:
+        said = registration.options.revocations
+        if said is None or not self._enabled or registration.lifetime == 0:
             return None
-        if request.flags & Flag.D:
-            said = request.protected(AuthKind.MN_HA)
-        elif source.address in self._foreign_agents:
-            said = request.protected(AuthKind.FA_HA)[len(request.protected(AuthKind.MN_HA)) :]
-        else:
-            return None
-        found = next((each for each in said if isinstance(each, RevocationSupport)), None)
-        return None if found is None else Revocable(found.timestamp, found.inform)
+        if registration.flags & RegistrationFlag.CO_LOCATED or source.address in self._foreign_agents:
+            return Revocable(said.timestamp, said.inform)
+        return None
 
     def support(self, home_address: IPv4Address, now: float) -> RevocationSupport:
-        """The extension for the reply."""
+        """What is answered to it."""
         return RevocationSupport(self._stamps.next(home_address, now), inform=True)
 
     # Ours --------------------------------------------------------------------------------------------------------
@@ -92,7 +88,7 @@ class BindingRevocation:
 
     def _peer(self, care_of: CareOf, mobile: Association) -> RevocationPeer | None:
         outer = care_of.outer
-        if care_of.flags & Flag.D:
+        if care_of.co_located:
             address, port = (care_of.address, None) if outer is None else (outer.address, outer.port)
             to = RevocationPeer(address, mobile, AuthKind.MN_HA, source=self._address)
         else:

@@ -11,19 +11,23 @@ from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
 from locum.roles.action_values.forwarding import LocalEndpoint
-from locum.roles.actions import Action, Count, Emit, Event, Forget, Persist, Reply, WallClockStepped
+from locum.roles.action_values.registration import (
+    NO_OPTIONS,
+    Answer,
+    Proof,
+    Received,
+    Refusal,
+    RefusalReason,
+    Registration,
+)
+from locum.roles.actions import Action, Count, Emit, Event, Forget, Persist, WallClockStepped
 from locum.roles.home_agent.admission import HomeAdmission, HomeAgentConfiguration
 from locum.roles.home_agent.binding import Binding, Mobile, text
 from locum.roles.home_agent.bindings import Bindings
-from locum.roles.home_agent.device_location import told_to_stand_in
+from locum.roles.home_agent.device_location import device_location
 from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
 from locum.roles.home_agent.forwarding_choice import in_force, most_rules
-from locum.roles.home_agent.nat import TraversalRefused
-from locum.roles.home_agent.profile_homes import (
-    Homes,
-    KnownHome,
-    Waiting,
-)
+from locum.roles.home_agent.profile_homes import Homes, KnownHome
 from locum.roles.home_agent.profile_server import ServedByProfile
 from locum.roles.home_agent.registry import (
     Home,
@@ -33,12 +37,14 @@ from locum.roles.home_agent.registry import (
     line,
     rule_lines,
 )
-from locum.roles.home_agent.replies import Replies, nai_again
-from locum.roles.home_agent.request_extensions import Refusal, rules_without
+from locum.roles.home_agent.replies import Replies
+from locum.roles.home_agent.requested_changes import rules_without
 from locum.roles.home_agent.revocation import HomeRevocation
 from locum.roles.home_agent.revocation_messages import BindingRevocation
 from locum.roles.home_agent.timestamps import HomeTimestamps
 from locum.roles.home_agent.tunnel_end import PLAIN, TunnelEnd, tunnel_end
+from locum.roles.mobile_ipv4.replies import write_reply
+from locum.roles.mobile_ipv4.requests import read_request
 from locum.roles.parts import Parts
 from locum.roles.rules import (
     KeptRule,
@@ -46,7 +52,6 @@ from locum.roles.rules import (
     added,
     stored,
 )
-from locum.roles.signing import authentic
 from locum.security.association import Association, Replay
 from locum.security.replay import (
     NonceWindow,
@@ -55,8 +60,6 @@ from locum.security.replay import (
     nonce_identification,
 )
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.extensions import AuthKind, Extension
-from locum.wire.mobile_ip.registration import Code, RegistrationReply, RegistrationRequest
 from locum.wire.mobile_ip.revocation import REGISTRATION_REVOCATION, REVOCATION_ACKNOWLEDGMENT
 
 _REVOCATION, _ACKNOWLEDGMENT = bytes((REGISTRATION_REVOCATION,)), bytes((REVOCATION_ACKNOWLEDGMENT,))
@@ -88,7 +91,7 @@ class HomeAgent:
         self._timestamps = HomeTimestamps()
         self._profiles: ServedByProfile | None = None
         if profiles is not None:
-            self._profiles = ServedByProfile(profiles, self._homes, self._replies, self, self._waited)
+            self._profiles = ServedByProfile(profiles, self._homes, self._replies, self, self._decide)
         self._parts = Parts(
             *(() if self._profiles is None else (self._profiles,)),
             self._bindings,
@@ -113,34 +116,30 @@ class HomeAgent:
         if kind == _ACKNOWLEDGMENT:
             return self._exchange.acknowledged(message, source)
         try:
-            request = RegistrationRequest.decode(message)
+            registration = read_request(message)
         except WireError as error:
             return [Count(f"registration-{error.reason}")]
-        home = self._homes.get(request.home_address)
+        return self.register(Received(registration, source, len(message), write_reply), now=now)
+
+    def register(self, received: Received, *, now: float) -> list[Action]:
+        """A registration of any signalling version; `received.write` spells the answer."""
+        home = self._homes.get(received.registration.home_address)
         if home is None and self._profiles is not None:
-            return self._profiles.receive(Waiting(request, source, len(message)), now=now)
-        return self._request(request, home, source, len(message), now)
+            return self._profiles.receive(received, now=now)
+        return self._decide(received, home, now)
 
-    def _waited(self, waiting: Waiting, home: Home, now: float) -> list[Action]:
-        return self._request(waiting.request, home, waiting.source, waiting.size, now)
-
-    def _request(
-        self, request: RegistrationRequest, home: Home | None, source: Source, size: int, now: float
-    ) -> list[Action]:
-        registrant: Registrant | None = home
-        if home is None or not authentic(request, AuthKind.MN_HA, home.association):
-            registrant = _stand_in(home, request)
+    def _decide(self, received: Received, home: Home | None, now: float) -> list[Action]:
+        registration = received.registration
+        registrant = None if home is None else _registrant(home, registration.proof)
         if registrant is None:
-            code = Code.MOBILE_NODE_FAILED_AUTHENTICATION
-            return self._replies.unsigned(request, code, source, size)
+            return self._replies.unsigned(received, RefusalReason.NOT_AUTHENTIC)
         held = registrant.binding.without_expired(now)
-        if not self._fresh(request, held, registrant.association, now):
-            return self._mismatch(request, held, registrant, source, size, now)
+        if not self._fresh(registration, held, registrant.association, now):
+            return self._mismatch(received, held, registrant, now)
         try:
-            return self._accept(request, held, registrant, source, now)
+            return self._accept(received, held, registrant, now)
         except Refusal as refusal:
-            association = registrant.association
-            return self._replies.refuse(request, association, refusal.code, source, size, nonce=held.nonce)
+            return self._replies.refuse(received, registrant.association, refusal.reason, nonce=held.nonce)
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
         """Answers of the policy server and of stand-ins, and steps of the wall clock."""
@@ -236,63 +235,50 @@ class HomeAgent:
         actions.append(Emit("withdrawn", None, home_address, None, {}))
         return actions + told
 
-    def _fresh(
-        self, request: RegistrationRequest, held: Binding, association: Association, now: float
-    ) -> bool:
-        """Section 5.7."""
-        if association.replay is Replay.NONCE:
-            return _NONCES.check(request.identification, held.nonce) is Verdict.OK
-        return self._timestamps.fresh(request.identification, held.identification, now=now)
-
     # Decisions ---------------------------------------------------------------------------------------------------
 
-    def _accept(
-        self, request: RegistrationRequest, held: Binding, registrant: Registrant, source: Source, now: float
-    ) -> list[Action]:
+    def _fresh(self, registration: Registration, held: Binding, association: Association, now: float) -> bool:
+        """Section 5.7."""
+        if association.replay is Replay.NONCE:
+            return _NONCES.check(registration.identification, held.nonce) is Verdict.OK
+        return self._timestamps.fresh(registration.identification, held.identification, now=now)
+
+    def _accept(self, received: Received, held: Binding, registrant: Registrant, now: float) -> list[Action]:
         """Raises Refusal, and then nothing has changed."""
-        if self._replies.agent_fails(request, source):
-            raise Refusal(Code.FOREIGN_AGENT_FAILED_AUTHENTICATION)
-        identification = request.identification
+        registration, source = received.registration, received.source
+        options = registration.options
+        if self._replies.agent_fails(registration, source):
+            raise Refusal(RefusalReason.AGENT_NOT_AUTHENTIC)
+        identification = registration.identification
         seen: tuple[int | None, int | None] = (identification, held.nonce)
         if registrant.association.replay is Replay.NONCE:
             nonce = self._replies.new_nonce(held.nonce)
             seen = (held.identification, nonce)
             identification = nonce_identification(nonce, mobile_nonce(identification))
-        decided = self._admission.decide(request, held, registrant, source, now, seen)
-        accepted, granted, rules, replies = decided
-        told: tuple[Extension, ...] = ()
-        if registrant.stand_in is not None:
-            told = told_to_stand_in(request, registrant.home.binding, now)
-        end = PLAIN
-        if granted and len(request.extensions) > 1:
-            end = self._tunnel_end(request, source, now)
+        decided = self._admission.decide(registration, held, registrant, source, now, seen)
+        accepted, granted, rules, prefixes = decided
+        answer = Answer(None, granted, identification)
+        if options is not NO_OPTIONS:
+            device_at = None
+            if registrant.stand_in is not None:
+                device_at = device_location(options.transfer, registrant.home.binding, now)
+            end = self._tunnel_end(registration, source, now) if granted else PLAIN
             accepted = end.of(accepted)
-        reply = RegistrationReply(
-            Code.ACCEPTED,
-            granted,
-            request.home_address,
-            self.configuration.address,
-            identification,
-            (*replies, *told, *end.to_mobile, *nai_again(request)) if len(request.extensions) > 1 else (),
-        )
+            answer = Answer(None, granted, identification, prefixes, device_at, end.udp, end.revocations)
         before = registrant.binding.care_of
         actions = self._bindings.change(registrant, accepted, rules)
-        message = self._replies.sign(reply, registrant.association, source, end.to_agent)
-        actions.append(Reply(source, message))
+        actions.append(self._replies.sign(received, registrant.association, answer))
         actions.append(self._sent(registrant, source, granted))
         if granted and registrant.stand_in is None:
             actions += self._triggers.registered(registrant.home.mobile)
-        return actions + self.revocation.left(registrant, before, request.care_of_address, source, now)
+        return actions + self.revocation.left(registrant, before, registration.care_of, source, now)
 
-    def _tunnel_end(self, request: RegistrationRequest, source: Source, now: float) -> TunnelEnd:
-        """What the request says of its end of the tunnel. Raises Refusal."""
+    def _tunnel_end(self, registration: Registration, source: Source, now: float) -> TunnelEnd:
+        """What the registration says of its end of the tunnel. Raises Refusal."""
         policy, known = self.configuration.traversal, self._replies.knows(source)
-        try:
-            end = tunnel_end(request, source, policy, self._exchange, agent_known=known, now=now)
-        except TraversalRefused as refused:
-            raise Refusal(refused.code) from refused
+        end = tunnel_end(registration, source, policy, self._exchange, agent_known=known, now=now)
         if end.outer is not None and end.outer.address in self._homes:
-            raise Refusal(Code.ADMINISTRATIVELY_PROHIBITED)  # a tunnel into another home address would loop
+            raise Refusal(RefusalReason.PROHIBITED)  # a tunnel into another home address would loop
         return end
 
     # Answers -----------------------------------------------------------------------------------------------------
@@ -315,18 +301,13 @@ class HomeAgent:
         return Emit("sent", "603''", home.mobile.home_address, None, detail)
 
     def _mismatch(
-        self,
-        request: RegistrationRequest,
-        held: Binding,
-        registrant: Registrant,
-        source: Source,
-        bound: int,
-        now: float,
+        self, received: Received, held: Binding, registrant: Registrant, now: float
     ) -> list[Action]:
-        """Code 133 with what the registrant needs to come into step again; a replay learns no more than that."""
+        """A refusal with what the registrant needs to come into step again; a replay learns no more than that."""
         actions: list[Action] = []
+        asked = received.registration.identification
         if registrant.association.replay is Replay.TIMESTAMP:
-            identification = self._timestamps.mismatch(request.identification, now=now)
+            identification = self._timestamps.mismatch(asked, now=now)
         else:
             if held.nonce is None:
                 nonce = self._replies.new_nonce(None)
@@ -334,23 +315,20 @@ class HomeAgent:
                     held.home_address, held.care_of, held.identification, nonce, held.ipv6, held.default
                 )
                 actions += self._bindings.change(registrant, held, registrant.home.rules)
-            identification = nonce_identification(held.nonce or 0, mobile_nonce(request.identification))
+            identification = nonce_identification(held.nonce or 0, mobile_nonce(asked))
         return actions + self._replies.refuse(
-            request,
+            received,
             registrant.association,
-            Code.IDENTIFICATION_MISMATCH,
-            source,
-            bound,
+            RefusalReason.NOT_FRESH,
             nonce=held.nonce,
             identification=identification,
         )
 
 
-def _stand_in(home: Home | None, request: RegistrationRequest) -> Registrant | None:
-    """The stand-in of that home address that signed the request; each has its own SPI (R4)."""
-    if home is None:
+def _registrant(home: Home, proof: Proof | None) -> Registrant | None:
+    """The registrant of that home address whose proof this is: each has its own SPI (R4)."""
+    if proof is None:
         return None
-    for each in home.stand_ins:
-        if authentic(request, AuthKind.MN_HA, each.association):
-            return each
-    return None
+    if proof.holds(home.association):
+        return home
+    return next((each for each in home.stand_ins if proof.holds(each.association)), None)

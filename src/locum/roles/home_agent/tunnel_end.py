@@ -7,13 +7,12 @@ know bindings.
 from dataclasses import dataclass, replace
 
 from locum.roles.action_values.addresses import Source
+from locum.roles.action_values.registration import Registration, RevocationSupport, UdpTunnelAnswer
 from locum.roles.home_agent.binding import Binding
 from locum.roles.home_agent.nat import TraversalPolicy, traversal
 from locum.roles.home_agent.revocation_messages import BindingRevocation
 from locum.roles.nat import Outer
 from locum.roles.revocation import Revocable
-from locum.wire.mobile_ip.extensions import Extension
-from locum.wire.mobile_ip.registration import Flag, RegistrationRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +21,8 @@ class TunnelEnd:
 
     outer: Outer | None = None
     revocable: Revocable | None = None
-    to_mobile: tuple[Extension, ...] = ()  # before the mobile-home authentication
-    to_agent: bytes = b""  # behind it, before the foreign-home authentication
+    udp: UdpTunnelAnswer | None = None
+    revocations: RevocationSupport | None = None
 
     def of(self, binding: Binding) -> Binding:
         """The binding, with what is said of the care-of address that was registered last."""
@@ -38,7 +37,7 @@ PLAIN = TunnelEnd()
 
 
 def tunnel_end(
-    request: RegistrationRequest,
+    registration: Registration,
     source: Source,
     policy: TraversalPolicy,
     revocation: BindingRevocation,
@@ -46,14 +45,10 @@ def tunnel_end(
     agent_known: bool,
     now: float,
 ) -> TunnelEnd:
-    """What that request asks of the tunnel; `agent_known`: a foreign agent has authenticated it. Raises TraversalRefused."""
-    through = traversal(request, source, policy, agent_known=agent_known)
-    revocable = revocation.asked(request, source)
-    said: list[Extension] = [] if through.reply is None else [through.reply]
-    if revocable is not None:
-        said.append(revocation.support(request.home_address, now))
-    if not said:
+    """The end of the tunnel after that registration; `agent_known`: a foreign agent has authenticated it. Raises Refusal."""
+    through = traversal(registration, source, policy, agent_known=agent_known)
+    revocable = revocation.asked(registration, source)
+    if revocable is None and through.answer is None:
         return PLAIN
-    if request.flags & Flag.D:
-        return TunnelEnd(through.outer, revocable, to_mobile=tuple(said))
-    return TunnelEnd(through.outer, revocable, to_agent=b"".join(each.encode() for each in said))
+    support = None if revocable is None else revocation.support(registration.home_address, now)
+    return TunnelEnd(through.outer, revocable, through.answer, support)

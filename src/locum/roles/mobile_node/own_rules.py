@@ -9,6 +9,7 @@ from typing import Final
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import RuleVerdict
+from locum.roles.action_values.registration import RefusalReason
 from locum.roles.actions import Action, Count, Emit, Forget, Persist
 from locum.roles.flow_selectors import PRIORITY, flow_selector
 from locum.roles.registrant.attachment import Attachment
@@ -85,7 +86,7 @@ class OwnRules:
         identifier = rule.identifier or free_identifier(self._rules, FIRST_IDENTIFIER)
         if identifier in UNNAMED:
             raise RuleRefused(
-                Code.POORLY_FORMED_REQUEST,
+                RefusalReason.MALFORMED,
                 f"the identifiers {UNNAMED.start} to {UNNAMED.stop - 1} are the home agent's to give",
             )
         made = replace(
@@ -99,7 +100,7 @@ class OwnRules:
         for each in given:
             if _precedes(made, each) and _stays_with(made, own):
                 raise RuleRefused(
-                    Code.ADMINISTRATIVELY_PROHIBITED,
+                    RefusalReason.PROHIBITED,
                     f"{each} is with a stand-in, and would not be reached there; take it back first, or give the rule a "
                     f"priority above {PRIORITY}",
                 )
@@ -115,7 +116,7 @@ class OwnRules:
 
     def _idle(self) -> None:
         if self._change is not None:
-            raise RuleRefused(Code.INSUFFICIENT_RESOURCES, "another change is under way; try again")
+            raise RuleRefused(RefusalReason.NO_RESOURCES, "another change is under way; try again")
 
     def give_up(self) -> None:
         """The change does not ride any more; whether the home agent has made it is not known."""
@@ -148,13 +149,13 @@ class OwnRules:
         if accepted(reply) and not reply.lifetime:
             gone, self._rules, self._change = self._rules, (), None
             return [Forget(TABLE, str(each.identifier)) for each in gone]
-        if reply.code == Code.IDENTIFICATION_MISMATCH:
+        if reply.code == RefusalReason.NOT_FRESH:
             return ()  # the request is sent again at once
         change, self._change = self._change, None
         if change is None:
             return ()
         missing = (
-            change.rule is None and reply.code == Code.INVALID_FB_IDENTIFIER
+            change.rule is None and reply.code == RefusalReason.UNKNOWN_IDENTIFIER
         )  # made before, the answer was lost
         if not accepted(reply) and not missing:
             self.refused = reply.code
@@ -185,7 +186,7 @@ def _identified(target: Target, own: int | None) -> int:
     if target == MN and own is not None:
         return own
     raise RuleRefused(
-        Code.POORLY_FORMED_REQUEST,
+        RefusalReason.MALFORMED,
         "this device has no binding identifier; set bid in [mobile_node]"
         if target == MN
         else f"{target}: a device's rules lead to binding identifiers that are registered (--to NUMBER), to itself "

@@ -10,6 +10,7 @@ from itertools import count
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
 from locum.roles.action_values.forwarding import FlowVerdict
+from locum.roles.action_values.registration import RefusalReason
 from locum.roles.action_values.sessions import Freeze, SessionsFound, Thaw
 from locum.roles.actions import Action, Answer, Answered, Asked, Count, Emit, Event, Forget, NoAnswer, Persist
 from locum.roles.flow_rows import TABLE, set_flows
@@ -32,7 +33,6 @@ from locum.roles.session_report import Fate, Report, counted
 from locum.roles.session_words import RESTARTED
 from locum.wire.control import Answer632, Cancel, Flow, Status, decode_618, encode_632
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.registration import Code
 from locum.wire.mobile_ip.vendor import Takes
 
 
@@ -192,7 +192,7 @@ class SleepingNode:
 
     def _can_register(self) -> None:
         if not isinstance(self.state, Up) or self.mobile.registered is None:
-            raise RuleRefused(Code.ADMINISTRATIVELY_PROHIBITED, "only while awake and registered")
+            raise RuleRefused(RefusalReason.PROHIBITED, "only while awake and registered")
 
     def leave(self, *, now: float) -> list[Action]:
         """The run ends: a device that is up deregisters; one that sleeps stays as it is, for the next run."""

@@ -1,0 +1,86 @@
+"""Answers as registration replies (RFC 5944 section 3.4), signed.
+
+It must not know why a registration is accepted or refused.
+"""
+
+from ipaddress import IPv4Address
+
+from locum.roles.action_values.registration import (
+    Answer,
+    PrefixAnswer,
+    Registration,
+    RegistrationFlag,
+)
+from locum.roles.signing import signed
+from locum.security.association import Association
+from locum.wire.mobile_ip.extensions import (
+    AuthKind,
+    Extension,
+    Ipv6PrefixReply,
+    Nai,
+    PrefixCode,
+    RevocationSupport,
+    UdpTunnelCode,
+    UdpTunnelReply,
+)
+from locum.wire.mobile_ip.registration import Code, RegistrationReply
+from locum.wire.mobile_ip.vendor import TransferContext, encode_vendor
+
+_CO_LOCATED = int(RegistrationFlag.CO_LOCATED)
+
+
+def write_reply(
+    registration: Registration,
+    answer: Answer,
+    home_agent: IPv4Address,
+    *,
+    mobile: Association | None,
+    agent: Association | None,
+) -> bytes:
+    """The reply's bytes, signed for the registrant, then for the foreign agent.
+
+    What is said to a foreign agent alone stands between the two authentications. None signs nothing.
+    """
+    to_mobile: tuple[Extension, ...] = ()
+    to_agent: tuple[Extension, ...] = ()
+    nai = registration.options.nai
+    if answer.prefixes or answer.device_at is not None:
+        to_mobile = tuple([_prefix_reply(each) for each in answer.prefixes])
+        if answer.device_at is not None:
+            to_mobile += (encode_vendor(TransferContext(answer.device_at)),)
+    if answer.udp is not None or answer.revocations is not None:
+        if int(registration.flags) & _CO_LOCATED:
+            to_mobile += _to_end(answer)
+        else:
+            to_agent = _to_end(answer)
+    if nai is not None:  # agents and a mobile node without a home address know the reply by it (RFC 2794)
+        to_mobile += (Nai(nai),)
+    message = RegistrationReply(
+        Code.ACCEPTED if answer.refused is None else Code(answer.refused),
+        answer.lifetime,
+        registration.home_address,
+        home_agent,
+        answer.identification,
+        to_mobile,
+    ).encode()
+    if mobile is not None:
+        message = signed(message, AuthKind.MN_HA, mobile)
+    if agent is None:
+        return message
+    return signed(message + b"".join([each.encode() for each in to_agent]), AuthKind.FA_HA, agent)
+
+
+def _prefix_reply(answer: PrefixAnswer) -> Ipv6PrefixReply:
+    code = PrefixCode.TUNNELED_TO_CARE_OF_ADDRESS if answer.bound else PrefixCode.ADMINISTRATIVELY_PROHIBITED
+    return Ipv6PrefixReply(code, answer.prefix.prefix, answer.prefix.length)
+
+
+def _to_end(answer: Answer) -> tuple[Extension, ...]:
+    """What the end of the tunnel is told of UDP (RFC 3519) and revocations (RFC 3543)."""
+    told: list[Extension] = []
+    if answer.udp is not None:
+        code = UdpTunnelCode.WILL_TUNNEL if answer.udp.accepted else UdpTunnelCode.DECLINED
+        told.append(UdpTunnelReply(code, answer.udp.forced, answer.udp.interval))
+    if answer.revocations is not None:
+        told.append(RevocationSupport(answer.revocations.timestamp, answer.revocations.inform))
+    return tuple(told)

@@ -1,0 +1,186 @@
+"""Registration requests (RFC 5944 section 3.3) as registrations.
+
+It must not know whether what a request asks for is permitted.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.registration import (
+    NO_OPTIONS,
+    BindingIdentifier,
+    ContextTransfer,
+    HomePrefix,
+    Options,
+    Proof,
+    RefusalReason,
+    Registration,
+    RegistrationFlag,
+    RevocationSupport,
+    StandInRole,
+    UdpTunnelRequest,
+)
+from locum.roles.mobile_ipv4.rule_changes import RuleReader
+from locum.wire.errors import WireError
+from locum.wire.mobile_ip import extensions as wire
+from locum.wire.mobile_ip.extended import Extended
+from locum.wire.mobile_ip.extensions import (
+    Authentication,
+    AuthKind,
+    Extension,
+    FlowBinding,
+    InnerEncapsulation,
+    Ipv6PrefixRequest,
+    Multipath,
+    VendorCritical,
+    VendorNormal,
+)
+from locum.wire.mobile_ip.registration import Flag, RegistrationRequest
+from locum.wire.mobile_ip.vendor import (
+    DefaultCareOfAddress,
+    FlowRule,
+    MnpsRole,
+    Takes,
+    TransferContext,
+    VendorValue,
+    Weight,
+    decode_vendor,
+)
+
+_FLAGS = tuple(RegistrationFlag(bits) for bits in range(256))
+
+
+def read_request(message: bytes) -> Registration:
+    """The registration in the payload of a UDP datagram. Raises WireError.
+
+    An extension that is unreadable although its format is known becomes the registration's `problem`.
+    """
+    return registration(RegistrationRequest.decode(message))
+
+
+def registration(request: RegistrationRequest) -> Registration:
+    """What the request says."""
+    extensions = request.extensions
+    proof = agent_proof = None
+    for each in extensions:
+        if isinstance(each, Authentication):
+            if each.kind is AuthKind.MN_HA:
+                proof = _proof(each)
+            elif each.kind is AuthKind.FA_HA:
+                agent_proof = _proof(each)
+    return Registration(
+        request.home_address,
+        request.home_agent,
+        request.care_of_address,
+        request.lifetime,
+        request.identification,
+        _FLAGS[request.flags],
+        proof,
+        agent_proof,
+        _options(request) if len(extensions) > 1 else NO_OPTIONS,  # one is the authentication
+    )
+
+
+def proof_of(message: Extended, kind: AuthKind) -> Proof | None:
+    """What an authentication extension of that kind proves."""
+    found = message.authentication(kind)
+    return None if found is None else _proof(found)
+
+
+def _proof(extension: Authentication) -> Proof:
+    return Proof(extension.spi, extension.covered, extension.authenticator)
+
+
+def _options(request: RegistrationRequest) -> Options:
+    nai = request.mobile_nai
+    said = request.protected(AuthKind.MN_HA)
+    problem = _unknown_critical(request, said)
+    if problem is not None:
+        return Options(nai=nai, problem=problem)
+    try:
+        return _read(request, said, nai)
+    except WireError:
+        return Options(nai=nai, problem=RefusalReason.MALFORMED)
+
+
+def _unknown_critical(request: RegistrationRequest, said: tuple[Extension, ...]) -> RefusalReason | None:
+    """RFC 3115: critical vendor extensions, none of which is known here."""
+    if any(isinstance(each, VendorCritical) for each in said):
+        return RefusalReason.UNKNOWN_CRITICAL_OPTION
+    if any(isinstance(each, VendorCritical) for each in request.extensions):
+        return RefusalReason.UNKNOWN_CRITICAL_OPTION_OF_AGENT
+    return None
+
+
+def _read(request: RegistrationRequest, said: tuple[Extension, ...], nai: str | None) -> Options:
+    """The options in the extensions that the mobile-home authentication protects. Raises WireError."""
+    binding: BindingIdentifier | None = None
+    prefixes: list[HomePrefix] = []
+    rules = RuleReader()
+    own = _OwnOptions()
+    for each in said:
+        if isinstance(each, FlowBinding):
+            rules.binding(each)
+            continue
+        rules.other()
+        if isinstance(each, VendorNormal):
+            value = decode_vendor(each)
+            if isinstance(value, FlowRule):
+                rules.name(value)
+            elif value is not None:
+                own.take(value)
+        elif isinstance(each, Multipath):
+            binding = BindingIdentifier(each.binding, each.bulk, each.overwrite)
+        elif isinstance(each, Ipv6PrefixRequest):
+            prefixes.append(HomePrefix(each.prefix, each.prefix_length))
+    if not own.weight:
+        raise WireError("weight", 0, "range")
+    by_end = said if request.flags & Flag.D else request.protected(AuthKind.FA_HA)[len(said) :]
+    return Options(
+        nai=nai,
+        prefixes=tuple(prefixes),
+        binding=binding,
+        weight=own.weight,
+        stand_in=own.stand_in,
+        default=own.default,
+        rules=rules.changes(),
+        transfer=own.transfer,
+        udp=_udp(by_end),
+        revocations=_revocations(by_end),
+    )
+
+
+@dataclass(slots=True)
+class _OwnOptions:
+    """Locum's own values in vendor extensions; the last of each kind counts."""
+
+    weight: int = 1
+    stand_in: StandInRole | None = None
+    default: Addr | None = None
+    transfer: ContextTransfer | None = None
+
+    def take(self, value: VendorValue) -> None:
+        match value:
+            case Weight():
+                self.weight = value.weight
+            case MnpsRole():
+                self.stand_in = StandInRole(value.interface_address, value.takes is Takes.RULED)
+            case DefaultCareOfAddress():
+                self.default = value.address
+            case TransferContext():
+                self.transfer = ContextTransfer(value.access_node, value.towards)
+
+
+def _udp(said: Iterable[Extension]) -> UdpTunnelRequest | None:
+    for each in said:
+        if isinstance(each, wire.UdpTunnelRequest):
+            return UdpTunnelRequest(each.force, each.encapsulation is InnerEncapsulation.IP)
+    return None
+
+
+def _revocations(said: Iterable[Extension]) -> RevocationSupport | None:
+    for each in said:
+        if isinstance(each, wire.RevocationSupport):
+            return RevocationSupport(each.timestamp, each.inform)
+    return None

@@ -1,0 +1,80 @@
+"""Changes of flow rules in the extensions of a registration: flow bindings (RFC 7629 section 4.2) and our names for them.
+
+A name stands before the flow binding that it is about. The same name once more, right behind that, has the flow binding
+for the other IP version. It must not know which rules there are.
+"""
+
+from locum.roles.action_values.flows import RuleVerdict, Selector
+from locum.roles.action_values.registration import RuleChange, RuleOperation
+from locum.wire.errors import WireError
+from locum.wire.mobile_ip.extensions import FlowAction, FlowBinding
+from locum.wire.mobile_ip.vendor import FlowOperation, FlowRule
+from locum.wire.traffic_selector import UnknownSelector
+
+_OPERATIONS = {
+    FlowOperation.ADD: RuleOperation.ADD,
+    FlowOperation.REPLACE: RuleOperation.REPLACE,
+    FlowOperation.REMOVE: RuleOperation.REMOVE,
+}
+_VERDICTS = {FlowAction.FORWARD: RuleVerdict.FORWARD, FlowAction.DROP: RuleVerdict.DROP}
+
+
+class RuleReader:
+    """Collects the rule changes of one request, extension by extension. Every method raises WireError for a wrong order."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[FlowRule | None, list[FlowBinding]]] = []
+        self._name: FlowRule | None = None  # whose flow binding comes next
+
+    def binding(self, said: FlowBinding) -> None:
+        """A flow binding has been read."""
+        name, self._name = self._name, None
+        if name is not None and self._found:
+            last, bindings = self._found[-1]
+            if last == name and len(bindings) == 1:
+                bindings.append(said)
+                return
+        self._found.append((name, [said]))
+
+    def name(self, said: FlowRule) -> None:
+        """A name has been read."""
+        self.other()
+        if said.operation is FlowOperation.REMOVE:
+            self._found.append((said, []))
+        else:
+            self._name = said
+
+    def other(self) -> None:
+        """The end of the options, or an option that is about no rule: no flow binding may be missing before it."""
+        if self._name is not None:
+            raise WireError("flow-rule", 0, "flow-binding-missing")
+
+    def changes(self) -> tuple[RuleChange, ...]:
+        """All changes, in their order."""
+        self.other()
+        return tuple([_change(name, bindings) for name, bindings in self._found])
+
+
+def _change(name: FlowRule | None, bindings: list[FlowBinding]) -> RuleChange:
+    if name is not None and not bindings:
+        return RuleChange(name.identifier, RuleOperation.REMOVE)
+    first = bindings[0]
+    verdict, selectors = _VERDICTS[first.action], _selectors(bindings)
+    if name is None:
+        return RuleChange(None, verdict=verdict, selectors=selectors, to=first.bindings)
+    operation = _OPERATIONS[name.operation]
+    return RuleChange(
+        name.identifier, operation, name.priority, name.share, verdict, selectors, first.bindings
+    )
+
+
+def _selectors(bindings: list[FlowBinding]) -> tuple[Selector, ...] | None:
+    """None for a selector of an unknown format, and for one rule that leads to different places."""
+    found: list[Selector] = []
+    for each in bindings:
+        if isinstance(each.selector, UnknownSelector):
+            return None
+        if (each.action, each.bindings) != (bindings[0].action, bindings[0].bindings):
+            return None
+        found.append(each.selector)
+    return tuple(found)
