@@ -1,7 +1,7 @@
 # Locum from a fresh clone, on Debian 12 as root:
 #   make demo     set-up, then the story live in this terminal
 #   make test     set-up, then every test
-# Other commands: setup check bench test-all test-kernel requirements wheel clean distclean
+# Other commands: setup check docs bench test-all test-kernel requirements wheel clean distclean
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ CHECKED := $(wildcard src tests bench hatch_build.py)
 TYPED := src/locum $(wildcard tests bench)
 
 .DELETE_ON_ERROR:
-.PHONY: setup demo test check bench test-all test-kernel requirements wheel clean distclean packages test-packages root-%
+.PHONY: setup demo test check docs bench test-all test-kernel requirements wheel clean distclean packages test-packages root-%
 
 setup: $(STAMPS)/bpf
 
@@ -60,6 +60,10 @@ check: setup
 	@$(BIN)/ruff format --check $(CHECKED)
 	@$(BIN)/ruff check $(CHECKED)
 	@$(BIN)/mypy --strict $(TYPED)
+
+# Pages of docs/ that follow from the code.
+docs: setup
+	@$(BIN)/python -m tests.roles.state_diagrams
 
 bench: root-bench setup
 	@$(BIN)/python -m bench

@@ -1,10 +1,10 @@
 """SLEEP at the mobile node: prepare, leave, capture, transfer (C2, A12; messages 634, 632, 601-604).
 
-It ends in `result`. It moves the wish of the mobile node, and must not know how sessions are captured or forwarded.
+It ends in `result`. It moves the target of the mobile node, and must not know how sessions are captured or forwarded.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness
 from locum.roles.action_values.forwarding import ClearFlow, FlowVerdict, ReleaseHeld
@@ -25,6 +25,21 @@ from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
 from locum.roles.flow_rows import set_flows
 from locum.roles.mobile_node.departing import Choice, Departure, choose, told
 from locum.roles.mobile_node.fitting import TOO_LARGE, fitting
+from locum.roles.mobile_node.handing_over_states import (
+    TABLE,
+    Capturing,
+    Ended,
+    Extending,
+    Finding,
+    Gathering,
+    Leaving,
+    NotSlept,
+    Preparing,
+    Slept,
+    State,
+    Transferring,
+    Uncertain,
+)
 from locum.roles.mobile_node.handover import AwaySession, Correspondence, Handover, Stage
 from locum.roles.registrant.attachment import (
     Outcome,
@@ -50,81 +65,6 @@ from locum.wire.errors import WireError
 MANY_FLOWS = 40  # in a prepare; more of them make a body of several blocks, which a stream carries better
 MAX_GENERATIONS = 32  # looks for programs that were started while others were being frozen
 LEAVE_TIMEOUT = 12.0  # seconds for 601-604; three retransmissions of RFC 5944 section 3.6.3 (1 + 2 + 4) fit
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The node lists the open connections."""
-
-
-@dataclass(frozen=True, slots=True)
-class Preparing:
-    """634 prepare is on its way."""
-
-    request: int
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """The very short registration is on its way."""
-
-    give_up_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Gathering:
-    """The node freezes programs, and looks for those that they have started meanwhile."""
-
-    generation: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Extending:
-    """634 prepare is on its way again, for connections that were opened before their programs stood still."""
-
-    request: int
-
-
-@dataclass(frozen=True, slots=True)
-class Capturing:
-    """The node reads the sockets."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transferring:
-    """634 transfer is on its way."""
-
-    request: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """`result` says how."""
-
-
-State = Finding | Preparing | Leaving | Gathering | Extending | Capturing | Transferring | Ended
-
-
-@dataclass(frozen=True, slots=True)
-class Slept:
-    """The stand-in has the sessions."""
-
-    handover: Handover
-
-
-@dataclass(frozen=True, slots=True)
-class Uncertain:
-    """The stand-in may have the sessions: only it can tell, so they are reclaimed."""
-
-    handover: Handover
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class NotSlept:
-    """Everything is as before."""
-
-    reason: str
 
 
 class FallingAsleep:
@@ -243,7 +183,7 @@ class FallingAsleep:
         self._take(choice)
         self.handover = replace(self.handover, processes=_processes(self.handover.sessions))
         asked = self._ask_prepare()
-        self.state = Preparing(self._correspondence.last)
+        self.state = TABLE.change(self.state, "prepare", Preparing(self._correspondence.last))
         return [self.handover.persist(), *asked]
 
     def _choose(self, found: SessionsFound) -> Choice:
@@ -287,7 +227,7 @@ class FallingAsleep:
         if not self._gives_way:
             # The home agent switched before the stand-in answered, and this answer came behind all it sent before.
             return [self.handover.persist(), *self._gather(self.handover.processes, 1)]
-        self.state = Leaving(now + LEAVE_TIMEOUT)
+        self.state = TABLE.change(self.state, "leave", Leaving(now + LEAVE_TIMEOUT))
         if self._departure.switch is None:  # else the stand-in's registration brings the context
             self._mobile.movement.store_at(answer.access_node)
         # The row says LEAVING before the home agent can have switched.
@@ -307,7 +247,7 @@ class FallingAsleep:
 
     def _gather(self, processes: tuple[Process, ...], generation: int) -> list[Action]:
         """Step 3: 604 is here, so every packet that was sent to this host has arrived (the links are FIFO)."""
-        self.state = Gathering(generation)
+        self.state = TABLE.change(self.state, "freeze", Gathering(generation))
         freeze: list[Action] = [Freeze(processes)] if processes else []
         return [*freeze, FindSessions(self._home_addresses, again=True)]
 
@@ -324,7 +264,7 @@ class FallingAsleep:
         if self._asked_for.keys() >= set(self.handover.flows):
             return self._capture()
         asked = self._ask_prepare()
-        self.state = Extending(self._correspondence.last)
+        self.state = TABLE.change(self.state, "extend", Extending(self._correspondence.last))
         return [self.handover.persist(), *asked]
 
     def _extended(self, body: bytes) -> list[Action]:
@@ -341,7 +281,7 @@ class FallingAsleep:
         return [self.handover.persist(), *self._capture()]
 
     def _capture(self) -> list[Action]:
-        self.state = Capturing()
+        self.state = TABLE.change(self.state, "capture", Capturing())
         return [*set_flows(self.handover.flows, FlowVerdict.SUSPEND), Capture(self.handover.flows)]
 
     def _captured(self, captured: Captured) -> list[Action]:
@@ -361,7 +301,7 @@ class FallingAsleep:
             ),
             bulk=True,
         )
-        self.state = Transferring(self._correspondence.last)
+        self.state = TABLE.change(self.state, "transfer", Transferring(self._correspondence.last))
         actions: list[Action] = [ReleaseCaptured(too_large)] if too_large else []
         actions += self._keep(missing)
         freed = self._free()
@@ -391,14 +331,15 @@ class FallingAsleep:
             self._stay_for(refused)
         freed = self._free()
         self.handover = self.handover.at(Stage.ASLEEP)
-        self.state, self.result = Ended(), Slept(self.handover)
+        self.state, self.result = TABLE.change(self.state, "end", Ended()), Slept(self.handover)
         quiet = [] if self._departure.given else self._mobile.set_target(RegistrationTarget.NOTHING, now=now)
         return [*actions, self.handover.persist(), *freed, *self._reports(), *quiet]
 
     # Endings -----------------------------------------------------------------------------------------------------
 
     def _uncertain(self, reason: str) -> list[Action]:
-        self.state, self.result = Ended(), Uncertain(self.handover, reason)
+        self.state = TABLE.change(self.state, "end", Ended())
+        self.result = Uncertain(self.handover, reason)
         return [self.handover.persist()]
 
     def _undo(self, reason: str, *, now: float | None = None) -> list[Action]:
@@ -416,7 +357,7 @@ class FallingAsleep:
             and self.handover.processes
         ):
             actions.append(Thaw(self.handover.processes))
-        self.state, self.result = Ended(), NotSlept(reason)
+        self.state, self.result = TABLE.change(self.state, "undo", Ended()), NotSlept(reason)
         actions.append(self.handover.forget())
         if left and now is not None:
             actions += self._mobile.set_target(RegistrationTarget.ORDINARY, now=now)

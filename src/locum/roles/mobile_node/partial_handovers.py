@@ -13,10 +13,12 @@ from locum.roles.action_values.sessions import Freeze, Thaw
 from locum.roles.actions import Action, Emit, Event
 from locum.roles.flow_rows import set_flows
 from locum.roles.mobile_node.departing import Departure
-from locum.roles.mobile_node.handing_over import FallingAsleep, NotSlept, Slept, Uncertain
+from locum.roles.mobile_node.handing_over import FallingAsleep
+from locum.roles.mobile_node.handing_over_states import NotSlept, Slept, Uncertain
 from locum.roles.mobile_node.handover import Correspondence, Handover, OwnStandIn, Stage
 from locum.roles.mobile_node.selection import Selection
-from locum.roles.mobile_node.wake.coming import Coming, Rests, Unsure
+from locum.roles.mobile_node.wake.coming import Coming
+from locum.roles.mobile_node.wake.coming_states import Rests, Unsure
 from locum.roles.mobile_node.wake.rest import Rest
 from locum.roles.mobile_node.wake.states import Awake, GivenUp, StillAsleep
 from locum.roles.mobile_node.wake.taking_back import Waking

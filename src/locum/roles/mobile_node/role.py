@@ -17,13 +17,15 @@ from locum.roles.flow_rows import TABLE, set_flows
 from locum.roles.flow_selectors import PRIORITY
 from locum.roles.mobile_node.abandoning import Abandoning
 from locum.roles.mobile_node.departing import Choice, Departure, choose
-from locum.roles.mobile_node.handing_over import FallingAsleep, NotSlept, Slept
+from locum.roles.mobile_node.handing_over import FallingAsleep
+from locum.roles.mobile_node.handing_over_states import NotSlept, Slept
 from locum.roles.mobile_node.handover import Correspondence, Handover, OwnStandIn, Stage
 from locum.roles.mobile_node.own_rules import OwnRules
 from locum.roles.mobile_node.partial_handovers import NotPossible, PartialHandovers
 from locum.roles.mobile_node.release_after_return import Returning
 from locum.roles.mobile_node.selection import Selection
-from locum.roles.mobile_node.states import ComingUp, Down, GoingDown, SendingBack, SleepState, Up
+from locum.roles.mobile_node.states import TABLE as SLEEP
+from locum.roles.mobile_node.states import ComingUp, Down, GoingDown, SendingBack, SleepEvent, SleepState, Up
 from locum.roles.mobile_node.wake.states import GivenUp, StillAsleep
 from locum.roles.mobile_node.wake.taking_back import Waking
 from locum.roles.registrant.attachment import RegistrationTarget
@@ -73,7 +75,7 @@ class SleepingNode:
                         f"sessions are still coming from {other}, whose programs have to read first; "
                         "sleep there, or give them up with `locum wake --abandon`"
                     )
-                self.state = SendingBack(stand_in, wake_after, configuration or {})
+                self._enter("sleep", SendingBack(stand_in, wake_after, configuration or {}))
                 started = Emit("falling-asleep", None, self._home_address)
                 return [started, *self._advance(self.partial_handovers.send_back(now=now), now)]
             case ComingUp(machine=waking):
@@ -139,7 +141,8 @@ class SleepingNode:
         match self.state:
             case Down(handover):
                 machine = Waking(self.mobile, self._correspondence(handover), handover)
-                self.state, self.woken = ComingUp(machine), machine.report
+                self._enter("abandon", ComingUp(machine))
+                self.woken = machine.report
                 return self._advance(machine.abandon(now=now), now)
             case ComingUp(machine=waking):
                 return self._advance(waking.abandon(now=now), now)
@@ -150,7 +153,7 @@ class SleepingNode:
     def cancel(self, *, now: float) -> list[Action]:
         """Turn back from wherever it is; nothing when there is nothing to turn back from."""
         if isinstance(self.state, SendingBack):
-            self.state = Up("cancelled")
+            self._enter("cancel", Up("cancelled"))
             return self._advance([], now)
         if not self.partial_handovers.idle:
             return self._advance(self.partial_handovers.undo("cancelled", now=now), now)
@@ -158,7 +161,7 @@ class SleepingNode:
             case GoingDown(machine, wake_after):
                 if machine.cancel(now=now):
                     return self._advance(machine.undo("cancelled", now=now), now)
-                self.state = GoingDown(machine, wake_after, turn_back=True)
+                self._enter("cancel", GoingDown(machine, wake_after, turn_back=True))
             case ComingUp(machine=waking):
                 return self._advance(waking.call_off(now=now), now)
         return []
@@ -320,11 +323,15 @@ class SleepingNode:
                 return self._woken(waking, now)
         return None
 
+    def _enter(self, event: SleepEvent, state: SleepState) -> None:
+        self.state = SLEEP.change(self.state, event, state)
+
     def _fall_asleep(self, asked: SendingBack, now: float) -> list[Action]:
         departure = self._departure(asked.stand_in, asked.configuration)
         correspondence = self.partial_handovers.correspondence(asked.stand_in.address)
         machine = FallingAsleep(self.mobile, correspondence, departure, self._randomness)
-        self.state, self.slept = GoingDown(machine, asked.wake_after), machine.report
+        self._enter("nothing is coming", GoingDown(machine, asked.wake_after))
+        self.slept = machine.report
         return machine.start()
 
     def _slept(self, result: object, wake_after: float | None, turn_back: bool, now: float) -> list[Action]:
@@ -332,14 +339,14 @@ class SleepingNode:
             case Slept(handover):
                 wake_at = None if wake_after is None else now + wake_after
                 asleep = replace(handover, stage=Stage.ASLEEP, wake_at=wake_at)
-                self.state = Down(asleep)
+                self._enter("slept", Down(asleep))
                 actions: list[Action] = [
                     asleep.persist(),
                     Emit("asleep", "632", self._home_address, None, _asleep_detail(asleep, self.slept)),
                 ]
                 return actions + (self._wake(asleep, uncertain=False, now=now) if turn_back else [])
             case NotSlept(reason):
-                self.state = Up(reason)
+                self._enter("failed", Up(reason))
                 return [Emit("sleep-failed", "634", self._home_address, None, {"reason": reason})]
         assert isinstance(self.state, GoingDown)
         uncertain = self.state.machine.handover
@@ -351,16 +358,16 @@ class SleepingNode:
     def _woken(self, waking: Waking, now: float) -> list[Action]:
         match waking.result:
             case StillAsleep(handover):
-                self.state = Down(handover)
+                self._enter("still asleep", Down(handover))
                 return [Emit("asleep", "632", self._home_address, None, {"sessions": len(handover.sessions)})]
             case GivenUp(handover):
-                self.state = Up("the sessions were given up")
+                self._enter("awake", Up("the sessions were given up"))
                 count = len(handover.sessions)
                 ended = Emit("awake", None, self._home_address, None, {"lost": count})
                 return [ended, *self.abandoning.begin(handover)]
         rest = waking.result.rest if waking.result is not None else None
         lost = waking.result.lost if waking.result is not None else 0
-        self.state = Up(f"{counted(lost)} lost" if lost else None)
+        self._enter("awake", Up(f"{counted(lost)} lost" if lost else None))
         detail: dict[str, JSON] = {"lost": lost, "coming": 0 if rest is None else len(rest.sessions)}
         awake = Emit("awake", "632", self._home_address, None, detail)
         if rest is None:
@@ -369,7 +376,8 @@ class SleepingNode:
 
     def _wake(self, handover: Handover, *, uncertain: bool, now: float) -> list[Action]:
         machine = Waking(self.mobile, self._correspondence(handover), handover, uncertain=uncertain)
-        self.state, self.woken = ComingUp(machine), machine.report
+        self._enter("take back", ComingUp(machine))
+        self.woken = machine.report
         return [Emit("waking", None, self._home_address), *machine.start(now=now)]
 
     def _restore(self, handover: Handover, now: float) -> list[Action]:
@@ -382,11 +390,11 @@ class SleepingNode:
                     *self.mobile.set_target(RegistrationTarget.ORDINARY, now=now),
                 ]
             case Stage.ASLEEP:
-                self.state = Down(handover)
+                self._enter("restore asleep", Down(handover))
                 return self._frozen(handover)
             case Stage.RETURNED:
                 machine = Waking(self.mobile, self._correspondence(handover), handover)
-                self.state = ComingUp(machine)
+                self._enter("restore awake", ComingUp(machine))
                 ordinary = (
                     self.mobile.set_target(RegistrationTarget.ORDINARY, now=now)
                     if self.mobile.target is not RegistrationTarget.ORDINARY
@@ -407,7 +415,7 @@ class SleepingNode:
         # Those that were back have ended as well.
         lost = replace(handover.at(Stage.ABANDONED), returned=(), processes=(), loose=False)
         if not handover.given:
-            self.state = Up(f"{counted(len(lost.sessions))} lost: {RESTARTED}")
+            self._enter("host restarted", Up(f"{counted(len(lost.sessions))} lost: {RESTARTED}"))
         self.untold = self.woken
         for each in lost.sessions:
             self.woken.tell(each.flow, Fate.LOST, RESTARTED, each.processes, each.programs)

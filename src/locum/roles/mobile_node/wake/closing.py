@@ -27,7 +27,7 @@ class Closing:
         """Send 634 done, once nothing is to come any more and the stand-in has reset the sessions that ended here."""
         handover = self._away.handover
         if self._newcomers.busy:
-            self._course.state = Receives()
+            self._course.enter("await accepted", Receives())
             return []
         if handover.disowned:  # an earlier abandon says the same, but done could overtake it
             return self._course.ask(Abandon(handover.identifier, handover.disowned))

@@ -5,7 +5,7 @@ node answers their peers that there is no room. Whenever a program has read, mor
 all of it back: the stand-in goes on with its sockets as they are. It must not know how a socket is filled or a peer answered.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.forwarding import FlowVerdict
@@ -27,7 +27,22 @@ from locum.roles.action_values.sessions import (
 )
 from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
 from locum.roles.flow_rows import set_flows
-from locum.roles.mobile_node.handover import AwaySession, Correspondence, Handover, Stage
+from locum.roles.mobile_node.handover import AwaySession, Correspondence, Stage
+from locum.roles.mobile_node.wake.coming_states import (
+    TABLE,
+    Asking,
+    Back,
+    Completing,
+    Ended,
+    Injecting,
+    Pausing,
+    Rests,
+    State,
+    Tightening,
+    Unsure,
+    Watching,
+)
+from locum.roles.mobile_node.wake.coming_states import Event as StateEvent
 from locum.roles.mobile_node.wake.fetch_window import CHUNK
 from locum.roles.mobile_node.wake.receiving import released
 from locum.roles.mobile_node.wake.rest import Rest
@@ -52,77 +67,6 @@ RETRY_FIRST = 1.0  # seconds until a 634 that was not answered is asked again
 RETRY_MAX = 60.0
 SIGN_OF_LIFE = 600.0  # seconds; the stand-in forgets stopped sessions that nobody has asked for in an hour
 END_ATTEMPTS = 5  # of the last `done`: after that the stand-in's own timer ends the handover
-
-
-@dataclass(frozen=True, slots=True)
-class Watching:
-    """Nothing has room; at `alive_at` the stand-in is asked for a byte, so that it does not forget."""
-
-    alive_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """A 634 is on its way."""
-
-    request: int
-    value: Request634
-
-
-@dataclass(frozen=True, slots=True)
-class Pausing:
-    """It was not answered, and is tried again."""
-
-    retry_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Tightening:
-    """The node freezes a program, to put something into its socket, or all of them, to send them back."""
-
-    flows: tuple[Flow, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Injecting:
-    """The node appends bytes."""
-
-    flow: Flow
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Completing:
-    """The node gives the socket back."""
-
-    flow: Flow
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """`result` says how."""
-
-
-State = Watching | Asking | Pausing | Tightening | Injecting | Completing | Ended
-
-
-@dataclass(frozen=True, slots=True)
-class Back:
-    """Everything is back, or was given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rests:
-    """The stand-in goes on with the sessions, and the programs stand still."""
-
-    handover: Handover
-
-
-@dataclass(frozen=True, slots=True)
-class Unsure:
-    """The stand-in is to be asked from the beginning."""
-
-    handover: Handover
 
 
 class Coming:
@@ -173,7 +117,8 @@ class Coming:
         for each in self._sessions.values():
             self._tell(each.session, Fate.LOST, reason)
         self.handover = self.handover.at(Stage.ABANDONED)
-        self.state, self.result = Ended(), GivenUp(self.handover)
+        self._enter("end", Ended())
+        self.result = GivenUp(self.handover)
         return [self.handover.persist(), *abandoned(self.handover, reason)]
 
     # The role's shape --------------------------------------------------------------------------------------------
@@ -235,7 +180,7 @@ class Coming:
                 return self._tighten(tuple(self._sessions))
             return self._ask(Cancel(name))
         if not self._room:
-            self.state = Watching(now + SIGN_OF_LIFE)
+            self._enter("watch", Watching(now + SIGN_OF_LIFE))
             return []
         flow = next(iter(self._room))
         reading = self._sessions[flow]
@@ -244,17 +189,20 @@ class Coming:
         limit = min(CHUNK, reading.lacking)
         return self._ask(Fetch(name, reading.session.session, reading.offset, limit))
 
+    def _enter(self, event: StateEvent, state: State) -> None:
+        self.state = TABLE.change(self.state, event, state)
+
     def _ask(self, value: Request634) -> list[Action]:
         asked = self._correspondence.ask(value, bulk=isinstance(value, Fetch | Finish))
-        self.state = Asking(self._correspondence.last, value)
+        self._enter("ask", Asking(self._correspondence.last, value))
         return list(asked)
 
     def _tighten(self, flows: tuple[Flow, ...]) -> list[Action]:
-        self.state = Tightening(flows)
+        self._enter("freeze", Tightening(flows))
         return [Tighten(flows)]
 
     def _wait(self, now: float) -> list[Action]:
-        self.state = Pausing(now + self._pause)
+        self._enter("wait", Pausing(now + self._pause))
         self._pause = min(RETRY_MAX, 2 * self._pause)
         return []
 
@@ -330,7 +278,7 @@ class Coming:
             return [*actions, *self._complete(flow)]
         data = self._sessions[flow].kept
         self._sessions[flow] = replace(self._sessions[flow], kept=b"")
-        self.state = Injecting(flow, data)
+        self._enter("inject", Injecting(flow, data))
         return [*actions, InjectData(((flow, data),))]
 
     def _injected(self, flow: Flow, data: bytes, event: Injected, now: float) -> list[Action]:
@@ -352,7 +300,7 @@ class Coming:
         return [Loosen((flow,), self._sessions[flow].session.processes), WatchReading((flow,))]
 
     def _complete(self, flow: Flow) -> list[Action]:
-        self.state = Completing(flow)
+        self._enter("complete", Completing(flow))
         # The socket's timestamp clock has been the stand-in's since the wake ended, and goes on.
         final = replace(final_of(flow, self._sessions[flow].final), timestamp=None)
         return [*set_flows((flow,), FlowVerdict.HOLD), FinishSessions((final,))]
@@ -414,16 +362,19 @@ class Coming:
     def _rest(self) -> list[Action]:
         # The stand-in has forgotten those that are back, and may use their numbers for others.
         self.handover = replace(self.handover.at(Stage.ASLEEP), loose=False, returned=())
-        self.state, self.result = Ended(), Rests(self.handover)
+        self._enter("end", Ended())
+        self.result = Rests(self.handover)
         return [StopAnswering(self.handover.flows), self.handover.persist()]
 
     def _unsure(self) -> list[Action]:
         self.handover = self.handover.at(Stage.WAKING)
-        self.state, self.result = Ended(), Unsure(replace(self.handover, loose=not self._tight))
+        self._enter("end", Ended())
+        self.result = Unsure(replace(self.handover, loose=not self._tight))
         return []
 
     def _end(self) -> list[Action]:
-        self.state, self.result = Ended(), Back()
+        self._enter("end", Ended())
+        self.result = Back()
         return [self.handover.forget(), Emit("all-back", "632", self._home_address)]
 
 

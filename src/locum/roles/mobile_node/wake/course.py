@@ -6,10 +6,12 @@ This module must not know which request comes next.
 from locum.roles.actions import Action, Emit
 from locum.roles.mobile_node.handover import Correspondence
 from locum.roles.mobile_node.wake.states import (
+    TABLE,
     Arriving,
     Asking,
     Awake,
     Ended,
+    Event,
     GivenUp,
     Pausing,
     State,
@@ -46,7 +48,7 @@ class Course:
     def ask(self, value: Request634) -> list[Action]:
         """Send this request and wait for its answer."""
         asked = self._correspondence.ask(value, bulk=isinstance(value, Finish))
-        self.state = Asking(self._correspondence.last, value)
+        self.enter("ask", Asking(self._correspondence.last, value))
         return list(asked)
 
     def answered(self) -> None:
@@ -55,11 +57,16 @@ class Course:
 
     def unanswered(self, value: Request634, reason: str, now: float) -> list[Action]:
         """Pause before this request is asked again."""
-        self.state = Pausing(now + self._pause, value)
+        self.enter("no answer", Pausing(now + self._pause, value))
         self._pause = min(RETRY_MAX, 2 * self._pause)
         home_address = self._mobile.configuration.home_address
         return [Emit("stand-in-silent", "634", home_address, None, {"reason": reason})]
 
     def end(self, result: Awake | StillAsleep | GivenUp) -> None:
         """End the wake with this result."""
-        self.state, self.result = Ended(), result
+        self.enter("end", Ended())
+        self.result = result
+
+    def enter(self, event: Event, state: State) -> None:
+        """Change the state."""
+        self.state = TABLE.change(self.state, event, state)

@@ -47,7 +47,7 @@ class Programs:
     def tighten(self) -> list[Action]:
         """Freeze the programs and put their sockets into repair mode."""
         flows = self._away.handover.flows
-        self._course.state = Tightening(flows)
+        self._course.enter("freeze", Tightening(flows))
         return [Tighten(flows)]
 
     def _loosen(self) -> list[Action]:

@@ -1,13 +1,15 @@
-"""The states of a wake and its results (taking_back.py), and what all who end one have in common. Values only."""
+"""The states of a wake (taking_back.py), the transitions between them, its results, and how one ends. Values only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from locum.roles.action_values.sessions import AbandonSessions, SessionFinal, Thaw
 from locum.roles.actions import Action, Emit
 from locum.roles.mobile_node.handover import Handover
 from locum.roles.mobile_node.wake.receiving import released
 from locum.roles.mobile_node.wake.rest import Rest
+from locum.roles.state_table import StateTable
 from locum.wire.control import FinalState, Flow, Request634
 
 
@@ -95,6 +97,48 @@ State = (
 )
 # States in which somebody else has the next word, perhaps for ever.
 WAITING = (Arriving, Asking, Pausing, Fetching, Returning)
+
+Event = Literal[
+    "ask",
+    "no answer",
+    "freeze",
+    "not frozen",
+    "fetch",
+    "inject",
+    "let read",
+    "return",
+    "complete",
+    "await accepted",
+    "end",
+]
+# One step of putting bytes back leads to any other.
+_STEPS: dict[Event, type] = {
+    "ask": Asking,
+    "fetch": Fetching,
+    "inject": Injecting,
+    "let read": Draining,
+    "complete": Completing,
+    "await accepted": Receives,
+    "end": Ended,
+}
+TABLE: StateTable[Event] = StateTable(
+    "Taking sessions back at the mobile node",
+    "One wake, or one `locum take`. The programs stand still while bytes are put into their sockets.",
+    {
+        Arriving: {"ask": Asking, "end": Ended},
+        Asking: {**_STEPS, "no answer": Pausing, "freeze": Tightening, "return": Returning},
+        Pausing: {"ask": Asking, "freeze": Tightening, "end": Ended},
+        Tightening: {**_STEPS, "not frozen": Pausing, "return": Returning},
+        Fetching: {**_STEPS, "no answer": Pausing, "freeze": Tightening},
+        Injecting: _STEPS,
+        Draining: {**_STEPS, "not frozen": Pausing},
+        Returning: {"ask": Asking, "end": Ended},
+        Completing: _STEPS,
+        Receives: {"ask": Asking, "end": Ended},
+        Ended: {},
+    },
+    start=(Arriving,),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ class Waking:
             case Finished() as result:
                 return self._completed(result, now)
             case NotPerformed():
-                self._course.state = Pausing(now + RETRY_FIRST, None)
+                self._course.enter("not frozen", Pausing(now + RETRY_FIRST, None))
         return []
 
     def timeout(self, *, now: float) -> list[Action]:
@@ -334,7 +334,7 @@ class Waking:
         if pieces := self._bytes.pieces():
             return [*fetches, *self._inject(pieces)]
         if self._bytes.fetching:
-            self._course.state = Fetching()
+            self._course.enter("fetch", Fetching())
             return fetches
         if self._finishing:
             return self._conclude(now)
@@ -358,7 +358,7 @@ class Waking:
         return self._unanswered(again, reason, now)
 
     def _inject(self, pieces: Mapping[Flow, bytes]) -> list[Action]:
-        self._course.state = Injecting(pieces)
+        self._course.enter("inject", Injecting(pieces))
         beyond = frozenset(flow for flow in pieces if self.progress[flow].beyond)
         return [InjectData(tuple(pieces.items()), beyond)]
 
@@ -373,7 +373,7 @@ class Waking:
         """Let the programs read what they have; those of other sessions are frozen as before."""
         listed = tuple(flows)
         processes = dict.fromkeys(each for flow in listed for each in self.progress.session(flow).processes)
-        self._course.state = Draining(frozenset(listed))
+        self._course.enter("let read", Draining(frozenset(listed)))
         return [DrainRound(listed, tuple(processes), DRAIN_PATIENCE)]
 
     def _drained(self, event: Drained, now: float) -> list[Action]:
@@ -390,7 +390,7 @@ class Waking:
         held = set_flows(self.handover.flows, FlowVerdict.HOLD)
         if not self._gives_way:
             return [*held, *self._finish()]
-        self._course.state = Returning()
+        self._course.enter("return", Returning())
         return [*held, *self._mobile.set_target(RegistrationTarget.ORDINARY, now=now)]
 
     def _finish(self) -> list[Action]:
@@ -435,7 +435,7 @@ class Waking:
     def _end_with(self, rest: Rest) -> None:
         """The wake has ended, unless connections that the stand-in accepted are still to come."""
         if self._newcomers.busy:
-            self._course.state = Receives()
+            self._course.enter("await accepted", Receives())
         else:
             self._course.end(Awake(self._away.lost, replace(rest, handover=self.handover)))
 
@@ -465,7 +465,7 @@ class Waking:
         return self._programs.tighten() if self._programs.loose else actions
 
     def _complete(self, flows: tuple[Flow, ...]) -> list[Action]:
-        self._course.state = Completing(flows)
+        self._course.enter("complete", Completing(flows))
         return [FinishSessions(tuple(final_of(flow, self.progress.final(flow)) for flow in flows))]
 
     def _completed(self, event: Finished, now: float) -> list[Action]:
