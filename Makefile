@@ -70,7 +70,7 @@ bench: root-bench setup
 
 # As `test`, with other examples of every property than those that `test` always draws; then the measurements.
 test-all: root-test-all check test-packages
-	@HYPOTHESIS_PROFILE=explore $(PYTEST) -m "exhaustive or not exhaustive"
+	@HYPOTHESIS_PROFILE=explore $(PYTEST) --whole-captures -m "exhaustive or not exhaustive"
 	@$(BIN)/python -m bench
 
 # Tests on Debian 12's own kernel, Linux 6.1, in a virtual machine: make test-kernel TESTS=tests/sessions/tcp/test_states.py

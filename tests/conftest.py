@@ -41,6 +41,15 @@ LONGEST = (
 """Beginnings of the names of groups, in the order of their start; the others follow."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make test-all` reads whole captures; `make test` saves the time."""
+    parser.addoption(
+        "--whole-captures",
+        action="store_true",
+        help="look for malformed packets among all packets of a scenario, not only among control packets",
+    )
+
+
 def group_of(nodeid: str) -> str:
     """The group of a test; tests of one group run on one worker, one after the other."""
     file = nodeid.partition("::")[0].removeprefix("tests/")

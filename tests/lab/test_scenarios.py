@@ -53,8 +53,9 @@ EVERY = [
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_scenario(name: str, tmp_path: Path) -> None:
-    report = perform(SCENARIOS[name](), tmp_path / name)
+def test_scenario(name: str, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    whole = pytestconfig.getoption("whole_captures")
+    report = perform(SCENARIOS[name](), tmp_path / name, whole_captures=whole)
     assert not report.failure, report.failure
     assert not wrong(report), wrong(report)
     assert not [place for place in LabPlace.all() if place.owner_alive() == os.getpid()], "the lab is gone"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from locum.lab.captures.dissection import malformed
+from locum.lab.captures.dissection import control_packets, malformed
+from locum.lab.captures.pcap import frames
 from locum.wire.mobile_ip.registration import RegistrationRequest
 
 HOME, AGENT, CARE_OF = (IPv4Address(f"10.10.{part}.4") for part in (100, 4, 21))
@@ -53,6 +54,63 @@ def test_a_forger_is_excused_at_its_address_for_broken_messages_alone(tmp_path: 
     file = capture(tmp_path, ("10.10.66.102", cut), ("10.10.66.2", cut), ("10.10.4.2", cut))
     assert malformed(file) == 3
     assert malformed(file, ("10.10.66.102", "2001:db8:66::66")) == 2
+
+
+def cooked(folder: Path, *packets: bytes) -> Path:
+    """IPv4 and IPv6 packets in a Linux cooked capture, as the lab's tcpdump writes them."""
+    file = folder / "cooked.pcap"
+    data = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 276)
+    for packet in packets:
+        kind = 0x0800 if packet[0] >> 4 == 4 else 0x86DD
+        frame = struct.pack("!HHIHBB8s", kind, 0, 2, 1, 0, 6, bytes(8)) + packet
+        data += struct.pack("<IIII", 0, 0, len(frame), len(frame)) + frame
+    file.write_bytes(data)
+    return file
+
+
+def ipv4(protocol: int, payload: bytes) -> bytes:
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0, 64, protocol, 0)
+    return head + HOME.packed + AGENT.packed + payload
+
+
+def ipv6(next_header: int, payload: bytes) -> bytes:
+    return struct.pack("!IHBB", 6 << 28, len(payload), next_header, 64) + bytes(31) + b"\x01" + payload
+
+
+def udp(payload: bytes) -> bytes:
+    return struct.pack("!HHHH", 434, 434, 8 + len(payload), 0) + payload
+
+
+def tcp(flags: int) -> bytes:
+    return struct.pack("!HHIIBBHHH", 80, 4000, 1, 1, 0x50, flags, 1, 0, 0) + b"film"
+
+
+def test_control_packets_leave_out_tcp_streams(tmp_path: Path) -> None:
+    segment, opening, cut = tcp(0x10), tcp(0x02), udp(REQUEST + NAI[:-1])
+    tunnel_data = struct.pack("!BBH", 4, 4, 0)
+    kept = [ipv4(17, cut), ipv4(6, opening), ipv6(6, opening), ipv4(4, ipv4(17, cut))]
+    left_out = [
+        ipv4(6, segment),
+        ipv6(6, segment),
+        ipv4(4, ipv4(6, segment)),
+        ipv4(41, ipv6(6, segment)),
+        ipv6(4, ipv4(6, segment)),
+        ipv6(41, ipv6(6, segment)),
+        ipv4(17, udp(tunnel_data + ipv4(6, segment))),
+        ipv4(17, udp(struct.pack("!BBH", 4, 41, 0) + ipv6(6, segment))),
+    ]
+    file = cooked(tmp_path, *left_out, *kept)
+    with control_packets([file, file]) as control:
+        assert [frame.packet for frame in frames(control)] == kept * 2
+        assert malformed(control) == 2 * malformed(file) == 4
+    assert not control.exists()
+
+
+def test_control_packets_of_no_capture(tmp_path: Path) -> None:
+    file = tmp_path / "x.pcap"
+    file.write_bytes(b"nothing of the kind" * 9)
+    with pytest.raises(OSError, match="tcpdump cannot read"), control_packets([file]):
+        pass
 
 
 def test_what_is_no_capture_is_not_taken_for_a_good_one(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ Two sorts of packets that tshark marks are not counted, and nothing else:
 import struct
 import subprocess
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -27,6 +28,19 @@ _LONG = frozenset((36, 38, MULTIPATH))
 """Types in the long format: RFC 5944 section 3.5.5, RFC 3115 section 2.1, RFC 7629 section 4."""
 _RAW = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)  # a pcap file of bare IP packets
 _REGISTRATION, _UDP = 434, 17
+_PCAP_HEADER = 24
+"""Bytes before the first record of a pcap file."""
+_TCP_IN_TUNNELS = (
+    "(ip[9] = 4 and ip[29] = 6) or (ip[9] = 41 and ip[26] = 6)"  # RFC 2003, RFC 4213
+    " or (udp port 434 and udp[8] = 4 and"  # RFC 3519 section 3.3
+    " ((udp[9] = 4 and udp[21] = 6) or (udp[9] = 41 and udp[18] = 6)))"
+    " or (ip6[6] = 4 and ip6[49] = 6) or (ip6[6] = 41 and ip6[46] = 6)"  # RFC 2473
+)
+_TCP_STREAM = (
+    "(ip[9] = 6 and tcp[tcpflags] & (tcp-syn | tcp-fin | tcp-rst) = 0) or (ip6[6] = 6 and ip6[53] & 7 = 0)"
+)
+CONTROL = f"not ({_TCP_IN_TUNNELS} or {_TCP_STREAM})"
+"""A filter of libpcap: all but the segments of TCP connections. Segments that open or end one pass outside tunnels."""
 
 
 def malformed(file: Path, broken_from: Collection[str] = (), opaque: str = "") -> int:
@@ -40,6 +54,22 @@ def malformed(file: Path, broken_from: Collection[str] = (), opaque: str = "") -
     marked = _marked(file, "".join(_but_from(each) for each in broken_from), opaque)
     misread = [rest for row in marked if (rest := _without_multipath(row)) is not None]
     return len(marked) - len(misread) + (_malformed_messages(misread) if misread else 0)
+
+
+@contextmanager
+def control_packets(files: Iterable[Path]) -> Iterator[Path]:
+    """Copy the control packets of cooked captures into one pcap file that is there for the length of the block.
+
+    The order is that of the captures. Raises OSError when tcpdump is missing or cannot read a file.
+    """
+    with tempfile.NamedTemporaryFile(suffix=".pcap") as target:
+        for number, file in enumerate(files):
+            done = subprocess.run(["tcpdump", "-n", "-r", str(file), "-w", "-", CONTROL], capture_output=True)
+            if done.returncode:
+                raise OSError(f"tcpdump cannot read {file}: {done.stderr.decode(errors='replace').strip()}")
+            target.write(done.stdout[_PCAP_HEADER if number else 0 :])
+        target.flush()
+        yield Path(target.name)
 
 
 def _but_from(address: str) -> str:
