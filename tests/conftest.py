@@ -26,9 +26,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "locum"))
 ONE_BY_ONE = frozenset({"lab/test_scenarios.py"})
 """Files whose tests share nothing: each test may run on either worker."""
 
-TOGETHER = {"lab/test_cli.py": "standing labs", "lab/network/test_place.py": "standing labs"}
-"""Groups of several files. `locum lab down` in one of these files removes the labs without an owner of the other."""
-
 LONGEST = (
     "lab/daemons/test_mobile_restart.py",
     "kernels/test_debian_kernel.py",
@@ -53,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def group_of(nodeid: str) -> str:
     """The group of a test; tests of one group run on one worker, one after the other."""
     file = nodeid.partition("::")[0].removeprefix("tests/")
-    return nodeid if file in ONE_BY_ONE else TOGETHER.get(file, file)
+    return nodeid if file in ONE_BY_ONE else file
 
 
 def rank(nodeid: str) -> int:

@@ -57,6 +57,33 @@ def test_the_network_carries_both_families_and_the_radio_is_cut_for_real(place: 
     assert {link["mtu"] for link in links if link["ifname"].startswith("radio")} == {1500}
 
 
+def test_a_claimed_lab_is_never_seen_without_owner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(place_module, "ROOT", tmp_path / "labs")
+    rename, seen = Path.rename, []
+
+    def look(path: Path, target: Path) -> Path:
+        seen.append([place.identity for place in LabPlace.all()])
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", look)
+    claimed = LabPlace.claim("test")
+    assert seen == [[], []], "while its owner is written, and before it has its name"
+    assert [place.owner_alive() for place in LabPlace.all()] == [os.getpid()]
+    claimed.remove()
+    assert not (tmp_path / "labs").exists()
+
+
+def test_what_a_killed_claim_left_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(place_module, "ROOT", tmp_path / "labs")
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    (tmp_path / "labs" / f".claim-{killed.pid}-abcd").mkdir(parents=True)
+    claimed = LabPlace.claim("test")
+    assert [path.name for path in (tmp_path / "labs").iterdir()] == [claimed.identity]
+    claimed.remove()
+    assert not (tmp_path / "labs").exists()
+
+
 def test_two_labs_stand_side_by_side(place: LabPlace) -> None:
     other = LabPlace.claim("test")
     try:

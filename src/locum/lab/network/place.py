@@ -6,6 +6,7 @@ what a run left that was killed with SIGKILL.
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -20,10 +21,13 @@ from pathlib import Path
 from locum.lab.errors import LabError
 from locum.node.sessions.freezer_name import cgroups_of, freezer_name
 
-ROOT = Path("/run/locum-lab")
+ROOT = Path(os.environ.get("LOCUM_LAB_DIRECTORY", "/run/locum-lab"))
+"""The directories of all labs. Short: it is the beginning of names of Unix sockets (108 bytes, unix(7))."""
 NAMESPACES = Path("/run/netns")
 SSHD = Path("/run/sshd")
 CGROUPS = Path("/sys/fs/cgroup")
+_DRAFT = ".claim-"
+"""The beginning of the name of a lab's directory that has no owner yet; a pid follows."""
 _MADE_SSHD = "made-sshd-directory"
 """A file of each lab that uses an SSHD directory which a lab has made."""
 
@@ -54,15 +58,26 @@ class LabPlace:
 
     @classmethod
     def claim(cls, scenario: str) -> "LabPlace":
-        """Make the directory of a new lab; this process is its owner until `release_ownership`."""
+        """Make the directory of a new lab; this process is its owner until `release_ownership`.
+
+        The directory appears with its owner in it: `locum lab down`, beside it, removes labs without an owner.
+        """
         while True:
             ROOT.mkdir(mode=0o755, exist_ok=True)
+            _remove_dead_drafts()
             place = cls(secrets.token_hex(2))
+            draft = cls(f"{_DRAFT}{os.getpid()}-{place.identity}")
             try:
-                place.path.mkdir(mode=0o700)
-            except (FileExistsError, FileNotFoundError):
+                draft.path.mkdir(mode=0o700)
+                draft._write_owner(
+                    {"pid": os.getpid(), "started": started_at(os.getpid()), "scenario": scenario}
+                )
+                draft.path.rename(place.path)
+            except OSError as error:
+                shutil.rmtree(draft.path, ignore_errors=True)
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                    raise
                 continue  # taken, or the last other lab has just gone and taken ROOT with it
-            place._write_owner({"pid": os.getpid(), "started": started_at(os.getpid()), "scenario": scenario})
             return place
 
     @classmethod
@@ -72,7 +87,8 @@ class LabPlace:
         with contextlib.suppress(FileNotFoundError):
             for path in ROOT.iterdir():
                 with contextlib.suppress(FileNotFoundError):
-                    ages[path.name] = path.stat().st_mtime
+                    if not path.name.startswith(_DRAFT):
+                        ages[path.name] = path.stat().st_mtime
         return [cls(name) for name in sorted(ages, key=lambda name: ages[name])]
 
     @property
@@ -182,6 +198,7 @@ class LabPlace:
         if made_sshd and not any((place.path / _MADE_SSHD).exists() for place in LabPlace.all()):
             with contextlib.suppress(OSError):  # the last lab that uses it
                 SSHD.rmdir()
+        _remove_dead_drafts()
         with contextlib.suppress(OSError):
             ROOT.rmdir()
 
@@ -202,6 +219,13 @@ class LabPlace:
         for cgroup in self.cgroups():
             with contextlib.suppress(OSError):
                 yield from map(int, (cgroup / "cgroup.procs").read_text().split())
+
+
+def _remove_dead_drafts() -> None:
+    """Remove the directories of processes that were killed while they claimed a lab."""
+    for path in ROOT.glob(f"{_DRAFT}*"):
+        if started_at(int(path.name.removeprefix(_DRAFT).partition("-")[0])) is None:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def cgroup_of(pid: int) -> Path | None:
