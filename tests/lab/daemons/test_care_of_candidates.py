@@ -17,7 +17,7 @@ from locum.lab.scenarios.routing.flows import datagrams
 from locum.lab.scenarios.stand_ins.fig07 import held, stand_ins, told
 from locum.lab.scenarios.stand_ins.fig10 import login
 from locum.lab.steps.stand_ins import Registering, registering
-from locum.lab.steps.story import download, web
+from locum.lab.steps.story import live, watch
 from locum.lab.world import Lab
 
 STAND_IN = Registering("mnps", bid=1)
@@ -173,10 +173,10 @@ def test_flows_are_shared_between_device_and_stand_in_by_weight(lab: Lab) -> Non
 
 def test_what_a_rule_keeps_at_the_device_goes_to_sleep_and_comes_back(lab: Lab) -> None:
     """A live download that the device's own rule leads to the device; the stand-in registers for everything (R4)."""
-    server, digests = web(lab, [("film", 30_000_000)], "6m")
+    server, films = live(lab)
     rule = said(lab, "mn", "flow", "add", "--priority", "10", "--to", "mn", "--protocol", "tcp",
                 "--source-port", "80")  # fmt: skip
-    film = download(lab, "film", digests["film"])
+    film = watch(lab, films)
     film.wait_for(3_000_000)
     with pytest.raises(LabError, match=f"rule {rule['id']}"):
         lab.command("mn", "give", "--port", "80")
@@ -194,7 +194,7 @@ def test_what_a_rule_keeps_at_the_device_goes_to_sleep_and_comes_back(lab: Lab) 
     )  # it is passed over
     lab.restore()
     lab.command("mn", "wake")
-    assert film.finish(60) == 0 and film.correct and server.connections("/film") == 1
+    assert film.finish(60) == 0 and film.correct and server.connections("/live/film") == 1
     assert [each["id"] for each in lab.flow_rules()] == [rule["id"]]
     (own,) = [each for each in lab.bindings()[0]["care_of"] if each["registrant"] == "mn"]
     assert (own["bid"], own["brief"], stand_ins(lab)) == (OWN, False, [])

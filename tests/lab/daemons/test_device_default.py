@@ -11,7 +11,7 @@ from locum.lab.errors import LabError
 from locum.lab.network.topology import figure_5
 from locum.lab.processes import wait_until
 from locum.lab.programs import stream
-from locum.lab.steps.story import download, web
+from locum.lab.steps.story import live, watch
 from locum.lab.world import Lab
 
 LIFETIME, SHORT = 6, 2
@@ -97,8 +97,8 @@ def test_a_whole_sleep_and_what_a_home_agent_does_not_take(tmp_path: Path) -> No
     """The stand-in has the packets by it while the device sleeps; a default that would go round is refused (129)."""
     with Lab("device-default-sleep", tmp_path, PLAN, captures=False) as lab:
         lab.wait_registered()
-        server, digests = web(lab, [("film", 20_000_000)], "6m")
-        film = download(lab, "film", digests["film"])
+        server, films = live(lab)
+        film = watch(lab, films)
         film.wait_for(2_000_000)
         lab.close_lid()
         in_force(lab, DEFAULT)
@@ -108,7 +108,7 @@ def test_a_whole_sleep_and_what_a_home_agent_does_not_take(tmp_path: Path) -> No
             20,
         )
         lab.open_lid()
-        assert film.finish(60) == 0 and film.correct and server.connections("/film") == 1
+        assert film.finish(60) == 0 and film.correct and server.connections("/live/film") == 1
         file = lab.configuration.file("mn")
         text = file.read_text()
         file.write_text(text.replace(LINE, f'default_coa = "{HOME_ADDRESS4}"\n'))

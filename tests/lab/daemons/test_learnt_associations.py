@@ -10,11 +10,11 @@ from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Plan, Table
 from locum.lab.errors import LabError
 from locum.lab.processes import wait_until
 from locum.lab.programs.freeradius import FreeRadius, client
-from locum.lab.steps.story import download, web
+from locum.lab.steps.story import live, watch
 from locum.lab.world import Lab
 from locum.node.coap.learnt_associations import ASKED_AGAIN
 
-SIZE, RATE = 24_000_000, "2m"
+RATE = "2m"
 POLICY: Table = {
     "servers": [{"address": "10.10.5.2", "secret_file": "key:radius"}],
     "timeout": 0.5,
@@ -67,8 +67,8 @@ def test_a_device_sleeps_by_an_association_that_its_stand_in_has_learnt(tmp_path
         server.start(users(lab))
         lab.pause(ASKED_AGAIN)  # within which nobody is asked again
 
-        _, digests = web(lab, [("film", SIZE)], RATE)
-        film = download(lab, "film", digests["film"])
+        _, films = live(lab, RATE)
+        film = watch(lab, films)
         film.wait_for(4_000_000)
         lab.close_lid("an1")
         assert learnt(lab) == [str(HOME_ADDRESS4)] and len(lab.sessions()) == 1

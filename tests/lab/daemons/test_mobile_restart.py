@@ -13,7 +13,7 @@ import pytest
 
 from locum.lab.errors import LabError
 from locum.lab.processes import wait_until
-from locum.lab.steps.story import download, web
+from locum.lab.steps.story import live, watch
 from locum.lab.world import Lab
 from locum.node.control.client import NodeUnreachable
 
@@ -31,13 +31,13 @@ def wake(lab: Lab) -> None:
         lab.command("mn", "wake")
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_killed_while_waking(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     with Lab(f"restart{seed}", tmp_path, captures=False) as lab:
         lab.wait_registered()
-        server, digests = web(lab, [("film", 110_000_000)], "8m")
-        loaded = download(lab, "film", digests["film"])
+        server, films = live(lab)
+        loaded = watch(lab, films)
         for _ in range(3):
             loaded.wait_for(loaded.received + MEG)
             lab.close_lid()
@@ -54,7 +54,7 @@ def test_killed_while_waking(tmp_path: Path, seed: int) -> None:
             wait_until("the mobile node to be awake", lambda: state(lab) == "awake", 30.0)
         assert loaded.finish(60) == 0
         assert loaded.correct
-        assert server.connections("/film") == 1
+        assert server.connections("/live/film") == 1
         lost = [each for each in lab.timeline.events() if each.kind == "session-lost"]
         assert not lost
         nothing_is_left(lab)

@@ -4,6 +4,8 @@ import subprocess
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from locum.lab.configuration import Plan
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import perform
@@ -11,6 +13,7 @@ from locum.lab.scenarios.routing.colocated import Colocated
 from locum.lab.scenarios.sleep.fig06 import handovers
 from locum.lab.timeline import Event
 from locum.lab.world import Lab
+from tests.lab.judging import wrong
 
 
 def sent(lab: Lab, node: str, message: str) -> list[Event]:
@@ -60,8 +63,10 @@ def fields(file: Path, *names: str) -> list[str]:
     return lines
 
 
-def test_asleep_with_registrations_through_the_access_node(tmp_path: Path) -> None:
-    report = perform(Required(), tmp_path / "lab")
+def test_asleep_with_registrations_through_the_access_node(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    whole = pytestconfig.getoption("whole_captures")
+    report = perform(Required(), tmp_path / "lab", whole_captures=whole)
     assert not report.failure, report.failure
-    wrong = [check for check in report.checks.made if not check.ok]
-    assert not wrong, wrong
+    assert not wrong(report), wrong(report)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from locum.lab.errors import LabError
 from locum.lab.processes import Processes, Program, wait_until
+from locum.lab.programs import live_film
 
 BLOCK = 1 << 20
 
@@ -110,6 +112,12 @@ http {{
     root {self.root};
     limit_rate {self.rate};
     location = /upload {{ client_max_body_size 0; proxy_pass http://127.0.0.1:81/; proxy_request_buffering on; }}
+    location /live/ {{
+      proxy_pass http://127.0.0.1:{live_film.PORT}/;
+      proxy_http_version 1.1;
+      proxy_buffering off;
+      proxy_read_timeout 300;
+    }}
   }}
   server {{
     listen 127.0.0.1:81;
@@ -134,6 +142,34 @@ http {{
             if f" {path} " in str(request["request"]):
                 used[request["connection"]] += 1
         return len(used)
+
+
+@dataclass(slots=True)
+class LiveFilms:
+    """What nginx of a node serves below /live/: random bytes until `end`. Each name is for one request."""
+
+    processes: Processes
+    node: str
+    folder: Path
+
+    def start(self) -> None:
+        """Returns when they can be asked for. Raises LabError."""
+        self.folder.mkdir(parents=True)
+        origin = [sys.executable, "-m", "locum.lab.programs.live_film", str(self.folder)]
+        program = self.processes.start(self.node, "live-films", origin)
+        ready = self.folder / live_film.READY
+        wait_until("the live films to be served", lambda: not program.running or ready.exists())
+        if not program.running:
+            raise LabError(f"no live film is served; {program.complaint()}")
+
+    def end(self, name: str) -> None:
+        """Let the answer end with the next block."""
+        (self.folder / f"{name}{live_film.END}").touch()
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of the answer in hex, empty while it has not ended."""
+        file = self.folder / f"{name}{live_film.DIGEST}"
+        return file.read_text() if file.exists() else ""
 
 
 @dataclass(slots=True)

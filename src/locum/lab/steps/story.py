@@ -9,11 +9,13 @@ from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6
 from locum.lab.errors import LabError
 from locum.lab.processes import Program, wait_until
 from locum.lab.programs import services
-from locum.lab.programs.services import WebServer
+from locum.lab.programs.services import LiveFilms, WebServer
 from locum.lab.report.checks import Checks
 from locum.lab.world import Lab, Nap
 
 PORT = 80
+AFTERWARDS = 500_000
+"""Bytes that a live download goes on for when its story is over."""
 SETTLING = 0.5
 """Seconds around a hand-over that still belong to it."""
 
@@ -54,6 +56,22 @@ class Download:
         return self.program.wait(patience)
 
 
+@dataclass(slots=True)
+class LiveDownload(Download):
+    """A download that lasts as long as the story, however fast the machine is: it ends when `finish` asks for it."""
+
+    films: LiveFilms
+
+    def finish(self, patience: float) -> int:
+        """Wait for more bytes, let the film end, wait for the program; returns its exit status."""
+        self.wait_for(self.received + AFTERWARDS, patience)
+        name = self.path.rpartition("/")[2]
+        self.films.end(name)
+        status = Download.finish(self, patience)
+        self.wanted = self.films.digest(name)
+        return status
+
+
 def web(lab: Lab, files: Iterable[tuple[str, int]], rate: str = "0") -> tuple[WebServer, dict[str, str]]:
     """Start nginx at the correspondent with random files; returns it and their SHA-256 by name."""
     server = WebServer(lab.processes, "cn", lab.output / "nginx", rate)
@@ -66,7 +84,7 @@ def web(lab: Lab, files: Iterable[tuple[str, int]], rate: str = "0") -> tuple[We
 def download(lab: Lab, name: str, wanted: str, *, six: bool = False, program: str = "curl") -> Download:
     """Start a download of a file by its name, over IPv6 if asked for, from the mobile node's home address."""
     server = f"[{lab.topology.address6('cn')}]" if six else str(lab.topology.address4("cn"))
-    target = lab.output / "received" / f"{program}-{name}"
+    target = lab.output / "received" / f"{program}-{name.rpartition('/')[2]}"
     target.parent.mkdir(exist_ok=True)
     started = services.download(
         lab.processes,
@@ -77,6 +95,22 @@ def download(lab: Lab, name: str, wanted: str, *, six: bool = False, program: st
         str(HOME_ADDRESS6 if six else HOME_ADDRESS4),
     )
     return Download(started, target, wanted, f"/{name}")
+
+
+def live(lab: Lab, rate: str = "0") -> tuple[WebServer, LiveFilms]:
+    """Start nginx at the correspondent with live films; `rate` is nginx's limit_rate, bytes per second."""
+    server, _ = web(lab, [], rate)
+    films = LiveFilms(lab.processes, "cn", lab.output / "live")
+    films.start()
+    return server, films
+
+
+def watch(
+    lab: Lab, films: LiveFilms, name: str = "film", *, six: bool = False, program: str = "curl"
+) -> LiveDownload:
+    """Start a download of a live film, as `download` does of a file."""
+    made = download(lab, f"live/{name}", "", six=six, program=program)
+    return LiveDownload(made.program, made.target, "", made.path, films)
 
 
 def judge_naps(lab: Lab, naps: Sequence[Nap], checks: Checks, *, bound_ms: float | None = 100.0) -> None:

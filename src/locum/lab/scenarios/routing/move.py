@@ -12,10 +12,9 @@ from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.sleep.fig06 import handovers
 from locum.lab.steps.flow_checks import inner_packets, judge_flows, standing_rule
-from locum.lab.steps.story import download, judge_naps, web
+from locum.lab.steps.story import judge_naps, live, watch
 from locum.lab.world import Lab
 
-SIZE = 33_000_000
 STEP = 4_000_000
 ASLEEP = 5.1
 RATE = 2_050
@@ -181,8 +180,8 @@ class Move(Scenario):
         member.stop()
 
     def _download(self, lab: Lab) -> None:
-        self.server, digests = web(lab, [("film", SIZE)])
-        self.download = download(lab, "film", digests["film"])
+        self.server, films = live(lab)
+        self.download = watch(lab, films)
         self.download.wait_for(STEP)
         lab.restore("an2")
         left = lab.cut("an1")
@@ -212,7 +211,7 @@ class Move(Scenario):
         self._judge_context(lab, checks)
         checks.holds("sha256_equal", self.download.correct)
         checks.equal("curl_exit", self.status, 0)
-        checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
+        checks.equal("server_connections", self.server.connections("/live/film"), 1, "connections")
         checks.at_most("registered_after_move_s", self.moved, 5.0, "s")
         judge_naps(lab, [self.nap], checks, bound_ms=None)
         checks.equal("handovers", handovers(lab), 1)

@@ -13,10 +13,9 @@ from locum.lab.scenario import Scenario
 from locum.lab.scenarios.sleep.fig06 import handovers
 from locum.lab.scenarios.sleep.fig06_crash import start_stream
 from locum.lab.steps.flow_checks import inner_packets, judge_flows, standing_rule
-from locum.lab.steps.story import download, web
+from locum.lab.steps.story import live, watch
 from locum.lab.world import Lab
 
-SIZE = 16_000_000
 HEAD_START = 3_000_000
 UPLOAD = 900_000
 ASLEEP = 2.0
@@ -55,8 +54,8 @@ class Nat(Scenario):
         lab.cut("an1")
         lab.give_care_of_address(NODE)
         self.first = wait_outer(lab, FIRST_OUTSIDE)
-        self.server, digests = web(lab, [("film", SIZE)])
-        self.download = download(lab, "film", digests["film"])
+        self.server, films = live(lab)
+        self.download = watch(lab, films)
         self.download.wait_for(HEAD_START)
         self.nap = lab.nap(ASLEEP, [self.download.program], at=NODE)
         self.status = self.download.finish(30)
@@ -89,7 +88,7 @@ class Nat(Scenario):
         checks.equal("outer_address", self.first, f"{FIRST_OUTSIDE}:{REGISTRATION}")
         checks.holds("sha256_equal", self.download.correct)
         checks.equal("curl_exit", self.status, 0)
-        checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
+        checks.equal("server_connections", self.server.connections("/live/film"), 1, "connections")
         checks.equal("handovers", handovers(lab), 1)
         checks.holds("curl_frozen_asleep", self.nap.frozen)
         checks.equal("echoes_outwards", self.outwards, PINGS, "packets")

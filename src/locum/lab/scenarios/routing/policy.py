@@ -14,13 +14,13 @@ from locum.lab.programs.stream import first_times
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
 from locum.lab.steps.flow_checks import judge_flows
-from locum.lab.steps.story import download, web
+from locum.lab.steps.story import live, watch
 from locum.lab.world import Lab
 
 MN, OTHER = "mn@example.org", "other@example.org"
 POOL = ("10.10.100.64", "10.10.100.79")
 SERVERS = ("aaa", "aaa2")
-SIZE, RATE = 24_000_000, "2m"
+RATE = "2m"
 DROPPED, POLICED = 5005, 5006
 """UDP ports at the home address: the profile's rule drops the first at the home agent, its filter the second at the
 access node (R20)."""
@@ -198,8 +198,8 @@ class Policy(Scenario):
         before = self._row(lab)
         for each in self.servers:
             each.users(self._users(lab, changed=True))
-        self.web, digests = web(lab, [("film", SIZE)], RATE)
-        self.film = download(lab, "film", digests["film"])
+        self.web, films = live(lab, RATE)
+        self.film = watch(lab, films)
         self.film.wait_for(1 << 20)
         self.changed = lab.timeline.mark("profile-changed")
         stream = self._start_stream(lab, OPEN, OPEN_SECONDS)
@@ -271,7 +271,7 @@ class Policy(Scenario):
         self._judge_change(lab, checks)
         checks.holds("sha256_equal", self.film.correct)
         checks.equal("curl_exit", self.status, 0)
-        checks.equal("server_connections", self.web.connections("/film"), 1, "connections")
+        checks.equal("server_connections", self.web.connections("/live/film"), 1, "connections")
         checks.at_least("revoked_at_access_node", self.revoked, 1, "visitors")
         checks.equal("tunnels_after_withdrawal", len(self.tunnels), 0, "tunnels")
         judge_flows(lab, checks)

@@ -10,10 +10,9 @@ from locum.lab.programs import stream
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
 from locum.lab.steps.state import differences, snapshot
-from locum.lab.steps.story import download, judge_naps, web
+from locum.lab.steps.story import judge_naps, live, watch
 from locum.lab.world import Lab, Nap
 
-SIZE = 75_000_000
 HEAD_START = 5_000_000
 RATE = 500
 AWAKE_PORT, ASLEEP_PORT = 7001, 7002
@@ -33,8 +32,8 @@ class Fig06Crash(Scenario):
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
         self.changes: list[str] = []
-        self.server, digests = web(lab, [("film", SIZE)])
-        self.download = download(lab, "film", digests["film"])
+        self.server, films = live(lab)
+        self.download = watch(lab, films)
         self.download.wait_for(HEAD_START)
         self._crashes(lab, ("ha", "an1", "mnps"), AWAKE_PORT)
         closing, asleep, cut = lab.close_lid()
@@ -62,7 +61,7 @@ class Fig06Crash(Scenario):
     def judge(self, lab: Lab, checks: Checks) -> None:
         checks.holds("sha256_equal", self.download.correct)
         checks.equal("curl_exit", self.status, 0)
-        checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
+        checks.equal("server_connections", self.server.connections("/live/film"), 1, "connections")
         files = lab.captures.files
         sent = {port: stream.numbers(files["cn"], port, outgoing=True) for port in (AWAKE_PORT, ASLEEP_PORT)}
         lost = sent[AWAKE_PORT] - stream.numbers(files["mn"], AWAKE_PORT, outgoing=False)

@@ -16,10 +16,9 @@ from locum.lab.processes import wait_until
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.sleep.fig06 import handovers
-from locum.lab.steps.story import download, judge_naps, web
+from locum.lab.steps.story import judge_naps, live, watch
 from locum.lab.world import Lab, Nap
 
-SIZE = 110_000_000
 HEAD_START = 3_000_000
 PER_PORT = 1000
 """Messages to each open port, at least."""
@@ -59,12 +58,12 @@ class Fig06Forged(Scenario):
         wait_until(
             "the other mobile node to register", lambda: str(OTHER_ADDRESS4) in str(lab.bindings()), 15
         )
-        self.server, digests = web(lab, [("film", SIZE)])
+        self.server, films = live(lab)
         before = {node: lab.counters(node) for node in NODES}
         strangers = (Stranger("evil", 4500, NODES), Stranger("guest", 1500, BOTH))
         attack = Attack(lab, strangers, NODES, SEED)
         self.found = attack.found
-        self.download = download(lab, "film", digests["film"])
+        self.download = watch(lab, films)
         self.download.wait_for(HEAD_START)
         attack.run("awake", shares(AWAKE, PER_PORT), demands=DEMANDS, of=("mnps", "an1", "mn"), singles=2)
         closing, asleep, cut = lab.close_lid()
@@ -100,7 +99,7 @@ class Fig06Forged(Scenario):
         checks.equal("daemon_complaints", complaints, 0, "lines")
         checks.holds("sha256_equal", self.download.correct)
         checks.equal("curl_exit", self.status, 0)
-        checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
+        checks.equal("server_connections", self.server.connections("/live/film"), 1, "connections")
         judge_naps(lab, [self.nap], checks, bound_ms=None)
         checks.equal("handovers", handovers(lab), 1)
 

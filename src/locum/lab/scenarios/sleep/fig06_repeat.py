@@ -4,10 +4,9 @@ from locum.lab.captures import measure
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.sleep.fig06 import handovers
-from locum.lab.steps.story import download, judge_naps, web
+from locum.lab.steps.story import judge_naps, live, watch
 from locum.lab.world import Lab
 
-SIZE = 90_000_000
 STEP = 3_000_000
 TIMES = 3
 ASLEEP = 5.1
@@ -21,9 +20,9 @@ class Fig06Repeat(Scenario):
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
-        self.server, digests = web(lab, [("film", SIZE)])
         self.before = lab.tcp_counters("cn")
-        self.download = download(lab, "film", digests["film"])
+        self.server, films = live(lab)
+        self.download = watch(lab, films)
         self.naps = []
         for _time in range(TIMES):
             self.download.wait_for(self.download.received + STEP)
@@ -34,7 +33,7 @@ class Fig06Repeat(Scenario):
     def judge(self, lab: Lab, checks: Checks) -> None:
         checks.holds("sha256_equal", self.download.correct)
         checks.equal("curl_exit", self.status, 0)
-        checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
+        checks.equal("server_connections", self.server.connections("/live/film"), 1, "connections")
         judge_naps(lab, self.naps, checks, bound_ms=250.0)
         checks.at_most(
             "cn_retransmits",

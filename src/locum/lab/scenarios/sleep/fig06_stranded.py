@@ -9,13 +9,13 @@ from locum.lab.captures import pcap
 from locum.lab.configuration import Plan
 from locum.lab.errors import LabError
 from locum.lab.processes import Program, is_frozen, wait_until
+from locum.lab.programs.services import LiveFilms
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
-from locum.lab.steps.story import PORT, Download, download, web
+from locum.lab.steps.story import PORT, Download, live, watch
 from locum.lab.world import Lab, locum
 from locum.node.exits import Exit
 
-SIZE = 24_000_000
 HEAD_START = 500_000
 PATIENCE = 1.5
 """`stranded_seconds` of the device."""
@@ -36,13 +36,13 @@ class Fig06Stranded(Scenario):
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
-        self.server, digests = web(lab, [("film", SIZE), ("series", SIZE)], "1500k")
-        self.downloads = [download(lab, "film", digests["film"])]
+        self.server, films = live(lab, "1500k")
+        self.downloads = [watch(lab, films)]
         self.freed: dict[str, float] = {}
         self._without_network(lab, self.downloads[0])
         self._without_stand_in(lab, self.downloads[0])
         self.status = self.downloads[0].finish(60)
-        self._given_up(lab, digests["series"])
+        self._given_up(lab, films)
 
     def _without_network(self, lab: Lab, film: Download) -> None:
         film.wait_for(HEAD_START)
@@ -81,9 +81,9 @@ class Fig06Stranded(Scenario):
         )
         waking.wait(20)
 
-    def _given_up(self, lab: Lab, digest: str) -> None:
+    def _given_up(self, lab: Lab, films: LiveFilms) -> None:
         """The stand-in is dead, and nobody wants to wait for it."""
-        series = download(lab, "series", digest)
+        series = watch(lab, films, "series")
         series.wait_for(HEAD_START)
         lab.close_lid()
         lab.crash("mnps")
@@ -92,7 +92,7 @@ class Fig06Stranded(Scenario):
         command = [*locum(), "--socket", str(lab.configuration.socket("mn")), "wake", "--abandon"]
         self.gave_up = lab.processes.run("mn", command)
         self.freed["given-up"] = time.time() - self.abandoned
-        self.ended = series.finish(20)
+        self.ended = series.program.wait(20)
         self.state = lab.ask("mn", "status")["mobile_node"]["state"]
         lab.restart("mnps")
         wait_until("the stand-in to have no session", lambda: not lab.sessions(), 20)
@@ -101,7 +101,7 @@ class Fig06Stranded(Scenario):
         film = self.downloads[0]
         checks.holds("sha256_equal", film.correct)
         checks.equal("curl_exit", self.status, 0)
-        checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
+        checks.equal("server_connections", self.server.connections("/live/film"), 1, "connections")
         for story in BOTH:
             checks.at_least(f"patience_{story}_s", self.freed[story], PATIENCE - 0.5)
             checks.fact(f"program_runs_{story}_s", self.freed[story], "s")

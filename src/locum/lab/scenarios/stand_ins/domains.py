@@ -8,10 +8,9 @@ from locum.lab.network.topology import DOMAIN_BITS
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
 from locum.lab.steps.flow_checks import inner_packets
-from locum.lab.steps.story import download, web
+from locum.lab.steps.story import live, watch
 from locum.lab.world import Lab
 
-SIZE = 30_000_000
 STEP = 4_000_000
 ASLEEP = 3.0
 
@@ -30,8 +29,8 @@ class TwoDomains(Scenario):
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
-        self.server, digests = web(lab, [("film", SIZE)])
-        self.download = download(lab, "film", digests["film"])
+        self.server, films = live(lab)
+        self.download = watch(lab, films)
         self.download.wait_for(STEP)
         self.nap = lab.nap(ASLEEP, [self.download.program])
         self.status = self.download.finish(60)
@@ -40,7 +39,7 @@ class TwoDomains(Scenario):
         segments = list(pcap.segments(lab.captures.files["cn"]))
         checks.holds("sha256_equal", self.download.correct)
         checks.equal("curl_exit", self.status, 0)
-        checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
+        checks.equal("server_connections", self.server.connections("/live/film"), 1, "connections")
         checks.equal("cn_resets", measure.resets(segments), 0, "segments")
         moved = measure.acknowledged_bytes(segments, 80, self.nap.cut, self.nap.restored)
         checks.more_than("bytes_while_asleep", moved, 1_000_000, "bytes")

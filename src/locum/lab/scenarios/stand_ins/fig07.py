@@ -14,10 +14,9 @@ from locum.lab.steps.contexts import ACCESS, REFUSED, context, policed, refuse, 
 from locum.lab.steps.flow_checks import judge_flows
 from locum.lab.steps.lateness import delay
 from locum.lab.steps.stand_ins import Registering, registering
-from locum.lab.steps.story import download, judge_naps, web
+from locum.lab.steps.story import judge_naps, live, watch
 from locum.lab.world import Lab, Nap
 
-SIZE = 40_000_000
 HEAD_START = 4_000_000
 AWAY = 3_000_000
 """Bytes that the stand-in receives while the device is awake."""
@@ -47,8 +46,8 @@ class Fig07(Scenario):
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
-        self.server, digests = web(lab, [("film", SIZE)])
-        self.download = download(lab, "film", digests["film"])
+        self.server, films = live(lab)
+        self.download = watch(lab, films)
         self.pid = self.download.program.pid
         self.download.wait_for(HEAD_START)
         self.own = [device_binding(lab)]
@@ -106,7 +105,7 @@ class Fig07(Scenario):
     def judge(self, lab: Lab, checks: Checks) -> None:
         checks.holds("sha256_equal", self.download.correct)
         checks.equal("curl_exit", self.status, 0)
-        checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
+        checks.equal("server_connections", self.server.connections("/live/film"), 1, "connections")
         checks.holds("device_binding_untouched", all(each == self.own[0] for each in self.own))
         checks.equal("stand_ins_registered", len(self.registered), 1, "bindings")
         registered = ", ".join(str(each["address"]) for each in self.registered)

@@ -12,10 +12,9 @@ from locum.lab.scenario import Scenario
 from locum.lab.scenarios.stand_ins.fig07 import held
 from locum.lab.steps.flow_checks import judge_flows
 from locum.lab.steps.stand_ins import Registering, registering
-from locum.lab.steps.story import Download, download, web
+from locum.lab.steps.story import Download, live, watch
 from locum.lab.world import Lab
 
-SIZE = 45_000_000
 HEAD_START = 3_000_000
 STEP = 3_000_000
 """Bytes that the download receives in each place."""
@@ -31,9 +30,9 @@ class Fig10(Scenario):
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
-        self.server, digests = web(lab, [("film", SIZE)])
+        self.server, films = live(lab)
         self.ssh = login(lab)
-        self.film = download(lab, "film", digests["film"])
+        self.film = watch(lab, films)
         self.film.wait_for(HEAD_START)
         self.said = [say(self.ssh, "echo here $((6*7))")]
         lab.command("mn", "give", "--port", "80")
@@ -58,7 +57,7 @@ class Fig10(Scenario):
         self.ssh_status = self.ssh.wait(10)
 
     def judge(self, lab: Lab, checks: Checks) -> None:
-        judge_download(self.film, self.status, self.server.connections("/film"), checks)
+        judge_download(self.film, self.status, self.server.connections("/live/film"), checks)
         checks.equal("ssh_said", ", ".join(self.said), "here 42, here 48, late, here 54")
         checks.equal("ssh_exit", self.ssh_status, 3)
         wanted = "80@mnps; 22@mnps 80@mnps; 22@mnps; "

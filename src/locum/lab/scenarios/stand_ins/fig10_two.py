@@ -10,10 +10,9 @@ from locum.lab.scenario import Scenario
 from locum.lab.scenarios.stand_ins.fig10 import grown, judge_download, login
 from locum.lab.steps.flow_checks import judge_flows
 from locum.lab.steps.stand_ins import Registering, further, registering
-from locum.lab.steps.story import download, web
+from locum.lab.steps.story import live, watch
 from locum.lab.world import Lab
 
-SIZE = 30_000_000
 HEAD_START = 1_000_000
 STEP = 2_000_000
 
@@ -36,10 +35,10 @@ class Fig10Two(Scenario):
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
-        self.server, digests = web(lab, [("film", SIZE), ("song", SIZE)])
+        self.server, films = live(lab)
         self.ssh = login(lab)
-        self.film = download(lab, "film", digests["film"], program="curl-film")
-        self.song = download(lab, "song", digests["song"], six=True, program="curl-song")
+        self.film = watch(lab, films, program="curl-film")
+        self.song = watch(lab, films, "song", six=True, program="curl-song")
         for each in (self.film, self.song):
             each.wait_for(HEAD_START)
         self.said = [say(self.ssh, "echo here $((6*7))")]

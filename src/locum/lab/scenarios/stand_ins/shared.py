@@ -13,11 +13,9 @@ from locum.lab.scenario import Scenario
 from locum.lab.scenarios.stand_ins.fig10 import grown
 from locum.lab.steps.flow_checks import HOMES, inner_packets, judge_flows, standing_rule_from
 from locum.lab.steps.stand_ins import Registering, bound_in_advance, further, registering
-from locum.lab.steps.story import PORT, download, web
+from locum.lab.steps.story import PORT, live, watch
 from locum.lab.world import Lab
 
-SIZE = 30_000_000
-SIZE_SLEPT = 20_000_000
 """Of a download that is only slept through."""
 STEP = 2_000_000
 ASLEEP = 2.0
@@ -36,7 +34,7 @@ class Shared(Scenario):
 
     def play(self, lab: Lab) -> None:
         at = self.stand_in.at
-        self._begin(lab, SIZE)
+        self._begin(lab)
         lab.command("mn", "give", "--port", "80", "--to", at)
         grown(lab, at, STEP)
         lab.command("mn", "take", "--port", "80")
@@ -44,10 +42,10 @@ class Shared(Scenario):
         self._sleep(lab, "--to", at)
         self.status = self.download.finish(60)
 
-    def _begin(self, lab: Lab, size: int) -> None:
+    def _begin(self, lab: Lab) -> None:
         lab.wait_registered()
-        self.server, digests = web(lab, [("film", size)])
-        self.download = download(lab, "film", digests["film"])
+        self.server, films = live(lab)
+        self.download = watch(lab, films)
         self.download.wait_for(STEP)
 
     def _sleep(self, lab: Lab, *to: str) -> None:
@@ -63,7 +61,7 @@ class Shared(Scenario):
         segments = list(pcap.segments(lab.captures.files["cn"]))
         checks.holds("sha256_equal", self.download.correct)
         checks.equal("curl_exit", self.status, 0)
-        checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
+        checks.equal("server_connections", self.server.connections("/live/film"), 1, "connections")
         checks.equal("cn_resets", measure.resets(segments), 0, "segments")
         moved = measure.acknowledged_bytes(segments, 80, self.away, self.back)
         checks.more_than("bytes_while_asleep", moved, 1_000_000, "bytes")
@@ -121,7 +119,7 @@ class SharedAccessDefault(Shared):
     plan: ClassVar[Plan] = Plan(tables=ruled("an3"), associations=further("an3"))
 
     def play(self, lab: Lab) -> None:
-        self._begin(lab, SIZE_SLEPT)
+        self._begin(lab)
         self._sleep(lab)
         self.status = self.download.finish(60)
 
