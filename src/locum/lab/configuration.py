@@ -12,6 +12,7 @@ from pathlib import Path
 
 from locum.lab.network.place import LabPlace
 from locum.lab.network.topology import HOME_NETWORK4, HOME_NETWORK6, Topology
+from locum.lab.patience import patient
 
 Value = str | int | float | bool | Sequence[str] | Sequence[int] | None
 Table = Mapping[str, "Value | Table | Sequence[Table]"]
@@ -21,6 +22,8 @@ HOME_ADDRESS6 = IPv6Address("2001:db8:100::4")
 OTHER_ADDRESS4 = IPv4Address("10.10.100.5")
 """A second mobile node that the home agent knows: the stranger has its keys."""
 
+SLEEP_SECONDS = 30.0
+"""The bound on a whole hand-over that `locum` has by itself; the lab's patience is a factor on it."""
 STAND_INS = ("mnps", "mnps2")
 ACCESS_NODES = ("an1", "an2", "an3")
 DAEMONS = ("ha", "an1", "an2", "an3", "mnps", "mn")
@@ -292,6 +295,7 @@ class Configuration:
             "spi": 1000,
             "key_file": str(self.key("mn-ha")),
             "mnps": str(self.topology.address4("mnps")),
+            "sleep_seconds": patient(SLEEP_SECONDS),
         }
 
     def _other_mobile(self) -> Table:

@@ -16,6 +16,7 @@ from pathlib import Path
 from locum.lab.errors import LabError
 from locum.lab.network.namespaces import inside
 from locum.lab.network.place import LabPlace, cgroup_of
+from locum.lab.patience import patient
 
 
 @dataclass(slots=True)
@@ -52,10 +53,11 @@ class Program:
 
     def wait(self, patience: float) -> int:
         """Wait for it to end by itself. Raises LabError with the end of its log when patience runs out."""
+        longest = patient(patience)
         try:
-            return self.process.wait(patience)
+            return self.process.wait(longest)
         except subprocess.TimeoutExpired:
-            raise LabError(f"{self.name} still runs after {patience:.0f} s; {self.complaint()}") from None
+            raise LabError(f"{self.name} still runs after {longest:.0f} s; {self.complaint()}") from None
 
     def complaint(self) -> str:
         """The end of its log, for a message to a person."""
@@ -109,12 +111,13 @@ class Processes:
         self, node: str, command: Sequence[str], patience: float = 20.0
     ) -> subprocess.CompletedProcess[str]:
         """Run a short command of a node to its end, with its output."""
+        longest = patient(patience)
         try:
             return subprocess.run(
-                [*inside(self.place, node), *command], capture_output=True, text=True, timeout=patience
+                [*inside(self.place, node), *command], capture_output=True, text=True, timeout=longest
             )
         except subprocess.TimeoutExpired:
-            raise LabError(f"{' '.join(command)} in {node} did not end within {patience:.0f} s") from None
+            raise LabError(f"{' '.join(command)} in {node} did not end within {longest:.0f} s") from None
 
     def stop_all(self, patience: float = 5.0) -> None:
         """End everything, the latest first; all of it together has `patience` seconds until SIGKILL."""
@@ -131,10 +134,10 @@ class Processes:
 
 def wait_until(condition: str, test: Callable[[], bool], patience: float = 10.0, pause: float = 0.02) -> None:
     """Poll a fact about the outside world. Raises LabError naming the condition when patience runs out."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + patient(patience)
     while not test():
         if time.monotonic() > deadline:
-            raise LabError(f"waited {patience:.0f} s for {condition}")
+            raise LabError(f"waited {patient(patience):.0f} s for {condition}")
         time.sleep(pause)
 
 

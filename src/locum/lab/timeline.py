@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from locum.lab.errors import LabError
+from locum.lab.patience import patient
 
 LAB = "lab"
 """The node name of the lab's own marks: the lid closes, the radio is cut."""
@@ -91,13 +92,14 @@ class Timeline:
     def wait(self, node: str, kinds: str | tuple[str, ...], since: float, patience: float = 15.0) -> Event:
         """The first event of a node of one of these kinds. Raises LabError when patience (seconds) runs out."""
         wanted = (kinds,) if isinstance(kinds, str) else kinds
-        deadline = time.monotonic() + patience
+        longest = patient(patience)
+        deadline = time.monotonic() + longest
         while True:
             for event in self.of(node):
                 if event.time >= since and event.kind in wanted:
                     return event
             if time.monotonic() > deadline:
-                raise LabError(f"{node} did not say {' or '.join(wanted)} within {patience:.0f} s")
+                raise LabError(f"{node} did not say {' or '.join(wanted)} within {longest:.0f} s")
             time.sleep(0.02)
 
     def merge(self, target: Path) -> Path:

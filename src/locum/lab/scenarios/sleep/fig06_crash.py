@@ -32,7 +32,7 @@ class Fig06Crash(Scenario):
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
         self.changes: list[str] = []
-        self.server, films = live(lab)
+        self.server, films = live(lab, "2m")
         self.download = watch(lab, films)
         self.download.wait_for(HEAD_START)
         self._crashes(lab, ("ha", "an1", "mnps"), AWAKE_PORT)

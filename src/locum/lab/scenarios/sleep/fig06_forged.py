@@ -19,7 +19,9 @@ from locum.lab.scenarios.sleep.fig06 import handovers
 from locum.lab.steps.story import judge_naps, live, watch
 from locum.lab.world import Lab, Nap
 
-HEAD_START = 3_000_000
+RATE = "1m"
+"""As nginx has it: the stand-in holds what comes for as long as the attack lasts, and the device fetches it."""
+HEAD_START = 1_000_000
 PER_PORT = 1000
 """Messages to each open port, at least."""
 AWAKE, ASLEEP = 700, 300
@@ -58,7 +60,7 @@ class Fig06Forged(Scenario):
         wait_until(
             "the other mobile node to register", lambda: str(OTHER_ADDRESS4) in str(lab.bindings()), 15
         )
-        self.server, films = live(lab)
+        self.server, films = live(lab, RATE)
         before = {node: lab.counters(node) for node in NODES}
         strangers = (Stranger("evil", 4500, NODES), Stranger("guest", 1500, BOTH))
         attack = Attack(lab, strangers, NODES, SEED)
