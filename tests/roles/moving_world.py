@@ -13,9 +13,8 @@ from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.contexts import CountInFlight, DropHeld, InFlightCounted
 from locum.roles.action_values.flows import Filter, FilterPlace, ForwardGroup, InstallFilter, RemoveFilter
 from locum.roles.action_values.forwarding import ReleaseHeld, RemoveBinding, Side, Stage, Verdict
-from locum.roles.foreign_agent.advertising import AccessLink
-from locum.roles.foreign_agent.role import ForeignAgent, ForeignAgentConfiguration
-from locum.roles.foreign_agent.visitor import StaticVisitor
+from locum.roles.foreign_agent.configuration import AccessLink, ForeignAgentConfiguration, StaticVisitor
+from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.mobile_node.role import SleepingNode
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.registrant import MobileNode

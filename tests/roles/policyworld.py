@@ -9,8 +9,8 @@ from random import Random
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.action_values.forwarding import BindingEntry, InstallBinding, RemoveBinding
-from locum.roles.foreign_agent.advertising import AccessLink
-from locum.roles.foreign_agent.role import ForeignAgent, ForeignAgentConfiguration
+from locum.roles.foreign_agent.configuration import AccessLink, ForeignAgentConfiguration
+from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.home_agent.admission import HomeAgentConfiguration
 from locum.roles.home_agent.binding import Mobile
 from locum.roles.home_agent.pools import Pools

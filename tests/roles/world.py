@@ -90,14 +90,13 @@ from locum.roles.action_values.sessions import (
 )
 from locum.roles.flow_rows import TABLE
 from locum.roles.flow_selectors import flow_selector
-from locum.roles.foreign_agent.advertising import AccessLink
-from locum.roles.foreign_agent.role import ForeignAgent, ForeignAgentConfiguration
-from locum.roles.foreign_agent.visitor import StaticVisitor
+from locum.roles.foreign_agent.configuration import AccessLink, ForeignAgentConfiguration, StaticVisitor
+from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.home_agent.admission import HomeAgentConfiguration
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
 from locum.roles.home_agent.role import HomeAgent
-from locum.roles.mnps.registration import StandInRegistrationConfiguration, StoodInFor
-from locum.roles.mnps.role import StandIn, StandInConfiguration
+from locum.roles.mnps.configuration import StandInConfiguration, StandInRegistrationConfiguration, StoodInFor
+from locum.roles.mnps.role import StandIn
 from locum.roles.mobile_node.handover import Handover, OwnStandIn, Stage
 from locum.roles.mobile_node.role import SleepingNode
 from locum.roles.mobile_node.selection import EVERYTHING, Selection

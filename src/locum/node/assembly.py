@@ -116,11 +116,14 @@ def _homes(settings: Settings) -> "Homes":
 
 def foreign_agent(settings: Settings, link_interface: LinkInterface) -> "ForeignAgent":
     """The foreign agent of [foreign_agent]; 618 goes to whom [control] has an association with."""
-    from locum.roles.foreign_agent.advertising import AccessLink
+    from locum.roles.foreign_agent.configuration import (
+        AccessLink,
+        ForeignAgentConfiguration,
+        ProbingConfiguration,
+        StaticVisitor,
+    )
     from locum.roles.foreign_agent.contexts.context import preconfigured
-    from locum.roles.foreign_agent.probing import ProbingConfiguration
-    from locum.roles.foreign_agent.role import ForeignAgent, ForeignAgentConfiguration
-    from locum.roles.foreign_agent.visitor import StaticVisitor
+    from locum.roles.foreign_agent.role import ForeignAgent
     from locum.roles.nat import TraversalMode
 
     own = settings.foreign_agent
@@ -187,9 +190,13 @@ def foreign_agent(settings: Settings, link_interface: LinkInterface) -> "Foreign
 
 def stand_in(settings: Settings) -> "StandIn":
     """The MNPS of [mnps]."""
-    from locum.roles.mnps.quotas import Quota
-    from locum.roles.mnps.registration import StandInRegistrationConfiguration, StoodInFor
-    from locum.roles.mnps.role import StandIn, StandInConfiguration
+    from locum.roles.mnps.configuration import (
+        Quota,
+        StandInConfiguration,
+        StandInRegistrationConfiguration,
+        StoodInFor,
+    )
+    from locum.roles.mnps.role import StandIn
 
     own = settings.mnps
     assert own is not None

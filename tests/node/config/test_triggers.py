@@ -7,7 +7,7 @@ import pytest
 
 from locum.node.assembly import foreign_agent, home_agent, stand_in
 from locum.node.config.load import ConfigError, load
-from locum.roles.foreign_agent.probing import ProbingConfiguration
+from locum.roles.foreign_agent.configuration import ProbingConfiguration
 
 PEER = """
 [control]

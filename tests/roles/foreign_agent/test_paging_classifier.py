@@ -7,9 +7,9 @@ from locum.dataplane.layout.rules import PORTS
 from locum.dataplane.model.matching import Subject, first_match
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import Filter, FilterPlace, FilterRule, FilterVerdict, InstallFilter
+from locum.roles.foreign_agent.configuration import StaticVisitor
 from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.foreign_agent.contexts.context import preconfigured
-from locum.roles.foreign_agent.visitor import StaticVisitor
 from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.foreign_agent.visitor_policy import VisitorPolicy
 from locum.roles.profile import Policing, Profile

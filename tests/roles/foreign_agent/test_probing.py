@@ -7,7 +7,8 @@ import pytest
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.actions import Action, Answered, Ask, Emit, Forget, NoAnswer, Persist, Probe, ProbeAnswered
-from locum.roles.foreign_agent.probing import Probing, ProbingConfiguration
+from locum.roles.foreign_agent.configuration import ProbingConfiguration
+from locum.roles.foreign_agent.probing import Probing
 from locum.roles.foreign_agent.visitor import Visitor
 from locum.roles.trigger_requests import MAX_RELEASES, RETRY_MAX, TriggerRequest, TriggerRequests
 from locum.wire.control.answer import Status

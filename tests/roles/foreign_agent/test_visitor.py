@@ -12,9 +12,10 @@ from locum.roles.action_values.flows import (
     Tunnel,
 )
 from locum.roles.action_values.forwarding import NeighbourEntry, OutboundEntry
+from locum.roles.foreign_agent.configuration import StaticVisitor
 from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.foreign_agent.contexts.context import preconfigured
-from locum.roles.foreign_agent.visitor import StaticVisitor, Visitor, static_forwarding, visitor_forwarding
+from locum.roles.foreign_agent.visitor import Visitor, static_forwarding, visitor_forwarding
 from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.forwarding import Forwarding
 from locum.roles.profile import Policing, Profile

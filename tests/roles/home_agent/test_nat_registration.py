@@ -16,8 +16,8 @@ from locum.roles.action_values.forwarding import (
     InstallOutbound,
     RefuseTunnel,
 )
-from locum.roles.foreign_agent.advertising import AccessLink
-from locum.roles.foreign_agent.role import ForeignAgent, ForeignAgentConfiguration
+from locum.roles.foreign_agent.configuration import AccessLink, ForeignAgentConfiguration
+from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.home_agent.admission import HomeAgentConfiguration
 from locum.roles.home_agent.binding import Mobile
 from locum.roles.home_agent.nat import TraversalPolicy

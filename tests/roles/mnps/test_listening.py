@@ -21,9 +21,9 @@ from locum.roles.action_values.sessions import (
     Stopped,
     Surveyed,
 )
+from locum.roles.mnps.configuration import Quota, StandInConfiguration
 from locum.roles.mnps.listening import PAUSE
-from locum.roles.mnps.quotas import Quota
-from locum.roles.mnps.role import StandIn, StandInConfiguration
+from locum.roles.mnps.role import StandIn
 from locum.wire.control import (
     Abandon,
     Answer632,

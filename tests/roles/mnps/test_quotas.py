@@ -22,8 +22,9 @@ from locum.roles.action_values.sessions import (
     Surveyed,
     SurveySessions,
 )
+from locum.roles.mnps.configuration import Quota
 from locum.roles.mnps.giving_back import STOPPED_TIMEOUT
-from locum.roles.mnps.quotas import LONGEST_PAUSE, Quota
+from locum.roles.mnps.quotas import LONGEST_PAUSE
 from locum.roles.mnps.role import StandIn
 from locum.wire.control import Cancel, Done, Fetch, Finish, Reclaim, Status, TakeoverPrepare, TakeoverTransfer
 from tests.roles.mnps.test_giving_up import FIRST, SECOND, Device, answers, drops

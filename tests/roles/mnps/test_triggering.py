@@ -11,7 +11,8 @@ from locum.roles.action_values.flows import Selector
 from locum.roles.actions import Action, Answer, Answered, Ask, Asked, Count, Emit, Forget, NoAnswer, Persist
 from locum.roles.home_agent.binding import CareOf, Mobile
 from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
-from locum.roles.mnps.registration import MAX_FLOWS, Standing, StandInRegistration, StoodInFor
+from locum.roles.mnps.configuration import StoodInFor
+from locum.roles.mnps.registration import MAX_FLOWS, Standing, StandInRegistration
 from locum.roles.mnps.triggering import ASKING_DEVICE, PATIENCE, Triggering
 from locum.roles.mobile_node.release_after_return import Returning
 from locum.roles.registrant.attachment import AttachmentLost, RegistrationAccepted, RegistrationTarget

@@ -21,7 +21,8 @@ from locum.roles.action_values.forwarding import (
     Verdict,
 )
 from locum.roles.action_values.sessions import Capture, DrainRound, FindSessions, Freeze, InjectData
-from locum.roles.mnps.role import StandIn, StandInConfiguration
+from locum.roles.mnps.configuration import StandInConfiguration
+from locum.roles.mnps.role import StandIn
 from locum.roles.mobile_node.partial_handovers import NotPossible
 from locum.roles.mobile_node.states import Down, Up
 from locum.security.association import Replay

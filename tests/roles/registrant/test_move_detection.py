@@ -7,7 +7,8 @@ import pytest
 
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Addr, Source
-from locum.roles.foreign_agent.advertising import AccessLink, Advertiser
+from locum.roles.foreign_agent.advertising import Advertiser
+from locum.roles.foreign_agent.configuration import AccessLink
 from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.discovery import AgentDiscovery

@@ -7,7 +7,7 @@ from locum.node.config.parts import association, links
 from locum.node.config.policing import emission_filters
 from locum.node.config.settings import MnpsDevice, MnpsSettings, NodeSettings
 from locum.node.config.toml_table import Table
-from locum.roles.mnps.registration import MAX_BID
+from locum.roles.mnps.configuration import MAX_BID
 from locum.sessions.datagrams.spool import DatagramBounds
 from locum.wire.control import MAX_SESSIONS
 

@@ -10,7 +10,7 @@ from locum.node.config.parts import LONGEST_LIFETIME, agent_key, association, li
 from locum.node.config.settings import MobileNodeSettings, NodeSettings
 from locum.node.config.toml_table import Table
 from locum.roles.home_agent.requested_changes import usable
-from locum.roles.mnps.registration import MAX_BID
+from locum.roles.mnps.configuration import MAX_BID
 from locum.roles.mobile_node.handover import OwnStandIn
 from locum.roles.registrant.routing import Routing
 

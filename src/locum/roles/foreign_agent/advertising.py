@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr, Randomness, Source
 from locum.roles.actions import Action, Advertise, Count, Persist
+from locum.roles.foreign_agent.configuration import AccessLink
 from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.parts import Part
 from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag, next_sequence
@@ -22,15 +23,6 @@ CHALLENGE_WINDOW = 2  # RFC 4721 section 2.1: how many of the last challenges ar
 CHALLENGE_BITS = 128
 NOTHING_MORE = AgentFlag(0)
 JITTER = 0.05  # part of the interval; agents of one link must not fall into step (RFC 1256 section 6.2.4)
-
-
-@dataclass(frozen=True, slots=True)
-class AccessLink:
-    """A link on which the agent serves visitors, and its own address there."""
-
-    name: str
-    address: IPv4Address
-    prefix_length: int | None = None  # bits of its network there; None: not known, or not to be said
 
 
 @dataclass(slots=True)

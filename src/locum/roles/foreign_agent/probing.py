@@ -12,6 +12,7 @@ from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.actions import Action, Answered, Emit, Event, Forget, NoAnswer, Persist, Probe, ProbeAnswered
+from locum.roles.foreign_agent.configuration import ProbingConfiguration
 from locum.roles.foreign_agent.visitor import Visitor
 from locum.roles.parts import Part
 from locum.roles.timers import Deadlines
@@ -20,22 +21,6 @@ from locum.wire.control.answer import Status
 from locum.wire.control.trigger import Operation, Reason, Trigger
 
 TABLE: Final = "lost"
-
-
-@dataclass(frozen=True, slots=True)
-class ProbingConfiguration:
-    """`interval` in seconds, 0: no probes at all; `misses` in a row make a visitor lost; `stand_ins` in order.
-
-    A visitor whose lifetime is at most `short_lifetime` seconds is on its way to sleep or back: it is let be.
-    """
-
-    interval: float = 0.0
-    misses: int = 3
-    stand_ins: tuple[Addr, ...] = ()
-    short_lifetime: int = 10
-
-
-NO_PROBES = ProbingConfiguration()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,9 @@ the store or the kernel, nor the keys between a mobile node and its home agent.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
-from locum.roles.action_values.flows import Filter
 from locum.roles.action_values.forwarding import LocalEndpoint
 from locum.roles.actions import (
     Action,
@@ -25,26 +23,28 @@ from locum.roles.actions import (
     Reply,
 )
 from locum.roles.foreign_agent.admission import Admission
-from locum.roles.foreign_agent.advertising import AccessLink, Advertiser
+from locum.roles.foreign_agent.advertising import Advertiser
+from locum.roles.foreign_agent.configuration import (
+    ForeignAgentConfiguration,
+    StaticVisitor,
+)
 from locum.roles.foreign_agent.configured_filters import policed, with_filters
 from locum.roles.foreign_agent.contexts.book import ContextBook, KnownMobiles
 from locum.roles.foreign_agent.contexts.context import known_in_advance
-from locum.roles.foreign_agent.contexts.in_flight import PATIENCE, SILENCE, InFlight, Mobile
+from locum.roles.foreign_agent.contexts.in_flight import InFlight, Mobile
 from locum.roles.foreign_agent.contexts.membership import Memberships
 from locum.roles.foreign_agent.contexts.transfer import ContextTransfer
 from locum.roles.foreign_agent.nat import AgentTraversal
-from locum.roles.foreign_agent.probing import NO_PROBES, Probing, ProbingConfiguration
+from locum.roles.foreign_agent.probing import Probing
 from locum.roles.foreign_agent.relay import Concluded, RegistrationRelay, stand_in_of
-from locum.roles.foreign_agent.visitor import StaticVisitor, Visitor, translated_forwarding
+from locum.roles.foreign_agent.visitor import Visitor, translated_forwarding
 from locum.roles.foreign_agent.visitor_list import VisitorExpiry, VisitorList
 from locum.roles.foreign_agent.visitor_policy import PolicedVisitor, VisitorPolicy
 from locum.roles.foreign_agent.visitor_revocation import VisitorRevocation
 from locum.roles.forwarding import NOTHING, changes
-from locum.roles.nat import TraversalMode
 from locum.roles.parts import Parts
 from locum.security.association import Association
 from locum.wire.control import Notice618, encode_618
-from locum.wire.control.context_blocks import BlockContent
 from locum.wire.errors import WireError
 from locum.wire.mobile_ip.discovery import (
     ROUTER_ADVERTISEMENT,
@@ -61,36 +61,6 @@ from locum.wire.mobile_ip.revocation import (
 )
 
 NOTICE_TIMEOUT = 3.0  # seconds for a 618
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignAgentConfiguration:
-    """Times in seconds. `notified` are the addresses of nodes that share an association for 618 with this one."""
-
-    care_of_address: IPv4Address
-    links: tuple[AccessLink, ...]
-    advertise_interval: float = 1.0
-    registration_lifetime: int = 1800
-    max_visitors: int = 1024
-    challenge: bool = False
-    registration_required: bool = False  # R bit: also of who has a co-located care-of address
-    short_lifetime: int = 10
-    notified: frozenset[Addr] = frozenset()
-    open: bool = False  # home agents without an association are served although there are some with one
-    revocation: bool = True  # RFC 3543, with home agents that share an association
-    nat_traversal: TraversalMode = TraversalMode.OFF  # RFC 3519, the same
-    keepalive: float | None = None  # overrides what home agents say
-    probing: ProbingConfiguration = NO_PROBES
-    access_nodes: Mapping[Addr, frozenset[Addr]] = field(
-        default_factory=dict
-    )  # others, and for whom they may speak
-    tunnel_silence: float = SILENCE  # after which a tunnel 620 ends
-    hold_patience: float = PATIENCE  # that packets wait for a device which is between access nodes
-    upstream: str | None = None  # link on which groups are joined for visitors (C4)
-    contexts: Mapping[IPv4Address, Sequence[BlockContent]] = field(default_factory=dict)  # known in advance
-    filters: tuple[Filter, ...] = ()  # what visitors may receive and send (R20)
-    nai: str | None = None  # the agent's own, for advertisements (RFC 3846)
-    policy: bool = False  # a policy server is asked about visitors
 
 
 class ForeignAgent:

@@ -10,37 +10,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.flows import Encapsulation, Translation, Tunnel
 from locum.roles.action_values.forwarding import NeighbourEntry, OutboundEntry, Side, TunnelAcceptance
+from locum.roles.foreign_agent.configuration import StaticVisitor
 from locum.roles.forwarding import Forwarding, forwarding
 from locum.roles.nat import udp_tunnel
 from locum.roles.revocation import Revocable, said_by
 from locum.wire.mobile_ip.registration import Flag
-
-
-@dataclass(frozen=True, slots=True)
-class StaticVisitor:
-    """A home address bound in advance: its packets are delivered to the stand-in at `next_hop` (R11).
-
-    `here`: that is an address of this very host (R17). What the stand-in sends comes by no link then.
-    """
-
-    home_address: IPv4Address
-    home_agent: IPv4Address
-    link: str
-    next_hop: IPv4Address
-    home_address_v6: IPv6Address | None = None
-    next_hop_v6: IPv6Address | None = None
-    translate: bool = False  # the home address becomes the next hop's here (R12)
-    translated: bool = False  # the home agent has done so: packets come for the next hop's address
-    here: bool = False
-
-    @property
-    def sends_on(self) -> str | None:
-        """The link of its outbound entries."""
-        return None if self.here else self.link
-
-    def next_hop_of(self, home_address: Addr) -> Addr | None:
-        """Of that one of its home addresses; None: none is said for its family."""
-        return self.next_hop if home_address.version == 4 else self.next_hop_v6
 
 
 @dataclass(frozen=True, slots=True)

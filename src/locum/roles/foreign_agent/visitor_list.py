@@ -11,13 +11,8 @@ from typing import Final
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.actions import Action, Count, Emit, Forget, Persist
-from locum.roles.foreign_agent.visitor import (
-    StaticVisitor,
-    Visitor,
-    both_here,
-    static_forwarding,
-    visitor_forwarding,
-)
+from locum.roles.foreign_agent.configuration import StaticVisitor
+from locum.roles.foreign_agent.visitor import Visitor, both_here, static_forwarding, visitor_forwarding
 from locum.roles.forwarding import NOTHING, Forwarding, changes
 from locum.roles.parts import Part
 from locum.roles.timers import Deadlines

@@ -1,4 +1,4 @@
-"""What one stand-in is told before it starts. Values only; mnps.py goes by them."""
+"""The configuration of a stand-in as values. The role goes by them; nothing here imports its machines."""
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -6,9 +6,47 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import Filter, Translation
 from locum.roles.forwarding import Forwarding, forwarding
-from locum.roles.mnps.quotas import ORDINARY, Quota
-from locum.roles.mnps.registration import StandInRegistrationConfiguration
+from locum.security.association import Association
 from locum.wire.control import MAX_SESSIONS
+
+MAX_BID = 63  # a rule's identifier is made of the binding's: those from 16384 on are the home agent's to give
+DAY = 86400.0
+MAX_HELD = 7 * DAY
+
+
+@dataclass(frozen=True, slots=True)
+class StoodInFor:
+    """One device: its home addresses, its home agent, and this stand-in's association with that agent."""
+
+    home_address: IPv4Address
+    home_agent: IPv4Address
+    association: Association
+    binding: int  # binding identifier, 1 to MAX_BID, another for each stand-in of the device
+    home_address_v6: IPv6Address | None = None
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StandInRegistrationConfiguration:
+    """`address` is the stand-in's own, on the first of `links`; lifetime in seconds."""
+
+    address: IPv4Address
+    links: tuple[str, ...]
+    devices: tuple[StoodInFor, ...]
+    colocated: bool = False
+    lifetime: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Of one device."""
+
+    held_seconds: float = MAX_HELD  # without a byte from the peer
+    sessions: int = MAX_SESSIONS
+    stored: int = 1 << 62  # bytes; the node takes no more, and quiet sessions make room
+
+
+ORDINARY = Quota()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +67,8 @@ class StandInConfiguration:
     address_v6: IPv6Address | None = None
     translated: tuple[Addr, ...] = ()  # home addresses that become the stand-in's own address here (R12)
     emission: tuple[Filter, ...] = ()  # what programs of this host may send from home addresses (R20)
-    services: tuple[
-        tuple[int, int], ...
-    ] = ()  # protocol and port of what may answer for an absent device here
+    # Protocol and port of programs here that may answer for an absent device.
+    services: tuple[tuple[int, int], ...] = ()
 
     def forwarding(self) -> Forwarding:
         """What stands whatever is taken over."""

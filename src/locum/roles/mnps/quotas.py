@@ -5,19 +5,16 @@ peers; their device hears why when it asks. It must not know sockets or files.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.sessions import SessionUse, Surveyed, SurveySessions
 from locum.roles.actions import Action, Emit, Event
+from locum.roles.mnps.configuration import DAY, Quota
 from locum.roles.mnps.giving_up import GivingUp
 from locum.roles.mnps.handover import Holding, Prepared, TakenOver
 from locum.roles.mnps.handovers import Holdings
 from locum.roles.mnps.parts import WaitingPart
-from locum.wire.control import MAX_SESSIONS
 
-DAY = 86400.0
-MAX_HELD = 7 * DAY
 SURVEYS = 20  # in the time after which a session ends, so that it ends at most a twentieth late
 LONGEST_PAUSE = 60.0  # seconds between surveys: a device's bytes may be used up sooner than its time
 YIELDS = 3600.0  # seconds of quiet after which a session may give way to the bytes of others
@@ -26,18 +23,6 @@ MOST_HANDOVERS = 64  # of one device: sessions that it gives one by one, and its
 MOST_PREPARED = 4  # of these, not transferred yet: a device prepares one at a time, and a cancel may be lost
 
 Number = tuple[bytes, int]  # handover, session
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """Of one device."""
-
-    held_seconds: float = MAX_HELD  # without a byte from the peer
-    sessions: int = MAX_SESSIONS
-    stored: int = 1 << 62  # bytes; the node takes no more, and quiet sessions make room
-
-
-ORDINARY = Quota()
 
 
 class Quotas(WaitingPart):

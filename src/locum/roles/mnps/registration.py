@@ -5,12 +5,13 @@ binding identifier, the flows it is to get. It must not know handovers; they say
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 from locum.roles.action_values.addresses import Addr, Randomness, Source
 from locum.roles.actions import Action, Count, Event, LinkDown, LinkUp, Persist, WallClockStepped
 from locum.roles.flow_selectors import PRIORITY, PRIORITY_SELECTED, flow_selector
+from locum.roles.mnps.configuration import StandInRegistrationConfiguration, StoodInFor
 from locum.roles.mnps.parts import WaitingPart
 from locum.roles.registrant.attachment import (
     Attachment,
@@ -23,7 +24,6 @@ from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.dialogue import accepted
 from locum.roles.registrant.registrant import TABLE, MobileNode
 from locum.roles.transfer_instruction import ANYWHERE, device_at
-from locum.security.association import Association
 from locum.wire.control import Flow
 from locum.wire.errors import WireError
 from locum.wire.mobile_ip.discovery import ROUTER_ADVERTISEMENT
@@ -43,34 +43,10 @@ from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
 
 Part = Flow | Ipv4Selector | Ipv6Selector  # what a rule is for: one flow, or what a selector takes
 
-MAX_BID = 63  # a rule's identifier is made of the binding's: those from 16384 on are the home agent's to give
 MAX_FLOWS = 60  # of one device; the home agent keeps 64 rules for each home address
 AT_ONCE = (
     12  # changes of rules in one request, which must not be fragmented: an access link takes no fragments
 )
-
-
-@dataclass(frozen=True, slots=True)
-class StoodInFor:
-    """One device: its home addresses, its home agent, and this stand-in's association with that agent."""
-
-    home_address: IPv4Address
-    home_agent: IPv4Address
-    association: Association
-    binding: int  # binding identifier, 1 to MAX_BID, another for each stand-in of the device
-    home_address_v6: IPv6Address | None = None
-    weight: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class StandInRegistrationConfiguration:
-    """`address` is the stand-in's own, on the first of `links`; lifetime in seconds."""
-
-    address: IPv4Address
-    links: tuple[str, ...]
-    devices: tuple[StoodInFor, ...]
-    colocated: bool = False
-    lifetime: int = 300
 
 
 class StandInPart:

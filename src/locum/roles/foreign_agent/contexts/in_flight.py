@@ -23,13 +23,12 @@ from locum.roles.action_values.forwarding import (
     Verdict,
 )
 from locum.roles.actions import Action, Emit, Event
+from locum.roles.foreign_agent.configuration import PATIENCE, SILENCE
 from locum.roles.foreign_agent.visitor_list import VisitorList, Wanted
 from locum.roles.forwarding import Forwarding, forwarding
 from locum.roles.parts import Part
 from locum.roles.timers import Deadlines
 
-SILENCE = 5.0  # seconds without a packet after which a tunnel ends
-PATIENCE = 10.0  # seconds that packets wait for a device
 HERALD = 2.0  # seconds that they wait for the home agent's reply
 SETTLING = 0.5  # seconds that newer packets wait for those that come by way of the old access node
 LOOKS = 4  # at the counters of a tunnel within the silence that ends it
