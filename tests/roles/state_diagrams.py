@@ -52,6 +52,8 @@ def diagram(table: StateTable[Any]) -> str:
     """The transitions in the language of Mermaid, one arrow for each pair of states."""
     arrows: dict[tuple[str, str], list[str]] = {("[*]", _drawn(state)): [] for state in table.start}
     for before, event, after in table:
+        if before is after is None:  # the dot has no arrow to itself
+            continue
         arrows.setdefault((_drawn(before), _drawn(after)), []).append(event)
     for state, following in table.transitions.items():
         if not following:

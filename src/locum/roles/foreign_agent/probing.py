@@ -8,13 +8,14 @@ asked to release as soon as it answers or registers. It must not know how a prob
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
-from typing import Final
+from typing import Final, Literal
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.actions import Action, Answered, Emit, Event, Forget, NoAnswer, Persist, Probe, ProbeAnswered
 from locum.roles.foreign_agent.configuration import ProbingConfiguration
 from locum.roles.foreign_agent.visitor import Visitor
 from locum.roles.parts import Part
+from locum.roles.state_table import StateTable
 from locum.roles.timers import Deadlines
 from locum.roles.trigger_requests import TriggerRequest, TriggerRequests
 from locum.wire.control.answer import Status
@@ -44,13 +45,35 @@ class Elsewhere:
 
 State = Answering | Lost | Elsewhere
 
+Change = Literal["register", "probe", "answer", "lose", "come back", "found elsewhere", "leave"]
+STATES: StateTable[Change] = StateTable(
+    "A visitor that is probed",
+    "A visitor of a foreign agent, from its registration until it leaves. One that does not answer is lost.",
+    {
+        None: {"register": Answering},
+        Answering: {
+            "register": Answering,
+            "probe": Answering,
+            "answer": Answering,
+            "lose": Lost,
+            "leave": None,
+        },
+        Lost: {"come back": Answering, "found elsewhere": Elsewhere, "leave": None},
+        Elsewhere: {"register": Answering, "answer": Answering, "leave": None},
+    },
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Watched:
     """A visitor and how it stands with it."""
 
     visitor: Visitor
-    state: State = Answering()
+    state: State
+
+    def at(self, change: Change, state: State) -> "Watched":
+        """Return it in the state that follows this change."""
+        return replace(self, state=STATES.change(self.state, change, state))
 
 
 class Probing(Part):
@@ -83,7 +106,7 @@ class Probing(Part):
         again: list[Visitor] = []
         for visitor in self._visitors():
             key = str(visitor.home_address)
-            self._watch(Watched(visitor), now)
+            self._watch(visitor, now)
             if key in lost and visitor.home_address in self._watched:
                 del lost[key]
                 again.append(visitor)
@@ -98,7 +121,7 @@ class Probing(Part):
             return []  # a stand-in that receives for the home address; it is not the device
         actions = self._back(visitor.home_address, "registered")
         if visitor.lifetime > self.configuration.short_lifetime:
-            self._watch(Watched(visitor), now)
+            self._watch(visitor, now)
         else:
             self._leave(visitor.home_address)
         return actions
@@ -162,15 +185,17 @@ class Probing(Part):
 
     # Probes ------------------------------------------------------------------------------------------------------
 
-    def _watch(self, watched: Watched, now: float) -> None:
-        visitor = watched.visitor
+    def _watch(self, visitor: Visitor, now: float) -> None:
         if self.configuration.interval <= 0 or visitor.link_layer is None:
             return
-        self._watched[visitor.home_address] = watched
+        before = self._watched.get(visitor.home_address)
+        answering = STATES.change(None if before is None else before.state, "register", Answering())
+        self._watched[visitor.home_address] = Watched(visitor, answering)
         self._probes.set(visitor.home_address, now + self.configuration.interval)
 
     def _leave(self, home_address: IPv4Address) -> None:
-        self._watched.pop(home_address, None)
+        if (watched := self._watched.pop(home_address, None)) is not None:
+            STATES.change(watched.state, "leave", None)
         self._probes.cancel(home_address)
 
     def _probe(self, home_address: IPv4Address, now: float) -> list[Action]:
@@ -183,8 +208,7 @@ class Probing(Part):
             if state.unanswered >= self.configuration.misses:
                 actions += self._lose(watched, "no-answer", now)
             else:
-                counted = Answering(state.unanswered + 1)
-                self._watched[home_address] = replace(watched, state=counted)
+                self._watched[home_address] = watched.at("probe", Answering(state.unanswered + 1))
         self._probes.set(home_address, now + self.configuration.interval)
         if visitor.link in self._down:
             return actions
@@ -200,7 +224,7 @@ class Probing(Part):
         if (visitor.link, visitor.link_layer) != (event.link, event.link_layer):
             return []
         actions = self._back(visitor.home_address, "answers")
-        self._watched[visitor.home_address] = Watched(visitor)
+        self._watched[visitor.home_address] = self._watched[visitor.home_address].at("answer", Answering())
         return actions
 
     # Lost and back -----------------------------------------------------------------------------------------------
@@ -208,7 +232,7 @@ class Probing(Part):
     def _lose(self, watched: Watched, why: str, now: float) -> list[Action]:
         visitor = watched.visitor
         home_address = visitor.home_address
-        self._watched[home_address] = replace(watched, state=Lost(now))
+        self._watched[home_address] = watched.at("lose", Lost(now))
         detail: dict[str, JSON] = {"link": visitor.link, "why": why}
         return [
             Persist(TABLE, str(home_address), {"since": now}),
@@ -223,7 +247,7 @@ class Probing(Part):
         watched = self._watched.get(home_address)
         if watched is None or not isinstance(watched.state, Lost):
             return []
-        self._watched[home_address] = Watched(watched.visitor)
+        self._watched[home_address] = watched.at("come back", Answering())
         release = _trigger(Operation.RELEASE, watched.visitor, Reason.BACK)
         return [
             Forget(TABLE, str(home_address)),
@@ -238,7 +262,7 @@ class Probing(Part):
         watched = self._watched.get(home_address) if isinstance(home_address, IPv4Address) else None
         if watched is None or status is not Status.WRONG_STATE or not isinstance(watched.state, Lost):
             return []
-        self._watched[watched.visitor.home_address] = replace(watched, state=Elsewhere())
+        self._watched[watched.visitor.home_address] = watched.at("found elsewhere", Elsewhere())
         return [
             Forget(TABLE, str(home_address)),
             Emit("visitor-elsewhere", None, home_address, None, {"link": watched.visitor.link}),

@@ -133,7 +133,7 @@ class GivingBack:
             case Prepared() | Restoring():
                 return [self._replies.wrong(exchange, taken)]
             case Stopping(exchanges):
-                self._holdings.keep(taken.at(Stopping((*exchanges, exchange))))
+                self._holdings.keep(taken.at("stop", Stopping((*exchanges, exchange))))
                 return []
             case Stopped(finals) if finals is not None:
                 return [self._final_answer(exchange, taken, finals)]
@@ -141,7 +141,7 @@ class GivingBack:
 
     def stop(self, taken: TakenOver, exchanges: tuple[int, ...]) -> list[Action]:
         """Nothing arrives for these sessions any more."""
-        taken = taken.at(Stopping(exchanges))
+        taken = taken.at("stop", Stopping(exchanges))
         self._holdings.keep(taken)
         fetched = tuple(
             (each.session, self._fetched.get((taken.identifier, each.session), 0)) for each in taken.held
@@ -161,7 +161,7 @@ class GivingBack:
         exchanges = taken.state.exchanges
         held = {each.flow for each in taken.held}
         finals = tuple(each for each in event.finals if each.flow in held)
-        taken = taken.at(Stopped(finals, now + STOPPED_TIMEOUT))
+        taken = taken.at("stopped", Stopped(finals, now + STOPPED_TIMEOUT))
         taken = self._go_on(taken, now)
         answers = [self._final_answer(each, taken, finals) for each in exchanges]
         return [taken.persist(), *answers, self._replies.sent("finish", taken, None)]
@@ -186,7 +186,7 @@ class GivingBack:
         """The device of a stopped handover is at it; it keeps its time."""
         if isinstance(taken.state, Stopped):
             patience = STOPPED_TIMEOUT if self.all_given(taken) else self._patience
-            taken = taken.at(Stopped(taken.state.finals, now + patience))
+            taken = taken.at("ask", Stopped(taken.state.finals, now + patience))
             self._holdings.keep(taken)
         return taken
 
@@ -201,7 +201,7 @@ class GivingBack:
 
     def resume(self, taken: TakenOver) -> list[Action]:
         """The sessions go on here."""
-        taken = taken.at(Holding())
+        taken = taken.at("resume", Holding())
         self._holdings.keep(taken)
         flows = [each.flow for each in taken.held]
         return [

@@ -6,11 +6,13 @@ Values only; taking_over.py and giving_back.py move them along.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
+from typing import Literal
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.sessions import SessionFinal
 from locum.roles.actions import Forget, Persist
 from locum.roles.flow_rows import TABLE, flow_from_row, flow_to_row
+from locum.roles.state_table import StateTable
 from locum.wire import cbor
 from locum.wire.control import Flow, Handshake, Listener, Policy, SessionStatus, Status
 from locum.wire.mobile_ip.vendor import Takes
@@ -66,6 +68,40 @@ class Stopped:
 
 TakeoverState = Prepared | Restoring | Holding | Releasing | Stopping | Stopped
 
+Event = Literal[
+    "prepare",
+    "transfer",
+    "restored",
+    "release",
+    "not released",
+    "stop",
+    "stopped",
+    "ask",
+    "resume",
+    "restart",
+    "end",
+]
+STATES: StateTable[Event] = StateTable(
+    "A handover at the stand-in",
+    "Sessions that a device has handed over, or is about to. A row of an earlier run begins in the state that it names.",
+    {
+        None: {"prepare": Prepared},
+        Prepared: {"prepare": Prepared, "transfer": Restoring, "end": None},
+        Restoring: {"transfer": Restoring, "restored": Holding, "restart": Prepared, "end": None},
+        Holding: {"release": Releasing, "stop": Stopping, "end": None},
+        # Of a stand-in that registers itself: packets are turned away before the sockets stop.
+        Releasing: {"release": Releasing, "not released": Holding, "stop": Stopping, "end": None},
+        Stopping: {
+            "stop": Stopping,
+            "stopped": Stopped,
+            "resume": Holding,
+            "restart": Holding,
+            "end": None,
+        },
+        Stopped: {"ask": Stopped, "stop": Stopping, "resume": Holding, "restart": Stopped, "end": None},
+    },
+)
+
 
 @dataclass(frozen=True, slots=True)
 class HeldFlow:
@@ -96,9 +132,9 @@ class TakenOver:
     application: Mapping[str, object] = field(default_factory=dict)  # as it came, until a proxy changes it
     listeners: tuple[Listener, ...] = ()  # ports of the device, and what new connections meet meanwhile
 
-    def at(self, state: TakeoverState) -> "TakenOver":
-        """The same in another state."""
-        return replace(self, state=state)
+    def at(self, event: Event, state: TakeoverState) -> "TakenOver":
+        """Return it in the state that follows this event."""
+        return replace(self, state=STATES.change(self.state, event, state))
 
     @property
     def held(self) -> tuple[HeldFlow, ...]:

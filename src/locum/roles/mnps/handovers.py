@@ -19,7 +19,7 @@ from locum.roles.action_values.forwarding import (
 from locum.roles.action_values.sessions import DropSessions
 from locum.roles.actions import Action
 from locum.roles.forwarding import NOTHING, Forwarding, changes, forwarding
-from locum.roles.mnps.handover import Prepared, Stopped, TakenOver
+from locum.roles.mnps.handover import STATES, Prepared, Stopped, TakenOver
 from locum.roles.timers import Deadlines
 from locum.wire.control import Flow
 
@@ -73,6 +73,7 @@ class Holdings:
 
     def end(self, taken: TakenOver, *, reset: bool = False) -> list[Action]:
         """No trace remains, except that a repeated request is recognised. With `reset` the peers are told."""
+        STATES.change(taken.state, "end", None)
         del self._taken[taken.identifier]
         self._timers.cancel(taken.identifier)
         self.remember(taken.identifier)

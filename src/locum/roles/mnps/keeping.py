@@ -50,7 +50,7 @@ class Keeping(WaitingPart):
             if isinstance(taken.state, Restoring):
                 # Nothing has reached these sockets: their packets are held until the row says "holding".
                 actions.append(DropSessions(taken.identifier))
-                taken = replace(taken, state=Prepared(now + PREPARED_TIMEOUT), sessions=())
+                taken = replace(taken.at("restart", Prepared(now + PREPARED_TIMEOUT)), sessions=())
                 actions.append(taken.persist())
             actions += self._restored_row(taken, now)
         actions += self._holdings.settle()
@@ -63,10 +63,10 @@ class Keeping(WaitingPart):
         flows = [each.flow for each in taken.held]
         match taken.state:
             case Stopping():  # some sockets may be stopped: the device asks again, or goes on sleeping
-                self._holdings.keep(taken.at(Holding()))
+                self._holdings.keep(taken.at("restart", Holding()))
                 return [*set_flows(flows, FlowVerdict.DELIVER), ResumeSessions(taken.identifier)]
             case Stopped():
-                self._holdings.keep(taken.at(Stopped(None, now + self._held_seconds)))
+                self._holdings.keep(taken.at("restart", Stopped(None, now + self._held_seconds)))
                 return [*set_flows(flows, FlowVerdict.HOLD)]
             case Holding():
                 self._holdings.keep(taken)

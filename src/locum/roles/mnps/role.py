@@ -308,7 +308,7 @@ class StandIn:
         resumed = self._giving_back.resume(taken)
         return [
             *resumed,
-            *self._listening.begin(taken.at(Holding())),
+            *self._listening.begin(taken.at("resume", Holding())),
             *self._switching.want(taken, now),
             self._replies.answer(exchange, Status.OK, taken.identifier),
         ]

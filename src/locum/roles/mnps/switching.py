@@ -94,9 +94,9 @@ class Switching(WaitingPart):
         """A finish: the home agent is to send elsewhere, then the sockets are stopped."""
         if isinstance(taken.state, Releasing):
             exchanges = (*taken.state.exchanges, exchange)
-            self._holdings.keep(taken.at(Releasing(exchanges, taken.state.give_up_at)))
+            self._holdings.keep(taken.at("release", Releasing(exchanges, taken.state.give_up_at)))
             return []
-        self._holdings.keep(taken.at(Releasing((exchange,), now + RELEASE_PATIENCE)))
+        self._holdings.keep(taken.at("release", Releasing((exchange,), now + RELEASE_PATIENCE)))
         return self.want(taken, now)
 
     def follow(self, *, now: float) -> list[Action]:
@@ -143,7 +143,7 @@ class Switching(WaitingPart):
     def _fail(self, taken: TakenOver, reason: str, now: float) -> list[Action]:
         """A prepare is refused and forgotten; a finish may be asked again, and the sessions go on here meanwhile."""
         if isinstance(taken.state, Releasing):
-            back = taken.at(Holding())
+            back = taken.at("not released", Holding())
             self._holdings.keep(back)
             busy = [
                 self._replies.answer(each, Status.BUSY, taken.identifier) for each in taken.state.exchanges

@@ -14,6 +14,7 @@ from locum.roles.mnps.configuration import StandInConfiguration
 from locum.roles.mnps.giving_up import GivingUp
 from locum.roles.mnps.handover import (
     MAX_APPLICATION,
+    STATES,
     HeldFlow,
     Holding,
     Prepared,
@@ -82,7 +83,7 @@ class TakingOver:
             request.handover,
             request.home_addresses,
             flows,
-            Prepared(now + PREPARED_TIMEOUT),
+            STATES.change(None, "prepare", Prepared(now + PREPARED_TIMEOUT)),
             switch=request.switch,
             access_node=request.access_node,
             listeners=request.listeners,
@@ -101,7 +102,7 @@ class TakingOver:
         self, known: TakenOver, flows: tuple[Flow, ...], request: TakeoverPrepare, event: Asked, now: float
     ) -> list[Action]:
         """Connections that were opened while their device fell asleep join those that are prepared."""
-        taken = replace(known, flows=flows, state=Prepared(now + PREPARED_TIMEOUT))
+        taken = replace(known.at("prepare", Prepared(now + PREPARED_TIMEOUT)), flows=flows)
         before = set(known.flows)
         self._holdings.keep(taken)
         return [
@@ -167,7 +168,7 @@ class TakingOver:
         """Step 3: make the sessions live here. A record of another's address condemns the whole transfer."""
         match taken.state:
             case Restoring(exchanges):
-                self._holdings.keep(taken.at(Restoring((*exchanges, exchange))))
+                self._holdings.keep(taken.at("transfer", Restoring((*exchanges, exchange))))
                 return []
             case Holding():
                 return [
@@ -208,7 +209,7 @@ class TakingOver:
             for number, flow in enumerate(flows)
         )
         taken = replace(
-            taken, sessions=sessions, state=Restoring((exchange,)), application=request.application
+            taken.at("transfer", Restoring((exchange,))), sessions=sessions, application=request.application
         )
         self._holdings.keep(taken)
         superseded = self._giving_up.supersede(taken, request.others, now)
@@ -237,7 +238,7 @@ class TakingOver:
             else each
             for each in taken.sessions
         )
-        taken = replace(taken, sessions=sessions, state=Holding())
+        taken = replace(taken.at("restored", Holding()), sessions=sessions)
         self._holdings.keep(taken)
         ours = dict.fromkeys(each.flow for each in taken.held)
         actions: list[Action] = [taken.persist(), *set_flows(ours, FlowVerdict.DELIVER)]

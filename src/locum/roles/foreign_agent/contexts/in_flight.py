@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
+from typing import Literal
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.contexts import CountInFlight, DropHeld, InFlightCounted
@@ -27,6 +28,7 @@ from locum.roles.foreign_agent.configuration import PATIENCE, SILENCE
 from locum.roles.foreign_agent.visitor_list import VisitorList, Wanted
 from locum.roles.forwarding import Forwarding, forwarding
 from locum.roles.parts import Part
+from locum.roles.state_table import StateTable
 from locum.roles.timers import Deadlines
 
 HERALD = 2.0  # seconds that they wait for the home agent's reply
@@ -69,6 +71,28 @@ class Waiting(Enum):
     OPENING = "opening"  # nothing waits any more, and nothing overtakes what has just left
 
 
+Change = Literal["herald", "expect", "arrive", "strand", "open", "opened", "depart", "forget", "give up"]
+_SUPERSEDED: dict[Change, Waiting | None] = {
+    "expect": Waiting.EXPECTED,
+    "arrive": Waiting.SETTLING,
+    "depart": None,
+    "forget": None,
+}
+_WAITS = {**_SUPERSEDED, "open": Waiting.OPENING}
+STATES: StateTable[Change] = StateTable(
+    "Packets that wait at a foreign agent",
+    "Packets of one device while it changes its access node, at the old one and at the new one.",
+    {
+        None: {**_SUPERSEDED, "herald": Waiting.HERALDED, "strand": Waiting.STRANDED},
+        Waiting.HERALDED: {**_WAITS, "give up": None},
+        Waiting.EXPECTED: {**_WAITS, "give up": None},
+        Waiting.SETTLING: _WAITS,
+        Waiting.STRANDED: {**_WAITS, "give up": None},
+        Waiting.OPENING: {"opened": None},
+    },
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Flight:
     """What is in flight for one device."""
@@ -83,6 +107,10 @@ class Flight:
     def over(self) -> bool:
         """Nothing is left of it."""
         return self.outgoing is None and self.incoming is None and self.waiting is None
+
+    def at(self, change: Change, waiting: Waiting | None) -> "Flight":
+        """Return it with packets that wait for this reason, or do not, after this change."""
+        return replace(self, waiting=STATES.change(self.waiting, change, waiting))
 
 
 class InFlight(Part):
@@ -139,7 +167,7 @@ class InFlight(Part):
         """From now on what arrives for this device goes on to `peer`, what has waited first."""
         flight = self._flight(mobile)
         held = flight.waiting is not None
-        changed = replace(flight, mobile=mobile, outgoing=End(peer, now), waiting=None)
+        changed = replace(flight.at("depart", None), mobile=mobile, outgoing=End(peer, now))
         actions = self._set(changed)
         self._look_soon(mobile.home_address, now)
         if held:
@@ -151,7 +179,7 @@ class InFlight(Part):
         flight = self._flight(mobile)
         if flight.outgoing is not None or flight.waiting is not None:
             return []
-        return self._wait(flight, Waiting.STRANDED, now + self._patience)
+        return self._wait(flight.at("strand", Waiting.STRANDED), now + self._patience)
 
     def mend(self, home_address: IPv4Address) -> list[Action]:
         """Its link is up again."""
@@ -163,14 +191,14 @@ class InFlight(Part):
         """It asks to register: what the home agent sends as soon as it has accepted waits for the reply behind it."""
         if mobile.home_address in self._flights:
             return []
-        return self._wait(Flight(mobile), Waiting.HERALDED, now + HERALD)
+        return self._wait(Flight(mobile).at("herald", Waiting.HERALDED), now + HERALD)
 
     def expect(self, mobile: Mobile, peer: IPv4Address, *, now: float) -> list[Action]:
         """The device will come, and its packets come before it, by way of `peer`: they wait."""
         flight = replace(self._flight(mobile), mobile=mobile, outgoing=None, incoming=End(peer, now))
         self._look_soon(mobile.home_address, now)
         return [
-            *self._wait(flight, Waiting.EXPECTED, now + self._patience),
+            *self._wait(flight.at("expect", Waiting.EXPECTED), now + self._patience),
             self._emit("in-flight-begins", mobile, peer, "in"),
         ]
 
@@ -179,7 +207,7 @@ class InFlight(Part):
         flight = replace(self._flight(mobile), mobile=mobile, outgoing=None, incoming=End(peer, now))
         self._look_soon(mobile.home_address, now)
         return [
-            *self._wait(flight, Waiting.SETTLING, now + SETTLING),
+            *self._wait(flight.at("arrive", Waiting.SETTLING), now + SETTLING),
             self._emit("in-flight-begins", mobile, peer, "in"),
         ]
 
@@ -202,9 +230,9 @@ class InFlight(Part):
         self._timers.cancel(home_address)
         actions = self._visitors.refresh(home_address)  # the device's link and neighbour, if it is new here
         actions += [ReleaseHeld(each, ahead=True) for each in homes]
-        actions += self._set(replace(flight, waiting=Waiting.OPENING))
+        actions += self._set(flight.at("open", Waiting.OPENING))
         actions += [ReleaseHeld(each) for each in homes]
-        return actions + self._set(replace(self._flights[home_address], waiting=None))
+        return actions + self._set(self._flights[home_address].at("opened", None))
 
     def returned(self, home_address: IPv4Address) -> list[Action]:
         """The device is here again: nothing goes on to anybody else any more."""
@@ -222,7 +250,9 @@ class InFlight(Part):
         flight = self._flights.get(home_address)
         if flight is None or flight.outgoing is not None:
             return []
-        return self._set(replace(flight, incoming=None, waiting=None), dropped=flight.waiting is not None)
+        return self._set(
+            replace(flight.at("forget", None), incoming=None), dropped=flight.waiting is not None
+        )
 
     # Time ----------------------------------------------------------------------------------------------------------
 
@@ -275,7 +305,7 @@ class InFlight(Part):
         home_address = flight.mobile.home_address
         if flight.waiting is Waiting.SETTLING:
             return self.open(home_address)
-        gone = replace(flight, waiting=None)
+        gone = flight.at("give up", None)
         if flight.waiting is Waiting.EXPECTED:
             gone = replace(gone, incoming=None)
         reason = flight.waiting.value if flight.waiting is not None else ""
@@ -299,9 +329,9 @@ class InFlight(Part):
     def _flight(self, mobile: Mobile) -> Flight:
         return self._flights.get(mobile.home_address) or Flight(mobile)
 
-    def _wait(self, flight: Flight, why: Waiting, until: float) -> list[Action]:
+    def _wait(self, flight: Flight, until: float) -> list[Action]:
         self._timers.set(flight.mobile.home_address, until)
-        return self._set(replace(flight, waiting=why, until=until))
+        return self._set(replace(flight, until=until))
 
     def _set(self, flight: Flight, *, dropped: bool = False) -> list[Action]:
         home_address = flight.mobile.home_address
