@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, ip_address
+from typing import Literal
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.flows import Encapsulation, Tunnel
@@ -18,6 +19,7 @@ from locum.roles.action_values.forwarding import (
     UseAgent,
 )
 from locum.roles.forwarding import NOTHING, Forwarding, forwarding
+from locum.roles.state_table import StateTable
 from locum.wire.mobile_ip.registration import UDP_PORT
 
 
@@ -155,6 +157,49 @@ class Settled:
 
 
 State = Searching | Registering | Waiting | Settled
+
+Change = Literal[
+    "restore",
+    "want",
+    "want nothing",
+    "request",
+    "accepted",
+    "refused",
+    "challenge heard",
+    "better attachment",
+    "attachment lost",
+    "agent rebooted",
+    "nothing in reach",
+    "expired",
+    "revoked",
+    "NAT mapping lost",
+]
+_ALWAYS: dict[Change, type] = {
+    "request": Registering,
+    "want": Searching,
+    "want nothing": Settled,
+    "attachment lost": Searching,
+    "agent rebooted": Searching,
+    "nothing in reach": Searching,
+    "revoked": Searching,
+}
+STATES: StateTable[Change] = StateTable(
+    "Registration",
+    "The registration of a mobile node, or of a stand-in for one, which begins with nothing to register.",
+    {
+        Searching: {**_ALWAYS, "restore": Settled, "expired": Searching},
+        Registering: {**_ALWAYS, "accepted": Settled, "refused": Waiting},
+        Waiting: {**_ALWAYS, "challenge heard": Searching},
+        Settled: {
+            **_ALWAYS,
+            "restore": Settled,
+            "better attachment": Searching,
+            "NAT mapping lost": Searching,
+            "expired": Searching,
+        },
+    },
+    start=(Searching, Settled),
+)
 
 
 @dataclass(frozen=True, slots=True)

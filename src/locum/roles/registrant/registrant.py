@@ -24,8 +24,10 @@ from locum.roles.actions import (
 )
 from locum.roles.profile_requests import OwnHomeAddress
 from locum.roles.registrant.attachment import (
+    STATES,
     Attachment,
     AttachmentLost,
+    Change,
     Outcome,
     Registered,
     Registering,
@@ -102,7 +104,7 @@ class MobileNode:
         )
         self._discovery = self._candidates.discovery
         self._target = RegistrationTarget.NOTHING if behalf else RegistrationTarget.ORDINARY
-        self._lasting: RegistrationTarget | None = None  # the wish of the next run, while this one leaves
+        self._lasting: RegistrationTarget | None = None  # the target of the next run, while this one leaves
         self._way = AttachmentInUse(configuration.home_agent, on_behalf=behalf)
         self._patient_until = float("-inf")  # steady seconds
 
@@ -122,7 +124,8 @@ class MobileNode:
                 except (ValueError, KeyError, TypeError):
                     actions.append(Count("unreadable-row"))
         if self.registered is not None:
-            self.state = Settled() if self.routing.holds else Searching()
+            if self.routing.holds:
+                self._enter("restore", Settled())
             actions += self._use(self.registered.attachment)
         if self._target is not RegistrationTarget.NOTHING:
             self._discovery.search(now)
@@ -182,10 +185,11 @@ class MobileNode:
         """What is to be registered from now on; it is asked for even if it holds already."""
         self._target = target
         self._candidates.avoid_none()
-        self.state = Settled() if target is RegistrationTarget.NOTHING else Searching()
         if target is RegistrationTarget.NOTHING:
+            self._enter("want nothing", Settled())
             self._discovery.settle()
             return [self._persist()]
+        self._enter("want", Searching())
         return [self._persist(), *self._pursue(now), *self._discovery.timeout(now)]
 
     def leave(self, *, now: float) -> list[Action]:
@@ -226,6 +230,12 @@ class MobileNode:
         """The way in use."""
         return self._way.attachment
 
+    def _enter(self, change: Change, state: State) -> None:
+        self.state = STATES.change(self.state, change, state)
+
+    def _told(self, kind: str, detail: Mapping[str, JSON] | None = None) -> Emit:
+        return Emit(kind, None, self.configuration.home_address, None, detail or {})
+
     # Attachment and movement -------------------------------------------------------------------------------------
 
     def _advertised(self, advertisement: AgentAdvertisement, source: Source, now: float) -> list[Action]:
@@ -239,17 +249,15 @@ class MobileNode:
             address,
         )
         if hearing is Hearing.REBOOTED and ours and self._target.renews:
-            actions.append(
-                Emit("agent-rebooted", None, self.configuration.home_address, None, {"agent": str(address)})
-            )
-            self.state = Searching()
+            actions.append(self._told("agent-rebooted", {"agent": str(address)}))
+            self._enter("agent rebooted", Searching())
         if isinstance(self.state, Waiting) and self.state.code in CHALLENGE_CODES:
-            self.state = Searching()
+            self._enter("challenge heard", Searching())
         elsewhere = self._target.renews and self._candidates.bypasses(self.attachment, now)  # section 3.1
         if isinstance(self.state, Settled) and (
             elsewhere or self.movement.ready(self._candidates, self.attachment, now)
         ):
-            self.state = Searching()
+            self._enter("better attachment", Searching())
         return actions + self._pursue(now)
 
     def move(self, to: str, *, now: float) -> list[Action]:
@@ -270,17 +278,15 @@ class MobileNode:
         """If the way in use is gone, take another (section 2.4.2.1)."""
         attempted = self.state.attachment if isinstance(self.state, Registering) else None
         if attempted is not None and not self._candidates.in_reach(attempted):
-            self.state = Searching()
+            self._enter("attachment lost", Searching())
         gone = self.attachment
         if gone is None or self._candidates.in_reach(gone) or self._awaiting_first_advertisement(gone, now):
             return self._pursue(now) if isinstance(self.state, Searching) else []
         self.outcomes.append(AttachmentLost(gone))
         actions = self._use(None)
-        actions.append(
-            Emit("attachment-lost", None, self.configuration.home_address, None, {"link": gone.link})
-        )
+        actions.append(self._told("attachment-lost", {"link": gone.link}))
         if self._target is not RegistrationTarget.NOTHING:
-            self.state = Searching()
+            self._enter("attachment lost", Searching())
             self._discovery.search(now)
         return actions + self._pursue(now)
 
@@ -313,29 +319,22 @@ class MobileNode:
     def _register(self, now: float, interval: float, *, resynchronised: bool = False) -> list[Action]:
         available = self._candidates.available(now, self.attachment, self.movement.preferred)
         if not available:
-            self.state = Searching()
+            self._enter("nothing in reach", Searching())
             self._discovery.search(now)
             return []
         self._discovery.settle()
         attachment = available[0]
         lifetime = requested_lifetime(self.configuration, self._target, self._candidates, attachment)
-        identification = self._dialogue.next_identification(now)
-        self.state = Registering(
-            attachment, lifetime, identification, now, now + interval, interval, resynchronised
-        )
+        number = self._dialogue.next_identification(now)
+        asked = Registering(attachment, lifetime, number, now, now + interval, interval, resynchronised)
+        self._enter("request", asked)
         if self.configuration.nai is not None and self._target is not RegistrationTarget.WITHDRAWN:
             # Without a registration the address may be somebody else's by now: ask for one, mostly the same.
             own = self.configuration.home_address if self.registered is not None else IPv4Address(0)
             self._dialogue.home_address = own
         self._revocation.now = now
         sent = request_actions(
-            self.configuration,
-            self._dialogue,
-            self._candidates,
-            attachment,
-            lifetime,
-            identification,
-            self._target,
+            self.configuration, self._dialogue, self._candidates, attachment, lifetime, number, self._target
         )
         return [self._persist(), *sent]
 
@@ -361,7 +360,7 @@ class MobileNode:
     def _accepted(self, reply: RegistrationReply, state: Registering, now: float) -> list[Action]:
         granted = min(reply.lifetime, state.lifetime)
         target = self._target
-        self.state = Settled()
+        self._enter("accepted", Settled())
         actions = self._assigned(reply.home_address)
         if granted:
             self.registered = Registered(
@@ -375,7 +374,7 @@ class MobileNode:
             actions += self._use(state.attachment, ipv6=ipv6)
             self.movement.registered(state.attachment)
             if self.movement.ready(self._candidates, self.attachment, now):
-                self.state = Searching()
+                self._enter("better attachment", Searching())
         else:
             self.registered = None
             self._target = RegistrationTarget.NOTHING
@@ -415,44 +414,40 @@ class MobileNode:
             case SendAgain(resynchronised):
                 return actions + self._register(now, RETRY_FIRST, resynchronised=resynchronised)
             case AwaitChallenge(waiting):
-                self.state = waiting
+                self._enter("refused", waiting)
                 self._discovery.search(now)
                 return actions + self._discovery.timeout(now)
             case Refused(waiting):
                 self.outcomes.append(RegistrationDenied(self._target, code))
                 if waiting is None:
                     return actions + self._register(now, RETRY_FIRST)
-                self.state = waiting
+                self._enter("refused", waiting)
         return actions
 
     def _expired(self, now: float) -> list[Action]:
         self.registered = None
         self._traversal.settled(False, now)
-        actions: list[Action] = [
-            self._persist(),
-            Emit("registration-expired", None, self.configuration.home_address),
-        ]
+        actions: list[Action] = [self._persist(), self._told("registration-expired")]
         if self._target.renews and not isinstance(self.state, Registering | Waiting):
-            self.state = Searching()
+            self._enter("expired", Searching())
         return actions
 
     # From outside ------------------------------------------------------------------------------------------------
 
     def _revoked(self, message: bytes, source: Source, now: float) -> list[Action]:
-        """The home agent has ended the registration (RFC 3543): say so, and register anew if that is wished for."""
+        """The home agent has ended the registration (RFC 3543): say so, and register anew if that is the target."""
         answer, actions = self._revocation.believed(message, self.attachment)
         if answer is None:
             return actions
         actions.append(Reply(source, answer))
         if self.registered is None:
             return actions
-        detail: dict[str, JSON] = {"by": str(source.address)}
-        actions.append(Emit("registration-revoked", None, self.configuration.home_address, None, detail))
+        actions.append(self._told("registration-revoked", {"by": str(source.address)}))
         self.registered = None
         self._traversal.settled(False, now)
         actions += [self._persist(), *self._use(None)]
         if self._target.renews:
-            self.state = Searching()
+            self._enter("revoked", Searching())
         return actions + self._pursue(now)
 
     def _kept_open(self, now: float) -> list[Action]:
@@ -461,9 +456,9 @@ class MobileNode:
             return []
         if not self._traversal.lost(now):
             return self._traversal.timeout(self.attachment, now)
-        actions: list[Action] = [Emit("nat-mapping-lost", None, self.configuration.home_address)]
+        actions: list[Action] = [self._told("nat-mapping-lost")]
         if self._target.renews and isinstance(self.state, Settled):
-            self.state = Searching()
+            self._enter("NAT mapping lost", Searching())
         return actions
 
     # Rows --------------------------------------------------------------------------------------------------------
