@@ -6,13 +6,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from locum.node.store import Store
+from locum.node.store import Store, _Batch
 from locum.node.tables import StoreError
 
 WRITER = """
@@ -108,13 +109,6 @@ async def test_concurrent_writers_share_commits(store: Store) -> None:
     assert time.perf_counter() - start < 5.0  # one sync each would take far longer
 
 
-async def test_write_now_is_there_without_the_loop(store: Store) -> None:
-    store.write_now("oscore", "x", {"sent": 64})
-    assert store.rows("oscore") == {"x": {"sent": 64}}
-    store.write_now("oscore", "x", None)
-    assert store.rows("oscore") == {}
-
-
 def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "node.db"
     for _ in range(3):
@@ -170,6 +164,39 @@ async def test_what_a_full_disk_did_not_take_is_written_when_there_is_room(
     store.put("t", "new", {"n": 2})
     await store.durable()
     assert store.rows("t") == {"new": {"n": 2}, "old": {"n": 1}}
+
+
+async def test_close_commits_all_batches_in_order_and_refuses_later_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "node.db")
+    commit, running, go_on = store._commit, threading.Event(), threading.Event()
+
+    def slow(batch: _Batch) -> None:
+        running.set()
+        go_on.wait(10)
+        commit(batch)
+
+    monkeypatch.setattr(store, "_commit", slow)
+    store.put("t", "first", {"n": 1})
+    await asyncio.to_thread(running.wait, 10)
+    store.put("t", "first", {"n": 2})
+    store.put("t", "second", {"n": 1})
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0.05)
+    store.put("t", "third", {"n": 1})  # of a task that is not over yet
+    assert not closing.done()
+    assert store.rows("t") == {}, "a reader waits for no commit"
+    go_on.set()
+    await closing
+    with pytest.raises(StoreError, match="it is closed"):
+        store.put("t", "late", {})
+    with pytest.raises(StoreError, match="it is closed"):
+        store.forget("t", "first")
+    assert store.committed() is None
+    again = Store(tmp_path / "node.db")
+    assert again.rows("t") == {"first": {"n": 2}, "second": {"n": 1}, "third": {"n": 1}}
+    await again.close()
 
 
 async def test_a_damaged_file_is_said_in_one_line(tmp_path: Path) -> None:

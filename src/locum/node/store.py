@@ -1,18 +1,18 @@
 """What a node must not forget: bindings, visitors, registrations, handovers, sequence numbers, changes to the host.
 
-One small interface (rows, put, forget, durable) over SQLite in WAL mode. Writes are queued without waiting and
-committed in groups by one worker thread: all that arrive while a commit is running make up the next one, so the price
-of a sync is shared by concurrent registrations. `durable()` is awaited before an answer leaves the host. Rows are JSON
-objects; the store does not know what they mean.
+One small interface (rows, put, forget, durable) over SQLite in WAL mode. The event loop never waits for the disk: writes
+are queued and committed in groups by one thread, the only one that writes and syncs. All that arrive while a commit is
+running make up the next one, so the price of a sync is shared by concurrent registrations. `durable()` is awaited before
+an answer leaves the host. Rows are read when a node starts; afterwards whoever wrote them has them in memory. Rows are
+JSON objects; the store does not know what they mean.
 """
 
 import asyncio
 import json
 import sqlite3
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ CREATE TABLE IF NOT EXISTS entry (
 ) WITHOUT ROWID
 """
 _RENEW = "ON CONFLICT (collection, key) DO UPDATE SET value = excluded.value, version = entry.version + 1"
-_PUT = f"INSERT INTO entry VALUES (?, ?, ?, 1) {_RENEW}"
 # All that is written to a collection at once: an object of the values by key. SQLite takes it apart while the event
 # loop goes on; between statements, or parameters, the interpreter goes to the other thread and back, which costs more
 # than a row does. The condition tells its parser that ON is not that of a join.
@@ -69,10 +68,11 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Open or create the file at `path`. Raises StoreError."""
         self._path = path
-        self._lock = threading.Lock()  # SQLite connection: worker thread against the blocking calls
+        self._reading = f"{path.absolute().as_uri()}?mode=ro"
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.touch(mode=0o600)
+            # The worker's alone as soon as it is open.
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
             self._database.execute("PRAGMA journal_mode=WAL")
             # An answered registration survives a power cut too.
@@ -88,32 +88,30 @@ class Store:
         # Of commits that failed: the next one has them too.
         self._unwritten: dict[tuple[str, str], Row | None] = {}
         self._running: _Batch | None = None
+        self._closed = False
 
     # reading
 
     def rows(self, table: str) -> dict[str, dict[str, Any]]:
         """All committed values of a table by key, in the order of the keys. Writes still queued are not seen.
 
-        Raises StoreError.
+        For the start of a node: it waits for the disk, though not for a commit. Raises StoreError.
         """
-        found = self._read(table)
-        return {key: json.loads(value) for key, value in found}
-
-    def _read(self, table: str) -> list[tuple[str, str]]:
         try:
-            with self._lock:
-                return self._database.execute(_ROWS, (table,)).fetchall()
+            with closing(sqlite3.connect(self._reading, uri=True, timeout=5.0)) as database:
+                found = database.execute(_ROWS, (table,)).fetchall()
         except sqlite3.Error as problem:
             raise StoreError(f"{self._path}: cannot be read: {problem}; move it away to begin anew") from None
+        return {key: json.loads(value) for key, value in found}
 
     # writing in groups
 
     def put(self, table: str, key: str, value: Row) -> None:
-        """Queue a write. `value` must not be changed afterwards."""
+        """Queue a write. `value` must not be changed afterwards. Raises StoreError when the store is closed."""
         self._batch().writes[table, key] = value
 
     def forget(self, table: str, key: str) -> None:
-        """Queue a deletion; a key that is not there is no error."""
+        """Queue a deletion; a key that is not there is no error. Raises StoreError when the store is closed."""
         self._batch().writes[table, key] = None
 
     def committed(self) -> "asyncio.Future[None] | None":
@@ -133,6 +131,8 @@ class Store:
             await asyncio.shield(commit)
 
     def _batch(self) -> _Batch:
+        if self._closed:
+            raise StoreError(f"{self._path}: cannot be written: it is closed")
         if self._waiting is None:
             loop = asyncio.get_running_loop()
             self._waiting = _Batch(loop)
@@ -165,8 +165,7 @@ class Store:
     def _commit(self, batch: _Batch) -> None:
         """In the worker thread: one transaction for the whole batch."""
         if len(batch.puts) == 1 and not batch.forgets:
-            with self._lock:
-                self._database.execute(_PUT_ALL, batch.puts[0])  # a transaction by itself
+            self._database.execute(_PUT_ALL, batch.puts[0])  # a transaction by itself
             return
         with self._transaction() as database:
             database.executemany(_PUT_ALL, batch.puts)
@@ -174,14 +173,13 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._database
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
 
     def _finished(self, batch: _Batch, problem: BaseException | None) -> None:
         self._running = None
@@ -198,25 +196,12 @@ class Store:
         if self._waiting is not None:
             self._start()
 
-    # writing at once
-
-    def write_now(self, table: str, key: str, value: Row | None) -> None:
-        """Write and commit before returning (None: delete). For the rare write that cannot wait its turn."""
-        try:
-            with self._transaction() as database:
-                if value is None:
-                    database.execute(_FORGET, (table, key))
-                else:
-                    database.execute(_PUT, (table, key, _encode(value)))
-        except sqlite3.Error as problem:
-            raise StoreError(f"{self._path}: cannot be written: {problem}") from None
-
     async def close(self) -> None:
-        """Commit what is queued, what could not be written before too, and close the file."""
+        """Commit what is queued, what could not be written before too, and close the file. Later writes are refused."""
         if self._unwritten:
             self._batch()
         while (batch := self._waiting or self._running) is not None:
             await asyncio.wait([batch.committed])
+        self._closed = True
+        await asyncio.get_running_loop().run_in_executor(self._worker, self._database.close)
         self._worker.shutdown()
-        with self._lock:
-            self._database.close()

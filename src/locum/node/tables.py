@@ -102,9 +102,6 @@ class _Store(_Commits, Protocol[_Table]):
 class HostStore(_Store[HostTable], Protocol):
     """What belongs to this host."""
 
-    def write_now(self, table: HostTable, key: str, value: Row | None, /) -> None:
-        """Write and commit before returning (None: delete). Raises StoreError."""
-
 
 class SharedStore(_Store[SharedTable], Protocol):
     """What a cluster would share."""
@@ -154,6 +151,8 @@ class RoleTables:
 
     def committed(self) -> "asyncio.Future[None] | None":
         """The future of the commit that covers everything queued so far, in every store of the role; None: done."""
+        if len(self._stores) == 1:  # as a home agent has it, for every answer
+            return self._stores[0].committed()
         commits = [commit for store in self._stores if (commit := store.committed()) is not None]
         if len(commits) < 2:
             return commits[0] if commits else None

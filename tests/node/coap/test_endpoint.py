@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,77 @@ async def test_a_full_disk_here_is_the_reason_that_is_given(small_disk: Path, pa
     assert await pair.alice.ask(BOB, "634", b"xyz", 5.0) == b"zyx"
 
 
+async def test_full_disk_at_the_start_is_an_error(small_disk: Path, unused_tcp_port: int) -> None:
+    pair = Pair(small_disk, unused_tcp_port)
+    pair.alice = pair.end("alice", ALICE)
+    with full(small_disk):
+        store = pair.alice.store  # type: ignore[attr-defined]
+        for number in range(200):
+            store.put("junk", str(number), {"x": "x" * 4000})
+            with contextlib.suppress(StoreError):
+                await store.durable()
+        settings = ControlSettings(ALICE, unused_tcp_port, (association(BOB, b"a", b"b"),))
+        starting = CoapEndPoint(settings, store, pair.answer, lambda _reason: None)
+        with pytest.raises(StoreError, match=r"alice\.db: cannot be written"):
+            await starting.open()
+    await store.close()
+
+
+async def test_a_reservation_is_awaited_while_others_go_on(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alice has used all numbers that are reserved, and her disk takes its time."""
+    store = pair.alice.store  # type: ignore[attr-defined]
+    commit, go_on = store._commit, threading.Event()
+
+    def slow(batch: Any) -> None:
+        go_on.wait(10)
+        commit(batch)
+
+    (context,) = pair.alice._contexts.values()
+    reserved = context.sender_sequence_number = context._committed
+    monkeypatch.setattr(store, "_commit", slow)
+    asking = [asyncio.create_task(pair.alice.ask(BOB, "634", b"ab", 10.0)) for _ in range(3)]
+    ticks = 0
+    async with asyncio.timeout(2):
+        while ticks < 20:
+            await asyncio.sleep(0.01)
+            ticks += 1
+    assert not pair.asked and context.sender_sequence_number == reserved
+    with pytest.raises(RuntimeError, match="not reserved"):
+        context.new_sequence_number()
+    context.sender_sequence_number = reserved
+    go_on.set()
+    assert await asyncio.gather(*asking) == [b"ba"] * 3
+    assert (
+        store.rows("oscore")[context.association.key]["reserved"] > context.sender_sequence_number > reserved
+    )
+
+
+async def test_every_number_of_a_reservation_is_used(pair: Pair) -> None:
+    """The next one is queued before, and used at once when it is committed."""
+    (context,) = pair.alice._contexts.values()
+    store = pair.alice.store  # type: ignore[attr-defined]
+    first = context.sender_sequence_number
+    for number in range(first, first + 5000):
+        await context.ready()
+        assert context.new_sequence_number() == number
+        if number % 100 == 0:
+            await store.durable()
+            assert store.rows("oscore")[context.association.key]["reserved"] > number
+
+
+async def test_an_association_learnt_anew_counts_on(pair: Pair) -> None:
+    """Without a look at the disk, where the last numbers may not be yet."""
+    (association_,) = pair.alice._settings.associations
+    (context,) = pair.alice._contexts.values()
+    context.recipient_replay_window.strike_out(9)
+    changed = pair.alice._context_of(replace(association_, home_addresses=()))
+    assert changed is not None and changed is not context
+    assert changed.sender_sequence_number >= context._reserved
+    assert not changed.recipient_replay_window.is_valid(9)
+
+
 async def test_nobody_there_and_no_association_are_told_apart(pair: Pair) -> None:
     await pair.bob.close()
     with pytest.raises(AskFailed, match=r"127\.0\.7\.2"):
@@ -306,9 +379,13 @@ from locum.node.tables import StoreError
 async def main():
     store = Store(Path(sys.argv[1]))
     context = StoredContext(
-        ControlAssociation(ip_address("127.0.7.2"), b"a", b"b", bytes(range(32)), b"", ()), store)
+        ControlAssociation(ip_address("127.0.7.2"), b"a", b"b", bytes(range(32)), b"", ()),
+        store, store.rows("oscore"))
     while True:
-        numbers = [context.new_sequence_number() for _ in range(100)]
+        numbers = []
+        for _ in range(100):
+            await context.ready()
+            numbers.append(context.new_sequence_number())
         print(numbers[0], numbers[-1], flush=True)
         await asyncio.sleep(0.001)
 
@@ -336,11 +413,11 @@ def test_no_sequence_number_is_used_twice_over_kill_9(tmp_path: Path) -> None:
 
 async def test_the_replay_window_outlives_the_context(tmp_path: Path) -> None:
     store = Store(tmp_path / "w.db")
-    context = StoredContext(association(BOB, b"a", b"b"), store)
+    context = StoredContext(association(BOB, b"a", b"b"), store, store.rows("oscore"))
     for number in (0, 1, 5, 9):
         context.recipient_replay_window.strike_out(number)
     await store.durable()
-    again = StoredContext(association(BOB, b"a", b"b"), store)
+    again = StoredContext(association(BOB, b"a", b"b"), store, store.rows("oscore"))
     seen = [number for number in range(12) if not again.recipient_replay_window.is_valid(number)]
     assert seen == [0, 1, 5, 9]
     assert again.sender_sequence_number > 0

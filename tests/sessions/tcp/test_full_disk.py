@@ -61,7 +61,7 @@ async def test_spools_leave_room_for_the_store(network: Network, tmp_path: Path)
             assert here.stand_in.sessions()[0]["spilled"] > 2 * MEG
             free = os.statvfs(node)
             assert free.f_bavail * free.f_frsize >= MEG
-            here.store.write_now("oscore", "a peer", {"reserved": "x" * 100_000})
+            here.store.put("oscore", "a peer", {"reserved": "x" * 100_000})
             await here.store.durable()
 
 

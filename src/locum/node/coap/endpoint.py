@@ -21,7 +21,7 @@ from locum.node.coap.aiocoap_adapter import ConnectionClient, add_transports
 from locum.node.coap.oscore import BulkAddress, ProtectedRequests, ProtectedSite, StoredContext
 from locum.node.config.settings import Address, ControlAssociation, ControlSettings
 from locum.node.host.early_bind import bind_early
-from locum.node.tables import StoreError
+from locum.node.tables import HostTable, StoreError
 
 if TYPE_CHECKING:
     from locum.node.coap.learnt_associations import LearntAssociations
@@ -88,7 +88,11 @@ class CoapEndPoint:
         """
         self._settings, self._store, self._handler, self._count = settings, store, handler, count
         self._learnt, self._unwritable = learnt, unwritable
-        self._contexts = {each: StoredContext(each, store) for each in settings.associations}
+        self._numbers = store.rows(HostTable.CONTROL_NUMBERS)
+        self._contexts = {
+            association: StoredContext(association, store, self._numbers)
+            for association in settings.associations
+        }
         self._context: aiocoap.Context | None = None
         self._client: ConnectionClient | None = None
 
@@ -108,7 +112,7 @@ class CoapEndPoint:
         if association is None:
             return None
         if association not in self._contexts:
-            self._contexts[association] = StoredContext(association, self._store)
+            self._contexts[association] = StoredContext(association, self._store, self._numbers)
         return self._contexts[association]
 
     async def _learn(self, peer: Address | None, identifier: bytes) -> bool:
@@ -116,7 +120,9 @@ class CoapEndPoint:
         return self._learnt is not None and await self._learnt.learn(peer, identifier) is not None
 
     async def open(self) -> None:
-        """Bind UDP and TCP on the control address. Raises OSError (busy port)."""
+        """Bind UDP and TCP on the control address. Raises OSError (busy port) or StoreError."""
+        for context in self._contexts.values():
+            await context.ready()
         log = logging.getLogger("locum.coap")
         log.setLevel(logging.CRITICAL)
         site = resource.Site()

@@ -74,7 +74,7 @@ class Exchanges:
         }
 
     async def open(self) -> None:
-        """Bind the control address. Raises OSError in one clear line."""
+        """Bind the control address. Raises OSError or StoreError in one clear line."""
         control = self._settings.control
         if control is None or not (control.associations or self._learnt is not None):
             return

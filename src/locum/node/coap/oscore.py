@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from locum.node.tables import HostStore
 
 _CHUNK = 1024  # sender sequence numbers per reservation
-_LOW = 256  # numbers left at which the next reservation is queued without waiting
+_LOW = 256  # numbers left at which the next reservation is queued
 _WINDOW = 64  # replay window; concurrent requests of one peer stay far below
 
 
@@ -41,14 +41,15 @@ class StoredContext(oscore.CanProtect, oscore.CanUnprotect, oscore.SecurityConte
     id_context = None
     echo_recovery = None  # the window is never lost, so it need not be recovered (B.1.2)
 
-    def __init__(self, association: ControlAssociation, store: "HostStore") -> None:
+    def __init__(
+        self, association: ControlAssociation, store: "HostStore", rows: dict[str, dict[str, Any]]
+    ) -> None:
+        """`rows` are those of the table CONTROL_NUMBERS by association; this one's is kept up to date there."""
         self.association = association
         self.sender_id, self.recipient_id = association.sender_id, association.recipient_id
         self.derive_keys(association.salt, association.secret)
-        self._store = store
-        row = store.rows(HostTable.CONTROL_NUMBERS).get(
-            association.key, {"reserved": 0, "index": 0, "seen": "0"}
-        )
+        self._store, self._rows = store, rows
+        row = rows.get(association.key, {"reserved": 0, "index": 0, "seen": "0"})
         self.recipient_replay_window = oscore.ReplayWindow(_WINDOW, self._save)
         self.recipient_replay_window.initialize_from_persisted(
             {"index": int(row["index"]), "bitfield": int(row["seen"], 16)}
@@ -56,39 +57,42 @@ class StoredContext(oscore.CanProtect, oscore.CanUnprotect, oscore.SecurityConte
         # Numbers below the last reservation may have been used by the run before.
         self.sender_sequence_number: int = int(row["reserved"])
         self._reserved = self._committed = self.sender_sequence_number
+        self._reserving: asyncio.Future[None] | None = None
         self._reserve()
-        store.write_now(HostTable.CONTROL_NUMBERS, association.key, self._row())
-        self._committed = self._reserved
-
-    def _row(self) -> dict[str, Any]:
-        window = self.recipient_replay_window.persist()
-        return {"reserved": self._reserved, "index": window["index"], "seen": f"{window['bitfield']:x}"}
-
-    def _reserve(self) -> None:
-        self._reserved = self.sender_sequence_number + _CHUNK
 
     def _save(self) -> None:
         """Queue the row; a request waits until it is committed (`ProtectedSite`)."""
-        self._store.put(HostTable.CONTROL_NUMBERS, self.association.key, self._row())
+        window = self.recipient_replay_window.persist()
+        row = {"reserved": self._reserved, "index": window["index"], "seen": f"{window['bitfield']:x}"}
+        self._rows[self.association.key] = row
+        self._store.put(HostTable.CONTROL_NUMBERS, self.association.key, row)
 
-    def post_seqnoincrease(self) -> None:
-        """Keep the reservation ahead of use; blocks only if the queued one is not committed in time."""
-        if self.sender_sequence_number >= self._committed:
-            self._reserve()
-            self._store.write_now(HostTable.CONTROL_NUMBERS, self.association.key, self._row())
-            self._save()  # replaces an older row that still waits for its commit
-            self._committed = self._reserved
-        elif self._reserved - self.sender_sequence_number < _LOW:
-            self._reserve()
-            reserved = self._reserved
-            self._save()
-            commit = self._store.committed()
-            assert commit is not None
-            commit.add_done_callback(lambda done: self._reservation_done(reserved, done.exception()))
+    def _reserve(self) -> "asyncio.Future[None]":
+        """Queue a reservation; its numbers are used once it is committed."""
+        reserved = self._reserved = self.sender_sequence_number + _CHUNK
+        self._save()
+        commit = self._store.committed()
+        assert commit is not None
+        commit.add_done_callback(lambda done: self._reservation_done(reserved, done.exception()))
+        self._reserving = commit
+        return commit
 
     def _reservation_done(self, reserved: int, problem: BaseException | None) -> None:
+        self._reserving = None
         if problem is None:
             self._committed = max(self._committed, reserved)
+
+    async def ready(self) -> None:
+        """Wait until there is a sequence number to send under; at once unless the disk is slow. Raises StoreError."""
+        while self.sender_sequence_number >= self._committed:
+            await asyncio.shield(self._reserving or self._reserve())
+
+    def post_seqnoincrease(self) -> None:
+        """Keep the reservation ahead of use. Raises RuntimeError when nobody waited until `ready`."""
+        if self.sender_sequence_number > self._committed:
+            raise RuntimeError("a sequence number is to be used that is not reserved in the store")
+        if self._reserving is None and self._committed - self.sender_sequence_number < _LOW:
+            self._reserve()
 
 
 class BulkAddress(OSCOREAddress):  # type: ignore[misc]
@@ -140,6 +144,7 @@ class ProtectedRequests(interfaces.RequestProvider):  # type: ignore[misc]
     async def _request(self, request: Pipe) -> None:
         message = request.request
         context = message.remote.security_context
+        await context.ready()
         protected, identifiers = context.protect(message)
         protected.remote = message.remote.underlying_address
         response = await self._wire.request(protected, handle_blockwise=False).response
