@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from locum.lab.captures.capture import READ_EVERY
 from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Pair, Plan, merged
 from locum.lab.errors import LabError
 from locum.lab.processes import Program, wait_until
@@ -35,8 +36,8 @@ RELEASE = ("trigger", "release", str(HOME_ADDRESS4), "--mnps", STAND_IN.address)
 FLOWS = 256
 
 
-@pytest.fixture
-def lab(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Lab]:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with Lab("device-ways", tmp_path_factory.mktemp("lab"), PLAN) as made:
         made.wait_registered()
         # a device that comes up has its stand-ins release what was taken for it: let that be over
@@ -44,6 +45,18 @@ def lab(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
             "the device's request to release", lambda: told(made, "trigger-done", "trigger", "mn") == 1
         )
         yield made
+
+
+@pytest.fixture
+def lab(shared: Lab) -> Iterator[Lab]:
+    """Return the lab of all tests here; the rules of a test and the stand-in's registration end with it."""
+    yield shared
+    if stand_ins(shared):
+        shared.command("cn", *RELEASE)
+    for node in ("mn", "mnps"):
+        for rule in said(shared, node, "flow", "list"):
+            shared.command(node, "flow", "remove", str(rule["id"]))
+    wait_until("the rules to be gone", lambda: not shared.flow_rules() and not stand_ins(shared))
 
 
 def said(lab: Lab, node: str, *arguments: str) -> Any:
@@ -144,7 +157,7 @@ def test_ssh_stays_at_the_device_and_the_stand_in_takes_the_rest(lab: Lab) -> No
     assert ssh.wait(10) == 3
     rules = {each["id"]: each for each in lab.flow_rules()}
     assert rules[stays["id"]]["packets"] >= 5  # two answers, the end, and acknowledgements
-    lab.finish()
+    lab.pause(READ_EVERY)
     for port, where, elsewhere in ((7001, "mnps", "mn"), (7002, "mn", "mnps")):
         for version in (4, 6) if port == 7001 else (4,):
             out = datagrams(lab.captures.files["cn"], outgoing=True)[version, port]
@@ -157,7 +170,7 @@ def test_flows_are_shared_between_device_and_stand_in_by_weight(lab: Lab) -> Non
     lab.command("mn", "flow", "add", "--priority", "10", "--share", "--to", "1", "--to", "mn", "--protocol", "udp",
                 "--destination-port", "7003")  # fmt: skip
     stream_to(lab, 7003, FLOWS).wait(20)
-    lab.finish()
+    lab.pause(READ_EVERY)
     out = datagrams(lab.captures.files["cn"], outgoing=True)[4, 7003]
     places: defaultdict[int, set[str]] = defaultdict(set)
     for node in ("mn", "mnps"):

@@ -132,7 +132,7 @@ def counted(lab: Lab, node: str, way: str) -> int | None:
 
 RETRY, GIVE_UP = 2.0, 15.0
 """Seconds (RFC 4067 section 2.6): CT-Request-Retry and CT-Max-Transfer-Time."""
-LATE = 1.0
+LATE = 10.0
 """Seconds that a daemon on a busy machine may be late with a timer."""
 NEIGHBOURS = Plan(
     associations=(Pair("an1", "an2", ACCESS, ACCESS), Pair("an1", "evil", ACCESS)),
