@@ -49,7 +49,7 @@ def test_configurations_of_the_user_guide_load(path: str, tmp_path: Path) -> Non
     assert settings.node.name == Path(path).stem, "the units and the suspend hook rely on this"
 
 
-def test_what_the_page_on_flows_adds_to_those_loads(tmp_path: Path) -> None:
+def test_additions_of_the_page_on_flows_load(tmp_path: Path) -> None:
     """All that it adds to one file at once, as its reader may do."""
     added: dict[str, Any] = {}
     blocks = re.findall(
@@ -104,7 +104,7 @@ def test_a_conformance_row_is_complete(row: list[str]) -> None:
         assert shown == "-", "what is shown is not 'not yet'"
 
 
-def test_the_conformance_page_counts_right_and_names_scenarios_that_exist() -> None:
+def test_conformance_page_has_right_counts_and_real_scenarios() -> None:
     text = (ROOT / "docs" / "conformance.md").read_text()
     states = Counter(row[-1] for row in rows())
     assert (
@@ -142,7 +142,7 @@ def test_every_kind_of_event_is_documented(area: str) -> None:
     assert said <= documented, f"docs/events.md does not have: {sorted(said - documented)}"
 
 
-def test_the_page_of_programs_has_those_of_the_scenario_and_no_other() -> None:
+def test_page_of_programs_lists_those_of_the_scenario() -> None:
     lines = (ROOT / "docs" / "programs.md").read_text().splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     told = [(name, waits, int(many)) for name, waits, _data, many in cells[1:]]
@@ -229,7 +229,7 @@ def test_every_emphasised_term_is_in_the_glossary() -> None:
     assert not missing, f"docs/glossary.md lacks: {missing}"
 
 
-def test_words_said_to_be_no_terms_are_emphasised() -> None:
+def test_words_listed_as_no_terms_are_emphasised() -> None:
     assert sorted(NO_TERMS - emphasised()) == [], "remove these from NO_TERMS"
 
 

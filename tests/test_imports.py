@@ -214,7 +214,7 @@ def test_every_package_has_a_rule() -> None:
     assert not loose, f"modules belong into a package of the layout: {sorted(loose)}"
 
 
-def test_modules_are_named_for_what_they_are() -> None:
+def test_module_names_are_specific() -> None:
     vague = {"helper", "helpers", "util", "utils", "common", "manager", "misc"}
     proper = {"service_manager"}  # systemd's word for itself
     stems = {path.stem: str(path.relative_to(ROOT)) for path in SOURCE.rglob("*")}
@@ -239,7 +239,7 @@ def test_modules_are_named_for_what_they_are() -> None:
         ("from locum import __version__", []),
     ],
 )
-def test_the_check_sees_every_way_to_import(source: str, faults: list[str]) -> None:
+def test_import_check_finds_every_form_of_import(source: str, faults: list[str]) -> None:
     package = "locum.wire.control"
     # "from ... import node" climbs from locum.wire.control to locum
     assert broken(source, package, RULES["wire"]) == faults

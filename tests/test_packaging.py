@@ -47,7 +47,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_carries_what_a_node_needs_at_run_time(wheel: Path) -> None:
+def test_wheel_has_all_runtime_files_of_a_node(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         objects = [name for name in names if re.fullmatch(r"locum/dataplane/objects/[\w.]+\.o", name)]
@@ -130,7 +130,7 @@ def test_development_runs_on_the_pins_of_an_installed_node() -> None:
     assert pinned("runtime.txt").items() <= pinned("dev.txt").items()
 
 
-def test_the_declared_dependencies_are_the_ones_that_are_pinned_from() -> None:
+def test_declared_dependencies_are_those_that_are_pinned() -> None:
     declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
     lines = (ROOT / "requirements" / "runtime.in").read_text().splitlines()
     assert declared == {line for line in lines if line and not line.startswith("#")}
@@ -139,7 +139,7 @@ def test_the_declared_dependencies_are_the_ones_that_are_pinned_from() -> None:
 # --- set-up ---------------------------------------------------------------------------------------------------
 
 
-def test_set_up_says_in_one_line_what_is_missing() -> None:
+def test_set_up_names_missing_tools_in_one_line() -> None:
     done = subprocess.run(
         ["sh", str(ROOT / "packaging/debian/setup.sh"), "python", "no-such-python"],
         capture_output=True,
@@ -194,7 +194,7 @@ AGENT = {"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE", "CAP_BPF", "CAP
         ("locum-mnps@.service", AGENT),
     ],
 )
-def test_units_grant_only_the_capabilities_that_are_needed(name: str, capabilities: set[str]) -> None:
+def test_units_grant_only_needed_capabilities(name: str, capabilities: set[str]) -> None:
     settings = unit(name)
     assert set(" ".join(settings["CapabilityBoundingSet"]).split()) == capabilities
     assert settings["NoNewPrivileges"] == ["yes"]
@@ -354,13 +354,13 @@ def test_closing_the_lid_runs_sleep(lid: Lid) -> None:
     assert lid.turn("pre", "suspend") == "locum sleep at /run/locum/laptop.sock\n"
 
 
-def test_opening_the_lid_runs_wake_without_keeping_the_user_waiting(lid: Lid) -> None:
+def test_opening_the_lid_runs_wake_without_delay(lid: Lid) -> None:
     said = lid.turn("post", "suspend")
     assert said.startswith("systemd-run") and "--no-block" in said
     assert "locum wake" in said and "LOCUM_SOCKET=/run/locum/laptop.sock" in said
 
 
-def test_a_node_that_cannot_hand_over_does_not_prevent_the_suspend(lid: Lid) -> None:
+def test_failed_hand_over_does_not_prevent_the_suspend(lid: Lid) -> None:
     lid.program("locum", "exit 1")
     said = lid.turn("pre", "suspend")
     assert "laptop: sessions were not handed over" in said and "exit code 1" in said

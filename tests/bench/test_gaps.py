@@ -12,7 +12,7 @@ def acknowledgement(time: float, number: int, port: int = 5000, flags: int = pca
     return pcap.Segment(time, False, MN, port, CN, 80, 1, number, flags, 0)
 
 
-def test_handshakes_and_repeated_acknowledgements_are_no_progress_on_any_connection() -> None:
+def test_handshakes_and_duplicate_acks_are_no_progress() -> None:
     heard = [
         acknowledgement(0.0, 0, flags=pcap.SYN),
         acknowledgement(1.0, 101),
@@ -30,6 +30,6 @@ def test_progress_goes_on_when_sequence_numbers_wrap() -> None:
     assert list(progress(heard)) == [2.0]
 
 
-def test_what_the_server_itself_sends_is_no_progress() -> None:
+def test_segments_of_the_server_are_no_progress() -> None:
     sent = pcap.Segment(1.0, True, CN, 80, MN, 5000, 1, 5, pcap.ACK, 100)
     assert list(progress([sent, sent])) == []

@@ -22,7 +22,7 @@ def test_value_baseline_and_ratio_come_from_the_medians() -> None:
     assert (ALONE.value, ALONE.baseline, ALONE.ratio) == (512.0, None, None)
 
 
-def test_one_wild_sample_does_not_move_the_value() -> None:
+def test_outlier_does_not_change_the_value() -> None:
     assert Measurement("x", "1/s", (10.0, 10.0, 900.0, 10.0, 10.0), None).value == 10.0
 
 
@@ -35,7 +35,7 @@ def test_spread_is_half_the_range_over_the_median() -> None:
     assert spread((0.0, 0.0)) == 0.0
 
 
-def test_ways_are_sampled_in_turns_after_one_warm_up_and_every_second_round_runs_backwards() -> None:
+def test_samples_alternate_after_one_warm_up() -> None:
     order: list[str] = []
     counts: Counter[str] = Counter()
 
@@ -82,7 +82,7 @@ def test_every_name_of_the_report_has_one_benchmark() -> None:
     assert len(NAMES) == 25
 
 
-def test_an_unknown_name_is_a_usage_error_that_lists_the_known_ones(
+def test_unknown_name_is_a_usage_error_with_the_known_names(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit) as ended:

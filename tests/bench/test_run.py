@@ -15,7 +15,7 @@ def bench(*words: str, patience: float = 100) -> subprocess.CompletedProcess[str
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=patience, check=False)
 
 
-def test_a_quick_run_of_one_measurement_prints_it_writes_it_and_leaves_no_namespace(tmp_path: Path) -> None:
+def test_quick_run_reports_and_removes_its_namespaces(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     before = sorted(Path("/run/netns").iterdir()) if Path("/run/netns").exists() else []
     done = bench("--quick", "--only", "packet_cost_1k", "--report", str(report))
@@ -30,7 +30,7 @@ def test_a_quick_run_of_one_measurement_prints_it_writes_it_and_leaves_no_namesp
     assert not [path for path in now if path not in before and path.name.startswith("lb-")]
 
 
-def test_usage_errors_end_with_2_and_measure_nothing() -> None:
+def test_usage_errors_exit_with_2_without_measuring() -> None:
     done = bench("--only", "warp_speed")
     assert done.returncode == 2
     assert "packet_cost_1m" in done.stderr
@@ -49,7 +49,7 @@ def test_flow_rules_and_shares(tmp_path: Path) -> None:
 
 
 @pytest.mark.exhaustive
-def test_sleep_and_wake_grow_no_faster_than_the_number_of_connections(tmp_path: Path) -> None:
+def test_sleep_and_wake_cost_is_linear_in_connections(tmp_path: Path) -> None:
     """A ratio, and a generous one: it says nothing of how fast the machine is."""
     report = tmp_path / "report.json"
     done = bench("--quick", "--only", *(f"{verb}_{many}" for verb in ("sleep", "wake") for many in (100, 1000)),

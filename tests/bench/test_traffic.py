@@ -20,7 +20,7 @@ from locum.wire.mobile_ip.registration import Code, RegistrationReply, Registrat
 CROWD = Crowd(3, IPv4Address("198.18.8.1"), Association(SPI, bytes(32)))
 
 
-def test_a_flood_frame_is_64_bytes_on_the_wire_and_has_a_right_checksum() -> None:
+def test_flood_frame_has_64_bytes_and_a_valid_checksum() -> None:
     sent = frame(bytes(6), b"\x02" + bytes(5), IPv4Address("198.18.1.2"), IPv4Address("198.19.0.1"), 1024)
     assert len(sent) == FRAME_BYTES == 64 - 4
     packet = Ether(sent)
@@ -31,7 +31,7 @@ def test_a_flood_frame_is_64_bytes_on_the_wire_and_has_a_right_checksum() -> Non
     assert Ether(bytes(packet))[IP].chksum == checksum
 
 
-def test_the_crowd_signs_one_valid_registration_for_each_mobile_node() -> None:
+def test_crowd_signs_a_valid_registration_per_mobile_node() -> None:
     signed = CROWD.sign(0, 3, IPv4Address("198.18.8.2"), lifetime=300)
     requests = [RegistrationRequest.decode(data) for data in signed]
     assert [request.home_address for request in requests] == CROWD.home_addresses(0, 3)
@@ -98,7 +98,7 @@ def test_a_refusal_or_a_missing_mobile_node_spoils_the_sample() -> None:
         check_accepted([reply(first), reply(first)], [first, second])
 
 
-def test_namespaces_are_gone_after_an_error_and_entering_one_comes_back() -> None:
+def test_namespaces_are_removed_and_left_after_an_error() -> None:
     with pytest.raises(CommandFailed, match="no-such-program"), namespaces("t1") as (space,):
         with space.entered():
             names = [name for _, name in socket.if_nameindex()]

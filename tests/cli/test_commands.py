@@ -127,7 +127,7 @@ def locum(*arguments: str, socket: Path | None = None) -> subprocess.CompletedPr
     )
 
 
-def test_tables_for_people_and_json_for_programs(node: Path) -> None:
+def test_output_is_a_table_or_json(node: Path) -> None:
     people = locum("binding", "list", socket=node)
     assert people.returncode == 0
     assert "10.2.0.2 (31.5 s)" in people.stdout and "default coa" in people.stdout
@@ -156,7 +156,7 @@ def test_sleep_says_how_it_ended(node: Path) -> None:
     assert locum("sleep", "--for", "-1", socket=node).returncode == 2
 
 
-def test_a_sleep_that_leaves_sessions_behind_says_which_and_ends_with_6(node: Path) -> None:
+def test_sleep_names_sessions_that_stay_and_exits_with_6(node: Path) -> None:
     done = locum("sleep", "--to", "part", socket=node)
     assert (done.returncode, done.stderr) == (6, "")
     assert done.stdout.splitlines() == [

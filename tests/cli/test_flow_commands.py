@@ -55,7 +55,7 @@ def test_rules_are_listed_and_removed(asked: list[tuple[str, dict[str, Any]]]) -
     assert asked[-1] == ("flow remove", {"id": 7})
 
 
-def test_a_stand_in_is_asked_for_all_or_for_what_the_options_say(
+def test_trigger_covers_all_flows_or_those_of_the_options(
     asked: list[tuple[str, dict[str, Any]]],
 ) -> None:
     assert run("trigger", "take", "10.36.0.4", "--mnps", "10.3.0.2") == (0, "taken\n")
@@ -70,7 +70,7 @@ def test_a_stand_in_is_asked_for_all_or_for_what_the_options_say(
     ]
 
 
-def test_an_explanation_is_told_in_lines(asked: list[tuple[str, dict[str, Any]]]) -> None:
+def test_explanation_is_printed_in_lines(asked: list[tuple[str, dict[str, Any]]]) -> None:
     code, text = run("explain", "tcp", "198.51.100.7:1", "10.36.0.4:80", "--dscp", "46", "--here")
     assert (code, text) == (0, "home agent: entry of 10.36.0.4\nthe packet is dropped: no-session\n")
     ends = {"protocol": "tcp", "source": "198.51.100.7:1", "destination": "10.36.0.4:80"}
@@ -90,12 +90,14 @@ def test_an_explanation_is_told_in_lines(asked: list[tuple[str, dict[str, Any]]]
         ("explain", "tcp", "198.51.100.7:1", "10.36.0.4:80", "--dscp", "64"),
     ],
 )
-def test_wrong_usage_asks_nobody(asked: list[tuple[str, dict[str, Any]]], arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_sends_no_request(
+    asked: list[tuple[str, dict[str, Any]]], arguments: tuple[str, ...]
+) -> None:
     assert run(*arguments)[0] == 2
     assert asked == []
 
 
 @pytest.mark.parametrize("name", sorted(main._COMMANDS))
-def test_every_command_is_there_and_explains_itself(name: str) -> None:
+def test_every_command_exists_and_has_help(name: str) -> None:
     code, text = run(name, "--help")
     assert code == 0 and "Usage:" in text

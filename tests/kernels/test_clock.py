@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1200)
-def test_the_loop_wakes_when_the_clock_is_set_and_after_a_suspension() -> None:
+def test_loop_wakes_on_a_clock_step_and_after_a_suspension() -> None:
     command = [sys.executable, "-m", "tests.kernels.clock_probe"]
     outcome = run(debian_kernel(), command, directory=ROOT, environment={}, seconds=1000)
     said = [

@@ -45,7 +45,7 @@ def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert not root.exists()
 
 
-def test_every_scenario_is_listed_with_what_it_shows() -> None:
+def test_every_scenario_is_listed_with_its_purpose() -> None:
     result = CliRunner().invoke(lab, ["list"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     for name, scenario in SCENARIOS.items():
@@ -69,7 +69,7 @@ def test_scenarios_and_labs_are_listed_as_json(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["-j"]])
-def test_a_lab_of_roots_is_another_users_to_anybody_else(words: list[str]) -> None:
+def test_labs_of_root_belong_to_another_user(words: list[str]) -> None:
     place = LabPlace.claim("fig06")
     script = f"{AS_ROOT}\nos.setgid(65534); os.setuid(65534); lab()"
     try:
@@ -91,7 +91,7 @@ def test_an_unknown_scenario_is_refused() -> None:
     assert "fig06" in result.output
 
 
-def test_down_removes_what_a_killed_run_left_and_leaves_a_running_one_alone() -> None:
+def test_down_removes_a_killed_run_and_keeps_a_running_one() -> None:
     sleeper = subprocess.Popen(["sleep", "1000"])
     place = LabPlace.claim("fig06")
     try:
@@ -115,7 +115,7 @@ def test_down_removes_what_a_killed_run_left_and_leaves_a_running_one_alone() ->
         place.remove()
 
 
-def test_down_tells_as_json_what_it_removed_and_what_not() -> None:
+def test_down_reports_removed_and_kept_labs_as_json() -> None:
     left, kept = LabPlace.claim("fig06"), LabPlace.claim("fig07")
     try:
         left.release_ownership()
@@ -130,7 +130,7 @@ def test_down_tells_as_json_what_it_removed_and_what_not() -> None:
         kept.remove()
 
 
-def test_down_removes_the_labs_that_are_named_and_no_other() -> None:
+def test_down_removes_only_the_named_labs() -> None:
     places = [LabPlace.claim(scenario) for scenario in ("fig06", "fig07", "fig08")]
     try:
         for place in places:
@@ -147,7 +147,7 @@ def test_down_removes_the_labs_that_are_named_and_no_other() -> None:
             place.remove()
 
 
-def test_down_removes_the_frozen_and_the_empty_cgroups_of_a_lab_whose_processes_were_killed() -> None:
+def test_down_removes_the_cgroups_of_a_killed_lab() -> None:
     """The names are those that the mobile node's daemon gives; another lab's stay."""
     root = next(root for root in (CGROUPS / "unified", CGROUPS) if (root / "cgroup.procs").exists())
     places = [LabPlace.claim("fig06"), LabPlace.claim("fig06")]
@@ -176,9 +176,7 @@ def test_down_removes_the_frozen_and_the_empty_cgroups_of_a_lab_whose_processes_
 
 
 @pytest.mark.parametrize("option", ["--report", "--output"])
-def test_a_file_that_cannot_be_written_is_refused_before_anything_is_built(
-    tmp_path: Path, option: str
-) -> None:
+def test_unwritable_report_file_is_refused_before_the_build(tmp_path: Path, option: str) -> None:
     (tmp_path / "file").touch()
     words = ["run", "fig06", "--output", str(tmp_path / "out"), option, str(tmp_path / "file" / "below")]
     done = subprocess.run([*RUN, *words], capture_output=True, text=True)
@@ -189,7 +187,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_built(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_writes_its_own_report_and_prints_it_as_json_although_the_other_became_impossible(
+def test_run_reports_although_the_report_file_became_unwritable(
     tmp_path: Path,
 ) -> None:
     """The place for `--report` is gone by the end: what was measured is not."""
@@ -227,7 +225,7 @@ def test_a_shell_runs_in_the_namespace_of_a_node() -> None:
         place.remove()
 
 
-def test_it_says_in_one_line_that_it_needs_root() -> None:
+def test_missing_root_is_one_line() -> None:
     script = f"{AS_ROOT}\nos.setuid(65534); sys.argv[1:] = ['run', 'fig06']; lab()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 5
@@ -236,7 +234,7 @@ def test_it_says_in_one_line_that_it_needs_root() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_the_middle_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_during_a_run_leaves_no_remains(tmp_path: Path, number: signal.Signals) -> None:
     run = subprocess.Popen(
         [*RUN, "run", "fig06", "--output", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
     )

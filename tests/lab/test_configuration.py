@@ -44,7 +44,7 @@ def test_a_scenario_adds_to_tables_and_lists_of_tables() -> None:
     assert merged(made, {"a": {"many": {"w": 9}}})["a"] == {"x": 1, "many": [{"y": 1, "w": 9}, {"y": 2}]}
 
 
-def test_what_a_scenario_adds_is_in_the_files(tmp_path: Path) -> None:
+def test_additions_of_a_scenario_are_in_the_files(tmp_path: Path) -> None:
     place = LabPlace.claim("test")
     plan = Plan(
         extras=("mnps2",),
@@ -67,7 +67,7 @@ def test_what_a_scenario_adds_is_in_the_files(tmp_path: Path) -> None:
     assert [str(each) for each in control.associations[0].home_addresses] == ["10.10.100.4"]
 
 
-def test_what_is_beside_the_figure_can_be_reached() -> None:
+def test_hosts_beside_the_figure_are_reachable() -> None:
     place = LabPlace.claim("test")
     try:
         Network(place, figure_5(EXTRAS)).build()

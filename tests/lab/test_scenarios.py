@@ -24,7 +24,7 @@ from tests.lab.judging import only_late, wrong
         (1, "", "<= 0", False),
     ],
 )
-def test_only_limits_of_time_may_be_late(value: float, unit: str, wanted: str, late: bool) -> None:
+def test_only_time_limits_may_be_late(value: float, unit: str, wanted: str, late: bool) -> None:
     assert only_late(Check("a", False, value, unit, wanted)) is late
 
 

@@ -44,7 +44,7 @@ def begin_slowly(site: Site) -> None:
     assert site.daemon.stdout.readline() == b"bound\n"
 
 
-def test_a_registration_before_the_roles_are_there(site: Site) -> None:
+def test_registration_before_the_roles_exist(site: Site) -> None:
     begin_slowly(site)
     assert site.device.register(AN1, **FLAGS) == ACCEPTED
     site.until_ready()

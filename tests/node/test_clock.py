@@ -58,7 +58,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path / "node.db")
 
 
-def test_steady_seconds_begin_as_the_wall_clock_and_ignore_its_steps(machine: Machine) -> None:
+def test_steady_seconds_start_at_wall_time_and_ignore_steps(machine: Machine) -> None:
     clock = machine.started()
     assert clock.now() == NOW and clock.ahead == 0.0 and not clock.stepped(clock.now())
     for step in (HOUR, -2 * HOUR):
@@ -88,9 +88,7 @@ def test_pause_between_two_readings_is_no_step(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_restart_within_a_boot_goes_on_whatever_happened_to_the_wall_clock(
-    machine: Machine, step: float
-) -> None:
+def test_restart_within_a_boot_ignores_wall_clock_steps(machine: Machine, step: float) -> None:
     machine.started(run=60)
     machine.run(30)  # stopped or suspended
     machine.wall += step
@@ -134,7 +132,7 @@ def test_wall_clock_that_a_reboot_sets_back_stops_nothing(machine: Machine, wall
     assert clock.now() == NOW + 60 and clock.stepped(clock.now()) and clock.ahead == pytest.approx(440.0)
 
 
-def test_another_time_namespace_of_the_same_boot_is_like_a_reboot(machine: Machine) -> None:
+def test_other_time_namespace_counts_as_a_reboot(machine: Machine) -> None:
     machine.started(run=60)
     machine.run(40)
     machine.boot = 5.0
@@ -150,7 +148,7 @@ def test_boot_without_a_name_is_never_the_same(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("row", [{}, {"origin": "soon", "seen": 1, "ahead": 0}, {"origin": None}])
-def test_rows_that_are_not_ours_begin_anew(machine: Machine, row: dict[str, Any]) -> None:
+def test_foreign_rows_start_the_clock_anew(machine: Machine, row: dict[str, Any]) -> None:
     async def spoil() -> None:
         store = Store(machine.path)
         store.put(HostTable.CLOCK, KEY, row)
@@ -183,7 +181,7 @@ def test_loop_counts_from_boot_and_its_timers_work() -> None:
         assert runner.run(wait()) >= 0.02
 
 
-def test_loop_fires_what_came_due_while_the_machine_was_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loop_fires_timers_that_came_due_during_a_suspension(monkeypatch: pytest.MonkeyPatch) -> None:
     suspended = 0.0
     monkeypatch.setattr(BootTimeLoop, "time", lambda loop: time.monotonic() + suspended)
 
@@ -200,7 +198,7 @@ def test_loop_fires_what_came_due_while_the_machine_was_suspended(monkeypatch: p
         runner.run(suspend())
 
 
-def test_nothing_is_told_while_the_wall_clock_stands() -> None:
+def test_no_report_without_a_wall_clock_step() -> None:
     async def watch() -> list[str]:
         told: list[str] = []
         watching = WallClockWatch(lambda: told.append("set"))

@@ -119,7 +119,7 @@ async def test_a_reply_waits_for_its_commit_and_its_forwarding(bench: Bench) -> 
     assert bench.log[1:] == ["reply 0 2", "reply 1 2", "reply 2 2", "event", "event", "event"]
 
 
-async def test_answers_leave_together_and_one_that_does_not_is_counted(bench: Bench) -> None:
+async def test_answers_leave_together_and_failures_are_counted(bench: Bench) -> None:
     def answer(replies: Sequence[Reply]) -> list[tuple[Action, Exception]]:
         bench.log.append("answer " + " ".join(each.message.decode() for each in replies))
         return [(replies[1], OSError("no route"))]
@@ -133,14 +133,14 @@ async def test_answers_leave_together_and_one_that_does_not_is_counted(bench: Be
     assert bench.events.reasons == {"failed-Reply": 1, "seen": 3}
 
 
-async def test_without_a_write_nothing_is_waited_for(bench: Bench) -> None:
+async def test_reply_without_a_write_does_not_wait(bench: Bench) -> None:
     performer = Pipelined(bench.tables, bench.events, bench.forward, bench.handlers())
     performer.perform([Count("refused-131"), Reply(TO, b"no")])
     assert bench.log == ["reply no None"]
     assert bench.events.reasons["refused-131"] == 1
 
 
-async def test_a_promise_that_was_not_kept_is_not_made(bench: Bench) -> None:
+async def test_failed_commit_sends_no_reply(bench: Bench) -> None:
     performer = Pipelined(bench.tables, bench.events, bench.forward, bench.handlers())
     bench.broken = True
     performer.perform(
@@ -169,7 +169,7 @@ async def test_a_store_that_fails_keeps_replies_back(bench: Bench, monkeypatch: 
     assert bench.log == ["event"]
 
 
-async def test_nothing_is_said_in_turn_either_that_was_not_kept(
+async def test_failed_commit_sends_no_reply_in_sequence(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     performer = Sequential(bench.tables, bench.events, bench.forward, bench.handlers())
@@ -194,7 +194,7 @@ async def test_nothing_is_said_in_turn_either_that_was_not_kept(
     assert bench.store.rows("home_agent.profile") == {"h": {"n": 1}}
 
 
-async def test_one_after_the_other_however_long_it_takes(bench: Bench) -> None:
+async def test_sequential_actions_wait_for_each_other(bench: Bench) -> None:
     performer = Sequential(bench.tables, bench.events, bench.forward, bench.handlers())
     suspend = SetFlow(FlowEntry(FLOW, FlowVerdict.SUSPEND))
     performer.perform(
@@ -216,7 +216,7 @@ async def test_one_after_the_other_however_long_it_takes(bench: Bench) -> None:
         (KeyError("x"), "an internal error, which the daemon's log has"),
     ],
 )
-async def test_failures_are_told_in_words(bench: Bench, problem: Exception, words: str) -> None:
+async def test_failures_are_reported_with_a_reason(bench: Bench, problem: Exception, words: str) -> None:
     def fail(action: Action) -> None:
         raise problem
 

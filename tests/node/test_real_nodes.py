@@ -241,7 +241,7 @@ def test_an_interface_that_vanishes_and_comes_back(world: World) -> None:
     assert "Traceback" not in world.complaints(), world.complaints()
 
 
-def test_a_mobile_node_that_ends_deregisters_and_registers_at_its_next_start(world: World) -> None:
+def test_mobile_node_deregisters_at_exit_and_registers_at_start(world: World) -> None:
     for name in ("ha", "an", "mn"):
         world.start(name)
     for _ in range(2):
@@ -262,7 +262,7 @@ def test_a_mobile_node_that_ends_deregisters_and_registers_at_its_next_start(wor
     world.until(lambda: world.ping("cn", "10.36.0.4", 1), "packets")
 
 
-def test_what_cannot_work_is_said_in_one_line(world: World) -> None:
+def test_start_errors_are_one_line(world: World) -> None:
     world.start("ha")
 
     def run(name: str, config: str, *before: str) -> tuple[int, str]:
@@ -319,7 +319,7 @@ class Unconnected(World):
         pass
 
 
-def test_interfaces_and_addresses_that_come_late(
+def test_late_interfaces_and_addresses_are_used(
     tmp_path: Path, namespace: Callable[[str], Namespace]
 ) -> None:
     world = Unconnected(tmp_path, namespace)

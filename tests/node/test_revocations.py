@@ -48,7 +48,7 @@ def test_at_an_access_node(world: World) -> None:
     assert "revoked" in world.ha.kinds()
 
 
-def test_only_what_one_agent_has(world: World) -> None:
+def test_revocation_of_one_agents_registrations(world: World) -> None:
     hosted = Hosted(world, home_agent=world.ha)
     with pytest.raises(RequestFailed, match="nothing is registered"):
         ask(hosted, agent=str(AN3))
@@ -66,7 +66,7 @@ def test_only_what_one_agent_has(world: World) -> None:
         ({"reason": "x" * 1000}, "reason: a text"),
     ],
 )
-def test_refused(world: World, arguments: dict[str, Any], complaint: str) -> None:
+def test_refused_revocations(world: World, arguments: dict[str, Any], complaint: str) -> None:
     before = world.ha.tables()
     with pytest.raises(RequestFailed, match=complaint):
         ask(Hosted(world, home_agent=world.ha, foreign_agent=world.an1), **arguments)

@@ -43,7 +43,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     await opened.close()
 
 
-async def test_what_is_durable_is_read_back(store: Store) -> None:
+async def test_durable_values_are_read_back(store: Store) -> None:
     store.put("binding", "a", {"lifetime": 3})
     store.put("binding", "b", {"lifetime": 4})
     store.put("visitor", "a", {"link": "radio0"})
@@ -55,7 +55,7 @@ async def test_what_is_durable_is_read_back(store: Store) -> None:
     assert store.rows("visitor") == {"a": {"link": "radio0"}}
 
 
-async def test_many_values_of_one_commit_come_back_as_they_were(store: Store) -> None:
+async def test_values_of_one_commit_are_read_back(store: Store) -> None:
     values: dict[str, dict[str, object]] = {
         'a "quoted" key\\ with.dots[0]$': {"number": (1 << 64) - 1, "less": -(1 << 63)},
         "größe, 鍵": {"text": 'ü "\\\n\t\u0007', "none": None, "yes": True, "no": False},
@@ -75,7 +75,7 @@ async def test_many_values_of_one_commit_come_back_as_they_were(store: Store) ->
     assert store.rows("first").keys() == values.keys() - {""}
 
 
-async def test_what_is_no_json_is_told_and_loses_nothing_that_was_committed(store: Store) -> None:
+async def test_unserialisable_value_loses_no_committed_data(store: Store) -> None:
     store.put("t", "before", {"n": 1})
     await store.durable()
     store.put("t", "wrong", {"n": float("nan")})
@@ -109,7 +109,7 @@ async def test_concurrent_writers_share_commits(store: Store) -> None:
     assert time.perf_counter() - start < 5.0  # one sync each would take far longer
 
 
-def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
+def test_acknowledged_writes_survive_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "node.db"
     for _ in range(3):
         process = subprocess.Popen(
@@ -133,7 +133,7 @@ def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
         asyncio.run(check())
 
 
-def test_a_store_that_cannot_be_opened_says_where(tmp_path: Path) -> None:
+def test_unopenable_store_names_its_path(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(StoreError, match="state_dir"):
@@ -147,7 +147,7 @@ async def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
         Store(path)
 
 
-async def test_what_a_full_disk_did_not_take_is_written_when_there_is_room(
+async def test_writes_refused_by_a_full_disk_are_retried(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = store._commit
@@ -166,7 +166,7 @@ async def test_what_a_full_disk_did_not_take_is_written_when_there_is_room(
     assert store.rows("t") == {"new": {"n": 2}, "old": {"n": 1}}
 
 
-async def test_close_commits_all_batches_in_order_and_refuses_later_writes(
+async def test_close_commits_all_batches_and_refuses_later_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path / "node.db")
@@ -199,7 +199,7 @@ async def test_close_commits_all_batches_in_order_and_refuses_later_writes(
     await again.close()
 
 
-async def test_a_damaged_file_is_said_in_one_line(tmp_path: Path) -> None:
+async def test_damaged_file_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "node.db"
     store = Store(path)
     for number in range(1000):

@@ -15,7 +15,7 @@ def denials(folder: Path) -> list[dict[str, Any]]:
     return [each for each in lines if each["kind"] == "registration-denied"]
 
 
-def test_codes_of_what_icmp_says(world: World) -> None:
+def test_reply_codes_of_icmp_errors(world: World) -> None:
     ha, an = world.spaces["ha"], world.spaces["an"]
     began = time.time()
     for name in ("an", "mn"):

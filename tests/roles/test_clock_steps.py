@@ -46,7 +46,7 @@ def timestamps(host: Host) -> list[int]:
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR])
 @pytest.mark.parametrize("name", ["ha", "mn"])
-def test_renewals_go_on_whosever_clock_is_set(name: str, seconds: float) -> None:
+def test_renewals_survive_a_step_of_any_clock(name: str, seconds: float) -> None:
     world = settled()
     world.step_wall_clock(getattr(world, name), seconds)
     goes_on(world, 420)
@@ -80,7 +80,7 @@ def test_all_clocks_are_set_at_once(seconds: float, refused: int) -> None:
     assert world.mn.counts.get("denied-133", 0) == refused
 
 
-def test_device_that_starts_in_1970_registers_and_renews_once_its_clock_is_right() -> None:
+def test_device_that_starts_in_1970_registers_and_renews() -> None:
     world = World(lifetime=LIFETIME)
     world.kill(world.mn)
     world.mn.rows.clear()
@@ -95,7 +95,7 @@ def test_device_that_starts_in_1970_registers_and_renews_once_its_clock_is_right
     assert world.mn.counts["denied-133"] == 1
 
 
-def test_the_resynchronised_clock_outlives_restart_and_step_of_the_device() -> None:
+def test_clock_offset_survives_restart_and_step_of_the_device() -> None:
     world = settled()
     world.step_wall_clock(world.ha, HOUR)
     goes_on(world, 300)
@@ -107,7 +107,7 @@ def test_the_resynchronised_clock_outlives_restart_and_step_of_the_device() -> N
     assert world.mn.counts["denied-133"] == 1
 
 
-def test_identifications_follow_the_wall_clock_until_the_home_agent_says_otherwise() -> None:
+def test_identifications_follow_the_wall_clock_until_corrected() -> None:
     world = settled()
     for host in world.hosts:
         world.step_wall_clock(host, HOUR)
@@ -133,7 +133,7 @@ def test_requests_of_before_a_step_back_stay_replays() -> None:
             assert home.give(recorded) == Code.IDENTIFICATION_MISMATCH
 
 
-def test_home_agents_clock_does_not_go_back_yet_follows_small_corrections() -> None:
+def test_home_agent_clock_is_monotonic_and_follows_corrections() -> None:
     clock = HomeTimestamps()
     assert clock.time(100.0) == 100.0
     for ahead in (3.0, -2.0):
@@ -218,7 +218,7 @@ def test_device_that_was_suspended_while_awake_registers_again() -> None:
     assert tunnels(world) in ([AN1], [AN2])
 
 
-def test_device_that_was_suspended_asleep_wakes_when_it_should_have() -> None:
+def test_device_suspended_during_sleep_wakes_when_due() -> None:
     world = settled()
     world.sleep(wake_after=HOUR / 2)
     world.advance(5)

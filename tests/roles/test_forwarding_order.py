@@ -87,7 +87,7 @@ def test_a_permission_of_the_same_source_is_replaced_between() -> None:
     ]  # fmt: skip
 
 
-def test_what_a_packet_is_sent_on_to_is_there_before_and_after() -> None:
+def test_later_stages_are_installed_first_and_removed_last() -> None:
     stages = (Stage.LOCAL, Stage.VISITED, Stage.HOME)
     entries = [InstallBinding(BindingEntry(HOME, Verdict.HOLD, at=stage)) for stage in stages]
     assert difference([], entries[::-1]) == entries

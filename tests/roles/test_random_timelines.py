@@ -73,7 +73,7 @@ def test_every_timeline_ends_well(seed: int, steps: list[tuple[str, float]]) -> 
 
 
 @pytest.mark.parametrize("waits", [0.01, 0.02, 0.03, 0.05])
-def test_a_prepare_that_comes_after_its_cancel_costs_nothing(waits: float) -> None:
+def test_prepare_that_arrives_after_its_cancel_is_harmless(waits: float) -> None:
     """The first prepare is lost and sent again when the device has long prepared, and slept, anew."""
     world = World(0, duplicate=0.1)
     world.advance(3)

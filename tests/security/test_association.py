@@ -51,7 +51,7 @@ def test_agrees_with_the_standard_library(algorithm: Algorithm, key: bytes, data
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
-def test_one_wrong_bit_anywhere_is_refused(algorithm: Algorithm) -> None:
+def test_one_flipped_bit_is_refused(algorithm: Algorithm) -> None:
     association = Association(256, KEY, algorithm)
     right = digest(association, b"message")
     for bit in range(len(right) * 8):
@@ -77,7 +77,7 @@ def test_reserved_spi(spi: int) -> None:
         Association(spi, KEY)
 
 
-def test_short_key_and_what_repr_shows() -> None:
+def test_short_key_is_refused_and_repr_hides_keys() -> None:
     with pytest.raises(ValueError, match="16"):
         Association(256, b"fifteen bytes..")
     assert "key" not in repr(Association(256, KEY))

@@ -84,7 +84,7 @@ def test_any_identification_gets_a_verdict(identification: int, wall: float, las
         assert last is None or difference(identification, last) > 0
 
 
-def test_identifications_grow_although_the_clock_stands_still() -> None:
+def test_identifications_grow_while_the_clock_stands_still() -> None:
     first = next_identification(NOW, None)
     second = next_identification(NOW, first)
     third = next_identification(NOW - 3600, second)

@@ -63,7 +63,7 @@ def test_a_name_that_the_store_cannot_keep(path: Path) -> None:
             FdStore.holder(path).store(name, 0)
 
 
-def test_nobody_there(tmp_path: Path) -> None:
+def test_missing_holder_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"No such file|refused"):
         FdStore.holder(tmp_path / "nobody")
 

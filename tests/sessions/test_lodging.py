@@ -91,7 +91,7 @@ async def test_a_peer_on_the_stand_ins_own_host(network: Network, tmp_path: Path
         assert "iif lo ipproto tcp" not in network.ip("standin", family, "rule")
 
 
-async def test_what_is_idle_is_known_after_a_restart(network: Network, tmp_path: Path) -> None:
+async def test_idle_times_survive_a_restart(network: Network, tmp_path: Path) -> None:
     async with lodging(network, tmp_path) as here:
         two = here.connect(2)
         await here.take_over(two)
@@ -105,9 +105,7 @@ async def test_what_is_idle_is_known_after_a_restart(network: Network, tmp_path:
         assert (uses[0].stored, uses[1].stored) == (0, 1)
 
 
-async def test_one_session_that_cannot_live_here_changes_nothing_for_the_others(
-    network: Network, tmp_path: Path
-) -> None:
+async def test_failed_session_does_not_affect_the_others(network: Network, tmp_path: Path) -> None:
     async with lodging(network, tmp_path) as here:
         three = here.connect(3)
         await here.take_over([three[1]], b"\x01" * 16)

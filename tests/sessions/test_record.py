@@ -109,7 +109,7 @@ anything: st.SearchStrategy[Any] = st.recursive(
     changes=st.dictionaries(st.integers(0, 16), anything, max_size=3),
     gone=st.sets(st.integers(0, 15), max_size=2),
 )
-def test_anything_else_is_a_wire_error(
+def test_other_maps_are_wire_errors(
     record: SessionRecord, changes: dict[int, object], gone: set[int]
 ) -> None:
     body = {key: value for key, value in (record.to_cbor() | changes).items() if key not in gone}
@@ -134,17 +134,17 @@ def test_anything_else_is_a_wire_error(
         Flow(6, HOME, 1, HOME, 2),
     ],
 )
-def test_a_flow_that_no_stand_in_can_have(flow: Flow) -> None:
+def test_impossible_flow_of_a_record_is_refused(flow: Flow) -> None:
     with pytest.raises(WireError, match="flow"):
         through(replace(PLAIN, flow=flow))
 
 
-def test_a_record_of_somebody_elses_address() -> None:
+def test_record_of_another_home_address_is_refused() -> None:
     assert PLAIN.belongs_to((HOME, HOME6))
     assert not PLAIN.belongs_to((HOME6, PEER))
 
 
-def test_what_the_kernel_would_refuse() -> None:
+def test_records_that_the_kernel_would_refuse() -> None:
     with pytest.raises(WireError, match="window"):
         through(replace(PLAIN, window=Window(1, 2, 1, 3, 1)))
     with pytest.raises(WireError, match="state"):

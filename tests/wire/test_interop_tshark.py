@@ -178,14 +178,14 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_nothing_is_malformed(capture: Path) -> None:
+def test_no_message_is_malformed(capture: Path) -> None:
     rows = tshark(capture, "frame.number", "frame.protocols", "_ws.malformed", "_ws.expert.message")
     assert len(rows) > 60
     marked = [row for row in rows if len(row) > 2 and (row[2] or "checksum" in row[3].lower())]
     assert marked == []
 
 
-def test_the_mark_is_there_when_something_is_wrong(tmp_path: Path) -> None:
+def test_broken_message_is_marked_malformed(tmp_path: Path) -> None:
     path = tmp_path / "broken.pcap"
     write_pcap(path, [registration(request(Flag.T, Nai("mn@home.example")).encode()[:-3])])
     ((_, mark),) = tshark(path, "frame.number", "_ws.malformed")

@@ -113,7 +113,7 @@ def test_refusals(number: int, vector: str, field: str, reason: str) -> None:
     assert (caught.value.field, caught.value.reason) == (field, reason)
 
 
-def test_what_is_not_compared_is_not_kept() -> None:
+def test_uncompared_bits_are_not_kept() -> None:
     """The bits of ECN, what stands before a flow label, and the reserved flags."""
     assert Ipv4Selector.decode(Cursor(bytes.fromhex("00300000 23 b9"))) == Ipv4Selector(dscp=(8, 46))
     assert Ipv4Selector.decode(Cursor(bytes.fromhex("00300000 23 20"))) == Ipv4Selector(dscp=(8, 8))
@@ -122,7 +122,7 @@ def test_what_is_not_compared_is_not_kept() -> None:
     assert Ipv6Selector.decode(Cursor(bytes.fromhex("0000ffff"))) == Ipv6Selector()
 
 
-def test_a_start_and_the_same_end_is_one_value() -> None:
+def test_range_with_equal_ends_is_one_value() -> None:
     assert Ipv4Selector.decode(Cursor(bytes.fromhex("000c0000 06 06"))) == Ipv4Selector(protocol=(6, 6))
 
 
@@ -138,7 +138,7 @@ def test_a_start_and_the_same_end_is_one_value() -> None:
         Ipv6Selector(source=(SIX_LAST, SIX)),
     ],
 )
-def test_a_range_that_is_none_is_our_own_misuse(selector: TrafficSelector) -> None:
+def test_invalid_range_raises_value_error(selector: TrafficSelector) -> None:
     with pytest.raises(ValueError, match="no range"):
         selector.encode()
 

@@ -21,7 +21,7 @@ class Fast:
     third: bytes = field(default=b"", compare=False, repr=False)
 
 
-def test_a_value_is_made_compared_and_shown_like_a_frozen_dataclass() -> None:
+def test_value_behaves_like_a_frozen_dataclass() -> None:
     plain, fast = Plain(1, third=b"3"), Fast(1, third=b"3")
     assert hash(fast) == hash(plain) and repr(fast) == repr(plain).replace("Plain", "Fast")
     assert fast == Fast(1) != Fast(2) and {fast: 1}[Fast(1)] == 1
@@ -32,7 +32,7 @@ def test_a_value_is_made_compared_and_shown_like_a_frozen_dataclass() -> None:
             assert second == ("two",)
 
 
-def test_a_value_has_its_fields_and_nothing_else() -> None:
+def test_value_has_only_its_fields() -> None:
     assert not hasattr(Fast(1), "__dict__")
     with pytest.raises(AttributeError):
         Fast(1).fourth = 4  # type: ignore[attr-defined]

@@ -87,7 +87,7 @@ def reconcile(host: Guarded, actions: list[Action]) -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_datagrams_to_an_offered_service_are_answered_and_no_others(host: Guarded, version: int) -> None:
+def test_only_datagrams_to_an_offered_service_are_answered(host: Guarded, version: int) -> None:
     reconcile(host, GUARD + SERVICES)
     home = str(HOMES[version == 6])
     with contextlib.ExitStack() as close:
@@ -110,9 +110,7 @@ def test_datagrams_to_an_offered_service_are_answered_and_no_others(host: Guarde
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_new_connections_reach_an_offered_service_and_live_ones_of_others_do_not(
-    host: Guarded, version: int
-) -> None:
+def test_new_connections_reach_a_service_and_other_flows_do_not(host: Guarded, version: int) -> None:
     reconcile(host, GUARD + SERVICES)
     home = HOMES[version == 6]
     with contextlib.ExitStack() as close:
@@ -154,7 +152,7 @@ def send(host: Guarded, home: IPv4Address | IPv6Address, port: int, flags: str) 
         channel.sendto(bytes(packet), (str(home), 0))
 
 
-def test_services_outlive_the_daemon_and_are_read_back(host: Guarded) -> None:
+def test_services_survive_a_restart_of_the_daemon(host: Guarded) -> None:
     reconcile(host, GUARD + SERVICES)
     with host.here.inside():
         assert not host.plane.reconcile(GUARD + SERVICES)
@@ -175,7 +173,7 @@ def test_services_outlive_the_daemon_and_are_read_back(host: Guarded) -> None:
         (SHELL, "A", Socket.CONNECTED, True),
     ],
 )
-def test_the_model_says_the_same(port: int, flags: str, found: Socket | None, passes: bool) -> None:
+def test_model_agrees_on_services(port: int, flags: str, found: Socket | None, passes: bool) -> None:
     environment = Environment(tap=9, links={"eth0": 1}, socket=lambda _packet: found)
     model = Model(state_of(GUARD + SERVICES), environment)
     packet = IP(src=str(CN[0]), dst=str(HOMES[0])) / TCP(sport=40000, dport=port, flags=flags)
@@ -229,7 +227,7 @@ def test_new_connections_to_a_watched_port_wait_for_the_daemon(host: Guarded, ve
         ("SA", True, Outcome.DROPPED),
     ],
 )
-def test_the_model_watches_the_same(flags: str, tap: bool, outcome: Outcome) -> None:
+def test_model_agrees_on_watched_ports(flags: str, tap: bool, outcome: Outcome) -> None:
     environment = Environment(tap=9, links={"eth0": 1}, socket=lambda _packet: None)
     model = Model(state_of([*GUARD, WatchPort(HOMES[0], SHELL)]), environment)
     packet = IP(src=str(CN[0]), dst=str(HOMES[0])) / TCP(sport=40000, dport=SHELL, flags=flags)

@@ -271,7 +271,7 @@ def test_taken_over_by_the_next_daemon(opener: Opener) -> None:
     assert after._object.maps["rule_count"].items() == []
 
 
-def test_what_does_not_fit_is_refused_and_changes_nothing(plane: DataPlane) -> None:
+def test_oversized_rule_set_is_refused_and_changes_no_maps(plane: DataPlane) -> None:
     program = Program(plane)
     plane.apply([InstallBinding(entry(rule(1, (80, 80), WAYS[1])))])
     nowhere = Rule(2, Ipv4Selector(), RuleVerdict.FORWARD)

@@ -226,7 +226,7 @@ def test_access_node_and_stand_in(network: tuple[Chain, DataPlane]) -> None:
             ha.remove()
 
 
-def test_nobody_claims_it(network: tuple[Chain, DataPlane]) -> None:
+def test_tunnel_without_a_visitor_is_dropped_once(network: tuple[Chain, DataPlane]) -> None:
     """A tunnel that ends here, for a visitor that nobody here has: dropped and counted once, it does not go round."""
     net, plane = network
     with net.fa.inside():
@@ -270,7 +270,7 @@ def test_left_for_another_access_node(network: tuple[Chain, DataPlane]) -> None:
             other.remove()
 
 
-def test_ways_out_of_two_roles(network: tuple[Chain, DataPlane]) -> None:
+def test_outbound_entries_of_two_roles_are_independent(network: tuple[Chain, DataPlane]) -> None:
     """A visitor's packets, and those of the stand-in on this host, have an entry each: one role removes its own alone."""
     net, plane = network
     visitors = OutboundEntry(HOME4, "fa1", Tunnel(CARE_OF, HA4))

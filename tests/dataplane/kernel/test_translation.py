@@ -185,7 +185,7 @@ def test_programs_at_the_interface_address(
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_the_host_says_for_itself(places: Places, place: str) -> None:
+def test_flows_of_the_host_itself_are_not_translated(places: Places, place: str) -> None:
     """A flow that the stand-in's host begins has its own address, and is answered there."""
     places.install(place)
     net = places.net
@@ -198,7 +198,7 @@ def test_what_the_host_says_for_itself(places: Places, place: str) -> None:
         assert own.recv(100) == b"yours"
 
 
-def test_an_unused_udp_checksum_stays_unused(places: Places) -> None:
+def test_zero_udp_checksum_stays_zero(places: Places) -> None:
     """RFC 768: zero means none; a computed zero would be 0xffff."""
     places.install("access node")
     net = places.net
@@ -239,7 +239,7 @@ def test_two_home_addresses_cannot_have_one_flow(places: Places) -> None:
         plane.apply([RemoveTranslation(other)])
 
 
-def test_it_outlives_the_daemon(places: Places) -> None:
+def test_translation_outlives_the_daemon(places: Places) -> None:
     """Pinned: the next daemon finds the translations, and flows go on under them."""
     places.install("access node")
     net, plane = places.net, places.planes["access node"]

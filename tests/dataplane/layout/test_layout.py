@@ -93,7 +93,7 @@ def test_offsets(types: list[dict[str, Any]], name: str) -> None:
     assert {field: members[field] for field in OFFSETS[name]} == OFFSETS[name]
 
 
-def test_the_sizes_of_rules(types: list[dict[str, Any]]) -> None:
+def test_rule_sizes(types: list[dict[str, Any]]) -> None:
     sizes = {
         "locum_rule": rule_layout.RULE_SIZE,
         "locum_rules_few": rule_layout.FEW_SIZE,
@@ -104,7 +104,7 @@ def test_the_sizes_of_rules(types: list[dict[str, Any]]) -> None:
     assert {name: struct_named(types, name)["size"] for name in sizes} == sizes
 
 
-def test_the_size_of_a_group(types: list[dict[str, Any]]) -> None:
+def test_group_size(types: list[dict[str, Any]]) -> None:
     assert struct_named(types, "locum_group")["size"] == groups.SIZE
 
 

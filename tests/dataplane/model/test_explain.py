@@ -88,7 +88,7 @@ def test_access_node_on_the_same_host() -> None:
     assert "which ends on this host" in delivered.text and "lan, which is not there" in delivered.text
 
 
-def test_what_this_host_sends_and_what_comes_in_a_tunnel() -> None:
+def test_explanations_of_local_and_tunnelled_packets() -> None:
     outbound = OutboundEntry(HOME, None, Tunnel(DEVICE, AGENT))
     back = TunnelAcceptance(AGENT, HOME, Side.TO_HOME_ADDRESS)
     state = state_of([LocalEndpoint(DEVICE), AcceptTunnel(back), InstallOutbound(outbound)])
@@ -100,7 +100,7 @@ def test_what_this_host_sends_and_what_comes_in_a_tunnel() -> None:
     assert forged.reason is Reason.UNREGISTERED_SOURCE
 
 
-def test_a_tunnel_through_a_nat_comes_in_udp() -> None:
+def test_tunnel_through_a_nat_uses_udp() -> None:
     outside = TunnelAcceptance(STAND_IN, HOME, Side.FROM_HOME_ADDRESS, source_port=40001)
     state = state_of(home_agent(AcceptTunnel(outside)))
     came = explain(state, Question(HOME, PEER, 6, 80, 4000, outer_source=STAND_IN, link="core"), links=LINKS)

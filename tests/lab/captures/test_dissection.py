@@ -30,7 +30,7 @@ def capture(folder: Path, *packets: tuple[str, bytes]) -> Path:
     return file
 
 
-def test_what_is_whole_is_not_marked_although_tshark_misreads_the_long_format(tmp_path: Path) -> None:
+def test_valid_long_format_is_not_counted_as_malformed(tmp_path: Path) -> None:
     plain = REQUEST + NAI + AUTHENTICATION
     multipath = REQUEST + MULTIPATH + NAI + MULTIPATH + AUTHENTICATION
     assert malformed(capture(tmp_path, ("10.10.21.1", plain), ("10.10.21.1", multipath))) == 0
@@ -45,11 +45,11 @@ def test_what_is_whole_is_not_marked_although_tshark_misreads_the_long_format(tm
         MULTIPATH + AUTHENTICATION + b"\x83",  # a type without a length
     ],
 )
-def test_extension_154_excuses_nothing_else(tmp_path: Path, extensions: bytes) -> None:
+def test_extension_154_excuses_no_other_error(tmp_path: Path, extensions: bytes) -> None:
     assert malformed(capture(tmp_path, ("10.10.21.1", REQUEST + extensions))) == 1
 
 
-def test_a_forger_is_excused_at_its_address_for_broken_messages_alone(tmp_path: Path) -> None:
+def test_only_broken_messages_of_a_forger_are_excused(tmp_path: Path) -> None:
     cut = REQUEST + NAI[:-1]
     file = capture(tmp_path, ("10.10.66.102", cut), ("10.10.66.2", cut), ("10.10.4.2", cut))
     assert malformed(file) == 3
@@ -113,7 +113,7 @@ def test_control_packets_of_no_capture(tmp_path: Path) -> None:
         pass
 
 
-def test_what_is_no_capture_is_not_taken_for_a_good_one(tmp_path: Path) -> None:
+def test_file_that_is_no_capture_raises_an_error(tmp_path: Path) -> None:
     file = tmp_path / "x.pcap"
     file.write_bytes(b"nothing of the kind" * 9)
     with pytest.raises(OSError, match="tshark cannot read"):

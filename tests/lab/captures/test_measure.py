@@ -57,7 +57,7 @@ class Recorder:
         return file
 
 
-def test_the_longest_wait_is_between_the_last_progress_and_the_next(tmp_path: Path) -> None:
+def test_longest_wait_lies_between_two_steps_of_progress(tmp_path: Path) -> None:
     record = Recorder()
     record.data_out(10.0, 1000, 1000)
     record.ack_in(10.01, 2000)
@@ -89,7 +89,7 @@ def test_sequence_numbers_wrap(tmp_path: Path) -> None:
     assert measure.longest_wait(segments, 80, 10, 11) == pytest.approx(0.5)
 
 
-def test_lengths_are_those_of_the_wire_although_frames_are_snapped(tmp_path: Path) -> None:
+def test_lengths_of_snapped_frames_are_those_on_the_wire(tmp_path: Path) -> None:
     record = Recorder()
     record.data_out(10.0, 1000, 1460)
     (segment,) = pcap.segments(record.save(tmp_path))
@@ -143,7 +143,7 @@ def test_a_large_request_excuses_no_reply_to_a_small_one(tmp_path: Path) -> None
     assert measure.largest_excess(pcap.datagrams(record.save(tmp_path)), (CN,)) == 50
 
 
-def test_a_capture_that_was_cut_off_is_read_to_its_last_whole_frame(tmp_path: Path) -> None:
+def test_truncated_capture_is_read_to_its_last_whole_frame(tmp_path: Path) -> None:
     record = Recorder()
     record.data_out(10.0, 1000, 10)
     record.data_out(10.1, 1010, 10)
@@ -160,7 +160,7 @@ def test_tcp_counters() -> None:
     assert measure.counted(before, after, "Tcp.RetransSegs") == 2
 
 
-def test_something_else_is_no_pcap(tmp_path: Path) -> None:
+def test_other_file_is_no_pcap(tmp_path: Path) -> None:
     file = tmp_path / "x.pcap"
     file.write_bytes(b"GIF89a" + bytes(40))
     with pytest.raises(ValueError, match="not a pcap"):

@@ -55,7 +55,7 @@ def test_half_segments_and_bulk_are_cut_to_their_headers(tmp_path: Path) -> None
     assert [segment.length for segment in pcap.segments(file)] == [1000, 100, 50]
 
 
-def test_another_sort_of_file_is_refused(tmp_path: Path) -> None:
+def test_other_file_type_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.pcap"
     file.write_bytes(HEAD[:20] + struct.pack("<I", 1) + bytes(40))
     with pytest.raises(ValueError, match="not a little-endian Linux cooked capture"):

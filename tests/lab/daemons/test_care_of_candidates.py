@@ -184,7 +184,7 @@ def test_flows_are_shared_between_device_and_stand_in_by_weight(lab: Lab) -> Non
     assert abs(count["mn"] / FLOWS - WEIGHT / (WEIGHT + 1)) < 0.135
 
 
-def test_what_a_rule_keeps_at_the_device_goes_to_sleep_and_comes_back(lab: Lab) -> None:
+def test_session_kept_by_a_rule_sleeps_and_comes_back(lab: Lab) -> None:
     """A live download that the device's own rule leads to the device; the stand-in registers for everything (R4)."""
     server, films = live(lab)
     rule = said(lab, "mn", "flow", "add", "--priority", "10", "--to", "mn", "--protocol", "tcp",
@@ -214,7 +214,7 @@ def test_what_a_rule_keeps_at_the_device_goes_to_sleep_and_comes_back(lab: Lab) 
     assert lab.flow_rules()[0]["packets"] > 0
 
 
-def test_a_binding_identifier_that_is_somebody_else_s(lab: Lab) -> None:
+def test_binding_identifier_of_the_stand_in_is_refused(lab: Lab) -> None:
     """The stand-in's own: the device is refused while that is registered, and says which code."""
     lab.command("cn", *TAKE)
     file = lab.configuration.file("mn")

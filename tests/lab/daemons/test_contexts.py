@@ -106,7 +106,7 @@ LOSING = Plan(
 )
 
 
-def test_what_waits_for_a_lost_device_follows_to_its_stand_in(tmp_path: Path) -> None:
+def test_packets_held_for_a_lost_device_go_to_its_stand_in(tmp_path: Path) -> None:
     """C5, 620: the link breaks in the middle of a stream; the access node has the stand-in take over."""
     with Lab("contexts-lost", tmp_path, LOSING, captures=False) as lab:
         lab.wait_registered("an1")
@@ -224,7 +224,7 @@ def test_a_device_that_the_access_node_does_not_know(tmp_path: Path) -> None:
         assert not [each for each in lab.ask("an1", "tunnel list") if str(HOME_ADDRESS4) in str(each)]
 
 
-def test_what_another_access_node_says_and_is_not_so(tmp_path: Path) -> None:
+def test_false_claims_of_an_access_node_are_refused(tmp_path: Path) -> None:
     """Unknown and foreign home addresses, half a context, and claims that are older than what is known here."""
     with Lab("contexts-neighbour", tmp_path, NEIGHBOURS, captures=False) as lab:
         lab.wait_registered("an1")

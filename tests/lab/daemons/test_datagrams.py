@@ -62,7 +62,7 @@ class Client:
         self.server.close()
 
 
-def test_an_echo_client_gets_what_came_while_it_slept(lab: Lab) -> None:
+def test_echo_client_gets_datagrams_received_during_sleep(lab: Lab) -> None:
     client = Client(lab, ECHO)
     try:
         lab.close_lid()
@@ -83,7 +83,7 @@ def test_an_echo_client_gets_what_came_while_it_slept(lab: Lab) -> None:
         client.close()
 
 
-def test_a_keep_alive_is_repeated_where_a_rule_says_so(lab: Lab) -> None:
+def test_keep_alive_is_repeated_if_a_rule_matches(lab: Lab) -> None:
     kept, other = Client(lab, KEPT_ALIVE), Client(lab, ECHO)
     try:
         kept.say(b"alive\n")
@@ -112,7 +112,7 @@ def resolver(lab: Lab, name: str, file: str) -> Program:
     )
 
 
-def test_a_resolver_gets_the_answer_that_came_while_it_slept(lab: Lab) -> None:
+def test_resolver_gets_the_answer_received_during_sleep(lab: Lab) -> None:
     address = str(lab.topology.address4("cn"))
     file = lab.output / "resolv.conf"
     file.write_text(f"nameserver {address}\noptions timeout:5 attempts:1\n")

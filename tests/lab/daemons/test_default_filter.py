@@ -37,7 +37,7 @@ def ask(lab: Lab, port: int) -> int:
     return int(lab.processes.run("cn", command).stdout)
 
 
-def test_only_what_a_rule_sends_there_arrives(tmp_path: Path) -> None:
+def test_only_packets_of_a_rule_arrive_at_the_default(tmp_path: Path) -> None:
     with Lab("default-filter", tmp_path, PLAN) as lab:
         lab.wait_registered()
         awake = {port: ask(lab, port) for port in (LET_THROUGH, KEPT_OUT)}

@@ -56,7 +56,7 @@ def start(lab: Lab, *, default: bool) -> None:
     lab.wait_registered()
 
 
-def test_packets_go_where_the_device_has_said(tmp_path: Path) -> None:
+def test_packets_go_to_the_default_that_the_device_registered(tmp_path: Path) -> None:
     """It vanishes, it deregisters, the home agent starts anew, and it takes it back."""
     with Lab("device-default", tmp_path, PLAN) as lab:
         assert LINE in lab.configuration.file("mn").read_text()
@@ -93,7 +93,7 @@ def test_packets_go_where_the_device_has_said(tmp_path: Path) -> None:
     assert arrived == {"mn": [50, 0, 0, 0, 0], "mnps": [0, 50, 50, 50, 0]}
 
 
-def test_a_whole_sleep_and_what_a_home_agent_does_not_take(tmp_path: Path) -> None:
+def test_sleep_by_a_default_and_refused_defaults(tmp_path: Path) -> None:
     """The stand-in has the packets by it while the device sleeps; a default that would go round is refused (129)."""
     with Lab("device-default-sleep", tmp_path, PLAN, captures=False) as lab:
         lab.wait_registered()

@@ -54,7 +54,7 @@ def received(lab: Lab, peer: socket.socket) -> int:
     return sum(each.get("total") or 0 for each in lab.sessions("mnps") if end in each["flow"])
 
 
-def test_a_peer_on_the_stand_ins_host_and_a_session_that_is_dropped(tmp_path: Path) -> None:
+def test_peer_on_the_stand_ins_host_and_a_dropped_session(tmp_path: Path) -> None:
     with Lab("ends", tmp_path, captures=False) as lab:
         lab.wait_registered()
         local, server = connect(lab, "mnps")

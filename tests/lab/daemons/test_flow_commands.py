@@ -66,7 +66,7 @@ def responsible(lab: Lab, node: str) -> list[bool]:
 
 
 @pytest.mark.parametrize("options", [(), ("--protocol", "udp", "--destination-port", str(FORBIDDEN_PORT))])
-def test_what_a_stand_in_takes_is_policed_as_at_the_device(lab: Lab, options: tuple[str, ...]) -> None:
+def test_stand_in_flows_are_policed_as_at_the_device(lab: Lab, options: tuple[str, ...]) -> None:
     """Nobody has told the stand-in where the device is; what is refused there is refused here (C4, C6, R20)."""
     assert refuse(lab, "an1") == REFUSED
     fetched = len(asked(lab))
@@ -91,7 +91,7 @@ def asked(lab: Lab) -> list[str]:
     return [each.detail["to"] for each in sent if each.detail.get("errand") == "fetch"]
 
 
-def test_a_correspondent_s_agent_makes_the_stand_in_take_and_release(lab: Lab) -> None:
+def test_correspondents_agent_triggers_take_and_release(lab: Lab) -> None:
     assert lab.command("cn", "trigger", "take", HOME, "--mnps", STAND_IN.address) == "taken\n"
     assert stand_ins(lab) == ["at-mnps"]
     assert goes(lab, 9999) == (None, care_of(lab, "an3"))
@@ -101,7 +101,7 @@ def test_a_correspondent_s_agent_makes_the_stand_in_take_and_release(lab: Lab) -
     assert goes(lab, 9999) == (None, care_of(lab, "an1"))
 
 
-def test_who_may_not_is_told_so_and_nothing_changes(lab: Lab) -> None:
+def test_unauthorised_triggers_are_refused(lab: Lab) -> None:
     said = refused(lab, "an1", "trigger", "take", HOME, "--mnps", STAND_IN.address)
     assert "not-authorised" in said and "may_trigger" in said
     assert "no association" in refused(lab, "an2", "trigger", "take", HOME, "--mnps", STAND_IN.address)
@@ -112,7 +112,7 @@ def test_who_may_not_is_told_so_and_nothing_changes(lab: Lab) -> None:
     assert lab.counters("mnps")["refusals"]["trigger-not-authorised"] == 2
 
 
-def test_what_a_selector_takes_is_a_rule_of_the_stand_in(lab: Lab) -> None:
+def test_selector_of_a_trigger_becomes_a_stand_in_rule(lab: Lab) -> None:
     selected = ("--mnps", STAND_IN.address, "--protocol", "udp", "--destination-port", "7000-7009")
     lab.command("cn", "trigger", "take", HOME, *selected)
     (rule,) = told(lab, "ha", "flow", "list")
@@ -129,7 +129,7 @@ def test_what_a_selector_takes_is_a_rule_of_the_stand_in(lab: Lab) -> None:
     assert (told(lab, "ha", "flow", "list"), told(lab, "mnps", "flow", "list")) == ([], [])
 
 
-def test_a_device_registers_rules_to_what_is_registered(lab: Lab) -> None:
+def test_device_registers_rules_to_registered_bindings(lab: Lab) -> None:
     web = ("--protocol", "tcp", "--destination-port", "80")
     assert "153" in refused(lab, "mn", "flow", "add", "--priority", "5", "--to", "9", *web)
     assert "binding identifiers" in refused(lab, "mn", "flow", "add", "--priority", "5", "--to", "mnps", *web)
@@ -148,7 +148,7 @@ def test_a_device_registers_rules_to_what_is_registered(lab: Lab) -> None:
     assert f"no rule {own}" in refused(lab, "mn", "flow", "remove", str(own))
 
 
-def test_rules_of_people_at_the_home_agent(lab: Lab) -> None:
+def test_administrator_rules_at_the_home_agent(lab: Lab) -> None:
     home = ("--home-address", HOME)
     made = told(lab, "ha", "flow", "add", *home, "--priority", "3", "--to", "mnps", "--to", "mn",
                 "--source", "198.51.100.0/24", "--protocol", "udp", "--source-port", "53")  # fmt: skip
@@ -182,7 +182,7 @@ def test_peers_are_listed_without_their_keys(lab: Lab) -> None:
     assert "may trigger" in lab.command("mnps", "peer", "list")
 
 
-def test_explanations_say_why_and_what_no_packet_can_be(lab: Lab) -> None:
+def test_explanations_give_reasons_and_refuse_impossible_packets(lab: Lab) -> None:
     said = lab.command("ha", "explain", "tcp", f"{ANYBODY}:1", f"{HOME}:22").splitlines()
     assert said[0].startswith(f"home agent: entry of {HOME}")
     assert said[-1] == f"the packet goes into the tunnel to {care_of(lab, 'an1')}"
@@ -196,11 +196,11 @@ def test_explanations_say_why_and_what_no_packet_can_be(lab: Lab) -> None:
     assert "protocol" in refused(lab, "ha", "explain", "carrier-pigeon", ANYBODY, HOME)
 
 
-def test_contexts_are_those_of_an_access_node(lab: Lab) -> None:
+def test_contexts_are_listed_at_an_access_node(lab: Lab) -> None:
     assert all(IPv4Address(each["home_address"]) for each in told(lab, "an1", "context", "list"))
     assert "no access node" in refused(lab, "ha", "context", "list")
 
 
-def test_a_correspondent_s_agent_plays_no_role(lab: Lab) -> None:
+def test_correspondents_agent_has_no_role(lab: Lab) -> None:
     status = told(lab, "cn", "status")
     assert (status["roles"], status["interfaces"]) == ([], {"eth0": "up"})

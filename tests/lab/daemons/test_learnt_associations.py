@@ -57,7 +57,7 @@ def learnt(lab: Lab) -> list[str]:
     return [row["address"] for row in lab.ask("mnps", "peer list") if row["kind"] == "control"]
 
 
-def test_a_device_sleeps_by_an_association_that_its_stand_in_has_learnt(tmp_path: Path) -> None:
+def test_device_sleeps_with_a_learnt_association(tmp_path: Path) -> None:
     """Refused while no server runs, taken when one does; then the stand-in is killed while the server is away."""
     with policed(tmp_path) as (lab, server):
         assert learnt(lab) == []

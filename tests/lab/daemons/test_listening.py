@@ -28,7 +28,7 @@ def url(address: object, port: int) -> str:
     return f"http://[{address}]:{port}/page" if ":" in str(address) else f"http://{address}:{port}/page"
 
 
-def test_who_connects_to_a_sleeper_gets_its_page_when_it_wakes(lab: Lab) -> None:
+def test_client_of_a_sleeping_server_gets_its_page_after_wake(lab: Lab) -> None:
     web = WebServer(lab.processes, "mn", lab.output / "web")
     web.start()
     page = b"what the device serves\n" * 10_000

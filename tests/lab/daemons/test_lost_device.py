@@ -50,7 +50,7 @@ def kinds(lab: Lab, node: str, *wanted: str) -> list[str]:
     return [each.kind for each in lab.timeline.of(node) if each.kind in wanted]
 
 
-def test_an_access_node_that_crashes_meanwhile_still_ends_what_it_began(lab: Lab) -> None:
+def test_access_node_completes_a_takeover_after_a_crash(lab: Lab) -> None:
     lab.fade("an1")
     taken(lab, True)
     visitors = [each for each in lab.bindings("an1") if each["kind"] == "visitor"]
@@ -65,7 +65,7 @@ def test_an_access_node_that_crashes_meanwhile_still_ends_what_it_began(lab: Lab
     assert kinds(lab, "an1", "visitor-back")[-1:] == ["visitor-back"]
 
 
-def test_a_device_that_comes_back_elsewhere_is_not_kept_from_its_packets(lab: Lab) -> None:
+def test_device_returning_elsewhere_gets_its_packets(lab: Lab) -> None:
     """Its old access node claims that it is lost, and it is not; whoever was quicker, it ends alike.
 
     What the device said on the old link as that broke may have to be said again before it can say more (RFC 7252

@@ -46,9 +46,7 @@ PLANS = {
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_the_classifier_goes_to_the_stand_ins_access_node_and_decides_there(
-    tmp_path: Path, plan: str
-) -> None:
+def test_classifier_is_enforced_at_the_stand_ins_access_node(tmp_path: Path, plan: str) -> None:
     with Lab("paging-classifier", tmp_path, PLANS[plan]) as lab:
         lab.wait_registered("an1")
         awake = sent(lab, "an1")

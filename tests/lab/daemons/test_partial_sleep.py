@@ -68,7 +68,7 @@ def command(lab: Lab, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return lab.processes.run("mn", place, 60)
 
 
-def test_a_sleep_says_what_went_and_what_stayed(tmp_path: Path) -> None:
+def test_sleep_reports_sessions_that_went_and_stayed(tmp_path: Path) -> None:
     with Lab("partial", tmp_path, PLAN, captures=False) as lab:
         lab.wait_registered()
         server = started(lab, "cn", "server", SERVER, str(CARRIED), str(EXCLUDED))

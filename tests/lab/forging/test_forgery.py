@@ -54,7 +54,7 @@ def aim() -> Aim:
     )
 
 
-def test_every_port_is_attacked_with_as_many_of_every_kind() -> None:
+def test_every_port_gets_equal_counts_of_every_kind() -> None:
     shots = message_batch(aim(), Random(1), PORTS, 60)
     at_port = {port.label: Counter[str]() for port in PORTS}
     for shot in shots:
@@ -67,7 +67,7 @@ def test_every_port_is_attacked_with_as_many_of_every_kind() -> None:
     assert [Shot.from_line(shot.to_line()) for shot in shots] == shots
 
 
-def test_a_port_that_nobody_has_thought_of_is_no_port_without_messages() -> None:
+def test_unexpected_open_port_raises_an_error() -> None:
     with pytest.raises(LabError, match="ha udp/4711 is open"):
         message_batch(aim(), Random(1), [Port("ha", "udp", HA, 4711)], 10)
 
@@ -82,7 +82,7 @@ def test_forged_requests_are_well_formed_and_ask_for_the_address() -> None:
         assert request.care_of_address == TOPOLOGY.address4("evil")
 
 
-def test_revocations_are_for_every_agent_and_claim_to_be_of_another() -> None:
+def test_revocations_go_to_every_agent_in_the_name_of_another() -> None:
     for shot in message_batch(aim(), Random(1), PORTS[:3], 200):
         if shot.kind in ("revocation-unsigned", "revocation-wrong-key"):
             message = RegistrationRevocation.decode(shot.payload[8:])
@@ -94,7 +94,7 @@ def test_revocations_are_for_every_agent_and_claim_to_be_of_another() -> None:
         assert shot.source not in (None, shot.target, EVIL)
 
 
-def test_the_stranger_sends_them_all_and_what_is_broken_from_another_address(tmp_path: Path) -> None:
+def test_stranger_sends_broken_messages_from_another_address(tmp_path: Path) -> None:
     place = LabPlace.claim("test")
     try:
         Network(place, TOPOLOGY).build()
@@ -132,7 +132,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
 """
 
 
-def test_one_message_at_a_time_has_its_own_answer(tmp_path: Path) -> None:
+def test_each_message_is_matched_with_its_answer(tmp_path: Path) -> None:
     """Against a real echo that says everything twice, and a listener that greets: both are seen for what they are."""
     place = LabPlace.claim("test")
     try:
@@ -157,13 +157,13 @@ def test_one_message_at_a_time_has_its_own_answer(tmp_path: Path) -> None:
     assert answers["asked"].greeting == 2 and answers["asked"].answered == 0
 
 
-def test_what_went_up_in_a_tree_of_counters() -> None:
+def test_increases_of_counters_in_a_tree() -> None:
     before = {"drops": {"a": 1, "b": 2}, "name": "x", "flag": False}
     after = {"drops": {"a": 4, "b": 2, "new": 3}, "name": "y", "flag": True}
     assert increases(before, after) == {"drops.a": 3, "drops.new": 3}
 
 
-def test_what_was_overheard_is_whole_and_of_its_time(tmp_path: Path) -> None:
+def test_overheard_messages_are_complete_and_of_their_interval(tmp_path: Path) -> None:
     file = _one_request(tmp_path)
     target = TOPOLOGY.address4("ha")
     assert forgery.overheard(file, 434, (1,)) == [Overheard(IPv4Address(EVIL), target, b"\x01" + bytes(29))]

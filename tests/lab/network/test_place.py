@@ -35,7 +35,7 @@ def pings(place: LabPlace, node: str, address: str) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-def test_the_network_carries_both_families_and_the_radio_is_cut_for_real(place: LabPlace) -> None:
+def test_network_carries_both_families_and_cuts_the_radio(place: LabPlace) -> None:
     network = Network(place, figure_5())
     network.build()
     for address in ("10.10.4.2", "10.10.21.1", "10.10.22.1", "10.10.23.2", "2001:db8:4::2", "2001:db8:23::2"):
@@ -73,7 +73,7 @@ def test_a_claimed_lab_is_never_seen_without_owner(monkeypatch: pytest.MonkeyPat
     assert not (tmp_path / "labs").exists()
 
 
-def test_what_a_killed_claim_left_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_remains_of_a_killed_claim_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(place_module, "ROOT", tmp_path / "labs")
     killed = subprocess.Popen(["true"])
     killed.wait()
@@ -122,7 +122,7 @@ def test_a_lab_leaves_the_machines_directory_of_sshd(monkeypatch: pytest.MonkeyP
     assert sshd.exists()
 
 
-def test_everything_is_found_and_removed_after_its_owner_was_killed(tmp_path: Path) -> None:
+def test_remains_of_a_killed_owner_are_found_and_removed(tmp_path: Path) -> None:
     script = """
 import sys, time
 from pathlib import Path

@@ -16,7 +16,7 @@ ALONE = ["unshare", "--net", "sh", "-c"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_way_of_waiting_ends_with_the_last_line(kind: str, tmp_path: Path) -> None:
+def test_every_waiting_method_ends_with_the_last_line(kind: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     lab = f"{sys.executable} -m locum.lab.programs"
     count = 4 if kind == "threads" else 1
@@ -43,7 +43,7 @@ def test_a_slow_copy_keeps_its_pace_until_the_gate_opens(tmp_path: Path) -> None
     assert copying.wait(30) == 0
 
 
-def test_a_process_is_born_under_a_number_of_choice_unless_it_is_taken() -> None:
+def test_process_starts_under_a_chosen_number_if_free() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     command = [sys.executable, "-m", "locum.lab.programs.reborn"]

@@ -64,7 +64,7 @@ def test_as_text() -> None:
     assert len(set(starts)) == 1, "lifelines stay in their columns"
 
 
-def test_as_html_is_one_file_with_every_message() -> None:
+def test_html_is_one_file_with_every_message() -> None:
     page = as_html(draw("a <story>", STORY, NODES, owner))
     assert "&lt;story&gt;" in page and "<story>" not in page
     assert "http" not in page.replace("http-equiv", ""), "nothing is fetched from elsewhere"

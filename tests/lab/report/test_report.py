@@ -41,7 +41,7 @@ def test_a_report_has_the_shape_that_programs_expect(tmp_path: Path) -> None:
     assert [check["value"] for check in read["checks"]] == [True, 1, 31.235, 31_400_000, 5]
 
 
-def test_one_check_that_does_not_hold_fails_the_report() -> None:
+def test_failed_check_fails_the_report() -> None:
     made = checks()
     assert report(made).ok
     assert not made.equal("cn_resets", 1, 0)
@@ -50,7 +50,7 @@ def test_one_check_that_does_not_hold_fails_the_report() -> None:
     assert not report(Checks()).ok, "nothing checked is not ok"
 
 
-def test_the_table_for_people() -> None:
+def test_report_table() -> None:
     made = checks()
     made.equal("cn_resets", 1, 0, "segments")
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
@@ -82,5 +82,5 @@ def test_a_timeline_is_read_while_it_is_written(tmp_path: Path) -> None:
     [(1, "connections", "1 connection"), (2, "connections", "2 connections"), (0, "packets", "0 packets"),
      (1, "processes", "1 process"), (1, "ms", "1 ms"), (1, "s", "1 s"), (True, "", "true"), (1, "bit/s", "1 bit/s")],
 )  # fmt: skip
-def test_one_thing_has_no_plural(value: int, unit: str, said: str) -> None:
+def test_one_item_has_no_plural(value: int, unit: str, said: str) -> None:
     assert readable(value, unit) == said

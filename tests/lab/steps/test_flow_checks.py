@@ -61,7 +61,7 @@ def right(file: Path, *rules: Stint, own: tuple[IPv4Address, ...] = ()) -> bool:
     return checks.ok
 
 
-def test_counters_are_compared_with_what_left_in_tunnels(tmp_path: Path) -> None:
+def test_counters_are_compared_with_tunnelled_packets(tmp_path: Path) -> None:
     file = capture(
         tmp_path / "ha",
         (packet(b"in", 7), False),
@@ -76,7 +76,7 @@ def test_counters_are_compared_with_what_left_in_tunnels(tmp_path: Path) -> None
     )
 
 
-def test_a_rule_that_has_ended_is_compared_in_its_time_and_tunnel(tmp_path: Path) -> None:
+def test_ended_rule_is_compared_in_its_time_and_tunnel(tmp_path: Path) -> None:
     """The captures' times are the packets' places: 0 to 3."""
     file = capture(tmp_path / "ha", *((in_tunnel(packet(bytes((n,)), 7)), True) for n in range(4)))
     ended = replace(STANDS, since={str(HOME): 0.5}, until=2.5, packets=2, tunnels=frozenset((str(AN),)))
@@ -87,7 +87,7 @@ def test_a_rule_that_has_ended_is_compared_in_its_time_and_tunnel(tmp_path: Path
     assert right(file, ended, replace(STANDS, packets=2)), "what comes before and after is another's"
 
 
-def test_what_stays_on_the_host_arrived_and_did_not_leave(tmp_path: Path) -> None:
+def test_local_packets_arrived_and_did_not_leave(tmp_path: Path) -> None:
     file = capture(
         tmp_path / "ha",
         (packet(b"stays", 7), False),
@@ -98,12 +98,12 @@ def test_what_stays_on_the_host_arrived_and_did_not_leave(tmp_path: Path) -> Non
     assert not right(file, replace(STANDS, packets=2, tunnels=frozenset((str(HA),))), own=(HA,))
 
 
-def test_what_is_dropped_came_in(tmp_path: Path) -> None:
+def test_dropped_packets_came_in(tmp_path: Path) -> None:
     file = capture(tmp_path / "ha", (packet(b"in", 7), False), (packet(b"other", 9), False))
     assert right(file, replace(STANDS, action="drop"))
 
 
-def test_times_of_rules_are_read_from_events() -> None:
+def test_rule_times_are_read_from_events() -> None:
     selector = {"protocol": "udp"}
 
     def ended(time: float, packets: int) -> Event:
@@ -124,7 +124,7 @@ def test_times_of_rules_are_read_from_events() -> None:
     assert (third.since, third.until, third.tunnels) == ({str(HOME): 4.0}, float("inf"), None)
 
 
-def test_selectors_are_read_as_people_write_them(tmp_path: Path) -> None:
+def test_written_selectors_are_read(tmp_path: Path) -> None:
     (one,) = datagrams(capture(tmp_path / "x", (packet(b"x", 53), False)))
     for selector, wanted in (
         ({}, True),

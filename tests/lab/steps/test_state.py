@@ -51,7 +51,7 @@ def _changes(lab: Lab, before: dict[str, dict[str, list[str]]]) -> list[str]:
     return differences(before["ha"], everything(lab, "ha", OTHER_ADDRESS4))
 
 
-def test_a_denial_is_no_agreement_whoever_passes_it_on() -> None:
+def test_relayed_denial_is_no_acceptance() -> None:
     def said(message: str, kind: str = "sent", **detail: object) -> bool:
         return agrees(Event(1.0, "an1", kind, message, str(HOME_ADDRESS4), None, detail))
 

@@ -100,7 +100,7 @@ async def test_large_bodies_are_few_exchanges(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("bulk", [False, True])
-async def test_what_nobody_answered_is_over_and_done_with(
+async def test_unanswered_requests_end_quietly_when_closed(
     pair: Pair, bulk: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An end point that has asked in vain, or still asks, closes without a complaint."""
@@ -143,7 +143,7 @@ def full(disk: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("bulk", [False, True])
-async def test_a_peer_whose_disk_is_full_says_so_and_serves_again_when_it_has_room(
+async def test_peer_with_a_full_disk_says_so_and_recovers(
     small_disk: Path, pair: Pair, bulk: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bob = pair.bob.store  # type: ignore[attr-defined]
@@ -162,7 +162,7 @@ async def test_a_peer_whose_disk_is_full_says_so_and_serves_again_when_it_has_ro
     assert await pair.alice.ask(BOB, "634", b"xyz", 5.0, bulk=bulk) == b"zyx"
 
 
-async def test_a_full_disk_here_is_the_reason_that_is_given(small_disk: Path, pair: Pair) -> None:
+async def test_local_full_disk_is_the_given_reason(small_disk: Path, pair: Pair) -> None:
     (context,) = pair.alice._contexts.values()
     store = pair.alice.store  # type: ignore[attr-defined]
     with full(small_disk):
@@ -247,7 +247,7 @@ async def test_an_association_learnt_anew_counts_on(pair: Pair) -> None:
     assert not changed.recipient_replay_window.is_valid(9)
 
 
-async def test_nobody_there_and_no_association_are_told_apart(pair: Pair) -> None:
+async def test_absent_peer_and_missing_association_differ(pair: Pair) -> None:
     await pair.bob.close()
     with pytest.raises(AskFailed, match=r"127\.0\.7\.2"):
         await pair.alice.ask(BOB, "634", b"x", 1.0, bulk=True)
@@ -298,7 +298,7 @@ class Wire:
             return b""
 
 
-async def test_rubbish_changes_nothing_and_gets_no_more_than_it_sent(pair: Pair) -> None:
+async def test_garbage_gets_no_more_bytes_than_it_sent(pair: Pair) -> None:
     wire = Wire(pair.port)
     plain_post = bytes.fromhex("4002000143363334") + b"take over"[:0] + b"\xffevil"
     oscore_forged = bytes.fromhex("41020002aa") + bytes.fromhex("9409610161") + b"\xff" + os.urandom(40)
@@ -319,9 +319,7 @@ async def test_rubbish_changes_nothing_and_gets_no_more_than_it_sent(pair: Pair)
     wire.socket.close()
 
 
-async def test_a_string_that_is_none_is_counted_and_fills_no_log(
-    pair: Pair, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_invalid_string_is_counted_and_not_logged(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     """aiocoap decodes string options as UTF-8 without a thought; each such message was a traceback in the journal."""
     path = b"\xb3\xff\xfe\xfd"
     wire = Wire(pair.port)
@@ -338,7 +336,7 @@ async def test_a_string_that_is_none_is_counted_and_fills_no_log(
     assert await pair.alice.ask(BOB, "634", b"ab", 2.0) == b"ba"
 
 
-async def test_a_replayed_request_is_not_taken_twice_even_after_a_restart(
+async def test_replayed_request_is_refused_even_after_a_restart(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[bytes] = []
@@ -393,7 +391,7 @@ asyncio.run(main())
 """
 
 
-def test_no_sequence_number_is_used_twice_over_kill_9(tmp_path: Path) -> None:
+def test_no_sequence_number_repeats_after_kill_9(tmp_path: Path) -> None:
     used: set[int] = set()
     for _ in range(4):
         process = subprocess.Popen(
@@ -424,7 +422,7 @@ async def test_the_replay_window_outlives_the_context(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_connections_that_were_dropped_are_made_anew(pair: Pair) -> None:
+async def test_dropped_connections_are_opened_again(pair: Pair) -> None:
     assert await pair.alice.ask(BOB, "634", b"ab", 5.0, bulk=True) == b"ba"
     pair.alice.drop_connections()
     assert await pair.alice.ask(BOB, "634", b"cd", 5.0, bulk=True) == b"dc"
@@ -437,7 +435,7 @@ async def test_a_busy_port_is_an_error_at_once(pair: Pair) -> None:
     await second.store.close()  # type: ignore[attr-defined]
 
 
-async def test_strangers_cannot_fill_up_the_connections(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_strangers_cannot_exhaust_the_connections(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("locum.node.coap.aiocoap_adapter._MOST_CONNECTIONS", 5)
     assert await pair.alice.ask(BOB, "634", b"ab", 5.0, bulk=True) == b"ba"
     strangers = [await asyncio.open_connection(str(BOB), pair.port) for _ in range(8)]
@@ -451,7 +449,7 @@ async def test_strangers_cannot_fill_up_the_connections(pair: Pair, monkeypatch:
         writer.close()
 
 
-async def test_a_body_past_every_bound_is_refused(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_oversized_body_is_refused(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("locum.node.coap.oscore.MAX_BODY", 3_000_000)
     with pytest.raises(AskFailed, match=r"4\.13"):
         await pair.alice.ask(BOB, "634", bytes(6_000_000), 10.0, bulk=True)

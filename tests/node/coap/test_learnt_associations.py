@@ -145,7 +145,7 @@ async def test_the_first_634_of_a_device_makes_the_stand_in_learn(
         assert await made.stand_in.ask(DEVICE, "618", b"abc", 3.0) == b"cba", "and the other way round"
 
 
-async def test_several_messages_at_once_make_one_question(tmp_path: Path, unused_tcp_port: int) -> None:
+async def test_concurrent_messages_make_one_query(tmp_path: Path, unused_tcp_port: int) -> None:
     async with world(tmp_path, unused_tcp_port) as made:
         made.slowly = 0.3
         device = await made.device()
@@ -153,17 +153,13 @@ async def test_several_messages_at_once_make_one_question(tmp_path: Path, unused
         assert answers == [b"revo ekat"] * 6 and made.questions == [DEVICE]
 
 
-async def test_who_has_another_key_is_refused_although_his_address_is_known(
-    tmp_path: Path, unused_tcp_port: int
-) -> None:
+async def test_other_key_at_a_known_address_is_refused(tmp_path: Path, unused_tcp_port: int) -> None:
     async with world(tmp_path, unused_tcp_port) as made:
         assert await say(await made.device(secret=bytes(16))) is None
         assert made.stream.counts["control-forged"] == 1 and not made.heard
 
 
-async def test_strangers_are_asked_about_once_in_a_while_and_nothing_is_kept(
-    tmp_path: Path, unused_tcp_port: int
-) -> None:
+async def test_strangers_are_queried_rarely_and_not_stored(tmp_path: Path, unused_tcp_port: int) -> None:
     async with world(tmp_path, unused_tcp_port) as made:
         stranger = await made.device(OTHER, b"x", name="stranger")
         assert await say(stranger) is None and await say(stranger) is None
@@ -174,7 +170,7 @@ async def test_strangers_are_asked_about_once_in_a_while_and_nothing_is_kept(
         assert made.stream.counts["control-no-association"] == 3
 
 
-async def test_addresses_outside_the_home_network_are_not_asked_about(
+async def test_addresses_outside_the_home_network_are_not_queried(
     tmp_path: Path, unused_tcp_port: int
 ) -> None:
     async with world(tmp_path, unused_tcp_port) as made:
@@ -182,7 +178,7 @@ async def test_addresses_outside_the_home_network_are_not_asked_about(
         assert made.questions == []
 
 
-async def test_who_is_configured_is_not_asked_about(tmp_path: Path, unused_tcp_port: int) -> None:
+async def test_configured_peers_are_not_queried(tmp_path: Path, unused_tcp_port: int) -> None:
     configured = association(DEVICE, b"s", b"c", SECRET, DEVICE)
     async with world(tmp_path, unused_tcp_port, configured) as made:
         assert await say(await made.device(own=b"x", name="wrong")) is None and made.questions == []
@@ -190,14 +186,14 @@ async def test_who_is_configured_is_not_asked_about(tmp_path: Path, unused_tcp_p
         assert await say(await made.device(own=b"c")) is not None
 
 
-async def test_an_identifier_that_is_somebody_elses_is_not_used(tmp_path: Path, unused_tcp_port: int) -> None:
+async def test_identifier_of_another_association_is_not_used(tmp_path: Path, unused_tcp_port: int) -> None:
     configured = association(OTHER, b"s", b"d", SECRET, OTHER)
     async with world(tmp_path, unused_tcp_port, configured) as made:
         assert await made.learnt.learn(DEVICE, b"z") is None
         assert made.stream.told == [("association-unusable", str(DEVICE))] and not made.learnt.all()
 
 
-async def test_few_are_asked_about_at_once(
+async def test_concurrent_queries_are_bounded(
     tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learnt_associations, "MAX_ASKED", 3)
@@ -219,9 +215,7 @@ async def test_a_restarted_stand_in_knows_what_it_has_learnt(tmp_path: Path, unu
         assert await say(device) is not None and made.questions == [DEVICE]
 
 
-async def test_what_cannot_be_asked_again_goes_on_and_what_is_refused_ends(
-    tmp_path: Path, unused_tcp_port: int
-) -> None:
+async def test_association_survives_silence_and_ends_on_refusal(tmp_path: Path, unused_tcp_port: int) -> None:
     async with world(tmp_path, unused_tcp_port) as made:
         device = await made.device()
         assert await say(device) is not None
@@ -240,7 +234,7 @@ async def test_what_cannot_be_asked_again_goes_on_and_what_is_refused_ends(
             made.learnt.refresh(DEVICE)
 
 
-async def test_a_lifetime_that_is_over_makes_us_ask_again(
+async def test_expired_lifetime_queries_again(
     tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learnt_associations, "SHORTEST_LIFETIME", 0.2)

@@ -42,6 +42,6 @@ def test_a_profile_becomes_the_blocks_of_a_context() -> None:
         {"unknown": 1},
     ],
 )
-def test_what_makes_no_sense_is_refused(profile: dict[str, object]) -> None:
+def test_senseless_context_profiles_are_refused(profile: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         foreign_agent(agent(**profile), NODE)

@@ -149,7 +149,7 @@ def test_filters(restored: Callable[[str], list[Action]]) -> None:
         (MNPS.replace('address_v6 = "fd03::2"\n', "") + 'translate = ["fd36::4"]\n', "address_v6"),
     ],
 )
-def test_what_makes_no_sense_is_named(tmp_path: Path, text: str, words: str) -> None:
+def test_senseless_delivery_tables_are_named(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "node.toml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=words):

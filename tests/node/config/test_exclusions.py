@@ -23,7 +23,7 @@ def exclusions(write: Write, lines: str) -> Exclusions:
     return settings.exclusions
 
 
-def test_what_is_written_adds_to_the_defaults(write: Write) -> None:
+def test_configured_exclusions_add_to_the_defaults(write: Write) -> None:
     assert exclusions(write, "") == Exclusions()
     made = exclusions(
         write,

@@ -67,7 +67,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_what_the_role_is_made_of(tmp_path: Path) -> None:
+def test_configuration_reaches_the_home_agent_role(tmp_path: Path) -> None:
     extra = 'default_coa_takes = "ruled"\ndefault_coa_by_registration = false\n'
     settings = load(write(tmp_path, HEAD + MOBILE + extra + STAND_INS + RULES))
     assert settings.home_agent is not None
@@ -87,7 +87,7 @@ def test_what_the_role_is_made_of(tmp_path: Path) -> None:
     assert [line.live for line in role.list_rules()] == [(), (4,), (4, 6)]
 
 
-def test_what_is_usual(tmp_path: Path) -> None:
+def test_default_values_of_the_home_agent(tmp_path: Path) -> None:
     settings = load(write(tmp_path, HEAD + MOBILE))
     assert settings.home_agent is not None and settings.home_agent.multipath
     mobile = settings.home_agent.mobiles[0]
@@ -120,7 +120,7 @@ def test_what_is_usual(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, table: str, words: str) -> None:
+def test_errors_name_file_table_and_key(tmp_path: Path, old: str, new: str, table: str, words: str) -> None:
     text = HEAD + MOBILE + STAND_INS + RULES
     assert old in text
     with pytest.raises(ConfigError) as caught:
@@ -150,7 +150,7 @@ key_file = "key"
         ('"fd03::2"', '"fd36::5"', "home_agent.mobile #1.stand_in #1", "address_v6"),
     ],
 )
-def test_what_leads_back_to_a_home_address_is_refused(
+def test_default_that_leads_back_home_is_refused(
     tmp_path: Path, old: str, new: str, table: str, key: str
 ) -> None:
     text = HEAD + MOBILE + STAND_INS + OTHER

@@ -51,7 +51,7 @@ def test_ports_are_told_for_each_home_address(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("port", ["ssh", "22-", "-22", "22-x", "1-2-3"])
-def test_a_port_that_is_none_is_refused_in_words(tmp_path: Path, port: str) -> None:
+def test_invalid_port_is_refused_with_a_reason(tmp_path: Path, port: str) -> None:
     text = listen(f'port = "{port}"\nwhile_asleep = "refuse"')
     with pytest.raises(ConfigError, match=r'is not a port, or a range such as "8000-8003"$'):
         load(written(tmp_path, text))
@@ -95,7 +95,7 @@ def test_a_kernel_that_could_not_take_them_accepts_nothing(
         ),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, table: str, key: str) -> None:
+def test_errors_name_file_table_and_key(tmp_path: Path, text: str, table: str, key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(written(tmp_path, text))
     assert (caught.value.table.split(" ")[0], caught.value.key) == (table, key)

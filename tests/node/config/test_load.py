@@ -138,7 +138,7 @@ def test_stand_ins_of_a_device(write: Any) -> None:
     )
 
 
-def test_what_a_device_says_of_its_own_ways(write: Any) -> None:
+def test_routing_of_a_device_is_read(write: Any) -> None:
     plain = load(write(ALL)).mobile_node
     assert plain is not None and plain.routing == NO_ROUTING
     text = ALL.replace("[mobile_node]\n", '[mobile_node]\nbid = 5\nweight = 3\ndefault_coa = "10.0.3.1"\n')
@@ -164,7 +164,7 @@ def test_what_a_device_says_of_its_own_ways(write: Any) -> None:
         ('default_coas = "10.0.3.1"', "default_coas", "did you mean default_coa"),
     ],
 )
-def test_wrong_ways_of_a_device(write: Any, line: str, key: str, words: str) -> None:
+def test_wrong_routing_of_a_device_is_refused(write: Any, line: str, key: str, words: str) -> None:
     file = write(ALL.replace("[mobile_node]\n", f"[mobile_node]\n{line}\n"))
     with pytest.raises(ConfigError) as failure:
         load(file)
@@ -262,7 +262,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("new", "old", "table", "key", "words"), WRONG)
-def test_what_is_wrong_is_named(
+def test_errors_name_file_table_and_key(
     write: Any, new: str, old: str, table: str | None, key: str | None, words: str
 ) -> None:
     assert old in ALL
@@ -320,7 +320,7 @@ def test_a_secret_that_others_may_read_is_refused(write: Any, tmp_path: Path) ->
         load(path)
 
 
-def test_no_file_no_role_and_no_text(write: Any, tmp_path: Path) -> None:
+def test_missing_file_role_or_text_is_refused(write: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load(tmp_path / "nowhere.toml")
     with pytest.raises(ConfigError, match="names no role"):

@@ -110,7 +110,7 @@ def test_a_stand_in_may_know_no_device(loaded: Load) -> None:
         (HOME + POOL + 'first = "203.0.114.9"\n' + POLICY, "is not in 203.0.113.0/24"),
     ],
 )
-def test_what_is_wrong_is_said(text: str, complaint: str, loaded: Load) -> None:
+def test_errors_of_the_policy_tables_are_described(text: str, complaint: str, loaded: Load) -> None:
     with pytest.raises(ConfigError) as problem:
         loaded(text)
     assert complaint in str(problem.value)

@@ -34,7 +34,7 @@ def read(text: str) -> KeptRule:
         ("", {}),
     ],
 )  # fmt: skip
-def test_what_is_written_is_read(text: str, fields: dict[str, Any]) -> None:
+def test_written_rules_are_read(text: str, fields: dict[str, Any]) -> None:
     head = 'id = 3, priority = 5, to = ["mnps", 7], share = true'
     rule = read(f"{head}, {text}" if text else head)
     found = rule_fields(rule)
@@ -66,7 +66,7 @@ def test_one_line() -> None:
         ('to = ["mn"]', "priority"),
     ],
 )
-def test_what_is_no_rule(text: str, problem: str) -> None:
+def test_invalid_rules_are_refused(text: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         read(text)
 

@@ -49,7 +49,7 @@ def test_the_agent_knows_the_stand_in_of_its_host(write: Any, next_hop: str, her
     assert [each.here for each in made.static_visitors()] == [here]
 
 
-def test_bound_in_advance_for_one_device_and_registering_for_another(write: Any) -> None:
+def test_stand_in_preconfigured_and_registering_for_two_devices(write: Any) -> None:
     settings = load(write(SHARED + REGISTERS))
     assert settings.mnps is not None and len(settings.mnps.devices) == 1
     load(write((SHARED + REGISTERS).replace('"colocated"', '"fa"')))  # another agent may be heard on core0
@@ -68,7 +68,7 @@ def test_bound_in_advance_for_one_device_and_registering_for_another(write: Any)
          "registers"),
     ],
 )  # fmt: skip
-def test_what_could_not_be_told_apart(
+def test_ambiguous_shared_hosts_are_refused(
     write: Any, old: str, new: str, table: str, key: str, words: str
 ) -> None:
     text = (SHARED + REGISTERS).replace('links = ["core0", "wire0"]', 'links = ["wire0"]')

@@ -88,7 +88,9 @@ def test_a_node_may_have_an_association_and_no_role(tmp_path: Path) -> None:
         ("", "", None, "names no role"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, table: str, key: str | None, words: str) -> None:
+def test_errors_name_file_table_and_key(
+    tmp_path: Path, text: str, table: str, key: str | None, words: str
+) -> None:
     with pytest.raises(ConfigError) as wrong:
         load(written(tmp_path, text))
     assert wrong.value.table.startswith(table) and wrong.value.key == key

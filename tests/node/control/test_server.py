@@ -57,7 +57,7 @@ async def test_answers_and_refusals(served: Served) -> None:
     assert served.path.stat().st_mode & 0o777 == 0o600
 
 
-async def test_rubbish_is_refused_and_does_not_end_the_node(served: Served) -> None:
+async def test_garbage_is_refused_and_does_not_end_the_node(served: Served) -> None:
     def talk(data: bytes) -> bytes:
         with socket.socket(socket.AF_UNIX) as raw:
             raw.settimeout(2)
@@ -124,7 +124,7 @@ async def test_a_second_node_is_refused_and_a_dead_socket_replaced(served: Serve
     await replaced.close()
 
 
-def test_no_node_is_said_in_one_line(tmp_path: Path) -> None:
+def test_missing_node_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(NodeUnreachable, match="no node answers"):
         NodeClient(tmp_path / "none.sock")
 

@@ -60,7 +60,7 @@ async def test_the_first_wake_after_a_restart_says_what_was_lost() -> None:
     assert "report" not in await control(world)[0].wake()
 
 
-async def test_a_daemon_that_was_started_again_asleep_knows_what_is_at_the_stand_in() -> None:
+async def test_daemon_restarted_asleep_knows_its_sessions() -> None:
     world = asleep(sessions=2)
     world.kill(world.mn)
     world.start(world.mn)
@@ -84,7 +84,7 @@ async def test_a_wake_that_a_later_sleep_called_off_fails() -> None:
         await waking
 
 
-async def test_what_would_happen_is_sorted_by_program_and_counted() -> None:
+async def test_dry_run_is_sorted_by_program_and_counted() -> None:
     world = World(sessions=0)
     world.advance(3)
     names = ("ssh", "curl", "ssh", "curl")
@@ -101,13 +101,13 @@ async def test_what_would_happen_is_sorted_by_program_and_counted() -> None:
 
 
 @pytest.mark.parametrize("name", ["xyz", "0a/b", "0", "/1", ""])
-async def test_a_name_of_no_session_is_refused_in_words(name: str) -> None:
+async def test_unknown_session_name_is_refused_with_a_reason(name: str) -> None:
     node = SimpleNamespace(driver=SimpleNamespace(slots={"mnps": SimpleNamespace(role=None)}))
     with pytest.raises(RequestFailed, match="names no session: HANDOVER"):
         await drop(cast(Any, node), {"session": name})
 
 
-def test_a_stand_in_that_is_not_there_is_named_in_words() -> None:
+def test_unreachable_stand_in_is_named() -> None:
     problem = NetworkError("x")
     problem.__cause__ = OSError(errno.ECONNREFUSED, "ECONNREFUSED, received through errqueue")
     assert _reason(problem) == "no daemon answers on its control port"

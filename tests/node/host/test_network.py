@@ -114,7 +114,7 @@ async def test_a_route_comes_back_after_the_link_was_down(
         await store.close()
 
 
-async def test_with_a_co_located_address_only_the_undecided_speak_from_home(
+async def test_co_located_unbound_sockets_use_the_home_address(
     namespace: Callable[[str], Namespace], tmp_path: Path
 ) -> None:
     here, there = namespace("mn"), namespace("an")
@@ -144,7 +144,7 @@ async def test_with_a_co_located_address_only_the_undecided_speak_from_home(
     assert picture(here) == before
 
 
-async def test_the_watch_tells_of_carrier_addresses_and_vanishing(
+async def test_watch_reports_carrier_addresses_and_removal(
     namespace: Callable[[str], Namespace],
 ) -> None:
     here, there = namespace("mn"), namespace("an")

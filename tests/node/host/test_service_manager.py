@@ -27,7 +27,7 @@ async def test_ready_watchdog_and_stopping(tmp_path: Path) -> None:
         assert said[-1] == "STOPPING=1"
 
 
-async def test_nobody_listens() -> None:
+async def test_missing_notify_socket_is_ignored() -> None:
     manager = ServiceManager({"NOTIFY_SOCKET": "/nonexistent/notify"})
     manager.ready("x")
     manager.stopping()

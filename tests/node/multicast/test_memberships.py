@@ -114,7 +114,7 @@ class Heard:
         self.sockets["down0"].report(layer, found)
 
 
-def test_what_the_role_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_role_is_told_of_changes_of_visitors_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Changes of visitors only: a join once, a leave always; the IPv4 home address names the visitor."""
 
     async def play() -> None:
@@ -152,7 +152,7 @@ def test_what_the_role_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     asyncio.run(play())
 
 
-def test_what_nobody_reports_any_more_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unreported_groups_are_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(memberships, "QUERY_INTERVAL", 0.02)
     monkeypatch.setattr(memberships, "MEMBERSHIP_LIFE", 0.2)
 

@@ -8,7 +8,7 @@ from tests.node.test_real_nodes import World, world
 __all__ = ["world"]
 
 
-def test_who_knows_no_profile_says_so(world: World) -> None:
+def test_nodes_without_profiles_list_none(world: World) -> None:
     for name in ("ha", "an", "mn"):
         world.start(name)
     for name in ("ha", "an"):

@@ -144,7 +144,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
 
 
-async def test_a_profile_says_all_that_the_page_says(server: int) -> None:
+async def test_profile_has_all_attributes_of_the_page(server: int) -> None:
     async with client(server) as asking:
         answer = await asking.fetch()
     assert isinstance(answer, ProfileFetched)
@@ -211,13 +211,13 @@ async def test_another_stand_in_and_another_node_get_none(server: int) -> None:
             await asking.client.association(STAND_IN, HOME)
 
 
-async def test_who_is_not_known_is_refused_with_the_servers_words(server: int) -> None:
+async def test_unknown_nai_is_refused_with_the_servers_message(server: int) -> None:
     async with client(server) as asking:
         answer = await asking.fetch(None, IPv4Address("203.0.113.77"))
     assert answer == ProfileRefused(7, "no such mobile node")
 
 
-async def test_a_wrong_secret_is_as_silence(server: int) -> None:
+async def test_wrong_secret_counts_as_silence(server: int) -> None:
     async with client(server, secret=b"wrong" * 5) as asking:
         assert isinstance(await asking.fetch(), ProfileUnavailable)
         assert asking.stream.kinds == ["policy-server-dead"]
@@ -316,13 +316,13 @@ def spoiled(data: bytes) -> bytes:
         (lambda request: [b"\x02"], "radius-unexpected"),
     ],
 )
-async def test_what_is_not_authentic_is_counted_and_not_believed(says: Says, counted: str) -> None:
+async def test_unauthentic_answers_are_counted_and_ignored(says: Says, counted: str) -> None:
     async with liar(says) as (_, port), client(port) as asking:
         assert isinstance(await asking.fetch(), ProfileUnavailable)
         assert asking.stream.counts[counted] >= 1
 
 
-async def test_a_right_answer_counts_although_wrong_ones_came_first() -> None:
+async def test_valid_answer_counts_after_invalid_ones() -> None:
     def says(request: Any) -> list[bytes]:
         return [reply(request, signed=False), spoiled(reply(request)), reply(request, Locum_Pool="guests")]
 
@@ -340,7 +340,7 @@ async def test_a_request_that_is_repeated_is_the_same_and_signed() -> None:
     assert (request["User-Name"], request["NAS-Identifier"]) == ([ALICE], ["ha"])
 
 
-async def test_a_profile_that_makes_no_sense_is_no_profile() -> None:
+async def test_senseless_profile_is_refused() -> None:
     async with liar(lambda request: [reply(request, Locum_SPI=1000)]) as (_, port), client(port) as asking:
         answer = await asking.fetch()
         assert isinstance(answer, ProfileUnavailable) and "Locum-Key" in answer.reason

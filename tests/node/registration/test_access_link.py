@@ -53,7 +53,7 @@ ADVERTISEMENT, SOLICITATION = b"\x09", b"\x0a"
 GROUP, ALL = "224.0.0.1", "255.255.255.255"
 
 
-def test_agent_discovery_from_afar_is_not_heard(link: tuple[Namespace, Namespace]) -> None:
+def test_agent_discovery_from_other_networks_is_ignored(link: tuple[Namespace, Namespace]) -> None:
     """Its TTL is 1; and to whom it was sent is told."""
     ours, theirs = link
     heard: list[tuple[bytes, str]] = []

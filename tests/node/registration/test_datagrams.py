@@ -29,7 +29,7 @@ def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield wild, peer
 
 
-def test_what_arrives_says_from_where_to_where_and_by_which_link(
+def test_received_datagram_has_addresses_and_link(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
     wild, peer = sockets
@@ -47,7 +47,7 @@ def test_what_arrives_says_from_where_to_where_and_by_which_link(
         inbox.receive(wild.fileno())
 
 
-def test_what_is_too_long_is_left_out_and_told(sockets: tuple[socket.socket, socket.socket]) -> None:
+def test_oversized_datagrams_are_skipped_and_counted(sockets: tuple[socket.socket, socket.socket]) -> None:
     wild, peer = sockets
     for size in (100, 101, 5):
         peer.sendto(bytes(size), (HERE, wild.getsockname()[1]))
@@ -55,7 +55,7 @@ def test_what_is_too_long_is_left_out_and_told(sockets: tuple[socket.socket, soc
     assert [len(each[0]) for each in arrived] == [100, 5] and oversized == 1
 
 
-def test_many_leave_in_order_from_the_address_that_is_asked_for(
+def test_datagrams_leave_in_order_from_the_chosen_address(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
     wild, peer = sockets
@@ -70,7 +70,7 @@ def test_many_leave_in_order_from_the_address_that_is_asked_for(
     assert {sender[0] for _, sender in arrived[1::2]} == {"127.0.0.3"}
 
 
-def test_one_that_cannot_be_sent_loses_no_other(sockets: tuple[socket.socket, socket.socket]) -> None:
+def test_unsendable_datagram_loses_no_other(sockets: tuple[socket.socket, socket.socket]) -> None:
     wild, peer = sockets
     port = peer.getsockname()[1]
     datagrams = [
@@ -82,7 +82,7 @@ def test_one_that_cannot_be_sent_loses_no_other(sockets: tuple[socket.socket, so
     assert [peer.recv(10) for _ in range(6)] == [b"1", b"2", b"5", b"6", b"7", b"8"]
 
 
-def test_a_message_that_is_taken_badly_loses_no_other(
+def test_failing_handler_loses_no_other_message(
     sockets: tuple[socket.socket, socket.socket], caplog: pytest.LogCaptureFixture
 ) -> None:
     _, peer = sockets

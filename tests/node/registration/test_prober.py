@@ -32,7 +32,7 @@ async def probes(*wanted: Probe, patience: float = 5.0, enough: int | None = Non
     return found
 
 
-def test_a_device_answers_for_its_home_address_and_for_no_other(
+def test_device_answers_arp_for_its_home_address_only(
     namespace: Callable[[str], Namespace],
 ) -> None:
     cell, device = namespace("cell"), namespace("device")

@@ -55,7 +55,7 @@ def space() -> Iterator[Namespace]:
         made.remove()
 
 
-def test_errors_are_told_with_what_they_repeat(space: Namespace) -> None:
+def test_errors_are_reported_with_the_quoted_packet(space: Namespace) -> None:
     ends = Ends(space, hears=True)
     try:
         message = b"\x01" + bytes(range(200))
@@ -72,7 +72,7 @@ def test_errors_are_told_with_what_they_repeat(space: Namespace) -> None:
         ends.close()
 
 
-def test_a_flood_of_errors(space: Namespace) -> None:
+def test_flood_of_errors_is_bounded(space: Namespace) -> None:
     ends = Ends(space, hears=True)
     try:
         space.run("sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv4.icmp_msgs_per_sec=100000")
@@ -96,7 +96,7 @@ def test_a_flood_of_errors(space: Namespace) -> None:
         ends.close()
 
 
-def test_who_does_not_want_to_hear_of_them(space: Namespace) -> None:
+def test_sockets_without_error_reports_keep_working(space: Namespace) -> None:
     ends = Ends(space, hears=False)
     try:
         for _ in range(3):

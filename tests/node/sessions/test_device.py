@@ -170,9 +170,7 @@ async def test_a_restart_frees_what_no_handover_claims(world: World, tmp_path: P
         await device.close()
 
 
-async def test_a_loose_program_reads_its_peer_is_answered_and_more_is_put_in(
-    world: World, tmp_path: Path
-) -> None:
+async def test_loose_program_reads_while_its_peer_is_answered(world: World, tmp_path: Path) -> None:
     """What a wake leaves to come: the program runs, and is frozen only while bytes go into its socket."""
     program, peer = connect(world, 4)
     device = Device(world, tmp_path)
@@ -380,7 +378,7 @@ async def test_a_program_that_has_shut_both_sides_counts_as_closed(world: World,
         await device.close()
 
 
-async def test_a_socket_that_takes_nothing_is_tried_ever_more_rarely() -> None:
+async def test_socket_without_room_is_retried_with_backoff() -> None:
     """Each time its programs are frozen."""
     flow = Flow(6, HOME4, 1, HOME4, 2)
     live = SimpleNamespace(unread=lambda: 0, position=lambda: 5)

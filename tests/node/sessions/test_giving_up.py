@@ -40,7 +40,7 @@ def awake() -> World:
 @pytest.mark.parametrize(
     ("world", "flows"), [(asleep, None), (coming, [SLOW]), (awake, [])], ids=["asleep", "coming", "awake"]
 )
-async def test_what_was_given_up_is_told(world: Callable[[], World], flows: list[Any] | None) -> None:
+async def test_abandoned_sessions_are_reported(world: Callable[[], World], flows: list[Any] | None) -> None:
     made = world()
     expected = list(made.sessions) if flows is None else flows
     report = (await Control(made).abandon())["report"]

@@ -83,7 +83,7 @@ def test_the_last_datagram_counts(link: str, flow: Flow, wrap: object) -> None:
         seen.close()
 
 
-def test_what_no_rule_names_does_not_reach_this_process(link: str) -> None:
+def test_unmatched_packets_do_not_reach_the_process(link: str) -> None:
     seen = LastSent([KeepAliveRule(3478, 25, IPv4Address("203.0.113.9")), KeepAliveRule(9, 5)])
     other = Flow(17, HOME, 4000, FLOW.peer, 53)
     foreign = Flow(17, CARE_OF, 4000, FLOW.peer, 3478)

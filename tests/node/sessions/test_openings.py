@@ -90,7 +90,7 @@ def test_each_port_has_its_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert desk.counts == {"opening-ignored": 1, "opening-range": 1}
 
 
-def test_a_port_takes_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_of_a_port_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     def test(desk: Desk) -> None:
         desk.openings.open(ONE, (SSH,))
         desk.arrived = [cast("socket.socket", name) for name in ("third", "second", "first")]
@@ -105,7 +105,7 @@ def test_a_port_takes_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> No
     assert desk.counts == {"opening-ignored": 2}
 
 
-def test_a_flood_costs_no_more_than_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flood_is_limited_by_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     def test(desk: Desk) -> None:
         desk.openings.open(ONE, (SSH,))
         for _ in range(3 * MOST_PER_SECOND):
@@ -119,7 +119,7 @@ def test_a_flood_costs_no_more_than_its_rate(monkeypatch: pytest.MonkeyPatch) ->
     assert desk.counts["opening-too-many"] == MOST_PER_SECOND * 5 // 2
 
 
-def test_a_flood_of_one_address_leaves_the_others_their_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flood_of_one_address_spares_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     homes = [HOME + number for number in range(2 * MOST_IN_ALL // MOST_PER_SECOND)]
 
     def test(desk: Desk) -> None:
@@ -142,7 +142,7 @@ def test_a_flood_of_one_address_leaves_the_others_their_connections(monkeypatch:
     assert len(run(monkeypatch, everywhere).injected) == MOST_IN_ALL
 
 
-def test_a_port_that_cannot_be_opened_is_told_of_and_left_unanswered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unopenable_port_is_reported_and_unanswered(monkeypatch: pytest.MonkeyPatch) -> None:
     def test(desk: Desk) -> None:
         desk.failing = True
         desk.openings.open(ONE, (SSH,))

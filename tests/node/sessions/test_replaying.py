@@ -21,7 +21,7 @@ def call(number: int) -> Flow:
     return Flow(6, ip_address("10.0.9.1"), 22, ip_address("192.0.2.77"), 40_000 + number)
 
 
-def test_the_end_waits_for_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shutdown_waits_for_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that wait go on in the next run: the role must not hear that they failed."""
     begun: list[Flow] = []
     told: list[object] = []
@@ -47,7 +47,7 @@ def test_the_end_waits_for_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not told
 
 
-def test_one_that_is_interrupted_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_replay_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[Accepted] = []
     monkeypatch.setattr(replays, "impossible", lambda _: None)
     monkeypatch.setattr(replays, "look", lambda _: None)

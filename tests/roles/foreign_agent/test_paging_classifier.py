@@ -74,7 +74,7 @@ def test_the_classifier_drops_and_forwards_before_the_policing() -> None:
         assert decision(filters, 7005, home) == (0, ALLOW)
 
 
-def test_what_the_classifier_drops_by_default_no_policing_allows() -> None:
+def test_policing_cannot_allow_a_default_drop_of_the_classifier() -> None:
     paging = Policing(udp(1, 7001, ALLOW), DROP)
     filters = policed(Profile(to_visitor=Policing(udp(1, 7003, ALLOW), ALLOW), paging=paging))
     assert decision(filters, 7001) == (1, ALLOW)
@@ -82,7 +82,7 @@ def test_what_the_classifier_drops_by_default_no_policing_allows() -> None:
     assert decision(filters, 7005) == (0, DROP)
 
 
-def test_what_policing_drops_by_default_the_classifier_can_forward() -> None:
+def test_classifier_can_forward_a_default_drop_of_policing() -> None:
     paging = Policing(udp(1, 7001, ALLOW))
     filters = policed(Profile(to_visitor=Policing((), DROP), paging=paging))
     assert decision(filters, 7001) == (1, ALLOW)
@@ -93,7 +93,7 @@ def test_without_a_classifier_rules_keep_their_numbers() -> None:
     assert decision(policed(Profile(to_visitor=PROFILE.to_visitor)), 7002) == (8, DROP)
 
 
-def test_what_comes_from_the_stand_in_is_not_classified() -> None:
+def test_packets_from_the_stand_in_are_not_classified() -> None:
     filters = policed(Profile(from_visitor=PROFILE.to_visitor, paging=PROFILE.paging))
     assert filters[HOA, FilterPlace.FROM_VISITOR].rules == PROFILE.to_visitor.rules[::2]
 
@@ -103,7 +103,7 @@ def test_what_comes_from_the_stand_in_is_not_classified() -> None:
 PROFILED: Mapping[Addr, Mapping[str, Any]] = {AN1: {"contexts": {HOA: preconfigured(PROFILE)}}}
 
 
-def test_the_classifier_comes_to_the_stand_ins_access_node_and_is_enforced_there_only() -> None:
+def test_classifier_is_enforced_at_the_stand_in_access_node_only() -> None:
     world = at(MovingWorld(agents=PROFILED))
     assert decision(world.filters["an1"], 7001) == (7, DROP)
     assert decision(world.filters["an1"], 7004) == (0, ALLOW), "the device is here"
@@ -121,7 +121,7 @@ def test_the_classifier_comes_to_the_stand_ins_access_node_and_is_enforced_there
     assert decision(world.filters["an3"], 7004) == (3, DROP), "what still comes to the stand-in"
 
 
-def test_a_profile_in_force_that_changes_is_followed() -> None:
+def test_changed_profile_changes_the_classifier() -> None:
     book = ContextBook({HOA: preconfigured(PROFILE)})
     visitors = VisitorList(AN3, (StaticVisitor(HOA, HA, "wire0", STAND_IN, HOA6),), (HA,), 16)
     visitors.adjust(book.police)

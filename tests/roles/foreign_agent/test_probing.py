@@ -103,13 +103,13 @@ TAKE = Trigger(Operation.TAKE, (HOME, HOME_V6), (), Reason.LOST, ACCESS_NODE)
 RELEASE = Trigger(Operation.RELEASE, (HOME, HOME_V6), (), Reason.BACK)
 
 
-def test_who_answers_is_never_lost(node: AccessNode) -> None:
+def test_answering_visitor_is_never_lost(node: AccessNode) -> None:
     node.advance(60.5)
     assert [each for each in node.done if isinstance(each, Probe)] == [Probe("radio0", HOME, CARD)] * 60
     assert (node.asked(), node.probing.lost()) == ([], frozenset())
 
 
-def test_who_misses_that_many_in_a_row_is_lost_and_released_when_it_answers(node: AccessNode) -> None:
+def test_visitor_is_lost_after_misses_and_released_by_an_answer(node: AccessNode) -> None:
     node.advance(5.5)
     node.answers = False
     node.advance(MISSES * INTERVAL)
@@ -127,7 +127,7 @@ def test_who_misses_that_many_in_a_row_is_lost_and_released_when_it_answers(node
     assert node.kinds() == ["visitor-lost", "trigger-done", "visitor-back"]
 
 
-def test_a_single_miss_is_forgotten_with_the_next_answer(node: AccessNode) -> None:
+def test_answer_resets_the_count_of_misses(node: AccessNode) -> None:
     for _ in range(10):
         node.answers = False
         node.advance((MISSES - 1) * INTERVAL)
@@ -136,7 +136,7 @@ def test_a_single_miss_is_forgotten_with_the_next_answer(node: AccessNode) -> No
     assert node.asked() == []
 
 
-def test_a_link_that_goes_down_loses_its_visitors_at_once(node: AccessNode) -> None:
+def test_link_down_loses_its_visitors_at_once(node: AccessNode) -> None:
     node.perform(node.probing.link_down("radio9", now=node.now))
     assert node.asked() == []
     node.perform(node.probing.link_down("radio0", now=node.now))
@@ -148,7 +148,7 @@ def test_a_link_that_goes_down_loses_its_visitors_at_once(node: AccessNode) -> N
     assert node.asked()[1:] == [(FIRST, RELEASE), (SECOND, RELEASE)]
 
 
-def test_a_registration_brings_it_back_too(node: AccessNode) -> None:
+def test_registration_ends_the_loss(node: AccessNode) -> None:
     node.answers = False
     node.advance(5)
     node.register()
@@ -157,7 +157,7 @@ def test_a_registration_brings_it_back_too(node: AccessNode) -> None:
     assert len(node.asked()) == 3  # counted from the registration on
 
 
-def test_another_card_does_not_answer_for_it(node: AccessNode) -> None:
+def test_answer_of_another_link_layer_address_is_ignored(node: AccessNode) -> None:
     node.answers = False
     for _ in range(10):
         node.advance(INTERVAL)
@@ -174,14 +174,16 @@ def test_another_card_does_not_answer_for_it(node: AccessNode) -> None:
         lambda node: node.present.clear(),  # expired, revoked, moved
     ],
 )
-def test_nobody_is_lost_who_has_said_so(node: AccessNode, prepare: Callable[[AccessNode], object]) -> None:
+def test_prepared_device_is_not_declared_lost(
+    node: AccessNode, prepare: Callable[[AccessNode], object]
+) -> None:
     prepare(node)
     node.answers = False
     node.advance(60)
     assert node.asked() == []
 
 
-def test_a_lost_visitor_whose_time_is_over_stays_with_its_stand_in(node: AccessNode) -> None:
+def test_lost_visitor_stays_with_its_stand_in_after_expiry(node: AccessNode) -> None:
     node.answers = False
     node.advance(5)
     node.answer_last(Status.OK)
@@ -190,7 +192,7 @@ def test_a_lost_visitor_whose_time_is_over_stays_with_its_stand_in(node: AccessN
     assert (node.asked(), node.rows, node.probing.deadline()) == ([(FIRST, TAKE)], {}, None)
 
 
-def test_a_visitor_that_its_stand_in_reaches_is_elsewhere(node: AccessNode) -> None:
+def test_visitor_reached_by_its_stand_in_is_elsewhere(node: AccessNode) -> None:
     node.answers = False
     node.advance(5)
     node.answer_last(Status.WRONG_STATE)
@@ -204,7 +206,7 @@ def test_a_visitor_that_its_stand_in_reaches_is_elsewhere(node: AccessNode) -> N
     assert node.asked() == [(FIRST, TAKE), (FIRST, TAKE)]
 
 
-def test_a_restart_forgets_nobody_who_is_lost(node: AccessNode) -> None:
+def test_lost_visitors_survive_a_restart(node: AccessNode) -> None:
     node.answers = False
     node.advance(5)
     again = node.restarted()
@@ -219,7 +221,7 @@ def test_a_restart_forgets_nobody_who_is_lost(node: AccessNode) -> None:
 
 
 @pytest.mark.parametrize("configuration", [ProbingConfiguration(0, 3, (FIRST,)), CONFIGURATION])
-def test_without_interval_or_card_nobody_is_probed(configuration: ProbingConfiguration) -> None:
+def test_no_probes_without_interval_or_link_layer_address(configuration: ProbingConfiguration) -> None:
     node = AccessNode(configuration)
     node.present[HOME] = visitor(link_layer=CARD if configuration.interval == 0 else None)
     node.perform(node.probing.registered(node.present[HOME], now=0))
@@ -266,7 +268,7 @@ def sender() -> Sender:
     return Sender()
 
 
-def test_the_next_stand_in_is_asked_when_one_will_not(sender: Sender) -> None:
+def test_next_stand_in_is_asked_after_a_refusal(sender: Sender) -> None:
     sender.perform(sender.trigger_requests.ask_one(TAKE, (FIRST, SECOND)))
     sender.answered(Status.NOT_AUTHORISED)
     assert [each.peer for each in sender.asks] == [FIRST, SECOND]
@@ -274,7 +276,7 @@ def test_the_next_stand_in_is_asked_when_one_will_not(sender: Sender) -> None:
     assert (sender.ended, sender.trigger_requests.deadline()) == ([Status.OK], None)
 
 
-def test_a_take_is_asked_for_until_it_is_dropped_and_ever_more_seldom(sender: Sender) -> None:
+def test_take_is_retried_with_backoff_until_dropped(sender: Sender) -> None:
     sender.perform(sender.trigger_requests.ask_one(TAKE, (FIRST,)))
     waits = []
     for _ in range(30):
@@ -286,7 +288,7 @@ def test_a_take_is_asked_for_until_it_is_dropped_and_ever_more_seldom(sender: Se
     assert (sender.ended, sender.trigger_requests.deadline()) == ([], None)
 
 
-def test_a_release_is_given_up_some_time(sender: Sender) -> None:
+def test_release_ends_after_the_last_retry(sender: Sender) -> None:
     sender.perform(sender.trigger_requests.ask_all(RELEASE, (FIRST,)))
     for _ in range(MAX_RELEASES - 1):
         sender.no_answer()
@@ -295,7 +297,7 @@ def test_a_release_is_given_up_some_time(sender: Sender) -> None:
     assert (sender.ended, len(sender.asks)) == ([None], MAX_RELEASES)
 
 
-def test_each_of_several_is_asked_until_it_has_released(sender: Sender) -> None:
+def test_each_stand_in_is_asked_until_it_has_released(sender: Sender) -> None:
     sender.perform(sender.trigger_requests.ask_all(RELEASE, (FIRST, SECOND)))
     first, second = sender.asks
     sender.answered(Status.OK, second)
@@ -307,13 +309,13 @@ def test_each_of_several_is_asked_until_it_has_released(sender: Sender) -> None:
 
 
 @pytest.mark.parametrize("status", [Status.REFUSED, Status.NOT_AUTHORISED, Status.MALFORMED])
-def test_the_only_one_that_refuses_is_not_asked_again(sender: Sender, status: Status) -> None:
+def test_refusal_of_the_only_stand_in_is_final(sender: Sender, status: Status) -> None:
     sender.perform(sender.trigger_requests.ask_one(TAKE, (FIRST,)))
     sender.answered(status)
     assert (sender.ended, len(sender.asks)) == ([status], 1)
 
 
-def test_the_latest_word_counts(sender: Sender) -> None:
+def test_answer_to_a_superseded_request_is_ignored(sender: Sender) -> None:
     sender.perform(sender.trigger_requests.ask_one(TAKE, (FIRST,)))
     take = sender.asks[-1]
     sender.perform(sender.trigger_requests.ask_all(RELEASE, (FIRST,)))
@@ -323,7 +325,7 @@ def test_the_latest_word_counts(sender: Sender) -> None:
     assert sender.ended == [Status.OK]
 
 
-def test_what_is_no_answer_is_asked_again_and_what_is_another_s_is_left_to_him(sender: Sender) -> None:
+def test_malformed_answer_is_retried_and_a_foreign_one_ignored(sender: Sender) -> None:
     assert sender.trigger_requests.happened(Answered(1, b""), now=0) is None
     assert sender.trigger_requests.happened(NoAnswer(1, ""), now=0) is None
     sender.perform(sender.trigger_requests.ask_one(TAKE, (FIRST,)))
@@ -331,6 +333,6 @@ def test_what_is_no_answer_is_asked_again_and_what_is_another_s_is_left_to_him(s
     assert sender.trigger_requests.deadline() is not None
 
 
-def test_nobody_to_ask_is_nothing_to_do(sender: Sender) -> None:
+def test_request_without_stand_ins_sends_nothing(sender: Sender) -> None:
     sender.perform(sender.trigger_requests.ask_one(TAKE, ()))
     assert (sender.asks, sender.trigger_requests.deadline()) == ([], None)

@@ -120,14 +120,14 @@ def test_icmp_errors_end_the_request_that_they_repeat(kind: int, number: int, co
     assert relay.signed_answer() == [] and relay.late() == []
 
 
-def test_icmp_errors_that_mean_nothing() -> None:
+def test_irrelevant_icmp_errors_are_ignored() -> None:
     relay = Relay()
     assert relay.icmp(3, 4) == []  # too long for the path
     assert relay.icmp(5, 1) == [] and relay.icmp(8, 0) == []
     assert relay.late() == [Code.FA_REGISTRATION_TIMEOUT]
 
 
-def test_icmp_errors_of_who_has_not_seen_the_request_end_nothing() -> None:
+def test_icmp_errors_that_misquote_the_request_are_ignored() -> None:
     relay = Relay()
     fixed = relay.relayed[:REQUEST_BYTES]
     wrong_half = (
@@ -141,7 +141,7 @@ def test_icmp_errors_of_who_has_not_seen_the_request_end_nothing() -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 8, REQUEST_BYTES - 1])
-def test_an_icmp_error_that_repeats_too_little_only_names_the_reason(kept: int) -> None:
+def test_short_icmp_quote_only_sets_the_reason(kept: int) -> None:
     relay = Relay()
     assert relay.icmp(3, 1, relay.relayed[:kept]) == []
     assert relay.icmp(3, 3, relay.relayed[:kept], to=AN1) == []
@@ -162,13 +162,13 @@ def test_an_icmp_error_ends_one_request_of_several() -> None:
     assert relay.signed_answer() == [0]
 
 
-def test_an_icmp_error_about_a_visitor_without_a_home_address() -> None:
+def test_icmp_error_about_a_visitor_without_a_home_address() -> None:
     relay = Relay(home_address=NOBODY, extensions=(Nai(NAI),))
     assert relay.icmp(3, 3, relay.relayed[:REQUEST_BYTES]) == [Code.FA_HOME_AGENT_PORT_UNREACHABLE]
 
 
 @pytest.mark.parametrize("keyed", [False, True])
-def test_a_reply_that_cannot_be_read(keyed: bool) -> None:
+def test_unreadable_reply_is_refused(keyed: bool) -> None:
     relay = Relay(keyed=keyed)
     assert relay.answer(TRUNCATED, source=Source(AN1, 434, "core")) == []  # of somebody else
     assert relay.answer(TRUNCATED, home_address=HOA) == []
@@ -186,7 +186,7 @@ def test_garbage_is_no_easier_to_forge_than_a_reply() -> None:
 
 @pytest.mark.parametrize("keyed", [False, True])
 @pytest.mark.parametrize("code", [Code.ACCEPTED, Code.ADMINISTRATIVELY_PROHIBITED])
-def test_a_critical_extension_that_nobody_knows(keyed: bool, code: Code) -> None:
+def test_unknown_critical_extension_is_refused(keyed: bool, code: Code) -> None:
     """RFC 3115: the foreign agent is not whom the reply is for, so it refuses in its place."""
     relay = Relay(keyed=keyed)
     assert relay.signed_answer(code=code, extensions=(CRITICAL,)) == [
@@ -195,7 +195,7 @@ def test_a_critical_extension_that_nobody_knows(keyed: bool, code: Code) -> None
     assert not [each for each in relay.agent.visitors() if each.home_address == VISITOR]
 
 
-def test_what_a_reply_lacks() -> None:
+def test_missing_parts_of_a_reply_have_their_codes() -> None:
     assert Relay().signed_answer(home_agent=NOBODY) == [Code.FA_MISSING_HOME_AGENT]
     nameless = Relay(home_address=NOBODY, extensions=(Nai(NAI),))
     assert nameless.signed_answer(home_address=VISITOR) == [Code.FA_MISSING_NAI]
@@ -230,7 +230,7 @@ def refused(world: World, code: Code) -> None:
         Code.FA_HOME_AGENT_UNREACHABLE,
     ],
 )
-def test_a_device_keeps_its_agent_when_the_home_agent_is_not_there(code: Code) -> None:
+def test_device_keeps_its_agent_without_a_home_agent(code: Code) -> None:
     world = World(lifetime=60)
     world.advance(5)
     via = world.mn.via
@@ -247,7 +247,7 @@ def test_a_device_keeps_its_agent_when_the_home_agent_is_not_there(code: Code) -
     assert world.device.mobile.registered is not None
 
 
-def test_a_device_tries_another_agent_when_the_home_network_is_not_reached() -> None:
+def test_unreachable_home_network_makes_the_device_change_agent() -> None:
     world = World(lifetime=60)
     world.advance(5)
     refused(world, Code.FA_HOME_NETWORK_UNREACHABLE)
@@ -256,7 +256,7 @@ def test_a_device_tries_another_agent_when_the_home_network_is_not_reached() -> 
     assert len({each.detail["to"] for each in requests}) == 2
 
 
-def test_a_critical_extension_that_the_device_does_not_know() -> None:
+def test_critical_extension_unknown_to_the_device() -> None:
     world = World(colocated=True)
     world.kill(world.ha)
     world.advance(1)

@@ -49,9 +49,7 @@ def bound(world: World) -> tuple[Addr, Addr]:
 
 @pytest.mark.parametrize("agents_keyed", [False, True])
 @pytest.mark.parametrize("challenge", [False, True])
-def test_registered_through_the_agent_with_the_tunnel_at_the_device(
-    agents_keyed: bool, challenge: bool
-) -> None:
+def test_registered_through_the_agent_with_its_own_tunnel_end(agents_keyed: bool, challenge: bool) -> None:
     world = World(colocated=True, agents_keyed=agents_keyed)
     require(world, keyed=agents_keyed, challenge=challenge)
     world.advance(10)
@@ -66,7 +64,7 @@ def test_registered_through_the_agent_with_the_tunnel_at_the_device(
     assert "attachment-lost" not in world.mn.kinds()
 
 
-def test_what_the_request_says() -> None:
+def test_request_has_the_co_located_address_and_the_d_bit() -> None:
     world = World(colocated=True)
     require(world)
     seen: list[RegistrationRequest] = []
@@ -84,7 +82,7 @@ def test_what_the_request_says() -> None:
     assert not any(each.find(UdpTunnelRequest) for each in seen)
 
 
-def test_an_agent_that_begins_to_require_it_and_one_that_goes() -> None:
+def test_agent_that_starts_to_require_registration_or_leaves() -> None:
     world = World(colocated=True)
     world.advance(5)
     assert set(asked(world)) == {str(HA)} and bound(world) == (COLOCATED, COLOCATED)
@@ -100,7 +98,7 @@ def test_an_agent_that_begins_to_require_it_and_one_that_goes() -> None:
     assert asked(world)[-1] == str(HA) and bound(world) == (COLOCATED, COLOCATED)
 
 
-def test_a_refusal_of_the_agent_is_obeyed() -> None:
+def test_device_obeys_a_refusal_of_the_agent() -> None:
     world = World(colocated=True)
     require(world, registration_lifetime=60)
     world.advance(5)
@@ -114,7 +112,7 @@ def test_a_refusal_of_the_agent_is_obeyed() -> None:
     assert bound(world) == (COLOCATED, AN1)
 
 
-def test_it_survives_a_restart_and_is_taken_back_by_the_same_way() -> None:
+def test_deregistration_after_a_restart_goes_through_the_agent() -> None:
     world = World(colocated=True)
     require(world)
     world.advance(5)
@@ -132,7 +130,7 @@ def test_it_survives_a_restart_and_is_taken_back_by_the_same_way() -> None:
     assert not world.ha.role.visitor_list(now=world.now)[0].care_of
 
 
-def test_the_bit_is_a_matter_of_configuration() -> None:
+def test_configuration_sets_the_registration_required_bit() -> None:
     world = World()
     for required in (False, True):
         require(world, registration_required=required)
@@ -143,7 +141,7 @@ def test_the_bit_is_a_matter_of_configuration() -> None:
         assert [AgentFlag.R in each for each in flags] == [required]
 
 
-def test_the_name_of_the_agent() -> None:
+def test_agent_sends_its_name() -> None:
     world = World()
     for nai in (None, "an1@example.org"):
         require(world, nai=nai)

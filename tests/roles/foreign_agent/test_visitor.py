@@ -38,14 +38,14 @@ def test_a_device_is_reached_by_its_home_addresses() -> None:
     assert ways(DEVICE) == ({HOA: HOA, HOA6: HOA6}, {HOA, HOA6})
 
 
-def test_a_stand_in_is_reached_by_its_address_and_for_ipv6_by_its_link_layer_address() -> None:
+def test_stand_in_next_hop_is_an_address_or_a_link_layer_address() -> None:
     stand_in = replace(DEVICE, next_hop=STAND_IN)
     assert ways(stand_in) == ({HOA: STAND_IN, HOA6: HOA6}, {HOA6})
     assert ways(replace(stand_in, home_address_v6=None)) == ({HOA: STAND_IN}, set())
     assert ways(replace(stand_in, link_layer=None))[1] == set()
 
 
-def test_what_a_stand_in_on_the_access_nodes_host_sends_comes_by_no_link() -> None:
+def test_packets_of_a_stand_in_on_the_same_host_have_no_link() -> None:
     """Its packets take the reverse tunnel like those of one on the link (R10, R17)."""
     elsewhere = StaticVisitor(HOA, HA, "wire", STAND_IN)
     for static, link in ((elsewhere, "wire"), (replace(elsewhere, here=True), None)):
@@ -54,7 +54,7 @@ def test_what_a_stand_in_on_the_access_nodes_host_sends_comes_by_no_link() -> No
         assert [each.next_hop for each in found.acceptances.values()] == [STAND_IN]
 
 
-def test_the_stand_in_of_this_host_has_the_packets_of_a_visitor_whose_lifetime_is_brief() -> None:
+def test_local_stand_in_gets_packets_of_a_short_lived_visitor() -> None:
     """The default care-of address is the visitor's own: the home agent cannot say whose a packet is."""
     static = StaticVisitor(HOA, HA, "wire", STAND_IN, here=True)
 
@@ -111,7 +111,7 @@ def test_translation_outlives_the_stand_ins_registration() -> None:
     assert not any(isinstance(each, RemoveTranslation) for each in listed.dismiss(HOA))
 
 
-def test_only_the_stand_in_that_is_meant_gets_translated_packets() -> None:
+def test_only_the_selected_stand_in_gets_translated_packets() -> None:
     """Another stand-in, the device itself, and one whose access node is not told to translate."""
     other = IPv4Address("10.1.0.131")
     assert translated(BOUND, replace(REGISTERED, next_hop=other)) == set()

@@ -68,12 +68,12 @@ def test_a_visitor_is_policed_by_its_profile() -> None:
     assert node.register() == []  # a renewal asks for nothing
 
 
-def test_without_a_policy_server_nothing_is_asked() -> None:
+def test_no_profile_is_fetched_without_a_policy_server() -> None:
     node = Node(enabled=False)
     assert node.register() == [] and node.policy.deadline() is None
 
 
-def test_a_profile_is_asked_for_again_when_its_lifetime_is_over() -> None:
+def test_profile_is_fetched_again_when_its_lifetime_ends() -> None:
     node = Node()
     node.register()
     node.tell(ProfileFetched(1, PROFILE))
@@ -85,7 +85,7 @@ def test_a_profile_is_asked_for_again_when_its_lifetime_is_over() -> None:
     assert node.policy.deadline() == NOW + 601 + LONGEST
 
 
-def test_a_person_asks_again_before_the_lifetime_is_over() -> None:
+def test_refresh_fetches_before_the_lifetime_ends() -> None:
     node = Node()
     node.register()
     node.tell(ProfileFetched(1, PROFILE))
@@ -110,7 +110,7 @@ def test_a_person_asks_again_before_the_lifetime_is_over() -> None:
 
 
 @pytest.mark.parametrize("said", [ProfileUnavailable(2, "silence"), ProfileRefused(2, "no")])
-def test_what_cannot_be_fetched_again_goes_on(said: a.Event) -> None:
+def test_profile_stays_in_force_if_a_fetch_fails(said: a.Event) -> None:
     node = Node()
     node.register()
     node.tell(ProfileFetched(1, PROFILE))
@@ -122,7 +122,7 @@ def test_what_cannot_be_fetched_again_goes_on(said: a.Event) -> None:
     assert (known.profile, known.fetch_at) == (PROFILE, NOW + FETCH_AGAIN)
 
 
-def test_who_is_not_served_is_not_known() -> None:
+def test_profile_of_a_departed_visitor_is_unknown() -> None:
     node = Node()
     node.register()
     node.tell(ProfileFetched(1, PROFILE))
@@ -133,7 +133,7 @@ def test_who_is_not_served_is_not_known() -> None:
             node.policy.refresh(home_address)
 
 
-def test_who_is_gone_is_not_asked_about_and_not_policed() -> None:
+def test_departed_visitor_is_not_fetched_or_policed() -> None:
     node = Node()
     node.register()
     node.visitors.dismiss(HOA)
@@ -144,7 +144,7 @@ def test_who_is_gone_is_not_asked_about_and_not_policed() -> None:
     assert node.policy.timeout(now=NOW + 600) == [] and node.policy.deadline() is None
 
 
-def test_what_is_not_known_is_tried_again() -> None:
+def test_unknown_profile_is_fetched_again() -> None:
     node = Node()
     node.register()
     assert node.tell(ProfileUnavailable(1, "silence")) == [a.Count("profile-unavailable")]
@@ -153,7 +153,7 @@ def test_what_is_not_known_is_tried_again() -> None:
     assert node.tell(ProfileFetched(2, PROFILE)) == []  # nobody asked for that any more
 
 
-def test_who_comes_back_under_another_name_or_without_a_context_is_asked_about() -> None:
+def test_new_name_or_lost_context_fetches_the_profile_again() -> None:
     node = Node()
     node.register()
     node.tell(ProfileFetched(1, PROFILE))
@@ -163,5 +163,5 @@ def test_who_comes_back_under_another_name_or_without_a_context_is_asked_about()
     assert node.register("other@example.org") == [FetchProfile(3, "other@example.org", HOA)]
 
 
-def test_other_events_are_not_its_business() -> None:
+def test_other_events_are_ignored() -> None:
     assert Node().policy.happened(a.LinkDown("radio"), now=NOW) is None

@@ -105,7 +105,7 @@ def test_registrations_at_the_home_agent() -> None:
         ({"care_of_address": IPv4Address("224.0.0.5")}, Code.POORLY_FORMED_REQUEST),
     ],
 )
-def test_right_key_wrong_wish(changes: dict[str, object], code: Code) -> None:
+def test_authenticated_but_unacceptable_requests_are_refused(changes: dict[str, object], code: Code) -> None:
     world = settled()
     before = world.ha.tables()
     message = signed(request(world, **changes).encode(), AuthKind.MN_HA, RIGHT)
@@ -160,7 +160,7 @@ def test_replayed_registrations_everywhere() -> None:
             assert host.tables() == before
 
 
-def test_replies_and_advertisements_at_access_node_and_device() -> None:
+def test_forged_replies_and_advertisements_change_no_tables() -> None:
     world = settled()
     reply = RegistrationReply(0, 0, HOA, HA, ntp64(world.now))
     for message in (reply.encode(), signed(reply.encode(), AuthKind.MN_HA, WRONG)):
@@ -211,7 +211,7 @@ def accepted(message: bytes) -> bytes:
 ROGUE = Source(HOA, 434, "radio0", b"\x06" * 6)
 
 
-def test_a_home_agent_of_ones_own_takes_nobodys_place() -> None:
+def test_rogue_home_agent_cannot_displace_a_visitor() -> None:
     world = settled()
     before = world.an1.tables()
     prohibited = [Code.FA_ADMINISTRATIVELY_PROHIBITED]
@@ -229,7 +229,7 @@ def test_a_home_agent_of_ones_own_takes_nobodys_place() -> None:
     assert world.an1.tables() == before
 
 
-def test_of_two_that_claim_a_home_address_the_first_becomes_the_visitor() -> None:
+def test_first_of_two_claims_to_a_home_address_wins() -> None:
     world = settled()
     where, other = IPv4Address("10.50.0.77"), IPv4Address("10.66.0.7")
     messages = {
@@ -247,7 +247,7 @@ def test_of_two_that_claim_a_home_address_the_first_becomes_the_visitor() -> Non
     assert not any(isinstance(each, a.Persist) for each in late)
 
 
-def test_a_reply_from_an_access_link_is_no_home_agents() -> None:
+def test_reply_from_an_access_link_is_ignored() -> None:
     world = settled()
     before = world.an1.tables()
     message = by_way_of(world, HA)
@@ -267,7 +267,7 @@ def test_a_copied_request_does_not_get_the_answer() -> None:
     assert [each.to for each in actions if isinstance(each, a.Reply)] == [first]
 
 
-def test_a_home_agent_that_cannot_be_sent_to() -> None:
+def test_unreachable_home_agent_address_is_refused() -> None:
     world = settled()
     actions = give(world, world.an1, by_way_of(world, HA), ROGUE)
     relayed = next(each for each in actions if isinstance(each, a.SendRegistration))
@@ -276,7 +276,7 @@ def test_a_home_agent_that_cannot_be_sent_to() -> None:
     assert world.an1.role.happened(refused, now=world.now) == []
 
 
-def test_foreign_advertisement_moves_nobody() -> None:
+def test_foreign_advertisement_moves_no_device() -> None:
     world = settled()
     rogue = AgentAdvertisement(9000, ((STRANGER, 0),), 5, 300, AgentFlag.F | AgentFlag.T, (STRANGER,))
     before = world.mn.tables()
@@ -305,7 +305,9 @@ FOREIGN = Flow(6, STRANGER, 1, PEER, 80)
         lambda held: Finish(HANDOVER),
     ],
 )
-def test_control_messages_of_others(make: Callable[[bytes], object], authorised: tuple[Addr, ...]) -> None:
+def test_control_messages_of_others_are_refused(
+    make: Callable[[bytes], object], authorised: tuple[Addr, ...]
+) -> None:
     world = World()
     world.advance(3)
     world.sleep()
@@ -322,7 +324,7 @@ def test_control_messages_of_others(make: Callable[[bytes], object], authorised:
     assert world.mnps.tables() == before
 
 
-def test_record_of_anothers_address() -> None:
+def test_record_of_a_foreign_address_is_refused() -> None:
     world = World()
     body = encode_634(TakeoverPrepare(HANDOVER, (HOA,), (flow(0),)))
     world.perform(
@@ -360,7 +362,7 @@ def test_limits_of_the_stand_in() -> None:
     assert decode_632(next(e.body for e in actions if isinstance(e, a.Answer))).status is Status.OK
 
 
-def test_notices_of_nobody() -> None:
+def test_notices_of_strangers_are_ignored() -> None:
     world = settled()
     before = (world.mn.tables(), world.mnps.tables())
     for body in (b"", b"\xff", encode_618(Notice618(STRANGER, True, AN1)), bytes(2000)):
@@ -384,7 +386,7 @@ def notice_status(host: Host, home_address: Addr, authorised: tuple[Addr, ...]) 
     return status
 
 
-def test_notices_of_a_peer_about_an_address_that_it_may_not_speak_for() -> None:
+def test_notices_outside_a_peers_authority_are_ignored() -> None:
     world = settled()
     neighbour = IPv4Address(int(HOA) + 1)  # of the same home network
     assert notice_status(world.mnps, HOA, (HOA,)) is Status.OK
@@ -395,7 +397,7 @@ def test_notices_of_a_peer_about_an_address_that_it_may_not_speak_for() -> None:
     assert notice_status(world.mn, neighbour, (neighbour,)) is Status.NOT_AUTHORISED
 
 
-def test_a_mobile_node_believes_a_notice_of_those_alone_who_may_speak_for_it() -> None:
+def test_mobile_node_accepts_notices_of_authorised_peers_only() -> None:
     world = settled()
     assert notice_status(world.mn, HOA, (HOA,)) is Status.OK
     assert notice_status(world.mn, HOA, (IPv4Address(int(HOA) + 1),)) is Status.NOT_AUTHORISED
@@ -408,7 +410,7 @@ SETTLED = settled()
 
 @given(st.binary(max_size=200), st.sampled_from(["ha", "an1", "an3", "mn", "mnps"]))
 @settings(max_examples=300, deadline=None)
-def test_noise(message: bytes, name: str) -> None:
+def test_random_bytes_change_no_tables(message: bytes, name: str) -> None:
     host = next(each for each in SETTLED.hosts if each.name == name)
     before = host.tables()
     for link in ("radio0", "core"):
@@ -419,7 +421,7 @@ def test_noise(message: bytes, name: str) -> None:
 
 @given(st.integers(0, 1 << 30), st.sampled_from(["ha", "an1", "mn"]))
 @settings(max_examples=300, deadline=None)
-def test_one_bit_off(where: int, name: str) -> None:
+def test_one_flipped_bit_invalidates_a_message(where: int, name: str) -> None:
     """A message that was good once, with one bit changed."""
     host = next(each for each in SETTLED.hosts if each.name == name)
     good = [each for each in host.sent if each[0] == (3 if name == "mn" else 1)]
@@ -434,7 +436,7 @@ def test_one_bit_off(where: int, name: str) -> None:
     assert host.tables() == before
 
 
-def test_answers_that_nobody_waits_for() -> None:
+def test_unexpected_answers_are_ignored() -> None:
     world = settled()
     before = world.mn.tables()
     from locum.wire.control import encode_632
@@ -452,7 +454,7 @@ def stand_in_does(world: World, exchange: int, request: object) -> list[a.Action
     return world.mnps.role.happened(a.Asked(exchange, "634", body, HOA, (HOA,)), now=world.now)
 
 
-def test_what_the_stand_in_cannot_do_leaves_nobody_waiting() -> None:
+def test_failure_at_the_stand_in_is_answered() -> None:
     """A full disk while it restores, measures, reads or stops."""
     world = World()
     stand_in_does(world, 1, TakeoverPrepare(HANDOVER, (HOA,), (flow(0),)))
@@ -498,7 +500,7 @@ def advertised(care_of: IPv4Address, *, sequence: int, agent: IPv4Address = AN1)
     )
 
 
-def test_what_comes_to_a_mobile_node_alone_and_unasked_makes_no_agent() -> None:
+def test_unsolicited_unicast_advertisement_adds_no_agent() -> None:
     """It may have come from afar, by the tunnel, with the TTL of what was sent on the link."""
     discovery = AgentDiscovery(("radio0",), Random(1))
     to_all = Source(AN1, 0, "radio0", b"\x05" * 6, IPv4Address("224.0.0.1"))

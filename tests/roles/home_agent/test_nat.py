@@ -55,13 +55,13 @@ def judge(
     return traversal(registration(asked), source, policy or TraversalPolicy(), agent_known=agent_known)
 
 
-def test_a_request_that_comes_from_elsewhere_gets_a_tunnel_to_where_it_came_from() -> None:
+def test_udp_tunnel_goes_to_the_source_of_the_request() -> None:
     found = judge(request(UdpTunnelRequest(), MN_HA), policy=TraversalPolicy(interval=25))
     assert found.outer == Outer(NAT, 40001)
     assert found.answer == UdpTunnelAnswer(True, False, 25)
 
 
-def test_without_a_nat_the_tunnel_is_declined_unless_it_is_forced() -> None:
+def test_udp_tunnel_without_a_nat_is_declined_unless_forced() -> None:
     assert judge(request(UdpTunnelRequest(), MN_HA), seen=INSIDE) == Traversal(None, UdpTunnelAnswer(False))
     forced = judge(request(UdpTunnelRequest(force=True), MN_HA), seen=INSIDE, port=434)
     assert forced.outer == Outer(INSIDE, 434, True)
@@ -71,7 +71,7 @@ def test_without_a_nat_the_tunnel_is_declined_unless_it_is_forced() -> None:
     assert declined == Traversal(None, UdpTunnelAnswer(False))
 
 
-def test_who_does_not_ask_gets_nothing() -> None:
+def test_request_without_the_extension_gets_no_udp_tunnel() -> None:
     assert judge(request(MN_HA)) == Traversal()
     assert judge(request(UdpTunnelRequest(), MN_HA, lifetime=0)) == Traversal()
     assert judge(request(MN_HA, UdpTunnelRequest())) == Traversal()  # nobody has signed it
@@ -94,7 +94,7 @@ def test_other_encapsulations_are_refused(wanted: int) -> None:
     assert refused.value.reason is RefusalReason.UDP_UNAVAILABLE
 
 
-def test_a_home_agent_that_is_not_willing_refuses_whom_it_could_not_reach() -> None:
+def test_home_agent_without_udp_refuses_requests_through_a_nat() -> None:
     policy = TraversalPolicy(willing=False)
     with pytest.raises(Refusal) as refused:
         judge(request(UdpTunnelRequest(), MN_HA), policy=policy)
@@ -111,7 +111,7 @@ def echo(message: bytes) -> tuple[int, int]:
     return int.from_bytes(inner[24:26], "big"), int.from_bytes(inner[26:28], "big")
 
 
-def test_an_answered_keepalive_is_followed_by_the_next_after_the_interval() -> None:
+def test_keepalive_follows_an_answer_after_the_interval() -> None:
     alive = KeepAlive(HOA, HA, Random(1))
     assert alive.deadline() is None and alive.timeout(0.0) is None
     alive.start(25.0, 100.0)
@@ -124,7 +124,7 @@ def test_an_answered_keepalive_is_followed_by_the_next_after_the_interval() -> N
         assert not alive.lost(due + 0.05)
 
 
-def test_silence_is_asked_about_and_then_a_loss() -> None:
+def test_unanswered_keepalives_are_repeated_then_lost() -> None:
     alive = KeepAlive(HOA, HA, Random(1))
     alive.start(25.0, 0.0)
     sent = [25.0 + ANSWER_TIME * number for number in range(TRIES)]
@@ -137,7 +137,7 @@ def test_silence_is_asked_about_and_then_a_loss() -> None:
     assert not alive.lost(60.0) and alive.deadline() == 85.0
 
 
-def test_only_the_answer_to_the_last_one_counts() -> None:
+def test_only_the_answer_to_the_last_keepalive_counts() -> None:
     alive = KeepAlive(HOA, HA, Random(1))
     alive.start(10.0, 0.0)
     first = alive.timeout(10.0)
@@ -150,7 +150,7 @@ def test_only_the_answer_to_the_last_one_counts() -> None:
     assert alive.deadline() == 10.0 + ANSWER_TIME + 10.0
 
 
-def test_a_late_answer_of_an_earlier_tunnel_is_none_of_the_next() -> None:
+def test_late_answer_of_an_earlier_tunnel_is_ignored() -> None:
     alive = KeepAlive(HOA, HA, Random(1))
     alive.start(10.0, 0.0)
     late = alive.timeout(10.0)
@@ -186,14 +186,14 @@ def mobile(mode: TraversalMode = TraversalMode.AUTO, interval: float | None = No
     return MobileTraversal(HOA, HA, mode, interval, Random(1))
 
 
-def test_the_mobile_node_asks_with_a_care_of_address_of_its_own_only() -> None:
+def test_mobile_node_requests_udp_only_with_its_own_care_of() -> None:
     assert mobile().extensions(WAY, 300) == (UdpTunnelRequest(),)
     assert mobile(TraversalMode.FORCE).extensions(WAY, 300) == (UdpTunnelRequest(force=True),)
     assert mobile(TraversalMode.OFF).extensions(WAY, 300) == ()
     assert mobile().extensions(THROUGH_AGENT, 300) == () and mobile().extensions(WAY, 0) == ()
 
 
-def test_the_home_agent_says_how_often_and_the_configuration_may_say_otherwise() -> None:
+def test_configuration_overrides_the_keepalive_interval() -> None:
     for interval, said, expected in ((None, 0, DEFAULT_KEEPALIVE), (None, 40, 40), (7.0, 40, 7)):
         node = mobile(interval=interval)
         events = node.replied(reply(UdpTunnelReply(0, False, said), MN_HA), WAY)
@@ -221,13 +221,13 @@ def test_no_udp_without_a_signed_yes(answer: RegistrationReply) -> None:
     assert not node.udp and node.deadline() is None
 
 
-def test_a_refusal_changes_nothing() -> None:
+def test_refused_reply_keeps_the_udp_tunnel() -> None:
     node = mobile()
     node.replied(reply(UdpTunnelReply(0), MN_HA), WAY)
     assert node.replied(reply(MN_HA, code=Code.INSUFFICIENT_RESOURCES), WAY) == () and node.udp
 
 
-def test_keepalives_come_from_the_port_and_the_way_of_the_registration_and_survive_a_restart() -> None:
+def test_keepalives_use_the_registration_path_after_a_restart() -> None:
     node = mobile()
     node.replied(reply(UdpTunnelReply(0, False, 20), MN_HA), WAY)
     again = mobile()
@@ -239,7 +239,7 @@ def test_keepalives_come_from_the_port_and_the_way_of_the_registration_and_survi
     assert TunnelData.decode(sent.message).next_header is InnerEncapsulation.IP
 
 
-def test_a_foreign_agent_keeps_one_mapping_for_all_its_visitors() -> None:
+def test_foreign_agent_keeps_one_nat_mapping_for_all_visitors() -> None:
     visitors = {HA: HOA}
     agent = AgentTraversal(INSIDE, TraversalMode.AUTO, None, {HA}, lambda: visitors)
     assert agent.request(request(flags=Flag.T)) == UdpTunnelRequest().encode()

@@ -90,7 +90,7 @@ def through(destination: IPv4Address, port: int) -> Tunnel:
     return Tunnel(HA, destination, Encapsulation.UDP, 434, port)
 
 
-def test_the_tunnel_goes_to_the_nat_and_only_its_port_is_accepted() -> None:
+def test_tunnel_to_the_nat_accepts_only_its_port() -> None:
     home = Home()
     reply = home.register(request(UdpTunnelRequest()), NAT, 40001)
     said = reply.find(UdpTunnelReply)
@@ -99,7 +99,7 @@ def test_the_tunnel_goes_to_the_nat_and_only_its_port_is_accepted() -> None:
     assert (INSIDE, HOA) not in home.accepted and home.accepted[DEFAULT, HOA] == 0
 
 
-def test_another_port_and_another_address_take_their_places() -> None:
+def test_new_port_or_address_replaces_the_old_one() -> None:
     home = Home()
     home.register(request(UdpTunnelRequest()), NAT, 40001)
     home.register(request(UdpTunnelRequest(), now=NOW + 1), NAT, 40007, NOW + 1)
@@ -160,7 +160,7 @@ def outbound(actions: list[a.Action]) -> dict[Addr, Tunnel]:
     }
 
 
-def test_mobile_node_and_home_agent_through_a_nat_that_changes_its_mind() -> None:
+def test_both_ends_follow_a_nat_that_changes_its_mapping() -> None:
     home, node = Home(), mobile()
     (first,) = sent(node.happened(a.LinkUp("radio0", (INSIDE,)), now=NOW))
     (reply,) = home.perform(home.role.receive(first.message, Source(NAT, 40001, "eth0"), now=NOW))
@@ -183,7 +183,7 @@ def test_mobile_node_and_home_agent_through_a_nat_that_changes_its_mind() -> Non
     assert home.tunnel() == through(NAT, 41000) and node.registered is not None
 
 
-def test_a_mobile_node_that_is_not_told_of_udp_tunnels_packs_as_ever() -> None:
+def test_mobile_node_without_a_udp_reply_uses_ip_in_ip() -> None:
     home, node = Home(), mobile()
     (first,) = sent(node.happened(a.LinkUp("radio0", (INSIDE,)), now=NOW))
     (reply,) = home.perform(home.role.receive(first.message, Source(INSIDE, 434, "eth0"), now=NOW))
@@ -228,7 +228,7 @@ def test_a_foreign_agent_behind_a_nat_asks_for_its_visitors() -> None:
     assert any(each.udp for each in role.visitors())
 
 
-def test_its_advertisements_say_what_it_can() -> None:
+def test_advertisements_announce_udp_tunnels() -> None:
     for mode, udp in ((TraversalMode.AUTO, True), (TraversalMode.OFF, False)):
         (said,) = [each for each in agent(mode).timeout(now=NOW) if isinstance(each, a.Advertise)]
         flags = AgentAdvertisement.decode(said.message).flags
@@ -236,7 +236,7 @@ def test_its_advertisements_say_what_it_can() -> None:
 
 
 @pytest.mark.parametrize("opened", [False, True])
-def test_home_agents_without_a_key_are_served_only_by_an_open_access_node(opened: bool) -> None:
+def test_open_access_node_serves_home_agents_without_a_key(opened: bool) -> None:
     role = agent(TraversalMode.OFF)
     configuration = replace(role.configuration, open=opened)
     role = ForeignAgent(configuration, {HA: FA_HA}, {}, [], Random(3))
@@ -251,7 +251,7 @@ def test_home_agents_without_a_key_are_served_only_by_an_open_access_node(opened
         assert RegistrationReply.decode(replies[0].message).code is Code.FA_ADMINISTRATIVELY_PROHIBITED
 
 
-def test_a_co_located_node_does_not_ask_for_udp_through_an_access_node() -> None:
+def test_co_located_node_requests_no_udp_through_an_access_node() -> None:
     actions = agent(TraversalMode.AUTO).receive(
         replace_care_of(UdpTunnelRequest()), Source(HOA, 434, "radio0", MAC), now=NOW
     )

@@ -71,7 +71,7 @@ def knowing(profile: Profile = FULL) -> tuple[Server, PolicyWorld]:
 # Being served -------------------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_home_address_waits_for_its_profile_and_is_then_served() -> None:
+def test_unknown_home_address_is_served_once_its_profile_comes() -> None:
     _, world = knowing()
     assert world.ask() == ACCEPTED
     assert [(each.nai, each.home_address) for each in world.asked] == [(None, HOA)]
@@ -81,20 +81,20 @@ def test_an_unknown_home_address_waits_for_its_profile_and_is_then_served() -> N
     assert world.ways() == [AN3]  # the profile's default care-of address (R3)
 
 
-def test_the_key_of_the_profile_decides_who_is_the_device() -> None:
+def test_key_of_the_profile_authenticates_the_device() -> None:
     _, world = knowing()
     assert world.ask(key=Association(300, b"x" * 16)) == DENIED
     assert world.ways() == [AN3]  # served, and not registered
 
 
-def test_nobody_asks_for_addresses_that_are_not_at_home() -> None:
+def test_no_profile_is_fetched_for_addresses_outside_home() -> None:
     _, world = knowing()
     assert world.ask(IPv4Address("192.0.2.9")) == DENIED
     assert world.ask(NOBODY) == int(Code.POORLY_FORMED_REQUEST)
     assert world.asked == []
 
 
-def test_a_nai_without_a_home_address_is_given_one_through_the_foreign_agent() -> None:
+def test_nai_gets_a_home_address_through_the_foreign_agent() -> None:
     _, world = knowing(POOLED)
     world.start_device()
     world.advance(5.0)
@@ -119,7 +119,7 @@ def test_a_device_keeps_the_address_it_was_given_over_a_restart() -> None:
     assert world.counts.get("reply-unexpected", 0) == 0
 
 
-def test_a_device_without_a_registration_asks_again_and_takes_another_address() -> None:
+def test_unregistered_device_accepts_another_address() -> None:
     server, world = knowing(POOLED)
     world.start_device()
     world.advance(5.0)
@@ -156,7 +156,7 @@ def test_an_address_that_is_withdrawn_can_be_assigned_again() -> None:
     assert world.replies[-1].home_address == IPv4Address("10.50.0.101")
 
 
-def test_nobody_gets_the_assigned_address_of_another_by_naming_it() -> None:
+def test_naming_an_address_assigned_to_another_nai_is_refused() -> None:
     world = PolicyWorld(Server(a_x=POOLED, b_x=POOLED))
     assert world.ask(NOBODY, "a@x") == ACCEPTED
     taken = world.replies[-1].home_address
@@ -170,7 +170,7 @@ def test_nobody_gets_the_assigned_address_of_another_by_naming_it() -> None:
 # Refusals -----------------------------------------------------------------------------------------------------------
 
 
-def test_who_is_refused_is_told_so_and_not_asked_about_again_at_once() -> None:
+def test_refusal_is_answered_and_remembered() -> None:
     world = PolicyWorld(Server())
     assert world.ask() == DENIED and world.ask() == DENIED
     assert len(world.asked) == 1 and world.counts["profile-refused-before"] == 1
@@ -178,7 +178,7 @@ def test_who_is_refused_is_told_so_and_not_asked_about_again_at_once() -> None:
     assert world.ask() == DENIED and len(world.asked) == 2
 
 
-def test_without_any_policy_server_the_unknown_are_refused_and_the_known_go_on() -> None:
+def test_without_a_server_only_known_addresses_are_served() -> None:
     server, world = knowing()
     assert world.ask() == ACCEPTED
     server.silent = True
@@ -232,18 +232,18 @@ def test_repeated_requests_ask_once_and_are_answered_once() -> None:
         (replace(FULL, default_care_of=POOL.first), UNSPECIFIED, "profile-default-coa-loops"),
     ],
 )
-def test_a_profile_that_cannot_be_served_changes_nothing(profile: Profile, code: int, counted: str) -> None:
+def test_unusable_profile_changes_no_tables(profile: Profile, code: int, counted: str) -> None:
     world = PolicyWorld(Server(a_x=profile))
     assert world.ask(NOBODY, "a@x") == code
     assert world.counts[counted] == 1 and world.rows["ha"] == {} and world.bindings == {}
 
 
-def test_one_home_address_is_not_served_for_two() -> None:
+def test_home_address_of_two_profiles_serves_only_the_first() -> None:
     world = PolicyWorld(Server(a_x=FULL, b_x=FULL))
     assert [world.ask(NOBODY, nai) for nai in ("a@x", "b@x")] == [ACCEPTED, PROHIBITED]
 
 
-def test_an_answer_that_nobody_asked_for_changes_nothing() -> None:
+def test_unsolicited_profile_is_ignored() -> None:
     _, world = knowing()
     world.answer(ProfileFetched(99, FULL))
     world.settle()
@@ -253,7 +253,7 @@ def test_an_answer_that_nobody_asked_for_changes_nothing() -> None:
 # Profiles that change -----------------------------------------------------------------------------------------------
 
 
-def test_a_profile_that_changes_changes_the_binding_and_leaves_what_still_fits() -> None:
+def test_changed_profile_changes_only_affected_bindings() -> None:
     server, world = knowing()
     assert world.ask() == ACCEPTED
     stand_in = GrantedStandIn("one", IPv4Address("10.3.0.9"), Association(1100, b"1" * 16))
@@ -270,7 +270,7 @@ def test_a_profile_that_changes_changes_the_binding_and_leaves_what_still_fits()
     assert world.ways() == [IPv4Address("10.3.0.2")]
 
 
-def test_a_profile_that_is_the_same_changes_nothing() -> None:
+def test_unchanged_profile_changes_no_tables() -> None:
     _, world = knowing()
     world.ask()
     world.advance(601.0)
@@ -288,7 +288,7 @@ def test_a_profile_can_be_fetched_at_once() -> None:
         world.home.refresh_profile(CONFIGURED, now=world.now)
 
 
-def test_a_withdrawn_home_address_loses_its_default_care_of_address_too() -> None:
+def test_withdrawn_address_loses_its_default_care_of_address() -> None:
     server, world = knowing()
     world.ask()
     server.profiles.clear()
@@ -299,7 +299,7 @@ def test_a_withdrawn_home_address_loses_its_default_care_of_address_too() -> Non
     assert HA not in world.ways()
 
 
-def test_a_row_that_cannot_be_read_is_forgotten() -> None:
+def test_unreadable_row_is_removed() -> None:
     _, world = knowing()
     world.ask()
     row = world.rows["ha"]["profile", str(HOA)]
@@ -327,7 +327,7 @@ def test_a_profile_survives_its_row() -> None:
         (AN1, NAI, int(Code.FA_ADMINISTRATIVELY_PROHIBITED)),  # the agent's own address
     ],
 )
-def test_a_reply_that_assigns_nothing_usable_makes_nobody_a_visitor(
+def test_reply_without_a_usable_address_adds_no_visitor(
     home_address: IPv4Address, nai: str | None, code: int
 ) -> None:
     world = PolicyWorld(lambda asked: None)
@@ -344,7 +344,7 @@ def test_a_reply_that_assigns_nothing_usable_makes_nobody_a_visitor(
     assert all(each.find(Nai) == Nai(NAI) for each in said)
 
 
-def test_a_device_does_not_believe_who_does_not_have_its_key() -> None:
+def test_device_ignores_replies_without_its_key() -> None:
     world = PolicyWorld(lambda asked: None)
     world.start_device()
     state = world.device.state

@@ -65,7 +65,7 @@ def test_stand_in_goes_ahead_and_leaves_the_device_as_it_was(replay: Replay) -> 
     assert [each.message for each in home.events if each.kind == "sent"][-3:] == ["603''", "603", "603''"]
 
 
-def test_each_expires_for_itself() -> None:
+def test_registrants_expire_independently() -> None:
     home = Home(NO_DEFAULT)
     home.device.register(AN1, 100)
     home.one.register(AN3, 50)
@@ -111,7 +111,7 @@ def test_two_stand_ins_share_by_weight() -> None:
     assert home.ways() == [AN4] and home.entry().weights == ()
 
 
-def test_ruled_stand_in_gets_nothing_by_itself() -> None:
+def test_ruled_stand_in_gets_no_packets_without_a_rule() -> None:
     home = Home()
     home.device.register(AN1)
     assert home.one.register(AN3, bid=7, takes=Takes.RULED) == ACCEPTED
@@ -120,7 +120,7 @@ def test_ruled_stand_in_gets_nothing_by_itself() -> None:
     assert home.ways() == [AN3], "the default, which happens to be there too"
 
 
-def test_every_stand_in_that_writes_to_the_home_address_means_the_device() -> None:
+def test_packets_of_every_stand_in_reach_the_device() -> None:
     """The first by the entry's peer, the others by rules of the home agent's own."""
     home = Home()
     home.device.register(AN1)
@@ -202,7 +202,7 @@ def test_default_care_of_address_by_registration() -> None:
     assert home.ways() == [AN3], "it may not say"
 
 
-def test_default_care_of_address_of_the_few() -> None:
+def test_default_care_of_address_of_a_selector() -> None:
     """A default CoA that takes only what rules send there leaves the rest to the home network (R6)."""
     home = Home(replace(MOBILE, default_ruled=True))
     assert home.ways() == [] and HOA not in home.bindings
@@ -249,7 +249,7 @@ def test_translation_at_the_default_care_of_address() -> None:
 STRANGER = Association(666, b"s" * 16)
 
 
-def test_who_is_not_authorised() -> None:
+def test_unauthorised_registrants_are_refused() -> None:
     home = Home()
     home.device.register(AN1)
     home.one.register(AN3)
@@ -285,7 +285,7 @@ def test_stand_in_of_another_home_address() -> None:
         ({"bid": 1}, Code.MULTIPATH_NOT_ALLOWED),
     ],
 )
-def test_stand_in_wishes_that_are_refused(options: dict[str, Any], code: Code) -> None:
+def test_unacceptable_stand_in_requests_are_refused(options: dict[str, Any], code: Code) -> None:
     home = Home()
     home.device.register(AN1, bid=1)
     home.one.register(AN3, bid=2)
@@ -296,7 +296,7 @@ def test_stand_in_wishes_that_are_refused(options: dict[str, Any], code: Code) -
     assert home.counts[f"refused-{int(code)}"] == 1
 
 
-def test_stand_in_that_does_not_say_so() -> None:
+def test_stand_in_without_its_extension_is_refused() -> None:
     home = Home()
     plain = Registrant(home, "one", home.one.association, None)
     assert plain.register(AN4) == Code.POORLY_FORMED_REQUEST
@@ -318,7 +318,7 @@ def test_default_care_of_addresses_that_are_refused(address: Addr, code: Code) -
     assert home.tables() == before
 
 
-def test_no_multipath_here() -> None:
+def test_multipath_requests_are_refused() -> None:
     home = Home(configuration=HomeAgentConfiguration(HA, multipath=False))
     assert home.device.register(AN1, bid=1) == Code.MULTIPATH_NOT_ALLOWED
     assert home.device.register(AN1) == ACCEPTED
@@ -349,7 +349,7 @@ def test_replays_count_for_each_registrant_alone(replay: Replay) -> None:
     assert home.give(messages["two"], home.two) == ACCEPTED, "a later identification of others is no replay"
 
 
-def test_unsigned_extensions_say_nothing() -> None:
+def test_unsigned_extensions_are_ignored() -> None:
     """What follows the authentication was added on the way (RFC 5944 section 3.5)."""
     home = Home()
     message = home.device.request(AN1, 300) + encode_vendor(DefaultCareOfAddress(AN4)).encode()
@@ -389,7 +389,7 @@ def test_rows_of_an_earlier_version() -> None:
     assert home.ways() == [AN1] and home.ways(HOA6) == [AN1]
 
 
-def test_rows_that_cannot_be_read_or_have_no_place_any_more() -> None:
+def test_unreadable_or_obsolete_rows_are_removed() -> None:
     home = Home()
     home.one.register(AN3)
     home.rows["stand_in", f"{HOA} gone"] = a.Persist(
@@ -445,7 +445,7 @@ steps = st.lists(
 
 @settings(max_examples=150)
 @given(steps)
-def test_no_registrant_erases_another(timeline: list[tuple[int, str, int]]) -> None:
+def test_registrants_do_not_erase_each_other(timeline: list[tuple[int, str, int]]) -> None:
     """What is in force is always what the order of choice says of those that live."""
     home = Home()
     until: dict[str, tuple[float, IPv4Address, bool, bool]] = {}

@@ -20,7 +20,7 @@ def tunnels(world: World, home: Addr = HOA) -> list[Addr]:
     return [] if entry is None else [each.destination for each in entry.tunnels]
 
 
-def test_default_care_of_address_is_there_before_anybody_registers() -> None:
+def test_default_care_of_address_works_before_any_registration() -> None:
     world = World()
     assert tunnels(world) == [AN3]
     assert tunnels(world, HOA6) == [AN3]
@@ -63,14 +63,14 @@ def test_renewed_before_expiry_without_touching_the_data_plane() -> None:
     assert world.mn.kinds().count("registered") >= 10
 
 
-def test_lossy_links_need_no_more_than_time() -> None:
+def test_registration_succeeds_over_lossy_links() -> None:
     for seed in range(6):
         world = World(seed, loss=0.3, duplicate=0.2, lifetime=60)
         world.advance(400)
         assert tunnels(world) == [AN1] or tunnels(world) == [AN2]
 
 
-def test_vanished_device_falls_to_the_default_within_a_second_of_expiry() -> None:
+def test_vanished_device_gets_the_default_a_second_after_expiry() -> None:
     world = World(lifetime=60)
     world.advance(5)
     world.kill(world.mn)
@@ -92,7 +92,7 @@ def test_without_default_the_binding_is_gone() -> None:
     assert world.ha.bindings == {} and world.ha.acceptances == {}
 
 
-def test_very_short_lifetime_leaves_the_packets_to_the_default_and_the_peer_reaches_the_device() -> None:
+def test_very_short_lifetime_uses_the_default_and_the_peer_rule() -> None:
     world = World()
     world.advance(5)
     world.perform(world.mn, world.device.mobile.set_target(RegistrationTarget.BRIEF, now=world.now))
@@ -115,7 +115,7 @@ def test_deregistration() -> None:
     assert world.an1.acceptances == {} and world.an1.neighbours == {}
 
 
-def test_last_words_of_a_run_do_not_outlive_it() -> None:
+def test_deregistration_at_exit_does_not_outlive_the_run() -> None:
     world = World()
     world.advance(5)
     world.perform(world.mn, world.device.leave(now=world.now))
@@ -130,7 +130,7 @@ def test_last_words_of_a_run_do_not_outlive_it() -> None:
     assert tunnels(world) == [AN1], "the next run registers"
 
 
-def test_last_words_that_nobody_answers() -> None:
+def test_unanswered_deregistration_at_exit() -> None:
     world = World()
     world.advance(5)
     world.kill(world.ha)
@@ -200,7 +200,7 @@ def test_rebooted_agent_is_registered_with_again() -> None:
     assert (HA, HOA, Side.TO_HOME_ADDRESS) in world.an1.acceptances
 
 
-def test_wrong_clock_is_set_right_by_the_home_agent() -> None:
+def test_home_agent_corrects_a_wrong_clock() -> None:
     for skew in (-3600.0, 3600.0):
         world = World(skew=skew)
         world.advance(5)
@@ -208,7 +208,7 @@ def test_wrong_clock_is_set_right_by_the_home_agent() -> None:
         assert tunnels(world) == [AN1]
 
 
-def test_lifetime_is_what_agent_and_home_agent_allow() -> None:
+def test_lifetime_is_limited_by_agent_and_home_agent() -> None:
     world = World(lifetime=5000, fa_lifetime=100)
     world.advance(5)
     assert world.device.mobile.registered is not None
@@ -236,7 +236,7 @@ def test_retransmissions_back_off_with_new_identifications() -> None:
     assert tunnels(world) in ([AN1], [AN2])
 
 
-def test_visitor_list_shows_what_is_in_force() -> None:
+def test_visitor_list_shows_the_care_of_addresses_in_force() -> None:
     world = World()
     world.advance(5)
     assert isinstance(world.ha.role, HomeAgent)

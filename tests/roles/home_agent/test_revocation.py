@@ -59,7 +59,7 @@ def by_home(world: World, agent_address: Addr | None = None) -> None:
     world.perform(world.ha, actions)
 
 
-def test_the_home_agent_revokes_and_the_mobile_node_registers_anew() -> None:
+def test_mobile_node_registers_anew_after_a_revocation() -> None:
     world = settled()
     assert home(world).revocation.revocable(HOA)[0].revocable is not None
     by_home(world)
@@ -90,7 +90,7 @@ def test_the_mobile_node_is_told_when_the_home_agent_wants_it() -> None:
     assert "agent-rebooted" in world.mn.kinds() and tunnels(world) == [AN1]
 
 
-def test_last_words_of_an_access_node() -> None:
+def test_access_node_revokes_its_visitors_when_it_ends() -> None:
     world = settled()
     world.perform(world.an1, agent(world.an1).farewell(now=world.now))
     assert agent(world.an1).leaving and not visits(world.an1)
@@ -100,7 +100,7 @@ def test_last_words_of_an_access_node() -> None:
     assert not agent(world.an1).leaving and tunnels(world) == [AN3]
 
 
-def test_an_access_node_that_ends_takes_nobody_any_more() -> None:
+def test_ending_access_node_accepts_no_visitors() -> None:
     world = settled()
     world.cut("radio1")
     world.perform(world.an1, agent(world.an1).farewell(now=world.now))
@@ -108,7 +108,7 @@ def test_an_access_node_that_ends_takes_nobody_any_more() -> None:
     assert not visits(world.an1) and tunnels(world) == [AN3] and "registration-denied" in world.mn.kinds()
 
 
-def test_what_was_asked_before_an_access_node_ended_is_taken_back() -> None:
+def test_requests_pending_when_an_access_node_ends_are_revoked() -> None:
     world = World(agents_keyed=True)
     world.cut("radio1")
     while not any(each.message == "603" for each in world.ha.events):
@@ -128,7 +128,7 @@ def test_a_co_located_mobile_node_takes_a_revocation_itself() -> None:
     assert len(said(world.ha, 15)) == 1
 
 
-def test_nothing_is_agreed_without_an_association_or_when_it_is_switched_off() -> None:
+def test_revocation_needs_an_association_and_configuration() -> None:
     world = World(agents_keyed=False)
     world.advance(5)
     assert home(world).revocation.revocable(HOA)[0].revocable is None
@@ -137,7 +137,7 @@ def test_nothing_is_agreed_without_an_association_or_when_it_is_switched_off() -
     assert tunnels(world) == [AN3] and said(world.an1, 7) == []
 
 
-def test_an_agent_that_was_left_is_told_later() -> None:
+def test_agent_left_behind_gets_a_late_revocation() -> None:
     world = settled()
     world.cut("radio0")
     world.advance(6)
@@ -150,7 +150,7 @@ def test_an_agent_that_was_left_is_told_later() -> None:
     assert not visits(world.an1) and visits(world.an2) and tunnels(world) == [AN2]
 
 
-def test_repeated_with_new_identifiers_until_it_is_heard() -> None:
+def test_revocation_is_repeated_until_acknowledged() -> None:
     world = settled()
     world.kill(world.an1)
     by_home(world)
@@ -165,7 +165,7 @@ def test_repeated_with_new_identifiers_until_it_is_heard() -> None:
     assert len(notices) == TRIES - 1 and all(later(two, one) for one, two in pairwise(notices))
 
 
-def test_given_up_after_a_while() -> None:
+def test_revocation_ends_after_the_last_retry() -> None:
     world = settled()
     world.kill(world.an1)
     by_home(world)
@@ -173,7 +173,7 @@ def test_given_up_after_a_while() -> None:
     assert "revocation-unanswered" in world.ha.kinds()
 
 
-def test_lossy_links_end_it_all_the_same() -> None:
+def test_revocation_succeeds_over_lossy_links() -> None:
     for seed in range(5):
         world = settled(seed=seed, loss=0.3)
         world.advance(30)
@@ -249,7 +249,7 @@ def _ahead(world: World) -> int:
     "change",
     [_unsigned, _wrong_key, _wrong_spi, _wrong_kind, _reflected, _old, _of_another_agent, _cut],
 )
-def test_what_is_not_to_be_believed_changes_nothing_and_is_counted(change: Change, home_agent: bool) -> None:
+def test_invalid_revocations_are_counted_and_ignored(change: Change, home_agent: bool) -> None:
     world = settled()
     message = change(world, home_agent)
     target, source = (world.an1, FROM_HA) if home_agent else (world.ha, FROM_AN1)
@@ -259,7 +259,7 @@ def test_what_is_not_to_be_believed_changes_nothing_and_is_counted(change: Chang
     assert (world.ha.tables(), world.an1.tables()) == before and visits(world.an1) and tunnels(world) == [AN1]
 
 
-def test_the_same_from_elsewhere_or_from_an_access_link_is_not_believed() -> None:
+def test_revocation_from_a_wrong_source_or_link_is_ignored() -> None:
     world = settled()
     good = signed(notice(_ahead(world), by_home_agent=True).encode(), AuthKind.FA_HA, keyed(world))
     for source in (Source(HA, 434, "radio0"), Source(AN3, 434, "core")):
@@ -278,7 +278,7 @@ def test_a_revocation_said_again_is_answered_once() -> None:
     assert isinstance(answer, a.Reply) and len(answer.message) <= len(later_one)
 
 
-def test_acknowledgments_that_fit_nothing_are_counted() -> None:
+def test_unmatched_acknowledgments_are_counted() -> None:
     world = settled()
     plain = RevocationAcknowledgment(HOA, 5).encode()
     for message in (plain, signed(plain, AuthKind.FA_HA, keyed(world)), plain[:6]):
@@ -294,7 +294,7 @@ def test_a_home_address_that_is_withdrawn_is_revoked() -> None:
     assert "visitor-revoked" in world.an1.kinds() and len(said(world.an1, 7)) == 1
 
 
-def test_what_was_agreed_survives_a_restart() -> None:
+def test_revocation_agreements_survive_a_restart() -> None:
     world = settled()
     for host in (world.ha, world.an1):
         world.kill(host)
@@ -309,7 +309,7 @@ def test_what_was_agreed_survives_a_restart() -> None:
 
 
 @given(st.integers(0, 0xFFFFFFFF), st.integers(1, (1 << 31) - 1))
-def test_later_is_one_of_two(one: int, ahead: int) -> None:
+def test_later_orders_two_numbers_across_the_wrap(one: int, ahead: int) -> None:
     two = (one + ahead) & 0xFFFFFFFF
     assert later(two, one) and not later(one, two) and not later(one, one)
 
@@ -325,7 +325,7 @@ def test_stamps_never_repeat_and_are_few() -> None:
     assert len(stamps._last) <= MAX_REMEMBERED + 2
 
 
-def test_heard_is_bounded() -> None:
+def test_heard_numbers_are_bounded() -> None:
     heard = Heard()
     for number in range(MAX_REMEMBERED + 10):
         heard.set(HA, IPv4Address(number + 1), number)
@@ -335,7 +335,7 @@ def test_heard_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("row", [5, "x", [1], ["a", True]])
-def test_rows_that_are_not_ours(row: object) -> None:
+def test_foreign_rows_are_ignored(row: object) -> None:
     with pytest.raises(ValueError):
         Revocable.from_row(row)  # type: ignore[arg-type]
     assert Revocable.from_row(None) is None

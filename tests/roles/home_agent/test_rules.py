@@ -66,7 +66,7 @@ def test_rules_stand_in_the_order_of_their_priorities() -> None:
     assert home.flow_rules()[1].verdict is RuleVerdict.DROP
 
 
-def test_each_family_gets_what_can_be_said_of_it() -> None:
+def test_rules_apply_to_the_families_of_their_selectors() -> None:
     home = settled()
     label = Ipv6Selector(flow_label=(1, 9))
     icmp = Ipv4Selector(protocol=(1, 1))
@@ -82,7 +82,7 @@ def test_each_family_gets_what_can_be_said_of_it() -> None:
     assert home.flow_rules(HOA6)[0].selector == Ipv6Selector(next_header=(6, 6), source_port=(80, 80))
 
 
-def test_several_bindings_in_order_and_only_those_that_live() -> None:
+def test_rule_uses_its_live_bindings_in_order() -> None:
     home = settled()
     home.two.register(AN4, 50, bid=9, takes=Takes.RULED, rules=rule(5, 10, 9, 7, 1))
     assert home.rules() == {5: [AN4]}
@@ -109,14 +109,14 @@ def test_shared_by_weight() -> None:
     assert home.rules()[5] == [AN3, AN1]
 
 
-def test_a_device_on_its_way_to_sleep_is_no_candidate_while_there_is_another_way() -> None:
+def test_rule_skips_a_device_going_to_sleep_if_it_can() -> None:
     home = settled()
     home.device.register(AN1, bid=1, rules=rule(5, 10, 1))
     home.device.register(AN1, 5, bid=1)
     assert 5 not in home.rules()
 
 
-def test_unnamed_flow_bindings_are_the_registrants_whole_word() -> None:
+def test_unnamed_flow_bindings_replace_all_earlier_ones() -> None:
     """As RFC 7629 has it: no names, so a request with flow bindings says all of them."""
     home = settled()
     plain = tuple(FlowBinding(FlowAction.FORWARD, (1,), each) for each in (HTTP, SSH))
@@ -128,7 +128,7 @@ def test_unnamed_flow_bindings_are_the_registrants_whole_word() -> None:
     assert [each.selector for each in home.flow_rules()] == [FROM_PEER, SSH]
 
 
-def test_whose_rules_they_are() -> None:
+def test_registrants_change_only_their_own_rules() -> None:
     home = settled()
     home.device.register(AN1, bid=1, rules=rule(5, 10, 1))
     home.one.register(AN3, bid=7, takes=Takes.RULED, rules=rule(6, 20, 7))
@@ -150,7 +150,7 @@ def test_whose_rules_they_are() -> None:
     assert home.rules() == {}, "who cancels all takes his rules with him"
 
 
-def test_rules_of_people_survive_and_obey_people_alone() -> None:
+def test_administrator_rules_persist_and_obey_their_owner_only() -> None:
     home = settled()
     wish = home.role.numbered(HOA, kept(1, 10, "mnps"))
     home.perform(home.role.add_rule(HOA, wish, now=home.now))
@@ -167,7 +167,7 @@ def test_rules_of_people_survive_and_obey_people_alone() -> None:
     assert home.role.list_rules() == () and home.rules() == {}
 
 
-def test_what_people_may_not() -> None:
+def test_invalid_administrator_changes_are_refused() -> None:
     home = Home(replace(MOBILE, rules=(kept(40_000, 1, "mn"),)))
     with pytest.raises(RuleRefused, match="stays where it is"):
         home.role.remove_rule(HOA, 40_000, now=home.now)
@@ -303,7 +303,7 @@ def test_more_rules_than_there_is_room_for() -> None:
         assert code == (ACCEPTED if number < MAX_RULES else Code.INSUFFICIENT_RESOURCES)
 
 
-def test_rows_that_do_not_go_with_the_configuration_any_more() -> None:
+def test_rows_that_contradict_the_configuration_are_removed() -> None:
     home = settled()
     home.device.register(AN1, bid=1, rules=rule(5, 10, 1))
     home.mobile = replace(home.mobile, rules=(kept(5, 1, "mn", selector=SSH),))
@@ -351,7 +351,7 @@ changes = st.lists(
 
 @settings(max_examples=100)
 @given(changes)
-def test_any_changes_leave_rules_that_agree_with_the_kernel_and_the_store(
+def test_rules_agree_with_the_kernel_and_store_after_any_change(
     timeline: list[tuple[int, FlowOperation, int, int, int]],
 ) -> None:
     """Whatever is asked, in any order: what was refused changed nothing, and a restart finds what there was."""

@@ -38,7 +38,7 @@ def rows(actions: list[a.Action]) -> list[a.Persist]:
     return [each for each in actions if isinstance(each, a.Persist) and each.key == HANDOVER.hex()]
 
 
-def test_it_comes_back_also_from_a_stand_in_that_died() -> None:
+def test_application_state_returns_after_a_stand_in_crash() -> None:
     role = stand_in()
     ask(role, TakeoverPrepare(HANDOVER, (HOA,), ()))
     kept, answers = ask(role, TakeoverTransfer(HANDOVER, (), STATE))
@@ -61,7 +61,7 @@ def test_bounds() -> None:
     assert not rows(actions)
 
 
-def test_configuration_of_a_proxy_that_is_not_there_is_refused() -> None:
+def test_configuration_of_a_missing_proxy_is_refused() -> None:
     actions, answers = ask(stand_in(), TakeoverPrepare(HANDOVER, (HOA,), (), {"mail": {"server": "x"}}))
     assert [each.status for each in answers] == [Status.REFUSED] and a.Count("takeover-refused") in actions
     assert not rows(actions)

@@ -31,7 +31,7 @@ def over(world: World, ended: object) -> bool:
 
 
 @pytest.mark.parametrize("lost", [0, 1, 3, 5, 9])
-def test_its_program_ends_while_the_wake_goes_on(lost: int) -> None:
+def test_program_ends_while_the_wake_goes_on(lost: int) -> None:
     world = asleep()
     world.peer_sends(0, 50_000)
     world.stand_in_silent = True
@@ -45,7 +45,7 @@ def test_its_program_ends_while_the_wake_goes_on(lost: int) -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 1, 3, 5])
-def test_its_socket_takes_nothing(lost: int) -> None:
+def test_socket_accepts_no_data(lost: int) -> None:
     world = asleep()
     for number in range(2):
         world.peer_sends(number, 50_000)
@@ -57,7 +57,7 @@ def test_its_socket_takes_nothing(lost: int) -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 1, 3, 5])
-def test_its_program_ends_after_the_wake_while_it_comes(lost: int) -> None:
+def test_program_ends_after_the_wake_while_data_comes(lost: int) -> None:
     world = coming()
     lose(world, lost)
     world.sessions[SLOW].closed = True
@@ -66,7 +66,7 @@ def test_its_program_ends_after_the_wake_while_it_comes(lost: int) -> None:
 
 
 @pytest.mark.parametrize("after", [0.005, 0.03, 0.5, 2.5])
-def test_the_devices_daemon_is_killed_before_the_stand_in_has_heard(after: float) -> None:
+def test_daemon_is_killed_before_the_stand_in_is_told(after: float) -> None:
     world = asleep()
     for number in range(2):
         world.peer_sends(number, 50_000)

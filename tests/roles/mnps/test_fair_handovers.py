@@ -47,7 +47,7 @@ def test_a_device_has_a_share_of_the_hand_overs() -> None:
     assert status(device.ask(prepare(999))) is Status.LIMIT
 
 
-def test_a_name_that_another_device_uses_is_refused() -> None:
+def test_hand_over_id_of_another_device_is_refused() -> None:
     device = Device()
     device.ask(TakeoverPrepare(FIRST, (HOA,), ()))
     own = Flow(6, OTHER, 1, flow(0).peer, 2)
@@ -74,7 +74,7 @@ def test_a_flow_that_was_prepared_twice_has_one_owner() -> None:
     assert not [each for each in after if isinstance(each, ClearFlow)], "the other hand-over has it"
 
 
-def test_a_prepare_that_is_called_off_while_it_waits_is_answered_and_forgotten() -> None:
+def test_prepare_cancelled_while_waiting_is_answered() -> None:
     device = Device(registers=True)
     waiting = device.ask(TakeoverPrepare(FIRST, (HOA,), (flow(0),), switch=Takes.ALL))
     assert not answers(waiting)
@@ -84,7 +84,7 @@ def test_a_prepare_that_is_called_off_while_it_waits_is_answered_and_forgotten()
     assert not device.role._switching._preparing
 
 
-def test_many_new_flows_of_a_repeated_prepare_cost_no_square() -> None:
+def test_repeated_prepare_cost_is_linear_in_new_flows() -> None:
     """As many set look-ups as flows: hashing is counted, not time."""
     device = Device()
     hashed = [0]

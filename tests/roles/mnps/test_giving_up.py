@@ -96,7 +96,7 @@ def drops(actions: list[a.Action]) -> list[DropSessions]:
     return [each for each in actions if isinstance(each, DropSessions)]
 
 
-def test_the_sessions_of_an_abandoned_handover_are_reset_before_the_answer() -> None:
+def test_abandoned_sessions_are_reset_before_the_answer() -> None:
     device = Device()
     device.hand_over(FIRST, 0, 1)
     actions = device.ask(Abandon(FIRST))
@@ -109,7 +109,7 @@ def test_the_sessions_of_an_abandoned_handover_are_reset_before_the_answer() -> 
     assert not drops(again) and [each.status for each in answers(again)] == [Status.OK]
 
 
-def test_a_handover_that_was_never_here() -> None:
+def test_unknown_handover_can_be_abandoned() -> None:
     device = Device()
     assert answers(device.ask(Abandon(FIRST)))[0].status is Status.UNKNOWN_HANDOVER
     late = device.ask(TakeoverPrepare(FIRST, (HOA,), (flow(0),)))
@@ -136,7 +136,7 @@ def test_some_sessions_are_abandoned_and_the_others_go_on() -> None:
 
 
 @pytest.mark.parametrize("stopped", [True, False])
-def test_sessions_that_are_back_are_dropped_in_silence_and_the_others_stay(stopped: bool) -> None:
+def test_returned_sessions_are_dropped_without_a_reset(stopped: bool) -> None:
     """A stand-in that was started again meanwhile has its sockets going, and takes the device's word."""
     device = Device()
     device.hand_over(FIRST, 0, 1, 2)
@@ -154,7 +154,7 @@ def test_sessions_that_are_back_are_dropped_in_silence_and_the_others_stay(stopp
 
 
 @pytest.mark.parametrize("state", ["prepared", "restoring", "stopping", "stopped"])
-def test_it_is_allowed_in_every_state_and_leaves_nobody_waiting(state: str) -> None:
+def test_abandon_in_every_state_answers_pending_requests(state: str) -> None:
     device = Device()
     device.ask(TakeoverPrepare(FIRST, (HOA,), (flow(0),)))
     waiting: list[int] = []
@@ -178,7 +178,7 @@ def test_it_is_allowed_in_every_state_and_leaves_nobody_waiting(state: str) -> N
 
 
 @pytest.mark.parametrize("state", ["restoring", "stopping", "stopped"])
-def test_a_session_that_is_abandoned_on_its_way_does_not_come_back(state: str) -> None:
+def test_session_abandoned_in_transit_does_not_return(state: str) -> None:
     device = Device()
     device.ask(TakeoverPrepare(FIRST, (HOA,), (flow(0), flow(1))))
     device.ask(TakeoverTransfer(FIRST, ({0: flow(0).to_cbor()}, {0: flow(1).to_cbor()})))
@@ -197,7 +197,7 @@ def test_a_session_that_is_abandoned_on_its_way_does_not_come_back(state: str) -
     assert [each.session for each in answers(last)[-1].final] == [0]
 
 
-def test_what_a_transfer_does_not_name_any_more_is_reset() -> None:
+def test_sessions_missing_from_a_new_transfer_are_reset() -> None:
     device = Device()
     device.hand_over(FIRST, 0)
     actions = device.hand_over(SECOND, 1)
@@ -207,7 +207,7 @@ def test_what_a_transfer_does_not_name_any_more_is_reset() -> None:
     )
 
 
-def test_a_device_that_has_had_the_last_state_may_have_the_session() -> None:
+def test_device_with_the_final_state_may_keep_the_session() -> None:
     """Its `done` was lost: a reset would end what it goes on with."""
     device = Device()
     device.hand_over(FIRST, 0)
@@ -215,7 +215,7 @@ def test_a_device_that_has_had_the_last_state_may_have_the_session() -> None:
     assert drops(device.hand_over(SECOND, 1)) == [DropSessions(FIRST)]
 
 
-def test_done_and_a_prepare_that_is_called_off_tell_nobody() -> None:
+def test_done_and_a_cancelled_prepare_send_no_reset() -> None:
     device = Device()
     device.hand_over(FIRST, 0)
     device.stop(FIRST, 0)
@@ -224,7 +224,7 @@ def test_done_and_a_prepare_that_is_called_off_tell_nobody() -> None:
     assert not drops(device.ask(Cancel(SECOND)))
 
 
-def test_only_its_own_device_may_give_a_handover_up() -> None:
+def test_only_its_device_may_abandon_a_handover() -> None:
     device = Device()
     device.hand_over(FIRST, 0)
     asked = a.Asked(99, "634", encode_634(Abandon(FIRST)), HOA, (replace(flow(0)).peer,))
@@ -232,7 +232,7 @@ def test_only_its_own_device_may_give_a_handover_up() -> None:
     assert not drops(actions) and answers(actions)[0].status is Status.NOT_AUTHORISED
 
 
-def test_a_session_that_could_not_be_restored_says_why() -> None:
+def test_unrestorable_session_gives_its_reason() -> None:
     device = Device()
     device.ask(TakeoverPrepare(FIRST, (HOA,), (flow(0),)))
     device.ask(TakeoverTransfer(FIRST, ({0: flow(0).to_cbor()},)))
@@ -242,7 +242,7 @@ def test_a_session_that_could_not_be_restored_says_why() -> None:
     ]
 
 
-def test_a_session_that_cannot_be_stopped_is_lost_and_the_others_go_back() -> None:
+def test_only_an_unstoppable_session_is_lost() -> None:
     device = Device()
     device.hand_over(FIRST, 0, 1)
     device.ask(Finish(FIRST))

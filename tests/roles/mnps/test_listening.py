@@ -131,7 +131,7 @@ def test_a_device_without_any_session_has_ports_too() -> None:
     assert not stand.rows
 
 
-def test_what_is_accepted_is_a_session_that_the_device_is_told_of() -> None:
+def test_accepted_connection_is_reported_to_the_device() -> None:
     stand = Stand()
     stand.sleep(SSH)
     stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
@@ -164,7 +164,7 @@ def test_a_restart_keeps_ports_and_accepted_sessions() -> None:
     assert stand.answer().sessions[1].accepted == GREETING
 
 
-def test_a_device_that_asks_and_does_not_come_back_has_its_ports_open_again() -> None:
+def test_ports_reopen_if_the_device_reclaims_and_vanishes() -> None:
     stand = Stand()
     stand.sleep(SSH)
     stand.ask(Reclaim(ONE, (HOME,)))
@@ -187,7 +187,7 @@ def test_a_device_that_asks_and_does_not_come_back_has_its_ports_open_again() ->
     assert not stand.of(OpenPorts)
 
 
-def test_what_comes_too_late_or_is_too_much_is_reset() -> None:
+def test_late_or_excess_accepted_connections_are_reset() -> None:
     stand = Stand(max_sessions=2)
     stand.sleep(SSH)
     stand.tell(ConnectionAccepted(TWO, LAST, CALL, GREETING))
@@ -198,7 +198,7 @@ def test_what_comes_too_late_or_is_too_much_is_reset() -> None:
     assert stand.of(DropSessions) == [DropSessions(ONE, (LAST - 1,), reset=True)]
 
 
-def test_what_is_accepted_makes_no_room_for_itself_among_a_devices_sessions() -> None:
+def test_accepted_connections_evict_no_sessions_of_the_device() -> None:
     stand = Stand(quota=Quota(sessions=2))
     stand.sleep(SSH)
     stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
@@ -206,7 +206,7 @@ def test_what_is_accepted_makes_no_room_for_itself_among_a_devices_sessions() ->
     assert stand.of(DropSessions) == [DropSessions(ONE, (LAST - 1,), reset=True)]
 
 
-def test_one_that_its_peer_has_reset_is_dropped() -> None:
+def test_connection_reset_by_its_peer_is_dropped() -> None:
     stand = Stand()
     stand.sleep(SSH)
     stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
@@ -217,7 +217,7 @@ def test_one_that_its_peer_has_reset_is_dropped() -> None:
     assert not stand.done
 
 
-def test_the_device_gives_one_up_and_keeps_the_rest() -> None:
+def test_device_abandons_one_connection_and_keeps_the_rest() -> None:
     stand = Stand()
     stand.sleep(SSH)
     stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
@@ -226,7 +226,7 @@ def test_the_device_gives_one_up_and_keeps_the_rest() -> None:
     assert ClearFlow(CALL) in stand.done
 
 
-def test_a_port_of_somebody_elses_address_is_refused_and_one_port_is_opened_once() -> None:
+def test_foreign_address_is_refused_and_a_port_opens_once() -> None:
     stand = Stand()
     stand.ask(TakeoverPrepare(ONE, (HOME,), (), listeners=(replace(SSH, address=OTHER),)))
     assert stand.answer().status is Status.NOT_AUTHORISED
@@ -236,7 +236,7 @@ def test_a_port_of_somebody_elses_address_is_refused_and_one_port_is_opened_once
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_what_the_device_has_heard_of_is_given_to_it(restarted: bool) -> None:
+def test_reported_connections_are_given_to_the_device(restarted: bool) -> None:
     stand = Stand()
     stand.sleep(SSH)
     stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
@@ -251,7 +251,7 @@ def test_what_the_device_has_heard_of_is_given_to_it(restarted: bool) -> None:
 
 @pytest.mark.parametrize("heard", [False, True], ids=["unheard", "heard"])
 @pytest.mark.parametrize("call", [CALL, replace(CALL, peer_port=2)], ids=["same", "other"])
-def test_a_number_that_is_used_again_names_the_newer_connection(heard: bool, call: Flow) -> None:
+def test_reused_number_names_the_newer_connection(heard: bool, call: Flow) -> None:
     """The node gives the number of one that has ended to the next, although the role may not know yet."""
     stand = Stand()
     stand.sleep(SSH)
@@ -272,14 +272,14 @@ def test_a_number_that_is_used_again_names_the_newer_connection(heard: bool, cal
     ]
 
 
-def test_a_number_of_the_devices_own_session_is_none_for_a_newcomer() -> None:
+def test_number_of_an_own_session_is_not_given_to_a_new_one() -> None:
     stand = Stand()
     stand.sleep(SSH)
     stand.tell(ConnectionAccepted(ONE, 0, CALL, GREETING))
     assert stand.of(DropSessions) == [DropSessions(ONE, (0,), reset=True)]
 
 
-def test_ports_are_closed_at_last_when_neither_device_nor_peer_comes() -> None:
+def test_unused_ports_close_after_a_time() -> None:
     stand = Stand(quota=Quota(held_seconds=1000))
     stand.sleep(SSH, flows=())
 

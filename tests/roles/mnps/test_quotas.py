@@ -59,7 +59,7 @@ def reclaimed(device: Device, handover: bytes, *held: int) -> dict[int, tuple[St
     return {each.session: (each.status, each.reason) for each in answer.sessions}
 
 
-def test_sessions_are_looked_at_as_long_as_there_are_any() -> None:
+def test_sessions_are_surveyed_while_any_exist() -> None:
     device = device_with(Quota())
     assert device.role.deadline() is None
     device.hand_over(FIRST, 0)
@@ -71,7 +71,7 @@ def test_sessions_are_looked_at_as_long_as_there_are_any() -> None:
     assert device.role.deadline() is None
 
 
-def test_a_session_that_was_quiet_for_too_long_is_reset_and_its_device_hears_of_it() -> None:
+def test_long_idle_session_is_reset_and_reported() -> None:
     device = device_with(Quota(held_seconds=7 * DAY))
     device.hand_over(FIRST, 0, 1)
     actions = device.tell(Surveyed((use(FIRST, 0, 7 * DAY), use(FIRST, 1, 7 * DAY - 1))))
@@ -85,7 +85,7 @@ def test_a_session_that_was_quiet_for_too_long_is_reset_and_its_device_hears_of_
     assert [each.session for each in answers(last)[0].final] == [1]
 
 
-def test_it_goes_by_time_in_the_world() -> None:
+def test_idle_time_is_measured_on_the_steady_clock() -> None:
     device = device_with(Quota(held_seconds=2 * HOUR))
     world = device.world
     world.advance(3)
@@ -101,7 +101,7 @@ def test_it_goes_by_time_in_the_world() -> None:
     assert not world.mnps.rows
 
 
-def test_the_quietest_give_way_to_new_sessions_of_their_device() -> None:
+def test_most_idle_sessions_are_evicted_for_new_ones() -> None:
     device = device_with(Quota(sessions=3))
     device.hand_over(FIRST, 0, 1)
     device.tell(Surveyed((use(FIRST, 0, 10), use(FIRST, 1, 500))))
@@ -113,14 +113,14 @@ def test_the_quietest_give_way_to_new_sessions_of_their_device() -> None:
     )
 
 
-def test_what_one_hand_over_has_too_many_stays_with_the_device_and_says_why() -> None:
+def test_excess_sessions_of_a_handover_stay_and_say_why() -> None:
     device = device_with(Quota(sessions=2))
     (answer,) = answers(device.ask(TakeoverPrepare(FIRST, (HOA,), tuple(flow(each) for each in range(4)))))
     assert [each.status for each in answer.sessions] == [Status.OK, Status.OK, Status.REFUSED, Status.REFUSED]
     assert "at most 2 sessions" in answer.sessions[3].reason
 
 
-def test_bytes_make_the_quietest_give_way_and_never_one_that_was_heard_lately() -> None:
+def test_byte_quota_evicts_idle_but_not_recent_sessions() -> None:
     device = device_with(Quota(stored=1000))
     device.hand_over(FIRST, 0, 1, 2, 3)
     full = (
@@ -136,7 +136,7 @@ def test_bytes_make_the_quietest_give_way_and_never_one_that_was_heard_lately() 
     assert not drops(device.tell(Surveyed(busy)))
 
 
-def test_a_hand_over_in_which_nothing_lives_is_forgotten() -> None:
+def test_handover_without_live_sessions_is_removed() -> None:
     device = device_with(Quota(held_seconds=DAY))
     device.hand_over(FIRST, 0)
     device.tell(Surveyed((use(FIRST, 0, DAY),)))
@@ -145,7 +145,7 @@ def test_a_hand_over_in_which_nothing_lives_is_forgotten() -> None:
     assert not device.role.handovers()
 
 
-def test_a_person_drops_sessions() -> None:
+def test_command_drops_sessions() -> None:
     device = device_with(Quota())
     device.hand_over(FIRST, 0, 1)
     actions = device.role.drop([(FIRST, 1), (SECOND, 0)], now=START)
@@ -156,7 +156,7 @@ def test_a_person_drops_sessions() -> None:
 # The device takes its time -------------------------------------------------------------------------------------------
 
 
-def test_a_stopped_session_waits_as_long_as_its_device_has_bytes_to_fetch() -> None:
+def test_stopped_session_waits_until_its_data_is_fetched() -> None:
     device = device_with(Quota(held_seconds=7 * DAY))
     device.hand_over(FIRST, 0)
     device.ask(Finish(FIRST))
@@ -169,7 +169,7 @@ def test_a_stopped_session_waits_as_long_as_its_device_has_bytes_to_fetch() -> N
     assert drops(device.at(7 * STOPPED_TIMEOUT)) == [DropSessions(FIRST)]  # all was given: the device has it
 
 
-def test_a_device_that_never_fetches_the_rest_loses_the_session_and_the_peer_is_told() -> None:
+def test_unfetched_stopped_session_is_reset_in_the_end() -> None:
     device = device_with(Quota(held_seconds=7 * DAY))
     device.hand_over(FIRST, 0)
     device.ask(Finish(FIRST))

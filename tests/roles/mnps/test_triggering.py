@@ -137,7 +137,7 @@ def host() -> Host:
     return Host()
 
 
-def test_a_take_is_answered_when_the_home_agent_has_switched_and_a_release_too(host: Host) -> None:
+def test_take_and_release_are_answered_after_the_switch(host: Host) -> None:
     take = host.ask(TAKE)
     assert (host.wanted, host.answers) == ((Takes.ALL, ()), {})
     assert host.guards[-1] == [HOME, HOME_V6]
@@ -151,7 +151,7 @@ def test_a_take_is_answered_when_the_home_agent_has_switched_and_a_release_too(h
     assert (host.role.guarded(), host.rows, host.guards[-1]) == ([], {}, [])
 
 
-def test_two_that_claim_it_get_one_answer_and_one_registration(host: Host) -> None:
+def test_two_takes_share_one_registration(host: Host) -> None:
     first, second = host.ask(TAKE, peer=AN1), host.ask(TAKE, peer=AN2)
     host.switched()
     third = host.ask(TAKE, peer=AN2)
@@ -163,7 +163,7 @@ def test_two_that_claim_it_get_one_answer_and_one_registration(host: Host) -> No
     assert (host.wanted, len(host.registration.wants)) == (NOTHING, 2)
 
 
-def test_selectors_add_up_everything_covers_them_and_each_can_be_released(host: Host) -> None:
+def test_selectors_add_up_and_are_released_one_by_one(host: Host) -> None:
     host.ask(TAKE, WEB)
     host.switched()
     host.ask(TAKE, MAIL, WEB)
@@ -192,13 +192,13 @@ def test_selectors_add_up_everything_covers_them_and_each_can_be_released(host: 
         ({"homes": (HOME, UNSERVED), "authorised": (HOME, UNSERVED)}, Status.MALFORMED),
     ],
 )
-def test_who_may_not_changes_nothing(host: Host, change: dict[str, object], status: Status) -> None:
+def test_unauthorised_trigger_changes_no_state(host: Host, change: dict[str, object], status: Status) -> None:
     refused = host.ask(TAKE, **change)  # type: ignore[arg-type]
     assert (host.answers[refused], host.wanted, host.rows) == (status, NOTHING, {})
     assert len(host.counts) == 1
 
 
-def test_what_cannot_be_done_changes_nothing(host: Host) -> None:
+def test_impossible_trigger_changes_no_state(host: Host) -> None:
     unknown = host.ask(TAKE, UnknownSelector(77, b""))
     assert host.answers[unknown] is Status.MALFORMED
     event = Asked(99, PATH, b"\xff", AN1, (HOME,), True)
@@ -212,7 +212,7 @@ def test_what_cannot_be_done_changes_nothing(host: Host) -> None:
     assert (host.answers[over], len(host.wanted[1])) == (Status.LIMIT, MAX_FLOWS)
 
 
-def test_the_device_speaks_for_itself(host: Host) -> None:
+def test_device_may_trigger_for_its_own_address(host: Host) -> None:
     host.ask(TAKE, peer=AN1)
     host.switched()
     taken = host.wanted
@@ -225,7 +225,7 @@ def test_the_device_speaks_for_itself(host: Host) -> None:
     assert host.answers[again] is Status.OK  # there is nothing to release
 
 
-def test_a_device_that_is_said_to_be_lost_is_asked_first(host: Host) -> None:
+def test_device_reported_lost_is_asked_first(host: Host) -> None:
     take = host.ask(TAKE, reason=Reason.LOST)
     (asked,) = host.asks
     assert (asked.peer, asked.path, asked.timeout) == (HOME, "618", ASKING_DEVICE)
@@ -250,14 +250,14 @@ def test_a_device_that_has_handed_everything_over_is_not_lost(host: Host, reason
     assert (host.answers, host.wanted, host.rows, host.asks) == ({take: Status.OK}, NOTHING, {}, [])
 
 
-def test_a_release_overtakes_the_doubt(host: Host) -> None:
+def test_release_ends_the_question_whether_a_device_is_lost(host: Host) -> None:
     host.ask(TAKE, reason=Reason.LOST)
     host.ask(RELEASE, peer=HOME, may=False, reason=Reason.BACK)
     host.perform(host.role.happened(NoAnswer(host.asks[0].request, "late"), now=1))
     assert host.wanted == NOTHING
 
 
-def test_a_refusal_of_the_home_agent_is_undone_and_told(host: Host) -> None:
+def test_refusal_of_the_home_agent_is_undone_and_reported(host: Host) -> None:
     take = host.ask(TAKE)
     host.switched(refused=131)
     assert (host.answers, host.wanted) == ({take: Status.REFUSED}, NOTHING)
@@ -265,7 +265,7 @@ def test_a_refusal_of_the_home_agent_is_undone_and_told(host: Host) -> None:
     assert (host.rows, host.role.guarded()) == ({}, [])
 
 
-def test_a_home_agent_that_does_not_answer_is_waited_for_as_long_as_somebody_asks(host: Host) -> None:
+def test_silent_home_agent_is_awaited_while_requests_pend(host: Host) -> None:
     take = host.ask(TAKE)
     assert host.role.deadline() == PATIENCE
     host.perform(host.role.timeout(now=PATIENCE))
@@ -275,7 +275,7 @@ def test_a_home_agent_that_does_not_answer_is_waited_for_as_long_as_somebody_ask
     assert host.answers[again] is Status.OK
 
 
-def test_where_the_device_is_goes_on_to_the_registration_and_survives_a_restart(host: Host) -> None:
+def test_devices_access_node_is_registered_and_survives_restart(host: Host) -> None:
     host.ask(TAKE, WEB, access_node=AN2)
     assert host.role.device_at((HOME_V6,)) == AN2
     host.switched()
@@ -298,7 +298,7 @@ def test_a_restart_goes_on(host: Host, selectors: tuple[Selector, ...]) -> None:
     assert again.guards == [[HOME, HOME_V6]]
 
 
-def test_rows_of_others_and_broken_ones_are_no_harm(host: Host) -> None:
+def test_foreign_and_broken_rows_are_ignored(host: Host) -> None:
     broken = (
         Persist("triggered", "x", {}),
         Persist(
@@ -330,7 +330,7 @@ def triggers(actions: list[Action]) -> list[tuple[Addr, Operation, Reason]]:
     return [(peer, each.operation, each.reason) for peer, each in found]
 
 
-def test_a_device_that_was_out_of_reach_releases_once_it_is_registered() -> None:
+def test_unreachable_device_releases_after_its_registration() -> None:
     returning = Returning((STAND_IN,))
     accepted, homes = RegistrationAccepted(RegistrationTarget.ORDINARY, 300), (HOME, HOME_V6)
     release = [(STAND_IN, RELEASE, Reason.BACK)]
@@ -347,7 +347,7 @@ def care_of(*, brief: bool) -> CareOf:
     return CareOf(AN1, 300, 1.0, 0, AN1, brief)
 
 
-def test_a_home_agent_asks_when_a_binding_has_run_out_and_again_when_it_is_back() -> None:
+def test_home_agent_triggers_at_expiry_and_at_return() -> None:
     mobile = Mobile(HOME, KEY, HOME_V6, stand_in=STAND_IN)
     asks = ExpiryTriggers(enabled=True)
     assert triggers(asks.expired(mobile, [care_of(brief=True)])) == []  # asleep
@@ -358,7 +358,7 @@ def test_a_home_agent_asks_when_a_binding_has_run_out_and_again_when_it_is_back(
     assert ExpiryTriggers(enabled=False).expired(mobile, [care_of(brief=False)]) == []
 
 
-def test_a_home_agent_says_which_access_node_served_the_device_last() -> None:
+def test_home_agent_names_the_last_access_node_of_the_device() -> None:
     mobile = Mobile(HOME, KEY, stand_in=STAND_IN)
     at_an1, own = care_of(brief=False), replace(care_of(brief=False), address=HOME, flags=int(Flag.D))
     for lost, wanted in (
@@ -372,7 +372,7 @@ def test_a_home_agent_says_which_access_node_served_the_device_last() -> None:
         assert decode_trigger(asked.body).access_node == wanted
 
 
-def test_what_happens_is_told(host: Host) -> None:
+def test_trigger_emits_an_event(host: Host) -> None:
     event = Asked(1, PATH, encode_trigger(Trigger(TAKE, (HOME,), (WEB,))), AN1, (HOME,), True)
     told = [each for each in host.role.asked(event, now=0) if isinstance(each, Emit)]
     assert [(each.kind, each.message, each.home_address) for each in told] == [("triggered", PATH, HOME)]

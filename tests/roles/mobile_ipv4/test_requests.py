@@ -109,7 +109,7 @@ def test_options_are_read_from_signed_extensions() -> None:
     )
 
 
-def test_unsigned_extensions_say_nothing() -> None:
+def test_unsigned_extensions_are_ignored() -> None:
     behind = (
         wire.Nai("mn@example.org"),
         wire.Ipv6PrefixRequest(HOA6),

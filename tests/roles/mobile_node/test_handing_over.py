@@ -49,9 +49,7 @@ def opens(world: World, number: int, *pids: int) -> None:
 
 @pytest.mark.parametrize("registers", [False, True])
 @pytest.mark.parametrize("pids", [(100,), (150,)], ids=["of a program with others", "of a program without"])
-def test_a_connection_that_is_opened_before_its_program_stands_still(
-    pids: tuple[int, ...], registers: bool
-) -> None:
+def test_connection_opened_before_its_program_is_frozen(pids: tuple[int, ...], registers: bool) -> None:
     world = World(registers=registers, default=not registers)
     world.advance(3)
     world.sleep()
@@ -67,7 +65,7 @@ def test_a_connection_that_is_opened_before_its_program_stands_still(
 
 
 @pytest.mark.parametrize("registers", [False, True])
-def test_connections_that_are_opened_in_every_round_of_freezing(registers: bool) -> None:
+def test_connections_opened_in_every_round_of_freezing(registers: bool) -> None:
     world = World(registers=registers, default=not registers)
     world.advance(3)
     numbers = iter(range(10, 15))
@@ -84,7 +82,7 @@ def test_connections_that_are_opened_in_every_round_of_freezing(registers: bool)
     assert back(world)
 
 
-def test_a_stand_in_that_takes_no_more_leaves_only_the_newcomers() -> None:
+def test_full_stand_in_leaves_only_the_newest_sessions() -> None:
     world = World()
     world.advance(3)
     prepares: list[TakeoverPrepare] = []
@@ -113,7 +111,7 @@ def test_a_stand_in_that_takes_no_more_leaves_only_the_newcomers() -> None:
     assert back(world)
 
 
-def test_a_connection_that_ends_before_its_program_stands_still_is_nothing_to_report() -> None:
+def test_connection_ended_before_the_freeze_is_not_reported() -> None:
     world = World(sessions=3)
     world.advance(3)
     world.sleep()
@@ -141,7 +139,7 @@ def test_a_program_without_a_session_that_goes_runs_at_once() -> None:
     assert back(world)
 
 
-def test_a_process_that_cannot_be_frozen_keeps_its_sessions_and_no_others() -> None:
+def test_unfreezable_process_keeps_only_its_own_sessions() -> None:
     world = World(sessions=5)
     world.advance(3)
     world.unfreezable = {102}  # holds 2, which it shares with 100; 100 holds 0 as well
@@ -155,7 +153,7 @@ def test_a_process_that_cannot_be_frozen_keeps_its_sessions_and_no_others() -> N
     assert back(world)
 
 
-def test_what_was_found_unfit_is_reported_by_name() -> None:
+def test_unsuitable_sessions_are_reported_by_program_name() -> None:
     world = World(sessions=1)
     world.advance(3)
     world.left = (
@@ -173,7 +171,7 @@ def test_what_was_found_unfit_is_reported_by_name() -> None:
     assert fates(world)[9] == (Fate.STAYED, "excluded: program resolved")
 
 
-def test_a_give_speaks_of_what_was_meant_only() -> None:
+def test_give_reports_only_the_selected_sessions() -> None:
     world = World(registers=True, default=False, sessions=2)
     world.advance(3)
     world.left = (LeftSession(flow(8), "no", (100,)), LeftSession(flow(9), "no", (900,)))
@@ -185,7 +183,7 @@ def test_a_give_speaks_of_what_was_meant_only() -> None:
     assert world.device.partial_handovers.last == "the session stays: no"
 
 
-def test_past_the_most_that_a_hand_over_carries() -> None:
+def test_sessions_beyond_the_limit_of_a_handover_stay() -> None:
     found = tuple(FoundSession(flow(number), processes((number,))) for number in range(MAX_SESSIONS + 3))
     choice = choose(Departure(STAND_IN), (HOA,), SessionsFound(found))
     assert [each.flow for each in choice.going] == [each.flow for each in found[:MAX_SESSIONS]]
@@ -197,7 +195,7 @@ sessions = st.lists(st.sets(st.integers(1, 9), max_size=3), max_size=12)
 
 
 @given(sessions, st.integers(1, 9))
-def test_companions_are_all_that_share_a_process_with_them(held: list[set[int]], pid: int) -> None:
+def test_companions_share_a_process_with_the_selection(held: list[set[int]], pid: int) -> None:
     found = [FoundSession(flow(n), processes(tuple(pids))) for n, pids in enumerate(held)]
     reached, before = {pid}, set[int]()
     while reached != before:
@@ -208,7 +206,7 @@ def test_companions_are_all_that_share_a_process_with_them(held: list[set[int]],
     assert with_companions(EVERYTHING, found) == found
 
 
-def test_the_cost_of_a_choice_grows_with_the_number_of_sessions_alone() -> None:
+def test_selection_cost_is_linear_in_sessions() -> None:
     """Four times the sessions, in as many programs: about four times the steps, not sixteen."""
 
     def steps(number: int) -> int:

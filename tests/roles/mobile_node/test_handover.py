@@ -115,7 +115,7 @@ def test_sleep_for_wakes_by_itself() -> None:
     assert returned(world)
 
 
-def test_more_than_the_receive_buffer_holds() -> None:
+def test_more_data_than_the_receive_buffer_holds() -> None:
     world = asleep()
     world.sessions[flow(0)].room = 1_000_000
     for _ in range(30):
@@ -126,7 +126,7 @@ def test_more_than_the_receive_buffer_holds() -> None:
     assert returned(world)
 
 
-def test_a_program_that_does_not_read_keeps_nobody_waiting_but_itself() -> None:
+def test_program_that_does_not_read_delays_only_itself() -> None:
     world = asleep(sessions=4, unread_beyond=0)
     idle = world.sessions[flow(0)]
     idle.room, idle.reads = 1_000_000, False
@@ -170,7 +170,7 @@ def test_a_program_forks_while_it_is_frozen() -> None:
 
 
 @pytest.mark.parametrize("kind", [FindSessions, Freeze, Capture])
-def test_a_step_of_falling_asleep_that_cannot_be_performed(kind: type) -> None:
+def test_failed_step_of_falling_asleep(kind: type) -> None:
     world = World()
     world.advance(3)
     world.fail = kind
@@ -186,7 +186,7 @@ def test_a_step_of_falling_asleep_that_cannot_be_performed(kind: type) -> None:
 
 
 @pytest.mark.parametrize("kind", [InjectData, DrainRound])
-def test_a_step_of_waking_that_cannot_be_performed(kind: type) -> None:
+def test_failed_step_of_waking(kind: type) -> None:
     world = asleep()
     world.peer_sends(0, 5_000_000)
     world.sessions[flow(0)].room = 1_000_000
@@ -221,7 +221,7 @@ def test_no_sessions_at_all() -> None:
     assert returned(world)
 
 
-def test_commands_that_do_not_fit() -> None:
+def test_unsuitable_commands_are_refused() -> None:
     world = World()
     world.advance(3)
     with pytest.raises(NotPossible):
@@ -244,7 +244,7 @@ def test_with_a_colocated_care_of_address() -> None:
 
 
 @pytest.mark.parametrize("replay", Replay)
-def test_with_keyed_agents_challenges_and_either_replay_protection(replay: Replay) -> None:
+def test_keyed_agents_challenges_and_both_replay_protections(replay: Replay) -> None:
     world = asleep(agents_keyed=True, challenge=True, replay=replay)
     world.peer_sends(1, 2_000_000)
     world.wake()
@@ -392,7 +392,7 @@ def test_link_lost_during_transfer() -> None:
     assert returned(world)
 
 
-def test_sessions_that_stay() -> None:
+def test_unsuitable_sessions_stay() -> None:
     world = World(sessions=4)
     world.advance(3)
     world.refuse_restore = {flow(1)}
@@ -535,7 +535,7 @@ def test_restart_in_the_middle_of_wake(when: float, name: str) -> None:
     assert not any(each.lost for each in world.sessions.values())
 
 
-def test_prepared_is_forgotten() -> None:
+def test_unused_prepare_expires() -> None:
     world = World()
     world.advance(3)
     world.drop_632 = lambda body: True
@@ -557,7 +557,7 @@ def test_path_through_the_access_nodes() -> None:
     assert AN1 in {outer for outer, *_ in world.ha.acceptances}
 
 
-def test_prepare_is_what_the_stand_in_learns_of_a_home_address() -> None:
+def test_stand_in_learns_a_home_address_by_prepare() -> None:
     world = World()
     seen: list[object] = []
 

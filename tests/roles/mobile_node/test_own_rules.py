@@ -59,7 +59,7 @@ def rules() -> OwnRules:
     return OwnRules()
 
 
-def test_a_rule_rides_until_it_is_answered_and_then_stands(rules: OwnRules) -> None:
+def test_rule_is_sent_until_answered_and_then_kept(rules: OwnRules) -> None:
     made = ask(rules, rule())
     assert (made.identifier, made.owner, rules.settled, list(rules.all())) == (FIRST, MN, False, [])
     wanted = [FlowRule(FlowOperation.ADD, FIRST, 5), FlowBinding(FlowAction.FORWARD, (7,), WEB)]
@@ -71,12 +71,12 @@ def test_a_rule_rides_until_it_is_answered_and_then_stands(rules: OwnRules) -> N
     assert (rules.settled, list(rules.all()), said(rules)) == (True, [made], [])
 
 
-def test_a_device_s_own_identifiers_are_no_one_else_s() -> None:
+def test_own_identifiers_differ_from_all_others() -> None:
     """Those of stand-ins are below 16384, those that a home agent gives from FIRST_ASSIGNED on."""
     assert UNNAMED.stop <= FIRST < FIRST + MAX_RULES < FIRST_ASSIGNED
 
 
-def test_it_is_removed_alike_and_an_identifier_is_given_again(rules: OwnRules) -> None:
+def test_removed_rule_frees_its_identifier(rules: OwnRules) -> None:
     ask(rules, rule(to=()))
     assert said(rules)[1] == FlowBinding(FlowAction.DROP, (), WEB)
     answer(rules)
@@ -86,7 +86,7 @@ def test_it_is_removed_alike_and_an_identifier_is_given_again(rules: OwnRules) -
     assert (list(rules.all()), ask(rules, rule(MAIL)).identifier) == ([], FIRST)
 
 
-def test_a_removal_whose_answer_was_lost_is_one(rules: OwnRules) -> None:
+def test_removal_with_a_lost_answer_completes(rules: OwnRules) -> None:
     ask(rules, rule())
     answer(rules)
     rules.remove(FIRST)
@@ -95,7 +95,7 @@ def test_a_removal_whose_answer_was_lost_is_one(rules: OwnRules) -> None:
 
 
 @pytest.mark.parametrize("code", [Code.INVALID_FB_IDENTIFIER, Code.POORLY_FORMED_REQUEST])
-def test_a_refusal_leaves_things_as_they_were(rules: OwnRules, code: Code) -> None:
+def test_refused_rule_changes_no_rules(rules: OwnRules, code: Code) -> None:
     ask(rules, rule())
     (told,) = answer(rules, code)
     assert isinstance(told, Emit) and told.detail == {"rule": FIRST, "code": int(code)}
@@ -116,7 +116,7 @@ def test_a_refusal_leaves_things_as_they_were(rules: OwnRules, code: Code) -> No
         rule(Ipv4Selector(protocol=(6, 6)), identifier=5),
     ],
 )
-def test_what_cannot_be_is_not_even_asked_for(rules: OwnRules, wrong: KeptRule) -> None:
+def test_invalid_rule_is_refused_before_it_is_sent(rules: OwnRules, wrong: KeptRule) -> None:
     ask(rules, rule(identifier=3))
     answer(rules)
     with pytest.raises(RuleRefused):
@@ -124,7 +124,7 @@ def test_what_cannot_be_is_not_even_asked_for(rules: OwnRules, wrong: KeptRule) 
     assert (rules.settled, len(rules.all())) == (True, 1)
 
 
-def test_one_change_at_a_time(rules: OwnRules) -> None:
+def test_second_change_waits_for_the_first(rules: OwnRules) -> None:
     ask(rules, rule())
     with pytest.raises(RuleRefused, match="under way"):
         ask(rules, rule(MAIL))
@@ -146,7 +146,7 @@ def test_a_deregistration_ends_them_and_a_restart_does_not(rules: OwnRules) -> N
     assert list(again.all()) == []
 
 
-def test_the_device_itself_is_a_way_by_its_binding_identifier(rules: OwnRules) -> None:
+def test_device_is_a_target_by_its_binding_identifier(rules: OwnRules) -> None:
     made = ask(rules, rule(to=(1, "mn")), own=5)
     assert made.to == (1, 5)
     assert said(rules)[1] == FlowBinding(FlowAction.FORWARD, (1, 5), WEB)
@@ -182,7 +182,7 @@ UDP = {"protocol": "udp", "destination_port": 7000}
         ({}, [Ipv4Selector()]),
     ],
 )
-def test_families_travel_as_they_are_meant(
+def test_rules_of_each_family_survive_encoding(
     rules: OwnRules, keys: dict[str, object], travel: list[object]
 ) -> None:
     made = ask(rules, replace(rule(), selectors=selectors(Table(Path("rule"), "", keys))))
@@ -212,7 +212,7 @@ _KEYS = st.fixed_dictionaries(
 
 @given(_KEYS)
 @settings(max_examples=300)
-def test_whatever_is_asked_for_is_the_same_at_both_ends(keys: dict[str, object]) -> None:
+def test_any_rule_is_equal_at_both_ends(keys: dict[str, object]) -> None:
     try:
         found = selectors(Table(Path("rule"), "", keys))
     except ConfigError:
@@ -236,7 +236,7 @@ def changes_of(rules: OwnRules) -> Sequence[RuleChange]:
     return read_request(signed(request.encode(), AuthKind.MN_HA, key)).options.rules
 
 
-def test_what_a_stand_in_cannot_be_given(rules: OwnRules) -> None:
+def test_sessions_kept_by_a_rule_cannot_be_given(rules: OwnRules) -> None:
     from_web = replace(rule(to=("mn",)), selectors=(Ipv4Selector(source_port=(80, 80)),))
     web, mail = (Flow(6, HOME, 40000, AGENT, port) for port in (80, 25))
     made = ask(rules, from_web, own=5)

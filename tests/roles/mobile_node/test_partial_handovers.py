@@ -54,7 +54,7 @@ def test_one_flow_is_given_and_the_other_stays() -> None:
     assert at_rest(world) and world.sessions[flow(0)].at_device == 7000
 
 
-def test_what_the_stand_in_says_to_the_home_agent() -> None:
+def test_stand_in_registers_rules_for_the_given_flows() -> None:
     world = registering()
     world.ha.sent.clear()
     world.hand_over(FIRST)
@@ -91,7 +91,7 @@ def test_back_and_forth_several_times() -> None:
     assert all(each.at_device == 4 * 1_300_000 for each in world.sessions.values())
 
 
-def test_sleep_hands_over_the_rest_and_wake_brings_only_that_back() -> None:
+def test_wake_returns_only_what_the_sleep_handed_over() -> None:
     world = registering()
     world.hand_over(FIRST)
     world.advance(1)
@@ -116,7 +116,7 @@ def test_sleep_hands_over_the_rest_and_wake_brings_only_that_back() -> None:
     assert at_rest(world) and world.sessions[flow(0)].at_device == 1_000_000
 
 
-def test_a_stand_in_that_gets_packets_by_default_alone_is_given_nothing() -> None:
+def test_stand_in_without_registration_is_given_no_session() -> None:
     world = World()
     world.advance(3)
     with pytest.raises(NotPossible, match="register"):
@@ -125,7 +125,7 @@ def test_a_stand_in_that_gets_packets_by_default_alone_is_given_nothing() -> Non
         world.device.give(FIRST, now=world.now, to="nobody")
 
 
-def test_commands_that_do_not_fit() -> None:
+def test_unsuitable_commands_are_refused() -> None:
     world = registering()
     with pytest.raises(NotPossible):
         world.take_back()
@@ -249,7 +249,7 @@ def test_more_flows_than_one_request_takes() -> None:
     assert at_rest(world)
 
 
-def test_a_stand_in_has_room_for_so_many_rules() -> None:
+def test_stand_in_limits_the_number_of_rules() -> None:
     world = registering(sessions=61)
     world.hand_over()
     world.advance(3)

@@ -57,7 +57,7 @@ def test_programs_run_without_a_network_and_after_a_restart() -> None:
     assert returned(world)
 
 
-def test_programs_run_when_the_registration_on_the_way_back_is_not_answered() -> None:
+def test_programs_run_if_a_wakes_registration_is_unanswered() -> None:
     world = asleep()
     world.peer_sends(0, 900_000)
     world.wake()
@@ -91,7 +91,7 @@ def test_sleep_again_from_a_stranded_wake_freezes_the_programs() -> None:
     assert returned(world)
 
 
-def test_patience_is_configured() -> None:
+def test_time_until_stranded_is_configured() -> None:
     world = World()
     world.stranded = 30.0
     world.start(world.mn)
@@ -106,7 +106,7 @@ def test_patience_is_configured() -> None:
     assert stranded(world)
 
 
-def test_a_program_that_closed_its_socket_while_it_ran_is_closed_and_not_lost() -> None:
+def test_socket_closed_while_stranded_is_not_lost() -> None:
     world = asleep()
     world.peer_sends(0, 50_000)
     world.stand_in_silent = True
@@ -134,7 +134,7 @@ def given_up(world: World) -> bool:
 
 
 @pytest.mark.parametrize("waking", [False, True])
-def test_giving_up_while_the_stand_in_is_dead_and_it_hears_of_it_later(waking: bool) -> None:
+def test_abandon_reaches_a_dead_stand_in_later(waking: bool) -> None:
     world = asleep()
     world.kill(world.mnps)
     if waking:
@@ -157,7 +157,7 @@ def test_giving_up_while_the_stand_in_is_dead_and_it_hears_of_it_later(waking: b
     assert "abandoned" in world.mn.kinds() and world.path_of_data() == "mn"
 
 
-def test_what_is_back_is_not_given_up() -> None:
+def test_returned_sessions_are_not_abandoned() -> None:
     world = asleep(sessions=3, unread_beyond=0)
     slow = world.sessions[flow(1)]
     slow.room, slow.reads = 1_000_000, False
@@ -171,7 +171,7 @@ def test_what_is_back_is_not_given_up() -> None:
     assert isinstance(world.device.state, Up) and not world.mnps.rows and not world.mn.flows
 
 
-def test_nothing_to_give_up_while_awake_and_not_while_falling_asleep() -> None:
+def test_abandon_is_refused_while_awake_or_falling_asleep() -> None:
     world = World()
     world.advance(3)
     world.abandon()
@@ -186,7 +186,7 @@ def test_nothing_to_give_up_while_awake_and_not_while_falling_asleep() -> None:
 
 
 @pytest.mark.parametrize("waking", [False, True])
-def test_after_another_boot_nothing_is_frozen_and_the_peers_hear_of_it(waking: bool) -> None:
+def test_after_a_reboot_programs_run_and_peers_are_reset(waking: bool) -> None:
     world = asleep()
     if waking:
         world.stand_in_silent = True
@@ -242,7 +242,7 @@ def cost(sessions: int) -> Counter[str]:
     return counts
 
 
-def test_many_sessions_cost_one_step_each_and_no_row_each() -> None:
+def test_many_sessions_cost_one_step_and_no_row_per_session() -> None:
     few, many = cost(100), cost(400)
     assert many["Persist"] <= few["Persist"] + 2
     assert many["row-sessions"] <= 3 * 400
@@ -267,7 +267,7 @@ def test_a_session_that_fails_leaves_the_others_alone() -> None:
     assert [each.lost for each in world.sessions.values()] == [False, True, False, False, False]
 
 
-def test_numbers_of_an_idle_wake() -> None:
+def test_wake_counts_without_sessions() -> None:
     """Nothing was received: one reclaim, one finish, one step that gives all back."""
     world = asleep(sessions=300)
     performed: list[a.Action] = []

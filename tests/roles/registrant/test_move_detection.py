@@ -95,7 +95,7 @@ def moved(old: int | None, new: int | None, *, to: IPv4Address = NEW, link: str 
     return None
 
 
-def test_another_network_is_where_the_device_is_once_the_old_agent_is_silent() -> None:
+def test_new_network_counts_once_the_old_agent_is_silent() -> None:
     taken = moved(24, 24)
     assert taken is not None and taken == pytest.approx(2.0, abs=0.15)  # two advertisements have not come
 
@@ -112,14 +112,14 @@ def test_another_network_is_where_the_device_is_once_the_old_agent_is_silent() -
         (24, 24, NEW, "radio1"),  # on another link, which says nothing of this one
     ],
 )
-def test_otherwise_the_lifetime_of_the_last_advertisement_tells(
+def test_without_prefixes_the_advertisement_lifetime_decides(
     old: int | None, new: int | None, to: IPv4Address, link: str
 ) -> None:
     taken = moved(old, new, to=to, link=link)
     assert taken is not None and taken == pytest.approx(LIFETIME, abs=0.15)
 
 
-def test_two_agents_that_are_heard_are_neighbours() -> None:
+def test_two_reachable_agents_are_neighbours() -> None:
     device = Device()
     for tick in range(60):
         device.wait(START + tick / 2)
@@ -128,7 +128,7 @@ def test_two_agents_that_are_heard_are_neighbours() -> None:
     assert device.lost == [] and device.agent == NEW  # it was heard first
 
 
-def test_what_is_said_of_a_link() -> None:
+def test_advertisement_carries_the_prefix_length_of_the_link() -> None:
     for length in (None, 24, 32):
         links = [AccessLink("radio0", OLD, length)]
         advertiser = Advertiser(links, OLD, 1.0, 600, False, Random(2), VisitorList(OLD, (), (), 8))
@@ -138,7 +138,7 @@ def test_what_is_said_of_a_link() -> None:
         assert said == (() if length is None else (length,))
 
 
-def test_an_advertisement_that_has_lapsed_detects_nothing() -> None:
+def test_expired_advertisement_detects_no_move() -> None:
     discovery = AgentDiscovery(("radio0",), Random(3))
     discovery.heard(advertisement(OLD, 24), source(OLD), START)
     discovery.heard(advertisement(NEW, 24), source(NEW), START + 0.1)

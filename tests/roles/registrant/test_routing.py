@@ -43,7 +43,7 @@ def again(routing: OwnRouting, wanted: Routing) -> OwnRouting:
 # What is said ----------------------------------------------------------------------------------------------------------
 
 
-def test_all_of_it_rides_in_every_request_but_the_last() -> None:
+def test_every_request_but_the_last_carries_the_routing() -> None:
     routing = OwnRouting(Routing(OWN, 3, AN3))
     wanted = [Multipath(OWN, overwrite=True), Weight(3), DefaultCareOfAddress(AN3)]
     assert (routing.holds, said(routing)) == (False, wanted)
@@ -55,7 +55,7 @@ def test_all_of_it_rides_in_every_request_but_the_last() -> None:
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_a_default_that_is_not_wanted_any_more_is_taken_back(answered: bool) -> None:
+def test_removed_default_is_withdrawn(answered: bool) -> None:
     """Also when nobody knows whether the home agent has it: the answer was lost."""
     routing = OwnRouting(Routing(default=AN3))
     said(routing)
@@ -70,7 +70,7 @@ def test_a_default_that_is_not_wanted_any_more_is_taken_back(answered: bool) -> 
     assert routing.holds and said(routing) == [] and said(again(routing, NO_ROUTING)) == []
 
 
-def test_the_unspecified_address_takes_back_whatever_is_there() -> None:
+def test_unspecified_address_withdraws_any_default() -> None:
     """For a device that has lost its store; another default takes the place of the one before by itself."""
     routing = OwnRouting(Routing(default=NOWHERE))
     assert said(routing) == [DefaultCareOfAddress(NOWHERE)]
@@ -82,7 +82,7 @@ def test_the_unspecified_address_takes_back_whatever_is_there() -> None:
 @pytest.mark.parametrize(
     "row", [{}, {"there": {}, "left": None}, {"there": None, "left": "x"}, {"there": None}]
 )
-def test_rows_that_are_none(row: dict[str, JSON]) -> None:
+def test_malformed_rows_are_refused(row: dict[str, JSON]) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
         OwnRouting(NO_ROUTING).from_row(row)
     with pytest.raises((ValueError, KeyError, TypeError)):
@@ -92,7 +92,7 @@ def test_rows_that_are_none(row: dict[str, JSON]) -> None:
 # Default care-of address (R3) --------------------------------------------------------------------------------------------
 
 
-def test_a_device_says_where_its_packets_go_without_it() -> None:
+def test_device_registers_its_default_care_of_address() -> None:
     world = World(default=False, routing=Routing(default=AN3))
     world.advance(3)
     assert (world.default, world.path_of_data()) == (AN3, "mn")
@@ -115,7 +115,7 @@ def test_a_device_says_where_its_packets_go_without_it() -> None:
     assert (str(world.default), world.path_of_data()) == ("None", "mn")
 
 
-def test_the_whole_sleep_by_a_default_that_the_device_has_registered() -> None:
+def test_sleep_by_a_default_registered_by_the_device() -> None:
     world = World(default=False, routing=Routing(default=AN3))
     world.advance(3)
     world.sleep()
@@ -128,7 +128,7 @@ def test_the_whole_sleep_by_a_default_that_the_device_has_registered() -> None:
     assert world.sessions[flow(0)].at_device == 9000
 
 
-def test_another_configuration_is_said_at_once() -> None:
+def test_changed_configuration_is_registered_at_once() -> None:
     """Though a registration from before the restart still holds."""
     world = World(default=False, lifetime=1800)
     world.advance(3)
@@ -194,7 +194,7 @@ def test_a_rule_to_the_device_itself() -> None:
 
 
 @pytest.mark.parametrize("default", [True, False])
-def test_what_stays_at_the_device_goes_to_sleep_with_it(default: bool) -> None:
+def test_sessions_kept_by_a_rule_are_handed_over_at_sleep(default: bool) -> None:
     """A rule comes before a stand-in: the device's registration gets very short, and the rule is passed over (R2, R5)."""
     world = having() if not default else World(routing=Routing(OWN))
     world.advance(3)
@@ -213,7 +213,7 @@ def test_what_stays_at_the_device_goes_to_sleep_with_it(default: bool) -> None:
     assert not world.mn.flows and not world.frozen and not any(each.lost for each in world.sessions.values())
 
 
-def test_a_sleep_that_fails_leaves_the_device_with_its_full_lifetime() -> None:
+def test_failed_sleep_restores_the_full_lifetime() -> None:
     world = having()
     add(world, "mn")
     world.fail = Capture
@@ -244,7 +244,7 @@ def test_a_sleep_through_loss_and_crashes() -> None:
         assert world.path_of_data(0) == world.path_of_data() == "mn"
 
 
-def test_a_session_that_a_rule_keeps_is_not_given() -> None:
+def test_session_kept_by_a_rule_is_not_given() -> None:
     world = having()
     made = add(world, "mn")
     world.hand_over(Selection(flow=flow(0)))
@@ -265,7 +265,7 @@ def test_a_session_that_a_rule_keeps_is_not_given() -> None:
     assert add(world, "mn") in world.device.rules.all()
 
 
-def test_without_an_identifier_it_is_no_way() -> None:
+def test_device_without_an_identifier_is_not_a_target() -> None:
     world = World()
     world.advance(3)
     with pytest.raises(Exception, match="set bid"):

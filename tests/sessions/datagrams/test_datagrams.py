@@ -153,9 +153,7 @@ def held(network: Network, tmp_path: Path) -> Iterator[Held]:
 
 
 @pytest.mark.parametrize("peer", [PEER4, PEER6])
-def test_datagrams_come_back_in_order_whatever_their_size(
-    network: Network, tmp_path: Path, peer: str
-) -> None:
+def test_datagrams_of_any_size_come_back_in_order(network: Network, tmp_path: Path, peer: str) -> None:
     held = Held(network, tmp_path, peer)
     try:
         held.sleep()
@@ -221,7 +219,7 @@ def test_positions_stand_still_once_the_device_reads(held: Held) -> None:
     assert held.spool.dropped == 1, "the newcomer, since older ones may be on their way already"
 
 
-def test_a_full_disk_keeps_a_reserve_and_gives_back_what_it_has(held: Held) -> None:
+def test_full_disk_keeps_a_reserve_and_returns_stored_data(held: Held) -> None:
     """The node's store is on the same file system by default."""
     held.directory = held.directory / "small"
     held.directory.mkdir()
@@ -330,7 +328,7 @@ def test_a_keep_alive_goes_to_the_peer_and_its_answer_is_dropped(held: Held) -> 
     assert held.answer() == "4 n"
 
 
-def test_sockets_without_a_fixed_peer_are_left_alone_by_name(network: Network) -> None:
+def test_sockets_without_a_fixed_peer_stay_and_are_named(network: Network) -> None:
     with network.inside("device"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connected:
         connected.bind((str(HOME4), 4444))
         connected.connect((PEER4, 9))
@@ -351,7 +349,7 @@ def test_a_flow_is_held_once(held: Held) -> None:
         restore(held.record)
 
 
-def test_what_cannot_be_held_is_refused_by_name(held: Held) -> None:
+def test_unsuitable_datagram_sockets_are_refused_by_name(held: Held) -> None:
     held.live.flow = replace(held.flow, peer=ip_address("224.0.0.1"))
     with pytest.raises(SessionError, match="its peer is no single host"):
         held.live.capture()

@@ -237,7 +237,7 @@ def test_a_peer_sends_no_more_than_the_device_takes_at_once(asleep: Asleep) -> N
     assert got == data
 
 
-def test_a_small_receive_buffer_takes_the_rest_as_its_program_reads(asleep: Asleep) -> None:
+def test_small_receive_buffer_is_refilled_as_its_program_reads(asleep: Asleep) -> None:
     program = asleep.program("0.0.0.0", buffer=4096)
     listener = asleep.listen(4, window=60_000)
     peer = asleep.connect(4)
@@ -261,7 +261,7 @@ def test_a_small_receive_buffer_takes_the_rest_as_its_program_reads(asleep: Asle
         os.waitpid(reader, 0)
 
 
-def test_a_program_that_reads_nothing_loses_what_does_not_fit(asleep: Asleep) -> None:
+def test_program_that_never_reads_loses_excess_data(asleep: Asleep) -> None:
     asleep.program("0.0.0.0", buffer=4096)
     listener = asleep.listen(4, window=60_000)
     asleep.connect(4).sendall(payload(5, 24_000))
@@ -287,7 +287,7 @@ def test_a_program_that_waits_for_data_before_it_accepts(asleep: Asleep) -> None
     exchange(asleep, program, peer, b"request")
 
 
-def test_nobody_listens_any_more(asleep: Asleep) -> None:
+def test_closed_listener_refuses_the_connection(asleep: Asleep) -> None:
     listener = asleep.listen(4)
     asleep.connect(4)
     sock, record = asleep.accept(listener)
@@ -311,7 +311,7 @@ def test_a_full_accept_queue(asleep: Asleep) -> None:
     assert look_in(asleep, held[0][1]) is not None
 
 
-def test_more_than_a_frozen_program_has_room_for_come_when_it_runs(asleep: Asleep) -> None:
+def test_excess_connections_come_once_the_program_runs(asleep: Asleep) -> None:
     program = asleep.program("0.0.0.0", backlog=5)
     listener = asleep.listen(4)
     held = []
@@ -345,7 +345,7 @@ def test_more_than_a_frozen_program_has_room_for_come_when_it_runs(asleep: Aslee
         os.close(writer)
 
 
-def test_a_replay_that_comes_twice_changes_nothing(asleep: Asleep) -> None:
+def test_second_replay_changes_no_socket(asleep: Asleep) -> None:
     program = asleep.program("0.0.0.0")
     listener = asleep.listen(4)
     peer = asleep.connect(4)
@@ -381,7 +381,7 @@ def test_a_connection_with_window_scaling_is_not_kept(asleep: Asleep) -> None:
         asleep.accept(listener)
 
 
-def test_a_sleeping_session_of_the_same_port_does_not_keep_the_stand_in_from_listening(
+def test_stand_in_listens_beside_a_session_of_the_port(
     asleep: Asleep,
 ) -> None:
     listener = asleep.listen(4)
@@ -398,9 +398,7 @@ def test_a_sleeping_session_of_the_same_port_does_not_keep_the_stand_in_from_lis
 
 
 @both
-def test_a_host_whose_filter_drops_what_its_connection_tracking_does_not_know(
-    asleep: Asleep, version: int
-) -> None:
+def test_accepting_behind_a_stateful_packet_filter(asleep: Asleep, version: int) -> None:
     network = asleep.network
     network.nft("device", "add table inet wall")
     network.nft("device", "add chain inet wall in { type filter hook input priority 0; policy drop; }")

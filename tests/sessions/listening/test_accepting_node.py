@@ -56,9 +56,7 @@ def accepted(here: Lodging) -> list[ConnectionAccepted]:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-async def test_what_is_accepted_is_kept_over_a_restart_and_given_out(
-    network: Network, tmp_path: Path, version: int
-) -> None:
+async def test_accepted_connections_survive_a_restart(network: Network, tmp_path: Path, version: int) -> None:
     async with lodging(network, tmp_path) as here:
         with Callers(network) as callers:
             await here.perform(ports(version))
@@ -110,7 +108,7 @@ def ended(here: Lodging, callers: Callers) -> bool:
     return len(accepted(here)) == 3
 
 
-def test_a_refusal_leaves_this_host_as_the_home_addresss_own(network: Network) -> None:
+def test_refused_opening_leaves_the_home_address_local(network: Network) -> None:
     """The peer's kernel takes it for the answer to its SYN."""
     refused: list[str] = []
     with Callers(network), network.inside("standin"):

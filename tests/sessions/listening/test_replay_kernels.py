@@ -19,7 +19,7 @@ def test_releases(release: str, can: bool) -> None:
     assert (replay.impossible(release) is None) is can
 
 
-def test_this_kernel_does_as_it_is_said_to(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replay_support_matches_this_kernel(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     said = replay.impossible(os.uname().release)
     asleep = Asleep(network)
     try:

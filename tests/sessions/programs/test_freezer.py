@@ -97,7 +97,7 @@ def test_freeze_and_thaw(busy: list[Busy], tmp_path: Path, signals: bool) -> Non
 
 
 @pytest.mark.parametrize("signals", [False, True])
-def test_a_later_run_finds_what_was_left(busy: list[Busy], tmp_path: Path, signals: bool) -> None:
+def test_later_run_thaws_frozen_programs(busy: list[Busy], tmp_path: Path, signals: bool) -> None:
     name = f"g{os.getpid()}"
     Freezer(name, tmp_path, signals=signals).freeze([each.named for each in busy])
     busy[1].process.kill()  # dies frozen
@@ -111,7 +111,7 @@ def test_a_later_run_finds_what_was_left(busy: list[Busy], tmp_path: Path, signa
     assert not later.frozen
 
 
-def test_somebody_elses_stop_is_left(busy: list[Busy], tmp_path: Path) -> None:
+def test_program_stopped_by_another_stays_stopped(busy: list[Busy], tmp_path: Path) -> None:
     os.kill(busy[0].pid, 19)
     freezer = Freezer(f"h{os.getpid()}", tmp_path, signals=True)
     time.sleep(0.05)
@@ -157,7 +157,7 @@ def test_a_reused_process_number_is_not_frozen(busy: list[Busy], tmp_path: Path,
     busy[0].wait_for_progress()
 
 
-def test_a_cgroup_made_for_an_earlier_process_is_thawed_and_removed(busy: list[Busy], tmp_path: Path) -> None:
+def test_cgroup_of_an_earlier_process_is_thawed_and_removed(busy: list[Busy], tmp_path: Path) -> None:
     """The process that a killed daemon froze has ended; its child, or a process that has its number now, runs."""
     name = f"k{os.getpid()}"
     pid, started = busy[0].named
@@ -193,7 +193,7 @@ def test_empty_cgroups_of_an_interrupted_lab_are_removed(tmp_path: Path) -> None
                 each.rmdir()
 
 
-def test_without_a_cgroup_nothing_is_stopped_where_only_cgroups_are_wanted(
+def test_cgroup_only_freezer_sends_no_stop_signal(
     busy: list[Busy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("locum.sessions.programs.freezer.unified_root", lambda: None)
@@ -218,7 +218,7 @@ def test_a_process_that_was_moved_meanwhile_is_frozen_again(busy: list[Busy], tm
     assert not cgroups(f"n{os.getpid()}")
 
 
-def test_a_child_of_a_frozen_program_comes_back_to_where_that_was(busy: list[Busy], tmp_path: Path) -> None:
+def test_child_of_a_frozen_program_returns_to_its_cgroup(busy: list[Busy], tmp_path: Path) -> None:
     """It was born in the parent's cgroup of ours, and is frozen by itself then."""
     freezer = Freezer(f"o{os.getpid()}", tmp_path)
     before = busy[1].cgroup()
@@ -277,7 +277,7 @@ def test_many_processes_are_frozen_together(tmp_path: Path) -> None:
             each.wait()
 
 
-def test_a_program_runs_although_nothing_can_be_written_down(busy: list[Busy], tmp_path: Path) -> None:
+def test_program_runs_although_the_disk_is_full(busy: list[Busy], tmp_path: Path) -> None:
     freezer = Freezer(f"w{os.getpid()}", tmp_path / "state", signals=True)
     assert not freezer.freeze([busy[0].named])
     journal = tmp_path / "state" / f"stopped-w{os.getpid()}.json"

@@ -43,7 +43,7 @@ def fill(path: Path) -> None:
             junk.write(bytes(4096))
 
 
-def test_the_reserve_is_a_share_of_a_small_file_system_and_bounded_on_a_large_one() -> None:
+def test_reserve_is_a_bounded_share_of_the_file_system() -> None:
     assert reserve(8 * MEG) == MEG
     assert reserve(1 << 40) == 64 * MEG
 
@@ -65,9 +65,7 @@ async def test_spools_leave_room_for_the_store(network: Network, tmp_path: Path)
             await here.store.durable()
 
 
-async def test_a_reset_that_a_full_disk_cannot_take_keeps_no_session_from_its_device(
-    network: Network, tmp_path: Path
-) -> None:
+async def test_reset_on_a_full_disk_does_not_block_the_wake(network: Network, tmp_path: Path) -> None:
     async with lodging(network, tmp_path) as here:
         await here.shut()
         with small_disk(tmp_path / "spool", "64k"):

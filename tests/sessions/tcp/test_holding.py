@@ -53,7 +53,7 @@ def test_more_than_the_receive_buffer(world: World, version: int) -> None:
         world.network.sysctl("device", "net.ipv4.tcp_rmem=4096 131072 33554432")
 
 
-def test_past_the_memory_bound_it_spills_and_past_the_total_bound_the_window_closes(world: World) -> None:
+def test_spool_spills_to_disk_and_then_closes_the_window(world: World) -> None:
     world.budget = Budget(memory_bound=MEG, total_bound=3 * MEG)
     world.receive_buffer = 256 << 10
     program, peer = connect(world, 4)
@@ -78,7 +78,7 @@ def test_past_the_memory_bound_it_spills_and_past_the_total_bound_the_window_clo
     assert program.answer() == f"{32 * MEG} {digest((2, 32 * MEG))} more"
 
 
-def test_a_peer_whose_window_was_closed_goes_on_when_the_device_is_back(world: World) -> None:
+def test_peer_with_a_closed_window_continues_after_the_wake(world: World) -> None:
     """Not only with its next probe, for which it waits the longer, the longer the window was closed."""
 
     def probes() -> int:
@@ -103,7 +103,7 @@ def test_a_peer_whose_window_was_closed_goes_on_when_the_device_is_back(world: W
     assert program.answer() == f"{12 * MEG} {digest((2, 12 * MEG))} more"
 
 
-def test_a_full_disk_closes_the_window_and_loses_nothing(world: World) -> None:
+def test_full_disk_closes_the_window_without_loss(world: World) -> None:
     world.budget = Budget(memory_bound=MEG, total_bound=1 << 30)
     world.receive_buffer = 256 << 10
     disk = world.directory / "disk"

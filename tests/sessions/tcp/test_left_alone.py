@@ -84,9 +84,7 @@ def accept(listener: socket.socket) -> socket.socket:
     return accepted
 
 
-def test_the_daemons_own_connections_and_listeners_are_nothing_to_report(
-    world: World, listener: socket.socket
-) -> None:
+def test_sockets_of_the_daemon_are_not_reported(world: World, listener: socket.socket) -> None:
     with world.network.inside("device"):
         ours = socket.create_connection((PEER4, PORT))
         own = socket.create_server((str(HOME4), 7300))
@@ -120,7 +118,7 @@ def test_connections_in_the_queue_of_a_listening_program(world: World, start: St
         server.wait()
 
 
-def test_a_closed_connection_with_nothing_outstanding_is_nothing_to_report(
+def test_closed_connection_without_unsent_data_is_not_reported(
     world: World, start: Start, listener: socket.socket
 ) -> None:
     start("quick", CONNECT + "s.close(); " + WAIT)
@@ -130,7 +128,7 @@ def test_a_closed_connection_with_nothing_outstanding_is_nothing_to_report(
     accepted.close()
 
 
-def test_bytes_of_a_closed_connection_that_nobody_has_acknowledged(
+def test_unacknowledged_data_of_a_closed_connection(
     world: World, start: Start, listener: socket.socket
 ) -> None:
     writes = (
@@ -228,7 +226,7 @@ def test_exclusions_by_port_program_user_and_unit(
     unit.rmdir()
 
 
-def test_a_program_behind_address_translation_is_left_alone_by_name(
+def test_program_behind_address_translation_is_named(
     world: World, start: Start, listener: socket.socket
 ) -> None:
     """A container on a bridge: its connection leaves under the home address, and no socket here has that."""
@@ -273,7 +271,7 @@ def test_a_connection_of_the_home_address_with_itself(world: World, start: Start
     program.wait()
 
 
-def test_the_default_exclusions_spare_programs_that_people_use() -> None:
+def test_default_exclusions_spare_common_programs() -> None:
     for name in (
         "ssh",
         "sshd",

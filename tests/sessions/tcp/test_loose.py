@@ -128,7 +128,7 @@ def test_the_program_shuts_its_side_meanwhile(world: World, version: int) -> Non
 
 
 @both
-def test_the_program_closes_meanwhile_and_nothing_is_left(world: World, version: int) -> None:
+def test_program_closes_while_loose_without_unsent_data(world: World, version: int) -> None:
     program, peer = connect(world, version)
     world.sleep()
     with world.loose():
@@ -144,7 +144,7 @@ def test_the_program_closes_meanwhile_and_nothing_is_left(world: World, version:
 
 @both
 @pytest.mark.parametrize("how", ["close", "shutdown-both"])
-def test_the_program_closes_meanwhile_and_bytes_are_left(world: World, version: int, how: str) -> None:
+def test_program_closes_while_loose_with_unsent_data(world: World, version: int, how: str) -> None:
     program, peer = connect(world, version)
     world.sleep()
     world.until(lambda: peer.send(payload(1, 100_000)))
@@ -214,7 +214,7 @@ def is_reset(world: World, peer: Peer) -> bool:
     return peer.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (104, 32)
 
 
-def test_a_program_that_has_shut_its_receiving_side_alone_goes_on(world: World) -> None:
+def test_program_with_a_shut_receiving_side_continues(world: World) -> None:
     """A kernel takes what comes for it all the same."""
     program, peer = connect(world, 4)
     program.ask("shutdown-receiving")
@@ -227,7 +227,7 @@ def test_a_program_that_has_shut_its_receiving_side_alone_goes_on(world: World) 
     assert peer.state == TcpState.ESTABLISHED
 
 
-def test_a_short_user_timeout_begins_anew_with_a_capture_that_is_undone(world: World) -> None:
+def test_undone_capture_restarts_a_short_user_timeout(world: World) -> None:
     """What the program sent was lost before, and the stand-in was asked in vain for longer than the program's patience."""
     program, peer = connect(world, 4)
     program.ask("option", socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000)

@@ -11,7 +11,7 @@ from locum.sessions.record import SessionRecord
 from locum.sessions.tcp import repair, stand_in
 
 
-def test_a_segment_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segment_between_two_reads_of_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         peer = socket.create_connection(server.getsockname())
         ours, _ = server.accept()

@@ -56,7 +56,7 @@ def put_all(world: World, which: int = 0) -> None:
 
 
 @pytest.mark.parametrize("fixed", [True, False])
-def test_what_the_program_writes_leaves_while_it_reads_nothing(world: World, fixed: bool) -> None:
+def test_written_data_leaves_while_the_program_does_not_read(world: World, fixed: bool) -> None:
     program, peer = asleep(world, fixed)
     live = world.away[0].live
     own = live.socket.dup()
@@ -85,7 +85,7 @@ def test_what_the_program_writes_leaves_while_it_reads_nothing(world: World, fix
         own.close()
 
 
-def test_a_half_closed_connection_takes_it_as_segments(world: World) -> None:
+def test_half_closed_connection_gets_data_as_segments(world: World) -> None:
     program, peer = asleep(world, True, "shutdown")
     live = world.away[0].live
     assert live.state() is TcpState.FIN_WAIT2
@@ -98,7 +98,7 @@ def test_a_half_closed_connection_takes_it_as_segments(world: World) -> None:
     assert program.ask("receive", SIZE + 1) == f"{SIZE} {digest((1, SIZE))} eof"
 
 
-def test_a_peers_end_behind_what_is_unread(world: World) -> None:
+def test_fin_behind_unread_data(world: World) -> None:
     program, peer = asleep(world, True)
     put_all(world)
     peer.socket.shutdown(socket.SHUT_WR)
@@ -127,7 +127,7 @@ def test_programs_that_wait_are_woken(world: World) -> None:
     assert said == dict.fromkeys(said, f"{SIZE} {sum(data)}")
 
 
-def test_no_room_is_made_without_end(world: World) -> None:
+def test_receive_buffer_growth_is_bounded(world: World) -> None:
     program, _ = asleep(world, True)
     live = world.away[0].live
     before = size_and_locks(live.socket)

@@ -67,7 +67,7 @@ def test_the_stand_in_serves_as_the_program_would(world: World, version: int) ->
     assert program.ask("options") == "1 77000"
 
 
-def test_a_congestion_control_that_the_stand_in_has_not(world: World) -> None:
+def test_congestion_control_missing_at_the_stand_in(world: World) -> None:
     program, peer = connect(world, 4)
     (record,) = world.sleep()
     away = world.away[0]
@@ -98,7 +98,7 @@ def test_other_options_are_a_wire_error(body: dict[int, object]) -> None:
         assert error.field.startswith("session-record")
 
 
-def test_a_look_changes_nothing_and_a_capture_can_be_undone_from_it(world: World) -> None:
+def test_capture_is_undone_from_a_read_state(world: World) -> None:
     """The daemon was killed in the capture: only what the look gave is stored."""
     program, peer = connect(world, 4)
     (candidate,) = world.candidates()
@@ -142,7 +142,7 @@ def test_a_signed_connection_is_refused_by_name(world: World, monkeypatch: pytes
     live.close()
 
 
-async def test_the_stand_in_names_the_option_that_its_kernel_has_not(
+async def test_stand_in_names_an_option_missing_in_its_kernel(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with lodging(network, tmp_path) as here:
@@ -156,7 +156,7 @@ async def test_the_stand_in_names_the_option_that_its_kernel_has_not(
         assert (told.flow, told.detail) == (one.flow, {"lacks": "congestion control cubic"})
 
 
-def test_keep_alive_settings_of_the_host_that_no_program_could_make(world: World) -> None:
+def test_keep_alive_settings_beyond_the_socket_options(world: World) -> None:
     """A record says as much as a program could ask for."""
     names = ("time", "intvl", "probes")
     usual = dict(zip(names, (7200, 75, 9), strict=True))

@@ -24,7 +24,7 @@ class Linux61(socket.socket):
         return super().getsockopt(level, name, size) if size else super().getsockopt(level, name)  # type: ignore[return-value]
 
 
-def test_the_window_is_what_the_peer_has_not_used() -> None:
+def test_window_is_the_unused_part_at_the_peer() -> None:
     window = Window(snd_wl1=0, snd_wnd=1, max_window=1, rcv_wnd=1000, rcv_wup=0xFFFFFFF0)
     assert window.offered(0xFFFFFFF0) == 1000
     assert window.offered(0x10) == 1000 - 0x20
@@ -32,7 +32,7 @@ def test_the_window_is_what_the_peer_has_not_used() -> None:
     assert window.offered((0xFFFFFFF0 + 1001) & 0xFFFFFFFF) == 0
 
 
-def test_a_half_closed_session_takes_bytes_where_tcp_info_is_short(
+def test_half_closed_session_takes_data_with_short_tcp_info(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     duplicate = repair.duplicate

@@ -66,7 +66,7 @@ def test_a_session_keeps_its_unit_where_both_kernels_have_it(world: World, unit:
 
 
 @pytest.mark.parametrize("known", [TimestampUnit.MILLISECONDS, None])
-def test_a_stand_in_without_microseconds_takes_a_session_that_counts_them(
+def test_millisecond_stand_in_takes_a_microsecond_session(
     world: World, monkeypatch: pytest.MonkeyPatch, known: TimestampUnit | None
 ) -> None:
     """Its clock is the slower one and begins where the device's stopped; the device's goes on from there in its own unit."""
@@ -92,7 +92,7 @@ def test_a_stand_in_without_microseconds_takes_a_session_that_counts_them(
     talk(world, program, peer, 3)
 
 
-def test_a_value_of_milliseconds_whose_low_bit_is_set_stays_in_milliseconds(world: World) -> None:
+def test_odd_millisecond_value_stays_in_milliseconds(world: World) -> None:
     """Before Linux 6.7 the low bit is the clock's own; since then it switches to microseconds."""
     program, _ = connect(world, 4)
     (record,) = world.sleep()

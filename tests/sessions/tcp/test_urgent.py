@@ -39,7 +39,7 @@ def test_an_urgent_byte_comes_in_its_place(world: World, version: int) -> None:
     assert program.ask("receive", 10).startswith("10 ")
 
 
-def test_an_urgent_byte_among_bytes_that_find_no_room(world: World) -> None:
+def test_urgent_byte_among_data_without_room(world: World) -> None:
     """They are copied when the connection stops, past the mark."""
     world.budget = Budget(memory_bound=MEG, total_bound=1000)
     program, peer = connect(world, 4)

@@ -103,7 +103,7 @@ def everything_comes(world: World, size: int, ways: list[str]) -> None:
     assert said == dict.fromkeys(said, f"{size} {sum(data)}")
 
 
-def test_what_fits_the_receive_buffer(world: World) -> None:
+def test_data_that_fits_the_receive_buffer(world: World) -> None:
     everything_comes(world, 5000, READERS)
 
 
@@ -114,7 +114,7 @@ def test_more_than_the_receive_buffer_of_debian(world: World) -> None:
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("way", READERS)
-def test_more_than_the_receive_buffer_in_every_way(world: World, way: str) -> None:
+def test_more_than_the_receive_buffer_with_every_reader(world: World, way: str) -> None:
     everything_comes(world, 14 * MEG, [way])
 
 

@@ -52,7 +52,7 @@ def test_a_connection_without_timestamps_gets_none() -> None:
     assert segment(answer(FLOWS[0], packet, HERE, 5)).timestamps is None
 
 
-def test_what_is_not_answered() -> None:
+def test_segments_that_get_no_answer() -> None:
     flow = FLOWS[0]
     bare = build_tcp(flow, seq=HERE, ack=1, flags=TcpFlag.ACK)
     assert answer(flow, bare, HERE, None) == Silence()  # else two such ends would answer each other for ever
@@ -121,7 +121,7 @@ def held(world: World) -> Iterator[tuple[LiveSocket, Wire]]:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_a_real_peer_stays_alive_for_longer_than_it_probes_unanswered(world: World, version: int) -> None:
+def test_real_peer_survives_longer_than_its_unanswered_probes(world: World, version: int) -> None:
     program, peer = connect(world, version)
     world.network.sysctl("peer", "net.ipv4.tcp_retries2=3")
     data = payload(1, 300_000)

@@ -264,7 +264,7 @@ def test_a_tail_lies_within_what_was_received() -> None:
         decode_632(cbor2.dumps(body, canonical=True))
 
 
-def test_a_prepare_of_as_many_sessions_as_there_may_be_is_a_small_body() -> None:
+def test_prepare_with_the_most_sessions_is_a_small_body() -> None:
     flows = tuple(Flow(6, SIX, 1 + each, SIX + 1, 443) for each in range(MAX_SESSIONS))
     listeners = tuple(
         Listener(SIX, 1000 + each, Policy.ACCEPT, 1024, 0xFFFF) for each in range(MAX_LISTENERS)
@@ -294,7 +294,7 @@ def encode_two(prepare: TakeoverPrepare) -> list[object]:
     return [each.to_cbor() for each in prepare.listeners * 2]
 
 
-def test_a_transfer_of_as_many_sessions_as_there_may_be_is_walked() -> None:
+def test_transfer_with_the_most_sessions_is_walked() -> None:
     value = TakeoverTransfer(HANDOVER, (session_record(FLOW),) * MAX_SESSIONS)
     assert decode_634(encode_634(value)) == value
 

@@ -125,12 +125,12 @@ def changed(**keys: object) -> bytes:
         (bytes(MAX_TRIGGER + 1), "trigger", "too-large"),
     ],
 )
-def test_what_is_refused(data: bytes, field: str, reason: str) -> None:
+def test_malformed_triggers_are_refused(data: bytes, field: str, reason: str) -> None:
     with pytest.raises(WireError) as refused:
         decode_trigger(data)
     assert (refused.value.field, refused.value.reason) == (field, reason)
 
 
-def test_an_unknown_selector_is_kept_for_whoever_may_refuse_it() -> None:
+def test_unknown_selector_is_kept_for_the_receiver() -> None:
     asked = Trigger(Operation.TAKE, (HOME,), (UnknownSelector(77, b"\x01"),))
     assert decode_trigger(encode_trigger(asked)) == asked

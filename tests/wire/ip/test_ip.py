@@ -201,7 +201,7 @@ def test_refusals(packet: bytes) -> None:
 
 @pytest.mark.parametrize("flow", [FLOW, FLOW6], ids=["v4", "v6"])
 @pytest.mark.parametrize("from_peer", [True, False])
-def test_build_tcp_is_what_scapy_reads(flow: Flow, from_peer: bool) -> None:
+def test_scapy_reads_build_tcp(flow: Flow, from_peer: bool) -> None:
     packet = build_tcp(
         flow,
         seq=(1 << 32) + 5,
@@ -267,7 +267,7 @@ def test_a_partial_udp_checksum_is_completed() -> None:
         assert layer(bytes(seen))[ScapyUDP].chksum == given_sum
 
 
-def test_what_is_not_partial_is_left_alone() -> None:
+def test_complete_checksum_is_left_alone() -> None:
     wrong = bytearray(build_tcp(FLOW, seq=1, ack=2, flags=TcpFlag.ACK))
     wrong[36:38] = b"\xde\xad"
     assert repair_partial_checksum(bytes(wrong)) == bytes(wrong)
@@ -323,7 +323,7 @@ def test_only_copied_options_are_in_later_fragments() -> None:
     assert {each.options for each in others if isinstance(each, Ipv4Header)} == {bytes.fromhex("94040000")}
 
 
-def test_what_cannot_be_fragmented() -> None:
+def test_unfragmentable_packets_are_refused() -> None:
     whole = Ipv4Header(HOME, PEER, 99).encode(bytes(100))
     assert fragment(whole, 120) == [whole]
     with pytest.raises(WireError, match="dont-fragment"):

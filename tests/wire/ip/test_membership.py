@@ -74,7 +74,7 @@ def test_mld(text: str, joined: bool) -> None:
         "22 00 0000 0000 0001 06 00 0000 ef010203",
     ],
 )
-def test_what_says_nothing_of_other_links(text: str) -> None:
+def test_irrelevant_igmp_messages_give_no_memberships(text: str) -> None:
     assert decode_igmp(igmp(text)) == ()
 
 

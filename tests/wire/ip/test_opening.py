@@ -43,7 +43,7 @@ def test_a_usual_syn_becomes_plain() -> None:
     assert Opening.parse(opening.plain()) == opening
 
 
-def test_a_refusal_acknowledges_what_the_syn_took() -> None:
+def test_reset_acknowledges_the_syn() -> None:
     for payload in (b"", b"fast open"):
         reset = IP(Opening.parse(syn([], payload=payload)).refusal())
         assert str(reset[TCP].flags) == "RA"

@@ -225,7 +225,7 @@ def test_prefix_codes(code: PrefixCode) -> None:
     assert Ipv6PrefixReply(code, SIX).accepted == code.accepted == (code < 8)
 
 
-def test_what_does_not_fit_is_our_own_misuse() -> None:
+def test_oversized_values_raise_value_error() -> None:
     with pytest.raises(ValueError, match="255 bytes"):
         Unknown(200, bytes(256)).encode()
     with pytest.raises(ValueError, match="1 to 8 bindings"):

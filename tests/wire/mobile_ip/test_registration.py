@@ -196,7 +196,7 @@ def test_forbidden_orders(extensions: tuple[Extension, ...], reason: str) -> Non
     assert caught.value.reason == reason
 
 
-def test_what_an_authentication_protects() -> None:
+def test_authentication_protects_the_parts_before_it() -> None:
     before, between, after = Nai("before@x"), Unknown(200, b"between"), Unknown(201, b"after")
     data = FIXED + encode_extensions((before, MN_HA, between, FA_HA, after))
     message = decode_message(data)

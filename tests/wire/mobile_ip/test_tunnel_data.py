@@ -74,7 +74,7 @@ def test_bytes_give_a_message_or_wire_error(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(("data", "reason"), [(b"", "truncated"), (b"\x10" + bytes(30), "unknown-message")])
-def test_what_is_no_message_of_ours(data: bytes, reason: str) -> None:
+def test_other_message_types_are_refused(data: bytes, reason: str) -> None:
     with pytest.raises(WireError) as caught:
         decode_mobile_ip(data)
     assert caught.value.reason == reason

@@ -66,7 +66,7 @@ def test_anything_gives_a_value_none_or_wire_error(extension: VendorNormal) -> N
         assert value is None or encode_vendor(value) == extension
 
 
-def test_others_are_not_ours() -> None:
+def test_vendor_extensions_of_others_are_ignored() -> None:
     assert decode_vendor(VendorNormal(9, 1, FOUR.packed)) is None
     assert decode_vendor(VendorNormal(ENTERPRISE, 99, b"")) is None
 

@@ -42,7 +42,7 @@ def asked(world: MovingWorld, onward: Onward) -> Context624:
     return decode_624(Recorder(world, world.an1).ask("622", body, AN3))
 
 
-def test_a_device_that_falls_asleep_has_its_context_stored_and_finds_it_elsewhere() -> None:
+def test_sleeping_device_gets_its_stored_context_elsewhere() -> None:
     world = at(MovingWorld(agents=PROFILED))
     world.sleep()
     world.advance(3)
@@ -61,7 +61,7 @@ def test_without_context_transfer_nothing_is_stored() -> None:
     assert not policy_at(world, "an3")
 
 
-def test_a_stand_ins_access_node_that_is_silent_keeps_nobody_awake() -> None:
+def test_silent_stand_in_access_node_does_not_delay_sleep() -> None:
     world = at(MovingWorld(agents=PROFILED))
     world.mute.add("an3")
     world.sleep()
@@ -69,7 +69,7 @@ def test_a_stand_ins_access_node_that_is_silent_keeps_nobody_awake() -> None:
     assert world.an1.counts["context-unanswered"] and not policy_at(world, "an3")
 
 
-def test_where_it_is_stored_survives_a_restart_of_the_device() -> None:
+def test_place_of_the_stored_context_survives_a_device_restart() -> None:
     world = at(MovingWorld(agents=PROFILED))
     world.sleep()
     world.advance(3)
@@ -81,7 +81,7 @@ def test_where_it_is_stored_survives_a_restart_of_the_device() -> None:
     assert policy_at(world, "an2")
 
 
-def test_what_is_on_its_way_to_a_device_that_hears_is_for_it() -> None:
+def test_packets_in_flight_reach_a_device_that_is_reachable() -> None:
     world = at(MovingWorld())
     assert asked(world, Onward.TAKEN).status is ContextStatus.OK
     assert HOA not in world.an1.bindings
@@ -89,7 +89,7 @@ def test_what_is_on_its_way_to_a_device_that_hears_is_for_it() -> None:
     assert in_order(world)
 
 
-def test_what_waits_for_a_broken_link_follows_to_the_stand_in() -> None:
+def test_packets_held_for_a_broken_link_go_to_the_stand_in() -> None:
     world = at(MovingWorld())
     world.links(None)
     world.stream(0.5)
@@ -102,7 +102,7 @@ def test_what_waits_for_a_broken_link_follows_to_the_stand_in() -> None:
     assert HOA not in world.an1.bindings, "the device is here again"
 
 
-def test_what_a_stand_in_gives_back_is_not_taken_for_a_device_that_has_moved_on() -> None:
+def test_returned_context_of_a_device_that_left_is_refused() -> None:
     world = at(MovingWorld())
     returned = encode_624(Context624(ContextStatus.OK, HOA, 0, (), {}, Onward.TAKEN))
     there = decode_acknowledgement_622(Recorder(world, world.an1).ask("624", returned, AN3))

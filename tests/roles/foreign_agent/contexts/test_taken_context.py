@@ -89,7 +89,7 @@ def transfers(messages: list[bytes], reply: bool) -> list[TransferContext]:
 
 
 @pytest.mark.parametrize("selectors", [(), (WEB,)])
-def test_where_nobody_says_it_the_home_agent_says_where_the_device_is(
+def test_home_agent_names_the_access_node_if_a_trigger_does_not(
     world: TakingWorld, selectors: tuple[Ipv4Selector, ...]
 ) -> None:
     """A correspondent's agent, or a person, asks; the context is fetched within the same registration."""
@@ -106,7 +106,7 @@ def test_where_nobody_says_it_the_home_agent_says_where_the_device_is(
     assert not transfers(world.mnps.sent, reply=True)
 
 
-def test_who_knows_the_access_node_is_believed_as_long_as_the_device_is_there(world: TakingWorld) -> None:
+def test_named_access_node_is_used_while_the_device_is_there(world: TakingWorld) -> None:
     world.trigger(Operation.TAKE, access_node=AN1)
     world.advance(2)
     assert world.policed()
@@ -114,14 +114,14 @@ def test_who_knows_the_access_node_is_believed_as_long_as_the_device_is_there(wo
     assert not transfers(world.mnps.sent, reply=True)
 
 
-def test_a_device_that_is_elsewhere_has_its_context_fetched_there(world: TakingWorld) -> None:
+def test_context_is_fetched_from_the_devices_access_node(world: TakingWorld) -> None:
     world.trigger(Operation.TAKE, access_node=AN2)
     world.advance(2)
     assert world.policed()
     assert transfers(world.mnps.sent, reply=True) == [TransferContext(AN1)]
 
 
-def test_a_device_that_moves_meanwhile_gets_its_context_back_where_it_is(world: TakingWorld) -> None:
+def test_context_returns_to_the_new_access_node_after_a_move(world: TakingWorld) -> None:
     world.trigger(Operation.TAKE)
     world.advance(2)
     world.links("radio1")
@@ -135,7 +135,7 @@ def test_a_device_that_moves_meanwhile_gets_its_context_back_where_it_is(world: 
     assert world.notices(world.an2, HOA) == [True]
 
 
-def test_a_device_whose_registration_has_run_out_leaves_its_context_long_enough() -> None:
+def test_context_outlives_an_expired_registration() -> None:
     """Reason expired: the access node forgets its visitor when the home agent does, and it is taken over right then."""
     world = TakingWorld(lifetime=30)
     at(world)
@@ -151,7 +151,7 @@ def test_a_device_whose_registration_has_run_out_leaves_its_context_long_enough(
     assert not world.an1.bindings
 
 
-def test_a_device_that_nobody_knows_the_place_of_is_asked_about_again() -> None:
+def test_unknown_place_of_a_device_is_asked_for_again() -> None:
     world = TakingWorld(lifetime=30)
     at(world)
     world.links(None)
@@ -166,7 +166,7 @@ def test_a_device_that_nobody_knows_the_place_of_is_asked_about_again() -> None:
     assert world.policed(), "with a renewal"
 
 
-def test_only_a_stand_in_is_told_where_the_device_is() -> None:
+def test_only_a_stand_in_learns_the_devices_access_node() -> None:
     """The device's own request names its old access node; the home agent has no word on that."""
     world = MovingWorld()
     at(world)
@@ -179,7 +179,7 @@ def test_only_a_stand_in_is_told_where_the_device_is() -> None:
 # 618 and 618'' (C6) ---------------------------------------------------------------------------------------------------
 
 
-def test_everything_taken_and_given_back(world: TakingWorld) -> None:
+def test_all_flows_are_taken_and_given_back(world: TakingWorld) -> None:
     world.trigger(Operation.TAKE)
     world.advance(2)
     assert world.notices(world.an1, HOA) == [False]
@@ -193,7 +193,7 @@ def test_everything_taken_and_given_back(world: TakingWorld) -> None:
     assert heard == [True]
 
 
-def test_a_stand_in_of_one_flow_is_responsible_for_it_and_the_device_for_the_rest(world: TakingWorld) -> None:
+def test_stand_in_of_one_flow_leaves_the_device_the_rest(world: TakingWorld) -> None:
     """Fig. 7: whoever has something is told that he is responsible; 624 must not take back what 604'' said."""
     world.hand_over(ONE)
     world.advance(2)
@@ -220,7 +220,7 @@ def test_from_some_flows_to_everything(world: TakingWorld) -> None:
     assert role.registration.standing((HOA,)).takes is Takes.ALL
 
 
-def test_who_cannot_hear_is_told_nothing(world: TakingWorld) -> None:
+def test_unreachable_device_gets_no_notice(world: TakingWorld) -> None:
     world.links(None)
     world.advance(1)
     world.trigger(Operation.TAKE, reason=Reason.EXPIRED, access_node=AN1)
@@ -230,7 +230,7 @@ def test_who_cannot_hear_is_told_nothing(world: TakingWorld) -> None:
     assert world.an1.bindings[HOA].tunnels[0].destination == AN3
 
 
-def test_a_device_that_moves_is_told_by_its_new_access_node_alone() -> None:
+def test_only_the_new_access_node_notifies_a_moved_device() -> None:
     world = MovingWorld()
     at(world)
     for host in world.hosts:

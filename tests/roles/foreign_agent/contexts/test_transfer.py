@@ -88,7 +88,7 @@ def in_order(world: MovingWorld) -> bool:
 # Packets --------------------------------------------------------------------------------------------------------------
 
 
-def test_predictive_move_loses_nothing_and_keeps_order() -> None:
+def test_predictive_move_loses_no_packet_and_keeps_order() -> None:
     world = both()
     predictive(world)
     assert len(world.arrived) == world.sent_packets and not world.lost and in_order(world)
@@ -97,7 +97,7 @@ def test_predictive_move_loses_nothing_and_keeps_order() -> None:
     assert via is not None and via.care_of == AN2
 
 
-def test_reactive_move_loses_nothing_and_keeps_order() -> None:
+def test_reactive_move_loses_no_packet_and_keeps_order() -> None:
     world = at(MovingWorld())
     reactive(world)
     assert len(world.arrived) == world.sent_packets and not world.lost and in_order(world)
@@ -110,7 +110,7 @@ def test_without_context_transfer_packets_are_lost() -> None:
     assert world.lost and "context-received" not in world.an2.kinds()
 
 
-def test_the_tunnel_ends_after_silence_and_nothing_is_left() -> None:
+def test_silent_tunnel_ends_and_leaves_no_state() -> None:
     world = both()
     predictive(world)
     assert world.an1.bindings  # what still arrives is sent on
@@ -133,7 +133,7 @@ def test_the_device_comes_back_before_the_tunnel_has_ended() -> None:
     ]
 
 
-def test_a_link_that_flaps_delivers_what_waited() -> None:
+def test_flapping_link_delivers_held_packets() -> None:
     world = at(MovingWorld())
     world.at(0.5, lambda: world.tell(world.an1, a.LinkDown("radio0")))
     world.at(0.7, lambda: world.tell(world.an1, a.LinkUp("radio0")))
@@ -164,7 +164,7 @@ def test_packets_wait_for_an_announced_device_only_so_long() -> None:
 # The machine ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_peer_that_never_answers() -> None:
+def test_peer_that_never_answers_a_request() -> None:
     """The device is served at once; the context is asked for every 2 s and given up after 15 s."""
     world = at(MovingWorld())
     world.mute.add("an1")
@@ -178,7 +178,7 @@ def test_a_peer_that_never_answers() -> None:
     assert [each.home_address for each in world.agent(world.an2).visitors()] == [HOA]
 
 
-def test_a_peer_that_never_answers_a_push() -> None:
+def test_peer_that_never_answers_a_push() -> None:
     """The device hears from its access node all the same, and may go."""
     world = both()
     world.mute.add("an2")
@@ -188,14 +188,14 @@ def test_a_peer_that_never_answers_a_push() -> None:
     assert via is not None and via.care_of == AN2 and not world.an1.bindings
 
 
-def test_an_access_node_that_is_not_known() -> None:
+def test_unknown_access_node_is_refused() -> None:
     world = at(MovingWorld(agents={AN2: {"access_nodes": {}}}))
     reactive(world)
     assert world.an2.counts["context-peer-unknown"] >= 1
     assert [each.home_address for each in world.agent(world.an2).visitors()] == [HOA]
 
 
-def test_a_mobile_node_that_nobody_knows() -> None:
+def test_unknown_mobile_node_is_refused() -> None:
     world = MovingWorld()
     before = world.an1.tables()
     body = encode_request_622(ContextRequest622(HOA, 1, onward=Onward.MOVED))
@@ -205,7 +205,7 @@ def test_a_mobile_node_that_nobody_knows() -> None:
 
 
 @pytest.mark.parametrize("peer", [STAND_IN, HOA, AN1])
-def test_a_peer_that_is_not_authorised(peer: Addr) -> None:
+def test_unauthorised_peer_is_refused(peer: Addr) -> None:
     world = at(MovingWorld(agents={AN1: {"access_nodes": {AN2: frozenset(), AN3: frozenset()}}}))
     before = world.an1.tables()
     recorder = Recorder(world, world.an1)
@@ -217,7 +217,7 @@ def test_a_peer_that_is_not_authorised(peer: Addr) -> None:
     assert world.an1.tables() == before
 
 
-def test_a_peer_that_may_speak_for_others_only() -> None:
+def test_peer_authorised_for_other_addresses_is_refused() -> None:
     other = ip_address("10.50.0.77")
     world = at(MovingWorld(agents={AN1: {"access_nodes": {AN2: frozenset((other,))}}}))
     body = encode_request_622(ContextRequest622(HOA, 1 << 50, onward=Onward.MOVED))
@@ -227,7 +227,7 @@ def test_a_peer_that_may_speak_for_others_only() -> None:
 
 @pytest.mark.parametrize("path", ["622", "624"])
 @pytest.mark.parametrize("body", [b"", b"\xa0", b"\xff\xff", bytes(300)])
-def test_a_body_that_is_nothing(path: str, body: bytes) -> None:
+def test_malformed_body_is_refused(path: str, body: bytes) -> None:
     world = at(MovingWorld())
     before = world.an1.tables()
     answer = Recorder(world, world.an1).ask(path, body, AN2)
@@ -263,7 +263,7 @@ def test_half_a_context_is_taken_block_by_block() -> None:
     assert world.an2.bindings[HOA].verdict is Verdict.HOLD
 
 
-def test_without_its_home_agent_nothing_follows() -> None:
+def test_context_without_a_home_agent_changes_no_forwarding() -> None:
     world = MovingWorld()
     answer = push(world, ContextBlock(BlockKind.VISITOR, 1, b"\xa0"))
     assert answer.status is ContextStatus.MALFORMED
@@ -284,7 +284,7 @@ def test_too_many_rules_are_refused() -> None:
     assert answer.statuses[BlockKind.PAGING] is BlockStatus.TAKEN
 
 
-def test_two_access_nodes_claim_the_device_and_the_later_wins() -> None:
+def test_later_of_two_claims_to_a_device_wins() -> None:
     """The first one is told by the second one's push that its visitor is another's; a late claim is refused."""
     world = at(MovingWorld(), "radio0")
     reactive(world)
@@ -300,7 +300,7 @@ def test_two_access_nodes_claim_the_device_and_the_later_wins() -> None:
     assert [each.home_address for each in world.agent(world.an2).visitors()] == [HOA]
 
 
-def test_whoever_hears_of_a_later_registration_gives_the_device_up() -> None:
+def test_notice_of_a_later_registration_ends_the_visit() -> None:
     world = at(MovingWorld())
     world.mute.add("an1")
     reactive(world)  # the device is at the second one, whose request for the context is not answered yet
@@ -313,7 +313,7 @@ def test_whoever_hears_of_a_later_registration_gives_the_device_up() -> None:
     assert not world.agent(world.an2).visitors() and not world.an2.bindings
 
 
-def test_who_was_followed_before_hears_of_the_next_one() -> None:
+def test_earlier_access_nodes_learn_of_the_next_move() -> None:
     """From the first to the second, and on to the third before the tunnel has ended: all learn where it went."""
     world = at(MovingWorld())
     reactive(world)
@@ -354,7 +354,7 @@ def test_groups_go_on_at_the_new_access_node() -> None:
     assert world.groups["an2"][GROUP] == ()
 
 
-def test_the_new_access_node_uses_the_association_with_the_device() -> None:
+def test_new_access_node_uses_the_devices_association() -> None:
     shared = Association(500, b"f" * 16)
     world = both(mobiles={AN1: {HOA: shared}, AN2: {}})
     assert security_block(shared) == world.agent(world.an1).contexts.content(HOA, BlockKind.SECURITY)
@@ -365,7 +365,7 @@ def test_the_new_access_node_uses_the_association_with_the_device() -> None:
     assert world.an2.counts["refused-67"] >= 1
 
 
-def test_an_incremental_context_leaves_out_what_has_not_changed() -> None:
+def test_incremental_context_omits_unchanged_blocks() -> None:
     world = both(agents={AN1: {"contexts": {HOA: preconfigured(PROFILE)}}})
     bodies: list[Context624] = []
     ask = world._ask
@@ -386,7 +386,7 @@ def test_an_incremental_context_leaves_out_what_has_not_changed() -> None:
     assert BlockKind.POLICY in whole and changed <= {BlockKind.VISITOR}
 
 
-def test_a_peer_that_has_forgotten_gets_the_whole() -> None:
+def test_peer_without_a_stored_context_gets_all_blocks() -> None:
     world = both(agents={AN1: {"contexts": {HOA: preconfigured(PROFILE)}}})
     predictive(world)
     world.advance(2)
@@ -401,7 +401,7 @@ def test_a_peer_that_has_forgotten_gets_the_whole() -> None:
     assert held == preconfigured(PROFILE)[0] != empty[0]
 
 
-def test_the_stand_ins_access_node_keeps_the_context_and_gives_it_back_with_its_changes() -> None:
+def test_stand_in_access_node_returns_the_context_with_changes() -> None:
     """C7: pushed to the third access node, dropped at the first, changed there, and fetched by the second."""
     world = at(MovingWorld(agents={AN1: {"contexts": {HOA: preconfigured(PROFILE)}}}))
     sent = world.agent(world.an1).contexts.get(HOA)
@@ -446,7 +446,7 @@ def test_contexts_survive_a_restart() -> None:
     assert (HOA, FilterPlace.TO_VISITOR) in world.filters["an2"]
 
 
-def test_a_context_that_is_configured_otherwise_since_is_as_configured() -> None:
+def test_changed_configuration_replaces_a_stored_context() -> None:
     world = at(MovingWorld(agents={AN1: {"contexts": {HOA: preconfigured(PROFILE)}}}))
     book = world.agent(world.an1).contexts
     world.perform(world.an1, book.note(HOA, MulticastBlock((GROUP,))))
@@ -456,7 +456,7 @@ def test_a_context_that_is_configured_otherwise_since_is_as_configured() -> None
     assert world.agent(world.an1).contexts.groups(HOA) == ()
 
 
-def test_rows_for_people() -> None:
+def test_context_rows_name_peer_state_and_blocks() -> None:
     world = both(agents={AN1: {"contexts": {HOA: preconfigured(PROFILE)}}})
     predictive(world)
     old = world.agent(world.an1).context_rows(now=world.now)
@@ -468,7 +468,7 @@ def test_rows_for_people() -> None:
 # The device -----------------------------------------------------------------------------------------------------------
 
 
-def test_moves_that_cannot_be() -> None:
+def test_impossible_moves_are_refused() -> None:
     world = at(MovingWorld())
     for to in ("radio0", str(AN1), "radio1", "nowhere"):
         with pytest.raises(CannotMove):
@@ -478,7 +478,7 @@ def test_moves_that_cannot_be() -> None:
         silent.move(str(AN2))
 
 
-def test_a_move_to_an_access_node_that_is_heard_later() -> None:
+def test_move_to_an_access_node_that_advertises_later() -> None:
     world = at(MovingWorld())
     world.move(str(AN2))
     world.advance(0.5)
@@ -490,7 +490,7 @@ def test_a_move_to_an_access_node_that_is_heard_later() -> None:
     assert not world.an2.bindings
 
 
-def test_a_move_to_an_access_node_that_is_never_heard() -> None:
+def test_move_to_an_access_node_that_never_advertises() -> None:
     world = at(MovingWorld())
     world.move(str(AN2))
     world.advance(40)

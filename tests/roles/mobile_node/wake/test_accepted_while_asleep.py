@@ -70,7 +70,7 @@ def test_a_device_without_sessions_of_its_own(registers: bool) -> None:
     at_rest(world, only)
 
 
-def test_nobody_is_accepted_while_the_device_comes_back() -> None:
+def test_no_connection_is_accepted_during_a_wake() -> None:
     world = sleeping()
     finished: list[a.Action] = []
 
@@ -88,7 +88,7 @@ def test_nobody_is_accepted_while_the_device_comes_back() -> None:
     at_rest(world)
 
 
-def test_a_wake_that_is_called_off_opens_the_ports_again() -> None:
+def test_cancelled_wake_reopens_the_ports() -> None:
     world = sleeping()
     before = connected(world, 3)
     world.wake()
@@ -103,7 +103,7 @@ def test_a_wake_that_is_called_off_opens_the_ports_again() -> None:
     at_rest(world, before, after)
 
 
-def test_a_program_that_is_gone_leaves_its_peer_a_reset() -> None:
+def test_ended_program_resets_its_peer() -> None:
     world = sleeping()
     world.nobody_listens = True
     one = connected(world, 10)
@@ -126,7 +126,7 @@ def test_more_than_an_answer_takes_is_fetched(registers: bool, monkeypatch: pyte
 
 @pytest.mark.parametrize("moment", [Reclaim, Finish, ReplayAccepted, Done])
 @pytest.mark.parametrize("who", ["mn", "mnps"])
-def test_either_daemon_is_killed_on_the_way_back(moment: type, who: str) -> None:
+def test_either_daemon_is_killed_during_the_wake(moment: type, who: str) -> None:
     world = sleeping()
     one = connected(world, 100)
     host = world.mn if who == "mn" else world.mnps
@@ -165,9 +165,7 @@ def test_lossy_links(seed: int) -> None:
 
 @ways
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_new_sleep_leaves_a_connection_that_has_come_with_its_program(
-    registers: bool, restarted: bool
-) -> None:
+def test_new_sleep_leaves_a_delivered_connection_to_its_program(registers: bool, restarted: bool) -> None:
     world = sleeping(registers=registers, unread_beyond=0)
     slow = world.sessions[flow(0)]
     slow.room, slow.reads = 500, False
@@ -193,7 +191,7 @@ def test_a_new_sleep_leaves_a_connection_that_has_come_with_its_program(
     assert not one.lost and not one.reset and one.at_device == one.sent
 
 
-def test_a_stand_in_that_is_gone_for_good_leaves_no_flow_suspended() -> None:
+def test_permanently_lost_stand_in_leaves_no_flow_suspended() -> None:
     world = sleeping(sessions=0)
     one = connected(world, 10)
     world.wake()

@@ -45,7 +45,7 @@ def reads(world: World) -> None:
     world.advance(60)
 
 
-def test_a_wake_ends_although_one_program_does_not_read() -> None:
+def test_wake_ends_although_a_program_does_not_read() -> None:
     world = coming()
     assert comes(world)
     fates = {each.flow: each.fate for each in world.device.woken.fates}
@@ -61,7 +61,7 @@ def test_a_wake_ends_although_one_program_does_not_read() -> None:
 
 
 @pytest.mark.parametrize("later", [0, 300_000])
-def test_what_is_not_too_much_does_not_wait_for_the_program(later: int) -> None:
+def test_data_below_the_limit_does_not_wait_for_the_program(later: int) -> None:
     world = asleep(sessions=3)
     slow = world.sessions[SLOW]
     slow.room, slow.reads = 1_000_000, False
@@ -96,7 +96,7 @@ def test_sessions_beyond_the_total_come() -> None:
     assert returned(world)
 
 
-def test_a_kernel_without_the_memory_for_it_keeps_no_wake_waiting() -> None:
+def test_lack_of_kernel_memory_does_not_delay_a_wake() -> None:
     world = asleep(sessions=3)
     slow = world.sessions[SLOW]
     slow.room, slow.reads, slow.memory = 1_000_000, False, 2_000_000
@@ -119,7 +119,7 @@ def test_a_program_that_reads_slowly_gets_everything() -> None:
     assert returned(world)
 
 
-def test_a_new_sleep_sends_back_what_comes_and_the_next_wake_takes_all() -> None:
+def test_new_sleep_returns_coming_data_for_the_next_wake() -> None:
     world = coming()
     world.sleep()
     world.advance(3)
@@ -195,7 +195,7 @@ def test_a_killed_device_lets_the_programs_run() -> None:
     assert returned(world)
 
 
-def test_the_stand_in_hears_now_and_then_that_the_device_lives() -> None:
+def test_device_sends_signs_of_life_to_the_stand_in() -> None:
     world = coming()
     asked: list[object] = []
     world.watch = lambda action: asked.append(decode_634(action.body)) if isinstance(action, a.Ask) else None
@@ -206,7 +206,7 @@ def test_the_stand_in_hears_now_and_then_that_the_device_lives() -> None:
     assert returned(world)
 
 
-def test_a_program_that_ends_while_it_comes() -> None:
+def test_program_ends_while_its_session_comes() -> None:
     world = coming()
     world.sessions[SLOW].closed = True
     world.advance(30)
@@ -215,7 +215,7 @@ def test_a_program_that_ends_while_it_comes() -> None:
     assert {each.flow: each.fate for each in world.device.woken.fates}[SLOW] is Fate.CLOSED
 
 
-def test_what_comes_can_be_given_up() -> None:
+def test_coming_session_can_be_abandoned() -> None:
     world = coming()
     world.abandon()
     world.advance(10)
@@ -224,7 +224,7 @@ def test_what_comes_can_be_given_up() -> None:
     assert not world.mnps.rows and not any(table == TABLE for table, _ in world.mn.rows)
 
 
-def test_sleep_at_another_stand_in_than_that_from_which_sessions_come() -> None:
+def test_sleep_at_another_stand_in_while_sessions_come() -> None:
     world = coming()
     world.device.stand_ins += (OwnStandIn("two", HOA),)
     with pytest.raises(NotPossible, match="still coming from"):
@@ -232,7 +232,7 @@ def test_sleep_at_another_stand_in_than_that_from_which_sessions_come() -> None:
     assert comes(world)
 
 
-def test_a_cancelled_sleep_takes_back_what_was_sent_back() -> None:
+def test_cancelled_sleep_takes_returned_sessions_back() -> None:
     world = coming()
     world.sleep()
     world.advance(0.005)
@@ -260,7 +260,7 @@ def test_with_a_stand_in_that_registers() -> None:
 
 @pytest.mark.parametrize("registers", [False, True])
 @pytest.mark.parametrize("moment", [0.02, 0.05, 0.06])
-def test_a_wake_that_had_given_something_back_goes_on_after_a_restart(registers: bool, moment: float) -> None:
+def test_wake_with_returned_sessions_survives_a_restart(registers: bool, moment: float) -> None:
     """A sleep that asks meanwhile must not wake the stand-in's copy of what lives here."""
     world = asleep(sessions=2, registers=registers, default=not registers)
     slow, back = world.sessions[flow(0)], world.sessions[flow(1)]

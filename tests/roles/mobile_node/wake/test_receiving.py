@@ -48,7 +48,7 @@ def answer(request: int, data: bytes = b"", status: Status = Status.OK) -> a.Ans
     return a.Answered(request, encode_632(Answer632(status, data=data)))
 
 
-def test_a_tail_that_is_all_is_replayed_at_once() -> None:
+def test_complete_tail_is_replayed_at_once() -> None:
     one = receiving()
     sessions = (SessionStatus(0, OWN, Status.OK), STATUS)
     assert one.announced(sessions) == [SetFlow(FlowEntry(CALL, FlowVerdict.SUSPEND))]
@@ -64,7 +64,7 @@ def test_a_tail_that_is_all_is_replayed_at_once() -> None:
     assert (one.arrived, one.failed) == ({CALL: LAST}, {})
 
 
-def test_what_did_not_come_with_the_final_state_is_fetched() -> None:
+def test_data_missing_from_the_final_state_is_fetched() -> None:
     one = receiving()
     one.announced((STATUS,))
     ((first, fetch),) = asked(one.begin(final(10)))
@@ -92,13 +92,13 @@ def test_a_connection_without_a_program_is_reset_at_the_stand_in() -> None:
 
 
 @pytest.mark.parametrize("states", [{}, final(0, error=104)])
-def test_what_its_peer_gave_up_is_not_replayed(states: dict[int, FinalState]) -> None:
+def test_connection_ended_by_its_peer_is_not_replayed(states: dict[int, FinalState]) -> None:
     one = receiving()
     one.announced((STATUS,))
     assert asked(one.begin(states))[0][1] == Abandon(ONE, (LAST,))
 
 
-def test_a_stand_in_that_stays_silent_is_asked_a_few_times() -> None:
+def test_silent_stand_in_is_asked_a_few_times() -> None:
     one = receiving()
     one.announced((STATUS,))
     ((request, _),) = asked(one.begin(final(10)))
@@ -112,7 +112,7 @@ def test_a_stand_in_that_stays_silent_is_asked_a_few_times() -> None:
     assert "did not answer" in one.failed[CALL]
 
 
-def test_a_stand_in_that_has_lost_it_and_events_of_others() -> None:
+def test_lost_connection_and_events_of_others() -> None:
     one = receiving()
     one.announced((STATUS,))
     ((request, _),) = asked(one.begin(final(10)))
@@ -121,7 +121,7 @@ def test_a_stand_in_that_has_lost_it_and_events_of_others() -> None:
     assert asked(one.happened(answer(request, status=Status.REFUSED)))[0][1] == Abandon(ONE, (LAST,))
 
 
-def test_an_accepted_one_that_the_next_reclaim_does_not_name_is_forgotten() -> None:
+def test_accepted_connection_missing_from_a_reclaim_is_dropped() -> None:
     one = receiving()
     one.announced((STATUS,))
     assert ClearFlow(CALL) in one.announced(())
