@@ -22,7 +22,7 @@ DECAPSULATOR = IPv4Address("198.18.2.2")
 DELIVERY = IPv4Address("198.18.3.2")
 HOME_ADDRESS = IPv4Address("198.19.0.1")
 COMPARISON_MTU = 1600
-"""Core MTU in bytes of the comparison: all three ways then carry the same 1500-byte inner packets."""
+"""Core MTU in bytes of the comparison: all three variants then carry the same 1500-byte inner packets."""
 
 _ROUTER = {
     "ipv4.ip_forward": "1",
@@ -33,7 +33,7 @@ _ROUTER = {
 
 
 class Carrier(Enum):
-    """What carries the home address's packets across the core."""
+    """Carrier of the home address's packets across the core."""
 
     PLAIN = "plain kernel forwarding"
     VXLAN = "kernel VXLAN"

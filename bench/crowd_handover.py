@@ -1,4 +1,4 @@
-"""A thousand mobile nodes move at once while packets flow to all of them: how long each waits, and what is lost.
+"""A thousand mobile nodes move at once while packets flow to all of them: delay and loss of each.
 
 Every node's packets come from a correspondent on the crowd's host, go through the home agent's data plane and return to the care-of
 address in force. Times are those from a request to its reply; the baseline is a bare echo that checks and signs the same HMAC.
@@ -35,7 +35,7 @@ _NUMBER = struct.Struct("!I")
 
 
 def burst(client: socket.socket, messages: list[bytes]) -> tuple[list[float], list[bytes]]:
-    """Send all at once; seconds from each request to its reply, and the replies. Repeats what nobody answered.
+    """Send all; return seconds from each request to its reply, and the replies. Repeats unanswered ones.
 
     Requests and replies have the home address at the same place (bytes 4 to 8). Raises CommandFailed after ten rounds.
     """
@@ -62,7 +62,7 @@ def burst(client: socket.socket, messages: list[bytes]) -> tuple[list[float], li
 
 @dataclass(slots=True)
 class Stream:
-    """Numbered packets to every home address in turn, and what of them came out of tunnels."""
+    """Numbered packets to every home address in turn, and those received out of tunnels."""
 
     sender: socket.socket
     receiver: socket.socket
@@ -94,7 +94,7 @@ class Stream:
             time.sleep(0.002)
 
     def lost(self) -> int:
-        """Packets that came out of no tunnel. Reads what has arrived, so once only."""
+        """Packets that came out of no tunnel. Reads the received packets, so call it once only."""
         arrived: set[int] = set()
         self.receiver.settimeout(0)
         with contextlib.suppress(BlockingIOError):

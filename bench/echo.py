@@ -19,7 +19,7 @@ _ACCEPTED = b"\x03\x00"  # type and code of a registration reply
 
 
 class Echo(asyncio.DatagramProtocol):
-    """Answers what is signed with the association's key, with a new signature."""
+    """Answers requests signed with the association's key, with a new signature."""
 
     def __init__(self, association: Association) -> None:
         self._association = association

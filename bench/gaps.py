@@ -1,4 +1,4 @@
-"""How long the correspondent waits around a takeover and around a reclaim, against a download that is cut and resumed.
+"""The correspondent's gap around a takeover and a reclaim, against a download that is cut and resumed.
 
 Ours is the lab's scenario fig06 with its own measurement. The baseline plays the same download over the same network and daemons, with the
 same time of radio silence, but nobody stands in: the connection is cut, and afterwards `curl -C -` fetches the rest.
@@ -29,7 +29,7 @@ _RESUMED_SECONDS = 60.0
 
 
 def progress(segments: Iterable[pcap.Segment]) -> Iterator[float]:
-    """When an acknowledgement of payload arrived at the server on PORT, on whatever connection.
+    """Times at which acknowledgements of payload arrived at the server on PORT, on any connection.
 
     The first acknowledgement of a connection ends its handshake and moves no payload.
     """
@@ -75,7 +75,7 @@ class CutAndResumed(Scenario):
         return program.wait(_RESUMED_SECONDS)
 
     def judge(self, lab: Lab, checks: Checks) -> None:
-        """The silence at the correspondent: all of it, and what remained of it once the radio was back."""
+        """The gap at the correspondent: all of it, and the part after the radio was back."""
         moments = list(progress(pcap.segments(lab.captures.files["cn"])))
         before = max(moment for moment in moments if moment <= self.restored)
         after = min(moment for moment in moments if moment > self.restored)
@@ -85,7 +85,7 @@ class CutAndResumed(Scenario):
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """What one run had: gaps in milliseconds, and the names of checks that did not hold."""
+    """Results of one run: gaps in milliseconds, and the names of failed checks."""
 
     handover_gap: float
     reclaim_gap: float

@@ -1,4 +1,4 @@
-"""What a benchmark hands back: samples of a value and of its baseline, taken in turns, and what to say about them."""
+"""Result of a benchmark: alternating samples of a value and of its baseline, and notes."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How thorough a run is."""
+    """Thoroughness of a run."""
 
     rounds: int = 7
     """Samples of each kind; the report's figures are their medians."""
@@ -40,7 +40,7 @@ class Measurement:
 
     @property
     def baseline(self) -> float | None:
-        """The median of the baseline's samples; None where there is nothing to compare with."""
+        """The median of the baseline's samples; None without a baseline."""
         return None if self.baselines is None else statistics.median(self.baselines)
 
     @property
@@ -56,7 +56,7 @@ def spread(samples: Sequence[float]) -> float:
 
 
 def in_turns(rounds: int, *ways: Callable[[], float]) -> tuple[tuple[float, ...], ...]:
-    """Sample each way once to warm up, unrecorded, then `rounds` times in turns; the samples of each way.
+    """Sample each variant once to warm up, then `rounds` times alternating; the samples of each.
 
     Every second round runs backwards, so that a slow drift of the machine weighs on all ways alike.
     """

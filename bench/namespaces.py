@@ -16,11 +16,11 @@ _CLONE_NEWNET = 0x40000000
 
 
 class CommandFailed(Exception):
-    """A command of the measurement's set-up ended with an error; the message has its own words."""
+    """A command of the measurement's set-up failed; the message has its output."""
 
 
 def run(*command: str, timeout: float = 60.0) -> str:
-    """Run a command to its end and return what it printed. Raises CommandFailed; `timeout` in seconds."""
+    """Run a command to its end and return its output. Raises CommandFailed; `timeout` in seconds."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode:
         detail = (done.stderr or done.stdout).strip()

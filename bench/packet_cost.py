@@ -1,4 +1,4 @@
-"""What one packet costs in the forwarding program, by BPF_PROG_TEST_RUN, with a table of many bindings and with one.
+"""Cost of one packet in the forwarding program, by BPF_PROG_TEST_RUN, with many bindings and with one.
 
 The value is the time of a packet among others to the same binding: test runs repeated in the kernel, for bindings drawn at random from the
 table. The program `locum_measure` takes the tunnel's header off again after each run, or there would be no second; its figure

@@ -1,4 +1,4 @@
-"""Was anybody else using the machine? A figure from a busy machine is worth little, so the run says so."""
+"""Activity of other programs during a run: figures from a busy machine are marked."""
 
 import os
 import time
@@ -12,7 +12,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What the machine did while we slept: processors in use, those the hypervisor took, and the greediest programs."""
+    """Activity of the machine during a pause: busy processors, stolen ones, and the busiest programs."""
 
     busy: float
     stolen: float
@@ -20,7 +20,7 @@ class Activity:
 
     @property
     def quiet(self) -> bool:
-        """Whether a measurement now has the machine to itself."""
+        """True if a measurement has the machine to itself."""
         return self.busy + self.stolen < QUIET_SHARE
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ def _programs() -> dict[tuple[int, str], float]:
 
 
 def observe(seconds: float = 1.0) -> Activity:
-    """Sleep for `seconds` and report what the machine did meanwhile."""
+    """Sleep for `seconds` and return the machine's activity meanwhile."""
     begin, (busy, stolen), programs = time.monotonic(), _processors(), _programs()
     time.sleep(seconds)
     elapsed, (busy_then, stolen_then) = time.monotonic() - begin, _processors()

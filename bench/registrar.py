@@ -18,7 +18,7 @@ from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply, Reg
 
 SPI = 1000
 OUTSTANDING = 128
-"""Requests under way at once; as many answers fit into a socket's receive buffer."""
+"""Concurrent requests; as many answers fit into a socket's receive buffer."""
 CHUNK = 2_500
 """Registrations signed at a time: the home agent takes only timestamps of the last seconds (RFC 5944 section 5.7.1)."""
 _FIRST_MOBILE = IPv4Address("10.64.0.1")

@@ -1,4 +1,4 @@
-"""The two faces of a run: a table for people and a list of rows for programs. Measures nothing itself."""
+"""The two outputs of a run: a table and a list of rows in JSON. Measures nothing itself."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ Row = dict[str, str | float | None]
 
 
 def row(measurement: Measurement) -> Row:
-    """The report's row; `baseline` and `ratio` are null where there is nothing to compare with."""
+    """The report's row; `baseline` and `ratio` are null without a baseline."""
     return {
         "name": measurement.name,
         "value": measurement.value,

@@ -1,4 +1,4 @@
-"""Flow rules: what they cost a packet, how fast they change, and how well flows are shared by weight.
+"""Flow rules: cost per packet, time to change them, and accuracy of sharing by weight.
 
 The cost is measured as in `bench.packet_cost`, by test runs repeated in the kernel, with one binding whose rules are passed until the first
 or the last one takes the packet; the baseline is one rule. Rules that do not match differ from those that do in the source address only,

@@ -1,4 +1,4 @@
-"""How long a device with 1, 100 and 1,000 idle connections takes to fall asleep and to wake.
+"""Time that a device with 1, 100 and 1,000 idle connections takes to fall asleep and to wake.
 
 Times are those of the daemon, from the request on its control socket to the answer, in a lab with all its daemons on this
 machine. The baseline of a row is the row with fewer connections, so that the ratio tells how the time grows: ten times the

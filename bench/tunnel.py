@@ -61,7 +61,7 @@ class Road:
         return counters
 
     def abandon(self) -> None:
-        """After an error: end what still runs."""
+        """After an error: end the running processes."""
         for process in self._forwarders:
             stop(process)
 

@@ -210,7 +210,7 @@ def glossary(heading: str) -> list[str]:
 
 
 def emphasised() -> set[str]:
-    """What the pages have in bold or italics, without code, in lower case."""
+    """Terms of the pages in bold or italics, without code, in lower case."""
     found: set[str] = set()
     for page in PAGES:
         text = re.sub(r"```.*?```|^    .*?$|`[^`]*`", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
@@ -219,7 +219,7 @@ def emphasised() -> set[str]:
 
 
 def in_glossary(term: str) -> bool:
-    """Whether the glossary has the term, or the term without its final s ("registrants", "loosens")."""
+    """True if the glossary has the term, or the term without its final s ("registrants", "loosens")."""
     terms = {each.casefold() for each in glossary("Glossary")}
     return bool({term, term.removesuffix("s")} & terms)
 

@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "locum"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one package of locum may import.
+    """Permitted imports of one package of locum.
 
     ``locum``: modules of locum, by prefix (its own package is always allowed).
     ``banned``: top-level modules from outside that it must not import.
@@ -118,7 +118,7 @@ def within(name: str, prefixes: tuple[str, ...]) -> bool:
 
 
 def broken(source: str, package: str, rule: Rule) -> list[str]:
-    """What a module of ``package`` (such as ``locum.wire.mobile_ip.extensions``) imports against ``rule``."""
+    """Imports of a module of ``package`` (such as ``locum.wire.mobile_ip.extensions``) against ``rule``."""
     own = ".".join(package.split(".")[:2])
     faults = []
     for line, name in imported(ast.parse(source), package):
@@ -175,7 +175,7 @@ WALL_CLOCK = {
 
 
 def wall_clock_read(source: str) -> list[str]:
-    """Where a module reads the clock that people set."""
+    """Places where a module reads the wall clock."""
     names = {"time", "time_ns"}
     return [
         f"line {node.lineno}"
@@ -288,7 +288,7 @@ MOBILE_IPV4_FILES = set(
 
 
 def knows_mobile_ipv4(source: str, package: str) -> bool:
-    """Whether a module of `package` imports messages of Mobile IPv4."""
+    """True if a module of `package` imports messages of Mobile IPv4."""
     return any(
         within(name, ("locum.wire.mobile_ip",)) for _line, name in imported(ast.parse(source), package)
     )

@@ -1,4 +1,4 @@
-"""What leaves the repository: the wheel, the pinned requirements, the systemd units, the suspend hook."""
+"""Packaging: the wheel, the pinned requirements, the systemd units, the suspend hook."""
 
 import configparser
 import os

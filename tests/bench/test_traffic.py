@@ -1,4 +1,4 @@
-"""What the measurements send: frames that other implementations read, registrations that are bounded and checked."""
+"""Traffic of the measurements: frames that other implementations read, bounded and checked registrations."""
 
 import contextlib
 import socket

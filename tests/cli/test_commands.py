@@ -1,4 +1,4 @@
-"""The command line against a node that is played: what is printed, and with which exit code it ends."""
+"""The command line against a scripted node: output and exit code."""
 
 import asyncio
 import json

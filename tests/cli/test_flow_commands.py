@@ -1,4 +1,4 @@
-"""`locum flow, trigger, explain, peer`: what the node is asked, what is printed, how it ends."""
+"""`locum flow, trigger, explain, peer`: requests to the node, output, exit code."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ RULE = {"home_address": "10.36.0.4", "id": 7, "priority": 3, "text": "protocol=u
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
-    """What commands ask the node, which answers with a rule or an explanation."""
+    """Requests of commands to the node, which answers with a rule or an explanation."""
     requests: list[tuple[str, dict[str, Any]]] = []
 
     def ask(self: Target, request: str, *, timeout: float = 10.0, **arguments: Any) -> Any:

@@ -86,7 +86,7 @@ def tunnels(encapsulation: Encapsulation, outer: int) -> tuple[Tunnel, Tunnel]:
 
 
 def home_actions(tunnel: Tunnel, verdict: Verdict = Verdict.ENCAPSULATE) -> list[Action]:
-    """What a home agent installs for both home addresses."""
+    """Actions of a home agent for both home addresses."""
     actions: list[Action] = [LocalEndpoint(tunnel.source)]
     for home in (HOME4, HOME6):
         actions.append(AcceptTunnel(TunnelAcceptance(tunnel.destination, home, Side.FROM_HOME_ADDRESS)))
@@ -97,7 +97,7 @@ def home_actions(tunnel: Tunnel, verdict: Verdict = Verdict.ENCAPSULATE) -> list
 
 
 def foreign_actions(tunnel: Tunnel) -> list[Action]:
-    """What a foreign agent installs for both."""
+    """Actions of a foreign agent for both."""
     actions: list[Action] = [LocalEndpoint(tunnel.source)]
     for home in (HOME4, HOME6):
         actions.append(

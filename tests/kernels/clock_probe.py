@@ -1,4 +1,4 @@
-"""Runs inside a virtual machine of tests/kernels: sets its wall clock, suspends it, and prints what a node's clock does.
+"""Runs in a virtual machine: sets its wall clock, suspends it, and prints the reaction of a node's clock.
 
 The machine's files are gone after a suspension (9p has no way back from it), so everything is in memory before, and the
 last words are those to the kernel.
@@ -21,7 +21,7 @@ _libc = ctypes.CDLL(None)
 
 
 def in_test_machine() -> bool:
-    """Whether this is a machine that may be treated so: the first process is the one that tests/kernels starts."""
+    """True on a machine started by tests/kernels: its first process is the one started there."""
     return Path("/proc/1/cmdline").read_bytes() == b"/bin/sh\0/run/start\0"
 
 
@@ -30,7 +30,7 @@ def say(what: str, *values: object) -> None:
 
 
 async def steps(told: asyncio.Event) -> None:
-    """Each step of the wall clock is told, and nothing else is."""
+    """Each step of the wall clock is reported, and nothing else is."""
     for seconds in STEPS:
         await asyncio.sleep(0.1)
         say("told before the step", told.is_set())
@@ -41,7 +41,7 @@ async def steps(told: asyncio.Event) -> None:
 
 
 async def suspension(told: asyncio.Event) -> None:
-    """What is due in DUE seconds is due at once after a longer suspension; a shorter wait on CLOCK_MONOTONIC is not over."""
+    """A timer due in DUE seconds fires after a longer suspension; a CLOCK_MONOTONIC wait does not end."""
     fired: list[str] = []
     both = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -27,7 +27,7 @@ _END = "the command has ended with"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a command."""
+    """Result of a command."""
 
     code: int | None  # its exit code; None when the machine stopped before it ended
     output: str  # everything on the console, the kernel's warnings too

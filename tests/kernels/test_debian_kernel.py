@@ -33,7 +33,7 @@ def test_sessions_come_back_on_linux_6_1(kernel: Kernel) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.timeout(7200)
 def test_all_session_tests_pass_on_linux_6_1(kernel: Kernel) -> None:
-    """Without what Linux 6.1 cannot do, as the user guide says."""
+    """All but those that Linux 6.1 cannot pass, as the user guide says."""
     unlike = [
         # Of accepted connections this kernel can only say that it cannot: tests/sessions/listening/test_replay_kernels.py.
         "--ignore=tests/sessions/listening/test_accepting.py",

@@ -1,4 +1,4 @@
-"""The lab's command line: what it lists, refuses, and cleans up when it is told to stop."""
+"""The lab's command line: lists, refusals, and cleaning up after a signal."""
 
 import json
 import os
@@ -190,7 +190,7 @@ def test_unwritable_report_file_is_refused_before_the_build(tmp_path: Path, opti
 def test_run_reports_although_the_report_file_became_unwritable(
     tmp_path: Path,
 ) -> None:
-    """The place for `--report` is gone by the end: what was measured is not."""
+    """The path for `--report` is gone by the end; the measurements are still printed."""
     wanted, output = tmp_path / "there" / "report.json", tmp_path / "out"
     run = subprocess.Popen(
         [*RUN, "run", "-j", "fig06-expiry", "--output", str(output), "--report", str(wanted)],

@@ -1,4 +1,4 @@
-"""A home agent that is slow to begin: what comes meanwhile waits, and what was promised before is known when it is read."""
+"""A home agent that starts slowly: messages wait, and stored bindings are known when they are read."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def site(tmp_path: Path, namespace: Callable[[str], Namespace]) -> Iterator[Site
 
 
 def begin_slowly(site: Site) -> None:
-    """The daemon is killed and begins again; returns when its sockets are bound and it does not hear yet."""
+    """The daemon is killed and starts again; returns when its sockets are bound, before it reads them."""
     site.daemon.kill()
     site.daemon.wait()
     command = [sys.executable, "-c", SLOW, str(site.folder / "ha.toml")]

@@ -17,7 +17,7 @@ NOW, HOUR = 1_790_000_000.0, 3600.0
 
 @dataclass
 class Machine:
-    """What the kernel says of time, and the node's file."""
+    """The kernel's clocks, and the node's file."""
 
     path: Path
     wall: float = NOW
@@ -123,7 +123,7 @@ def test_steps_before_a_reboot_are_not_time_that_passed(machine: Machine) -> Non
 
 @pytest.mark.parametrize("wall", [5.0, NOW - HOUR])
 def test_wall_clock_that_a_reboot_sets_back_stops_nothing(machine: Machine, wall: float) -> None:
-    """A machine without a battery-backed clock: what was to end in a minute ends in a minute, not in years."""
+    """A machine without a battery-backed clock: a timer of a minute ends in a minute, not in years."""
     machine.started(run=60)
     machine.reboot("second", wall=wall)
     clock = machine.started()

@@ -24,14 +24,14 @@ BOUND = ["10.2.0.2"]
 
 
 class Clocks:
-    """What one daemon sees of time, as seconds away from the machine's."""
+    """Clocks of one daemon, as seconds away from the machine's."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.wall, self.boot = path, 0, 0
         path.write_bytes(struct.pack("ll", 0, 0))
 
     def set(self, seconds: int) -> None:
-        """Somebody sets the wall clock ahead, or back."""
+        """Set the wall clock ahead, or back."""
         self._move(seconds, 0)
 
     def passed(self, seconds: int) -> None:
@@ -73,14 +73,14 @@ class ClockWorld(World):
         return [json.loads(line)["kind"] for line in lines]
 
     def fresh(self) -> bool:
-        """Whether the device has been registered for less than RENEWED, as it shows people."""
+        """True if the device shows a registration younger than RENEWED."""
         expires_at = self.ask("mn", "status")["mobile_node"]["expires_at"]
         there = time.time() + self.clocks["mn"].wall
         assert expires_at is None or expires_at - there <= 60
         return expires_at is not None and expires_at - there > 60 - RENEWED
 
     def renewed(self) -> None:
-        """Let pass what brings the next renewal."""
+        """Advance until the next renewal."""
         self.passed(RENEWED)
         self.until(self.fresh, "the renewal", 60.0)
         assert self.care_of() == BOUND
@@ -115,7 +115,7 @@ def test_renewals_go_on_over_steps_and_suspensions(world: ClockWorld) -> None:
 
 
 def suspensions(world: ClockWorld) -> None:
-    """The device alone, then everything: what ran out meanwhile is over at once, and made anew."""
+    """The device alone, then everything: expired state ends at once, and is renewed."""
     world.clocks["mn"].passed(3 * HOUR)
     world.until(world.fresh, "the device to register again", 60.0)
     assert "registration-expired" in world.kinds("mn") and "expired" not in world.kinds("ha")

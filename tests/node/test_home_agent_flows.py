@@ -166,7 +166,7 @@ class Site:
             return client.request(request, **arguments)
 
     def ended_rules(self) -> list[dict[str, Any]]:
-        """What the events of rules that have left the kernel say."""
+        """Events of rules that have left the kernel."""
         lines = (json.loads(line) for line in (self.folder / "ha.jsonl").read_text().splitlines())
         return [each["detail"] for each in lines if each["kind"] == "rule-ended"]
 
@@ -183,7 +183,7 @@ class Site:
         return found
 
     def soon(self, wanted: dict[int, str]) -> None:
-        """What a person changes holds for packets a moment after it was answered."""
+        """Changes by a command apply to packets a moment after the answer."""
         end = time.monotonic() + 10
         while (found := self.where(*wanted)) != wanted:
             assert time.monotonic() < end, found
@@ -210,7 +210,7 @@ class Site:
         assert struct.unpack_from("!H", inner, 22)[0] == 6999
 
     def comes_back(self, care_of: IPv4Address) -> bool:
-        """Whether the home agent takes a packet of the home address out of the tunnel from there (R10)."""
+        """True if the home agent accepts a packet of the home address from the tunnel there (R10)."""
         inner = build_ip(HOA, CN, UDP, UdpDatagram(5000, 7000, str(care_of).encode()).encode(HOA, CN))
         self.raw.sendto(build_ip(care_of, HA, IPIP, inner), (str(HA), 0))
         self.heard.settimeout(0.3)
@@ -234,7 +234,7 @@ def ruled(bid: int, *rules: Extension) -> dict[str, Any]:
 
 
 def test_the_order_of_choice(site: Site) -> None:
-    """Default, dynamic, stand-in; a default from a registration; who is not authorised changes nothing."""
+    """Default, dynamic, stand-in; a default from a registration; unauthorised requests have no effect."""
     assert site.where(5000) == {5000: str(AN3)}
     assert site.device.register(AN1, **FLAGS) == ACCEPTED
     assert site.where(5000) == {5000: str(AN1)}
@@ -294,7 +294,7 @@ def test_three_flows_at_three_places(site: Site) -> None:
 
 
 def test_equals_share_flows_by_weight(site: Site) -> None:
-    """Three to one; a flow keeps its way; what a rule counted is what arrived (R8)."""
+    """Three to one; a flow keeps its target; a rule's counter matches the arrived packets (R8)."""
     assert site.device.register(AN1, bid=1, **FLAGS) == ACCEPTED
     heavy = {**ruled(7), "more": (encode_vendor(Weight(3)),)}
     assert site.one.register(AN2, **heavy) == ACCEPTED

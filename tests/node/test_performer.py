@@ -1,4 +1,4 @@
-"""The order of actions is kept, and nothing leaves the host before what it promises is committed and forwarded."""
+"""The order of actions is kept, and replies leave after their commit and forwarding."""
 
 import asyncio
 import sqlite3

@@ -87,7 +87,7 @@ class World:
             (folder / f"{name}.toml").write_text(text.format(common=self.common(name)))
 
     def common(self, name: str) -> str:
-        """What every [node] table has."""
+        """Common keys of every [node] table."""
         return (
             f'state_dir = "{self.folder}/state"\nrun_dir = "{self.folder}/run"\nbpf_dir = "{self.bpf}"\n'
             f'log_events = "{self.folder}/{name}.jsonl"'

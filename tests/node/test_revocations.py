@@ -1,4 +1,4 @@
-"""`locum binding revoke` at a node: what it ends, what it refuses to try, and what people are told."""
+"""`locum binding revoke` at a node: ended registrations, refusals, and output."""
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace

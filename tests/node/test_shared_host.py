@@ -1,4 +1,4 @@
-"""One daemon that is home agent and access node at once (R17): registration, packets both ways, and a crash.
+"""One daemon that is home agent and access node (R17): registration, packets in both directions, a crash.
 
 cn 10.1.0.2 -- 10.1.0.1 ha 10.3.0.1 ~radio~ mn (10.36.0.4, fd36::4)
 """

@@ -1,4 +1,4 @@
-"""The store keeps what it acknowledged, through kill -9 and through concurrent writers."""
+"""The store keeps acknowledged writes through kill -9 and concurrent writers."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""A device hears at once why its access node cannot register it, and is registered as soon as that is over."""
+"""A device learns at once why its access node cannot register it, and registers when the cause has gone."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""A home agent alone with registrants that sign what the test says, a virtual clock and a model of its data plane."""
+"""A home agent with registrants that sign as the test says, a virtual clock and a model of its data plane."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -50,7 +50,7 @@ MOBILE = Mobile(HOA, DEVICE_KEY, HOA6, AN3, ONE, stand_ins=STAND_INS)
 
 
 class Registrant:
-    """Who may register: the mobile node, or a stand-in with its interface address."""
+    """A registrant: the mobile node, or a stand-in with its interface address."""
 
     def __init__(
         self, home: "Home", name: str, association: Association, address: IPv4Address | None
@@ -96,7 +96,7 @@ class Registrant:
 
 
 class Home:
-    """The home agent, its rows, and what its data plane would hold."""
+    """The home agent, its rows, and its data plane's state."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class Home:
         return dict(self.bindings), set(self.acceptances), set(self.translations)
 
     def ways(self, address: Addr = HOA) -> list[Addr]:
-        """Where packets go that no rule takes."""
+        """Destinations of packets that match no rule."""
         entry = self.bindings.get(address)
         return [] if entry is None else [each.destination for each in entry.tunnels]
 

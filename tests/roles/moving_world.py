@@ -27,7 +27,7 @@ PACE = 0.005  # seconds between packets of the correspondent
 
 
 class MovingWorld(World):
-    """`transfer`: whether the device tells of its context. Access nodes by their configuration: `agents` adds keys."""
+    """`transfer`: whether the device announces its context. `agents` adds keys to access nodes."""
 
     def __init__(
         self,
@@ -200,13 +200,13 @@ class MovingWorld(World):
                 super()._perform(host, action)
 
     def _counted(self, host: Host, action: CountInFlight) -> None:
-        """What has moved by the tunnel is as good as what has been sent while it stood."""
+        """Count a packet from the tunnel like one sent before the move."""
         moving = self.sent_packets if self._sending and not action.incoming else 0
         event = InFlightCounted(action.home_addresses[0], action.peer, action.incoming, moving)
         self.tell(host, event)
 
     def links(self, up: str | None) -> None:
-        """The radio links are as an access node sees them: it hears of its own one only."""
+        """Set the radio links; each access node sees its own one only."""
         for link, host in (("radio0", self.an1), ("radio1", self.an2)):
             wanted = up in (link, "both")
             if self.radio[link] == wanted:

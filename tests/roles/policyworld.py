@@ -43,7 +43,7 @@ Says = Callable[[FetchProfile], ProfileEvent | None]
 
 
 class PolicyWorld:
-    """`says` is the policy server: what it answers to a question, None when it does not answer."""
+    """`says` is the policy server: its answer to a question, None if it does not answer."""
 
     def __init__(self, says: Says) -> None:
         self.now = START
@@ -84,7 +84,7 @@ class PolicyWorld:
     # Running -----------------------------------------------------------------------------------------------------
 
     def advance(self, seconds: float) -> None:
-        """Let time pass; every role hears of its deadlines."""
+        """Advance the time; every role's deadlines are called."""
         end = self.now + seconds
         roles: dict[str, a.Role] = {"ha": self.home}
         if hasattr(self, "device"):
@@ -103,7 +103,7 @@ class PolicyWorld:
         self.now = end
 
     def settle(self) -> None:
-        """Deliver what is on its way."""
+        """Deliver pending messages."""
         steps = 0
         while self._due:
             steps += 1
@@ -194,6 +194,6 @@ class PolicyWorld:
         return [each.kind for each in self.events]
 
     def ways(self, home_address: IPv4Address = HOA) -> list[Addr]:
-        """Where packets go that no rule takes."""
+        """Destinations of packets that match no rule."""
         entry = self.bindings.get(home_address)
         return [] if entry is None else [each.destination for each in entry.tunnels]

@@ -44,7 +44,7 @@ def page() -> str:
 
 
 def section(table: StateTable[Any]) -> str:
-    """One machine: what it is, and its diagram."""
+    """One machine: its title, and its diagram."""
     return f"## {table.title}\n\n{table.about}\n\n```mermaid\n{diagram(table)}\n```\n"
 
 

@@ -37,7 +37,7 @@ def goes_on(world: World, seconds: float) -> None:
 
 
 def timestamps(host: Host) -> list[int]:
-    """The identifications of requests that this host heard, oldest first."""
+    """The identifications of requests that this host received, oldest first."""
     return [RegistrationRequest.decode(each).identification for each in host.sent if each[:1] == b"\x01"]
 
 

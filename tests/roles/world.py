@@ -132,7 +132,7 @@ def processes(pids: tuple[int, ...]) -> tuple[Process, ...]:
 
 
 def care_of_addresses(row: a.Persist) -> set[str]:
-    """What a home agent's row says of where the device is."""
+    """The device's care-of addresses in a home agent's row."""
     entries = row.value["care_of"]
     assert isinstance(entries, Sequence)
     addresses = set()
@@ -174,7 +174,7 @@ class Session:
 
 @dataclass
 class Host:
-    """A role, its rows and what its data plane would hold."""
+    """A role, its rows and its data plane's state."""
 
     name: str
     make: Callable[[], a.Role]
@@ -240,8 +240,8 @@ class World:
         listening: tuple[ListeningPort, ...] = (),
         unread_beyond: int = 16 << 20,
     ) -> None:
-        """`registers`: the stand-in registers itself (R4), and there is no default care-of address. `routing` is what the
-        device says of its own ways; another one holds from its next start on.
+        """`registers`: the stand-in registers itself (R4), and there is no default care-of address. `routing` is the
+        device's own; a changed one applies from its next start on.
         """
         self.routing = routing
         self.boot, self.stranded = "first", 5.0
@@ -345,7 +345,7 @@ class World:
     # Time ----------------------------------------------------------------------------------------------------------
 
     def start(self, host: Host) -> None:
-        """Start, or start again with its rows; the data plane is what `restore` says."""
+        """Start, or restart with its rows; `restore` gives the data plane's state."""
         host.role = host.make()
         host.alive = True
         host.clear_tables()
@@ -362,7 +362,7 @@ class World:
                 self.perform(host, host.role.happened(event, now=self.clock(host)))
 
     def _adopt(self) -> None:
-        """What a device's node does before its role restores: sockets are where they are, not where the row says."""
+        """Work of a device's node before its role restores: sockets are at their real place."""
         claimed: dict[Flow, bool] = {}  # whether the programs run
         over = (Stage.RETURNED, Stage.ABANDONED)
         for (table, key), row in self.mn.rows.items():
@@ -455,12 +455,12 @@ class World:
         host.alive = False
 
     def step_wall_clock(self, host: Host, seconds: float) -> None:
-        """Somebody sets the host's wall clock so far ahead, or back."""
+        """Step the host's wall clock ahead, or back."""
         host.wall_ahead += seconds
         self.tell(host, a.WallClockStepped(host.wall_ahead))
 
     def suspend(self, host: Host, seconds: float) -> None:
-        """The host does nothing and hears nothing for so long, and then goes on."""
+        """Suspend the host for so long: it neither acts nor receives."""
         host.alive = False
         self.advance(seconds)
         host.alive = True
@@ -472,7 +472,7 @@ class World:
             self.perform(host, host.role.receive(message, source, now=self.clock(host)))
 
     def peer_sends(self, number: int, size: int) -> None:
-        """The peer's bytes reach whoever owns the flow, or nobody: then the peer sends them again later."""
+        """The peer's bytes reach the owner of the flow; without one, the peer sends them again later."""
         session = self.sessions[flow(number)]
         here = self.path_of_data(number)
         if session.held_by_stand_in and not session.stopped and here == "mnps":
@@ -485,7 +485,7 @@ class World:
             session.sent += size
 
     def peer_connects(self, port: int, size: int = 0) -> Session | None:
-        """A new connection of the peer, with its first bytes, or None: it meets nobody now."""
+        """A new connection of the peer, with its first bytes; None if no socket accepts it now."""
         for handover, listeners in self.ports.items():
             accepting = [each.port for each in listeners if each.policy is Policy.ACCEPT]
             if port not in accepting or self.path_of_data() != "mnps" or (HOA, port) not in self.mnps.watched:
@@ -501,7 +501,7 @@ class World:
         return None
 
     def path_of_data(self, number: int | None = None) -> str | None:
-        """Where the home agent's data plane sends the peer's packets, of that connection or of none."""
+        """Destination of the peer's packets by the home agent's data plane, of that connection or of none."""
         entry = self.ha.bindings.get(HOA)
         if entry is None:
             return None
@@ -671,7 +671,7 @@ class World:
     # CoAP ------------------------------------------------------------------------------------------------------------------
 
     def device_reachable(self) -> bool:
-        """Whether packets from the stand-in to the home address get to the device (peer rule)."""
+        """True if packets from the stand-in to the home address reach the device (peer rule)."""
         entry = self.ha.bindings.get(HOA)
         if entry is None or self.mn.via is None or not self.radio[self.mn.via.link]:
             return False
@@ -926,10 +926,10 @@ class World:
 
 
 def awake(world: World) -> bool:
-    """Whether the device has all its sessions, or those that it did not give away."""
+    """True if the device has all its sessions, or those that it did not give away."""
     return isinstance(world.device.state, Up)
 
 
 def asleep(world: World) -> bool:
-    """Whether the device has handed over and is down."""
+    """True if the device has handed over and is down."""
     return isinstance(world.device.state, Down)

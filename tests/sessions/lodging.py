@@ -50,7 +50,7 @@ class Connection:
 
 @dataclass
 class Lodging:
-    """Stand-in, what it told its role and everybody, and the connections of a device."""
+    """Stand-in, its messages to its role and others, and the connections of a device."""
 
     network: Network
     directory: Path

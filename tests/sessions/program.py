@@ -1,4 +1,4 @@
-"""A program that knows nothing of Locum: does what the lines on its standard input say, on one TCP connection."""
+"""A program that knows nothing of Locum: it obeys lines on its standard input, on one TCP connection."""
 
 import hashlib
 import os

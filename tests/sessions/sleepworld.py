@@ -133,7 +133,7 @@ class Network:
             self.ip("router", family, "route", "replace", f"{home}/{bits}", "dev", "hold0")
 
     def release(self) -> None:
-        """The device gets what waited, and everything from now on."""
+        """Deliver held packets to the device, and pass all from now on."""
         self.route("device")
         with suppress(BlockingIOError):
             while True:

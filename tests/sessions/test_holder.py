@@ -1,4 +1,4 @@
-"""The descriptor store: what is stored outlives the one who stored it."""
+"""The descriptor store: stored descriptors outlive the process that stored them."""
 
 import os
 import socket

@@ -66,7 +66,7 @@ async def test_all_sessions_of_a_device_share_a_bound(network: Network, tmp_path
 
 @pytest.mark.parametrize("version", [4, 6])
 async def test_a_peer_on_the_stand_ins_own_host(network: Network, tmp_path: Path, version: int) -> None:
-    """What the host sends to a home address leaves it; not so for a session that lives here, and again after its return."""
+    """Packets of the host to a home address leave it, except those of a session that lives here."""
     async with lodging(network, tmp_path) as here:
         (one,) = here.connect(version=version, here=True)
         one.peer.send(b"before")

@@ -1,4 +1,4 @@
-"""A program that knows nothing of Locum and waits for its socket in one way: HOW HOST PORT SIZE.
+"""A program that knows nothing of Locum and waits for its socket by one method: HOW HOST PORT SIZE.
 
 It says "connected", takes (or, when HOW is `epoll-out`, sends) SIZE bytes, and says how many, with their sum.
 """
@@ -19,7 +19,7 @@ _PIECE = 1 << 20
 
 
 class Taken:
-    """The bytes so far. Their sum tells damaged ones, whichever thread took them."""
+    """The bytes so far. Their sum reveals damage, whichever thread read them."""
 
     def __init__(self, size: int) -> None:
         self.size, self.count, self.sum = size, 0, 0
@@ -58,7 +58,7 @@ def wait_all(connection: socket.socket, taken: Taken) -> None:
 
 
 def low_watermark(connection: socket.socket, taken: Taken) -> None:
-    """Is told when there are 1,000 bytes, which is what its protocol's messages have."""
+    """Wakes at 1,000 bytes, the size of its protocol's messages."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1000)
     epoll_edge(connection, taken)
 
@@ -144,7 +144,7 @@ def by_asyncio(connection: socket.socket, taken: Taken) -> None:
 
 
 def by_signal(connection: socket.socket, taken: Taken) -> None:
-    """Each signal is an edge: the program reads what there is, and waits for the next one."""
+    """Each signal is an edge: the program reads all data, and waits for the next one."""
     number = signal.SIGRTMIN + 1
     signal.pthread_sigmask(signal.SIG_BLOCK, [number])
     fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
@@ -216,7 +216,7 @@ class Ring:
 
 
 def uring_poll(connection: socket.socket, taken: Taken) -> None:
-    """Armed once, it tells of every edge."""
+    """Armed once, it reports every edge."""
     connection.setblocking(False)
     ring = Ring()
     ring.submit(Ring.POLL_ADD, connection.fileno(), length=1, events=select.POLLIN)

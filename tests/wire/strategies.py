@@ -303,7 +303,7 @@ requests634 = st.one_of(
 
 @st.composite
 def finals(draw: st.DrawFn) -> FinalState:
-    """Final states whose tail lies within what was received."""
+    """Final states whose tail lies within the received range."""
     tail = draw(st.binary(max_size=20))
     offset = draw(st.integers(0, 1 << 40))
     return FinalState(

@@ -1,4 +1,4 @@
-"""Bounded CBOR: what is let through, what is refused, and that refusing is cheap."""
+"""Bounded CBOR: accepted and refused bodies, and the low cost of refusing."""
 
 import time
 from contextlib import suppress

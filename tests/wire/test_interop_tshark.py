@@ -257,7 +257,7 @@ def test_udp_tunnels_are_dissected(capture: Path) -> None:
 
 
 def test_flow_bindings_are_beyond_tshark(tmp_path: Path) -> None:
-    """It does not know 154 and reads its long format as the short one: no check of ours may rest on what follows.
+    """It does not know 154 and misreads its long format: no check of ours may rest on the rest.
 
     When this fails, tshark has learned RFC 7629, and these belong to EVERY_EXTENSION.
     """

@@ -1,4 +1,4 @@
-"""Binary traffic selectors of RFC 6088: each part alone, all together, and what is refused."""
+"""Binary traffic selectors of RFC 6088: each part alone, all together, and refusals."""
 
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -114,7 +114,7 @@ def test_refusals(number: int, vector: str, field: str, reason: str) -> None:
 
 
 def test_uncompared_bits_are_not_kept() -> None:
-    """The bits of ECN, what stands before a flow label, and the reserved flags."""
+    """The bits of ECN, those before a flow label, and the reserved flags."""
     assert Ipv4Selector.decode(Cursor(bytes.fromhex("00300000 23 b9"))) == Ipv4Selector(dscp=(8, 46))
     assert Ipv4Selector.decode(Cursor(bytes.fromhex("00300000 23 20"))) == Ipv4Selector(dscp=(8, 8))
     assert Ipv6Selector.decode(Cursor(bytes.fromhex("02000000 ff000007"))) == Ipv6Selector(flow_label=(7, 7))

@@ -1,4 +1,4 @@
-"""Values that are frozen for the type checker only are what frozen dataclasses are in everything else."""
+"""Values that are frozen for the type checker only behave otherwise like frozen dataclasses."""
 
 from dataclasses import dataclass, field, fields, replace
 

@@ -44,7 +44,7 @@ list_command(
 @json_option
 @click.pass_obj
 def revoke(target: Target, home_address: str, agent: str | None, reason: str | None) -> None:
-    """End the registration of HOME_ADDRESS (RFC 3543): the other end of the tunnel is told at once.
+    """End the registration of HOME_ADDRESS (RFC 3543) and notify the other end of the tunnel at once.
 
     Asked of a home agent or of an access node. The mobile node may register again.
     """

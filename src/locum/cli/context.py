@@ -1,4 +1,4 @@
-"""`locum context`: what an access node knows of devices besides their registrations (C4)."""
+"""`locum context`: an access node's data about devices besides their registrations (C4)."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""`locum demo`: Fig. 6 told live in a terminal, with the facts and the message diagram at the end."""
+"""`locum demo`: Fig. 6 shown live in a terminal, with the facts and the message diagram at the end."""
 
 import shutil
 import sys
@@ -25,7 +25,7 @@ from locum.node.exits import Exit
     help="Captures, events, diagram and report go here; what an earlier demo left there is replaced.",
 )
 def demo(output: Path) -> None:
-    """A device falls asleep in the middle of a download, and nobody notices."""
+    """Show a device that falls asleep during a download without interrupting it."""
     console = Console()
     ready(console)
     if not _replace(output):

@@ -1,4 +1,4 @@
-"""`locum explain`: what the data plane of a node would do with a packet, and because of what."""
+"""`locum explain`: the decision of a node's data plane about a packet, with its reasons."""
 
 from typing import Any
 

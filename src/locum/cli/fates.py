@@ -1,4 +1,4 @@
-"""What became of sessions, as people read it: a line that counts, and one for each session that is not where it should be."""
+"""Text about the results of sessions: a summary line, and a line for each session that was left or lost."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -51,7 +51,7 @@ def owner(row: Mapping[str, Any]) -> str:
 
 
 def amiss(report: Mapping[str, Any]) -> bool:
-    """Whether a session stayed or was lost."""
+    """True if a session stayed or was lost."""
     return any(report.get(fate, 0) for fate in AMISS)
 
 

@@ -1,4 +1,4 @@
-"""`locum filter`: what visitors and programs of a stand-in may receive and send."""
+"""`locum filter`: filters for visitors and for programs of a stand-in."""
 
 import click
 
@@ -7,7 +7,7 @@ from locum.cli.target import list_command
 
 @click.group("filter")
 def filter_group() -> None:
-    """Filters of visitors at an access node, and of what a stand-in's programs may send."""
+    """Filters of visitors at an access node, and of packets that a stand-in's programs send."""
 
 
 list_command(

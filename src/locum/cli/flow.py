@@ -23,7 +23,7 @@ def flow() -> None:
 @json_option
 @click.pass_obj
 def flow_list(target: Target, home_address: str | None) -> None:
-    """Rules in the order in which they are matched, with what they took. No IP version in "live": nobody is registered."""
+    """Rules in matching order, with counters. No IP version in "live": nothing is registered for it."""
     target.output.table(target.ask("flow list", **_given(home_address=home_address)), _COLUMNS)
 
 

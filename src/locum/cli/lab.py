@@ -40,7 +40,7 @@ def ready(console: Console) -> None:
 @click.group()
 @click.pass_context
 def lab(ctx: click.Context) -> None:
-    """Play the scenarios of the source text with real daemons, and measure what happened."""
+    """Play the scenarios of the source text with real daemons, and measure the results."""
     if ctx.obj is None:  # started by itself, not as a command of `locum`
         ctx.obj = Target(None, False)
 
@@ -90,7 +90,7 @@ def _described(place: LabPlace) -> dict[str, Any]:
 @json_option
 @click.pass_obj
 def run_scenario(target: Target, name: str, report: Path | None, output: Path | None, keep: bool) -> None:
-    """Build the lab, play scenario NAME, check what was measured.
+    """Build the lab, play scenario NAME, check the measurements.
 
     The report is printed, and written to report.json in the output folder.
     """
@@ -142,7 +142,7 @@ def _prove_writable(console: Console, file: Path, option: str) -> None:
 
 
 def _write(console: Console, result: Report, file: Path) -> bool:
-    """Write the report; a disk that is full by now is told, and the other file is written all the same."""
+    """Write the report; if the disk is full, print an error and still write the other file."""
     try:
         result.write(file)
     except OSError as problem:
@@ -179,7 +179,7 @@ def shell(node: str, identity: str | None, command: tuple[str, ...]) -> None:
 @json_option
 @click.pass_obj
 def down(target: Target, names: tuple[str, ...], everything: bool) -> None:
-    """Remove labs that were kept, and what a run left that was killed.
+    """Remove labs that were kept, and remains of killed runs.
 
     NAME is a lab as `locum lab list` names it, or a scenario; without one, all labs are meant.
     """
@@ -198,7 +198,7 @@ def down(target: Target, names: tuple[str, ...], everything: bool) -> None:
 
 
 def _meant(names: tuple[str, ...]) -> list[LabPlace]:
-    """The labs of these names, all without any. Ends with one clear line when a name is nobody's."""
+    """The labs of these names, or all without names. Exits with one line on an unknown name."""
     places = LabPlace.all()
     for name in names:
         if not any(name in (place.identity, place.scenario) for place in places):

@@ -34,7 +34,7 @@ def config_group() -> None:
 @json_option
 @click.pass_obj
 def config_check(target: Target, config: Path) -> None:
-    """Read a configuration; say what is wrong with it: file, table and key."""
+    """Read a configuration and report errors: file, table and key."""
     from locum.node.config.load import ConfigError, load
 
     try:

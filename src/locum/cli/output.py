@@ -1,4 +1,4 @@
-"""What commands print: JSON for programs, tables for people (rich; NO_COLOR and pipes are honoured)."""
+"""Output of commands: JSON for programs, tables for users (rich; NO_COLOR and pipes are honoured)."""
 
 import json
 import time
@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 UNBROKEN = 22
-"""Characters: what is no longer, such as most addresses, is never broken over two lines."""
+"""Characters: shorter values, such as most addresses, are never broken over two lines."""
 PIPE_WIDTH = 4096
-"""Columns where there is no terminal: a line of a table is one line for `grep`."""
+"""Columns without a terminal: each table row is one line for `grep`."""
 
 
 class Output:
-    """One way to print, chosen by `-j`."""
+    """One output format, chosen by `-j`."""
 
     def __init__(self, json_wanted: bool) -> None:
         self.json = json_wanted
@@ -83,7 +83,7 @@ class Output:
 
 
 def text(value: Any) -> str:
-    """A JSON value as people read it."""
+    """A JSON value as text for users."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""`locum profile`: what the policy server says about mobile nodes, at home agents, access nodes and stand-ins."""
+"""`locum profile`: profiles from the policy server, at home agents, access nodes and stand-ins."""
 
 import click
 

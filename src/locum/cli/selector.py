@@ -19,14 +19,14 @@ _OPTIONS = (
 
 
 def selector_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The selector's options; what was given is collected by `selector_keys`."""
+    """The selector's options; `selector_keys` collects the given ones."""
     for name, metavar, text in reversed(_OPTIONS):
         command = click.option(name, metavar=metavar, help=text)(command)
     return command
 
 
 def selector_keys(options: Mapping[str, str | None]) -> dict[str, Any]:
-    """The keys of the rule's table; what is a number becomes one."""
+    """The keys of the rule's table; numeric text becomes a number."""
     names = [name.removeprefix("--").replace("-", "_") for name, _, _ in _OPTIONS]
     return {name: number_or_text(value) for name in names if (value := options.get(name)) is not None}
 

@@ -1,4 +1,4 @@
-"""`locum session | sleep | wake`: the live sessions of a device, and who has them."""
+"""`locum session | sleep | wake`: the live sessions of a device, and their holders."""
 
 import contextlib
 import sys

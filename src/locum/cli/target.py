@@ -1,4 +1,4 @@
-"""Which node a command talks to and how it prints: what every command needs, and no command of its own."""
+"""The node that a command talks to, and its output format: options of every command."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +51,7 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def list_command(group: click.Group, request: str, columns: tuple[str, ...], text: str) -> None:
-    """The verb `list` of an object: a request without arguments, and the columns that people see."""
+    """The verb `list` of an object: a request without arguments, and the displayed columns."""
 
     @group.command("list", help=text)
     @json_option

@@ -1,4 +1,4 @@
-"""`locum translation | group`: what the data plane makes of addresses, and which multicast groups it forwards."""
+"""`locum translation | group`: translated addresses, and forwarded multicast groups."""
 
 import click
 

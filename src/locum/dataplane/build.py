@@ -14,7 +14,7 @@ FLAGS = ("-O2", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-
 
 
 class BuildError(Exception):
-    """Why there is no object, in one line."""
+    """Reason why compiling failed, in one line."""
 
 
 def compile_objects(source: Path, target: Path) -> list[Path]:

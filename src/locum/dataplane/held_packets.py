@@ -23,7 +23,7 @@ MAX_OPENINGS = 256  # between two looks of the daemon; the rest is asked for aga
 
 
 class HeldPackets:
-    """What the data plane holds for its daemon. `ring` is the map of the ring buffer."""
+    """Packets that the data plane holds for its daemon. `ring` is the map of the ring buffer."""
 
     def __init__(self, ring: Map, device: Reinjection, tables: Tables, limits: Limits) -> None:
         self._device = device
@@ -69,7 +69,7 @@ class HeldPackets:
         return openings
 
     def read(self) -> list[HeldPacket]:
-        """Take what the kernel handed up into the queue; returns what is new there."""
+        """Move packets from the kernel's ring into the queue; returns the new ones."""
         self._ring.consume()
         fresh, self._fresh = self._fresh, []
         return fresh
@@ -105,7 +105,7 @@ class HeldPackets:
         )
 
     def send_of(self, flow: Flow) -> None:
-        """Put what waits for this flow into the kernel; the cost does not grow with what waits for others."""
+        """Send the packets held for this flow; the cost does not grow with the packets of others."""
         self._send(lambda: self._queue.take(flow))
 
     def inject(self, packet: bytes, gso_size: int = 0) -> bool:

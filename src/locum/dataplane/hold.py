@@ -1,4 +1,4 @@
-"""The hold queue: packets that wait, in order, within bounds of number and bytes; what does not fit is counted.
+"""The hold queue: held packets in order, bounded in number and bytes; packets beyond are counted.
 
 It knows no kernel: packets come in from the ring buffer and go out through the re-injection device.
 """
@@ -15,7 +15,7 @@ from locum.wire.control import Flow
 
 @dataclass(frozen=True, slots=True)
 class HeldPacket:
-    """One packet from its IP header on, and what the program knew of it."""
+    """One packet from its IP header on, with the program's data about it."""
 
     flow: Flow
     data: bytes

@@ -1,4 +1,4 @@
-"""What a measurement of one packet needs: tables of many bindings, a frame, a route. For benchmarks; nothing else uses it.
+"""Inputs for measuring one packet: tables of many bindings, a frame, a route. Only benchmarks use it.
 
 It makes a network namespace of its own for the route of the outer packet, and changes nothing outside.
 """

@@ -1,4 +1,4 @@
-"""The data plane of a node: forwarding actions -> kernel. Opens or takes over what is pinned, and leaves it forwarding.
+"""The data plane of a node: applies forwarding actions to the kernel. Opens or adopts pinned maps.
 
 Everything the kernel needs is pinned under <bpf_root>/locum/<node>/, so that packets flow while no daemon runs. The
 object is not thread safe; it belongs to the thread of the node's event loop and never blocks there.
@@ -45,7 +45,7 @@ OBJECT = Path(__file__).parent / "objects" / "locum.bpf.o"
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a reconciliation did."""
+    """Changes made by a reconciliation."""
 
     actions: tuple[Action, ...]
 
@@ -116,7 +116,7 @@ class DataPlane:
         forwarding: bool = True,
         tcx: bool = True,
     ) -> Self:
-        """Load the programs, or take over what is pinned, and attach to `interfaces` (those that exist).
+        """Load the programs, or take over pinned ones, and attach to `interfaces` (those that exist).
 
         `forwarding` makes the host a router; `tcx=False` uses clsact. Raises DataPlaneError, in one line.
         """
@@ -240,7 +240,7 @@ class DataPlane:
         self._mtu_routes.set_mtu(smallest_mtu(self._route, self._present()))
 
     def path_mtu(self, destination: Addr, mtu: int) -> None:
-        """A link on the way to the far end of a tunnel carries no more than `mtu` bytes; `refresh` forgets it in time."""
+        """Limit packets to the far end of a tunnel to `mtu` bytes; `refresh` removes the limit in time."""
         if any(tunnel.destination == destination for tunnel in self._tables.state.tunnels()):
             self._mtu_routes.path_mtu(destination, mtu)
 
@@ -256,19 +256,19 @@ class DataPlane:
         self._performer.apply(actions)
 
     def reconcile(self, desired: Iterable[Action]) -> Changes:
-        """Make the kernel's state exactly what `desired` builds from nothing; counters of what stays are kept."""
+        """Make the kernel's state match `desired`; counters of unchanged entries are kept."""
         actions = difference(self._tables.state, state_of(desired))
         self.apply(actions)
         self.refresh()
         return Changes(tuple(actions))
 
     def snapshot(self) -> ForwardingState:
-        """What the kernel has now, read from its maps."""
+        """The kernel's state, read from its maps."""
         return self._tables.read(self._names())
 
     @property
     def state(self) -> ForwardingState:
-        """What was written, without reading it back."""
+        """The written state, without reading it back."""
         return self._tables.state
 
     # Held packets
@@ -278,11 +278,11 @@ class DataPlane:
         return self._held.fileno()
 
     def read_openings(self) -> list[bytes]:
-        """SYNs to watched ports, from their IP headers on, since the last call; give back by `inject` what is accepted."""
+        """SYNs to watched ports since the last call, from their IP headers on; `inject` accepted ones."""
         return self._held.read_openings()
 
     def read_held(self) -> list[HeldPacket]:
-        """Take what the kernel handed up into the queue; returns what is new there."""
+        """Move packets from the kernel into the queue; returns the new ones."""
         return self._held.read()
 
     def release(self, of: Addr | Flow, *, ahead: bool = False) -> int:
@@ -319,11 +319,11 @@ class DataPlane:
     # What is said of it
 
     def tell_ended_rules(self, tell: Callable[[EndedRule], None]) -> None:
-        """Give every flow rule that leaves from now on, with what it counted, to `tell`, within the call that ends it."""
+        """Call `tell` with each flow rule removed from now on and its counters, within the removing call."""
         self._tables.rules.tell_ended = tell
 
     def explain(self, question: Question) -> Explanation:
-        """What this node does with a packet, by the model and what was written. Raises ValueError (see `explain`)."""
+        """The model's decision about a packet, by the written state. Raises ValueError (see `explain`)."""
         return explain(self.state, question, links=self.interfaces, own=self._tables.own)
 
     def counters(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The forwarding state that actions build: what should be in the kernel, or what a model decides by.
+"""The forwarding state that actions build: the target of the kernel's maps, or the input of a model.
 
 Values only; the difference of two states is what reconciliation has to do.
 """

@@ -32,7 +32,7 @@ DAEMONS = ("ha", "an1", "an2", "an3", "mnps", "mn")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A control association of two nodes; what each says of the other besides, `home_addresses` among it."""
+    """A control association of two nodes, with the additional keys of each, such as `home_addresses`."""
 
     near: str
     far: str
@@ -42,7 +42,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a scenario may want otherwise. Times in seconds, sizes in bytes."""
+    """Options of a scenario. Times in seconds, sizes in bytes."""
 
     mode: str = "fa"
     lifetime: int = 300
@@ -57,11 +57,11 @@ class Plan:
     domains: int = 1
     """Addressing domains, 1 to 3 (R18)."""
     tables: Mapping[str, Table] = field(default_factory=dict)
-    """For each node what its configuration has besides; see `merged`. A value "key:NAME" becomes the path of a secret."""
+    """Additional configuration of each node; see `merged`. A value "key:NAME" becomes a secret's path."""
     associations: tuple[Pair, ...] = ()
     """Control associations besides those that every lab has."""
     routers: tuple[str, ...] = ()
-    """Access nodes that are nothing but routers here: no daemon runs there, and nobody has an association with them."""
+    """Access nodes that are only routers here: without a daemon and without associations."""
 
     @property
     def daemons(self) -> tuple[str, ...]:
@@ -156,7 +156,7 @@ class Configuration:
         return self.place.path / "run" / f"{node}-holder.sock"
 
     def has_stand_in(self, node: str) -> bool:
-        """Whether a node's daemon is a stand-in, perhaps among other roles."""
+        """True if a node's daemon is a stand-in, perhaps among other roles."""
         return node in self.plan.daemons and (node in STAND_INS or "mnps" in self.plan.tables.get(node, {}))
 
     def write(self) -> None:

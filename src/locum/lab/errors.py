@@ -1,8 +1,8 @@
-"""What can go wrong in the lab itself, as opposed to a check that did not hold."""
+"""Errors of the lab itself, as opposed to failed checks."""
 
 
 class LabError(Exception):
-    """The lab could not do what it was asked to; the text says what, where, and what to do."""
+    """An error of the lab; the text gives the problem, its place and a remedy."""
 
 
 class Interrupted(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""What the lab needs of a machine, asked before anything is built, so that one clear line says what is missing."""
+"""Requirements of the lab on the machine, checked first, so that missing ones are named in one line."""
 
 import os
 import platform

@@ -21,7 +21,7 @@ from locum.lab.patience import patient
 
 @dataclass(slots=True)
 class Program:
-    """A running program of a node. `log` has what it wrote to stdout (unless taken) and stderr."""
+    """A running program of a node. `log` has its stdout (unless taken) and stderr."""
 
     name: str
     node: str
@@ -150,7 +150,7 @@ def state_of(pid: int) -> str:
 
 
 def is_frozen(pid: int) -> bool:
-    """Whether a process cannot run: stopped by a signal, or in a cgroup that the kernel reports frozen."""
+    """True if a process cannot run: stopped by a signal, or in a cgroup that the kernel reports frozen."""
     if state_of(pid) in ("T", "t"):
         return True
     group = cgroup_of(pid)

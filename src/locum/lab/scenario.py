@@ -1,4 +1,4 @@
-"""What a scenario is, and how one is run: build the lab, play, measure, report.
+"""A scenario, and its course: build the lab, play, measure, report.
 
 A scenario plays its story first and judges it afterwards from what was recorded; a story that cannot be played to
 its end is a failure with a reason, and what was recorded of it is kept.
@@ -41,7 +41,7 @@ LADDER_NOTES = frozenset(
 
 
 class Scenario(ABC):
-    """One story. A new object is made for every run, and keeps what `play` found for `judge`."""
+    """One scenario. A new object is made for every run, and keeps the results of `play` for `judge`."""
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -51,7 +51,7 @@ class Scenario(ABC):
     broken_from: ClassVar[tuple[str, ...]] = ()
     """Addresses that send malformed packets on purpose, and nothing else."""
     opaque: ClassVar[str] = ""
-    """A range of TCP ports whose content is nobody's business, as `dissection.malformed` takes it."""
+    """Range of TCP ports with arbitrary content, as for `dissection.malformed`."""
 
     @abstractmethod
     def play(self, lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""The live view of a running lab for people: who is connected, who receives, and what just happened.
+"""The live view of a running lab: registrations, receivers, and recent events.
 
 It looks from outside, as the person at the terminal could: files, process states, interfaces, control sockets.
 Without a terminal it prints a line when something happens, and one now and then while nothing does.

@@ -55,7 +55,7 @@ class Event:
 
 
 class Timeline:
-    """A folder of <node>.jsonl files. `listener` is told every mark of the lab as it is made."""
+    """A folder of <node>.jsonl files. `listener` is called with every mark of the lab."""
 
     def __init__(self, folder: Path, listener: Callable[[Event], None] | None = None) -> None:
         self.folder = folder

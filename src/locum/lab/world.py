@@ -1,4 +1,4 @@
-"""One lab that runs: network, captures, daemons, and what a person at the mobile node can do.
+"""One running lab: network, captures, daemons, and the user's commands at the mobile node.
 
 `with Lab(...) as lab:` leaves nothing behind however the block is left: by its end, by an exception, by Ctrl-C or by
 SIGTERM. What it did to a node it did as an operator would: by the command line, or by a signal.
@@ -45,7 +45,7 @@ def locum() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Nap:
-    """One sleep of the mobile node, as times (seconds since the epoch) and what was seen in between."""
+    """One sleep of the mobile node, as times (seconds since the epoch) and observations in between."""
 
     closing: float
     asleep: float
@@ -272,11 +272,11 @@ class Lab:
         return "mn" if address in (str(HOME_ADDRESS4), str(HOME_ADDRESS6)) else self.topology.owner(address)
 
     def registered_at(self, care_of: str) -> bool:
-        """Whether the home agent has this care-of address for the mobile node, by its own answer."""
+        """True if the home agent lists this care-of address for the mobile node."""
         return any(care_of in str(row) for row in self.bindings() if str(HOME_ADDRESS4) in str(row))
 
     def can_send(self, care_of: str) -> bool:
-        """Whether the mobile node knows that it is registered there, and its kernel has a way for its programs."""
+        """True if the mobile node is registered there, and its kernel has a route for its programs."""
         if self.ask("mn", "status")["mobile_node"]["care_of"] != care_of:
             return False
         way = ["ip", "route", "get", str(self.topology.address4("cn")), "from", str(HOME_ADDRESS4)]
@@ -321,7 +321,7 @@ class Lab:
         return before
 
     def fade(self, access_node: str = "an1", *, silent: bool = True) -> float:
-        """The radio dies without a word: everything is lost, and no link goes down. Or it is back. Returns when."""
+        """Let the radio fail silently, without link down, or restore it. Returns the time."""
         before = time.time()
         self.network.fade(access_node, silent)
         after = self.timeline.mark("radio-faded" if silent else "radio-back", link=f"{access_node}-mn")
@@ -356,7 +356,7 @@ class Lab:
 
     @staticmethod
     def all_frozen(programs: Iterable[Program]) -> bool:
-        """Whether none of them can run."""
+        """True if none of them can run."""
         return all(is_frozen(program.pid) for program in programs)
 
     @staticmethod

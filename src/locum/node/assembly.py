@@ -115,7 +115,7 @@ def _homes(settings: Settings) -> "Homes":
 
 
 def foreign_agent(settings: Settings, link_interface: LinkInterface) -> "ForeignAgent":
-    """The foreign agent of [foreign_agent]; 618 goes to whom [control] has an association with."""
+    """The foreign agent of [foreign_agent]; 618 goes to peers with an association in [control]."""
     from locum.roles.foreign_agent.configuration import (
         AccessLink,
         ForeignAgentConfiguration,

@@ -1,4 +1,4 @@
-"""Which boot of this host it is: what an earlier one froze or captured is gone."""
+"""Identity of this host's boot: sockets and frozen programs of an earlier one are gone."""
 
 from pathlib import Path
 

@@ -70,7 +70,7 @@ class SteadyClock:
         return self._origin + self._boot()
 
     def stepped(self, now: float) -> bool:
-        """Whether the wall clock was set since it was last looked at; then `ahead` is new."""
+        """True if the wall clock was set since the last call; then `ahead` is new."""
         if -STEP < self._wall() - now - self.ahead < STEP:
             return False
         ahead = self._compared()
@@ -80,7 +80,7 @@ class SteadyClock:
         return True
 
     def _compared(self) -> float:
-        """How far the wall clock is ahead, from readings with no pause between them."""
+        """Seconds that the wall clock is ahead, from readings with no pause between them."""
         while True:
             before, wall, after = self.now(), self._wall(), self.now()
             if after - before < STEP / 2:
@@ -137,7 +137,7 @@ def _this_boot() -> str:
 
 
 class WallClockWatch:
-    """Calls `told` when the wall clock is set, and after a suspension. In a running event loop, which it wakes.
+    """Calls `told` when the wall clock is set, and after a suspension, in a running event loop.
 
     A timer of CLOCK_REALTIME that never expires is cancelled by the kernel in both cases (TFD_TIMER_CANCEL_ON_SET).
     """
@@ -171,7 +171,7 @@ class WallClockWatch:
         self._told()
 
     def close(self) -> None:
-        """Nothing is told any more."""
+        """End all reports."""
         asyncio.get_running_loop().remove_reader(self._timer)
         os.close(self._timer)
 

@@ -1,4 +1,4 @@
-"""`locum node run`: a process around a node. Privileges, signals, one clear line for what cannot work, exit codes."""
+"""`locum node run`: a process around a node. Privileges, signals, one line per start error, exit codes."""
 
 import asyncio
 import errno
@@ -25,7 +25,7 @@ _DESCRIPTORS = 65536  # as LimitNOFILE= of the systemd units
 
 
 class MissingPrivilege(Exception):
-    """This process may not do what the node needs."""
+    """This process lacks a privilege that the node needs."""
 
 
 def run(path: Path) -> int:

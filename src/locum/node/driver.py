@@ -21,7 +21,7 @@ _LONGEST_WAIT = 30.0  # seconds; in a loop whose timers stand still while the ma
 
 @dataclass(slots=True)
 class Slot:
-    """A role and what drives it."""
+    """A role and its driver."""
 
     name: str
     role: Role
@@ -33,7 +33,7 @@ class Slot:
 
 
 class Driver:
-    """The roles of one node by name, in `slots`, and what moves them."""
+    """The roles of one node by name, in `slots`, and their events and timers."""
 
     def __init__(self, clock: SteadyClock, events: EventStream) -> None:
         self.slots: dict[str, Slot] = {}
@@ -52,13 +52,13 @@ class Driver:
             self._step(slot, lambda now: slot.role.happened(event, now=now))
 
     def command(self, role: str, command: Callable[[Role, float], Sequence[Action]]) -> None:
-        """Have a role do what a person asks for. Raises what the role raises."""
+        """Let a role perform a user's command. Raises the role's errors."""
         slot = self.slots[role]
         slot.performer.perform(command(slot.role, self.now()))
         self._after(slot)
 
     def now(self) -> float:
-        """Steady seconds; the roles have heard by then where the wall clock is."""
+        """Steady seconds; the roles already know of steps of the wall clock."""
         now, before = self._clock.now(), self._clock.ahead
         if self._clock.stepped(now):
             self._clock.keep()

@@ -23,7 +23,7 @@ Subscriber = Callable[[str], None]
 
 
 class EventStream:
-    """Where everything that happens on a node is said once."""
+    """The one stream of a node's events."""
 
     def __init__(self, node: str, path: Path | None = None, limit: int = 256 << 20) -> None:
         """`path`: file that gets a line per event; past `limit` bytes it is renamed to `<path>.1` and begun anew.
@@ -103,7 +103,7 @@ _FLOW = re.compile(
 
 
 def flow_text(flow: object) -> str:
-    """A flow as people write it: "tcp 10.0.0.1:5000 > 192.0.2.1:80". Anything else as its own text."""
+    """Text form of a flow: "tcp 10.0.0.1:5000 > 192.0.2.1:80". Other values as their own text."""
     return str(flow)
 
 

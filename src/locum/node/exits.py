@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """What a shell or a suspend hook can tell from the exit code."""
+    """Results that a shell or a suspend hook can tell from the exit code."""
 
     DONE = 0
     FAILED = 1

@@ -1,4 +1,4 @@
-"""One running node: opens what its roles need, restores them, and takes it all down again.
+"""One running node: opens the resources of its roles, restores them, and takes it all down again.
 
 Owns the event loop, the clock and the order of starting and stopping. `Driver` drives the roles, which decide; each hand that performs an
 action is in a file of its own.
@@ -307,7 +307,7 @@ class Node:
             self._closers.push_async_callback(self.stand_in.close)
 
     def _keep_alive(self, rules: "Sequence[KeepAliveRule]") -> "Callable[[Flow], Repeated | None]":
-        """What a stand-in is to repeat on a UDP flow; nothing is observed without a rule."""
+        """Keep-alive for the stand-in to repeat on a UDP flow; no traffic is observed without a rule."""
         if not rules:
             return lambda _flow: None
         from locum.node.sessions.last_sent import LastSent
@@ -366,7 +366,7 @@ class Node:
         return handlers
 
     async def _begin(self) -> None:
-        """Restore the roles, then hear. Nobody is answered by a role that does not know yet what it promised before.
+        """Restore the roles, then read messages: no role answers before it knows its earlier promises.
 
         Until here messages wait in their sockets: what a role decided now would be undone by its own restoration.
         """
@@ -385,7 +385,7 @@ class Node:
         await self.network.undo_stale()
 
     def _restore(self) -> None:
-        """Roles say what they want; the data plane is made so in one step, before anything is sent.
+        """Restore the roles; the data plane is set to their state in one step, before any message is sent.
 
         It must not wait for anything: roles that are there are roles that are restored.
         """
@@ -478,7 +478,7 @@ class Node:
             self._links.changed(name, link)
 
     def _probe_source(self, link: str) -> IPv4Address:
-        """Who asks a visitor: the agent, by its address on the link or else by its care-of address."""
+        """Source of probes to a visitor: the agent's address on the link or else its care-of address."""
         foreign = self.settings.foreign_agent
         assert foreign is not None
         interface = self.watch.ipv4_interface(link)

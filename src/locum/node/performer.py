@@ -1,4 +1,4 @@
-"""Performs what a role decided, in the order it decided (see `locum.roles.actions`); decides nothing itself.
+"""Performs a role's actions, in the order it decided (see `locum.roles.actions`); decides nothing itself.
 
 Two ways to wait for the store. A home agent answers many strangers at once: its answers wait for the commit of their
 own writes while further requests are taken (`Pipelined`). Every other role is told one thing after the other: an
@@ -29,7 +29,7 @@ OUTGOING: frozenset[type] = frozenset((do.Reply, do.SendRegistration, do.Ask, do
 
 
 class Performer:
-    """What the two ways share: the store, events, counters, forwarding and the hands for everything else."""
+    """Common part of both performers: store, events, counters, forwarding, handlers for the rest."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Performer:
         self._begin()
 
     def _begin(self) -> None:
-        """Nothing is waiting yet."""
+        """Start with an empty queue."""
         raise NotImplementedError
 
     def perform(self, actions: Iterable[Action]) -> None:
@@ -98,7 +98,7 @@ class Pipelined(Performer):
         self.answer: Callable[[Sequence[do.Reply]], Iterable[tuple[Action, Exception]]] = self._one_by_one
 
     def perform(self, actions: Iterable[Action]) -> None:
-        """State changes now; from the first outgoing message on, what remains waits for the commit."""
+        """Change state now; from the first outgoing message on, the remaining actions wait for the commit."""
         waiting: list[Action] | None = None
         for action in actions:
             if waiting is not None:
@@ -199,14 +199,14 @@ class Sequential(Performer):
         self._unsaved = False
 
     def perform(self, actions: Iterable[Action]) -> None:
-        """Append; what needs no waiting is done before this returns, if nothing is being waited for."""
+        """Append; immediate actions are done before this returns, if no earlier one is pending."""
         self._queue.extend(actions)
         if self._running is None and not self._advancing:
             self._advance()
 
     @property
     def idle(self) -> bool:
-        """Nothing is waiting or being done."""
+        """True if no action is waiting or running."""
         return self._running is None and not self._queue
 
     async def drained(self) -> None:
@@ -243,7 +243,7 @@ class Sequential(Performer):
         return self._handlers[kind](action)
 
     async def _when_saved(self, action: Action) -> None:
-        """What is said must not promise what was not kept: without its writes the action does not take place."""
+        """Perform the action once its writes are committed; without them it does not take place."""
         await self._tables.durable()
         self._unsaved = False
         if (pending := self._handlers[type(action)](action)) is not None:

@@ -1,4 +1,4 @@
-"""What a node must not forget: bindings, visitors, registrations, handovers, sequence numbers, changes to the host.
+"""Durable state of a node: bindings, visitors, registrations, handovers, sequence numbers, host changes.
 
 One small interface (rows, put, forget, durable) over SQLite in WAL mode. The event loop never waits for the disk: writes
 are queued and committed in groups by one thread, the only one that writes and syncs. All that arrive while a commit is
@@ -47,7 +47,7 @@ class _Batch:
         self.committed: asyncio.Future[None] = loop.create_future()
 
     def encode(self) -> None:
-        """What the worker needs. Done here, by the event loop's thread: two threads that want the interpreter wait
+        """Encode the batch, in the thread of the event loop: two threads that want the interpreter wait
         for each other, and the worker's share would be done in many small pieces.
         """
         by_table: dict[str, dict[str, Row]] = {}
@@ -111,7 +111,7 @@ class Store:
         self._batch().writes[table, key] = value
 
     def forget(self, table: str, key: str) -> None:
-        """Queue a deletion; a key that is not there is no error. Raises StoreError when the store is closed."""
+        """Queue a deletion; a missing key is no error. Raises StoreError when the store is closed."""
         self._batch().writes[table, key] = None
 
     def committed(self) -> "asyncio.Future[None] | None":
@@ -197,7 +197,7 @@ class Store:
             self._start()
 
     async def close(self) -> None:
-        """Commit what is queued, what could not be written before too, and close the file. Later writes are refused."""
+        """Commit queued writes, including those that failed before, and close the file. Later writes are refused."""
         if self._unwritten:
             self._batch()
         while (batch := self._waiting or self._running) is not None:

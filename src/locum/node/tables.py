@@ -66,7 +66,7 @@ class SharedTable(StrEnum):
 
 
 class StoreError(Exception):
-    """The store cannot be opened, read or written; says which file and what to do."""
+    """The store cannot be opened, read or written; names the file and a remedy."""
 
 
 _Table = TypeVar("_Table", contravariant=True)
@@ -74,7 +74,7 @@ _Name = TypeVar("_Name", HostTable, SharedTable)
 
 
 class _Commits(Protocol):
-    """Tells when what was queued is committed."""
+    """Reports the commit of queued writes."""
 
     def committed(self) -> "asyncio.Future[None] | None":
         """The future of the commit that covers everything queued so far, shared by all (never cancel it); None: done.
@@ -96,15 +96,15 @@ class _Store(_Commits, Protocol[_Table]):
         """Queue a write. `value` must not be changed afterwards."""
 
     def forget(self, table: _Table, key: str, /) -> None:
-        """Queue a deletion; a key that is not there is no error."""
+        """Queue a deletion; a missing key is no error."""
 
 
 class HostStore(_Store[HostTable], Protocol):
-    """What belongs to this host."""
+    """Tables that belong to this host."""
 
 
 class SharedStore(_Store[SharedTable], Protocol):
-    """What a cluster would share."""
+    """Tables that a cluster would share."""
 
 
 class RoleTables:

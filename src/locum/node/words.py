@@ -1,4 +1,4 @@
-"""Why something failed, in words for people: neither an exception's class nor a value's code in them."""
+"""Reasons of failures, in words for users: without class names and code values."""
 
 import re
 
@@ -6,7 +6,7 @@ _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 def reason(problem: BaseException) -> str:
-    """What an exception says. One that is a mistake of this program says nothing to people: the log has it."""
+    """Text of an exception. Errors of this program have no text for users: the log has them."""
     if isinstance(problem, OSError) and problem.strerror:
         name = f" ({problem.filename})" if isinstance(problem.filename, str) else ""
         return f"{problem.strerror}{name}"

@@ -1,4 +1,4 @@
-"""The actions of a role and the events that it is told. Those of one subject are in action_values/.
+"""The actions of a role and its events. Those of one subject are in action_values/.
 
 A role returns actions; the node and the data plane perform them in the order given, which is meaning: `Persist` comes
 before `Reply`, `SetFlow(HOLD)` before `Capture`, a new binding before the reply that announces it. Results are events in
@@ -170,7 +170,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """An `Ask` failed: nobody answered, the association does not fit, or the peer answered with an error."""
+    """An `Ask` failed: no answer, no fitting association, or an error of the peer."""
 
     request: int
     reason: str
@@ -215,7 +215,7 @@ class ProbeAnswered:
 
 @dataclass(frozen=True, slots=True)
 class RegistrationUnreachable:
-    """An ICMP error about a registration message that this host sent to `to`; `quoted` is what it repeats of it.
+    """An ICMP error about a registration message that this host sent to `to`; `quoted` is its quoted part.
 
     RFC 792 asks for no byte of the message to be repeated, RFC 1812 section 4.3.2.3 for as many as fit.
     """
@@ -244,7 +244,7 @@ class DeliveryMoved:
 
 @dataclass(frozen=True, slots=True)
 class WallClockStepped:
-    """The wall clock is so many seconds ahead of the role's `now`: told at the start, and whenever it was set."""
+    """The wall clock is so many seconds ahead of the role's `now`: at the start, and after each step."""
 
     ahead: float
 
@@ -286,5 +286,5 @@ class Role(Protocol):
     def timeout(self, *, now: float) -> list[Action]: ...
 
     def deadline(self) -> float | None:
-        """When `timeout` wants to be called, or None."""
+        """Time of the next `timeout`, or None."""
         ...

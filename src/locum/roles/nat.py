@@ -22,7 +22,7 @@ TRIES = 3  # keepalives without an answer, until the mobile node registers anew 
 
 @dataclass(frozen=True, slots=True)
 class Outer:
-    """Where the other end of a UDP tunnel is seen: the NAT's address and the port that it gave."""
+    """Outer address of a UDP tunnel's other end: the NAT's address and port."""
 
     address: IPv4Address
     port: int
@@ -51,7 +51,7 @@ def udp_tunnel(source: Addr, destination: Addr, port: int = UDP_PORT) -> Tunnel:
 
 
 class TraversalMode(Enum):
-    """Whether a UDP tunnel is asked for; the value is the configuration's spelling."""
+    """Request for a UDP tunnel; the value is the configuration's spelling."""
 
     OFF = "off"
     AUTO = "auto"  # where the home agent sees a NAT
@@ -90,7 +90,7 @@ class KeepAlive:
         self._probe = _Probe(self._sequence, 0, now, now + interval)
 
     def stop(self) -> None:
-        """There is no tunnel any more."""
+        """Stop: there is no tunnel any more."""
         self._probe = None
 
     def answered(self, identifier: int, sequence: int, now: float) -> None:
@@ -101,7 +101,7 @@ class KeepAlive:
             probe.next_at = max(now, probe.sent_at + self._interval)
 
     def lost(self, now: float) -> bool:
-        """Whether the last of TRIES has gone unanswered; the caller registers anew, and `start` begins again."""
+        """True if the last of TRIES is unanswered; the caller registers anew, and `start` begins again."""
         probe = self._probe
         return probe is not None and probe.tries >= TRIES and probe.next_at <= now
 
@@ -116,10 +116,10 @@ class KeepAlive:
         return keepalive(self.home_address, self._home_agent, self._identifier, probe.sequence).encode()
 
     def deadline(self) -> float | None:
-        """When the next is due, or the last counts as lost."""
+        """Time of the next keepalive, or of declaring the last one lost."""
         return None if self._probe is None else self._probe.next_at
 
 
 def outer_of(row: Mapping[str, JSON]) -> Outer | None:
-    """Where the other end is seen, in the row of a care-of address; rows of an earlier version have nothing."""
+    """Outer address in the row of a care-of address; None in rows of an earlier version."""
     return Outer.from_row(row.get("outer"))

@@ -25,7 +25,7 @@ class Part(Protocol):
         return []
 
     def deadline(self) -> float | None:
-        """When `timeout` has to be called next; None when nothing will be due."""
+        """Time of the next `timeout`; None if there is none."""
         return None
 
 
@@ -40,7 +40,7 @@ class Parts(Part):
         return [action for part in self._parts for action in part.restore(rows, now=now)]
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
-        """The actions of the first part that the event concerns; None when there is none."""
+        """The actions of the first part that the event concerns; None if it concerns no part."""
         for part in self._parts:
             if (actions := part.happened(event, now=now)) is not None:
                 return actions

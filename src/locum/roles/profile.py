@@ -1,4 +1,4 @@
-"""What a policy server says about a mobile node (features R3, C9, R20): a profile, and the pools it may name.
+"""A policy server's data about a mobile node (features R3, C9, R20): a profile, and its pools.
 
 Values only. Who may be served, and what becomes of a profile that changes or goes, is decided elsewhere.
 """
@@ -67,7 +67,7 @@ class Policing:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """All that is known of one mobile node. At an access node there is no association and no home address needed."""
+    """Data about one mobile node. At an access node no association and no home address are needed."""
 
     lifetime: int | None = None  # seconds after which it is fetched again; None: never by itself
     home_address: IPv4Address | None = None

@@ -1,4 +1,4 @@
-"""What a role asks the policy server for, and what it is told: profiles (features R3, C9, R20).
+"""Requests of a role to the policy server, and the answers: profiles (features R3, C9, R20).
 
 Values only. Who is asked, how, and how often, is the node's business; so is what a profile looks like on the wire.
 """
@@ -34,7 +34,7 @@ class ProfileFetched:
 
 @dataclass(frozen=True, slots=True)
 class ProfileRefused:
-    """The policy server says that there is no such mobile node, or that it may not be served."""
+    """The policy server does not know the mobile node, or refuses it."""
 
     request: int
     reason: str
@@ -42,7 +42,7 @@ class ProfileRefused:
 
 @dataclass(frozen=True, slots=True)
 class ProfileUnavailable:
-    """No policy server answered, or what it said is no profile: nothing is known."""
+    """No policy server answered, or the answer is no profile."""
 
     request: int
     reason: str

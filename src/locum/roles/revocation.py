@@ -1,4 +1,4 @@
-"""Registration revocation (RFC 3543): what both ends of a tunnel share, whichever of them ends a registration.
+"""Registration revocation (RFC 3543): common part of both ends of a tunnel.
 
 Timestamps, what makes a revocation believable, and those under way until they are acknowledged. It must not know
 bindings, visitors or what a revocation does to them.
@@ -27,13 +27,13 @@ _MASK, _HALF = 0xFFFFFFFF, 1 << 31
 
 
 def later(one: int, other: int) -> bool:
-    """Whether the 32-bit timestamp `one` comes after `other`; they come round every 136 years (RFC 1982)."""
+    """True if the 32-bit timestamp `one` is after `other`; they wrap every 136 years (RFC 1982)."""
     return 0 < (one - other) & _MASK < _HALF
 
 
 @dataclass(frozen=True, slots=True)
 class Revocable:
-    """What the other end said in its revocation support extension (section 3.2): it takes revocations."""
+    """The peer's revocation support extension (section 3.2): it takes revocations."""
 
     timestamp: int  # of its clock, the last that was heard: every identifier must come after it (section 3.5)
     inform: bool = False  # I: it lets the home agent decide whether the mobile node is told
@@ -62,7 +62,7 @@ class Stamps:
         self._last: dict[IPv4Address, int] = {}
 
     def next(self, home_address: IPv4Address, now: float) -> int:
-        """32 bits; what was given before is not given again, also within one second."""
+        """32 bits; values never repeat, also within one second."""
         clock = ntp64(now) >> 32
         last = self._last.get(home_address)
         fresh = clock if last is None or later(clock, last) else (last + 1) & _MASK
@@ -84,7 +84,7 @@ class RevocationPeer:
 
 
 class Heard:
-    """Identifiers of revocations for which there is no registration any more: bounded, the oldest forgotten."""
+    """Identifiers of revocations without a registration: bounded, the oldest are dropped."""
 
     def __init__(self) -> None:
         self._last: dict[tuple[Addr, IPv4Address], int] = {}
@@ -109,7 +109,7 @@ def unbelievable(
     *,
     from_home_agent: bool,
 ) -> str | None:
-    """Why a revocation must be dropped, or None. `last` is the last timestamp heard from its sender (section 3.5)."""
+    """Reason to drop a revocation, or None. `last` is the sender's last timestamp (section 3.5)."""
     if message.from_home_agent is not from_home_agent:
         return "revocation-reflected"
     if association is None or not authentic(message, kind, association):
@@ -180,7 +180,7 @@ class Revocations(Part):
         return [self._send(key, now), held.told()]
 
     def cancel(self, home_address: IPv4Address, foreign_domain: Addr) -> None:
-        """A new registration by that way stands: the old revocation must not be repeated against it."""
+        """A new registration there is in force: the old revocation must not be repeated against it."""
         if self._under_way:  # mostly there is none at all
             self._timers.cancel((home_address, foreign_domain))
             self._under_way.pop((home_address, foreign_domain), None)
@@ -188,7 +188,7 @@ class Revocations(Part):
     def acknowledged(
         self, message: RevocationAcknowledgment, source: Source
     ) -> tuple[RegistrationRevocation | None, list[Action]]:
-        """The revocation that this ends, if it is an answer to one of ours, and what is to be done."""
+        """The revocation that this ends, if it answers one of ours, and the actions."""
         for key, held in self._under_way.items():
             ours = message.home_address == key[0] and message.identifier in held.identifiers
             if not ours or source.address != held.to.address:
@@ -232,5 +232,5 @@ class Revocations(Part):
 
 
 def said_by(row: Mapping[str, JSON]) -> Revocable | None:
-    """What is kept of a peer in a row of a binding or visitor; rows of an earlier version have nothing."""
+    """Data of a peer in a row of a binding or visitor; None in rows of an earlier version."""
     return Revocable.from_row(row.get("revocable"))

@@ -1,4 +1,4 @@
-"""Flow rules as the home agent keeps them (features R5 to R8): what they are, who may change them, in which order they stand.
+"""Flow rules at the home agent (features R5 to R8): values, owners, and order.
 
 Values and pure functions. Which care-of addresses are registered, and what the kernel gets of a rule, is not known here.
 """
@@ -36,7 +36,7 @@ Target: TypeAlias = int | str  # a binding identifier, MN, STAND_IN, DEFAULT or 
 
 
 class RuleRefused(Exception):
-    """A change of the rules that is not made. `reason` is what a registration is answered with; `str()` is for people."""
+    """A refused change of rules. `reason` is for the registration's answer; `str()` is for users."""
 
     def __init__(self, reason: RefusalReason, problem: str) -> None:
         super().__init__(problem)
@@ -56,7 +56,7 @@ class KeptRule:
     owner: str = MN  # MN, the name of a stand-in, CONFIGURATION, PROFILE or ADMIN
 
     def selector(self, version: int) -> Selector | None:
-        """What it takes of the packets of IPv4 (4) or IPv6 (6); None: nothing."""
+        """Selector of the IPv4 (4) or IPv6 (6) packets that match; None: none."""
         for each in self.selectors:
             if isinstance(each, Ipv4Selector) == (version == 4):
                 return each
@@ -135,8 +135,8 @@ def both_families(selector: Selector) -> tuple[Selector, ...]:
 
 
 def one_reading(selectors: tuple[Selector, ...], home_addresses: Iterable[Addr]) -> tuple[Selector, ...]:
-    """What takes the same packets, and names each family that `both_families` would not see: by the home address, which
-    is the destination of all packets anyway. Raises RuleRefused where there is no home address of the family.
+    """Selectors of the same packets that name each family which `both_families` would miss: by the home address, which
+    is the destination of all packets anyway. Raises RuleRefused without a home address of the family.
     """
     if any(both_families(each) == selectors for each in selectors):
         return selectors
@@ -195,7 +195,7 @@ def without(rules: Sequence[KeptRule], identifier: int, by: str) -> tuple[tuple[
 
 
 def stored(rule: KeptRule) -> bool:
-    """Whether it is kept in the store: what the configuration and profiles say, they say again."""
+    """True if it is kept in the store: rules of configuration and profiles are not."""
     return rule.owner not in (CONFIGURATION, PROFILE)
 
 
@@ -206,7 +206,7 @@ def free_identifier(rules: Sequence[KeptRule], first: int) -> int:
 
 
 def overlap(one: Selector, two: Selector) -> bool:
-    """Whether there can be a packet that both take."""
+    """True if a packet can match both."""
     if type(one) is not type(two):
         return False
     for part in fields(one):

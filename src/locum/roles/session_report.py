@@ -1,4 +1,4 @@
-"""What became of each session in one sleep or one wake, for people: values and a list of them. It decides nothing."""
+"""Results of each session in one sleep or one wake, for users: values and a list. It decides nothing."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from locum.wire.control import Flow
 
 
 class Fate(Enum):
-    """How a session ended up. A sleep knows WENT, STAYED and LOST, a wake all but WENT."""
+    """Result of a session. A sleep has WENT, STAYED and LOST, a wake all but WENT."""
 
     WENT = "went"  # the stand-in has it
     STAYED = "stayed"  # it is still its program's, and was not captured
@@ -33,7 +33,7 @@ class SessionFate:
 
 
 def counted(number: int) -> str:
-    """So many sessions, in words for people."""
+    """Number of sessions, in words for users."""
     return "no sessions" if not number else "1 session" if number == 1 else f"{number} sessions"
 
 
@@ -45,7 +45,7 @@ class Report:
 
     @property
     def fates(self) -> tuple[SessionFate, ...]:
-        """In the order in which the sessions were told first."""
+        """Results in the order of the sessions' first reports."""
         return tuple(self._fates.values())
 
     def tell(
@@ -56,7 +56,7 @@ class Report:
         processes: Iterable[Process] = (),
         programs: tuple[str, ...] = (),
     ) -> None:
-        """Note what became of this session; processes and programs that are not given stay as they were told before."""
+        """Note the result of this session; omitted processes and programs stay as reported before."""
         self.note(SessionFate(flow, fate, reason, tuple(each.pid for each in processes), programs))
 
     def note(self, fate: SessionFate) -> None:
@@ -67,9 +67,9 @@ class Report:
         self._fates[fate.flow] = fate
 
     def counts(self) -> Counter[Fate]:
-        """How many sessions ended up in each way."""
+        """Number of sessions by result."""
         return Counter(each.fate for each in self._fates.values())
 
     def all(self, fate: Fate) -> tuple[SessionFate, ...]:
-        """Those that ended up in this way."""
+        """Sessions with this result."""
         return tuple(each for each in self._fates.values() if each.fate is fate)

@@ -1,4 +1,4 @@
-"""What became of a session and why, in words for people: shared by what takes sessions back and gives them up."""
+"""Results of sessions and reasons, in words for users: common to wakes and abandoning."""
 
 import errno
 

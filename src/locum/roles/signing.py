@@ -21,7 +21,7 @@ def signed(message: bytes, kind: AuthKind, association: Association) -> bytes:
 
 
 def authentic(message: Extended, kind: AuthKind, association: Association) -> bool:
-    """Whether the message bears a right authenticator of that kind under that association."""
+    """True if the message bears a right authenticator of that kind under that association."""
     found = message.authentication(kind)
     if found is None or found.spi != association.spi:
         return False

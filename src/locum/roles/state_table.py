@@ -56,7 +56,7 @@ def state_of(value: object) -> State:
 
 
 def name(state: State) -> str:
-    """Return the name of a state, for people."""
+    """Return the name of a state, for users."""
     if state is None:
         return "nothing"
     return state.name.capitalize() if isinstance(state, Enum) else state.__name__

@@ -59,6 +59,6 @@ class Deadlines(Generic[K]):
             yield key
 
     def _compact(self) -> None:
-        """What was cancelled or moved forward leaves entries behind; beyond twice the live ones the heap is made anew."""
+        """Rebuild the heap when cancelled and moved entries exceed twice the live ones."""
         if len(self._heap) > 64 + 2 * len(self._at):
             self._heap = sorted((at, next(self._order), key) for key, at in self._at.items())

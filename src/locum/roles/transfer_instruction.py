@@ -1,4 +1,4 @@
-"""What a registration says about its context (C4): where it is, or where it is to go.
+"""A registration's instruction about its context (C4): its place, or its destination.
 
 A stand-in need not know where the device is: the home agent does, and says so in its reply. It says so as well when the
 device is not where the stand-in believes it to be.
@@ -24,7 +24,7 @@ ANYWHERE = IPv4Address(0)  # wherever the device is: the home agent knows
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """What a registration says about its context."""
+    """A registration's instruction about its context."""
 
     access_node: IPv4Address
     towards: bool
@@ -58,7 +58,7 @@ def instruction(request: RegistrationRequest, reply: RegistrationReply | None = 
 
 
 def device_at(reply: RegistrationReply) -> IPv4Address | None:
-    """The access node that serves the device, as the home agent tells its stand-in; None: it says nothing."""
+    """The device's access node, as the home agent tells its stand-in; None: not given."""
     for value in _values(reply):
         if isinstance(value, TransferContext) and isinstance(value.access_node, IPv4Address):
             return value.access_node
@@ -66,7 +66,7 @@ def device_at(reply: RegistrationReply) -> IPv4Address | None:
 
 
 def _values(message: RegistrationRequest | RegistrationReply) -> list[VendorValue]:
-    """Our values that the mobile-home authentication protects; what cannot be read counts for nothing."""
+    """Our values under the mobile-home authentication; unreadable ones are ignored."""
     found: list[VendorValue] = []
     for each in message.protected(AuthKind.MN_HA):
         if isinstance(each, VendorNormal):

@@ -31,7 +31,7 @@ Key = tuple[Addr, tuple[Addr, ...]]  # home address, stand-ins
 
 @dataclass(frozen=True, slots=True)
 class TriggerRequest:
-    """One trigger on its way: the stand-in at `place` is being asked, or will be asked when the time has come."""
+    """One pending trigger: the stand-in at `place` is being asked, or will be asked later."""
 
     trigger: Trigger
     stand_ins: tuple[Addr, ...]
@@ -40,17 +40,17 @@ class TriggerRequest:
 
     @property
     def home_address(self) -> Addr:
-        """What it is about, by its first address."""
+        """The home address, by its first one."""
         return self.trigger.home_addresses[0]
 
     @property
     def key(self) -> Key:
-        """One trigger request at a time for a home address and those who are asked."""
+        """Key: one trigger request at a time for a home address and its stand-ins."""
         return self.home_address, self.stand_ins
 
     @property
     def stand_in(self) -> Addr:
-        """Who is asked now."""
+        """The stand-in that is asked now."""
         return self.stand_ins[self.place]
 
 
@@ -62,7 +62,7 @@ def _unnoticed(trigger_request: TriggerRequest, status: Status | None) -> list[A
 
 
 class TriggerRequests:
-    """Triggers under way. `concluded` says what follows when one has ended: with its status, None when nobody answered."""
+    """Pending triggers. `concluded` handles the end of one: its status, None without an answer."""
 
     def __init__(self, concluded: Concluded = _unnoticed) -> None:
         self._concluded = concluded
@@ -72,13 +72,13 @@ class TriggerRequests:
         self._numbers = count(FIRST_REQUEST)
 
     def ask_one(self, trigger: Trigger, stand_ins: Iterable[Addr]) -> list[Action]:
-        """The first of `stand_ins` that does it is enough. What is under way for the home address ends."""
+        """Ask `stand_ins` until one accepts. A pending request for the home address ends."""
         self.drop(trigger.home_addresses[0])
         order = tuple(stand_ins)
         return self._ask(TriggerRequest(trigger, order)) if order else []
 
     def ask_all(self, trigger: Trigger, stand_ins: Iterable[Addr]) -> list[Action]:
-        """Every one of `stand_ins` is to do it. What is under way for the home address ends."""
+        """Ask every one of `stand_ins`. A pending request for the home address ends."""
         self.drop(trigger.home_addresses[0])
         actions: list[Action] = []
         for each in stand_ins:
@@ -86,7 +86,7 @@ class TriggerRequests:
         return actions
 
     def drop(self, home_address: Addr) -> None:
-        """Nothing is asked for this home address any more; what is still answered is ignored."""
+        """Stop asking for this home address; later answers are ignored."""
         for key in [each for each in self._trigger_requests if each[0] == home_address]:
             self._drop(key)
 

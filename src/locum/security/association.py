@@ -17,7 +17,7 @@ MIN_KEY_BYTES = 16  # section 5.1: keys of 128 bits are to be supported; less wo
 
 
 class Algorithm(Enum):
-    """How the authenticator is computed; the value is the configuration's spelling."""
+    """Algorithm of the authenticator; the value is the configuration's spelling."""
 
     __hash__ = object.__hash__  # a key for every message; Enum would hash the name each time
 
@@ -31,7 +31,7 @@ class Algorithm(Enum):
 
 
 class Replay(Enum):
-    """How replay is prevented (section 5.7); the value is the configuration's spelling."""
+    """Replay protection (section 5.7); the value is the configuration's spelling."""
 
     TIMESTAMP = "timestamp"
     NONCE = "nonce"
@@ -39,7 +39,7 @@ class Replay(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Association:
-    """What two nodes share, named by `spi`. Raises ValueError for a reserved SPI or a key under 128 bits."""
+    """Shared keys and parameters, named by `spi`. ValueError for a reserved SPI or a key under 128 bits."""
 
     spi: int
     key: bytes = field(repr=False)
@@ -59,7 +59,7 @@ class Association:
         return digest(self, data)
 
     def verify(self, data: bytes, authenticator: bytes) -> bool:
-        """Whether `authenticator` belongs to `data`, in constant time."""
+        """True if `authenticator` belongs to `data`, in constant time."""
         return verify(self, data, authenticator)
 
 
@@ -98,7 +98,7 @@ def digest(association: Association, data: bytes) -> bytes:
 
 
 def verify(association: Association, data: bytes, authenticator: bytes) -> bool:
-    """Whether `authenticator` is that of `data`; the time taken does not depend on where they differ."""
+    """True if `authenticator` is that of `data`; the time taken does not depend on where they differ."""
     try:
         _keyed(association, data).verify(authenticator)
     except InvalidSignature:
@@ -114,5 +114,5 @@ def _keyed(association: Association, data: bytes) -> hmac.HMAC:
 
 @lru_cache(1024)
 def _ready(key: bytes, algorithm: Algorithm) -> hmac.HMAC:
-    """An HMAC that has taken in its key: whoever checks a message mostly signs the answer with the same key."""
+    """A prepared HMAC, cached: a checked message is mostly answered with the same key."""
     return hmac.HMAC(key, _HASHES[algorithm]())

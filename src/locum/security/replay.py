@@ -15,7 +15,7 @@ _HALF = 1 << 63
 
 
 class Verdict(Enum):
-    """Whether an identification is fresh; a mismatch is answered with code 133."""
+    """Result of checking an identification; a mismatch is answered with code 133."""
 
     OK = "ok"
     MISMATCH = "mismatch"
@@ -35,7 +35,7 @@ def wall_of(timestamp: int, *, near: float) -> float:
 
 
 def difference(later: int, earlier: int) -> int:
-    """How far `later` is ahead of `earlier`, in units of 2**-32 s; negative when it is behind."""
+    """Units of 2**-32 s by which `later` is ahead of `earlier`; negative if it is behind."""
     ahead = (later - earlier) & _MASK
     return ahead - (1 << 64) if ahead >= _HALF else ahead
 
@@ -54,13 +54,13 @@ def mismatch_identification(identification: int, wall: float) -> int:
 
 
 def answers(request: int, reply: int) -> bool:
-    """Whether a reply's identification belongs to that request: the low halves agree (sections 5.7.1, 5.7.2)."""
+    """True if a reply's identification belongs to that request: equal low halves (sections 5.7.1, 5.7.2)."""
     return request & _LOW == reply & _LOW
 
 
 @dataclass(frozen=True, slots=True)
 class TimestampWindow:
-    """Accepts what lies within `tolerance` seconds of our clock and ahead of what was accepted last."""
+    """Accepts identifications within `tolerance` seconds of our clock and ahead of the last accepted one."""
 
     tolerance: float = DEFAULT_TOLERANCE
 
@@ -75,7 +75,7 @@ class TimestampWindow:
 
 @dataclass(frozen=True, slots=True)
 class NonceWindow:
-    """Accepts what carries, in its high half, the nonce we gave in our last reply (section 5.7.2)."""
+    """Accepts identifications with our last reply's nonce in the high half (section 5.7.2)."""
 
     def check(self, identification: int, expected: int | None) -> Verdict:
         """`expected` is that nonce, 32 bits; None when none was given yet, which no identification can match."""
@@ -94,10 +94,10 @@ def nonce_identification(home: int, mobile: int) -> int:
 
 
 def home_nonce(identification: int) -> int:
-    """The high half: what the mobile node's next request must carry."""
+    """The high half: the nonce that the mobile node's next request must carry."""
     return identification >> 32
 
 
 def mobile_nonce(identification: int) -> int:
-    """The low half: what the reply must carry."""
+    """The low half: the nonce that the reply must carry."""
     return identification & _LOW

@@ -16,7 +16,7 @@ _LONGEST = 0x7FFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class CarriedOptions:
-    """What the program has asked for; every default is the kernel's own choice."""
+    """Socket options that the program has set; every default is the kernel's own choice."""
 
     traffic_class: int = 0  # IP_TOS or IPV6_TCLASS, without the two bits of ECN
     hop_limit: int | None = None  # IP_TTL or IPV6_UNICAST_HOPS
@@ -25,7 +25,7 @@ class CarriedOptions:
     user_timeout: int = 0  # TCP_USER_TIMEOUT, milliseconds
 
     def to_cbor(self) -> dict[int, object]:
-        """The CDDL rule `socket-options`; what the program has not asked for is left out."""
+        """The CDDL rule `socket-options`; options that the program has not set are left out."""
         body: dict[int, object] = {}
         if self.traffic_class:
             body[_TRAFFIC_CLASS] = self.traffic_class

@@ -27,7 +27,7 @@ def unfit(flow: Flow) -> str | None:
 
 
 def why_not_held(flow: Flow) -> str | None:
-    """The reason for people; None for a flow that can be held."""
+    """The reason for users; None for a flow that can be held."""
     if not flow.peer_port:
         return (
             "it is a UDP socket without a fixed peer (not connected), and datagrams of anybody cannot be held"

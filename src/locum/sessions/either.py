@@ -27,19 +27,19 @@ AnySpool = Spool | DatagramSpool
 
 
 def open_live(candidate: Candidate, parked: AnyParked | None = None) -> AnyLive:
-    """A second descriptor of the program's socket. Raises SessionError when nobody holds it any more."""
+    """A second descriptor of the program's socket. Raises SessionError if no process holds it any more."""
     if candidate.flow.protocol == UDP:
         return LiveDatagrams.open(candidate, parked if isinstance(parked, ParkedDatagrams) else None)
     return LiveSocket.open(candidate, parked if isinstance(parked, (Parked, Intent)) else None)
 
 
 def look(live: AnyLive) -> Intent | None:
-    """What to store before a capture; None where one changes nothing. Raises SessionError for what cannot travel."""
+    """State to store before a capture; None if unnecessary. Raises SessionError for unsuitable sessions."""
     return live.look() if isinstance(live, LiveSocket) else None
 
 
 def parked_from_json(value: Mapping[str, object]) -> AnyParked:
-    """What the device's node stored of a captured socket; raises KeyError, TypeError or ValueError for anything else."""
+    """Stored data of a captured socket; raises KeyError, TypeError or ValueError for malformed data."""
     ends = value["flow"]
     if isinstance(ends, (list, tuple)) and ends and ends[0] == UDP:
         return ParkedDatagrams.from_json(value)
@@ -62,7 +62,7 @@ def restore(
     keep: Callable[[socket.socket], None] | None = None,
     lacking: Callable[[str], None] = lambda option: None,
 ) -> socket.socket:
-    """The stand-in's socket for a session; `lacking` is told of options that this kernel does not have.
+    """The stand-in's socket for a session; `lacking` is called with options that this kernel does not have.
 
     Raises SessionError when the kernel refuses it.
     """
@@ -72,7 +72,7 @@ def restore(
 
 
 def is_datagrams(sock: socket.socket) -> bool:
-    """Whether a socket of the stand-in's is a UDP session's."""
+    """True if a socket of the stand-in belongs to a UDP session."""
     return sock.type == socket.SOCK_DGRAM
 
 
@@ -91,7 +91,7 @@ def drop(sock: socket.socket) -> None:
 
 
 def reset(sock: socket.socket) -> None:
-    """Ends the session so that the peer of a connection hears of it; raises OSError when it cannot be told."""
+    """End the session with a reset to the peer of a connection; raises OSError if that fails."""
     if is_datagrams(sock):
         sock.close()
     else:
@@ -106,7 +106,7 @@ def quiet(sock: socket.socket, spool: AnySpool, now: int) -> float:
 
 
 def stopped(sock: socket.socket, spool: AnySpool) -> FinalTcp | None:
-    """After a restart: the last word on a connection that had been stopped for its device; None for one that goes on."""
+    """After a restart: the final state of a stopped connection; None for a running one."""
     if isinstance(spool, DatagramSpool) or not repair.in_repair(sock):
         return None
     return stand_in.final(
@@ -115,6 +115,6 @@ def stopped(sock: socket.socket, spool: AnySpool) -> FinalTcp | None:
 
 
 def seal(spool: AnySpool) -> None:
-    """The device is about to read: what is kept may no longer be replaced by what comes."""
+    """Seal the spool before the device reads: kept data is no longer replaced by new data."""
     if isinstance(spool, DatagramSpool):
         spool.seal()

@@ -79,7 +79,7 @@ class FdStore:
                 taken.update(zip(names, fds, strict=True))
 
     def close(self) -> None:
-        """Ends the conversation; what is stored stays."""
+        """End the conversation; stored descriptors stay."""
         self._socket.close()
 
 

@@ -1,4 +1,4 @@
-"""What a live TCP connection is when it travels (A12): one value, and its CBOR by session.cddl.
+"""A live TCP connection in transit (A12): one value, and its CBOR by session.cddl.
 
 It must not know how a kernel gives or takes such a state, nor which message carries it.
 """
@@ -52,7 +52,7 @@ TRANSFERABLE = frozenset(
 
 
 class TimestampUnit(IntEnum):
-    """How fast the clock in the TCP timestamps of a connection runs (RFC 7323 leaves that to each end).
+    """Unit of the clock in the TCP timestamps of a connection (RFC 7323 leaves it to each end).
 
     Linux counts milliseconds; since 6.7 it counts microseconds for a connection by a route with tcp_usec_ts.
     """
@@ -111,7 +111,7 @@ class SessionRecord:
         return self.state in (TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING)
 
     def belongs_to(self, home_addresses: Collection[IPv4Address | IPv6Address]) -> bool:
-        """Whether the connection is of one of these home addresses; a stand-in refuses it otherwise (C9)."""
+        """True if the connection has one of these home addresses; a stand-in refuses it otherwise (C9)."""
         return self.flow.local in home_addresses
 
     def to_cbor(self) -> dict[int, object]:

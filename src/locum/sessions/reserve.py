@@ -1,4 +1,4 @@
-"""How much of a file system the spools leave free, so that the node's store on it can still be written.
+"""Space of a file system that the spools leave free for the node's store.
 
 Space that a spool takes comes free when its device wakes, and a wake writes to the store: spools that fill the file system
 to its last byte would keep every device asleep.

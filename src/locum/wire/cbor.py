@@ -108,7 +108,7 @@ def _walk(data: bytes, field: str) -> None:
 
 
 class Reader:
-    """Takes the fields of one decoded map with integer keys; each read names the field, `done` refuses what is left."""
+    """Reads the fields of one decoded map with integer keys; `done` refuses fields that were not read."""
 
     __slots__ = ("field", "left")
 
@@ -125,7 +125,7 @@ class Reader:
         return self.left.pop(key)
 
     def absent(self, key: int) -> bool:
-        """Whether an optional field is not there."""
+        """True if an optional field is absent."""
         return key not in self.left
 
     def integer(self, key: int, name: str, low: int, high: int) -> int:

@@ -20,7 +20,7 @@ class Cursor:
 
     @property
     def offset(self) -> int:
-        """Where the next read starts, counted from the start of the message."""
+        """Offset of the next read from the start of the message, in bytes."""
         return self.base + self.position
 
     @property

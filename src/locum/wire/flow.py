@@ -18,7 +18,7 @@ class Flow:
     peer_port: int
 
     def __str__(self) -> str:
-        """As people write it: "tcp 10.0.0.1:5000 > 192.0.2.1:80"."""
+        """Text form: "tcp 10.0.0.1:5000 > 192.0.2.1:80"."""
         name = {6: "tcp", 17: "udp"}.get(self.protocol, str(self.protocol))
         ends = ((self.local, self.local_port), (self.peer, self.peer_port))
         texts = (f"[{at}]:{port}" if at.version == 6 else f"{at}:{port}" for at, port in ends)

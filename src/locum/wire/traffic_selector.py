@@ -56,7 +56,7 @@ class Ipv4Selector:
     protocol: Range | None = None  # 8 bits
 
     def encode(self) -> bytes:
-        """The selector without its format byte; ValueError for a range that is no range."""
+        """The selector without its format byte; ValueError for an invalid range."""
         numbers = (
             _numbers(self.source),
             _numbers(self.destination),
@@ -97,7 +97,7 @@ class Ipv6Selector:
     next_header: Range | None = None
 
     def encode(self) -> bytes:
-        """The selector without its format byte; ValueError for a range that is no range."""
+        """The selector without its format byte; ValueError for an invalid range."""
         numbers = (
             _numbers(self.source),
             _numbers(self.destination),

@@ -103,7 +103,7 @@ def test_killed_daemon_loses_no_packet(network: Chain) -> None:
 
 
 def found(space: Namespace) -> list[str]:
-    """What a data plane changes on its host, as text."""
+    """Changes that a data plane makes on its host, as text."""
     lines = space.run("ip rule").splitlines() + space.run("ip -6 rule").splitlines()
     lines += space.run("ip route show table all").splitlines()
     lines += [line.split("@")[0] for line in space.run("ip -o link").splitlines()]
@@ -182,7 +182,7 @@ def test_interface_comes_back(network: Chain) -> None:
 
 
 def test_reconciliation(network: Chain) -> None:
-    """Only differences are written, counters of what stays are kept, and flows outlive changes of their binding."""
+    """Only differences are written, unchanged entries keep their counters, flows outlive changed bindings."""
     net = network
     flow = Flow(6, HOME4, 1, CN4, 2)
     with net.ha.inside():
@@ -258,7 +258,7 @@ except DataPlaneError as error:
 
 
 def test_missing_privilege(network: Chain) -> None:
-    """One line that says what is needed, and nothing left behind."""
+    """One line names the missing privilege, and no state is left behind."""
     without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", UNPRIVILEGED]
     command = ["nsenter", f"--net={network.ha.path}", *without, str(network.root)]
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""Packets in real networks: cn - ha - fa - mn with 1500-byte links, TCP both ways through every kind of tunnel."""
+"""Packets in real networks: cn - ha - fa - mn, 1500-byte links, TCP in both directions in every tunnel."""
 
 import socket
 import time
@@ -267,7 +267,7 @@ def spoofed(destination: Addr, inner: bytes, *, path_mtu: int | None = None) -> 
 
 
 def test_a_visitor_is_no_home_agent(network: Planes) -> None:
-    """What comes on an access link is never decapsulated for another visitor, whole or in fragments."""
+    """Packets on an access link are never decapsulated for another visitor, whole or in fragments."""
     net, _, fa = network
     to_foreign, to_home = tunnels(Encapsulation.IPIP, 4)
     install(network, home_actions(to_foreign), foreign_actions(to_home))

@@ -138,7 +138,7 @@ def test_several_links_restart_and_end(tree: Tree, group: Addr) -> None:
 
 
 def test_hops_and_other_links(tree: Tree) -> None:
-    """A packet at its last hop ends here; what comes in elsewhere is not forwarded."""
+    """A packet at its last hop ends here; packets from other links are not forwarded."""
     plane = tree.open()
     try:
         with ExitStack() as stack, tree.access.inside():

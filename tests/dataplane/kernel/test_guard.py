@@ -1,4 +1,4 @@
-"""A stand-in's host that guards a home address: what it answers for the absent device, and what it lets alone."""
+"""A stand-in's host that guards a home address: packets it answers for the device, and others."""
 
 import contextlib
 import socket
@@ -142,7 +142,7 @@ def test_new_connections_reach_a_service_and_other_flows_do_not(host: Guarded, v
 
 
 def send(host: Guarded, home: IPv4Address | IPv6Address, port: int, flags: str) -> None:
-    """One segment of a connection that nobody here knows."""
+    """Send a segment of a connection that is unknown here."""
     network = IP if home.version == 4 else IPv6
     packet = network(src=str(CN[home.version == 6]), dst=str(home)) / TCP(
         sport=40000, dport=port, flags=flags, seq=1000, ack=1

@@ -230,7 +230,7 @@ def test_taking_one_flow_costs_the_same_among_many() -> None:
 
 
 def test_full_ring_is_counted(host: Host, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The daemon does not read: what does not fit between kernel and daemon is dropped and counted."""
+    """The daemon does not read: packets beyond the ring's size are dropped and counted."""
     net, _ = host
     with net.fa.inside():
         small = DataPlane.open("small", ["fa0"], bpf_root=net.root, limits=Limits(ring_bytes=1 << 16))

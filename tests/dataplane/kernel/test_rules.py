@@ -115,7 +115,7 @@ def entry(*rules: Rule, way: int = 0) -> BindingEntry:
 
 
 def test_counters_survive_changes_of_other_rules(plane: DataPlane) -> None:
-    """First match wins; a rule that stays keeps what it has counted, whatever is put before it, and in either size."""
+    """First match wins; an unchanged rule keeps its counter, whatever precedes it, in both sizes."""
     program = Program(plane)
     ended: list[EndedRule] = []
     plane.tell_ended_rules(ended.append)
@@ -150,7 +150,7 @@ def test_counters_survive_changes_of_other_rules(plane: DataPlane) -> None:
 
 
 def test_flows_are_shared_by_weight_and_stay(plane: DataPlane) -> None:
-    """R8: each flow goes one way, as often as the weights say; rules elsewhere do not move it."""
+    """R8: each flow has one target, in proportion to the weights; rules elsewhere do not move it."""
     program = Program(plane)
     shared = rule(1, (0, 0xFFFF), WAYS[1], WAYS[2], weights=(3, 1))
     plane.apply([InstallBinding(entry(shared))])
@@ -215,7 +215,7 @@ def test_no_packet_meets_half_a_rule_set(plane: DataPlane) -> None:
 
 
 def test_filters_count_by_rule(plane: DataPlane) -> None:
-    """R20: what a visitor sends is policed where it enters; what no rule decides goes by `otherwise`."""
+    """R20: a visitor's packets are policed where they enter; `otherwise` decides without a matching rule."""
     program = Program(plane)
     allowed = FilterRule(4, Ipv4Selector(destination_port=(80, 80)), FilterVerdict.ALLOW)
     refused = FilterRule(5, Ipv4Selector(protocol=(UDP, UDP)), FilterVerdict.DROP)

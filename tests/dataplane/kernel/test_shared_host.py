@@ -1,4 +1,4 @@
-"""Roles that share a host (R17): a tunnel from the host to itself is none, and no packet goes round.
+"""Roles that share a host (R17): no tunnel from the host to itself, and no loops.
 
 cn - ha - fa - mn as elsewhere; here `fa` plays several roles, and `ha` is a plain router unless a test says otherwise.
 """
@@ -94,7 +94,7 @@ def network(tmp_path: Path) -> Iterator[tuple[Chain, DataPlane]]:
 
 @contextmanager
 def ear(space: Namespace) -> Iterator[socket.socket]:
-    """A UDP socket at PORT that is told the TTL of what it gets."""
+    """A UDP socket at PORT that gets the TTL of received packets."""
     with space.inside():
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.bind(("", PORT))
@@ -112,7 +112,7 @@ def say(space: Namespace, text: bytes, port: int = PORT) -> None:
 
 
 def hear(sock: socket.socket) -> tuple[bytes, int]:
-    """(what was said, its TTL)"""
+    """(payload, its TTL)"""
     data, ancillary, _, _ = sock.recvmsg(100, 100)
     [ttl] = [value for level, kind, value in ancillary if (level, kind) == (socket.IPPROTO_IP, IP_TTL)]
     return data, int.from_bytes(ttl, "little")
@@ -128,7 +128,7 @@ def sent_packets(space: Namespace, link: str) -> int:
 
 
 def local_for(net: Chain, *links: str) -> None:
-    """The home address is this host's own for what arrives on these links, as at a stand-in."""
+    """The home address is this host's own for packets from these links, as at a stand-in."""
     net.fa.run("ip route add local 10.9.0.5/32 dev lo table 435")
     for link in links:
         net.fa.run(f"ip rule add iif {link} lookup 435")
@@ -227,7 +227,7 @@ def test_access_node_and_stand_in(network: tuple[Chain, DataPlane]) -> None:
 
 
 def test_tunnel_without_a_visitor_is_dropped_once(network: tuple[Chain, DataPlane]) -> None:
-    """A tunnel that ends here, for a visitor that nobody here has: dropped and counted once, it does not go round."""
+    """A tunnel that ends here, for an unknown visitor: dropped and counted once, without a loop."""
     net, plane = network
     with net.fa.inside():
         plane.reconcile([*HOME_AGENT, LocalEndpoint(CARE_OF)])
@@ -246,7 +246,7 @@ def test_tunnel_without_a_visitor_is_dropped_once(network: tuple[Chain, DataPlan
 
 
 def test_left_for_another_access_node(network: tuple[Chain, DataPlane]) -> None:
-    """620 on the home agent's own host: what it still sends to the old access node goes on, and both entries stand."""
+    """620 on the home agent's own host: packets to the old access node go on, and both entries stay."""
     net, plane = network
     onwards = Tunnel(CARE_OF, HA4)
     gone = BindingEntry(HOME4, Verdict.ENCAPSULATE, (onwards,), at=Stage.VISITED)

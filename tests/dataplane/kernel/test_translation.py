@@ -89,7 +89,7 @@ class Places:
 
 
 def access_actions(tunnel: Tunnel, *, translated: bool) -> list[Action]:
-    """What an access node installs for a home address that is delivered to a stand-in."""
+    """Actions of an access node for a home address that is delivered to a stand-in."""
     actions: list[Action] = [LocalEndpoint(tunnel.source)]
     for home, local, _ in FAMILIES:
         for address in (home, local) if translated else (home,):
@@ -129,7 +129,7 @@ def transfer(net: Chain, home: Addr, options: str) -> bool:
 
 
 def refused(one: socket.socket) -> bool:
-    """Whether a datagram socket hears that nobody is there."""
+    """True if a datagram socket gets an ICMP port error."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
@@ -145,7 +145,7 @@ def refused(one: socket.socket) -> bool:
 def test_programs_at_the_interface_address(
     places: Places, place: str, home: Addr, local: Addr, correspondent: Addr
 ) -> None:
-    """TCP and UDP with checksums that are filled in late, fragments, ping, and errors both ways."""
+    """TCP and UDP with checksums that are filled in late, fragments, ping, and errors in both directions."""
     places.install(place)
     net = places.net
     assert any(large_ping(net, home) for _ in range(10))  # both ends may have to learn the path MTU first

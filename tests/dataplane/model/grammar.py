@@ -104,7 +104,7 @@ class Grammar:
                 state.perform(AcceptTunnel(at_end))
 
     def add_other_stages(self, state: ForwardingState, home: Addr) -> None:
-        """What an access node and a stand-in on the same host say, and filters."""
+        """Add actions of an access node and a stand-in on the same host, and filters."""
         r = self.random
         if r.random() < 0.3:
             verdict = r.choices(list(Verdict), (1, 9, 1, 1, 1, 0))[0]

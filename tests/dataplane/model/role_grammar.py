@@ -35,7 +35,7 @@ REVERSE, INWARD = REMOTES[0::2], REMOTES[1::2]
 
 
 class RoleGrammar:
-    """Adds to a state what one role, chosen at random, asks for."""
+    """Adds to a state the actions of one role, chosen at random."""
 
     def __init__(self, seed: int) -> None:
         self.grammar, self.random = Grammar(seed), Random(seed)

@@ -23,7 +23,7 @@ PROTOCOLS = (1, 6, 17, 47, 50, 51, 58, 132)
 
 
 class RuleGrammar:
-    """Rules from a random source; `tunnel` makes the ways of those that forward."""
+    """Rules from a random source; `tunnel` makes the targets of those that forward."""
 
     def __init__(self, random: Random, addresses: list[Addr], ports: tuple[int, ...]) -> None:
         self.random, self._addresses, self._ports = random, addresses, ports

@@ -170,7 +170,7 @@ def counted(counter: Counter[bytes], key: bytes) -> maps.Counter:
 
 
 def test_program_and_model_agree(place: tuple[Namespace, Path]) -> None:
-    """At least 100,000 packets: verdict, reason, bytes, mark, what is held, and every counter."""
+    """At least 100,000 packets: verdict, reason, bytes, mark, held packets, and every counter."""
     space, root = place
     with space.inside():
         plane = DataPlane.open("cmp", [], bpf_root=root, limits=Limits(bindings=4096, flows=4096))

@@ -119,7 +119,7 @@ def test_questions_without_an_answer() -> None:
 
 
 def test_translation() -> None:
-    """On the way to the stand-in its own address takes the home address's place (R12)."""
+    """On the path to the stand-in its own address replaces the home address (R12)."""
     local = ip_address("10.4.0.1")
     translated = InstallTranslation(Translation(HOME, local, STAND_IN))
     found = explain(state_of(home_agent(translated)), WEB, links=LINKS)

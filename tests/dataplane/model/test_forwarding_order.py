@@ -42,7 +42,7 @@ def let_in(result: Result) -> bool:
 
 
 def lawful(before: Result, between: Result, after: Result) -> bool:
-    """Nothing is let in that neither state lets in, nothing is dropped that both treat alike."""
+    """No packet is let in that neither state lets in, and none is dropped that both treat alike."""
     if not let_in(before) and not let_in(after):
         both_held = before.outcome is after.outcome is Outcome.HELD
         return between.outcome is Outcome.HELD if both_held else not let_in(between)

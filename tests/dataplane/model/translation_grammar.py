@@ -19,7 +19,7 @@ IDENTIFIERS = (1, 2)  # of echo requests
 
 
 def add_translations(r: Random, state: ForwardingState, homes: list[Addr], remotes: list[Addr]) -> None:
-    """Some home addresses are translated where they are delivered, some on their way into a tunnel, some already were."""
+    """Translate some home addresses where they are delivered, and some before a tunnel; some already are."""
     if r.random() < 0.3:
         return  # nobody translates
     for home in homes:
@@ -37,7 +37,7 @@ def add_translations(r: Random, state: ForwardingState, homes: list[Addr], remot
 
 
 def own_addresses(r: Random) -> set[Addr]:
-    """Those of this host: what is translated to one of them is delivered here."""
+    """Addresses of this host: packets translated to one of them are delivered here."""
     return {a for a in INTERFACES if r.random() < 0.5}
 
 

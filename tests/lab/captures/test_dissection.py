@@ -1,4 +1,4 @@
-"""Which packets tshark marks, and that nothing is excused but what is known to be its own mistake."""
+"""Packets that tshark marks; only its own known mistakes are excused."""
 
 import struct
 from ipaddress import IPv4Address

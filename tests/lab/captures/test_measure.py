@@ -1,4 +1,4 @@
-"""Measurements on captures that were written by hand, so that what they should give is known."""
+"""Measurements on captures written by hand, with known results."""
 
 import struct
 from ipaddress import IPv4Address

@@ -1,4 +1,4 @@
-"""Captures without half segments: what is cut, what stays, and that lengths on the wire are still told."""
+"""Captures without half segments: the parts that are cut and kept, and lengths on the wire."""
 
 import struct
 from pathlib import Path

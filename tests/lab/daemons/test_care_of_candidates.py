@@ -1,4 +1,4 @@
-"""A device that says its own ways, on real nodes: binding identifier and weight (RFC 7629, R8), rules of one family (R4, R6)."""
+"""Routing of a device on real nodes: binding identifier and weight (RFC 7629, R8), rules of one family."""
 
 import json
 import sys
@@ -60,12 +60,12 @@ def lab(shared: Lab) -> Iterator[Lab]:
 
 
 def said(lab: Lab, node: str, *arguments: str) -> Any:
-    """What `locum -j` prints."""
+    """Output of `locum -j`."""
     return json.loads(lab.command(node, "-j", *arguments))
 
 
 def place(lab: Lab, protocol: str, port: int | None, version: int) -> tuple[str | None, int | None]:
-    """Where the home agent would send a packet of the correspondent to that port, and by which rule."""
+    """The home agent's destination for a packet of the correspondent to that port, and its rule."""
     peer = lab.topology.address4("cn") if version == 4 else lab.topology.address6("cn")
     ends = [
         str(each) if port is None else f"[{each}]:{number}"

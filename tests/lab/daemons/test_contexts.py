@@ -225,7 +225,7 @@ def test_a_device_that_the_access_node_does_not_know(tmp_path: Path) -> None:
 
 
 def test_false_claims_of_an_access_node_are_refused(tmp_path: Path) -> None:
-    """Unknown and foreign home addresses, half a context, and claims that are older than what is known here."""
+    """Unknown and foreign home addresses, half a context, and claims older than the known ones."""
     with Lab("contexts-neighbour", tmp_path, NEIGHBOURS, captures=False) as lab:
         lab.wait_registered("an1")
         before = state(lab)
@@ -252,7 +252,7 @@ def test_false_claims_of_an_access_node_are_refused(tmp_path: Path) -> None:
 
 
 def state(lab: Lab) -> tuple[Any, ...]:
-    """What an access node knows of the device; what its registration says is noted with every question, so not that."""
+    """An access node's state about the device, without fields that every request changes."""
     visitors = [(each["home_address"], each["kind"]) for each in lab.bindings("an1")]
     row = context(lab, "an1")
     kept = {name: version for name, version in row["blocks"].items() if name != "visitor"}

@@ -28,7 +28,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 class Client:
-    """A stock socat that sends lines of this test to a UDP server and prints what comes."""
+    """A stock socat that sends lines of this test to a UDP server and prints the answers."""
 
     def __init__(self, lab: Lab, port: int) -> None:
         address = str(lab.topology.address4("cn"))
@@ -49,7 +49,7 @@ class Client:
         self.program.process.stdin.flush()
 
     def heard(self, size: int) -> bytes:
-        """So many bytes of what the client printed."""
+        """So many bytes of the client's output."""
         assert self.program.process.stdout
         data, fd = b"", self.program.process.stdout.fileno()
         while len(data) < size:

@@ -1,4 +1,4 @@
-"""A default care-of address that gets only what a rule sends there (R6), with real packets while the device is away."""
+"""A default care-of address with a rule's packets only (R6), with real packets while the device is away."""
 
 from pathlib import Path
 from sys import executable

@@ -38,12 +38,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 def told(lab: Lab, node: str, *arguments: str) -> Any:
-    """What `locum -j` prints."""
+    """Output of `locum -j`."""
     return json.loads(lab.command(node, "-j", *arguments))
 
 
 def refused(lab: Lab, node: str, *arguments: str) -> str:
-    """What `locum` says when it fails, with exit code 1."""
+    """Error message of `locum`, with exit code 1."""
     with pytest.raises(LabError) as failure:
         lab.command(node, *arguments)
     assert "ended with 1" in str(failure.value)
@@ -51,7 +51,7 @@ def refused(lab: Lab, node: str, *arguments: str) -> str:
 
 
 def goes(lab: Lab, port: int, protocol: str = "udp") -> tuple[int | None, str | None]:
-    """Rule and tunnel that the home agent has for a packet of anybody."""
+    """Rule and tunnel of the home agent for a packet of any sender."""
     said = told(lab, "ha", "explain", protocol, f"{ANYBODY}:4000", f"{HOME}:{port}")
     return said["rule"], said["tunnel"]
 
@@ -61,13 +61,13 @@ def care_of(lab: Lab, access_node: str) -> str:
 
 
 def responsible(lab: Lab, node: str) -> list[bool]:
-    """What a node was told by 618, in order."""
+    """The 618 notices to a node, in order."""
     return [each.detail["responsible"] for each in lab.timeline.of(node) if each.kind == "notified"]
 
 
 @pytest.mark.parametrize("options", [(), ("--protocol", "udp", "--destination-port", str(FORBIDDEN_PORT))])
 def test_stand_in_flows_are_policed_as_at_the_device(lab: Lab, options: tuple[str, ...]) -> None:
-    """Nobody has told the stand-in where the device is; what is refused there is refused here (C4, C6, R20)."""
+    """The stand-in does not know the device's place; packets refused there are refused here (C4, C6, R20)."""
     assert refuse(lab, "an1") == REFUSED
     fetched = len(asked(lab))
     before = {node: len(responsible(lab, node)) for node in ("mn", "mnps")}
@@ -86,7 +86,7 @@ def test_stand_in_flows_are_policed_as_at_the_device(lab: Lab, options: tuple[st
 
 
 def asked(lab: Lab) -> list[str]:
-    """Whom the stand-in's access node has asked for the context."""
+    """Access nodes that the stand-in's access node has asked for the context."""
     sent = [each for each in lab.timeline.of("an3") if (each.kind, each.message) == ("sent", "622")]
     return [each.detail["to"] for each in sent if each.detail.get("errand") == "fetch"]
 

@@ -53,7 +53,7 @@ def users(lab: Lab) -> str:
 
 
 def learnt(lab: Lab) -> list[str]:
-    """Whom the stand-in has learnt of, as `locum peer list` has it."""
+    """Peers that the stand-in has learnt, as `locum peer list` shows them."""
     return [row["address"] for row in lab.ask("mnps", "peer list") if row["kind"] == "control"]
 
 

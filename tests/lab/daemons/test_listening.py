@@ -1,4 +1,4 @@
-"""Stock servers of a device that sleeps: who connects meanwhile waits, is refused, or hears nothing, as each port has it."""
+"""Stock servers of a sleeping device: clients wait, are refused, or get no answer, by the port's policy."""
 
 import subprocess
 from collections.abc import Iterator

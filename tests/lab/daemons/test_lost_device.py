@@ -1,4 +1,4 @@
-"""A device that is lost, by every way of noticing it: crash of the access node meanwhile, a return elsewhere, an expiry (C8, C11)."""
+"""Loss of a device: a crash of the access node meanwhile, a return elsewhere, an expiry (C8, C11)."""
 
 from collections.abc import Iterator
 
@@ -66,7 +66,7 @@ def test_access_node_completes_a_takeover_after_a_crash(lab: Lab) -> None:
 
 
 def test_device_returning_elsewhere_gets_its_packets(lab: Lab) -> None:
-    """Its old access node claims that it is lost, and it is not; whoever was quicker, it ends alike.
+    """The old access node reports a loss that did not happen; the result is the same in either order.
 
     What the device said on the old link as that broke may have to be said again before it can say more (RFC 7252
     section 4.7), so the end may be some seconds away.

@@ -1,5 +1,5 @@
-"""The paging classifier of a device (P16), in the kernel of access nodes: what reaches its stand-in is dropped or forwarded
-by it before anything is policed, what reaches the device itself is not."""
+"""The paging classifier of a device (P16), in the kernel of access nodes: it drops or forwards packets to its
+stand-in before policing, and no packets to the device itself."""
 
 import json
 import sys
@@ -91,7 +91,7 @@ def sent(lab: Lab, node: str) -> dict[int, int]:
 
 
 def taken(lab: Lab, node: str) -> dict[int, int]:
-    """What the rules of the device's filter have counted at an access node; rule 0, the rest, left out."""
+    """Counters of the rules of the device's filter at an access node, without rule 0."""
     return {
         row["id"]: row["packets"]
         for row in json.loads(lab.command(node, "--json", "filter", "list"))

@@ -54,7 +54,7 @@ class Required(Colocated):
 
 
 def fields(file: Path, *names: str) -> list[str]:
-    """What tshark reads in agent advertisements."""
+    """Fields of agent advertisements, as tshark reads them."""
     command = ["tshark", "-r", str(file), "-Y", "icmp.mip.type == 16", "-T", "fields"]
     for each in names:
         command += ["-e", each]

@@ -1,4 +1,4 @@
-"""What strangers send is of every kind for every open port, can be written down, and really goes out to every target."""
+"""Forged messages are of every kind for every open port, can be written down, and reach every target."""
 
 import json
 import sys
@@ -133,7 +133,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
 
 
 def test_each_message_is_matched_with_its_answer(tmp_path: Path) -> None:
-    """Against a real echo that says everything twice, and a listener that greets: both are seen for what they are."""
+    """Against a real echo that answers twice, and a listener that greets: both are recognised."""
     place = LabPlace.claim("test")
     try:
         Network(place, TOPOLOGY).build()

@@ -1,4 +1,4 @@
-"""The lab's own programs by themselves: each way of waiting notices the last line, and ends there."""
+"""The lab's own programs by themselves: each waiting method notices the last line, and ends there."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Checks, reports and timelines as files that programs and people read."""
+"""Checks, reports and timelines as files for programs and users."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""What a scenario with flows is judged by tells right from wrong, on captures made for it."""
+"""The judgement of flow scenarios tells right from wrong, on captures made for it."""
 
 import struct
 from dataclasses import replace

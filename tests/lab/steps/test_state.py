@@ -1,4 +1,4 @@
-"""What moves by itself is no change of state; that a registration was accepted again is one, on real nodes."""
+"""Fields that change by themselves are no change of state; a repeated acceptance is one, on real nodes."""
 
 from pathlib import Path
 

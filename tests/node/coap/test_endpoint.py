@@ -34,7 +34,7 @@ def association(peer: Addr, sender: bytes, recipient: bytes, secret: bytes = SEC
 
 
 class Pair:
-    """Alice asks, Bob answers with what `self.answer` makes of it."""
+    """Alice asks, Bob answers by `self.answer`."""
 
     def __init__(self, path: Path, port: int) -> None:
         self.path, self.port = path, port
@@ -134,7 +134,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @contextmanager
 def full(disk: Path) -> Iterator[None]:
-    """Somebody else takes the last byte, and gives it back."""
+    """Fill the disk to the last byte, and free it again."""
     with (disk / "junk").open("wb", buffering=0) as junk, pytest.raises(OSError, match="No space"):
         while True:
             junk.write(bytes(4096))
@@ -281,7 +281,7 @@ async def test_wrong_secret_wrong_address_and_unknown_id_are_refused(pair: Pair)
 
 
 class Wire:
-    """A stranger on UDP that sends raw datagrams from Alice's address and measures what comes back."""
+    """A stranger on UDP that sends raw datagrams from Alice's address and measures the answers."""
 
     def __init__(self, port: int, source: str = str(ALICE)) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -1,4 +1,4 @@
-"""Associations that a stand-in learns from a policy server when somebody speaks under an identifier it does not know (C9)."""
+"""Associations that a stand-in learns from a policy server for unknown identifiers (C9)."""
 
 import asyncio
 import time
@@ -34,7 +34,7 @@ def association(
 
 
 class Stream:
-    """What is told to people."""
+    """Messages for users."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -48,7 +48,7 @@ class Stream:
 
 
 class World:
-    """A stand-in without any association, a policy server that says what `grants` says, and devices."""
+    """A stand-in without any association, a policy server that answers by `grants`, and devices."""
 
     def __init__(self, path: Path, port: int, *configured: ControlAssociation) -> None:
         self.path, self.port, self.configured = path, port, configured

@@ -1,4 +1,4 @@
-"""What the configuration says about contexts (C4): profiles of visitors, other access nodes, devices that tell."""
+"""Configuration of contexts (C4): profiles of visitors, other access nodes, devices that notify."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Filters, translation and multicast in the configuration: what follows for the data plane, and what is refused."""
+"""Filters, translation and multicast in the configuration: results for the data plane, and refusals."""
 
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -68,7 +68,7 @@ AGENT = ip_address("10.0.0.1")
 
 @pytest.fixture
 def restored(tmp_path: Path) -> Callable[[str], list[Action]]:
-    """What the only role of a configuration wants when it starts."""
+    """Actions of the only role of a configuration when it starts."""
 
     def restore(text: str) -> list[Action]:
         file = tmp_path / "node.toml"

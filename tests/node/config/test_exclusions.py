@@ -1,4 +1,4 @@
-"""The keys exclude_* of [mobile_node]: what is added to the programs that are never frozen."""
+"""The keys exclude_* of [mobile_node]: additions to the programs that are never frozen."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""[home_agent]: stand-ins, rules and default care-of addresses become what the role is made of; what is wrong is named."""
+"""[home_agent]: stand-ins, rules and default care-of addresses reach the role; errors are named."""
 
 from pathlib import Path
 from typing import cast
@@ -174,7 +174,7 @@ def test_default_that_leads_back_home_is_refused(
     ],
 )
 def test_a_default_care_of_address_on_this_very_host(tmp_path: Path, role: str) -> None:
-    """R17: there is somebody who takes the packets."""
+    """R17: a role on this host takes the packets."""
     text = HEAD + MOBILE.replace("10.0.3.1", "10.0.0.1") + role
     assert load(write(tmp_path, text)).home_agent is not None
     with pytest.raises(ConfigError, match="own address"):

@@ -1,4 +1,4 @@
-"""Configuration of a device's listening ports: what its stand-in is told, and what is wrong with it."""
+"""Configuration of a device's listening ports: messages to its stand-in, and errors."""
 
 from ipaddress import ip_address
 from pathlib import Path

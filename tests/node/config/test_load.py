@@ -1,4 +1,4 @@
-"""Configuration: what is right becomes values, what is wrong is named by file, table and key."""
+"""Configuration: valid files become values, errors are named by file, table and key."""
 
 import tomllib
 from ipaddress import IPv4Address, ip_address, ip_network

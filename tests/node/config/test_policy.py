@@ -1,4 +1,4 @@
-"""[policy], address pools and NAIs in the configuration: what loads, and which line says what is wrong."""
+"""[policy], address pools and NAIs in the configuration: valid tables, and the line of each error."""
 
 from collections.abc import Callable
 from ipaddress import IPv4Address

@@ -1,4 +1,4 @@
-"""Rules as people write them: there and back."""
+"""Rules in their written form: reading and printing."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Configuration of an access node and a stand-in on one host (R17): what cannot be told apart is refused."""
+"""Configuration of an access node and a stand-in on one host (R17): ambiguous ones are refused."""
 
 from typing import Any, cast
 

@@ -1,4 +1,4 @@
-"""Configuration of triggers, probes and services: what it becomes, and what is wrong with it."""
+"""Configuration of triggers, probes and services: its values, and errors."""
 
 from ipaddress import IPv4Address
 from pathlib import Path

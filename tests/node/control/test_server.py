@@ -1,4 +1,4 @@
-"""The control socket answers, refuses in words, streams events, and does not suffer from its clients."""
+"""The control socket answers, refuses with a reason, streams events, and survives its clients."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What the commands sleep and wake answer, over a role whose device and stand-in are a world with a virtual clock."""
+"""Answers of the commands sleep and wake, over a role in a world with a virtual clock."""
 
 import asyncio
 import errno
@@ -28,7 +28,7 @@ class Performed(Sequential):
         pass
 
     async def drained(self) -> None:
-        """Nothing is left."""
+        """No data is left."""
 
 
 class Node:
@@ -43,7 +43,7 @@ class Node:
         self.slot = SimpleNamespace(name="mn", role=world.device, told=set(), performer=Performed())
 
     def command(self, _name: str, what: Callable[[None, float], list[a.Action]]) -> None:
-        """What the role decides happens in the world."""
+        """Perform the role's decisions in the world."""
         self._world.perform(self._world.mn, what(None, self._world.clock(self._world.mn)))
 
 

@@ -1,4 +1,4 @@
-"""Who joins which group on an access link, heard from a host that has its home address on lo and none on the link."""
+"""Memberships on an access link, of a host that has its home address on lo and none on the link."""
 
 import asyncio
 import contextlib
@@ -59,7 +59,7 @@ def until(condition: Callable[[], bool], step: Callable[[], object], patience: f
 def test_reports_of_a_host_without_an_address_on_the_link(
     link: tuple[Namespace, Namespace], group: Addr
 ) -> None:
-    """Joined, still a member when asked, left: each told by the link-layer address."""
+    """Join, answer to a query, and leave: each is reported by the link-layer address."""
     access, visitor = link
     heard: list[tuple[bytes, Membership]] = []
     refused: list[str] = []
@@ -88,7 +88,7 @@ def test_reports_of_a_host_without_an_address_on_the_link(
 
 
 class Heard:
-    """Memberships without sockets, and what the role was told."""
+    """Memberships without sockets, and reports to the role."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.told: list[MembershipChanged] = []

@@ -22,7 +22,7 @@ def world(tmp_path: Path, namespace: Callable[[str], Namespace]) -> Iterator[Wor
 
 
 def joined(space: Namespace, group: Addr, link: str) -> socket.socket:
-    """A socket that is a member on the link; a short time-out, for what may not arrive yet."""
+    """A socket that is a member on the link; its time-out is short, for data that may not arrive yet."""
     with space.entered():
         index = socket.if_nametoindex(link)
         family = socket.AF_INET if group.version == 4 else socket.AF_INET6
@@ -54,7 +54,7 @@ class Source:
                 self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 8)
 
     def heard_by(self, ear: socket.socket) -> bool:
-        """Whether what is said now arrives."""
+        """True if data sent now arrives."""
         self.said += 1
         data = f"{self.said}".encode()
         self.socket.sendto(data, (str(self.group), PORT))

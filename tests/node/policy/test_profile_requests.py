@@ -1,4 +1,4 @@
-"""`locum profile` at nodes that know no profile: what is asked for in vain is refused in one line."""
+"""`locum profile` at nodes without profiles: requests are refused in one line."""
 
 import pytest
 

@@ -44,7 +44,7 @@ def printed(name: str) -> str:
 
 
 class Stream:
-    """What the client says to the node."""
+    """Messages of the client to the node."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -262,7 +262,7 @@ Says = Callable[[Any], list[bytes]]
 
 
 class Liar(asyncio.DatagramProtocol):
-    """A server that answers what a test says."""
+    """A server with scripted answers."""
 
     def __init__(self, says: Says) -> None:
         self.says, self.asked = says, list[bytes]()

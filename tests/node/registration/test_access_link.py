@@ -1,4 +1,4 @@
-"""What the kernel lets through to a daemon on an access link: registrations and revocations, never tunnels."""
+"""Packets that the kernel passes to a daemon on an access link: registrations and revocations, no tunnels."""
 
 import socket
 import time
@@ -54,7 +54,7 @@ GROUP, ALL = "224.0.0.1", "255.255.255.255"
 
 
 def test_agent_discovery_from_other_networks_is_ignored(link: tuple[Namespace, Namespace]) -> None:
-    """Its TTL is 1; and to whom it was sent is told."""
+    """Its TTL is 1, and its destination is reported."""
     ours, theirs = link
     heard: list[tuple[bytes, str]] = []
     with ours.inside():

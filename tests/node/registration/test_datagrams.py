@@ -1,4 +1,4 @@
-"""Many datagrams in one system call: what arrives is told apart, and one that cannot be sent loses no other."""
+"""Many datagrams in one system call: received ones are separate, and a failed one loses no other."""
 
 import errno
 import socket

@@ -1,4 +1,4 @@
-"""Tunnel packets that a router on the way cut into fragments come out whole, and only from whom they may.
+"""Tunnel packets that a router has fragmented come out whole, and only from permitted sources.
 
 cn -- ha 10.2.0.1 -- middle ==MTU 1000== 10.4.0.2 an (10.2.0.2 on lo) ~radio~ mn (10.36.0.4)
 """
@@ -71,7 +71,7 @@ def drops(world: World, name: str) -> dict[str, int]:
     ids=["ipip", "udp"],
 )
 def test_fragments_on_the_way(narrow: NarrowWorld, shim: Packet | None, counted: int) -> None:
-    """Of a UDP tunnel only a first fragment can be told from others; a socket gets the whole packet all the same."""
+    """Of a UDP tunnel only a first fragment is recognised; a socket still gets the whole packet."""
     for name in ("ha", "an", "mn"):
         narrow.start(name)
     narrow.until(lambda: narrow.ping("cn", "10.36.0.4", 1), "the tunnel")

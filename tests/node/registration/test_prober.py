@@ -1,4 +1,4 @@
-"""Probes on a real link: who answers for an address, from which card, and who is silent."""
+"""Probes on a real link: answers for an address, their link-layer address, and silence."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def card(space: Namespace, link: str) -> bytes:
 
 
 async def probes(*wanted: Probe, patience: float = 5.0, enough: int | None = None) -> list[ProbeAnswered]:
-    """What is answered to these, each sent until there are enough answers or the time is over."""
+    """Answers to these probes, each sent until there are enough answers or the time is over."""
     found: list[ProbeAnswered] = []
     prober = Prober(found.append, lambda link: OWN)
     try:

@@ -1,4 +1,4 @@
-"""The socket of port 434 hears of ICMP errors about what it sent, and neither they nor a flood of them stop it."""
+"""The socket of port 434 reports ICMP errors about its messages, and survives a flood of them."""
 
 import select
 import socket
@@ -16,7 +16,7 @@ OPEN = 4998
 
 
 class Ends:
-    """A registration socket on the loopback link of a namespace of its own, and somebody to talk to."""
+    """A registration socket on the loopback link of a namespace of its own, and a peer."""
 
     def __init__(self, space: Namespace, *, hears: bool) -> None:
         self.errors: list[Error] = []

@@ -1,4 +1,4 @@
-"""What a node does to programs that fork: whoever holds a captured socket stands still, and all of them run again."""
+"""Programs that fork: every holder of a captured socket is frozen, and all of them run again."""
 
 import asyncio
 import gc
@@ -58,7 +58,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 class Device:
-    """A napping node on the device of that world, without a role: `told` is what it would hear."""
+    """A capturing node on the device of that world, without a role: `told` are the events for it."""
 
     def __init__(self, world: World, folder: Path) -> None:
         self.world = world
@@ -80,7 +80,7 @@ class Device:
         return self.told[-1] if self.told else None
 
     async def heard(self, event: object) -> None:
-        """Wait until the role would have heard this."""
+        """Wait until the role would have got this event."""
         async with asyncio.timeout(20):
             while event not in self.told:
                 await asyncio.sleep(0.01)
@@ -146,7 +146,7 @@ async def test_programs_that_fork_before_and_between_rounds(world: World, tmp_pa
 
 
 async def test_a_restart_frees_what_no_handover_claims(world: World, tmp_path: Path) -> None:
-    """Killed in the middle of a capture: nothing says what had been done."""
+    """Killed in the middle of a capture: no record of its progress exists."""
     program, peer = connect(world, 4)
     device = Device(world, tmp_path)
     found = await device.do(FindSessions((HOME4,)))
@@ -171,7 +171,7 @@ async def test_a_restart_frees_what_no_handover_claims(world: World, tmp_path: P
 
 
 async def test_loose_program_reads_while_its_peer_is_answered(world: World, tmp_path: Path) -> None:
-    """What a wake leaves to come: the program runs, and is frozen only while bytes go into its socket."""
+    """Data still to come after a wake: the program runs, and is frozen only while data is put in."""
     program, peer = connect(world, 4)
     device = Device(world, tmp_path)
     taken: dict[Flow, object] = {}
@@ -262,7 +262,7 @@ async def test_sockets_of_an_earlier_boot_are_not_touched(world: World, tmp_path
 async def test_a_daemon_killed_in_a_capture_leaves_no_option_behind(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the program had set is written before anything of it changes."""
+    """The program's own settings are stored before any of them changes."""
     program, peer = connect(world, 4)
     device = Device(world, tmp_path)
     found = await device.do(FindSessions((HOME4,)))
@@ -333,7 +333,7 @@ async def test_programs_run_although_the_disk_is_full(world: World, small: Path,
 
 
 async def test_a_full_disk_leaves_a_connection_as_it_was(world: World, small: Path) -> None:
-    """What a later run would need to bring it back cannot be kept."""
+    """The record for restoring it in a later run cannot be stored."""
     program, peer = connect(world, 4)
     before = program.ask("options")
     device = Device(world, small)
@@ -357,7 +357,7 @@ async def test_a_full_disk_leaves_a_connection_as_it_was(world: World, small: Pa
 
 
 async def test_a_program_that_has_shut_both_sides_counts_as_closed(world: World, tmp_path: Path) -> None:
-    """It keeps its descriptor, and will never take what is still to come."""
+    """It keeps its descriptor, and will never read the data still to come."""
     program, _ = connect(world, 4)
     device = Device(world, tmp_path)
     try:

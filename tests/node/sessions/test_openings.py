@@ -1,4 +1,4 @@
-"""New connections to a sleeping device's ports: what is decided on each SYN, and the bounds of number and rate."""
+"""New connections to a sleeping device's ports: decisions on each SYN, and bounds of number and rate."""
 
 import asyncio
 import socket

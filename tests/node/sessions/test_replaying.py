@@ -22,7 +22,7 @@ def call(number: int) -> Flow:
 
 
 def test_shutdown_waits_for_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that wait go on in the next run: the role must not hear that they failed."""
+    """Waiting replays go on in the next run: the role must not see them as failed."""
     begun: list[Flow] = []
     told: list[object] = []
 

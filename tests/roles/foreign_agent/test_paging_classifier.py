@@ -33,7 +33,7 @@ def udp(identifier: int, port: int, verdict: FilterVerdict) -> tuple[FilterRule,
 
 
 def decision(filters: Filters, port: int, home: Addr = HOA) -> tuple[int, FilterVerdict]:
-    """The rule that takes a datagram to that port of the device, 0 for none, and what becomes of it."""
+    """The rule that matches a datagram to that port of the device, 0 for none, and its verdict."""
     found = filters.get((home, FilterPlace.TO_VISITOR))
     if found is None:
         return 0, ALLOW
@@ -43,7 +43,7 @@ def decision(filters: Filters, port: int, home: Addr = HOA) -> tuple[int, Filter
 
 
 def policed(profile: Profile, *, stand_in: bool = True) -> Filters:
-    """The filters at an access node that has this profile by a policy server, of somebody bound in advance."""
+    """The filters of a preconfigured visitor at an access node with this profile of a policy server."""
     book = ContextBook()
     static = StaticVisitor(HOA, HA, "wire0", STAND_IN, HOA6)
     visitors = VisitorList(AN3, (static,) if stand_in else (), (HA,), 16)

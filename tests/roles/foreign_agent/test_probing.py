@@ -1,4 +1,4 @@
-"""A visitor that does not answer any more: what its access node notices, and what it asks of stand-ins (C8, C11)."""
+"""A visitor that stops answering: detection by its access node, and requests to stand-ins (C8, C11)."""
 
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address

@@ -1,4 +1,4 @@
-"""What a foreign agent says when a request that it has relayed comes to nothing: codes 71, 78, 80-82, 88, 97, 98, 101.
+"""Answers of a foreign agent to a failed request: codes 71, 78, 80-82, 88, 97, 98, 101.
 
 And who cannot make it say so: whoever has not seen the request.
 """
@@ -41,7 +41,7 @@ TRUNCATED = bytes((32, 200))  # an authentication that is cut off
 
 
 class Relay:
-    """The foreign agent an1 with one request of a visitor on its way."""
+    """The foreign agent an1 with one pending request of a visitor."""
 
     def __init__(self, **changes: object) -> None:
         self.keyed = bool(changes.pop("keyed", False))
@@ -68,7 +68,7 @@ class Relay:
         return self.refusals(self.agent.happened(event, now=self.world.now))
 
     def answer(self, tail: bytes = b"", *, source: Source = CORE, **changes: object) -> list[int]:
-        """The codes that the visitor is told after a message that says it is the home agent's reply."""
+        """The codes sent to the visitor after a message in the name of the home agent."""
         whole = RegistrationReply(
             Code.ACCEPTED, 300, self.request.home_address, HA, self.request.identification
         )
@@ -180,14 +180,14 @@ def test_unreadable_reply_is_refused(keyed: bool) -> None:
 
 
 def test_garbage_is_no_easier_to_forge_than_a_reply() -> None:
-    """With an association whoever knows sender, home address and identification has the request refused anyway."""
+    """Even with an association, sender, home address and identification suffice to have a request refused."""
     assert Relay(keyed=True).answer() == [Code.FA_HOME_AGENT_FAILED_AUTHENTICATION]
 
 
 @pytest.mark.parametrize("keyed", [False, True])
 @pytest.mark.parametrize("code", [Code.ACCEPTED, Code.ADMINISTRATIVELY_PROHIBITED])
 def test_unknown_critical_extension_is_refused(keyed: bool, code: Code) -> None:
-    """RFC 3115: the foreign agent is not whom the reply is for, so it refuses in its place."""
+    """RFC 3115: the foreign agent is not the reply's addressee, so it refuses in its place."""
     relay = Relay(keyed=keyed)
     assert relay.signed_answer(code=code, extensions=(CRITICAL,)) == [
         Code.FA_UNKNOWN_CRITICAL_FROM_HOME_AGENT

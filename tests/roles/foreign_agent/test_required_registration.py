@@ -33,7 +33,7 @@ def require(world: World, *, keyed: bool = False, **changes: object) -> None:
 
 
 def asked(world: World) -> list[str]:
-    """Who was asked to register, in order."""
+    """Agents that were asked to register, in order."""
     return [
         str(each.detail["to"]) for each in world.mn.events if (each.kind, each.message) == ("sent", "601")
     ]

@@ -1,4 +1,4 @@
-"""What an access node does for a visitor in its data plane."""
+"""An access node's data plane for a visitor."""
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
@@ -29,7 +29,7 @@ DEVICE = Visitor(HOA, HA, "wire", MAC, 300, 1_790_000_300.0, 0, home_address_v6=
 
 
 def ways(visitor: Visitor) -> tuple[dict[object, object], set[object]]:
-    """The next hop for each home address, and the addresses whose link-layer address is told."""
+    """The next hop for each home address, and the addresses with a known link-layer address."""
     found = visitor_forwarding(visitor, AN)
     return ways_of(found), {each.address for each in found.neighbours.values()}
 
@@ -85,7 +85,7 @@ REGISTERED = replace(DEVICE, next_hop=STAND_IN, flags=int(Flag.T))
 
 
 def translated(static: StaticVisitor, *visitors: Visitor) -> set[Translation]:
-    """What the data plane translates after the access node has started and these have registered."""
+    """Translations after the access node has started and these have registered."""
     listed = VisitorList(AN, (static,), (HA,), 8)
     actions = listed.start(())
     for each in visitors:
@@ -101,7 +101,7 @@ def translated(static: StaticVisitor, *visitors: Visitor) -> set[Translation]:
 
 
 def test_translation_outlives_the_stand_ins_registration() -> None:
-    """R12 with Fig. 7: what is translated for the stand-in is translated whether it has registered or not."""
+    """R12 with Fig. 7: packets for the stand-in are translated before and after its registration."""
     both = {Translation(HOA, STAND_IN), Translation(HOA6, STAND_IN6)}
     assert translated(BOUND) == translated(BOUND, REGISTERED) == both
     assert ways_of(visitor_forwarding(REGISTERED, AN, BOUND)) == {HOA: STAND_IN, HOA6: STAND_IN6}
@@ -112,7 +112,7 @@ def test_translation_outlives_the_stand_ins_registration() -> None:
 
 
 def test_only_the_selected_stand_in_gets_translated_packets() -> None:
-    """Another stand-in, the device itself, and one whose access node is not told to translate."""
+    """Another stand-in, the device itself, and one whose access node has no translation."""
     other = IPv4Address("10.1.0.131")
     assert translated(BOUND, replace(REGISTERED, next_hop=other)) == set()
     assert translated(BOUND, DEVICE) == set()

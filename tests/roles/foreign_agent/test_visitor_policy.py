@@ -1,4 +1,4 @@
-"""An access node asks the policy server about those whom it serves, and polices them (features R20, P16)."""
+"""An access node fetches its visitors' profiles from the policy server, and polices them (R20, P16)."""
 
 from dataclasses import replace
 from ipaddress import IPv4Address

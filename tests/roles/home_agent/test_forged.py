@@ -59,7 +59,7 @@ def settled(**options: object) -> World:
 
 
 def give(world: World, host: Host, message: bytes, source: Source) -> list[a.Action]:
-    """What the role does with it; everything but counting and answering must be absent."""
+    """Actions of the role for the message; only counting and answering are allowed."""
     actions = host.role.receive(message, source, now=world.now)
     for each in actions:
         assert isinstance(each, a.Count | a.Reply | a.SendRegistration | a.Emit), each
@@ -196,13 +196,13 @@ def test_relayed_forgeries_leave_no_visitor() -> None:
 
 
 def by_way_of(world: World, home_agent: IPv4Address, **changes: object) -> bytes:
-    """A request of somebody on the access link, by a home agent of his own choice."""
+    """A request of a host on the access link, through a home agent of its choice."""
     made = request(world, home_agent=home_agent, care_of_address=AN1, **changes)
     return signed(made.encode(), AuthKind.MN_HA, WRONG)
 
 
 def accepted(message: bytes) -> bytes:
-    """What a home agent says that lets everybody in."""
+    """Answer of a home agent that accepts every request."""
     asked = RegistrationRequest.decode(message)
     reply = RegistrationReply(0, 300, asked.home_address, asked.home_agent, asked.identification)
     return signed(reply.encode(), AuthKind.MN_HA, WRONG)
@@ -374,7 +374,7 @@ def test_notices_of_strangers_are_ignored() -> None:
 
 
 def notice_status(host: Host, home_address: Addr, authorised: tuple[Addr, ...]) -> Status:
-    """How a 618 of a known peer ends that may speak for these home addresses."""
+    """Status of a 618 of a known peer with authority for these home addresses."""
     body = encode_618(Notice618(home_address, False, AN3))
     actions = host.role.happened(a.Asked(8, "618", body, AN3, authorised), now=0.0)
     status = decode_632(next(each.body for each in actions if isinstance(each, a.Answer))).status
@@ -501,7 +501,7 @@ def advertised(care_of: IPv4Address, *, sequence: int, agent: IPv4Address = AN1)
 
 
 def test_unsolicited_unicast_advertisement_adds_no_agent() -> None:
-    """It may have come from afar, by the tunnel, with the TTL of what was sent on the link."""
+    """It may come from another network, by the tunnel, with the TTL of a message on the link."""
     discovery = AgentDiscovery(("radio0",), Random(1))
     to_all = Source(AN1, 0, "radio0", b"\x05" * 6, IPv4Address("224.0.0.1"))
     to_us = replace(to_all, local=HOA)

@@ -1,4 +1,4 @@
-"""NAT traversal (RFC 3519): the home agent's judgement, and what keeps a tunnel through a NAT open."""
+"""NAT traversal (RFC 3519): the home agent's decision, and keepalives of a tunnel through a NAT."""
 
 from ipaddress import IPv4Address
 from random import Random

@@ -42,7 +42,7 @@ MAC = b"\2" * 6
 
 
 class Home:
-    """A home agent, and what its data plane would have."""
+    """A home agent, and its data plane's state."""
 
     def __init__(self, policy: TraversalPolicy | None = None, *, agent: IPv4Address | None = None) -> None:
         self.role = HomeAgent(

@@ -88,7 +88,7 @@ def test_very_short_lifetimes_are_for_mobile_nodes() -> None:
 
 
 def test_order_of_choice() -> None:
-    """Default, dynamic, stand-in; each takes over when what stands before it goes (R5)."""
+    """Default, dynamic, stand-in; the next takes over when one ends (R5)."""
     home = Home()
     assert home.ways() == [AN3]
     home.device.register(AN1)
@@ -203,7 +203,7 @@ def test_default_care_of_address_by_registration() -> None:
 
 
 def test_default_care_of_address_of_a_selector() -> None:
-    """A default CoA that takes only what rules send there leaves the rest to the home network (R6)."""
+    """A default CoA with a rule's packets only leaves the rest to the home network (R6)."""
     home = Home(replace(MOBILE, default_ruled=True))
     assert home.ways() == [] and HOA not in home.bindings
     home.device.register(AN1, 5)
@@ -350,7 +350,7 @@ def test_replays_count_for_each_registrant_alone(replay: Replay) -> None:
 
 
 def test_unsigned_extensions_are_ignored() -> None:
-    """What follows the authentication was added on the way (RFC 5944 section 3.5)."""
+    """Extensions after the authentication were added on the path (RFC 5944 section 3.5)."""
     home = Home()
     message = home.device.request(AN1, 300) + encode_vendor(DefaultCareOfAddress(AN4)).encode()
     assert home.give(message) == ACCEPTED
@@ -446,7 +446,7 @@ steps = st.lists(
 @settings(max_examples=150)
 @given(steps)
 def test_registrants_do_not_erase_each_other(timeline: list[tuple[int, str, int]]) -> None:
-    """What is in force is always what the order of choice says of those that live."""
+    """Forwarding always matches the order of choice among the live registrants."""
     home = Home()
     until: dict[str, tuple[float, IPv4Address, bool, bool]] = {}
     for who, what, place in timeline:

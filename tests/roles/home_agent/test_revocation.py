@@ -1,4 +1,4 @@
-"""Registration revocation (RFC 3543): ended from either side, repeated until it is heard, believed from nobody else."""
+"""Registration revocation (RFC 3543): by either end, repeated until acknowledged, refused from others."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Flow rules at the home agent: which packets go where, who may change what, and what is refused (R5 to R8; RFC 7629)."""
+"""Flow rules at the home agent: destinations, permitted changes, and refusals (R5 to R8; RFC 7629)."""
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
@@ -32,7 +32,7 @@ FROM_PEER = Ipv4Selector(source=(PEER, PEER))
 
 
 def settled() -> Home:
-    """The device with binding 1, a stand-in with binding 7 that takes only what rules say."""
+    """The device with binding 1, a stand-in with binding 7 that gets packets of rules only."""
     home = Home()
     home.device.register(AN1, bid=1)
     home.one.register(AN3, bid=7, takes=Takes.RULED)
@@ -354,7 +354,7 @@ changes = st.lists(
 def test_rules_agree_with_the_kernel_and_store_after_any_change(
     timeline: list[tuple[int, FlowOperation, int, int, int]],
 ) -> None:
-    """Whatever is asked, in any order: what was refused changed nothing, and a restart finds what there was."""
+    """Random changes in any order: refused ones change no state, and a restart restores the rules."""
     home = Home()
     care_ofs = (AN1, AN3, AN4)
     for number, each in enumerate(home.registrants):

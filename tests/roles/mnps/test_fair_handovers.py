@@ -1,4 +1,4 @@
-"""One device's hand-overs at a stand-in: bounded, its own alone, each flow with one owner, no trace of what was called off."""
+"""One device's hand-overs at a stand-in: bounded, separate, one owner per flow, cancelled completely."""
 
 from ipaddress import IPv4Address
 

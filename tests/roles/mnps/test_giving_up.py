@@ -1,4 +1,4 @@
-"""Sessions that end at the stand-in although their device has not taken them: their peers are told (634 abandon)."""
+"""Sessions that end at the stand-in without a return to their device: their peers are reset (634 abandon)."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ FIRST, SECOND = b"\x01" * 16, b"\x02" * 16
 
 
 class Device:
-    """Speaks 634 with a stand-in alone; what the stand-in does is performed at once."""
+    """Speaks 634 with a stand-in; the stand-in's actions are performed at once."""
 
     def __init__(self, *, registers: bool = False) -> None:
         self.world = World(registers=registers)
@@ -58,7 +58,7 @@ class Device:
         return self._kept(self.role.happened(event, now=START + after))
 
     def at(self, after: float) -> list[a.Action]:
-        """What the stand-in does by itself then."""
+        """Actions of the stand-in's own timers then."""
         return self._kept(self.role.timeout(now=START + after))
 
     def _kept(self, actions: list[a.Action]) -> list[a.Action]:
@@ -70,7 +70,7 @@ class Device:
         return actions
 
     def hand_over(self, handover: bytes, *numbers: int, others: tuple[bytes, ...] = ()) -> list[a.Action]:
-        """Returns what the transfer and its end made the stand-in do."""
+        """Return the stand-in's actions after the transfer and its end."""
         flows = tuple(flow(each) for each in numbers)
         self.ask(TakeoverPrepare(handover, (HOA,), flows))
         records = tuple({0: each.to_cbor()} for each in flows)
@@ -82,7 +82,7 @@ class Device:
         return self.ask(Finish(handover)) + self.tell(Stopped(handover, finals))
 
     def restart(self) -> list[a.Action]:
-        """The stand-in's daemon dies and is there again; what it then does."""
+        """Restart the stand-in's daemon; return its actions."""
         host = self.world.mnps
         host.role = host.make()
         return host.role.restore(list(host.rows.values()), now=START)
@@ -137,7 +137,7 @@ def test_some_sessions_are_abandoned_and_the_others_go_on() -> None:
 
 @pytest.mark.parametrize("stopped", [True, False])
 def test_returned_sessions_are_dropped_without_a_reset(stopped: bool) -> None:
-    """A stand-in that was started again meanwhile has its sockets going, and takes the device's word."""
+    """A restarted stand-in has its sockets running, and trusts the device's message."""
     device = Device()
     device.hand_over(FIRST, 0, 1, 2)
     if stopped:
@@ -208,7 +208,7 @@ def test_sessions_missing_from_a_new_transfer_are_reset() -> None:
 
 
 def test_device_with_the_final_state_may_keep_the_session() -> None:
-    """Its `done` was lost: a reset would end what it goes on with."""
+    """Its `done` was lost: a reset would end a live session."""
     device = Device()
     device.hand_over(FIRST, 0)
     device.stop(FIRST, 0)

@@ -1,4 +1,4 @@
-"""Ports of a sleeping device at its stand-in: opened, closed for a reclaim, and what is accepted becomes a session."""
+"""Ports of a sleeping device at its stand-in: opened, closed for a reclaim, and accepted sessions."""
 
 import random
 from dataclasses import replace
@@ -57,7 +57,7 @@ LAST = 4095
 
 
 class Stand:
-    """A stand-in's role, asked by one device; `done` are the actions of the last step, `rows` what is stored."""
+    """A stand-in's role, asked by one device; `done` are the last step's actions, `rows` the stored rows."""
 
     def __init__(self, **options: object) -> None:
         configuration = StandInConfiguration(

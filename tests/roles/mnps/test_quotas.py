@@ -1,4 +1,4 @@
-"""Sessions that nobody comes back for: time, number and bytes of one device, what is quiet longest first; and restarts."""
+"""Unclaimed sessions: bounds of time, number and bytes for each device, most idle first; and restarts."""
 
 from dataclasses import replace
 from random import Random

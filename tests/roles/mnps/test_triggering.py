@@ -1,4 +1,4 @@
-"""A stand-in that is asked to take and release (C8): who may, what follows, and when it answers."""
+"""Triggers to take and release at a stand-in (C8): authorisation, actions, and the time of the answer."""
 
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address

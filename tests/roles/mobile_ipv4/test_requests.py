@@ -1,4 +1,4 @@
-"""Registration requests as neutral registrations: every flag, every reason, every option, and what nobody signed."""
+"""Registration requests as neutral registrations: every flag, reason and option, and unsigned parts."""
 
 from ipaddress import IPv4Address, IPv6Address
 
@@ -40,7 +40,7 @@ WEB, WEB6 = Ipv4Selector(destination_port=(80, 80)), Ipv6Selector(destination_po
 def request(
     *said: Extension, flags: Flag = Flag.T, behind: tuple[Extension, ...] = (), agent: bool = False
 ) -> Registration:
-    """What is read of a signed request; `behind`: extensions after the mobile-home authentication."""
+    """Values of a signed request; `behind`: extensions after the mobile-home authentication."""
     plain = RegistrationRequest(300, HOA, HA, COA, 77, flags, said).encode()
     message = signed(plain, AuthKind.MN_HA, KEY) + wire.encode_extensions(behind)
     return read_request(signed(message, AuthKind.FA_HA, AGENT_KEY) if agent else message)

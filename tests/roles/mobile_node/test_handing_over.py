@@ -1,4 +1,4 @@
-"""Which sessions fall asleep, which stay and what is said about each: connections that come and go meanwhile, refusals."""
+"""Sessions that fall asleep, those that stay, and reports: new and ending connections, refusals."""
 
 import sys
 from dataclasses import replace

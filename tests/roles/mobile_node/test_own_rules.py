@@ -1,4 +1,4 @@
-"""Flow rules that a device registers itself: what rides in a request, and what each kind of answer makes of it."""
+"""Flow rules that a device registers: request extensions, and the effect of each kind of answer."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -226,7 +226,7 @@ def test_any_rule_is_equal_at_both_ends(keys: dict[str, object]) -> None:
 
 
 def at_home(rules: OwnRules) -> tuple[KeptRule, ...]:
-    """What a home agent without other rules makes of the request."""
+    """Rules of a home agent without others after the request."""
     return changed_rules((), changes_of(rules), MN, {7}, MAX_RULES)
 
 

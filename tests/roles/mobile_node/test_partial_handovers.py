@@ -28,7 +28,7 @@ def at_stand_in(world: World) -> set[int]:
 
 
 def at_rest(world: World) -> bool:
-    """Everything is the device's, and nobody remembers that it ever was elsewhere."""
+    """Everything is at the device, and no state of the hand-over is left."""
     for each in world.sessions.values():
         assert each.at_device == each.sent and each.captured_at is None and not each.lost
     stand_in = not world.mnps.flows and not world.mnps.bindings
@@ -163,7 +163,7 @@ def test_the_home_agent_does_not_answer_the_stand_in() -> None:
 @pytest.mark.parametrize("replay", list(Replay))
 @pytest.mark.parametrize("seed", range(4))
 def test_a_lossy_path(seed: int, replay: Replay) -> None:
-    """Requests and replies of the registration are lost and come twice; what is wanted holds in the end."""
+    """Requests and replies of the registration are lost and doubled; the result is right in the end."""
     world = registering(seed=seed, replay=replay)
     world.loss, world.duplicate = 0.2, 0.2
     for number, selection in ((0, FIRST), (1, SECOND)) * 3:

@@ -227,7 +227,7 @@ def test_a_row_of_an_earlier_version_counts_as_another_boot() -> None:
 
 
 def cost(sessions: int) -> Counter[str]:
-    """What a wake of so many sessions, each with a little, makes the node do."""
+    """Actions of a wake of so many sessions, each with a little data."""
     world = asleep(sessions=sessions)
     for number in range(sessions):
         world.peer_sends(number, 1000)
@@ -268,7 +268,7 @@ def test_a_session_that_fails_leaves_the_others_alone() -> None:
 
 
 def test_wake_counts_without_sessions() -> None:
-    """Nothing was received: one reclaim, one finish, one step that gives all back."""
+    """Without received data: one reclaim, one finish, one step that gives all back."""
     world = asleep(sessions=300)
     performed: list[a.Action] = []
     world.watch = performed.append

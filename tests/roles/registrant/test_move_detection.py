@@ -70,7 +70,7 @@ class Device:
         self.take(self.node.receive(message, source(agent, link), now=self.now))
 
     def wait(self, until: float) -> None:
-        """Let time pass; the node hears of its deadlines."""
+        """Advance the time; the node's deadlines are called."""
         while (at := self.node.deadline()) is not None and at <= until:
             self.now = max(self.now, at)
             self.take(self.node.timeout(now=self.now))

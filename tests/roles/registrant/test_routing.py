@@ -1,4 +1,4 @@
-"""What a device says of its own ways: default care-of address (R3), binding identifier and weight (R8), and its sleep with them."""
+"""Routing that a device registers: default care-of address (R3), identifier and weight (R8), sleep."""
 
 from ipaddress import IPv4Address
 
@@ -56,7 +56,7 @@ def test_every_request_but_the_last_carries_the_routing() -> None:
 
 @pytest.mark.parametrize("answered", [True, False])
 def test_removed_default_is_withdrawn(answered: bool) -> None:
-    """Also when nobody knows whether the home agent has it: the answer was lost."""
+    """Also if it is unknown whether the home agent has it, after a lost answer."""
     routing = OwnRouting(Routing(default=AN3))
     said(routing)
     if answered:

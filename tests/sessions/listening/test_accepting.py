@@ -24,7 +24,7 @@ both = pytest.mark.parametrize("version", [4, 6])
 
 
 class Asleep:
-    """A device that sleeps, a stand-in that accepts for it at PORT, and what they open; all of it ends with `close`."""
+    """A sleeping device, a stand-in that accepts for it at PORT, and their sockets; `close` ends all."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -103,7 +103,7 @@ class Asleep:
         self.network.deliver((packet,))
 
     def _silence(self, change: str) -> None:
-        """Where the data plane drops a suspended flow's packets: behind all that the host's own filters see."""
+        """Point where the data plane drops a suspended flow's packets: behind the host's own filters."""
         if change == "add":
             self.network.nft("device", "add table netdev quiet")
             self.network.nft(
@@ -146,7 +146,7 @@ def receive(sock: socket.socket, size: int) -> bytes:
 
 
 def exchange(asleep: Asleep, listener: socket.socket, peer: socket.socket, sent: bytes) -> None:
-    """The program accepts an ordinary connection, which carries both ways and ends."""
+    """The program accepts an ordinary connection, which carries data in both directions and ends."""
     asleep.wake()
     connection, address = listener.accept()
     asleep.open.append(connection)

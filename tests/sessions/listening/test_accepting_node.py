@@ -1,4 +1,4 @@
-"""A stand-in's node with open ports, real sockets and a holder: what it keeps, over a restart too, and what it lets go."""
+"""A stand-in's node with open ports, real sockets and a holder: sockets it keeps, and those it closes."""
 
 import asyncio
 import errno
@@ -26,7 +26,7 @@ def ports(version: int, most: int = 8) -> OpenPorts:
 
 
 class Callers:
-    """Peers that connect to the sleeping device. There is no data plane: SYNs meet the listener as they are."""
+    """Peers that connect to the sleeping device. There is no data plane: SYNs meet the listener unchanged."""
 
     def __init__(self, network: Network) -> None:
         self.network = network

@@ -1,4 +1,4 @@
-"""Which kernels let a connection be put into an accept queue: what `impossible` says is what the kernel does."""
+"""Kernels that let a connection be put into an accept queue: `impossible` agrees with the kernel."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""A session that its device gives up: the peer hears of it at once, whoever else keeps the stand-in's socket open."""
+"""A session that its device abandons: the peer is reset at once, whoever else keeps the socket open."""
 
 import errno
 import socket

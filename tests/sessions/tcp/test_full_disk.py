@@ -37,7 +37,7 @@ def small_disk(path: Path, size: str = "8m") -> Iterator[None]:
 
 
 def fill(path: Path) -> None:
-    """Somebody else takes the last byte."""
+    """Fill the disk to the last byte."""
     with (path / "junk").open("wb", buffering=0) as junk, pytest.raises(OSError, match="No space"):
         while True:
             junk.write(bytes(4096))

@@ -22,7 +22,7 @@ def receive_memory(sock: socket.socket) -> int:
 
 
 def asleep_with_a_gap(world: World) -> tuple[Program, Peer, Away]:
-    """1,000 bytes of the peer are lost on the way; the 1,000 behind them, of the letter S, are there."""
+    """1,000 bytes of the peer are lost on the path; the 1,000 behind them, of the letter S, are there."""
     program, peer = connect(world, 4)
     (candidate,) = world.candidates()
     live = LiveSocket.open(candidate)

@@ -1,4 +1,4 @@
-"""What is received for a sleeping device: more than fits, up to the bounds, and across the death of the daemon."""
+"""Data received for a sleeping device: more than fits, up to the bounds, and across the daemon's death."""
 
 import os
 import random

@@ -73,7 +73,7 @@ def quiet(world: World) -> None:
 def look(
     world: World, exclusions: Exclusions = NOTHING_EXCLUDED
 ) -> tuple[list[tuple[str, ...]], list[LeftAlone]]:
-    """The programs of what can be captured, and what is left alone."""
+    """Programs of capturable connections, and connections left alone."""
     with world.network.inside("device"):
         candidates, left = find((HOME4, HOME6), {os.getpid()}, exclusions)
         return [each.programs for each in candidates], left + find_elsewhere((HOME4, HOME6))

@@ -54,7 +54,7 @@ def test_bytes_written_meanwhile_are_sent_at_once(world: World, version: int) ->
 
 @mostly_four
 def test_bytes_written_behind_captured_ones(world: World, version: int) -> None:
-    """The stand-in sends what was captured; the device's retransmissions of it have backed off until then."""
+    """The stand-in sends captured data; the device's retransmissions of it have backed off until then."""
     with slow_timers(world):
         program, peer = connect(world, version)
         world.network.block("device", "out")
@@ -215,7 +215,7 @@ def is_reset(world: World, peer: Peer) -> bool:
 
 
 def test_program_with_a_shut_receiving_side_continues(world: World) -> None:
-    """A kernel takes what comes for it all the same."""
+    """A kernel still accepts data for it."""
     program, peer = connect(world, 4)
     program.ask("shutdown-receiving")
     world.sleep()
@@ -228,7 +228,7 @@ def test_program_with_a_shut_receiving_side_continues(world: World) -> None:
 
 
 def test_undone_capture_restarts_a_short_user_timeout(world: World) -> None:
-    """What the program sent was lost before, and the stand-in was asked in vain for longer than the program's patience."""
+    """The program's data was lost before, and the stand-in got no answer beyond the user timeout."""
     program, peer = connect(world, 4)
     program.ask("option", socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000)
     world.network.block("device", "out")

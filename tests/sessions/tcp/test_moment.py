@@ -1,4 +1,4 @@
-"""What was received and what of it is unread are of one moment, though the kernel tells them by two calls."""
+"""Received and unread counts are of one moment, though the kernel gives them in two calls."""
 
 import socket
 import time

@@ -99,7 +99,7 @@ def test_other_options_are_a_wire_error(body: dict[int, object]) -> None:
 
 
 def test_capture_is_undone_from_a_read_state(world: World) -> None:
-    """The daemon was killed in the capture: only what the look gave is stored."""
+    """The daemon was killed in the capture: only the state read before it is stored."""
     program, peer = connect(world, 4)
     (candidate,) = world.candidates()
     live = LiveSocket.open(candidate)
@@ -131,7 +131,7 @@ def test_a_multipath_connection_is_refused_by_name(world: World) -> None:
 
 
 def test_a_signed_connection_is_refused_by_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here the kernel refuses such keys; where it does not, it tells of them."""
+    """Some kernels refuse such keys; others report them."""
     _, _peer = connect(world, 4)
     (candidate,) = world.candidates()
     live = LiveSocket.open(candidate)

@@ -31,7 +31,7 @@ def not_behind(later: int | None, earlier: int | None) -> bool:
 
 
 def talk(world: World, program: Program, peer: Peer, seed: int) -> None:
-    """Both ways, so that each end has checked the other's timestamps."""
+    """Exchange data in both directions, so that each end has checked the other's timestamps."""
     program.ask("send", seed, 500)
     world.until(lambda: peer.receive() == 500 * seed)
     assert peer.send(payload(seed, 300))
@@ -39,7 +39,7 @@ def talk(world: World, program: Program, peer: Peer, seed: int) -> None:
 
 
 def sleep_with_an_answer_pending(world: World, program: Program) -> SessionRecord:
-    """What the program sends last is the stand-in's to deliver."""
+    """The program's last data is the stand-in's to deliver."""
     world.network.block("device", "out")
     program.ask("send", 2, 500)
     (record,) = world.sleep()

@@ -1,4 +1,4 @@
-"""Every way in which programs wait for a socket: each learns of what came while it slept, without a word from the peer."""
+"""Every method by which programs wait for a socket: each notices data of its sleep, without new data."""
 
 import ctypes
 import os
@@ -24,7 +24,7 @@ READERS = [way for way in WAYS if way != "epoll-out"]
 
 
 class Waiter:
-    """One program that waits in its way, and its peer."""
+    """One program that waits by its method, and its peer."""
 
     def __init__(self, world: World, listener: socket.socket, way: str, size: int) -> None:
         self.way = way
@@ -108,7 +108,7 @@ def test_data_that_fits_the_receive_buffer(world: World) -> None:
 
 
 def test_more_than_the_receive_buffer_of_debian(world: World) -> None:
-    """Every round before the last one has to be told as well: else the program would not make room for the next."""
+    """Every round before the last one has to be signalled too: else the program would not make room."""
     everything_comes(world, 7 * MEG, ["epoll-edge", "signal", "uring-poll"])
 
 

@@ -1,4 +1,4 @@
-"""A peer whose connection has no kernel of its own for a while is answered that there is no room, and stays alive (C3)."""
+"""A peer whose connection has no kernel for a while gets answers with a zero window, and stays alive (C3)."""
 
 import select
 import socket
@@ -67,7 +67,7 @@ def test_segments_that_get_no_answer() -> None:
 
 
 class Wire:
-    """What the device's data plane holds: packets of one flow that come by the wire and that no socket gets."""
+    """The device's data plane: it holds packets of one flow, which no socket gets."""
 
     def __init__(self, world: World) -> None:
         with world.network.inside("device"):

@@ -1,4 +1,4 @@
-"""622 and 624: vectors, round trips, the CDDL, and what is refused."""
+"""622 and 624: vectors, round trips, the CDDL, and refusals."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -200,7 +200,7 @@ encoded = (
 @settings(max_examples=300)
 @given(st.binary(max_size=60) | damaged(encoded) | encoded, st.sampled_from(BlockKind))
 def test_bytes_give_a_value_or_wire_error(data: bytes, kind: BlockKind) -> None:
-    """What a decoder takes, the CDDL describes."""
+    """The CDDL describes every message that a decoder accepts."""
     with suppress(WireError):
         request = decode_request_622(data)
         assert decode_request_622(encode_request_622(request)) == request

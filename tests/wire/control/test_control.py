@@ -1,4 +1,4 @@
-"""634, 632 and 618: vectors, round trips, the CDDL, and what is refused."""
+"""634, 632 and 618: vectors, round trips, the CDDL, and refusals."""
 
 from contextlib import suppress
 from importlib.resources import files
@@ -186,7 +186,7 @@ shapes = st.dictionaries(
 @settings(max_examples=400)
 @given(st.binary(max_size=60) | damaged(encoded) | encoded | shapes)
 def test_bytes_give_a_value_or_wire_error(data: bytes) -> None:
-    """What a decoder takes, the CDDL describes, whichever message it was."""
+    """The CDDL describes every message that a decoder accepts."""
     with suppress(WireError):
         request = decode_634(data)
         assert decode_634(encode_634(request)) == request

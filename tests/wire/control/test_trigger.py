@@ -1,4 +1,4 @@
-"""The trigger: vectors, round trips, the CDDL, and what is refused."""
+"""The trigger: vectors, round trips, the CDDL, and refusals."""
 
 from contextlib import suppress
 from importlib.resources import files

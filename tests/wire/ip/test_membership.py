@@ -1,4 +1,4 @@
-"""IGMP and MLD reports: vectors, what counts as joined, refusals; and our queries."""
+"""IGMP and MLD reports: vectors, messages that count as joins, refusals; and our queries."""
 
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address

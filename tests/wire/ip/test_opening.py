@@ -1,4 +1,4 @@
-"""SYNs to a port of a sleeping device: what is read of them, what is made of them, and that anything else is refused."""
+"""SYNs to a port of a sleeping device: fields read, plain SYNs made of them, and refusals."""
 
 import contextlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Adding authentication extensions: what is covered (RFC 5944 section 3.5.1)."""
+"""Adding authentication extensions: covered bytes (RFC 5944 section 3.5.1)."""
 
 from hashlib import sha256
 from ipaddress import IPv4Address

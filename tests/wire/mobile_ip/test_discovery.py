@@ -122,7 +122,7 @@ def test_reserved_bits_are_ignored() -> None:
 
 
 def test_larger_address_entries_are_understood() -> None:
-    """RFC 1256 section 3: words past the preference are for later versions."""
+    """RFC 1256 section 3: fields past the preference are for later versions."""
     data = bytes.fromhex("0900 0000 01 03 0003 cb007105 00000005 deadbeef 10060001 0258 2000")
     found = decode_discovery(summed(data))
     assert isinstance(found, AgentAdvertisement) and found.addresses == ((NODE, 5),)

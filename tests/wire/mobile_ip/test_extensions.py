@@ -1,4 +1,4 @@
-"""One vector for each extension, and what each refuses."""
+"""One vector for each extension, and the refusals of each."""
 
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address

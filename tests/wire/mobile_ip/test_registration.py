@@ -232,7 +232,7 @@ def test_sixty_four_of_the_longest_rules_fit() -> None:
 
 
 def test_cost_is_bounded() -> None:
-    """The dearest message: as many authentications as fit, each with its copy of what it covers."""
+    """The most expensive message: as many authentications as fit, each with a copy of its covered bytes."""
     data = FIXED + (b"\x24\x01\x00\x2c" + bytes(44)) * MAX_EXTENSIONS
     start = time.process_time()
     for _ in range(20):

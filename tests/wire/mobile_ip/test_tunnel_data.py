@@ -1,4 +1,4 @@
-"""Tunnel data and keepalives (RFC 3519), and the messages of port 434 told apart."""
+"""Tunnel data and keepalives (RFC 3519), and the distinction of messages of port 434."""
 
 from contextlib import suppress
 from ipaddress import IPv4Address

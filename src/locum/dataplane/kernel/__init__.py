@@ -1,1 +1,1 @@
-"""The kernel side of the data plane: programs, maps and what they need of the host."""
+"""The kernel side of the data plane: programs, maps, and settings of the host."""

@@ -129,7 +129,7 @@ class Attachments:
         )
 
     def detach(self, interface: str) -> None:
-        """Take the programs off; an interface that is gone is no error."""
+        """Take the programs off; a missing interface is no error."""
         pins = [self._pin(interface, direction) for direction in ("ingress", "egress")]
         linked = [path for path in pins if path.exists()]
         for path in linked:

@@ -24,7 +24,7 @@ Found = Callable[[str], tuple[int, bytes] | None]  # index and link-layer addres
 
 
 def read(found: dict[str, Map], names: dict[int, str]) -> dict[Addr, ForwardGroup]:
-    """What the kernel has; a link without a name is gone."""
+    """Read the kernel's map; entries of links without a name are left out."""
     groups = {}
     for key, value in found["groups"].items():
         group, upstream, _ = KEY.unpack(key)
@@ -40,7 +40,7 @@ def read(found: dict[str, Map], names: dict[int, str]) -> dict[Addr, ForwardGrou
 
 
 class GroupTable:
-    """Writes what `state.groups` is to be."""
+    """Writes the kernel's map to match `state.groups`."""
 
     def __init__(self, found: dict[str, Map], uses: Uses, find: Found) -> None:
         self._maps, self._uses, self._find = found, uses, find

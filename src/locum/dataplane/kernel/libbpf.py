@@ -19,7 +19,7 @@ READ_BYTES = 1 << 20  # values of a map that are read in one call
 
 
 class DataPlaneError(RuntimeError):
-    """The kernel refused something; the message says what, and what to do about it."""
+    """An error of the kernel; the message gives the reason and a remedy."""
 
 
 class TestRunOptions(ctypes.Structure):
@@ -209,7 +209,7 @@ class Map:
         return int(self._lib.bpf_map_delete_elem(self.fd, key)) == 0
 
     def delete_many(self, keys: list[bytes]) -> None:
-        """Delete these, in few system calls; what is not there is left out."""
+        """Delete these keys in few system calls; missing ones are skipped."""
         if len(keys) < 2:
             for key in keys:
                 self.delete(key)
@@ -362,7 +362,7 @@ def pin(fd: int, path: Path) -> None:
 
 
 def pinned(path: Path) -> int:
-    """File descriptor of what is pinned at `path`."""
+    """File descriptor of the object pinned at `path`."""
     return checked(library().bpf_obj_get(os.fsencode(path)), f"pin {path}")
 
 

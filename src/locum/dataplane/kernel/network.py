@@ -1,4 +1,4 @@
-"""What the data plane needs of the host's network besides its programs: sysctls, and routes with a locked MTU.
+"""Settings of the host's network for the data plane: sysctls, and routes with a locked MTU.
 
 Every sysctl is recorded as it was found, in a pinned map, so that `restore` works after the daemon died.
 """
@@ -50,7 +50,7 @@ class Sysctls:
             raise DataPlaneError(f"sysctl {name.replace('/', '.')}: {error.strerror}") from error
 
     def restore(self, only: str = "") -> None:
-        """Put back what was found (of the names that contain `only`)."""
+        """Restore the found values (of the names that contain `only`)."""
         entries = sorted(
             self._found.items(), key=lambda item: b"/all/" not in item[0] and b"ip_forward" not in item[0]
         )
@@ -119,7 +119,7 @@ class MtuRoutes:
         self._settle()
 
     def _settle(self) -> None:
-        """What the narrowest tunnel leaves is said of all: the packets of the others fit, and do not come here."""
+        """Lock the MTU of all routes to that of the narrowest tunnel: other packets fit as well."""
         now = clock_gettime(CLOCK_BOOTTIME)
         self._paths = {end: known for end, known in self._paths.items() if known[1] > now}
         mtu = min((self._link_mtu, *(known[0] for known in self._paths.values())))
@@ -186,6 +186,6 @@ class MtuRoutes:
 
 
 def smallest_mtu(route: IPRoute, interfaces: Iterable[int]) -> int:
-    """Of these interfaces; 1500 when there is none."""
+    """The smallest MTU of these interfaces, in bytes; 1500 without any."""
     values = [link.get_attr("IFLA_MTU") for index in interfaces for link in route.link("get", index=index)]
     return min(values, default=1500)

@@ -34,7 +34,7 @@ EXTENDED_ERROR = struct.Struct("=I4xI4x")  # errno, origin and so on, MTU
 
 
 def acceptable(state: ForwardingState, packet: bytes, *, by_visitor: bool = False) -> bool:
-    """Whether a whole tunnel packet (from its IP header on) comes from whom it may. Never true for a fragment.
+    """True if a whole tunnel packet (from its IP header on) has a permitted source. False for a fragment.
 
     `by_visitor`: it came on an access link, where nobody speaks for a home agent.
     """
@@ -72,7 +72,7 @@ def udp_packet(source: str, port: int, destination: bytes, payload: bytes) -> by
 
 
 def told(ancillary: Iterable[tuple[int, int, bytes]], kind: int, size: int) -> bytes | None:
-    """What the kernel says of a packet in a control message of that kind."""
+    """Decode the kernel's control message of that kind about a packet."""
     return next((value for _, what, value in ancillary if what == kind and len(value) >= size), None)
 
 
@@ -101,7 +101,7 @@ class Reassembly:
         return list(self._sockets)
 
     def read(self, fileno: int) -> int:
-        """Take what waits on this socket, MOST_AT_ONCE at most; returns the number of packets."""
+        """Read waiting packets of this socket, MOST_AT_ONCE at most; returns the number of packets."""
         sock, protocol = self._sockets[fileno]
         self._read_errors(sock)
         taken = 0
@@ -127,7 +127,7 @@ class Reassembly:
         return taken
 
     def _read_errors(self, sock: socket.socket) -> None:
-        """Take what ICMP said of our outer packets."""
+        """Read ICMP errors about our outer packets."""
         for _ in range(MOST_AT_ONCE):
             try:
                 _, ancillary, _, destination = sock.recvmsg(128, 256, socket.MSG_ERRQUEUE)

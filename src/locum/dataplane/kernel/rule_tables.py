@@ -27,7 +27,7 @@ class EndedRule:
 
 
 class RuleTables:
-    """The tables of rules, filters and their counters. `use` is told whether there are filters at a place.
+    """The tables of rules, filters and their counters. `use` is called with whether a place has filters.
 
     `tell_ended` is told of every flow rule that has left.
     """
@@ -55,7 +55,7 @@ class RuleTables:
         return rules, filters
 
     def adopt(self, rules: Mapping[Addr, tuple[Rule, ...]]) -> None:
-        """Take over what an earlier daemon left; `rules` are its flow rules."""
+        """Take over the tables of an earlier daemon; `rules` are its flow rules."""
         self._flow_rules = dict(rules)
         for key, _ in self._maps["rule_count"].items():
             home, number, identifier, _ = rule_layout.RULE_KEY.unpack(key)
@@ -70,7 +70,7 @@ class RuleTables:
     # Flow rules
 
     def install(self, home_address: Addr, rules: tuple[Rule, ...], endpoints: Collection[Addr]) -> None:
-        """Before the binding that has them. Raises ValueError for what does not fit, and changes nothing then."""
+        """Install before the binding that has them. ValueError, with unchanged maps, if they do not fit."""
         at = home_address, Place.FLOW_RULES
         value, parts = rule_layout.rules(rules, endpoints, self._parts.get(home_address), at in self._many)
         self._parts[home_address] = parts
@@ -107,7 +107,7 @@ class RuleTables:
         self._use(value.place, True)
 
     def remove_filter(self, home_address: Addr, place: FilterPlace, *, last: bool) -> None:
-        """`last`: there is no other filter at this place."""
+        """Remove a filter; `last`: there is no other filter at this place."""
         if last:
             self._use(place, False)
         key = rule_layout.filter_key(home_address, place)
@@ -116,7 +116,7 @@ class RuleTables:
     # Counters
 
     def counters(self, home_address: Addr, place: Place) -> dict[int, maps.Counter]:
-        """By the rules' identifiers; 0 is what no rule took."""
+        """Counters by the rules' identifiers; 0 counts packets that matched no rule."""
         return {
             identifier: maps.counter_of(
                 self._maps["rule_count"].get(rule_layout.rule_key(home_address, place, identifier))
@@ -125,7 +125,7 @@ class RuleTables:
         }
 
     def visited_counter(self, home_address: Addr, *, there: bool) -> None:
-        """Begin to count what goes on to another access node, or end it."""
+        """Start or stop counting packets to another access node."""
         at = home_address, Place.VISITED
         if there:
             self._count(at, {0})
@@ -155,7 +155,7 @@ class RuleTables:
             self._maps["rule_count"].put(rule_layout.rule_key(*at, identifier), ZERO, NOEXIST)
 
     def _tell(self, at: tuple[Addr, Place], identifiers: Collection[int]) -> None:
-        """What rules of a home address counted that are not among these any more; their counters are still there."""
+        """Report the counters of a home address's removed rules; they are still in the map."""
         if self.tell_ended is None or not self._counted.get(at, frozenset()).difference(identifiers):
             return
         home_address = at[0]

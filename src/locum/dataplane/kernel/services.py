@@ -1,4 +1,4 @@
-"""What may answer for guarded home addresses, in the kernel's maps: services of this host, and ports the daemon watches."""
+"""Services for guarded home addresses in the kernel's maps: of this host, and watched ports."""
 
 import struct
 
@@ -21,7 +21,7 @@ def watched_key(home_address: Addr, port: int) -> bytes:
 
 
 def read_watched(found: dict[str, Map]) -> set[Watched]:
-    """What the kernel has."""
+    """Read the kernel's map of watched ports."""
     ports = set()
     for key, _ in found["watched"].items():
         home, port = WATCHED_KEY.unpack(key)
@@ -30,7 +30,7 @@ def read_watched(found: dict[str, Map]) -> set[Watched]:
 
 
 def read(found: dict[str, Map]) -> set[Service]:
-    """What the kernel has."""
+    """Read the kernel's map of services."""
     services = set()
     for key, _ in found["services"].items():
         port, protocol = KEY.unpack(key)
@@ -39,7 +39,7 @@ def read(found: dict[str, Map]) -> set[Service]:
 
 
 class ServiceTable:
-    """Writes what `state.services` is to be."""
+    """Writes the kernel's map to match `state.services`."""
 
     def __init__(self, found: dict[str, Map]) -> None:
         self._map = found["services"]

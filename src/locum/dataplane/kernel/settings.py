@@ -8,7 +8,7 @@ _ONLY = maps.WORD.pack(0)
 
 
 class Uses:
-    """Flags of tables that a packet need not be looked up in while they are empty. What was pinned stays true."""
+    """Flags of tables that the program skips while they are empty. Flags of pinned tables stay set."""
 
     def __init__(self, settings: Map) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""Forwarding state in the kernel's maps: writes entries, keeps what it wrote, reads it back after a restart.
+"""Forwarding state in the kernel's maps: writes entries, caches them, reads them back after a restart.
 
 It knows map layouts and order of writes, but no interface, queue or pin: `links` gives interfaces' indices.
 """
@@ -49,7 +49,7 @@ class Tables:
         self._outbound_keys: dict[tuple[Addr, str | None], bytes] = {}
 
     def read(self, names: dict[int, str]) -> ForwardingState:
-        """What the kernel has. `names` are the interfaces by index."""
+        """Read the kernel's maps. `names` are the interfaces by index."""
         state = ForwardingState()
         for key, value in self._maps["endpoints"].items():
             if maps.WORD.unpack(value)[0] & maps.ENDPOINT:
@@ -87,7 +87,7 @@ class Tables:
                 state.visited[entry.home_address] = replace(entry, at=Stage.VISITED)
 
     def adopt(self, names: dict[int, str]) -> None:
-        """Take over what an earlier daemon left."""
+        """Take over the entries of an earlier daemon."""
         self.state = self.read(names)
         self.rules.adopt({home: entry.rules for home, entry in self.state.bindings.items() if entry.rules})
         self._flow_count = Tally(flow.local for flow in self.state.flows)
@@ -130,7 +130,7 @@ class Tables:
             self._end_moved(address)
 
     def _end_moved(self, address: Addr) -> None:
-        """Tunnels to this address end here now, or do no longer: what leads into one is written again (R17)."""
+        """Rewrite entries that lead into tunnels to this address after these begin or end here (R17)."""
 
         def leads_there(tunnels: Iterable[Tunnel]) -> bool:
             return any(tunnel.destination == address for tunnel in tunnels)
@@ -200,7 +200,7 @@ class Tables:
                 self.rules.remove(entry.home_address)
 
     def install_visited(self, entry: BindingEntry) -> None:
-        """Add or replace one of Stage.VISITED. Raises ValueError for what an access node does not do."""
+        """Add or replace an entry of Stage.VISITED. ValueError for actions of other roles."""
         if len(entry.tunnels) > 1 or entry.rules or entry.peer or entry.weights:
             raise ValueError(f"{entry.home_address}: an access node has one tunnel and no more for it")
         first = maps.tunnel(entry.tunnels[0], self.state.endpoints) if entry.tunnels else None
@@ -238,7 +238,7 @@ class Tables:
         return maps.Beside(flows, None if end is None else end.verdict, home_address in state.visited)
 
     def _write_beside(self, home_address: Addr) -> None:
-        """What is beside the home agent's entry has changed, or that entry is gone."""
+        """Rewrite the entries beside the home agent's entry after they changed or that entry was removed."""
         entry, beside = self.state.bindings.get(home_address), self._beside(home_address)
         key = maps.address(home_address)
         if entry is None and not beside.flags:
@@ -278,7 +278,7 @@ class Tables:
         self._ends_changed(acceptances)
 
     def refuse(self, acceptances: Sequence[TunnelAcceptance]) -> None:
-        """Take away; one that is not there is no error."""
+        """Remove a tunnel permission; a missing one is no error."""
         for acceptance in acceptances:
             self.state.acceptances.pop(acceptance_key(acceptance), None)
         keys = [maps.acceptance_key(acceptance) for acceptance in acceptances]
@@ -290,7 +290,7 @@ class Tables:
         return acceptance.end is None and (*acceptance_key(acceptance)[:3], True) in self.state.acceptances
 
     def _ends_changed(self, acceptances: Sequence[TunnelAcceptance]) -> None:
-        """The one that takes what comes to any end point says whether another goes before it."""
+        """Rewrite the catch-all permission after a more specific one has come or gone."""
         beside = [(*acceptance_key(each)[:3], False) for each in acceptances if each.end is not None]
         if beside:
             self.accept([self.state.acceptances[key] for key in beside if key in self.state.acceptances])
@@ -323,7 +323,7 @@ class Tables:
         self._maps["outbound_count"].delete(key)
 
     def serve_visitors(self, links: Collection[str]) -> None:
-        """What comes on these links is never taken for a home agent's."""
+        """Set the links on which packets are never taken for a home agent's."""
         self._access = frozenset(links)
         self._access_indices.clear()
         for key, _ in self._maps["access_links"].items():
@@ -332,7 +332,7 @@ class Tables:
             self._write_access(link)
 
     def serves(self, index: int) -> bool:
-        """Whether the link of that index is one on which visitors are served.
+        """True if visitors are served on the link of that index.
 
         As it was written to the map: it is asked for every packet that anybody has put into a tunnel, and to ask the
         kernel each time let a few hundred a second stop the node.

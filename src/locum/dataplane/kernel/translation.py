@@ -27,7 +27,7 @@ def key_of(home_address: Addr, tunnel: Addr | None) -> bytes:
 
 
 def read(found: dict[str, Map]) -> dict[tuple[Addr, Addr | None], Translation]:
-    """What the kernel has."""
+    """Read the kernel's map of translations."""
     translations = {}
     for key, value in found["translations"].items():
         home, end = KEY.unpack(key)
@@ -38,7 +38,7 @@ def read(found: dict[str, Map]) -> dict[tuple[Addr, Addr | None], Translation]:
 
 
 class TranslationTable:
-    """Writes what `state.translations` is to be."""
+    """Writes the kernel's map to match `state.translations`."""
 
     def __init__(self, found: dict[str, Map], uses: Uses) -> None:
         self._maps, self._uses = found, uses
@@ -56,7 +56,7 @@ class TranslationTable:
         self._uses.set(TRANSLATES, True)
 
     def remove(self, state: ForwardingState, home_address: Addr, tunnel: Addr | None) -> None:
-        """Take away; one that is not there is no error."""
+        """Remove a translation; a missing one is no error."""
         if state.translations.pop((home_address, tunnel), None) is None:
             return
         self._uses.set(TRANSLATES, bool(state.translations))

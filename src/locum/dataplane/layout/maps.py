@@ -68,7 +68,7 @@ WORD = struct.Struct("<I")
 
 
 class Outcome(IntEnum):
-    """What the program did with a packet (`enum locum_outcome`)."""
+    """Result of the program for a packet (`enum locum_outcome`)."""
 
     PASSED = 0
     DROPPED = 1
@@ -80,7 +80,7 @@ class Outcome(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why a packet was dropped (`enum locum_reason`). What is about fragments is counted, but not a drop.
+    """Reason of a drop (`enum locum_reason`). Reasons about fragments are counted, but are no drops.
 
     GROUP_NOT_FORWARDED is one copy for one link; the packet itself passes.
     """
@@ -114,7 +114,7 @@ class Reason(IntEnum):
 
     @property
     def label(self) -> str:
-        """The name people see, "unregistered-source"."""
+        """The displayed name, "unregistered-source"."""
         return self.name.lower().replace("_", "-")
 
 
@@ -149,7 +149,7 @@ def port(value: int) -> bytes:
 
 
 def tunnel(value: Tunnel, endpoints: Collection[Addr] = ()) -> bytes:
-    """`endpoints` are this host's own: a tunnel to one of them is none."""
+    """The tunnel of the value, None for a tunnel to one of this host's own `endpoints`."""
     return TUNNEL.pack(
         address(value.source),
         address(value.destination),
@@ -187,7 +187,7 @@ def overhead(value: Tunnel) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What else there is of a home address, beside its home agent's entry."""
+    """Entries of a home address beside its home agent's entry."""
 
     flows: bool = False
     local: Verdict | None = None
@@ -206,7 +206,7 @@ NOTHING_BESIDE = Beside()
 
 
 def binding(entry: BindingEntry | None, beside: Beside = NOTHING_BESIDE, first: bytes | None = None) -> bytes:
-    """Value of the binding table; without an entry, the implicit one of a home address that only has what is beside.
+    """Value of the binding table; without an entry, the implicit one that only has others beside it.
 
     `first` is the entry's first tunnel, where it has been packed already.
     """
@@ -264,7 +264,7 @@ def binding_of(
 
 
 def local_end_of(key: bytes, value: bytes) -> BindingEntry | None:
-    """What the value says of packets that end on this host."""
+    """Decode the part of the value about packets that end on this host."""
     _, _, flags, local = BINDING_HEAD.unpack_from(value)
     return BindingEntry(address_of(key), VERDICTS[local], at=Stage.LOCAL) if flags & FLAG_LOCAL else None
 

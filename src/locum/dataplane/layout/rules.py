@@ -46,7 +46,7 @@ _ANYWHERE = (0, 0, 0, 0)
 
 
 class Part(IntFlag):
-    """What a selector compares, and of a packet: what is known of it."""
+    """Fields that a selector compares, and fields that are known of a packet."""
 
     SOURCE = 1
     DESTINATION = 2
@@ -62,7 +62,7 @@ PORTS = Part.SOURCE_PORT | Part.DESTINATION_PORT
 
 
 class Place(IntEnum):
-    """Where rules stand (`enum locum_place`); VISITED has no rules, only a counter."""
+    """Place of rules (`enum locum_place`); VISITED has no rules, only a counter."""
 
     FLOW_RULES = 0
     TO_VISITOR = 1
@@ -95,7 +95,7 @@ def _halves(bounds: tuple[IPv4Address, IPv4Address] | tuple[IPv6Address, IPv6Add
 
 
 def match_part(selector: Selector, verdict: int, candidates: int) -> bytes:
-    """The first part of `struct locum_rule`: what is compared."""
+    """The first part of `struct locum_rule`: the compared fields."""
     v4 = isinstance(selector, Ipv4Selector)
     label = None if isinstance(selector, Ipv4Selector) else selector.flow_label
     protocol = selector.protocol if isinstance(selector, Ipv4Selector) else selector.next_header
@@ -252,5 +252,5 @@ def filter_of(key: bytes, value: bytes) -> Filter:
 
 
 def rule_key(home_address: Addr, place: Place, identifier: int = 0) -> bytes:
-    """Of a counter; identifier 0 is what no rule took."""
+    """Key of a counter; identifier 0 counts packets that matched no rule."""
     return RULE_KEY.pack(maps.address(home_address), place, identifier, 0)

@@ -79,6 +79,6 @@ class Acceptance:
 
 
 def _comes_right(outer: Packet, acceptance: TunnelAcceptance) -> bool:
-    """Whether a tunnel packet comes in the UDP datagrams that the acceptance is about, if it is about any."""
+    """True if a tunnel packet comes in the UDP datagrams of the acceptance, or if it has none."""
     port = outer.source_port if outer.protocol == UDP else 0
     return acceptance.source_port in (0, port)

@@ -1,4 +1,4 @@
-"""The forwarding decision in Python: what bpf/locum.bpf.c does with a packet, the same verdict and the same bytes.
+"""The forwarding decision in Python: the verdicts and bytes of bpf/locum.bpf.c.
 
 It decides by a `ForwardingState` and an `Environment` that stands for what the kernel knows (indices, MTUs). It is
 the reference for the test that compares the two, and the explanation of the C. GSO is the kernel's matter and not
@@ -242,7 +242,7 @@ class Model:
     # Where a packet goes
 
     def _to_visitor(self, work: Work, acceptance: TunnelAcceptance) -> Result | None:
-        """On the access link; None when whom it is for is on this very host (R17), or when it is for no link."""
+        """Deliver on the access link; None if the receiver is on this host (R17) or on no link."""
         if acceptance.link is None:
             return None
         if not self.tables.allowed(work, work.packet.destination, FilterPlace.TO_VISITOR):
@@ -275,7 +275,7 @@ class Model:
 
 
 def _went(result: Result) -> bool:
-    """Whether the packet has gone where the rules, or what remains beside them, want it: in what they did, it counts."""
+    """True if the packet has gone to the target of its rule or binding: only then it counts."""
     if result.outcome is Outcome.DROPPED:
         return result.reason in (Reason.RULE_DROPPED, Reason.BINDING_DROP)
     return result.outcome in (Outcome.ENCAPSULATED, Outcome.DELIVERED, Outcome.LOCAL)

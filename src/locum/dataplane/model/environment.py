@@ -1,4 +1,4 @@
-"""What a decision of the model depends on besides the tables, and what comes of it. Values only."""
+"""Inputs of a decision of the model besides the tables, and its results. Values only."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from locum.roles.action_values.flows import Tunnel
 
 
 class Socket(Enum):
-    """What the host's sockets say of a packet; None: nobody has one for it."""
+    """State of the host's sockets for a packet; None: no socket matches."""
 
     CONNECTED = "connected"  # TCP in any state but LISTEN
     LISTENING = "listening"  # TCP in LISTEN, or UDP
@@ -19,7 +19,7 @@ class Socket(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the kernel knows besides our maps. `route_mtu` is the MTU towards a tunnel's far end, None: no route."""
+    """State of the kernel besides our maps. `route_mtu` is the MTU to a tunnel's far end, None: no route."""
 
     tap: int
     links: Mapping[str, int]
@@ -33,7 +33,7 @@ class Environment:
 
 @dataclass(slots=True)
 class Result:
-    """What became of a packet. `frame` is meaningful unless it was dropped or held; `ifindex` where it was delivered."""
+    """Result for a packet. `frame` is set unless it was dropped or held; `ifindex` if it was delivered."""
 
     outcome: Outcome
     frame: bytes = b""

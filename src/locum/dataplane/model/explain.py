@@ -1,4 +1,4 @@
-"""Where would this packet go, and what says so: the model's decision about one packet, in words (`locum explain`).
+"""The model's decision about one packet, with reasons in words (`locum explain`).
 
 It asks the model and the forwarding state that was written, not the kernel: nothing is sent and nothing is counted.
 """
@@ -76,7 +76,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What becomes of the packet, what said so, and both in words (`text`)."""
+    """Result for the packet, its reasons, and both in words (`text`)."""
 
     outcome: Outcome
     reason: Reason
@@ -107,7 +107,7 @@ class Explanation:
 def explain(
     state: ForwardingState, question: Question, *, links: Collection[str], own: Collection[Addr] = ()
 ) -> Explanation:
-    """What a node with this state does with the packet.
+    """Return the decision of a node with this state about the packet.
 
     `links` are the links that are there now, `own` the addresses of the attached ones. ValueError for a question that
     no packet answers: two families, or a tunnel to a node that is the end of none.

@@ -1,4 +1,4 @@
-"""Frames as the model handles them: the shapes of tunnels, outer headers, and what is changed in a packet on its way.
+"""Frames in the model: shapes of tunnels, outer headers, and changes to a packet in transit.
 
 The Python half of bpf/tunnel.h; it decides nothing.
 """
@@ -17,7 +17,7 @@ OUTER_HOPS = 64
 
 @dataclass(slots=True)
 class Work:
-    """A frame on its way through the decision (`struct work`)."""
+    """A frame in the course of a decision (`struct work`)."""
 
     frame: bytearray
     packet: Packet
@@ -43,7 +43,7 @@ class Shape:
 
 
 def parse_tunnel(frame: bytes | bytearray, packet: Packet) -> Shape | None:
-    """The shape of what is addressed to an end point, None when it is no tunnel packet."""
+    """The shape of a packet to an end point of tunnels, None if it is no tunnel packet."""
     at = packet.payload
     match packet.protocol:
         case protocol if protocol == IPIP:

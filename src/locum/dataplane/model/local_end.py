@@ -36,7 +36,7 @@ class LocalEnd:
         return result or (self._guard(work) if guarded else None)
 
     def _to_interface(self, work: Work) -> Result | None:
-        """What is delivered to this host, at the stand-in's own address (R12)."""
+        """Deliver to this host, at the stand-in's own address (R12)."""
         packet = work.packet
         local = self.tables.translator.interface(packet.destination)
         if local not in self.tables.environment.own or (local == packet.destination and not work.strip):

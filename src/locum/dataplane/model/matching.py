@@ -1,4 +1,4 @@
-"""Which rule takes a packet, and which of equal ways its flow has: what bpf/rules.h does, in Python.
+"""Matching of rules, and choice among equal targets by flow: the Python side of bpf/rules.h.
 
 Selectors are those of RFC 6088; the first rule that matches takes the packet. It must not know what a rule is for.
 """
@@ -40,7 +40,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class FirstFragment:
-    """What only the first fragment of a packet has."""
+    """Fields that only the first fragment of a packet has."""
 
     time: float
     protocol: int
@@ -51,14 +51,14 @@ class FirstFragment:
 
 
 def fragment_key(packet: Packet) -> bytes:
-    """What the fragments of one packet have in common (RFC 791 section 2.3, RFC 8200 section 4.5)."""
+    """Key shared by the fragments of one packet (RFC 791 section 2.3, RFC 8200 section 4.5)."""
     number = int.from_bytes(packet.identification, "little")
     protocol = packet.protocol if packet.family == 4 else 0
     return FRAGMENT_KEY.pack(packet.source, packet.destination, number, protocol)
 
 
 def subject_of(data: bytes | bytearray, packet: Packet) -> Subject:
-    """The packet, without what only an earlier fragment knows."""
+    """The packet's fields, without those known from an earlier fragment only."""
     subject = Subject(
         packet.source, packet.destination, packet.family, packet.protocol, packet.tos >> 2, packet.flow_label
     )
@@ -93,7 +93,7 @@ def _addressed(value: bytes, bounds: tuple[Addr, Addr] | None) -> bool:
 
 
 def selects(selector: Selector, subject: Subject) -> bool:
-    """Whether the selector takes the packet. What a packet does not have, or does not show, no range contains."""
+    """True if the selector matches. A range never contains a field that the packet lacks or hides."""
     v4 = isinstance(selector, Ipv4Selector)
     if subject.family != (4 if v4 else 6):
         return False
@@ -136,7 +136,7 @@ def flow_hash(subject: Subject) -> int:
 
 
 def choose(weights: Sequence[int], number: int) -> int:
-    """The place of the way that a flow with this hash has: each as often as its weight says."""
+    """Index of the target for a flow with this hash, in proportion to the weights."""
     mine = (number & 0xFFFFFFFF) * sum(weights) >> 32
     for place, weight in enumerate(weights[:-1]):
         if mine < weight:

@@ -30,12 +30,12 @@ OUR_MARKS = (maps.MARK_OVERHEAD, maps.MARK_RELEASED, maps.MARK_COPY, maps.MARK_L
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Changes packets on their way out of the decision, and counts them in `tables`."""
+    """Changes packets as decided, and counts them in `tables`."""
 
     tables: Tables
 
     def dropped(self, reason: Reason) -> Result:
-        """Dropped, and counted unless the reason is NONE."""
+        """Drop the packet, and count it unless the reason is NONE."""
         if reason is not Reason.NONE:
             self.tables.reasons[reason] += 1
         return Result(Outcome.DROPPED, reason=reason)
@@ -46,7 +46,7 @@ class Results:
         return Result(outcome, bytes(work.frame), mark=work.mark)
 
     def passed_up(self, work: Work) -> Result:
-        """To the stack of this host; what came out of a tunnel on its own host cannot leave it again."""
+        """Pass the packet to this host's stack; a packet out of a local tunnel cannot leave again."""
         if not work.ends_here:
             return self.passed(work)
         work.mark = maps.MARK_LOCAL | 1

@@ -1,4 +1,4 @@
-"""Flow rules and filters in the model: which one takes a packet, what it has counted, and what fragments follow.
+"""Flow rules and filters in the model: the matching rule, its counters, and following fragments.
 
 Part of the model, as bpf/rules.h is of the programs: it knows neither bindings' verdicts nor what becomes of a packet.
 """
@@ -30,7 +30,7 @@ from locum.roles.action_values.forwarding import BindingEntry
 
 @dataclass(slots=True)
 class RuleModel:
-    """The filters of one state, and what packets have left; `reasons` are the model's own."""
+    """The filters of one state, with state of earlier packets; `reasons` are the model's own."""
 
     filters: Iterable[Filter]
     reasons: Counter[Reason]

@@ -73,11 +73,11 @@ class Tables:
         }
 
     def own(self, address: bytes) -> bool:
-        """Whether the address is of this host, as an end point of tunnels or otherwise."""
+        """True if the address belongs to this host, as an end point of tunnels or otherwise."""
         return address in self.endpoints or address in self.environment.own
 
     def allowed(self, work: Work, home: bytes, place: FilterPlace) -> bool:
-        """Whether the filter of this home address at this place lets the packet through; True without a filter."""
+        """True if the filter of this home address at this place allows the packet, or is missing."""
         decided = self.rules.filtered(work, home, place)
         if decided is None:
             return True

@@ -1,4 +1,4 @@
-"""Translation (R12) in Python: what bpf/translate.h does with a packet, the same bytes and the same flows.
+"""Translation (R12) in Python: the bytes and flows of bpf/translate.h.
 
 Part of the model: it rewrites frames and remembers flows, and knows neither bindings nor tunnels. Time does not pass
 here: a flow stays remembered.
@@ -46,7 +46,7 @@ def folded(total: int) -> int:
 
 
 def growth(old: bytes, new: bytes) -> int:
-    """What a ones' complement sum, in little endian, grows by when `new` takes the place of `old`."""
+    """Growth of a ones' complement sum, in little endian, when `new` replaces `old`."""
     pairs = range(0, 16, 2)
     words = (
         (int.from_bytes(old[i : i + 2], "little") ^ 0xFFFF) + int.from_bytes(new[i : i + 2], "little")
@@ -56,7 +56,7 @@ def growth(old: bytes, new: bytes) -> int:
 
 
 def adjust(frame: bytearray, at: int, grown: int, *, udp: bool = False) -> int:
-    """Change the checksum at `at`; a UDP checksum that is not used stays so. Returns what the sum over it grew by."""
+    """Change the checksum at `at`, unless it is an unused UDP one. Returns the growth of the sum."""
     old = int.from_bytes(frame[at : at + 2], "little")
     if udp and not old:
         return 0
@@ -85,7 +85,7 @@ def _write(frame: bytearray, header: int, family: int, address: bytes, *, source
 
 
 def readdress_quoted(frame: bytearray, packet: Packet, quoted: Quoted, new: bytes, *, source: bool) -> None:
-    """The same in what an error quotes, and the error's checksum over it all."""
+    """Readdress the packet quoted in an error, and update the error's checksum."""
     grown = growth(quoted.source if source else quoted.destination, new)
     total, place = grown, CHECKSUMS.get(quoted.protocol)
     end = packet.offset + packet.length
@@ -98,7 +98,7 @@ def readdress_quoted(frame: bytearray, packet: Packet, quoted: Quoted, new: byte
 
 
 def read_quoted(frame: bytes | bytearray, packet: Packet) -> Quoted | None:
-    """What an error quotes, None when that is not enough of a packet."""
+    """The packet quoted in an error, None if the quote is too short."""
     at, end = packet.payload + 8, packet.offset + packet.length
     if packet.family == 4:
         if at + 20 > end or frame[at] >> 4 != 4 or frame[at] & 15 < 5:
@@ -161,11 +161,11 @@ class Translator:
 
     @property
     def flows(self) -> list[FlowKey]:
-        """What was seen towards interface addresses: (interface address, peer, its port, the peer's, protocol)."""
+        """Flows seen to interface addresses: (interface address, peer, its port, the peer's, protocol)."""
         return list(self._flows)
 
     def is_own_name(self, source: bytes) -> bool:
-        """Whether this is an interface address that another node makes of a home address, and back."""
+        """True if this is an interface address that another node translates a home address to, and back."""
         return self.interface(source) == source
 
     def towards(self, frame: bytearray, packet: Packet, tunnel: Addr | None) -> Reason | bool:
@@ -264,7 +264,7 @@ def _flow(frame: bytearray, packet: Packet, local: bytes, *, towards: bool) -> F
 
 
 def _quoted_flow(q: Quoted, local: bytes, *, towards: bool) -> FlowKey:
-    """What is quoted went the other way: towards the stand-in goes an error about what it sent."""
+    """The flow of a quoted packet, reversed: an error to the stand-in quotes its own packet."""
     peer = q.destination if towards else q.source
     here, there = q.source_port, q.destination_port
     if not towards:

@@ -28,14 +28,14 @@ class Arrival(NamedTuple):
     source: bytes
     destination: bytes
     key: bytes
-    """What makes it this packet and no other, a retransmission of the same bytes included."""
+    """Fields that identify a packet, and tell it from a retransmission of the same bytes."""
     hops: int
     bare: bool
     """A TCP segment over IPv6 without payload: two of them can be alike to the last bit."""
 
 
 def arrivals(file: Path, addresses: Collection[bytes]) -> Iterator[Arrival]:
-    """What arrived of packets from or to these addresses (4 or 16 bytes each); later fragments are left out.
+    """Captured packets from or to these addresses (4 or 16 bytes each), without later fragments.
 
     Raises ValueError when it is not a capture as the lab makes them.
     """
@@ -88,7 +88,7 @@ def _inner(data: bytes, at: int, end: int, family: int, interface: int) -> Arriv
 
 
 def _tunnel(data: bytes, body: int, protocol: int) -> tuple[int, int] | None:
-    """Where a tunnel's inner packet begins, and its family; None when there is none."""
+    """Start of a tunnel's inner packet, and its family; None if there is no tunnel."""
     if protocol in _INNER:
         return body, _INNER[protocol]
     if protocol == GRE:

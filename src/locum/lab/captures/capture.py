@@ -14,7 +14,7 @@ from locum.lab.processes import Processes, Program, wait_until
 SNAP = 320
 """Bytes: Ethernet and two IPv6 headers, TCP with all options, or a whole registration with three authentications."""
 READ_EVERY = 1.2
-"""Seconds after which tcpdump has read what the kernel's ring holds; what it has not read when it ends is lost."""
+"""Seconds that tcpdump needs to read the kernel's ring; packets that it has not read at its end are lost."""
 
 
 class Captures:

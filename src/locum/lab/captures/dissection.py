@@ -1,4 +1,4 @@
-"""What tshark thinks of a capture: which packets are malformed.
+"""Malformed packets of a capture, as tshark reports them.
 
 Two sorts of packets that tshark marks are not counted, and nothing else:
 
@@ -44,7 +44,7 @@ CONTROL = f"not ({_TCP_IN_TUNNELS} or {_TCP_STREAM})"
 
 
 def malformed(file: Path, broken_from: Collection[str] = (), opaque: str = "") -> int:
-    """How many packets of a pcap are malformed. `broken_from` are the forger's addresses for broken messages.
+    """Number of malformed packets of a pcap. `broken_from` are the forger's addresses for broken messages.
 
     `opaque` is a range of TCP ports ("7000-7099") whose content tshark is not to guess: captures have the heads of packets, and a
     guess that begins in the middle of a file finds broken HTTP in it.
@@ -77,7 +77,7 @@ def _but_from(address: str) -> str:
 
 
 def _marked(file: Path, others: str = "", opaque: str = "") -> list[list[str]]:
-    """Rows of protocols, extension types and UDP payloads of what tshark marks."""
+    """Protocols, extension types and UDP payloads of each packet that tshark marks."""
     fields = ("frame.protocols", "mip.ext.type", "udp.payload")
     command = ["tshark", "-n", "-r", str(file), "-Y", f"_ws.malformed{others}", "-T", "fields"]
     command += ["-d", f"tcp.port=={opaque},data"] if opaque else []
@@ -90,7 +90,7 @@ def _marked(file: Path, others: str = "", opaque: str = "") -> list[list[str]]:
 
 
 def _without_multipath(row: list[str]) -> bytes | None:
-    """The registration of a row less its extensions 154; None if it has none, or is not what it should be."""
+    """The registration of a row without its extensions 154; None if it has none or is malformed."""
     protocols, types, payloads = row
     if not protocols.endswith(":udp:mip") or str(MULTIPATH) not in types.split(","):
         return None
@@ -119,7 +119,7 @@ def _extension_size(head: bytes) -> int | None:
 
 
 def _malformed_messages(messages: Iterable[bytes]) -> int:
-    """How many of these registrations tshark marks."""
+    """Number of these registrations that tshark marks."""
     with tempfile.NamedTemporaryFile(suffix=".pcap") as file:
         file.write(_RAW)
         for message in messages:

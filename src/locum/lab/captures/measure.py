@@ -1,4 +1,4 @@
-"""Facts from captures and from the kernel's counters. Every function takes what was recorded and returns a number.
+"""Facts from captures and from the kernel's counters. Every function takes recorded data, returns a number.
 
 Times are seconds since the epoch, as in the captures and in the event streams of the same machine.
 """
@@ -72,7 +72,7 @@ class Sender:
 
 
 def _senders(segments: Iterable[Segment], port: int) -> Iterator[tuple[Segment, Flow, Sender, int]]:
-    """Walk the connections of the server on `port` of the capturing host; yields what each segment moved."""
+    """Walk the connections of the server on `port` of the capturing host; yields each segment's progress."""
     senders: dict[Flow, Sender] = {}
     for segment in segments:
         if segment.outgoing and segment.source_port == port:
@@ -104,7 +104,7 @@ def acknowledged_bytes(segments: Iterable[Segment], port: int, begin: float, end
 
 
 def resets(segments: Iterable[Segment]) -> int:
-    """Segments with RST, either way."""
+    """Segments with RST, in both directions."""
     return sum(1 for segment in segments if segment.flags & RST)
 
 
@@ -144,7 +144,7 @@ def counted(before: Mapping[str, int], after: Mapping[str, int], name: str) -> i
 
 
 def largest_excess(datagrams: Iterable[pcap.Datagram], own: Collection[Address]) -> int:
-    """The largest number of bytes by which what came back for a UDP request was longer than it; negative: shorter.
+    """Largest number of bytes by which a reply to a UDP request exceeds the request; negative: shorter.
 
     Taken at the host that asks: what goes out from one of its own addresses is a request, all that comes back on the
     same addresses and ports its replies, together. Where several requests left from one port, the largest reply is held against the smallest of

@@ -31,7 +31,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
-    """The transport part of an IP packet that is not a later fragment. `payload_length` is what the wire carried."""
+    """The transport part of an IP packet that is no later fragment. `payload_length` is that on the wire."""
 
     time: float
     outgoing: bool
@@ -42,7 +42,7 @@ class Datagram:
     transport: bytes
     transport_length: int
     identification: int = 0
-    """What its sender gave an IPv4 packet; 0 with IPv6."""
+    """Identification of an IPv4 packet; 0 with IPv6."""
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -117,7 +117,7 @@ def datagrams(file: Path) -> Iterator[Datagram]:
 
 
 def datagram_of(frame: Frame) -> Datagram | None:
-    """The IP packet in a frame; None when it is none, or a later fragment."""
+    """The IP packet in a frame; None for other frames and later fragments."""
     packet = frame.packet
     if frame.ether_type == 0x0800 and len(packet) >= 20:
         header = (packet[0] & 15) * 4

@@ -1,4 +1,4 @@
-"""What a node's capture tells of its questions to RADIUS servers: when each was put, and when an answer came.
+"""A node's requests to RADIUS servers, by its capture: times of requests and of answers.
 
 A retransmission is the same question: the same identifier and authenticator (RFC 5080 section 2.2.2).
 """
@@ -14,7 +14,7 @@ _UDP, _HEADER = 8, 20  # bytes: a UDP header, and a RADIUS packet without attrib
 
 
 def questions(datagrams: Iterable[Datagram], asker: IPv4Address, server: IPv4Address) -> list[float]:
-    """When each new question left the asker; repetitions are left out."""
+    """Times at which new requests left the client; repetitions are left out."""
     seen: dict[bytes, float] = {}
     for each in _between(datagrams, asker, server):
         if each.outgoing and each.ports[1] == RADIUS_PORT:
@@ -23,7 +23,7 @@ def questions(datagrams: Iterable[Datagram], asker: IPv4Address, server: IPv4Add
 
 
 def accepted(datagrams: Iterable[Datagram], asker: IPv4Address, server: IPv4Address) -> list[float]:
-    """When each Access-Accept of the server arrived at the asker."""
+    """Times at which Access-Accepts of the server arrived at the client."""
     return [
         each.time
         for each in _between(datagrams, server, asker)

@@ -60,7 +60,7 @@ def trim(file: Path) -> int:
 
 
 def _wanted(frame: bytes, *, whole: bool) -> int | None:
-    """Where the TCP header of a frame ends, if its payload is not wanted, also inside tunnels and ICMP errors."""
+    """End of a frame's TCP header if its payload is to be cut, also inside tunnels and ICMP errors."""
     (kind,) = struct.unpack_from("!H", frame)
     at = _COOKED
     while kind and at + 40 <= len(frame):

@@ -1,4 +1,4 @@
-"""Strangers at work: message batches and single messages from outside and from an access link, and a member who asks for too much.
+"""Attacks by strangers from outside and from an access link, and by a member that asks for too much.
 
 What the nodes have is compared before and after, and what they said in between is looked through. Nothing genuine is
 to happen meanwhile.
@@ -45,7 +45,7 @@ _ACCEPTED = (0, 1)
 
 
 def agrees(event: Event) -> bool:
-    """Whether an event says that a node has agreed to something; a denial that is passed on (604) is none."""
+    """True if an event shows that a node has accepted something; a relayed denial (604) does not."""
     if (event.kind, event.message) not in _AGREED:
         return False
     return "code" not in event.detail or event.detail["code"] in _ACCEPTED
@@ -62,12 +62,12 @@ class Stranger:
 
 @dataclass(slots=True)
 class Findings:
-    """What several attacks sent and what came of them."""
+    """Messages sent in several attacks, and their results."""
 
     sent: Counter[str] = field(default_factory=Counter)
     """By stranger, kind and open port, as "evil: KIND > PORT"."""
     failed: Counter[str] = field(default_factory=Counter)
-    """What did not go out; with the reason."""
+    """Messages that could not be sent, with the reason."""
     changes: list[str] = field(default_factory=list)
     agreed: list[Event] = field(default_factory=list)
     relayed: int = 0
@@ -80,7 +80,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What has passed by so far: registrations of the mobile node, replies, and CoAP requests that are not the member's."""
+    """Captured so far: the mobile node's registrations, replies, and CoAP requests of non-members."""
 
     requests: list[bytes]
     replies: list[bytes]
@@ -88,7 +88,7 @@ class Heard:
 
     @classmethod
     def of(cls, lab: Lab, attacks: Sequence[tuple[float, float]]) -> "Heard":
-        """By the captures of the home agent, the stand-in and an access node, without what was sent in attacks."""
+        """Read the captures of home agent, stand-in and an access node, without messages of attacks."""
         files = lab.captures.files
         registrations = forgery.overheard(files["ha"], forgery.REGISTRATION, (1, 3), attacks)
         controls = [
@@ -174,7 +174,7 @@ class Attack:
         )
 
     def _ports(self, stranger: Stranger) -> list[Port]:
-        """What is open now at the nodes that a stranger aims at, and where it reaches them."""
+        """Open ports at the nodes under attack, and the addresses at which a stranger reaches them."""
         found: list[Port] = []
         topology, care_of = self._lab.topology, self._lab.configuration.care_of
         for node in stranger.targets:
@@ -289,7 +289,7 @@ class Attack:
         return found
 
     def _look_through(self, begin: float, end: float) -> None:
-        """Which events of the window say that a node agreed to something, and what was relayed."""
+        """Events of the window that show acceptance by a node, and relayed messages."""
         for node in self._nodes:
             for event in self._lab.timeline.of(node):
                 if begin <= event.time <= end:
@@ -305,7 +305,7 @@ class Attack:
 
 
 def _output(program: Program) -> str:
-    """What a program printed until its end. Raises LabError when it failed."""
+    """Output of a program until its end. Raises LabError if it failed."""
     if program.wait(PATIENCE):
         raise LabError(f"{program.name} failed; {program.complaint()}")
     return program.log.read_text()

@@ -1,4 +1,4 @@
-"""What a stranger sends to the control port 5683: CoAP without protection, under keys of nobody, replayed, and in the name
+"""Forged messages to the control port 5683: CoAP without protection, under unknown keys, replayed, and in the name
 of nodes that have an association with the target; over UDP and TCP."""
 
 import struct
@@ -47,12 +47,12 @@ def _prepare(aim: Aim, random: Random) -> bytes:
 
 
 def _forged(random: Random, kid: bytes, size: int = 80) -> tuple[bytes, bytes]:
-    """OSCORE option and payload under a key of nobody."""
+    """OSCORE option and payload under an unknown key."""
     return oscore(kid, random.getrandbits(16)), random.randbytes(size)
 
 
 def _again(message: bytes, random: Random) -> bytes:
-    """The same with a message ID of its own, so that it is no retransmission (RFC 7252 section 4.2)."""
+    """The same message with a new message ID, so that it is no retransmission (RFC 7252 section 4.2)."""
     return message[:2] + random.randbytes(2) + message[4:]
 
 

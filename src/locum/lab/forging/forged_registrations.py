@@ -1,4 +1,4 @@
-"""What a stranger sends to the registration port 434: requests, replies and revocations, and UDP tunnel data (RFC 3519)."""
+"""Forged messages to port 434: requests, replies and revocations, and UDP tunnel data (RFC 3519)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -50,7 +50,7 @@ def request(aim: Aim, random: Random, lifetime: int = 300) -> bytes:
 
 
 def reply(aim: Aim, random: Random) -> bytes:
-    """A reply that says the home address is not registered, or is, under a key of nobody."""
+    """A reply of acceptance or denial for the home address, under an unknown key."""
     code = random.choice((Code.ACCEPTED, Code.MOBILE_NODE_FAILED_AUTHENTICATION))
     message = RegistrationReply(code, 0, aim.home_address, aim.home_agent, random.getrandbits(64)).encode()
     return signed(message, AuthKind.MN_HA, OWNER, random.randbytes(32))
@@ -111,7 +111,7 @@ def _from_stranger(kind: str, port: Port, make: Callable[[], bytes], source: str
 
 
 def _as_another(aim: Aim, random: Random, port: Port) -> Makers:
-    """What claims to come from an agent: replies, and a request that one of them has relayed."""
+    """Messages in the name of an agent: replies, and a request as relayed by one of them."""
 
     def relayed() -> bytes:
         message = _wrong(aim, random, random.choice((0, 300)))
@@ -126,7 +126,7 @@ def _as_another(aim: Aim, random: Random, port: Port) -> Makers:
 
 
 def _revocations(aim: Aim, random: Random, port: Port) -> Makers:
-    """RFC 3543 revocations (7) and acknowledgments (15) that nobody signed, or not with the key; and from a stranger."""
+    """RFC 3543 revocations (7) and acknowledgments (15), unsigned or wrongly signed; and from a stranger."""
     by_home = port.node != "ha"
 
     def wrong() -> bytes:
@@ -155,7 +155,7 @@ def _revocation(aim: Aim, random: Random, by_home: bool) -> bytes:
 
 
 def _claimed(kind: str, aim: Aim, random: Random, port: Port, make: Callable[[], bytes]) -> Shot:
-    """From port 434 of an agent that the target knows: nobody takes a packet that has its own address as source."""
+    """From port 434 of an agent that the target knows: no host accepts packets from its own address."""
     known = [str(each) for each in (aim.home_agent, aim.agents[0]) if str(each) != port.address]
     return spoofed(kind, port, make(), random.choice(known), REGISTRATION)
 

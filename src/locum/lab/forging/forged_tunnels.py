@@ -1,4 +1,4 @@
-"""What a stranger sends to raw sockets: tunnel packets from a source that is registered for nothing, both ways, in every
+"""Forged packets to raw sockets: tunnel packets from an unregistered source, in both directions, in every
 encapsulation over IPv4 and IPv6; and ICMP, which agent discovery and path MTU discovery listen to."""
 
 import struct
@@ -18,7 +18,7 @@ _TEXT = b"nobody has said this"
 _UNREACHABLE = 3
 _MOST_ROUTERS = 8
 _CODES = (0, 1, 2, 3)
-"""Net, host, protocol, port. "Fragmentation needed" is left out: whoever sees an address pair can narrow a path for a
+"""Net, host, protocol, port. "Fragmentation needed" is left out: any host that sees an address pair can narrow a path for a
 while (RFC 1191 section 8), with the kernel's own tunnels as with ours."""
 
 
@@ -81,7 +81,7 @@ def tunnels(aim: Aim, random: Random, port: Port) -> Makers:
 
 
 def icmp(aim: Aim, random: Random, port: Port) -> Makers:
-    """Advertisements of an agent that is none, solicitations, and errors about tunnel packets that nobody sent."""
+    """Advertisements of a false agent, solicitations, and errors about packets that were never sent."""
 
     def advertisement() -> bytes:
         return AgentAdvertisement(

@@ -46,7 +46,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One message. `via` is "udp", "tcp" or "ip"; for "ip" `port` is the protocol, and `source` may be anybody's."""
+    """One message. `via` is "udp", "tcp" or "ip"; for "ip" `port` is the protocol, with any `source`."""
 
     kind: str
     via: str
@@ -91,7 +91,7 @@ class Overheard:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What is attacked, and what the stranger knows."""
+    """The targets of an attack, and the stranger's knowledge."""
 
     home_address: IPv4Address
     home_agent: IPv4Address
@@ -99,7 +99,7 @@ class Aim:
     """The foreign agents' care-of addresses; the first one has the mobile node."""
     stranger: IPv4Address
     broken: Mapping[int, str]
-    """By IP version: the stranger's address for what is malformed on purpose."""
+    """By IP version: the stranger's address for malformed messages."""
     correspondent: IPv4Address
     other_key: bytes
     """The key of another mobile node with the home agent (SPI 1001): a member, but not this one."""
@@ -128,7 +128,7 @@ def plain(kind: str, port: Port, payload: bytes, source: str | None = None) -> S
 
 
 def spoofed(kind: str, port: Port, payload: bytes, source: str, source_port: int) -> Shot:
-    """A UDP datagram that claims to come from somebody else; its checksum is left out, as UDP over IPv4 may."""
+    """A UDP datagram from a false source, without a checksum, as UDP over IPv4 permits."""
     datagram = struct.pack("!HHHH", source_port, port.number, 8 + len(payload), 0) + payload
     return Shot(kind, "ip", port.address, UDP, datagram, source, port.label)
 

@@ -1,4 +1,4 @@
-"""Another mobile node, with valid associations of its own, asks for what is not its own.
+"""Another mobile node, with valid associations of its own, asks for resources of others.
 
 Run inside the stranger's namespace: `python -m locum.lab.forging.impersonator CONFIG`, with an association with the stand-in, with an
 access node and with the mobile node that it wants to be. Its OSCORE contexts are genuine, so its requests pass every
@@ -114,7 +114,7 @@ def alternately(
 
 
 class Impersonator:
-    """One CoAP end point. Answers are counted by peer, path and what was said."""
+    """One CoAP end point. Answers are counted by peer, path and content."""
 
     def __init__(self, end: CoapEndPoint, victim: IPv4Address, own: IPv4Address, peer: IPv4Address) -> None:
         self._end = end
@@ -140,7 +140,7 @@ class Impersonator:
 
 
 def _said(path: str, body: bytes) -> str:
-    """An answer in a word. An empty one is that of a node which does not serve this message."""
+    """An answer in a word. An empty one comes from a node that does not serve this message."""
     if not body:
         return "NOT_SERVED"
     if path == "622":
@@ -153,7 +153,7 @@ def _said(path: str, body: bytes) -> str:
 
 
 async def _nobody(_path: str, _body: bytes, _association: ControlAssociation) -> bytes:
-    """Nobody asks the impersonator anything."""
+    """Refuse requests: none is expected here."""
     return b""
 
 

@@ -18,7 +18,7 @@ _FAMILIES: dict[tuple[str, int], Family] = {
 
 
 def kinds(aim: Aim, random: Random, port: Port) -> Makers:
-    """Every kind of message that makes sense at a port. Raises LabError for one that nobody has thought of."""
+    """Every kind of message for a port. Raises LabError for an unexpected port."""
     family = _FAMILIES.get((port.via, port.number))
     if family is None:
         raise LabError(f"{port.label} is open, and no forged message is known for it")

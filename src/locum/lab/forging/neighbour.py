@@ -1,4 +1,4 @@
-"""Another access node, with a valid association of its own, that says to one what is not so.
+"""Another access node, with a valid association, that makes false claims to one of the nodes.
 
 Run inside its namespace: `python -m locum.lab.forging.neighbour FILE`. Its OSCORE context is genuine, so its messages pass every
 signature; they must fail for what they say. Prints the bodies of the answers in hex, as a JSON list.
@@ -33,7 +33,7 @@ async def say_all(settings: ControlSettings, messages: Iterable[tuple[str, bytes
 
 
 async def _nobody(_path: str, _body: bytes, _association: ControlAssociation) -> bytes:
-    """Nobody asks this one anything."""
+    """Refuse requests: none is expected here."""
     return b""
 
 

@@ -1,4 +1,4 @@
-"""What really listens at a node, by the kernel's own tables (`ss`): the targets of an attack.
+"""Listening sockets of a node by the kernel's tables (`ss`): the targets of an attack.
 
 Sockets on the loopback interface only are left out, as nobody else can reach them.
 """

@@ -21,7 +21,7 @@ _PAUSE = 0.02  # seconds between rounds
 
 
 def answer(identifier: int, care_of: IPv4Address, *, signed: bool) -> bytes:
-    """An Access-Accept that nobody with the secret has made."""
+    """An Access-Accept made without the secret."""
     inner = struct.pack("!IBB", ENTERPRISE, DEFAULT_COA, 6) + care_of.packed
     attributes = struct.pack("!BB", VENDOR_SPECIFIC, 2 + len(inner)) + inner
     if signed:

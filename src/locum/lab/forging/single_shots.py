@@ -1,4 +1,4 @@
-"""Sends one message at a time to each target and waits for what comes back: is an answer ever larger than its request?
+"""Sends one message at a time to each target and waits for the answer: is one ever larger than its request?
 
 Run inside a stranger's namespace: `python -m locum.lab.forging.single_shots FILE ADDRESS PORT`. Each message leaves from a port
 of its own, from PORT on, and its socket hears nobody but the target. Only datagrams and connections are sent; what is
@@ -29,7 +29,7 @@ LARGEST = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, in bytes of payload. `greeting` is what a listener sent before it was asked anything."""
+    """Bytes of payload received. `greeting` are those that a listener sent before the request."""
 
     kind: str
     aimed_at: str
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def read(text: str) -> list[Answer]:
-    """What `main` printed."""
+    """Read the output of `main`."""
     return [Answer(**json.loads(line)) for line in text.splitlines()]
 
 

@@ -1,4 +1,4 @@
-"""Sends what `forgery.py` composed, from inside a stranger's namespace: `python -m locum.lab.forging.stranger FILE RATE ADDRESS [PORT]`.
+"""Sends messages composed by `forgery`, from a stranger's namespace: see `main` for the arguments.
 
 What names no source leaves from ADDRESS: the host is a mobile node too, and what it sends from its home address would
 reach its targets through its own tunnel. Datagrams leave from a port of their own each, from PORT on.
@@ -26,7 +26,7 @@ GONE_PATIENCE = 0.01
 OPEN_TCP = 64
 OPEN_UDP = 256
 FIRST_PORT, LAST_PORT = 10_000, 60_000
-"""Every datagram leaves from a port of its own, so that a reply tells which request it answers."""
+"""Each datagram leaves from a port of its own, so that a reply is matched with its request."""
 
 
 class Stranger:

@@ -26,7 +26,7 @@ Elasticsearch, and for a broken one."""
 
 
 def run(command: Sequence[str], stdin: str | None = None) -> str:
-    """Run a tool to its end and return what it printed. Raises LabError with its complaint."""
+    """Run a tool to its end and return its output. Raises LabError with its error message."""
     try:
         done = subprocess.run(command, input=stdin, capture_output=True, text=True)
     except FileNotFoundError:
@@ -131,7 +131,7 @@ class Network:
             self._batch(own.node, [f"link set {own.interface} {'up' if up else 'down'}"])
 
     def fade(self, access_node: str, silent: bool) -> None:
-        """Let a radio link lose everything, both ways, with its carrier as it was; or let it be as before."""
+        """Let a radio link lose everything in both directions with its carrier unchanged, or restore it."""
         link = self.topology.radio(access_node)
         if not silent:
             self._shape(link)

@@ -1,4 +1,4 @@
-"""Where a lab lives on this machine, and how to find again everything that belongs to it.
+"""Place of a lab on this machine, and discovery of everything that belongs to it.
 
 A lab is a directory /run/locum-lab/<id>/ and namespaces named lt-<id>-<node>. Nothing else has to be remembered:
 its processes are those inside its namespaces, its mounts are below its directory. So `locum lab down` also cleans
@@ -33,7 +33,7 @@ _MADE_SSHD = "made-sshd-directory"
 
 
 def started_at(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; with the pid it names a process for good. None: gone."""
+    """Start time of a process in ticks since boot; with the pid it names a process uniquely. None: gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -123,7 +123,7 @@ class LabPlace:
 
     @property
     def another_users(self) -> bool:
-        """Whether its directory may not be read: whoever asks has not made it, and cannot tell whose it is."""
+        """True if its directory is unreadable: it was made by another user."""
         return self.path.exists() and not os.access(self.path, os.R_OK | os.X_OK)
 
     @property
@@ -184,7 +184,7 @@ class LabPlace:
             SSHD.mkdir(mode=0o755, exist_ok=True)
 
     def remove(self) -> None:
-        """Take down everything of this lab, whoever made it. Safe to call twice, and on a half-made lab."""
+        """Remove everything of this lab, whoever made it. Safe to repeat, and on an incomplete lab."""
         self._kill_all()
         for mount in self.mounts():
             subprocess.run(["umount", "-l", mount], check=False, capture_output=True)

@@ -19,22 +19,22 @@ from ipaddress import (
 
 MTU = 1500
 RADIO_RATE = 200_000_000
-"""Bits per second of a radio link, both ways: a token bucket on either end makes it real."""
+"""Bits per second of a radio link, in both directions: a token bucket at each end enforces it."""
 ACCESS_RATE = 24_000_000
 """Bits per second of the correspondent's line. It is the slowest link, so that a sender's own queue, which
 pushes back without loss, is where packets wait: loss would be counted against a hand-over that did not cause it."""
 
 BROKEN = 100
-"""Of a stranger's second address: what its host part has more than that of the first."""
+"""Difference between the host parts of a stranger's second address and its first."""
 
 _DOMAINS4 = ("10.10", "172.20", "192.168")
 _DOMAINS6 = ("2001:db8", "fd20:1", "fd30:1")
 DOMAIN_BITS = 16
-"""Length of an IPv4 prefix that tells one addressing domain from another."""
+"""Length of the IPv4 prefix that identifies an addressing domain."""
 
 
 class Place(Enum):
-    """What a node is in the source text, independent of the roles its daemon plays."""
+    """Kind of a node in the source text, independent of its daemon's roles."""
 
     CORRESPONDENT = "correspondent"
     ROUTER = "router"
@@ -77,10 +77,10 @@ class Link:
     near: End
     far: End
     rate: int | None = None
-    """Bits per second that the near end sends at; a radio link has the same both ways."""
+    """Bits per second that the near end sends at; a radio link has the same in both directions."""
     radio: bool = False
     private: bool = False
-    """Behind an address translator: nobody else has a route to it."""
+    """Behind an address translator: no other node has a route to it."""
     domain: int = 1
     """The addressing domain that its addresses are from, 1 to 3 (R18)."""
 
@@ -154,7 +154,7 @@ class Topology:
         raise KeyError(f"{name} has no address on {interface or 'any interface'}")
 
     def broken4(self, name: str) -> IPv4Address:
-        """The second address of a stranger, from which it sends what is malformed on purpose, and nothing else."""
+        """The second address of a stranger, from which it sends malformed messages only."""
         link, own, _opposite = next(self.links_of(name))
         return link.address4(replace(own, host=own.host + BROKEN)).ip
 

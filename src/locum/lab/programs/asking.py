@@ -23,7 +23,7 @@ _LONGEST = 1000  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`kind` is "udp" or "tcp"; `said` of an echo is what was sent."""
+    """`kind` is "udp" or "tcp"; `said` of an echo is the sent payload."""
 
     time: float
     kind: str
@@ -38,13 +38,13 @@ class Asker:
     file: Path
 
     def answers(self, kind: str) -> list[Answer]:
-        """What has been answered so far."""
+        """Answers so far."""
         lines = self.file.read_text().split("\n")[:-1] if self.file.exists() else []
         found = [Answer(**json.loads(line)) for line in lines]
         return [each for each in found if each.kind == kind]
 
     def first(self, kind: str, after: float, said: str | None = None) -> float:
-        """When the first answer came that was asked for after a point in time; infinity while there is none."""
+        """Time of the first answer to a request sent after a point in time; infinity while there is none."""
         times = (each.time for each in self.answers(kind) if said is None or each.said == said)
         return min((each for each in times if each > after), default=float("inf"))
 

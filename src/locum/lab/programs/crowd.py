@@ -65,7 +65,7 @@ class Host:
                 self._streams[number], self._waiting[number] = content(number), bytearray()
 
     def feed(self, seconds: float) -> None:
-        """Send the active ones what is due; one whose window is closed gets it later."""
+        """Send due data on the active ones; a connection with a closed window gets it later."""
         for number, stream in self._streams.items():
             waiting = self._waiting[number]
             wanted = int(self.rate * seconds)
@@ -142,7 +142,7 @@ class Visitor:
         self._stream = content(self.number)
 
     def read(self) -> bool:
-        """Take what is there; whether the connection is at its end."""
+        """Read available data; return whether the connection has ended."""
         try:
             block = self.connection.recv(_BLOCK)
         except OSError:

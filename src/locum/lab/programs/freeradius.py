@@ -126,7 +126,7 @@ class FreeRadius:
         self._running.process.send_signal(signal.SIGCONT)
 
     def complaints(self, text: str) -> int:
-        """How often its log says that."""
+        """Number of times that its log has that text."""
         return self._log().count(text)
 
     @property

@@ -32,7 +32,7 @@ def make_file(path: Path, size: int) -> str:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file in hex, of the empty string when there is none."""
+    """SHA-256 of a file in hex, of the empty string if it is missing."""
     digest = hashlib.sha256()
     if path.exists():
         with path.open("rb") as file:
@@ -129,14 +129,14 @@ http {{
 """
 
     def requests(self) -> list[dict[str, object]]:
-        """What the access log has: a line for every request that has ended."""
+        """Lines of the access log: one for every completed request."""
         log = self.folder / "access.log"
         if not log.exists():
             return []
         return [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
 
     def connections(self, path: str) -> int:
-        """How many connections requests for this path came on."""
+        """Number of connections with requests for this path."""
         used: Counter[object] = Counter()
         for request in self.requests():
             if f" {path} " in str(request["request"]):

@@ -34,7 +34,7 @@ LANE = 8 * PACE
 
 @dataclass(slots=True)
 class Act:
-    """A stock program that runs: at the device, and what it talks to."""
+    """A running stock program: at the device, with its peer."""
 
     stock: Stock
     port: int
@@ -44,7 +44,7 @@ class Act:
 
     @property
     def talker(self) -> Program | None:
-        """Whose standard input takes the lines of its talk."""
+        """The program whose standard input takes the lines of its talk."""
         if self.stock.talk is None:
             return None
         return self.peer if self.stock.talk.at_peer else self.device
@@ -227,7 +227,7 @@ class Stage:
 
     @property
     def awake(self) -> Path:
-        """The file whose existence tells slow readers and writers that they may be fast."""
+        """The file whose existence tells slow readers and writers to go on at full speed."""
         return self.folder / "awake"
 
     # The programs ---------------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ class Stage:
     # What is seen from outside --------------------------------------------------------------------------------------
 
     def listening(self, node: str) -> set[int]:
-        """The TCP ports that somebody listens on at a node."""
+        """TCP ports with a listener at a node."""
         lines = self.lab.processes.run(node, ["ss", "-Htln"]).stdout.splitlines()
         return {int(line.split()[3].rpartition(":")[2]) for line in lines}
 
@@ -322,7 +322,7 @@ class Stage:
         return None
 
     def correct(self, act: Act) -> bool:
-        """Whether what came out of a program is what had to."""
+        """True if a program's output is as expected."""
         if act.stock.text:
             return self.said(act) == act.stock.text.format(**self._words(act.stock))
         return sha256(act.out) == (self.large if act.stock.sends else self.digest)

@@ -59,7 +59,7 @@ class Stock:
 
 
 def waiter(kind: str, waits: str, connections: int = 1) -> Stock:
-    """One of the lab's own waiters: it ends when it has noticed what came during the sleep, and nothing comes after it."""
+    """One of the lab's own waiters: it ends when it has noticed the last line, sent during the sleep."""
     return Stock(
         f"waiter {kind}",
         waits,
@@ -277,7 +277,7 @@ TALKERS = (
         talk=Talk("set word lasted", "get word", "get word", "lasted\n", at_peer=True),
     ),
 )
-"""Programs that say little: what is said to them before the sleep, during it and after it has to arrive, in order."""
+"""Interactive programs: lines sent before, during and after the sleep have to arrive in order."""
 
 WAITERS = (
     waiter("asyncio", "epoll, level-triggered (asyncio)"),

@@ -54,12 +54,12 @@ def send(
 
 
 def arrivals(file: Path, port: int, *, outgoing: bool = False) -> dict[int, float]:
-    """When each number of the stream to `port` first arrived at a node (or left it), by its capture."""
+    """Time at which each number of the stream to `port` first passed a node, by its capture."""
     return first_times(pcap.datagrams(file), port, outgoing=outgoing)
 
 
 def first_times(datagrams: Iterable[pcap.Datagram], port: int, *, outgoing: bool = False) -> dict[int, float]:
-    """When each number of the stream to `port` is first among these datagrams."""
+    """Time at which each number of the stream to `port` is first among these datagrams."""
     first: dict[int, float] = {}
     for time_, number in _numbers(datagrams, port, outgoing):
         first.setdefault(number, time_)

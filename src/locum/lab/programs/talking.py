@@ -1,4 +1,4 @@
-"""Words with a program that was started with pipes: a line for its input, a line of its output."""
+"""Lines exchanged with a program that was started with pipes."""
 
 import select
 

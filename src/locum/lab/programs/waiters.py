@@ -1,4 +1,4 @@
-"""Programs that wait for a socket in ways that no stock program at hand has: `python -m locum.lab.programs.waiters KIND HOST PORT OUT`.
+"""Programs with ways of waiting that no stock program has; `main` describes the arguments.
 
 Each reads one connection until the line LAST has come, and writes all lines to OUT. Nobody says anything after that line, so
 that a program which the kernel does not tell of it would wait for ever. `threads` has a connection for each thread, and all
@@ -31,7 +31,7 @@ _RING_BYTES, _ENTRY = 4096, 64
 
 
 def drained(connection: socket.socket, got: bytearray) -> bool:
-    """Read until there is nothing more for now; whether it was the end, or the last line."""
+    """Read until no data is left; return whether it was the end, or the last line."""
     with contextlib.suppress(BlockingIOError):
         while block := connection.recv(_BLOCK):
             got += block
@@ -81,7 +81,7 @@ def by_epoll(flags: int) -> Callable[[socket.socket], bytes]:
 
 
 def by_edges(connection: socket.socket) -> bytes:
-    """Edge-triggered epoll, registered once: who misses an edge waits for ever."""
+    """Edge-triggered epoll, registered once: a missed edge means waiting for ever."""
     connection.setblocking(False)
     got = bytearray()
     with select.epoll() as poller:
@@ -163,7 +163,7 @@ KINDS: dict[str, Callable[[socket.socket], bytes]] = {
 
 
 def main(kind: str, host: str, port: int, out: Path) -> None:
-    """Read all connections of a kind to their ends, and write what each has read."""
+    """Read all connections of a kind to their ends, and write the data of each."""
     found: list[bytes] = []
 
     def read() -> None:

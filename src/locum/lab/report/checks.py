@@ -1,4 +1,4 @@
-"""Facts that a scenario measured, each with what it should have been."""
+"""Measured facts of a scenario, each with its expected value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ Number = bool | int | float | str
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`wanted` says in words what would have been right; it is empty for a fact that is only reported."""
+    """`wanted` is the expected value in words; it is empty for a fact that is only reported."""
 
     name: str
     ok: bool

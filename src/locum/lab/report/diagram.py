@@ -1,4 +1,4 @@
-"""How a ladder looks: as lines of text, and as one HTML page that needs nothing else. It knows no event."""
+"""Layout of a ladder: as lines of text, and as one self-contained HTML page. It knows no event."""
 
 import html
 from collections.abc import Iterable

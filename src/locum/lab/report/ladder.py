@@ -50,17 +50,17 @@ EVIDENCE = {
     "624": ("624", "622"),
     "trigger": ("trigger", "601"),
 }
-"""A message arrived when its receiver says something of it, or sends what follows from it."""
+"""A message arrived if its receiver reports it, or sends the next one."""
 SENT = "sent"
 """The event kind by which a node says that it has sent a message; every other kind is about one that came."""
 EARLY = 0.05
 """Seconds by which a receiver's event may precede the sender's own: they are two processes."""
 PATIENCE = 5.0
-"""Seconds after which a message that nobody reported as received counts as lost."""
+"""Seconds after which a message without a report of its receiver counts as lost."""
 
 
 MOST_ROWS = 400
-"""A diagram of more rows is no diagram; a run that was attacked has thousands of messages."""
+"""Largest number of rows; a run under attack has thousands of messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ def _addressed(
 
 
 def _label(event: Event) -> str:
-    """What the message was, in a word or two."""
+    """Label of the message, in a word or two."""
     detail = event.detail
     if "request" in detail:
         return str(detail["request"]).replace("-", " ").replace("_", " ")

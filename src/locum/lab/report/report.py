@@ -1,4 +1,4 @@
-"""The report of a scenario: what was checked, and where the evidence is. A file for programs, a table for people."""
+"""The report of a scenario: checks, and paths of evidence. A file for programs, a table for users."""
 
 import json
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ class Report:
 
 
 def readable(value: Number, unit: str) -> str:
-    """A value as people read it: "31.4 MB", "true", "12 ms"."""
+    """A value in readable form: "31.4 MB", "true", "12 ms"."""
     if isinstance(value, bool):
         return str(value).lower()
     if unit == "bytes" and isinstance(value, (int, float)) and abs(value) >= 100_000:

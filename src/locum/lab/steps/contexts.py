@@ -21,7 +21,7 @@ def policed(port: int = FORBIDDEN_PORT) -> Table:
 
 
 def context(lab: Lab, node: str) -> dict[str, Any]:
-    """The mobile node's context at an access node; empty when there is none."""
+    """The mobile node's context at an access node; empty without one."""
     rows: list[dict[str, Any]] = lab.ask(node, "context list")
     return next((row for row in rows if row["home_address"] == str(HOME_ADDRESS4)), {})
 
@@ -37,7 +37,7 @@ def dropped(lab: Lab, node: str) -> int:
 
 
 def refuse(lab: Lab, node: str, port: int = FORBIDDEN_PORT) -> int:
-    """Send the mobile node what its policing refuses; how many of them the filter at this access node drops."""
+    """Send packets that the mobile node's policing refuses; return the number dropped at this access node."""
     before = dropped(lab, node)
     command = [
         sys.executable,

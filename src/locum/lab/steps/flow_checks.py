@@ -98,12 +98,12 @@ def looped(files: dict[str, Path], homes: frozenset[Address] = HOMES) -> int:
 
 
 def standing_rule(port: int | str, to: Sequence[str] = ("mn", "default")) -> Table:
-    """What the home agent's configuration has besides: a rule that has a way all the time, for UDP to a port or a range."""
+    """Configuration of a home agent's rule with a permanent target, for UDP to a port or a range."""
     return _standing({"protocol": "udp", "destination_port": port}, to)
 
 
 def standing_rule_from(port: int, to: Sequence[str] = ("mn", "default")) -> Table:
-    """The same, for what comes by TCP from a port of the correspondent."""
+    """The same for TCP from a port of the correspondent."""
     return _standing({"protocol": "tcp", "source_port": port}, to)
 
 
@@ -132,10 +132,10 @@ class Stint:
     until: float
     packets: int
     tunnels: frozenset[str] | None = None
-    """Where its packets went; None: it stands, so all that it takes is its own."""
+    """Destination of its packets; None: a permanent rule, which alone matches its packets."""
 
     def had(self, packet: Datagram, home: Address, tunnel: Address | None) -> bool:
-        """Whether it took this packet to `home`, which left in a tunnel to that address (None: in none)."""
+        """True if the rule matched this packet to `home`, which left in a tunnel to that address, or None."""
         since = self.since.get(str(home))
         if since is None or not since <= packet.time <= self.until:
             return False
@@ -208,7 +208,7 @@ def judge_counters(
     translated: Collection[Address] = (),
     own: Collection[Address] = (),
 ) -> None:
-    """Compare what the home agent counted by rule with what left it in tunnels, or came in to be dropped or to stay.
+    """Compare the home agent's counters by rule with packets in tunnels, and with dropped and local ones.
 
     Which rule took a packet is found by selector, time and tunnel. That no rule has taken any packet is a failure too.
     `own` are the home agent's addresses: what goes into a tunnel to one of them stays on its host.
@@ -254,19 +254,19 @@ def judge_counters(
 
 
 def _unchanged(one: Datagram) -> bytes:
-    """What a translation of the destination leaves as it is: neither that nor a checksum."""
+    """The part of a packet that translation of its destination leaves unchanged, without checksums."""
     head = struct.pack("!HB", one.identification, one.protocol)
     return head + one.source.packed + one.transport[:6] + one.transport[8:16]
 
 
 def _known_by(one: Datagram) -> bytes:
-    """What tells a packet from others on its way through a node."""
+    """Fields that identify a packet on its path through a node."""
     head = struct.pack("!HB", one.identification, one.protocol)
     return head + one.source.packed + one.destination.packed + one.transport[:32]
 
 
 def takes(rule: dict[str, Any], packet: Datagram) -> bool:
-    """Whether the selector of a rule, as `locum flow list -j` prints it, takes a packet to a home address."""
+    """True if a rule's selector, as `locum flow list -j` prints it, matches a packet to a home address."""
     selector = rule["selector"]
     if selector.get("family", packet.source.version) != packet.source.version:
         return False

@@ -1,4 +1,4 @@
-"""A crowd of connections in a lab: `locum.lab.programs.crowd` at both ends, and what can be asked of it."""
+"""A crowd of connections in a lab: `locum.lab.programs.crowd` at both ends, and its counts."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ class Crowd:
         say(self.host, line, answered=False)
 
     def heard(self) -> int:
-        """How many answers have come, by the host's next count. Raises LabError when none comes."""
+        """Number of answers, by the host's next count. Raises LabError without one."""
         return int(hear(self.host, PATIENCE))
 
     def end(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A slow way through a router for the datagrams of one flow, so that they are behind what was sent after them.
+"""A slow path through a router for the datagrams of one flow, so that later ones overtake them.
 
 Packets of one way never overtake each other in the lab; on the internet they do. Stock tc and nft, as an operator would.
 """

@@ -1,4 +1,4 @@
-"""Stand-ins that register themselves (Figs. 7, 8 and 10), or share a host: what the configuration of a lab has for them.
+"""Lab configuration of stand-ins that register (Figs. 7, 8 and 10), or share a host.
 
 It knows the file format as an operator does.
 """
@@ -38,7 +38,7 @@ class Registering:
         return _FIRST_SPI + self.bid
 
     def own(self) -> Table:
-        """Its table [mnps], in addition to what every lab has there."""
+        """Its table [mnps], in addition to the lab's usual one."""
         device: Table = {
             "home_address": str(HOME_ADDRESS4),
             "home_address_v6": str(HOME_ADDRESS6),

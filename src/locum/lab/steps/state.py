@@ -1,4 +1,4 @@
-"""What a node has, as its operator sees it and as it would find it after a restart: did anything change?
+"""A node's state, as its operator sees it and as a restart finds it: did anything change?
 
 `snapshot` is what has to be the same after a restart, `everything` what must not move at all: all lists and every row of
 the store. The store has what an accepted replay would move: identifications, expiry times, OSCORE windows and sequence
@@ -20,7 +20,7 @@ LASTING: Mapping[str, frozenset[str]] = {
     "session list": frozenset(("total", "spool_disk")),  # a download goes on at the stand-in
     "tunnel list": frozenset(("packets", "bytes")),
 }
-"""Lists that a restart leaves as they are, and what moves in them while nothing changes."""
+"""Lists that a restart leaves unchanged, and their fields that change by themselves."""
 PRESENT: Mapping[str, frozenset[str]] = {
     "flow list": frozenset(("packets", "bytes")),
     "filter list": frozenset(("packets", "bytes")),
@@ -88,7 +88,7 @@ def _store(lab: Lab, node: str, attacker: IPv4Address) -> list[str]:
 
 
 def differences(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> list[str]:
-    """Rows that are gone and rows that are new, in words."""
+    """Removed rows and new rows, in words."""
     found = []
     for name in before.keys() | after.keys():
         earlier, later = before.get(name, []), after.get(name, [])

@@ -1,4 +1,4 @@
-"""Pieces that several scenarios are told with: a download, and what its naps should have looked like."""
+"""Common steps of scenarios: a download, and the expected course of its sleeps."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

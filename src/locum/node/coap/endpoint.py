@@ -1,4 +1,4 @@
-"""The CoAP end point of a node: 634, 632, 618 and triggers under OSCORE, over UDP and, for what is large, over TCP (RFC 8323).
+"""The CoAP end point of a node: 634, 632, 618 and triggers under OSCORE, over UDP and TCP (RFC 8323).
 
 `ask` sends a request and returns the body of the answer; requests that come in are given to one handler together with
 the association that sent them. CoAP retransmits, deduplicates and cuts into blocks; nobody above does. What a body
@@ -33,7 +33,7 @@ Handler = Callable[[str, bytes, ControlAssociation], Awaitable[bytes]]
 
 
 class AskFailed(Exception):
-    """Nobody answered, or the peer answered with an error; the text is the reason."""
+    """No answer, or an error as the answer; the text is the reason."""
 
 
 class _Message(resource.Resource):  # type: ignore[misc]
@@ -50,7 +50,7 @@ class _Message(resource.Resource):  # type: ignore[misc]
 
 
 def _reason(problem: Exception) -> str:
-    """Why a request got no answer, for a person; aiocoap's own words are about its classes."""
+    """Reason why a request got no answer, for users; aiocoap's own text names its classes."""
     match problem:
         case error.ResolutionError():
             return "there is no way to it from here"
@@ -116,7 +116,7 @@ class CoapEndPoint:
         return self._contexts[association]
 
     async def _learn(self, peer: Address | None, identifier: bytes) -> bool:
-        """Whether there is an association for that identifier now."""
+        """True if there is an association for that identifier now."""
         return self._learnt is not None and await self._learnt.learn(peer, identifier) is not None
 
     async def open(self) -> None:
@@ -202,12 +202,12 @@ class CoapEndPoint:
         return await library.request(message).response
 
     def drop_connections(self) -> None:
-        """Forget the TCP connections to peers: the way to them was lost."""
+        """Drop the TCP connections to peers: the path to them was lost."""
         if self._client is not None:
             self._client.drop_all()
 
     async def close(self) -> None:
-        """Close everything; what is still asked fails."""
+        """Close everything; pending requests fail."""
         library, self._context = self._context, None
         if library is not None:
             # aiocoap ends all its parts at once, and raises errors for requests that are under way

@@ -37,7 +37,7 @@ _SERVED = {
 
 @dataclass(slots=True)
 class Conversation:
-    """What has passed with one peer since the start. `last_heard` is seconds since boot."""
+    """Messages exchanged with one peer since the start. `last_heard` is seconds since boot."""
 
     last_heard: float | None = None
     asked: int = 0  # our requests
@@ -46,7 +46,7 @@ class Conversation:
 
 
 class NoReply(Exception):
-    """Nobody answered, or the peer answered with an error; the text is the reason."""
+    """No answer, or an error as the answer; the text is the reason."""
 
 
 class Exchanges:
@@ -96,11 +96,11 @@ class Exchanges:
         self._events.emit("store-unwritable", detail={"reason": reason})
 
     def begin(self) -> None:
-        """The roles are there: what was asked since `open` is given to them, and all that comes."""
+        """Give the roles the requests received since `open`, and all later ones."""
         self._begun.set()
 
     async def close(self) -> None:
-        """End everything that is under way."""
+        """End all pending exchanges."""
         for task in tuple(self._asking):
             task.cancel()
         for future in self._waiting.values():
@@ -115,7 +115,7 @@ class Exchanges:
             self._coap.drop_connections()
 
     def handlers(self, role: str) -> Mapping[type, Handler]:
-        """What performs each kind of action for this role."""
+        """Handlers for each kind of action of this role."""
         return {do.Ask: lambda action: self._ask(role, action), do.Answer: self._answer}
 
     def _ask(self, role: str, action: do.Ask) -> None:
@@ -152,7 +152,7 @@ class Exchanges:
     async def ask_here(
         self, path: str, body: bytes, own: Address, home_addresses: tuple[Address, ...]
     ) -> bytes:
-        """What a role of this node answers to a person at this node, who may ask for everything."""
+        """Answer of a role of this node to a local request, which may ask for everything."""
         return await self._asked(
             path, body, ControlAssociation(own, b"", b"", b"", b"", home_addresses, True)
         )
@@ -164,7 +164,7 @@ class Exchanges:
         return [*(control.associations if control else ()), *(each.association for each in learnt)]
 
     def conversation(self, peer: Address) -> Conversation:
-        """How it goes with a peer."""
+        """Messages exchanged with a peer."""
         return self._conversations.get(peer) or Conversation()
 
     async def _asked(self, path: str, body: bytes, association: ControlAssociation) -> bytes:

@@ -29,7 +29,7 @@ SHORTEST_LIFETIME = 5.0  # seconds
 
 
 class AssociationUnavailable(Exception):
-    """No policy server answered, or what it said makes no sense: nothing is known."""
+    """No policy server answered, or the answer makes no sense."""
 
 
 class AssociationRefused(Exception):
@@ -37,7 +37,7 @@ class AssociationRefused(Exception):
 
 
 class _Unusable(Exception):
-    """What the policy server says cannot be used here."""
+    """The policy server's answer cannot be used here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class LearntAssociations:
         self._timers: dict[IPv4Address, asyncio.TimerHandle] = {}
 
     def restore(self) -> None:
-        """Start with what was learnt in an earlier run, unless the configuration says otherwise by now."""
+        """Start with associations learnt in an earlier run, unless the configuration contradicts them."""
         for key, row in self._store.rows(HostTable.LEARNT_ASSOCIATION).items():
             try:
                 found = Learnt.from_row(key, row)
@@ -126,7 +126,7 @@ class LearntAssociations:
                 self._store.forget(HostTable.LEARNT_ASSOCIATION, key)
 
     async def close(self) -> None:
-        """Nobody is asked any more."""
+        """End all queries."""
         for timer in self._timers.values():
             timer.cancel()
         tasks = tuple(self._asking.values())
@@ -137,7 +137,7 @@ class LearntAssociations:
     # Reading -----------------------------------------------------------------------------------------------------
 
     def all(self) -> Collection[Learnt]:
-        """What is known."""
+        """All known associations."""
         return self._known.values()
 
     def of(self, peer: Address) -> ControlAssociation | None:
@@ -148,7 +148,7 @@ class LearntAssociations:
     # Learning ----------------------------------------------------------------------------------------------------
 
     async def learn(self, peer: Address | None, recipient_id: bytes) -> ControlAssociation | None:
-        """The association of who sent under an identifier that nobody has here; None: he is a stranger."""
+        """The association of a sender with an unknown identifier; None for a stranger."""
         if not isinstance(peer, IPv4Address) or not self._allowed(peer):
             return None
         task = self._asking.get(peer)
@@ -204,14 +204,14 @@ class LearntAssociations:
                 self._keep(home_address, grant)
 
     def _check(self, home_address: IPv4Address, found: ControlAssociation) -> None:
-        """Whether it can be used beside the others. Raises _Unusable."""
+        """Check that it can be used beside the others. Raises _Unusable."""
         if self._taken(home_address, found):
             raise _Unusable(f"the identifier {found.recipient_id.hex()} is somebody else's here")
         if home_address not in self._known and len(self._known) >= MAX_LEARNT:
             raise _Unusable(f"{MAX_LEARNT} associations were learnt, which is the most")
 
     def _go_on(self, home_address: IPv4Address, reason: str) -> None:
-        """With what is known, if anything is."""
+        """Continue with the known association, if there is one."""
         if home_address in self._known:
             self._tell("association-stale", home_address, reason)
             self._set_timer(home_address, self._now() + FETCH_AGAIN)
@@ -228,7 +228,7 @@ class LearntAssociations:
             self._events.emit(kind, home_address=home_address, detail={"lifetime": lifetime})
 
     def _withdraw(self, home_address: IPv4Address, reason: str) -> None:
-        """Numbers that were used under it stay in the store: what is learnt again must not use them twice."""
+        """Withdraw an association; its used numbers stay in the store: a later one must not repeat them."""
         if self._known.pop(home_address, None) is not None:
             self._store.forget(HostTable.LEARNT_ASSOCIATION, str(home_address))
             self._tell("association-withdrawn", home_address, reason)
@@ -237,7 +237,7 @@ class LearntAssociations:
         self._events.emit(kind, home_address=home_address, detail={"reason": reason})
 
     def _allowed(self, home_address: IPv4Address) -> bool:
-        """Whether it may be anybody's whom a policy server is asked about."""
+        """True if a policy server may be asked about the sender."""
         return home_address not in self._peers and any(
             home_address in each for each in self._prefixes if isinstance(each, IPv4Network)
         )

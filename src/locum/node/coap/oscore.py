@@ -131,7 +131,7 @@ class ProtectedRequests(interfaces.RequestProvider):  # type: ignore[misc]
         request.on_interest_end(lambda: self._given_up(task))
 
     def _given_up(self, task: "asyncio.Task[None]") -> None:
-        """Nobody waits any more: what is under way below ends too, or it would be told to nobody at the end."""
+        """End the request below, as no caller waits for it any more."""
         if self._wanted.pop(task, None) is not None:
             task.cancel()
 
@@ -164,7 +164,7 @@ class ProtectedRequests(interfaces.RequestProvider):  # type: ignore[misc]
 
 
 class AnsweredUnprotected(error.Error):  # type: ignore[misc]
-    """The peer refused our security context: it has another secret, or another idea of who we are."""
+    """The peer refused our security context: it has another secret, or another identity for us."""
 
     def __init__(self, response: aiocoap.Message) -> None:
         super().__init__(f"refused our association ({response.code}); compare secrets, ids and addresses")
@@ -216,7 +216,7 @@ class ProtectedSite(interfaces.Resource):  # type: ignore[misc]
         log: Any,
         unwritable: Callable[[str], None],
     ) -> None:
-        """`find` gives the context of an identifier; `learn` tells whether one can be had from elsewhere.
+        """`find` gives the context of an identifier; `learn` is true if one can be obtained.
 
         `unwritable` is told why the store takes nothing, once until it does again.
         """

@@ -10,7 +10,7 @@ _LARGEST_PORT = 0xFFFF
 
 
 def exclusions(table: Table) -> Exclusions:
-    """What is written adds to the default programs, or replaces them with exclude_defaults = false. Raises ConfigError."""
+    """Programs added to the defaults, or in their place with exclude_defaults = false. Raises ConfigError."""
     programs = table.converted("exclude_programs", _names, 'a list of names such as ["openvpn", "vpn-*"]', ())
     users = table.converted(
         "exclude_users", _users, 'a list of users of this host such as ["backup", 990]', ()

@@ -88,7 +88,7 @@ def _static_visitor(table: Table, node: NodeSettings) -> StaticVisitor:
 
 
 def _profile(table: Table) -> VisitorProfile:
-    """[[foreign_agent.profile]]: what is known of a visitor in advance, and moves with it (C4)."""
+    """[[foreign_agent.profile]]: data known of a visitor in advance, which moves with it (C4)."""
     profile = VisitorProfile(
         home_address=table.address4("home_address"),
         to_visitor=_policing(table, "to_visitor"),

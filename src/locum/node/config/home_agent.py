@@ -61,7 +61,7 @@ def home_agent(table: Table) -> HomeAgentSettings:
 
 
 def _check_loops(table: Table, settings: HomeAgentSettings, served: Container[Address]) -> None:
-    """What leads into a home address instead of away from it: a tunnel there would never end. Raises ConfigError."""
+    """Refuse care-of addresses that lead into a home address, an endless tunnel. Raises ConfigError."""
     for number, mobile in enumerate(settings.mobiles, 1):
         name = f"home_agent.mobile #{number}"
         leads: list[tuple[str, str, Address | None]] = [
@@ -83,7 +83,7 @@ def _check_loops(table: Table, settings: HomeAgentSettings, served: Container[Ad
 
 
 def check_ends(file: Path, home: HomeAgentSettings, ends: Container[Address]) -> None:
-    """A default care-of address at the home agent's own address needs a role of this host that takes what comes: one
+    """A default care-of address at the home agent's own address needs a role of this host that takes its packets: one
     of `ends`, the addresses of its stand-in and its foreign agent (R17). Raises ConfigError.
     """
     for number, mobile in enumerate(home.mobiles, 1):
@@ -127,7 +127,7 @@ def _mobile(table: Table) -> MobileSettings:
 
 
 def _stand_in(table: Table) -> AuthorisedStandIn:
-    """[[home_agent.mobile.stand_in]]: who may register beside the mobile node (R4)."""
+    """[[home_agent.mobile.stand_in]]: a registrant beside the mobile node (R4)."""
     found = AuthorisedStandIn(
         name=table.string("name", STAND_IN),
         association=association(table),
@@ -142,7 +142,7 @@ def _stand_in(table: Table) -> AuthorisedStandIn:
 
 
 def _check_registrants(table: Table, mobile: MobileSettings) -> None:
-    """Registrants of a home address are told apart by SPI, stand-ins by name and address. Raises ConfigError."""
+    """Check that registrants differ by SPI, stand-ins by name and address. Raises ConfigError."""
     spis = [mobile.association.spi, *(each.association.spi for each in mobile.stand_ins)]
     names = [each.name for each in mobile.stand_ins]
     addresses = [each.address for each in mobile.stand_ins]
@@ -154,7 +154,7 @@ def _check_registrants(table: Table, mobile: MobileSettings) -> None:
 
 
 def _check_targets(table: Table, rule: KeptRule, mobile: MobileSettings) -> None:
-    """Raises ConfigError for a way that nobody can ever register."""
+    """Raises ConfigError for a target that can never be registered."""
     known = {MN, STAND_IN, DEFAULT, *(each.name for each in mobile.stand_ins)}
     for each in rule.to:
         if isinstance(each, str) and each not in known:

@@ -1,4 +1,4 @@
-"""The tables [[mobile_node.listen]]: ports of the device's programs, and what new connections meet while it sleeps."""
+"""The tables [[mobile_node.listen]]: ports of the device's programs, and policies for new connections."""
 
 import os
 import re

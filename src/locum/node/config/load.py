@@ -68,7 +68,7 @@ def load(path: Path | str) -> Settings:
 
 
 def _check_whole(settings: Settings) -> None:
-    """What no single table can tell."""
+    """Checks across several tables."""
     if not settings.roles and not (settings.control and settings.control.associations):
         raise ConfigError(
             settings.file,
@@ -97,7 +97,7 @@ def _check_whole(settings: Settings) -> None:
 
 
 def _check_peers(settings: Settings) -> None:
-    """Whoever is to be asked over CoAP needs an association."""
+    """Check that every peer of CoAP has an association."""
     foreign, mobile = settings.foreign_agent, settings.mobile_node
     asked = [(each, "foreign_agent") for each in (foreign.mnps if foreign else ())]
     asked += [(each.address, "mobile_node") for each in (mobile.stand_ins if mobile else ())]

@@ -1,4 +1,4 @@
-"""The table [mnps] of a configuration: a stand-in, the devices it registers for, and what it may answer itself."""
+"""The table [mnps] of a configuration: a stand-in, the devices it registers for, and services of its own."""
 
 from ipaddress import IPv4Address
 from typing import Any
@@ -57,7 +57,7 @@ def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
 
 
 def _check(table: Table, settings: MnpsSettings, mode: str, devices: tuple[MnpsDevice, ...]) -> None:
-    """What no single key can tell."""
+    """Checks across several keys."""
     for address in settings.translate:
         if not any(address.version == each.version and address in each for each in settings.home_prefixes):
             raise table.error("translate", f"{address} is in none of home_prefixes")

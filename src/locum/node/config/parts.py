@@ -1,4 +1,4 @@
-"""What several tables of a configuration have: names of links, associations and keys of agents.
+"""Parts of several tables of a configuration: names of links, associations and keys of agents.
 
 It must not know any role.
 """

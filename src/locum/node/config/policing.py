@@ -12,12 +12,12 @@ _VISITOR_PLACES = (FilterPlace.TO_VISITOR.value, FilterPlace.FROM_VISITOR.value)
 
 
 def visitor_filters(tables: Iterable[Table]) -> tuple[Filter, ...]:
-    """[[foreign_agent.filter]]: what visitors may receive and send. Raises ConfigError."""
+    """[[foreign_agent.filter]]: filters for visitors, in both directions. Raises ConfigError."""
     return _filters((table, FilterPlace(table.choice("place", _VISITOR_PLACES))) for table in tables)
 
 
 def emission_filters(tables: Iterable[Table]) -> tuple[Filter, ...]:
-    """[[mnps.emission]]: what programs of the stand-in may send from a home address. Raises ConfigError."""
+    """[[mnps.emission]]: filters for packets that programs of the stand-in send. Raises ConfigError."""
     return _filters((table, FilterPlace.EMISSION) for table in tables)
 
 

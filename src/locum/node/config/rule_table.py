@@ -127,7 +127,7 @@ def inline_table(place: str, text: str) -> Table:
 def _families(
     table: Table, ranges: tuple[AddressRange | None, ...], protocol: Range | None, labelled: bool
 ) -> tuple[int, ...]:
-    """What the keys allow. Raises ConfigError where they contradict each other."""
+    """Families that the keys allow. Raises ConfigError if they contradict each other."""
     family = table.integer("family", None, least=4, most=6)
     if family == 5:
         raise table.error("family", "5 is neither 4 nor 6")

@@ -1,4 +1,4 @@
-"""Rules as people read and write them: the keys of a rule's table, from the rule (see `rule_table.py`, the way back)."""
+"""Rules in their written form: the keys of a rule's table, from the rule (reverse of `rule_table.py`)."""
 
 from ipaddress import summarize_address_range
 from typing import Any
@@ -58,7 +58,7 @@ def selector_fields(selectors: tuple[Selector, ...]) -> Fields:
 
 
 def rule_text(rule: KeptRule) -> str:
-    """One line: what it takes and where that goes."""
+    """One line: the rule's selector and its target."""
     what = _what(rule.selectors)
     if not rule.to:
         return f"{what} is dropped"

@@ -30,7 +30,7 @@ COAP_PORT = 5683  # RFC 7252 section 12.6 and RFC 8323 section 11.2: the same nu
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
-    """Who this node is and where it keeps things."""
+    """Name and paths of this node."""
 
     name: str
     interfaces: tuple[str, ...]
@@ -111,7 +111,7 @@ class AgentKey:
 
 @dataclass(frozen=True, slots=True)
 class TraversalSettings:
-    """Whether a node behind a NAT asks for a UDP tunnel (RFC 3519)."""
+    """Request of a node behind a NAT for a UDP tunnel (RFC 3519)."""
 
     mode: str = "off"  # "off", "auto" or "force"
     keepalive: float | None = None  # seconds between keepalives; None: as the home agent says
@@ -162,7 +162,7 @@ class StaticVisitor:
 
 @dataclass(frozen=True, slots=True)
 class VisitorProfile:
-    """What an access node knows of a visitor in advance (R20, P16); it moves with him (C4)."""
+    """Data about a visitor known in advance at an access node (R20, P16); it moves with the device (C4)."""
 
     home_address: IPv4Address
     to_visitor: Policing
@@ -295,7 +295,7 @@ class Settings:
 
     @property
     def ends_tunnels(self) -> bool:
-        """Whether tunnels of the network end at this host; with a foreign agent a mobile node's end there."""
+        """True if tunnels of the network end at this host; with a foreign agent a mobile node's end there."""
         colocated = self.mobile_node is not None and self.mobile_node.mode == "colocated"
         agent = self.home_agent is not None or self.foreign_agent is not None
         return agent or self.mnps is not None or colocated
@@ -311,7 +311,7 @@ class Settings:
 
     @property
     def home_addresses(self) -> int:
-        """How many home addresses, of both families, the data plane may have to know."""
+        """Largest number of home addresses, of both families, in the data plane."""
         home, foreign = self.home_agent, self.foreign_agent
         mobiles = sum(1 if each.home_address_v6 is None else 2 for each in home.mobiles) if home else 0
         if home is not None:

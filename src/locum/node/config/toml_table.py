@@ -1,4 +1,4 @@
-"""Strict reading of TOML tables: every key is taken by name and type, and what nobody took is an error.
+"""Strict reading of TOML tables: every key is taken by name and type, and the others are errors.
 
 Knows nothing of what the keys mean. An error names the file, the table and the key, says what is wrong and what
 to write instead, because it is read by a person in front of a daemon that did not start.
@@ -41,7 +41,7 @@ class ConfigError(Exception):
 
 
 class Table:
-    """One TOML table that is read key by key. `close()` refuses what was never asked for.
+    """One TOML table that is read key by key. `close()` refuses keys that were not read.
 
     Every reader has the key and an optional `default`; without a default the key must be there.
     """
@@ -189,7 +189,7 @@ class Table:
         )
 
     def converted(self, key: str, convert: Callable[[Any], T], wanted: str, default: Any = _MISSING) -> T:
-        """What `convert` makes of the value; it raises TypeError or ValueError for what is not `wanted`."""
+        """Result of `convert` for the value; it raises TypeError or ValueError for an unwanted value."""
         return self._read(key, default, convert, wanted)
 
     def hexadecimal(self, key: str, default: Any = _MISSING, *, most: int = 255) -> bytes:
@@ -273,7 +273,7 @@ class Table:
 
 
 def _of_a_host(address: _Address) -> _Address:
-    """Neither everybody's nor nobody's; raises ValueError."""
+    """Check for a unicast address; raises ValueError."""
     if address.is_multicast or address.is_unspecified or address == _BROADCAST:
         raise ValueError
     return address

@@ -1,4 +1,4 @@
-"""The Unix socket over which the command line talks to a running node: a JSON object per line, both ways.
+"""The Unix socket over which the command line talks to a running node: a JSON object per line.
 
 A request is {"id", "request", ...}; the answer is {"id", "ok", "result"} or {"id", "ok": false, "error"}. A streaming
 request (monitor) is answered by {"id", "event": {...}} lines until the client goes away. Knows nothing of roles: the
@@ -140,7 +140,7 @@ class ControlSocket:
 
 
 def _answers(path: Path) -> bool:
-    """Whether somebody listens on the Unix socket at `path`."""
+    """True if a process listens on the Unix socket at `path`."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:

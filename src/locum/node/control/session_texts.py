@@ -1,4 +1,4 @@
-"""Fates of sessions as JSON for the control socket. What a command prints of them is the command line's business."""
+"""Fates of sessions as JSON for the control socket. The command line prints them."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ Row = dict[str, Any]
 
 
 def report_row(report: Report) -> Row:
-    """How many sessions ended up in each way, and each session with its programs and the reason."""
+    """Number of sessions by result, and each session with its programs and the reason."""
     counts = report.counts()
     return {
         **{fate.value: counts[fate] for fate in Fate},

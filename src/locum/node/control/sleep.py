@@ -53,7 +53,7 @@ class SleepControl:
         self._role = cast(SleepingNode, slot.role)
 
     def state(self) -> Row:
-        """Where the mobile node is and how it sleeps."""
+        """State of the mobile node, and of its sleep."""
         role, state = self._role, self._role.state
         mobile, registered = role.mobile, role.mobile.registered
         for_people = self._node.clock.for_people
@@ -77,7 +77,7 @@ class SleepControl:
         return self._node.session_capture.frozen if self._node.session_capture is not None else frozenset()
 
     async def leave(self) -> None:
-        """The daemon ends: deregister, if that can be done in a moment, and say what stays behind."""
+        """Deregister at the end of the daemon, if that is quick, and report what stays behind."""
         actions = self._role.leave(now=self._node.clock.now())
         if actions:
             self._slot.performer.perform(actions)
@@ -193,7 +193,7 @@ class SleepControl:
         return self.state() | {"report": report_row(report)}
 
     async def would_sleep(self, to: str | None = None) -> list[Row]:
-        """What a sleep would do with each session; nothing is changed and nobody is asked. Raises RequestFailed."""
+        """Result of a sleep for each session, without changes or messages. Raises RequestFailed."""
         session_capture = self._node.session_capture
         if session_capture is None:
             raise RequestFailed("this mobile node has no stand-in; set mnps in [mobile_node]")
@@ -225,7 +225,7 @@ class SleepControl:
         return self.state() | {"report": report}
 
     async def abandon(self) -> Row:
-        """Give up what is at the stand-in; returns when the programs run. Raises RequestFailed."""
+        """Abandon sessions at the stand-in; returns when the programs run. Raises RequestFailed."""
         role = self._role
         sleeping = not isinstance(role.state, Up)
         meant = [] if sleeping else self._being_fetched()

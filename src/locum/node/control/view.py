@@ -35,7 +35,7 @@ class NodeView(Protocol):
 
     @property
     def driver(self) -> "Driver":
-        """The roles, with the way to command them."""
+        """The roles and their driver."""
 
     @property
     def plane(self) -> "DataPlane":

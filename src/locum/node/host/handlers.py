@@ -11,7 +11,7 @@ from locum.roles.profile_requests import OwnHomeAddress
 
 
 class NeighbourListener(Protocol):
-    """Hears of the neighbours on access links."""
+    """Listens for the neighbours on access links."""
 
     def neighbour(self, entry: NeighbourEntry) -> None: ...
     def remove_neighbour(self, entry: RemoveNeighbour) -> None: ...

@@ -1,4 +1,4 @@
-"""What a node does when one of its interfaces comes, goes, vanishes or changes its addresses.
+"""Reaction of a node to an interface that comes, goes, vanishes or changes its addresses.
 
 One change after the other, and roles hear of each once. Of a link that comes or vanishes they hear when sockets and data
 plane have followed; of one that goes down at once: until a role has said where its packets are to wait, each is lost.
@@ -68,14 +68,14 @@ class LinkFollower:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def changed(self, name: str, link: Link | None) -> None:
-        """What the link watch says; None is a link that has vanished."""
+        """Handle a report of the link watch; None is a link that has vanished."""
         if name in self._settings.node.interfaces:
             task = asyncio.get_running_loop().create_task(self._follow(name, LinkState.of(link)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     def tell(self, name: str, link: LinkState) -> None:
-        """Events are told once for each change, whatever else the kernel says of the link meanwhile."""
+        """Emit one event for each change, whatever the kernel reports of the link meanwhile."""
         before = self._told.get(name)
         if link == before:
             return
@@ -91,7 +91,7 @@ class LinkFollower:
             self._driver.feed(role, event)
 
     def _warn(self, name: str, before: LinkKind | None, now: LinkKind) -> None:
-        """What an operator wants to read in the journal: interfaces that are not there, not radios that come and go."""
+        """Log missing interfaces for the operator, but not radios that come and go."""
         if now is LinkKind.VANISHED:
             gone = f"there is no interface {name} yet" if before is None else f"interface {name} is gone"
             log.warning("%s: %s; waiting for it", self._settings.file, gone)

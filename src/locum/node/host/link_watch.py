@@ -1,4 +1,4 @@
-"""Tells when links of this host come, go, vanish and change their addresses (rtnetlink). Decides nothing."""
+"""Reports links of this host that come, go, vanish and change addresses (rtnetlink). Decides nothing."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 
 @dataclass(slots=True)
 class Link:
-    """What is known of one network interface."""
+    """State of one network interface."""
 
     name: str
     index: int
@@ -31,7 +31,7 @@ class Link:
 
 
 class LinkKind(Enum):
-    """How it stands with a link; the value is the kind of its event."""
+    """Kind of change of a link; the value is the kind of its event."""
 
     UP = "link-up"
     DOWN = "link-down"
@@ -40,7 +40,7 @@ class LinkKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
-    """What roles are told of a link: addresses only while they can be used."""
+    """State of a link for roles: addresses only while they are usable."""
 
     kind: LinkKind
     addresses: tuple[Address, ...] = ()
@@ -101,7 +101,7 @@ class LinkWatch:
         return link.name if link else str(index)
 
     def is_local(self, address: Address) -> bool:
-        """Whether `address` belongs to this host."""
+        """True if `address` belongs to this host."""
         return any(address in link.addresses for link in self._links.values())
 
     async def _follow(self) -> None:

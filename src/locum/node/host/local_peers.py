@@ -20,11 +20,11 @@ class LocalPeers:
         self._network, self._watch = network, watch
 
     def is_local(self, address: Address) -> bool:
-        """Whether the address is this host's."""
+        """True if the address is this host's."""
         return self._watch.is_local(address)
 
     async def lead_here(self, flows: Collection[Flow]) -> None:
-        """What the peers of these flows send to the home address goes to the sockets here. Raises OSError."""
+        """Lead packets of these flows' peers to the home address to the sockets here. Raises OSError."""
         for each in flows:
             await self._network.lead_here(each)
 

@@ -125,19 +125,19 @@ class HostNetwork:
         return any([message["dst_len"] == 0 async for message in routes])
 
     async def leave_agent(self, link: str) -> None:
-        """Take back what `use_agent` or `use_home_address` did for this link."""
+        """Undo `use_agent` or `use_home_address` for this link."""
         for key, record in tuple(self._records.items()):
             if key.startswith("way/") and link in (record["link"], record.get("for")):
                 await self._undo(key)
 
     async def link_up(self, link: str) -> None:
-        """Make again what the kernel forgot when the link went down: routes and neighbours."""
+        """Restore what the kernel dropped when the link went down: routes and neighbours."""
         for record in tuple(self._records.values()):
             if record["do"] in ("route", "neighbour", "group") and record["link"] == link:
                 await self._change(record, undo=False)
 
     async def _rules(self, version: int, *, unbound: bool = False) -> None:
-        """Main table first for what it knows specifically, then our way out (`unbound`: without a source as yet)."""
+        """Rules: main table first for specific routes, then our route (`unbound`: without a source)."""
         await self._make(
             f"rule/{version}/specific",
             {
@@ -187,7 +187,7 @@ class HostNetwork:
                 )  # fmt: skip
 
     async def send_home(self, prefixes: Iterable[Prefix], device: str) -> None:
-        """What this host itself sends to home addresses goes into their tunnels, which begin at `device` (R17)."""
+        """Send this host's packets to home addresses into their tunnels, which begin at `device` (R17)."""
         for prefix in prefixes:
             await self._make(
                 f"way/home/{prefix}",
@@ -205,7 +205,7 @@ class HostNetwork:
             )  # fmt: skip
 
     async def lead_here(self, flow: Flow) -> None:
-        """What a program of this host sends to the home address on this flow is for the socket here (AnyIP)."""
+        """Lead packets of local programs to the home address on this flow to the socket here (AnyIP)."""
         await self._make(
             _peer_key(flow),
             {
@@ -220,7 +220,7 @@ class HostNetwork:
         await self._undo(_peer_key(flow))
 
     async def _accept_local(self, link: str) -> None:
-        """What enters by this link from an address that AnyIP has made local is no martian; IPv6 asks no such thing."""
+        """Accept packets on this link from an address made local by AnyIP; IPv6 needs no setting."""
         key = f"accept-local/{link}"
         held = self._records.get(key)
         found = held["found"] if held is not None else _accept_local(link).read_text().strip()
@@ -238,7 +238,7 @@ class HostNetwork:
         )  # fmt: skip
 
     async def visitor(self, link: str, address: Address, link_layer: bytes) -> None:
-        """A home address is at `link_layer` on `link`: what this host itself sends to it goes there, not to its home."""
+        """Send this host's own packets to a home address to `link_layer` on `link`, not to its home."""
         await self.neighbour(link, address, link_layer)
         await self._make(
             f"visitor/{link}/{address}",
@@ -254,7 +254,7 @@ class HostNetwork:
         await self._undo(f"neighbour/{link}/{address}")
 
     async def join_group(self, link: str, group: Address) -> None:
-        """This host is a member of the multicast group on `link`, as long as nobody says otherwise (IGMP, MLD)."""
+        """Make this host a member of the multicast group on `link`, until told otherwise (IGMP, MLD)."""
         await self._make(
             f"group/{link}/{group}",
             {"do": "group", "group": str(group), "link": link, "prefixlen": group.max_prefixlen},
@@ -267,7 +267,7 @@ class HostNetwork:
     # leaving
 
     async def undo_stale(self) -> None:
-        """Undo what an earlier run left and this one has not asked for again."""
+        """Undo changes of an earlier run that this one has not repeated."""
         for key in sorted(self._stale, key=_order):
             await self._undo(key)
         self._stale.clear()
@@ -419,6 +419,6 @@ def _family(kind: type[IPv4Address] | type[IPv6Address]) -> int:
 
 
 def _order(key: str) -> tuple[int, str]:
-    """Rules go first and addresses last, so that nothing points to what is gone."""
+    """Order of removal: rules first and addresses last, so that no rule points to a removed route."""
     kind = key.split("/")[0]
     return {"rule": 0, "way": 1, "anyip": 1, "visitor": 1, "neighbour": 2, "address": 3}.get(kind, 4), key

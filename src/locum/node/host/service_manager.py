@@ -1,4 +1,4 @@
-"""What a daemon tells the service manager that started it (sd_notify(3), Type=notify): ready, alive, stopping.
+"""Messages of a daemon to its service manager (sd_notify(3), Type=notify): ready, alive, stopping.
 
 Without NOTIFY_SOCKET nothing is sent.
 """

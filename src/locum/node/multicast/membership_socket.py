@@ -81,7 +81,7 @@ class MembershipSocket:
         return [each.fileno() for each in self._sockets]
 
     def read(self) -> None:
-        """Handler out what has arrived."""
+        """Handle waiting packets."""
         for each in self._sockets:
             for _ in range(_MOST_AT_ONCE):
                 try:
@@ -123,7 +123,7 @@ class MembershipSocket:
 
 
 def memberships(packet: bytes) -> tuple[Membership, ...]:
-    """What an IP packet with IGMP or MLD says. Raises WireError."""
+    """Memberships in an IP packet with IGMP or MLD. Raises WireError."""
     if len(packet) < 20:
         raise WireError("packet", len(packet), "truncated")
     if packet[0] >> 4 == 4:

@@ -26,7 +26,7 @@ Visitor = tuple[str, bytes]  # link and link-layer address
 
 
 class Memberships:
-    """Watches `links`. `feed` hears what changes."""
+    """Watches `links`. `feed` is called with changes."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Memberships:
             self.close_link(link)
 
     def open_link(self, link: str) -> None:
-        """Listen on a link that is there now, and ask; nothing when it is none of ours."""
+        """Listen on a link that exists now, and send a query; no action if it is not one of ours."""
         if link not in self._links:
             return
         if link not in self._sockets:
@@ -88,7 +88,7 @@ class Memberships:
             self._query(entry.link)
 
     def remove_neighbour(self, entry: RemoveNeighbour) -> None:
-        """The visitor has gone; what becomes of its groups is known to who let it go."""
+        """The visitor has gone; its groups are handled by the caller."""
         for visitor in [
             v for v, homes in self._visitors.items() if v[0] == entry.link and entry.address in homes
         ]:
@@ -119,7 +119,7 @@ class Memberships:
     # Queries
 
     def _turn(self) -> None:
-        """Forget what nobody has reported for long, and ask again."""
+        """Drop groups without a report for long, and query again."""
         self._timer = asyncio.get_running_loop().call_later(QUERY_INTERVAL, self._turn)
         oldest = boot_seconds() - MEMBERSHIP_LIFE
         for (link, link_layer), members in tuple(self._members.items()):

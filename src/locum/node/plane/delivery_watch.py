@@ -1,4 +1,4 @@
-"""Tells an access node when packets of a preconfigured home address begin and cease to be delivered (R11, 618'').
+"""Reports to an access node when delivery for a preconfigured home address starts and ends (R11, 618'').
 
 Looks at the data plane's counters; it decides nothing.
 """
@@ -21,7 +21,7 @@ _QUIET = 20  # looks without a packet after which delivery has ceased
 
 
 class DeliveryWatch:
-    """Looks at the acceptances of the static visitors; `feed` hears `DeliveryMoved`."""
+    """Watches the acceptances of the static visitors; `feed` is called with `DeliveryMoved`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Says what a flow rule counted once it has left the kernel: its counter goes with it. Decides nothing."""
+"""Emits a flow rule's counter once it has left the kernel: its counter goes with it. Decides nothing."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def teller(events: "EventStream") -> "Callable[[EndedRule], None]":
-    """The home agent's own rules for packets of stand-ins are in no list, so they are not told of either."""
+    """Report of ended rules, without the home agent's own rules for stand-ins, which no list shows."""
 
     def tell(ended: "EndedRule") -> None:
         rule = ended.rule

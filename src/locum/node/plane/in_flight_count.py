@@ -1,4 +1,4 @@
-"""How many packets of a device have gone by a tunnel 620, by the data plane's counters; decides nothing."""
+"""Number of a device's packets in a tunnel 620, by the data plane's counters; decides nothing."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Reads what a node's data plane hands up: held packets, new connections, and tunnel packets that came in fragments."""
+"""Reads packets from a node's data plane: held packets, new connections, and fragmented tunnel packets."""
 
 import asyncio
 from collections.abc import Callable

@@ -45,7 +45,7 @@ _OTHERWISE = {"Allow": FilterVerdict.ALLOW, "Drop": FilterVerdict.DROP}
 
 
 class ProfileError(Exception):
-    """An authentic answer that is no profile; says which attribute and why, and no secret."""
+    """An authentic answer without a valid profile; names the attribute and the reason, without secrets."""
 
 
 def dictionary(path: Path | None) -> Any:
@@ -99,7 +99,7 @@ def _profile(answer: Any) -> Profile:
 
 
 def _association(answer: Any) -> Association | None:
-    """MN-HA, from Locum-Key and what belongs to it; None without a key."""
+    """MN-HA, from Locum-Key and the attributes that belong to it; None without a key."""
     text, spi = _one(answer, "Locum-Key", str), _one(answer, "Locum-SPI", int)
     if text is None and spi is None:
         return None
@@ -156,7 +156,7 @@ def _stand_in(text: str, keys: dict[int, bytes]) -> GrantedStandIn:
 
 
 def grant_of(answer: Any, stand_in: Address, home_address: IPv4Address) -> Grant | None:
-    """What an authentic Access-Accept says of the association between a home address and a stand-in (C9).
+    """Association between a home address and a stand-in (C9), from an authentic Access-Accept.
 
     `stand_in` is the address of its [control]. None: the profile has none with it. Raises ProfileError.
     """

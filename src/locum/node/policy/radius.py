@@ -1,4 +1,4 @@
-"""The RADIUS client (RFC 2865): asks policy servers for profiles and tells the role what they said (features R3, C9).
+"""The RADIUS client (RFC 2865): fetches profiles from policy servers for the role (features R3, C9).
 
 A stand-in asks for its associations with devices likewise, and is told directly.
 
@@ -47,11 +47,11 @@ class ServerSilent(Exception):
 
 
 class _Refused(Exception):
-    """An Access-Reject; the server's words."""
+    """An Access-Reject, with the server's message."""
 
 
 class ServerPort(asyncio.DatagramProtocol):
-    """The socket towards one server, and the requests under way there."""
+    """The socket to one server, and its pending requests."""
 
     def __init__(self, server: PolicyServer, count: Callable[[str], None]) -> None:
         self.server = server
@@ -90,7 +90,7 @@ class ServerPort(asyncio.DatagramProtocol):
             answered.set_result(answer)
 
     def error_received(self, exc: Exception) -> None:
-        """Nobody listens there (ICMP): no reason to wait for the answers."""
+        """ICMP error: the port is closed, so end the wait for answers."""
         for _, answered in tuple(self._asked.values()):
             if not answered.done():
                 answered.set_exception(ServerSilent(f"{self}: {exc}"))
@@ -159,7 +159,7 @@ class RadiusClient:
                 raise OSError(problem.errno, text) from None
 
     async def close(self) -> None:
-        """End everything that is under way."""
+        """End all pending requests."""
         for task in tuple(self._fetching):
             task.cancel()
         await asyncio.gather(*self._fetching, return_exceptions=True)
@@ -167,7 +167,7 @@ class RadiusClient:
             port.close()
 
     def handlers(self, role: str) -> Mapping[type, Handler]:
-        """What performs each kind of action for this role."""
+        """Handlers for each kind of action of this role."""
         return {FetchProfile: lambda action: self._begin(role, action)}
 
     def _begin(self, role: str, action: FetchProfile) -> None:
@@ -211,7 +211,7 @@ class RadiusClient:
         return grant
 
     async def _asked(self, user: str, read: Callable[[Any], T]) -> T:
-        """What `read` makes of the Access-Accept for this user. Raises _Refused, ServerSilent."""
+        """Result of `read` for the Access-Accept of this user. Raises _Refused, ServerSilent."""
         answer = await self._ask(user)
         if answer.code == AccessReject:
             said = answer.get("Reply-Message", ["refused"])

@@ -91,7 +91,7 @@ class LinkSocket:
         return bytes(self._socket.getsockname()[4])
 
     def read(self) -> None:
-        """Handler out what has arrived."""
+        """Handle waiting packets."""
         for _ in range(_MOST_AT_ONCE):
             try:
                 packet, address = self._socket.recvfrom(_LONGEST)

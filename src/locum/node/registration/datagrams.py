@@ -30,7 +30,7 @@ Datagram = tuple[bytes, str, int, bytes, int]
 
 
 class _Vector(ctypes.Structure):
-    """`struct iovec`: two words, written as such."""
+    """`struct iovec`: two words."""
 
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
@@ -96,7 +96,7 @@ class Inbox:
         self._words = memoryview(self._room.slots).cast("B").cast("I")
 
     def receive(self, fileno: int) -> tuple[list[Arrived], int]:
-        """What has arrived, and how many were longer than there is room for. Raises OSError, also when nothing has."""
+        """Received datagrams, and the number of oversized ones. Raises OSError, also if there are none."""
         room, words = self._room, self._words
         ctypes.memmove(room.at, self._fresh, len(self._fresh))
         found = _libc.recvmmsg(fileno, room.at, room.count, socket.MSG_DONTWAIT, None)

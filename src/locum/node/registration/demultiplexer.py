@@ -89,12 +89,12 @@ class RegistrationIo:
                 self.open_link(link)
 
     def filenos(self) -> Mapping[int, Callable[[], None]]:
-        """What to read when which descriptor is readable; nothing at a node that takes part in no registration."""
+        """Descriptors to read; none at a node that takes part in no registration."""
         own = {self._socket.fileno(): self._socket.read} if self._socket is not None else {}
         return own | {each.fileno(): each.read for each in self._links.values()}
 
     def open_link(self, link: str) -> LinkSocket | None:
-        """Listen on an access link that is there now; None when it is none of ours or is open already."""
+        """Listen on an access link that exists now; None if it is not one of ours or is open already."""
         if link not in self._wanted or link in self._links:
             return None
         opened = self._links[link] = LinkSocket(
@@ -105,7 +105,7 @@ class RegistrationIo:
         return opened
 
     def close_link(self, link: str) -> LinkSocket | None:
-        """The link vanished; the result is closed by the caller once nobody watches it."""
+        """The link vanished; the caller closes the result once its watch has ended."""
         return self._links.pop(link, None)
 
     def links_changed(self) -> None:
@@ -119,7 +119,7 @@ class RegistrationIo:
             self._socket.close()
 
     def handlers(self) -> Mapping[type, Handler]:
-        """What performs each kind of action."""
+        """Handlers for each kind of action."""
         return {
             do.Reply: self._reply,
             do.SendRegistration: self._send,
@@ -133,7 +133,7 @@ class RegistrationIo:
         self._events.count("registration-oversized")
 
     def _unreachable(self, quoted: bytes, address: str, port: int, icmp_type: int, icmp_code: int) -> None:
-        """Give an ICMP error about a message to port 434 to the role that hears of such errors."""
+        """Give an ICMP error about a message to port 434 to the role that handles such errors."""
         role = self._receivers.unreachable(quoted) if port == UDP_PORT else None
         if role is not None:
             self._feed(role, do.RegistrationUnreachable(_parsed(address), icmp_type, icmp_code, quoted))
@@ -157,7 +157,7 @@ class RegistrationIo:
             self._deliver(role, message, _source(address, port, link, destination))
 
     def _role(self, message: bytes, destination: bytes) -> str | None:
-        """The role for a message; None, and counted, when there is none."""
+        """The role for a message; None, and counted, without one."""
         kind = message[0] if message else None
         role = self._receivers.registration(kind, destination)
         if role is None:

@@ -40,7 +40,7 @@ class EchoResponder:
         return self._socket.fileno()
 
     def read(self) -> None:
-        """Answer what has arrived."""
+        """Answer waiting requests."""
         for _ in range(_MOST_AT_ONCE):
             try:
                 packet, (sender, _) = self._socket.recvfrom(_LONGEST)
@@ -63,7 +63,7 @@ class EchoResponder:
 
 
 def routed(address: IPv4Address) -> bool:
-    """Whether the kernel has a way to that address for packets of its own."""
+    """True if the kernel has a route to that address for packets of its own."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         try:
             asking.connect((str(address), _ANY_PORT))

@@ -1,4 +1,4 @@
-"""A raw socket that hears one type of ICMP message, for keepalives of UDP tunnels (RFC 3519 section 4.9)."""
+"""A raw socket for one type of ICMP message, for keepalives of UDP tunnels (RFC 3519 section 4.9)."""
 
 import ctypes
 import socket
@@ -11,7 +11,7 @@ _ICMP_FILTER = 1  # linux/icmp.h: a bit for every type that is not wanted
 
 
 def echo_socket(address: IPv4Address, wanted: int, peer: IPv4Address | None = None) -> socket.socket:
-    """What arrives at `address` of ICMP type `wanted`, from `peer` alone where there is one; never blocks.
+    """Packets at `address` of ICMP type `wanted`, from `peer` alone if given; never blocks.
 
     Raises OSError without CAP_NET_RAW.
     """

@@ -1,5 +1,5 @@
-"""Hears the home agent's answers to keepalives of a UDP tunnel (RFC 3519 section 4.9): ICMP echo replies to the home
-address. The echo requests go out as tunnel data from the registration port; this only listens. It decides nothing.
+"""Receives the home agent's answers to keepalives of a UDP tunnel (RFC 3519 section 4.9): ICMP echo replies to the home
+address. The echo requests go out as tunnel data from the registration port; this only receives. It decides nothing.
 """
 
 import struct
@@ -16,7 +16,7 @@ _ECHO = struct.Struct("!BxHHH")  # type, checksum, identifier, sequence
 
 
 class EchoWatch:
-    """A raw socket on the home address, for what comes from the home agent. Raises OSError without CAP_NET_RAW."""
+    """A raw socket on the home address, for replies of the home agent. Raises OSError without CAP_NET_RAW."""
 
     def __init__(
         self, home_address: IPv4Address, home_agent: IPv4Address, answered: Callable[[EchoAnswered], None]
@@ -28,7 +28,7 @@ class EchoWatch:
         return self._socket.fileno()
 
     def read(self) -> None:
-        """Handler out what has arrived."""
+        """Handle waiting replies."""
         for _ in range(_MOST_AT_ONCE):
             try:
                 packet = self._socket.recv(_LONGEST)

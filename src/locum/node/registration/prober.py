@@ -26,7 +26,7 @@ _OUTGOING = 4
 
 
 class Prober:
-    """Probes of one host. `answered` gets what comes back; `own_address` gives our address on a link."""
+    """Probes of one host. `answered` is called with answers; `own_address` gives our address on a link."""
 
     def __init__(
         self,
@@ -94,13 +94,13 @@ class Prober:
 
 
 def arp_request(own: bytes, source: IPv4Address, target: IPv4Address) -> bytes:
-    """Who has `target`? Tell `source`, at the link-layer address `own`."""
+    """ARP request for `target` by `source`, at the link-layer address `own`."""
     head = _HEAD.pack(_ETHERNET, _IPV4, 6, 4, _REQUEST)
     return head + own + source.packed + bytes(6) + target.packed
 
 
 def arp_answer(packet: bytes) -> tuple[IPv4Address, bytes] | None:
-    """Address and link-layer address of who sent an ARP reply; None for anything else."""
+    """Address and link-layer address of an ARP reply's sender; None for other packets."""
     if len(packet) < _LENGTH or _HEAD.unpack_from(packet) != (_ETHERNET, _IPV4, 6, 4, _REPLY):
         return None
     return IPv4Address(packet[14:18]), packet[8:14]

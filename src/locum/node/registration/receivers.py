@@ -63,7 +63,7 @@ UNREACHABLE: Mapping[int, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a role of this host is: its own address (packed IPv4; empty for none yet) and its access links."""
+    """Place of a role of this host: its own address (packed IPv4; empty if none yet) and its access links."""
 
     address: bytes
     links: Collection[str]
@@ -131,5 +131,5 @@ class Receivers:
 
     @property
     def hears_errors(self) -> bool:
-        """Whether a role of this host gets ICMP errors at all."""
+        """True if a role of this host gets ICMP errors at all."""
         return bool(self._unreachable)

@@ -43,7 +43,7 @@ class RegistrationSocket:
         port: int = UDP_PORT,
         unreachable: Unreachable | None = None,
     ) -> None:
-        """`unreachable` hears of ICMP errors about what was sent, as far as the kernel believes them: it checks that a
+        """`unreachable` gets ICMP errors about sent messages that the kernel accepts: it checks that a
         message could have gone from here to there, and nothing more.
 
         Raises OSError: the port is taken (EADDRINUSE) or needs a privilege (EACCES).

@@ -1,4 +1,4 @@
-"""The way back of captured sockets: performs what the mobile node's role wants done while it wakes.
+"""The return of captured sockets: performs actions of the mobile node's role during a wake.
 
 Blocking calls run in the thread of session actions. A session or a process that fails never fails the others. When to do
 what is the role's business.
@@ -59,14 +59,14 @@ class Answered(Protocol):
     """Connections whose peers are answered in their kernel's place."""
 
     def ended_by_peer(self, flow: Flow) -> bool:
-        """Whether the peer has reset this connection meanwhile."""
+        """True if the peer has reset this connection meanwhile."""
 
     def forget(self, flow: Flow) -> None:
         """The kernel answers for this flow again."""
 
 
 class BringingBack:
-    """`deliver` puts packets into this host; `feed` tells the role; `forget` drops what is stored of sockets, `save` renews it."""
+    """`deliver` puts packets into this host; `feed` calls the role; `forget` and `save` change rows."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class BringingBack:
         self._reassuring: asyncio.Task[None] | None = None
 
     def handlers(self) -> Mapping[type, Handler]:
-        """What performs each kind of action."""
+        """Handlers for each kind of action."""
         return {
             Tighten: self._tighten,
             Loosen: self._loosen,
@@ -151,7 +151,7 @@ class BringingBack:
         return packets
 
     def close(self) -> None:
-        """Ends what goes on by itself."""
+        """End all background work."""
         if self._reassuring is not None:
             self._reassuring.cancel()
 

@@ -1,5 +1,5 @@
-"""The sockets that a device has captured, who holds them, and which of their programs run: shared by what takes sockets
-out of programs (`device.py`) and what brings them back (`bringing_back.py`).
+"""The sockets that a device has captured, their holders, and the running ones among these: shared by the taking of sockets
+out of programs (`device.py`) and their return (`bringing_back.py`).
 
 A captured socket is *tight* (in repair mode, its programs stand still) or *loose* (out of it, its programs run and its
 flow is suspended). Called from the thread of session actions alone, once the node runs.
@@ -32,14 +32,14 @@ class Captured:
     def look(
         self, home_addresses: Iterable[Any], exclusions: Exclusions = NOTHING_EXCLUDED
     ) -> list[LeftAlone]:
-        """Find the connections of these addresses, and those left alone; what is known of captured ones stays."""
+        """Find the connections of these addresses, and those left alone; data of captured ones is kept."""
         candidates, left = find(home_addresses, (os.getpid(),), exclusions)
         captured = {flow: each for flow, each in self.candidates.items() if flow in self.live}
         self.candidates = captured | {each.flow: each for each in candidates}
         return left
 
     def holders(self, flow: Flow) -> tuple[Process, ...]:
-        """Who holds the socket, as far as was seen."""
+        """Processes that hold the socket, as far as known."""
         candidate = self.candidates.get(flow)
         return candidate.processes if candidate else ()
 
@@ -50,12 +50,12 @@ class Captured:
         )
 
     def let_run(self, processes: Collection[Process]) -> None:
-        """These, and all who have stood still for sockets that are no longer tight."""
+        """Thaw these, and all that were frozen for sockets that are no longer tight."""
         self.freezer.thaw(processes)
         self.freezer.thaw(self.freezer.frozen - self.bound())
 
     def freeze_holders(self, flows: Collection[Flow]) -> dict[Process, str]:
-        """Freeze all who hold these sockets now, those too that are started meanwhile; the failures, with reasons."""
+        """Freeze all holders of these sockets, including new ones; return the failures, with reasons."""
         failures: dict[Process, str] = {}
         wanted = set(flows)
         for _ in range(_GENERATIONS):
@@ -75,7 +75,7 @@ class Captured:
                 self.candidates[flow] = _of_others(each)
 
     def has_program(self, flow: Flow) -> bool:
-        """Whether anybody but us still has the socket: else nobody would ever read."""
+        """True if another process still has the socket: else its data would never be read."""
         candidate = self.candidates.get(flow)
         if candidate is None:
             return False

@@ -1,4 +1,4 @@
-"""The device's side of live sessions: performs what the mobile node's role wants done to programs and their sockets.
+"""The device's side of live sessions: performs the mobile node role's actions on programs and sockets.
 
 Blocking calls run in one thread, in the order they are asked for; results go back to the role as events. What a captured
 socket needs to come back is in the store, so that a daemon that was killed takes its sockets up again where they are.
@@ -58,7 +58,7 @@ _Opened = tuple[AnyLive, Intent | None]
 
 
 class SessionCapture:
-    """Session actions of one mobile node. `deliver` puts packets into this host; `feed` tells the role."""
+    """Session actions of one mobile node. `deliver` puts packets into this host; `feed` calls the role."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class SessionCapture:
         )
 
     def handlers(self) -> Mapping[type, Handler]:
-        """What performs each kind of action."""
+        """Handlers for each kind of action."""
         return {
             FindSessions: self._find,
             Freeze: self._freeze,
@@ -162,7 +162,7 @@ class SessionCapture:
         return await asyncio.get_running_loop().run_in_executor(self._worker, call, *arguments)
 
     def _parked(self, row: Mapping[str, Any]) -> AnyParked | None:
-        """What is stored of a socket; None for one that ended with an earlier boot."""
+        """Stored data of a socket; None for one that ended with an earlier boot."""
         fields = dict(row)
         if fields.pop("boot", None) != self._boot:
             return None
@@ -182,7 +182,7 @@ class SessionCapture:
         self._feed(SessionsFound(found, tuple(map(_left, (*left, *self._elsewhere)))))
 
     async def look(self, home_addresses: Iterable[Any]) -> SessionsFound:
-        """What is there now, and what could be captured; nothing is changed."""
+        """Sessions now, and those that could be captured; changes nothing."""
         homes = set(home_addresses)
         candidates, left = await self._blocking(find, homes, (os.getpid(),), self._exclusions)
         left += await self._blocking(find_elsewhere, homes)
@@ -204,7 +204,7 @@ class SessionCapture:
             raise problem
 
     async def _written(self) -> StoreError | None:
-        """Waits for what was queued; why it could not be written, and is tried again with the next write."""
+        """Wait for queued writes; return the reason of a failure, which the next write retries."""
         try:
             await self._store.durable()
         except StoreError as problem:

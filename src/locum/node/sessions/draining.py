@@ -1,4 +1,4 @@
-"""Moves what peers send from the held sockets into the spools, as far as each may run ahead of its device.
+"""Moves received data from the held sockets into the spools, as far as each may run ahead of its device.
 
 Reading follows the event loop, in small equal shares. A socket that cannot be read now (its bound is reached, memory and
 disk are full) is left alone and looked at again, so that the peer's window closes. When a session begins and ends is decided elsewhere.
@@ -67,7 +67,7 @@ class HeldSocket:
 
 
 class Draining:
-    """The sockets that are read. `emit` tells everybody who listens."""
+    """The sockets that are read. `emit` publishes events."""
 
     def __init__(self, emit: Callable[[do.Emit], None]) -> None:
         self._emit = emit
@@ -89,7 +89,7 @@ class Draining:
             asyncio.get_running_loop().remove_reader(held.socket)
 
     def step(self, held: HeldSocket) -> None:
-        """Take what is there, in bounds, and watch the socket as long as more can come of it."""
+        """Read available data, in bounds, and watch the socket as long as more can come."""
         left = limit = min(_AT_ONCE, held.room)
         try:
             while moved := held.spool.drain(held.socket, left):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def freezer_name(node: str, run_dir: Path) -> str:
-    """The node's name with what tells its run directory from others."""
+    """The node's name with a part that distinguishes its run directory."""
     return f"{node}-{zlib.crc32(os.fsencode(run_dir.absolute())):08x}"
 
 

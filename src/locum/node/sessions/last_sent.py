@@ -56,7 +56,7 @@ class LastSent:
         return self._socket.fileno()
 
     def read(self) -> None:
-        """Note what programs have sent since the last look."""
+        """Note datagrams that programs have sent since the last call."""
         for _ in range(_MOST_AT_ONCE):
             try:
                 packet, address = self._socket.recvfrom(1 << 16)
@@ -66,7 +66,7 @@ class LastSent:
                 self._note(packet)
 
     def repeated(self, flow: Flow) -> Repeated | None:
-        """What the stand-in is to repeat for this flow; None when no rule says so or nothing was sent."""
+        """Datagram for the stand-in to repeat on this flow; None without a rule or without a datagram."""
         self.read()
         rule = next((each for each in self._rules if each.takes(flow)), None)
         payload = self._sent.get(flow)

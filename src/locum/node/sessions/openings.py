@@ -93,7 +93,7 @@ class Openings:
             asyncio.get_running_loop().add_reader(port.opened, self._accept, port)
 
     def close(self, handover: bytes | None = None) -> None:
-        """No more, for this handover or for all; what the kernel has accepted until now is kept."""
+        """Accept no more, for this handover or for all; connections that the kernel has accepted are kept."""
         for key, port in list(self._ports.items()):
             if handover is not None and port.handover != handover:
                 continue

@@ -1,4 +1,4 @@
-"""Answers held packets of connections that are on their way back, in place of the kernel that will have them (C3).
+"""Answers held packets of returning connections, in place of the kernel that will have them (C3).
 
 `zero_window.py` says what is answered. Here are the sockets: the timestamp clock is that of the program's own socket, and
 answers leave by a raw socket whose mark lets them through a suspended flow.
@@ -37,7 +37,7 @@ class PeerAnswers:
         self.ended: set[Flow] = set()  # their peers have reset them
 
     def begin(self, live: LiveSocket, expected: int) -> None:
-        """From now on, until `end`: `expected` is the next sequence number of the peer that nobody has."""
+        """Answer from now on, until `end`: `expected` is the peer's next unreceived sequence number."""
         flow = live.flow
         self._answering[flow] = _Answering(live, expected)
         self._divert(flow, lambda packet: self._take(flow, packet))

@@ -29,7 +29,7 @@ _AT_ONCE = 4
 
 
 class Replaying:
-    """`deliver` puts packets into this host; `feed` tells the role; `frozen` are the processes that stand still now."""
+    """`deliver` puts packets into this host; `feed` calls the role; `frozen` are the frozen processes."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Replaying:
             emit("accept-impossible", detail={"reason": reason})
 
     def handlers(self) -> Mapping[type, Handler]:
-        """What performs each kind of action."""
+        """Handlers for each kind of action."""
         return {ReplayAccepted: self._begin}
 
     def _begin(self, action: ReplayAccepted) -> None:
@@ -84,7 +84,7 @@ class Replaying:
         return None
 
     async def close(self) -> None:
-        """What is under way waits for no program any more, and what has not begun does not begin: the next run does it."""
+        """Stop waiting for programs, and start no replay: the next run does it."""
         self._stopping.set()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, partial(self._workers.shutdown, cancel_futures=True))

@@ -1,4 +1,4 @@
-"""The stand-in's side of live sessions: restores sockets, drains them into spools, gives out what came, stops, drops.
+"""The stand-in's side of live sessions: restores sockets, drains them into spools, stops, drops.
 
 Each socket is also kept by a descriptor store, and what it needs is in the store: a daemon that was killed takes all of
 them up again without losing a byte. Reading is done in `draining.py`. When to do what is the role's business.
@@ -71,20 +71,20 @@ def _alone(held: HeldSocket, step: str) -> Iterator[None]:
 
 
 class LocalPeers(Protocol):
-    """What the host's network does for sessions whose peer is on this host: see `HostNetwork`."""
+    """Work of the host's network for sessions with a peer on this host: see `HostNetwork`."""
 
     def is_local(self, address: Address) -> bool:
-        """Whether the address is this host's."""
+        """True if the address is this host's."""
 
     async def lead_here(self, flows: Collection[Flow]) -> None:
-        """What the peers of these flows send to the home address goes to the sockets here."""
+        """Lead packets of these flows' peers to the home address to the sockets here."""
 
     async def lead_away(self, flows: Collection[Flow]) -> None:
         """It goes to the device, as everything else."""
 
 
 class StandIn:
-    """Session actions of one MNPS. `feed` tells the role, `emit` everybody who listens."""
+    """Session actions of one MNPS. `feed` calls the role, `emit` publishes events."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class StandIn:
         self.openings = Openings(inject, self._keep_accepted, self._waiting_at, count, emit)
 
     def handlers(self) -> Mapping[type, Handler]:
-        """What performs each kind of action."""
+        """Handlers for each kind of action."""
         return {
             RestoreSessions: self._restore,
             MeasureSessions: self._measure,
@@ -152,7 +152,7 @@ class StandIn:
         return tuple(lost)
 
     async def begin(self) -> None:
-        """After `adopt`: what the host's network has to do for sessions that live here."""
+        """After `adopt`: set up the host's network for sessions that live here."""
         await self._lead_here(held for held in self._all() if held.stopped is None)
 
     def _all(self) -> list[HeldSocket]:
@@ -221,7 +221,7 @@ class StandIn:
         return 0 if accepted else self._intake.ahead(record)
 
     def sessions(self) -> list[dict[str, Any]]:
-        """What is held, for people."""
+        """Held sessions, for users."""
         return [
             {
                 "handover": held.key[0].hex(),
@@ -266,7 +266,7 @@ class StandIn:
         self.openings.close(action.handover)
 
     def _waiting_at(self, handover: bytes, address: Address, port: int) -> int:
-        """How many accepted connections of this port wait. One that its peer has reset waits for nobody."""
+        """Number of accepted, waiting connections of this port, without those that their peers have reset."""
         ended = []
         waiting = 0
         for held in self._of(handover):
@@ -281,7 +281,7 @@ class StandIn:
         return waiting
 
     def _keep_accepted(self, handover: bytes, connection: socket.socket, record: SessionRecord) -> None:
-        """A connection that has just been accepted becomes a session of this handover, and the role hears of it."""
+        """Make an accepted connection a session of this handover, and report it to the role."""
         numbers = self._held.get(handover, {})
         number = next((n for n in range(MAX_SESSIONS - 1, -1, -1) if n not in numbers), None)
         if number is None:
@@ -418,7 +418,7 @@ class StandIn:
         self._feed(Stopped(action.handover, tuple(finals)))
 
     def _stop_one(self, held: HeldSocket, fetched: int, room: int) -> SessionFinal:
-        """The last state, with what is not `fetched` if that is at most `room` bytes. Raises OSError or SessionError."""
+        """The final state, with unfetched data up to `room` bytes. Raises OSError or SessionError."""
         self._draining.end(held)
         self._repeating.end(held)
         final = held.stopped = held.stopped or held.spool.stop(held.socket)

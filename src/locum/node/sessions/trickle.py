@@ -1,4 +1,4 @@
-"""Loose sockets between two rounds: watches what their programs read, and has their peers answered meanwhile (C3).
+"""Loose sockets between two rounds: watches their programs' reading, and has their peers answered (C3).
 
 Called from the event loop. When to inject is the role's business.
 """
@@ -34,7 +34,7 @@ class _Vain:
 
 
 class Trickle:
-    """`feed` tells the role of programs that have read."""
+    """`feed` calls the role when programs have read."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Trickle:
         self._pause = _SOON
 
     def handlers(self) -> Mapping[type, Handler]:
-        """What performs each kind of action."""
+        """Handlers for each kind of action."""
         return {
             AnswerPeers: self._answer,
             StopAnswering: self._stop,
@@ -64,11 +64,11 @@ class Trickle:
             await asyncio.wait([self._task])
 
     def ended_by_peer(self, flow: Flow) -> bool:
-        """Whether the peer has reset this connection while it was answered."""
+        """True if the peer has reset this connection while it was answered."""
         return flow in self._answers.ended
 
     def forget(self, flow: Flow) -> None:
-        """The kernel answers for this flow again, or nobody does."""
+        """Stop answering for this flow; the kernel answers again, or it is gone."""
         self._answers.end(flow)
         self._watched.pop(flow, None)
         self._vain.pop(flow, None)

@@ -1,4 +1,4 @@
-"""Addresses, JSON values, chance, and the source of a message: what every value of a role is made of."""
+"""Addresses, JSON values, randomness, and the source of a message: the parts of all values of roles."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Randomness(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a message came from: its address and port, the link it arrived on and the address it was sent to."""
+    """Source of a message: address and port, the link it arrived on, and the address it was sent to."""
 
     address: Addr
     port: int

@@ -12,7 +12,7 @@ Address: TypeAlias = IPv4Address | IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class DropHeld:
-    """Forget what is held for this home address; it is counted."""
+    """Drop packets held for this home address; they are counted."""
 
     home_address: Address
 

@@ -20,7 +20,7 @@ MAX_CANDIDATES = 4  # of one rule, or of a binding
 
 
 class Encapsulation(Enum):
-    """How a tunnel packs: IP in IP of either family, GRE, or UDP (RFC 3519)."""
+    """Encapsulation of a tunnel: IP in IP of either family, GRE, or UDP (RFC 3519)."""
 
     IPIP = "ipip"
     GRE = "gre"
@@ -44,7 +44,7 @@ class Tunnel:
 
 
 class RuleVerdict(Enum):
-    """What becomes of the packets that a flow rule takes."""
+    """Action for packets that match a flow rule."""
 
     FORWARD = "forward"
     DROP = "drop"
@@ -52,7 +52,7 @@ class RuleVerdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way that a rule offers. Equal candidates share flows by weight; a flow keeps its candidate (R8)."""
+    """One target of a rule. Equal candidates share flows by weight; a flow keeps its candidate (R8)."""
 
     tunnel: Tunnel
     weight: int = 1  # 1 to 65535
@@ -72,7 +72,7 @@ class Rule:
 
 
 class FilterPlace(Enum):
-    """Where a filter looks at the packets of a home address."""
+    """Place of a filter on the path of a home address's packets."""
 
     TO_VISITOR = "to-visitor"  # access node: about to be delivered on an access link (R20, P16)
     FROM_VISITOR = "from-visitor"  # access node: entered on an access link (R20)

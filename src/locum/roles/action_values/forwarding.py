@@ -12,7 +12,7 @@ from locum.wire.values import value
 
 
 class Verdict(Enum):
-    """What becomes of a packet to a home address."""
+    """Action for a packet to a home address."""
 
     NATIVE = "native"
     ENCAPSULATE = "encapsulate"
@@ -23,7 +23,7 @@ class Verdict(Enum):
 
 
 class Stage(Enum):
-    """Where on one host an entry decides: each part that roles play there has its own table (R17).
+    """Stage of an entry on one host: each part that roles play there has its own table (R17).
 
     A packet meets the stages in this order and each at most once, so that it cannot go round: HOME, then, if it came
     out of a tunnel for the home address or would go into one that ends on this host, VISITED, then LOCAL.
@@ -98,7 +98,7 @@ class OutboundEntry:
 
 
 class FlowVerdict(Enum):
-    """What becomes of a flow's packets on the host that owns, takes or leaves it."""
+    """Action for a flow's packets on the host that owns, takes or leaves it."""
 
     DELIVER = "deliver"
     HOLD = "hold"
@@ -161,7 +161,7 @@ class ClearFlow:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseHeld:
-    """Deliver, in order, what is held for this address and is now allowed (verdict DELIVER or no entry).
+    """Deliver held packets of this address, in order, that are now allowed (verdict DELIVER or no entry).
 
     With `ahead` also what is not yet: it leaves by the host's routes while newcomers still wait behind it.
     """

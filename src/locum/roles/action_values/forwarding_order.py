@@ -201,7 +201,7 @@ def _in_order(changes: Collection[Action_], replaced: Collection[AcceptTunnel] =
 
 
 def _inward(acceptance: TunnelAcceptance) -> bool:
-    """Whether other entries of the same home address judge the packets that come out of the tunnel."""
+    """True if other entries of the same home address judge the packets that come out of the tunnel."""
     return acceptance.side is Side.TO_HOME_ADDRESS
 
 

@@ -1,4 +1,4 @@
-"""What is to be done with connections to a sleeping device's ports, and what came of it: actions and results for `actions.py`.
+"""Actions and results about connections to a sleeping device's ports, for `actions.py`.
 
 The stand-in opens ports and accepts; the device puts what was accepted into its programs' queues. Nothing here decides.
 """
@@ -22,7 +22,7 @@ class OpenPorts:
 
 @dataclass(frozen=True, slots=True)
 class ClosePorts:
-    """MNPS: no new connections for this handover; what was accepted before is told of before this is done."""
+    """MNPS: accept no connections for this handover; earlier ones are reported before this is done."""
 
     handover: bytes
 
@@ -60,7 +60,7 @@ class AcceptedEnded:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """The connection is its program's, or there is a reason why not, for people."""
+    """The connection is its program's, or there is a reason for users."""
 
     flow: Flow
     error: str | None = None

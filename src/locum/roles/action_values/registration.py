@@ -65,7 +65,7 @@ class Proof:
     authenticator: bytes = field(repr=False)
 
     def holds(self, association: Association) -> bool:
-        """Whether it was made with the key of this association."""
+        """True if it was made with the key of this association."""
         return self.spi == association.spi and association.verify(self.covered, self.authenticator)
 
 
@@ -95,7 +95,7 @@ class StandInRole:
 
 
 class RuleOperation(Enum):
-    """What becomes of a flow rule."""
+    """Operation on a flow rule."""
 
     ADD = "add"  # it must not be there yet
     REPLACE = "replace"  # it must be there
@@ -141,7 +141,7 @@ class UdpTunnelRequest:
 
 @dataclass(frozen=True, slots=True)
 class UdpTunnelAnswer:
-    """Whether packets come in UDP from now on."""
+    """Answer to the request for a UDP tunnel."""
 
     accepted: bool
     forced: bool = False  # there is no NAT
@@ -158,7 +158,7 @@ class RevocationSupport:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a registration says beside its fixed part. All but `udp` and `revocations` is covered by the registrant's proof.
+    """Options beside the fixed part. All but `udp` and `revocations` is under the registrant's proof.
 
     `udp` and `revocations` are said by the end of the tunnel under its own proof: the registrant with a co-located
     care-of address, else the foreign agent.
@@ -201,7 +201,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class PrefixAnswer:
-    """Whether an IPv6 home address or prefix is bound."""
+    """Answer to the request for an IPv6 home address or prefix."""
 
     prefix: HomePrefix
     bound: bool
@@ -209,7 +209,7 @@ class PrefixAnswer:
 
 @value
 class Answer:
-    """What a home agent answers to a registration."""
+    """Answer of a home agent to a registration."""
 
     refused: RefusalReason | None  # None: accepted
     lifetime: int  # seconds granted

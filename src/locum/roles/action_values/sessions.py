@@ -13,7 +13,7 @@ from locum.wire.control import Flow
 
 
 class Process(NamedTuple):
-    """A process of this host; `started` tells it from a later one of the same number (clock ticks since the boot)."""
+    """A process of this host; `started` (clock ticks since the boot) distinguishes reuse of its number."""
 
     pid: int
     started: int
@@ -21,7 +21,7 @@ class Process(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FoundSession:
-    """An open connection of the home address, the processes that hold it and their programs' names, for people."""
+    """An open connection of the home address, its processes and their programs' names, for users."""
 
     flow: Flow
     processes: tuple[Process, ...]
@@ -35,7 +35,7 @@ class FoundSession:
 
 @dataclass(frozen=True, slots=True)
 class LeftSession:
-    """A connection of the home address that cannot be handed over, and why, for people."""
+    """A connection of the home address that cannot be handed over, and the reason for users."""
 
     flow: Flow
     reason: str
@@ -54,7 +54,7 @@ class SessionRecordItem:
 
 @dataclass(frozen=True, slots=True)
 class SessionFailure:
-    """A session that could not be handled, and why, for people."""
+    """A session that could not be handled, and the reason for users."""
 
     flow: Flow
     reason: str
@@ -62,7 +62,7 @@ class SessionFailure:
 
 @dataclass(frozen=True, slots=True)
 class HeldSession:
-    """What the stand-in has for a session: `total` payload bytes received since the capture."""
+    """State of a session at the stand-in: `total` payload bytes received since the capture."""
 
     session: int
     flow: Flow
@@ -95,7 +95,7 @@ class SessionFinal:
 
 @dataclass(frozen=True, slots=True)
 class FindSessions:
-    """-> SessionsFound. `again`: a moment after another look, so that only what changes in a moment is looked at."""
+    """-> SessionsFound. `again`: shortly after another search, so that only changeable data is read."""
 
     home_addresses: tuple[IPv4Address | IPv6Address, ...]
     again: bool = False
@@ -149,7 +149,7 @@ class SurveySessions:
 
 @dataclass(frozen=True, slots=True)
 class MeasureSessions:
-    """MNPS: what is held for each session of the handover. -> Measured."""
+    """MNPS: measure each session of the handover. -> Measured."""
 
     handover: bytes
 
@@ -199,7 +199,7 @@ class FetchData:
 
 @dataclass(frozen=True, slots=True)
 class Tighten:
-    """MN: freeze all who hold the sockets of these flows, and put the sockets into repair mode. -> Tightened."""
+    """MN: freeze all holders of these flows' sockets, and put the sockets into repair mode. -> Tightened."""
 
     flows: tuple[Flow, ...]
 
@@ -217,7 +217,7 @@ class Loosen:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPeers:
-    """MN: from now on answer the peers of these sockets that there is no room, until each is given back.
+    """MN: answer the peers of these sockets with a zero window, until each is given back.
 
     The flows are suspended, and the sockets in repair mode: their timestamp clocks are set to the stand-in's last values.
     """
@@ -286,7 +286,7 @@ SessionAction: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class SessionsFound:
-    """`left` are connections of the home addresses that people should hear of, since they cannot be handed over."""
+    """`left` are connections of the home addresses to report, as they cannot be handed over."""
 
     sessions: tuple[FoundSession, ...]
     left: tuple[LeftSession, ...] = ()
@@ -294,7 +294,7 @@ class SessionsFound:
 
 @dataclass(frozen=True, slots=True)
 class FreezeFailed:
-    """These processes of a Freeze run on; the others stand still. For people: why."""
+    """These processes of a Freeze run on, with a reason for users; the others are frozen."""
 
     reasons: Mapping[Process, str]
 
@@ -347,7 +347,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """`data` is None when there is no such session or offset."""
+    """`data` is None for an unknown session or offset."""
 
     exchange: int
     data: bytes | None
@@ -382,7 +382,7 @@ class Injected:
 
 @dataclass(frozen=True, slots=True)
 class HasRoom:
-    """The programs of these sockets have read, or nobody holds the sockets any more."""
+    """The programs of these sockets have read, or no process holds the sockets any more."""
 
     flows: tuple[Flow, ...]
 
@@ -404,7 +404,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class NotPerformed:
-    """An action of this role failed as a whole, so that no other result of it comes; for people: why."""
+    """An action of this role failed as a whole, with a reason for users: no other result of it comes."""
 
     action: object
     reason: str

@@ -1,4 +1,4 @@
-"""What a foreign agent checks in a registration request before it relays it (RFC 5944 section 3.7.2.1, RFC 4721).
+"""Checks of a foreign agent before it relays a registration request (RFC 5944 section 3.7.2.1, RFC 4721).
 
 It keeps only which challenges were used; it must not know visitors, links or forwarding.
 """
@@ -22,7 +22,7 @@ MAX_USED_CHALLENGES = 4096  # visitors whose last challenge is remembered; the o
 
 
 class Denied(Exception):
-    """The foreign agent's own refusal; `lifetime` is what it would take (code 69)."""
+    """The foreign agent's own refusal; `lifetime` is the longest it accepts (code 69)."""
 
     def __init__(self, code: Code, lifetime: int = 0) -> None:
         super().__init__(code)
@@ -42,7 +42,7 @@ class Admission:
         *,
         home_agents: Container[Addr] | None = None,
     ) -> None:
-        """`home_agents` are those that are served; None: all. While `closed` nobody is."""
+        """`home_agents` are those that are served; None: all. While `closed` none is."""
         self.closed = False
         self._home_agents = home_agents
         self._care_of_address = care_of_address

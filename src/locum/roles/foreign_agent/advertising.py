@@ -66,7 +66,7 @@ class Advertiser(Part):
         return []
 
     def serves(self, link: str) -> bool:
-        """Whether this is an access link."""
+        """True if this is an access link."""
         return link in self._schedules
 
     def link_up(self, link: str, now: float) -> None:
@@ -75,7 +75,7 @@ class Advertiser(Part):
             self._schedules[link].next_at = now
 
     def link_down(self, link: str) -> None:
-        """Nobody hears."""
+        """Stop advertising on this link."""
         if link in self._schedules:
             self._schedules[link].next_at = None
 

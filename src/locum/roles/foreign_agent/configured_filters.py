@@ -16,5 +16,5 @@ def with_filters(forwarding: Forwarding, filters: Collection[Filter]) -> Forward
 
 
 def policed(filters: Collection[Filter]) -> Adjust:
-    """The same for every visitor; what an adjustment says that comes later, stands."""
+    """The configured filters, equal for every visitor; a later adjustment takes precedence."""
     return lambda wanted: with_filters(wanted.forwarding, filters)

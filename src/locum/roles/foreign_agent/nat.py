@@ -45,13 +45,13 @@ class AgentTraversal(Part):
         return self._mode is not TraversalMode.OFF
 
     def request(self, request: RegistrationRequest) -> bytes:
-        """What goes into a relayed request before the foreign-home authentication; nothing without an association."""
+        """Extension for a relayed request before its foreign-home authentication; needs an association."""
         if not self.enabled or not request.lifetime or request.home_agent not in self._home_agents:
             return b""
         return UdpTunnelRequest(force=self._mode is TraversalMode.FORCE).encode()
 
     def agreed(self, reply: RegistrationReply, now: float) -> bool:
-        """Whether the tunnel to that home agent is packed in UDP; its authentication has been checked."""
+        """True if the tunnel to that home agent is in UDP; the caller has checked the authentication."""
         said = reply.protected(AuthKind.FA_HA)[len(reply.protected(AuthKind.MN_HA)) :]
         found = next((each for each in said if isinstance(each, UdpTunnelReply) and each.accepted), None)
         if found is None or not self.enabled:

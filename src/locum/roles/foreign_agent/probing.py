@@ -40,7 +40,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """It does not answer here, but its stand-in reaches it: somebody else's visitor, until it answers here again."""
+    """It does not answer here, but its stand-in reaches it: another node's visitor, until it answers here."""
 
 
 State = Answering | Lost | Elsewhere
@@ -133,7 +133,7 @@ class Probing(Part):
         return actions
 
     def over(self, home_address: IPv4Address) -> list[Action]:
-        """It is no visitor any more: its time is over, or it is another's. A stand-in that took over goes on."""
+        """The visit has ended: expired or moved. A takeover by a stand-in goes on."""
         watched = self._watched.get(home_address)
         self._leave(home_address)
         if watched is None or not isinstance(watched.state, Lost):
@@ -142,7 +142,7 @@ class Probing(Part):
         return [Forget(TABLE, str(home_address))]
 
     def link_down(self, link: str, *, now: float) -> list[Action]:
-        """Nobody there can be reached, and nothing has to be asked to know it."""
+        """Declare all visitors of the link lost at once, without probes."""
         self._down.add(link)
         here = [each for each in self._watched.values() if each.visitor.link == link]
         actions: list[Action] = []
@@ -216,7 +216,7 @@ class Probing(Part):
         return [*actions, Probe(visitor.link, home_address, visitor.link_layer)]
 
     def _answered(self, event: ProbeAnswered) -> list[Action]:
-        """Only from where it registered: whoever else answers for that address is not the visitor."""
+        """Accept answers from the registered link-layer address only."""
         watched = self._watched.get(event.address) if isinstance(event.address, IPv4Address) else None
         if watched is None:
             return []
@@ -257,7 +257,7 @@ class Probing(Part):
         ]
 
     def _concluded(self, trigger_request: TriggerRequest, status: Status | None) -> list[Action]:
-        """A stand-in that still reaches the device knows better: it is somebody else's visitor now."""
+        """Conclude from a stand-in's answer that it reaches the device: it is another node's visitor now."""
         home_address = trigger_request.home_address
         watched = self._watched.get(home_address) if isinstance(home_address, IPv4Address) else None
         if watched is None or status is not Status.WRONG_STATE or not isinstance(watched.state, Lost):

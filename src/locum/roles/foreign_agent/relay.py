@@ -80,17 +80,17 @@ class Concluded:
 
     @property
     def accepted(self) -> bool:
-        """Whether the home agent said yes."""
+        """True if the home agent accepted."""
         return isinstance(self.reply.code, Code) and self.reply.code.accepted
 
     @property
     def instruction(self) -> Instruction | None:
-        """What becomes of the context (C4)."""
+        """Instruction for the context (C4)."""
         return instruction(self.pending.request, self.reply)
 
 
 class RegistrationRelay(Part):
-    """Requests under way, bounded in number; `home_agents` and `mobiles` are associations by address."""
+    """Pending requests, bounded in number; `home_agents` and `mobiles` are associations by address."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class RegistrationRelay(Part):
         return self._timers.next()
 
     def timeout(self, *, now: float) -> list[Action]:
-        """Code 78 for requests that nobody answered (section 3.7.2.2), or what ICMP said meanwhile."""
+        """Code 78 for unanswered requests (section 3.7.2.2), or the reason that ICMP gave meanwhile."""
         actions: list[Action] = []
         for key in self._timers.due(now):
             pending = self._pending.pop(key)
@@ -232,7 +232,7 @@ class RegistrationRelay(Part):
     # 603 -> 604 -------------------------------------------------------------------------------------------------
 
     def reply(self, reply: RegistrationReply, message: bytes, source: Source) -> Concluded | list[Action]:
-        """603 (section 3.7.3): what it concludes, or what is done about one that fits nothing."""
+        """Handle 603 (section 3.7.3): the concluded request, or the actions about an unmatched one."""
         key = self._answered(reply, source)
         if key is None:
             return [Count("reply-unexpected")]
@@ -251,7 +251,7 @@ class RegistrationRelay(Part):
         return Concluded(pending, reply, self._relayed_reply(reply, message))
 
     def _answered(self, reply: RegistrationReply, source: Source) -> PendingKey | None:
-        """The request under way that a message of that sender answers.
+        """The pending request that a message of that sender answers.
 
         By home address and identification, and by the NAI where there was no home address (RFC 2794 section 3): in the
         reply, or, where that does not name one, in the only request of that identification.
@@ -269,7 +269,7 @@ class RegistrationRelay(Part):
         return None
 
     def malformed_reply(self, message: bytes, source: Source, error: WireError) -> list[Action]:
-        """Code 71 for whom a reply concerns that cannot be read.
+        """Code 71 to the device that an unreadable reply concerns.
 
         It is matched as a reply is, by sender, home address and the 32 bits that the mobile node drew: who can forge it
         could as well forge one that can be read, and have the request refused with code 68, or accepted where the home
@@ -288,7 +288,7 @@ class RegistrationRelay(Part):
         return [counted, *self._give_up(key, Code.FA_POORLY_FORMED_REPLY)]
 
     def _relayed_reply(self, reply: RegistrationReply, message: bytes) -> bytes:
-        """What the home agent said, unchanged, without what it said to us alone."""
+        """The home agent's reply, unchanged, without the extensions for us alone."""
         to_mobile = reply.authentication(AuthKind.MN_HA)
         to_us = reply.authentication(AuthKind.FA_HA)
         if to_mobile is not None:
@@ -301,7 +301,7 @@ class RegistrationRelay(Part):
         return relayed if association is None else signed(relayed, AuthKind.MN_FA, association)
 
     def _unreachable(self, relayed: bytes) -> list[Action]:
-        """The host has no way to that home agent (code 80). What is no request of a visitor is repeated anyway."""
+        """The host has no route to that home agent (code 80). Other messages are repeated anyway."""
         if relayed[:1] != bytes((REGISTRATION_REQUEST,)):
             return []
         key = _pending_key(RegistrationRequest.decode(relayed))
@@ -334,7 +334,7 @@ class RegistrationRelay(Part):
         return [Count("unreachable-unexpected")]
 
     def _quoted(self, request: RegistrationRequest) -> list[PendingKey]:
-        """Where a request may be under way of which only the fixed part is known."""
+        """Place of a pending request, of which only the fixed part is known."""
         nonce = mobile_nonce(request.identification)
         if request.home_address.is_unspecified:
             return [each for each in self._pending if each[1] == nonce and isinstance(each[0], str)]
@@ -363,7 +363,7 @@ def _pending_key(request: RegistrationRequest) -> PendingKey:
 
 
 def _missing(request: RegistrationRequest, reply: RegistrationReply) -> Code | None:
-    """What a reply lacks that the foreign agent cannot do without, or has that it does not know; None: nothing.
+    """Indispensable part of a reply that is missing, or one that is unknown; None: the reply is complete.
 
     A critical vendor extension may stand anywhere: who only passes a reply on refuses in its place (RFC 3115 section 4).
     """
@@ -381,7 +381,7 @@ def _missing(request: RegistrationRequest, reply: RegistrationReply) -> Code | N
 
 
 def _unreachable(icmp_type: int, icmp_code: int) -> Code | None:
-    """What an ICMP error says about the home agent (section 3.4); None: nothing.
+    """Code for an ICMP error about the home agent (section 3.4); None for other errors.
 
     A message that was too long for the path is sent again in fragments when the mobile node asks again.
     """
@@ -402,7 +402,7 @@ def _assigned(pending: Pending, reply: RegistrationReply) -> Pending:
 
 
 def _same_sender(first: Source, second: Source) -> bool:
-    """Whether two messages came from one host on one link."""
+    """True if two messages came from one host on one link."""
     return (first.link, first.link_layer, first.address) == (second.link, second.link_layer, second.address)
 
 

@@ -1,4 +1,4 @@
-"""The foreign agent of an access node (RFC 5944 section 3.7; source text 507): what it hears, and what follows.
+"""The foreign agent of an access node (RFC 5944 section 3.7; source text 507): messages and actions.
 
 It is composed of the relay of registrations (601-604), the visitor list and the advertiser. It must not know sockets,
 the store or the kernel, nor the keys between a mobile node and its home agent.
@@ -216,7 +216,7 @@ class ForeignAgent:
         return []
 
     def timeout(self, *, now: float) -> list[Action]:
-        """Advertisements, pending registrations that nobody answered (code 78), visitors that expired."""
+        """Send advertisements, end pending registrations without an answer (code 78), and expired visits."""
         return self._parts.timeout(now=now)
 
     def deadline(self) -> float | None:
@@ -224,11 +224,11 @@ class ForeignAgent:
         return self._parts.deadline()
 
     def visitors(self) -> Collection[Visitor]:
-        """The visitor list (R1), for people; preconfigured ones are `static_visitors`."""
+        """The visitor list (R1), for users; preconfigured ones are `static_visitors`."""
         return self._visitors.all()
 
     def lost(self) -> frozenset[IPv4Address]:
-        """Home addresses of visitors that do not answer any more (C11), for people."""
+        """Home addresses of visitors that do not answer any more (C11), for users."""
         return self._probing.lost()
 
     def static_visitors(self) -> Collection[StaticVisitor]:
@@ -236,17 +236,17 @@ class ForeignAgent:
         return self._visitors.all_static()
 
     def profiles(self) -> list[PolicedVisitor]:
-        """Those whose profile the policy server was asked for, for people."""
+        """Visitors whose profile was requested from the policy server, for users."""
         return self._policy.known()
 
     def refresh_profile(self, home_address: IPv4Address, *, now: float) -> list[Action]:
-        """Ask for that profile again now; what it says then replaces what is in force. Raises KeyError."""
+        """Fetch that profile again now; the answer replaces the one in force. Raises KeyError."""
         return self._policy.refresh(home_address)
 
     # 603 -> 604 --------------------------------------------------------------------------------------------------
 
     def _reply(self, message: bytes, source: Source, now: float) -> list[Action]:
-        """Home agents are not on access links: what says so there was made by a visitor."""
+        """Handle a reply; home agents are not on access links, so replies from there are forged."""
         if self._advertiser.serves(source.link):
             return [Count("reply-from-access-link")]
         try:
@@ -257,7 +257,7 @@ class ForeignAgent:
         return self._concluded(concluded, now) if isinstance(concluded, Concluded) else concluded
 
     def _concluded(self, concluded: Concluded, now: float) -> list[Action]:
-        """The data plane follows before the reply goes out; a device that is about to move hears when it may go."""
+        """Change the data plane before the reply goes out; a device about to move learns when it may go."""
         if self._leaving:
             visitor = self._granted(concluded, now) if concluded.accepted else None
             ended = "the agent ends"
@@ -309,7 +309,7 @@ class ForeignAgent:
         ]
 
     def _granted(self, concluded: Concluded, now: float) -> Visitor | None:
-        """Who has been registered; None when that was taken back."""
+        """The registered device; None if the registration was withdrawn."""
         reply, request, source = concluded.reply, concluded.pending.request, concluded.pending.source
         granted = min(reply.lifetime, request.lifetime)
         if granted == 0 or request.care_of_address == request.home_address:
@@ -354,13 +354,13 @@ class ForeignAgent:
         return actions
 
     def context_rows(self, *, now: float) -> list[dict[str, JSON]]:
-        """The contexts that are kept here and what is in flight for each, for people."""
+        """The contexts kept here and packets in flight for each, for users."""
         return self._transfer.rows(now=now)
 
     # Revocation (RFC 3543) ---------------------------------------------------------------------------------------
 
     def revoke(self, home_address: IPv4Address, *, reason: str, now: float) -> list[Action]:
-        """Serve this visitor no longer, and tell his home agent; nothing when he is none.
+        """Stop serving this visitor, and notify its home agent; no action for other addresses.
 
         He is told when the home agent wants him to be, or at once where it takes no revocations.
         """
@@ -375,7 +375,7 @@ class ForeignAgent:
         return actions + self._inform(visitor, now)
 
     def farewell(self, *, now: float) -> list[Action]:
-        """The last words of a run: every visitor is revoked. Over when `leaving` is false."""
+        """Revoke every visitor at the end of a run. Complete when `leaving` is false."""
         self._leaving = self._admission.closed = True
         actions: list[Action] = []
         for home_address in [each.home_address for each in self._visitors.all()]:
@@ -384,7 +384,7 @@ class ForeignAgent:
 
     @property
     def leaving(self) -> bool:
-        """Whether home agents have still to answer to `farewell`."""
+        """True while home agents have still to answer to `farewell`."""
         return bool(len(self._revocation.under_way))
 
     def _revocation_message(self, message: bytes, source: Source, now: float) -> list[Action]:

@@ -1,4 +1,4 @@
-"""The foreign agent's visitor list (R1): who is served on which link, and what the data plane does for it (R10, R11).
+"""The foreign agent's visitor list (R1): visitors by link, and their forwarding (R10, R11).
 
 Values and pure functions; whether somebody becomes a visitor is the foreign agent's business.
 """
@@ -75,7 +75,7 @@ class Visitor:
 def visitor_forwarding(
     visitor: Visitor, care_of_address: IPv4Address, static: StaticVisitor | None = None
 ) -> Forwarding:
-    """Decapsulate what comes from the home agent and deliver it; encapsulate what the visitor sends, if it asked.
+    """Decapsulate and deliver packets of the home agent; encapsulate those of the visitor, if it asked.
 
     A stand-in that is also the one of `static` is reached, and its packets translated (R12), as that says.
     """
@@ -103,7 +103,7 @@ def visitor_forwarding(
 
 
 def _is_that_of(visitor: Visitor, static: StaticVisitor) -> bool:
-    """Whether this stand-in is the one that the home address is bound to in advance."""
+    """True if the home address is preconfigured for this stand-in."""
     return visitor.next_hop is not None and visitor.next_hop in (static.next_hop, static.next_hop_v6)
 
 

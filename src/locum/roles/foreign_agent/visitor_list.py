@@ -1,4 +1,4 @@
-"""The visitor list of a foreign agent (R1, R11): who is served, until when, and the forwarding state that follows.
+"""The visitor list of a foreign agent (R1, R11): visitors, their lifetimes, and their forwarding state.
 
 It must not know messages. Whatever decides about the packets of a visitor changes its own state and calls `refresh`,
 which returns the difference between what the data plane has and what is wanted now.
@@ -22,7 +22,7 @@ TABLE: Final = "visitor"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the list knows of a home address when it asks for its forwarding state."""
+    """The list's data about a home address for its forwarding state."""
 
     home_address: IPv4Address
     visitor: Visitor | None
@@ -49,7 +49,7 @@ class VisitorList(Part):
         short_lifetime: int = 0,
         serves: Callable[[str], bool] = lambda _link: True,
     ) -> None:
-        """`serves` tells of a link whether visitors of an earlier run are still served there."""
+        """`serves` is true for a link on which visitors of an earlier run are still served."""
         self._serves = serves
         self.most = most
         self._short_lifetime = short_lifetime
@@ -79,11 +79,11 @@ class VisitorList(Part):
         return self._visitors.get(home_address) if isinstance(home_address, IPv4Address) else None
 
     def static(self, home_address: Addr) -> StaticVisitor | None:
-        """What is bound in advance for that IPv4 home address."""
+        """The preconfigured stand-in of that IPv4 home address."""
         return self._static.get(home_address) if isinstance(home_address, IPv4Address) else None
 
     def stood_in_for(self, home_address: IPv4Address) -> bool:
-        """Whether a visitor's packets are the stand-in's of this very host, bound in advance for it (R17).
+        """True if a visitor's packets go to the stand-in on this host, preconfigured for it (R17).
 
         To the home agent both are at one care-of address: it is the lifetime that tells whose turn it is.
         """
@@ -102,15 +102,15 @@ class VisitorList(Part):
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for one more (the B bit, RFC 5944 section 2.1.1)."""
+        """True if there is no room for one more (the B bit, RFC 5944 section 2.1.1)."""
         return len(self._visitors) >= self.most
 
     def has_room(self, home_address: IPv4Address) -> bool:
-        """Whether this one may register."""
+        """True if this one may register."""
         return home_address in self._visitors or not self.full
 
     def undisputed(self, home_address: IPv4Address, home_agent: IPv4Address) -> bool:
-        """Nobody else's home address: an agent that we cannot verify must not take over what another one answers for."""
+        """True if no other visitor has the address: an unverified home agent must not displace one."""
         visitor, static = self._visitors.get(home_address), self._static.get(home_address)
         if home_address in (self._care_of_address, home_agent) or home_address in self._home_agents:
             return False
@@ -172,7 +172,7 @@ class VisitorList(Part):
         return actions
 
     def refresh(self, home_address: IPv4Address) -> list[Action]:
-        """From what the data plane has for this home address to what is wanted now."""
+        """Change the data plane's state of this home address to the wanted one."""
         before, after = self._installed.get(home_address, NOTHING), self._wanted(home_address)
         if after == NOTHING:
             self._installed.pop(home_address, None)

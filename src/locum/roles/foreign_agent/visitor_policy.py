@@ -1,4 +1,4 @@
-"""Profiles at an access node: policing and paging classifier of those whom it serves (features R20, P16).
+"""Profiles at an access node: policing and paging classifier of its visitors (features R20, P16).
 
 Asked for when somebody becomes a visitor, again when the profile's lifetime is over, and whenever a person says so. What
 they lead to is the context's; what could not be fetched again goes on. It must not know registrations.
@@ -24,7 +24,7 @@ FETCH_AGAIN = 30.0  # seconds until a profile that could not be had is tried aga
 
 @dataclass(frozen=True, slots=True)
 class PolicedVisitor:
-    """Somebody whose profile was asked for, and what it said last. Times are steady seconds."""
+    """A visitor whose profile was requested, and the last answer. Times are steady seconds."""
 
     home_address: IPv4Address
     nai: str | None
@@ -35,7 +35,7 @@ class PolicedVisitor:
 
 
 class VisitorPolicy(Part):
-    """The profiles of those whom `visitors` lists, preconfigured ones included."""
+    """The profiles of the visitors in `visitors`, including preconfigured ones."""
 
     def __init__(
         self,
@@ -51,13 +51,13 @@ class VisitorPolicy(Part):
         self._next_request = 1
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
-        """Ask for the profiles of those who are served from the beginning."""
+        """Fetch the profiles of the preconfigured visitors."""
         listed = [each.home_address for each in self._visitors.all_static()]
         listed += [each.home_address for each in self._visitors.all()]
         return [action for home_address in listed for action in self.registered(home_address, None)]
 
     def registered(self, home_address: IPv4Address, nai: str | None) -> list[Action]:
-        """Somebody is served, or goes on being served; asked for once, unless the context went elsewhere meanwhile."""
+        """Note a new or renewed visitor; fetch its profile once, or again after its context has left."""
         known = self._policed.get(home_address)
         if not self._enabled:
             return []
@@ -68,18 +68,18 @@ class VisitorPolicy(Part):
         return self._fetch(home_address, nai)
 
     def known(self) -> list[PolicedVisitor]:
-        """Those who are served and whose profile was asked for."""
+        """Visitors whose profile was requested."""
         return [each for each in self._policed.values() if self._served(each.home_address)]
 
     def refresh(self, home_address: IPv4Address) -> list[Action]:
-        """Ask again now, unless that is under way. Raises KeyError for whoever is not `known`."""
+        """Fetch again now, unless a request is pending. Raises KeyError for unknown addresses."""
         known = self._policed[home_address]
         if not self._served(home_address):
             raise KeyError(home_address)
         return [] if known.request is not None else self._fetch(home_address, known.nai)
 
     def timeout(self, *, now: float) -> list[Action]:
-        """Profiles whose lifetime is over, of those who are still served."""
+        """Fetch expired profiles of present visitors."""
         actions: list[Action] = []
         for home_address in self._timers.due(now):
             if self._served(home_address):
@@ -93,7 +93,7 @@ class VisitorPolicy(Part):
         return self._timers.next()
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
-        """What the policy server said; None for what it did not say."""
+        """Handle the policy server's answer; None for other events."""
         if not isinstance(event, ProfileFetched | ProfileRefused | ProfileUnavailable):
             return None
         home_address = self._asked.pop(event.request, None)
@@ -146,5 +146,5 @@ class VisitorPolicy(Part):
 
 
 def _filters(profile: Profile) -> tuple[Policing, ...]:
-    """What of a profile matters here."""
+    """The filters of a profile."""
     return profile.to_visitor, profile.from_visitor, profile.paging

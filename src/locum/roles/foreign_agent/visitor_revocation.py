@@ -1,4 +1,4 @@
-"""The foreign agent's side of registration revocation (RFC 3543 section 4.2): with whom, when, and what it answers.
+"""The foreign agent's side of registration revocation (RFC 3543 section 4.2): peers, timing, answers.
 
 The visitor list is the foreign agent's; this must not know links or forwarding.
 """
@@ -41,13 +41,13 @@ class VisitorRevocation:
     # Negotiation -------------------------------------------------------------------------------------------------
 
     def support(self, request: RegistrationRequest, now: float) -> bytes:
-        """What goes into a relayed request before the foreign-home authentication; nothing without an association."""
+        """Extension for a relayed request before its foreign-home authentication; needs an association."""
         if not self.enabled or request.lifetime == 0 or request.home_agent not in self._home_agents:
             return b""
         return RevocationSupport(self._stamps.next(request.home_address, now), inform=True).encode()
 
     def agreed(self, reply: RegistrationReply) -> Revocable | None:
-        """What the home agent said of revocations to us alone; its authentication has been checked."""
+        """The home agent's revocation support for us alone; the caller has checked the authentication."""
         said = reply.protected(AuthKind.FA_HA)[len(reply.protected(AuthKind.MN_HA)) :]
         found = next((each for each in said if isinstance(each, RevocationSupport)), None)
         return None if found is None or not self.enabled else Revocable(found.timestamp, found.inform)
@@ -55,7 +55,7 @@ class VisitorRevocation:
     # Ours --------------------------------------------------------------------------------------------------------
 
     def revoke(self, visitor: Visitor, *, reason: str, now: float) -> list[Action]:
-        """Tell the home agent that this visitor is no longer served; asks whether to tell the mobile node (I)."""
+        """Notify the home agent of the end of the visit; asks whether to notify the mobile node (I)."""
         association = self._home_agents.get(visitor.home_agent)
         if association is None or visitor.revocable is None:
             return []
@@ -71,7 +71,7 @@ class VisitorRevocation:
         return self.under_way.begin(notice, to, now=now, reason=reason)
 
     def acknowledged(self, message: bytes, source: Source) -> tuple[IPv4Address | None, list[Action]]:
-        """The home agent has done it; the home address of whom it wants to be told (I, section 3.4)."""
+        """The home agent has acknowledged; return the home address to notify, if any (I, section 3.4)."""
         try:
             answer = RevocationAcknowledgment.decode(message)
         except WireError as error:
@@ -84,7 +84,7 @@ class VisitorRevocation:
     def believed(
         self, notice: RegistrationRevocation, visitor: Visitor | None, source: Source
     ) -> tuple[bytes | None, list[Action]]:
-        """The signed answer to a revocation that holds; otherwise the actions count what it is not.
+        """The signed answer to a valid revocation; otherwise actions that count the reason.
 
         `visitor` is whom it names, if he is served for that home agent. Without one there is nothing to end, and the
         answer only keeps the home agent from asking again.

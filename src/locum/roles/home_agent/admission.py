@@ -1,4 +1,4 @@
-"""What a home agent grants to a registration, and what it refuses (RFC 5944 section 3.8.2; features R3 to R8).
+"""Decisions of a home agent about a registration (RFC 5944 section 3.8.2; features R3 to R8).
 
 Decides over registrations, registrants and their rules; it keeps nothing, and does not know replies, the store or forwarding.
 """
@@ -72,8 +72,8 @@ class HomeAdmission:
         now: float,
         seen: tuple[int | None, int | None],
     ) -> tuple[Binding, int, tuple[KeptRule, ...], tuple[PrefixAnswer, ...]]:
-        """The registrant's binding after the registration, the lifetime granted, the rules of the home address, and what is
-        answered about IPv6. `seen` is the replay state from now on. Raises Refusal, and then nothing changes.
+        """The registrant's binding after the registration, the lifetime granted, the rules of the home address, and the
+        answer about IPv6. `seen` is the replay state from now on. Raises Refusal, and then nothing changes.
         """
         home, options = registrant.home, registration.options
         if registration.home_agent != self._configuration.address:
@@ -129,7 +129,7 @@ class HomeAdmission:
         return together(held, care_of, identifier, simultaneous=bool(flags & _SIMULTANEOUS), most=most)
 
     def _check_options(self, asked: Options, registrant: Registrant, now: float) -> None:
-        """Who may ask for what (R3, R4). Raises Refusal."""
+        """Check permissions for the requested extensions (R3, R4). Raises Refusal."""
         stand_in, role = registrant.stand_in, asked.stand_in
         if stand_in is None:
             if role is not None:
@@ -187,7 +187,7 @@ class HomeAdmission:
     def _rules(
         self, asked: Options, registrant: Registrant, accepted: Binding, over: bool, now: float
     ) -> tuple[KeptRule, ...]:
-        """The rules after a request. Who cancels all that he registered takes his rules with him. Raises Refusal."""
+        """The rules after a request. A registrant that cancels everything loses its rules. Raises Refusal."""
         home, rules = registrant.home, registrant.home.rules
         if over:
             if any(each.operation is not RuleOperation.REMOVE for each in asked.rules):
@@ -213,5 +213,5 @@ def _prefix_answers(options: Options, mobile: Mobile) -> tuple[PrefixAnswer, ...
 
 
 def _lives_here(mobile: Mobile, address: IPv4Address) -> bool:
-    """Whether a stand-in of the mobile node has this address of the home agent's host (R17)."""
+    """True if a stand-in of the mobile node has this address of the home agent's host (R17)."""
     return address == mobile.stand_in or any(each.address == address for each in mobile.stand_ins)

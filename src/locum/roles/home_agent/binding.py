@@ -1,4 +1,4 @@
-"""The home agent's visitor list (R1): for whom it is there, and what is registered for a home address.
+"""The home agent's visitor list (R1): served home addresses, and their registrations.
 
 Values only. Whether a registration is accepted is the home agent's business, what follows from it for packets is in
 `forwarding_choice.py`.
@@ -51,7 +51,7 @@ class Mobile:
 
 @value
 class CareOf:
-    """One dynamic care-of address. A brief one (R2) carries no packets while there is another way."""
+    """One dynamic care-of address. A brief one (R2) carries packets only without an alternative."""
 
     address: IPv4Address
     lifetime: int  # seconds granted
@@ -68,16 +68,16 @@ class CareOf:
 
     @property
     def co_located(self) -> bool:
-        """Whether the tunnel ends at the registrant itself, not at a foreign agent."""
+        """True if the tunnel ends at the registrant itself, not at a foreign agent."""
         return bool(self.flags & _CO_LOCATED)
 
     @property
     def seen_at(self) -> IPv4Address:
-        """Where the packets of its tunnel come from: itself, or the NAT before it."""
+        """Source address of its tunnel's packets: itself, or the NAT before it."""
         return self.address if self.outer is None else self.outer.address
 
     def to_row(self) -> Mapping[str, JSON]:
-        """As an item of a binding's row; what is usual is left out."""
+        """As an item of a binding's row, without default values."""
         row: dict[str, JSON] = {
             "address": text(self.address),
             "lifetime": self.lifetime,
@@ -128,7 +128,7 @@ class CareOf:
 
 @value
 class Binding:
-    """What one registrant of a home address has registered; the replay state outlives its care-of addresses."""
+    """Care-of addresses of one registrant of a home address, and its longer-lived replay state."""
 
     home_address: IPv4Address
     care_of: tuple[CareOf, ...] = ()  # in the order of registration
@@ -154,7 +154,7 @@ class Binding:
         return Binding(self.home_address, care_of, self.identification, self.nonce, ipv6, self.default)
 
     def forwards_as(self, other: "Binding") -> bool:
-        """Whether all that forwarding depends on is the same: a renewal leaves it as it is."""
+        """True if all fields that forwarding depends on are equal, as after a renewal."""
         if self.ipv6 is not other.ipv6 or len(self.care_of) != len(other.care_of):
             return False
         for one, two in zip(self.care_of, other.care_of, strict=True):
@@ -173,7 +173,7 @@ class Binding:
         return min((each.expires_at for each in self.care_of), default=None)
 
     def to_row(self) -> Mapping[str, JSON]:
-        """As a row of the table "binding" (the mobile node) or "stand_in"; what is usual is left out."""
+        """As a row of the table "binding" (the mobile node) or "stand_in", without default values."""
         row: dict[str, JSON] = {
             "identification": self.identification,
             "care_of": [each.to_row() for each in self.care_of],

@@ -118,7 +118,7 @@ class Bindings(Part):
         return [Forget(row.table, row.key)]  # it is not authorised any more
 
     def _restore_rule(self, row: Persist) -> list[Action]:
-        """What does not go together with the configuration any more is forgotten."""
+        """Restore a rule; remove it if it contradicts the configuration."""
         address, _, number = row.key.partition(" ")
         try:
             home = self.homes.get(IPv4Address(address))
@@ -175,7 +175,7 @@ class Bindings(Part):
         return [*actions, Emit("rules-changed", None, home.mobile.home_address, None, detail)]
 
     def forward(self, home: Home) -> list[Action]:
-        """The data plane follows what is registered, with differences only."""
+        """Change the data plane to match the registrations, with differences only."""
         registered, mobile, address = home.registered(), home.mobile, self._address
         before, home.v4 = home.v4, installed(registered, mobile.home_address, address)
         actions = changes(before, home.v4)
@@ -185,7 +185,7 @@ class Bindings(Part):
         return actions
 
     def drop(self, registrant: Registrant, gone: Sequence[CareOf], reason: str) -> list[Action]:
-        """Revoke these care-of addresses; `reason` is for people."""
+        """Revoke these care-of addresses; `reason` is for users."""
         home, held = registrant.home, registrant.binding
         kept = held.keeping(tuple(each for each in held.care_of if each not in gone))
         rules = home.rules
@@ -223,7 +223,7 @@ class Bindings(Part):
         return home
 
     def add_rule(self, home_address: IPv4Address, rule: KeptRule) -> list[Action]:
-        """A rule made by people: its owner is ADMIN, it survives a restart. Raises RuleRefused."""
+        """Add a rule of an administrator: owner ADMIN, it survives a restart. Raises RuleRefused."""
         home = self.home(home_address)
         rules = added(home.rules, replace(rule, owner=ADMIN), most_rules(home.mobile))
         return [*self.keep_rules(home, rules), *self.forward(home)]
@@ -233,7 +233,7 @@ class Bindings(Part):
         return replace(rule, identifier=free_identifier(self.home(home_address).rules, FIRST_ASSIGNED))
 
     def remove_rule(self, home_address: IPv4Address, identifier: int) -> list[Action]:
-        """Take away a rule that was signalled or made by people. Raises RuleRefused for others."""
+        """Remove a rule that was signalled or added by an administrator. Raises RuleRefused for others."""
         home = self.home(home_address)
         rules, _ = without(home.rules, identifier, ADMIN)
         return [*self.keep_rules(home, rules), *self.forward(home)]

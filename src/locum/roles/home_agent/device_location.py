@@ -1,4 +1,4 @@
-"""Tells a stand-in where its device is, in the answer of the home agent (C4)."""
+"""The device's access node in the home agent's answer to a stand-in (C4)."""
 
 from ipaddress import IPv4Address
 

@@ -1,4 +1,4 @@
-"""Where packets to a home address go: the order of choice (R5) over what is registered and which rules there are.
+"""Destinations of packets to a home address: the order of choice (R5) over registrations and rules.
 
 Flow rule, then stand-in, then the mobile node, then the default care-of address. Pure functions; who may register what
 is the home agent's business, and so is when to ask.
@@ -55,7 +55,7 @@ class Registered:
 
 @value
 class Installed:
-    """What the data plane has for one home address."""
+    """State of the data plane for one home address."""
 
     entry: BindingEntry | None = None  # None: packets go natively
     accepted: tuple[TunnelAcceptance, ...] = ()  # reverse tunnels (R10), one for each outer source
@@ -67,12 +67,12 @@ _FROM, _ENCAPSULATE = Side.FROM_HOME_ADDRESS, Verdict.ENCAPSULATE
 
 
 def most_rules(mobile: Mobile) -> int:
-    """How many rules a home address may have: its share of MAX_RULES that the home agent does not need itself."""
+    """Largest number of rules of a home address: its share of MAX_RULES, without the home agent's own."""
     return MAX_RULES - max(0, len(_peers(mobile, 4)) - 1, len(_peers(mobile, 6)) - 1)
 
 
 def installed(registered: Registered, home_address: Addr, home_agent: IPv4Address) -> Installed:
-    """What follows for packets to one of the mobile node's home addresses."""
+    """Data plane state for packets to one of the mobile node's home addresses."""
     device = registered.device
     version = home_address.version
     reachable = device.care_of if version == 4 or device.ipv6 else ()
@@ -106,7 +106,7 @@ def _accepted(
 
 
 def _only(registered: Registered, care_of: CareOf, home_address: Addr, home_agent: IPv4Address) -> Installed:
-    """The usual case, told at once: one care-of address and no rules. Same as what the whole way says."""
+    """The common case, handled first: one care-of address and no rules. Same result as the general case."""
     tunnel = _tunnel_to(home_agent, care_of)
     default = registered.default
     if care_of.outer is None and default is None:
@@ -118,7 +118,7 @@ def _only(registered: Registered, care_of: CareOf, home_address: Addr, home_agen
 
 
 def in_force(found: Installed) -> tuple[Addr, ...]:
-    """Where packets go that no rule takes; none: natively."""
+    """Destinations of packets that match no rule; none: natively."""
     entry = found.entry
     return () if entry is None else tuple([each.destination for each in entry.tunnels])
 
@@ -166,7 +166,7 @@ class _Ways:
         self.dynamic = _carriers(reachable, another)
 
     def of(self, target: Target) -> tuple[CareOf | IPv4Address, ...]:
-        """What is registered of a rule's target."""
+        """Registrations of a rule's target."""
         match target:
             case int():
                 listed = (*self.dynamic, *[each for _, one in self.stand_ins for each in one.care_of])
@@ -190,7 +190,7 @@ class _Ways:
 
 
 def _carriers(reachable: tuple[CareOf, ...], another: bool) -> tuple[CareOf, ...]:
-    """Those that carry packets: brief ones only where there is no other way (R2)."""
+    """Those that carry packets: brief ones only without an alternative (R2)."""
     for each in reachable:
         if each.brief:
             break
@@ -272,7 +272,7 @@ def _candidates(ways: _Ways, kept: KeptRule) -> tuple[Candidate, ...]:
 
 
 def _peers(mobile: Mobile, version: int) -> tuple[Addr, ...]:
-    """Interface addresses of the stand-ins: what they send to the home address is for the mobile node itself."""
+    """Interface addresses of the stand-ins: their packets to the home address go to the mobile node."""
     first = mobile.stand_in if version == 4 else mobile.stand_in_v6
     found: list[Addr] = [] if first is None else [first]
     for each in mobile.stand_ins:

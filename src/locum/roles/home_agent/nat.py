@@ -16,7 +16,7 @@ from locum.roles.nat import Outer
 
 @dataclass(frozen=True, slots=True)
 class TraversalPolicy:
-    """What a home agent does for nodes behind a NAT; `interval` 0 leaves keepalives to them, in seconds."""
+    """Service of a home agent for nodes behind a NAT; `interval` 0 leaves keepalives to them, in seconds."""
 
     willing: bool = True
     forced: bool = True  # also without a NAT, for those who ask for it (firewalls)
@@ -25,7 +25,7 @@ class TraversalPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Traversal:
-    """What follows from a request: the tunnel's other end, and what is answered; both None without a request."""
+    """Result of a request: the tunnel's other end, and the answer; both None without a request."""
 
     outer: Outer | None = None
     answer: UdpTunnelAnswer | None = None

@@ -1,4 +1,4 @@
-"""Home addresses that are assigned from pools (feature R3; RFC 2794): who has which, and that he has it again.
+"""Home addresses from pools (feature R3; RFC 2794): assignments, which a device keeps.
 
 An assignment is kept for its NAI until it is withdrawn: a device that comes back has the address that others know.
 """
@@ -18,7 +18,7 @@ class UnknownPool(Exception):
 
 
 class PoolExhausted(Exception):
-    """Every address of the pool is somebody's."""
+    """Every address of the pool is assigned."""
 
 
 class NotAssigned(Exception):
@@ -75,7 +75,7 @@ class Pools:
         return found, [*actions, Persist(TABLE, nai, {"home_address": str(found), "pool": name})]
 
     def _free(self, pool: Pool, taken: Callable[[IPv4Address], bool]) -> IPv4Address:
-        """The next free one behind the last that was found: what was released rests for a while. Raises PoolExhausted."""
+        """The next free one behind the last: released ones are unused for a while. Raises PoolExhausted."""
         size = int(pool.last) - int(pool.first) + 1
         start = self._next.get(pool.name, 0)
         for step in range(size):

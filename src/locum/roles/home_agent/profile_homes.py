@@ -35,7 +35,7 @@ Asker: TypeAlias = tuple[str | None, IPv4Address]  # NAI and home address as a r
 
 
 class Unserved(Exception):
-    """A registration that need not wait: `reason` is what it is answered with."""
+    """A registration that need not wait: `reason` is its answer."""
 
     def __init__(self, reason: RefusalReason, counter: str) -> None:
         super().__init__(counter)
@@ -111,7 +111,7 @@ class KnownHome:
 
 @dataclass(slots=True)
 class _Asked:
-    """What the policy server is being asked, and who waits for it; `known` when a profile is fetched again."""
+    """A pending request to the policy server, and waiting senders; `known` for a repeated fetch."""
 
     asker: Asker
     until: float
@@ -145,7 +145,7 @@ class Homes:
         self._next_request = 1
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
-        """The profiles of an earlier run; `known` tells them then."""
+        """Restore the profiles of an earlier run; `known` returns them then."""
         actions = self._pools.restore(rows)
         for row in rows:
             if row.table != TABLE:
@@ -236,7 +236,7 @@ class Homes:
         return actions, outcomes
 
     def happened(self, event: ProfileEvent, *, now: float) -> tuple[list[Action], list[Outcome]]:
-        """What the policy server said."""
+        """Handle the policy server's answer."""
         asked = self._asked.pop(event.request, None)
         if asked is None:
             return [], []
@@ -337,7 +337,7 @@ class Homes:
             raise Unserved(RefusalReason.PROHIBITED, "profile-of-another-home-address") from None
 
     def _check(self, home_address: IPv4Address | None, nai: str | None, profile: Profile) -> None:
-        """Whether that profile can be served. Raises Unserved."""
+        """Check that the profile can be served. Raises Unserved."""
         if profile.association is None:
             raise Unserved(RefusalReason.UNSPECIFIED, "profile-without-key")
         mobile = mobile_of(home_address or IPv4Address(0), profile)
@@ -354,7 +354,7 @@ class Homes:
             raise Unserved(RefusalReason.UNSPECIFIED, "profile-default-coa-loops")
 
     def _loops(self, home_address: IPv4Address | None, profile: Profile) -> bool:
-        """Whether its default care-of address leads back here: to a home address, or to this host without a stand-in."""
+        """True if its default care-of address leads back to a home address, or to this host."""
         care_of = profile.default_care_of
         if care_of is None:
             return False
@@ -388,7 +388,7 @@ class Homes:
 
 
 def _join(waiting: list[Received], new: Received) -> None:
-    """A sender's newest request counts: it replaces his last. Others do not push him out."""
+    """Add a waiting request; it replaces an earlier one of its sender, and displaces no other sender's."""
     sender = (new.source.address, new.source.port)
     for index, each in enumerate(waiting):
         if (each.source.address, each.source.port) == sender:

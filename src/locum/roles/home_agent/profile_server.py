@@ -1,4 +1,4 @@
-"""The home addresses that a home agent serves because of profiles: requests that wait for one, and what profiles change.
+"""Home addresses served because of profiles: requests that wait for one, and effects of changed profiles.
 
 This module must not know how a profile is fetched or checked (`profile_homes.py`).
 """

@@ -1,4 +1,4 @@
-"""Who may register at the home agent, what each has registered, and lines of that for people (features R1, R4, R7).
+"""Registrants of the home agent, their registrations, and rows for users (features R1, R4, R7).
 
 State without decisions: whether a registration is accepted is said in `home_admission.py`, what follows for packets in
 `forwarding_choice.py`.
@@ -20,7 +20,7 @@ STAND_IN_TABLE: Final = "stand_in"
 
 
 class Registrant:
-    """A stand-in that may register, and its binding. Found once for a message; a key by what it is."""
+    """A stand-in that may register, and its binding. Looked up once for a message; hashed by identity."""
 
     __slots__ = ("association", "binding", "home", "key", "name", "stand_in", "table")
     stand_in: AuthorisedStandIn | None  # None: the mobile node
@@ -47,7 +47,7 @@ class Home(Registrant):
         self.configure(mobile)
 
     def configure(self, mobile: Mobile) -> None:
-        """What is registered is not touched."""
+        """Change the configuration, without touching registrations."""
         self.mobile, self.association, self.rules = mobile, mobile.association, mobile.rules
         self.stand_ins = tuple([Registrant(self, each) for each in mobile.stand_ins])
 
@@ -63,7 +63,7 @@ class Home(Registrant):
 
 @dataclass(frozen=True, slots=True)
 class RegistrantLine:
-    """What a stand-in has registered, for people."""
+    """Registration of a stand-in, for users."""
 
     name: str
     address: IPv4Address  # its interface address
@@ -74,7 +74,7 @@ class RegistrantLine:
 
 @dataclass(frozen=True, slots=True)
 class RuleLine:
-    """A rule of a home address, for people."""
+    """A rule of a home address, for users."""
 
     home_address: IPv4Address
     rule: KeptRule

@@ -1,4 +1,4 @@
-"""What a home agent answers to registrations: signed acceptances and refusals, never larger than what they answer.
+"""Replies of a home agent: signed acceptances and refusals, never larger than their requests.
 
 It must not know bindings, rules or forwarding, nor how an answer is spelled.
 """
@@ -22,7 +22,7 @@ class Replies:
         self._address, self._agents, self._randomness = address, dict(agents), randomness
 
     def agent_fails(self, registration: Registration, source: Source) -> bool:
-        """Whether a foreign agent with an association has not proved itself (RFC 5944 section 3.8.2.1)."""
+        """True if a foreign agent with an association is not authentic (RFC 5944 section 3.8.2.1)."""
         agent = self._agent(source)
         if agent is None:
             return False
@@ -55,7 +55,7 @@ class Replies:
         return [Count(f"refused-{int(reason)}"), *_bounded(reply, received.size)]
 
     def unsigned(self, received: Received, reason: RefusalReason) -> list[Action]:
-        """A refusal to somebody who has not shown who it is: shorter than the request, and not signed for it."""
+        """A refusal to an unauthenticated sender: shorter than the request, and unsigned."""
         registration = received.registration
         answer = Answer(reason, 0, registration.identification)
         message = received.write(registration, answer, self._address, mobile=None, agent=None)
@@ -67,7 +67,7 @@ class Replies:
         return nonce ^ 1 if nonce == last else nonce
 
     def knows(self, source: Source) -> bool:
-        """Whether the request came from a foreign agent that has an association with the home agent."""
+        """True if the request came from a foreign agent that has an association with the home agent."""
         return self._agent(source) is not None
 
     def _agent(self, source: Source) -> Association | None:
@@ -76,7 +76,7 @@ class Replies:
 
 
 def _bounded(reply: Reply, bound: int) -> list[Action]:
-    """A refusal is never larger than what caused it: nobody is worth more as a reflector than as a sender."""
+    """Limit a refusal to the size of its request, so that it is no use as a reflector."""
     if len(reply.message) > bound:
         return [Count("reply-larger-than-request")]
     return [reply]

@@ -131,5 +131,5 @@ def rules_without(rules: tuple[KeptRule, ...], *owners: str) -> tuple[KeptRule, 
 
 
 def usable(address: IPv4Address) -> bool:
-    """Whether a host can have this address."""
+    """True if a host can have this address."""
     return not (address.is_multicast or address.is_unspecified or address.is_loopback or address.is_reserved)

@@ -28,13 +28,13 @@ class HomeRevocation:
         self._homes, self._exchange, self._drop = homes, exchange, drop
 
     def revocable(self, home_address: IPv4Address, agent: Addr | None = None) -> tuple[CareOf, ...]:
-        """What `revoke` would end."""
+        """Registrations that `revoke` would end."""
         return tuple(each for one in self._registrants(home_address) for each in _of(one, agent))
 
     def revoke(
         self, home_address: IPv4Address, *, agent: Addr | None = None, reason: str, now: float
     ) -> list[Action]:
-        """End what is registered for a home address, or what this agent or care-of address has of it.
+        """End the registrations of a home address, or those with this agent or care-of address.
 
         The other ends are told where they take revocations; the next in the order of choice has the packets at once.
         """
@@ -47,7 +47,7 @@ class HomeRevocation:
         return actions + told
 
     def tell(self, registrant: Registrant, gone: Sequence[CareOf], reason: str, now: float) -> list[Action]:
-        """What is not registered any more, to those at the other ends."""
+        """Notify the other ends of ended registrations."""
         home_address, association = registrant.home.mobile.home_address, registrant.association
         return self._exchange.revoke(home_address, gone, association, inform=True, reason=reason, now=now)
 
@@ -59,7 +59,7 @@ class HomeRevocation:
         source: Source,
         now: float,
     ) -> list[Action]:
-        """Agents that a registration by another way has left (section 4.2.1), once packets in flight are through."""
+        """Revoke at agents that a registration has left (section 4.2.1), after packets in flight."""
         home_address = registrant.home.mobile.home_address
         self._exchange.under_way.cancel(home_address, here)
         if len(before) == 1 and before[0].agent == source.address:

@@ -1,4 +1,4 @@
-"""The home agent's side of registration revocation (RFC 3543 section 4.2): with whom, when, and what it answers.
+"""The home agent's side of registration revocation (RFC 3543 section 4.2): peers, timing, answers.
 
 What a binding is and what becomes of it are the home agent's; this must not know forwarding.
 """
@@ -41,7 +41,7 @@ class BindingRevocation:
     # Negotiation -------------------------------------------------------------------------------------------------
 
     def asked(self, registration: Registration, source: Source) -> Revocable | None:
-        """What the other end of the tunnel says of revocations, under its own authentication (section 3.2)."""
+        """The peer's revocation support, under its own authentication (section 3.2)."""
         said = registration.options.revocations
         if said is None or not self._enabled or registration.lifetime == 0:
             return None
@@ -50,7 +50,7 @@ class BindingRevocation:
         return None
 
     def support(self, home_address: IPv4Address, now: float) -> RevocationSupport:
-        """What is answered to it."""
+        """The answer's revocation support."""
         return RevocationSupport(self._stamps.next(home_address, now), inform=True)
 
     # Ours --------------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ class BindingRevocation:
     def believed(
         self, notice: RegistrationRevocation, held: CareOf | None, source: Source
     ) -> tuple[bool, list[Action]]:
-        """Whether a foreign agent's revocation holds; the actions are the answer, or the count of what it is not.
+        """True if a foreign agent's revocation is valid; the actions answer it, or count the reason.
 
         `held` is the care-of address that it names, if it is bound by that agent. Without one there is nothing to end,
         and the answer only keeps the agent from asking again.

@@ -1,4 +1,4 @@
-"""The home agent (RFC 5944 section 3.8; source text 532): who may register what, and where packets go.
+"""The home agent (RFC 5944 section 3.8; source text 532): registrations, and destinations of packets.
 
 Requests in, replies and differences of forwarding out. It must not know sockets, the store or the kernel, nor what
 becomes of packets at a care-of address. `admission.py` decides about requests, `bindings.py` keeps the results, and
@@ -170,7 +170,7 @@ class HomeAgent:
         return self._profiles.profiles.refresh(home_address, now=now)
 
     def visitor_list(self, *, now: float) -> tuple[VisitorListEntry, ...]:
-        """What is registered (R1)."""
+        """The registrations (R1)."""
         return tuple(line(home, self.configuration.address, now) for home in self._homes.values())
 
     def list_rules(self, home_address: IPv4Address | None = None) -> tuple[RuleLine, ...]:
@@ -181,7 +181,7 @@ class HomeAgent:
         return tuple(each for home in self._homes.values() for each in rule_lines(home))
 
     def add_rule(self, home_address: IPv4Address, rule: KeptRule, *, now: float) -> list[Action]:
-        """A rule made by people: its owner is ADMIN, it survives a restart. Raises RuleRefused."""
+        """Add a rule of an administrator: owner ADMIN, it survives a restart. Raises RuleRefused."""
         return self._bindings.add_rule(home_address, rule)
 
     def numbered(self, home_address: IPv4Address, rule: KeptRule) -> KeptRule:
@@ -189,11 +189,11 @@ class HomeAgent:
         return self._bindings.numbered(home_address, rule)
 
     def remove_rule(self, home_address: IPv4Address, identifier: int, *, now: float) -> list[Action]:
-        """Take away a rule that was signalled or made by people. Raises RuleRefused for others."""
+        """Remove a rule that was signalled or added by an administrator. Raises RuleRefused for others."""
         return self._bindings.remove_rule(home_address, identifier)
 
     def serve(self, mobile: Mobile, *, now: float) -> list[Action]:
-        """Serve this home address from now on, or as `mobile` says from now on; what is registered stays (R3).
+        """Serve this home address from now on, by `mobile`; its registrations stay (R3).
 
         Rules in `mobile` with identifiers that are taken take their place. Stand-ins that are not authorised any more
         lose what they registered.
@@ -274,7 +274,7 @@ class HomeAgent:
         return actions + self.revocation.left(registrant, before, registration.care_of, source, now)
 
     def _tunnel_end(self, registration: Registration, source: Source, now: float) -> TunnelEnd:
-        """What the registration says of its end of the tunnel. Raises Refusal."""
+        """The registration's options about its tunnel end. Raises Refusal."""
         policy, known = self.configuration.traversal, self._replies.knows(source)
         end = tunnel_end(registration, source, policy, self._exchange, agent_known=known, now=now)
         if end.outer is not None and end.outer.address in self._homes:
@@ -303,7 +303,7 @@ class HomeAgent:
     def _mismatch(
         self, received: Received, held: Binding, registrant: Registrant, now: float
     ) -> list[Action]:
-        """A refusal with what the registrant needs to come into step again; a replay learns no more than that."""
+        """A refusal with the data to resynchronise a registrant; a replay learns no more than that."""
         actions: list[Action] = []
         asked = received.registration.identification
         if registrant.association.replay is Replay.TIMESTAMP:

@@ -1,4 +1,4 @@
-"""From a profile to what a home agent serves (features R3, C9). Values only."""
+"""Conversion of a profile to a home agent's configuration (features R3, C9). Values only."""
 
 from ipaddress import IPv4Address
 

@@ -40,11 +40,11 @@ class HomeTimestamps:
         self._ahead, self._told = ahead, True
 
     def time(self, now: float) -> float:
-        """What this clock shows, in seconds since 1970."""
+        """Time of this clock, in seconds since 1970."""
         return now + max(self._ahead, self._least)
 
     def fresh(self, identification: int, last: int | None, *, now: float) -> bool:
-        """Whether a request's identification is near this clock, and ahead of the last that was accepted."""
+        """True if a request's identification is near this clock, and ahead of the last accepted one."""
         return _WINDOW.check(identification, self.time(now), last) is Verdict.OK
 
     def mismatch(self, identification: int, *, now: float) -> int:

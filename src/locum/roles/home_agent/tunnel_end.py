@@ -1,4 +1,4 @@
-"""What the other end of a home agent's tunnel asks for beside the registration itself: UDP (RFC 3519), revocation (RFC 3543).
+"""Requests of a tunnel's other end beside the registration: UDP (RFC 3519), revocation (RFC 3543).
 
 Both are said by whom the tunnel ends at, the mobile node or the foreign agent, and answered to that one alone. It must not
 know bindings.
@@ -17,7 +17,7 @@ from locum.roles.revocation import Revocable
 
 @dataclass(frozen=True, slots=True)
 class TunnelEnd:
-    """What a request says of its end of the tunnel, and what is answered there."""
+    """A request's extensions about its tunnel end, and their answers."""
 
     outer: Outer | None = None
     revocable: Revocable | None = None
@@ -25,7 +25,7 @@ class TunnelEnd:
     revocations: RevocationSupport | None = None
 
     def of(self, binding: Binding) -> Binding:
-        """The binding, with what is said of the care-of address that was registered last."""
+        """The binding, with the tunnel end of its last care-of address."""
         if self.outer is None and self.revocable is None:
             return binding
         *others, last = binding.care_of

@@ -51,7 +51,7 @@ ORDINARY = Quota()
 
 @dataclass(frozen=True, slots=True)
 class StandInConfiguration:
-    """`home_prefixes` bound what may be taken over at all; `address` is a care-of address of co-located registrations.
+    """`home_prefixes` bound the home addresses; `address` is a care-of address of co-located registrations.
 
     With `colocated_home_agent` that agent has it as the default care-of address of all of them.
     """
@@ -71,7 +71,7 @@ class StandInConfiguration:
     services: tuple[tuple[int, int], ...] = ()
 
     def forwarding(self) -> Forwarding:
-        """What stands whatever is taken over."""
+        """Permanent forwarding state, independent of takeovers."""
         own = {4: self.address, 6: self.address_v6}
         pairs = [(home_address, own[home_address.version]) for home_address in self.translated]
         return forwarding(

@@ -1,4 +1,4 @@
-"""How a stand-in gives sessions back: reclaim, fetch, finish (C3, A12; messages 634, 632).
+"""Return of sessions by a stand-in: reclaim, fetch, finish (C3, A12; messages 634, 632).
 
 The sessions go on here until `Finish`; what was stopped can be resumed. It must not know who may ask.
 """
@@ -47,7 +47,7 @@ class GivingBack:
     # Reclaim -----------------------------------------------------------------------------------------------------
 
     def reclaim(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
-        """The answer comes when it is known what there is (C3)."""
+        """Handle a reclaim; the answer follows the measurement (C3)."""
         self._go_on(taken, now)
         match taken.state:
             case Prepared():
@@ -59,7 +59,7 @@ class GivingBack:
         return [MeasureSessions(taken.identifier)] if len(waiting) == 1 else []
 
     def measured(self, event: Measured) -> list[Action]:
-        """How much there is."""
+        """Handle the measurement."""
         exchanges = self._measuring.pop(event.handover, [])
         taken = self._holdings.get(event.handover)
         if taken is None:
@@ -89,7 +89,7 @@ class GivingBack:
         return [*told, *answers, self._replies.sent("reclaim", taken, None)]
 
     def _announce(self, taken: TakenOver, numbers: Collection[int]) -> list[Action]:
-        """The row comes before the answer: what the device has heard of is not reset after a restart."""
+        """Store the row before the answer: sessions known to the device are not reset after a restart."""
         if not any(each.session in numbers for each in taken.unannounced):
             return []
         sessions = tuple(
@@ -140,7 +140,7 @@ class GivingBack:
         return self.stop(taken, (exchange,))
 
     def stop(self, taken: TakenOver, exchanges: tuple[int, ...]) -> list[Action]:
-        """Nothing arrives for these sessions any more."""
+        """Hold packets of these sessions, and stop their sockets."""
         taken = taken.at("stop", Stopping(exchanges))
         self._holdings.keep(taken)
         fetched = tuple(
@@ -191,7 +191,7 @@ class GivingBack:
         return taken
 
     def all_given(self, taken: TakenOver) -> bool:
-        """Whether the device of a stopped handover has had the last state and every byte."""
+        """True if the device of a stopped handover has the final state and every byte."""
         if not isinstance(taken.state, Stopped) or taken.state.finals is None:
             return False
         return all(

@@ -1,4 +1,4 @@
-"""How sessions end at a stand-in although their device has not taken them back (C2; message 634 abandon).
+"""End of sessions at a stand-in without a return to their device (C2; message 634 abandon).
 
 The device gives them up, or does not know of them any more. Their peers are told with a reset: a connection that nobody
 owns must not look alive. It must not know who may ask, nor how a reset is sent.
@@ -29,7 +29,7 @@ class GivingUp:
         self._holdings, self._replies, self._giving_back, self._want = holdings, replies, giving_back, want
 
     def end(self, taken: TakenOver, now: float, *, reset: bool = False) -> list[Action]:
-        """The whole handover; with `reset` the peers of its sessions are told. Whoever waits for it is answered."""
+        """End the whole handover, resetting peers with `reset`. Pending requests are answered."""
         unanswered = [
             self._replies.answer(each, Status.UNKNOWN_HANDOVER, taken.identifier) for each in _waiting(taken)
         ]
@@ -37,7 +37,7 @@ class GivingUp:
         return [*self._holdings.end(taken, reset=reset), *self._want(taken, now), *unanswered]
 
     def abandon(self, request: Abandon, taken: TakenOver, exchange: int, now: float) -> list[Action]:
-        """All of it, or the sessions that are named. What is not held any more is no error."""
+        """Abandon all of it, or the named sessions. Sessions that are not held any more are no error."""
         answer = self._replies.answer(exchange, Status.OK, taken.identifier)
         if not request.sessions:
             told = [Emit("session-abandoned", "634", each.flow.local, each.flow) for each in taken.held]
@@ -45,7 +45,7 @@ class GivingUp:
         return [*self.some(taken, frozenset(request.sessions), DISCLAIMED, "session-abandoned"), answer]
 
     def some(self, taken: TakenOver, numbers: Collection[int], reason: str, kind: str) -> list[Action]:
-        """These sessions are reset; the device hears of it, with the reason, when it asks. `kind` is the event's."""
+        """Reset these sessions; the device gets the reason at its next request. `kind` is the event's."""
         gone = [each for each in taken.held if each.session in numbers]
         return [
             *self._without(taken, numbers, reason, reset=True),
@@ -53,7 +53,7 @@ class GivingUp:
         ]
 
     def unannounced(self, taken: TakenOver) -> list[Action]:
-        """Connections that were accepted after the device had heard what is here: it would not take them."""
+        """Reset connections accepted after the device's reclaim was answered: it would not take them."""
         numbers = {each.session for each in taken.unannounced}
         return self.some(taken, numbers, NOT_ANNOUNCED, "session-lost")
 
@@ -78,7 +78,7 @@ class GivingUp:
         return [*gone, self._replies.answer(exchange, Status.OK, taken.identifier)]
 
     def supersede(self, taken: TakenOver, others: Collection[bytes], now: float) -> list[Action]:
-        """Handovers that their device does not know of any more: nobody can reclaim them.
+        """End handovers unknown to their device, which cannot be reclaimed.
 
         Only a transfer says so. It answers a 632, so it is no message of an attempt that its device has given up. A
         device that has had the last state may have its sessions: their peers are told nothing.

@@ -42,7 +42,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Releasing:
-    """The home agent is being told to send elsewhere; these exchanges wait for it until `give_up_at`."""
+    """The home agent is being asked to switch; these exchanges wait for it until `give_up_at`."""
 
     exchanges: tuple[int, ...]
     give_up_at: float
@@ -142,7 +142,7 @@ class TakenOver:
         return tuple(each for each in self.sessions if each.status is Status.OK)
 
     def holds(self, number: int) -> bool:
-        """Whether this session lives here."""
+        """True if this session lives here."""
         listed = self.sessions
         if number < len(listed) and listed[number].session == number:
             return listed[number].status is Status.OK
@@ -155,7 +155,7 @@ class TakenOver:
 
     @property
     def wants_packets(self) -> bool:
-        """Whether the home agent is to send them here."""
+        """True if the home agent is to send its packets here."""
         return isinstance(self.state, Prepared | Restoring | Holding)
 
     def statuses(self) -> tuple[SessionStatus, ...]:

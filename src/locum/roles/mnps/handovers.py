@@ -1,4 +1,4 @@
-"""What a stand-in holds: its handovers by identifier, which flow is whose, the guard that follows from them, what is over.
+"""A stand-in's handovers by identifier, the owner of each flow, the guard, and ended handovers.
 
 Several handovers of one home address stand side by side, each with flows of its own. It must not know requests.
 """
@@ -72,7 +72,7 @@ class Holdings:
             self._timers.cancel(taken.identifier)
 
     def end(self, taken: TakenOver, *, reset: bool = False) -> list[Action]:
-        """No trace remains, except that a repeated request is recognised. With `reset` the peers are told."""
+        """Remove all state, except to recognise a repeated request. With `reset` the peers are reset."""
         STATES.change(taken.state, "end", None)
         del self._taken[taken.identifier]
         self._timers.cancel(taken.identifier)
@@ -89,11 +89,11 @@ class Holdings:
             del self._ended[next(iter(self._ended))]
 
     def is_over(self, identifier: bytes | None) -> bool:
-        """Whether it has been here and has ended."""
+        """True if it has been here and has ended."""
         return identifier in self._ended
 
     def settle(self) -> list[Action]:
-        """What the data plane needs now that it does not have: a guard for each home address, and where tunnels end."""
+        """Actions that bring the data plane up to date: a guard for each home address, and tunnel ends."""
         before, self._forwarding = self._forwarding, self._wanted()
         return changes(before, self._forwarding)
 
@@ -116,7 +116,7 @@ class Holdings:
         return forwarding(*entries)
 
     def due(self, now: float) -> list[TakenOver]:
-        """Those that nobody came back for."""
+        """Unclaimed handovers."""
         return [self._taken[each] for each in self._timers.due(now)]
 
     def deadline(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Handovers that outlast a run of the stand-in, and those that nobody comes back for.
+"""Handovers that outlast a run of the stand-in, and unclaimed ones.
 
 This module must not know requests of devices.
 """
@@ -75,7 +75,7 @@ class Keeping(WaitingPart):
         return [*set_flows(taken.flows, FlowVerdict.HOLD)]
 
     def timeout(self, *, now: float) -> list[Action]:
-        """Forget handovers that nobody came back for."""
+        """Remove unclaimed handovers."""
         actions: list[Action] = []
         for taken in self._holdings.due(now):
             unfetched = isinstance(taken.state, Stopped) and not self._giving_back.all_given(taken)

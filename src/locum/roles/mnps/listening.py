@@ -31,13 +31,13 @@ class Listening(WaitingPart):
     """Of the handovers of `holdings`. Times are those of the role."""
 
     def __init__(self, holdings: Holdings, most: int, most_of_device: int) -> None:
-        """So many sessions live here in all, and of one device; what is accepted never makes room for itself."""
+        """Limits of sessions in all, and of one device; accepted connections evict none."""
         self._holdings, self._most, self._most_of_device = holdings, most, most_of_device
         self._open: dict[bytes, tuple[Port, ...]] = {}
         self._paused: Deadlines[bytes] = Deadlines()
 
     def begin(self, taken: TakenOver) -> list[Action]:
-        """The sessions live here: new connections meet what the device wants. Harmless when that is so already."""
+        """The sessions live here: apply the device's policies to new connections. May be repeated."""
         self._paused.cancel(taken.identifier)
         if taken.identifier in self._open or not isinstance(taken.state, Holding):
             return []
@@ -53,7 +53,7 @@ class Listening(WaitingPart):
         return [OpenPorts(taken.identifier, listeners), *(WatchPort(*each) for each in ports)]
 
     def pause(self, taken: TakenOver, now: float) -> list[Action]:
-        """The device asks for what is held: nothing is accepted until it has it, or sleeps on."""
+        """The device reclaims: accept no connection until it has its sessions, or sleeps on."""
         actions = self.end(taken)
         if actions:
             self._paused.set(taken.identifier, now + PAUSE)
@@ -68,7 +68,7 @@ class Listening(WaitingPart):
         return [*(UnwatchPort(*each) for each in ports), ClosePorts(taken.identifier)]
 
     def accepted(self, event: ConnectionAccepted) -> list[Action]:
-        """One more session of the handover; after a restart the node tells of each again."""
+        """Add a session to the handover; after a restart the node reports each again."""
         taken = self._holdings.get(event.handover)
         drop = DropSessions(event.handover, (event.session,), reset=True)
         if taken is None or not isinstance(taken.state, Holding):
@@ -97,7 +97,7 @@ class Listening(WaitingPart):
         ]
 
     def _ended(self, taken: TakenOver, earlier: HeldFlow | None) -> list[Action]:
-        """The node has given its number to another: it has ended there, whether that was heard or not."""
+        """The node has reused its number: the earlier connection has ended, reported or not."""
         if earlier is None:
             return []
         left = taken.without({earlier.session}, GIVEN_UP)
@@ -128,6 +128,6 @@ class Listening(WaitingPart):
 
 
 def allowed(listeners: Iterable[Listener], home_addresses: Iterable[Addr]) -> bool:
-    """Whether all of them are at the device's own addresses (C9)."""
+    """True if all of them are at the device's own addresses (C9)."""
     own = set(home_addresses)
     return all(each.address in own for each in listeners)

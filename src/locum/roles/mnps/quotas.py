@@ -1,4 +1,4 @@
-"""How long, how many and how much a stand-in holds for one device: what has been quiet for longest goes first (C2).
+"""Limits of a stand-in for one device, in time, number and bytes: most idle sessions end first (C2).
 
 The node tells how the sessions are used (`SurveySessions`), now and then. Sessions that end here are reset towards their
 peers; their device hears why when it asks. It must not know sockets or files.
@@ -51,7 +51,7 @@ class Quotas(WaitingPart):
         return min(self._quota.held_seconds / SURVEYS, LONGEST_PAUSE)
 
     def deadline(self) -> float | None:
-        """When to look at the sessions."""
+        """Time of the next survey of the sessions."""
         return self._survey_at
 
     def timeout(self, *, now: float) -> list[Action]:
@@ -62,7 +62,7 @@ class Quotas(WaitingPart):
         return [SurveySessions()]
 
     def _surveyed(self, event: Surveyed, now: float) -> list[Action]:
-        """End what has been quiet for too long, and what makes room for a device's other sessions."""
+        """End sessions that were idle for too long, and those that exceed a device's quota."""
         self._quiet_since = {(each.handover, each.session): now - each.idle for each in event.sessions}
         expired = [each for each in event.sessions if each.idle >= self._quota.held_seconds]
         reason = f"its peer sent nothing for {_time(self._quota.held_seconds)}"
@@ -117,17 +117,17 @@ class Quotas(WaitingPart):
         return actions
 
     def fair(self, handover: bytes, home_addresses: Iterable[Addr]) -> bool:
-        """Whether this hand-over of the device leaves room for those of other devices."""
+        """True if this hand-over of the device leaves room for those of other devices."""
         own = [each for each in self._holdings.of(home_addresses) if each.identifier != handover]
         prepared = sum(isinstance(each.state, Prepared) for each in own)
         return len(own) < MOST_HANDOVERS and prepared < MOST_PREPARED
 
     def admits(self, number: int) -> bool:
-        """Whether the session of that number in a prepare, from 0, can be held for one device."""
+        """True if the session of that number in a prepare, from 0, can be held for one device."""
         return number < self._quota.sessions
 
     def make_room(self, taken: TakenOver, now: float) -> list[Action]:
-        """Before the sessions of `taken` live here: its device's quietest give way."""
+        """Evict the device's most idle sessions before those of `taken` live here."""
         others = [
             each for each in self._holdings.of(taken.home_addresses) if each.identifier != taken.identifier
         ]

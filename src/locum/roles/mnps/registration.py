@@ -50,7 +50,7 @@ AT_ONCE = (
 
 
 class StandInPart:
-    """What rides in a stand-in's requests: who it is, and changes of its rules until they are as wanted."""
+    """A stand-in's request extensions: its identity, and changes of its rules until they are as wanted."""
 
     def __init__(self, address: IPv4Address, device: StoodInFor) -> None:
         self.takes = Takes.RULED
@@ -76,7 +76,7 @@ class StandInPart:
 
     @property
     def parts(self) -> Mapping[int, Part]:
-        """What is wanted, by the identifiers of the rules."""
+        """Wanted parts, by the identifiers of the rules."""
         return self._wanted
 
     def forget(self) -> None:
@@ -120,11 +120,11 @@ class StandInPart:
 
     @staticmethod
     def _context_from(access_node: Addr | None, attachment: Attachment) -> list[Extension]:
-        """Whom the access node here is to ask; where none takes part (Fig. 8) there is no context."""
+        """Access node that has the context; without an access node here (Fig. 8) there is no context."""
         return [] if attachment.colocated else [encode_vendor(TransferContext(access_node or ANYWHERE))]
 
     def _follow(self, telling: tuple[Addr | None, Takes], learnt: Addr | None) -> None:
-        """The access node here has acted; if nobody knew where the device is, the next request asks again."""
+        """The access node here has acted; if the device's place was unknown, the next request asks again."""
         known = learnt or telling[0]
         if known is not None:
             self._told, self._context_at = telling, known
@@ -145,7 +145,7 @@ class StandInPart:
 
 
 class Standing:
-    """How the stand-in stands with the home agent of one device."""
+    """State of the stand-in's registration with one device's home agent."""
 
     def __init__(
         self, configuration: StandInRegistrationConfiguration, device: StoodInFor, chance: Randomness
@@ -174,12 +174,12 @@ class Standing:
 
     @property
     def takes(self) -> Takes | None:
-        """What it is registered for, or wants to be; None: nothing."""
+        """Packets that it registers for; None: none."""
         return self._takes
 
     @property
     def holds(self) -> bool:
-        """What is wanted holds at the home agent."""
+        """True if the wanted registration is in force at the home agent."""
         if not isinstance(self.client.state, Settled) or self._starting_over:
             return False
         if self._takes is None:
@@ -189,7 +189,7 @@ class Standing:
     def want(
         self, takes: Takes | None, flows: Iterable[Part], access_node: Addr | None, now: float
     ) -> list[Action]:
-        """From now on this much; None: nothing. What holds already is not asked for again."""
+        """Set the wanted packets; None: none. A registration in force is not requested again."""
         listed = list(flows) if takes is Takes.RULED else []
         before, self._takes = self._takes, takes
         self.refused = None
@@ -202,7 +202,7 @@ class Standing:
         return self.client.set_target(RegistrationTarget.ORDINARY, now=now)
 
     def follow(self, now: float) -> list[Action]:
-        """What the outcomes of the registration mean."""
+        """Handle outcomes of the registration."""
         outcomes, self.client.outcomes = self.client.outcomes, []
         actions: list[Action] = []
         for outcome in outcomes:
@@ -223,7 +223,7 @@ class Standing:
         return actions
 
     def expired(self) -> None:
-        """Nothing is registered any more, so the home agent has no rules either."""
+        """The registration has expired, and with it the home agent's rules."""
         self.part.forget()
 
 
@@ -242,7 +242,7 @@ class StandInRegistration(WaitingPart):
         }
 
     def standing(self, home_addresses: Iterable[Addr]) -> Standing | None:
-        """With the home agent of the device that has one of these home addresses; None: there is no association."""
+        """State for the device with one of these home addresses; None without an association."""
         for each in home_addresses:
             own = self._of_v6.get(each) if isinstance(each, IPv6Address) else each
             if isinstance(own, IPv4Address) and own in self._standings:
@@ -254,7 +254,7 @@ class StandInRegistration(WaitingPart):
         return self._standings.values()
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
-        """Start with the identifications and registrations of an earlier run; what is wanted is said after."""
+        """Restore identifications and registrations of an earlier run; targets follow."""
         actions: list[Action] = []
         for standing in self.all():
             home = str(standing.device.home_address)
@@ -307,7 +307,7 @@ class StandInRegistration(WaitingPart):
 
 
 def _dormant(row: Persist) -> Persist:
-    """What was registered may hold other rules than are wanted now: it is asked for anew, or not at all."""
+    """The registration may have other rules than wanted: it is requested anew, or not at all."""
     value: Mapping[str, object] = row.value
     return (
         replace(row, value={**row.value, "wish": RegistrationTarget.NOTHING.value, "registered": None})
@@ -317,7 +317,7 @@ def _dormant(row: Persist) -> Persist:
 
 
 def _home_address_of(message: bytes) -> IPv4Address:
-    """What a reply or a revocation is about; raises WireError."""
+    """Home address of a reply or a revocation; raises WireError."""
     if message[:1] == bytes((REGISTRATION_REVOCATION,)):
         return RegistrationRevocation.decode(message).home_address
     return RegistrationReply.decode(message).home_address

@@ -1,4 +1,4 @@
-"""632: the words of a stand-in's answers, and the events that tell of them. It must not know why they are given."""
+"""632: a stand-in's answers, and their events. It must not know the reasons."""
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.actions import Answer, Emit
@@ -29,7 +29,7 @@ class Replies:
         return self.answer(exchange, Status.WRONG_STATE, taken.identifier)
 
     def data(self, exchange: int, handover: bytes, data: bytes, *, more: bool) -> Answer:
-        """What was fetched."""
+        """Answer with the fetched data."""
         return Answer(exchange, encode_632(Answer632(Status.OK, handover, data=data, more=more)))
 
     def final(self, exchange: int, taken: TakenOver, states: tuple[FinalState, ...]) -> Answer:

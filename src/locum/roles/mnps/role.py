@@ -121,14 +121,14 @@ class StandIn:
 
     @property
     def _colocated(self) -> bool:
-        """Whether tunnels end at the stand-in itself."""
+        """True if tunnels end at the stand-in itself."""
         registers = self.configuration.registration
         return self.configuration.colocated_home_agent is not None or (
             registers is not None and registers.colocated
         )
 
     def _tunnelling_home_agent(self, home_address: Addr) -> IPv4Address | None:
-        """Who tunnels the packets of this home address to the stand-in itself; None: nobody does."""
+        """Home agent that tunnels this home address's packets to the stand-in itself; None: none does."""
         registers = self.configuration.registration
         standing = None if self.registration is None else self.registration.standing((home_address,))
         if standing is None or registers is None or not registers.colocated:
@@ -186,7 +186,7 @@ class StandIn:
         return []
 
     def timeout(self, *, now: float) -> list[Action]:
-        """Everything that is due, and what follows from it."""
+        """Handle everything that is due."""
         return self._parts.timeout(now=now) + self._parts.follow(now=now)
 
     def deadline(self) -> float | None:
@@ -194,11 +194,11 @@ class StandIn:
         return self._parts.deadline()
 
     def handovers(self) -> Collection[TakenOver]:
-        """What is being stood in for, for people."""
+        """Handovers held here, for users."""
         return self._holdings.all()
 
     def drop(self, sessions: Iterable[tuple[bytes, int]], *, now: float) -> list[Action]:
-        """End these sessions (handover, number) by order of a person: their peers are reset, their devices hear of it."""
+        """End these sessions (handover, number) by command: peers are reset, devices are told."""
         by_handover: dict[bytes, set[int]] = {}
         for handover, number in sessions:
             by_handover.setdefault(handover, set()).add(number)
@@ -264,7 +264,7 @@ class StandIn:
         return self._giving_back.not_performed(action)
 
     def _not_stopped(self, event: SessionsStopped) -> list[Action]:
-        """Sessions without a last state cannot go back: their peers are told."""
+        """Reset sessions without a final state: they cannot go back."""
         taken = self._holdings.get(event.handover)
         if taken is None or not isinstance(taken.state, Stopping):
             return []
@@ -283,7 +283,7 @@ class StandIn:
         return [*closed, *self._giving_back.finish(taken, exchange)]
 
     def _done(self, request: Done, taken: TakenOver, exchange: int, now: float) -> list[Action]:
-        """Step 5. Sessions that live here are not given up by a word: the device has to take their final state first."""
+        """Step 5. Live sessions do not end by a message: the device has to take their final state first."""
         if request.sessions and isinstance(taken.state, Holding | Stopped):
             return self._giving_up.done(request, taken, exchange)
         if isinstance(taken.state, Restoring | Releasing | Stopping) or (
@@ -314,7 +314,7 @@ class StandIn:
         ]
 
     def _noticed(self, event: Asked) -> list[Action]:
-        """618'' (C6): the access node says who gets the packets; the handover itself does not depend on it."""
+        """618'' (C6): the access node names the receiver of packets; the handover does not depend on it."""
         try:
             notice = decode_618(event.body)
         except WireError as error:

@@ -1,4 +1,4 @@
-"""The switch by the stand-in's own registration: what its handovers want of the home agent, and who waits for it (R4).
+"""The switch by the stand-in's own registration: its handovers' targets, and waiting requests (R4).
 
 A prepare is answered, and a finish goes on, once the home agent has what the handovers want. Links do not reorder:
 the 632 reaches the device behind everything that was sent to it before, and 604'' reaches the stand-in likewise.
@@ -62,7 +62,7 @@ class Switching(WaitingPart):
         return Status.LIMIT if takes is Takes.RULED and there + flows > MAX_FLOWS else None
 
     def want(self, taken: TakenOver, now: float) -> list[Action]:
-        """After any change of this handover: what all of its home address want together."""
+        """Set the target of this home address after any change of this handover."""
         if taken.switch is None:
             return []
         over = None if self._holdings.get(taken.identifier) else self._preparing.pop(taken.identifier, None)
@@ -73,7 +73,7 @@ class Switching(WaitingPart):
         return [*self.want_for(taken.home_addresses, now), *unanswered]
 
     def want_for(self, home_addresses: Iterable[Addr], now: float) -> list[Action]:
-        """What handovers and triggers of this home address want together."""
+        """Set the common target of this home address's handovers and triggers."""
         listed = tuple(home_addresses)
         standing = self._standing(listed)
         if standing is None:
@@ -100,7 +100,7 @@ class Switching(WaitingPart):
         return self.want(taken, now)
 
     def follow(self, *, now: float) -> list[Action]:
-        """Whoever waits for what holds now, or was refused, goes on."""
+        """Answer requests whose target is in force, or was refused."""
         actions: list[Action] = []
         for taken in tuple(self._holdings.all()):
             standing = self._standing(taken.home_addresses) if taken.switch is not None else None
@@ -115,7 +115,7 @@ class Switching(WaitingPart):
         return actions
 
     def timeout(self, *, now: float) -> list[Action]:
-        """Nobody answered the registration."""
+        """The registration got no answer."""
         actions: list[Action] = []
         for taken in tuple(self._holdings.all()):
             at = self._give_up_at(taken)
@@ -168,7 +168,7 @@ class Switching(WaitingPart):
         return None if self._registration is None else self._registration.standing(home_addresses)
 
     def _wanted(self, home_addresses: Sequence[Addr]) -> tuple[Takes | None, tuple[Part, ...], Addr | None]:
-        """All packets if anybody wants all, else those of the flows and selectors; nothing if nobody wants any."""
+        """All packets if one of them wants all, else those of the flows and selectors; none without any."""
         asked, selectors = self.triggered(home_addresses)
         wanting = [
             each

@@ -1,4 +1,4 @@
-"""How a stand-in takes sessions over: prepare, transfer, restored (C2, C10; messages 634, 632).
+"""Takeover of sessions by a stand-in: prepare, transfer, restored (C2, C10; messages 634, 632).
 
 From the prepare on packets of their flows are held; they are delivered when the sockets live here. It must not know sockets.
 """
@@ -137,7 +137,7 @@ class TakingOver:
         return None
 
     def _takeable(self, request: TakeoverPrepare) -> tuple[Flow, ...]:
-        """TCP and UDP, and not alive here already: a prepare that was long on its way must not touch what came after it."""
+        """True for new TCP and UDP flows: a late prepare must not touch sessions that live here."""
         owned = self._holdings.owned_flows(besides=request.handover)
         return tuple(
             each
@@ -226,7 +226,7 @@ class TakingOver:
         ]
 
     def restored(self, event: Restored) -> list[Action]:
-        """Those that live here get their packets; the device hears of every one."""
+        """Let packets in for live sessions, and answer the device for each one."""
         taken = self._holdings.get(event.handover)
         if taken is None or not isinstance(taken.state, Restoring):
             return [Count("result-unexpected")]

@@ -44,7 +44,7 @@ FIRST_REQUEST = 1 << 33  # of the numbers given to what a device is asked
 
 @dataclass(frozen=True, slots=True)
 class Triggered:
-    """What is taken for a device because somebody asked: everything, or what these selectors take."""
+    """Packets taken for a device by triggers: all, or those of these selectors."""
 
     home_addresses: tuple[Addr, ...]  # the IPv4 one first
     selectors: tuple[Selector, ...]  # none: everything
@@ -71,7 +71,7 @@ class Triggered:
 
     @classmethod
     def from_row(cls, row: Mapping[str, JSON]) -> "Triggered":
-        """What is in a row of our own; raises ValueError, KeyError or TypeError for anything else."""
+        """Read a row of our own; raises ValueError, KeyError or TypeError for malformed rows."""
         homes, selectors, reason = row["home_addresses"], row["selectors"], row["reason"]
         if not isinstance(homes, list | tuple) or not isinstance(selectors, list | tuple) or not homes:
             raise ValueError("a trigger needs home_addresses and selectors")
@@ -123,12 +123,12 @@ class Triggering(WaitingPart):
     # What is wanted --------------------------------------------------------------------------------------------------
 
     def wanted(self, home_addresses: Iterable[Addr]) -> tuple[Takes | None, tuple[Selector, ...]]:
-        """What the home agent is to send for one of these addresses because somebody asked; None: nothing."""
+        """Packets of one of these addresses that triggers ask for; None: none."""
         found = self._find(home_addresses)
         return (None, ()) if found is None or found.released else (found.takes, found.selectors)
 
     def device_at(self, home_addresses: Iterable[Addr]) -> Addr | None:
-        """The device's access node, if whoever asked knew it: what waits there, and the context, may follow (C4, C5)."""
+        """The device's access node, if a trigger named it: held packets and the context follow (C4, C5)."""
         found = self._find(home_addresses)
         return None if found is None or found.released else found.access_node
 
@@ -137,11 +137,11 @@ class Triggering(WaitingPart):
         return [each for taken in self._taken.values() for each in taken.home_addresses]
 
     def taken(self) -> Collection[Triggered]:
-        """For people."""
+        """Taken addresses, for users."""
         return self._taken.values()
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
-        """Go on with what was taken."""
+        """Continue with the taken addresses."""
         actions: list[Action] = []
         for row in rows:
             if row.table != TABLE:
@@ -207,7 +207,7 @@ class Triggering(WaitingPart):
         return None
 
     def _sleeps(self, trigger: Trigger) -> bool:
-        """The device has handed everything over: that it is out of reach is what it meant, and it ends that itself."""
+        """True if the device has handed everything over: it is out of reach on purpose, and will end that."""
         standing = self._standing(trigger.home_addresses)
         return standing is not None and standing.takes is Takes.ALL
 
@@ -275,7 +275,7 @@ class Triggering(WaitingPart):
     # Is it lost? -----------------------------------------------------------------------------------------------------
 
     def _doubt(self, trigger: Trigger, event: Asked) -> list[Action]:
-        """Ask the device, by the way that packets of its stand-in take to it (618: it is still responsible)."""
+        """Ask the device, by the path of its stand-in's packets (618: it is still responsible)."""
         number = next(self._numbers)
         self._doubted[number] = _Doubted(trigger, event)
         home_address = trigger.home_addresses[0]
@@ -306,7 +306,7 @@ class Triggering(WaitingPart):
         return []
 
     def follow(self, *, now: float) -> list[Action]:
-        """Whoever waits for what holds now, or was refused, is answered."""
+        """Answer triggers whose target is in force, or was refused."""
         actions: list[Action] = []
         for home_address, taken in tuple(self._taken.items()):
             standing = self._standing(taken.home_addresses)
@@ -317,7 +317,7 @@ class Triggering(WaitingPart):
         return actions
 
     def timeout(self, *, now: float) -> list[Action]:
-        """The home agent does not answer. What was asked for is still pursued: whoever asks again waits again."""
+        """The home agent is silent. The target stays; a repeated trigger waits again."""
         actions: list[Action] = []
         for home_address, waiting in tuple(self._waiting.items()):
             if waiting.give_up_at <= now:

@@ -76,7 +76,7 @@ def _prefix_reply(answer: PrefixAnswer) -> Ipv6PrefixReply:
 
 
 def _to_end(answer: Answer) -> tuple[Extension, ...]:
-    """What the end of the tunnel is told of UDP (RFC 3519) and revocations (RFC 3543)."""
+    """Answers for the tunnel end about UDP (RFC 3519) and revocations (RFC 3543)."""
     told: list[Extension] = []
     if answer.udp is not None:
         code = UdpTunnelCode.WILL_TUNNEL if answer.udp.accepted else UdpTunnelCode.DECLINED

@@ -60,7 +60,7 @@ def read_request(message: bytes) -> Registration:
 
 
 def registration(request: RegistrationRequest) -> Registration:
-    """What the request says."""
+    """The request as a neutral registration."""
     extensions = request.extensions
     proof = agent_proof = None
     for each in extensions:
@@ -83,7 +83,7 @@ def registration(request: RegistrationRequest) -> Registration:
 
 
 def proof_of(message: Extended, kind: AuthKind) -> Proof | None:
-    """What an authentication extension of that kind proves."""
+    """Proof of an authentication extension of that kind."""
     found = message.authentication(kind)
     return None if found is None else _proof(found)
 

@@ -69,7 +69,7 @@ def _change(name: FlowRule | None, bindings: list[FlowBinding]) -> RuleChange:
 
 
 def _selectors(bindings: list[FlowBinding]) -> tuple[Selector, ...] | None:
-    """None for a selector of an unknown format, and for one rule that leads to different places."""
+    """None for a selector of an unknown format, and for one rule with different targets."""
     found: list[Selector] = []
     for each in bindings:
         if isinstance(each.selector, UnknownSelector):

@@ -1,4 +1,4 @@
-"""Sessions that a device has given up: each of its stand-ins is told until it answers, and resets them (634 abandon).
+"""Sessions that a device has abandoned: each stand-in is told until it answers, and resets them (634).
 
 The row stays meanwhile, so that the request outlives a restart. It must not know why the sessions were given up.
 """

@@ -1,4 +1,4 @@
-"""Which sessions are handed over, which stay and why: decided from what was found, before anything is asked of anybody.
+"""Sessions to hand over, and sessions that stay with reasons: decided before any message is sent.
 
 `locum sleep` and its dry run both decide here. It must not know messages, nor how sessions are found or captured.
 """
@@ -19,7 +19,7 @@ STANDS_STILL = "; its program stands still until its other sessions are back"
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """What is handed over, to whom, and how the home agent learns of it.
+    """Sessions to hand over, their stand-in, and the kind of registration.
 
     With `switch` the stand-in registers; without it the device leaves its packets to the default CoA (R2). `given`: the
     device stays awake, with all that is not selected. `elsewhere` are flows that are at stand-ins already, `others`
@@ -79,7 +79,7 @@ def choose(
 
 
 def told(left: LeftSession, frozen: Collection[int]) -> SessionFate:
-    """What people hear of a session that stays, while these processes stand still."""
+    """Report for users of a session that stays, while these processes are frozen."""
     reason = left.reason if set(frozen).isdisjoint(left.pids) else left.reason + STANDS_STILL
     return SessionFate(left.flow, Fate.STAYED, reason, left.pids, left.programs)
 

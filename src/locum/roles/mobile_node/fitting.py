@@ -1,4 +1,4 @@
-"""How many session records one transfer carries. It must not know what is in a record."""
+"""Number of session records in one transfer. It must not know their content."""
 
 from collections.abc import Sequence
 

@@ -99,11 +99,11 @@ class FallingAsleep:
         self._departure = departure
 
     def start(self) -> list[Action]:
-        """Step 0: what is there to hand over?"""
+        """Step 0: find the sessions to hand over."""
         return [FindSessions(self._home_addresses)]
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
-        """Results of the step that is under way; others are late and mean nothing."""
+        """Handle results of the current step; late ones are ignored."""
         match self.state, event:
             case Finding(), SessionsFound():
                 return self._prepare(event, now)
@@ -130,7 +130,7 @@ class FallingAsleep:
         return []
 
     def outcome(self, outcome: Outcome, *, now: float) -> list[Action]:
-        """How the registration fares."""
+        """Handle the registration's outcome."""
         if not isinstance(self.state, Leaving):
             return []
         match outcome:
@@ -153,7 +153,7 @@ class FallingAsleep:
         return self.state.give_up_at if isinstance(self.state, Leaving) else None
 
     def cancel(self, *, now: float) -> bool:
-        """Whether the attempt can still be undone; then `undo` does it."""
+        """True if the attempt can still be undone; then `undo` does it."""
         return isinstance(self.state, Finding | Preparing | Leaving)
 
     def undo(self, reason: str, *, now: float) -> list[Action]:
@@ -162,7 +162,7 @@ class FallingAsleep:
 
     @property
     def _gives_way(self) -> bool:
-        """Whether the device's own registration has to get very short; `given`: it stays as it is."""
+        """True if the device's own registration must get very short; `given`: it stays unchanged."""
         return not self._departure.given and self._mobile.gives_way(self._departure.switch)
 
     # Steps -------------------------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ class FallingAsleep:
         )
 
     def _take(self, choice: Choice) -> None:
-        """The sessions of the handover are these now; a connection that has ended meanwhile is none."""
+        """Set the sessions of the handover; connections that have ended meanwhile are left out."""
         self._staying = {each.flow: each for each in choice.staying}
         sessions = tuple(
             AwaySession(number, each.flow, each.processes, each.programs)
@@ -252,7 +252,7 @@ class FallingAsleep:
         return [*freeze, FindSessions(self._home_addresses, again=True)]
 
     def _gathered(self, found: SessionsFound, generation: int, now: float) -> list[Action]:
-        """A program may have forked since it was found, or opened connections: whoever holds one has to stand still."""
+        """Freeze new holders: a program may have forked since it was found, or opened connections."""
         self._take(self._choose(found))
         frozen = frozenset(self.handover.processes)
         new = tuple(each for each in _processes(self.handover.sessions) if each not in frozen)
@@ -389,7 +389,7 @@ def refusal(session: SessionStatus) -> str:
 
 
 def _first_reason(choice: Choice) -> str | None:
-    """Why what was meant does not go."""
+    """Reason why the selected sessions cannot go."""
     return next((f"the session stays: {each.reason}" for each in choice.staying), None)
 
 

@@ -35,7 +35,7 @@ class Gathering:
 
 @dataclass(frozen=True, slots=True)
 class Extending:
-    """634 prepare is on its way again, for connections that were opened before their programs stood still."""
+    """634 prepare is on its way again, for connections opened before their programs were frozen."""
 
     request: int
 

@@ -22,7 +22,7 @@ BULK_TIMEOUT = 60.0  # seconds for a 634 or 632 with session data
 
 
 class Stage(Enum):
-    """How far a handover had come when its row was written."""
+    """Progress of a handover when its row was written."""
 
     PREPARING = "preparing"  # the stand-in may hold packets; nothing here has changed
     LEAVING = "leaving"  # sessions may be captured and may have been transferred
@@ -50,7 +50,7 @@ class AwaySession:
 
 @dataclass(frozen=True, slots=True)
 class OwnStandIn:
-    """A stand-in (MNPS) of this device. `registers`: it tells the home agent itself when it takes over (R4)."""
+    """A stand-in (MNPS) of this device. `registers`: it registers itself when it takes over (R4)."""
 
     name: str
     address: Addr

@@ -1,4 +1,4 @@
-"""Flow rules that a mobile node registers for itself (RFC 7629 flow bindings; features R5 to R8): what is asked, what stands.
+"""Flow rules that a mobile node registers for itself (RFC 7629; R5 to R8): pending and confirmed.
 
 One change rides in a request until the home agent has answered it. It must not know when a request is sent.
 """
@@ -40,14 +40,14 @@ FIRST_IDENTIFIER = (
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A rule that is to be added or, without one, the removal of what has that identifier."""
+    """A rule to add or, without one, the removal of the rule with that identifier."""
 
     identifier: int
     rule: KeptRule | None
 
 
 class OwnRules:
-    """Rules in the order in which they are matched, and the change that is under way."""
+    """Rules in matching order, and the pending change."""
 
     def __init__(self) -> None:
         self._rules: tuple[KeptRule, ...] = ()
@@ -60,7 +60,7 @@ class OwnRules:
 
     @property
     def settled(self) -> bool:
-        """Nothing is under way."""
+        """True if no change is pending."""
         return self._change is None
 
     def restore(self, rows: Sequence[Persist]) -> list[Action]:
@@ -169,18 +169,18 @@ class OwnRules:
 
 
 def _precedes(rule: KeptRule, flow: Flow) -> bool:
-    """Whether it takes packets of the flow, and comes before a stand-in's own rule for that."""
+    """True if it matches packets of the flow, and precedes a stand-in's own rule for that."""
     packets = flow_selector(flow)
     return rule.priority <= PRIORITY and any(overlap(packets, each) for each in rule.selectors)
 
 
 def _stays_with(rule: KeptRule, own: int | None) -> bool:
-    """Whether what the rule takes goes, or may go, to the device itself, or nowhere."""
+    """True if the rule's packets go, or may go, to the device itself, or are dropped."""
     return rule.verdict is RuleVerdict.DROP or own in (rule.to if rule.share else rule.to[:1])
 
 
 def _identified(target: Target, own: int | None) -> int:
-    """The binding identifier; raises RuleRefused where there is none."""
+    """The binding identifier; raises RuleRefused without one."""
     if isinstance(target, int):
         return target
     if target == MN and own is not None:

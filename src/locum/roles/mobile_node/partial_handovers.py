@@ -30,11 +30,11 @@ from locum.wire.mobile_ip.vendor import Takes
 
 
 class NotPossible(Exception):
-    """The command does not fit the state; the message is for people."""
+    """The command does not fit the state; the message is for users."""
 
 
 class PartialHandovers:
-    """What one device has given, and what is moving now."""
+    """Sessions that one device has given, and those that are moving now."""
 
     def __init__(
         self,
@@ -64,12 +64,12 @@ class PartialHandovers:
 
     @property
     def moving(self) -> FallingAsleep | Waking | None:
-        """What is under way."""
+        """The current movement."""
         return self._machine
 
     @property
     def idle(self) -> bool:
-        """Nothing moves and nothing waits."""
+        """True if no session moves and none waits."""
         return self._machine is None and not self._waiting
 
     @property
@@ -79,12 +79,12 @@ class PartialHandovers:
 
     @property
     def rests(self) -> bool:
-        """Whether the rest of a wake was sent back for a sleep."""
+        """True if the rest of a wake was sent back for a sleep."""
         return any(each.coming for each in self._given.values())
 
     @property
     def only_comes(self) -> bool:
-        """Whether all that moves is the rest of earlier wakes."""
+        """True if only the rest of earlier wakes moves."""
         moves = [each.coming for each, _ in self._waiting]
         if self._machine is not None:
             moves.append(isinstance(self._machine, Waking) and self._machine.handover.coming)
@@ -168,7 +168,7 @@ class PartialHandovers:
         return self._machine.call_off(now=now) if isinstance(self._machine, Waking) else []
 
     def abandon(self, *, now: float) -> list[Action]:
-        """Give up what is being taken back, or is coming."""
+        """Abandon sessions that are being taken back, or are coming."""
         actions = self._machine.abandon(now=now) if isinstance(self._machine, Waking) else []
         return actions + [action for each in self.coming for action in each.abandon()]
 
@@ -180,11 +180,11 @@ class PartialHandovers:
         return coming.start(now=now)
 
     def send_back(self, *, now: float) -> list[Action]:
-        """What is coming goes back to its stand-in."""
+        """Send coming sessions back to their stand-in."""
         return [action for each in self.coming for action in each.go_back(now=now)]
 
     def retake(self, *, now: float) -> list[Action]:
-        """What was sent back for a sleep comes again."""
+        """Take sessions again that were sent back for a sleep."""
         back = [each for each in self._given.values() if each.coming]
         for handover in back:
             del self._given[handover.identifier]
@@ -201,7 +201,7 @@ class PartialHandovers:
     # The role's shape --------------------------------------------------------------------------------------------
 
     def restore(self, handover: Handover) -> list[Action]:
-        """Take a row up; what was under way is brought to an end once `resume` is called."""
+        """Restore a row; a pending movement is completed once `resume` is called."""
         if handover.stage is Stage.PREPARING:
             asked = self.correspondence(self._address(handover)).ask(Cancel(handover.identifier))
             return [*asked, handover.forget()]
@@ -217,20 +217,20 @@ class PartialHandovers:
         return [*freeze, *set_flows(handover.flows, FlowVerdict.SUSPEND)]
 
     def resume(self, *, now: float) -> list[Action]:
-        """Go on with what waits."""
+        """Continue waiting movements."""
         return self._next(now) if self._machine is None else []
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
-        """For the machine that is under way, and for what is coming."""
+        """Handle an event of the current movement, and of coming sessions."""
         actions = [] if self._machine is None else self._machine.happened(event, now=now)
         return actions + [action for each in self.coming for action in each.happened(event, now=now)]
 
     def outcome(self, outcome: Outcome, *, now: float) -> list[Action]:
-        """How the registration fares."""
+        """Handle the registration's outcome."""
         return [] if self._machine is None else self._machine.outcome(outcome, now=now)
 
     def timeout(self, *, now: float) -> list[Action]:
-        """Whatever is due."""
+        """Handle everything that is due."""
         actions = [] if self._machine is None else self._machine.timeout(now=now)
         return actions + [action for each in self.coming for action in each.timeout(now=now)]
 
@@ -240,7 +240,7 @@ class PartialHandovers:
         return min((at for at in times if at is not None), default=None)
 
     def follow(self, now: float) -> list[Action] | None:
-        """What follows from a machine that has ended; None while none has."""
+        """Follow up a movement that has ended; None while none has."""
         if (ended := next((each for each in self.coming if each.result is not None), None)) is not None:
             return self._came(ended, now)
         machine = self._machine
@@ -252,7 +252,7 @@ class PartialHandovers:
         return self._returned(machine, now) + self._next(now)
 
     def _came(self, coming: Coming, now: float) -> list[Action]:
-        """What was coming has come, or rests at the stand-in, or is to be taken from the beginning."""
+        """Coming sessions have arrived, or rest at the stand-in, or are to be taken from the beginning."""
         del self._coming[coming.handover.identifier]
         match coming.result:
             case Rests(handover):

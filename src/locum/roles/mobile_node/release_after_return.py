@@ -1,4 +1,4 @@
-"""A device that is back asks its stand-ins to release what others made them take for it (C11).
+"""Requests of a returned device to its stand-ins to release triggered takeovers (C11).
 
 It was out of reach when it has lost its way to the home agent, and perhaps before its first registration of a run: what
 happened meanwhile it cannot know. A stand-in that took nothing has nothing to do. Handovers are not touched by it.
@@ -27,7 +27,7 @@ class Returning:
         self._trigger_requests = TriggerRequests()
 
     def outcome(self, outcome: Outcome, home_addresses: tuple[Addr, ...]) -> list[Action]:
-        """What became of the registration of these home addresses, the IPv4 one first."""
+        """Handle the registration outcome of these home addresses, the IPv4 one first."""
         match outcome:
             case AttachmentLost():
                 self._away = True

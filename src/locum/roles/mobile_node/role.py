@@ -64,7 +64,7 @@ class SleepingNode:
         configuration: Mapping[str, object] | None = None,
         to: str | None = None,
     ) -> list[Action]:
-        """Hand over what is still here; after `wake_after` seconds asleep, wake by itself. Raises NotPossible."""
+        """Hand over all sessions here; after `wake_after` seconds asleep, wake. Raises NotPossible."""
         stand_in = self.stand_in(to)
         match self.state:
             case Up():
@@ -120,7 +120,7 @@ class SleepingNode:
         )
 
     def take(self, selection: Selection, *, now: float) -> list[Action]:
-        """Take back what was given. Raises NotPossible."""
+        """Take given sessions back. Raises NotPossible."""
         if not isinstance(self.state, Up):
             raise NotPossible("not while asleep, or on the way to sleep or back")
         return self._advance(self.partial_handovers.take(selection, now=now), now)
@@ -137,7 +137,7 @@ class SleepingNode:
         raise NotPossible("already awake")
 
     def abandon(self, *, now: float) -> list[Action]:
-        """Give up what is at the stand-in: connections are reset at both ends, programs run. Raises NotPossible."""
+        """Abandon sessions at the stand-in: resets at both ends, programs run. Raises NotPossible."""
         match self.state:
             case Down(handover):
                 machine = Waking(self.mobile, self._correspondence(handover), handover)
@@ -151,7 +151,7 @@ class SleepingNode:
         return self._advance(self.partial_handovers.abandon(now=now), now)
 
     def cancel(self, *, now: float) -> list[Action]:
-        """Turn back from wherever it is; nothing when there is nothing to turn back from."""
+        """Turn back from any state; no action if no movement is under way."""
         if isinstance(self.state, SendingBack):
             self._enter("cancel", Up("cancelled"))
             return self._advance([], now)
@@ -204,7 +204,7 @@ class SleepingNode:
     # The role's shape --------------------------------------------------------------------------------------------
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
-        """Start; a handover that was under way is brought to a safe end."""
+        """Start; a pending handover is brought to a safe end."""
         actions = self.mobile.restore(rows, now=now) + self.rules.restore(rows)
         for row in rows:
             if row.table != TABLE:
@@ -249,7 +249,7 @@ class SleepingNode:
         return self._advance(actions, now)
 
     def timeout(self, *, now: float) -> list[Action]:
-        """Whatever is due."""
+        """Handle everything that is due."""
         actions = self.mobile.timeout(now=now) + self.partial_handovers.timeout(now=now)
         actions += self._returning.timeout(now=now) + self.abandoning.timeout(now=now)
         match self.state:
@@ -406,12 +406,12 @@ class SleepingNode:
         return [*self._frozen(handover), *self._wake(handover, uncertain=uncertain, now=now)]
 
     def _outlived(self, handover: Handover) -> bool:
-        """Whether its sockets and programs ended with an earlier boot of this host."""
+        """True if its sockets and programs ended with an earlier boot of this host."""
         over = handover.stage in (Stage.PREPARING, Stage.RETURNED)
         return not over and handover.boot != self.mobile.configuration.boot
 
     def _restarted(self, handover: Handover, now: float) -> list[Action]:
-        """Nothing is left here: no process is touched, and the stand-in resets what it has."""
+        """The sockets are gone: no process is touched, and the stand-in resets its copies."""
         # Those that were back have ended as well.
         lost = replace(handover.at(Stage.ABANDONED), returned=(), processes=(), loose=False)
         if not handover.given:

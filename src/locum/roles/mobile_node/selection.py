@@ -1,4 +1,4 @@
-"""Which of the open sessions are meant: what a person says at the command line, as a value. It must not know handovers."""
+"""Selection of open sessions, from the command line, as a value. It must not know handovers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Selection:
     flow: Flow | None = None
 
     def takes(self, flow: Flow, pids: Iterable[int]) -> bool:
-        """Whether a session of these processes is meant."""
+        """True if a session of these processes is selected."""
         return (
             (self.port is None or self.port in (flow.local_port, flow.peer_port))
             and (self.peer is None or self.peer == flow.peer)

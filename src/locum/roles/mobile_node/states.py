@@ -12,7 +12,7 @@ from locum.roles.state_table import StateTable
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """Sessions are this host's; `last` says how the last handover ended, for people."""
+    """Sessions are this host's; `last` describes the last handover's end, for users."""
 
     last: str | None = None
 
@@ -28,7 +28,7 @@ class SendingBack:
 
 @dataclass(frozen=True, slots=True)
 class GoingDown:
-    """Falling asleep. `wake_after`: seconds to sleep; `turn_back`: wake as soon as it can be told who has what."""
+    """Falling asleep. `wake_after`: seconds to sleep; `turn_back`: wake as soon as owners are known."""
 
     machine: FallingAsleep
     wake_after: float | None = None

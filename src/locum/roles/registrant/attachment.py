@@ -1,4 +1,4 @@
-"""Where a mobile node is attached, and how it stands with its home agent: the states of its registration.
+"""Attachment of a mobile node, and the states of its registration.
 
 Values only; the mobile node moves between them.
 """
@@ -25,7 +25,7 @@ from locum.wire.mobile_ip.registration import UDP_PORT
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A way to the home agent: a foreign agent on a link, or a co-located care-of address.
+    """A path to the home agent: a foreign agent on a link, or a co-located care-of address.
 
     `relayed`: the care-of address is co-located, and a foreign agent of the link passes registrations on because it
     wants to (R bit, RFC 5944 section 3.1); packets do not go by it.
@@ -40,11 +40,11 @@ class Attachment:
 
     @property
     def direct(self) -> bool:
-        """Whether requests go to the home agent with nobody in between."""
+        """True if requests go to the home agent without an agent in between."""
         return self.colocated and not self.relayed
 
     def use(self, home_addresses: tuple[Addr, ...]) -> UseAgent:
-        """Packets of these home addresses take this way."""
+        """Send packets of these home addresses on this path."""
         return UseAgent(self.link, self.agent, self.link_layer, home_addresses, self.care_of, self.colocated)
 
     def to_row(self) -> Mapping[str, JSON]:
@@ -73,7 +73,7 @@ class Attachment:
 
 
 class RegistrationTarget(Enum):
-    """What the owner of the device wants to be registered; all but NOTHING are pursued until they hold."""
+    """Target of the registration, set by the device's owner; all but NOTHING are pursued."""
 
     ORDINARY = "ordinary"  # full lifetime, renewed
     BRIEF = "brief"  # very short lifetime (R2), renewed: reachable, but the default CoA has the packets
@@ -82,7 +82,7 @@ class RegistrationTarget(Enum):
 
     @property
     def renews(self) -> bool:
-        """Whether a registration is renewed before it runs out."""
+        """True if a registration is renewed before it expires."""
         return self in (RegistrationTarget.ORDINARY, RegistrationTarget.BRIEF)
 
 
@@ -126,7 +126,7 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class Searching:
-    """No way to the home agent is known."""
+    """No path to the home agent is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What is wished for holds (or nothing is wished for)."""
+    """The target is in force (or there is no target)."""
 
 
 State = Searching | Registering | Waiting | Settled
@@ -204,7 +204,7 @@ STATES: StateTable[Change] = StateTable(
 
 @dataclass(frozen=True, slots=True)
 class RegistrationAccepted:
-    """For the machine above: this wish holds now."""
+    """For the owner: this target is in force now."""
 
     target: RegistrationTarget
     lifetime: int
@@ -235,7 +235,7 @@ def colocated_forwarding(
     *,
     encapsulation: Encapsulation = Encapsulation.IPIP,
 ) -> Forwarding:
-    """The tunnel ends here (R9): decapsulate what the home agent sends, encapsulate what the home addresses send."""
+    """Local tunnel end (R9): decapsulate the home agent's packets, encapsulate the home address's."""
     if attachment is None or not attachment.colocated:
         return NOTHING
     entries: list[LocalEndpoint | TunnelAcceptance | OutboundEntry] = [LocalEndpoint(attachment.care_of)]

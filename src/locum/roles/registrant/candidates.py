@@ -1,4 +1,4 @@
-"""The ways a registrant has to its home agent: foreign agents it hears, or its own addresses (RFC 5944 section 2.4).
+"""Candidate paths of a registrant: foreign agents in reach, or its own addresses (RFC 5944 section 2.4).
 
 It must not know registrations, except that a way was refused and is to be avoided for a while.
 """
@@ -43,7 +43,7 @@ class CareOfCandidates:
         self._link_addresses[link] = addresses
 
     def link_down(self, link: str) -> None:
-        """The link and what was on it are gone."""
+        """The link and its candidates are gone."""
         self.discovery.link_down(link)
         self._link_addresses.pop(link, None)
 
@@ -63,11 +63,11 @@ class CareOfCandidates:
         return sorted(usable, key=lambda each: (each.care_of != preferred, each != in_use))
 
     def others(self, way: Attachment, now: float) -> bool:
-        """Whether there is another agent."""
+        """True if there is another agent."""
         return any(each.agent != way.agent for each in self.available(now, way))
 
     def in_reach(self, way: Attachment) -> bool:
-        """Whether it still works, as far as can be heard."""
+        """True if the candidate still works, by its advertisements."""
         if way.colocated:
             return self._own_address(way.link) == way.care_of
         return self.discovery.find(way.link, way.agent) is not None
@@ -78,7 +78,7 @@ class CareOfCandidates:
         return None if agent is None else agent.challenge
 
     def bounded(self, way: Attachment, lifetime: int) -> int:
-        """A lifetime in seconds that this way allows."""
+        """A lifetime in seconds that this candidate allows."""
         agent = None if way.direct else self.discovery.find(way.link, way.agent)
         if agent is not None:
             lifetime = min(lifetime, agent.registration_lifetime)
@@ -97,7 +97,7 @@ class CareOfCandidates:
         self._avoid.clear()
 
     def bypasses(self, way: Attachment | None, now: float) -> bool:
-        """Whether it passes by an agent of its link that requires registration through one of them."""
+        """True if it passes by an agent of its link that requires registration through one of them."""
         return way is not None and way.direct and bool(self._required(way.link, now))
 
     def _required(self, link: str, now: float) -> list[HeardAgent]:

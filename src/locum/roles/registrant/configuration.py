@@ -1,4 +1,4 @@
-"""What a mobile node, or a stand-in that registers, is told before it starts. Values only."""
+"""Configuration of a mobile node, or of a stand-in that registers. Values only."""
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -58,7 +58,7 @@ class MobileNodeConfiguration:
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
-        """What a stand-in is told to do with new connections while the device sleeps."""
+        """Policies of a stand-in for new connections while the device sleeps."""
         return tuple(
             Listener(address, each.port, each.policy, each.most, each.window)
             for each in self.listening

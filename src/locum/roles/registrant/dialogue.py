@@ -1,4 +1,4 @@
-"""What a registrant says to its home agent and believes of the answers (RFC 5944 sections 3.6 and 5.7).
+"""A registrant's requests to its home agent, and checks of the answers (RFC 5944 sections 3.6 and 5.7).
 
 Identifications, authentication and resynchronisation under one association, and the parts that others add to a request.
 A mobile node and a stand-in (R4) speak alike. It must not know links, agents' discovery, retries or what is wished for.
@@ -52,7 +52,7 @@ class RegistrationPart(Protocol):
 
 
 class ReplyCheck(Enum):
-    """What a reply is worth."""
+    """Result of checking a reply."""
 
     UNEXPECTED = "reply-unexpected"
     NOT_AUTHENTIC = "reply-not-authentic"
@@ -153,7 +153,7 @@ class RegistrationDialogue:
         return ReplyCheck.AUTHENTIC
 
     def tell_parts(self, reply: RegistrationReply, attachment: Attachment) -> list[Action]:
-        """What the parts make of an authentic reply."""
+        """Give an authentic reply to the parts."""
         return [each for part in self.parts for each in part.replied(reply, attachment)]
 
     def resynchronise(self, reply: RegistrationReply, now: float) -> None:
@@ -187,5 +187,5 @@ class RegistrationDialogue:
 
 
 def accepted(reply: RegistrationReply) -> bool:
-    """Whether the home agent has registered what was asked."""
+    """True if the home agent has registered the request."""
     return isinstance(reply.code, Code) and reply.code.accepted

@@ -1,4 +1,4 @@
-"""Agent discovery of a mobile node (RFC 5944 section 2.4): which agents it hears, and when it asks for them.
+"""Agent discovery of a mobile node (RFC 5944 section 2.4): agents in reach, and solicitations.
 
 It must not know registrations: the mobile node decides which agent it uses.
 """
@@ -42,12 +42,12 @@ class HeardAgent:
 
     @property
     def silent_at(self) -> float:
-        """When two of its advertisements have failed to come."""
+        """Time at which two of its advertisements are missing."""
         return self.heard_at + SILENT_PART * (self.expires_at - self.heard_at)
 
 
 class Hearing(Enum):
-    """What an advertisement tells."""
+    """Result of an advertisement."""
 
     NEW = "new"
     SAME = "same"
@@ -77,7 +77,7 @@ class AgentDiscovery:
         self._agents = {key: agent for key, agent in self._agents.items() if agent.link != link}
 
     def is_up(self, link: str) -> bool:
-        """Whether the link can be used."""
+        """True if the link is usable."""
         return link in self._up
 
     def heard(self, advertisement: AgentAdvertisement, source: Source, now: float) -> Hearing:
@@ -110,7 +110,7 @@ class AgentDiscovery:
         return Hearing.REBOOTED if _rebooted(before.sequence, advertisement.sequence) else Hearing.SAME
 
     def _unasked(self, source: Source) -> bool:
-        """Whether it was sent to us alone although we do not solicit.
+        """True if it was sent to us alone although we do not solicit.
 
         Such come from agents that we know, to say that a registration was revoked (RFC 3543 section 4.2). Anybody can
         send one from afar: a tunnel ends here, and who counts the routers in between has it arrive with a TTL of 1. No
@@ -139,11 +139,11 @@ class AgentDiscovery:
         return Hearing.REBOOTED if _rebooted(before.sequence, advertisement.sequence) else Hearing.SAME
 
     def find(self, link: str, address: Addr) -> HeardAgent | None:
-        """The agent, if it is still heard."""
+        """The agent, if it is still in reach."""
         return self._agents.get((link, address))
 
     def agents(self, now: float) -> tuple[HeardAgent, ...]:
-        """Those in reach, the first link's first and on a link the one heard last."""
+        """Agents in reach, the first link's first, on a link the latest first."""
         alive = [each for each in self._agents.values() if each.expires_at > now]
         return tuple(sorted(alive, key=lambda each: (self._links.index(each.link), -each.expires_at)))
 
@@ -156,7 +156,7 @@ class AgentDiscovery:
         }
 
     def _left(self, agent: HeardAgent) -> bool:
-        """Section 2.4.2.2: since it was heard, an agent of another network was, on the same link; both say so.
+        """Section 2.4.2.2: an agent of another network advertised later on the same link; both give prefixes.
 
         One that is heard as well may be a neighbour of the present one: only who falls silent was left.
         """
@@ -197,7 +197,7 @@ class AgentDiscovery:
 
 
 def _prefixes(advertisement: AgentAdvertisement) -> frozenset[IPv4Network]:
-    """The networks of the router addresses; none where their lengths are not said. A length of 0 tells nothing."""
+    """Networks of the router addresses; none without their lengths. A length of 0 is ignored."""
     lengths = advertisement.prefix_lengths
     if len(lengths) != len(advertisement.addresses) or not all(lengths):
         return frozenset()

@@ -1,4 +1,4 @@
-"""What a mobile node says when it changes its access node (C4): where its context is, or where it is to go.
+"""A mobile node's messages when it changes its access node (C4): place or destination of its context.
 
 A part of its registrations. Predictive: it announces the next access node to the present one, which has the context
 and the packets there before it answers. Reactive: it names the one it came from. It must not know links.
@@ -21,7 +21,7 @@ MOVE_PATIENCE = 15.0  # seconds in which the next access node must be heard; the
 
 
 class CannotMove(Exception):
-    """The mobile node cannot do that now; the text says why, for people."""
+    """The mobile node cannot do that now; the text is the reason, for users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Movement:
             self.move = replace(self.move, announced=True)
 
     def ready(self, candidates: CareOfCandidates, in_use: Attachment | None, now: float) -> bool:
-        """Whether the access node that was announced is heard; after too long it is not waited for any more."""
+        """True if the announced access node advertises; the wait for it is bounded."""
         if self.move is None:
             return False
         if now >= self.move.until:

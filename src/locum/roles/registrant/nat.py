@@ -43,7 +43,7 @@ class MobileTraversal:
 
     @property
     def udp(self) -> bool:
-        """Whether the tunnel is packed in UDP, as the home agent said last."""
+        """True if the tunnel is in UDP, by the home agent's last reply."""
         return self._tunnel is not None
 
     # As a part of registrations
@@ -80,14 +80,14 @@ class MobileTraversal:
         self._keep_alive.answered(identifier, sequence, now)
 
     def lost(self, now: float) -> bool:
-        """Whether the NAT has forgotten the tunnel, as far as can be told. Said once: register anew."""
+        """True if the NAT seems to have dropped the tunnel. Reported once: register anew."""
         lost = self._keep_alive.lost(now)
         if lost:
             self._keep_alive.stop()
         return lost
 
     def timeout(self, attachment: Attachment, now: float) -> list[Action]:
-        """The keepalive that is due, by the way of the registration and from its port."""
+        """The due keepalive, on the registration's path and from its port."""
         message = self._keep_alive.timeout(now)
         if message is None:
             return []

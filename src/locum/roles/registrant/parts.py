@@ -1,4 +1,4 @@
-"""Parts that ride in every request of a mobile node: who it is, and its IPv6 home address.
+"""Parts of every request of a mobile node: its NAI, and its IPv6 home address.
 
 They must not know when or by which way a request is sent.
 """
@@ -23,7 +23,7 @@ class OwnNai:
         return self._extensions
 
     def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
-        """The home address in the reply is for whoever uses the registration."""
+        """The reply's home address is handled by the registration's user."""
         return ()
 
 
@@ -41,5 +41,5 @@ class Ipv6Registration:
         return (request, Ipv6TunnelingMode()) if attachment.colocated else (request,)
 
     def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
-        """Whether it was accepted is for whoever uses the registration."""
+        """The acceptance is handled by the registration's user."""
         return ()

@@ -109,7 +109,7 @@ class MobileNode:
         self._patient_until = float("-inf")  # steady seconds
 
     def ride(self, part: RegistrationPart) -> None:
-        """From now on this rides in every request, behind what rode before."""
+        """Add this part to every request from now on, behind the others."""
         self._dialogue.parts.append(part)
 
     # The role's shape --------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ class MobileNode:
         return min((at for at in times if at is not None), default=None)
 
     def set_target(self, target: RegistrationTarget, *, now: float) -> list[Action]:
-        """What is to be registered from now on; it is asked for even if it holds already."""
+        """Set the target of the registration; it is requested even if it is in force already."""
         self._target = target
         self._candidates.avoid_none()
         if target is RegistrationTarget.NOTHING:
@@ -193,7 +193,7 @@ class MobileNode:
         return [self._persist(), *self._pursue(now), *self._discovery.timeout(now)]
 
     def leave(self, *, now: float) -> list[Action]:
-        """The last words of a run (section 3.6.1.2): deregister by the way in use. The next run registers again.
+        """Deregister at the end of a run (section 3.6.1.2), on the path in use. The next run registers again.
 
         Nothing when there is nothing to take back or no way to say it; over when `leaving` is false.
         """
@@ -214,7 +214,7 @@ class MobileNode:
         return self._lasting is not None and isinstance(self.state, Registering)
 
     def gives_way(self, switch: Takes | None) -> bool:
-        """Whether a stand-in that switches by `switch` has all packets only while our registration is very short.
+        """True if a stand-in that switches by `switch` needs our registration to be very short.
 
         It is so without a registration of its own (R2), and where flow rules may lead to us: they go before it (R5).
         """
@@ -222,12 +222,12 @@ class MobileNode:
 
     @property
     def target(self) -> RegistrationTarget:
-        """What is being pursued."""
+        """The target."""
         return self._target
 
     @property
     def attachment(self) -> Attachment | None:
-        """The way in use."""
+        """The path in use."""
         return self._way.attachment
 
     def _enter(self, change: Change, state: State) -> None:
@@ -261,7 +261,7 @@ class MobileNode:
         return actions + self._pursue(now)
 
     def move(self, to: str, *, now: float) -> list[Action]:
-        """Change to the access node `to`: a link on which one is heard, its address, or its care-of address.
+        """Change to the access node `to`: a link with one in reach, its address, or its care-of address.
 
         The present one hands over first (predictive). Raises CannotMove.
         """
@@ -275,7 +275,7 @@ class MobileNode:
         return self._register(now, RETRY_FIRST)
 
     def _moved(self, now: float) -> list[Action]:
-        """If the way in use is gone, take another (section 2.4.2.1)."""
+        """Take another path if the one in use is gone (section 2.4.2.1)."""
         attempted = self.state.attachment if isinstance(self.state, Registering) else None
         if attempted is not None and not self._candidates.in_reach(attempted):
             self._enter("attachment lost", Searching())
@@ -291,7 +291,7 @@ class MobileNode:
         return actions + self._pursue(now)
 
     def _awaiting_first_advertisement(self, attachment: Attachment, now: float) -> bool:
-        """After a restart the agent in use has not been heard yet: it is given the time to advertise."""
+        """True after a restart until the agent in use had time to advertise."""
         return self._discovery.is_up(attachment.link) and now < self._patient_until
 
     def _use(self, attachment: Attachment | None, *, ipv6: bool = True) -> list[Action]:
@@ -301,7 +301,7 @@ class MobileNode:
     # 601 ---------------------------------------------------------------------------------------------------------
 
     def _pursue(self, now: float) -> list[Action]:
-        """Do what the state says is next."""
+        """Take the next step of the state."""
         if self._target is RegistrationTarget.NOTHING:
             return []
         match self.state:
@@ -451,7 +451,7 @@ class MobileNode:
         return actions + self._pursue(now)
 
     def _kept_open(self, now: float) -> list[Action]:
-        """Keepalives; when the NAT has forgotten us, registering tells the home agent where we are seen now."""
+        """Send keepalives; if the NAT has dropped us, register again from the new outer address."""
         if self.attachment is None:
             return []
         if not self._traversal.lost(now):
@@ -477,7 +477,7 @@ class MobileNode:
 
     @property
     def _key(self) -> str:
-        """Of our row: what does not change."""
+        """Key of our row: the unchanging part."""
         return self.configuration.nai or str(self.configuration.home_address)
 
     def _from_row(self, row: Mapping[str, JSON], now: float) -> list[Action]:

@@ -20,7 +20,7 @@ from locum.wire.mobile_ip.revocation import RegistrationRevocation
 
 
 class MobileRevocation:
-    """What the home agent agreed to, and whether a revocation is to be believed."""
+    """Agreement with the home agent, and checks of a revocation."""
 
     def __init__(self, home_address: IPv4Address, home_agent: IPv4Address, association: Association) -> None:
         self.now = 0.0  # steady seconds of the request that is being made
@@ -30,7 +30,7 @@ class MobileRevocation:
         self._agreed: Revocable | None = None
 
     def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[RevocationSupport]:
-        """Only who is at the end of the tunnel himself takes revocations (section 3.2)."""
+        """Only the node at the tunnel's end itself takes revocations (section 3.2)."""
         if not attachment.colocated or not lifetime:
             return ()
         return (RevocationSupport(self._stamps.next(self.home_address, self.now), inform=True),)
@@ -44,7 +44,7 @@ class MobileRevocation:
         return ()
 
     def believed(self, message: bytes, attachment: Attachment | None) -> tuple[bytes | None, list[Action]]:
-        """The signed answer to a revocation that holds; otherwise the actions count what it is not."""
+        """The signed answer to a valid revocation; otherwise actions that count the reason."""
         try:
             notice = RegistrationRevocation.decode(message)
         except WireError as error:

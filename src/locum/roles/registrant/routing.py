@@ -1,4 +1,4 @@
-"""What a mobile node says of its own ways with every registration (RFC 7629; features R3, R8).
+"""Routing of a mobile node in every registration (RFC 7629; features R3, R8).
 
 The binding identifier and the weight of its care-of address, by which rules and shares find it, and where its packets go
 when it has none. It must not know rules, nor when a request is sent.
@@ -21,7 +21,7 @@ _NOWHERE = IPv4Address(0)  # as a default care-of address: the one that was regi
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """What is to be said; of what is None nothing is, or what was said before is taken back."""
+    """Routing to register; None leaves a value out, or withdraws an earlier one."""
 
     binding: int | None = None  # identifier of the dynamic care-of address, no other registrant's
     weight: int = 1  # of the dynamic care-of address among equals
@@ -45,8 +45,8 @@ NO_ROUTING = Routing()
 
 
 class OwnRouting:
-    """`wanted` rides in every request. The home agent keeps the default care-of address for good, so what it may have of
-    ours is remembered until it is taken back; the rest it forgets with the registration.
+    """Every request carries `wanted`. The home agent keeps the default care-of address for good, so that ours is
+    stored until it is withdrawn; the rest ends with the registration.
     """
 
     def __init__(self, wanted: Routing) -> None:
@@ -56,7 +56,7 @@ class OwnRouting:
 
     @property
     def holds(self) -> bool:
-        """A registration that still holds says what is wanted."""
+        """True if a registration in force has the wanted routing."""
         return self._there == self.wanted
 
     @property
@@ -65,7 +65,7 @@ class OwnRouting:
         return self.wanted.binding
 
     def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
-        """Nothing when all is cancelled. We have one care-of address: it takes the place of others (O, section 4.1)."""
+        """None when all is cancelled. We have one care-of address: it replaces others (O, section 4.1)."""
         if not lifetime:
             return ()
         wanted, own = self.wanted, list[Extension]()
@@ -83,7 +83,7 @@ class OwnRouting:
         return own
 
     def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
-        """What was asked holds from now on, or nothing has changed."""
+        """The requested routing is in force, or nothing has changed."""
         if accepted(reply) and reply.lifetime:
             self._there = self.wanted
             if self.wanted.default in (None, _NOWHERE):

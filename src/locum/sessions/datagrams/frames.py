@@ -26,7 +26,7 @@ class Frame:
 
 
 def frames(data: bytes | memoryview) -> Iterator[Frame]:
-    """The whole frames at the beginning of `data`; what is incomplete at its end is left out."""
+    """The whole frames at the beginning of `data`, without an incomplete one at its end."""
     view = memoryview(data)
     at = 0
     while at + HEADER_BYTES <= len(view):

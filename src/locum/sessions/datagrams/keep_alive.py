@@ -19,7 +19,7 @@ class KeepAliveRule:
     discard_answers: bool = False
 
     def takes(self, flow: Flow) -> bool:
-        """Whether the rule is about this flow."""
+        """True if the rule matches this flow."""
         return (
             flow.protocol == UDP
             and flow.peer_port == self.port

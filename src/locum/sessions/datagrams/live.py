@@ -1,4 +1,4 @@
-"""The device's end of a connected UDP socket: what is held for it comes back as packets from its peer (A12, C3).
+"""The device's end of a connected UDP socket: held datagrams come back as packets from its peer (A12, C3).
 
 The socket itself is not touched: its program is frozen, and no packet of the flow reaches this host meanwhile. This
 module must not know who freezes, how flows are held or how a record travels; it never waits.
@@ -39,7 +39,7 @@ _CODES = {
 
 @dataclass(frozen=True, slots=True)
 class ParkedDatagrams:
-    """What the device's node stores (JSON) until the session is done. `injected`: bytes of the stream given to the program."""
+    """Data that the device's node stores (JSON) until the session is done. `injected`: bytes given so far."""
 
     flow: Flow
     injected: int = 0
@@ -78,7 +78,7 @@ class LiveDatagrams:
         return cls(duplicate_of(candidate), candidate.flow, parked)
 
     def capture(self, repeated: Repeated | None = None) -> DatagramRecord:
-        """The record; `repeated` is the keep-alive that a rule asks for. Raises SessionError for what cannot be held."""
+        """The record; `repeated` is a rule's keep-alive. Raises SessionError for unsuitable sockets."""
         if (reason := why_not_held(self.flow)) is not None:
             raise SessionError(reason)
         with suppress(OSError):
@@ -136,16 +136,16 @@ class LiveDatagrams:
         return () if codes is None else (build_unreachable(self.flow, *codes),)
 
     def hold(self) -> None:
-        """Nothing: the program is frozen, and the flow is held."""
+        """No action: the program is frozen, and the flow is held."""
 
     def let_go(self) -> None:
-        """Nothing."""
+        """No action."""
 
     def resume(self) -> None:
-        """Nothing: the socket is as it was."""
+        """No action: the socket is unchanged."""
 
     def refuses(self) -> bool:
-        """False: a program cannot refuse what comes without closing its socket."""
+        """False: a program cannot refuse datagrams without closing its socket."""
         return False
 
     def nudge(self) -> tuple[bytes, ...]:
@@ -153,7 +153,7 @@ class LiveDatagrams:
         return ()
 
     def reassurance(self) -> tuple[bytes, ...]:
-        """None: a datagram socket waits for nothing of its peer's."""
+        """None: a datagram socket waits for nothing from its peer."""
         return ()
 
     def close(self) -> None:

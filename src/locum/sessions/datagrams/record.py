@@ -32,7 +32,7 @@ class DatagramRecord:
     repeated: Repeated | None = None
 
     def belongs_to(self, home_addresses: Collection[IPv4Address | IPv6Address]) -> bool:
-        """Whether the socket is of one of these home addresses; a stand-in refuses it otherwise (C9)."""
+        """True if the socket has one of these home addresses; a stand-in refuses it otherwise (C9)."""
         return self.flow.local in home_addresses
 
     def to_cbor(self) -> dict[int, object]:

@@ -33,7 +33,7 @@ _NETWORK_ERRORS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class DatagramBounds:
-    """What is kept for one session at most; a datagram older than `seconds` is dropped."""
+    """Limits for one session; a datagram older than `seconds` is dropped."""
 
     seconds: float = 300.0
     number: int = 1000
@@ -95,7 +95,7 @@ class DatagramSpool:
         return len(self._kept)
 
     def drain(self, sock: socket.socket, limit: int = _LARGEST) -> int:
-        """Moves some datagrams from the kernel, without waiting; the bytes taken, 0 when there is nothing to do.
+        """Move some datagrams from the kernel, without waiting; return the bytes moved, 0 if there are none.
 
         Raises OSError when the file does not take one (ENOSPC): it is still in the kernel.
         """
@@ -114,11 +114,11 @@ class DatagramSpool:
         return moved
 
     def waiting(self, _sock: socket.socket) -> bool:
-        """Nothing stays in the kernel because of a bound."""
+        """False: no datagram stays in the kernel because of a bound."""
         return False
 
     def repeated(self) -> None:
-        """A keep-alive has been sent: its answer may be one that nobody wants."""
+        """Note that a keep-alive was sent: its answer may be dropped."""
         again = self.record.repeated
         if again is not None and again.discard_answers:
             self._quiet_until = self._clock() + _SETTLED
@@ -130,7 +130,7 @@ class DatagramSpool:
         return os.pread(self._fd, size, self._start + offset) if size > 0 else b""
 
     def stop(self, sock: socket.socket) -> FinalTcp:
-        """Takes what is still in the kernel; the flow is held. Undone by `resume`."""
+        """Move the remaining datagrams from the kernel, with the flow held. Undone by `resume`."""
         with suppress(OSError):
             while self.drain(sock):
                 pass
@@ -141,7 +141,7 @@ class DatagramSpool:
         """Undoes `stop`."""
 
     def recover(self, _sock: socket.socket, _on_disk: Mapping[str, Path] | None = None) -> None:
-        """After a restart: what is in the file, less a frame that was cut off."""
+        """After a restart: read the file, without a frame that was cut off."""
         with suppress(FileNotFoundError, ValueError):
             self._start, self._sealed = int(json.loads(self._sealed_path.read_text())), True
         size = os.fstat(self._fd).st_size
@@ -166,7 +166,7 @@ class DatagramSpool:
         os.close(self._fd)
 
     def _peek(self, sock: socket.socket) -> bytes | None:
-        """The next datagram, still in the kernel; None when there is none."""
+        """The next datagram, still in the kernel; None without one."""
         for _ in range(_AT_ONCE):
             try:
                 return sock.recv(_LARGEST, socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -222,7 +222,7 @@ class DatagramSpool:
         self._budget.add(0, frame.size)
 
     def _compact(self) -> None:
-        """Moves what is kept to the front of a new file, so that the file does not grow for ever."""
+        """Move the kept frames to the front of a new file, so that its size stays bounded."""
         new = self._path.with_suffix(".new")
         data = os.pread(self._fd, self.total, self._start)
         new.write_bytes(data)

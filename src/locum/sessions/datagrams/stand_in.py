@@ -39,7 +39,7 @@ def restore(
 
 
 def repeat(sock: socket.socket, record: DatagramRecord) -> None:
-    """Sends the keep-alive once; an error that the network reports is the peer's business."""
+    """Send the keep-alive once; network errors are ignored, as they concern the peer."""
     if record.repeated is not None:
         with suppress(OSError):
             sock.send(record.repeated.payload)

@@ -25,7 +25,7 @@ _U32 = 0xFFFFFFFF
 
 
 def listen(address: IPv4Address | IPv6Address, port: int, *, backlog: int, window: int) -> socket.socket:
-    """A transparent, non-blocking listener at a home address; a peer can send at most `window` bytes that nobody reads.
+    """A transparent, non-blocking listener at a home address; a peer can send at most `window` unread bytes.
 
     Raises OSError: the port is taken by a listener of this host at that address, no privilege.
     """
@@ -52,7 +52,7 @@ def listen(address: IPv4Address | IPv6Address, port: int, *, backlog: int, windo
 
 
 def accept(listener: socket.socket) -> tuple[socket.socket, SessionRecord] | None:
-    """The next connection and its record; None when there is none now.
+    """The next connection and its record; None if there is none now.
 
     Raises SessionError for a connection that cannot be handed over; it is closed.
     """
@@ -116,7 +116,7 @@ def _before_any_byte(window: Window, received: int) -> Window:
 
 
 def handshake(record: SessionRecord) -> Handshake:
-    """What the device needs to repeat the handshake of an accepted connection."""
+    """Data from which the device repeats the handshake of an accepted connection."""
     return Handshake(
         local_isn=(record.snd_seq - 1) & _U32,
         peer_isn=(record.rcv_seq - 1) & _U32,

@@ -168,7 +168,7 @@ def _check_listener(flow: Flow) -> None:
 
 
 def _clear(accepted: Accepted, deliver: Deliver) -> None:
-    """Removes what an earlier call left that was cut off between two steps."""
+    """Remove remains of an earlier call that was interrupted between two steps."""
     state = _state(accepted.flow)
     if state is TcpState.TIME_WAIT:
         deliver(_end_of_time_wait(accepted))
@@ -225,7 +225,7 @@ def _feed(accepted: Accepted, deliver: Deliver, patience: _Patience, stopping: C
 
 
 def _packets(accepted: Accepted, position: int) -> tuple[bytes, ...]:
-    """What follows `position`, as far as a window reaches, and the FIN behind the last byte."""
+    """Data after `position`, as far as a window reaches, and the FIN behind the last byte."""
     flow, handshake, data = accepted.flow, accepted.handshake, accepted.data
     seq, ack = _next(handshake)
     part = data[position : position + _MOST_WINDOW]

@@ -78,7 +78,7 @@ class Exclusions:
         return reason
 
     def excludes(self, name: str, file: str) -> bool:
-        """Whether a program is excluded, by the name that the kernel keeps (15 bytes) or by that of its file."""
+        """True if a program is excluded, by its kernel name (15 bytes) or by that of its file."""
         return any(
             fnmatchcase(name, pattern) or fnmatchcase(file, pattern) or name == pattern[:_COMM]
             for pattern in self.programs

@@ -31,7 +31,7 @@ _STOPPED_ALREADY = "its user or a debugger has stopped it, and may let it run at
 
 
 class Freezer:
-    """Freezes and thaws whole processes; `name` tells the nodes of one host apart.
+    """Freezes and thaws whole processes; `name` distinguishes the nodes of one host.
 
     `signals` forces SIGSTOP, `cgroups` the cgroup freezer: a process without one fails. `state_dir` keeps its journal. A call takes milliseconds, and two seconds at most where a
     process does not stand still.
@@ -53,7 +53,7 @@ class Freezer:
         return frozenset(self._cgroups) | frozenset(self._stopped)
 
     def freeze(self, processes: Iterable[tuple[int, int]]) -> dict[Process, str]:
-        """Freezes them all; those that cannot be frozen run on and are returned, each with the reason, for people.
+        """Freeze all of them; processes that cannot be frozen run on and are returned, each with the reason.
 
         Returns when the others stand still. Those that are frozen or gone (or whose number another process has now)
         are passed over.
@@ -95,7 +95,7 @@ class Freezer:
                 self._write_journal()
 
     def recover(self) -> frozenset[Process]:
-        """Thaws what an earlier run under this name left frozen; the processes that run again.
+        """Thaw processes that an earlier run under this name left frozen; return those that run again.
 
         A socket that is in repair mode gives its program EPERM: bring sockets back (or resume them) first, and use
         `adopt` to keep their programs frozen meanwhile.
@@ -105,7 +105,7 @@ class Freezer:
         return found
 
     def adopt(self) -> frozenset[Process]:
-        """Takes over what an earlier run under this name left frozen, still frozen.
+        """Take over processes that an earlier run under this name left frozen, still frozen.
 
         A cgroup without the process that it was made for is removed, and what else is in it runs. So is one that another
         run left empty.
@@ -143,7 +143,7 @@ class Freezer:
             _give_back(cgroup)
 
     def _stands(self, process: Process) -> bool:
-        """Whether it is frozen by us, and nobody has moved it out of our cgroup."""
+        """True if we have frozen it, and it is still in our cgroup."""
         cgroup = self._cgroups.get(process)
         if cgroup is None:
             return process in self._stopped
@@ -154,7 +154,7 @@ class Freezer:
         return False
 
     def _moved(self, process: Process) -> bool:
-        """Moves it into a frozen cgroup; False where there is none for it: a threaded one, or another namespace's.
+        """Move it into a frozen cgroup; False if that is impossible: a threaded one, or another namespace's.
 
         Nor is there for a process whose first thread has ended while others run.
         """
@@ -180,7 +180,7 @@ class Freezer:
         return True
 
     def _stop(self, processes: Collection[Process]) -> dict[Process, str]:
-        """By signal. One that somebody else has stopped is left to them: they may continue it at any time."""
+        """Stop by signal. A process stopped by another program is left to it: it may continue at any time."""
         states = {each: _state(each.pid) for each in processes}
         failures = {each: _STOPPED_ALREADY for each, state in states.items() if state in ("t", "T")}
         asked = [each for each, state in states.items() if state and each not in failures]
@@ -236,7 +236,7 @@ def unified_root() -> Path | None:
 
 
 def _give_back(cgroup: Path) -> None:
-    """Moves what is in the cgroup to its parent, which runs it, and removes it; thaws it in any case."""
+    """Move the cgroup's processes to its parent, which runs them, and remove it; thaws it in any case."""
     for _ in range(_UNTIL_EMPTY):
         members = _members(cgroup)
         for pid in members:

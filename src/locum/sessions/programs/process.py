@@ -27,12 +27,12 @@ def process(pid: int) -> Process | None:
 
 
 def lives(pid: int, started: int) -> bool:
-    """Whether this process, and no later one of its number, is there."""
+    """True if this process, and no later one of its number, exists."""
     return start_time(pid) == started
 
 
 def start_time(pid: int) -> int | None:
-    """When the process began, as in `Process`; None when it has gone."""
+    """Start time of the process, as in `Process`; None if it has gone."""
     try:
         return int(stat_fields(Path(f"/proc/{pid}/stat"))[19])
     except GONE:
@@ -74,7 +74,7 @@ def users(pid: int) -> tuple[int, ...]:
 
 
 def units(pid: int) -> tuple[str, ...]:
-    """The names on the way to the process's cgroup: with systemd slices, services and scopes, the outermost first."""
+    """The names on the path to the process's cgroup: slices, services and scopes, outermost first."""
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     except (*GONE, PermissionError):
@@ -100,7 +100,7 @@ def holders(inodes: Collection[int]) -> dict[int, list[tuple[int, int]]]:
 
 
 def holds(pid: int, descriptor: int, inode: int) -> bool:
-    """Whether this descriptor of the process refers to this socket."""
+    """True if this descriptor of the process refers to this socket."""
     for folder in (f"/proc/{pid}/fd", *_of_threads(str(pid))):
         with suppress(OSError):
             if os.readlink(f"{folder}/{descriptor}") == f"socket:[{inode}]":
@@ -109,13 +109,13 @@ def holds(pid: int, descriptor: int, inode: int) -> bool:
 
 
 def any_holds(pids: Iterable[int], inode: int) -> bool:
-    """Whether one of these processes has the socket open."""
+    """True if one of these processes has the socket open."""
     wanted = {f"socket:[{inode}]": inode}
     return any(_sockets_of(str(pid), wanted) for pid in pids)
 
 
 def _sockets_of(pid: str, wanted: Mapping[str, int]) -> dict[tuple[int, int], None]:
-    """Where the first thread has ended, its descriptors are seen at the others."""
+    """Sockets of the process; if its first thread has ended, those seen at the others."""
     found, any_there = _sockets_in(f"/proc/{pid}/fd", wanted)
     for folder in () if any_there else _of_threads(pid):
         found |= _sockets_in(folder, wanted)[0]

@@ -56,7 +56,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class LeftAlone:
-    """A connection of the home address that is not captured, the reason for people, and whose it is if that is known."""
+    """A connection of the home address that is not captured, the reason, and its program if known."""
 
     flow: Flow
     state: TcpState
@@ -70,7 +70,7 @@ def find(
     exclude_pids: Collection[int] = (),
     exclusions: Exclusions = NOTHING_EXCLUDED,
 ) -> tuple[list[Candidate], list[LeftAlone]]:
-    """Every TCP connection and UDP socket whose local address is one of these: what can be captured, and what cannot.
+    """Every TCP connection and UDP socket with one of these local addresses: capturable or with a reason.
 
     Sockets that one of `exclude_pids` (the daemon) holds are passed over, whoever shares them, and so is what has ended. A process that may not be looked into counts as no holder. Raises OSError when the kernel refuses.
     """
@@ -99,7 +99,7 @@ def _is_over(found: Socket) -> bool:
 
 
 class _Sorting:
-    """One search: what it found goes into `candidates` and `left`."""
+    """One search: its results go into `candidates` and `left`."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class _Sorting:
                 self.left.append(LeftAlone(each.flow, each.state, reason, pids, self._names(pids)))
 
     def _why_left(self, found: Socket, pids: tuple[int, ...]) -> str | None:
-        """None: it can be captured; an empty text: it has ended, and nobody needs to hear of it."""
+        """None: it can be captured; an empty text: it has ended, and is not reported."""
         if found.flow.peer in self._wanted:
             return _ITSELF
         if (reason := why_left(found) or self._excluded(found.flow, pids)) is not None:
@@ -171,7 +171,7 @@ class _Sorting:
 
 
 def why_left(found: Socket) -> str | None:
-    """Why a connection or UDP socket cannot be captured, whoever has it; None if it can be."""
+    """Reason why a connection or UDP socket cannot be captured, whatever its program; None if it can be."""
     if found.flow.protocol == socket.IPPROTO_UDP:
         return why_not_held(found.flow)
     if found.upper:

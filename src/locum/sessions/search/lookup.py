@@ -1,4 +1,4 @@
-"""How one connection of this host is, by its addresses and ports alone (sock_diag): no process has to hold it.
+"""State of one connection of this host, by its addresses and ports alone (sock_diag), without its process.
 
 A connection that waits in an accept queue has no descriptor; this is the only way to look at it. Read only.
 """
@@ -53,7 +53,7 @@ class Queue:
 
 
 def look(flow: Flow) -> Seen | None:
-    """The connection of this flow, None when there is none; a listener is none. Raises OSError when sock_diag is refused."""
+    """The connection of this flow, None without one, or for a listener. OSError if sock_diag refuses."""
     body = _ask(flow.local, flow.local_port, flow.peer, flow.peer_port)
     if body is None or TcpState(body[1]) is TcpState.LISTEN:
         return None
@@ -61,7 +61,7 @@ def look(flow: Flow) -> Seen | None:
 
 
 def queue(flow: Flow) -> Queue | None:
-    """The queue of the listener that a new connection of this flow comes to, None when nobody listens. Raises OSError."""
+    """Queue of the listener for a new connection of this flow, None without a listener. Raises OSError."""
     body = _ask(flow.local, flow.local_port, type(flow.peer)(0), 0)
     if body is None or TcpState(body[1]) is not TcpState.LISTEN:
         return None

@@ -15,7 +15,7 @@ _LOADED = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 
 
 def read(sock: socket.socket, flow: Flow) -> CarriedOptions:
-    """What the program asked for; call it before a capture changes the user timeout."""
+    """The program's options; call it before a capture changes the user timeout."""
     level, traffic_class, hop_limit = _names(flow)
     name = sock.getsockopt(_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode("ascii", "replace")
     return CarriedOptions(
@@ -28,7 +28,7 @@ def read(sock: socket.socket, flow: Flow) -> CarriedOptions:
 
 
 def apply(sock: socket.socket, flow: Flow, options: CarriedOptions) -> tuple[str, ...]:
-    """Gives the options to a socket of the stand-in; names those that this kernel does not have, for people.
+    """Set the options on a socket of the stand-in; return those that this kernel does not have, for users.
 
     The connection then goes on with the kernel's default. No kernel module is loaded for a name in a record.
     """

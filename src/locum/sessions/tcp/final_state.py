@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FinalTcp:
-    """The stand-in's last word on a connection. Counts start at the capture; a FIN is not a byte of `received`."""
+    """The stand-in's final state of a connection. Counts start at the capture, and exclude the FIN."""
 
     received: int
     acked: int = 0  # sequence numbers of the captured send queue that the peer has acknowledged; the own FIN counts one

@@ -1,4 +1,4 @@
-"""How far a stand-in reads ahead of a sleeping program (A12): in proportion to how the program itself read before.
+"""Read-ahead of a stand-in for a sleeping program (A12): in proportion to the program's own reading.
 
 A program that read all that came goes on at the peer's speed. One that did not read keeps its peer waiting, as it would
 have done awake: past the bound nothing is taken from the kernel, and the TCP window closes. No sockets and no clock here.
@@ -20,7 +20,7 @@ class Intake:
     most: int
 
     def ahead(self, record: SessionRecord) -> int:
-        """How many bytes may be held for this session that its device has not fetched."""
+        """Number of unfetched bytes that may be held for this session."""
         if record.intake is None:  # a device that does not tell
             return self.most
         read, buffer = record.intake

@@ -28,7 +28,7 @@ _TCP = socket.IPPROTO_TCP
 
 
 class LiveSocket:
-    """A second descriptor of a program's socket, and what is done to it while the program is frozen.
+    """A second descriptor of a program's socket, and the work on it while the program is frozen.
 
     look -> capture -> (asleep) -> rounds of [freeze, hold, inject, let_go, thaw, program reads] -> [freeze, hold] finish
     -> close. The program may run from `let_go` to `hold` for as long as needed. `resume` undoes a capture. Every call is
@@ -51,7 +51,7 @@ class LiveSocket:
 
     @property
     def parked(self) -> Parked:
-        """What to store after `capture`."""
+        """Data to store after `capture`."""
         if self._parked is None:
             raise RuntimeError("the socket has not been captured")
         return self._parked
@@ -71,7 +71,7 @@ class LiveSocket:
         return now.bytes_received - self.parked.received - int(fin)
 
     def refuses(self) -> bool:
-        """Whether the program has shut both sides: this kernel would answer more bytes with a RST.
+        """True if the program has shut both sides: this kernel would answer more bytes with a RST.
 
         One that has shut its receiving side alone is given what comes, as always.
         """
@@ -142,7 +142,7 @@ class LiveSocket:
         repair.set_repair(self.socket, repair.REPAIR_ON)
 
     def let_go(self) -> None:
-        """Out of repair mode without a packet, so that the thawed program reads what was injected; again, if it is out.
+        """Leave repair mode without a packet, so that the thawed program reads; may be repeated.
 
         Whatever the program waits with is told that there are bytes; it learns it when it runs. It may run for as long as
         needed, while the data plane suspends the flow: no timer ends the connection, and what it writes waits in its send
@@ -154,7 +154,7 @@ class LiveSocket:
         repair.announce_data(self.socket)
 
     def reassurance(self) -> tuple[bytes, ...]:
-        """Packets for this host, while the program runs: an acknowledgement of what the peer has acknowledged already.
+        """Packets for this host, while the program runs: acknowledgements that the peer has already sent.
 
         Where the host has no way to send what the program writes, the kernel probes, and ends the connection after
         tcp_retries2 probes without an answer: 7.5 seconds at the earliest by default.
@@ -165,11 +165,11 @@ class LiveSocket:
         return (acknowledgement(self.flow, seq, parked.snd_una, window),)
 
     def tighten(self) -> None:
-        """Ends what `let_go` began, the program being frozen again: the way back goes on with `inject`."""
+        """End what `let_go` began, with the program frozen again: `inject` follows."""
         self.hold()
 
     def inject(self, data: bytes | memoryview) -> Injected:
-        """Puts received bytes, the first being that of `position`, behind what the program has not read yet.
+        """Put received bytes, the first being that of `position`, behind the program's unread data.
 
         Takes what fits the receive buffer, possibly nothing, and ends before every `receiving.PURGE_EVERY`th byte. That one it takes
         only as a segment from the peer, as does a socket whose sending side is shut all of them: then deliver `packets` to
@@ -239,7 +239,7 @@ class LiveSocket:
             timers.set_clock(self.socket, self.parked, timestamp, progress=True)
 
     def timestamp_now(self) -> int | None:
-        """The timestamp clock, never behind what the stand-in said last; None for a connection without timestamps."""
+        """The timestamp clock, never behind the stand-in's last value; None without timestamps."""
         return repair.timestamp(self.socket) if repair.info(self.socket).timestamps else None
 
     def nudge(self) -> tuple[bytes, ...]:
@@ -252,7 +252,7 @@ class LiveSocket:
         self.socket.close()
 
     def _mark_record_sent(self) -> None:
-        """The stand-in has sent what the record has; what the program wrote since is for us to send."""
+        """Mark the record's data as sent by the stand-in; data written since then is ours to send."""
         if repair.queue_sequence(self.socket, repair.SEND_QUEUE) == self.parked.snd_end:
             self.mark_all_sent()
 

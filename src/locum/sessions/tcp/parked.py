@@ -1,4 +1,4 @@
-"""What the device remembers of a captured socket while its stand-in carries the connection on.
+"""Data that the device keeps of a captured socket while its stand-in carries the connection on.
 
 Values and their JSON for the node's store. It must not know sockets.
 """
@@ -38,7 +38,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """What the original socket needs to come back: the device's node stores it (JSON) until the session is done."""
+    """Data by which the original socket comes back: stored by the device's node (JSON) until it is done."""
 
     flow: Flow
     snd_seq: int  # the record's

@@ -1,4 +1,4 @@
-"""Packets to this host as if from the peer, when a connection comes back: what the peer would have sent meanwhile (A12).
+"""Packets to this host in the peer's name when a connection comes back: its segments meanwhile (A12).
 
 They are built from the socket in repair mode and from what was parked; the caller delivers them.
 """
@@ -43,7 +43,7 @@ def answers(sock: socket.socket, parked: Parked, final: FinalTcp) -> tuple[bytes
 
 
 def sequences(sock: socket.socket, parked: Parked, final: FinalTcp) -> tuple[int, int]:
-    """Sequence and acknowledgement number of the peer's next segment; it acknowledges only what the stand-in was given."""
+    """Sequence and acknowledgement number of the peer's next segment; it acknowledges our copy only."""
     seq = repair.queue_sequence(sock, repair.RECEIVE_QUEUE)
     ack = _latest(parked.snd_una, (parked.snd_seq + final.acked) & _U32)
     if _latest(parked.snd_end, ack) != parked.snd_end:  # more than the stand-in was given
@@ -52,7 +52,7 @@ def sequences(sock: socket.socket, parked: Parked, final: FinalTcp) -> tuple[int
 
 
 def refusal(sock: socket.socket, parked: Parked, final: FinalTcp) -> tuple[bytes, ...]:
-    """Make this host's kernel reset a connection whose bytes nobody will read (RFC 9293 section 3.10.4)."""
+    """Make this host's kernel reset a connection with unreadable data (RFC 9293 section 3.10.4)."""
     if repair.info(sock).state not in FIN_SENT:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return ()

@@ -19,14 +19,14 @@ _U32 = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Injected:
-    """What came of one `inject`: bytes taken, and packets that must be delivered to this host for them (else none)."""
+    """Result of one `inject`: bytes taken, and packets to deliver to this host for them (else none)."""
 
     accepted: int
     packets: tuple[bytes, ...] = ()
 
 
 def write(sock: socket.socket, parked: Parked, data: bytes | memoryview, position: int) -> Injected:
-    """Write what fits the receive buffer, in repair mode; `position` is where `data` begins.
+    """Write data that fits the receive buffer, in repair mode; `position` is where `data` begins.
 
     Ends before every `PURGE_EVERY`th byte. That one is taken only as a segment.
     """
@@ -55,7 +55,7 @@ def as_segments(sock: socket.socket, parked: Parked, data: bytes | memoryview) -
 
 
 def _purge(sock: socket.socket, parked: Parked, data: bytes | memoryview) -> Injected:
-    """Make a segment of one byte: with it the kernel drops what came before the capture behind a gap (tcp_ofo_queue).
+    """A segment of one byte: with it the kernel drops data behind a gap (tcp_ofo_queue).
 
     Bytes written in repair mode fill the gap without that. What lies behind it would be in order again, and be given to
     the program, when sequence numbers come round after 4 GiB.

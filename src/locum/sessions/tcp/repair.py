@@ -87,7 +87,7 @@ def duplicate(pid: int, fd: int) -> socket.socket:
 
 
 def info(sock: socket.socket) -> Info:
-    """struct tcp_info of the socket, open or closed; raises OSError when the kernel tells less than is needed."""
+    """struct tcp_info of the socket, open or closed; raises OSError if the kernel gives too few fields."""
     raw = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
     if len(raw) < _INFO_BYTES:
         raise OSError(f"the kernel's tcp_info has {len(raw)} bytes, fewer than {_INFO_BYTES}")
@@ -113,7 +113,7 @@ def upper_protocol(sock: socket.socket) -> str:
 
 
 def has_authentication(sock: socket.socket) -> bool:
-    """Whether the connection is signed by TCP-AO (RFC 5925); a kernel before Linux 6.7 knows no such connection."""
+    """True if the connection is signed by TCP-AO (RFC 5925), which exists from Linux 6.7."""
     try:
         sock.getsockopt(socket.IPPROTO_TCP, TCP_AO_INFO, _AO_INFO_BYTES)
     except OSError as error:
@@ -129,12 +129,12 @@ def set_repair(sock: socket.socket, mode: int) -> None:
 
 
 def in_repair(sock: socket.socket) -> bool:
-    """Whether the socket is in repair mode."""
+    """True if the socket is in repair mode."""
     return bool(sock.getsockopt(socket.IPPROTO_TCP, TCP_REPAIR))
 
 
 def disconnect(sock: socket.socket) -> None:
-    """connect(AF_UNSPEC): ends the connection at once, whoever else has a descriptor; an open one with a RST.
+    """connect(AF_UNSPEC): end the connection at once, whoever else has a descriptor; an open one with a RST.
 
     In repair mode nothing is sent. Raises OSError.
     """
@@ -145,7 +145,7 @@ def disconnect(sock: socket.socket) -> None:
 
 
 def select_queue(sock: socket.socket, queue: int) -> None:
-    """RECEIVE_QUEUE or SEND_QUEUE for what is read, written or asked next."""
+    """Select RECEIVE_QUEUE or SEND_QUEUE for the next reads, writes and queries."""
     sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, queue)
 
 
@@ -177,7 +177,7 @@ def set_window(sock: socket.socket, value: Window) -> None:
 
 
 def timestamp(sock: socket.socket) -> int:
-    """The TCP timestamp clock now, in the unit of `info`, never less than what was sent last.
+    """The TCP timestamp clock now, in the unit of `info`, never less than the last value sent.
 
     Since Linux 6.7 the low bit of what the kernel says is not the clock's, but tells the unit; before, it is the clock's.
     """
@@ -185,7 +185,7 @@ def timestamp(sock: socket.socket) -> int:
 
 
 def set_timestamp(sock: socket.socket, value: int, unit: TimestampUnit) -> None:
-    """Sets the TCP timestamp clock to `value` or the next one that the kernel can be told; in repair mode only.
+    """Set the TCP timestamp clock to `value` or the next possible value; in repair mode only.
 
     A kernel without microseconds (before Linux 6.7) goes on in milliseconds. The peer takes that: it looks at the order of
     the values alone (RFC 7323 sections 4.3 and 5.2), and a slower clock does not go back.
@@ -196,13 +196,13 @@ def set_timestamp(sock: socket.socket, value: int, unit: TimestampUnit) -> None:
 
 
 def set_options(sock: socket.socket, options: list[tuple[int, int]]) -> None:
-    """What a handshake would have negotiated; established, in repair, before any byte is written."""
+    """Set the options negotiated in the handshake; established, in repair, before any byte is written."""
     packed = b"".join(struct.pack("=II", code, value) for code, value in options)
     sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_OPTIONS, packed)
 
 
 def announce_data(sock: socket.socket) -> None:
-    """Tells whatever waits for this socket that there are bytes to read, if there are; out of repair mode.
+    """Wake programs that wait for this socket if there are bytes to read; out of repair mode.
 
     Writing to a receive queue in repair mode wakes nobody, and epoll, SIGIO and io_uring do not look by themselves. Setting
     the low watermark calls the kernel's data-ready function (tcp_set_rcvlowat). A value that the kernel took before is
@@ -213,7 +213,7 @@ def announce_data(sock: socket.socket) -> None:
 
 
 def reports_errors(sock: socket.socket) -> bool:
-    """Whether the program asked to be told of every ICMP error (IP_RECVERR)."""
+    """True if the program asked for every ICMP error (IP_RECVERR)."""
     if sock.getsockopt(socket.SOL_IP, IP_RECVERR):
         return True
     return sock.family == socket.AF_INET6 and bool(sock.getsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR))

@@ -1,4 +1,4 @@
-"""What a stand-in has received for a sleeping device: files in memory first, then on disk, with bounds (A12).
+"""Data that a stand-in has received for a sleeping device: in memory first, then on disk (A12).
 
 Memory may be full before its bound (others use the tmpfs too): the spool then goes on on disk. Each file system keeps a
 reserve (`reserve.py`), short of which it counts as full.
@@ -64,7 +64,7 @@ class Budget:
 
 
 def disk_files(directory: Path) -> dict[str, Path]:
-    """What spools have on disk there, by the spool's name."""
+    """Files of spools on disk, by the spool's name."""
     found = {}
     for each in os.scandir(directory):
         if each.name.endswith(".disk"):
@@ -114,7 +114,7 @@ class Spool:
         return self.total - self._disk_start if self._disk else 0
 
     def drain(self, sock: socket.socket, limit: int = CHUNK) -> int:
-        """One step: moves at most `limit` bytes (and CHUNK) from the kernel, without waiting; 0 when there is nothing to do.
+        """One step: move at most `limit` bytes (and CHUNK) from the kernel, without waiting; 0 without data.
 
         A FIN or an error is noted here once the bytes before it are taken. `waiting` tells whether the bound is why.
         Raises OSError when a file does not take them (ENOSPC): they are still in the kernel, and may be drained again.
@@ -136,7 +136,7 @@ class Spool:
         return 0
 
     def waiting(self, sock: socket.socket) -> bool:
-        """Whether bytes stay in the kernel because the total bound is reached: then do not watch the socket for reading."""
+        """True if bytes stay in the kernel because the total bound is reached: then do not watch it."""
         return not self._budget.room and repair.unread(sock) > 0
 
     def read(self, offset: int, limit: int) -> bytes:
@@ -156,7 +156,7 @@ class Spool:
         return self._memory.read(offset, head) + self._disk.read(0, size - head)
 
     def stop(self, sock: socket.socket) -> FinalTcp:
-        """Stops the connection and copies what is unread (at most a receive buffer); `read` then gives everything.
+        """Stop the connection and copy its unread data (at most a receive buffer) for `read`.
 
         The flow is held. Undone by `resume`; a second stop gives the same.
         """
@@ -232,7 +232,7 @@ class Spool:
                 self._note(peer_closed=True, error=self.error)
 
     def _take_error(self, sock: socket.socket, now: stand_in.Condition, *, stopping: bool) -> None:
-        """The kernel tells an error once. While the disk does not take it the error stays there, unless we are stopping."""
+        """Read the socket's error, which the kernel gives once. A full disk leaves it there."""
         try:
             # In case we are killed before the next line.
             self._note(peer_closed=now.peer_closed, error=errno.ECONNRESET)
@@ -273,7 +273,7 @@ class Spool:
         self._look_at_end(sock, now, stopping=True)
 
     def _append(self, data: memoryview) -> None:
-        """Writes behind what was taken, and accounts for it once all of it is written; else nothing has changed."""
+        """Write behind the data so far, and account for it once all of it is written; else change nothing."""
         into_memory = 0
         try:
             if self._disk is None:
@@ -289,7 +289,7 @@ class Spool:
         self._budget.add(into_memory, len(data))
 
     def _into_memory(self, data: memoryview) -> int:
-        """How many of these bytes memory has taken: all, or none when it is full. Raises OSError for anything else."""
+        """Number of these bytes that memory has taken: all, or none when full. Raises OSError."""
         if not data:
             return 0
         try:
@@ -302,7 +302,7 @@ class Spool:
         return len(data)
 
     def _cut(self, length: int) -> None:
-        """Forgets what is behind `length`; the kernel still has it."""
+        """Drop data behind `length`; the kernel still has it."""
         stored = self._taken if self._unwritten else self.total
         self._budget.add(self._in_memory(length) - self._in_memory(stored), length - stored)
         self._tail, self._unwritten = 0, b""

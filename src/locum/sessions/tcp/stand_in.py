@@ -26,7 +26,7 @@ _U32 = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """How a stand-in's connection is. Counts are payload bytes since the restore."""
+    """State of a stand-in's connection. Counts are payload bytes since the restore."""
 
     state: TcpState
     received: int  # acknowledged to the peer; includes `unread`
@@ -44,7 +44,7 @@ def restore(
     keep: Callable[[socket.socket], None] | None = None,
     lacking: Callable[[str], None] = lambda option: None,
 ) -> socket.socket:
-    """A live, non-blocking socket that continues the record's connection; unsent bytes and a FIN are on their way.
+    """A live, non-blocking socket that continues the record's connection, sending its unsent bytes and FIN.
 
     `keep` is called with the socket while it is still in repair mode: what gives it to a holder there can be killed at any
     moment without the peer getting a FIN. `receive_buffer` also bounds what the kernel accepts once nobody reads.
@@ -79,7 +79,7 @@ def restore(
 def condition(
     sock: socket.socket, record: SessionRecord, *, known_error: int = 0, known_closed: bool = False
 ) -> Condition:
-    """How the connection is now; takes nothing from the socket.
+    """State of the connection now; reads no data from the socket.
 
     `known_error` and `known_closed` are what was learnt before: the kernel tells an error once, and a closed socket does
     not tell whether a FIN came first.
@@ -100,7 +100,7 @@ def condition(
 
 
 def _counts(sock: socket.socket) -> tuple[repair.Info, int]:
-    """What was received and what of it is unread, of one moment: their difference is the place in the spool.
+    """Received and unread counts, of one moment: their difference is the position in the spool.
 
     They are two calls, and a segment may come between them. Nothing is taken meanwhile, so the window bounds the tries.
     """
@@ -142,7 +142,7 @@ def _leave_repair(sock: socket.socket) -> None:
 def final(
     sock: socket.socket, record: SessionRecord, *, received: int, peer_closed: bool, error: int
 ) -> FinalTcp:
-    """The last word on a stopped connection, given what the spool knows about its receiving side."""
+    """The final state of a stopped connection, given the spool's data about its receiving side."""
     written = repair.queue_sequence(sock, repair.SEND_QUEUE)
     acked = (written - repair.unacknowledged(sock) - record.snd_seq) & _U32
     most = len(record.unacked) + len(record.unsent) + record.fin_sent

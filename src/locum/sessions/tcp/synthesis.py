@@ -34,7 +34,7 @@ def reset(flow: Flow, seq: int, ack: int) -> bytes:
 
 
 def unreachable(flow: Flow, seq: int) -> bytes:
-    """A router's word that the device's segment at `seq` found no way (RFC 792, RFC 4443): it reverts a backoff (RFC 6069).
+    """A router's error that the device's segment at `seq` had no route: reverts a backoff (RFC 6069).
 
     Its source is the peer's address; a kernel does not look at it.
     """

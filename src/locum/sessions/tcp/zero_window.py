@@ -1,4 +1,4 @@
-"""Answers to the peer of a connection that is on its way from the stand-in back to its program: alive, but no room (C3).
+"""Answers to the peer of a connection on its way back to its program: alive, but a zero window (C3).
 
 The stand-in has stopped and the program has not taken everything yet, so neither kernel can answer for it. A zero-window
 probe that is answered keeps the peer's connection alive for as long as it takes (RFC 9293 section 3.8.6.1). Bytes in,
@@ -16,7 +16,7 @@ _U32 = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Nothing is to be said. `ended`: the peer has reset the connection."""
+    """No answer is sent. `ended`: the peer has reset the connection."""
 
     ended: bool = False
 

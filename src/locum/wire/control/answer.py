@@ -18,7 +18,7 @@ MAX_REASON = 200  # characters
 
 
 class Status(IntEnum):
-    """How a request, or one session of it, fared."""
+    """Result of a request, or of one session of it."""
 
     OK = 0
     REFUSED = 1

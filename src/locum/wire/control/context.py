@@ -35,7 +35,7 @@ class ContextStatus(IntEnum):
 
 
 class Onward(IntEnum):
-    """What becomes of packets that still reach the access node that they do not belong to any more (620)."""
+    """Handling of packets that still reach an access node after the device has left it (620)."""
 
     NOTHING = 0
     MOVED = 1  # the device has changed its access node: they follow, and it is nobody's visitor there
@@ -44,7 +44,7 @@ class Onward(IntEnum):
 
     @property
     def follows(self) -> bool:
-        """Whether packets do."""
+        """True if the packets follow the device."""
         return self in (Onward.MOVED, Onward.TAKEN)
 
 
@@ -69,7 +69,7 @@ class ContextBlock:
 
 @dataclass(frozen=True, slots=True)
 class ContextRequest622:
-    """Give me the context of this mobile node, and what still reaches you for it."""
+    """Request for the context of this mobile node, and for packets that still reach the receiver for it."""
 
     home_address: Address
     registered: int  # milliseconds since 1970 at which the registration that this is about was accepted
@@ -80,7 +80,7 @@ class ContextRequest622:
 
 @dataclass(frozen=True, slots=True)
 class Context624:
-    """The context, as an answer or unasked, and whether what still reaches the sender will follow."""
+    """A context, as an answer or a push, and whether packets that still reach the sender will follow."""
 
     status: ContextStatus
     home_address: Address
@@ -92,7 +92,7 @@ class Context624:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement622:
-    """What became of the blocks of a 624 that came unasked."""
+    """Result for each block of a 624 that was pushed."""
 
     status: ContextStatus
     home_address: Address

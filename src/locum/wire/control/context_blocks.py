@@ -46,7 +46,7 @@ class RuleEntry:
 
 @dataclass(frozen=True, slots=True)
 class RuleList:
-    """Rules in their order, and what becomes of packets that none takes."""
+    """Rules in their order, and the verdict for packets that match none."""
 
     rules: tuple[RuleEntry, ...] = ()
     otherwise: bool = True  # allow
@@ -86,7 +86,7 @@ class SecurityBlock:
 
 @dataclass(frozen=True, slots=True)
 class VisitorBlock:
-    """What the visitor's registration says."""
+    """The visitor's registration."""
 
     home_agent: IPv4Address
     flags: int

@@ -1,4 +1,4 @@
-"""What a stand-in and a peer agreed in a TCP handshake that the device's own kernel is to repeat, as CBOR by control.cddl.
+"""Result of a TCP handshake at a stand-in, for the device's kernel to repeat, as CBOR by control.cddl.
 
 Neither timestamps nor window scaling: the device's kernel chooses its own values for them, so the stand-in accepts none.
 """
@@ -13,7 +13,7 @@ _U32 = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """Both initial sequence numbers (RFC 9293 section 3.4) and what the peer offered; `local` is the home address's side."""
+    """Both initial sequence numbers (RFC 9293 section 3.4) and the peer's options; `local` is our side."""
 
     local_isn: int
     peer_isn: int

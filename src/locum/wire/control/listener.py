@@ -1,4 +1,4 @@
-"""A port that a sleeping device listens on, and what its stand-in does with new connections to it, as CBOR by control.cddl."""
+"""A port that a sleeping device listens on, and its policy for new connections, as CBOR by control.cddl."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,7 +14,7 @@ _TCP = 6
 
 
 class Policy(IntEnum):
-    """What a peer that connects meets."""
+    """Treatment of a peer that connects."""
 
     REFUSE = 0  # a reset, as if nobody listened
     IGNORE = 1  # nothing: it tries again
@@ -23,7 +23,7 @@ class Policy(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One TCP port of a home address. `most` connections are accepted, each with `window` bytes that nobody has read."""
+    """One TCP port of a home address. `most` connections are accepted, each with `window` unread bytes."""
 
     address: IPv4Address | IPv6Address
     port: int

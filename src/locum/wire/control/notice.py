@@ -1,4 +1,4 @@
-"""Message 618: a node learns that it is, or is no longer, responsible for a home address (C6), as CBOR by control.cddl."""
+"""Message 618: a node is responsible for a home address, or no longer (C6), as CBOR by control.cddl."""
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address

@@ -1,4 +1,4 @@
-"""Message 634: what the mobile node asks of its stand-in (C2, C3), as CBOR by control.cddl.
+"""Message 634: requests of the mobile node to its stand-in (C2, C3), as CBOR by control.cddl.
 
 Prepare, transfer and done make a takeover; reclaim, fetch, finish and done take it back; cancel undoes what was not
 finished; abandon gives sessions up for good. The session records inside a transfer belong to the sessions package; here they are maps with integer keys.
@@ -57,7 +57,7 @@ class TakeoverTransfer:
 
 @dataclass(frozen=True, slots=True)
 class Reclaim:
-    """The device is back and asks what is held; without a handover, for whatever is held for these home addresses."""
+    """The device is back and asks for a handover's sessions, or for all of these home addresses."""
 
     handover: bytes | None
     home_addresses: tuple[Address, ...]
@@ -90,7 +90,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Undo the step that was not finished: forget what was prepared, or resume what was stopped."""
+    """Undo an unfinished step: drop the prepared flows, or resume the stopped sockets."""
 
     handover: bytes
 

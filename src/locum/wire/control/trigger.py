@@ -21,7 +21,7 @@ _MAX_SELECTOR = 96  # bytes of one: every part of an IPv6 selector as a range
 
 
 class Operation(IntEnum):
-    """What the stand-in is asked for."""
+    """Operation that the stand-in is asked for."""
 
     TAKE = 1
     RELEASE = 2
@@ -102,7 +102,7 @@ def encode_trigger_answer(status: Status) -> bytes:
 
 
 def decode_trigger_answer(data: bytes) -> Status:
-    """How a trigger fared; raises WireError."""
+    """Return the status of a trigger; raises WireError."""
     reader = cbor.Reader(cbor.decode(data, limit=64, field="trigger-answer"), "trigger-answer")
     status = Status(reader.integer(0, "status", 0, max(Status)))
     reader.done()

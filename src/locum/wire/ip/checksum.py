@@ -21,7 +21,7 @@ def checksum(data: bytes) -> int:
 
 
 def pseudo_header(source: Address, destination: Address, protocol: int, length: int) -> bytes:
-    """What TCP, UDP and ICMPv6 checksums cover beside the segment; `length` is that of header and payload in bytes."""
+    """Pseudo-header of TCP, UDP and ICMPv6 checksums; `length` is that of header and payload in bytes."""
     if source.version == 4:
         return source.packed + destination.packed + bytes((0, protocol)) + length.to_bytes(2, "big")
     return source.packed + destination.packed + length.to_bytes(4, "big") + bytes((0, 0, 0, protocol))

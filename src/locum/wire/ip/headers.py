@@ -1,4 +1,4 @@
-"""IPv4 and IPv6 headers as values (RFC 791, RFC 8200). It must not know what they carry."""
+"""IPv4 and IPv6 headers as values (RFC 791, RFC 8200). It must not know their payload."""
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -122,7 +122,7 @@ def decode_ip(packet: bytes) -> tuple[Ipv4Header | Ipv6Header, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class UpperLayer:
-    """Where the transport header of a packet stands."""
+    """Position of a packet's transport header."""
 
     header: Ipv4Header | Ipv6Header
     protocol: int
@@ -133,7 +133,7 @@ class UpperLayer:
 
     @property
     def fragmented(self) -> bool:
-        """Whether the packet is a fragment of a larger one."""
+        """True if the packet is a fragment of a larger one."""
         return bool(self.fragment_offset) or self.more_fragments
 
 

@@ -39,7 +39,7 @@ class Membership:
 
 
 def decode_igmp(message: bytes) -> tuple[Membership, ...]:
-    """What an IGMP message says; nothing for queries and unknown types. Raises WireError."""
+    """Memberships in an IGMP message; empty for queries and unknown types. Raises WireError."""
     if checksum(message):
         raise WireError("checksum", 2, "checksum")
     cursor = Cursor(message)

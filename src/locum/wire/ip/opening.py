@@ -1,4 +1,4 @@
-"""A SYN to a port of a sleeping device: what it asks for, the plain SYN a stand-in accepts in its place, and its refusal."""
+"""A SYN to a port of a sleeping device: its options, the plain SYN accepted instead, and a reset."""
 
 from dataclasses import dataclass
 
@@ -44,7 +44,7 @@ class Opening:
         )
 
     def plain(self) -> bytes:
-        """The same SYN without timestamps, window scaling, ECN, Fast Open and the rest: a device can take over what follows."""
+        """The same SYN without timestamps, window scaling, ECN and Fast Open, for a device to take over."""
         options = b"" if self.mss is None else bytes((_MSS, 4)) + self.mss.to_bytes(2, "big")
         if self.sack:
             options += bytes((_NO_OPERATION, _NO_OPERATION, _SACK_PERMITTED, 2))
@@ -53,14 +53,14 @@ class Opening:
         )
 
     def refusal(self) -> bytes:
-        """The reset that says that nobody listens (RFC 9293 section 3.10.7.1)."""
+        """The reset for a closed port (RFC 9293 section 3.10.7.1)."""
         acknowledged = (self.sequence + 1 + self.payload) & _U32
         flags = TcpFlag.RST | TcpFlag.ACK
         return build_tcp(self.flow, seq=0, ack=acknowledged, flags=flags, from_peer=False)
 
 
 def _options(data: bytes) -> tuple[int | None, bool]:
-    """The largest segment and whether SACK is permitted; what follows a malformed option does not count."""
+    """The largest segment and whether SACK is permitted; options after a malformed one are ignored."""
     mss, sack, at = None, False, 0
     while at < len(data) and data[at] != _END:
         if data[at] == _NO_OPERATION:

@@ -48,7 +48,7 @@ def build_tcp(
     payload: bytes = b"",
     from_peer: bool = True,
 ) -> bytes:
-    """An IP packet with one TCP segment of `flow`, checksummed; from the peer to the home address unless told otherwise.
+    """An IP packet with one TCP segment of `flow`, checksummed; from the peer to the home address by default.
 
     Sequence numbers are taken modulo 2**32, `window` is what stands in the header, unscaled. With `tsval` the segment
     carries the timestamps option before `options`, which are padded by the caller to words of four bytes.
@@ -70,7 +70,7 @@ def build_tcp(
 
 
 def build_udp(flow: Flow, payload: bytes, *, from_peer: bool = True) -> bytes:
-    """An IP packet with one UDP datagram of `flow`, checksummed; from the peer to the home address unless told otherwise.
+    """An IP packet with one UDP datagram of `flow`, checksummed; from peer to home address by default.
 
     Raises ValueError for a payload that fits no packet of the family.
     """

@@ -124,7 +124,7 @@ class UdpDatagram:
 
 @dataclass(frozen=True, slots=True)
 class IcmpMessage:
-    """RFC 792 and RFC 4443: type, code, the four bytes after the checksum, and what follows."""
+    """RFC 792 and RFC 4443: type, code, the four bytes after the checksum, and the rest."""
 
     type: int
     code: int

@@ -56,7 +56,7 @@ _DECODERS: dict[int, Callable[[Frame], Extension]] = {
 
 @dataclass(frozen=True, slots=True)
 class AgentAdvertisement:
-    """What an agent says of itself on a link.
+    """An agent's advertisement on a link.
 
     `addresses` are the router's, with their preferences (signed, the higher the better); `prefix_lengths` is empty or has
     one entry for each. `nai` is the foreign agent's. `extensions` are the skippable ones that are not known here.
@@ -148,7 +148,7 @@ class AgentSolicitation:
 
     @classmethod
     def decode(cls, data: bytes) -> "AgentSolicitation":
-        """The solicitation in an ICMP message; raises WireError. What follows its eight bytes is ignored (RFC 1256)."""
+        """The solicitation in an ICMP message; raises WireError. Bytes after the first eight are ignored."""
         cursor = _open(data, ROUTER_SOLICITATION)
         if cursor.u8("code"):
             raise WireError("code", 1, "range")

@@ -1,4 +1,4 @@
-"""What every Mobile IP message with extensions shares (RFC 5944 section 1.8). It must not know any message."""
+"""Common part of Mobile IP messages with extensions (RFC 5944 section 1.8). It must not know any message."""
 
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ E_ = TypeVar("E_", bound=Extension)
 
 
 class Extended:
-    """What messages with extensions share: looking through them."""
+    """Common part of messages with extensions: finding extensions."""
 
     __slots__ = ()
     extensions: tuple[Extension, ...]

@@ -105,7 +105,7 @@ class Code(IntEnum):
 
     @property
     def accepted(self) -> bool:
-        """Whether the registration is in force."""
+        """True if the registration is in force."""
         return self in (Code.ACCEPTED, Code.ACCEPTED_NO_SIMULTANEOUS_BINDINGS)
 
 
@@ -171,7 +171,7 @@ class RegistrationReply(Extended):
 
     @property
     def accepted(self) -> bool:
-        """Whether the registration is in force; a code that is not known is a refusal."""
+        """True if the registration is in force; an unknown code is a refusal."""
         return isinstance(self.code, Code) and self.code.accepted
 
     def encode(self) -> bytes:
@@ -189,7 +189,7 @@ class RegistrationReply(Extended):
 
     @classmethod
     def decode_fixed(cls, data: bytes) -> "RegistrationReply":
-        """Only the fixed part, for finding whom a reply concerns whose extensions are poorly formed; raises WireError."""
+        """Decode the fixed part only, to find the request of a malformed reply; raises WireError."""
         return cls._read(open_message(data[:REPLY_BYTES], REGISTRATION_REPLY, REPLY_BYTES), extended=False)
 
     @classmethod

@@ -29,7 +29,7 @@ class TunnelData:
 
     @classmethod
     def decode(cls, data: bytes) -> "TunnelData":
-        """The message in a UDP payload; reserved bytes are ignored, and so is what the payload means. Raises WireError."""
+        """The message in a UDP payload; reserved bytes and payload are ignored. Raises WireError."""
         cursor = Cursor(data)
         if cursor.u8("type") != TUNNEL_DATA:
             raise WireError("type", 0, "unknown-message")
@@ -42,7 +42,7 @@ class TunnelData:
 def keepalive(
     home_address: IPv4Address, home_agent: IPv4Address, identifier: int, sequence: int
 ) -> TunnelData:
-    """What a mobile node sends so that its NAT remembers it: an echo request, tunneled to its home agent (section 4.9).
+    """Echo request, tunnelled to the home agent, by which a mobile node keeps its NAT mapping (section 4.9).
 
     `identifier` and `sequence` (16 bits each) come back in the echo reply, which shows that the tunnel works both ways.
     """

@@ -1,4 +1,4 @@
-"""Locum's own values in a registration: what no standard has (default care-of address, stand-in, weight, ...).
+"""Locum's own values in a registration: default care-of address, stand-in, weight, without a standard.
 
 They ride in normal vendor extensions (type 134, RFC 3115) under the enterprise number set aside for documentation
 (RFC 5612), so that any other agent skips them.
@@ -27,7 +27,7 @@ class VendorType(IntEnum):
 
 
 class FlowOperation(IntEnum):
-    """What becomes of a flow rule."""
+    """Operation on a flow rule."""
 
     ADD = 1  # it must not be there yet
     REPLACE = 2  # it must be there
@@ -36,7 +36,7 @@ class FlowOperation(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class DefaultCareOfAddress:
-    """Where packets go whenever the home address has no valid dynamic care-of address (R2, R3)."""
+    """Care-of address while the home address has no valid dynamic care-of address (R2, R3)."""
 
     address: IPv4Address | IPv6Address
 

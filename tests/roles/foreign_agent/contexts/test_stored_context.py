@@ -1,4 +1,4 @@
-"""The context at the stand-in's access node (C7), and what is in flight towards it and back (C5), on the virtual clock."""
+"""The context at the stand-in's access node (C7), and packets in flight to it and back (C5)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,7 +36,7 @@ def policy_at(world: MovingWorld, host: str) -> bool:
 
 
 def asked(world: MovingWorld, onward: Onward) -> Context624:
-    """What the first access node answers the third one."""
+    """Answer of the first access node to the third one."""
     registered = int(world.clock(world.an1) * 1000)
     body = encode_request_622(ContextRequest622(HOA, registered, onward=onward))
     return decode_624(Recorder(world, world.an1).ask("622", body, AN3))

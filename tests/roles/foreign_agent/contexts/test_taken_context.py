@@ -1,4 +1,4 @@
-"""A stand-in that takes by its own registration (Fig. 7): the context follows it (C4), and who is told so (C6).
+"""A stand-in that takes over by its registration (Fig. 7): context transfer (C4) and notices (C6).
 
 Whoever asks for it may know where the device is, or leave that to the home agent.
 """
@@ -35,7 +35,7 @@ NOWHERE = replace(TransferContext(AN1), access_node=type(AN1)(0))
 
 
 class TakingWorld(MovingWorld):
-    """The stand-in registers. `trigger` is what a node with an association and the right to do so asks for."""
+    """The stand-in registers. `trigger` is the request of an authorised node."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"registers": True, "default": False, "agents": PROFILED, **options})
@@ -54,11 +54,11 @@ class TakingWorld(MovingWorld):
         self.tell(self.mnps, a.Asked(number, PATH, body, HOA, (HOA, HOA6), True))
 
     def policed(self) -> bool:
-        """Whether what reaches the stand-in is policed as it was at the device's access node."""
+        """True if packets to the stand-in are policed as at the device's access node."""
         return (HOA, FilterPlace.TO_VISITOR) in self.filters.get("an3", {})
 
     def notices(self, host: Host, peer: Addr) -> list[bool]:
-        """What an access node told this one by 618."""
+        """The 618 notices of an access node to this one."""
         told = [each.detail for each in host.events if each.message == "618" and each.kind == "sent"]
         return [bool(each["responsible"]) for each in told if each["to"] == str(peer)]
 
@@ -77,7 +77,7 @@ def world() -> TakingWorld:
 
 
 def transfers(messages: list[bytes], reply: bool) -> list[TransferContext]:
-    """What requests, or replies, say about the context."""
+    """Context transfer fields of requests, or replies."""
     kind = 3 if reply else 1
     decode = RegistrationReply.decode if reply else RegistrationRequest.decode
     found = [decode(each) for each in messages if each[0] == kind]
@@ -167,7 +167,7 @@ def test_unknown_place_of_a_device_is_asked_for_again() -> None:
 
 
 def test_only_a_stand_in_learns_the_devices_access_node() -> None:
-    """The device's own request names its old access node; the home agent has no word on that."""
+    """The device's own request names its old access node; the home agent adds none."""
     world = MovingWorld()
     at(world)
     world.links("radio1")
@@ -194,7 +194,7 @@ def test_all_flows_are_taken_and_given_back(world: TakingWorld) -> None:
 
 
 def test_stand_in_of_one_flow_leaves_the_device_the_rest(world: TakingWorld) -> None:
-    """Fig. 7: whoever has something is told that he is responsible; 624 must not take back what 604'' said."""
+    """Fig. 7: each holder is told of its responsibility; 624 must not undo the notice after 604''."""
     world.hand_over(ONE)
     world.advance(2)
     assert world.path_of_data(0) == "mnps" and world.policed()

@@ -1,4 +1,4 @@
-"""Context transfer and what is in flight (C4, C5, C7): moves in both ways, and everything that can go wrong on the way."""
+"""Context transfer and packets in flight (C4, C5, C7): predictive and reactive moves, and their failures."""
 
 from dataclasses import replace
 from ipaddress import ip_address
@@ -44,7 +44,7 @@ PROFILE = Profile(to_visitor=Policing((UDP_DROP,)), from_visitor=Policing((UDP_D
 
 
 class Recorder:
-    """What a host answers to a request made up by the test."""
+    """Answers of a host to a request made by the test."""
 
     def __init__(self, world: MovingWorld, host: Host) -> None:
         self.world, self.host, self.body = world, host, b""
@@ -179,7 +179,7 @@ def test_peer_that_never_answers_a_request() -> None:
 
 
 def test_peer_that_never_answers_a_push() -> None:
-    """The device hears from its access node all the same, and may go."""
+    """The device still gets an answer from its access node, and may leave."""
     world = both()
     world.mute.add("an2")
     world.move("radio1")
@@ -285,7 +285,7 @@ def test_too_many_rules_are_refused() -> None:
 
 
 def test_later_of_two_claims_to_a_device_wins() -> None:
-    """The first one is told by the second one's push that its visitor is another's; a late claim is refused."""
+    """The first one learns from the second one's push that its visitor has left; a late claim is refused."""
     world = at(MovingWorld(), "radio0")
     reactive(world)
     assert not world.agent(world.an1).visitors()

@@ -38,7 +38,7 @@ def connected(world: World, size: int = 0) -> Session:
 
 
 def at_rest(world: World, *accepted: Session) -> None:
-    """All is with its program, and nobody remembers that it was elsewhere."""
+    """All is with its program, and no state of the hand-over is left."""
     assert awake(world)
     for each in accepted:
         assert each.captured_at is None and each.at_device == each.sent

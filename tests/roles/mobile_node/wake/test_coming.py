@@ -261,7 +261,7 @@ def test_with_a_stand_in_that_registers() -> None:
 @pytest.mark.parametrize("registers", [False, True])
 @pytest.mark.parametrize("moment", [0.02, 0.05, 0.06])
 def test_wake_with_returned_sessions_survives_a_restart(registers: bool, moment: float) -> None:
-    """A sleep that asks meanwhile must not wake the stand-in's copy of what lives here."""
+    """A new sleep must not wake the stand-in's copy of a session that lives here."""
     world = asleep(sessions=2, registers=registers, default=not registers)
     slow, back = world.sessions[flow(0)], world.sessions[flow(1)]
     slow.room, slow.reads = 500, False

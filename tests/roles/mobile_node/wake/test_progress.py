@@ -59,7 +59,7 @@ def step(progress: Progress, what: str, flow: Flow, how: int) -> None:
 
 
 def check(progress: Progress) -> None:
-    """Every view is what the values of the sessions say."""
+    """Every view agrees with the values of the sessions."""
     values = {flow: progress[flow] for flow in progress.flows}
     assert progress.behind == {flow for flow, each in values.items() if each.offset < each.target}
     assert set(progress.complete) == values.keys() - progress.behind

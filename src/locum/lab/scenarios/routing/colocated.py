@@ -1,4 +1,4 @@
-"""Fig. 8's way of Fig. 6: the mobile node has a co-located care-of address and no foreign agent (R9)."""
+"""Fig. 6 in the form of Fig. 8: a mobile node with a co-located care-of address, no foreign agent (R9)."""
 
 from locum.lab.configuration import Plan
 from locum.lab.scenarios.sleep.fig06 import Fig06

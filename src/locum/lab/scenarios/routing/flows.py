@@ -23,7 +23,7 @@ from locum.lab.world import Lab
 
 RATE, SECONDS = 100, 2.0
 FLOWS, SHARED = 128, 7045
-"""How many flows are shared by weight, in each family, and to which port."""
+"""Number of flows shared by weight, in each family, and their port."""
 WEIGHTS = {"mnps": 1, "mnps2": 3}
 PLACES = ("mn", "mnps", "mnps2")
 NOWHERE = ""
@@ -31,13 +31,13 @@ NOWHERE = ""
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Where a stream to `port` goes, by a rule of `owner` (None: by no rule), in each family."""
+    """Destination of a stream to `port`, by a rule of `owner` (None: by no rule), in each family."""
 
     port: int
     place: str
     owner: str | None
     place6: str | None = None
-    """Where it differs, the rule being for IPv4 only."""
+    """Other destination with a rule for IPv4 only."""
 
 
 TOLD = (
@@ -51,7 +51,7 @@ TOLD = (
 
 
 class Flows(Scenario):
-    """Rules by configuration, by people at the home agent, by the device, by a stand-in and by a trigger."""
+    """Rules by configuration, by an administrator, by the device, by a stand-in and by a trigger."""
 
     name = "flows"
     title = "flow rules stand: every flow at its place, and every counter what tcpdump saw"
@@ -163,7 +163,7 @@ class Flows(Scenario):
         checks.at_most("share_off_by", abs(part - fair), 0.135)
 
     def _explained(self, lab: Lab, version: int, source_port: int, port: int) -> dict[str, Any]:
-        """What the home agent's `explain` answers for a datagram of the correspondent."""
+        """The home agent's `explain` for a datagram of the correspondent."""
         ends = (self.cn[version], source_port), (HOME_ADDRESS4 if version == 4 else HOME_ADDRESS6, port)
         source, destination = (f"[{a}]:{p}" for a, p in ends)
         found: dict[str, Any] = lab.ask(
@@ -191,7 +191,7 @@ def datagrams(file: Path, *, outgoing: bool = False) -> Found:
 
 
 def place_of(lab: Lab, tunnel: str | None) -> str:
-    """Whose care-of address that is; NOWHERE for none."""
+    """The node with that care-of address; NOWHERE without one."""
     if tunnel is None:
         return NOWHERE
     owner = lab.topology.owner(str(ip_address(tunnel)))

@@ -33,7 +33,7 @@ GROUP_PORT = 7_007
 NOTICED = 0.1
 """Seconds after an access node's daemon has noticed that a link is down: from then on packets wait there."""
 OVERTAKEN = 5
-"""Datagrams that two processors may pass on at the same moment, when what has waited meets what is new."""
+"""Datagrams that two processors may forward at the same moment, when held ones meet new ones."""
 UNNOTICED = RATE // 50
 """Datagrams that go nowhere until it has: a daemon on a busy machine may be as late as that."""
 
@@ -48,7 +48,7 @@ POLICED: Table = {
 
 @dataclass(slots=True)
 class Transfer:
-    """A numbered stream to the mobile node, and what became of it."""
+    """A numbered stream to the mobile node, and its fate."""
 
     port: int
     sent: int = 0
@@ -137,7 +137,7 @@ class Move(Scenario):
         transfer.sent = int(program.log.read_text().split()[-1])
 
     def _by_surprise(self, lab: Lab, transfer: Transfer) -> None:
-        """At the second: the link breaks; the device turns up at the first, which it has heard before."""
+        """At the second: the link breaks; the device appears at the first, a known access node."""
         lab.restore("an1")
         lab.pause(HEARD)
         program = self._transfer(lab, transfer, BEFORE + 2 * AFTER)
@@ -244,11 +244,11 @@ class Move(Scenario):
 
 
 def _member(interface: str) -> list[str]:
-    """A program that is a member of the group on one link, and prints nothing of what it gets."""
+    """A program that is a member of the group on one link, and prints none of the data."""
     join = f"UDP4-RECV:{GROUP_PORT},ip-add-membership={GROUP}:{interface},reuseaddr"
     return ["socat", "-u", join, "OPEN:/dev/null"]
 
 
 def _forwarded(lab: Lab, node: str) -> bool:
-    """Whether an access node forwards the group, by its own answer."""
+    """True if an access node forwards the group, by its own answer."""
     return any(row["group"] == str(GROUP) and row["links"] for row in lab.ask(node, "group list"))

@@ -139,7 +139,7 @@ class Nat(Scenario):
         return at
 
     def _keepalives(self, lab: Lab) -> int:
-        """Tunnelled packets that left the mobile node while it was quiet: nobody else had anything to say."""
+        """Tunnelled packets of the mobile node while its programs were silent: keepalives."""
         return sum(
             each.outgoing and self.quiet <= each.time <= self.quiet + IDLE and is_tunnel_data(each)
             for each in pcap.datagrams(lab.captures.files["mn"])
@@ -156,7 +156,7 @@ class Nat(Scenario):
 
 
 def is_tunnel_data(datagram: pcap.Datagram) -> bool:
-    """Whether this is a packet of a tunnel in UDP (RFC 3519 section 3.3)."""
+    """True for a packet of a tunnel in UDP (RFC 3519 section 3.3)."""
     if datagram.protocol != pcap.UDP or REGISTRATION not in datagram.ports:
         return False
     return datagram.transport[8:9] == bytes((TUNNEL_DATA,))
@@ -187,7 +187,7 @@ def upload(lab: Lab, size: int) -> int:
 
 
 def answered(lab: Lab, node: str, target: str, source: str | None = None, count: int = PINGS) -> int:
-    """How many of so many echo requests are answered."""
+    """Number of answered echo requests, out of `count`."""
     chosen = ["-I", source] if source else []
     done = lab.processes.run(
         node, ["ping", "-c", str(count), "-i", "0.05", "-W", "2", "-q", *chosen, target], 30

@@ -1,4 +1,4 @@
-"""Filters in the kernel (R20): of a visitor in both directions, of a stand-in towards it and of what its programs send.
+"""Filters in the kernel (R20): of a visitor in both directions, to a stand-in, and of its programs.
 
 What is allowed passes at full rate, what is not passes nowhere, and every counter is what tcpdump saw.
 """
@@ -30,7 +30,7 @@ FULL = 0.75 * ACCESS_RATE
 
 
 def filters() -> dict[str, Table]:
-    """What is allowed where."""
+    """Allowed traffic by place."""
     shut: Table = {"id": 1, "action": "drop", "protocol": "udp", "destination_port": "7100-7199"}
     ping: Table = {"id": 2, "action": "allow", "protocol": "icmp"}
     an1: list[Table] = [
@@ -146,7 +146,7 @@ class Police(Scenario):
         judge_flows(lab, checks, frozenset((HOME_ADDRESS4, HOME_ADDRESS6, STAND_IN)))
 
     def _judge_counters(self, lab: Lab, checks: Checks) -> None:
-        """Counters by rule beside what tcpdump saw in front of the filter."""
+        """Counters by rule beside the packets that tcpdump saw in front of the filter."""
         files = lab.captures.files
         for home in (HOME_ADDRESS4, HOME_ADDRESS6):
             rules = self._rules("an1", str(home), "to-visitor")
@@ -179,7 +179,7 @@ class Police(Scenario):
         self._judge_emission(lab, checks)
 
     def _judge_emission(self, lab: Lab, checks: Checks) -> None:
-        """What passed is in the capture; of what was dropped there is what it answered: a reset for each attempt."""
+        """Passed packets are in the capture; for each dropped attempt there is a reset."""
         counted = {rule["id"]: rule["packets"] for rule in self._rules("mnps", str(STAND_IN), "emission")}
         passed = [
             e for e in pcap.datagrams(lab.captures.files["mnps"]) if e.outgoing and e.source == STAND_IN

@@ -27,7 +27,7 @@ access node (R20)."""
 PAGED, SENT_ON = 5007, 5008
 """Those that a rule leads to the stand-in's access node: the paging classifier drops the first there (P16)."""
 POLICED_LATER, OPEN = 5011, 5012
-"""What the filter drops once the profile has changed, and what is never dropped."""
+"""Ports that the filter drops after the change of the profile, and ports that are never dropped."""
 NUMBER = 25
 """Datagrams to each of the ports since PAGED, but OPEN."""
 PACE = 100
@@ -37,7 +37,7 @@ OVERLAP = 0.5
 """Seconds before the first server hung in which a request may have been sent that it did not answer."""
 FORGING = 2.0  # seconds
 DEAD, LEEWAY = 6.0, 1.5
-"""Seconds for which a silent server counts as dead, and what the answer of the other may take meanwhile."""
+"""Seconds for which a silent server counts as dead, and the longest wait for the other's answer."""
 SILENCE = 1.5
 """Seconds until a server that hangs is given up: `timeout`, and twice that for the one retransmission."""
 FORGED = ("no-message-authenticator", "not-authentic", "unexpected")
@@ -112,7 +112,7 @@ class Policy(Scenario):
         self.assigned = self._other(lab)
 
     def _police(self, lab: Lab) -> None:
-        """What rule, filter and classifier of the profile do with packets."""
+        """Effects of the profile's rule, filter and classifier on packets."""
         for node in ("an1", "an3"):  # theirs may not have been to be had when they asked
             lab.command(node, "profile", "refresh")
         self.sent = self._datagrams(lab)
@@ -147,7 +147,7 @@ class Policy(Scenario):
         self.failover = lab.timeline.mark("second-server-answered") - begin
 
     def _outage(self, lab: Lab) -> None:
-        """Both are gone: who is known goes on and renews."""
+        """Both servers are gone: a known device stays registered and renews."""
         self.servers[1].stop()
         begin = lab.timeline.mark("both-servers-stopped")
         lab.command("ha", "profile", "refresh")
@@ -156,7 +156,7 @@ class Policy(Scenario):
         self.outage = self._row(lab)
 
     def _forge(self, lab: Lab) -> None:
-        """Servers that do not answer, and a stranger who does in their name."""
+        """Silent servers, and a stranger who answers in their name."""
         for each in self.servers:
             each.start(self._users(lab))
             each.hang()
@@ -332,7 +332,7 @@ class Policy(Scenario):
         return [each for each in pcap.datagrams(lab.captures.files[node]) if each.protocol == pcap.UDP]
 
     def _users(self, lab: Lab, *, changed: bool = False) -> str:
-        """What the servers say: of the device by its name, and by its home address to who knows no other."""
+        """The servers' data: about the device by its name, and by its home address."""
         care_of = lab.configuration.care_of("an2" if changed else "an3")
         mnps = lab.topology.address4("mnps")
         udp = 'protocol = "udp", destination_port'
@@ -396,7 +396,7 @@ class Policy(Scenario):
         return float(rows[0]["age"])
 
     def _waited(self, lab: Lab, node: str) -> float:
-        """How long the request took by which a device was first registered after the first server hung, in seconds.
+        """Seconds of the request by which a device first registered after the first server hung.
 
         What it asked before and was denied does not count, what it repeated counts from its first.
         """
@@ -447,7 +447,7 @@ for _ in range(10):
 
 
 def _within(times: list[float], span: tuple[float, float]) -> int:
-    """How many of them are in it."""
+    """Number of times within the interval."""
     return sum(1 for each in times if span[0] < each < span[1])
 
 

@@ -34,13 +34,13 @@ SEED = 3543
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """The two that may revoke, and the stranger who may not."""
+    """The two nodes that may revoke, and the stranger that may not."""
 
     home_agent: IPv4Address
     agent: IPv4Address
     stranger: IPv4Address
     broken: IPv4Address
-    """The stranger's address for what is malformed."""
+    """The stranger's address for malformed messages."""
 
 
 class Revoke(Scenario):
@@ -140,7 +140,7 @@ class Revoke(Scenario):
 
     @staticmethod
     def _state(lab: Lab) -> list[Any]:
-        """Who is bound and who visits, without what time changes."""
+        """Bindings and visitors, without fields that change with time."""
         return [
             [(row["home_address"], row.get("in_force"), row.get("link")) for row in lab.bindings(node)]
             for node in ("ha", "an1")
@@ -163,13 +163,13 @@ def refused(lab: Lab, node: str) -> dict[str, int]:
 
 
 def spoofed(kind: str, source: IPv4Address, target: IPv4Address, message: bytes) -> Shot:
-    """A datagram from port 434 of somebody else to port 434."""
+    """A datagram to port 434, from port 434 of a false source."""
     header = struct.pack("!HHHH", forgery.REGISTRATION, forgery.REGISTRATION, 8 + len(message), 0)
     return Shot(kind, "ip", str(target), forgery.UDP, header + message, str(source))
 
 
 def forged(ends: Ends, random: Random) -> Iterator[Shot]:
-    """Revocations and acknowledgments that nobody signed, or not with the key; cut ones; in either direction."""
+    """Revocations and acknowledgments unsigned, with a wrong key, or cut; in both directions."""
     for number in range(SHOTS):
         for by_home, source, target in (
             (True, ends.home_agent, ends.agent),
@@ -190,7 +190,7 @@ def forged(ends: Ends, random: Random) -> Iterator[Shot]:
 
 
 def replayed(lab: Lab, since: float) -> Iterator[Shot]:
-    """What was really said since then, said again, and thrown back at who said it."""
+    """Real messages since then, repeated, and reflected to their sender."""
     overheard = {
         (each.source, each.destination, each.transport[8:])
         for each in pcap.datagrams(lab.captures.files["ha"])

@@ -1,4 +1,4 @@
-"""Fig. 6: the device falls asleep in the middle of a download, and nobody notices."""
+"""Fig. 6: the device falls asleep during a download, which goes on."""
 
 from collections.abc import Callable
 

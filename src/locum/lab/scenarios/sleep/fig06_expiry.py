@@ -1,4 +1,4 @@
-"""The mobile node vanishes without a word: at the end of its lifetime its packets go to the default CoA (R2)."""
+"""The mobile node vanishes: at the end of its lifetime its packets go to the default CoA (R2)."""
 
 import struct
 
@@ -19,7 +19,7 @@ REPLY = 3
 
 
 class Fig06Expiry(Scenario):
-    """The radio is cut while the mobile node is registered; nobody deregisters."""
+    """The radio is cut while the mobile node is registered, without a deregistration."""
 
     name = "fig06-expiry"
     title = "the mobile node vanishes; at the end of its lifetime the default CoA takes over"
@@ -61,7 +61,7 @@ class Fig06Expiry(Scenario):
 
 
 def accepted(datagram: pcap.Datagram) -> bool:
-    """Whether this is a Registration Reply with code 0 or 1 (RFC 5944 section 3.4)."""
+    """True for a Registration Reply with code 0 or 1 (RFC 5944 section 3.4)."""
     if datagram.protocol != pcap.UDP or datagram.ports[0] != REGISTRATION_PORT:
         return False
     message = datagram.transport[8:]

@@ -25,7 +25,7 @@ HEAD_START = 1_000_000
 PER_PORT = 1000
 """Messages to each open port, at least."""
 AWAKE, ASLEEP = 700, 300
-"""Of them in either attack; a device that sleeps hears nothing."""
+"""Roles that expect messages in each attack; a sleeping device receives none."""
 PER_KIND = 30
 """Messages of each kind to each open port that it makes sense for, at least."""
 DEMANDS = 480
@@ -38,7 +38,7 @@ _TOPOLOGY = figure_5(("guest",))
 
 
 class Fig06Forged(Scenario):
-    """Strangers who have overheard everything attack every open port; one is another subscriber, one a visitor."""
+    """Strangers who have captured everything attack every open port; one is a subscriber, one a visitor."""
 
     name = "fig06-forged"
     title = "forged, replayed and foreign messages to every open port change nothing"
@@ -145,7 +145,7 @@ def judge_messages(found: Findings, checks: Checks) -> None:
 
 
 def judge_demands(found: Findings, checks: Checks) -> None:
-    """A member gets nothing that is somebody else's."""
+    """A member gets no resources of others."""
     granted = sum(number for answer, number in found.demands.items() if answer.endswith(": OK"))
     checks.equal("demands_granted", granted, 0, "answers")
     for answer, number in sorted(found.demands.items()):
@@ -153,7 +153,7 @@ def judge_demands(found: Findings, checks: Checks) -> None:
 
 
 def judge_replies(lab: Lab, found: Findings, checks: Checks) -> None:
-    """No reply is larger than its request: one at a time, and in the message batches by what was captured."""
+    """No reply is larger than its request: one at a time, and in the message batches by their captures."""
     answered = [each for each in found.singles if each.answered]
     checks.more_than("single_messages_answered", len(answered), 20, "messages")
     checks.at_most("single_reply_excess", max(each.excess for each in found.singles), 0, "bytes")
@@ -167,7 +167,7 @@ def judge_replies(lab: Lab, found: Findings, checks: Checks) -> None:
 
 
 def refusals(before: Any, after: Any) -> dict[str, int]:
-    """How often each reason of a refusal or a drop was counted."""
+    """Counts of each reason of a refusal or a drop."""
     grown = increases(before, after)
     return {name: number for name, number in grown.items() if not name.startswith("events.")}
 

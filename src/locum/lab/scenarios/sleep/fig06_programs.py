@@ -21,9 +21,9 @@ ASLEEP = 5.5
 OPEN = 4_000_000
 """Bits per second for each file of those that arrive during the sleep, and of all after it."""
 HEARING = 10.0
-"""Seconds after waking in which what came during the sleep has to be noticed."""
+"""Seconds after waking in which the data of the sleep has to be noticed."""
 PAUSE = 0.5
-"""Seconds between the last words and the end of a program's input."""
+"""Seconds between the last lines and the end of a program's input."""
 PATIENCE = 40.0
 """Seconds in which all of them have to end."""
 
@@ -80,7 +80,7 @@ class Fig06Programs(Scenario):
         wait_until("the stand-in to have whole files", there, PATIENCE, pause=0.2)
 
     def _hear(self) -> None:
-        """Wait until every talk shows what came during the sleep; those that do not are deaf."""
+        """Wait until every talk shows the data of the sleep; return those that do not."""
         self.deaf: list[Act] = []
         deadline = time.monotonic() + HEARING
         for act in self.acts:
@@ -100,7 +100,7 @@ class Fig06Programs(Scenario):
         return self.stage.program_port(*[port for port in ports if 0 < port < 65536])
 
     def _finish(self, act: Act, deadline: float) -> str:
-        """Its faults, in words; empty if the program ended right."""
+        """Faults of the program, in words; empty if it ended correctly."""
         faults = ["does not notice what came while it slept"] if act in self.deaf else []
         while not self.stage.correct(act) and time.monotonic() < deadline:
             time.sleep(0.1)

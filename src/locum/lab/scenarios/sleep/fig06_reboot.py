@@ -1,4 +1,4 @@
-"""Fig. 6 gone wrong: the sleeping device's machine restarts. Its sessions are over, and everybody is told."""
+"""Fig. 6 with a restart of the sleeping device's machine: its sessions end, and their peers are reset."""
 
 import subprocess
 import sys

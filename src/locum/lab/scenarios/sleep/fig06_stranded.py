@@ -1,4 +1,4 @@
-"""Fig. 6 on bad days: the lid is opened where there is no network, or while the stand-in is dead.
+"""Fig. 6 with failures: a wake without a network, or while the stand-in is dead.
 
 Programs are hostages of neither: after a few seconds they run, with their connections still away, and go on as soon as they can.
 """
@@ -75,14 +75,14 @@ class Fig06Stranded(Scenario):
 
     @staticmethod
     def _awake(lab: Lab, waking: Program) -> None:
-        """Until everything is back, by itself: a command that gave up before is none that has to be repeated."""
+        """Wait until everything is back without a second command, even if the first has timed out."""
         wait_until(
             "the device to be awake", lambda: lab.ask("mn", "status")["mobile_node"]["state"] == "awake", 40
         )
         waking.wait(20)
 
     def _given_up(self, lab: Lab, films: LiveFilms) -> None:
-        """The stand-in is dead, and nobody wants to wait for it."""
+        """The stand-in is dead, and its sessions are abandoned."""
         series = watch(lab, films, "series")
         series.wait_for(HEAD_START)
         lab.close_lid()

@@ -16,7 +16,7 @@ ASLEEP = 3.0
 
 
 def domain(address: object) -> IPv4Network:
-    """The prefix that tells an address's domain."""
+    """The prefix of an address's domain."""
     return IPv4Network(f"{address}/{DOMAIN_BITS}", strict=False)
 
 

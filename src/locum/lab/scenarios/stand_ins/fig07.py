@@ -22,7 +22,7 @@ AWAY = 3_000_000
 """Bytes that the stand-in receives while the device is awake."""
 ASLEEP = 4.3
 LATE_PORT, LATE_RATE, LATE_BITS = 7_310, 100, 70_000
-"""A stream of 100 kbit/s in tunnels, and what the way to the stand-in's access node takes of it: the rest is late."""
+"""A stream of 100 kbit/s in tunnels, and the share of it on the path to the stand-in's access node."""
 LATE_BEFORE = 1.0
 """Seconds of it before the lid opens; it ends when the device is awake."""
 LONGEST = 60
@@ -82,11 +82,11 @@ class Fig07(Scenario):
         wait_quiet(lab, "an1", "an3")
 
     def _end(self, lab: Lab) -> IPv4Address:
-        """Where the tunnel of the stand-in's registration ends: at its foreign agent."""
+        """The tunnel of the stand-in's registration ends at its foreign agent."""
         return lab.configuration.care_of("an3")
 
     def _sleep(self, lab: Lab) -> Nap:
-        """All of it, and what its policing refuses is refused at the stand-in's access node."""
+        """Sleep with all sessions; packets refused by policing are refused at the stand-in's access node."""
         programs = [self.download.program]
         closing, asleep, cut = lab.close_lid()
         before = lab.radio_frames()
@@ -150,7 +150,7 @@ class Fig07(Scenario):
 
     @staticmethod
     def _judge_late(lab: Lab, checks: Checks) -> None:
-        """620'': what is late comes to the device by way of the stand-in's access node; each datagram to one of the two."""
+        """620'': late datagrams reach the device through the stand-in's access node; each reaches one end."""
         went, came = (tunnelled(lab, node, way) for node, way in (("an3", "out"), ("an1", "in")))
         checks.more_than("tunnelled_back", went, 0, "packets")
         checks.equal("tunnelled_back_arrived", came, went, "packets")
@@ -186,12 +186,12 @@ def held(lab: Lab, node: str = "mnps") -> int:
 
 
 def told(lab: Lab, kind: str, message: str, node: str) -> int:
-    """How often a node said so."""
+    """Number of such events of a node."""
     return sum(1 for each in lab.timeline.of(node) if (each.kind, each.message) == (kind, message))
 
 
 def responsible(lab: Lab, node: str, before: float) -> bool | str:
-    """What the last 618 or 618'' told a node until then."""
+    """The last 618 or 618'' to a node until then."""
     heard = [
         each
         for each in lab.timeline.of(node)
@@ -201,6 +201,6 @@ def responsible(lab: Lab, node: str, before: float) -> bool | str:
 
 
 def tunnelled(lab: Lab, node: str, way: str) -> int:
-    """Packets of the tunnels 620 of a node that have ended, one way."""
+    """Packets of a node's ended tunnels 620, in one direction."""
     ended = [each.detail for each in lab.timeline.of(node) if each.kind == "in-flight-ended"]
     return sum(int(each["packets"]) for each in ended if each["way"] == way and "packets" in each)

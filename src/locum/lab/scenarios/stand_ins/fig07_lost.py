@@ -1,4 +1,4 @@
-"""The radio dies without a word: the access node has the stand-in take over, until the device answers again (C8, C11)."""
+"""The radio fails silently: the access node makes the stand-in take over until an answer (C8, C11)."""
 
 from typing import ClassVar
 
@@ -83,11 +83,11 @@ class Fig07Lost(Scenario):
         self.asker.program.stop()
 
     def first(self, after: float, place: str) -> float:
-        """When the home address answered again, both ways; connections at this place."""
+        """Time of the first answer of the home address, in both directions; connections at this place."""
         return max(self.asker.first("udp", after), self.asker.first("tcp", after, place))
 
     def judge_silence(self, lab: Lab, checks: Checks) -> None:
-        """The correspondent is not told anything; what the device itself resets when it is back is between those two."""
+        """The correspondent gets no reset, except those that the returned device itself sends in between."""
         cn = lab.captures.files["cn"]
         told = [each for each in pcap.datagrams(cn) if not each.outgoing and each.protocol == pcap.ICMP]
         checks.equal("icmp_to_cn", len(told), 0, "packets")
@@ -125,7 +125,7 @@ def serve(lab: Lab, node: str, more: str) -> tuple[Program, ...]:
 
 
 def judge_start(lab: Lab, checks: Checks, access_node: str) -> None:
-    """Who noticed what, and who asked whom."""
+    """Nodes that noticed the loss, and their requests."""
     seen = [each.kind for each in lab.timeline.of("an1") if each.kind.startswith("visitor-")]
     checks.equal("access_node_noticed", ", ".join(seen), "visitor-lost, visitor-back")
     asked = [each.detail for each in lab.timeline.of("mnps") if each.kind == "triggered"]

@@ -36,7 +36,7 @@ class Fig08(Fig07):
     )
 
     def _look(self, lab: Lab) -> None:
-        """There is no context to look at."""
+        """There is no context here."""
 
     def _settle(self, lab: Lab) -> None:
         """No tunnel 620 has to end."""
@@ -48,7 +48,7 @@ class Fig08(Fig07):
         return lab.nap(ASLEEP, [self.download.program])
 
     def _judge_context(self, lab: Lab, checks: Checks) -> None:
-        """The home agent's tunnels pass the router and end at the stand-in; nobody speaks for a foreign agent there."""
+        """The home agent's tunnels pass the router and end at the stand-in; there is no foreign agent."""
         agent, own = lab.topology.address4("ha"), lab.topology.address4("mnps")
         there = [lab.topology.address4("an3", link) for link in lab.topology.interfaces("an3")]
         left = [each for each in pcap.datagrams(lab.captures.files["ha"]) if each.outgoing]

@@ -78,7 +78,7 @@ class Fig10Two(Scenario):
 
 
 def who(lab: Lab, film: str, song: str) -> str:
-    """Whose sessions are where, by the device's own list."""
+    """Holders of the sessions, by the device's own list."""
     names = {film: "film", song: "song"}
     rows = lab.sessions("mn")
     return " ".join(sorted(f"{names.get(str(row['pids'][0]), 'other')}@{row['at']}" for row in rows))

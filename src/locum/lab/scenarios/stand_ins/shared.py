@@ -69,7 +69,7 @@ class Shared(Scenario):
 
 
 class SharedHome(Shared):
-    """What the stand-in takes never leaves the home agent's host."""
+    """Packets for the stand-in never leave the home agent's host."""
 
     name = "shared-home"
     title = "the stand-in lives on the home agent's host: what it takes never leaves that host"
@@ -129,7 +129,7 @@ class SharedAccessDefault(Shared):
 
 
 class SharedVisitedDefault(SharedAccessDefault):
-    """Awake and asleep, the home agent sends to one care-of address: its access node alone tells whose turn it is."""
+    """Awake or asleep, the home agent has one care-of address: its access node chooses device or stand-in."""
 
     name = "shared-visited-default"
     title = "the device sleeps where it is: its own access node's host is the default care-of address"
@@ -138,7 +138,7 @@ class SharedVisitedDefault(SharedAccessDefault):
 
 
 def judge_tunnels(lab: Lab, host: str, checks: Checks) -> None:
-    """What leaves the stand-in's host towards the correspondent from a home address is in the reverse tunnel (R10)."""
+    """Packets from a home address leave the stand-in's host in the reverse tunnel (R10)."""
     server = lab.topology.address4("cn")
     left = [
         each.outer is not None

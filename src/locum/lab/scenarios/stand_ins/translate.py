@@ -1,4 +1,4 @@
-"""Programs of the stand-in know its own address only; a node on the way turns the home address into it and back (R12).
+"""Programs of the stand-in use its own address; a node on the path translates the home address (R12).
 
 Three home addresses side by side at the default care-of address: the home agent translates the first, the access node
 the second, the stand-in's own host the third. For two more the stand-in registers (Fig. 7), and home agent and access
@@ -30,7 +30,7 @@ TOO_BIG = {4: (3, 4), 6: (2, 0)}
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """A home address of both families, and who translates it. `registered`: a stand-in has registered for it."""
+    """A home address of both families, and its translator. `registered`: a stand-in has registered for it."""
 
     place: str
     four: IPv4Address
@@ -60,7 +60,7 @@ REGISTERED = tuple(each for each in HOMES if each.registered)
 
 
 def tables() -> dict[str, Table]:
-    """What each node has besides, so that each of HOMES is translated at its place."""
+    """Additional configuration of each node, so that each of HOMES is translated at its place."""
     topology = figure_5()
     four, six = str(topology.address4("mnps")), str(topology.address6("mnps"))
     care_of = str(topology.address4("an3", "wire0"))
@@ -175,7 +175,7 @@ class Translate(Scenario):
         )
 
     def _look(self, lab: Lab) -> None:
-        """Who has registered, as the home agent and the stand-in's access node list it."""
+        """Registrants, as listed by the home agent and by the stand-in's access node."""
         rows = {row["home_address"]: row for row in lab.bindings()}
         for home in HOMES:
             listed = rows[str(home.four)]["care_of"]
@@ -237,7 +237,7 @@ class Translate(Scenario):
 
     @staticmethod
     def _judge_captures(files: dict[str, Path], own: set[Address], checks: Checks) -> None:
-        """What was on the wires: who saw which address."""
+        """Captured addresses at each node."""
         untranslated = {each for home in HOMES if home.place != "stand_in" for each in home.both}
         at_mnps = [each for each in pcap.datagrams(files["mnps"]) if not each.outgoing]
         checks.equal(
@@ -272,14 +272,14 @@ class Translate(Scenario):
 
 
 def ping(lab: Lab, home: Address, size: int, count: int) -> int:
-    """How many echo requests were answered."""
+    """Number of answered echo requests."""
     command = ["ping", "-n", "-q", "-c", str(count), "-i", "0.1", "-W", "2", "-s", str(size), str(home)]
     text = lab.processes.run("cn", command).stdout
     return int(text.partition(" received")[0].rpartition(" ")[2] or 0)
 
 
 def refusal(lab: Lab, home: Address) -> str:
-    """What a shell says that writes to a UDP port where nobody is."""
+    """Error of a shell that writes to a closed UDP port."""
     script = (
         f"exec 3<>/dev/udp/{home}/{CLOSED_PORT}; for i in 1 2 3 4 5 6 7 8; do echo $i >&3; sleep 0.1; done"
     )

@@ -1,4 +1,4 @@
-"""What a node answers on its control socket: a file for each object of the command line, found by the request's name.
+"""Answers on a node's control socket: a file for each object, found by the request's name.
 
 A request is answered by a function of (node, arguments) that gives JSON, at once or later; times in it are
 wall-clock seconds (`SteadyClock.for_people`). The file is imported when it is asked for. This one must not know what any

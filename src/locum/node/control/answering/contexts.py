@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # roles that this host does not play are not imported
 
 
 def context_list(node: "NodeView", arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The contexts that are kept here and what is in flight for each. Raises RequestFailed."""
+    """The contexts kept here, and packets in flight for each. Raises RequestFailed."""
     slot = node.driver.slots.get("foreign_agent")
     if slot is None:
         raise RequestFailed(

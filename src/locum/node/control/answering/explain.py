@@ -1,4 +1,4 @@
-"""The request `locum explain`: what this node's data plane would do with a packet, by the model that the tests use."""
+"""The request `locum explain`: the data plane's decision about a packet, by the model of the tests."""
 
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -15,7 +15,7 @@ _MOST = {"dscp": 0x3F, "spi": 0xFFFFFFFF, "flow_label": 0xFFFFF}
 
 
 def explain(node: "NodeView", arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Outcome, what decided, and both in words. Raises RequestFailed."""
+    """Outcome, reasons, and both in words. Raises RequestFailed."""
     from locum.dataplane.model.explain import Question
 
     source, source_port = _end(arguments, "source")

@@ -88,7 +88,7 @@ async def flow_remove(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
 
 
 def rule_rows(node: "NodeView", lines: "tuple[RuleLine, ...] | list[RuleLine]") -> list[Row]:
-    """Rules as rows, with what each took of packets to any home address of the device."""
+    """Rules as rows, with counts of packets to any home address of the device."""
     addresses = {
         each.home_address: each.home_address_v6
         for each in _home_agent(node).visitor_list(now=node.clock.now())

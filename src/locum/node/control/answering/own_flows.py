@@ -33,7 +33,7 @@ _PATIENCE = 8.0  # seconds for the home agent's answer
 
 
 def mobile_list(node: "NodeView") -> list[Row]:
-    """What the home agent has confirmed."""
+    """Rules that the home agent has confirmed."""
     role = cast("SleepingNode", node.driver.slots["mobile_node"].role)
     return [_rule_row(each, str(role.mobile.configuration.home_address)) for each in role.rules.all()]
 
@@ -89,7 +89,7 @@ async def _changed(node: "NodeView", change: Any) -> Row:
 
 
 def stand_in_list(node: "NodeView") -> list[Row]:
-    """What the stand-in's registrations ask for, of every device."""
+    """Rules in the stand-in's registrations, of every device."""
     rows: list[Row] = []
     for standing in _standings(node):
         home_address = str(standing.device.home_address)
@@ -102,7 +102,7 @@ def stand_in_list(node: "NodeView") -> list[Row]:
 
 
 async def stand_in_add(node: "NodeView", keys: Mapping[str, Any], home_address: Addr | None) -> Row:
-    """Take what the selector takes; returns when the home agent sends it here. Raises RequestFailed."""
+    """Take the selector's packets; returns when the home agent sends them here. Raises RequestFailed."""
     given = {key: value for key, value in keys.items() if key not in ("action", "to", "share")}
     if keys.get("action") == "drop" or given.keys() & {"id", "priority"}:
         raise RequestFailed("a stand-in's rules lead to itself; identifier and priority are given to them")
@@ -122,7 +122,7 @@ async def stand_in_add(node: "NodeView", keys: Mapping[str, Any], home_address: 
 
 
 async def stand_in_remove(node: "NodeView", identifier: int, home_address: Addr | None) -> Row:
-    """Release what that rule takes. Raises RequestFailed."""
+    """Release the packets of that rule. Raises RequestFailed."""
     standing = _standing(node, home_address)
     part = standing.part.parts.get(identifier)
     if part is None:

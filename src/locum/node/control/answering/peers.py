@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 def peer_list(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
-    """Peers of CoAP with what passed between us, and those that share an association for registrations."""
+    """Peers of CoAP with counts of messages, and those that share an association for registrations."""
     return [*_control(node), *_home_agent(node), *_foreign_agent(node), *_mobile_node(node), *_stand_in(node)]
 
 

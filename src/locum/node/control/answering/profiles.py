@@ -29,7 +29,7 @@ _HOME_AGENT, _ACCESS_NODE, _STAND_IN = "home_agent", "foreign_agent", "mnps"
 
 
 def profile_list(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
-    """Home addresses whose profile is known or was asked for, and what of it counts here. Raises RequestFailed."""
+    """Home addresses with a known or requested profile, and the parts used here. Raises RequestFailed."""
     now, rows = node.clock.now(), list[Row]()
     for name, role in _agents(node).items():
         if name == _HOME_AGENT:

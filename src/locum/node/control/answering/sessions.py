@@ -37,7 +37,7 @@ async def sleep(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
 
 
 async def would_sleep(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
-    """What a sleep would do with each session. Raises RequestFailed."""
+    """Result of a sleep for each session, as a dry run. Raises RequestFailed."""
     return await sleeper(node).would_sleep(_name(arguments.get("to")))
 
 
@@ -63,7 +63,7 @@ async def give(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
 
 
 async def take(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
-    """Returns when what was meant is back. Raises RequestFailed."""
+    """Take the selected sessions back; returns when they are back. Raises RequestFailed."""
     return await sleeper(node).take(_selection(arguments))
 
 
@@ -106,7 +106,7 @@ def sessions(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
 
 
 async def drop(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
-    """End sessions that are held here; returns when their peers are told. Raises RequestFailed."""
+    """End sessions that are held here; returns when their peers are reset. Raises RequestFailed."""
     slot = node.driver.slots.get("mnps")
     if slot is None:
         raise RequestFailed(

@@ -10,7 +10,7 @@ Row = dict[str, Any]
 
 
 def translations(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
-    """Home addresses that become a stand-in's interface address here (R12), with what was counted both ways."""
+    """Home addresses translated to a stand-in's interface address here (R12), with counts."""
     rows: list[Row] = []
     for each in node.plane.state.translations.values():
         towards, back = node.plane.translation_counters(each.home_address, each.tunnel)

@@ -1,4 +1,4 @@
-"""The request `locum trigger take | release`: what a person asks of a stand-in, sent from this node (C8)."""
+"""The request `locum trigger take | release`: a trigger to a stand-in, sent from this node (C8)."""
 
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -76,7 +76,7 @@ def _address(arguments: Mapping[str, Any], key: str) -> Address:
 
 
 def unambiguous(found: tuple[Selector, ...], *home_addresses: Address | None) -> tuple[Selector, ...]:
-    """Selectors as they travel: what says nothing of a family becomes a rule for both at the home agent. Raises
+    """Selectors for the message: one without a family becomes a rule for both at the home agent. Raises
     RequestFailed for a family whose home address is not known.
     """
     try:
@@ -86,7 +86,7 @@ def unambiguous(found: tuple[Selector, ...], *home_addresses: Address | None) ->
 
 
 def _selectors(arguments: Mapping[str, Any], home_address: Address) -> tuple[Selector, ...]:
-    """Nothing for everything. Raises RequestFailed."""
+    """The selectors; empty for all flows. Raises RequestFailed."""
     keys = arguments.get("selector") or {}
     if not isinstance(keys, Mapping):
         raise RequestFailed("selector: the keys of a rule's table")

@@ -30,7 +30,7 @@ Begin = Callable[[ContextRequestKind, Mobile, IPv4Address, int, Onward, float], 
 
 
 class Answering:
-    """Answers about the contexts in `kept`; `begin` tells an access node that a device belongs to another one since."""
+    """Answers about the contexts in `kept`; `begin` starts forwarding to a device's new access node."""
 
     def __init__(self, kept: KeptContexts, begin: Begin) -> None:
         self._kept, self._begin = kept, begin
@@ -84,7 +84,7 @@ class Answering:
     def _hand_over(
         self, mobile: Mobile, peer: IPv4Address, request: ContextRequest622, now: float
     ) -> list[Action]:
-        """What still arrives follows; who has been followed before is told that it goes on from there."""
+        """Forward late packets to the new access node; earlier access nodes are told of it."""
         home_address = mobile.home_address
         before = self._flights.outgoing(home_address)
         visitor = self._visitors.get(home_address)
@@ -137,7 +137,7 @@ class Answering:
         return Acknowledgement622(ContextStatus.OK, home_address, pushed.registered, statuses), actions
 
     def _follow(self, mobile: Mobile, peer: IPv4Address, onward: Onward, now: float) -> list[Action]:
-        """Packets will come by way of `peer`: to who is here, or to wait for the device."""
+        """Packets will come from `peer`: deliver them to a visitor, or hold them for the device."""
         home_address = mobile.home_address
         if not onward.follows:
             return self._kept.tell_device(home_address, onward, True)

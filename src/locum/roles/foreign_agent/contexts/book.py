@@ -1,4 +1,4 @@
-"""The contexts that an access node keeps (C4, C7), and what follows from them for those whom it serves.
+"""The contexts that an access node keeps (C4, C7), and their effects on its visitors.
 
 A block that is changed here gets the next version; one that came from another access node keeps the version it had
 there, so that two nodes which have exchanged a context need to send each other only what has changed. It must not know
@@ -39,7 +39,7 @@ from locum.wire.control.context_blocks import (
 
 
 class ContextBook(Part):
-    """The contexts of one access node. `preconfigured` are blocks that it has without being told (version 1)."""
+    """The contexts of one access node. `preconfigured` are blocks of its configuration (version 1)."""
 
     def __init__(self, preconfigured: Mapping[IPv4Address, Sequence[BlockContent]] | None = None) -> None:
         self._preconfigured = dict(preconfigured or {})
@@ -53,7 +53,7 @@ class ContextBook(Part):
         self._as_configured = {key: context.to_row()["blocks"] for key, context in self._contexts.items()}
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
-        """Start with the contexts of an earlier run; what has been configured otherwise since then is as configured."""
+        """Start with the contexts of an earlier run; changed configuration takes precedence."""
         actions: list[Action] = []
         for row in rows:
             if row.table != TABLE:
@@ -93,7 +93,7 @@ class ContextBook(Part):
         return found.groups if isinstance(found, MulticastBlock) else ()
 
     def visit(self, home_address: IPv4Address) -> VisitorBlock | None:
-        """What its registration says, as another access node told."""
+        """Note a visitor's registration, as another access node reported it."""
         found = self.content(home_address, BlockKind.VISITOR)
         return found if isinstance(found, VisitorBlock) else None
 
@@ -116,7 +116,7 @@ class ContextBook(Part):
         return self._keep(replace(context, blocks=blocks))
 
     def learn(self, home_address: IPv4Address, profile: Policies) -> list[Action]:
-        """What a policy server says about this mobile node."""
+        """Note a policy server's profile of this mobile node."""
         return self.note(home_address, *preconfigured(profile))
 
     def registered(self, home_address: IPv4Address, at: int) -> list[Action]:
@@ -124,7 +124,7 @@ class ContextBook(Part):
         return self._keep(replace(self._contexts.get(home_address, Context(home_address)), registered=at))
 
     def drop(self, home_address: IPv4Address) -> list[Action]:
-        """Forget what is not preconfigured."""
+        """Drop blocks that are not preconfigured."""
         if self._contexts.pop(home_address, None) is None:
             return []
         configured = self._preconfigured.get(home_address)
@@ -153,7 +153,7 @@ class ContextBook(Part):
     def give(
         self, context: Context, wants: Iterable[int], known: Mapping[int, int]
     ) -> tuple[tuple[ContextBlock, ...], dict[int, BlockStatus]]:
-        """The blocks that are wanted, without the content of those that the other one has; and what is not to be had."""
+        """The requested blocks, without content that the other one already has; and the missing kinds."""
         blocks: list[ContextBlock] = []
         statuses: dict[int, BlockStatus] = {}
         for number in wants:
@@ -171,7 +171,7 @@ class ContextBook(Part):
     def take(
         self, home_address: IPv4Address, registered: int, blocks: Iterable[ContextBlock]
     ) -> tuple[dict[int, BlockStatus], list[Action]]:
-        """Blocks from another access node: each is taken or not by itself. What becomes of them, and the actions."""
+        """Take blocks from another access node, each by itself. Returns their results, and the actions."""
         context = self._contexts.get(home_address, Context(home_address))
         taken = dict(context.blocks)
         statuses = {each.kind: take_block(each, taken) for each in blocks}
@@ -183,7 +183,7 @@ class ContextBook(Part):
     # What follows --------------------------------------------------------------------------------------------------
 
     def police(self, wanted: Wanted) -> Forwarding:
-        """The filters of whoever is served: policing (R20), and at a stand-in the paging classifier before it (P16)."""
+        """Filters of a visitor: policing (R20), and at a stand-in the paging classifier before it (P16)."""
         context = self._contexts.get(wanted.home_address)
         served = wanted.visitor or wanted.static
         if context is None or served is None or not wanted.forwarding.acceptances:

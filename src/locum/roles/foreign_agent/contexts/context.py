@@ -1,4 +1,4 @@
-"""What an access node knows of a mobile node beside its registration: blocks with versions (C4), and what they say.
+"""Data of an access node about a mobile node beside its registration: blocks with versions (C4).
 
 Values only: who keeps them is `context_book`. It must not know messages, peers or tunnels.
 """
@@ -122,7 +122,7 @@ def take_block(block: ContextBlock, taken: dict[BlockKind, Block]) -> BlockStatu
 
 
 def _fits(content: BlockContent, beside: Mapping[BlockKind, Block]) -> bool:
-    """What no description of a block can say: rules are bounded for each family, names of algorithms are known."""
+    """Checks beyond a block's description: rules are bounded for each family, algorithms are known."""
     match content:
         case PolicyBlock():
             paging = beside.get(BlockKind.PAGING)
@@ -149,7 +149,7 @@ def _fits(content: BlockContent, beside: Mapping[BlockKind, Block]) -> bool:
 
 
 def _few(*lists: RuleList) -> bool:
-    """Whether all of them together fit one filter: at a stand-in the classifier stands before the policing."""
+    """True if all of them together fit one filter: at a stand-in the classifier precedes the policing."""
     rules = [each for rules in lists for each in rules.rules]
     v4 = sum(isinstance(each.selector, Ipv4Selector) for each in rules)
     return max(v4, len(rules) - v4) <= MAX_RULES
@@ -169,7 +169,7 @@ def policings(context: Context, *, stand_in: bool) -> Iterator[tuple[FilterPlace
 
 
 def _classified(classifier: Policing, policing: Policing) -> Policing:
-    """One filter out of two: what no rule of the classifier takes is policed, unless the classifier drops the rest.
+    """One filter out of two: unmatched packets are policed, unless the classifier drops by default.
 
     Rules are numbered anew, the classifier's first, as both may use one number; the forms of one rule keep one number.
     """

@@ -1,4 +1,4 @@
-"""Packets in flight while a device changes its access node: the tunnel 620 both ways, and what waits (C5).
+"""Packets in flight while a device changes its access node: the tunnel 620 in both directions (C5).
 
 At the old access node packets of a home address go on to the new one; they wait while its link is down and nobody has
 asked for them. At the new one they wait until the device is there, and leave in order before anything newer. All of it
@@ -38,7 +38,7 @@ LOOKS = 4  # at the counters of a tunnel within the silence that ends it
 
 @dataclass(frozen=True, slots=True)
 class Mobile:
-    """Whose packets: the home addresses and the home agent that sends them here."""
+    """Owner of the packets: the home addresses, and the home agent that sends them here."""
 
     home_address: IPv4Address
     home_agent: IPv4Address
@@ -54,7 +54,7 @@ class Mobile:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a tunnel 620: the other access node, and what was counted when something moved last."""
+    """One end of a tunnel 620: the other access node, and the packet count at the last movement."""
 
     peer: IPv4Address
     moved_at: float  # steady seconds
@@ -95,7 +95,7 @@ STATES: StateTable[Change] = StateTable(
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """What is in flight for one device."""
+    """Packets in flight for one device."""
 
     mobile: Mobile
     outgoing: End | None = None
@@ -105,7 +105,7 @@ class Flight:
 
     @property
     def over(self) -> bool:
-        """Nothing is left of it."""
+        """True if no part of it is left."""
         return self.outgoing is None and self.incoming is None and self.waiting is None
 
     def at(self, change: Change, waiting: Waiting | None) -> "Flight":
@@ -138,7 +138,7 @@ class InFlight(Part):
     # Reading -----------------------------------------------------------------------------------------------------
 
     def flights(self) -> Mapping[IPv4Address, Flight]:
-        """What is in flight, by home address."""
+        """Flights by home address."""
         return self._flights
 
     def outgoing(self, home_address: Addr) -> IPv4Address | None:
@@ -152,7 +152,7 @@ class InFlight(Part):
         return None if flight is None or flight.incoming is None else flight.incoming.peer
 
     def waiting(self, home_address: IPv4Address) -> Waiting | None:
-        """Whether and why they wait."""
+        """Reason why packets are held, None if they are not."""
         flight = self._flights.get(home_address)
         return None if flight is None else flight.waiting
 
@@ -164,7 +164,7 @@ class InFlight(Part):
     # At the old access node ----------------------------------------------------------------------------------------
 
     def depart(self, mobile: Mobile, peer: IPv4Address, *, now: float) -> list[Action]:
-        """From now on what arrives for this device goes on to `peer`, what has waited first."""
+        """Forward this device's packets to `peer` from now on, held ones first."""
         flight = self._flight(mobile)
         held = flight.waiting is not None
         changed = replace(flight.at("depart", None), mobile=mobile, outgoing=End(peer, now))
@@ -188,13 +188,13 @@ class InFlight(Part):
     # At the new access node ----------------------------------------------------------------------------------------
 
     def herald(self, mobile: Mobile, *, now: float) -> list[Action]:
-        """It asks to register: what the home agent sends as soon as it has accepted waits for the reply behind it."""
+        """The device asks to register: hold packets that the home agent sends before its reply arrives."""
         if mobile.home_address in self._flights:
             return []
         return self._wait(Flight(mobile).at("herald", Waiting.HERALDED), now + HERALD)
 
     def expect(self, mobile: Mobile, peer: IPv4Address, *, now: float) -> list[Action]:
-        """The device will come, and its packets come before it, by way of `peer`: they wait."""
+        """The device will come, and its packets come before it, from `peer`: hold them."""
         flight = replace(self._flight(mobile), mobile=mobile, outgoing=None, incoming=End(peer, now))
         self._look_soon(mobile.home_address, now)
         return [
@@ -212,13 +212,13 @@ class InFlight(Part):
         ]
 
     def accept(self, mobile: Mobile, peer: IPv4Address, *, now: float) -> list[Action]:
-        """Packets come by way of `peer` for a home address that is served here already; none waits."""
+        """Accept packets from `peer` for a home address that is served here already, without holding."""
         flight = replace(self._flight(mobile), mobile=mobile, outgoing=None, incoming=End(peer, now))
         self._look_soon(mobile.home_address, now)
         return [*self._set(flight), self._emit("in-flight-begins", mobile, peer, "in")]
 
     def open(self, home_address: IPv4Address) -> list[Action]:
-        """Deliver from now on: what has waited first, then what has arrived meanwhile, then the rest directly.
+        """Deliver from now on: held packets first, then those that arrived meanwhile, then directly.
 
         As long as something waits nothing may go by the short way of an acceptance with a link: all goes by the
         host's route, behind each other.
@@ -235,7 +235,7 @@ class InFlight(Part):
         return actions + self._set(self._flights[home_address].at("opened", None))
 
     def returned(self, home_address: IPv4Address) -> list[Action]:
-        """The device is here again: nothing goes on to anybody else any more."""
+        """The device is here again: stop forwarding to other access nodes."""
         flight = self._flights.get(home_address)
         if flight is None or flight.outgoing is None:
             return []
@@ -246,7 +246,7 @@ class InFlight(Part):
         ]
 
     def forget(self, home_address: IPv4Address) -> list[Action]:
-        """The device is not served here any more and nobody wants its packets: what waits is dropped."""
+        """The device is not served here any more: drop held packets."""
         flight = self._flights.get(home_address)
         if flight is None or flight.outgoing is not None:
             return []
@@ -301,7 +301,7 @@ class InFlight(Part):
         return actions
 
     def _waited(self, flight: Flight) -> list[Action]:
-        """Nobody came: what waits is of no use any more, unless it only waited for older ones."""
+        """The time of holding is over: drop the packets, unless they only waited for older ones."""
         home_address = flight.mobile.home_address
         if flight.waiting is Waiting.SETTLING:
             return self.open(home_address)
@@ -359,7 +359,7 @@ class InFlight(Part):
         return self._direct(wanted.forwarding, flight)
 
     def _direct(self, base: Forwarding, flight: Flight) -> Forwarding:
-        """What comes by the tunnel goes where what comes from the home agent goes."""
+        """Deliver packets of the tunnel like those of the home agent."""
         if flight.incoming is None:
             return base
         peer, agent = flight.incoming.peer, flight.mobile.home_agent
@@ -373,7 +373,7 @@ class InFlight(Part):
     def _indirect(
         self, base: Forwarding, flight: Flight, verdict: Verdict | None, tunnels: tuple[Tunnel, ...] = ()
     ) -> Forwarding:
-        """What comes out of tunnels is looked up here, for it waits or goes on; what the device sends leaves as before.
+        """Look up packets out of tunnels here, to hold or forward them; the device's own leave as before.
 
         While newer packets settle, those that come by the tunnel are delivered at once.
         """

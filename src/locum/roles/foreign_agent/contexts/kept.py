@@ -1,4 +1,4 @@
-"""Contexts that an access node keeps, for how long, and for whom it keeps them (C4, C7).
+"""Contexts that an access node keeps, with their lifetimes and owners (C4, C7).
 
 Both sides of the context transfer work on them. This module must not know 622 and 624.
 """
@@ -54,11 +54,11 @@ class KeptContexts(Part):
 
     @property
     def enabled(self) -> bool:
-        """Whether there is any other access node to talk to."""
+        """True if there is another access node to talk to."""
         return bool(self._access_nodes)
 
     def known(self, peer: Addr, home_address: Addr) -> TypeGuard[IPv4Address]:
-        """Whether that access node may speak for that home address, and is another one than this."""
+        """True if that access node has authority for that home address, and is not this one."""
         allowed = self._access_nodes.get(peer) if isinstance(peer, IPv4Address) else None
         return (
             allowed is not None and peer != self.care_of_address and (not allowed or home_address in allowed)
@@ -86,7 +86,7 @@ class KeptContexts(Part):
         return self._times.next()
 
     def _dismissed(self, visitor: Visitor) -> list[Action]:
-        """It is off the list: what waits for it goes, and its context unless somebody may still ask for it.
+        """The device left the list: drop held packets, and its context unless it may still be requested.
 
         Whose registration has run out may be taken over just then: its context, and what is in flight, follow.
         """
@@ -106,7 +106,7 @@ class KeptContexts(Part):
         return actions
 
     def _followed(self, home_address: IPv4Address) -> list[Action]:
-        """Nothing follows it any more: whoever moved on in good order is off the list, too."""
+        """No packets follow it any more: a device that moved on in good order leaves the list, too."""
         if home_address not in self.moved:
             return []
         self.moved.discard(home_address)
@@ -132,7 +132,7 @@ class KeptContexts(Part):
         return None if visit is None else Mobile(home_address, visit.home_agent, visit.home_address_v6)
 
     def current(self, home_address: IPv4Address, now: float) -> Context | None:
-        """The context with what its registration says now; None for a device that nothing is known of."""
+        """The context with its current registration; None for an unknown device."""
         visitor = self.visitors.get(home_address)
         if visitor is not None and visitor.next_hop is None:
             left = max(0, min(0xFFFF, int(visitor.expires_at - now)))

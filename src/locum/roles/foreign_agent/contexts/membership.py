@@ -52,7 +52,7 @@ class Memberships(Part):
         return [*self._book.note(home_address, MulticastBlock(groups)), *self.refresh()]
 
     def refresh(self) -> list[Action]:
-        """From what is forwarded to what is wanted now."""
+        """Change the joined groups from the forwarded ones to the wanted ones."""
         if self._upstream is None:
             return []
         wanted = self._wanted()

@@ -54,7 +54,7 @@ class Requesting:
     # Registrations (603) ------------------------------------------------------------------------------------------------
 
     def relayed(self, request: RegistrationRequest, *, now: float) -> list[Action]:
-        """A request is on its way to a home agent that we know, for somebody who is not here yet (602)."""
+        """Ask for the context of a new device while its request is on the way to a known home agent (602)."""
         home_address, named = request.home_address, instruction(request)
         if named is None or named.towards or named.stand_in or not request.lifetime:
             return []
@@ -67,7 +67,7 @@ class Requesting:
         return self._flights.herald(Mobile(home_address, request.home_agent, six), now=now)
 
     def arriving(self, visitor: Visitor, said: Instruction | None, *, now: float) -> list[Action]:
-        """Before it is on the list: what reaches it by the old access node is to be in front of what is newer."""
+        """Before it is on the list: its packets from the old access node precede newer ones."""
         named = self._fetchable(visitor, said)
         if named is None or not self._onward(visitor, named).follows:
             return []
@@ -78,7 +78,7 @@ class Requesting:
         return self._flights.arrive(_mobile(visitor), named.access_node, now=now)
 
     def registered(self, visitor: Visitor, said: Instruction | None, *, now: float) -> list[Action]:
-        """It is on the list, and its forwarding stands: what has waited is delivered, its context is asked for."""
+        """It is on the list, with its forwarding: deliver held packets, ask for its context."""
         home_address, named = visitor.home_address, self._fetchable(visitor, said)
         actions: list[Action] = []
         if visitor.next_hop is None and self._kept.enabled:
@@ -197,7 +197,7 @@ class Requesting:
             return actions + self._flights.open(exchange.mobile.home_address)
 
     def _unanswered(self, number: int, exchange: Exchange, now: float) -> list[Action]:
-        """The device does not wait for what may never come: only the context is asked for again."""
+        """The device stops waiting; only the context is requested again."""
         home_address = exchange.mobile.home_address
         actions: list[Action] = [Count("context-unanswered"), *exchange.replies]
         actions += self._flights.open(home_address) if exchange.kind is ContextRequestKind.FETCH else []
@@ -282,5 +282,5 @@ def _mobile(visitor: Visitor) -> Mobile:
 
 
 def _without_visit(answer: Context624) -> list[ContextBlock]:
-    """What the device's registration here says is known better here."""
+    """The context without the block of the registration, which is better known here."""
     return [each for each in answer.blocks if each.kind != BlockKind.VISITOR]

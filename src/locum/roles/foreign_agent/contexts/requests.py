@@ -1,4 +1,4 @@
-"""What an access node asks of others about contexts (622, 624): asked again every 2 s, given up after 15 s (RFC 4067).
+"""Requests of an access node about contexts (622, 624): repeated every 2 s, for 15 s (RFC 4067).
 
 It must not know what follows from an answer.
 """
@@ -33,7 +33,7 @@ FIRST_REQUEST = 1 << 40  # above the numbers of all other requests of a foreign 
 
 
 class ContextRequestKind(Enum):
-    """What is asked of another access node."""
+    """Kind of a request to another access node."""
 
     FETCH = "fetch"  # 622: its context
     PUSH = "push"  # 624: take this one
@@ -42,7 +42,7 @@ class ContextRequestKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One context request under way."""
+    """One pending context request."""
 
     kind: ContextRequestKind
     mobile: Mobile
@@ -57,7 +57,7 @@ class Exchange:
 
 
 class ContextRequests(Part):
-    """All that is under way; `current` gives a context as it stands."""
+    """All pending requests; `current` gives the present state of a context."""
 
     def __init__(self, book: ContextBook, current: Callable[[IPv4Address, float], Context | None]) -> None:
         self._book, self._current = book, current
@@ -75,7 +75,7 @@ class ContextRequests(Part):
         return [each for each in self._exchanges.values() if each.mobile.home_address == home_address]
 
     def begin(self, exchange: Exchange, now: float) -> list[Action]:
-        """Ask; what else is under way for the same device ends, but for what others are only told."""
+        """Send a request; other requests for the same device end, except notices."""
         actions: list[Action] = []
         if exchange.kind is not ContextRequestKind.CLAIM:
             for number, each in tuple(self._exchanges.items()):
@@ -98,7 +98,7 @@ class ContextRequests(Part):
     def pushed_again(
         self, mobile: Mobile, peer: IPv4Address, replies: tuple[Action, ...]
     ) -> list[Action] | None:
-        """The device repeats its announcement: what it hears at once. None: nothing of the kind is under way."""
+        """The device repeats its announcement: return the immediate answer. None: no request is pending."""
         for number, each in self._exchanges.items():
             if (each.kind, each.mobile, each.peer) != (ContextRequestKind.PUSH, mobile, peer):
                 continue
@@ -109,12 +109,12 @@ class ContextRequests(Part):
         return None
 
     def end(self, number: int) -> list[Action]:
-        """It is over; what the device waited for goes."""
+        """End a request; packets that the device waited for are released."""
         self._retries.cancel(number)
         return list(self._exchanges.pop(number).replies)
 
     def again(self, number: int, now: float) -> bool:
-        """Nobody has answered: ask again later; False: it is given up."""
+        """No answer: repeat later; False: it has ended."""
         exchange = self._exchanges[number]
         at = max(now, exchange.asked_at + RETRY)
         if at >= exchange.give_up_at:
@@ -140,7 +140,7 @@ class ContextRequests(Part):
         self._told[home_address, peer] = dict(versions)
 
     def forget(self, home_address: IPv4Address) -> None:
-        """Nothing is known of what others have of this device."""
+        """Drop the record of blocks that others have of this device."""
         for key in [each for each in self._told if each[0] == home_address]:
             del self._told[key]
 

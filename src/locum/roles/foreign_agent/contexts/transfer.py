@@ -69,7 +69,7 @@ class ContextTransfer(Part):
         return self._parts.deadline()
 
     def rows(self, *, now: float) -> list[dict[str, JSON]]:
-        """For people: contexts with their blocks' versions, tunnels and what waits."""
+        """For users: contexts with their blocks' versions, tunnels and held packets."""
         rows: list[dict[str, JSON]] = []
         for context in self._book.all():
             home_address = context.home_address

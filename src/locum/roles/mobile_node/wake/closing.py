@@ -1,4 +1,4 @@
-"""The end of a handover whose sessions are back (C3): the stand-in hears of it, and the row is removed.
+"""The end of a handover whose sessions are back (C3): the stand-in is told, and the row is removed.
 
 Connections that the stand-in accepted may still be on their way. This module must not know sessions.
 """
@@ -48,7 +48,7 @@ class Closing:
         return self._course.unanswered(value, reason, now)
 
     def answered(self, value: Request634, answer: Answer632, now: float) -> list[Action]:
-        """Return what follows from the answer to this request."""
+        """Handle the answer to this request."""
         if isinstance(value, Done) and not value.sessions:
             return self._done_answered(value, answer)
         if answer.status in (Status.BUSY, Status.LIMIT):

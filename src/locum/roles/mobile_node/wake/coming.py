@@ -124,7 +124,7 @@ class Coming:
     # The role's shape --------------------------------------------------------------------------------------------
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
-        """Answers, and results of what the node does to these sessions; others mean nothing."""
+        """Handle answers, and results of the node's work on these sessions; ignore others."""
         match self.state, event:
             case _, HasRoom():
                 self._room |= {flow: None for flow in event.flows if flow in self._sessions}
@@ -167,7 +167,7 @@ class Coming:
     # Steps -------------------------------------------------------------------------------------------------------
 
     def _next(self, now: float) -> list[Action]:
-        """First what the stand-in must hear, then a new sleep, then whoever has room."""
+        """Next step: messages to the stand-in first, then a new sleep, then sockets with room."""
         name = self.handover.identifier
         if self.handover.disowned:  # none of the others may overtake it
             return self._ask(Abandon(name, self.handover.disowned))
@@ -330,7 +330,7 @@ class Coming:
             self.handover = self.handover.at(Stage.RETURNED)
 
     def _end_one(self, flow: Flow) -> list[Action]:
-        """At both ends: the stand-in hears of it next."""
+        """End a session at both ends: the stand-in is told next."""
         session = self._sessions[flow].session
         self._drop(flow)
         self.handover = self.handover.disown((session.session,))
@@ -339,7 +339,7 @@ class Coming:
         return [AbandonSessions((flow,)), row, *thaw, *released((flow,))]
 
     def _close(self, flow: Flow) -> list[Action]:
-        """Its program has ended; the peer hears of it, as it would have at once."""
+        """Close the session: its program has ended, and the peer gets a FIN or reset as usual."""
         self._tell(self._sessions[flow].session, Fate.CLOSED, CLOSED)
         told = Emit("session-closed", None, flow.local, flow, {"reason": CLOSED})
         return [*self._end_one(flow), told]

@@ -10,7 +10,7 @@ from locum.wire.control import Flow, Request634
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """Nothing has room; at `alive_at` the stand-in is asked for a byte, so that it does not forget."""
+    """No socket has room; at `alive_at` a byte is fetched, as a sign of life for the stand-in."""
 
     alive_at: float
 

@@ -1,4 +1,4 @@
-"""State and result of one wake, and the 634 request under way (C3): asked, answered, or asked again after a pause.
+"""State and result of one wake, and its pending 634 (C3): sent, answered, or repeated after a pause.
 
 This module must not know which request comes next.
 """
@@ -39,7 +39,7 @@ class Course:
         self._pause = RETRY_FIRST
 
     def reclaim(self) -> Request634:
-        """Return the first request. The stand-in must never go on with sessions that are back, so it hears of them first."""
+        """Return the first request. It precedes all others, so that the stand-in stops returned sessions."""
         handover = self._away.handover
         if self.untold:
             return Done(handover.identifier, handover.returned)

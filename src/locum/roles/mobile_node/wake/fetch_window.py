@@ -1,4 +1,4 @@
-"""Fetches of a wake that are under way, and what they brought: the radio is never idle while bytes are put back (C3).
+"""Pending fetches of a wake, and their data: fetching goes on while bytes are put back (C3).
 
 A window over all sessions together. It must not know when to fetch, nor what becomes of the bytes.
 """
@@ -19,7 +19,7 @@ Want = tuple[int, int, int]  # the session's number, where it goes on, where it 
 
 
 class FetchAhead:
-    """One handover's fetches. The cost of every call follows the fetches under way, not the number of sessions."""
+    """One handover's fetches. The cost of every call follows the pending fetches, not the sessions."""
 
     def __init__(self, correspondence: Correspondence, handover: bytes) -> None:
         self._correspondence = correspondence
@@ -44,7 +44,7 @@ class FetchAhead:
         return tuple(self._arrived)
 
     def more(self, wanted: Iterable[Want]) -> list[Action]:
-        """Ask for what these sessions lack, as far as the window is open."""
+        """Fetch missing data of these sessions, as far as the window is open."""
         actions: list[Action] = []
         room = DEPTH * CHUNK - sum(each.limit for each in self._asked.values())
         for number, offset, end in wanted:
@@ -62,7 +62,7 @@ class FetchAhead:
         return actions
 
     def _reached(self, number: int, offset: int) -> int:
-        """Where the first byte is that has not been asked for."""
+        """Position of the first byte that was not requested."""
         ends = self._ends.get(number, {})
         while offset in ends:
             offset = ends[offset]
@@ -75,7 +75,7 @@ class FetchAhead:
         return len(data) == value.limit
 
     def add(self, number: int, offset: int, data: bytes) -> None:
-        """Bytes of this session that came by another way."""
+        """Add bytes of this session from another source."""
         if data:
             self._arrived.setdefault(number, {})[offset] = data
             self._ends.setdefault(number, {})[offset] = offset + len(data)
@@ -97,7 +97,7 @@ class FetchAhead:
             self.add(number, offset, data)
 
     def forget(self, number: int) -> None:
-        """What this session has not used yet will be fetched again, or not."""
+        """Drop unused data of this session; it may be fetched again."""
         self._asked = {request: each for request, each in self._asked.items() if each.session != number}
         self._arrived.pop(number, None)
         self._ends.pop(number, None)

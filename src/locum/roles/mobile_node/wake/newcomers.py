@@ -14,7 +14,7 @@ from locum.wire.control import Answer632, Status
 
 
 class Newcomers:
-    """Those of `receiving`, noted in what is known of the sessions of the wake."""
+    """Connections in `receiving`, added to the sessions of the wake."""
 
     def __init__(self, receiving: Receiving, away: StillAway) -> None:
         self._receiving, self._away = receiving, away

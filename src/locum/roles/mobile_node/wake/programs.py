@@ -1,4 +1,4 @@
-"""The programs of one wake (C3): frozen, or running with their flows suspended while nobody answers.
+"""The programs of one wake (C3): frozen, or running with their flows suspended during silence.
 
 This module must not know what is put back, nor when.
 """

@@ -1,4 +1,4 @@
-"""How far each session of a wake has come back (C3): one value per session, and views of all values.
+"""Progress of each session of a wake (C3): one value per session, and views of all values.
 
 Offsets are those of the kernel, so none is in a row. It must not know fetches, nor how bytes are put back.
 """
@@ -12,7 +12,7 @@ from locum.wire.control import FinalState, Flow
 
 
 class Room(Enum):
-    """Whether the socket of a session can take bytes."""
+    """Room in the socket of a session."""
 
     OPEN = "open"  # it may have room
     FULL = "full"  # it took less than was given: its program must read first
@@ -36,7 +36,7 @@ class SessionProgress:
 
     @property
     def behind(self) -> bool:
-        """Whether bytes are lacking."""
+        """True if bytes are missing."""
         return self.lacking > 0
 
     @property
@@ -46,7 +46,7 @@ class SessionProgress:
 
     @property
     def taking(self) -> bool:
-        """Whether bytes are lacking and the socket may take some now."""
+        """True if bytes are missing and the socket may take some now."""
         return self.behind and self.room is Room.OPEN
 
     def placed(self, offset: int) -> "SessionProgress":
@@ -166,7 +166,7 @@ class Progress:
         return (self._sessions[flow] for flow in self._taking)
 
     def remaining(self) -> int:
-        """Bytes that those who take lack."""
+        """Missing bytes of the sessions with room."""
         return sum(value.lacking for value in self.taking())
 
     # Changes -----------------------------------------------------------------------------------------------------
@@ -179,13 +179,13 @@ class Progress:
         self._flows = {value.session.session: flow for flow, value in self._sessions.items()}
 
     def aim(self, targets: Mapping[Flow, int]) -> None:
-        """How much is to come."""
+        """Set the number of bytes to come."""
         for flow, target in targets.items():
             if (value := self._sessions.get(flow)) is not None:
                 self._set(flow, replace(value, target=target))
 
     def place(self, positions: Iterable[tuple[Flow, int]], gone: Iterable[Flow]) -> None:
-        """How much the kernel has, and whose programs have ended."""
+        """Set the positions in the kernel, and the ended programs."""
         for flow, position in positions:
             if (value := self._sessions.get(flow)) is not None:
                 self._set(flow, value.placed(position))
@@ -208,7 +208,7 @@ class Progress:
         self._set(flow, self._sessions[flow].passed_over())
 
     def try_again(self) -> None:
-        """Everybody may have room: those who did not read get one try more, without time to read."""
+        """Mark all sockets as possibly having room: those that did not read get one more attempt."""
         for flow, value in self._sessions.items():
             if value.room in (Room.FULL, Room.SLOW):
                 self._set(flow, value.retried())
@@ -224,11 +224,11 @@ class Progress:
             self._set(flow, replace(value, final=finals.get(flow), tail=False))
 
     def tail_is_here(self, flow: Flow) -> None:
-        """The end of what was received is here."""
+        """Note that the end of the received data is here."""
         self._set(flow, replace(self._sessions[flow], tail=True))
 
     def forget_tails(self) -> None:
-        """The ends of what was received are no longer here."""
+        """Note that the ends of the received data are no longer here."""
         for flow, value in self._sessions.items():
             if value.tail:
                 self._set(flow, replace(value, tail=False))

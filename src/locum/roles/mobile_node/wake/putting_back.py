@@ -1,4 +1,4 @@
-"""The bytes of one wake (C3): what is fetched next, what is here, and what each socket takes of it.
+"""The bytes of one wake (C3): the next fetches, fetched data, and bytes taken by each socket.
 
 The end of what was received comes with the final state and is not fetched. It must not know states, nor when to finish.
 """
@@ -37,11 +37,11 @@ class PuttingBack:
         return bool(self._ahead.arrived)
 
     def fetch(self) -> list[Action]:
-        """Ask for what is lacking, as far as the window is open."""
+        """Fetch missing data, as far as the window is open."""
         return self._ahead.more(self._wanted())
 
     def _wanted(self) -> Iterator[Want]:
-        """What may be fetched now, and up to where: the tail came with the final state."""
+        """Data that may be fetched now, and its end: the tail came with the final state."""
         for each in self._progress.taking():
             tail = each.final if each.tail else None
             end = each.target if tail is None else tail.tail_offset
@@ -58,7 +58,7 @@ class PuttingBack:
         return None if self._ahead.keep(event.request, answer.data) else "short"
 
     def pieces(self) -> dict[Flow, bytes]:
-        """What is here and can be put back, as much as one step takes."""
+        """Fetched data that can be put back, up to the size of one step."""
         pieces: dict[Flow, bytes] = {}
         size = 0
         for number in self._ahead.arrived:
@@ -73,7 +73,7 @@ class PuttingBack:
         return pieces
 
     def took(self, event: Injected, pieces: Mapping[Flow, bytes]) -> None:
-        """What became of the pieces; what a socket did not take is kept for it. Its failures are not looked at."""
+        """Handle the results of the pieces; bytes not taken are kept. Failures are left to the caller."""
         self._progress.place((), event.gone)
         for flow, taken in event.taken:
             data = pieces[flow]
@@ -83,7 +83,7 @@ class PuttingBack:
                 self._ahead.put_back(number, offset, data[taken:])
 
     def start_over(self) -> None:
-        """Nothing of what was asked for is waited for, and nothing of what came is used."""
+        """Drop all requests and all data, and start over."""
         self._ahead.clear()
         self._progress.forget_tails()
 
@@ -93,7 +93,7 @@ class PuttingBack:
         self._progress.stopped(finals)
 
     def add_tails(self) -> None:
-        """The end of what was received, as far as it is not here yet."""
+        """Add the end of the received data that is not here yet."""
         for flow in self._progress.flows:
             final = self._progress[flow].final
             if final is None or not final.tail:

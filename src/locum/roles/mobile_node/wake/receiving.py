@@ -110,7 +110,7 @@ class Receiving:
         return (each for each in self._connections.values() if isinstance(each, Expected))
 
     def announced(self, sessions: Iterable[SessionStatus]) -> list[Action]:
-        """What a reclaim says: nothing more is accepted from now on."""
+        """Handle a reclaim's answer: no more connections are accepted from now on."""
         if self._begun:
             return []
         listed = {
@@ -155,7 +155,7 @@ class Receiving:
         return actions
 
     def _advance(self, each: Expected) -> list[Action]:
-        """Fetch what is missing, or give it to its program."""
+        """Fetch missing data, or give the connection to its program."""
         assert each.final is not None
         self._connections[each.flow] = each
         if each.whole:
@@ -171,7 +171,7 @@ class Receiving:
         return list(asked)
 
     def happened(self, event: Event) -> list[Action] | None:
-        """An answer, or what came of a replay; None: it is about something else."""
+        """Handle an answer, or the result of a replay; None for other events."""
         match event:
             case Answered(request, body) if request in self._asked:
                 value, attempt = self._asked.pop(request)
@@ -220,7 +220,7 @@ class Receiving:
         return [*released((flow,)), Emit("session-arrived", "632", flow.local, flow)]
 
     def _fail(self, each: Expected, reason: str) -> list[Action]:
-        """Its peer hears of it from the stand-in, before packets of its flow meet this host without a connection."""
+        """Let the stand-in reset the peer, before packets of the flow meet this host without a connection."""
         self._connections[each.flow] = Failed(reason)
         return [
             *self._ask(Abandon(self._handover, (each.session,))),
@@ -230,7 +230,7 @@ class Receiving:
 
 
 def released(flows: Iterable[Flow]) -> list[Action]:
-    """These flows are this host's again: what was held for them is delivered in order.
+    """These flows are this host's again: held packets are delivered in order.
 
     DELIVER before the entry goes: newcomers wait until the queue is empty. One that overtook it would be acknowledged
     with its younger timestamp, and the older packets would be dropped for theirs (RFC 7323 section 5, PAWS).

@@ -1,4 +1,4 @@
-"""What a wake leaves behind when it ends before everything is back: values only."""
+"""Rest of a wake that ends before everything is back: values only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class ComingSession:
 
     @property
     def whole(self) -> bool:
-        """Whether every byte is in the socket."""
+        """True if every byte is in the socket."""
         return self.offset >= self.final.received
 
     @property

@@ -1,4 +1,4 @@
-"""Rounds of pre-copy (C3): whether another one is worth it, which programs read in it, and who gets more than fits.
+"""Rounds of pre-copy (C3): the decision on another one, reading programs, and room beyond the buffer.
 
 This module must not know requests, nor how bytes are put back.
 """
@@ -37,7 +37,7 @@ class Rounds:
         return self._progress.readers
 
     def go_beyond(self) -> bool:
-        """Let slow programs get what remains beyond their receive buffers, within the bounds; once for each session.
+        """Give slow programs the rest beyond their receive buffers, within the bounds; once per session.
 
         Nothing that such a program writes could leave the device before, and some read only when they have written all.
         """

@@ -43,7 +43,7 @@ class Tightening:
 
 @dataclass(frozen=True, slots=True)
 class Fetching:
-    """Fetches are on their way, and nothing is here to be injected."""
+    """Fetches are on their way, and there is no data to inject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Completing:
 
 @dataclass(frozen=True, slots=True)
 class Receives:
-    """All is back; connections that the stand-in accepted are on their way into their programs' queues."""
+    """All is back; accepted connections are on their way into their programs' queues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ TABLE: StateTable[Event] = StateTable(
 
 @dataclass(frozen=True, slots=True)
 class Awake:
-    """All is back, or what could not come back was given up; or `rest` comes when its programs have read."""
+    """All is back, or lost sessions were abandoned; or `rest` comes when its programs have read."""
 
     lost: int
     rest: Rest | None = None
@@ -158,7 +158,7 @@ class StillAsleep:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """The sessions were reset here; the stand-in must hear of it."""
+    """The sessions were reset here; the stand-in must be told."""
 
     handover: Handover
 

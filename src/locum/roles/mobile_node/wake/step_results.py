@@ -22,7 +22,7 @@ StepResult = Tightened | Injected | Drained | Finished | NotPerformed
 
 
 def step_result(state: State, event: Event) -> StepResult | None:
-    """Return the result of the step under way; None: the event is late, or about something else.
+    """Return the result of the current step; None: the event is late, or about something else.
 
     A step that failed as a whole gives a failure for each of its sessions where it changes them.
     """

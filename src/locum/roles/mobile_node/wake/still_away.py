@@ -1,4 +1,4 @@
-"""The sessions of one wake that are still away (C3): their row, how far each has come, and what became of those that ended.
+"""The sessions of one wake that are still away (C3): their row, progress, and ends.
 
 It must not know states, nor which question comes next.
 """
@@ -36,7 +36,7 @@ class StillAway:
         self._correspondence = correspondence
 
     def tell(self, session: AwaySession, fate: Fate, reason: str | None = None) -> None:
-        """Note for people what became of it."""
+        """Note its result for users."""
         self.report.tell(session.flow, fate, reason, session.processes, session.programs)
 
     def number(self, numbers: Mapping[Flow, int]) -> None:
@@ -74,7 +74,7 @@ class StillAway:
         return self._reset(tuple(failed)) + actions
 
     def closed(self) -> list[Action]:
-        """Programs that ended before they had everything: their peers hear of it, as they would have at once."""
+        """Note programs that ended before they had all data: their peers get a FIN or reset as usual."""
         flows = tuple(flow for flow in self.progress.gone if flow in self.progress.behind)
         actions: list[Action] = []
         for flow in flows:
@@ -83,7 +83,7 @@ class StillAway:
         return self._reset(flows) + actions
 
     def lose_all(self, reason: str) -> None:
-        """None comes back any more."""
+        """Mark all as lost."""
         for each in self.handover.sessions:
             self.tell(each, Fate.LOST, reason)
         self.lost += len(self.handover.sessions)
@@ -127,7 +127,7 @@ class StillAway:
         self.handover = self.handover.without(flows)
 
     def rest(self) -> Rest:
-        """Return what a wake that ends now leaves behind."""
+        """Return the rest of a wake that ends now."""
         return Rest(
             self.handover,
             {

@@ -145,7 +145,7 @@ class Waking:
         return self._programs.stranded
 
     def outcome(self, outcome: Outcome, *, now: float) -> list[Action]:
-        """How the registration fares; refusals and lost links are pursued by the mobile node itself."""
+        """Handle the registration's outcome; the mobile node itself handles refusals and lost links."""
         match self.state, outcome:
             case Arriving(), RegistrationAccepted(target=target) if target is self._reachable:
                 self._programs.wait(now)
@@ -156,7 +156,7 @@ class Waking:
         return []
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
-        """Results of the step that is under way; others are late and mean nothing."""
+        """Handle results of the current step; late ones are ignored."""
         if (received := self._newcomers.happened(event)) is not None:
             return self._come(received, now)
         match self.state, event:
@@ -201,7 +201,7 @@ class Waking:
         return min((at for at in (retry_at, self._programs.deadline()) if at is not None), default=None)
 
     def call_off(self, *, now: float) -> list[Action]:
-        """Sleep again, if the stand-in has not been told to stop; else the return goes on."""
+        """Sleep again, if the stand-in was not told to stop; else the return goes on."""
         if self._uncertain or self._finishing or isinstance(self.state, Completing | Ended | Returning):
             return []
         if self.handover.returned:  # these live here: no stand-in would answer their peers
@@ -235,12 +235,12 @@ class Waking:
 
     @property
     def _reachable(self) -> RegistrationTarget:
-        """What opens the way to the stand-in, and leaves the flows with it."""
+        """Actions that open the path to the stand-in, without taking the flows from it."""
         return RegistrationTarget.BRIEF if self._gives_way else RegistrationTarget.ORDINARY
 
     @property
     def _gives_way(self) -> bool:
-        """Whether an ordinary registration of the device would take flows from the stand-in."""
+        """True if an ordinary registration of the device would take flows from the stand-in."""
         return not self.handover.given and self._mobile.gives_way(self.handover.switch)
 
     def _ordinary(self, now: float) -> list[Action]:
@@ -327,7 +327,7 @@ class Waking:
         return actions + self._awake((), now)
 
     def _next(self, now: float) -> list[Action]:
-        """Inject what is here while more is fetched; when nothing is left to do: let programs read, measure again."""
+        """Inject data while more is fetched; without either: let programs read, measure again."""
         fetches = self._bytes.fetch()
         if self._programs.loose and self._bytes.arrived:
             return [*fetches, *self._programs.tighten()]
@@ -350,7 +350,7 @@ class Waking:
         return self._next(now) if isinstance(self.state, Fetching) else []
 
     def _not_fetched(self, reason: str, now: float) -> list[Action]:
-        """Where the stand-in is, it says when it is asked from the beginning."""
+        """Data is not at the expected place: reclaim from the beginning."""
         self._bytes.start_over()
         if not isinstance(self.state, Fetching):
             return []
@@ -370,7 +370,7 @@ class Waking:
         return [*actions, *self._next(now)]
 
     def _drain(self, flows: Iterable[Flow]) -> list[Action]:
-        """Let the programs read what they have; those of other sessions are frozen as before."""
+        """Let the programs read their data; those of other sessions stay frozen."""
         listed = tuple(flows)
         processes = dict.fromkeys(each for flow in listed for each in self.progress.session(flow).processes)
         self._course.enter("let read", Draining(frozenset(listed)))
@@ -394,7 +394,7 @@ class Waking:
         return [*held, *self._mobile.set_target(RegistrationTarget.ORDINARY, now=now)]
 
     def _finish(self) -> list[Action]:
-        """604 is here: what comes from now on comes to this host, what is on its way to the stand-in is ahead of us.
+        """604 is here: new packets come to this host, and those to the stand-in precede our request.
 
         A stand-in that has registered makes the switch itself, and waits for its 604 likewise.
         """
@@ -420,7 +420,7 @@ class Waking:
         return [*actions, *self._next(now)]
 
     def _conclude(self, now: float) -> list[Action]:
-        """Nothing can be put back now: give back what is complete, let the others read."""
+        """Without more data to put back: give back complete sessions, let the others read."""
         actions = self._away.closed() if self.progress.gone else []
         if ready := self.progress.complete:
             return [*actions, *self._tight_then(self._complete(ready))]
@@ -440,7 +440,7 @@ class Waking:
             self._course.end(Awake(self._away.lost, replace(rest, handover=self.handover)))
 
     def _leave_rest(self, now: float) -> list[Action]:
-        """The programs of what remains do not read: they keep nobody waiting but themselves, and no sleep either."""
+        """Leave sessions with programs that do not read: they delay neither the wake nor a sleep."""
         if self._programs.loose:
             return self._programs.tighten()
         flows = self.handover.flows
@@ -480,7 +480,7 @@ class Waking:
     # Step 5 ------------------------------------------------------------------------------------------------------
 
     def _awake(self, flows: tuple[Flow, ...], now: float) -> list[Action]:
-        """The programs run; the stand-in is told. The row comes first: what runs may not be taken for captured again."""
+        """Run the programs, and tell the stand-in. The row comes first: running sessions are not captured."""
         thaw: list[Action] = [Thaw(self.handover.processes)] if self.handover.processes else []
         noted = self._note(self.handover.at(Stage.RETURNED))
         actions: list[Action] = [*noted, *thaw, *released(flows)]

@@ -190,7 +190,7 @@ def encode_extensions(extensions: Iterable[Extension]) -> bytes:
 
 
 def _rank(extension: Extension) -> int | None:
-    """Place among the extensions whose order is laid down; None where there is no rule."""
+    """Place among the extensions whose order is fixed; None if there is no rule for this one."""
     if isinstance(
         extension, Authentication
     ):  # RFC 5944 sections 3.5.3, 3.5.4: after the mobile node's to its home agent
@@ -205,7 +205,7 @@ def _rank(extension: Extension) -> int | None:
 
 
 def check_order(extensions: Iterable[Extension]) -> None:
-    """Raises WireError unless the order is right (RFC 5944 section 3.6.1.3) and what may stand once stands once.
+    """Raises WireError unless the order is right (RFC 5944 section 3.6.1.3) and single extensions occur once.
 
     That is each kind of authentication, and the multipath extension (RFC 7629 section 4.1).
     """

@@ -33,7 +33,7 @@ _DEFINED = sum(AgentFlag)
 
 @dataclass(frozen=True, slots=True)
 class MobilityAgent(Extension):
-    """What makes a router advertisement an agent advertisement."""
+    """Extension that turns a router advertisement into an agent advertisement."""
 
     sequence: int  # 0 to 65535; after 65535 comes 256 (section 2.3.2)
     registration_lifetime: int  # seconds; 65535 is infinite

@@ -12,7 +12,7 @@ MN_AAA = 1  # sub-type of the generalized extension
 
 
 class AuthKind(IntEnum):
-    """Who authenticates to whom; the value is the extension's type."""
+    """Pair of nodes that an extension authenticates; the value is the extension's type."""
 
     MN_HA = 32
     MN_FA = 33
@@ -24,7 +24,7 @@ _KINDS = {int(kind): kind for kind in AuthKind}
 
 @value
 class Authentication(Extension):
-    """`spi` names the association; `covered` is what the authenticator protects: the payload through the SPI.
+    """`spi` names the association; `covered` is what the authenticator protects: payload through SPI.
 
     `covered` is filled by decoding and is no part of the value.
     """
@@ -36,7 +36,7 @@ class Authentication(Extension):
 
     @property
     def through(self) -> bytes:
-        """The message up to the end of this extension: what an agent relays unchanged (section 3.7.2)."""
+        """The message up to the end of this extension: the part relayed unchanged (section 3.7.2)."""
         return self.covered + self.authenticator
 
     def encode(self) -> bytes:
@@ -73,7 +73,7 @@ def decode_authentication(frame: Frame) -> Authentication:
 
 
 def lone_authentication(cursor: Cursor) -> Authentication | None:
-    """What decode_authentication gives, where it is all that is left of the message, as it is in most; else None."""
+    """Result of decode_authentication if it is the only extension left, the common case; else None."""
     data, start = cursor.data, cursor.position
     through_spi = start + 6  # type, length, SPI
     if len(data) < through_spi or data[start + 1] != len(data) - start - 2:

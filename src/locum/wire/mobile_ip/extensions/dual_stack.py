@@ -14,7 +14,7 @@ _PREFIX_REQUEST, _PREFIX_REPLY, _TUNNELING_MODE = 1, 2, 3
 
 
 class PrefixCode(IntEnum):
-    """How a request for an IPv6 prefix fared (section 2.2)."""
+    """Result of a request for an IPv6 prefix (section 2.2)."""
 
     TUNNELED_TO_HOME_ADDRESS = 0
     TUNNELED_TO_CARE_OF_ADDRESS = 1
@@ -23,7 +23,7 @@ class PrefixCode(IntEnum):
 
     @property
     def accepted(self) -> bool:
-        """Whether the prefix is bound."""
+        """True if the prefix is bound."""
         return self < PrefixCode.REASON_UNSPECIFIED
 
 
@@ -52,7 +52,7 @@ class Ipv6PrefixReply(Extension):
 
     @property
     def accepted(self) -> bool:
-        """Whether the prefix is bound; a code that is not known is a refusal."""
+        """True if the prefix is bound; an unknown code is a refusal."""
         return self.code in (PrefixCode.TUNNELED_TO_HOME_ADDRESS, PrefixCode.TUNNELED_TO_CARE_OF_ADDRESS)
 
     def encode(self) -> bytes:

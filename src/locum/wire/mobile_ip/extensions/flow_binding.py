@@ -23,7 +23,7 @@ _BULK, _OVERWRITE = 0x80, 0x40
 
 
 class AccessTechnology(IntEnum):
-    """What the registered interface is attached to (RFC 5213 section 8.5)."""
+    """Technology of the registered interface's link (RFC 5213 section 8.5)."""
 
     VIRTUAL = 1
     PPP = 2
@@ -36,7 +36,7 @@ _TECHNOLOGIES = {int(each): each for each in AccessTechnology}
 
 
 class FlowAction(IntEnum):
-    """What becomes of the packets that a rule takes (section 4.2)."""
+    """Action for packets that match a rule (section 4.2)."""
 
     DROP = 0
     FORWARD = 1

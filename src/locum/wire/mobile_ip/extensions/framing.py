@@ -90,7 +90,7 @@ def next_frame(cursor: Cursor, *, long_types: frozenset[int] = LONG_TYPES) -> Fr
 
 
 def unknown(frame: Frame) -> Unknown:
-    """What section 1.8 says of a type that is not known: WireError below 128, else the value as it came."""
+    """Handle an unknown type by section 1.8: raise WireError below 128, else return the value unchanged."""
     if frame.type < FIRST_SKIPPABLE:
         raise WireError("extension", frame.start, "unknown-extension", number=frame.type)
     return Unknown(frame.type, frame.data)

@@ -10,7 +10,7 @@ VENDOR_NORMAL = 134
 
 @dataclass(frozen=True, slots=True)
 class VendorCritical(Extension):
-    """Who does not understand it answers with codes 100, 101, 140 or 141 (section 2.1)."""
+    """Receivers that do not understand it answer with codes 100, 101, 140 or 141 (section 2.1)."""
 
     vendor: int  # enterprise number, 32 bits
     vendor_type: int  # 16 bits
@@ -24,7 +24,7 @@ class VendorCritical(Extension):
 
 @dataclass(frozen=True, slots=True)
 class VendorNormal(Extension):
-    """Who does not understand it skips it (section 2.2)."""
+    """Receivers that do not understand it skip it (section 2.2)."""
 
     vendor: int
     vendor_type: int

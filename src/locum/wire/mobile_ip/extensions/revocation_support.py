@@ -26,7 +26,7 @@ class RevocationSupport(Extension):
 
 
 def decode_revocation_support(frame: Frame) -> RevocationSupport:
-    """Type 137; reserved bits, and what a longer one of the future appends, are ignored."""
+    """Type 137; reserved bits and additional bytes of later versions are ignored."""
     cursor = frame.cursor()
     flags = cursor.u16("revocation-support.flags")
     return RevocationSupport(cursor.u32("timestamp"), bool(flags & _INFORM))

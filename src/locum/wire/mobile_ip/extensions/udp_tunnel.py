@@ -1,4 +1,4 @@
-"""Asking for a tunnel through a NAT, 144, and the answer, 44 (RFC 3519 section 3). What it carries: wire/mobile_ip/tunnel_data.py."""
+"""Request for a tunnel through a NAT, 144, and its answer, 44 (RFC 3519 section 3). Payload: tunnel_data."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -16,7 +16,7 @@ _FORCED = 0x8000
 
 
 class InnerEncapsulation(IntEnum):
-    """What follows the tunnel data header: an IP protocol number."""
+    """IP protocol number of the payload after the tunnel data header."""
 
     IP = 4
     GRE = 47
@@ -24,7 +24,7 @@ class InnerEncapsulation(IntEnum):
 
 
 class UdpTunnelCode(IntEnum):
-    """How the request fared."""
+    """Result of the request."""
 
     WILL_TUNNEL = 0
     DECLINED = 64
@@ -58,7 +58,7 @@ class UdpTunnelReply(Extension):
 
     @property
     def accepted(self) -> bool:
-        """Whether there is a tunnel; a code that is not known is a refusal."""
+        """True if there is a tunnel; an unknown code is a refusal."""
         return self.code == UdpTunnelCode.WILL_TUNNEL
 
     @property
