@@ -186,7 +186,7 @@ NO_TERMS = {
     "added",
     "and",
     "around it",
-    "bad days",
+    "failures",
     "before",
     "everything",
     "flows",
