@@ -18,8 +18,8 @@ from locum.roles.action_values.forwarding import (
     RemoveBinding,
     TunnelAcceptance,
 )
-from locum.roles.home_agent.admission import HomeAgentConfiguration
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
+from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.roles.home_agent.role import HomeAgent
 from locum.roles.rules import LAST_RULE
 from locum.roles.signing import signed

@@ -11,9 +11,8 @@ from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.action_values.forwarding import BindingEntry, InstallBinding, RemoveBinding
 from locum.roles.foreign_agent.configuration import AccessLink, ForeignAgentConfiguration
 from locum.roles.foreign_agent.role import ForeignAgent
-from locum.roles.home_agent.admission import HomeAgentConfiguration
 from locum.roles.home_agent.binding import Mobile
-from locum.roles.home_agent.pools import Pools
+from locum.roles.home_agent.configuration import HomeAgentConfiguration, ProfileHomesConfiguration
 from locum.roles.home_agent.profile_homes import Homes
 from locum.roles.home_agent.role import HomeAgent
 from locum.roles.profile import Pool, Profile
@@ -63,7 +62,7 @@ class PolicyWorld:
 
     def start_home_agent(self) -> None:
         """Start, or start again with the rows that were kept."""
-        homes = Homes((CONFIGURED,), PREFIXES, Pools([POOL]))
+        homes = Homes(ProfileHomesConfiguration((CONFIGURED,), PREFIXES, (POOL,)))
         mobile = Mobile(CONFIGURED, replace(KEY, spi=900))
         self.home = HomeAgent(HomeAgentConfiguration(HA), [mobile], {}, Random(7), homes)
         self.bindings.clear()

@@ -92,8 +92,8 @@ from locum.roles.flow_rows import TABLE
 from locum.roles.flow_selectors import flow_selector
 from locum.roles.foreign_agent.configuration import AccessLink, ForeignAgentConfiguration, StaticVisitor
 from locum.roles.foreign_agent.role import ForeignAgent
-from locum.roles.home_agent.admission import HomeAgentConfiguration
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
+from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.roles.home_agent.role import HomeAgent
 from locum.roles.mnps.configuration import StandInConfiguration, StandInRegistrationConfiguration, StoodInFor
 from locum.roles.mnps.role import StandIn

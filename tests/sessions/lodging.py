@@ -23,6 +23,7 @@ from locum.node.sessions.stand_in import StandIn
 from locum.node.store import Store
 from locum.roles import actions as do
 from locum.roles.action_values.sessions import Restored, RestoreSessions, SessionEvent, SessionRecordItem
+from locum.roles.mnps.configuration import ORDINARY, Quota, StandInConfiguration
 from locum.sessions.tcp.live import LiveSocket
 from locum.wire.control import Flow
 from tests.sessions.sleepworld import HOME4, HOME6, Network
@@ -152,7 +153,9 @@ class Lodging:
 
 
 @asynccontextmanager
-async def lodging(network: Network, directory: Path, **settings: int) -> AsyncIterator[Lodging]:
+async def lodging(
+    network: Network, directory: Path, *, device_bytes: int = ORDINARY.stored, **settings: int
+) -> AsyncIterator[Lodging]:
     """A stand-in in `standin`; everything is gone afterwards."""
     path = directory / "holder"
     holder = subprocess.Popen(
@@ -162,14 +165,15 @@ async def lodging(network: Network, directory: Path, **settings: int) -> AsyncIt
     assert holder.stdout
     assert holder.stdout.readline() == b"ready\n"
     chosen = MnpsSettings(
-        address=IPv4Address("10.77.3.2"),
-        address_v6=None,
-        access_node=IPv4Address("10.77.3.1"),
-        home_prefixes=(ip_network("10.99.0.0/24"),),
+        StandInConfiguration(
+            address=IPv4Address("10.77.3.2"),
+            access_node=IPv4Address("10.77.3.1"),
+            home_prefixes=(ip_network("10.99.0.0/24"),),
+            quota=Quota(stored=device_bytes),
+        ),
         links=("e0",),
         memory_bound=32 << 20,
         disk_bound=1 << 30,
-        max_sessions=4096,
         spool_dir=directory / "spool",
         holder=path,
         **settings,  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from locum.node.assembly import limits, roles
 from locum.node.clock import ClockKeeper, SteadyClock, WallClockWatch
 from locum.node.coap.exchanges import Exchanges
-from locum.node.config.settings import Address, Settings
+from locum.node.config.settings import Settings
 from locum.node.control.answering import Answers
 from locum.node.control.server import ControlSocket
 from locum.node.driver import Driver, Slot
@@ -39,6 +39,7 @@ from locum.roles import actions as do
 from locum.roles.action_values.contexts import CountInFlight, InFlightCounted
 from locum.roles.action_values.forwarding import FORWARDING
 from locum.roles.actions import Action
+from locum.roles.nat import TraversalMode
 from locum.wire.control import Flow
 
 if TYPE_CHECKING:
@@ -159,17 +160,10 @@ class Node:
     def _miss_addresses(self) -> None:
         """Sockets work as soon as the address is there; one that is mistyped never is."""
         settings = self.settings
-        mobile = settings.mobile_node
         # Home addresses of a device on this host are given to it by us.
-        own = () if mobile is None else (mobile.home_address, mobile.home_address_v6)
-        for table, key, role in (
-            ("control", "address", settings.control),
-            ("home_agent", "address", settings.home_agent),
-            ("foreign_agent", "care_of_address", settings.foreign_agent),
-            ("mnps", "address", settings.mnps),
-        ):
-            address: Address | None = getattr(role, key, None)
-            if address is None or address.is_unspecified or address in own or self.watch.is_local(address):
+        own = settings.mobile_node.configuration.home_addresses if settings.mobile_node else ()
+        for table, key, address in settings.bound_addresses:
+            if address.is_unspecified or address in own or self.watch.is_local(address):
                 continue
             self.events.emit("address-missing", detail={"address": address, "table": table, "key": key})
             log.warning("%s: [%s] %s: %s is no address of this host yet", settings.file, table, key, address)
@@ -205,8 +199,8 @@ class Node:
     async def _prepare_host(self) -> None:
         mobile, mnps = self.settings.mobile_node, self.settings.mnps
         if mobile is not None:
-            for address in (mobile.home_address, mobile.home_address_v6):
-                if address is not None and not address.is_unspecified:
+            for address in mobile.configuration.home_addresses:
+                if not address.is_unspecified:
                     await self.network.own_home_address(address)
         if mnps is not None:
             from locum.dataplane.kernel.device import device_name
@@ -214,13 +208,13 @@ class Node:
             # what was held comes back by the re-injection device
             links = (*mnps.links, device_name(self.settings.node.name))
             agent = self.settings.home_agent is not None or self.settings.foreign_agent is not None
-            await self.network.receive_for(mnps.home_prefixes, links, forwards=agent)
+            await self.network.receive_for(mnps.configuration.home_prefixes, links, forwards=agent)
             if self.settings.home_agent is not None:
-                await self.network.send_home(mnps.home_prefixes, links[-1])
+                await self.network.send_home(mnps.configuration.home_prefixes, links[-1])
 
     def _open_memberships(self) -> None:
         foreign = self.settings.foreign_agent
-        if foreign is None or foreign.multicast_link is None:
+        if foreign is None or foreign.configuration.upstream is None:
             return
         from locum.node.multicast.memberships import Memberships
 
@@ -240,16 +234,16 @@ class Node:
             return  # it takes part in no registration
         self.registrations.open()
         self._closers.callback(self._close_registrations)
-        mobile = self.settings.mobile_node
-        if mobile is not None and mobile.mode == "colocated" and mobile.traversal.mode != "off":
+        mobile = self.settings.mobile_node.configuration if self.settings.mobile_node is not None else None
+        if mobile is not None and mobile.colocated and mobile.nat_traversal is not TraversalMode.OFF:
             from locum.node.registration.echo_watch import EchoWatch
 
             echoes = EchoWatch(
                 mobile.home_address, mobile.home_agent, lambda event: self.driver.feed("mobile_node", event)
             )
             self._listen(echoes)
-        home = self.settings.home_agent
-        if home is not None and home.nat_traversal:
+        home = self.settings.home_agent.configuration if self.settings.home_agent is not None else None
+        if home is not None and home.traversal.willing:
             from locum.node.registration.echo_responder import EchoResponder
 
             self._listen(
@@ -276,15 +270,16 @@ class Node:
 
     def _open_sessions(self) -> None:
         node = self.settings.node
-        if self.settings.mobile_node is not None and self.settings.mobile_node.mnps is not None:
+        mobile = self.settings.mobile_node
+        if mobile is not None and mobile.stand_ins:
             from locum.node.sessions.device import SessionCapture
             from locum.node.sessions.replaying import Replaying
 
             self.session_capture = SessionCapture(
-                node.name, node.run_dir, self.settings.mobile_node.freeze, self.host_store,
+                node.name, node.run_dir, mobile.freeze, self.host_store,
                 lambda event: self.driver.feed("mobile_node", event), lambda packet: self.plane.inject(packet),
-                self.settings.mobile_node.exclusions, self.plane.divert,
-                self._keep_alive(self.settings.mobile_node.keep_alive),
+                mobile.exclusions, self.plane.divert,
+                self._keep_alive(mobile.keep_alive),
             )  # fmt: skip
             self._closers.push_async_callback(self.session_capture.close)
             session_capture = self.session_capture
@@ -293,7 +288,7 @@ class Node:
                 lambda: session_capture.frozen,
             )  # fmt: skip
             self._closers.push_async_callback(self.replaying.close)
-            self.replaying.tell_impossible(self.settings.mobile_node.listening, self.events.emit)
+            self.replaying.tell_impossible(mobile.configuration.listening, self.events.emit)
         if self.settings.mnps is not None:
             from locum.node.host.local_peers import LocalPeers
             from locum.node.sessions.stand_in import StandIn
@@ -332,7 +327,12 @@ class Node:
 
             ask = partial(self.policy.association, control.address)
             self.learnt = LearntAssociations(
-                ask, control.associations, mnps.home_prefixes, self.host_store, self.events, self.clock.now
+                ask,
+                control.associations,
+                mnps.configuration.home_prefixes,
+                self.host_store,
+                self.events,
+                self.clock.now,
             )
             self._closers.push_async_callback(self.learnt.close)
             self.learnt.restore()
@@ -482,7 +482,7 @@ class Node:
         foreign = self.settings.foreign_agent
         assert foreign is not None
         interface = self.watch.ipv4_interface(link)
-        return foreign.care_of_address if interface is None else interface.ip
+        return foreign.configuration.care_of_address if interface is None else interface.ip
 
     def _subscribe(self, tell: Callable[[str], None]) -> Callable[[], None]:
         return self.events.subscribe(tell)

@@ -1,5 +1,6 @@
 """Configuration of contexts (C4): profiles of visitors, other access nodes, devices that notify."""
 
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,6 @@ import pytest
 from locum.node.config.foreign_agent import foreign_agent
 from locum.node.config.settings import NodeSettings
 from locum.node.config.toml_table import ConfigError, Table
-from locum.roles.foreign_agent.contexts.context import preconfigured
 from locum.wire.control.context_blocks import PolicyBlock
 
 NODE = NodeSettings(
@@ -27,10 +27,10 @@ def agent(**profile: object) -> Table:
 
 def test_a_profile_becomes_the_blocks_of_a_context() -> None:
     settings = foreign_agent(agent(to_visitor=[{"id": 3, "action": "drop", "protocol": "udp"}]), NODE)
-    policy, _ = preconfigured(settings.profiles[0])
+    policy, _ = settings.configuration.contexts[IPv4Address("198.51.100.4")]
     assert isinstance(policy, PolicyBlock)
     assert [(each.identifier, each.allow) for each in policy.to_visitor.rules] == [(3, False), (3, False)]
-    assert policy.to_visitor.otherwise and settings.tunnel_silence == 2.5
+    assert policy.to_visitor.otherwise and settings.configuration.tunnel_silence == 2.5
 
 
 @pytest.mark.parametrize(

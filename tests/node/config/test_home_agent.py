@@ -89,10 +89,10 @@ def test_configuration_reaches_the_home_agent_role(tmp_path: Path) -> None:
 
 def test_default_values_of_the_home_agent(tmp_path: Path) -> None:
     settings = load(write(tmp_path, HEAD + MOBILE))
-    assert settings.home_agent is not None and settings.home_agent.multipath
+    assert settings.home_agent is not None and settings.home_agent.configuration.multipath
     mobile = settings.home_agent.mobiles[0]
     assert (mobile.stand_ins, mobile.rules) == ((), ())
-    assert mobile.default_coa_by_registration and not mobile.default_coa_ruled
+    assert mobile.default_by_registration and not mobile.default_ruled
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,9 @@ def test_a_kernel_that_could_not_take_them_accepts_nothing(
     told = mobile_node(settings).mobile.configuration.listeners
     assert [each.policy for each in told[::2]] == [Policy.IGNORE, Policy.REFUSE]
     events: list[tuple[object, ...]] = []
-    Replaying.tell_impossible(
-        settings.mobile_node.listening if settings.mobile_node else (), lambda *told, **_: events.append(told)
-    )
+    assert settings.mobile_node is not None
+    listening = settings.mobile_node.configuration.listening
+    Replaying.tell_impossible(listening, lambda *told, **_: events.append(told))
     assert events == [("accept-impossible",)]
 
 

@@ -82,7 +82,7 @@ def test_policy_and_pools(loaded: Load) -> None:
     )  # fmt: skip
     assert settings.policy.nas_identifier == "ha"
     assert b"sixteen" not in repr(settings).encode()
-    (pool,) = settings.home_agent.pools
+    (pool,) = settings.home_agent.homes.pools
     assert (str(pool.first), str(pool.last)) == ("203.0.113.1", "203.0.113.254")
     assert settings.home_addresses >= 254
 
@@ -120,8 +120,8 @@ def test_a_mobile_node_needs_a_home_address_or_a_nai(loaded: Load) -> None:
     with pytest.raises(ConfigError, match="home_address: is missing"):
         loaded(MOBILE)
     settings = loaded(MOBILE + 'nai = "alice@example.org"\n').mobile_node
-    assert (
-        settings is not None and settings.home_address.is_unspecified and settings.nai == "alice@example.org"
-    )
+    assert settings is not None
+    assert settings.configuration.home_address.is_unspecified
+    assert settings.configuration.nai == "alice@example.org"
     with pytest.raises(ConfigError, match="nai: must have"):
         loaded(MOBILE + f'nai = "{"x" * 254}"\n')

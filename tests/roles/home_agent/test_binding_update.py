@@ -24,7 +24,7 @@ from locum.roles.action_values.registration import (
     Registration,
     RegistrationFlag,
 )
-from locum.roles.home_agent.admission import HomeAgentConfiguration
+from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.security.association import Association
 from locum.security.replay import ntp64
 from locum.wire.mobile_ip.registration import Flag

@@ -11,7 +11,8 @@ from locum.roles import actions as a
 from locum.roles.action_values.addresses import Source
 from locum.roles.action_values.registration import Refusal, RefusalReason, UdpTunnelAnswer
 from locum.roles.foreign_agent.nat import AgentTraversal
-from locum.roles.home_agent.nat import Traversal, TraversalPolicy, traversal
+from locum.roles.home_agent.configuration import TraversalPolicy
+from locum.roles.home_agent.nat import Traversal, traversal
 from locum.roles.mobile_ipv4.requests import registration
 from locum.roles.nat import ANSWER_TIME, TRIES, KeepAlive, Outer, TraversalMode
 from locum.roles.registrant.attachment import Attachment

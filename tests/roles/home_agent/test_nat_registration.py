@@ -18,9 +18,8 @@ from locum.roles.action_values.forwarding import (
 )
 from locum.roles.foreign_agent.configuration import AccessLink, ForeignAgentConfiguration
 from locum.roles.foreign_agent.role import ForeignAgent
-from locum.roles.home_agent.admission import HomeAgentConfiguration
 from locum.roles.home_agent.binding import Mobile
-from locum.roles.home_agent.nat import TraversalPolicy
+from locum.roles.home_agent.configuration import HomeAgentConfiguration, TraversalPolicy
 from locum.roles.home_agent.role import HomeAgent
 from locum.roles.nat import TraversalMode
 from locum.roles.registrant.configuration import MobileNodeConfiguration

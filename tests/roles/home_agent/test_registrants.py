@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.flows import Translation, Tunnel
-from locum.roles.home_agent.admission import HomeAgentConfiguration
 from locum.roles.home_agent.binding import Mobile
+from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.security.association import Association, Replay
 from locum.wire.mobile_ip.extensions import VendorNormal
 from locum.wire.mobile_ip.registration import Code, Flag

@@ -111,7 +111,7 @@ class Exchanges:
     def link_lost(self, link: str) -> None:
         """Connections by a link of the mobile node are dead; the next request opens a new one."""
         mobile = self._settings.mobile_node
-        if self._coap is not None and mobile is not None and link in mobile.links:
+        if self._coap is not None and mobile is not None and link in mobile.configuration.links:
             self._coap.drop_connections()
 
     def handlers(self, role: str) -> Mapping[type, Handler]:

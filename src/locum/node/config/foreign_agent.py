@@ -1,71 +1,113 @@
 """[foreign_agent] -> settings of an access node's agent."""
 
-from locum.node.config.parts import LONGEST_LIFETIME, agent_key, association, links, own_nai, traversal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from locum.node.config.parts import (
+    LONGEST_LIFETIME,
+    agent_key,
+    keepalive,
+    links,
+    nat_traversal,
+    own_nai,
+    visitor_key,
+)
 from locum.node.config.policing import visitor_filters
 from locum.node.config.rule_table import filter_rules
-from locum.node.config.settings import (
-    ForeignAgentSettings,
-    NodeSettings,
-    StaticVisitor,
-    VisitorKey,
-    VisitorProfile,
-)
+from locum.node.config.settings import ForeignAgentSettings, NodeSettings, Settings
 from locum.node.config.toml_table import Table
 from locum.roles.action_values.flows import MAX_RULES, FilterVerdict
+from locum.roles.foreign_agent.configuration import (
+    AccessLink,
+    ForeignAgentConfiguration,
+    ProbingConfiguration,
+    StaticVisitor,
+)
 from locum.roles.profile import Policing
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
+
+if TYPE_CHECKING:
+    from locum.wire.control.context_blocks import BlockContent
 
 _SHORTEST_PROBE = 0.05  # seconds; every visitor is asked that often
 
 
 def foreign_agent(table: Table, node: NodeSettings) -> ForeignAgentSettings:
     """The whole table. Raises ConfigError."""
-    settings = ForeignAgentSettings(
-        care_of_address=table.address4("care_of_address"),
-        links=links(table, "links", node),
+    care_of_address = table.address4("care_of_address")
+    short_lifetime = table.integer("short_lifetime", 10, least=0, most=LONGEST_LIFETIME)
+    configuration = ForeignAgentConfiguration(
+        care_of_address=care_of_address,
+        links=tuple(AccessLink(name, care_of_address) for name in links(table, "links", node)),
         # RFC 5944 section 2.3: at most 1/3 of the advertised lifetime; RFC 1256 allows no less than 3 s, MIP lowers it
         advertise_interval=table.seconds("advertise_interval", 1.0, least=0.05, most=1800.0),
         registration_lifetime=table.integer("registration_lifetime", 1800, least=1, most=0xFFFF),
         max_visitors=table.integer("max_visitors", 1024, least=1, most=1_000_000),
-        short_lifetime=table.integer("short_lifetime", 10, least=0, most=LONGEST_LIFETIME),
+        short_lifetime=short_lifetime,
         challenge=table.boolean("challenge", False),
-        home_agents=tuple(agent_key(item) for item in table.tables("home_agent")),
-        mobiles=tuple(_visitor_key(item) for item in table.tables("mobile")),
-        static=tuple(_static_visitor(item, node) for item in table.tables("static")),
         open=table.boolean("open", False),
         revocation=table.boolean("revocation", True),
-        traversal=traversal(table, "off"),
-        probe_interval=table.seconds("probe_interval", 0.0, least=0.0, most=3600.0),
-        probe_misses=table.integer("probe_misses", 3, least=1, most=1000),
-        mnps=table.addresses("mnps", ()),
+        nat_traversal=nat_traversal(table, "off"),
+        keepalive=keepalive(table),
+        probing=ProbingConfiguration(
+            interval=table.seconds("probe_interval", 0.0, least=0.0, most=3600.0),
+            misses=table.integer("probe_misses", 3, least=1, most=1000),
+            stand_ins=table.addresses("mnps", ()),
+            short_lifetime=short_lifetime,
+        ),
         filters=visitor_filters(table.tables("filter")),
-        multicast_link=table.string("multicast_link", None),
-        profiles=tuple(_profile(item) for item in table.tables("profile")),
+        upstream=table.string("multicast_link", None),
+        contexts=_contexts(table.tables("profile")),
         tunnel_silence=table.seconds("tunnel_silence", 5.0, least=0.1, most=600.0),
         registration_required=table.boolean("registration_required", False),
         nai=own_nai(table),
-        prefix_lengths=table.boolean("prefix_lengths", True),
         hold_patience=table.seconds("hold_patience", 10.0, least=0.1, most=600.0),
     )
+    settings = ForeignAgentSettings(
+        configuration,
+        home_agents=tuple(agent_key(item) for item in table.tables("home_agent")),
+        mobiles=tuple(visitor_key(item) for item in table.tables("mobile")),
+        static=tuple(_static_visitor(item, node) for item in table.tables("static")),
+        prefix_lengths=table.boolean("prefix_lengths", True),
+    )
     table.close()
-    if settings.multicast_link is not None:
+    if configuration.upstream is not None:
         _check_multicast(table, settings, node)
-    if 0 < settings.probe_interval < _SHORTEST_PROBE:
+    if 0 < configuration.probing.interval < _SHORTEST_PROBE:
         raise table.error("probe_interval", f"is 0 for no probes, or at least {_SHORTEST_PROBE:g} s")
     return settings
 
 
+def with_other_tables(settings: Settings) -> Settings:
+    """The settings with that part of the foreign agent's configuration which follows from the tables of others.
+
+    618 and contexts go to peers of [control], [policy] says that profiles are asked for, and [mnps] may be the next hop.
+    """
+    own, mnps = settings.foreign_agent, settings.mnps
+    if own is None:
+        return settings
+    peers = settings.control.associations if settings.control is not None else ()
+    configuration = replace(
+        own.configuration,
+        notified=frozenset(each.peer for each in peers),
+        access_nodes={each.peer: frozenset(each.home_addresses) for each in peers if each.access_node},
+        policy=settings.policy is not None,
+    )
+    static = tuple(
+        replace(each, here=mnps is not None and each.next_hop == mnps.configuration.address)
+        for each in own.static
+    )
+    return replace(settings, foreign_agent=replace(own, configuration=configuration, static=static))
+
+
 def _check_multicast(table: Table, settings: ForeignAgentSettings, node: NodeSettings) -> None:
-    if settings.multicast_link not in node.interfaces:
-        raise table.error("multicast_link", f"{settings.multicast_link!r} is not among interfaces of [node]")
-    if settings.multicast_link in settings.links:
+    upstream = settings.configuration.upstream
+    if upstream not in node.interfaces:
+        raise table.error("multicast_link", f"{upstream!r} is not among interfaces of [node]")
+    if upstream in settings.links:
         raise table.error("multicast_link", "is one of links: groups are joined towards the network")
-
-
-def _visitor_key(table: Table) -> VisitorKey:
-    key = VisitorKey(home_address=table.address4("home_address"), association=association(table))
-    table.close()
-    return key
 
 
 def _static_visitor(table: Table, node: NodeSettings) -> StaticVisitor:
@@ -87,8 +129,27 @@ def _static_visitor(table: Table, node: NodeSettings) -> StaticVisitor:
     return visitor
 
 
+@dataclass(frozen=True, slots=True)
+class VisitorProfile:
+    """Data about a visitor known in advance at an access node (R20, P16); it moves with the device (C4)."""
+
+    home_address: IPv4Address
+    to_visitor: Policing
+    from_visitor: Policing
+    paging: Policing
+
+
+def _contexts(tables: Sequence[Table]) -> dict[IPv4Address, Sequence["BlockContent"]]:
+    """The blocks of each [[foreign_agent.profile]] by home address."""
+    profiles = [_profile(each) for each in tables]
+    if not profiles:
+        return {}
+    from locum.roles.foreign_agent.contexts.context import preconfigured
+
+    return {each.home_address: preconfigured(each) for each in profiles}
+
+
 def _profile(table: Table) -> VisitorProfile:
-    """[[foreign_agent.profile]]: data known of a visitor in advance, which moves with it (C4)."""
     profile = VisitorProfile(
         home_address=table.address4("home_address"),
         to_visitor=_policing(table, "to_visitor"),

@@ -1,16 +1,22 @@
 """[home_agent] -> `HomeAgentSettings` (features R3 to R8)."""
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from locum.node.config.parts import LONGEST_LIFETIME, agent_key, association
 from locum.node.config.policy import pools
 from locum.node.config.rule_table import flow_rules
-from locum.node.config.settings import Address, HomeAgentSettings, MobileSettings, Prefix
+from locum.node.config.settings import Address, HomeAgentSettings, Prefix
 from locum.node.config.toml_table import ConfigError, Table
 from locum.roles.action_values.flows import MAX_RULES
-from locum.roles.home_agent.binding import AuthorisedStandIn
+from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
+from locum.roles.home_agent.configuration import (
+    HomeAgentConfiguration,
+    ProfileHomesConfiguration,
+    TraversalPolicy,
+)
+from locum.roles.profile import Pool
 from locum.roles.rules import DEFAULT, MN, RESERVED_NAMES, STAND_IN, KeptRule
 from locum.wire.mobile_ip.extensions import MAX_BINDING, MIN_BINDING
 
@@ -19,32 +25,38 @@ _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
 
 def home_agent(table: Table) -> HomeAgentSettings:
     """The table [home_agent]. Raises ConfigError."""
-    settings = HomeAgentSettings(
+    configuration = HomeAgentConfiguration(
         address=table.address4("address"),
-        home_prefixes=table.prefixes("home_prefixes"),
         max_lifetime=table.integer("max_lifetime", 1800, least=1, most=LONGEST_LIFETIME),
         short_lifetime=table.integer("short_lifetime", 10, least=0, most=LONGEST_LIFETIME),
         max_simultaneous=table.integer("max_simultaneous", 4, least=1, most=4),
         reverse_tunnel_required=table.boolean("reverse_tunnel_required", True),
         multipath=table.boolean("multipath", True),
-        mobiles=tuple(_mobile(item) for item in table.tables("mobile")),
-        foreign_agents=tuple(agent_key(item) for item in table.tables("foreign_agent")),
-        nat_traversal=table.boolean("nat_traversal", True),
-        nat_forced=table.boolean("nat_forced", True),
-        keepalive_interval=table.integer("keepalive_interval", 0, most=0xFFFF),
+        traversal=TraversalPolicy(
+            willing=table.boolean("nat_traversal", True),
+            forced=table.boolean("nat_forced", True),
+            interval=table.integer("keepalive_interval", 0, most=0xFFFF),
+        ),
         revocation=table.boolean("revocation", True),
         trigger_on_expiry=table.boolean("trigger_on_expiry", False),
-        pools=pools(table.tables("pool"), table.prefixes("home_prefixes")),
+    )
+    prefixes = table.prefixes("home_prefixes")
+    mobiles = tuple(_mobile(item) for item in table.tables("mobile"))
+    settings = HomeAgentSettings(
+        configuration,
+        mobiles,
+        foreign_agents=tuple(agent_key(item) for item in table.tables("foreign_agent")),
+        homes=_homes(configuration, mobiles, prefixes, pools(table.tables("pool"), prefixes)),
     )
     table.close()
-    if settings.short_lifetime >= settings.max_lifetime:
+    if configuration.short_lifetime >= configuration.max_lifetime:
         raise table.error("short_lifetime", "must be below max_lifetime")
     seen: set[Address] = set()
-    for number, mobile in enumerate(settings.mobiles, 1):
+    for number, mobile in enumerate(mobiles, 1):
         for address in (mobile.home_address, mobile.home_address_v6):
             if address is None:
                 continue
-            if not _within(address, settings.home_prefixes):
+            if not _within(address, prefixes):
                 raise ConfigError(
                     table.file,
                     f"home_agent.mobile #{number}",
@@ -60,14 +72,30 @@ def home_agent(table: Table) -> HomeAgentSettings:
     return settings
 
 
+def _homes(
+    configuration: HomeAgentConfiguration,
+    mobiles: Sequence[Mobile],
+    prefixes: tuple[Prefix, ...],
+    pools: tuple[Pool, ...],
+) -> ProfileHomesConfiguration:
+    """The bounds on home addresses from profiles and pools, beside those of [[home_agent.mobile]]."""
+    addresses = (it for each in mobiles for it in (each.home_address, each.home_address_v6) if it is not None)
+    return ProfileHomesConfiguration(
+        configured=(configuration.address, *addresses),
+        prefixes=prefixes,
+        pools=pools,
+        care_of=[each.default_care_of for each in mobiles if each.default_care_of is not None],
+    )
+
+
 def _check_loops(table: Table, settings: HomeAgentSettings, served: Container[Address]) -> None:
     """Refuse care-of addresses that lead into a home address, an endless tunnel. Raises ConfigError."""
     for number, mobile in enumerate(settings.mobiles, 1):
         name = f"home_agent.mobile #{number}"
         leads: list[tuple[str, str, Address | None]] = [
-            (name, "default_coa", mobile.default_coa),
-            (name, "mnps", mobile.mnps),
-            (name, "mnps_v6", mobile.mnps_v6),
+            (name, "default_coa", mobile.default_care_of),
+            (name, "mnps", mobile.stand_in),
+            (name, "mnps_v6", mobile.stand_in_v6),
         ]
         for index, each in enumerate(mobile.stand_ins, 1):
             leads.append((f"{name}.stand_in #{index}", "address", each.address))
@@ -86,13 +114,14 @@ def check_ends(file: Path, home: HomeAgentSettings, ends: Container[Address]) ->
     """A default care-of address at the home agent's own address needs a role of this host that takes its packets: one
     of `ends`, the addresses of its stand-in and its foreign agent (R17). Raises ConfigError.
     """
+    address = home.configuration.address
     for number, mobile in enumerate(home.mobiles, 1):
-        if mobile.default_coa == home.address and home.address not in ends:
+        if mobile.default_care_of == address and address not in ends:
             raise ConfigError(
                 file,
                 f"home_agent.mobile #{number}",
                 "default_coa",
-                f"{home.address} is the home agent's own address, and no [mnps] or [foreign_agent] of this file has it",
+                f"{address} is the home agent's own address, and no [mnps] or [foreign_agent] of this file has it",
             )
 
 
@@ -100,30 +129,30 @@ def _within(address: Address, prefixes: tuple[Prefix, ...]) -> bool:
     return any(address.version == prefix.version and address in prefix for prefix in prefixes)
 
 
-def _mobile(table: Table) -> MobileSettings:
-    settings = MobileSettings(
+def _mobile(table: Table) -> Mobile:
+    mobile = Mobile(
         home_address=table.address4("home_address"),
         home_address_v6=table.optional6("home_address_v6"),
         association=association(table),
-        default_coa=table.optional4("default_coa"),
-        mnps=table.optional4("mnps"),
-        mnps_v6=table.optional6("mnps_v6"),
-        default_coa_by_registration=table.boolean("default_coa_by_registration", True),
-        default_coa_ruled=table.choice("default_coa_takes", ("all", "ruled"), "all") == "ruled",
+        default_care_of=table.optional4("default_coa"),
+        stand_in=table.optional4("mnps"),
+        stand_in_v6=table.optional6("mnps_v6"),
+        default_by_registration=table.boolean("default_coa_by_registration", True),
+        default_ruled=table.choice("default_coa_takes", ("all", "ruled"), "all") == "ruled",
         stand_ins=tuple(_stand_in(item) for item in table.tables("stand_in")),
         rules=flow_rules(table.tables("rule")),
     )
     table.close()
-    _check_registrants(table, settings)
-    peers = {settings.mnps, *(each.address for each in settings.stand_ins)} - {None}
+    _check_registrants(table, mobile)
+    peers = {mobile.stand_in, *(each.address for each in mobile.stand_ins)} - {None}
     own = max(0, len(peers) - 1)  # rules of the home agent's own: an entry has room for one peer
-    if (over := len(settings.rules) + own - MAX_RULES) > 0:
+    if (over := len(mobile.rules) + own - MAX_RULES) > 0:
         raise table.error(
-            "rule", f"{len(settings.rules)} rules and {own} for stand-ins: {over} more than {MAX_RULES}"
+            "rule", f"{len(mobile.rules)} rules and {own} for stand-ins: {over} more than {MAX_RULES}"
         )
-    for rule in settings.rules:
-        _check_targets(table, rule, settings)
-    return settings
+    for rule in mobile.rules:
+        _check_targets(table, rule, mobile)
+    return mobile
 
 
 def _stand_in(table: Table) -> AuthorisedStandIn:
@@ -141,7 +170,7 @@ def _stand_in(table: Table) -> AuthorisedStandIn:
     return found
 
 
-def _check_registrants(table: Table, mobile: MobileSettings) -> None:
+def _check_registrants(table: Table, mobile: Mobile) -> None:
     """Check that registrants differ by SPI, stand-ins by name and address. Raises ConfigError."""
     spis = [mobile.association.spi, *(each.association.spi for each in mobile.stand_ins)]
     names = [each.name for each in mobile.stand_ins]
@@ -153,7 +182,7 @@ def _check_registrants(table: Table, mobile: MobileSettings) -> None:
             )
 
 
-def _check_targets(table: Table, rule: KeptRule, mobile: MobileSettings) -> None:
+def _check_targets(table: Table, rule: KeptRule, mobile: Mobile) -> None:
     """Raises ConfigError for a target that can never be registered."""
     known = {MN, STAND_IN, DEFAULT, *(each.name for each in mobile.stand_ins)}
     for each in rule.to:

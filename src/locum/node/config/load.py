@@ -8,7 +8,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from locum.node.config.foreign_agent import foreign_agent
+from locum.node.config.foreign_agent import foreign_agent, with_other_tables
 from locum.node.config.home_agent import check_ends, home_agent
 from locum.node.config.mnps import mnps
 from locum.node.config.mobile_node import mobile_node
@@ -64,11 +64,11 @@ def load(path: Path | str) -> Settings:
         policy=policy(policy_table, node.name) if policy_table else None,
     )
     _check_whole(settings)
-    return settings
+    return with_other_tables(settings)
 
 
 def _check_whole(settings: Settings) -> None:
-    """Checks across several tables."""
+    """Checks across several tables. Raises ConfigError."""
     if not settings.roles and not (settings.control and settings.control.associations):
         raise ConfigError(
             settings.file,
@@ -81,14 +81,15 @@ def _check_whole(settings: Settings) -> None:
         raise ConfigError(
             settings.file, "control", None, "is missing; [mnps] is asked over CoAP and needs it"
         )
-    if settings.policy is None and settings.home_agent is not None and settings.home_agent.pools:
+    if settings.policy is None and settings.home_agent is not None and settings.home_agent.homes.pools:
         raise ConfigError(
             settings.file, "policy", None, "is missing; whose home address comes from a pool, a profile says"
         )
+    foreign = settings.foreign_agent
     if settings.home_agent is not None:
         ends = [
-            *([settings.mnps.address] if settings.mnps is not None else []),
-            *([settings.foreign_agent.care_of_address] if settings.foreign_agent is not None else []),
+            *([settings.mnps.configuration.address] if settings.mnps is not None else []),
+            *([foreign.configuration.care_of_address] if foreign is not None else []),
         ]
         check_ends(settings.file, settings.home_agent, ends)
     _check_room(settings)
@@ -99,7 +100,7 @@ def _check_whole(settings: Settings) -> None:
 def _check_peers(settings: Settings) -> None:
     """Check that every peer of CoAP has an association."""
     foreign, mobile = settings.foreign_agent, settings.mobile_node
-    asked = [(each, "foreign_agent") for each in (foreign.mnps if foreign else ())]
+    asked = [(each, "foreign_agent") for each in (foreign.configuration.probing.stand_ins if foreign else ())]
     asked += [(each.address, "mobile_node") for each in (mobile.stand_ins if mobile else ())]
     known = {each.peer for each in (settings.control.associations if settings.control else ())}
     for peer, table in asked:
@@ -118,20 +119,22 @@ def _check_shared(settings: Settings) -> None:
     if foreign is None or mnps is None:
         return
 
+    own, registration = mnps.configuration, mnps.configuration.registration
+
     def wrong(table: str, key: str, problem: str) -> ConfigError:
         return ConfigError(settings.file, table, key, problem)
 
-    if mnps.devices and mnps.address == foreign.care_of_address:
+    if registration is not None and own.address == foreign.configuration.care_of_address:
         raise wrong("mnps", "address", "is care_of_address of [foreign_agent]; to register it needs another")
-    if mnps.devices and mnps.register_via == "fa" and set(mnps.links) <= set(foreign.links):
+    from_here = registration is not None and registration.colocated
+    if registration is not None and not from_here and set(mnps.links) <= set(foreign.links):
         raise wrong("mnps", "register_via", 'this host is the agent on all of links; say "colocated"')
-    from_here = mnps.register_via == "colocated"
     registered = {each.home_address for each in mnps.devices if from_here}
     for number, each in enumerate(foreign.static, 1):
         table = f"foreign_agent.static #{number}"
-        if each.next_hop != mnps.address:
+        if each.next_hop != own.address:
             continue
-        if each.next_hop_v6 not in (None, mnps.address_v6):
+        if each.next_hop_v6 not in (None, own.address_v6):
             raise wrong(table, "next_hop_v6", "is not address_v6 of [mnps], but next_hop is its address")
         if each.home_address in registered:
             raise wrong(table, "home_address", "is in [[mnps.mobile]] as well; its stand-in here registers")

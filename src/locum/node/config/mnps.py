@@ -5,9 +5,15 @@ from typing import Any
 
 from locum.node.config.parts import association, links
 from locum.node.config.policing import emission_filters
-from locum.node.config.settings import MnpsDevice, MnpsSettings, NodeSettings
+from locum.node.config.settings import MnpsSettings, NodeSettings
 from locum.node.config.toml_table import Table
-from locum.roles.mnps.configuration import MAX_BID
+from locum.roles.mnps.configuration import (
+    MAX_BID,
+    Quota,
+    StandInConfiguration,
+    StandInRegistrationConfiguration,
+    StoodInFor,
+)
 from locum.sessions.datagrams.spool import DatagramBounds
 from locum.wire.control import MAX_SESSIONS
 
@@ -23,20 +29,37 @@ def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
     devices = tuple(_device(each, home_agent) for each in table.tables("mobile"))
     memory, disk = table.size("memory_bound", 64 << 20), table.size("disk_bound", 4 << 30)
     most = table.integer("max_sessions", MAX_SESSIONS, least=1, most=MAX_SESSIONS)
-    settings = MnpsSettings(
-        address=table.address4("address"),
+    address, names = table.address4("address"), links(table, "links", node)
+    registration = StandInRegistrationConfiguration(
+        address,
+        names,
+        devices,
+        colocated=table.choice("register_via", ("fa", "colocated"), "fa") == "colocated",
+        lifetime=table.integer("lifetime", 300, least=1, most=0xFFFF),
+    )
+    configuration = StandInConfiguration(
+        address=address,
         address_v6=table.optional6("address_v6"),
         access_node=table.address4("access_node"),
         home_prefixes=table.prefixes("home_prefixes"),
-        links=links(table, "links", node),
+        max_sessions=most,
+        quota=Quota(
+            held_seconds=table.integer("max_held_seconds", 7 * 86400, least=1, most=_LONGEST_HELD),
+            sessions=table.integer("max_sessions_per_device", most, least=1, most=most),
+            stored=table.size("device_bytes", memory + disk),
+        ),
+        registration=registration if mode == "register" else None,
+        translated=table.addresses("translate", ()),
+        emission=emission_filters(table.tables("emission")),
+        services=tuple(each for item in table.tables("service") for each in _services(item)),
+    )
+    settings = MnpsSettings(
+        configuration,
+        links=names,
         memory_bound=memory,
         disk_bound=disk,
-        max_sessions=most,
         session_least=table.size("session_least", 4 << 20),
         session_most=table.size("session_most", 1 << 30),
-        device_bytes=table.size("device_bytes", memory + disk),
-        device_sessions=table.integer("max_sessions_per_device", most, least=1, most=most),
-        max_held=table.integer("max_held_seconds", 7 * 86400, least=1, most=_LONGEST_HELD),
         datagrams=DatagramBounds(
             seconds=table.seconds("udp_seconds", 300.0, least=1.0, most=7 * 86400.0),
             number=table.integer("udp_datagrams", 1000, least=1, most=1_000_000),
@@ -44,28 +67,24 @@ def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
         ),
         spool_dir=table.path("spool_dir", node.state_dir / f"{node.name}.spool"),
         holder=table.path("holder", None),
-        translate=table.addresses("translate", ()),
-        emission=emission_filters(table.tables("emission")),
-        register_via=table.choice("register_via", ("fa", "colocated"), "fa"),
-        lifetime=table.integer("lifetime", 300, least=1, most=0xFFFF),
-        devices=devices if mode == "register" else (),
-        services=tuple(each for item in table.tables("service") for each in _services(item)),
     )
     table.close()
     _check(table, settings, mode, devices)
     return settings
 
 
-def _check(table: Table, settings: MnpsSettings, mode: str, devices: tuple[MnpsDevice, ...]) -> None:
-    """Checks across several keys."""
-    for address in settings.translate:
-        if not any(address.version == each.version and address in each for each in settings.home_prefixes):
+def _check(table: Table, settings: MnpsSettings, mode: str, devices: tuple[StoodInFor, ...]) -> None:
+    """Checks across several keys. Raises ConfigError."""
+    configuration = settings.configuration
+    prefixes = configuration.home_prefixes
+    for address in configuration.translated:
+        if not any(address.version == each.version and address in each for each in prefixes):
             raise table.error("translate", f"{address} is in none of home_prefixes")
-        if address.version == 6 and settings.address_v6 is None:
+        if address.version == 6 and configuration.address_v6 is None:
             raise table.error("translate", f"{address} needs address_v6, which it is to become")
     if settings.session_least > settings.session_most:
         raise table.error("session_least", "is more than session_most")
-    if not settings.home_prefixes:
+    if not prefixes:
         raise table.error(
             "home_prefixes", "needs at least one prefix; the stand-in receives for its addresses"
         )
@@ -74,7 +93,7 @@ def _check(table: Table, settings: MnpsSettings, mode: str, devices: tuple[MnpsD
     if devices and mode != "register":
         raise table.error("mobile", 'is of no use unless mode = "register"')
     for each in devices:
-        if not any(each.home_address in prefix for prefix in settings.home_prefixes if prefix.version == 4):
+        if not any(each.home_address in prefix for prefix in prefixes if prefix.version == 4):
             raise table.error("mobile", f"{each.home_address} is in none of home_prefixes")
     if len({each.home_address for each in devices}) != len(devices):
         raise table.error("mobile", "two tables have one home_address")
@@ -104,13 +123,13 @@ def _ports(value: Any) -> tuple[int, int]:
     return first, last
 
 
-def _device(table: Table, home_agent: IPv4Address | None) -> MnpsDevice:
-    device = MnpsDevice(
+def _device(table: Table, home_agent: IPv4Address | None) -> StoodInFor:
+    device = StoodInFor(
         home_address=table.address4("home_address"),
         home_address_v6=table.optional6("home_address_v6"),
         home_agent=table.address4("home_agent", home_agent) if home_agent else table.address4("home_agent"),
         association=association(table),
-        bid=table.integer("bid", least=1, most=MAX_BID),
+        binding=table.integer("bid", least=1, most=MAX_BID),
         weight=table.integer("weight", 1, least=1, most=0xFFFF),
     )
     table.close()

@@ -6,12 +6,21 @@ from typing import Any
 from locum.node.config.exclusions import exclusions
 from locum.node.config.keep_alive import keep_alive_rules
 from locum.node.config.listening import listening
-from locum.node.config.parts import LONGEST_LIFETIME, agent_key, association, links, own_nai, traversal
+from locum.node.config.parts import (
+    LONGEST_LIFETIME,
+    agent_key,
+    association,
+    keepalive,
+    links,
+    nat_traversal,
+    own_nai,
+)
 from locum.node.config.settings import MobileNodeSettings, NodeSettings
 from locum.node.config.toml_table import Table
 from locum.roles.home_agent.requested_changes import usable
 from locum.roles.mnps.configuration import MAX_BID
 from locum.roles.mobile_node.handover import OwnStandIn
+from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.routing import Routing
 
 _BY_DEFAULT_COA, _BY_REGISTRATION = "default-coa", "register"
@@ -21,32 +30,36 @@ def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
     """The whole table. Raises ConfigError."""
     mode = table.choice("mode", ("fa", "colocated"), "fa")
     stand_ins, nai = _stand_ins(table), own_nai(table)
-    settings = MobileNodeSettings(
+    configuration = MobileNodeConfiguration(
         home_address=table.address4("home_address", IPv4Address(0) if nai else Table.REQUIRED),
         nai=nai,
         home_address_v6=table.optional6("home_address_v6"),
         home_agent=table.address4("home_agent"),
         links=links(table, "links", node),
-        mode=mode,
+        colocated=mode == "colocated",
         care_of_address=_care_of_address(table),
         lifetime=table.integer("lifetime", 300, least=1, most=0xFFFF),
         brief_lifetime=table.integer("brief_lifetime", 10, least=1, most=LONGEST_LIFETIME),
         association=association(table),
-        mnps=stand_ins[0].address if stand_ins else None,
+        stranded=table.seconds("stranded_seconds", 5.0, least=0.5, most=3600.0),
+        nat_traversal=nat_traversal(table, "auto"),
+        keepalive=keepalive(table),
+        context_transfer=table.boolean("context_transfer", False),
+        routing=_routing(table),
+        listening=listening(table),
+    )
+    settings = MobileNodeSettings(
+        configuration,
         foreign_agents=tuple(agent_key(item) for item in table.tables("foreign_agent")),
         freeze=table.choice("freeze", ("auto", "cgroup", "stop"), "auto"),
         sleep_seconds=table.seconds("sleep_seconds", 30.0, least=1.0, most=3600.0),
-        stranded_seconds=table.seconds("stranded_seconds", 5.0, least=0.5, most=3600.0),
-        traversal=traversal(table, "auto"),
         stand_ins=stand_ins,
-        context_transfer=table.boolean("context_transfer", False),
-        routing=_routing(table),
         exclusions=exclusions(table),
-        listening=listening(table),
         keep_alive=keep_alive_rules(table),
     )
     table.close()
-    if settings.routing.default == settings.home_address and not settings.home_address.is_unspecified:
+    default, home_address = configuration.routing.default, configuration.home_address
+    if default == home_address and not home_address.is_unspecified:
         raise table.error("default_coa", "is the home address itself; name an access node, or a stand-in")
     return settings
 

@@ -3,8 +3,9 @@
 It must not know any role.
 """
 
-from locum.node.config.settings import AgentKey, NodeSettings, TraversalSettings
+from locum.node.config.settings import NodeSettings, PeerKey
 from locum.node.config.toml_table import Table
+from locum.roles.nat import TraversalMode
 from locum.security.association import FIRST_SPI, LAST_SPI, Algorithm, Association, Replay
 
 _LONGEST_LINK_NAME = 15  # IFNAMSIZ - 1
@@ -39,12 +40,15 @@ def association(table: Table, key: bytes | None = None) -> Association:
     )
 
 
-def traversal(table: Table, default: str) -> TraversalSettings:
-    """The keys `nat_traversal` and `keepalive_interval` of a node that may stand behind a NAT (RFC 3519)."""
-    return TraversalSettings(
-        mode=table.choice("nat_traversal", ("off", "auto", "force"), default),
-        keepalive=table.seconds("keepalive_interval", None, least=1.0, most=65535.0),
-    )
+def nat_traversal(table: Table, default: str) -> TraversalMode:
+    """The key `nat_traversal` of a node that may stand behind a NAT (RFC 3519)."""
+    return TraversalMode(table.choice("nat_traversal", tuple(each.value for each in TraversalMode), default))
+
+
+def keepalive(table: Table) -> float | None:
+    """The key `keepalive_interval` of such a node, in seconds; None: as the home agent says."""
+    interval: float | None = table.seconds("keepalive_interval", None, least=1.0, most=65535.0)
+    return interval
 
 
 def own_nai(table: Table) -> str | None:
@@ -55,8 +59,17 @@ def own_nai(table: Table) -> str | None:
     return nai
 
 
-def agent_key(table: Table) -> AgentKey:
+def agent_key(table: Table) -> PeerKey:
     """A whole table: the association with the agent at `address`."""
-    key = AgentKey(address=table.address4("address"), association=association(table))
+    return _peer_key(table, "address")
+
+
+def visitor_key(table: Table) -> PeerKey:
+    """A whole table: the association with the mobile node at `home_address`."""
+    return _peer_key(table, "home_address")
+
+
+def _peer_key(table: Table, key: str) -> PeerKey:
+    read = PeerKey(address=table.address4(key), association=association(table))
     table.close()
-    return key
+    return read

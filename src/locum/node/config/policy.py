@@ -1,10 +1,11 @@
-"""[policy] -> `PolicySettings`, and [[home_agent.pool]] -> `PoolSettings` (features R3, C9)."""
+"""[policy] -> `PolicySettings`, and [[home_agent.pool]] -> `Pool` (features R3, C9)."""
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
-from locum.node.config.policy_settings import RADIUS_PORT, PolicyServer, PolicySettings, PoolSettings
+from locum.node.config.policy_settings import RADIUS_PORT, PolicyServer, PolicySettings
 from locum.node.config.toml_table import Table
+from locum.roles.profile import Pool
 
 _LONGEST_NAME = 253  # bytes of an attribute (RFC 2865 section 5)
 _MOST_ADDRESSES = 1 << 20  # of one pool
@@ -42,11 +43,9 @@ def _server(table: Table) -> PolicyServer:
     return server
 
 
-def pools(
-    tables: Iterable[Table], home_prefixes: Sequence[IPv4Network | IPv6Network]
-) -> tuple[PoolSettings, ...]:
+def pools(tables: Iterable[Table], home_prefixes: Sequence[IPv4Network | IPv6Network]) -> tuple[Pool, ...]:
     """The tables [[home_agent.pool]], whose addresses all lie in the home network. Raises ConfigError."""
-    found: list[PoolSettings] = []
+    found: list[Pool] = []
     for table in tables:
         each = _pool(table)
         for key, address in (("first", each.first), ("last", each.last)):
@@ -63,11 +62,11 @@ def pools(
     return tuple(found)
 
 
-def _pool(table: Table) -> PoolSettings:
+def _pool(table: Table) -> Pool:
     """A prefix, and `first` and `last` where not all its hosts are meant."""
     name = table.string("name")
     prefix = table.prefix4("prefix")
-    settings = PoolSettings(
+    settings = Pool(
         name=name,
         first=table.address4("first", _first_host(prefix)),
         last=table.address4("last", _last_host(prefix)),

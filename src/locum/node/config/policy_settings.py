@@ -1,4 +1,4 @@
-"""The configuration of policy servers and address pools as values (features R3, C9). Values only."""
+"""The configuration of policy servers as values (feature C9). Values only."""
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -26,12 +26,3 @@ class PolicySettings:
     retries: int  # retransmissions to one server before the next one is asked
     dead_time: float  # for which a silent server is asked only when no other answers
     dictionary: Path | None  # of the attributes; None: the one that comes with the program
-
-
-@dataclass(frozen=True, slots=True)
-class PoolSettings:
-    """Home addresses that are assigned: `first` to `last`, both included."""
-
-    name: str
-    first: IPv4Address
-    last: IPv4Address

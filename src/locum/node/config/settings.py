@@ -1,25 +1,25 @@
 """The configuration of one node as values. Made by `locum.node.config.load`, read by everything that starts.
 
-All times are seconds, all sizes bytes, all keys raw bytes. Values only: nothing here touches files.
+The settings of a role hold its own configuration, which the reader of its table makes; beside it stands only what the
+node needs for itself. All times are seconds, all sizes bytes, all keys raw bytes. Values only: nothing here touches files.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
-from locum.node.config.policy_settings import PolicySettings, PoolSettings
-from locum.roles.action_values.flows import Filter
-from locum.roles.home_agent.binding import AuthorisedStandIn
+from locum.node.config.policy_settings import PolicySettings
+from locum.roles.foreign_agent.configuration import ForeignAgentConfiguration, StaticVisitor
+from locum.roles.home_agent.binding import Mobile
+from locum.roles.home_agent.configuration import HomeAgentConfiguration, ProfileHomesConfiguration
+from locum.roles.mnps.configuration import StandInConfiguration, StoodInFor
 from locum.roles.mobile_node.handover import OwnStandIn
-from locum.roles.profile import Policing
-from locum.roles.registrant.configuration import ListeningPort
-from locum.roles.registrant.routing import NO_ROUTING, Routing
-from locum.roles.rules import KeptRule
+from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.security.association import Association
 from locum.sessions.datagrams.keep_alive import KeepAliveRule
 from locum.sessions.datagrams.spool import DatagramBounds
 from locum.sessions.programs.exclusions import THE_DEFAULT, Exclusions
-from locum.wire.control import MAX_SESSIONS
 
 Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
@@ -66,9 +66,7 @@ class ControlAssociation:
     salt: bytes
     home_addresses: tuple[Address, ...]  # that the peer may speak for; empty: none
     may_trigger: bool = False  # whether it may make the stand-in take and release them (C8)
-    access_node: bool = (
-        False  # another access node: contexts are exchanged with it (C4), of all unless some are named
-    )
+    access_node: bool = False  # contexts are exchanged with it (C4), of all visitors unless some are named
 
     @property
     def key(self) -> str:
@@ -86,156 +84,49 @@ class ControlSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class MobileSettings:
-    """A home address served by the home agent, with its MN-HA association and its default CoA (R3)."""
-
-    home_address: IPv4Address
-    home_address_v6: IPv6Address | None
-    association: Association
-    default_coa: IPv4Address | None
-    mnps: IPv4Address | None
-    mnps_v6: IPv6Address | None
-    default_coa_by_registration: bool
-    default_coa_ruled: bool  # only flow rules send packets there (R6)
-    stand_ins: tuple[AuthorisedStandIn, ...]
-    rules: tuple[KeptRule, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AgentKey:
-    """The FA-HA association with the agent at `address`."""
+class PeerKey:
+    """An association for registrations with the node at `address`: an agent, or a mobile node by its home address."""
 
     address: IPv4Address
     association: Association
 
 
-@dataclass(frozen=True, slots=True)
-class TraversalSettings:
-    """Request of a node behind a NAT for a UDP tunnel (RFC 3519)."""
-
-    mode: str = "off"  # "off", "auto" or "force"
-    keepalive: float | None = None  # seconds between keepalives; None: as the home agent says
+def by_address(keys: Iterable[PeerKey]) -> dict[Address, Association]:
+    """The associations by the address of the peer, as roles take them."""
+    return {each.address: each.association for each in keys}
 
 
 @dataclass(frozen=True, slots=True)
 class HomeAgentSettings:
-    address: IPv4Address
-    home_prefixes: tuple[Prefix, ...]
-    max_lifetime: int
-    short_lifetime: int
-    max_simultaneous: int
-    reverse_tunnel_required: bool
-    multipath: bool  # binding identifiers are taken (RFC 7629)
-    mobiles: tuple[MobileSettings, ...]
-    foreign_agents: tuple[AgentKey, ...]
-    pools: tuple[PoolSettings, ...] = ()
-    nat_traversal: bool = True  # UDP tunnels to nodes behind a NAT (RFC 3519)
-    nat_forced: bool = True  # also to those that ask for one without a NAT
-    keepalive_interval: int = 0  # seconds that they are told; 0: their own default
-    revocation: bool = True  # RFC 3543, with agents that share an association and co-located nodes
-    trigger_on_expiry: bool = (
-        False  # stand-ins with an association are asked to take over when a binding has run out
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class VisitorKey:
-    """The MN-FA association of a visitor, when there is one."""
-
-    home_address: IPv4Address
-    association: Association
-
-
-@dataclass(frozen=True, slots=True)
-class StaticVisitor:
-    """A home address bound in advance at this access node and delivered to a stand-in (R11)."""
-
-    home_address: IPv4Address
-    home_address_v6: IPv6Address | None
-    home_agent: IPv4Address
-    link: str
-    next_hop: IPv4Address
-    next_hop_v6: IPv6Address | None
-    translate: bool = False  # the home address becomes the next hop's here (R12)
-    translated: bool = False  # the home agent has done so
-
-
-@dataclass(frozen=True, slots=True)
-class VisitorProfile:
-    """Data about a visitor known in advance at an access node (R20, P16); it moves with the device (C4)."""
-
-    home_address: IPv4Address
-    to_visitor: Policing
-    from_visitor: Policing
-    paging: Policing
+    configuration: HomeAgentConfiguration
+    mobiles: tuple[Mobile, ...]
+    foreign_agents: tuple[PeerKey, ...]
+    homes: ProfileHomesConfiguration  # home addresses beside those of `mobiles`
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignAgentSettings:
-    care_of_address: IPv4Address
-    links: tuple[str, ...]
-    advertise_interval: float
-    registration_lifetime: int
-    max_visitors: int
-    short_lifetime: int  # of the home agents: a lifetime up to this makes the device not responsible (618)
-    challenge: bool
-    home_agents: tuple[AgentKey, ...]
-    mobiles: tuple[VisitorKey, ...]
+    configuration: ForeignAgentConfiguration  # its links have their addresses when the node starts
+    home_agents: tuple[PeerKey, ...]
+    mobiles: tuple[PeerKey, ...]  # MN-FA associations of visitors
     static: tuple[StaticVisitor, ...]
-    probe_interval: float = (
-        0.0  # seconds between probes of a visitor; 0: none, and nobody is ever taken for lost
-    )
-    probe_misses: int = 3  # in a row that make a visitor lost
-    mnps: tuple[Address, ...] = ()  # stand-ins that are asked to take a lost visitor over, in this order
-    open: bool = False  # home agents without an association are served although there are some with one
-    revocation: bool = True  # RFC 3543, with home agents that share an association
-    traversal: TraversalSettings = TraversalSettings()
-    filters: tuple[Filter, ...] = ()  # what visitors may receive and send (R20)
-    multicast_link: str | None = None  # where groups of visitors are joined; None: none are (C4)
-    profiles: tuple[VisitorProfile, ...] = ()
-    tunnel_silence: float = 5.0  # seconds without a packet after which a tunnel 620 ends
-    hold_patience: float = 10.0  # seconds that packets wait for a visitor between two access nodes
-    registration_required: bool = False  # also of devices with a care-of address of their own (R bit)
-    nai: str | None = None  # its own, for advertisements (RFC 3846)
-    prefix_lengths: bool = True  # advertisements tell the network of each access link
+    prefix_lengths: bool  # advertisements tell the network of each access link
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """Names of its access links."""
+        return tuple(each.name for each in self.configuration.links)
 
 
 @dataclass(frozen=True, slots=True)
 class MobileNodeSettings:
-    home_address: IPv4Address
-    home_address_v6: IPv6Address | None
-    home_agent: IPv4Address
-    links: tuple[str, ...]
-    mode: str  # "fa" or "colocated"
-    care_of_address: IPv4Address | None  # None: found on the link ("auto"), or the agent's
-    lifetime: int
-    brief_lifetime: int  # asked for on the way to sleep and back; at most the home agent's short_lifetime
-    association: Association
-    mnps: Address | None
-    foreign_agents: tuple[AgentKey, ...]  # MN-FA associations
+    configuration: MobileNodeConfiguration
+    foreign_agents: tuple[PeerKey, ...]  # MN-FA associations
     freeze: str  # "auto", "cgroup" or "stop"
     sleep_seconds: float  # bound on a whole takeover or reclaim
-    stranded_seconds: float = 5.0  # that a wake may keep programs waiting for the network or the stand-in
-    nai: str | None = None  # with it `home_address` may be 0.0.0.0: the home agent assigns one (RFC 2794)
-    traversal: TraversalSettings = TraversalSettings()
-    stand_ins: tuple[OwnStandIn, ...] = ()  # the one for sleep first
-    context_transfer: bool = False  # tells access nodes where its context is (C4)
-    routing: Routing = NO_ROUTING  # binding identifier, weight and default CoA that it registers (R3, R8)
+    stand_ins: tuple[OwnStandIn, ...]  # the one for sleep first
     exclusions: Exclusions = THE_DEFAULT  # programs that are never frozen
-    listening: tuple[ListeningPort, ...] = ()  # ports, and what new connections meet while it sleeps
     keep_alive: tuple[KeepAliveRule, ...] = ()  # UDP flows whose last datagram the stand-in repeats
-
-
-@dataclass(frozen=True, slots=True)
-class MnpsDevice:
-    """A device that the stand-in registers for, under an association of its own with that home agent (R4)."""
-
-    home_address: IPv4Address
-    home_address_v6: IPv6Address | None
-    home_agent: IPv4Address
-    association: Association
-    bid: int
-    weight: int  # share among equals (R8)
 
 
 _DATAGRAMS = DatagramBounds()
@@ -243,30 +134,21 @@ _DATAGRAMS = DatagramBounds()
 
 @dataclass(frozen=True, slots=True)
 class MnpsSettings:
-    address: IPv4Address
-    address_v6: IPv6Address | None
-    access_node: IPv4Address
-    home_prefixes: tuple[Prefix, ...]
+    configuration: StandInConfiguration
     links: tuple[str, ...]
     memory_bound: int
     disk_bound: int
-    max_sessions: int
     spool_dir: Path
     holder: Path | None  # Unix socket of a minimal holder; None: systemd's descriptor store, if there is one
     datagrams: DatagramBounds = _DATAGRAMS  # kept for one UDP session at most
-    translate: tuple[Address, ...] = ()  # home addresses that become the stand-in's own address here (R12)
-    emission: tuple[Filter, ...] = ()  # what programs of this host may send from home addresses (R20)
-    register_via: str = "fa"  # or "colocated"
-    lifetime: int = 300  # of its own registrations
-    devices: tuple[MnpsDevice, ...] = ()  # that it registers for; none: it gets packets by default CoAs alone
-    services: tuple[
-        tuple[int, int], ...
-    ] = ()  # protocol, port of programs here that may answer for an absent device
     session_least: int = 4 << 20  # bytes that any session may hold ahead of its device
     session_most: int = 1 << 30  # bytes that none may exceed
-    device_bytes: int = 1 << 62  # bytes that the sessions of one device may hold
-    device_sessions: int = MAX_SESSIONS
-    max_held: int = 7 * 86400  # seconds without a byte from the peer after which a session is ended
+
+    @property
+    def devices(self) -> tuple[StoodInFor, ...]:
+        """The devices that it registers for; none: it gets packets by default care-of addresses alone."""
+        registration = self.configuration.registration
+        return () if registration is None else registration.devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +178,7 @@ class Settings:
     @property
     def ends_tunnels(self) -> bool:
         """True if tunnels of the network end at this host; with a foreign agent a mobile node's end there."""
-        colocated = self.mobile_node is not None and self.mobile_node.mode == "colocated"
+        colocated = self.mobile_node is not None and self.mobile_node.configuration.colocated
         agent = self.home_agent is not None or self.foreign_agent is not None
         return agent or self.mnps is not None or colocated
 
@@ -304,10 +186,25 @@ class Settings:
     def asks_policy_from(self) -> IPv4Address | None:
         """The address that policy servers are asked from, and know this node by (NAS-IP-Address)."""
         if self.home_agent is not None:
-            return self.home_agent.address
+            return self.home_agent.configuration.address
         if self.foreign_agent is not None:
-            return self.foreign_agent.care_of_address
-        return None if self.mnps is None else self.mnps.address
+            return self.foreign_agent.configuration.care_of_address
+        return None if self.mnps is None else self.mnps.configuration.address
+
+    @property
+    def bound_addresses(self) -> tuple[tuple[str, str, Address], ...]:
+        """The addresses of this host that sockets are bound to, each with its table and key."""
+        found: list[tuple[str, str, Address]] = []
+        if self.control is not None:
+            found.append(("control", "address", self.control.address))
+        if self.home_agent is not None:
+            found.append(("home_agent", "address", self.home_agent.configuration.address))
+        if self.foreign_agent is not None:
+            care_of_address = self.foreign_agent.configuration.care_of_address
+            found.append(("foreign_agent", "care_of_address", care_of_address))
+        if self.mnps is not None:
+            found.append(("mnps", "address", self.mnps.configuration.address))
+        return tuple(found)
 
     @property
     def home_addresses(self) -> int:
@@ -315,6 +212,7 @@ class Settings:
         home, foreign = self.home_agent, self.foreign_agent
         mobiles = sum(1 if each.home_address_v6 is None else 2 for each in home.mobiles) if home else 0
         if home is not None:
-            mobiles += sum(int(each.last) - int(each.first) + 1 for each in home.pools)
+            mobiles += sum(int(each.last) - int(each.first) + 1 for each in home.homes.pools)
             mobiles += _PROFILES if self.policy is not None else 0
-        return mobiles + (2 * (foreign.max_visitors + len(foreign.static)) if foreign else 0)
+        visitors = foreign.configuration.max_visitors + len(foreign.static) if foreign else 0
+        return mobiles + 2 * visitors

@@ -7,11 +7,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from locum.node.config.settings import StaticVisitor
 from locum.roles import actions as do
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.forwarding import AcceptTunnel, TunnelAcceptance
 from locum.roles.actions import Action
+from locum.roles.foreign_agent.configuration import StaticVisitor
 
 if TYPE_CHECKING:
     from locum.dataplane.plane import DataPlane

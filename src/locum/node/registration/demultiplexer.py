@@ -66,19 +66,18 @@ class RegistrationIo:
         """
         self._reassembled = reassembled
         self._watch, self._events, self._deliver, self._feed = watch, events, deliver, feed
-        self._foreign, self._mobile = settings.foreign_agent, settings.mobile_node
+        foreign, mobile, stand_in = settings.foreign_agent, settings.mobile_node, settings.mnps
         self._receivers = Receivers(places(settings))
         self._links: dict[str, LinkSocket] = {}
         self._names: dict[int, str] = {}  # link names by index, kept while links do not change
-        self._care_of = self._foreign.care_of_address if self._foreign else None
-        self.home_address = self._mobile.home_address if self._mobile else _NOWHERE  # may be assigned later
+        self._care_of = foreign.configuration.care_of_address if foreign else None
+        self._mobile_links = mobile.configuration.links if mobile else ()
+        self.home_address = mobile.configuration.home_address if mobile else _NOWHERE  # may be assigned later
         self._socket: RegistrationSocket | None = None
-        self._wanted = (self._foreign.links if self._foreign else ()) + (
-            self._mobile.links if self._mobile else ()
-        )
-        stand_in = settings.mnps
-        if stand_in is not None and stand_in.devices and stand_in.register_via == "fa":
-            self._wanted += stand_in.links
+        self._wanted = (foreign.links if foreign else ()) + self._mobile_links
+        registration = stand_in.configuration.registration if stand_in else None
+        if registration is not None and not registration.colocated:
+            self._wanted += registration.links
 
     def open(self) -> None:
         """Bind everything. Raises OSError."""
@@ -258,6 +257,6 @@ class RegistrationIo:
         for address in known.addresses if known is not None else ():
             if isinstance(address, IPv4Address):
                 return address
-        if self._mobile is not None and link in self._mobile.links:
+        if link in self._mobile_links:
             return self.home_address
         return self._care_of or _NOWHERE

@@ -73,14 +73,15 @@ def places(settings: Settings) -> dict[str, Place]:
     """The roles of a host that take part in registration."""
     found = {}
     if settings.home_agent is not None:
-        found["home_agent"] = Place(settings.home_agent.address.packed, ())
+        found["home_agent"] = Place(settings.home_agent.configuration.address.packed, ())
     if settings.foreign_agent is not None:
         own = settings.foreign_agent
-        found["foreign_agent"] = Place(own.care_of_address.packed, own.links)
+        found["foreign_agent"] = Place(own.configuration.care_of_address.packed, own.links)
     if settings.mobile_node is not None:
-        found["mobile_node"] = Place(b"", settings.mobile_node.links)
-    if settings.mnps is not None and settings.mnps.devices:  # one that registers
-        found["mnps"] = Place(settings.mnps.address.packed, settings.mnps.links)
+        found["mobile_node"] = Place(b"", settings.mobile_node.configuration.links)
+    registration = settings.mnps.configuration.registration if settings.mnps is not None else None
+    if registration is not None:
+        found["mnps"] = Place(registration.address.packed, registration.links)
     return found
 
 

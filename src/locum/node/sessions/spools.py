@@ -25,7 +25,7 @@ class Spools:
         """`node` is the name of the node. Raises OSError: a directory cannot be made."""
         self._budget = Budget(settings.memory_bound, settings.memory_bound + settings.disk_bound)
         self._budgets: dict[str, Budget] = {}  # of each device
-        self._device_bytes = settings.device_bytes
+        self._device_bytes = settings.configuration.quota.stored
         self._datagram_bounds = settings.datagrams
         self._disk_dir = settings.spool_dir
         # Nodes of one name may share the tmpfs.

@@ -79,7 +79,7 @@ class ForeignAgentConfiguration:
     max_visitors: int = 1024
     challenge: bool = False
     registration_required: bool = False  # R bit: also of devices that have a co-located care-of address
-    short_lifetime: int = 10
+    short_lifetime: int = 10  # of the home agents: up to this lifetime a visitor is on its way to sleep (618)
     notified: frozenset[Addr] = frozenset()
     open: bool = False  # home agents without an association are served although there are some with one
     revocation: bool = True  # RFC 3543, with home agents that share an association

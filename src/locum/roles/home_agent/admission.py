@@ -4,7 +4,6 @@ Decides over registrations, registrants and their rules; it keeps nothing, and d
 """
 
 from collections.abc import Container
-from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address
 
@@ -20,8 +19,8 @@ from locum.roles.action_values.registration import (
     RuleOperation,
 )
 from locum.roles.home_agent.binding import Binding, CareOf, Mobile
+from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.roles.home_agent.forwarding_choice import most_rules
-from locum.roles.home_agent.nat import TraversalPolicy
 from locum.roles.home_agent.registry import Home, Registrant
 from locum.roles.home_agent.requested_changes import (
     cancelled,
@@ -32,29 +31,9 @@ from locum.roles.home_agent.requested_changes import (
 )
 from locum.roles.rules import KeptRule
 
-MAX_LIFETIME = 1800  # seconds granted at most; RFC 5944 leaves it to the home agent (section 3.8.2.2)
-SHORT_LIFETIME = 10  # seconds; up to this a registration is "very short" (R2)
-MAX_SIMULTANEOUS = 4  # section 3.8.3.1, code 135: what the data plane has room for
 _SIMULTANEOUS, _GRE = int(RegistrationFlag.SIMULTANEOUS), int(RegistrationFlag.GRE)
 _MINIMAL, _REVERSE = int(RegistrationFlag.MINIMAL_ENCAPSULATION), int(RegistrationFlag.REVERSE_TUNNEL)
 _unusable = lru_cache(4096)(lambda address: not usable(address))
-
-
-@dataclass(frozen=True, slots=True)
-class HomeAgentConfiguration:
-    """Times in seconds."""
-
-    address: IPv4Address
-    max_lifetime: int = MAX_LIFETIME
-    short_lifetime: int = SHORT_LIFETIME
-    max_simultaneous: int = MAX_SIMULTANEOUS  # care-of addresses of one registrant
-    reverse_tunnel_required: bool = True
-    multipath: bool = True  # EnableMultipathSupport of RFC 7629
-    traversal: TraversalPolicy = field(default_factory=TraversalPolicy)  # RFC 3519
-    revocation: bool = True  # RFC 3543
-    trigger_on_expiry: bool = (
-        False  # stand-ins are asked to take over when a device's registration has run out (C8)
-    )
 
 
 class HomeAdmission:

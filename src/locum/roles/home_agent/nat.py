@@ -11,16 +11,8 @@ from locum.roles.action_values.registration import (
     RegistrationFlag,
     UdpTunnelAnswer,
 )
+from locum.roles.home_agent.configuration import TraversalPolicy
 from locum.roles.nat import Outer
-
-
-@dataclass(frozen=True, slots=True)
-class TraversalPolicy:
-    """Service of a home agent for nodes behind a NAT; `interval` 0 leaves keepalives to them, in seconds."""
-
-    willing: bool = True
-    forced: bool = True  # also without a NAT, for those who ask for it (firewalls)
-    interval: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ for long. Profiles are kept for their lifetime and fetched again; one that canno
 is withdrawn. It must not know bindings or replies: it says what follows, the home agent does it.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Final, TypeAlias
@@ -13,9 +13,9 @@ from typing import Final, TypeAlias
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.registration import Received, RefusalReason, Registration
 from locum.roles.actions import Action, Count, Emit, Forget, Persist
+from locum.roles.home_agent.configuration import ProfileHomesConfiguration, mobile_of
 from locum.roles.home_agent.forwarding_choice import most_rules
 from locum.roles.home_agent.pools import NotAssigned, PoolExhausted, Pools, UnknownPool
-from locum.roles.home_agent.served_by_profile import mobile_of
 from locum.roles.profile import SHORTEST_LIFETIME, Profile
 from locum.roles.profile_requests import FetchProfile, ProfileEvent, ProfileFetched, ProfileRefused
 from locum.roles.timers import Deadlines
@@ -120,22 +120,13 @@ class _Asked:
 
 
 class Homes:
-    """The home addresses of one home agent that come from profiles.
+    """The home addresses of one home agent that come from profiles."""
 
-    `configured` are addresses that are taken anyway, `prefixes` those of the home network; `care_of` are configured
-    default care-of addresses, which can be nobody's home address.
-    """
-
-    def __init__(
-        self,
-        configured: Collection[Addr],
-        prefixes: Iterable[Prefix],
-        pools: Pools,
-        care_of: Collection[Addr] = (),
-    ) -> None:
-        self._configured, self._care_of = frozenset(configured), frozenset(care_of)
-        self._prefixes = tuple(prefixes)
-        self._pools = pools
+    def __init__(self, configuration: ProfileHomesConfiguration) -> None:
+        self._configured = frozenset(configuration.configured)
+        self._care_of = frozenset(configuration.care_of)
+        self._prefixes = configuration.prefixes
+        self._pools = Pools(configuration.pools)
         self._known: dict[IPv4Address, KnownHome] = {}
         self._by_nai: dict[str, IPv4Address] = {}
         self._asked: dict[int, _Asked] = {}

@@ -11,6 +11,7 @@ from typing import Protocol
 from locum.roles.action_values.registration import Received
 from locum.roles.actions import Action, Count, Event, Persist
 from locum.roles.home_agent.binding import Mobile
+from locum.roles.home_agent.configuration import mobile_of
 from locum.roles.home_agent.profile_homes import (
     Admitted,
     Altered,
@@ -22,7 +23,6 @@ from locum.roles.home_agent.profile_homes import (
 )
 from locum.roles.home_agent.registry import Home
 from locum.roles.home_agent.replies import Replies
-from locum.roles.home_agent.served_by_profile import mobile_of
 from locum.roles.parts import Part
 from locum.roles.profile_requests import ProfileFetched, ProfileRefused, ProfileUnavailable
 

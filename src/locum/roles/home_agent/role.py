@@ -21,9 +21,10 @@ from locum.roles.action_values.registration import (
     Registration,
 )
 from locum.roles.actions import Action, Count, Emit, Event, Forget, Persist, WallClockStepped
-from locum.roles.home_agent.admission import HomeAdmission, HomeAgentConfiguration
+from locum.roles.home_agent.admission import HomeAdmission
 from locum.roles.home_agent.binding import Binding, Mobile, text
 from locum.roles.home_agent.bindings import Bindings
+from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.roles.home_agent.device_location import device_location
 from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
 from locum.roles.home_agent.forwarding_choice import in_force, most_rules

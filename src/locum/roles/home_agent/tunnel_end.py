@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from locum.roles.action_values.addresses import Source
 from locum.roles.action_values.registration import Registration, RevocationSupport, UdpTunnelAnswer
 from locum.roles.home_agent.binding import Binding
-from locum.roles.home_agent.nat import TraversalPolicy, traversal
+from locum.roles.home_agent.configuration import TraversalPolicy
+from locum.roles.home_agent.nat import traversal
 from locum.roles.home_agent.revocation_messages import BindingRevocation
 from locum.roles.nat import Outer
 from locum.roles.revocation import Revocable

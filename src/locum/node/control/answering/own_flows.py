@@ -137,7 +137,9 @@ async def stand_in_remove(node: "NodeView", identifier: int, home_address: Addr 
 async def _ask(node: "NodeView", standing: "Standing", operation: Operation, *selectors: Selector) -> None:
     own = node.settings.mnps
     assert own is not None
-    await ask_stand_in(node, own.address, Trigger(operation, (standing.device.home_address,), selectors))
+    await ask_stand_in(
+        node, own.configuration.address, Trigger(operation, (standing.device.home_address,), selectors)
+    )
 
 
 def _standings(node: "NodeView") -> "list[Standing]":

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from locum.node.clock import boot_seconds
-from locum.node.config.settings import AgentKey
+from locum.node.config.settings import PeerKey
 from locum.security.association import Association
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _home_agent(node: "NodeView") -> list[Row]:
     own = node.settings.home_agent
     if own is None:
         return []
-    rows = [_agent("foreign-agent", each) for each in own.foreign_agents]
+    rows = [_row("foreign-agent", each) for each in own.foreign_agents]
     for mobile in own.mobiles:
         home = {"home_address": str(mobile.home_address)}
         rows.append(
@@ -65,19 +65,16 @@ def _foreign_agent(node: "NodeView") -> list[Row]:
     own = node.settings.foreign_agent
     if own is None:
         return []
-    rows = [_agent("home-agent", each) for each in own.home_agents]
-    return rows + [
-        {"kind": "mobile-node", "address": str(each.home_address), **_of(each.association)}
-        for each in own.mobiles
-    ]
+    rows = [_row("home-agent", each) for each in own.home_agents]
+    return rows + [_row("mobile-node", each) for each in own.mobiles]
 
 
 def _mobile_node(node: "NodeView") -> list[Row]:
     own = node.settings.mobile_node
     if own is None:
         return []
-    home_agent = {"kind": "home-agent", "address": str(own.home_agent), **_of(own.association)}
-    return [home_agent, *(_agent("foreign-agent", each) for each in own.foreign_agents)]
+    home_agent = PeerKey(own.configuration.home_agent, own.configuration.association)
+    return [_row("home-agent", home_agent), *(_row("foreign-agent", each) for each in own.foreign_agents)]
 
 
 def _stand_in(node: "NodeView") -> list[Row]:
@@ -93,7 +90,7 @@ def _stand_in(node: "NodeView") -> list[Row]:
     ]
 
 
-def _agent(kind: str, key: AgentKey) -> Row:
+def _row(kind: str, key: PeerKey) -> Row:
     return {"kind": kind, "address": str(key.address), **_of(key.association)}
 
 

@@ -52,7 +52,7 @@ async def ask_stand_in(node: "NodeView", stand_in: Address, asked: Trigger) -> N
     )
     own = node.settings.mnps
     try:
-        if own is not None and stand_in == own.address:
+        if own is not None and stand_in == own.configuration.address:
             answer = await node.exchanges.ask_here(
                 PATH, encode_trigger(asked), stand_in, asked.home_addresses
             )

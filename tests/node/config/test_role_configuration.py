@@ -1,0 +1,120 @@
+"""The configuration of a role comes whole from the reader of its table: a new key is named there and in the role.
+
+A key that `assembly.py` names again, or a field of a configuration that no reader sets, fails here.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import pytest
+
+from locum.node.assembly import roles
+from locum.node.config.load import load
+from locum.roles.foreign_agent.configuration import (
+    ForeignAgentConfiguration,
+    ProbingConfiguration,
+    StaticVisitor,
+)
+from locum.roles.home_agent.binding import Mobile
+from locum.roles.home_agent.configuration import (
+    HomeAgentConfiguration,
+    ProfileHomesConfiguration,
+    TraversalPolicy,
+)
+from locum.roles.mnps.configuration import (
+    Quota,
+    StandInConfiguration,
+    StandInRegistrationConfiguration,
+    StoodInFor,
+)
+from locum.roles.registrant.configuration import MobileNodeConfiguration
+from tests.node.config.test_load import ALL
+from tests.test_imports import SOURCE
+
+CONFIG, ASSEMBLY = SOURCE / "node" / "config", SOURCE / "node" / "assembly.py"
+
+# Reader of a table, and the values of a role that it makes.
+READERS: dict[str, tuple[type, ...]] = {
+    "home_agent.py": (HomeAgentConfiguration, TraversalPolicy, ProfileHomesConfiguration, Mobile),
+    "foreign_agent.py": (ForeignAgentConfiguration, ProbingConfiguration, StaticVisitor),
+    "mnps.py": (StandInConfiguration, StandInRegistrationConfiguration, Quota, StoodInFor),
+    "mobile_node.py": (MobileNodeConfiguration,),
+}
+# Facts of the host or of this boot, which `assembly.py` puts into a configuration.
+OF_THE_HOST = {"links", "listening", "boot"}
+# Set by the role itself or in tests; no key changes them.
+WITHOUT_KEY = {"colocated_home_agent", "max_handovers", "on_behalf", "unread_beyond", "unread_beyond_total"}
+
+
+def names(configuration: type) -> list[str]:
+    assert is_dataclass(configuration)
+    return [each.name for each in fields(configuration)]
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, list[str], int]]:
+    """Name, keywords and number of positional arguments of every call of a plain name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.func.id, [each.arg for each in node.keywords if each.arg], len(node.args)
+
+
+def set_by_reader(file: str, configuration: type) -> set[str]:
+    """The fields of a configuration that its reader sets, by keyword or position, or later by `replace`."""
+    given: set[str] = set()
+    for name, keywords, positional in calls(ast.parse((CONFIG / file).read_text())):
+        if name == configuration.__name__:
+            given |= {*keywords, *names(configuration)[:positional]}
+        elif name == "replace":
+            given |= {*keywords}
+    return given
+
+
+@pytest.mark.parametrize(
+    ("file", "configuration"), [(file, each) for file, made in READERS.items() for each in made]
+)
+def test_every_field_is_set_by_the_reader_of_its_table(file: str, configuration: type) -> None:
+    missing = set(names(configuration)) - set_by_reader(file, configuration)
+    assert missing <= WITHOUT_KEY | OF_THE_HOST, f"{configuration.__name__} of {file}"
+
+
+def named_fields(source: str) -> set[str]:
+    """Fields of a configuration that a piece of source reads, or sets by keyword."""
+    named = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Attribute(value=ast.Attribute(attr="configuration") | ast.Name(id="configuration")):
+                named.add(node.attr)
+            case ast.Call(func=ast.Name(id=name)) if name != "Limits":  # of [node], for the data plane
+                named |= {each.arg for each in node.keywords if each.arg}
+    return named
+
+
+def test_assembly_names_no_field_that_comes_from_a_key() -> None:
+    fields_of_roles = {name for made in READERS.values() for each in made for name in names(each)}
+    of_links = {"address", "prefix_length"}  # of an access link, as the host has them
+    found = named_fields(ASSEMBLY.read_text()) & fields_of_roles - OF_THE_HOST - of_links
+    assert not found, "read the key into the role's configuration, in node/config"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "HomeAgentConfiguration(max_lifetime=own.configuration.max_lifetime)",
+        "configuration.lifetime",
+        "replace(own.configuration, challenge=True)",
+    ],
+)
+def test_the_check_finds_a_field_that_is_named_again(line: str) -> None:
+    assert named_fields(line) & {"max_lifetime", "lifetime", "challenge"}
+
+
+def test_roles_get_the_configuration_that_was_read(write: Any) -> None:
+    settings = load(write(ALL))
+    made: dict[str, Any] = roles(settings, lambda _link: None)
+    assert settings.home_agent is not None and settings.mnps is not None
+    assert settings.foreign_agent is not None
+    assert made["home_agent"].configuration is settings.home_agent.configuration
+    assert made["mnps"].configuration is settings.mnps.configuration
+    assert made["foreign_agent"].configuration == settings.foreign_agent.configuration
