@@ -8,18 +8,20 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
+from locum.dataplane.layout.maps import Outcome
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.contexts import CountInFlight, DropHeld, InFlightCounted
-from locum.roles.action_values.flows import Filter, FilterPlace, ForwardGroup, InstallFilter, RemoveFilter
-from locum.roles.action_values.forwarding import ReleaseHeld, RemoveBinding, Side, Stage, Verdict
+from locum.roles.action_values.flows import ForwardGroup, RemoveFilter, Tunnel
+from locum.roles.action_values.forwarding import ReleaseHeld, RemoveBinding, Stage, Verdict
 from locum.roles.foreign_agent.configuration import AccessLink, ForeignAgentConfiguration, StaticVisitor
 from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.mobile_node.role import SleepingNode
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.registrant import MobileNode
 from locum.security.association import Association
-from tests.roles.world import AN1, AN2, AN3, HA, HOA, HOA6, STAND_IN, Host, World
+from tests.roles.packets import decision, packet_of, tunnel_after_release, tunnel_of
+from tests.roles.world import AN1, AN2, AN3, HA, HOA, HOA6, STAND_IN, UNRULED, Host, World
 
 ALL: Mapping[Addr, frozenset[Addr]] = {each: frozenset() for each in (AN1, AN2, AN3)}
 WIRE = 0.003  # seconds between two nodes of the core, for packets
@@ -42,7 +44,6 @@ class MovingWorld(World):
         self.arrived: list[int] = []
         self.lost: list[tuple[int, str]] = []
         self.groups: dict[str, dict[Addr, tuple[str, ...]]] = {}
-        self.filters: dict[str, dict[tuple[Addr, FilterPlace], Filter]] = {}
         self.mute: set[str] = set()  # hosts that answer no CoAP request
         self._sending = False
         super().__init__(agents_keyed=True, **options)
@@ -120,37 +121,34 @@ class MovingWorld(World):
             return
         self.sent_packets += 1
         number = self.sent_packets
-        entry = self.ha.bindings.get(HOA)
-        if entry is None:
+        tunnel = tunnel_of(self.ha.forwarding, packet_of(UNRULED))
+        if tunnel is None:
             self.lost.append((number, "no-binding"))
         else:
-            self._carry(HA, entry.tunnels[0].destination, number)
+            self._carry(tunnel, number)
         self.at(PACE, self._send)
 
-    def _carry(self, source: Addr, destination: Addr, number: int) -> None:
+    def _carry(self, tunnel: Tunnel, number: int) -> None:
         """Through a tunnel to an access node."""
         hosts = {AN1: self.an1, AN2: self.an2, AN3: self.an3}
-        host = hosts[IPv4Address(str(destination))]
-        self.at(WIRE, lambda: self._leave_tunnel(host, source, number))
+        host = hosts[IPv4Address(str(tunnel.destination))]
+        self.at(WIRE, lambda: self._leave_tunnel(host, tunnel.source, number))
 
     def _leave_tunnel(self, host: Host, source: Addr, number: int) -> None:
-        accepted = host.acceptances.get((source, HOA, Side.TO_HOME_ADDRESS))
-        if accepted is None:
-            self.lost.append((number, f"{host.name}: not accepted"))
-        elif accepted.link is not None:
-            self._by_link(host, accepted.link, number)
-        else:
-            self._look_up(host, number)
-
-    def _look_up(self, host: Host, number: int) -> None:
-        entry = host.bindings.get(HOA)
-        if entry is None:
-            self._by_route(host, number)
-        elif entry.verdict is Verdict.HOLD:
-            self.packets.setdefault(host.name, {}).setdefault(HOA, []).append(number)
-        else:
-            assert entry.verdict is Verdict.ENCAPSULATE and entry.at is Stage.VISITED
-            self._carry(entry.tunnels[0].source, entry.tunnels[0].destination, number)
+        found = decision(host.forwarding, packet_of(UNRULED, outer_source=source))
+        match found.outcome:
+            case Outcome.DELIVERED:
+                assert found.link is not None
+                self._by_link(host, found.link, number)
+            case Outcome.HELD:
+                self.packets.setdefault(host.name, {}).setdefault(HOA, []).append(number)
+            case Outcome.ENCAPSULATED:
+                assert found.tunnel is not None
+                self._carry(found.tunnel, number)
+            case Outcome.PASSED:
+                self._by_route(host, number)
+            case _:
+                self.lost.append((number, f"{host.name}: {found.reason.label}"))
 
     def _by_route(self, host: Host, number: int) -> None:
         link = next((link for link, address in host.neighbours if address == HOA), None)
@@ -171,10 +169,11 @@ class MovingWorld(World):
         if holding and not action.ahead:
             return
         for number in self.packets.get(host.name, {}).pop(action.home_address, []):
-            if holding:
+            tunnel = tunnel_after_release(host.forwarding, packet_of(UNRULED))
+            if tunnel is None:
                 self._by_route(host, number)
             else:
-                self._look_up(host, number)
+                self._carry(tunnel, number)
 
     # Actions ---------------------------------------------------------------------------------------------------------
 
@@ -189,10 +188,9 @@ class MovingWorld(World):
                 self.at(0.0, lambda: self._counted(host, action))
             case ForwardGroup():
                 self.groups.setdefault(host.name, {})[action.group] = tuple(action.links)
-            case InstallFilter(entry):
-                self.filters.setdefault(host.name, {})[entry.home_address, entry.place] = entry
             case RemoveFilter(address, place):
-                del self.filters[host.name][address, place]
+                assert (address, place) in host.forwarding.filters
+                super()._perform(host, action)
             case RemoveBinding(address) if host in (self.an1, self.an2, self.an3):
                 assert action.stage is Stage.VISITED
                 super()._perform(host, action)

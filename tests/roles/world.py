@@ -5,24 +5,23 @@ receives them, and every byte must end in the device's program exactly once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import count
 from random import Random
 
+from locum.dataplane.state import ForwardingState, acceptance_key
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Addr, Source
-from locum.roles.action_values.flows import UnwatchPort, WatchPort
+from locum.roles.action_values.flows import UnwatchPort
 from locum.roles.action_values.forwarding import (
-    AcceptTunnel,
+    FORWARDING,
     BindingEntry,
-    ClearFlow,
     FlowVerdict,
     InstallBinding,
-    InstallOutbound,
     LeaveAgent,
-    LocalEndpoint,
     NeighbourEntry,
     OutboundEntry,
     RefuseTunnel,
@@ -31,7 +30,6 @@ from locum.roles.action_values.forwarding import (
     RemoveLocalEndpoint,
     RemoveNeighbour,
     RemoveOutbound,
-    SetFlow,
     Side,
     TunnelAcceptance,
     UseAgent,
@@ -89,7 +87,6 @@ from locum.roles.action_values.sessions import (
     WatchReading,
 )
 from locum.roles.flow_rows import TABLE
-from locum.roles.flow_selectors import flow_selector
 from locum.roles.foreign_agent.configuration import AccessLink, ForeignAgentConfiguration, StaticVisitor
 from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
@@ -104,9 +101,9 @@ from locum.roles.mobile_node.states import Down, Up
 from locum.roles.registrant.configuration import ListeningPort, MobileNodeConfiguration
 from locum.roles.registrant.registrant import MobileNode
 from locum.roles.registrant.routing import NO_ROUTING, Routing
-from locum.roles.rules import overlap
 from locum.security.association import Algorithm, Association, Replay
 from locum.wire.control import MAX_SESSIONS, Flow, Handshake, Listener, Policy
+from tests.roles.packets import packet_of, tunnel_of
 
 HOA = IPv4Address("10.50.0.9")
 HOA6 = IPv6Address("2001:db8:50::9")
@@ -119,6 +116,8 @@ MAC = bytes.fromhex("020000000009")
 START = 1_790_000_000.0
 HANDSHAKE = Handshake(1, 2, 1460, True, 64240)
 PIDS = {0: (100,), 1: (101,), 2: (100, 102)}
+UNRULED = Flow(17, HOA, 9, PEER, 9)  # packets that no flow rule is about
+TO_DEVICE = Flow(17, HOA, 5683, STAND_IN, 5683)
 
 
 def flow(number: int, *, protocol: int = 6, local: IPv4Address = HOA) -> Flow:
@@ -180,13 +179,8 @@ class Host:
     make: Callable[[], a.Role]
     role: a.Role = field(init=False)
     rows: dict[tuple[str, str], a.Persist] = field(default_factory=dict)
-    bindings: dict[Addr, BindingEntry] = field(default_factory=dict)
-    acceptances: dict[tuple[Addr, Addr, Side], TunnelAcceptance] = field(default_factory=dict)
-    outbound: dict[tuple[Addr, str | None], OutboundEntry] = field(default_factory=dict)
+    forwarding: ForwardingState = field(default_factory=ForwardingState)
     neighbours: dict[tuple[str, Addr], NeighbourEntry] = field(default_factory=dict)
-    endpoints: set[Addr] = field(default_factory=set)
-    flows: dict[Flow, FlowVerdict] = field(default_factory=dict)
-    watched: set[tuple[Addr, int]] = field(default_factory=set)
     via: UseAgent | None = None
     events: list[a.Emit] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
@@ -198,18 +192,56 @@ class Host:
         """Everything that must be the same after a restart, and must not move for a forged message."""
         return (
             dict(self.rows),
-            dict(self.bindings),
-            dict(self.acceptances),
-            dict(self.outbound),
+            deepcopy(self.forwarding),
             dict(self.neighbours),
-            dict(self.flows),
         )
 
     def clear_tables(self) -> None:
-        for each in (self.bindings, self.acceptances, self.outbound, self.neighbours, self.flows):
-            each.clear()
-        self.endpoints.clear()
-        self.watched.clear()
+        self.forwarding = ForwardingState()
+        self.neighbours.clear()
+
+    @property
+    def bindings(self) -> dict[Addr, BindingEntry]:
+        """Entries of all stages; a role has one of them for a home address."""
+        return {**self.forwarding.bindings, **self.forwarding.visited, **self.forwarding.local_ends}
+
+    @property
+    def acceptances(self) -> dict[tuple[Addr, Addr, Side], TunnelAcceptance]:
+        listed = self.forwarding.acceptances.values()
+        return {(each.outer_source, each.home_address, each.side): each for each in listed}
+
+    @property
+    def outbound(self) -> dict[tuple[Addr, str | None], OutboundEntry]:
+        return {(each.home_address, each.link): each for each in self.forwarding.outbound_entries()}
+
+    @property
+    def endpoints(self) -> set[Addr]:
+        return self.forwarding.endpoints
+
+    @property
+    def flows(self) -> dict[Flow, FlowVerdict]:
+        return self.forwarding.flows
+
+    @property
+    def watched(self) -> set[tuple[Addr, int]]:
+        return self.forwarding.watched
+
+    def forward(self, action: a.Action) -> None:
+        """Change the forwarding. Every binding changes something, and only what is there is removed."""
+        match action:
+            case InstallBinding(entry):
+                assert self.forwarding.stage(entry.stage).get(entry.home_address) != entry, "not a difference"
+            case RemoveBinding(address):
+                assert address in self.forwarding.stage(action.stage), f"{action} removes nothing"
+            case RefuseTunnel(entry):
+                assert acceptance_key(entry) in self.forwarding.acceptances, f"{action} removes nothing"
+            case RemoveOutbound(address, link):
+                assert (address, link) in self.outbound, f"{action} removes nothing"
+            case RemoveLocalEndpoint(address):
+                assert address in self.endpoints, f"{action} removes nothing"
+            case UnwatchPort(address, port):
+                assert (address, port) in self.watched, f"{action} removes nothing"
+        self.forwarding.perform(action)
 
     def kinds(self) -> list[str]:
         return [each.kind for each in self.events]
@@ -502,14 +534,10 @@ class World:
 
     def path_of_data(self, number: int | None = None) -> str | None:
         """Destination of the peer's packets by the home agent's data plane, of that connection or of none."""
-        entry = self.ha.bindings.get(HOA)
-        if entry is None:
-            return None
-        for rule in entry.rules:
-            if number is not None and overlap(rule.selector, flow_selector(flow(number))):
-                return "mnps" if rule.candidates[0].tunnel.destination == AN3 else "mn"
+        packet = packet_of(UNRULED if number is None else flow(number))
         ends: dict[Addr, str] = {AN3: "mnps", AN1: "mn", AN2: "mn", COLOCATED: "mn"}
-        return ends.get(entry.tunnels[0].destination)
+        tunnel = tunnel_of(self.ha.forwarding, packet)
+        return None if tunnel is None else ends.get(tunnel.destination)
 
     def check(self) -> None:
         """Invariants of every moment."""
@@ -553,35 +581,10 @@ class World:
             self.at(0.0, lambda: self.tell(host, NotPerformed(action, "it does not work")))
             return
         match action:
-            case InstallBinding(entry):
-                assert host.bindings.get(entry.home_address) != entry, "not a difference"
-                host.bindings[entry.home_address] = entry
-            case RemoveBinding(address):
-                del host.bindings[address]
-            case AcceptTunnel(entry):
-                host.acceptances[entry.outer_source, entry.home_address, entry.side] = entry
-            case RefuseTunnel(entry):
-                del host.acceptances[entry.outer_source, entry.home_address, entry.side]
-            case InstallOutbound(entry):
-                host.outbound[entry.home_address, entry.link] = entry
-            case RemoveOutbound(address, link):
-                del host.outbound[address, link]
             case NeighbourEntry():
                 host.neighbours[action.link, action.address] = action
             case RemoveNeighbour():
                 del host.neighbours[action.link, action.address]
-            case LocalEndpoint(address):
-                host.endpoints.add(address)
-            case RemoveLocalEndpoint(address):
-                host.endpoints.remove(address)
-            case WatchPort(address, port):
-                host.watched.add((address, port))
-            case UnwatchPort(address, port):
-                host.watched.remove((address, port))
-            case SetFlow(entry):
-                host.flows[entry.flow] = entry.verdict
-            case ClearFlow(gone):
-                host.flows.pop(gone, None)
             case UseAgent():
                 host.via = action
             case LeaveAgent():
@@ -602,6 +605,8 @@ class World:
                 self._answer(action)
             case ReleaseHeld():
                 pass
+            case _ if type(action) in FORWARDING:
+                host.forward(action)
             case _:
                 self._session(host, action)
 
@@ -672,11 +677,10 @@ class World:
 
     def device_reachable(self) -> bool:
         """True if packets from the stand-in to the home address reach the device (peer rule)."""
-        entry = self.ha.bindings.get(HOA)
-        if entry is None or self.mn.via is None or not self.radio[self.mn.via.link]:
+        if self.mn.via is None or not self.radio[self.mn.via.link]:
             return False
-        tunnel = entry.peer_tunnel if entry.peer == STAND_IN and entry.peer_tunnel else entry.tunnels[0]
-        return tunnel.destination == self.mn.via.care_of
+        tunnel = tunnel_of(self.ha.forwarding, packet_of(TO_DEVICE))
+        return tunnel is not None and tunnel.destination == self.mn.via.care_of
 
     def _ask(self, host: Host, action: a.Ask) -> None:
         servers: dict[Addr, Host] = {STAND_IN: self.mnps, HOA: self.mn}

@@ -105,20 +105,22 @@ PROFILED: Mapping[Addr, Mapping[str, Any]] = {AN1: {"contexts": {HOA: preconfigu
 
 def test_classifier_is_enforced_at_the_stand_in_access_node_only() -> None:
     world = at(MovingWorld(agents=PROFILED))
-    assert decision(world.filters["an1"], 7001) == (7, DROP)
-    assert decision(world.filters["an1"], 7004) == (0, ALLOW), "the device is here"
-    assert not world.filters.get("an3")
+    assert decision(world.an1.forwarding.filters, 7001) == (7, DROP)
+    assert decision(world.an1.forwarding.filters, 7004) == (0, ALLOW), "the device is here"
+    assert not world.an3.forwarding.filters
     world.sleep()
     world.advance(3)
-    assert decision(world.filters["an3"], 7001) == (1, ALLOW)
-    assert decision(world.filters["an3"], 7004) == (3, DROP)
-    assert decision(world.filters["an3"], 7002) == (5, DROP)
+    assert decision(world.an3.forwarding.filters, 7001) == (1, ALLOW)
+    assert decision(world.an3.forwarding.filters, 7004) == (3, DROP)
+    assert decision(world.an3.forwarding.filters, 7002) == (5, DROP)
     world.links("radio1")
     world.wake()
     world.advance(5)
-    assert decision(world.filters["an2"], 7002) == (8, DROP)
-    assert decision(world.filters["an2"], 7004) == (0, ALLOW), "it came along, and is not for a device"
-    assert decision(world.filters["an3"], 7004) == (3, DROP), "what still comes to the stand-in"
+    assert decision(world.an2.forwarding.filters, 7002) == (8, DROP)
+    assert decision(world.an2.forwarding.filters, 7004) == (0, ALLOW), (
+        "it came along, and is not for a device"
+    )
+    assert decision(world.an3.forwarding.filters, 7004) == (3, DROP), "what still comes to the stand-in"
 
 
 def test_changed_profile_changes_the_classifier() -> None:

@@ -46,12 +46,12 @@ def test_sleeping_device_gets_its_stored_context_elsewhere() -> None:
     world = at(MovingWorld(agents=PROFILED))
     world.sleep()
     world.advance(3)
-    assert policy_at(world, "an3") and (HOA, FilterPlace.TO_VISITOR) in world.filters["an3"]
+    assert policy_at(world, "an3") and (HOA, FilterPlace.TO_VISITOR) in world.an3.forwarding.filters
     assert not policy_at(world, "an2")
     world.links("radio1")
     world.wake()
     world.advance(5)
-    assert policy_at(world, "an2") and (HOA, FilterPlace.TO_VISITOR) in world.filters["an2"]
+    assert policy_at(world, "an2") and (HOA, FilterPlace.TO_VISITOR) in world.an2.forwarding.filters
 
 
 def test_without_context_transfer_nothing_is_stored() -> None:

@@ -55,7 +55,7 @@ class TakingWorld(MovingWorld):
 
     def policed(self) -> bool:
         """True if packets to the stand-in are policed as at the device's access node."""
-        return (HOA, FilterPlace.TO_VISITOR) in self.filters.get("an3", {})
+        return (HOA, FilterPlace.TO_VISITOR) in self.an3.forwarding.filters
 
     def notices(self, host: Host, peer: Addr) -> list[bool]:
         """The 618 notices of an access node to this one."""

@@ -331,12 +331,12 @@ def test_earlier_access_nodes_learn_of_the_next_move() -> None:
 def test_policing_moves_with_the_device() -> None:
     world = both(agents={AN1: {"contexts": {HOA: preconfigured(PROFILE)}}})
     places = {(HOA, FilterPlace.TO_VISITOR), (HOA, FilterPlace.FROM_VISITOR)}
-    assert {key for key in world.filters["an1"] if key[0] == HOA} == places
+    assert {key for key in world.an1.forwarding.filters if key[0] == HOA} == places
     predictive(world)
-    assert {key for key in world.filters["an2"] if key[0] == HOA} == places
-    assert world.filters["an2"][HOA, FilterPlace.TO_VISITOR].rules == (UDP_DROP,)
+    assert {key for key in world.an2.forwarding.filters if key[0] == HOA} == places
+    assert world.an2.forwarding.filters[HOA, FilterPlace.TO_VISITOR].rules == (UDP_DROP,)
     world.advance(12)
-    assert not world.filters["an1"]
+    assert not world.an1.forwarding.filters
 
 
 def test_groups_go_on_at_the_new_access_node() -> None:
@@ -410,12 +410,13 @@ def test_stand_in_access_node_returns_the_context_with_changes() -> None:
     stored = Context624(ContextStatus.OK, HOA, 0, blocks)
     answer = Recorder(world, world.an3).ask("624", encode_624(stored), AN1)
     assert decode_acknowledgement_622(answer).status is ContextStatus.OK
-    assert (HOA, FilterPlace.TO_VISITOR) in world.filters[
-        "an3"
-    ]  # what reaches the stand-in is policed as well
+    assert (
+        HOA,
+        FilterPlace.TO_VISITOR,
+    ) in world.an3.forwarding.filters  # what reaches the stand-in is policed as well
     world.links(None)
     world.advance(310)  # the first access node forgets its visitor
-    assert not world.agent(world.an1).visitors() and not world.filters["an1"]
+    assert not world.agent(world.an1).visitors() and not world.an1.forwarding.filters
     classifier = PagingBlock(preconfigured(Profile(to_visitor=Policing((UDP_DROP,))))[0].to_visitor)  # type: ignore[union-attr]
     world.perform(world.an3, world.agent(world.an3).contexts.note(HOA, classifier))
     request = ContextRequest622(HOA, 1 << 51, onward=Onward.MOVED)
@@ -440,10 +441,10 @@ def test_contexts_survive_a_restart() -> None:
     predictive(world)
     world.advance(2)
     world.kill(world.an2)
-    world.filters["an2"].clear()
+    world.an2.forwarding.filters.clear()
     world.start(world.an2)
     assert world.agent(world.an2).contexts.content(HOA, BlockKind.POLICY) == preconfigured(PROFILE)[0]
-    assert (HOA, FilterPlace.TO_VISITOR) in world.filters["an2"]
+    assert (HOA, FilterPlace.TO_VISITOR) in world.an2.forwarding.filters
 
 
 def test_changed_configuration_replaces_a_stored_context() -> None:
