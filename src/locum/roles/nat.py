@@ -10,8 +10,7 @@ from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness
 from locum.roles.action_values.flows import Encapsulation, Tunnel
-from locum.wire.mobile_ip.registration import UDP_PORT
-from locum.wire.mobile_ip.tunnel_data import keepalive
+from locum.roles.mobile_ipv4.keepalives import REGISTRATION_PORT, write_keepalive
 
 ANSWER_TIME = 2.0  # seconds for the answer to a keepalive; a NAT and two links are between
 TRIES = 3  # keepalives without an answer, until the mobile node registers anew (section 4.10)
@@ -42,9 +41,9 @@ class Outer:
         raise ValueError(f"{row!r} is no outer address")
 
 
-def udp_tunnel(source: Addr, destination: Addr, port: int = UDP_PORT) -> Tunnel:
+def udp_tunnel(source: Addr, destination: Addr, port: int = REGISTRATION_PORT) -> Tunnel:
     """From port 434, where registrations come from and go to, so that one mapping of the NAT serves both (section 4.2)."""
-    return Tunnel(source, destination, Encapsulation.UDP, UDP_PORT, port)
+    return Tunnel(source, destination, Encapsulation.UDP, REGISTRATION_PORT, port)
 
 
 # The other end --------------------------------------------------------------------------------------------------------
@@ -113,7 +112,7 @@ class KeepAlive:
         probe.sequence = self._sequence = (self._sequence + 1) & 0xFFFF
         probe.tries, probe.sent_at = probe.tries + 1, now
         probe.next_at = now + min(ANSWER_TIME, self._interval)
-        return keepalive(self.home_address, self._home_agent, self._identifier, probe.sequence).encode()
+        return write_keepalive(self.home_address, self._home_agent, self._identifier, probe.sequence)
 
     def deadline(self) -> float | None:
         """Time of the next keepalive, or of declaring the last one lost."""

@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import JSON, Addr, Source
+from locum.roles.action_values.registration import Proof
+from locum.roles.action_values.revocation import Acknowledgment, Revocation
 from locum.roles.actions import Action, Count, Emit, SendRegistration
+from locum.roles.mobile_ipv4.keepalives import REGISTRATION_PORT
+from locum.roles.mobile_ipv4.revocations import write_acknowledgment, write_revocation
 from locum.roles.parts import Part
-from locum.roles.signing import authentic, signed
 from locum.roles.timers import Deadlines
 from locum.security.association import Association
 from locum.security.replay import ntp64
-from locum.wire.mobile_ip.extensions import AuthKind
-from locum.wire.mobile_ip.registration import UDP_PORT
-from locum.wire.mobile_ip.revocation import RegistrationRevocation, RevocationAcknowledgment
 
 RETRY_FIRST = 1.0  # seconds; as registrations are retransmitted (RFC 5944 section 3.6.3), doubled each time
 TRIES = 6  # the last one about half a minute after the first; then the lifetime of the registration ends it
@@ -78,8 +78,8 @@ class RevocationPeer:
 
     address: Addr
     association: Association
-    kind: AuthKind = AuthKind.FA_HA
-    port: int = UDP_PORT
+    between_agents: bool = True  # the association is one of agents, not of the mobile node
+    port: int = REGISTRATION_PORT
     source: Addr | None = None  # our address that it knows
 
 
@@ -102,34 +102,34 @@ class Heard:
 
 
 def unbelievable(
-    message: RegistrationRevocation,
-    kind: AuthKind,
+    revocation: Revocation,
+    proof: Proof | None,
     association: Association | None,
     last: int | None,
     *,
     from_home_agent: bool,
 ) -> str | None:
     """Reason to drop a revocation, or None. `last` is the sender's last timestamp (section 3.5)."""
-    if message.from_home_agent is not from_home_agent:
+    if revocation.from_home_agent is not from_home_agent:
         return "revocation-reflected"
-    if association is None or not authentic(message, kind, association):
+    if association is None or proof is None or not proof.holds(association):
         return "revocation-not-authentic"
-    if last is not None and not later(message.identifier, last):
+    if last is not None and not later(revocation.identifier, last):
         return "revocation-replayed"
     return None
 
 
 def acknowledgment(
-    message: RegistrationRevocation, kind: AuthKind, association: Association, *, inform: bool
+    revocation: Revocation, association: Association, *, between_agents: bool, inform: bool
 ) -> bytes:
     """The signed answer (section 3.4)."""
-    plain = RevocationAcknowledgment(message.home_address, message.identifier, inform)
-    return signed(plain.encode(), kind, association)
+    answer = Acknowledgment(revocation.home_address, revocation.identifier, inform)
+    return write_acknowledgment(answer, association, between_agents=between_agents)
 
 
 @dataclass(frozen=True, slots=True)
 class _UnderWay:
-    notice: RegistrationRevocation
+    notice: Revocation
     to: RevocationPeer
     identifiers: tuple[int, ...]  # of every time it was sent: an acknowledgment of any of them will do
     interval: float  # seconds until the next retransmission
@@ -139,13 +139,13 @@ class _UnderWay:
         """That it has been sent for the first time."""
         detail: dict[str, JSON] = {
             "to": str(self.to.address),
-            "care_of": str(self.notice.foreign_domain_address),
+            "care_of": str(self.notice.care_of),
             "reason": self.reason,
         }
         return Emit("revocation-sent", None, self.notice.home_address, None, detail)
 
 
-_Key = tuple[IPv4Address, Addr]  # home address, foreign domain address
+_Key = tuple[IPv4Address, Addr]  # home address, care-of address
 
 
 class Revocations(Part):
@@ -161,7 +161,7 @@ class Revocations(Part):
 
     def begin(
         self,
-        notice: RegistrationRevocation,
+        notice: Revocation,
         to: RevocationPeer,
         *,
         now: float,
@@ -172,28 +172,27 @@ class Revocations(Part):
 
         `reason` is for people.
         """
-        key = (notice.home_address, notice.foreign_domain_address)
+        key = (notice.home_address, notice.care_of)
         held = self._under_way[key] = _UnderWay(notice, to, (), RETRY_FIRST, reason)
         if after:
             self._timers.set(key, now + after)
             return []
         return [self._send(key, now), held.told()]
 
-    def cancel(self, home_address: IPv4Address, foreign_domain: Addr) -> None:
+    def cancel(self, home_address: IPv4Address, care_of: Addr) -> None:
         """A new registration there is in force: the old revocation must not be repeated against it."""
         if self._under_way:  # mostly there is none at all
-            self._timers.cancel((home_address, foreign_domain))
-            self._under_way.pop((home_address, foreign_domain), None)
+            self._timers.cancel((home_address, care_of))
+            self._under_way.pop((home_address, care_of), None)
 
-    def acknowledged(
-        self, message: RevocationAcknowledgment, source: Source
-    ) -> tuple[RegistrationRevocation | None, list[Action]]:
+    def acknowledged(self, message: Acknowledgment, source: Source) -> tuple[Revocation | None, list[Action]]:
         """The revocation that this ends, if it answers one of ours, and the actions."""
         for key, held in self._under_way.items():
             ours = message.home_address == key[0] and message.identifier in held.identifiers
             if not ours or source.address != held.to.address:
                 continue
-            if not authentic(message, held.to.kind, held.to.association):
+            proof = message.agent_proof if held.to.between_agents else message.proof
+            if proof is None or not proof.holds(held.to.association):
                 return None, [Count("revocation-acknowledgment-not-authentic")]
             self.cancel(*key)
             detail: dict[str, JSON] = {"by": str(source.address), "inform": message.inform}
@@ -226,9 +225,9 @@ class Revocations(Part):
         identifier = self._stamps.next(key[0], now)
         self._under_way[key] = replace(held, identifiers=(*held.identifiers, identifier))
         self._timers.set(key, now + held.interval)
-        plain = replace(held.notice, identifier=identifier).encode()
-        message = signed(plain, held.to.kind, held.to.association)
-        return SendRegistration(message, held.to.address, held.to.port, source=held.to.source)
+        notice, to = replace(held.notice, identifier=identifier), held.to
+        message = write_revocation(notice, to.association, between_agents=to.between_agents)
+        return SendRegistration(message, to.address, to.port, source=to.source)
 
 
 def said_by(row: Mapping[str, JSON]) -> Revocable | None:

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.actions import Action, SendRegistration
+from locum.roles.mobile_ipv4.keepalives import write_keepalive
 from locum.roles.nat import TraversalMode
 from locum.roles.parts import Part
 from locum.wire.mobile_ip.extensions import (
@@ -13,7 +14,6 @@ from locum.wire.mobile_ip.extensions import (
     UdpTunnelRequest,
 )
 from locum.wire.mobile_ip.registration import RegistrationReply, RegistrationRequest
-from locum.wire.mobile_ip.tunnel_data import keepalive
 
 
 class AgentTraversal(Part):
@@ -71,7 +71,7 @@ class AgentTraversal(Part):
                 continue
             self._mappings[home_agent] = (interval, now + interval)
             self._sequence = (self._sequence + 1) & 0xFFFF
-            message = keepalive(visitors[home_agent], home_agent, 0, self._sequence).encode()
+            message = write_keepalive(visitors[home_agent], home_agent, 0, self._sequence)
             actions.append(SendRegistration(message, home_agent, source=self._care_of_address))
         return actions
 

@@ -42,6 +42,7 @@ from locum.roles.foreign_agent.visitor_list import VisitorExpiry, VisitorList
 from locum.roles.foreign_agent.visitor_policy import PolicedVisitor, VisitorPolicy
 from locum.roles.foreign_agent.visitor_revocation import VisitorRevocation
 from locum.roles.forwarding import NOTHING, changes
+from locum.roles.mobile_ipv4.revocations import read_revocation
 from locum.roles.parts import Parts
 from locum.security.association import Association
 from locum.wire.control import Notice618, encode_618
@@ -57,7 +58,6 @@ from locum.wire.mobile_ip.registration import REGISTRATION_REPLY, RegistrationRe
 from locum.wire.mobile_ip.revocation import (
     REGISTRATION_REVOCATION,
     REVOCATION_ACKNOWLEDGMENT,
-    RegistrationRevocation,
 )
 
 NOTICE_TIMEOUT = 3.0  # seconds for a 618
@@ -395,9 +395,9 @@ class ForeignAgent:
             to_tell, actions = self._revocation.acknowledged(message, source)
             visitor = self._parting.pop(to_tell, None) if to_tell is not None else None
             return actions if visitor is None else actions + self._inform(visitor, now)
-        notice = RegistrationRevocation.decode(message)
+        notice = read_revocation(message)
         visitor = self._visitors.get(notice.home_address)
-        if visitor is not None and visitor.home_agent != notice.home_domain_address:
+        if visitor is not None and visitor.home_agent != notice.home_agent:
             visitor = None
         answer, actions = self._revocation.believed(notice, visitor, source)
         if answer is None:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.action_values.revocation import Revocation
 from locum.roles.actions import Action, Count
 from locum.roles.foreign_agent.visitor import Visitor
+from locum.roles.mobile_ipv4.revocations import read_acknowledgment
 from locum.roles.revocation import (
     Heard,
     Revocable,
@@ -22,7 +24,6 @@ from locum.security.association import Association
 from locum.wire.errors import WireError
 from locum.wire.mobile_ip.extensions import AuthKind, RevocationSupport
 from locum.wire.mobile_ip.registration import RegistrationReply, RegistrationRequest
-from locum.wire.mobile_ip.revocation import RegistrationRevocation, RevocationAcknowledgment
 
 
 class VisitorRevocation:
@@ -59,10 +60,10 @@ class VisitorRevocation:
         association = self._home_agents.get(visitor.home_agent)
         if association is None or visitor.revocable is None:
             return []
-        notice = RegistrationRevocation(
+        notice = Revocation(
             home_address=visitor.home_address,
-            home_domain_address=visitor.home_agent,
-            foreign_domain_address=self._care_of_address,
+            home_agent=visitor.home_agent,
+            care_of=self._care_of_address,
             identifier=0,
             from_home_agent=False,
             inform=visitor.revocable.inform,
@@ -73,7 +74,7 @@ class VisitorRevocation:
     def acknowledged(self, message: bytes, source: Source) -> tuple[IPv4Address | None, list[Action]]:
         """The home agent has acknowledged; return the home address to notify, if any (I, section 3.4)."""
         try:
-            answer = RevocationAcknowledgment.decode(message)
+            answer = read_acknowledgment(message)
         except WireError as error:
             return None, [Count(f"revocation-{error.reason}")]
         notice, actions = self.under_way.acknowledged(answer, source)
@@ -82,7 +83,7 @@ class VisitorRevocation:
     # Theirs ------------------------------------------------------------------------------------------------------
 
     def believed(
-        self, notice: RegistrationRevocation, visitor: Visitor | None, source: Source
+        self, notice: Revocation, visitor: Visitor | None, source: Source
     ) -> tuple[bytes | None, list[Action]]:
         """The signed answer to a valid revocation; otherwise actions that count the reason.
 
@@ -93,8 +94,8 @@ class VisitorRevocation:
         last = self._heard.get(source.address, notice.home_address)
         if visitor is not None and visitor.revocable is not None:
             last = visitor.revocable.timestamp
-        reason = unbelievable(notice, AuthKind.FA_HA, association, last, from_home_agent=True)
-        if reason is None and notice.foreign_domain_address != self._care_of_address:
+        reason = unbelievable(notice, notice.agent_proof, association, last, from_home_agent=True)
+        if reason is None and notice.care_of != self._care_of_address:
             reason = "revocation-not-for-us"
         if reason is None and visitor is not None and visitor.revocable is None:
             reason = "revocation-not-agreed"
@@ -102,4 +103,4 @@ class VisitorRevocation:
             return None, [Count(reason or "revocation-not-authentic")]
         self._heard.set(source.address, notice.home_address, notice.identifier)
         told = notice.inform and visitor is not None
-        return acknowledgment(notice, AuthKind.FA_HA, association, inform=told), []
+        return acknowledgment(notice, association, between_agents=True, inform=told), []

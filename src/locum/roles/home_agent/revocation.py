@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr, Source
-from locum.roles.actions import Action, Count
+from locum.roles.action_values.revocation import Revocation
+from locum.roles.actions import Action
 from locum.roles.home_agent.binding import CareOf
 from locum.roles.home_agent.registry import Home, Registrant
 from locum.roles.home_agent.revocation_messages import BindingRevocation
-from locum.wire.errors import WireError
-from locum.wire.mobile_ip.revocation import RegistrationRevocation
 
 MOVED_GRACE = (
     10.0  # seconds until an agent that was left is told: packets in flight, and what agents hand over
@@ -75,16 +74,12 @@ class HomeRevocation:
             after=MOVED_GRACE,
         )
 
-    def receive(self, message: bytes, source: Source) -> list[Action]:
+    def receive(self, notice: Revocation, source: Source) -> list[Action]:
         """A foreign agent has ended a registration."""
-        try:
-            notice = RegistrationRevocation.decode(message)
-        except WireError as error:
-            return [Count(f"revocation-{error.reason}")]
         registrant, held = None, None
         for one in self._registrants(notice.home_address):
             for each in one.binding.care_of:
-                if (each.address, each.agent) == (notice.foreign_domain_address, source.address):
+                if (each.address, each.agent) == (notice.care_of, source.address):
                     registrant, held = one, each
         believed, actions = self._exchange.believed(notice, held, source)
         if not believed or registrant is None or held is None:

@@ -4,10 +4,12 @@ What a binding is and what becomes of it are the home agent's; this must not kno
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.action_values.registration import Registration, RegistrationFlag, RevocationSupport
+from locum.roles.action_values.revocation import Acknowledgment, Revocation
 from locum.roles.actions import Action, Count, Reply
 from locum.roles.home_agent.binding import CareOf
 from locum.roles.revocation import (
@@ -20,9 +22,6 @@ from locum.roles.revocation import (
     unbelievable,
 )
 from locum.security.association import Association
-from locum.wire.errors import WireError
-from locum.wire.mobile_ip.extensions import AuthKind
-from locum.wire.mobile_ip.revocation import RegistrationRevocation, RevocationAcknowledgment
 
 
 class BindingRevocation:
@@ -75,10 +74,10 @@ class BindingRevocation:
             to = self._peer(each, mobile)
             if to is None or each.revocable is None:
                 continue
-            notice = RegistrationRevocation(
+            notice = Revocation(
                 home_address=home_address,
-                home_domain_address=self._address,
-                foreign_domain_address=each.address,
+                home_agent=self._address,
+                care_of=each.address,
                 identifier=0,
                 from_home_agent=True,
                 inform=inform and each.revocable.inform,
@@ -90,7 +89,7 @@ class BindingRevocation:
         outer = care_of.outer
         if care_of.co_located:
             address, port = (care_of.address, None) if outer is None else (outer.address, outer.port)
-            to = RevocationPeer(address, mobile, AuthKind.MN_HA, source=self._address)
+            to = RevocationPeer(address, mobile, False, source=self._address)
         else:
             association = self._foreign_agents.get(care_of.agent)
             if association is None:
@@ -99,13 +98,11 @@ class BindingRevocation:
             to = RevocationPeer(care_of.agent, association, source=self._address)
         if port is None:
             return to
-        return RevocationPeer(to.address, to.association, to.kind, port, to.source)
+        return replace(to, port=port)
 
     # Theirs ------------------------------------------------------------------------------------------------------
 
-    def believed(
-        self, notice: RegistrationRevocation, held: CareOf | None, source: Source
-    ) -> tuple[bool, list[Action]]:
+    def believed(self, notice: Revocation, held: CareOf | None, source: Source) -> tuple[bool, list[Action]]:
         """True if a foreign agent's revocation is valid; the actions answer it, or count the reason.
 
         `held` is the care-of address that it names, if it is bound by that agent. Without one there is nothing to end,
@@ -115,21 +112,18 @@ class BindingRevocation:
         last = self._heard.get(source.address, notice.home_address)
         if held is not None and held.revocable is not None:
             last = held.revocable.timestamp
-        reason = unbelievable(notice, AuthKind.FA_HA, association, last, from_home_agent=False)
-        if reason is None and notice.home_domain_address != self._address:
+        reason = unbelievable(notice, notice.agent_proof, association, last, from_home_agent=False)
+        if reason is None and notice.home_agent != self._address:
             reason = "revocation-not-for-us"
         if reason is None and held is not None and held.revocable is None:
             reason = "revocation-not-agreed"
         if reason is not None or association is None:
             return False, [Count(reason or "revocation-not-authentic")]
         self._heard.set(source.address, notice.home_address, notice.identifier)
-        answer = acknowledgment(notice, AuthKind.FA_HA, association, inform=True)
+        answer = acknowledgment(notice, association, between_agents=True, inform=True)
         return True, [Reply(source, answer)]
 
-    def acknowledged(self, message: bytes, source: Source) -> list[Action]:
+    def acknowledged(self, answer: Acknowledgment, source: Source) -> list[Action]:
         """The other end has done it."""
-        try:
-            _, actions = self.under_way.acknowledged(RevocationAcknowledgment.decode(message), source)
-        except WireError as error:
-            return [Count(f"revocation-{error.reason}")]
+        _, actions = self.under_way.acknowledged(answer, source)
         return actions

@@ -20,6 +20,7 @@ from locum.roles.action_values.registration import (
     RefusalReason,
     Registration,
 )
+from locum.roles.action_values.revocation import Acknowledgment, Revocation
 from locum.roles.actions import Action, Count, Emit, Event, Forget, Persist, WallClockStepped
 from locum.roles.home_agent.admission import HomeAdmission
 from locum.roles.home_agent.binding import Binding, Mobile, text
@@ -44,8 +45,8 @@ from locum.roles.home_agent.revocation import HomeRevocation
 from locum.roles.home_agent.revocation_messages import BindingRevocation
 from locum.roles.home_agent.timestamps import HomeTimestamps
 from locum.roles.home_agent.tunnel_end import PLAIN, TunnelEnd, tunnel_end
+from locum.roles.mobile_ipv4.messages import read_for_home_agent
 from locum.roles.mobile_ipv4.replies import write_reply
-from locum.roles.mobile_ipv4.requests import read_request
 from locum.roles.parts import Parts
 from locum.roles.rules import (
     KeptRule,
@@ -60,10 +61,7 @@ from locum.security.replay import (
     mobile_nonce,
     nonce_identification,
 )
-from locum.wire.errors import WireError
-from locum.wire.mobile_ip.revocation import REGISTRATION_REVOCATION, REVOCATION_ACKNOWLEDGMENT
 
-_REVOCATION, _ACKNOWLEDGMENT = bytes((REGISTRATION_REVOCATION,)), bytes((REVOCATION_ACKNOWLEDGMENT,))
 _NONCES = NonceWindow()
 
 
@@ -111,16 +109,14 @@ class HomeAgent:
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """A registration request: 602 or 602'', or 601 and 601'' of a registrant with a co-located care-of address."""
-        kind = message[:1]
-        if kind == _REVOCATION:
-            return self.revocation.receive(message, source)
-        if kind == _ACKNOWLEDGMENT:
-            return self._exchange.acknowledged(message, source)
-        try:
-            registration = read_request(message)
-        except WireError as error:
-            return [Count(f"registration-{error.reason}")]
-        return self.register(Received(registration, source, len(message), write_reply), now=now)
+        said = read_for_home_agent(message)
+        if isinstance(said, Registration):
+            return self.register(Received(said, source, len(message), write_reply), now=now)
+        if isinstance(said, Revocation):
+            return self.revocation.receive(said, source)
+        if isinstance(said, Acknowledgment):
+            return self._exchange.acknowledged(said, source)
+        return [Count(said.counter)]
 
     def register(self, received: Received, *, now: float) -> list[Action]:
         """A registration of any signalling version; `received.write` spells the answer."""

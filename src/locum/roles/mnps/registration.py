@@ -13,6 +13,7 @@ from locum.roles.actions import Action, Count, Event, LinkDown, LinkUp, Persist,
 from locum.roles.flow_selectors import PRIORITY, PRIORITY_SELECTED, flow_selector
 from locum.roles.mnps.configuration import StandInRegistrationConfiguration, StoodInFor
 from locum.roles.mnps.parts import WaitingPart
+from locum.roles.mobile_ipv4.revocations import read_revocation
 from locum.roles.registrant.attachment import (
     Attachment,
     RegistrationAccepted,
@@ -29,7 +30,7 @@ from locum.wire.errors import WireError
 from locum.wire.mobile_ip.discovery import ROUTER_ADVERTISEMENT
 from locum.wire.mobile_ip.extensions import Extension, FlowAction, FlowBinding, Multipath
 from locum.wire.mobile_ip.registration import Code, RegistrationReply
-from locum.wire.mobile_ip.revocation import REGISTRATION_REVOCATION, RegistrationRevocation
+from locum.wire.mobile_ip.revocation import REGISTRATION_REVOCATION
 from locum.wire.mobile_ip.vendor import (
     FlowOperation,
     FlowRule,
@@ -319,5 +320,5 @@ def _dormant(row: Persist) -> Persist:
 def _home_address_of(message: bytes) -> IPv4Address:
     """Home address of a reply or a revocation; raises WireError."""
     if message[:1] == bytes((REGISTRATION_REVOCATION,)):
-        return RegistrationRevocation.decode(message).home_address
+        return read_revocation(message).home_address
     return RegistrationReply.decode(message).home_address

@@ -13,7 +13,6 @@ from locum.roles.action_values.registration import (
     ContextTransfer,
     HomePrefix,
     Options,
-    Proof,
     RefusalReason,
     Registration,
     RegistrationFlag,
@@ -21,12 +20,11 @@ from locum.roles.action_values.registration import (
     StandInRole,
     UdpTunnelRequest,
 )
+from locum.roles.mobile_ipv4.proofs import proofs
 from locum.roles.mobile_ipv4.rule_changes import RuleReader
 from locum.wire.errors import WireError
 from locum.wire.mobile_ip import extensions as wire
-from locum.wire.mobile_ip.extended import Extended
 from locum.wire.mobile_ip.extensions import (
-    Authentication,
     AuthKind,
     Extension,
     FlowBinding,
@@ -62,13 +60,6 @@ def read_request(message: bytes) -> Registration:
 def registration(request: RegistrationRequest) -> Registration:
     """The request as a neutral registration."""
     extensions = request.extensions
-    proof = agent_proof = None
-    for each in extensions:
-        if isinstance(each, Authentication):
-            if each.kind is AuthKind.MN_HA:
-                proof = _proof(each)
-            elif each.kind is AuthKind.FA_HA:
-                agent_proof = _proof(each)
     return Registration(
         request.home_address,
         request.home_agent,
@@ -76,20 +67,9 @@ def registration(request: RegistrationRequest) -> Registration:
         request.lifetime,
         request.identification,
         _FLAGS[request.flags],
-        proof,
-        agent_proof,
+        *proofs(request),
         _options(request) if len(extensions) > 1 else NO_OPTIONS,  # one is the authentication
     )
-
-
-def proof_of(message: Extended, kind: AuthKind) -> Proof | None:
-    """Proof of an authentication extension of that kind."""
-    found = message.authentication(kind)
-    return None if found is None else _proof(found)
-
-
-def _proof(extension: Authentication) -> Proof:
-    return Proof(extension.spi, extension.covered, extension.authenticator)
 
 
 def _options(request: RegistrationRequest) -> Options:

@@ -19,8 +19,8 @@ from locum.roles.action_values.forwarding import (
     UseAgent,
 )
 from locum.roles.forwarding import NOTHING, Forwarding, forwarding
+from locum.roles.mobile_ipv4.keepalives import REGISTRATION_PORT
 from locum.roles.state_table import StateTable
-from locum.wire.mobile_ip.registration import UDP_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ def colocated_forwarding(
     if attachment is None or not attachment.colocated:
         return NOTHING
     entries: list[LocalEndpoint | TunnelAcceptance | OutboundEntry] = [LocalEndpoint(attachment.care_of)]
-    port = UDP_PORT if encapsulation is Encapsulation.UDP else 0
+    port = REGISTRATION_PORT if encapsulation is Encapsulation.UDP else 0
     tunnel = Tunnel(attachment.care_of, home_agent, encapsulation, port, port)
     for each in home_addresses:
         entries.append(TunnelAcceptance(home_agent, each, Side.TO_HOME_ADDRESS))

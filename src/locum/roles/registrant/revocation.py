@@ -9,14 +9,15 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import JSON
+from locum.roles.action_values.revocation import Revocation
 from locum.roles.actions import Action, Count
+from locum.roles.mobile_ipv4.revocations import read_revocation
 from locum.roles.registrant.attachment import Attachment
 from locum.roles.revocation import Revocable, Stamps, acknowledgment, unbelievable
 from locum.security.association import Association
 from locum.wire.errors import WireError
 from locum.wire.mobile_ip.extensions import AuthKind, RevocationSupport
 from locum.wire.mobile_ip.registration import RegistrationReply
-from locum.wire.mobile_ip.revocation import RegistrationRevocation
 
 
 class MobileRevocation:
@@ -46,11 +47,11 @@ class MobileRevocation:
     def believed(self, message: bytes, attachment: Attachment | None) -> tuple[bytes | None, list[Action]]:
         """The signed answer to a valid revocation; otherwise actions that count the reason."""
         try:
-            notice = RegistrationRevocation.decode(message)
+            notice = read_revocation(message)
         except WireError as error:
             return None, [Count(f"revocation-{error.reason}")]
         last = None if self._agreed is None else self._agreed.timestamp
-        reason = unbelievable(notice, AuthKind.MN_HA, self._association, last, from_home_agent=True)
+        reason = unbelievable(notice, notice.proof, self._association, last, from_home_agent=True)
         if reason is None and not self._names(notice, attachment):
             reason = "revocation-not-for-us"
         if reason is None and self._agreed is None:
@@ -58,13 +59,13 @@ class MobileRevocation:
         if reason is not None or self._agreed is None:
             return None, [Count(reason or "revocation-not-agreed")]
         self._agreed = replace(self._agreed, timestamp=notice.identifier)
-        return acknowledgment(notice, AuthKind.MN_HA, self._association, inform=True), []
+        return acknowledgment(notice, self._association, between_agents=False, inform=True), []
 
-    def _names(self, notice: RegistrationRevocation, attachment: Attachment | None) -> bool:
+    def _names(self, notice: Revocation, attachment: Attachment | None) -> bool:
         """This home address; the care-of address too, unless it is given up already."""
-        if (notice.home_address, notice.home_domain_address) != (self.home_address, self._home_agent):
+        if (notice.home_address, notice.home_agent) != (self.home_address, self._home_agent):
             return False
-        return attachment is None or notice.foreign_domain_address == attachment.care_of
+        return attachment is None or notice.care_of == attachment.care_of
 
     def to_row(self) -> JSON:
         """As part of a row."""
