@@ -247,44 +247,28 @@ def test_import_check_finds_every_form_of_import(source: str, faults: list[str])
 
 # Roles decide on neutral values (roles/action_values/registration.py), whatever the signalling version. Only these files
 # of roles/ know messages of Mobile IPv4. Remove a file here when it no longer does; the list only shrinks.
-MOBILE_IPV4_FILES = set(
-    [
-        "foreign_agent/admission.py",
-        "foreign_agent/advertising.py",
-        "foreign_agent/contexts/requesting.py",
-        "foreign_agent/nat.py",
-        "foreign_agent/relay.py",
-        "foreign_agent/role.py",
-        "foreign_agent/visitor.py",
-        "foreign_agent/visitor_revocation.py",
-        "home_agent/revocation.py",
-        "home_agent/revocation_messages.py",
-        "home_agent/role.py",
-        "mnps/handover.py",
-        "mnps/registration.py",
-        "mnps/switching.py",
-        "mnps/triggering.py",
-        "mobile_node/departing.py",
-        "mobile_node/handover.py",
-        "mobile_node/own_rules.py",
-        "mobile_node/partial_handovers.py",
-        "mobile_node/role.py",
-        "nat.py",
-        "registrant/attachment.py",
-        "registrant/dialogue.py",
-        "registrant/discovery.py",
-        "registrant/movement.py",
-        "registrant/nat.py",
-        "registrant/parts.py",
-        "registrant/refusals.py",
-        "registrant/registrant.py",
-        "registrant/revocation.py",
-        "registrant/routing.py",
-        "revocation.py",
-        "signing.py",
-        "transfer_instruction.py",
-    ]
-)
+MOBILE_IPV4_FILES = {
+    "foreign_agent/admission.py",
+    "foreign_agent/advertising.py",
+    "foreign_agent/contexts/requesting.py",
+    "foreign_agent/nat.py",
+    "foreign_agent/relay.py",
+    "foreign_agent/role.py",
+    "foreign_agent/visitor.py",
+    "foreign_agent/visitor_revocation.py",
+    "mnps/registration.py",
+    "mobile_node/own_rules.py",
+    "registrant/dialogue.py",
+    "registrant/discovery.py",
+    "registrant/movement.py",
+    "registrant/nat.py",
+    "registrant/parts.py",
+    "registrant/refusals.py",
+    "registrant/registrant.py",
+    "registrant/revocation.py",
+    "registrant/routing.py",
+    "transfer_instruction.py",
+}
 
 
 def knows_mobile_ipv4(source: str, package: str) -> bool:

@@ -23,7 +23,8 @@ from locum.security.association import Association
 from locum.wire.ip import UdpDatagram, build_ip
 from locum.wire.mobile_ip.extensions import Extension
 from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply
-from locum.wire.mobile_ip.vendor import DefaultCareOfAddress, Takes, Weight, encode_vendor
+from locum.wire.mobile_ip.vendor import DefaultCareOfAddress, Weight, encode_vendor
+from locum.wire.takes import Takes
 from locum.wire.traffic_selector import Ipv4Selector
 from tests.node.conftest import Namespace, join
 from tests.roles.homeworld import (

@@ -21,8 +21,8 @@ from locum.roles.action_values.forwarding import (
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
 from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.roles.home_agent.role import HomeAgent
+from locum.roles.mobile_ipv4.signing import signed
 from locum.roles.rules import LAST_RULE
-from locum.roles.signing import signed
 from locum.security.association import Association, Replay
 from locum.security.replay import home_nonce, nonce_identification, ntp64
 from locum.wire.mobile_ip.extensions import (
@@ -34,7 +34,8 @@ from locum.wire.mobile_ip.extensions import (
     Multipath,
 )
 from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply, RegistrationRequest
-from locum.wire.mobile_ip.vendor import FlowOperation, FlowRule, MnpsRole, Takes, encode_vendor
+from locum.wire.mobile_ip.vendor import FlowOperation, FlowRule, MnpsRole, encode_vendor
+from locum.wire.takes import Takes
 from locum.wire.traffic_selector import Ipv4Selector, TrafficSelector
 
 HOA, HOA6 = IPv4Address("10.50.0.9"), IPv6Address("2001:db8:50::9")

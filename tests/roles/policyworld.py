@@ -15,11 +15,11 @@ from locum.roles.home_agent.binding import Mobile
 from locum.roles.home_agent.configuration import HomeAgentConfiguration, ProfileHomesConfiguration
 from locum.roles.home_agent.profile_homes import Homes
 from locum.roles.home_agent.role import HomeAgent
+from locum.roles.mobile_ipv4.signing import signed
 from locum.roles.profile import Pool, Profile
 from locum.roles.profile_requests import FetchProfile, OwnHomeAddress, ProfileEvent
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.registrant import MobileNode
-from locum.roles.signing import signed
 from locum.security.association import Association
 from locum.security.replay import ntp64
 from locum.wire.mobile_ip.extensions import AuthKind, Nai

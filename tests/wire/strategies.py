@@ -56,7 +56,7 @@ from locum.wire.mobile_ip.extensions import (
 )
 from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply, RegistrationRequest
 from locum.wire.mobile_ip.revocation import RegistrationRevocation, RevocationAcknowledgment
-from locum.wire.mobile_ip.vendor import Takes
+from locum.wire.takes import Takes
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, UnknownSelector
 
 KNOWN_SKIPPABLE = {130, 131, 132, 134, 136, 137, 144, 152, 154}

@@ -11,13 +11,8 @@ from ipaddress import IPv4Address
 from locum.wire.errors import WireError
 from locum.wire.mobile_ip.extensions import AuthKind, VendorNormal
 from locum.wire.mobile_ip.registration import RegistrationReply, RegistrationRequest
-from locum.wire.mobile_ip.vendor import (
-    MnpsRole,
-    Takes,
-    TransferContext,
-    VendorValue,
-    decode_vendor,
-)
+from locum.wire.mobile_ip.vendor import MnpsRole, TransferContext, VendorValue, decode_vendor
+from locum.wire.takes import Takes
 
 ANYWHERE = IPv4Address(0)  # wherever the device is: the home agent knows
 

@@ -12,8 +12,8 @@ import pytest
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Source
 from locum.roles.foreign_agent.role import ForeignAgent
+from locum.roles.mobile_ipv4.signing import signed
 from locum.roles.registrant.attachment import Registering
-from locum.roles.signing import signed
 from locum.security.association import Association
 from locum.security.replay import ntp64
 from locum.wire.mobile_ip.extensions import AuthKind, Nai, VendorCritical

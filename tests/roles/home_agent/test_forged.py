@@ -22,8 +22,8 @@ from locum.roles.action_values.sessions import (
     ResumeSessions,
     StopSessions,
 )
+from locum.roles.mobile_ipv4.signing import signed
 from locum.roles.registrant.discovery import AgentDiscovery, Hearing
-from locum.roles.signing import signed
 from locum.security.association import Association
 from locum.security.replay import ntp64
 from locum.wire.control import (

@@ -21,10 +21,10 @@ from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.home_agent.binding import Mobile
 from locum.roles.home_agent.configuration import HomeAgentConfiguration, TraversalPolicy
 from locum.roles.home_agent.role import HomeAgent
+from locum.roles.mobile_ipv4.signing import signed
 from locum.roles.nat import TraversalMode
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.registrant import MobileNode
-from locum.roles.signing import signed
 from locum.security.association import Association
 from locum.security.replay import ntp64
 from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag

@@ -16,14 +16,8 @@ from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.security.association import Association, Replay
 from locum.wire.mobile_ip.extensions import VendorNormal
 from locum.wire.mobile_ip.registration import Code, Flag
-from locum.wire.mobile_ip.vendor import (
-    ENTERPRISE,
-    DefaultCareOfAddress,
-    MnpsRole,
-    Takes,
-    Weight,
-    encode_vendor,
-)
+from locum.wire.mobile_ip.vendor import ENTERPRISE, DefaultCareOfAddress, MnpsRole, Weight, encode_vendor
+from locum.wire.takes import Takes
 from tests.roles.homeworld import (
     ACCEPTED,
     AN1,

@@ -15,8 +15,8 @@ from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.home_agent.revocation import MOVED_GRACE
 from locum.roles.home_agent.role import HomeAgent
+from locum.roles.mobile_ipv4.signing import signed
 from locum.roles.revocation import MAX_REMEMBERED, TRIES, Heard, Revocable, Stamps, later
-from locum.roles.signing import signed
 from locum.security.association import Association
 from locum.wire.mobile_ip.extensions import AuthKind
 from locum.wire.mobile_ip.revocation import RegistrationRevocation, RevocationAcknowledgment

@@ -20,7 +20,8 @@ from locum.roles.rules import (
 )
 from locum.wire.mobile_ip.extensions import FlowAction, FlowBinding
 from locum.wire.mobile_ip.registration import Code
-from locum.wire.mobile_ip.vendor import FlowOperation, FlowRule, Takes, Weight, encode_vendor
+from locum.wire.mobile_ip.vendor import FlowOperation, FlowRule, Weight, encode_vendor
+from locum.wire.takes import Takes
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, UnknownSelector
 from tests.roles.homeworld import ACCEPTED, AN1, AN2, AN3, AN4, HOA, HOA6, MOBILE, Home, removal, rule
 from tests.wire.strategies import selectors

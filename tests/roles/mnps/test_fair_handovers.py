@@ -7,7 +7,7 @@ from locum.roles.action_values.forwarding import ClearFlow
 from locum.roles.action_values.sessions import Restored, RestoreSessions
 from locum.roles.mnps.quotas import MOST_HANDOVERS, MOST_PREPARED
 from locum.wire.control import Cancel, Flow, Status, TakeoverPrepare, TakeoverTransfer, encode_634
-from locum.wire.mobile_ip.vendor import Takes
+from locum.wire.takes import Takes
 from tests.roles.mnps.test_giving_up import FIRST, SECOND, Device, answers
 from tests.roles.world import HOA, START, flow
 

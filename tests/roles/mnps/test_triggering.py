@@ -29,7 +29,7 @@ from locum.wire.control.trigger import (
     encode_trigger,
 )
 from locum.wire.mobile_ip.registration import Flag
-from locum.wire.mobile_ip.vendor import Takes
+from locum.wire.takes import Takes
 from locum.wire.traffic_selector import Ipv4Selector, TrafficSelector, UnknownSelector, address_range
 
 HOME, HOME_V6 = IPv4Address("10.36.0.4"), IPv6Address("2001:db8::4")

@@ -23,12 +23,13 @@ from locum.roles.action_values.registration import (
 )
 from locum.roles.mobile_ipv4.replies import write_reply
 from locum.roles.mobile_ipv4.requests import read_request
-from locum.roles.signing import signed
+from locum.roles.mobile_ipv4.signing import signed
 from locum.security.association import Association
 from locum.wire.mobile_ip import extensions as wire
 from locum.wire.mobile_ip import vendor
 from locum.wire.mobile_ip.extensions import AuthKind, Extension
 from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply, RegistrationRequest
+from locum.wire.takes import Takes
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, UnknownSelector
 
 HOA, HA, COA = IPv4Address("10.50.0.9"), IPv4Address("10.5.0.1"), IPv4Address("10.1.0.1")
@@ -89,7 +90,7 @@ def test_options_are_read_from_signed_extensions() -> None:
         wire.Ipv6PrefixRequest(HOA6),
         wire.Multipath(7, bulk=True),
         vendor.encode_vendor(vendor.Weight(3)),
-        vendor.encode_vendor(vendor.MnpsRole(COA, vendor.Takes.RULED)),
+        vendor.encode_vendor(vendor.MnpsRole(COA, Takes.RULED)),
         vendor.encode_vendor(vendor.DefaultCareOfAddress(COA)),
         vendor.encode_vendor(vendor.TransferContext(COA, True)),
         wire.UdpTunnelRequest(wire.InnerEncapsulation.GRE, force=True),

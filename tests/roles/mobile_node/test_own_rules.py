@@ -16,11 +16,11 @@ from locum.roles.action_values.registration import RuleChange
 from locum.roles.actions import Action, Emit, Forget, Persist
 from locum.roles.home_agent.requested_changes import changed_rules
 from locum.roles.mobile_ipv4.requests import read_request
+from locum.roles.mobile_ipv4.signing import signed
 from locum.roles.mobile_node.own_rules import FIRST_IDENTIFIER as FIRST
 from locum.roles.mobile_node.own_rules import TABLE, OwnRules
 from locum.roles.registrant.attachment import Attachment
 from locum.roles.rules import FIRST_ASSIGNED, MN, UNNAMED, KeptRule, RuleRefused, both_families
-from locum.roles.signing import signed
 from locum.security.association import Association
 from locum.wire.control import Flow
 from locum.wire.mobile_ip.extensions import AuthKind, FlowAction, FlowBinding, VendorNormal

@@ -10,7 +10,8 @@ from locum.security.association import Replay
 from locum.wire.control import Done, Fetch, Finish, Reclaim, TakeoverPrepare, TakeoverTransfer, decode_634
 from locum.wire.mobile_ip.extensions import FlowBinding, Multipath, VendorNormal
 from locum.wire.mobile_ip.registration import RegistrationRequest
-from locum.wire.mobile_ip.vendor import MnpsRole, Takes, TransferContext, decode_vendor
+from locum.wire.mobile_ip.vendor import MnpsRole, TransferContext, decode_vendor
+from locum.wire.takes import Takes
 from tests.roles.world import AN1, HA, HOA, PEER, STAND_IN, World, asleep, awake, flow
 
 FIRST = Selection(flow=flow(0))

@@ -10,10 +10,10 @@ from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.foreign_agent.advertising import Advertiser
 from locum.roles.foreign_agent.configuration import AccessLink
 from locum.roles.foreign_agent.visitor_list import VisitorList
+from locum.roles.mobile_ipv4.signing import signed
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.discovery import AgentDiscovery
 from locum.roles.registrant.registrant import MobileNode
-from locum.roles.signing import signed
 from locum.security.association import Association
 from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag
 from locum.wire.mobile_ip.extensions import AuthKind

@@ -43,7 +43,7 @@ from locum.wire.control import (
     encode_634,
 )
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.vendor import Takes
+from locum.wire.takes import Takes
 from tests.wire.strategies import answers, damaged, notices, requests634, session_record
 
 HANDOVER = bytes(range(16))

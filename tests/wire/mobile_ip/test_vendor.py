@@ -15,13 +15,13 @@ from locum.wire.mobile_ip.vendor import (
     FlowOperation,
     FlowRule,
     MnpsRole,
-    Takes,
     TransferContext,
     VendorValue,
     Weight,
     decode_vendor,
     encode_vendor,
 )
+from locum.wire.takes import Takes
 from tests.wire.strategies import addresses, u16, u32
 
 FOUR, SIX = IPv4Address("203.0.113.9"), IPv6Address("2001:db8::9")

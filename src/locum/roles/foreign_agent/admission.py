@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr
-from locum.roles.signing import authentic
+from locum.roles.mobile_ipv4.signing import authentic
 from locum.security.association import Association
 from locum.wire.mobile_ip.extensions import (
     AuthKind,

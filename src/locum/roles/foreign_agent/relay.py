@@ -14,8 +14,8 @@ from locum.roles.action_values.sessions import NotPerformed
 from locum.roles.actions import Action, Count, Emit, Event, RegistrationUnreachable, Reply, SendRegistration
 from locum.roles.foreign_agent.admission import Admission, Denied
 from locum.roles.foreign_agent.visitor_list import VisitorList
+from locum.roles.mobile_ipv4.signing import authentic, signed
 from locum.roles.parts import Part
-from locum.roles.signing import authentic, signed
 from locum.roles.timers import Deadlines
 from locum.roles.transfer_instruction import Instruction, instruction
 from locum.security.association import Association

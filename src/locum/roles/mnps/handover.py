@@ -15,7 +15,7 @@ from locum.roles.flow_rows import TABLE, flow_from_row, flow_to_row
 from locum.roles.state_table import StateTable
 from locum.wire import cbor
 from locum.wire.control import Flow, Handshake, Listener, Policy, SessionStatus, Status
-from locum.wire.mobile_ip.vendor import Takes
+from locum.wire.takes import Takes
 
 MAX_APPLICATION = 1 << 20
 """Bytes of application state in one handover: it lies in the store beside the handover until the device is back."""

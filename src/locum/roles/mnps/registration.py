@@ -35,11 +35,11 @@ from locum.wire.mobile_ip.vendor import (
     FlowOperation,
     FlowRule,
     MnpsRole,
-    Takes,
     TransferContext,
     Weight,
     encode_vendor,
 )
+from locum.wire.takes import Takes
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
 
 Part = Flow | Ipv4Selector | Ipv6Selector  # what a rule is for: one flow, or what a selector takes

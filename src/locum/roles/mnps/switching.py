@@ -18,7 +18,7 @@ from locum.roles.mnps.parts import WaitingPart
 from locum.roles.mnps.registration import MAX_FLOWS, Part, Standing, StandInRegistration
 from locum.roles.mnps.replies_632 import Replies
 from locum.wire.control import Status
-from locum.wire.mobile_ip.vendor import Takes
+from locum.wire.takes import Takes
 
 PREPARE_PATIENCE = 6.0  # seconds; a device waits 8 s for the answer to a prepare
 RELEASE_PATIENCE = 20.0  # seconds; it waits 60 s for the answer to a finish

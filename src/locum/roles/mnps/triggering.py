@@ -33,7 +33,7 @@ from locum.wire.control.answer import Status
 from locum.wire.control.trigger import PATH, Operation, Reason, Trigger, decode_trigger, encode_trigger_answer
 from locum.wire.cursor import Cursor
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.vendor import Takes
+from locum.wire.takes import Takes
 from locum.wire.traffic_selector import UnknownSelector, decode_selector, selector_format
 
 TABLE: Final = "triggered"

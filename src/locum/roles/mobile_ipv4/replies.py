@@ -11,7 +11,7 @@ from locum.roles.action_values.registration import (
     Registration,
     RegistrationFlag,
 )
-from locum.roles.signing import signed
+from locum.roles.mobile_ipv4.signing import signed
 from locum.security.association import Association
 from locum.wire.mobile_ip.extensions import (
     AuthKind,

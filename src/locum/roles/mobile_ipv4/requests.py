@@ -39,12 +39,12 @@ from locum.wire.mobile_ip.vendor import (
     DefaultCareOfAddress,
     FlowRule,
     MnpsRole,
-    Takes,
     TransferContext,
     VendorValue,
     Weight,
     decode_vendor,
 )
+from locum.wire.takes import Takes
 
 _FLAGS = tuple(RegistrationFlag(bits) for bits in range(256))
 

@@ -6,7 +6,7 @@ file must not know whether a revocation is believed.
 
 from locum.roles.action_values.revocation import Acknowledgment, Revocation
 from locum.roles.mobile_ipv4.proofs import proofs
-from locum.roles.signing import signed
+from locum.roles.mobile_ipv4.signing import signed
 from locum.security.association import Association
 from locum.wire.mobile_ip.extensions import AuthKind
 from locum.wire.mobile_ip.revocation import RegistrationRevocation, RevocationAcknowledgment

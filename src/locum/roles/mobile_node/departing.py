@@ -11,7 +11,7 @@ from locum.roles.action_values.sessions import FoundSession, LeftSession, Proces
 from locum.roles.mobile_node.selection import EVERYTHING, Selection, with_companions
 from locum.roles.session_report import Fate, SessionFate
 from locum.wire.control import MAX_SESSIONS, Flow
-from locum.wire.mobile_ip.vendor import Takes
+from locum.wire.takes import Takes
 
 TOO_MANY = f"a hand-over carries at most {MAX_SESSIONS} sessions"
 STANDS_STILL = "; its program stands still until its other sessions are back"

@@ -13,7 +13,7 @@ from locum.roles.action_values.sessions import Process
 from locum.roles.actions import Ask, Emit, Forget, Persist
 from locum.roles.flow_rows import TABLE, flow_from_row, flow_to_row
 from locum.wire.control import Flow, Request634, encode_634
-from locum.wire.mobile_ip.vendor import Takes
+from locum.wire.takes import Takes
 
 CONTROL_TIMEOUT = (
     8.0  # seconds for a small 634; CoAP retransmits meanwhile (RFC 7252 section 4.2: 2, 4, ... s)

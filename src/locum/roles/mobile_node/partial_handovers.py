@@ -26,7 +26,7 @@ from locum.roles.registrant.attachment import Outcome
 from locum.roles.registrant.registrant import MobileNode
 from locum.roles.session_report import Report, counted
 from locum.wire.control import Cancel, Flow
-from locum.wire.mobile_ip.vendor import Takes
+from locum.wire.takes import Takes
 
 
 class NotPossible(Exception):

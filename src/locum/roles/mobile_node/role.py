@@ -35,7 +35,7 @@ from locum.roles.session_report import Fate, Report, counted
 from locum.roles.session_words import RESTARTED
 from locum.wire.control import Answer632, Cancel, Flow, Status, decode_618, encode_632
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.vendor import Takes
+from locum.wire.takes import Takes
 
 
 class SleepingNode:

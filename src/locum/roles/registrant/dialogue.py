@@ -11,8 +11,8 @@ from typing import Protocol
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness
 from locum.roles.actions import Action
+from locum.roles.mobile_ipv4.signing import authentic, signed
 from locum.roles.registrant.attachment import Attachment
-from locum.roles.signing import authentic, signed
 from locum.security.association import Association, Replay
 from locum.security.replay import (
     answers,

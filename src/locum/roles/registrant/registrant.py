@@ -61,7 +61,7 @@ from locum.wire.mobile_ip.discovery import ROUTER_ADVERTISEMENT, AgentAdvertisem
 from locum.wire.mobile_ip.extensions import Ipv6PrefixReply
 from locum.wire.mobile_ip.registration import RegistrationReply
 from locum.wire.mobile_ip.revocation import REGISTRATION_REVOCATION
-from locum.wire.mobile_ip.vendor import Takes
+from locum.wire.takes import Takes
 
 TABLE: Final = "registration"
 

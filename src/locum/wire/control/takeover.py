@@ -12,7 +12,7 @@ from locum.wire import cbor
 from locum.wire.control.listener import MAX_LISTENERS, Listener
 from locum.wire.errors import WireError
 from locum.wire.flow import Flow
-from locum.wire.mobile_ip.vendor import Takes
+from locum.wire.takes import Takes
 
 HANDOVER_BYTES = 16
 MAX_BODY = 64 << 20  # a transfer carries both queues of every socket

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from locum.wire.cursor import Cursor
 from locum.wire.errors import WireError
 from locum.wire.mobile_ip.extensions import VendorNormal
+from locum.wire.takes import Takes
 
 ENTERPRISE = 32473
 _SHARE = 0x80  # of a flow rule's flags
@@ -39,13 +40,6 @@ class DefaultCareOfAddress:
     """Care-of address while the home address has no valid dynamic care-of address (R2, R3)."""
 
     address: IPv4Address | IPv6Address
-
-
-class Takes(IntEnum):
-    """Which packets a stand-in's care-of address gets."""
-
-    ALL = 0  # what no flow rule takes, ahead of the mobile node's own care-of addresses (R5)
-    RULED = 1  # only what flow rules send there (R6)
 
 
 @dataclass(frozen=True, slots=True)

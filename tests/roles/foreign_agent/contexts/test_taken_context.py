@@ -19,7 +19,8 @@ from locum.wire.control.context_blocks import BlockKind
 from locum.wire.control.trigger import PATH, Operation, Reason, Trigger, encode_trigger
 from locum.wire.mobile_ip.extensions import VendorNormal
 from locum.wire.mobile_ip.registration import RegistrationReply, RegistrationRequest
-from locum.wire.mobile_ip.vendor import Takes, TransferContext, decode_vendor
+from locum.wire.mobile_ip.vendor import TransferContext, decode_vendor
+from locum.wire.takes import Takes
 from locum.wire.traffic_selector import Ipv4Selector
 from tests.roles.foreign_agent.contexts.test_transfer import at
 from tests.roles.moving_world import MovingWorld
