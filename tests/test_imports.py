@@ -256,18 +256,7 @@ MOBILE_IPV4_FILES = {
     "foreign_agent/role.py",
     "foreign_agent/visitor.py",
     "foreign_agent/visitor_revocation.py",
-    "mnps/registration.py",
-    "mobile_node/own_rules.py",
-    "registrant/dialogue.py",
     "registrant/discovery.py",
-    "registrant/movement.py",
-    "registrant/nat.py",
-    "registrant/parts.py",
-    "registrant/refusals.py",
-    "registrant/registrant.py",
-    "registrant/revocation.py",
-    "registrant/routing.py",
-    "transfer_instruction.py",
 }
 
 

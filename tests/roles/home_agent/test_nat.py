@@ -9,10 +9,18 @@ from hypothesis import strategies as st
 
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Source
-from locum.roles.action_values.registration import Refusal, RefusalReason, UdpTunnelAnswer
+from locum.roles.action_values.registration import (
+    NO_OPTIONS,
+    ReceivedAnswer,
+    Refusal,
+    RefusalReason,
+    UdpTunnelAnswer,
+)
 from locum.roles.foreign_agent.nat import AgentTraversal
 from locum.roles.home_agent.configuration import TraversalPolicy
 from locum.roles.home_agent.nat import Traversal, traversal
+from locum.roles.mobile_ipv4.answers import received_answer
+from locum.roles.mobile_ipv4.own_requests import write_options
 from locum.roles.mobile_ipv4.requests import registration
 from locum.roles.nat import ANSWER_TIME, TRIES, KeepAlive, Outer, TraversalMode
 from locum.roles.registrant.attachment import Attachment
@@ -179,8 +187,17 @@ def test_the_deadline_is_never_passed_over(steps: list[float], answers: bool) ->
 # The mobile node
 
 
+def asked(node: MobileTraversal, way: Attachment, lifetime: int = 300) -> list[Extension]:
+    """The extensions of a request."""
+    return write_options(node.fill(NO_OPTIONS, way, lifetime), co_located=way.colocated)
+
+
 def reply(*extensions: Extension, lifetime: int = 300, code: Code = Code.ACCEPTED) -> RegistrationReply:
     return RegistrationReply(code, lifetime, HOA, HA, 1 << 40, extensions)
+
+
+def answer(*extensions: Extension, lifetime: int = 300, code: Code = Code.ACCEPTED) -> ReceivedAnswer:
+    return received_answer(reply(*extensions, lifetime=lifetime, code=code))
 
 
 def mobile(mode: TraversalMode = TraversalMode.AUTO, interval: float | None = None) -> MobileTraversal:
@@ -188,49 +205,49 @@ def mobile(mode: TraversalMode = TraversalMode.AUTO, interval: float | None = No
 
 
 def test_mobile_node_requests_udp_only_with_its_own_care_of() -> None:
-    assert mobile().extensions(WAY, 300) == (UdpTunnelRequest(),)
-    assert mobile(TraversalMode.FORCE).extensions(WAY, 300) == (UdpTunnelRequest(force=True),)
-    assert mobile(TraversalMode.OFF).extensions(WAY, 300) == ()
-    assert mobile().extensions(THROUGH_AGENT, 300) == () and mobile().extensions(WAY, 0) == ()
+    assert asked(mobile(), WAY) == [UdpTunnelRequest()]
+    assert asked(mobile(TraversalMode.FORCE), WAY) == [UdpTunnelRequest(force=True)]
+    assert asked(mobile(TraversalMode.OFF), WAY) == []
+    assert asked(mobile(), THROUGH_AGENT) == [] and asked(mobile(), WAY, lifetime=0) == []
 
 
 def test_configuration_overrides_the_keepalive_interval() -> None:
     for interval, said, expected in ((None, 0, DEFAULT_KEEPALIVE), (None, 40, 40), (7.0, 40, 7)):
         node = mobile(interval=interval)
-        events = node.replied(reply(UdpTunnelReply(0, False, said), MN_HA), WAY)
+        events = node.replied(answer(UdpTunnelReply(0, False, said), MN_HA), WAY)
         assert node.udp and [each.kind for each in events if isinstance(each, a.Emit)] == ["nat-traversal"]
         node.settled(True, 1000.0)
         assert node.deadline() == 1000.0 + expected
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "received",
     [
-        reply(MN_HA),
-        reply(UdpTunnelReply(UdpTunnelCode.DECLINED), MN_HA),
-        reply(UdpTunnelReply(77), MN_HA),
-        reply(MN_HA, UdpTunnelReply(0)),
-        reply(UdpTunnelReply(0), MN_HA, lifetime=0),
+        answer(MN_HA),
+        answer(UdpTunnelReply(UdpTunnelCode.DECLINED), MN_HA),
+        answer(UdpTunnelReply(77), MN_HA),
+        answer(MN_HA, UdpTunnelReply(0)),
+        answer(UdpTunnelReply(0), MN_HA, lifetime=0),
     ],
 )
-def test_no_udp_without_a_signed_yes(answer: RegistrationReply) -> None:
+def test_no_udp_without_a_signed_yes(received: ReceivedAnswer) -> None:
     node = mobile()
-    node.replied(reply(UdpTunnelReply(0), MN_HA), WAY)
+    node.replied(answer(UdpTunnelReply(0), MN_HA), WAY)
     node.settled(True, 0.0)
-    node.replied(answer, WAY)
-    node.settled(bool(answer.lifetime), 1.0)
+    node.replied(received, WAY)
+    node.settled(bool(received.lifetime), 1.0)
     assert not node.udp and node.deadline() is None
 
 
 def test_refused_reply_keeps_the_udp_tunnel() -> None:
     node = mobile()
-    node.replied(reply(UdpTunnelReply(0), MN_HA), WAY)
-    assert node.replied(reply(MN_HA, code=Code.INSUFFICIENT_RESOURCES), WAY) == () and node.udp
+    node.replied(answer(UdpTunnelReply(0), MN_HA), WAY)
+    assert node.replied(answer(MN_HA, code=Code.INSUFFICIENT_RESOURCES), WAY) == () and node.udp
 
 
 def test_keepalives_use_the_registration_path_after_a_restart() -> None:
     node = mobile()
-    node.replied(reply(UdpTunnelReply(0, False, 20), MN_HA), WAY)
+    node.replied(answer(UdpTunnelReply(0, False, 20), MN_HA), WAY)
     again = mobile()
     again.from_row(node.to_row(), 500.0)
     assert again.udp and again.timeout(WAY, 519.0) == []

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from locum.node.config.rule_table import selectors
 from locum.node.config.toml_table import ConfigError, Table
 from locum.roles.action_values.flows import MAX_RULES, RuleVerdict
-from locum.roles.action_values.registration import RuleChange
+from locum.roles.action_values.registration import NO_OPTIONS, RuleChange
 from locum.roles.actions import Action, Emit, Forget, Persist
 from locum.roles.home_agent.requested_changes import changed_rules
+from locum.roles.mobile_ipv4.answers import received_answer
+from locum.roles.mobile_ipv4.own_requests import write_options
 from locum.roles.mobile_ipv4.requests import read_request
 from locum.roles.mobile_ipv4.signing import signed
 from locum.roles.mobile_node.own_rules import FIRST_IDENTIFIER as FIRST
@@ -23,7 +25,7 @@ from locum.roles.registrant.attachment import Attachment
 from locum.roles.rules import FIRST_ASSIGNED, MN, UNNAMED, KeptRule, RuleRefused, both_families
 from locum.security.association import Association
 from locum.wire.control import Flow
-from locum.wire.mobile_ip.extensions import AuthKind, FlowAction, FlowBinding, VendorNormal
+from locum.wire.mobile_ip.extensions import AuthKind, Extension, FlowAction, FlowBinding, VendorNormal
 from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply, RegistrationRequest
 from locum.wire.mobile_ip.vendor import FlowOperation, FlowRule, decode_vendor
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
@@ -46,11 +48,16 @@ def ask(rules: OwnRules, wanted: KeptRule, own: int | None = None) -> KeptRule:
 
 
 def answer(rules: OwnRules, code: Code = Code.ACCEPTED, lifetime: int = 300) -> list[Action]:
-    return list(rules.replied(RegistrationReply(code, lifetime, HOME, AGENT, 1, ()), WAY))
+    reply = RegistrationReply(code, lifetime, HOME, AGENT, 1, ())
+    return list(rules.replied(received_answer(reply), WAY))
+
+
+def extensions(rules: OwnRules, lifetime: int = 300) -> list[Extension]:
+    return write_options(rules.fill(NO_OPTIONS, WAY, lifetime), co_located=False)
 
 
 def said(rules: OwnRules, lifetime: int = 300) -> list[object]:
-    found = rules.extensions(WAY, lifetime)
+    found = extensions(rules, lifetime)
     return [decode_vendor(each) if isinstance(each, VendorNormal) else each for each in found]
 
 
@@ -232,7 +239,7 @@ def at_home(rules: OwnRules) -> tuple[KeptRule, ...]:
 
 def changes_of(rules: OwnRules) -> Sequence[RuleChange]:
     key = Association(300, b"k" * 16)
-    request = RegistrationRequest(300, HOME, AGENT, AGENT, 1, Flag.T, tuple(rules.extensions(WAY, 300)))
+    request = RegistrationRequest(300, HOME, AGENT, AGENT, 1, Flag.T, tuple(extensions(rules)))
     return read_request(signed(request.encode(), AuthKind.MN_HA, key)).options.rules
 
 

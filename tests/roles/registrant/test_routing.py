@@ -6,13 +6,16 @@ import pytest
 
 from locum.roles.action_values.addresses import JSON
 from locum.roles.action_values.flows import RuleVerdict
+from locum.roles.action_values.registration import NO_OPTIONS
 from locum.roles.action_values.sessions import Capture
+from locum.roles.mobile_ipv4.answers import received_answer
+from locum.roles.mobile_ipv4.own_requests import write_options
 from locum.roles.mobile_node.own_rules import FIRST_IDENTIFIER
 from locum.roles.mobile_node.selection import Selection
 from locum.roles.registrant.attachment import Attachment
 from locum.roles.registrant.routing import NO_ROUTING, OwnRouting, Routing
 from locum.roles.rules import KeptRule, RuleRefused, both_families
-from locum.wire.mobile_ip.extensions import Extension, Multipath, VendorNormal
+from locum.wire.mobile_ip.extensions import Multipath, VendorNormal
 from locum.wire.mobile_ip.registration import Code, RegistrationReply
 from locum.wire.mobile_ip.vendor import DefaultCareOfAddress, Weight, decode_vendor
 from locum.wire.traffic_selector import Ipv4Selector
@@ -25,12 +28,13 @@ FROM_WEB = Ipv4Selector(protocol=(6, 6), source_port=(80, 80))  # every connecti
 
 
 def said(routing: OwnRouting, lifetime: int = 300) -> list[object]:
-    found: list[Extension] = list(routing.extensions(WAY, lifetime))
+    found = write_options(routing.fill(NO_OPTIONS, WAY, lifetime), co_located=False)
     return [decode_vendor(each) if isinstance(each, VendorNormal) else each for each in found]
 
 
 def answer(routing: OwnRouting, code: Code = Code.ACCEPTED, lifetime: int = 300) -> None:
-    assert not routing.replied(RegistrationReply(code, lifetime, HOA, HA, 1, ()), WAY)
+    reply = RegistrationReply(code, lifetime, HOA, HA, 1, ())
+    assert not routing.replied(received_answer(reply), WAY)
 
 
 def again(routing: OwnRouting, wanted: Routing) -> OwnRouting:

@@ -120,11 +120,14 @@ class RuleChange:
     to: tuple[int, ...] = ()  # binding identifiers, best first
 
 
+ANYWHERE = IPv4Address(0)  # as an access node: wherever the device is; the home agent knows
+
+
 @dataclass(frozen=True, slots=True)
 class ContextTransfer:
     """The context of the device is to come from this access node, or to go there (C4).
 
-    A stand-in that does not know the access node names the unspecified address.
+    A stand-in that does not know the access node says ANYWHERE.
     """
 
     access_node: Addr
@@ -218,6 +221,39 @@ class Answer:
     device_at: Addr | None = None  # for a stand-in: the access node that serves the device (C4)
     udp: UdpTunnelAnswer | None = None  # this and the next are for the end of the tunnel
     revocations: RevocationSupport | None = None
+
+
+class AgentRefusal(Enum):
+    """Why a foreign agent refuses a registration itself, as far as a registrant acts on it."""
+
+    LIFETIME_TOO_LONG = "lifetime"  # the answer has the longest that it grants
+    CHALLENGE = "challenge"  # the last challenge is missing, unknown or used already (RFC 4721)
+    NETWORK_UNREACHABLE = "network"  # it has heard so of the home network
+    HOME_AGENT_UNREACHABLE = "home-agent"
+    OTHER = "other"
+
+
+@value
+class ReceivedAnswer:
+    """An answer that has arrived at a registrant."""
+
+    home_address: IPv4Address
+    answer: Answer
+    code: int  # as events and counters show it: the number in the message
+    by_agent: AgentRefusal | None = None  # the answer of a foreign agent, without a home agent's proof
+    proof: Proof | None = None  # of the home agent, for the registrant
+    agent_proof: Proof | None = None  # of the foreign agent, for the registrant
+    critical: bool = False  # it has an option that must be understood, and is not
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the home agent has registered what was asked."""
+        return self.answer.refused is None
+
+    @property
+    def lifetime(self) -> int:
+        """Seconds granted."""
+        return self.answer.lifetime
 
 
 class WriteAnswer(Protocol):

@@ -15,9 +15,9 @@ from locum.roles.actions import Action, Count, Emit, Event, RegistrationUnreacha
 from locum.roles.foreign_agent.admission import Admission, Denied
 from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.mobile_ipv4.signing import authentic, signed
+from locum.roles.mobile_ipv4.transfer_instructions import Instruction, instruction
 from locum.roles.parts import Part
 from locum.roles.timers import Deadlines
-from locum.roles.transfer_instruction import Instruction, instruction
 from locum.security.association import Association
 from locum.security.replay import mobile_nonce
 from locum.wire.errors import WireError

@@ -9,10 +9,23 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 from locum.roles.action_values.addresses import Addr, Randomness, Source
+from locum.roles.action_values.registration import (
+    ANYWHERE,
+    BindingIdentifier,
+    ContextTransfer,
+    Options,
+    ReceivedAnswer,
+    RefusalReason,
+    RuleChange,
+    RuleOperation,
+    StandInRole,
+)
 from locum.roles.actions import Action, Count, Event, LinkDown, LinkUp, Persist, WallClockStepped
 from locum.roles.flow_selectors import PRIORITY, PRIORITY_SELECTED, flow_selector
 from locum.roles.mnps.configuration import StandInRegistrationConfiguration, StoodInFor
 from locum.roles.mnps.parts import WaitingPart
+from locum.roles.mobile_ipv4.answers import read_answer
+from locum.roles.mobile_ipv4.messages import Kind, kind_for_registrant
 from locum.roles.mobile_ipv4.revocations import read_revocation
 from locum.roles.registrant.attachment import (
     Attachment,
@@ -22,23 +35,9 @@ from locum.roles.registrant.attachment import (
     Settled,
 )
 from locum.roles.registrant.configuration import MobileNodeConfiguration
-from locum.roles.registrant.dialogue import accepted
 from locum.roles.registrant.registrant import TABLE, MobileNode
-from locum.roles.transfer_instruction import ANYWHERE, device_at
 from locum.wire.control import Flow
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.discovery import ROUTER_ADVERTISEMENT
-from locum.wire.mobile_ip.extensions import Extension, FlowAction, FlowBinding, Multipath
-from locum.wire.mobile_ip.registration import Code, RegistrationReply
-from locum.wire.mobile_ip.revocation import REGISTRATION_REVOCATION
-from locum.wire.mobile_ip.vendor import (
-    FlowOperation,
-    FlowRule,
-    MnpsRole,
-    TransferContext,
-    Weight,
-    encode_vendor,
-)
 from locum.wire.takes import Takes
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
 
@@ -90,39 +89,40 @@ class StandInPart:
         """The home agent's rules are those that are wanted."""
         return self._wanted == self._there
 
-    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
+    def fill(self, options: Options, attachment: Attachment, lifetime: int) -> Options:
         """Role and binding always; as many changes as one request takes."""
         device = self._device
-        own: list[Extension] = [
-            Multipath(device.binding),
-            encode_vendor(MnpsRole(self._address, self.takes)),
-        ]
+        own = replace(
+            options,
+            binding=BindingIdentifier(device.binding),
+            stand_in=StandInRole(self._address, self.takes is Takes.RULED),
+        )
         if not lifetime:
             # The context goes back to where the device is, and what is in flight follows it (620'').
-            return [*own, *self._context_from(self._context_at, attachment)]
-        if device.weight != 1:
-            own.append(encode_vendor(Weight(device.weight)))
+            return replace(own, transfer=self._context_from(self._context_at, attachment))
         self._telling = (self.access_node, self.takes)
+        transfer = None
         if self._telling != self._told:
-            own += self._context_from(self.access_node, attachment)
+            transfer = self._context_from(self.access_node, attachment)
         gone = [number for number, flow in self._there.items() if self._wanted.get(number) != flow][:AT_ONCE]
         new = [number for number in self._wanted if number not in self._there][: AT_ONCE - len(gone)]
         self._asked = ({number: self._wanted[number] for number in new}, tuple(gone))
-        own += [encode_vendor(FlowRule(FlowOperation.REMOVE, number)) for number in gone]
-        for number in new:
-            part = self._wanted[number]
-            if isinstance(part, Flow):
-                priority, selector = PRIORITY, flow_selector(part)
-            else:
-                priority, selector = PRIORITY_SELECTED + number, part
-            own.append(encode_vendor(FlowRule(FlowOperation.ADD, number, priority)))
-            own.append(FlowBinding(FlowAction.FORWARD, (device.binding,), selector))
-        return own
+        changes = [RuleChange(number, RuleOperation.REMOVE) for number in gone]
+        changes += [self._added(number) for number in new]
+        return replace(own, weight=device.weight, transfer=transfer, rules=tuple(changes))
+
+    def _added(self, number: int) -> RuleChange:
+        part = self._wanted[number]
+        if isinstance(part, Flow):
+            priority, selector = PRIORITY, flow_selector(part)
+        else:
+            priority, selector = PRIORITY_SELECTED + number, part
+        return RuleChange(number, priority=priority, selectors=(selector,), to=(self._device.binding,))
 
     @staticmethod
-    def _context_from(access_node: Addr | None, attachment: Attachment) -> list[Extension]:
+    def _context_from(access_node: Addr | None, attachment: Attachment) -> ContextTransfer | None:
         """Access node that has the context; without an access node here (Fig. 8) there is no context."""
-        return [] if attachment.colocated else [encode_vendor(TransferContext(access_node or ANYWHERE))]
+        return None if attachment.colocated else ContextTransfer(access_node or ANYWHERE)
 
     def _follow(self, telling: tuple[Addr | None, Takes], learnt: Addr | None) -> None:
         """The access node here has acted; if the device's place was unknown, the next request asks again."""
@@ -130,15 +130,15 @@ class StandInPart:
         if known is not None:
             self._told, self._context_at = telling, known
 
-    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+    def replied(self, reply: ReceivedAnswer, attachment: Attachment) -> Sequence[Action]:
         """The home agent makes all changes of a request or none."""
-        if accepted(reply):
+        if reply.accepted:
             new, gone = self._asked
             if reply.lifetime:
                 left = {number: flow for number, flow in self._there.items() if number not in gone}
                 self._there = left | new
                 if self._telling is not None and self._telling != self._told:
-                    self._follow(self._telling, device_at(reply))
+                    self._follow(self._telling, reply.answer.device_at)
             else:
                 self.forget()
             self._asked = ({}, ())
@@ -215,7 +215,7 @@ class Standing:
                         actions += self.client.set_target(RegistrationTarget.ORDINARY, now=now)
                 case RegistrationAccepted() if not self.part.holds:
                     actions += self.client.set_target(RegistrationTarget.ORDINARY, now=now)
-                case RegistrationDenied(code=Code.INVALID_FB_IDENTIFIER) if not self._starting_over:
+                case RegistrationDenied(code=RefusalReason.UNKNOWN_IDENTIFIER) if not self._starting_over:
                     # An answer was lost: the home agent has other rules of ours than we know. It forgets them all.
                     self._starting_over = True
                     actions += self.client.set_target(RegistrationTarget.WITHDRAWN, now=now)
@@ -265,7 +265,7 @@ class StandInRegistration(WaitingPart):
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """Advertisements, replies to one of the registrations, and revocations of one."""
-        if message[:1] == bytes((ROUTER_ADVERTISEMENT,)):
+        if kind_for_registrant(message) is Kind.ADVERTISEMENT:
             concerned = list(self.all())
         else:
             try:
@@ -319,6 +319,6 @@ def _dormant(row: Persist) -> Persist:
 
 def _home_address_of(message: bytes) -> IPv4Address:
     """Home address of a reply or a revocation; raises WireError."""
-    if message[:1] == bytes((REGISTRATION_REVOCATION,)):
+    if kind_for_registrant(message) is Kind.REVOCATION:
         return read_revocation(message).home_address
-    return RegistrationReply.decode(message).home_address
+    return read_answer(message).home_address

@@ -3,10 +3,12 @@
 from ipaddress import IPv4Address
 from typing import Final
 
+from locum.wire.mobile_ip.extensions import DEFAULT_KEEPALIVE
 from locum.wire.mobile_ip.registration import UDP_PORT
 from locum.wire.mobile_ip.tunnel_data import keepalive
 
 REGISTRATION_PORT: Final = UDP_PORT
+DEFAULT_INTERVAL: Final = DEFAULT_KEEPALIVE  # seconds, where the home agent leaves it to the other end
 
 
 def write_keepalive(

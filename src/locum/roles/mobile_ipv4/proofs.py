@@ -5,6 +5,12 @@ from locum.wire.mobile_ip.extended import Extended
 from locum.wire.mobile_ip.extensions import Authentication, AuthKind
 
 
+def proof(message: Extended, kind: AuthKind) -> Proof | None:
+    """What the authentication extension of that kind in a message proves."""
+    found = message.authentication(kind)
+    return None if found is None else Proof(found.spi, found.covered, found.authenticator)
+
+
 def proofs(message: Extended) -> tuple[Proof | None, Proof | None]:
     """What the mobile-home extension of a message proves, and what the foreign-home extension does."""
     mobile = agent = None

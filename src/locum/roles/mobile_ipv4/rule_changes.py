@@ -4,11 +4,13 @@ A name stands before the flow binding that it is about. The same name once more,
 for the other IP version. It must not know which rules there are.
 """
 
+from collections.abc import Iterable
+
 from locum.roles.action_values.flows import RuleVerdict, Selector
 from locum.roles.action_values.registration import RuleChange, RuleOperation
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.extensions import FlowAction, FlowBinding
-from locum.wire.mobile_ip.vendor import FlowOperation, FlowRule
+from locum.wire.mobile_ip.extensions import Extension, FlowAction, FlowBinding
+from locum.wire.mobile_ip.vendor import FlowOperation, FlowRule, encode_vendor
 from locum.wire.traffic_selector import UnknownSelector
 
 _OPERATIONS = {
@@ -17,6 +19,8 @@ _OPERATIONS = {
     FlowOperation.REMOVE: RuleOperation.REMOVE,
 }
 _VERDICTS = {FlowAction.FORWARD: RuleVerdict.FORWARD, FlowAction.DROP: RuleVerdict.DROP}
+_OPERATIONS_WRITTEN = {meant: operation for operation, meant in _OPERATIONS.items()}
+_ACTIONS = {meant: action for action, meant in _VERDICTS.items()}
 
 
 class RuleReader:
@@ -78,3 +82,20 @@ def _selectors(bindings: list[FlowBinding]) -> tuple[Selector, ...] | None:
             return None
         found.append(each.selector)
     return tuple(found)
+
+
+def write_changes(changes: Iterable[RuleChange]) -> list[Extension]:
+    """The extensions that say these changes: one flow binding for each selector, each behind the name."""
+    written: list[Extension] = []
+    for change in changes:
+        name = None
+        if change.identifier is not None:
+            operation = _OPERATIONS_WRITTEN[change.operation]
+            name = encode_vendor(FlowRule(operation, change.identifier, change.priority, change.share))
+        if change.operation is RuleOperation.REMOVE:
+            written += [] if name is None else [name]
+            continue
+        for selector in change.selectors or ():
+            written += [] if name is None else [name]
+            written.append(FlowBinding(_ACTIONS[change.verdict], change.to, selector))
+    return written

@@ -9,11 +9,16 @@ from typing import Final
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import RuleVerdict
-from locum.roles.action_values.registration import RefusalReason
+from locum.roles.action_values.registration import (
+    Options,
+    ReceivedAnswer,
+    RefusalReason,
+    RuleChange,
+    RuleOperation,
+)
 from locum.roles.actions import Action, Count, Emit, Forget, Persist
 from locum.roles.flow_selectors import PRIORITY, flow_selector
 from locum.roles.registrant.attachment import Attachment
-from locum.roles.registrant.dialogue import accepted
 from locum.roles.rules import (
     MN,
     UNNAMED,
@@ -28,9 +33,6 @@ from locum.roles.rules import (
     without,
 )
 from locum.wire.control import Flow
-from locum.wire.mobile_ip.extensions import Extension, FlowAction, FlowBinding
-from locum.wire.mobile_ip.registration import Code, RegistrationReply
-from locum.wire.mobile_ip.vendor import FlowOperation, FlowRule, encode_vendor
 
 TABLE: Final = "rule"
 FIRST_IDENTIFIER = (
@@ -52,7 +54,7 @@ class OwnRules:
     def __init__(self) -> None:
         self._rules: tuple[KeptRule, ...] = ()
         self._change: Change | None = None
-        self.refused: Code | int | None = None  # what the last change was answered with, unless it was made
+        self.refused: int | None = None  # what the last change was answered with, unless it was made
 
     def all(self) -> Collection[KeptRule]:
         """Those that the home agent has confirmed."""
@@ -129,37 +131,42 @@ class OwnRules:
 
     # As a part of the registration -----------------------------------------------------------------------------------
 
-    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
+    def fill(self, options: Options, attachment: Attachment, lifetime: int) -> Options:
         """The change, if there is one."""
         change = self._change
         if change is None or not lifetime:
-            return ()
+            return options
         rule = change.rule
         if rule is None:
-            return (encode_vendor(FlowRule(FlowOperation.REMOVE, change.identifier)),)
-        drops = rule.verdict is RuleVerdict.DROP
-        bindings = tuple(each for each in rule.to if isinstance(each, int))
-        named = encode_vendor(FlowRule(FlowOperation.ADD, rule.identifier, rule.priority, rule.share))
-        action = FlowAction.DROP if drops else FlowAction.FORWARD
-        listed = [FlowBinding(action, bindings, each) for each in spoken(rule.selectors)]
-        return [each for binding in listed for each in (named, binding)]
+            asked = RuleChange(change.identifier, RuleOperation.REMOVE)
+        else:
+            asked = RuleChange(
+                rule.identifier,
+                RuleOperation.ADD,
+                rule.priority,
+                rule.share,
+                rule.verdict,
+                spoken(rule.selectors),
+                tuple(each for each in rule.to if isinstance(each, int)),
+            )
+        return replace(options, rules=(*options.rules, asked))
 
-    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+    def replied(self, reply: ReceivedAnswer, attachment: Attachment) -> Sequence[Action]:
         """The home agent makes the change, or refuses it and with it the request, which is sent again without it."""
-        if accepted(reply) and not reply.lifetime:
+        if reply.accepted and not reply.lifetime:
             gone, self._rules, self._change = self._rules, (), None
             return [Forget(TABLE, str(each.identifier)) for each in gone]
-        if reply.code == RefusalReason.NOT_FRESH:
+        if reply.answer.refused is RefusalReason.NOT_FRESH:
             return ()  # the request is sent again at once
         change, self._change = self._change, None
         if change is None:
             return ()
         missing = (
-            change.rule is None and reply.code == RefusalReason.UNKNOWN_IDENTIFIER
+            change.rule is None and reply.answer.refused is RefusalReason.UNKNOWN_IDENTIFIER
         )  # made before, the answer was lost
-        if not accepted(reply) and not missing:
+        if not reply.accepted and not missing:
             self.refused = reply.code
-            detail = {"rule": change.identifier, "code": int(reply.code)}
+            detail = {"rule": change.identifier, "code": reply.code}
             return [Emit("rule-refused", "604", reply.home_address, None, detail)]
         if change.rule is None:
             self._rules, _ = without(self._rules, change.identifier, MN)

@@ -149,6 +149,7 @@ class Waiting:
     retry_at: float
     interval: float
     code: int
+    challenge: bool = False  # the next advertisement of the agent ends the waiting
 
 
 @dataclass(frozen=True, slots=True)

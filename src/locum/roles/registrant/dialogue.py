@@ -10,8 +10,16 @@ from ipaddress import IPv4Address
 from typing import Protocol
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness
+from locum.roles.action_values.registration import (
+    NO_OPTIONS,
+    Options,
+    Proof,
+    ReceivedAnswer,
+    Registration,
+    RegistrationFlag,
+)
 from locum.roles.actions import Action
-from locum.roles.mobile_ipv4.signing import authentic, signed
+from locum.roles.mobile_ipv4.own_requests import write_request
 from locum.roles.registrant.attachment import Attachment
 from locum.security.association import Association, Replay
 from locum.security.replay import (
@@ -22,31 +30,18 @@ from locum.security.replay import (
     nonce_identification,
     wall_of,
 )
-from locum.wire.mobile_ip.extensions import AuthKind, Extension, MobileFaChallenge, VendorCritical
-from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply, RegistrationRequest
 
-CHALLENGE_CODES = frozenset((Code.FA_UNKNOWN_CHALLENGE, Code.FA_MISSING_CHALLENGE, Code.FA_STALE_CHALLENGE))
-# What an agent says that heard an ICMP error about our request.
-UNREACHABLE_CODES = frozenset(
-    (
-        Code.FA_HOME_NETWORK_UNREACHABLE,
-        Code.FA_HOME_AGENT_HOST_UNREACHABLE,
-        Code.FA_HOME_AGENT_PORT_UNREACHABLE,
-        Code.FA_HOME_AGENT_UNREACHABLE,
-    )
-)
 RANDOM_BITS = 16  # of the low half of a timestamp: an attacker off the path must guess them (section 5.7.1)
-FA_CODES = range(64, 128)  # refusals that a foreign agent makes itself, without the home agent's signature
 
 
 class RegistrationPart(Protocol):
     """Something that rides in requests and learns from authentic replies: a flow rule, an identity, a context."""
 
-    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
-        """Before the authentication extension of a request; `lifetime` 0 deregisters."""
+    def fill(self, options: Options, attachment: Attachment, lifetime: int) -> Options:
+        """The options of a request with what this part says; `lifetime` 0 deregisters."""
         ...
 
-    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+    def replied(self, reply: ReceivedAnswer, attachment: Attachment) -> Sequence[Action]:
         """The reply to a request, accepted or not; a foreign agent's own refusals are not shown."""
         ...
 
@@ -110,59 +105,57 @@ class RegistrationDialogue:
         self, attachment: Attachment, lifetime: int, identification: int, challenge: bytes | None
     ) -> bytes:
         """601, signed for the home agent, and for the foreign agent where there is an association with it."""
-        request = RegistrationRequest(
-            lifetime=lifetime,
+        options = NO_OPTIONS
+        for part in self.parts:
+            options = part.fill(options, attachment, lifetime)
+        flags = RegistrationFlag.REVERSE_TUNNEL
+        registration = Registration(
             home_address=self.home_address,
             home_agent=self._home_agent,
-            care_of_address=attachment.care_of if lifetime or self._one_of_many else self.home_address,
+            care_of=attachment.care_of if lifetime or self._one_of_many else self.home_address,
+            lifetime=lifetime,
             identification=identification,
-            flags=Flag.T | Flag.D if attachment.colocated else Flag.T,
-            extensions=tuple(each for part in self.parts for each in part.extensions(attachment, lifetime)),
+            flags=flags | RegistrationFlag.CO_LOCATED if attachment.colocated else flags,
+            options=options,
         )
-        message = signed(request.encode(), AuthKind.MN_HA, self._association)
-        if challenge is not None:
-            message += MobileFaChallenge(challenge).encode()
-        association = self._agent_association(attachment)
-        return message if association is None else signed(message, AuthKind.MN_FA, association)
+        return write_request(registration, self._association, self._agent_association(attachment), challenge)
 
     def _agent_association(self, attachment: Attachment) -> Association | None:
         return None if attachment.direct else self._foreign_agents.get(attachment.agent)
 
     # Replies -----------------------------------------------------------------------------------------------------
 
-    def check_reply(
-        self, reply: RegistrationReply, attachment: Attachment, identification: int
-    ) -> ReplyCheck:
+    def check_reply(self, reply: ReceivedAnswer, attachment: Attachment, identification: int) -> ReplyCheck:
         """Section 3.6.2, for the request with this identification."""
         if not self.home_address.is_unspecified and reply.home_address != self.home_address:
             return ReplyCheck.UNEXPECTED
-        if not answers(identification, reply.identification):
+        if not answers(identification, reply.answer.identification):
             return ReplyCheck.UNEXPECTED
-        from_agent = int(reply.code) in FA_CODES and not attachment.direct
-        if not from_agent and not authentic(reply, AuthKind.MN_HA, self._association):
+        from_agent = reply.by_agent is not None and not attachment.direct
+        if not from_agent and not _holds(reply.proof, self._association):
             return ReplyCheck.NOT_AUTHENTIC
         association = self._agent_association(attachment)
-        if association is not None and not authentic(reply, AuthKind.MN_FA, association):
+        if association is not None and not _holds(reply.agent_proof, association):
             return ReplyCheck.NOT_AUTHENTIC
-        if any(isinstance(each, VendorCritical) for each in reply.extensions):
+        if reply.critical:
             return ReplyCheck.UNKNOWN_CRITICAL
         if from_agent:
             return ReplyCheck.AGENT
         if self._association.replay is Replay.NONCE:
-            self._nonce = home_nonce(reply.identification)
+            self._nonce = home_nonce(reply.answer.identification)
         return ReplyCheck.AUTHENTIC
 
-    def tell_parts(self, reply: RegistrationReply, attachment: Attachment) -> list[Action]:
+    def tell_parts(self, reply: ReceivedAnswer, attachment: Attachment) -> list[Action]:
         """Give an authentic reply to the parts."""
         return [each for part in self.parts for each in part.replied(reply, attachment)]
 
-    def resynchronise(self, reply: RegistrationReply, now: float) -> None:
+    def resynchronise(self, reply: ReceivedAnswer, now: float) -> None:
         """Section 5.7.1: the high half is the home agent's clock. Under nonces it has been taken already.
 
         From here on setting our own wall clock changes nothing: its distance from `now` is what is kept.
         """
         if self._association.replay is Replay.TIMESTAMP:
-            self._clock_offset = wall_of(reply.identification, near=now) - now
+            self._clock_offset = wall_of(reply.answer.identification, near=now) - now
             self._identification = None
 
     # Rows --------------------------------------------------------------------------------------------------------
@@ -186,6 +179,5 @@ class RegistrationDialogue:
         self._clock_offset = None if offset is None else float(offset)
 
 
-def accepted(reply: RegistrationReply) -> bool:
-    """True if the home agent has registered the request."""
-    return isinstance(reply.code, Code) and reply.code.accepted
+def _holds(proof: Proof | None, association: Association) -> bool:
+    return proof is not None and proof.holds(association)

@@ -80,13 +80,18 @@ class AgentDiscovery:
         """True if the link is usable."""
         return link in self._up
 
+    def receive(self, message: bytes, source: Source, now: float) -> tuple[Hearing, Addr]:
+        """Take an advertisement in: what it tells, and the agent's address. Raises WireError."""
+        advertisement = AgentAdvertisement.decode(message)
+        return self.heard(advertisement, source, now), _address(advertisement, source)
+
     def heard(self, advertisement: AgentAdvertisement, source: Source, now: float) -> Hearing:
         """Take an advertisement in."""
         if source.link not in self._up or not advertisement.care_of_addresses:
             return Hearing.UNUSABLE
         if AgentFlag.F not in advertisement.flags or AgentFlag.T not in advertisement.flags:
             return Hearing.UNUSABLE
-        address = advertisement.addresses[0][0] if advertisement.addresses else source.address
+        address = _address(advertisement, source)
         key = (source.link, address)
         before = self._agents.get(key)
         if self._unasked(source):
@@ -194,6 +199,10 @@ class AgentDiscovery:
         if self._solicit_at is not None:
             times.append(self._solicit_at)
         return min(times, default=None)
+
+
+def _address(advertisement: AgentAdvertisement, source: Source) -> Addr:
+    return advertisement.addresses[0][0] if advertisement.addresses else source.address
 
 
 def _prefixes(advertisement: AgentAdvertisement) -> frozenset[IPv4Network]:

@@ -9,13 +9,10 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.action_values.registration import ContextTransfer, Options, ReceivedAnswer
 from locum.roles.actions import Action
 from locum.roles.registrant.attachment import Attachment
 from locum.roles.registrant.candidates import CareOfCandidates
-from locum.roles.registrant.dialogue import accepted
-from locum.wire.mobile_ip.extensions import Extension
-from locum.wire.mobile_ip.registration import RegistrationReply
-from locum.wire.mobile_ip.vendor import TransferContext, encode_vendor
 
 MOVE_PATIENCE = 15.0  # seconds in which the next access node must be heard; then the mobile node stays
 
@@ -97,23 +94,27 @@ class Movement:
         """The care-of address to register next, once the present access node knows."""
         return self.move.care_of if self.move is not None and self.move.announced else None
 
-    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
-        """Before the authentication extension: an instruction only the mobile node can have given."""
+    def fill(self, options: Options, attachment: Attachment, lifetime: int) -> Options:
+        """An instruction under the mobile node's proof: nobody else can have given it."""
+        transfer = self._transfer(attachment, lifetime)
+        return options if transfer is None else replace(options, transfer=transfer)
+
+    def _transfer(self, attachment: Attachment, lifetime: int) -> ContextTransfer | None:
         if not self.enabled or attachment.colocated or not lifetime:
-            return ()
+            return None
         if self.move is not None and not self.move.announced and attachment.care_of != self.move.care_of:
-            return (encode_vendor(TransferContext(self.move.care_of, towards=True)),)
+            return ContextTransfer(self.move.care_of, towards=True)
         if self._store_at not in (None, attachment.care_of) and lifetime <= self._brief_lifetime:
             assert self._store_at is not None
-            return (encode_vendor(TransferContext(self._store_at, towards=True)),)
+            return ContextTransfer(self._store_at, towards=True)
         if self._context_at in (None, attachment.care_of):
-            return ()
+            return None
         assert self._context_at is not None
-        return (encode_vendor(TransferContext(self._context_at)),)
+        return ContextTransfer(self._context_at)
 
-    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+    def replied(self, reply: ReceivedAnswer, attachment: Attachment) -> Sequence[Action]:
         """With a very short lifetime the context stays where it is, or goes where it was to be stored."""
-        if not self.enabled or not accepted(reply) or not reply.lifetime or attachment.colocated:
+        if not self.enabled or not reply.accepted or not reply.lifetime or attachment.colocated:
             return ()
         if reply.lifetime > self._brief_lifetime:
             self._context_at, self._store_at = attachment.care_of, None

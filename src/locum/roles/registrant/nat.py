@@ -1,19 +1,15 @@
 """NAT traversal of a registrant with a co-located care-of address (RFC 3519 section 4.4)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import JSON, Randomness
+from locum.roles.action_values.registration import Options, ReceivedAnswer, UdpTunnelAnswer, UdpTunnelRequest
 from locum.roles.actions import Action, Emit, SendRegistration
+from locum.roles.mobile_ipv4.keepalives import DEFAULT_INTERVAL
 from locum.roles.nat import KeepAlive, TraversalMode
 from locum.roles.registrant.attachment import Attachment
-from locum.wire.mobile_ip.extensions import (
-    AuthKind,
-    UdpTunnelCode,
-    UdpTunnelReply,
-    UdpTunnelRequest,
-)
-from locum.wire.mobile_ip.registration import Code, RegistrationReply
 
 
 class MobileTraversal:
@@ -33,7 +29,7 @@ class MobileTraversal:
         self._home_address, self._home_agent = home_address, home_agent
         self._mode = mode
         self._override = interval
-        self._tunnel: UdpTunnelReply | None = None
+        self._tunnel: UdpTunnelAnswer | None = None
         self._keep_alive = KeepAlive(home_address, home_agent, randomness)
 
     def at_home(self, home_address: IPv4Address) -> None:
@@ -48,18 +44,18 @@ class MobileTraversal:
 
     # As a part of registrations
 
-    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[UdpTunnelRequest]:
+    def fill(self, options: Options, attachment: Attachment, lifetime: int) -> Options:
         """Section 4.4: with a co-located care-of address only, and where no agent stands between (section 4.11)."""
         if self._mode is TraversalMode.OFF or not attachment.direct or not lifetime:
-            return ()
-        return (UdpTunnelRequest(force=self._mode is TraversalMode.FORCE),)
+            return options
+        return replace(options, udp=UdpTunnelRequest(forced=self._mode is TraversalMode.FORCE))
 
-    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+    def replied(self, reply: ReceivedAnswer, attachment: Attachment) -> Sequence[Action]:
         """Without an extension in it the home agent knows nothing of UDP tunnels (section 4.4)."""
-        if not isinstance(reply.code, Code) or not reply.code.accepted:
+        if not reply.accepted:
             return ()
-        said = reply.protected(AuthKind.MN_HA) if attachment.direct and reply.lifetime else ()
-        found = next((each for each in said if isinstance(each, UdpTunnelReply) and each.accepted), None)
+        said = reply.answer.udp if attachment.direct and reply.lifetime else None
+        found = said if said is not None and said.accepted else None
         before, self._tunnel = self._tunnel, found if self._mode is not TraversalMode.OFF else None
         if (before is None) is (self._tunnel is None):
             return ()
@@ -73,7 +69,7 @@ class MobileTraversal:
         if self._tunnel is None or not registered:
             self._keep_alive.stop()
         else:
-            self._keep_alive.start(self._override or self._tunnel.interval, now)
+            self._keep_alive.start(self._override or self._tunnel.interval or DEFAULT_INTERVAL, now)
 
     def answered(self, identifier: int, sequence: int, now: float) -> None:
         """An echo reply came to the home address from the home agent."""
@@ -101,7 +97,7 @@ class MobileTraversal:
 
     def to_row(self) -> JSON:
         """As part of a row; None without a UDP tunnel."""
-        return None if self._tunnel is None else [self._tunnel.forced, self._tunnel.keepalive]
+        return None if self._tunnel is None else [self._tunnel.forced, self._tunnel.interval]
 
     def from_row(self, row: JSON, now: float) -> None:
         """From part of a row of our own; raises ValueError for anything else."""
@@ -109,5 +105,5 @@ class MobileTraversal:
             return
         if not isinstance(row, Sequence) or len(row) != 2 or not isinstance(row[1], int):
             raise ValueError(f"{row!r} is no UDP tunnel")
-        self._tunnel = UdpTunnelReply(UdpTunnelCode.WILL_TUNNEL, bool(row[0]), row[1])
+        self._tunnel = UdpTunnelAnswer(True, bool(row[0]), row[1])
         self.settled(True, now)

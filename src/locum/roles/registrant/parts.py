@@ -4,25 +4,25 @@ They must not know when or by which way a request is sent.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv6Address
 
+from locum.roles.action_values.registration import HomePrefix, Options, ReceivedAnswer
 from locum.roles.actions import Action
 from locum.roles.registrant.attachment import Attachment
-from locum.wire.mobile_ip.extensions import Extension, Ipv6PrefixRequest, Ipv6TunnelingMode, Nai
-from locum.wire.mobile_ip.registration import RegistrationReply
 
 
 class OwnNai:
     """The mobile node's NAI rides along (RFC 2794 section 2); without one nothing does."""
 
     def __init__(self, nai: str | None) -> None:
-        self._extensions = () if nai is None else (Nai(nai),)
+        self._nai = nai
 
-    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
+    def fill(self, options: Options, attachment: Attachment, lifetime: int) -> Options:
         """Always: a home agent that has forgotten us finds our profile by it."""
-        return self._extensions
+        return replace(options, nai=self._nai)
 
-    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+    def replied(self, reply: ReceivedAnswer, attachment: Attachment) -> Sequence[Action]:
         """The reply's home address is handled by the registration's user."""
         return ()
 
@@ -33,13 +33,12 @@ class Ipv6Registration:
     def __init__(self, home_address: IPv6Address | None) -> None:
         self._home_address = home_address
 
-    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
-        """The home address, and how its packets are to be tunnelled where the tunnel ends at its owner."""
+    def fill(self, options: Options, attachment: Attachment, lifetime: int) -> Options:
+        """The home address, unless all is cancelled."""
         if self._home_address is None or not lifetime:
-            return ()
-        request = Ipv6PrefixRequest(self._home_address)
-        return (request, Ipv6TunnelingMode()) if attachment.colocated else (request,)
+            return options
+        return replace(options, prefixes=(HomePrefix(self._home_address),))
 
-    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+    def replied(self, reply: ReceivedAnswer, attachment: Attachment) -> Sequence[Action]:
         """The acceptance is handled by the registration's user."""
         return ()

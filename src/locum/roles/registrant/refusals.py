@@ -5,11 +5,11 @@ This module must not know discovery, nor how a request is sent.
 
 from dataclasses import dataclass
 
+from locum.roles.action_values.registration import AgentRefusal, ReceivedAnswer, RefusalReason
 from locum.roles.registrant.attachment import Attachment, Registering, Waiting
 from locum.roles.registrant.candidates import CareOfCandidates
-from locum.roles.registrant.dialogue import CHALLENGE_CODES, UNREACHABLE_CODES, RegistrationDialogue
+from locum.roles.registrant.dialogue import RegistrationDialogue
 from locum.roles.registrant.timing import DENIED_FIRST, RETRY_MAX
-from locum.wire.mobile_ip.registration import Code, RegistrationReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ NextStep = SendAgain | AwaitChallenge | AwaitRetransmission | Refused
 
 
 def after_refusal(
-    reply: RegistrationReply,
+    reply: ReceivedAnswer,
     state: Registering,
     dialogue: RegistrationDialogue,
     candidates: CareOfCandidates,
@@ -50,18 +50,18 @@ def after_refusal(
     now: float,
 ) -> NextStep:
     """Return the next step. The dialogue and the candidates learn from the reply."""
-    code, attachment = int(reply.code), state.attachment
-    if code == Code.IDENTIFICATION_MISMATCH and not state.resynchronised:
+    code, attachment, by_agent = reply.code, state.attachment, reply.by_agent
+    if reply.answer.refused is RefusalReason.NOT_FRESH and not state.resynchronised:
         dialogue.resynchronise(reply, now)
         return SendAgain(resynchronised=True)
-    if code == Code.FA_REQUESTED_LIFETIME_TOO_LONG and 0 < reply.lifetime < state.lifetime:
+    if by_agent is AgentRefusal.LIFETIME_TOO_LONG and 0 < reply.lifetime < state.lifetime:
         candidates.bound(attachment, reply.lifetime)
         return SendAgain(state.resynchronised)
-    if code in CHALLENGE_CODES:
-        return AwaitChallenge(Waiting(now + DENIED_FIRST, DENIED_FIRST, code))
-    if code in UNREACHABLE_CODES:
+    if by_agent is AgentRefusal.CHALLENGE:
+        return AwaitChallenge(Waiting(now + DENIED_FIRST, DENIED_FIRST, code, challenge=True))
+    if by_agent in (AgentRefusal.NETWORK_UNREACHABLE, AgentRefusal.HOME_AGENT_UNREACHABLE):
         # Another agent may know a way to the home network, but not to a home agent that is down.
-        if code == Code.FA_HOME_NETWORK_UNREACHABLE and candidates.others(attachment, now):
+        if by_agent is AgentRefusal.NETWORK_UNREACHABLE and candidates.others(attachment, now):
             candidates.avoid(attachment, now + max(DENIED_FIRST, 2 * state.interval))
             return SendAgain()
         return AwaitRetransmission()

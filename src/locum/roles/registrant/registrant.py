@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
+from locum.roles.action_values.registration import ReceivedAnswer
 from locum.roles.actions import (
     Action,
     Count,
@@ -22,6 +23,8 @@ from locum.roles.actions import (
     Reply,
     WallClockStepped,
 )
+from locum.roles.mobile_ipv4.answers import read_answer
+from locum.roles.mobile_ipv4.messages import Kind, kind_for_registrant
 from locum.roles.profile_requests import OwnHomeAddress
 from locum.roles.registrant.attachment import (
     STATES,
@@ -42,11 +45,9 @@ from locum.roles.registrant.attachment import (
 from locum.roles.registrant.candidates import CareOfCandidates
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.dialogue import (
-    CHALLENGE_CODES,
     RegistrationDialogue,
     RegistrationPart,
     ReplyCheck,
-    accepted,
 )
 from locum.roles.registrant.discovery import Hearing
 from locum.roles.registrant.in_use import AttachmentInUse
@@ -57,10 +58,6 @@ from locum.roles.registrant.requests import request_actions, requested_lifetime
 from locum.roles.registrant.timing import AGENT_PATIENCE, RENEW_PART, RETRY_FIRST, RETRY_MAX
 from locum.security.association import Association
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.discovery import ROUTER_ADVERTISEMENT, AgentAdvertisement
-from locum.wire.mobile_ip.extensions import Ipv6PrefixReply
-from locum.wire.mobile_ip.registration import RegistrationReply
-from locum.wire.mobile_ip.revocation import REGISTRATION_REVOCATION
 from locum.wire.takes import Takes
 
 TABLE: Final = "registration"
@@ -134,11 +131,13 @@ class MobileNode:
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """A reply (604, or 603 with a co-located care-of address), an advertisement, or a revocation."""
         try:
-            if message[:1] == bytes((ROUTER_ADVERTISEMENT,)):
-                return self._advertised(AgentAdvertisement.decode(message), source, now)
-            if message[:1] == bytes((REGISTRATION_REVOCATION,)):
-                return self._revoked(message, source, now)
-            return self._replied(RegistrationReply.decode(message), source, now)
+            match kind_for_registrant(message):
+                case Kind.ADVERTISEMENT:
+                    return self._advertised(message, source, now)
+                case Kind.REVOCATION:
+                    return self._revoked(message, source, now)
+                case Kind.ANSWER:
+                    return self._replied(read_answer(message), source, now)
         except WireError as error:
             return [Count(f"registration-{error.reason}")]
 
@@ -238,11 +237,10 @@ class MobileNode:
 
     # Attachment and movement -------------------------------------------------------------------------------------
 
-    def _advertised(self, advertisement: AgentAdvertisement, source: Source, now: float) -> list[Action]:
-        hearing = self._discovery.heard(advertisement, source, now)
+    def _advertised(self, message: bytes, source: Source, now: float) -> list[Action]:
+        hearing, address = self._discovery.receive(message, source, now)
         if hearing is Hearing.UNUSABLE:
             return []
-        address = advertisement.addresses[0][0] if advertisement.addresses else source.address
         actions: list[Action] = []
         ours = self.attachment is not None and (self.attachment.link, self.attachment.agent) == (
             source.link,
@@ -251,7 +249,7 @@ class MobileNode:
         if hearing is Hearing.REBOOTED and ours and self._target.renews:
             actions.append(self._told("agent-rebooted", {"agent": str(address)}))
             self._enter("agent rebooted", Searching())
-        if isinstance(self.state, Waiting) and self.state.code in CHALLENGE_CODES:
+        if isinstance(self.state, Waiting) and self.state.challenge:
             self._enter("challenge heard", Searching())
         elsewhere = self._target.renews and self._candidates.bypasses(self.attachment, now)  # section 3.1
         if isinstance(self.state, Settled) and (
@@ -340,7 +338,7 @@ class MobileNode:
 
     # 604 ---------------------------------------------------------------------------------------------------------
 
-    def _replied(self, reply: RegistrationReply, source: Source, now: float) -> list[Action]:
+    def _replied(self, reply: ReceivedAnswer, source: Source, now: float) -> list[Action]:
         """Section 3.6.2."""
         state = self.state
         if not isinstance(state, Registering):
@@ -353,11 +351,11 @@ class MobileNode:
         if check not in (ReplyCheck.AGENT, ReplyCheck.AUTHENTIC):
             return [Count(check.value)]
         told = self._dialogue.tell_parts(reply, state.attachment) if check is ReplyCheck.AUTHENTIC else []
-        if accepted(reply):
+        if reply.accepted:
             return told + self._accepted(reply, state, now) + self._pursue(now)
         return told + self._denied(reply, state, now)
 
-    def _accepted(self, reply: RegistrationReply, state: Registering, now: float) -> list[Action]:
+    def _accepted(self, reply: ReceivedAnswer, state: Registering, now: float) -> list[Action]:
         granted = min(reply.lifetime, state.lifetime)
         target = self._target
         self._enter("accepted", Settled())
@@ -370,7 +368,7 @@ class MobileNode:
                 state.sent_at + granted,
                 state.sent_at + granted * RENEW_PART,
             )
-            ipv6 = any(each.accepted for each in reply.all(Ipv6PrefixReply))
+            ipv6 = any(each.bound for each in reply.answer.prefixes)
             actions += self._use(state.attachment, ipv6=ipv6)
             self.movement.registered(state.attachment)
             if self.movement.ready(self._candidates, self.attachment, now):
@@ -403,8 +401,8 @@ class MobileNode:
         self._parts.assign(home_address)
         return [*actions, OwnHomeAddress(home_address, None if before.is_unspecified else before)]
 
-    def _denied(self, reply: RegistrationReply, state: Registering, now: float) -> list[Action]:
-        code = int(reply.code)
+    def _denied(self, reply: ReceivedAnswer, state: Registering, now: float) -> list[Action]:
+        code = reply.code
         detail: dict[str, JSON] = {"code": code, "agent": str(state.attachment.agent)}
         actions: list[Action] = [
             Count(f"denied-{code}"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import JSON
+from locum.roles.action_values.registration import Options, ReceivedAnswer, RevocationSupport
 from locum.roles.action_values.revocation import Revocation
 from locum.roles.actions import Action, Count
 from locum.roles.mobile_ipv4.revocations import read_revocation
@@ -16,8 +17,6 @@ from locum.roles.registrant.attachment import Attachment
 from locum.roles.revocation import Revocable, Stamps, acknowledgment, unbelievable
 from locum.security.association import Association
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.extensions import AuthKind, RevocationSupport
-from locum.wire.mobile_ip.registration import RegistrationReply
 
 
 class MobileRevocation:
@@ -30,16 +29,16 @@ class MobileRevocation:
         self._stamps = Stamps()
         self._agreed: Revocable | None = None
 
-    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[RevocationSupport]:
+    def fill(self, options: Options, attachment: Attachment, lifetime: int) -> Options:
         """Only the node at the tunnel's end itself takes revocations (section 3.2)."""
         if not attachment.colocated or not lifetime:
-            return ()
-        return (RevocationSupport(self._stamps.next(self.home_address, self.now), inform=True),)
+            return options
+        timestamp = self._stamps.next(self.home_address, self.now)
+        return replace(options, revocations=RevocationSupport(timestamp, inform=True))
 
-    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+    def replied(self, reply: ReceivedAnswer, attachment: Attachment) -> Sequence[Action]:
         """The home agent's clock, where it takes part."""
-        said = reply.protected(AuthKind.MN_HA) if attachment.colocated else ()
-        found = next((each for each in said if isinstance(each, RevocationSupport)), None)
+        found = reply.answer.revocations if attachment.colocated else None
         if found is not None:
             self._agreed = Revocable(found.timestamp, found.inform)
         return ()

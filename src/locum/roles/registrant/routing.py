@@ -5,16 +5,13 @@ when it has none. It must not know rules, nor when a request is sent.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import JSON
+from locum.roles.action_values.registration import BindingIdentifier, Options, ReceivedAnswer
 from locum.roles.actions import Action
 from locum.roles.registrant.attachment import Attachment
-from locum.roles.registrant.dialogue import accepted
-from locum.wire.mobile_ip.extensions import Extension, Multipath
-from locum.wire.mobile_ip.registration import RegistrationReply
-from locum.wire.mobile_ip.vendor import DefaultCareOfAddress, Weight, encode_vendor
 
 _NOWHERE = IPv4Address(0)  # as a default care-of address: the one that was registered is taken back
 
@@ -64,27 +61,22 @@ class OwnRouting:
         """The identifier of our care-of address."""
         return self.wanted.binding
 
-    def extensions(self, attachment: Attachment, lifetime: int) -> Sequence[Extension]:
+    def fill(self, options: Options, attachment: Attachment, lifetime: int) -> Options:
         """None when all is cancelled. We have one care-of address: it replaces others (O, section 4.1)."""
         if not lifetime:
-            return ()
-        wanted, own = self.wanted, list[Extension]()
-        if wanted.binding is not None:
-            own.append(Multipath(wanted.binding, overwrite=True))
-        if wanted.weight != 1:
-            own.append(encode_vendor(Weight(wanted.weight)))
+            return options
+        wanted = self.wanted
+        binding = None if wanted.binding is None else BindingIdentifier(wanted.binding, overwrite=True)
         default = _NOWHERE if wanted.default is None and self._left is not None else wanted.default
-        if default is not None:
-            own.append(encode_vendor(DefaultCareOfAddress(default)))
         if wanted.default not in (None, _NOWHERE):
             self._left = wanted.default
         if not self.holds:
             self._there = None
-        return own
+        return replace(options, binding=binding, weight=wanted.weight, default=default)
 
-    def replied(self, reply: RegistrationReply, attachment: Attachment) -> Sequence[Action]:
+    def replied(self, reply: ReceivedAnswer, attachment: Attachment) -> Sequence[Action]:
         """The requested routing is in force, or nothing has changed."""
-        if accepted(reply) and reply.lifetime:
+        if reply.accepted and reply.lifetime:
             self._there = self.wanted
             if self.wanted.default in (None, _NOWHERE):
                 self._left = None

@@ -20,7 +20,7 @@ from locum.roles.foreign_agent.contexts.requests import (
     word,
 )
 from locum.roles.foreign_agent.visitor import Visitor
-from locum.roles.transfer_instruction import Instruction, instruction
+from locum.roles.mobile_ipv4.transfer_instructions import Instruction, instruction
 from locum.wire.control.context import (
     Acknowledgement622,
     BlockStatus,

@@ -14,8 +14,6 @@ from locum.wire.mobile_ip.registration import RegistrationReply, RegistrationReq
 from locum.wire.mobile_ip.vendor import MnpsRole, TransferContext, VendorValue, decode_vendor
 from locum.wire.takes import Takes
 
-ANYWHERE = IPv4Address(0)  # wherever the device is: the home agent knows
-
 
 @dataclass(frozen=True, slots=True)
 class Instruction:

@@ -1,0 +1,84 @@
+"""Registration replies as a registrant receives them (RFC 5944 section 3.4).
+
+It must not know what a registrant makes of them, nor any key.
+"""
+
+from locum.roles.action_values.registration import (
+    AgentRefusal,
+    Answer,
+    HomePrefix,
+    PrefixAnswer,
+    ReceivedAnswer,
+    RefusalReason,
+    RevocationSupport,
+    UdpTunnelAnswer,
+)
+from locum.roles.mobile_ipv4.proofs import proof, proofs
+from locum.roles.mobile_ipv4.transfer_instructions import device_at
+from locum.wire.mobile_ip import extensions as wire
+from locum.wire.mobile_ip.extensions import AuthKind, Extension
+from locum.wire.mobile_ip.registration import Code, RegistrationReply
+
+_REASONS = {int(each): each for each in RefusalReason}
+_BY_AGENT: dict[int, AgentRefusal] = {
+    Code.FA_REQUESTED_LIFETIME_TOO_LONG: AgentRefusal.LIFETIME_TOO_LONG,
+    Code.FA_UNKNOWN_CHALLENGE: AgentRefusal.CHALLENGE,
+    Code.FA_MISSING_CHALLENGE: AgentRefusal.CHALLENGE,
+    Code.FA_STALE_CHALLENGE: AgentRefusal.CHALLENGE,
+    Code.FA_HOME_NETWORK_UNREACHABLE: AgentRefusal.NETWORK_UNREACHABLE,
+    Code.FA_HOME_AGENT_HOST_UNREACHABLE: AgentRefusal.HOME_AGENT_UNREACHABLE,
+    Code.FA_HOME_AGENT_PORT_UNREACHABLE: AgentRefusal.HOME_AGENT_UNREACHABLE,
+    Code.FA_HOME_AGENT_UNREACHABLE: AgentRefusal.HOME_AGENT_UNREACHABLE,
+}
+_FA_CODES = range(64, 128)  # refusals that a foreign agent makes itself, without the home agent's signature
+
+
+def read_answer(message: bytes) -> ReceivedAnswer:
+    """The answer in the payload of a UDP datagram. Raises WireError."""
+    return received_answer(RegistrationReply.decode(message))
+
+
+def received_answer(reply: RegistrationReply) -> ReceivedAnswer:
+    """What the reply says. Of UDP and revocations only what the home agent has signed counts, and of a context."""
+    code = int(reply.code)
+    by_agent = _BY_AGENT.get(code, AgentRefusal.OTHER) if code in _FA_CODES else None
+    said = reply.protected(AuthKind.MN_HA)
+    answer = Answer(
+        None if reply.accepted else _REASONS.get(code, RefusalReason.UNSPECIFIED),
+        reply.lifetime,
+        reply.identification,
+        tuple(
+            [
+                PrefixAnswer(HomePrefix(each.prefix, each.prefix_length), each.accepted)
+                for each in reply.all(wire.Ipv6PrefixReply)
+            ]
+        ),
+        device_at(reply),
+        _udp(said),
+        _revocations(said),
+    )
+    return ReceivedAnswer(
+        reply.home_address,
+        answer,
+        code,
+        by_agent,
+        proofs(reply)[0],
+        proof(reply, AuthKind.MN_FA),
+        reply.find(wire.VendorCritical) is not None,
+    )
+
+
+def _udp(said: tuple[Extension, ...]) -> UdpTunnelAnswer | None:
+    """The first acceptance, else a refusal where there is one."""
+    found = [each for each in said if isinstance(each, wire.UdpTunnelReply)]
+    if not found:
+        return None
+    best = next((each for each in found if each.accepted), found[0])
+    return UdpTunnelAnswer(best.accepted, best.forced, best.keepalive)
+
+
+def _revocations(said: tuple[Extension, ...]) -> RevocationSupport | None:
+    for each in said:
+        if isinstance(each, wire.RevocationSupport):
+            return RevocationSupport(each.timestamp, each.inform)
+    return None

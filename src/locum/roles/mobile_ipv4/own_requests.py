@@ -1,0 +1,94 @@
+"""Registration requests that a registrant sends (RFC 5944 section 3.3), signed.
+
+It must not know when a request is sent, nor what it is to ask for.
+"""
+
+from locum.roles.action_values.registration import Options, Registration, RegistrationFlag
+from locum.roles.mobile_ipv4.rule_changes import write_changes
+from locum.roles.mobile_ipv4.signing import signed
+from locum.security.association import Association
+from locum.wire.mobile_ip.extensions import (
+    AuthKind,
+    Extension,
+    InnerEncapsulation,
+    Ipv6PrefixRequest,
+    Ipv6TunnelingMode,
+    MobileFaChallenge,
+    Multipath,
+    Nai,
+    RevocationSupport,
+    UdpTunnelRequest,
+)
+from locum.wire.mobile_ip.registration import Flag, RegistrationRequest
+from locum.wire.mobile_ip.vendor import (
+    DefaultCareOfAddress,
+    MnpsRole,
+    TransferContext,
+    Weight,
+    encode_vendor,
+)
+from locum.wire.takes import Takes
+
+
+def write_request(
+    registration: Registration,
+    mobile: Association,
+    agent: Association | None,
+    challenge: bytes | None,
+) -> bytes:
+    """The request, signed for the home agent with `mobile`, then for a foreign agent with `agent`.
+
+    `challenge` is what the foreign agent has advertised; None: nothing is said to it. Raises ValueError for addresses
+    that are not IPv4.
+    """
+    co_located = RegistrationFlag.CO_LOCATED in registration.flags
+    if registration.care_of.version != 4:
+        raise ValueError(f"a care-of address of Mobile IPv4 is no {registration.care_of}")
+    request = RegistrationRequest(
+        lifetime=registration.lifetime,
+        home_address=registration.home_address,
+        home_agent=registration.home_agent,
+        care_of_address=registration.care_of,
+        identification=registration.identification,
+        flags=Flag(int(registration.flags)),
+        extensions=tuple(write_options(registration.options, co_located=co_located)),
+    )
+    message = signed(request.encode(), AuthKind.MN_HA, mobile)
+    if challenge is not None:
+        message += MobileFaChallenge(challenge).encode()
+    return message if agent is None else signed(message, AuthKind.MN_FA, agent)
+
+
+def write_options(options: Options, *, co_located: bool) -> list[Extension]:
+    """The extensions before the mobile-home authentication. With `co_located` IPv6 is tunnelled to the same address."""
+    written: list[Extension] = [] if options.nai is None else [Nai(options.nai)]
+    written += [Ipv6PrefixRequest(each.prefix, each.length) for each in options.prefixes]
+    if options.prefixes and co_located:
+        written.append(Ipv6TunnelingMode())
+    if options.udp is not None:
+        inner = InnerEncapsulation.IP if options.udp.plain_ip else InnerEncapsulation.GRE
+        written.append(UdpTunnelRequest(inner, force=options.udp.forced))
+    if options.revocations is not None:
+        written.append(RevocationSupport(options.revocations.timestamp, options.revocations.inform))
+    context = _context(options)
+    if options.stand_in is None:
+        written += context
+    if options.binding is not None:
+        binding = options.binding
+        written.append(Multipath(binding.number, bulk=binding.bulk, overwrite=binding.overwrite))
+    if options.stand_in is not None:
+        takes = Takes.RULED if options.stand_in.ruled else Takes.ALL
+        written.append(encode_vendor(MnpsRole(options.stand_in.interface_address, takes)))
+    if options.weight != 1:
+        written.append(encode_vendor(Weight(options.weight)))
+    if options.default is not None:
+        written.append(encode_vendor(DefaultCareOfAddress(options.default)))
+    if options.stand_in is not None:
+        written += context
+    return written + write_changes(options.rules)
+
+
+def _context(options: Options) -> list[Extension]:
+    if options.transfer is None:
+        return []
+    return [encode_vendor(TransferContext(options.transfer.access_node, options.transfer.towards))]
