@@ -250,12 +250,7 @@ def test_import_check_finds_every_form_of_import(source: str, faults: list[str])
 MOBILE_IPV4_FILES = {
     "foreign_agent/admission.py",
     "foreign_agent/advertising.py",
-    "foreign_agent/contexts/requesting.py",
-    "foreign_agent/nat.py",
     "foreign_agent/relay.py",
-    "foreign_agent/role.py",
-    "foreign_agent/visitor.py",
-    "foreign_agent/visitor_revocation.py",
     "registrant/discovery.py",
 }
 

@@ -19,6 +19,7 @@ from locum.roles.action_values.registration import (
 from locum.roles.foreign_agent.nat import AgentTraversal
 from locum.roles.home_agent.configuration import TraversalPolicy
 from locum.roles.home_agent.nat import Traversal, traversal
+from locum.roles.mobile_ipv4.agent_options import read_agent_options, write_agent_options
 from locum.roles.mobile_ipv4.answers import received_answer
 from locum.roles.mobile_ipv4.own_requests import write_options
 from locum.roles.mobile_ipv4.requests import registration
@@ -260,11 +261,14 @@ def test_keepalives_use_the_registration_path_after_a_restart() -> None:
 def test_foreign_agent_keeps_one_nat_mapping_for_all_visitors() -> None:
     visitors = {HA: HOA}
     agent = AgentTraversal(INSIDE, TraversalMode.AUTO, None, {HA}, lambda: visitors)
-    assert agent.request(request(flags=Flag.T)) == UdpTunnelRequest().encode()
+    asked = registration(request(flags=Flag.T))
+    assert write_agent_options(agent.fill(NO_OPTIONS, asked, 0.0)) == UdpTunnelRequest().encode()
     alone = AgentTraversal(INSIDE, TraversalMode.AUTO, None, (), dict)
-    assert alone.request(request(flags=Flag.T)) == b""
-    assert not agent.agreed(reply(UdpTunnelReply(0), MN_HA, FA_HA), 0.0)  # said to the mobile node
-    assert agent.agreed(reply(MN_HA, UdpTunnelReply(0, False, 30), FA_HA), 0.0)
+    assert write_agent_options(alone.fill(NO_OPTIONS, asked, 0.0)) == b""
+    to_mobile, _ = read_agent_options(reply(UdpTunnelReply(0), MN_HA, FA_HA))
+    assert not agent.agreed(HA, to_mobile, 0.0)
+    to_agent, _ = read_agent_options(reply(MN_HA, UdpTunnelReply(0, False, 30), FA_HA))
+    assert agent.agreed(HA, to_agent, 0.0)
     assert agent.deadline() == 30.0 and agent.timeout(now=29.0) == []
     assert len(agent.timeout(now=30.0)) == 1 and agent.deadline() == 60.0
     visitors.clear()

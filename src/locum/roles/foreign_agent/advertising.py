@@ -13,7 +13,7 @@ from locum.roles.actions import Action, Advertise, Count, Persist
 from locum.roles.foreign_agent.configuration import AccessLink
 from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.parts import Part
-from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag, next_sequence
+from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag, AgentSolicitation, next_sequence
 
 LIFETIME_INTERVALS = 3  # section 2.3: the interval should be no more than 1/3 of the advertisement's lifetime
 FIRST_SEQUENCE = 0  # section 2.3.2: after a start without memory
@@ -21,7 +21,6 @@ SEQUENCE_AFTER_RESTART = 256  # section 2.3.2: visitors are still known, so nobo
 SOLICITED_GAP = 0.1  # seconds; at most so often a link gets a solicited advertisement (RFC 1256 section 6.2)
 CHALLENGE_WINDOW = 2  # RFC 4721 section 2.1: how many of the last challenges are still taken
 CHALLENGE_BITS = 128
-NOTHING_MORE = AgentFlag(0)
 JITTER = 0.05  # part of the interval; agents of one link must not fall into step (RFC 1256 section 6.2.4)
 
 
@@ -32,6 +31,25 @@ class _Schedule:
     next_at: float | None  # None: the link is down
     sent_at: float = float("-inf")
     challenges: deque[bytes] = field(default_factory=lambda: deque(maxlen=CHALLENGE_WINDOW))
+
+
+@dataclass(frozen=True, slots=True)
+class Supported:
+    """Services of the agent, and its demand, beyond forwarding and tunnels."""
+
+    udp: bool = False  # UDP tunnels (RFC 3519 section 3.4)
+    required: bool = False  # registration through it, also with a co-located care-of address (section 2.1.1)
+    revocation: bool = False  # RFC 3543 section 3.1
+
+    @property
+    def flags(self) -> AgentFlag:
+        """The bits of an advertisement."""
+        udp = AgentFlag.U if self.udp else AgentFlag(0)
+        required = AgentFlag.R if self.required else AgentFlag(0)
+        return udp | required | (AgentFlag.X if self.revocation else AgentFlag(0))
+
+
+NOTHING_MORE = Supported()
 
 
 class Advertiser(Part):
@@ -46,11 +64,11 @@ class Advertiser(Part):
         challenge: bool,
         randomness: Randomness,
         visitors: VisitorList,
-        supports: AgentFlag = NOTHING_MORE,
+        supports: Supported = NOTHING_MORE,
         nai: str | None = None,
     ) -> None:
         self._nai, self._visitors = nai, visitors
-        self._supports = supports
+        self._supports = supports.flags
         self._interval = interval
         self._care_of_address = care_of_address
         self._registration_lifetime = registration_lifetime
@@ -79,8 +97,9 @@ class Advertiser(Part):
         if link in self._schedules:
             self._schedules[link].next_at = None
 
-    def solicited(self, source: Source, *, now: float) -> list[Action]:
-        """Answer a solicitation: to its sender, or to all when it has no address yet."""
+    def solicited(self, message: bytes, source: Source, *, now: float) -> list[Action]:
+        """Answer a solicitation: to its sender, or to all when it has no address yet. Raises WireError."""
+        AgentSolicitation.decode(message)
         schedule = self._schedules.get(source.link)
         if schedule is None:
             return [Count("solicitation-elsewhere")]

@@ -1,19 +1,15 @@
 """NAT traversal of a foreign agent that stands behind a NAT itself (RFC 3519 section 4.5)."""
 
 from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.registration import Options, Registration, UdpTunnelAnswer, UdpTunnelRequest
 from locum.roles.actions import Action, SendRegistration
-from locum.roles.mobile_ipv4.keepalives import write_keepalive
+from locum.roles.mobile_ipv4.keepalives import DEFAULT_INTERVAL, write_keepalive
 from locum.roles.nat import TraversalMode
 from locum.roles.parts import Part
-from locum.wire.mobile_ip.extensions import (
-    AuthKind,
-    UdpTunnelReply,
-    UdpTunnelRequest,
-)
-from locum.wire.mobile_ip.registration import RegistrationReply, RegistrationRequest
 
 
 class AgentTraversal(Part):
@@ -44,20 +40,18 @@ class AgentTraversal(Part):
         """The U bit of advertisements (section 3.4)."""
         return self._mode is not TraversalMode.OFF
 
-    def request(self, request: RegistrationRequest) -> bytes:
-        """Extension for a relayed request before its foreign-home authentication; needs an association."""
-        if not self.enabled or not request.lifetime or request.home_agent not in self._home_agents:
-            return b""
-        return UdpTunnelRequest(force=self._mode is TraversalMode.FORCE).encode()
+    def fill(self, options: Options, registration: Registration, now: float) -> Options:
+        """The options for the home agent with a request for a UDP tunnel; needs an association."""
+        if not self.enabled or not registration.lifetime or registration.home_agent not in self._home_agents:
+            return options
+        return replace(options, udp=UdpTunnelRequest(forced=self._mode is TraversalMode.FORCE))
 
-    def agreed(self, reply: RegistrationReply, now: float) -> bool:
+    def agreed(self, home_agent: IPv4Address, answer: UdpTunnelAnswer | None, now: float) -> bool:
         """True if the tunnel to that home agent is in UDP; the caller has checked the authentication."""
-        said = reply.protected(AuthKind.FA_HA)[len(reply.protected(AuthKind.MN_HA)) :]
-        found = next((each for each in said if isinstance(each, UdpTunnelReply) and each.accepted), None)
-        if found is None or not self.enabled:
+        if answer is None or not answer.accepted or not self.enabled:
             return False
-        interval = self._override or float(found.interval)
-        self._mappings[reply.home_agent] = (interval, now + interval)
+        interval = self._override or float(answer.interval or DEFAULT_INTERVAL)
+        self._mappings[home_agent] = (interval, now + interval)
         return True
 
     def timeout(self, *, now: float) -> list[Action]:

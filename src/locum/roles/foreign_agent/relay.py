@@ -7,13 +7,22 @@ list's. It must not know the keys between a mobile node and its home agent.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.action_values.registration import (
+    NO_OPTIONS,
+    Options,
+    Registration,
+    RevocationSupport,
+    UdpTunnelAnswer,
+)
 from locum.roles.action_values.sessions import NotPerformed
 from locum.roles.actions import Action, Count, Emit, Event, RegistrationUnreachable, Reply, SendRegistration
 from locum.roles.foreign_agent.admission import Admission, Denied
 from locum.roles.foreign_agent.visitor_list import VisitorList
+from locum.roles.mobile_ipv4.agent_options import read_agent_options, write_agent_options
+from locum.roles.mobile_ipv4.requests import registration
 from locum.roles.mobile_ipv4.signing import authentic, signed
 from locum.roles.mobile_ipv4.transfer_instructions import Instruction, instruction
 from locum.roles.parts import Part
@@ -21,7 +30,7 @@ from locum.roles.timers import Deadlines
 from locum.security.association import Association
 from locum.security.replay import mobile_nonce
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.extensions import AuthKind, Nai, VendorCritical, VendorNormal
+from locum.wire.mobile_ip.extensions import AuthKind, Ipv6PrefixReply, Nai, VendorCritical, VendorNormal
 from locum.wire.mobile_ip.registration import (
     REGISTRATION_REQUEST,
     REQUEST_BYTES,
@@ -52,10 +61,9 @@ AUTHENTICATION_HEAD = 6  # bytes of type, length and SPI (section 3.5.1)
 PendingKey = tuple[
     IPv4Address | str, int
 ]  # home address, or NAI of one without (RFC 2794 section 3); identification
-Herald = Callable[
-    [RegistrationRequest, float], list[Action]
-]  # what is done before one goes to a home agent we know
-Addition = Callable[[RegistrationRequest, float], bytes]  # extensions for the home agent alone
+# Actions before a registration goes to a home agent with an association
+Herald = Callable[[Registration, Instruction | None, float], list[Action]]
+Addition = Callable[[Options, Registration, float], Options]  # adds options for the home agent alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,35 @@ class Concluded:
     def accepted(self) -> bool:
         """True if the home agent accepted."""
         return isinstance(self.reply.code, Code) and self.reply.code.accepted
+
+    @property
+    def code(self) -> int:
+        """Number of the answer, as events show it."""
+        return int(self.reply.code)
+
+    @property
+    def lifetime(self) -> int:
+        """Seconds that both the device and the home agent said; 0 if the registration was withdrawn."""
+        request = self.pending.request
+        if request.care_of_address == request.home_address:
+            return 0
+        return min(self.reply.lifetime, request.lifetime)
+
+    @property
+    def home_address_v6(self) -> IPv6Address | None:
+        """The IPv6 home address, if the home agent has bound it."""
+        found = (each for each in self.reply.all(Ipv6PrefixReply) if each.accepted)
+        return next((each.prefix for each in found if each.prefix_length == 128), None)
+
+    @property
+    def for_agent(self) -> tuple[UdpTunnelAnswer | None, RevocationSupport | None]:
+        """What the home agent says to us alone."""
+        return read_agent_options(self.reply)
+
+    @property
+    def stand_in(self) -> Addr | None:
+        """Interface address of the stand-in that registered; None: the device itself did."""
+        return stand_in_of(self.pending.request)
 
     @property
     def instruction(self) -> Instruction | None:
@@ -163,13 +200,14 @@ class RegistrationRelay(Part):
         self._pending[key] = Pending(request, source, len(message), forget_at, colocated)
         self._timers.set(key, forget_at)
         association = self._home_agents.get(request.home_agent)
+        asked = registration(request)
         if not colocated:
-            relayed += b"".join(addition(request, now) for addition in self.additions)
+            relayed += self._added(asked, now)
         heralded: list[Action] = []
         if association is not None:
             relayed = signed(relayed, AuthKind.FA_HA, association)
             for each in self.heralds if not colocated else ():
-                heralded += each(request, now)
+                heralded += each(asked, instruction(request), now)
         return [
             *heralded,
             SendRegistration(relayed, request.home_agent, source=self._care_of_address),
@@ -181,6 +219,12 @@ class RegistrationRelay(Part):
                 {"to": str(request.home_agent), "lifetime": request.lifetime},
             ),
         ]
+
+    def _added(self, asked: Registration, now: float) -> bytes:
+        options = NO_OPTIONS
+        for addition in self.additions:
+            options = addition(options, asked, now)
+        return write_agent_options(options)
 
     def _room(self, key: PendingKey, source: Source) -> bool:
         """Bounds: a few per visitor, a share per sender, as many in all as there may be visitors.
@@ -231,8 +275,12 @@ class RegistrationRelay(Part):
 
     # 603 -> 604 -------------------------------------------------------------------------------------------------
 
-    def reply(self, reply: RegistrationReply, message: bytes, source: Source) -> Concluded | list[Action]:
+    def reply(self, message: bytes, source: Source) -> Concluded | list[Action]:
         """Handle 603 (section 3.7.3): the concluded request, or the actions about an unmatched one."""
+        try:
+            reply = RegistrationReply.decode(message)
+        except WireError as error:
+            return self._malformed_reply(message, source, error)
         key = self._answered(reply, source)
         if key is None:
             return [Count("reply-unexpected")]
@@ -268,7 +316,7 @@ class RegistrationRelay(Part):
                 return key
         return None
 
-    def malformed_reply(self, message: bytes, source: Source, error: WireError) -> list[Action]:
+    def _malformed_reply(self, message: bytes, source: Source, error: WireError) -> list[Action]:
         """Code 71 to the device that an unreadable reply concerns.
 
         It is matched as a reply is, by sender, home address and the 32 bits that the mobile node drew: who can forge it

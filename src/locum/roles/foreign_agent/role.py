@@ -23,7 +23,7 @@ from locum.roles.actions import (
     Reply,
 )
 from locum.roles.foreign_agent.admission import Admission
-from locum.roles.foreign_agent.advertising import Advertiser
+from locum.roles.foreign_agent.advertising import Advertiser, Supported
 from locum.roles.foreign_agent.configuration import (
     ForeignAgentConfiguration,
     StaticVisitor,
@@ -36,29 +36,18 @@ from locum.roles.foreign_agent.contexts.membership import Memberships
 from locum.roles.foreign_agent.contexts.transfer import ContextTransfer
 from locum.roles.foreign_agent.nat import AgentTraversal
 from locum.roles.foreign_agent.probing import Probing
-from locum.roles.foreign_agent.relay import Concluded, RegistrationRelay, stand_in_of
+from locum.roles.foreign_agent.relay import Concluded, RegistrationRelay
 from locum.roles.foreign_agent.visitor import Visitor, translated_forwarding
 from locum.roles.foreign_agent.visitor_list import VisitorExpiry, VisitorList
 from locum.roles.foreign_agent.visitor_policy import PolicedVisitor, VisitorPolicy
 from locum.roles.foreign_agent.visitor_revocation import VisitorRevocation
 from locum.roles.forwarding import NOTHING, changes
+from locum.roles.mobile_ipv4.messages import Kind, kind_of
 from locum.roles.mobile_ipv4.revocations import read_revocation
 from locum.roles.parts import Parts
 from locum.security.association import Association
 from locum.wire.control import Notice618, encode_618
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.discovery import (
-    ROUTER_ADVERTISEMENT,
-    ROUTER_SOLICITATION,
-    AgentFlag,
-    AgentSolicitation,
-)
-from locum.wire.mobile_ip.extensions import Ipv6PrefixReply
-from locum.wire.mobile_ip.registration import REGISTRATION_REPLY, RegistrationReply
-from locum.wire.mobile_ip.revocation import (
-    REGISTRATION_REVOCATION,
-    REVOCATION_ACKNOWLEDGMENT,
-)
 
 NOTICE_TIMEOUT = 3.0  # seconds for a 618
 
@@ -107,8 +96,8 @@ class ForeignAgent:
         self._visitors.adjust(policed(configuration.filters))
         self._relay = RegistrationRelay(care_of, self._visitors, self._admission, home_agents, known)
         self._relay.additions += [
-            lambda request, _: self._traversal.request(request),
-            self._revocation.support,
+            self._traversal.fill,
+            self._revocation.fill,
         ]
         self._probing = Probing(configuration.probing, self._visitors.get, self._visitors.all, care_of)
         self._flights = InFlight(
@@ -129,7 +118,9 @@ class ForeignAgent:
             self._notice_in_reach,
             configuration.short_lifetime,
         )
-        self._relay.heralds.append(lambda request, now: self._transfer.requesting.relayed(request, now=now))
+        self._relay.heralds.append(
+            lambda asked, named, now: self._transfer.requesting.relayed(asked, named, now=now)
+        )
         self._advertiser = Advertiser(
             configuration.links,
             care_of,
@@ -157,11 +148,12 @@ class ForeignAgent:
             self._advertiser,
         )
 
-    def _supported(self) -> AgentFlag:
-        udp = AgentFlag.U if self._traversal.enabled else AgentFlag(0)
-        required = AgentFlag.R if self.configuration.registration_required else AgentFlag(0)
-        revocation = AgentFlag.X if self._revocation.enabled else AgentFlag(0)
-        return udp | required | revocation
+    def _supported(self) -> Supported:
+        return Supported(
+            udp=self._traversal.enabled,
+            required=self.configuration.registration_required,
+            revocation=self._revocation.enabled,
+        )
 
     # The role's shape --------------------------------------------------------------------------------------------
 
@@ -175,16 +167,15 @@ class ForeignAgent:
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """A registration message (UDP) or an ICMP message of agent discovery."""
-        kind = message[0] if message else None
-        if kind == ROUTER_ADVERTISEMENT:
+        kind = kind_of(message)
+        if kind is Kind.ADVERTISEMENT:
             return []  # another agent on the link
         try:
-            if kind == ROUTER_SOLICITATION:
-                AgentSolicitation.decode(message)
-                return self._advertiser.solicited(source, now=now)
-            if kind == REGISTRATION_REPLY:
+            if kind is Kind.SOLICITATION:
+                return self._advertiser.solicited(message, source, now=now)
+            if kind is Kind.ANSWER:
                 return self._reply(message, source, now)
-            if kind in (REGISTRATION_REVOCATION, REVOCATION_ACKNOWLEDGMENT):
+            if kind in (Kind.REVOCATION, Kind.ACKNOWLEDGMENT):
                 return self._revocation_message(message, source, now)
         except WireError as error:
             return [Count(f"registration-{error.reason}")]
@@ -249,11 +240,7 @@ class ForeignAgent:
         """Handle a reply; home agents are not on access links, so replies from there are forged."""
         if self._advertiser.serves(source.link):
             return [Count("reply-from-access-link")]
-        try:
-            reply = RegistrationReply.decode(message)
-        except WireError as error:
-            return self._relay.malformed_reply(message, source, error)
-        concluded = self._relay.reply(reply, message, source)
+        concluded = self._relay.reply(message, source)
         return self._concluded(concluded, now) if isinstance(concluded, Concluded) else concluded
 
     def _concluded(self, concluded: Concluded, now: float) -> list[Action]:
@@ -278,7 +265,7 @@ class ForeignAgent:
         detail: dict[str, JSON] = {
             "to": str(reply.home_address),
             "link": pending.source.link,
-            "code": int(reply.code),
+            "code": concluded.code,
             "lifetime": reply.lifetime,
         }
         actions: list[Action] = [
@@ -287,7 +274,7 @@ class ForeignAgent:
         ]
         if concluded.accepted:
             responsible = min(reply.lifetime, pending.request.lifetime) > self.configuration.short_lifetime
-            peer = stand_in_of(pending.request) or reply.home_address
+            peer = concluded.stand_in or reply.home_address
             actions += self._notice(peer, reply.home_address, responsible)
         return actions
 
@@ -310,13 +297,10 @@ class ForeignAgent:
 
     def _granted(self, concluded: Concluded, now: float) -> Visitor | None:
         """The registered device; None if the registration was withdrawn."""
-        reply, request, source = concluded.reply, concluded.pending.request, concluded.pending.source
-        granted = min(reply.lifetime, request.lifetime)
-        if granted == 0 or request.care_of_address == request.home_address:
+        request, source, granted = concluded.pending.request, concluded.pending.source, concluded.lifetime
+        if granted == 0:
             return None
-        prefixes = [
-            each for each in reply.all(Ipv6PrefixReply) if each.accepted and each.prefix_length == 128
-        ]
+        udp, revocations = concluded.for_agent
         return Visitor(
             home_address=request.home_address,
             home_agent=request.home_agent,
@@ -325,10 +309,10 @@ class ForeignAgent:
             lifetime=granted,
             expires_at=now + granted,
             flags=int(request.flags),
-            home_address_v6=prefixes[0].prefix if prefixes else None,
-            revocable=self._revocation.agreed(reply),
-            udp=self._traversal.agreed(reply, now),
-            next_hop=stand_in_of(request),
+            home_address_v6=concluded.home_address_v6,
+            revocable=self._revocation.agreed(revocations),
+            udp=self._traversal.agreed(concluded.reply.home_agent, udp, now),
+            next_hop=concluded.stand_in,
         )
 
     # Context transfer and what is in flight ------------------------------------------------------------------------
@@ -391,7 +375,7 @@ class ForeignAgent:
         """A home agent's revocation, or its answer to ours; raises WireError."""
         if self._advertiser.serves(source.link):
             return [Count("revocation-from-access-link")]
-        if message[0] == REVOCATION_ACKNOWLEDGMENT:
+        if kind_of(message) is Kind.ACKNOWLEDGMENT:
             to_tell, actions = self._revocation.acknowledged(message, source)
             visitor = self._parting.pop(to_tell, None) if to_tell is not None else None
             return actions if visitor is None else actions + self._inform(visitor, now)

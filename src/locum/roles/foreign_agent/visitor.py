@@ -10,11 +10,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.flows import Encapsulation, Translation, Tunnel
 from locum.roles.action_values.forwarding import NeighbourEntry, OutboundEntry, Side, TunnelAcceptance
+from locum.roles.action_values.registration import RegistrationFlag
 from locum.roles.foreign_agent.configuration import StaticVisitor
 from locum.roles.forwarding import Forwarding, forwarding
 from locum.roles.nat import udp_tunnel
 from locum.roles.revocation import Revocable, said_by
-from locum.wire.mobile_ip.registration import Flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def visitor_forwarding(
         # It was heard under one address; what is for the other family has its link-layer address only.
         if visitor.link_layer is not None and next_hop == home_address:
             entries.append(NeighbourEntry(visitor.link, home_address, visitor.link_layer))
-        if visitor.flags & Flag.T:
+        if visitor.flags & RegistrationFlag.REVERSE_TUNNEL:
             tunnel = _tunnel(visitor, care_of_address)
             entries.append(OutboundEntry(home_address, visitor.link, tunnel))
         if known is not None and known.translate and said is not None:
@@ -110,7 +110,7 @@ def _is_that_of(visitor: Visitor, static: StaticVisitor) -> bool:
 def _tunnel(visitor: Visitor, care_of_address: IPv4Address) -> Tunnel:
     if visitor.udp:
         return udp_tunnel(care_of_address, visitor.home_agent)
-    kind = Encapsulation.GRE if visitor.flags & Flag.G else Encapsulation.IPIP
+    kind = Encapsulation.GRE if visitor.flags & RegistrationFlag.GRE else Encapsulation.IPIP
     return Tunnel(care_of_address, visitor.home_agent, kind)
 
 

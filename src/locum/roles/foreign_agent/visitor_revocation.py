@@ -4,9 +4,11 @@ The visitor list is the foreign agent's; this must not know links or forwarding.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.action_values.registration import Options, Registration, RevocationSupport
 from locum.roles.action_values.revocation import Revocation
 from locum.roles.actions import Action, Count
 from locum.roles.foreign_agent.visitor import Visitor
@@ -22,8 +24,6 @@ from locum.roles.revocation import (
 )
 from locum.security.association import Association
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.extensions import AuthKind, RevocationSupport
-from locum.wire.mobile_ip.registration import RegistrationReply, RegistrationRequest
 
 
 class VisitorRevocation:
@@ -41,17 +41,16 @@ class VisitorRevocation:
 
     # Negotiation -------------------------------------------------------------------------------------------------
 
-    def support(self, request: RegistrationRequest, now: float) -> bytes:
-        """Extension for a relayed request before its foreign-home authentication; needs an association."""
-        if not self.enabled or request.lifetime == 0 or request.home_agent not in self._home_agents:
-            return b""
-        return RevocationSupport(self._stamps.next(request.home_address, now), inform=True).encode()
+    def fill(self, options: Options, registration: Registration, now: float) -> Options:
+        """The options for the home agent with our support of revocations; needs an association."""
+        if not self.enabled or registration.lifetime == 0 or registration.home_agent not in self._home_agents:
+            return options
+        timestamp = self._stamps.next(registration.home_address, now)
+        return replace(options, revocations=RevocationSupport(timestamp, inform=True))
 
-    def agreed(self, reply: RegistrationReply) -> Revocable | None:
-        """The home agent's revocation support for us alone; the caller has checked the authentication."""
-        said = reply.protected(AuthKind.FA_HA)[len(reply.protected(AuthKind.MN_HA)) :]
-        found = next((each for each in said if isinstance(each, RevocationSupport)), None)
-        return None if found is None or not self.enabled else Revocable(found.timestamp, found.inform)
+    def agreed(self, said: RevocationSupport | None) -> Revocable | None:
+        """What the home agent said of revocations to us alone; its authentication has been checked."""
+        return None if said is None or not self.enabled else Revocable(said.timestamp, said.inform)
 
     # Ours --------------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from locum.roles.flow_selectors import PRIORITY, PRIORITY_SELECTED, flow_selecto
 from locum.roles.mnps.configuration import StandInRegistrationConfiguration, StoodInFor
 from locum.roles.mnps.parts import WaitingPart
 from locum.roles.mobile_ipv4.answers import read_answer
-from locum.roles.mobile_ipv4.messages import Kind, kind_for_registrant
+from locum.roles.mobile_ipv4.messages import Kind, kind_of
 from locum.roles.mobile_ipv4.revocations import read_revocation
 from locum.roles.registrant.attachment import (
     Attachment,
@@ -265,7 +265,7 @@ class StandInRegistration(WaitingPart):
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """Advertisements, replies to one of the registrations, and revocations of one."""
-        if kind_for_registrant(message) is Kind.ADVERTISEMENT:
+        if kind_of(message) is Kind.ADVERTISEMENT:
             concerned = list(self.all())
         else:
             try:
@@ -319,6 +319,6 @@ def _dormant(row: Persist) -> Persist:
 
 def _home_address_of(message: bytes) -> IPv4Address:
     """Home address of a reply or a revocation; raises WireError."""
-    if kind_for_registrant(message) is Kind.REVOCATION:
+    if kind_of(message) is Kind.REVOCATION:
         return read_revocation(message).home_address
     return read_answer(message).home_address

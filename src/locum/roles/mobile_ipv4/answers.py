@@ -10,13 +10,12 @@ from locum.roles.action_values.registration import (
     PrefixAnswer,
     ReceivedAnswer,
     RefusalReason,
-    RevocationSupport,
-    UdpTunnelAnswer,
 )
+from locum.roles.mobile_ipv4.agent_options import revocation_support, udp_answer
 from locum.roles.mobile_ipv4.proofs import proof, proofs
 from locum.roles.mobile_ipv4.transfer_instructions import device_at
 from locum.wire.mobile_ip import extensions as wire
-from locum.wire.mobile_ip.extensions import AuthKind, Extension
+from locum.wire.mobile_ip.extensions import AuthKind
 from locum.wire.mobile_ip.registration import Code, RegistrationReply
 
 _REASONS = {int(each): each for each in RefusalReason}
@@ -54,8 +53,8 @@ def received_answer(reply: RegistrationReply) -> ReceivedAnswer:
             ]
         ),
         device_at(reply),
-        _udp(said),
-        _revocations(said),
+        udp_answer(said),
+        revocation_support(said),
     )
     return ReceivedAnswer(
         reply.home_address,
@@ -66,19 +65,3 @@ def received_answer(reply: RegistrationReply) -> ReceivedAnswer:
         proof(reply, AuthKind.MN_FA),
         reply.find(wire.VendorCritical) is not None,
     )
-
-
-def _udp(said: tuple[Extension, ...]) -> UdpTunnelAnswer | None:
-    """The first acceptance, else a refusal where there is one."""
-    found = [each for each in said if isinstance(each, wire.UdpTunnelReply)]
-    if not found:
-        return None
-    best = next((each for each in found if each.accepted), found[0])
-    return UdpTunnelAnswer(best.accepted, best.forced, best.keepalive)
-
-
-def _revocations(said: tuple[Extension, ...]) -> RevocationSupport | None:
-    for each in said:
-        if isinstance(each, wire.RevocationSupport):
-            return RevocationSupport(each.timestamp, each.inform)
-    return None

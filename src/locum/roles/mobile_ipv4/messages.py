@@ -8,8 +8,34 @@ from locum.roles.action_values.revocation import Acknowledgment, Revocation
 from locum.roles.mobile_ipv4.requests import read_request
 from locum.roles.mobile_ipv4.revocations import read_acknowledgment, read_revocation
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.discovery import ROUTER_ADVERTISEMENT
+from locum.wire.mobile_ip.discovery import ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION
+from locum.wire.mobile_ip.registration import REGISTRATION_REPLY
 from locum.wire.mobile_ip.revocation import REGISTRATION_REVOCATION, REVOCATION_ACKNOWLEDGMENT
+
+
+class Kind(Enum):
+    """Kinds of messages, on UDP port 434 and of agent discovery."""
+
+    REGISTRATION = "registration"  # or a message of unknown kind
+    ANSWER = "answer"
+    REVOCATION = "revocation"
+    ACKNOWLEDGMENT = "acknowledgment"
+    ADVERTISEMENT = "advertisement"
+    SOLICITATION = "solicitation"
+
+
+_KINDS = {
+    REGISTRATION_REPLY: Kind.ANSWER,
+    REGISTRATION_REVOCATION: Kind.REVOCATION,
+    REVOCATION_ACKNOWLEDGMENT: Kind.ACKNOWLEDGMENT,
+    ROUTER_ADVERTISEMENT: Kind.ADVERTISEMENT,
+    ROUTER_SOLICITATION: Kind.SOLICITATION,
+}
+
+
+def kind_of(message: bytes) -> Kind:
+    """The kind of a message, by its first byte."""
+    return _KINDS.get(message[0], Kind.REGISTRATION) if message else Kind.REGISTRATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,31 +47,14 @@ class Unreadable:
 
 def read_for_home_agent(message: bytes) -> Registration | Revocation | Acknowledgment | Unreadable:
     """The registration, revocation or acknowledgment in the payload of a UDP datagram."""
-    kind = message[0] if message else None
-    family = "registration"
+    kind, family = kind_of(message), "registration"
     try:
-        if kind == REGISTRATION_REVOCATION:
+        if kind is Kind.REVOCATION:
             family = "revocation"
             return read_revocation(message)
-        if kind == REVOCATION_ACKNOWLEDGMENT:
+        if kind is Kind.ACKNOWLEDGMENT:
             family = "revocation"
             return read_acknowledgment(message)
         return read_request(message)
     except WireError as error:
         return Unreadable(f"{family}-{error.reason}")
-
-
-class Kind(Enum):
-    """What a message to a registrant is."""
-
-    ADVERTISEMENT = "advertisement"  # of a foreign agent
-    REVOCATION = "revocation"
-    ANSWER = "answer"  # or what cannot be read as one
-
-
-def kind_for_registrant(message: bytes) -> Kind:
-    """The kind of a message to a registrant, by its first byte."""
-    kind = message[0] if message else None
-    if kind == ROUTER_ADVERTISEMENT:
-        return Kind.ADVERTISEMENT
-    return Kind.REVOCATION if kind == REGISTRATION_REVOCATION else Kind.ANSWER

@@ -16,10 +16,10 @@ from locum.roles.action_values.registration import (
     RefusalReason,
     Registration,
     RegistrationFlag,
-    RevocationSupport,
     StandInRole,
     UdpTunnelRequest,
 )
+from locum.roles.mobile_ipv4.agent_options import revocation_support
 from locum.roles.mobile_ipv4.proofs import proofs
 from locum.roles.mobile_ipv4.rule_changes import RuleReader
 from locum.wire.errors import WireError
@@ -127,7 +127,7 @@ def _read(request: RegistrationRequest, said: tuple[Extension, ...], nai: str | 
         rules=rules.changes(),
         transfer=own.transfer,
         udp=_udp(by_end),
-        revocations=_revocations(by_end),
+        revocations=revocation_support(by_end),
     )
 
 
@@ -156,11 +156,4 @@ def _udp(said: Iterable[Extension]) -> UdpTunnelRequest | None:
     for each in said:
         if isinstance(each, wire.UdpTunnelRequest):
             return UdpTunnelRequest(each.force, each.encapsulation is InnerEncapsulation.IP)
-    return None
-
-
-def _revocations(said: Iterable[Extension]) -> RevocationSupport | None:
-    for each in said:
-        if isinstance(each, wire.RevocationSupport):
-            return RevocationSupport(each.timestamp, each.inform)
     return None

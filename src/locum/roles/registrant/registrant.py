@@ -24,7 +24,7 @@ from locum.roles.actions import (
     WallClockStepped,
 )
 from locum.roles.mobile_ipv4.answers import read_answer
-from locum.roles.mobile_ipv4.messages import Kind, kind_for_registrant
+from locum.roles.mobile_ipv4.messages import Kind, kind_of
 from locum.roles.profile_requests import OwnHomeAddress
 from locum.roles.registrant.attachment import (
     STATES,
@@ -131,12 +131,12 @@ class MobileNode:
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """A reply (604, or 603 with a co-located care-of address), an advertisement, or a revocation."""
         try:
-            match kind_for_registrant(message):
+            match kind_of(message):
                 case Kind.ADVERTISEMENT:
                     return self._advertised(message, source, now)
                 case Kind.REVOCATION:
                     return self._revoked(message, source, now)
-                case Kind.ANSWER:
+                case _:
                     return self._replied(read_answer(message), source, now)
         except WireError as error:
             return [Count(f"registration-{error.reason}")]

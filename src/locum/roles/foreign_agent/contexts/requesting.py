@@ -9,6 +9,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import JSON
+from locum.roles.action_values.registration import Registration
 from locum.roles.actions import Action, Answered, Count, Emit, NoAnswer
 from locum.roles.foreign_agent.contexts.in_flight import Mobile, Waiting
 from locum.roles.foreign_agent.contexts.kept import KeptContexts
@@ -20,7 +21,7 @@ from locum.roles.foreign_agent.contexts.requests import (
     word,
 )
 from locum.roles.foreign_agent.visitor import Visitor
-from locum.roles.mobile_ipv4.transfer_instructions import Instruction, instruction
+from locum.roles.mobile_ipv4.transfer_instructions import Instruction
 from locum.wire.control.context import (
     Acknowledgement622,
     BlockStatus,
@@ -33,8 +34,6 @@ from locum.wire.control.context import (
 )
 from locum.wire.control.context_blocks import BlockKind
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.extensions import Ipv6PrefixRequest
-from locum.wire.mobile_ip.registration import RegistrationRequest
 
 
 class Requesting:
@@ -53,18 +52,17 @@ class Requesting:
 
     # Registrations (603) ------------------------------------------------------------------------------------------------
 
-    def relayed(self, request: RegistrationRequest, *, now: float) -> list[Action]:
+    def relayed(self, registration: Registration, named: Instruction | None, *, now: float) -> list[Action]:
         """Ask for the context of a new device while its request is on the way to a known home agent (602)."""
-        home_address, named = request.home_address, instruction(request)
-        if named is None or named.towards or named.stand_in or not request.lifetime:
+        home_address = registration.home_address
+        if named is None or named.towards or named.stand_in or not registration.lifetime:
             return []
         if self._kept.mobile_of(home_address) is not None or not self._kept.known(
             named.access_node, home_address
         ):
             return []
-        prefixes = [each for each in request.all(Ipv6PrefixRequest) if each.prefix_length == 128]
-        six = prefixes[0].prefix if prefixes else None
-        return self._flights.herald(Mobile(home_address, request.home_agent, six), now=now)
+        six = next((each.prefix for each in registration.options.prefixes if each.length == 128), None)
+        return self._flights.herald(Mobile(home_address, registration.home_agent, six), now=now)
 
     def arriving(self, visitor: Visitor, said: Instruction | None, *, now: float) -> list[Action]:
         """Before it is on the list: its packets from the old access node precede newer ones."""
