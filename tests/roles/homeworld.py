@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 from random import Random
 from typing import Any
 
+from locum.dataplane.state import ForwardingState
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.action_values.flows import InstallTranslation, RemoveTranslation, Rule, Translation
@@ -37,6 +38,7 @@ from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply, Reg
 from locum.wire.mobile_ip.vendor import FlowOperation, FlowRule, MnpsRole, encode_vendor
 from locum.wire.takes import Takes
 from locum.wire.traffic_selector import Ipv4Selector, TrafficSelector
+from tests.roles.packets import care_of, ordinary
 
 HOA, HOA6 = IPv4Address("10.50.0.9"), IPv6Address("2001:db8:50::9")
 HA = IPv4Address("10.5.0.1")
@@ -128,9 +130,7 @@ class Home:
     def start(self) -> None:
         """Start, or start again with the rows that were kept."""
         self.role = HomeAgent(self.configuration, [self.mobile], {}, Random(7))
-        self.bindings: dict[Addr, BindingEntry] = {}
-        self.acceptances: set[TunnelAcceptance] = set()
-        self.translations: set[Translation] = set()
+        self.state = ForwardingState()
         self.perform(self.role.restore(list(self.rows.values()), now=self.now))
 
     def advance(self, seconds: float) -> None:
@@ -160,28 +160,25 @@ class Home:
     def _perform(self, action: a.Action) -> None:
         match action:
             case InstallBinding(entry):
-                assert self.bindings.get(entry.home_address) != entry, "not a difference"
-                for each in entry.tunnels:
-                    assert any(one.outer_source == each.destination for one in self.acceptances)
-                self.bindings[entry.home_address] = entry
+                assert self.state.bindings.get(entry.home_address) != entry, "not a difference"
+                sources = {each.outer_source for each in self.acceptances}
+                assert sources.issuperset(each.destination for each in entry.tunnels)
+                self.state.perform(action)
             case RemoveBinding(address):
-                del self.bindings[address]
+                assert address in self.state.bindings
+                self.state.perform(action)
             case AcceptTunnel(entry):
                 assert entry not in self.acceptances
-                self.acceptances.add(entry)
+                self.state.perform(action)
             case RefuseTunnel(entry):
-                self.acceptances.remove(entry)
+                assert entry in self.acceptances
+                self.state.perform(action)
             case InstallTranslation(translation):
                 assert translation not in self.translations
-                self.translations.add(translation)
+                self.state.perform(action)
             case RemoveTranslation(address, tunnel):
-                gone = {
-                    each
-                    for each in self.translations
-                    if (each.home_address, each.tunnel) == (address, tunnel)
-                }
-                assert gone
-                self.translations -= gone
+                assert (address, tunnel) in self.state.translations
+                self.state.perform(action)
             case a.Persist():
                 self.rows[action.table, action.key] = action
             case a.Forget():
@@ -191,21 +188,32 @@ class Home:
             case a.Emit():
                 self.events.append(action)
             case LocalEndpoint():
-                pass
+                self.state.perform(action)
             case _:
                 raise AssertionError(f"a home agent does not {action}")
 
     def tables(self) -> tuple[object, ...]:
         """Everything that a refused request must leave as it was."""
-        return dict(self.rows), dict(self.bindings), set(self.acceptances), set(self.translations)
+        return dict(self.rows), *self.forwarding()
 
     def forwarding(self) -> tuple[object, ...]:
-        return dict(self.bindings), set(self.acceptances), set(self.translations)
+        return dict(self.bindings), self.acceptances, self.translations
+
+    @property
+    def bindings(self) -> dict[Addr, BindingEntry]:
+        return self.state.bindings
+
+    @property
+    def acceptances(self) -> set[TunnelAcceptance]:
+        return set(self.state.acceptances.values())
+
+    @property
+    def translations(self) -> set[Translation]:
+        return set(self.state.translations.values())
 
     def ways(self, address: Addr = HOA) -> list[Addr]:
         """Destinations of packets that match no rule."""
-        entry = self.bindings.get(address)
-        return [] if entry is None else [each.destination for each in entry.tunnels]
+        return care_of(self.state, ordinary(address))
 
     def entry(self, address: Addr = HOA) -> BindingEntry:
         return self.bindings[address]

@@ -20,8 +20,8 @@ from locum.roles.mobile_node.role import SleepingNode
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.registrant import MobileNode
 from locum.security.association import Association
-from tests.roles.packets import decision, packet_of, tunnel_after_release, tunnel_of
-from tests.roles.world import AN1, AN2, AN3, HA, HOA, HOA6, STAND_IN, UNRULED, Host, World
+from tests.roles.packets import decision, ordinary, tunnel_after_release, tunnel_of
+from tests.roles.world import AN1, AN2, AN3, HA, HOA, HOA6, STAND_IN, Host, World
 
 ALL: Mapping[Addr, frozenset[Addr]] = {each: frozenset() for each in (AN1, AN2, AN3)}
 WIRE = 0.003  # seconds between two nodes of the core, for packets
@@ -121,7 +121,7 @@ class MovingWorld(World):
             return
         self.sent_packets += 1
         number = self.sent_packets
-        tunnel = tunnel_of(self.ha.forwarding, packet_of(UNRULED))
+        tunnel = tunnel_of(self.ha.forwarding, ordinary(HOA))
         if tunnel is None:
             self.lost.append((number, "no-binding"))
         else:
@@ -135,7 +135,7 @@ class MovingWorld(World):
         self.at(WIRE, lambda: self._leave_tunnel(host, tunnel.source, number))
 
     def _leave_tunnel(self, host: Host, source: Addr, number: int) -> None:
-        found = decision(host.forwarding, packet_of(UNRULED, outer_source=source))
+        found = decision(host.forwarding, ordinary(HOA, outer_source=source))
         match found.outcome:
             case Outcome.DELIVERED:
                 assert found.link is not None
@@ -169,7 +169,7 @@ class MovingWorld(World):
         if holding and not action.ahead:
             return
         for number in self.packets.get(host.name, {}).pop(action.home_address, []):
-            tunnel = tunnel_after_release(host.forwarding, packet_of(UNRULED))
+            tunnel = tunnel_after_release(host.forwarding, ordinary(HOA))
             if tunnel is None:
                 self._by_route(host, number)
             else:

@@ -1,5 +1,7 @@
 """Where packets of a test go: the data plane model decides by the forwarding that a role has asked for."""
 
+from ipaddress import IPv4Address, IPv6Address
+
 from locum.dataplane.layout.maps import Outcome
 from locum.dataplane.model.decision import Model
 from locum.dataplane.model.environment import Environment
@@ -13,7 +15,9 @@ from locum.wire.control import Flow
 
 CORE = "core"
 LINKS = (CORE, "radio0", "radio1", "eth0")
+EXPERIMENT = 253  # a protocol (RFC 3692)
 _TAP = len(LINKS) + 1
+_PEERS: dict[int, Addr] = {4: IPv4Address("10.9.0.1"), 6: IPv6Address("2001:db8:9::1")}
 
 
 def packet_of(flow: Flow, *, link: str | None = CORE, outer_source: Addr | None = None) -> Question:
@@ -29,6 +33,12 @@ def packet_of(flow: Flow, *, link: str | None = CORE, outer_source: Addr | None 
     )
 
 
+def ordinary(home_address: Addr, *, outer_source: Addr | None = None) -> Question:
+    """A packet for this home address that no flow rule of the tests is about."""
+    peer = _PEERS[home_address.version]
+    return packet_of(Flow(EXPERIMENT, home_address, 0, peer, 0), outer_source=outer_source)
+
+
 def decision(state: ForwardingState, packet: Question) -> Explanation:
     """What a host with this forwarding does with the packet."""
     return explain(state, packet, links=LINKS)
@@ -40,12 +50,12 @@ def tunnel_of(state: ForwardingState, packet: Question) -> Tunnel | None:
 
 
 def care_of(state: ForwardingState, packet: Question) -> list[Addr]:
-    """The far ends of all tunnels that copies or shares of the packet go into."""
+    """The far ends of all tunnels that copies or shares of the packet go into, perhaps one that ends where it begins."""
     found = decision(state, packet)
-    if found.outcome is not Outcome.ENCAPSULATED or found.entry is None or found.tunnel is None:
+    if found.outcome not in (Outcome.ENCAPSULATED, Outcome.LOCAL) or found.entry is None:
         return []
     if found.rule is not None:
-        return [found.tunnel.destination]
+        return [] if found.tunnel is None else [found.tunnel.destination]
     return [each.destination for each in found.entry.tunnels]
 
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from random import Random
 
+from locum.dataplane.state import ForwardingState
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Addr, Source
-from locum.roles.action_values.forwarding import BindingEntry, InstallBinding, RemoveBinding
+from locum.roles.action_values.forwarding import FORWARDING, BindingEntry, RemoveBinding
 from locum.roles.foreign_agent.configuration import AccessLink, ForeignAgentConfiguration
 from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.home_agent.binding import Mobile
@@ -24,6 +25,7 @@ from locum.security.association import Association
 from locum.security.replay import ntp64
 from locum.wire.mobile_ip.extensions import AuthKind, Nai
 from locum.wire.mobile_ip.registration import Flag, RegistrationReply, RegistrationRequest
+from tests.roles.packets import care_of, ordinary
 
 HOA, OTHER = IPv4Address("10.50.0.9"), IPv4Address("10.50.0.10")
 CONFIGURED = IPv4Address("10.50.0.50")
@@ -53,7 +55,7 @@ class PolicyWorld:
         self.events: list[a.Emit] = []
         self.replies: list[RegistrationReply] = []
         self.owned: list[OwnHomeAddress] = []
-        self.bindings: dict[Addr, BindingEntry] = {}
+        self.forwarding = ForwardingState()  # of the home agent
         self._due: deque[tuple[str, Callable[[], Sequence[a.Action]]]] = deque()
         self._last = 0
         self.start_home_agent()
@@ -65,7 +67,7 @@ class PolicyWorld:
         homes = Homes(ProfileHomesConfiguration((CONFIGURED,), PREFIXES, (POOL,)))
         mobile = Mobile(CONFIGURED, replace(KEY, spi=900))
         self.home = HomeAgent(HomeAgentConfiguration(HA), [mobile], {}, Random(7), homes)
-        self.bindings.clear()
+        self.forwarding = ForwardingState()
         self.perform("ha", self.home.restore(list(self.rows["ha"].values()), now=self.now))
 
     def start_device(self, **changes: object) -> None:
@@ -156,10 +158,11 @@ class PolicyWorld:
                 self.events.append(action)
             case a.Count():
                 self.counts[action.reason] = self.counts.get(action.reason, 0) + 1
-            case InstallBinding(entry):
-                self.bindings[entry.home_address] = entry
             case RemoveBinding(address):
-                del self.bindings[address]
+                assert address in self.bindings
+                self.forwarding.perform(action)
+            case _ if name == "ha" and type(action) in FORWARDING:
+                self.forwarding.perform(action)
             case OwnHomeAddress():
                 self.owned.append(action)
             case a.Reply() | a.SendRegistration() | a.Advertise() | a.Solicit():
@@ -194,5 +197,8 @@ class PolicyWorld:
 
     def ways(self, home_address: IPv4Address = HOA) -> list[Addr]:
         """Destinations of packets that match no rule."""
-        entry = self.bindings.get(home_address)
-        return [] if entry is None else [each.destination for each in entry.tunnels]
+        return care_of(self.forwarding, ordinary(home_address))
+
+    @property
+    def bindings(self) -> dict[Addr, BindingEntry]:
+        return self.forwarding.bindings

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import count
 from random import Random
 
+from locum.dataplane.layout.maps import Outcome
 from locum.dataplane.state import ForwardingState, acceptance_key
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Addr, Source
@@ -103,7 +104,7 @@ from locum.roles.registrant.registrant import MobileNode
 from locum.roles.registrant.routing import NO_ROUTING, Routing
 from locum.security.association import Algorithm, Association, Replay
 from locum.wire.control import MAX_SESSIONS, Flow, Handshake, Listener, Policy
-from tests.roles.packets import packet_of, tunnel_of
+from tests.roles.packets import decision, ordinary, packet_of, tunnel_of
 
 HOA = IPv4Address("10.50.0.9")
 HOA6 = IPv6Address("2001:db8:50::9")
@@ -116,7 +117,6 @@ MAC = bytes.fromhex("020000000009")
 START = 1_790_000_000.0
 HANDSHAKE = Handshake(1, 2, 1460, True, 64240)
 PIDS = {0: (100,), 1: (101,), 2: (100, 102)}
-UNRULED = Flow(17, HOA, 9, PEER, 9)  # packets that no flow rule is about
 TO_DEVICE = Flow(17, HOA, 5683, STAND_IN, 5683)
 
 
@@ -508,13 +508,17 @@ class World:
         session = self.sessions[flow(number)]
         here = self.path_of_data(number)
         if session.held_by_stand_in and not session.stopped and here == "mnps":
-            if self.mnps.flows.get(session.flow) is FlowVerdict.DELIVER:
+            if self._takes(self.mnps, session.flow):
                 session.at_stand_in += size
                 session.heard = self.now
                 session.sent += size
-        elif here == "mn" and session.flow not in self.mn.flows and not session.held_by_stand_in:
+        elif here == "mn" and self._takes(self.mn, session.flow) and not session.held_by_stand_in:
             session.at_device += size
             session.sent += size
+
+    def _takes(self, host: Host, which: Flow) -> bool:
+        """True if packets of this flow get to the sockets of the host."""
+        return decision(host.forwarding, packet_of(which, link="eth0")).outcome is Outcome.PASSED
 
     def peer_connects(self, port: int, size: int = 0) -> Session | None:
         """A new connection of the peer, with its first bytes; None if no socket accepts it now."""
@@ -534,7 +538,7 @@ class World:
 
     def path_of_data(self, number: int | None = None) -> str | None:
         """Destination of the peer's packets by the home agent's data plane, of that connection or of none."""
-        packet = packet_of(UNRULED if number is None else flow(number))
+        packet = ordinary(HOA) if number is None else packet_of(flow(number))
         ends: dict[Addr, str] = {AN3: "mnps", AN1: "mn", AN2: "mn", COLOCATED: "mn"}
         tunnel = tunnel_of(self.ha.forwarding, packet)
         return None if tunnel is None else ends.get(tunnel.destination)

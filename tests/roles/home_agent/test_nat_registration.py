@@ -1,21 +1,17 @@
 """UDP tunnels from registration to forwarding (RFC 3519): the home agent, and a foreign agent behind a NAT."""
 
+from copy import deepcopy
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from random import Random
 
 import pytest
 
+from locum.dataplane.state import ForwardingState
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.action_values.flows import Encapsulation, Tunnel
-from locum.roles.action_values.forwarding import (
-    AcceptTunnel,
-    BindingEntry,
-    InstallBinding,
-    InstallOutbound,
-    RefuseTunnel,
-)
+from locum.roles.action_values.forwarding import FORWARDING, InstallOutbound
 from locum.roles.foreign_agent.configuration import AccessLink, ForeignAgentConfiguration
 from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.home_agent.binding import Mobile
@@ -31,6 +27,7 @@ from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag
 from locum.wire.mobile_ip.extensions import AuthKind, InnerEncapsulation, UdpTunnelReply, UdpTunnelRequest
 from locum.wire.mobile_ip.registration import Code, Flag, RegistrationReply, RegistrationRequest
 from locum.wire.mobile_ip.tunnel_data import TunnelData
+from tests.roles.packets import ordinary, tunnel_of
 
 HOA, HOA6, HA = IPv4Address("10.50.0.9"), IPv6Address("2001:db8:50::9"), IPv4Address("10.5.0.1")
 INSIDE, NAT, MOVED = IPv4Address("192.168.7.2"), IPv4Address("203.0.113.9"), IPv4Address("203.0.113.77")
@@ -50,8 +47,7 @@ class Home:
             {} if agent is None else {agent: FA_HA},
             Random(1),
         )
-        self.entries: dict[Addr, BindingEntry] = {}
-        self.accepted: dict[tuple[Addr, Addr], int] = {}
+        self.forwarding = ForwardingState()
         self.rows: dict[str, a.Persist] = {}
         self.perform(self.role.restore([], now=NOW))
 
@@ -60,12 +56,8 @@ class Home:
         replies: list[bytes] = []
         for each in actions:
             match each:
-                case InstallBinding(entry):
-                    self.entries[entry.home_address] = entry
-                case AcceptTunnel(way):
-                    self.accepted[way.outer_source, way.home_address] = way.source_port
-                case RefuseTunnel(way):
-                    self.accepted.pop((way.outer_source, way.home_address))
+                case _ if type(each) in FORWARDING:
+                    self.forwarding.perform(each)
                 case a.Persist():
                     self.rows[each.key] = each
                 case a.Reply():
@@ -76,8 +68,16 @@ class Home:
         (reply,) = self.perform(self.role.receive(message, Source(seen, port, "eth0"), now=now))
         return RegistrationReply.decode(reply)
 
+    @property
+    def accepted(self) -> dict[tuple[Addr, Addr], int]:
+        """The UDP port of each tunnel that is let in, 0: not in UDP."""
+        listed = self.forwarding.acceptances.values()
+        return {(each.outer_source, each.home_address): each.source_port for each in listed}
+
     def tunnel(self, home_address: Addr = HOA) -> Tunnel:
-        return self.entries[home_address].tunnels[0]
+        tunnel = tunnel_of(self.forwarding, ordinary(home_address))
+        assert tunnel is not None
+        return tunnel
 
 
 def request(*extensions: UdpTunnelRequest, now: float = NOW, lifetime: int = 300) -> bytes:
@@ -118,15 +118,15 @@ def test_it_survives_a_restart_and_ends_with_the_registration() -> None:
 
 def test_refusals_leave_everything_as_it_was() -> None:
     home = Home()
-    before = (dict(home.entries), dict(home.accepted))
+    before = deepcopy(home.forwarding)
     gre = home.register(request(UdpTunnelRequest(InnerEncapsulation.GRE)), NAT, 40001)
     assert gre.code is Code.UDP_ENCAPSULATION_UNAVAILABLE
-    assert (home.entries, home.accepted) == before
+    assert home.forwarding == before
     unwilling = Home(TraversalPolicy(willing=False))
     refused = unwilling.register(request(UdpTunnelRequest()), NAT, 40001)
     assert refused.code is Code.ADMINISTRATIVELY_PROHIBITED and unwilling.tunnel().destination == DEFAULT
     into_itself = home.register(request(UdpTunnelRequest(), now=NOW + 1), HOA, 434, NOW + 1)
-    assert into_itself.code is Code.ADMINISTRATIVELY_PROHIBITED and (home.entries, home.accepted) == before
+    assert into_itself.code is Code.ADMINISTRATIVELY_PROHIBITED and home.forwarding == before
 
 
 def test_without_a_nat_the_tunnel_is_as_ever() -> None:

@@ -12,12 +12,12 @@ from locum.roles.home_agent.role import HomeAgent
 from locum.roles.registrant.attachment import Registering, RegistrationTarget
 from locum.security.association import Algorithm, Replay
 from locum.wire.mobile_ip.registration import Code
+from tests.roles.packets import care_of, ordinary
 from tests.roles.world import AN1, AN2, AN3, COLOCATED, HA, HOA, HOA6, STAND_IN, World
 
 
 def tunnels(world: World, home: Addr = HOA) -> list[Addr]:
-    entry = world.ha.bindings.get(home)
-    return [] if entry is None else [each.destination for each in entry.tunnels]
+    return care_of(world.ha.forwarding, ordinary(home))
 
 
 def test_default_care_of_address_works_before_any_registration() -> None:

@@ -20,6 +20,7 @@ from locum.roles.revocation import MAX_REMEMBERED, TRIES, Heard, Revocable, Stam
 from locum.security.association import Association
 from locum.wire.mobile_ip.extensions import AuthKind
 from locum.wire.mobile_ip.revocation import RegistrationRevocation, RevocationAcknowledgment
+from tests.roles.packets import care_of, ordinary
 from tests.roles.world import AN1, AN2, AN3, COLOCATED, HA, HOA, Host, World
 
 WRONG = Association(300, b"w" * 16)
@@ -41,8 +42,7 @@ def agent(host: Host) -> ForeignAgent:
 
 
 def tunnels(world: World) -> list[Addr]:
-    entry = world.ha.bindings.get(HOA)
-    return [] if entry is None else [each.destination for each in entry.tunnels]
+    return care_of(world.ha.forwarding, ordinary(HOA))
 
 
 def visits(host: Host) -> bool:
