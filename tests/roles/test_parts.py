@@ -10,7 +10,7 @@ import locum.roles.actions as a
 from locum.roles.parts import Part, Parts
 from tests.roles.world import Host, World
 
-ROLES = ("ha", "an1", "mnps")  # hosts of the world whose roles consist of parts
+ROLES = ("ha", "an1", "mn", "mnps")  # hosts of the world whose roles consist of parts
 CALLS = {name for name in vars(Part) if not name.startswith("_") and inspect.isfunction(getattr(Part, name))}
 
 

@@ -147,7 +147,7 @@ def test_a_deregistration_ends_them_and_a_restart_does_not(rules: OwnRules) -> N
     assert isinstance(row, Persist)
     again = OwnRules()
     broken = [Persist(TABLE, "x", {}), Persist("visitor", "1", {})]
-    assert again.restore([row, *broken])[1:] == [Forget(TABLE, "x")]
+    assert again.restore([row, *broken], now=0.0)[1:] == [Forget(TABLE, "x")]
     assert list(again.all()) == [made]
     assert answer(again, lifetime=0) == [Forget(TABLE, str(FIRST))]
     assert list(again.all()) == []

@@ -56,7 +56,7 @@ server locum {
 		files
 	}
 	post-auth {
-		# Every answer carries a Message-Authenticator; FreeRADIUS 3.2.5 and later do so without being told.
+		# Every answer carries a Message-Authenticator; FreeRADIUS 3.2.5 and later do so by default.
 		update reply {
 			&Message-Authenticator := 0x00
 		}

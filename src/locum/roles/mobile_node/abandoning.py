@@ -6,8 +6,9 @@ The row stays meanwhile, so that the request outlives a restart. It must not kno
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from locum.roles.actions import Action, Answered, Emit, NoAnswer
+from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
 from locum.roles.mobile_node.handover import Correspondence, Handover
+from locum.roles.parts import Part
 from locum.roles.timers import Deadlines
 from locum.wire.control import Abandon, Done, Request634, Status, decode_632
 from locum.wire.errors import WireError
@@ -25,7 +26,7 @@ class _AbandonRequest:
     attempt: int = 0
 
 
-class Abandoning:
+class Abandoning(Part):
     """Of one device; `correspond` writes to a stand-in."""
 
     def __init__(self, correspond: Callable[[Handover], Correspondence]) -> None:
@@ -48,8 +49,10 @@ class Abandoning:
             requests = (Abandon(name, numbers), Done(name)) if numbers else (Done(name),)
         return self._ask(_AbandonRequest(handover, requests))
 
-    def happened(self, event: Answered | NoAnswer, *, now: float) -> list[Action] | None:
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
         """The answer to one of ours; None: it is another's."""
+        if not isinstance(event, Answered | NoAnswer):
+            return None
         name = self._asked.pop(event.request, None)
         if name is None:
             return None

@@ -18,6 +18,7 @@ from locum.roles.action_values.registration import (
 )
 from locum.roles.actions import Action, Count, Emit, Forget, Persist
 from locum.roles.flow_selectors import PRIORITY, flow_selector
+from locum.roles.parts import Part
 from locum.roles.registrant.attachment import Attachment
 from locum.roles.rules import (
     MN,
@@ -48,7 +49,7 @@ class Change:
     rule: KeptRule | None
 
 
-class OwnRules:
+class OwnRules(Part):
     """Rules in matching order, and the pending change."""
 
     def __init__(self) -> None:
@@ -65,7 +66,7 @@ class OwnRules:
         """True if no change is pending."""
         return self._change is None
 
-    def restore(self, rows: Sequence[Persist]) -> list[Action]:
+    def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """The rules of an earlier run: the home agent still has them."""
         actions: list[Action] = []
         for row in rows:

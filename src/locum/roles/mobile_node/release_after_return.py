@@ -7,7 +7,8 @@ happened meanwhile it cannot know. A stand-in that took nothing has nothing to d
 from collections.abc import Iterable
 
 from locum.roles.action_values.addresses import Addr
-from locum.roles.actions import Action, Answered, NoAnswer
+from locum.roles.actions import Action, Answered, Event, NoAnswer
+from locum.roles.parts import Part
 from locum.roles.registrant.attachment import (
     AttachmentLost,
     Outcome,
@@ -18,7 +19,7 @@ from locum.roles.trigger_requests import TriggerRequests
 from locum.wire.control.trigger import Operation, Reason, Trigger
 
 
-class Returning:
+class Returning(Part):
     """Of one device with these stand-ins."""
 
     def __init__(self, stand_ins: Iterable[Addr]) -> None:
@@ -37,8 +38,10 @@ class Returning:
                 return self._trigger_requests.ask_all(release, self._stand_ins)
         return []
 
-    def happened(self, event: Answered | NoAnswer, *, now: float) -> list[Action] | None:
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
         """An answer; None: not to one of ours."""
+        if not isinstance(event, Answered | NoAnswer):
+            return None
         return self._trigger_requests.happened(event, now=now)
 
     def timeout(self, *, now: float) -> list[Action]:

@@ -12,7 +12,7 @@ from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
 from locum.roles.action_values.forwarding import FlowVerdict
 from locum.roles.action_values.registration import RefusalReason
 from locum.roles.action_values.sessions import Freeze, SessionsFound, Thaw
-from locum.roles.actions import Action, Answer, Answered, Asked, Count, Emit, Event, Forget, NoAnswer, Persist
+from locum.roles.actions import Action, Answer, Asked, Count, Emit, Event, Forget, Persist
 from locum.roles.flow_rows import TABLE, set_flows
 from locum.roles.flow_selectors import PRIORITY
 from locum.roles.mobile_node.abandoning import Abandoning
@@ -28,6 +28,7 @@ from locum.roles.mobile_node.states import TABLE as SLEEP
 from locum.roles.mobile_node.states import ComingUp, Down, GoingDown, SendingBack, SleepEvent, SleepState, Up
 from locum.roles.mobile_node.wake.states import GivenUp, StillAsleep
 from locum.roles.mobile_node.wake.taking_back import Waking
+from locum.roles.parts import Parts
 from locum.roles.registrant.attachment import RegistrationTarget
 from locum.roles.registrant.registrant import MobileNode
 from locum.roles.rules import KeptRule, RuleRefused
@@ -53,6 +54,7 @@ class SleepingNode:
         self.abandoning = Abandoning(self._correspondence)
         self.rules = OwnRules()
         mobile.ride(self.rules)
+        self._parts = Parts(self.rules, self._returning, self.abandoning)
 
     # Commands ----------------------------------------------------------------------------------------------------
 
@@ -205,7 +207,7 @@ class SleepingNode:
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start; a pending handover is brought to a safe end."""
-        actions = self.mobile.restore(rows, now=now) + self.rules.restore(rows)
+        actions = self.mobile.restore(rows, now=now) + self._parts.restore(rows, now=now)
         for row in rows:
             if row.table != TABLE:
                 continue
@@ -234,55 +236,42 @@ class SleepingNode:
         """Links, answers, results of session actions, and 618."""
         if isinstance(event, Asked):
             return self._asked(event)
-        if isinstance(event, Answered | NoAnswer):
-            released = self._returning.happened(event, now=now)
-            if released is None:
-                released = self.abandoning.happened(event, now=now)
-            if released is not None:
-                return released
-        actions = self.mobile.happened(event, now=now) + self.partial_handovers.happened(event, now=now)
-        match self.state:
-            case GoingDown(machine):
-                actions += machine.happened(event, now=now)
-            case ComingUp(machine=waking):
-                actions += waking.happened(event, now=now)
-        return self._advance(actions, now)
+        if (actions := self._parts.happened(event, now=now)) is not None:
+            return actions
+        movers = (self.mobile, self.partial_handovers, *self._machine)
+        return self._advance([action for each in movers for action in each.happened(event, now=now)], now)
 
     def timeout(self, *, now: float) -> list[Action]:
         """Handle everything that is due."""
-        actions = self.mobile.timeout(now=now) + self.partial_handovers.timeout(now=now)
-        actions += self._returning.timeout(now=now) + self.abandoning.timeout(now=now)
+        actions = [action for each in self._timed for action in each.timeout(now=now)]
         match self.state:
-            case GoingDown(machine):
-                actions += machine.timeout(now=now)
-            case ComingUp(machine=waking):
-                actions += waking.timeout(now=now)
             case Down(handover) if handover.wake_at is not None and handover.wake_at <= now:
                 actions += self._wake(handover, uncertain=False, now=now)
         return self._advance(actions, now)
 
     def deadline(self) -> float | None:
         """Steady seconds of whatever comes first."""
-        times = [self.mobile.deadline(), self.partial_handovers.deadline(), self._returning.deadline()]
-        times.append(self.abandoning.deadline())
-        match self.state:
-            case GoingDown(machine):
-                times.append(machine.deadline())
-            case ComingUp(machine=waking):
-                times.append(waking.deadline())
-            case Down(handover):
-                times.append(handover.wake_at)
+        times = [each.deadline() for each in self._timed]
+        if isinstance(self.state, Down):
+            times.append(self.state.handover.wake_at)
         return min((at for at in times if at is not None), default=None)
+
+    @property
+    def _machine(self) -> tuple[FallingAsleep | Waking, ...]:
+        """The sleep or the wake that is under way, if one is."""
+        return (self.state.machine,) if isinstance(self.state, GoingDown | ComingUp) else ()
+
+    @property
+    def _timed(self) -> tuple[MobileNode | PartialHandovers | Parts | FallingAsleep | Waking, ...]:
+        """Everything that has deadlines, in the order in which it is called."""
+        return (self.mobile, self.partial_handovers, self._parts, *self._machine)
 
     # Transitions -------------------------------------------------------------------------------------------------
 
     @property
     def stranded(self) -> bool:
         """Programs run although their sessions are away: a wake waits for the network or the stand-in."""
-        machines = (
-            self.partial_handovers.moving,
-            self.state.machine if isinstance(self.state, ComingUp) else None,
-        )
+        machines = (self.partial_handovers.moving, *self._machine)
         return any(isinstance(each, Waking) and each.stranded for each in machines)
 
     @property
@@ -296,11 +285,8 @@ class SleepingNode:
             for outcome in outcomes:
                 actions = actions + self.partial_handovers.outcome(outcome, now=now)
                 actions = actions + self._returning.outcome(outcome, self.mobile.configuration.home_addresses)
-                match self.state:
-                    case GoingDown(machine):
-                        actions = actions + machine.outcome(outcome, now=now)
-                    case ComingUp(machine=waking):
-                        actions = actions + waking.outcome(outcome, now=now)
+                for machine in self._machine:
+                    actions = actions + machine.outcome(outcome, now=now)
             followed = self._follow(now)
             if followed is None and not self.mobile.outcomes:
                 return actions
