@@ -49,7 +49,7 @@ def _nap(lab: Lab, port: int, number: int) -> tuple[float, float]:
 
 
 def _samples(rounds: int) -> dict[str, tuple[float, ...]]:
-    """Samples of every row, taken in turns in one lab; the first nap warms up."""
+    """Samples of every row, taken in turns in one lab; the first sleep warms up."""
     taken: dict[str, list[float]] = {name: [] for name in NAMES}
     ports = count(_PORT)
     with (

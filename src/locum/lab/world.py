@@ -44,7 +44,7 @@ def locum() -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Nap:
+class Sleep:
     """One sleep of the mobile node, as times (seconds since the epoch) and observations in between."""
 
     closing: float
@@ -341,9 +341,9 @@ class Lab:
         self.command("mn", "wake")
         return restored, opening, self.timeline.mark("awake")
 
-    def nap(
+    def sleep(
         self, seconds: float, programs: Sequence[Program], back_at: str | None = None, at: str = "an1"
-    ) -> Nap:
+    ) -> Sleep:
         """Close the lid, stay asleep with the radio down for some seconds, open it again (perhaps elsewhere)."""
         closing, asleep, cut = self.close_lid(at)
         before = self.radio_frames()
@@ -352,7 +352,7 @@ class Lab:
             frozen = frozen and self.all_frozen(programs)
         frames = self.radio_frames() - before
         restored, opening, awake = self.open_lid(back_at or at)
-        return Nap(closing, asleep, cut, restored, opening, awake, frames, frozen)
+        return Sleep(closing, asleep, cut, restored, opening, awake, frames, frozen)
 
     @staticmethod
     def all_frozen(programs: Iterable[Program]) -> bool:

@@ -11,7 +11,7 @@ from locum.lab.processes import Program, wait_until
 from locum.lab.programs import services
 from locum.lab.programs.services import LiveFilms, WebServer
 from locum.lab.report.checks import Checks
-from locum.lab.world import Lab, Nap
+from locum.lab.world import Lab, Sleep
 
 PORT = 80
 AFTERWARDS = 500_000
@@ -113,21 +113,27 @@ def watch(
     return LiveDownload(made.program, made.target, "", made.path, films)
 
 
-def judge_naps(lab: Lab, naps: Sequence[Nap], checks: Checks, *, bound_ms: float | None = 100.0) -> None:
+def judge_sleeps(
+    lab: Lab, sleeps: Sequence[Sleep], checks: Checks, *, bound_ms: float | None = 100.0
+) -> None:
     """Everything that must be true of sleeps in the middle of downloads from the correspondent's port 80.
 
     `bound_ms` is the longest wait for an acknowledgement that is allowed around a hand-over; None only reports it.
     """
     segments = list(pcap.segments(lab.captures.files["cn"]))
-    handovers = [measure.longest_wait(segments, PORT, nap.closing, nap.asleep + SETTLING) for nap in naps]
-    reclaims = [measure.longest_wait(segments, PORT, nap.opening, nap.awake + SETTLING) for nap in naps]
-    moved = [measure.acknowledged_bytes(segments, PORT, nap.cut, nap.restored) for nap in naps]
+    handovers = [
+        measure.longest_wait(segments, PORT, sleep.closing, sleep.asleep + SETTLING) for sleep in sleeps
+    ]
+    reclaims = [
+        measure.longest_wait(segments, PORT, sleep.opening, sleep.awake + SETTLING) for sleep in sleeps
+    ]
+    moved = [measure.acknowledged_bytes(segments, PORT, sleep.cut, sleep.restored) for sleep in sleeps]
     checks.equal("cn_resets", measure.resets(segments), 0, "segments")
     checks.more_than("bytes_while_asleep", min(moved), 10_000_000, "bytes")
-    checks.at_least("radio_down_s", min(nap.restored - nap.cut for nap in naps), 5.0, "s")
-    checks.holds("programs_frozen", all(nap.frozen for nap in naps))
-    in_captures = sum(_radio_frames_captured(lab, nap) for nap in naps)
-    checks.equal("mn_frames_while_asleep", in_captures + sum(nap.frames for nap in naps), 0, "frames")
+    checks.at_least("radio_down_s", min(sleep.restored - sleep.cut for sleep in sleeps), 5.0, "s")
+    checks.holds("programs_frozen", all(sleep.frozen for sleep in sleeps))
+    in_captures = sum(_radio_frames_captured(lab, sleep) for sleep in sleeps)
+    checks.equal("mn_frames_while_asleep", in_captures + sum(sleep.frames for sleep in sleeps), 0, "frames")
     for name, gap in (("handover_gap_ms", max(handovers)), ("reclaim_gap_ms", max(reclaims))):
         if bound_ms is None:
             checks.fact(name, 1000 * gap, "ms")
@@ -135,7 +141,7 @@ def judge_naps(lab: Lab, naps: Sequence[Nap], checks: Checks, *, bound_ms: float
             checks.at_most(name, 1000 * gap, bound_ms, "ms")
 
 
-def _radio_frames_captured(lab: Lab, nap: Nap) -> int:
+def _radio_frames_captured(lab: Lab, sleep: Sleep) -> int:
     """Frames in the mobile node's capture, on its radios, while they were down."""
     radios = frozenset(lab.network.index("mn", name) for name in lab.topology.interfaces("mn"))
-    return measure.frames_between(lab.captures.files["mn"], nap.cut, nap.restored, radios)
+    return measure.frames_between(lab.captures.files["mn"], sleep.cut, sleep.restored, radios)

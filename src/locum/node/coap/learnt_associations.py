@@ -19,7 +19,7 @@ from locum.node.config.settings import Address, ControlAssociation
 from locum.node.events import EventStream
 from locum.node.tables import HostStore, HostTable
 
-log = logging.getLogger("locum.learnt")
+log = logging.getLogger("locum.associations")
 MAX_ASKED = 32  # home addresses that are asked about at once
 MAX_LEARNT = 4096
 ASKED_AGAIN = 5.0  # seconds in which nobody is asked about the same home address because of a message

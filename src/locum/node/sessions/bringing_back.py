@@ -40,7 +40,7 @@ from locum.sessions.tcp.final_state import FinalTcp
 from locum.sessions.tcp.live import LiveSocket
 from locum.wire.control import Flow
 
-log = logging.getLogger("locum.napping")
+log = logging.getLogger("locum.sessions")
 _POLL = 0.002  # seconds between looks at what a program has read
 _REASSURANCE = (
     3.0  # seconds between packets that keep the kernel from giving up a loose connection: it takes 7.5

@@ -51,7 +51,7 @@ from locum.sessions.tcp.errors import SessionError
 from locum.sessions.tcp.parked import Intent
 from locum.wire.control import Flow
 
-log = logging.getLogger("locum.napping")
+log = logging.getLogger("locum.sessions")
 
 T = TypeVar("T")
 _Opened = tuple[AnyLive, Intent | None]

@@ -15,7 +15,7 @@ from locum.sessions.tcp.live import LiveSocket
 from locum.sessions.tcp.zero_window import Silence, answer
 from locum.wire.control import Flow
 
-log = logging.getLogger("locum.napping")
+log = logging.getLogger("locum.sessions")
 _IPV6_HDRINCL = 36  # linux/in6.h
 
 Take = Callable[[bytes], None]

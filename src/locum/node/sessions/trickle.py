@@ -19,7 +19,7 @@ from locum.roles.actions import Event
 from locum.sessions.tcp.live import LiveSocket
 from locum.wire.control import Flow
 
-log = logging.getLogger("locum.napping")
+log = logging.getLogger("locum.sessions")
 _SOON, _LATE = 0.02, 0.5  # seconds between looks: at first, and when nothing is read for long
 _VAIN = 60.0  # seconds at most until a socket is tried again that is empty and takes nothing
 

@@ -12,7 +12,7 @@ from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.sleep.fig06 import handovers
 from locum.lab.steps.flow_checks import inner_packets, judge_flows, standing_rule
-from locum.lab.steps.story import judge_naps, live, watch
+from locum.lab.steps.story import judge_sleeps, live, watch
 from locum.lab.world import Lab
 
 STEP = 4_000_000
@@ -188,7 +188,7 @@ class Move(Scenario):
         lab.wait_registered("an2")
         self.moved = lab.timeline.mark("moved", to="an2") - left
         self.download.wait_for(self.download.received + STEP)
-        self.nap = lab.nap(ASLEEP, [self.download.program], at="an2", back_at="an1")
+        self.slept = lab.sleep(ASLEEP, [self.download.program], at="an2", back_at="an1")
         lab.wait_registered("an1")
         self.status = self.download.finish(60)
 
@@ -213,7 +213,7 @@ class Move(Scenario):
         checks.equal("curl_exit", self.status, 0)
         checks.equal("server_connections", self.server.connections("/live/film"), 1, "connections")
         checks.at_most("registered_after_move_s", self.moved, 5.0, "s")
-        judge_naps(lab, [self.nap], checks, bound_ms=None)
+        judge_sleeps(lab, [self.slept], checks, bound_ms=None)
         checks.equal("handovers", handovers(lab), 1)
         judge_flows(lab, checks)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from locum.lab.captures import measure
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
-from locum.lab.steps.story import Download, download, judge_naps, web
+from locum.lab.steps.story import Download, download, judge_sleeps, web
 from locum.lab.world import Lab
 
 SIZE = 45_000_000
@@ -32,7 +32,7 @@ class Fig06(Scenario):
             self.on_download(self.download)
         self.pid = self.download.program.pid
         self.download.wait_for(HEAD_START)
-        self.nap = lab.nap(ASLEEP, [self.download.program])
+        self.slept = lab.sleep(ASLEEP, [self.download.program])
         self.status = self.download.finish(60)
         lab.timeline.mark("download-ended", status=self.status)
         self.after = lab.tcp_counters("cn")
@@ -42,7 +42,7 @@ class Fig06(Scenario):
         checks.equal("curl_exit", self.status, 0)
         checks.equal("curl_same_process", self.download.program.pid, self.pid)
         checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
-        judge_naps(lab, [self.nap], checks)
+        judge_sleeps(lab, [self.slept], checks)
         checks.at_most(
             "cn_retransmits", measure.counted(self.before, self.after, "Tcp.RetransSegs"), 20, "segments"
         )

@@ -10,8 +10,8 @@ from locum.lab.programs import stream
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
 from locum.lab.steps.state import differences, snapshot
-from locum.lab.steps.story import judge_naps, live, watch
-from locum.lab.world import Lab, Nap
+from locum.lab.steps.story import judge_sleeps, live, watch
+from locum.lab.world import Lab, Sleep
 
 HEAD_START = 5_000_000
 RATE = 500
@@ -43,7 +43,7 @@ class Fig06Crash(Scenario):
         frames = lab.radio_frames() - frames
         frozen = lab.all_frozen([self.download.program])
         restored, opening, awake = lab.open_lid()
-        self.nap = Nap(closing, asleep, cut, restored, opening, awake, frames, frozen)
+        self.slept = Sleep(closing, asleep, cut, restored, opening, awake, frames, frozen)
         self.status = self.download.finish(60)
 
     def _crashes(self, lab: Lab, nodes: Sequence[str], port: int) -> None:
@@ -69,7 +69,7 @@ class Fig06Crash(Scenario):
         checks.at_least("stream_packets", min(map(len, sent.values())), 4 * RATE, "packets")
         checks.equal("packets_lost_in_forwarding", len(lost) + len(lost_asleep), 0, "packets")
         checks.equal("state_after_restart", "; ".join(self.changes) or "as before", "as before")
-        judge_naps(lab, [self.nap], checks, bound_ms=None)
+        judge_sleeps(lab, [self.slept], checks, bound_ms=None)
 
 
 def start_stream(lab: Lab, port: int, rate: int = RATE) -> Program:

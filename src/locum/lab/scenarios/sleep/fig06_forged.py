@@ -16,8 +16,8 @@ from locum.lab.processes import wait_until
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.sleep.fig06 import handovers
-from locum.lab.steps.story import judge_naps, live, watch
-from locum.lab.world import Lab, Nap
+from locum.lab.steps.story import judge_sleeps, live, watch
+from locum.lab.world import Lab, Sleep
 
 RATE = "1m"
 """As nginx has it: the stand-in holds what comes for as long as the attack lasts, and the device fetches it."""
@@ -76,7 +76,7 @@ class Fig06Forged(Scenario):
         frames = lab.radio_frames() - frames
         frozen = lab.all_frozen([self.download.program])
         restored, opening, awake = lab.open_lid()
-        self.nap = Nap(closing, asleep, cut, restored, opening, awake, frames, frozen)
+        self.slept = Sleep(closing, asleep, cut, restored, opening, awake, frames, frozen)
         self.counted = {node: refusals(before[node], lab.counters(node)) for node in NODES}
         attack.end()
         self.status = self.download.finish(90)
@@ -102,7 +102,7 @@ class Fig06Forged(Scenario):
         checks.holds("sha256_equal", self.download.correct)
         checks.equal("curl_exit", self.status, 0)
         checks.equal("server_connections", self.server.connections("/live/film"), 1, "connections")
-        judge_naps(lab, [self.nap], checks, bound_ms=None)
+        judge_sleeps(lab, [self.slept], checks, bound_ms=None)
         checks.equal("handovers", handovers(lab), 1)
 
 

@@ -9,7 +9,7 @@ from locum.lab.programs.talking import hear, say
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.sleep.fig06 import handovers
-from locum.lab.steps.story import download, judge_naps, web
+from locum.lab.steps.story import download, judge_sleeps, web
 from locum.lab.world import Lab
 
 COUNT = 10
@@ -47,7 +47,7 @@ class Fig06Many(Scenario):
         ]
         for each in self.downloads:
             each.wait_for(HEAD_START)
-        self.nap = lab.nap(ASLEEP, [each.program for each in self.downloads] + [self.ssh, self.half])
+        self.slept = lab.sleep(ASLEEP, [each.program for each in self.downloads] + [self.ssh, self.half])
         self.farewell = say(self.ssh, "echo after $((6*9))")
         self.answer = say(self.half, "now")
         self.statuses = [each.finish(60) for each in self.downloads]
@@ -65,5 +65,5 @@ class Fig06Many(Scenario):
         checks.equal("ssh_exit", self.ssh_status, 3)
         checks.equal("half_request", self.answer, f"HTTP/1.1 200 OK {self.digests['small']}")
         checks.equal("half_request_exit", self.half_status, 0)
-        judge_naps(lab, [self.nap], checks, bound_ms=None)
+        judge_sleeps(lab, [self.slept], checks, bound_ms=None)
         checks.equal("handovers", handovers(lab), 1)

@@ -4,7 +4,7 @@ from locum.lab.captures import measure
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.sleep.fig06 import handovers
-from locum.lab.steps.story import judge_naps, live, watch
+from locum.lab.steps.story import judge_sleeps, live, watch
 from locum.lab.world import Lab
 
 STEP = 3_000_000
@@ -23,10 +23,10 @@ class Fig06Repeat(Scenario):
         self.before = lab.tcp_counters("cn")
         self.server, films = live(lab)
         self.download = watch(lab, films)
-        self.naps = []
+        self.sleeps = []
         for _time in range(TIMES):
             self.download.wait_for(self.download.received + STEP)
-            self.naps.append(lab.nap(ASLEEP, [self.download.program]))
+            self.sleeps.append(lab.sleep(ASLEEP, [self.download.program]))
         self.status = self.download.finish(60)
         self.after = lab.tcp_counters("cn")
 
@@ -34,7 +34,7 @@ class Fig06Repeat(Scenario):
         checks.holds("sha256_equal", self.download.correct)
         checks.equal("curl_exit", self.status, 0)
         checks.equal("server_connections", self.server.connections("/live/film"), 1, "connections")
-        judge_naps(lab, self.naps, checks, bound_ms=250.0)
+        judge_sleeps(lab, self.sleeps, checks, bound_ms=250.0)
         checks.at_most(
             "cn_retransmits",
             measure.counted(self.before, self.after, "Tcp.RetransSegs"),

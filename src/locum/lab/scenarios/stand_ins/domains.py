@@ -32,7 +32,7 @@ class TwoDomains(Scenario):
         self.server, films = live(lab)
         self.download = watch(lab, films)
         self.download.wait_for(STEP)
-        self.nap = lab.nap(ASLEEP, [self.download.program])
+        self.slept = lab.sleep(ASLEEP, [self.download.program])
         self.status = self.download.finish(60)
 
     def judge(self, lab: Lab, checks: Checks) -> None:
@@ -41,7 +41,7 @@ class TwoDomains(Scenario):
         checks.equal("curl_exit", self.status, 0)
         checks.equal("server_connections", self.server.connections("/live/film"), 1, "connections")
         checks.equal("cn_resets", measure.resets(segments), 0, "segments")
-        moved = measure.acknowledged_bytes(segments, 80, self.nap.cut, self.nap.restored)
+        moved = measure.acknowledged_bytes(segments, 80, self.slept.cut, self.slept.restored)
         checks.more_than("bytes_while_asleep", moved, 1_000_000, "bytes")
         ends = {
             domain(each.outer[1])

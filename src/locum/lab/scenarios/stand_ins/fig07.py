@@ -14,8 +14,8 @@ from locum.lab.steps.contexts import ACCESS, REFUSED, context, policed, refuse, 
 from locum.lab.steps.flow_checks import judge_flows
 from locum.lab.steps.lateness import delay
 from locum.lab.steps.stand_ins import Registering, registering
-from locum.lab.steps.story import judge_naps, live, watch
-from locum.lab.world import Lab, Nap
+from locum.lab.steps.story import judge_sleeps, live, watch
+from locum.lab.world import Lab, Sleep
 
 HEAD_START = 4_000_000
 AWAY = 3_000_000
@@ -66,8 +66,8 @@ class Fig07(Scenario):
         there = self.download.received
         self.download.wait_for(there + HEAD_START)
         self.marks.append(lab.timeline.mark("sleeping"))
-        self.nap = self._sleep(lab)
-        self.marks.append(self.nap.opening)
+        self.slept = self._sleep(lab)
+        self.marks.append(self.slept.opening)
         self.status = self.download.finish(60)
         self._settle(lab)
         self.marks.append(lab.timeline.mark("quiet"))
@@ -85,7 +85,7 @@ class Fig07(Scenario):
         """The tunnel of the stand-in's registration ends at its foreign agent."""
         return lab.configuration.care_of("an3")
 
-    def _sleep(self, lab: Lab) -> Nap:
+    def _sleep(self, lab: Lab) -> Sleep:
         """Sleep with all sessions; packets refused by policing are refused at the stand-in's access node."""
         programs = [self.download.program]
         closing, asleep, cut = lab.close_lid()
@@ -98,9 +98,9 @@ class Fig07(Scenario):
         late = lab.processes.start("cn", "late", [sys.executable, "-m", "locum.lab.programs.stream", *to])
         lab.pause(LATE_BEFORE)
         frozen, frames = lab.all_frozen(programs), lab.radio_frames() - before
-        nap = Nap(closing, asleep, cut, *lab.open_lid(), frames, frozen)
+        slept = Sleep(closing, asleep, cut, *lab.open_lid(), frames, frozen)
         late.stop()
-        return nap
+        return slept
 
     def judge(self, lab: Lab, checks: Checks) -> None:
         checks.holds("sha256_equal", self.download.correct)
@@ -115,7 +115,7 @@ class Fig07(Scenario):
         checks.equal("left_after_take", sum(len(each) for each in self.afterwards), 0, "rows")
         checks.at_least("stand_in_requests", told(lab, "sent", "601''", "mnps"), 2, "messages")
         checks.equal("stand_in_refused", told(lab, "registration-denied", "604''", "mnps"), 0, "messages")
-        judge_naps(lab, [self.nap], checks)
+        judge_sleeps(lab, [self.slept], checks)
         for name, before in (("given", self.marks[0]), ("awake", self.marks[-1])):
             checks.holds(f"device_responsible_{name}", responsible(lab, "mn", before) is True)
         self._judge_context(lab, checks)

@@ -13,7 +13,7 @@ from locum.lab.report.checks import Checks
 from locum.lab.scenarios.stand_ins.fig07 import Fig07, told
 from locum.lab.steps.flow_checks import IPIP
 from locum.lab.steps.stand_ins import Registering, registering
-from locum.lab.world import Lab, Nap
+from locum.lab.world import Lab, Sleep
 
 ASLEEP = 5.2
 ADVERTISEMENT = b"\x09"
@@ -44,8 +44,8 @@ class Fig08(Fig07):
     def _end(self, lab: Lab) -> IPv4Address:
         return lab.topology.address4("mnps")
 
-    def _sleep(self, lab: Lab) -> Nap:
-        return lab.nap(ASLEEP, [self.download.program])
+    def _sleep(self, lab: Lab) -> Sleep:
+        return lab.sleep(ASLEEP, [self.download.program])
 
     def _judge_context(self, lab: Lab, checks: Checks) -> None:
         """The home agent's tunnels pass the router and end at the stand-in; there is no foreign agent."""
