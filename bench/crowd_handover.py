@@ -111,7 +111,7 @@ def _stream(at: Site) -> Iterator[Callable[[], Stream]]:
         sender = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         receiver = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IPIP))
         receiver.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-        homes = [str(each) for each in at.crowd.home_addresses(0, at.crowd.mobiles)]
+        homes = [str(home_address) for home_address in at.crowd.home_addresses(0, at.crowd.mobiles)]
         yield lambda: Stream(sender, receiver, homes)
 
 
@@ -177,13 +177,16 @@ def _rows(
         Measurement(
             "handover_1000_p50",
             "ms",
-            tuple(each.half for each in ours),
-            tuple(each.half for each in plain),
+            tuple(wait.half for wait in ours),
+            tuple(sample.half for sample in plain),
             (note,),
         ),
         Measurement(
-            "handover_1000_p99", "ms", tuple(each.most for each in ours), tuple(each.most for each in plain)
+            "handover_1000_p99",
+            "ms",
+            tuple(wait.most for wait in ours),
+            tuple(sample.most for sample in plain),
         ),
-        Measurement("handover_1000_lost", "packets", tuple(float(each.lost) for each in ours), None),
+        Measurement("handover_1000_lost", "packets", tuple(float(wait.lost) for wait in ours), None),
     ]
     return [row for row in rows if row.name in wanted]

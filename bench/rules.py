@@ -68,7 +68,7 @@ def _rule(
 def _ruled(number: int, place: str) -> BindingEntry:
     """A binding with this many rules, of which the first or the last one takes the packet."""
     ways = (Candidate(Tunnel(HOME_AGENT, CARE_OF)),)
-    rules = [_rule(each, f"10.50.{each}.0", ways) for each in range(2, number + 1)]
+    rules = [_rule(index, f"10.50.{index}.0", ways) for index in range(2, number + 1)]
     matching = _rule(1, "10.1.0.0", ways)
     rules = [matching, *rules] if place == "first" else [*rules, matching]
     return BindingEntry(_HOME, Verdict.DROP, rules=tuple(rules))
@@ -118,10 +118,10 @@ def _costs(settings: Settings, wanted: Collection[str]) -> list[Measurement]:
 def _changing(number: int) -> list[InstallBinding]:
     """Changes of one rule of a binding each: the last rule of eight has another port than before."""
     ways = (Candidate(Tunnel(HOME_AGENT, CARE_OF)),)
-    stay = [_rule(each, f"10.50.{each}.0", ways) for each in range(1, _RULES)]
+    stay = [_rule(index, f"10.50.{index}.0", ways) for index in range(1, _RULES)]
     changes = []
-    for each, home in zip(range(number), cycle(range(_HOMES)), strict=False):
-        changed = _rule(_RULES, "10.1.0.0", ways, (each % 60_000, 0xFFFF))
+    for index, home in zip(range(number), cycle(range(_HOMES)), strict=False):
+        changed = _rule(_RULES, "10.1.0.0", ways, (index % 60_000, 0xFFFF))
         entry = BindingEntry(
             IPv4Address(FIRST_HOME + home), Verdict.ENCAPSULATE, (ways[0].tunnel,), rules=(*stay, changed)
         )

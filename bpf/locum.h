@@ -339,7 +339,7 @@ enum locum_reason {
 	FRAGMENT_FOLLOWS = 22, /* not a drop: matched as its first fragment */
 	FRAGMENT_UNKNOWN = 23, /* not a drop: matched without ports */
 	UNCLAIMED = 24, /* its tunnel ends here, and the stack of this host would send it on */
-	FROM_ACCESS_LINK = 25, /* a visitor sent it as if he were a home agent */
+	FROM_ACCESS_LINK = 25, /* a visitor sent it as if it were a home agent */
 	REASON_COUNT = 26,
 };
 

@@ -90,10 +90,10 @@ def imports() -> dict[str, frozenset[str]]:
     known = modules()
     found = {}
     for name, path in known.items():
-        named = (each for _line, each in imported(ast.parse(path.read_text()), package_of(path)))
+        named = (module for _line, module in imported(ast.parse(path.read_text()), package_of(path)))
         # "from a import b" names the module a.b, or something in the module a
-        targets = (each if each in known else each.rpartition(".")[0] for each in named)
-        found[name] = frozenset(each for each in targets if each in known and each != name)
+        targets = (module if module in known else module.rpartition(".")[0] for module in named)
+        found[name] = frozenset(node for node in targets if node in known and node != name)
     return found
 
 
@@ -110,7 +110,7 @@ def children(package: str) -> dict[str, set[str]]:
     for module, targets in imports().items():
         importer = child(package, module)
         if importer is not None:
-            reached = {each for target in targets if (each := child(package, target)) is not None}
+            reached = {node for target in targets if (node := child(package, target)) is not None}
             arrows.setdefault(importer, set()).update(reached - {importer})
     return arrows
 
@@ -141,11 +141,11 @@ def circles(arrows: Mapping[str, set[str]]) -> list[list[str]]:
 def behind(package: str, importer: str, target: str) -> list[str]:
     """The imports of modules that make `importer` import `target`, for the message of a failure."""
     return sorted(
-        f"{module} imports {each}"
+        f"{module} imports {node}"
         for module, targets in imports().items()
         if child(package, module) == importer
-        for each in targets
-        if child(package, each) == target
+        for node in targets
+        if child(package, node) == target
     )
 
 

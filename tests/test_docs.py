@@ -146,7 +146,7 @@ def test_page_of_programs_lists_those_of_the_scenario() -> None:
     lines = (ROOT / "docs" / "programs.md").read_text().splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     told = [(name, waits, int(many)) for name, waits, _data, many in cells[1:]]
-    assert told == [(each.name, each.waits, each.connections) for each in STOCK]
+    assert told == [(program.name, program.waits, program.connections) for program in STOCK]
     assert len(told) >= 20
 
 
@@ -214,13 +214,13 @@ def emphasised() -> set[str]:
     found: set[str] = set()
     for page in PAGES:
         text = re.sub(r"```.*?```|^    .*?$|`[^`]*`", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-        found |= {each.strip(".:").lower() for each in re.findall(r"\*{1,2}([^*\n]+)\*{1,2}", text)}
+        found |= {term.strip(".:").lower() for term in re.findall(r"\*{1,2}([^*\n]+)\*{1,2}", text)}
     return found
 
 
 def in_glossary(term: str) -> bool:
     """True if the glossary has the term, or the term without its final s ("registrants", "loosens")."""
-    terms = {each.casefold() for each in glossary("Glossary")}
+    terms = {name.casefold() for name in glossary("Glossary")}
     return bool({term, term.removesuffix("s")} & terms)
 
 

@@ -189,7 +189,7 @@ def wall_clock_read(source: str) -> list[str]:
         or (
             isinstance(node, ast.ImportFrom)
             and node.module == "time"
-            and names & {each.name for each in node.names}
+            and names & {imported.name for imported in node.names}
         )
     ]
 

@@ -1,4 +1,4 @@
-"""Mechanical rules of plain language: the names of tests."""
+"""Mechanical rules of plain language: names of tests, first lines of docstrings, and names of variables."""
 
 import ast
 import re
@@ -10,6 +10,10 @@ FOLDERS = ("src", "tests", "bench")
 
 MAX_NAME = 60  # characters of a test's name
 VAGUE_SUBJECT = re.compile(r"test_(what|who|whom|whose|whoever|whatever|nobody|somebody|anybody)_")
+
+
+VAGUE_FIRST = re.compile(r"(What|Who|Whose|Whom|Whoever|Whatever|Whether|Where|Nobody|Somebody|Anybody)\b")
+HE = re.compile(r"\b(he|him|his)\b")
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -35,3 +39,37 @@ def test_names_of_tests_are_short() -> None:
 def test_names_of_tests_have_a_plain_subject() -> None:
     vague = [f"{place} {name}" for place, name in functions_of_tests() if VAGUE_SUBJECT.match(name)]
     assert not vague, f"begin with the subject, not with what or who: {vague}"
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    """Place and text of every docstring, also of those that describe a constant or a field."""
+    for path, tree in modules():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for statement in node.body:
+                match statement:
+                    case ast.Expr(value=ast.Constant(value=str(text))):
+                        yield f"{path}:{statement.lineno}", text
+
+
+def test_docstrings_begin_with_a_plain_subject() -> None:
+    vague = [f"{place} {text.splitlines()[0]}" for place, text in docstrings() if VAGUE_FIRST.match(text)]
+    assert not vague, f"say what is returned or done: {vague}"
+
+
+def test_docstrings_call_devices_and_nodes_it() -> None:
+    personal = [place for place, text in docstrings() if HE.search(text)]
+    assert not personal, f"write it: {personal}"
+
+
+def test_no_variable_is_named_each() -> None:
+    places = [
+        f"{path}:{node.lineno}"
+        for path, tree in modules()
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Name) and node.id == "each")
+        or (isinstance(node, ast.arg) and node.arg == "each")
+        or (isinstance(node, ast.MatchAs) and node.name == "each")
+    ]
+    assert not places, f"name the loop variable by a noun: {places}"

@@ -61,7 +61,7 @@ def test_scenarios_and_labs_are_listed_as_json(words: list[str]) -> None:
         place.remove()
     assert result.exit_code == 0, result.output
     listed = json.loads(result.output)
-    assert {each["name"]: each["title"] for each in listed["scenarios"]} == {
+    assert {scenario["name"]: scenario["title"] for scenario in listed["scenarios"]} == {
         name: scenario.title for name, scenario in SCENARIOS.items()
     }
     ours = {"lab": place.identity, "state": "running", "scenario": "fig06", "pid": os.getpid()}
@@ -79,7 +79,7 @@ def test_labs_of_root_belong_to_another_user(words: list[str]) -> None:
         place.remove()
     assert done.returncode == 0, done.stderr
     if words:
-        labs = {each["lab"]: each["state"] for each in json.loads(done.stdout)["labs"]}
+        labs = {lab["lab"]: lab["state"] for lab in json.loads(done.stdout)["labs"]}
         assert labs[place.identity] == "another user's"
     else:
         assert f"lab {place.identity}: another user's\n" in done.stdout
@@ -121,7 +121,7 @@ def test_down_reports_removed_and_kept_labs_as_json() -> None:
         left.release_ownership()
         done = subprocess.run([*RUN, "down", "-j"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        told = {each["lab"]: each for each in json.loads(done.stdout)}
+        told = {row["lab"]: row for row in json.loads(done.stdout)}
         assert told[left.identity]["removed"] is True and told[left.identity]["scenario"] == "fig06"
         assert told[kept.identity]["removed"] is False and told[kept.identity]["pid"] == os.getpid()
         assert kept.path.exists() and not left.path.exists()
@@ -167,7 +167,7 @@ def test_down_removes_the_cgroups_of_a_killed_lab() -> None:
         places[0].remove()
         program.wait(5)  # whoever killed it may have asked for its end already, so its status tells nothing
         assert process(program.pid) is None
-        assert not frozen.exists() and [each.exists() for each in made] == [False, True]
+        assert not frozen.exists() and [path.exists() for path in made] == [False, True]
     finally:
         program.kill()
         for place in places:

@@ -63,8 +63,8 @@ def test_additions_of_a_scenario_are_in_the_files(tmp_path: Path) -> None:
     finally:
         place.remove()
     assert home_agent is not None and control is not None
-    assert [str(each.home_address) for each in home_agent.mobiles][-1] == "10.10.100.9"
-    assert [str(each) for each in control.associations[0].home_addresses] == ["10.10.100.4"]
+    assert [str(mobile.home_address) for mobile in home_agent.mobiles][-1] == "10.10.100.9"
+    assert [str(home_address) for home_address in control.associations[0].home_addresses] == ["10.10.100.4"]
 
 
 def test_hosts_beside_the_figure_are_reachable() -> None:

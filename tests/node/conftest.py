@@ -62,8 +62,8 @@ def namespace() -> Iterator[Callable[[str], Namespace]]:
         return made[-1]
 
     yield make
-    for each in made:
-        each.remove()
+    for space in made:
+        space.remove()
 
 
 def join(first: Namespace, first_name: str, second: Namespace, second_name: str) -> None:

@@ -61,7 +61,7 @@ def test_a_registration_while_another_is_still_to_be_restored(site: Site) -> Non
     site.until_ready()
     assert site.where(5000) == {5000: str(AN3)}
     (row,) = site.ask("binding list")
-    assert [(each["address"], each["registrant"]) for each in row["care_of"]] == [
+    assert [(care_of["address"], care_of["registrant"]) for care_of in row["care_of"]] == [
         (str(AN2), "mn"),
         (str(AN3), "one"),
     ]

@@ -65,8 +65,8 @@ class ClockWorld(World):
         self.until(lambda: self.ask(name, "status"), f"{name} to start", 40.0)
 
     def passed(self, seconds: int) -> None:
-        for each in self.clocks.values():
-            each.passed(seconds)
+        for clock in self.clocks.values():
+            clock.passed(seconds)
 
     def kinds(self, name: str) -> list[str]:
         lines = (self.folder / f"{name}.jsonl").read_text().splitlines()

@@ -102,9 +102,9 @@ class Site:
         self.ha.ip(f"addr add {HA}/24 dev eth1")
         self.out.ip("addr add 10.5.0.2/24 dev eth0")
         self.out.ip(f"route add default via {HA}")
-        for each in (AN1, AN2, AN3, AN4):
-            self.out.ip(f"addr add {each}/32 dev lo")
-            self.ha.ip(f"route add {each}/32 via 10.5.0.2")
+        for address in (AN1, AN2, AN3, AN4):
+            self.out.ip(f"addr add {address}/32 dev lo")
+            self.ha.ip(f"route add {address}/32 via 10.5.0.2")
         for name, key in (("device", DEVICE_KEY), ("one", ONE_KEY), ("two", TWO_KEY)):
             (folder / name).touch(mode=0o600)
             (folder / name).write_text(key.key.hex())
@@ -169,7 +169,7 @@ class Site:
     def ended_rules(self) -> list[dict[str, Any]]:
         """Events of rules that have left the kernel."""
         lines = (json.loads(line) for line in (self.folder / "ha.jsonl").read_text().splitlines())
-        return [each["detail"] for each in lines if each["kind"] == "rule-ended"]
+        return [line["detail"] for line in lines if line["kind"] == "rule-ended"]
 
     def where(self, *ports: int, source_port: int = 6000) -> dict[int, str]:
         """Sends a datagram to each of these ports of the home address; the care-of addresses where they arrive."""
@@ -246,7 +246,7 @@ def test_the_order_of_choice(site: Site) -> None:
     assert site.where(5000) == {5000: str(AN2)}
     assert site.comes_back(AN1) and site.comes_back(AN2)
     (row,) = site.ask("binding list")
-    assert [(each["address"], each["registrant"]) for each in row["care_of"]] == [
+    assert [(care_of["address"], care_of["registrant"]) for care_of in row["care_of"]] == [
         (str(AN1), "mn"),
         (str(AN2), "one"),
     ]
@@ -282,12 +282,12 @@ def test_three_flows_at_three_places(site: Site) -> None:
     assert site.where(*three) == {5000: str(AN1), 5001: str(AN1), 5002: str(AN1)}
     site.ask("flow remove", home_address=str(HOA), id=made["id"])
     site.soon({5000: str(AN1), 5001: str(AN2), 5002: str(AN1)})
-    last = {each["id"]: each["packets"] for each in site.ask("flow list")}
+    last = {row["id"]: row["packets"] for row in site.ask("flow list")}
     assert last[5] >= 4, "those before the crash are counted as well"
     assert site.one.register(AN2, **ruled(7, *removal(5))) == ACCEPTED
     assert site.where(5001) == {5001: str(AN1)}
-    assert [each["id"] for each in site.ask("flow list")] == [40_000]
-    ended = {each["id"]: each for each in site.ended_rules()}
+    assert [row["id"] for row in site.ask("flow list")] == [40_000]
+    ended = {ended["id"]: ended for ended in site.ended_rules()}
     assert list(ended) == [6, made["id"], 5]
     assert ended[5]["packets"] == last[5] and ended[5]["tunnels"] == [str(AN2)]
     assert ended[made["id"]]["packets"] >= 4 and ended[made["id"]]["tunnels"] == [str(AN1)]
@@ -308,8 +308,8 @@ def test_equals_share_flows_by_weight(site: Site) -> None:
     for _ in range(2):
         for port in range(6000, 6000 + flows):
             ways[port] |= set(site.where(5001, source_port=port).values())
-    assert all(len(each) == 1 for each in ways.values()), "a flow never hops"
-    light = sum(1 for each in ways.values() if each == {str(AN1)})
+    assert all(len(way) == 1 for way in ways.values()), "a flow never hops"
+    light = sum(1 for way in ways.values() if way == {str(AN1)})
     assert 20 <= light <= 90, f"{light} of {flows} flows, 50 expected"
-    (counted,) = [each for each in site.ask("flow list") if each["id"] == 5]
+    (counted,) = [row for row in site.ask("flow list") if row["id"] == 5]
     assert counted["packets"] == 2 * flows

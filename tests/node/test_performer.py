@@ -67,7 +67,7 @@ class Bench:
     def forward(self, actions: Sequence[Action]) -> None:
         if self.broken:
             raise OSError("the table is full")
-        self.log.append("forward " + " ".join(type(each).__name__ for each in actions))
+        self.log.append("forward " + " ".join(type(action).__name__ for action in actions))
 
     def reply(self, action: Reply) -> None:
         committed = self.store.rows("home_agent.binding").get("k", {})
@@ -121,7 +121,7 @@ async def test_a_reply_waits_for_its_commit_and_its_forwarding(bench: Bench) -> 
 
 async def test_answers_leave_together_and_failures_are_counted(bench: Bench) -> None:
     def answer(replies: Sequence[Reply]) -> list[tuple[Action, Exception]]:
-        bench.log.append("answer " + " ".join(each.message.decode() for each in replies))
+        bench.log.append("answer " + " ".join(reply.message.decode() for reply in replies))
         return [(replies[1], OSError("no route"))]
 
     performer = Pipelined(bench.tables, bench.events, bench.forward, bench.handlers())
@@ -186,7 +186,7 @@ async def test_failed_commit_sends_no_reply_in_sequence(
     await bench.until(2)
     await performer.drained()
     assert bench.log == ["event", "event"]
-    assert [type(each) for each in told] == [NotPerformed, NoAnswer]
+    assert [type(event) for event in told] == [NotPerformed, NoAnswer]
     monkeypatch.setattr(bench.store, "_commit", commit)
     performer.perform([Answer(2, b"")])
     await performer.drained()

@@ -131,7 +131,7 @@ class World:
         return str(self.ask(name, "status")["interfaces"]["radio0"])
 
     def care_of(self) -> list[str]:
-        return [each["address"] for row in self.ask("ha", "binding list") for each in row["care_of"]]
+        return [care_of["address"] for row in self.ask("ha", "binding list") for care_of in row["care_of"]]
 
     def ping(self, source: str, target: str, count: int = 3, *options: str) -> bool:
         done = self.spaces[source].run(

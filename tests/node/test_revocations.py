@@ -38,7 +38,7 @@ def ask(hosted: Hosted, **arguments: Any) -> dict[str, Any]:
 def test_at_a_home_agent(world: World) -> None:
     told = ask(Hosted(world, home_agent=world.ha), reason="stolen")
     assert told == {"home_address": str(HOA), "care_of": [str(AN1)], "reason": "stolen"}
-    (ended,) = [each for each in world.ha.events if each.kind == "revoked"]
+    (ended,) = [event for event in world.ha.events if event.kind == "revoked"]
     assert ended.detail["reason"] == "stolen" and ended.detail["in_force"] == [str(AN3)]
 
 

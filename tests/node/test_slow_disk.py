@@ -80,7 +80,7 @@ class DiskSite(Site):
         return True
 
     def goes_on(self) -> bool:
-        """Whether the control socket answers at once."""
+        """True if the control socket answers at once."""
         began = time.monotonic()
         self.ask("status")
         return time.monotonic() - began < AT_ONCE
@@ -88,10 +88,10 @@ class DiskSite(Site):
     def bound(self) -> list[str]:
         """Care-of addresses that are registered."""
         return [
-            each["address"]
+            care_of["address"]
             for row in self.ask("binding list")
-            for each in row["care_of"]
-            if each["registrant"] is not None
+            for care_of in row["care_of"]
+            if care_of["registrant"] is not None
         ]
 
     def rows(self) -> int:

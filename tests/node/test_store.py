@@ -71,7 +71,7 @@ async def test_values_of_one_commit_are_read_back(store: Store) -> None:
         store.put("third", f"{number:03}", {"number": number})
     store.forget("first", "")
     await store.durable()
-    assert [each["number"] for each in store.rows("third").values()] == list(range(300))
+    assert [row["number"] for row in store.rows("third").values()] == list(range(300))
     assert store.rows("first").keys() == values.keys() - {""}
 
 

@@ -63,9 +63,9 @@ def test_tables_that_a_role_names_are_its_own(role: str) -> None:
     """Constants named TABLE, of the role's modules and of those that they import."""
     start = f"locum.roles.{role}.role"
     modules = {
-        each
-        for each in {start} | reachable({key: set(value) for key, value in imports().items()}, start)
-        if each.startswith("locum.roles.")
+        name
+        for name in {start} | reachable({key: set(value) for key, value in imports().items()}, start)
+        if name.startswith("locum.roles.")
     }
     named = {
         value
@@ -80,7 +80,7 @@ def test_the_documentation_lists_every_table_once() -> None:
     section = DOCUMENT.read_text().partition("## The store\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `([^`]+)` \| (\w[\w ]*) \|", section, re.MULTILINE)
     assert sorted(rows) == sorted(
-        [(str(each), "this host") for each in HostTable] + [(str(each), "shared") for each in SharedTable]
+        [(str(table), "this host") for table in HostTable] + [(str(table), "shared") for table in SharedTable]
     )
 
 

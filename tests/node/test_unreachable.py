@@ -12,7 +12,7 @@ __all__ = ["world"]
 
 def denials(folder: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (folder / "mn.jsonl").read_text().splitlines()]
-    return [each for each in lines if each["kind"] == "registration-denied"]
+    return [line for line in lines if line["kind"] == "registration-denied"]
 
 
 def test_reply_codes_of_icmp_errors(world: World) -> None:
@@ -22,7 +22,9 @@ def test_reply_codes_of_icmp_errors(world: World) -> None:
         world.start(name)
 
     def denied(code: int, since: float) -> bool:
-        return any(each["detail"]["code"] == code and each["time"] > since for each in denials(world.folder))
+        return any(
+            denial["detail"]["code"] == code and denial["time"] > since for denial in denials(world.folder)
+        )
 
     world.until(lambda: denied(82, began), "port unreachable: no daemon at the home agent's host")
     began = time.time()
@@ -32,7 +34,7 @@ def test_reply_codes_of_icmp_errors(world: World) -> None:
     began = time.time()
     an.ip("route add unreachable 10.2.0.1")
     world.until(lambda: denied(80, began), "network unreachable: there is no route", 70)
-    assert not [each for each in denials(world.folder) if each["detail"]["code"] == 78]
+    assert not [denial for denial in denials(world.folder) if denial["detail"]["code"] == 78]
     an.ip("route del unreachable 10.2.0.1")
     ha.ip("addr add 10.2.0.1/24 dev eth1")
     world.start("ha")

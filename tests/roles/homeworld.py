@@ -113,15 +113,15 @@ class Home:
             mobile,
             association=replace(mobile.association, replay=replay),
             stand_ins=tuple(
-                replace(each, association=replace(each.association, replay=replay))
-                for each in mobile.stand_ins
+                replace(stand_in, association=replace(stand_in.association, replay=replay))
+                for stand_in in mobile.stand_ins
             ),
         )
         self.rows: dict[tuple[str, str], a.Persist] = {}
         self.counts: dict[str, int] = {}
         self.events: list[a.Emit] = []
         self.device = Registrant(self, "mn", self.mobile.association, None)
-        keys = {each.name: each.association for each in self.mobile.stand_ins}
+        keys = {stand_in.name: stand_in.association for stand_in in self.mobile.stand_ins}
         self.one = Registrant(self, "one", keys.get("one", ONE_KEY), ONE)
         self.two = Registrant(self, "two", keys.get("two", TWO_KEY), TWO)
         self.registrants = (self.device, self.one, self.two)
@@ -143,8 +143,8 @@ class Home:
     def give(self, message: bytes, who: Registrant | None = None) -> int:
         """A request arrives; the code of the reply, which is never larger than a refused request."""
         actions = self.role.receive(message, Source(AN1, 434, "core"), now=self.now)
-        replies = [each for each in actions if isinstance(each, a.Reply)]
-        self.perform([each for each in actions if not isinstance(each, a.Reply)])
+        replies = [action for action in actions if isinstance(action, a.Reply)]
+        self.perform([action for action in actions if not isinstance(action, a.Reply)])
         if not replies:
             return -1
         reply = RegistrationReply.decode(replies[0].message)
@@ -161,8 +161,8 @@ class Home:
         match action:
             case InstallBinding(entry):
                 assert self.state.bindings.get(entry.home_address) != entry, "not a difference"
-                sources = {each.outer_source for each in self.acceptances}
-                assert sources.issuperset(each.destination for each in entry.tunnels)
+                sources = {acceptance.outer_source for acceptance in self.acceptances}
+                assert sources.issuperset(target.destination for target in entry.tunnels)
                 self.state.perform(action)
             case RemoveBinding(address):
                 assert address in self.state.bindings
@@ -221,17 +221,19 @@ class Home:
     def flow_rules(self, address: Addr = HOA) -> tuple[Rule, ...]:
         """The rules that the kernel has, without the home agent's own for packets of further stand-ins."""
         found = self.bindings.get(address)
-        return () if found is None else tuple(each for each in found.rules if each.identifier <= LAST_RULE)
+        return () if found is None else tuple(rule for rule in found.rules if rule.identifier <= LAST_RULE)
 
     def rules(self, address: Addr = HOA) -> dict[int, list[Addr]]:
         """Identifier -> where its packets go."""
         return {
-            each.identifier: [one.tunnel.destination for one in each.candidates]
-            for each in self.flow_rules(address)
+            flow_rule.identifier: [one.tunnel.destination for one in flow_rule.candidates]
+            for flow_rule in self.flow_rules(address)
         }
 
     def sources(self, address: Addr = HOA) -> set[Addr]:
-        return {each.outer_source for each in self.acceptances if each.home_address == address}
+        return {
+            acceptance.outer_source for acceptance in self.acceptances if acceptance.home_address == address
+        }
 
 
 def rule(

@@ -23,7 +23,7 @@ from locum.security.association import Association
 from tests.roles.packets import decision, ordinary, tunnel_after_release, tunnel_of
 from tests.roles.world import AN1, AN2, AN3, HA, HOA, HOA6, STAND_IN, Host, World
 
-ALL: Mapping[Addr, frozenset[Addr]] = {each: frozenset() for each in (AN1, AN2, AN3)}
+ALL: Mapping[Addr, frozenset[Addr]] = {access_node: frozenset() for access_node in (AN1, AN2, AN3)}
 WIRE = 0.003  # seconds between two nodes of the core, for packets
 PACE = 0.005  # seconds between packets of the correspondent
 
@@ -66,7 +66,7 @@ class MovingWorld(World):
             context_transfer=transfer,
             boot=self.boot,
         )
-        keys = {each: found for each, known in (mobiles or {}).items() if (found := known.get(HOA))}
+        keys = {peer: found for peer, known in (mobiles or {}).items() if (found := known.get(HOA))}
         self.mn.make = lambda: SleepingNode(
             MobileNode(device, keys, self.random), self.own_stand_ins(), self.random
         )
@@ -95,7 +95,9 @@ class MovingWorld(World):
                 address,
                 (AccessLink(link, address),),
                 notified=frozenset((HOA, STAND_IN)),
-                access_nodes={each: homes for each, homes in ALL.items() if each != address},
+                access_nodes={
+                    access_node: homes for access_node, homes in ALL.items() if access_node != address
+                },
                 upstream="core",
                 revocation=False,
             ),

@@ -1,4 +1,4 @@
-"""Where packets of a test go: the data plane model decides by the forwarding that a role has asked for."""
+"""Destinations of packets in a test: the data plane model decides by a role's forwarding actions."""
 
 from ipaddress import IPv4Address, IPv6Address
 
@@ -40,7 +40,7 @@ def ordinary(home_address: Addr, *, outer_source: Addr | None = None) -> Questio
 
 
 def decision(state: ForwardingState, packet: Question) -> Explanation:
-    """What a host with this forwarding does with the packet."""
+    """The decision of a host with this forwarding about the packet."""
     return explain(state, packet, links=LINKS)
 
 
@@ -56,7 +56,7 @@ def care_of(state: ForwardingState, packet: Question) -> list[Addr]:
         return []
     if found.rule is not None:
         return [] if found.tunnel is None else [found.tunnel.destination]
-    return [each.destination for each in found.entry.tunnels]
+    return [tunnel.destination for tunnel in found.entry.tunnels]
 
 
 def tunnel_after_release(state: ForwardingState, packet: Question) -> Tunnel | None:

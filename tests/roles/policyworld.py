@@ -193,7 +193,7 @@ class PolicyWorld:
             self._due.append(("mn", lambda: self.device.receive(message, on_link, now=self.now)))
 
     def kinds(self) -> list[str]:
-        return [each.kind for each in self.events]
+        return [event.kind for event in self.events]
 
     def ways(self, home_address: IPv4Address = HOA) -> list[Addr]:
         """Destinations of packets that match no rule."""

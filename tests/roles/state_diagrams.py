@@ -33,14 +33,14 @@ def tables() -> list[StateTable[Any]]:
 
 
 def _modules() -> Iterator[ModuleType]:
-    names = (each.name for each in pkgutil.walk_packages(locum.roles.__path__, "locum.roles."))
-    return (import_module(each) for each in sorted(names))
+    names = (module.name for module in pkgutil.walk_packages(locum.roles.__path__, "locum.roles."))
+    return (import_module(name) for name in sorted(names))
 
 
 def page() -> str:
     """The text of docs/states.md."""
     drawn = sorted(tables(), key=lambda table: table.title)
-    return "\n".join([HEAD, *(section(each) for each in drawn)])
+    return "\n".join([HEAD, *(section(machine) for machine in drawn)])
 
 
 def section(table: StateTable[Any]) -> str:

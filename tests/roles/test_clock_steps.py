@@ -38,7 +38,9 @@ def goes_on(world: World, seconds: float) -> None:
 
 def timestamps(host: Host) -> list[int]:
     """The identifications of requests that this host received, oldest first."""
-    return [RegistrationRequest.decode(each).identification for each in host.sent if each[:1] == b"\x01"]
+    return [
+        RegistrationRequest.decode(message).identification for message in host.sent if message[:1] == b"\x01"
+    ]
 
 
 # Steps
@@ -199,12 +201,12 @@ def test_held_sessions_survive_steps_on_both_ends_of_a_sleep(name: str, seconds:
     world.advance(5)
     world.step_wall_clock(host, seconds)
     world.advance(HOUR / 4)
-    assert asleep(world) and all(each.held_by_stand_in for each in world.sessions.values())
+    assert asleep(world) and all(session.held_by_stand_in for session in world.sessions.values())
     world.step_wall_clock(host, -seconds)
     world.wake()
     world.step_wall_clock(host, seconds)
     world.advance(30)
-    assert awake(world) and not any(each.lost for each in world.sessions.values())
+    assert awake(world) and not any(session.lost for session in world.sessions.values())
 
 
 # Suspension
@@ -223,9 +225,9 @@ def test_device_suspended_during_sleep_wakes_when_due() -> None:
     world.sleep(wake_after=HOUR / 2)
     world.advance(5)
     world.suspend(world.mn, HOUR)
-    assert all(each.held_by_stand_in for each in world.sessions.values())
+    assert all(session.held_by_stand_in for session in world.sessions.values())
     world.advance(30)
-    assert awake(world) and not any(each.lost for each in world.sessions.values())
+    assert awake(world) and not any(session.lost for session in world.sessions.values())
 
 
 @pytest.mark.parametrize("name", ["ha", "mnps"])
@@ -237,7 +239,7 @@ def test_hosts_that_were_suspended_serve_again(name: str) -> None:
     world.advance(60)
     world.wake()
     world.advance(60)
-    assert awake(world) and not any(each.lost for each in world.sessions.values())
+    assert awake(world) and not any(session.lost for session in world.sessions.values())
 
 
 # 622 and 624

@@ -86,9 +86,9 @@ def test_a_role_lists_all_its_parts(name: str) -> None:
 
 def subclasses(of: type) -> Iterator[type]:
     children: list[type] = of.__subclasses__()
-    for each in children:
-        yield each
-        yield from subclasses(each)
+    for child in children:
+        yield child
+        yield from subclasses(child)
 
 
 def test_a_part_with_a_timeout_has_a_deadline() -> None:

@@ -67,7 +67,7 @@ def test_every_timeline_ends_well(seed: int, steps: list[tuple[str, float]]) -> 
     assert awake(world), world.device.state
     assert not world.frozen and not world.mn.flows
     assert world.path_of_data() == "mn"
-    assert not any(each.lost for each in world.sessions.values())
+    assert not any(session.lost for session in world.sessions.values())
     world.advance(60)
     assert not world.mnps.rows and not world.mnps.flows and not world.mnps.bindings
 
@@ -83,9 +83,9 @@ def test_prepare_that_arrives_after_its_cancel_is_harmless(waits: float) -> None
     world.mend("radio0")
     world.advance(60)
     assert asleep(world)
-    assert {each.held_by_stand_in for each in world.sessions.values()} == {True}
+    assert {session.held_by_stand_in for session in world.sessions.values()} == {True}
     world.wake()
     world.advance(60)
     assert awake(world)
-    assert not any(each.lost for each in world.sessions.values())
+    assert not any(session.lost for session in world.sessions.values())
     assert not world.mnps.rows and not world.mnps.flows and not world.mnps.bindings

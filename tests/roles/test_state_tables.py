@@ -57,9 +57,9 @@ def test_every_state_can_be_reached_and_is_in_the_table(table: StateTable[Any]) 
     while new:
         reached |= new
         new = {after for state in new for after in table.transitions.get(state, {}).values()} - reached
-    named = {name(each) for each in table.transitions}
-    assert {name(each) for each in reached} - named <= {name(None)}, "a state without a row"
-    assert named <= {name(each) for each in reached}, "a row for a state that nothing leads to"
+    named = {name(transition) for transition in table.transitions}
+    assert {name(state) for state in reached} - named <= {name(None)}, "a state without a row"
+    assert named <= {name(state) for state in reached}, "a row for a state that nothing leads to"
 
 
 def test_titles_of_tables_differ() -> None:

@@ -135,9 +135,9 @@ def care_of_addresses(row: a.Persist) -> set[str]:
     entries = row.value["care_of"]
     assert isinstance(entries, Sequence)
     addresses = set()
-    for each in entries:
-        assert isinstance(each, Mapping)
-        addresses.add(str(each["address"]))
+    for entry in entries:
+        assert isinstance(entry, Mapping)
+        addresses.add(str(entry["address"]))
     return addresses
 
 
@@ -208,11 +208,17 @@ class Host:
     @property
     def acceptances(self) -> dict[tuple[Addr, Addr, Side], TunnelAcceptance]:
         listed = self.forwarding.acceptances.values()
-        return {(each.outer_source, each.home_address, each.side): each for each in listed}
+        return {
+            (acceptance.outer_source, acceptance.home_address, acceptance.side): acceptance
+            for acceptance in listed
+        }
 
     @property
     def outbound(self) -> dict[tuple[Addr, str | None], OutboundEntry]:
-        return {(each.home_address, each.link): each for each in self.forwarding.outbound_entries()}
+        return {
+            (outbound_entry.home_address, outbound_entry.link): outbound_entry
+            for outbound_entry in self.forwarding.outbound_entries()
+        }
 
     @property
     def endpoints(self) -> set[Addr]:
@@ -244,7 +250,7 @@ class Host:
         self.forwarding.perform(action)
 
     def kinds(self) -> list[str]:
-        return [each.kind for each in self.events]
+        return [event.kind for event in self.events]
 
 
 class World:
@@ -408,9 +414,9 @@ class World:
             session.tight &= session.flow in claimed and not claimed[session.flow]
         self.frozen &= {
             pid
-            for each in self.sessions.values()
-            if each.flow in claimed and not claimed[each.flow]
-            for pid in each.pids
+            for session in self.sessions.values()
+            if session.flow in claimed and not claimed[session.flow]
+            for pid in session.pids
         }
 
     def clock(self, host: Host) -> float:
@@ -428,7 +434,7 @@ class World:
                 deadline = host.role.deadline() if host.alive else None
                 if deadline is not None:
                     times.append((deadline - self.clock(host) + self.now, host))
-            earliest = min(times, key=lambda each: each[0], default=(end, None))
+            earliest = min(times, key=lambda entry: entry[0], default=(end, None))
             if earliest[0] > end:
                 self.now = end
                 return
@@ -479,8 +485,8 @@ class World:
         """The device loses power: its programs and sockets are gone, its rows are there."""
         self.boot += "-again"
         self.frozen.clear()
-        for each in self.sessions.values():
-            each.lost, each.captured_at, each.tight = True, None, False
+        for session in self.sessions.values():
+            session.lost, session.captured_at, session.tight = True, None, False
         self.start(self.mn)
 
     def kill(self, host: Host) -> None:
@@ -523,10 +529,10 @@ class World:
     def peer_connects(self, port: int, size: int = 0) -> Session | None:
         """A new connection of the peer, with its first bytes; None if no socket accepts it now."""
         for handover, listeners in self.ports.items():
-            accepting = [each.port for each in listeners if each.policy is Policy.ACCEPT]
+            accepting = [listener.port for listener in listeners if listener.policy is Policy.ACCEPT]
             if port not in accepting or self.path_of_data() != "mnps" or (HOA, port) not in self.mnps.watched:
                 continue
-            number = MAX_SESSIONS - 1 - sum(each.accepted for each in self._under(handover))
+            number = MAX_SESSIONS - 1 - sum(session.accepted for session in self._under(handover))
             made = Session(Flow(6, HOA, port, PEER, 50_000 + number), (300,), size, at_stand_in=size)
             made.accepted = made.held_by_stand_in = True
             made.handover, made.captured_at = handover, 0
@@ -563,7 +569,7 @@ class World:
 
     def has_default(self) -> bool:
         assert isinstance(self.ha.role, HomeAgent)
-        return any(each.default_care_of for each in self.ha.role.visitor_list(now=self.now))
+        return any(entry.default_care_of for entry in self.ha.role.visitor_list(now=self.now))
 
     @property
     def default(self) -> Addr | None:
@@ -743,27 +749,31 @@ class World:
     def _session_event(self, host: Host, action: a.Action) -> a.Event | None:
         match action:
             case FindSessions():
-                alive = [each for each in self.sessions.values() if not each.lost]
-                found = [(each, tuple(f"program{pid}" for pid in each.pids)) for each in alive]
+                alive = [session for session in self.sessions.values() if not session.lost]
+                found = [(session, tuple(f"program{pid}" for pid in session.pids)) for session in alive]
                 return SessionsFound(
-                    tuple(FoundSession(each.flow, processes(each.pids), names) for each, names in found),
+                    tuple(
+                        FoundSession(session.flow, processes(session.pids), names) for session, names in found
+                    ),
                     self.left,
                 )
             case Freeze(stopped):
-                running = {each: "it waits for a disk" for each in stopped if each.pid in self.unfreezable}
-                self.frozen |= {each.pid for each in stopped if each not in running}
+                running = {
+                    process: "it waits for a disk" for process in stopped if process.pid in self.unfreezable
+                }
+                self.frozen |= {process.pid for process in stopped if process not in running}
                 self.after_freeze()
                 return FreezeFailed(running) if running else None
             case Thaw(thawed):
-                self.frozen -= {each.pid for each in thawed}
+                self.frozen -= {process.pid for process in thawed}
             case Capture(flows):
                 return self._capture(flows)
             case ReleaseCaptured(flows) | AbandonSessions(flows):
-                for each in flows:
-                    self.sessions[each].captured_at = None
-                    self.sessions[each].tight = False
-                    self.sessions[each].lost |= isinstance(action, AbandonSessions)
-                    self.answering.discard(each)
+                for of_session in flows:
+                    self.sessions[of_session].captured_at = None
+                    self.sessions[of_session].tight = False
+                    self.sessions[of_session].lost |= isinstance(action, AbandonSessions)
+                    self.answering.discard(of_session)
             case Tighten(flows):
                 return self._tighten(flows)
             case AnswerPeers(finals):
@@ -776,11 +786,11 @@ class World:
             case WatchReading(flows):
                 self._watch_reading(flows)
             case Loosen(flows, released):
-                for each in flows:
-                    assert self.mn.flows[each] is FlowVerdict.SUSPEND
-                    self.sessions[each].tight = False
-                    self.frozen -= set(self.sessions[each].pids)
-                self.frozen -= {each.pid for each in released}
+                for of_session in flows:
+                    assert self.mn.flows[of_session] is FlowVerdict.SUSPEND
+                    self.sessions[of_session].tight = False
+                    self.frozen -= set(self.sessions[of_session].pids)
+                self.frozen -= {process.pid for process in released}
             case RestoreSessions(handover, items):
                 good = [item for item in items if item.flow not in self.refuse_restore]
                 for item in good:
@@ -802,11 +812,11 @@ class World:
                 for session in self._under(handover):
                     session.stopped = False
             case SurveySessions():
-                here = [each for each in self.sessions.values() if each.held_by_stand_in]
-                return Surveyed(tuple(self._use(each) for each in here))
+                here = [session for session in self.sessions.values() if session.held_by_stand_in]
+                return Surveyed(tuple(self._use(session) for session in here))
             case MeasureSessions(handover):
                 held = [(n, self.sessions[f]) for n, f in self._numbers(handover)]
-                totals = tuple(HeldSession(n, each.flow, each.at_stand_in) for n, each in held)
+                totals = tuple(HeldSession(n, session.flow, session.at_stand_in) for n, session in held)
                 return Measured(handover, totals)
             case StopSessions(handover, fetched, limit):
                 return self._stop(handover, dict(fetched), limit)
@@ -839,9 +849,11 @@ class World:
                 refused = [f for f, _ in pieces if f in self.refuse_inject]
                 return Injected(taken, tuple(SessionFailure(f, "refused") for f in refused))
             case DrainRound(flows):
-                for each in flows:
-                    self.sessions[each].read()
-                return Drained(tuple((each, self.sessions[each].buffered) for each in flows))
+                for of_session in flows:
+                    self.sessions[of_session].read()
+                return Drained(
+                    tuple((of_session, self.sessions[of_session].buffered) for of_session in flows)
+                )
             case FinishSessions(finals):
                 for final in finals:
                     session = self.sessions[final.flow]
@@ -850,44 +862,51 @@ class World:
                     assert self.mn.flows[final.flow] is FlowVerdict.HOLD
                     session.captured_at, session.tight = None, False
                     self.answering.discard(final.flow)
-                return Finished(tuple(each.flow for each in finals))
+                return Finished(tuple(final.flow for final in finals))
             case _:
                 raise AssertionError(f"nobody performs {action}")
         return None
 
     def _use(self, session: Session) -> SessionUse:
-        number = next(n for n, each in self.numbers[session.handover].items() if each == session.flow)
+        number = next(n for n, number in self.numbers[session.handover].items() if number == session.flow)
         return SessionUse(session.handover, number, self.now - session.heard, session.at_stand_in)
 
     def _under(self, handover: bytes) -> list[Session]:
-        return [each for each in self.sessions.values() if each.handover == handover]
+        return [session for session in self.sessions.values() if session.handover == handover]
 
     def _watch_reading(self, flows: tuple[Flow, ...]) -> None:
         """Look now and then."""
 
         def look() -> None:
-            ready = [each for each in flows if self.sessions[each].reads or self.sessions[each].closed]
-            for each in ready:
-                self.sessions[each].read()
+            ready = [
+                of_session
+                for of_session in flows
+                if self.sessions[of_session].reads or self.sessions[of_session].closed
+            ]
+            for of_session in ready:
+                self.sessions[of_session].read()
             if ready and self.mn.alive:
                 self.tell(self.mn, HasRoom(tuple(ready)))
-            if rest := tuple(each for each in flows if each not in ready):
+            if rest := tuple(of_session for of_session in flows if of_session not in ready):
                 self._watch_reading(rest)
 
         self.at(0.3, look)
 
     def _tighten(self, flows: tuple[Flow, ...]) -> Tightened:
         failures = tuple(
-            SessionFailure(each, "does not stand still")
-            for each in flows
-            if self.unfreezable.intersection(self.sessions[each].pids)
+            SessionFailure(of_session, "does not stand still")
+            for of_session in flows
+            if self.unfreezable.intersection(self.sessions[of_session].pids)
         )
-        unfrozen = {each.flow for each in failures}
-        for session in (self.sessions[each] for each in flows if each not in unfrozen):
+        unfrozen = {failure.flow for failure in failures}
+        for session in (self.sessions[of_session] for of_session in flows if of_session not in unfrozen):
             session.tight = True
             self.frozen |= set() if session.closed else set(session.pids)
-        positions = tuple((each, self.sessions[each].at_device - self.sessions[each].base) for each in flows)
-        gone = tuple(each for each in flows if self.sessions[each].closed)
+        positions = tuple(
+            (of_session, self.sessions[of_session].at_device - self.sessions[of_session].base)
+            for of_session in flows
+        )
+        gone = tuple(of_session for of_session in flows if self.sessions[of_session].closed)
         return Tightened(flows, positions, gone, failures)
 
     def _inject(self, which: Flow, data: bytes, beyond: bool) -> int:
@@ -902,22 +921,22 @@ class World:
     def _capture(self, flows: tuple[Flow, ...]) -> Captured:
         records: list[SessionRecordItem] = []
         failures: list[SessionFailure] = []
-        for each in flows:
-            session = self.sessions[each]
+        for of_session in flows:
+            session = self.sessions[of_session]
             assert set(session.pids) <= self.frozen
-            assert self.mn.flows[each] is FlowVerdict.SUSPEND
-            if each in self.refuse_capture:
-                failures.append(SessionFailure(each, "not supported"))
+            assert self.mn.flows[of_session] is FlowVerdict.SUSPEND
+            if of_session in self.refuse_capture:
+                failures.append(SessionFailure(of_session, "not supported"))
                 continue
             session.captured_at = session.base = session.at_device
             session.tight = True
-            records.append(SessionRecordItem(len(records), each, {0: each.to_cbor(), 1: 1}))
+            records.append(SessionRecordItem(len(records), of_session, {0: of_session.to_cbor(), 1: 1}))
         return Captured(tuple(records), tuple(failures))
 
     def _numbers(self, handover: bytes) -> list[tuple[int, Flow]]:
         assert isinstance(self.mnps.role, StandIn)
-        taken = next(each for each in self.mnps.role.handovers() if each.identifier == handover)
-        return [(each.session, each.flow) for each in taken.held]
+        taken = next(held for held in self.mnps.role.handovers() if held.identifier == handover)
+        return [(session.session, session.flow) for session in taken.held]
 
     def _stop(self, handover: bytes, fetched: dict[int, int], limit: int) -> Stopped:
         finals = []

@@ -87,9 +87,9 @@ class Lodging:
     async def take_over(self, connections: list[Connection], handover: bytes = HANDOVER) -> Restored:
         """Capture, and restore here."""
         items = []
-        for number, each in enumerate(connections):
-            each.live = LiveSocket(each.device, each.flow)
-            items.append(SessionRecordItem(number, each.flow, each.live.capture().to_cbor()))
+        for number, connection in enumerate(connections):
+            connection.live = LiveSocket(connection.device, connection.flow)
+            items.append(SessionRecordItem(number, connection.flow, connection.live.capture().to_cbor()))
         for chain in ("in", "out"):
             self.network.block("device", chain)
         self.network.block("standin", "in")
@@ -190,8 +190,8 @@ async def lodging(
     finally:
         holder.terminate()
         holder.wait(5)
-        for each in made.connections:
-            each.close()
+        for connection in made.connections:
+            connection.close()
         for name in ("device", "standin"):
             network.unblock(name, "in")
             network.unblock(name, "out")

@@ -220,9 +220,9 @@ class World:
         self.freezer.thaw(self.freezer.frozen)
         for program in self.programs:
             program.close()
-        for each in self.away:
-            each.live.close()
-            drop(each.socket)
+        for session in self.away:
+            session.live.close()
+            drop(session.socket)
         for name in ("device", "standin"):
             self.network.unblock(name, "in")
             self.network.unblock(name, "out")
@@ -235,12 +235,12 @@ class World:
     def sleep(self) -> list[SessionRecord]:
         net = self.network
         found = self.candidates()
-        assert not self.freezer.freeze([process for each in found for process in each.processes])
+        assert not self.freezer.freeze([process for candidate in found for process in candidate.processes])
         net.block("device", "in")
         net.block("device", "out")
-        for each in found:
-            live = LiveSocket.open(each)
-            self.away.append(Away(each, live, live.capture()))
+        for candidate in found:
+            live = LiveSocket.open(candidate)
+            self.away.append(Away(candidate, live, live.capture()))
         net.block("standin", "in")
         net.route("standin")
         with net.inside("standin"):
@@ -251,14 +251,14 @@ class World:
                 away.socket = restore(record, receive_buffer=self.receive_buffer, keep=self.kept.append)
                 away.spool = self.new_spool(record)
         net.unblock("standin", "in")
-        return [each.record for each in self.away]
+        return [session.record for session in self.away]
 
     def new_spool(self, record: SessionRecord, name: str = "") -> Spool:
         self._count += 1
         return Spool(name or f"s{self._count}", record, memory_dir=self.directory / "memory", disk_dir=self.directory / "disk", budget=self.budget)  # fmt: skip
 
     def drain(self) -> int:
-        return sum(each.spool.drain(each.socket) for each in self.away)
+        return sum(session.spool.drain(session.socket) for session in self.away)
 
     def stay(self, seconds: float) -> None:
         self.until(lambda: False, seconds, must=False)
@@ -276,14 +276,14 @@ class World:
     @contextmanager
     def loose(self) -> Iterator[None]:
         """The programs run meanwhile, though their sessions are away."""
-        for each in self.away:
-            each.live.let_go()
+        for session in self.away:
+            session.live.let_go()
         processes = self.freezer.frozen
         self.freezer.thaw(processes)
         yield
         self.freezer.freeze(processes)
-        for each in self.away:
-            each.live.hold()
+        for session in self.away:
+            session.live.hold()
 
     def closed(self, away: Away) -> bool:
         """No program will read from it any more."""
@@ -311,27 +311,27 @@ class World:
 
     def wake(self) -> list[FinalTcp]:
         net = self.network
-        for each in self.away:
-            self.put_back(each)
+        for session in self.away:
+            self.put_back(session)
         net.block("standin", "in")
         net.hold()
         finals = []
-        for each in self.away:
-            last = each.spool.stop(each.socket)
-            self.put_back(each)
+        for session in self.away:
+            last = session.spool.stop(session.socket)
+            self.put_back(session)
             finals.append(last)
         net.unblock("device", "out")
         net.unblock(
             "device", "in"
         )  # a node holds until its sockets are back; here, answers would be lost until then
-        for each, last in zip(self.away, finals, strict=True):
-            net.deliver(each.live.finish(last, closed=self.closed(each)))
-            each.live.close()
+        for session, last in zip(self.away, finals, strict=True):
+            net.deliver(session.live.finish(last, closed=self.closed(session)))
+            session.live.close()
         net.release()
         self.freezer.thaw(self.freezer.frozen)
-        for each in self.away:
-            drop(each.socket)
-            each.spool.remove()
+        for session in self.away:
+            drop(session.socket)
+            session.spool.remove()
         self.away.clear()
         net.unblock("standin", "in")
         return finals

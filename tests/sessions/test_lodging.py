@@ -55,9 +55,9 @@ async def test_all_sessions_of_a_device_share_a_bound(network: Network, tmp_path
     async with lodging(network, tmp_path, session_least=8 * MEG, device_bytes=3 * MEG) as here:
         two = here.connect(2)
         await here.take_over(two)
-        for each in two:
-            assert await here.fill(each.peer, 64 * MEG) < 30 * MEG
-        assert sum(each["received"] for each in here.stand_in.sessions()) == 3 * MEG
+        for session in two:
+            assert await here.fill(session.peer, 64 * MEG) < 30 * MEG
+        assert sum(session["received"] for session in here.stand_in.sessions()) == 3 * MEG
         await here.perform(DropSessions(HANDOVER, (0,), reset=True))
         await here.until(lambda: here.stand_in.sessions()[0]["received"] == 3 * MEG)
         with pytest.raises(ConnectionResetError):
@@ -100,7 +100,7 @@ async def test_idle_times_survive_a_restart(network: Network, tmp_path: Path) ->
         await here.until(lambda: here.stand_in.sessions()[1]["received"] == 1)
         await here.shut()
         await here.open()
-        uses = {each.session: each for each in (await here.ask(SurveySessions(), Surveyed)).sessions}
+        uses = {session.session: session for session in (await here.ask(SurveySessions(), Surveyed)).sessions}
         assert uses[0].idle >= uses[1].idle + 0.4
         assert (uses[0].stored, uses[1].stored) == (0, 1)
 

@@ -272,7 +272,7 @@ listeners = st.lists(
         st.integers(1, MAX_WINDOW),
     ),
     max_size=3,
-    unique_by=lambda each: (each.address, each.port),
+    unique_by=lambda listener: (listener.address, listener.port),
 ).map(tuple)
 requests634 = st.one_of(
     st.builds(

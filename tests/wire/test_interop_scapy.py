@@ -63,9 +63,9 @@ def test_scapy_reply_is_understood(code: int) -> None:
 def test_scapy_reads_our_request(request: RegistrationRequest) -> None:
     seen = MobileIP(request.encode())[MobileIPRRQ]
     assert (seen.flags, seen.lifetime, seen.id) == (request.flags, request.lifetime, request.identification)
-    addresses = [IPv4Address(each) for each in (seen.homeaddr, seen.haaddr, seen.coaddr)]
+    addresses = [IPv4Address(field) for field in (seen.homeaddr, seen.haaddr, seen.coaddr)]
     assert addresses == [request.home_address, request.home_agent, request.care_of_address]
-    assert bytes(seen.payload) == b"".join(each.encode() for each in request.extensions)
+    assert bytes(seen.payload) == b"".join(extension.encode() for extension in request.extensions)
 
 
 @given(replies)

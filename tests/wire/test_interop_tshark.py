@@ -150,13 +150,13 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every message of ours, one packet each."""
     signed = append_authentication(request(Flag.T).encode(), AuthKind.MN_HA, 256, lambda data: bytes(16))
     aaa = append_generalized(request(Flag.T).encode(), 1, 256, lambda data: bytes(32))
-    packets = [registration(request(Flag.T, each).encode()) for each in EVERY_EXTENSION]
-    packets += [registration(request(each).encode()) for each in Flag]
-    packets += [registration(reply(each).encode()) for each in Code]
-    packets += [registration(each) for each in (signed, aaa)]
+    packets = [registration(request(Flag.T, extension).encode()) for extension in EVERY_EXTENSION]
+    packets += [registration(request(flag).encode()) for flag in Flag]
+    packets += [registration(reply(code).encode()) for code in Code]
+    packets += [registration(extension) for extension in (signed, aaa)]
     packets.append(registration(request(Flag.S | Flag.T, *EVERY_EXTENSION).encode()))
     packets.append(registration(reply(Code.ACCEPTED, *EVERY_EXTENSION).encode()))
-    packets += [registration(each.encode()) for each in (*REVOCATIONS, *TUNNEL_DATA)]
+    packets += [registration(revocation.encode()) for revocation in (*REVOCATIONS, *TUNNEL_DATA)]
     packets += [
         discovery(AgentSolicitation().encode(), "224.0.0.11"),
         discovery(advertisement(), "224.0.0.1"),
@@ -201,7 +201,7 @@ def test_registrations_are_dissected(capture: Path) -> None:
     assert all(row[1:5:3] == ["300", str(CARE_OF)] for row in rows if row[0] == "1")
     assert {int(row[5]) for row in rows if row[0] == "3"} == set(map(int, Code))
     everything = [row for row in rows if row[6].count(",") == len(EVERY_EXTENSION) - 1]
-    numbers = [str(each.encode()[0]) for each in EVERY_EXTENSION]
+    numbers = [str(extension.encode()[0]) for extension in EVERY_EXTENSION]
     assert [row[6].split(",") for row in everything] == [numbers, numbers]
 
 
@@ -211,7 +211,7 @@ def test_flags_and_authenticators_are_dissected(capture: Path) -> None:
     rows = [row for row in tshark(capture, "mip.flags", "mip.type", *fields) if row[1] == "1"]
     for row in rows:
         flags = int(row[0], 16)
-        assert [value in ("1", "True") for value in row[2:]] == [bool(flags & each) for each in names]
+        assert [value in ("1", "True") for value in row[2:]] == [bool(flags & name) for name in names]
     authenticated = [row for row in tshark(capture, "mip.auth.spi", "mip.auth.auth") if row[0]]
     assert ["0x00000100", "00" * 16] in authenticated
     assert [row[0] for row in authenticated].count("0x0000012c,0x00000100,0x00000101,0x00000102") == 2
@@ -263,7 +263,9 @@ def test_flow_bindings_are_beyond_tshark(tmp_path: Path) -> None:
     """
     rule = FlowBinding(FlowAction.FORWARD, (1, 2), Ipv4Selector(protocol=(6, 6)))
     path = tmp_path / "flows.pcap"
-    write_pcap(path, [registration(request(Flag.T, each).encode()) for each in (Multipath(1), rule)])
+    write_pcap(
+        path, [registration(request(Flag.T, extension).encode()) for extension in (Multipath(1), rule)]
+    )
     rows = tshark(path, "mip.ext.type", "mip.ext.len")
     assert [row[0].split(",")[0] for row in rows] == ["154", "154"]
     assert [row[1].split(",")[0] for row in rows] == ["1", "2"]  # the sub-types

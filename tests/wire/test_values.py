@@ -26,7 +26,7 @@ def test_value_behaves_like_a_frozen_dataclass() -> None:
     assert hash(fast) == hash(plain) and repr(fast) == repr(plain).replace("Plain", "Fast")
     assert fast == Fast(1) != Fast(2) and {fast: 1}[Fast(1)] == 1
     assert replace(fast, first=2) == Fast(2)
-    assert [each.name for each in fields(Fast)] == [each.name for each in fields(Plain)]
+    assert [field.name for field in fields(Fast)] == [field.name for field in fields(Plain)]
     match fast:
         case Fast(1, second):
             assert second == ("two",)

@@ -64,13 +64,13 @@ def flow_add(
         raise click.UsageError("a rule either goes somewhere (--to WAY) or drops (--drop)")
     rule: dict[str, Any] = {
         "action": "drop" if drop else "forward",
-        "to": [number_or_text(each) for each in to],
+        "to": [number_or_text(name) for name in to],
         "share": share,
         **_given(id=identifier, priority=priority),
         **selector_keys(options),
     }
     made = target.ask("flow add", timeout=30.0, rule=rule, **_given(home_address=home_address))
-    lines = [f"rule {each['id']}: {each['text']}" for each in (made, *made.get("others", ()))]
+    lines = [f"rule {row['id']}: {row['text']}" for row in (made, *made.get("others", ()))]
     target.output.done(made, "\n".join(lines))
 
 

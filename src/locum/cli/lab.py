@@ -51,7 +51,7 @@ def lab(ctx: click.Context) -> None:
 def list_scenarios(target: Target) -> None:
     """Scenarios, and labs that stand on this machine."""
     if target.output.json:
-        scenarios = [{"name": name, "title": each.title} for name, each in SCENARIOS.items()]
+        scenarios = [{"name": name, "title": scenario.title} for name, scenario in SCENARIOS.items()]
         target.output.value({"scenarios": scenarios, "labs": [_described(place) for place in LabPlace.all()]})
         return
     console = Console()

@@ -52,7 +52,7 @@ list_command(
 @click.pass_obj
 def drop(target: Target, /, **arguments: Any) -> None:
     """End sessions that a stand-in holds. Their peers are reset; their programs see it when the device is back."""
-    if sum(each is not None for each in arguments.values()) != 1:
+    if sum(argument is not None for argument in arguments.values()) != 1:
         raise click.UsageError("name a session, or --flow, or --device")
     target.output.table(target.ask("session drop", **_given(**arguments)), ("handover", "session", "flow"))
 

@@ -82,7 +82,7 @@ def foreign_agent(settings: Settings, link_interface: LinkInterface) -> "Foreign
         length = interface.network.prefixlen if own.prefix_lengths else None
         return replace(link, address=interface.ip, prefix_length=length)
 
-    links = tuple(as_found(each) for each in own.configuration.links)
+    links = tuple(as_found(access_link) for access_link in own.configuration.links)
     return ForeignAgent(
         replace(own.configuration, links=links),
         by_address(own.home_agents),

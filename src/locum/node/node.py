@@ -266,7 +266,7 @@ class Node:
         if slot is None:
             return False
         bound = cast("HomeAgent", slot.role).revocation.revocable(home_address)
-        return any(each.outer is not None for each in bound)
+        return any(care_of.outer is not None for care_of in bound)
 
     def _open_sessions(self) -> None:
         node = self.settings.node

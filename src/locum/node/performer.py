@@ -169,12 +169,12 @@ class Pipelined(Performer):
         if replies:
             for action, problem in self.answer(replies):
                 self._failed(action, problem)
-        for each in said:
-            self._perform_one(each)
+        for action in said:
+            self._perform_one(action)
 
     def _one_by_one(self, replies: Sequence[do.Reply]) -> Iterable[tuple[Action, Exception]]:
-        for each in replies:
-            self._perform_one(each)
+        for reply in replies:
+            self._perform_one(reply)
         return ()
 
     def _perform_one(self, action: Action) -> None:

@@ -29,4 +29,4 @@ def flow_from_row(row: JSON) -> Flow:
 
 def set_flows(flows: Iterable[Flow], verdict: FlowVerdict) -> list[SetFlow]:
     """The same verdict for all."""
-    return [SetFlow(Entry(each, verdict)) for each in flows]
+    return [SetFlow(Entry(flow, verdict)) for flow in flows]

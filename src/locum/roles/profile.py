@@ -61,7 +61,7 @@ class Policing:
     def filter(self, home_address: Addr, place: FilterPlace) -> Filter:
         """The filter for one home address: rules of its family."""
         kind = Ipv4Selector if isinstance(home_address, IPv4Address) else Ipv6Selector
-        rules = tuple(each for each in self.rules if isinstance(each.selector, kind))
+        rules = tuple(rule for rule in self.rules if isinstance(rule.selector, kind))
         return Filter(home_address, place, rules, self.otherwise)
 
 
@@ -90,8 +90,8 @@ class Profile:
             "pool": self.pool,
             "association": None if self.association is None else association_row(self.association),
             "default_care_of": _text(self.default_care_of),
-            "stand_ins": [_stand_in_row(each) for each in self.stand_ins],
-            "rules": [{"id": each.identifier, **each.to_row()} for each in self.rules],
+            "stand_ins": [_stand_in_row(stand_in) for stand_in in self.stand_ins],
+            "rules": [{"id": rule.identifier, **rule.to_row()} for rule in self.rules],
             "to_visitor": _policing_row(self.to_visitor),
             "from_visitor": _policing_row(self.from_visitor),
             "paging": _policing_row(self.paging),
@@ -110,8 +110,8 @@ class Profile:
             pool=pool,
             association=None if association is None else association_from(_row(association)),
             default_care_of=_optional4(row["default_care_of"]),
-            stand_ins=tuple(_stand_in(_row(each)) for each in _list(row["stand_ins"])),
-            rules=tuple(_rule(_row(each)) for each in _list(row["rules"])),
+            stand_ins=tuple(_stand_in(_row(stand_in)) for stand_in in _list(row["stand_ins"])),
+            rules=tuple(_rule(_row(rule)) for rule in _list(row["rules"])),
             to_visitor=_policing(_row(row["to_visitor"])),
             from_visitor=_policing(_row(row["from_visitor"])),
             paging=_policing(_row(row["paging"])),
@@ -164,19 +164,19 @@ def _policing_row(policing: Policing) -> Row:
     return {
         "rules": [
             {
-                "id": each.identifier,
-                "format": selector_format(each.selector),
-                "selector": each.selector.encode().hex(),
-                "verdict": each.verdict.value,
+                "id": rule.identifier,
+                "format": selector_format(rule.selector),
+                "selector": rule.selector.encode().hex(),
+                "verdict": rule.verdict.value,
             }
-            for each in policing.rules
+            for rule in policing.rules
         ],
         "otherwise": policing.otherwise.value,
     }
 
 
 def _policing(row: Row) -> Policing:
-    rules = tuple(_filter_rule(_row(each)) for each in _list(row["rules"]))
+    rules = tuple(_filter_rule(_row(rule)) for rule in _list(row["rules"]))
     return Policing(rules, FilterVerdict(row["otherwise"]))
 
 

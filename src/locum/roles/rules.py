@@ -57,9 +57,9 @@ class KeptRule:
 
     def selector(self, version: int) -> Selector | None:
         """Selector of the IPv4 (4) or IPv6 (6) packets that match; None: none."""
-        for each in self.selectors:
-            if isinstance(each, Ipv4Selector) == (version == 4):
-                return each
+        for selector in self.selectors:
+            if isinstance(selector, Ipv4Selector) == (version == 4):
+                return selector
         return None
 
     def to_row(self) -> Mapping[str, JSON]:
@@ -67,7 +67,9 @@ class KeptRule:
         return {
             "priority": self.priority,
             "verdict": self.verdict.value,
-            "selectors": [[selector_format(each), each.encode().hex()] for each in self.selectors],
+            "selectors": [
+                [selector_format(selector), selector.encode().hex()] for selector in self.selectors
+            ],
             "to": list(self.to),
             "share": self.share,
             "owner": self.owner,
@@ -84,7 +86,7 @@ class KeptRule:
             priority=priority,
             verdict=RuleVerdict(row["verdict"]),
             selectors=tuple(_selector(int(number), bytes.fromhex(data)) for number, data in listed),
-            to=tuple(each if isinstance(each, int) else str(each) for each in to),
+            to=tuple(target if isinstance(target, int) else str(target) for target in to),
             share=bool(row["share"]),
             owner=str(row["owner"]),
         )
@@ -138,19 +140,22 @@ def one_reading(selectors: tuple[Selector, ...], home_addresses: Iterable[Addr])
     """Selectors of the same packets that name each family which `both_families` would miss: by the home address, which
     is the destination of all packets anyway. Raises RuleRefused without a home address of the family.
     """
-    if any(both_families(each) == selectors for each in selectors):
+    if any(both_families(selector) == selectors for selector in selectors):
         return selectors
     homes = tuple(home_addresses)
-    return tuple(each if both_families(each) == (each,) else _to_home(each, homes) for each in selectors)
+    return tuple(
+        selector if both_families(selector) == (selector,) else _to_home(selector, homes)
+        for selector in selectors
+    )
 
 
 def _to_home(selector: Selector, home_addresses: tuple[Addr, ...]) -> Selector:
     """The selector with the home address of its family as destination."""
-    for each in home_addresses:
-        if isinstance(selector, Ipv4Selector) and isinstance(each, IPv4Address):
-            return replace(selector, destination=(each, each))
-        if isinstance(selector, Ipv6Selector) and isinstance(each, IPv6Address):
-            return replace(selector, destination=(each, each))
+    for home_address in home_addresses:
+        if isinstance(selector, Ipv4Selector) and isinstance(home_address, IPv4Address):
+            return replace(selector, destination=(home_address, home_address))
+        if isinstance(selector, Ipv6Selector) and isinstance(home_address, IPv6Address):
+            return replace(selector, destination=(home_address, home_address))
     version = 4 if isinstance(selector, Ipv4Selector) else 6
     problem = f"it is for IPv{version} alone, and no IPv{version} home address is known"
     raise RuleRefused(RefusalReason.MALFORMED, problem)
@@ -158,7 +163,7 @@ def _to_home(selector: Selector, home_addresses: tuple[Addr, ...]) -> Selector:
 
 def spoken(selectors: tuple[Selector, ...]) -> tuple[Selector, ...]:
     """As they travel, after `one_reading`: one that means both families, or each for itself."""
-    return next(((each,) for each in selectors if both_families(each) == selectors), selectors)
+    return next(((selector,) for selector in selectors if both_families(selector) == selectors), selectors)
 
 
 def added(rules: Sequence[KeptRule], rule: KeptRule, most: int = MAX_RULES) -> tuple[KeptRule, ...]:
@@ -166,13 +171,13 @@ def added(rules: Sequence[KeptRule], rule: KeptRule, most: int = MAX_RULES) -> t
     check(rule)
     if len(rules) >= most:
         raise RuleRefused(RefusalReason.NO_RESOURCES, f"there are {len(rules)} rules, and no room for more")
-    for each in rules:
-        if each.identifier == rule.identifier:
+    for other in rules:
+        if other.identifier == rule.identifier:
             raise RuleRefused(RefusalReason.UNKNOWN_IDENTIFIER, f"rule {rule.identifier} is there already")
-        if each.priority == rule.priority and _overlap(each, rule):
+        if other.priority == rule.priority and _overlap(other, rule):
             raise RuleRefused(
                 RefusalReason.MALFORMED,
-                f"rules {each.identifier} and {rule.identifier} have the priority {rule.priority} and take the "
+                f"rules {other.identifier} and {rule.identifier} have the priority {rule.priority} and take the "
                 "same packets; give one another priority",
             )
     return tuple(sorted((*rules, rule), key=_order))
@@ -184,14 +189,14 @@ def without(rules: Sequence[KeptRule], identifier: int, by: str) -> tuple[tuple[
     A registrant's rules are its own; those of stand-ins are the mobile node's too (R4). ADMIN takes away all that
     were signalled or are its own.
     """
-    found = next((each for each in rules if each.identifier == identifier), None)
+    found = next((other for other in rules if other.identifier == identifier), None)
     if found is None:
         raise RuleRefused(RefusalReason.UNKNOWN_IDENTIFIER, f"there is no rule {identifier}")
     if found.owner != by and (by not in (MN, ADMIN) or found.owner in (CONFIGURATION, PROFILE, ADMIN)):
         raise RuleRefused(
             RefusalReason.PROHIBITED, f"rule {identifier} is of {found.owner}; it stays where it is"
         )
-    return tuple(each for each in rules if each is not found), found
+    return tuple(other for other in rules if other is not found), found
 
 
 def stored(rule: KeptRule) -> bool:
@@ -201,8 +206,8 @@ def stored(rule: KeptRule) -> bool:
 
 def free_identifier(rules: Sequence[KeptRule], first: int) -> int:
     """The first identifier from `first` on that no rule has. There are more identifiers than rules."""
-    taken = {each.identifier for each in rules}
-    return next(each for each in range(first, LAST_RULE + 1) if each not in taken)
+    taken = {other.identifier for other in rules}
+    return next(number for number in range(first, LAST_RULE + 1) if number not in taken)
 
 
 def overlap(one: Selector, two: Selector) -> bool:
@@ -217,7 +222,7 @@ def overlap(one: Selector, two: Selector) -> bool:
 
 
 def _overlap(one: KeptRule, two: KeptRule) -> bool:
-    return any(overlap(each, other) for each in one.selectors for other in two.selectors)
+    return any(overlap(selector, other) for selector in one.selectors for other in two.selectors)
 
 
 def _apart(one: tuple[Any, Any], two: tuple[Any, Any]) -> bool:

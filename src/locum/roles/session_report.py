@@ -41,7 +41,7 @@ class Report:
     """The fates of one sleep or wake, one for each flow: a later one replaces an earlier one."""
 
     def __init__(self, fates: Iterable[SessionFate] = ()) -> None:
-        self._fates = {each.flow: each for each in fates}
+        self._fates = {fate.flow: fate for fate in fates}
 
     @property
     def fates(self) -> tuple[SessionFate, ...]:
@@ -57,7 +57,7 @@ class Report:
         programs: tuple[str, ...] = (),
     ) -> None:
         """Note the result of this session; omitted processes and programs stay as reported before."""
-        self.note(SessionFate(flow, fate, reason, tuple(each.pid for each in processes), programs))
+        self.note(SessionFate(flow, fate, reason, tuple(process.pid for process in processes), programs))
 
     def note(self, fate: SessionFate) -> None:
         """The same as a value."""
@@ -68,8 +68,8 @@ class Report:
 
     def counts(self) -> Counter[Fate]:
         """Number of sessions by result."""
-        return Counter(each.fate for each in self._fates.values())
+        return Counter(session.fate for session in self._fates.values())
 
     def all(self, fate: Fate) -> tuple[SessionFate, ...]:
         """Sessions with this result."""
-        return tuple(each for each in self._fates.values() if each.fate is fate)
+        return tuple(session for session in self._fates.values() if session.fate is fate)

@@ -81,19 +81,19 @@ class TriggerRequests:
         """Ask every one of `stand_ins`. A pending request for the home address ends."""
         self.drop(trigger.home_addresses[0])
         actions: list[Action] = []
-        for each in stand_ins:
-            actions += self._ask(TriggerRequest(trigger, (each,)))
+        for stand_in in stand_ins:
+            actions += self._ask(TriggerRequest(trigger, (stand_in,)))
         return actions
 
     def drop(self, home_address: Addr) -> None:
         """Stop asking for this home address; later answers are ignored."""
-        for key in [each for each in self._trigger_requests if each[0] == home_address]:
+        for key in [request for request in self._trigger_requests if request[0] == home_address]:
             self._drop(key)
 
     def _drop(self, key: Key) -> None:
         del self._trigger_requests[key]
         self._retries.cancel(key)
-        self._asked = {number: each for number, each in self._asked.items() if each != key}
+        self._asked = {number: asked_key for number, asked_key in self._asked.items() if asked_key != key}
 
     def happened(self, event: Answered | NoAnswer, *, now: float) -> list[Action] | None:
         """The answer to one of ours; None: it is another's."""

@@ -70,10 +70,10 @@ class AssociationTable:
 
     def __init__(self, associations: Iterable[Association] = ()) -> None:
         self._by_spi: dict[int, Association] = {}
-        for each in associations:
-            if each.spi in self._by_spi:
-                raise ValueError(f"two associations have SPI {each.spi}")
-            self._by_spi[each.spi] = each
+        for association in associations:
+            if association.spi in self._by_spi:
+                raise ValueError(f"two associations have SPI {association.spi}")
+            self._by_spi[association.spi] = association
 
     def find(self, spi: int) -> Association | None:
         """The association of that SPI, or None."""

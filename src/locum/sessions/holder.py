@@ -122,8 +122,8 @@ class Holder:
     def serve(self) -> None:
         """Runs until SIGTERM or SIGINT, then closes everything."""
         with selectors.DefaultSelector() as selector:
-            for each in (self._listener, self._notify, self._stop):
-                selector.register(each, selectors.EVENT_READ)
+            for sock in (self._listener, self._notify, self._stop):
+                selector.register(sock, selectors.EVENT_READ)
             while True:
                 ready = {key.fileobj for key, _ in selector.select()}
                 if self._stop in ready:

@@ -166,7 +166,7 @@ class Reader:
     def mapping(self, key: int, name: str) -> Mapping[str, object]:
         """A map with text keys."""
         value = self.value(key, name)
-        if not isinstance(value, dict) or not all(isinstance(each, str) for each in value):
+        if not isinstance(value, dict) or not all(isinstance(text, str) for text in value):
             raise WireError(f"{self.field}.{name}", 0, "not-a-text-map")
         return value
 

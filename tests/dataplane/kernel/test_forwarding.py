@@ -262,8 +262,8 @@ def spoofed(destination: Addr, inner: bytes, *, path_mtu: int | None = None) -> 
     whole = IP(src=str(HA4), dst=str(destination), proto=4, id=77) / inner
     packets = [whole] if path_mtu is None else fragment(whole, path_mtu)  # type: ignore[no-untyped-call]
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
-        for each in packets:
-            sender.sendto(bytes(each), (str(destination), 0))
+        for packet in packets:
+            sender.sendto(bytes(packet), (str(destination), 0))
 
 
 def test_a_visitor_is_no_home_agent(network: Planes) -> None:

@@ -103,7 +103,7 @@ def test_several_links_restart_and_end(tree: Tree, group: Addr) -> None:
     plane = tree.open()
     try:
         with ExitStack() as stack:
-            first, second = (stack.enter_context(member(each, group)) for each in tree.visitors)
+            first, second = (stack.enter_context(member(visitor, group)) for visitor in tree.visitors)
             speaker = Speaker(tree, group)
             stack.callback(speaker.close)
             with tree.access.inside():

@@ -25,7 +25,7 @@ HOMES = (ip_address("10.9.0.5"), ip_address("fd09::5"))
 CN = (ip_address("10.1.0.2"), ip_address("fd01::2"))
 ECHO, OTHER, WEB, SHELL = 7, 9, 80, 22
 TCP_NUMBER, UDP_NUMBER = 6, 17
-GUARD: list[Action] = [InstallBinding(BindingEntry(each, Verdict.GUARD)) for each in HOMES]
+GUARD: list[Action] = [InstallBinding(BindingEntry(home_address, Verdict.GUARD)) for home_address in HOMES]
 SERVICES: list[Action] = [OfferService(UDP_NUMBER, ECHO), OfferService(TCP_NUMBER, WEB)]
 
 
@@ -195,8 +195,8 @@ def test_new_connections_to_a_watched_port_wait_for_the_daemon(host: Guarded, ve
     openings: list[bytes] = []
     while len(openings) < 2 and time.monotonic() < until:
         openings += host.plane.read_openings()
-    parsed = [(IP if version == 4 else IPv6)(each)[TCP] for each in openings]
-    assert [(each.dport, str(each.flags)) for each in parsed] == [(SHELL, "S"), (SHELL, "SE")]
+    parsed = [(IP if version == 4 else IPv6)(opening)[TCP] for opening in openings]
+    assert [(packet.dport, str(packet.flags)) for packet in parsed] == [(SHELL, "S"), (SHELL, "SE")]
     assert not host.plane.held_counts()
     with contextlib.ExitStack() as close:
         listener = close.enter_context(host.socket(host.here, version, socket.SOCK_STREAM))

@@ -128,7 +128,7 @@ def test_counters_survive_changes_of_other_rules(plane: DataPlane) -> None:
     ]
     one = Counted(1, 128)
     assert plane.rule_counters(HOME) == {0: one, 7: one, 9: one}
-    others = [rule(100 + each, (6000 + each, 6000 + each), WAYS[2]) for each in range(60)]
+    others = [rule(100 + number, (6000 + number, 6000 + number), WAYS[2]) for number in range(60)]
     plane.apply([InstallBinding(entry(*others, web))])
     assert program.sent(frame(80)) == WAYS[1].destination
     assert program.sent(frame(6059)) == WAYS[2].destination
@@ -139,7 +139,7 @@ def test_counters_survive_changes_of_other_rules(plane: DataPlane) -> None:
     plane.apply([InstallBinding(entry(web))])
     assert program.sent(frame(80)) == WAYS[1].destination
     assert plane.rule_counters(HOME) == {0: one, 7: Counted(3, 384)}
-    assert [each.rule for each in ended] == [voice, *others] and ended[-1].counter == one
+    assert [rule.rule for rule in ended] == [voice, *others] and ended[-1].counter == one
     assert plane.counters()["rule-dropped"] == 1
     plane.apply([InstallBinding(entry())])
     assert program.sent(frame(80)) == WAYS[0].destination
@@ -198,7 +198,7 @@ def test_no_packet_meets_half_a_rule_set(plane: DataPlane) -> None:
 
     sets = []
     for size in (2, FEW, FEW + 1, 64):
-        one = [rule(each + 1, (each, each), WAYS[1]) for each in range(size - 1)]
+        one = [rule(number + 1, (number, number), WAYS[1]) for number in range(size - 1)]
         sets.append(entry(*one, rule(64, (0, 0xFFFF), WAYS[1])))
         sets.append(entry(rule(64, (0, 0xFFFF), WAYS[2])))
     plane.apply([InstallBinding(sets[0])])
@@ -238,7 +238,10 @@ def test_filters_count_by_rule(plane: DataPlane) -> None:
 def test_taken_over_by_the_next_daemon(opener: Opener) -> None:
     """Rules, filters, weights and their counters are found again, and only differences are written."""
     before = opener()
-    rules = [rule(each, (each, each), *WAYS[: 1 + each % 4], weights=(1, 2, 3, 4)) for each in range(1, 30)]
+    rules = [
+        rule(number, (number, number), *WAYS[: 1 + number % 4], weights=(1, 2, 3, 4))
+        for number in range(1, 30)
+    ]
     wanted: list[Action] = [
         InstallBinding(replace(entry(*rules), weights=(5,))),
         InstallFilter(
@@ -263,11 +266,11 @@ def test_taken_over_by_the_next_daemon(opener: Opener) -> None:
     changed: list[Action] = [InstallBinding(replace(entry(*rules[2:]), weights=(5,))), wanted[1]]
     assert len(after.reconcile(changed).actions) == 1
     assert after.rule_counters(HOME)[3].packets == 1 and 2 not in after.rule_counters(HOME)
-    assert [each.rule for each in ended] == rules[:2]
+    assert [rule.rule for rule in ended] == rules[:2]
     assert len(after.reconcile([]).actions) == 2
     assert after.snapshot() == ForwardingState()
-    assert [each.rule for each in ended] == rules
-    assert [each.counter.packets for each in ended] == [0, 0, 1, *[0] * 26]
+    assert [rule.rule for rule in ended] == rules
+    assert [rule.counter.packets for rule in ended] == [0, 0, 1, *[0] * 26]
     assert after._object.maps["rule_count"].items() == []
 
 
@@ -275,8 +278,8 @@ def test_oversized_rule_set_is_refused_and_changes_no_maps(plane: DataPlane) -> 
     program = Program(plane)
     plane.apply([InstallBinding(entry(rule(1, (80, 80), WAYS[1])))])
     nowhere = Rule(2, Ipv4Selector(), RuleVerdict.FORWARD)
-    five = Rule(2, Ipv4Selector(), RuleVerdict.FORWARD, tuple(Candidate(each) for each in WAYS[:5]))
-    many = [rule(each, (each, each), WAYS[2]) for each in range(1, MANY + 2)]
+    five = Rule(2, Ipv4Selector(), RuleVerdict.FORWARD, tuple(Candidate(way) for way in WAYS[:5]))
+    many = [rule(number, (number, number), WAYS[2]) for number in range(1, MANY + 2)]
     for bad in (entry(nowhere), entry(five), entry(*many), entry(replace(nowhere, identifier=0))):
         with pytest.raises(ValueError, match="rule"):
             plane.apply([InstallBinding(bad)])

@@ -74,7 +74,10 @@ class Places:
         stand_in: list[Action] = []
         of = {"home agent": home, "access node": access, "stand-in": stand_in}[place]
         tunnel = there.destination if place == "home agent" else None
-        of += [InstallTranslation(Translation(each, local, tunnel)) for each, local, _ in FAMILIES]
+        of += [
+            InstallTranslation(Translation(home_address, local, tunnel))
+            for home_address, local, _ in FAMILIES
+        ]
         for name, space, actions in (
             ("home agent", self.net.ha, home),
             ("access node", self.net.fa, access),

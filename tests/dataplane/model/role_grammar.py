@@ -89,7 +89,7 @@ class RoleGrammar:
         """The home address is on this host; some of its flows are captured."""
         self.accept(state, home, end=self.random.choice((None, *LOCALS)))
         state.perform(InstallOutbound(OutboundEntry(home, None, self.tunnel())))
-        peers = [each for each in PEERS if each.version == home.version]
+        peers = [peer for peer in PEERS if peer.version == home.version]
         for _ in range(self.random.choice((0, 2, 5))):
             local, remote = self.random.choice(PORTS), self.random.choice(PORTS)
             flow = Flow(self.random.choice((6, 17)), home, local, self.random.choice(peers), remote)
@@ -130,5 +130,5 @@ class RoleGrammar:
             state.perform(InstallFilter(self.grammar.rules.filter(home, place)))
 
     def translate(self, state: ForwardingState, home: Addr, tunnel: Addr | None) -> None:
-        inside = [each for each in INTERFACES if each.version == home.version]
+        inside = [interface for interface in INTERFACES if interface.version == home.version]
         state.perform(InstallTranslation(Translation(home, self.random.choice(inside), tunnel)))

@@ -44,7 +44,7 @@ class RuleGrammar:
         r = self.random
         if r.random() < 0.5:
             return None
-        known = [int(each) for each in self._addresses if each.version == version]
+        known = [int(address) for address in self._addresses if address.version == version]
         kind = IPv4Address if version == 4 else IPv6Address
         first, last = sorted((r.choice(known), r.choice(known)))
         if r.random() < 0.3:
@@ -85,7 +85,7 @@ class RuleGrammar:
         found = []
         for identifier in r.sample(range(1, 0x10000), self._number()):
             ways = [r.choice(tunnels) for _ in range(r.choice((1, 1, 2, 3, 4)))]
-            candidates = tuple(Candidate(each, r.choice((1, 2, 7, 0xFFFF))) for each in ways)
+            candidates = tuple(Candidate(way, r.choice((1, 2, 7, 0xFFFF))) for way in ways)
             drop = r.random() < 0.2
             verdict = RuleVerdict.DROP if drop else RuleVerdict.FORWARD
             found.append(Rule(identifier, self.selector(), verdict, () if drop else candidates))
@@ -95,5 +95,7 @@ class RuleGrammar:
         r = self.random
         verdicts = list(FilterVerdict)
         identifiers = r.sample(range(1, 0x10000), self._number())
-        rules = tuple(FilterRule(each, self.selector(), r.choice(verdicts)) for each in identifiers)
+        rules = tuple(
+            FilterRule(identifier, self.selector(), r.choice(verdicts)) for identifier in identifiers
+        )
         return Filter(home, place, rules if r.random() < 0.9 else (), r.choice(verdicts))

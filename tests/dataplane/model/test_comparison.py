@@ -80,7 +80,7 @@ class Comparison:
         packed = frozenset(maps.address(a) for a in own)
         access = grammar.random.choice(((), (), ("lan0",)))
         self.plane.serve_visitors(access)
-        served = frozenset(self.links[each] for each in access)
+        served = frozenset(self.links[name] for name in access)
         environment = Environment(self.links["tap"], self.links, packed, route_mtu=route_mtu, access=served)
         model = Model(state, environment)
         before = self.plane.counters()
@@ -124,8 +124,8 @@ class Comparison:
     def rule_counters(
         model: Model, home: Addr, place: Place, found: dict[int, maps.Counter], wanted: set[int]
     ) -> None:
-        keys = {each: rule_key(home, place, each) for each in wanted}
-        assert found == {each: counted(model.rules.counts, key) for each, key in keys.items()}
+        keys = {number: rule_key(home, place, number) for number in wanted}
+        assert found == {name: counted(model.rules.counts, key) for name, key in keys.items()}
 
     def packet(self, grammar: Grammar, model: Model) -> None:
         r = grammar.random

@@ -78,7 +78,7 @@ def test_no_packet_is_let_in_early_or_dropped_in_between(seed: int, home: Addr, 
     before, after = two_states(grammar, home)
     if back:
         before, after = after, before
-    own = frozenset(maps.address(each) for each in own_addresses(grammar.random))
+    own = frozenset(maps.address(own_address) for own_address in own_addresses(grammar.random))
     environment = Environment(99, LINKS, own)
     changes = difference(before, after)
     models = [Model(state, environment) for state in steps(before, changes)]

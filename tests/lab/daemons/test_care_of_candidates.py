@@ -68,8 +68,8 @@ def place(lab: Lab, protocol: str, port: int | None, version: int) -> tuple[str 
     """The home agent's destination for a packet of the correspondent to that port, and its rule."""
     peer = lab.topology.address4("cn") if version == 4 else lab.topology.address6("cn")
     ends = [
-        str(each) if port is None else f"[{each}]:{number}"
-        for each, number in ((peer, 40000), (HOMES[version], port))
+        str(address) if port is None else f"[{address}]:{number}"
+        for address, number in ((peer, 40000), (HOMES[version], port))
     ]
     found = said(lab, "ha", "explain", protocol, *ends)
     owner = None if found["tunnel"] is None else lab.topology.owner(found["tunnel"])
@@ -77,7 +77,7 @@ def place(lab: Lab, protocol: str, port: int | None, version: int) -> tuple[str 
 
 
 def selectors(rules: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    return {each["id"]: each["selector"] for each in rules}
+    return {rule["id"]: rule["selector"] for rule in rules}
 
 
 def stream_to(lab: Lab, port: int, flows: int = 1, version: int = 4) -> Program:
@@ -105,28 +105,38 @@ def test_a_rule_is_of_the_families_that_it_names_at_both_ends(lab: Lab) -> None:
     ]
     both = said(lab, "mn", "flow", "add", "--priority", "10", "--to", "1", *udp, "7002")["id"]
     ping = said(lab, "mn", "flow", "add", "--priority", "10", "--to", "1", "--protocol", "icmp")["id"]
-    assert [place(lab, "udp", 7000, each) for each in (4, 6)] == [("an1", None), ("an3", six)]
-    assert [place(lab, "udp", 7001, each) for each in (4, 6)] == [("an3", four), ("an1", None)]
-    assert [place(lab, "udp", 7002, each) for each in (4, 6)] == [("an3", both), ("an3", both)]
+    assert [place(lab, "udp", 7000, version) for version in (4, 6)] == [("an1", None), ("an3", six)]
+    assert [place(lab, "udp", 7001, version) for version in (4, 6)] == [("an3", four), ("an1", None)]
+    assert [place(lab, "udp", 7002, version) for version in (4, 6)] == [("an3", both), ("an3", both)]
     assert place(lab, "icmp", None, 4) == place(lab, "icmpv6", None, 6) == ("an3", ping)
     own = selectors(said(lab, "mn", "flow", "list"))
-    at_home = {each["id"]: each for each in said(lab, "ha", "flow", "list")}
-    assert own == {each: at_home[each]["selector"] for each in own} and set(own) == {six, four, both, ping}
+    at_home = {data["id"]: data for data in said(lab, "ha", "flow", "list")}
+    assert own == {selector: at_home[selector]["selector"] for selector in own} and set(own) == {
+        six,
+        four,
+        both,
+        ping,
+    }
     assert own[six]["destination"] == str(HOME_ADDRESS6) and own[ping] == {"protocol": "icmp"}
-    assert [at_home[each]["live"] for each in (six, four, both, ping)] == [[6], [4], [4, 6], [4, 6]]
-    for each in own:
-        lab.command("mn", "flow", "remove", str(each))
+    assert [at_home[identifier]["live"] for identifier in (six, four, both, ping)] == [
+        [6],
+        [4],
+        [4, 6],
+        [4, 6],
+    ]
+    for selector in own:
+        lab.command("mn", "flow", "remove", str(selector))
     made = said(lab, "mnps", "flow", "add", "--family", "6", *udp, "7010")["id"]
     several = said(lab, "mnps", "flow", "add", "--protocol", "icmp")
     lab.command("cn", *TAKE, "--family", "4", *udp, "7011")
     lab.command(
         "cn", "trigger", "take", str(HOME_ADDRESS6), "--mnps", STAND_IN.address, "--family", "6", *udp, "7012"
     )
-    assert [place(lab, "udp", 7010, each) for each in (4, 6)] == [("an1", None), ("an3", made)]
-    assert [place(lab, "udp", 7011, each)[0] for each in (4, 6)] == ["an3", "an1"]
-    assert [place(lab, "udp", 7012, each)[0] for each in (4, 6)] == ["an1", "an3"]
-    pings = [several["id"], *(each["id"] for each in several["others"])]
-    assert [place(lab, "icmp", None, 4), place(lab, "icmpv6", None, 6)] == [("an3", each) for each in pings]
+    assert [place(lab, "udp", 7010, version) for version in (4, 6)] == [("an1", None), ("an3", made)]
+    assert [place(lab, "udp", 7011, version)[0] for version in (4, 6)] == ["an3", "an1"]
+    assert [place(lab, "udp", 7012, version)[0] for version in (4, 6)] == ["an1", "an3"]
+    pings = [several["id"], *(other["id"] for other in several["others"])]
+    assert [place(lab, "icmp", None, 4), place(lab, "icmpv6", None, 6)] == [("an3", ping) for ping in pings]
     listed = selectors(said(lab, "mnps", "flow", "list"))
     assert listed == selectors(said(lab, "ha", "flow", "list")) and len(listed) == 6
     with pytest.raises(LabError, match="no IPv6 home address is known"):
@@ -135,7 +145,7 @@ def test_a_rule_is_of_the_families_that_it_names_at_both_ends(lab: Lab) -> None:
 
 def test_ssh_stays_at_the_device_and_the_stand_in_takes_the_rest(lab: Lab) -> None:
     """By the device's own rules: stand-in 1, else me; and before that, ssh to me."""
-    (own,) = [each for each in lab.bindings()[0]["care_of"] if each["registrant"] == "mn"]
+    (own,) = [care_of for care_of in lab.bindings()[0]["care_of"] if care_of["registrant"] == "mn"]
     assert (own["bid"], own["weight"]) == (OWN, WEIGHT)
     ssh = login(lab)
     lab.command("cn", *TAKE, "--protocol", "udp", "--destination-port", "6999")
@@ -145,17 +155,17 @@ def test_ssh_stays_at_the_device_and_the_stand_in_takes_the_rest(lab: Lab) -> No
     rest = said(lab, "mn", "flow", "add", "--priority", "20", "--to", "1", "--to", "mn", "--protocol", "udp")
     assert (stays["to"], rest["to"]) == ([OWN], [1, OWN])
     assert say(ssh, "echo here $((6*7))") == "here 42"
-    sent = [stream_to(lab, 7001, version=each) for each in (4, 6)]
+    sent = [stream_to(lab, 7001, version=version) for version in (4, 6)]
     assert say(ssh, "echo here $((6*8))") == "here 48"
-    for each in sent:
-        each.wait(10)
+    for program in sent:
+        program.wait(10)
     lab.command("cn", *RELEASE)  # the stand-in is gone: else me
     assert stand_ins(lab) == []
     stream_to(lab, 7002).wait(10)
     assert say(ssh, "echo here $((6*9))") == "here 54"
     say(ssh, "exit 3", answered=False)
     assert ssh.wait(10) == 3
-    rules = {each["id"]: each for each in lab.flow_rules()}
+    rules = {flow_rule["id"]: flow_rule for flow_rule in lab.flow_rules()}
     assert rules[stays["id"]]["packets"] >= 5  # two answers, the end, and acknowledgements
     lab.pause(READ_EVERY)
     for port, where, elsewhere in ((7001, "mnps", "mn"), (7002, "mn", "mnps")):
@@ -178,8 +188,8 @@ def test_flows_are_shared_between_device_and_stand_in_by_weight(lab: Lab) -> Non
         out = out - found
         for source_port, _ in found:
             places[source_port].add(node)
-    assert not out and len(places) == FLOWS and all(len(each) == 1 for each in places.values())
-    count = Counter(node for each in places.values() for node in each)
+    assert not out and len(places) == FLOWS and all(len(place) == 1 for place in places.values())
+    count = Counter(node for place in places.values() for node in place)
     # five times the deviation that chance has
     assert abs(count["mn"] / FLOWS - WEIGHT / (WEIGHT + 1)) < 0.135
 
@@ -208,8 +218,8 @@ def test_session_kept_by_a_rule_sleeps_and_comes_back(lab: Lab) -> None:
     lab.restore()
     lab.command("mn", "wake")
     assert film.finish(60) == 0 and film.correct and server.connections("/live/film") == 1
-    assert [each["id"] for each in lab.flow_rules()] == [rule["id"]]
-    (own,) = [each for each in lab.bindings()[0]["care_of"] if each["registrant"] == "mn"]
+    assert [flow_rule["id"] for flow_rule in lab.flow_rules()] == [rule["id"]]
+    (own,) = [care_of for care_of in lab.bindings()[0]["care_of"] if care_of["registrant"] == "mn"]
     assert (own["bid"], own["brief"], stand_ins(lab)) == (OWN, False, [])
     assert lab.flow_rules()[0]["packets"] > 0
 
@@ -229,4 +239,6 @@ def test_binding_identifier_of_the_stand_in_is_refused(lab: Lab) -> None:
     lab.launch("mn")
     lab.wait_ready("mn")
     wait_until("the registration", lambda: told(lab, "registered", "604", "mn") >= 2, 30)
-    assert [each.get("bid") for each in lab.bindings()[0]["care_of"] if each["registrant"] == "mn"] == [OWN]
+    assert [
+        care_of.get("bid") for care_of in lab.bindings()[0]["care_of"] if care_of["registrant"] == "mn"
+    ] == [OWN]

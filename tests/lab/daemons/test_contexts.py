@@ -89,8 +89,8 @@ def test_a_sleeping_device_finds_its_context_where_it_wakes(lab: Lab) -> None:
     wait_until("the changed context", lambda: "policy" in blocks(lab, "an1"), 10.0)
     assert refuse(lab, "an1", OTHER_PORT) == REFUSED, "the change was made while it slept"
     assert refuse(lab, "an1") == 0
-    assert any(each.kind == "context-received" for each in lab.timeline.of("an3"))
-    sent = {(each.node, each.message) for each in lab.timeline.events() if each.kind == "sent"}
+    assert any(event.kind == "context-received" for event in lab.timeline.of("an3"))
+    sent = {(event.node, event.message) for event in lab.timeline.events() if event.kind == "sent"}
     assert {("an1", "622"), ("an1", "624"), ("an2", "624"), ("an3", "624")} <= sent
 
 
@@ -119,14 +119,14 @@ def test_packets_held_for_a_lost_device_go_to_its_stand_in(tmp_path: Path) -> No
         wait_until("the tunnel to end", lambda: counted(lab, "an3", "in") is not None, 20.0)
         assert (counted(lab, "an3", "in") or 0) > 0, "packets came by the tunnel"
         assert "policy" in blocks(lab, "an3")
-        told = [each.detail["responsible"] for each in lab.timeline.of("mnps") if each.kind == "notified"]
+        told = [event.detail["responsible"] for event in lab.timeline.of("mnps") if event.kind == "notified"]
         assert told and all(told), "618'': with 604'', and after 624"
 
 
 def counted(lab: Lab, node: str, way: str) -> int | None:
     """Packets of the last tunnel 620 that has ended there."""
-    ended = [each.detail for each in lab.timeline.of(node) if each.kind == "in-flight-ended"]
-    found = [each["packets"] for each in ended if each["way"] == way]
+    ended = [event.detail for event in lab.timeline.of(node) if event.kind == "in-flight-ended"]
+    found = [detail["packets"] for detail in ended if detail["way"] == way]
     return int(found[-1]) if found else None
 
 
@@ -162,16 +162,18 @@ def test_an_access_node_that_never_answers(tmp_path: Path) -> None:
             given_up = lab.timeline.wait("an2", "context-given-up", left, GIVE_UP + 2 * RETRY + LATE)
         finally:
             silent.send_signal(signal.SIGCONT)
-        asked = [each.time for each in lab.timeline.of("an2") if (each.kind, each.message) == ("sent", "622")]
+        asked = [
+            event.time for event in lab.timeline.of("an2") if (event.kind, event.message) == ("sent", "622")
+        ]
         pauses = [later - earlier for earlier, later in pairwise(asked)]
-        assert len(asked) >= 5 and all(RETRY - 0.1 <= each <= RETRY + LATE for each in pauses), pauses
+        assert len(asked) >= 5 and all(RETRY - 0.1 <= pause <= RETRY + LATE for pause in pauses), pauses
         assert GIVE_UP - RETRY <= given_up.time - asked[0] <= GIVE_UP + RETRY + LATE
         assert given_up.detail["errand"] == "fetch" and given_up.detail["peer"] == str(
             lab.configuration.care_of("an1")
         )
         assert lab.counters("an2")["refusals"]["context-unanswered"] == len(asked)
         lab.pause(RETRY + 0.5)
-        late = sum(1 for each in lab.timeline.of("an2") if (each.kind, each.message) == ("sent", "622"))
+        late = sum(1 for event in lab.timeline.of("an2") if (event.kind, event.message) == ("sent", "622"))
         assert late == len(asked) and "policy" not in blocks(lab, "an2")
         assert lab.registered_at(str(lab.configuration.care_of("an2")))
 
@@ -191,7 +193,7 @@ def test_a_device_that_the_access_node_does_not_know(tmp_path: Path) -> None:
         lab.wait_registered("an2")
         wait_until("the answer", lambda: "context-unknown-mobile" in lab.counters("an2")["refusals"], 10.0)
         lab.pause(RETRY + 0.5)
-        told = [each for each in lab.timeline.of("an2") if (each.kind, each.message) == ("sent", "622")]
+        told = [event for event in lab.timeline.of("an2") if (event.kind, event.message) == ("sent", "622")]
         assert len(told) == 1, "what was answered is not asked again"
         answered = lab.processes.run("cn", ["ping", "-c", "3", "-i", "0.2", "-W", "2", str(HOME_ADDRESS4)])
         assert "3 received" in answered.stdout, "the device is served without a context"
@@ -221,7 +223,7 @@ def test_a_device_that_the_access_node_does_not_know(tmp_path: Path) -> None:
             BlockKind.PAGING: BlockStatus.ABSENT,
         }
         assert not lab.bindings("an1") and not blocks(lab, "an1")
-        assert not [each for each in lab.ask("an1", "tunnel list") if str(HOME_ADDRESS4) in str(each)]
+        assert not [row for row in lab.ask("an1", "tunnel list") if str(HOME_ADDRESS4) in str(row)]
 
 
 def test_false_claims_of_an_access_node_are_refused(tmp_path: Path) -> None:
@@ -253,7 +255,7 @@ def test_false_claims_of_an_access_node_are_refused(tmp_path: Path) -> None:
 
 def state(lab: Lab) -> tuple[Any, ...]:
     """An access node's state about the device, without fields that every request changes."""
-    visitors = [(each["home_address"], each["kind"]) for each in lab.bindings("an1")]
+    visitors = [(binding["home_address"], binding["kind"]) for binding in lab.bindings("an1")]
     row = context(lab, "an1")
     kept = {name: version for name, version in row["blocks"].items() if name != "visitor"}
     return visitors, kept, row.get("forwarded_to"), row.get("forwarded_from")
@@ -263,7 +265,9 @@ def say(lab: Lab, messages: list[tuple[str, bytes]]) -> list[bytes]:
     """Have the stranger, an access node by its association, say these to the first; the answers."""
     own = lab.topology.address4("evil")
     written = tomllib.loads(lab.configuration.file("an1").read_text())
-    (entry,) = (each for each in written["control"]["association"] if each["peer"] == str(own))
+    (entry,) = (
+        association for association in written["control"]["association"] if association["peer"] == str(own)
+    )
     given = {
         "address": str(own),
         "peer": str(lab.configuration.care_of("an1")),

@@ -70,7 +70,9 @@ def test_echo_client_gets_datagrams_received_during_sleep(lab: Lab) -> None:
             client.server.sendto(b"%02d\n" % number, client.peer)
         wait_until(
             "the stand-in to have all of them",
-            lambda: [each["total"] for each in lab.sessions() if each["kind"] == "held"] == [20 * 13],
+            lambda: (
+                [session["total"] for session in lab.sessions() if session["kind"] == "held"] == [20 * 13]
+            ),
         )
         lab.open_lid()
         assert client.heard(60) == b"".join(b"%02d\n" % number for number in range(20))

@@ -51,7 +51,7 @@ def said(client: Program, word: str) -> None:
 def received(lab: Lab, peer: socket.socket) -> int:
     """Bytes that the stand-in has for the session with this peer."""
     end = f":{peer.getpeername()[1]}"
-    return sum(each.get("total") or 0 for each in lab.sessions("mnps") if end in each["flow"])
+    return sum(session.get("total") or 0 for session in lab.sessions("mnps") if end in session["flow"])
 
 
 def test_peer_on_the_stand_ins_host_and_a_dropped_session(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_peer_on_the_stand_ins_host_and_a_dropped_session(tmp_path: Path) -> Non
             wait_until("the local peer's bytes", lambda: received(lab, server) == 5000, 20)
             wait_until("the far peer's bytes", lambda: received(lab, peer) == 700, 20)
 
-            (dropped,) = [each["flow"] for each in lab.sessions("mnps") if each.get("total") == 700]
+            (dropped,) = [session["flow"] for session in lab.sessions("mnps") if session.get("total") == 700]
             lab.command("mnps", "session", "drop", "--flow", dropped)
             wait_until("the reset", lambda: _error(peer), 10)
             with contextlib.suppress(LabError):  # one session stayed behind

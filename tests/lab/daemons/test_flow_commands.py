@@ -62,7 +62,7 @@ def care_of(lab: Lab, access_node: str) -> str:
 
 def responsible(lab: Lab, node: str) -> list[bool]:
     """The 618 notices to a node, in order."""
-    return [each.detail["responsible"] for each in lab.timeline.of(node) if each.kind == "notified"]
+    return [event.detail["responsible"] for event in lab.timeline.of(node) if event.kind == "notified"]
 
 
 @pytest.mark.parametrize("options", [(), ("--protocol", "udp", "--destination-port", str(FORBIDDEN_PORT))])
@@ -87,8 +87,8 @@ def test_stand_in_flows_are_policed_as_at_the_device(lab: Lab, options: tuple[st
 
 def asked(lab: Lab) -> list[str]:
     """Access nodes that the stand-in's access node has asked for the context."""
-    sent = [each for each in lab.timeline.of("an3") if (each.kind, each.message) == ("sent", "622")]
-    return [each.detail["to"] for each in sent if each.detail.get("errand") == "fetch"]
+    sent = [event for event in lab.timeline.of("an3") if (event.kind, event.message) == ("sent", "622")]
+    return [event.detail["to"] for event in sent if event.detail.get("errand") == "fetch"]
 
 
 def test_correspondents_agent_triggers_take_and_release(lab: Lab) -> None:
@@ -121,7 +121,7 @@ def test_selector_of_a_trigger_becomes_a_stand_in_rule(lab: Lab) -> None:
     assert goes(lab, 7010) == (None, care_of(lab, "an1"))
     assert goes(lab, 7005, "tcp") == (None, care_of(lab, "an1"))
     made = told(lab, "mnps", "flow", "add", "--protocol", "tcp", "--destination-port", "8007")
-    assert [each["id"] for each in told(lab, "mnps", "flow", "list")] == [rule["id"], made["id"]]
+    assert [row["id"] for row in told(lab, "mnps", "flow", "list")] == [rule["id"], made["id"]]
     assert goes(lab, 8007, "tcp") == (made["id"], care_of(lab, "an3"))
     assert "identifier and priority" in refused(lab, "mnps", "flow", "add", "--priority", "1", "--to", "1")
     lab.command("mnps", "flow", "remove", str(rule["id"]))
@@ -142,7 +142,7 @@ def test_device_registers_rules_to_registered_bindings(lab: Lab) -> None:
     assert (rule["owner"], rule["action"], rule["id"], sorted(rule["live"])) == ("mn", "drop", own, [4, 6])
     overlap = refused(lab, "mn", "flow", "add", "--priority", "5", "--drop", "--protocol", "tcp")
     assert "same packets" in overlap
-    assert [each["id"] for each in told(lab, "mn", "flow", "list")] == [own]
+    assert [row["id"] for row in told(lab, "mn", "flow", "list")] == [own]
     lab.command("mn", "flow", "remove", str(own))
     assert (told(lab, "ha", "flow", "list"), told(lab, "mn", "flow", "list")) == ([], [])
     assert f"no rule {own}" in refused(lab, "mn", "flow", "remove", str(own))
@@ -169,13 +169,13 @@ def test_administrator_rules_at_the_home_agent(lab: Lab) -> None:
 
 def test_peers_are_listed_without_their_keys(lab: Lab) -> None:
     text = lab.command("mnps", "-j", "peer", "list")
-    rows = {(each["kind"], each["address"]): each for each in json.loads(text)}
+    rows = {(row["kind"], row["address"]): row for row in json.loads(text)}
     agent = rows["control", str(lab.topology.address4("cn"))]
     assert (agent["may_trigger"], HOME in agent["speaks_for"]) == (True, True)
     assert agent["received"] > 0 and agent["last_heard"] < 600
     assert rows["control", care_of(lab, "an1")]["may_trigger"] is False
     assert rows["home-agent", str(lab.topology.address4("ha"))]["spi"] == STAND_IN.spi
-    home = {(each["kind"], each.get("name")) for each in told(lab, "ha", "peer", "list")}
+    home = {(row["kind"], row.get("name")) for row in told(lab, "ha", "peer", "list")}
     assert {("mobile-node", None), ("stand-in", "at-mnps"), ("foreign-agent", None)} <= home
     secrets = [path.read_text().strip() for path in (lab.configuration.folder / "keys").iterdir()]
     assert not any(secret in text for secret in secrets)
@@ -197,7 +197,7 @@ def test_explanations_give_reasons_and_refuse_impossible_packets(lab: Lab) -> No
 
 
 def test_contexts_are_listed_at_an_access_node(lab: Lab) -> None:
-    assert all(IPv4Address(each["home_address"]) for each in told(lab, "an1", "context", "list"))
+    assert all(IPv4Address(row["home_address"]) for row in told(lab, "an1", "context", "list"))
     assert "no access node" in refused(lab, "ha", "context", "list")
 
 

@@ -14,7 +14,7 @@ MEG = 1 << 20
 
 
 def kinds(lab: Lab) -> list[str]:
-    return [str(each["kind"]) for each in lab.sessions("mn")]
+    return [str(session["kind"]) for session in lab.sessions("mn")]
 
 
 def mobile(lab: Lab) -> str:

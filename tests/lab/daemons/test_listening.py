@@ -45,34 +45,34 @@ def test_client_of_a_sleeping_server_gets_its_page_after_wake(lab: Lab) -> None:
 
     silent = lab.processes.run("cn", ["curl", "-s", "-m", "1.5", url(HOME_ADDRESS4, SILENT)])
     refused = [
-        lab.processes.run("cn", ["curl", "-s", "-m", "5", url(each, REFUSED)])
-        for each in (HOME_ADDRESS4, HOME_ADDRESS6)
+        lab.processes.run("cn", ["curl", "-s", "-m", "5", url(home_address, REFUSED)])
+        for home_address in (HOME_ADDRESS4, HOME_ADDRESS6)
     ]
     assert silent.returncode == CURL_TIMEOUT
-    assert [each.returncode for each in refused] == [CURL_REFUSED] * 2
+    assert [client.returncode for client in refused] == [CURL_REFUSED] * 2
 
     targets = [(HOME_ADDRESS4, PAGE), (HOME_ADDRESS6, PAGE), (HOME_ADDRESS4, SCRIPT)]
     clients = [
         lab.processes.start(
-            "cn", f"curl-{number}", ["curl", "-sf", "-m", "60", url(*each)], stdout=subprocess.PIPE
+            "cn", f"curl-{number}", ["curl", "-sf", "-m", "60", url(*target)], stdout=subprocess.PIPE
         )
-        for number, each in enumerate(targets)
+        for number, target in enumerate(targets)
     ]
     wait_until("three accepted connections", lambda: accepted(lab) == 3)
     lab.crash("mnps")
     lab.restart("mnps")
     assert accepted(lab) == 3
-    assert all(each.running for each in clients)
+    assert all(client.running for client in clients)
     lab.restore("an1")
     lab.command("mn", "wake")
-    for each in clients:
-        assert each.process.communicate(timeout=30)[0] == page
-        assert each.process.returncode == 0
+    for client in clients:
+        assert client.process.communicate(timeout=30)[0] == page
+        assert client.process.returncode == 0
     assert web.connections("/page") == 2
     assert not lab.sessions("mnps")
-    arrived = [each for each in lab.timeline.of("mn") if each.kind == "session-arrived"]
+    arrived = [event for event in lab.timeline.of("mn") if event.kind == "session-arrived"]
     assert len(arrived) == 3
 
 
 def accepted(lab: Lab) -> int:
-    return sum(each["kind"] == "accepted" and each["total"] > 0 for each in lab.sessions("mnps"))
+    return sum(session["kind"] == "accepted" and session["total"] > 0 for session in lab.sessions("mnps"))

@@ -47,14 +47,14 @@ def taken(lab: Lab, wanted: bool, patience: float = 20.0) -> None:
 
 
 def kinds(lab: Lab, node: str, *wanted: str) -> list[str]:
-    return [each.kind for each in lab.timeline.of(node) if each.kind in wanted]
+    return [event.kind for event in lab.timeline.of(node) if event.kind in wanted]
 
 
 def test_access_node_completes_a_takeover_after_a_crash(lab: Lab) -> None:
     lab.fade("an1")
     taken(lab, True)
-    visitors = [each for each in lab.bindings("an1") if each["kind"] == "visitor"]
-    assert [each["lost"] for each in visitors] == [True], "it stays until its registration runs out"
+    visitors = [binding for binding in lab.bindings("an1") if binding["kind"] == "visitor"]
+    assert [visitor["lost"] for visitor in visitors] == [True], "it stays until its registration runs out"
     (said,) = lab.ask("mnps", "status")["mnps"]["triggered"]
     assert said.endswith(f"by {lab.configuration.care_of('an1')}: lost")
     lab.crash("an1")
@@ -82,7 +82,7 @@ def test_device_returning_elsewhere_gets_its_packets(lab: Lab) -> None:
 def test_a_home_agent_notices_when_the_registration_runs_out(lab: Lab) -> None:
     lab.fade("an2")
     taken(lab, True, LIFETIME + 15.0)
-    reasons = [each.detail["reason"] for each in lab.timeline.of("mnps") if each.kind == "triggered"]
+    reasons = [event.detail["reason"] for event in lab.timeline.of("mnps") if event.kind == "triggered"]
     assert reasons[-1] == "expired"
     wait_until("the context", lambda: "policy" in context(lab, "an3").get("blocks", {}), 10)
     assert refuse(lab, "an3") == REFUSED, "policed as it was where the device was last"

@@ -55,7 +55,7 @@ def test_killed_while_waking(tmp_path: Path, seed: int) -> None:
         assert loaded.finish(60) == 0
         assert loaded.correct
         assert server.connections("/live/film") == 1
-        lost = [each for each in lab.timeline.events() if each.kind == "session-lost"]
+        lost = [event for event in lab.timeline.events() if event.kind == "session-lost"]
         assert not lost
         nothing_is_left(lab)
 
@@ -67,9 +67,9 @@ def nothing_is_left(lab: Lab) -> None:
     spool = lab.place.path / "state" / "mnps" / "spool"
     assert not list(spool.iterdir())
     assert not list(Path(f"/dev/shm/locum-mnps-{zlib.crc32(os.fsencode(spool)):08x}").iterdir())
-    holder = next(each for each in lab.processes.programs if each.name == "holder-mnps")
-    held = [os.readlink(each) for each in Path(f"/proc/{holder.pid}/fd").iterdir()]
-    assert sum(each.startswith("socket:") for each in held) == 2  # those it listens on
+    holder = next(program for program in lab.processes.programs if program.name == "holder-mnps")
+    held = [os.readlink(path) for path in Path(f"/proc/{holder.pid}/fd").iterdir()]
+    assert sum(link.startswith("socket:") for link in held) == 2  # those it listens on
     frozen = zlib.crc32(os.fsencode(lab.place.path / "run"))
     assert not list(Path("/sys/fs/cgroup").rglob(f"locum-mn-{frozen:08x}-*"))
     tables = list(lab.place.bpf_root.glob("locum/mn*/**/flows"))

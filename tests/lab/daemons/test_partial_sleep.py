@@ -113,5 +113,7 @@ def test_sleep_reports_sessions_that_went_and_stayed(tmp_path: Path) -> None:
 
 def sent(lab: Lab, message: str, wish: str) -> list[object]:
     return [
-        each for each in lab.timeline.of("mn") if each.message == message and each.detail.get("wish") == wish
+        event
+        for event in lab.timeline.of("mn")
+        if event.message == message and event.detail.get("wish") == wish
     ]

@@ -17,7 +17,7 @@ from tests.lab.judging import wrong
 
 
 def sent(lab: Lab, node: str, message: str) -> list[Event]:
-    return [each for each in lab.timeline.of(node) if (each.kind, each.message) == ("sent", message)]
+    return [event for event in lab.timeline.of(node) if (event.kind, event.message) == ("sent", message)]
 
 
 class Required(Colocated):
@@ -38,26 +38,26 @@ class Required(Colocated):
         checks.equal("server_connections", self.server.connections("/film"), 1, "connections")
         checks.equal("handovers", handovers(lab), 1)
         agent = str(lab.configuration.care_of("an1"))
-        asked = [str(each.detail["to"]) for each in sent(lab, "mn", "601")]
+        asked = [str(event.detail["to"]) for event in sent(lab, "mn", "601")]
         checks.equal("last_request_to", asked[-1], agent)
         # Before it hears an advertisement, at the start and when the link is back, a device knows no agent.
         checks.at_most("requests_past_the_agent", len(asked) - asked.count(agent), 3, "requests")
         checks.more_than("relayed", len(sent(lab, "an1", "602")), 1, "requests")
-        (row,) = [each for each in self.bound if each["home_address"] == "10.10.100.4"]
+        (row,) = [binding for binding in self.bound if binding["home_address"] == "10.10.100.4"]
         (care_of,) = row["care_of"]
         checks.equal("care_of", care_of["address"], "10.10.21.4")
         checks.equal("agent", care_of["agent"], agent)
         checks.equal("visitors_of_the_agent", len(self.visitors), 0)
         said = fields(lab.captures.files["mn"], "icmp.mip.flags", "icmp.mip.prefixlength")
-        checks.equal("advertised_prefix_lengths", " ".join({each.split("\t")[1] for each in said}), "24")
-        checks.holds("advertised_r_bit", all(int(each.split("\t")[0], 16) & 0x8000 for each in said))
+        checks.equal("advertised_prefix_lengths", " ".join({field.split("\t")[1] for field in said}), "24")
+        checks.holds("advertised_r_bit", all(int(field.split("\t")[0], 16) & 0x8000 for field in said))
 
 
 def fields(file: Path, *names: str) -> list[str]:
     """Fields of agent advertisements, as tshark reads them."""
     command = ["tshark", "-r", str(file), "-Y", "icmp.mip.type == 16", "-T", "fields"]
-    for each in names:
-        command += ["-e", each]
+    for name in names:
+        command += ["-e", name]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert lines
     return lines

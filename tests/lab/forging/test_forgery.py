@@ -150,7 +150,7 @@ def test_each_message_is_matched_with_its_answer(tmp_path: Path) -> None:
     finally:
         place.remove()
     assert done.returncode == 0, done.stderr
-    answers = {each.kind: each for each in single_shots.read(done.stdout)}
+    answers = {answer.kind: answer for answer in single_shots.read(done.stdout)}
     assert set(answers) == {"five", "silent", "asked"}
     assert answers["five"].answered == 10 and answers["five"].excess == 5
     assert answers["silent"].answered == 0 and answers["silent"].excess == -5

@@ -87,9 +87,9 @@ def test_remains_of_a_killed_claim_are_removed(monkeypatch: pytest.MonkeyPatch, 
 def test_two_labs_stand_side_by_side(place: LabPlace) -> None:
     other = LabPlace.claim("test")
     try:
-        for each in (place, other):
-            Network(each, figure_5()).build()
-            each.mount_bpf()
+        for lab_place in (place, other):
+            Network(lab_place, figure_5()).build()
+            lab_place.mount_bpf()
         other.remove()
         assert pings(place, "cn", "10.10.4.2")
         assert not leftovers(other)
@@ -103,8 +103,8 @@ def test_the_last_lab_removes_the_directory_of_sshd(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(place_module, "SSHD", sshd)
     monkeypatch.setattr(place_module, "ROOT", tmp_path / "labs")
     first, second = LabPlace.claim("test"), LabPlace.claim("test")
-    for each in (first, second):
-        each.lend_sshd_directory()
+    for network in (first, second):
+        network.lend_sshd_directory()
     first.remove()
     assert sshd.exists()
     second.remove()

@@ -55,4 +55,4 @@ def test_process_starts_under_a_chosen_number_if_free() -> None:
 
 
 def test_every_stock_program_has_files_of_its_own() -> None:
-    assert len({Stage.base(each) for each in STOCK}) == len(STOCK)
+    assert len({Stage.base(program) for program in STOCK}) == len(STOCK)

@@ -11,7 +11,7 @@ from locum.lab.steps.flow_checks import Stint, delivered_twice, judge_counters, 
 from locum.lab.timeline import Event
 from locum.wire.ip import build_ip
 
-CN, HOME, HA, AN = (IPv4Address(each) for each in ("10.10.1.10", "10.10.100.4", "10.10.4.2", "10.10.21.1"))
+CN, HOME, HA, AN = (IPv4Address(name) for name in ("10.10.1.10", "10.10.100.4", "10.10.4.2", "10.10.21.1"))
 
 
 def packet(payload: bytes, port: int = 7, ttl: int = 60) -> bytes:

@@ -29,7 +29,7 @@ def test_a_profile_becomes_the_blocks_of_a_context() -> None:
     settings = foreign_agent(agent(to_visitor=[{"id": 3, "action": "drop", "protocol": "udp"}]), NODE)
     policy, _ = settings.configuration.contexts[IPv4Address("198.51.100.4")]
     assert isinstance(policy, PolicyBlock)
-    assert [(each.identifier, each.allow) for each in policy.to_visitor.rules] == [(3, False), (3, False)]
+    assert [(rule.identifier, rule.allow) for rule in policy.to_visitor.rules] == [(3, False), (3, False)]
     assert policy.to_visitor.otherwise and settings.configuration.tunnel_silence == 2.5
 
 

@@ -80,7 +80,7 @@ def restored(tmp_path: Path) -> Callable[[str], list[Action]]:
 
 
 def translations(actions: list[Action]) -> set[Translation]:
-    return {each.translation for each in actions if isinstance(each, InstallTranslation)}
+    return {action.translation for action in actions if isinstance(action, InstallTranslation)}
 
 
 def test_translation_at_the_access_node(restored: Callable[[str], list[Action]]) -> None:
@@ -93,9 +93,11 @@ def test_behind_a_home_agent_that_translates(restored: Callable[[str], list[Acti
     """Packets come for the stand-in's own address, and its answers take the reverse tunnel."""
     actions = restored(FOREIGN_AGENT + STATIC + "translated = true\n")
     assert translations(actions) == {Translation(LOCAL4, LOCAL4), Translation(LOCAL6, LOCAL6)}
-    accepted = {each.acceptance.home_address for each in actions if isinstance(each, AcceptTunnel)}
+    accepted = {action.acceptance.home_address for action in actions if isinstance(action, AcceptTunnel)}
     assert accepted == {HOME4, HOME6, LOCAL4, LOCAL6}
-    outbound = {each.entry.home_address: each.entry for each in actions if isinstance(each, InstallOutbound)}
+    outbound = {
+        action.entry.home_address: action.entry for action in actions if isinstance(action, InstallOutbound)
+    }
     assert set(outbound) == accepted
     assert (outbound[LOCAL6].link, outbound[LOCAL6].tunnel.destination) == ("wire0", AGENT)
 

@@ -65,5 +65,5 @@ def test_the_guide_lists_the_defaults() -> None:
     guide = (Path(__file__).parents[3] / "docs" / "user-guide.md").read_text()
     table = guide.partition("### Programs that are left alone")[2].partition("### Room for many")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ") and "`" in line]
-    listed = [each for row in rows for each in row.split("|")[2].replace("`", "").replace(" ", "").split(",")]
+    listed = [word for row in rows for word in row.split("|")[2].replace("`", "").replace(" ", "").split(",")]
     assert tuple(listed) == DEFAULT_PROGRAMS

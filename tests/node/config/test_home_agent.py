@@ -72,18 +72,23 @@ def test_configuration_reaches_the_home_agent_role(tmp_path: Path) -> None:
     settings = load(write(tmp_path, HEAD + MOBILE + extra + STAND_INS + RULES))
     assert settings.home_agent is not None
     mobile = settings.home_agent.mobiles[0]
-    assert [(each.name, each.association.spi, each.translate) for each in mobile.stand_ins] == [
+    assert [
+        (stand_in.name, stand_in.association.spi, stand_in.translate) for stand_in in mobile.stand_ins
+    ] == [
         ("near", 1100, True),
         ("far", 1101, False),
     ]
-    assert [(each.identifier, each.priority, each.to) for each in mobile.rules] == [
+    assert [(rule.identifier, rule.priority, rule.to) for rule in mobile.rules] == [
         (1, 10, ("near", "mn", 7)),
         (0x8000, 20, ()),
         (0x8001, 30, ("default",)),
     ]
     role = cast(HomeAgent, roles(settings, lambda _: None)["home_agent"])
-    entries = [each.entry for each in role.restore([], now=0.0) if isinstance(each, InstallBinding)]
-    assert [(each.verdict, len(each.rules)) for each in entries] == [(Verdict.NATIVE, 2), (Verdict.NATIVE, 1)]
+    entries = [action.entry for action in role.restore([], now=0.0) if isinstance(action, InstallBinding)]
+    assert [(entry.verdict, len(entry.rules)) for entry in entries] == [
+        (Verdict.NATIVE, 2),
+        (Verdict.NATIVE, 1),
+    ]
     assert [line.live for line in role.list_rules()] == [(), (4,), (4, 6)]
 
 

@@ -42,8 +42,10 @@ def test_ports_are_told_for_each_home_address(tmp_path: Path) -> None:
     )
     role = mobile_node(load(written(tmp_path, text)))
     told = role.mobile.configuration.listeners
-    assert told[:2] == tuple(Listener(each, 22, Policy.ACCEPT, 5, 16384) for each in (HOME4, HOME6))
-    assert [(each.port, each.policy) for each in told[2::2]] == [
+    assert told[:2] == tuple(
+        Listener(home_address, 22, Policy.ACCEPT, 5, 16384) for home_address in (HOME4, HOME6)
+    )
+    assert [(listener.port, listener.policy) for listener in told[2::2]] == [
         (8000, Policy.REFUSE),
         (8001, Policy.REFUSE),
         (9, Policy.IGNORE),
@@ -59,7 +61,7 @@ def test_invalid_port_is_refused_with_a_reason(tmp_path: Path, port: str) -> Non
 
 def test_a_port_may_be_a_text(tmp_path: Path) -> None:
     told = mobile_node(load(written(tmp_path, listen('port = "22"\nwhile_asleep = "refuse"'))))
-    assert {each.port for each in told.mobile.configuration.listeners} == {22}
+    assert {listener.port for listener in told.mobile.configuration.listeners} == {22}
 
 
 def test_a_kernel_that_could_not_take_them_accepts_nothing(
@@ -69,7 +71,7 @@ def test_a_kernel_that_could_not_take_them_accepts_nothing(
     settings = load(written(tmp_path, text))
     monkeypatch.setattr("os.uname", lambda: SimpleNamespace(release="6.1.0-56-amd64"))
     told = mobile_node(settings).mobile.configuration.listeners
-    assert [each.policy for each in told[::2]] == [Policy.IGNORE, Policy.REFUSE]
+    assert [listener.policy for listener in told[::2]] == [Policy.IGNORE, Policy.REFUSE]
     events: list[tuple[object, ...]] = []
     assert settings.mobile_node is not None
     listening = settings.mobile_node.configuration.listening

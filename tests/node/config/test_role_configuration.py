@@ -50,14 +50,14 @@ WITHOUT_KEY = {"colocated_home_agent", "max_handovers", "on_behalf", "unread_bey
 
 def names(configuration: type) -> list[str]:
     assert is_dataclass(configuration)
-    return [each.name for each in fields(configuration)]
+    return [field.name for field in fields(configuration)]
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, list[str], int]]:
     """Name, keywords and number of positional arguments of every call of a plain name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            yield node.func.id, [each.arg for each in node.keywords if each.arg], len(node.args)
+            yield node.func.id, [keyword.arg for keyword in node.keywords if keyword.arg], len(node.args)
 
 
 def set_by_reader(file: str, configuration: type) -> set[str]:
@@ -72,7 +72,7 @@ def set_by_reader(file: str, configuration: type) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("file", "configuration"), [(file, each) for file, made in READERS.items() for each in made]
+    ("file", "configuration"), [(file, reader) for file, made in READERS.items() for reader in made]
 )
 def test_every_field_is_set_by_the_reader_of_its_table(file: str, configuration: type) -> None:
     missing = set(names(configuration)) - set_by_reader(file, configuration)
@@ -87,12 +87,12 @@ def named_fields(source: str) -> set[str]:
             case ast.Attribute(value=ast.Attribute(attr="configuration") | ast.Name(id="configuration")):
                 named.add(node.attr)
             case ast.Call(func=ast.Name(id=name)) if name != "Limits":  # of [node], for the data plane
-                named |= {each.arg for each in node.keywords if each.arg}
+                named |= {keyword.arg for keyword in node.keywords if keyword.arg}
     return named
 
 
 def test_assembly_names_no_field_that_comes_from_a_key() -> None:
-    fields_of_roles = {name for made in READERS.values() for each in made for name in names(each)}
+    fields_of_roles = {name for made in READERS.values() for reader in made for name in names(reader)}
     of_links = {"address", "prefix_length"}  # of an access link, as the host has them
     found = named_fields(ASSEMBLY.read_text()) & fields_of_roles - OF_THE_HOST - of_links
     assert not found, "read the key into the role's configuration, in node/config"

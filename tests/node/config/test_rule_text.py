@@ -72,7 +72,7 @@ def test_invalid_rules_are_refused(text: str, problem: str) -> None:
 
 
 def test_rules_that_contradict_each_other() -> None:
-    tables = [inline_table("a rule", f'priority = 1, to = ["{each}"]') for each in ("mn", "mnps")]
+    tables = [inline_table("a rule", f'priority = 1, to = ["{name}"]') for name in ("mn", "mnps")]
     with pytest.raises(ConfigError, match="take the same packets"):
         flow_rules(tables)
 
@@ -82,7 +82,7 @@ def test_a_filter_is_a_line_a_rule() -> None:
         'id = 4, action = "drop", protocol = "udp", destination_port = 9',
         'id = 2, action = "allow", protocol = "tcp"',
     )
-    rules = tuple(each for text in texts for each in filter_rules(inline_table("a filter", text)))
+    rules = tuple(rule for text in texts for rule in filter_rules(inline_table("a filter", text)))
     lines = ["4: protocol=udp destination_port=9 is dropped", "2: protocol=tcp is allowed"]
     assert policing_texts(Policing(rules)) == lines
     assert policing_texts(Policing(rules, FilterVerdict.DROP)) == [*lines, "the rest is dropped"]

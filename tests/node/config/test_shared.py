@@ -46,7 +46,7 @@ bid = 3
 def test_the_agent_knows_the_stand_in_of_its_host(write: Any, next_hop: str, here: bool) -> None:
     text = SHARED.replace('next_hop = "10.0.3.2"\n', f'next_hop = "{next_hop}"\n')
     made = cast(ForeignAgent, roles(load(write(text)), lambda _: None)["foreign_agent"])
-    assert [each.here for each in made.static_visitors()] == [here]
+    assert [visitor.here for visitor in made.static_visitors()] == [here]
 
 
 def test_stand_in_preconfigured_and_registering_for_two_devices(write: Any) -> None:

@@ -78,8 +78,8 @@ async def test_a_wake_that_a_later_sleep_called_off_fails() -> None:
     world.advance(0.01)
     world.sleep()
     world.advance(5)
-    for each in list(told):
-        each()
+    for request in list(told):
+        request()
     with pytest.raises(RequestFailed, match="asleep again"):
         await waking
 

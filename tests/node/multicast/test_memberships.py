@@ -65,7 +65,9 @@ def test_reports_of_a_host_without_an_address_on_the_link(
     refused: list[str] = []
     with access.inside():
         opened = MembershipSocket(
-            "down0", lambda layer, found: heard.extend((layer, each) for each in found), refused.append
+            "down0",
+            lambda layer, found: heard.extend((layer, membership) for membership in found),
+            refused.append,
         )
         own = access.run("ip -6 -o addr show dev down0 scope link").split("inet6 ")[1].split("/")[0]
     source = (ip_address("10.5.1.1"), ip_address(own))
@@ -166,7 +168,7 @@ def test_unreported_groups_are_left(monkeypatch: pytest.MonkeyPatch, tmp_path: P
                 async with asyncio.timeout(10):
                     while len(heard.told) < 2:
                         await asyncio.sleep(0.02)
-            assert [each.joined for each in heard.told] == [True, False]
+            assert [membership.joined for membership in heard.told] == [True, False]
         finally:
             heard.memberships.close()
             heard.events.close()

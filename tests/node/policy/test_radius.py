@@ -160,13 +160,13 @@ async def test_profile_has_all_attributes_of_the_page(server: int) -> None:
     (stand_in,) = profile.stand_ins
     assert (stand_in.name, str(stand_in.address), stand_in.association.spi) == ("proxy", "10.0.0.2", 1100)
     assert stand_in.association.key == bytes(range(16, 32))
-    assert [(each.identifier, each.verdict, each.to, each.owner) for each in profile.rules] == [
+    assert [(rule.identifier, rule.verdict, rule.to, rule.owner) for rule in profile.rules] == [
         (10, RuleVerdict.DROP, (), PROFILE),
         (11, RuleVerdict.FORWARD, ("proxy", "mn"), PROFILE),
     ]
-    assert [each.verdict for each in profile.to_visitor.rules] == [FilterVerdict.DROP] * 2
+    assert [rule.verdict for rule in profile.to_visitor.rules] == [FilterVerdict.DROP] * 2
     assert profile.from_visitor.idle
-    assert [(each.identifier, each.verdict) for each in profile.paging.rules] == [
+    assert [(rule.identifier, rule.verdict) for rule in profile.paging.rules] == [
         (1, FilterVerdict.DROP),
         (1, FilterVerdict.DROP),
         (2, FilterVerdict.ALLOW),

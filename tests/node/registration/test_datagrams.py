@@ -40,8 +40,8 @@ def test_received_datagram_has_addresses_and_link(
             peer.sendto(message, (HERE, wild.getsockname()[1]))
         first, _ = inbox.receive(wild.fileno())
         second, _ = inbox.receive(wild.fileno())
-        assert [each[0] for each in (*first, *second)] == sent and len(first) == 3
-        around = {each[1:] for each in (*first, *second)}
+        assert [datagram[0] for datagram in (*first, *second)] == sent and len(first) == 3
+        around = {datagram[1:] for datagram in (*first, *second)}
         assert around == {(THERE, peer.getsockname()[1], IPv4Address(HERE).packed, LOOPBACK)}
     with pytest.raises(BlockingIOError):
         inbox.receive(wild.fileno())
@@ -52,7 +52,7 @@ def test_oversized_datagrams_are_skipped_and_counted(sockets: tuple[socket.socke
     for size in (100, 101, 5):
         peer.sendto(bytes(size), (HERE, wild.getsockname()[1]))
     arrived, oversized = Inbox(8, 100).receive(wild.fileno())
-    assert [len(each[0]) for each in arrived] == [100, 5] and oversized == 1
+    assert [len(datagram[0]) for datagram in arrived] == [100, 5] and oversized == 1
 
 
 def test_datagrams_leave_in_order_from_the_chosen_address(
@@ -63,7 +63,7 @@ def test_datagrams_leave_in_order_from_the_chosen_address(
     outbox = Outbox(4)
     messages = [b"%d\0tail" % number for number in range(10)]
     sources = [ANY, IPv4Address("127.0.0.3").packed]
-    datagrams = [(each, THERE, port, sources[number % 2], 0) for number, each in enumerate(messages)]
+    datagrams = [(message, THERE, port, sources[number % 2], 0) for number, message in enumerate(messages)]
     assert outbox.send(wild.fileno(), datagrams) == []
     arrived = [peer.recvfrom(100) for _ in messages]
     assert [message for message, _ in arrived] == messages

@@ -22,8 +22,8 @@ async def probes(*wanted: Probe, patience: float = 5.0, enough: int | None = Non
     prober = Prober(found.append, lambda link: OWN)
     try:
         for _ in range(int(patience / 0.05)):
-            for each in wanted:
-                prober.probe(each)
+            for address in wanted:
+                prober.probe(address)
             await asyncio.sleep(0.05)
             if len(found) >= (len(wanted) if enough is None else enough):
                 break

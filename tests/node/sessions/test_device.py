@@ -92,11 +92,11 @@ class Device:
 
 
 def children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def named(*pids: int) -> tuple[Process, ...]:
-    return tuple(Process(*each) for each in map(process, pids) if each is not None)
+    return tuple(Process(*pair) for pair in map(process, pids) if pair is not None)
 
 
 def stands_still(pid: int) -> bool:
@@ -104,8 +104,8 @@ def stands_still(pid: int) -> bool:
     groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     path = next(line[4:] for line in groups if line.startswith("0::/"))
     roots = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
-    events = [each / path.lstrip("/") / "cgroup.events" for each in roots]
-    return any("frozen 1" in each.read_text() for each in events if each.exists())
+    events = [root / path.lstrip("/") / "cgroup.events" for root in roots]
+    return any("frozen 1" in event.read_text() for event in events if event.exists())
 
 
 async def test_programs_that_fork_before_and_between_rounds(world: World, tmp_path: Path) -> None:

@@ -45,4 +45,4 @@ async def test_abandoned_sessions_are_reported(world: Callable[[], World], flows
     expected = list(made.sessions) if flows is None else flows
     report = (await Control(made).abandon())["report"]
     assert report["lost"] == len(report["sessions"]) == len(expected)
-    assert {each["reason"] for each in report["sessions"]} <= {"the sessions were given up"}
+    assert {session["reason"] for session in report["sessions"]} <= {"the sessions were given up"}

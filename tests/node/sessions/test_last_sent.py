@@ -36,8 +36,8 @@ def link() -> Iterator[str]:
     try:
         assert not _libc.setns(there, 0)
         run("ip", "link", "add", "name", "near0", "type", "veth", "peer", "name", "far0")
-        for each in ("near0", "far0"):
-            run("ip", "link", "set", each, "up")
+        for interface in ("near0", "far0"):
+            run("ip", "link", "set", interface, "up")
         yield "near0"
     finally:
         _libc.setns(before, 0)
@@ -97,7 +97,7 @@ def test_unmatched_packets_do_not_reach_the_process(link: str) -> None:
             build_ip(CARE_OF, AGENT, 6, bytes(40)),
         ):
             send(link, packet)
-        assert [seen.repeated(each) for each in (other, foreign, FLOW)] == [None] * 3
+        assert [seen.repeated(flow) for flow in (other, foreign, FLOW)] == [None] * 3
     finally:
         seen.close()
 
@@ -106,7 +106,7 @@ def test_only_ports_of_rules_pass_the_filter(link: str) -> None:
     seen = LastSent([RULE])
     try:
         flows = (Flow(17, HOME, 1, FLOW.peer, port) for port in range(3000, 3400))
-        send(link, *(build_udp(each, b"x", from_peer=False) for each in flows))
+        send(link, *(build_udp(flow, b"x", from_peer=False) for flow in flows))
         assert not select.select([seen], [], [], 0)[0]
         send(link, build_udp(FLOW, b"x", from_peer=False))
         assert select.select([seen], [], [], 10)[0]
@@ -123,8 +123,8 @@ def test_too_large_a_datagram_and_a_fragment_are_no_keep_alive(link: str) -> Non
         for part in fragment(replace(header, dont_fragment=False).encode(payload), 600):
             send(link, part)
         assert seen.repeated(FLOW) == Repeated(b"small", 25, True)
-        for each in ("near0", "far0"):
-            run("ip", "link", "set", each, "mtu", "3000")
+        for interface in ("near0", "far0"):
+            run("ip", "link", "set", interface, "mtu", "3000")
         send(link, build_udp(FLOW, b"z" * (MAX_REPEATED + 1), from_peer=False))
         assert seen.repeated(FLOW) is None
     finally:

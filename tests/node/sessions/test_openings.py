@@ -85,8 +85,8 @@ def test_each_port_has_its_policy(monkeypatch: pytest.MonkeyPatch) -> None:
         desk.syn(22)
 
     desk = run(monkeypatch, test)
-    assert [each.flow.local_port for each in desk.injected] == [22, 22]
-    assert [each.flow.local_port for each in desk.refused] == [80]
+    assert [opening.flow.local_port for opening in desk.injected] == [22, 22]
+    assert [opening.flow.local_port for opening in desk.refused] == [80]
     assert desk.counts == {"opening-ignored": 1, "opening-range": 1}
 
 
@@ -131,7 +131,7 @@ def test_flood_of_one_address_spares_the_others(monkeypatch: pytest.MonkeyPatch)
             desk.syn(22, home=homes[1])
 
     desk = run(monkeypatch, test)
-    assert [each.flow.local for each in desk.injected].count(homes[1]) == 5
+    assert [opening.flow.local for opening in desk.injected].count(homes[1]) == 5
 
     def everywhere(desk: Desk) -> None:
         test(desk)

@@ -52,8 +52,8 @@ def policed(profile: Profile, *, stand_in: bool = True) -> Filters:
     visitors.start(())
     policy.restore((), now=0.0)
     actions = policy.happened(ProfileFetched(1, profile), now=1.0) or []
-    found = [each.filter for each in actions if isinstance(each, InstallFilter)]
-    return {(each.home_address, each.place): each for each in found}
+    found = [action.filter for action in actions if isinstance(action, InstallFilter)]
+    return {(entry.home_address, entry.place): entry for entry in found}
 
 
 PROFILE = Profile(
@@ -129,7 +129,7 @@ def test_changed_profile_changes_the_classifier() -> None:
     visitors.adjust(book.police)
     visitors.start(())
     book.learn(HOA, Profile(to_visitor=PROFILE.to_visitor, paging=Policing(udp(1, 7005, DROP))))
-    found = [each.filter for each in visitors.refresh(HOA) if isinstance(each, InstallFilter)]
-    filters = {(each.home_address, each.place): each for each in found}
+    found = [action.filter for action in visitors.refresh(HOA) if isinstance(action, InstallFilter)]
+    filters = {(entry.home_address, entry.place): entry for entry in found}
     assert decision(filters, 7005) == (1, DROP)
     assert decision(filters, 7004) == (0, ALLOW) and decision(filters, 7001) == (2, DROP)

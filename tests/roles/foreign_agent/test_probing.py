@@ -44,13 +44,13 @@ class AccessNode:
         self.now = 0.0
 
     def perform(self, actions: list[Action] | None) -> list[Action]:
-        for each in actions or []:
-            self.done.append(each)
-            if isinstance(each, Persist):
-                self.rows[each.table, each.key] = each
-            elif isinstance(each, Forget):
-                del self.rows[each.table, each.key]
-            elif isinstance(each, Probe) and self.answers:
+        for action in actions or []:
+            self.done.append(action)
+            if isinstance(action, Persist):
+                self.rows[action.table, action.key] = action
+            elif isinstance(action, Forget):
+                del self.rows[action.table, action.key]
+            elif isinstance(action, Probe) and self.answers:
                 self.perform(self.probing.happened(answer(), now=self.now))
         return actions or []
 
@@ -79,17 +79,17 @@ class AccessNode:
         return again
 
     def asked(self) -> list[tuple[Addr, Trigger]]:
-        return [(each.peer, decode_trigger(each.body)) for each in self.done if isinstance(each, Ask)]
+        return [(action.peer, decode_trigger(action.body)) for action in self.done if isinstance(action, Ask)]
 
     def last(self) -> Ask:
-        return [each for each in self.done if isinstance(each, Ask)][-1]
+        return [action for action in self.done if isinstance(action, Ask)][-1]
 
     def answer_last(self, status: Status) -> None:
         body = encode_trigger_answer(status)
         self.perform(self.probing.happened(Answered(self.last().request, body), now=self.now))
 
     def kinds(self) -> list[str]:
-        return [each.kind for each in self.done if isinstance(each, Emit) and each.kind != "sent"]
+        return [action.kind for action in self.done if isinstance(action, Emit) and action.kind != "sent"]
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ RELEASE = Trigger(Operation.RELEASE, (HOME, HOME_V6), (), Reason.BACK)
 
 def test_answering_visitor_is_never_lost(node: AccessNode) -> None:
     node.advance(60.5)
-    assert [each for each in node.done if isinstance(each, Probe)] == [Probe("radio0", HOME, CARD)] * 60
+    assert [action for action in node.done if isinstance(action, Probe)] == [Probe("radio0", HOME, CARD)] * 60
     assert (node.asked(), node.probing.lost()) == ([], frozenset())
 
 
@@ -142,7 +142,7 @@ def test_link_down_loses_its_visitors_at_once(node: AccessNode) -> None:
     node.perform(node.probing.link_down("radio0", now=node.now))
     assert node.asked() == [(FIRST, TAKE)]
     node.advance(10)
-    assert not any(isinstance(each, Probe) for each in node.done)
+    assert not any(isinstance(action, Probe) for action in node.done)
     node.probing.link_up("radio0", now=node.now)
     node.advance(0)
     assert node.asked()[1:] == [(FIRST, RELEASE), (SECOND, RELEASE)]
@@ -246,7 +246,7 @@ class Sender:
         return []
 
     def perform(self, actions: list[Action] | None) -> None:
-        self.asks += [each for each in actions or [] if isinstance(each, Ask)]
+        self.asks += [action for action in actions or [] if isinstance(action, Ask)]
 
     def no_answer(self) -> None:
         self.perform(self.trigger_requests.happened(NoAnswer(self.asks[-1].request, "silence"), now=self.now))
@@ -271,7 +271,7 @@ def sender() -> Sender:
 def test_next_stand_in_is_asked_after_a_refusal(sender: Sender) -> None:
     sender.perform(sender.trigger_requests.ask_one(TAKE, (FIRST, SECOND)))
     sender.answered(Status.NOT_AUTHORISED)
-    assert [each.peer for each in sender.asks] == [FIRST, SECOND]
+    assert [ask.peer for ask in sender.asks] == [FIRST, SECOND]
     sender.answered(Status.OK)
     assert (sender.ended, sender.trigger_requests.deadline()) == ([Status.OK], None)
 
@@ -303,7 +303,7 @@ def test_each_stand_in_is_asked_until_it_has_released(sender: Sender) -> None:
     sender.answered(Status.OK, second)
     sender.answered(Status.BUSY, first)
     sender.next_round()
-    assert [each.peer for each in sender.asks] == [FIRST, SECOND, FIRST]
+    assert [ask.peer for ask in sender.asks] == [FIRST, SECOND, FIRST]
     sender.answered(Status.OK)
     assert sender.ended == [Status.OK, Status.OK]
 

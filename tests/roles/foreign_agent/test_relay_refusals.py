@@ -53,7 +53,7 @@ class Relay:
 
     def ask(self, request: RegistrationRequest) -> bytes:
         actions = self.agent.receive(signed(request.encode(), AuthKind.MN_HA, KEY), AIR, now=self.world.now)
-        (sent,) = [each for each in actions if isinstance(each, a.SendRegistration)]
+        (sent,) = [action for action in actions if isinstance(action, a.SendRegistration)]
         assert sent.message[0] == REGISTRATION_REQUEST
         return sent.message
 
@@ -91,10 +91,10 @@ class Relay:
 
     def refusals(self, actions: list[a.Action]) -> list[int]:
         codes: list[int] = []
-        for each in actions:
-            if isinstance(each, a.Reply):
-                reply = RegistrationReply.decode(each.message)
-                assert each.to == AIR and reply.identification == self.request.identification
+        for action in actions:
+            if isinstance(action, a.Reply):
+                reply = RegistrationReply.decode(action.message)
+                assert action.to == AIR and reply.identification == self.request.identification
                 codes.append(int(reply.code))
         return codes
 
@@ -192,7 +192,7 @@ def test_unknown_critical_extension_is_refused(keyed: bool, code: Code) -> None:
     assert relay.signed_answer(code=code, extensions=(CRITICAL,)) == [
         Code.FA_UNKNOWN_CRITICAL_FROM_HOME_AGENT
     ]
-    assert not [each for each in relay.agent.visitors() if each.home_address == VISITOR]
+    assert not [visitor for visitor in relay.agent.visitors() if visitor.home_address == VISITOR]
 
 
 def test_missing_parts_of_a_reply_have_their_codes() -> None:
@@ -236,8 +236,8 @@ def test_device_keeps_its_agent_without_a_home_agent(code: Code) -> None:
     via = world.mn.via
     refused(world, code)
     world.advance(100)
-    requests = [each for each in world.mn.events if each.message == "601" and each.kind == "sent"]
-    assert {each.detail["to"] for each in requests} == {str(AN1)}
+    requests = [event for event in world.mn.events if event.message == "601" and event.kind == "sent"]
+    assert {request.detail["to"] for request in requests} == {str(AN1)}
     assert len(requests) < 12  # it backs off as if nobody had answered
     assert world.mn.counts[f"denied-{int(code)}"] >= 5
     assert world.mn.via == via
@@ -252,8 +252,8 @@ def test_unreachable_home_network_makes_the_device_change_agent() -> None:
     world.advance(5)
     refused(world, Code.FA_HOME_NETWORK_UNREACHABLE)
     world.advance(60)
-    requests = [each for each in world.mn.events if each.message == "601" and each.kind == "sent"]
-    assert len({each.detail["to"] for each in requests}) == 2
+    requests = [event for event in world.mn.events if event.message == "601" and event.kind == "sent"]
+    assert len({request.detail["to"] for request in requests}) == 2
 
 
 def test_critical_extension_unknown_to_the_device() -> None:

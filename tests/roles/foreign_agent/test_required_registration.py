@@ -35,7 +35,7 @@ def require(world: World, *, keyed: bool = False, **changes: object) -> None:
 def asked(world: World) -> list[str]:
     """Agents that were asked to register, in order."""
     return [
-        str(each.detail["to"]) for each in world.mn.events if (each.kind, each.message) == ("sent", "601")
+        str(event.detail["to"]) for event in world.mn.events if (event.kind, event.message) == ("sent", "601")
     ]
 
 
@@ -78,8 +78,8 @@ def test_request_has_the_co_located_address_and_the_d_bit() -> None:
 
     world.give = watch  # type: ignore[method-assign]
     world.advance(5)
-    assert seen and all(each.care_of_address == COLOCATED and Flag.D in each.flags for each in seen)
-    assert not any(each.find(UdpTunnelRequest) for each in seen)
+    assert seen and all(request.care_of_address == COLOCATED and Flag.D in request.flags for request in seen)
+    assert not any(request.find(UdpTunnelRequest) for request in seen)
 
 
 def test_agent_that_starts_to_require_registration_or_leaves() -> None:
@@ -136,9 +136,11 @@ def test_configuration_sets_the_registration_required_bit() -> None:
         require(world, registration_required=required)
         sent = world.an1.role.timeout(now=world.now + 10)
         flags = [
-            AgentAdvertisement.decode(each.message).flags for each in sent if isinstance(each, a.Advertise)
+            AgentAdvertisement.decode(action.message).flags
+            for action in sent
+            if isinstance(action, a.Advertise)
         ]
-        assert [AgentFlag.R in each for each in flags] == [required]
+        assert [AgentFlag.R in flag for flag in flags] == [required]
 
 
 def test_agent_sends_its_name() -> None:
@@ -146,5 +148,9 @@ def test_agent_sends_its_name() -> None:
     for nai in (None, "an1@example.org"):
         require(world, nai=nai)
         sent = world.an1.role.timeout(now=world.now + 10)
-        said = [AgentAdvertisement.decode(each.message).nai for each in sent if isinstance(each, a.Advertise)]
+        said = [
+            AgentAdvertisement.decode(action.message).nai
+            for action in sent
+            if isinstance(action, a.Advertise)
+        ]
         assert said == [nai]

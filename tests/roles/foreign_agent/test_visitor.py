@@ -23,7 +23,7 @@ from locum.wire.mobile_ip.registration import Flag
 from locum.wire.traffic_selector import Ipv4Selector
 
 HOA, HOA6 = IPv4Address("10.50.0.9"), IPv6Address("2001:db8:50::9")
-HA, AN, STAND_IN = (IPv4Address(each) for each in ("10.5.0.1", "10.1.0.1", "10.1.0.130"))
+HA, AN, STAND_IN = (IPv4Address(name) for name in ("10.5.0.1", "10.1.0.1", "10.1.0.130"))
 MAC = b"\2" * 6
 DEVICE = Visitor(HOA, HA, "wire", MAC, 300, 1_790_000_300.0, 0, home_address_v6=HOA6)
 
@@ -31,7 +31,7 @@ DEVICE = Visitor(HOA, HA, "wire", MAC, 300, 1_790_000_300.0, 0, home_address_v6=
 def ways(visitor: Visitor) -> tuple[dict[object, object], set[object]]:
     """The next hop for each home address, and the addresses with a known link-layer address."""
     found = visitor_forwarding(visitor, AN)
-    return ways_of(found), {each.address for each in found.neighbours.values()}
+    return ways_of(found), {neighbour.address for neighbour in found.neighbours.values()}
 
 
 def test_a_device_is_reached_by_its_home_addresses() -> None:
@@ -51,7 +51,7 @@ def test_packets_of_a_stand_in_on_the_same_host_have_no_link() -> None:
     for static, link in ((elsewhere, "wire"), (replace(elsewhere, here=True), None)):
         found = static_forwarding(static, AN)
         assert list(found.outbound.values()) == [OutboundEntry(HOA, link, Tunnel(AN, HA))]
-        assert [each.next_hop for each in found.acceptances.values()] == [STAND_IN]
+        assert [acceptance.next_hop for acceptance in found.acceptances.values()] == [STAND_IN]
 
 
 def test_local_stand_in_gets_packets_of_a_short_lived_visitor() -> None:
@@ -70,7 +70,7 @@ def test_local_stand_in_gets_packets_of_a_short_lived_visitor() -> None:
         assert {link for _, link in held.outbound} == ({"wire", None} if bound.here else {"wire"})
         assert known.stood_in_for(HOA) is bool(held.filters) is (bound.here and lifetime <= 10)
         assert NeighbourEntry("wire", HOA, MAC) in actions  # the stand-in's own messages reach it
-        return [each.next_hop for each in held.acceptances.values()]
+        return [acceptance.next_hop for acceptance in held.acceptances.values()]
 
     assert hops(300, static) == [HOA]
     assert hops(10, static) == [STAND_IN]
@@ -88,8 +88,8 @@ def translated(static: StaticVisitor, *visitors: Visitor) -> set[Translation]:
     """Translations after the access node has started and these have registered."""
     listed = VisitorList(AN, (static,), (HA,), 8)
     actions = listed.start(())
-    for each in visitors:
-        actions += listed.admit(each)
+    for visitor in visitors:
+        actions += listed.admit(visitor)
     found: dict[object, Translation] = {}
     for action in actions:
         match action:
@@ -108,7 +108,7 @@ def test_translation_outlives_the_stand_ins_registration() -> None:
     listed = VisitorList(AN, (BOUND,), (HA,), 8)
     listed.start(())
     listed.admit(REGISTERED)
-    assert not any(isinstance(each, RemoveTranslation) for each in listed.dismiss(HOA))
+    assert not any(isinstance(action, RemoveTranslation) for action in listed.dismiss(HOA))
 
 
 def test_only_the_selected_stand_in_gets_translated_packets() -> None:
@@ -123,4 +123,4 @@ def test_only_the_selected_stand_in_gets_translated_packets() -> None:
 
 
 def ways_of(found: Forwarding) -> dict[object, object]:
-    return {each.home_address: each.next_hop for each in found.acceptances.values()}
+    return {acceptance.home_address: acceptance.next_hop for acceptance in found.acceptances.values()}

@@ -44,15 +44,15 @@ class Node:
 
 
 def questions(actions: list[a.Action]) -> list[FetchProfile]:
-    return [each for each in actions if isinstance(each, FetchProfile)]
+    return [action for action in actions if isinstance(action, FetchProfile)]
 
 
 def filters(actions: list[a.Action]) -> list[Filter]:
-    return [each.filter for each in actions if isinstance(each, InstallFilter)]
+    return [action.filter for action in actions if isinstance(action, InstallFilter)]
 
 
 def kinds(actions: list[a.Action]) -> list[str]:
-    return [each.kind for each in actions if isinstance(each, a.Emit)]
+    return [action.kind for action in actions if isinstance(action, a.Emit)]
 
 
 def test_a_visitor_is_policed_by_its_profile() -> None:
@@ -100,7 +100,7 @@ def test_refresh_fetches_before_the_lifetime_ends() -> None:
     changed = replace(PROFILE, to_visitor=Policing((replace(RULE, identifier=8),)))
     actions = node.tell(ProfileFetched(2, changed), NOW + 5)
     (installed,) = filters(actions)
-    assert [each.identifier for each in installed.rules] == [8]
+    assert [rule.identifier for rule in installed.rules] == [8]
     assert kinds(actions) == ["profile-changed"]
     assert node.policy.deadline() == NOW + 605
     node.policy.refresh(HOA)

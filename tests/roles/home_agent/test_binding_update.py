@@ -130,8 +130,8 @@ def give(home: Home, message: bytes, source: IPv4Address) -> tuple[int, int]:
     registration = read_update(message, HOA6)
     received = Received(registration, Source(source, 0, "core"), len(message), write_acknowledgement)
     actions = home.role.register(received, now=home.now)
-    (reply,) = (each for each in actions if isinstance(each, a.Reply))
-    home.perform([each for each in actions if each is not reply])
+    (reply,) = (action for action in actions if isinstance(action, a.Reply))
+    home.perform([action for action in actions if action is not reply])
     *_, status, _flags, _sequence, lifetime = ACKNOWLEDGEMENT.unpack_from(reply.message)
     return status, lifetime * UNIT
 
@@ -181,8 +181,8 @@ def test_a_binding_update_is_decided_as_a_registration_request(name: str) -> Non
         assert granted in ((min(lifetime, configuration.max_lifetime),) if status == 0 else (0,))
         assert state(six) == state(four)
         assert counted(six) == counted(four)
-    assert [(each.kind, each.detail) for each in six.events] == [
-        (each.kind, each.detail) for each in four.events
+    assert [(event.kind, event.detail) for event in six.events] == [
+        (event.kind, event.detail) for event in four.events
     ]
 
 

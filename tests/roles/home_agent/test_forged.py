@@ -61,11 +61,11 @@ def settled(**options: object) -> World:
 def give(world: World, host: Host, message: bytes, source: Source) -> list[a.Action]:
     """Actions of the role for the message; only counting and answering are allowed."""
     actions = host.role.receive(message, source, now=world.now)
-    for each in actions:
-        assert isinstance(each, a.Count | a.Reply | a.SendRegistration | a.Emit), each
-        if isinstance(each, a.Reply):
-            assert len(each.message) <= len(message)
-            assert each.to == source
+    for action in actions:
+        assert isinstance(action, a.Count | a.Reply | a.SendRegistration | a.Emit), action
+        if isinstance(action, a.Reply):
+            assert len(action.message) <= len(message)
+            assert action.to == source
     return actions
 
 
@@ -75,7 +75,11 @@ def request(world: World, **changes: object) -> RegistrationRequest:
 
 
 def codes(actions: list[a.Action]) -> list[int]:
-    return [int(RegistrationReply.decode(each.message).code) for each in actions if isinstance(each, a.Reply)]
+    return [
+        int(RegistrationReply.decode(action.message).code)
+        for action in actions
+        if isinstance(action, a.Reply)
+    ]
 
 
 CORE = Source(STRANGER, 434, "core")
@@ -123,7 +127,7 @@ def test_simultaneous_bindings_up_to_four() -> None:
         )
         actions = world.ha.role.receive(message, CORE, now=world.now)
         assert codes(actions) == [0 if number < 4 else Code.TOO_MANY_SIMULTANEOUS_BINDINGS]
-        world.perform(world.ha, [each for each in actions if not isinstance(each, a.Reply)])
+        world.perform(world.ha, [action for action in actions if not isinstance(action, a.Reply)])
         world.check()
     assert len(world.ha.bindings[HOA].tunnels) == 4
     one = request(
@@ -238,13 +242,15 @@ def test_first_of_two_claims_to_a_home_address_wins() -> None:
     }
     for message in messages.values():
         assert [
-            each for each in give(world, world.an1, message, ROGUE) if isinstance(each, a.SendRegistration)
+            action
+            for action in give(world, world.an1, message, ROGUE)
+            if isinstance(action, a.SendRegistration)
         ]
     first = world.an1.role.receive(accepted(messages[STRANGER]), Source(STRANGER, 434, "core"), now=world.now)
-    assert any(isinstance(each, a.Persist) for each in first)
+    assert any(isinstance(action, a.Persist) for action in first)
     late = world.an1.role.receive(accepted(messages[other]), Source(other, 434, "core"), now=world.now)
     assert codes(late) == [Code.FA_ADMINISTRATIVELY_PROHIBITED]
-    assert not any(isinstance(each, a.Persist) for each in late)
+    assert not any(isinstance(action, a.Persist) for action in late)
 
 
 def test_reply_from_an_access_link_is_ignored() -> None:
@@ -264,13 +270,13 @@ def test_a_copied_request_does_not_get_the_answer() -> None:
     assert len(give(world, world.an1, message, first)) == 2
     assert give(world, world.an1, message, ROGUE) == [a.Count("request-repeated-by-another")]
     actions = world.an1.role.receive(accepted(message), Source(HA, 434, "core"), now=world.now)
-    assert [each.to for each in actions if isinstance(each, a.Reply)] == [first]
+    assert [action.to for action in actions if isinstance(action, a.Reply)] == [first]
 
 
 def test_unreachable_home_agent_address_is_refused() -> None:
     world = settled()
     actions = give(world, world.an1, by_way_of(world, HA), ROGUE)
-    relayed = next(each for each in actions if isinstance(each, a.SendRegistration))
+    relayed = next(action for action in actions if isinstance(action, a.SendRegistration))
     refused = NotPerformed(relayed, "Network is unreachable")
     assert codes(world.an1.role.happened(refused, now=world.now)) == [Code.FA_HOME_NETWORK_UNREACHABLE]
     assert world.an1.role.happened(refused, now=world.now) == []
@@ -316,8 +322,8 @@ def test_control_messages_of_others_are_refused(
     before = world.mnps.tables()
     body = encode_634(make(held))  # type: ignore[arg-type]
     actions = world.mnps.role.happened(a.Asked(9999, "634", body, STRANGER, authorised), now=world.now)
-    assert all(isinstance(each, a.Count | a.Answer) for each in actions)
-    answers = [decode_632(each.body) for each in actions if isinstance(each, a.Answer)]
+    assert all(isinstance(action, a.Count | a.Answer) for action in actions)
+    answers = [decode_632(action.body) for action in actions if isinstance(action, a.Answer)]
     assert len(answers) == 1
     assert answers[0].status in (Status.NOT_AUTHORISED, Status.UNKNOWN_HANDOVER)
     assert answers[0].access_node is None and answers[0].sessions == ()
@@ -330,18 +336,18 @@ def test_record_of_a_foreign_address_is_refused() -> None:
     world.perform(
         world.mnps,
         [
-            each
-            for each in world.mnps.role.happened(a.Asked(1, "634", body, HOA, (HOA,)), now=world.now)
-            if not isinstance(each, a.Answer)
+            action
+            for action in world.mnps.role.happened(a.Asked(1, "634", body, HOA, (HOA,)), now=world.now)
+            if not isinstance(action, a.Answer)
         ],
     )
     before = world.mnps.tables()
     for record in ({0: FOREIGN.to_cbor()}, {1: 2}, {0: "nonsense"}):
         transfer = encode_634(TakeoverTransfer(HANDOVER, (record,)))
         actions = world.mnps.role.happened(a.Asked(2, "634", transfer, HOA, (HOA,)), now=world.now)
-        answers = [decode_632(each.body) for each in actions if isinstance(each, a.Answer)]
+        answers = [decode_632(action.body) for action in actions if isinstance(action, a.Answer)]
         assert answers[0].status in (Status.NOT_AUTHORISED, Status.MALFORMED)
-        assert all(isinstance(each, a.Count | a.Answer) for each in actions)
+        assert all(isinstance(action, a.Count | a.Answer) for action in actions)
     assert world.mnps.tables() == before
 
 
@@ -368,7 +374,7 @@ def test_notices_of_strangers_are_ignored() -> None:
     for body in (b"", b"\xff", encode_618(Notice618(STRANGER, True, AN1)), bytes(2000)):
         for host in (world.mn, world.mnps):
             actions = host.role.happened(a.Asked(7, "618", body, STRANGER, ()), now=world.now)
-            assert not any(isinstance(each, a.Emit) for each in actions)
+            assert not any(isinstance(action, a.Emit) for action in actions)
             host.role.happened(a.Asked(7, "1172", body, STRANGER, ()), now=world.now)
     assert (world.mn.tables(), world.mnps.tables()) == before
 
@@ -377,9 +383,9 @@ def notice_status(host: Host, home_address: Addr, authorised: tuple[Addr, ...]) 
     """Status of a 618 of a known peer with authority for these home addresses."""
     body = encode_618(Notice618(home_address, False, AN3))
     actions = host.role.happened(a.Asked(8, "618", body, AN3, authorised), now=0.0)
-    status = decode_632(next(each.body for each in actions if isinstance(each, a.Answer))).status
-    assert any(isinstance(each, a.Emit) for each in actions) == (status is Status.OK)
-    refused = {each.reason for each in actions if isinstance(each, a.Count)}
+    status = decode_632(next(action.body for action in actions if isinstance(action, a.Answer))).status
+    assert any(isinstance(action, a.Emit) for action in actions) == (status is Status.OK)
+    refused = {action.reason for action in actions if isinstance(action, a.Count)}
     assert refused == (
         set() if status is Status.OK else refused & {"notice-not-authorised", "notice-foreign"}
     )
@@ -411,7 +417,7 @@ SETTLED = settled()
 @given(st.binary(max_size=200), st.sampled_from(["ha", "an1", "an3", "mn", "mnps"]))
 @settings(max_examples=300, deadline=None)
 def test_random_bytes_change_no_tables(message: bytes, name: str) -> None:
-    host = next(each for each in SETTLED.hosts if each.name == name)
+    host = next(host for host in SETTLED.hosts if host.name == name)
     before = host.tables()
     for link in ("radio0", "core"):
         give(SETTLED, host, message, Source(STRANGER, 434, link, MAC))
@@ -423,8 +429,8 @@ def test_random_bytes_change_no_tables(message: bytes, name: str) -> None:
 @settings(max_examples=300, deadline=None)
 def test_one_flipped_bit_invalidates_a_message(where: int, name: str) -> None:
     """A message that was good once, with one bit changed."""
-    host = next(each for each in SETTLED.hosts if each.name == name)
-    good = [each for each in host.sent if each[0] == (3 if name == "mn" else 1)]
+    host = next(host for host in SETTLED.hosts if host.name == name)
+    good = [message for message in host.sent if message[0] == (3 if name == "mn" else 1)]
     if not good:
         return
     message = bytearray(good[where % len(good)])
@@ -461,17 +467,17 @@ def test_failure_at_the_stand_in_is_answered() -> None:
 
     def failing(exchange: int, request: object, kind: type) -> tuple[list[a.Action], Answer632]:
         asked = stand_in_does(world, exchange, request)
-        action = next(each for each in asked if isinstance(each, kind))
+        action = next(stand_in_doe for stand_in_doe in asked if isinstance(stand_in_doe, kind))
         then = world.mnps.role.happened(NotPerformed(action, "the disk is full"), now=world.now)
-        answers = [each for each in then if isinstance(each, a.Answer)]
-        assert [each.exchange for each in answers] == [exchange]
+        answers = [action for action in then if isinstance(action, a.Answer)]
+        assert [answer.exchange for answer in answers] == [exchange]
         return then, decode_632(answers[0].body)
 
     transfer = TakeoverTransfer(HANDOVER, ({0: flow(0).to_cbor()},))
     actions, answer = failing(2, transfer, RestoreSessions)
     assert actions[0] == DropSessions(HANDOVER)
     assert actions.index(ClearFlow(flow(0))) < actions.index(ReleaseHeld(HOA))
-    assert [each.status for each in answer.sessions] == [Status.REFUSED]
+    assert [session.status for session in answer.sessions] == [Status.REFUSED]
 
     other = bytes(reversed(HANDOVER))
     stand_in_does(world, 3, TakeoverPrepare(other, (HOA,), (flow(0),)))

@@ -216,7 +216,7 @@ def test_configuration_overrides_the_keepalive_interval() -> None:
     for interval, said, expected in ((None, 0, DEFAULT_KEEPALIVE), (None, 40, 40), (7.0, 40, 7)):
         node = mobile(interval=interval)
         events = node.replied(answer(UdpTunnelReply(0, False, said), MN_HA), WAY)
-        assert node.udp and [each.kind for each in events if isinstance(each, a.Emit)] == ["nat-traversal"]
+        assert node.udp and [event.kind for event in events if isinstance(event, a.Emit)] == ["nat-traversal"]
         node.settled(True, 1000.0)
         assert node.deadline() == 1000.0 + expected
 

@@ -54,14 +54,14 @@ class Home:
     def perform(self, actions: list[a.Action]) -> list[bytes]:
         """Returns the replies."""
         replies: list[bytes] = []
-        for each in actions:
-            match each:
-                case _ if type(each) in FORWARDING:
-                    self.forwarding.perform(each)
+        for action in actions:
+            match action:
+                case _ if type(action) in FORWARDING:
+                    self.forwarding.perform(action)
                 case a.Persist():
-                    self.rows[each.key] = each
+                    self.rows[action.key] = action
                 case a.Reply():
-                    replies.append(each.message)
+                    replies.append(action.message)
         return replies
 
     def register(self, message: bytes, seen: IPv4Address, port: int, now: float = NOW) -> RegistrationReply:
@@ -72,7 +72,10 @@ class Home:
     def accepted(self) -> dict[tuple[Addr, Addr], int]:
         """The UDP port of each tunnel that is let in, 0: not in UDP."""
         listed = self.forwarding.acceptances.values()
-        return {(each.outer_source, each.home_address): each.source_port for each in listed}
+        return {
+            (acceptance.outer_source, acceptance.home_address): acceptance.source_port
+            for acceptance in listed
+        }
 
     def tunnel(self, home_address: Addr = HOA) -> Tunnel:
         tunnel = tunnel_of(self.forwarding, ordinary(home_address))
@@ -150,12 +153,14 @@ def mobile(mode: TraversalMode = TraversalMode.AUTO) -> MobileNode:
 
 
 def sent(actions: list[a.Action]) -> list[a.SendRegistration]:
-    return [each for each in actions if isinstance(each, a.SendRegistration)]
+    return [action for action in actions if isinstance(action, a.SendRegistration)]
 
 
 def outbound(actions: list[a.Action]) -> dict[Addr, Tunnel]:
     return {
-        each.entry.home_address: each.entry.tunnel for each in actions if isinstance(each, InstallOutbound)
+        action.entry.home_address: action.entry.tunnel
+        for action in actions
+        if isinstance(action, InstallOutbound)
     }
 
 
@@ -174,7 +179,7 @@ def test_both_ends_follow_a_nat_that_changes_its_mapping() -> None:
     at = NOW + 40
     again: list[a.SendRegistration] = []
     while not again and at < NOW + 60:
-        again = [each for each in sent(node.timeout(now=at)) if each.message[0] == 1]
+        again = [action for action in sent(node.timeout(now=at)) if action.message[0] == 1]
         at += 0.5
     assert NOW + 44 < at < NOW + 50
     (reply,) = home.perform(home.role.receive(again[0].message, Source(NAT, 41000, "eth0"), now=at))
@@ -220,16 +225,16 @@ def test_a_foreign_agent_behind_a_nat_asks_for_its_visitors() -> None:
     actions = visit(role, home)
     assert outbound(actions)[HOA] == Tunnel(INSIDE, HA, Encapsulation.UDP, 434, 434)
     assert home.tunnel() == through(NAT, 40002) and home.accepted[NAT, HOA] == 40002
-    (told,) = [each for each in actions if isinstance(each, a.Reply)]
+    (told,) = [action for action in actions if isinstance(action, a.Reply)]
     assert RegistrationReply.decode(told.message).find(UdpTunnelReply) is None  # that was for the agent alone
-    alive = [each for each in sent(role.timeout(now=NOW + 15)) if each.message[0] == 4]
+    alive = [action for action in sent(role.timeout(now=NOW + 15)) if action.message[0] == 4]
     assert len(alive) == 1 and alive[0].to == HA
-    assert any(each.udp for each in role.visitors())
+    assert any(visitor.udp for visitor in role.visitors())
 
 
 def test_advertisements_announce_udp_tunnels() -> None:
     for mode, udp in ((TraversalMode.AUTO, True), (TraversalMode.OFF, False)):
-        (said,) = [each for each in agent(mode).timeout(now=NOW) if isinstance(each, a.Advertise)]
+        (said,) = [action for action in agent(mode).timeout(now=NOW) if isinstance(action, a.Advertise)]
         flags = AgentAdvertisement.decode(said.message).flags
         assert (AgentFlag.U in flags) is udp and AgentFlag.X in flags
 
@@ -243,7 +248,7 @@ def test_open_access_node_serves_home_agents_without_a_key(opened: bool) -> None
     plain = RegistrationRequest(300, HOA, IPv4Address("10.66.0.1"), INSIDE, ntp64(NOW), Flag.T)
     message = signed(plain.encode(), AuthKind.MN_HA, MN_HA)
     actions = role.receive(message, Source(HOA, 434, "radio0", MAC), now=NOW)
-    replies = [each for each in actions if isinstance(each, a.Reply)]
+    replies = [action for action in actions if isinstance(action, a.Reply)]
     if opened:
         assert replies == [] and len(sent(actions)) == 1
     else:
@@ -254,7 +259,7 @@ def test_co_located_node_requests_no_udp_through_an_access_node() -> None:
     actions = agent(TraversalMode.AUTO).receive(
         replace_care_of(UdpTunnelRequest()), Source(HOA, 434, "radio0", MAC), now=NOW
     )
-    (reply,) = [each for each in actions if isinstance(each, a.Reply)]
+    (reply,) = [action for action in actions if isinstance(action, a.Reply)]
     assert RegistrationReply.decode(reply.message).code is Code.FA_REQUESTED_ENCAPSULATION_UNAVAILABLE
 
 
@@ -274,7 +279,7 @@ def test_one_sender_leaves_room_for_others() -> None:
         message = signed(plain.encode(), AuthKind.MN_HA, MN_HA)
         actions = role.receive(message, Source(home_address, 434, "radio0", MAC), now=NOW)
         codes += [
-            RegistrationReply.decode(each.message).code for each in actions if isinstance(each, a.Reply)
+            RegistrationReply.decode(action.message).code for action in actions if isinstance(action, a.Reply)
         ]
     assert set(codes) == {Code.FA_INSUFFICIENT_RESOURCES} and len(codes) > 200
     plain = RegistrationRequest(300, HOA, HA, INSIDE, ntp64(NOW), Flag.T)

@@ -49,7 +49,7 @@ class Server:
     """A policy server whose profiles a test changes."""
 
     def __init__(self, **profiles: Profile) -> None:
-        self.profiles = {name.replace("_", "@"): each for name, each in profiles.items()}
+        self.profiles = {name.replace("_", "@"): profile for name, profile in profiles.items()}
         self.silent = False
 
     def __call__(self, asked: FetchProfile) -> ProfileEvent | None:
@@ -74,7 +74,7 @@ def knowing(profile: Profile = FULL) -> tuple[Server, PolicyWorld]:
 def test_unknown_home_address_is_served_once_its_profile_comes() -> None:
     _, world = knowing()
     assert world.ask() == ACCEPTED
-    assert [(each.nai, each.home_address) for each in world.asked] == [(None, HOA)]
+    assert [(profile.nai, profile.home_address) for profile in world.asked] == [(None, HOA)]
     assert world.ways() == [COLOCATED]
     assert world.ask() == ACCEPTED and len(world.asked) == 1
     assert world.ask(lifetime=0) == ACCEPTED
@@ -100,8 +100,8 @@ def test_nai_gets_a_home_address_through_the_foreign_agent() -> None:
     world.advance(5.0)
     given = world.device.configuration.home_address
     assert given == IPv4Address("10.50.0.100")
-    assert [each.home_address for each in world.owned] == [given]
-    assert [each.home_address for each in world.foreign.visitors()] == [given]
+    assert [address.home_address for address in world.owned] == [given]
+    assert [visitor.home_address for visitor in world.foreign.visitors()] == [given]
     assert world.ways(given) == [AN1]
     assert world.asked == [FetchProfile(1, NAI, None)]
 
@@ -195,7 +195,7 @@ def test_a_request_waits_for_a_bounded_time() -> None:
     world = PolicyWorld(lambda asked: None)
     assert world.ask() == -1
     world.advance(PATIENCE + 0.1)
-    assert [int(each.code) for each in world.replies] == [NO_ROOM]
+    assert [int(reply.code) for reply in world.replies] == [NO_ROOM]
     world.answer(ProfileFetched(world.asked[0].request, FULL))  # late, and still of use
     world.settle()
     assert world.ask() == ACCEPTED and len(world.asked) == 1
@@ -215,7 +215,7 @@ def test_repeated_requests_ask_once_and_are_answered_once() -> None:
     assert [world.ask() for _ in range(3)] == [-1, -1, -1]
     world.answer(ProfileFetched(world.asked[0].request, FULL))
     world.settle()
-    assert len(world.asked) == 1 and [int(each.code) for each in world.replies] == [ACCEPTED]
+    assert len(world.asked) == 1 and [int(reply.code) for reply in world.replies] == [ACCEPTED]
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_changed_profile_changes_only_affected_bindings() -> None:
     world.advance(299.5)
     assert "profile-changed" in world.kinds()
     assert world.ways() == [COLOCATED]  # the registration stands
-    assert [each.identifier for each in world.bindings[HOA].rules] == [7]
+    assert [rule.identifier for rule in world.bindings[HOA].rules] == [7]
     assert world.ask(lifetime=0) == ACCEPTED
     assert world.ways() == [IPv4Address("10.3.0.2")]
 
@@ -339,9 +339,9 @@ def test_reply_without_a_usable_address_adds_no_visitor(
     reply = RegistrationReply(Code.ACCEPTED, 300, home_address, HA, state.identification, extensions)
     actions = world.foreign.receive(reply.encode(), Source(HA, 434, "core"), now=world.now)
     assert not world.foreign.visitors()
-    said = [RegistrationReply.decode(each.message) for each in actions if isinstance(each, Reply)]
-    assert [int(each.code) for each in said] == ([] if code < 0 else [code])
-    assert all(each.find(Nai) == Nai(NAI) for each in said)
+    said = [RegistrationReply.decode(action.message) for action in actions if isinstance(action, Reply)]
+    assert [int(reply.code) for reply in said] == ([] if code < 0 else [code])
+    assert all(reply.find(Nai) == Nai(NAI) for reply in said)
 
 
 def test_device_ignores_replies_without_its_key() -> None:

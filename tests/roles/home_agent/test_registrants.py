@@ -43,8 +43,8 @@ NO_DEFAULT = replace(MOBILE, default_care_of=None)
 @pytest.mark.parametrize("replay", Replay)
 def test_stand_in_goes_ahead_and_leaves_the_device_as_it_was(replay: Replay) -> None:
     home = Home(NO_DEFAULT, replay=replay)
-    for each in home.registrants:
-        each.register(AN1, 0)  # under nonces: the answer says the first one
+    for registrant in home.registrants:
+        registrant.register(AN1, 0)  # under nonces: the answer says the first one
     assert home.device.register(AN1) == ACCEPTED
     before = home.rows["binding", str(HOA)]
     assert home.one.register(AN3) == ACCEPTED
@@ -56,7 +56,7 @@ def test_stand_in_goes_ahead_and_leaves_the_device_as_it_was(replay: Replay) -> 
     assert home.ways() == [AN3]
     assert home.one.cancel() == ACCEPTED
     assert home.ways() == [AN1] and home.sources() == {AN1}
-    assert [each.message for each in home.events if each.kind == "sent"][-3:] == ["603''", "603", "603''"]
+    assert [event.message for event in home.events if event.kind == "sent"][-3:] == ["603''", "603", "603''"]
 
 
 def test_registrants_expire_independently() -> None:
@@ -121,7 +121,7 @@ def test_packets_of_every_stand_in_reach_the_device() -> None:
     home.two.register(AN4)
     entry = home.entry()
     assert entry.peer == ONE and entry.peer_tunnel == Tunnel(HA, AN1)
-    assert [each.candidates[0].tunnel for each in entry.rules] == [Tunnel(HA, AN1)]
+    assert [rule.candidates[0].tunnel for rule in entry.rules] == [Tunnel(HA, AN1)]
     assert entry.rules[0].selector.source == (TWO, TWO)
     home.two.cancel()
     assert home.entry().rules == () and home.entry().peer is None
@@ -222,9 +222,9 @@ def test_translation_while_it_is_registered() -> None:
     home.one.register(AN3)
     assert Translation(HOA, ONE, AN3) in home.translations
     home.one.register(AN2)
-    assert {each.tunnel for each in home.translations} == {AN2}
+    assert {translation.tunnel for translation in home.translations} == {AN2}
     home.start()
-    assert {each.tunnel for each in home.translations} == {AN2}
+    assert {translation.tunnel for translation in home.translations} == {AN2}
     home.advance(400)
     assert home.translations == set()
 
@@ -331,9 +331,9 @@ def test_more_care_of_addresses_than_there_is_room_for() -> None:
 @pytest.mark.parametrize("replay", Replay)
 def test_replays_count_for_each_registrant_alone(replay: Replay) -> None:
     home = Home(replay=replay)
-    for each in home.registrants:
-        each.register(AN1, 0)
-    messages = {each.name: each.request(AN1, 300) for each in home.registrants}
+    for registrant in home.registrants:
+        registrant.register(AN1, 0)
+    messages = {registrant.name: registrant.request(AN1, 300) for registrant in home.registrants}
     home.give(messages["one"], home.one)
     home.give(messages["mn"], home.device)
     before = home.tables()
@@ -458,8 +458,8 @@ def test_registrants_do_not_erase_each_other(timeline: list[tuple[int, str, int]
             takes = Takes.RULED if ruled else Takes.ALL
             assert registrant.register(care_of, lifetime, takes=takes) == ACCEPTED
             until[registrant.name] = (home.now + lifetime, care_of, what == "brief" and who == 0, ruled)
-        until = {name: each for name, each in until.items() if each[0] > home.now}
+        until = {name: end for name, end in until.items() if end[0] > home.now}
         whole = [until[name][1] for name in ("one", "two") if name in until and not until[name][3]]
         device = [until["mn"][1]] if "mn" in until and not until["mn"][2] else []
         assert home.ways() == (list(dict.fromkeys(whole)) or device or [AN3])
-        assert home.sources() == {each[1] for each in until.values()} | {AN3}
+        assert home.sources() == {end[1] for end in until.values()} | {AN3}

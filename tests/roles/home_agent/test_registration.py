@@ -98,7 +98,7 @@ def test_very_short_lifetime_uses_the_default_and_the_peer_rule() -> None:
     world.perform(world.mn, world.device.mobile.set_target(RegistrationTarget.BRIEF, now=world.now))
     world.advance(1)
     entry = world.ha.bindings[HOA]
-    assert [each.destination for each in entry.tunnels] == [AN3]
+    assert [tunnel.destination for tunnel in entry.tunnels] == [AN3]
     assert entry.peer == STAND_IN and entry.peer_tunnel == Tunnel(HA, AN1)
     assert {AN1, AN3} == {outer for outer, home, _ in world.ha.acceptances if home == HOA}
     world.advance(60)
@@ -229,7 +229,7 @@ def test_retransmissions_back_off_with_new_identifications() -> None:
         if isinstance(state, Registering) and (not seen or seen[-1][1] != state.identification):
             seen.append((state.sent_at, state.identification))
         world.advance(0.5)
-    assert len({each for _, each in seen}) == len(seen) >= 3
+    assert len({identification for _, identification in seen}) == len(seen) >= 3
     assert world.an1.counts[f"refused-{int(Code.FA_REGISTRATION_TIMEOUT)}"] >= 1
     world.start(world.ha)
     world.advance(40)

@@ -46,12 +46,12 @@ def tunnels(world: World) -> list[Addr]:
 
 
 def visits(host: Host) -> bool:
-    return any(each.home_address == HOA for each in agent(host).visitors())
+    return any(visitor.home_address == HOA for visitor in agent(host).visitors())
 
 
 def said(host: Host, kind: int) -> list[bytes]:
     """Revocations (7) or acknowledgments (15) that this host has received."""
-    return [each for each in host.sent if each[:1] == bytes((kind,))]
+    return [message for message in host.sent if message[:1] == bytes((kind,))]
 
 
 def by_home(world: World, agent_address: Addr | None = None) -> None:
@@ -111,7 +111,7 @@ def test_ending_access_node_accepts_no_visitors() -> None:
 def test_requests_pending_when_an_access_node_ends_are_revoked() -> None:
     world = World(agents_keyed=True)
     world.cut("radio1")
-    while not any(each.message == "603" for each in world.ha.events):
+    while not any(event.message == "603" for event in world.ha.events):
         world.advance(0.005)
     world.perform(world.an1, agent(world.an1).farewell(now=world.now))
     world.advance(3)
@@ -142,7 +142,7 @@ def test_agent_left_behind_gets_a_late_revocation() -> None:
     world.cut("radio0")
     world.advance(6)
     assert tunnels(world) == [AN2]
-    moved = next(each for each in reversed(world.ha.events) if each.message == "603")
+    moved = next(event for event in reversed(world.ha.events) if event.message == "603")
     assert moved is not None and visits(world.an1) and said(world.an1, 7) == []
     assert "revocation-sent" not in world.ha.kinds()
     world.advance(MOVED_GRACE)
@@ -158,9 +158,9 @@ def test_revocation_is_repeated_until_acknowledged() -> None:
     for _ in range(20):
         before = world.now
         sent = home(world).timeout(now=world.now) if (home(world).deadline() or 1e18) <= world.now else []
-        for each in sent:
-            if isinstance(each, a.SendRegistration):
-                notices.append(RegistrationRevocation.decode(each.message).identifier)
+        for action in sent:
+            if isinstance(action, a.SendRegistration):
+                notices.append(RegistrationRevocation.decode(action.message).identifier)
         world.now = max(before, home(world).deadline() or before)
     assert len(notices) == TRIES - 1 and all(later(two, one) for one, two in pairwise(notices))
 
@@ -255,7 +255,7 @@ def test_invalid_revocations_are_counted_and_ignored(change: Change, home_agent:
     target, source = (world.an1, FROM_HA) if home_agent else (world.ha, FROM_AN1)
     before = (world.ha.tables(), world.an1.tables())
     actions = target.role.receive(message, source, now=world.now)
-    assert [type(each) for each in actions] == [a.Count]
+    assert [type(action) for action in actions] == [a.Count]
     assert (world.ha.tables(), world.an1.tables()) == before and visits(world.an1) and tunnels(world) == [AN1]
 
 
@@ -263,7 +263,7 @@ def test_revocation_from_a_wrong_source_or_link_is_ignored() -> None:
     world = settled()
     good = signed(notice(_ahead(world), by_home_agent=True).encode(), AuthKind.FA_HA, keyed(world))
     for source in (Source(HA, 434, "radio0"), Source(AN3, 434, "core")):
-        assert [type(each) for each in world.an1.role.receive(good, source, now=world.now)] == [a.Count]
+        assert [type(action) for action in world.an1.role.receive(good, source, now=world.now)] == [a.Count]
     assert visits(world.an1)
 
 
@@ -271,7 +271,7 @@ def test_a_revocation_said_again_is_answered_once() -> None:
     world = settled()
     good = signed(notice(_ahead(world), by_home_agent=True).encode(), AuthKind.FA_HA, keyed(world))
     first = world.an1.role.receive(good, FROM_HA, now=world.now)
-    assert any(isinstance(each, a.Reply) for each in first) and not visits(world.an1)
+    assert any(isinstance(action, a.Reply) for action in first) and not visits(world.an1)
     assert world.an1.role.receive(good, FROM_HA, now=world.now) == [a.Count("revocation-replayed")]
     later_one = signed(notice(_ahead(world) + 1, by_home_agent=True).encode(), AuthKind.FA_HA, keyed(world))
     (answer,) = world.an1.role.receive(later_one, FROM_HA, now=world.now)

@@ -63,7 +63,7 @@ def test_rules_stand_in_the_order_of_their_priorities() -> None:
     home = settled()
     rules = (*rule(5, 30, 7), *rule(6, 10, 1, selector=SSH), *rule(7, 20, selector=FROM_PEER))
     assert home.device.register(AN1, bid=1, rules=rules) == ACCEPTED
-    assert [each.identifier for each in home.flow_rules()] == [6, 7, 5]
+    assert [flow_rule.identifier for flow_rule in home.flow_rules()] == [6, 7, 5]
     assert home.flow_rules()[1].verdict is RuleVerdict.DROP
 
 
@@ -101,7 +101,7 @@ def test_shared_by_weight() -> None:
     home.two.register(AN4, bid=9, takes=Takes.RULED, more=(encode_vendor(Weight(3)),))
     home.device.register(AN1, bid=1, rules=rule(5, 10, 9, 7, 1, share=True))
     (made,) = home.flow_rules()
-    assert [(each.tunnel.destination, each.weight) for each in made.candidates] == [
+    assert [(candidate.tunnel.destination, candidate.weight) for candidate in made.candidates] == [
         (AN4, 3),
         (AN3, 1),
         (AN1, 1),
@@ -120,13 +120,13 @@ def test_rule_skips_a_device_going_to_sleep_if_it_can() -> None:
 def test_unnamed_flow_bindings_replace_all_earlier_ones() -> None:
     """As RFC 7629 has it: no names, so a request with flow bindings says all of them."""
     home = settled()
-    plain = tuple(FlowBinding(FlowAction.FORWARD, (1,), each) for each in (HTTP, SSH))
+    plain = tuple(FlowBinding(FlowAction.FORWARD, (1,), selector) for selector in (HTTP, SSH))
     assert home.device.register(AN1, bid=1, rules=plain) == ACCEPTED
-    assert [each.selector for each in home.flow_rules()] == [HTTP, SSH]
+    assert [flow_rule.selector for flow_rule in home.flow_rules()] == [HTTP, SSH]
     home.device.register(AN1, bid=1)
     assert len(home.flow_rules()) == 2
     home.device.register(AN1, bid=1, rules=(*plain[1:], *rule(5, 1, 1, selector=FROM_PEER)))
-    assert [each.selector for each in home.flow_rules()] == [FROM_PEER, SSH]
+    assert [flow_rule.selector for flow_rule in home.flow_rules()] == [FROM_PEER, SSH]
 
 
 def test_registrants_change_only_their_own_rules() -> None:
@@ -148,7 +148,7 @@ def test_registrants_change_only_their_own_rules() -> None:
     home.one.cancel()
     assert home.rules()[6] == [AN4], "it is the mobile node's now"
     home.device.cancel()
-    assert home.rules() == {}, "who cancels all takes his rules with him"
+    assert home.rules() == {}, "a registrant that cancels everything loses its rules"
 
 
 def test_administrator_rules_persist_and_obey_their_owner_only() -> None:
@@ -266,8 +266,8 @@ def test_one_rule_with_a_selector_for_each_family() -> None:
     home = settled()
     both = (*rule(6, 11, 7, selector=ICMP), *rule(6, 11, 7, selector=ICMP6))
     assert home.one.register(AN3, bid=7, takes=Takes.RULED, rules=both) == ACCEPTED
-    assert [each.selector for each in home.flow_rules()] == [ICMP]
-    assert [each.selector for each in home.flow_rules(HOA6)] == [ICMP6]
+    assert [flow_rule.selector for flow_rule in home.flow_rules()] == [ICMP]
+    assert [flow_rule.selector for flow_rule in home.flow_rules(HOA6)] == [ICMP6]
     before = home.rows["rule", f"{HOA} 6"]
     assert home.one.register(AN3, bid=7, takes=Takes.RULED, rules=both) == ACCEPTED, "the answer was lost"
     assert home.rows["rule", f"{HOA} 6"] == before
@@ -315,7 +315,7 @@ def test_rows_that_contradict_the_configuration_are_removed() -> None:
 
 # Properties --------------------------------------------------------------------------------------------------------------
 
-known = selectors.filter(lambda each: not isinstance(each, UnknownSelector))
+known = selectors.filter(lambda selector: not isinstance(selector, UnknownSelector))
 
 
 @given(known, st.integers(1, 0xFFBF), st.integers(0, 0xFFFF), st.booleans())
@@ -358,8 +358,8 @@ def test_rules_agree_with_the_kernel_and_store_after_any_change(
     """Random changes in any order: refused ones change no state, and a restart restores the rules."""
     home = Home()
     care_ofs = (AN1, AN3, AN4)
-    for number, each in enumerate(home.registrants):
-        each.register(care_ofs[number], bid=number + 1, takes=Takes.RULED)
+    for number, registrant in enumerate(home.registrants):
+        registrant.register(care_ofs[number], bid=number + 1, takes=Takes.RULED)
     for who, operation, identifier, priority, port in timeline:
         asked = removal(identifier)
         if operation is not FlowOperation.REMOVE:

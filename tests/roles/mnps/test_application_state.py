@@ -31,24 +31,24 @@ def stand_in() -> StandIn:
 
 def ask(role: StandIn, request: Request634) -> tuple[list[a.Action], list[Answer632]]:
     actions = role.happened(a.Asked(1, "634", encode_634(request), HOA, (HOA,)), now=NOW)
-    return actions, [decode_632(each.body) for each in actions if isinstance(each, a.Answer)]
+    return actions, [decode_632(action.body) for action in actions if isinstance(action, a.Answer)]
 
 
 def rows(actions: list[a.Action]) -> list[a.Persist]:
-    return [each for each in actions if isinstance(each, a.Persist) and each.key == HANDOVER.hex()]
+    return [action for action in actions if isinstance(action, a.Persist) and action.key == HANDOVER.hex()]
 
 
 def test_application_state_returns_after_a_stand_in_crash() -> None:
     role = stand_in()
     ask(role, TakeoverPrepare(HANDOVER, (HOA,), ()))
     kept, answers = ask(role, TakeoverTransfer(HANDOVER, (), STATE))
-    assert [each.status for each in answers] == [Status.OK]
+    assert [answer.status for answer in answers] == [Status.OK]
     another = StandIn(role.configuration, Random(1))
     another.restore(rows(kept)[-1:], now=NOW)
-    for each in (role, another):
-        actions, answers = ask(each, Finish(HANDOVER))
+    for holder in (role, another):
+        actions, answers = ask(holder, Finish(HANDOVER))
         if not answers:  # the node has no sockets to stop, and says so
-            actions = each.happened(Stopped(HANDOVER, ()), now=NOW)
+            actions = holder.happened(Stopped(HANDOVER, ()), now=NOW)
             answers = [decode_632(one.body) for one in actions if isinstance(one, a.Answer)]
         assert [one.application for one in answers] == [STATE]
 
@@ -57,11 +57,13 @@ def test_bounds() -> None:
     role = stand_in()
     ask(role, TakeoverPrepare(HANDOVER, (HOA,), ()))
     actions, answers = ask(role, TakeoverTransfer(HANDOVER, (), {"x": bytes(MAX_APPLICATION)}))
-    assert [each.status for each in answers] == [Status.LIMIT] and a.Count("takeover-limit") in actions
+    assert [answer.status for answer in answers] == [Status.LIMIT] and a.Count("takeover-limit") in actions
     assert not rows(actions)
 
 
 def test_configuration_of_a_missing_proxy_is_refused() -> None:
     actions, answers = ask(stand_in(), TakeoverPrepare(HANDOVER, (HOA,), (), {"mail": {"server": "x"}}))
-    assert [each.status for each in answers] == [Status.REFUSED] and a.Count("takeover-refused") in actions
+    assert [answer.status for answer in answers] == [Status.REFUSED] and a.Count(
+        "takeover-refused"
+    ) in actions
     assert not rows(actions)

@@ -25,8 +25,8 @@ def lose(world: World, number: int) -> None:
 
 
 def over(world: World, ended: object) -> bool:
-    resets = {each.flow for each in world.sessions.values() if each.reset}
-    held = any(each.held_by_stand_in for each in world.sessions.values())
+    resets = {session.flow for session in world.sessions.values() if session.reset}
+    held = any(session.held_by_stand_in for session in world.sessions.values())
     return resets == {ended} and not held and not world.mnps.rows and isinstance(world.device.state, Up)
 
 

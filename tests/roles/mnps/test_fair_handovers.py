@@ -62,16 +62,16 @@ def test_a_flow_that_was_prepared_twice_has_one_owner() -> None:
     both = (flow(0), flow(1))
     device.ask(TakeoverPrepare(FIRST, (HOA,), (flow(0),)))
     device.ask(TakeoverPrepare(SECOND, (HOA,), both))
-    records = [{0: each.to_cbor(), 1: 1} for each in both]
+    records = [{0: record.to_cbor(), 1: 1} for record in both]
     device.ask(TakeoverTransfer(FIRST, (records[0],), others=(SECOND,)))
     device.tell(Restored(FIRST, (0,)))
     restored = device.ask(TakeoverTransfer(SECOND, tuple(records), others=(FIRST,)))
-    (action,) = (each for each in restored if isinstance(each, RestoreSessions))
-    assert [each.flow for each in action.sessions] == [flow(1)]
+    (action,) = (action for action in restored if isinstance(action, RestoreSessions))
+    assert [session.flow for session in action.sessions] == [flow(1)]
     after = device.tell(Restored(SECOND, (1,)))
     (answer,) = answers(after)
-    assert [each.status for each in answer.sessions] == [Status.REFUSED, Status.OK]
-    assert not [each for each in after if isinstance(each, ClearFlow)], "the other hand-over has it"
+    assert [session.status for session in answer.sessions] == [Status.REFUSED, Status.OK]
+    assert not [action for action in after if isinstance(action, ClearFlow)], "the other hand-over has it"
 
 
 def test_prepare_cancelled_while_waiting_is_answered() -> None:
@@ -79,7 +79,7 @@ def test_prepare_cancelled_while_waiting_is_answered() -> None:
     waiting = device.ask(TakeoverPrepare(FIRST, (HOA,), (flow(0),), switch=Takes.ALL))
     assert not answers(waiting)
     told = answers(device.ask(Cancel(FIRST)))
-    assert sorted(each.status for each in told) == [Status.OK, Status.UNKNOWN_HANDOVER]
+    assert sorted(answer.status for answer in told) == [Status.OK, Status.UNKNOWN_HANDOVER]
     assert device.role._switching.deadline() is None
     assert not device.role._switching._preparing
 
@@ -94,7 +94,7 @@ def test_repeated_prepare_cost_is_linear_in_new_flows() -> None:
             hashed[0] += 1
             return Flow.__hash__(self)
 
-    flows = [Counted(6, HOA, 1000 + each, flow(0).peer, 80) for each in range(400)]
+    flows = [Counted(6, HOA, 1000 + number, flow(0).peer, 80) for number in range(400)]
     known = device.role._holdings
     device.ask(prepare(1, *flows[:-1]))
     taken = known.get(named(1))

@@ -62,23 +62,23 @@ class Device:
         return self._kept(self.role.timeout(now=START + after))
 
     def _kept(self, actions: list[a.Action]) -> list[a.Action]:
-        for each in actions:
-            if isinstance(each, a.Persist):
-                self.world.mnps.rows[each.table, each.key] = each
-            elif isinstance(each, a.Forget):
-                self.world.mnps.rows.pop((each.table, each.key), None)
+        for action in actions:
+            if isinstance(action, a.Persist):
+                self.world.mnps.rows[action.table, action.key] = action
+            elif isinstance(action, a.Forget):
+                self.world.mnps.rows.pop((action.table, action.key), None)
         return actions
 
     def hand_over(self, handover: bytes, *numbers: int, others: tuple[bytes, ...] = ()) -> list[a.Action]:
         """Return the stand-in's actions after the transfer and its end."""
-        flows = tuple(flow(each) for each in numbers)
+        flows = tuple(flow(number) for number in numbers)
         self.ask(TakeoverPrepare(handover, (HOA,), flows))
-        records = tuple({0: each.to_cbor()} for each in flows)
+        records = tuple({0: flow.to_cbor()} for flow in flows)
         actions = self.ask(TakeoverTransfer(handover, records, others=others))
         return actions + self.tell(Restored(handover, tuple(range(len(flows)))))
 
     def stop(self, handover: bytes, *numbers: int) -> list[a.Action]:
-        finals = tuple(SessionFinal(n, flow(each), 10) for n, each in enumerate(numbers))
+        finals = tuple(SessionFinal(n, flow(number), 10) for n, number in enumerate(numbers))
         return self.ask(Finish(handover)) + self.tell(Stopped(handover, finals))
 
     def restart(self) -> list[a.Action]:
@@ -89,11 +89,11 @@ class Device:
 
 
 def answers(actions: list[a.Action]) -> list[Answer632]:
-    return [decode_632(each.body) for each in actions if isinstance(each, a.Answer)]
+    return [decode_632(action.body) for action in actions if isinstance(action, a.Answer)]
 
 
 def drops(actions: list[a.Action]) -> list[DropSessions]:
-    return [each for each in actions if isinstance(each, DropSessions)]
+    return [action for action in actions if isinstance(action, DropSessions)]
 
 
 def test_abandoned_sessions_are_reset_before_the_answer() -> None:
@@ -101,12 +101,12 @@ def test_abandoned_sessions_are_reset_before_the_answer() -> None:
     device.hand_over(FIRST, 0, 1)
     actions = device.ask(Abandon(FIRST))
     assert drops(actions) == [DropSessions(FIRST, reset=True)]
-    assert [each.status for each in answers(actions)] == [Status.OK]
+    assert [answer.status for answer in answers(actions)] == [Status.OK]
     dropped = actions.index(DropSessions(FIRST, reset=True))
     assert dropped < actions.index(ClearFlow(flow(0)))  # its packets would find no way otherwise
-    assert dropped < next(n for n, each in enumerate(actions) if isinstance(each, a.Answer))
+    assert dropped < next(n for n, action in enumerate(actions) if isinstance(action, a.Answer))
     again = device.ask(Abandon(FIRST))
-    assert not drops(again) and [each.status for each in answers(again)] == [Status.OK]
+    assert not drops(again) and [answer.status for answer in answers(again)] == [Status.OK]
 
 
 def test_unknown_handover_can_be_abandoned() -> None:
@@ -126,12 +126,12 @@ def test_some_sessions_are_abandoned_and_the_others_go_on() -> None:
     device.ask(Reclaim(FIRST, (HOA,)))
     held = (HeldSession(1, flow(1), 5),)
     (answer,) = answers(device.tell(Measured(FIRST, held)))
-    assert {each.session: each.status for each in answer.sessions} == {
+    assert {session.session: session.status for session in answer.sessions} == {
         0: Status.REFUSED,
         1: Status.OK,
         2: Status.REFUSED,
     }
-    assert all(each.reason for each in answer.sessions if each.status is not Status.OK)
+    assert all(session.reason for session in answer.sessions if session.status is not Status.OK)
     assert answers(device.ask(Fetch(FIRST, 0, 0, 10)))[0].status is Status.REFUSED
 
 
@@ -144,11 +144,11 @@ def test_returned_sessions_are_dropped_without_a_reset(stopped: bool) -> None:
         device.stop(FIRST, 0, 1, 2)
     actions = device.ask(Done(FIRST, (0, 2)))
     assert drops(actions) == [DropSessions(FIRST, (0, 2))]
-    assert [each.status for each in answers(actions)] == [Status.OK]
+    assert [answer.status for answer in answers(actions)] == [Status.OK]
     assert ClearFlow(flow(0)) in actions and ClearFlow(flow(1)) not in actions
     again = device.ask(Done(FIRST, (0, 2)))
     assert not drops(again) and answers(again)[0].status is Status.OK
-    assert [each.flow for taken in device.role.handovers() for each in taken.held] == [flow(1)]
+    assert [session.flow for taken in device.role.handovers() for session in taken.held] == [flow(1)]
     resumed = device.ask(Cancel(FIRST))
     assert (ResumeSessions(FIRST) in resumed) == stopped and answers(resumed)[0].status is Status.OK
 
@@ -169,12 +169,14 @@ def test_abandon_in_every_state_answers_pending_requests(state: str) -> None:
         device.tell(Stopped(FIRST, (SessionFinal(0, flow(0), 0),)))
         waiting = []
     actions = device.ask(Abandon(FIRST))
-    assert [each.reset for each in drops(actions)] == [True] * (state != "prepared")
-    answered = {each.exchange: decode_632(each.body).status for each in actions if isinstance(each, a.Answer)}
-    assert answered == {each: Status.UNKNOWN_HANDOVER for each in waiting} | {device.exchange: Status.OK}
+    assert [action.reset for action in drops(actions)] == [True] * (state != "prepared")
+    answered = {
+        action.exchange: decode_632(action.body).status for action in actions if isinstance(action, a.Answer)
+    }
+    assert answered == {number: Status.UNKNOWN_HANDOVER for number in waiting} | {device.exchange: Status.OK}
     late: list[a.Event] = [Restored(FIRST, (0,)), Stopped(FIRST, (SessionFinal(0, flow(0), 0),))]
     for event in late:
-        assert [type(each) for each in device.tell(event)] == [a.Count]
+        assert [type(action) for action in device.tell(event)] == [a.Count]
 
 
 @pytest.mark.parametrize("state", ["restoring", "stopping", "stopped"])
@@ -185,7 +187,7 @@ def test_session_abandoned_in_transit_does_not_return(state: str) -> None:
     if state != "restoring":
         device.tell(Restored(FIRST, (0, 1)))
         device.ask(Finish(FIRST))
-    finals = tuple(SessionFinal(each, flow(each), 3) for each in (0, 1))
+    finals = tuple(SessionFinal(number, flow(number), 3) for number in (0, 1))
     if state == "stopped":
         device.tell(Stopped(FIRST, finals))
     assert drops(device.ask(Abandon(FIRST, (1,)))) == [DropSessions(FIRST, (1,), reset=True)]
@@ -194,7 +196,7 @@ def test_session_abandoned_in_transit_does_not_return(state: str) -> None:
         assert SetFlow(FlowEntry(flow(1), FlowVerdict.DELIVER)) not in done
         device.ask(Finish(FIRST))
     last = device.ask(Finish(FIRST)) if state == "stopped" else device.tell(Stopped(FIRST, finals))
-    assert [each.session for each in answers(last)[-1].final] == [0]
+    assert [final.session for final in answers(last)[-1].final] == [0]
 
 
 def test_sessions_missing_from_a_new_transfer_are_reset() -> None:
@@ -203,7 +205,7 @@ def test_sessions_missing_from_a_new_transfer_are_reset() -> None:
     actions = device.hand_over(SECOND, 1)
     assert drops(actions) == [DropSessions(FIRST, reset=True)]
     assert actions.index(DropSessions(FIRST, reset=True)) < next(
-        n for n, each in enumerate(actions) if isinstance(each, RestoreSessions)
+        n for n, action in enumerate(actions) if isinstance(action, RestoreSessions)
     )
 
 
@@ -237,7 +239,7 @@ def test_unrestorable_session_gives_its_reason() -> None:
     device.ask(TakeoverPrepare(FIRST, (HOA,), (flow(0),)))
     device.ask(TakeoverTransfer(FIRST, ({0: flow(0).to_cbor()},)))
     (answer,) = answers(device.tell(Restored(FIRST, (), ((0, "no route to the peer"),))))
-    assert [(each.status, each.reason) for each in answer.sessions] == [
+    assert [(session.status, session.reason) for session in answer.sessions] == [
         (Status.REFUSED, "no route to the peer")
     ]
 
@@ -248,7 +250,7 @@ def test_only_an_unstoppable_session_is_lost() -> None:
     device.ask(Finish(FIRST))
     actions = device.tell(Stopped(FIRST, (SessionFinal(1, flow(1), 10),)))
     assert drops(actions) == [DropSessions(FIRST, (0,), reset=True)]
-    assert next(each.kind for each in actions if isinstance(each, a.Emit)) == "session-lost"
+    assert next(action.kind for action in actions if isinstance(action, a.Emit)) == "session-lost"
     (answer,) = answers(actions)
-    assert answer.status is Status.OK and [each.session for each in answer.final] == [1]
+    assert answer.status is Status.OK and [state.session for state in answer.final] == [1]
     assert drops(device.ask(Done(FIRST))) == [DropSessions(FIRST)]

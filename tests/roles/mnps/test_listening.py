@@ -70,10 +70,10 @@ class Stand:
         self._exchange = 0
 
     def take(self, actions: list[a.Action]) -> list[a.Action]:
-        for each in actions:
-            match each:
+        for action in actions:
+            match action:
                 case a.Persist(table, key):
-                    self.rows[table, key] = each
+                    self.rows[table, key] = action
                 case a.Forget(table, key):
                     self.rows.pop((table, key), None)
         self.done = actions
@@ -88,7 +88,7 @@ class Stand:
         return self.take(self.role.happened(event, now=self.now))
 
     def answer(self) -> Answer632:
-        (found,) = [each for each in self.done if isinstance(each, a.Answer)]
+        (found,) = [action for action in self.done if isinstance(action, a.Answer)]
         return decode_632(found.body)
 
     def restart(self) -> list[a.Action]:
@@ -99,13 +99,13 @@ class Stand:
         self.ask(TakeoverPrepare(handover, (HOME,), flows, listeners=listeners))
         assert self.answer().status is Status.OK
         assert not self.of(OpenPorts)
-        others = tuple(each for each in (ONE, TWO) if each != handover)
+        others = tuple(other for other in (ONE, TWO) if other != handover)
         self.ask(TakeoverTransfer(handover, tuple(map(session_record, flows)), others=others))
         if flows:
             self.tell(Restored(handover, tuple(range(len(flows)))))
 
     def of(self, kind: type) -> list[a.Action]:
-        return [each for each in self.done if isinstance(each, kind)]
+        return [action for action in self.done if isinstance(action, kind)]
 
 
 def test_ports_are_open_while_the_sessions_live_here() -> None:
@@ -136,15 +136,15 @@ def test_accepted_connection_is_reported_to_the_device() -> None:
     stand.sleep(SSH)
     stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
     assert stand.of(SetFlow) == [SetFlow(FlowEntry(CALL, FlowVerdict.DELIVER))]
-    assert [each.kind for each in stand.done if isinstance(each, a.Emit)] == ["session-accepted"]
+    assert [action.kind for action in stand.done if isinstance(action, a.Emit)] == ["session-accepted"]
     assert not stand.tell(ConnectionAccepted(ONE, LAST, CALL, GREETING))
     stand.ask(Reclaim(ONE, (HOME,)))
     stand.tell(Measured(ONE, (HeldSession(0, OWN, 5), HeldSession(LAST, CALL, 7))))
     own, call = stand.answer().sessions
     assert (own.accepted, call.accepted, call.session) == (None, GREETING, LAST)
     stand.ask(Finish(ONE))
-    for each in (OWN, CALL):
-        assert SetFlow(FlowEntry(each, FlowVerdict.HOLD)) in stand.done
+    for flow in (OWN, CALL):
+        assert SetFlow(FlowEntry(flow, FlowVerdict.HOLD)) in stand.done
     stand.tell(Stopped(ONE, (SessionFinal(0, OWN, 5), SessionFinal(LAST, CALL, 7, tail=b"request"))))
     stand.ask(Done(ONE))
     assert ClearFlow(CALL) in stand.done
@@ -179,8 +179,8 @@ def test_ports_reopen_if_the_device_reclaims_and_vanishes() -> None:
         DropSessions(ONE, (LAST,), reset=True)
     ]  # the device has not heard of it
     assert SetFlow(FlowEntry(CALL, FlowVerdict.HOLD)) not in stand.done
-    lost = [each for each in stand.done if isinstance(each, a.Emit) and each.kind == "session-lost"]
-    assert [each.flow for each in lost] == [CALL]
+    lost = [action for action in stand.done if isinstance(action, a.Emit) and action.kind == "session-lost"]
+    assert [action.flow for action in lost] == [CALL]
     stand.tell(Stopped(ONE, (SessionFinal(0, OWN, 5),)))
     stand.now += PAUSE
     stand.take(stand.role.timeout(now=stand.now))
@@ -262,11 +262,11 @@ def test_reused_number_names_the_newer_connection(heard: bool, call: Flow) -> No
     stand.tell(ConnectionAccepted(ONE, LAST, call, newer))
     assert not stand.of(DropSessions)
     (taken,) = stand.role.handovers()
-    assert [(each.session, each.flow) for each in taken.held] == [(0, OWN), (LAST, call)]
+    assert [(session.session, session.flow) for session in taken.held] == [(0, OWN), (LAST, call)]
     assert sorted(map(str, taken.flows)) == sorted(map(str, (OWN, call)))
     stand.ask(Reclaim(ONE, (HOME,)))
     stand.tell(Measured(ONE, (HeldSession(0, OWN, 5), HeldSession(LAST, call, 7))))
-    assert [(each.session, each.flow, each.accepted) for each in stand.answer().sessions] == [
+    assert [(session.session, session.flow, session.accepted) for session in stand.answer().sessions] == [
         (0, OWN, None),
         (LAST, call, newer),
     ]
@@ -300,4 +300,4 @@ def test_unused_ports_close_after_a_time() -> None:
     assert stand.role.handovers()
     look(1)
     assert not stand.role.handovers() and stand.of(ClosePorts) == []
-    assert [each.kind for each in stand.done if isinstance(each, a.Emit)] == ["handover-forgotten"]
+    assert [action.kind for action in stand.done if isinstance(action, a.Emit)] == ["handover-forgotten"]

@@ -49,14 +49,14 @@ def use(handover: bytes, session: int, idle: float, stored: int = 0) -> SessionU
 
 
 def events(actions: list[a.Action], kind: str) -> list[a.Emit]:
-    return [each for each in actions if isinstance(each, a.Emit) and each.kind == kind]
+    return [action for action in actions if isinstance(action, a.Emit) and action.kind == kind]
 
 
 def reclaimed(device: Device, handover: bytes, *held: int) -> dict[int, tuple[Status, str]]:
     device.ask(Reclaim(handover, (HOA,)))
-    measured = Measured(handover, tuple(HeldSession(each, flow(each), 0) for each in held))
+    measured = Measured(handover, tuple(HeldSession(number, flow(number), 0) for number in held))
     (answer,) = answers(device.tell(measured))
-    return {each.session: (each.status, each.reason) for each in answer.sessions}
+    return {session.session: (session.status, session.reason) for session in answer.sessions}
 
 
 def test_sessions_are_surveyed_while_any_exist() -> None:
@@ -76,13 +76,13 @@ def test_long_idle_session_is_reset_and_reported() -> None:
     device.hand_over(FIRST, 0, 1)
     actions = device.tell(Surveyed((use(FIRST, 0, 7 * DAY), use(FIRST, 1, 7 * DAY - 1))))
     assert drops(actions) == [DropSessions(FIRST, (0,), reset=True)]
-    assert [each.flow for each in events(actions, "session-expired")] == [flow(0)]
+    assert [event.flow for event in events(actions, "session-expired")] == [flow(0)]
     device.restart()
     status, reason = reclaimed(device, FIRST, 1)[0]
     assert status is Status.REFUSED and "7 days" in reason
     device.ask(Finish(FIRST))
     last = device.tell(Stopped(FIRST, (SessionFinal(1, flow(1), 0),)))
-    assert [each.session for each in answers(last)[0].final] == [1]
+    assert [state.session for state in answers(last)[0].final] == [1]
 
 
 def test_idle_time_is_measured_on_the_steady_clock() -> None:
@@ -107,16 +107,23 @@ def test_most_idle_sessions_are_evicted_for_new_ones() -> None:
     device.tell(Surveyed((use(FIRST, 0, 10), use(FIRST, 1, 500))))
     actions = device.hand_over(SECOND, 2, 3, others=(FIRST,))
     assert drops(actions) == [DropSessions(FIRST, (1,), reset=True)]
-    assert [each.flow for each in events(actions, "session-evicted")] == [flow(1)]
-    assert next(n for n, each in enumerate(actions) if isinstance(each, DropSessions)) < next(
-        n for n, each in enumerate(actions) if isinstance(each, RestoreSessions)
+    assert [event.flow for event in events(actions, "session-evicted")] == [flow(1)]
+    assert next(n for n, action in enumerate(actions) if isinstance(action, DropSessions)) < next(
+        n for n, action in enumerate(actions) if isinstance(action, RestoreSessions)
     )
 
 
 def test_excess_sessions_of_a_handover_stay_and_say_why() -> None:
     device = device_with(Quota(sessions=2))
-    (answer,) = answers(device.ask(TakeoverPrepare(FIRST, (HOA,), tuple(flow(each) for each in range(4)))))
-    assert [each.status for each in answer.sessions] == [Status.OK, Status.OK, Status.REFUSED, Status.REFUSED]
+    (answer,) = answers(
+        device.ask(TakeoverPrepare(FIRST, (HOA,), tuple(flow(number) for number in range(4))))
+    )
+    assert [session.status for session in answer.sessions] == [
+        Status.OK,
+        Status.OK,
+        Status.REFUSED,
+        Status.REFUSED,
+    ]
     assert "at most 2 sessions" in answer.sessions[3].reason
 
 
@@ -190,7 +197,9 @@ def test_a_stopped_session_can_be_resumed_hours_later(restarted: bool) -> None:
     resumed = actions.index(ResumeSessions(FIRST))
     delivered = actions.index(SetFlow(FlowEntry(flow(0), FlowVerdict.DELIVER)))
     assert resumed < delivered < actions.index(ReleaseHeld(HOA))
-    assert [each.state for each in device.role.handovers()] and answers(actions)[0].status is Status.OK
+    assert [handover.state for handover in device.role.handovers()] and answers(actions)[
+        0
+    ].status is Status.OK
 
 
 def test_the_last_state_is_read_again_after_a_restart() -> None:
@@ -199,9 +208,9 @@ def test_the_last_state_is_read_again_after_a_restart() -> None:
     device.stop(FIRST, 0)
     device.restart()
     asked = device.ask(Finish(FIRST))
-    assert any(isinstance(each, StopSessions) for each in asked)
+    assert any(isinstance(action, StopSessions) for action in asked)
     last = device.tell(Stopped(FIRST, (SessionFinal(0, flow(0), 10),)))
-    assert [each.received for each in answers(last)[0].final] == [10]
+    assert [state.received for state in answers(last)[0].final] == [10]
 
 
 def test_a_stop_that_was_cut_off_by_a_restart_is_undone() -> None:
@@ -219,15 +228,15 @@ def test_a_stopped_hand_over_and_new_ones_stand_side_by_side() -> None:
     device.stop(FIRST, 0)
     device.hand_over(SECOND, 1, others=(FIRST,))
     prepared = device.ask(TakeoverPrepare(THIRD, (HOA,), (flow(2), flow(0))))
-    assert [each.status for each in answers(prepared)[0].sessions] == [Status.OK, Status.REFUSED]
+    assert [session.status for session in answers(prepared)[0].sessions] == [Status.OK, Status.REFUSED]
     device.ask(TakeoverTransfer(THIRD, ({0: flow(2).to_cbor()},), others=(FIRST, SECOND)))
     assert answers(device.ask(Cancel(FIRST)))[0].status is Status.OK
     restored = device.tell(Restored(THIRD, (0,)))
     assert answers(restored)[0].status is Status.OK
     device.restart()
-    states = {each.identifier: type(each.state).__name__ for each in device.role.handovers()}
+    states = {handover.identifier: type(handover.state).__name__ for handover in device.role.handovers()}
     assert states == {FIRST: "Holding", SECOND: "Holding", THIRD: "Holding"}
-    assert {each.flow for taken in device.role.handovers() for each in taken.held} == {
+    assert {session.flow for taken in device.role.handovers() for session in taken.held} == {
         flow(0),
         flow(1),
         flow(2),

@@ -61,7 +61,7 @@ class Host:
 
     def __init__(self, registered: bool = True, rows: tuple[Persist, ...] = ()) -> None:
         self.registration = Registered()
-        self.rows = {(each.table, each.key): each for each in rows}
+        self.rows = {(row.table, row.key): row for row in rows}
         self.now = 0.0
         self.asks: list[Ask] = []
         self.answers: dict[int, Status] = {}
@@ -86,19 +86,19 @@ class Host:
         return []
 
     def perform(self, actions: list[Action] | None) -> None:
-        for each in actions or []:
-            match each:
+        for action in actions or []:
+            match action:
                 case Persist():
-                    self.rows[each.table, each.key] = each
+                    self.rows[action.table, action.key] = action
                 case Forget():
-                    self.rows.pop((each.table, each.key), None)
+                    self.rows.pop((action.table, action.key), None)
                 case Ask():
-                    self.asks.append(each)
+                    self.asks.append(action)
                 case Answer():
-                    assert each.exchange not in self.answers
-                    self.answers[each.exchange] = decode_trigger_answer(each.body)
+                    assert action.exchange not in self.answers
+                    self.answers[action.exchange] = decode_trigger_answer(action.body)
                 case Count():
-                    self.counts.append(each.reason)
+                    self.counts.append(action.reason)
 
     def ask(
         self,
@@ -155,7 +155,7 @@ def test_two_takes_share_one_registration(host: Host) -> None:
     first, second = host.ask(TAKE, peer=AN1), host.ask(TAKE, peer=AN2)
     host.switched()
     third = host.ask(TAKE, peer=AN2)
-    assert [host.answers[each] for each in (first, second, third)] == [Status.OK] * 3
+    assert [host.answers[request] for request in (first, second, third)] == [Status.OK] * 3
     assert len(host.registration.wants) == 1
     host.ask(RELEASE, peer=AN2)  # wherever it is back, it is back
     host.switched()
@@ -205,7 +205,7 @@ def test_impossible_trigger_changes_no_state(host: Host) -> None:
     host.perform(host.role.asked(event, now=0))
     assert host.answers[99] is Status.MALFORMED
     networks = (IPv4Network((int(IPv4Address("10.9.0.0")) + number, 32)) for number in range(MAX_FLOWS + 1))
-    many = [Ipv4Selector(source=address_range(each)) for each in networks]
+    many = [Ipv4Selector(source=address_range(network)) for network in networks]
     host.ask(TAKE, *many[:MAX_FLOWS])
     host.switched()
     over = host.ask(TAKE, many[-1])
@@ -325,9 +325,9 @@ def test_without_a_registration_only_an_expired_binding_is_taken() -> None:
 
 
 def triggers(actions: list[Action]) -> list[tuple[Addr, Operation, Reason]]:
-    asks = [each for each in actions if isinstance(each, Ask)]
-    found = [(each.peer, decode_trigger(each.body)) for each in asks]
-    return [(peer, each.operation, each.reason) for peer, each in found]
+    asks = [action for action in actions if isinstance(action, Ask)]
+    found = [(ask.peer, decode_trigger(ask.body)) for ask in asks]
+    return [(peer, trigger.operation, trigger.reason) for peer, trigger in found]
 
 
 def test_unreachable_device_releases_after_its_registration() -> None:
@@ -367,13 +367,15 @@ def test_home_agent_names_the_last_access_node_of_the_device() -> None:
         ((own,), None),
     ):
         (asked,) = [
-            each for each in ExpiryTriggers(enabled=True).expired(mobile, lost) if isinstance(each, Ask)
+            action for action in ExpiryTriggers(enabled=True).expired(mobile, lost) if isinstance(action, Ask)
         ]
         assert decode_trigger(asked.body).access_node == wanted
 
 
 def test_trigger_emits_an_event(host: Host) -> None:
     event = Asked(1, PATH, encode_trigger(Trigger(TAKE, (HOME,), (WEB,))), AN1, (HOME,), True)
-    told = [each for each in host.role.asked(event, now=0) if isinstance(each, Emit)]
-    assert [(each.kind, each.message, each.home_address) for each in told] == [("triggered", PATH, HOME)]
+    told = [action for action in host.role.asked(event, now=0) if isinstance(action, Emit)]
+    assert [(action.kind, action.message, action.home_address) for action in told] == [
+        ("triggered", PATH, HOME)
+    ]
     assert told[0].detail == {"operation": "take", "from": str(AN1), "reason": "command", "selectors": 1}

@@ -28,7 +28,7 @@ from tests.roles.world import HOA, STAND_IN, Session, World, asleep, awake, flow
 
 def fates(world: World) -> dict[int, tuple[Fate, str | None]]:
     """By the number of the connection."""
-    return {each.flow.local_port - 40000: (each.fate, each.reason) for each in world.device.slept.fates}
+    return {fate.flow.local_port - 40000: (fate.fate, fate.reason) for fate in world.device.slept.fates}
 
 
 def went(world: World) -> set[int]:
@@ -39,7 +39,10 @@ def back(world: World) -> bool:
     """After a wake: everything that is not lost is the device's, and the stand-in has nothing."""
     world.wake()
     world.advance(5)
-    whole = all(each.at_device == each.sent and not each.held_by_stand_in for each in world.sessions.values())
+    whole = all(
+        session.at_device == session.sent and not session.held_by_stand_in
+        for session in world.sessions.values()
+    )
     return whole and awake(world) and not world.frozen and not world.mnps.flows and not world.mn.flows
 
 
@@ -134,7 +137,7 @@ def test_a_program_without_a_session_that_goes_runs_at_once() -> None:
     assert world.device.state.handover.processes == processes((100, 102, 204))
     assert fates(world)[1] == (Fate.STAYED, "not supported")
     assert fates(world)[3][0] is Fate.STAYED
-    (told,) = [each.detail for each in world.mn.events if each.kind == "asleep"]
+    (told,) = [event.detail for event in world.mn.events if event.kind == "asleep"]
     assert told == {"sessions": 3, "stayed": 2}
     assert back(world)
 
@@ -162,7 +165,7 @@ def test_unsuitable_sessions_are_reported_by_program_name() -> None:
     )
     world.sleep()
     world.advance(3)
-    stays = {each.flow: each.detail for each in world.mn.events if each.kind == "session-stays"}
+    stays = {event.flow: event.detail for event in world.mn.events if event.kind == "session-stays"}
     assert stays == {
         flow(8): {"reason": "it is still being opened" + STANDS_STILL, "programs": ["curl"]},
         flow(9): {"reason": "excluded: program resolved", "programs": ["resolved"]},
@@ -177,7 +180,7 @@ def test_give_reports_only_the_selected_sessions() -> None:
     world.left = (LeftSession(flow(8), "no", (100,)), LeftSession(flow(9), "no", (900,)))
     world.hand_over(Selection(flow=flow(0)))
     world.advance(3)
-    assert [each.flow for each in world.mn.events if each.kind == "session-stays"] == [flow(8)]
+    assert [event.flow for event in world.mn.events if event.kind == "session-stays"] == [flow(8)]
     world.hand_over(Selection(flow=flow(9)))
     world.advance(3)
     assert world.device.partial_handovers.last == "the session stays: no"
@@ -186,9 +189,9 @@ def test_give_reports_only_the_selected_sessions() -> None:
 def test_sessions_beyond_the_limit_of_a_handover_stay() -> None:
     found = tuple(FoundSession(flow(number), processes((number,))) for number in range(MAX_SESSIONS + 3))
     choice = choose(Departure(STAND_IN), (HOA,), SessionsFound(found))
-    assert [each.flow for each in choice.going] == [each.flow for each in found[:MAX_SESSIONS]]
-    assert [each.flow for each in choice.staying] == [each.flow for each in found[MAX_SESSIONS:]]
-    assert all(str(MAX_SESSIONS) in each.reason for each in choice.staying)
+    assert [session.flow for session in choice.going] == [session.flow for session in found[:MAX_SESSIONS]]
+    assert [session.flow for session in choice.staying] == [session.flow for session in found[MAX_SESSIONS:]]
+    assert all(str(MAX_SESSIONS) in session.reason for session in choice.staying)
 
 
 sessions = st.lists(st.sets(st.integers(1, 9), max_size=3), max_size=12)
@@ -200,8 +203,8 @@ def test_companions_share_a_process_with_the_selection(held: list[set[int]], pid
     reached, before = {pid}, set[int]()
     while reached != before:
         before = set(reached)
-        reached |= {each for pids in held if pids & reached for each in pids}
-    wanted = [each for each, pids in zip(found, held, strict=True) if pids & reached]
+        reached |= {companion for pids in held if pids & reached for companion in pids}
+    wanted = [session for session, pids in zip(found, held, strict=True) if pids & reached]
     assert with_companions(Selection(pid=pid), found) == wanted
     assert with_companions(EVERYTHING, found) == found
 
@@ -210,7 +213,9 @@ def test_selection_cost_is_linear_in_sessions() -> None:
     """Four times the sessions, in as many programs: about four times the steps, not sixteen."""
 
     def steps(number: int) -> int:
-        found = tuple(FoundSession(flow(each), processes((each // 2, each // 3))) for each in range(number))
+        found = tuple(
+            FoundSession(flow(place), processes((place // 2, place // 3))) for place in range(number)
+        )
         taken = count()
 
         def trace(*_: object) -> None:
@@ -234,6 +239,8 @@ def test_a_transfer_leaves_the_largest_records_out() -> None:
     ]
     kept, left = fitting(records)
     assert len(left) == 1 and left[0] in (flow(1), flow(4))
-    request = TakeoverTransfer(bytes(16), tuple(each.record for each in kept), others=(bytes(16),) * 256)
+    request = TakeoverTransfer(
+        bytes(16), tuple(session.record for session in kept), others=(bytes(16),) * 256
+    )
     assert len(encode_634(request)) <= MAX_BODY
     assert fitting([]) == ((), ())

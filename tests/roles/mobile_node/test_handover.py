@@ -53,8 +53,10 @@ def returned(world: World) -> bool:
     state = world.device.state
     quiet = not world.mn.flows and not world.frozen
     stand_in = not world.mnps.rows and not world.mnps.flows and not world.mnps.bindings
-    for each in world.sessions.values():
-        assert each.at_device == each.sent and each.captured_at is None and not each.held_by_stand_in
+    for session in world.sessions.values():
+        assert (
+            session.at_device == session.sent and session.captured_at is None and not session.held_by_stand_in
+        )
     return isinstance(state, Up) and quiet and stand_in and world.path_of_data() == "mn"
 
 
@@ -76,7 +78,7 @@ def test_asleep_the_stand_in_owns_the_flows() -> None:
         world.peer_sends(0, 1_000_000)
         world.advance(1)
     assert world.sessions[flow(0)].at_stand_in == 30_000_000
-    assert not [each for each in world.mn.events[sent:] if each.kind == "sent"]
+    assert not [event for event in world.mn.events[sent:] if event.kind == "sent"]
 
 
 def test_wake_brings_every_byte_back() -> None:
@@ -137,10 +139,10 @@ def test_program_that_does_not_read_delays_only_itself() -> None:
     world.advance(20)
     assert set(world.mn.flows) == {flow(0)} and isinstance(world.device.state, Up)
     assert world.frozen <= set(idle.pids)
-    assert all(each.captured_at is None for each in world.sessions.values() if each is not idle)
-    fetches = sum(each.detail.get("request") == "fetch" for each in world.mn.events)
+    assert all(session.captured_at is None for session in world.sessions.values() if session is not idle)
+    fetches = sum(event.detail.get("request") == "fetch" for event in world.mn.events)
     world.advance(60)
-    again = sum(each.detail.get("request") == "fetch" for each in world.mn.events) - fetches
+    again = sum(event.detail.get("request") == "fetch" for event in world.mn.events) - fetches
     assert again == 0, "what the program does not read is fetched over and over"
     world.kill(world.mn)
     world.start(world.mn)
@@ -264,7 +266,7 @@ def test_stand_in_with_a_colocated_care_of_address() -> None:
     accepted = TunnelAcceptance(HA, HOA, Side.TO_HOME_ADDRESS, end=STAND_IN)
     assert AcceptTunnel(accepted) in actions
     assert InstallOutbound(OutboundEntry(HOA, None, Tunnel(STAND_IN, HA))) in actions
-    kinds = [type(each) for each in actions]
+    kinds = [type(action) for action in actions]
     assert kinds.index(a.Persist) < kinds.index(SetFlow) < kinds.index(a.Answer)
     ended = role.timeout(now=100.0)
     assert RemoveOutbound(HOA) in ended and ClearFlow(flow(0)) in ended
@@ -352,7 +354,7 @@ def test_transfer_is_lost() -> None:
     world.sleep()
     world.advance(90)
     assert returned(world)
-    assert not any(each.lost for each in world.sessions.values())
+    assert not any(session.lost for session in world.sessions.values())
 
 
 def test_answer_to_transfer_is_lost() -> None:
@@ -361,7 +363,7 @@ def test_answer_to_transfer_is_lost() -> None:
     dropped: list[bytes] = []
 
     def first_after_restore(body: bytes) -> bool:
-        held = any(each.held_by_stand_in for each in world.sessions.values())
+        held = any(session.held_by_stand_in for session in world.sessions.values())
         if held and not dropped:
             dropped.append(body)
         return bool(dropped) and body == dropped[0]
@@ -473,12 +475,12 @@ def test_stand_in_lost_everything() -> None:
     world = asleep()
     world.mnps.rows.clear()
     world.start(world.mnps)
-    for each in world.sessions.values():
-        each.held_by_stand_in = False
+    for session in world.sessions.values():
+        session.held_by_stand_in = False
     world.wake()
     world.advance(10)
     assert isinstance(world.device.state, Up) and not world.frozen
-    assert all(each.lost for each in world.sessions.values())
+    assert all(session.lost for session in world.sessions.values())
     assert world.mn.kinds().count("session-lost") == 2
 
 
@@ -506,7 +508,7 @@ def test_restart_in_the_middle_of_sleep(when: float, name: str) -> None:
     world.advance(3)
     world.sleep()
     world.advance(when)
-    host = next(each for each in world.hosts if each.name == name)
+    host = next(host for host in world.hosts if host.name == name)
     world.kill(host)
     world.advance(0.05)
     world.start(host)
@@ -516,7 +518,7 @@ def test_restart_in_the_middle_of_sleep(when: float, name: str) -> None:
         world.wake()
         world.advance(30)
     assert returned(world)
-    assert not any(each.lost for each in world.sessions.values())
+    assert not any(session.lost for session in world.sessions.values())
 
 
 @pytest.mark.parametrize("when", [0.0, 0.01, 0.03, 0.05, 0.07, 0.09, 0.12, 0.15, 0.2])
@@ -526,13 +528,13 @@ def test_restart_in_the_middle_of_wake(when: float, name: str) -> None:
     world.peer_sends(0, 5_000_000)
     world.wake()
     world.advance(when)
-    host = next(each for each in world.hosts if each.name == name)
+    host = next(host for host in world.hosts if host.name == name)
     world.kill(host)
     world.advance(0.05)
     world.start(host)
     world.advance(120)
     assert returned(world)
-    assert not any(each.lost for each in world.sessions.values())
+    assert not any(session.lost for session in world.sessions.values())
 
 
 def test_unused_prepare_expires() -> None:
@@ -553,7 +555,7 @@ def test_path_through_the_access_nodes() -> None:
     assert world.ha.bindings[HOA].tunnels[0].destination == AN3
     world.tell(world.an3, a.DeliveryMoved(HOA, True))
     world.advance(0.1)
-    assert any(each.message == "618" for each in world.mnps.events)
+    assert any(event.message == "618" for event in world.mnps.events)
     assert AN1 in {outer for outer, *_ in world.ha.acceptances}
 
 

@@ -58,7 +58,9 @@ def extensions(rules: OwnRules, lifetime: int = 300) -> list[Extension]:
 
 def said(rules: OwnRules, lifetime: int = 300) -> list[object]:
     found = extensions(rules, lifetime)
-    return [decode_vendor(each) if isinstance(each, VendorNormal) else each for each in found]
+    return [
+        decode_vendor(extension) if isinstance(extension, VendorNormal) else extension for extension in found
+    ]
 
 
 @pytest.fixture
@@ -193,7 +195,7 @@ def test_rules_of_each_family_survive_encoding(
     rules: OwnRules, keys: dict[str, object], travel: list[object]
 ) -> None:
     made = ask(rules, replace(rule(), selectors=selectors(Table(Path("rule"), "", keys))))
-    assert [each.selector for each in said(rules) if isinstance(each, FlowBinding)] == travel
+    assert [extension.selector for extension in said(rules) if isinstance(extension, FlowBinding)] == travel
     assert at_home(rules) == (made,)
 
 
@@ -228,8 +230,8 @@ def test_any_rule_is_equal_at_both_ends(keys: dict[str, object]) -> None:
     made = ask(rules, replace(rule(), selectors=found))
     assert at_home(rules) == (made,)
     assert changed_rules((made,), changes_of(rules), MN, {7}, MAX_RULES) == (made,), "asked once more"
-    versions = {4 if isinstance(each, Ipv4Selector) else 6 for each in found}
-    assert {4 if isinstance(each, Ipv4Selector) else 6 for each in made.selectors} == versions
+    versions = {4 if isinstance(selector, Ipv4Selector) else 6 for selector in found}
+    assert {4 if isinstance(selector, Ipv4Selector) else 6 for selector in made.selectors} == versions
 
 
 def at_home(rules: OwnRules) -> tuple[KeptRule, ...]:

@@ -25,13 +25,13 @@ def registering(**options: object) -> World:
 
 
 def at_stand_in(world: World) -> set[int]:
-    return {n for n, each in enumerate(world.sessions.values()) if each.held_by_stand_in}
+    return {n for n, session in enumerate(world.sessions.values()) if session.held_by_stand_in}
 
 
 def at_rest(world: World) -> bool:
     """Everything is at the device, and no state of the hand-over is left."""
-    for each in world.sessions.values():
-        assert each.at_device == each.sent and each.captured_at is None and not each.lost
+    for session in world.sessions.values():
+        assert session.at_device == session.sent and session.captured_at is None and not session.lost
     stand_in = not world.mnps.flows and not world.mnps.bindings
     rows = [key for key in world.mnps.rows if key[0] == "handover"]
     entry = world.ha.bindings[HOA]
@@ -60,10 +60,10 @@ def test_stand_in_registers_rules_for_the_given_flows() -> None:
     world.ha.sent.clear()
     world.hand_over(FIRST)
     world.advance(1)
-    (said,) = [RegistrationRequest.decode(each) for each in world.ha.sent]
+    (said,) = [RegistrationRequest.decode(message) for message in world.ha.sent]
     assert (said.home_address, said.home_agent, said.lifetime) == (HOA, HA, 300)
-    assert [each.binding for each in said.all(Multipath)] == [1]
-    vendor = [decode_vendor(each) for each in said.all(VendorNormal)]
+    assert [extension.binding for extension in said.all(Multipath)] == [1]
+    vendor = [decode_vendor(extension) for extension in said.all(VendorNormal)]
     assert MnpsRole(STAND_IN, Takes.RULED) in vendor and TransferContext(AN1) in vendor
     (rule,) = said.all(FlowBinding)
     assert rule.bindings == (1,) and isinstance(rule.selector.source, tuple)  # type: ignore[union-attr]
@@ -89,7 +89,7 @@ def test_back_and_forth_several_times() -> None:
         world.take_back()
         world.advance(2)
         assert at_rest(world)
-    assert all(each.at_device == 4 * 1_300_000 for each in world.sessions.values())
+    assert all(session.at_device == 4 * 1_300_000 for session in world.sessions.values())
 
 
 def test_wake_returns_only_what_the_sleep_handed_over() -> None:
@@ -187,7 +187,7 @@ def test_restart_in_the_middle_of_a_give(when: float, name: str) -> None:
     world = registering()
     world.hand_over(FIRST)
     world.advance(when)
-    host = next(each for each in world.hosts if each.name == name)
+    host = next(host for host in world.hosts if host.name == name)
     world.kill(host)
     world.advance(0.2)
     world.start(host)
@@ -208,7 +208,7 @@ def test_restart_in_the_middle_of_a_take(when: float, name: str) -> None:
     world.peer_sends(0, 900_000)
     world.take_back()
     world.advance(when)
-    host = next(each for each in world.hosts if each.name == name)
+    host = next(host for host in world.hosts if host.name == name)
     world.kill(host)
     world.advance(0.2)
     world.start(host)
@@ -244,7 +244,7 @@ def test_more_flows_than_one_request_takes() -> None:
     world.advance(5)
     assert len(at_stand_in(world)) == 40
     assert len(world.ha.bindings[HOA].rules) == 40
-    assert max(len(each) for each in world.ha.sent) < 1400
+    assert max(len(message) for message in world.ha.sent) < 1400
     world.take_back()
     world.advance(10)
     assert at_rest(world)

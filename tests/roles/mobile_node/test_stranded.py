@@ -117,7 +117,7 @@ def test_socket_closed_while_stranded_is_not_lost() -> None:
     world.stand_in_silent = False
     world.advance(40)
     assert isinstance(world.device.state, Up) and not world.frozen and not world.mn.flows
-    fates = {each.flow: each.fate for each in world.device.woken.fates}
+    fates = {fate.flow: fate.fate for fate in world.device.woken.fates}
     assert fates == {flow(0): Fate.CLOSED, flow(1): Fate.CLOSED}
     # The peer of the one that did not get everything hears of it; the other ends with a FIN of its own.
     assert world.sessions[flow(0)].reset and not world.sessions[flow(1)].reset
@@ -128,8 +128,8 @@ def test_socket_closed_while_stranded_is_not_lost() -> None:
 
 
 def given_up(world: World) -> bool:
-    for each in world.sessions.values():
-        assert each.lost and each.captured_at is None
+    for session in world.sessions.values():
+        assert session.lost and session.captured_at is None
     return isinstance(world.device.state, Up) and not world.frozen and not world.mn.flows
 
 
@@ -143,7 +143,7 @@ def test_abandon_reaches_a_dead_stand_in_later(waking: bool) -> None:
     world.abandon()
     world.advance(1)
     assert given_up(world)
-    assert [each.fate for each in world.device.woken.fates] == [Fate.LOST, Fate.LOST]
+    assert [fate.fate for fate in world.device.woken.fates] == [Fate.LOST, Fate.LOST]
     world.advance(100)
     assert any(table == TABLE for table, _ in world.mn.rows), "the stand-in has not heard of it"
     world.kill(world.mn)
@@ -152,7 +152,7 @@ def test_abandon_reaches_a_dead_stand_in_later(waking: bool) -> None:
     assert given_up(world)
     world.start(world.mnps)
     world.advance(150)
-    assert not world.mnps.rows and all(each.reset for each in world.sessions.values())
+    assert not world.mnps.rows and all(session.reset for session in world.sessions.values())
     assert not any(table == TABLE for table, _ in world.mn.rows)
     assert "abandoned" in world.mn.kinds() and world.path_of_data() == "mn"
 
@@ -167,7 +167,9 @@ def test_returned_sessions_are_not_abandoned() -> None:
     world.abandon()
     world.advance(10)
     assert slow.lost and slow.reset
-    assert not any(each.lost or each.reset for each in world.sessions.values() if each is not slow)
+    assert not any(
+        session.lost or session.reset for session in world.sessions.values() if session is not slow
+    )
     assert isinstance(world.device.state, Up) and not world.mnps.rows and not world.mn.flows
 
 
@@ -198,10 +200,10 @@ def test_after_a_reboot_programs_run_and_peers_are_reset(waking: bool) -> None:
     world.boot_again()
     assert not world.frozen and not world.mn.flows
     world.advance(60)
-    assert not any(isinstance(each, Freeze | Tighten | SetFlow) for each in performed)
+    assert not any(isinstance(action, Freeze | Tighten | SetFlow) for action in performed)
     assert given_up(world) and not world.mnps.rows
-    assert all(each.reset for each in world.sessions.values())
-    (told,) = [each for each in world.mn.events if each.kind == "sessions-lost"]
+    assert all(session.reset for session in world.sessions.values())
+    (told,) = [event for event in world.mn.events if event.kind == "sessions-lost"]
     assert told.detail == {"sessions": 2, "reason": "the device restarted"}
     world.sessions[flow(7)] = type(world.sessions[flow(0)])(flow(7), (700,))
     world.sleep()
@@ -213,11 +215,11 @@ def test_a_row_of_an_earlier_version_counts_as_another_boot() -> None:
     world = asleep()
     for key, row in list(world.mn.rows.items()):
         if key[0] == TABLE:
-            old = {name: each for name, each in row.value.items() if name not in ("boot", "processes")}
+            old = {name: json for name, json in row.value.items() if name not in ("boot", "processes")}
             world.mn.rows[key] = a.Persist(row.table, row.key, old)
     world.frozen.clear()
-    for each in world.sessions.values():
-        each.lost, each.captured_at, each.tight = True, None, False
+    for session in world.sessions.values():
+        session.lost, session.captured_at, session.tight = True, None, False
     world.start(world.mn)
     world.advance(60)
     assert given_up(world) and not world.mnps.rows
@@ -236,9 +238,9 @@ def cost(sessions: int) -> Counter[str]:
     world.wake()
     world.advance(5)
     assert returned(world)
-    counts = Counter(type(each).__name__ for each in performed)
-    rows = [each for each in performed if isinstance(each, a.Persist) and each.table == TABLE]
-    counts["row-sessions"] = sum(len(each.value["sessions"]) for each in rows)  # type: ignore[arg-type,misc]
+    counts = Counter(type(action).__name__ for action in performed)
+    rows = [action for action in performed if isinstance(action, a.Persist) and action.table == TABLE]
+    counts["row-sessions"] = sum(len(row.value["sessions"]) for row in rows)  # type: ignore[arg-type,misc]
     return counts
 
 
@@ -259,12 +261,14 @@ def test_a_session_that_fails_leaves_the_others_alone() -> None:
     world.wake()
     world.advance(20)
     assert world.sessions[flow(1)].lost and world.sessions[flow(1)].reset
-    whole = [each for each in world.sessions.values() if each.captured_at is None and not each.lost]
+    whole = [
+        session for session in world.sessions.values() if session.captured_at is None and not session.lost
+    ]
     assert len(whole) >= 3
     world.unfreezable = set()
     world.advance(20)
     assert isinstance(world.device.state, Up)
-    assert [each.lost for each in world.sessions.values()] == [False, True, False, False, False]
+    assert [session.lost for session in world.sessions.values()] == [False, True, False, False, False]
 
 
 def test_wake_counts_without_sessions() -> None:
@@ -275,9 +279,13 @@ def test_wake_counts_without_sessions() -> None:
     world.wake()
     world.advance(5)
     assert returned(world)
-    asked = [decode_634(each.body) for each in performed if isinstance(each, a.Ask) and each.peer == STAND_IN]
-    assert [type(each) for each in asked] == [Reclaim, Finish, Done]
-    finished = [each for each in performed if isinstance(each, FinishSessions)]
-    assert [len(each.finals) for each in finished] == [300]
-    flows: list[Flow] = [each.flow for each in finished[0].finals]
+    asked = [
+        decode_634(action.body)
+        for action in performed
+        if isinstance(action, a.Ask) and action.peer == STAND_IN
+    ]
+    assert [type(request) for request in asked] == [Reclaim, Finish, Done]
+    finished = [action for action in performed if isinstance(action, FinishSessions)]
+    assert [len(action.finals) for action in finished] == [300]
+    flows: list[Flow] = [final.flow for final in finished[0].finals]
     assert len(set(flows)) == 300

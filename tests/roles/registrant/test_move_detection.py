@@ -55,15 +55,15 @@ class Device:
             self.take(self.node.happened(a.LinkUp(link), now=self.now))
 
     def take(self, actions: list[a.Action]) -> None:
-        for each in actions:
-            if isinstance(each, a.Emit) and each.kind == "attachment-lost":
+        for action in actions:
+            if isinstance(action, a.Emit) and action.kind == "attachment-lost":
                 self.lost.append(self.now)
-            if isinstance(each, a.SendRegistration):
-                request = RegistrationRequest.decode(each.message)
+            if isinstance(action, a.SendRegistration):
+                request = RegistrationRequest.decode(action.message)
                 reply = RegistrationReply(Code.ACCEPTED, 300, HOME, HA, request.identification)
                 message = signed(reply.encode(), AuthKind.MN_HA, KEY)
-                assert each.link is not None and isinstance(each.to, IPv4Address)
-                self.take(self.node.receive(message, source(each.to, each.link), now=self.now))
+                assert action.link is not None and isinstance(action.to, IPv4Address)
+                self.take(self.node.receive(message, source(action.to, action.link), now=self.now))
 
     def hear(self, agent: IPv4Address, length: int | None, link: str = "radio0") -> None:
         message = advertisement(agent, length).encode()
@@ -133,7 +133,7 @@ def test_advertisement_carries_the_prefix_length_of_the_link() -> None:
         links = [AccessLink("radio0", OLD, length)]
         advertiser = Advertiser(links, OLD, 1.0, 600, False, Random(2), VisitorList(OLD, (), (), 8))
         advertiser.restore((), now=START)
-        (sent,) = [each for each in advertiser.timeout(now=START) if isinstance(each, a.Advertise)]
+        (sent,) = [action for action in advertiser.timeout(now=START) if isinstance(action, a.Advertise)]
         said = AgentAdvertisement.decode(sent.message).prefix_lengths
         assert said == (() if length is None else (length,))
 
@@ -144,8 +144,8 @@ def test_expired_advertisement_detects_no_move() -> None:
     discovery.heard(advertisement(NEW, 24), source(NEW), START + 0.1)
     assert discovery.deadline() == pytest.approx(START + 2)
     discovery.forget_silent(START + 1.9)
-    assert [each.address for each in discovery.agents(START + 1.9)] == [NEW, OLD]
+    assert [agent.address for agent in discovery.agents(START + 1.9)] == [NEW, OLD]
     discovery.forget_silent(START + 2.0)
-    assert [each.address for each in discovery.agents(START + 2.0)] == [NEW]
+    assert [agent.address for agent in discovery.agents(START + 2.0)] == [NEW]
     discovery.forget_silent(START + 3.1)
     assert discovery.agents(START + 3.1) == ()

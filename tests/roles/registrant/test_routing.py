@@ -29,7 +29,10 @@ FROM_WEB = Ipv4Selector(protocol=(6, 6), source_port=(80, 80))  # every connecti
 
 def said(routing: OwnRouting, lifetime: int = 300) -> list[object]:
     found = write_options(routing.fill(NO_OPTIONS, WAY, lifetime), co_located=False)
-    return [decode_vendor(each) if isinstance(each, VendorNormal) else each for each in found]
+    return [
+        decode_vendor(write_option) if isinstance(write_option, VendorNormal) else write_option
+        for write_option in found
+    ]
 
 
 def answer(routing: OwnRouting, code: Code = Code.ACCEPTED, lifetime: int = 300) -> None:
@@ -152,18 +155,16 @@ def test_changed_configuration_is_registered_at_once() -> None:
 def registered(world: World) -> list[dict[str, JSON]]:
     listed = world.ha.rows["binding", str(HOA)].value["care_of"]
     assert isinstance(listed, list)
-    return [dict(each) for each in listed]
+    return [dict(care_of) for care_of in listed]
 
 
 def test_its_binding_moves_with_the_device() -> None:
     world = World(routing=Routing(OWN, 3))
     world.advance(3)
-    assert [(each["bid"], each["weight"], each["address"]) for each in registered(world)] == [
-        (OWN, 3, str(AN1))
-    ]
+    assert [(row["bid"], row["weight"], row["address"]) for row in registered(world)] == [(OWN, 3, str(AN1))]
     world.cut("radio0")
     world.advance(5)
-    assert [(each["bid"], each["address"]) for each in registered(world)] == [(OWN, str(AN2))]
+    assert [(row["bid"], row["address"]) for row in registered(world)] == [(OWN, str(AN2))]
     world.perform(world.mn, world.device.leave(now=world.clock(world.mn)))
     world.advance(1)
     assert registered(world) == [] and world.path_of_data() == "mnps"
@@ -213,8 +214,12 @@ def test_sessions_kept_by_a_rule_are_handed_over_at_sleep(default: bool) -> None
         world.wake()
         world.advance(4)
         assert awake(world) and world.path_of_data(0) == world.path_of_data() == "mn"
-    assert [each.at_device for each in world.sessions.values()] == [18000, 10000]
-    assert not world.mn.flows and not world.frozen and not any(each.lost for each in world.sessions.values())
+    assert [session.at_device for session in world.sessions.values()] == [18000, 10000]
+    assert (
+        not world.mn.flows
+        and not world.frozen
+        and not any(session.lost for session in world.sessions.values())
+    )
 
 
 def test_failed_sleep_restores_the_full_lifetime() -> None:
@@ -225,7 +230,7 @@ def test_failed_sleep_restores_the_full_lifetime() -> None:
     world.advance(3)
     world.fail = None
     assert awake(world) and world.path_of_data(0) == world.path_of_data() == "mn"
-    assert [each.get("brief", False) for each in registered(world)] == [False]
+    assert [row.get("brief", False) for row in registered(world)] == [False]
 
 
 def test_a_sleep_through_loss_and_crashes() -> None:
@@ -244,7 +249,7 @@ def test_a_sleep_through_loss_and_crashes() -> None:
             world.wake()
         world.advance(120)
         assert awake(world) and not world.frozen
-        assert not any(each.lost for each in world.sessions.values())
+        assert not any(session.lost for session in world.sessions.values())
         assert world.path_of_data(0) == world.path_of_data() == "mn"
 
 

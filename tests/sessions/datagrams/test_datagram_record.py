@@ -71,7 +71,7 @@ def test_flows_of_no_single_host_are_unfit(flow: Flow, part: str | None) -> None
 
 @given(st.lists(st.builds(Frame, st.integers(0, 2**64 - 1), st.binary(max_size=40))), st.integers(0, 60))
 def test_frames_leave_out_the_incomplete_one(kept: list[Frame], cut: int) -> None:
-    stream = b"".join(each.encode() for each in kept)
+    stream = b"".join(frame.encode() for frame in kept)
     found = list(frames(stream[: max(len(stream) - cut, 0)]))
     assert found == kept[: len(found)]
     assert cut or found == kept

@@ -108,8 +108,8 @@ class Held:
 
     def arrive(self, *datagrams: bytes) -> None:
         """The peer sends these, and the stand-in takes all of them."""
-        for each in datagrams:
-            self.peer.send(each)
+        for datagram in datagrams:
+            self.peer.send(datagram)
             assert select.select([self.socket], [], [], 10)[0]
             self.spool.drain(self.socket)
 
@@ -335,8 +335,8 @@ def test_sockets_without_a_fixed_peer_stay_and_are_named(network: Network) -> No
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
             server.bind((str(HOME4), 4445))
             candidates, left = find((HOME4,))
-    assert [each.flow.local_port for each in candidates] == [4444]
-    (alone,) = (each for each in left if each.flow.local_port == 4445)
+    assert [candidate.flow.local_port for candidate in candidates] == [4444]
+    (alone,) = (session for session in left if session.flow.local_port == 4445)
     assert "without a fixed peer" in alone.reason
 
 

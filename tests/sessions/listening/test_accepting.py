@@ -121,10 +121,10 @@ class Asleep:
         self._silence("delete")
 
     def close(self) -> None:
-        for each in self.open:
+        for sock in self.open:
             with suppress(OSError):
-                stand_in.stop(each)
-            each.close()
+                stand_in.stop(sock)
+            sock.close()
         self.wake()
         self.network.unblock("standin", "in")
         self.network.route("device")

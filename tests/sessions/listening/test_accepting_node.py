@@ -39,8 +39,8 @@ class Callers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for each in self.open:
-            each.close()
+        for sock in self.open:
+            sock.close()
         self.network.sysctl("standin", "net.ipv4.tcp_timestamps=1", "net.ipv4.tcp_window_scaling=1")
         self.network.route("device")
 
@@ -52,7 +52,7 @@ class Callers:
 
 
 def accepted(here: Lodging) -> list[ConnectionAccepted]:
-    return [each for each in here.events if isinstance(each, ConnectionAccepted)]
+    return [event for event in here.events if isinstance(event, ConnectionAccepted)]
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -93,7 +93,7 @@ async def test_the_bound_of_a_port_counts_only_those_that_wait(network: Network,
             first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             first.close()
             await here.until(lambda: ended(here, callers))
-            (gone,) = {each.sessions for each in here.events if isinstance(each, AcceptedEnded)}
+            (gone,) = {event.sessions for event in here.events if isinstance(event, AcceptedEnded)}
             assert gone == (accepted(here)[0].session,)
             await here.perform(DropSessions(HANDOVER, gone, reset=True))
             assert len(here.stand_in.sessions()) == 2  # the fourth came in its place

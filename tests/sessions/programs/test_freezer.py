@@ -57,16 +57,16 @@ class Busy:
 def directory(lines: str) -> Path:
     root = unified_root()
     assert root is not None
-    return root / next(each[4:] for each in lines.splitlines() if each.startswith("0::/"))
+    return root / next(line[4:] for line in lines.splitlines() if line.startswith("0::/"))
 
 
 @pytest.fixture
 def busy(tmp_path: Path) -> Iterator[list[Busy]]:
     made = [Busy(tmp_path / f"busy{number}") for number in range(2)]
     yield made
-    for each in made:
-        each.process.kill()
-        each.process.wait()
+    for program in made:
+        program.process.kill()
+        program.process.wait()
     for where, names, _ in os.walk(unified_root() or tmp_path):
         for name in names:
             if name.startswith("locum-") and f"{os.getpid()}-" in name:  # of a test that failed
@@ -76,30 +76,30 @@ def busy(tmp_path: Path) -> Iterator[list[Busy]]:
 def cgroups(name: str) -> list[str]:
     root = unified_root()
     assert root
-    return [each for _, names, _ in os.walk(root) for each in names if each.startswith(f"locum-{name}-")]
+    return [entry for _, names, _ in os.walk(root) for entry in names if entry.startswith(f"locum-{name}-")]
 
 
 @pytest.mark.parametrize("signals", [False, True])
 def test_freeze_and_thaw(busy: list[Busy], tmp_path: Path, signals: bool) -> None:
     freezer = Freezer(f"f{os.getpid()}", tmp_path, signals=signals)
-    before = [each.cgroup() for each in busy]
-    assert not freezer.freeze([each.named for each in busy])
+    before = [program.cgroup() for program in busy]
+    assert not freezer.freeze([program.named for program in busy])
     assert not freezer.freeze([busy[0].named, (999_999_999, 1)])
-    assert freezer.frozen == {each.named for each in busy}
-    assert all(each.stands_still() for each in busy)
+    assert freezer.frozen == {program.named for program in busy}
+    assert all(program.stands_still() for program in busy)
     freezer.thaw([busy[0].named])
     busy[0].wait_for_progress()
     assert busy[1].stands_still()
     freezer.thaw([busy[1].named])
     busy[1].wait_for_progress()
-    assert [each.cgroup() for each in busy] == before
+    assert [program.cgroup() for program in busy] == before
     assert not cgroups(f"f{os.getpid()}")
 
 
 @pytest.mark.parametrize("signals", [False, True])
 def test_later_run_thaws_frozen_programs(busy: list[Busy], tmp_path: Path, signals: bool) -> None:
     name = f"g{os.getpid()}"
-    Freezer(name, tmp_path, signals=signals).freeze([each.named for each in busy])
+    Freezer(name, tmp_path, signals=signals).freeze([program.named for program in busy])
     busy[1].process.kill()  # dies frozen
     busy[1].process.wait()
     later = Freezer(name, tmp_path, signals=signals)
@@ -163,9 +163,9 @@ def test_cgroup_of_an_earlier_process_is_thawed_and_removed(busy: list[Busy], tm
     pid, started = busy[0].named
     here = busy[0].directory()
     earlier, empty = here / f"locum-{name}-{pid}-{started - 1}", here / f"locum-{name}-1-1"
-    for each in (earlier, empty):
-        each.mkdir()
-        (each / "cgroup.freeze").write_text("1")
+    for cgroup in (earlier, empty):
+        cgroup.mkdir()
+        (cgroup / "cgroup.freeze").write_text("1")
     (earlier / "cgroup.procs").write_text(str(pid))
     assert busy[0].stands_still()
     assert not Freezer(name, tmp_path).freeze([busy[1].named])
@@ -180,17 +180,17 @@ def test_cgroup_of_an_earlier_process_is_thawed_and_removed(busy: list[Busy], tm
 def test_empty_cgroups_of_an_interrupted_lab_are_removed(tmp_path: Path) -> None:
     here = directory(Path("/proc/self/cgroup").read_text())
     old, new = here / f"locum-l{os.getpid()}-77", here / f"locum-l{os.getpid()}-78-9"
-    for each in (old, new):
-        each.mkdir()
+    for program in (old, new):
+        program.mkdir()
     os.utime(old, (1, 1))
     try:
         Freezer(f"m{os.getpid()}", tmp_path).adopt()
         assert not old.exists()
         assert new.exists(), "another daemon may be about to use it"
     finally:
-        for each in (old, new):
-            if each.exists():
-                each.rmdir()
+        for program in (old, new):
+            if program.exists():
+                program.rmdir()
 
 
 def test_cgroup_only_freezer_sends_no_stop_signal(
@@ -265,16 +265,16 @@ def test_many_processes_are_frozen_together(tmp_path: Path) -> None:
     """Each is moved, then all are waited for within one bound."""
     sleepers = [subprocess.Popen(["sleep", "1000"]) for _ in range(60)]
     try:
-        named = [each for each in map(process, (each.pid for each in sleepers)) if each is not None]
+        named = [found for found in map(process, (sleeper.pid for sleeper in sleepers)) if found is not None]
         freezer = Freezer(f"q{os.getpid()}", tmp_path)
         assert not freezer.freeze(named) and freezer.frozen == set(named)
         freezer.thaw(named)
         assert not freezer.frozen and not cgroups(f"q{os.getpid()}")
     finally:
-        for each in sleepers:
-            each.kill()
-        for each in sleepers:
-            each.wait()
+        for sleeper in sleepers:
+            sleeper.kill()
+        for sleeper in sleepers:
+            sleeper.wait()
 
 
 def test_program_runs_although_the_disk_is_full(busy: list[Busy], tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_dual_stack_socket_that_speaks_ipv4(world: World) -> None:
         mapped.connect((f"::ffff:{PEER4}", 7100))
         accepted, _ = listener.accept()
         candidates, _ = find((HOME4,))
-        assert [each.flow.peer.version for each in candidates] == [4]
+        assert [candidate.flow.peer.version for candidate in candidates] == [4]
         record = LiveSocket.open(candidates[0]).capture()
         assert record.flow.local == HOME4
         assert record.state is TcpState.ESTABLISHED

@@ -53,7 +53,7 @@ def test_a_download_moves_twice_and_back(world: World, nginx: Path, peer: str) -
         world.until(lambda after=after: got.exists() and got.stat().st_size > after)  # type: ignore[misc]
         world.sleep()
         frozen_at = got.stat().st_size
-        world.until(lambda: sum(each.spool.total for each in world.away) > 2 << 20)
+        world.until(lambda: sum(session.spool.total for session in world.away) > 2 << 20)
         assert got.stat().st_size == frozen_at
         finals = world.wake()
         assert finals[0].received > 1 << 20

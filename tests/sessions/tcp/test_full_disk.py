@@ -57,7 +57,7 @@ async def test_spools_leave_room_for_the_store(network: Network, tmp_path: Path)
             (one,) = here.connect()
             await here.take_over([one])
             await here.fill(one.peer, 64 * MEG)
-            assert [each.kind for each in here.told] == ["spool-full"]
+            assert [event.kind for event in here.told] == ["spool-full"]
             assert here.stand_in.sessions()[0]["spilled"] > 2 * MEG
             free = os.statvfs(node)
             assert free.f_bavail * free.f_frsize >= MEG
@@ -77,10 +77,10 @@ async def test_reset_on_a_full_disk_does_not_block_the_wake(network: Network, tm
             await here.until(lambda: here.stand_in.sessions()[1]["received"] == 5)
             two[0].peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             two[0].peer.close()
-            await here.until(lambda: [each.kind for each in here.told] == ["spool-full"])
+            await here.until(lambda: [event.kind for event in here.told] == ["spool-full"])
             assert here.stand_in.sessions()[0]["error"] == 0  # the kernel still has it
             finals = (await here.ask(StopSessions(HANDOVER, (), MEG), Stopped)).finals
-            assert [(each.error, each.tail) for each in finals] == [(errno.ECONNRESET, b""), (0, b"hello")]
+            assert [(final.error, final.tail) for final in finals] == [(errno.ECONNRESET, b""), (0, b"hello")]
             await here.perform(DropSessions(HANDOVER))
 
 
@@ -100,7 +100,7 @@ async def test_a_session_that_fails_fails_alone(
             measured = await here.ask(MeasureSessions(HANDOVER), Measured)
             assert len(measured.sessions) == 2
             stopped = await here.ask(StopSessions(HANDOVER, (), MEG), Stopped)
-            assert [each.session for each in stopped.finals] == [1]
+            assert [final.session for final in stopped.finals] == [1]
         await here.ask(StopSessions(HANDOVER, (), MEG), Stopped)
         with monkeypatch.context() as patch:
             patch.setattr(spool, "resume", broken)

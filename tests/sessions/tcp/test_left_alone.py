@@ -51,9 +51,9 @@ def start(world: World, tmp_path: Path) -> Iterator[Start]:
         return process
 
     yield begin
-    for each in started:
-        each.kill()
-        each.wait()
+    for popen in started:
+        popen.kill()
+        popen.wait()
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def look(
     """Programs of capturable connections, and connections left alone."""
     with world.network.inside("device"):
         candidates, left = find((HOME4, HOME6), {os.getpid()}, exclusions)
-        return [each.programs for each in candidates], left + find_elsewhere((HOME4, HOME6))
+        return [candidate.programs for candidate in candidates], left + find_elsewhere((HOME4, HOME6))
 
 
 def accept(listener: socket.socket) -> socket.socket:
@@ -89,8 +89,8 @@ def test_sockets_of_the_daemon_are_not_reported(world: World, listener: socket.s
         ours = socket.create_connection((PEER4, PORT))
         own = socket.create_server((str(HOME4), 7300))
     assert look(world) == ([], [])
-    for each in (own, ours, accept(listener)):
-        each.close()
+    for sock in (own, ours, accept(listener)):
+        sock.close()
 
 
 def test_a_connection_that_is_being_opened(world: World, start: Start) -> None:
@@ -265,8 +265,8 @@ def test_a_connection_of_the_home_address_with_itself(world: World, start: Start
     code = f"s = socket.create_server(('{HOME4}', 7300)); c = socket.create_connection(('{HOME4}', 7300)); a = s.accept(); "
     program = start("selfish", "import socket, time; " + code + WAIT)
     candidates, left = look(world)
-    assert not candidates and {each.reason for each in left} == {"both of its ends are on this host"}
-    assert {(each.programs, each.pids) for each in left} == {(("selfish",), (program.pid,))}
+    assert not candidates and {session.reason for session in left} == {"both of its ends are on this host"}
+    assert {(session.programs, session.pids) for session in left} == {(("selfish",), (program.pid,))}
     program.kill()
     program.wait()
 
@@ -288,4 +288,6 @@ def test_default_exclusions_spare_common_programs() -> None:
         "rpcclient",
     ):
         assert not Exclusions().excludes(name, name)
-    assert all(Exclusions().excludes(each[:15], each) for each in DEFAULT_PROGRAMS)
+    assert all(
+        Exclusions().excludes(default_program[:15], default_program) for default_program in DEFAULT_PROGRAMS
+    )

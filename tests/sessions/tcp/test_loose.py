@@ -196,9 +196,9 @@ def test_no_timer_ends_a_loose_connection(world: World, way: str) -> None:
             end = time.monotonic() + 3.5
             while time.monotonic() < end:
                 world.stay(0.3)
-                for each in world.away:
-                    world.network.deliver(each.live.reassurance())
-            assert [each.live.state() for each in world.away] == [TcpState.ESTABLISHED] * 2
+                for session in world.away:
+                    world.network.deliver(session.live.reassurance())
+            assert [session.live.state() for session in world.away] == [TcpState.ESTABLISHED] * 2
     finally:
         world.network.sysctl("device", "net.ipv4.tcp_retries2=15")
         world.network.nft("device", "flush chain inet hold out")

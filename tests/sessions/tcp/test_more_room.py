@@ -117,13 +117,13 @@ def test_programs_that_wait_are_woken(world: World) -> None:
         world.sleep()
         waiting = list(made)
         while waiting:
-            waiting = [each for each in waiting if not each.peer.send(data)]
+            waiting = [waiter for waiter in waiting if not waiter.peer.send(data)]
             world.drain()
-        world.until(lambda: all(each.spool.total == SIZE for each in world.away))
+        world.until(lambda: all(session.spool.total == SIZE for session in world.away))
         for which in range(len(made)):
             put_all(world, which)
         world.wake()
-        said = {each.way: each.line() for each in made}
+        said = {waiter.way: waiter.line() for waiter in made}
     assert said == dict.fromkeys(said, f"{SIZE} {sum(data)}")
 
 

@@ -152,7 +152,7 @@ async def test_stand_in_names_an_option_missing_in_its_kernel(
         monkeypatch.setattr(carrying, "_LOADED", tmp_path / "has")
         restored = await here.take_over([one])
         assert not restored.failures
-        (told,) = [each for each in here.told if each.kind == "session-differs"]
+        (told,) = [event for event in here.told if event.kind == "session-differs"]
         assert (told.flow, told.detail) == (one.flow, {"lacks": "congestion control cubic"})
 
 

@@ -44,7 +44,7 @@ class Waiter:
     def sleeps(self) -> bool:
         """All its threads wait for something."""
         tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        return all((each / "stat").read_text().rsplit(")", 1)[1].split()[0] == "S" for each in tasks)
+        return all((task / "stat").read_text().rsplit(")", 1)[1].split()[0] == "S" for task in tasks)
 
     def close(self) -> None:
         self.process.kill()
@@ -62,7 +62,7 @@ def waiters(world: World, ways: list[str], size: int) -> Iterator[list[Waiter]]:
             listener.listen(64)
             listener.settimeout(120)
             made = [Waiter(world, listener, way, size) for way in ways]
-        ended = [each for each in made if not wait_for(lambda each=each: each.sleeps())]
+        ended = [program for program in made if not wait_for(lambda waiter=program: waiter.sleeps())]
         assert not ended
         yield made
     finally:
@@ -95,11 +95,11 @@ def everything_comes(world: World, size: int, ways: list[str]) -> None:
         assert len(world.away) == len(made)
         waiting = list(made)
         while waiting:
-            waiting = [each for each in waiting if not each.peer.send(data)]
+            waiting = [waiter for waiter in waiting if not waiter.peer.send(data)]
             world.drain()
-        world.until(lambda: all(each.spool.total == size for each in world.away))
+        world.until(lambda: all(session.spool.total == size for session in world.away))
         world.wake()
-        said = {each.way: each.line() for each in made}
+        said = {program.way: program.line() for program in made}
     assert said == dict.fromkeys(said, f"{size} {sum(data)}")
 
 

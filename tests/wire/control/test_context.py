@@ -75,7 +75,7 @@ BLOCKS: list[tuple[str, BlockContent]] = [
 ]
 
 
-@pytest.mark.parametrize(("vector", "content"), BLOCKS[1:], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize(("vector", "content"), BLOCKS[1:], ids=lambda value: type(value).__name__)
 def test_block_vectors(vector: str, content: BlockContent) -> None:
     data = bytes.fromhex(vector)
     assert encode_block(content) == data
@@ -162,7 +162,7 @@ contexts = st.builds(
     st.sampled_from(ContextStatus),
     addresses,
     times,
-    st.lists(blocks, max_size=4, unique_by=lambda each: each.kind).map(tuple),
+    st.lists(blocks, max_size=4, unique_by=lambda value: value.kind).map(tuple),
     statuses,
     st.sampled_from(Onward),
 )

@@ -117,7 +117,7 @@ ANSWERS: list[tuple[str, Answer632]] = [
 ]
 
 
-@pytest.mark.parametrize(("vector", "value"), REQUESTS, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize(("vector", "value"), REQUESTS, ids=lambda value: type(value).__name__)
 def test_634_vectors(vector: str, value: Request634) -> None:
     data = bytes.fromhex(vector)
     assert encode_634(value) == data
@@ -265,9 +265,9 @@ def test_a_tail_lies_within_what_was_received() -> None:
 
 
 def test_prepare_with_the_most_sessions_is_a_small_body() -> None:
-    flows = tuple(Flow(6, SIX, 1 + each, SIX + 1, 443) for each in range(MAX_SESSIONS))
+    flows = tuple(Flow(6, SIX, 1 + number, SIX + 1, 443) for number in range(MAX_SESSIONS))
     listeners = tuple(
-        Listener(SIX, 1000 + each, Policy.ACCEPT, 1024, 0xFFFF) for each in range(MAX_LISTENERS)
+        Listener(SIX, 1000 + number, Policy.ACCEPT, 1024, 0xFFFF) for number in range(MAX_LISTENERS)
     )
     value = TakeoverPrepare(
         HANDOVER, (HOME, SIX), flows, switch=Takes.ALL, access_node=SIX, listeners=listeners
@@ -291,7 +291,7 @@ def test_a_listener_out_of_range_is_malformed(at: int, value: int, field: str) -
 
 
 def encode_two(prepare: TakeoverPrepare) -> list[object]:
-    return [each.to_cbor() for each in prepare.listeners * 2]
+    return [listener.to_cbor() for listener in prepare.listeners * 2]
 
 
 def test_transfer_with_the_most_sessions_is_walked() -> None:

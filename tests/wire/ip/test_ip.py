@@ -160,7 +160,7 @@ def test_bytes_give_a_value_or_wire_error(data: bytes) -> None:
 @given(st.binary(max_size=40))
 def test_timestamps_of_any_options(options: bytes) -> None:
     found = TcpSegment(1, 2, 3, options=options).timestamps
-    assert found is None or all(0 <= each <= 0xFFFFFFFF for each in found)
+    assert found is None or all(0 <= timestamp <= 0xFFFFFFFF for timestamp in found)
 
 
 @pytest.mark.parametrize(
@@ -280,10 +280,10 @@ def test_fragments_are_put_together_by_scapy(mtu: int) -> None:
     payload = UdpDatagram(1, 2, bytes(range(256)) * 10).encode(HOME, PEER)
     whole = Ipv4Header(HOME, PEER, UDP, identification=77).encode(payload)
     pieces = fragment(whole, mtu)
-    assert all(len(each) <= mtu for each in pieces) and len(pieces) > 1
+    assert all(len(piece) <= mtu for piece in pieces) and len(pieces) > 1
     (joined,) = defragment(
         [  # type: ignore[no-untyped-call]
-            ScapyIP(each) for each in pieces
+            ScapyIP(piece) for piece in pieces
         ]
     )
     assert bytes(joined[ScapyUDP]) == payload
@@ -294,8 +294,8 @@ def test_ipv6_fragments_are_put_together_by_scapy(mtu: int) -> None:
     payload = UdpDatagram(1, 2, bytes(range(256)) * 10).encode(HOME6, PEER6)
     whole = Ipv6Header(HOME6, PEER6, UDP).encode(payload)
     pieces = fragment(whole, mtu, identification=99)
-    assert all(len(each) <= mtu for each in pieces) and len(pieces) > 1
-    assert bytes(defragment6([ScapyIPv6(each) for each in pieces])) == whole  # type: ignore[no-untyped-call]
+    assert all(len(piece) <= mtu for piece in pieces) and len(pieces) > 1
+    assert bytes(defragment6([ScapyIPv6(piece) for piece in pieces])) == whole  # type: ignore[no-untyped-call]
     first = upper_layer(pieces[0])
     assert (first.protocol, first.fragmented, first.fragment_offset) == (UDP, True, 0)
     last = upper_layer(pieces[-1])
@@ -304,9 +304,9 @@ def test_ipv6_fragments_are_put_together_by_scapy(mtu: int) -> None:
 
 @given(st.integers(0, 3), st.integers(60, 200), st.integers(0, 600))
 def test_fragments_of_fragments_keep_their_place(units: int, mtu: int, size: int) -> None:
-    body = bytes(each % 251 for each in range(size))
+    body = bytes(number % 251 for number in range(size))
     whole = Ipv4Header(HOME, PEER, 99, more_fragments=True, fragment_offset=units * 8).encode(body)
-    pieces = [decode_ip(each) for each in fragment(whole, mtu)]
+    pieces = [decode_ip(data) for data in fragment(whole, mtu)]
     position = units * 8
     for header, part in pieces:
         assert isinstance(header, Ipv4Header)
@@ -318,9 +318,9 @@ def test_fragments_of_fragments_keep_their_place(units: int, mtu: int, size: int
 def test_only_copied_options_are_in_later_fragments() -> None:
     options = bytes.fromhex("9404 0000 01 070700000000 00")  # router alert (copied), record route (not)
     whole = Ipv4Header(HOME, PEER, 99, options=options).encode(bytes(100))
-    first, *others = (decode_ip(each)[0] for each in fragment(whole, 68))
+    first, *others = (decode_ip(data)[0] for data in fragment(whole, 68))
     assert isinstance(first, Ipv4Header) and first.options == options
-    assert {each.options for each in others if isinstance(each, Ipv4Header)} == {bytes.fromhex("94040000")}
+    assert {other.options for other in others if isinstance(other, Ipv4Header)} == {bytes.fromhex("94040000")}
 
 
 def test_unfragmentable_packets_are_refused() -> None:

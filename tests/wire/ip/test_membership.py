@@ -119,6 +119,8 @@ def test_bytes_give_memberships_or_wire_error(data: bytes) -> None:
     check = transport_checksum(SENDER, ALL_ROUTERS, 58, message)
     mld_message = message[:2] + check.to_bytes(2, "big") + message[4:]
     with suppress(WireError):
-        assert all(each.group.is_multicast for each in decode_igmp(igmp_message))
+        assert all(membership.group.is_multicast for membership in decode_igmp(igmp_message))
     with suppress(WireError):
-        assert all(each.group.is_multicast for each in decode_mld(mld_message, SENDER, ALL_ROUTERS))
+        assert all(
+            membership.group.is_multicast for membership in decode_mld(mld_message, SENDER, ALL_ROUTERS)
+        )

@@ -165,4 +165,4 @@ def test_refusals(data: bytes, reason: str) -> None:
 
 
 def test_sequence_numbers_skip_those_of_a_restart() -> None:
-    assert [next_sequence(each) for each in (0, 255, 0xFFFE, 0xFFFF)] == [1, 256, 0xFFFF, 256]
+    assert [next_sequence(number) for number in (0, 255, 0xFFFE, 0xFFFF)] == [1, 256, 0xFFFF, 256]

@@ -109,7 +109,7 @@ def decode_one(data: bytes) -> Extension:
     return found
 
 
-@pytest.mark.parametrize(("vector", "value"), VECTORS, ids=lambda each: str(each)[:30])
+@pytest.mark.parametrize(("vector", "value"), VECTORS, ids=lambda value: str(value)[:30])
 def test_vectors(vector: str, value: Extension) -> None:
     data = bytes.fromhex(vector)
     assert value.encode() == data

@@ -69,14 +69,14 @@ def test_acknowledgment_round_trip(acknowledgment: RevocationAcknowledgment) -> 
     assert RevocationAcknowledgment.decode(acknowledgment.encode()) == acknowledgment
 
 
-@given(st.binary(max_size=60) | damaged(revocations.map(lambda each: each.encode())))
+@given(st.binary(max_size=60) | damaged(revocations.map(lambda message: message.encode())))
 def test_bytes_give_a_revocation_or_wire_error(data: bytes) -> None:
     with suppress(WireError):
         message = RegistrationRevocation.decode(data)
         assert RegistrationRevocation.decode(message.encode()) == message
 
 
-@given(st.binary(max_size=60) | damaged(acknowledgments.map(lambda each: each.encode())))
+@given(st.binary(max_size=60) | damaged(acknowledgments.map(lambda message: message.encode())))
 def test_bytes_give_an_acknowledgment_or_wire_error(data: bytes) -> None:
     with suppress(WireError):
         message = RevocationAcknowledgment.decode(data)

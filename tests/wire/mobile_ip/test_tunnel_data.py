@@ -66,7 +66,7 @@ def test_every_message_is_found_by_its_type(message: MobileIpMessage) -> None:
     assert decode_mobile_ip(message.encode()) == message
 
 
-@given(st.binary(max_size=80) | damaged(messages.map(lambda each: each.encode())))
+@given(st.binary(max_size=80) | damaged(messages.map(lambda message: message.encode())))
 def test_bytes_give_a_message_or_wire_error(data: bytes) -> None:
     with suppress(WireError):
         message = decode_mobile_ip(data)

@@ -53,7 +53,7 @@ def acceptable(state: ForwardingState, packet: bytes, *, by_visitor: bool = Fals
         return True
     home_address = address_of(inner.destination)
     to = [(source, home_address, Side.TO_HOME_ADDRESS, at_end) for at_end in (False, True)]
-    return not by_visitor and any(each in state.acceptances for each in to)
+    return not by_visitor and any(acceptance_key in state.acceptances for acceptance_key in to)
 
 
 def ipv6_packet(source: Addr, destination: Addr, protocol: int, payload: bytes) -> bytes:

@@ -167,7 +167,7 @@ class RuleTables:
     def _settle(self, at: tuple[Addr, Place], identifiers: set[int]) -> None:
         """No counter for any other."""
         gone = self._counted.get(at, frozenset()) - identifiers
-        self._maps["rule_count"].delete_many([rule_layout.rule_key(*at, each) for each in gone])
+        self._maps["rule_count"].delete_many([rule_layout.rule_key(*at, number) for number in gone])
         if identifiers:
             self._counted[at] = frozenset(identifiers)
         else:

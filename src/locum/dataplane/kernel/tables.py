@@ -291,7 +291,11 @@ class Tables:
 
     def _ends_changed(self, acceptances: Sequence[TunnelAcceptance]) -> None:
         """Rewrite the catch-all permission after a more specific one has come or gone."""
-        beside = [(*acceptance_key(each)[:3], False) for each in acceptances if each.end is not None]
+        beside = [
+            (*acceptance_key(acceptance)[:3], False)
+            for acceptance in acceptances
+            if acceptance.end is not None
+        ]
         if beside:
             self.accept([self.state.acceptances[key] for key in beside if key in self.state.acceptances])
 

@@ -90,7 +90,7 @@ def uses(place: FilterPlace) -> int:
 
 def _halves(bounds: tuple[IPv4Address, IPv4Address] | tuple[IPv6Address, IPv6Address]) -> tuple[int, ...]:
     """Two addresses as the four 64-bit numbers that compare like them."""
-    packed = b"".join(maps.address(each) for each in bounds)
+    packed = b"".join(maps.address(bound) for bound in bounds)
     return struct.unpack(">4Q", packed)
 
 
@@ -180,7 +180,7 @@ def rules(
         raise ValueError(f"{len(value)} rules with {len(places)} tunnels; the most are {room} and {most}")
     body = HEAD.pack(len(value), 0) + b"".join(packed)
     body = body.ljust(HEAD.size + room * RULE_SIZE, b"\x00")
-    body += b"".join(maps.tunnel(each, endpoints) for each in places)
+    body += b"".join(maps.tunnel(place, endpoints) for place in places)
     return body.ljust(FEW_SIZE if few else MANY_SIZE, b"\x00"), parts
 
 
@@ -194,10 +194,10 @@ def _check(rule: Rule) -> None:
 
 
 def _ways(rule: Rule, places: dict[Tunnel, int]) -> bytes:
-    tunnels = [places.setdefault(each.tunnel, len(places)) for each in rule.candidates]
+    tunnels = [places.setdefault(candidate.tunnel, len(places)) for candidate in rule.candidates]
     if tunnels and max(tunnels) >= MANY_TUNNELS:
         raise ValueError(f"more than {MANY_TUNNELS} tunnels in the rules of one home address")
-    weights = [each.weight for each in rule.candidates]
+    weights = [candidate.weight for candidate in rule.candidates]
     missing = MAX_CANDIDATES - len(tunnels)
     return WAYS.pack(*tunnels, *(0,) * missing, *weights, *(0,) * missing, rule.identifier)
 

@@ -114,7 +114,7 @@ def explain(
     """
     named = dict.fromkeys((*links, *_named_links(state)))
     indices = {name: number for number, name in enumerate(named, start=1)}
-    known = frozenset(maps.address(each) for each in own)
+    known = frozenset(maps.address(address) for address in own)
     model = Model(state, Environment(_TAP, indices, known))
     result = _decide(model, state, question, indices)
     return _explanation(model, state, result, {number: name for name, number in indices.items()}, links)
@@ -135,20 +135,22 @@ def _decide(model: Model, state: ForwardingState, question: Question, indices: M
 def _tunnelled(state: ForwardingState, question: Question, packet: bytes) -> bytes:
     outer = question.outer_source
     assert outer is not None
-    ends = [each for each in sorted(state.endpoints, key=str) if each.version == outer.version]
+    ends = [endpoint for endpoint in sorted(state.endpoints, key=str) if endpoint.version == outer.version]
     if not ends:
         raise ValueError(f"no tunnel from {outer} ends on this host")
     inner = Packet(b"", b"", len(packet), 0, 0, question.source.version, question.protocol, 0, 64)
     homes = (question.source, question.destination)
     about = [
-        each
-        for each in state.acceptances.values()
-        if each.outer_source == outer and each.home_address in homes
+        acceptance
+        for acceptance in state.acceptances.values()
+        if acceptance.outer_source == outer and acceptance.home_address in homes
     ]
-    ports = [each.source_port for each in about if each.source_port]
-    only = any(each.end is None for each in about)  # for the stand-in of this host nobody asks then
-    taken = {each.end for each in about}
-    end = next((each for each in ends if (each in taken) != only), ends[0])
+    ports = [acceptance.source_port for acceptance in about if acceptance.source_port]
+    only = any(
+        acceptance.end is None for acceptance in about
+    )  # for the stand-in of this host nobody asks then
+    taken = {acceptance.end for acceptance in about}
+    end = next((end for end in ends if (end in taken) != only), ends[0])
     tunnel = Tunnel(outer, end)
     if ports:  # it comes in UDP (RFC 3519), or not at all
         tunnel = Tunnel(outer, end, Encapsulation.UDP, ports[0], REGISTRATION_PORT)

@@ -51,7 +51,7 @@ def malformed(file: Path, broken_from: Collection[str] = (), opaque: str = "") -
 
     Raises OSError when tshark is missing or cannot read the file.
     """
-    marked = _marked(file, "".join(_but_from(each) for each in broken_from), opaque)
+    marked = _marked(file, "".join(_but_from(name) for name in broken_from), opaque)
     misread = [rest for row in marked if (rest := _without_multipath(row)) is not None]
     return len(marked) - len(misread) + (_malformed_messages(misread) if misread else 0)
 

@@ -16,25 +16,27 @@ _UDP, _HEADER = 8, 20  # bytes: a UDP header, and a RADIUS packet without attrib
 def questions(datagrams: Iterable[Datagram], asker: IPv4Address, server: IPv4Address) -> list[float]:
     """Times at which new requests left the client; repetitions are left out."""
     seen: dict[bytes, float] = {}
-    for each in _between(datagrams, asker, server):
-        if each.outgoing and each.ports[1] == RADIUS_PORT:
-            seen.setdefault(each.transport[_UDP : _UDP + _HEADER], each.time)
+    for datagram in _between(datagrams, asker, server):
+        if datagram.outgoing and datagram.ports[1] == RADIUS_PORT:
+            seen.setdefault(datagram.transport[_UDP : _UDP + _HEADER], datagram.time)
     return sorted(seen.values())
 
 
 def accepted(datagrams: Iterable[Datagram], asker: IPv4Address, server: IPv4Address) -> list[float]:
     """Times at which Access-Accepts of the server arrived at the client."""
     return [
-        each.time
-        for each in _between(datagrams, server, asker)
-        if not each.outgoing and each.ports[0] == RADIUS_PORT and each.transport[_UDP] == ACCESS_ACCEPT
+        datagram.time
+        for datagram in _between(datagrams, server, asker)
+        if not datagram.outgoing
+        and datagram.ports[0] == RADIUS_PORT
+        and datagram.transport[_UDP] == ACCESS_ACCEPT
     ]
 
 
 def _between(
     datagrams: Iterable[Datagram], source: IPv4Address, destination: IPv4Address
 ) -> Iterator[Datagram]:
-    for each in datagrams:
-        way = (each.protocol, each.source, each.destination)
-        if way == (UDP, source, destination) and len(each.transport) >= _UDP + _HEADER:
-            yield each
+    for datagram in datagrams:
+        way = (datagram.protocol, datagram.source, datagram.destination)
+        if way == (UDP, source, destination) and len(datagram.transport) >= _UDP + _HEADER:
+            yield datagram

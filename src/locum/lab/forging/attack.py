@@ -92,12 +92,16 @@ class Heard:
         files = lab.captures.files
         registrations = forgery.overheard(files["ha"], forgery.REGISTRATION, (1, 3), attacks)
         controls = [
-            each
+            overheard
             for node in ("mnps", "an1")
-            for each in forgery.overheard(files[node], forgery.COAP, range(0x40, 0x4F), attacks)
-            if OTHER_ADDRESS4 not in (each.source, each.target)
+            for overheard in forgery.overheard(files[node], forgery.COAP, range(0x40, 0x4F), attacks)
+            if OTHER_ADDRESS4 not in (overheard.source, overheard.target)
         ]
-        genuine = [each.message for each in registrations if HOME_ADDRESS4.packed in each.message]
+        genuine = [
+            registration.message
+            for registration in registrations
+            if HOME_ADDRESS4.packed in registration.message
+        ]
         return cls(
             [message for message in genuine if message[0] == 1],
             [message for message in genuine if message[0] == 3],
@@ -113,7 +117,7 @@ class Attack:
         self._lab, self._strangers, self._nodes = lab, strangers, nodes
         self._random = Random(seed)
         self._windows: list[tuple[float, float]] = []
-        self._first_port = dict.fromkeys((each.node for each in strangers), 10_000)
+        self._first_port = dict.fromkeys((stranger.node for stranger in strangers), 10_000)
         self._impersonator = lab.processes.start(
             "evil",
             "imposter",
@@ -163,7 +167,7 @@ class Attack:
             home_agent=lab.topology.address4("ha"),
             agents=care_of,
             stranger=own,
-            broken={each.version: str(each) for each in broken},
+            broken={address.version: str(address) for address in broken},
             correspondent=lab.topology.address4("cn"),
             other_key=bytes.fromhex(lab.configuration.key("other-ha").read_text().strip()),
             care_of=(own, *care_of[:1] * 3),  # the agent's own is what it relays
@@ -197,7 +201,9 @@ class Attack:
         """
         lab = self._lab
         heard = Heard.of(lab, self._windows)
-        prepared = [(each, *self._prepare(name, each, heard, shots, singles)) for each in self._strangers]
+        prepared = [
+            (stranger, *self._prepare(name, stranger, heard, shots, singles)) for stranger in self._strangers
+        ]
         before = {node: everything(lab, node, OTHER_ADDRESS4) for node in self._nodes}
         begin = lab.timeline.mark("attack-begins", attack=name)
         peers = [self._peers[node] for node in of]
@@ -209,7 +215,7 @@ class Attack:
             asking = [self._single(name, stranger, one) for stranger, one, _many in prepared]
             for program in asking:
                 self.found.singles += single_shots.read(_output(program))
-        shooting = [(each, self._shoot(name, each, many)) for each, _one, many in prepared]
+        shooting = [(shot_plan, self._shoot(name, shot_plan, many)) for shot_plan, _one, many in prepared]
         for stranger, program in shooting:
             sent = json.loads(_output(program).splitlines()[-1])
             for total, part in ((self.found.sent, "sent"), (self.found.failed, "failed")):

@@ -58,8 +58,8 @@ def _again(message: bytes, random: Random) -> bytes:
 
 def datagrams(aim: Aim, random: Random, port: Port) -> Makers:
     """Every kind over UDP."""
-    heard = [each for each in aim.controls if str(each.target) == port.address] or list(aim.controls)
-    peers = [str(each.source) for each in heard] or [str(aim.home_address)]
+    heard = [control for control in aim.controls if str(control.target) == port.address] or list(aim.controls)
+    peers = [str(control.source) for control in heard] or [str(aim.home_address)]
 
     def genuine() -> bytes:
         return random.choice(heard).message if heard else coap(random, *_forged(random, _IDENTIFIERS[0]))
@@ -68,9 +68,9 @@ def datagrams(aim: Aim, random: Random, port: Port) -> Makers:
         kind = "control-replayed-as-peer"
         if not heard:
             return spoofed(kind, port, genuine(), peers[0], COAP)
-        each = random.choice(heard)
-        message = each.message if random.random() < 0.5 else _again(each.message, random)
-        return spoofed(kind, port, message, str(each.source), COAP)
+        overheard = random.choice(heard)
+        message = overheard.message if random.random() < 0.5 else _again(overheard.message, random)
+        return spoofed(kind, port, message, str(overheard.source), COAP)
 
     def forged_as_peer() -> Shot:
         message = coap(random, *_forged(random, random.choice(_IDENTIFIERS)), random.randbytes(2))

@@ -156,7 +156,7 @@ def _revocation(aim: Aim, random: Random, by_home: bool) -> bytes:
 
 def _claimed(kind: str, aim: Aim, random: Random, port: Port, make: Callable[[], bytes]) -> Shot:
     """From port 434 of an agent that the target knows: no host accepts packets from its own address."""
-    known = [str(each) for each in (aim.home_agent, aim.agents[0]) if str(each) != port.address]
+    known = [str(address) for address in (aim.home_agent, aim.agents[0]) if str(address) != port.address]
     return spoofed(kind, port, make(), random.choice(known), REGISTRATION)
 
 

@@ -161,14 +161,14 @@ async def attack(given: dict[str, Any], lines: Iterable[str]) -> None:
     """As many rounds as there are lines."""
     associations = tuple(
         ControlAssociation(
-            IPv4Address(each["peer"]),
-            bytes.fromhex(each["sender_id"]),
-            bytes.fromhex(each["recipient_id"]),
-            bytes.fromhex(Path(each["secret_file"]).read_text().strip()),
+            IPv4Address(association["peer"]),
+            bytes.fromhex(association["sender_id"]),
+            bytes.fromhex(association["recipient_id"]),
+            bytes.fromhex(Path(association["secret_file"]).read_text().strip()),
             b"",
             (),
         )
-        for each in given["associations"]
+        for association in given["associations"]
     )
     own, victim = IPv4Address(given["address"]), IPv4Address(given["victim"])
     store = Store(Path(given["store"]))

@@ -33,5 +33,5 @@ def message_batch(aim: Aim, random: Random, ports: Iterable[Port], count: int) -
 
 
 def _at(makers: Makers, count: int) -> Iterator[Shot]:
-    each = -(-count // len(makers))
-    return (make() for make in makers.values() for _ in range(each))
+    per_maker = -(-count // len(makers))
+    return (make() for make in makers.values() for _ in range(per_maker))

@@ -160,7 +160,7 @@ class LabPlace:
         if root is None:
             return []
         nodes = [file.stem for file in (self.path / "config").glob("*.toml")]
-        return [each for node in nodes for each in cgroups_of(freezer_name(node, self.path / "run"), root)]
+        return [path for node in nodes for path in cgroups_of(freezer_name(node, self.path / "run"), root)]
 
     def mounts(self) -> list[str]:
         """Mount points below the lab's directory, innermost first."""

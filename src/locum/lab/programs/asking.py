@@ -41,12 +41,12 @@ class Asker:
         """Answers so far."""
         lines = self.file.read_text().split("\n")[:-1] if self.file.exists() else []
         found = [Answer(**json.loads(line)) for line in lines]
-        return [each for each in found if each.kind == kind]
+        return [answer for answer in found if answer.kind == kind]
 
     def first(self, kind: str, after: float, said: str | None = None) -> float:
         """Time of the first answer to a request sent after a point in time; infinity while there is none."""
-        times = (each.time for each in self.answers(kind) if said is None or each.said == said)
-        return min((each for each in times if each > after), default=float("inf"))
+        times = (answer.time for answer in self.answers(kind) if said is None or answer.said == said)
+        return min((time for time in times if time > after), default=float("inf"))
 
 
 def start(processes: Processes, node: str, address: str, ports: tuple[int, int], file: Path) -> Asker:

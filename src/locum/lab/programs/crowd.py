@@ -179,9 +179,9 @@ def visit(host: str, port: int, numbers: range, active: int) -> dict[str, int]:
                     ended.append(visitors.pop(descriptor))
                     poller.unregister(descriptor)
     return {
-        "wrong": sum(each.wrong for each in ended),
-        "bytes": sum(each.received for each in ended if each.active),
-        "lines": sum(each.lines for each in ended),
+        "wrong": sum(visitor.wrong for visitor in ended),
+        "bytes": sum(visitor.received for visitor in ended if visitor.active),
+        "lines": sum(visitor.lines for visitor in ended),
     }
 
 

@@ -84,9 +84,9 @@ class WebServer:
             f"  {kind}_temp_path {self.folder}/{kind};"
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
-        ends = [f"[{each}]:80" if ":" in each else f"{each}:80" for each in self.addresses]
-        listening = "\n".join(f"    listen {each} default_server;" for each in ends or ("80", "[::]:80"))
-        listening += "".join(f"\n    listen {each};" for each in self.listens)
+        ends = [f"[{address}]:80" if ":" in address else f"{address}:80" for address in self.addresses]
+        listening = "\n".join(f"    listen {end} default_server;" for end in ends or ("80", "[::]:80"))
+        listening += "".join(f"\n    listen {listen};" for listen in self.listens)
         if self.certificate is not None:
             key = self.certificate.with_suffix(".key")
             listening += f"\n    ssl_certificate {self.certificate};\n    ssl_certificate_key {key};"
@@ -146,7 +146,7 @@ http {{
 
 @dataclass(slots=True)
 class LiveFilms:
-    """What nginx of a node serves below /live/: random bytes until `end`. Each name is for one request."""
+    """Random bytes until `end` that nginx of a node serves below /live/. Each name is for one request."""
 
     processes: Processes
     node: str

@@ -75,7 +75,9 @@ class Stage:
     large: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ports = {each.name: BASE_PORT + _STEP * number for number, each in enumerate(self.programs)}
+        self.ports = {
+            program.name: BASE_PORT + _STEP * number for number, program in enumerate(self.programs)
+        }
         self.folder = self.lab.place.path / "stage"
         (self.folder / "root").mkdir(parents=True)
         self.digest = make_file(self.folder / "root" / NAME, SIZE)
@@ -92,7 +94,7 @@ class Stage:
         wait_until("the servers of the stage to listen", self._all_listen)
 
     def _ports(self, *servers: str) -> tuple[int, ...]:
-        return tuple(self.ports[each.name] for each in self.programs if each.server in servers)
+        return tuple(self.ports[program.name] for program in self.programs if program.server in servers)
 
     def _all_listen(self) -> bool:
         return self.listening("cn") >= set(self._ports("http", "https", "ssh", "ftp", "mqtt", "redis"))
@@ -191,9 +193,9 @@ class Stage:
         self._tc("qdisc", "replace", "root", "handle", "1:", "htb", "default", "ffff")
         self._lane("ffff", WHOLE_LINE)
         marks = []
-        for number, each in enumerate(self.programs, 1):
-            self._lane(f"{number:x}", LANE * each.files)
-            marks += [f"{self.ports[each.name] + more} : 1:{number:x}" for more in range(_STEP)]
+        for number, program in enumerate(self.programs, 1):
+            self._lane(f"{number:x}", LANE * program.files)
+            marks += [f"{self.ports[program.name] + more} : 1:{number:x}" for more in range(_STEP)]
         rule = f"meta priority set tcp sport map {{ {', '.join(marks)} }}"
         chain = f"chain out {{ type filter hook output priority mangle\n{rule}\n}}"
         run([*inside(self.lab.place, "cn"), "nft", "-f", "-"], stdin=f"table inet lanes {{\n{chain}\n}}\n")
@@ -220,9 +222,17 @@ class Stage:
 
     def open_lanes(self, rate: int, *, through: bool = False) -> None:
         """From now on programs have so many bits per second for each file: those alone whose file comes `through`, or all."""
-        for number, each in enumerate(self.programs, 1):
-            if each.through or not through:
-                lane = ("parent", "1:", "classid", f"1:{number:x}", "htb", "rate", f"{rate * each.files}bit")
+        for number, program in enumerate(self.programs, 1):
+            if program.through or not through:
+                lane = (
+                    "parent",
+                    "1:",
+                    "classid",
+                    f"1:{number:x}",
+                    "htb",
+                    "rate",
+                    f"{rate * program.files}bit",
+                )
                 self._tc("class", "change", *lane, "quantum", "1514")
 
     @property
@@ -234,11 +244,20 @@ class Stage:
 
     def start(self) -> list[Act]:
         """Start all programs, each when its server listens. Raises LabError when one ends at once."""
-        peers = {each.name: self._peer(each) for each in self.programs if each.peer and not each.serves}
+        peers = {
+            program.name: self._peer(program)
+            for program in self.programs
+            if program.peer and not program.serves
+        }
         self._wait_listening(
-            "cn", [each for each in self.programs if each.peer and not each.serves and not each.server]
+            "cn",
+            [
+                program
+                for program in self.programs
+                if program.peer and not program.serves and not program.server
+            ],
         )
-        acts = [self._act(each, peers.get(each.name)) for each in self.programs]
+        acts = [self._act(program, peers.get(program.name)) for program in self.programs]
         servers = [act for act in acts if act.stock.serves]
         self._wait_listening("mn", [act.stock for act in servers])
         for act in servers:
@@ -246,7 +265,7 @@ class Stage:
         return acts
 
     def _wait_listening(self, node: str, programs: Sequence[Stock]) -> None:
-        wanted = {self.ports[each.name] for each in programs}
+        wanted = {self.ports[program.name] for program in programs}
         wait_until(f"the servers at {node} to listen", lambda: self.listening(node) >= wanted)
 
     def _act(self, stock: Stock, peer: Program | None) -> Act:
@@ -265,7 +284,9 @@ class Stage:
     @staticmethod
     def base(stock: Stock) -> str:
         """A name for the files of a program."""
-        return "".join(each if each.isalnum() else "-" for each in stock.name.replace(",", "").lower())
+        return "".join(
+            character if character.isalnum() else "-" for character in stock.name.replace(",", "").lower()
+        )
 
     def out(self, stock: Stock) -> Path:
         """The file that a program's output arrives in."""

@@ -56,7 +56,7 @@ def refuse(lab: Lab, node: str, port: int = FORBIDDEN_PORT) -> int:
 def wait_quiet(lab: Lab, *nodes: str) -> None:
     """Until no tunnel 620 is left at any of these access nodes."""
     wait_until(
-        "the tunnels 620 to end", lambda: not any(_tunnels(context(lab, each)) for each in nodes), 20.0
+        "the tunnels 620 to end", lambda: not any(_tunnels(context(lab, node)) for node in nodes), 20.0
     )
 
 

@@ -73,25 +73,25 @@ def delivered_twice(files: dict[str, Path], nodes: Iterable[str], homes: frozens
 
     Bare acknowledgements over IPv6 are left out: two of them can be alike to the last bit.
     """
-    packed = frozenset(each.packed for each in homes)
+    packed = frozenset(home.packed for home in homes)
     places: defaultdict[bytes, set[str]] = defaultdict(set)
     for node in nodes:
-        for each in arrivals(files[node], packed):
-            if each.destination in packed and not each.bare:
-                places[each.key].add(node)
+        for arrival in arrivals(files[node], packed):
+            if arrival.destination in packed and not arrival.bare:
+                places[arrival.key].add(node)
     return sum(1 for found in places.values() if len(found) > 1)
 
 
 def looped(files: dict[str, Path], homes: frozenset[Address] = HOMES) -> int:
     """Packets from or to the home addresses that came to a node's interface again, with fewer hops left than before."""
-    packed = frozenset(each.packed for each in homes)
+    packed = frozenset(home.packed for home in homes)
     loops = 0
     for file in files.values():
         seen: dict[tuple[int, bytes, bytes], int] = {}
         again: set[tuple[int, bytes, bytes]] = set()
-        for each in arrivals(file, packed):
-            place = (each.interface, each.outer, each.key)
-            if seen.setdefault(place, each.hops) != each.hops:
+        for arrival in arrivals(file, packed):
+            place = (arrival.interface, arrival.outer, arrival.key)
+            if seen.setdefault(place, arrival.hops) != arrival.hops:
                 again.add(place)
         loops += len(again)
     return loops
@@ -214,14 +214,14 @@ def judge_counters(
     `own` are the home agent's addresses: what goes into a tunnel to one of them stays on its host.
     """
     meant: dict[bytes, Address] = {}  # the home address before it is translated
-    here = {str(each) for each in own}
+    here = {str(address) for address in own}
     seen: Counter[int] = Counter()
     arrived: defaultdict[int, set[bytes]] = defaultdict(
         set
     )  # held packets come in twice: by their link, and released
     left: set[bytes] = set()
-    for each in inner_packets(file):
-        one, tunnel = each.datagram, None if each.outer is None else each.outer[1]
+    for packet in inner_packets(file):
+        one, tunnel = packet.datagram, None if packet.outer is None else packet.outer[1]
         if one.outgoing == (tunnel is None):
             continue
         if not one.outgoing:

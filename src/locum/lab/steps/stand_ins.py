@@ -59,21 +59,21 @@ def registering(*stand_ins: Registering) -> Mapping[str, Table]:
     """`Plan.tables` for these: at the home agent, at each of them, at the device."""
     known: list[Table] = [
         {
-            "name": f"at-{each.at}",
-            "address": each.address,
-            "address_v6": each.address6,
-            "spi": each.spi,
-            "key_file": each.secret,
+            "name": f"at-{stand_in.at}",
+            "address": stand_in.address,
+            "address_v6": stand_in.address6,
+            "spi": stand_in.spi,
+            "key_file": stand_in.secret,
         }
-        for each in stand_ins
+        for stand_in in stand_ins
     ]
-    names: list[Table] = [{"name": each.at, "address": each.address} for each in stand_ins]
+    names: list[Table] = [{"name": stand_in.at, "address": stand_in.address} for stand_in in stand_ins]
     tables: dict[str, Table] = {
         "ha": {"home_agent": {"mobile": {"stand_in": known}}},
         "mn": {"mobile_node": {"stand_in": names}},
     }
-    for each in stand_ins:
-        tables[each.at] = {**tables.get(each.at, {}), "mnps": each.own()}
+    for stand_in in stand_ins:
+        tables[stand_in.at] = {**tables.get(stand_in.at, {}), "mnps": stand_in.own()}
     return tables
 
 

@@ -138,7 +138,7 @@ class ConnectionServer(TCPServer):  # type: ignore[misc]
         self._order[connection] = None
         if len(self._pool) > _MOST_CONNECTIONS:
             self._count("control-connections")
-            oldest = next((each for each in self._order if not each.proven), connection)
+            oldest = next((candidate for candidate in self._order if not candidate.proven), connection)
             oldest.drop()
 
         def check() -> None:

@@ -98,14 +98,18 @@ class CoapEndPoint:
 
     def _associations(self) -> list[ControlAssociation]:
         learnt = () if self._learnt is None else self._learnt.all()
-        return [*self._settings.associations, *(each.association for each in learnt)]
+        return [*self._settings.associations, *(peer.association for peer in learnt)]
 
     def _by_recipient(self, identifier: bytes) -> StoredContext | None:
-        found = (each for each in self._associations() if each.recipient_id == identifier)
+        found = (
+            association for association in self._associations() if association.recipient_id == identifier
+        )
         return self._context_of(next(found, None))
 
     def _by_peer(self, peer: Address) -> StoredContext | None:
-        return self._context_of(next((each for each in self._associations() if each.peer == peer), None))
+        return self._context_of(
+            next((association for association in self._associations() if association.peer == peer), None)
+        )
 
     def _context_of(self, association: ControlAssociation | None) -> StoredContext | None:
         """One for each association and run: it knows numbers that are not yet in the store."""

@@ -70,7 +70,7 @@ class Exchanges:
         self._begun = asyncio.Event()
         control = settings.control
         self._conversations = {
-            each.peer: Conversation() for each in (control.associations if control else ())
+            association.peer: Conversation() for association in (control.associations if control else ())
         }
 
     async def open(self) -> None:
@@ -161,7 +161,7 @@ class Exchanges:
         """Those of the configuration, and those that were learnt."""
         control = self._settings.control
         learnt = () if self._learnt is None else self._learnt.all()
-        return [*(control.associations if control else ()), *(each.association for each in learnt)]
+        return [*(control.associations if control else ()), *(peer.association for peer in learnt)]
 
     def conversation(self, peer: Address) -> Conversation:
         """Messages exchanged with a peer."""
@@ -171,7 +171,7 @@ class Exchanges:
         conversation = self._conversations.setdefault(association.peer, Conversation())
         conversation.received += 1
         conversation.last_heard = boot_seconds()
-        role = next((each for each in _SERVED[path] if each in self._settings.roles), None)
+        role = next((role_name for role_name in _SERVED[path] if role_name in self._settings.roles), None)
         if role is None:
             self._events.count(f"request-{path}-not-served")
             return b""

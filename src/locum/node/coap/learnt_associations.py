@@ -64,7 +64,7 @@ class Learnt:
             "recipient_id": own.recipient_id.hex(),
             "secret": own.secret.hex(),
             "salt": own.salt.hex(),
-            "home_addresses": [str(each) for each in own.home_addresses],
+            "home_addresses": [str(home_address) for home_address in own.home_addresses],
             "fetched_at": self.fetched_at,
             "fetch_at": self.fetch_at,
         }
@@ -78,7 +78,7 @@ class Learnt:
             recipient_id=bytes.fromhex(row["recipient_id"]),
             secret=bytes.fromhex(row["secret"]),
             salt=bytes.fromhex(row["salt"]),
-            home_addresses=tuple(ip_address(each) for each in row["home_addresses"]),
+            home_addresses=tuple(ip_address(home_address) for home_address in row["home_addresses"]),
         )
         fetch_at = row["fetch_at"]
         return cls(association, float(row["fetched_at"]), None if fetch_at is None else float(fetch_at))
@@ -101,8 +101,8 @@ class LearntAssociations:
     ) -> None:
         """`now` gives steady seconds."""
         self._ask, self._store, self._events, self._now = ask, store, events, now
-        self._peers = frozenset(each.peer for each in configured)
-        self._identifiers = frozenset(each.recipient_id for each in configured)
+        self._peers = frozenset(association.peer for association in configured)
+        self._identifiers = frozenset(association.recipient_id for association in configured)
         self._prefixes = tuple(home_prefixes)
         self._known: dict[IPv4Address, Learnt] = {}
         self._asking: dict[IPv4Address, asyncio.Task[None]] = {}
@@ -239,13 +239,13 @@ class LearntAssociations:
     def _allowed(self, home_address: IPv4Address) -> bool:
         """True if a policy server may be asked about the sender."""
         return home_address not in self._peers and any(
-            home_address in each for each in self._prefixes if isinstance(each, IPv4Network)
+            home_address in prefix for prefix in self._prefixes if isinstance(prefix, IPv4Network)
         )
 
     def _taken(self, home_address: IPv4Address, found: ControlAssociation) -> bool:
-        others = (each.association for home, each in self._known.items() if home != home_address)
+        others = (address.association for home, address in self._known.items() if home != home_address)
         return found.recipient_id in self._identifiers or any(
-            found.recipient_id == each.recipient_id for each in others
+            found.recipient_id == other.recipient_id for other in others
         )
 
     # Time --------------------------------------------------------------------------------------------------------

@@ -24,18 +24,18 @@ def exclusions(table: Table) -> Exclusions:
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise TypeError
-    for each in value:
-        if not each or "/" in each:
-            raise ValueError(f"{each!r} is no name; leave the directory out")
+    for text in value:
+        if not text or "/" in text:
+            raise ValueError(f"{text!r} is no name; leave the directory out")
     return tuple(value)
 
 
 def _users(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise TypeError
-    return tuple(_user(each) for each in value)
+    return tuple(_user(text) for text in value)
 
 
 def _user(value: Any) -> int:
@@ -54,9 +54,9 @@ def _user(value: Any) -> int:
 def _ports(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise TypeError
-    for each in value:
-        if isinstance(each, bool) or not isinstance(each, int):
+    for text in value:
+        if isinstance(text, bool) or not isinstance(text, int):
             raise TypeError
-        if not 1 <= each <= _LARGEST_PORT:
-            raise ValueError(f"{each} is no port")
+        if not 1 <= text <= _LARGEST_PORT:
+            raise ValueError(f"{text} is no port")
     return tuple(value)

@@ -91,13 +91,13 @@ def with_other_tables(settings: Settings) -> Settings:
     peers = settings.control.associations if settings.control is not None else ()
     configuration = replace(
         own.configuration,
-        notified=frozenset(each.peer for each in peers),
-        access_nodes={each.peer: frozenset(each.home_addresses) for each in peers if each.access_node},
+        notified=frozenset(peer.peer for peer in peers),
+        access_nodes={peer.peer: frozenset(peer.home_addresses) for peer in peers if peer.access_node},
         policy=settings.policy is not None,
     )
     static = tuple(
-        replace(each, here=mnps is not None and each.next_hop == mnps.configuration.address)
-        for each in own.static
+        replace(visitor, here=mnps is not None and visitor.next_hop == mnps.configuration.address)
+        for visitor in own.static
     )
     return replace(settings, foreign_agent=replace(own, configuration=configuration, static=static))
 
@@ -141,12 +141,12 @@ class VisitorProfile:
 
 def _contexts(tables: Sequence[Table]) -> dict[IPv4Address, Sequence["BlockContent"]]:
     """The blocks of each [[foreign_agent.profile]] by home address."""
-    profiles = [_profile(each) for each in tables]
+    profiles = [_profile(table) for table in tables]
     if not profiles:
         return {}
     from locum.roles.foreign_agent.contexts.context import preconfigured
 
-    return {each.home_address: preconfigured(each) for each in profiles}
+    return {profile.home_address: preconfigured(profile) for profile in profiles}
 
 
 def _profile(table: Table) -> VisitorProfile:
@@ -161,11 +161,11 @@ def _profile(table: Table) -> VisitorProfile:
 
 
 def _policing(table: Table, key: str) -> Policing:
-    rules = tuple(each for item in table.tables(key) for each in filter_rules(item))
-    verdicts = tuple(each.value for each in FilterVerdict)
+    rules = tuple(rule for item in table.tables(key) for rule in filter_rules(item))
+    verdicts = tuple(verdict.value for verdict in FilterVerdict)
     otherwise = FilterVerdict(table.choice(f"{key}_otherwise", verdicts, "allow"))
     for kind in (Ipv4Selector, Ipv6Selector):
-        of_family = [each.identifier for each in rules if isinstance(each.selector, kind)]
+        of_family = [rule.identifier for rule in rules if isinstance(rule.selector, kind)]
         if len(set(of_family)) != len(of_family):
             raise table.error(key, "two rules have one id")
         if len(of_family) > MAX_RULES // 2:

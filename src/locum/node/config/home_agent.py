@@ -79,12 +79,14 @@ def _homes(
     pools: tuple[Pool, ...],
 ) -> ProfileHomesConfiguration:
     """The bounds on home addresses from profiles and pools, beside those of [[home_agent.mobile]]."""
-    addresses = (it for each in mobiles for it in (each.home_address, each.home_address_v6) if it is not None)
+    addresses = (
+        it for mobile in mobiles for it in (mobile.home_address, mobile.home_address_v6) if it is not None
+    )
     return ProfileHomesConfiguration(
         configured=(configuration.address, *addresses),
         prefixes=prefixes,
         pools=pools,
-        care_of=[each.default_care_of for each in mobiles if each.default_care_of is not None],
+        care_of=[mobile.default_care_of for mobile in mobiles if mobile.default_care_of is not None],
     )
 
 
@@ -97,9 +99,9 @@ def _check_loops(table: Table, settings: HomeAgentSettings, served: Container[Ad
             (name, "mnps", mobile.stand_in),
             (name, "mnps_v6", mobile.stand_in_v6),
         ]
-        for index, each in enumerate(mobile.stand_ins, 1):
-            leads.append((f"{name}.stand_in #{index}", "address", each.address))
-            leads.append((f"{name}.stand_in #{index}", "address_v6", each.address_v6))
+        for index, stand_in in enumerate(mobile.stand_ins, 1):
+            leads.append((f"{name}.stand_in #{index}", "address", stand_in.address))
+            leads.append((f"{name}.stand_in #{index}", "address_v6", stand_in.address_v6))
         for where, key, address in leads:
             if address is not None and address in served:
                 raise ConfigError(
@@ -144,7 +146,7 @@ def _mobile(table: Table) -> Mobile:
     )
     table.close()
     _check_registrants(table, mobile)
-    peers = {mobile.stand_in, *(each.address for each in mobile.stand_ins)} - {None}
+    peers = {mobile.stand_in, *(stand_in.address for stand_in in mobile.stand_ins)} - {None}
     own = max(0, len(peers) - 1)  # rules of the home agent's own: an entry has room for one peer
     if (over := len(mobile.rules) + own - MAX_RULES) > 0:
         raise table.error(
@@ -172,9 +174,9 @@ def _stand_in(table: Table) -> AuthorisedStandIn:
 
 def _check_registrants(table: Table, mobile: Mobile) -> None:
     """Check that registrants differ by SPI, stand-ins by name and address. Raises ConfigError."""
-    spis = [mobile.association.spi, *(each.association.spi for each in mobile.stand_ins)]
-    names = [each.name for each in mobile.stand_ins]
-    addresses = [each.address for each in mobile.stand_ins]
+    spis = [mobile.association.spi, *(stand_in.association.spi for stand_in in mobile.stand_ins)]
+    names = [stand_in.name for stand_in in mobile.stand_ins]
+    addresses = [stand_in.address for stand_in in mobile.stand_ins]
     for key, values in (("spi", spis), ("name", names), ("address", addresses)):
         if len(set(values)) != len(values):
             raise table.error(
@@ -184,11 +186,13 @@ def _check_registrants(table: Table, mobile: Mobile) -> None:
 
 def _check_targets(table: Table, rule: KeptRule, mobile: Mobile) -> None:
     """Raises ConfigError for a target that can never be registered."""
-    known = {MN, STAND_IN, DEFAULT, *(each.name for each in mobile.stand_ins)}
-    for each in rule.to:
-        if isinstance(each, str) and each not in known:
+    known = {MN, STAND_IN, DEFAULT, *(stand_in.name for stand_in in mobile.stand_ins)}
+    for target in rule.to:
+        if isinstance(target, str) and target not in known:
             raise table.error(
-                "rule", f"{rule.identifier} leads to {each!r}; known are {', '.join(sorted(known))}"
+                "rule", f"{rule.identifier} leads to {target!r}; known are {', '.join(sorted(known))}"
             )
-        if isinstance(each, int) and not MIN_BINDING <= each <= MAX_BINDING:
-            raise table.error("rule", f"{rule.identifier} leads to {each}; binding identifiers are 1 to 254")
+        if isinstance(target, int) and not MIN_BINDING <= target <= MAX_BINDING:
+            raise table.error(
+                "rule", f"{rule.identifier} leads to {target}; binding identifiers are 1 to 254"
+            )

@@ -6,7 +6,7 @@ from locum.sessions.datagrams.keep_alive import MOST_RULES, KeepAliveRule
 
 def keep_alive_rules(table: Table) -> tuple[KeepAliveRule, ...]:
     """All of them, in their order: the first that fits a flow counts. Raises ConfigError."""
-    rules = tuple(_rule(each) for each in table.tables("keepalive"))
+    rules = tuple(_rule(subtable) for subtable in table.tables("keepalive"))
     if len(rules) > MOST_RULES:
         raise table.error("keepalive", f"{len(rules)} tables; at most {MOST_RULES}")
     return rules

@@ -16,8 +16,8 @@ _MOST_PORTS = MAX_LISTENERS // 2  # a device has a home address of each family
 
 def listening(table: Table) -> tuple[ListeningPort, ...]:
     """All of them, in the order given. Raises ConfigError."""
-    found = tuple(each for item in table.tables("listen") for each in _ports(item))
-    if len({each.port for each in found}) != len(found):
+    found = tuple(port for item in table.tables("listen") for port in _ports(item))
+    if len({port.port for port in found}) != len(found):
         raise table.error("listen", "two tables name one port")
     if len(found) > _MOST_PORTS:
         raise table.error("listen", f"names {len(found)} ports in all, more than {_MOST_PORTS}")
@@ -31,7 +31,7 @@ def possible(ports: tuple[ListeningPort, ...]) -> tuple[ListeningPort, ...]:
     if impossible(os.uname().release) is None:
         return ports
     return tuple(
-        replace(each, policy=Policy.IGNORE) if each.policy is Policy.ACCEPT else each for each in ports
+        replace(port, policy=Policy.IGNORE) if port.policy is Policy.ACCEPT else port for port in ports
     )
 
 

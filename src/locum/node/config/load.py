@@ -100,9 +100,12 @@ def _check_whole(settings: Settings) -> None:
 def _check_peers(settings: Settings) -> None:
     """Check that every peer of CoAP has an association."""
     foreign, mobile = settings.foreign_agent, settings.mobile_node
-    asked = [(each, "foreign_agent") for each in (foreign.configuration.probing.stand_ins if foreign else ())]
-    asked += [(each.address, "mobile_node") for each in (mobile.stand_ins if mobile else ())]
-    known = {each.peer for each in (settings.control.associations if settings.control else ())}
+    asked = [
+        (stand_in, "foreign_agent")
+        for stand_in in (foreign.configuration.probing.stand_ins if foreign else ())
+    ]
+    asked += [(stand_in.address, "mobile_node") for stand_in in (mobile.stand_ins if mobile else ())]
+    known = {association.peer for association in (settings.control.associations if settings.control else ())}
     for peer, table in asked:
         if peer not in known:
             raise ConfigError(
@@ -129,14 +132,14 @@ def _check_shared(settings: Settings) -> None:
     from_here = registration is not None and registration.colocated
     if registration is not None and not from_here and set(mnps.links) <= set(foreign.links):
         raise wrong("mnps", "register_via", 'this host is the agent on all of links; say "colocated"')
-    registered = {each.home_address for each in mnps.devices if from_here}
-    for number, each in enumerate(foreign.static, 1):
+    registered = {device.home_address for device in mnps.devices if from_here}
+    for number, visitor in enumerate(foreign.static, 1):
         table = f"foreign_agent.static #{number}"
-        if each.next_hop != own.address:
+        if visitor.next_hop != own.address:
             continue
-        if each.next_hop_v6 not in (None, own.address_v6):
+        if visitor.next_hop_v6 not in (None, own.address_v6):
             raise wrong(table, "next_hop_v6", "is not address_v6 of [mnps], but next_hop is its address")
-        if each.home_address in registered:
+        if visitor.home_address in registered:
             raise wrong(table, "home_address", "is in [[mnps.mobile]] as well; its stand-in here registers")
 
 

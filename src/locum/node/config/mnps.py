@@ -26,7 +26,7 @@ def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
     """The whole table. Raises ConfigError."""
     home_agent = table.optional4("home_agent")
     mode = table.choice("mode", ("preconfigured", "register"), "preconfigured")
-    devices = tuple(_device(each, home_agent) for each in table.tables("mobile"))
+    devices = tuple(_device(subtable, home_agent) for subtable in table.tables("mobile"))
     memory, disk = table.size("memory_bound", 64 << 20), table.size("disk_bound", 4 << 30)
     most = table.integer("max_sessions", MAX_SESSIONS, least=1, most=MAX_SESSIONS)
     address, names = table.address4("address"), links(table, "links", node)
@@ -51,7 +51,7 @@ def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
         registration=registration if mode == "register" else None,
         translated=table.addresses("translate", ()),
         emission=emission_filters(table.tables("emission")),
-        services=tuple(each for item in table.tables("service") for each in _services(item)),
+        services=tuple(service for item in table.tables("service") for service in _services(item)),
     )
     settings = MnpsSettings(
         configuration,
@@ -78,7 +78,7 @@ def _check(table: Table, settings: MnpsSettings, mode: str, devices: tuple[Stood
     configuration = settings.configuration
     prefixes = configuration.home_prefixes
     for address in configuration.translated:
-        if not any(address.version == each.version and address in each for each in prefixes):
+        if not any(address.version == prefix.version and address in prefix for prefix in prefixes):
             raise table.error("translate", f"{address} is in none of home_prefixes")
         if address.version == 6 and configuration.address_v6 is None:
             raise table.error("translate", f"{address} needs address_v6, which it is to become")
@@ -92,10 +92,10 @@ def _check(table: Table, settings: MnpsSettings, mode: str, devices: tuple[Stood
         raise table.error("mode", 'is "register"; name at least one device in [[mnps.mobile]]')
     if devices and mode != "register":
         raise table.error("mobile", 'is of no use unless mode = "register"')
-    for each in devices:
-        if not any(each.home_address in prefix for prefix in prefixes if prefix.version == 4):
-            raise table.error("mobile", f"{each.home_address} is in none of home_prefixes")
-    if len({each.home_address for each in devices}) != len(devices):
+    for device in devices:
+        if not any(device.home_address in prefix for prefix in prefixes if prefix.version == 4):
+            raise table.error("mobile", f"{device.home_address} is in none of home_prefixes")
+    if len({device.home_address for device in devices}) != len(devices):
         raise table.error("mobile", "two tables have one home_address")
 
 
@@ -113,7 +113,7 @@ def _services(table: Table) -> list[tuple[int, int]]:
 
 def _ports(value: Any) -> tuple[int, int]:
     if isinstance(value, str):
-        first, last = (int(each) for each in value.split("-", 1))
+        first, last = (int(word) for word in value.split("-", 1))
     elif isinstance(value, int) and not isinstance(value, bool):
         first = last = value
     else:

@@ -85,18 +85,18 @@ def _default_care_of(value: Any) -> IPv4Address:
 
 def _stand_ins(table: Table) -> tuple[OwnStandIn, ...]:
     """The one of the key mnps first: it gets packets by the default care-of address, unless a table says more of it."""
-    listed = [_stand_in(each) for each in table.tables("stand_in")]
+    listed = [_stand_in(subtable) for subtable in table.tables("stand_in")]
     first = table.optional("mnps")
-    for taken in ([each.name for each in listed], [each.address for each in listed]):
+    for taken in ([stand_in.name for stand_in in listed], [stand_in.address for stand_in in listed]):
         if len(set(taken)) != len(taken):
             raise table.error("stand_in", "two stand-ins have one name or one address")
     if first is None:
         return tuple(listed)
-    if all(each.address != first for each in listed):
-        if any(each.name == "mnps" for each in listed):
+    if all(stand_in.address != first for stand_in in listed):
+        if any(stand_in.name == "mnps" for stand_in in listed):
             raise table.error("mnps", "is the name of another stand-in; give that one another name")
         listed.insert(0, OwnStandIn("mnps", first))
-    return tuple(sorted(listed, key=lambda each: each.address != first))
+    return tuple(sorted(listed, key=lambda stand_in: stand_in.address != first))
 
 
 def _stand_in(table: Table) -> OwnStandIn:

@@ -30,8 +30,8 @@ def links(table: Table, key: str, node: NodeSettings | None = None) -> tuple[str
 
 def association(table: Table, key: bytes | None = None) -> Association:
     """The keys `spi`, `algorithm` and `replay`, and the secret of `key_file` where `key` does not come otherwise."""
-    algorithm = table.choice("algorithm", tuple(each.value for each in Algorithm), "hmac-sha-256")
-    replay = table.choice("replay", tuple(each.value for each in Replay), "timestamp")
+    algorithm = table.choice("algorithm", tuple(algorithm.value for algorithm in Algorithm), "hmac-sha-256")
+    replay = table.choice("replay", tuple(replay.value for replay in Replay), "timestamp")
     return Association(
         spi=table.integer("spi", least=FIRST_SPI, most=LAST_SPI),
         key=table.secret("key_file") if key is None else key,
@@ -42,7 +42,7 @@ def association(table: Table, key: bytes | None = None) -> Association:
 
 def nat_traversal(table: Table, default: str) -> TraversalMode:
     """The key `nat_traversal` of a node that may stand behind a NAT (RFC 3519)."""
-    return TraversalMode(table.choice("nat_traversal", tuple(each.value for each in TraversalMode), default))
+    return TraversalMode(table.choice("nat_traversal", tuple(mode.value for mode in TraversalMode), default))
 
 
 def keepalive(table: Table) -> float | None:

@@ -24,10 +24,10 @@ def emission_filters(tables: Iterable[Table]) -> tuple[Filter, ...]:
 def _filters(places: Iterable[tuple[Table, FilterPlace]]) -> tuple[Filter, ...]:
     found: list[Filter] = []
     for table, place in places:
-        each = _filter(table, place)
-        if any((other.home_address, other.place) == (each.home_address, place) for other in found):
-            raise table.error("home_address", f"{each.home_address} has two filters {place.value!r}")
-        found.append(each)
+        entry = _filter(table, place)
+        if any((other.home_address, other.place) == (entry.home_address, place) for other in found):
+            raise table.error("home_address", f"{entry.home_address} has two filters {place.value!r}")
+        found.append(entry)
     return tuple(found)
 
 
@@ -36,7 +36,7 @@ def _filter(table: Table, place: FilterPlace) -> Filter:
     kind = Ipv4Selector if isinstance(home_address, IPv4Address) else Ipv6Selector
     rules: list[FilterRule] = []
     for item in table.tables("rules"):
-        of_family = [each for each in filter_rules(item) if isinstance(each.selector, kind)]
+        of_family = [rule for rule in filter_rules(item) if isinstance(rule.selector, kind)]
         if not of_family:
             raise ConfigError(
                 item.file, item.name, None, f"takes no packet of {home_address}: the other family"
@@ -46,10 +46,10 @@ def _filter(table: Table, place: FilterPlace) -> Filter:
         home_address,
         place,
         tuple(rules),
-        FilterVerdict(table.choice("otherwise", tuple(each.value for each in FilterVerdict), "allow")),
+        FilterVerdict(table.choice("otherwise", tuple(verdict.value for verdict in FilterVerdict), "allow")),
     )
     table.close()
-    if len({each.identifier for each in rules}) != len(rules):
+    if len({rule.identifier for rule in rules}) != len(rules):
         raise table.error("rules", "two rules have one id")
     if len(rules) > MAX_RULES:
         raise table.error("rules", f"has more than {MAX_RULES} rules")

@@ -13,10 +13,10 @@ _MOST_ADDRESSES = 1 << 20  # of one pool
 
 def policy(table: Table, node: str) -> PolicySettings:
     """The table [policy]; `node` is the name of this node. Raises ConfigError."""
-    servers = tuple(_server(each) for each in table.tables("servers"))
+    servers = tuple(_server(subtable) for subtable in table.tables("servers"))
     if not servers:
         raise table.error("servers", "is missing; write [[policy.servers]] with address and secret_file")
-    places = [(each.address, each.port) for each in servers]
+    places = [(server.address, server.port) for server in servers]
     if len(set(places)) != len(places):
         raise table.error("servers", "names one server twice")
     settings = PolicySettings(
@@ -47,18 +47,18 @@ def pools(tables: Iterable[Table], home_prefixes: Sequence[IPv4Network | IPv6Net
     """The tables [[home_agent.pool]], whose addresses all lie in the home network. Raises ConfigError."""
     found: list[Pool] = []
     for table in tables:
-        each = _pool(table)
-        for key, address in (("first", each.first), ("last", each.last)):
+        pool = _pool(table)
+        for key, address in (("first", pool.first), ("last", pool.last)):
             if not any(address in prefix for prefix in home_prefixes):
                 raise table.error(key, f"{address} is in none of home_prefixes")
         for other in found:
-            if other.name == each.name:
-                raise table.error("name", f"{each.name!r} names two pools")
-            if other.first <= each.last and each.first <= other.last:
+            if other.name == pool.name:
+                raise table.error("name", f"{pool.name!r} names two pools")
+            if other.first <= pool.last and pool.first <= other.last:
                 raise table.error(
-                    "prefix", f"the pools {other.name!r} and {each.name!r} have addresses in common"
+                    "prefix", f"the pools {other.name!r} and {pool.name!r} have addresses in common"
                 )
-        found.append(each)
+        found.append(pool)
     return tuple(found)
 
 

@@ -90,7 +90,9 @@ def flow_rules(tables: Iterable[Table], owner: str = CONFIGURATION) -> tuple[Kep
         rule = KeptRule(
             identifier=free_identifier(found, FIRST_ASSIGNED) if identifier is None else identifier,
             priority=table.integer("priority", least=0, most=LAST_PRIORITY),
-            verdict=RuleVerdict(table.choice("action", tuple(each.value for each in RuleVerdict), "forward")),
+            verdict=RuleVerdict(
+                table.choice("action", tuple(verdict.value for verdict in RuleVerdict), "forward")
+            ),
             selectors=selectors(table),
             to=table.converted("to", _targets, 'a list such as ["mnps", 7]', ()),
             share=table.boolean("share", False),
@@ -107,8 +109,8 @@ def flow_rules(tables: Iterable[Table], owner: str = CONFIGURATION) -> tuple[Kep
 def filter_rules(table: Table) -> tuple[FilterRule, ...]:
     """A filter rule, once for each family: the selector keys, id, and action "allow" or "drop". Raises ConfigError."""
     identifier = table.integer("id", least=1, most=_LAST_IDENTIFIER)
-    verdict = FilterVerdict(table.choice("action", tuple(each.value for each in FilterVerdict)))
-    found = tuple(FilterRule(identifier, each, verdict) for each in selectors(table))
+    verdict = FilterVerdict(table.choice("action", tuple(verdict.value for verdict in FilterVerdict)))
+    found = tuple(FilterRule(identifier, selector, verdict) for selector in selectors(table))
     table.close()
     return found
 
@@ -131,7 +133,7 @@ def _families(
     family = table.integer("family", None, least=4, most=6)
     if family == 5:
         raise table.error("family", "5 is neither 4 nor 6")
-    meant: set[int] = {each[0].version for each in ranges if each is not None}
+    meant: set[int] = {bounds[0].version for bounds in ranges if bounds is not None}
     if family is not None:
         meant.add(family)
     if labelled or protocol == (_ICMPV6, _ICMPV6):
@@ -145,7 +147,7 @@ def _addresses(value: Any) -> AddressRange:
     if not isinstance(value, str):
         raise TypeError
     if "-" in value:
-        first, last = (ip_address(each.strip()) for each in value.split("-", 1))
+        first, last = (ip_address(word.strip()) for word in value.split("-", 1))
         if first.version != last.version or int(first) > int(last):
             raise ValueError
         return first, last
@@ -158,7 +160,7 @@ def _range(most: int) -> Callable[[Any], Range]:
         if isinstance(value, int) and not isinstance(value, bool):
             first = last = value
         elif isinstance(value, str) and "-" in value:
-            first, last = (int(each, 0) for each in value.split("-", 1))
+            first, last = (int(word, 0) for word in value.split("-", 1))
         else:
             raise TypeError
         if not 0 <= first <= last <= most:
@@ -171,8 +173,8 @@ def _range(most: int) -> Callable[[Any], Range]:
 def _targets(value: Any) -> tuple[Target, ...]:
     if not isinstance(value, list):
         raise TypeError
-    for each in value:
-        if not isinstance(each, int | str) or isinstance(each, bool):
+    for target in value:
+        if not isinstance(target, int | str) or isinstance(target, bool):
             raise TypeError
     return tuple(value)
 
@@ -187,7 +189,7 @@ def _protocol(value: Any) -> Range:
 
 
 def _names() -> str:
-    return ", ".join(f'"{each}"' for each in PROTOCOLS)
+    return ", ".join(f'"{protocol}"' for protocol in PROTOCOLS)
 
 
 def _v4(found: AddressRange | None) -> tuple[IPv4Address, IPv4Address] | None:

@@ -62,17 +62,17 @@ def rule_text(rule: KeptRule) -> str:
     what = _what(rule.selectors)
     if not rule.to:
         return f"{what} is dropped"
-    ways = (" + " if rule.share else ", else ").join(str(each) for each in rule.to)
+    ways = (" + " if rule.share else ", else ").join(str(target) for target in rule.to)
     return f"{what} to {ways}"
 
 
 def policing_texts(policing: Policing) -> list[str]:
     """A line for each rule of a filter, both forms in one, and one for the rest unless that is allowed."""
     forms: dict[int, list[FilterRule]] = {}
-    for each in policing.rules:
-        forms.setdefault(each.identifier, []).append(each)
+    for rule in policing.rules:
+        forms.setdefault(rule.identifier, []).append(rule)
     lines = [
-        f"{identifier}: {_what(tuple(each.selector for each in rules))} {_BECOMES[rules[0].verdict]}"
+        f"{identifier}: {_what(tuple(rule.selector for rule in rules))} {_BECOMES[rules[0].verdict]}"
         for identifier, rules in forms.items()
     ]
     if policing.otherwise is FilterVerdict.DROP:

@@ -93,7 +93,7 @@ class PeerKey:
 
 def by_address(keys: Iterable[PeerKey]) -> dict[Address, Association]:
     """The associations by the address of the peer, as roles take them."""
-    return {each.address: each.association for each in keys}
+    return {key.address: key.association for key in keys}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class ForeignAgentSettings:
     @property
     def links(self) -> tuple[str, ...]:
         """Names of its access links."""
-        return tuple(each.name for each in self.configuration.links)
+        return tuple(link.name for link in self.configuration.links)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +210,9 @@ class Settings:
     def home_addresses(self) -> int:
         """Largest number of home addresses, of both families, in the data plane."""
         home, foreign = self.home_agent, self.foreign_agent
-        mobiles = sum(1 if each.home_address_v6 is None else 2 for each in home.mobiles) if home else 0
+        mobiles = sum(1 if mobile.home_address_v6 is None else 2 for mobile in home.mobiles) if home else 0
         if home is not None:
-            mobiles += sum(int(each.last) - int(each.first) + 1 for each in home.homes.pools)
+            mobiles += sum(int(pool.last) - int(pool.first) + 1 for pool in home.homes.pools)
             mobiles += _PROFILES if self.policy is not None else 0
         visitors = foreign.configuration.max_visitors + len(foreign.static) if foreign else 0
         return mobiles + 2 * visitors

@@ -13,7 +13,7 @@ def report_row(report: Report) -> Row:
     counts = report.counts()
     return {
         **{fate.value: counts[fate] for fate in Fate},
-        "sessions": [fate_row(each) for each in report.fates],
+        "sessions": [fate_row(fate) for fate in report.fates],
     }
 
 

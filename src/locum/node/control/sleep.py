@@ -60,7 +60,7 @@ class SleepControl:
         return {
             "state": _STATES[type(state)],
             "last": state.last if isinstance(state, Up) else None,
-            "home_addresses": [str(each) for each in mobile.configuration.home_addresses],
+            "home_addresses": [str(home_address) for home_address in mobile.configuration.home_addresses],
             "home_agent": str(mobile.configuration.home_agent),
             "agent": None if mobile.attachment is None else str(mobile.attachment.agent),
             "link": None if mobile.attachment is None else mobile.attachment.link,
@@ -97,7 +97,7 @@ class SleepControl:
             *partial_handovers.handovers,
             *([partial_handovers.moving.handover] if partial_handovers.moving is not None else []),
         ]
-        listed += [each.handover for each in partial_handovers.coming]
+        listed += [coming.handover for coming in partial_handovers.coming]
         match self._role.state:
             case Down(handover):
                 listed.append(handover)
@@ -106,21 +106,21 @@ class SleepControl:
         return listed
 
     def _rows(self, handover: Handover) -> list[Row]:
-        names = {each.address: each.name for each in self._role.stand_ins}
+        names = {stand_in.address: stand_in.name for stand_in in self._role.stand_ins}
         at = next(iter(names)) if handover.stand_in is None else handover.stand_in
         return [
             {
                 "kind": "coming" if handover.coming else "given" if handover.given else "away",
                 "at": names.get(at, str(at)),
                 "handover": handover.identifier.hex(),
-                "session": each.session,
-                "flow": flow_text(each.flow),
+                "session": session.session,
+                "flow": flow_text(session.flow),
                 "state": handover.stage.value,
-                "pids": list(each.pids),
-                "programs": list(each.programs),
-                "bytes_back": self._bytes_back(handover, each.flow),
+                "pids": list(session.pids),
+                "programs": list(session.programs),
+                "bytes_back": self._bytes_back(handover, session.flow),
             }
-            for each in handover.sessions
+            for session in handover.sessions
         ]
 
     def _bytes_back(self, handover: Handover, flow: Flow) -> int:
@@ -140,28 +140,28 @@ class SleepControl:
     async def give(self, selection: Selection, to: str | None) -> list[Row]:
         """Returns when the stand-in has them; on failure everything is as before. Raises RequestFailed."""
         role = self._role
-        before = {each.identifier for each in role.partial_handovers.handovers}
+        before = {handover.identifier for handover in role.partial_handovers.handovers}
         self._command(lambda now: role.give(selection, now=now, to=to))
         await self._settled(lambda: role.partial_handovers.idle, "handing over", cancel=True)
-        new = [each for each in role.partial_handovers.handovers if each.identifier not in before]
+        new = [handover for handover in role.partial_handovers.handovers if handover.identifier not in before]
         if not new:
             raise RequestFailed(
                 f"nothing was given: {role.partial_handovers.last or 'it was taken back meanwhile'}"
             )
         stayed = [
-            {"kind": "stays", **fate_row(each)} for each in role.partial_handovers.given.all(Fate.STAYED)
+            {"kind": "stays", **fate_row(fate)} for fate in role.partial_handovers.given.all(Fate.STAYED)
         ]
         return [*(row for handover in new for row in self._rows(handover)), *stayed]
 
     async def take(self, selection: Selection) -> list[Row]:
         """Returns when the programs have them and run. Raises RequestFailed."""
         role = self._role
-        before = {each.identifier: self._rows(each) for each in role.partial_handovers.handovers}
+        before = {handover.identifier: self._rows(handover) for handover in role.partial_handovers.handovers}
         self._command(lambda now: role.take(selection, now=now))
         await self._settled(lambda: role.partial_handovers.idle, "taking back", cancel=False)
         if role.partial_handovers.last:
             raise RequestFailed(f"taken back, but {role.partial_handovers.last}")
-        still = {each.identifier for each in role.partial_handovers.handovers}
+        still = {handover.identifier for handover in role.partial_handovers.handovers}
         return [row for identifier, rows in before.items() if identifier not in still for row in rows]
 
     async def sleep(self, seconds: Any, to: str | None = None) -> Row:
@@ -187,8 +187,8 @@ class SleepControl:
         report, state = self._role.slept, self._role.state
         if not report.fates and isinstance(state, Down):  # an earlier run of the daemon fell asleep
             report = Report(
-                SessionFate(each.flow, Fate.WENT, None, each.pids, each.programs)
-                for each in state.handover.sessions
+                SessionFate(session.flow, Fate.WENT, None, session.pids, session.programs)
+                for session in state.handover.sessions
             )
         return self.state() | {"report": report_row(report)}
 
@@ -202,11 +202,14 @@ class SleepControl:
             choice = self._role.would_sleep(found, to=to)
         except NotPossible as problem:
             raise RequestFailed(str(problem)) from None
-        frozen = {pid for each in choice.going for pid in each.pids}
-        goes = [SessionFate(each.flow, Fate.WENT, None, each.pids, each.programs) for each in choice.going]
-        stays = [told(each, frozen) for each in choice.staying]
-        listed = sorted((*goes, *stays), key=lambda each: (each.programs, each.pids))
-        return [fate_row(each) | {"fate": _FUTURE[each.fate]} for each in listed]
+        frozen = {pid for session in choice.going for pid in session.pids}
+        goes = [
+            SessionFate(session.flow, Fate.WENT, None, session.pids, session.programs)
+            for session in choice.going
+        ]
+        stays = [told(session, frozen) for session in choice.staying]
+        listed = sorted((*goes, *stays), key=lambda fate: (fate.programs, fate.pids))
+        return [fate_row(fate) | {"fate": _FUTURE[fate.fate]} for fate in listed]
 
     async def wake(self) -> Row:
         """Returns when everything is back in the programs, or was given up. Raises RequestFailed."""
@@ -237,13 +240,13 @@ class SleepControl:
     def _being_fetched(self) -> list[AwaySession]:
         """Those that are taken back, or come, while the device is awake."""
         partial_handovers = self._role.partial_handovers
-        handovers = [each.handover for each in partial_handovers.coming]
+        handovers = [coming.handover for coming in partial_handovers.coming]
         if (
             isinstance(partial_handovers.moving, Waking)
             and partial_handovers.moving.handover.stage is not Stage.RETURNED
         ):
             handovers.append(partial_handovers.moving.handover)
-        return [session for each in handovers for session in each.sessions]
+        return [session for handover in handovers for session in handover.sessions]
 
     async def move(self, to: str) -> Row:
         """Returns when the device is registered at that access node; on failure it is where it was. Raises RequestFailed."""

@@ -92,8 +92,8 @@ class LinkWatch:
         """The first IPv4 address of the link of that name, with its network, or None."""
         known = self.find(name)
         addresses = known.addresses if known is not None else {}
-        own = ((each, length) for each, length in addresses.items() if isinstance(each, IPv4Address))
-        return next((IPv4Interface(each) for each in own), None)
+        own = ((address, length) for address, length in addresses.items() if isinstance(address, IPv4Address))
+        return next((IPv4Interface(pair) for pair in own), None)
 
     def name(self, index: int) -> str:
         """The name of the link with that index, or its number."""

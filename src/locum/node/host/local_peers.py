@@ -25,10 +25,10 @@ class LocalPeers:
 
     async def lead_here(self, flows: Collection[Flow]) -> None:
         """Lead packets of these flows' peers to the home address to the sockets here. Raises OSError."""
-        for each in flows:
-            await self._network.lead_here(each)
+        for flow in flows:
+            await self._network.lead_here(flow)
 
     async def lead_away(self, flows: Collection[Flow]) -> None:
         """It goes to the device, as everything else. Raises OSError."""
-        for each in flows:
-            await self._network.lead_away(each)
+        for flow in flows:
+            await self._network.lead_away(flow)

@@ -78,14 +78,14 @@ class MembershipSocket:
         opened.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
 
     def filenos(self) -> list[int]:
-        return [each.fileno() for each in self._sockets]
+        return [sock.fileno() for sock in self._sockets]
 
     def read(self) -> None:
         """Handle waiting packets."""
-        for each in self._sockets:
+        for sock in self._sockets:
             for _ in range(_MOST_AT_ONCE):
                 try:
-                    packet, address = each.recvfrom(_LONGEST)
+                    packet, address = sock.recvfrom(_LONGEST)
                 except (BlockingIOError, InterruptedError):
                     break
                 except OSError:  # the link went down; the watch on links tells
@@ -118,8 +118,8 @@ class MembershipSocket:
             self._sockets[1].sendto(head + source_v6.packed + QUERIED_V6.packed + body, to)
 
     def close(self) -> None:
-        for each in self._sockets:
-            each.close()
+        for sock in self._sockets:
+            sock.close()
 
 
 def memberships(packet: bytes) -> tuple[Membership, ...]:

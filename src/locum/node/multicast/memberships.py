@@ -102,19 +102,19 @@ class Memberships:
         if homes is None:
             self._events.count("membership-no-visitor")
             return
-        home_address = next((each for each in homes if isinstance(each, IPv4Address)), next(iter(homes)))
+        home_address = next((home for home in homes if isinstance(home, IPv4Address)), next(iter(homes)))
         members = self._members.setdefault((link, link_layer), {})
-        for each in found:
-            known = each.group in members
-            if each.joined and not known and len(members) >= MOST_GROUPS:
+        for membership in found:
+            known = membership.group in members
+            if membership.joined and not known and len(members) >= MOST_GROUPS:
                 self._events.count("membership-overflow")
                 continue
-            if each.joined:
-                members[each.group] = boot_seconds()
+            if membership.joined:
+                members[membership.group] = boot_seconds()
             else:
-                members.pop(each.group, None)
-            if not (each.joined and known):
-                self._feed(MembershipChanged(link, home_address, each.group, each.joined))
+                members.pop(membership.group, None)
+            if not (membership.joined and known):
+                self._feed(MembershipChanged(link, home_address, membership.group, membership.joined))
 
     # Queries
 
@@ -133,7 +133,7 @@ class Memberships:
         opened, known = self._sockets.get(link), self._watch.find(link)
         if opened is None or known is None or not known.up:
             return
-        v4 = next((each for each in known.addresses if isinstance(each, IPv4Address)), None)
+        v4 = next((address for address in known.addresses if isinstance(address, IPv4Address)), None)
         v6 = next((e for e in known.addresses if isinstance(e, IPv6Address) and e.is_link_local), None)
         with suppress(OSError):  # the link goes down, or its address is not ready yet
             opened.query(v4, v6)

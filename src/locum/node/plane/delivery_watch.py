@@ -36,11 +36,11 @@ class DeliveryWatch:
             if visitor.home_address_v6 is not None:
                 self._names[visitor.home_address_v6] = visitor.home_address
         self._acceptances: dict[Addr, TunnelAcceptance] = {
-            each.home_address: each
-            for each in plane.state.acceptances.values()
-            if each.home_address in self._names and each.link is not None
+            acceptance.home_address: acceptance
+            for acceptance in plane.state.acceptances.values()
+            if acceptance.home_address in self._names and acceptance.link is not None
         }
-        self._counts = {address: self._count(each) for address, each in self._acceptances.items()}
+        self._counts = {address: self._count(acceptance) for address, acceptance in self._acceptances.items()}
         self._quiet: dict[Addr, int] = {visitor.home_address: _QUIET for visitor in static}
         self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._look)
 
@@ -51,9 +51,9 @@ class DeliveryWatch:
         """Acceptances that were changed."""
         for action in actions:
             match action:
-                case AcceptTunnel(each) if each.home_address in self._names:
-                    self._acceptances[each.home_address] = each
-                    self._counts[each.home_address] = self._count(each)
+                case AcceptTunnel(acceptance) if acceptance.home_address in self._names:
+                    self._acceptances[acceptance.home_address] = acceptance
+                    self._counts[acceptance.home_address] = self._count(acceptance)
 
     def _count(self, acceptance: TunnelAcceptance) -> int:
         return self._plane.acceptance_counters(acceptance).packets

@@ -25,7 +25,7 @@ def teller(events: "EventStream") -> "Callable[[EndedRule], None]":
                 "id": rule.identifier,
                 "action": rule.verdict.value,
                 "selector": selector_fields((rule.selector,)),
-                "tunnels": [str(each.tunnel.destination) for each in rule.candidates],
+                "tunnels": [str(candidate.tunnel.destination) for candidate in rule.candidates],
                 "packets": ended.counter.packets,
                 "bytes": ended.counter.bytes,
             },

@@ -72,12 +72,15 @@ def profile_of(answer: Any) -> Profile:
 
 def _profile(answer: Any) -> Profile:
     association, stand_ins = _association(answer), _stand_ins(answer)
-    if association is not None and any(each.association.spi == association.spi for each in stand_ins):
+    if association is not None and any(stand_in.association.spi == association.spi for stand_in in stand_ins):
         raise ProfileError(
             f"Locum-SPI and a Locum-MNPS are both {association.spi}; the SPI tells who registers"
         )
     to_visitor, paging = _policing(answer, "Locum-Filter-To"), _policing(answer, "Locum-Paging")
-    if sum(len({rule.identifier for rule in each.rules}) for each in (to_visitor, paging)) > MAX_RULES:
+    if (
+        sum(len({rule.identifier for rule in policing.rules}) for policing in (to_visitor, paging))
+        > MAX_RULES
+    ):
         raise ProfileError(
             f"Locum-Filter-To and Locum-Paging have more than {MAX_RULES} rules together, the most of one filter"
         )
@@ -124,7 +127,7 @@ def _stand_ins(answer: Any) -> tuple[GrantedStandIn, ...]:
     found = tuple(_stand_in(text, keys) for text in _all(answer, "Locum-MNPS", str))
     if keys:
         raise ProfileError(f"no Locum-MNPS has the SPI {next(iter(keys))} of a Locum-MNPS-Key")
-    names = [each.name for each in found]
+    names = [stand_in.name for stand_in in found]
     if len(set(names)) != len(names) or RESERVED_NAMES & set(names):
         raise ProfileError(
             f"each Locum-MNPS needs a name of its own, not {', '.join(sorted(RESERVED_NAMES))}"

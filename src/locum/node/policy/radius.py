@@ -143,7 +143,7 @@ class RadiusClient:
         """`address` is this node's own (NAS-IP-Address, and where requests come from); None: the kernel chooses."""
         self._settings, self._address, self._events, self._feed = settings, address, events, feed
         self._dictionary = dictionary(settings.dictionary)
-        self._ports = [ServerPort(each, events.count) for each in settings.servers]
+        self._ports = [ServerPort(server, events.count) for server in settings.servers]
         self._fetching: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -215,7 +215,7 @@ class RadiusClient:
         answer = await self._ask(user)
         if answer.code == AccessReject:
             said = answer.get("Reply-Message", ["refused"])
-            raise _Refused(" ".join(str(each) for each in said))
+            raise _Refused(" ".join(str(action) for action in said))
         if answer.code != AccessAccept:
             self._events.count("radius-unexpected")
             raise ServerSilent(f"the server answered with code {answer.code}")

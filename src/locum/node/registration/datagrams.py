@@ -140,9 +140,9 @@ class Outbox:
         controls = b"".join([_control(source, index) for _, _, _, source, index in some])
         room.memory[: len(names)] = names
         room.memory[room.controls : room.controls + len(controls)] = controls
-        messages = (ctypes.c_char_p * count)(*[each[0] for each in some])
+        messages = (ctypes.c_char_p * count)(*[datagram[0] for datagram in some])
         self._vectors[: 2 * count : 2] = memoryview(messages).cast("B").cast("L")
-        self._vectors[1 : 2 * count : 2] = memoryview(array("L", [len(each[0]) for each in some]))
+        self._vectors[1 : 2 * count : 2] = memoryview(array("L", [len(datagram[0]) for datagram in some]))
         return int(_libc.sendmmsg(fileno, room.at, count, socket.MSG_DONTWAIT))
 
 

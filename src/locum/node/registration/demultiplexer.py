@@ -90,7 +90,7 @@ class RegistrationIo:
     def filenos(self) -> Mapping[int, Callable[[], None]]:
         """Descriptors to read; none at a node that takes part in no registration."""
         own = {self._socket.fileno(): self._socket.read} if self._socket is not None else {}
-        return own | {each.fileno(): each.read for each in self._links.values()}
+        return own | {link.fileno(): link.read for link in self._links.values()}
 
     def open_link(self, link: str) -> LinkSocket | None:
         """Listen on an access link that exists now; None if it is not one of ours or is open already."""
@@ -112,8 +112,8 @@ class RegistrationIo:
         self._names.clear()
 
     def close(self) -> None:
-        for each in self._links.values():
-            each.close()
+        for link in self._links.values():
+            link.close()
         if self._socket is not None:
             self._socket.close()
 
@@ -194,16 +194,16 @@ class RegistrationIo:
         assert self._socket is not None
         failed: list[tuple[do.Reply, OSError]] = []
         together: list[do.Reply] = []
-        for each in replies:
-            link = self._links.get(each.to.link)
-            if link is None or each.to.link_layer is None:
-                together.append(each)
+        for reply in replies:
+            link = self._links.get(reply.to.link)
+            if link is None or reply.to.link_layer is None:
+                together.append(reply)
                 continue
             try:
-                self._reply_on(link, each)
+                self._reply_on(link, reply)
             except OSError as problem:
-                failed.append((each, problem))
-        lost = self._socket.send_all([(each.message, *_destination(each.to)) for each in together])
+                failed.append((reply, problem))
+        lost = self._socket.send_all([(reply.message, *_destination(reply.to)) for reply in together])
         return failed + [(together[place], problem) for place, problem in lost]
 
     def _reply(self, action: do.Reply) -> None:

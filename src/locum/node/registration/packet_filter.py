@@ -44,7 +44,7 @@ class _Program:
     def assemble(self) -> bytes:
         made = b""
         for place, (code, yes, no, value) in enumerate(self._lines):
-            to_yes, to_no = (self._labels[each] - place - 1 if each else 0 for each in (yes, no))
+            to_yes, to_no = (self._labels[label] - place - 1 if label else 0 for label in (yes, no))
             if code == _JUMP:  # its distance is the value
                 value, to_yes = to_yes, 0
             made += struct.pack("=HBBI", code, to_yes, to_no, value)

@@ -96,11 +96,11 @@ class RegistrationSocket:
                 raise
             return  # nothing, or an ICMP error about an earlier answer; it says nothing about this socket
         receive = self._receive
-        for each in arrived:
+        for datagram in arrived:
             try:
-                receive(*each)
+                receive(*datagram)
             except Exception:  # ours, and no reason to lose the others
-                log.exception("a datagram from %s", each[1])
+                log.exception("a datagram from %s", datagram[1])
         for _ in range(oversized):
             self._oversized()
 
@@ -120,7 +120,7 @@ class RegistrationSocket:
             # That may have been the error of an earlier message: the kernel tells it to whoever comes next.
             again = self._outbox.send(fileno, [datagrams[place] for place, _ in failed])
             failed = [(failed[number][0], problem) for number, problem in again]
-        return [each for each in failed if not isinstance(each[1], BlockingIOError)]
+        return [failure for failure in failed if not isinstance(failure[1], BlockingIOError)]
 
     def close(self) -> None:
         self._socket.close()

@@ -109,7 +109,7 @@ class BringingBack:
         failures: list[SessionFailure] = []
         for flow in flows:
             live = captured.live.get(flow)
-            reason = next((unfrozen[each] for each in captured.holders(flow) if each in unfrozen), None)
+            reason = next((unfrozen[holder] for holder in captured.holders(flow) if holder in unfrozen), None)
             if live is None or not captured.has_program(flow):
                 gone.append(flow)
             elif reason is not None:
@@ -161,7 +161,7 @@ class BringingBack:
             if (live := captured.live.get(flow)) is not None:
                 self._let_go(live)
                 captured.loose.add(flow)
-        captured.let_run([Process(*each) for each in processes])
+        captured.let_run([Process(*process) for process in processes])
 
     def _let_go(self, live: AnyLive) -> None:
         """Its program runs next, whatever becomes of this socket."""
@@ -240,7 +240,7 @@ class BringingBack:
         """Every socket of a program that runs has to be out of repair mode, or it would meet EPERM."""
         captured = self._captured
         asked = [captured.live[flow] for flow in action.flows if flow in captured.live]
-        processes = {Process(*each) for each in action.processes}
+        processes = {Process(*process) for process in action.processes}
         processes.update(process for live in asked for process in captured.holders(live.flow))
         names = {live.flow for live in asked}
         freed = [
@@ -255,7 +255,7 @@ class BringingBack:
         self._await_reading(asked, action.patience)
         unfrozen = captured.freeze_holders([live.flow for live in freed])
         for live in freed:
-            if any(each in unfrozen for each in captured.holders(live.flow)):
+            if any(holder in unfrozen for holder in captured.holders(live.flow)):
                 captured.loose.add(live.flow)
             else:
                 self._hold(live)
@@ -276,7 +276,7 @@ class BringingBack:
 
     async def _finish(self, action: FinishSessions) -> None:
         failures = await self._blocking(self._finish_all, action.finals)
-        flows = tuple(each.flow for each in action.finals)
+        flows = tuple(final.flow for final in action.finals)
         self._captured.drop(flows)
         for flow in flows:
             self._answered.forget(flow)

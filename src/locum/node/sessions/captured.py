@@ -34,8 +34,8 @@ class Captured:
     ) -> list[LeftAlone]:
         """Find the connections of these addresses, and those left alone; data of captured ones is kept."""
         candidates, left = find(home_addresses, (os.getpid(),), exclusions)
-        captured = {flow: each for flow, each in self.candidates.items() if flow in self.live}
-        self.candidates = captured | {each.flow: each for each in candidates}
+        captured = {flow: candidate for flow, candidate in self.candidates.items() if flow in self.live}
+        self.candidates = captured | {candidate.flow: candidate for candidate in candidates}
         return left
 
     def holders(self, flow: Flow) -> tuple[Process, ...]:
@@ -69,10 +69,10 @@ class Captured:
 
     def _see_holders(self, flows: Collection[Flow]) -> None:
         found, _ = find({flow.local for flow in flows})
-        seen = {each.flow: each for each in found}
+        seen = {candidate.flow: candidate for candidate in found}
         for flow in flows:
-            if (each := seen.get(flow)) is not None:
-                self.candidates[flow] = _of_others(each)
+            if (candidate := seen.get(flow)) is not None:
+                self.candidates[flow] = _of_others(candidate)
 
     def has_program(self, flow: Flow) -> bool:
         """True if another process still has the socket: else its data would never be read."""
@@ -93,6 +93,6 @@ def _of_others(candidate: Candidate) -> Candidate:
     own = os.getpid()
     return replace(
         candidate,
-        holders=tuple(each for each in candidate.holders if each[0] != own),
-        processes=tuple(each for each in candidate.processes if each.pid != own),
+        holders=tuple(holder for holder in candidate.holders if holder[0] != own),
+        processes=tuple(process for process in candidate.processes if process.pid != own),
     )

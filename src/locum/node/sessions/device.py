@@ -110,7 +110,7 @@ class SessionCapture:
     @property
     def frozen(self) -> frozenset[int]:
         """Processes that stand still now, by number."""
-        return frozenset(each.pid for each in self._freezer.frozen)
+        return frozenset(process.pid for process in self._freezer.frozen)
 
     def captured(self) -> tuple[Flow, ...]:
         """Connections whose sockets we hold."""
@@ -122,9 +122,9 @@ class SessionCapture:
         A socket that the role has no claim to is its program's again. Programs without a tight socket run.
         """
         rows = self._store.rows(HostTable.PARKED)
-        parked = {each.flow: each for each in map(self._parked, rows.values()) if each is not None}
+        parked = {socket.flow: socket for socket in map(self._parked, rows.values()) if socket is not None}
         flows = dict.fromkeys((*parked, *claimed))
-        self._captured.look({each.local for each in flows})
+        self._captured.look({flow.local for flow in flows})
         for flow in flows:
             candidate, stored = self._captured.candidates.get(flow), parked.get(flow)
             captured = stored is not None and not isinstance(stored, Intent)
@@ -191,7 +191,7 @@ class SessionCapture:
     async def _freeze(self, action: Freeze) -> None:
         failures = await self._blocking(self._freezer.freeze, action.processes)
         if failures:
-            self._feed(FreezeFailed({Process(*each): reason for each, reason in failures.items()}))
+            self._feed(FreezeFailed({Process(*process): reason for process, reason in failures.items()}))
 
     async def _thaw(self, action: Thaw) -> None:
         """Raises StoreError, the programs running: a row that is out of date harms less than programs that stand still."""
@@ -214,7 +214,7 @@ class SessionCapture:
     # capture
 
     async def _capture(self, action: Capture) -> None:
-        again = {each: self._repeated(each) for each in action.flows if each.protocol == UDP}
+        again = {flow: self._repeated(flow) for flow in action.flows if flow.protocol == UDP}
         opened, failures = await self._blocking(self._open_all, action.flows)
         for live, intent in opened:  # what a capture changes is written before, in case we are killed in it
             if intent is not None:
@@ -316,7 +316,7 @@ def _captured(live: AnyLive, repeated: Repeated | None) -> AnyRecord:
 
 
 def _found(candidate: Candidate) -> FoundSession:
-    processes = tuple(Process(*each) for each in candidate.processes)
+    processes = tuple(Process(*process) for process in candidate.processes)
     return FoundSession(candidate.flow, processes, candidate.programs)
 
 

@@ -17,8 +17,8 @@ def cgroups_of(name: str, root: Path) -> list[Path]:
     """Every cgroup below `root` that the freezer of this name made, those of programs that are gone included."""
     prefix = f"locum-{name}-"
     return [
-        Path(folder) / each
+        Path(folder) / run_name
         for folder, names, _files in os.walk(root)
-        for each in names
-        if each.startswith(prefix)
+        for run_name in names
+        if run_name.startswith(prefix)
     ]

@@ -35,7 +35,7 @@ class LastSent:
     def __init__(self, rules: Sequence[KeepAliveRule]) -> None:
         self._rules = tuple(rules)
         self._sent: OrderedDict[Flow, bytes] = OrderedDict()
-        program = outgoing_udp({each.port for each in rules})
+        program = outgoing_udp({rule.port for rule in rules})
         self._socket = socket.socket(
             socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, socket.htons(_ETH_P_ALL)
         )
@@ -68,7 +68,7 @@ class LastSent:
     def repeated(self, flow: Flow) -> Repeated | None:
         """Datagram for the stand-in to repeat on this flow; None without a rule or without a datagram."""
         self.read()
-        rule = next((each for each in self._rules if each.takes(flow)), None)
+        rule = next((rule for rule in self._rules if rule.takes(flow)), None)
         payload = self._sent.get(flow)
         if rule is None or payload is None:
             return None
@@ -86,7 +86,7 @@ class LastSent:
         if found is None:
             return
         flow, payload = found
-        if not any(each.takes(flow) for each in self._rules):
+        if not any(rule.takes(flow) for rule in self._rules):
             return
         if len(payload) > MAX_REPEATED:  # too large to be a keep-alive: then there is none
             self._sent.pop(flow, None)

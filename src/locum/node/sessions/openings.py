@@ -79,16 +79,18 @@ class Openings:
 
     def open(self, handover: bytes, listeners: Iterable[Listener]) -> None:
         """From now on; a port that cannot be opened is left unanswered, with an event."""
-        for each in listeners:
-            port = self._ports[each.address, each.port] = _Port(handover, each)
-            self._rates.setdefault(each.address, _Rate(self._clock, MOST_PER_SECOND))
-            if each.policy is not Policy.ACCEPT:
+        for listener in listeners:
+            port = self._ports[listener.address, listener.port] = _Port(handover, listener)
+            self._rates.setdefault(listener.address, _Rate(self._clock, MOST_PER_SECOND))
+            if listener.policy is not Policy.ACCEPT:
                 continue
             try:
-                port.opened = accepting.listen(each.address, each.port, backlog=_BACKLOG, window=each.window)
+                port.opened = accepting.listen(
+                    listener.address, listener.port, backlog=_BACKLOG, window=listener.window
+                )
             except OSError as problem:
-                detail: dict[str, JSON] = {"port": each.port, "reason": problem.strerror or str(problem)}
-                self._emit(do.Emit("listen-failed", None, each.address, None, detail))
+                detail: dict[str, JSON] = {"port": listener.port, "reason": problem.strerror or str(problem)}
+                self._emit(do.Emit("listen-failed", None, listener.address, None, detail))
                 continue
             asyncio.get_running_loop().add_reader(port.opened, self._accept, port)
 
@@ -103,7 +105,7 @@ class Openings:
                 self._accept(port)
                 port.opened.close()
         addresses = {address for address, _ in self._ports}
-        self._rates = {each: rate for each, rate in self._rates.items() if each in addresses}
+        self._rates = {address: rate for address, rate in self._rates.items() if address in addresses}
 
     def came(self, packet: bytes) -> None:
         """A SYN from the data plane."""

@@ -46,7 +46,7 @@ class Replaying:
     def tell_impossible(ports: Iterable[ListeningPort], emit: Callable[..., None]) -> None:
         """Say so if the configuration wants connections accepted that this host's kernel could not take."""
         reason = impossible(os.uname().release)
-        if reason is not None and any(each.policy is Policy.ACCEPT for each in ports):
+        if reason is not None and any(port.policy is Policy.ACCEPT for port in ports):
             emit("accept-impossible", detail={"reason": reason})
 
     def handlers(self) -> Mapping[type, Handler]:

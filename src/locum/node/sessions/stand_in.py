@@ -314,7 +314,9 @@ class StandIn:
         restored: list[int] = []
         failures: list[tuple[int, str]] = []
         device = "" if action.device is None else str(action.device)
-        await self._peers.lead_here([each.flow for each in action.sessions if self._is_here(each.flow)])
+        await self._peers.lead_here(
+            [session.flow for session in action.sessions if self._is_here(session.flow)]
+        )
         for number, item in enumerate(action.sessions):
             if number % _TOGETHER == 0:
                 await asyncio.sleep(0)
@@ -327,7 +329,11 @@ class StandIn:
                 restored.append(item.session)
         failed = {number for number, _ in failures}
         await self._peers.lead_away(
-            [each.flow for each in action.sessions if each.session in failed and self._is_here(each.flow)]
+            [
+                session.flow
+                for session in action.sessions
+                if session.session in failed and self._is_here(session.flow)
+            ]
         )
         await self._store.durable()
         self._feed(Restored(action.handover, tuple(restored), tuple(failures)))

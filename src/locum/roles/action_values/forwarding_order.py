@@ -137,7 +137,7 @@ _TABLE_OF: dict[type, type] = {
 
 def difference(before: Iterable[Install], after: Iterable[Install]) -> list[Change]:
     """The changes that turn the entries of `before` into those of `after`, in order; each key is there once."""
-    had = {_KEYS[type(each)](each): each for each in before}
+    had = {_KEYS[type(entry)](entry): entry for entry in before}
     if not had:
         return _in_order([*after])
     changes: list[Change] = []
@@ -148,7 +148,7 @@ def difference(before: Iterable[Install], after: Iterable[Install]) -> list[Chan
             changes.append(entry)
             if old is not None and isinstance(entry, AcceptTunnel):
                 replaced.append(entry)
-    changes += [_OPPOSITES[type(each)](each) for each in had.values()]
+    changes += [_OPPOSITES[type(entry)](entry) for entry in had.values()]
     return _in_order(changes, replaced)
 
 
@@ -170,13 +170,15 @@ def _in_order(changes: Collection[Action_], replaced: Collection[AcceptTunnel] =
     if len(changes) < 2:
         return [*changes]
     inward = [
-        each.acceptance for each in changes if isinstance(each, AcceptTunnel) and _inward(each.acceptance)
+        action.acceptance
+        for action in changes
+        if isinstance(action, AcceptTunnel) and _inward(action.acceptance)
     ]
-    granted = {_from_where(each) for each in inward}
-    swapped = {_from_where(each.acceptance) for each in replaced}
+    granted = {_from_where(acceptance) for acceptance in inward}
+    swapped = {_from_where(tunnel.acceptance) for tunnel in replaced}
     if granted:
         swapped |= granted & {
-            _from_where(each.acceptance) for each in changes if isinstance(each, RefuseTunnel)
+            _from_where(action.acceptance) for action in changes if isinstance(action, RefuseTunnel)
         }
 
     def place(change: Any) -> int:

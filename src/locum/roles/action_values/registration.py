@@ -247,7 +247,7 @@ class ReceivedAnswer:
 
     @property
     def accepted(self) -> bool:
-        """Whether the home agent has registered what was asked."""
+        """True if the home agent has registered the request."""
         return self.answer.refused is None
 
     @property

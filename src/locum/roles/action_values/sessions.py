@@ -30,7 +30,7 @@ class FoundSession:
     @property
     def pids(self) -> tuple[int, ...]:
         """Of the processes."""
-        return tuple(each.pid for each in self.processes)
+        return tuple(process.pid for process in self.processes)
 
 
 @dataclass(frozen=True, slots=True)

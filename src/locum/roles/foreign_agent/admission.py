@@ -77,8 +77,8 @@ class Admission:
             raise Denied(Code.FA_NON_ZERO_HOME_ADDRESS_REQUIRED)
         if request.home_agent.is_unspecified:
             raise Denied(Code.FA_NON_ZERO_HOME_AGENT_REQUIRED)
-        for each in (request.home_address, request.home_agent):
-            if each.is_multicast or each.is_loopback or each.is_reserved:
+        for address in (request.home_address, request.home_agent):
+            if address.is_multicast or address.is_loopback or address.is_reserved:
                 raise Denied(Code.FA_POORLY_FORMED_REQUEST)
         care_of = request.care_of_address
         if care_of == self._care_of_address:
@@ -88,7 +88,7 @@ class Admission:
             raise Denied(Code.FA_INVALID_CARE_OF_ADDRESS)
 
     def _check_service(self, request: RegistrationRequest) -> None:
-        if any(isinstance(each, VendorCritical) for each in request.extensions):
+        if any(isinstance(extension, VendorCritical) for extension in request.extensions):
             raise Denied(Code.FA_UNKNOWN_CRITICAL_FROM_MOBILE_NODE)
         if request.lifetime == 0:
             return

@@ -74,13 +74,13 @@ class Advertiser(Part):
         self._registration_lifetime = registration_lifetime
         self._challenge = challenge
         self._randomness = randomness
-        self._schedules = {each.name: _Schedule(each, FIRST_SEQUENCE, None) for each in links}
+        self._schedules = {link.name: _Schedule(link, FIRST_SEQUENCE, None) for link in links}
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Begin to advertise; the visitor list has been restored before."""
-        for each in self._schedules.values():
-            each.sequence = SEQUENCE_AFTER_RESTART if len(self._visitors) else FIRST_SEQUENCE
-            each.next_at = now
+        for schedule in self._schedules.values():
+            schedule.sequence = SEQUENCE_AFTER_RESTART if len(self._visitors) else FIRST_SEQUENCE
+            schedule.next_at = now
         return []
 
     def serves(self, link: str) -> bool:
@@ -126,16 +126,17 @@ class Advertiser(Part):
     def timeout(self, *, now: float) -> list[Action]:
         """The advertisements that are due."""
         actions: list[Action] = []
-        for each in self._schedules.values():
-            if each.next_at is not None and each.next_at <= now:
-                actions.append(self._advertise(each, self._visitors.full, now))
-                each.next_at = now + self._interval * (1 - JITTER * self._randomness.random())
+        for schedule in self._schedules.values():
+            if schedule.next_at is not None and schedule.next_at <= now:
+                actions.append(self._advertise(schedule, self._visitors.full, now))
+                schedule.next_at = now + self._interval * (1 - JITTER * self._randomness.random())
         return actions
 
     def deadline(self) -> float | None:
         """Steady seconds of the next advertisement."""
         return min(
-            (each.next_at for each in self._schedules.values() if each.next_at is not None), default=None
+            (schedule.next_at for schedule in self._schedules.values() if schedule.next_at is not None),
+            default=None,
         )
 
     def current_challenges(self, link: str) -> tuple[bytes, ...]:

@@ -11,7 +11,7 @@ from locum.roles.forwarding import Forwarding
 def with_filters(forwarding: Forwarding, filters: Collection[Filter]) -> Forwarding:
     """Adds the filters of the addresses whose packets are accepted; one that is there already stands."""
     served = {home_address for _, home_address, _ in forwarding.acceptances}
-    found = {(each.home_address, each.place): each for each in filters if each.home_address in served}
+    found = {(entry.home_address, entry.place): entry for entry in filters if entry.home_address in served}
     return replace(forwarding, filters={**found, **forwarding.filters}) if found else forwarding
 
 

@@ -144,7 +144,7 @@ class Probing(Part):
     def link_down(self, link: str, *, now: float) -> list[Action]:
         """Declare all visitors of the link lost at once, without probes."""
         self._down.add(link)
-        here = [each for each in self._watched.values() if each.visitor.link == link]
+        here = [watched for watched in self._watched.values() if watched.visitor.link == link]
         actions: list[Action] = []
         for watched in here:
             if isinstance(watched.state, Answering):
@@ -181,7 +181,7 @@ class Probing(Part):
 
     def lost(self) -> frozenset[IPv4Address]:
         """Home addresses of visitors that do not answer."""
-        return frozenset(key for key, each in self._watched.items() if isinstance(each.state, Lost))
+        return frozenset(key for key, watched in self._watched.items() if isinstance(watched.state, Lost))
 
     # Probes ------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """The relay of registrations by a foreign agent, 601-602 and 603-604 (RFC 5944 section 3.7; source text 507).
 
-It knows what is under way and what to refuse; who is a visitor and what the data plane does for him are the visitor
-list's. It must not know the keys between a mobile node and its home agent.
+It knows pending requests and refusals; the visitor list has the visitors and their forwarding. It must not know the keys between a mobile node and its home agent.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -107,12 +106,12 @@ class Concluded:
     @property
     def home_address_v6(self) -> IPv6Address | None:
         """The IPv6 home address, if the home agent has bound it."""
-        found = (each for each in self.reply.all(Ipv6PrefixReply) if each.accepted)
-        return next((each.prefix for each in found if each.prefix_length == 128), None)
+        found = (reply for reply in self.reply.all(Ipv6PrefixReply) if reply.accepted)
+        return next((reply.prefix for reply in found if reply.prefix_length == 128), None)
 
     @property
     def for_agent(self) -> tuple[UdpTunnelAnswer | None, RevocationSupport | None]:
-        """What the home agent says to us alone."""
+        """The home agent's extensions for us alone."""
         return read_agent_options(self.reply)
 
     @property
@@ -206,8 +205,8 @@ class RegistrationRelay(Part):
         heralded: list[Action] = []
         if association is not None:
             relayed = signed(relayed, AuthKind.FA_HA, association)
-            for each in self.heralds if not colocated else ():
-                heralded += each(asked, instruction(request), now)
+            for herald in self.heralds if not colocated else ():
+                heralded += herald(asked, instruction(request), now)
         return [
             *heralded,
             SendRegistration(relayed, request.home_agent, source=self._care_of_address),
@@ -234,11 +233,13 @@ class RegistrationRelay(Part):
         if key in self._pending:
             return True
         if sum(1 for home_address, _ in self._pending if home_address == key[0]) >= MAX_PENDING_PER_VISITOR:
-            oldest = next(each for each in self._pending if each[0] == key[0])
+            oldest = next(other for other in self._pending if other[0] == key[0])
             self._drop_pending(oldest)
         sender = (source.link, source.link_layer)
         of_sender = sum(
-            1 for each in self._pending.values() if (each.source.link, each.source.link_layer) == sender
+            1
+            for pending in self._pending.values()
+            if (pending.source.link, pending.source.link_layer) == sender
         )
         share = max(MAX_PENDING_PER_VISITOR, self._visitors.most // SENDERS_AT_ONCE)
         return of_sender < share and len(self._pending) < self._visitors.most
@@ -309,7 +310,7 @@ class RegistrationRelay(Part):
         if nai is not None:
             keys.append((nai.identifier, nonce))
         else:
-            keys += [each for each in self._pending if each[1] == nonce and isinstance(each[0], str)]
+            keys += [other for other in self._pending if other[1] == nonce and isinstance(other[0], str)]
         for key in keys:
             pending = self._pending.get(key)
             if pending is not None and source.address == pending.request.home_agent:
@@ -385,7 +386,7 @@ class RegistrationRelay(Part):
         """Place of a pending request, of which only the fixed part is known."""
         nonce = mobile_nonce(request.identification)
         if request.home_address.is_unspecified:
-            return [each for each in self._pending if each[1] == nonce and isinstance(each[0], str)]
+            return [other for other in self._pending if other[1] == nonce and isinstance(other[0], str)]
         key: PendingKey = (request.home_address, nonce)
         return [key] if key in self._pending else []
 
@@ -415,7 +416,7 @@ def _missing(request: RegistrationRequest, reply: RegistrationReply) -> Code | N
 
     A critical vendor extension may stand anywhere: who only passes a reply on refuses in its place (RFC 3115 section 4).
     """
-    if any(isinstance(each, VendorCritical) for each in reply.extensions):
+    if any(isinstance(extension, VendorCritical) for extension in reply.extensions):
         return Code.FA_UNKNOWN_CRITICAL_FROM_HOME_AGENT
     if not reply.accepted:
         return None
@@ -456,8 +457,8 @@ def _same_sender(first: Source, second: Source) -> bool:
 
 def stand_in_of(request: RegistrationRequest) -> Addr | None:
     """The interface address of the stand-in that made the request (R4); None: the device itself did."""
-    for each in request.all(VendorNormal):
+    for extension in request.all(VendorNormal):
         with suppress(WireError):
-            if isinstance(role := decode_vendor(each), MnpsRole):
+            if isinstance(role := decode_vendor(extension), MnpsRole):
                 return role.interface_address
     return None

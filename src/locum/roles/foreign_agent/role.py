@@ -70,7 +70,9 @@ class ForeignAgent:
             configuration.nat_traversal,
             configuration.keepalive,
             home_agents,
-            lambda: {each.home_agent: each.home_address for each in self._visitors.all() if each.udp},
+            lambda: {
+                visitor.home_agent: visitor.home_address for visitor in self._visitors.all() if visitor.udp
+            },
         )
         self._revocation = VisitorRevocation(care_of, home_agents, enabled=configuration.revocation)
         self._leaving = False
@@ -84,7 +86,7 @@ class ForeignAgent:
             known,
             home_agents=None if configuration.open or not home_agents else frozenset(home_agents),
         )
-        links = tuple(each.name for each in configuration.links)
+        links = tuple(link.name for link in configuration.links)
         self._visitors = VisitorList(
             care_of,
             static,
@@ -160,8 +162,8 @@ class ForeignAgent:
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start with the visitors of an earlier run, and advertise."""
         actions: list[Action] = [LocalEndpoint(self.configuration.care_of_address)]
-        for each in self._visitors.all_static():
-            named = translated_forwarding(each, self.configuration.care_of_address)
+        for visitor in self._visitors.all_static():
+            named = translated_forwarding(visitor, self.configuration.care_of_address)
             actions += changes(NOTHING, with_filters(named, self.configuration.filters))
         return actions + self._parts.restore(rows, now=now)
 
@@ -320,21 +322,21 @@ class ForeignAgent:
     def _strand(self, link: str, now: float) -> list[Action]:
         """Packets of its visitors wait, if there are access nodes that may ask for them."""
         actions: list[Action] = []
-        for each in self._visitors.all() if self._transfer.enabled else ():
+        for visitor in self._visitors.all() if self._transfer.enabled else ():
             if (
-                each.link == link
-                and each.next_hop is None
-                and not self._visitors.stood_in_for(each.home_address)
+                visitor.link == link
+                and visitor.next_hop is None
+                and not self._visitors.stood_in_for(visitor.home_address)
             ):
-                mobile = Mobile(each.home_address, each.home_agent, each.home_address_v6)
+                mobile = Mobile(visitor.home_address, visitor.home_agent, visitor.home_address_v6)
                 actions += self._flights.strand(mobile, now=now)
         return actions
 
     def _mend(self, link: str) -> list[Action]:
         actions: list[Action] = []
-        for each in self._visitors.all():
-            if each.link == link:
-                actions += self._flights.mend(each.home_address)
+        for visitor in self._visitors.all():
+            if visitor.link == link:
+                actions += self._flights.mend(visitor.home_address)
         return actions
 
     def context_rows(self, *, now: float) -> list[dict[str, JSON]]:
@@ -346,7 +348,7 @@ class ForeignAgent:
     def revoke(self, home_address: IPv4Address, *, reason: str, now: float) -> list[Action]:
         """Stop serving this visitor, and notify its home agent; no action for other addresses.
 
-        He is told when the home agent wants him to be, or at once where it takes no revocations.
+        The visitor is notified if the home agent asks for that, or at once if it takes no revocations.
         """
         visitor = self._visitors.get(home_address)
         if visitor is None:
@@ -362,7 +364,7 @@ class ForeignAgent:
         """Revoke every visitor at the end of a run. Complete when `leaving` is false."""
         self._leaving = self._admission.closed = True
         actions: list[Action] = []
-        for home_address in [each.home_address for each in self._visitors.all()]:
+        for home_address in [visitor.home_address for visitor in self._visitors.all()]:
             actions += self.revoke(home_address, reason="the agent ends", now=now)
         return actions
 

@@ -54,7 +54,7 @@ class VisitorList(Part):
         self.most = most
         self._short_lifetime = short_lifetime
         self._care_of_address = care_of_address
-        self._static = {each.home_address: each for each in static}
+        self._static = {visitor.home_address: visitor for visitor in static}
         self._home_agents = frozenset(home_agents)
         self._visitors: dict[IPv4Address, Visitor] = {}
         self._timers: Deadlines[IPv4Address] = Deadlines()
@@ -114,8 +114,10 @@ class VisitorList(Part):
         visitor, static = self._visitors.get(home_address), self._static.get(home_address)
         if home_address in (self._care_of_address, home_agent) or home_address in self._home_agents:
             return False
-        agents = {each.home_agent for each in self._visitors.values()}
-        if home_address in agents or any(home_address == each.home_agent for each in self._static.values()):
+        agents = {visitor.home_agent for visitor in self._visitors.values()}
+        if home_address in agents or any(
+            home_address == static.home_agent for static in self._static.values()
+        ):
             return False
         if static is not None and static.home_agent != home_agent:
             return False
@@ -167,8 +169,8 @@ class VisitorList(Part):
             return []
         self._timers.cancel(home_address)
         actions = [Forget(TABLE, str(home_address)), *self.refresh(home_address)]
-        for each in self.dismissed:
-            actions += each(visitor)
+        for listener in self.dismissed:
+            actions += listener(visitor)
         return actions
 
     def refresh(self, home_address: IPv4Address) -> list[Action]:

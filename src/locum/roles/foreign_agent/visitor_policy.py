@@ -52,8 +52,8 @@ class VisitorPolicy(Part):
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Fetch the profiles of the preconfigured visitors."""
-        listed = [each.home_address for each in self._visitors.all_static()]
-        listed += [each.home_address for each in self._visitors.all()]
+        listed = [visitor.home_address for visitor in self._visitors.all_static()]
+        listed += [visitor.home_address for visitor in self._visitors.all()]
         return [action for home_address in listed for action in self.registered(home_address, None)]
 
     def registered(self, home_address: IPv4Address, nai: str | None) -> list[Action]:
@@ -69,7 +69,7 @@ class VisitorPolicy(Part):
 
     def known(self) -> list[PolicedVisitor]:
         """Visitors whose profile was requested."""
-        return [each for each in self._policed.values() if self._served(each.home_address)]
+        return [visitor for visitor in self._policed.values() if self._served(visitor.home_address)]
 
     def refresh(self, home_address: IPv4Address) -> list[Action]:
         """Fetch again now, unless a request is pending. Raises KeyError for unknown addresses."""

@@ -49,7 +49,7 @@ class VisitorRevocation:
         return replace(options, revocations=RevocationSupport(timestamp, inform=True))
 
     def agreed(self, said: RevocationSupport | None) -> Revocable | None:
-        """What the home agent said of revocations to us alone; its authentication has been checked."""
+        """The home agent's revocation support for us alone; the caller has checked the authentication."""
         return None if said is None or not self.enabled else Revocable(said.timestamp, said.inform)
 
     # Ours --------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ class VisitorRevocation:
     ) -> tuple[bytes | None, list[Action]]:
         """The signed answer to a valid revocation; otherwise actions that count the reason.
 
-        `visitor` is whom it names, if he is served for that home agent. Without one there is nothing to end, and the
+        `visitor` is the named one, if it is served for that home agent. Without one no visit ends, and the
         answer only keeps the home agent from asking again.
         """
         association = self._home_agents.get(source.address)

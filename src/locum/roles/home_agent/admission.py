@@ -71,7 +71,7 @@ class HomeAdmission:
         else:
             granted = min(registration.lifetime, self._configuration.max_lifetime)
             care_of = self._registered(registration, held, registrant, source, now + granted, granted)
-            ipv6 = any(each.bound for each in prefixes) if prefixes else False
+            ipv6 = any(prefix.bound for prefix in prefixes) if prefixes else False
         default = held.default if options.default is None else self._default(options, held, home)
         after = Binding(held.home_address, care_of, *seen, ipv6, default)
         rules = home.rules
@@ -122,10 +122,10 @@ class HomeAdmission:
             raise Refusal(RefusalReason.PROHIBITED)
         if asked.binding is not None:
             taken = any(
-                each.bid == asked.binding.number
+                care_of.bid == asked.binding.number
                 for other in (registrant.home, *registrant.home.stand_ins)
                 if other is not registrant
-                for each in other.binding.without_expired(now).care_of
+                for care_of in other.binding.without_expired(now).care_of
             )
             if taken or not self._configuration.multipath:
                 raise Refusal(RefusalReason.MULTIPATH_NOT_ALLOWED)
@@ -169,15 +169,15 @@ class HomeAdmission:
         """The rules after a request. A registrant that cancels everything loses its rules. Raises Refusal."""
         home, rules = registrant.home, registrant.home.rules
         if over:
-            if any(each.operation is not RuleOperation.REMOVE for each in asked.rules):
+            if any(rule.operation is not RuleOperation.REMOVE for rule in asked.rules):
                 raise Refusal(RefusalReason.MALFORMED)
             if not accepted.care_of:
                 return rules_without(rules, registrant.name)
-        bids = {each.bid for each in accepted.care_of if each.bid is not None}
+        bids = {care_of.bid for care_of in accepted.care_of if care_of.bid is not None}
         for other in (home, *home.stand_ins):
             if other is not registrant:
                 current = other.binding.without_expired(now).care_of
-                bids.update(each.bid for each in current if each.bid is not None)
+                bids.update(care_of.bid for care_of in current if care_of.bid is not None)
         return changed_rules(rules, asked.rules, registrant.name, bids, most_rules(home.mobile))
 
 
@@ -185,12 +185,12 @@ def _prefix_answers(options: Options, mobile: Mobile) -> tuple[PrefixAnswer, ...
     """The IPv6 home address is bound if it is this mobile node's (RFC 5454 section 3.2)."""
     return tuple(
         [
-            PrefixAnswer(each, each.length == 128 and each.prefix == mobile.home_address_v6)
-            for each in options.prefixes
+            PrefixAnswer(prefix, prefix.length == 128 and prefix.prefix == mobile.home_address_v6)
+            for prefix in options.prefixes
         ]
     )
 
 
 def _lives_here(mobile: Mobile, address: IPv4Address) -> bool:
     """True if a stand-in of the mobile node has this address of the home agent's host (R17)."""
-    return address == mobile.stand_in or any(each.address == address for each in mobile.stand_ins)
+    return address == mobile.stand_in or any(stand_in.address == address for stand_in in mobile.stand_ins)

@@ -141,9 +141,9 @@ class Binding:
 
     def without_expired(self, now: float) -> "Binding":
         """The binding as it is at `now`."""
-        for each in self.care_of:
-            if each.expires_at <= now:
-                return self.keeping(tuple(each for each in self.care_of if each.expires_at > now))
+        for entry in self.care_of:
+            if entry.expires_at <= now:
+                return self.keeping(tuple(held for held in self.care_of if held.expires_at > now))
         return self
 
     def keeping(self, care_of: tuple[CareOf, ...]) -> "Binding":
@@ -170,13 +170,13 @@ class Binding:
         """Steady seconds of the first care-of address to expire."""
         if len(self.care_of) == 1:
             return self.care_of[0].expires_at
-        return min((each.expires_at for each in self.care_of), default=None)
+        return min((entry.expires_at for entry in self.care_of), default=None)
 
     def to_row(self) -> Mapping[str, JSON]:
         """As a row of the table "binding" (the mobile node) or "stand_in", without default values."""
         row: dict[str, JSON] = {
             "identification": self.identification,
-            "care_of": [each.to_row() for each in self.care_of],
+            "care_of": [entry.to_row() for entry in self.care_of],
         }
         if self.nonce is not None:
             row["nonce"] = self.nonce
@@ -194,7 +194,7 @@ class Binding:
             raise ValueError("care_of is not a list")
         return cls(
             home_address=IPv4Address(home_address),
-            care_of=tuple(CareOf.from_row(each) for each in listed),
+            care_of=tuple(CareOf.from_row(row_item) for row_item in listed),
             identification=_number_or_none(row["identification"]),
             nonce=_number_or_none(row.get("nonce")),
             ipv6=bool(row.get("ipv6", False)),

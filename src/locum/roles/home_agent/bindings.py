@@ -38,7 +38,7 @@ class Bindings(Part):
 
     def __init__(self, address: IPv4Address, mobiles: Iterable[Mobile], triggers: ExpiryTriggers) -> None:
         self._address, self._triggers = address, triggers
-        self.homes = {each.home_address: Home(each) for each in mobiles}
+        self.homes = {mobile.home_address: Home(mobile) for mobile in mobiles}
         self._expiries: Deadlines[Registrant] = Deadlines()
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
@@ -71,14 +71,16 @@ class Bindings(Part):
         for registrant in self._expiries.due(now):
             home, held = registrant.home, registrant.binding
             current = held.without_expired(now)
-            lost: list[JSON] = [str(each.address) for each in held.care_of if each not in current.care_of]
+            lost: list[JSON] = [
+                str(care_of.address) for care_of in held.care_of if care_of not in current.care_of
+            ]
             rules = home.rules
             if registrant is not home and not current.care_of:
                 rules = rules_without(rules, registrant.name)
             actions += self.change(registrant, current, rules)
             detail: dict[str, JSON] = {
                 "care_of": lost,
-                "in_force": [str(each) for each in in_force(home.v4)],
+                "in_force": [str(address) for address in in_force(home.v4)],
             }
             if registrant is not home:
                 detail["registrant"] = registrant.name
@@ -94,9 +96,9 @@ class Bindings(Part):
     def accepted_last(self) -> Iterator[int]:
         """Timestamps, of every registrant."""
         for home in self.homes.values():
-            for each in (home, *home.stand_ins):
-                last = each.binding.identification
-                if last is not None and each.association.replay is Replay.TIMESTAMP:
+            for stand_in in (home, *home.stand_ins):
+                last = stand_in.binding.identification
+                if last is not None and stand_in.association.replay is Replay.TIMESTAMP:
                     yield last
 
     def _restore_binding(self, row: Persist) -> list[Action]:
@@ -111,9 +113,9 @@ class Bindings(Part):
         if row.table == TABLE:
             home.binding = binding
             return []
-        for each in home.stand_ins:
-            if each.name == name:
-                each.binding = binding
+        for stand_in in home.stand_ins:
+            if stand_in.name == name:
+                stand_in.binding = binding
                 return []
         return [Forget(row.table, row.key)]  # it is not authorised any more
 
@@ -156,19 +158,19 @@ class Bindings(Part):
     def keep_rules(self, home: Home, rules: tuple[KeptRule, ...]) -> list[Action]:
         """Keep and persist the differences."""
         before, home.rules = home.rules, rules
-        gone = [each for each in before if each not in rules and stored(each)]
-        new = [each for each in rules if each not in before and stored(each)]
+        gone = [rule for rule in before if rule not in rules and stored(rule)]
+        new = [rule for rule in rules if rule not in before and stored(rule)]
         if not gone and not new:
             return []
-        named = {each.identifier for each in new}
+        named = {rule.identifier for rule in new}
         actions: list[Action] = [
-            Forget(RULE_TABLE, f"{home.key} {each.identifier}")
-            for each in gone
-            if each.identifier not in named
+            Forget(RULE_TABLE, f"{home.key} {rule.identifier}")
+            for rule in gone
+            if rule.identifier not in named
         ]
-        actions += [Persist(RULE_TABLE, f"{home.key} {each.identifier}", each.to_row()) for each in new]
+        actions += [Persist(RULE_TABLE, f"{home.key} {rule.identifier}", rule.to_row()) for rule in new]
         detail: dict[str, JSON] = {
-            "removed": sorted(each.identifier for each in gone if each.identifier not in named),
+            "removed": sorted(rule.identifier for rule in gone if rule.identifier not in named),
             "set": sorted(named),
             "rules": len(rules),
         }
@@ -187,22 +189,22 @@ class Bindings(Part):
     def drop(self, registrant: Registrant, gone: Sequence[CareOf], reason: str) -> list[Action]:
         """Revoke these care-of addresses; `reason` is for users."""
         home, held = registrant.home, registrant.binding
-        kept = held.keeping(tuple(each for each in held.care_of if each not in gone))
+        kept = held.keeping(tuple(care_of for care_of in held.care_of if care_of not in gone))
         rules = home.rules
         if registrant is not home and not kept.care_of:
             rules = rules_without(rules, registrant.name)
         actions = self.change(registrant, kept, rules)
         detail: dict[str, JSON] = {
-            "care_of": [str(each.address) for each in gone],
+            "care_of": [str(rule.address) for rule in gone],
             "reason": reason,
-            "in_force": [str(each) for each in in_force(home.v4)],
+            "in_force": [str(address) for address in in_force(home.v4)],
         }
         return [*actions, Emit("revoked", None, home.mobile.home_address, None, detail)]
 
     def forget(self, home: Home) -> list[Action]:
         """Forget the rules of a home address that is not served any more; its packets go natively."""
         actions: list[Action] = [
-            Forget(RULE_TABLE, f"{home.key} {each.identifier}") for each in home.rules if stored(each)
+            Forget(RULE_TABLE, f"{home.key} {rule.identifier}") for rule in home.rules if stored(rule)
         ]
         for address, had in ((home.mobile.home_address, home.v4), (home.mobile.home_address_v6, home.v6)):
             if address is not None:

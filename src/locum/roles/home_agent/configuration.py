@@ -67,8 +67,8 @@ def mobile_of(home_address: IPv4Address, profile: Profile) -> Mobile:
         stand_in=None if first is None else first.address,
         stand_in_v6=None if first is None else first.address_v6,
         stand_ins=tuple(
-            AuthorisedStandIn(each.name, each.association, each.address, each.address_v6)
-            for each in profile.stand_ins
+            AuthorisedStandIn(stand_in.name, stand_in.association, stand_in.address, stand_in.address_v6)
+            for stand_in in profile.stand_ins
         ),
         rules=profile.rules,
     )

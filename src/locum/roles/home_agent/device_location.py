@@ -15,7 +15,7 @@ def device_location(asked: ContextTransfer | None, device: Binding, now: float) 
     if asked is None or asked.towards:
         return None
     current = device.without_expired(now).care_of
-    agents = [each.address for each in current if not each.co_located]
+    agents = [care_of.address for care_of in current if not care_of.co_located]
     if not agents or asked.access_node in agents:
         return None
     return agents[-1]

@@ -24,13 +24,13 @@ class ExpiryTriggers(Part):
 
     def expired(self, mobile: Mobile, lost: Sequence[CareOf]) -> list[Action]:
         """The device has no care-of address any more; `lost` were its last."""
-        if not self._enabled or all(each.brief for each in lost):
+        if not self._enabled or all(care_of.brief for care_of in lost):
             return []
         self._taken.add(mobile.home_address)
         take = _trigger(Operation.TAKE, mobile, Reason.EXPIRED)
-        for each in lost:
-            if not each.co_located:
-                take = replace(take, access_node=each.address)
+        for care_of in lost:
+            if not care_of.co_located:
+                take = replace(take, access_node=care_of.address)
         return self._trigger_requests.ask_one(take, _stand_ins(mobile))
 
     def registered(self, mobile: Mobile) -> list[Action]:
@@ -66,5 +66,5 @@ def _trigger(operation: Operation, mobile: Mobile, reason: Reason) -> Trigger:
 
 def _stand_ins(mobile: Mobile) -> tuple[Addr, ...]:
     """Those that may register, and the one that need not."""
-    known: tuple[Addr, ...] = tuple(each.address for each in mobile.stand_ins)
+    known: tuple[Addr, ...] = tuple(stand_in.address for stand_in in mobile.stand_ins)
     return known if known or mobile.stand_in is None else (mobile.stand_in,)

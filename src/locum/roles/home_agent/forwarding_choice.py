@@ -80,8 +80,8 @@ def installed(registered: Registered, home_address: Addr, home_agent: IPv4Addres
     if not stand_ins and not registered.rules and len(reachable) == 1 and not reachable[0].brief:
         return _only(registered, reachable[0], home_address, home_agent)
     if stand_ins and version == 6:
-        stand_ins = tuple(each for each in stand_ins if each[1].ipv6)
-    tunnels = (*reachable, *[each for _, one in stand_ins for each in one.care_of])
+        stand_ins = tuple(stand_in for stand_in in stand_ins if stand_in[1].ipv6)
+    tunnels = (*reachable, *[care_of for _, one in stand_ins for care_of in one.care_of])
     ways = _Ways(registered, home_agent, reachable, stand_ins, default)
     return Installed(
         _entry(ways, home_address),
@@ -95,9 +95,9 @@ def _accepted(
 ) -> tuple[TunnelAcceptance, ...]:
     """From where reverse tunnels come. In UDP (RFC 3519) from one port only, unless several share a NAT's address."""
     found: dict[Addr, int] = {}
-    for each in registered:
-        port = 0 if each.outer is None else each.outer.port
-        found[each.seen_at] = port if found.get(each.seen_at, port) == port else 0
+    for care_of in registered:
+        port = 0 if care_of.outer is None else care_of.outer.port
+        found[care_of.seen_at] = port if found.get(care_of.seen_at, port) == port else 0
     if default is not None:
         found[default] = 0
     return tuple(
@@ -120,13 +120,13 @@ def _only(registered: Registered, care_of: CareOf, home_address: Addr, home_agen
 def in_force(found: Installed) -> tuple[Addr, ...]:
     """Destinations of packets that match no rule; none: natively."""
     entry = found.entry
-    return () if entry is None else tuple([each.destination for each in entry.tunnels])
+    return () if entry is None else tuple([tunnel.destination for tunnel in entry.tunnels])
 
 
 def live_rules(found: Installed) -> frozenset[int]:
     """The identifiers of the rules that the kernel has."""
     entry = found.entry
-    return frozenset() if entry is None else frozenset(each.identifier for each in entry.rules)
+    return frozenset() if entry is None else frozenset(rule.identifier for rule in entry.rules)
 
 
 def changes(before: Installed, after: Installed) -> list[Action]:
@@ -135,8 +135,8 @@ def changes(before: Installed, after: Installed) -> list[Action]:
 
 
 def _entries(found: Installed) -> list[Install]:
-    entries: list[Install] = [AcceptTunnel(each) for each in found.accepted]
-    entries += [InstallTranslation(each) for each in found.translations]
+    entries: list[Install] = [AcceptTunnel(acceptance) for acceptance in found.accepted]
+    entries += [InstallTranslation(translation) for translation in found.translations]
     return entries if found.entry is None else [*entries, InstallBinding(found.entry)]
 
 
@@ -160,7 +160,7 @@ class _Ways:
         self.whole: tuple[CareOf, ...] = ()
         if stand_ins:
             self.whole = tuple(
-                [each for _, binding in stand_ins for each in binding.care_of if not each.ruled]
+                [care_of for _, binding in stand_ins for care_of in binding.care_of if not care_of.ruled]
             )
         another = bool(self.whole) or (default is not None and not self.mobile.default_ruled)
         self.dynamic = _carriers(reachable, another)
@@ -169,16 +169,16 @@ class _Ways:
         """Registrations of a rule's target."""
         match target:
             case int():
-                listed = (*self.dynamic, *[each for _, one in self.stand_ins for each in one.care_of])
-                return tuple(each for each in listed if each.bid == target)
+                listed = (*self.dynamic, *[care_of for _, one in self.stand_ins for care_of in one.care_of])
+                return tuple(care_of for care_of in listed if care_of.bid == target)
             case _ if target == MN:
                 return self.dynamic
             case _ if target == DEFAULT:
                 return () if self.default is None else (self.default,)
         whose = [one for who, one in self.stand_ins if who.name == target]
-        if target == STAND_IN and all(each.name != STAND_IN for each in self.mobile.stand_ins):
+        if target == STAND_IN and all(stand_in.name != STAND_IN for stand_in in self.mobile.stand_ins):
             whose = [one for _, one in self.stand_ins]
-        found = tuple(each for one in whose for each in one.care_of)
+        found = tuple(care_of for one in whose for care_of in one.care_of)
         if not found and target == STAND_IN and self.default is not None:
             return (self.default,)
         return found
@@ -191,12 +191,12 @@ class _Ways:
 
 def _carriers(reachable: tuple[CareOf, ...], another: bool) -> tuple[CareOf, ...]:
     """Those that carry packets: brief ones only without an alternative (R2)."""
-    for each in reachable:
-        if each.brief:
+    for care_of in reachable:
+        if care_of.brief:
             break
     else:
         return reachable
-    ordinary = tuple([each for each in reachable if not each.brief])
+    ordinary = tuple([care_of for care_of in reachable if not care_of.brief])
     return ordinary if ordinary or another else reachable
 
 
@@ -208,7 +208,7 @@ def _entry(ways: _Ways, home_address: Addr) -> BindingEntry | None:
         carriers = ways.whole
     else:
         carriers = ways.dynamic
-        shared = len(carriers) > 1 and all(each.bid is not None for each in carriers)
+        shared = len(carriers) > 1 and all(carrier.bid is not None for carrier in carriers)
     tunnels, weights = _weighed(ways, carriers)
     if not tunnels and ways.default is not None and not ways.mobile.default_ruled:
         tunnels = (ways.tunnel(ways.default),)
@@ -237,11 +237,11 @@ def _weighed(ways: _Ways, carriers: Sequence[CareOf]) -> tuple[tuple[Tunnel, ...
     if len(carriers) == 1:
         return (ways.tunnel(carriers[0]),), (carriers[0].weight,)
     found: dict[Tunnel, int] = {}
-    for each in carriers:
-        tunnel = ways.tunnel(each)
-        found[tunnel] = min(found.get(tunnel, 0) + each.weight, 0xFFFF)
+    for carrier in carriers:
+        tunnel = ways.tunnel(carrier)
+        found[tunnel] = min(found.get(tunnel, 0) + carrier.weight, 0xFFFF)
     tunnels = tuple(found)[:MAX_CANDIDATES]
-    return tunnels, tuple(found[each] for each in tunnels)
+    return tunnels, tuple(found[tunnel] for tunnel in tunnels)
 
 
 def _rules(ways: _Ways, version: int) -> tuple[Rule, ...]:
@@ -262,21 +262,21 @@ def _candidates(ways: _Ways, kept: KeptRule) -> tuple[Candidate, ...]:
     """Without sharing the first target that is registered, there the care-of address registered last."""
     found: dict[Tunnel, int] = {}
     for target in kept.to:
-        for each in reversed(ways.of(target)):
-            weight = each.weight if isinstance(each, CareOf) else 1
-            tunnel = ways.tunnel(each)
+        for target_tunnel in reversed(ways.of(target)):
+            weight = target_tunnel.weight if isinstance(target_tunnel, CareOf) else 1
+            tunnel = ways.tunnel(target_tunnel)
             if not kept.share:
                 return (Candidate(tunnel),)
             found[tunnel] = min(found.get(tunnel, 0) + weight, 0xFFFF)
-    return tuple([Candidate(*each) for each in found.items()][:MAX_CANDIDATES])
+    return tuple([Candidate(*tunnel) for tunnel in found.items()][:MAX_CANDIDATES])
 
 
 def _peers(mobile: Mobile, version: int) -> tuple[Addr, ...]:
     """Interface addresses of the stand-ins: their packets to the home address go to the mobile node."""
     first = mobile.stand_in if version == 4 else mobile.stand_in_v6
     found: list[Addr] = [] if first is None else [first]
-    for each in mobile.stand_ins:
-        address: Addr | None = each.address if version == 4 else each.address_v6
+    for stand_in in mobile.stand_ins:
+        address: Addr | None = stand_in.address if version == 4 else stand_in.address_v6
         if address is not None and address not in found:
             found.append(address)
     return tuple(found)
@@ -286,8 +286,8 @@ def _peer_rules(peers: Iterable[Addr], tunnel: Tunnel) -> tuple[Rule, ...]:
     """An entry has one peer; for others there are rules before all others, with identifiers of their own."""
     ways = (Candidate(tunnel),)
     return tuple(
-        Rule(LAST_RULE + number, source_selector(each), RuleVerdict.FORWARD, ways)
-        for number, each in enumerate(peers, 1)
+        Rule(LAST_RULE + number, source_selector(peer), RuleVerdict.FORWARD, ways)
+        for number, peer in enumerate(peers, 1)
     )
 
 
@@ -301,7 +301,7 @@ def _translations(
         inside: Addr | None = who.address if home_address.version == 4 else who.address_v6
         if not who.translate or inside is None:
             continue
-        ends = [each.seen_at for one, binding in stand_ins if one == who for each in binding.care_of]
+        ends = [care_of.seen_at for one, binding in stand_ins if one == who for care_of in binding.care_of]
         if default is not None and who.address == mobile.stand_in:
             ends.append(default)
         for end in ends:

@@ -29,13 +29,13 @@ class Pools:
     """The pools of one home agent."""
 
     def __init__(self, pools: Iterable[Pool]) -> None:
-        self._pools = {each.name: each for each in pools}
+        self._pools = {pool.name: pool for pool in pools}
         self._assigned: dict[str, IPv4Address] = {}  # by NAI
         self._owners: dict[IPv4Address, str] = {}
         self._next: dict[str, int] = {}  # where to look first, by pool
 
     def __contains__(self, address: object) -> bool:
-        return any(address in each for each in self._pools.values())
+        return any(address in pool for pool in self._pools.values())
 
     def restore(self, rows: Sequence[Persist]) -> list[Action]:
         """The assignments of an earlier run."""

@@ -351,7 +351,7 @@ class Homes:
             return False
         if care_of == home_address or care_of in self._known or care_of in self._pools:
             return True
-        lives_here = any(care_of == each.address for each in profile.stand_ins)  # on this host (R17)
+        lives_here = any(care_of == stand_in.address for stand_in in profile.stand_ins)  # on this host (R17)
         return care_of in self._configured and not lives_here
 
     def _is_of_another(self, address: Addr, nai: str | None) -> bool:
@@ -359,14 +359,14 @@ class Homes:
             known = self._known.get(address)
             return known is not None and nai is not None and known.nai not in (None, nai)
         return any(
-            each.profile.home_address_v6 == address and each.nai != nai for each in self._known.values()
+            known.profile.home_address_v6 == address and known.nai != nai for known in self._known.values()
         )
 
     def _taken(self, address: IPv4Address) -> bool:
         return address in self._configured or address in self._known or address in self._care_of
 
     def _at_home(self, address: Addr) -> bool:
-        return any(address.version == each.version and address in each for each in self._prefixes)
+        return any(address.version == prefix.version and address in prefix for prefix in self._prefixes)
 
     def _remember(self, known: KnownHome) -> None:
         self._known[known.home_address] = known
@@ -381,8 +381,8 @@ class Homes:
 def _join(waiting: list[Received], new: Received) -> None:
     """Add a waiting request; it replaces an earlier one of its sender, and displaces no other sender's."""
     sender = (new.source.address, new.source.port)
-    for index, each in enumerate(waiting):
-        if (each.source.address, each.source.port) == sender:
+    for index, received in enumerate(waiting):
+        if (received.source.address, received.source.port) == sender:
             waiting[index] = new
             return
     if len(waiting) < MAX_WAITING:

@@ -57,8 +57,8 @@ class ServedByProfile(Part):
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Serve the home addresses whose profiles are known from an earlier run."""
         actions = self.profiles.restore(rows, now=now)
-        for each in self.profiles.known():
-            self._served[each.home_address] = Home(mobile_of(each.home_address, each.profile))
+        for known in self.profiles.known():
+            self._served[known.home_address] = Home(mobile_of(known.home_address, known.profile))
         return actions
 
     def receive(self, waiting: Received, *, now: float) -> list[Action]:
@@ -90,17 +90,17 @@ class ServedByProfile(Part):
 
     def _follow(self, actions: list[Action], outcomes: Iterable[Outcome], now: float) -> list[Action]:
         """The changes that an answer of the policy server leads to."""
-        for each in outcomes:
-            match each:
+        for outcome in outcomes:
+            match outcome:
                 case Admitted():
-                    actions += self._server.serve(mobile_of(each.home_address, each.profile), now=now)
-                    for waiting in each.waiting:
+                    actions += self._server.serve(mobile_of(outcome.home_address, outcome.profile), now=now)
+                    for waiting in outcome.waiting:
                         actions += self.receive(waiting, now=now)
                 case Altered():
-                    actions += self._server.serve(mobile_of(each.home_address, each.profile), now=now)
+                    actions += self._server.serve(mobile_of(outcome.home_address, outcome.profile), now=now)
                 case Withdrawn():
-                    actions += self._server.withdraw(each.home_address, now=now)
+                    actions += self._server.withdraw(outcome.home_address, now=now)
                 case Declined():
-                    for waiting in each.waiting:
-                        actions += self._replies.unsigned(waiting, each.reason)
+                    for waiting in outcome.waiting:
+                        actions += self._replies.unsigned(waiting, outcome.reason)
         return actions

@@ -49,14 +49,16 @@ class Home(Registrant):
     def configure(self, mobile: Mobile) -> None:
         """Change the configuration, without touching registrations."""
         self.mobile, self.association, self.rules = mobile, mobile.association, mobile.rules
-        self.stand_ins = tuple([Registrant(self, each) for each in mobile.stand_ins])
+        self.stand_ins = tuple([Registrant(self, stand_in) for stand_in in mobile.stand_ins])
 
     def registered(self) -> Registered:
         binding, stand_ins = self.binding, self.stand_ins
         if not stand_ins:
             return Registered(self.mobile, binding, (), self.rules)
         present = [
-            (each.stand_in, each.binding) for each in stand_ins if each.binding.care_of and each.stand_in
+            (stand_in.stand_in, stand_in.binding)
+            for stand_in in stand_ins
+            if stand_in.binding.care_of and stand_in.stand_in
         ]
         return Registered(self.mobile, binding, tuple(present), self.rules)
 
@@ -115,10 +117,10 @@ def rule_lines(home: Home) -> tuple[RuleLine, ...]:
     return tuple(
         RuleLine(
             home.mobile.home_address,
-            each,
-            tuple(version for version, known in live.items() if each.identifier in known),
+            rule,
+            tuple(version for version, known in live.items() if rule.identifier in known),
         )
-        for each in home.rules
+        for rule in home.rules
     )
 
 
@@ -134,6 +136,6 @@ def line(home: Home, home_agent: IPv4Address, now: float) -> VisitorListEntry:
         in_force=in_force(home.v4),
         spi=mobile.association.spi,
         ipv6=binding.ipv6,
-        stand_ins=tuple(_registrant_line(each, now) for each in home.stand_ins),
+        stand_ins=tuple(_registrant_line(stand_in, now) for stand_in in home.stand_ins),
         rules=rule_lines(home),
     )

@@ -36,12 +36,12 @@ def cancelled(asked: Registration, held: Binding) -> tuple[CareOf, ...]:
     if identifier is None:
         if asked.care_of == asked.home_address:
             return ()
-        return tuple([each for each in held.care_of if each.address != asked.care_of])
+        return tuple([earlier for earlier in held.care_of if earlier.address != asked.care_of])
     if identifier.overwrite:
         raise Refusal(RefusalReason.MALFORMED)
     if identifier.bulk or asked.care_of == asked.home_address:
         return ()
-    return tuple([each for each in held.care_of if each.bid != identifier.number])
+    return tuple([earlier for earlier in held.care_of if earlier.bid != identifier.number])
 
 
 def together(
@@ -55,14 +55,14 @@ def together(
     if identifier is None:
         if not simultaneous:
             return (care_of,)
-        kept = [each for each in held.care_of if each.address != care_of.address]
+        kept = [earlier for earlier in held.care_of if earlier.address != care_of.address]
     elif identifier.overwrite:
         return (care_of,)
     else:
-        kept = [each for each in held.care_of if not _replaced(each, care_of)]
+        kept = [earlier for earlier in held.care_of if not _replaced(earlier, care_of)]
         if identifier.bulk:
             lifetime, expires_at = care_of.lifetime, care_of.expires_at
-            kept = [replace(each, lifetime=lifetime, expires_at=expires_at) for each in kept]
+            kept = [replace(earlier, lifetime=lifetime, expires_at=expires_at) for earlier in kept]
     if len(kept) >= most:
         raise Refusal(RefusalReason.TOO_MANY_CARE_OF_ADDRESSES)
     return (*kept, care_of)
@@ -82,10 +82,10 @@ def changed_rules(
     whole of what the registrant says without names: they take the place of those it said before.
     """
     try:
-        if any(each.identifier is None for each in asked):
-            rules = tuple([each for each in rules if each.owner != by or each.identifier not in UNNAMED])
-        for each in asked:
-            rules = _changed(rules, each, by, bids, most)
+        if any(change.identifier is None for change in asked):
+            rules = tuple([rule for rule in rules if rule.owner != by or rule.identifier not in UNNAMED])
+        for change in asked:
+            rules = _changed(rules, change, by, bids, most)
     except RuleRefused as refused:
         raise Refusal(refused.reason) from refused
     return rules
@@ -99,7 +99,7 @@ def _changed(
     if change.operation is RuleOperation.REMOVE:
         return rules
     selectors = _selectors(change)
-    unknown = [each for each in change.to if each not in bids]
+    unknown = [bid for bid in change.to if bid not in bids]
     if unknown:  # RFC 7629 section 5.2
         raise RuleRefused(RefusalReason.UNKNOWN_IDENTIFIER, f"binding {unknown[0]} is not registered")
     identifier, priority, share = change.identifier, change.priority, change.share
@@ -119,14 +119,14 @@ def _selectors(change: RuleChange) -> tuple[Selector, ...]:
         problem = "a selector's format is not known, or the rule leads to different places"
         raise RuleRefused(RefusalReason.MALFORMED, problem)
     found = [selector for said in change.selectors for selector in both_families(said)]
-    if len({type(each) for each in found}) != len(found):
+    if len({type(selector) for selector in found}) != len(found):
         raise RuleRefused(RefusalReason.MALFORMED, "one rule has two selectors of one family")
     return tuple(found)
 
 
 def rules_without(rules: tuple[KeptRule, ...], *owners: str) -> tuple[KeptRule, ...]:
     """The rules that are left when these registrants are gone; the same tuple where they had none."""
-    left = tuple([each for each in rules if each.owner not in owners])
+    left = tuple([rule for rule in rules if rule.owner not in owners])
     return rules if len(left) == len(rules) else left
 
 

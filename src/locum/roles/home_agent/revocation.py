@@ -17,7 +17,9 @@ MOVED_GRACE = (
     10.0  # seconds until an agent that was left is told: packets in flight, and what agents hand over
 )
 
-Drop = Callable[[Registrant, Sequence[CareOf], str], list[Action]]  # (registrant, what of his, reason)
+Drop = Callable[
+    [Registrant, Sequence[CareOf], str], list[Action]
+]  # (registrant, its care-of addresses, reason)
 
 
 class HomeRevocation:
@@ -28,7 +30,7 @@ class HomeRevocation:
 
     def revocable(self, home_address: IPv4Address, agent: Addr | None = None) -> tuple[CareOf, ...]:
         """Registrations that `revoke` would end."""
-        return tuple(each for one in self._registrants(home_address) for each in _of(one, agent))
+        return tuple(care_of for one in self._registrants(home_address) for care_of in _of(one, agent))
 
     def revoke(
         self, home_address: IPv4Address, *, agent: Addr | None = None, reason: str, now: float
@@ -63,10 +65,14 @@ class HomeRevocation:
         self._exchange.under_way.cancel(home_address, here)
         if len(before) == 1 and before[0].agent == source.address:
             return []  # a renewal
-        bound = {each.address for each in registrant.binding.care_of}
+        bound = {care_of.address for care_of in registrant.binding.care_of}
         return self._exchange.revoke(
             home_address,
-            [each for each in before if each.address not in bound and each.agent != source.address],
+            [
+                care_of
+                for care_of in before
+                if care_of.address not in bound and care_of.agent != source.address
+            ],
             registrant.association,
             inform=False,
             reason="registered elsewhere",
@@ -78,9 +84,9 @@ class HomeRevocation:
         """A foreign agent has ended a registration."""
         registrant, held = None, None
         for one in self._registrants(notice.home_address):
-            for each in one.binding.care_of:
-                if (each.address, each.agent) == (notice.care_of, source.address):
-                    registrant, held = one, each
+            for care_of in one.binding.care_of:
+                if (care_of.address, care_of.agent) == (notice.care_of, source.address):
+                    registrant, held = one, care_of
         believed, actions = self._exchange.believed(notice, held, source)
         if not believed or registrant is None or held is None:
             return actions
@@ -94,4 +100,4 @@ class HomeRevocation:
 
 def _of(registrant: Registrant, agent: Addr | None) -> tuple[CareOf, ...]:
     held = registrant.binding.care_of
-    return tuple(each for each in held if agent is None or agent in (each.agent, each.address))
+    return tuple(care_of for care_of in held if agent is None or agent in (care_of.agent, care_of.address))

@@ -70,17 +70,17 @@ class BindingRevocation:
         Those that cannot be told expire.
         """
         actions: list[Action] = []
-        for each in gone:
-            to = self._peer(each, mobile)
-            if to is None or each.revocable is None:
+        for care_of in gone:
+            to = self._peer(care_of, mobile)
+            if to is None or care_of.revocable is None:
                 continue
             notice = Revocation(
                 home_address=home_address,
                 home_agent=self._address,
-                care_of=each.address,
+                care_of=care_of.address,
                 identifier=0,
                 from_home_agent=True,
-                inform=inform and each.revocable.inform,
+                inform=inform and care_of.revocable.inform,
             )
             actions += self.under_way.begin(notice, to, now=now, reason=reason, after=after)
         return actions

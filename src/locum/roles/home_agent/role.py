@@ -175,7 +175,7 @@ class HomeAgent:
         if home_address is not None:
             home = self._homes.get(home_address)
             return () if home is None else rule_lines(home)
-        return tuple(each for home in self._homes.values() for each in rule_lines(home))
+        return tuple(line for home in self._homes.values() for line in rule_lines(home))
 
     def add_rule(self, home_address: IPv4Address, rule: KeptRule, *, now: float) -> list[Action]:
         """Add a rule of an administrator: owner ADMIN, it survives a restart. Raises RuleRefused."""
@@ -199,14 +199,14 @@ class HomeAgent:
         if home is None:
             home = self._homes[mobile.home_address] = Home(mobile)
             return self._bindings.forward(home)
-        before, kept = home.rules, {each.name: each for each in home.stand_ins}
+        before, kept = home.rules, {stand_in.name: stand_in for stand_in in home.stand_ins}
         actions: list[Action] = []
         told: list[Action] = []
         home.configure(mobile)
-        for each in home.stand_ins:
-            if (old := kept.pop(each.name, None)) is not None:
+        for stand_in in home.stand_ins:
+            if (old := kept.pop(stand_in.name, None)) is not None:
                 self._bindings.cancel(old)
-                self._bindings.keep(each, old.binding)
+                self._bindings.keep(stand_in, old.binding)
         for gone in kept.values():
             self._bindings.cancel(gone)
             actions.append(Forget(gone.table, gone.key))
@@ -287,8 +287,8 @@ class HomeAgent:
             "to": text(source.address),
             "code": 0,
             "lifetime": granted,
-            "care_of": [text(each.address) for each in registrant.binding.care_of],
-            "in_force": [text(each) for each in in_force(home.v4)],
+            "care_of": [text(care_of.address) for care_of in registrant.binding.care_of],
+            "in_force": [text(address) for address in in_force(home.v4)],
         }
         if home.rules:
             detail["rules"] = len(home.rules)
@@ -328,4 +328,4 @@ def _registrant(home: Home, proof: Proof | None) -> Registrant | None:
         return None
     if proof.holds(home.association):
         return home
-    return next((each for each in home.stand_ins if proof.holds(each.association)), None)
+    return next((stand_in for stand_in in home.stand_ins if proof.holds(stand_in.association)), None)

@@ -30,7 +30,7 @@ class HomeTimestamps:
 
     def restore(self, accepted: Iterable[int], *, now: float) -> None:
         """Start no earlier than the identifications that were accepted last, of every registrant."""
-        ahead = (wall_of(each, near=now) - now for each in accepted)
+        ahead = (wall_of(number, near=now) - now for number in accepted)
         self._least = max(ahead, default=float("-inf")) - DEFAULT_TOLERANCE
 
     def stepped(self, ahead: float) -> None:

@@ -75,5 +75,5 @@ class StandInConfiguration:
         own = {4: self.address, 6: self.address_v6}
         pairs = [(home_address, own[home_address.version]) for home_address in self.translated]
         return forwarding(
-            *self.emission, *(Translation(home, each) for home, each in pairs if each is not None)
+            *self.emission, *(Translation(home, local) for home, local in pairs if local is not None)
         )

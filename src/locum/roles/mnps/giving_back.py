@@ -63,40 +63,44 @@ class GivingBack:
         exchanges = self._measuring.pop(event.handover, [])
         taken = self._holdings.get(event.handover)
         if taken is None:
-            return [self._replies.answer(each, Status.UNKNOWN_HANDOVER, event.handover) for each in exchanges]
-        held = {each.flow: each.accepted for each in taken.held}
+            return [
+                self._replies.answer(exchange, Status.UNKNOWN_HANDOVER, event.handover)
+                for exchange in exchanges
+            ]
+        held = {session.flow: session.accepted for session in taken.held}
         statuses = tuple(
             SessionStatus(
-                each.session,
-                each.flow,
+                session.session,
+                session.flow,
                 Status.OK,
-                each.total,
-                each.total,
-                each.peer_closed,
-                each.error,
-                accepted=held[each.flow],
+                session.total,
+                session.total,
+                session.peer_closed,
+                session.error,
+                accepted=held[session.flow],
             )
-            for each in event.sessions
-            if each.flow in held
+            for session in event.sessions
+            if session.flow in held
         )
         statuses += taken.not_held()
         answers: list[Action] = [
-            self._replies.answer(each, Status.OK, taken.identifier, sessions=statuses) for each in exchanges
+            self._replies.answer(exchange, Status.OK, taken.identifier, sessions=statuses)
+            for exchange in exchanges
         ]
         if not answers:
             return []
-        told = self._announce(taken, {each.session for each in statuses if each.status is Status.OK})
+        told = self._announce(taken, {status.session for status in statuses if status.status is Status.OK})
         return [*told, *answers, self._replies.sent("reclaim", taken, None)]
 
     def _announce(self, taken: TakenOver, numbers: Collection[int]) -> list[Action]:
         """Store the row before the answer: sessions known to the device are not reset after a restart."""
-        if not any(each.session in numbers for each in taken.unannounced):
+        if not any(session.session in numbers for session in taken.unannounced):
             return []
         sessions = tuple(
-            replace(each, announced=each.announced or each.session in numbers)
-            if each.accepted is not None
-            else each
-            for each in taken.sessions
+            replace(session, announced=session.announced or session.session in numbers)
+            if session.accepted is not None
+            else session
+            for session in taken.sessions
         )
         taken = replace(taken, sessions=sessions)
         self._holdings.keep(taken)
@@ -144,9 +148,10 @@ class GivingBack:
         taken = taken.at("stop", Stopping(exchanges))
         self._holdings.keep(taken)
         fetched = tuple(
-            (each.session, self._fetched.get((taken.identifier, each.session), 0)) for each in taken.held
+            (session.session, self._fetched.get((taken.identifier, session.session), 0))
+            for session in taken.held
         )
-        held = [each.flow for each in taken.held]
+        held = [session.flow for session in taken.held]
         return [
             taken.persist(),
             *set_flows(held, FlowVerdict.HOLD),
@@ -159,26 +164,26 @@ class GivingBack:
         if taken is None or not isinstance(taken.state, Stopping):
             return [Count("result-unexpected")]
         exchanges = taken.state.exchanges
-        held = {each.flow for each in taken.held}
-        finals = tuple(each for each in event.finals if each.flow in held)
+        held = {session.flow for session in taken.held}
+        finals = tuple(final for final in event.finals if final.flow in held)
         taken = taken.at("stopped", Stopped(finals, now + STOPPED_TIMEOUT))
         taken = self._go_on(taken, now)
-        answers = [self._final_answer(each, taken, finals) for each in exchanges]
+        answers = [self._final_answer(exchange, taken, finals) for exchange in exchanges]
         return [taken.persist(), *answers, self._replies.sent("finish", taken, None)]
 
     def _final_answer(self, exchange: int, taken: TakenOver, finals: tuple[SessionFinal, ...]) -> Action:
         states = tuple(
             FinalState(
-                session=each.session,
-                ts_value=each.timestamp,
-                received=each.total,
-                tail_offset=each.tail_offset,
-                peer_closed=each.peer_closed,
-                error=each.error,
-                acked=each.acknowledged,
-                tail=each.tail,
+                session=final.session,
+                ts_value=final.timestamp,
+                received=final.total,
+                tail_offset=final.tail_offset,
+                peer_closed=final.peer_closed,
+                error=final.error,
+                acked=final.acknowledged,
+                tail=final.tail,
             )
-            for each in finals
+            for final in finals
         )
         return self._replies.final(exchange, taken, states)
 
@@ -195,20 +200,20 @@ class GivingBack:
         if not isinstance(taken.state, Stopped) or taken.state.finals is None:
             return False
         return all(
-            self._fetched.get((taken.identifier, each.session), 0) >= each.tail_offset
-            for each in taken.state.finals
+            self._fetched.get((taken.identifier, final.session), 0) >= final.tail_offset
+            for final in taken.state.finals
         )
 
     def resume(self, taken: TakenOver) -> list[Action]:
         """The sessions go on here."""
         taken = taken.at("resume", Holding())
         self._holdings.keep(taken)
-        flows = [each.flow for each in taken.held]
+        flows = [session.flow for session in taken.held]
         return [
             taken.persist(),
             ResumeSessions(taken.identifier),
             *set_flows(flows, FlowVerdict.DELIVER),
-            *(ReleaseHeld(each) for each in taken.home_addresses),
+            *(ReleaseHeld(home_address) for home_address in taken.home_addresses),
         ]
 
     # What the node could not do ----------------------------------------------------------------------------------
@@ -220,11 +225,14 @@ class GivingBack:
                 taken = self._holdings.get(handover)
                 if taken is None or not isinstance(taken.state, Stopping):
                     return []
-                busy = [self._replies.answer(each, Status.BUSY, handover) for each in taken.state.exchanges]
+                busy = [
+                    self._replies.answer(exchange, Status.BUSY, handover)
+                    for exchange in taken.state.exchanges
+                ]
                 return [*self.resume(taken), *busy]
             case MeasureSessions(handover):
                 exchanges = self._measuring.pop(handover, [])
-                return [self._replies.answer(each, Status.BUSY, handover) for each in exchanges]
+                return [self._replies.answer(exchange, Status.BUSY, handover) for exchange in exchanges]
             case FetchData(exchange):
                 request = self._fetching.pop(exchange, None)
                 if request is not None:

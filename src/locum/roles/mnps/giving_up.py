@@ -31,7 +31,8 @@ class GivingUp:
     def end(self, taken: TakenOver, now: float, *, reset: bool = False) -> list[Action]:
         """End the whole handover, resetting peers with `reset`. Pending requests are answered."""
         unanswered = [
-            self._replies.answer(each, Status.UNKNOWN_HANDOVER, taken.identifier) for each in _waiting(taken)
+            self._replies.answer(number, Status.UNKNOWN_HANDOVER, taken.identifier)
+            for number in _waiting(taken)
         ]
         self._giving_back.forget(taken.identifier)
         return [*self._holdings.end(taken, reset=reset), *self._want(taken, now), *unanswered]
@@ -40,36 +41,38 @@ class GivingUp:
         """Abandon all of it, or the named sessions. Sessions that are not held any more are no error."""
         answer = self._replies.answer(exchange, Status.OK, taken.identifier)
         if not request.sessions:
-            told = [Emit("session-abandoned", "634", each.flow.local, each.flow) for each in taken.held]
+            told = [
+                Emit("session-abandoned", "634", session.flow.local, session.flow) for session in taken.held
+            ]
             return [*self.end(taken, now, reset=True), *told, answer]
         return [*self.some(taken, frozenset(request.sessions), DISCLAIMED, "session-abandoned"), answer]
 
     def some(self, taken: TakenOver, numbers: Collection[int], reason: str, kind: str) -> list[Action]:
         """Reset these sessions; the device gets the reason at its next request. `kind` is the event's."""
-        gone = [each for each in taken.held if each.session in numbers]
+        gone = [session for session in taken.held if session.session in numbers]
         return [
             *self._without(taken, numbers, reason, reset=True),
-            *(Emit(kind, None, each.flow.local, each.flow, {"reason": reason}) for each in gone),
+            *(Emit(kind, None, session.flow.local, session.flow, {"reason": reason}) for session in gone),
         ]
 
     def unannounced(self, taken: TakenOver) -> list[Action]:
         """Reset connections accepted after the device's reclaim was answered: it would not take them."""
-        numbers = {each.session for each in taken.unannounced}
+        numbers = {session.session for session in taken.unannounced}
         return self.some(taken, numbers, NOT_ANNOUNCED, "session-lost")
 
     def _without(
         self, taken: TakenOver, numbers: Collection[int], reason: str, *, reset: bool
     ) -> list[Action]:
-        gone = [each for each in taken.held if each.session in numbers]
+        gone = [session for session in taken.held if session.session in numbers]
         if not gone:
             return []
-        left = taken.without({each.session for each in gone}, reason)
+        left = taken.without({session.session for session in gone}, reason)
         self._holdings.keep(left)
         wanted = self._holdings.wanted_flows()
         return [
-            DropSessions(taken.identifier, tuple(each.session for each in gone), reset=reset),
+            DropSessions(taken.identifier, tuple(session.session for session in gone), reset=reset),
             left.persist(),
-            *(ClearFlow(each.flow) for each in gone if each.flow not in wanted),
+            *(ClearFlow(session.flow) for session in gone if session.flow not in wanted),
         ]
 
     def done(self, request: Done, taken: TakenOver, exchange: int) -> list[Action]:
@@ -84,12 +87,14 @@ class GivingUp:
         device that has had the last state may have its sessions: their peers are told nothing.
         """
         actions: list[Action] = []
-        for each in self._holdings.of(taken.home_addresses):
-            if each.identifier in (taken.identifier, *others) or isinstance(each.state, Restoring | Stopping):
+        for other in self._holdings.of(taken.home_addresses):
+            if other.identifier in (taken.identifier, *others) or isinstance(
+                other.state, Restoring | Stopping
+            ):
                 continue
-            living = isinstance(each.state, Holding | Releasing)
-            actions.append(Emit("handover-superseded", "634", each.home_addresses[0]))
-            actions += self.end(each, now, reset=living)
+            living = isinstance(other.state, Holding | Releasing)
+            actions.append(Emit("handover-superseded", "634", other.home_addresses[0]))
+            actions += self.end(other, now, reset=living)
         return actions
 
 

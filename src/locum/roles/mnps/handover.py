@@ -139,19 +139,23 @@ class TakenOver:
     @property
     def held(self) -> tuple[HeldFlow, ...]:
         """The sessions that live here."""
-        return tuple(each for each in self.sessions if each.status is Status.OK)
+        return tuple(session for session in self.sessions if session.status is Status.OK)
 
     def holds(self, number: int) -> bool:
         """True if this session lives here."""
         listed = self.sessions
         if number < len(listed) and listed[number].session == number:
             return listed[number].status is Status.OK
-        return any(each.session == number and each.status is Status.OK for each in listed)  # accepted here
+        return any(
+            session.session == number and session.status is Status.OK for session in listed
+        )  # accepted here
 
     @property
     def unannounced(self) -> tuple[HeldFlow, ...]:
         """Accepted here, and the device does not know of them."""
-        return tuple(each for each in self.held if each.accepted is not None and not each.announced)
+        return tuple(
+            session for session in self.held if session.accepted is not None and not session.announced
+        )
 
     @property
     def wants_packets(self) -> bool:
@@ -160,25 +164,25 @@ class TakenOver:
 
     def statuses(self) -> tuple[SessionStatus, ...]:
         """For the answer to a transfer."""
-        return tuple(_status(each) for each in self.sessions)
+        return tuple(_status(session) for session in self.sessions)
 
     def not_held(self) -> tuple[SessionStatus, ...]:
         """Of the sessions that do not live here (any more), with the reasons."""
-        return tuple(_status(each) for each in self.sessions if each.status is not Status.OK)
+        return tuple(_status(session) for session in self.sessions if session.status is not Status.OK)
 
     def without(self, numbers: Collection[int], reason: str) -> "TakenOver":
         """These sessions do not live here any more."""
-        gone = {each.flow for each in self.held if each.session in numbers}
+        gone = {session.flow for session in self.held if session.session in numbers}
         state = self.state
         if isinstance(state, Stopped) and state.finals is not None:
-            state = replace(state, finals=tuple(each for each in state.finals if each.flow not in gone))
+            state = replace(state, finals=tuple(final for final in state.finals if final.flow not in gone))
         return replace(
             self,
             state=state,
-            flows=tuple(each for each in self.flows if each not in gone),
+            flows=tuple(flow for flow in self.flows if flow not in gone),
             sessions=tuple(
-                replace(each, status=Status.REFUSED, reason=reason) if each.flow in gone else each
-                for each in self.sessions
+                replace(session, status=Status.REFUSED, reason=reason) if session.flow in gone else session
+                for session in self.sessions
             ),
         )
 
@@ -190,11 +194,11 @@ class TakenOver:
             "forget_at": forget_at,
             "switch": None if self.switch is None else int(self.switch),
             "access_node": None if self.access_node is None else str(self.access_node),
-            "home_addresses": [str(each) for each in self.home_addresses],
-            "flows": [flow_to_row(each) for each in self.flows],
+            "home_addresses": [str(home_address) for home_address in self.home_addresses],
+            "flows": [flow_to_row(flow) for flow in self.flows],
             "application": cbor.encode(dict(self.application)).hex() if self.application else None,
-            "sessions": [_held_flow_to_row(each) for each in self.sessions],
-            "listeners": [_listener_to_row(each) for each in self.listeners],
+            "sessions": [_held_flow_to_row(session) for session in self.sessions],
+            "listeners": [_listener_to_row(listener) for listener in self.listeners],
         }
         return Persist(TABLE, self.identifier.hex(), value)
 
@@ -232,10 +236,10 @@ class TakenOver:
         }
         return cls(
             identifier=bytes.fromhex(key),
-            home_addresses=tuple(ip_address(str(each)) for each in addresses),
-            flows=tuple(flow_from_row(each) for each in flows),
+            home_addresses=tuple(ip_address(str(address)) for address in addresses),
+            flows=tuple(flow_from_row(flow) for flow in flows),
             state=states[row["state"]],
-            sessions=tuple(_held_flow(each) for each in sessions),
+            sessions=tuple(_held_flow(session) for session in sessions),
             switch=None if switch is None else Takes(int(str(switch))),
             access_node=None if access_node is None else ip_address(str(access_node)),
             application=_application(row.get("application")),
@@ -264,13 +268,13 @@ def _listeners(row: JSON) -> tuple[Listener, ...]:
         return ()
     if not isinstance(row, list | tuple):
         raise ValueError("listeners are a list")
-    return tuple(_listener(each) for each in row)
+    return tuple(_listener(item) for item in row)
 
 
 def _listener(row: JSON) -> Listener:
     if not isinstance(row, list | tuple) or len(row) != 5:
         raise ValueError("a listener has five parts")
-    port, policy, most, window = (int(str(each)) for each in row[1:])
+    port, policy, most, window = (int(str(field)) for field in row[1:])
     return Listener(ip_address(str(row[0])), port, Policy(policy), most, window)
 
 
@@ -295,7 +299,7 @@ def _handshake(row: JSON) -> Handshake | None:
         return None
     if not isinstance(row, list | tuple) or len(row) != 5:
         raise ValueError("a handshake has five parts")
-    local_isn, peer_isn, mss, sack, window = (int(str(each)) for each in row)
+    local_isn, peer_isn, mss, sack, window = (int(str(item)) for item in row)
     return Handshake(local_isn, peer_isn, mss, bool(sack), window)
 
 

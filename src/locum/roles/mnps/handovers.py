@@ -51,17 +51,17 @@ class Holdings:
     def of(self, home_addresses: Iterable[Addr]) -> list[TakenOver]:
         """Those that have one of these home addresses."""
         wanted = set(home_addresses)
-        return [each for each in self._taken.values() if wanted & set(each.home_addresses)]
+        return [taken for taken in self._taken.values() if wanted & set(taken.home_addresses)]
 
     def owned_flows(self, *, besides: bytes) -> frozenset[Flow]:
         """Flows whose sessions live here, or are being made to, under other handovers than this one."""
-        others = (each for each in self._taken.values() if each.identifier != besides)
-        return frozenset(held.flow for each in others for held in each.held)
+        others = (taken for taken in self._taken.values() if taken.identifier != besides)
+        return frozenset(held.flow for other in others for held in other.held)
 
     def wanted_flows(self, *, besides: bytes | None = None) -> frozenset[Flow]:
         """Flows that the data plane has to know, of all handovers, or of all but this one."""
-        others = (each for each in self._taken.values() if each.identifier != besides)
-        return frozenset(flow for each in others for flow in each.flows)
+        others = (taken for taken in self._taken.values() if taken.identifier != besides)
+        return frozenset(flow for other in others for flow in other.flows)
 
     def keep(self, taken: TakenOver) -> None:
         """Add or replace."""
@@ -79,7 +79,7 @@ class Holdings:
         self.remember(taken.identifier)
         drop: list[Action] = [DropSessions(taken.identifier, reset=reset)] if taken.held else []
         wanted = self.wanted_flows()
-        cleared = [ClearFlow(each) for each in taken.flows if each not in wanted]
+        cleared = [ClearFlow(flow) for flow in taken.flows if flow not in wanted]
         return [*self.ended(taken), *drop, *cleared, *self.settle(), taken.forget()]
 
     def remember(self, identifier: bytes) -> None:
@@ -100,24 +100,24 @@ class Holdings:
     def _wanted(self) -> Forwarding:
         entries: list[BindingEntry | TunnelAcceptance | OutboundEntry] = []
         homes = [home for taken in self._taken.values() for home in taken.home_addresses]
-        for each in dict.fromkeys((*homes, *self.also_guarded())):
-            entries.append(BindingEntry(each, Verdict.GUARD))
-            home_agent = self._home_agent(each)
+        for home_address in dict.fromkeys((*homes, *self.also_guarded())):
+            entries.append(BindingEntry(home_address, Verdict.GUARD))
+            home_agent = self._home_agent(home_address)
             if home_agent is not None:
                 # Of this end alone: the device may be a visitor of this very host (R17).
-                own = TunnelAcceptance(home_agent, each, Side.TO_HOME_ADDRESS, end=self._address)
+                own = TunnelAcceptance(home_agent, home_address, Side.TO_HOME_ADDRESS, end=self._address)
                 entries.append(own)
             if home_agent not in (
                 None,
                 self._address,
             ):  # on the home agent's own host there is no way back to go (R17)
                 assert home_agent is not None
-                entries.append(OutboundEntry(each, None, Tunnel(self._address, home_agent)))
+                entries.append(OutboundEntry(home_address, None, Tunnel(self._address, home_agent)))
         return forwarding(*entries)
 
     def due(self, now: float) -> list[TakenOver]:
         """Unclaimed handovers."""
-        return [self._taken[each] for each in self._timers.due(now)]
+        return [self._taken[identifier] for identifier in self._timers.due(now)]
 
     def deadline(self) -> float | None:
         """Steady seconds."""

@@ -60,7 +60,7 @@ class Keeping(WaitingPart):
 
     def _restored_row(self, taken: TakenOver, now: float) -> list[Action]:
         """The data plane's share of a handover of an earlier run."""
-        flows = [each.flow for each in taken.held]
+        flows = [session.flow for session in taken.held]
         match taken.state:
             case Stopping():  # some sockets may be stopped: the device asks again, or goes on sleeping
                 self._holdings.keep(taken.at("restart", Holding()))

@@ -43,14 +43,16 @@ class Listening(WaitingPart):
             return []
         others = {port for ports in self._open.values() for port in ports}
         listeners = tuple(
-            each
-            for each in taken.listeners
-            if each.policy is not Policy.IGNORE and (each.address, each.port) not in others
+            listener
+            for listener in taken.listeners
+            if listener.policy is not Policy.IGNORE and (listener.address, listener.port) not in others
         )
         if not listeners:
             return []
-        ports = self._open[taken.identifier] = tuple((each.address, each.port) for each in listeners)
-        return [OpenPorts(taken.identifier, listeners), *(WatchPort(*each) for each in ports)]
+        ports = self._open[taken.identifier] = tuple(
+            (listener.address, listener.port) for listener in listeners
+        )
+        return [OpenPorts(taken.identifier, listeners), *(WatchPort(*port) for port in ports)]
 
     def pause(self, taken: TakenOver, now: float) -> list[Action]:
         """The device reclaims: accept no connection until it has its sessions, or sleeps on."""
@@ -65,7 +67,7 @@ class Listening(WaitingPart):
         ports = self._open.pop(taken.identifier, ())
         if not ports:
             return []
-        return [*(UnwatchPort(*each) for each in ports), ClosePorts(taken.identifier)]
+        return [*(UnwatchPort(*port) for port in ports), ClosePorts(taken.identifier)]
 
     def accepted(self, event: ConnectionAccepted) -> list[Action]:
         """Add a session to the handover; after a restart the node reports each again."""
@@ -73,7 +75,7 @@ class Listening(WaitingPart):
         drop = DropSessions(event.handover, (event.session,), reset=True)
         if taken is None or not isinstance(taken.state, Holding):
             return [Count("accepted-late"), drop]
-        earlier = next((each for each in taken.held if each.session == event.session), None)
+        earlier = next((session for session in taken.held if session.session == event.session), None)
         one = HeldFlow(event.session, event.flow, accepted=event.handshake)
         if earlier is not None and replace(earlier, announced=False) == one:
             return []
@@ -85,7 +87,7 @@ class Listening(WaitingPart):
             return [*ended, Count("accepted-over-limit"), drop]
         taken = replace(
             taken,
-            sessions=(*(each for each in taken.sessions if each.session != one.session), one),
+            sessions=(*(session for session in taken.sessions if session.session != one.session), one),
             flows=(*taken.flows, event.flow),
         )
         self._holdings.keep(taken)
@@ -109,8 +111,8 @@ class Listening(WaitingPart):
     def _has_room(self, taken: TakenOver) -> bool:
         of_device = self._holdings.of(taken.home_addresses)
         return (
-            sum(len(each.held) for each in self._holdings.all()) < self._most
-            and sum(len(each.held) for each in of_device) < self._most_of_device
+            sum(len(handover.held) for handover in self._holdings.all()) < self._most
+            and sum(len(handover.held) for handover in of_device) < self._most_of_device
         )
 
     def timeout(self, *, now: float) -> list[Action]:
@@ -130,4 +132,4 @@ class Listening(WaitingPart):
 def allowed(listeners: Iterable[Listener], home_addresses: Iterable[Addr]) -> bool:
     """True if all of them are at the device's own addresses (C9)."""
     own = set(home_addresses)
-    return all(each.address in own for each in listeners)
+    return all(listener.address in own for listener in listeners)

@@ -63,10 +63,14 @@ class Quotas(WaitingPart):
 
     def _surveyed(self, event: Surveyed, now: float) -> list[Action]:
         """End sessions that were idle for too long, and those that exceed a device's quota."""
-        self._quiet_since = {(each.handover, each.session): now - each.idle for each in event.sessions}
-        expired = [each for each in event.sessions if each.idle >= self._quota.held_seconds]
+        self._quiet_since = {
+            (session.handover, session.session): now - session.idle for session in event.sessions
+        }
+        expired = [session for session in event.sessions if session.idle >= self._quota.held_seconds]
         reason = f"its peer sent nothing for {_time(self._quota.held_seconds)}"
-        actions = self._end(((each.handover, each.session) for each in expired), reason, "session-expired")
+        actions = self._end(
+            ((session.handover, session.session) for session in expired), reason, "session-expired"
+        )
         return actions + self._make_room_for_bytes(event.sessions) + self._forget_empty(now)
 
     def _end(self, numbers: Iterable[Number], reason: str, kind: str) -> list[Action]:
@@ -83,21 +87,21 @@ class Quotas(WaitingPart):
 
     def _make_room_for_bytes(self, sessions: Sequence[SessionUse]) -> list[Action]:
         by_device: dict[Addr, list[SessionUse]] = {}
-        for each in sessions:
-            if (taken := self._holdings.get(each.handover)) is not None:
-                by_device.setdefault(taken.home_addresses[0], []).append(each)
+        for session in sessions:
+            if (taken := self._holdings.get(session.handover)) is not None:
+                by_device.setdefault(taken.home_addresses[0], []).append(session)
         actions: list[Action] = []
         for uses in by_device.values():
-            over = sum(each.stored for each in uses) - self._quota.stored
+            over = sum(use.stored for use in uses) - self._quota.stored
             if over >= 0:
-                quiet = [each for each in uses if each.idle >= YIELDS and each.stored]
-                quiet.sort(key=lambda each: -each.idle)
+                quiet = [use for use in uses if use.idle >= YIELDS and use.stored]
+                quiet.sort(key=lambda session: -session.idle)
                 gone = []
                 while quiet and over >= 0:
                     over -= quiet[0].stored
                     gone.append(quiet.pop(0))
                 reason = "the device's bytes at the stand-in were used up, and it had been quiet for longest"
-                numbers = ((each.handover, each.session) for each in gone)
+                numbers = ((session.handover, session.session) for session in gone)
                 actions += self._end(numbers, reason, "session-evicted")
         return actions
 
@@ -107,19 +111,25 @@ class Quotas(WaitingPart):
 
     def _forget_empty(self, now: float) -> list[Action]:
         """Handovers in which nothing lives any more, and whose device does not come."""
-        empty = [each for each in self._holdings.all() if isinstance(each.state, Holding) and not each.held]
-        self._empty_since = {each.identifier: self._empty_since.get(each.identifier, now) for each in empty}
+        empty = [
+            handover
+            for handover in self._holdings.all()
+            if isinstance(handover.state, Holding) and not handover.held
+        ]
+        self._empty_since = {
+            handover.identifier: self._empty_since.get(handover.identifier, now) for handover in empty
+        }
         actions: list[Action] = []
-        for each in empty:
-            if now - self._empty_since[each.identifier] >= self._quota.held_seconds:
-                actions += self._giving_up.end(each, now)
-                actions.append(Emit("handover-forgotten", None, each.home_addresses[0]))
+        for handover in empty:
+            if now - self._empty_since[handover.identifier] >= self._quota.held_seconds:
+                actions += self._giving_up.end(handover, now)
+                actions.append(Emit("handover-forgotten", None, handover.home_addresses[0]))
         return actions
 
     def fair(self, handover: bytes, home_addresses: Iterable[Addr]) -> bool:
         """True if this hand-over of the device leaves room for those of other devices."""
-        own = [each for each in self._holdings.of(home_addresses) if each.identifier != handover]
-        prepared = sum(isinstance(each.state, Prepared) for each in own)
+        own = [taken for taken in self._holdings.of(home_addresses) if taken.identifier != handover]
+        prepared = sum(isinstance(taken.state, Prepared) for taken in own)
         return len(own) < MOST_HANDOVERS and prepared < MOST_PREPARED
 
     def admits(self, number: int) -> bool:
@@ -129,16 +139,16 @@ class Quotas(WaitingPart):
     def make_room(self, taken: TakenOver, now: float) -> list[Action]:
         """Evict the device's most idle sessions before those of `taken` live here."""
         others = [
-            each for each in self._holdings.of(taken.home_addresses) if each.identifier != taken.identifier
+            other for other in self._holdings.of(taken.home_addresses) if other.identifier != taken.identifier
         ]
-        over = len(taken.held) + sum(len(each.held) for each in others) - self._quota.sessions
+        over = len(taken.held) + sum(len(other.held) for other in others) - self._quota.sessions
         if over <= 0:
             return []
         candidates = [
-            (each.identifier, held.session)
-            for each in others
-            if isinstance(each.state, Holding)
-            for held in each.held
+            (other.identifier, held.session)
+            for other in others
+            if isinstance(other.state, Holding)
+            for held in other.held
         ]
         candidates.sort(key=lambda number: self._quiet_since.get(number, now))
         reason = f"the device has {self._quota.sessions} sessions at the stand-in, and it had been quiet for longest"

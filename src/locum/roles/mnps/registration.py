@@ -234,18 +234,19 @@ class StandInRegistration(WaitingPart):
     def __init__(self, configuration: StandInRegistrationConfiguration, randomness: Randomness) -> None:
         self.configuration = configuration
         self._standings = {
-            each.home_address: Standing(configuration, each, randomness) for each in configuration.devices
+            device.home_address: Standing(configuration, device, randomness)
+            for device in configuration.devices
         }
         self._of_v6 = {
-            each.home_address_v6: each.home_address
-            for each in configuration.devices
-            if each.home_address_v6 is not None
+            device.home_address_v6: device.home_address
+            for device in configuration.devices
+            if device.home_address_v6 is not None
         }
 
     def standing(self, home_addresses: Iterable[Addr]) -> Standing | None:
         """State for the device with one of these home addresses; None without an association."""
-        for each in home_addresses:
-            own = self._of_v6.get(each) if isinstance(each, IPv6Address) else each
+        for home_address in home_addresses:
+            own = self._of_v6.get(home_address) if isinstance(home_address, IPv6Address) else home_address
             if isinstance(own, IPv4Address) and own in self._standings:
                 return self._standings[own]
         return None
@@ -259,7 +260,7 @@ class StandInRegistration(WaitingPart):
         actions: list[Action] = []
         for standing in self.all():
             home = str(standing.device.home_address)
-            own = [_dormant(each) for each in rows if each.table == TABLE and each.key == home]
+            own = [_dormant(row) for row in rows if row.table == TABLE and row.key == home]
             actions += standing.client.restore(own, now=now)
         return actions
 
@@ -276,9 +277,9 @@ class StandInRegistration(WaitingPart):
                 return [Count("reply-unexpected")]
             concerned = [self._standings[home_address]]
         return [
-            each
+            action
             for standing in concerned
-            for each in (*standing.client.receive(message, source, now=now), *standing.follow(now))
+            for action in (*standing.client.receive(message, source, now=now), *standing.follow(now))
         ]
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
@@ -286,9 +287,9 @@ class StandInRegistration(WaitingPart):
         if not isinstance(event, LinkUp | LinkDown | WallClockStepped):
             return None
         return [
-            each
+            action
             for standing in self.all()
-            for each in (*standing.client.happened(event, now=now), *standing.follow(now))
+            for action in (*standing.client.happened(event, now=now), *standing.follow(now))
         ]
 
     def timeout(self, *, now: float) -> list[Action]:
@@ -303,7 +304,7 @@ class StandInRegistration(WaitingPart):
 
     def deadline(self) -> float | None:
         """Steady seconds of whatever comes first."""
-        times = (each.client.deadline() for each in self.all())
+        times = (standing.client.deadline() for standing in self.all())
         return min((at for at in times if at is not None), default=None)
 
 

@@ -140,7 +140,7 @@ class StandIn:
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start; the node has taken held sockets back from their holder before."""
         actions = changes(NOTHING, self.configuration.forwarding())
-        actions += [OfferService(*each) for each in self.configuration.services]
+        actions += [OfferService(*service) for service in self.configuration.services]
         if self._colocated:
             actions.append(LocalEndpoint(self.configuration.address))
         return actions + self._parts.restore(rows, now=now)
@@ -268,8 +268,8 @@ class StandIn:
         taken = self._holdings.get(event.handover)
         if taken is None or not isinstance(taken.state, Stopping):
             return []
-        stopped = {each.session for each in event.finals}
-        failed = [each.session for each in taken.held if each.session not in stopped]
+        stopped = {final.session for final in event.finals}
+        failed = [session.session for session in taken.held if session.session not in stopped]
         return self._giving_up.some(taken, failed, NOT_STOPPED, "session-lost")
 
     def _finish(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
@@ -319,7 +319,7 @@ class StandIn:
             notice = decode_618(event.body)
         except WireError as error:
             return [Count(f"notice-{error.reason}"), self._replies.answer(event.exchange, Status.MALFORMED)]
-        if not any(notice.home_address in each for each in self.configuration.home_prefixes):
+        if not any(notice.home_address in prefix for prefix in self.configuration.home_prefixes):
             return [Count("notice-foreign"), self._replies.answer(event.exchange, Status.NOT_AUTHORISED)]
         if notice.home_address not in event.authorised:
             return [

@@ -67,8 +67,8 @@ class Switching(WaitingPart):
             return []
         over = None if self._holdings.get(taken.identifier) else self._preparing.pop(taken.identifier, None)
         unanswered = [
-            self._replies.answer(each.exchange, Status.UNKNOWN_HANDOVER, taken.identifier)
-            for each in (() if over is None else over.answers)
+            self._replies.answer(answer.exchange, Status.UNKNOWN_HANDOVER, taken.identifier)
+            for answer in (() if over is None else over.answers)
         ]
         return [*self.want_for(taken.home_addresses, now), *unanswered]
 
@@ -125,7 +125,7 @@ class Switching(WaitingPart):
 
     def deadline(self) -> float | None:
         """Steady seconds."""
-        times = (self._give_up_at(each) for each in self._holdings.all())
+        times = (self._give_up_at(handover) for handover in self._holdings.all())
         return min((at for at in times if at is not None), default=None)
 
     def _give_up_at(self, taken: TakenOver) -> float | None:
@@ -146,14 +146,16 @@ class Switching(WaitingPart):
             back = taken.at("not released", Holding())
             self._holdings.keep(back)
             busy = [
-                self._replies.answer(each, Status.BUSY, taken.identifier) for each in taken.state.exchanges
+                self._replies.answer(exchange, Status.BUSY, taken.identifier)
+                for exchange in taken.state.exchanges
             ]
             return [*self.want(back, now), *busy]
         waiting = self._preparing.pop(taken.identifier, None)
         if waiting is None:
             return []
         answers = [
-            self._replies.answer(each.exchange, Status.REFUSED, taken.identifier) for each in waiting.answers
+            self._replies.answer(answer.exchange, Status.REFUSED, taken.identifier)
+            for answer in waiting.answers
         ]
         detail = {"reason": reason}
         return [
@@ -171,13 +173,13 @@ class Switching(WaitingPart):
         """All packets if one of them wants all, else those of the flows and selectors; none without any."""
         asked, selectors = self.triggered(home_addresses)
         wanting = [
-            each
-            for each in self._holdings.of(home_addresses)
-            if each.switch is not None and each.wants_packets
+            taken
+            for taken in self._holdings.of(home_addresses)
+            if taken.switch is not None and taken.wants_packets
         ]
-        access_node = next((each.access_node for each in reversed(wanting) if each.access_node), None)
+        access_node = next((taken.access_node for taken in reversed(wanting) if taken.access_node), None)
         access_node = access_node or self.device_at(home_addresses)
-        if asked is Takes.ALL or any(each.switch is Takes.ALL for each in wanting):
+        if asked is Takes.ALL or any(taken.switch is Takes.ALL for taken in wanting):
             return Takes.ALL, (), access_node
-        flows = tuple(flow for each in wanting for flow in each.flows)
+        flows = tuple(flow for taken in wanting for flow in taken.flows)
         return (Takes.RULED if wanting or asked else None), (*flows, *selectors), access_node

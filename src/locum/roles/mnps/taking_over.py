@@ -107,7 +107,7 @@ class TakingOver:
         self._holdings.keep(taken)
         return [
             taken.persist(),
-            *set_flows([each for each in flows if each not in before], FlowVerdict.HOLD),
+            *set_flows([flow for flow in flows if flow not in before], FlowVerdict.HOLD),
             *self._holdings.settle(),
             *self._switching.want(taken, now),
             *self._switching.prepared(taken, self._prepared_answer(request, event.exchange), now),
@@ -124,8 +124,8 @@ class TakingOver:
         served = self.configuration.home_prefixes
         if not all(any(home in prefix for prefix in served) for home in request.home_addresses):
             return Status.NOT_AUTHORISED
-        others = [each for each in self._holdings.all() if each.identifier != request.handover]
-        sessions = sum(len(each.flows) for each in others) + len(request.flows)
+        others = [handover for handover in self._holdings.all() if handover.identifier != request.handover]
+        sessions = sum(len(other.flows) for other in others) + len(request.flows)
         if sessions > self.configuration.max_sessions or len(others) >= self.configuration.max_handovers:
             return Status.LIMIT
         if not self._quotas.fair(request.handover, request.home_addresses):
@@ -140,9 +140,9 @@ class TakingOver:
         """True for new TCP and UDP flows: a late prepare must not touch sessions that live here."""
         owned = self._holdings.owned_flows(besides=request.handover)
         return tuple(
-            each
-            for number, each in enumerate(request.flows)
-            if each.protocol in (TCP, UDP) and each not in owned and self._quotas.admits(number)
+            flow
+            for number, flow in enumerate(request.flows)
+            if flow.protocol in (TCP, UDP) and flow not in owned and self._quotas.admits(number)
         )
 
     def _prepared_answer(self, request: TakeoverPrepare, exchange: int) -> Answer:
@@ -177,7 +177,7 @@ class TakingOver:
             case Releasing() | Stopping() | Stopped():
                 return [self._replies.wrong(exchange, taken)]
         try:
-            flows = [_record_flow(each) for each in request.sessions]
+            flows = [_record_flow(session) for session in request.sessions]
         except WireError as error:
             return [
                 Count(f"takeover-{error.reason}"),
@@ -215,7 +215,8 @@ class TakingOver:
         superseded = self._giving_up.supersede(taken, request.others, now)
         superseded += self._quotas.make_room(taken, now)
         items = tuple(
-            SessionRecordItem(each.session, each.flow, request.sessions[each.session]) for each in taken.held
+            SessionRecordItem(session.session, session.flow, request.sessions[session.session])
+            for session in taken.held
         )
         if not items:
             return [*superseded, taken.persist(), *self.restored(Restored(taken.identifier, ()))]
@@ -233,23 +234,23 @@ class TakingOver:
         exchanges = taken.state.exchanges
         restored, failed = frozenset(event.restored), dict(event.failures)
         sessions = tuple(
-            replace(each, status=Status.REFUSED, reason=failed.get(each.session, ""))
-            if each.status is Status.OK and each.session not in restored
-            else each
-            for each in taken.sessions
+            replace(session, status=Status.REFUSED, reason=failed.get(session.session, ""))
+            if session.status is Status.OK and session.session not in restored
+            else session
+            for session in taken.sessions
         )
         taken = replace(taken.at("restored", Holding()), sessions=sessions)
         self._holdings.keep(taken)
-        ours = dict.fromkeys(each.flow for each in taken.held)
+        ours = dict.fromkeys(session.flow for session in taken.held)
         actions: list[Action] = [taken.persist(), *set_flows(ours, FlowVerdict.DELIVER)]
         # First this: a packet that is released for a flow without a socket would be answered with a reset.
         wanted = self._holdings.wanted_flows(besides=taken.identifier)
-        actions += [ClearFlow(each) for each in taken.flows if each not in ours and each not in wanted]
-        actions += [ReleaseHeld(each) for each in taken.home_addresses]
+        actions += [ClearFlow(flow) for flow in taken.flows if flow not in ours and flow not in wanted]
+        actions += [ReleaseHeld(home_address) for home_address in taken.home_addresses]
         actions += [
-            Emit("session-refused", "632", each.flow.local, each.flow, {"reason": each.reason})
-            for each in taken.sessions
-            if each.status is not Status.OK
+            Emit("session-refused", "632", session.flow.local, session.flow, {"reason": session.reason})
+            for session in taken.sessions
+            if session.status is not Status.OK
         ]
         actions += [
             self._replies.answer(exchange, Status.OK, taken.identifier, sessions=taken.statuses())
@@ -262,7 +263,9 @@ class TakingOver:
         taken = self._holdings.get(action.handover)
         if taken is None or not isinstance(taken.state, Restoring):
             return []
-        refused = Restored(action.handover, (), tuple((each.session, reason) for each in action.sessions))
+        refused = Restored(
+            action.handover, (), tuple((session.session, reason) for session in action.sessions)
+        )
         return [DropSessions(action.handover), *self.restored(refused)]
 
 

@@ -61,8 +61,10 @@ class Triggered:
     def persist(self) -> Persist:
         """The row; one that is being released is still taken after a restart, and will be released again."""
         value: dict[str, JSON] = {
-            "home_addresses": [str(each) for each in self.home_addresses],
-            "selectors": [[selector_format(each), each.encode().hex()] for each in self.selectors],
+            "home_addresses": [str(home_address) for home_address in self.home_addresses],
+            "selectors": [
+                [selector_format(selector), selector.encode().hex()] for selector in self.selectors
+            ],
             "reason": int(self.reason),
             "by": str(self.by),
             "access_node": None if self.access_node is None else str(self.access_node),
@@ -78,8 +80,8 @@ class Triggered:
         if not isinstance(reason, int):
             raise ValueError("reason is a number")
         return cls(
-            home_addresses=tuple(ip_address(str(each)) for each in homes),
-            selectors=tuple(_selector(each) for each in selectors),
+            home_addresses=tuple(ip_address(str(home)) for home in homes),
+            selectors=tuple(_selector(selector) for selector in selectors),
             reason=Reason(reason),
             by=ip_address(str(row["by"])),
             access_node=None if (at := row.get("access_node")) is None else ip_address(str(at)),
@@ -134,7 +136,7 @@ class Triggering(WaitingPart):
 
     def guarded(self) -> list[Addr]:
         """Home addresses of which packets come here; in-flight ones of those that are being released among them."""
-        return [each for taken in self._taken.values() for each in taken.home_addresses]
+        return [home_address for taken in self._taken.values() for home_address in taken.home_addresses]
 
     def taken(self) -> Collection[Triggered]:
         """Taken addresses, for users."""
@@ -192,7 +194,7 @@ class Triggering(WaitingPart):
         itself = event.peer in homes
         if not homes <= set(event.authorised) or not (event.may_trigger or itself):
             return Status.NOT_AUTHORISED
-        if any(isinstance(each, UnknownSelector) for each in trigger.selectors):
+        if any(isinstance(selector, UnknownSelector) for selector in trigger.selectors):
             return Status.MALFORMED
         standing = self._standing(trigger.home_addresses)
         if standing is None:
@@ -241,9 +243,9 @@ class Triggering(WaitingPart):
     def _release(self, trigger: Trigger, event: Asked, now: float) -> list[Action]:
         known = self._find(trigger.home_addresses)
         self._doubted = {
-            number: each
-            for number, each in self._doubted.items()
-            if not set(each.trigger.home_addresses) & set(trigger.home_addresses)
+            number: doubted
+            for number, doubted in self._doubted.items()
+            if not set(doubted.trigger.home_addresses) & set(trigger.home_addresses)
         }
         if known is None or (
             trigger.reason is Reason.BACK and known.reason not in (Reason.LOST, Reason.EXPIRED)
@@ -251,7 +253,7 @@ class Triggering(WaitingPart):
             return [_answer(event.exchange, Status.OK)]  # who is back ends what was taken because it was away
         home_address = known.home_addresses[0]
         gone = set(_known(trigger.selectors))
-        left = tuple(each for each in known.selectors if gone and each not in gone)
+        left = tuple(selector for selector in known.selectors if gone and selector not in gone)
         if known.released or (gone and left == known.selectors):
             return self._wait(home_address, event.exchange, now)
         after = replace(known, selectors=left) if left else replace(known, released=True)
@@ -268,7 +270,7 @@ class Triggering(WaitingPart):
         """Of the whole device: its care-of address is one for both families."""
         standing = self._standing(trigger.home_addresses)
         if standing is None:
-            return tuple(sorted(trigger.home_addresses, key=lambda each: each.version))
+            return tuple(sorted(trigger.home_addresses, key=lambda address: address.version))
         device = standing.device
         return (device.home_address, *([device.home_address_v6] if device.home_address_v6 else []))
 
@@ -326,7 +328,7 @@ class Triggering(WaitingPart):
 
     def deadline(self) -> float | None:
         """Steady seconds."""
-        return min((each.give_up_at for each in self._waiting.values()), default=None)
+        return min((waiting.give_up_at for waiting in self._waiting.values()), default=None)
 
     def _settled(self, home_address: Addr, taken: Triggered) -> list[Action]:
         actions = self._answer_all(home_address, Status.OK)
@@ -348,7 +350,7 @@ class Triggering(WaitingPart):
 
     def _answer_all(self, home_address: Addr, status: Status) -> list[Action]:
         waiting = self._waiting.pop(home_address, None)
-        return [] if waiting is None else [_answer(each, status) for each in waiting.exchanges]
+        return [] if waiting is None else [_answer(exchange, status) for exchange in waiting.exchanges]
 
     def _told(self, operation: str, taken: Triggered, peer: Addr) -> Emit:
         detail: dict[str, JSON] = {
@@ -361,7 +363,7 @@ class Triggering(WaitingPart):
 
     def _find(self, home_addresses: Iterable[Addr]) -> Triggered | None:
         wanted = set(home_addresses)
-        return next((each for each in self._taken.values() if wanted & set(each.home_addresses)), None)
+        return next((taken for taken in self._taken.values() if wanted & set(taken.home_addresses)), None)
 
     def _standing(self, home_addresses: Iterable[Addr]) -> Standing | None:
         return None if self._registration is None else self._registration.standing(home_addresses)
@@ -372,7 +374,7 @@ def _answer(exchange: int, status: Status) -> Answer:
 
 
 def _known(selectors: Iterable[object]) -> tuple[Selector, ...]:
-    return tuple(each for each in selectors if isinstance(each, Selector))
+    return tuple(selector for selector in selectors if isinstance(selector, Selector))
 
 
 def _selector(row: JSON) -> Selector:

@@ -30,16 +30,16 @@ def read_agent_options(
 
 def udp_answer(said: tuple[Extension, ...]) -> UdpTunnelAnswer | None:
     """The first acceptance of a UDP tunnel, else a refusal where there is one."""
-    found = [each for each in said if isinstance(each, wire.UdpTunnelReply)]
+    found = [extension for extension in said if isinstance(extension, wire.UdpTunnelReply)]
     if not found:
         return None
-    best = next((each for each in found if each.accepted), found[0])
+    best = next((extension for extension in found if extension.accepted), found[0])
     return UdpTunnelAnswer(best.accepted, best.forced, best.keepalive)
 
 
 def revocation_support(said: tuple[Extension, ...]) -> RevocationSupport | None:
     """The first that is said of revocations."""
-    for each in said:
-        if isinstance(each, wire.RevocationSupport):
-            return RevocationSupport(each.timestamp, each.inform)
+    for extension in said:
+        if isinstance(extension, wire.RevocationSupport):
+            return RevocationSupport(extension.timestamp, extension.inform)
     return None

@@ -18,7 +18,7 @@ from locum.wire.mobile_ip import extensions as wire
 from locum.wire.mobile_ip.extensions import AuthKind
 from locum.wire.mobile_ip.registration import Code, RegistrationReply
 
-_REASONS = {int(each): each for each in RefusalReason}
+_REASONS = {int(reason): reason for reason in RefusalReason}
 _BY_AGENT: dict[int, AgentRefusal] = {
     Code.FA_REQUESTED_LIFETIME_TOO_LONG: AgentRefusal.LIFETIME_TOO_LONG,
     Code.FA_UNKNOWN_CHALLENGE: AgentRefusal.CHALLENGE,
@@ -38,7 +38,7 @@ def read_answer(message: bytes) -> ReceivedAnswer:
 
 
 def received_answer(reply: RegistrationReply) -> ReceivedAnswer:
-    """What the reply says. Of UDP and revocations only what the home agent has signed counts, and of a context."""
+    """The reply as a neutral answer. UDP, revocations and the context count only under the home agent's signature."""
     code = int(reply.code)
     by_agent = _BY_AGENT.get(code, AgentRefusal.OTHER) if code in _FA_CODES else None
     said = reply.protected(AuthKind.MN_HA)
@@ -48,8 +48,8 @@ def received_answer(reply: RegistrationReply) -> ReceivedAnswer:
         reply.identification,
         tuple(
             [
-                PrefixAnswer(HomePrefix(each.prefix, each.prefix_length), each.accepted)
-                for each in reply.all(wire.Ipv6PrefixReply)
+                PrefixAnswer(HomePrefix(prefix.prefix, prefix.prefix_length), prefix.accepted)
+                for prefix in reply.all(wire.Ipv6PrefixReply)
             ]
         ),
         device_at(reply),

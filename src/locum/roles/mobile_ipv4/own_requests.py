@@ -62,7 +62,7 @@ def write_request(
 def write_options(options: Options, *, co_located: bool) -> list[Extension]:
     """The extensions before the mobile-home authentication. With `co_located` IPv6 is tunnelled to the same address."""
     written: list[Extension] = [] if options.nai is None else [Nai(options.nai)]
-    written += [Ipv6PrefixRequest(each.prefix, each.length) for each in options.prefixes]
+    written += [Ipv6PrefixRequest(prefix.prefix, prefix.length) for prefix in options.prefixes]
     if options.prefixes and co_located:
         written.append(Ipv6TunnelingMode())
     if options.udp is not None:

@@ -6,18 +6,18 @@ from locum.wire.mobile_ip.extensions import Authentication, AuthKind
 
 
 def proof(message: Extended, kind: AuthKind) -> Proof | None:
-    """What the authentication extension of that kind in a message proves."""
+    """The proof in a message's authentication extension of that kind; None without one."""
     found = message.authentication(kind)
     return None if found is None else Proof(found.spi, found.covered, found.authenticator)
 
 
 def proofs(message: Extended) -> tuple[Proof | None, Proof | None]:
-    """What the mobile-home extension of a message proves, and what the foreign-home extension does."""
+    """The proofs in the mobile-home and the foreign-home extension of a message."""
     mobile = agent = None
-    for each in message.extensions:
-        if isinstance(each, Authentication):
-            if each.kind is AuthKind.MN_HA:
-                mobile = Proof(each.spi, each.covered, each.authenticator)
-            elif each.kind is AuthKind.FA_HA:
-                agent = Proof(each.spi, each.covered, each.authenticator)
+    for extension in message.extensions:
+        if isinstance(extension, Authentication):
+            if extension.kind is AuthKind.MN_HA:
+                mobile = Proof(extension.spi, extension.covered, extension.authenticator)
+            elif extension.kind is AuthKind.FA_HA:
+                agent = Proof(extension.spi, extension.covered, extension.authenticator)
     return mobile, agent

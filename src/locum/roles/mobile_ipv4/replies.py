@@ -45,7 +45,7 @@ def write_reply(
     to_agent: tuple[Extension, ...] = ()
     nai = registration.options.nai
     if answer.prefixes or answer.device_at is not None:
-        to_mobile = tuple([_prefix_reply(each) for each in answer.prefixes])
+        to_mobile = tuple([_prefix_reply(prefix) for prefix in answer.prefixes])
         if answer.device_at is not None:
             to_mobile += (encode_vendor(TransferContext(answer.device_at)),)
     if answer.udp is not None or answer.revocations is not None:
@@ -67,7 +67,7 @@ def write_reply(
         message = signed(message, AuthKind.MN_HA, mobile)
     if agent is None:
         return message
-    return signed(message + b"".join([each.encode() for each in to_agent]), AuthKind.FA_HA, agent)
+    return signed(message + b"".join([extension.encode() for extension in to_agent]), AuthKind.FA_HA, agent)
 
 
 def _prefix_reply(answer: PrefixAnswer) -> Ipv6PrefixReply:

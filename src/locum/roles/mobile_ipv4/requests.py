@@ -86,9 +86,9 @@ def _options(request: RegistrationRequest) -> Options:
 
 def _unknown_critical(request: RegistrationRequest, said: tuple[Extension, ...]) -> RefusalReason | None:
     """RFC 3115: critical vendor extensions, none of which is known here."""
-    if any(isinstance(each, VendorCritical) for each in said):
+    if any(isinstance(extension, VendorCritical) for extension in said):
         return RefusalReason.UNKNOWN_CRITICAL_OPTION
-    if any(isinstance(each, VendorCritical) for each in request.extensions):
+    if any(isinstance(extension, VendorCritical) for extension in request.extensions):
         return RefusalReason.UNKNOWN_CRITICAL_OPTION_OF_AGENT
     return None
 
@@ -99,21 +99,21 @@ def _read(request: RegistrationRequest, said: tuple[Extension, ...], nai: str | 
     prefixes: list[HomePrefix] = []
     rules = RuleReader()
     own = _OwnOptions()
-    for each in said:
-        if isinstance(each, FlowBinding):
-            rules.binding(each)
+    for extension in said:
+        if isinstance(extension, FlowBinding):
+            rules.binding(extension)
             continue
         rules.other()
-        if isinstance(each, VendorNormal):
-            value = decode_vendor(each)
+        if isinstance(extension, VendorNormal):
+            value = decode_vendor(extension)
             if isinstance(value, FlowRule):
                 rules.name(value)
             elif value is not None:
                 own.take(value)
-        elif isinstance(each, Multipath):
-            binding = BindingIdentifier(each.binding, each.bulk, each.overwrite)
-        elif isinstance(each, Ipv6PrefixRequest):
-            prefixes.append(HomePrefix(each.prefix, each.prefix_length))
+        elif isinstance(extension, Multipath):
+            binding = BindingIdentifier(extension.binding, extension.bulk, extension.overwrite)
+        elif isinstance(extension, Ipv6PrefixRequest):
+            prefixes.append(HomePrefix(extension.prefix, extension.prefix_length))
     if not own.weight:
         raise WireError("weight", 0, "range")
     by_end = said if request.flags & Flag.D else request.protected(AuthKind.FA_HA)[len(said) :]
@@ -153,7 +153,7 @@ class _OwnOptions:
 
 
 def _udp(said: Iterable[Extension]) -> UdpTunnelRequest | None:
-    for each in said:
-        if isinstance(each, wire.UdpTunnelRequest):
-            return UdpTunnelRequest(each.force, each.encapsulation is InnerEncapsulation.IP)
+    for extension in said:
+        if isinstance(extension, wire.UdpTunnelRequest):
+            return UdpTunnelRequest(extension.force, extension.encapsulation is InnerEncapsulation.IP)
     return None

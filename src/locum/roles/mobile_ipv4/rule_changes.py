@@ -75,12 +75,12 @@ def _change(name: FlowRule | None, bindings: list[FlowBinding]) -> RuleChange:
 def _selectors(bindings: list[FlowBinding]) -> tuple[Selector, ...] | None:
     """None for a selector of an unknown format, and for one rule with different targets."""
     found: list[Selector] = []
-    for each in bindings:
-        if isinstance(each.selector, UnknownSelector):
+    for binding in bindings:
+        if isinstance(binding.selector, UnknownSelector):
             return None
-        if (each.action, each.bindings) != (bindings[0].action, bindings[0].bindings):
+        if (binding.action, binding.bindings) != (bindings[0].action, bindings[0].bindings):
             return None
-        found.append(each.selector)
+        found.append(binding.selector)
     return tuple(found)
 
 

@@ -61,10 +61,10 @@ def device_at(reply: RegistrationReply) -> IPv4Address | None:
 def _values(message: RegistrationRequest | RegistrationReply) -> list[VendorValue]:
     """Our values under the mobile-home authentication; unreadable ones are ignored."""
     found: list[VendorValue] = []
-    for each in message.protected(AuthKind.MN_HA):
-        if isinstance(each, VendorNormal):
+    for extension in message.protected(AuthKind.MN_HA):
+        if isinstance(extension, VendorNormal):
             with suppress(WireError):
-                value = decode_vendor(each)
+                value = decode_vendor(extension)
                 if value is not None:
                     found.append(value)
     return found

@@ -38,14 +38,14 @@ class Abandoning(Part):
     @property
     def handovers(self) -> tuple[Handover, ...]:
         """Those of which the stand-in has not answered yet."""
-        return tuple(each.handover for each in self._abandon_requests.values())
+        return tuple(abandon_request.handover for abandon_request in self._abandon_requests.values())
 
     def begin(self, handover: Handover) -> list[Action]:
         """Tell the stand-in of this handover, whose row says that it is abandoned."""
         name = handover.identifier
         requests: tuple[Request634, ...] = (Abandon(name),)
         if handover.returned:  # those live here: only the others are reset
-            numbers = (*(each.session for each in handover.sessions), *handover.disowned)
+            numbers = (*(session.session for session in handover.sessions), *handover.disowned)
             requests = (Abandon(name, numbers), Done(name)) if numbers else (Done(name),)
         return self._ask(_AbandonRequest(handover, requests))
 

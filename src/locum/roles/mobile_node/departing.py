@@ -55,26 +55,30 @@ def choose(
     """`refused` are sessions that must stay, `unfrozen` processes that could not be frozen, each with the reason."""
     homes, refused, unfrozen = frozenset(home_addresses), refused or {}, unfrozen or {}
     here = [
-        each for each in found.sessions if each.flow.local in homes and each.flow not in departure.elsewhere
+        session
+        for session in found.sessions
+        if session.flow.local in homes and session.flow not in departure.elsewhere
     ]
     meant = with_companions(departure.selection, here)
-    pids = {pid for each in meant for pid in each.pids}
+    pids = {pid for session in meant for pid in session.pids}
     staying = [
-        each
-        for each in found.left
-        if each.flow not in departure.elsewhere
-        and (each.pids or each.flow.peer != departure.stand_in)  # what our own exchanges with it leave behind
-        and (departure.selection.takes(each.flow, each.pids) or pids.intersection(each.pids))
+        session
+        for session in found.left
+        if session.flow not in departure.elsewhere
+        and (
+            session.pids or session.flow.peer != departure.stand_in
+        )  # what our own exchanges with it leave behind
+        and (departure.selection.takes(session.flow, session.pids) or pids.intersection(session.pids))
     ]
     going: list[FoundSession] = []
-    for each in meant:
-        reason = refused.get(each.flow) or _moves(each, unfrozen)
+    for session in meant:
+        reason = refused.get(session.flow) or _moves(session, unfrozen)
         if reason is None and len(going) >= MAX_SESSIONS:
             reason = TOO_MANY
         if reason is None:
-            going.append(each)
+            going.append(session)
         else:
-            staying.append(LeftSession(each.flow, reason, each.pids, each.programs))
+            staying.append(LeftSession(session.flow, reason, session.pids, session.programs))
     return Choice(tuple(going), tuple(staying))
 
 
@@ -86,7 +90,7 @@ def told(left: LeftSession, frozen: Collection[int]) -> SessionFate:
 
 def _moves(session: FoundSession, unfrozen: Mapping[Process, str]) -> str | None:
     """Why this session cannot be captured although it could travel: one of its processes runs on."""
-    for each in session.processes:
-        if (reason := unfrozen.get(each)) is not None:
-            return f"process {each.pid} cannot be frozen: {reason}"
+    for process in session.processes:
+        if (reason := unfrozen.get(process)) is not None:
+            return f"process {process.pid} cannot be frozen: {reason}"
     return None

@@ -16,12 +16,12 @@ def fitting(
     records: Sequence[SessionRecordItem],
 ) -> tuple[tuple[SessionRecordItem, ...], tuple[Flow, ...]]:
     """As many records as one transfer may carry, in their order, and the flows of the others: the largest are left out."""
-    sizes = [len(cbor.encode(dict(each.record))) for each in records]
+    sizes = [len(cbor.encode(dict(record.record))) for record in records]
     total, left = sum(sizes) + _ENVELOPE, set()
     for place in sorted(range(len(records)), key=sizes.__getitem__, reverse=True):
         if total <= MAX_BODY:
             break
         total -= sizes[place]
         left.add(place)
-    kept = tuple(each for place, each in enumerate(records) if place not in left)
-    return kept, tuple(each.flow for place, each in enumerate(records) if place in left)
+    kept = tuple(record for place, record in enumerate(records) if place not in left)
+    return kept, tuple(record.flow for place, record in enumerate(records) if place in left)

@@ -177,8 +177,8 @@ class FallingAsleep:
         if self._departure.given:
             if not choice.going:
                 return self._undo(_first_reason(choice) or "there is no such session", now=now)
-            for each in choice.going:
-                if (reason := self._departure.stays(each.flow)) is not None:
+            for session in choice.going:
+                if (reason := self._departure.stays(session.flow)) is not None:
                     return self._undo(reason, now=now)
         self._take(choice)
         self.handover = replace(self.handover, processes=_processes(self.handover.sessions))
@@ -193,10 +193,10 @@ class FallingAsleep:
 
     def _take(self, choice: Choice) -> None:
         """Set the sessions of the handover; connections that have ended meanwhile are left out."""
-        self._staying = {each.flow: each for each in choice.staying}
+        self._staying = {session.flow: session for session in choice.staying}
         sessions = tuple(
-            AwaySession(number, each.flow, each.processes, each.programs)
-            for number, each in enumerate(choice.going)
+            AwaySession(number, session.flow, session.processes, session.programs)
+            for number, session in enumerate(choice.going)
         )
         self.handover = replace(self.handover, sessions=sessions)
 
@@ -235,14 +235,18 @@ class FallingAsleep:
 
     def _refuse(self, answer: Answer632) -> None:
         """Sessions that the stand-in does not take stay."""
-        refused = {each.flow: refusal(each) for each in answer.sessions if each.status is not Status.OK}
+        refused = {
+            session.flow: refusal(session) for session in answer.sessions if session.status is not Status.OK
+        }
         self._refused |= refused
         self._stay_for(refused)
 
     def _stay_for(self, reasons: Mapping[Flow, str]) -> None:
-        for each in self.handover.sessions:
-            if (reason := reasons.get(each.flow)) is not None:
-                self._staying[each.flow] = LeftSession(each.flow, reason, each.pids, each.programs)
+        for session in self.handover.sessions:
+            if (reason := reasons.get(session.flow)) is not None:
+                self._staying[session.flow] = LeftSession(
+                    session.flow, reason, session.pids, session.programs
+                )
         self.handover = self.handover.without(reasons)
 
     def _gather(self, processes: tuple[Process, ...], generation: int) -> list[Action]:
@@ -255,7 +259,7 @@ class FallingAsleep:
         """Freeze new holders: a program may have forked since it was found, or opened connections."""
         self._take(self._choose(found))
         frozen = frozenset(self.handover.processes)
-        new = tuple(each for each in _processes(self.handover.sessions) if each not in frozen)
+        new = tuple(process for process in _processes(self.handover.sessions) if process not in frozen)
         if new:
             if generation >= MAX_GENERATIONS:
                 return self._undo("programs start others faster than they can be frozen", now=now)
@@ -285,18 +289,18 @@ class FallingAsleep:
         return [*set_flows(self.handover.flows, FlowVerdict.SUSPEND), Capture(self.handover.flows)]
 
     def _captured(self, captured: Captured) -> list[Action]:
-        failed = {each.flow: each.reason for each in captured.failures}
+        failed = {failure.flow: failure.reason for failure in captured.failures}
         items, too_large = fitting(captured.records)
-        there = {each.flow for each in items}
+        there = {item.flow for item in items}
         missing = [flow for flow in self.handover.flows if flow not in there]
         self._stay_for({flow: failed.get(flow, TOO_LARGE) for flow in missing})
-        before = {each.flow: each for each in self.handover.sessions}
-        sessions = tuple(replace(before[each.flow], session=n) for n, each in enumerate(items))
+        before = {session.flow: session for session in self.handover.sessions}
+        sessions = tuple(replace(before[item.flow], session=n) for n, item in enumerate(items))
         self.handover = replace(self.handover, sessions=sessions)
         asked = self._correspondence.ask(
             TakeoverTransfer(
                 self.handover.identifier,
-                tuple(each.record for each in items),
+                tuple(item.record for item in items),
                 others=self._departure.others,
             ),
             bulk=True,
@@ -311,7 +315,7 @@ class FallingAsleep:
         """Processes without a session that goes run on; the handover names the others."""
         needed = _processes(self.handover.sessions)
         known = frozenset(needed)
-        free = tuple(each for each in self.handover.processes if each not in known)
+        free = tuple(process for process in self.handover.processes if process not in known)
         self.handover = replace(self.handover, processes=needed)
         return [Thaw(free)] if free else []
 
@@ -324,7 +328,9 @@ class FallingAsleep:
         if answer.status is not Status.OK:
             released: list[Action] = [ReleaseCaptured(self.handover.flows)] if self.handover.flows else []
             return [*released, *self._undo(f"the stand-in refused: {_word(answer)}", now=now)]
-        refused = {each.flow: refusal(each) for each in answer.sessions if each.status is not Status.OK}
+        refused = {
+            session.flow: refusal(session) for session in answer.sessions if session.status is not Status.OK
+        }
         actions: list[Action] = []
         if refused:
             actions += [ReleaseCaptured(tuple(refused)), *self._keep(refused)]
@@ -366,14 +372,14 @@ class FallingAsleep:
     def _keep(self, flows: Iterable[Flow]) -> list[Action]:
         """These flows remain this host's."""
         listed = tuple(flows)
-        addresses = dict.fromkeys(each.local for each in listed)
-        return [*(ClearFlow(each) for each in listed), *(ReleaseHeld(each) for each in addresses)]
+        addresses = dict.fromkeys(flow.local for flow in listed)
+        return [*(ClearFlow(flow) for flow in listed), *(ReleaseHeld(address) for address in addresses)]
 
     def _reports(self) -> list[Action]:
         """The fate of each session, and an event for each that stays."""
-        for each in self.handover.sessions:
-            self.report.tell(each.flow, Fate.WENT, None, each.processes, each.programs)
-        frozen = {each.pid for each in self.handover.processes}
+        for session in self.handover.sessions:
+            self.report.tell(session.flow, Fate.WENT, None, session.processes, session.programs)
+        frozen = {process.pid for process in self.handover.processes}
         actions: list[Action] = []
         for left in self._staying.values():
             fate = told(left, frozen)
@@ -390,12 +396,12 @@ def refusal(session: SessionStatus) -> str:
 
 def _first_reason(choice: Choice) -> str | None:
     """Reason why the selected sessions cannot go."""
-    return next((f"the session stays: {each.reason}" for each in choice.staying), None)
+    return next((f"the session stays: {session.reason}" for session in choice.staying), None)
 
 
 def _processes(sessions: Iterable[AwaySession]) -> tuple[Process, ...]:
     """The processes that hold them, each once."""
-    return tuple(dict.fromkeys(process for each in sessions for process in each.processes))
+    return tuple(dict.fromkeys(process for session in sessions for process in session.processes))
 
 
 def _answer(body: bytes) -> Answer632 | None:

@@ -45,7 +45,7 @@ class AwaySession:
     @property
     def pids(self) -> tuple[int, ...]:
         """Of the processes that hold it."""
-        return tuple(each.pid for each in self.processes)
+        return tuple(process.pid for process in self.processes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Handover:
     def without(self, flows: Iterable[Flow]) -> "Handover":
         """Sessions of these flows are no part of it any more."""
         gone = set(flows)
-        return replace(self, sessions=tuple(each for each in self.sessions if each.flow not in gone))
+        return replace(self, sessions=tuple(session for session in self.sessions if session.flow not in gone))
 
     def disown(self, numbers: Iterable[int]) -> "Handover":
         """Sessions with these numbers have ended here."""
@@ -104,7 +104,7 @@ class Handover:
     @property
     def flows(self) -> tuple[Flow, ...]:
         """Of the sessions."""
-        return tuple(each.flow for each in self.sessions)
+        return tuple(session.flow for session in self.sessions)
 
     def persist(self) -> Persist:
         """The row."""
@@ -118,17 +118,17 @@ class Handover:
             "loose": self.loose,
             "returned": list(self.returned),
             "disowned": list(self.disowned),
-            "accepted": [flow_to_row(each) for each in self.accepted],
+            "accepted": [flow_to_row(flow) for flow in self.accepted],
             "coming": self.coming,
-            "processes": [list(each) for each in self.processes],
+            "processes": [list(process) for process in self.processes],
             "sessions": [
                 {
-                    "session": each.session,
-                    "flow": flow_to_row(each.flow),
-                    "processes": [list(every) for every in each.processes],
-                    "programs": list(each.programs),
+                    "session": session.session,
+                    "flow": flow_to_row(session.flow),
+                    "processes": [list(every) for every in session.processes],
+                    "programs": list(session.programs),
                 }
-                for each in self.sessions
+                for session in self.sessions
             ],
         }
         return Persist(TABLE, self.identifier.hex(), value)
@@ -146,7 +146,7 @@ class Handover:
         return cls(
             identifier=bytes.fromhex(key),
             stage=Stage(row["stage"]),
-            sessions=tuple(_session(each) for each in sessions),
+            sessions=tuple(_session(session) for session in sessions),
             processes=_processes(row.get("processes", ())),
             wake_at=None if wake_at is None else float(wake_at),
             stand_in=None if row["stand_in"] is None else ip_address(str(row["stand_in"])),
@@ -167,20 +167,20 @@ def _session(row: Mapping[str, JSON]) -> AwaySession:
         raise ValueError("session is a whole number")
     if not isinstance(programs, list | tuple):
         raise ValueError("programs are a list of names")
-    names = tuple(str(each) for each in programs)
+    names = tuple(str(program) for program in programs)
     return AwaySession(session, flow_from_row(row["flow"]), _processes(row.get("processes", ())), names)
 
 
 def _numbers(value: JSON) -> tuple[int, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(each, int) for each in value):
+    if not isinstance(value, list | tuple) or not all(isinstance(item, int) for item in value):
         raise ValueError(f"{value!r} is not a list of whole numbers")
-    return tuple(each for each in value if isinstance(each, int))
+    return tuple(item for item in value if isinstance(item, int))
 
 
 def _processes(value: JSON) -> tuple[Process, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"{value!r} is not a list of processes")
-    return tuple(_process(each) for each in value)
+    return tuple(_process(item) for item in value)
 
 
 def _process(value: JSON) -> Process:
@@ -195,7 +195,7 @@ def _process(value: JSON) -> Process:
 def _flows(value: JSON) -> tuple[Flow, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"{value!r} is not a list of flows")
-    return tuple(flow_from_row(each) for each in value)
+    return tuple(flow_from_row(item) for item in value)
 
 
 class Correspondence:

@@ -97,14 +97,14 @@ class OwnRules(Part):
             identifier=identifier,
             owner=MN,
             selectors=one_reading(rule.selectors, home_addresses),
-            to=tuple(_identified(each, own) for each in rule.to),
+            to=tuple(_identified(target, own) for target in rule.to),
         )
         added(self._rules, made)
-        for each in given:
-            if _precedes(made, each) and _stays_with(made, own):
+        for flow in given:
+            if _precedes(made, flow) and _stays_with(made, own):
                 raise RuleRefused(
                     RefusalReason.PROHIBITED,
-                    f"{each} is with a stand-in, and would not be reached there; take it back first, or give the rule a "
+                    f"{flow} is with a stand-in, and would not be reached there; take it back first, or give the rule a "
                     f"priority above {PRIORITY}",
                 )
         self._change, self.refused = Change(identifier, made), None
@@ -148,7 +148,7 @@ class OwnRules(Part):
                 rule.share,
                 rule.verdict,
                 spoken(rule.selectors),
-                tuple(each for each in rule.to if isinstance(each, int)),
+                tuple(target for target in rule.to if isinstance(target, int)),
             )
         return replace(options, rules=(*options.rules, asked))
 
@@ -156,7 +156,7 @@ class OwnRules(Part):
         """The home agent makes the change, or refuses it and with it the request, which is sent again without it."""
         if reply.accepted and not reply.lifetime:
             gone, self._rules, self._change = self._rules, (), None
-            return [Forget(TABLE, str(each.identifier)) for each in gone]
+            return [Forget(TABLE, str(rule.identifier)) for rule in gone]
         if reply.answer.refused is RefusalReason.NOT_FRESH:
             return ()  # the request is sent again at once
         change, self._change = self._change, None
@@ -179,7 +179,7 @@ class OwnRules(Part):
 def _precedes(rule: KeptRule, flow: Flow) -> bool:
     """True if it matches packets of the flow, and precedes a stand-in's own rule for that."""
     packets = flow_selector(flow)
-    return rule.priority <= PRIORITY and any(overlap(packets, each) for each in rule.selectors)
+    return rule.priority <= PRIORITY and any(overlap(packets, selector) for selector in rule.selectors)
 
 
 def _stays_with(rule: KeptRule, own: int | None) -> bool:

@@ -80,12 +80,12 @@ class PartialHandovers:
     @property
     def rests(self) -> bool:
         """True if the rest of a wake was sent back for a sleep."""
-        return any(each.coming for each in self._given.values())
+        return any(handover.coming for handover in self._given.values())
 
     @property
     def only_comes(self) -> bool:
         """True if only the rest of earlier wakes moves."""
-        moves = [each.coming for each, _ in self._waiting]
+        moves = [handover.coming for handover, _ in self._waiting]
         if self._machine is not None:
             moves.append(isinstance(self._machine, Waking) and self._machine.handover.coming)
         return all(moves)
@@ -97,17 +97,17 @@ class PartialHandovers:
 
     def flows(self) -> frozenset[Flow]:
         """That are, or may be, at a stand-in."""
-        listed = [*self._given.values(), *(each for each, _ in self._waiting)]
-        listed += [each.handover for each in self._coming.values()]
+        listed = [*self._given.values(), *(handover for handover, _ in self._waiting)]
+        listed += [coming.handover for coming in self._coming.values()]
         if self._machine is not None:
             listed.append(self._machine.handover)
-        return frozenset(flow for each in listed for flow in each.flows)
+        return frozenset(flow for handover in listed for flow in handover.flows)
 
     def at(self, stand_in: Addr) -> tuple[bytes, ...]:
         """Hand-overs with this stand-in, by their identifiers."""
-        listed = [*self._given.values(), *(each for each, _ in self._waiting if each.coming)]
-        listed += [each.handover for each in self.coming]
-        return tuple(each.identifier for each in listed if each.stand_in == stand_in)
+        listed = [*self._given.values(), *(handover for handover, _ in self._waiting if handover.coming)]
+        listed += [coming.handover for coming in self.coming]
+        return tuple(handover.identifier for handover in listed if handover.stand_in == stand_in)
 
     def correspondence(self, stand_in: Addr) -> Correspondence:
         """For one machine with this stand-in."""
@@ -153,12 +153,12 @@ class PartialHandovers:
         meant = [
             handover
             for handover in self._given.values()
-            if any(selection.takes(each.flow, each.pids) for each in handover.sessions)
+            if any(selection.takes(session.flow, session.pids) for session in handover.sessions)
         ]
         if not meant:
             raise NotPossible("no such session is with a stand-in")
         self.last = None
-        self._waiting.extend((each, False) for each in meant)
+        self._waiting.extend((handover, False) for handover in meant)
         return self._next(now)
 
     def undo(self, reason: str, *, now: float) -> list[Action]:
@@ -170,7 +170,7 @@ class PartialHandovers:
     def abandon(self, *, now: float) -> list[Action]:
         """Abandon sessions that are being taken back, or are coming."""
         actions = self._machine.abandon(now=now) if isinstance(self._machine, Waking) else []
-        return actions + [action for each in self.coming for action in each.abandon()]
+        return actions + [action for coming in self.coming for action in coming.abandon()]
 
     def accept(self, rest: Rest, report: Report, *, now: float) -> list[Action]:
         """The rest of a wake that has ended."""
@@ -181,22 +181,22 @@ class PartialHandovers:
 
     def send_back(self, *, now: float) -> list[Action]:
         """Send coming sessions back to their stand-in."""
-        return [action for each in self.coming for action in each.go_back(now=now)]
+        return [action for coming in self.coming for action in coming.go_back(now=now)]
 
     def retake(self, *, now: float) -> list[Action]:
         """Take sessions again that were sent back for a sleep."""
-        back = [each for each in self._given.values() if each.coming]
+        back = [handover for handover in self._given.values() if handover.coming]
         for handover in back:
             del self._given[handover.identifier]
-        self._waiting.extend((each, False) for each in back)
+        self._waiting.extend((handover, False) for handover in back)
         return self.resume(now=now)
 
     def coming_elsewhere(self, stand_in: Addr) -> Addr | None:
         """A stand-in, other than this one, from which sessions are coming."""
-        listed = [*self._given.values(), *(each for each, _ in self._waiting)]
-        listed += [each.handover for each in self._coming.values()]
-        addresses = (each.stand_in for each in listed if each.coming)
-        return next((each for each in addresses if each not in (None, stand_in)), None)
+        listed = [*self._given.values(), *(handover for handover, _ in self._waiting)]
+        listed += [coming.handover for coming in self._coming.values()]
+        addresses = (handover.stand_in for handover in listed if handover.coming)
+        return next((address for address in addresses if address not in (None, stand_in)), None)
 
     # The role's shape --------------------------------------------------------------------------------------------
 
@@ -223,7 +223,7 @@ class PartialHandovers:
     def happened(self, event: Event, *, now: float) -> list[Action]:
         """Handle an event of the current movement, and of coming sessions."""
         actions = [] if self._machine is None else self._machine.happened(event, now=now)
-        return actions + [action for each in self.coming for action in each.happened(event, now=now)]
+        return actions + [action for coming in self.coming for action in coming.happened(event, now=now)]
 
     def outcome(self, outcome: Outcome, *, now: float) -> list[Action]:
         """Handle the registration's outcome."""
@@ -232,16 +232,16 @@ class PartialHandovers:
     def timeout(self, *, now: float) -> list[Action]:
         """Handle everything that is due."""
         actions = [] if self._machine is None else self._machine.timeout(now=now)
-        return actions + [action for each in self.coming for action in each.timeout(now=now)]
+        return actions + [action for coming in self.coming for action in coming.timeout(now=now)]
 
     def deadline(self) -> float | None:
         """Steady seconds."""
-        times = [each.deadline() for each in (self._machine, *self.coming) if each is not None]
+        times = [coming.deadline() for coming in (self._machine, *self.coming) if coming is not None]
         return min((at for at in times if at is not None), default=None)
 
     def follow(self, now: float) -> list[Action] | None:
         """Follow up a movement that has ended; None while none has."""
-        if (ended := next((each for each in self.coming if each.result is not None), None)) is not None:
+        if (ended := next((coming for coming in self.coming if coming.result is not None), None)) is not None:
             return self._came(ended, now)
         machine = self._machine
         if machine is None or machine.result is None:

@@ -48,7 +48,7 @@ class SleepingNode:
         self.state: SleepState = Up()
         self.partial_handovers = PartialHandovers(mobile, self.stand_ins, count(1), randomness)
         self._randomness = randomness
-        self._returning = Returning(each.address for each in self.stand_ins)
+        self._returning = Returning(stand_in.address for stand_in in self.stand_ins)
         self.slept, self.woken = Report(), Report()  # of the last sleep and of the last wake
         self.untold: Report | None = None  # of sessions that a restart ended, until somebody asks
         self.abandoning = Abandoning(self._correspondence)
@@ -106,10 +106,10 @@ class SleepingNode:
         """By its name or address; the first without. Raises NotPossible."""
         if not self.stand_ins:
             raise NotPossible("this mobile node has no stand-in; set mnps in [mobile_node]")
-        for each in self.stand_ins:
-            if name is None or name in (each.name, str(each.address)):
-                return each
-        names = ", ".join(each.name for each in self.stand_ins)
+        for stand_in in self.stand_ins:
+            if name is None or name in (stand_in.name, str(stand_in.address)):
+                return stand_in
+        names = ", ".join(stand_in.name for stand_in in self.stand_ins)
         raise NotPossible(f"{name} is none of this mobile node's stand-ins: {names}")
 
     def give(self, selection: Selection, *, now: float, to: str | None = None) -> list[Action]:
@@ -239,11 +239,11 @@ class SleepingNode:
         if (actions := self._parts.happened(event, now=now)) is not None:
             return actions
         movers = (self.mobile, self.partial_handovers, *self._machine)
-        return self._advance([action for each in movers for action in each.happened(event, now=now)], now)
+        return self._advance([action for mover in movers for action in mover.happened(event, now=now)], now)
 
     def timeout(self, *, now: float) -> list[Action]:
         """Handle everything that is due."""
-        actions = [action for each in self._timed for action in each.timeout(now=now)]
+        actions = [action for node in self._timed for action in node.timeout(now=now)]
         match self.state:
             case Down(handover) if handover.wake_at is not None and handover.wake_at <= now:
                 actions += self._wake(handover, uncertain=False, now=now)
@@ -251,7 +251,7 @@ class SleepingNode:
 
     def deadline(self) -> float | None:
         """Steady seconds of whatever comes first."""
-        times = [each.deadline() for each in self._timed]
+        times = [node.deadline() for node in self._timed]
         if isinstance(self.state, Down):
             times.append(self.state.handover.wake_at)
         return min((at for at in times if at is not None), default=None)
@@ -272,7 +272,7 @@ class SleepingNode:
     def stranded(self) -> bool:
         """Programs run although their sessions are away: a wake waits for the network or the stand-in."""
         machines = (self.partial_handovers.moving, *self._machine)
-        return any(isinstance(each, Waking) and each.stranded for each in machines)
+        return any(isinstance(machine, Waking) and machine.stranded for machine in machines)
 
     @property
     def _home_address(self) -> Addr:
@@ -297,7 +297,11 @@ class SleepingNode:
         if (given := self.partial_handovers.follow(now)) is not None:
             listed, self.partial_handovers.abandoned = self.partial_handovers.abandoned, []
             back = self.partial_handovers.send_back(now=now) if isinstance(self.state, SendingBack) else []
-            return [*given, *back, *(action for each in listed for action in self.abandoning.begin(each))]
+            return [
+                *given,
+                *back,
+                *(action for handover in listed for action in self.abandoning.begin(handover)),
+            ]
         match self.state:
             case Up() if self.partial_handovers.rests:
                 return self.partial_handovers.retake(now=now)
@@ -403,8 +407,8 @@ class SleepingNode:
         if not handover.given:
             self._enter("host restarted", Up(f"{counted(len(lost.sessions))} lost: {RESTARTED}"))
         self.untold = self.woken
-        for each in lost.sessions:
-            self.woken.tell(each.flow, Fate.LOST, RESTARTED, each.processes, each.programs)
+        for session in lost.sessions:
+            self.woken.tell(session.flow, Fate.LOST, RESTARTED, session.processes, session.programs)
         detail: dict[str, JSON] = {"sessions": len(lost.sessions), "reason": RESTARTED}
         ordinary = self.mobile.target is RegistrationTarget.ORDINARY
         return [

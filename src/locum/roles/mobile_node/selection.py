@@ -36,10 +36,10 @@ def with_companions(selection: Selection, found: Iterable[FoundSession]) -> list
     if selection == EVERYTHING:
         return listed
     of_program: dict[int, list[int]] = {}  # places by process
-    for place, each in enumerate(listed):
-        for pid in each.pids:
+    for place, session in enumerate(listed):
+        for pid in session.pids:
             of_program.setdefault(pid, []).append(place)
-    chosen = {place for place, each in enumerate(listed) if selection.takes(each.flow, each.pids)}
+    chosen = {place for place, session in enumerate(listed) if selection.takes(session.flow, session.pids)}
     reached: set[int] = set()
     ahead = list(chosen)
     while ahead:
@@ -48,4 +48,4 @@ def with_companions(selection: Selection, found: Iterable[FoundSession]) -> list
                 reached.add(pid)
                 ahead += [place for place in of_program[pid] if place not in chosen]
                 chosen.update(of_program[pid])
-    return [each for place, each in enumerate(listed) if place in chosen]
+    return [session for place, session in enumerate(listed) if place in chosen]

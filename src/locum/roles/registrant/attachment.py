@@ -242,7 +242,7 @@ def colocated_forwarding(
     entries: list[LocalEndpoint | TunnelAcceptance | OutboundEntry] = [LocalEndpoint(attachment.care_of)]
     port = REGISTRATION_PORT if encapsulation is Encapsulation.UDP else 0
     tunnel = Tunnel(attachment.care_of, home_agent, encapsulation, port, port)
-    for each in home_addresses:
-        entries.append(TunnelAcceptance(home_agent, each, Side.TO_HOME_ADDRESS))
-        entries.append(OutboundEntry(each, None, tunnel))
+    for home_address in home_addresses:
+        entries.append(TunnelAcceptance(home_agent, home_address, Side.TO_HOME_ADDRESS))
+        entries.append(OutboundEntry(home_address, None, tunnel))
     return forwarding(*entries)

@@ -52,19 +52,23 @@ class CareOfCandidates:
     ) -> list[Attachment]:
         """The best first: the preferred care-of address, then the one in use while it works."""
         if self.colocated:
-            found = [each for link in self.links for each in self._own(link, now, in_use)]
+            found = [attachment for link in self.links for attachment in self._own(link, now, in_use)]
         else:
             found = [
-                Attachment(each.link, each.address, each.care_of, False, each.link_layer)
-                for each in self.discovery.agents(now)
-                if not each.busy or (in_use is not None and in_use.agent == each.address)
+                Attachment(agent.link, agent.address, agent.care_of, False, agent.link_layer)
+                for agent in self.discovery.agents(now)
+                if not agent.busy or (in_use is not None and in_use.agent == agent.address)
             ]
-        usable = [each for each in found if self._avoid.get((each.link, each.agent), now) <= now]
-        return sorted(usable, key=lambda each: (each.care_of != preferred, each != in_use))
+        usable = [
+            attachment
+            for attachment in found
+            if self._avoid.get((attachment.link, attachment.agent), now) <= now
+        ]
+        return sorted(usable, key=lambda candidate: (candidate.care_of != preferred, candidate != in_use))
 
     def others(self, way: Attachment, now: float) -> bool:
         """True if there is another agent."""
-        return any(each.agent != way.agent for each in self.available(now, way))
+        return any(attachment.agent != way.agent for attachment in self.available(now, way))
 
     def in_reach(self, way: Attachment) -> bool:
         """True if the candidate still works, by its advertisements."""
@@ -102,8 +106,8 @@ class CareOfCandidates:
 
     def _required(self, link: str, now: float) -> list[HeardAgent]:
         """The agents through which to register with a co-located care-of address of this link; none: directly."""
-        agents = [each for each in self.discovery.agents(now) if each.link == link]
-        return agents if any(each.required for each in agents) else []
+        agents = [agent for agent in self.discovery.agents(now) if agent.link == link]
+        return agents if any(agent.required for agent in agents) else []
 
     def _own(self, link: str, now: float, in_use: Attachment | None) -> list[Attachment]:
         care_of = self._own_address(link)
@@ -113,14 +117,14 @@ class CareOfCandidates:
         if not agents:
             return [Attachment(link, self._home_agent, care_of, True)]
         return [
-            Attachment(link, each.address, care_of, True, each.link_layer, relayed=True)
-            for each in agents
-            if not each.busy or (in_use is not None and in_use.agent == each.address)
+            Attachment(link, agent.address, care_of, True, agent.link_layer, relayed=True)
+            for agent in agents
+            if not agent.busy or (in_use is not None and in_use.agent == agent.address)
         ]
 
     def _own_address(self, link: str) -> IPv4Address | None:
         if not self.discovery.is_up(link):
             return None
-        own = [each for each in self._link_addresses.get(link, ()) if isinstance(each, IPv4Address)]
-        others = [each for each in own if each != self.home_address]
+        own = [address for address in self._link_addresses.get(link, ()) if isinstance(address, IPv4Address)]
+        others = [address for address in own if address != self.home_address]
         return self._care_of_address or next(iter(others), None)

@@ -60,8 +60,8 @@ class MobileNodeConfiguration:
     def listeners(self) -> tuple[Listener, ...]:
         """Policies of a stand-in for new connections while the device sleeps."""
         return tuple(
-            Listener(address, each.port, each.policy, each.most, each.window)
-            for each in self.listening
+            Listener(address, port.port, port.policy, port.most, port.window)
+            for port in self.listening
             for address in self.home_addresses
         )
 

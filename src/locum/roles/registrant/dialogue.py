@@ -147,7 +147,7 @@ class RegistrationDialogue:
 
     def tell_parts(self, reply: ReceivedAnswer, attachment: Attachment) -> list[Action]:
         """Give an authentic reply to the parts."""
-        return [each for part in self.parts for each in part.replied(reply, attachment)]
+        return [action for part in self.parts for action in part.replied(reply, attachment)]
 
     def resynchronise(self, reply: ReceivedAnswer, now: float) -> None:
         """Section 5.7.1: the high half is the home agent's clock. Under nonces it has been taken already.

@@ -149,8 +149,8 @@ class AgentDiscovery:
 
     def agents(self, now: float) -> tuple[HeardAgent, ...]:
         """Agents in reach, the first link's first, on a link the latest first."""
-        alive = [each for each in self._agents.values() if each.expires_at > now]
-        return tuple(sorted(alive, key=lambda each: (self._links.index(each.link), -each.expires_at)))
+        alive = [other for other in self._agents.values() if other.expires_at > now]
+        return tuple(sorted(alive, key=lambda agent: (self._links.index(agent.link), -agent.expires_at)))
 
     def forget_silent(self, now: float) -> None:
         """Drop agents whose advertisements have lapsed (section 2.4.2.1), and those that were left (2.4.2.2)."""
@@ -166,11 +166,11 @@ class AgentDiscovery:
         One that is heard as well may be a neighbour of the present one: only who falls silent was left.
         """
         return bool(agent.prefixes) and any(
-            each.link == agent.link
-            and each.heard_at > agent.heard_at
-            and bool(each.prefixes)
-            and each.prefixes.isdisjoint(agent.prefixes)
-            for each in self._agents.values()
+            other.link == agent.link
+            and other.heard_at > agent.heard_at
+            and bool(other.prefixes)
+            and other.prefixes.isdisjoint(agent.prefixes)
+            for other in self._agents.values()
         )
 
     def search(self, now: float) -> None:
@@ -195,7 +195,7 @@ class AgentDiscovery:
     def deadline(self) -> float | None:
         """Steady seconds of the next solicitation or lapse."""
         agents = self._agents.values()
-        times = [each.silent_at if self._left(each) else each.expires_at for each in agents]
+        times = [agent.silent_at if self._left(agent) else agent.expires_at for agent in agents]
         if self._solicit_at is not None:
             times.append(self._solicit_at)
         return min(times, default=None)

@@ -31,9 +31,9 @@ class Move:
 
 
 def _care_of(to: str, candidates: CareOfCandidates, in_use: Attachment, now: float) -> IPv4Address:
-    for each in candidates.available(now, in_use):
-        if to in (each.link, str(each.agent), str(each.care_of)):
-            return each.care_of
+    for attachment in candidates.available(now, in_use):
+        if to in (attachment.link, str(attachment.agent), str(attachment.care_of)):
+            return attachment.care_of
     try:
         return IPv4Address(to)
     except ValueError:

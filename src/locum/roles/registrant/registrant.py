@@ -368,7 +368,7 @@ class MobileNode:
                 state.sent_at + granted,
                 state.sent_at + granted * RENEW_PART,
             )
-            ipv6 = any(each.bound for each in reply.answer.prefixes)
+            ipv6 = any(prefix.bound for prefix in reply.answer.prefixes)
             actions += self._use(state.attachment, ipv6=ipv6)
             self.movement.registered(state.attachment)
             if self.movement.ready(self._candidates, self.attachment, now):

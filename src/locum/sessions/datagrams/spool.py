@@ -147,7 +147,7 @@ class DatagramSpool:
         size = os.fstat(self._fd).st_size
         for frame in frames(os.pread(self._fd, size, 0)[self._start :]):
             self._kept.append((frame.arrived, frame.size))
-        self._end = self._start + sum(each for _, each in self._kept)
+        self._end = self._start + sum(size for _, size in self._kept)
         self._budget.add(0, self.total)
         os.ftruncate(self._fd, self._end)
         self._expire(0)

@@ -81,7 +81,7 @@ def replay(
 
 def impossible(release: str) -> str | None:
     """Why the kernel of this release (as `uname -r` says it) cannot do it; None when it can."""
-    version = tuple(int(each) for each in re.findall(r"\d+", release)[:2])
+    version = tuple(int(term) for term in re.findall(r"\d+", release)[:2])
     if version >= FIRST_KERNEL:
         return None
     return f"Linux {release} gives a connection another sequence number; Linux {FIRST_KERNEL[0]}.{FIRST_KERNEL[1]} is needed"

@@ -58,21 +58,23 @@ class Freezer:
         Returns when the others stand still. Those that are frozen or gone (or whose number another process has now)
         are passed over.
         """
-        asked = [each for pair in processes if not self._stands(each := Process(*pair)) and lives(*each)]
+        asked = [
+            process for pair in processes if not self._stands(process := Process(*pair)) and lives(*process)
+        ]
         failures: dict[Process, str] = {}
         to_stop: list[Process] = []
-        for each in asked:
+        for process in asked:
             try:
-                if self._moved(each):
+                if self._moved(process):
                     continue
                 if self._only_cgroups:
-                    failures[each] = _NO_CGROUP
+                    failures[process] = _NO_CGROUP
                 else:
-                    to_stop.append(each)
+                    to_stop.append(process)
             except GONE:
                 continue
         failures |= self._stop(to_stop)
-        failures |= self._await([each for each in asked if each not in failures])
+        failures |= self._await([process for process in asked if process not in failures])
         self.thaw(failures)
         return failures
 
@@ -80,16 +82,16 @@ class Freezer:
         """Lets them run on, each in the cgroup it came from; those not frozen here are passed over."""
         wrote = False
         for pair in processes:
-            each = Process(*pair)
-            cgroup = self._cgroups.pop(each, None)
+            process = Process(*pair)
+            cgroup = self._cgroups.pop(process, None)
             if cgroup is not None:
                 _give_back(cgroup)
-            if each in self._stopped:
-                self._stopped.discard(each)
+            if process in self._stopped:
+                self._stopped.discard(process)
                 wrote = True
-                if lives(*each):
+                if lives(*process):
                     with suppress(OSError):
-                        os.kill(each.pid, signal.SIGCONT)
+                        os.kill(process.pid, signal.SIGCONT)
         if wrote:
             with suppress(OSError):  # who is named there and runs is only continued once more
                 self._write_journal()
@@ -116,7 +118,7 @@ class Freezer:
             entries = [
                 Process(int(pid), int(started)) for pid, started in json.loads(self._journal.read_text())
             ]
-            self._stopped |= {each for each in entries if lives(*each)}
+            self._stopped |= {entry for entry in entries if lives(*entry)}
         return self.frozen
 
     def _left_over(self) -> Iterator[Path]:
@@ -181,9 +183,9 @@ class Freezer:
 
     def _stop(self, processes: Collection[Process]) -> dict[Process, str]:
         """Stop by signal. A process stopped by another program is left to it: it may continue at any time."""
-        states = {each: _state(each.pid) for each in processes}
-        failures = {each: _STOPPED_ALREADY for each, state in states.items() if state in ("t", "T")}
-        asked = [each for each, state in states.items() if state and each not in failures]
+        states = {process: _state(process.pid) for process in processes}
+        failures = {process: _STOPPED_ALREADY for process, state in states.items() if state in ("t", "T")}
+        asked = [process for process, state in states.items() if state and process not in failures]
         if not asked:
             return failures
         self._stopped |= set(asked)
@@ -194,28 +196,30 @@ class Freezer:
             return failures | dict.fromkeys(
                 asked, f"it cannot be written down that it is stopped: {problem.strerror}"
             )
-        for each in asked:
+        for process in asked:
             try:
-                os.kill(each.pid, signal.SIGSTOP)
+                os.kill(process.pid, signal.SIGSTOP)
             except GONE:
-                self._stopped.discard(each)
+                self._stopped.discard(process)
             except OSError as problem:
-                failures[each] = f"it cannot be stopped: {problem.strerror}"
+                failures[process] = f"it cannot be stopped: {problem.strerror}"
         return failures
 
     def _await(self, processes: Collection[Process]) -> dict[Process, str]:
         """Waits until they stand still, all within one bound; those that do not."""
         waiting: dict[Process, Callable[[], bool]] = {}
-        for each in processes:
-            cgroup = self._cgroups.get(each)
+        for process in processes:
+            cgroup = self._cgroups.get(process)
             if cgroup is not None:
-                waiting[each] = lambda cgroup=cgroup: _is_frozen(cgroup)  # type: ignore[misc]
-            elif each in self._stopped:
-                waiting[each] = lambda pid=each.pid: all(state in _STOPPED for state in _thread_states(pid))  # type: ignore[misc]
+                waiting[process] = lambda cgroup=cgroup: _is_frozen(cgroup)  # type: ignore[misc]
+            elif process in self._stopped:
+                waiting[process] = lambda pid=process.pid: all(
+                    state in _STOPPED for state in _thread_states(pid)
+                )  # type: ignore[misc]
         deadline = time.monotonic() + _SETTLE
-        while waiting := {each: done for each, done in waiting.items() if not done()}:
+        while waiting := {process: done for process, done in waiting.items() if not done()}:
             if time.monotonic() > deadline:
-                return {each: _why_running(each.pid) for each in waiting if lives(*each)}
+                return {process: _why_running(process.pid) for process in waiting if lives(*process)}
             time.sleep(_STEP)
         return {}
 
@@ -254,7 +258,7 @@ def _give_back(cgroup: Path) -> None:
 
 def _members(cgroup: Path) -> list[int]:
     try:
-        return [int(each) for each in (cgroup / "cgroup.procs").read_text().split()]
+        return [int(word) for word in (cgroup / "cgroup.procs").read_text().split()]
     except OSError:
         return []
 

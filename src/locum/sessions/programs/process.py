@@ -51,7 +51,7 @@ def program_name(pid: int) -> str:
     except (*GONE, PermissionError):
         return ""
     text = name.removesuffix(b"\n")[:_NAME_BYTES].decode(errors="replace")
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return "".join(header if header.isprintable() else "?" for header in text)
 
 
 def program_names(pids: Iterable[int]) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def executable(pid: int) -> str:
 def users(pid: int) -> tuple[int, ...]:
     """Real and effective user id; none when it has gone."""
     values = _status(pid, "Uid:")
-    return tuple(dict.fromkeys(int(each) for each in values[:2]))
+    return tuple(dict.fromkeys(int(value) for value in values[:2]))
 
 
 def units(pid: int) -> tuple[str, ...]:
@@ -127,7 +127,9 @@ def _of_threads(pid: str) -> list[str]:
     try:
         if stat_fields(Path(f"/proc/{pid}/stat"))[0] != "Z":
             return []
-        return [f"/proc/{pid}/task/{each}/fd" for each in os.listdir(f"/proc/{pid}/task") if each != pid]
+        return [
+            f"/proc/{pid}/task/{thread}/fd" for thread in os.listdir(f"/proc/{pid}/task") if thread != pid
+        ]
     except OSError:
         return []
 

@@ -108,7 +108,7 @@ def _parse(message: memoryview, protocol: int) -> Socket:
     upper, signed = "", False
     for kind, content in attributes(message[_ANSWER.size :]):
         if kind == _ULP_INFO:
-            names = [bytes(each) for part, each in attributes(content) if part == _ULP_NAME]
+            names = [bytes(name) for part, name in attributes(content) if part == _ULP_NAME]
             upper = names[0].rstrip(b"\0").decode(errors="replace") if names else ""
         signed = signed or kind == _MD5SIG
     return Socket(

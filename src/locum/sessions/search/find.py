@@ -76,8 +76,8 @@ def find(
     """
     wanted = frozenset(home_addresses)
     everything = [*sockets(), *sockets(socket.IPPROTO_UDP)]
-    listening = [each for each in everything if each.state is TcpState.LISTEN]
-    found = [each for each in everything if each.flow.local in wanted and not _is_over(each)]
+    listening = [sock for sock in everything if sock.state is TcpState.LISTEN]
+    found = [sock for sock in everything if sock.flow.local in wanted and not _is_over(sock)]
     sorting = _Sorting(wanted, found, listening, exclude_pids, exclusions)
     sorting.sort()
     return sorting.candidates, sorting.left
@@ -89,8 +89,14 @@ def find_elsewhere(home_addresses: Iterable[IPv4Address | IPv6Address]) -> list[
     Slower than `find`: the kernel's whole table of tracked connections is read.
     """
     return [
-        LeftAlone(each.flow, each.state, each.reason, each.pids, program_names(each.pids))
-        for each in translated(frozenset(home_addresses))
+        LeftAlone(
+            connection.flow,
+            connection.state,
+            connection.reason,
+            connection.pids,
+            program_names(connection.pids),
+        )
+        for connection in translated(frozenset(home_addresses))
     ]
 
 
@@ -113,8 +119,8 @@ class _Sorting:
         self.left: list[LeftAlone] = []
         self._wanted, self._found = wanted, found
         self._paths = _masters(found)
-        self._listeners = {(each.flow.local, each.flow.local_port): each.inode for each in listening}
-        asked = [each.inode for each in found if each.inode]
+        self._listeners = {(sock.flow.local, sock.flow.local_port): sock.inode for sock in listening}
+        asked = [sock.inode for sock in found if sock.inode]
         waiting = len(asked) < len(found)  # perhaps in the queue of a listening socket
         self._holders = holders(
             {*asked, *self._paths.values(), *(self._listeners.values() if waiting else ())}
@@ -125,17 +131,17 @@ class _Sorting:
         self._processes: dict[int, Process | None] = {}
 
     def sort(self) -> None:
-        for each in self._found:
-            held = tuple(self._holders.get(self._paths.get(each.flow, each.inode), ()))
+        for sock in self._found:
+            held = tuple(self._holders.get(self._paths.get(sock.flow, sock.inode), ()))
             pids = tuple(dict.fromkeys(pid for pid, _ in held))
             if not self._exclude_pids.isdisjoint(pids):
                 continue
-            reason = self._why_left(each, pids)
+            reason = self._why_left(sock, pids)
             if reason is None:
-                self.candidates.append(self._candidate(each, held, pids))
+                self.candidates.append(self._candidate(sock, held, pids))
             elif reason:
-                pids = pids or self._accepting(each)
-                self.left.append(LeftAlone(each.flow, each.state, reason, pids, self._names(pids)))
+                pids = pids or self._accepting(sock)
+                self.left.append(LeftAlone(sock.flow, sock.state, reason, pids, self._names(pids)))
 
     def _why_left(self, found: Socket, pids: tuple[int, ...]) -> str | None:
         """None: it can be captured; an empty text: it has ended, and is not reported."""
@@ -157,7 +163,7 @@ class _Sorting:
     def _accepting(self, found: Socket) -> tuple[int, ...]:
         """The processes in whose queue it may wait to be accepted."""
         flow = found.flow
-        inodes = [self._listeners.get((each, flow.local_port), 0) for each in (flow.local, *_ANY)]
+        inodes = [self._listeners.get((address, flow.local_port), 0) for address in (flow.local, *_ANY)]
         return tuple(dict.fromkeys(pid for inode in inodes for pid, _ in self._holders.get(inode, ())))
 
     def _candidate(
@@ -166,7 +172,7 @@ class _Sorting:
         for pid in pids:
             if pid not in self._processes:
                 self._processes[pid] = process(pid)
-        processes = tuple(each for pid in pids if (each := self._processes[pid]) is not None)
+        processes = tuple(holder for pid in pids if (holder := self._processes[pid]) is not None)
         return Candidate(found.flow, found.state, found.inode, held, processes, self._names(pids))
 
 
@@ -188,7 +194,7 @@ def why_left(found: Socket) -> str | None:
 def _masters(found: Iterable[Socket]) -> dict[Flow, int]:
     """The sockets that programs have of the Multipath TCP connections among these, by the flow of the first path."""
     masters: dict[Flow, int] = {}
-    if any(each.upper == "mptcp" for each in found):
+    if any(sock.upper == "mptcp" for sock in found):
         with suppress(OSError):
-            masters = {each.flow: each.inode for each in sockets(MPTCP)}
+            masters = {sock.flow: sock.inode for sock in sockets(MPTCP)}
     return masters

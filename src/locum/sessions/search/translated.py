@@ -79,7 +79,9 @@ def _tracked(home_addresses: Collection[_Address]) -> Iterator[tuple[_Ends, Flow
 
     Nothing without connection tracking, or without the permission to read it.
     """
-    for family in {socket.AF_INET if each.version == 4 else socket.AF_INET6 for each in home_addresses}:
+    for family in {
+        socket.AF_INET if home_address.version == 4 else socket.AF_INET6 for home_address in home_addresses
+    }:
         try:
             for _, message in netlink_messages(
                 _NETLINK_NETFILTER, _CONNTRACK_GET, _GENERAL.pack(family, 0, 0)
@@ -98,8 +100,10 @@ def _ends(content: memoryview | None) -> _Ends | None:
     if _TUPLE_IP not in parts or _TUPLE_PROTOCOL not in parts:
         return None
     addresses, ports = dict(attributes(parts[_TUPLE_IP])), dict(attributes(parts[_TUPLE_PROTOCOL]))
-    source = next((addresses[each] for each in _SOURCES if each in addresses), None)
-    destination = next((addresses[each] for each in _DESTINATIONS if each in addresses), None)
+    source = next((addresses[source] for source in _SOURCES if source in addresses), None)
+    destination = next(
+        (addresses[destination] for destination in _DESTINATIONS if destination in addresses), None
+    )
     if (
         source is None
         or destination is None

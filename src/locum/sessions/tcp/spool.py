@@ -66,9 +66,9 @@ class Budget:
 def disk_files(directory: Path) -> dict[str, Path]:
     """Files of spools on disk, by the spool's name."""
     found = {}
-    for each in os.scandir(directory):
-        if each.name.endswith(".disk"):
-            found[each.name.rsplit(".", 2)[0]] = Path(each.path)
+    for entry in os.scandir(directory):
+        if entry.name.endswith(".disk"):
+            found[entry.name.rsplit(".", 2)[0]] = Path(entry.path)
     return found
 
 

@@ -81,13 +81,13 @@ def encode_632(value: Answer632) -> bytes:
     if value.access_node is not None:
         body[2] = value.access_node.packed
     if value.sessions:
-        body[3] = [_status_to_map(each) for each in value.sessions]
+        body[3] = [_status_to_map(session) for session in value.sessions]
     if value.data:
         body[4] = value.data
     if value.more:
         body[5] = True
     if value.final:
-        body[6] = [_final_to_map(each) for each in value.final]
+        body[6] = [_final_to_map(state) for state in value.final]
     if value.application:
         body[7] = dict(value.application)
     return cbor.encode(body)

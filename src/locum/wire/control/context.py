@@ -117,9 +117,9 @@ def decode_request_622(data: bytes) -> ContextRequest622:
     """The request in a 622's body; raises WireError."""
     reader = cbor.Reader(cbor.decode(data, limit=MAX_CONTEXT, field="622"), "622")
     wants = tuple(
-        cbor.integer(each, "622.wants", 1, _MAX_KIND) for each in reader.array(2, "wants", MAX_BLOCKS)
+        cbor.integer(kind, "622.wants", 1, _MAX_KIND) for kind in reader.array(2, "wants", MAX_BLOCKS)
     )
-    known = dict(_pair(each, "622.known", MAX_VERSION) for each in reader.array(3, "known", MAX_BLOCKS))
+    known = dict(_pair(pair, "622.known", MAX_VERSION) for pair in reader.array(3, "known", MAX_BLOCKS))
     value = ContextRequest622(
         reader.address(0, "home-address"),
         reader.integer(1, "registered", 0, MAX_TIME),
@@ -139,7 +139,7 @@ def encode_624(value: Context624) -> bytes:
             1: value.home_address.packed,
             2: value.registered,
             3: _statuses(value.statuses),
-            4: [[each.kind, each.version, each.data] for each in value.blocks],
+            4: [[block.kind, block.version, block.data] for block in value.blocks],
             5: int(value.onward),
         }
     )
@@ -148,8 +148,8 @@ def encode_624(value: Context624) -> bytes:
 def decode_624(data: bytes) -> Context624:
     """The context in a 624's body, its blocks still encoded; raises WireError."""
     reader = cbor.Reader(cbor.decode(data, limit=MAX_CONTEXT, field="624"), "624")
-    blocks = tuple(_block(each) for each in reader.array(4, "blocks", MAX_BLOCKS))
-    if len({each.kind for each in blocks}) != len(blocks):
+    blocks = tuple(_block(block) for block in reader.array(4, "blocks", MAX_BLOCKS))
+    if len({block.kind for block in blocks}) != len(blocks):
         raise WireError("624.blocks", 0, "repeated")
     value = Context624(
         _status(reader),
@@ -203,7 +203,7 @@ def _statuses(statuses: Mapping[int, BlockStatus]) -> list[list[int]]:
 def _block_statuses(reader: cbor.Reader) -> dict[int, BlockStatus]:
     field = f"{reader.field}.statuses"
     listed = reader.array(3, "statuses", MAX_BLOCKS)
-    pairs = (_pair(each, field, max(BlockStatus)) for each in listed)
+    pairs = (_pair(status, field, max(BlockStatus)) for status in listed)
     return {kind: BlockStatus(status) for kind, status in pairs}
 
 

@@ -118,7 +118,7 @@ def encode_block(content: BlockContent) -> bytes:
         case PagingBlock():
             return cbor.encode({0: _rules(content.classifier)})
         case MulticastBlock():
-            return cbor.encode({0: [each.packed for each in content.groups]})
+            return cbor.encode({0: [group.packed for group in content.groups]})
         case SecurityBlock():
             return cbor.encode({0: content.spi, 1: content.key, 2: content.algorithm, 3: content.replay})
         case VisitorBlock():
@@ -143,15 +143,15 @@ def decode_block(kind: BlockKind, data: bytes) -> BlockContent:
 
 def _rules(rules: RuleList) -> dict[int, object]:
     listed = [
-        [each.identifier, selector_format(each.selector), each.selector.encode(), each.allow]
-        for each in rules.rules
+        [rule.identifier, selector_format(rule.selector), rule.selector.encode(), rule.allow]
+        for rule in rules.rules
     ]
     return {0: listed, 1: rules.otherwise}
 
 
 def _rule_list(value: object, field: str) -> RuleList:
     reader = cbor.Reader(value, field)
-    rules = tuple(_rule(each, field) for each in reader.array(0, "rules", MAX_RULES))
+    rules = tuple(_rule(rule, field) for rule in reader.array(0, "rules", MAX_RULES))
     found = RuleList(rules, reader.boolean(1, "otherwise"))
     reader.done()
     return found
@@ -182,8 +182,8 @@ def _paging(reader: cbor.Reader) -> PagingBlock:
 
 def _multicast(reader: cbor.Reader) -> MulticastBlock:
     field = f"{reader.field}.group"
-    groups = tuple(cbor.address(each, field) for each in reader.array(0, "groups", MAX_GROUPS))
-    if not all(each.is_multicast for each in groups):
+    groups = tuple(cbor.address(group, field) for group in reader.array(0, "groups", MAX_GROUPS))
+    if not all(group.is_multicast for group in groups):
         raise WireError(field, 0, "not-a-group")
     return MulticastBlock(groups)
 

@@ -117,7 +117,7 @@ def _to_map(value: Request634) -> dict[int, object]:
             body: dict[int, object] = {
                 0: PREPARE,
                 1: value.handover,
-                2: [each.packed for each in value.home_addresses],
+                2: [home_address.packed for home_address in value.home_addresses],
                 3: [flow.to_cbor() for flow in value.flows],
                 4: dict(value.configuration),
             }
@@ -126,10 +126,10 @@ def _to_map(value: Request634) -> dict[int, object]:
             if value.access_node is not None:
                 body[12] = value.access_node.packed
             if value.listeners:
-                body[14] = [each.to_cbor() for each in value.listeners]
+                body[14] = [listener.to_cbor() for listener in value.listeners]
             return body
         case TakeoverTransfer():
-            sessions = [dict(each) for each in value.sessions]
+            sessions = [dict(session) for session in value.sessions]
             moved: dict[int, object] = {
                 0: TRANSFER,
                 1: value.handover,
@@ -138,7 +138,7 @@ def _to_map(value: Request634) -> dict[int, object]:
             }
             return moved | {11: list(value.others)} if value.others else moved
         case Reclaim():
-            addresses = [each.packed for each in value.home_addresses]
+            addresses = [home_address.packed for home_address in value.home_addresses]
             if value.handover is None:
                 return {0: RECLAIM, 2: addresses}
             return {0: RECLAIM, 1: value.handover, 2: addresses}
@@ -175,14 +175,14 @@ def _from_reader(kind: int, reader: cbor.Reader) -> Request634:
         return TakeoverPrepare(
             handover=handover,
             home_addresses=_home_addresses(reader),
-            flows=tuple(Flow.from_cbor(each, "634.flow") for each in reader.array(3, "flows", MAX_SESSIONS)),
+            flows=tuple(Flow.from_cbor(flow, "634.flow") for flow in reader.array(3, "flows", MAX_SESSIONS)),
             configuration=reader.mapping(4, "configuration"),
             switch=None if reader.absent(10) else Takes(reader.integer(10, "switch", min(Takes), max(Takes))),
             access_node=None if reader.absent(12) else reader.address(12, "access-node"),
             listeners=() if reader.absent(14) else _listeners(reader.array(14, "listeners", MAX_LISTENERS)),
         )
     if kind == TRANSFER:
-        records = tuple(_record(each) for each in reader.array(5, "sessions", MAX_SESSIONS))
+        records = tuple(_record(session) for session in reader.array(5, "sessions", MAX_SESSIONS))
         application = reader.mapping(6, "application")
         others = () if reader.absent(11) else tuple(map(_handover, reader.array(11, "others", MAX_OTHERS)))
         return TakeoverTransfer(handover, records, application, others)
@@ -206,17 +206,17 @@ def _from_reader(kind: int, reader: cbor.Reader) -> Request634:
 
 def _session_numbers(reader: cbor.Reader) -> tuple[int, ...]:
     listed = reader.array(13, "sessions", MAX_SESSIONS)
-    return tuple(cbor.integer(each, "634.session", 0, MAX_SESSIONS - 1) for each in listed)
+    return tuple(cbor.integer(session, "634.session", 0, MAX_SESSIONS - 1) for session in listed)
 
 
 def _home_addresses(reader: cbor.Reader) -> tuple[Address, ...]:
     found = reader.array(2, "home-addresses", MAX_HOME_ADDRESSES)
-    return tuple(cbor.address(each, "634.home-address") for each in found)
+    return tuple(cbor.address(item, "634.home-address") for item in found)
 
 
 def _listeners(values: list[object]) -> tuple[Listener, ...]:
-    found = tuple(Listener.from_cbor(each, "634.listener") for each in values)
-    if len({(each.address, each.port) for each in found}) != len(found):
+    found = tuple(Listener.from_cbor(value, "634.listener") for value in values)
+    if len({(item.address, item.port) for item in found}) != len(found):
         raise WireError("634.listeners", 0, "duplicate")
     return found
 

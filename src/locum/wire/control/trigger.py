@@ -52,9 +52,12 @@ class Trigger:
 
 def encode_trigger(value: Trigger) -> bytes:
     """The CBOR body of a trigger."""
-    body: dict[int, object] = {0: int(value.operation), 1: [each.packed for each in value.home_addresses]}
+    body: dict[int, object] = {
+        0: int(value.operation),
+        1: [home_address.packed for home_address in value.home_addresses],
+    }
     if value.selectors:
-        body[2] = [[selector_format(each), each.encode()] for each in value.selectors]
+        body[2] = [[selector_format(selector), selector.encode()] for selector in value.selectors]
     if value.reason is not Reason.COMMAND:
         body[3] = int(value.reason)
     if value.access_node is not None:
@@ -73,14 +76,14 @@ def decode_trigger(data: bytes) -> Trigger:
     number = Reason.COMMAND if reader.absent(3) else reader.integer(3, "reason", min(Reason), max(Reason))
     access_node = None if reader.absent(4) else reader.address(4, "access-node")
     reader.done()
-    addresses = tuple(cbor.address(each, "trigger.home-address") for each in homes)
+    addresses = tuple(cbor.address(home, "trigger.home-address") for home in homes)
     return Trigger(operation, addresses, selectors, Reason(number), access_node)
 
 
 def _selectors(items: list[object]) -> tuple[TrafficSelector, ...]:
     if not items:
         raise WireError("trigger.selectors", 0, "range")
-    return tuple(_selector(each) for each in items)
+    return tuple(_selector(item) for item in items)
 
 
 def _selector(value: object) -> TrafficSelector:

@@ -85,13 +85,13 @@ def _records(cursor: Cursor, size: int) -> Iterator[Membership]:
 
 def _forwarded(found: Iterator[Membership] | list[Membership]) -> Iterator[Membership]:
     """Groups that leave a link at all: not 224.0.0.0/24, and of IPv6 no scope up to link-local (RFC 4291 section 2.7)."""
-    for each in found:
-        group = each.group
+    for membership in found:
+        group = membership.group
         if not group.is_multicast:
             raise WireError("group", 4, "not-multicast")
         local = group.packed[:3] == b"\xe0\0\0" if group.version == 4 else group.packed[1] & 15 <= 2
         if not local:
-            yield each
+            yield membership
 
 
 def igmp_query() -> bytes:

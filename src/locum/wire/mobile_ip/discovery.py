@@ -85,7 +85,7 @@ class AgentAdvertisement:
         body += self.lifetime.to_bytes(2, "big")
         for address, preference in self.addresses:
             body += address.packed + preference.to_bytes(4, "big", signed=True)
-        body += b"".join(each.encode() for each in self._listed())
+        body += b"".join(extension.encode() for extension in self._listed())
         if len(body) % 2:
             body += Padding().encode()
         return _with_checksum(body)
@@ -181,19 +181,21 @@ class _Found:
 
     def one(self, kind: type[E_]) -> E_ | None:
         """The only extension of that class, if any; WireError when it is repeated."""
-        found = [each for each in self.listed if isinstance(each, kind)]
+        found = [extension for extension in self.listed if isinstance(extension, kind)]
         if len(found) > 1:
             raise WireError(kind.__name__, 0, "repeated")
         return found[0] if found else None
 
     def nai(self) -> str | None:
         """The foreign agent's identifier."""
-        found = (each for each in self.listed if isinstance(each, NaiCarrying))
-        return next((each.identifier for each in found if each.subtype == FOREIGN_AGENT_NAI), None)
+        found = (extension for extension in self.listed if isinstance(extension, NaiCarrying))
+        return next(
+            (extension.identifier for extension in found if extension.subtype == FOREIGN_AGENT_NAI), None
+        )
 
     def unknown(self) -> tuple[Extension, ...]:
         """The skippable extensions that are not known here."""
-        return tuple(each for each in self.listed if isinstance(each, Unknown))
+        return tuple(extension for extension in self.listed if isinstance(extension, Unknown))
 
 
 def _router(cursor: Cursor, words: int) -> tuple[IPv4Address, int]:

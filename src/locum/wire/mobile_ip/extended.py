@@ -17,17 +17,17 @@ class Extended:
 
     def find(self, kind: type[E_]) -> E_ | None:
         """The first extension of that class."""
-        return next((each for each in self.extensions if isinstance(each, kind)), None)
+        return next((extension for extension in self.extensions if isinstance(extension, kind)), None)
 
     def all(self, kind: type[E_]) -> tuple[E_, ...]:
         """Every extension of that class, in order."""
-        return tuple(each for each in self.extensions if isinstance(each, kind))
+        return tuple(extension for extension in self.extensions if isinstance(extension, kind))
 
     def authentication(self, kind: AuthKind) -> Authentication | None:
         """The authentication extension between those two."""
-        for each in self.extensions:
-            if isinstance(each, Authentication) and each.kind is kind:
-                return each
+        for extension in self.extensions:
+            if isinstance(extension, Authentication) and extension.kind is kind:
+                return extension
         return None
 
     @property
@@ -36,7 +36,12 @@ class Extended:
         if len(self.extensions) < 2:
             return None
         return next(
-            (each.identifier for each in self.protected(AuthKind.MN_HA) if isinstance(each, Nai)), None
+            (
+                extension.identifier
+                for extension in self.protected(AuthKind.MN_HA)
+                if isinstance(extension, Nai)
+            ),
+            None,
         )
 
     def protected(self, kind: AuthKind) -> tuple[Extension, ...]:
@@ -44,8 +49,8 @@ class Extended:
 
         What stands after it was not said by its sender, and must not be believed on its behalf.
         """
-        for place, each in enumerate(self.extensions):
-            if isinstance(each, Authentication) and each.kind is kind:
+        for place, extension in enumerate(self.extensions):
+            if isinstance(extension, Authentication) and extension.kind is kind:
                 return self.extensions[:place]
         return ()
 

@@ -109,7 +109,7 @@ class Code(IntEnum):
         return self in (Code.ACCEPTED, Code.ACCEPTED_NO_SIMULTANEOUS_BINDINGS)
 
 
-_CODES = {int(each): each for each in Code}
+_CODES = {int(code): code for code in Code}
 
 
 @value

@@ -36,7 +36,7 @@ class RegistrationRevocation(Extended):
         """The UDP payload; reserved parts are zero."""
         flags = (_FROM_HOME_AGENT if self.from_home_agent else 0) | (_INFORM if self.inform else 0)
         addresses = (self.home_address, self.home_domain_address, self.foreign_domain_address)
-        packed = (each.packed for each in addresses)
+        packed = (address.packed for address in addresses)
         fixed = _REVOCATION.pack(REGISTRATION_REVOCATION, flags, *packed, self.identifier)
         return fixed + encode_extensions(self.extensions)
 

@@ -60,8 +60,8 @@ class TakingWorld(MovingWorld):
 
     def notices(self, host: Host, peer: Addr) -> list[bool]:
         """The 618 notices of an access node to this one."""
-        told = [each.detail for each in host.events if each.message == "618" and each.kind == "sent"]
-        return [bool(each["responsible"]) for each in told if each["to"] == str(peer)]
+        told = [event.detail for event in host.events if event.message == "618" and event.kind == "sent"]
+        return [bool(detail["responsible"]) for detail in told if detail["to"] == str(peer)]
 
     def forget(self) -> None:
         for host in self.hosts:
@@ -81,9 +81,9 @@ def transfers(messages: list[bytes], reply: bool) -> list[TransferContext]:
     """Context transfer fields of requests, or replies."""
     kind = 3 if reply else 1
     decode = RegistrationReply.decode if reply else RegistrationRequest.decode
-    found = [decode(each) for each in messages if each[0] == kind]
-    values = [decode_vendor(one) for each in found for one in each.all(VendorNormal)]
-    return [each for each in values if isinstance(each, TransferContext)]
+    found = [decode(message) for message in messages if message[0] == kind]
+    values = [decode_vendor(one) for message in found for one in message.all(VendorNormal)]
+    return [value for value in values if isinstance(value, TransferContext)]
 
 
 # The context (C4) -----------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_home_agent_names_the_access_node_if_a_trigger_does_not(
     assert world.policed()
     assert transfers(world.ha.sent, reply=False) == [NOWHERE]
     assert transfers(world.mnps.sent, reply=True) == [TransferContext(AN1)]
-    assert [each.detail["to"] for each in world.an3.events if each.message == "622"] == [str(AN1)]
+    assert [event.detail["to"] for event in world.an3.events if event.message == "622"] == [str(AN1)]
     world.forget()
     world.advance(250)  # a renewal
     assert world.ha.sent and not transfers(world.ha.sent, reply=False)
@@ -130,8 +130,8 @@ def test_context_returns_to_the_new_access_node_after_a_move(world: TakingWorld)
     world.forget()
     world.trigger(Operation.RELEASE)
     world.advance(2)
-    pushed = [each.detail for each in world.an3.events if each.message == "624" and each.kind == "sent"]
-    assert [each["to"] for each in pushed if "errand" in each] == [str(AN2)]
+    pushed = [event.detail for event in world.an3.events if event.message == "624" and event.kind == "sent"]
+    assert [detail["to"] for detail in pushed if "errand" in detail] == [str(AN2)]
     assert world.agent(world.an2).contexts.content(HOA, BlockKind.POLICY) is not None
     assert world.notices(world.an2, HOA) == [True]
 
@@ -161,7 +161,7 @@ def test_unknown_place_of_a_device_is_asked_for_again() -> None:
     world.trigger(Operation.TAKE)
     world.advance(2)
     assert transfers(world.ha.sent, reply=False) == [NOWHERE] and not transfers(world.mnps.sent, reply=True)
-    assert not [each for each in world.an3.events if each.message == "622"]
+    assert not [event for event in world.an3.events if event.message == "622"]
     world.links("radio0")
     world.advance(300)
     assert world.policed(), "with a renewal"
@@ -190,7 +190,7 @@ def test_all_flows_are_taken_and_given_back(world: TakingWorld) -> None:
     world.advance(2)
     assert world.notices(world.an1, HOA) == [True]
     assert set(world.notices(world.an3, STAND_IN)) == {False}
-    heard = [each.detail["responsible"] for each in world.mn.events if each.kind == "notified"]
+    heard = [event.detail["responsible"] for event in world.mn.events if event.kind == "notified"]
     assert heard == [True]
 
 
@@ -238,6 +238,6 @@ def test_only_the_new_access_node_notifies_a_moved_device() -> None:
         host.events.clear()
     world.links("radio1")
     world.advance(3)
-    told = [each for each in world.an1.events if each.message == "618"]
+    told = [event for event in world.an1.events if event.message == "618"]
     assert not told
-    assert [each.detail["responsible"] for each in world.an2.events if each.message == "618"] == [True]
+    assert [event.detail["responsible"] for event in world.an2.events if event.message == "618"] == [True]

@@ -52,9 +52,9 @@ class Recorder:
     def ask(self, path: str, body: bytes, peer: Addr) -> bytes:
         event = a.Asked(10_000, path, body, peer, ())
         actions = self.host.role.happened(event, now=self.world.clock(self.host))
-        answers = [each for each in actions if isinstance(each, a.Answer)]
+        answers = [action for action in actions if isinstance(action, a.Answer)]
         assert len(answers) == 1
-        self.world.perform(self.host, [each for each in actions if not isinstance(each, a.Answer)])
+        self.world.perform(self.host, [action for action in actions if not isinstance(action, a.Answer)])
         return answers[0].body
 
 
@@ -128,9 +128,9 @@ def test_the_device_comes_back_before_the_tunnel_has_ended() -> None:
     assert len(world.arrived) == world.sent_packets and in_order(world)
     assert not world.an1.bindings and world.an2.bindings
     world.advance(12)
-    assert not world.an2.bindings and [each.home_address for each in world.agent(world.an1).visitors()] == [
-        HOA
-    ]
+    assert not world.an2.bindings and [
+        visitor.home_address for visitor in world.agent(world.an1).visitors()
+    ] == [HOA]
 
 
 def test_flapping_link_delivers_held_packets() -> None:
@@ -170,12 +170,12 @@ def test_peer_that_never_answers_a_request() -> None:
     world.mute.add("an1")
     reactive(world)
     assert world.arrived[-1] == world.sent_packets
-    asked = [each for each in world.an2.events if each.message == "622"]
+    asked = [event for event in world.an2.events if event.message == "622"]
     world.advance(20)
-    asked = [each for each in world.an2.events if each.message == "622"]
+    asked = [event for event in world.an2.events if event.message == "622"]
     assert 6 <= len(asked) <= 8
     assert world.an2.kinds().count("context-given-up") == 1
-    assert [each.home_address for each in world.agent(world.an2).visitors()] == [HOA]
+    assert [visitor.home_address for visitor in world.agent(world.an2).visitors()] == [HOA]
 
 
 def test_peer_that_never_answers_a_push() -> None:
@@ -192,7 +192,7 @@ def test_unknown_access_node_is_refused() -> None:
     world = at(MovingWorld(agents={AN2: {"access_nodes": {}}}))
     reactive(world)
     assert world.an2.counts["context-peer-unknown"] >= 1
-    assert [each.home_address for each in world.agent(world.an2).visitors()] == [HOA]
+    assert [visitor.home_address for visitor in world.agent(world.an2).visitors()] == [HOA]
 
 
 def test_unknown_mobile_node_is_refused() -> None:
@@ -297,7 +297,7 @@ def test_later_of_two_claims_to_a_device_wins() -> None:
     old = Context624(ContextStatus.OK, HOA, 1, (), onward=Onward.MOVED)
     refused = decode_acknowledgement_622(Recorder(world, world.an2).ask("624", encode_624(old), AN1))
     assert refused.status is ContextStatus.STALE
-    assert [each.home_address for each in world.agent(world.an2).visitors()] == [HOA]
+    assert [visitor.home_address for visitor in world.agent(world.an2).visitors()] == [HOA]
 
 
 def test_notice_of_a_later_registration_ends_the_visit() -> None:
@@ -381,8 +381,8 @@ def test_incremental_context_omits_unchanged_blocks() -> None:
     world.move("radio0")
     world.advance(2)
     there, back = bodies
-    whole = {each.kind for each in there.blocks if each.data is not None}
-    changed = {each.kind for each in back.blocks if each.data is not None}
+    whole = {block.kind for block in there.blocks if block.data is not None}
+    changed = {block.kind for block in back.blocks if block.data is not None}
     assert BlockKind.POLICY in whole and changed <= {BlockKind.VISITOR}
 
 
@@ -430,7 +430,7 @@ def test_stand_in_access_node_returns_the_context_with_changes() -> None:
     assert isinstance(book.content(HOA, BlockKind.POLICY), PolicyBlock)
     assert world.an3.bindings[HOA].tunnels[0].destination == AN2  # 620''
     assert world.an3.events[-1].kind != "failed"
-    notices = [each for each in world.an3.events if each.message == "618"]
+    notices = [event for event in world.an3.events if event.message == "618"]
     assert notices and notices[-1].detail["responsible"] is False
     world.advance(10)
     assert not world.an3.bindings and (HA, HOA, Side.TO_HOME_ADDRESS) in world.an3.acceptances

@@ -40,9 +40,9 @@ def connected(world: World, size: int = 0) -> Session:
 def at_rest(world: World, *accepted: Session) -> None:
     """All is with its program, and no state of the hand-over is left."""
     assert awake(world)
-    for each in accepted:
-        assert each.captured_at is None and each.at_device == each.sent
-        assert not each.lost and not each.reset
+    for session in accepted:
+        assert session.captured_at is None and session.at_device == session.sent
+        assert not session.lost and not session.reset
     assert not world.mn.flows and not world.mnps.flows and not world.mnps.watched and not world.ports
     assert not [key for key in (*world.mn.rows, *world.mnps.rows) if key[0] == "handover"]
 
@@ -57,8 +57,8 @@ def test_connections_come_with_the_devices_own_sessions(registers: bool) -> None
     at_rest(world, first, second)
     assert world.mn.kinds().count("session-arrived") == 2
     fates = world.device.woken.all(Fate.ARRIVED)
-    assert {each.flow for each in fates} == {first.flow, second.flow}
-    assert not {first.flow, second.flow} & {each.flow for each in world.device.woken.all(Fate.RETURNED)}
+    assert {fate.flow for fate in fates} == {first.flow, second.flow}
+    assert not {first.flow, second.flow} & {fate.flow for fate in world.device.woken.all(Fate.RETURNED)}
 
 
 @ways
@@ -96,7 +96,7 @@ def test_cancelled_wake_reopens_the_ports() -> None:
     world.sleep()
     world.advance(5)
     assert asleep(world)
-    assert not [each for each in world.mn.flows if each.local_port == SSH]
+    assert not [flow for flow in world.mn.flows if flow.local_port == SSH]
     after = connected(world, 4)
     world.wake()
     world.advance(5)
@@ -203,6 +203,6 @@ def test_permanently_lost_stand_in_leaves_no_flow_suspended() -> None:
     assert world.mn.flows == {one.flow: FlowVerdict.SUSPEND}
     world.advance(900)
     assert awake(world) and not world.mn.flows
-    lost = [each for each in world.mn.events if each.kind == "session-lost"]
-    assert [each.flow for each in lost] == [one.flow]
+    lost = [event for event in world.mn.events if event.kind == "session-lost"]
+    assert [event.flow for event in lost] == [one.flow]
     assert not [key for key in world.mn.rows if key[0] == TABLE]

@@ -33,8 +33,8 @@ def coming(**options: object) -> World:
 
 def comes(world: World) -> bool:
     slow = world.sessions[SLOW]
-    others = [each for each in world.sessions.values() if each is not slow]
-    assert all(each.captured_at is None and not each.held_by_stand_in for each in others)
+    others = [session for session in world.sessions.values() if session is not slow]
+    assert all(other.captured_at is None and not other.held_by_stand_in for other in others)
     assert slow.captured_at is not None and slow.stopped and not slow.tight and not world.frozen
     assert world.mn.flows == {SLOW: FlowVerdict.SUSPEND} and world.answering == {SLOW}
     return isinstance(world.device.state, Up) and world.path_of_data() == "mn"
@@ -48,12 +48,12 @@ def reads(world: World) -> None:
 def test_wake_ends_although_a_program_does_not_read() -> None:
     world = coming()
     assert comes(world)
-    fates = {each.flow: each.fate for each in world.device.woken.fates}
+    fates = {fate.flow: fate.fate for fate in world.device.woken.fates}
     assert fates == {flow(0): Fate.RETURNED, SLOW: Fate.COMING, flow(2): Fate.RETURNED}
     world.peer_sends(0, 1000)
-    fetches = [each for each in world.mn.events if each.detail.get("request") == "fetch"]
+    fetches = [event for event in world.mn.events if event.detail.get("request") == "fetch"]
     world.advance(60)
-    again = [each for each in world.mn.events if each.detail.get("request") == "fetch"]
+    again = [event for event in world.mn.events if event.detail.get("request") == "fetch"]
     assert again == fetches, "what the program does not read is fetched over and over"
     reads(world)
     assert returned(world) and not world.answering
@@ -78,7 +78,7 @@ def test_data_below_the_limit_does_not_wait_for_the_program(later: int) -> None:
     world.wake()
     world.advance(8)
     assert returned(world) and slow.buffered == 5_000_000 + later
-    assert {each.fate for each in world.device.woken.fates} == {Fate.RETURNED}
+    assert {fate.fate for fate in world.device.woken.fates} == {Fate.RETURNED}
 
 
 def test_sessions_beyond_the_total_come() -> None:
@@ -88,7 +88,7 @@ def test_sessions_beyond_the_total_come() -> None:
         world.peer_sends(number, 5_500_000)
     world.wake()
     world.advance(20)
-    fates = [each.fate for each in world.device.woken.fates]
+    fates = [fate.fate for fate in world.device.woken.fates]
     assert (fates.count(Fate.RETURNED), fates.count(Fate.COMING)) == (4, 2)
     for session in world.sessions.values():
         session.reads = True
@@ -125,8 +125,8 @@ def test_new_sleep_returns_coming_data_for_the_next_wake() -> None:
     world.advance(3)
     assert isinstance(world.device.state, Down) and not world.answering
     assert world.frozen == {100, 101, 102}
-    assert all(each.held_by_stand_in and not each.stopped for each in world.sessions.values())
-    assert len({each.handover for each in world.sessions.values()}) == 2
+    assert all(session.held_by_stand_in and not session.stopped for session in world.sessions.values())
+    assert len({session.handover for session in world.sessions.values()}) == 2
     for number in range(3):
         world.peer_sends(number, 2_000_000)
     world.wake()
@@ -171,7 +171,7 @@ def test_restart_while_sessions_come(name: str, when: float, sleeping: bool) -> 
     else:
         world.sessions[SLOW].reads = True
     world.advance(when)
-    host = next(each for each in world.hosts if each.name == name)
+    host = next(host for host in world.hosts if host.name == name)
     world.kill(host)
     world.advance(0.05)
     world.start(host)
@@ -181,7 +181,7 @@ def test_restart_while_sessions_come(name: str, when: float, sleeping: bool) -> 
         world.wake()
     reads(world)
     world.advance(60)
-    assert returned(world) and not any(each.lost for each in world.sessions.values())
+    assert returned(world) and not any(session.lost for session in world.sessions.values())
 
 
 def test_a_killed_device_lets_the_programs_run() -> None:
@@ -200,7 +200,7 @@ def test_device_sends_signs_of_life_to_the_stand_in() -> None:
     asked: list[object] = []
     world.watch = lambda action: asked.append(decode_634(action.body)) if isinstance(action, a.Ask) else None
     world.advance(6 * SIGN_OF_LIFE)
-    assert 5 <= sum(isinstance(each, Fetch) for each in asked) <= 7
+    assert 5 <= sum(isinstance(request, Fetch) for request in asked) <= 7
     assert comes(world), "the stand-in has forgotten a device that was there"
     reads(world)
     assert returned(world)
@@ -211,8 +211,8 @@ def test_program_ends_while_its_session_comes() -> None:
     world.sessions[SLOW].closed = True
     world.advance(30)
     assert world.sessions[SLOW].reset and not world.mn.flows and not world.mnps.rows
-    assert not any(each.reset for each in world.sessions.values() if each.flow != SLOW)
-    assert {each.flow: each.fate for each in world.device.woken.fates}[SLOW] is Fate.CLOSED
+    assert not any(session.reset for session in world.sessions.values() if session.flow != SLOW)
+    assert {fate.flow: fate.fate for fate in world.device.woken.fates}[SLOW] is Fate.CLOSED
 
 
 def test_coming_session_can_be_abandoned() -> None:
@@ -220,7 +220,9 @@ def test_coming_session_can_be_abandoned() -> None:
     world.abandon()
     world.advance(10)
     assert world.sessions[SLOW].lost and world.sessions[SLOW].reset and not world.mn.flows
-    assert not any(each.lost or each.reset for each in world.sessions.values() if each.flow != SLOW)
+    assert not any(
+        session.lost or session.reset for session in world.sessions.values() if session.flow != SLOW
+    )
     assert not world.mnps.rows and not any(table == TABLE for table, _ in world.mn.rows)
 
 
@@ -282,7 +284,7 @@ def test_wake_with_returned_sessions_survives_a_restart(registers: bool, moment:
     world.sleep()
     world.advance(20)
     assert isinstance(asked[0], Done) and asked[0].sessions
-    assert not any(isinstance(each, Cancel) for each in asked) and not back.held_by_stand_in
+    assert not any(isinstance(request, Cancel) for request in asked) and not back.held_by_stand_in
     before = back.sent
     world.peer_sends(1, 5000)
     slow.room, slow.reads = 1 << 40, True

@@ -15,7 +15,7 @@ SESSIONS = [
     AwaySession(number, Flow(6, ip_address("10.0.0.1"), 1000 + number, ip_address("10.9.9.9"), 80), (), ())
     for number in range(COUNT)
 ]
-FLOWS = [each.flow for each in SESSIONS]
+FLOWS = [session.flow for session in SESSIONS]
 which, amount = st.sampled_from(FLOWS), st.integers(0, 10)
 STEPS = st.lists(
     st.one_of(
@@ -52,7 +52,7 @@ def step(progress: Progress, what: str, flow: Flow, how: int) -> None:
             progress.try_again()
         case "beyond" if there:
             progress.go_beyond({flow: how})
-        case "number" if all(progress.session(each).session != how for each in progress.flows):
+        case "number" if all(progress.session(key).session != how for key in progress.flows):
             progress.number({flow: how})
         case "remove":
             progress.remove([flow])
@@ -61,15 +61,15 @@ def step(progress: Progress, what: str, flow: Flow, how: int) -> None:
 def check(progress: Progress) -> None:
     """Every view agrees with the values of the sessions."""
     values = {flow: progress[flow] for flow in progress.flows}
-    assert progress.behind == {flow for flow, each in values.items() if each.offset < each.target}
+    assert progress.behind == {flow for flow, value in values.items() if value.offset < value.target}
     assert set(progress.complete) == values.keys() - progress.behind
     for view, room in ((progress.full, Room.FULL), (progress.slow, Room.SLOW), (progress.gone, Room.GONE)):
-        assert view == {flow for flow, each in values.items() if each.room is room}
-    taking = {each.session.flow for each in progress.taking()}
+        assert view == {flow for flow, value in values.items() if value.room is room}
+    taking = {value.session.flow for value in progress.taking()}
     assert taking == progress.behind - progress.full - progress.slow - progress.gone
     assert progress.remaining() == sum(values[flow].target - values[flow].offset for flow in taking)
-    for each in values.values():
-        assert progress.numbered(each.session.session) == each
+    for value in values.values():
+        assert progress.numbered(value.session.session) == value
 
 
 @given(STEPS)

@@ -41,7 +41,7 @@ def final(received: int, tail: bytes = b"", **more: object) -> dict[int, FinalSt
 
 def asked(actions: list[a.Action] | None) -> list[tuple[int, object]]:
     assert actions is not None
-    return [(each.request, decode_634(each.body)) for each in actions if isinstance(each, a.Ask)]
+    return [(action.request, decode_634(action.body)) for action in actions if isinstance(action, a.Ask)]
 
 
 def answer(request: int, data: bytes = b"", status: Status = Status.OK) -> a.Answered:
@@ -59,7 +59,7 @@ def test_complete_tail_is_replayed_at_once() -> None:
     assert one.begin(final(3, b"abc")) == []
     done = one.happened(Replayed(CALL))
     assert done is not None
-    assert [type(each).__name__ for each in done] == ["SetFlow", "ClearFlow", "ReleaseHeld", "Emit"]
+    assert [type(action).__name__ for action in done] == ["SetFlow", "ClearFlow", "ReleaseHeld", "Emit"]
     assert not waits(one)
     assert (one.arrived, one.failed) == ({CALL: LAST}, {})
 

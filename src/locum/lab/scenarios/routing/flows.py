@@ -92,7 +92,7 @@ class Flows(Scenario):
         lab.command("mn", *add, "--priority", "40", "--to", "1", "--source", str(self.cn[4]),
                     "--destination-port", "7050")  # fmt: skip
         self.before = [(rule["id"], rule["packets"]) for rule in lab.flow_rules()]
-        ports = [each.port for each in TOLD]
+        ports = [stream.port for stream in TOLD]
         wait_for([start(lab, home, port) for home in (HOME_ADDRESS4, HOME_ADDRESS6) for port in ports])
         wait_for([start(lab, home, SHARED, FLOWS) for home in (HOME_ADDRESS4, HOME_ADDRESS6)])
         self.there = stand_ins(lab)
@@ -100,13 +100,15 @@ class Flows(Scenario):
     def judge(self, lab: Lab, checks: Checks) -> None:
         rules = lab.flow_rules()
         checks.equal("stand_ins", ", ".join(self.there), "at-mnps, at-mnps2")
-        checks.holds("rules_stood", [each["id"] for each in rules] == [each for each, _ in self.before])
+        checks.holds(
+            "rules_stood", [rule["id"] for rule in rules] == [identifier for identifier, _ in self.before]
+        )
         checks.equal("rule_packets_before", sum(packets for _, packets in self.before), 0, "packets")
-        checks.more_than("least_rule_packets", min(each["packets"] for each in rules), 100, "packets")
+        checks.more_than("least_rule_packets", min(rule["packets"] for rule in rules), 100, "packets")
         sent = datagrams(lab.captures.files["cn"], outgoing=True)
         arrived = {node: datagrams(lab.captures.files[node]) for node in PLACES}
         self._judge_streams(sent, arrived, checks)
-        self._judge_explanations(lab, {each["id"]: each["owner"] for each in rules}, checks)
+        self._judge_explanations(lab, {rule["id"]: rule["owner"] for rule in rules}, checks)
         self._judge_shares(lab, sent, arrived, checks)
         judge_flows(lab, checks)
 
@@ -148,7 +150,7 @@ class Flows(Scenario):
                     places[version, source_port].add(node)
         checks.equal("shared_flows", len(places), 2 * FLOWS, "flows")
         checks.equal("shared_lost", lost, 0, "packets")
-        checks.equal("shared_hopped", sum(len(each) > 1 for each in places.values()), 0, "flows")
+        checks.equal("shared_hopped", sum(len(place) > 1 for place in places.values()), 0, "flows")
         otherwise = [
             flow
             for flow, nodes in places.items()
@@ -179,8 +181,8 @@ Found = defaultdict[tuple[int, int], set[tuple[int, int]]]
 def datagrams(file: Path, *, outgoing: bool = False) -> Found:
     """Numbered datagrams to the home addresses that came to a node, in whatever tunnel, or left it."""
     found: Found = defaultdict(set)
-    for each in inner_packets(file):
-        one = each.datagram
+    for packet in inner_packets(file):
+        one = packet.datagram
         if one.outgoing != outgoing or one.protocol != UDP or one.destination not in HOMES:
             continue
         if one.transport[8:15] == stream.MAGIC:

@@ -221,19 +221,19 @@ class Move(Scenario):
         device, second = lab.captures.files["mn"], lab.captures.files["an2"]
         index = lab.network.index("mn", lab.topology.radio("an2").far.interface)
         group = [
-            each
-            for each in pcap.datagrams(device)
-            if each.destination == GROUP and each.interface == index and not each.outgoing
+            datagram
+            for datagram in pcap.datagrams(device)
+            if datagram.destination == GROUP and datagram.interface == index and not datagram.outgoing
         ]
         checks.more_than("group_packets_after_move", len(group), 0, "packets")
         if group:
             checks.at_most("group_after_move_s", group[0].time - self.moved_at, 0.5, "s")
         there = sum(
             1
-            for each in inner_packets(second)
-            if each.outer is not None
-            and each.datagram.protocol == pcap.UDP
-            and each.datagram.ports[1] == FORBIDDEN_PORT
+            for packet in inner_packets(second)
+            if packet.outer is not None
+            and packet.datagram.protocol == pcap.UDP
+            and packet.datagram.ports[1] == FORBIDDEN_PORT
         )
         checks.more_than("forbidden_packets_at_access_node", there, 0, "packets")
         delivered = len(stream.arrivals(device, FORBIDDEN_PORT))

@@ -105,7 +105,7 @@ class Nat(Scenario):
         checks.at_least("mapping_losses", losses, 1, "events")
         checks.at_most("recovered_s", self.recovered - self.changed, 20.0, "s")
         checks.equal("echoes_after_change", self.after_change, PINGS, "packets")
-        inner = (each.datagram for each in inner_packets(lab.captures.files["mn"]) if each.outer)
+        inner = (packet.datagram for packet in inner_packets(lab.captures.files["mn"]) if packet.outer)
         arrived = stream.first_times(inner, PORT)
         checks.more_than(
             "stream_before_change", sum(t < self.changed for t in arrived.values()), 50, "packets"
@@ -141,8 +141,10 @@ class Nat(Scenario):
     def _keepalives(self, lab: Lab) -> int:
         """Tunnelled packets of the mobile node while its programs were silent: keepalives."""
         return sum(
-            each.outgoing and self.quiet <= each.time <= self.quiet + IDLE and is_tunnel_data(each)
-            for each in pcap.datagrams(lab.captures.files["mn"])
+            datagram.outgoing
+            and self.quiet <= datagram.time <= self.quiet + IDLE
+            and is_tunnel_data(datagram)
+            for datagram in pcap.datagrams(lab.captures.files["mn"])
         )
 
     @staticmethod
@@ -150,8 +152,9 @@ class Nat(Scenario):
         """Packets between home agent and translator in that protocol."""
         outside = {FIRST_OUTSIDE, NEXT_OUTSIDE, CARE_OF}
         return sum(
-            each.protocol == protocol and bool({str(each.source), str(each.destination)} & outside)
-            for each in pcap.datagrams(lab.captures.files["ha"])
+            datagram.protocol == protocol
+            and bool({str(datagram.source), str(datagram.destination)} & outside)
+            for datagram in pcap.datagrams(lab.captures.files["ha"])
         )
 
 
@@ -167,8 +170,8 @@ def wait_outer(lab: Lab, address: str, patience: float = 25.0) -> str:
     found: list[str] = []
 
     def seen() -> bool:
-        outer = [str(each.get("outer", "")) for row in lab.bindings() for each in row["care_of"]]
-        found[:] = [each for each in outer if each.startswith(f"{address}:")]
+        outer = [str(care_of.get("outer", "")) for row in lab.bindings() for care_of in row["care_of"]]
+        found[:] = [mapping for mapping in outer if mapping.startswith(f"{address}:")]
         return bool(found)
 
     wait_until(f"the home agent to see the mobile node at {address}", seen, patience)

@@ -151,9 +151,11 @@ class Police(Scenario):
         for home in (HOME_ADDRESS4, HOME_ADDRESS6):
             rules = self._rules("an1", str(home), "to-visitor")
             before = [
-                each.datagram
-                for each in inner_packets(files["an1"])
-                if not each.datagram.outgoing and each.outer is not None and each.datagram.destination == home
+                packet.datagram
+                for packet in inner_packets(files["an1"])
+                if not packet.datagram.outgoing
+                and packet.outer is not None
+                and packet.datagram.destination == home
             ]
             compare(checks, f"to_visitor_v{home.version}", rules, before)
         own = {lab.topology.address4("an1", link) for link in lab.topology.interfaces("an1")}
@@ -162,18 +164,20 @@ class Police(Scenario):
             "from_visitor",
             self._rules("an1", str(HOME_ADDRESS4), "from-visitor"),
             [
-                each
-                for each in pcap.datagrams(files["an1"])
-                if not each.outgoing
-                and each.source == HOME_ADDRESS4
-                and each.destination not in own
-                and not each.destination.is_multicast
+                datagram
+                for datagram in pcap.datagrams(files["an1"])
+                if not datagram.outgoing
+                and datagram.source == HOME_ADDRESS4
+                and datagram.destination not in own
+                and not datagram.destination.is_multicast
             ],
         )
         to_stand_in = [
-            each.datagram
-            for each in inner_packets(files["an3"])
-            if not each.datagram.outgoing and each.outer is not None and each.datagram.destination == STAND_IN
+            packet.datagram
+            for packet in inner_packets(files["an3"])
+            if not packet.datagram.outgoing
+            and packet.outer is not None
+            and packet.datagram.destination == STAND_IN
         ]
         compare(checks, "to_stand_in", self._rules("an3", str(STAND_IN), "to-visitor"), to_stand_in)
         self._judge_emission(lab, checks)
@@ -185,9 +189,9 @@ class Police(Scenario):
             e for e in pcap.datagrams(lab.captures.files["mnps"]) if e.outgoing and e.source == STAND_IN
         ]
         attempts = [
-            each
-            for each in pcap.datagrams(lab.captures.files["mnps"])
-            if not each.outgoing and each.protocol == pcap.TCP and each.ports[1] == CLOSED_PORT
+            datagram
+            for datagram in pcap.datagrams(lab.captures.files["mnps"])
+            if not datagram.outgoing and datagram.protocol == pcap.TCP and datagram.ports[1] == CLOSED_PORT
         ]
         checks.more_than("emission_allowed", counted[1], 10, "packets")
         checks.equal("emission_allowed_in_capture", len(passed), counted[1] + counted[2], "packets")

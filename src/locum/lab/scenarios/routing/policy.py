@@ -157,9 +157,9 @@ class Policy(Scenario):
 
     def _forge(self, lab: Lab) -> None:
         """Silent servers, and a stranger who answers in their name."""
-        for each in self.servers:
-            each.start(self._users(lab))
-            each.hang()
+        for server in self.servers:
+            server.start(self._users(lab))
+            server.hang()
         before = {kind: self._refusals(lab, f"radius-{kind}") for kind in FORGED}
         lab.command("ha", "profile", "refresh")
         done = lab.processes.run(
@@ -173,13 +173,13 @@ class Policy(Scenario):
         self.after_forgery = self._row(lab)
         self.counted = {kind: self._refusals(lab, f"radius-{kind}") - before[kind] for kind in FORGED}
         lab.timeline.mark("forged", datagrams=self.forged)
-        for each in self.servers:
-            each.go_on()
+        for server in self.servers:
+            server.go_on()
 
     def _wrong_secret(self, lab: Lab) -> None:
         """A server with another secret does not answer; it is as if it were silent."""
-        for each in self.servers:
-            each.stop()
+        for server in self.servers:
+            server.stop()
         stranger = FreeRadius(lab.processes, SERVERS[0], lab.place.path / "wrong", self._clients(lab, WRONG))
         stranger.start(self._users(lab))
         before = self._events(lab, "profile-stale")
@@ -191,13 +191,13 @@ class Policy(Scenario):
 
     def _change(self, lab: Lab) -> None:
         """The profile says something else while the device is registered, in the middle of a download."""
-        for each in self.servers:
-            each.start(self._users(lab))
+        for server in self.servers:
+            server.start(self._users(lab))
         for node in ("ha", "an1"):
             lab.command(node, "profile", "refresh", str(HOME_ADDRESS4))
         before = self._row(lab)
-        for each in self.servers:
-            each.users(self._users(lab, changed=True))
+        for server in self.servers:
+            server.users(self._users(lab, changed=True))
         self.web, films = live(lab, RATE)
         self.film = watch(lab, films)
         self.film.wait_for(1 << 20)
@@ -216,8 +216,8 @@ class Policy(Scenario):
         stream.wait(OPEN_SECONDS + 10)
         self.during_download = self.film.program.running
         after = self._row(lab)
-        self.kept = [each["address"] for each in after["care_of"]] == [
-            each["address"] for each in before["care_of"]
+        self.kept = [care_of["address"] for care_of in after["care_of"]] == [
+            care_of["address"] for care_of in before["care_of"]
         ]
         self.rules_after = len(lab.flow_rules())
         self.filters_after = self._filters(lab)
@@ -227,8 +227,8 @@ class Policy(Scenario):
 
     def _withdraw(self, lab: Lab) -> None:
         """The policy server does not know the device any more."""
-        for each in self.servers:
-            each.users("")
+        for server in self.servers:
+            server.users("")
         lab.command("ha", "profile", "refresh", str(HOME_ADDRESS4))
         wait_until("the withdrawal", lambda: not self._rows(lab, str(HOME_ADDRESS4)), 20.0)
         lab.timeline.mark("withdrawn")
@@ -236,9 +236,9 @@ class Policy(Scenario):
         wait_until("the access node to hear of it", lambda: not lab.bindings("an1"), 20.0)
         self.revoked = lab.timeline.count("an1", "visitor-revoked")
         self.tunnels = [
-            each
-            for each in lab.ask("ha", "tunnel list")
-            if each["home_address"] in (str(HOME_ADDRESS4), str(HOME_ADDRESS6))
+            row
+            for row in lab.ask("ha", "tunnel list")
+            if row["home_address"] in (str(HOME_ADDRESS4), str(HOME_ADDRESS6))
         ]
 
     # What was found ----------------------------------------------------------------------------------------------
@@ -313,9 +313,9 @@ class Policy(Scenario):
         lost = first_times(sent, OPEN, outgoing=True).keys() - first_times(arrived, OPEN).keys()
         checks.equal("lost_during_change", len(lost), 0, "packets")
         ended = [
-            each.kind
-            for each in lab.timeline.of("an1")
-            if self.changed <= each.time <= self.stayed and each.kind.startswith("visitor-")
+            event.kind
+            for event in lab.timeline.of("an1")
+            if self.changed <= event.time <= self.stayed and event.kind.startswith("visitor-")
         ]
         checks.equal("visitor_ended_during_change", len(ended), 0, "events")
         changed = lab.timeline.count("an1", "profile-changed", self.changed)
@@ -329,7 +329,9 @@ class Policy(Scenario):
     @staticmethod
     def _datagrams_of(lab: Lab, node: str) -> list[pcap.Datagram]:
         """All UDP in a node's capture."""
-        return [each for each in pcap.datagrams(lab.captures.files[node]) if each.protocol == pcap.UDP]
+        return [
+            datagram for datagram in pcap.datagrams(lab.captures.files[node]) if datagram.protocol == pcap.UDP
+        ]
 
     def _users(self, lab: Lab, *, changed: bool = False) -> str:
         """The servers' data: about the device by its name, and by its home address."""
@@ -350,7 +352,7 @@ class Policy(Scenario):
             f"Locum-Default-CoA := {care_of}",
             f'Locum-MNPS := \'name = "proxy", address = "{mnps}", spi = 1100\'',
             f'Locum-MNPS-Key := "1100 {self._secret(lab, "mnps-ha")}"',
-            *(() if changed else (f"Locum-Rule += '{each}'" for each in rules)),
+            *(() if changed else (f"Locum-Rule += '{rule}'" for rule in rules)),
             f"Locum-Filter-To := 'id = {number}, action = \"drop\", {udp} = {policed}'",
             f"Locum-Paging := 'id = 7, action = \"drop\", {udp} = {PAGED}'",
         ]
@@ -370,14 +372,14 @@ class Policy(Scenario):
         return lab.configuration.key(name).read_text().strip()
 
     def _rows(self, lab: Lab, home_address: str) -> list[dict[str, Any]]:
-        return [each for each in lab.bindings() if each["home_address"] == home_address]
+        return [binding for binding in lab.bindings() if binding["home_address"] == home_address]
 
     def _row(self, lab: Lab) -> dict[str, Any]:
         return self._rows(lab, str(HOME_ADDRESS4))[0]
 
     def _other(self, lab: Lab) -> str | None:
-        others = [each for each in lab.bindings() if each["home_address"] != str(HOME_ADDRESS4)]
-        return next((each["home_address"] for each in others if each["care_of"]), None)
+        others = [binding for binding in lab.bindings() if binding["home_address"] != str(HOME_ADDRESS4)]
+        return next((other["home_address"] for other in others if other["care_of"]), None)
 
     def _refusals(self, lab: Lab, reason: str) -> int:
         return int(lab.counters("ha")["refusals"].get(reason, 0))
@@ -388,11 +390,11 @@ class Policy(Scenario):
     def _filters(self, lab: Lab, node: str = "an1") -> list[dict[str, Any]]:
         """The rules that the profile has made at an access node for IPv4, with their counters."""
         rows: list[dict[str, Any]] = lab.ask(node, "filter list")
-        return [each for each in rows if each["home_address"] == str(HOME_ADDRESS4) and each["id"]]
+        return [row for row in rows if row["home_address"] == str(HOME_ADDRESS4) and row["id"]]
 
     def _fetched(self, lab: Lab) -> float:
         """Seconds since the device's profile was fetched."""
-        rows = [each for each in lab.ask("ha", "profile list") if each["home_address"] == str(HOME_ADDRESS4)]
+        rows = [row for row in lab.ask("ha", "profile list") if row["home_address"] == str(HOME_ADDRESS4)]
         return float(rows[0]["age"])
 
     def _waited(self, lab: Lab, node: str) -> float:
@@ -400,16 +402,18 @@ class Policy(Scenario):
 
         What it asked before and was denied does not count, what it repeated counts from its first.
         """
-        told = [each for each in lab.timeline.of(node) if each.time > self.hangs - OVERLAP]
-        done = next(each.time for each in told if each.kind == "registered" and each.time > self.hangs)
-        denied = [each.time for each in told if each.kind == "registration-denied" and each.time < done]
-        asked = (each.time for each in told if each.message == "601" and each.time > max(denied, default=0.0))
+        told = [event for event in lab.timeline.of(node) if event.time > self.hangs - OVERLAP]
+        done = next(event.time for event in told if event.kind == "registered" and event.time > self.hangs)
+        denied = [event.time for event in told if event.kind == "registration-denied" and event.time < done]
+        asked = (
+            event.time for event in told if event.message == "601" and event.time > max(denied, default=0.0)
+        )
         return done - next(asked, self.hangs)
 
     def _renewed_since(self, lab: Lab, begin: float) -> bool:
         return any(
-            each.kind == "registered" and each.node == "mn" and each.time > begin
-            for each in lab.timeline.events()
+            event.kind == "registered" and event.node == "mn" and event.time > begin
+            for event in lab.timeline.events()
         )
 
     def _port(self, lab: Lab) -> int:
@@ -448,7 +452,7 @@ for _ in range(10):
 
 def _within(times: list[float], span: tuple[float, float]) -> int:
     """Number of times within the interval."""
-    return sum(1 for each in times if span[0] < each < span[1])
+    return sum(1 for time in times if span[0] < time < span[1])
 
 
 def _entry(name: str, lines: list[str]) -> str:

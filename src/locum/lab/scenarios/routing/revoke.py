@@ -114,7 +114,7 @@ class Revoke(Scenario):
 
     @staticmethod
     def _in_force(lab: Lab) -> list[str]:
-        row = next(each for each in lab.bindings() if each["home_address"] == str(HOME_ADDRESS4))
+        row = next(binding for binding in lab.bindings() if binding["home_address"] == str(HOME_ADDRESS4))
         found: list[str] = row["in_force"]
         return found
 
@@ -192,9 +192,9 @@ def forged(ends: Ends, random: Random) -> Iterator[Shot]:
 def replayed(lab: Lab, since: float) -> Iterator[Shot]:
     """Real messages since then, repeated, and reflected to their sender."""
     overheard = {
-        (each.source, each.destination, each.transport[8:])
-        for each in pcap.datagrams(lab.captures.files["ha"])
-        if each.time >= since and each.transport[8:9] in (REVOCATION, ACKNOWLEDGMENT)
+        (datagram.source, datagram.destination, datagram.transport[8:])
+        for datagram in pcap.datagrams(lab.captures.files["ha"])
+        if datagram.time >= since and datagram.transport[8:9] in (REVOCATION, ACKNOWLEDGMENT)
     }
     if not any(message[:1] == REVOCATION for _, _, message in overheard):
         raise LabError("no revocation was overheard")

@@ -106,9 +106,9 @@ class Fig06Forged(Scenario):
         checks.equal("handovers", handovers(lab), 1)
 
 
-def shares(each: int, mobile: int) -> Shares:
+def shares(entry: int, mobile: int) -> Shares:
     """Messages to each port of each node; where both strangers reach it, either sends half of them."""
-    whole = {**dict.fromkeys(NODES, each), "mn": mobile}
+    whole = {**dict.fromkeys(NODES, entry), "mn": mobile}
     half = {node: -(-whole[node] // 2) for node in BOTH}
     return {"evil": whole | half, "guest": half}
 
@@ -128,10 +128,12 @@ def judge_messages(found: Findings, checks: Checks) -> None:
     checks.more_than("open_ports", len({port.label for port in found.ports}), 40, "ports")
     checks.more_than("kinds", len(by_kind), 35, "kinds")
     checks.at_least(
-        "messages_least_at_a_port", min(sum(each.values()) for each in at_port.values()), PER_PORT
+        "messages_least_at_a_port", min(sum(counts.values()) for counts in at_port.values()), PER_PORT
     )
     checks.at_least(
-        "messages_least_of_a_kind_at_a_port", min(min(each.values()) for each in at_port.values()), PER_KIND
+        "messages_least_of_a_kind_at_a_port",
+        min(min(counts.values()) for counts in at_port.values()),
+        PER_KIND,
     )
     for kind, number in sorted(by_kind.items()):
         checks.fact(f"sent: {kind}", number, "messages")
@@ -154,12 +156,14 @@ def judge_demands(found: Findings, checks: Checks) -> None:
 
 def judge_replies(lab: Lab, found: Findings, checks: Checks) -> None:
     """No reply is larger than its request: one at a time, and in the message batches by their captures."""
-    answered = [each for each in found.singles if each.answered]
+    answered = [single for single in found.singles if single.answered]
     checks.more_than("single_messages_answered", len(answered), 20, "messages")
-    checks.at_most("single_reply_excess", max(each.excess for each in found.singles), 0, "bytes")
-    for each in sorted(answered, key=lambda answer: -answer.excess)[:3]:
-        checks.fact(f"single: {each.kind} > {each.aimed_at}", f"{each.asked} asked, {each.answered} answered")
-    checks.at_most("greeting", max(each.greeting for each in found.singles), 16, "bytes")
+    checks.at_most("single_reply_excess", max(single.excess for single in found.singles), 0, "bytes")
+    for single in sorted(answered, key=lambda answer: -answer.excess)[:3]:
+        checks.fact(
+            f"single: {single.kind} > {single.aimed_at}", f"{single.asked} asked, {single.answered} answered"
+        )
+    checks.at_most("greeting", max(single.greeting for single in found.singles), 16, "bytes")
     for node in ("evil", "guest"):
         own = (lab.topology.address4(node), lab.topology.broken4(node))
         excess = measure.largest_excess(pcap.datagrams(lab.captures.files[node]), own)

@@ -45,20 +45,24 @@ class Fig06Many(Scenario):
             download(lab, f"film{n}", self.digests[f"film{n}"], six=n % 2 == 1, program=f"curl{n}")
             for n in range(COUNT)
         ]
-        for each in self.downloads:
-            each.wait_for(HEAD_START)
-        self.slept = lab.sleep(ASLEEP, [each.program for each in self.downloads] + [self.ssh, self.half])
+        for transfer in self.downloads:
+            transfer.wait_for(HEAD_START)
+        self.slept = lab.sleep(
+            ASLEEP, [transfer.program for transfer in self.downloads] + [self.ssh, self.half]
+        )
         self.farewell = say(self.ssh, "echo after $((6*9))")
         self.answer = say(self.half, "now")
-        self.statuses = [each.finish(60) for each in self.downloads]
+        self.statuses = [transfer.finish(60) for transfer in self.downloads]
         self.half_status = self.half.wait(10)
         say(self.ssh, "exit 3", answered=False)
         self.ssh_status = self.ssh.wait(10)
 
     def judge(self, lab: Lab, checks: Checks) -> None:
-        checks.equal("downloads_correct", sum(each.correct for each in self.downloads), COUNT, "files")
+        checks.equal(
+            "downloads_correct", sum(transfer.correct for transfer in self.downloads), COUNT, "files"
+        )
         checks.equal("curls_ended_well", self.statuses.count(0), COUNT, "processes")
-        used = [self.server.connections(each.path) for each in self.downloads]
+        used = [self.server.connections(transfer.path) for transfer in self.downloads]
         checks.equal("server_connections", sum(used), COUNT, "connections")
         checks.equal("ssh_before", self.greeting, "before 42")
         checks.equal("ssh_after", self.farewell, "after 54")

@@ -75,7 +75,7 @@ class Fig06Programs(Scenario):
 
         def there() -> bool:
             moved = self.stage.moved()
-            return all(moved.get(port, (0, SIZE))[1] >= each.files * SIZE for port, each in through.items())
+            return all(moved.get(port, (0, SIZE))[1] >= act.files * SIZE for port, act in through.items())
 
         wait_until("the stand-in to have whole files", there, PATIENCE, pause=0.2)
 
@@ -134,7 +134,7 @@ class Fig06Programs(Scenario):
             )
         checks.at_least("programs", len(self.acts), 20)
         checks.equal("ended_before_waking", ", ".join(self.ended) or "none", "none")
-        resets = [each for each in segments if self.closing < each.time < self.opening]
+        resets = [segment for segment in segments if self.closing < segment.time < self.opening]
         checks.equal("cn_resets_while_asleep", measure.resets(resets), 0, "segments")
         checks.equal("mn_frames_while_asleep", self.frames, 0, "frames")
         checks.equal("handovers", handovers(lab), 1)
@@ -142,11 +142,11 @@ class Fig06Programs(Scenario):
     def _opened(self, segments: Sequence[pcap.Segment]) -> Counter[int]:
         """Connections that were opened, by the port of their program: a SYN without ACK, each once."""
         seen = {
-            (each.source, each.source_port, each.destination_port)
-            for each in segments
-            if each.flags & pcap.SYN
-            and not each.flags & pcap.ACK
-            and str(HOME_ADDRESS4) in map(str, (each.source, each.destination))
+            (segment.source, segment.source_port, segment.destination_port)
+            for segment in segments
+            if segment.flags & pcap.SYN
+            and not segment.flags & pcap.ACK
+            and str(HOME_ADDRESS4) in map(str, (segment.source, segment.destination))
         }
         ports = Counter(self.stage.program_port(there, here) for _source, here, there in seen)
         return Counter({port: count for port, count in ports.items() if port is not None})

@@ -88,10 +88,10 @@ class Fig06Reboot(Scenario):
         lost = [event for event in lab.timeline.of("mn") if event.kind == "session-lost"]
         checks.equal("sessions_told_as_lost", len({event.flow for event in lost}), 2, "sessions")
         reset = {
-            each.source_port
-            for each in pcap.segments(lab.captures.files["cn"])
-            if each.flags & pcap.RST and not each.outgoing and each.time > self.off
-            and each.destination_port in (PORT, SSH_PORT)
+            segment.source_port
+            for segment in pcap.segments(lab.captures.files["cn"])
+            if segment.flags & pcap.RST and not segment.outgoing and segment.time > self.off
+            and segment.destination_port in (PORT, SSH_PORT)
         }  # fmt: skip
         checks.equal("connections_reset_at_the_correspondent", len(reset), 2, "connections")
         checks.holds("sha256_equal_afterwards", self.after.correct)

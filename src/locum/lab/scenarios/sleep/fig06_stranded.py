@@ -111,10 +111,12 @@ class Fig06Stranded(Scenario):
         checks.more_than("curl_exit_given_up", self.ended, 0)
         checks.equal("state_given_up", self.state, "awake")
         reset = {
-            each.source_port
-            for each in pcap.segments(lab.captures.files["cn"])
-            if each.flags & pcap.RST and not each.outgoing and each.destination_port == PORT
+            segment.source_port
+            for segment in pcap.segments(lab.captures.files["cn"])
+            if segment.flags & pcap.RST and not segment.outgoing and segment.destination_port == PORT
         }
         checks.equal("connections_reset_at_the_correspondent", len(reset), 1, "connections")
         lost = [event for event in lab.timeline.of("mn") if event.kind == "session-lost"]
-        checks.equal("lost_before_giving_up", sum(each.time < self.abandoned for each in lost), 0, "sessions")
+        checks.equal(
+            "lost_before_giving_up", sum(event.time < self.abandoned for event in lost), 0, "sessions"
+        )

@@ -44,11 +44,11 @@ class TwoDomains(Scenario):
         moved = measure.acknowledged_bytes(segments, 80, self.slept.cut, self.slept.restored)
         checks.more_than("bytes_while_asleep", moved, 1_000_000, "bytes")
         ends = {
-            domain(each.outer[1])
-            for each in inner_packets(lab.captures.files["ha"])
-            if each.outer is not None
-            and each.datagram.outgoing
-            and each.datagram.destination == HOME_ADDRESS4
+            domain(packet.outer[1])
+            for packet in inner_packets(lab.captures.files["ha"])
+            if packet.outer is not None
+            and packet.datagram.outgoing
+            and packet.datagram.destination == HOME_ADDRESS4
         }
         home = {domain(HOME_ADDRESS4), domain(lab.topology.address4("ha"))}
         checks.equal("domains_of_home", len(home), 1, "domains")

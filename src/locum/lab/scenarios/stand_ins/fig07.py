@@ -52,7 +52,7 @@ class Fig07(Scenario):
         self.download.wait_for(HEAD_START)
         self.own = [device_binding(lab)]
         lab.command("mn", "give", "--port", "80")
-        self.registered = [each for each in _care_of(lab) if each["registrant"] != "mn"]
+        self.registered = [row for row in _care_of(lab) if row["registrant"] != "mn"]
         self.rules = lab.flow_rules()
         self.own.append(device_binding(lab))
         self._look(lab)
@@ -106,13 +106,15 @@ class Fig07(Scenario):
         checks.holds("sha256_equal", self.download.correct)
         checks.equal("curl_exit", self.status, 0)
         checks.equal("server_connections", self.server.connections("/live/film"), 1, "connections")
-        checks.holds("device_binding_untouched", all(each == self.own[0] for each in self.own))
+        checks.holds(
+            "device_binding_untouched", all(registration == self.own[0] for registration in self.own)
+        )
         checks.equal("stand_ins_registered", len(self.registered), 1, "bindings")
-        registered = ", ".join(str(each["address"]) for each in self.registered)
+        registered = ", ".join(str(registration["address"]) for registration in self.registered)
         checks.equal("stand_in_care_of", registered, str(self._end(lab)))
         checks.equal("rules_while_given", len(self.rules), 1, "rules")
         checks.holds("curl_frozen_while_given", self.frozen)
-        checks.equal("left_after_take", sum(len(each) for each in self.afterwards), 0, "rows")
+        checks.equal("left_after_take", sum(len(rows) for rows in self.afterwards), 0, "rows")
         checks.at_least("stand_in_requests", told(lab, "sent", "601''", "mnps"), 2, "messages")
         checks.equal("stand_in_refused", told(lab, "registration-denied", "604''", "mnps"), 0, "messages")
         judge_sleeps(lab, [self.slept], checks)
@@ -166,12 +168,12 @@ class Fig07(Scenario):
 
 def device_binding(lab: Lab) -> list[str]:
     """The device's own care-of addresses, as the home agent lists them."""
-    return [str(each["address"]) for each in _care_of(lab) if each["registrant"] == "mn"]
+    return [str(row["address"]) for row in _care_of(lab) if row["registrant"] == "mn"]
 
 
 def stand_ins(lab: Lab) -> list[str]:
     """Names of stand-ins that have a care-of address at the home agent."""
-    return sorted({str(each["registrant"]) for each in _care_of(lab)} - {"mn"})
+    return sorted({str(row["registrant"]) for row in _care_of(lab)} - {"mn"})
 
 
 def _care_of(lab: Lab) -> list[dict[str, Any]]:
@@ -187,20 +189,20 @@ def held(lab: Lab, node: str = "mnps") -> int:
 
 def told(lab: Lab, kind: str, message: str, node: str) -> int:
     """Number of such events of a node."""
-    return sum(1 for each in lab.timeline.of(node) if (each.kind, each.message) == (kind, message))
+    return sum(1 for event in lab.timeline.of(node) if (event.kind, event.message) == (kind, message))
 
 
 def responsible(lab: Lab, node: str, before: float) -> bool | str:
     """The last 618 or 618'' to a node until then."""
     heard = [
-        each
-        for each in lab.timeline.of(node)
-        if (each.kind, each.message) == ("notified", "618") and each.time < before
+        event
+        for event in lab.timeline.of(node)
+        if (event.kind, event.message) == ("notified", "618") and event.time < before
     ]
     return bool(heard[-1].detail["responsible"]) if heard else "not told"
 
 
 def tunnelled(lab: Lab, node: str, way: str) -> int:
     """Packets of a node's ended tunnels 620, in one direction."""
-    ended = [each.detail for each in lab.timeline.of(node) if each.kind == "in-flight-ended"]
-    return sum(int(each["packets"]) for each in ended if each["way"] == way and "packets" in each)
+    ended = [event.detail for event in lab.timeline.of(node) if event.kind == "in-flight-ended"]
+    return sum(int(detail["packets"]) for detail in ended if detail["way"] == way and "packets" in detail)

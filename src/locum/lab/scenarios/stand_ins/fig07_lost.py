@@ -89,12 +89,18 @@ class Fig07Lost(Scenario):
     def judge_silence(self, lab: Lab, checks: Checks) -> None:
         """The correspondent gets no reset, except those that the returned device itself sends in between."""
         cn = lab.captures.files["cn"]
-        told = [each for each in pcap.datagrams(cn) if not each.outgoing and each.protocol == pcap.ICMP]
+        told = [
+            datagram
+            for datagram in pcap.datagrams(cn)
+            if not datagram.outgoing and datagram.protocol == pcap.ICMP
+        ]
         checks.equal("icmp_to_cn", len(told), 0, "packets")
-        to_cn = [each for each in pcap.segments(cn) if not each.outgoing]
-        away = [each for each in to_cn if self.faded <= each.time <= self.returned]
+        to_cn = [segment for segment in pcap.segments(cn) if not segment.outgoing]
+        away = [segment for segment in to_cn if self.faded <= segment.time <= self.returned]
         checks.equal("resets_while_lost", measure.resets(away), 0, "segments")
-        download = [each for each in pcap.segments(cn) if 80 in (each.source_port, each.destination_port)]
+        download = [
+            segment for segment in pcap.segments(cn) if 80 in (segment.source_port, segment.destination_port)
+        ]
         checks.equal("resets_of_the_download", measure.resets(download), 0, "segments")
 
     def judge(self, lab: Lab, checks: Checks) -> None:
@@ -126,12 +132,12 @@ def serve(lab: Lab, node: str, more: str) -> tuple[Program, ...]:
 
 def judge_start(lab: Lab, checks: Checks, access_node: str) -> None:
     """Nodes that noticed the loss, and their requests."""
-    seen = [each.kind for each in lab.timeline.of("an1") if each.kind.startswith("visitor-")]
+    seen = [event.kind for event in lab.timeline.of("an1") if event.kind.startswith("visitor-")]
     checks.equal("access_node_noticed", ", ".join(seen), "visitor-lost, visitor-back")
-    asked = [each.detail for each in lab.timeline.of("mnps") if each.kind == "triggered"]
-    take = [each for each in asked if each["operation"] == "take"]
+    asked = [event.detail for event in lab.timeline.of("mnps") if event.kind == "triggered"]
+    take = [detail for detail in asked if detail["operation"] == "take"]
     checks.equal("takes", len(take), 1)
-    checks.holds("started_by_access_node", all(each["from"] == access_node for each in take))
-    checks.holds("because_lost", all(each["reason"] == "lost" for each in take))
-    handovers = [each for each in lab.timeline.of("mnps") if each.message in ("634", "632")]
+    checks.holds("started_by_access_node", all(detail["from"] == access_node for detail in take))
+    checks.holds("because_lost", all(detail["reason"] == "lost" for detail in take))
+    handovers = [event for event in lab.timeline.of("mnps") if event.message in ("634", "632")]
     checks.equal("handovers", len(handovers), 0, "messages")

@@ -51,17 +51,27 @@ class Fig08(Fig07):
         """The home agent's tunnels pass the router and end at the stand-in; there is no foreign agent."""
         agent, own = lab.topology.address4("ha"), lab.topology.address4("mnps")
         there = [lab.topology.address4("an3", link) for link in lab.topology.interfaces("an3")]
-        left = [each for each in pcap.datagrams(lab.captures.files["ha"]) if each.outgoing]
-        tunnels = Counter(each.destination for each in left if each.protocol == IPIP)
-        came = [each for each in pcap.datagrams(lab.captures.files["mnps"]) if not each.outgoing]
-        arrived = sum((each.protocol, each.source, each.destination) == (IPIP, agent, own) for each in came)
+        left = [datagram for datagram in pcap.datagrams(lab.captures.files["ha"]) if datagram.outgoing]
+        tunnels = Counter(datagram.destination for datagram in left if datagram.protocol == IPIP)
+        came = [datagram for datagram in pcap.datagrams(lab.captures.files["mnps"]) if not datagram.outgoing]
+        arrived = sum(
+            (datagram.protocol, datagram.source, datagram.destination) == (IPIP, agent, own)
+            for datagram in came
+        )
         checks.more_than("tunnel_packets_at_stand_in", arrived, 0, "packets")
         checks.equal("tunnel_packets_arrived", arrived, tunnels[own], "packets")
-        checks.equal("tunnel_packets_to_router", sum(tunnels[each] for each in there), 0, "packets")
-        advertised = sum(each.protocol == pcap.ICMP and each.transport[:1] == ADVERTISEMENT for each in came)
+        checks.equal("tunnel_packets_to_router", sum(tunnels[tunnel] for tunnel in there), 0, "packets")
+        advertised = sum(
+            datagram.protocol == pcap.ICMP and datagram.transport[:1] == ADVERTISEMENT for datagram in came
+        )
         checks.equal("agents_advertised_to_stand_in", advertised, 0, "messages")
-        at_router = (each for each in pcap.datagrams(lab.captures.files["an3"]) if not each.outgoing)
+        at_router = (
+            datagram for datagram in pcap.datagrams(lab.captures.files["an3"]) if not datagram.outgoing
+        )
         checks.equal(
-            "packets_for_router_itself", sum(each.destination in there for each in at_router), 0, "packets"
+            "packets_for_router_itself",
+            sum(datagram.destination in there for datagram in at_router),
+            0,
+            "packets",
         )
         checks.equal("stand_in_told_618", told(lab, "notified", "618", "mnps"), 0, "messages")

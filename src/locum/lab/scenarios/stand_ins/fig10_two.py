@@ -39,8 +39,8 @@ class Fig10Two(Scenario):
         self.ssh = login(lab)
         self.film = watch(lab, films, program="curl-film")
         self.song = watch(lab, films, "song", six=True, program="curl-song")
-        for each in (self.film, self.song):
-            each.wait_for(HEAD_START)
+        for download in (self.film, self.song):
+            download.wait_for(HEAD_START)
         self.said = [say(self.ssh, "echo here $((6*7))")]
         film, song = str(self.film.program.pid), str(self.song.program.pid)
         self._give(lab, film, "mnps")
@@ -59,7 +59,7 @@ class Fig10Two(Scenario):
         lab.command("mn", "take")
         self.places.append(who(lab, film, song))
         self.said.append(say(self.ssh, "echo here $((6*9))"))
-        self.statuses = [each.finish(60) for each in (self.film, self.song)]
+        self.statuses = [download.finish(60) for download in (self.film, self.song)]
         say(self.ssh, "exit 3", answered=False)
         self.ssh_status = self.ssh.wait(10)
 

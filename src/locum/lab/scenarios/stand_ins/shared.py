@@ -141,9 +141,11 @@ def judge_tunnels(lab: Lab, host: str, checks: Checks) -> None:
     """Packets from a home address leave the stand-in's host in the reverse tunnel (R10)."""
     server = lab.topology.address4("cn")
     left = [
-        each.outer is not None
-        for each in inner_packets(lab.captures.files[host])
-        if each.datagram.outgoing and each.datagram.source in HOMES and each.datagram.destination == server
+        packet.outer is not None
+        for packet in inner_packets(lab.captures.files[host])
+        if packet.datagram.outgoing
+        and packet.datagram.source in HOMES
+        and packet.datagram.destination == server
     ]
     checks.more_than("tunnelled_back", left.count(True), 100, "packets")
     checks.equal("not_tunnelled_back", left.count(False), 0, "packets")

@@ -56,7 +56,7 @@ HOMES = tuple(
         ("access_node", 45, True),
     )
 )
-REGISTERED = tuple(each for each in HOMES if each.registered)
+REGISTERED = tuple(translated for translated in HOMES if translated.registered)
 
 
 def tables() -> dict[str, Table]:
@@ -108,7 +108,7 @@ def tables() -> dict[str, Table]:
         "an3": {"foreign_agent": {"static": static}},
         "mnps": {
             "mnps": {
-                "translate": [str(each) for each in HOMES[2].both],
+                "translate": [str(address) for address in HOMES[2].both],
                 "mode": "register",
                 "home_agent": str(topology.address4("ha")),
                 "mobile": devices,
@@ -130,7 +130,7 @@ class Translate(Scenario):
                 "mnps",
                 at_far={
                     "may_trigger": True,
-                    "home_addresses": [str(each) for home in REGISTERED for each in home.both],
+                    "home_addresses": [str(address) for home in REGISTERED for address in home.both],
                 },
             ),
         ),
@@ -154,16 +154,16 @@ class Translate(Scenario):
         # numbered lines: random bytes at the end of a download are taken by tshark for a broken message now and then
         file.write_text("".join(f"{number:015}\n" for number in range(SIZE // 16)))
         digest = sha256(file)
-        for each in own:
-            port = str(IPERF_PORTS[each.version])
+        for address in own:
+            port = str(IPERF_PORTS[address.version])
             lab.processes.start(
-                "mnps", f"iperf3-{each.version}", ["iperf3", "-s", "-B", str(each), "-p", port]
+                "mnps", f"iperf3-{address.version}", ["iperf3", "-s", "-B", str(address), "-p", port]
             )
         for home in REGISTERED:
             lab.command("ha", "trigger", "take", str(home.four), "--mnps", str(own[0]))
         for home in HOMES:
-            for each in home.both:
-                self._visit(lab, each, digest)
+            for address in home.both:
+                self._visit(lab, address, digest)
         self._look(lab)
         lab.processes.run("mnps", ["ping", "-c", "2", "-i", "0.2", str(lab.topology.address4("cn"))])
         self.counted = {
@@ -179,7 +179,7 @@ class Translate(Scenario):
         rows = {row["home_address"]: row for row in lab.bindings()}
         for home in HOMES:
             listed = rows[str(home.four)]["care_of"]
-            self.care_of[home.four] = [each["registrant"] for each in listed]
+            self.care_of[home.four] = [care_of["registrant"] for care_of in listed]
         self.visitors = [row["home_address"] for row in lab.bindings("an3") if row["kind"] == "visitor"]
 
     def _visit(self, lab: Lab, home: Address, digest: str) -> None:
@@ -209,63 +209,67 @@ class Translate(Scenario):
         for home in HOMES:
             registrants = ["mnps"] if home.registered else []
             checks.holds(f"{home.name}_registrants", self.care_of[home.four] == registrants)
-            for each in home.both:
-                where = f"{home.name}_v{each.version}"
-                checks.holds(f"{where}_download_same_bytes", self.digests[each])
-                checks.equal(f"{where}_datagrams_lost", self.lost[each], 0, "packets")
-                checks.equal(f"{where}_pings_answered", self.pings[each], 3, "packets")
-                checks.holds(f"{where}_port_unreachable_heard", self.refused[each])
+            for address in home.both:
+                where = f"{home.name}_v{address.version}"
+                checks.holds(f"{where}_download_same_bytes", self.digests[address])
+                checks.equal(f"{where}_datagrams_lost", self.lost[address], 0, "packets")
+                checks.equal(f"{where}_pings_answered", self.pings[address], 3, "packets")
+                checks.holds(f"{where}_port_unreachable_heard", self.refused[address])
             self._judge_counters(home, checks)
         visitors = ", ".join(sorted(self.visitors))
         checks.equal(
             "visitors_at_the_stand_ins_access_node",
             visitors,
-            ", ".join(str(each.four) for each in REGISTERED),
+            ", ".join(str(home.four) for home in REGISTERED),
         )
         checks.equal("conflicts", self.conflicts, 0, "packets")
         own: set[Address] = {lab.topology.address4("mnps"), lab.topology.address6("mnps")}
         self._judge_captures(lab.captures.files, own, checks)
-        judge_flows(lab, checks, frozenset(each for home in HOMES for each in home.both), own)
+        judge_flows(lab, checks, frozenset(address for home in HOMES for address in home.both), own)
 
     def _judge_counters(self, home: Home, checks: Checks) -> None:
         node = {"home_agent": "ha", "access_node": "an3", "stand_in": "mnps"}[home.place]
-        for each in home.both:
-            row = self.counted[node].get(str(each), {"packets_towards": 0, "bytes_back": 0})
-            where = f"{home.name}_v{each.version}"
+        for address in home.both:
+            row = self.counted[node].get(str(address), {"packets_towards": 0, "bytes_back": 0})
+            where = f"{home.name}_v{address.version}"
             checks.more_than(f"{where}_towards", row["packets_towards"], 300, "packets")
             checks.more_than(f"{where}_back", row["bytes_back"], SIZE, "bytes")
 
     @staticmethod
     def _judge_captures(files: dict[str, Path], own: set[Address], checks: Checks) -> None:
         """Captured addresses at each node."""
-        untranslated = {each for home in HOMES if home.place != "stand_in" for each in home.both}
-        at_mnps = [each for each in pcap.datagrams(files["mnps"]) if not each.outgoing]
+        untranslated = {address for home in HOMES if home.place != "stand_in" for address in home.both}
+        at_mnps = [datagram for datagram in pcap.datagrams(files["mnps"]) if not datagram.outgoing]
         checks.equal(
             "home_addresses_at_the_stand_in",
-            sum(1 for each in at_mnps if each.destination in untranslated),
+            sum(1 for datagram in at_mnps if datagram.destination in untranslated),
             0,
             "packets",
         )
         checks.more_than(
             "home_address_on_its_wire",
-            sum(1 for each in at_mnps if each.destination in HOMES[2].both),
+            sum(1 for datagram in at_mnps if datagram.destination in HOMES[2].both),
             300,
             "packets",
         )
-        at_cn = [each for each in pcap.datagrams(files["cn"]) if not each.outgoing and each.source in own]
+        at_cn = [
+            datagram
+            for datagram in pcap.datagrams(files["cn"])
+            if not datagram.outgoing and datagram.source in own
+        ]
         checks.equal(
             "answers_under_the_stand_ins_address",
-            sum(1 for each in at_cn if each.protocol in (TCP, UDP)),
+            sum(1 for datagram in at_cn if datagram.protocol in (TCP, UDP)),
             0,
             "packets",
         )
         checks.more_than(
-            "its_own_ping_is_its_own", sum(1 for each in at_cn if each.protocol == ICMP), 0, "packets"
+            "its_own_ping_is_its_own", sum(1 for datagram in at_cn if datagram.protocol == ICMP), 0, "packets"
         )
         for version in (4, 6):
             checks.more_than(
                 f"path_mtu_told_v{version}",
-                sum(1 for each in at_mnps if too_big(each, version)),
+                sum(1 for datagram in at_mnps if too_big(datagram, version)),
                 0,
                 "packets",
             )

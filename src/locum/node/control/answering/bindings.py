@@ -44,16 +44,21 @@ def _binding(node: "NodeView", entry: Any, now: float) -> Row:
         "home_address_v6": None if entry.home_address_v6 is None else str(entry.home_address_v6),
         "home_agent": str(entry.home_agent),
         "care_of": [
-            *(_care_of(each, "mn", now) for each in entry.care_of),
-            *(_care_of(each, one.name, now) for one in entry.stand_ins for each in one.care_of),
+            *(_care_of(care_of, "mn", now) for care_of in entry.care_of),
+            *(_care_of(care_of, one.name, now) for one in entry.stand_ins for care_of in one.care_of),
         ],
         "default_coa": None if entry.default_care_of is None else str(entry.default_care_of),
         "in_force": _texts(entry.in_force),
         "ipv6": entry.ipv6,
         "spi": entry.spi,
         "stand_ins": [
-            {"name": each.name, "address": str(each.address), "spi": each.spi, "ipv6": each.ipv6}
-            for each in entry.stand_ins
+            {
+                "name": stand_in.name,
+                "address": str(stand_in.address),
+                "spi": stand_in.spi,
+                "ipv6": stand_in.ipv6,
+            }
+            for stand_in in entry.stand_ins
         ],
         "rules": rule_rows(node, entry.rules),
     }
@@ -103,4 +108,4 @@ def _static(visitor: Any) -> Row:
 
 
 def _texts(values: Iterable[object]) -> list[str]:
-    return [str(each) for each in values]
+    return [str(value) for value in values]

@@ -17,4 +17,4 @@ def context_list(node: "NodeView", arguments: Mapping[str, Any]) -> list[dict[st
         raise RequestFailed(
             "this node is no access node; ask the one whose configuration has [foreign_agent]"
         )
-    return [dict(each) for each in cast("ForeignAgent", slot.role).context_rows(now=node.clock.now())]
+    return [dict(row) for row in cast("ForeignAgent", slot.role).context_rows(now=node.clock.now())]

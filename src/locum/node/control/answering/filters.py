@@ -14,17 +14,17 @@ Row = dict[str, Any]
 def filter_list(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     """Every rule of every filter in the order in which they are matched, with its counters; the rest is rule 0."""
     rows: list[Row] = []
-    for each in node.plane.state.filters.values():
-        counters = node.plane.filter_counters(each.home_address, each.place)
+    for entry in node.plane.state.filters.values():
+        counters = node.plane.filter_counters(entry.home_address, entry.place)
         decisions = [
-            (rule.identifier, rule.verdict, selector_fields((rule.selector,))) for rule in each.rules
+            (rule.identifier, rule.verdict, selector_fields((rule.selector,))) for rule in entry.rules
         ]
-        for identifier, verdict, selector in [*decisions, (0, each.otherwise, {})]:
+        for identifier, verdict, selector in [*decisions, (0, entry.otherwise, {})]:
             counter = counters.get(identifier)
             rows.append(
                 {
-                    "home_address": str(each.home_address),
-                    "place": each.place.value,
+                    "home_address": str(entry.home_address),
+                    "place": entry.place.value,
                     "id": identifier,
                     "action": verdict.value,
                     "selector": selector,

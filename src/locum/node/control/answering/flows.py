@@ -59,7 +59,7 @@ async def flow_add(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
         )
     except RuleRefused as problem:
         raise RequestFailed(str(problem)) from None
-    made = [each for each in role.list_rules(home_address) if each.rule.identifier == rule.identifier]
+    made = [line for line in role.list_rules(home_address) if line.rule.identifier == rule.identifier]
     return rule_rows(node, made)[0]
 
 
@@ -75,7 +75,7 @@ async def flow_remove(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
             return await own_flows.stand_in_remove(node, identifier, _some_home_address(arguments))
     home_address = _home_address(node, arguments)
     role = _home_agent(node)
-    was = [each for each in role.list_rules(home_address) if each.rule.identifier == identifier]
+    was = [line for line in role.list_rules(home_address) if line.rule.identifier == identifier]
     rows = rule_rows(node, was)
     try:
         node.driver.command(
@@ -90,8 +90,8 @@ async def flow_remove(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
 def rule_rows(node: "NodeView", lines: "tuple[RuleLine, ...] | list[RuleLine]") -> list[Row]:
     """Rules as rows, with counts of packets to any home address of the device."""
     addresses = {
-        each.home_address: each.home_address_v6
-        for each in _home_agent(node).visitor_list(now=node.clock.now())
+        entry.home_address: entry.home_address_v6
+        for entry in _home_agent(node).visitor_list(now=node.clock.now())
     }
     return [_row(node, line, addresses.get(line.home_address)) for line in lines]
 
@@ -99,8 +99,9 @@ def rule_rows(node: "NodeView", lines: "tuple[RuleLine, ...] | list[RuleLine]") 
 def _row(node: "NodeView", line: "RuleLine", home_address_v6: Addr | None) -> Row:
     took = [
         counters[line.rule.identifier]
-        for each in (line.home_address, home_address_v6)
-        if each is not None and line.rule.identifier in (counters := node.plane.rule_counters(each))
+        for home_address in (line.home_address, home_address_v6)
+        if home_address is not None
+        and line.rule.identifier in (counters := node.plane.rule_counters(home_address))
     ]
     return {
         "home_address": str(line.home_address),
@@ -109,8 +110,8 @@ def _row(node: "NodeView", line: "RuleLine", home_address_v6: Addr | None) -> Ro
         "selector": selector_fields(line.rule.selectors),
         "text": rule_text(line.rule),
         "live": list(line.live),
-        "packets": sum(each.packets for each in took),
-        "bytes": sum(each.bytes for each in took),
+        "packets": sum(counter.packets for counter in took),
+        "bytes": sum(counter.bytes for counter in took),
     }
 
 

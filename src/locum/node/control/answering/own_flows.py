@@ -35,7 +35,7 @@ _PATIENCE = 8.0  # seconds for the home agent's answer
 def mobile_list(node: "NodeView") -> list[Row]:
     """Rules that the home agent has confirmed."""
     role = cast("SleepingNode", node.driver.slots["mobile_node"].role)
-    return [_rule_row(each, str(role.mobile.configuration.home_address)) for each in role.rules.all()]
+    return [_rule_row(rule, str(role.mobile.configuration.home_address)) for rule in role.rules.all()]
 
 
 async def mobile_add(node: "NodeView", keys: Mapping[str, Any]) -> Row:
@@ -45,7 +45,7 @@ async def mobile_add(node: "NodeView", keys: Mapping[str, Any]) -> Row:
     except ConfigError as problem:
         raise RequestFailed(_said(problem)) from None
     # its own name means the device, as mn does
-    to = tuple(MN if each == node.settings.node.name else each for each in rule.to)
+    to = tuple(MN if target == node.settings.node.name else target for target in rule.to)
     wanted = replace(rule, to=to) if "id" in keys else replace(rule, to=to, identifier=0)
     return await _changed(node, lambda role, now: role.add_rule(wanted, now=now))
 
@@ -97,7 +97,7 @@ def stand_in_list(node: "NodeView") -> list[Row]:
             rows.append(
                 {"home_address": home_address, "id": None, "owner": "registration", "text": "everything"}
             )
-        rows += [_part_row(home_address, *each) for each in standing.part.parts.items()]
+        rows += [_part_row(home_address, *part) for part in standing.part.parts.items()]
     return rows
 
 
@@ -116,7 +116,7 @@ async def stand_in_add(node: "NodeView", keys: Mapping[str, Any], home_address: 
         raise RequestFailed(_said(problem)) from None
     await _ask(node, standing, Operation.TAKE, *found)
     own = str(device.home_address)
-    rows = [_part_row(own, *each) for each in standing.part.parts.items() if each[1] in found]
+    rows = [_part_row(own, *part) for part in standing.part.parts.items() if part[1] in found]
     first, *others = rows or [{"home_address": own, "id": None, "text": "everything"}]
     return {**first, "others": others} if others else first
 
@@ -149,7 +149,7 @@ def _standings(node: "NodeView") -> "list[Standing]":
 
 def _standing(node: "NodeView", home_address: Addr | None) -> "Standing":
     known = _standings(node)
-    found = [each for each in known if home_address in (None, each.device.home_address)]
+    found = [standing for standing in known if home_address in (None, standing.device.home_address)]
     if not found:
         raise RequestFailed(
             'this stand-in does not register for it; see mode = "register" and [[mnps.mobile]]'

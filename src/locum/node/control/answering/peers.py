@@ -21,14 +21,14 @@ def peer_list(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
 def _control(node: "NodeView") -> list[Row]:
     now = boot_seconds()
     rows: list[Row] = []
-    for each in node.exchanges.associations():
-        passed = node.exchanges.conversation(each.peer)
+    for association in node.exchanges.associations():
+        passed = node.exchanges.conversation(association.peer)
         rows.append(
             {
                 "kind": "control",
-                "address": str(each.peer),
-                "speaks_for": [str(home) for home in each.home_addresses],
-                "may_trigger": each.may_trigger,
+                "address": str(association.peer),
+                "speaks_for": [str(home) for home in association.home_addresses],
+                "may_trigger": association.may_trigger,
                 "last_heard": None if passed.last_heard is None else round(now - passed.last_heard, 1),
                 "asked": passed.asked,
                 "failed": passed.failed,
@@ -42,7 +42,7 @@ def _home_agent(node: "NodeView") -> list[Row]:
     own = node.settings.home_agent
     if own is None:
         return []
-    rows = [_row("foreign-agent", each) for each in own.foreign_agents]
+    rows = [_row("foreign-agent", foreign_agent) for foreign_agent in own.foreign_agents]
     for mobile in own.mobiles:
         home = {"home_address": str(mobile.home_address)}
         rows.append(
@@ -51,12 +51,12 @@ def _home_agent(node: "NodeView") -> list[Row]:
         rows += [
             {
                 "kind": "stand-in",
-                "address": str(each.address),
-                "name": each.name,
+                "address": str(stand_in.address),
+                "name": stand_in.name,
                 **home,
-                **_of(each.association),
+                **_of(stand_in.association),
             }
-            for each in mobile.stand_ins
+            for stand_in in mobile.stand_ins
         ]
     return rows
 
@@ -65,8 +65,8 @@ def _foreign_agent(node: "NodeView") -> list[Row]:
     own = node.settings.foreign_agent
     if own is None:
         return []
-    rows = [_row("home-agent", each) for each in own.home_agents]
-    return rows + [_row("mobile-node", each) for each in own.mobiles]
+    rows = [_row("home-agent", home_agent) for home_agent in own.home_agents]
+    return rows + [_row("mobile-node", mobile) for mobile in own.mobiles]
 
 
 def _mobile_node(node: "NodeView") -> list[Row]:
@@ -74,7 +74,10 @@ def _mobile_node(node: "NodeView") -> list[Row]:
     if own is None:
         return []
     home_agent = PeerKey(own.configuration.home_agent, own.configuration.association)
-    return [_row("home-agent", home_agent), *(_row("foreign-agent", each) for each in own.foreign_agents)]
+    return [
+        _row("home-agent", home_agent),
+        *(_row("foreign-agent", foreign_agent) for foreign_agent in own.foreign_agents),
+    ]
 
 
 def _stand_in(node: "NodeView") -> list[Row]:
@@ -82,11 +85,11 @@ def _stand_in(node: "NodeView") -> list[Row]:
     return [
         {
             "kind": "home-agent",
-            "address": str(each.home_agent),
-            "home_address": str(each.home_address),
-            **_of(each.association),
+            "address": str(device.home_agent),
+            "home_address": str(device.home_address),
+            **_of(device.association),
         }
-        for each in (own.devices if own else ())
+        for device in (own.devices if own else ())
     ]
 
 

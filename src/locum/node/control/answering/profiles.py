@@ -33,40 +33,40 @@ def profile_list(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     now, rows = node.clock.now(), list[Row]()
     for name, role in _agents(node).items():
         if name == _HOME_AGENT:
-            rows += [_home(each, now) for each in cast("HomeAgent", role).profiles()]
+            rows += [_home(profile, now) for profile in cast("HomeAgent", role).profiles()]
         else:
-            rows += [_visitor(each, now) for each in cast("ForeignAgent", role).profiles()]
-    return rows + [_learnt(each, now) for each in (node.learnt.all() if node.learnt is not None else ())]
+            rows += [_visitor(profile, now) for profile in cast("ForeignAgent", role).profiles()]
+    return rows + [_learnt(learnt, now) for learnt in (node.learnt.all() if node.learnt is not None else ())]
 
 
 def profile_refresh(node: "NodeView", arguments: Mapping[str, Any]) -> list[str]:
     """Ask for the profile of `home_address` again, or for all; those that are asked for. Raises RequestFailed."""
     wanted = arguments.get("home_address")
-    known = [(name, each) for name, role in _agents(node).items() for each in _known(role)]
+    known = [(name, address) for name, role in _agents(node).items() for address in _known(role)]
     if node.learnt is not None:
-        known += [(_STAND_IN, IPv4Address(str(each.association.peer))) for each in node.learnt.all()]
+        known += [(_STAND_IN, IPv4Address(str(learnt.association.peer))) for learnt in node.learnt.all()]
     if wanted is not None:
         try:
             home_address = IPv4Address(str(wanted))
         except AddressValueError:
             raise RequestFailed(f"home_address: {wanted!r} is no IPv4 address") from None
-        known = [each for each in known if each[1] == home_address]
+        known = [pair for pair in known if pair[1] == home_address]
         if not known:
             raise RequestFailed(
                 f"{home_address} is not served because of a profile; see `locum profile list`"
             )
-    for name, each in known:
+    for name, pair in known:
         if name == _STAND_IN:
             assert node.learnt is not None
-            node.learnt.refresh(each)
+            node.learnt.refresh(pair)
         else:
-            node.driver.command(name, partial(_refresh, each))
-    return list(dict.fromkeys(str(each) for _, each in known))
+            node.driver.command(name, partial(_refresh, pair))
+    return list(dict.fromkeys(str(pair) for _, pair in known))
 
 
 def _known(role: "Agent") -> list[IPv4Address]:
     profiles = cast("Iterable[KnownHome | PolicedVisitor]", role.profiles())
-    return [each.home_address for each in profiles]
+    return [profile.home_address for profile in profiles]
 
 
 def _refresh(home_address: IPv4Address, agent: "Role", now: float) -> "list[Action]":
@@ -94,8 +94,8 @@ def _home(known: "KnownHome", now: float) -> Row:
         "nai": known.nai,
         "pool": profile.pool if profile.home_address is None else None,
         "default_coa": None if profile.default_care_of is None else str(profile.default_care_of),
-        "stand_ins": [f"{each.name} {each.address}" for each in profile.stand_ins],
-        "rules": [rule_text(each) for each in profile.rules],
+        "stand_ins": [f"{stand_in.name} {stand_in.address}" for stand_in in profile.stand_ins],
+        "rules": [rule_text(rule) for rule in profile.rules],
         "age": round(now - known.fetched_at, 1),
         "remaining": None if known.fetch_at is None else round(known.fetch_at - now, 1),
     }
@@ -120,7 +120,9 @@ def _learnt(known: "Learnt", now: float) -> Row:
     return {
         "at": "stand-in",
         "home_address": str(own.peer),
-        "home_address_v6": next((str(each) for each in own.home_addresses if each.version == 6), None),
+        "home_address_v6": next(
+            (str(home_address) for home_address in own.home_addresses if home_address.version == 6), None
+        ),
         "control": f"mnps_id {own.sender_id.hex()}, mn_id {own.recipient_id.hex()}",
         "age": round(now - known.fetched_at, 1),
         "remaining": None if known.fetch_at is None else round(known.fetch_at - now, 1),

@@ -35,10 +35,10 @@ def revoke(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
                 "home_agent",
                 lambda _, now: home.revocation.revoke(home_address, agent=agent, reason=reason, now=now),
             )
-            revoked += [str(each.address) for each in lost]
+            revoked += [str(care_of.address) for care_of in lost]
     if "foreign_agent" in node.driver.slots and agent is None:
         foreign = cast("ForeignAgent", node.driver.slots["foreign_agent"].role)
-        if any(each.home_address == home_address for each in foreign.visitors()):
+        if any(visitor.home_address == home_address for visitor in foreign.visitors()):
             node.driver.command(
                 "foreign_agent", lambda _, now: foreign.revoke(home_address, reason=reason, now=now)
             )

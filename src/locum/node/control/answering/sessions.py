@@ -75,7 +75,7 @@ def _name(value: Any) -> str | None:
 
 def _selection(arguments: Mapping[str, Any]) -> Selection:
     """Which sessions are meant. Raises RequestFailed."""
-    port, pid = (_number(arguments, each) for each in ("port", "pid"))
+    port, pid = (_number(arguments, key) for key in ("port", "pid"))
     peer, flow = arguments.get("peer"), arguments.get("flow")
     try:
         return Selection(
@@ -117,14 +117,14 @@ async def drop(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     rows: list[Row] = []
     chosen: list[tuple[bytes, int]] = []
     for taken in role.handovers():
-        for each in taken.held:
-            if wanted(taken, each):
-                chosen.append((taken.identifier, each.session))
+        for session in taken.held:
+            if wanted(taken, session):
+                chosen.append((taken.identifier, session.session))
                 rows.append(
                     {
                         "handover": taken.identifier.hex(),
-                        "session": each.session,
-                        "flow": flow_text(each.flow),
+                        "session": session.session,
+                        "flow": flow_text(session.flow),
                     }
                 )
     if not chosen:
@@ -161,7 +161,11 @@ def _dropping(arguments: Mapping[str, Any]) -> "Callable[[TakenOver, HeldFlow], 
 
 def _held(node: "NodeView", role: "StandIn") -> list[Row]:
     stand_in = node.stand_in
-    live = {(each["handover"], each["session"]): each for each in stand_in.sessions()} if stand_in else {}
+    live = (
+        {(session["handover"], session["session"]): session for session in stand_in.sessions()}
+        if stand_in
+        else {}
+    )
     rows = []
     for taken in role.handovers():
         for session in taken.sessions:

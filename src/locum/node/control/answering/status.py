@@ -29,7 +29,8 @@ def status(node: "NodeView", arguments: Mapping[str, Any]) -> dict[str, Any]:
         facts["mnps"] = {
             "sessions": len(node.stand_in.sessions()),
             "triggered": [
-                f"{each.home_addresses[0]} by {each.by}: {each.reason.name.lower()}" for each in taken
+                f"{triggered.home_addresses[0]} by {triggered.by}: {triggered.reason.name.lower()}"
+                for triggered in taken
             ],
         }
     return facts

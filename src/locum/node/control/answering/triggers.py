@@ -80,7 +80,9 @@ def unambiguous(found: tuple[Selector, ...], *home_addresses: Address | None) ->
     RequestFailed for a family whose home address is not known.
     """
     try:
-        return spoken(one_reading(found, (each for each in home_addresses if each is not None)))
+        return spoken(
+            one_reading(found, (home_address for home_address in home_addresses if home_address is not None))
+        )
     except RuleRefused as problem:
         raise RequestFailed(str(problem)) from None
 

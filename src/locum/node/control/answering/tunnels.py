@@ -19,7 +19,7 @@ def tunnels(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     for binding in state.bindings.values():
         counter = plane.binding_counters(binding.home_address)
         peers = [(binding.peer_tunnel, binding.peer)] if binding.peer_tunnel is not None else []
-        for tunnel, peer in [*((each, None) for each in binding.tunnels), *peers]:
+        for tunnel, peer in [*((tunnel, None) for tunnel in binding.tunnels), *peers]:
             rows.append(
                 {
                     "direction": "to-home-address",

@@ -46,7 +46,7 @@ class ContextBook(Part):
         self._contexts: dict[IPv4Address, Context] = {
             home_address: Context(
                 home_address,
-                blocks={kind_of(each): Block(1, each) for each in self._preconfigured[home_address]},
+                blocks={kind_of(content): Block(1, content) for content in self._preconfigured[home_address]},
             )
             for home_address in self._preconfigured
         }
@@ -108,11 +108,11 @@ class ContextBook(Part):
         """These blocks are so from now on; those that were so already keep their version."""
         context = self._contexts.get(home_address, Context(home_address))
         blocks = dict(context.blocks)
-        for each in contents:
-            before = blocks.get(kind_of(each))
-            if before is None or before.content != each:
+        for content in contents:
+            before = blocks.get(kind_of(content))
+            if before is None or before.content != content:
                 version = 1 if before is None else (before.version + 1) & MAX_VERSION
-                blocks[kind_of(each)] = Block(version, each)
+                blocks[kind_of(content)] = Block(version, content)
         return self._keep(replace(context, blocks=blocks))
 
     def learn(self, home_address: IPv4Address, profile: Policies) -> list[Action]:
@@ -129,7 +129,7 @@ class ContextBook(Part):
             return []
         configured = self._preconfigured.get(home_address)
         if configured is not None:
-            blocks = {kind_of(each): Block(1, each) for each in configured}
+            blocks = {kind_of(content): Block(1, content) for content in configured}
             self._contexts[home_address] = Context(home_address, blocks=blocks)
         return [Forget(TABLE, str(home_address))]
 
@@ -148,7 +148,7 @@ class ContextBook(Part):
     def versions(self, home_address: IPv4Address) -> dict[int, int]:
         """Versions by type that are here."""
         context = self._contexts.get(home_address)
-        return {} if context is None else {int(kind): each.version for kind, each in context.blocks.items()}
+        return {} if context is None else {int(kind): block.version for kind, block in context.blocks.items()}
 
     def give(
         self, context: Context, wants: Iterable[int], known: Mapping[int, int]
@@ -174,7 +174,7 @@ class ContextBook(Part):
         """Take blocks from another access node, each by itself. Returns their results, and the actions."""
         context = self._contexts.get(home_address, Context(home_address))
         taken = dict(context.blocks)
-        statuses = {each.kind: take_block(each, taken) for each in blocks}
+        statuses = {block.kind: take_block(block, taken) for block in blocks}
         if BlockStatus.TAKEN not in statuses.values():
             return statuses, []
         later = max(registered, context.registered)
@@ -191,7 +191,11 @@ class ContextBook(Part):
         visitor = wanted.visitor
         stand_in = visitor is None or visitor.next_hop is not None or wanted.stood_in_for
         placed = policings(context, stand_in=stand_in)
-        homes = [each for each in (served.home_address, served.home_address_v6) if each is not None]
+        homes = [
+            home_address
+            for home_address in (served.home_address, served.home_address_v6)
+            if home_address is not None
+        ]
         filters: list[Filter] = []
         for place, policing in placed:
             if not policing.idle:
@@ -214,7 +218,9 @@ class KnownMobiles(Mapping[Addr, Association]):
         return found
 
     def __iter__(self) -> Iterator[Addr]:
-        learnt = [each.home_address for each in self._book.all() if BlockKind.SECURITY in each.blocks]
+        learnt = [
+            context.home_address for context in self._book.all() if BlockKind.SECURITY in context.blocks
+        ]
         return iter(dict.fromkeys((*self._configured, *learnt)))
 
     def __len__(self) -> int:

@@ -49,8 +49,8 @@ class Context:
     def to_row(self) -> dict[str, JSON]:
         """As part of a row; the store is readable by its owner alone."""
         blocks: dict[str, JSON] = {
-            kind.name.lower(): [each.version, encode_block(each.content).hex()]
-            for kind, each in self.blocks.items()
+            kind.name.lower(): [block.version, encode_block(block.content).hex()]
+            for kind, block in self.blocks.items()
         }
         return {"registered": self.registered, "blocks": blocks}
 
@@ -150,8 +150,8 @@ def _fits(content: BlockContent, beside: Mapping[BlockKind, Block]) -> bool:
 
 def _few(*lists: RuleList) -> bool:
     """True if all of them together fit one filter: at a stand-in the classifier precedes the policing."""
-    rules = [each for rules in lists for each in rules.rules]
-    v4 = sum(isinstance(each.selector, Ipv4Selector) for each in rules)
+    rules = [rule for rules in lists for rule in rules.rules]
+    v4 = sum(isinstance(rule.selector, Ipv4Selector) for rule in rules)
     return max(v4, len(rules) - v4) <= MAX_RULES
 
 
@@ -176,26 +176,26 @@ def _classified(classifier: Policing, policing: Policing) -> Policing:
     if classifier.idle:
         return policing
     last = classifier if classifier.otherwise is FilterVerdict.DROP else policing
-    listed = [(False, each) for each in classifier.rules]
-    listed += [(True, each) for each in policing.rules if last is policing]
+    listed = [(False, rule) for rule in classifier.rules]
+    listed += [(True, rule) for rule in policing.rules if last is policing]
     numbers: dict[tuple[bool, int], int] = {}
-    for policed, each in listed:
-        numbers.setdefault((policed, each.identifier), len(numbers) + 1)
-    rules = (replace(each, identifier=numbers[policed, each.identifier]) for policed, each in listed)
+    for policed, rule in listed:
+        numbers.setdefault((policed, rule.identifier), len(numbers) + 1)
+    rules = (replace(rule, identifier=numbers[policed, rule.identifier]) for policed, rule in listed)
     return Policing(tuple(rules), last.otherwise)
 
 
 def rule_list(policing: Policing) -> RuleList:
     """Rules as they travel."""
     allow = FilterVerdict.ALLOW
-    entries = (RuleEntry(each.identifier, each.selector, each.verdict is allow) for each in policing.rules)
+    entries = (RuleEntry(rule.identifier, rule.selector, rule.verdict is allow) for rule in policing.rules)
     return RuleList(tuple(entries), policing.otherwise is allow)
 
 
 def policing_of(rules: RuleList) -> Policing:
     """Rules that have travelled."""
     verdict = {True: FilterVerdict.ALLOW, False: FilterVerdict.DROP}
-    found = (FilterRule(each.identifier, each.selector, verdict[each.allow]) for each in rules.rules)
+    found = (FilterRule(rule.identifier, rule.selector, verdict[rule.allow]) for rule in rules.rules)
     return Policing(tuple(found), verdict[rules.otherwise])
 
 

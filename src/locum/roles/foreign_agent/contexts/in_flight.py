@@ -171,7 +171,7 @@ class InFlight(Part):
         actions = self._set(changed)
         self._look_soon(mobile.home_address, now)
         if held:
-            actions += [ReleaseHeld(each) for each in mobile.home_addresses]
+            actions += [ReleaseHeld(home_address) for home_address in mobile.home_addresses]
         return [*actions, self._emit("in-flight-begins", mobile, peer, "out")]
 
     def strand(self, mobile: Mobile, *, now: float) -> list[Action]:
@@ -229,9 +229,9 @@ class InFlight(Part):
         homes = flight.mobile.home_addresses
         self._timers.cancel(home_address)
         actions = self._visitors.refresh(home_address)  # the device's link and neighbour, if it is new here
-        actions += [ReleaseHeld(each, ahead=True) for each in homes]
+        actions += [ReleaseHeld(home, ahead=True) for home in homes]
         actions += self._set(flight.at("open", Waiting.OPENING))
-        actions += [ReleaseHeld(each) for each in homes]
+        actions += [ReleaseHeld(home) for home in homes]
         return actions + self._set(self._flights[home_address].at("opened", None))
 
     def returned(self, home_address: IPv4Address) -> list[Action]:
@@ -296,8 +296,8 @@ class InFlight(Part):
             "in-flight-ended", flight.mobile, end.peer, which, why="silence", packets=event.packets
         )
         actions = [*self._set(ended), told]
-        for each in self.ended if not event.incoming else ():
-            actions += each(flight.mobile.home_address)
+        for number in self.ended if not event.incoming else ():
+            actions += number(flight.mobile.home_address)
         return actions
 
     def _waited(self, flight: Flight) -> list[Action]:
@@ -342,7 +342,9 @@ class InFlight(Part):
             self._looks.cancel(home_address)
         else:
             self._flights[home_address] = flight
-        drops: list[Action] = [DropHeld(each) for each in flight.mobile.home_addresses] if dropped else []
+        drops: list[Action] = (
+            [DropHeld(home_address) for home_address in flight.mobile.home_addresses] if dropped else []
+        )
         return self._visitors.refresh(home_address) + drops
 
     def _adjust(self, wanted: Wanted) -> Forwarding:
@@ -364,9 +366,9 @@ class InFlight(Part):
             return base
         peer, agent = flight.incoming.peer, flight.mobile.home_agent
         more = [
-            replace(each, outer_source=peer)
-            for each in base.acceptances.values()
-            if each.outer_source == agent
+            replace(acceptance, outer_source=peer)
+            for acceptance in base.acceptances.values()
+            if acceptance.outer_source == agent
         ]
         return replace(base, acceptances={**base.acceptances, **_keyed(more)})
 
@@ -379,8 +381,8 @@ class InFlight(Part):
         """
         homes = flight.mobile.home_addresses
         accepted = {
-            key: each if each.link is None else replace(each, link=None, next_hop=None)
-            for key, each in base.acceptances.items()
+            key: acceptance if acceptance.link is None else replace(acceptance, link=None, next_hop=None)
+            for key, acceptance in base.acceptances.items()
         }
         sources = [flight.mobile.home_agent]
         if flight.incoming is not None:
@@ -390,7 +392,9 @@ class InFlight(Part):
         )
         if flight.waiting is Waiting.SETTLING:
             direct = self._direct(base, flight).acceptances
-            accepted |= {key: each for key, each in direct.items() if key[0] != flight.mobile.home_agent}
+            accepted |= {
+                key: acceptance for key, acceptance in direct.items() if key[0] != flight.mobile.home_agent
+            }
         entries = (
             {}
             if verdict is None

@@ -48,7 +48,7 @@ class Memberships(Part):
         if event.joined and event.group not in groups and len(groups) < MAX_GROUPS:
             groups = (*groups, event.group)
         elif not event.joined:
-            groups = tuple(each for each in groups if each != event.group)
+            groups = tuple(group for group in groups if group != event.group)
         return [*self._book.note(home_address, MulticastBlock(groups)), *self.refresh()]
 
     def refresh(self) -> list[Action]:

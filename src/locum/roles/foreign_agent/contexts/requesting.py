@@ -61,7 +61,7 @@ class Requesting:
             named.access_node, home_address
         ):
             return []
-        six = next((each.prefix for each in registration.options.prefixes if each.length == 128), None)
+        six = next((prefix.prefix for prefix in registration.options.prefixes if prefix.length == 128), None)
         return self._flights.herald(Mobile(home_address, registration.home_agent, six), now=now)
 
     def arriving(self, visitor: Visitor, said: Instruction | None, *, now: float) -> list[Action]:
@@ -281,4 +281,4 @@ def _mobile(visitor: Visitor) -> Mobile:
 
 def _without_visit(answer: Context624) -> list[ContextBlock]:
     """The context without the block of the registration, which is better known here."""
-    return [each for each in answer.blocks if each.kind != BlockKind.VISITOR]
+    return [block for block in answer.blocks if block.kind != BlockKind.VISITOR]

@@ -72,15 +72,17 @@ class ContextRequests(Part):
 
     def under_way(self, home_address: IPv4Address) -> list[Exchange]:
         """Those about one device."""
-        return [each for each in self._exchanges.values() if each.mobile.home_address == home_address]
+        return [
+            exchange for exchange in self._exchanges.values() if exchange.mobile.home_address == home_address
+        ]
 
     def begin(self, exchange: Exchange, now: float) -> list[Action]:
         """Send a request; other requests for the same device end, except notices."""
         actions: list[Action] = []
         if exchange.kind is not ContextRequestKind.CLAIM:
-            for number, each in tuple(self._exchanges.items()):
-                same = each.mobile.home_address == exchange.mobile.home_address
-                if same and each.kind is not ContextRequestKind.CLAIM:
+            for number, pending in tuple(self._exchanges.items()):
+                same = pending.mobile.home_address == exchange.mobile.home_address
+                if same and pending.kind is not ContextRequestKind.CLAIM:
                     actions += self.end(number)
         return actions + self.ask(exchange, now)
 
@@ -99,12 +101,12 @@ class ContextRequests(Part):
         self, mobile: Mobile, peer: IPv4Address, replies: tuple[Action, ...]
     ) -> list[Action] | None:
         """The device repeats its announcement: return the immediate answer. None: no request is pending."""
-        for number, each in self._exchanges.items():
-            if (each.kind, each.mobile, each.peer) != (ContextRequestKind.PUSH, mobile, peer):
+        for number, exchange in self._exchanges.items():
+            if (exchange.kind, exchange.mobile, exchange.peer) != (ContextRequestKind.PUSH, mobile, peer):
                 continue
-            if not each.replies:
+            if not exchange.replies:
                 return list(replies)  # the peer has not answered; the device need not wait again
-            self._exchanges[number] = replace(each, replies=replies)
+            self._exchanges[number] = replace(exchange, replies=replies)
             return []
         return None
 
@@ -141,7 +143,7 @@ class ContextRequests(Part):
 
     def forget(self, home_address: IPv4Address) -> None:
         """Drop the record of blocks that others have of this device."""
-        for key in [each for each in self._told if each[0] == home_address]:
+        for key in [told for told in self._told if told[0] == home_address]:
             del self._told[key]
 
     def _message(self, exchange: Exchange, now: float) -> tuple[str, bytes, Mapping[int, int]]:
@@ -154,7 +156,7 @@ class ContextRequests(Part):
             pushed = Context624(
                 ContextStatus.OK, home_address, exchange.registered, blocks, {}, exchange.onward
             )
-            return "624", encode_624(pushed), {each.kind: each.version for each in blocks}
+            return "624", encode_624(pushed), {block.kind: block.version for block in blocks}
         wants = tuple(BlockKind) if exchange.kind is ContextRequestKind.FETCH else ()
         versions = {} if exchange.whole else self._book.versions(home_address)
         asked = ContextRequest622(home_address, exchange.registered, wants, versions, exchange.onward)

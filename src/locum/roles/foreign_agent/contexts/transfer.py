@@ -75,7 +75,7 @@ class ContextTransfer(Part):
             home_address = context.home_address
             flight = self._flights.flights().get(home_address)
             blocks: dict[str, JSON] = {
-                kind.name.lower(): each.version for kind, each in context.blocks.items()
+                kind.name.lower(): block.version for kind, block in context.blocks.items()
             }
             served = "visitor" if home_address in self._visitors else "kept"
             if served == "kept" and self._visitors.static(home_address) is not None:
@@ -94,7 +94,9 @@ class ContextTransfer(Part):
                     if flight is None or flight.incoming is None
                     else str(flight.incoming.peer),
                     "waiting": waiting,
-                    "transferring": [each.kind.value for each in self._requests.under_way(home_address)],
+                    "transferring": [
+                        exchange.kind.value for exchange in self._requests.under_way(home_address)
+                    ],
                 }
             )
         return rows

@@ -114,8 +114,8 @@ class Coming:
         if isinstance(self.state, Ended) or not self._sessions:
             return []
         reason = "the sessions were given up"
-        for each in self._sessions.values():
-            self._tell(each.session, Fate.LOST, reason)
+        for session in self._sessions.values():
+            self._tell(session.session, Fate.LOST, reason)
         self.handover = self.handover.at(Stage.ABANDONED)
         self._enter("end", Ended())
         self.result = GivenUp(self.handover)
@@ -245,7 +245,9 @@ class Coming:
         return self._end()
 
     def _fetched(self, value: Fetch, answer: Answer632, now: float) -> list[Action]:
-        numbered = (flow for flow, each in self._sessions.items() if each.session.session == value.session)
+        numbered = (
+            flow for flow, session in self._sessions.items() if session.session.session == value.session
+        )
         flow = next(numbered, None)
         if answer.status is Status.UNKNOWN_HANDOVER:
             return self._lose_all(now)
@@ -352,8 +354,8 @@ class Coming:
     def _lose_all(self, now: float) -> list[Action]:
         """The stand-in knows nothing of them."""
         flows = tuple(self._sessions)
-        for each in self._sessions.values():
-            self._tell(each.session, Fate.LOST, GONE_THERE)
+        for session in self._sessions.values():
+            self._tell(session.session, Fate.LOST, GONE_THERE)
         actions = abandoned(self.handover, GONE_THERE)
         for flow in flows:
             self._drop(flow)
@@ -379,9 +381,9 @@ class Coming:
 
 
 def _about(event: Injected, flow: Flow) -> bool:
-    told = (*(each for each, _ in event.taken), *(each.flow for each in event.failures), *event.gone)
+    told = (*(moved for moved, _ in event.taken), *(failure.flow for failure in event.failures), *event.gone)
     return told == (flow,)
 
 
 def _only(action: FinishSessions, flow: Flow) -> bool:
-    return [each.flow for each in action.finals] == [flow]
+    return [final.flow for final in action.finals] == [flow]

@@ -46,7 +46,7 @@ class FetchAhead:
     def more(self, wanted: Iterable[Want]) -> list[Action]:
         """Fetch missing data of these sessions, as far as the window is open."""
         actions: list[Action] = []
-        room = DEPTH * CHUNK - sum(each.limit for each in self._asked.values())
+        room = DEPTH * CHUNK - sum(asked.limit for asked in self._asked.values())
         for number, offset, end in wanted:
             if room <= 0 or len(self._asked) >= MOST_ASKED:
                 break
@@ -98,7 +98,7 @@ class FetchAhead:
 
     def forget(self, number: int) -> None:
         """Drop unused data of this session; it may be fetched again."""
-        self._asked = {request: each for request, each in self._asked.items() if each.session != number}
+        self._asked = {request: asked for request, asked in self._asked.items() if asked.session != number}
         self._arrived.pop(number, None)
         self._ends.pop(number, None)
 

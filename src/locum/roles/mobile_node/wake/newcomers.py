@@ -37,7 +37,7 @@ class Newcomers:
     def begin(self, answer: Answer632) -> list[Action]:
         """The answer to the finish: they may come."""
         finals = answer.final if answer.status is Status.OK else ()
-        actions = self._receiving.begin({each.session: each for each in finals})
+        actions = self._receiving.begin({final.session: final for final in finals})
         return [*actions, *self._note()]
 
     def happened(self, event: Event) -> list[Action] | None:

@@ -89,7 +89,7 @@ class Progress:
     """Of the sessions of one handover, in their order."""
 
     def __init__(self, sessions: Iterable[AwaySession]) -> None:
-        self._sessions = {each.flow: SessionProgress(each) for each in sessions}
+        self._sessions = {session.flow: SessionProgress(session) for session in sessions}
         # All of these follow from the values: a question costs as much as there is to answer.
         self._flows = {value.session.session: flow for flow, value in self._sessions.items()}
         self._behind: dict[Flow, None] = {}

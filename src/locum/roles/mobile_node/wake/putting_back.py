@@ -42,10 +42,10 @@ class PuttingBack:
 
     def _wanted(self) -> Iterator[Want]:
         """Data that may be fetched now, and its end: the tail came with the final state."""
-        for each in self._progress.taking():
-            tail = each.final if each.tail else None
-            end = each.target if tail is None else tail.tail_offset
-            yield each.session.session, each.offset, end
+        for progress in self._progress.taking():
+            tail = progress.final if progress.tail else None
+            end = progress.target if tail is None else tail.tail_offset
+            yield progress.session.session, progress.offset, end
 
     def keep(self, event: Answered) -> str | None:
         """The answer to a fetch; a reason when it has not all that was asked for."""

@@ -89,17 +89,25 @@ class Receiving:
     @property
     def flows(self) -> tuple[Flow, ...]:
         """That are still to come."""
-        return tuple(each.flow for each in self._expected())
+        return tuple(expected.flow for expected in self._expected())
 
     @property
     def arrived(self) -> dict[Flow, int]:
         """Those that have come, with the stand-in's numbers."""
-        return {flow: each.session for flow, each in self._connections.items() if isinstance(each, Arrived)}
+        return {
+            flow: expected.session
+            for flow, expected in self._connections.items()
+            if isinstance(expected, Arrived)
+        }
 
     @property
     def failed(self) -> dict[Flow, str]:
         """Those that could not come, with the reason."""
-        return {flow: each.reason for flow, each in self._connections.items() if isinstance(each, Failed)}
+        return {
+            flow: expected.reason
+            for flow, expected in self._connections.items()
+            if isinstance(expected, Failed)
+        }
 
     @property
     def busy(self) -> bool:
@@ -107,17 +115,17 @@ class Receiving:
         return self._begun and (bool(self._asked) or any(True for _ in self._expected()))
 
     def _expected(self) -> Iterator[Expected]:
-        return (each for each in self._connections.values() if isinstance(each, Expected))
+        return (connection for connection in self._connections.values() if isinstance(connection, Expected))
 
     def announced(self, sessions: Iterable[SessionStatus]) -> list[Action]:
         """Handle a reclaim's answer: no more connections are accepted from now on."""
         if self._begun:
             return []
         listed = {
-            each.flow: Expected(each.session, each.flow, each.accepted)
-            for each in sessions
-            if each.accepted is not None and each.status is Status.OK and self._is_ours(each.flow)
-            if each.session not in self._returned
+            session.flow: Expected(session.session, session.flow, session.accepted)
+            for session in sessions
+            if session.accepted is not None and session.status is Status.OK and self._is_ours(session.flow)
+            if session.session not in self._returned
         }
         new = [flow for flow in listed if flow not in self._connections]
         gone = [flow for flow in self._connections if flow not in listed]
@@ -145,24 +153,26 @@ class Receiving:
             return []
         self._begun = True
         actions: list[Action] = []
-        for each in list(self._expected()):
-            final = finals.get(each.session)
+        for expected in list(self._expected()):
+            final = finals.get(expected.session)
             if final is None or final.error:
-                actions += self._fail(each, NOT_THERE if final is None else GIVEN_UP)
+                actions += self._fail(expected, NOT_THERE if final is None else GIVEN_UP)
                 continue
             data = final.tail if final.tail_offset == 0 else b""
-            actions += self._advance(replace(each, final=final, data=data))
+            actions += self._advance(replace(expected, final=final, data=data))
         return actions
 
-    def _advance(self, each: Expected) -> list[Action]:
+    def _advance(self, expected: Expected) -> list[Action]:
         """Fetch missing data, or give the connection to its program."""
-        assert each.final is not None
-        self._connections[each.flow] = each
-        if each.whole:
-            return [ReplayAccepted(each.flow, each.handshake, each.data, each.final.peer_closed)]
-        start = len(each.data)
+        assert expected.final is not None
+        self._connections[expected.flow] = expected
+        if expected.whole:
+            return [
+                ReplayAccepted(expected.flow, expected.handshake, expected.data, expected.final.peer_closed)
+            ]
+        start = len(expected.data)
         return self._ask(
-            Fetch(self._handover, each.session, start, min(each.final.received - start, AT_ONCE))
+            Fetch(self._handover, expected.session, start, min(expected.final.received - start, AT_ONCE))
         )
 
     def _ask(self, value: Fetch | Abandon, attempt: int = 1) -> list[Action]:
@@ -192,40 +202,40 @@ class Receiving:
             return self._again(value, attempt, str(error))
         if isinstance(value, Abandon):
             return []
-        each = self._numbered(value.session)
-        if each is None:
+        connection = self._numbered(value.session)
+        if connection is None:
             return []
         if answer.status is Status.BUSY:
             return self._again(value, attempt, "it is busy")
         if answer.status is not Status.OK or not answer.data:
-            return self._fail(each, NOT_THERE)
-        return self._advance(replace(each, data=each.data + answer.data))
+            return self._fail(connection, NOT_THERE)
+        return self._advance(replace(connection, data=connection.data + answer.data))
 
     def _again(self, value: Fetch | Abandon, attempt: int, reason: str) -> list[Action]:
         if attempt < ATTEMPTS:
             return self._ask(value, attempt + 1)
-        each = self._numbered(value.session) if isinstance(value, Fetch) else None
-        return [] if each is None else self._fail(each, f"the stand-in did not answer: {reason}")
+        connection = self._numbered(value.session) if isinstance(value, Fetch) else None
+        return [] if connection is None else self._fail(connection, f"the stand-in did not answer: {reason}")
 
     def _numbered(self, session: int) -> Expected | None:
-        return next((each for each in self._expected() if each.session == session), None)
+        return next((expected for expected in self._expected() if expected.session == session), None)
 
     def _replayed(self, flow: Flow, error: str | None) -> list[Action] | None:
-        each = self._connections.get(flow)
-        if not isinstance(each, Expected):
+        connection = self._connections.get(flow)
+        if not isinstance(connection, Expected):
             return None
         if error is not None:
-            return self._fail(each, error)
-        self._connections[flow] = Arrived(each.session)
+            return self._fail(connection, error)
+        self._connections[flow] = Arrived(connection.session)
         return [*released((flow,)), Emit("session-arrived", "632", flow.local, flow)]
 
-    def _fail(self, each: Expected, reason: str) -> list[Action]:
+    def _fail(self, expected: Expected, reason: str) -> list[Action]:
         """Let the stand-in reset the peer, before packets of the flow meet this host without a connection."""
-        self._connections[each.flow] = Failed(reason)
+        self._connections[expected.flow] = Failed(reason)
         return [
-            *self._ask(Abandon(self._handover, (each.session,))),
-            *released((each.flow,)),
-            Emit("session-lost", None, each.flow.local, each.flow, {"reason": reason}),
+            *self._ask(Abandon(self._handover, (expected.session,))),
+            *released((expected.flow,)),
+            Emit("session-lost", None, expected.flow.local, expected.flow, {"reason": reason}),
         ]
 
 
@@ -236,9 +246,9 @@ def released(flows: Iterable[Flow]) -> list[Action]:
     with its younger timestamp, and the older packets would be dropped for theirs (RFC 7323 section 5, PAWS).
     """
     listed = tuple(flows)
-    addresses = dict.fromkeys(each.local for each in listed)
+    addresses = dict.fromkeys(flow.local for flow in listed)
     return [
         *set_flows(listed, FlowVerdict.DELIVER),
-        *(ClearFlow(each) for each in listed),
-        *(ReleaseHeld(each) for each in addresses),
+        *(ClearFlow(flow) for flow in listed),
+        *(ReleaseHeld(address) for address in addresses),
     ]

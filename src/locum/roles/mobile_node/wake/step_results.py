@@ -47,5 +47,5 @@ def step_result(state: State, event: Event) -> StepResult | None:
 
 
 def _same(pieces: Mapping[Flow, bytes], event: Injected) -> bool:
-    told = (*(flow for flow, _ in event.taken), *(each.flow for each in event.failures), *event.gone)
+    told = (*(flow for flow, _ in event.taken), *(failure.flow for failure in event.failures), *event.gone)
     return all(flow in pieces for flow in told)

@@ -41,10 +41,12 @@ class StillAway:
 
     def number(self, numbers: Mapping[Flow, int]) -> None:
         """The stand-in's numbers of the sessions."""
-        if all(numbers[each.flow] == each.session for each in self.handover.sessions):
+        if all(numbers[session.flow] == session.session for session in self.handover.sessions):
             return
         self.progress.number(numbers)
-        sessions = tuple(replace(each, session=numbers[each.flow]) for each in self.handover.sessions)
+        sessions = tuple(
+            replace(session, session=numbers[session.flow]) for session in self.handover.sessions
+        )
         self.handover = replace(self.handover, sessions=sessions)
 
     def give_up(self, flows: Iterable[Flow], reasons: Mapping[Flow, str], *, stays: bool) -> list[Action]:
@@ -65,7 +67,7 @@ class StillAway:
 
     def lose(self, failures: Iterable[SessionFailure]) -> list[Action]:
         """These sockets take nothing any more."""
-        failed = {each.flow: each.reason for each in failures}
+        failed = {failure.flow: failure.reason for failure in failures}
         actions: list[Action] = []
         for flow, reason in failed.items():
             self.tell(self.progress.session(flow), Fate.LOST, reason)
@@ -84,8 +86,8 @@ class StillAway:
 
     def lose_all(self, reason: str) -> None:
         """Mark all as lost."""
-        for each in self.handover.sessions:
-            self.tell(each, Fate.LOST, reason)
+        for session in self.handover.sessions:
+            self.tell(session, Fate.LOST, reason)
         self.lost += len(self.handover.sessions)
 
     def _reset(self, flows: tuple[Flow, ...]) -> list[Action]:
@@ -100,7 +102,7 @@ class StillAway:
 
     def came(self, flows: tuple[Flow, ...], event: Finished) -> list[Action]:
         """These sockets are out of repair mode, or could not be finished."""
-        failed = {each.flow: each.reason for each in event.failures}
+        failed = {failure.flow: failure.reason for failure in event.failures}
         told: list[Action] = [self._told(flow, failed.get(flow)) for flow in flows]
         self.lost += len(failed)
         numbers = tuple(self.progress.session(flow).session for flow in flows)
@@ -131,16 +133,16 @@ class StillAway:
         return Rest(
             self.handover,
             {
-                each.flow: ComingSession(
-                    each, self.progress.final(each.flow), self.progress.offset(each.flow)
+                session.flow: ComingSession(
+                    session, self.progress.final(session.flow), self.progress.offset(session.flow)
                 )
-                for each in self.handover.sessions
+                for session in self.handover.sessions
             },
         )
 
     def unbind(self) -> tuple[Process, ...]:
         """Processes that have no session left that is away."""
-        bound = dict.fromkeys(process for each in self.handover.sessions for process in each.processes)
-        free = tuple(each for each in self.handover.processes if each not in bound)
+        bound = dict.fromkeys(process for session in self.handover.sessions for process in session.processes)
+        free = tuple(process for process in self.handover.processes if process not in bound)
         self.handover = replace(self.handover, processes=tuple(bound))
         return free

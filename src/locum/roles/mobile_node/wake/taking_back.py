@@ -294,16 +294,16 @@ class Waking:
     def _reclaimed(self, answer: Answer632, now: float) -> list[Action]:
         if answer.status is not Status.OK:
             return self._nothing_there(answer.status, now)
-        held = {each.flow: each for each in answer.sessions if each.status is Status.OK}
+        held = {session.flow: session for session in answer.sessions if session.status is Status.OK}
         missing = [flow for flow in self.handover.flows if flow not in held]
-        reasons = {each.flow: each.reason for each in answer.sessions if each.reason}
+        reasons = {session.flow: session.reason for session in answer.sessions if session.reason}
         actions = self._away.give_up(missing, reasons, stays=self._uncertain)
         if self._uncertain or missing:
             self._uncertain = False
             actions += self._note(self.handover.at(Stage.WAKING))
         actions += self._newcomers.announced(answer)
-        self._away.number({flow: each.session for flow, each in held.items()})
-        self.progress.aim({flow: each.total for flow, each in held.items()})
+        self._away.number({flow: set_flow.session for flow, set_flow in held.items()})
+        self.progress.aim({flow: set_flow.total for flow, set_flow in held.items()})
         if self._programs.loose or not self._placed:
             return [*actions, *self._programs.tighten()]
         return [*actions, *self._measured(now)]
@@ -372,7 +372,9 @@ class Waking:
     def _drain(self, flows: Iterable[Flow]) -> list[Action]:
         """Let the programs read their data; those of other sessions stay frozen."""
         listed = tuple(flows)
-        processes = dict.fromkeys(each for flow in listed for each in self.progress.session(flow).processes)
+        processes = dict.fromkeys(
+            process for flow in listed for process in self.progress.session(flow).processes
+        )
         self._course.enter("let read", Draining(frozenset(listed)))
         return [DrainRound(listed, tuple(processes), DRAIN_PATIENCE)]
 
@@ -405,15 +407,17 @@ class Waking:
     def _finished(self, answer: Answer632, now: float) -> list[Action]:
         if answer.status is not Status.OK:
             return self._nothing_there(answer.status, now)
-        by_number = {each.session: each for each in answer.final}
+        by_number = {state.session: state for state in answer.final}
         finals = {
-            each.flow: by_number[each.session] for each in self.handover.sessions if each.session in by_number
+            session.flow: by_number[session.session]
+            for session in self.handover.sessions
+            if session.session in by_number
         }
         self._bytes.stopped(finals)
         actions = self._newcomers.begin(answer)
         missing = [flow for flow in self.handover.flows if flow not in finals]
         actions += self._away.give_up(missing, {}, stays=self._uncertain)
-        self.progress.aim({flow: each.received for flow, each in finals.items()})
+        self.progress.aim({flow: final.received for flow, final in finals.items()})
         if self._programs.loose:
             return [*actions, *self._programs.tighten()]
         self._bytes.add_tails()
@@ -449,9 +453,9 @@ class Waking:
         self._rest = self._away.rest()
         self._end_with(self._rest)
         told = []
-        for each in self.handover.sessions:
-            self._away.tell(each, Fate.COMING, COMING)
-            told.append(Emit("session-coming", None, each.flow.local, each.flow, {"reason": COMING}))
+        for session in self.handover.sessions:
+            self._away.tell(session, Fate.COMING, COMING)
+            told.append(Emit("session-coming", None, session.flow.local, session.flow, {"reason": COMING}))
         return [
             *noted,
             *set_flows(flows, FlowVerdict.SUSPEND),

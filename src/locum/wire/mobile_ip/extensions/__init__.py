@@ -186,7 +186,7 @@ def decode_extensions(cursor: Cursor) -> tuple[Extension, ...]:
 
 def encode_extensions(extensions: Iterable[Extension]) -> bytes:
     """The extensions one after the other."""
-    return b"".join(each.encode() for each in extensions)
+    return b"".join(extension.encode() for extension in extensions)
 
 
 def _rank(extension: Extension) -> int | None:
@@ -212,16 +212,16 @@ def check_order(extensions: Iterable[Extension]) -> None:
     seen: set[AuthKind] = set()
     multipath = False
     highest = -1
-    for each in extensions:
-        if isinstance(each, Multipath):
+    for extension in extensions:
+        if isinstance(extension, Multipath):
             if multipath:
                 raise WireError("extension", 0, "repeated-multipath")
             multipath = True
-        if isinstance(each, Authentication):
-            if each.kind in seen:
+        if isinstance(extension, Authentication):
+            if extension.kind in seen:
                 raise WireError("extension", 0, "repeated-authentication")
-            seen.add(each.kind)
-        rank = _rank(each)
+            seen.add(extension.kind)
+        rank = _rank(extension)
         if rank is not None:
             if rank < highest:
                 raise WireError("extension", 0, "extension-order")

@@ -43,8 +43,11 @@ class MobilityAgent(Extension):
     def encode(self) -> bytes:
         """The whole extension."""
         numbers = (self.sequence, self.registration_lifetime, self.flags)
-        head = b"".join(each.to_bytes(2, "big") for each in numbers)
-        return simple(MOBILITY_AGENT, head + b"".join(each.packed for each in self.care_of_addresses))
+        head = b"".join(number.to_bytes(2, "big") for number in numbers)
+        return simple(
+            MOBILITY_AGENT,
+            head + b"".join(care_of_address.packed for care_of_address in self.care_of_addresses),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,6 @@ def check_flags(flags: AgentFlag, care_of_addresses: int, offset: int = 0) -> No
 
 def decode_prefix_lengths(frame: Frame) -> PrefixLengths:
     """Type 19."""
-    if any(each > 32 for each in frame.data):
+    if any(length > 32 for length in frame.data):
         raise WireError("prefix-length", frame.data_start, "range")
     return PrefixLengths(tuple(frame.data))

@@ -32,7 +32,7 @@ class AccessTechnology(IntEnum):
     IEEE_802_16E = 5
 
 
-_TECHNOLOGIES = {int(each): each for each in AccessTechnology}
+_TECHNOLOGIES = {int(technology): technology for technology in AccessTechnology}
 
 
 class FlowAction(IntEnum):

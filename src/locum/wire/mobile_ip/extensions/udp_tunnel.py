@@ -30,8 +30,8 @@ class UdpTunnelCode(IntEnum):
     DECLINED = 64
 
 
-_ENCAPSULATIONS = {int(each): each for each in InnerEncapsulation}
-_CODES = {int(each): each for each in UdpTunnelCode}
+_ENCAPSULATIONS = {int(encapsulation): encapsulation for encapsulation in InnerEncapsulation}
+_CODES = {int(code): code for code in UdpTunnelCode}
 
 
 @dataclass(frozen=True, slots=True)
