@@ -1,4 +1,4 @@
-/* What the home agent says of packets to a home address: the stand-in's own, flow rules, tunnels. */
+/* The home agent's decision about packets to a home address: the stand-in's own, flow rules, tunnels. */
 #ifndef LOCUM_HOME_H
 #define LOCUM_HOME_H
 
@@ -78,7 +78,7 @@ static __noinline const struct locum_tunnel *shared(struct __sk_buff *skb, struc
 	return &more->others[number - 1];
 }
 
-/* What the binding says of packets that are not the stand-in's and that no rule takes. */
+/* The binding's decision about packets that are not the stand-in's and that match no rule. */
 static __always_inline int remaining(struct __sk_buff *skb, struct work *w, const struct locum_binding *b)
 {
 	if (b->verdict != ENCAPSULATE)
@@ -153,7 +153,7 @@ static __always_inline int at_home(struct __sk_buff *skb, struct work *w, const 
 	return remaining(skb, w, b);
 }
 
-/* Whether the packet has gone where the rules, or what remains beside them, want it: in what they did, it counts. */
+/* True if the packet has gone to the target of its rule or binding: only then it counts. */
 static __always_inline bool went(const struct __sk_buff *skb)
 {
 	__u32 outcome = skb->cb[0], reason = skb->cb[1];

@@ -1,4 +1,4 @@
-/* Where packets end on this host: the hold queue, the flow table, and what an access node says of a visitor elsewhere.
+/* Packets that end on this host: the hold queue, the flow table, and an access node's entry of a visitor elsewhere.
  *
  * None of this is asked before the home agent's entry (home.h), if there is one.
  */
@@ -63,7 +63,7 @@ static __always_inline int pass_up(struct __sk_buff *skb, struct work *w)
 	return w->flags & ENDS_HERE ? pass_here(skb, w) : pass_inner(skb, w, PASSED);
 }
 
-/* What the flow table says of a packet to one of our home addresses, or UNDECIDED. */
+/* The flow table's verdict for a packet to one of our home addresses, or UNDECIDED. */
 static __always_inline int by_flow(struct __sk_buff *skb, struct work *w)
 {
 	struct locum_flow_key key;
@@ -106,7 +106,7 @@ static __always_inline int by_verdict(struct __sk_buff *skb, struct work *w, __u
 	return UNDECIDED;
 }
 
-/* What is delivered to this host, at the stand-in's own address. */
+/* Delivery to this host, at the stand-in's own address. */
 static __always_inline int to_interface(struct __sk_buff *skb, struct work *w)
 {
 	struct locum_translation_key key;
@@ -130,7 +130,7 @@ static __always_inline int to_interface(struct __sk_buff *skb, struct work *w)
 	return found ? pass_up(skb, w) : UNDECIDED;
 }
 
-/* Packets to a home address that end on this host; b: what is known of it, or NULL. */
+/* Packets to a home address that end on this host; b: its binding, or NULL. */
 static __noinline int at_local_end(struct __sk_buff *skb, struct work *w, const struct locum_binding *b)
 {
 	int action = UNDECIDED;

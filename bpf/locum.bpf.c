@@ -182,7 +182,7 @@ int locum_ingress(struct __sk_buff *skb)
 	if (!w || read_packet(skb, w))
 		return passed(skb, PASSED);
 	own = bpf_map_lookup_elem(&endpoints, &w->packet.destination);
-	if (own && (*own & LOCUM_ENDPOINT)) { /* from the TUN as well: what raw sockets put together comes back by it */
+	if (own && (*own & LOCUM_ENDPOINT)) { /* from the TUN as well: packets reassembled by raw sockets come back by it */
 		action = from_tunnel(skb, w);
 		if (action == ARRIVED)
 			action = arrived(skb, w);
@@ -210,7 +210,7 @@ int locum_ingress(struct __sk_buff *skb)
 		return dropped(skb, FILTERED_FROM_VISITOR);
 	action = to_home_address(skb, w);
 	if (action == UNDECIDED && (w->flags & FROM_TAP))
-		action = at_visited(skb, w); /* what has waited here follows a visitor that is elsewhere now (620) */
+		action = at_visited(skb, w); /* held packets follow a visitor that is elsewhere now (620) */
 	if (action == UNDECIDED)
 		action = by_source(skb, w, skb->ifindex);
 	return action == UNDECIDED ? passed(skb, PASSED) : action;
@@ -256,7 +256,7 @@ static __always_inline int leave(struct __sk_buff *skb, struct work *w)
 	if ((skb->mark & LOCUM_MARK_MASK) == LOCUM_MARK_ANSWER) {
 		skb->mark = 0;
 	} else if (suspended(&w->packet)) {
-		/* To its socket the packet is sent, and lost later: what is refused here TCP does not count as sent, and then its
+		/* To its socket the packet is sent, and lost later: TCP does not count a refused packet as sent, and then its
 		 * probes end the connection after a few seconds. tcx knows no verdict for that but a redirection. */
 		dropped(skb, SUSPENDED);
 		skb->mark = LOCUM_MARK_VOID;

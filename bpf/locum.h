@@ -1,4 +1,4 @@
-/* What the kernel side and `locum.dataplane.layout.maps` share: map keys, map values, codes. A test compares the layouts by BTF.
+/* Shared by the kernel side and `locum.dataplane.layout.maps`: map keys, map values, codes. A test compares the layouts by BTF.
  *
  * An address is 16 bytes in network order, IPv4 mapped into IPv6 (::ffff:a.b.c.d), so that one table serves both
  * families. Ports are in network order; everything else is in host order.
@@ -58,7 +58,7 @@ struct locum_binding_more {
 	__u16 weights[LOCUM_MAX_TUNNELS];
 };
 
-/* The parts of a selector (RFC 6088). PORTS and SPI say as well what is known of a packet. */
+/* The parts of a selector (RFC 6088). PORTS and SPI also mark the known fields of a packet. */
 #define LOCUM_SOURCE 1
 #define LOCUM_DESTINATION 2
 #define LOCUM_SPI 4
@@ -74,7 +74,7 @@ struct locum_range {
 	struct locum_address last;
 };
 
-/* What is compared first stands first. A range that is not among the parts is never read. */
+/* Fields stand in the order of comparison. A range that is not among the parts is never read. */
 struct locum_rule {
 	__u8 parts;
 	__u8 family; /* 4 or 6: of the selector */
@@ -137,7 +137,7 @@ struct locum_filter_many {
 	struct locum_rule rule[LOCUM_MANY];
 };
 
-/* identifier 0: what no rule took, of flow rules and of filters. */
+/* identifier 0: packets that matched no rule, of flow rules and of filters. */
 struct locum_rule_key {
 	struct locum_address home_address;
 	__u16 place;
@@ -145,7 +145,7 @@ struct locum_rule_key {
 	__u32 reserved;
 };
 
-/* A fragmented packet that goes through rules: its later fragments are matched as if they had what only the first has. */
+/* A fragmented packet that goes through rules: its later fragments are matched with the ports of the first. */
 struct locum_fragment_key {
 	struct locum_address source;
 	struct locum_address destination;
@@ -217,7 +217,7 @@ struct locum_flow {
 #define LOCUM_ENDPOINT 1
 #define LOCUM_OWN 2
 
-/* What there are entries of at all: tables that are empty cost no packet anything. */
+/* Flags of tables with entries: empty tables are not looked up. */
 #define LOCUM_TRANSLATES 1
 #define LOCUM_GROUPS 2
 #define LOCUM_FILTERED(PLACE) (4 << (PLACE))
@@ -302,7 +302,7 @@ struct locum_held {
 
 enum locum_held_reason { HELD_BINDING = 0, HELD_FLOW = 1, HELD_REPORT = 2, HELD_OPENING = 3 };
 
-/* What happened to a packet, for the comparison with the model: skb->cb[0], and cb[1] has the drop reason. */
+/* The result for a packet, for the comparison with the model: skb->cb[0], and cb[1] has the drop reason. */
 enum locum_outcome {
 	PASSED = 0,
 	DROPPED = 1,
@@ -343,7 +343,7 @@ enum locum_reason {
 	REASON_COUNT = 26,
 };
 
-/* skb->mark: the upper half says what the lower half is. */
+/* skb->mark: the upper half is the kind of the lower half. */
 #define LOCUM_MARK_MASK 0xffff0000
 #define LOCUM_MARK_OVERHEAD 0x10c00000 /* too big by this tunnel's overhead: routed by the table with the locked MTU */
 #define LOCUM_MARK_RELEASED 0x10c10000 /* came from the hold queue: is not held again */

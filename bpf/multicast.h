@@ -1,4 +1,4 @@
-/* Multicast groups of visitors (C4): what arrives on the link on which this host joined the group is copied to access
+/* Multicast groups of visitors (C4): packets on the link on which this host joined the group are copied to access
  * links. The copies live in the kernel alone, so they go on while no daemon runs. The packet itself goes to the stack,
  * for this host is a member too.
  */
@@ -12,7 +12,7 @@ static __always_inline bool is_multicast(const struct locum_address *a)
 	return first_byte(a) == 0xff;
 }
 
-/* The packet that stays has one hop less, and a link-layer source of ours; nobody on this host looks at either. */
+/* The packet that stays has one hop less, and a link-layer source of ours; no program of this host uses either. */
 static __noinline int forward_group(struct __sk_buff *skb, struct work *w)
 {
 	struct locum_group_key key;

@@ -1,5 +1,5 @@
 /* A packet's addresses, protocol and ports. Reads through bpf_skb_load_bytes, so paged data needs no pull.
- * parse_packet returns 0, or -1 for what is not a whole IP packet: that is never ours.
+ * parse_packet returns 0, or -1 for all but whole IP packets: these are never ours.
  */
 #ifndef LOCUM_PARSE_H
 #define LOCUM_PARSE_H
@@ -14,7 +14,7 @@ struct packet {
 	struct locum_address destination;
 	__u32 length;  /* from the network header on, by that header */
 	__u16 offset;  /* of the network header */
-	__u16 payload; /* offset of what follows the IP headers */
+	__u16 payload; /* offset of the payload after the IP headers */
 	__be16 source_port;
 	__be16 destination_port;
 	__u8 family; /* 4 or 6 */
@@ -194,7 +194,7 @@ __noinline int parse_packet(struct __sk_buff *skb, struct packet *p, __u32 offse
 	return 0;
 }
 
-/* What a packet to one of our tunnel end points carries. */
+/* The content of a packet to one of our tunnel end points. */
 struct tunnelled {
 	__u16 inner;  /* offset of the inner network header */
 	__u8 family;  /* of the inner packet; 0: not a tunnel packet */

@@ -63,7 +63,7 @@ static __always_inline void read_transport(struct __sk_buff *skb, const struct p
 	}
 }
 
-/* What only a first fragment has is kept for the later ones. */
+/* The ports of a first fragment are kept for the later ones. */
 static __always_inline void read_fragment(const struct packet *p, struct subject *s)
 {
 	struct locum_fragment_key key = {
@@ -231,7 +231,7 @@ static __always_inline void count_rule(const struct locum_address *home, __u32 p
 	count(bpf_map_lookup_elem(&rule_count, &key), bytes);
 }
 
-/* What a filter says of the packet: the identifier of the rule that drops it, 0 where none does but the rest is dropped, or
+/* A filter's decision about the packet: the identifier of the rule that drops it, 0 if the rest is dropped, or
  * -1: allowed. It has been counted then. */
 static __noinline int filtered(struct __sk_buff *skb, const struct packet *p, const struct locum_address *home,
 			       __u32 place)

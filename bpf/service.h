@@ -1,4 +1,4 @@
-/* What a guarded home address may have besides its flows: connections that this host has itself, services that it
+/* Traffic of a guarded home address besides its flows: connections of this host itself, services that it
  * offers, and ports whose new connections the daemon decides on: it gives back those that it accepts. A live connection of the absent device has no socket here: it is neither answered nor reset.
  */
 #ifndef LOCUM_SERVICE_H
@@ -46,7 +46,7 @@ static __always_inline __u32 tuple_of(const struct packet *p, struct bpf_sock_tu
 	return sizeof(tuple->ipv6);
 }
 
-/* Only what opens a connection may reach a listener: it answers everything else with a reset. */
+/* Only a SYN may reach a listener: it answers everything else with a reset. */
 static __always_inline bool opens(struct __sk_buff *skb, const struct packet *p)
 {
 	__u8 flags;

@@ -31,7 +31,7 @@ TABLE(watched, struct locum_watched_key, __u32);
 TABLE(groups, struct locum_group_key, struct locum_group);
 TABLE(group_count, struct locum_group_key, struct locum_counter);
 
-/* Bounded: what is not used any more makes room. */
+/* Bounded: unused entries make room. */
 #define BOUNDED(NAME, KEY, VALUE)                    \
 	struct {                                     \
 		__uint(type, BPF_MAP_TYPE_LRU_HASH); \

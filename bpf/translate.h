@@ -1,10 +1,10 @@
 /* Home address <-> interface address of a stand-in (R12), at the home agent, the access node or the stand-in itself.
  *
  * Towards the stand-in the destination becomes its interface address, and the flow is remembered; packets of a
- * remembered flow that come back get the home address as their source. What the stand-in's host says for itself is no
+ * remembered flow that come back get the home address as their source. A flow that the stand-in's host begins is no
  * such flow and stays as it is. Checksums change by the difference, so a checksum that is still to be filled in by the
  * device, and a UDP checksum that is not used, stay what they are. An ICMP error speaks of a flow's packet, and is
- * changed with what it quotes. Later fragments have no ports: the destination is changed as it is, the source after what
+ * changed with its quoted packet. Later fragments have no ports: the destination is changed as it is, the source after what
  * became of their first fragment.
  */
 #ifndef LOCUM_TRANSLATE_H
@@ -62,7 +62,7 @@ static __always_inline __u32 folded(__u32 sum)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
-/* What a ones' complement sum grows by when one address takes the place of the other; never 0. */
+/* Growth of a ones' complement sum when one address replaces the other; never 0. */
 static __noinline __u32 growth(const struct locum_address *from, const struct locum_address *to)
 {
 	__u32 sum = 0;
@@ -150,7 +150,7 @@ static __always_inline int quoted_ports(struct __sk_buff *skb, struct quoted *q,
 	return 0;
 }
 
-/* What the error `p` quotes; -1: not enough of a packet. */
+/* The packet quoted in the error `p`; -1: too short a quote. */
 static __noinline int read_quoted(struct __sk_buff *skb, const struct packet *p, struct quoted *q)
 {
 	__u32 end, at;
@@ -193,7 +193,7 @@ static __noinline int read_quoted(struct __sk_buff *skb, const struct packet *p,
 	return quoted_ports(skb, q, end);
 }
 
-/* A checksum in what is quoted, which no device fills in. Returns what the sum over it grew by. */
+/* A checksum in a quoted packet, which no device fills in. Returns the growth of the sum over it. */
 static __noinline int requote_checksum(struct __sk_buff *skb, __u32 at, __u32 grown, __u32 udp)
 {
 	__u16 old, new;
@@ -242,7 +242,7 @@ static __noinline int readdress_quoted(struct __sk_buff *skb, const struct packe
 	return bpf_l4_csum_replace(skb, p->payload + 2, 0, folded(sum), 0);
 }
 
-/* The flow that a packet (or what it quotes) belongs to, seen from the interface address `local`. */
+/* The flow of a packet (or of its quoted packet), seen from the interface address `local`. */
 static __noinline int flow_at(struct __sk_buff *skb, const struct packet *p, struct translating *room,
 			      const struct locum_address *local, __u32 towards)
 {
@@ -256,7 +256,7 @@ static __noinline int flow_at(struct __sk_buff *skb, const struct packet *p, str
 	q = &room->quoted;
 	__builtin_memset(flow, 0, sizeof(*flow));
 	flow->local = *local;
-	if (icmp_error(p)) { /* what came from the stand-in is quoted to it, and the other way round */
+	if (icmp_error(p)) { /* the stand-in's packets are quoted to it, and the reverse */
 		flow->peer = towards ? q->destination : q->source;
 		flow->local_port = towards ? q->source_port : q->destination_port;
 		flow->peer_port = towards ? q->destination_port : q->source_port;
@@ -315,7 +315,7 @@ static __always_inline int remember(struct translating *room, const struct locum
 	return 0;
 }
 
-/* An error about a flow that is known: what it quotes came from the home address, as its sender knows it. */
+/* An error about a known flow: its quoted packet came from the home address, for its sender. */
 static __always_inline int translate_error(struct __sk_buff *skb, const struct packet *p, struct translating *room,
 					   const struct locum_translation_key *key,
 					   const struct locum_translation *t)

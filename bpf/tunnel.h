@@ -132,7 +132,7 @@ static __always_inline int decrement_hops(struct __sk_buff *skb, const struct pa
 	return bpf_skb_store_bytes(skb, p->offset + offsetof(struct iphdr, ttl), &new, 2, 0);
 }
 
-/* RFC 6040 section 4.2: what the outer header learnt of congestion goes into the inner one. */
+/* RFC 6040 section 4.2: congestion marks of the outer header go into the inner one. */
 static __always_inline int copy_congestion(struct __sk_buff *skb, struct work *w)
 {
 	struct packet *p = &w->packet;
@@ -249,7 +249,7 @@ static __always_inline void write_v6(struct ipv6hdr *ip, const struct locum_tunn
 	__builtin_memcpy(&ip->daddr, &t->destination, 16);
 }
 
-/* What stands between the outer IP header and the inner packet; returns its length. */
+/* Write the headers between the outer IP header and the inner packet; returns their length. */
 static __always_inline __u32 write_shim(__u8 *shim, const struct locum_tunnel *t, const struct packet *p)
 {
 	__be16 *half = (__be16 *)shim;
@@ -402,7 +402,7 @@ __noinline int encapsulate(struct __sk_buff *skb, struct work *w, const struct l
 	return bpf_redirect_neigh(r.ifindex, &r.hop, sizeof(r.hop), 0);
 }
 
-/* Out of the tunnel, to `next_hop` on a link; what does not fit the link, or has no hops left, is the stack's. */
+/* Out of the tunnel, to `next_hop` on a link; packets that do not fit the link, or have no hops left, go to the stack. */
 __noinline int deliver(struct __sk_buff *skb, struct work *w, const struct locum_acceptance *a)
 {
 	struct bpf_redir_neigh hop = {};

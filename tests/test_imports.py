@@ -44,7 +44,7 @@ INPUT_AND_OUTPUT = frozenset(
 PACKAGED_DATA = "importlib.resources"
 # One event loop, one home for it. What runs on sockets and maps without one can be tested without one.
 EVENT_LOOP = frozenset({"asyncio", "aiocoap"})
-# Programs for people, not parts of a node.
+# Programs for users, not parts of a node.
 TERMINAL = frozenset({"click", "rich"})
 
 RULES = {
@@ -166,7 +166,7 @@ def test_pure_packages_touch_no_file_and_print_nothing(area: str) -> None:
     assert not faults, f"locum.{area} decides on values only; broken by:\n" + "\n".join(faults)
 
 
-# Lifetimes and timers are on steady seconds, which nobody sets.
+# Lifetimes and timers are on steady seconds, which no clock step moves.
 WALL_CLOCK = {
     "node/clock.py": "compares the two",
     "node/events.py": "an event's time is for people",

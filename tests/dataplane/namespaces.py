@@ -27,7 +27,7 @@ class Namespace:
         self.path = Path("/var/run/netns") / self.name
         run(f"ip netns add {self.name}")
         self.run("ip link set lo up")
-        # Before any link: an address that is still being checked answers nobody and asks nobody.
+        # Before any link: an address that is still being checked neither answers nor asks.
         self.run("sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0")
 
     def run(self, command: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CACHE = Path(sys.prefix) / "kernels"
-# What the tests use that Debian has as modules; what these need comes along.
+# Modules of Debian's kernel that the tests use; their dependencies come along.
 WANTED = (
     "virtio_pci", "9pnet_virtio", "9p", "overlay", "crc32c_generic",
     "veth", "tun", "nf_tables", "nft_ct", "nft_nat", "nft_chain_nat", "nf_conntrack_netlink",
@@ -31,7 +31,7 @@ class Kernel:
     """One unpacked kernel."""
 
     release: str  # as uname -r says it
-    image: Path  # what a boot loader loads
+    image: Path  # loaded by a boot loader
     modules: tuple[Path, ...]  # in the order in which they can be loaded
     busybox: bytes  # a shell that needs nothing else
 

@@ -25,7 +25,7 @@ from locum.sessions.programs.freezer import Freezer
 from locum.sessions.programs.process import process
 
 RUN = [sys.executable, "-c", "from locum.cli.lab import lab; lab()"]
-# Whoever is nobody from then on may not be able to read this clone: everything is imported before.
+# The user nobody may not be able to read this clone: everything is imported before.
 AS_ROOT = """
 import contextlib, difflib, io, os, sys
 from locum.cli.lab import lab
@@ -165,7 +165,7 @@ def test_down_removes_the_cgroups_of_a_killed_lab() -> None:
         frozen = cgroup_of(program.pid)
         assert frozen is not None and is_frozen(program.pid)
         places[0].remove()
-        program.wait(5)  # whoever killed it may have asked for its end already, so its status tells nothing
+        program.wait(5)  # its killer may have asked for its end already, so its status is ignored
         assert process(program.pid) is None
         assert not frozen.exists() and [path.exists() for path in made] == [False, True]
     finally:

@@ -104,7 +104,7 @@ def test_renewals_go_on_over_steps_and_suspensions(world: ClockWorld) -> None:
             world.clocks[name].set(step)
             world.renewed()
         assert world.kinds(name).count("clock-stepped") == 4
-    # A daemon that is dead while its clock is set knows what it promised.
+    # A daemon that is dead while its clock is set keeps its promises.
     for step in (-HOUR, HOUR):
         world.kill("ha")
         world.clocks["ha"].set(step)

@@ -125,7 +125,7 @@ class Site:
             self.heard = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self.heard.bind((str(CN), 7000))
         self.heard.settimeout(5)
-        home = cast(Home, self)  # what a registrant needs of one: the time, and to give a request
+        home = cast(Home, self)  # a registrant uses its time and gives it requests
         self.device = Registrant(home, "mn", DEVICE_KEY, None)
         self.one, self.two = Registrant(home, "one", ONE_KEY, ONE), Registrant(home, "two", TWO_KEY, TWO)
         self.start()

@@ -250,7 +250,7 @@ def test_mobile_node_deregisters_at_exit_and_registers_at_start(world: World) ->
         assert world.care_of() == [], "RFC 5944 section 3.6.1.2"
         assert world.ask("an", "binding list") == []
         world.start("mn")
-    # Nobody answers: the end is not kept waiting for long, and the next start registers.
+    # Without an answer the end is delayed little, and the next start registers.
     world.until(lambda: "10.2.0.2" in world.care_of(), "the registration")
     world.kill("ha")
     began = time.monotonic()

@@ -29,7 +29,7 @@ class SharedHost(World):
         mn = self.spaces["mn"]
         mn.ip("link del radio0")
         join(ha, "radio0", mn, "radio0")
-        join(an, "radio0", an, "unused")  # for what the world does with it
+        join(an, "radio0", an, "unused")  # for the world's own steps
         ha.ip("addr add 10.3.0.1/24 dev radio0")
 
 

@@ -147,7 +147,7 @@ class Session:
 
     flow: Flow
     pids: tuple[int, ...]
-    sent: int = 0  # bytes the peer has sent and somebody has acknowledged
+    sent: int = 0  # bytes that the peer has sent and that are acknowledged
     at_device: int = 0  # bytes in the device's kernel
     at_stand_in: int = 0  # bytes since the capture in the stand-in's
     captured_at: int | None = None

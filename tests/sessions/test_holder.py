@@ -49,7 +49,7 @@ def test_store_take_and_remove(path: Path) -> None:
     assert list(later.take()) == list(ends)[:1]
     last = list(ends.values())[-1][1]
     last.settimeout(5)
-    assert last.recv(1) == b""  # nobody holds its other end any more
+    assert last.recv(1) == b""  # no process holds its other end any more
 
 
 def test_only_the_owner_can_talk_to_it(path: Path) -> None:

@@ -31,14 +31,14 @@ list_command(
         "remaining",
         "lost",
     ),
-    "Home address, care-of addresses, default, what is in force, lifetime left.",
+    "Home address, care-of addresses, default, those in force, lifetime left.",
 )
 
 
 @binding.command()
 @click.argument("home_address")
 @click.option(
-    "--agent", metavar="ADDRESS", help="Only what this access node, or care-of address, registered."
+    "--agent", metavar="ADDRESS", help="Only registrations with this access node, or care-of address."
 )
 @click.option("--reason", metavar="TEXT", help="Stands in the events of both ends.")
 @json_option

@@ -23,5 +23,5 @@ list_command(
         "waiting",
         "transferring",
     ),
-    "Contexts with the versions of their blocks, and what is in flight between access nodes.",
+    "Contexts with the versions of their blocks, and packets in flight between access nodes.",
 )

@@ -22,7 +22,7 @@ from locum.node.exits import Exit
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("demo-output"),
     show_default=True,
-    help="Captures, events, diagram and report go here; what an earlier demo left there is replaced.",
+    help="Captures, events, diagram and report go here; files of an earlier demo are replaced.",
 )
 def demo(output: Path) -> None:
     """Show a device that falls asleep during a download without interrupting it."""

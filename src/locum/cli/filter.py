@@ -14,5 +14,5 @@ list_command(
     filter_group,
     "filter list",
     ("home_address", "place", "id", "action", "selector", "packets", "bytes"),
-    "Rules of every filter in their order, with what each has decided; 0 is all that no rule took.",
+    "Rules of every filter in their order, with counts of packets; 0 counts packets that matched no rule.",
 )

@@ -55,7 +55,7 @@ def list_scenarios(target: Target) -> None:
         target.output.value({"scenarios": scenarios, "labs": [_described(place) for place in LabPlace.all()]})
         return
     console = Console()
-    table = Table("scenario", "what it shows", box=None, padding=(0, 2, 0, 0))
+    table = Table("scenario", "purpose", box=None, padding=(0, 2, 0, 0))
     for name, scenario in SCENARIOS.items():
         table.add_row(name, scenario.title)
     console.print(table)

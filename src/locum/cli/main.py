@@ -104,7 +104,7 @@ def main() -> None:
         click.echo(f"locum: {problem}", err=True)
         sys.exit(Exit.UNREACHABLE)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone
         sys.exit(Exit.FAILED)
 
 

@@ -28,5 +28,5 @@ list_command(
         "failed",
         "received",
     ),
-    "Peers without their keys: who may speak for what, when each was heard last, requests both ways and failures.",
+    "Peers without their keys: their addresses, their last message, requests in both directions and failures.",
 )

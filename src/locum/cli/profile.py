@@ -29,7 +29,7 @@ list_command(
         "age",
         "remaining",
     ),
-    "Home addresses served because of a profile, or policed by one, and what it says.",
+    "Home addresses served because of a profile, or policed by one, and its content.",
 )
 
 

@@ -72,7 +72,7 @@ class Seconds(click.ParamType[float]):
 @click.command()
 @click.option("--for", "seconds", type=Seconds(), metavar="SECONDS", help="Wake again after so long.")
 @click.option("--to", metavar="MNPS", help="The stand-in, by name or address. Default: the first.")
-@click.option("--dry-run", is_flag=True, help="Say what would become of each session; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the result for each session; change nothing.")
 @json_option
 @click.pass_obj
 def sleep(target: Target, seconds: float | None, to: str | None, dry_run: bool) -> None:

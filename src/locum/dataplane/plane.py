@@ -316,7 +316,7 @@ class DataPlane:
         """
         return self._held.inject_reassembled(packet, index)
 
-    # What is said of it
+    # Reports of it
 
     def tell_ended_rules(self, tell: Callable[[EndedRule], None]) -> None:
         """Call `tell` with each flow rule removed from now on and its counters, within the removing call."""

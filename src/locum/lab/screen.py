@@ -32,7 +32,7 @@ WORDS = {
     "radio-restored": "the radio is on again",
     "lid-opens": "the lid opens: `locum wake`",
     "awake": "awake: the connection is back in the same curl",
-    "download-ended": "curl has ended; what the captures and the kernels have is read and measured",
+    "download-ended": "curl has ended; captures and kernel counters are read and measured",
 }
 
 
@@ -52,7 +52,7 @@ class Screen:
         self._asked = 0.0
         self._ended = threading.Event()
 
-    # What is told ---------------------------------------------------------------------------------------------------
+    # Messages -------------------------------------------------------------------------------------------------------
 
     def watch(self, lab: Lab) -> None:
         """The lab is built."""
@@ -74,7 +74,7 @@ class Screen:
             if not self.console.is_terminal:
                 self.console.out(f"{event.time - self.begin:6.1f} s  {words}", highlight=False)
 
-    # What is seen ---------------------------------------------------------------------------------------------------
+    # Observations ---------------------------------------------------------------------------------------------------
 
     @property
     def held(self) -> int:
@@ -148,7 +148,7 @@ class Screen:
         table = Table.grid(padding=(0, 2))
         for name, value, style, remark in (
             ("curl has written", received, "green", self.process),
-            ("the stand-in holds", self.held, "yellow", "what the sleeper will be given"),
+            ("the stand-in holds", self.held, "yellow", "data for the sleeping device"),
         ):
             bar = ProgressBar(total=self.size, completed=value, width=34, complete_style=style)
             table.add_row(name, bar, f"{value / 1e6:6.1f} MB", Text(remark, style="dim"))

@@ -93,7 +93,7 @@ def foreign_agent(settings: Settings, link_interface: LinkInterface) -> "Foreign
 
 
 def stand_in(settings: Settings) -> "StandIn":
-    """The MNPS of [mnps]."""
+    """The stand-in of [mnps]."""
     from locum.roles.mnps.role import StandIn
 
     own = settings.mnps

@@ -90,7 +90,7 @@ async def _main(settings: Settings) -> int:
     await starting
     gc.collect()
     gc.set_threshold(20_000, 20, 50)  # nearly everything is freed without it
-    gc.freeze()  # what is there now stays; a collection need not look at it again
+    gc.freeze()  # present objects stay; a collection need not visit them again
     sys.setswitchinterval(0.0005)  # the store's thread gets its turn soon: answers wait for it
     await stop
     await node.stop()

@@ -205,7 +205,7 @@ class Node:
         if mnps is not None:
             from locum.dataplane.kernel.device import device_name
 
-            # what was held comes back by the re-injection device
+            # held packets come back by the re-injection device
             links = (*mnps.links, device_name(self.settings.node.name))
             agent = self.settings.home_agent is not None or self.settings.foreign_agent is not None
             await self.network.receive_for(mnps.configuration.home_prefixes, links, forwards=agent)
@@ -415,7 +415,7 @@ class Node:
             rest = (action for action in actions if type(action) not in FORWARDING)
             self.driver.slots[name].performer.perform(rest)
         self.driver.tell_wall_clock()
-        # Before any timer: nobody solicits on a link that is down.
+        # Before any timer: no solicitation is sent on a link that is down.
         for interface in self.settings.node.interfaces:
             self._links.tell(interface, LinkState.of(self.watch.find(interface)))
 

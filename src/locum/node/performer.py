@@ -147,12 +147,12 @@ class Pipelined(Performer):
         self._flush()
         if self._broken:
             self._broken = False
-            return  # an answer must not promise what was not done
+            return  # an answer must not promise actions that were not performed
         if (lost := commit.exception()) is not None:
             self._failed(waiting[0], StoreError(str(lost)))
             return
         replies: list[do.Reply] = []
-        said: list[Action] = []  # what is written down about them, behind them
+        said: list[Action] = []  # records about them, behind them
         for action in waiting:
             if isinstance(action, do.Reply):
                 replies.append(action)

@@ -192,7 +192,7 @@ class Store:
                 self._waiting.writes = batch.writes | self._waiting.writes
             failure = StoreError(f"{self._path}: cannot be written: {problem}")
             batch.committed.set_exception(failure)
-            batch.committed.exception()  # seen: whoever waits gets it, and nobody has to wait
+            batch.committed.exception()  # seen: a waiting caller gets it, and there may be none
         if self._waiting is not None:
             self._start()
 

@@ -32,9 +32,9 @@ class HostTable(StrEnum):
     PARKED = "parked"
     # Sockets of this kernel and spools on this disk that a stand-in holds.
     SESSION = "session"
-    # Who is on this host's links, at which link-layer address.
+    # Visitors on this host's links, by link-layer address.
     VISITOR = "foreign_agent.visitor"
-    # Who does not answer there any more.
+    # Visitors that do not answer there any more.
     LOST = "foreign_agent.lost"
     # This device's registration, with its last identification.
     DEVICE_REGISTRATION = "mobile_node.registration"
@@ -55,7 +55,7 @@ class SharedTable(StrEnum):
     BINDING = "home_agent.binding"
     STAND_IN = "home_agent.stand_in"
     RULE = "home_agent.rule"
-    # What a policy server said of a registrant, whoever asked.
+    # A policy server's data about registrants.
     PROFILE = "home_agent.profile"
     # An address given to one registrant must be given to no other by any agent of the network.
     POOL = "home_agent.pool"

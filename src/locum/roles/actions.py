@@ -157,7 +157,7 @@ Action: TypeAlias = (
 )
 
 
-# Events: what the node tells a role ----------------------------------------------------------------------------------
+# Events: messages of the node to a role ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class GrantedStandIn:
-    """An MNPS that may register for the home address, with its own association (R4)."""
+    """A stand-in that may register for the home address, with its own association (R4)."""
 
     name: str
     address: IPv4Address  # its interface address

@@ -49,7 +49,7 @@ class Revocable:
             return None
         if isinstance(row, Sequence) and len(row) == 2 and isinstance(row[0], int):
             return cls(row[0], bool(row[1]))
-        raise ValueError(f"{row!r} is not what a peer said of revocations")
+        raise ValueError(f"{row!r} is not a peer's revocation support")
 
 
 class Stamps:
@@ -133,7 +133,7 @@ class _UnderWay:
     to: RevocationPeer
     identifiers: tuple[int, ...]  # of every time it was sent: an acknowledgment of any of them will do
     interval: float  # seconds until the next retransmission
-    reason: str  # for people
+    reason: str  # for users
 
     def told(self) -> Emit:
         """That it has been sent for the first time."""

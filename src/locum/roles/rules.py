@@ -26,7 +26,7 @@ CONFIGURATION, PROFILE, ADMIN = (
 RESERVED_NAMES = frozenset((MN, DEFAULT, CONFIGURATION, PROFILE, ADMIN))  # no stand-in is called so
 
 UNNAMED = range(0x4000, 0x4100)  # identifiers given to flow bindings without a name (RFC 7629 knows none)
-FIRST_ASSIGNED = 0x8000  # identifiers given to rules of people who name none
+FIRST_ASSIGNED = 0x8000  # identifiers given to administrators' rules without one
 LAST_RULE = 0xFFBF  # what follows belongs to the home agent: rules for packets of stand-ins to their device
 LAST_PRIORITY = 0xFFFF
 UNNAMED_PRIORITY = 0x8000  # the first of those given to rules without one

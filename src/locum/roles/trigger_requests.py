@@ -16,7 +16,7 @@ from locum.wire.control.trigger import PATH, Operation, Trigger, decode_trigger_
 from locum.wire.errors import WireError
 
 ANSWER_TIMEOUT = 8.0  # seconds; the stand-in answers when its registration is through
-RETRY_FIRST = 0.5  # seconds after nobody has answered
+RETRY_FIRST = 0.5  # seconds after a missing answer
 RETRY_MAX = 30.0  # seconds
 MAX_RELEASES = (
     10  # rounds after which a release is given up, about two minutes; a take goes on until it is dropped

@@ -5,7 +5,7 @@ No event loop, no clock of its own, no policy: plain short system calls, for a t
 The device falls asleep
     find(home_addresses, exclude_pids)          who holds which connection (find again after freezing: programs fork)
     Freezer.freeze(processes)
-    [data plane: suspend the flows - hold what comes in, drop what goes out]
+    [data plane: suspend the flows - hold incoming packets, drop outgoing ones]
     LiveSocket.open(candidate).capture()        a SessionRecord; the socket stays in repair mode
     [store live.parked.to_json(); send record.to_cbor()]
 

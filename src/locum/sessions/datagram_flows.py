@@ -29,9 +29,7 @@ def unfit(flow: Flow) -> str | None:
 def why_not_held(flow: Flow) -> str | None:
     """The reason for users; None for a flow that can be held."""
     if not flow.peer_port:
-        return (
-            "it is a UDP socket without a fixed peer (not connected), and datagrams of anybody cannot be held"
-        )
+        return "it is a UDP socket without a fixed peer (not connected), and datagrams of any peer cannot be held"
     if unfit(flow) is not None:
         return "its peer is no single host that is the same from everywhere"
     return None

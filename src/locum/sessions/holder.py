@@ -128,7 +128,7 @@ class Holder:
                 ready = {key.fileobj for key, _ in selector.select()}
                 if self._stop in ready:
                     break
-                self._receive()  # before handing over: what was stored earlier belongs to it
+                self._receive()  # before handing over: earlier sockets belong to it
                 if self._listener in ready:
                     self._hand_over()
         for path in self._paths:

@@ -102,7 +102,7 @@ def test_only_datagrams_to_an_offered_service_are_answered(host: Guarded, versio
         assert servers[ECHO].recvfrom(100)[0] == b"echo"
         host.wait_for_drops(before + 1)
         servers[ECHO].close()
-        client.sendto(b"nobody", (home, ECHO))  # offered, but nobody is there: no port unreachable is told
+        client.sendto(b"nobody", (home, ECHO))  # offered, but closed: no port unreachable is sent
         host.wait_for_drops(before + 2)
         client.setblocking(False)
         with pytest.raises(BlockingIOError):

@@ -146,7 +146,7 @@ class Comparison:
         self.seen[f"{hook} {wanted.outcome.name} {wanted.reason.name}"] += 1
         told = f"{hook} on {ifindex} mark {mark:#x} frame {frame.hex()}"
         assert (Outcome(outcome), Reason(reason)) == (wanted.outcome, wanted.reason), told
-        # At an egress, what ends here is sent to the ingress of the device, and so is what a suspended flow sends.
+        # At an egress, packets that end here go to the ingress of the device, and so do those of a suspended flow.
         turned = hook == "egress" and wanted.outcome is Outcome.LOCAL
         turned |= wanted.reason is Reason.SUSPENDED
         assert retval == (RETURNS[Outcome.DELIVERED] if turned else RETURNS[wanted.outcome]), told

@@ -21,7 +21,7 @@ IDENTIFIERS = (1, 2)  # of echo requests
 def add_translations(r: Random, state: ForwardingState, homes: list[Addr], remotes: list[Addr]) -> None:
     """Translate some home addresses where they are delivered, and some before a tunnel; some already are."""
     if r.random() < 0.3:
-        return  # nobody translates
+        return  # no translation
     for home in homes:
         locals_ = [a for a in INTERFACES if a.version == home.version]
         for tunnel in (None, *remotes):

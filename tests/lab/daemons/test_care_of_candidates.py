@@ -40,7 +40,7 @@ FLOWS = 256
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with Lab("device-ways", tmp_path_factory.mktemp("lab"), PLAN) as made:
         made.wait_registered()
-        # a device that comes up has its stand-ins release what was taken for it: let that be over
+        # a starting device asks its stand-ins to release triggered takeovers: wait for the end of that
         wait_until(
             "the device's request to release", lambda: told(made, "trigger-done", "trigger", "mn") == 1
         )

@@ -65,7 +65,7 @@ def test_packets_go_to_the_default_that_the_device_registered(tmp_path: Path) ->
         own = str(lab.configuration.care_of("an1"))
         assert (binding(lab)["default_coa"], binding(lab)["in_force"]) == (DEFAULT, [own])
         ask(lab, AWAKE)
-        lab.cut()  # without a word: its lifetime ends
+        lab.cut()  # silently: its lifetime ends
         in_force(lab, DEFAULT)
         ask(lab, VANISHED)
         lab.restore()
@@ -114,7 +114,7 @@ def test_sleep_by_a_default_and_refused_defaults(tmp_path: Path) -> None:
         file.write_text(text.replace(LINE, f'default_coa = "{HOME_ADDRESS4}"\n'))
         with pytest.raises(LabError, match=r"\[mobile_node\] default_coa: is the home address itself"):
             lab.command("mn", "config", "check", str(file))
-        other = str(lab.topology.address4("ha"))  # nobody stands in for the device there: it would go round
+        other = str(lab.topology.address4("ha"))  # there is no stand-in for the device there: it would loop
         lab.crash("mn")
         file.write_text(text.replace(LINE, f'default_coa = "{other}"\n'))
         lab.launch("mn")

@@ -65,7 +65,7 @@ def test_device_sleeps_with_a_learnt_association(tmp_path: Path) -> None:
             lab.command("mn", "sleep")
         assert lab.counters("mnps")["refusals"]["association-unavailable"] == 1
         server.start(users(lab))
-        lab.pause(ASKED_AGAIN)  # within which nobody is asked again
+        lab.pause(ASKED_AGAIN)  # without another query
 
         _, films = live(lab, RATE)
         film = watch(lab, films)

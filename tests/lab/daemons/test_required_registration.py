@@ -40,7 +40,7 @@ class Required(Colocated):
         agent = str(lab.configuration.care_of("an1"))
         asked = [str(event.detail["to"]) for event in sent(lab, "mn", "601")]
         checks.equal("last_request_to", asked[-1], agent)
-        # Before it hears an advertisement, at the start and when the link is back, a device knows no agent.
+        # Without an advertisement, at the start and when the link is back, a device knows no agent.
         checks.at_most("requests_past_the_agent", len(asked) - asked.count(agent), 3, "requests")
         checks.more_than("relayed", len(sent(lab, "an1", "602")), 1, "requests")
         (row,) = [binding for binding in self.bound if binding["home_address"] == "10.10.100.4"]

@@ -115,7 +115,7 @@ def test_filters(restored: Callable[[str], list[Action]]) -> None:
     [rule] = found.rules
     assert (rule.identifier, rule.verdict) == (1, FilterVerdict.ALLOW)
     assert rule.selector == Ipv4Selector(protocol=(17, 17), destination_port=(5000, 5009))
-    # nobody is there yet whom it would police
+    # there is no visitor yet to police
     assert not [e for e in restored(FOREIGN_AGENT + FILTER) if isinstance(e, InstallFilter)]
     # behind a home agent that translates it has the stand-in's own address
     named = FILTER.replace("10.36.0.4", "10.0.3.2")

@@ -212,7 +212,7 @@ def test_wrong_tables_of_stand_ins(
 
 
 WRONG = [
-    # what is written, instead of what, table, key, words that help
+    # new text, replaced text, table, key, helpful words
     ("", "", "node", None, "missing"),
     ("[node\n", "[node]\n", "", None, "not TOML"),
     ('nam = "x"\n', 'name = "all"\n', "node", "name", "missing"),

@@ -11,7 +11,7 @@ from locum.node.registration.udp_434 import RegistrationSocket
 from tests.dataplane.namespaces import Namespace
 
 Error = tuple[bytes, str, int, int, int]
-CLOSED = 4999  # nobody listens there
+CLOSED = 4999  # a closed port
 OPEN = 4998
 
 

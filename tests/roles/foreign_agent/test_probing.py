@@ -229,7 +229,7 @@ def test_no_probes_without_interval_or_link_layer_address(configuration: Probing
     assert (node.done, node.probing.deadline()) == ([], None)
 
 
-# Trigger requests: who is asked, and how often ----------------------------------------------------------------------------
+# Trigger requests: receivers and repetitions ------------------------------------------------------------------------------
 
 
 class Sender:

@@ -36,7 +36,7 @@ AIR = Source(VISITOR, 434, "radio0", MAC, AN1)
 KEY = Association(300, b"k" * 16)
 AGENT_KEY = Association(400, b"a" * 16)  # of World(agents_keyed=True)
 CRITICAL = VendorCritical(32473, 9, b"?")
-UNKNOWN = bytes((99, 2, 0, 0))  # an extension below 128 that nobody knows
+UNKNOWN = bytes((99, 2, 0, 0))  # an unknown extension below 128
 TRUNCATED = bytes((32, 200))  # an authentication that is cut off
 
 
@@ -170,7 +170,7 @@ def test_icmp_error_about_a_visitor_without_a_home_address() -> None:
 @pytest.mark.parametrize("keyed", [False, True])
 def test_unreadable_reply_is_refused(keyed: bool) -> None:
     relay = Relay(keyed=keyed)
-    assert relay.answer(TRUNCATED, source=Source(AN1, 434, "core")) == []  # of somebody else
+    assert relay.answer(TRUNCATED, source=Source(AN1, 434, "core")) == []  # of another sender
     assert relay.answer(TRUNCATED, home_address=HOA) == []
     assert relay.answer(TRUNCATED, identification=relay.request.identification ^ 1) == []
     assert relay.answer(UNKNOWN) == []  # RFC 5944 section 1.8: silence
@@ -238,7 +238,7 @@ def test_device_keeps_its_agent_without_a_home_agent(code: Code) -> None:
     world.advance(100)
     requests = [event for event in world.mn.events if event.message == "601" and event.kind == "sent"]
     assert {request.detail["to"] for request in requests} == {str(AN1)}
-    assert len(requests) < 12  # it backs off as if nobody had answered
+    assert len(requests) < 12  # it backs off as without an answer
     assert world.mn.counts[f"denied-{int(code)}"] >= 5
     assert world.mn.via == via
     world.start(world.an1)

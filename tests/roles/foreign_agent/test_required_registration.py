@@ -92,7 +92,7 @@ def test_agent_that_starts_to_require_registration_or_leaves() -> None:
     assert asked(world)[-1] == str(AN1) and bound(world) == (COLOCATED, AN1)
     assert world.mn.via is not None and via is not None and world.mn.via.care_of == via.care_of
     world.kill(world.an1)
-    world.advance(10)  # nobody advertises any more; packets go on, for they never went by the agent
+    world.advance(10)  # no agent advertises any more; packets go on, for they never used the agent
     assert "attachment-lost" not in world.mn.kinds() and world.mn.via is not None
     world.advance(250)
     assert asked(world)[-1] == str(HA) and bound(world) == (COLOCATED, COLOCATED)

@@ -150,7 +150,7 @@ def test_unknown_profile_is_fetched_again() -> None:
     assert node.tell(ProfileUnavailable(1, "silence")) == [a.Count("profile-unavailable")]
     assert questions(node.policy.timeout(now=NOW + FETCH_AGAIN)) == [FetchProfile(2, NAI, HOA)]
     assert node.tell(ProfileRefused(2, "no")) == [a.Count("profile-refused")]
-    assert node.tell(ProfileFetched(2, PROFILE)) == []  # nobody asked for that any more
+    assert node.tell(ProfileFetched(2, PROFILE)) == []  # no request is pending
 
 
 def test_new_name_or_lost_context_fetches_the_profile_again() -> None:

@@ -84,7 +84,7 @@ def test_udp_tunnel_without_a_nat_is_declined_unless_forced() -> None:
 def test_request_without_the_extension_gets_no_udp_tunnel() -> None:
     assert judge(request(MN_HA)) == Traversal()
     assert judge(request(UdpTunnelRequest(), MN_HA, lifetime=0)) == Traversal()
-    assert judge(request(MN_HA, UdpTunnelRequest())) == Traversal()  # nobody has signed it
+    assert judge(request(MN_HA, UdpTunnelRequest())) == Traversal()  # unsigned
 
 
 def test_a_foreign_agent_asks_under_its_own_authentication() -> None:

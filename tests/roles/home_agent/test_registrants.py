@@ -429,7 +429,7 @@ def test_home_address_that_is_served_from_now_on_and_changes() -> None:
 
 steps = st.lists(
     st.tuples(
-        st.integers(0, 2),  # who
+        st.integers(0, 2),  # registrant
         st.sampled_from(("register", "brief", "cancel", "wait", "ruled", "restart")),
         st.integers(0, 3),  # where
     ),

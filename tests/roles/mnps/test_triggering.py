@@ -279,7 +279,7 @@ def test_devices_access_node_is_registered_and_survives_restart(host: Host) -> N
     host.ask(TAKE, WEB, access_node=AN2)
     assert host.role.device_at((HOME_V6,)) == AN2
     host.switched()
-    host.ask(TAKE, MAIL)  # from somebody who does not know
+    host.ask(TAKE, MAIL)  # from a sender that does not know
     assert host.role.device_at((HOME,)) == AN2
     host.switched()
     again = Host(rows=tuple(host.rows.values()))
@@ -321,7 +321,7 @@ def test_without_a_registration_only_an_expired_binding_is_taken() -> None:
     assert (host.answers[released], host.role.guarded(), host.rows) == (Status.OK, [], {})
 
 
-# Who asks: a device that is back, a home agent whose binding has run out ------------------------------------------
+# Senders: a returned device, a home agent whose binding has expired -----------------------------------------------
 
 
 def triggers(actions: list[Action]) -> list[tuple[Addr, Operation, Reason]]:
@@ -334,7 +334,7 @@ def test_unreachable_device_releases_after_its_registration() -> None:
     returning = Returning((STAND_IN,))
     accepted, homes = RegistrationAccepted(RegistrationTarget.ORDINARY, 300), (HOME, HOME_V6)
     release = [(STAND_IN, RELEASE, Reason.BACK)]
-    assert triggers(returning.outcome(accepted, homes)) == release  # what was before this run it cannot know
+    assert triggers(returning.outcome(accepted, homes)) == release  # it cannot know of earlier runs
     assert returning.outcome(accepted, homes) == []
     lost = AttachmentLost.__new__(AttachmentLost)
     assert returning.outcome(lost, homes) == []

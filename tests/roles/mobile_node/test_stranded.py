@@ -119,7 +119,7 @@ def test_socket_closed_while_stranded_is_not_lost() -> None:
     assert isinstance(world.device.state, Up) and not world.frozen and not world.mn.flows
     fates = {fate.flow: fate.fate for fate in world.device.woken.fates}
     assert fates == {flow(0): Fate.CLOSED, flow(1): Fate.CLOSED}
-    # The peer of the one that did not get everything hears of it; the other ends with a FIN of its own.
+    # The peer of the incomplete one gets a reset; the other ends with a FIN of its own.
     assert world.sessions[flow(0)].reset and not world.sessions[flow(1)].reset
     assert not world.mnps.rows
 

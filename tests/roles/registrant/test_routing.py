@@ -47,7 +47,7 @@ def again(routing: OwnRouting, wanted: Routing) -> OwnRouting:
     return made
 
 
-# What is said ----------------------------------------------------------------------------------------------------------
+# Registered routing ----------------------------------------------------------------------------------------------------
 
 
 def test_every_request_but_the_last_carries_the_routing() -> None:

@@ -225,7 +225,7 @@ def test_a_peer_sends_no_more_than_the_device_takes_at_once(asleep: Asleep) -> N
     sock, record = asleep.accept(listener)
     held = stand_in.condition(sock, record).unread
     assert 8_000 < held <= 32768
-    asleep.give_back(sock, record, patience=0)  # nobody has accepted it yet
+    asleep.give_back(sock, record, patience=0)  # not accepted yet
     asleep.wake()
     connection, _ = program.accept()
     asleep.open.append(connection)

@@ -122,7 +122,7 @@ def test_full_disk_closes_the_window_without_loss(world: World) -> None:
             with pytest.raises(OSError, match="No space"):
                 spool.drain(sock)
         assert spool.total == held == world.budget.total
-        final = spool.stop(sock)  # what the disk does not take is given out all the same
+        final = spool.stop(sock)  # data that the disk does not take is still given out
         assert final.received == spool.total > held
         assert spool.read(held - 1000, 1 << 30) == data[held - 1000 : final.received]
         spool.resume(sock)

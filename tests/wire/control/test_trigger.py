@@ -30,7 +30,7 @@ HOME, SIX = ip_address("192.0.2.10"), ip_address("2001:db8::10")
 WEB = Ipv4Selector(
     source=address_range(IPv4Network("198.51.100.0/24")), destination_port=(80, 80), protocol=(6, 6)
 )
-# The first rule is what is validated. The validator mistakes some maps of a choice of maps, so each has its turn.
+# The first rule is the validated one. The validator mistakes some maps of a choice of maps, so each has its turn.
 RULES = cddl() + "\n" + files("locum.sessions").joinpath("session.cddl").read_text()
 SCHEMA = pycddl.Schema("tried = trigger\n" + RULES)
 ANSWER = pycddl.Schema("tried = answer-632\n" + RULES)

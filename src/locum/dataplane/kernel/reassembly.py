@@ -110,7 +110,7 @@ class Reassembly:
                 data, ancillary, _flags, sender = sock.recvmsg(LARGEST, 256)
             except BlockingIOError:
                 break
-            except OSError:  # of an earlier packet; what it was waits with the errors
+            except OSError:  # of an earlier packet; its cause is among the queued errors
                 continue
             index = 0
             if sock.family == socket.AF_INET6:

@@ -84,7 +84,7 @@ class RuleTables:
     def remove(self, home_address: Addr) -> None:
         """After the binding that had them."""
         if not self._parts and not self._counted:
-            return  # nobody has any
+            return  # no home address has any
         if (
             self._parts.pop(home_address, None) is None
             and (home_address, Place.FLOW_RULES) not in self._counted

@@ -80,7 +80,7 @@ class Explanation:
 
     outcome: Outcome
     reason: Reason
-    steps: tuple[str, ...]  # what the decision met, in order
+    steps: tuple[str, ...]  # steps of the decision, in order
     entry: BindingEntry | None = None  # of the last stage that was asked
     rule: Rule | None = None
     tunnel: Tunnel | None = None  # that it goes into
@@ -148,7 +148,7 @@ def _tunnelled(state: ForwardingState, question: Question, packet: bytes) -> byt
     ports = [acceptance.source_port for acceptance in about if acceptance.source_port]
     only = any(
         acceptance.end is None for acceptance in about
-    )  # for the stand-in of this host nobody asks then
+    )  # then no question is about the stand-in of this host
     taken = {acceptance.end for acceptance in about}
     end = next((end for end in ends if (end in taken) != only), ends[0])
     tunnel = Tunnel(outer, end)

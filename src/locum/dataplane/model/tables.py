@@ -27,7 +27,7 @@ from locum.roles.action_values.flows import (
 )
 from locum.roles.action_values.forwarding import BindingEntry, FlowVerdict, OutboundEntry, TunnelAcceptance
 
-# What a decision met on its way, in order: for explanations, which need more than the result.
+# Steps of a decision, in order: for explanations, which need more than the result.
 Met: TypeAlias = (
     BindingEntry | Rule | Tunnel | TunnelAcceptance | OutboundEntry | FlowVerdict
     | tuple[Filter, FilterRule | None] | Translation

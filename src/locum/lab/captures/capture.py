@@ -37,7 +37,7 @@ class Captures:
         for node, file in self.files.items():
             command = ["tcpdump", "-i", "any", "-n", "-U", "-Z", "root", "-B", "8192", "-s", str(SNAP)]
             if node in self.routers:
-                command += ["-Q", "in"]  # what a router sends on is what came in; the next node has it too
+                command += ["-Q", "in"]  # a router forwards packets that came in; the next node has them too
             program = self.processes.start(node, f"tcpdump-{node}", [*command, "-w", str(file)])
             self._running.append(program)
         for program in self._running:

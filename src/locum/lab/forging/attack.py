@@ -125,7 +125,7 @@ class Attack:
             stdin=subprocess.PIPE,
         )
 
-    # What is known ---------------------------------------------------------------------------------------------------
+    # Knowledge -------------------------------------------------------------------------------------------------------
 
     def _member(self) -> Path:
         """The configuration of the other mobile node's own associations."""
@@ -170,7 +170,7 @@ class Attack:
             broken={address.version: str(address) for address in broken},
             correspondent=lab.topology.address4("cn"),
             other_key=bytes.fromhex(lab.configuration.key("other-ha").read_text().strip()),
-            care_of=(own, *care_of[:1] * 3),  # the agent's own is what it relays
+            care_of=(own, *care_of[:1] * 3),  # the agent relays its own
             requests=heard.requests,
             replies=heard.replies,
             controls=heard.controls,
@@ -192,7 +192,7 @@ class Attack:
             found += open_ports(self._lab, node, four, six)
         return found
 
-    # What is done ----------------------------------------------------------------------------------------------------
+    # Actions ---------------------------------------------------------------------------------------------------------
 
     def run(self, name: str, shots: Shares, *, demands: int, of: Iterable[str], singles: int) -> None:
         """One attack: `singles` messages of every kind one at a time, then so many shots at every port.

@@ -76,7 +76,9 @@ class Stranger:
                 (shot.target, shot.port), timeout=patience, source_address=(shot.source or self._address, 0)
             )
         except TimeoutError:
-            self._patience[shot.target] = GONE_PATIENCE  # a sleeper: its SYN is sent, nobody will answer
+            self._patience[shot.target] = (
+                GONE_PATIENCE  # a sleeping device: its SYN is sent, no answer will come
+            )
             raise
         with contextlib.suppress(ConnectionError):
             connection.sendall(shot.payload)

@@ -30,7 +30,9 @@ def run(command: Sequence[str], stdin: str | None = None) -> str:
     try:
         done = subprocess.run(command, input=stdin, capture_output=True, text=True)
     except FileNotFoundError:
-        raise LabError(f"{command[0]} is not installed; `make setup` installs what the lab needs") from None
+        raise LabError(
+            f"{command[0]} is not installed; `make setup` installs the lab's requirements"
+        ) from None
     if done.returncode:
         complaint = (done.stderr or done.stdout).strip()
         raise LabError(f"{' '.join(command)} failed: {complaint}" + (f"\n{stdin}" if stdin else ""))

@@ -311,7 +311,7 @@ class Stage:
             "python": sys.executable,
         }
 
-    # What is seen from outside --------------------------------------------------------------------------------------
+    # Observation from outside ---------------------------------------------------------------------------------------
 
     def listening(self, node: str) -> set[int]:
         """TCP ports with a listener at a node."""

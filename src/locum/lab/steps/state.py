@@ -27,7 +27,7 @@ PRESENT: Mapping[str, frozenset[str]] = {
     "translation list": frozenset(("packets_towards", "bytes_towards", "packets_back", "bytes_back")),
     "context list": frozenset(),
     "profile list": frozenset(),
-    "peer list": frozenset(("last_heard",)),  # an age; `received` counts what was heard
+    "peer list": frozenset(("last_heard",)),  # an age; `received` counts messages
     "status": frozenset(),
 }
 """The other lists."""

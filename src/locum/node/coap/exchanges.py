@@ -41,7 +41,7 @@ class Conversation:
 
     last_heard: float | None = None
     asked: int = 0  # our requests
-    failed: int = 0  # of them: nobody answered, or with an error
+    failed: int = 0  # of them: no answer, or an error
     received: int = 0  # the peer's requests
 
 

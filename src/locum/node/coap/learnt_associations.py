@@ -22,7 +22,7 @@ from locum.node.tables import HostStore, HostTable
 log = logging.getLogger("locum.associations")
 MAX_ASKED = 32  # home addresses that are asked about at once
 MAX_LEARNT = 4096
-ASKED_AGAIN = 5.0  # seconds in which nobody is asked about the same home address because of a message
+ASKED_AGAIN = 5.0  # seconds without another query about the same home address
 MAX_REMEMBERED = 1024  # of those
 FETCH_AGAIN = 30.0  # seconds until what could not be fetched again is tried once more
 SHORTEST_LIFETIME = 5.0  # seconds
@@ -206,7 +206,7 @@ class LearntAssociations:
     def _check(self, home_address: IPv4Address, found: ControlAssociation) -> None:
         """Check that it can be used beside the others. Raises _Unusable."""
         if self._taken(home_address, found):
-            raise _Unusable(f"the identifier {found.recipient_id.hex()} is somebody else's here")
+            raise _Unusable(f"the identifier {found.recipient_id.hex()} belongs to another association here")
         if home_address not in self._known and len(self._known) >= MAX_LEARNT:
             raise _Unusable(f"{MAX_LEARNT} associations were learnt, which is the most")
 

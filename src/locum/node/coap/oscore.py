@@ -119,7 +119,7 @@ class ProtectedRequests(interfaces.RequestProvider):  # type: ignore[misc]
 
     def __init__(self, wire: aiocoap.Context) -> None:
         self._wire = wire
-        self._wanted: dict[asyncio.Task[None], Pipe] = {}  # whose answer somebody still waits for
+        self._wanted: dict[asyncio.Task[None], Pipe] = {}  # requests with a waiting caller
 
     async def fill_or_recognize_remote(self, message: aiocoap.Message) -> bool:
         return isinstance(message.remote, BulkAddress)

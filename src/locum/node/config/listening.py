@@ -43,7 +43,7 @@ def _ports(table: Table) -> list[ListeningPort]:
     table.close()
     if last - first >= _MOST_PORTS:
         raise table.error(
-            "port", f"names more than {_MOST_PORTS} ports; only what really listens has to be named"
+            "port", f"names more than {_MOST_PORTS} ports; only listening ports have to be named"
         )
     return [ListeningPort(port, policy, most, window) for port in range(first, last + 1)]
 

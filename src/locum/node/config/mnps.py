@@ -106,7 +106,7 @@ def _services(table: Table) -> list[tuple[int, int]]:
     table.close()
     if last - first >= _MOST_PORTS:
         raise table.error(
-            "port", f"names more than {_MOST_PORTS} ports; only what really listens has to be named"
+            "port", f"names more than {_MOST_PORTS} ports; only listening ports have to be named"
         )
     return [(_PROTOCOLS[protocol], port) for port in range(first, last + 1)]
 

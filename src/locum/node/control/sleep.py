@@ -276,7 +276,7 @@ class SleepControl:
             async with asyncio.timeout(mobile.sleep_seconds):
                 await self._stepped(done)
                 await performer.drained()
-        except asyncio.CancelledError:  # who asked has gone: a suspend hook's time is up, or Ctrl-C
+        except asyncio.CancelledError:  # the client has gone: a suspend hook's time is up, or Ctrl-C
             if cancel and not self._node.driver.stopping:
                 with contextlib.suppress(RequestFailed):
                     self._command(lambda now: self._role.cancel(now=now))

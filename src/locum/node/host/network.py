@@ -20,15 +20,13 @@ from locum.node.tables import HostStore, HostTable
 from locum.wire.control import Flow
 
 TABLE_STAND_IN = 435  # home prefixes that are local here for what arrives on the stand-in's links
-TABLE_HOME = 434  # home prefixes for what a stand-in on the home agent's host sends
+TABLE_HOME = 434  # home prefixes for packets of a stand-in on the home agent's host
 TABLE_MOBILE = 436  # the way to the agent
 _PREFERENCE_LOCAL_PEER = 433  # flows between a program of this host and a session that lives here
 _PREFERENCE_STAND_IN = 435
 _PREFERENCE_SPECIFIC = 436  # main table without its default route, before ours
 _PREFERENCE_MOBILE = 437
-NEXT_HOP_V6 = IPv6Address(
-    "fe80::434"
-)  # stands for the agent, whose IPv6 address nobody told; see `use_agent`
+NEXT_HOP_V6 = IPv6Address("fe80::434")  # stands for the agent, whose IPv6 address is unknown; see `use_agent`
 _TABLE_MAIN = 254
 _LINK_MTU = 1500  # bytes, of the links between home agent and access node, which the device cannot see
 _TUNNEL = 20  # bytes: IP in IP over IPv4
@@ -311,7 +309,7 @@ class HostNetwork:
                 index = socket.if_nametoindex(record["link"])
         except OSError:
             if undo:
-                return  # the link is gone, and what was on it
+                return  # the link is gone, with its addresses and routes
             raise OSError(errno.ENODEV, f"there is no interface {record['link']}") from None
         try:
             await getattr(self, f"_change_{record['do']}")(record, index, undo)
@@ -323,7 +321,7 @@ class HostNetwork:
             raise OSError(problem.code, f"{'undo ' if undo else ''}{record}: {problem.args[-1]}") from None
 
     async def _change_address(self, record: dict[str, Any], index: int, undo: bool) -> None:
-        # noprefixroute and nodad: an address of lo that nobody else may have
+        # noprefixroute and nodad: an address of lo that no other host may have
         await self._kernel.addr(
             "del" if undo else "add",
             index=index,

@@ -74,7 +74,7 @@ def _profile(answer: Any) -> Profile:
     association, stand_ins = _association(answer), _stand_ins(answer)
     if association is not None and any(stand_in.association.spi == association.spi for stand_in in stand_ins):
         raise ProfileError(
-            f"Locum-SPI and a Locum-MNPS are both {association.spi}; the SPI tells who registers"
+            f"Locum-SPI and a Locum-MNPS are both {association.spi}; the SPI identifies the registrant"
         )
     to_visitor, paging = _policing(answer, "Locum-Filter-To"), _policing(answer, "Locum-Paging")
     if (
@@ -174,7 +174,7 @@ def grant_of(answer: Any, stand_in: Address, home_address: IPv4Address) -> Grant
 def _grant(answer: Any, stand_in: Address, home_address: IPv4Address) -> Grant | None:
     named = _address4(answer, "Locum-Home-Address")
     if named not in (None, home_address):
-        raise ProfileError(f"Locum-Home-Address is {named}; what was asked about is {home_address}")
+        raise ProfileError(f"Locum-Home-Address is {named}; the request was about {home_address}")
     six = _address6(answer, "Locum-Home-Address-V6")
     speaks_for: tuple[Address, ...] = (home_address,) if six is None else (home_address, six)
     keys: dict[Address, bytes] = {}

@@ -37,7 +37,7 @@ from locum.roles.profile_requests import (
 T = TypeVar("T")
 
 log = logging.getLogger("locum.radius")
-_CALL_CHECK = "Call-Check"  # RFC 2865 section 5.6: nobody logs in, the server looks up who this is
+_CALL_CHECK = "Call-Check"  # RFC 2865 section 5.6: a look-up of the name, without a login
 _IDENTIFIERS = 256  # one byte
 _MESSAGE_AUTHENTICATOR = 80
 

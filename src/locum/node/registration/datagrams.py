@@ -92,7 +92,7 @@ class Inbox:
 
     def __init__(self, count: int, size: int) -> None:
         self._room = _Room(count, size)
-        self._fresh = bytes(self._room.slots)  # the kernel writes into slots what it found
+        self._fresh = bytes(self._room.slots)  # the kernel writes its results into slots
         self._words = memoryview(self._room.slots).cast("B").cast("I")
 
     def receive(self, fileno: int) -> tuple[list[Arrived], int]:

@@ -239,9 +239,9 @@ class RegistrationIo:
     def _advertise(self, action: do.Advertise) -> None:
         link = self._links.get(action.link)
         if link is None:
-            return  # vanished; the role hears of it
+            return  # vanished; the role is told
         to = action.to if isinstance(action.to, IPv4Address) else ALL_SYSTEMS
-        with suppress(OSError):  # the link goes down; the role hears of it
+        with suppress(OSError):  # the link goes down; the role is told
             link.send_discovery(action.message, self._address(action.link), to, action.link_layer)
 
     def _solicit(self, action: do.Solicit) -> None:

@@ -32,7 +32,7 @@ class EchoWatch:
         for _ in range(_MOST_AT_ONCE):
             try:
                 packet = self._socket.recv(_LONGEST)
-            except OSError:  # nothing more, or an ICMP error about what somebody sent
+            except OSError:  # no more packets, or an ICMP error about an earlier one
                 return
             header = (packet[0] & 15) * 4 if packet else 0
             if len(packet) >= header + _ECHO.size:

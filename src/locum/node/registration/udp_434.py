@@ -19,17 +19,17 @@ _SO_EE_ORIGIN_ICMP = 2
 _SO_RCVBUFFORCE = 33
 # Bytes of a datagram: packets of UDP tunnels come here as well, when they came in fragments.
 _LONGEST = 65_535
-# Half of what a busy crowd has under way: while their rows are committed, the other half is taken.
+# Half of a busy crowd's pending messages: while their rows are committed, the other half is taken.
 _MOST_AT_ONCE = 64
 _BUFFER = 4 << 20  # bytes; a burst of registrations waits here
 _EXTENDED_ERROR = struct.Struct("@IBBBBII")  # sock_extended_err: errno, origin, type, code
-# in_pktinfo, the error, and the address of who says so
+# in_pktinfo, the error, and the address of its sender
 _ERROR_ANCILLARY = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(_EXTENDED_ERROR.size + 16)
 _QUOTED = 576  # bytes; RFC 1812 section 4.3.2.3: an ICMP error is no longer
 
 # (message, source address, source port, destination address, interface index)
 Receiver = Callable[[bytes, str, int, bytes, int], None]
-# (what is quoted of the message, where it went to, port, ICMP type, ICMP code)
+# (quoted part of the message, its destination, port, ICMP type, ICMP code)
 Unreachable = Callable[[bytes, str, int, int, int], None]
 
 
@@ -117,7 +117,7 @@ class RegistrationSocket:
         fileno = self._socket.fileno()
         failed = self._outbox.send(fileno, datagrams)
         if failed and self._unreachable is not None:
-            # That may have been the error of an earlier message: the kernel tells it to whoever comes next.
+            # That may have been the error of an earlier message: the kernel reports it to the next caller.
             again = self._outbox.send(fileno, [datagrams[place] for place, _ in failed])
             failed = [(failed[number][0], problem) for number, problem in again]
         return [failure for failure in failed if not isinstance(failure[1], BlockingIOError)]

@@ -41,7 +41,7 @@ from locum.sessions.tcp.live import LiveSocket
 from locum.wire.control import Flow
 
 log = logging.getLogger("locum.sessions")
-_POLL = 0.002  # seconds between looks at what a program has read
+_POLL = 0.002  # seconds between checks of a program's reading
 _REASSURANCE = (
     3.0  # seconds between packets that keep the kernel from giving up a loose connection: it takes 7.5
 )
@@ -182,7 +182,7 @@ class BringingBack:
     async def _inject(self, action: InjectData) -> None:
         injected: Injected = await self._blocking(self._inject_all, action)
         for flow, taken in injected.taken:
-            # The kernel counts what a TCP socket has been given; of datagrams only the row tells.
+            # The kernel counts bytes given to a TCP socket; for datagrams only the row has the count.
             if taken and isinstance(live := self._captured.live.get(flow), LiveDatagrams):
                 self._save(live)
         self._feed(injected)

@@ -216,7 +216,7 @@ class SessionCapture:
     async def _capture(self, action: Capture) -> None:
         again = {flow: self._repeated(flow) for flow in action.flows if flow.protocol == UDP}
         opened, failures = await self._blocking(self._open_all, action.flows)
-        for live, intent in opened:  # what a capture changes is written before, in case we are killed in it
+        for live, intent in opened:  # state that a capture changes is stored before, in case we are killed
             if intent is not None:
                 self._write(live.flow, intent)
         sockets = [live for live, _ in opened]

@@ -84,7 +84,7 @@ class LocalPeers(Protocol):
 
 
 class StandIn:
-    """Session actions of one MNPS. `feed` calls the role, `emit` publishes events."""
+    """Session actions of one stand-in. `feed` calls the role, `emit` publishes events."""
 
     def __init__(
         self,
@@ -217,7 +217,7 @@ class StandIn:
         """Bytes that may be held for this session before its device fetches."""
         if isinstance(record, DatagramRecord):
             return UNBOUNDED
-        # What was accepted stays in the kernel's buffer: it is no more than its program takes at once.
+        # Accepted data stays in the kernel's buffer: it is at most what its program takes at once.
         return 0 if accepted else self._intake.ahead(record)
 
     def sessions(self) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ class Side(Enum):
 
     __hash__ = object.__hash__  # part of many keys; Enum would hash the name each time
 
-    TO_HOME_ADDRESS = "to"  # inner destination: at a FA, at a MN or MNPS with a co-located CoA
+    TO_HOME_ADDRESS = "to"  # inner destination: at a FA, at a MN or stand-in with a co-located CoA
     FROM_HOME_ADDRESS = "from"  # inner source: at the HA, reverse tunnel (R10)
 
 
@@ -102,7 +102,7 @@ class FlowVerdict(Enum):
 
     DELIVER = "deliver"
     HOLD = "hold"
-    SUSPEND = "suspend"  # hold what comes in, drop what goes out
+    SUSPEND = "suspend"  # hold incoming packets, drop outgoing ones
 
 
 @dataclass(frozen=True, slots=True)

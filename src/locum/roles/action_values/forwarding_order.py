@@ -75,7 +75,7 @@ _TABLES: tuple[object, ...] = (
 )  # fmt: skip
 _ORDER = {table: place for place, table in enumerate(_TABLES)}
 _REVOKE = -1
-_SWAP = len(_TABLES) + 1  # between what is installed and what is removed
+_SWAP = len(_TABLES) + 1  # between installing and removing
 _GRANT = 2 * _SWAP + 2
 _PERMISSIONS = (AcceptTunnel, RefuseTunnel)
 

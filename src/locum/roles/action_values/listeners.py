@@ -11,7 +11,7 @@ from locum.wire.control import Flow, Handshake, Listener
 
 @dataclass(frozen=True, slots=True)
 class OpenPorts:
-    """MNPS: accept or refuse new connections to these ports. Each one that is accepted: -> ConnectionAccepted.
+    """Stand-in: accept or refuse new connections to these ports. Each one that is accepted: -> ConnectionAccepted.
 
     Those that are here already for this handover are told of again.
     """
@@ -22,7 +22,7 @@ class OpenPorts:
 
 @dataclass(frozen=True, slots=True)
 class ClosePorts:
-    """MNPS: accept no connections for this handover; earlier ones are reported before this is done."""
+    """Stand-in: accept no connections for this handover; earlier ones are reported before this is done."""
 
     handover: bytes
 

@@ -132,7 +132,7 @@ class ReleaseCaptured:
 
 @dataclass(frozen=True, slots=True)
 class RestoreSessions:
-    """MNPS: make these connections live here and begin to drain them. -> Restored.
+    """Stand-in: make these connections live here and begin to drain them. -> Restored.
 
     What comes for them counts for the device of this home address.
     """
@@ -144,19 +144,19 @@ class RestoreSessions:
 
 @dataclass(frozen=True, slots=True)
 class SurveySessions:
-    """MNPS: which sessions are here, and for how long nothing has come for them. -> Surveyed."""
+    """Stand-in: list the sessions here with their idle times. -> Surveyed."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeasureSessions:
-    """MNPS: measure each session of the handover. -> Measured."""
+    """Stand-in: measure each session of the handover. -> Measured."""
 
     handover: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class StopSessions:
-    """MNPS: put the sockets into repair and read their last state. -> Stopped.
+    """Stand-in: put the sockets into repair and read their last state. -> Stopped.
 
     `fetched` gives per session the offset up to which the MN has fetched; at most `tail_limit` bytes in all are
     put into the tails.
@@ -169,14 +169,14 @@ class StopSessions:
 
 @dataclass(frozen=True, slots=True)
 class ResumeSessions:
-    """MNPS: take stopped sockets out of repair and go on draining."""
+    """Stand-in: take stopped sockets out of repair and go on draining."""
 
     handover: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class DropSessions:
-    """MNPS: close the sockets and remove the spool; of these sessions, or of all (empty).
+    """Stand-in: close the sockets and remove the spool; of these sessions, or of all (empty).
 
     Silently: the device goes on with the connection. With `reset` the peer is told that it has ended.
     """
@@ -188,7 +188,7 @@ class DropSessions:
 
 @dataclass(frozen=True, slots=True)
 class FetchData:
-    """MNPS: read received bytes of a session, for this exchange. -> Fetched."""
+    """Stand-in: read received bytes of a session, for this exchange. -> Fetched."""
 
     exchange: int
     handover: bytes

@@ -17,7 +17,7 @@ from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag, AgentS
 
 LIFETIME_INTERVALS = 3  # section 2.3: the interval should be no more than 1/3 of the advertisement's lifetime
 FIRST_SEQUENCE = 0  # section 2.3.2: after a start without memory
-SEQUENCE_AFTER_RESTART = 256  # section 2.3.2: visitors are still known, so nobody has to register again
+SEQUENCE_AFTER_RESTART = 256  # section 2.3.2: visitors are still known, so none has to register again
 SOLICITED_GAP = 0.1  # seconds; at most so often a link gets a solicited advertisement (RFC 1256 section 6.2)
 CHALLENGE_WINDOW = 2  # RFC 4721 section 2.1: how many of the last challenges are still taken
 CHALLENGE_BITS = 128

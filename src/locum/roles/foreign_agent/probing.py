@@ -98,7 +98,7 @@ class Probing(Part):
         self._probes: Deadlines[IPv4Address] = Deadlines()
         self._trigger_requests = TriggerRequests(self._concluded)
 
-    # What the foreign agent tells ---------------------------------------------------------------------------------
+    # Events of the foreign agent ----------------------------------------------------------------------------------
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start with the visitors of an earlier run; those that were lost are, until they answer."""
@@ -111,7 +111,7 @@ class Probing(Part):
                 del lost[key]
                 again.append(visitor)
         actions: list[Action] = [Forget(TABLE, key) for key in lost]
-        for visitor in again:  # whoever was asked may not have heard it
+        for visitor in again:  # the stand-in may not have got the request
             actions += self._lose(self._watched[visitor.home_address], "restarted", now)
         return actions
 

@@ -74,7 +74,7 @@ class Pending:
     size: int  # bytes of the request as it came
     forget_at: float  # steady seconds
     colocated: bool  # relayed only (R bit of the advertisement): no visitor follows
-    doubt: Code = Code.FA_REGISTRATION_TIMEOUT  # what is said if nobody answers
+    doubt: Code = Code.FA_REGISTRATION_TIMEOUT  # sent without an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ class RegistrationRelay(Part):
             return self._deny(request, source, len(message), denied.code, lifetime=denied.lifetime)
         visitor = self._visitors.get(request.home_address)
         if visitor is not None and (visitor.next_hop is None) != (stand_in_of(request) is None):
-            # A device and its stand-in under one care-of address: nobody could tell their packets apart.
+            # A device and its stand-in under one care-of address: their packets could not be told apart.
             return self._deny(request, source, len(message), Code.FA_ADMINISTRATIVELY_PROHIBITED)
         if not self._visitors.undisputed(request.home_address, request.home_agent):
             return self._deny(request, source, len(message), Code.FA_ADMINISTRATIVELY_PROHIBITED)

@@ -317,7 +317,7 @@ class ForeignAgent:
             next_hop=concluded.stand_in,
         )
 
-    # Context transfer and what is in flight ------------------------------------------------------------------------
+    # Context transfer and packets in flight ------------------------------------------------------------------------
 
     def _strand(self, link: str, now: float) -> list[Action]:
         """Packets of its visitors wait, if there are access nodes that may ask for them."""

@@ -91,7 +91,7 @@ def visitor_forwarding(
         elif visitor.next_hop is not None and visitor.next_hop.version == home_address.version:
             next_hop = visitor.next_hop
         entries.append(_acceptance(visitor.home_agent, home_address, visitor.link, next_hop))
-        # It was heard under one address; what is for the other family has its link-layer address only.
+        # It is known under one address; packets of the other family use its link-layer address.
         if visitor.link_layer is not None and next_hop == home_address:
             entries.append(NeighbourEntry(visitor.link, home_address, visitor.link_layer))
         if visitor.flags & RegistrationFlag.REVERSE_TUNNEL:

@@ -60,7 +60,7 @@ class VisitorList(Part):
         self._timers: Deadlines[IPv4Address] = Deadlines()
         self._installed: dict[IPv4Address, Forwarding] = {}
         self._adjustments: list[Adjust] = []
-        self.dismissed: list[Callable[[Visitor], list[Action]]] = []  # told of everybody who is taken off
+        self.dismissed: list[Callable[[Visitor], list[Action]]] = []  # called for every visitor that leaves
 
     def adjust(self, adjustment: Adjust) -> None:
         """Let `adjustment` have a say in the forwarding state of every home address (in-flight tunnels, ...)."""

@@ -24,7 +24,7 @@ _CO_LOCATED = int(RegistrationFlag.CO_LOCATED)
 
 @dataclass(frozen=True, slots=True)
 class AuthorisedStandIn:
-    """A stand-in (MNPS) that may register for a home address, and under which association (R4, R7)."""
+    """A stand-in that may register for a home address, and its association (R4, R7)."""
 
     name: str  # unique for its home address; none of RESERVED_NAMES
     association: Association  # its SPI is no other registrant's of the home address

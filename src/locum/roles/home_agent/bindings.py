@@ -30,7 +30,9 @@ from locum.roles.rules import (
 from locum.roles.timers import Deadlines
 from locum.security.association import Replay
 
-RULE_TABLE: Final = "rule"  # signalled or made by people; the key is the home address and the identifier
+RULE_TABLE: Final = (
+    "rule"  # signalled or made by an administrator; the key is the home address and the identifier
+)
 
 
 class Bindings(Part):
@@ -215,7 +217,7 @@ class Bindings(Part):
         """Let the registrant's care-of addresses expire no more."""
         self._expiries.cancel(registrant)
 
-    # Rules made by people ----------------------------------------------------------------------------------------
+    # Rules of administrators -------------------------------------------------------------------------------------
 
     def home(self, home_address: IPv4Address) -> Home:
         """The home address as it is served. Raises RuleRefused when it is not."""

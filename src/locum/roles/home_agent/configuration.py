@@ -10,7 +10,7 @@ from locum.roles.profile import Pool, Profile
 
 MAX_LIFETIME = 1800  # seconds granted at most; RFC 5944 leaves it to the home agent (section 3.8.2.2)
 SHORT_LIFETIME = 10  # seconds; up to this a registration is "very short" (R2)
-MAX_SIMULTANEOUS = 4  # section 3.8.3.1, code 135: what the data plane has room for
+MAX_SIMULTANEOUS = 4  # section 3.8.3.1, code 135: the room in the data plane
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class TraversalPolicy:
     """Service of a home agent for nodes behind a NAT; `interval` 0 leaves keepalives to them, in seconds."""
 
     willing: bool = True
-    forced: bool = True  # also without a NAT, for those who ask for it (firewalls)
+    forced: bool = True  # also without a NAT, for nodes that ask for it (firewalls)
     interval: int = 0
 
 
@@ -57,7 +57,7 @@ def mobile_of(home_address: IPv4Address, profile: Profile) -> Mobile:
     Its first stand-in is also the one that need not register (Fig. 6).
     """
     if profile.association is None:
-        raise ValueError("a profile without a key serves nobody")
+        raise ValueError("a profile without a key serves no registrant")
     first = profile.stand_ins[0] if profile.stand_ins else None
     return Mobile(
         home_address=home_address,

@@ -156,7 +156,7 @@ class _Ways:
         self.mobile, self.rules = registered.mobile, registered.rules
         self.home_agent, self.default = home_agent, default
         self.reachable, self.stand_ins = reachable, stand_ins
-        # What stand-ins take of everything (R4), and what is left for the mobile node (R2).
+        # The stand-ins' share of everything (R4), and the rest for the mobile node (R2).
         self.whole: tuple[CareOf, ...] = ()
         if stand_ins:
             self.whole = tuple(

@@ -26,7 +26,7 @@ MAX_WAITING = (
     4  # requests of one mobile node (RFC 5944 section 3.6.3: it repeats itself), each of another sender
 )
 PATIENCE = 6.5  # seconds that a request waits; a foreign agent gives up after 7 (RFC 5944 section 3.7.2.2)
-REFUSAL_KEPT = 5.0  # seconds in which somebody who was refused is refused without asking
+REFUSAL_KEPT = 5.0  # seconds in which a refused registrant is refused without a query
 MAX_REFUSALS = 1024
 FETCH_AGAIN = 30.0  # seconds until a profile that could not be fetched is tried again
 

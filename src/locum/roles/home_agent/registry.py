@@ -43,7 +43,7 @@ class Home(Registrant):
         self.home, self.stand_in, self.name, self.table = self, None, MN, TABLE
         self.key = str(mobile.home_address)
         self.binding = Binding(mobile.home_address)
-        self.v4 = self.v6 = NOTHING  # what the data plane has
+        self.v4 = self.v6 = NOTHING  # state of the data plane
         self.configure(mobile)
 
     def configure(self, mobile: Mobile) -> None:

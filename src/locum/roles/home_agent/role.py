@@ -154,7 +154,7 @@ class HomeAgent:
         """Steady seconds of whatever is due next."""
         return self._parts.deadline()
 
-    # For people, and for those who know who is served ------------------------------------------------------------
+    # For users, and for other roles ------------------------------------------------------------------------------
 
     def profiles(self) -> tuple[KnownHome, ...]:
         """Home addresses that are served because of a profile."""

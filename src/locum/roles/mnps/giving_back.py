@@ -216,7 +216,7 @@ class GivingBack:
             *(ReleaseHeld(home_address) for home_address in taken.home_addresses),
         ]
 
-    # What the node could not do ----------------------------------------------------------------------------------
+    # Failed actions of the node ----------------------------------------------------------------------------------
 
     def not_performed(self, action: object) -> list[Action]:
         """Back to where the device can ask again."""

@@ -110,7 +110,7 @@ class HeldFlow:
     session: int
     flow: Flow
     status: Status = Status.OK
-    reason: str = ""  # why it is not held, for people
+    reason: str = ""  # why it is not held, for users
     accepted: Handshake | None = None  # it was accepted here for a port that the device listens on
     announced: bool = False  # of an accepted one: the device has been told, and takes it with the others
 

@@ -80,7 +80,7 @@ class Quotas(WaitingPart):
         actions: list[Action] = []
         for handover, sessions in by_handover.items():
             taken = self._holdings.get(handover)
-            # What is on its way to its device has no peer that could send.
+            # A session in transit to its device has no peer that could send.
             if taken is not None and isinstance(taken.state, Holding):
                 actions += self._giving_up.some(taken, sessions, reason, kind)
         return actions

@@ -41,7 +41,7 @@ from locum.wire.errors import WireError
 from locum.wire.takes import Takes
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
 
-Part = Flow | Ipv4Selector | Ipv6Selector  # what a rule is for: one flow, or what a selector takes
+Part = Flow | Ipv4Selector | Ipv6Selector  # packets of a rule: one flow, or a selector's
 
 MAX_FLOWS = 60  # of one device; the home agent keeps 64 rules for each home address
 AT_ONCE = (
@@ -58,9 +58,9 @@ class StandInPart:
         self._address = address
         self._device = device
         self._wanted: dict[int, Part] = {}
-        self._there: dict[int, Part] = {}  # what the home agent has confirmed
+        self._there: dict[int, Part] = {}  # confirmed by the home agent
         self._asked: tuple[dict[int, Part], tuple[int, ...]] = ({}, ())
-        self._told: tuple[Addr | None, Takes] | None = None  # what the access node here has acted on
+        self._told: tuple[Addr | None, Takes] | None = None  # performed by the access node here
         self._telling: tuple[Addr | None, Takes] | None = None  # the same of the request that is on its way
         self._context_at: Addr | None = None  # the device's access node, as far as it is known
 
@@ -98,7 +98,7 @@ class StandInPart:
             stand_in=StandInRole(self._address, self.takes is Takes.RULED),
         )
         if not lifetime:
-            # The context goes back to where the device is, and what is in flight follows it (620'').
+            # The context goes back to the device's access node, and packets in flight follow (620'').
             return replace(own, transfer=self._context_from(self._context_at, attachment))
         self._telling = (self.access_node, self.takes)
         transfer = None

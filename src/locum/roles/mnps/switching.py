@@ -23,7 +23,7 @@ from locum.wire.takes import Takes
 PREPARE_PATIENCE = 6.0  # seconds; a device waits 8 s for the answer to a prepare
 RELEASE_PATIENCE = 20.0  # seconds; it waits 60 s for the answer to a finish
 
-# What is wanted for home addresses because others asked: how much, and for what
+# Targets of home addresses because of triggers: how much, and which packets
 Triggers = Callable[[Iterable[Addr]], tuple[Takes | None, tuple[Selector, ...]]]
 
 

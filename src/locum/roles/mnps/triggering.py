@@ -38,8 +38,8 @@ from locum.wire.traffic_selector import UnknownSelector, decode_selector, select
 
 TABLE: Final = "triggered"
 ASKING_DEVICE = 0.5  # seconds for a lost device to say that it is not
-PATIENCE = 6.0  # seconds for the home agent to switch; who asks waits a little longer
-FIRST_REQUEST = 1 << 33  # of the numbers given to what a device is asked
+PATIENCE = 6.0  # seconds for the home agent to switch; the sender waits a little longer
+FIRST_REQUEST = 1 << 33  # of the numbers of requests to devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Triggered:
     selectors: tuple[Selector, ...]  # none: everything
     reason: Reason
     by: Addr
-    access_node: Addr | None = None  # the device's, if whoever asked knew it
+    access_node: Addr | None = None  # the device's, if the trigger named it
     released: bool = False  # the home agent is being told; until it has answered the guard stays
 
     @property
@@ -122,7 +122,7 @@ class Triggering(WaitingPart):
         self._doubted: dict[int, _Doubted] = {}
         self._numbers = count(FIRST_REQUEST)
 
-    # What is wanted --------------------------------------------------------------------------------------------------
+    # Targets ---------------------------------------------------------------------------------------------------------
 
     def wanted(self, home_addresses: Iterable[Addr]) -> tuple[Takes | None, tuple[Selector, ...]]:
         """Packets of one of these addresses that triggers ask for; None: none."""
@@ -250,7 +250,7 @@ class Triggering(WaitingPart):
         if known is None or (
             trigger.reason is Reason.BACK and known.reason not in (Reason.LOST, Reason.EXPIRED)
         ):
-            return [_answer(event.exchange, Status.OK)]  # who is back ends what was taken because it was away
+            return [_answer(event.exchange, Status.OK)]  # a returned device ends takeovers of its absence
         home_address = known.home_addresses[0]
         gone = set(_known(trigger.selectors))
         left = tuple(selector for selector in known.selectors if gone and selector not in gone)

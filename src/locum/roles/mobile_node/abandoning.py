@@ -22,7 +22,7 @@ _PASSING = (Status.BUSY, Status.LIMIT, Status.WRONG_STATE)  # worth asking again
 @dataclass(frozen=True, slots=True)
 class _AbandonRequest:
     handover: Handover
-    requests: tuple[Request634, ...]  # what is still to be said, the first now
+    requests: tuple[Request634, ...]  # requests still to be sent, the first now
     attempt: int = 0
 
 

@@ -29,8 +29,8 @@ class Stage(Enum):
     ASLEEP = "asleep"
     WAKING = "waking"
     COMING = "coming"  # some are back; the programs of the rest run, and have to read before more fits
-    RETURNED = "returned"  # everything is back; only the stand-in must hear of it
-    ABANDONED = "abandoned"  # given up; the stand-in must hear of it, and resets what it has
+    RETURNED = "returned"  # everything is back; only the stand-in must be told
+    ABANDONED = "abandoned"  # given up; the stand-in must be told, and resets its sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class AwaySession:
 
 @dataclass(frozen=True, slots=True)
 class OwnStandIn:
-    """A stand-in (MNPS) of this device. `registers`: it registers itself when it takes over (R4)."""
+    """A stand-in of this device. `registers`: it registers itself when it takes over (R4)."""
 
     name: str
     address: Addr

@@ -55,7 +55,7 @@ class OwnRules(Part):
     def __init__(self) -> None:
         self._rules: tuple[KeptRule, ...] = ()
         self._change: Change | None = None
-        self.refused: int | None = None  # what the last change was answered with, unless it was made
+        self.refused: int | None = None  # code of the last change's refusal
 
     def all(self) -> Collection[KeptRule]:
         """Those that the home agent has confirmed."""

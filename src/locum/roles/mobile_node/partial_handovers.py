@@ -44,7 +44,7 @@ class PartialHandovers:
         randomness: Randomness,
     ) -> None:
         self.given = Report()  # of the last give
-        self.last: str | None = None  # how the last give or take failed, for people
+        self.last: str | None = None  # failure of the last give or take, for users
         self._mobile = mobile
         self._stand_ins = stand_ins
         self._numbers = numbers
@@ -53,7 +53,7 @@ class PartialHandovers:
         self._machine: FallingAsleep | Waking | None = None
         self._waiting: deque[tuple[Handover, bool]] = deque()  # to be taken back; whether it is uncertain
         self._coming: dict[bytes, Coming] = {}
-        self.abandoned: list[Handover] = []  # whose stand-ins are to hear that they were given up
+        self.abandoned: list[Handover] = []  # whose stand-ins are still to be told
 
     # Reading -----------------------------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ class SleepingNode:
         self._randomness = randomness
         self._returning = Returning(stand_in.address for stand_in in self.stand_ins)
         self.slept, self.woken = Report(), Report()  # of the last sleep and of the last wake
-        self.untold: Report | None = None  # of sessions that a restart ended, until somebody asks
+        self.untold: Report | None = None  # of sessions that a restart ended, until a command reads it
         self.abandoning = Abandoning(self._correspondence)
         self.rules = OwnRules()
         mobile.ride(self.rules)

@@ -32,7 +32,7 @@ class Attachment:
     """
 
     link: str
-    agent: Addr  # who gets requests: the foreign agent, or the home agent itself
+    agent: Addr  # receiver of requests: the foreign agent, or the home agent itself
     care_of: IPv4Address
     colocated: bool
     link_layer: bytes | None = None
@@ -78,7 +78,7 @@ class RegistrationTarget(Enum):
     ORDINARY = "ordinary"  # full lifetime, renewed
     BRIEF = "brief"  # very short lifetime (R2), renewed: reachable, but the default CoA has the packets
     WITHDRAWN = "withdrawn"  # lifetime 0
-    NOTHING = "nothing"  # nothing is sent; what is registered runs out
+    NOTHING = "nothing"  # no request is sent; the registration expires
 
     @property
     def renews(self) -> bool:

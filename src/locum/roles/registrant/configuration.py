@@ -10,7 +10,7 @@ from locum.security.association import Association
 from locum.wire.control import Listener, Policy
 
 BRIEF_LIFETIME = 10  # seconds asked for when the default CoA is to have the packets (R2)
-STRANDED = 5.0  # seconds; longer than a hand-over takes, shorter than people wait for a program
+STRANDED = 5.0  # seconds; longer than a hand-over, shorter than a user waits for a program
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ class MobileNodeConfiguration:
     lifetime: int = 300
     brief_lifetime: int = BRIEF_LIFETIME
     nat_traversal: TraversalMode = TraversalMode.OFF  # with a co-located care-of address (RFC 3519)
-    keepalive: float | None = None  # overrides what the home agent says
+    keepalive: float | None = None  # overrides the home agent's value
     on_behalf: IPv4Address | None = None
     routing: Routing = NO_ROUTING
     context_transfer: bool = False  # tells access nodes where its context is, and where it goes (C4)
-    boot: str = ""  # names this boot of the host: what an earlier one froze is nobody's now
+    boot: str = ""  # names this boot of the host: frozen processes of an earlier one are gone
     stranded: float = (
         STRANDED  # seconds that a wake may keep programs waiting for the network or the stand-in
     )
@@ -53,7 +53,7 @@ class MobileNodeConfiguration:
     # read. The total is half of the memory for TCP at which a kernel of a host with 1 GiB feels pressure (tcp_mem).
     unread_beyond: int = 16 << 20
     unread_beyond_total: int = 64 << 20
-    nai: str | None = None  # says who this is when the home address is the home agent's to give (RFC 2794)
+    nai: str | None = None  # identifies a node whose home agent assigns the home address (RFC 2794)
     listening: tuple[ListeningPort, ...] = ()  # and what new connections meet while it sleeps
 
     @property

@@ -51,7 +51,9 @@ class ReplyCheck(Enum):
 
     UNEXPECTED = "reply-unexpected"
     NOT_AUTHENTIC = "reply-not-authentic"
-    UNKNOWN_CRITICAL = "reply-unknown-critical"  # RFC 3115 section 4: who a reply is for discards it
+    UNKNOWN_CRITICAL = (
+        "reply-unknown-critical"  # RFC 3115 section 4: the receiver of such a reply discards it
+    )
     AGENT = "agent"  # a foreign agent's own refusal
     AUTHENTIC = "authentic"
 

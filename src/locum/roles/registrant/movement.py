@@ -46,7 +46,7 @@ class Movement:
     def __init__(self, *, enabled: bool, brief_lifetime: int) -> None:
         self.enabled = enabled
         self.move: Move | None = None
-        self.last: str = ""  # how the last move ended, for people; empty: well
+        self.last: str = ""  # result of the last move, for users; empty: success
         self._brief_lifetime = brief_lifetime
         self._context_at: IPv4Address | None = None
         self._store_at: IPv4Address | None = None

@@ -15,7 +15,7 @@ from locum.roles.registrant.attachment import Attachment
 class MobileTraversal:
     """A mobile node's share, with a co-located care-of address: rides in its registrations and keeps the tunnel open.
 
-    `interval` in seconds overrides what the home agent says.
+    `interval` in seconds overrides the home agent's value.
     """
 
     def __init__(

@@ -197,7 +197,7 @@ class MobileNode:
         Nothing when there is nothing to take back or no way to say it; over when `leaving` is false.
         """
         asked = self.state.attachment if isinstance(self.state, Registering) else None
-        way = self.attachment or asked  # what was asked for may have been granted already
+        way = self.attachment or asked  # the target may be registered already
         if (
             way is None
             or not self._candidates.in_reach(way)
@@ -327,7 +327,7 @@ class MobileNode:
         asked = Registering(attachment, lifetime, number, now, now + interval, interval, resynchronised)
         self._enter("request", asked)
         if self.configuration.nai is not None and self._target is not RegistrationTarget.WITHDRAWN:
-            # Without a registration the address may be somebody else's by now: ask for one, mostly the same.
+            # Without a registration the address may be assigned to another node: ask for one, mostly the same.
             own = self.configuration.home_address if self.registered is not None else IPv4Address(0)
             self._dialogue.home_address = own
         self._revocation.now = now

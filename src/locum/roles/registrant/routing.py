@@ -48,7 +48,7 @@ class OwnRouting:
 
     def __init__(self, wanted: Routing) -> None:
         self.wanted = wanted
-        self._there: Routing | None = NO_ROUTING  # what the home agent has; None: a request was not answered
+        self._there: Routing | None = NO_ROUTING  # the home agent's; None: a request was not answered
         self._left: IPv4Address | None = None  # the default care-of address that it may have of ours
 
     @property

@@ -27,7 +27,7 @@ class DatagramRecord:
     """A connected UDP socket at the moment of its capture; the flow's local address is the home address."""
 
     flow: Flow
-    ttl: int  # of what is sent: IPv4 time to live, IPv6 hop limit
+    ttl: int  # of sent packets: IPv4 time to live, IPv6 hop limit
     traffic_class: int  # IPv4 TOS, IPv6 traffic class
     repeated: Repeated | None = None
 

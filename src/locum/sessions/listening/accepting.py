@@ -39,7 +39,7 @@ def listen(address: IPv4Address | IPv6Address, port: int, *, backlog: int, windo
             sock.setsockopt(_IPV6, socket.IPV6_V6ONLY, 1)
         # Sessions of the same port live here as well.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Inherited by what is accepted. The kernel doubles it, and lets a sender fill nearly all of that.
+        # Accepted sockets inherit it. The kernel doubles it, and lets a sender fill nearly all of that.
         bound = max(LEAST_WINDOW, min(window, MOST_WINDOW)) // 2
         sock.setsockopt(socket.SOL_SOCKET, repair.SO_RCVBUFFORCE, bound)
         sock.bind((str(address), port))

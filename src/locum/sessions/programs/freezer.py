@@ -93,7 +93,7 @@ class Freezer:
                     with suppress(OSError):
                         os.kill(process.pid, signal.SIGCONT)
         if wrote:
-            with suppress(OSError):  # who is named there and runs is only continued once more
+            with suppress(OSError):  # a named process that runs is only continued once more
                 self._write_journal()
 
     def recover(self) -> frozenset[Process]:
@@ -129,9 +129,7 @@ class Freezer:
 
     def _adopt(self, cgroup: Path) -> None:
         if not cgroup.name.startswith(self._prefix):
-            with suppress(
-                OSError
-            ):  # of another node, which may be alive: only if nobody is in it, nor about to be
+            with suppress(OSError):  # of another node, which may be alive: only if it is empty, and will be
                 if time.time() - cgroup.stat().st_mtime > _ABANDONED:
                     cgroup.rmdir()
             return

@@ -20,12 +20,12 @@ from locum.sessions.search.translated import translated
 from locum.wire.control import Flow
 
 _ANY = (IPv4Address(0), IPv6Address(0))
-# Nothing is lost with these: nobody waits for them, or they are no connections.
+# These lose no data: no program waits for them, or they are no connections.
 _OVER = frozenset({TcpState.TIME_WAIT, TcpState.CLOSE, TcpState.LISTEN})
 _REASONS = {
     TcpState.SYN_SENT: "it is still being opened; the kernel repeats its SYN for about two minutes, then gives up",
-    TcpState.SYN_RECV: "its peer is still opening it, and repeats what was not answered",
-    TcpState.NEW_SYN_RECV: "its peer is still opening it, and repeats what was not answered",
+    TcpState.SYN_RECV: "its peer is still opening it, and repeats unanswered segments",
+    TcpState.NEW_SYN_RECV: "its peer is still opening it, and repeats unanswered segments",
 }
 _ITSELF = "both of its ends are on this host"
 _ON_TOP = {

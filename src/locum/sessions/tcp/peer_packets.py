@@ -25,10 +25,10 @@ def answers(sock: socket.socket, parked: Parked, final: FinalTcp) -> tuple[bytes
     window = window_field(sock, final.send_window)
     packets: list[bytes] = []
     written = repair.queue_sequence(sock, repair.SEND_QUEUE)
-    if ack != parked.snd_una or ack != written:  # the kernel sends what it could not send before
+    if ack != parked.snd_una or ack != written:  # the kernel sends data that it could not send before
         packets.append(acknowledgement(flow, seq, ack, window))
     if not final.peer_closed and not final.error:
-        # The stand-in may have closed the window, and ours counts as told: without a word from us the peer would wait
+        # The stand-in may have closed the window, and ours counts as announced: without a packet from us the peer would wait
         # for its next probe, up to two minutes. An old sequence number is answered at once.
         packets.append(acknowledgement(flow, (seq - 1) & _U32, ack, window))
     # Otherwise it came before, or with a finish before.

@@ -243,7 +243,7 @@ class Spool:
         # A reset after the peer's FIN is EPIPE (tcp_reset in CLOSE_WAIT).
         self.peer_closed = now.peer_closed or error == errno.EPIPE
         self.error = error or errno.ECONNRESET
-        with suppress(OSError):  # the device hears of both in the answer
+        with suppress(OSError):  # the answer tells the device of both
             self._note(peer_closed=self.peer_closed, error=self.error)
 
     def _discard(self, sock: socket.socket, size: int) -> None:

@@ -191,7 +191,7 @@ def _prepare(
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     if device is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
-    # The kernel doubles both. What the device has offered must fit; the whole send queue is written at once.
+    # The kernel doubles both. The device's offered window must fit; the whole send queue is written at once.
     space = min(max(receive_buffer, record.window.rcv_wnd), _MOST_BUFFER)
     sock.setsockopt(socket.SOL_SOCKET, repair.SO_RCVBUFFORCE, space)
     queued = len(record.unacked) + len(record.unsent)

@@ -41,7 +41,7 @@ class SessionStatus:
     total: int = 0  # bytes received since the capture
     peer_closed: bool = False  # the correspondent's FIN has come
     error: int = 0  # errno that ended the connection, or 0
-    reason: str = ""  # why it was refused or is not held any more, for people; at most MAX_REASON characters
+    reason: str = ""  # why it was refused or is not held any more, for users; at most MAX_REASON characters
     accepted: Handshake | None = None  # the stand-in accepted it for a port that the device listens on
 
 

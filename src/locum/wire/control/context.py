@@ -38,7 +38,7 @@ class Onward(IntEnum):
     """Handling of packets that still reach an access node after the device has left it (620)."""
 
     NOTHING = 0
-    MOVED = 1  # the device has changed its access node: they follow, and it is nobody's visitor there
+    MOVED = 1  # the device has changed its access node: they follow, and its old visit ends
     TAKEN = 2  # a stand-in takes or gives back its packets: they follow, its registrations stay as they are
     SHARED = 3  # a stand-in takes or gives back some of its flows: nothing follows, each has its own
 

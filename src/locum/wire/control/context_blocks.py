@@ -32,7 +32,7 @@ class BlockKind(IntEnum):
     PAGING = 2  # classifier at the stand-in's access node
     MULTICAST = 3  # groups that the visitor is a member of
     SECURITY = 4  # MN-FA association
-    VISITOR = 5  # what a registration says
+    VISITOR = 5  # fields of a registration
 
 
 @dataclass(frozen=True, slots=True)

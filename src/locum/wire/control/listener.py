@@ -16,7 +16,7 @@ _TCP = 6
 class Policy(IntEnum):
     """Treatment of a peer that connects."""
 
-    REFUSE = 0  # a reset, as if nobody listened
+    REFUSE = 0  # a reset, like a closed port
     IGNORE = 1  # nothing: it tries again
     ACCEPT = 2  # an open connection, whose bytes are held until the device is awake
 

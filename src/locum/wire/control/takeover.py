@@ -36,9 +36,7 @@ class TakeoverPrepare:
     home_addresses: tuple[Address, ...]
     flows: tuple[Flow, ...]
     configuration: Mapping[str, object] = field(default_factory=dict)  # for the proxies
-    switch: Takes | None = (
-        None  # what the stand-in is to register for; None: the device sees to the switch itself
-    )
+    switch: Takes | None = None  # packets that the stand-in registers for; None: the device switches itself
     access_node: Address | None = None  # that serves the device now
     listeners: tuple[Listener, ...] = ()  # ports of its programs, and what new connections meet meanwhile
 

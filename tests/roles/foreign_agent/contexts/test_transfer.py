@@ -325,7 +325,7 @@ def test_earlier_access_nodes_learn_of_the_next_move() -> None:
     assert world.an2.bindings[HOA].tunnels[0].destination == AN1
 
 
-# What is in a context -------------------------------------------------------------------------------------------------
+# Content of a context -------------------------------------------------------------------------------------------------
 
 
 def test_policing_moves_with_the_device() -> None:

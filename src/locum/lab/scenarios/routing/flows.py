@@ -54,7 +54,7 @@ class Flows(Scenario):
     """Rules by configuration, by an administrator, by the device, by a stand-in and by a trigger."""
 
     name = "flows"
-    title = "flow rules stand: every flow at its place, and every counter what tcpdump saw"
+    title = "flow rules hold: every flow at its place, and every counter as tcpdump saw it"
     first: ClassVar[Registering] = Registering("mnps", bid=1)
     second: ClassVar[Registering] = Registering("mnps2", bid=2, colocated=True)
     own: ClassVar[dict[str, Table]] = dict(registering(first, second))
@@ -76,7 +76,7 @@ class Flows(Scenario):
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
-        # a device that comes up has its stand-ins release what was taken for it: let that be over
+        # a starting device asks its stand-ins to release triggered takeovers: wait for the end of that
         wait_until(
             "the device's requests to release",
             lambda: times_told(lab, "trigger-done", "trigger", "mn") == len(STAND_INS),

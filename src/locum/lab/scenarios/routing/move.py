@@ -192,7 +192,7 @@ class Move(Scenario):
         lab.wait_registered("an1")
         self.status = self.download.finish(60)
 
-    # What was measured ------------------------------------------------------------------------------------------------
+    # Measurements -----------------------------------------------------------------------------------------------------
 
     def judge(self, lab: Lab, checks: Checks) -> None:
         device = lab.captures.files["mn"]

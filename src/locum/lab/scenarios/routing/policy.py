@@ -184,7 +184,7 @@ class Policy(Scenario):
         stranger.start(self._users(lab))
         before = self._events(lab, "profile-stale")
         lab.command("ha", "profile", "refresh")
-        wait_until("nobody to answer", lambda: self._events(lab, "profile-stale") > before, 20.0)
+        wait_until("no answer", lambda: self._events(lab, "profile-stale") > before, 20.0)
         self.wrong_secret = stranger.complaints("invalid Message-Authenticator")
         self.after_wrong_secret = self._row(lab)
         stranger.stop()
@@ -233,7 +233,7 @@ class Policy(Scenario):
         wait_until("the withdrawal", lambda: not self._rows(lab, str(HOME_ADDRESS4)), 20.0)
         lab.timeline.mark("withdrawn")
         wait_until("the device to be refused", lambda: self._refusals(lab, "refused-131") > 0, 40.0)
-        wait_until("the access node to hear of it", lambda: not lab.bindings("an1"), 20.0)
+        wait_until("the access node to learn of it", lambda: not lab.bindings("an1"), 20.0)
         self.revoked = lab.timeline.count("an1", "visitor-revoked")
         self.tunnels = [
             row
@@ -241,7 +241,7 @@ class Policy(Scenario):
             if row["home_address"] in (str(HOME_ADDRESS4), str(HOME_ADDRESS6))
         ]
 
-    # What was found ----------------------------------------------------------------------------------------------
+    # Findings ----------------------------------------------------------------------------------------------------
 
     def judge(self, lab: Lab, checks: Checks) -> None:
         checks.equal("home_address", str(self.first["home_address"]), str(HOME_ADDRESS4))

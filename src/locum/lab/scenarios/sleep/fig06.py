@@ -17,7 +17,7 @@ class Fig06(Scenario):
     """One download by one curl, one sleep with the radio off."""
 
     name = "fig06"
-    title = "a device falls asleep in the middle of a download, and nobody notices"
+    title = "a device falls asleep in the middle of a download, which goes on"
 
     def __init__(self, on_download: Callable[[Download], None] | None = None) -> None:
         self.on_download = on_download

@@ -69,7 +69,7 @@ class Fig06Forged(Scenario):
         self.download.wait_for(HEAD_START)
         attack.run("awake", shares(AWAKE, PER_PORT), demands=DEMANDS, of=("mnps", "an1", "mn"), singles=2)
         closing, asleep, cut = lab.close_lid()
-        lab.timeline.wait("ha", "expired", closing)  # of the brief registration: a change that nobody forged
+        lab.timeline.wait("ha", "expired", closing)  # of the brief registration: a change without forging
         lab.timeline.wait("an1", "visitor-expired", closing)
         frames = lab.radio_frames()
         attack.run("asleep", shares(ASLEEP, ASLEEP), demands=DEMANDS, of=("mnps", "an1"), singles=0)

@@ -101,11 +101,11 @@ class Fig06Programs(Scenario):
 
     def _finish(self, act: Act, deadline: float) -> str:
         """Faults of the program, in words; empty if it ended correctly."""
-        faults = ["does not notice what came while it slept"] if act in self.deaf else []
+        faults = ["does not notice the data of its sleep"] if act in self.deaf else []
         while not self.stage.correct(act) and time.monotonic() < deadline:
             time.sleep(0.1)
         if not self.stage.correct(act):
-            faults.append("has not brought what it should")
+            faults.append("has not brought the expected data")
         ending = [("it", act.device)] if not act.stock.forever else []
         if act.stock.serves and act.peer is not None:
             ending.append(("its client", act.peer))

@@ -26,7 +26,7 @@ class Fig06Reboot(Scenario):
     """A program that starts after the restart happens to get the process number of one that slept."""
 
     name = "fig06-reboot"
-    title = "the sleeping device's machine restarts: nobody is frozen, and the peers hear that it is over"
+    title = "the sleeping device's machine restarts: no program is frozen, and the peers get resets"
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()

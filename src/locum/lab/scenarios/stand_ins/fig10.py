@@ -40,7 +40,7 @@ class Fig10(Scenario):
         grown(lab, "mnps")
         self.said.append(say(self.ssh, "echo here $((6*8))"))
         self.thawed = [lab.all_frozen([self.film.program]) and not lab.all_frozen([self.ssh])]
-        # what the server says while ssh is away waits at the stand-in
+        # the server's data while ssh is away waits at the stand-in
         say(self.ssh, "(sleep 1; echo late) & echo soon")
         lab.command("mn", "give", "--port", "22")
         self.places.append(places(lab))
@@ -48,7 +48,7 @@ class Fig10(Scenario):
         self.places.append(places(lab))
         self.film.wait_for(self.film.received + STEP)
         self.thawed.append(lab.all_frozen([self.ssh]) and not lab.all_frozen([self.film.program]))
-        wait_until("the stand-in to hear what the server says", lambda: held(lab) > 0, 10)
+        wait_until("the stand-in to receive the server's data", lambda: held(lab) > 0, 10)
         lab.command("mn", "take")
         self.places.append(places(lab))
         self.said += [hear(self.ssh), say(self.ssh, "echo here $((6*9))")]

@@ -72,7 +72,7 @@ class SharedHome(Shared):
     """Packets for the stand-in never leave the home agent's host."""
 
     name = "shared-home"
-    title = "the stand-in lives on the home agent's host: what it takes never leaves that host"
+    title = "the stand-in lives on the home agent's host: its packets never leave that host"
     stand_in: ClassVar[Registering] = Registering("ha", bid=1, colocated=True)
     plan: ClassVar[Plan] = Plan(
         default_coa=False, tables=registering(stand_in), associations=further(stand_in.at)

@@ -110,7 +110,7 @@ async def drop(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
     slot = node.driver.slots.get("mnps")
     if slot is None:
         raise RequestFailed(
-            "this node is no stand-in; a device gives up what is away with: locum wake --abandon"
+            "this node is no stand-in; a device abandons its sessions with: locum wake --abandon"
         )
     role = cast("StandIn", slot.role)
     wanted = _dropping(arguments)

@@ -90,7 +90,7 @@ class Answering:
         visitor = self._visitors.get(home_address)
         stranded = self._flights.waiting(home_address) is not None
         if request.onward is Onward.TAKEN and visitor is not None and not stranded:
-            # The device hears: what was sent before the home agent switched is for it, as all that its stand-in says.
+            # The device is reachable: packets sent before the home agent switched are for it, as are its stand-in's.
             return [
                 *self._kept.tell_device(home_address, Onward.TAKEN, False),
                 *self._kept.tell_stand_in(home_address, False),

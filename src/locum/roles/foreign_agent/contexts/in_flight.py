@@ -66,7 +66,7 @@ class Waiting(Enum):
 
     HERALDED = "heralded"  # it has asked to register here and says where it comes from
     EXPECTED = "expected"  # the device has not attached yet
-    SETTLING = "settling"  # it has; what comes by the old access node goes first
+    SETTLING = "settling"  # it has; packets from the old access node go first
     STRANDED = "stranded"  # its link is down
     OPENING = "opening"  # nothing waits any more, and nothing overtakes what has just left
 

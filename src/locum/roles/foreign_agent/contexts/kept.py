@@ -21,7 +21,7 @@ from locum.roles.timers import Deadlines
 from locum.wire.control.context import Onward
 from locum.wire.control.context_blocks import VisitorBlock
 
-KEEP = 1800.0  # seconds that a context is kept for a device that is nobody's visitor here (C7)
+KEEP = 1800.0  # seconds that a context is kept for a device that does not visit here (C7)
 # Seconds after a registration has run out in which a stand-in's access node may ask for its context
 AFTERWARDS = 10.0
 

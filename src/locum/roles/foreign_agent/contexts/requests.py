@@ -37,7 +37,7 @@ class ContextRequestKind(Enum):
 
     FETCH = "fetch"  # 622: its context
     PUSH = "push"  # 624: take this one
-    CLAIM = "claim"  # 622 that wants no context: the device belongs to somebody else since
+    CLAIM = "claim"  # 622 without a wanted context: the device now belongs to another access node
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Exchange:
     asked_at: float
     whole: bool = False  # nothing is left out because the peer is said to have it
     replies: tuple[Action, ...] = ()  # to the mobile node, once it can go
-    sent: Mapping[int, int] = field(default_factory=dict)  # versions of what was pushed
+    sent: Mapping[int, int] = field(default_factory=dict)  # versions of pushed blocks
 
 
 class ContextRequests(Part):

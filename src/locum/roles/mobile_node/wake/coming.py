@@ -65,7 +65,7 @@ from locum.wire.errors import WireError
 
 RETRY_FIRST = 1.0  # seconds until a 634 that was not answered is asked again
 RETRY_MAX = 60.0
-SIGN_OF_LIFE = 600.0  # seconds; the stand-in forgets stopped sessions that nobody has asked for in an hour
+SIGN_OF_LIFE = 600.0  # seconds; the stand-in drops stopped sessions without a request for an hour
 END_ATTEMPTS = 5  # of the last `done`: after that the stand-in's own timer ends the handover
 
 

@@ -13,7 +13,7 @@ from locum.wire.control import Fetch
 CHUNK = 960 << 10
 DEPTH = 4  # chunks under way or not yet used; with CHUNK more than a 200 Mbit/s link has in flight
 MOST_ASKED = 64  # fetches under way: many sessions with little each come within a few round trips
-MOST_KEPT = 64  # chunks kept for programs that do not read; what is dropped is fetched again
+MOST_KEPT = 64  # chunks kept for programs that do not read; dropped ones are fetched again
 
 Want = tuple[int, int, int]  # the session's number, where it goes on, where it ends; bytes since the capture
 

@@ -17,7 +17,7 @@ class Room(Enum):
     OPEN = "open"  # it may have room
     FULL = "full"  # it took less than was given: its program must read first
     SLOW = "slow"  # its program did not read in the time that it had
-    GONE = "gone"  # nobody holds it any more
+    GONE = "gone"  # no process holds it any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class SessionProgress:
     unread: bool = False  # bytes were left after a round: no round waits for this program any more
     beyond: int = 0  # bytes that it may get beyond its receive buffer
     final: FinalState | None = None  # the last state at the stand-in, once it is known
-    tail: bool = False  # the end of what was received is here: it came with the last state
+    tail: bool = False  # the end of the received data is here: it came with the final state
 
     @property
     def behind(self) -> bool:

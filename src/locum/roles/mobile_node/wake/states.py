@@ -95,7 +95,7 @@ State = (
     | Receives
     | Ended
 )
-# States in which somebody else has the next word, perhaps for ever.
+# States that wait for another node, perhaps for ever.
 WAITING = (Arriving, Asking, Pausing, Fetching, Returning)
 
 Event = Literal[

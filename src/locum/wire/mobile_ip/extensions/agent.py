@@ -9,7 +9,7 @@ from locum.wire.mobile_ip.extensions.framing import Extension, Frame, simple
 
 MOBILITY_AGENT = 16
 PREFIX_LENGTHS = 19
-MAX_CARE_OF_ADDRESSES = 62  # what a length byte leaves room for
+MAX_CARE_OF_ADDRESSES = 62  # the room in a length byte
 
 
 class AgentFlag(IntFlag):

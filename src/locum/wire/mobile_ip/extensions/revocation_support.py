@@ -17,7 +17,7 @@ class RevocationSupport(Extension):
     """
 
     timestamp: int  # 32 bits of the sender's clock, the clock of its revocation identifiers
-    inform: bool = False  # I: the home agent may decide whether the mobile node hears of a revocation
+    inform: bool = False  # I: the home agent may decide whether the mobile node is told of a revocation
 
     def encode(self) -> bytes:
         """The whole extension."""
