@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
-from locum.roles.mobile_node.handover import Correspondence, Handover
+from locum.roles.mobile_node.handover import Handover, StandInDialogue
 from locum.roles.parts import Part
 from locum.roles.timers import Deadlines
 from locum.wire.control import Abandon, Done, Request634, Status, decode_632
@@ -27,10 +27,10 @@ class _AbandonRequest:
 
 
 class Abandoning(Part):
-    """Of one device; `correspond` writes to a stand-in."""
+    """Of one device; `dialogue` gives the dialogue with the stand-in of a handover."""
 
-    def __init__(self, correspond: Callable[[Handover], Correspondence]) -> None:
-        self._correspond = correspond
+    def __init__(self, dialogue: Callable[[Handover], StandInDialogue]) -> None:
+        self._dialogue = dialogue
         self._abandon_requests: dict[bytes, _AbandonRequest] = {}
         self._asked: dict[int, bytes] = {}
         self._retries: Deadlines[bytes] = Deadlines()
@@ -83,9 +83,9 @@ class Abandoning(Part):
     def _ask(self, abandon_request: _AbandonRequest) -> list[Action]:
         name = abandon_request.handover.identifier
         self._abandon_requests[name] = abandon_request
-        correspondence = self._correspond(abandon_request.handover)
-        actions = correspondence.ask(abandon_request.requests[0])
-        self._asked[correspondence.last] = name
+        dialogue = self._dialogue(abandon_request.handover)
+        actions = dialogue.ask(abandon_request.requests[0])
+        self._asked[dialogue.last] = name
         return list(actions)
 
     def _told(self, handover: Handover, status: Status) -> Emit:

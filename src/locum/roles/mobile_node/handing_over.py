@@ -40,7 +40,7 @@ from locum.roles.mobile_node.handing_over_states import (
     Transferring,
     Uncertain,
 )
-from locum.roles.mobile_node.handover import AwaySession, Correspondence, Handover, Stage
+from locum.roles.mobile_node.handover import AwaySession, Handover, Stage, StandInDialogue
 from locum.roles.registrant.attachment import (
     Outcome,
     RegistrationAccepted,
@@ -73,7 +73,7 @@ class FallingAsleep:
     def __init__(
         self,
         mobile: MobileNode,
-        correspondence: Correspondence,
+        dialogue: StandInDialogue,
         departure: Departure,
         randomness: Randomness,
     ) -> None:
@@ -95,7 +95,7 @@ class FallingAsleep:
         self._asked_for: dict[Flow, None] = {}  # in a prepare, in this order
         self._agreed: tuple[Flow, ...] = ()  # asked for in the first prepare, which was answered
         self._mobile = mobile
-        self._correspondence = correspondence
+        self._dialogue = dialogue
         self._departure = departure
 
     def start(self) -> list[Action]:
@@ -183,7 +183,7 @@ class FallingAsleep:
         self._take(choice)
         self.handover = replace(self.handover, processes=_processes(self.handover.sessions))
         asked = self._ask_prepare()
-        self.state = TABLE.change(self.state, "prepare", Preparing(self._correspondence.last))
+        self.state = TABLE.change(self.state, "prepare", Preparing(self._dialogue.last))
         return [self.handover.persist(), *asked]
 
     def _choose(self, found: SessionsFound) -> Choice:
@@ -213,7 +213,7 @@ class FallingAsleep:
             None if way is None or way.colocated or departure.switch is None else way.care_of,
             () if departure.given else self._mobile.configuration.listeners,
         )
-        return list(self._correspondence.ask(request, bulk=len(self._asked_for) > MANY_FLOWS))
+        return list(self._dialogue.ask(request, bulk=len(self._asked_for) > MANY_FLOWS))
 
     def _prepared(self, body: bytes, now: float) -> list[Action]:
         answer = _answer(body)
@@ -268,7 +268,7 @@ class FallingAsleep:
         if self._asked_for.keys() >= set(self.handover.flows):
             return self._capture()
         asked = self._ask_prepare()
-        self.state = TABLE.change(self.state, "extend", Extending(self._correspondence.last))
+        self.state = TABLE.change(self.state, "extend", Extending(self._dialogue.last))
         return [self.handover.persist(), *asked]
 
     def _extended(self, body: bytes) -> list[Action]:
@@ -297,7 +297,7 @@ class FallingAsleep:
         before = {session.flow: session for session in self.handover.sessions}
         sessions = tuple(replace(before[item.flow], session=n) for n, item in enumerate(items))
         self.handover = replace(self.handover, sessions=sessions)
-        asked = self._correspondence.ask(
+        asked = self._dialogue.ask(
             TakeoverTransfer(
                 self.handover.identifier,
                 tuple(item.record for item in items),
@@ -305,7 +305,7 @@ class FallingAsleep:
             ),
             bulk=True,
         )
-        self.state = TABLE.change(self.state, "transfer", Transferring(self._correspondence.last))
+        self.state = TABLE.change(self.state, "transfer", Transferring(self._dialogue.last))
         actions: list[Action] = [ReleaseCaptured(too_large)] if too_large else []
         actions += self._keep(missing)
         freed = self._free()
@@ -353,7 +353,7 @@ class FallingAsleep:
         left = self._gives_way and not isinstance(self.state, Finding | Preparing)
         actions: list[Action] = []
         if not isinstance(self.state, Finding):
-            actions += self._correspondence.ask(Cancel(self.handover.identifier))
+            actions += self._dialogue.ask(Cancel(self.handover.identifier))
         if isinstance(self.state, Capturing) and self.handover.flows:
             actions.append(ReleaseCaptured(self.handover.flows))
         if isinstance(self.state, Capturing | Transferring):

@@ -198,7 +198,7 @@ def _flows(value: JSON) -> tuple[Flow, ...]:
     return tuple(flow_from_row(item) for item in value)
 
 
-class Correspondence:
+class StandInDialogue:
     """Numbers the 634 requests of this node to one of its stand-ins; no two of a node have one number."""
 
     def __init__(self, stand_in: Addr, home_address: Addr, numbers: Iterator[int]) -> None:

@@ -15,7 +15,7 @@ from locum.roles.flow_rows import set_flows
 from locum.roles.mobile_node.departing import Departure
 from locum.roles.mobile_node.handing_over import FallingAsleep
 from locum.roles.mobile_node.handing_over_states import NotSlept, Slept, Uncertain
-from locum.roles.mobile_node.handover import Correspondence, Handover, OwnStandIn, Stage
+from locum.roles.mobile_node.handover import Handover, OwnStandIn, Stage, StandInDialogue
 from locum.roles.mobile_node.selection import Selection
 from locum.roles.mobile_node.wake.coming import Coming
 from locum.roles.mobile_node.wake.coming_states import Rests, Unsure
@@ -109,9 +109,9 @@ class PartialHandovers:
         listed += [coming.handover for coming in self.coming]
         return tuple(handover.identifier for handover in listed if handover.stand_in == stand_in)
 
-    def correspondence(self, stand_in: Addr) -> Correspondence:
+    def dialogue(self, stand_in: Addr) -> StandInDialogue:
         """For one machine with this stand-in."""
-        return Correspondence(stand_in, self._mobile.configuration.home_address, self._numbers)
+        return StandInDialogue(stand_in, self._mobile.configuration.home_address, self._numbers)
 
     # Commands ----------------------------------------------------------------------------------------------------
 
@@ -139,9 +139,9 @@ class PartialHandovers:
             self.at(stand_in.address),
             stays=stays,
         )
-        correspondence = self.correspondence(stand_in.address)
+        dialogue = self.dialogue(stand_in.address)
         self.last = None
-        machine = FallingAsleep(self._mobile, correspondence, departure, self._randomness)
+        machine = FallingAsleep(self._mobile, dialogue, departure, self._randomness)
         self._machine, self.given = machine, machine.report
         detail: dict[str, JSON] = {"to": stand_in.name}
         return [Emit("giving", None, self._home_address, None, detail), *machine.start()]
@@ -174,8 +174,8 @@ class PartialHandovers:
 
     def accept(self, rest: Rest, report: Report, *, now: float) -> list[Action]:
         """The rest of a wake that has ended."""
-        correspondence = self.correspondence(self._address(rest.handover))
-        coming = Coming(correspondence, rest, self._home_address, report)
+        dialogue = self.dialogue(self._address(rest.handover))
+        coming = Coming(dialogue, rest, self._home_address, report)
         self._coming[rest.handover.identifier] = coming
         return coming.start(now=now)
 
@@ -203,7 +203,7 @@ class PartialHandovers:
     def restore(self, handover: Handover) -> list[Action]:
         """Restore a row; a pending movement is completed once `resume` is called."""
         if handover.stage is Stage.PREPARING:
-            asked = self.correspondence(self._address(handover)).ask(Cancel(handover.identifier))
+            asked = self.dialogue(self._address(handover)).ask(Cancel(handover.identifier))
             return [*asked, handover.forget()]
         if handover.stage is Stage.RETURNED:
             self._waiting.append((handover, False))
@@ -321,8 +321,8 @@ class PartialHandovers:
             return []
         handover, uncertain = self._waiting.popleft()
         self._given.pop(handover.identifier, None)
-        correspondence = self.correspondence(self._address(handover))
-        machine = self._machine = Waking(self._mobile, correspondence, handover, uncertain=uncertain)
+        dialogue = self.dialogue(self._address(handover))
+        machine = self._machine = Waking(self._mobile, dialogue, handover, uncertain=uncertain)
         if handover.stage is Stage.RETURNED:
             return machine.closing.tell()
         return [Emit("taking-back", None, self._home_address), *machine.start(now=now)]

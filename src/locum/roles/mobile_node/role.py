@@ -19,7 +19,7 @@ from locum.roles.mobile_node.abandoning import Abandoning
 from locum.roles.mobile_node.departing import Choice, Departure, choose
 from locum.roles.mobile_node.handing_over import FallingAsleep
 from locum.roles.mobile_node.handing_over_states import NotSlept, Slept
-from locum.roles.mobile_node.handover import Correspondence, Handover, OwnStandIn, Stage
+from locum.roles.mobile_node.handover import Handover, OwnStandIn, Stage, StandInDialogue
 from locum.roles.mobile_node.own_rules import OwnRules
 from locum.roles.mobile_node.partial_handovers import NotPossible, PartialHandovers
 from locum.roles.mobile_node.release_after_return import Returning
@@ -51,7 +51,7 @@ class SleepingNode:
         self._returning = Returning(stand_in.address for stand_in in self.stand_ins)
         self.slept, self.woken = Report(), Report()  # of the last sleep and of the last wake
         self.untold: Report | None = None  # of sessions that a restart ended, until a command reads it
-        self.abandoning = Abandoning(self._correspondence)
+        self.abandoning = Abandoning(self._dialogue)
         self.rules = OwnRules()
         mobile.ride(self.rules)
         self._parts = Parts(self.rules, self._returning, self.abandoning)
@@ -142,7 +142,7 @@ class SleepingNode:
         """Abandon sessions at the stand-in: resets at both ends, programs run. Raises NotPossible."""
         match self.state:
             case Down(handover):
-                machine = Waking(self.mobile, self._correspondence(handover), handover)
+                machine = Waking(self.mobile, self._dialogue(handover), handover)
                 self._enter("abandon", ComingUp(machine))
                 self.woken = machine.report
                 return self._advance(machine.abandon(now=now), now)
@@ -318,8 +318,8 @@ class SleepingNode:
 
     def _fall_asleep(self, asked: SendingBack, now: float) -> list[Action]:
         departure = self._departure(asked.stand_in, asked.configuration)
-        correspondence = self.partial_handovers.correspondence(asked.stand_in.address)
-        machine = FallingAsleep(self.mobile, correspondence, departure, self._randomness)
+        dialogue = self.partial_handovers.dialogue(asked.stand_in.address)
+        machine = FallingAsleep(self.mobile, dialogue, departure, self._randomness)
         self._enter("nothing is coming", GoingDown(machine, asked.wake_after))
         self.slept = machine.report
         return machine.start()
@@ -365,7 +365,7 @@ class SleepingNode:
         return [awake, *self.partial_handovers.accept(rest, waking.report, now=now)]
 
     def _wake(self, handover: Handover, *, uncertain: bool, now: float) -> list[Action]:
-        machine = Waking(self.mobile, self._correspondence(handover), handover, uncertain=uncertain)
+        machine = Waking(self.mobile, self._dialogue(handover), handover, uncertain=uncertain)
         self._enter("take back", ComingUp(machine))
         self.woken = machine.report
         return [Emit("waking", None, self._home_address), *machine.start(now=now)]
@@ -373,7 +373,7 @@ class SleepingNode:
     def _restore(self, handover: Handover, now: float) -> list[Action]:
         match handover.stage:
             case Stage.PREPARING:
-                asked = self._correspondence(handover).ask(Cancel(handover.identifier))
+                asked = self._dialogue(handover).ask(Cancel(handover.identifier))
                 return [
                     *asked,
                     handover.forget(),
@@ -383,7 +383,7 @@ class SleepingNode:
                 self._enter("restore asleep", Down(handover))
                 return self._frozen(handover)
             case Stage.RETURNED:
-                machine = Waking(self.mobile, self._correspondence(handover), handover)
+                machine = Waking(self.mobile, self._dialogue(handover), handover)
                 self._enter("restore awake", ComingUp(machine))
                 ordinary = (
                     self.mobile.set_target(RegistrationTarget.ORDINARY, now=now)
@@ -419,9 +419,9 @@ class SleepingNode:
             *self.abandoning.begin(lost),
         ]
 
-    def _correspondence(self, handover: Handover) -> Correspondence:
+    def _dialogue(self, handover: Handover) -> StandInDialogue:
         address = handover.stand_in or self.stand_in().address
-        return self.partial_handovers.correspondence(address)
+        return self.partial_handovers.dialogue(address)
 
     def _frozen(self, handover: Handover) -> list[Action]:
         """The programs stay as they are: their sockets are in repair mode."""

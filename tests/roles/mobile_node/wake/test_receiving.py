@@ -8,7 +8,7 @@ import pytest
 from locum.roles import actions as a
 from locum.roles.action_values.forwarding import ClearFlow, FlowEntry, FlowVerdict, SetFlow
 from locum.roles.action_values.listeners import ReplayAccepted, Replayed
-from locum.roles.mobile_node.handover import Correspondence
+from locum.roles.mobile_node.handover import StandInDialogue
 from locum.roles.mobile_node.wake.receiving import ATTEMPTS, Receiving
 from locum.wire.control import (
     Abandon,
@@ -27,7 +27,7 @@ STATUS = SessionStatus(LAST, CALL, Status.OK, accepted=GREETING)
 
 
 def receiving() -> Receiving:
-    return Receiving(Correspondence(DEVICE, HOME, count(1)), ONE, (HOME,))
+    return Receiving(StandInDialogue(DEVICE, HOME, count(1)), ONE, (HOME,))
 
 
 def waits(one: Receiving) -> bool:

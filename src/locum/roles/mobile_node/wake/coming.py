@@ -27,7 +27,7 @@ from locum.roles.action_values.sessions import (
 )
 from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
 from locum.roles.flow_rows import set_flows
-from locum.roles.mobile_node.handover import AwaySession, Correspondence, Stage
+from locum.roles.mobile_node.handover import AwaySession, Stage, StandInDialogue
 from locum.roles.mobile_node.wake.coming_states import (
     TABLE,
     Asking,
@@ -72,13 +72,11 @@ END_ATTEMPTS = 5  # of the last `done`: after that the stand-in's own timer ends
 class Coming:
     """The rest of one handover."""
 
-    def __init__(
-        self, correspondence: Correspondence, rest: Rest, home_address: Addr, report: Report
-    ) -> None:
+    def __init__(self, dialogue: StandInDialogue, rest: Rest, home_address: Addr, report: Report) -> None:
         self.handover = rest.handover
         self.state: State = Watching(0.0)
         self.result: Back | Rests | Unsure | GivenUp | None = None
-        self._correspondence = correspondence
+        self._dialogue = dialogue
         self._home_address = home_address
         self._report = report
         self._sessions = dict(rest.sessions)
@@ -193,8 +191,8 @@ class Coming:
         self.state = TABLE.change(self.state, event, state)
 
     def _ask(self, value: Request634) -> list[Action]:
-        asked = self._correspondence.ask(value, bulk=isinstance(value, Fetch | Finish))
-        self._enter("ask", Asking(self._correspondence.last, value))
+        asked = self._dialogue.ask(value, bulk=isinstance(value, Fetch | Finish))
+        self._enter("ask", Asking(self._dialogue.last, value))
         return list(asked)
 
     def _tighten(self, flows: tuple[Flow, ...]) -> list[Action]:

@@ -4,7 +4,7 @@ This module must not know which request comes next.
 """
 
 from locum.roles.actions import Action, Emit
-from locum.roles.mobile_node.handover import Correspondence
+from locum.roles.mobile_node.handover import StandInDialogue
 from locum.roles.mobile_node.wake.states import (
     TABLE,
     Arriving,
@@ -29,12 +29,12 @@ RETRY_MAX = 15.0
 class Course:
     """The course of one wake. `untold`: the stand-in may not know which sessions an earlier run had back."""
 
-    def __init__(self, mobile: MobileNode, correspondence: Correspondence, away: StillAway) -> None:
+    def __init__(self, mobile: MobileNode, dialogue: StandInDialogue, away: StillAway) -> None:
         self.state: State = Arriving()
         self.result: Awake | StillAsleep | GivenUp | None = None
         self.untold = bool(away.handover.returned)
         self._mobile = mobile
-        self._correspondence = correspondence
+        self._dialogue = dialogue
         self._away = away
         self._pause = RETRY_FIRST
 
@@ -47,8 +47,8 @@ class Course:
 
     def ask(self, value: Request634) -> list[Action]:
         """Send this request and wait for its answer."""
-        asked = self._correspondence.ask(value, bulk=isinstance(value, Finish))
-        self.enter("ask", Asking(self._correspondence.last, value))
+        asked = self._dialogue.ask(value, bulk=isinstance(value, Finish))
+        self.enter("ask", Asking(self._dialogue.last, value))
         return list(asked)
 
     def answered(self) -> None:

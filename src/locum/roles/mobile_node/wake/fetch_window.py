@@ -6,7 +6,7 @@ A window over all sessions together. It must not know when to fetch, nor what be
 from collections.abc import Iterable
 
 from locum.roles.actions import Action
-from locum.roles.mobile_node.handover import Correspondence
+from locum.roles.mobile_node.handover import StandInDialogue
 from locum.wire.control import Fetch
 
 # Bytes of one fetch: its answer is a single message of CoAP over TCP, without block-wise transfer.
@@ -21,8 +21,8 @@ Want = tuple[int, int, int]  # the session's number, where it goes on, where it 
 class FetchAhead:
     """One handover's fetches. The cost of every call follows the pending fetches, not the sessions."""
 
-    def __init__(self, correspondence: Correspondence, handover: bytes) -> None:
-        self._correspondence = correspondence
+    def __init__(self, dialogue: StandInDialogue, handover: bytes) -> None:
+        self._dialogue = dialogue
         self._handover = handover
         self._asked: dict[int, Fetch] = {}
         self._arrived: dict[int, dict[int, bytes]] = {}  # by session, then by offset
@@ -54,8 +54,8 @@ class FetchAhead:
             position = self._reached(number, offset)
             while position < end and room > 0 and len(self._asked) < MOST_ASKED:
                 value = Fetch(self._handover, number, position, min(CHUNK, end - position))
-                actions += self._correspondence.ask(value, bulk=True)
-                self._asked[self._correspondence.last] = value
+                actions += self._dialogue.ask(value, bulk=True)
+                self._asked[self._dialogue.last] = value
                 position += value.limit
                 room -= value.limit
                 self._ends.setdefault(number, {})[value.offset] = position

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from locum.roles.action_values.sessions import Injected
 from locum.roles.actions import Action, Answered
-from locum.roles.mobile_node.handover import Correspondence
+from locum.roles.mobile_node.handover import StandInDialogue
 from locum.roles.mobile_node.wake.fetch_window import FetchAhead, Want
 from locum.roles.mobile_node.wake.progress import Progress
 from locum.wire.control import FinalState, Flow, Status, decode_632
@@ -19,9 +19,9 @@ BATCH = 8 << 20  # bytes put back in one step: some ten milliseconds, after whic
 class PuttingBack:
     """Of the sessions of `progress`, which is kept up to date here."""
 
-    def __init__(self, correspondence: Correspondence, handover: bytes, progress: Progress) -> None:
+    def __init__(self, dialogue: StandInDialogue, handover: bytes, progress: Progress) -> None:
         self._progress = progress
-        self._ahead = FetchAhead(correspondence, handover)
+        self._ahead = FetchAhead(dialogue, handover)
 
     def __contains__(self, request: int) -> bool:
         return request in self._ahead

@@ -14,7 +14,7 @@ from locum.roles.action_values.listeners import ReplayAccepted, Replayed
 from locum.roles.action_values.sessions import NotPerformed
 from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
 from locum.roles.flow_rows import set_flows
-from locum.roles.mobile_node.handover import Correspondence
+from locum.roles.mobile_node.handover import StandInDialogue
 from locum.roles.session_words import GIVEN_UP
 from locum.wire.control import (
     Abandon,
@@ -70,7 +70,7 @@ class Receiving:
 
     def __init__(
         self,
-        correspondence: Correspondence,
+        dialogue: StandInDialogue,
         handover: bytes,
         home_addresses: Iterable[Addr],
         returned: Iterable[int] = (),
@@ -80,7 +80,7 @@ class Receiving:
         """
         self._returned = frozenset(returned)
         self._home_addresses = frozenset(home_addresses)
-        self._correspondence = correspondence
+        self._dialogue = dialogue
         self._handover = handover
         self._connections: dict[Flow, Expected | Arrived | Failed] = {}
         self._asked: dict[int, tuple[Fetch | Abandon, int]] = {}  # by request, with the attempt
@@ -176,8 +176,8 @@ class Receiving:
         )
 
     def _ask(self, value: Fetch | Abandon, attempt: int = 1) -> list[Action]:
-        asked = self._correspondence.ask(value, bulk=isinstance(value, Fetch))
-        self._asked[self._correspondence.last] = value, attempt
+        asked = self._dialogue.ask(value, bulk=isinstance(value, Fetch))
+        self._asked[self._dialogue.last] = value, attempt
         return list(asked)
 
     def happened(self, event: Event) -> list[Action] | None:

@@ -14,7 +14,7 @@ from locum.roles.action_values.sessions import (
     SessionFailure,
 )
 from locum.roles.actions import Action, Emit
-from locum.roles.mobile_node.handover import AwaySession, Correspondence, Handover
+from locum.roles.mobile_node.handover import AwaySession, Handover, StandInDialogue
 from locum.roles.mobile_node.wake.progress import Progress
 from locum.roles.mobile_node.wake.putting_back import PuttingBack
 from locum.roles.mobile_node.wake.receiving import released
@@ -27,13 +27,13 @@ from locum.wire.control import Abandon, Flow
 class StillAway:
     """Of one handover, whose row is `handover`. `lost` counts the sessions that were."""
 
-    def __init__(self, correspondence: Correspondence, handover: Handover) -> None:
+    def __init__(self, dialogue: StandInDialogue, handover: Handover) -> None:
         self.handover = handover
         self.progress = Progress(handover.sessions)
-        self.bytes = PuttingBack(correspondence, handover.identifier, self.progress)
+        self.bytes = PuttingBack(dialogue, handover.identifier, self.progress)
         self.report = Report()
         self.lost = 0
-        self._correspondence = correspondence
+        self._dialogue = dialogue
 
     def tell(self, session: AwaySession, fate: Fate, reason: str | None = None) -> None:
         """Note its result for users."""
@@ -97,7 +97,7 @@ class StillAway:
         numbers = tuple(self.progress.session(flow).session for flow in flows)
         self._drop(flows)
         self.handover = self.handover.disown(numbers)
-        asked = self._correspondence.ask(Abandon(self.handover.identifier, numbers))
+        asked = self._dialogue.ask(Abandon(self.handover.identifier, numbers))
         return [AbandonSessions(flows), *released(flows), self.handover.persist(), *asked]
 
     def came(self, flows: tuple[Flow, ...], event: Finished) -> list[Action]:

@@ -25,7 +25,7 @@ from locum.roles.action_values.sessions import (
 )
 from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
 from locum.roles.flow_rows import set_flows
-from locum.roles.mobile_node.handover import Correspondence, Handover, Stage
+from locum.roles.mobile_node.handover import Handover, Stage, StandInDialogue
 from locum.roles.mobile_node.wake.closing import Closing
 from locum.roles.mobile_node.wake.course import RETRY_FIRST, Course
 from locum.roles.mobile_node.wake.newcomers import Newcomers
@@ -83,26 +83,26 @@ class Waking:
     def __init__(
         self,
         mobile: MobileNode,
-        correspondence: Correspondence,
+        dialogue: StandInDialogue,
         handover: Handover,
         *,
         uncertain: bool = False,
     ) -> None:
         if handover.stage is not Stage.RETURNED:
             handover = handover.at(Stage.LEAVING if uncertain else Stage.WAKING)
-        self._away = StillAway(correspondence, handover)
+        self._away = StillAway(dialogue, handover)
         self._bytes = self._away.bytes
         self.progress, self.report = self._away.progress, self._away.report
-        self._course = Course(mobile, correspondence, self._away)
+        self._course = Course(mobile, dialogue, self._away)
         self._programs = Programs(mobile, self._course, self._away)
         self._rounds = Rounds(self.progress, mobile.configuration)
         self._mobile = mobile
-        self._correspondence = correspondence
+        self._dialogue = dialogue
         self._uncertain = uncertain
         self._placed = False  # the kernel has told how much each socket has
         self._rest: Rest | None = None
         homes = mobile.configuration.home_addresses
-        receiving = Receiving(correspondence, handover.identifier, homes, handover.returned)
+        receiving = Receiving(dialogue, handover.identifier, homes, handover.returned)
         self._newcomers = Newcomers(receiving, self._away)
         self.closing = Closing(self._course, self._newcomers, self._away)
         self._held = False  # the flows' packets wait here
@@ -207,9 +207,7 @@ class Waking:
         if self.handover.returned:  # these live here: no stand-in would answer their peers
             return []
         asked = (
-            []
-            if isinstance(self.state, Arriving)
-            else self._correspondence.ask(Cancel(self.handover.identifier))
+            [] if isinstance(self.state, Arriving) else self._dialogue.ask(Cancel(self.handover.identifier))
         )
         frozen: list[Action] = [Tighten(self.handover.flows)] if self._programs.loose else []
         frozen += self._newcomers.forget()
@@ -319,7 +317,7 @@ class Waking:
         """The stand-in does not have them: it never took them, or it has lost them."""
         cancel: list[Action] = []
         if status is not Status.UNKNOWN_HANDOVER:
-            cancel = list(self._correspondence.ask(Cancel(self.handover.identifier)))
+            cancel = list(self._dialogue.ask(Cancel(self.handover.identifier)))
         actions = cancel + self._away.give_up(self.handover.flows, {}, stays=self._uncertain)
         actions += self._newcomers.forget()
         home_address = self._mobile.configuration.home_address
