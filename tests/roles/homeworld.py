@@ -211,7 +211,7 @@ class Home:
     def translations(self) -> set[Translation]:
         return set(self.state.translations.values())
 
-    def ways(self, address: Addr = HOA) -> list[Addr]:
+    def care_of(self, address: Addr = HOA) -> list[Addr]:
         """Destinations of packets that match no rule."""
         return care_of(self.state, ordinary(address))
 

@@ -195,7 +195,7 @@ class PolicyWorld:
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]
 
-    def ways(self, home_address: IPv4Address = HOA) -> list[Addr]:
+    def care_of(self, home_address: IPv4Address = HOA) -> list[Addr]:
         """Destinations of packets that match no rule."""
         return care_of(self.forwarding, ordinary(home_address))
 

@@ -154,7 +154,11 @@ def tunnels_of(entry: BindingEntry) -> Sequence[Tunnel]:
     if entry.peer_tunnel is None and not entry.rules:
         return entry.tunnels
     peers = () if entry.peer_tunnel is None else (entry.peer_tunnel,)
-    return (*entry.tunnels, *peers, *[way.tunnel for rule in entry.rules for way in rule.candidates])
+    return (
+        *entry.tunnels,
+        *peers,
+        *[candidate.tunnel for rule in entry.rules for candidate in rule.candidates],
+    )
 
 
 def state_of(actions: Iterable[Action]) -> ForwardingState:

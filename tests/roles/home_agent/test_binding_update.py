@@ -211,4 +211,4 @@ def test_both_versions_share_one_replay_state() -> None:
     assert home.device.register(AN2, identification=now + 5) == 133
     assert home.device.register(AN2, identification=now + 6) == 0
     assert give(home, binding_update(AN1, 300, now + 6), AN1)[0] == 144
-    assert home.ways() == [AN2]
+    assert home.care_of() == [AN2]

@@ -75,16 +75,16 @@ def test_unknown_home_address_is_served_once_its_profile_comes() -> None:
     _, world = knowing()
     assert world.ask() == ACCEPTED
     assert [(profile.nai, profile.home_address) for profile in world.asked] == [(None, HOA)]
-    assert world.ways() == [COLOCATED]
+    assert world.care_of() == [COLOCATED]
     assert world.ask() == ACCEPTED and len(world.asked) == 1
     assert world.ask(lifetime=0) == ACCEPTED
-    assert world.ways() == [AN3]  # the profile's default care-of address (R3)
+    assert world.care_of() == [AN3]  # the profile's default care-of address (R3)
 
 
 def test_key_of_the_profile_authenticates_the_device() -> None:
     _, world = knowing()
     assert world.ask(key=Association(300, b"x" * 16)) == DENIED
-    assert world.ways() == [AN3]  # served, and not registered
+    assert world.care_of() == [AN3]  # served, and not registered
 
 
 def test_no_profile_is_fetched_for_addresses_outside_home() -> None:
@@ -102,7 +102,7 @@ def test_nai_gets_a_home_address_through_the_foreign_agent() -> None:
     assert given == IPv4Address("10.50.0.100")
     assert [address.home_address for address in world.owned] == [given]
     assert [visitor.home_address for visitor in world.foreign.visitors()] == [given]
-    assert world.ways(given) == [AN1]
+    assert world.care_of(given) == [AN1]
     assert world.asked == [FetchProfile(1, NAI, None)]
 
 
@@ -115,7 +115,7 @@ def test_a_device_keeps_the_address_it_was_given_over_a_restart() -> None:
     assert world.device.configuration.home_address == given
     assert world.owned[-1].home_address == given
     world.advance(400.0)  # it renews under the address it has
-    assert world.ways(given) == [AN1]
+    assert world.care_of(given) == [AN1]
     assert world.counts.get("reply-unexpected", 0) == 0
 
 
@@ -128,7 +128,7 @@ def test_unregistered_device_accepts_another_address() -> None:
     world.advance(1400.0)  # the profile's lifetime; the old address is withdrawn, its registration runs out
     assert world.device.configuration.home_address == HOA
     assert (world.owned[-1].home_address, world.owned[-1].before) == (HOA, old)
-    assert world.ways() == [AN1] and world.ways(old) == []
+    assert world.care_of() == [AN1] and world.care_of(old) == []
 
 
 # Pools --------------------------------------------------------------------------------------------------------------
@@ -264,10 +264,10 @@ def test_changed_profile_changes_only_affected_bindings() -> None:
     assert world.ask() == ACCEPTED
     world.advance(299.5)
     assert "profile-changed" in world.kinds()
-    assert world.ways() == [COLOCATED]  # the registration stands
+    assert world.care_of() == [COLOCATED]  # the registration stands
     assert [rule.identifier for rule in world.bindings[HOA].rules] == [7]
     assert world.ask(lifetime=0) == ACCEPTED
-    assert world.ways() == [IPv4Address("10.3.0.2")]
+    assert world.care_of() == [IPv4Address("10.3.0.2")]
 
 
 def test_unchanged_profile_changes_no_tables() -> None:
@@ -296,7 +296,7 @@ def test_withdrawn_address_loses_its_default_care_of_address() -> None:
     assert "profile-withdrawn" in world.kinds()
     assert world.bindings == {} and world.rows["ha"] == {}
     assert world.ask() == DENIED
-    assert HA not in world.ways()
+    assert HA not in world.care_of()
 
 
 def test_unreadable_row_is_removed() -> None:

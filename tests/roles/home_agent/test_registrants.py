@@ -48,14 +48,14 @@ def test_stand_in_goes_ahead_and_leaves_the_device_as_it_was(replay: Replay) -> 
     assert home.device.register(AN1) == ACCEPTED
     before = home.rows["binding", str(HOA)]
     assert home.one.register(AN3) == ACCEPTED
-    assert home.ways() == [AN3] and home.ways(HOA6) == [AN3]
+    assert home.care_of() == [AN3] and home.care_of(HOA6) == [AN3]
     assert home.entry().peer == ONE and home.entry().peer_tunnel == Tunnel(HA, AN1)
     assert home.sources() == {AN1, AN3}
     assert home.rows["binding", str(HOA)] == before, "its registration is untouched"
     assert home.device.register(AN1) == ACCEPTED, "and can be renewed"
-    assert home.ways() == [AN3]
+    assert home.care_of() == [AN3]
     assert home.one.cancel() == ACCEPTED
-    assert home.ways() == [AN1] and home.sources() == {AN1}
+    assert home.care_of() == [AN1] and home.sources() == {AN1}
     assert [event.message for event in home.events if event.kind == "sent"][-3:] == ["603''", "603", "603''"]
 
 
@@ -64,13 +64,13 @@ def test_registrants_expire_independently() -> None:
     home.device.register(AN1, 100)
     home.one.register(AN3, 50)
     home.advance(60)
-    assert home.ways() == [AN1]
+    assert home.care_of() == [AN1]
     assert home.events[-1].kind == "expired" and home.events[-1].detail["registrant"] == "one"
     home.one.register(AN3, 100)
     home.advance(50)
-    assert home.ways() == [AN3] and home.entry().peer is None, "there is no device to mean"
+    assert home.care_of() == [AN3] and home.entry().peer is None, "there is no device to mean"
     home.device.register(AN1)
-    assert home.ways() == [AN3] and home.entry().peer_tunnel == Tunnel(HA, AN1)
+    assert home.care_of() == [AN3] and home.entry().peer_tunnel == Tunnel(HA, AN1)
 
 
 def test_very_short_lifetimes_are_for_mobile_nodes() -> None:
@@ -78,21 +78,21 @@ def test_very_short_lifetimes_are_for_mobile_nodes() -> None:
     home = Home()
     home.device.register(AN1)
     home.one.register(AN4, 5)
-    assert home.ways() == [AN4]
+    assert home.care_of() == [AN4]
 
 
 def test_order_of_choice() -> None:
     """Default, dynamic, stand-in; the next takes over when one ends (R5)."""
     home = Home()
-    assert home.ways() == [AN3]
+    assert home.care_of() == [AN3]
     home.device.register(AN1)
-    assert home.ways() == [AN1]
+    assert home.care_of() == [AN1]
     home.two.register(AN4)
-    assert home.ways() == [AN4]
+    assert home.care_of() == [AN4]
     home.device.cancel()
-    assert home.ways() == [AN4]
+    assert home.care_of() == [AN4]
     home.two.cancel()
-    assert home.ways() == [AN3]
+    assert home.care_of() == [AN3]
 
 
 def test_two_stand_ins_share_by_weight() -> None:
@@ -100,18 +100,18 @@ def test_two_stand_ins_share_by_weight() -> None:
     home.device.register(AN1)
     home.one.register(AN3, more=(encode_vendor(Weight(3)),))
     home.two.register(AN4)
-    assert home.ways() == [AN3, AN4] and home.entry().weights == (3, 1)
+    assert home.care_of() == [AN3, AN4] and home.entry().weights == (3, 1)
     home.one.cancel()
-    assert home.ways() == [AN4] and home.entry().weights == ()
+    assert home.care_of() == [AN4] and home.entry().weights == ()
 
 
 def test_ruled_stand_in_gets_no_packets_without_a_rule() -> None:
     home = Home()
     home.device.register(AN1)
     assert home.one.register(AN3, bid=7, takes=Takes.RULED) == ACCEPTED
-    assert home.ways() == [AN1] and AN3 in home.sources()
+    assert home.care_of() == [AN1] and AN3 in home.sources()
     home.device.register(AN1, 5)
-    assert home.ways() == [AN3], "the default, which happens to be there too"
+    assert home.care_of() == [AN3], "the default, which happens to be there too"
 
 
 def test_packets_of_every_stand_in_reach_the_device() -> None:
@@ -131,9 +131,9 @@ def test_ipv6_follows_only_those_that_asked() -> None:
     home = Home(NO_DEFAULT)
     home.device.register(AN1)
     home.one.register(AN3, ipv6=False)
-    assert home.ways() == [AN3] and home.ways(HOA6) == [AN1]
+    assert home.care_of() == [AN3] and home.care_of(HOA6) == [AN1]
     home.device.cancel()
-    assert home.ways(HOA6) == []
+    assert home.care_of(HOA6) == []
 
 
 def test_one_care_of_address_for_two_registrants() -> None:
@@ -142,36 +142,36 @@ def test_one_care_of_address_for_two_registrants() -> None:
     home.device.register(AN1)
     home.one.register(AN1)
     home.device.cancel()
-    assert home.sources() == {AN1} and home.ways() == [AN1]
+    assert home.sources() == {AN1} and home.care_of() == [AN1]
     home.one.cancel()
-    assert home.sources() == set() and home.ways() == []
+    assert home.sources() == set() and home.care_of() == []
 
 
 def test_binding_identifiers_stand_side_by_side() -> None:
     home = Home()
     home.device.register(AN1, bid=1, more=(encode_vendor(Weight(2)),))
     home.device.register(AN2, bid=2)
-    assert home.ways() == [AN1, AN2] and home.entry().weights == (2, 1)
+    assert home.care_of() == [AN1, AN2] and home.entry().weights == (2, 1)
     home.device.register(AN4, bid=2)
-    assert home.ways() == [AN1, AN4], "the same binding has moved"
+    assert home.care_of() == [AN1, AN4], "the same binding has moved"
     home.device.register(AN4, 0, bid=2)
-    assert home.ways() == [AN1]
+    assert home.care_of() == [AN1]
     home.device.register(AN2, 100, bid=2)
     home.device.register(AN1, 200, bid=1, multipath={"bulk": True})
     home.advance(150)
-    assert sorted(home.ways()) == [AN1, AN2], "all were renewed"
+    assert sorted(home.care_of()) == [AN1, AN2], "all were renewed"
     home.device.register(AN4, bid=3, multipath={"overwrite": True})
-    assert home.ways() == [AN4]
+    assert home.care_of() == [AN4]
     home.device.register(AN1, bid=1)
     home.device.register(AN1, 0, bid=1, multipath={"bulk": True})
-    assert home.ways() == [AN3], "all are gone"
+    assert home.care_of() == [AN3], "all are gone"
 
 
 def test_simultaneous_bindings_without_identifiers_are_copies() -> None:
     home = Home()
     home.device.register(AN1, flags=Flag.T | Flag.S)
     home.device.register(AN2, flags=Flag.T | Flag.S)
-    assert home.ways() == [AN1, AN2] and home.entry().weights == ()
+    assert home.care_of() == [AN1, AN2] and home.entry().weights == ()
 
 
 def test_default_care_of_address_by_registration() -> None:
@@ -179,39 +179,39 @@ def test_default_care_of_address_by_registration() -> None:
     home = Home()
     say = encode_vendor(DefaultCareOfAddress(AN4))
     assert home.device.register(AN1, more=(say,)) == ACCEPTED
-    assert home.ways() == [AN1] and home.sources() == {AN1, AN4}
+    assert home.care_of() == [AN1] and home.sources() == {AN1, AN4}
     home.device.cancel()
-    assert home.ways() == [AN4]
+    assert home.care_of() == [AN4]
     home.start()
-    assert home.ways() == [AN4]
+    assert home.care_of() == [AN4]
     home.device.register(AN1)
     home.advance(400)
-    assert home.ways() == [AN4], "a registration that says nothing of it changes nothing"
+    assert home.care_of() == [AN4], "a registration that says nothing of it changes nothing"
     home.device.register(AN1, more=(encode_vendor(DefaultCareOfAddress(IPv4Address("0.0.0.0"))),))
     home.device.cancel()
-    assert home.ways() == [AN3], "the configured one again"
+    assert home.care_of() == [AN3], "the configured one again"
     home = Home(replace(MOBILE, default_by_registration=False))
     assert home.device.register(AN1, more=(say,)) == ACCEPTED
     home.device.cancel()
-    assert home.ways() == [AN3], "it may not say"
+    assert home.care_of() == [AN3], "it may not say"
 
 
 def test_default_care_of_address_of_a_selector() -> None:
     """A default CoA with a rule's packets only leaves the rest to the home network (R6)."""
     home = Home(replace(MOBILE, default_ruled=True))
-    assert home.ways() == [] and HOA not in home.bindings
+    assert home.care_of() == [] and HOA not in home.bindings
     home.device.register(AN1, 5)
-    assert home.ways() == [AN1], "however short, there is no other way"
+    assert home.care_of() == [AN1], "however short, there is no other way"
 
 
 def test_stand_in_on_the_home_agents_own_host() -> None:
     home = Home()
     home.device.register(AN1)
     assert home.one.register(HA, flags=Flag.T | Flag.D) == ACCEPTED
-    assert home.ways() == [HA] and HA in home.sources()
+    assert home.care_of() == [HA] and HA in home.sources()
     assert home.device.register(HA) == Code.POORLY_FORMED_REQUEST
     local = Home(replace(MOBILE, default_care_of=HA))
-    assert local.ways() == [HA]
+    assert local.care_of() == [HA]
 
 
 def test_translation_while_it_is_registered() -> None:
@@ -349,7 +349,7 @@ def test_unsigned_extensions_are_ignored() -> None:
     message = home.device.request(AN1, 300) + encode_vendor(DefaultCareOfAddress(AN4)).encode()
     assert home.give(message) == ACCEPTED
     home.device.cancel()
-    assert home.ways() == [AN3]
+    assert home.care_of() == [AN3]
 
 
 # Restart -----------------------------------------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ def test_restart_with_everything_registered() -> None:
     home.now += 150
     home.start()
     assert 5 not in home.rules() and ("rule", f"{HOA} 5") not in home.rows, "rules go with their stand-in"
-    assert home.ways() == [AN4]
+    assert home.care_of() == [AN4]
 
 
 def test_rows_of_an_earlier_version() -> None:
@@ -380,7 +380,7 @@ def test_rows_of_an_earlier_version() -> None:
     row: dict[str, JSON] = {"identification": 5, "nonce": None, "ipv6": True, "care_of": [care_of]}
     home.rows = {("binding", str(HOA)): a.Persist("binding", str(HOA), row)}
     home.start()
-    assert home.ways() == [AN1] and home.ways(HOA6) == [AN1]
+    assert home.care_of() == [AN1] and home.care_of(HOA6) == [AN1]
 
 
 def test_unreadable_or_obsolete_rows_are_removed() -> None:
@@ -392,7 +392,7 @@ def test_unreadable_or_obsolete_rows_are_removed() -> None:
     home.rows["stand_in", "rubbish"] = a.Persist("stand_in", "rubbish", {})
     home.rows["rule", f"{HOA} x"] = a.Persist("rule", f"{HOA} x", {})
     home.start()
-    assert home.ways() == [AN3] and home.counts["unreadable-row"] == 2
+    assert home.care_of() == [AN3] and home.counts["unreadable-row"] == 2
     assert ("stand_in", f"{HOA} gone") not in home.rows
 
 
@@ -413,16 +413,16 @@ def test_home_address_that_is_served_from_now_on_and_changes() -> None:
     home = Home()
     home.perform(home.role.withdraw(HOA, now=home.now))
     home.perform(home.role.serve(MOBILE, now=home.now))
-    assert home.ways() == [AN3]
+    assert home.care_of() == [AN3]
     home.one.register(AN3)
     home.two.register(AN4, bid=4, rules=rule(5, 10, 4))
     home.device.register(AN1)
     changed: Mobile = replace(MOBILE, default_care_of=AN2, stand_ins=STAND_INS[:1])
     home.perform(home.role.serve(changed, now=home.now))
-    assert home.ways() == [AN3] and home.sources() == {AN1, AN2, AN3}
+    assert home.care_of() == [AN3] and home.sources() == {AN1, AN2, AN3}
     assert [key for key in home.rows if key[0] != "binding"] == [("stand_in", f"{HOA} one")]
     home.advance(301)
-    assert home.ways() == [AN2]
+    assert home.care_of() == [AN2]
 
 
 # Any order -----------------------------------------------------------------------------------------------------------------
@@ -461,5 +461,5 @@ def test_registrants_do_not_erase_each_other(timeline: list[tuple[int, str, int]
         until = {name: end for name, end in until.items() if end[0] > home.now}
         whole = [until[name][1] for name in ("one", "two") if name in until and not until[name][3]]
         device = [until["mn"][1]] if "mn" in until and not until["mn"][2] else []
-        assert home.ways() == (list(dict.fromkeys(whole)) or device or [AN3])
+        assert home.care_of() == (list(dict.fromkeys(whole)) or device or [AN3])
         assert home.sources() == {end[1] for end in until.values()} | {AN3}

@@ -102,7 +102,7 @@ def test_very_short_lifetime_uses_the_default_and_the_peer_rule() -> None:
     assert entry.peer == STAND_IN and entry.peer_tunnel == Tunnel(HA, AN1)
     assert {AN1, AN3} == {outer for outer, home, _ in world.ha.acceptances if home == HOA}
     world.advance(60)
-    assert world.ha.bindings[HOA] == entry, "it is renewed while it is wished for"
+    assert world.ha.bindings[HOA] == entry, "it is renewed while it is the target"
 
 
 def test_deregistration() -> None:

@@ -51,7 +51,7 @@ def kept(
 def test_a_stand_in_takes_one_flow_and_gives_it_back() -> None:
     home = settled()
     assert home.one.register(AN3, bid=7, takes=Takes.RULED, rules=rule(5, 10, 7)) == ACCEPTED
-    assert home.ways() == [AN1] and home.rules() == {5: [AN3]}
+    assert home.care_of() == [AN1] and home.rules() == {5: [AN3]}
     assert home.entry().peer_tunnel is not None, "the rule may take what the stand-in says to the device"
     assert home.one.register(AN3, bid=7, takes=Takes.RULED) == ACCEPTED
     assert home.rules() == {5: [AN3]}, "a renewal says nothing of rules and leaves them"
@@ -153,8 +153,8 @@ def test_registrants_change_only_their_own_rules() -> None:
 
 def test_administrator_rules_persist_and_obey_their_owner_only() -> None:
     home = settled()
-    wish = home.role.numbered(HOA, kept(1, 10, "mnps"))
-    home.perform(home.role.add_rule(HOA, wish, now=home.now))
+    numbered = home.role.numbered(HOA, kept(1, 10, "mnps"))
+    home.perform(home.role.add_rule(HOA, numbered, now=home.now))
     (line,) = home.role.list_rules(HOA)
     assert line.rule.identifier == 0x8000 and line.rule.owner == ADMIN and line.live == (4, 6)
     assert home.rules() == {0x8000: [AN3]}

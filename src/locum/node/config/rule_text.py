@@ -62,8 +62,8 @@ def rule_text(rule: KeptRule) -> str:
     what = _what(rule.selectors)
     if not rule.to:
         return f"{what} is dropped"
-    ways = (" + " if rule.share else ", else ").join(str(target) for target in rule.to)
-    return f"{what} to {ways}"
+    targets = (" + " if rule.share else ", else ").join(str(target) for target in rule.to)
+    return f"{what} to {targets}"
 
 
 def policing_texts(policing: Policing) -> list[str]:

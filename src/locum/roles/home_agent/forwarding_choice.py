@@ -82,9 +82,9 @@ def installed(registered: Registered, home_address: Addr, home_agent: IPv4Addres
     if stand_ins and version == 6:
         stand_ins = tuple(stand_in for stand_in in stand_ins if stand_in[1].ipv6)
     tunnels = (*reachable, *[care_of for _, one in stand_ins for care_of in one.care_of])
-    ways = _Ways(registered, home_agent, reachable, stand_ins, default)
+    candidates = _CareOfCandidates(registered, home_agent, reachable, stand_ins, default)
     return Installed(
-        _entry(ways, home_address),
+        _entry(candidates, home_address),
         _accepted(home_address, tunnels, default),
         _translations(registered, stand_ins, home_address) if registered.mobile.stand_ins else (),
     )
@@ -140,7 +140,7 @@ def _entries(found: Installed) -> list[Install]:
     return entries if found.entry is None else [*entries, InstallBinding(found.entry)]
 
 
-class _Ways:
+class _CareOfCandidates:
     """The care-of addresses that packets of one home address could take."""
 
     __slots__ = ("default", "dynamic", "home_agent", "mobile", "reachable", "rules", "stand_ins", "whole")
@@ -183,10 +183,10 @@ class _Ways:
             return (self.default,)
         return found
 
-    def tunnel(self, way: CareOf | IPv4Address) -> Tunnel:
-        if isinstance(way, CareOf):
-            return _tunnel_to(self.home_agent, way)
-        return _tunnel(self.home_agent, way, False)
+    def tunnel(self, candidate: CareOf | IPv4Address) -> Tunnel:
+        if isinstance(candidate, CareOf):
+            return _tunnel_to(self.home_agent, candidate)
+        return _tunnel(self.home_agent, candidate, False)
 
 
 def _carriers(reachable: tuple[CareOf, ...], another: bool) -> tuple[CareOf, ...]:
@@ -200,22 +200,22 @@ def _carriers(reachable: tuple[CareOf, ...], another: bool) -> tuple[CareOf, ...
     return ordinary if ordinary or another else reachable
 
 
-def _entry(ways: _Ways, home_address: Addr) -> BindingEntry | None:
+def _entry(candidates: _CareOfCandidates, home_address: Addr) -> BindingEntry | None:
     """The entry of the binding table: R5."""
     carriers: Sequence[CareOf]
     shared = True
-    if ways.whole:
-        carriers = ways.whole
+    if candidates.whole:
+        carriers = candidates.whole
     else:
-        carriers = ways.dynamic
+        carriers = candidates.dynamic
         shared = len(carriers) > 1 and all(carrier.bid is not None for carrier in carriers)
-    tunnels, weights = _weighed(ways, carriers)
-    if not tunnels and ways.default is not None and not ways.mobile.default_ruled:
-        tunnels = (ways.tunnel(ways.default),)
-    rules = _rules(ways, home_address.version) if ways.rules else ()
-    peers = _peers(ways.mobile, home_address.version) if ways.reachable else ()
-    if peers and (rules or ways.whole or not ways.dynamic):
-        peer, peer_tunnel = peers[0], ways.tunnel(ways.reachable[-1])
+    tunnels, weights = _weighed(candidates, carriers)
+    if not tunnels and candidates.default is not None and not candidates.mobile.default_ruled:
+        tunnels = (candidates.tunnel(candidates.default),)
+    rules = _rules(candidates, home_address.version) if candidates.rules else ()
+    peers = _peers(candidates.mobile, home_address.version) if candidates.reachable else ()
+    if peers and (rules or candidates.whole or not candidates.dynamic):
+        peer, peer_tunnel = peers[0], candidates.tunnel(candidates.reachable[-1])
         rules = (*_peer_rules(peers[1:], peer_tunnel), *rules)
     else:
         peer, peer_tunnel = None, None
@@ -232,39 +232,41 @@ def _entry(ways: _Ways, home_address: Addr) -> BindingEntry | None:
     )
 
 
-def _weighed(ways: _Ways, carriers: Sequence[CareOf]) -> tuple[tuple[Tunnel, ...], tuple[int, ...]]:
+def _weighed(
+    candidates: _CareOfCandidates, carriers: Sequence[CareOf]
+) -> tuple[tuple[Tunnel, ...], tuple[int, ...]]:
     """The tunnels to these care-of addresses, each once, with the weights of all that are registered there."""
     if len(carriers) == 1:
-        return (ways.tunnel(carriers[0]),), (carriers[0].weight,)
+        return (candidates.tunnel(carriers[0]),), (carriers[0].weight,)
     found: dict[Tunnel, int] = {}
     for carrier in carriers:
-        tunnel = ways.tunnel(carrier)
+        tunnel = candidates.tunnel(carrier)
         found[tunnel] = min(found.get(tunnel, 0) + carrier.weight, 0xFFFF)
     tunnels = tuple(found)[:MAX_CANDIDATES]
     return tunnels, tuple(found[tunnel] for tunnel in tunnels)
 
 
-def _rules(ways: _Ways, version: int) -> tuple[Rule, ...]:
+def _rules(candidates: _CareOfCandidates, version: int) -> tuple[Rule, ...]:
     """The rules for packets of that IP version that have somewhere to send them, or drop them."""
     found: list[Rule] = []
-    for kept in ways.rules:
+    for kept in candidates.rules:
         selector = kept.selector(version)
         if selector is None:
             continue
         if kept.verdict is RuleVerdict.DROP:
             found.append(Rule(kept.identifier, selector, RuleVerdict.DROP))
-        elif candidates := _candidates(ways, kept):
-            found.append(Rule(kept.identifier, selector, RuleVerdict.FORWARD, candidates))
+        elif chosen := _candidates(candidates, kept):
+            found.append(Rule(kept.identifier, selector, RuleVerdict.FORWARD, chosen))
     return tuple(found)
 
 
-def _candidates(ways: _Ways, kept: KeptRule) -> tuple[Candidate, ...]:
+def _candidates(candidates: _CareOfCandidates, kept: KeptRule) -> tuple[Candidate, ...]:
     """Without sharing the first target that is registered, there the care-of address registered last."""
     found: dict[Tunnel, int] = {}
     for target in kept.to:
-        for target_tunnel in reversed(ways.of(target)):
+        for target_tunnel in reversed(candidates.of(target)):
             weight = target_tunnel.weight if isinstance(target_tunnel, CareOf) else 1
-            tunnel = ways.tunnel(target_tunnel)
+            tunnel = candidates.tunnel(target_tunnel)
             if not kept.share:
                 return (Candidate(tunnel),)
             found[tunnel] = min(found.get(tunnel, 0) + weight, 0xFFFF)
@@ -284,9 +286,9 @@ def _peers(mobile: Mobile, version: int) -> tuple[Addr, ...]:
 
 def _peer_rules(peers: Iterable[Addr], tunnel: Tunnel) -> tuple[Rule, ...]:
     """An entry has one peer; for others there are rules before all others, with identifiers of their own."""
-    ways = (Candidate(tunnel),)
+    candidates = (Candidate(tunnel),)
     return tuple(
-        Rule(LAST_RULE + number, source_selector(peer), RuleVerdict.FORWARD, ways)
+        Rule(LAST_RULE + number, source_selector(peer), RuleVerdict.FORWARD, candidates)
         for number, peer in enumerate(peers, 1)
     )
 

@@ -202,7 +202,7 @@ class FallingAsleep:
 
     def _ask_prepare(self) -> list[Action]:
         """Also for more flows than before: a prepare that is repeated names all that were ever asked for."""
-        departure, way = self._departure, self._mobile.attachment
+        departure, attachment = self._departure, self._mobile.attachment
         self._asked_for |= dict.fromkeys(self.handover.flows)
         request = TakeoverPrepare(
             self.handover.identifier,
@@ -210,7 +210,9 @@ class FallingAsleep:
             tuple(self._asked_for),
             departure.configuration,
             departure.switch,
-            None if way is None or way.colocated or departure.switch is None else way.care_of,
+            None
+            if attachment is None or attachment.colocated or departure.switch is None
+            else attachment.care_of,
             () if departure.given else self._mobile.configuration.listeners,
         )
         return list(self._dialogue.ask(request, bulk=len(self._asked_for) > MANY_FLOWS))

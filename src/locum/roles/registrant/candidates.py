@@ -66,43 +66,43 @@ class CareOfCandidates:
         ]
         return sorted(usable, key=lambda candidate: (candidate.care_of != preferred, candidate != in_use))
 
-    def others(self, way: Attachment, now: float) -> bool:
+    def others(self, attachment: Attachment, now: float) -> bool:
         """True if there is another agent."""
-        return any(attachment.agent != way.agent for attachment in self.available(now, way))
+        return any(other.agent != attachment.agent for other in self.available(now, attachment))
 
-    def in_reach(self, way: Attachment) -> bool:
+    def in_reach(self, attachment: Attachment) -> bool:
         """True if the candidate still works, by its advertisements."""
-        if way.colocated:
-            return self._own_address(way.link) == way.care_of
-        return self.discovery.find(way.link, way.agent) is not None
+        if attachment.colocated:
+            return self._own_address(attachment.link) == attachment.care_of
+        return self.discovery.find(attachment.link, attachment.agent) is not None
 
-    def challenge(self, way: Attachment) -> bytes | None:
+    def challenge(self, attachment: Attachment) -> bytes | None:
         """The last one that the foreign agent has advertised."""
-        agent = None if way.direct else self.discovery.find(way.link, way.agent)
+        agent = None if attachment.direct else self.discovery.find(attachment.link, attachment.agent)
         return None if agent is None else agent.challenge
 
-    def bounded(self, way: Attachment, lifetime: int) -> int:
+    def bounded(self, attachment: Attachment, lifetime: int) -> int:
         """A lifetime in seconds that this candidate allows."""
-        agent = None if way.direct else self.discovery.find(way.link, way.agent)
+        agent = None if attachment.direct else self.discovery.find(attachment.link, attachment.agent)
         if agent is not None:
             lifetime = min(lifetime, agent.registration_lifetime)
-        return min(lifetime, self._longest.get((way.link, way.agent), lifetime))
+        return min(lifetime, self._longest.get((attachment.link, attachment.agent), lifetime))
 
-    def bound(self, way: Attachment, longest: int) -> None:
+    def bound(self, attachment: Attachment, longest: int) -> None:
         """Code 69: no more than so many seconds (section 3.7.2.3)."""
-        self._longest[way.link, way.agent] = longest
+        self._longest[attachment.link, attachment.agent] = longest
 
-    def avoid(self, way: Attachment, until: float) -> None:
+    def avoid(self, attachment: Attachment, until: float) -> None:
         """It refused; another is to be preferred until then (steady seconds)."""
-        self._avoid[way.link, way.agent] = until
+        self._avoid[attachment.link, attachment.agent] = until
 
     def avoid_none(self) -> None:
         """All may be tried again."""
         self._avoid.clear()
 
-    def bypasses(self, way: Attachment | None, now: float) -> bool:
+    def bypasses(self, attachment: Attachment | None, now: float) -> bool:
         """True if it passes by an agent of its link that requires registration through one of them."""
-        return way is not None and way.direct and bool(self._required(way.link, now))
+        return attachment is not None and attachment.direct and bool(self._required(attachment.link, now))
 
     def _required(self, link: str, now: float) -> list[HeardAgent]:
         """The agents through which to register with a co-located care-of address of this link; none: directly."""

@@ -1,7 +1,7 @@
 """A registrant's requests to its home agent, and checks of the answers (RFC 5944 sections 3.6 and 5.7).
 
 Identifications, authentication and resynchronisation under one association, and the parts that others add to a request.
-A mobile node and a stand-in (R4) speak alike. It must not know links, agents' discovery, retries or what is wished for.
+A mobile node and a stand-in (R4) speak alike. It must not know links, agents' discovery, retries or targets.
 """
 
 from collections.abc import Mapping, Sequence

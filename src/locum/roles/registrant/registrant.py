@@ -102,7 +102,7 @@ class MobileNode:
         self._discovery = self._candidates.discovery
         self._target = RegistrationTarget.NOTHING if behalf else RegistrationTarget.ORDINARY
         self._lasting: RegistrationTarget | None = None  # the target of the next run, while this one leaves
-        self._way = AttachmentInUse(configuration.home_agent, on_behalf=behalf)
+        self._in_use = AttachmentInUse(configuration.home_agent, on_behalf=behalf)
         self._patient_until = float("-inf")  # steady seconds
 
     def ride(self, part: RegistrationPart) -> None:
@@ -197,10 +197,10 @@ class MobileNode:
         Nothing when there is nothing to take back or no way to say it; over when `leaving` is false.
         """
         asked = self.state.attachment if isinstance(self.state, Registering) else None
-        way = self.attachment or asked  # the target may be registered already
+        attachment = self.attachment or asked  # the target may be registered already
         if (
-            way is None
-            or not self._candidates.in_reach(way)
+            attachment is None
+            or not self._candidates.in_reach(attachment)
             or self._target is not RegistrationTarget.ORDINARY
         ):
             return []
@@ -227,7 +227,7 @@ class MobileNode:
     @property
     def attachment(self) -> Attachment | None:
         """The path in use."""
-        return self._way.attachment
+        return self._in_use.attachment
 
     def _enter(self, change: Change, state: State) -> None:
         self.state = STATES.change(self.state, change, state)
@@ -294,7 +294,7 @@ class MobileNode:
 
     def _use(self, attachment: Attachment | None, *, ipv6: bool = True) -> list[Action]:
         homes = self.configuration.home_addresses
-        return self._way.change(attachment, homes, udp=self._traversal.udp, ipv6=ipv6)
+        return self._in_use.change(attachment, homes, udp=self._traversal.udp, ipv6=ipv6)
 
     # 601 ---------------------------------------------------------------------------------------------------------
 
