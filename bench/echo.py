@@ -1,7 +1,7 @@
 """The baseline of `registrations`: a bare asyncio UDP echo that checks a message's authenticator and signs its answer.
 
 Run as `python -m bench.echo ADDRESS PORT KEY_FILE`; prints `ready` and answers until it is terminated. It keeps nothing, decides
-nothing and stores nothing: what it does for a message is what no registration server in Python can avoid.
+nothing and stores nothing: no registration server in Python can avoid its work for a message.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The correspondent's gap around a takeover and a reclaim, against a download that is cut and resumed.
 
 Ours is the lab's scenario fig06 with its own measurement. The baseline plays the same download over the same network and daemons, with the
-same time of radio silence, but nobody stands in: the connection is cut, and afterwards `curl -C -` fetches the rest.
+same time of radio silence, but without a stand-in: the connection is cut, and afterwards `curl -C -` fetches the rest.
 """
 
 import tempfile

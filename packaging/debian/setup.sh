@@ -1,11 +1,11 @@
 #!/bin/sh
-# Debian packages for a development tree: installs what is missing, starts and enables no service.
+# Debian packages for a development tree: installs missing ones, starts and enables no service.
 #
 #   setup.sh packages [LIST]  install the packages of ./LIST (./packages if none is named) that are missing (root)
 #   setup.sh python PYTHON    check that PYTHON can make the virtual environment
 #   setup.sh root COMMAND     check that COMMAND may be run
 #
-# Everything that is wrong is said in one line: what is missing, and what to run.
+# Errors are printed in one line: the missing part, and the remedy.
 set -eu
 here=$(dirname "$0")
 
@@ -37,7 +37,7 @@ check_system() {
 }
 
 # Services of the packages are the lab's to start, in namespaces of its own: the host must not run them
-# because somebody tried a demo. A policy-rc.d that was there already is left alone.
+# because of a demo. A policy-rc.d that was there already is left alone.
 install_packages() {
     policy=/usr/sbin/policy-rc.d
     fresh_services=

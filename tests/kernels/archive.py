@@ -13,7 +13,7 @@ _ALIGNMENT = 4
 def archive(files: Mapping[str, bytes], directories: tuple[str, ...] = ()) -> bytes:
     """An archive of `files` (path without a leading slash to content, all executable) and empty `directories`.
 
-    Parents are not made: name each one before what it holds.
+    Parents are not made: name each one before its content.
     """
     parts = [_entry(number, path, _DIRECTORY, b"") for number, path in enumerate(directories, 1)]
     parts += [_entry(number, path, _PROGRAM, data) for number, (path, data) in enumerate(files.items(), 1000)]

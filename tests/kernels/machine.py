@@ -44,7 +44,7 @@ def run(
 ) -> Outcome:
     """Boot `kernel`, run `command` in `directory`, switch the machine off; at most `seconds`.
 
-    `listener` hears each line of the console when it comes.
+    `listener` is called with each line of the console.
     """
     qemu = shutil.which("qemu-system-x86_64")
     if qemu is None:

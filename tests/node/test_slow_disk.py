@@ -1,4 +1,4 @@
-"""A real home agent whose disk is slow or full: it goes on, and answers only what is written.
+"""A real home agent whose disk is slow or full: it goes on, and answers only written registrations.
 
 A preloaded library keeps the daemon's syncs waiting while a file exists.
 """

@@ -1,6 +1,6 @@
 """The network of world.py with access nodes that know each other, and numbered packets from the home agent to the device.
 
-Every packet takes the way that the tables of home agent and access nodes say; `arrived` is what the device got.
+Every packet takes the path in the tables of home agent and access nodes; `arrived` has those at the device.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """A network of roles in one process on a virtual clock: lossy links, a model of CoAP, of sessions and of forwarding.
 
-Timelines read `world.sleep(); world.advance(5); assert …`. The peer's stream is a count of bytes: whoever owns the flow
+Timelines read `world.sleep(); world.advance(5); assert …`. The peer's stream is a count of bytes: the owner of the flow
 receives them, and every byte must end in the device's program exactly once.
 """
 
@@ -233,7 +233,7 @@ class Host:
         return self.forwarding.watched
 
     def forward(self, action: a.Action) -> None:
-        """Change the forwarding. Every binding changes something, and only what is there is removed."""
+        """Change the forwarding. Every binding changes something, and only existing entries are removed."""
         match action:
             case InstallBinding(entry):
                 assert self.forwarding.stage(entry.stage).get(entry.home_address) != entry, "not a difference"

@@ -312,7 +312,7 @@ class DataPlane:
         """A tunnel packet (from its outer IP header on) that the stack put together: it goes in again whole, if allowed.
 
         `index` is that of the link on which it came.
-        What is not allowed is dropped and counted as "unregistered-source-reassembled".
+        Forbidden packets are dropped and counted as "unregistered-source-reassembled".
         """
         return self._held.inject_reassembled(packet, index)
 

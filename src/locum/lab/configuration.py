@@ -107,7 +107,7 @@ def is_tables(value: object) -> bool:
 def merged(table: Table, other: Table) -> Table:
     """A table with another one's entries: tables are merged, lists of tables get longer, all else is replaced.
 
-    What another has as None is taken away.
+    None values of another remove the key.
 
     A table for a key that has a list of tables is merged into the first of the list.
     """

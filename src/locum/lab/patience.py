@@ -1,4 +1,4 @@
-"""How long the lab waits for what has to happen, on a machine that has other work as well.
+"""Time limits of the lab for expected events, on a machine that has other work as well.
 
 LOCUM_LAB_PATIENCE is a factor on every such wait. A wait that ends well is not longer for it.
 """

@@ -1,7 +1,7 @@
 """A scenario, and its course: build the lab, play, measure, report.
 
 A scenario plays its story first and judges it afterwards from what was recorded; a story that cannot be played to
-its end is a failure with a reason, and what was recorded of it is kept.
+its end is a failure with a reason, and its records are kept.
 """
 
 import time
@@ -73,7 +73,7 @@ def perform(
 ) -> Report:
     """Run a scenario with all its evidence below `output`. Raises LabError when the lab cannot be built.
 
-    `listener` is told every mark of the lab, `watch` the lab itself once it stands. tshark reads all packets of the
+    `listener` is called with every mark of the lab, `watch` the lab itself once it stands. tshark reads all packets of the
     captures for malformed ones, or, without `whole_captures`, all but the segments of TCP connections: half the time.
     """
     checks = Checks()

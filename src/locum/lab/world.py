@@ -1,7 +1,7 @@
 """One running lab: network, captures, daemons, and the user's commands at the mobile node.
 
 `with Lab(...) as lab:` leaves nothing behind however the block is left: by its end, by an exception, by Ctrl-C or by
-SIGTERM. What it did to a node it did as an operator would: by the command line, or by a signal.
+SIGTERM. It treats a node as an operator would: by the command line, or by a signal.
 """
 
 import contextlib

@@ -5,7 +5,7 @@ constant is chosen so that they are seconds since 1970 when a node starts for th
 so that times in rows mean the same after a restart. After a reboot they go on from where they were, plus the time that
 the wall clock says has passed since (none if it went back: a machine without a battery-backed clock begins in 1970 or
 at its last shutdown). Only what others read as a time is wall-clock time: timestamps on the wire (RFC 5944 section
-5.7, 622 and 624), events, and what people are shown.
+5.7, 622 and 624), events, and displayed times.
 """
 
 import asyncio

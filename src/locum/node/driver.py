@@ -1,6 +1,6 @@
 """Drives the roles of a node with messages, events, commands and time.
 
-What a role decides goes to its performer. After each step the role's timer is set anew.
+A role's actions go to its performer. After each step the role's timer is set anew.
 """
 
 import asyncio

@@ -368,7 +368,7 @@ class Node:
     async def _begin(self) -> None:
         """Restore the roles, then read messages: no role answers before it knows its earlier promises.
 
-        Until here messages wait in their sockets: what a role decided now would be undone by its own restoration.
+        Until here messages wait in their sockets: a decision of a role now would be undone by its own restoration.
         """
         self._restore()
         loop = asyncio.get_running_loop()

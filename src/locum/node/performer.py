@@ -1,7 +1,7 @@
 """Performs a role's actions, in the order it decided (see `locum.roles.actions`); decides nothing itself.
 
 Two ways to wait for the store. A home agent answers many strangers at once: its answers wait for the commit of their
-own writes while further requests are taken (`Pipelined`). Every other role is told one thing after the other: an
+own writes while further requests are taken (`Pipelined`). Every other role gets one event after the other: an
 action that takes time keeps the ones behind it waiting (`Sequential`).
 """
 

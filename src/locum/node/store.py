@@ -3,8 +3,8 @@
 One small interface (rows, put, forget, durable) over SQLite in WAL mode. The event loop never waits for the disk: writes
 are queued and committed in groups by one thread, the only one that writes and syncs. All that arrive while a commit is
 running make up the next one, so the price of a sync is shared by concurrent registrations. `durable()` is awaited before
-an answer leaves the host. Rows are read when a node starts; afterwards whoever wrote them has them in memory. Rows are
-JSON objects; the store does not know what they mean.
+an answer leaves the host. Rows are read when a node starts; afterwards their writers have them in memory. Rows are
+JSON objects; the store does not know their meaning.
 """
 
 import asyncio

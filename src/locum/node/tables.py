@@ -2,8 +2,8 @@
 
 `HostStore` has what is of use on this host alone: its kernel, links, sockets and identifiers. `SharedStore` has what a
 cluster of home agents, access nodes or stand-ins would share, so that another of them can go on with it. Both are one
-file today (`locum.node.store`); whoever reads or writes a table sees one of the two interfaces. Every table has its
-place here and nowhere else, with the reason; what its rows mean is known where they are written.
+file today (`locum.node.store`); readers and writers of a table see one of the two interfaces. Every table has its
+place here and nowhere else, with the reason; the writers of its rows know their meaning.
 """
 
 import asyncio

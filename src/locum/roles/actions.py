@@ -271,8 +271,8 @@ Event: TypeAlias = (
 class Role(Protocol):
     """The shape of every role. `now` is steady seconds: about those since 1970, but setting the wall clock does not move them.
 
-    Time spent suspended counts, and they go on over restarts, so that times in rows stay right. What is a timestamp for
-    others is `now` plus what `WallClockStepped` said last.
+    Time spent suspended counts, and they go on over restarts, so that times in rows stay right. A timestamp for
+    others is `now` plus the last `WallClockStepped`.
     """
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:

@@ -1,6 +1,6 @@
 """Parts of a role, each with state, rows and deadlines of its own; a role lists them once and calls all of them alike.
 
-This module must not know what a part does.
+This module must not know the work of a part.
 """
 
 from collections.abc import Sequence

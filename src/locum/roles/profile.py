@@ -1,6 +1,6 @@
 """A policy server's data about a mobile node (features R3, C9, R20): a profile, and its pools.
 
-Values only. Who may be served, and what becomes of a profile that changes or goes, is decided elsewhere.
+Values only. Others decide about service, and about changed and removed profiles.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

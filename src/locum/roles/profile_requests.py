@@ -1,6 +1,6 @@
 """Requests of a role to the policy server, and the answers: profiles (features R3, C9, R20).
 
-Values only. Who is asked, how, and how often, is the node's business; so is what a profile looks like on the wire.
+Values only. The node decides which server is asked, how and how often, and knows a profile's encoding.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Registration revocation (RFC 3543): common part of both ends of a tunnel.
 
 Timestamps, what makes a revocation believable, and those under way until they are acknowledged. It must not know
-bindings, visitors or what a revocation does to them.
+bindings, visitors or a revocation's effect on them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -170,7 +170,7 @@ class Revocations(Part):
     ) -> list[Action]:
         """Send it, in `after` seconds if it is not cancelled until then; its identifier is made here.
 
-        `reason` is for people.
+        `reason` is for users.
         """
         key = (notice.home_address, notice.care_of)
         held = self._under_way[key] = _UnderWay(notice, to, (), RETRY_FIRST, reason)

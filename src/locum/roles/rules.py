@@ -1,6 +1,6 @@
 """Flow rules at the home agent (features R5 to R8): values, owners, and order.
 
-Values and pure functions. Which care-of addresses are registered, and what the kernel gets of a rule, is not known here.
+Values and pure functions. It must not know registrations, nor the kernel's form of a rule.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -120,7 +120,7 @@ def check(rule: KeptRule) -> None:
 def both_families(selector: Selector) -> tuple[Selector, ...]:
     """The selector, and its like of the other family where nothing in it belongs to one family alone.
 
-    A device means its web server, not its IPv4 web server; who means one family names an address of it.
+    A selector matches both families; one for a single family names an address of it.
     """
     if selector.source is not None or selector.destination is not None:
         return (selector,)

@@ -1,7 +1,7 @@
 """Triggers that a role sends (C8): to one stand-in after the other until one has done it, and again until one answers.
 
 Access nodes, home agents and devices use it alike; the latest word about a home address is the one that counts. It must
-not know why a trigger is sent, nor what a stand-in does with it.
+not know why a trigger is sent, nor a stand-in's use of it.
 """
 
 from collections.abc import Callable, Iterable

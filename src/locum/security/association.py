@@ -1,6 +1,6 @@
 """Mobility security associations (RFC 5944 section 1.6) and their authenticators (section 3.5.1).
 
-Keys and bytes only: which association a message must use, and what follows from a failure, is for the roles.
+Keys and bytes only: the roles choose associations, and handle failures.
 """
 
 from collections.abc import Callable, Iterable, Iterator

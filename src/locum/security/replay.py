@@ -1,6 +1,6 @@
 """Replay protection for registrations (RFC 5944 section 5.7): timestamps and nonces, as functions of 64-bit numbers.
 
-The clock, randomness and what was accepted last are passed in; nothing is kept here.
+The clock, randomness and the last accepted value are passed in; nothing is kept here.
 """
 
 from dataclasses import dataclass

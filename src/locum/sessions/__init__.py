@@ -3,7 +3,7 @@
 No event loop, no clock of its own, no policy: plain short system calls, for a thread of the node. The order of calls:
 
 The device falls asleep
-    find(home_addresses, exclude_pids)          who holds which connection (find again after freezing: programs fork)
+    find(home_addresses, exclude_pids)          connections and their holders (find again after freezing: programs fork)
     Freezer.freeze(processes)
     [data plane: suspend the flows - hold incoming packets, drop outgoing ones]
     LiveSocket.open(candidate).capture()        a SessionRecord; the socket stays in repair mode

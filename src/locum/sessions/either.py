@@ -1,6 +1,6 @@
 """TCP and UDP sessions alike: which of the two a record, a row or a socket is, and the calls that both have.
 
-The two kinds know nothing of each other; nobody else has to ask which one it is.
+The two kinds know nothing of each other; no other module has to ask which one it is.
 """
 
 import socket

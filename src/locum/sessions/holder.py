@@ -1,7 +1,7 @@
 """Keeps held sockets open while the stand-in's daemon is dead: the file descriptor store of systemd, or a process like it.
 
 Both speak sd_notify(3): a datagram to NOTIFY_SOCKET with FDSTORE=1, FDNAME=... and the descriptor, or with FDSTOREREMOVE=1.
-systemd hands everything back at the next start (LISTEN_FDS); `python -m locum.sessions.holder SOCKET` hands it to whoever
+systemd hands everything back at the next start (LISTEN_FDS); `python -m locum.sessions.holder SOCKET` hands it to any process that
 connects to SOCKET, and listens for datagrams at SOCKET.notify. This module must not know what the descriptors are.
 """
 

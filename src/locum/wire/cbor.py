@@ -1,9 +1,9 @@
 """CBOR (RFC 8949) bounded for input that is not trusted. It must not know any message.
 
-Only what the control messages use is let through: integers of 64 bits, byte and text strings, arrays, maps with integer
+Only types of the control messages are accepted: integers of 64 bits, byte and text strings, arrays, maps with integer
 or text keys, booleans, null and floats, in definite lengths and shortest heads (section 4.2.1), without tags: a tag can
 ask a decoder for a regular expression, a bignum or a number with a billion digits. The structure is walked before
-anything is built, so that the cost is bounded by the number of items, not by what they claim.
+anything is built, so that the cost is bounded by the number of items, not by their claimed sizes.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Values that are made for every message: frozen for the type checker, not at run time. It must not know any value.
 
 A frozen dataclass sets each field past its own guard, one call a field. There are some eighty fields in a registration, and
-at a home agent that was a tenth of its cost. What is rarer is an ordinary frozen dataclass.
+at a home agent that was a tenth of its cost. Rarer values are ordinary frozen dataclasses.
 """
 
 from dataclasses import dataclass, field

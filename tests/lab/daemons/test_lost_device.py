@@ -68,7 +68,7 @@ def test_access_node_completes_a_takeover_after_a_crash(lab: Lab) -> None:
 def test_device_returning_elsewhere_gets_its_packets(lab: Lab) -> None:
     """The old access node reports a loss that did not happen; the result is the same in either order.
 
-    What the device said on the old link as that broke may have to be said again before it can say more (RFC 7252
+    The device's last message on the old link may have to be repeated before it can send more (RFC 7252
     section 4.7), so the end may be some seconds away.
     """
     lab.restore("an2")

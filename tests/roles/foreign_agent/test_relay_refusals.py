@@ -1,6 +1,6 @@
 """Answers of a foreign agent to a failed request: codes 71, 78, 80-82, 88, 97, 98, 101.
 
-And who cannot make it say so: whoever has not seen the request.
+A sender that has not seen the request cannot cause them.
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """libbpf.so.1 through ctypes: objects, maps, links, pins, the ring buffer and test runs.
 
-Bytes and file descriptors only; it knows nothing of what the maps mean.
+Bytes and file descriptors only; it knows nothing of the maps' meaning.
 """
 
 import ctypes

@@ -1,8 +1,8 @@
 """Tunnel packets that came in fragments: the stack puts them together, raw sockets get them whole, this judges them.
 
-The same sockets hear when an outer packet did not fit a link on its way (ICMP "fragmentation needed", "packet too big").
+The same sockets report outer packets that did not fit a link on their path (ICMP "fragmentation needed", "packet too big").
 
-The programs pass fragments addressed to our end points to the stack. What comes back here whole and meets the acceptance
+The programs pass fragments addressed to our end points to the stack. A reassembled packet that meets the acceptance
 table goes in again through the re-injection device, and the programs judge it as any other tunnel packet.
 """
 
@@ -36,7 +36,7 @@ EXTENDED_ERROR = struct.Struct("=I4xI4x")  # errno, origin and so on, MTU
 def acceptable(state: ForwardingState, packet: bytes, *, by_visitor: bool = False) -> bool:
     """True if a whole tunnel packet (from its IP header on) has a permitted source. False for a fragment.
 
-    `by_visitor`: it came on an access link, where nobody speaks for a home agent.
+    `by_visitor`: it came on an access link, where no packet is a home agent's.
     """
     family = packet[0] >> 4 if packet else 0
     outer = parse_packet(packet, 0, len(packet), family) if family in ETHERTYPES else None

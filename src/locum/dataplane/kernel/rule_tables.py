@@ -1,7 +1,7 @@
 """Flow rules and filters in the kernel's maps: written whole, so that a packet meets the old ones or the new ones; counters.
 
-A counter stands as long as its rule's identifier is among the rules, however the rules around it change. What a flow
-rule has counted in the end is told once, when no packet can meet it any more.
+A counter lives as long as its rule's identifier is among the rules, whatever rules around it change. A flow
+rule's final count is reported once, when no packet can match it any more.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -29,7 +29,7 @@ class EndedRule:
 class RuleTables:
     """The tables of rules, filters and their counters. `use` is called with whether a place has filters.
 
-    `tell_ended` is told of every flow rule that has left.
+    `tell_ended` is called for every flow rule that has left.
     """
 
     def __init__(self, found: Mapping[str, Map], use: Callable[[FilterPlace, bool], None]) -> None:

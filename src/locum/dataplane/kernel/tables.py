@@ -29,7 +29,7 @@ from locum.wire.control import Flow
 class Tables:
     """The maps and the state that is in them. `index_of` gives the index of a link, or None while it is gone.
 
-    `use` is told whether there are filters at a place.
+    `use` is called with whether a place has filters.
     """
 
     def __init__(
@@ -338,7 +338,7 @@ class Tables:
     def serves(self, index: int) -> bool:
         """True if visitors are served on the link of that index.
 
-        As it was written to the map: it is asked for every packet that anybody has put into a tunnel, and to ask the
+        As it was written to the map: it is looked up for every tunnelled packet, and to ask the
         kernel each time let a few hundred a second stop the node.
         """
         return index in self._access_indices.values()

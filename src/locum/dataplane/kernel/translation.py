@@ -1,6 +1,6 @@
 """Translations (R12) in the kernel's maps: written, taken away, read back after a restart, counted.
 
-The flows that were translated are the kernel's own business; an epoch in each translation keeps those of an earlier
+Only the kernel keeps translated flows; an epoch in each translation keeps those of an earlier
 one from meaning anything.
 """
 

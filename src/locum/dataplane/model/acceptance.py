@@ -69,7 +69,7 @@ class Acceptance:
     def to_home(self, source: bytes, end: bytes, inner: Packet, side: int) -> TunnelAcceptance | None:
         """The acceptance of packets to the inner destination at this side.
 
-        With TO_END, or beside what is found without, the acceptance of the end point goes before (R17).
+        With TO_END, or beside an entry found without it, the acceptance of the end point goes before (R17).
         """
         found = self.tables.acceptances.get(maps.ACCEPTANCE_KEY.pack(source, inner.destination, side, 0))
         if side != maps.TO_END:

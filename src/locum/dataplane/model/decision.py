@@ -1,6 +1,6 @@
 """The forwarding decision in Python: the verdicts and bytes of bpf/locum.bpf.c.
 
-It decides by a `ForwardingState` and an `Environment` that stands for what the kernel knows (indices, MTUs). It is
+It decides by a `ForwardingState` and an `Environment` that stands for the kernel's data (indices, MTUs). It is
 the reference for the test that compares the two, and the explanation of the C. GSO is the kernel's matter and not
 modelled.
 """

@@ -1,6 +1,6 @@
 """Matching of rules, and choice among equal targets by flow: the Python side of bpf/rules.h.
 
-Selectors are those of RFC 6088; the first rule that matches takes the packet. It must not know what a rule is for.
+Selectors are those of RFC 6088; the first rule that matches takes the packet. It must not know a rule's purpose.
 """
 
 from collections.abc import Iterable, Sequence

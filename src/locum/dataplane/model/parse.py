@@ -1,6 +1,6 @@
 """A packet's addresses, protocol and ports as bpf/parse.h reads them: the Python half of the parser.
 
-Addresses stay 16 bytes (IPv4 mapped), as in the maps. What is not a whole IP packet is None.
+Addresses stay 16 bytes (IPv4 mapped), as in the maps. Other data than a whole IP packet is None.
 """
 
 from dataclasses import dataclass

@@ -2,12 +2,12 @@
 
 Two sorts of packets that tshark marks are not counted, and nothing else:
 
-- What a scenario's forger sent from the address that it keeps for what is broken on purpose, also inside tunnels and
-  quoted in ICMP errors. What it sends from its other addresses is well-formed, and counts.
+- Messages of a scenario's forger from its address for malformed messages, also inside tunnels and
+  quoted in ICMP errors. Its messages from other addresses are well-formed, and count.
 - Registrations with extension 154, because of that extension alone. RFC 7629 gives it the long format (RFC 5944 section
   1.10: type, sub-type, two bytes of length); tshark 4.0, which does not know it, takes the sub-type for a length of one
   byte and all that follows for what it is not. Such a message is walked by the RFC's formats here: it has to end where
-  its last extension ends, and tshark has to find nothing wrong with what is left when these extensions are taken out.
+  its last extension ends, and tshark has to find no error in the rest without these extensions.
 """
 
 import struct

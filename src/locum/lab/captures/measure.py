@@ -146,7 +146,7 @@ def counted(before: Mapping[str, int], after: Mapping[str, int], name: str) -> i
 def largest_excess(datagrams: Iterable[pcap.Datagram], own: Collection[Address]) -> int:
     """Largest number of bytes by which a reply to a UDP request exceeds the request; negative: shorter.
 
-    Taken at the host that asks: what goes out from one of its own addresses is a request, all that comes back on the
+    Taken at the client: packets from one of its own addresses are requests, all packets back on the
     same addresses and ports its replies, together. Where several requests left from one port, the largest reply is held against the smallest of
     them: a request that happened to be large cannot excuse the reply to a small one.
     """

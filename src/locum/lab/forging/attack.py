@@ -1,6 +1,6 @@
 """Attacks by strangers from outside and from an access link, and by a member that asks for too much.
 
-What the nodes have is compared before and after, and what they said in between is looked through. Nothing genuine is
+The nodes' state is compared before and after, and their events in between are searched. Nothing genuine is
 to happen meanwhile.
 """
 

@@ -1,7 +1,7 @@
 """Messages that must change nothing: forged, replayed, cut, blown up, and valid ones by another mobile node.
 
 It composes; `stranger.py` and `single_shots.py` send. Each kind is a stream of shots without end, of which a scenario
-takes as many as it wants. Randomness is given, so that a run can be repeated. What is malformed on purpose leaves from
+takes as many as it wants. Randomness is given, so that a run can be repeated. Malformed messages leave from
 an address of its own, so that captures can be judged for everything else.
 """
 
@@ -155,7 +155,7 @@ def overheard(
 ) -> list[Overheard]:
     """Whole UDP messages to or from a port in a capture, whose first byte is one of these.
 
-    Those of some stretches of time are left out: what strangers sent then is nothing genuine.
+    Some intervals are left out: messages of strangers then are not genuine.
     """
     wanted, found = set(first), []
     for datagram in pcap.datagrams(file):

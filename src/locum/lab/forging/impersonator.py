@@ -2,7 +2,7 @@
 
 Run inside the stranger's namespace: `python -m locum.lab.forging.impersonator CONFIG`, with an association with the stand-in, with an
 access node and with the mobile node that it wants to be. Its OSCORE contexts are genuine, so its requests pass every
-signature; they must fail for what they ask.
+signature; they must fail because of their content.
 
 Each line of its input is a list of peers and a number: so many requests are sent to each of them, and the answers are
 printed as JSON. It stays one process as it is one CoAP end point: a message ID must not come twice within the lifetime of

@@ -1,7 +1,7 @@
 """Another access node, with a valid association, that makes false claims to one of the nodes.
 
 Run inside its namespace: `python -m locum.lab.forging.neighbour FILE`. Its OSCORE context is genuine, so its messages pass every
-signature; they must fail for what they say. Prints the bodies of the answers in hex, as a JSON list.
+signature; they must fail because of their content. Prints the bodies of the answers in hex, as a JSON list.
 """
 
 import asyncio

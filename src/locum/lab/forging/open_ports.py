@@ -1,6 +1,6 @@
 """Listening sockets of a node by the kernel's tables (`ss`): the targets of an attack.
 
-Sockets on the loopback interface only are left out, as nobody else can reach them.
+Sockets on the loopback interface only are left out, as no other host can reach them.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _FRAMES = "[2048]"  # a packet socket for IPv4 frames of one interface: agent di
 def open_ports(lab: Lab, node: str, four: IPv4Address, six: IPv6Address) -> list[Port]:
     """Every open port of a node; one that listens everywhere is attacked at these addresses.
 
-    A raw socket for IPv4 frames of an interface counts as ICMP, which is what comes by it.
+    A raw socket for IPv4 frames of an interface counts as ICMP, the packets that it gets.
     """
     found = [*_listening(lab, node, four, six), *_raw(lab, node, four, six), *_discovery(lab, node, four)]
     return sorted(set(found), key=lambda port: port.label)

@@ -1,7 +1,7 @@
 """Sends one message at a time to each target and waits for the answer: is one ever larger than its request?
 
 Run inside a stranger's namespace: `python -m locum.lab.forging.single_shots FILE ADDRESS PORT`. Each message leaves from a port
-of its own, from PORT on, and its socket hears nobody but the target. Only datagrams and connections are sent; what is
+of its own, from PORT on, and its socket receives from the target only. Only datagrams and connections are sent; what is
 spoofed has its answer go elsewhere. Prints a JSON line for each message.
 """
 

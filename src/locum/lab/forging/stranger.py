@@ -1,6 +1,6 @@
 """Sends messages composed by `forgery`, from a stranger's namespace: see `main` for the arguments.
 
-What names no source leaves from ADDRESS: the host is a mobile node too, and what it sends from its home address would
+Messages without a source leave from ADDRESS: the host is a mobile node too, and its home address's packets would
 reach its targets through its own tunnel. Datagrams leave from a port of their own each, from PORT on.
 
 It prints as JSON how many shots of each kind were "sent" and how many "failed" for which reason; a kind has " > " and the

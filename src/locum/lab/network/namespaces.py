@@ -18,7 +18,7 @@ QUEUE = 2_000_000
 
 RECEIVE_BUFFER = "4096 131072 6291456"
 """Bytes of a TCP receive buffer, least, default and most, as Debian 12's kernel has them. Kernels with a larger limit
-take back in one round what a user's device needs several rounds for."""
+take back in one round data for which a user's device needs several."""
 
 UNKNOWN_PORTS = "61000 65535"
 """Ephemeral ports for which tshark 4.0 knows no protocol: from port 54328 a datagram of a test stream was taken for

@@ -2,7 +2,7 @@
 
 A lab is a directory /run/locum-lab/<id>/ and namespaces named lt-<id>-<node>. Nothing else has to be remembered:
 its processes are those inside its namespaces, its mounts are below its directory. So `locum lab down` also cleans
-what a run left that was killed with SIGKILL.
+remains of a run that was killed with SIGKILL.
 """
 
 import contextlib

@@ -254,7 +254,7 @@ EXTRAS = tuple(_EXTRAS)
 
 def figure_5(extras: Collection[str] = (), domains: int = 1) -> Topology:
     """Fig. 5: correspondent's network, home network, two radio access nodes, a wired one with the stand-in,
-    a router in the middle, and a stranger on a network of its own; and what a scenario wants besides (EXTRAS).
+    a router in the middle, and a stranger on a network of its own; and a scenario's additional hosts (EXTRAS).
 
     The home addresses and the home network are in the first of `domains` (1 to 3) addressing domains, the stand-in's
     network is in the second, the device's access networks are in the last (R18).

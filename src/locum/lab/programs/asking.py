@@ -1,7 +1,7 @@
 """A correspondent that keeps asking a home address: a datagram to an echo, and a new connection to a listener, in turn.
 
 Run inside a node's namespace: `python -m locum.lab.programs.asking ADDRESS UDP-PORT TCP-PORT`. Each answer is a JSON line with the
-time it came at (seconds since the epoch), its kind and what it said; what is not answered is asked again.
+time it came at (seconds since the epoch), its kind and content; unanswered requests are repeated.
 """
 
 import contextlib

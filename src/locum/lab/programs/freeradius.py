@@ -1,6 +1,6 @@
 """FreeRADIUS on a node of the lab: a policy server with the configuration that docs/policy-server.md prints.
 
-Stock program, files of its own below the lab. What the users file says is the scenario's business.
+Stock program, files of its own below the lab. The scenario writes the users file.
 """
 
 import signal

@@ -1,6 +1,6 @@
 """Stock programs at the device, of every kind that waits for a socket, each with a port of its own.
 
-Each says what it waits with, what it runs as, and what has to come out of it. Nothing of it is ours but the programs of
+Each has its waiting method, its command, and its expected output. None of them is ours but the programs of
 `locum.lab.programs.waiters`, for ways of waiting that no stock program at hand has.
 
 In commands, `{server}` is the correspondent, `{home}` the device, `{port}` the program's own port, `{file}` the file that
@@ -23,7 +23,7 @@ BASE_PORT = 60_101
 class Talk:
     """Lines for a program's standard input: before the sleep, during it, after it. Its input ends then.
 
-    `heard` is in `{out}` before the last lines are said: what came during the sleep must not need them to be noticed.
+    `heard` is in `{out}` before the last lines are sent: the data of the sleep must be noticed without them.
     `at_peer` has the correspondent's command say the lines, not the device's.
     """
 

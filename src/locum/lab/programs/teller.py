@@ -1,6 +1,6 @@
 """Accepts so many connections, then says each line of its standard input to all: `python -m locum.lab.programs.teller PORT COUNT`.
 
-It never closes a connection: whoever reads has to learn of every line from the bytes alone.
+It never closes a connection: the reader has to notice every line by its bytes alone.
 """
 
 import socket

@@ -1,6 +1,6 @@
 """Programs with ways of waiting that no stock program has; `main` describes the arguments.
 
-Each reads one connection until the line LAST has come, and writes all lines to OUT. Nobody says anything after that line, so
+Each reads one connection until the line LAST has come, and writes all lines to OUT. No data follows that line, so
 that a program which the kernel does not tell of it would wait for ever. `threads` has a connection for each thread, and all
 have to read the same.
 """

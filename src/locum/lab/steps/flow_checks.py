@@ -211,7 +211,7 @@ def judge_counters(
     """Compare the home agent's counters by rule with packets in tunnels, and with dropped and local ones.
 
     Which rule took a packet is found by selector, time and tunnel. That no rule has taken any packet is a failure too.
-    `own` are the home agent's addresses: what goes into a tunnel to one of them stays on its host.
+    `own` are the home agent's addresses: packets into a tunnel to one of them stay on its host.
     """
     meant: dict[bytes, Address] = {}  # the home address before it is translated
     here = {str(address) for address in own}

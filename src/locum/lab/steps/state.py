@@ -1,7 +1,7 @@
 """A node's state, as its operator sees it and as a restart finds it: did anything change?
 
-`snapshot` is what has to be the same after a restart, `everything` what must not move at all: all lists and every row of
-the store. The store has what an accepted replay would move: identifications, expiry times, OSCORE windows and sequence
+`snapshot` has the state that survives a restart, `everything` the state that must not move at all: all lists and every row of
+the store. The store has the state that an accepted replay would change: identifications, expiry times, OSCORE windows and sequence
 numbers; and the version of a row goes up whenever it is written, also with what it had before.
 """
 

@@ -1,8 +1,8 @@
 """The CoAP end point of a node: 634, 632, 618 and triggers under OSCORE, over UDP and TCP (RFC 8323).
 
 `ask` sends a request and returns the body of the answer; requests that come in are given to one handler together with
-the association that sent them. CoAP retransmits, deduplicates and cuts into blocks; nobody above does. What a body
-means is not known here.
+the association that sent them. CoAP retransmits, deduplicates and cuts into blocks; no caller does. It must not
+know the meaning of a body.
 """
 
 import asyncio
@@ -84,7 +84,7 @@ class CoapEndPoint:
     ) -> None:
         """With `learnt`, associations that are not configured are learnt when a message comes under them (C9).
 
-        `unwritable` is told when requests are refused because the store cannot be written.
+        `unwritable` is called when requests are refused because the store cannot be written.
         """
         self._settings, self._store, self._handler, self._count = settings, store, handler, count
         self._learnt, self._unwritable = learnt, unwritable

@@ -1,11 +1,11 @@
 """Associations for 634 and 632 whose keys a policy server has (feature C9): learnt by a stand-in when they are needed.
 
-A stand-in may know of a home address only through 634 (C10). One that comes from a home address under an identifier that
-nobody has makes us ask the policy server for the association; it is checked under that, or is refused as any stranger's.
-What was learnt is in the store, is asked for again when its lifetime is over, goes on while nobody can be asked, and ends
+A stand-in may know of a home address only through 634 (C10). One that comes from a home address under an identifier
+unknown here makes us ask the policy server for the association; it is checked under that, or refused.
+A learnt association is in the store, is fetched again when its lifetime ends, goes on without a server, and ends
 when the policy server says so. Strangers can make us ask: few at a time, and not about one address all the time.
 
-How a policy server is asked is not known here, nor is what a message means.
+It must not know how a policy server is asked, nor the meaning of messages.
 """
 
 import asyncio
@@ -87,7 +87,7 @@ class Learnt:
 class LearntAssociations:
     """Those of one stand-in. `ask` is how a policy server is asked about a home address of `home_prefixes`.
 
-    Associations that are `configured` are never asked for, and their identifiers are nobody else's.
+    Associations that are `configured` are never asked for, and no other association has their identifiers.
     """
 
     def __init__(

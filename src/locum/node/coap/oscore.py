@@ -4,7 +4,7 @@ Sender sequence numbers are reserved in the store ahead of use, in chunks (RFC 8
 ever used twice, kill -9 or not. The replay window is committed before a request is acted on, so that a request is
 taken at most once over all restarts. The secret of an association and its store live and die together.
 
-What comes without a valid context gets an empty 4.01 at most: never more bytes than were sent, never a reason. While the
+A message without a valid context gets an empty 4.01 at most: never more bytes than were sent, never a reason. While the
 store cannot be written nothing is acted upon, and an answer under the context is not possible either: it would take the
 request's nonce, which a replay after a restart could take once more. The answer then is an empty 5.03.
 """
@@ -88,7 +88,7 @@ class StoredContext(oscore.CanProtect, oscore.CanUnprotect, oscore.SecurityConte
             await asyncio.shield(self._reserving or self._reserve())
 
     def post_seqnoincrease(self) -> None:
-        """Keep the reservation ahead of use. Raises RuntimeError when nobody waited until `ready`."""
+        """Keep the reservation ahead of use. Raises RuntimeError without a wait for `ready`."""
         if self.sender_sequence_number > self._committed:
             raise RuntimeError("a sequence number is to be used that is not reserved in the store")
         if self._reserving is None and self._committed - self.sender_sequence_number < _LOW:
@@ -218,7 +218,7 @@ class ProtectedSite(interfaces.Resource):  # type: ignore[misc]
     ) -> None:
         """`find` gives the context of an identifier; `learn` is true if one can be obtained.
 
-        `unwritable` is told why the store takes nothing, once until it does again.
+        `unwritable` is called once with the reason why the store takes no writes, until it does again.
         """
         self._inner, self._find, self._learn = inner, find, learn
         self._store, self._count, self._log = store, count, log

@@ -1,6 +1,6 @@
 """Strict reading of TOML tables: every key is taken by name and type, and the others are errors.
 
-Knows nothing of what the keys mean. An error names the file, the table and the key, says what is wrong and what
+Knows nothing of the keys' meaning. An error names the file, the table and the key, says what is wrong and what
 to write instead, because it is read by a person in front of a daemon that did not start.
 """
 

@@ -1,6 +1,6 @@
 """Client of a node's control socket: one request and its answer, or a stream of events. Blocking, for commands.
 
-Imports nothing heavy: commands of people should start at once.
+Imports nothing heavy: commands should start at once.
 """
 
 import json

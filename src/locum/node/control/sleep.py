@@ -1,6 +1,6 @@
 """The commands sleep and wake, and how it stands with a mobile node, for its control socket.
 
-Commands the mobile node's role and waits until what it decided is done; the order of a handover is the role's business.
+Commands the mobile node's role and waits until its actions are done; the role decides the order of a handover.
 """
 
 import asyncio

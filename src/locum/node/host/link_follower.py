@@ -1,7 +1,7 @@
 """Reaction of a node to an interface that comes, goes, vanishes or changes its addresses.
 
-One change after the other, and roles hear of each once. Of a link that comes or vanishes they hear when sockets and data
-plane have followed; of one that goes down at once: until a role has said where its packets are to wait, each is lost.
+One change after the other, and roles are told of each once. They are told of a link that comes or vanishes when sockets and data
+plane have followed; of one that goes down at once: until a role has its packets held, each is lost.
 """
 
 import asyncio

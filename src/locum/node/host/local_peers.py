@@ -1,6 +1,6 @@
 """Sessions whose peer is on the stand-in's own host (a home server that is the stand-in, too).
 
-What a host sends to a home address leaves it, for the device has to be reached (see `receive_for` of the host's network).
+A host's packets to a home address leave it, for the device has to be reached (see `receive_for` of the host's network).
 The packets of a session that lives here must not: a rule for each such flow leads them to the socket. It must not know
 why a session lives here.
 """

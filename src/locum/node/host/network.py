@@ -2,7 +2,7 @@
 
 The record in the store says how to undo a change; `undo_all` leaves the network as it was found, also when the run that
 made the changes was killed. Routes of the mobile node and of the stand-in live in tables of their own, chosen by rules,
-so that nothing of the host's is replaced. What to change is decided elsewhere.
+so that nothing of the host's is replaced. Others decide about changes.
 """
 
 import errno

@@ -1,6 +1,6 @@
 """Reports of multicast membership on an access link, with the link-layer address of their sender; and our queries.
 
-Packet sockets, for who reports is told by the link-layer address alone: a host without an address on the link sends
+Packet sockets, for only the link-layer address identifies the reporter: a host without an address on the link sends
 IGMPv3 reports from 0.0.0.0 (RFC 3376 section 4.2.13) and MLD from its link-local address. Filters in the kernel let
 nothing else through.
 """

@@ -1,7 +1,7 @@
 """RADIUS attributes -> `Profile`. The dictionary is docs/policy-server.md in machine-readable form.
 
 A reply that is authentic and still makes no sense is an error of a person; it is said with the attribute's name. Knows
-nothing of sockets, nor of what a profile is used for.
+nothing of sockets, nor of a profile's use.
 """
 
 import io

@@ -1,11 +1,11 @@
 """The RADIUS client (RFC 2865): fetches profiles from policy servers for the role (features R3, C9).
 
-A stand-in asks for its associations with devices likewise, and is told directly.
+A stand-in fetches its associations with devices likewise, and gets them directly.
 
 Both ways a Message-Authenticator is required (RFC 3579 section 3.2): an answer without one, or with a wrong one, or with
 a wrong response authenticator, is counted and otherwise as if it had never come. A silent server is asked again, then
-the next one is; it is called dead for a while. Nothing here waits in the event loop. What a profile says is the role's
-business, how it is spelled that of `profile_attributes`.
+the next one is; it is called dead for a while. Nothing here waits in the event loop. The content of a profile is for the
+role, its encoding for `profile_attributes`.
 """
 
 import asyncio

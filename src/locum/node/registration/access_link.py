@@ -130,7 +130,7 @@ class LinkSocket:
     ) -> None:
         """A UDP message. Without `link_layer` it goes to everyone. Raises OSError.
 
-        With TTL 255, as RFC 3024 wants it of who asks a foreign agent for a reverse tunnel: nobody is in between.
+        With TTL 255, as RFC 3024 requires of requests for a reverse tunnel: there is no router in between.
         """
         length = 8 + len(message)
         datagram = struct.pack(">HHHH", source_port, port, length, 0) + message

@@ -1,7 +1,7 @@
 """Many datagrams in one system call, recvmmsg(2) and sendmmsg(2), which Python's sockets do not have. UDP over IPv4.
 
 At a home agent a system call a message, with the interpreter let go and taken back around each, is a good part of what a
-registration costs. Sockets and bytes only; what a datagram says is others' business.
+registration costs. Sockets and bytes only; it must not know their content.
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
 Blocking calls run in one thread, in the order they are asked for; results go back to the role as events. What a captured
 socket needs to come back is in the store, so that a daemon that was killed takes its sockets up again where they are.
-When to do what is the role's business.
+The role decides when to do what.
 """
 
 import asyncio

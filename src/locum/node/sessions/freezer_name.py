@@ -1,6 +1,6 @@
 """The name of a node's freezer on this host, and the cgroups that such a freezer has made.
 
-Several nodes of one name may share a kernel, in namespaces of their own: none may thaw what another froze.
+Several nodes of one name may share a kernel, in namespaces of their own: none may thaw another's processes.
 """
 
 import os

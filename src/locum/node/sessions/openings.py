@@ -2,7 +2,7 @@
 
 The data plane brings up each SYN to such a port. One that is accepted goes back into the kernel without the options that a
 device's own kernel could not repeat, to a transparent listener of ours; the connection that results becomes a session.
-Whatever is past a bound is left unanswered: its peer tries again. What becomes of a session is not decided here.
+A SYN past a bound is left unanswered: its peer tries again. It decides nothing about sessions.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Answers held packets of returning connections, in place of the kernel that will have them (C3).
 
-`zero_window.py` says what is answered. Here are the sockets: the timestamp clock is that of the program's own socket, and
+`zero_window.py` builds the answers. Here are the sockets: the timestamp clock is that of the program's own socket, and
 answers leave by a raw socket whose mark lets them through a suspended flow.
 """
 

@@ -1,7 +1,7 @@
 """The device's side of connections that its stand-in accepted: each is put into the queue of the program that listens.
 
 A program may take its time to read, so every connection has a thread of its own, few at once, and nothing waits for it.
-When to do it is the role's business.
+The role decides when to do it.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The stand-in's side of live sessions: restores sockets, drains them into spools, stops, drops.
 
-Each socket is also kept by a descriptor store, and what it needs is in the store: a daemon that was killed takes all of
-them up again without losing a byte. Reading is done in `draining.py`. When to do what is the role's business.
+Each socket is also kept by a descriptor store, and its data is in the store: a daemon that was killed takes all of
+them up again without losing a byte. Reading is done in `draining.py`. The role decides when to do what.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Loose sockets between two rounds: watches their programs' reading, and has their peers answered (C3).
 
-Called from the event loop. When to inject is the role's business.
+Called from the event loop. The role decides when to inject.
 """
 
 import asyncio

@@ -107,7 +107,7 @@ class Translation:
 
     With `tunnel` (at the home agent) only packets that go into the tunnel to that address; without it (access node,
     stand-in) those that are delivered here. Addresses are of one family. Only flows that were seen in this direction
-    are translated back: what the stand-in's host does for itself stays as it is.
+    are translated back: flows of the stand-in's host itself are not translated.
     """
 
     home_address: Address
@@ -188,8 +188,8 @@ class ForwardGroup:
 class MembershipChanged:
     """Event at an access node: a visitor of `link` joined or left this multicast group (IGMP, MLD; feature C4).
 
-    `home_address` is the visitor's IPv4 home address, whatever the family of the group: who it is was told by the
-    link-layer address, for reports have no useful source where the link has no address. A join is told once, a leave
+    `home_address` is the visitor's IPv4 home address, whatever the family of the group: it is identified by the
+    link-layer address, for reports have no useful source where the link has no address. A join is reported once, a leave
     whenever it is heard, known or not: after a change of access node the group may have been joined elsewhere.
     """
 

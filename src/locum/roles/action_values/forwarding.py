@@ -41,7 +41,7 @@ class BindingEntry:
     """Packets *to* a home address: at most four tunnels (simultaneous bindings, RFC 5944 section 3.6.1.1).
 
     Packets whose source is `peer` take `peer_tunnel` instead: the stand-in that talks to the home address means
-    the device. Then `rules`, at most MAX_RULES, the first that matches (R5); what none takes goes by verdict and
+    the device. Then `rules`, at most MAX_RULES, the first that matches (R5); packets that match none go by verdict and
     tunnels. With `weights`, one a tunnel, flows are shared among the tunnels by weight; without, all get a copy.
     The key of an entry is its home address and `stage`; GUARD is always at LOCAL, ENCAPSULATE never.
     """
@@ -74,8 +74,8 @@ class Side(Enum):
 class TunnelAcceptance:
     """Permission to decapsulate; with `link`, deliver to `next_hop` there, else look the inner packet up again.
 
-    With `source_port` only what comes in UDP from that port (RFC 3519), for others may have the NAT's address too.
-    With `end` only what comes to that end point of ours. It goes before the one that takes it anywhere, and stands beside
+    With `source_port` only packets in UDP from that port (RFC 3519), for others may have the NAT's address too.
+    With `end` only packets to that end point of ours. It goes before the one that takes it anywhere, and stands beside
     that one, another role's (R17): a stand-in's before the visitor's that it stands in for. It has no link.
     """
 

@@ -10,7 +10,7 @@ The order that follows:
 
 1. Inward permissions (tunnels to the home address) that are only taken away go first. New ones come last, when all
    that judges their packets is in place and all that would have let them pass is gone.
-2. Entries are installed in the order of `_TABLES`: what a packet is sent on to comes before the entry that sends it,
+2. Entries are installed in the order of `_TABLES`: the next stage of a packet comes before the entry that sends it there,
    and restrictions (filters) before everything else.
 3. Permissions that replace another of the same source change between the installations and the removals. A local
    translation is a permission too, at the guard: it is removed before them and installed after them.

@@ -1,6 +1,6 @@
 """Actions and results about connections to a sleeping device's ports, for `actions.py`.
 
-The stand-in opens ports and accepts; the device puts what was accepted into its programs' queues. Nothing here decides.
+The stand-in opens ports and accepts; the device puts accepted connections into its programs' queues. Nothing here decides.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from locum.wire.control import Flow, Handshake, Listener
 class OpenPorts:
     """Stand-in: accept or refuse new connections to these ports. Each one that is accepted: -> ConnectionAccepted.
 
-    Those that are here already for this handover are told of again.
+    Those that are here already for this handover are reported again.
     """
 
     handover: bytes

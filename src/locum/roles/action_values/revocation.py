@@ -1,6 +1,6 @@
 """A revocation and its acknowledgment, in the terms of neither signalling version (RFC 3543, RFC 5846).
 
-Who may revoke, and what follows, is for the roles; this file must not know messages.
+The roles decide about permission and results; this file must not know messages.
 """
 
 from dataclasses import dataclass

@@ -178,7 +178,7 @@ class ResumeSessions:
 class DropSessions:
     """Stand-in: close the sockets and remove the spool; of these sessions, or of all (empty).
 
-    Silently: the device goes on with the connection. With `reset` the peer is told that it has ended.
+    Silently: the device goes on with the connection. With `reset` the peer gets a reset.
     """
 
     handover: bytes
@@ -372,7 +372,7 @@ class Tightened:
 class Injected:
     """So many bytes went into each receive queue; fewer than given: it is full. A failure ends that session here.
 
-    Nobody holds the sockets of `gone` any more; they were given nothing.
+    No process holds the sockets of `gone` any more; they were given no data.
     """
 
     taken: tuple[tuple[Flow, int], ...]

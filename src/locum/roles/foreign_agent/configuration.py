@@ -29,7 +29,7 @@ class AccessLink:
 class StaticVisitor:
     """A home address bound in advance: its packets are delivered to the stand-in at `next_hop` (R11).
 
-    `here`: that is an address of this very host (R17). What the stand-in sends comes by no link then.
+    `here`: that is an address of this very host (R17). The stand-in's packets come by no link then.
     """
 
     home_address: IPv4Address

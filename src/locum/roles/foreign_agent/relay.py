@@ -320,7 +320,7 @@ class RegistrationRelay(Part):
     def _malformed_reply(self, message: bytes, source: Source, error: WireError) -> list[Action]:
         """Code 71 to the device that an unreadable reply concerns.
 
-        It is matched as a reply is, by sender, home address and the 32 bits that the mobile node drew: who can forge it
+        It is matched as a reply is, by sender, home address and the 32 bits that the mobile node drew: a host that can forge it
         could as well forge one that can be read, and have the request refused with code 68, or accepted where the home
         agent has no association. So it is believed as much. An unknown extension below 128 makes the whole message
         silence (section 1.8), and the request goes on waiting.
@@ -359,9 +359,9 @@ class RegistrationRelay(Part):
     def _icmp_error(self, event: RegistrationUnreachable) -> list[Action]:
         """Codes 80, 81, 82 and 88: a relayed request could not be delivered.
 
-        Anybody can write an ICMP error about port 434 of a home agent. One that repeats the whole identification of a
-        request under way is by somebody who saw it, and ends it. Without that it ends nothing: it only tells what is
-        said instead of code 78 when nobody has answered.
+        Any host can send an ICMP error about port 434 of a home agent. One that repeats the whole identification of a
+        pending request is by a host that saw it, and ends it. Without that it only sets the code
+        sent in place of code 78 without an answer.
         """
         code = _unreachable(event.icmp_type, event.icmp_code)
         if code is None:
@@ -414,7 +414,7 @@ def _pending_key(request: RegistrationRequest) -> PendingKey:
 def _missing(request: RegistrationRequest, reply: RegistrationReply) -> Code | None:
     """Indispensable part of a reply that is missing, or one that is unknown; None: the reply is complete.
 
-    A critical vendor extension may stand anywhere: who only passes a reply on refuses in its place (RFC 3115 section 4).
+    A critical vendor extension may stand anywhere: a relaying agent refuses in the receiver's place (RFC 3115 section 4).
     """
     if any(isinstance(extension, VendorCritical) for extension in reply.extensions):
         return Code.FA_UNKNOWN_CRITICAL_FROM_HOME_AGENT

@@ -1,6 +1,6 @@
 """The foreign agent's visitor list (R1): visitors by link, and their forwarding (R10, R11).
 
-Values and pure functions; whether somebody becomes a visitor is the foreign agent's business.
+Values and pure functions; the foreign agent decides about visitors.
 """
 
 from collections.abc import Mapping
@@ -141,7 +141,7 @@ def both_here(visitor: Forwarding, stand_in: Forwarding, *, to_stand_in: bool) -
 def translated_forwarding(static: StaticVisitor, care_of_address: IPv4Address) -> Forwarding:
     """For a stand-in whose packets the home agent has translated: they come, and their answers go, by its own address.
 
-    Answers of flows that came so take the reverse tunnel; what the stand-in's host says for itself does not.
+    Answers of flows that came so take the reverse tunnel; flows of the stand-in's host itself do not.
     """
     entries: list[TunnelAcceptance | OutboundEntry | Translation] = []
     for _, next_hop in _homes(static) if static.translated else ():

@@ -1,7 +1,7 @@
 """The visitor list of a foreign agent (R1, R11): visitors, their lifetimes, and their forwarding state.
 
 It must not know messages. Whatever decides about the packets of a visitor changes its own state and calls `refresh`,
-which returns the difference between what the data plane has and what is wanted now.
+which returns the difference between the data plane's state and the wanted one.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

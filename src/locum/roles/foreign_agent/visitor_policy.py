@@ -1,7 +1,7 @@
 """Profiles at an access node: policing and paging classifier of its visitors (features R20, P16).
 
-Asked for when somebody becomes a visitor, again when the profile's lifetime is over, and whenever a person says so. What
-they lead to is the context's; what could not be fetched again goes on. It must not know registrations.
+Fetched when a device becomes a visitor, again when the profile's lifetime is over, and on command. The
+context has their content; a profile stays in force if a fetch fails. It must not know registrations.
 """
 
 from collections.abc import Sequence

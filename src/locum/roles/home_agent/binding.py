@@ -1,6 +1,6 @@
 """The home agent's visitor list (R1): served home addresses, and their registrations.
 
-Values only. Whether a registration is accepted is the home agent's business, what follows from it for packets is in
+Values only. The home agent decides about registrations, their effect on packets is in
 `forwarding_choice.py`.
 """
 

@@ -42,7 +42,7 @@ class ProfileHomesConfiguration:
     """Bounds on the home addresses that come from profiles.
 
     `configured` are addresses that are taken anyway, `prefixes` those of the home network; `care_of` are configured
-    default care-of addresses, which can be nobody's home address.
+    default care-of addresses, which cannot be home addresses.
     """
 
     configured: Collection[Addr]

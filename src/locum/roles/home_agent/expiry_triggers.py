@@ -1,6 +1,6 @@
 """A home agent that asks stand-ins to take over when a device's registration has run out, and to release when it is back (C8).
 
-A device that registered for a very short time only is on its way to sleep: that runs out by design, and nobody is asked.
+A device that registered for a very short time only is on its way to sleep: that runs out by design, without a trigger.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Destinations of packets to a home address: the order of choice (R5) over registrations and rules.
 
-Flow rule, then stand-in, then the mobile node, then the default care-of address. Pure functions; who may register what
-is the home agent's business, and so is when to ask.
+Flow rule, then stand-in, then the mobile node, then the default care-of address. Pure functions; permissions
+and times are the home agent's.
 """
 
 from collections.abc import Iterable, Sequence

@@ -57,7 +57,7 @@ class Pools:
         """The address of that mobile node: the one it has, else `wanted`, else one that is free.
 
         `taken` tells addresses that are served otherwise. Raises UnknownPool, PoolExhausted, or NotAssigned when
-        `wanted` is not what it can have; nothing is changed then.
+        `wanted` is not available; then no state changes.
         """
         pool = self._pools.get(name)
         if pool is None:

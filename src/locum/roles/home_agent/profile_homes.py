@@ -2,7 +2,7 @@
 
 A request for an unknown home address, or for none with a NAI (RFC 2794), waits here for a profile: few at a time and not
 for long. Profiles are kept for their lifetime and fetched again; one that cannot be fetched goes on, one that is refused
-is withdrawn. It must not know bindings or replies: it says what follows, the home agent does it.
+is withdrawn. It must not know bindings or replies: the home agent performs its results.
 """
 
 from collections.abc import Collection, Mapping, Sequence

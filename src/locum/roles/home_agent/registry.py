@@ -1,6 +1,6 @@
 """Registrants of the home agent, their registrations, and rows for users (features R1, R4, R7).
 
-State without decisions: whether a registration is accepted is said in `home_admission.py`, what follows for packets in
+State without decisions: `admission.py` decides about registrations, the effect on packets is in
 `forwarding_choice.py`.
 """
 

@@ -79,7 +79,7 @@ def changed_rules(
     """The rules of a home address after those changes, all or none. Raises Refusal.
 
     `bids`: the binding identifiers that are registered, this request's among them. Flow bindings without a name are the
-    whole of what the registrant says without names: they take the place of those it said before.
+    whole of the registrant's unnamed ones: they replace its earlier ones.
     """
     try:
         if any(change.identifier is None for change in asked):

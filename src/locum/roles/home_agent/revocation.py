@@ -37,7 +37,7 @@ class HomeRevocation:
     ) -> list[Action]:
         """End the registrations of a home address, or those with this agent or care-of address.
 
-        The other ends are told where they take revocations; the next in the order of choice has the packets at once.
+        The other ends are notified if they take revocations; the next in the order of choice gets the packets at once.
         """
         actions: list[Action] = []
         told: list[Action] = []

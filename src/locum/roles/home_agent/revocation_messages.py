@@ -1,6 +1,6 @@
 """The home agent's side of registration revocation (RFC 3543 section 4.2): peers, timing, answers.
 
-What a binding is and what becomes of it are the home agent's; this must not know forwarding.
+Bindings are the home agent's; this must not know forwarding.
 """
 
 from collections.abc import Iterable, Mapping
@@ -67,7 +67,7 @@ class BindingRevocation:
     ) -> list[Action]:
         """Tell the other ends of care-of addresses that are no longer bound, `after` so many seconds.
 
-        Those that cannot be told expire.
+        Those that cannot be notified expire.
         """
         actions: list[Action] = []
         for care_of in gone:

@@ -193,7 +193,7 @@ class HomeAgent:
         """Serve this home address from now on, by `mobile`; its registrations stay (R3).
 
         Rules in `mobile` with identifiers that are taken take their place. Stand-ins that are not authorised any more
-        lose what they registered.
+        lose their registrations.
         """
         home = self._homes.get(mobile.home_address)
         if home is None:

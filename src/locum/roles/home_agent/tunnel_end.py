@@ -1,6 +1,6 @@
 """Requests of a tunnel's other end beside the registration: UDP (RFC 3519), revocation (RFC 3543).
 
-Both are said by whom the tunnel ends at, the mobile node or the foreign agent, and answered to that one alone. It must not
+Both come from the tunnel's end, the mobile node or the foreign agent, and are answered to that one alone. It must not
 know bindings.
 """
 

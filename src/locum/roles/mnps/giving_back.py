@@ -1,6 +1,6 @@
 """Return of sessions by a stand-in: reclaim, fetch, finish (C3, A12; messages 634, 632).
 
-The sessions go on here until `Finish`; what was stopped can be resumed. It must not know who may ask.
+The sessions go on here until `Finish`; stopped sessions can be resumed. It must not know who may ask.
 """
 
 from collections.abc import Collection

@@ -1,6 +1,6 @@
 """End of sessions at a stand-in without a return to their device (C2; message 634 abandon).
 
-The device gives them up, or does not know of them any more. Their peers are told with a reset: a connection that nobody
+The device gives them up, or does not know of them any more. Their peers get a reset: a connection that no program
 owns must not look alive. It must not know who may ask, nor how a reset is sent.
 """
 
@@ -84,7 +84,7 @@ class GivingUp:
         """End handovers unknown to their device, which cannot be reclaimed.
 
         Only a transfer says so. It answers a 632, so it is no message of an attempt that its device has given up. A
-        device that has had the last state may have its sessions: their peers are told nothing.
+        device that has the final state may have its sessions: their peers get no reset.
         """
         actions: list[Action] = []
         for other in self._holdings.of(taken.home_addresses):

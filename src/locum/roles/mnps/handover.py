@@ -210,7 +210,7 @@ class TakenOver:
     def from_row(cls, key: str, row: Mapping[str, JSON]) -> "TakenOver":
         """The handover in a row of our own; raises ValueError, KeyError or TypeError for anything else.
 
-        What the node was doing when it was interrupted begins anew: a restore is undone (its packets are still held),
+        An interrupted step of the node begins anew: a restore is undone (its packets are still held),
         and so is a stop, which is repeated when it is asked for again.
         """
         addresses, flows, sessions, forget_at = (

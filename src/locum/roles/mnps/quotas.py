@@ -1,7 +1,7 @@
 """Limits of a stand-in for one device, in time, number and bytes: most idle sessions end first (C2).
 
 The node tells how the sessions are used (`SurveySessions`), now and then. Sessions that end here are reset towards their
-peers; their device hears why when it asks. It must not know sockets or files.
+peers; their device gets the reason at its next request. It must not know sockets or files.
 """
 
 from collections.abc import Iterable, Sequence

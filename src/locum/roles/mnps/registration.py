@@ -1,7 +1,7 @@
 """A stand-in's own registrations (601'', 604''; features R4, R7; Figs. 7, 8, 10): one for each device it stands in for.
 
 The machinery of the mobile node under the stand-in's associations, with what only a stand-in says: its role, its
-binding identifier, the flows it is to get. It must not know handovers; they say what is wanted, and look what holds.
+binding identifier, the flows it is to get. It must not know handovers; they set targets, and read the registered state.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

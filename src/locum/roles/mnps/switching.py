@@ -1,8 +1,8 @@
 """The switch by the stand-in's own registration: its handovers' targets, and waiting requests (R4).
 
-A prepare is answered, and a finish goes on, once the home agent has what the handovers want. Links do not reorder:
+A prepare is answered, and a finish goes on, once the handovers' targets are in force at the home agent. Links do not reorder:
 the 632 reaches the device behind everything that was sent to it before, and 604'' reaches the stand-in likewise.
-It must not know messages of registration, nor what a handover is for.
+It must not know messages of registration, nor a handover's purpose.
 """
 
 from collections.abc import Callable, Iterable, Sequence

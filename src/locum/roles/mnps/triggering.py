@@ -1,7 +1,7 @@
 """A stand-in that takes and releases because others ask it to (C8, C11): access nodes, home agents, correspondents' agents.
 
-What is taken so has no captured sessions: services of this host answer for the home address, and live connections of
-the device are let alone (the guard). A device that is said to be lost is asked first: whoever has moved is not lost.
+A triggered takeover has no captured sessions: services of this host answer for the home address, and live connections of
+the device are let alone (the guard). A device that is reported lost is asked first: a device that has moved is not lost.
 The answer is given when the home agent has switched. It must not know who sends triggers, nor how packets are guarded.
 """
 

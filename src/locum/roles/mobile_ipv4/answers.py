@@ -1,6 +1,6 @@
 """Registration replies as a registrant receives them (RFC 5944 section 3.4).
 
-It must not know what a registrant makes of them, nor any key.
+It must not know a registrant's use of them, nor any key.
 """
 
 from locum.roles.action_values.registration import (

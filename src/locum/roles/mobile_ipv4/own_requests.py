@@ -1,6 +1,6 @@
 """Registration requests that a registrant sends (RFC 5944 section 3.3), signed.
 
-It must not know when a request is sent, nor what it is to ask for.
+It must not know when a request is sent, nor its content.
 """
 
 from locum.roles.action_values.registration import Options, Registration, RegistrationFlag
@@ -38,7 +38,7 @@ def write_request(
 ) -> bytes:
     """The request, signed for the home agent with `mobile`, then for a foreign agent with `agent`.
 
-    `challenge` is what the foreign agent has advertised; None: nothing is said to it. Raises ValueError for addresses
+    `challenge` is what the foreign agent has advertised; None: no response is sent. Raises ValueError for addresses
     that are not IPv4.
     """
     co_located = RegistrationFlag.CO_LOCATED in registration.flags

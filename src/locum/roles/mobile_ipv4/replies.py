@@ -39,7 +39,7 @@ def write_reply(
 ) -> bytes:
     """The reply's bytes, signed for the registrant, then for the foreign agent.
 
-    What is said to a foreign agent alone stands between the two authentications. None signs nothing.
+    Extensions for a foreign agent alone stand between the two authentications. None: unsigned.
     """
     to_mobile: tuple[Extension, ...] = ()
     to_agent: tuple[Extension, ...] = ()

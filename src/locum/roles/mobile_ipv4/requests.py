@@ -1,6 +1,6 @@
 """Registration requests (RFC 5944 section 3.3) as registrations.
 
-It must not know whether what a request asks for is permitted.
+It must not know whether a request is permitted.
 """
 
 from collections.abc import Iterable

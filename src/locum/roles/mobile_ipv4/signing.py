@@ -1,6 +1,6 @@
 """Authentication extensions of registrations and revocations, joined from the bytes (wire) and the keys (security).
 
-It must not know what follows from a failure: that is each role's.
+It must not know the effects of a failure: these are each role's.
 """
 
 from locum.security.association import Association

@@ -28,7 +28,7 @@ class Instruction:
 def instruction(request: RegistrationRequest, reply: RegistrationReply | None = None) -> Instruction | None:
     """The instruction in a request that was accepted with `reply`, or has not been answered yet.
 
-    Only what its sender signed for the home agent counts, and to a stand-in the home agent's word counts more.
+    Only extensions signed for the home agent count, and for a stand-in the home agent's own take precedence.
     """
     where: TransferContext | None = None
     role: MnpsRole | None = None

@@ -1,7 +1,7 @@
 """Sessions that are at stand-ins while their device is awake (`locum give`, `locum take`; features R7, R19, C12; Fig. 10).
 
 One hand-over after another: each give and each take is a machine of handing_over.py or wake/taking_back.py, and those that are
-asked for meanwhile wait their turn. What was given together comes back together. It must not know sleep.
+asked for meanwhile wait their turn. Sessions given together come back together. It must not know sleep.
 """
 
 from collections import deque

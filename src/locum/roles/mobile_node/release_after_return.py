@@ -1,7 +1,7 @@
 """Requests of a returned device to its stand-ins to release triggered takeovers (C11).
 
-It was out of reach when it has lost its way to the home agent, and perhaps before its first registration of a run: what
-happened meanwhile it cannot know. A stand-in that took nothing has nothing to do. Handovers are not touched by it.
+It was out of reach when it has lost its way to the home agent, and perhaps before its first registration of a run: it
+cannot know of triggers meanwhile. A stand-in without a takeover ignores the request. Handovers are not touched by it.
 """
 
 from collections.abc import Iterable

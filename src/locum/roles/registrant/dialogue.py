@@ -154,7 +154,7 @@ class RegistrationDialogue:
     def resynchronise(self, reply: ReceivedAnswer, now: float) -> None:
         """Section 5.7.1: the high half is the home agent's clock. Under nonces it has been taken already.
 
-        From here on setting our own wall clock changes nothing: its distance from `now` is what is kept.
+        From here on setting our own wall clock changes nothing: its distance from `now` is kept.
         """
         if self._association.replay is Replay.TIMESTAMP:
             self._clock_offset = wall_of(reply.answer.identification, near=now) - now

@@ -81,7 +81,7 @@ class AgentDiscovery:
         return link in self._up
 
     def receive(self, message: bytes, source: Source, now: float) -> tuple[Hearing, Addr]:
-        """Take an advertisement in: what it tells, and the agent's address. Raises WireError."""
+        """Take an advertisement in: its result, and the agent's address. Raises WireError."""
         advertisement = AgentAdvertisement.decode(message)
         return self.heard(advertisement, source, now), _address(advertisement, source)
 
@@ -117,9 +117,9 @@ class AgentDiscovery:
     def _unasked(self, source: Source) -> bool:
         """True if it was sent to us alone although we do not solicit.
 
-        Such come from agents that we know, to say that a registration was revoked (RFC 3543 section 4.2). Anybody can
-        send one from afar: a tunnel ends here, and who counts the routers in between has it arrive with a TTL of 1. No
-        router passes on what is for everybody on a link.
+        Known agents send such ones to announce a revocation (RFC 3543 section 4.2). Any host can
+        send one from afar: a tunnel ends here, and a sender that counts the routers can make it arrive with a TTL of 1. No
+        router forwards packets to all hosts of a link.
         """
         to = source.local
         for_all = not isinstance(to, IPv4Address) or to.is_multicast or to == _EVERYBODY
@@ -163,7 +163,7 @@ class AgentDiscovery:
     def _left(self, agent: HeardAgent) -> bool:
         """Section 2.4.2.2: an agent of another network advertised later on the same link; both give prefixes.
 
-        One that is heard as well may be a neighbour of the present one: only who falls silent was left.
+        One that also advertises may be a neighbour of the present one: only a silent agent was left.
         """
         return bool(agent.prefixes) and any(
             other.link == agent.link

@@ -95,7 +95,7 @@ class Movement:
         return self.move.care_of if self.move is not None and self.move.announced else None
 
     def fill(self, options: Options, attachment: Attachment, lifetime: int) -> Options:
-        """An instruction under the mobile node's proof: nobody else can have given it."""
+        """An instruction under the mobile node's proof: no other node can have given it."""
         transfer = self._transfer(attachment, lifetime)
         return options if transfer is None else replace(options, transfer=transfer)
 

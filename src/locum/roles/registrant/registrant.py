@@ -1,6 +1,6 @@
 """The mobile node's registration (RFC 5944 section 3.6; source text 504): attachment, movement, requests, renewal.
 
-What should be registered is a `RegistrationTarget` of the machine above it (mobile_node/role.py), which reads `outcomes`. It must not know
+The target is a `RegistrationTarget` of the machine above it (mobile_node/role.py), which reads `outcomes`. It must not know
 sessions, the stand-in, sockets or the kernel.
 """
 

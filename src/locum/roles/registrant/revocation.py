@@ -1,7 +1,7 @@
 """A mobile node's side of registration revocation (RFC 3543), with a co-located care-of address.
 
-Rides in its registrations. With a foreign agent that one is told, and tells the mobile node by an advertisement. It must
-not know what the mobile node does without a registration.
+Part of its registrations. A foreign agent is notified itself, and notifies the mobile node by an advertisement. It must
+not know the mobile node's behaviour without a registration.
 """
 
 from collections.abc import Sequence

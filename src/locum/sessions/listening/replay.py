@@ -1,7 +1,7 @@
 """Puts a connection that a stand-in accepted into the accept queue of the program that listens on this host (A12).
 
 Linux has no call for that, so the handshake is repeated with packets from the peer that are made here. The program's
-connection must begin with the sequence number that the stand-in chose; a kernel lets nobody choose one, with one
+connection must begin with the sequence number that the stand-in chose; a kernel lets no program choose one, with one
 exception: a SYN that meets a connection in TIME-WAIT opens a new one whose initial sequence number is the old one's next
 plus 65537 (RFC 9293 section 3.6.1; tcp_timewait_state_process; not before Linux 6.10). So a connection in TIME-WAIT is made first, by TCP_REPAIR.
 
@@ -64,9 +64,9 @@ def replay(
     """Makes the connection and gives it its bytes; a connection that is here already, by an earlier call, is continued.
 
     `patience`: seconds that a program may take to make room in its full queue, and to read what does not fit its receive
-    buffer; they begin when no process that listens is among those that `frozen` gives. Raises SessionError when nobody
+    buffer; they begin when no process that listens is among those that `frozen` gives. Raises SessionError when no process
     listens, the addresses and ports are in use, or the patience is over; nothing of the connection is left here then but
-    what its program has accepted. `stopping`, asked again and again, ends the wait for the program: raises Interrupted.
+    the connections that its program has accepted. `stopping`, asked again and again, ends the wait for the program: raises Interrupted.
     """
     if (reason := impossible(os.uname().release)) is not None:
         raise SessionError(f"it cannot be opened: {reason}")

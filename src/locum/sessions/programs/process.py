@@ -1,6 +1,6 @@
 """Processes of this host by number and start time, so that a number that was used again is not taken for its former owner.
 
-Read only (/proc). It must not know why somebody asks.
+Read only (/proc). It must not know the caller's purpose.
 """
 
 import os

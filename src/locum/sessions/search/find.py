@@ -1,7 +1,7 @@
-"""Which TCP connections and connected UDP sockets of a home address this host has, which processes hold them, and which are left alone and why.
+"""TCP connections and connected UDP sockets of a home address on this host, their processes, and reasons for leaving some alone.
 
-Read only. `find` sees the network namespace it runs in, `find_elsewhere` others of this host. It must not know what is done
-with the answer.
+Read only. `find` sees the network namespace it runs in, `find_elsewhere` others of this host. It must not know
+the use of its results.
 """
 
 import socket
@@ -38,7 +38,7 @@ _ON_TOP = {
 class Candidate:
     """A connection that can be captured: its socket's inode and every (pid, descriptor) that refers to it.
 
-    `programs` are names for people.
+    `programs` are names for users.
     """
 
     flow: Flow
@@ -72,7 +72,7 @@ def find(
 ) -> tuple[list[Candidate], list[LeftAlone]]:
     """Every TCP connection and UDP socket with one of these local addresses: capturable or with a reason.
 
-    Sockets that one of `exclude_pids` (the daemon) holds are passed over, whoever shares them, and so is what has ended. A process that may not be looked into counts as no holder. Raises OSError when the kernel refuses.
+    Sockets that one of `exclude_pids` (the daemon) holds are passed over, also shared ones, and so are ended ones. A process that may not be looked into counts as no holder. Raises OSError when the kernel refuses.
     """
     wanted = frozenset(home_addresses)
     everything = [*sockets(), *sockets(socket.IPPROTO_UDP)]

@@ -1,7 +1,7 @@
 """Connections of other network namespaces of this host that leave it under a home address, by address translation.
 
 Containers on a bridge are the usual case: the peer sees the home address, and no socket of this namespace has it. Read
-only. It must not know what is done with the answer.
+only. It must not know the use of its results.
 """
 
 import os

@@ -73,7 +73,7 @@ class LiveSocket:
     def refuses(self) -> bool:
         """True if the program has shut both sides: this kernel would answer more bytes with a RST.
 
-        One that has shut its receiving side alone is given what comes, as always.
+        A program that has shut its receiving side only still gets data, as always.
         """
         poll = select.poll()
         poll.register(self.socket.fileno(), select.POLLRDHUP)
@@ -144,7 +144,7 @@ class LiveSocket:
     def let_go(self) -> None:
         """Leave repair mode without a packet, so that the thawed program reads; may be repeated.
 
-        Whatever the program waits with is told that there are bytes; it learns it when it runs. It may run for as long as
+        The program's waiting method is woken; the program notices when it runs. It may run for as long as
         needed, while the data plane suspends the flow: no timer ends the connection, and what it writes waits in its send
         queue. It may shut and close. Deliver `reassurance` every few seconds.
         """

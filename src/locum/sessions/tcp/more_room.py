@@ -2,7 +2,7 @@
 
 A connection cannot go on before everything that its peer was told to have arrived is in the socket. A program that only
 writes would wait for that for ever. The kernel does not mind a receive queue longer than its buffer: the window is 0 until
-enough of it has been read. This module must not know what is put there, nor who decides that it may be.
+enough of it has been read. This module must not know the data, nor the decision.
 """
 
 import socket
@@ -22,7 +22,7 @@ _LEAST = 256 << 10  # bytes of memory, for a few segments at least
 def more_room(sock: socket.socket, count: int) -> Iterator[bool]:
     """While it lasts, the receive buffer takes `count` bytes more, as far as the host's memory for TCP goes.
 
-    Size and lock are as before afterwards, so that the kernel goes on to tune what the program has not fixed. False, and
+    Size and lock are as before afterwards, so that the kernel goes on to tune sizes that the program has not fixed. False, and
     nothing changes, when the program would have more than `MOST_UNREAD` bytes to read or the kernel cannot do it (before
     Linux 5.16). Raises OSError.
     """

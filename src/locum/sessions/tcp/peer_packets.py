@@ -1,6 +1,6 @@
 """Packets to this host in the peer's name when a connection comes back: its segments meanwhile (A12).
 
-They are built from the socket in repair mode and from what was parked; the caller delivers them.
+They are built from the socket in repair mode and from the parked data; the caller delivers them.
 """
 
 import socket
@@ -64,7 +64,7 @@ def _impatience(sock: socket.socket, flow: Flow, ack: int) -> tuple[bytes, ...]:
     """Packets that end the wait for a retransmission timer which has backed off while nothing got through.
 
     Each reverts one doubling, and the segment is sent when its time has come by that (RFC 6069). A program that asked
-    to be told of such packets gets none, and waits.
+    for reports of such packets gets none, and waits.
     """
     now = repair.info(sock)
     if not now.retransmissions or repair.reports_errors(sock):

@@ -57,7 +57,7 @@ def as_segments(sock: socket.socket, parked: Parked, data: bytes | memoryview) -
 def _purge(sock: socket.socket, parked: Parked, data: bytes | memoryview) -> Injected:
     """A segment of one byte: with it the kernel drops data behind a gap (tcp_ofo_queue).
 
-    Bytes written in repair mode fill the gap without that. What lies behind it would be in order again, and be given to
+    Bytes written in repair mode fill the gap without that. Data behind it would be in order again, and be given to
     the program, when sequence numbers come round after 4 GiB.
     """
     open_window(sock, parked)
@@ -67,7 +67,7 @@ def _purge(sock: socket.socket, parked: Parked, data: bytes | memoryview) -> Inj
 def open_window(sock: socket.socket, parked: Parked, least: int = 0, *, always: bool = False) -> None:
     """Open the receive window, which injected bytes have used up, as far behind them again.
 
-    It is 0 while the receive queue takes more than the buffer (unless `always`): what came would be dropped, by some
+    It is 0 while the receive queue takes more than the buffer (unless `always`): new data would be dropped, by some
     kernels in silence.
     """
     now = repair.window(sock)

@@ -179,7 +179,7 @@ def set_window(sock: socket.socket, value: Window) -> None:
 def timestamp(sock: socket.socket) -> int:
     """The TCP timestamp clock now, in the unit of `info`, never less than the last value sent.
 
-    Since Linux 6.7 the low bit of what the kernel says is not the clock's, but tells the unit; before, it is the clock's.
+    Since Linux 6.7 the low bit of the kernel's value is not the clock's, but the unit; before, it is the clock's.
     """
     return (sock.getsockopt(socket.IPPROTO_TCP, TCP_TIMESTAMP) & 0xFFFFFFFF) | 1
 
@@ -204,7 +204,7 @@ def set_options(sock: socket.socket, options: list[tuple[int, int]]) -> None:
 def announce_data(sock: socket.socket) -> None:
     """Wake programs that wait for this socket if there are bytes to read; out of repair mode.
 
-    Writing to a receive queue in repair mode wakes nobody, and epoll, SIGIO and io_uring do not look by themselves. Setting
+    Writing to a receive queue in repair mode wakes no program: epoll, SIGIO and io_uring do not poll. Setting
     the low watermark calls the kernel's data-ready function (tcp_set_rcvlowat). A value that the kernel took before is
     taken again, and the receive buffer is large enough for it already.
     """

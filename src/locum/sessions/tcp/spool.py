@@ -4,7 +4,7 @@ Memory may be full before its bound (others use the tmpfs too): the spool then g
 reserve (`reserve.py`), short of which it counts as full.
 
 A byte is peeked, written, and only then taken from the kernel, so a killed daemon loses none: the place to go on is the
-kernel's count of received bytes less what is still unread. Past the total bound nothing is taken, and the TCP window closes.
+kernel's count of received bytes less the unread ones. Past the total bound no data is taken, and the TCP window closes.
 Only a crash of the whole machine loses bytes. This module must not know when to drain or who fetches.
 """
 
@@ -179,7 +179,7 @@ class Spool:
     def recover(self, sock: socket.socket, on_disk: Mapping[str, Path] | None = None) -> None:
         """After a restart: continues the files where the kernel says. Raises SessionError when bytes are missing.
 
-        `on_disk` are the `disk_files` of the directory, for who recovers many.
+        `on_disk` are the `disk_files` of the directory, to recover many.
         """
         with suppress(FileNotFoundError):
             state = json.loads(self._state_path.read_text())

@@ -46,9 +46,9 @@ def restore(
 ) -> socket.socket:
     """A live, non-blocking socket that continues the record's connection, sending its unsent bytes and FIN.
 
-    `keep` is called with the socket while it is still in repair mode: what gives it to a holder there can be killed at any
-    moment without the peer getting a FIN. `receive_buffer` also bounds what the kernel accepts once nobody reads.
-    `lacking` is told of options of the record that this kernel does not have, such as a congestion control.
+    `keep` is called with the socket while it is still in repair mode: a daemon that gives it to a holder there can be killed at any
+    moment without the peer getting a FIN. `receive_buffer` also bounds the data that the kernel accepts without a reader.
+    `lacking` is called with options of the record that this kernel does not have, such as a congestion control.
     Raises SessionError when the kernel refuses (no route to the peer, the same flow is already open, no privilege), and
     when `keep` raises OSError.
     """
@@ -81,7 +81,7 @@ def condition(
 ) -> Condition:
     """State of the connection now; reads no data from the socket.
 
-    `known_error` and `known_closed` are what was learnt before: the kernel tells an error once, and a closed socket does
+    `known_error` and `known_closed` are from earlier calls: the kernel gives an error once, and a closed socket does
     not tell whether a FIN came first.
     """
     failed = _error_waits(sock)

@@ -1,7 +1,7 @@
 """Messages 622 and 624: context transfer between access nodes (C4, C5, C7), as CBOR by control.cddl.
 
 Fetched, 622 asks and 624 answers; pushed, 624 comes unasked and 622 acknowledges it (RFC 4067 sections 2.5.2 to 2.5.6
-call these CT-Req, CTD, PCTD and CTDR). Each block has a status of its own. What the messages lead to is not known here.
+call these CT-Req, CTD, PCTD and CTDR). Each block has a status of its own. It must not know the messages' effects.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Message 634: requests of the mobile node to its stand-in (C2, C3), as CBOR by control.cddl.
 
-Prepare, transfer and done make a takeover; reclaim, fetch, finish and done take it back; cancel undoes what was not
+Prepare, transfer and done make a takeover; reclaim, fetch, finish and done take it back; cancel undoes steps that were not
 finished; abandon gives sessions up for good. The session records inside a transfer belong to the sessions package; here they are maps with integer keys.
 """
 

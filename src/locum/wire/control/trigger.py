@@ -40,7 +40,7 @@ class Reason(IntEnum):
 class Trigger:
     """Without selectors everything is meant, with selectors the packets that one of them takes.
 
-    `access_node` is the one that serves the device, or did last, if whoever asks knows it (C4).
+    `access_node` is the one that serves the device, or did last, if the sender knows it (C4).
     """
 
     operation: Operation

@@ -1,7 +1,7 @@
 """Membership of multicast groups: IGMP (RFC 2236, RFC 3376) and MLD (RFC 2710, RFC 3810). Bytes in, values out.
 
-What a report says is reduced to groups joined and left: a source filter that admits anything is a join. It must not
-know who sent it.
+A report is reduced to joined and left groups: a source filter that admits anything is a join. It must not
+know its sender.
 """
 
 from collections.abc import Iterator

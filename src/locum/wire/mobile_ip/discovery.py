@@ -1,6 +1,6 @@
 """Agent discovery: ICMP router discovery (RFC 1256) as RFC 5944 sections 2.1 and 2.2 extend it. ICMP messages, no IP.
 
-The IP header around them (TTL 1, 224.0.0.1 or 224.0.0.11) is the sender's business.
+The IP header around them (TTL 1, 224.0.0.1 or 224.0.0.11) is made by the sender.
 """
 
 from collections.abc import Callable

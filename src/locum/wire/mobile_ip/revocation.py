@@ -1,7 +1,7 @@
 """Registration revocation (RFC 3543 sections 3.3 and 3.4). Bytes in, values out; no key, no state, no policy.
 
 Both messages go to or come from UDP port 434 and end in an authentication extension: between agents the foreign-home one,
-between a home agent and a mobile node without a foreign agent the mobile-home one. What is not authenticated is dropped.
+between a home agent and a mobile node without a foreign agent the mobile-home one. Unauthenticated messages are dropped.
 """
 
 import struct

@@ -63,7 +63,7 @@ class TransferContext:
 
     A stand-in that does not know the access node says the unspecified address. The home agent answers a stand-in with
     the same extension when another access node serves the device than the one that was named.
-    What the home agent does not accept has no effect: the access node that relays acts on the accepted reply.
+    An extension that the home agent does not accept has no effect: the access node that relays acts on the accepted reply.
     """
 
     access_node: IPv4Address | IPv6Address

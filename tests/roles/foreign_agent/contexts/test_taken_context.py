@@ -1,6 +1,6 @@
 """A stand-in that takes over by its registration (Fig. 7): context transfer (C4) and notices (C6).
 
-Whoever asks for it may know where the device is, or leave that to the home agent.
+The trigger may name the device's access node, or leave that to the home agent.
 """
 
 from collections.abc import Mapping

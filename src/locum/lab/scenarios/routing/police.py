@@ -1,6 +1,6 @@
 """Filters in the kernel (R20): of a visitor in both directions, to a stand-in, and of its programs.
 
-What is allowed passes at full rate, what is not passes nowhere, and every counter is what tcpdump saw.
+Allowed packets pass at full rate, others are dropped, and every counter agrees with tcpdump.
 """
 
 import json

@@ -400,7 +400,7 @@ class Policy(Scenario):
     def _waited(self, lab: Lab, node: str) -> float:
         """Seconds of the request by which a device first registered after the first server hung.
 
-        What it asked before and was denied does not count, what it repeated counts from its first.
+        Denied earlier requests do not count, a repeated one counts from its first.
         """
         told = [event for event in lab.timeline.of(node) if event.time > self.hangs - OVERLAP]
         done = next(event.time for event in told if event.kind == "registered" and event.time > self.hangs)

@@ -1,6 +1,6 @@
 """Fig. 8: a stand-in with a co-located care-of address, no foreign agent on its side (R4, R9).
 
-What is an access node in Fig. 7 is a router like any other here: no daemon runs on it, and no context goes there.
+The access node of Fig. 7 is an ordinary router here: no daemon runs on it, and no context goes there.
 """
 
 from collections import Counter

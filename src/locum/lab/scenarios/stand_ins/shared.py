@@ -1,6 +1,6 @@
 """Roles that share a host (R17): a stand-in in the home agent's daemon, and in an access node's.
 
-The access node is the wired one, where nobody else is, or the one that the device itself visits.
+The access node is the wired one, where no other device is, or the one that the device itself visits.
 """
 
 from collections.abc import Mapping

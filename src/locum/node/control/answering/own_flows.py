@@ -1,6 +1,6 @@
 """`locum flow` at a mobile node or a stand-in: rules that it registers at its home agent (R4, R6, R8).
 
-A mobile node's rules ride in its registration. A stand-in's are what it takes by command: it asks itself, by the way on
+A mobile node's rules ride in its registration. A stand-in's are those added by command: it asks itself, by the way on
 which others ask it.
 """
 

@@ -1,7 +1,7 @@
 """The contexts that an access node keeps (C4, C7), and their effects on its visitors.
 
 A block that is changed here gets the next version; one that came from another access node keeps the version it had
-there, so that two nodes which have exchanged a context need to send each other only what has changed. It must not know
+there, so that two nodes which have exchanged a context need to send each other only changed blocks. It must not know
 messages, peers or tunnels.
 """
 

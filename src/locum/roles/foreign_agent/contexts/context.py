@@ -1,6 +1,6 @@
 """Data of an access node about a mobile node beside its registration: blocks with versions (C4).
 
-Values only: who keeps them is `context_book`. It must not know messages, peers or tunnels.
+Values only: the `ContextBook` keeps them. It must not know messages, peers or tunnels.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
 """Packets in flight while a device changes its access node: the tunnel 620 in both directions (C5).
 
-At the old access node packets of a home address go on to the new one; they wait while its link is down and nobody has
+At the old access node packets of a home address go on to the new one; they wait while its link is down and no node has
 asked for them. At the new one they wait until the device is there, and leave in order before anything newer. All of it
 is bounded in time: a tunnel ends after `silence` seconds without a packet, waiting after `patience`. Who may open a
 tunnel is decided elsewhere; this must not know messages.

@@ -88,7 +88,7 @@ class KeptContexts(Part):
     def _dismissed(self, visitor: Visitor) -> list[Action]:
         """The device left the list: drop held packets, and its context unless it may still be requested.
 
-        Whose registration has run out may be taken over just then: its context, and what is in flight, follow.
+        An expired visitor may be taken over just then: its context, and packets in flight, follow.
         """
         home_address = visitor.home_address
         actions: list[Action] = []
@@ -155,7 +155,7 @@ class KeptContexts(Part):
     def tell_device(self, home_address: IPv4Address, onward: Onward, responsible: bool) -> list[Action]:
         """618 after 622 and 624, to a device that is here while a stand-in takes or gives back.
 
-        One that moves has heard it with its 604, and hears it on no link that it has left.
+        A device that moves got it with its 604, and gets it on no link that it has left.
         """
         visitor = self.visitors.get(home_address)
         if onward not in (Onward.TAKEN, Onward.SHARED) or visitor is None or visitor.next_hop is not None:

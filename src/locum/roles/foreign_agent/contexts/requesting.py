@@ -1,7 +1,7 @@
 """The requesting side of the context transfer (622, 624): asks other access nodes, and acts on their answers (C4, C5).
 
 Registrations say when: a device that comes has its context fetched, one that is about to move has it pushed. This module
-must not know what others ask.
+must not know requests of others.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Requests of an access node about contexts (622, 624): repeated every 2 s, for 15 s (RFC 4067).
 
-It must not know what follows from an answer.
+It must not know the effects of an answer.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
 """Context transfer between access nodes, 622 and 624 (C4, C5, C7; RFC 4067): the machine of a foreign agent.
 
 A mobile node, or its stand-in, names another access node in its registration. When the home agent has accepted that,
-the context is fetched from there, or pushed there if the device is about to move; what still reaches the wrong access
+the context is fetched from there, or pushed there if the device is about to move; packets that still reach the wrong access
 node follows by the tunnel 620. A peer that does not answer is asked again every 2 s and given up after 15 s; meanwhile
 the device is served without. Which of two access nodes a device belongs to is settled by when its last registration
 was accepted. It must not know sockets, links or the kernel.

@@ -1,6 +1,6 @@
 """Sessions whose programs do not read: the rest comes back beside everything else, after the wake has ended (C3).
 
-The stand-in's sockets are stopped and keep what they received; here the programs run with their flows suspended, and the
+The stand-in's sockets are stopped and keep the received data; here the programs run with their flows suspended, and the
 node answers their peers that there is no room. Whenever a program has read, more is fetched and put in. A new sleep sends
 all of it back: the stand-in goes on with its sockets as they are. It must not know how a socket is filled or a peer answered.
 """

@@ -1,6 +1,6 @@
 """Connections that the stand-in accepted, as a part of one wake: their flows in its row, their fates in its report.
 
-How they come is in `receiving.py`; when, is the wake's business.
+`receiving.py` brings them; the wake decides when.
 """
 
 from dataclasses import replace

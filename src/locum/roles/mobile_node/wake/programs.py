@@ -1,6 +1,6 @@
 """The programs of one wake (C3): frozen, or running with their flows suspended during silence.
 
-This module must not know what is put back, nor when.
+This module must not know about data that is put back.
 """
 
 from dataclasses import replace

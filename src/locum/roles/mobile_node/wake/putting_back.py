@@ -1,6 +1,6 @@
 """The bytes of one wake (C3): the next fetches, fetched data, and bytes taken by each socket.
 
-The end of what was received comes with the final state and is not fetched. It must not know states, nor when to finish.
+The end of the received data comes with the final state and is not fetched. It must not know states, nor when to finish.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
