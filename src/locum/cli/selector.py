@@ -1,4 +1,4 @@
-"""The options that say which packets are meant: the keys of a flow rule's table, as `locum flow` and `trigger` take them."""
+"""Options that select packets: the keys of a flow rule's table, for `locum flow` and `trigger`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

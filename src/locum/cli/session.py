@@ -102,7 +102,7 @@ def _done(target: Target, result: Mapping[str, Any], word: str) -> None:
 
 
 def _selecting(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say which sessions are meant."""
+    """Options that select sessions."""
     for option in (
         click.option("--flow", metavar="FLOW", help="One session, as `locum session list` prints it."),
         click.option("--pid", type=click.IntRange(min=1), help="Sessions of this process."),

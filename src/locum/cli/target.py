@@ -13,7 +13,7 @@ RUN_DIR = Path("/run/locum")
 
 
 class Target:
-    """Which node a command talks to, and how it prints."""
+    """The node that a command talks to, and its output format."""
 
     def __init__(self, socket: Path | None, json: bool) -> None:
         self._socket = socket

@@ -77,7 +77,7 @@ class ForwardingState:
         return {Stage.HOME: self.bindings, Stage.VISITED: self.visited, Stage.LOCAL: self.local_ends}[stage]
 
     def perform(self, action: Action) -> None:
-        """Change the state as this action says; actions that are not forwarding change nothing."""
+        """Change the state by this action; actions about other things change nothing."""
         match action:
             case LocalEndpoint(address):
                 self.endpoints.add(address)

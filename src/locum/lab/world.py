@@ -29,7 +29,7 @@ from locum.lab.timeline import Event, Timeline
 from locum.node.control.client import NodeClient, NodeRefused, NodeUnreachable
 
 PRIORITY = ("nice", "-n", "-10")
-"""As in the systemd units: while a session changes hands a peer waits, and captures and programs do not."""
+"""Priority as in the systemd units: while a session changes hands a peer waits, captures do not."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REMINDER = 2.0
 """Seconds after which a signal that has not ended the run is raised again."""

@@ -43,7 +43,7 @@ def roles(settings: Settings, link_interface: LinkInterface) -> dict[str, Role]:
 
 
 def limits(settings: Settings) -> "Limits":
-    """Tables as large as the roles can need, unless [node] says. Tables that are taken over keep the size they have."""
+    """Tables as large as the roles can need, or as [node] sets them. Adopted tables keep their size."""
     from locum.dataplane.limits import Limits
 
     node, needed = settings.node, settings.home_addresses

@@ -129,7 +129,7 @@ class RoleTables:
 
     @property
     def names(self) -> frozenset[str]:
-        """As the role calls them."""
+        """Names of the tables in the role."""
         return frozenset(self._rows)
 
     def rows(self) -> list[do.Persist]:

@@ -28,7 +28,7 @@ class Outer:
     forced: bool = False  # there is no NAT; the tunnel was asked for all the same
 
     def to_row(self) -> JSON:
-        """As part of a row."""
+        """The part of a row."""
         return [str(self.address), self.port, self.forced]
 
     @classmethod

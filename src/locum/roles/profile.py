@@ -82,7 +82,7 @@ class Profile:
     paging: Policing = Policing()  # classifier at the access node of a stand-in (P16)
 
     def to_row(self) -> Row:
-        """As part of a row of the store."""
+        """The part of a row of the store."""
         return {
             "lifetime": self.lifetime,
             "home_address": _text(self.home_address),

@@ -39,7 +39,7 @@ class Revocable:
     inform: bool = False  # I: it lets the home agent decide whether the mobile node is told
 
     def to_row(self) -> JSON:
-        """As part of a row."""
+        """The part of a row."""
         return [self.timestamp, self.inform]
 
     @classmethod
@@ -136,7 +136,7 @@ class _UnderWay:
     reason: str  # for users
 
     def told(self) -> Emit:
-        """That it has been sent for the first time."""
+        """Note that it has been sent for the first time."""
         detail: dict[str, JSON] = {
             "to": str(self.to.address),
             "care_of": str(self.notice.care_of),

@@ -63,7 +63,7 @@ class KeptRule:
         return None
 
     def to_row(self) -> Mapping[str, JSON]:
-        """As a row of the table "rule"."""
+        """The row of the table "rule"."""
         return {
             "priority": self.priority,
             "verdict": self.verdict.value,
@@ -98,7 +98,7 @@ class KeptRule:
 
 
 def check(rule: KeptRule) -> None:
-    """Raises RuleRefused for a rule that says something impossible."""
+    """Raises RuleRefused for an impossible rule."""
     poor = RefusalReason.MALFORMED
     if not 1 <= rule.identifier <= LAST_RULE:
         raise RuleRefused(poor, f"the identifier {rule.identifier} is not between 1 and {LAST_RULE}")
@@ -162,7 +162,7 @@ def _to_home(selector: Selector, home_addresses: tuple[Addr, ...]) -> Selector:
 
 
 def spoken(selectors: tuple[Selector, ...]) -> tuple[Selector, ...]:
-    """As they travel, after `one_reading`: one that means both families, or each for itself."""
+    """Selectors for a message, after `one_reading`: one for both families, or one for each."""
     return next(((selector,) for selector in selectors if both_families(selector) == selectors), selectors)
 
 

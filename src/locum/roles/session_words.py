@@ -21,7 +21,7 @@ _ENDINGS = {
 
 
 def ended_by(error: int) -> str:
-    """Why a connection ended at the stand-in, by its errno."""
+    """Reason why a connection ended at the stand-in, by its errno."""
     return (
         _ENDINGS.get(error)
         or f"the connection ended at the stand-in with {errno.errorcode.get(error, error)}"

@@ -1,4 +1,4 @@
-"""Which UDP flows can be held for a sleeping device. It must not know records or sockets."""
+"""UDP flows that can be held for a sleeping device. It must not know records or sockets."""
 
 from ipaddress import IPv4Address, IPv6Address
 

@@ -47,7 +47,7 @@ def check_bpffs(root: Path) -> None:
 
 
 class Attachments:
-    """Which interfaces have the programs. `programs` are file descriptors by direction."""
+    """The interfaces that have the programs. `programs` are file descriptors by direction."""
 
     def __init__(
         self, directory: Path, programs: dict[str, int], route: IPRoute, *, tcx: bool = True

@@ -57,7 +57,7 @@ def acceptable(state: ForwardingState, packet: bytes, *, by_visitor: bool = Fals
 
 
 def ipv6_packet(source: Addr, destination: Addr, protocol: int, payload: bytes) -> bytes:
-    """A raw IPv6 socket gives no header: one that says the same."""
+    """The IPv6 packet with a new header: a raw IPv6 socket gives none."""
     head = b"\x60\x00\x00\x00" + len(payload).to_bytes(2, "big") + bytes((protocol, 64))
     return head + source.packed + destination.packed + payload
 

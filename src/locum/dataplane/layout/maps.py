@@ -119,7 +119,7 @@ class Reason(IntEnum):
 
 
 class HeldReason(IntEnum):
-    """Why a packet came up (`enum locum_held_reason`)."""
+    """Reason why a packet came up (`enum locum_held_reason`)."""
 
     BINDING = 0
     FLOW = 1

@@ -1,4 +1,4 @@
-"""Which tunnel packets the model lets in: the Python half of the checks in bpf/tunnel.h."""
+"""Tunnel packets that the model lets in: the Python half of the checks in bpf/tunnel.h."""
 
 from dataclasses import dataclass
 

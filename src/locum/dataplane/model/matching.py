@@ -24,7 +24,7 @@ _SELECTS = TypeVar("_SELECTS", Rule, FilterRule)
 
 @dataclass(slots=True)
 class Subject:
-    """A packet as selectors see it. `known` says whether its ports or its SPI are."""
+    """A packet's fields for selectors. `known` marks known ports or a known SPI."""
 
     source: bytes
     destination: bytes

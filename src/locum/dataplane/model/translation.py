@@ -219,7 +219,7 @@ class Translator:
         return Back(key, quoted)
 
     def translate_back(self, frame: bytearray, packet: Packet, found: "Back") -> None:
-        """The source becomes the home address; `packet` says so too."""
+        """Replace the source by the home address, also in `packet`."""
         self._count(found.key, packet, back=True)
         home, quoted = found.key[0], found.quoted
         if packet.fragment and not packet.later_fragment:

@@ -94,7 +94,7 @@ def icmp(aim: Aim, random: Random, port: Port) -> Makers:
         ).encode()
 
     def error() -> bytes:
-        """The end of the tunnel is out of reach, it says, about a tunnel packet of the target (RFC 2003 section 4)."""
+        """An ICMP error about a tunnel packet of the target: the tunnel's end is unreachable (RFC 2003)."""
         quoted = _ip(IPv4Address(port.address), aim.agents[0], IPIP, bytes(0), random)
         body = quoted + inner_packet(aim.correspondent, aim.home_address, random)
         message: bytes = struct.pack("!BBHI", _UNREACHABLE, random.choice(_CODES), 0, 0) + body[:48]

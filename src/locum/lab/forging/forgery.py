@@ -40,7 +40,7 @@ class Port:
 
     @property
     def label(self) -> str:
-        """As it stands in reports: "an1 udp/434", "ha ip6/41"."""
+        """Text form in reports: "an1 udp/434", "ha ip6/41"."""
         return f"{self.node} {self.via}{'6' if self.version == 6 else ''}/{self.number}"
 
 

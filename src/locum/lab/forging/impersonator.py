@@ -158,7 +158,7 @@ async def _nobody(_path: str, _body: bytes, _association: ControlAssociation) ->
 
 
 async def attack(given: dict[str, Any], lines: Iterable[str]) -> None:
-    """As many rounds as there are lines."""
+    """Run as many rounds as there are lines."""
     associations = tuple(
         ControlAssociation(
             IPv4Address(association["peer"]),

@@ -1,4 +1,4 @@
-"""Which kinds of messages an open port is attacked with, and how many of each."""
+"""Kinds of messages by which an open port is attacked, and the number of each."""
 
 from collections.abc import Iterable, Iterator
 from random import Random

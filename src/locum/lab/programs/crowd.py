@@ -55,7 +55,7 @@ class Host:
     _waiting: dict[int, bytearray] = field(default_factory=dict)
 
     def accept(self, listener: socket.socket, count: int) -> None:
-        """Take them all; each says its number first."""
+        """Accept all of them; each sends its number first."""
         while len(self.connections) < count:
             connection, _ = listener.accept()
             number = _NUMBER.unpack(connection.recv(_NUMBER.size, socket.MSG_WAITALL))[0]
@@ -97,7 +97,7 @@ class Host:
 
 
 def serve(port: int, count: int, active: int, rate: int) -> None:
-    """Play the host; says "listening", "ready", and after a question to idle ones how many answers came so far."""
+    """Play the host; prints "listening", "ready", and for each query of idle ones the number of answers."""
     allow_descriptors()
     host, idle, expected, told = Host(active, rate), count - active, 0, 0
     with socket.create_server(("", port), backlog=4096) as listener:

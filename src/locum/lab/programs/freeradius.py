@@ -114,7 +114,7 @@ class FreeRadius:
         self.start(users)
 
     def stop(self) -> None:
-        """It is gone, and its port says so."""
+        """Stop it; its closed port shows the end."""
         self._running.stop()
 
     def hang(self) -> None:

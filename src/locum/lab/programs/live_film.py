@@ -15,7 +15,7 @@ PORT = 82
 END, DIGEST = ".end", ".sha256"
 """Suffixes of the files of a film: the lab makes the first, this program the second, in hex."""
 READY = "ready"
-"""The file that says that the origin listens."""
+"""The file whose existence shows that the origin listens."""
 _BLOCK = 32_768
 _SEND_BUFFER = 65_536
 """Bytes that wait between origin and nginx at most, so that the film ends soon after it is told to."""

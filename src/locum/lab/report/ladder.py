@@ -52,7 +52,7 @@ EVIDENCE = {
 }
 """A message arrived if its receiver reports it, or sends the next one."""
 SENT = "sent"
-"""The event kind by which a node says that it has sent a message; every other kind is about one that came."""
+"""The event kind of a sent message; every other kind is about a received one."""
 EARLY = 0.05
 """Seconds by which a receiver's event may precede the sender's own: they are two processes."""
 PATIENCE = 5.0
@@ -172,7 +172,7 @@ def _arrow(
 
 
 def _collapsed(rows: Sequence[Row]) -> list[Row]:
-    """The same message again and again (634 fetch and its 632) becomes one row that says how often."""
+    """Merge a repeated message (634 fetch and its 632) into one row with its count."""
     kept: list[Row] = []
     times: dict[int, int] = {}
     for row in rows:

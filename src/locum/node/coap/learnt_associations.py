@@ -42,7 +42,7 @@ class _Unusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """An association as a policy server gave it, and for how many seconds (None: until a person says so)."""
+    """An association of a policy server, and its lifetime in seconds (None: until a command)."""
 
     association: ControlAssociation
     lifetime: int | None
@@ -57,7 +57,7 @@ class Learnt:
     fetch_at: float | None
 
     def to_row(self) -> dict[str, Any]:
-        """As a row; the store is readable by its owner alone."""
+        """The row; the store is readable by its owner alone."""
         own = self.association
         return {
             "sender_id": own.sender_id.hex(),

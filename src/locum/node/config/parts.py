@@ -46,7 +46,7 @@ def nat_traversal(table: Table, default: str) -> TraversalMode:
 
 
 def keepalive(table: Table) -> float | None:
-    """The key `keepalive_interval` of such a node, in seconds; None: as the home agent says."""
+    """The key `keepalive_interval` of such a node, in seconds; None: the home agent's."""
     interval: float | None = table.seconds("keepalive_interval", None, least=1.0, most=65535.0)
     return interval
 

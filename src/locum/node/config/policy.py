@@ -63,7 +63,7 @@ def pools(tables: Iterable[Table], home_prefixes: Sequence[IPv4Network | IPv6Net
 
 
 def _pool(table: Table) -> Pool:
-    """A prefix, and `first` and `last` where not all its hosts are meant."""
+    """A prefix, with `first` and `last` for a part of its hosts."""
     name = table.string("name")
     prefix = table.prefix4("prefix")
     settings = Pool(

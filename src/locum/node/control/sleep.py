@@ -124,7 +124,7 @@ class SleepControl:
         ]
 
     def _bytes_back(self, handover: Handover, flow: Flow) -> int:
-        """As far as the role knows: while nothing comes back, the kernel alone does."""
+        """Bytes back as far as the role knows: while no data comes back, only the kernel knows."""
         state = self._role.state
         for coming in self._role.partial_handovers.coming:
             if coming.handover.identifier == handover.identifier:

@@ -47,7 +47,7 @@ class LinkState:
 
     @classmethod
     def of(cls, link: Link | None) -> Self:
-        """As it is now; None is a link that is not there."""
+        """State of the link now; None is a missing link."""
         if link is None:
             return cls(LinkKind.VANISHED)
         return cls(LinkKind.UP, tuple(link.addresses)) if link.up else cls(LinkKind.DOWN)

@@ -100,7 +100,7 @@ class HostNetwork:
             )  # fmt: skip
 
     async def use_home_address(self, link: str, device: str, home_addresses: Iterable[Address]) -> None:
-        """Co-located CoA: programs that choose no address speak from the home address, by the tunnel behind `device`.
+        """Co-located CoA: programs that choose no address use the home address, by the tunnel at `device`.
 
         What chooses its address, such as the tunnel itself, takes the host's routes as before. IPv6 has no rule for
         that, so a host with an IPv6 default route of its own keeps it, and programs choose the home address themselves.

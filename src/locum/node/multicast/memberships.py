@@ -1,4 +1,4 @@
-"""Which visitors of an access node are members of which multicast groups (C4), as their own reports say.
+"""Members of multicast groups among the visitors of an access node (C4), by their reports.
 
 Tells the foreign agent (`MembershipChanged`); whether a group is joined and forwarded is its decision. A visitor is known
 by its link-layer address. Members are asked when a visitor arrives, and every QUERY_INTERVAL.

@@ -43,7 +43,7 @@ _MESSAGE_AUTHENTICATOR = 80
 
 
 class ServerSilent(Exception):
-    """No authentic answer came that says anything; why, or which server."""
+    """No authentic answer came; the text is the reason, or the server."""
 
 
 class _Refused(Exception):

@@ -123,7 +123,7 @@ class Outbox:
         self._vectors = memoryview(self._room.vectors).cast("B").cast("L")
 
     def send(self, fileno: int, datagrams: Sequence[Datagram]) -> list[tuple[int, OSError]]:
-        """Send these in their order. The result names those that were not sent by their place, and says why."""
+        """Send these in their order. The result has the places of those that were not sent, with reasons."""
         failed: list[tuple[int, OSError]] = []
         done = 0
         while done < len(datagrams):

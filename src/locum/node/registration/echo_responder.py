@@ -22,7 +22,7 @@ _ANY_PORT = 9
 
 
 class EchoResponder:
-    """A raw socket on the home agent's address. `serves` says whether a home address has a UDP tunnel.
+    """A raw socket on the home agent's address. `serves` is true for a home address with a UDP tunnel.
 
     Raises OSError without CAP_NET_RAW.
     """

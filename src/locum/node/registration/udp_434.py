@@ -113,7 +113,7 @@ class RegistrationSocket:
             raise problem
 
     def send_all(self, datagrams: Sequence[Datagram]) -> list[tuple[int, OSError]]:
-        """The same for many, in their order. The result names those that were not sent by their place, and says why."""
+        """Send many, in their order. The result has the places of those that were not sent, with reasons."""
         fileno = self._socket.fileno()
         failed = self._outbox.send(fileno, datagrams)
         if failed and self._unreachable is not None:

@@ -15,7 +15,7 @@ class Repeating:
         self._timers: dict[HeldSocket, asyncio.TimerHandle] = {}
 
     def begin(self, held: HeldSocket) -> None:
-        """From now on, if its record says so."""
+        """Repeat from now on, if its record has a keep-alive."""
         record = held.record
         if isinstance(record, DatagramRecord) and record.repeated is not None and held not in self._timers:
             later = asyncio.get_running_loop().call_later(record.repeated.seconds, self._repeat, held)

@@ -67,7 +67,7 @@ class Replaying:
         self._feed(Replayed(action.flow, error))
 
     def _put(self, accepted: Accepted) -> str | None:
-        """Why the connection could not be given to a program; None: it was. Raises Interrupted."""
+        """Reason why the connection could not be given to a program; None: it was. Raises Interrupted."""
         if self._stopping.is_set():
             raise Interrupted
         try:

@@ -168,7 +168,7 @@ class StandIn:
             del self._held[held.key[0]]
 
     def _discard_kept(self, name: str, fd: int) -> None:
-        """A descriptor that no row speaks of: its handover was dropped when we were killed."""
+        """A descriptor without a row: its handover was dropped when we were killed."""
         if name.count("-") == 1 and self._keeper is not None:
             connection = socket.socket(fileno=fd)
             either.stop(connection)

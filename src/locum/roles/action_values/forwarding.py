@@ -62,7 +62,7 @@ class BindingEntry:
 
 
 class Side(Enum):
-    """Which inner address of a tunnelled packet must be the home address."""
+    """The inner address of a tunnelled packet that must be the home address."""
 
     __hash__ = object.__hash__  # part of many keys; Enum would hash the name each time
 

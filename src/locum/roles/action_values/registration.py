@@ -17,7 +17,7 @@ from locum.wire.values import value
 
 
 class RefusalReason(IntEnum):
-    """Why a registration is refused. Counters and events show the number, which is that of RFC 5944 for this reason."""
+    """Reason of a refused registration. Counters and events show the number of RFC 5944 for it."""
 
     UNSPECIFIED = 128
     PROHIBITED = 129
@@ -224,7 +224,7 @@ class Answer:
 
 
 class AgentRefusal(Enum):
-    """Why a foreign agent refuses a registration itself, as far as a registrant acts on it."""
+    """Reason of a foreign agent's own refusal, as far as a registrant acts on it."""
 
     LIFETIME_TOO_LONG = "lifetime"  # the answer has the longest that it grants
     CHALLENGE = "challenge"  # the last challenge is missing, unknown or used already (RFC 4721)

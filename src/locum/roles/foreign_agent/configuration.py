@@ -48,7 +48,7 @@ class StaticVisitor:
         return None if self.here else self.link
 
     def next_hop_of(self, home_address: Addr) -> Addr | None:
-        """Of that one of its home addresses; None: none is said for its family."""
+        """The next hop for one of its home addresses; None: none is given for its family."""
         return self.next_hop if home_address.version == 4 else self.next_hop_v6
 
 

@@ -127,7 +127,7 @@ class Probing(Part):
         return actions
 
     def deregistered(self, home_address: IPv4Address) -> list[Action]:
-        """It has said itself that it goes."""
+        """The device has deregistered itself."""
         actions = self._back(home_address, "deregistered")
         self._leave(home_address)
         return actions

@@ -97,7 +97,7 @@ class Concluded:
 
     @property
     def lifetime(self) -> int:
-        """Seconds that both the device and the home agent said; 0 if the registration was withdrawn."""
+        """The shorter lifetime of device and home agent, in seconds; 0 if the registration was withdrawn."""
         request = self.pending.request
         if request.care_of_address == request.home_address:
             return 0

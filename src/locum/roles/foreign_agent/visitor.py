@@ -34,7 +34,7 @@ class Visitor:
     next_hop: Addr | None = None
 
     def to_row(self) -> Mapping[str, JSON]:
-        """As a row of the table "visitor"."""
+        """The row of the table "visitor"."""
         return {
             "home_agent": str(self.home_agent),
             "link": self.link,

@@ -150,7 +150,7 @@ class HomeAdmission:
         return care_of
 
     def _default(self, asked: Options, held: Binding, home: Home) -> IPv4Address | None:
-        """The default CoA that the mobile node says (R3); the unspecified address takes it back. Raises Refusal."""
+        """The default CoA that the mobile node registers (R3), or the unspecified address. Raises Refusal."""
         if asked.default is None or not home.mobile.default_by_registration:
             return held.default
         address = asked.default

@@ -77,7 +77,7 @@ class CareOf:
         return self.address if self.outer is None else self.outer.address
 
     def to_row(self) -> Mapping[str, JSON]:
-        """As an item of a binding's row, without default values."""
+        """The item of a binding's row, without default values."""
         row: dict[str, JSON] = {
             "address": text(self.address),
             "lifetime": self.lifetime,
@@ -173,7 +173,7 @@ class Binding:
         return min((entry.expires_at for entry in self.care_of), default=None)
 
     def to_row(self) -> Mapping[str, JSON]:
-        """As a row of the table "binding" (the mobile node) or "stand_in", without default values."""
+        """The row of the table "binding" (the mobile node) or "stand_in", without default values."""
         row: dict[str, JSON] = {
             "identification": self.identification,
             "care_of": [entry.to_row() for entry in self.care_of],

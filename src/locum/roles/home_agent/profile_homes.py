@@ -1,4 +1,4 @@
-"""Which home addresses a home agent serves beside the configured ones: from profiles and from pools (features R3, C9).
+"""Home addresses that a home agent serves beside configured ones: from profiles and pools (R3, C9).
 
 A request for an unknown home address, or for none with a NAI (RFC 2794), waits here for a profile: few at a time and not
 for long. Profiles are kept for their lifetime and fetched again; one that cannot be fetched goes on, one that is refused
@@ -54,7 +54,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Altered:
-    """The profile of a home address that is served says something else now."""
+    """The profile of a served home address has changed."""
 
     home_address: IPv4Address
     profile: Profile
@@ -90,7 +90,7 @@ class KnownHome:
     fetch_at: float | None  # when it is fetched again
 
     def to_row(self) -> Mapping[str, JSON]:
-        """As a row of the table "profile"."""
+        """The row of the table "profile"."""
         return {
             "nai": self.nai,
             "profile": self.profile.to_row(),

@@ -31,7 +31,7 @@ class Server(Protocol):
     """The home agent, as far as profiles change it."""
 
     def serve(self, mobile: Mobile, *, now: float) -> list[Action]:
-        """Serve this home address from now on as `mobile` says."""
+        """Serve this home address from now on, by `mobile`."""
 
     def withdraw(self, home_address: IPv4Address, *, now: float) -> list[Action]:
         """Serve this home address no longer."""

@@ -1,4 +1,4 @@
-"""Which bindings revocations end, at a home agent (RFC 3543 section 4.2): by hand, by an agent, because of a move.
+"""Bindings that a revocation ends at a home agent (RFC 3543 section 4.2): by hand, agent, or move.
 
 Messages and their belief are in `binding_revocation.py`; how a care-of address is taken away is the home agent's.
 """

@@ -57,7 +57,7 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The sockets are stopped; they can be resumed until the device has said that all is back.
+    """The sockets are stopped; they can be resumed until the device confirms that all is back.
 
     `finals` are None after a restart: they are read again when they are asked for.
     """

@@ -40,7 +40,7 @@ class Replies:
         )
 
     def sent(self, request: str, taken: TakenOver, peer: Addr | None) -> Emit:
-        """That a request was answered."""
+        """The event of an answered request."""
         detail: dict[str, JSON] = {"request": request, "sessions": len(taken.held)}
         if peer is not None:
             detail["to"] = str(peer)

@@ -54,7 +54,7 @@ class Switching(WaitingPart):
         self.device_at: Callable[[Iterable[Addr]], Addr | None] = lambda _home_addresses: None
 
     def refusal(self, home_addresses: Iterable[Addr], takes: Takes, flows: int) -> Status | None:
-        """Why these home addresses cannot be registered for so many flows more; None when they can."""
+        """Reason why these home addresses cannot be registered for so many more flows; None if they can."""
         listed = tuple(home_addresses)
         if self._standing(listed) is None:
             return Status.REFUSED

@@ -55,7 +55,7 @@ class Triggered:
 
     @property
     def takes(self) -> Takes:
-        """As the registration says it."""
+        """Takes as in the registration."""
         return Takes.RULED if self.selectors else Takes.ALL
 
     def persist(self) -> Persist:
@@ -98,7 +98,7 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class _Doubted:
-    """A device that is said to be lost, while it is asked."""
+    """A device that was reported lost, while it is asked."""
 
     trigger: Trigger
     event: Asked
@@ -162,7 +162,7 @@ class Triggering(WaitingPart):
     # Triggers --------------------------------------------------------------------------------------------------------
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
-        """Triggers, and answers of devices that are said to be lost; None for anything else."""
+        """Handle triggers, and answers of devices reported lost; None for other events."""
         if isinstance(event, Asked):
             return self.asked(event, now=now) if event.path == PATH else None
         return self._answered(event, now) if isinstance(event, Answered | NoAnswer) else None
@@ -189,7 +189,7 @@ class Triggering(WaitingPart):
         return self._take(trigger, event, now)
 
     def _refusal(self, trigger: Trigger, event: Asked) -> Status | None:
-        """Why not; None when it may be done. A device speaks for itself."""
+        """Reason of a refusal; None if it is permitted. A device may trigger for itself."""
         homes = set(trigger.home_addresses)
         itself = event.peer in homes
         if not homes <= set(event.authorised) or not (event.may_trigger or itself):

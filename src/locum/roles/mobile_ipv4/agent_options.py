@@ -38,7 +38,7 @@ def udp_answer(said: tuple[Extension, ...]) -> UdpTunnelAnswer | None:
 
 
 def revocation_support(said: tuple[Extension, ...]) -> RevocationSupport | None:
-    """The first that is said of revocations."""
+    """The first revocation support of these."""
     for extension in said:
         if isinstance(extension, wire.RevocationSupport):
             return RevocationSupport(extension.timestamp, extension.inform)

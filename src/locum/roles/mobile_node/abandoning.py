@@ -41,7 +41,7 @@ class Abandoning(Part):
         return tuple(abandon_request.handover for abandon_request in self._abandon_requests.values())
 
     def begin(self, handover: Handover) -> list[Action]:
-        """Tell the stand-in of this handover, whose row says that it is abandoned."""
+        """Tell the stand-in that this handover is abandoned, as its row already has it."""
         name = handover.identifier
         requests: tuple[Request634, ...] = (Abandon(name),)
         if handover.returned:  # those live here: only the others are reset

@@ -89,7 +89,7 @@ def told(left: LeftSession, frozen: Collection[int]) -> SessionFate:
 
 
 def _moves(session: FoundSession, unfrozen: Mapping[Process, str]) -> str | None:
-    """Why this session cannot be captured although it could travel: one of its processes runs on."""
+    """Reason why this movable session cannot be captured: one of its processes runs on."""
     for process in session.processes:
         if (reason := unfrozen.get(process)) is not None:
             return f"process {process.pid} cannot be frozen: {reason}"

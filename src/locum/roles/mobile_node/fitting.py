@@ -15,7 +15,7 @@ _ENVELOPE = (
 def fitting(
     records: Sequence[SessionRecordItem],
 ) -> tuple[tuple[SessionRecordItem, ...], tuple[Flow, ...]]:
-    """As many records as one transfer may carry, in their order, and the flows of the others: the largest are left out."""
+    """Records that fit into one transfer, in their order, and the flows of the others, the largest."""
     sizes = [len(cbor.encode(dict(record.record))) for record in records]
     total, left = sum(sizes) + _ENVELOPE, set()
     for place in sorted(range(len(records)), key=sizes.__getitem__, reverse=True):

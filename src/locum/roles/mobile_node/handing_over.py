@@ -392,7 +392,7 @@ class FallingAsleep:
 
 
 def refusal(session: SessionStatus) -> str:
-    """Why the stand-in did not take it."""
+    """Reason why the stand-in refused it."""
     return f"the stand-in refused it: {session.reason}" if session.reason else "the stand-in refused it"
 
 

@@ -54,7 +54,7 @@ class Transferring:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """`result` says how."""
+    """The end of it, with its `result`."""
 
 
 State = Finding | Preparing | Leaving | Gathering | Extending | Capturing | Transferring | Ended

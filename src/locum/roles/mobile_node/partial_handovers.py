@@ -96,7 +96,7 @@ class PartialHandovers:
         return self.idle and not self._coming
 
     def flows(self) -> frozenset[Flow]:
-        """That are, or may be, at a stand-in."""
+        """Flows that are, or may be, at a stand-in."""
         listed = [*self._given.values(), *(handover for handover, _ in self._waiting)]
         listed += [coming.handover for coming in self._coming.values()]
         if self._machine is not None:

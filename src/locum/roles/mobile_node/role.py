@@ -87,7 +87,7 @@ class SleepingNode:
         raise NotPossible("already asleep")
 
     def would_sleep(self, found: SessionsFound, *, to: str | None = None) -> Choice:
-        """Which of these sessions would be handed over now, and which would stay. Raises NotPossible."""
+        """Sessions of these that would be handed over now, and those that would stay. Raises NotPossible."""
         if not isinstance(self.state, Up):
             raise NotPossible("not while asleep, or on the way to sleep or back")
         departure = self._departure(self.stand_in(to), {})

@@ -10,7 +10,7 @@ from locum.wire.control import Flow
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """All parts that are given have to fit; without any, every session is meant."""
+    """All given parts have to match; without any, every session is selected."""
 
     port: int | None = None  # of either end
     peer: Addr | None = None
@@ -31,7 +31,7 @@ EVERYTHING = Selection()
 
 
 def with_companions(selection: Selection, found: Iterable[FoundSession]) -> list[FoundSession]:
-    """Those that are meant, and all others of the same programs: a program stands still with all its sessions."""
+    """The selected ones, and all others of the same programs: a frozen program stops all its sessions."""
     listed = list(found)
     if selection == EVERYTHING:
         return listed

@@ -48,7 +48,7 @@ class Attachment:
         return UseAgent(self.link, self.agent, self.link_layer, home_addresses, self.care_of, self.colocated)
 
     def to_row(self) -> Mapping[str, JSON]:
-        """As part of a row."""
+        """The part of a row."""
         return {
             "link": self.link,
             "agent": str(self.agent),

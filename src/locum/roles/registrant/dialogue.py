@@ -38,7 +38,7 @@ class RegistrationPart(Protocol):
     """Something that rides in requests and learns from authentic replies: a flow rule, an identity, a context."""
 
     def fill(self, options: Options, attachment: Attachment, lifetime: int) -> Options:
-        """The options of a request with what this part says; `lifetime` 0 deregisters."""
+        """The options of a request with this part's values; `lifetime` 0 deregisters."""
         ...
 
     def replied(self, reply: ReceivedAnswer, attachment: Attachment) -> Sequence[Action]:
@@ -163,7 +163,7 @@ class RegistrationDialogue:
     # Rows --------------------------------------------------------------------------------------------------------
 
     def to_row(self) -> dict[str, JSON]:
-        """As part of a row."""
+        """The part of a row."""
         return {
             "identification": self._identification,
             "clock_offset": self._clock_offset,

@@ -132,7 +132,7 @@ class AgentDiscovery:
         advertisement: AgentAdvertisement,
         source: Source,
     ) -> Hearing:
-        """That an agent began again is believed of one that we know; all else it says to everybody."""
+        """Accept the restart of a known agent; other messages of an agent go to all."""
         known = (
             before is not None
             and before.link_layer == source.link_layer

@@ -41,7 +41,7 @@ def _care_of(to: str, candidates: CareOfCandidates, in_use: Attachment, now: flo
 
 
 class Movement:
-    """`enabled` makes a mobile node speak of its context at all; `brief_lifetime` in seconds."""
+    """`enabled` makes a mobile node announce its context at all; `brief_lifetime` in seconds."""
 
     def __init__(self, *, enabled: bool, brief_lifetime: int) -> None:
         self.enabled = enabled

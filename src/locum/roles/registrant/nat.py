@@ -96,7 +96,7 @@ class MobileTraversal:
     # Rows
 
     def to_row(self) -> JSON:
-        """As part of a row; None without a UDP tunnel."""
+        """The part of a row; None without a UDP tunnel."""
         return None if self._tunnel is None else [self._tunnel.forced, self._tunnel.interval]
 
     def from_row(self, row: JSON, now: float) -> None:

@@ -391,7 +391,7 @@ class MobileNode:
         ]
 
     def _assigned(self, home_address: IPv4Address) -> list[Action]:
-        """The home agent has said which home address is ours (RFC 2794)."""
+        """The home agent has assigned our home address (RFC 2794)."""
         before = self.configuration.home_address
         if home_address in (before, IPv4Address(0)) or self.configuration.nai is None:
             return []

@@ -67,7 +67,7 @@ class MobileRevocation:
         return attachment is None or notice.care_of == attachment.care_of
 
     def to_row(self) -> JSON:
-        """As part of a row."""
+        """The part of a row."""
         return None if self._agreed is None else self._agreed.to_row()
 
     def from_row(self, row: JSON) -> None:

@@ -25,7 +25,7 @@ class Routing:
     default: IPv4Address | None = None  # default care-of address; 0.0.0.0 takes back whichever is registered
 
     def to_row(self) -> Mapping[str, JSON]:
-        """As part of a row."""
+        """The part of a row."""
         default = None if self.default is None else str(self.default)
         return {"binding": self.binding, "weight": self.weight, "default": default}
 
@@ -83,7 +83,7 @@ class OwnRouting:
         return ()
 
     def to_row(self) -> JSON:
-        """As part of a row, which is written before a request is sent."""
+        """The part of a row, which is written before a request is sent."""
         return {
             "there": None if self._there is None else self._there.to_row(),
             "left": None if self._left is None else str(self._left),

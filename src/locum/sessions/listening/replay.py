@@ -80,7 +80,7 @@ def replay(
 
 
 def impossible(release: str) -> str | None:
-    """Why the kernel of this release (as `uname -r` says it) cannot do it; None when it can."""
+    """Reason why the kernel of this release (as in `uname -r`) cannot do it; None if it can."""
     version = tuple(int(term) for term in re.findall(r"\d+", release)[:2])
     if version >= FIRST_KERNEL:
         return None

@@ -66,7 +66,7 @@ class Exclusions:
     ports: frozenset[int] = frozenset()
 
     def judge(self) -> "Callable[[Flow, Iterable[int]], str | None]":
-        """A function that says why a connection of these processes is left alone; it looks at each process once."""
+        """A function that gives the reason for leaving a connection of these processes alone."""
         of_process = cache(self._of_process)
 
         def reason(flow: Flow, pids: Iterable[int]) -> str | None:

@@ -2,4 +2,4 @@
 
 
 class SessionError(Exception):
-    """A connection that cannot be captured or restored; the text says which and why. Nothing was changed."""
+    """A connection that cannot be captured or restored, with the reason; no state was changed."""

@@ -177,7 +177,7 @@ class Spool:
         stand_in.resume(sock)
 
     def recover(self, sock: socket.socket, on_disk: Mapping[str, Path] | None = None) -> None:
-        """After a restart: continues the files where the kernel says. Raises SessionError when bytes are missing.
+        """After a restart: continue the files at the kernel's count. Raises SessionError for missing bytes.
 
         `on_disk` are the `disk_files` of the directory, to recover many.
         """

@@ -60,7 +60,7 @@ class BlockStatus(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ContextBlock:
-    """One block as it travels; without data it says that its version has not changed since it was sent last."""
+    """One block in a message; without data its version has not changed since it was last sent."""
 
     kind: int  # BlockKind, or a number that is not known here
     version: int

@@ -10,7 +10,7 @@ MAX_NOTICE = 1024  # two addresses and a flag; the bound leaves room for nothing
 
 @dataclass(frozen=True, slots=True)
 class Notice618:
-    """`responsible` says whether the receiver now gets the packets of `home_address`; `node` is the sender."""
+    """`responsible`: the receiver now gets the packets of `home_address`; `node` is the sender."""
 
     home_address: IPv4Address | IPv6Address
     responsible: bool

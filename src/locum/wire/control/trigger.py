@@ -28,7 +28,7 @@ class Operation(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why: a stand-in makes sure that a device that is said to be lost does not answer it either."""
+    """Reason: a stand-in checks that a device reported lost does not answer it either."""
 
     COMMAND = 1  # a person or a program wants it
     LOST = 2  # the access node does not reach the device any more
@@ -38,7 +38,7 @@ class Reason(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """Without selectors everything is meant, with selectors the packets that one of them takes.
+    """Without selectors for all packets, with selectors for the packets that match one of them.
 
     `access_node` is the one that serves the device, or did last, if the sender knows it (C4).
     """

@@ -32,7 +32,7 @@ class Extended:
 
     @property
     def mobile_nai(self) -> str | None:
-        """The mobile node's NAI (RFC 2794 section 2), if it said so itself: under its authentication to its home agent."""
+        """The mobile node's NAI (RFC 2794 section 2), if under its own authentication to its home agent."""
         if len(self.extensions) < 2:
             return None
         return next(

@@ -52,7 +52,7 @@ class MnpsRole:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """The share of flows of this registration among equal candidates (R8); 1 where nothing is said."""
+    """The share of flows of this registration among equal candidates (R8); 1 by default."""
 
     weight: int  # 0 to 65535; 0 is refused by the home agent
 

@@ -5,7 +5,7 @@ from locum.lab.scenarios.sleep.fig06 import Fig06
 
 
 class Colocated(Fig06):
-    """As fig06; the tunnel ends in the mobile node itself."""
+    """Fig. 6 with a tunnel that ends in the mobile node itself."""
 
     name = "colocated"
     title = "asleep in the middle of a download, with a co-located care-of address"

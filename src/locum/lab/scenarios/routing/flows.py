@@ -126,7 +126,7 @@ class Flows(Scenario):
                 checks.equal(f"elsewhere_{name}", others, 0, "packets")
 
     def _judge_explanations(self, lab: Lab, owners: dict[int, str], checks: Checks) -> None:
-        """`locum explain` at the home agent says the same places, by the same rules."""
+        """`locum explain` at the home agent gives the same places, by the same rules."""
         otherwise = []
         for told in TOLD:
             for version, place in ((4, told.place), (6, told.place if told.place6 is None else told.place6)):

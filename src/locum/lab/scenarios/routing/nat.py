@@ -22,7 +22,7 @@ ASLEEP = 2.0
 UDP_TIMEOUT = 4
 """Seconds after which the translator forgets a UDP mapping that is quiet."""
 KEEPALIVE = 1
-"""Seconds between keepalives, as the home agent says."""
+"""Seconds between keepalives, as the home agent sets them."""
 IDLE = 1.6 * UDP_TIMEOUT
 PORT, RATE = 7003, 100
 NODE = "natr"
@@ -179,7 +179,7 @@ def wait_outer(lab: Lab, address: str, patience: float = 25.0) -> str:
 
 
 def upload(lab: Lab, size: int) -> int:
-    """A stock curl posts so many bytes from the home address; returns how many the server says it has received."""
+    """A stock curl posts so many bytes from the home address; returns the server's count of them."""
     file = lab.output / "upload"
     services.make_file(file, size)
     source = ["--interface", str(HOME_ADDRESS4)]

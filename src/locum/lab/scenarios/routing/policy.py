@@ -190,7 +190,7 @@ class Policy(Scenario):
         stranger.stop()
 
     def _change(self, lab: Lab) -> None:
-        """The profile says something else while the device is registered, in the middle of a download."""
+        """The profile changes while the device is registered, during a download."""
         for server in self.servers:
             server.start(self._users(lab))
         for node in ("ha", "an1"):

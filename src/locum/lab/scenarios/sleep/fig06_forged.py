@@ -20,7 +20,7 @@ from locum.lab.steps.story import judge_sleeps, live, watch
 from locum.lab.world import Lab, Sleep
 
 RATE = "1m"
-"""As nginx has it: the stand-in holds the data of the whole attack, and the device fetches it."""
+"""Text form as in nginx: the stand-in holds the data of the whole attack, and the device fetches it."""
 HEAD_START = 1_000_000
 PER_PORT = 1000
 """Messages to each open port, at least."""

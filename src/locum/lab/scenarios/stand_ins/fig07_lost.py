@@ -121,7 +121,7 @@ class Fig07Lost(Scenario):
 
 
 def serve(lab: Lab, node: str, more: str) -> tuple[Program, ...]:
-    """A stock echo and a stock listener that says where it is, at the home address."""
+    """A stock echo and a stock listener that sends its place, at the home address."""
     echo = f"UDP4-RECVFROM:{ECHO},bind={HOME_ADDRESS4},fork{more}"
     listener = f"TCP4-LISTEN:{LISTENER},bind={HOME_ADDRESS4},reuseaddr,fork{more}"
     return (

@@ -21,7 +21,7 @@ ADVERTISEMENT = b"\x09"
 
 
 class Fig08(Fig07):
-    """As fig07; the tunnel of the stand-in's registration ends in the stand-in itself."""
+    """Fig. 7 with a tunnel of the stand-in's registration that ends in the stand-in itself."""
 
     name = "fig08"
     title = "the stand-in registers with a care-of address of its own"

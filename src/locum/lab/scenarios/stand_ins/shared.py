@@ -22,7 +22,7 @@ ASLEEP = 2.0
 
 
 def ruled(at: str) -> Mapping[str, Table]:
-    """As bound in advance there, and a rule for the download that leads where it goes anyway: its packets are counted."""
+    """Preconfigured there, with a rule for the download and the same target: its packets are counted."""
     tables = bound_in_advance(at)
     return {**tables, "ha": merged(tables["ha"], standing_rule_from(PORT))}
 

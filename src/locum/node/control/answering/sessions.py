@@ -58,7 +58,7 @@ async def wake(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
 
 
 async def give(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
-    """Returns when the stand-in has the sessions that were meant. Raises RequestFailed."""
+    """Returns when the stand-in has the selected sessions. Raises RequestFailed."""
     return await sleeper(node).give(_selection(arguments), _name(arguments.get("to")))
 
 
@@ -74,7 +74,7 @@ def _name(value: Any) -> str | None:
 
 
 def _selection(arguments: Mapping[str, Any]) -> Selection:
-    """Which sessions are meant. Raises RequestFailed."""
+    """The selected sessions. Raises RequestFailed."""
     port, pid = (_number(arguments, key) for key in ("port", "pid"))
     peer, flow = arguments.get("peer"), arguments.get("flow")
     try:
@@ -136,7 +136,7 @@ async def drop(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
 
 
 def _dropping(arguments: Mapping[str, Any]) -> "Callable[[TakenOver, HeldFlow], bool]":
-    """Which sessions are meant. Raises RequestFailed."""
+    """The selected sessions. Raises RequestFailed."""
     given = {key: arguments[key] for key in ("session", "flow", "device") if arguments.get(key) is not None}
     if len(given) != 1:
         raise RequestFailed("name one of session (HANDOVER/NUMBER), flow and device")

@@ -47,7 +47,7 @@ class Context:
     blocks: Mapping[BlockKind, Block] = field(default_factory=dict)
 
     def to_row(self) -> dict[str, JSON]:
-        """As part of a row; the store is readable by its owner alone."""
+        """The part of a row; the store is readable by its owner alone."""
         blocks: dict[str, JSON] = {
             kind.name.lower(): [block.version, encode_block(block.content).hex()]
             for kind, block in self.blocks.items()

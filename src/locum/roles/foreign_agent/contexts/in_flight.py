@@ -62,7 +62,7 @@ class End:
 
 
 class Waiting(Enum):
-    """Why packets of a home address wait here."""
+    """Reason why packets of a home address are held here."""
 
     HERALDED = "heralded"  # it has asked to register here and says where it comes from
     EXPECTED = "expected"  # the device has not attached yet

@@ -104,7 +104,7 @@ class Requesting:
     def pushing(
         self, visitor: Visitor, said: Instruction | None, replies: Sequence[Action], *, now: float
     ) -> list[Action] | None:
-        """If the device says where it will move to: push its context; `replies` go once that is done or hopeless.
+        """Push the context if the device names its next access node; `replies` go after success or failure.
 
         None: it does not, and the replies are the caller's.
         """
@@ -130,7 +130,7 @@ class Requesting:
         )
 
     def left(self, visitor: Visitor, named: Instruction | None, *, now: float) -> list[Action]:
-        """It deregisters. A stand-in that says where the device is sends the context back there, changes included."""
+        """The device deregisters. A stand-in that names its access node sends the context back."""
         if named is None or not self._kept.known(named.access_node, visitor.home_address):
             return []
         onward = Onward.NOTHING

@@ -138,7 +138,7 @@ class ContextRequests(Part):
         return self._retries.next()
 
     def agreed(self, home_address: IPv4Address, peer: IPv4Address, versions: Mapping[int, int]) -> None:
-        """That access node has these versions now; they need not be sent there again."""
+        """Note that the access node has these versions now; they need not be sent there again."""
         self._told[home_address, peer] = dict(versions)
 
     def forget(self, home_address: IPv4Address) -> None:

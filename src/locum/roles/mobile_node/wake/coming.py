@@ -100,7 +100,7 @@ class Coming:
     # Commands ----------------------------------------------------------------------------------------------------
 
     def go_back(self, *, now: float) -> list[Action]:
-        """Send the sessions back to the stand-in; `result` says when."""
+        """Send the sessions back to the stand-in; `result` is set at the end."""
         if self._leaving or isinstance(self.state, Ended):
             return []
         self._leaving = True

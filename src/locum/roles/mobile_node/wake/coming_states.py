@@ -54,7 +54,7 @@ class Completing:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """`result` says how."""
+    """The end of it, with its `result`."""
 
 
 State = Watching | Asking | Pausing | Tightening | Injecting | Completing | Ended

@@ -50,7 +50,7 @@ class SessionProgress:
         return self.behind and self.room is Room.OPEN
 
     def placed(self, offset: int) -> "SessionProgress":
-        """Return it with so many bytes in the socket, as the kernel says."""
+        """Return it with so many bytes in the socket, by the kernel's count."""
         return self if offset == self.offset else replace(self, offset=offset)
 
     def took(self, taken: int, given: int) -> "SessionProgress":

@@ -88,7 +88,7 @@ class Receiving:
 
     @property
     def flows(self) -> tuple[Flow, ...]:
-        """That are still to come."""
+        """Flows that are still to come."""
         return tuple(expected.flow for expected in self._expected())
 
     @property

@@ -46,7 +46,7 @@ class Authentication(Extension):
 
 @dataclass(frozen=True, slots=True)
 class GeneralizedAuthentication(Extension):
-    """As Authentication, in the long format; sub-type 1 is the mobile node's to its AAA server."""
+    """Like Authentication, in the long format; sub-type 1 is the mobile node's to its AAA server."""
 
     subtype: int
     spi: int

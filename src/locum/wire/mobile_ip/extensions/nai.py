@@ -26,7 +26,7 @@ class Nai(Extension):
 
 @dataclass(frozen=True, slots=True)
 class NaiCarrying(Extension):
-    """Someone else's: whose it is, the sub-type says; 1 to 254 bytes of UTF-8."""
+    """A NAI of another node, by the sub-type; 1 to 254 bytes of UTF-8."""
 
     subtype: int
     identifier: str

@@ -11,7 +11,7 @@ _INFORM = 0x8000
 
 @dataclass(frozen=True, slots=True)
 class RevocationSupport(Extension):
-    """The sender takes revocation messages for this binding; both sides must have said so.
+    """The sender takes revocation messages for this binding; both sides must have sent it.
 
     An agent, or a mobile node without a foreign agent, says it under its own authentication extension.
     """
