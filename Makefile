@@ -15,6 +15,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CHECKED := $(wildcard src tests bench hatch_build.py)
 TYPED := src/locum $(wildcard tests bench)
 
+# Daemons and commands start hundreds of times in a test run; each reads bytecode instead of compiling its sources again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DELETE_ON_ERROR:
 .PHONY: setup demo test check docs bench test-all test-kernel requirements wheel clean distclean packages test-packages root-%
 

@@ -21,6 +21,7 @@ settings.register_profile(
 settings.register_profile(
     "explore", parent=settings.get_profile("locum"), derandomize=False, max_examples=400
 )
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a third of the time that a daemon takes to start
 os.environ.setdefault("LOCUM_LAB_PATIENCE", "6")  # before the lab is imported; it is a factor on waits
 
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "locum"))
