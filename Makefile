@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 SETUP := sh packaging/debian/setup.sh
 STAMPS := $(VENV)/stamps
 TESTS ?= tests/sessions
-# Tests in two processes; tests/conftest.py says which tests share one.
-PYTEST := $(BIN)/python -m pytest -n 2 --durations=10
+# Tests in three processes, since those of the lab mostly wait; tests/conftest.py says which tests share one.
+PYTEST := $(BIN)/python -m pytest -n 3 --durations=10
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CHECKED := $(wildcard src tests bench hatch_build.py)
 TYPED := src/locum $(wildcard tests bench)

@@ -3,8 +3,8 @@
 A run draws the same examples every time, so that its result depends on the change and not on luck. New examples are
 looked for with HYPOTHESIS_PROFILE=explore, as `make test-all` does.
 
-`make test` runs two workers. The tests of a file stay on one worker, since they may share a fixture that takes seconds
-to build. Each scenario of the lab is a group of its own. The longest groups start first, so that both workers end at
+`make test` runs three workers. The tests of a file stay on one worker, since they may share a fixture that takes seconds
+to build. Each scenario of the lab is a group of its own. The longest groups start first, so that all workers end at
 about the same time.
 """
 

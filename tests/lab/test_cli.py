@@ -193,7 +193,7 @@ def test_run_reports_although_the_report_file_became_unwritable(
     """The path for `--report` is gone by the end; the measurements are still printed."""
     wanted, output = tmp_path / "there" / "report.json", tmp_path / "out"
     run = subprocess.Popen(
-        [*RUN, "run", "-j", "fig06-expiry", "--output", str(output), "--report", str(wanted)],
+        [*RUN, "run", "-j", "fig06-deregistration", "--output", str(output), "--report", str(wanted)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -205,7 +205,7 @@ def test_run_reports_although_the_report_file_became_unwritable(
     assert run.returncode == 1
     assert f"{wanted} cannot be written" in complaint and "Traceback" not in complaint
     printed = json.loads(said)
-    assert printed["scenario"] == "fig06-expiry" and printed["checks"]
+    assert printed["scenario"] == "fig06-deregistration" and printed["checks"]
     assert json.loads((output / "report.json").read_text()) == printed
 
 

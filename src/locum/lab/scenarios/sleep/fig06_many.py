@@ -13,7 +13,7 @@ from locum.lab.steps.story import download, judge_sleeps, web
 from locum.lab.world import Lab
 
 COUNT = 10
-SIZE = 7_000_000
+SIZE = 4_000_000
 HEAD_START = 400_000
 ASLEEP = 6.0
 SMALL = 100_000

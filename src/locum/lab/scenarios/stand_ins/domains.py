@@ -26,6 +26,7 @@ class TwoDomains(Scenario):
     name = "domains-2"
     title = "asleep in the middle of a download, with addresses from two domains"
     plan = Plan(domains=2)
+    exhaustive = True  # three domains hold all that two do
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
@@ -61,3 +62,4 @@ class ThreeDomains(TwoDomains):
     name = "domains-3"
     title = "the same with addresses from three domains"
     plan = Plan(domains=3)
+    exhaustive = False

@@ -83,6 +83,7 @@ class SharedAccess(Shared):
     """A tunnel of the stand-in's own ends beside those of the access node's visitors."""
 
     name = "shared-access"
+    exhaustive = True  # the host that the device visits has the same tunnel, and one more
     title = "the stand-in lives on the wired access node's host, and registers from there"
     stand_in: ClassVar[Registering] = Registering("an3", bid=1, colocated=True)
     plan: ClassVar[Plan] = Plan(
@@ -103,6 +104,7 @@ class SharedVisited(SharedAccess):
     """The home agent has two tunnels to that host: to the device by its foreign agent, and to the stand-in."""
 
     name = "shared-visited"
+    exhaustive = False
     title = "the stand-in lives on the access node's host that the device visits, and registers from there"
     stand_in: ClassVar[Registering] = Registering("an1", bid=1, colocated=True)
     plan: ClassVar[Plan] = Plan(
@@ -114,6 +116,7 @@ class SharedAccessDefault(Shared):
     """Bound in advance at the access node whose daemon it shares: the default care-of address is its own host."""
 
     name = "shared-access-default"
+    exhaustive = True
     title = "the stand-in lives on the wired access node's host, which is the default care-of address"
     host: ClassVar[str] = "an3"
     plan: ClassVar[Plan] = Plan(tables=ruled("an3"), associations=further("an3"))
@@ -132,6 +135,7 @@ class SharedVisitedDefault(SharedAccessDefault):
     """Awake or asleep, the home agent has one care-of address: its access node chooses device or stand-in."""
 
     name = "shared-visited-default"
+    exhaustive = False
     title = "the device sleeps where it is: its own access node's host is the default care-of address"
     host: ClassVar[str] = "an1"
     plan: ClassVar[Plan] = Plan(tables=ruled("an1"), associations=further("an1"))
