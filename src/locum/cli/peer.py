@@ -28,5 +28,6 @@ list_command(
         "failed",
         "received",
     ),
-    "Peers without their keys: their addresses, their last message, requests in both directions and failures.",
+    "Peers without their keys: home addresses that each may speak for, time of its last message, requests in both "
+    "directions, failures.",
 )

@@ -1,7 +1,7 @@
 """One running node: opens the resources of its roles, restores them, and takes it all down again.
 
-Owns the event loop, the clock and the order of starting and stopping. `Driver` drives the roles, which decide; each hand that performs an
-action is in a file of its own.
+Owns the event loop, the clock and the order of starting and stopping. `Driver` drives the roles, which decide; each handler
+of actions is in a file of its own.
 """
 
 import asyncio

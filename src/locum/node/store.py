@@ -1,6 +1,6 @@
 """Durable state of a node: bindings, visitors, registrations, handovers, sequence numbers, host changes.
 
-One small interface (rows, put, forget, durable) over SQLite in WAL mode. The event loop never waits for the disk: writes
+One small interface (rows, put, forget, committed, durable) over SQLite in WAL mode. The event loop never waits for the disk: writes
 are queued and committed in groups by one thread, the only one that writes and syncs. All that arrive while a commit is
 running make up the next one, so the price of a sync is shared by concurrent registrations. `durable()` is awaited before
 an answer leaves the host. Rows are read when a node starts; afterwards their writers have them in memory. Rows are
@@ -47,8 +47,9 @@ class _Batch:
         self.committed: asyncio.Future[None] = loop.create_future()
 
     def encode(self) -> None:
-        """Encode the batch, in the thread of the event loop: two threads that want the interpreter wait
-        for each other, and the worker's share would be done in many small pieces.
+        """Encode the batch, in the thread of the event loop.
+
+        Two threads that want the interpreter wait for each other: the worker would do its share in many small pieces.
         """
         by_table: dict[str, dict[str, Row]] = {}
         for at, value in self.writes.items():

@@ -31,7 +31,7 @@ def discard_directory(directory: Path) -> None:
 
 
 def _make(directory: Path) -> None:
-    """With its parents, one of which another node of this host may just be taking away because it was empty."""
+    """Make the directory and its parents; repeat if another node removes an empty parent meanwhile."""
     for _ in range(_TRIES - 1):
         with suppress(FileNotFoundError):
             directory.mkdir(parents=True, exist_ok=True)

@@ -200,7 +200,7 @@ class Tables:
                 self.rules.remove(entry.home_address)
 
     def install_visited(self, entry: BindingEntry) -> None:
-        """Add or replace an entry of Stage.VISITED. ValueError for actions of other roles."""
+        """Add or replace one of Stage.VISITED. Raises ValueError for more than one tunnel, rules, a peer or weights."""
         if len(entry.tunnels) > 1 or entry.rules or entry.peer or entry.weights:
             raise ValueError(f"{entry.home_address}: an access node has one tunnel and no more for it")
         first = maps.tunnel(entry.tunnels[0], self.state.endpoints) if entry.tunnels else None

@@ -1,4 +1,4 @@
-"""Layouts of flow rules and filters in the maps: values of `roles.flow_actions` <-> bytes, as bpf/locum.h has them.
+"""Layouts of flow rules and filters in the maps: values of `roles.action_values.flows` <-> bytes, as bpf/locum.h has them.
 
 All rules of a home address are one value, in one of two sizes. Knows no map and no packet.
 """

@@ -31,7 +31,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
-    """The transport part of an IP packet that is no later fragment. `payload_length` is that on the wire."""
+    """The transport part of an IP packet that is no later fragment. `transport_length` is that on the wire."""
 
     time: float
     outgoing: bool

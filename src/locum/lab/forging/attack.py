@@ -120,7 +120,7 @@ class Attack:
         self._first_port = dict.fromkeys((stranger.node for stranger in strangers), 10_000)
         self._impersonator = lab.processes.start(
             "evil",
-            "imposter",
+            "impersonator",
             [sys.executable, "-m", "locum.lab.forging.impersonator", str(self._member())],
             stdin=subprocess.PIPE,
         )
@@ -150,10 +150,10 @@ class Attack:
             "address": str(OTHER_ADDRESS4),
             "victim": str(HOME_ADDRESS4),
             "correspondent": str(lab.topology.address4("cn")),
-            "store": str(lab.place.path / "state" / "imposter.db"),
+            "store": str(lab.place.path / "state" / "impersonator.db"),
             "associations": associations,
         }
-        file = lab.place.path / "imposter.json"
+        file = lab.place.path / "impersonator.json"
         file.write_text(json.dumps(given))
         return file
 
@@ -287,7 +287,7 @@ class Attack:
 
         def there() -> bool:
             if not self._impersonator.running:
-                raise LabError(f"the imposter ended; {self._impersonator.complaint()}")
+                raise LabError(f"the impersonator ended; {self._impersonator.complaint()}")
             return len(lines()) > so_far
 
         wait_until("the answers to the member's demands", there, PATIENCE)

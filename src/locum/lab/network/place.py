@@ -33,7 +33,7 @@ _MADE_SSHD = "made-sshd-directory"
 
 
 def started_at(pid: int) -> int | None:
-    """Start time of a process in ticks since boot; with the pid it names a process uniquely. None: gone."""
+    """Start time of a process in ticks since boot, unique with its pid. None if the process has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

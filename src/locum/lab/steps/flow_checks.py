@@ -135,7 +135,7 @@ class Stint:
     """Destination of its packets; None: a permanent rule, which alone matches its packets."""
 
     def had(self, packet: Datagram, home: Address, tunnel: Address | None) -> bool:
-        """True if the rule matched this packet to `home`, which left in a tunnel to that address, or None."""
+        """True if the rule matched this packet to `home`. `tunnel` is its tunnel's destination; None: it left in no tunnel."""
         since = self.since.get(str(home))
         if since is None or not since <= packet.time <= self.until:
             return False

@@ -1,4 +1,4 @@
-"""Emits a flow rule's counter once it has left the kernel: its counter goes with it. Decides nothing."""
+"""Emits the last counter of a flow rule that was removed from the kernel. Decides nothing."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING

@@ -300,10 +300,10 @@ class RegistrationRelay(Part):
         return Concluded(pending, reply, self._relayed_reply(reply, message))
 
     def _answered(self, reply: RegistrationReply, source: Source) -> PendingKey | None:
-        """The pending request that a message of that sender answers.
+        """The pending request that this reply answers, by home address and identification, or by NAI.
 
-        By home address and identification, and by the NAI where there was no home address (RFC 2794 section 3): in the
-        reply, or, where that does not name one, in the only request of that identification.
+        The NAI counts where the request had no home address (RFC 2794 section 3). A reply without an NAI answers
+        such a request of its identification.
         """
         nonce, nai = mobile_nonce(reply.identification), reply.find(Nai)
         keys: list[PendingKey] = [(reply.home_address, nonce)]

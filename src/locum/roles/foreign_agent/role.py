@@ -1,7 +1,8 @@
 """The foreign agent of an access node (RFC 5944 section 3.7; source text 507): messages and actions.
 
-It is composed of the relay of registrations (601-604), the visitor list and the advertiser. It must not know sockets,
-the store or the kernel, nor the keys between a mobile node and its home agent.
+It joins its parts: visitor list, relay of registrations (601-604), revocation, probing, contexts and their transfer,
+policy, and advertiser. It must not know sockets, the store or the kernel, nor the keys between a mobile node and its home
+agent.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The home agent's visitor list (R1): served home addresses, and their registrations.
+"""The home agent's bindings (R1): served home addresses, and their registrations.
 
 Values only. The home agent decides about registrations, their effect on packets is in
 `forwarding_choice.py`.

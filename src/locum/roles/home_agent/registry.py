@@ -125,7 +125,7 @@ def rule_lines(home: Home) -> tuple[RuleLine, ...]:
 
 
 def line(home: Home, home_agent: IPv4Address, now: float) -> VisitorListEntry:
-    """The line of a home address in the visitor list (R1)."""
+    """The line of a home address in the list of bindings (R1)."""
     binding, mobile = home.binding.without_expired(now), home.mobile
     return VisitorListEntry(
         home_address=mobile.home_address,

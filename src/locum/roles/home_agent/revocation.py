@@ -1,6 +1,6 @@
 """Bindings that a revocation ends at a home agent (RFC 3543 section 4.2): by hand, agent, or move.
 
-Messages and their belief are in `binding_revocation.py`; how a care-of address is taken away is the home agent's.
+`revocation_messages.py` reads, checks and repeats the messages; the home agent itself takes a care-of address away.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

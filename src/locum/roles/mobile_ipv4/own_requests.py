@@ -43,7 +43,7 @@ def write_request(
     """
     co_located = RegistrationFlag.CO_LOCATED in registration.flags
     if registration.care_of.version != 4:
-        raise ValueError(f"a care-of address of Mobile IPv4 is no {registration.care_of}")
+        raise ValueError(f"{registration.care_of} is no care-of address of Mobile IPv4")
     request = RegistrationRequest(
         lifetime=registration.lifetime,
         home_address=registration.home_address,

@@ -27,7 +27,7 @@ class _AbandonRequest:
 
 
 class Abandoning(Part):
-    """Of one device; `dialogue` gives the dialogue with the stand-in of a handover."""
+    """Abandons sessions of one device; `dialogue` gives the dialogue with the stand-in of a handover."""
 
     def __init__(self, dialogue: Callable[[Handover], StandInDialogue]) -> None:
         self._dialogue = dialogue

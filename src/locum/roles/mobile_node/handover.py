@@ -85,7 +85,7 @@ class Handover:
     disowned: tuple[int, ...] = ()
 
     def at(self, stage: Stage) -> "Handover":
-        """The same at another stage."""
+        """A copy at another stage."""
         return replace(self, stage=stage)
 
     def without(self, flows: Iterable[Flow]) -> "Handover":

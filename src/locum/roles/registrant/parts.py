@@ -28,7 +28,7 @@ class OwnNai:
 
 
 class Ipv6Registration:
-    """The IPv6 home address rides along (RFC 5454); without one nothing does."""
+    """Adds the IPv6 home address to each request (RFC 5454); adds nothing without one."""
 
     def __init__(self, home_address: IPv6Address | None) -> None:
         self._home_address = home_address

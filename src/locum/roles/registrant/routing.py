@@ -42,8 +42,10 @@ NO_ROUTING = Routing()
 
 
 class OwnRouting:
-    """Every request carries `wanted`. The home agent keeps the default care-of address for good, so that ours is
-    stored until it is withdrawn; the rest ends with the registration.
+    """Puts `wanted` into every request.
+
+    The home agent keeps the default care-of address for good; therefore we store ours until we withdraw it. The rest ends
+    with the registration.
     """
 
     def __init__(self, wanted: Routing) -> None:

@@ -38,7 +38,7 @@ class Reason(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """Without selectors for all packets, with selectors for the packets that match one of them.
+    """A trigger for all packets, or with `selectors` for those that match one.
 
     `access_node` is the one that serves the device, or did last, if the sender knows it (C4).
     """

@@ -74,8 +74,8 @@ class TransferContext:
 class FlowRule:
     """Names a flow rule, as flow bindings of RFC 7629 have neither name nor priority (RFC 6089's FID and FID-PRI).
 
-    ADD and REPLACE are about the flow-binding extension that follows next; REMOVE has none. The same again right behind
-    that is about the same rule: its flow binding has the selector for the other IP version.
+    ADD and REPLACE are about the flow-binding extension that follows next; REMOVE has none. A second copy
+    directly after it names the same rule, with the selector of the other IP version.
     """
 
     operation: FlowOperation

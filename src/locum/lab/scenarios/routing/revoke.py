@@ -47,7 +47,7 @@ class Revoke(Scenario):
     """The home agent revokes, the access node revokes, the access node is shut down; a stranger tries in between."""
 
     name = "revoke"
-    title = "registrations are ended at once from either side only, and made anew"
+    title = "either side, and no stranger, can end a registration at once"
     plan = Plan(tables={"ha": standing_rule(PORT)})
     broken_from = (str(figure_5().broken4("evil")),)
 

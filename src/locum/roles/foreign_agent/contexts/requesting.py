@@ -76,7 +76,7 @@ class Requesting:
         return self._flights.arrive(_mobile(visitor), named.access_node, now=now)
 
     def registered(self, visitor: Visitor, said: Instruction | None, *, now: float) -> list[Action]:
-        """It is on the list, with its forwarding: deliver held packets, ask for its context."""
+        """Act on a visitor now listed: deliver held packets, fetch its context."""
         home_address, named = visitor.home_address, self._fetchable(visitor, said)
         actions: list[Action] = []
         if visitor.next_hop is None and self._kept.enabled:

@@ -17,7 +17,7 @@ BATCH = 8 << 20  # bytes put back in one step: some ten milliseconds, after whic
 
 
 class PuttingBack:
-    """Of the sessions of `progress`, which is kept up to date here."""
+    """Puts back the bytes of the sessions of `progress`, and keeps that up to date."""
 
     def __init__(self, dialogue: StandInDialogue, handover: bytes, progress: Progress) -> None:
         self._progress = progress

@@ -66,7 +66,7 @@ class Failed:
 
 
 class Receiving:
-    """Of one return: each connection is expected, or has arrived, or has failed. Every method gives actions."""
+    """Receives the connections of one return: each is expected, has arrived, or has failed. Every method gives actions."""
 
     def __init__(
         self,

@@ -482,7 +482,7 @@ class Waking:
     # Step 5 ------------------------------------------------------------------------------------------------------
 
     def _awake(self, flows: tuple[Flow, ...], now: float) -> list[Action]:
-        """Run the programs, and tell the stand-in. The row comes first: running sessions are not captured."""
+        """Write the row, then run the programs: a restarted daemon must not take running sessions for captured."""
         thaw: list[Action] = [Thaw(self.handover.processes)] if self.handover.processes else []
         noted = self._note(self.handover.at(Stage.RETURNED))
         actions: list[Action] = [*noted, *thaw, *released(flows)]
