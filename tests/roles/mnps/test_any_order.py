@@ -53,8 +53,8 @@ def request(what: str, name: bytes, switch: Takes | None) -> Request634 | None:
         case "prepare more":
             return TakeoverPrepare(name, (HOA,), (*flows, flow(2)), switch=switch)
         case "transfer":
-            others = tuple(each for each in FLOWS if each != name)
-            return TakeoverTransfer(name, tuple({0: each.to_cbor()} for each in flows), others=others)
+            others = tuple(handover for handover in FLOWS if handover != name)
+            return TakeoverTransfer(name, tuple({0: moved.to_cbor()} for moved in flows), others=others)
         case "reclaim":
             return Reclaim(name, (HOA,))
         case "fetch":
