@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from locum.security.association import Algorithm, Association, AssociationTable, Replay, digest, verify
+from locum.security.association import Algorithm, Association, digest, verify
 from locum.wire.mobile_ip.authenticate import append_authentication
 from locum.wire.mobile_ip.extensions import AuthKind
-from locum.wire.mobile_ip.registration import RegistrationRequest, decode_message
+from locum.wire.mobile_ip.registration import RegistrationRequest
 
 KEY = bytes(range(32))
 
@@ -83,22 +83,13 @@ def test_short_key_is_refused_and_repr_hides_keys() -> None:
     assert "key" not in repr(Association(256, KEY))
 
 
-def test_table() -> None:
-    first, second = Association(256, KEY), Association(257, KEY, Algorithm.HMAC_MD5, Replay.NONCE)
-    table = AssociationTable([first, second])
-    assert table.find(256) is first and table.find(257) is second and table.find(258) is None
-    assert list(table) == [first, second] and len(table) == 2
-    with pytest.raises(ValueError, match="256"):
-        AssociationTable([first, first])
-
-
 @pytest.mark.parametrize("algorithm", list(Algorithm))
 def test_a_signed_registration(algorithm: Algorithm) -> None:
     association = Association(0x1234, KEY, algorithm)
     home = IPv4Address("192.0.2.10")
     message = RegistrationRequest(300, home, home, home, 1).encode()
     signed = append_authentication(message, AuthKind.MN_HA, association.spi, association.digest)
-    found = decode_message(signed).authentication(AuthKind.MN_HA)
+    found = RegistrationRequest.decode(signed).authentication(AuthKind.MN_HA)
     assert found is not None and found.spi == 0x1234
     assert verify(association, found.covered, found.authenticator)
     for place in range(len(message)):
@@ -106,5 +97,5 @@ def test_a_signed_registration(algorithm: Algorithm) -> None:
             continue  # another message type is refused before
         forged = bytearray(signed)
         forged[place] ^= 0x01
-        found = decode_message(bytes(forged)).authentication(AuthKind.MN_HA)
+        found = RegistrationRequest.decode(bytes(forged)).authentication(AuthKind.MN_HA)
         assert found is not None and not verify(association, found.covered, found.authenticator)

@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Protocol
 
@@ -335,7 +335,3 @@ class World:
         self.away.clear()
         net.unblock("standin", "in")
         return finals
-
-
-def home_of(peer: str) -> IPv4Address | IPv6Address:
-    return HOME4 if ip_address(peer).version == 4 else HOME6

@@ -139,11 +139,6 @@ def test_impossible_flow_of_a_record_is_refused(flow: Flow) -> None:
         through(replace(PLAIN, flow=flow))
 
 
-def test_record_of_another_home_address_is_refused() -> None:
-    assert PLAIN.belongs_to((HOME, HOME6))
-    assert not PLAIN.belongs_to((HOME6, PEER))
-
-
 def test_records_that_the_kernel_would_refuse() -> None:
     with pytest.raises(WireError, match="window"):
         through(replace(PLAIN, window=Window(1, 2, 1, 3, 1)))

@@ -11,7 +11,7 @@ from locum.wire.errors import WireError
 def test_reads_in_order_and_is_consumed_exactly() -> None:
     cursor = Cursor(bytes(range(1, 36)))
     assert (cursor.u8("a"), cursor.u16("b"), cursor.u32("c")) == (1, 0x0203, 0x04050607)
-    assert cursor.u64("d") == 0x08090A0B0C0D0E0F
+    assert cursor.take(8, "d") == bytes(range(8, 16))
     assert cursor.address4("e") == IPv4Address("16.17.18.19")
     assert cursor.address6("f") == IPv6Address("1415:1617:1819:1a1b:1c1d:1e1f:2021:2223")
     cursor.done("end")

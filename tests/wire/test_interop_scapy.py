@@ -10,15 +10,13 @@ from scapy.packet import Raw
 
 from locum.wire.ip.headers import decode_ip
 from locum.wire.ip.transport import UdpDatagram
-from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag, AgentSolicitation, decode_discovery
+from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag, AgentSolicitation
 from locum.wire.mobile_ip.extensions import Authentication, AuthKind, InnerEncapsulation, Nai
-from locum.wire.mobile_ip.messages import decode_mobile_ip
 from locum.wire.mobile_ip.registration import (
     Code,
     Flag,
     RegistrationReply,
     RegistrationRequest,
-    decode_message,
 )
 from locum.wire.mobile_ip.tunnel_data import TunnelData, keepalive
 from tests.wire.strategies import replies, requests
@@ -40,7 +38,7 @@ def test_scapy_request_is_understood() -> None:
         flags=0x82, lifetime=300, homeaddr=HOME, haaddr=AGENT, coaddr=CARE_OF, id=IDENTIFICATION
     )
     packet /= Raw(extension)
-    assert decode_message(payload_of(packet)) == RegistrationRequest(
+    assert RegistrationRequest.decode(payload_of(packet)) == RegistrationRequest(
         lifetime=300,
         home_address=IPv4Address(HOME),
         home_agent=IPv4Address(AGENT),
@@ -56,7 +54,7 @@ def test_scapy_reply_is_understood(code: int) -> None:
     packet = IP(src=AGENT, dst=HOME) / UDP(sport=434, dport=5000) / MobileIP(type=3)
     packet /= MobileIPRRP(code=code, lifetime=60, homeaddr=HOME, haaddr=AGENT, id=IDENTIFICATION)
     expected = RegistrationReply(Code(code), 60, IPv4Address(HOME), IPv4Address(AGENT), IDENTIFICATION)
-    assert decode_message(payload_of(packet)) == expected
+    assert RegistrationReply.decode(payload_of(packet)) == expected
 
 
 @given(requests)
@@ -78,13 +76,13 @@ def test_scapy_reads_our_reply(reply: RegistrationReply) -> None:
 def test_tunnel_data_is_no_registration() -> None:
     packet = IP() / UDP(sport=434, dport=434) / MobileIP(type=4) / MobileIPTunnelData() / IP()
     with pytest.raises(ValueError, match="unknown-message"):
-        decode_message(payload_of(packet))
+        RegistrationRequest.decode(payload_of(packet))
 
 
 def test_scapy_tunnel_data_is_understood() -> None:
     inner = IP(src=HOME, dst=AGENT) / UDP(sport=1, dport=2) / Raw(b"x")
     packet = IP() / UDP(sport=434, dport=434) / MobileIP(type=4) / MobileIPTunnelData(nexthdr=4) / inner
-    assert decode_mobile_ip(payload_of(packet)) == TunnelData(InnerEncapsulation.IP, bytes(inner))
+    assert TunnelData.decode(payload_of(packet)) == TunnelData(InnerEncapsulation.IP, bytes(inner))
 
 
 def test_scapy_reads_our_keepalive() -> None:
@@ -99,7 +97,7 @@ def test_scapy_reads_our_keepalive() -> None:
 def test_scapy_solicitation_is_understood() -> None:
     packet = IP(dst="224.0.0.2", ttl=1) / ICMP(type=10, code=0)
     _, message = decode_ip(bytes(packet))
-    assert decode_discovery(message) == AgentSolicitation()
+    assert AgentSolicitation.decode(message) == AgentSolicitation()
 
 
 def test_scapy_advertisement_is_understood() -> None:
@@ -108,7 +106,7 @@ def test_scapy_advertisement_is_understood() -> None:
     body += bytes.fromhex("100a 0007 0708 9100") + address.packed + bytes.fromhex("130118")
     packet = IP(dst="224.0.0.1", ttl=1) / ICMP(type=9, code=16, unused=0x01020708) / Raw(body)
     _, message = decode_ip(bytes(packet))
-    assert decode_discovery(message) == AgentAdvertisement(
+    assert AgentAdvertisement.decode(message) == AgentAdvertisement(
         lifetime=1800,
         addresses=((address, 0),),
         sequence=7,
@@ -135,5 +133,5 @@ def test_scapy_agrees_with_our_icmp_checksums() -> None:
 
 def test_nai_after_scapy_header() -> None:
     packet = MobileIP(type=1) / MobileIPRRQ(homeaddr="0.0.0.0", haaddr=AGENT, coaddr=CARE_OF, id=1)
-    message = decode_message(bytes(packet) + Nai("mn@home.example").encode())
+    message = RegistrationRequest.decode(bytes(packet) + Nai("mn@home.example").encode())
     assert message.find(Nai) == Nai("mn@home.example")

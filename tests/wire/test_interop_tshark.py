@@ -11,7 +11,7 @@ import pytest
 
 from locum.wire.control import Flow
 from locum.wire.ip import ICMP, TcpFlag, UdpDatagram, build_ip, build_tcp, fragment
-from locum.wire.mobile_ip.authenticate import append_authentication, append_generalized
+from locum.wire.mobile_ip.authenticate import append_authentication
 from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag, AgentSolicitation
 from locum.wire.mobile_ip.extensions import (
     Authentication,
@@ -149,11 +149,10 @@ def advertisement(**changes: object) -> bytes:
 def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every message of ours, one packet each."""
     signed = append_authentication(request(Flag.T).encode(), AuthKind.MN_HA, 256, lambda data: bytes(16))
-    aaa = append_generalized(request(Flag.T).encode(), 1, 256, lambda data: bytes(32))
     packets = [registration(request(Flag.T, extension).encode()) for extension in EVERY_EXTENSION]
     packets += [registration(request(flag).encode()) for flag in Flag]
     packets += [registration(reply(code).encode()) for code in Code]
-    packets += [registration(extension) for extension in (signed, aaa)]
+    packets.append(registration(signed))
     packets.append(registration(request(Flag.S | Flag.T, *EVERY_EXTENSION).encode()))
     packets.append(registration(reply(Code.ACCEPTED, *EVERY_EXTENSION).encode()))
     packets += [registration(revocation.encode()) for revocation in (*REVOCATIONS, *TUNNEL_DATA)]

@@ -143,11 +143,6 @@ class HeldPackets:
 
     # Counts
 
-    def waiting(self) -> dict[Addr, int]:
-        """Packets that wait, by home address."""
-        self._ring.consume()
-        return self._queue.counts()
-
     def counters(self) -> dict[str, int]:
         """Packets that were dropped between the kernel and the daemon, by reason."""
         return {

@@ -78,10 +78,3 @@ class HoldQueue:
         self._length -= len(taken)
         self.bytes -= sum(len(packet.data) for packet in taken)
         return taken
-
-    def counts(self) -> dict[Addr, int]:
-        """Packets that wait, by home address."""
-        counts: dict[Addr, int] = {}
-        for flow, packets in self._packets.items():
-            counts[flow.local] = counts.get(flow.local, 0) + len(packets)
-        return counts

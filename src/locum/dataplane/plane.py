@@ -296,14 +296,6 @@ class DataPlane:
         """Give the held packets of this flow, from the IP header on, to a function instead of the queue; None: no more."""
         self._held.divert(flow, take)
 
-    def take_held(self, of: Addr | Flow) -> list[bytes]:
-        """Remove the held packets of a home address or flow and return them, in order."""
-        return self._held.take(of)
-
-    def held_counts(self) -> dict[Addr, int]:
-        """Packets that wait, by home address."""
-        return self._held.waiting()
-
     def inject(self, packet: bytes) -> None:
         """Put a packet (from its IP header on) into the kernel as if it had arrived; it is not held."""
         self._held.inject(packet)

@@ -3,7 +3,7 @@
 Keys and bytes only: the roles choose associations, and handle failures.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
@@ -61,29 +61,6 @@ class Association:
     def verify(self, data: bytes, authenticator: bytes) -> bool:
         """True if `authenticator` belongs to `data`, in constant time."""
         return verify(self, data, authenticator)
-
-
-class AssociationTable:
-    """The associations with one peer, by SPI. Two with the same SPI raise ValueError."""
-
-    __slots__ = ("_by_spi",)
-
-    def __init__(self, associations: Iterable[Association] = ()) -> None:
-        self._by_spi: dict[int, Association] = {}
-        for association in associations:
-            if association.spi in self._by_spi:
-                raise ValueError(f"two associations have SPI {association.spi}")
-            self._by_spi[association.spi] = association
-
-    def find(self, spi: int) -> Association | None:
-        """The association of that SPI, or None."""
-        return self._by_spi.get(spi)
-
-    def __iter__(self) -> Iterator[Association]:
-        return iter(self._by_spi.values())
-
-    def __len__(self) -> int:
-        return len(self._by_spi)
 
 
 _HASHES: dict[Algorithm, Callable[[], hashes.HashAlgorithm]] = {

@@ -10,7 +10,7 @@ The device falls asleep
     [store live.parked.to_json(); send record.to_cbor()]
 
 The stand-in takes over, the flows' packets held
-    SessionRecord.from_cbor(...).belongs_to(home_addresses), else refuse
+    SessionRecord.from_cbor(...)
     stand_in.restore(record, keep=...)          `keep` gives the socket to a holder.FdStore before it is live
     [deliver the held packets]
     Spool(...).drain(sock)                      whenever the socket is readable; stop watching while waiting(sock)

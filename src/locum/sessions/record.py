@@ -3,7 +3,6 @@
 It must not know how a kernel gives or takes such a state, nor which message carries it.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
 from importlib.resources import files
@@ -109,10 +108,6 @@ class SessionRecord:
     def peer_closed(self) -> bool:
         """The peer's FIN has come; `rcv_seq` is behind it."""
         return self.state in (TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING)
-
-    def belongs_to(self, home_addresses: Collection[IPv4Address | IPv6Address]) -> bool:
-        """True if the connection has one of these home addresses; a stand-in refuses it otherwise (C9)."""
-        return self.flow.local in home_addresses
 
     def to_cbor(self) -> dict[int, object]:
         """The CDDL rule `session-record`."""

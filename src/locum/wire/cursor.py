@@ -49,10 +49,6 @@ class Cursor:
         """Four bytes in network order, unsigned."""
         return int.from_bytes(self.take(4, field), "big")
 
-    def u64(self, field: str) -> int:
-        """Eight bytes in network order, unsigned."""
-        return int.from_bytes(self.take(8, field), "big")
-
     def address4(self, field: str) -> IPv4Address:
         """An IPv4 address."""
         return IPv4Address(self.take(4, field))

@@ -197,7 +197,7 @@ def test_new_connections_to_a_watched_port_wait_for_the_daemon(host: Guarded, ve
         openings += host.plane.read_openings()
     parsed = [(IP if version == 4 else IPv6)(opening)[TCP] for opening in openings]
     assert [(packet.dport, str(packet.flags)) for packet in parsed] == [(SHELL, "S"), (SHELL, "SE")]
-    assert not host.plane.held_counts()
+    assert not host.plane.read_held()
     with contextlib.ExitStack() as close:
         listener = close.enter_context(host.socket(host.here, version, socket.SOCK_STREAM))
         listener.bind((str(home), SHELL))

@@ -17,6 +17,7 @@ from locum.dataplane.model.decision import Model
 from locum.dataplane.model.environment import Environment, Result
 from locum.dataplane.state import ForwardingState, difference
 from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.contexts import DropHeld
 from locum.roles.action_values.flows import Tunnel
 from tests.dataplane.model.grammar import UNROUTED, Grammar
 from tests.dataplane.model.translation_grammar import own_addresses
@@ -162,7 +163,7 @@ class Comparison:
         assert (got.flow, got.data, got.reason) == (wanted.held.flow, wanted.held.data, wanted.held.reason), (
             told
         )
-        self.plane.take_held(got.home_address)
+        self.plane.apply([DropHeld(got.home_address)])
 
 
 def counted(counter: Counter[bytes], key: bytes) -> maps.Counter:

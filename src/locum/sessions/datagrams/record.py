@@ -1,8 +1,6 @@
 """A connected UDP socket when it travels (A12): one value, and its CBOR by session.cddl (rule datagram-record)."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 
 from locum.sessions.datagram_flows import unfit
 from locum.wire import cbor
@@ -30,10 +28,6 @@ class DatagramRecord:
     ttl: int  # of sent packets: IPv4 time to live, IPv6 hop limit
     traffic_class: int  # IPv4 TOS, IPv6 traffic class
     repeated: Repeated | None = None
-
-    def belongs_to(self, home_addresses: Collection[IPv4Address | IPv6Address]) -> bool:
-        """True if the socket has one of these home addresses; a stand-in refuses it otherwise (C9)."""
-        return self.flow.local in home_addresses
 
     def to_cbor(self) -> dict[int, object]:
         """The CDDL rule `datagram-record`."""

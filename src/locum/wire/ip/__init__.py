@@ -23,7 +23,6 @@ from locum.wire.ip.packet import (
     build_udp,
     build_unreachable,
     fragment,
-    repair_partial_checksum,
 )
 from locum.wire.ip.transport import IcmpMessage, TcpFlag, TcpSegment, UdpDatagram, timestamp_option
 
@@ -53,7 +52,6 @@ __all__ = [
     "fragment",
     "ones_sum",
     "pseudo_header",
-    "repair_partial_checksum",
     "timestamp_option",
     "transport_checksum",
     "upper_layer",

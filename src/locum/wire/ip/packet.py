@@ -1,11 +1,11 @@
-"""Whole IP packets: building a TCP packet, completing a checksum, fragmenting. Bytes in, bytes out."""
+"""Whole IP packets: building a packet of TCP, UDP or ICMP, fragmenting. Bytes in, bytes out."""
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 from locum.wire.errors import WireError
 from locum.wire.flow import Flow
-from locum.wire.ip.checksum import Address, checksum, ones_sum, pseudo_header
+from locum.wire.ip.checksum import Address
 from locum.wire.ip.headers import (
     ICMP,
     ICMPV6,
@@ -15,11 +15,9 @@ from locum.wire.ip.headers import (
     Ipv4Header,
     Ipv6Header,
     decode_ip,
-    upper_layer,
 )
 from locum.wire.ip.transport import IcmpMessage, TcpFlag, TcpSegment, UdpDatagram, timestamp_option
 
-_CHECKSUM_AT = {TCP: 16, UDP: 6}
 _FRAGMENT_HEADER = 44
 _MOST_UDP4 = 0xFFFF - 20 - 8  # bytes of payload; the length fields of IPv4 and UDP bound it
 _MOST_UDP6 = 0xFFFF - 8
@@ -92,32 +90,6 @@ def build_unreachable(flow: Flow, code4: int, code6: int) -> bytes:
         message = IcmpMessage(1, code6, body=quoted)
         return build_ip(flow.peer, flow.local, ICMPV6, message.encode6(flow.peer, flow.local))
     return build_ip(flow.peer, flow.local, ICMP, IcmpMessage(3, code4, body=quoted).encode())
-
-
-def repair_partial_checksum(packet: bytes) -> bytes:
-    """`packet` with its TCP or UDP checksum completed, if it holds only the sum over the pseudo-header.
-
-    That is how Linux leaves a packet whose checksum the device is to fill in (CHECKSUM_PARTIAL). Anything else, also what
-    cannot be parsed or is a fragment, is returned as it is. A full checksum that happens to equal the partial one
-    is computed again to the same value.
-    """
-    try:
-        upper = upper_layer(packet)
-    except WireError:
-        return packet
-    place = _CHECKSUM_AT.get(upper.protocol)
-    if place is None or upper.fragmented or len(upper.payload) < place + 2:
-        return packet
-    segment = upper.payload
-    header = upper.header
-    pseudo = pseudo_header(header.source, header.destination, upper.protocol, len(segment))
-    if int.from_bytes(segment[place : place + 2], "big") != ones_sum(pseudo):
-        return packet
-    total = checksum(pseudo + segment[:place] + bytes(2) + segment[place + 2 :])
-    if upper.protocol == UDP and not total:
-        total = 0xFFFF
-    at = upper.start + place
-    return packet[:at] + total.to_bytes(2, "big") + packet[at + 2 :]
 
 
 def fragment(packet: bytes, mtu: int, *, identification: int | None = None) -> list[bytes]:

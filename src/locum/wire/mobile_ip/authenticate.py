@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Callable
 
-from locum.wire.mobile_ip.extensions.authentication import GENERALIZED_AUTHENTICATION, AuthKind
+from locum.wire.mobile_ip.extensions.authentication import AuthKind
 
 Digest = Callable[[bytes], bytes]
 
@@ -24,16 +24,6 @@ def append_authentication(
     if size > MAX_AUTHENTICATOR:
         raise ValueError(f"an authenticator takes at most {MAX_AUTHENTICATOR} bytes, not {size}")
     covered = message + _HEAD.pack(kind, 4 + size, spi)
-    return covered + _checked(digest(covered), size)
-
-
-def append_generalized(
-    message: bytes, subtype: int, spi: int, digest: Digest, *, authenticator_bytes: int | None = None
-) -> bytes:
-    """`message` with a generalized authentication extension (36) at its end; otherwise as append_authentication."""
-    size = len(digest(message)) if authenticator_bytes is None else authenticator_bytes
-    head = bytes((GENERALIZED_AUTHENTICATION, subtype)) + (4 + size).to_bytes(2, "big")
-    covered = message + head + spi.to_bytes(4, "big")
     return covered + _checked(digest(covered), size)
 
 

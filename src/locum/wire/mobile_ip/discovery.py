@@ -34,7 +34,7 @@ from locum.wire.mobile_ip.extensions.padding import Padding
 
 E_ = TypeVar("E_", bound=Extension)
 
-__all__ = ["AgentAdvertisement", "AgentFlag", "AgentSolicitation", "decode_discovery", "next_sequence"]
+__all__ = ["AgentAdvertisement", "AgentFlag", "AgentSolicitation", "next_sequence"]
 
 ROUTER_ADVERTISEMENT = 9
 ROUTER_SOLICITATION = 10
@@ -154,13 +154,6 @@ class AgentSolicitation:
             raise WireError("code", 1, "range")
         cursor.take(6, "checksum")
         return cls()
-
-
-def decode_discovery(data: bytes) -> AgentAdvertisement | AgentSolicitation:
-    """The message of agent discovery in an ICMP message, by its type; raises WireError."""
-    if data[:1] == bytes((ROUTER_SOLICITATION,)):
-        return AgentSolicitation.decode(data)
-    return AgentAdvertisement.decode(data)
 
 
 def next_sequence(sequence: int) -> int:

@@ -203,10 +203,3 @@ class RegistrationReply(Extended):
             identification=identification,
             extensions=decode_extensions(cursor) if extended else (),
         )
-
-
-def decode_message(data: bytes) -> RegistrationRequest | RegistrationReply:
-    """The registration message in a UDP payload, by its type; raises WireError."""
-    if data[:1] == bytes((REGISTRATION_REPLY,)):
-        return RegistrationReply.decode(data)
-    return RegistrationRequest.decode(data)
