@@ -14,6 +14,11 @@ VAGUE_SUBJECT = re.compile(r"test_(what|who|whom|whose|whoever|whatever|nobody|s
 
 
 VAGUE_FIRST = re.compile(r"(What|Who|Whose|Whom|Whoever|Whatever|Whether|Where|Nobody|Somebody|Anybody)\b")
+# A value that only its comment made too long: ruff breaks the line around it.
+BROKEN_BY_COMMENT = re.compile(
+    r"^( *)[^\n#]*= \(\n(?: +[^\n]*\S  # [^\n]*\n\1\)| +[^\n]*\S\n\1\)  # (?!fmt: |type: )[^\n]*)$",
+    re.MULTILINE,
+)
 HE = re.compile(r"\b(he|him|his)\b")
 
 
@@ -74,3 +79,14 @@ def test_no_variable_is_named_each() -> None:
         or (isinstance(node, ast.MatchAs) and node.name == "each")
     ]
     assert not places, f"name the loop variable by a noun: {places}"
+
+
+def test_comments_break_no_assignment() -> None:
+    broken = []
+    for path, _tree in modules():
+        text = (ROOT / path).read_text()
+        broken += [
+            f"{path}:{text.count(chr(10), 0, found.start()) + 1}"
+            for found in BROKEN_BY_COMMENT.finditer(text)
+        ]
+    assert not broken, f"put the comment above the assignment: {broken}"

@@ -20,9 +20,8 @@ from locum.node.tables import HostStore, HostTable
 
 KEY = "steady"
 STEP = 0.5  # seconds; less is the time between two readings on a busy machine
-KEEP_EVERY = (
-    600.0  # seconds; matters after a reboot with a wall clock that went back: so much may count twice
-)
+# Seconds; matters after a reboot with a wall clock that went back: so much may count twice
+KEEP_EVERY = 600.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _libc = ctypes.CDLL(None, use_errno=True)

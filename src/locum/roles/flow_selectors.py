@@ -8,9 +8,8 @@ from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
 PRIORITY = 100  # of the rules for single flows: the flows differ, so the rules never overlap
 
 
-PRIORITY_SELECTED = (
-    1000  # and the identifier on top: selectors may overlap, so each has a priority of its own
-)
+# Plus the identifier: selectors may overlap, so each has a priority of its own
+PRIORITY_SELECTED = 1000
 
 
 _PORTS_OF = (6, 17)  # protocols that have ports

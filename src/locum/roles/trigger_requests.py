@@ -18,9 +18,8 @@ from locum.wire.errors import WireError
 ANSWER_TIMEOUT = 8.0  # seconds; the stand-in answers when its registration is through
 RETRY_FIRST = 0.5  # seconds after a missing answer
 RETRY_MAX = 30.0  # seconds
-MAX_RELEASES = (
-    10  # rounds after which a release is given up, about two minutes; a take goes on until it is dropped
-)
+# Rounds after which a release is given up, about two minutes; a take goes on until it is dropped
+MAX_RELEASES = 10
 FIRST_REQUEST = 1 << 32  # above the numbers that a role gives its other requests
 
 _FINAL = (Status.OK, Status.WRONG_STATE)

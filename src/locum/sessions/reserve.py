@@ -7,9 +7,8 @@ to its last byte would keep every device asleep.
 import errno
 import os
 
-MOST = (
-    64 << 20
-)  # bytes: the store's rows of a wake are far below; a large disk need not give a share of its size
+# Bytes: the store's rows of a wake are far below; a large disk need not give a share of its size
+MOST = 64 << 20
 SHARE = 8  # of a small file system an eighth, so that most of it can be used
 
 

@@ -130,9 +130,8 @@ def test_irrelevant_icmp_errors_are_ignored() -> None:
 def test_icmp_errors_that_misquote_the_request_are_ignored() -> None:
     relay = Relay()
     fixed = relay.relayed[:REQUEST_BYTES]
-    wrong_half = (
-        fixed[:16] + bytes((fixed[16] ^ 1,)) + fixed[17:]
-    )  # the half of the identification without chance
+    # The half of the identification without chance
+    wrong_half = fixed[:16] + bytes((fixed[16] ^ 1,)) + fixed[17:]
     other_home = fixed[:4] + HOA.packed + fixed[8:]
     for quoted in (wrong_half, other_home, bytes(REQUEST_BYTES), b"\x07" * 60, fixed[:-1] + b"?"):
         assert relay.icmp(3, 3, quoted) == []

@@ -76,9 +76,8 @@ class Stranger:
                 (shot.target, shot.port), timeout=patience, source_address=(shot.source or self._address, 0)
             )
         except TimeoutError:
-            self._patience[shot.target] = (
-                GONE_PATIENCE  # a sleeping device: its SYN is sent, no answer will come
-            )
+            # A sleeping device: its SYN is sent, no answer will come
+            self._patience[shot.target] = GONE_PATIENCE
             raise
         with contextlib.suppress(ConnectionError):
             connection.sendall(shot.payload)

@@ -79,9 +79,8 @@ class ServerPort(asyncio.DatagramProtocol):
         except PacketError:
             self._count("radius-malformed")
             return
-        answer.request_authenticator = (
-            request.authenticator
-        )  # what keys are encrypted with (RFC 2868 section 3.5)
+        # Keys are encrypted with it (RFC 2868 section 3.5)
+        answer.request_authenticator = request.authenticator
         if answer.message_authenticator is None:
             self._count("radius-no-message-authenticator")
         elif not request.VerifyReply(answer, enforce_ma=True):

@@ -42,9 +42,8 @@ from locum.wire.control import Flow
 
 log = logging.getLogger("locum.sessions")
 _POLL = 0.002  # seconds between checks of a program's reading
-_REASSURANCE = (
-    3.0  # seconds between packets that keep the kernel from giving up a loose connection: it takes 7.5
-)
+# Seconds between packets that keep the kernel from giving up a loose connection: it takes 7.5
+_REASSURANCE = 3.0
 _DELIVERY = 0.05  # seconds within which injected packets reach a socket
 _GONE = "the socket is not there any more"
 

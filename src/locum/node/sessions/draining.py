@@ -17,9 +17,8 @@ from locum.sessions.tcp.spool import CHUNK
 from locum.wire.control import Flow
 
 _RECHECK = 0.25  # seconds between looks at sockets that wait for room
-_AT_ONCE = (
-    CHUNK  # bytes of one socket per wake-up of the loop: a thousand senders do not keep a request waiting
-)
+# Bytes of one socket per wake-up of the loop: a thousand senders do not keep a request waiting
+_AT_ONCE = CHUNK
 
 UNBOUNDED = 1 << 62  # bytes ahead of its device, for a session that has bounds of its own
 

@@ -24,9 +24,8 @@ from locum.wire.errors import WireError
 from locum.wire.ip.opening import Opening
 
 log = logging.getLogger("locum.openings")
-MOST_PER_SECOND = (
-    200  # SYNs to the ports of one home address that are answered; a flood starves no other address
-)
+# SYNs to the ports of one home address that are answered; a flood starves no other address
+MOST_PER_SECOND = 200
 MOST_IN_ALL = 1000  # each second: a flood costs no more of this process
 _BACKLOG = 128
 

@@ -22,9 +22,8 @@ from locum.sessions.tcp.errors import SessionError
 from locum.wire.control import Policy
 
 log = logging.getLogger("locum.replaying")
-PATIENCE = (
-    5.0  # seconds that a program may take to accept others, and to read what does not fit its receive buffer
-)
+# Seconds that a program may take to accept others, and to read what does not fit its receive buffer
+PATIENCE = 5.0
 _AT_ONCE = 4
 
 

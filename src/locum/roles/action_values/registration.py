@@ -177,9 +177,8 @@ class Options:
     transfer: ContextTransfer | None = None
     udp: UdpTunnelRequest | None = None
     revocations: RevocationSupport | None = None
-    problem: RefusalReason | None = (
-        None  # an option is unreadable: the reason for refusing, once the proof holds
-    )
+    # The reason for refusing once the proof holds, where an option is unreadable
+    problem: RefusalReason | None = None
 
 
 NO_OPTIONS = Options()

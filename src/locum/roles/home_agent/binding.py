@@ -135,9 +135,8 @@ class Binding:
     identification: int | None = None  # accepted last (timestamps)
     nonce: int | None = None  # expected next (nonces)
     ipv6: bool = False  # the IPv6 home address follows the binding (RFC 5454)
-    default: IPv4Address | None = (
-        None  # default CoA that the mobile node registered (R3); outlives care_of too
-    )
+    # The default CoA that the mobile node registered (R3); outlives care_of too
+    default: IPv4Address | None = None
 
     def without_expired(self, now: float) -> "Binding":
         """The binding as it is at `now`."""

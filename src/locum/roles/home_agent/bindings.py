@@ -30,9 +30,8 @@ from locum.roles.rules import (
 from locum.roles.timers import Deadlines
 from locum.security.association import Replay
 
-RULE_TABLE: Final = (
-    "rule"  # signalled or made by an administrator; the key is the home address and the identifier
-)
+# Rules that were signalled or made by an administrator; the key is the home address and the identifier
+RULE_TABLE: Final = "rule"
 
 
 class Bindings(Part):

@@ -22,9 +22,8 @@ from locum.roles.timers import Deadlines
 
 TABLE: Final = "profile"
 MAX_ASKED = 256  # mobile nodes that the policy server is asked about at once: strangers can make us ask
-MAX_WAITING = (
-    4  # requests of one mobile node (RFC 5944 section 3.6.3: it repeats itself), each of another sender
-)
+# Requests of one mobile node (RFC 5944 section 3.6.3: it repeats itself), each of another sender
+MAX_WAITING = 4
 PATIENCE = 6.5  # seconds that a request waits; a foreign agent gives up after 7 (RFC 5944 section 3.7.2.2)
 REFUSAL_KEPT = 5.0  # seconds in which a refused registrant is refused without a query
 MAX_REFUSALS = 1024

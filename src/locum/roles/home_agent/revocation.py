@@ -13,9 +13,8 @@ from locum.roles.home_agent.binding import CareOf
 from locum.roles.home_agent.registry import Home, Registrant
 from locum.roles.home_agent.revocation_messages import BindingRevocation
 
-MOVED_GRACE = (
-    10.0  # seconds until an agent that was left is told: packets in flight, and what agents hand over
-)
+# Seconds until an agent that was left is told: packets in flight, and what agents hand over
+MOVED_GRACE = 10.0
 
 Drop = Callable[
     [Registrant, Sequence[CareOf], str], list[Action]

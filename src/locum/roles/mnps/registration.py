@@ -44,9 +44,8 @@ from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
 Part = Flow | Ipv4Selector | Ipv6Selector  # packets of a rule: one flow, or a selector's
 
 MAX_FLOWS = 60  # of one device; the home agent keeps 64 rules for each home address
-AT_ONCE = (
-    12  # changes of rules in one request, which must not be fragmented: an access link takes no fragments
-)
+# Changes of rules in one request, which must not be fragmented: an access link takes no fragments
+AT_ONCE = 12
 
 
 class StandInPart:

@@ -7,9 +7,8 @@ from locum.wire import cbor
 from locum.wire.control import MAX_BODY, Flow
 
 TOO_LARGE = f"what it has not sent yet does not fit into one transfer of {MAX_BODY >> 20} MiB with the others"
-_ENVELOPE = (
-    16 << 10
-)  # bytes for all of the message that is not a record: identifiers of other handovers above all
+# Bytes for all of the message that is not a record: identifiers of other handovers above all
+_ENVELOPE = 16 << 10
 
 
 def fitting(

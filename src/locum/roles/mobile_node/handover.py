@@ -15,9 +15,8 @@ from locum.roles.flow_rows import TABLE, flow_from_row, flow_to_row
 from locum.wire.control import Flow, Request634, encode_634
 from locum.wire.takes import Takes
 
-CONTROL_TIMEOUT = (
-    8.0  # seconds for a small 634; CoAP retransmits meanwhile (RFC 7252 section 4.2: 2, 4, ... s)
-)
+# Seconds for a small 634; CoAP retransmits meanwhile (RFC 7252 section 4.2: 2, 4, ... s)
+CONTROL_TIMEOUT = 8.0
 BULK_TIMEOUT = 60.0  # seconds for a 634 or 632 with session data
 
 

@@ -36,9 +36,8 @@ from locum.roles.rules import (
 from locum.wire.control import Flow
 
 TABLE: Final = "rule"
-FIRST_IDENTIFIER = (
-    UNNAMED.stop
-)  # of those given to rules that have none: clear of those of stand-ins, and of low ones in configurations
+# The first that is given to a rule without one: clear of those of stand-ins, and of low ones in configurations
+FIRST_IDENTIFIER = UNNAMED.stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +161,8 @@ class OwnRules(Part):
         change, self._change = self._change, None
         if change is None:
             return ()
-        missing = (
-            change.rule is None and reply.answer.refused is RefusalReason.UNKNOWN_IDENTIFIER
-        )  # made before, the answer was lost
+        # The removal was made before, and its answer was lost
+        missing = change.rule is None and reply.answer.refused is RefusalReason.UNKNOWN_IDENTIFIER
         if not reply.accepted and not missing:
             self.refused = reply.code
             detail = {"rule": change.identifier, "code": reply.code}

@@ -46,9 +46,8 @@ class MobileNodeConfiguration:
     routing: Routing = NO_ROUTING
     context_transfer: bool = False  # tells access nodes where its context is, and where it goes (C4)
     boot: str = ""  # names this boot of the host: frozen processes of an earlier one are gone
-    stranded: float = (
-        STRANDED  # seconds that a wake may keep programs waiting for the network or the stand-in
-    )
+    # Seconds that a wake may keep programs waiting for the network or the stand-in
+    stranded: float = STRANDED
     # Bytes of a session, and of all, that a wake puts into sockets beyond their receive buffers, for programs that do not
     # read. The total is half of the memory for TCP at which a kernel of a host with 1 GiB feels pressure (tcp_mem).
     unread_beyond: int = 16 << 20

@@ -51,9 +51,8 @@ class ReplyCheck(Enum):
 
     UNEXPECTED = "reply-unexpected"
     NOT_AUTHENTIC = "reply-not-authentic"
-    UNKNOWN_CRITICAL = (
-        "reply-unknown-critical"  # RFC 3115 section 4: the receiver of such a reply discards it
-    )
+    # RFC 3115 section 4: the receiver of such a reply discards it
+    UNKNOWN_CRITICAL = "reply-unknown-critical"
     AGENT = "agent"  # a foreign agent's own refusal
     AUTHENTIC = "authentic"
 
@@ -83,9 +82,8 @@ class RegistrationDialogue:
         self._randomness = randomness
         self._identification: int | None = None
         self.wall_ahead = 0.0  # seconds that our wall clock is ahead of `now`
-        self._clock_offset: float | None = (
-            None  # the same of the home agent's clock; None: it has not told us
-        )
+        # The same of the home agent's clock; None: it has not told us
+        self._clock_offset: float | None = None
         self._nonce: int | None = None
 
     # Requests ----------------------------------------------------------------------------------------------------

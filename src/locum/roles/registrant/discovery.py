@@ -35,9 +35,8 @@ class HeardAgent:
     challenge: bytes | None
     expires_at: float  # steady seconds
     heard_at: float  # the same
-    required: bool = (
-        False  # registration through an agent of the link, also with a co-located care-of address
-    )
+    # Registration goes through an agent of the link, also with a co-located care-of address
+    required: bool = False
     prefixes: frozenset[IPv4Network] = frozenset()  # of the link, where it says them
 
     @property

@@ -9,9 +9,8 @@ from locum.sessions.datagrams.record import DatagramRecord
 from locum.sessions.tcp import repair
 from locum.sessions.tcp.errors import SessionError
 
-RECEIVE_BUFFER = (
-    1 << 20
-)  # bytes that the kernel keeps while the daemon is away; it counts its own overhead, too
+# Bytes that the kernel keeps while the daemon is away; it counts its own overhead, too
+RECEIVE_BUFFER = 1 << 20
 _SOL_IPV6 = socket.IPPROTO_IPV6
 
 

@@ -17,9 +17,8 @@ from pathlib import Path
 
 from locum.sessions.programs.process import GONE, Process, lives, stat_fields
 
-_SETTLE = (
-    2.0  # seconds a freeze may take for all together: a few ms, longer for a task in an uninterruptible wait
-)
+# Seconds a freeze may take for all together: a few ms, longer for a task in an uninterruptible wait
+_SETTLE = 2.0
 _STEP = 0.001
 _ABANDONED = 60.0  # seconds: an empty cgroup of another name is not one that is being filled
 _OURS = re.compile(r"locum-.*-\d+")

@@ -81,9 +81,8 @@ class FlowRule:
     operation: FlowOperation
     identifier: int  # 1 to 65535, unique for its home address
     priority: int = 0  # 0 to 65535, the lowest is tried first; of no meaning for REMOVE
-    share: bool = (
-        False  # flows are shared by weight among all bindings of the rule, not sent to the first (R8)
-    )
+    # True: flows are shared by weight among all bindings of the rule, not sent to the first (R8)
+    share: bool = False
 
 
 VendorValue = DefaultCareOfAddress | MnpsRole | Weight | TransferContext | FlowRule
