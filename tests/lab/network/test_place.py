@@ -84,6 +84,20 @@ def test_remains_of_a_killed_claim_are_removed(monkeypatch: pytest.MonkeyPatch, 
     assert not (tmp_path / "labs").exists()
 
 
+def test_claims_and_removals_side_by_side(tmp_path: Path) -> None:
+    """The directory of all labs comes and goes with them; neither a claim nor a removal fails for that."""
+    script = """
+from locum.lab.network.place import LabPlace
+for _ in range(60):
+    LabPlace.claim("test").remove()
+"""
+    environment = {**os.environ, "LOCUM_LAB_DIRECTORY": str(tmp_path / "labs")}
+    command = [sys.executable, "-c", script]
+    claimers = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for _ in range(4)]
+    assert [(claimer.communicate()[1], claimer.returncode) for claimer in claimers] == [(b"", 0)] * 4
+    assert not (tmp_path / "labs").exists()
+
+
 def test_two_labs_stand_side_by_side(place: LabPlace) -> None:
     other = LabPlace.claim("test")
     try:

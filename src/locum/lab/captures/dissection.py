@@ -40,7 +40,10 @@ _TCP_STREAM = (
     "(ip[9] = 6 and tcp[tcpflags] & (tcp-syn | tcp-fin | tcp-rst) = 0) or (ip6[6] = 6 and ip6[53] & 7 = 0)"
 )
 CONTROL = f"not ({_TCP_IN_TUNNELS} or {_TCP_STREAM})"
-"""A filter of libpcap: all but the segments of TCP connections. Segments that open or end one pass outside tunnels."""
+"""A filter of libpcap: all but the segments of TCP connections. Segments that open or end one pass outside tunnels.
+
+CoAP over TCP is among those left out: its content is cut from every capture (`trim.py`).
+"""
 
 
 def malformed(file: Path, broken_from: Collection[str] = (), opaque: str = "") -> int:

@@ -63,11 +63,13 @@ class LabPlace:
         The directory appears with its owner in it: `locum lab down`, beside it, removes labs without an owner.
         """
         while True:
-            ROOT.mkdir(mode=0o755, exist_ok=True)
             _remove_dead_drafts()
             place = cls(secrets.token_hex(2))
+            if place.namespaces():
+                continue  # of a lab with another ROOT
             draft = cls(f"{_DRAFT}{os.getpid()}-{place.identity}")
             try:
+                ROOT.mkdir(mode=0o755, exist_ok=True)
                 draft.path.mkdir(mode=0o700)
                 draft._write_owner(
                     {"pid": os.getpid(), "started": started_at(os.getpid()), "scenario": scenario}
@@ -223,7 +225,11 @@ class LabPlace:
 
 def _remove_dead_drafts() -> None:
     """Remove the directories of processes that were killed while they claimed a lab."""
-    for path in ROOT.glob(f"{_DRAFT}*"):
+    try:
+        paths = [path for path in ROOT.iterdir() if path.name.startswith(_DRAFT)]
+    except FileNotFoundError:  # the last other lab has just gone and taken ROOT with it
+        return
+    for path in paths:
         if started_at(int(path.name.removeprefix(_DRAFT).partition("-")[0])) is None:
             shutil.rmtree(path, ignore_errors=True)
 

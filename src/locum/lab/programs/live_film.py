@@ -34,13 +34,13 @@ class _Film(BaseHTTPRequestHandler):
         self.end_headers()
         film = self.folder / self.path.strip("/")
         digest = hashlib.sha256()
-        while not film.with_suffix(END).exists():
+        while not Path(f"{film}{END}").exists():
             block = os.urandom(_BLOCK)
             digest.update(block)
             self.wfile.write(b"%x\r\n%b\r\n" % (len(block), block))
-        draft = film.with_suffix(".new")
+        draft = Path(f"{film}.new")
         draft.write_text(digest.hexdigest())
-        draft.rename(film.with_suffix(DIGEST))
+        draft.rename(f"{film}{DIGEST}")
         self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, format: str, *arguments: object) -> None:
