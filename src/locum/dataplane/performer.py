@@ -3,11 +3,11 @@
 It must not know how the programs were loaded and attached; the data plane gives it the tables.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from itertools import groupby
-from typing import assert_never, cast
+from typing import TypeVar, assert_never, cast
 
 from locum.dataplane.held_packets import HeldPackets
 from locum.dataplane.kernel.groups import GroupTable
@@ -53,6 +53,8 @@ from locum.roles.action_values.forwarding import (
 from locum.roles.actions import Action
 from locum.wire.control import Flow
 
+A_ = TypeVar("A_", bound=ForwardingAction)
+
 
 @dataclass(slots=True)
 class Performer:
@@ -69,20 +71,10 @@ class Performer:
     def apply(self, actions: Iterable[Action]) -> None:
         """Perform the forwarding actions in their order; other actions are left alone. Raises DataPlaneError."""
         for kind, group in groupby(actions, type):
-            if kind is InstallBinding:
-                entries = [action.entry for action in group if isinstance(action, InstallBinding)]
-                self._install_bindings(entries)
-            elif kind is AcceptTunnel:
-                self.tables.accept(
-                    [action.acceptance for action in group if isinstance(action, AcceptTunnel)]
-                )
-            elif kind is RefuseTunnel:
-                self.tables.refuse(
-                    [action.acceptance for action in group if isinstance(action, RefuseTunnel)]
-                )
-            elif kind in FORWARDING:
-                for action in group:
-                    self._perform(cast(ForwardingAction, action))
+            if kind in FORWARDING:
+                run = cast(Iterator[ForwardingAction], group)
+                for action in run:
+                    self._perform(action, run)
 
     def need(self, tunnel: Tunnel) -> None:
         """Make the host ready to send into this tunnel: a route with room for its headers, and forwarding from lo."""
@@ -107,14 +99,15 @@ class Performer:
             else:
                 self.tables.install_local_end(entry)
 
-    def _perform(self, action: ForwardingAction) -> None:
+    def _perform(self, action: ForwardingAction, following: Iterator[ForwardingAction]) -> None:
+        """Perform an action, together with the following ones of its class where the kernel takes many at once."""
         match action:
-            case InstallBinding(entry):
-                self._install_bindings([entry])
-            case AcceptTunnel(acceptance):
-                self.tables.accept([acceptance])
-            case RefuseTunnel(acceptance):
-                self.tables.refuse([acceptance])
+            case InstallBinding():
+                self._install_bindings([installed.entry for installed in _run(action, following)])
+            case AcceptTunnel():
+                self.tables.accept([accepted.acceptance for accepted in _run(action, following)])
+            case RefuseTunnel():
+                self.tables.refuse([refused.acceptance for refused in _run(action, following)])
             case RemoveBinding(home_address, stage):
                 self.tables.remove_binding(home_address, stage)
             case InstallFilter(value):
@@ -177,3 +170,9 @@ class Performer:
         self.tables.set_flow(flow, verdict)
         if verdict is FlowVerdict.DELIVER:
             self.held.send_of(flow)
+
+
+def _run(action: A_, following: Iterator[ForwardingAction]) -> list[A_]:
+    """The action and all that follow, which are of its class."""
+    kind = type(action)
+    return [action, *(other for other in following if isinstance(other, kind))]

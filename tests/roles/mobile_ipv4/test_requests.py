@@ -153,15 +153,17 @@ def test_rules_with_and_without_names() -> None:
     )
 
 
-def test_selectors_that_cannot_be_meant_are_none() -> None:
+def test_rules_that_cannot_be_meant_say_why() -> None:
     add = named(vendor.FlowOperation.ADD)
-    for said in (
-        (add, forward(UnknownSelector(9, b"?"))),
-        (add, forward(WEB, 1), add, forward(WEB6, 2)),
-        (add, forward(WEB, 1), add, wire.FlowBinding(wire.FlowAction.DROP, (), WEB6)),
+    unknown, places = "a selector's format is not known", "the rule leads to different places"
+    for said, problem in (
+        ((add, forward(UnknownSelector(9, b"?"))), unknown),
+        ((forward(UnknownSelector(9, b"?")),), unknown),
+        ((add, forward(WEB, 1), add, forward(WEB6, 2)), places),
+        ((add, forward(WEB, 1), add, wire.FlowBinding(wire.FlowAction.DROP, (), WEB6)), places),
     ):
         (change,) = request(*said).options.rules
-        assert change.selectors is None
+        assert (change.selectors, change.problem) == ((), problem)
 
 
 @pytest.mark.parametrize(

@@ -114,10 +114,9 @@ class RuleChange:
     priority: int = 0
     share: bool = False  # flows are shared by weight among all of `to` (R8)
     verdict: RuleVerdict = RuleVerdict.FORWARD
-    selectors: (
-        tuple[Selector, ...] | None
-    ) = ()  # as they were said, one or two; None: unknown or contradictory
+    selectors: tuple[Selector, ...] = ()  # as they were said, one or two
     to: tuple[int, ...] = ()  # binding identifiers, best first
+    problem: str | None = None  # the rule cannot be made: its selectors are unknown or contradict each other
 
 
 ANYWHERE = IPv4Address(0)  # as an access node: wherever the device is; the home agent knows

@@ -115,9 +115,8 @@ def _changed(
 
 def _selectors(change: RuleChange) -> tuple[Selector, ...]:
     """Of one rule, each family once. Raises RuleRefused."""
-    if change.selectors is None:
-        problem = "a selector's format is not known, or the rule leads to different places"
-        raise RuleRefused(RefusalReason.MALFORMED, problem)
+    if change.problem is not None:
+        raise RuleRefused(RefusalReason.MALFORMED, change.problem)
     found = [selector for said in change.selectors for selector in both_families(said)]
     if len({type(selector) for selector in found}) != len(found):
         raise RuleRefused(RefusalReason.MALFORMED, "one rule has two selectors of one family")

@@ -63,25 +63,28 @@ def _change(name: FlowRule | None, bindings: list[FlowBinding]) -> RuleChange:
     if name is not None and not bindings:
         return RuleChange(name.identifier, RuleOperation.REMOVE)
     first = bindings[0]
-    verdict, selectors = _VERDICTS[first.action], _selectors(bindings)
+    problem = _problem(bindings)
+    selectors = () if problem else _selectors(bindings)
+    verdict, to = _VERDICTS[first.action], first.bindings
     if name is None:
-        return RuleChange(None, verdict=verdict, selectors=selectors, to=first.bindings)
+        return RuleChange(None, verdict=verdict, selectors=selectors, to=to, problem=problem)
     operation = _OPERATIONS[name.operation]
-    return RuleChange(
-        name.identifier, operation, name.priority, name.share, verdict, selectors, first.bindings
-    )
+    return RuleChange(name.identifier, operation, name.priority, name.share, verdict, selectors, to, problem)
 
 
-def _selectors(bindings: list[FlowBinding]) -> tuple[Selector, ...] | None:
-    """None for a selector of an unknown format, and for one rule with different targets."""
-    found: list[Selector] = []
-    for binding in bindings:
-        if isinstance(binding.selector, UnknownSelector):
-            return None
-        if (binding.action, binding.bindings) != (bindings[0].action, bindings[0].bindings):
-            return None
-        found.append(binding.selector)
-    return tuple(found)
+def _problem(bindings: list[FlowBinding]) -> str | None:
+    """Reason why these flow bindings of one rule cannot be understood together."""
+    first = bindings[0]
+    if any(isinstance(binding.selector, UnknownSelector) for binding in bindings):
+        return "a selector's format is not known"
+    if any((binding.action, binding.bindings) != (first.action, first.bindings) for binding in bindings):
+        return "the rule leads to different places"
+    return None
+
+
+def _selectors(bindings: list[FlowBinding]) -> tuple[Selector, ...]:
+    known = [binding.selector for binding in bindings if not isinstance(binding.selector, UnknownSelector)]
+    return tuple(known)
 
 
 def write_changes(changes: Iterable[RuleChange]) -> list[Extension]:
@@ -95,7 +98,7 @@ def write_changes(changes: Iterable[RuleChange]) -> list[Extension]:
         if change.operation is RuleOperation.REMOVE:
             written += [] if name is None else [name]
             continue
-        for selector in change.selectors or ():
+        for selector in change.selectors:
             written += [] if name is None else [name]
             written.append(FlowBinding(_ACTIONS[change.verdict], change.to, selector))
     return written
