@@ -340,7 +340,7 @@ enum locum_reason {
 	FRAGMENT_UNKNOWN = 23, /* not a drop: matched without ports */
 	UNCLAIMED = 24, /* its tunnel ends here, and the stack of this host would send it on */
 	FROM_ACCESS_LINK = 25, /* a visitor sent it as if it were a home agent */
-	REASON_COUNT = 26,
+	REASON_COUNT, /* stays the last: the size of the map */
 };
 
 /* skb->mark: the upper half is the kind of the lower half. */

@@ -13,6 +13,7 @@ from locum.lab.configuration import merged, to_toml
 from locum.lab.programs.stock import STOCK
 from locum.lab.scenarios import SCENARIOS
 from locum.node.config.load import load
+from locum.node.config.settings import ROLES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -76,7 +77,7 @@ def test_additions_of_the_page_on_flows_load(tmp_path: Path) -> None:
 
 def test_the_user_guide_has_a_configuration_for_every_role() -> None:
     text = "\n".join(configurations().values())
-    for role in ("home_agent", "foreign_agent", "mobile_node", "mnps"):
+    for role in ROLES:
         assert f"[{role}]" in text
 
 

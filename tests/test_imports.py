@@ -5,6 +5,7 @@ Imports are read from the syntax tree, so a module is judged without being run, 
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "locum"
+TABLE = ROOT / "docs" / "architecture.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,20 @@ def test_every_package_has_a_rule() -> None:
     assert found <= RULES.keys(), "a new package needs a row in RULES, with its reason"
     loose = {path.name for path in SOURCE.glob("*.py")} - {"__init__.py", "__main__.py"}
     assert not loose, f"modules belong into a package of the layout: {sorted(loose)}"
+
+
+def test_the_table_of_packages_has_the_permitted_imports() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$",
+        TABLE.read_text().partition("\n## ")[2].partition("\n## ")[0],
+        re.M,
+    )
+    told = {package: set(re.sub(r" \([^)]*\)", "", allowed).split(", ")) for package, allowed in rows}
+    assert told == {
+        area: {name.split(".")[1] for name in rule.locum} or {"nothing of locum"}
+        for area, rule in RULES.items()
+        if (SOURCE / area).is_dir()
+    }
 
 
 def test_module_names_are_specific() -> None:

@@ -1,6 +1,7 @@
 """The layouts of maps.py are those of bpf/locum.h, as the object's BTF has them, and so are the codes."""
 
 import json
+import re
 import struct
 import subprocess
 from typing import Any
@@ -108,10 +109,19 @@ def test_group_size(types: list[dict[str, Any]]) -> None:
     assert struct_named(types, "locum_group")["size"] == groups.SIZE
 
 
+def first_after_reasons(header: str) -> int:
+    """The value of REASON_COUNT, which follows the reason before it as C counts."""
+    body = header.partition("enum locum_reason {")[2].partition("};")[0]
+    *reasons, (last, number) = re.findall(r"^\t(\w+)(?: = (\d+))?,", body, re.MULTILINE)
+    assert last == "REASON_COUNT" and not number, "it counts itself, as the last"
+    return int(reasons[-1][1]) + 1
+
+
 def test_codes() -> None:
     header = (OBJECT.parents[4] / "bpf" / "locum.h").read_text()
     for code in (*maps.Outcome, *(r for r in maps.Reason if r is not maps.Reason.NONE)):
         assert f"{code.name} = {code.value}," in header
+    assert first_after_reasons(header) == len(maps.Reason), "the header and Reason have other reasons"
     for order, prefix in ((maps.VERDICTS, ""), (maps.FLOW_VERDICTS, "FLOW_"), (maps.ENCAPSULATIONS, "")):
         for value, item in enumerate(order):
             assert f"{prefix}{item.name} = {value}" in header

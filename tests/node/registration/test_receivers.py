@@ -1,21 +1,19 @@
 """Which role of a host gets a message of registration or of agent discovery, for hosts with several roles."""
 
 from itertools import combinations
-from typing import get_type_hints
 
 import pytest
 
-from locum.node.config.settings import Settings
+from locum.node.config.settings import ROLES
+from locum.node.registration import receivers
 from locum.node.registration.receivers import (
     ACKNOWLEDGMENT,
     ADVERTISEMENT,
-    DISCOVERY,
     REGISTRATION,
     REPLY,
     REQUEST,
     REVOCATION,
     SOLICITATION,
-    UNREACHABLE,
     Place,
     Receivers,
 )
@@ -109,7 +107,11 @@ def test_only_a_foreign_agent_hears_of_unreachable_home_agents() -> None:
     assert made.unreachable(bytes((REPLY,))) is None
 
 
-def test_every_row_names_a_role_of_the_settings() -> None:
-    named = {row.role for rows in REGISTRATION.values() for row in rows}
-    named |= {role for table in (DISCOVERY, UNREACHABLE) for roles in table.values() for role in roles}
-    assert named <= get_type_hints(Settings).keys()
+def test_row_with_an_unknown_role_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receivers, "UNREACHABLE", {REQUEST: ("home_agnet",)})
+    with pytest.raises(ValueError, match="home_agnet"):
+        Receivers({})
+
+
+def test_every_role_is_among_the_fields_of_the_settings() -> None:
+    assert set(ROLES) == PLACES.keys()

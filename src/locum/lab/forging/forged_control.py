@@ -7,11 +7,12 @@ from functools import partial
 from random import Random
 
 from locum.lab.forging.forgery import COAP, Aim, Makers, Port, Shot, plain, spoofed, truncated
+from locum.node.coap.served import SERVED
 
 _SETTINGS = b"\x00\xe1"  # an empty one, which opens a connection (RFC 8323 section 5.3)
 _FALSE_LENGTH = 0xFFFFFFFF
 _PAYLOAD = b"\xff"
-_PATHS = (b"\xb3618", b"\xb3622", b"\xb3624", b"\xb3634", b"\xb7trigger")
+_PATHS = tuple(bytes((0xB0 | len(path),)) + path.encode() for path in SERVED)  # each as an Uri-Path option
 _IDENTIFIERS = [bytes((number, end)) for number in range(1, 8) for end in (1, 2)]
 """OSCORE sender identifiers of the lab's nodes: they are no secret."""
 

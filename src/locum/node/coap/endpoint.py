@@ -19,6 +19,7 @@ from aiocoap import error, resource
 
 from locum.node.coap.aiocoap_adapter import ConnectionClient, add_transports
 from locum.node.coap.oscore import BulkAddress, ProtectedRequests, ProtectedSite, StoredContext
+from locum.node.coap.served import SERVED
 from locum.node.config.settings import Address, ControlAssociation, ControlSettings
 from locum.node.host.early_bind import bind_early
 from locum.node.tables import HostTable, StoreError
@@ -26,8 +27,6 @@ from locum.node.tables import HostTable, StoreError
 if TYPE_CHECKING:
     from locum.node.coap.learnt_associations import LearntAssociations
     from locum.node.tables import HostStore
-
-PATHS = ("618", "622", "624", "634", "trigger")
 
 Handler = Callable[[str, bytes, ControlAssociation], Awaitable[bytes]]
 
@@ -130,7 +129,7 @@ class CoapEndPoint:
         log = logging.getLogger("locum.coap")
         log.setLevel(logging.CRITICAL)
         site = resource.Site()
-        for path in PATHS:
+        for path in SERVED:
             site.add_resource([path], _Message(path, self._handler))
         loop = asyncio.get_running_loop()
         context = aiocoap.Context(loop=loop, loggername="locum.coap")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from locum.node.clock import boot_seconds
+from locum.node.coap.served import SERVED
 from locum.node.config.settings import Address, ControlAssociation, Settings
 from locum.node.events import EventStream
 from locum.node.performer import Handler
@@ -25,14 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("locum.exchanges")
 _PATIENCE = 90.0  # seconds a role may take to answer a request
-# Roles that answer, the first that is here.
-_SERVED = {
-    "634": ("mnps",),
-    "618": ("mobile_node", "mnps"),
-    "622": ("foreign_agent",),
-    "624": ("foreign_agent",),
-    "trigger": ("mnps",),
-}
 
 
 @dataclass(slots=True)
@@ -171,7 +164,7 @@ class Exchanges:
         conversation = self._conversations.setdefault(association.peer, Conversation())
         conversation.received += 1
         conversation.last_heard = boot_seconds()
-        role = next((role_name for role_name in _SERVED[path] if role_name in self._settings.roles), None)
+        role = next((role_name for role_name in SERVED[path] if role_name in self._settings.roles), None)
         if role is None:
             self._events.count(f"request-{path}-not-served")
             return b""

@@ -5,7 +5,7 @@ node needs for itself. All times are seconds, all sizes bytes, all keys raw byte
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
@@ -151,6 +151,10 @@ class MnpsSettings:
         return () if registration is None else registration.devices
 
 
+_ROLE = {"role": True}
+"""Marks the settings of a role among the fields of `Settings`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One whole configuration file."""
@@ -158,22 +162,16 @@ class Settings:
     file: Path
     node: NodeSettings
     control: ControlSettings | None
-    home_agent: HomeAgentSettings | None
-    foreign_agent: ForeignAgentSettings | None
-    mobile_node: MobileNodeSettings | None
-    mnps: MnpsSettings | None
+    home_agent: HomeAgentSettings | None = field(metadata=_ROLE)
+    foreign_agent: ForeignAgentSettings | None = field(metadata=_ROLE)
+    mobile_node: MobileNodeSettings | None = field(metadata=_ROLE)
+    mnps: MnpsSettings | None = field(metadata=_ROLE)
     policy: PolicySettings | None = None
 
     @property
     def roles(self) -> tuple[str, ...]:
         """Names of the roles that this host plays."""
-        present = {
-            "home_agent": self.home_agent,
-            "foreign_agent": self.foreign_agent,
-            "mobile_node": self.mobile_node,
-            "mnps": self.mnps,
-        }
-        return tuple(name for name, value in present.items() if value is not None)
+        return tuple(name for name in ROLES if getattr(self, name) is not None)
 
     @property
     def ends_tunnels(self) -> bool:
@@ -216,3 +214,7 @@ class Settings:
             mobiles += _PROFILES if self.policy is not None else 0
         visitors = foreign.configuration.max_visitors + len(foreign.static) if foreign else 0
         return mobiles + 2 * visitors
+
+
+ROLES = tuple(entry.name for entry in fields(Settings) if entry.metadata.get("role"))
+"""Names of all roles, as in configuration, store and events."""

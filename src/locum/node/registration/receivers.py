@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from locum.node.config.settings import Settings
+from locum.node.config.settings import ROLES, Settings
 
 # RFC 5944 sections 3.3 and 3.4, RFC 3543 sections 3.3 and 3.4: the first byte of a message to port 434.
 REQUEST, REPLY, REVOCATION, ACKNOWLEDGMENT = 1, 3, 7, 15
@@ -85,10 +85,19 @@ def places(settings: Settings) -> dict[str, Place]:
     return found
 
 
+def _named() -> set[str]:
+    """All roles that rows of the tables name."""
+    rows = {row.role for rows in REGISTRATION.values() for row in rows}
+    return rows.union(*DISCOVERY.values(), *UNREACHABLE.values())
+
+
 class Receivers:
     """The tables above for the roles of one host: a look-up for each message instead of a search."""
 
     def __init__(self, here: Mapping[str, Place]) -> None:
+        """`here` has the roles of this host. Raises ValueError for a row with a role that does not exist."""
+        if unknown := _named() - set(ROLES):
+            raise ValueError(f"rows of the tables name unknown roles: {sorted(unknown)}")
         self._addressed: dict[int, dict[bytes, str]] = {}
         self._others: dict[int, str] = {}
         for kind, rows in REGISTRATION.items():

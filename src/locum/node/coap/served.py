@@ -1,0 +1,15 @@
+"""The requests that a node answers over CoAP: the path of each, and the roles that answer.
+
+A path has its resource at the end point because it has a row here. Knows no message and no end point.
+"""
+
+from collections.abc import Mapping
+
+SERVED: Mapping[str, tuple[str, ...]] = {
+    "618": ("mobile_node", "mnps"),
+    "622": ("foreign_agent",),
+    "624": ("foreign_agent",),
+    "634": ("mnps",),
+    "trigger": ("mnps",),
+}
+"""Roles by path; the first that this host plays answers."""
