@@ -3,10 +3,19 @@
 from ipaddress import ip_address
 from typing import get_args
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from locum.roles.action_values import forwarding_order
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.contexts import DropHeld
-from locum.roles.action_values.flows import InstallTranslation, RemoveTranslation, Translation
+from locum.roles.action_values.flows import (
+    Encapsulation,
+    InstallTranslation,
+    RemoveTranslation,
+    Translation,
+    Tunnel,
+)
 from locum.roles.action_values.forwarding import (
     AcceptTunnel,
     BindingEntry,
@@ -22,10 +31,18 @@ from locum.roles.action_values.forwarding import (
     TunnelAcceptance,
     Verdict,
 )
-from locum.roles.action_values.forwarding_order import Install, Remove, difference, net_effect
+from locum.roles.action_values.forwarding_order import (
+    HomeEntries,
+    Install,
+    Remove,
+    difference,
+    home_difference,
+    net_effect,
+)
 from locum.roles.actions import Action
 
 HOME, OTHER, CARE_OF, NEXT = map(ip_address, ("10.36.0.4", "10.36.0.5", "10.2.0.2", "10.2.0.3"))
+ENDS = (CARE_OF, NEXT, ip_address("10.2.0.4"), ip_address("2001:db8::4"))
 DROP = InstallBinding(BindingEntry(HOME, Verdict.DROP))
 
 
@@ -35,6 +52,27 @@ def reverse(home_address: Addr = HOME) -> TunnelAcceptance:
 
 def inward(source: Addr, end: Addr | None = None) -> TunnelAcceptance:
     return TunnelAcceptance(source, HOME, Side.TO_HOME_ADDRESS, end=end)
+
+
+def home_entries() -> st.SearchStrategy[HomeEntries]:
+    """Any entries of one home address at its home agent."""
+    ends = st.sampled_from(ENDS)
+    tunnels = ends.map(lambda end: (Tunnel(OTHER, end, Encapsulation.IPIP),))
+    tunnelled = tunnels.map(lambda tunnel: BindingEntry(HOME, Verdict.ENCAPSULATE, tunnel))
+    accepted = st.builds(
+        lambda end, port: TunnelAcceptance(end, HOME, Side.FROM_HOME_ADDRESS, source_port=port),
+        ends,
+        st.integers(0, 1),
+    )
+    translations = st.builds(
+        lambda inside, end: Translation(HOME, inside, end), st.sampled_from((OTHER, NEXT)), ends
+    )
+    return st.builds(
+        HomeEntries,
+        st.one_of(st.none(), st.just(BindingEntry(HOME, Verdict.NATIVE)), tunnelled),
+        st.lists(accepted, unique_by=lambda it: it.outer_source).map(tuple),
+        st.lists(translations, unique_by=lambda it: it.tunnel).map(tuple),
+    )
 
 
 def test_every_change_of_an_entry_has_a_key_and_an_opposite() -> None:
@@ -99,3 +137,10 @@ def test_a_local_translation_is_a_permission() -> None:
     local = InstallTranslation(Translation(HOME, OTHER))
     assert difference([], [local, guard]) == [guard, local]
     assert difference([local, guard], []) == [RemoveTranslation(HOME), RemoveBinding(HOME, Stage.LOCAL)]
+
+
+@given(home_entries(), home_entries())
+def test_the_difference_at_a_home_agent_is_in_the_order_of_all(
+    before: HomeEntries, after: HomeEntries
+) -> None:
+    assert home_difference(before, after) == difference(before.entries(), after.entries())

@@ -35,12 +35,14 @@ from locum.roles.action_values.flows import (
     OfferService,
     RemoveFilter,
     RemoveTranslation,
+    Translation,
     UnwatchPort,
     WatchPort,
     WithdrawService,
 )
 from locum.roles.action_values.forwarding import (
     AcceptTunnel,
+    BindingEntry,
     ClearFlow,
     InstallBinding,
     InstallOutbound,
@@ -56,6 +58,7 @@ from locum.roles.action_values.forwarding import (
     Stage,
     TunnelAcceptance,
 )
+from locum.wire.values import value
 
 Install: TypeAlias = (
     LocalEndpoint | InstallFilter | AcceptTunnel | NeighbourEntry | InstallOutbound | InstallTranslation
@@ -150,6 +153,51 @@ def difference(before: Iterable[Install], after: Iterable[Install]) -> list[Chan
                 replaced.append(entry)
     changes += [_OPPOSITES[type(entry)](entry) for entry in had.values()]
     return _in_order(changes, replaced)
+
+
+@value
+class HomeEntries:
+    """Entries of one home address at its home agent. All its permissions are for reverse tunnels, one a source."""
+
+    entry: BindingEntry | None = None  # None: packets go natively
+    accepted: tuple[TunnelAcceptance, ...] = ()  # reverse tunnels (R10)
+    translations: tuple[Translation, ...] = ()  # each of its own tunnel
+
+    def entries(self) -> list[Install]:
+        """The actions that install each entry."""
+        entries: list[Install] = [*map(AcceptTunnel, self.accepted)]
+        entries += map(InstallTranslation, self.translations)
+        return entries if self.entry is None else [*entries, InstallBinding(self.entry)]
+
+
+def home_difference(before: HomeEntries, after: HomeEntries) -> list[Change]:
+    """Same as `difference` of both, spelled out because a home agent needs it at every move of a mobile node."""
+    changes: list[Change] = []
+    had, accepted = before.accepted, after.accepted
+    if accepted is not had:
+        changes += [AcceptTunnel(acceptance) for acceptance in accepted if acceptance not in had]
+    translated, translations = before.translations, after.translations
+    if translations:
+        changes += [
+            InstallTranslation(translation) for translation in translations if translation not in translated
+        ]
+    old, entry = before.entry, after.entry
+    if entry is None:
+        if old is not None:
+            changes.append(RemoveBinding(old.home_address, old.stage))
+    elif entry != old:
+        changes.append(InstallBinding(entry))
+    if translated:
+        tunnels = [translation.tunnel for translation in translations]
+        changes += [
+            RemoveTranslation(gone.home_address, gone.tunnel)
+            for gone in translated
+            if gone.tunnel not in tunnels
+        ]
+    if had:
+        sources = [acceptance.outer_source for acceptance in accepted]
+        changes += [RefuseTunnel(acceptance) for acceptance in had if acceptance.outer_source not in sources]
+    return changes
 
 
 def net_effect(actions: Iterable[Action_]) -> list[Action_]:

@@ -14,21 +14,18 @@ from locum.roles.action_values.flows import (
     MAX_RULES,
     Candidate,
     Encapsulation,
-    InstallTranslation,
     Rule,
     RuleVerdict,
     Translation,
     Tunnel,
 )
 from locum.roles.action_values.forwarding import (
-    AcceptTunnel,
     BindingEntry,
-    InstallBinding,
     Side,
     TunnelAcceptance,
     Verdict,
 )
-from locum.roles.action_values.forwarding_order import Install, difference
+from locum.roles.action_values.forwarding_order import HomeEntries, home_difference
 from locum.roles.actions import Action
 from locum.roles.home_agent.binding import AuthorisedStandIn, Binding, CareOf, Mobile
 from locum.roles.nat import udp_tunnel
@@ -53,16 +50,7 @@ class Registered:
         return self.device.default or self.mobile.default_care_of
 
 
-@value
-class Installed:
-    """State of the data plane for one home address."""
-
-    entry: BindingEntry | None = None  # None: packets go natively
-    accepted: tuple[TunnelAcceptance, ...] = ()  # reverse tunnels (R10), one for each outer source
-    translations: tuple[Translation, ...] = ()
-
-
-NOTHING = Installed()
+NOTHING = HomeEntries()
 _FROM, _ENCAPSULATE = Side.FROM_HOME_ADDRESS, Verdict.ENCAPSULATE
 
 
@@ -71,7 +59,7 @@ def most_rules(mobile: Mobile) -> int:
     return MAX_RULES - max(0, len(_peers(mobile, 4)) - 1, len(_peers(mobile, 6)) - 1)
 
 
-def installed(registered: Registered, home_address: Addr, home_agent: IPv4Address) -> Installed:
+def installed(registered: Registered, home_address: Addr, home_agent: IPv4Address) -> HomeEntries:
     """Data plane state for packets to one of the mobile node's home addresses."""
     device = registered.device
     version = home_address.version
@@ -83,7 +71,7 @@ def installed(registered: Registered, home_address: Addr, home_agent: IPv4Addres
         stand_ins = tuple(stand_in for stand_in in stand_ins if stand_in[1].ipv6)
     tunnels = (*reachable, *[care_of for _, one in stand_ins for care_of in one.care_of])
     candidates = _CareOfCandidates(registered, home_agent, reachable, stand_ins, default)
-    return Installed(
+    return HomeEntries(
         _entry(candidates, home_address),
         _accepted(home_address, tunnels, default),
         _translations(registered, stand_ins, home_address) if registered.mobile.stand_ins else (),
@@ -105,7 +93,9 @@ def _accepted(
     )
 
 
-def _only(registered: Registered, care_of: CareOf, home_address: Addr, home_agent: IPv4Address) -> Installed:
+def _only(
+    registered: Registered, care_of: CareOf, home_address: Addr, home_agent: IPv4Address
+) -> HomeEntries:
     """The common case, handled first: one care-of address and no rules. Same result as the general case."""
     tunnel = _tunnel_to(home_agent, care_of)
     default = registered.default
@@ -114,30 +104,24 @@ def _only(registered: Registered, care_of: CareOf, home_address: Addr, home_agen
     else:
         accepted = _accepted(home_address, (care_of,), default)
     translations = _translations(registered, (), home_address) if registered.mobile.stand_ins else ()
-    return Installed(BindingEntry(home_address, _ENCAPSULATE, (tunnel,)), accepted, translations)
+    return HomeEntries(BindingEntry(home_address, _ENCAPSULATE, (tunnel,)), accepted, translations)
 
 
-def in_force(found: Installed) -> tuple[Addr, ...]:
+def in_force(found: HomeEntries) -> tuple[Addr, ...]:
     """Destinations of packets that match no rule; none: natively."""
     entry = found.entry
     return () if entry is None else tuple([tunnel.destination for tunnel in entry.tunnels])
 
 
-def live_rules(found: Installed) -> frozenset[int]:
+def live_rules(found: HomeEntries) -> frozenset[int]:
     """The identifiers of the rules that the kernel has."""
     entry = found.entry
     return frozenset() if entry is None else frozenset(rule.identifier for rule in entry.rules)
 
 
-def changes(before: Installed, after: Installed) -> list[Action]:
+def changes(before: HomeEntries, after: HomeEntries) -> list[Action]:
     """The actions that turn `before` into `after`, both of one home address, in the order of `forwarding_order`."""
-    return [] if before == after else [*difference(_entries(before), _entries(after))]
-
-
-def _entries(found: Installed) -> list[Install]:
-    entries: list[Install] = [AcceptTunnel(acceptance) for acceptance in found.accepted]
-    entries += [InstallTranslation(translation) for translation in found.translations]
-    return entries if found.entry is None else [*entries, InstallBinding(found.entry)]
+    return [*home_difference(before, after)]
 
 
 class _CareOfCandidates:
