@@ -239,6 +239,22 @@ def test_the_glossary_is_in_alphabetical_order_without_repeats() -> None:
     assert terms == sorted(set(terms))
 
 
+# Words for which the glossary has another term.
+REPLACED = {
+    "awakening": "wake",
+    "imposter": "impersonator",
+    "handoff": "hand-over",
+    "mobile host": "mobile node",
+}
+
+
+@pytest.mark.parametrize(("word", "term"), REPLACED.items())
+def test_pages_and_code_use_the_terms_of_the_glossary(word: str, term: str) -> None:
+    files = [*PAGES, *(ROOT / "src" / "locum").rglob("*.py")]
+    found = [str(path.relative_to(ROOT)) for path in files if word in path.read_text().casefold()]
+    assert not found, f"write {term} instead of {word}: {found}"
+
+
 def test_every_message_number_is_in_the_glossary() -> None:
     table = (
         (ROOT / "docs" / "events.md").read_text().partition("## Message numbers\n")[2].partition("\n\n##")[0]

@@ -36,11 +36,11 @@ def flow_list(target: Target, home_address: str | None) -> None:
 @click.option(
     "--to",
     multiple=True,
-    metavar="WAY",
+    metavar="TARGET",
     help="A binding identifier, mn, mnps, default, or a stand-in's name (at the device the first two); several times: the "
     "first that is there.",
 )
-@click.option("--share", is_flag=True, help="Share flows among all ways by their weights.")
+@click.option("--share", is_flag=True, help="Share flows among all targets by their weights.")
 @click.option("--drop", is_flag=True, help="Drop the packets.")
 @selector_options
 @json_option
@@ -61,7 +61,7 @@ def flow_add(
     At a stand-in it leads to the stand-in itself, and identifier and priority are given to it.
     """
     if drop and to:
-        raise click.UsageError("a rule either goes somewhere (--to WAY) or drops (--drop)")
+        raise click.UsageError("a rule either goes somewhere (--to TARGET) or drops (--drop)")
     rule: dict[str, Any] = {
         "action": "drop" if drop else "forward",
         "to": [number_or_text(name) for name in to],

@@ -112,7 +112,9 @@ def check(rule: KeptRule) -> None:
         return
     most = MAX_CANDIDATES if rule.share else MAX_TARGETS
     if not 1 <= len(rule.to) <= most:
-        raise RuleRefused(poor, f"rule {rule.identifier} has {len(rule.to)} ways; 1 to {most} are possible")
+        raise RuleRefused(
+            poor, f"rule {rule.identifier} has {len(rule.to)} targets; 1 to {most} are possible"
+        )
     if len(set(rule.to)) != len(rule.to):
         raise RuleRefused(poor, f"rule {rule.identifier} names one way twice")
 

@@ -196,5 +196,5 @@ def _identified(target: Target, own: int | None) -> int:
         "this device has no binding identifier; set bid in [mobile_node]"
         if target == MN
         else f"{target}: a device's rules lead to binding identifiers that are registered (--to NUMBER), to itself "
-        "(--to mn), or drop; other names of ways are for the home agent's",
+        "(--to mn), or drop; other targets are for the home agent's",
     )
