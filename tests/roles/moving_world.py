@@ -18,7 +18,7 @@ from locum.roles.foreign_agent.configuration import AccessLink, ForeignAgentConf
 from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.mobile_node.role import SleepingNode
 from locum.roles.registrant.configuration import MobileNodeConfiguration
-from locum.roles.registrant.registrant import MobileNode
+from locum.roles.registrant.registrant import RegistrationClient
 from locum.security.association import Association
 from tests.roles.packets import decision, ordinary, tunnel_after_release, tunnel_of
 from tests.roles.world import AN1, AN2, AN3, HA, HOA, HOA6, STAND_IN, Host, World
@@ -68,7 +68,7 @@ class MovingWorld(World):
         )
         keys = {peer: found for peer, known in (mobiles or {}).items() if (found := known.get(HOA))}
         self.mn.make = lambda: SleepingNode(
-            MobileNode(device, keys, self.random), self.own_stand_ins(), self.random
+            RegistrationClient(device, keys, self.random), self.own_stand_ins(), self.random
         )
 
         for host in (self.an1, self.an2, self.an3, self.mn):

@@ -20,7 +20,7 @@ from locum.roles.mobile_ipv4.signing import signed
 from locum.roles.profile import Pool, Profile
 from locum.roles.profile_requests import FetchProfile, OwnHomeAddress, ProfileEvent
 from locum.roles.registrant.configuration import MobileNodeConfiguration
-from locum.roles.registrant.registrant import MobileNode
+from locum.roles.registrant.registrant import RegistrationClient
 from locum.security.association import Association
 from locum.security.replay import ntp64
 from locum.wire.mobile_ip.extensions import AuthKind, Nai
@@ -75,7 +75,7 @@ class PolicyWorld:
         configuration = ForeignAgentConfiguration(AN1, (AccessLink("radio", AN1),))
         self.foreign = ForeignAgent(configuration, {}, {}, (), Random(8))
         own = MobileNodeConfiguration(NOBODY, HA, ("radio",), KEY, nai=NAI, lifetime=300)
-        self.device = MobileNode(replace(own, **changes), {}, Random(9))  # type: ignore[arg-type]
+        self.device = RegistrationClient(replace(own, **changes), {}, Random(9))  # type: ignore[arg-type]
         self.perform("fa", self.foreign.restore([], now=self.now))
         self.perform("mn", self.device.restore(list(self.rows["mn"].values()), now=self.now))
         for name, role in (("fa", self.foreign), ("mn", self.device)):

@@ -100,7 +100,7 @@ from locum.roles.mobile_node.role import SleepingNode
 from locum.roles.mobile_node.selection import EVERYTHING, Selection
 from locum.roles.mobile_node.states import Down, Up
 from locum.roles.registrant.configuration import ListeningPort, MobileNodeConfiguration
-from locum.roles.registrant.registrant import MobileNode
+from locum.roles.registrant.registrant import RegistrationClient
 from locum.roles.registrant.routing import NO_ROUTING, Routing
 from locum.security.association import Algorithm, Association, Replay
 from locum.wire.control import MAX_SESSIONS, Flow, Handshake, Listener, Policy
@@ -370,7 +370,7 @@ class World:
         self.mn = Host(
             "mn",
             lambda: SleepingNode(
-                MobileNode(device(), agents, self.random),
+                RegistrationClient(device(), agents, self.random),
                 (OwnStandIn("mnps", STAND_IN, registers),),
                 self.random,
             ),

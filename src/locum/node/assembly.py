@@ -105,12 +105,12 @@ def mobile_node(settings: Settings) -> "SleepingNode":
     """The mobile node of [mobile_node], with its sleep; it asks for no more than the kernel here can do."""
     from locum.node.boot import boot_id
     from locum.roles.mobile_node.role import SleepingNode
-    from locum.roles.registrant.registrant import MobileNode
+    from locum.roles.registrant.registrant import RegistrationClient
 
     own = settings.mobile_node
     assert own is not None
     configuration = replace(
         own.configuration, boot=boot_id(), listening=possible(own.configuration.listening)
     )
-    mobile = MobileNode(configuration, by_address(own.foreign_agents), SystemRandom())
+    mobile = RegistrationClient(configuration, by_address(own.foreign_agents), SystemRandom())
     return SleepingNode(mobile, own.stand_ins, SystemRandom())

@@ -14,7 +14,6 @@ import pytest
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Source
 from locum.roles.action_values.registration import (
-    Answer,
     BindingIdentifier,
     HomePrefix,
     Options,
@@ -22,6 +21,7 @@ from locum.roles.action_values.registration import (
     Received,
     RefusalReason,
     Registration,
+    RegistrationAnswer,
     RegistrationFlag,
 )
 from locum.roles.home_agent.configuration import HomeAgentConfiguration
@@ -111,7 +111,7 @@ def read_update(message: bytes, home_address: IPv6Address) -> Registration:
 
 def write_acknowledgement(
     registration: Registration,
-    answer: Answer,
+    answer: RegistrationAnswer,
     home_agent: IPv4Address,
     *,
     mobile: Association | None,

@@ -20,7 +20,7 @@ from locum.roles.home_agent.role import HomeAgent
 from locum.roles.mobile_ipv4.signing import signed
 from locum.roles.nat import TraversalMode
 from locum.roles.registrant.configuration import MobileNodeConfiguration
-from locum.roles.registrant.registrant import MobileNode
+from locum.roles.registrant.registrant import RegistrationClient
 from locum.security.association import Association
 from locum.security.replay import ntp64
 from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag
@@ -140,8 +140,8 @@ def test_without_a_nat_the_tunnel_is_as_ever() -> None:
     assert home.tunnel() == Tunnel(HA, INSIDE) and home.accepted[INSIDE, HOA] == 0
 
 
-def mobile(mode: TraversalMode = TraversalMode.AUTO) -> MobileNode:
-    node = MobileNode(
+def mobile(mode: TraversalMode = TraversalMode.AUTO) -> RegistrationClient:
+    node = RegistrationClient(
         MobileNodeConfiguration(
             HOA, HA, ("radio0",), MN_HA, home_address_v6=HOA6, colocated=True, nat_traversal=mode
         ),

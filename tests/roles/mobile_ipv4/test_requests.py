@@ -7,13 +7,13 @@ import pytest
 from locum.roles.action_values.flows import RuleVerdict
 from locum.roles.action_values.registration import (
     NO_OPTIONS,
-    Answer,
     BindingIdentifier,
-    ContextTransfer,
+    ContextTransferRequest,
     HomePrefix,
     Options,
     RefusalReason,
     Registration,
+    RegistrationAnswer,
     RegistrationFlag,
     RevocationSupport,
     RuleChange,
@@ -79,7 +79,7 @@ def test_flags_have_their_numbers() -> None:
 
 @pytest.mark.parametrize("reason", [None, *RefusalReason])
 def test_every_reason_has_a_code(reason: RefusalReason | None) -> None:
-    answer = Answer(reason, 0, 77)
+    answer = RegistrationAnswer(reason, 0, 77)
     reply = RegistrationReply.decode(write_reply(request(), answer, HA, mobile=KEY, agent=None))
     assert isinstance(reply.code, Code) and reply.code == (0 if reason is None else int(reason))
 
@@ -104,7 +104,7 @@ def test_options_are_read_from_signed_extensions() -> None:
         weight=3,
         stand_in=StandInRole(COA, ruled=True),
         default=COA,
-        transfer=ContextTransfer(COA, towards=True),
+        transfer=ContextTransferRequest(COA, towards=True),
         udp=UdpTunnelRequest(forced=True, plain_ip=False),
         revocations=RevocationSupport(9, inform=True),
     )

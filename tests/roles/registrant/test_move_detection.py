@@ -13,7 +13,7 @@ from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.mobile_ipv4.signing import signed
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.discovery import AgentDiscovery
-from locum.roles.registrant.registrant import MobileNode
+from locum.roles.registrant.registrant import RegistrationClient
 from locum.security.association import Association
 from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag
 from locum.wire.mobile_ip.extensions import AuthKind
@@ -47,7 +47,7 @@ class Device:
 
     def __init__(self) -> None:
         configuration = MobileNodeConfiguration(HOME, HA, ("radio0", "radio1"), KEY)
-        self.node = MobileNode(configuration, {}, Random(1))
+        self.node = RegistrationClient(configuration, {}, Random(1))
         self.lost: list[float] = []
         self.now = START
         self.take(self.node.restore([], now=self.now))

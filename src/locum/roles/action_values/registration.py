@@ -123,7 +123,7 @@ ANYWHERE = IPv4Address(0)  # as an access node: wherever the device is; the home
 
 
 @dataclass(frozen=True, slots=True)
-class ContextTransfer:
+class ContextTransferRequest:
     """The context of the device is to come from this access node, or to go there (C4).
 
     A stand-in that does not know the access node says ANYWHERE.
@@ -173,7 +173,7 @@ class Options:
     stand_in: StandInRole | None = None
     default: Addr | None = None  # default care-of address (R3); the unspecified address takes it back
     rules: tuple[RuleChange, ...] = ()
-    transfer: ContextTransfer | None = None
+    transfer: ContextTransferRequest | None = None
     udp: UdpTunnelRequest | None = None
     revocations: RevocationSupport | None = None
     # The reason for refusing once the proof holds, where an option is unreadable
@@ -209,7 +209,7 @@ class PrefixAnswer:
 
 
 @value
-class Answer:
+class RegistrationAnswer:
     """Answer of a home agent to a registration."""
 
     refused: RefusalReason | None  # None: accepted
@@ -236,7 +236,7 @@ class ReceivedAnswer:
     """An answer that has arrived at a registrant."""
 
     home_address: IPv4Address
-    answer: Answer
+    answer: RegistrationAnswer
     code: int  # as events and counters show it: the number in the message
     by_agent: AgentRefusal | None = None  # the answer of a foreign agent, without a home agent's proof
     proof: Proof | None = None  # of the home agent, for the registrant
@@ -260,7 +260,7 @@ class WriteAnswer(Protocol):
     def __call__(
         self,
         registration: Registration,
-        answer: Answer,
+        answer: RegistrationAnswer,
         home_agent: IPv4Address,
         *,
         mobile: Association | None,

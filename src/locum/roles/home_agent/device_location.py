@@ -2,11 +2,11 @@
 
 from ipaddress import IPv4Address
 
-from locum.roles.action_values.registration import ContextTransfer
+from locum.roles.action_values.registration import ContextTransferRequest
 from locum.roles.home_agent.binding import Binding
 
 
-def device_location(asked: ContextTransfer | None, device: Binding, now: float) -> IPv4Address | None:
+def device_location(asked: ContextTransferRequest | None, device: Binding, now: float) -> IPv4Address | None:
     """The access node of the device, for the answer to a stand-in that asked so and does not know it already.
 
     None when the registration is not about a context, or the device is at no access node: without a care-of address, or

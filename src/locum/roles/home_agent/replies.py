@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr, Randomness, Source
-from locum.roles.action_values.registration import Answer, Received, RefusalReason, Registration
+from locum.roles.action_values.registration import Received, RefusalReason, Registration, RegistrationAnswer
 from locum.roles.actions import Action, Count, Reply
 from locum.security.association import Association, Replay
 from locum.security.replay import mobile_nonce, nonce_identification
@@ -28,7 +28,7 @@ class Replies:
             return False
         return registration.agent_proof is None or not registration.agent_proof.holds(agent)
 
-    def sign(self, received: Received, association: Association, answer: Answer) -> Reply:
+    def sign(self, received: Received, association: Association, answer: RegistrationAnswer) -> Reply:
         """The answer, signed for the registrant, and for the foreign agent that sent the registration."""
         source = received.source
         message = received.write(
@@ -51,13 +51,13 @@ class Replies:
             identification = asked
             if association.replay is Replay.NONCE:
                 identification = nonce_identification(nonce or 0, mobile_nonce(asked))
-        reply = self.sign(received, association, Answer(reason, 0, identification))
+        reply = self.sign(received, association, RegistrationAnswer(reason, 0, identification))
         return [Count(f"refused-{int(reason)}"), *_bounded(reply, received.size)]
 
     def unsigned(self, received: Received, reason: RefusalReason) -> list[Action]:
         """A refusal to an unauthenticated sender: shorter than the request, and unsigned."""
         registration = received.registration
-        answer = Answer(reason, 0, registration.identification)
+        answer = RegistrationAnswer(reason, 0, registration.identification)
         message = received.write(registration, answer, self._address, mobile=None, agent=None)
         return [Count(f"refused-{int(reason)}"), *_bounded(Reply(received.source, message), received.size)]
 

@@ -13,12 +13,12 @@ from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
 from locum.roles.action_values.forwarding import LocalEndpoint
 from locum.roles.action_values.registration import (
     NO_OPTIONS,
-    Answer,
     Proof,
     Received,
     Refusal,
     RefusalReason,
     Registration,
+    RegistrationAnswer,
 )
 from locum.roles.action_values.revocation import Acknowledgment, Revocation
 from locum.roles.actions import Action, Count, Emit, Event, Forget, Persist, WallClockStepped
@@ -254,14 +254,16 @@ class HomeAgent:
             identification = nonce_identification(nonce, mobile_nonce(identification))
         decided = self._admission.decide(registration, held, registrant, source, now, seen)
         accepted, granted, rules, prefixes = decided
-        answer = Answer(None, granted, identification)
+        answer = RegistrationAnswer(None, granted, identification)
         if options is not NO_OPTIONS:
             device_at = None
             if registrant.stand_in is not None:
                 device_at = device_location(options.transfer, registrant.home.binding, now)
             end = self._tunnel_end(registration, source, now) if granted else PLAIN
             accepted = end.of(accepted)
-            answer = Answer(None, granted, identification, prefixes, device_at, end.udp, end.revocations)
+            answer = RegistrationAnswer(
+                None, granted, identification, prefixes, device_at, end.udp, end.revocations
+            )
         before = registrant.binding.care_of
         actions = self._bindings.change(registrant, accepted, rules)
         actions.append(self._replies.sign(received, registrant.association, answer))

@@ -12,7 +12,7 @@ from locum.roles.action_values.addresses import Addr, Randomness, Source
 from locum.roles.action_values.registration import (
     ANYWHERE,
     BindingIdentifier,
-    ContextTransfer,
+    ContextTransferRequest,
     Options,
     ReceivedAnswer,
     RefusalReason,
@@ -35,7 +35,7 @@ from locum.roles.registrant.attachment import (
     Settled,
 )
 from locum.roles.registrant.configuration import MobileNodeConfiguration
-from locum.roles.registrant.registrant import TABLE, MobileNode
+from locum.roles.registrant.registrant import TABLE, RegistrationClient
 from locum.wire.control import Flow
 from locum.wire.errors import WireError
 from locum.wire.takes import Takes
@@ -119,9 +119,9 @@ class StandInPart:
         return RuleChange(number, priority=priority, selectors=(selector,), to=(self._device.binding,))
 
     @staticmethod
-    def _context_from(access_node: Addr | None, attachment: Attachment) -> ContextTransfer | None:
+    def _context_from(access_node: Addr | None, attachment: Attachment) -> ContextTransferRequest | None:
         """Access node that has the context; without an access node here (Fig. 8) there is no context."""
-        return None if attachment.colocated else ContextTransfer(access_node or ANYWHERE)
+        return None if attachment.colocated else ContextTransferRequest(access_node or ANYWHERE)
 
     def _follow(self, telling: tuple[Addr | None, Takes], learnt: Addr | None) -> None:
         """The access node here has acted; if the device's place was unknown, the next request asks again."""
@@ -153,7 +153,7 @@ class Standing:
         self.device = device
         self.refused: int | None = None  # the code of the last refusal, until something else is wanted
         self.part = StandInPart(configuration.address, device)
-        self.client = MobileNode(
+        self.client = RegistrationClient(
             MobileNodeConfiguration(
                 home_address=device.home_address,
                 home_agent=device.home_agent,

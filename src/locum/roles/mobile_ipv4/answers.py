@@ -5,11 +5,11 @@ It must not know a registrant's use of them, nor any key.
 
 from locum.roles.action_values.registration import (
     AgentRefusal,
-    Answer,
     HomePrefix,
     PrefixAnswer,
     ReceivedAnswer,
     RefusalReason,
+    RegistrationAnswer,
 )
 from locum.roles.mobile_ipv4.agent_options import revocation_support, udp_answer
 from locum.roles.mobile_ipv4.proofs import proof, proofs
@@ -42,7 +42,7 @@ def received_answer(reply: RegistrationReply) -> ReceivedAnswer:
     code = int(reply.code)
     by_agent = _BY_AGENT.get(code, AgentRefusal.OTHER) if code in _FA_CODES else None
     said = reply.protected(AuthKind.MN_HA)
-    answer = Answer(
+    answer = RegistrationAnswer(
         None if reply.accepted else _REASONS.get(code, RefusalReason.UNSPECIFIED),
         reply.lifetime,
         reply.identification,

@@ -6,9 +6,9 @@ It must not know why a registration is accepted or refused.
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.registration import (
-    Answer,
     PrefixAnswer,
     Registration,
+    RegistrationAnswer,
     RegistrationFlag,
 )
 from locum.roles.mobile_ipv4.signing import signed
@@ -31,7 +31,7 @@ _CO_LOCATED = int(RegistrationFlag.CO_LOCATED)
 
 def write_reply(
     registration: Registration,
-    answer: Answer,
+    answer: RegistrationAnswer,
     home_agent: IPv4Address,
     *,
     mobile: Association | None,
@@ -75,7 +75,7 @@ def _prefix_reply(answer: PrefixAnswer) -> Ipv6PrefixReply:
     return Ipv6PrefixReply(code, answer.prefix.prefix, answer.prefix.length)
 
 
-def _to_end(answer: Answer) -> tuple[Extension, ...]:
+def _to_end(answer: RegistrationAnswer) -> tuple[Extension, ...]:
     """Answers for the tunnel end about UDP (RFC 3519) and revocations (RFC 3543)."""
     told: list[Extension] = []
     if answer.udp is not None:

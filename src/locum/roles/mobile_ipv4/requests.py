@@ -10,7 +10,7 @@ from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.registration import (
     NO_OPTIONS,
     BindingIdentifier,
-    ContextTransfer,
+    ContextTransferRequest,
     HomePrefix,
     Options,
     RefusalReason,
@@ -138,7 +138,7 @@ class _OwnOptions:
     weight: int = 1
     stand_in: StandInRole | None = None
     default: Addr | None = None
-    transfer: ContextTransfer | None = None
+    transfer: ContextTransferRequest | None = None
 
     def take(self, value: VendorValue) -> None:
         match value:
@@ -149,7 +149,7 @@ class _OwnOptions:
             case DefaultCareOfAddress():
                 self.default = value.address
             case TransferContext():
-                self.transfer = ContextTransfer(value.access_node, value.towards)
+                self.transfer = ContextTransferRequest(value.access_node, value.towards)
 
 
 def _udp(said: Iterable[Extension]) -> UdpTunnelRequest | None:

@@ -47,7 +47,7 @@ from locum.roles.registrant.attachment import (
     RegistrationDenied,
     RegistrationTarget,
 )
-from locum.roles.registrant.registrant import MobileNode
+from locum.roles.registrant.registrant import RegistrationClient
 from locum.roles.session_report import Fate, Report
 from locum.wire.control import (
     HANDOVER_BYTES,
@@ -72,7 +72,7 @@ class FallingAsleep:
 
     def __init__(
         self,
-        mobile: MobileNode,
+        mobile: RegistrationClient,
         dialogue: StandInDialogue,
         departure: Departure,
         randomness: Randomness,

@@ -23,7 +23,7 @@ from locum.roles.mobile_node.wake.rest import Rest
 from locum.roles.mobile_node.wake.states import Awake, GivenUp, StillAsleep
 from locum.roles.mobile_node.wake.taking_back import Waking
 from locum.roles.registrant.attachment import Outcome
-from locum.roles.registrant.registrant import MobileNode
+from locum.roles.registrant.registrant import RegistrationClient
 from locum.roles.session_report import Report, counted
 from locum.wire.control import Cancel, Flow
 from locum.wire.takes import Takes
@@ -38,7 +38,7 @@ class PartialHandovers:
 
     def __init__(
         self,
-        mobile: MobileNode,
+        mobile: RegistrationClient,
         stand_ins: Collection[OwnStandIn],
         numbers: Iterator[int],
         randomness: Randomness,

@@ -30,7 +30,7 @@ from locum.roles.mobile_node.wake.states import GivenUp, StillAsleep
 from locum.roles.mobile_node.wake.taking_back import Waking
 from locum.roles.parts import Parts
 from locum.roles.registrant.attachment import RegistrationTarget
-from locum.roles.registrant.registrant import MobileNode
+from locum.roles.registrant.registrant import RegistrationClient
 from locum.roles.rules import KeptRule, RuleRefused
 from locum.roles.session_report import Fate, Report, counted
 from locum.roles.session_words import RESTARTED
@@ -42,7 +42,9 @@ from locum.wire.takes import Takes
 class SleepingNode:
     """A mobile node with its stand-ins, the one for sleep first (without any it only registers)."""
 
-    def __init__(self, mobile: MobileNode, stand_ins: Sequence[OwnStandIn], randomness: Randomness) -> None:
+    def __init__(
+        self, mobile: RegistrationClient, stand_ins: Sequence[OwnStandIn], randomness: Randomness
+    ) -> None:
         self.mobile = mobile
         self.stand_ins = tuple(stand_ins)
         self.state: SleepState = Up()
@@ -262,7 +264,7 @@ class SleepingNode:
         return (self.state.machine,) if isinstance(self.state, GoingDown | ComingUp) else ()
 
     @property
-    def _timed(self) -> tuple[MobileNode | PartialHandovers | Parts | FallingAsleep | Waking, ...]:
+    def _timed(self) -> tuple[RegistrationClient | PartialHandovers | Parts | FallingAsleep | Waking, ...]:
         """Everything that has deadlines, in the order in which it is called."""
         return (self.mobile, self.partial_handovers, self._parts, *self._machine)
 

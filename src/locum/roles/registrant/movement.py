@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import JSON, Addr
-from locum.roles.action_values.registration import ContextTransfer, Options, ReceivedAnswer
+from locum.roles.action_values.registration import ContextTransferRequest, Options, ReceivedAnswer
 from locum.roles.actions import Action
 from locum.roles.registrant.attachment import Attachment
 from locum.roles.registrant.candidates import CareOfCandidates
@@ -99,18 +99,18 @@ class Movement:
         transfer = self._transfer(attachment, lifetime)
         return options if transfer is None else replace(options, transfer=transfer)
 
-    def _transfer(self, attachment: Attachment, lifetime: int) -> ContextTransfer | None:
+    def _transfer(self, attachment: Attachment, lifetime: int) -> ContextTransferRequest | None:
         if not self.enabled or attachment.colocated or not lifetime:
             return None
         if self.move is not None and not self.move.announced and attachment.care_of != self.move.care_of:
-            return ContextTransfer(self.move.care_of, towards=True)
+            return ContextTransferRequest(self.move.care_of, towards=True)
         if self._store_at not in (None, attachment.care_of) and lifetime <= self._brief_lifetime:
             assert self._store_at is not None
-            return ContextTransfer(self._store_at, towards=True)
+            return ContextTransferRequest(self._store_at, towards=True)
         if self._context_at in (None, attachment.care_of):
             return None
         assert self._context_at is not None
-        return ContextTransfer(self._context_at)
+        return ContextTransferRequest(self._context_at)
 
     def replied(self, reply: ReceivedAnswer, attachment: Attachment) -> Sequence[Action]:
         """With a very short lifetime the context stays where it is, or goes where it was to be stored."""

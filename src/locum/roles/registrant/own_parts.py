@@ -9,9 +9,9 @@ from ipaddress import IPv4Address
 from locum.roles.action_values.addresses import JSON, Randomness
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.dialogue import RegistrationPart
+from locum.roles.registrant.identity_options import Ipv6Registration, OwnNai
 from locum.roles.registrant.movement import Movement
 from locum.roles.registrant.nat import MobileTraversal
-from locum.roles.registrant.parts import Ipv6Registration, OwnNai
 from locum.roles.registrant.revocation import MobileRevocation
 from locum.roles.registrant.routing import OwnRouting
 

@@ -63,8 +63,11 @@ from locum.wire.takes import Takes
 TABLE: Final = "registration"
 
 
-class MobileNode:
-    """One mobile node; `foreign_agents` are associations with agents by their address (MN-FA)."""
+class RegistrationClient:
+    """Registers a device, for the device itself or for a stand-in of it.
+
+    `foreign_agents` are associations with agents by their address (MN-FA).
+    """
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from locum.roles.actions import Action
 from locum.roles.flow_rows import set_flows
 from locum.roles.mobile_node.wake.course import Course
 from locum.roles.mobile_node.wake.newcomers import Newcomers
-from locum.roles.mobile_node.wake.states import Awake, Receives
+from locum.roles.mobile_node.wake.states import AwaitingAccepted, Awake
 from locum.roles.mobile_node.wake.still_away import StillAway
 from locum.wire.control import Abandon, Answer632, Done, Finish, Reclaim, Request634, Status
 
@@ -27,7 +27,7 @@ class Closing:
         """Send 634 done, once nothing is to come any more and the stand-in has reset the sessions that ended here."""
         handover = self._away.handover
         if self._newcomers.busy:
-            self._course.enter("await accepted", Receives())
+            self._course.enter("await accepted", AwaitingAccepted())
             return []
         if handover.disowned:  # an earlier abandon says the same, but done could overtake it
             return self._course.ask(Abandon(handover.identifier, handover.disowned))

@@ -18,7 +18,7 @@ from locum.roles.mobile_node.wake.states import (
     StillAsleep,
 )
 from locum.roles.mobile_node.wake.still_away import StillAway
-from locum.roles.registrant.registrant import MobileNode
+from locum.roles.registrant.registrant import RegistrationClient
 from locum.wire.control import Done, Finish, Reclaim, Request634
 
 # Seconds until a 634 without an answer is asked again; doubled each time up to a maximum.
@@ -29,7 +29,7 @@ RETRY_MAX = 15.0
 class Course:
     """The course of one wake. `untold`: the stand-in may not know which sessions an earlier run had back."""
 
-    def __init__(self, mobile: MobileNode, dialogue: StandInDialogue, away: StillAway) -> None:
+    def __init__(self, mobile: RegistrationClient, dialogue: StandInDialogue, away: StillAway) -> None:
         self.state: State = Arriving()
         self.result: Awake | StillAsleep | GivenUp | None = None
         self.untold = bool(away.handover.returned)

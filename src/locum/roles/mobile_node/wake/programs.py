@@ -13,13 +13,13 @@ from locum.roles.mobile_node.handover import Stage
 from locum.roles.mobile_node.wake.course import Course
 from locum.roles.mobile_node.wake.states import WAITING, Ended, Tightening
 from locum.roles.mobile_node.wake.still_away import StillAway
-from locum.roles.registrant.registrant import MobileNode
+from locum.roles.registrant.registrant import RegistrationClient
 
 
 class Programs:
     """The programs of one wake. `loose`: they run, and their sockets are not in repair mode."""
 
-    def __init__(self, mobile: MobileNode, course: Course, away: StillAway) -> None:
+    def __init__(self, mobile: RegistrationClient, course: Course, away: StillAway) -> None:
         self.loose = away.handover.loose
         self._mobile, self._course, self._away = mobile, course, away
         self._stranded_at: float | None = None  # steady seconds

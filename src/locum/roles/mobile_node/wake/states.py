@@ -73,7 +73,7 @@ class Completing:
 
 
 @dataclass(frozen=True, slots=True)
-class Receives:
+class AwaitingAccepted:
     """All is back; accepted connections are on their way into their programs' queues."""
 
 
@@ -92,7 +92,7 @@ State = (
     | Draining
     | Returning
     | Completing
-    | Receives
+    | AwaitingAccepted
     | Ended
 )
 # States that wait for another node, perhaps for ever.
@@ -118,7 +118,7 @@ _STEPS: dict[Event, type] = {
     "inject": Injecting,
     "let read": Draining,
     "complete": Completing,
-    "await accepted": Receives,
+    "await accepted": AwaitingAccepted,
     "end": Ended,
 }
 TABLE: StateTable[Event] = StateTable(
@@ -134,7 +134,7 @@ TABLE: StateTable[Event] = StateTable(
         Draining: {**_STEPS, "not frozen": Pausing},
         Returning: {"ask": Asking, "end": Ended},
         Completing: _STEPS,
-        Receives: {"ask": Asking, "end": Ended},
+        AwaitingAccepted: {"ask": Asking, "end": Ended},
         Ended: {},
     },
     start=(Arriving,),

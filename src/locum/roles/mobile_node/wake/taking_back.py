@@ -36,6 +36,7 @@ from locum.roles.mobile_node.wake.rounds import Rounds
 from locum.roles.mobile_node.wake.states import (
     Arriving,
     Asking,
+    AwaitingAccepted,
     Awake,
     Completing,
     Draining,
@@ -44,7 +45,6 @@ from locum.roles.mobile_node.wake.states import (
     GivenUp,
     Injecting,
     Pausing,
-    Receives,
     Returning,
     State,
     StillAsleep,
@@ -54,7 +54,7 @@ from locum.roles.mobile_node.wake.states import (
 from locum.roles.mobile_node.wake.step_results import step_result
 from locum.roles.mobile_node.wake.still_away import StillAway
 from locum.roles.registrant.attachment import Outcome, RegistrationAccepted, RegistrationTarget
-from locum.roles.registrant.registrant import MobileNode
+from locum.roles.registrant.registrant import RegistrationClient
 from locum.roles.session_report import Fate
 from locum.roles.session_words import COMING
 from locum.wire.control import (
@@ -82,7 +82,7 @@ class Waking:
 
     def __init__(
         self,
-        mobile: MobileNode,
+        mobile: RegistrationClient,
         dialogue: StandInDialogue,
         handover: Handover,
         *,
@@ -437,7 +437,7 @@ class Waking:
     def _end_with(self, rest: Rest) -> None:
         """The wake has ended, unless connections that the stand-in accepted are still to come."""
         if self._newcomers.busy:
-            self._course.enter("await accepted", Receives())
+            self._course.enter("await accepted", AwaitingAccepted())
         else:
             self._course.end(Awake(self._away.lost, replace(rest, handover=self.handover)))
 
@@ -491,7 +491,7 @@ class Waking:
     def _come(self, received: list[Action], now: float) -> list[Action]:
         """A connection that the stand-in accepted has come, or will not: the end may have waited for it."""
         self._programs.wait(now)
-        if isinstance(self.state, Receives) and not self._newcomers.busy:
+        if isinstance(self.state, AwaitingAccepted) and not self._newcomers.busy:
             if self._rest is None:
                 return [*received, *self.closing.tell()]
             self._end_with(self._rest)
