@@ -14,7 +14,7 @@ from locum.node.coap.exchanges import Exchanges
 from locum.node.events import EventStream
 from locum.node.host.handlers import HostHandlers
 from locum.node.node import Node
-from locum.node.performer import Pipelined, Sequential
+from locum.node.performer import OUTGOING, Pipelined, Sequential
 from locum.node.policy.radius import RadiusClient
 from locum.node.registration.demultiplexer import RegistrationIo
 from locum.node.registration.prober import Prober
@@ -40,7 +40,7 @@ from locum.roles.action_values.forwarding import (
     Verdict,
 )
 from locum.roles.action_values.sessions import FindSessions, Freeze, NotPerformed, Process, Thaw
-from locum.roles.actions import Action, Answer, Ask, Count, Emit, NoAnswer, Persist, Reply
+from locum.roles.actions import Action, Answer, Ask, Count, Emit, NoAnswer, Persist, Reply, SendRegistration
 from locum.wire.control import Flow
 
 HOME, OTHER, CARE_OF = (ip_address(text) for text in ("10.36.0.4", "10.36.0.5", "10.2.0.2"))
@@ -87,6 +87,8 @@ class Bench:
             Freeze: self.freeze,
             Thaw: self.fail,
             Answer: lambda _: self.log.append("answer"),
+            Ask: lambda _: self.log.append("ask"),
+            SendRegistration: lambda _: self.log.append("registration"),
         }
 
     async def until(self, count: int) -> None:
@@ -169,8 +171,21 @@ async def test_a_store_that_fails_keeps_replies_back(bench: Bench, monkeypatch: 
     assert bench.log == ["event"]
 
 
+MESSAGES: tuple[Action, ...] = (
+    Reply(TO, b"yes"),
+    SendRegistration(b"request", OTHER),
+    Ask(7, OTHER, "634", b"", 1.0, False),
+    Answer(1, b""),
+)
+
+
+def test_every_message_to_a_peer_waits_for_the_commit() -> None:
+    assert set(map(type, MESSAGES)) == OUTGOING
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 async def test_failed_commit_sends_no_reply_in_sequence(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, message: Action
 ) -> None:
     performer = Sequential(bench.tables, bench.events, bench.forward, bench.handlers())
     told: list[Any] = []
@@ -181,16 +196,16 @@ async def test_failed_commit_sends_no_reply_in_sequence(
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(bench.store, "_commit", full)
-    ask = Ask(7, OTHER, "634", b"", 1.0, False)
-    performer.perform([Persist("profile", "h", {"n": 1}), Answer(1, b""), ask])
+    performer.perform([Persist("profile", "h", {"n": 1}), message, message])
     await bench.until(2)
     await performer.drained()
     assert bench.log == ["event", "event"]
-    assert [type(event) for event in told] == [NotPerformed, NoAnswer]
+    assert bench.events.reasons == {f"failed-{type(message).__name__}": 2}
+    assert [type(event) for event in told] == [NoAnswer if isinstance(message, Ask) else NotPerformed] * 2
     monkeypatch.setattr(bench.store, "_commit", commit)
-    performer.perform([Answer(2, b"")])
+    performer.perform([message])
     await performer.drained()
-    assert bench.log[2:] == ["answer"]
+    assert len(bench.log) == 3
     assert bench.store.rows("home_agent.profile") == {"h": {"n": 1}}
 
 

@@ -86,6 +86,20 @@ async def test_unserialisable_value_loses_no_committed_data(store: Store) -> Non
     assert store.rows("t") == {"before": {"n": 1}, "wrong": {"n": 2}}
 
 
+@pytest.mark.parametrize("value", [float("nan"), {1}, "\udcff"], ids=["number", "type", "text"])
+async def test_unserialisable_value_fails_no_later_commit(
+    store: Store, caplog: pytest.LogCaptureFixture, value: object
+) -> None:
+    store.put("t", "before", {"n": 1})
+    store.put("t", "wrong", {"n": value})
+    with pytest.raises(StoreError, match="cannot be written"):
+        await store.durable()
+    assert "row 'wrong' of t is lost" in caplog.text
+    store.put("t", "after", {"n": 2})
+    await store.durable()
+    assert store.rows("t") == {"before": {"n": 1}, "after": {"n": 2}}
+
+
 async def test_last_write_to_a_key_wins_and_order_is_kept(store: Store) -> None:
     store.put("t", "k", {"n": 1})
     store.forget("t", "k")
@@ -164,6 +178,51 @@ async def test_writes_refused_by_a_full_disk_are_retried(
     store.put("t", "new", {"n": 2})
     await store.durable()
     assert store.rows("t") == {"new": {"n": 2}, "old": {"n": 1}}
+
+
+async def test_a_write_during_a_failed_commit_is_the_newer_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, running, go_on = store._commit, threading.Event(), threading.Event()
+
+    def full(batch: _Batch) -> None:
+        running.set()
+        go_on.wait(10)
+        monkeypatch.setattr(store, "_commit", commit)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(store, "_commit", full)
+    store.put("t", "key", {"n": 1})
+    store.put("t", "other", {"n": 1})
+    first = store.committed()
+    assert first is not None
+    await asyncio.to_thread(running.wait, 10)
+    store.put("t", "key", {"n": 2})
+    go_on.set()
+    with pytest.raises(StoreError, match="disk is full"):
+        await first
+    await store.durable()
+    assert store.rows("t") == {"key": {"n": 2}, "other": {"n": 1}}
+
+
+async def test_close_commits_writes_that_failed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "node.db")
+    commit = store._commit
+
+    def full(batch: _Batch) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(store, "_commit", full)
+    store.put("t", "key", {"n": 1})
+    with pytest.raises(StoreError, match="disk is full"):
+        await store.durable()
+    monkeypatch.setattr(store, "_commit", commit)
+    await store.close()
+    again = Store(tmp_path / "node.db")
+    assert again.rows("t") == {"key": {"n": 1}}
+    await again.close()
 
 
 async def test_close_commits_all_batches_and_refuses_later_writes(

@@ -58,6 +58,13 @@ def test_no_table_has_two_places() -> None:
         assert len(owners) == ("." in table), table
 
 
+def test_tables_are_found_by_the_whole_name_of_the_role() -> None:
+    assert own_name("mobile_node", "mobile_node.rule") == "rule"
+    assert own_name("mobile", "mobile_node.rule") is None
+    assert own_name("mobile_node", "mobile.rule") is None
+    assert own_name("clock", "clock") is None
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_tables_that_a_role_names_are_its_own(role: str) -> None:
     """Constants named TABLE, of the role's modules and of those that they import."""

@@ -9,6 +9,7 @@ JSON objects; the store does not know their meaning.
 
 import asyncio
 import json
+import logging
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from locum.node.tables import Row, StoreError
+
+log = logging.getLogger("locum.store")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
@@ -33,6 +36,8 @@ _ROWS = "SELECT key, value FROM entry WHERE collection = ? ORDER BY key"
 _FORGET = "DELETE FROM entry WHERE collection = ? AND key = ?"
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+# Not JSON, or text that is not Unicode: SQLite finds the latter when it takes the text.
+_UNENCODABLE = (TypeError, ValueError, RecursionError)
 
 
 class _Batch:
@@ -61,6 +66,21 @@ class _Batch:
             else:
                 by_table[table] = {key: value}
         self.puts = [(table, _encode(values)) for table, values in by_table.items()]
+
+    def drop_unencodable(self) -> list[tuple[str, str]]:
+        """Table and key of each write that cannot be encoded; these writes are taken out."""
+        lost = [at for at, value in self.writes.items() if not _encodable(at, value)]
+        for at in lost:
+            del self.writes[at]
+        return lost
+
+
+def _encodable(at: tuple[str, str], value: Row | None) -> bool:
+    try:
+        _encode([at, value]).encode()
+    except _UNENCODABLE:
+        return False
+    return True
 
 
 class Store:
@@ -149,7 +169,7 @@ class Store:
         self._waiting, self._running = None, batch
         try:
             batch.encode()
-        except (TypeError, ValueError) as problem:
+        except _UNENCODABLE as problem:
             self._finished(batch, problem)
             return
         self._worker.submit(self._work, batch, asyncio.get_running_loop())
@@ -187,6 +207,9 @@ class Store:
         if problem is None:
             batch.committed.set_result(None)
         else:
+            if isinstance(problem, _UNENCODABLE):  # it would fail every later commit
+                for table, key in batch.drop_unencodable():
+                    log.error("%s: row %r of %s is lost: it cannot be encoded", self._path, key, table)
             if self._waiting is None:
                 self._unwritten = batch.writes
             else:
