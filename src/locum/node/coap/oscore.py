@@ -73,14 +73,22 @@ class StoredContext(oscore.CanProtect, oscore.CanUnprotect, oscore.SecurityConte
         self._save()
         commit = self._store.committed()
         assert commit is not None
-        commit.add_done_callback(lambda done: self._reservation_done(reserved, done.exception()))
-        self._reserving = commit
-        return commit
+        # Not the commit's own future: it is done one turn of the loop before its callbacks run. A request that comes
+        # in between would find it done and no number reserved, and would never let the loop go on.
+        reserving = self._reserving = commit.get_loop().create_future()
+        commit.add_done_callback(lambda done: self._reservation_done(reserving, reserved, done.exception()))
+        return reserving
 
-    def _reservation_done(self, reserved: int, problem: BaseException | None) -> None:
+    def _reservation_done(
+        self, reserving: "asyncio.Future[None]", reserved: int, problem: BaseException | None
+    ) -> None:
         self._reserving = None
         if problem is None:
             self._committed = max(self._committed, reserved)
+            reserving.set_result(None)
+        else:
+            reserving.set_exception(problem)
+            reserving.exception()  # seen: there may be no waiting caller
 
     async def ready(self) -> None:
         """Wait until there is a sequence number to send under; at once unless the disk is slow. Raises StoreError."""
