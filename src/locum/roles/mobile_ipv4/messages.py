@@ -1,7 +1,9 @@
 """Messages of Mobile IPv4 by their type."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeAlias
 
 from locum.roles.action_values.registration import Registration
 from locum.roles.action_values.revocation import Acknowledgment, Revocation
@@ -32,6 +34,14 @@ _KINDS = {
     ROUTER_SOLICITATION: Kind.SOLICITATION,
 }
 
+# Each reader, and the first part of the counter's name for messages that it cannot read.
+_Reader: TypeAlias = tuple[Callable[[bytes], Registration | Revocation | Acknowledgment], str]
+_REQUESTS: _Reader = (read_request, "registration")
+_READERS: dict[int, _Reader] = {
+    REGISTRATION_REVOCATION: (read_revocation, "revocation"),
+    REVOCATION_ACKNOWLEDGMENT: (read_acknowledgment, "revocation"),
+}
+
 
 def kind_of(message: bytes) -> Kind:
     """The kind of a message, by its first byte."""
@@ -47,14 +57,8 @@ class Unreadable:
 
 def read_for_home_agent(message: bytes) -> Registration | Revocation | Acknowledgment | Unreadable:
     """The registration, revocation or acknowledgment in the payload of a UDP datagram."""
-    kind, family = kind_of(message), "registration"
+    read, family = _READERS.get(message[0], _REQUESTS) if message else _REQUESTS
     try:
-        if kind is Kind.REVOCATION:
-            family = "revocation"
-            return read_revocation(message)
-        if kind is Kind.ACKNOWLEDGMENT:
-            family = "revocation"
-            return read_acknowledgment(message)
-        return read_request(message)
+        return read(message)
     except WireError as error:
         return Unreadable(f"{family}-{error.reason}")

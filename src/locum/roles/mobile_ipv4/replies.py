@@ -56,7 +56,7 @@ def write_reply(
     if nai is not None:  # agents and a mobile node without a home address know the reply by it (RFC 2794)
         to_mobile += (Nai(nai),)
     message = RegistrationReply(
-        Code.ACCEPTED if answer.refused is None else Code(answer.refused),
+        Code.ACCEPTED if answer.refused is None else answer.refused,  # which has the number of the code
         answer.lifetime,
         registration.home_address,
         home_agent,

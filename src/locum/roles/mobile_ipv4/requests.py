@@ -59,7 +59,7 @@ def read_request(message: bytes) -> Registration:
 
 def registration(request: RegistrationRequest) -> Registration:
     """The request as a neutral registration."""
-    extensions = request.extensions
+    mobile, agent = proofs(request)
     return Registration(
         request.home_address,
         request.home_agent,
@@ -67,8 +67,9 @@ def registration(request: RegistrationRequest) -> Registration:
         request.lifetime,
         request.identification,
         _FLAGS[request.flags],
-        *proofs(request),
-        _options(request) if len(extensions) > 1 else NO_OPTIONS,  # one is the authentication
+        mobile,
+        agent,
+        _options(request) if len(request.extensions) > 1 else NO_OPTIONS,  # one is the authentication
     )
 
 
