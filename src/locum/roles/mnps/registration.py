@@ -35,7 +35,8 @@ from locum.roles.registrant.attachment import (
     Settled,
 )
 from locum.roles.registrant.configuration import MobileNodeConfiguration
-from locum.roles.registrant.registrant import TABLE, RegistrationClient
+from locum.roles.registrant.registrant import RegistrationClient
+from locum.roles.registrant.rows import TABLE
 from locum.wire.control import Flow
 from locum.wire.errors import WireError
 from locum.wire.takes import Takes

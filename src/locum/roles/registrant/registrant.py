@@ -7,7 +7,6 @@ sessions, the stand-in, sockets or the kernel.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
-from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
 from locum.roles.action_values.registration import ReceivedAnswer
@@ -55,12 +54,17 @@ from locum.roles.registrant.movement import CannotMove
 from locum.roles.registrant.own_parts import OwnParts
 from locum.roles.registrant.refusals import AwaitChallenge, Refused, SendAgain, after_refusal
 from locum.roles.registrant.requests import request_actions, requested_lifetime
+from locum.roles.registrant.rows import (
+    TABLE,
+    kept_home_address,
+    kept_registration,
+    registration_row,
+    row_key,
+)
 from locum.roles.registrant.timing import AGENT_PATIENCE, RENEW_PART, RETRY_FIRST, RETRY_MAX
 from locum.security.association import Association
 from locum.wire.errors import WireError
 from locum.wire.takes import Takes
-
-TABLE: Final = "registration"
 
 
 class RegistrationClient:
@@ -118,7 +122,7 @@ class RegistrationClient:
         """Start; a registration that still holds is used without asking again."""
         actions: list[Action] = []
         for row in rows:
-            if row.table == TABLE and row.key == self._key:
+            if row.table == TABLE and row.key == row_key(self.configuration):
                 try:
                     actions += self._from_row(row.value, now)
                 except (ValueError, KeyError, TypeError):
@@ -466,30 +470,15 @@ class RegistrationClient:
 
     def _persist(self) -> Persist:
         held = self.registered if self._lasting is None else None
-        value: dict[str, JSON] = {
-            **self._dialogue.to_row(),
-            "wish": (self._lasting or self._target).value,
-            **self._parts.to_row(),
-            "registered": None if held is None else held.to_row(),
-        }
-        if self.configuration.nai is not None:
-            value["home_address"] = str(self.configuration.home_address)
-        return Persist(TABLE, self._key, value)
-
-    @property
-    def _key(self) -> str:
-        """Key of our row: the unchanging part."""
-        return self.configuration.nai or str(self.configuration.home_address)
+        target = self._lasting or self._target
+        return registration_row(self.configuration, self._dialogue, self._parts, target, held)
 
     def _from_row(self, row: Mapping[str, JSON], now: float) -> list[Action]:
-        assigned = self._assigned(IPv4Address(str(row.get("home_address", "0.0.0.0"))))
+        assigned = self._assigned(kept_home_address(row))
         self._dialogue.from_row(row)
         self._target = RegistrationTarget(row["wish"])
         self._parts.from_row(row)
-        if not isinstance(row["registered"], Mapping):
-            return assigned
-        held = Registered.from_row(row["registered"])
-        if held.expires_at > now:
+        if (held := kept_registration(row, now)) is not None:
             self.registered = held
             self._traversal.from_row(row.get("nat"), now)
             self._patient_until = now + AGENT_PATIENCE

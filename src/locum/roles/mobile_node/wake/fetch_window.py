@@ -26,9 +26,8 @@ class FetchAhead:
         self._handover = handover
         self._asked: dict[int, Fetch] = {}
         self._arrived: dict[int, dict[int, bytes]] = {}  # by session, then by offset
-        self._ends: dict[
-            int, dict[int, int]
-        ] = {}  # by session: where each part that was asked for or came ends
+        # By session: the end of each part that was asked for or came
+        self._ends: dict[int, dict[int, int]] = {}
 
     def __contains__(self, request: int) -> bool:
         return request in self._asked

@@ -20,7 +20,7 @@ from locum.roles.mobile_node.wake.putting_back import PuttingBack
 from locum.roles.mobile_node.wake.receiving import released
 from locum.roles.mobile_node.wake.rest import ComingSession, Rest
 from locum.roles.session_report import Fate, Report
-from locum.roles.session_words import CLOSED, GONE_THERE, ended_by
+from locum.roles.session_words import CLOSED, COMING, GONE_THERE, ended_by
 from locum.wire.control import Abandon, Flow
 
 
@@ -83,6 +83,14 @@ class StillAway:
             self.tell(self.progress.session(flow), Fate.CLOSED, CLOSED)
             actions.append(Emit("session-closed", None, flow.local, flow, {"reason": CLOSED}))
         return self._reset(flows) + actions
+
+    def come_later(self) -> list[Action]:
+        """Note that the wake ends without these sessions: their programs do not read."""
+        for session in self.handover.sessions:
+            self.tell(session, Fate.COMING, COMING)
+        return [
+            Emit("session-coming", None, flow.local, flow, {"reason": COMING}) for flow in self.handover.flows
+        ]
 
     def lose_all(self, reason: str) -> None:
         """Mark all as lost."""

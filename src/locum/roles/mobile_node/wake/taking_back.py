@@ -5,17 +5,14 @@ while something happens: one that waits too long for the network or the stand-in
 frozen again when there is something to put back. It must not know how sessions are put back or packets held.
 """
 
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from locum.roles.action_values.forwarding import FlowVerdict
 from locum.roles.action_values.sessions import (
     AnswerPeers,
     Drained,
-    DrainRound,
     Finished,
     FinishSessions,
-    InjectData,
     Injected,
     Loosen,
     NotPerformed,
@@ -28,6 +25,7 @@ from locum.roles.flow_rows import set_flows
 from locum.roles.mobile_node.handover import Handover, Stage, StandInDialogue
 from locum.roles.mobile_node.wake.closing import Closing
 from locum.roles.mobile_node.wake.course import RETRY_FIRST, Course
+from locum.roles.mobile_node.wake.data_moves import DataMoves
 from locum.roles.mobile_node.wake.newcomers import Newcomers
 from locum.roles.mobile_node.wake.programs import Programs
 from locum.roles.mobile_node.wake.receiving import Receiving, released
@@ -39,11 +37,9 @@ from locum.roles.mobile_node.wake.states import (
     AwaitingAccepted,
     Awake,
     Completing,
-    Draining,
     Ended,
     Fetching,
     GivenUp,
-    Injecting,
     Pausing,
     Returning,
     State,
@@ -55,8 +51,6 @@ from locum.roles.mobile_node.wake.step_results import step_result
 from locum.roles.mobile_node.wake.still_away import StillAway
 from locum.roles.registrant.attachment import Outcome, RegistrationAccepted, RegistrationTarget
 from locum.roles.registrant.registrant import RegistrationClient
-from locum.roles.session_report import Fate
-from locum.roles.session_words import COMING
 from locum.wire.control import (
     Answer632,
     Cancel,
@@ -69,9 +63,6 @@ from locum.wire.control import (
     decode_632,
 )
 from locum.wire.errors import WireError
-
-# Seconds that the programs get to read in a round.
-DRAIN_PATIENCE = 0.5
 
 
 class Waking:
@@ -95,6 +86,7 @@ class Waking:
         self.progress, self.report = self._away.progress, self._away.report
         self._course = Course(mobile, dialogue, self._away)
         self._programs = Programs(mobile, self._course, self._away)
+        self._moves = DataMoves(self._course, self._programs, self._away)
         self._rounds = Rounds(self.progress, mobile.configuration)
         self._mobile = mobile
         self._dialogue = dialogue
@@ -326,20 +318,14 @@ class Waking:
 
     def _next(self, now: float) -> list[Action]:
         """Inject data while more is fetched; without either: let programs read, measure again."""
-        fetches = self._bytes.fetch()
-        if self._programs.loose and self._bytes.arrived:
-            return [*fetches, *self._programs.tighten()]
-        if pieces := self._bytes.pieces():
-            return [*fetches, *self._inject(pieces)]
-        if self._bytes.fetching:
-            self._course.enter("fetch", Fetching())
-            return fetches
+        if (moves := self._moves.step()) is not None:
+            return moves
         if self._finishing:
             return self._conclude(now)
         if self.progress.full:
-            return self._drain(self.progress.full)
+            return self._moves.drain(self.progress.full)
         if reading := self._rounds.readers():
-            return self._drain(reading)
+            return self._moves.drain(reading)
         return self._course.ask(self._course.reclaim())
 
     def _fetched(self, event: Answered, now: float) -> list[Action]:
@@ -355,30 +341,11 @@ class Waking:
         again = Finish(self.handover.identifier) if self._finishing else self._course.reclaim()
         return self._unanswered(again, reason, now)
 
-    def _inject(self, pieces: Mapping[Flow, bytes]) -> list[Action]:
-        self._course.enter("inject", Injecting(pieces))
-        beyond = frozenset(flow for flow in pieces if self.progress[flow].beyond)
-        return [InjectData(tuple(pieces.items()), beyond)]
-
     def _injected(self, event: Injected, now: float) -> list[Action]:
-        assert isinstance(self.state, Injecting)
-        pieces = self.state.pieces
-        actions = self._away.lose(event.failures)
-        self._bytes.took(event, pieces)
-        return [*actions, *self._next(now)]
-
-    def _drain(self, flows: Iterable[Flow]) -> list[Action]:
-        """Let the programs read their data; those of other sessions stay frozen."""
-        listed = tuple(flows)
-        processes = dict.fromkeys(
-            process for flow in listed for process in self.progress.session(flow).processes
-        )
-        self._course.enter("let read", Draining(frozenset(listed)))
-        return [DrainRound(listed, tuple(processes), DRAIN_PATIENCE)]
+        return [*self._moves.injected(event), *self._next(now)]
 
     def _drained(self, event: Drained, now: float) -> list[Action]:
-        self._programs.wait(now)
-        self.progress.rested(event.unread)
+        self._moves.drained(event, now)
         return self._next(now)
 
     # Steps 3 and 4: return and finish ----------------------------------------------------------------------------
@@ -429,7 +396,7 @@ class Waking:
         if not self.progress.behind:
             return [*actions, *self._awake((), now)]
         if self.progress.full:
-            return [*actions, *self._drain(self.progress.full)]
+            return [*actions, *self._moves.drain(self.progress.full)]
         if self._rounds.go_beyond():
             return [*actions, *self._next(now)]
         return [*actions, *self._leave_rest(now)]
@@ -450,16 +417,12 @@ class Waking:
         noted = self._note(replace(self.handover.at(Stage.COMING), given=True, loose=True, coming=True))
         self._rest = self._away.rest()
         self._end_with(self._rest)
-        told = []
-        for session in self.handover.sessions:
-            self._away.tell(session, Fate.COMING, COMING)
-            told.append(Emit("session-coming", None, session.flow.local, session.flow, {"reason": COMING}))
         return [
             *noted,
             *set_flows(flows, FlowVerdict.SUSPEND),
             AnswerPeers(tuple(final_of(flow, self.progress.final(flow)) for flow in flows)),
             Loosen(flows, self.handover.processes),
-            *told,
+            *self._away.come_later(),
             *self._ordinary(now),
         ]
 
