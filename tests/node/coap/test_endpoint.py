@@ -11,7 +11,6 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -170,7 +169,7 @@ async def test_local_full_disk_is_the_given_reason(small_disk: Path, pair: Pair)
             store.put("junk", str(number), {"x": "x" * 4000})
             with contextlib.suppress(StoreError):
                 await store.durable()
-        context.sender_sequence_number = context._committed
+        context.sender_sequence_number = context.numbers.committed
         with pytest.raises(AskFailed, match=r"was not asked: .*alice\.db: cannot be written"):
             await pair.alice.ask(BOB, "634", b"x", 5.0)
     assert await pair.alice.ask(BOB, "634", b"xyz", 5.0) == b"zyx"
@@ -204,7 +203,7 @@ async def test_a_reservation_is_awaited_while_others_go_on(
         commit(batch)
 
     (context,) = pair.alice._contexts.values()
-    reserved = context.sender_sequence_number = context._committed
+    reserved = context.sender_sequence_number = context.numbers.committed
     monkeypatch.setattr(store, "_commit", slow)
     asking = [asyncio.create_task(pair.alice.ask(BOB, "634", b"ab", 10.0)) for _ in range(3)]
     ticks = 0
@@ -234,17 +233,6 @@ async def test_every_number_of_a_reservation_is_used(pair: Pair) -> None:
         if number % 100 == 0:
             await store.durable()
             assert store.rows("oscore")[context.association.key]["reserved"] > number
-
-
-async def test_an_association_learnt_anew_counts_on(pair: Pair) -> None:
-    """Without a look at the disk, where the last numbers may not be yet."""
-    (association_,) = pair.alice._settings.associations
-    (context,) = pair.alice._contexts.values()
-    context.recipient_replay_window.strike_out(9)
-    changed = pair.alice._context_of(replace(association_, home_addresses=()))
-    assert changed is not None and changed is not context
-    assert changed.sender_sequence_number >= context._reserved
-    assert not changed.recipient_replay_window.is_valid(9)
 
 
 async def test_absent_peer_and_missing_association_differ(pair: Pair) -> None:

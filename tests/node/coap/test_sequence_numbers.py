@@ -73,8 +73,8 @@ async def turns(count: int = 5) -> None:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr("locum.node.coap.oscore._CHUNK", 8)
-    monkeypatch.setattr("locum.node.coap.oscore._LOW", 3)
+    monkeypatch.setattr("locum.node.coap.sequence_numbers._CHUNK", 8)
+    monkeypatch.setattr("locum.node.coap.sequence_numbers._LOW", 3)
     yield 8
 
 

@@ -88,10 +88,9 @@ class CoapEndPoint:
         self._settings, self._store, self._handler, self._count = settings, store, handler, count
         self._learnt, self._unwritable = learnt, unwritable
         self._numbers = store.rows(HostTable.CONTROL_NUMBERS)
-        self._contexts = {
-            association: StoredContext(association, store, self._numbers)
-            for association in settings.associations
-        }
+        self._contexts: dict[str, StoredContext] = {}  # by the key of the association
+        for association in settings.associations:
+            self._context_of(association)
         self._context: aiocoap.Context | None = None
         self._client: ConnectionClient | None = None
 
@@ -111,12 +110,16 @@ class CoapEndPoint:
         )
 
     def _context_of(self, association: ControlAssociation | None) -> StoredContext | None:
-        """One for each association and run: it knows numbers that are not yet in the store."""
+        """The context in use; one of an association that changed since goes on with its numbers."""
         if association is None:
             return None
-        if association not in self._contexts:
-            self._contexts[association] = StoredContext(association, self._store, self._numbers)
-        return self._contexts[association]
+        context = self._contexts.get(association.key)
+        if context is None:
+            context = StoredContext(association, self._store, self._numbers)
+        elif context.association != association:
+            context = context.changed_to(association)
+        self._contexts[association.key] = context
+        return context
 
     async def _learn(self, peer: Address | None, identifier: bytes) -> bool:
         """True if there is an association for that identifier now."""

@@ -1,8 +1,8 @@
 """OSCORE security contexts (RFC 8613) that live in the node's store, and the gate in front of the CoAP server.
 
-Sender sequence numbers are reserved in the store ahead of use, in chunks (RFC 8613 Appendix B.1.1), so that none is
-ever used twice, kill -9 or not. The replay window is committed before a request is acted on, so that a request is
-taken at most once over all restarts. The secret of an association and its store live and die together.
+Sequence numbers and replay windows are kept by `StoredNumbers`. The replay window is committed before a request is
+acted on, so that a request is taken at most once over all restarts. The secret of an association and its store live
+and die together.
 
 A message without a valid context gets an empty 4.01 at most: never more bytes than were sent, never a reason. While the
 store cannot be written nothing is acted upon, and an answer under the context is not possible either: it would take the
@@ -11,6 +11,7 @@ request's nonce, which a replay after a restart could take once more. The answer
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import aiocoap
@@ -18,16 +19,13 @@ from aiocoap import error, interfaces, oscore
 from aiocoap.pipe import IterablePipe, Pipe, error_to_message, run_driving_pipe
 from aiocoap.transports.oscore import OSCOREAddress
 
+from locum.node.coap.sequence_numbers import StoredNumbers
 from locum.node.config.settings import Address, ControlAssociation
-from locum.node.tables import HostTable, StoreError
+from locum.node.tables import StoreError
 from locum.wire.control import MAX_BODY
 
 if TYPE_CHECKING:
     from locum.node.tables import HostStore
-
-_CHUNK = 1024  # sender sequence numbers per reservation
-_LOW = 256  # numbers left at which the next reservation is queued
-_WINDOW = 64  # replay window; concurrent requests of one peer stay far below
 
 
 class StoredContext(oscore.CanProtect, oscore.CanUnprotect, oscore.SecurityContextUtils):  # type: ignore[misc]
@@ -44,63 +42,49 @@ class StoredContext(oscore.CanProtect, oscore.CanUnprotect, oscore.SecurityConte
     def __init__(
         self, association: ControlAssociation, store: "HostStore", rows: dict[str, dict[str, Any]]
     ) -> None:
-        """`rows` are those of the table CONTROL_NUMBERS by association; this one's is kept up to date there."""
+        """`rows` are those of the table CONTROL_NUMBERS, as the node found them when it started."""
+        self.numbers = StoredNumbers(association.key, store, rows)
+        self._set_association(association)
+
+    def _set_association(self, association: ControlAssociation) -> None:
         self.association = association
         self.sender_id, self.recipient_id = association.sender_id, association.recipient_id
         self.derive_keys(association.salt, association.secret)
-        self._store, self._rows = store, rows
-        row = rows.get(association.key, {"reserved": 0, "index": 0, "seen": "0"})
-        self.recipient_replay_window = oscore.ReplayWindow(_WINDOW, self._save)
-        self.recipient_replay_window.initialize_from_persisted(
-            {"index": int(row["index"]), "bitfield": int(row["seen"], 16)}
-        )
-        # Numbers below the last reservation may have been used by the run before.
-        self.sender_sequence_number: int = int(row["reserved"])
-        self._reserved = self._committed = self.sender_sequence_number
-        self._reserving: asyncio.Future[None] | None = None
-        self._reserve()
 
-    def _save(self) -> None:
-        """Queue the row; a request waits until it is committed (`ProtectedSite`)."""
-        window = self.recipient_replay_window.persist()
-        row = {"reserved": self._reserved, "index": window["index"], "seen": f"{window['bitfield']:x}"}
-        self._rows[self.association.key] = row
-        self._store.put(HostTable.CONTROL_NUMBERS, self.association.key, row)
+    def changed_to(self, association: ControlAssociation) -> "StoredContext":
+        """The context of an association with the same key (ids and peer), which goes on with the numbers of this one.
 
-    def _reserve(self) -> "asyncio.Future[None]":
-        """Queue a reservation; its numbers are used once it is committed."""
-        reserved = self._reserved = self.sender_sequence_number + _CHUNK
-        self._save()
-        commit = self._store.committed()
-        assert commit is not None
-        # Not the commit's own future: it is done one turn of the loop before its callbacks run. A request that comes
-        # in between would find it done and no number reserved, and would never let the loop go on.
-        reserving = self._reserving = commit.get_loop().create_future()
-        commit.add_done_callback(lambda done: self._reservation_done(reserving, reserved, done.exception()))
-        return reserving
+        If the secret is the same, it is this one, and exchanges under way have the new rights. Otherwise they end under
+        the secret under which they began.
+        """
+        assert association.key == self.association.key
+        if (association.secret, association.salt) == (self.association.secret, self.association.salt):
+            self.association = association
+            return self
+        changed = copy(self)
+        changed._set_association(association)
+        return changed
 
-    def _reservation_done(
-        self, reserving: "asyncio.Future[None]", reserved: int, problem: BaseException | None
-    ) -> None:
-        self._reserving = None
-        if problem is None:
-            self._committed = max(self._committed, reserved)
-            reserving.set_result(None)
-        else:
-            reserving.set_exception(problem)
-            reserving.exception()  # seen: there may be no waiting caller
+    @property
+    def recipient_replay_window(self) -> oscore.ReplayWindow:
+        return self.numbers.window
+
+    @property
+    def sender_sequence_number(self) -> int:
+        """The next number to send under; aiocoap takes it and adds one."""
+        return self.numbers.next
+
+    @sender_sequence_number.setter
+    def sender_sequence_number(self, value: int) -> None:
+        self.numbers.next = value
 
     async def ready(self) -> None:
         """Wait until there is a sequence number to send under; at once unless the disk is slow. Raises StoreError."""
-        while self.sender_sequence_number >= self._committed:
-            await asyncio.shield(self._reserving or self._reserve())
+        await self.numbers.ready()
 
     def post_seqnoincrease(self) -> None:
         """Keep the reservation ahead of use. Raises RuntimeError without a wait for `ready`."""
-        if self.sender_sequence_number > self._committed:
-            raise RuntimeError("a sequence number is to be used that is not reserved in the store")
-        if self._reserving is None and self._committed - self.sender_sequence_number < _LOW:
-            self._reserve()
+        self.numbers.keep_ahead()
 
 
 class BulkAddress(OSCOREAddress):  # type: ignore[misc]
