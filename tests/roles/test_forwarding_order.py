@@ -1,6 +1,8 @@
 """Each forwarding entry has a key and a place in the order of changes."""
 
 from ipaddress import ip_address
+from itertools import pairwise
+from random import Random
 from typing import get_args
 
 from hypothesis import given
@@ -11,21 +13,39 @@ from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.contexts import DropHeld
 from locum.roles.action_values.flows import (
     Encapsulation,
+    Filter,
+    FilterPlace,
+    ForwardGroup,
+    InstallFilter,
     InstallTranslation,
+    OfferService,
+    RemoveFilter,
     RemoveTranslation,
     Translation,
     Tunnel,
+    UnwatchPort,
+    WatchPort,
+    WithdrawService,
 )
 from locum.roles.action_values.forwarding import (
     AcceptTunnel,
     BindingEntry,
+    ClearFlow,
+    FlowEntry,
+    FlowVerdict,
     ForwardingAction,
     InstallBinding,
+    InstallOutbound,
+    LocalEndpoint,
     NeighbourEntry,
+    OutboundEntry,
     RefuseTunnel,
     ReleaseHeld,
     RemoveBinding,
+    RemoveLocalEndpoint,
     RemoveNeighbour,
+    RemoveOutbound,
+    SetFlow,
     Side,
     Stage,
     TunnelAcceptance,
@@ -40,6 +60,7 @@ from locum.roles.action_values.forwarding_order import (
     net_effect,
 )
 from locum.roles.actions import Action
+from locum.wire.control import Flow
 
 HOME, OTHER, CARE_OF, NEXT = map(ip_address, ("10.36.0.4", "10.36.0.5", "10.2.0.2", "10.2.0.3"))
 ENDS = (CARE_OF, NEXT, ip_address("10.2.0.4"), ip_address("2001:db8::4"))
@@ -144,3 +165,58 @@ def test_the_difference_at_a_home_agent_is_in_the_order_of_all(
     before: HomeEntries, after: HomeEntries
 ) -> None:
     assert home_difference(before, after) == difference(before.entries(), after.entries())
+
+
+FLOW = Flow(6, HOME, 5, OTHER, 80)
+BOTH = Translation(HOME, OTHER, CARE_OF), Translation(HOME, OTHER)
+IN_ORDER: tuple[tuple[Install, Remove], ...] = (
+    (LocalEndpoint(CARE_OF), RemoveLocalEndpoint(CARE_OF)),
+    (InstallFilter(Filter(HOME, FilterPlace.EMISSION, ())), RemoveFilter(HOME, FilterPlace.EMISSION)),
+    (AcceptTunnel(reverse()), RefuseTunnel(reverse())),
+    (NeighbourEntry("lan0", HOME, b"abcdef"), RemoveNeighbour("lan0", HOME)),
+    (InstallOutbound(OutboundEntry(HOME, None, Tunnel(CARE_OF, NEXT))), RemoveOutbound(HOME, None)),
+    (ForwardGroup(OTHER, "lan0", ("lan1",)), ForwardGroup(OTHER, "lan0", ())),
+    (OfferService(6, 80), WithdrawService(6, 80)),
+    (WatchPort(HOME, 80), UnwatchPort(HOME, 80)),
+    (SetFlow(FlowEntry(FLOW, FlowVerdict.SUSPEND)), ClearFlow(FLOW)),
+    (InstallTranslation(BOTH[0]), RemoveTranslation(HOME, CARE_OF)),
+    (InstallBinding(BindingEntry(HOME, Verdict.GUARD)), RemoveBinding(HOME, Stage.LOCAL)),
+    (InstallBinding(BindingEntry(HOME, Verdict.DROP, at=Stage.VISITED)), RemoveBinding(HOME, Stage.VISITED)),
+    (DROP, RemoveBinding(HOME, Stage.HOME)),
+)  # fmt: skip
+
+
+def shuffled(seed: int) -> list[Install]:
+    """The installations of IN_ORDER, of a local translation and of an inward permission, in any order."""
+    entries = [install for install, _ in IN_ORDER]
+    entries += [InstallTranslation(BOTH[1]), AcceptTunnel(inward(NEXT))]
+    return Random(seed).sample(entries, len(entries))
+
+
+def test_installations_keep_the_order_of_the_tables() -> None:
+    local, given = InstallTranslation(BOTH[1]), AcceptTunnel(inward(NEXT))
+    for seed in range(5):
+        assert difference([], shuffled(seed)) == [install for install, _ in IN_ORDER] + [local, given]
+
+
+def test_removals_reverse_the_order_of_the_tables() -> None:
+    local, taken = RemoveTranslation(HOME), RefuseTunnel(inward(NEXT))
+    for seed in range(5):
+        removals = [remove for _, remove in IN_ORDER[::-1]]
+        assert difference(shuffled(seed), []) == [taken, local, *removals]
+
+
+def test_every_installation_precedes_every_removal() -> None:
+    for (install, _), (other, removal) in [*pairwise(IN_ORDER), *pairwise(IN_ORDER[::-1])]:
+        assert difference([other], [install]) == [install, removal]
+
+
+def test_local_translations_change_around_replaced_permissions() -> None:
+    whole, end = inward(CARE_OF), inward(CARE_OF, NEXT)
+    local = InstallTranslation(BOTH[1])
+    assert difference([AcceptTunnel(whole), DROP], [local, AcceptTunnel(end)]) == [
+        AcceptTunnel(end), RefuseTunnel(whole), local, RemoveBinding(HOME, Stage.HOME)
+    ]  # fmt: skip
+    assert difference([AcceptTunnel(whole), local], [DROP, AcceptTunnel(end)]) == [
+        DROP, RemoveTranslation(HOME), AcceptTunnel(end), RefuseTunnel(whole)
+    ]  # fmt: skip

@@ -10,8 +10,8 @@ The order that follows:
 
 1. Inward permissions (tunnels to the home address) that are only taken away go first. New ones come last, when all
    that judges their packets is in place and all that would have let them pass is gone.
-2. Entries are installed in the order of `_TABLES`: the next stage of a packet comes before the entry that sends it there,
-   and restrictions (filters) before everything else.
+2. Entries are installed in the order of `_TABLES`: the next stage of a packet comes before the entry that sends it there.
+   The end points of this host come first, since every tunnel to them needs them, then restrictions (filters).
 3. Permissions that replace another of the same source change between the installations and the removals. A local
    translation is a permission too, at the guard: it is removed before them and installed after them.
 4. Entries are removed against the order of `_TABLES`.
@@ -77,9 +77,10 @@ _TABLES: tuple[object, ...] = (
     WatchPort, SetFlow, InstallTranslation, Stage.LOCAL, Stage.VISITED, Stage.HOME,
 )  # fmt: skip
 _ORDER = {table: place for place, table in enumerate(_TABLES)}
-_REVOKE = -1
-_SWAP = len(_TABLES) + 1  # between installing and removing
-_GRANT = 2 * _SWAP + 2
+_WIDTH = len(_TABLES)  # places in each phase
+_REVOKE, _INSTALL, _REVOKE_LOCAL, _SWAP_IN, _SWAP_OUT, _GRANT_LOCAL, _REMOVE, _GRANT = range(
+    0, 8 * _WIDTH, _WIDTH
+)
 _PERMISSIONS = (AcceptTunnel, RefuseTunnel)
 
 
@@ -232,20 +233,21 @@ def _in_order(changes: Collection[Action_], replaced: Collection[AcceptTunnel] =
     def place(change: Any) -> int:
         kind = type(change)
         if kind is InstallBinding:
-            return _ORDER[change.entry.stage]
+            return _INSTALL + _ORDER[change.entry.stage]
         if kind is RemoveBinding:
-            return _GRANT - 1 - _ORDER[change.stage]
+            return _REMOVE + _WIDTH - 1 - _ORDER[change.stage]
         if kind in _PERMISSIONS and _inward(change.acceptance):
             swaps = _from_where(change.acceptance) in swapped
             if kind is AcceptTunnel:
-                return _SWAP if swaps else _GRANT
-            return _SWAP + 1 if swaps else _REVOKE
+                return _SWAP_IN if swaps else _GRANT
+            return _SWAP_OUT if swaps else _REVOKE
         if kind is InstallTranslation and change.translation.tunnel is None:
-            return _SWAP + 2
+            return _GRANT_LOCAL
         if kind is RemoveTranslation and change.tunnel is None:
-            return _SWAP - 1
-        removed = not change.links if kind is ForwardGroup else kind in _TABLE_OF
-        return _GRANT - 1 - _ORDER[_TABLE_OF.get(kind, kind)] if removed else _ORDER[kind]
+            return _REVOKE_LOCAL
+        if kind in _TABLE_OF or (kind is ForwardGroup and not change.links):
+            return _REMOVE + _WIDTH - 1 - _ORDER[_TABLE_OF.get(kind, kind)]
+        return _INSTALL + _ORDER[kind]
 
     return sorted(changes, key=place)
 
