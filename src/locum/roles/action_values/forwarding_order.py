@@ -175,29 +175,28 @@ def home_difference(before: HomeEntries, after: HomeEntries) -> list[Change]:
     """Same as `difference` of both, spelled out because a home agent needs it at every move of a mobile node."""
     changes: list[Change] = []
     had, accepted = before.accepted, after.accepted
-    if accepted is not had:
-        changes += [AcceptTunnel(acceptance) for acceptance in accepted if acceptance not in had]
-    translated, translations = before.translations, after.translations
-    if translations:
-        changes += [
-            InstallTranslation(translation) for translation in translations if translation not in translated
-        ]
+    for acceptance in accepted:
+        if acceptance not in had:
+            changes.append(AcceptTunnel(acceptance))
+    for translation in after.translations:
+        if translation not in before.translations:
+            changes.append(InstallTranslation(translation))
     old, entry = before.entry, after.entry
     if entry is None:
         if old is not None:
             changes.append(RemoveBinding(old.home_address, old.stage))
     elif entry != old:
         changes.append(InstallBinding(entry))
-    if translated:
-        tunnels = [translation.tunnel for translation in translations]
-        changes += [
-            RemoveTranslation(gone.home_address, gone.tunnel)
-            for gone in translated
-            if gone.tunnel not in tunnels
-        ]
-    if had:
+    if before.translations:
+        tunnels = [translation.tunnel for translation in after.translations]
+        for translation in before.translations:
+            if translation.tunnel not in tunnels:
+                changes.append(RemoveTranslation(translation.home_address, translation.tunnel))
+    if had is not accepted:
         sources = [acceptance.outer_source for acceptance in accepted]
-        changes += [RefuseTunnel(acceptance) for acceptance in had if acceptance.outer_source not in sources]
+        for acceptance in had:
+            if acceptance.outer_source not in sources:
+                changes.append(RefuseTunnel(acceptance))
     return changes
 
 

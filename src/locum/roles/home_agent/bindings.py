@@ -9,11 +9,12 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from locum.roles.action_values.addresses import JSON
+from locum.roles.action_values.forwarding_order import home_difference
 from locum.roles.action_values.registration import RefusalReason
 from locum.roles.actions import Action, Count, Emit, Forget, Persist
 from locum.roles.home_agent.binding import Binding, CareOf, Mobile
 from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
-from locum.roles.home_agent.forwarding_choice import NOTHING, changes, in_force, installed, most_rules
+from locum.roles.home_agent.forwarding_choice import NOTHING, in_force, installed, most_rules
 from locum.roles.home_agent.registry import STAND_IN_TABLE, TABLE, Home, Registrant
 from locum.roles.home_agent.requested_changes import rules_without
 from locum.roles.parts import Part
@@ -181,10 +182,10 @@ class Bindings(Part):
         """Change the data plane to match the registrations, with differences only."""
         registered, mobile, address = home.registered(), home.mobile, self._address
         before, home.v4 = home.v4, installed(registered, mobile.home_address, address)
-        actions = changes(before, home.v4)
+        actions: list[Action] = [*home_difference(before, home.v4)]
         if mobile.home_address_v6 is not None:
             before, home.v6 = home.v6, installed(registered, mobile.home_address_v6, address)
-            actions += changes(before, home.v6)
+            actions += home_difference(before, home.v6)
         return actions
 
     def drop(self, registrant: Registrant, gone: Sequence[CareOf], reason: str) -> list[Action]:
@@ -209,7 +210,7 @@ class Bindings(Part):
         ]
         for address, had in ((home.mobile.home_address, home.v4), (home.mobile.home_address_v6, home.v6)):
             if address is not None:
-                actions += changes(had, NOTHING)
+                actions += home_difference(had, NOTHING)
         return actions
 
     def cancel(self, registrant: Registrant) -> None:

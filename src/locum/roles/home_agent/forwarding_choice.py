@@ -25,8 +25,7 @@ from locum.roles.action_values.forwarding import (
     TunnelAcceptance,
     Verdict,
 )
-from locum.roles.action_values.forwarding_order import HomeEntries, home_difference
-from locum.roles.actions import Action
+from locum.roles.action_values.forwarding_order import HomeEntries
 from locum.roles.home_agent.binding import AuthorisedStandIn, Binding, CareOf, Mobile
 from locum.roles.nat import udp_tunnel
 from locum.roles.rules import DEFAULT, LAST_RULE, MN, STAND_IN, KeptRule, Target, source_selector
@@ -117,11 +116,6 @@ def live_rules(found: HomeEntries) -> frozenset[int]:
     """The identifiers of the rules that the kernel has."""
     entry = found.entry
     return frozenset() if entry is None else frozenset(rule.identifier for rule in entry.rules)
-
-
-def changes(before: HomeEntries, after: HomeEntries) -> list[Action]:
-    """The actions that turn `before` into `after`, both of one home address, in the order of `forwarding_order`."""
-    return [*home_difference(before, after)]
 
 
 class _CareOfCandidates:
