@@ -72,7 +72,6 @@ def two_states(grammar: RoleGrammar, home: Addr) -> tuple[ForwardingState, Forwa
 
 
 @given(SEEDS, st.sampled_from(HOMES), st.booleans())
-@settings(max_examples=150)
 def test_no_packet_is_let_in_early_or_dropped_in_between(seed: int, home: Addr, back: bool) -> None:
     grammar = RoleGrammar(seed)
     before, after = two_states(grammar, home)

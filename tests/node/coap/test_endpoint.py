@@ -426,12 +426,15 @@ async def test_a_busy_port_is_an_error_at_once(pair: Pair) -> None:
 async def test_strangers_cannot_exhaust_the_connections(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("locum.node.coap.aiocoap_adapter._MOST_CONNECTIONS", 5)
     assert await pair.alice.ask(BOB, "634", b"ab", 5.0, bulk=True) == b"ba"
+    assert pair.alice._client is not None
+    (proven,) = pair.alice._client._pool.values()
     strangers = [await asyncio.open_connection(str(BOB), pair.port) for _ in range(8)]
     for _, writer in strangers:
         writer.write(b"\xf0" + os.urandom(50))
     await asyncio.sleep(0.2)
     assert pair.counts["control-connections"] >= 4
     assert await pair.alice.ask(BOB, "634", b"cd", 5.0, bulk=True) == b"dc"
+    assert list(pair.alice._client._pool.values()) == [proven], "her connection was dropped"
     assert pair.counts["control-connections"] < 12
     for _, writer in strangers:
         writer.close()
