@@ -112,7 +112,7 @@ def test_default_values_of_the_home_agent(tmp_path: Path) -> None:
         ("translate = true", "translat = true", "home_agent.mobile #1.stand_in #1", "translate"),
         ('["default"]', '["fat"]', "home_agent.mobile #1", "known are default, far, mn, mnps, near"),
         ('["default"]', "[255]", "home_agent.mobile #1", "1 to 254"),
-        ('["default"]', "[]", "home_agent.mobile #1.rule #3", "0 ways"),
+        ('["default"]', "[]", "home_agent.mobile #1.rule #3", "0 targets"),
         ('protocol = "udp"', 'protocol = "udq"', "home_agent.mobile #1.rule #3", "protocol"),
         ("priority = 30\n", "", "home_agent.mobile #1.rule #3", "priority"),
         ("priority = 20", "priority = 10", "home_agent.mobile #1.rule #2", "take the same packets"),

@@ -57,7 +57,7 @@ def test_one_line() -> None:
         ('priority = 1, to = ["mn"], source = "10.0.0.9/8"', "source"),
         ('priority = 1, to = ["mn"], source = "10.0.0.1", destination = "::1"', "IPv4 and IPv6"),
         ('priority = 1, to = ["mn", "mn"]', "one way twice"),
-        ("priority = 1", "has 0 ways"),
+        ("priority = 1", "has 0 targets"),
         ('priority = 1, to = ["mn"], action = "drop"', "yet leads somewhere"),
         ('priority = 1, to = ["mn"], protocol = "icmp", source_port = 1', "has no ports"),
         ("priority = 1, to = [1, 2, 3, 4, 5], share = true", "1 to 4"),

@@ -4,16 +4,15 @@ import subprocess
 import sys
 
 from locum.lab.configuration import HOME_ADDRESS4
-from locum.lab.programs.services import SecureShell
+from locum.lab.programs.services import SecureShell, make_file
 from locum.lab.programs.talking import hear, say
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.sleep.fig06 import handovers
-from locum.lab.steps.story import download, judge_sleeps, web
+from locum.lab.steps.story import judge_sleeps, live, watch
 from locum.lab.world import Lab
 
 COUNT = 10
-SIZE = 4_000_000
 HEAD_START = 400_000
 ASLEEP = 6.0
 SMALL = 100_000
@@ -27,7 +26,8 @@ class Fig06Many(Scenario):
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
-        self.server, self.digests = web(lab, [*((f"film{n}", SIZE) for n in range(COUNT)), ("small", SMALL)])
+        self.server, films = live(lab)
+        self.small = make_file(self.server.root / "small", SMALL)
         shell = SecureShell(lab.processes, "cn", lab.place.path / "ssh")
         shell.start()
         server = str(lab.topology.address4("cn"))
@@ -42,8 +42,7 @@ class Fig06Many(Scenario):
         )
         hear(self.half)
         self.downloads = [
-            download(lab, f"film{n}", self.digests[f"film{n}"], six=n % 2 == 1, program=f"curl{n}")
-            for n in range(COUNT)
+            watch(lab, films, f"film{n}", six=n % 2 == 1, program=f"curl{n}") for n in range(COUNT)
         ]
         for transfer in self.downloads:
             transfer.wait_for(HEAD_START)
@@ -67,7 +66,7 @@ class Fig06Many(Scenario):
         checks.equal("ssh_before", self.greeting, "before 42")
         checks.equal("ssh_after", self.farewell, "after 54")
         checks.equal("ssh_exit", self.ssh_status, 3)
-        checks.equal("half_request", self.answer, f"HTTP/1.1 200 OK {self.digests['small']}")
+        checks.equal("half_request", self.answer, f"HTTP/1.1 200 OK {self.small}")
         checks.equal("half_request_exit", self.half_status, 0)
         judge_sleeps(lab, [self.slept], checks, bound_ms=None)
         checks.equal("handovers", handovers(lab), 1)
