@@ -12,18 +12,33 @@ from hypothesis import strategies as st
 
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.action_values.revocation import Acknowledgment, Revocation
 from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.home_agent.revocation import MOVED_GRACE
 from locum.roles.home_agent.role import HomeAgent
+from locum.roles.mobile_ipv4.revocations import (
+    read_acknowledgment,
+    read_revocation,
+    write_acknowledgment,
+)
 from locum.roles.mobile_ipv4.signing import signed
-from locum.roles.revocation import MAX_REMEMBERED, TRIES, Heard, Revocable, Stamps, later
+from locum.roles.revocation import (
+    MAX_REMEMBERED,
+    TRIES,
+    Heard,
+    Revocable,
+    RevocationPeer,
+    Revocations,
+    Stamps,
+    later,
+)
 from locum.security.association import Association
 from locum.wire.mobile_ip.extensions import AuthKind
 from locum.wire.mobile_ip.revocation import RegistrationRevocation, RevocationAcknowledgment
 from tests.roles.packets import care_of, ordinary
 from tests.roles.world import AN1, AN2, AN3, COLOCATED, HA, HOA, Host, World
 
-WRONG = Association(300, b"w" * 16)
+KEY, WRONG = Association(300, b"k" * 16), Association(300, b"w" * 16)
 FROM_HA, FROM_AN1 = Source(HA, 434, "core"), Source(AN1, 434, "core")
 
 
@@ -284,6 +299,24 @@ def test_unmatched_acknowledgments_are_counted() -> None:
     for message in (plain, signed(plain, AuthKind.FA_HA, keyed(world)), plain[:6]):
         (counted,) = world.ha.role.receive(message, FROM_AN1, now=world.now)
         assert isinstance(counted, a.Count)
+
+
+@pytest.mark.parametrize("between_agents", [True, False])
+def test_acknowledgment_with_the_wrong_kind_of_proof_is_ignored(between_agents: bool) -> None:
+    """The key is right, but the extension is of the other pair of ends (RFC 3543 section 3.4)."""
+    revocations = Revocations(Stamps())
+    ours = Revocation(HOA, HA, AN1, 0, from_home_agent=True)
+    to = RevocationPeer(AN1, KEY, between_agents)
+    (sent, _) = revocations.begin(ours, to, now=100.0, reason="test")
+    assert isinstance(sent, a.SendRegistration)
+    answer = Acknowledgment(HOA, read_revocation(sent.message).identifier)
+
+    def answered(kind: bool) -> Revocation | None:
+        message = write_acknowledgment(answer, KEY, between_agents=kind)
+        return revocations.acknowledged(read_acknowledgment(message), FROM_AN1)[0]
+
+    assert answered(not between_agents) is None and len(revocations) == 1
+    assert answered(between_agents) == ours and len(revocations) == 0
 
 
 def test_a_home_address_that_is_withdrawn_is_revoked() -> None:

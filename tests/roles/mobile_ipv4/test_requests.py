@@ -110,6 +110,11 @@ def test_options_are_read_from_signed_extensions() -> None:
     )
 
 
+def test_the_last_of_two_context_transfers_counts() -> None:
+    first, last = (vendor.encode_vendor(vendor.TransferContext(where, True)) for where in (COA, HA))
+    assert request(first, last).options.transfer == ContextTransferRequest(HA, towards=True)
+
+
 def test_unsigned_extensions_are_ignored() -> None:
     behind = (
         wire.Nai("mn@example.org"),

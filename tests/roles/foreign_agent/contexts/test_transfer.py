@@ -6,13 +6,15 @@ from ipaddress import ip_address
 import pytest
 
 from locum.roles import actions as a
-from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.action_values.flows import FilterPlace, FilterRule, FilterVerdict, MembershipChanged
-from locum.roles.action_values.forwarding import Side, Verdict
+from locum.roles.action_values.forwarding import InstallBinding, Side, Verdict
 from locum.roles.foreign_agent.contexts.context import preconfigured, security_block
+from locum.roles.mobile_ipv4.signing import signed
 from locum.roles.profile import Policing, Profile
 from locum.roles.registrant.movement import CannotMove
 from locum.security.association import Association
+from locum.security.replay import ntp64
 from locum.wire.control.context import (
     Acknowledgement622,
     BlockStatus,
@@ -34,9 +36,12 @@ from locum.wire.control.context_blocks import (
     VisitorBlock,
     encode_block,
 )
+from locum.wire.mobile_ip.extensions import AuthKind, Extension, Ipv6PrefixRequest, encode_extensions
+from locum.wire.mobile_ip.registration import Flag, RegistrationRequest
+from locum.wire.mobile_ip.vendor import TransferContext, encode_vendor
 from locum.wire.traffic_selector import Ipv4Selector
 from tests.roles.moving_world import MovingWorld
-from tests.roles.world import AN1, AN2, AN3, HA, HOA, HOA6, STAND_IN, Host
+from tests.roles.world import AN1, AN2, AN3, HA, HOA, HOA6, MAC, STAND_IN, Host
 
 GROUP = ip_address("233.252.0.1")
 UDP_DROP = FilterRule(1, Ipv4Selector(destination_port=(9, 9), protocol=(17, 17)), FilterVerdict.DROP)
@@ -102,6 +107,27 @@ def test_reactive_move_loses_no_packet_and_keeps_order() -> None:
     reactive(world)
     assert len(world.arrived) == world.sent_packets and not world.lost and in_order(world)
     assert "context-received" in world.an2.kinds()
+
+
+def held_at_request(*said: Extension, behind: tuple[Extension, ...] = ()) -> set[Addr]:
+    """Home addresses whose packets the new access node holds after a request that is not answered yet.
+
+    `behind`: extensions after the mobile-home authentication.
+    """
+    world = at(MovingWorld())
+    asked = RegistrationRequest(300, HOA, HA, AN2, ntp64(world.now), Flag.T, said)
+    message = signed(asked.encode(), AuthKind.MN_HA, world.key()) + encode_extensions(behind)
+    source = Source(HOA, 434, "radio1", MAC, AN2)
+    actions = world.an2.role.receive(message, source, now=world.clock(world.an2))
+    entries = [action.entry for action in actions if isinstance(action, InstallBinding)]
+    return {entry.home_address for entry in entries if entry.verdict is Verdict.HOLD}
+
+
+def test_request_heralds_only_a_signed_ipv6_prefix() -> None:
+    here, prefix = encode_vendor(TransferContext(AN1)), Ipv6PrefixRequest(HOA6)
+    assert held_at_request(here, prefix) == {HOA, HOA6}
+    assert held_at_request(here, behind=(prefix,)) == {HOA}
+    assert held_at_request(prefix, behind=(here,)) == set()
 
 
 def test_without_context_transfer_packets_are_lost() -> None:
