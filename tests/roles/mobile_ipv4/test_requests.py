@@ -84,6 +84,14 @@ def test_every_reason_has_a_code(reason: RefusalReason | None) -> None:
     assert isinstance(reply.code, Code) and reply.code == (0 if reason is None else int(reason))
 
 
+@pytest.mark.parametrize("reason", [None, *RefusalReason])
+def test_replies_return_the_network_access_identifier(reason: RefusalReason | None) -> None:
+    """Agents and a node without a home address know the reply by it, a refusal too (RFC 2794)."""
+    asked, answer = request(wire.Nai("mn@example.org")), RegistrationAnswer(reason, 0, 77)
+    reply = RegistrationReply.decode(write_reply(asked, answer, HA, mobile=KEY, agent=None))
+    assert wire.Nai("mn@example.org") in reply.protected(AuthKind.MN_HA)
+
+
 def test_options_are_read_from_signed_extensions() -> None:
     found = request(
         wire.Nai("mn@example.org"),
@@ -113,6 +121,13 @@ def test_options_are_read_from_signed_extensions() -> None:
 def test_the_last_of_two_context_transfers_counts() -> None:
     first, last = (vendor.encode_vendor(vendor.TransferContext(where, True)) for where in (COA, HA))
     assert request(first, last).options.transfer == ContextTransferRequest(HA, towards=True)
+
+
+def test_the_first_of_two_udp_tunnel_requests_counts() -> None:
+    said = (wire.UdpTunnelRequest(force=True), wire.UdpTunnelRequest(wire.InnerEncapsulation.GRE))
+    expected = UdpTunnelRequest(forced=True, plain_ip=True)
+    assert request(*said, flags=Flag.D).options.udp == expected
+    assert request(behind=said, agent=True).options.udp == expected
 
 
 def test_unsigned_extensions_are_ignored() -> None:
@@ -156,6 +171,13 @@ def test_rules_with_and_without_names() -> None:
         RuleChange(5, RuleOperation.REMOVE),
         RuleChange(None, selectors=(WEB,), to=(1,)),
     )
+
+
+def test_the_same_name_a_third_time_begins_another_change() -> None:
+    add = named(vendor.FlowOperation.ADD)
+    found = request(add, forward(WEB), add, forward(WEB6), add, forward(WEB))
+    assert [change.selectors for change in found.options.rules] == [(WEB, WEB6), (WEB,)]
+    assert {change.identifier for change in found.options.rules} == {5}
 
 
 def test_rules_that_cannot_be_meant_say_why() -> None:
