@@ -164,6 +164,23 @@ async def test_a_failed_step_is_counted_and_later_steps_go_on(bench: Bench) -> N
     assert bench.events.reasons == {"internal-error": 1}
 
 
+async def test_a_timer_goes_on_after_a_failed_timeout(bench: Bench) -> None:
+    timeout = bench.role.timeout
+    failed: list[float] = []
+
+    def fail_twice(*, now: float) -> list[Action]:
+        if len(failed) < 2:
+            failed.append(now - bench.origin)
+            raise ValueError("a fault of the role")
+        return timeout(now=now)
+
+    bench.role.timeout = fail_twice  # type: ignore[method-assign]
+    bench.move(5)
+    await bench.time.reach(120)
+    assert (failed, bench.called) == ([5, 6], [7])
+    assert bench.events.reasons == {"internal-error": 2}
+
+
 async def test_steps_of_the_wall_clock_are_told_before_an_event(bench: Bench) -> None:
     bench.time.ahead += 60
     bench.driver.feed("role", LinkDown("radio0"))

@@ -16,6 +16,7 @@ from locum.roles.action_values.addresses import Source
 from locum.roles.actions import Action, Event, Role
 
 log = logging.getLogger("locum.node")
+_AFTER_FAILURE = 1.0  # seconds until a role that failed to decide is called again
 _LONGEST_WAIT = 30.0  # seconds; in a loop whose timers stand still while the machine is suspended
 
 
@@ -98,9 +99,16 @@ class Driver:
         except Exception:
             self._events.count("internal-error")
             log.exception("%s failed to decide", slot.name)
+            self._again(slot)
             return
         slot.performer.perform(actions)
         self._after(slot)
+
+    def _again(self, slot: Slot) -> None:
+        """Set the timer after a step that failed: what else is due has to happen, and a lasting fault must not spin."""
+        if slot.timer is None and not self.stopping:
+            slot.due = self._clock.now() + _AFTER_FAILURE
+            slot.timer = asyncio.get_running_loop().call_later(_AFTER_FAILURE, self._timeout, slot)
 
     def _after(self, slot: Slot) -> None:
         if not slot.unscheduled:  # once for all the messages that are read in one go

@@ -9,6 +9,7 @@ GIVEN_UP = "its peer has given it up"
 SILENT = "the stand-in did not answer any more"
 OPENED_MEANWHILE = "its peer opened it while the device slept"
 RESTARTED = "the device restarted"
+SECOND_SLEEP = "the store has another sleep of the device"
 
 _ENDINGS = {
     errno.ECONNRESET: "the peer reset the connection",

@@ -33,7 +33,7 @@ from locum.roles.registrant.attachment import RegistrationTarget
 from locum.roles.registrant.registrant import RegistrationClient
 from locum.roles.rules import KeptRule, RuleRefused
 from locum.roles.session_report import Fate, Report, counted
-from locum.roles.session_words import RESTARTED
+from locum.roles.session_words import RESTARTED, SECOND_SLEEP
 from locum.wire.control import Answer632, Cancel, Flow, Status, decode_618, encode_632
 from locum.wire.errors import WireError
 from locum.wire.takes import Takes
@@ -210,6 +210,7 @@ class SleepingNode:
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start; a pending handover is brought to a safe end."""
         actions = self.mobile.restore(rows, now=now) + self._parts.restore(rows, now=now)
+        slept = False
         for row in rows:
             if row.table != TABLE:
                 continue
@@ -220,7 +221,13 @@ class SleepingNode:
                 continue
             if handover.stage is Stage.ABANDONED:
                 actions += self.abandoning.begin(handover)
-            elif self._outlived(handover):
+                continue
+            if slept and not handover.given:
+                thaw: list[Action] = [Thaw(handover.processes)] if handover.processes else []
+                actions += [Count("second-sleep"), *self._lost(handover, SECOND_SLEEP, thaw)]
+                continue
+            slept = slept or not handover.given
+            if self._outlived(handover):
                 actions += self._restarted(handover, now)
             else:
                 actions += (
@@ -404,20 +411,25 @@ class SleepingNode:
 
     def _restarted(self, handover: Handover, now: float) -> list[Action]:
         """The sockets are gone: no process is touched, and the stand-in resets its copies."""
+        if not handover.given:
+            self._enter("host restarted", Up(f"{counted(len(handover.sessions))} lost: {RESTARTED}"))
+        ordinary = self.mobile.target is RegistrationTarget.ORDINARY
+        target = [] if ordinary else self.mobile.set_target(RegistrationTarget.ORDINARY, now=now)
+        return self._lost(handover, RESTARTED, target)
+
+    def _lost(self, handover: Handover, reason: str, also: list[Action]) -> list[Action]:
+        """Report all sessions as lost, and have the stand-in reset its copies; `also` comes before that request."""
         # Those that were back have ended as well.
         lost = replace(handover.at(Stage.ABANDONED), returned=(), processes=(), loose=False)
-        if not handover.given:
-            self._enter("host restarted", Up(f"{counted(len(lost.sessions))} lost: {RESTARTED}"))
         self.untold = self.woken
         for session in lost.sessions:
-            self.woken.tell(session.flow, Fate.LOST, RESTARTED, session.processes, session.programs)
-        detail: dict[str, JSON] = {"sessions": len(lost.sessions), "reason": RESTARTED}
-        ordinary = self.mobile.target is RegistrationTarget.ORDINARY
+            self.woken.tell(session.flow, Fate.LOST, reason, session.processes, session.programs)
+        detail: dict[str, JSON] = {"sessions": len(lost.sessions), "reason": reason}
         return [
             lost.persist(),
             Emit("sessions-lost", None, self._home_address, None, detail),
-            *(Emit("session-lost", None, flow.local, flow, {"reason": RESTARTED}) for flow in lost.flows),
-            *([] if ordinary else self.mobile.set_target(RegistrationTarget.ORDINARY, now=now)),
+            *(Emit("session-lost", None, flow.local, flow, {"reason": reason}) for flow in lost.flows),
+            *also,
             *self.abandoning.begin(lost),
         ]
 

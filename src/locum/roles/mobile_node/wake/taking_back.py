@@ -392,7 +392,7 @@ class Waking:
         """Without more data to put back: give back complete sessions, let the others read."""
         actions = self._away.closed() if self.progress.gone else []
         if ready := self.progress.complete:
-            return [*actions, *self._tight_then(self._complete(ready))]
+            return [*actions, *(self._programs.tighten() if self._programs.loose else self._complete(ready))]
         if not self.progress.behind:
             return [*actions, *self._awake((), now)]
         if self.progress.full:
@@ -425,9 +425,6 @@ class Waking:
             *self._away.come_later(),
             *self._ordinary(now),
         ]
-
-    def _tight_then(self, actions: list[Action]) -> list[Action]:
-        return self._programs.tighten() if self._programs.loose else actions
 
     def _complete(self, flows: tuple[Flow, ...]) -> list[Action]:
         self._course.enter("complete", Completing(flows))
