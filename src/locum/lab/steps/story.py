@@ -62,13 +62,25 @@ class LiveDownload(Download):
 
     films: LiveFilms
 
-    def finish(self, patience: float) -> int:
-        """Wait for more bytes, let the film end, wait for the program; returns its exit status."""
+    ended: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the film."""
+        return self.path.rpartition("/")[2]
+
+    def end(self, patience: float) -> None:
+        """Wait for more bytes, and let the film end."""
         self.wait_for(self.received + AFTERWARDS, patience)
-        name = self.path.rpartition("/")[2]
-        self.films.end(name)
+        self.films.end(self.name)
+        self.ended = True
+
+    def finish(self, patience: float) -> int:
+        """Let the film end, if it has not yet, and wait for the program; returns its exit status."""
+        if not self.ended:
+            self.end(patience)
         status = Download.finish(self, patience)
-        self.wanted = self.films.digest(name)
+        self.wanted = self.films.digest(self.name)
         return status
 
 

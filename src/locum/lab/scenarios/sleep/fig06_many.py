@@ -51,6 +51,8 @@ class Fig06Many(Scenario):
         )
         self.farewell = say(self.ssh, "echo after $((6*9))")
         self.answer = say(self.half, "now")
+        for transfer in self.downloads:
+            transfer.end(60)
         self.statuses = [transfer.finish(60) for transfer in self.downloads]
         self.half_status = self.half.wait(10)
         say(self.ssh, "exit 3", answered=False)

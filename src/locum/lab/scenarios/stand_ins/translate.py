@@ -22,6 +22,8 @@ from locum.lab.steps.flow_checks import add_standing_rule, judge_flows
 from locum.lab.world import Lab
 
 SIZE = 3 << 20
+DATAGRAMS, DATAGRAM = 340, 1200
+"""Number of datagrams to each address, and bytes of each."""
 IPERF_PORTS = {4: 5201, 6: 5202}
 CLOSED_PORT = 9
 ICMPV6 = 58
@@ -197,7 +199,7 @@ class Translate(Scenario):
     @staticmethod
     def _datagrams_lost(lab: Lab, home: Address) -> int:
         command = ["iperf3", "-c", str(home), "-p", str(IPERF_PORTS[home.version]), "-J"]
-        options = ["-u", "-b", "4M", "-n", "400K", "-l", "1200"]
+        options = ["-u", "-b", "4M", "-n", str(DATAGRAMS * DATAGRAM), "-l", str(DATAGRAM)]
         for _ in range(5):  # the server may still be busy with the end of the last one
             done = lab.processes.run("cn", [*command, *options])
             if done.returncode == 0:
@@ -212,7 +214,8 @@ class Translate(Scenario):
             for address in home.both:
                 where = f"{home.name}_v{address.version}"
                 checks.holds(f"{where}_download_same_bytes", self.digests[address])
-                checks.equal(f"{where}_datagrams_lost", self.lost[address], 0, "packets")
+                # what iperf3 is too late to read is lost in its socket; captures tell whether the way loses any
+                checks.at_most(f"{where}_datagrams_not_read", self.lost[address], DATAGRAMS // 2, "packets")
                 checks.equal(f"{where}_pings_answered", self.pings[address], 3, "packets")
                 checks.holds(f"{where}_port_unreachable_heard", self.refused[address])
             self._judge_counters(home, checks)
@@ -239,6 +242,19 @@ class Translate(Scenario):
     def _judge_captures(files: dict[str, Path], own: set[Address], checks: Checks) -> None:
         """Captured addresses at each node."""
         untranslated = {address for home in HOMES if home.place != "stand_in" for address in home.both}
+        for version, port in IPERF_PORTS.items():
+            sent, arrived = (
+                sum(
+                    datagram.outgoing is outgoing
+                    and datagram.protocol == UDP
+                    and datagram.transport_length > DATAGRAM
+                    and datagram.ports[1] == port
+                    for datagram in pcap.datagrams(files[node])
+                )
+                for node, outgoing in (("cn", True), ("mnps", False))
+            )
+            checks.at_least(f"v{version}_datagrams", sent, DATAGRAMS * len(HOMES), "packets")
+            checks.equal(f"v{version}_datagrams_lost", sent - arrived, 0, "packets")
         at_mnps = [datagram for datagram in pcap.datagrams(files["mnps"]) if not datagram.outgoing]
         checks.equal(
             "home_addresses_at_the_stand_in",
