@@ -134,10 +134,11 @@ class Processes:
 
 def wait_until(condition: str, test: Callable[[], bool], patience: float = 10.0, pause: float = 0.02) -> None:
     """Poll a fact about the outside world. Raises LabError naming the condition when patience runs out."""
-    deadline = time.monotonic() + patient(patience)
+    longest = patient(patience)
+    deadline = time.monotonic() + longest
     while not test():
         if time.monotonic() > deadline:
-            raise LabError(f"waited {patient(patience):.0f} s for {condition}")
+            raise LabError(f"waited {longest:.0f} s for {condition}")
         time.sleep(pause)
 
 

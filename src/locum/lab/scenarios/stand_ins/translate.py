@@ -242,6 +242,7 @@ class Translate(Scenario):
     def _judge_captures(files: dict[str, Path], own: set[Address], checks: Checks) -> None:
         """Captured addresses at each node."""
         untranslated = {address for home in HOMES if home.place != "stand_in" for address in home.both}
+        captured = {node: list(pcap.datagrams(files[node])) for node in ("cn", "mnps")}
         for version, port in IPERF_PORTS.items():
             sent, arrived = (
                 sum(
@@ -249,13 +250,13 @@ class Translate(Scenario):
                     and datagram.protocol == UDP
                     and datagram.transport_length > DATAGRAM
                     and datagram.ports[1] == port
-                    for datagram in pcap.datagrams(files[node])
+                    for datagram in captured[node]
                 )
                 for node, outgoing in (("cn", True), ("mnps", False))
             )
             checks.at_least(f"v{version}_datagrams", sent, DATAGRAMS * len(HOMES), "packets")
             checks.equal(f"v{version}_datagrams_lost", sent - arrived, 0, "packets")
-        at_mnps = [datagram for datagram in pcap.datagrams(files["mnps"]) if not datagram.outgoing]
+        at_mnps = [datagram for datagram in captured["mnps"] if not datagram.outgoing]
         checks.equal(
             "home_addresses_at_the_stand_in",
             sum(1 for datagram in at_mnps if datagram.destination in untranslated),
@@ -268,11 +269,7 @@ class Translate(Scenario):
             300,
             "packets",
         )
-        at_cn = [
-            datagram
-            for datagram in pcap.datagrams(files["cn"])
-            if not datagram.outgoing and datagram.source in own
-        ]
+        at_cn = [datagram for datagram in captured["cn"] if not datagram.outgoing and datagram.source in own]
         checks.equal(
             "answers_under_the_stand_ins_address",
             sum(1 for datagram in at_cn if datagram.protocol in (TCP, UDP)),
