@@ -36,7 +36,9 @@ def link() -> Iterator[str]:
     try:
         assert not _libc.setns(there, 0)
         run("ip", "link", "add", "name", "near0", "type", "veth", "peer", "name", "far0")
-        for interface in ("near0", "far0"):
+        # An interface that comes up after its peer has its queue at once. The queue of the other one comes later, by
+        # the kernel's link watch, and until then everything that is sent there is dropped.
+        for interface in ("far0", "near0"):
             run("ip", "link", "set", interface, "up")
         yield "near0"
     finally:
