@@ -1,6 +1,7 @@
 """Measurements on captures written by hand, with known results."""
 
 import struct
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -104,7 +105,9 @@ def test_resets_and_connections(tmp_path: Path) -> None:
     record.data_out(2.0, 1, 0, pcap.RST)
     segments = list(pcap.segments(record.save(tmp_path)))
     assert measure.connections(segments, 80) == 1
-    assert measure.resets(segments) == 1
+    (reset,) = measure.resets(segments)
+    assert f"{CN}:80 > " in reset
+    assert not measure.resets(replace(segment, destination=IPv4Address("127.0.0.1")) for segment in segments)
 
 
 def test_frames_between_and_the_stream(tmp_path: Path) -> None:

@@ -103,9 +103,14 @@ def acknowledged_bytes(segments: Iterable[Segment], port: int, begin: float, end
     return sum(moved for segment, _, _, moved in _senders(segments, port) if begin <= segment.time <= end)
 
 
-def resets(segments: Iterable[Segment]) -> int:
-    """Segments with RST, in both directions."""
-    return sum(1 for segment in segments if segment.flags & RST)
+def resets(segments: Iterable[Segment]) -> list[str]:
+    """Segments with RST in both directions, each as text, without those that a host sent to its own loopback address."""
+    return [
+        f"{segment.source}:{segment.source_port} > {segment.destination}:{segment.destination_port}"
+        f" at {segment.time:.6f}, sequence {segment.sequence}, flags {segment.flags:#04x}"
+        for segment in segments
+        if segment.flags & RST and not segment.destination.is_loopback
+    ]
 
 
 def connections(segments: Iterable[Segment], port: int) -> int:

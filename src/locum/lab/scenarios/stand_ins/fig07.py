@@ -4,7 +4,7 @@ import sys
 from ipaddress import IPv4Address
 from typing import Any, ClassVar
 
-from locum.lab.captures import measure, pcap
+from locum.lab.captures import pcap
 from locum.lab.configuration import HOME_ADDRESS4, Pair, Plan
 from locum.lab.processes import wait_until
 from locum.lab.programs import stream
@@ -13,6 +13,7 @@ from locum.lab.scenario import Scenario
 from locum.lab.steps.contexts import ACCESS, REFUSED, context, policed, refuse, wait_quiet
 from locum.lab.steps.flow_checks import judge_flows
 from locum.lab.steps.lateness import delay
+from locum.lab.steps.resets import no_resets
 from locum.lab.steps.stand_ins import Registering, registering
 from locum.lab.steps.story import judge_sleeps, live, watch
 from locum.lab.world import Lab, Sleep
@@ -121,8 +122,7 @@ class Fig07(Scenario):
         for name, before in (("given", self.marks[0]), ("awake", self.marks[-1])):
             checks.holds(f"device_responsible_{name}", responsible(lab, "mn", before) is True)
         self._judge_context(lab, checks)
-        resets = measure.resets(pcap.segments(lab.captures.files["cn"]))
-        checks.equal("resets", resets, 0, "segments")
+        no_resets(checks, "resets", pcap.segments(lab.captures.files["cn"]))
         judge_flows(lab, checks)
 
     def _judge_context(self, lab: Lab, checks: Checks) -> None:

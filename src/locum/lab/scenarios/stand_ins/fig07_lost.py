@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from locum.lab.captures import measure, pcap
+from locum.lab.captures import pcap
 from locum.lab.configuration import HOME_ADDRESS4, Pair, Plan, merged
 from locum.lab.processes import Program, wait_until
 from locum.lab.programs import asking
@@ -10,6 +10,7 @@ from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.stand_ins.fig07 import device_binding, stand_ins
 from locum.lab.steps.flow_checks import judge_flows, standing_rule
+from locum.lab.steps.resets import no_resets
 from locum.lab.steps.stand_ins import Registering, registering
 from locum.lab.steps.story import download, web
 from locum.lab.world import Lab
@@ -97,11 +98,11 @@ class Fig07Lost(Scenario):
         checks.equal("icmp_to_cn", len(told), 0, "packets")
         to_cn = [segment for segment in pcap.segments(cn) if not segment.outgoing]
         away = [segment for segment in to_cn if self.faded <= segment.time <= self.returned]
-        checks.equal("resets_while_lost", measure.resets(away), 0, "segments")
+        no_resets(checks, "resets_while_lost", away)
         download = [
             segment for segment in pcap.segments(cn) if 80 in (segment.source_port, segment.destination_port)
         ]
-        checks.equal("resets_of_the_download", measure.resets(download), 0, "segments")
+        no_resets(checks, "resets_of_the_download", download)
 
     def judge(self, lab: Lab, checks: Checks) -> None:
         checks.at_most("udp_answered_after_s", self.asker.first("udp", self.faded) - self.faded, SERVES, "s")

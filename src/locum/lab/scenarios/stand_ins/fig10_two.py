@@ -2,13 +2,14 @@
 
 from typing import ClassVar
 
-from locum.lab.captures import measure, pcap
+from locum.lab.captures import pcap
 from locum.lab.configuration import Plan
 from locum.lab.programs.talking import say
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.stand_ins.fig10 import grown, judge_download, login
 from locum.lab.steps.flow_checks import judge_flows
+from locum.lab.steps.resets import no_resets
 from locum.lab.steps.stand_ins import Registering, further, registering
 from locum.lab.steps.story import live, watch
 from locum.lab.world import Lab
@@ -73,7 +74,7 @@ class Fig10Two(Scenario):
         checks.equal("ssh_said", ", ".join(self.said), "here 42, here 48, here 54")
         checks.equal("ssh_exit", self.ssh_status, 3)
         checks.equal("places", "; ".join(self.places), "film@mnps song@mnps2; film@mnps2 other@mnps; ")
-        checks.equal("resets", measure.resets(pcap.segments(lab.captures.files["cn"])), 0, "segments")
+        no_resets(checks, "resets", pcap.segments(lab.captures.files["cn"]))
         judge_flows(lab, checks)
 
 
