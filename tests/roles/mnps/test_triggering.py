@@ -340,7 +340,16 @@ def test_unreachable_device_releases_after_its_registration() -> None:
     assert returning.outcome(lost, homes) == []
     assert returning.outcome(RegistrationAccepted(RegistrationTarget.BRIEF, 10), homes) == []
     assert returning.outcome(RegistrationAccepted(RegistrationTarget.ORDINARY, 0), homes) == []
+    assert returning.asked_by(STAND_IN, homes) == []  # it asks again after its registration
     assert triggers(returning.outcome(accepted, homes)) == release
+
+
+def test_device_releases_a_stand_in_that_doubts() -> None:
+    """Its answer may have come after the stand-in had given up and taken over."""
+    returning, homes = Returning((STAND_IN,)), (HOME, HOME_V6)
+    returning.outcome(RegistrationAccepted(RegistrationTarget.ORDINARY, 300), homes)
+    assert triggers(returning.asked_by(STAND_IN, homes)) == [(STAND_IN, RELEASE, Reason.BACK)]
+    assert returning.asked_by(AN1, homes) == []  # its access node tells who receives packets
 
 
 def care_of(*, brief: bool) -> CareOf:

@@ -29,12 +29,15 @@ from locum.security.association import Replay
 from locum.wire.control import (
     Fetch,
     Finish,
+    Notice618,
     Reclaim,
     TakeoverPrepare,
     TakeoverTransfer,
     decode_634,
+    encode_618,
     encode_634,
 )
+from locum.wire.control.trigger import Reason, decode_trigger
 from tests.roles.world import AN1, AN3, COLOCATED, HA, HOA, STAND_IN, World, flow
 
 
@@ -557,6 +560,18 @@ def test_path_through_the_access_nodes() -> None:
     world.advance(0.1)
     assert any(event.message == "618" for event in world.mnps.events)
     assert AN1 in {outer for outer, *_ in world.ha.acceptances}
+
+
+def test_release_follows_the_question_of_a_stand_in() -> None:
+    world = World()
+    world.advance(3)
+    question = encode_618(Notice618(HOA, True, STAND_IN))
+    asks = [
+        action
+        for action in world.mn.role.happened(a.Asked(7, "618", question, STAND_IN, (HOA,)), now=3.0)
+        if isinstance(action, a.Ask)
+    ]
+    assert [(ask.peer, decode_trigger(ask.body).reason) for ask in asks] == [(STAND_IN, Reason.BACK)]
 
 
 def test_stand_in_learns_a_home_address_by_prepare() -> None:

@@ -34,9 +34,20 @@ class Returning(Part):
                 self._away = True
             case RegistrationAccepted(RegistrationTarget.ORDINARY, lifetime) if lifetime and self._away:
                 self._away = False
-                release = Trigger(Operation.RELEASE, home_addresses, reason=Reason.BACK)
-                return self._trigger_requests.ask_all(release, self._stand_ins)
+                return self._release(home_addresses)
         return []
+
+    def asked_by(self, node: Addr, home_addresses: tuple[Addr, ...]) -> list[Action]:
+        """Handle a notice of a stand-in: it has asked whether the device is lost.
+
+        The answer may have come too late, after a message of an old link that had to be repeated first (RFC 7252 section
+        4.7). The stand-in has taken over then, and has to release again.
+        """
+        return [] if self._away or node not in self._stand_ins else self._release(home_addresses)
+
+    def _release(self, home_addresses: tuple[Addr, ...]) -> list[Action]:
+        release = Trigger(Operation.RELEASE, home_addresses, reason=Reason.BACK)
+        return self._trigger_requests.ask_all(release, self._stand_ins)
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
         """An answer; None: not to one of ours."""

@@ -468,6 +468,7 @@ class SleepingNode:
         return [
             Answer(event.exchange, encode_632(Answer632(Status.OK))),
             Emit("notified", "618", notice.home_address, None, detail),
+            *self._returning.asked_by(notice.node, self.mobile.configuration.home_addresses),
         ]
 
 
