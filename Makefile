@@ -1,7 +1,7 @@
 # Locum from a fresh clone, on Debian 12 as root:
 #   make demo     set-up, then the story live in this terminal
 #   make test     set-up, then every test
-# Other commands: setup check docs bench test-all test-kernel requirements wheel clean distclean
+# Other commands: setup check docs bench mutants test-all test-kernel requirements wheel clean distclean
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 SETUP := sh packaging/debian/setup.sh
 STAMPS := $(VENV)/stamps
 TESTS ?= tests/sessions
+MUTANTS ?=
 # Tests in three processes, since those of the lab mostly wait; tests/conftest.py says which tests share one.
 PYTEST := $(BIN)/python -m pytest -n 3 --durations=10
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -19,7 +20,7 @@ TYPED := src/locum $(wildcard tests bench)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DELETE_ON_ERROR:
-.PHONY: setup demo test check docs bench test-all test-kernel requirements wheel clean distclean packages test-packages root-%
+.PHONY: setup demo test check docs bench mutants test-all test-kernel requirements wheel clean distclean packages test-packages root-%
 
 setup: $(STAMPS)/bpf
 
@@ -70,6 +71,10 @@ docs: setup
 
 bench: root-bench setup
 	@$(BIN)/python -m bench
+
+# Each decision of bpf/ changed in turn, to see that a test notices: an hour or more. MUTANTS is a pattern of names, as "access.h".
+mutants: root-test setup test-packages
+	@$(BIN)/python -m tests.dataplane.mutants --match "$(MUTANTS)"
 
 # As `test`, with other examples of every property than those that `test` always draws; then the measurements.
 test-all: root-test-all check test-packages

@@ -11,6 +11,8 @@ class Settings:
 
     rounds: int = 7
     """Samples of each kind; the report's figures are their medians."""
+    short_rounds: int = 25
+    """The same for samples that take a fraction of a second: many short pairs beside each other agree better than few long ones."""
     long_rounds: int = 5
     """The same for samples that take half a minute each."""
     seconds: int = 2
@@ -19,7 +21,7 @@ class Settings:
     """Share of the full table sizes that the size-bound benchmarks use."""
 
 
-QUICK = Settings(rounds=5, long_rounds=1, seconds=1, scale=0.02)
+QUICK = Settings(rounds=5, short_rounds=9, long_rounds=1, seconds=1, scale=0.02)
 """A run that shows that the benchmark works; its figures mean little."""
 
 
@@ -44,9 +46,23 @@ class Measurement:
         return None if self.baselines is None else statistics.median(self.baselines)
 
     @property
+    def ratios(self) -> tuple[float, ...]:
+        """Value over baseline of each pair of neighbours in time; pairs with a baseline of zero are left out."""
+        pairs = zip(self.values, self.baselines or (), strict=self.baselines is not None)
+        return tuple(value / baseline for value, baseline in pairs if baseline)
+
+    @property
     def ratio(self) -> float | None:
-        """Value over baseline, of the medians."""
-        return None if not self.baseline else self.value / self.baseline
+        """Median of the pairs' ratios: a drift of the machine that both samples of a pair share is not in it."""
+        return statistics.median(self.ratios) if self.ratios else None
+
+
+@dataclass(frozen=True, slots=True)
+class Unmeasured:
+    """A row that could not be measured, and why."""
+
+    name: str
+    reason: str
 
 
 def spread(samples: Sequence[float]) -> float:

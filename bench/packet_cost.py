@@ -16,7 +16,9 @@ from statistics import mean, median
 from bench.measurement import Measurement, Settings, in_turns
 from bench.namespaces import CommandFailed
 from bench.report import quantity
-from locum.dataplane.kernel.libbpf import DataPlaneError, Object, ProgramRun
+from locum.dataplane.kernel.libbpf import DataPlaneError, ProgramRun
+from locum.dataplane.kernel.loading import Object
+from locum.dataplane.layout.entries import PROGRAM as CHANGES
 from locum.dataplane.limits import Limits
 from locum.dataplane.measure import FIRST_HOME, TC_ACT_REDIRECT, fill, private_network, udp_frame
 from locum.dataplane.plane import OBJECT
@@ -27,7 +29,7 @@ _PAYLOAD = 18
 """Bytes of UDP payload that make a frame of 64 bytes with its check sequence."""
 _REPEAT = 5_000
 """Runs of one packet in the kernel: long enough that the timer's own cost vanishes."""
-_DRAWN, _DRAWN_SCATTERED = 40, 4_000
+_DRAWN, _DRAWN_SCATTERED = 12, 4_000
 """Bindings drawn for one sample."""
 
 
@@ -68,7 +70,9 @@ def _loaded(sizes: Collection[int]) -> Iterator[list[Loaded]]:
         stack.enter_context(private_network())
         tables = []
         for size in sizes:
-            loaded = Object(OBJECT, Limits(bindings=max(size, 1024)).sizes(), None, programs=_PROGRAMS)
+            loaded = Object(
+                OBJECT, Limits(bindings=max(size, 1024)).sizes(), None, programs=(*_PROGRAMS, CHANGES)
+            )
             stack.callback(loaded.close)
             fill(loaded, size)
             measured, ingress = (ProgramRun(loaded.program(name)) for name in _PROGRAMS)
@@ -81,7 +85,7 @@ def measure(settings: Settings, wanted: Collection[str]) -> list[Measurement]:
     sizes = {name: max(int(size * settings.scale), 2) for name, size in _SIZES.items() if name in wanted}
     try:
         with _loaded([1, *sizes.values()]) as tables:
-            alone, *repeated = in_turns(settings.rounds, *(table.repeated for table in tables))
+            alone, *repeated = in_turns(settings.short_rounds, *(table.repeated for table in tables))
             lone, *scattered = in_turns(settings.rounds, *(table.scattered for table in tables))
     except DataPlaneError as error:
         raise CommandFailed(str(error)) from error

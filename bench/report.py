@@ -7,26 +7,32 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.measurement import Measurement, spread
+from bench.measurement import Measurement, Unmeasured, spread
 
 Row = dict[str, str | float | None]
+Result = Measurement | Unmeasured
 
 
-def row(measurement: Measurement) -> Row:
-    """The report's row; `baseline` and `ratio` are null without a baseline."""
+def row(result: Result) -> Row:
+    """The report's row; `baseline` and `ratio` are null without a baseline. `reason` is there if it could not be measured."""
+    if isinstance(result, Unmeasured):
+        nothing: Row = dict.fromkeys(("value", "unit", "baseline", "ratio"))
+        return {"name": result.name, **nothing, "reason": result.reason}
     return {
-        "name": measurement.name,
-        "value": measurement.value,
-        "unit": measurement.unit,
-        "baseline": measurement.baseline,
-        "ratio": measurement.ratio,
+        "name": result.name,
+        "value": result.value,
+        "unit": result.unit,
+        "baseline": result.baseline,
+        "ratio": result.ratio,
     }
 
 
-def write(measurements: Sequence[Measurement], path: Path) -> None:
-    """Write the rows as JSON, making the folder if it is missing."""
+def write(results: Sequence[Result], path: Path) -> None:
+    """Write the rows as JSON, making the folder if it is missing. A reader finds the earlier file or this one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([row(measurement) for measurement in measurements], indent=2) + "\n")
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps([row(result) for result in results], indent=2) + "\n")
+    beside.replace(path)
 
 
 def quantity(figure: float | None) -> str:
@@ -41,23 +47,27 @@ def _sampled(figure: float | None, samples: Sequence[float] | None) -> str:
     return quantity(figure) if not samples else f"{quantity(figure)} ±{spread(samples):.0%}"
 
 
-def show(measurements: Sequence[Measurement], console: Console) -> None:
+def show(results: Sequence[Result], console: Console) -> None:
     """Print the table, then the notes of each row. The spread is half of greatest minus least, over the median."""
-    table = Table(title="Locum: value against baseline (medians ± spread)")
+    table = Table(title="Locum: value against baseline (medians ± spread; ratio: of the pairs' ratios)")
     for column in ("name", "unit"):
         table.add_column(column)
     for column in ("value", "baseline", "ratio", "samples"):
         table.add_column(column, justify="right")
-    for measured in measurements:
+    for result in results:
+        if isinstance(result, Unmeasured):
+            table.add_row(result.name, "", "not measured", "", "", "0")
+            continue
         table.add_row(
-            measured.name,
-            measured.unit,
-            _sampled(measured.value, measured.values),
-            _sampled(measured.baseline, measured.baselines),
-            quantity(measured.ratio),
-            str(len(measured.values)),
+            result.name,
+            result.unit,
+            _sampled(result.value, result.values),
+            _sampled(result.baseline, result.baselines),
+            _sampled(result.ratio, result.ratios),
+            str(len(result.values)),
         )
     console.print(table)
-    for measured in measurements:
-        for note in measured.notes:
-            console.print(f"{measured.name}: {note}", highlight=False, markup=False, soft_wrap=True)
+    for result in results:
+        notes = (f"not measured: {result.reason}",) if isinstance(result, Unmeasured) else result.notes
+        for note in notes:
+            console.print(f"{result.name}: {note}", highlight=False, markup=False, soft_wrap=True)

@@ -18,10 +18,13 @@ from pathlib import Path
 
 from bench.measurement import Measurement, Settings, in_turns
 from bench.namespaces import CommandFailed, bpf_filesystem
-from locum.dataplane.kernel.libbpf import DataPlaneError, Object, ProgramRun
+from locum.dataplane.kernel.entries import open_entries
+from locum.dataplane.kernel.libbpf import DataPlaneError, ProgramRun
+from locum.dataplane.kernel.loading import Object
 from locum.dataplane.kernel.tables import Tables
 from locum.dataplane.layout import maps
 from locum.dataplane.layout import rules as rule_layout
+from locum.dataplane.layout.entries import PROGRAM as CHANGES
 from locum.dataplane.limits import Limits
 from locum.dataplane.measure import (
     CARE_OF,
@@ -76,9 +79,10 @@ def _ruled(number: int, place: str) -> BindingEntry:
 
 @contextlib.contextmanager
 def _loaded(entry: BindingEntry, program: str) -> Iterator[ProgramRun]:
-    loaded = Object(OBJECT, Limits(bindings=1024).sizes(), None, programs=(program,))
+    loaded = Object(OBJECT, Limits(bindings=1024).sizes(), None, programs=(program, CHANGES))
     try:
-        Tables(loaded.maps, lambda link: None, lambda place, used: None).install_bindings([entry])
+        tables = Tables(open_entries(loaded), loaded.maps, lambda link: None, lambda place, used: None)
+        tables.install_bindings([entry])
         yield ProgramRun(loaded.program(program))
     finally:
         loaded.close()
@@ -142,7 +146,7 @@ def _applied(plane: DataPlane, changes: list[InstallBinding]) -> float:
 
 def _written(plane: DataPlane, changes: list[InstallBinding]) -> float:
     """The same values, packed before, written to the same table."""
-    table = plane._object.maps["rules_few"]
+    table = plane._entries["rules"]
     values = [
         (maps.address(change.entry.home_address), rule_layout.rules(change.entry.rules)[0])
         for change in changes

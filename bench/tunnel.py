@@ -2,7 +2,7 @@
 
 TCP is one iperf3 stream. UDP is a flood of 64-byte frames: the encapsulator's receive side is steered to the last processor and the sender
 stays on the first, whose socket's send buffer holds it back; so the forwarding processor is the bottleneck, and what arrives is
-counted by the destination's interface.
+counted by the destination's interface. In front of its frames is the room that network cards' drivers leave.
 """
 
 import contextlib
@@ -76,19 +76,21 @@ def tcp(over: Chain, seconds: int) -> float:
 def udp64(over: Chain, seconds: float) -> tuple[float, float]:
     """64-byte frames that arrive, in thousands per second, while the source floods; and the last processor's load."""
     gateway = over.encapsulator.ip("-o link show dev back").split("link/ether ")[1].split()[0]
-    sender = over.source.start(
-        "taskset",
-        "-c",
-        "0",
-        sys.executable,
-        "-m",
-        "bench.flood",
-        "fore",
-        gateway,
-        str(SOURCE),
-        str(HOME_ADDRESS),
-    )
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(over.driver_headroom())
+        sender = over.source.start(
+            "taskset",
+            "-c",
+            "0",
+            sys.executable,
+            "-m",
+            "bench.flood",
+            "fore",
+            gateway,
+            str(SOURCE),
+            str(HOME_ADDRESS),
+        )
+        stack.callback(stop, sender)
         if sender.stdout is None or sender.stdout.readline() != "ready\n":
             raise CommandFailed("the sender of small packets did not start")
         time.sleep(_WARM_UP)
@@ -96,8 +98,6 @@ def udp64(over: Chain, seconds: float) -> tuple[float, float]:
         time.sleep(seconds)
         after, end, used_then = over.received(), time.monotonic(), last_processor()
         sender.communicate(timeout=10)
-    finally:
-        stop(sender)
     return (after - before) / (end - begin) / 1e3, (used_then - used) / (end - begin)
 
 
@@ -171,7 +171,7 @@ def _compare_udp(over: Chain, road: Road, settings: Settings) -> Measurement:
     _steer(over, 0)
     notes = (
         f"64-byte Ethernet frames, core MTU {COMPARISON_MTU}; forwarding of all four hosts on processor {_LAST}, "
-        f"sender on processor 0",
+        f"sender on processor 0; its frames have the headroom of a network card's driver",
         f"forwarding processor in use: plain {median(shares[Carrier.PLAIN]):.0%}, "
         f"Locum {median(shares[Carrier.LOCUM]):.0%}",
         f"kernel VXLAN on the same chain: {quantity(median(vxlan))} kpps ±{spread(vxlan):.0%}",

@@ -28,49 +28,62 @@ static __noinline int send_copies(struct __sk_buff *skb, struct work *w, __u32 t
 	return 0;
 }
 
-static __always_inline int into_tunnel(struct __sk_buff *skb, struct work *w, const struct locum_tunnel *t)
+/* `e`: the entry of the home address, which counts. */
+static __always_inline int into_tunnel(struct __sk_buff *skb, struct work *w, const struct locum_tunnel *t,
+				       struct locum_entry *e)
 {
-	struct locum_counter *counter;
 	int action;
 
 	if (t->local) {
 		w->tunnel_source = t->source;
 		w->tunnel_end = t->destination;
+		w->keyed = t->has_key;
+		w->gre_key = t->gre_key;
 		return LOCALLY;
 	}
 	action = encapsulate(skb, w, t);
-	if (action == TC_ACT_REDIRECT) {
-		counter = bpf_map_lookup_elem(&binding_count, &w->packet.destination);
-		count(counter, w->packet.length);
-	}
+	if (sent(skb, action))
+		count(&e->counter, w->packet.length);
 	return action;
 }
 
-static __noinline int to_tunnels(struct __sk_buff *skb, struct work *w, const struct locum_binding *b)
+static __noinline int to_tunnels(struct __sk_buff *skb, struct work *w, const struct locum_binding *b,
+				 struct locum_entry *e)
 {
-	if (!b)
+	int action;
+
+	if (!b || !e)
 		return TC_ACT_UNSPEC;
 	if (b->tunnels > 1) {
 		if ((w->flags & FORWARDED) && w->packet.hops <= 1)
-			return pass_inner(skb, w, PASSED);
+			return expired(skb, w);
+		action = too_big_for_one(skb, w, b);
+		if (action != UNDECIDED)
+			return action;
+		if (w->strip) {
+			action = renew(skb, w);
+			if (action)
+				return action;
+		}
 		if (send_copies(skb, w, b->tunnels))
 			return dropped(skb, ENCAPSULATION_FAILED);
 	}
-	return into_tunnel(skb, w, &b->tunnel);
+	return into_tunnel(skb, w, &b->tunnel, e);
 }
 
 /* Flows of a binding are shared among its tunnels. */
 static __noinline const struct locum_tunnel *shared(struct __sk_buff *skb, struct work *w,
 						    const struct locum_binding *b)
 {
-	struct locum_binding_more *more = bpf_map_lookup_elem(&binding_more, &w->packet.destination);
+	struct locum_address home = w->packet.destination;
+	const struct locum_binding_more *more = find_more(&home);
 	struct subject *s;
 	__u32 number;
 
 	if (!more)
 		return &b->tunnel;
-	s = describe(skb, &w->packet);
-	if (!s)
+	s = describe(skb, w, OF_DESTINATION);
+	if (!s || lacks_first(w))
 		return &b->tunnel;
 	number = choose(more->weights, b->tunnels, flow_hash(s));
 	if (!number || number >= LOCUM_MAX_TUNNELS)
@@ -79,102 +92,135 @@ static __noinline const struct locum_tunnel *shared(struct __sk_buff *skb, struc
 }
 
 /* The binding's decision about packets that are not the stand-in's and that match no rule. */
-static __always_inline int remaining(struct __sk_buff *skb, struct work *w, const struct locum_binding *b)
+static __always_inline int remaining(struct __sk_buff *skb, struct work *w, const struct locum_binding *b,
+				     struct locum_entry *e)
 {
+	const struct locum_tunnel *t;
+
 	if (b->verdict != ENCAPSULATE)
 		return by_verdict(skb, w, b->verdict);
-	if (b->flags & LOCUM_SHARED)
-		return into_tunnel(skb, w, shared(skb, w, b));
-	return to_tunnels(skb, w, b);
+	if (b->flags & LOCUM_SHARED) {
+		t = shared(skb, w, b);
+		return w->refused ? dropped(skb, w->refused) : into_tunnel(skb, w, t, e);
+	}
+	return to_tunnels(skb, w, b, e);
 }
 
-/* The tunnel of the rule that takes the packet; NULL when none does, or when the rule drops it. The rule is noted. */
+static __always_inline const struct locum_tunnel *no_rule(struct work *w, const struct search *search)
+{
+	if (search->found == UNSURE)
+		w->refused = unsure_because(search->subject);
+	return NULL;
+}
+
+/* The tunnel of the rule that takes the packet; NULL when none does, or when the rule drops or holds it. The rule is noted. */
 static __noinline const struct locum_tunnel *by_rules(struct __sk_buff *skb, struct work *w)
 {
-	struct locum_rules_few *few = bpf_map_lookup_elem(&rules_few, &w->packet.destination);
-	struct locum_rules_many *many = NULL;
+	struct locum_address home = w->packet.destination;
+	__u64 word = word_of(bpf_map_lookup_elem(&rules, &home));
+	const struct locum_rules_many *many = NULL;
+	const struct locum_rules_few *few = NULL;
 	struct search search;
 	const struct locum_rule *r;
-	__u32 place;
+	__u32 place, id = word;
 
-	if (!few) {
-		many = bpf_map_lookup_elem(&rules_many, &w->packet.destination);
-		if (!many)
-			return NULL;
-	}
+	if (word & LOCUM_LARGE)
+		many = bpf_map_lookup_elem(&rules_many, &id);
+	else if (id)
+		few = bpf_map_lookup_elem(&rules_few, &id);
+	if (!few && !many)
+		return NULL;
 	search.found = NO_RULE;
-	search.subject = describe(skb, &w->packet);
+	search.subject = describe(skb, w, OF_DESTINATION);
 	if (!search.subject)
 		return NULL;
 	if (few) {
 		search.rules = few->rule;
 		bpf_loop(few->head.count, try_few, &search, 0);
 		if (search.found >= LOCUM_FEW)
-			return NULL;
+			return no_rule(w, &search);
 		r = &few->rule[search.found];
+		if (r->candidates > 1 && lacks_first(w))
+			return NULL;
 		place = way_of(r, search.subject);
 		w->rule = r->identifier;
-		if (r->verdict == RULE_DROP || place >= LOCUM_FEW_TUNNELS)
+		w->paged = r->verdict == RULE_PAGE;
+		if (w->paged || r->verdict == RULE_DROP || place >= LOCUM_FEW_TUNNELS)
 			return NULL;
 		return &few->tunnel[place];
 	}
 	search.rules = many->rule;
 	bpf_loop(many->head.count, try_many, &search, 0);
 	if (search.found >= LOCUM_MANY)
-		return NULL;
+		return no_rule(w, &search);
 	r = &many->rule[search.found];
+	if (r->candidates > 1 && lacks_first(w))
+		return NULL;
 	place = way_of(r, search.subject);
 	w->rule = r->identifier;
-	return r->verdict == RULE_DROP || place >= LOCUM_MANY_TUNNELS ? NULL : &many->tunnel[place];
+	w->paged = r->verdict == RULE_PAGE;
+	return w->paged || r->verdict == RULE_DROP || place >= LOCUM_MANY_TUNNELS ? NULL : &many->tunnel[place];
 }
 
 /* Packets to a home address whose home agent this is. */
-static __always_inline int at_home(struct __sk_buff *skb, struct work *w, const struct locum_binding *b)
+static __always_inline int at_home(struct __sk_buff *skb, struct work *w, const struct locum_address *home,
+				   const struct locum_binding *b, struct locum_entry *e)
 {
-	struct locum_binding_more *more;
+	const struct locum_binding_more *more;
 	const struct locum_tunnel *t;
 
 	if (b->flags & LOCUM_PEER) { /* the stand-in that talks to the home address means the device */
-		more = bpf_map_lookup_elem(&binding_more, &w->packet.destination);
+		more = find_more(home);
 		if (more && same(&more->peer, &w->packet.source)) {
 			if (!(b->flags & LOCUM_PEER_TUNNEL))
 				return dropped(skb, PEER_UNREACHABLE);
-			return into_tunnel(skb, w, &more->peer_tunnel);
+			return into_tunnel(skb, w, &more->peer_tunnel, e);
 		}
 	}
 	if (b->flags & LOCUM_RULES) {
 		w->ruled = 1;
 		t = by_rules(skb, w);
 		if (t)
-			return into_tunnel(skb, w, t);
+			return into_tunnel(skb, w, t, e);
+		if (w->refused)
+			return dropped(skb, w->refused);
+		if (w->paged)
+			return hold(skb, w, HELD_PAGE);
 		if (w->rule)
 			return dropped(skb, RULE_DROPPED);
 	}
-	return remaining(skb, w, b);
+	return remaining(skb, w, b, e);
 }
 
-/* True if the packet has gone to the target of its rule or binding: only then it counts. */
-static __always_inline bool went(const struct __sk_buff *skb)
+/* True if the packet has gone to the target of its rule or binding, or waits by its rule: only then it counts. */
+static __always_inline bool went(const struct __sk_buff *skb, const struct work *w)
 {
 	__u32 outcome = skb->cb[0], reason = skb->cb[1];
 
+	if (outcome == HELD)
+		return w->paged;
 	if (outcome == DROPPED)
 		return reason == RULE_DROPPED || reason == BINDING_DROP;
 	return outcome == ENCAPSULATED || outcome == DELIVERED || outcome == LOCAL;
 }
 
 /* Packets to a home address. UNDECIDED when there is no entry of it. */
-static __noinline int to_home_address(struct __sk_buff *skb, struct work *w)
+__noinline int to_home_address(struct __sk_buff *skb, struct work *w)
 {
-	struct locum_address home = w->packet.destination;
-	struct locum_binding *b = bpf_map_lookup_elem(&bindings, &home);
+	struct locum_address home;
+	struct locum_entry *e;
+	const struct locum_binding *b;
 	int action = UNDECIDED;
 
+	if (!w)
+		return UNDECIDED;
+	home = w->packet.destination;
+	b = counted_binding(&home, &e);
 	if (b && !(b->flags & LOCUM_IMPLICIT)) {
-		action = at_home(skb, w, b);
+		action = at_home(skb, w, &home, b, e);
 		if (action == LOCALLY)
 			action = locally(skb, w);
-		if (w->ruled && (action == UNDECIDED ? b->verdict == NATIVE && !(w->flags & AT_EGRESS) : went(skb)))
+		if (w->ruled && (action == UNDECIDED ? b->verdict == NATIVE && !(w->flags & AT_EGRESS) : went(skb, w)))
 			count_rule(&home, FLOW_RULES, w->rule, w->packet.length);
 	}
 	if (action == UNDECIDED && ends_here(w, b))
@@ -185,14 +231,15 @@ static __noinline int to_home_address(struct __sk_buff *skb, struct work *w)
 /* A copy for one of the later tunnels of a simultaneous binding (RFC 5944 section 3.6.1.1). */
 static __noinline int send_copy(struct __sk_buff *skb, struct work *w)
 {
-	struct locum_binding_more *more = bpf_map_lookup_elem(&binding_more, &w->packet.destination);
-	struct locum_binding *b = bpf_map_lookup_elem(&bindings, &w->packet.destination);
+	const struct locum_binding_more *more = find_more(&w->packet.destination);
+	struct locum_entry *e;
+	const struct locum_binding *b = counted_binding(&w->packet.destination, &e);
 	__u32 number = (skb->mark & 0xffff) - 1;
 	int action;
 
 	if (!b || !more || number >= LOCUM_MAX_TUNNELS - 1 || number + 1 >= b->tunnels)
 		return dropped(skb, STRAY);
-	action = into_tunnel(skb, w, &more->others[number]);
+	action = into_tunnel(skb, w, &more->others[number], e);
 	return action == LOCALLY ? locally(skb, w) : action;
 }
 

@@ -18,28 +18,50 @@
 
 #include "locum.h"
 #include "parse.h"
+#include "scope.h"
 #include "tables.h"
+#include "sizes.h"
 #include "tunnel.h"
+#include "quoted.h"
+#include "follow.h"
 #include "rules.h"
 #include "translate.h"
 #include "multicast.h"
 #include "service.h"
+#include "access.h"
 #include "local_end.h"
+#include "path_mtu.h"
+#include "checksums.h"
+#include "minimal.h"
+#include "nesting.h"
 #include "home.h"
+#include "change.h"
+
+/* Registrations of a home address with its own home agent need neither tunnel nor leave. The port alone says nothing: any
+ * packet can have it. */
+static __noinline int signalling(struct work *w)
+{
+	struct locum_acceptance_key key = {w->packet.destination, w->packet.source, TO_HOME_ADDRESS, 0, 0};
+
+	if (word_of(bpf_map_lookup_elem(&acceptances, &key)))
+		return 1;
+	key.side = TO_END;
+	return word_of(bpf_map_lookup_elem(&acceptances, &key)) ? 1 : 0;
+}
 
 /* Flows that a translation sent to this source get their home address back; then filters and tunnels see it. 0: go on. */
 static __noinline int from_interface(struct __sk_buff *skb, struct work *w)
 {
 	struct locum_translation_key key;
-	struct locum_translation *t;
+	const struct locum_translation *t;
 
-	if (w->packet.registration || bpf_map_lookup_elem(&endpoints, &w->packet.destination))
+	if (w->flags & SIGNALLING || own_address(&w->packet.destination))
 		return 0;
 	if (find_translated(skb, w, 0))
 		return translate_back(skb, w) ? dropped(skb, TRANSLATION_FAILED) : 0;
 	__builtin_memset(&key, 0, sizeof(key));
 	key.home_address = w->packet.source;
-	t = bpf_map_lookup_elem(&translations, &key);
+	t = find_translation(&key);
 	if (t && same(&t->interface_address, &w->packet.source))
 		w->flags |= AS_ITSELF;
 	return 0;
@@ -49,48 +71,95 @@ static __noinline int from_interface(struct __sk_buff *skb, struct work *w)
 static __always_inline int by_source(struct __sk_buff *skb, struct work *w, __u32 ifindex)
 {
 	struct locum_outbound_key key = {w->packet.source, ifindex, 0};
-	struct locum_tunnel *t = bpf_map_lookup_elem(&outbound, &key);
+	struct locum_entry *e;
+	const struct locum_tunnel *t = find_outbound(&key, &e);
 	int action;
 
-	if (!t || w->flags & AS_ITSELF || w->packet.registration || bpf_map_lookup_elem(&endpoints, &w->packet.destination))
+	if (!t || !e || w->flags & (AS_ITSELF | SIGNALLING) || own_address(&w->packet.destination))
 		return UNDECIDED;
 	if (t->local) { /* the home agent is this host: nothing to go into, and counted where it entered (R17) */
 		if (!(w->flags & AT_EGRESS) || !ifindex)
-			count(bpf_map_lookup_elem(&outbound_count, &key), w->packet.length);
+			count(&e->counter, w->packet.length);
 		return UNDECIDED;
 	}
 	action = encapsulate(skb, w, t);
-	if (action == TC_ACT_REDIRECT)
-		count(bpf_map_lookup_elem(&outbound_count, &key), w->packet.length);
+	if (sent(skb, action))
+		count(&e->counter, w->packet.length);
 	return action;
 }
 
 static __always_inline bool ours_to_judge(const struct packet *p)
 {
-	return !stays_on_link(&p->destination) && !stays_on_link(&p->source) && !neighbour_discovery(p);
+	return !stays_on_link(&p->destination) && !stays_on_link(&p->source);
+}
+
+#define FRAGMENT_BURST 1000
+#define FRAGMENT_INTERVAL (500 * 1000ULL) /* nanoseconds: 2000 a second */
+
+/* A fragment of a tunnel packet goes to the stack, and raw sockets of the node get the packet whole. That is work for the
+ * daemon: only for sources that some acceptance names, and for so many a second. */
+static __noinline int tunnel_fragment(struct __sk_buff *skb, struct work *w)
+{
+	struct locum_address source = w->packet.source;
+	struct locum_source *s = bpf_map_lookup_elem(&tunnel_sources, &source);
+	__u64 now = bpf_ktime_get_ns(), more, left;
+
+	if (!s)
+		return dropped(skb, UNREGISTERED_SOURCE);
+	left = s->fragments;
+	more = now > s->time ? (now - s->time) / FRAGMENT_INTERVAL : 0;
+	if (more) {
+		left = left + more > FRAGMENT_BURST ? FRAGMENT_BURST : left + more;
+		s->time = now;
+	}
+	if (!left)
+		return dropped(skb, TUNNEL_FRAGMENT_LIMIT);
+	s->fragments = left - 1;
+	count_reason(TUNNEL_FRAGMENT);
+	return passed(skb, PASSED);
 }
 
 /* A tunnel packet to one of our end points: only from an outer source that is registered for the inner address. */
-static __noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
+__noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
 {
 	struct locum_acceptance_key key;
-	struct locum_acceptance *a;
+	const struct locum_acceptance *a;
+	struct locum_entry *e;
 	struct tunnelled t;
-	__u32 end = w->packet.offset + w->packet.length;
-	__u32 link = skb->ifindex;
+	__u32 link = skb->ifindex, refusal, end;
 	__be16 port;
+	bool datagrams;
 	int action;
 
+	if (!w)
+		return UNDECIDED;
+	end = w->packet.offset + w->packet.length;
+	if (w->packet.unread == CHAIN_UNREAD) /* raw sockets would get it as a tunnel packet */
+		return dropped(skb, UNREAD_HEADERS);
 	if (parse_tunnel(skb, &w->packet, &t))
 		return UNDECIDED;
-	if (w->packet.fragment) {
-		count_reason(TUNNEL_FRAGMENT);
-		return passed(skb, PASSED); /* raw sockets of the node get it whole */
+	if (w->flags & TO_SEVERAL)
+		return dropped(skb, LINK_BROADCAST);
+	if ((skb->mark & LOCUM_MARK_MASK) == LOCUM_MARK_RENEWED) {
+		skb->mark = 0;
+		w->flags |= RENEWED;
 	}
+	if (w->packet.fragment)
+		return tunnel_fragment(skb, w);
 	if (t.malformed || t.inner > end)
 		return dropped(skb, MALFORMED_TUNNEL);
+	if (w->packet.unsound)
+		return dropped(skb, BAD_CHECKSUM);
+	if (w->packet.protocol == IPPROTO_MINIMAL) {
+		refusal = widen(skb, w, &t);
+		if (refusal)
+			return dropped(skb, refusal);
+		end = w->packet.offset + w->packet.length;
+	}
 	__builtin_memset(&key, 0, sizeof(key));
 	key.outer_source = w->packet.source;
+	key.keyed = t.keyed;
+	key.gre_key = bpf_ntohl(t.gre_key);
 	w->tunnel_end = w->packet.destination;
 	w->outer_family = w->packet.family;
 	w->outer_tos = w->packet.tos;
@@ -99,19 +168,25 @@ static __noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
 	port = t.encapsulation == UDP ? w->packet.source_port : 0;
 	if (parse_packet(skb, &w->packet, t.inner, end, t.family))
 		return dropped(skb, MALFORMED_TUNNEL);
+	refusal = refused(&w->packet);
+	if (refusal)
+		return dropped(skb, refusal);
+	if (t.covered && bpf_map_lookup_elem(&tunnel_sources, &key.outer_source) &&
+	    wrong_checksum(skb, w, &key.outer_source, &t, end))
+		return dropped(skb, BAD_CHECKSUM);
 	key.home_address = w->packet.destination;
 	key.side = TO_HOME_ADDRESS;
-	a = bpf_map_lookup_elem(&acceptances, &key);
+	a = find_acceptance(&key, &e);
 	if (a) {
-		a = at_its_end(w, &key, a);
+		a = at_its_end(w, &key, a, &e);
 	} else {
 		key.home_address = w->packet.source;
 		key.side = FROM_HOME_ADDRESS;
-		a = bpf_map_lookup_elem(&acceptances, &key);
+		a = find_acceptance(&key, &e);
 	}
 	if (!a) {
 		key.home_address = w->packet.destination;
-		a = at_its_end(w, &key, NULL);
+		a = at_its_end(w, &key, NULL, &e);
 	}
 	if (!a && (w->uses & LOCUM_TRANSLATES) && find_translated(skb, w, 1)) {
 		struct translating *room = translating_room();
@@ -119,18 +194,27 @@ static __noinline int from_tunnel(struct __sk_buff *skb, struct work *w)
 		if (room)
 			key.home_address = room->entry.key.home_address;
 		key.side = FROM_HOME_ADDRESS;
-		a = bpf_map_lookup_elem(&acceptances, &key);
+		a = find_acceptance(&key, &e);
 		if (a && translate_back(skb, w))
 			return dropped(skb, TRANSLATION_FAILED);
 	}
-	if (!a || (a->source_port && a->source_port != port))
+	if (!a || !e || (a->source_port && a->source_port != port))
 		return dropped(skb, UNREGISTERED_SOURCE);
-	if (key.side != FROM_HOME_ADDRESS && bpf_map_lookup_elem(&access_links, &link))
+	if (key.side != FROM_HOME_ADDRESS && word_of(bpf_map_lookup_elem(&access_links, &link)))
 		return dropped(skb, FROM_ACCESS_LINK);
-	count(bpf_map_lookup_elem(&acceptance_count, &key), w->packet.length);
+	if (bound_to_link(&w->packet) && !asked_for(&w->packet, &key))
+		return dropped(skb, LINK_SCOPE);
+	datagrams = w->encapsulation == UDP && w->packet.protocol == IPPROTO_UDP;
+	if (datagrams) { /* the kernel would cut them as if the tunnel's headers were still there */
+		action = renew(skb, w);
+		if (action)
+			return action;
+	}
+	if (datagrams || !(w->flags & RENEWED)) /* others were renewed after they had counted */
+		count(&e->counter, w->packet.length);
 	if (copy_congestion(skb, w))
 		return dropped(skb, CONGESTED);
-	if (a->ifindex) {
+	if (on_a_link(a)) {
 		action = to_visitor(skb, w, a);
 		if (action != UNDECIDED)
 			return action;
@@ -172,17 +256,31 @@ static __always_inline int read_packet(struct __sk_buff *skb, struct work *w)
 SEC("tc")
 int locum_ingress(struct __sk_buff *skb)
 {
-	__u32 zero = 0, *own;
+	__u32 zero = 0, refusal;
 	struct locum_settings *s = bpf_map_lookup_elem(&settings, &zero);
 	struct work *w = begin(s, FORWARDED);
+	__u64 own;
 	int action;
 
 	if (w && skb->ifindex == w->tap && (skb->mark & LOCUM_MARK_MASK) == LOCUM_MARK_VOID)
 		return TC_ACT_SHOT; /* counted where it was suspended */
-	if (!w || read_packet(skb, w))
+	if (!w)
 		return passed(skb, PASSED);
-	own = bpf_map_lookup_elem(&endpoints, &w->packet.destination);
-	if (own && (*own & LOCUM_ENDPOINT)) { /* from the TUN as well: packets reassembled by raw sockets come back by it */
+	if (skb->ifindex != w->tap) { /* a frame there may have been made for another device */
+		if (of_others(skb))
+			return passed(skb, PASSED);
+		if (to_several(skb))
+			w->flags |= TO_SEVERAL;
+	}
+	if (read_packet(skb, w))
+		return passed(skb, PASSED);
+	refusal = refused(&w->packet);
+	if (refusal)
+		return dropped(skb, refusal);
+	own = own_address(&w->packet.destination);
+	if (skb->ifindex != w->tap && spoofed(skb, w, own))
+		return dropped(skb, SPOOFED_SOURCE);
+	if (own & LOCUM_ENDPOINT) { /* from the TUN as well: packets reassembled by raw sockets come back by it */
 		action = from_tunnel(skb, w);
 		if (action == ARRIVED)
 			action = arrived(skb, w);
@@ -198,16 +296,26 @@ int locum_ingress(struct __sk_buff *skb)
 	}
 	if ((w->uses & LOCUM_GROUPS) && is_multicast(&w->packet.destination))
 		forward_group(skb, w);
-	if (!ours_to_judge(&w->packet))
+	if (!is_routed(&w->packet.destination) || stays_on_link(&w->packet.source))
 		return passed(skb, PASSED);
+	if (w->flags & TO_SEVERAL) /* the stack sends it nowhere, but a home address may be its own */
+		return find_binding(&w->packet.destination) ? dropped(skb, LINK_BROADCAST)
+									      : passed(skb, PASSED);
+	if (w->packet.registration && signalling(w))
+		w->flags |= SIGNALLING;
 	if (w->uses & LOCUM_TRANSLATES) {
 		action = from_interface(skb, w);
 		if (action)
 			return action;
 	}
-	if (w->uses & LOCUM_FILTERED(FROM_VISITOR) && !own && !(w->flags & FROM_TAP) && !w->packet.registration &&
-	    filtered(skb, &w->packet, &w->packet.source, FROM_VISITOR) >= 0)
-		return dropped(skb, FILTERED_FROM_VISITOR);
+	if (w->uses & LOCUM_FILTERED(FROM_VISITOR) && !own && !(w->flags & (FROM_TAP | SIGNALLING))) {
+		action = filtered(skb, w, FROM_VISITOR);
+		if (action)
+			return dropped(skb, action);
+	}
+	/* The stack answers for the home addresses that it is a proxy of; what it sends on is judged as it leaves. */
+	if (stays_on_link(&w->packet.destination) || neighbour_discovery(&w->packet))
+		return passed(skb, PASSED);
 	action = to_home_address(skb, w);
 	if (action == UNDECIDED && (w->flags & FROM_TAP))
 		action = at_visited(skb, w); /* held packets follow a visitor that is elsewhere now (620) */
@@ -216,63 +324,101 @@ int locum_ingress(struct __sk_buff *skb)
 	return action == UNDECIDED ? passed(skb, PASSED) : action;
 }
 
-static __always_inline bool suspended(const struct packet *p)
+/* The flow is suspended, or it may be: w->refused. */
+static __noinline int suspended(struct __sk_buff *skb, struct work *w)
 {
-	struct locum_binding *b = bpf_map_lookup_elem(&bindings, &p->source);
+	const struct locum_binding *b = find_binding(&w->packet.source);
 	struct locum_flow_key key;
-	struct locum_flow *flow;
 
 	if (!b || !(b->flags & LOCUM_FLOWS))
-		return false;
-	__builtin_memset(&key, 0, sizeof(key));
-	key.local = p->source;
-	key.peer = p->destination;
-	key.local_port = p->source_port;
-	key.peer_port = p->destination_port;
-	key.protocol = p->protocol;
-	flow = bpf_map_lookup_elem(&flows, &key);
-	return flow && flow->verdict == FLOW_SUSPEND;
+		return 0;
+	find_transport(skb, w, OF_SOURCE);
+	if (w->refused || lacks_first(w))
+		return 0;
+	flow_of(w, OF_SOURCE, &key);
+	return word_of(bpf_map_lookup_elem(&flows, &key)) == (LOCUM_THERE | FLOW_SUSPEND);
+}
+
+/* A visitor's filter holds as well for packets that came in no tunnel, or were held: the stack routes them to its link.
+ * What this host itself says, and what the filter has seen (LOCUM_MARK_LOCAL), is not asked about. */
+static __noinline int unfiltered(struct __sk_buff *skb, struct work *w)
+{
+	__u32 link = skb->ifindex;
+
+	if (!skb->ingress_ifindex || !word_of(bpf_map_lookup_elem(&access_links, &link)))
+		return 0;
+	return filtered(skb, w, TO_VISITOR);
+}
+
+/* Into no tunnel, as an address of it is of one link, but a router may send it on. */
+static __noinline int filtered_as_it_leaves(struct __sk_buff *skb, struct work *w)
+{
+	int reason = 0;
+
+	if (w->uses & LOCUM_FILTERED(EMISSION) && !skb->ingress_ifindex)
+		reason = filtered(skb, w, EMISSION);
+	if (!reason && w->uses & LOCUM_FILTERED(TO_VISITOR))
+		reason = unfiltered(skb, w);
+	return reason;
 }
 
 static __always_inline int leave(struct __sk_buff *skb, struct work *w)
 {
 	struct tunnelled t;
-	__u32 *own;
-	int action;
+	__u32 refusal = refused(&w->packet);
+	int action, reason;
 
+	if (refusal)
+		return dropped(skb, refusal);
 	if ((skb->mark & LOCUM_MARK_MASK) == LOCUM_MARK_LOCAL) {
 		if (skb->mark & 1)
 			return dropped(skb, UNCLAIMED);
 		skb->mark = 0;
 		return UNDECIDED;
 	}
-	own = bpf_map_lookup_elem(&endpoints, &w->packet.source);
-	if (own && (*own & LOCUM_ENDPOINT) && !parse_tunnel(skb, &w->packet, &t))
-		return UNDECIDED; /* our own tunnel packet */
 	if (skb->ifindex == w->tap && (skb->mark & LOCUM_MARK_MASK) == LOCUM_MARK_COPY)
 		return send_copy(skb, w);
-	if (!ours_to_judge(&w->packet))
+	/* Our own tunnel packet. That of a forwarded packet has a mark, and has not come so far. */
+	if (!skb->ingress_ifindex && (own_address(&w->packet.source) & LOCUM_ENDPOINT) &&
+	    !parse_tunnel(skb, &w->packet, &t))
 		return UNDECIDED;
-	if ((skb->mark & LOCUM_MARK_MASK) == LOCUM_MARK_ANSWER) {
+	if (!is_routed(&w->packet.destination) || neighbour_discovery(&w->packet))
+		return UNDECIDED;
+	if (!ours_to_judge(&w->packet)) {
+		reason = filtered_as_it_leaves(skb, w);
+		return reason ? dropped(skb, reason) : UNDECIDED;
+	}
+	if (skb->mark == LOCUM_MARK_SIGNALLING || (w->packet.registration && signalling(w)))
+		w->flags |= SIGNALLING;
+	if (skb->mark == LOCUM_MARK_SIGNALLING || (skb->mark & LOCUM_MARK_MASK) == LOCUM_MARK_ANSWER) {
 		skb->mark = 0;
-	} else if (suspended(&w->packet)) {
+	} else if (suspended(skb, w)) {
 		/* To its socket the packet is sent, and lost later: TCP does not count a refused packet as sent, and then its
 		 * probes end the connection after a few seconds. tcx knows no verdict for that but a redirection. */
 		dropped(skb, SUSPENDED);
 		skb->mark = LOCUM_MARK_VOID;
 		return bpf_redirect(w->tap, BPF_F_INGRESS);
 	}
+	if (w->refused)
+		return dropped(skb, w->refused);
 	if (w->uses & LOCUM_TRANSLATES) {
 		action = from_interface(skb, w);
 		if (action)
 			return action;
 	}
-	if (w->uses & LOCUM_FILTERED(EMISSION) && !skb->ingress_ifindex &&
-	    filtered(skb, &w->packet, &w->packet.source, EMISSION) >= 0)
-		return dropped(skb, FILTERED_EMISSION);
+	if (w->uses & LOCUM_FILTERED(EMISSION) && !skb->ingress_ifindex) {
+		action = filtered(skb, w, EMISSION);
+		if (action)
+			return dropped(skb, action);
+	}
 	action = to_home_address(skb, w);
 	if (action == UNDECIDED)
 		action = by_source(skb, w, skb->ingress_ifindex);
+	if (action == UNDECIDED && w->uses & LOCUM_FILTERED(TO_VISITOR)) {
+		reason = unfiltered(skb, w);
+		if (reason)
+			return dropped(skb, reason);
+	}
 	return action;
 }
 
@@ -281,11 +427,16 @@ int locum_egress(struct __sk_buff *skb)
 {
 	__u32 zero = 0;
 	struct locum_settings *s = bpf_map_lookup_elem(&settings, &zero);
-	struct work *w = begin(s, AT_EGRESS);
+	struct work *w;
 	int action = UNDECIDED;
 	bool whole;
 
-	if (!w)
+	if (s && skb->ifindex != s->tap_ifindex && (skb->mark == LOCUM_MARK_SENT || skb->mark == LOCUM_MARK_LOCAL)) {
+		skb->mark = 0; /* decided already */
+		return passed(skb, PASSED);
+	}
+	w = begin(s, AT_EGRESS);
+	if (!w || (skb->ifindex != w->tap && sent_for_others(skb)))
 		return passed(skb, PASSED);
 	whole = !read_packet(skb, w);
 	if (whole)
@@ -295,6 +446,13 @@ int locum_egress(struct __sk_buff *skb)
 	if (skb->ifindex != w->tap)
 		return passed(skb, PASSED);
 	return dropped(skb, whole && ours_to_judge(&w->packet) ? STRAY : REASON_NONE);
+}
+
+/* At the egress of the device that renews segmentation state. */
+SEC("tc")
+int locum_renewed(struct __sk_buff *skb)
+{
+	return back_to_ingress(skb);
 }
 
 /* For the measurement of the cost of one packet: the ingress decision, and then the packet as it was, to run again. */

@@ -5,17 +5,14 @@
 #ifndef LOCUM_RULES_H
 #define LOCUM_RULES_H
 
-#define IPPROTO_WITH_PORTS(P)                                                                                  \
-	((P) == IPPROTO_TCP || (P) == IPPROTO_UDP || (P) == IPPROTO_DCCP || (P) == IPPROTO_SCTP || \
-	 (P) == IPPROTO_UDPLITE)
-#define PORTS (LOCUM_SOURCE_PORT | LOCUM_DESTINATION_PORT)
-#define FRAGMENT_AGE (30ULL * 1000 * 1000 * 1000)
 #define NO_RULE 0xffff
+#define UNSURE 0xfffe /* a rule takes the packet or not, by ports that are not known */
 
 /* A packet as selectors see it. */
 struct subject {
 	struct locum_address source;
-	struct locum_address destination;
+	struct locum_address destination; /* the final one */
+	struct locum_address by_way;      /* by a routing header: that of the packet's own header */
 	__u32 spi;
 	__u32 flow_label;
 	__u16 source_port;
@@ -24,6 +21,11 @@ struct subject {
 	__u8 protocol;
 	__u8 dscp;
 	__u8 known; /* of LOCUM_SPI, LOCUM_SOURCE_PORT and LOCUM_DESTINATION_PORT */
+	__u8 unknown; /* of the same and LOCUM_PROTOCOL: in a first fragment that was not seen */
+	__u8 unread;  /* of the same: in headers that cannot be read */
+	__u8 route;   /* `by_way` is set */
+	__u8 detours;
+	__u8 released; /* it has waited here: no rule pages for it once more */
 };
 
 /* One a CPU: programs of one CPU do not interrupt each other, and the stack has no room for it. */
@@ -41,85 +43,68 @@ static __always_inline struct locum_address in_host_order(const struct locum_add
 	return turned;
 }
 
-static __always_inline void read_transport(struct __sk_buff *skb, const struct packet *p, struct subject *s)
+/* The parts of a selector that later fragments of this protocol do not show. */
+static __always_inline __u8 parts_of(__u8 protocol)
 {
-	__u32 end = p->offset + p->length, at = p->payload;
-	__be16 ports[2];
-	__be32 spi;
-
-	if (IPPROTO_WITH_PORTS(p->protocol)) {
-		if (at + 8 > end || bpf_skb_load_bytes(skb, at, ports, 4))
-			return;
-		s->source_port = bpf_ntohs(ports[0]);
-		s->destination_port = bpf_ntohs(ports[1]);
-		s->known = PORTS;
-	} else if (p->protocol == IPPROTO_ESP || p->protocol == IPPROTO_AH) {
-		if (p->protocol == IPPROTO_AH)
-			at += 4;
-		if (at + 8 > end || bpf_skb_load_bytes(skb, at, &spi, 4))
-			return;
-		s->spi = bpf_ntohl(spi);
-		s->known = LOCUM_SPI;
-	}
+	if (IPPROTO_WITH_PORTS(protocol))
+		return PORTS;
+	if (protocol == IPPROTO_ESP || protocol == IPPROTO_AH)
+		return LOCUM_SPI;
+	return PORTS | LOCUM_SPI | LOCUM_PROTOCOL; /* behind extension headers */
 }
 
-/* The ports of a first fragment are kept for the later ones. */
-static __always_inline void read_fragment(const struct packet *p, struct subject *s)
+/* The parts that the packet may have in headers that cannot be read. */
+static __always_inline __u8 unread_parts(const struct packet *p, __u8 known)
 {
-	struct locum_fragment_key key = {
-		p->source, p->destination, p->identification, p->family == 4 ? p->protocol : 0,
-	};
-	__u64 now = bpf_ktime_get_ns();
-
-	if (p->later_fragment) {
-		struct locum_fragment *first = bpf_map_lookup_elem(&fragments, &key);
-
-		if (!first || now - first->time > FRAGMENT_AGE) {
-			count_reason(FRAGMENT_UNKNOWN);
-			return;
-		}
-		s->spi = first->spi;
-		s->source_port = first->source_port;
-		s->destination_port = first->destination_port;
-		s->protocol = first->protocol;
-		s->known = first->known;
-		count_reason(FRAGMENT_FOLLOWS);
-	} else {
-		struct locum_fragment first = {
-			.time = now,
-			.spi = s->spi,
-			.source_port = s->source_port,
-			.destination_port = s->destination_port,
-			.known = s->known,
-			.protocol = s->protocol,
-		};
-
-		bpf_map_update_elem(&fragments, &key, &first, BPF_ANY);
-	}
+	if (!p->unread)
+		return 0;
+	return p->unread == TRANSPORT_UNREAD && !has_parts(p->protocol) ? 0 : parts_of(p->protocol) & ~known;
 }
 
-static __noinline struct subject *describe(struct __sk_buff *skb, const struct packet *p)
+/* Describes the packet in `subjects`; -1: it may not go on, and w->refused says why. */
+__noinline int describe_packet(struct __sk_buff *skb, struct work *w, __u32 of)
 {
+	const struct packet *p;
 	__u32 zero = 0;
 	struct subject *s = bpf_map_lookup_elem(&subjects, &zero);
+	struct locum_address final;
+	bool quoted;
 
-	if (!s)
-		return NULL;
-	s->source = in_host_order(&p->source);
-	s->destination = in_host_order(&p->destination);
-	s->spi = 0;
+	if (!w || !s)
+		return -1;
+	p = &w->packet;
+	final = p->destination;
+	if (p->route && bpf_skb_load_bytes(skb, p->route + 8, &final, sizeof(final)))
+		return -1;
+	find_transport(skb, w, of);
+	if (w->refused)
+		return -1;
+	quoted = w->follows == FOLLOWS_QUOTED;
+	s->source = in_host_order(quoted ? &w->about.peer : &p->source);
+	s->destination = in_host_order(&final); /* that of the packet's own header is also the quoted source */
+	s->by_way = in_host_order(&p->destination);
+	s->spi = w->transport.spi;
 	s->flow_label = p->flow_label;
-	s->source_port = 0;
-	s->destination_port = 0;
+	s->source_port = w->transport.source_port;
+	s->destination_port = w->transport.destination_port;
 	s->family = p->family;
-	s->protocol = p->protocol;
+	s->protocol = quoted ? w->about.protocol : p->protocol;
 	s->dscp = p->tos >> 2;
-	s->known = 0;
-	if (!p->later_fragment)
-		read_transport(skb, p, s);
-	if (p->fragment)
-		read_fragment(p, s);
-	return s;
+	s->known = w->transport.known;
+	s->unknown = w->follows == FOLLOWS_UNKNOWN ? parts_of(p->protocol) : 0;
+	s->unread = unread_parts(p, s->known);
+	s->route = p->route != 0;
+	s->detours = p->detours;
+	s->released = w->flags & FROM_TAP || (skb->mark & LOCUM_MARK_MASK) == LOCUM_MARK_RELEASED;
+	return 0;
+}
+
+/* NULL: the packet may not go on; w->refused says why. */
+static __always_inline struct subject *describe(struct __sk_buff *skb, struct work *w, __u32 of)
+{
+	__u32 zero = 0;
+
+	return describe_packet(skb, w, of) ? NULL : bpf_map_lookup_elem(&subjects, &zero);
 }
 
 static __always_inline bool outside(const struct locum_range *r, const struct locum_address *a)
@@ -131,27 +116,52 @@ static __always_inline bool outside(const struct locum_range *r, const struct lo
 
 #define OUTSIDE(RANGE, VALUE) ((VALUE) < (RANGE)[0] || (VALUE) > (RANGE)[1])
 
-static __always_inline bool matches(const struct locum_rule *r, const struct subject *s)
+/* Whether the destination of a rule is that of the packet. Of a source-routed one, all destinations have to be allowed. */
+static __always_inline bool goes_to(const struct locum_rule *r, const struct subject *s)
 {
-	__u32 parts = r->parts;
+	bool at_last = !outside(&r->destination, &s->destination);
 
+	if (r->verdict == RULE_DROP && s->detours)
+		return true;
+	if (!s->route || r->verdict == RULE_FORWARD || r->verdict == RULE_PAGE || at_last != (r->verdict == RULE_ALLOW))
+		return at_last;
+	return !outside(&r->destination, &s->by_way);
+}
+
+/* Whether the rule takes the packet: 1, 0, or UNSURE where parts that are not known decide it. A rule that drops may take what
+ * headers hide that cannot be read (RFC 7112 section 5). */
+__noinline __u32 matches(const struct locum_rule *r, const struct subject *s)
+{
+	__u32 unsure, parts;
+
+	if (!r || !s || (r->verdict == RULE_PAGE && s->released))
+		return 0;
+	unsure = r->parts & (r->verdict == RULE_DROP ? s->unknown | s->unread : s->unknown);
+	parts = r->parts & ~unsure;
 	if (r->family != s->family || (parts & (PORTS | LOCUM_SPI) & ~s->known))
-		return false;
+		return 0;
 	if ((parts & LOCUM_PROTOCOL) && OUTSIDE(r->protocol, s->protocol))
-		return false;
+		return 0;
 	if ((parts & LOCUM_DESTINATION_PORT) && OUTSIDE(r->destination_port, s->destination_port))
-		return false;
+		return 0;
 	if ((parts & LOCUM_SOURCE_PORT) && OUTSIDE(r->source_port, s->source_port))
-		return false;
+		return 0;
 	if ((parts & LOCUM_SOURCE) && outside(&r->source, &s->source))
-		return false;
-	if ((parts & LOCUM_DESTINATION) && outside(&r->destination, &s->destination))
-		return false;
+		return 0;
+	if ((parts & LOCUM_DESTINATION) && !goes_to(r, s))
+		return 0;
 	if ((parts & LOCUM_DSCP) && OUTSIDE(r->dscp, s->dscp))
-		return false;
+		return 0;
 	if ((parts & LOCUM_SPI) && OUTSIDE(r->spi, s->spi))
-		return false;
-	return !(parts & LOCUM_FLOW_LABEL) || !OUTSIDE(r->flow_label, s->flow_label);
+		return 0;
+	if ((parts & LOCUM_FLOW_LABEL) && OUTSIDE(r->flow_label, s->flow_label))
+		return 0;
+	return unsure ? UNSURE : 1;
+}
+
+static __always_inline __u32 unsure_because(const struct subject *s)
+{
+	return s->unread ? UNREAD_HEADERS : FRAGMENT_UNKNOWN;
 }
 
 struct search {
@@ -162,28 +172,28 @@ struct search {
 
 static long try_few(__u32 place, struct search *s)
 {
+	__u32 taken;
+
 	if (place >= LOCUM_FEW)
 		return 1;
-	if (!matches(s->rules + place, s->subject))
+	taken = matches(s->rules + place, s->subject);
+	if (!taken)
 		return 0;
-	s->found = place;
+	s->found = taken == UNSURE ? UNSURE : place;
 	return 1;
 }
 
 static long try_many(__u32 place, struct search *s)
 {
+	__u32 taken;
+
 	if (place >= LOCUM_MANY)
 		return 1;
-	if (!matches(s->rules + place, s->subject))
+	taken = matches(s->rules + place, s->subject);
+	if (!taken)
 		return 0;
-	s->found = place;
+	s->found = taken == UNSURE ? UNSURE : place;
 	return 1;
-}
-
-static __always_inline __u64 stir(__u64 hash, __u64 value)
-{
-	hash = (hash ^ value) * 0x9e3779b97f4a7c15ULL;
-	return hash ^ hash >> 32;
 }
 
 /* A number of the flow: the same for each of its packets, as long as the network sees it as one flow. */
@@ -227,30 +237,44 @@ static __always_inline __u32 way_of(const struct locum_rule *r, const struct sub
 static __always_inline void count_rule(const struct locum_address *home, __u32 place, __u32 identifier, __u32 bytes)
 {
 	struct locum_rule_key key = {*home, place, identifier, 0};
+	struct locum_entry *e = bpf_map_lookup_elem(&rule_count, &key);
 
-	count(bpf_map_lookup_elem(&rule_count, &key), bytes);
+	if (e)
+		count(&e->counter, bytes);
 }
 
-/* A filter's decision about the packet: the identifier of the rule that drops it, 0 if the rest is dropped, or
- * -1: allowed. It has been counted then. */
-static __noinline int filtered(struct __sk_buff *skb, const struct packet *p, const struct locum_address *home,
-			       __u32 place)
+/* A filter's decision about the packet: the reason of the drop, or REASON_NONE: allowed, or no filter is there. The rule has
+ * been counted then. A packet that selectors cannot read is dropped, whatever the filter says (RFC 7112 section 5). */
+__noinline int filtered(struct __sk_buff *skb, struct work *w, __u32 place)
 {
-	struct locum_filter_key key = {*home, place, 0};
-	struct locum_filter_few *few = bpf_map_lookup_elem(&filters_few, &key);
-	struct locum_filter_many *many = NULL;
+	__u32 of = place == TO_VISITOR ? OF_DESTINATION : OF_SOURCE;
+	const struct locum_filter_many *many = NULL;
+	const struct locum_filter_few *few = NULL;
+	struct locum_filter_key key = {};
 	struct search search;
-	__u32 verdict, identifier = 0;
+	__u32 verdict, identifier = 0, id;
+	__u64 word;
 
-	if (!few) {
-		many = bpf_map_lookup_elem(&filters_many, &key);
-		if (!many)
-			return -1;
-	}
+	if (!w)
+		return UNREAD_HEADERS;
+	key.home_address = of == OF_SOURCE ? w->packet.source : w->packet.destination;
+	key.place = place;
+	word = word_of(bpf_map_lookup_elem(&filters, &key));
+	id = word;
+	if (word & LOCUM_LARGE)
+		many = bpf_map_lookup_elem(&filters_many, &id);
+	else if (id)
+		few = bpf_map_lookup_elem(&filters_few, &id);
+	if (!few && !many)
+		return REASON_NONE;
+	if (w->packet.unread)
+		return UNREAD_HEADERS;
+	if (w->packet.detours)
+		return ROUTING_HEADER;
 	search.found = NO_RULE;
-	search.subject = describe(skb, p);
+	search.subject = describe(skb, w, of);
 	if (!search.subject)
-		return -1;
+		return w->refused;
 	if (few) {
 		verdict = few->head.otherwise;
 		search.rules = few->rule;
@@ -268,8 +292,10 @@ static __noinline int filtered(struct __sk_buff *skb, const struct packet *p, co
 			identifier = many->rule[search.found].identifier;
 		}
 	}
-	count_rule(home, place, identifier, p->length);
-	return verdict == RULE_DROP ? (int)identifier : -1;
+	if (search.found == UNSURE)
+		return w->refused = unsure_because(search.subject);
+	count_rule(&key.home_address, place, identifier, w->packet.length);
+	return verdict == RULE_DROP ? FILTERED_TO_VISITOR + place - TO_VISITOR : REASON_NONE;
 }
 
 #endif

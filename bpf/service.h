@@ -1,5 +1,5 @@
 /* Traffic of a guarded home address besides its flows: connections of this host itself, services that it
- * offers, and ports whose new connections the daemon decides on: it gives back those that it accepts. A live connection of the absent device has no socket here: it is neither answered nor reset.
+ * offers, listeners of application proxies, which their mark tells, and ports whose new connections the daemon decides on: it gives back those that it accepts. A live connection of the absent device has no socket here: it is neither answered nor reset.
  */
 #ifndef LOCUM_SERVICE_H
 #define LOCUM_SERVICE_H
@@ -57,24 +57,27 @@ static __always_inline bool opens(struct __sk_buff *skb, const struct packet *p)
 	return (flags & (TCP_SYN | TCP_RST_ACK)) == TCP_SYN;
 }
 
+#define OF_HOST 1
+#define OF_PROXY 2 /* a listener, or a UDP socket */
+
+/* OF_HOST, OF_PROXY, or 0 where no socket may get the packet. */
 static __noinline int has_socket(struct __sk_buff *skb, struct work *w)
 {
 	struct packet *p = &w->packet;
 	struct bpf_sock_tuple tuple;
-	__u32 size = tuple_of(p, &tuple);
-	struct bpf_sock *sk;
+	__u32 size = tuple_of(p, &tuple), mark = 0;
+	struct bpf_sock *sk, *whole;
 	bool listens;
 
-	if (p->later_fragment)
-		return 0;
 	if (p->protocol == IPPROTO_UDP) {
-		if (!offered(p))
-			return 0;
 		sk = bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 		if (!sk)
 			return 0;
+		mark = sk->mark;
 		bpf_sk_release(sk);
-		return 1;
+		if ((mark & LOCUM_MARK_MASK) == LOCUM_MARK_PROXY)
+			return OF_PROXY;
+		return offered(p) ? OF_HOST : 0;
 	}
 	if (p->protocol != IPPROTO_TCP)
 		return 0;
@@ -82,8 +85,19 @@ static __noinline int has_socket(struct __sk_buff *skb, struct work *w)
 	if (!sk)
 		return 0;
 	listens = sk->state == BPF_TCP_LISTEN;
+	if (listens) {
+		whole = bpf_sk_fullsock(sk);
+		if (whole)
+			mark = whole->mark;
+	}
 	bpf_sk_release(sk);
-	return !listens || (offered(p) && opens(skb, p));
+	if (!listens)
+		return OF_HOST;
+	if (p->later_fragment || !opens(skb, p))
+		return 0;
+	if ((mark & LOCUM_MARK_MASK) == LOCUM_MARK_PROXY)
+		return OF_PROXY;
+	return offered(p) ? OF_HOST : 0;
 }
 
 #endif

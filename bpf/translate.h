@@ -21,19 +21,6 @@
 #define DESTINATION 0
 #define SOURCE 1
 
-/* The packet that an ICMP error is about: only its addresses, protocol and ports are sure to be there. */
-struct quoted {
-	struct locum_address source;
-	struct locum_address destination;
-	__u32 offset;
-	__u32 payload;
-	__be16 source_port;
-	__be16 destination_port;
-	__u8 protocol;
-	__u8 later_fragment;
-	__u8 family;
-};
-
 /* Too large for the stack of a program that has come so far. */
 struct translating {
 	struct quoted quoted;
@@ -56,6 +43,52 @@ static __always_inline struct translating *translating_room(void)
 	return bpf_map_lookup_elem(&translating, &zero);
 }
 
+/* The translation of a key, or NULL. */
+static __always_inline const struct locum_translation *find_translation(const struct locum_translation_key *key)
+{
+	struct locum_translation_entry *e = bpf_map_lookup_elem(&translations, key);
+	__u32 id = word_of((const struct locum_entry *)e);
+
+	return id ? bpf_map_lookup_elem(&translation_values, &id) : NULL;
+}
+
+/* The seal of a remembered flow over the five words of its key and over its value; never 0. */
+static __noinline __u64 translated_seal(const __u64 *word, const struct locum_translated *entry)
+{
+	__u64 seal = 1;
+	int i;
+
+	if (!word || !entry)
+		return 0;
+#pragma unroll
+	for (i = 0; i < 5; i++)
+		seal = stir(seal, word[i]);
+	seal = stir(seal, entry->key.home_address.high);
+	seal = stir(seal, entry->key.home_address.low);
+	seal = stir(seal, entry->key.tunnel.high);
+	seal = stir(seal, entry->key.tunnel.low);
+	return stir(seal, entry->epoch) | 1;
+}
+
+/* Copies the value of a flow (or fragment) to `room->entry`. The element that it came from, or NULL: there is none, or
+ * other CPUs gave the element away each time while it was copied. Only the time may be written to the element: at worst
+ * another flow is then forgotten later. */
+static __always_inline struct locum_translated *recall(void *table, const void *key, struct translating *room)
+{
+	struct locum_translated *known;
+	int i;
+
+	for (i = 0; i < RECALLS; i++) {
+		known = bpf_map_lookup_elem(table, key);
+		if (!known)
+			return NULL;
+		room->entry = *known;
+		if (room->entry.seal == translated_seal(key, &room->entry))
+			return known;
+	}
+	return NULL;
+}
+
 static __always_inline __u32 folded(__u32 sum)
 {
 	sum = (sum & 0xffff) + (sum >> 16);
@@ -63,7 +96,7 @@ static __always_inline __u32 folded(__u32 sum)
 }
 
 /* Growth of a ones' complement sum when one address replaces the other; never 0. */
-static __noinline __u32 growth(const struct locum_address *from, const struct locum_address *to)
+static __always_inline __u32 growth(const struct locum_address *from, const struct locum_address *to)
 {
 	__u32 sum = 0;
 	int i;
@@ -90,20 +123,6 @@ static __always_inline __u32 checksum_place(__u8 protocol)
 		return 2;
 	}
 	return 0;
-}
-
-static __always_inline bool icmp_error(const struct packet *p)
-{
-	if (p->protocol == IPPROTO_ICMP)
-		return p->type == 3 || p->type == 4 || p->type == 5 || p->type == 11 || p->type == 12;
-	return p->protocol == IPPROTO_ICMPV6 && p->type >= 1 && p->type <= 4;
-}
-
-static __always_inline bool icmp_with_identifier(__u8 protocol, __u8 type)
-{
-	if (protocol == IPPROTO_ICMP)
-		return type == 0 || type == 8 || type == 13 || type == 14;
-	return protocol == IPPROTO_ICMPV6 && (type == 128 || type == 129);
 }
 
 /* Source or destination of the packet's own header, and the checksums that cover it. */
@@ -133,64 +152,6 @@ static __noinline int readdress(struct __sk_buff *skb, const struct packet *p, c
 	if (bpf_l3_csum_replace(skb, p->offset + offsetof(struct iphdr, check), 0, grown, 0))
 		return -1;
 	return bpf_skb_store_bytes(skb, p->offset + (source ? 12 : 16), &v4, 4, 0);
-}
-
-static __always_inline int quoted_ports(struct __sk_buff *skb, struct quoted *q, __u32 end)
-{
-	__be16 words[4];
-
-	if (q->later_fragment || q->payload + 8 > end || bpf_skb_load_bytes(skb, q->payload, words, 8))
-		return 0;
-	if (q->protocol == IPPROTO_TCP || q->protocol == IPPROTO_UDP) {
-		q->source_port = words[0];
-		q->destination_port = words[1];
-	} else if (icmp_with_identifier(q->protocol, bpf_ntohs(words[0]) >> 8)) {
-		q->source_port = q->destination_port = words[2];
-	}
-	return 0;
-}
-
-/* The packet quoted in the error `p`; -1: too short a quote. */
-static __noinline int read_quoted(struct __sk_buff *skb, const struct packet *p, struct quoted *q)
-{
-	__u32 end, at;
-	struct ipv6hdr six;
-	struct iphdr four;
-	__u8 ext[4];
-
-	if (!p || !q)
-		return -1;
-	__builtin_memset(q, 0, sizeof(*q));
-	end = p->offset + p->length;
-	at = p->payload + 8;
-	q->offset = at;
-	q->family = p->family;
-	if (p->family == 4) {
-		if (at + sizeof(four) > end || bpf_skb_load_bytes(skb, at, &four, sizeof(four)))
-			return -1;
-		if (four.version != 4 || four.ihl < 5)
-			return -1;
-		q->source = mapped(four.saddr);
-		q->destination = mapped(four.daddr);
-		q->protocol = four.protocol;
-		q->later_fragment = !!(four.frag_off & bpf_htons(0x1fff));
-		q->payload = at + four.ihl * 4;
-		return quoted_ports(skb, q, end);
-	}
-	if (at + sizeof(six) > end || bpf_skb_load_bytes(skb, at, &six, sizeof(six)) || six.version != 6)
-		return -1;
-	__builtin_memcpy(&q->source, &six.saddr, 16);
-	__builtin_memcpy(&q->destination, &six.daddr, 16);
-	q->protocol = six.nexthdr;
-	q->payload = at + sizeof(six);
-	if (q->protocol == IPPROTO_FRAGMENT) {
-		if (q->payload + 8 > end || bpf_skb_load_bytes(skb, q->payload, ext, sizeof(ext)))
-			return -1;
-		q->protocol = ext[0];
-		q->later_fragment = !!((ext[2] << 8 | ext[3]) & 0xfff8);
-		q->payload += 8;
-	}
-	return quoted_ports(skb, q, end);
 }
 
 /* A checksum in a quoted packet, which no device fills in. Returns the growth of the sum over it. */
@@ -278,39 +239,40 @@ static __noinline int flow_at(struct __sk_buff *skb, const struct packet *p, str
 }
 
 /* The translation that a remembered flow belongs to, if it is still the same one. */
-static __always_inline struct locum_translation *still_valid(const struct locum_translated *entry)
+static __always_inline const struct locum_translation *still_valid(const struct locum_translated *entry)
 {
-	struct locum_translation *t = bpf_map_lookup_elem(&translations, &entry->key);
+	const struct locum_translation *t = find_translation(&entry->key);
 
 	return t && t->epoch == entry->epoch ? t : NULL;
 }
 
 static __always_inline void count_translation(const struct locum_translation_key *key, __u32 back, __u32 bytes)
 {
-	struct locum_translation_count *c = bpf_map_lookup_elem(&translation_count, key);
+	struct locum_translation_entry *e = bpf_map_lookup_elem(&translations, key);
 
-	if (c)
-		count(back ? &c->back : &c->towards, bytes);
+	if (e)
+		count(back ? &e->back : &e->towards, bytes);
 }
 
 /* Remember that this flow goes to `key->home_address`; -1: it belongs to another home address. */
 static __always_inline int remember(struct translating *room, const struct locum_translation_key *key,
 				    const struct locum_translation *t)
 {
-	struct locum_translated *known = bpf_map_lookup_elem(&translated, &room->flow);
+	struct locum_translated *known = recall(&translated, &room->flow, room), *entry = &room->entry;
 	__u64 now = bpf_ktime_get_ns();
 
-	if (known && same(&known->key.home_address, &key->home_address) && same(&known->key.tunnel, &key->tunnel) &&
-	    known->epoch == t->epoch) {
+	if (known && same(&entry->key.home_address, &key->home_address) && same(&entry->key.tunnel, &key->tunnel) &&
+	    entry->epoch == t->epoch) {
 		known->seen = now;
 		return 0;
 	}
-	if (known && !same(&known->key.home_address, &key->home_address) && still_valid(known) &&
-	    now - known->seen < TRANSLATED_IDLE)
+	if (known && !same(&entry->key.home_address, &key->home_address) && still_valid(entry) &&
+	    now - entry->seen < TRANSLATED_IDLE)
 		return -1;
-	room->entry.key = *key;
-	room->entry.epoch = t->epoch;
-	room->entry.seen = now;
+	entry->key = *key;
+	entry->epoch = t->epoch;
+	entry->seen = now;
+	entry->seal = translated_seal((const __u64 *)&room->flow, entry);
 	bpf_map_update_elem(&translated, &room->flow, &room->entry, BPF_ANY);
 	return 0;
 }
@@ -320,13 +282,11 @@ static __always_inline int translate_error(struct __sk_buff *skb, const struct p
 					   const struct locum_translation_key *key,
 					   const struct locum_translation *t)
 {
-	struct locum_translated *known;
-
 	if (p->fragment || read_quoted(skb, p, &room->quoted) ||
 	    !same(&room->quoted.source, &key->home_address) || flow_at(skb, p, room, &t->interface_address, 1))
 		return 0;
-	known = bpf_map_lookup_elem(&translated, &room->flow);
-	if (!known || !same(&known->key.home_address, &key->home_address) || known->epoch != t->epoch)
+	if (!recall(&translated, &room->flow, room) ||
+	    !same(&room->entry.key.home_address, &key->home_address) || room->entry.epoch != t->epoch)
 		return 0;
 	if (!same(&key->home_address, &t->interface_address) &&
 	    readdress_quoted(skb, p, &room->quoted, &t->interface_address, SOURCE))
@@ -339,7 +299,7 @@ static __always_inline int translate_error(struct __sk_buff *skb, const struct p
 __noinline int translate(struct __sk_buff *skb, struct work *w, const struct locum_address *tunnel)
 {
 	struct locum_translation_key key;
-	struct locum_translation *t;
+	const struct locum_translation *t;
 	struct translating *room;
 	struct packet *p;
 	int found = 1;
@@ -351,7 +311,7 @@ __noinline int translate(struct __sk_buff *skb, struct work *w, const struct loc
 	key.home_address = p->destination;
 	if (tunnel)
 		key.tunnel = *tunnel;
-	t = bpf_map_lookup_elem(&translations, &key);
+	t = find_translation(&key);
 	room = translating_room();
 	if (!t || !room)
 		return 0;
@@ -368,40 +328,31 @@ __noinline int translate(struct __sk_buff *skb, struct work *w, const struct loc
 	return 1;
 }
 
-static __always_inline void fragment_key(struct __sk_buff *skb, const struct packet *p,
-					 struct locum_translated_fragment *key)
+static __always_inline void fragment_key(const struct packet *p, struct locum_translated_fragment *key)
 {
-	__be16 identification = 0;
-
 	__builtin_memset(key, 0, sizeof(*key));
 	key->source = p->source;
 	key->destination = p->destination;
 	key->protocol = p->protocol;
-	if (p->family == 6) {
-		bpf_skb_load_bytes(skb, p->payload - 4, &key->identification, 4);
-	} else {
-		bpf_skb_load_bytes(skb, p->offset + offsetof(struct iphdr, id), &identification, 2);
-		key->identification = identification;
-	}
+	key->identification = p->identification;
 }
 
-/* The remembered flow that this packet, on its way from the stand-in, belongs to; null: none.  */
-static __always_inline struct locum_translated *flow_back(struct __sk_buff *skb, const struct packet *p,
-							  struct translating *room)
+/* The remembered flow that this packet, on its way from the stand-in, belongs to is `room->entry`; false: none. */
+static __always_inline bool flow_back(struct __sk_buff *skb, const struct packet *p, struct translating *room)
 {
-	struct locum_translated *known;
-
 	if (p->fragment)
-		fragment_key(skb, p, &room->fragment);
-	if (p->later_fragment) {
-		known = bpf_map_lookup_elem(&translated_fragments, &room->fragment);
-		return known && bpf_ktime_get_ns() - known->seen < FRAGMENT_LIFE ? known : NULL;
+		fragment_key(p, &room->fragment);
+	if (p->later_fragment)
+		return recall(&translated_fragments, &room->fragment, room) &&
+		       bpf_ktime_get_ns() - room->entry.seen < FRAGMENT_LIFE;
+	if (!icmp_error(p)) {
+		if (flow_at(skb, p, room, &p->source, 0))
+			return false;
+	} else if (p->fragment || read_quoted(skb, p, &room->quoted) ||
+		   flow_at(skb, p, room, &room->quoted.destination, 0)) {
+		return false;
 	}
-	if (!icmp_error(p))
-		return flow_at(skb, p, room, &p->source, 0) ? NULL : bpf_map_lookup_elem(&translated, &room->flow);
-	if (p->fragment || read_quoted(skb, p, &room->quoted) || flow_at(skb, p, room, &room->quoted.destination, 0))
-		return NULL;
-	return bpf_map_lookup_elem(&translated, &room->flow);
+	return recall(&translated, &room->flow, room);
 }
 
 /* Whether a packet belongs to a remembered flow: 1, and `room->entry` says of whom; else 0. `in_tunnel`: of flows that
@@ -409,15 +360,10 @@ static __always_inline struct locum_translated *flow_back(struct __sk_buff *skb,
 __noinline int find_translated(struct __sk_buff *skb, struct work *w, __u32 in_tunnel)
 {
 	struct translating *room = translating_room();
-	struct locum_translated *known;
 
-	if (!w || !room)
+	if (!w || !room || !flow_back(skb, &w->packet, room) || !still_valid(&room->entry))
 		return 0;
-	known = flow_back(skb, &w->packet, room);
-	if (!known || !still_valid(known) || !in_tunnel != (!known->key.tunnel.high && !known->key.tunnel.low))
-		return 0;
-	room->entry = *known;
-	return 1;
+	return !in_tunnel == (!room->entry.key.tunnel.high && !room->entry.key.tunnel.low);
 }
 
 /* From the interface address: the source becomes the home address that `find_translated` found. */
@@ -435,6 +381,7 @@ __noinline int translate_back(struct __sk_buff *skb, struct work *w)
 	count_translation(&room->entry.key, 1, p->length);
 	if (p->fragment && !p->later_fragment) {
 		room->entry.seen = bpf_ktime_get_ns();
+		room->entry.seal = translated_seal((const __u64 *)&room->fragment, &room->entry);
 		bpf_map_update_elem(&translated_fragments, &room->fragment, &room->entry, BPF_ANY);
 	}
 	if (same(home, local))

@@ -2,8 +2,8 @@
  *
  * Inner and outer may be of either family. A GSO packet stays one: when its segments with the new header fit the
  * outer path, their size is kept; TCP's are made smaller otherwise (the kernel does it in bpf_skb_adjust_room). What
- * does not fit goes to the stack with a mark that selects a route with the right MTU, locked; the stack answers with
- * "fragmentation needed" / "packet too big" or fragments, and what it then sends meets the egress program.
+ * does not fit goes to the stack with a mark that selects a route with the right MTU, locked (path_mtu.h); the stack answers
+ * with "fragmentation needed" / "packet too big" or fragments, and what it then sends meets the egress program.
  */
 #ifndef LOCUM_TUNNEL_H
 #define LOCUM_TUNNEL_H
@@ -19,12 +19,31 @@
 #define EINVAL 22
 #define LOOPBACK 1 /* the outer packet is this host's own: its route is looked up as one from the loopback device */
 #define OUTER_HOPS 64
+#define LARGE 1000 /* bytes: for such packets it matters how wide a path is; the daemon probes with 1200 and more */
+#define ECT_1 1 /* RFC 3168 section 5 */
+#define ECT_0 2
+#define CE 3
 
 #define FORWARDED 1 /* this node is a hop of the inner packet */
 #define AT_EGRESS 2
 #define FROM_TAP 4
 #define ENDS_HERE 8 /* its tunnel ends where it begins, on this host */
 #define AS_ITSELF 16 /* a stand-in's host speaks for itself, not for a home address that was translated elsewhere */
+#define TO_SEVERAL 32 /* in a broadcast or multicast frame */
+#define SIGNALLING 64 /* between a home address and its home agent, or of this host's daemon on a link */
+#define RENEWED 128 /* its segmentation state is no longer that of its tunnel */
+
+/* Ports or SPI by which rules decide, in host order. */
+struct transport {
+	__u32 spi;
+	__u16 source_port;
+	__u16 destination_port;
+	__u8 known; /* of LOCUM_SPI, LOCUM_SOURCE_PORT and LOCUM_DESTINATION_PORT */
+};
+
+#define FOLLOWS 1 /* a fragment: the ports are those of its packet's first */
+#define FOLLOWS_UNKNOWN 2 /* a later fragment whose first is not known */
+#define FOLLOWS_QUOTED 3 /* an ICMP error: its flow is that of the packet that it quotes, in `about` */
 
 /* A packet on its way through the programs: the inner (or only) headers, and the outer ones still before them. */
 struct work {
@@ -33,9 +52,16 @@ struct work {
 	__u32 uses; /* tables that are not empty */
 	struct locum_address tunnel_source; /* of a tunnel that ends here as well */
 	struct locum_address tunnel_end;    /* where the tunnel ends that the packet came out of */
+	__u32 gre_key; /* of this tunnel, if it is keyed */
+	__u8 keyed;
 	__u16 strip; /* bytes of outer headers */
 	__u16 rule;  /* that takes the packet; 0: none does */
+	struct transport transport;
+	struct locum_flow_key about; /* `local` is where the packet goes to */
+	__u8 follows;
+	__u8 refused; /* why it may not go on; 0: it may */
 	__u8 ruled;  /* there are rules, and they were asked */
+	__u8 paged;  /* the rule holds the packet until the device is awake */
 	__u8 flags;
 	__u8 outer_family;
 	__u8 outer_tos;
@@ -89,21 +115,31 @@ static __always_inline int set_ethertype(struct __sk_buff *skb, __u8 family)
 	return bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &type, 2, 0);
 }
 
+#include "renew.h"
+#include "family.h"
+
 /* Take the outer headers away. */
-static __noinline int decapsulate(struct __sk_buff *skb, struct work *w)
+__noinline int decapsulate(struct __sk_buff *skb, struct work *w)
 {
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
-	__u8 family = w->packet.family;
+	__u8 family;
+	int failed;
 
-	if (!w->strip)
+	if (!w || !w->strip)
 		return 0;
+	family = w->packet.family;
 	if (family != w->outer_family)
 		flags |= family == 4 ? BPF_F_ADJ_ROOM_DECAP_L3_IPV4 : BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
-	if (bpf_skb_adjust_room(skb, -(__s32)w->strip, BPF_ADJ_ROOM_MAC, flags))
+	failed = bpf_skb_adjust_room(skb, -(__s32)w->strip, BPF_ADJ_ROOM_MAC, flags);
+	if (failed == -EINVAL && family != w->outer_family)
+		failed = decapsulate_family(skb, w->strip, family);
+	if (failed)
 		return -1;
 	if (family != w->outer_family && set_ethertype(skb, family))
 		return -1;
 	w->packet.payload -= w->strip;
+	if (w->packet.route)
+		w->packet.route -= w->strip;
 	w->packet.offset = ETHERNET;
 	w->strip = 0;
 	return 0;
@@ -117,53 +153,70 @@ static __always_inline int pass_inner(struct __sk_buff *skb, struct work *w, __u
 	return passed(skb, outcome);
 }
 
+/* Sum in one's complement arithmetic. */
+static __always_inline __u16 add_ones(__u16 a, __u16 b)
+{
+	__u32 sum = (__u32)a + b;
+
+	return sum + (sum >> 16);
+}
+
 static __always_inline int decrement_hops(struct __sk_buff *skb, const struct packet *p)
 {
-	__be16 old, new;
+	__be16 field[2]; /* TTL and protocol, checksum */
 	__u8 hops = p->hops - 1;
+	__be16 old;
 
 	if (p->family == 6)
 		return bpf_skb_store_bytes(skb, p->offset + offsetof(struct ipv6hdr, hop_limit), &hops, 1, 0);
-	if (bpf_skb_load_bytes(skb, p->offset + offsetof(struct iphdr, ttl), &old, 2))
+	if (bpf_skb_load_bytes(skb, p->offset + offsetof(struct iphdr, ttl), field, 4))
 		return -1;
-	new = bpf_htons(bpf_ntohs(old) - 0x100);
-	if (bpf_l3_csum_replace(skb, p->offset + offsetof(struct iphdr, check), old, new, 2))
-		return -1;
-	return bpf_skb_store_bytes(skb, p->offset + offsetof(struct iphdr, ttl), &new, 2, 0);
+	old = field[0];
+	field[0] = bpf_htons(bpf_ntohs(old) - 0x100);
+	field[1] = ~add_ones(add_ones(~field[1], ~old), field[0]); /* RFC 1624 equation 3 */
+	return bpf_skb_store_bytes(skb, p->offset + offsetof(struct iphdr, ttl), field, 4, 0);
 }
 
-/* RFC 6040 section 4.2: congestion marks of the outer header go into the inner one. */
+/* RFC 6040 section 4.2 (figure 4): congestion marks of the outer header go into the inner one. -1: drop. */
 static __always_inline int copy_congestion(struct __sk_buff *skb, struct work *w)
 {
 	struct packet *p = &w->packet;
+	__u8 outer = w->outer_tos & 3, inner = p->tos & 3, shift;
 	__be16 old, new;
 
-	if ((w->outer_tos & 3) != 3 || (p->tos & 3) == 3)
-		return 0;
-	if (!(p->tos & 3))
+	if (outer == CE && !inner)
 		return -1;
-	p->tos |= 3;
+	if (!(outer == CE && inner != CE) && !(outer == ECT_1 && inner == ECT_0))
+		return 0;
+	p->tos = (p->tos & ~3) | outer;
 	if (bpf_skb_load_bytes(skb, p->offset, &old, 2))
 		return -1;
-	if (p->family == 6) {
-		new = old | bpf_htons(0x0030);
-	} else {
-		new = old | bpf_htons(0x0003);
-		if (bpf_l3_csum_replace(skb, p->offset + offsetof(struct iphdr, check), old, new, 2))
-			return -1;
-	}
+	shift = p->family == 6 ? 4 : 0;
+	new = (old & ~bpf_htons(3 << shift)) | bpf_htons(outer << shift);
+	if (p->family == 4 && bpf_l3_csum_replace(skb, p->offset + offsetof(struct iphdr, check), old, new, 2))
+		return -1;
 	return bpf_skb_store_bytes(skb, p->offset, &new, 2, 0);
 }
 
-static __always_inline __u32 overhead_of(const struct locum_tunnel *t)
-{
-	__u32 bytes = is_v4(&t->destination) ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+/* minimal.h */
+static int write_minimal(struct __sk_buff *skb, struct work *w, const struct locum_tunnel *t);
 
-	if (t->encapsulation == GRE)
-		bytes += t->has_key ? 8 : 4;
-	else if (t->encapsulation == UDP)
-		bytes += 12;
-	return bytes;
+/* nesting.h */
+static __u32 circular(struct __sk_buff *skb, const struct work *w, const struct locum_tunnel *t);
+
+/* path_mtu.h */
+static __u32 mark_for(const struct work *w, __u32 wanted);
+static __u32 narrowed(const struct locum_address *destination, __u32 mtu);
+static int tell_large(const struct work *w, const struct locum_tunnel *t);
+int too_big(struct __sk_buff *skb, struct work *w, const struct locum_tunnel *t, __u32 mtu);
+static int in_pieces(struct __sk_buff *skb, struct work *w, const struct locum_tunnel *t, __u32 mtu);
+
+/* To the stack, which answers "time exceeded". By the mark it has a route, one of those for packets which are too big for a
+ * tunnel: its own route may be "unreachable", and that would be its answer. */
+static __always_inline int expired(struct __sk_buff *skb, struct work *w)
+{
+	skb->mark = mark_for(w, 0xffff);
+	return pass_inner(skb, w, PASSED);
 }
 
 /* Route of an outer packet of `length` bytes. 0; 1: does not fit `mtu`; -1: none. */
@@ -275,32 +328,42 @@ static __always_inline __u32 write_shim(__u8 *shim, const struct locum_tunnel *t
 	return 0;
 }
 
-static __noinline int write_headers(struct __sk_buff *skb, const struct locum_tunnel *t, const struct packet *p)
+__noinline int write_headers(struct __sk_buff *skb, const struct locum_tunnel *t, const struct packet *p)
 {
-	union {
-		struct iphdr v4;
-		struct ipv6hdr v6;
+	struct {
+		__u16 padding;
+		__be16 type; /* the end of the link-layer header: written at once with what follows */
+		union {
+			struct iphdr v4;
+			struct ipv6hdr v6;
+		};
 	} outer;
 	__u8 shim[12] __attribute__((aligned(4)));
-	__u32 extra = write_shim(shim, t, p), at;
-	__u8 protocol = p->family == 4 ? IPPROTO_IPIP : IPPROTO_IPV6;
-	bool v4 = is_v4(&t->destination);
+	__u32 extra, at;
+	__u8 protocol;
+	bool v4;
 	int failed;
 
+	if (!t || !p)
+		return -1;
+	extra = write_shim(shim, t, p);
+	protocol = p->family == 4 ? IPPROTO_IPIP : IPPROTO_IPV6;
+	v4 = is_v4(&t->destination);
 	if (t->encapsulation == GRE)
 		protocol = IPPROTO_GRE;
 	else if (t->encapsulation == UDP)
 		protocol = IPPROTO_UDP;
+	outer.type = v4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 	if (v4) {
 		write_v4(&outer.v4, t, protocol, p->length + extra + sizeof(outer.v4), p->tos);
-		failed = bpf_skb_store_bytes(skb, ETHERNET, &outer.v4, sizeof(outer.v4), 0);
+		failed = bpf_skb_store_bytes(skb, ETHERNET - 2, &outer.type, 2 + sizeof(outer.v4), 0);
 		at = ETHERNET + sizeof(outer.v4);
 	} else {
 		write_v6(&outer.v6, t, protocol, p->length + extra, p->tos);
-		failed = bpf_skb_store_bytes(skb, ETHERNET, &outer.v6, sizeof(outer.v6), 0);
+		failed = bpf_skb_store_bytes(skb, ETHERNET - 2, &outer.type, 2 + sizeof(outer.v6), 0);
 		at = ETHERNET + sizeof(outer.v6);
 	}
-	if (failed || set_ethertype(skb, v4 ? 4 : 6))
+	if (failed)
 		return -1;
 	if (extra == 4)
 		return bpf_skb_store_bytes(skb, at, shim, 4, 0);
@@ -311,15 +374,29 @@ static __noinline int write_headers(struct __sk_buff *skb, const struct locum_tu
 	return 0;
 }
 
-/* Room for this tunnel's headers. A packet that leaves one tunnel for another of the same shape has it already. */
-static __noinline int make_room(struct __sk_buff *skb, struct work *w, const struct locum_tunnel *t, __u32 shrink)
+/* The packet came out of a tunnel of this tunnel's shape. */
+static __always_inline bool same_shape(const struct work *w, const struct locum_tunnel *t)
 {
-	__u32 overhead = overhead_of(t);
-	bool v4 = is_v4(&t->destination);
-	__u64 flags = v4 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
-	int failed;
+	__u8 encapsulation = t->encapsulation == MINIMAL ? IPIP : t->encapsulation;
 
-	if (w->strip == overhead && w->encapsulation == t->encapsulation && w->outer_family == (v4 ? 4 : 6) && !shrink)
+	return w->strip == overhead_of(t) && w->encapsulation == encapsulation &&
+	       w->outer_family == (is_v4(&t->destination) ? 4 : 6);
+}
+
+/* Room for this tunnel's headers. A packet that leaves one tunnel for another of the same shape has it already. */
+__noinline int make_room(struct __sk_buff *skb, struct work *w, const struct locum_tunnel *t, __u32 shrink)
+{
+	__u32 overhead;
+	__u64 flags;
+	int failed;
+	bool v4;
+
+	if (!w || !t)
+		return -1;
+	overhead = overhead_of(t);
+	v4 = is_v4(&t->destination);
+	flags = v4 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
+	if (!shrink && same_shape(w, t))
 		return 0;
 	if (decapsulate(skb, w))
 		return -1;
@@ -330,42 +407,45 @@ static __noinline int make_room(struct __sk_buff *skb, struct work *w, const str
 	if (!shrink)
 		flags |= BPF_F_ADJ_ROOM_FIXED_GSO;
 	failed = bpf_skb_adjust_room(skb, overhead, BPF_ADJ_ROOM_MAC, flags);
-	/* The kernel still has the mark of a tunnel that we took away (EALREADY): a single packet does without it. */
-	if (failed && !skb->gso_size && w->packet.family == (v4 ? 4 : 6))
-		failed = bpf_skb_adjust_room(skb, overhead, BPF_ADJ_ROOM_MAC, 0);
+	if (failed && !skb->gso_size)
+		failed = make_plain_room(skb, overhead, w->packet.family, v4 ? 4 : 6);
 	return failed;
 }
 
-/* Length of one segment, headers included; of the packet if it is not GSO. */
-static __always_inline __u32 segment_length(struct __sk_buff *skb, const struct packet *p)
+/* Route into this tunnel, and the MTU of its path. 0; 1: the packet does not fit; -1: none. */
+__noinline int find_path(struct __sk_buff *skb, struct work *w, const struct locum_tunnel *t, struct route *r)
 {
-	__u32 headers = p->payload - p->offset;
-	__u8 offset;
+	__u32 needed;
+	int found;
 
-	if (!skb->gso_size)
-		return p->length;
-	if (p->protocol != IPPROTO_TCP)
-		return headers + 8 + skb->gso_size;
-	if (bpf_skb_load_bytes(skb, p->payload + 12, &offset, 1))
-		return p->length;
-	return headers + (offset >> 4) * 4 + skb->gso_size;
+	if (!w || !t || !r)
+		return -1;
+	needed = segment_length(skb, &w->packet);
+	if (!is_shrinkable(skb, &w->packet))
+		needed += overhead_of(t);
+	found = find_route(skb, t, r, needed, w->flags & AT_EGRESS);
+	if (found >= 0 && needed >= LARGE && w->uses & LOCUM_PROBES)
+		tell_large(w, t);
+	if (found >= 0 && w->uses & LOCUM_NARROW) {
+		r->mtu = narrowed(&t->destination, r->mtu);
+		found = needed > r->mtu;
+	}
+	return found;
 }
 
-static __always_inline int too_big(struct __sk_buff *skb, struct work *w, __u32 overhead)
+/* The packet has gone into the tunnel: only then it counts. */
+static __always_inline bool sent(const struct __sk_buff *skb, int action)
 {
-	if (w->flags & AT_EGRESS)
-		return dropped(skb, TOO_LARGE);
-	skb->mark = LOCUM_MARK_OVERHEAD | overhead;
-	return pass_inner(skb, w, TOO_BIG);
+	return action == TC_ACT_REDIRECT && skb->cb[0] == ENCAPSULATED;
 }
 
 /* Send the packet into the tunnel. */
 __noinline int encapsulate(struct __sk_buff *skb, struct work *w, const struct locum_tunnel *t)
 {
-	__u32 overhead, segment, shrinkable, shrink, mark;
+	__u32 overhead, shrink, mark, refusal;
 	struct route r = {};
 	struct packet *p;
-	int found;
+	int found, cut;
 
 	if (!w || !t)
 		return dropped(skb, ENCAPSULATION_FAILED);
@@ -373,15 +453,25 @@ __noinline int encapsulate(struct __sk_buff *skb, struct work *w, const struct l
 	overhead = overhead_of(t);
 	if (p->length + overhead > 0xffff)
 		return dropped(skb, TOO_LARGE);
+	if (p->unsound)
+		return dropped(skb, BAD_CHECKSUM);
+	refusal = circular(skb, w, t);
+	if (refusal)
+		return dropped(skb, refusal);
 	if ((w->flags & FORWARDED) && p->hops <= 1)
-		return pass_inner(skb, w, PASSED); /* the stack answers "time exceeded" */
-	segment = segment_length(skb, p);
-	shrinkable = skb->gso_size && p->protocol == IPPROTO_TCP;
-	found = find_route(skb, t, &r, shrinkable ? segment : segment + overhead, w->flags & AT_EGRESS);
-	if (found > 0)
-		return too_big(skb, w, overhead);
+		return expired(skb, w);
+	found = find_path(skb, w, t, &r);
 	if (found < 0)
 		return dropped(skb, NO_ROUTE);
+	cut = found > 0;
+	if (cut && !is_minimal(skb, p))
+		return too_big(skb, w, t, r.mtu);
+	shrink = is_shrinkable(skb, p) && segment_length(skb, p) + overhead > r.mtu;
+	if (w->strip && (shrink || !same_shape(w, t))) {
+		found = renew(skb, w);
+		if (found)
+			return found;
+	}
 	if ((w->flags & FORWARDED) && decrement_hops(skb, p))
 		return dropped(skb, ENCAPSULATION_FAILED);
 	if (w->uses & LOCUM_TRANSLATES) {
@@ -389,12 +479,14 @@ __noinline int encapsulate(struct __sk_buff *skb, struct work *w, const struct l
 		if (found < 0)
 			return dropped(skb, -found);
 	}
-	shrink = shrinkable && segment + overhead > r.mtu;
-	if (make_room(skb, w, t, shrink) || write_headers(skb, t, p))
+	found = t->encapsulation == MINIMAL ? write_minimal(skb, w, t) : 1;
+	if (found < 0 || (found && (make_room(skb, w, t, shrink) || write_headers(skb, t, p))))
 		return dropped(skb, ENCAPSULATION_FAILED);
+	if (cut)
+		return in_pieces(skb, w, t, r.mtu);
 	mark = skb->mark & LOCUM_MARK_MASK;
-	if (mark >= LOCUM_MARK_OVERHEAD && mark <= LOCUM_MARK_LOCAL)
-		skb->mark = 0;
+	if (!skb->mark || (mark >= LOCUM_MARK_MTU && mark <= LOCUM_MARK_LOCAL))
+		skb->mark = LOCUM_MARK_SENT;
 	skb->cb[0] = ENCAPSULATED;
 	skb->cb[1] = 0;
 	if (!r.hop.nh_family)
@@ -428,7 +520,7 @@ __noinline int deliver(struct __sk_buff *skb, struct work *w, const struct locum
 	if (decapsulate(skb, w))
 		return dropped(skb, DECAPSULATION_FAILED);
 	skb->mark = LOCUM_MARK_LOCAL; /* as it leaves, or in pieces: it has had its decision */
-	if (bpf_check_mtu(skb, ifindex, &mtu, 0, 0))
+	if (bpf_check_mtu(skb, ifindex, &mtu, 0, 0) || (skb->gso_size && segment_length(skb, p) > mtu))
 		return passed(skb, PASSED);
 	if (decrement_hops(skb, p))
 		return dropped(skb, DECAPSULATION_FAILED);

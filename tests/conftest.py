@@ -40,6 +40,9 @@ LONGEST = (
 )
 """Beginnings of the names of groups, in the order of their start; the others follow."""
 
+LONGEST_WORD = 16
+"""Bytes of a parameter that a test's name may contain."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`make test-all` reads whole captures; `make test` saves the time."""
@@ -48,6 +51,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="look for malformed packets among all packets of a scenario, not only among control packets",
     )
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """The name of a parameter for bytes that are no word: they may have the time of day in them, and workers compare names."""
+    return argname if isinstance(val, bytes) and len(val) > LONGEST_WORD else None
 
 
 def group_of(nodeid: str) -> str:

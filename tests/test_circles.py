@@ -16,10 +16,28 @@ from tests.test_imports import SOURCE, imported, package_of
 
 # Sub-packages by parent, and the siblings that each may import. Modules beside them are judged by circles alone.
 FLOW: dict[str, dict[str, tuple[str, ...]]] = {
+    "locum.apps": {
+        "call": (),
+        "computing": (),
+        "decode": (),
+        "download": ("decode",),
+        "header_log": (),
+        "keep_alive": (),
+        "mail": (),
+        "publish": (),
+        "shell": (),
+    },
     "locum.dataplane": {
         "layout": (),
         "model": ("layout",),
         "kernel": ("layout", "model"),
+        "mtu": ("kernel", "layout", "model"),
+        "emitting": ("kernel", "layout"),
+    },
+    "locum.dataplane.kernel": {
+        "hooks": (),
+        "host": (),
+        "senders": (),
     },
     "locum.lab": {
         "network": (),
@@ -28,12 +46,14 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "programs": ("captures", "network"),
         "steps": ("captures", "network", "programs", "report"),
         "forging": ("captures", "network", "steps"),
-        "scenarios": ("captures", "forging", "network", "programs", "report", "steps"),
+        "jobs": ("network", "programs", "report", "steps"),
+        "scenarios": ("captures", "forging", "jobs", "network", "programs", "report", "steps"),
     },
     "locum.lab.scenarios": {
         "sleep": (),
         "stand_ins": (),
         "routing": ("sleep", "stand_ins"),
+        "apps": ("sleep",),
     },
     "locum.node": {
         "config": (),
@@ -41,18 +61,28 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "plane": ("config",),
         "coap": ("config", "host"),
         "registration": ("config", "host"),
-        "policy": ("coap", "config"),
+        "policy": ("coap", "config", "host"),
         "sessions": ("config", "registration"),
+        "apps": ("config", "sessions"),
         "multicast": ("host", "registration"),
-        "control": ("coap", "config", "sessions"),
+        "control": ("apps", "coap", "config", "host", "plane", "sessions"),
     },
+    "locum.node.apps": {
+        "shown": (),
+        "awake": (),
+        "starts": (),
+    },
+    "locum.cli": {"orders": (), "paging": ()},
+    "locum.roles.home_agent": {"keying": (), "paging": ()},
     "locum.roles": {
         "action_values": (),
+        "location": ("action_values",),
         "mobile_ipv4": ("action_values",),
         "registrant": ("action_values", "mobile_ipv4"),
-        "foreign_agent": ("action_values", "mobile_ipv4"),
-        "home_agent": ("action_values", "mobile_ipv4"),
-        "mobile_node": ("action_values", "mobile_ipv4", "registrant"),
+        "foreign_agent": ("action_values", "location", "mobile_ipv4"),
+        "paging": ("action_values",),
+        "home_agent": ("action_values", "mobile_ipv4", "paging"),
+        "mobile_node": ("action_values", "location", "mobile_ipv4", "registrant"),
         "mnps": ("action_values", "mobile_ipv4", "registrant"),
     },
     "locum.sessions": {
@@ -61,6 +91,7 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "tcp": ("search",),
         "datagrams": ("search", "tcp"),
         "listening": ("programs", "search", "tcp"),
+        "handed": ("tcp",),
     },
     "locum.wire": {
         "ip": (),

@@ -9,14 +9,19 @@ from typing import Any
 
 import pytest
 
+from locum.dataplane.layout.maps import Reason
+from locum.dataplane.mtu.path_mtu import Verdict
+from locum.dataplane.mtu.probing import COUNTERS
+from locum.dataplane.tunnel_errors import TunnelErrors
 from locum.lab.configuration import merged, to_toml
 from locum.lab.programs.stock import STOCK
 from locum.lab.scenarios import SCENARIOS
 from locum.node.config.load import load
 from locum.node.config.settings import ROLES
+from locum.node.config.toml_table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 # Every feature of the source text, by id: R where packets go, C handing over and taking back, A application
 # proxies, P paging, S end-to-end security.
@@ -79,6 +84,80 @@ def test_the_user_guide_has_a_configuration_for_every_role() -> None:
     text = "\n".join(configurations().values())
     for role in ROLES:
         assert f"[{role}]" in text
+
+
+READERS = {name for name in vars(Table) if not name.startswith("_")} - {"close", "error", "warn"}
+
+
+def configuration_keys() -> dict[str, set[str]]:
+    """Every key that the readers of configurations ask for, with the modules that do."""
+    found: dict[str, set[str]] = {}
+    trees = {
+        path.stem: ast.parse(path.read_text())
+        for path in (ROOT / "src" / "locum" / "node" / "config").glob("*.py")
+    }
+    nodes = {name: list(ast.walk(tree)) for name, tree in trees.items()}
+    functions = (
+        node for found_in in nodes.values() for node in found_in if isinstance(node, ast.FunctionDef)
+    )
+    # `links(table, "links", node)` hands the key on
+    handing = {f.name for f in functions if [given.arg for given in f.args.args[:2]] == ["table", "key"]}
+    for module, found_in in nodes.items():
+        for call in (node for node in found_in if isinstance(node, ast.Call)):
+            reads = isinstance(call.func, ast.Attribute) and call.func.attr in READERS
+            handed = isinstance(call.func, ast.Name) and call.func.id in handing
+            for argument in call.args[:1] if reads else call.args[1:2] if handed else ():
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                    found.setdefault(argument.value, set()).add(module)
+    return found
+
+
+def test_every_configuration_key_is_in_the_user_guide() -> None:
+    keys = configuration_keys()
+    assert {"interfaces", "care_of_address", "links", "from_visitor", "source_check"} <= keys.keys()
+    guide = (ROOT / "docs" / "user-guide.md").read_text()
+    said = "\n".join(re.findall(r"```toml\n.*?```|^    .*?$|`[^`\n]+`", guide, re.DOTALL | re.MULTILINE))
+    missing = {key: modules for key, modules in keys.items() if not re.search(rf"\b{key}\b", said)}
+    assert not missing, f"docs/user-guide.md does not have: {missing}"
+
+
+def test_further_keys_of_the_user_guide_exist() -> None:
+    """Each stands in its table, with a default and a meaning."""
+    section = (
+        (ROOT / "docs" / "user-guide.md")
+        .read_text()
+        .partition("### All other keys\n")[2]
+        .partition("\n## ")[0]
+    )
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line[:1] == "|"
+    ]
+    listed = [key for row in lines[2:] for key in re.findall(r"`(\w+)`", row[1])]
+    assert lines and all(len(row) == 4 and all(row[1:]) for row in lines[2:])
+    assert listed and not set(listed) - configuration_keys().keys()
+
+
+def test_every_counter_of_the_data_plane_is_documented_once() -> None:
+    counters = next(
+        node
+        for node in ast.walk(ast.parse((ROOT / "src/locum/dataplane/held_packets.py").read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name == "counters"
+    )
+    of_daemon = {
+        key.value
+        for node in ast.walk(counters)
+        if isinstance(node, ast.Dict)
+        for key in node.keys
+        if isinstance(key, ast.Constant) and isinstance(key.value, str)
+    }
+    known = {reason.label for reason in Reason} - {"none"} | {verdict.value for verdict in Verdict}
+    lines = re.findall(r"^\| (`[^|]+) \| [^|]+ \|$", (ROOT / "docs" / "drops.md").read_text(), re.MULTILINE)
+    told = [name for line in lines for name in re.findall(r"`([\w-]+)`", line)]
+    assert of_daemon and sorted(told) == sorted(
+        known | of_daemon | TunnelErrors().counts.keys() | set(COUNTERS)
+    )
 
 
 def rows() -> list[list[str]]:
@@ -186,6 +265,7 @@ NO_TERMS = {
     "a registration that moves the care-of address",
     "added",
     "and",
+    "application proxies",
     "around it",
     "failures",
     "before",

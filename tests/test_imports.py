@@ -170,6 +170,8 @@ def test_pure_packages_touch_no_file_and_print_nothing(area: str) -> None:
 
 # Lifetimes and timers are on steady seconds, which no clock step moves.
 WALL_CLOCK = {
+    "node/apps/shown/captures.py": "the time of a captured packet is for people",
+    "node/apps/data.py": "compares it with the times of directories",
     "node/clock.py": "compares the two",
     "node/events.py": "an event's time is for people",
     "sessions/programs/freezer.py": "compares it with the time of a file",

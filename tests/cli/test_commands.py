@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,17 @@ async def handler(request: str, arguments: Mapping[str, Any]) -> Any:
     match request:
         case "binding list":
             return ROWS
+        case "node check":
+            return [
+                {"where": "nftables: ip filter FORWARD", "problem": "it drops", "remedy": "iptables -I it"}
+            ]
         case "session list" | "tunnel list":
             return []
+        case "order list":
+            return [
+                {"order": "fox", "files": 1, "changed_at": 1795984051.5},
+                {"order": "new", "changed_at": None},
+            ]
         case "counters":
             if arguments.get("format") == "prometheus":
                 return "locum_refusals_total 1\n"
@@ -139,10 +149,26 @@ def test_output_is_a_table_or_json(node: Path) -> None:
     assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "none\n")
 
 
+def test_moments_in_tables_are_dates(node: Path) -> None:
+    shown = locum("order", "list", socket=node).stdout
+    assert time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(1795984051)) in shown
+    assert json.loads(locum("-j", "order", "list", socket=node).stdout)[0]["changed_at"] == 1795984051.5
+
+
 def test_counters_and_status(node: Path) -> None:
     assert "refused-131" in locum("counters", socket=node).stdout
     assert locum("counters", "--prometheus", socket=node).stdout == "locum_refusals_total 1\n"
     assert "eth0: up" in locum("status", socket=node).stdout
+
+
+def test_node_check_prints_the_remedy(node: Path, tmp_path: Path) -> None:
+    done = locum("node", "check", socket=node)
+    assert done.returncode == 1 and "iptables -I it" in done.stdout
+    done = locum("node", "check", "-j", socket=node)
+    assert done.returncode == 1 and json.loads(done.stdout)[0]["problem"] == "it drops"
+    (tmp_path / "no.toml").write_text("[node]\n")
+    done = locum("node", "check", str(tmp_path / "no.toml"))
+    assert done.returncode == 4 and "no.toml" in done.stderr
 
 
 def test_sleep_says_how_it_ended(node: Path) -> None:

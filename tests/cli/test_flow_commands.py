@@ -45,6 +45,13 @@ def test_a_rule_is_asked_for_with_the_keys_of_its_table(asked: list[tuple[str, d
     assert run("flow", "add", "--priority", "3", "--drop", "--home-address", "10.36.0.4", "--id", "7")[0] == 0
     drop = {"priority": 3, "action": "drop", "to": [], "share": False, "id": 7}
     assert asked[1:] == [("flow add", {"rule": drop, "home_address": "10.36.0.4"})]
+    assert run("flow", "add", "--priority", "3", "--page")[0] == 0
+    assert run("flow", "add", "--priority", "3", "--agent")[0] == 0
+    page = {"priority": 3, "action": "page", "to": [], "share": False}
+    assert asked[2:] == [
+        ("flow add", {"rule": page}),
+        ("flow add", {"rule": {"priority": 3, "action": "agent", "share": False}}),
+    ]
 
 
 def test_rules_are_listed_and_removed(asked: list[tuple[str, dict[str, Any]]]) -> None:
@@ -81,6 +88,9 @@ def test_explanation_is_printed_in_lines(asked: list[tuple[str, dict[str, Any]]]
     "arguments",
     [
         ("flow", "add", "--priority", "3", "--drop", "--to", "1"),
+        ("flow", "add", "--priority", "3", "--page", "--to", "1"),
+        ("flow", "add", "--priority", "3", "--page", "--drop"),
+        ("flow", "add", "--priority", "3", "--agent", "--page"),
         ("flow", "add", "--priority", "high", "--drop"),
         ("flow", "remove"),
         ("flow", "remove", "seven"),

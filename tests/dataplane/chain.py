@@ -62,6 +62,10 @@ class Chain:
         self.cn.run("ip -6 route add default via fd01::1")
         self.fa.run("ip route add default via 10.2.0.1")
         self.fa.run("ip -6 route add default via fd02::1")
+        self.attach()
+
+    def attach(self) -> None:
+        """Routes between the foreign agent and the mobile node at its link."""
         self.fa.run("ip route add 10.9.0.5 dev fa1")
         self.fa.run("ip -6 route add fd09::5 dev fa1")
         # IPv6 answers for an address only on its own interface, and the home address is on lo: as NeighbourEntry does.
@@ -89,7 +93,8 @@ def home_actions(tunnel: Tunnel, verdict: Verdict = Verdict.ENCAPSULATE) -> list
     """Actions of a home agent for both home addresses."""
     actions: list[Action] = [LocalEndpoint(tunnel.source)]
     for home in (HOME4, HOME6):
-        actions.append(AcceptTunnel(TunnelAcceptance(tunnel.destination, home, Side.FROM_HOME_ADDRESS)))
+        accepted = TunnelAcceptance(tunnel.destination, home, Side.FROM_HOME_ADDRESS, gre_key=tunnel.gre_key)
+        actions.append(AcceptTunnel(accepted))
         actions.append(
             InstallBinding(BindingEntry(home, verdict, (tunnel,) if verdict is Verdict.ENCAPSULATE else ()))
         )
@@ -100,9 +105,10 @@ def foreign_actions(tunnel: Tunnel) -> list[Action]:
     """Actions of a foreign agent for both."""
     actions: list[Action] = [LocalEndpoint(tunnel.source)]
     for home in (HOME4, HOME6):
-        actions.append(
-            AcceptTunnel(TunnelAcceptance(tunnel.destination, home, Side.TO_HOME_ADDRESS, "fa1", home))
+        accepted = TunnelAcceptance(
+            tunnel.destination, home, Side.TO_HOME_ADDRESS, "fa1", home, gre_key=tunnel.gre_key
         )
+        actions.append(AcceptTunnel(accepted))
         actions.append(InstallOutbound(OutboundEntry(home, "fa1", tunnel)))
     return actions
 
@@ -121,3 +127,29 @@ def chain(directory: Path) -> Iterator[Chain]:
         network = Chain(cn, ha, fa, mn, root)
         network.wire()
         yield network
+
+
+Planes = tuple[Chain, DataPlane, DataPlane]
+
+
+@contextmanager
+def planes(directory: Path) -> Iterator[Planes]:
+    """The network with the data planes at `ha` and `fa`, in this order; everything is removed afterwards."""
+    with chain(directory) as net:
+        ha = net.open(net.ha, "ha", ["ha0", "ha1"])
+        fa = net.open(net.fa, "fa", ["fa0", "fa1"])
+        try:
+            yield net, ha, fa
+        finally:
+            for space, plane in ((net.ha, ha), (net.fa, fa)):
+                with space.inside():
+                    plane.remove()
+
+
+def install(network: Planes, home: list[Action], foreign: list[Action]) -> None:
+    """Make these the whole state of the two data planes."""
+    net, ha, fa = network
+    with net.ha.inside():
+        ha.reconcile(home)
+    with net.fa.inside():
+        fa.reconcile(foreign)

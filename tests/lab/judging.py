@@ -3,8 +3,8 @@
 from locum.lab.report.checks import Check
 from locum.lab.report.report import Report
 
-SLACK = {"ms": 100, "s": 5}
-"""Factors on limits of time, by their unit.
+SLACK = {"ms": 100, "s": 5, "segments": 50}
+"""Factors on limits of time, and of segments that a peer sends again when time passes, by their unit.
 
 Limits in milliseconds are for gaps of packets: `make bench` and `locum lab run` judge them; here a gap is wrong when it
 lasts for seconds. Limits in seconds are for waits that take a lifetime or a retransmission where the product is wrong.

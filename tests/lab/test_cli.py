@@ -19,6 +19,7 @@ from locum.lab.network.namespaces import Network
 from locum.lab.network.place import CGROUPS, LabPlace, cgroup_of, started_at
 from locum.lab.network.topology import figure_5
 from locum.lab.processes import is_frozen
+from locum.lab.report.report import cleared
 from locum.lab.scenarios import SCENARIOS
 from locum.node.sessions.freezer_name import freezer_name
 from locum.sessions.programs.freezer import Freezer
@@ -187,6 +188,22 @@ def test_unwritable_report_file_is_refused_before_the_build(tmp_path: Path, opti
     assert not (tmp_path / "out").exists()
 
 
+def test_run_is_refused_in_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "letter").write_text("mine")
+    done = subprocess.run([*RUN, "run", "fig06", "--output", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"locum: {tmp_path} exists and has no earlier run; give another --output\n"
+    assert (tmp_path / "letter").read_text() == "mine"
+
+
+def test_evidence_of_an_earlier_run_is_cleared(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    (output / "events").mkdir(parents=True)
+    (output / "events" / "ha.jsonl").touch()
+    assert cleared(output) and not output.exists()
+    assert cleared(output), "nothing is there"
+
+
 def test_run_reports_although_the_report_file_became_unwritable(
     tmp_path: Path,
 ) -> None:
@@ -216,6 +233,10 @@ def test_a_shell_runs_in_the_namespace_of_a_node() -> None:
         command = [*RUN, "shell", "--lab", place.identity, "mnps", "ip", "-br", "-4", "addr"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert "10.10.23.2/24" in done.stdout, done.stderr
+        asked = subprocess.run([*command[:-4], "curl", "--help"], capture_output=True, text=True)
+        assert "Usage: curl" in asked.stdout, "its own help"
+        other = subprocess.run([*RUN, "shell", "--lab", "none", "mnps"], capture_output=True, text=True)
+        assert "no lab none stands; `locum lab list` names those that do" in other.stderr
         wrong = subprocess.run(
             [*RUN, "shell", "--lab", place.identity, "moon"], capture_output=True, text=True
         )

@@ -66,4 +66,4 @@ def test_a_registration_while_another_is_still_to_be_restored(site: Site) -> Non
         (str(AN3), "one"),
     ]
     assert site.one.cancel(**FLAGS) == ACCEPTED
-    assert site.where(5000) == {5000: str(AN2)} and not site.comes_back(AN1)
+    assert site.where(5000) == {5000: str(AN2)} and not site.comes_back(AN1, 0.3)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
 from typing import Any, cast
 
 import pytest
@@ -9,7 +10,10 @@ import pytest
 from locum.node.clock import SteadyClock
 from locum.node.driver import Driver, Slot
 from locum.node.events import EventStream
+from locum.node.tables import RoleTables
 from locum.roles.action_values.addresses import Source
+from locum.roles.action_values.flows import ForwardGroup
+from locum.roles.action_values.forwarding import LocalEndpoint
 from locum.roles.actions import Action, Count, Event, LinkDown, Persist, WallClockStepped
 
 
@@ -49,9 +53,10 @@ class FakeRole:
         self.called: list[float] = []
         self.heard: list[Event] = []
         self.event: Callable[[], Sequence[Action]] = list
+        self.restored: list[Action] = []
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
-        return []
+        return self.restored
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         return []
@@ -187,3 +192,19 @@ async def test_steps_of_the_wall_clock_are_told_before_an_event(bench: Bench) ->
     told, event = bench.role.heard
     assert isinstance(told, WallClockStepped)
     assert event == LinkDown("radio0")
+
+
+async def test_restored_actions_go_as_they_are_taken() -> None:
+    """Those of many bindings together would take more memory than the bindings."""
+    bench = Bench()
+    store = cast(Any, EmptyStore())
+    forwarding = [LocalEndpoint(IPv4Address("10.5.0.1") + number) for number in range(3)]
+    group = ForwardGroup(IPv4Address("239.1.2.3"), "out0", ("lan0",))
+    bench.role.restored = [*forwarding, Count("once"), group]
+    others: dict[str, list[Action]] = {}
+    taken = bench.driver.restored(lambda role: RoleTables(role, store, store), others, 0.0)
+    for number, action in enumerate(forwarding):
+        assert next(taken) == action
+        assert len(bench.role.restored) == 4 - number
+    assert [*taken] == [group] and not bench.role.restored
+    assert others == {"role": [Count("once"), group]}

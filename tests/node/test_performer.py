@@ -10,19 +10,25 @@ from typing import Any, TypeVar, cast, get_args
 
 import pytest
 
+from locum.dataplane.performer import Refused
+from locum.node.apps.attended import AttendedStandIn
+from locum.node.apps.attending import Apps
+from locum.node.apps.outlets import Outlets
+from locum.node.apps.transfers import AppTransfers
 from locum.node.coap.exchanges import Exchanges
+from locum.node.config.settings import AppLimits
 from locum.node.events import EventStream
 from locum.node.host.handlers import HostHandlers
 from locum.node.node import Node
-from locum.node.performer import OUTGOING, Pipelined, Sequential
+from locum.node.performer import OUTGOING, Performer, Pipelined, Sequential
 from locum.node.policy.radius import RadiusClient
 from locum.node.registration.demultiplexer import RegistrationIo
 from locum.node.registration.prober import Prober
 from locum.node.sessions.bringing_back import BringingBack
 from locum.node.sessions.device import SessionCapture
 from locum.node.sessions.replaying import Replaying
-from locum.node.sessions.stand_in import StandIn
 from locum.node.sessions.trickle import Trickle
+from locum.node.sessions.waiting import WaitingConnections
 from locum.node.store import Store
 from locum.node.tables import RoleTables, StoreError
 from locum.roles.action_values.addresses import Source
@@ -39,6 +45,7 @@ from locum.roles.action_values.forwarding import (
     TunnelAcceptance,
     Verdict,
 )
+from locum.roles.action_values.forwarding_order import by_home_address, home_address_of
 from locum.roles.action_values.sessions import FindSessions, Freeze, NotPerformed, Process, Thaw
 from locum.roles.actions import Action, Answer, Ask, Count, Emit, NoAnswer, Persist, Reply, SendRegistration
 from locum.wire.control import Flow
@@ -63,11 +70,17 @@ class Bench:
         self.events.subscribe(lambda line: self.log.append("event"))
         self.log: list[str] = []
         self.broken = False
+        self.refused: set[Any] = set()  # home addresses that find no room
 
-    def forward(self, actions: Sequence[Action]) -> None:
+    def forward(self, actions: Sequence[Action]) -> list[Refused]:
         if self.broken:
             raise OSError("the table is full")
         self.log.append("forward " + " ".join(type(action).__name__ for action in actions))
+        return [
+            Refused(home_address_of(part[0]), tuple(part), OSError("the table is full"))
+            for part in by_home_address(actions)
+            if home_address_of(part[0]) in self.refused
+        ]
 
     def reply(self, action: Reply) -> None:
         committed = self.store.rows("home_agent.binding").get("k", {})
@@ -92,7 +105,7 @@ class Bench:
         }
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             while len(self.log) < count:
                 await asyncio.sleep(0.005)
 
@@ -158,6 +171,35 @@ async def test_failed_commit_sends_no_reply(bench: Bench) -> None:
     assert bench.log[1] == "reply again 2"
 
 
+async def test_refused_change_keeps_its_own_answer_back_and_no_other(bench: Bench) -> None:
+    performer = Pipelined(bench.tables, bench.events, bench.forward, bench.handlers())
+    bench.refused = {HOME}
+    for number, home_address in enumerate((HOME, OTHER)):
+        performer.perform(
+            [
+                Persist("binding", "k", {"n": number}),
+                AcceptTunnel(acceptance(home_address)),
+                Reply(TO, b"%d" % number),
+                Emit("sent"),
+            ]
+        )
+    await bench.until(4)
+    await asyncio.sleep(0.05)
+    assert bench.log == ["forward AcceptTunnel AcceptTunnel", "event", "reply 1 1", "event"]
+    assert bench.events.counts == {"action-failed": 1, "sent": 1}
+
+
+async def test_refused_change_is_told_in_sequence(bench: Bench) -> None:
+    performer = Sequential(bench.tables, bench.events, bench.forward, bench.handlers())
+    told: list[Any] = []
+    performer.tell_failure = told.append
+    bench.refused = {HOME}
+    first, second = AcceptTunnel(acceptance(HOME)), AcceptTunnel(acceptance(OTHER))
+    performer.perform([first, second])
+    (failure,) = told
+    assert failure.action == first
+
+
 async def test_a_store_that_fails_keeps_replies_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     performer = Pipelined(bench.tables, bench.events, bench.forward, bench.handlers())
 
@@ -169,6 +211,32 @@ async def test_a_store_that_fails_keeps_replies_back(bench: Bench, monkeypatch: 
     await bench.until(1)
     await asyncio.sleep(0.05)
     assert bench.log == ["event"]
+
+
+@pytest.mark.parametrize("kind", [Pipelined, Sequential])
+async def test_saved_waits_for_all_that_was_given(bench: Bench, kind: type[Performer]) -> None:
+    """A sequential role's writes may be behind an action that takes time."""
+    performer = kind(bench.tables, bench.events, bench.forward, bench.handlers())
+    await performer.saved()
+    if kind is Sequential:
+        performer.perform([Freeze(())])
+    performer.perform([Persist("binding", "k", {"n": 1})])
+    await performer.saved()
+    assert bench.store.rows("home_agent.binding") == {"k": {"n": 1}}
+    performer.perform([Persist("binding", "k", {"n": 2}), AcceptTunnel(acceptance()), Emit("sent")])
+    await performer.saved()
+    assert bench.store.rows("home_agent.binding") == {"k": {"n": 2}}
+
+
+async def test_waiting_for_writes_may_be_given_up(bench: Bench) -> None:
+    performer = Sequential(bench.tables, bench.events, bench.forward, bench.handlers())
+    performer.perform([Freeze(())])
+    waiting = asyncio.create_task(performer.saved())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    performer.perform([AcceptTunnel(acceptance())])
+    await performer.drained()
+    assert bench.log == ["freezing", "frozen", "forward AcceptTunnel"] and waiting.cancelled()
 
 
 MESSAGES: tuple[Action, ...] = (
@@ -265,8 +333,12 @@ def performed(bench: Bench) -> list[type]:
         bare(Exchanges),
         bare(RadiusClient),
     )
-    node.session_capture, node.replaying, node.stand_in = session_capture, bare(Replaying), bare(StandIn)
+    stand_in = bare(AttendedStandIn)
+    node.session_capture, node.replaying, node.stand_in = session_capture, bare(Replaying), stand_in
+    node.replaying.waiting = bare(WaitingConnections)
     node._prober, node._host = bare(Prober), bare(HostHandlers)
+    stand_in.apps, stand_in.transfers = bare(Apps), bare(AppTransfers)
+    stand_in.apps.outlets = Outlets(cast(Any, None), AppLimits())
     performer = Sequential(bench.tables, bench.events, bench.forward, {})
     return [*FORWARDING, *performer._simple, *node._handlers("role")]
 

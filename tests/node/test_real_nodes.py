@@ -117,7 +117,7 @@ class World:
             assert daemon.poll() is None, (self.folder / f"{name}.err").read_text()
             return None
 
-    def until(self, true: Callable[[], Any], what: str, seconds: float = 10.0) -> Any:
+    def until(self, true: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
         end = time.monotonic() + seconds
         while not (found := true()):
             assert time.monotonic() < end, f"waited in vain for {what}\n{self.complaints()}"
@@ -250,12 +250,12 @@ def test_mobile_node_deregisters_at_exit_and_registers_at_start(world: World) ->
         assert world.care_of() == [], "RFC 5944 section 3.6.1.2"
         assert world.ask("an", "binding list") == []
         world.start("mn")
-    # Without an answer the end is delayed little, and the next start registers.
+    # Without an answer the end is delayed by a second, and the next start registers.
     world.until(lambda: "10.2.0.2" in world.care_of(), "the registration")
     world.kill("ha")
     began = time.monotonic()
     assert world.terminate("mn") == 0
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 10
     world.start("ha")
     world.start("mn")
     world.until(lambda: "10.2.0.2" in world.care_of(), "the registration")

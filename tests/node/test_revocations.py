@@ -1,5 +1,6 @@
 """`locum binding revoke` at a node: ended registrations, refusals, and output."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,7 +19,10 @@ class Hosted:
 
     def __init__(self, world: World, **hosts: Host) -> None:
         self.world, self.hosts = world, hosts
-        self.slots = {name: SimpleNamespace(role=host.role) for name, host in hosts.items()}
+        self.slots = {name: SimpleNamespace(role=host.role, performer=self) for name, host in hosts.items()}
+
+    async def saved(self) -> None:
+        """Everything is stored at once."""
 
     def command(self, role: str, command: Callable[[Role, float], Sequence[Action]]) -> None:
         self.world.perform(self.hosts[role], list(command(self.hosts[role].role, self.world.now)))
@@ -32,7 +36,8 @@ def world() -> World:
 
 
 def ask(hosted: Hosted, **arguments: Any) -> dict[str, Any]:
-    return revoke(cast(NodeView, SimpleNamespace(driver=hosted)), {"home_address": str(HOA), **arguments})
+    node = cast(NodeView, SimpleNamespace(driver=hosted))
+    return asyncio.run(revoke(node, {"home_address": str(HOA), **arguments}))
 
 
 def test_at_a_home_agent(world: World) -> None:

@@ -12,16 +12,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
+from locum.node.control.client import NodeRefused
 from tests.node.conftest import Namespace
 from tests.node.test_home_agent_flows import FLAGS, Site
-from tests.roles.homeworld import ACCEPTED, AN1, AN2, HA
+from tests.roles.homeworld import ACCEPTED, AN1, AN2, HA, HOA
 
-AT_ONCE = 1.0  # seconds, on a busy machine
+AT_ONCE = 4.0  # seconds, on a busy machine; what waits for the disk waits for the end of the block
 
 
 class DiskSite(Site):
@@ -76,7 +78,7 @@ class DiskSite(Site):
         except TimeoutError:
             return False
         finally:
-            self.signalling.settimeout(5)
+            self.signalling.settimeout(20)
         return True
 
     def goes_on(self) -> bool:
@@ -120,7 +122,7 @@ def test_slow_sync_delays_answers_and_nothing_else(site: DiskSite) -> None:
         site.ask_for(site.one.request(AN2, 300, **FLAGS))
         assert not site.answered(0.5)
         assert site.goes_on()
-    assert site.answered(5) and site.answered(5)
+    assert site.answered(20) and site.answered(20)
     assert site.bound() == [str(AN1), str(AN2)]
     assert "Traceback" not in site.complaints(), site.complaints()
 
@@ -141,6 +143,30 @@ def test_answer_survives_kill_and_unwritten_one_never_leaves(site: DiskSite) -> 
     assert str(AN1) in site.bound()
     assert site.one.register(AN2, **FLAGS) == ACCEPTED
     assert "Traceback" not in site.complaints(), site.complaints()
+
+
+def test_commands_are_answered_when_they_are_stored(site: DiskSite) -> None:
+    """A crash takes back nothing that a person was told."""
+    assert site.device.register(AN1, **FLAGS) == ACCEPTED
+    rule = {"priority": 5, "action": "drop", "protocol": "tcp", "destination_port": 80}
+    with ThreadPoolExecutor(1) as person:
+        with site.slow():
+            adding = person.submit(site.ask, "flow add", home_address=str(HOA), rule=rule)
+            assert not wait([adding], 0.5).done
+            assert site.goes_on()
+        made = adding.result(60)["id"]
+        with site.slow():
+            removing = person.submit(site.ask, "flow remove", home_address=str(HOA), id=made)
+            assert not wait([removing], 0.5).done
+        assert removing.result(60)["id"] == made
+    with site.full(), pytest.raises(NodeRefused, match="it is done, but lost when this daemon ends"):
+        for number in range(200):  # the log takes some, in the room that it has
+            site.ask("flow add", home_address=str(HOA), rule={**rule, "destination_port": 81 + number})
+    site.ask("binding revoke", home_address=str(HOA))
+    site.daemon.kill()
+    site.daemon.wait()
+    site.start()
+    assert not site.bound()
 
 
 def test_rows_queued_at_the_end_are_written(site: DiskSite) -> None:

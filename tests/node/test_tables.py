@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from locum.node.config.settings import ROLES
 from locum.node.store import Store
-from locum.node.tables import HostTable, RoleTables, SharedTable, own_name
+from locum.node.tables import HostTable, RoleTables, SharedTable, StoredRows, own_name
 from locum.roles import actions as do
 from tests.test_circles import imports, reachable
 
@@ -131,15 +132,32 @@ async def test_a_role_waits_for_both_of_its_stores(tmp_path: Path) -> None:
     assert host.rows("foreign_agent.visitor") == {"a": {"link": "radio0"}}
     assert shared.rows("foreign_agent.context") == {"a": {"blocks": {}}}
     assert not host.rows("foreign_agent.context") and not shared.rows("foreign_agent.visitor")
-    assert tables.rows() == [
+    assert [*tables.rows()] == [
         do.Persist("visitor", "a", {"link": "radio0"}),
         do.Persist("context", "a", {"blocks": {}}),
     ]
     tables.forget("visitor", "a")
     tables.forget("context", "a")
     await tables.durable()
-    assert tables.rows() == []
+    assert not tables.rows()
     with pytest.raises(KeyError):
         tables.put("binding", "a", {})
     await host.close()
     await shared.close()
+
+
+def test_rows_are_read_one_at_a_time_and_each_time() -> None:
+    """All at once would take more memory than what is made of them."""
+    read: list[int] = []
+
+    def texts() -> Iterator[tuple[str, str]]:
+        for number in range(3):
+            read.append(number)
+            yield str(number), f'{{"n":{number}}}'
+
+    rows = StoredRows({"binding": texts})
+    for number, row in enumerate(rows):
+        assert row == do.Persist("binding", str(number), {"n": number})
+        assert read == [*range(number + 1)]
+    assert [row.key for row in rows] == ["0", "1", "2"] and len(rows) == 3
+    assert rows[1].key == "1" and [row.key for row in rows[1:]] == ["1", "2"]

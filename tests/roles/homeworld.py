@@ -1,6 +1,6 @@
 """A home agent with registrants that sign as the test says, a virtual clock and a model of its data plane."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from random import Random
@@ -19,6 +19,7 @@ from locum.roles.action_values.forwarding import (
     RemoveBinding,
     TunnelAcceptance,
 )
+from locum.roles.action_values.paging import ReleasePaged
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
 from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.roles.home_agent.role import HomeAgent
@@ -120,6 +121,9 @@ class Home:
         self.rows: dict[tuple[str, str], a.Persist] = {}
         self.counts: dict[str, int] = {}
         self.events: list[a.Emit] = []
+        self.answers: list[a.Answer] = []
+        # Entries that were in force when packets that had waited for the device went out.
+        self.released: list[BindingEntry | None] = []
         self.device = Registrant(self, "mn", self.mobile.association, None)
         keys = {stand_in.name: stand_in.association for stand_in in self.mobile.stand_ins}
         self.one = Registrant(self, "one", keys.get("one", ONE_KEY), ONE)
@@ -189,6 +193,10 @@ class Home:
                 self.events.append(action)
             case LocalEndpoint():
                 self.state.perform(action)
+            case a.Answer():
+                self.answers.append(action)
+            case ReleasePaged(address):
+                self.released.append(self.bindings.get(address))
             case _:
                 raise AssertionError(f"a home agent does not {action}")
 
@@ -200,7 +208,7 @@ class Home:
         return dict(self.bindings), self.acceptances, self.translations
 
     @property
-    def bindings(self) -> dict[Addr, BindingEntry]:
+    def bindings(self) -> Mapping[Addr, BindingEntry]:
         return self.state.bindings
 
     @property

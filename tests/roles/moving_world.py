@@ -28,6 +28,13 @@ WIRE = 0.003  # seconds between two nodes of the core, for packets
 PACE = 0.005  # seconds between packets of the correspondent
 
 
+def at_the_device(association: Association) -> Association:
+    """The other end of an association: with two SPIs they are exchanged."""
+    if association.sent_spi is None:
+        return association
+    return replace(association, spi=association.sent_spi, sent_spi=association.spi)
+
+
 class MovingWorld(World):
     """`transfer`: whether the device announces its context. `agents` adds keys to access nodes."""
 
@@ -66,7 +73,9 @@ class MovingWorld(World):
             context_transfer=transfer,
             boot=self.boot,
         )
-        keys = {peer: found for peer, known in (mobiles or {}).items() if (found := known.get(HOA))}
+        keys = {
+            peer: at_the_device(found) for peer, known in (mobiles or {}).items() if (found := known.get(HOA))
+        }
         self.mn.make = lambda: SleepingNode(
             RegistrationClient(device, keys, self.random), self.own_stand_ins(), self.random
         )

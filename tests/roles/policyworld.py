@@ -1,7 +1,7 @@
 """A device, a foreign agent and a home agent that asks a policy server, on a virtual clock without delay or loss."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from random import Random
@@ -200,5 +200,5 @@ class PolicyWorld:
         return care_of(self.forwarding, ordinary(home_address))
 
     @property
-    def bindings(self) -> dict[Addr, BindingEntry]:
+    def bindings(self) -> Mapping[Addr, BindingEntry]:
         return self.forwarding.bindings

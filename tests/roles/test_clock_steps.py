@@ -1,17 +1,22 @@
 """Wall clocks that are set while everything runs, and hosts that are suspended: lifetimes and timers do not notice."""
 
+from dataclasses import replace
+from ipaddress import IPv4Address
+
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Source
+from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.roles.home_agent.timestamps import HomeTimestamps
 from locum.security.association import Replay
 from locum.security.replay import DEFAULT_TOLERANCE, next_identification, ntp64, wall_of
-from locum.wire.mobile_ip.registration import Code, RegistrationRequest
+from locum.wire.mobile_ip.registration import Code, RegistrationReply, RegistrationRequest
 from tests.roles.home_agent.test_registration import tunnels
 from tests.roles.homeworld import AN1 as FIRST_AGENT
 from tests.roles.homeworld import Home
 from tests.roles.moving_world import MovingWorld
-from tests.roles.world import AN1, AN2, AN3, HOA, START, Host, World, asleep, awake
+from tests.roles.world import AN1, AN2, AN3, HA, HOA, START, Host, World, asleep, awake
 
 HOUR = 3600.0
 LIFETIME = 300
@@ -171,9 +176,147 @@ def test_refusal_names_a_time_that_is_then_accepted() -> None:
             clock.stepped(step)
             offered = next_identification(now, last)
             if not clock.fresh(offered, last, now=now):
-                offered = clock.mismatch(offered, now=now) + (1 << 32)
+                offered = clock.mismatch(offered, last, now=now) + (1 << 32)
             assert clock.fresh(offered, last, now=now + 1), steps
             last, now = offered, now + 100
+
+
+@pytest.mark.parametrize(("low", "last_low"), [(77, 123), (123, 77)])
+def test_refusal_keeps_the_low_half_of_the_request(low: int, last_low: int) -> None:
+    """It tells the registrant which request is answered (RFC 5944 section 5.7.1); the high half is after the last one's."""
+    clock, now = HomeTimestamps(), START + 0.5
+    last = (ntp64(START + 3) >> 32 << 32) + last_low
+    offered = clock.mismatch((ntp64(START) >> 32 << 32) + low, last, now=now)
+    assert offered & 0xFFFFFFFF == low
+    assert last < offered < last + (1 << 32) and clock.fresh(offered, last, now=now)
+
+
+def test_identification_within_the_tolerance_is_not_ahead() -> None:
+    clock = HomeTimestamps()
+    clock.stepped(0.0)
+    assert clock.beyond(ntp64(START + DEFAULT_TOLERANCE - 1), now=START) == 0
+    assert clock.beyond(ntp64(START + DEFAULT_TOLERANCE + 3), now=START) == pytest.approx(3, abs=0.01)
+
+
+def test_forgetting_one_address_keeps_the_clock_ahead() -> None:
+    """Others may have registered while it was; only for all of them does it follow the wall clock again."""
+    home = Home()
+    for ahead in (HOUR, 0.0):
+        home.role.happened(a.WallClockStepped(ahead), now=home.now)
+    for address, held in ((HOA, HOUR), (None, 0.0)):
+        assert home.role.forget_identification(address, now=home.now) == []
+        assert home.role.timestamps.held_ahead == pytest.approx(held)
+
+
+def test_forgotten_identification_survives_a_restart() -> None:
+    home = ahead_and_back()
+    home.perform(home.role.forget_identification(None, now=home.now))
+    home.start()
+    home.role.happened(a.WallClockStepped(0.0), now=home.now)
+    assert home.role.timestamps.held_ahead == 0
+    assert home.device.register(FIRST_AGENT) == Code.ACCEPTED
+
+
+def test_refusal_names_a_time_after_the_last_identification() -> None:
+    """A registrant whose clock was ahead within the tolerance, and is right now, need not wait until its old time is past."""
+    home = Home()
+    home.now += DEFAULT_TOLERANCE - 2
+    ahead = home.device.request(FIRST_AGENT, 300)
+    home.now -= DEFAULT_TOLERANCE - 2
+    assert home.give(ahead) == Code.ACCEPTED
+    home.device._last = 0
+    refused = home.device.request(FIRST_AGENT, 300)
+    (reply,) = [
+        RegistrationReply.decode(action.message)
+        for action in home.role.receive(refused, Source(FIRST_AGENT, 434, "core"), now=home.now)
+        if isinstance(action, a.Reply)
+    ]
+    assert reply.code == Code.IDENTIFICATION_MISMATCH
+    assert (
+        reply.identification & 0xFFFFFFFF == RegistrationRequest.decode(refused).identification & 0xFFFFFFFF
+    )
+    home.device._last = reply.identification
+    assert home.device.register(FIRST_AGENT) == Code.ACCEPTED
+
+
+def test_identification_far_ahead_locks_nobody_out() -> None:
+    """Another home agent, whose clock was ahead, has left it in the store."""
+    home = Home()
+    assert home.device.register(FIRST_AGENT) == Code.ACCEPTED
+    binding = home.role._homes[home.mobile.home_address].binding
+    home.role._homes[home.mobile.home_address].binding = replace(
+        binding, identification=ntp64(home.now + HOUR)
+    )
+    home.advance(5)
+    refused = home.device.request(FIRST_AGENT, 300)
+    (reply,) = [
+        RegistrationReply.decode(action.message)
+        for action in home.role.receive(refused, Source(FIRST_AGENT, 434, "core"), now=home.now)
+        if isinstance(action, a.Reply)
+    ]
+    assert reply.code == Code.IDENTIFICATION_MISMATCH
+    home.advance(2)
+    home.device._last = reply.identification
+    assert home.device.register(FIRST_AGENT) == Code.ACCEPTED
+
+
+def ahead_and_back() -> Home:
+    """A home agent whose clock was an hour ahead while a device registered, and is right again."""
+    home = Home()
+    home.role.happened(a.WallClockStepped(HOUR), now=home.now)
+    home.now += HOUR
+    request = home.device.request(FIRST_AGENT, 300)
+    home.now -= HOUR
+    assert home.give(request) == Code.ACCEPTED
+    home.role.happened(a.WallClockStepped(0.0), now=home.now)
+    home.device._last = 0
+    return home
+
+
+@pytest.mark.parametrize("address", [HOA, None])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_administrator_forgets_identifications_in_the_future(
+    restarted: bool, address: IPv4Address | None
+) -> None:
+    home = ahead_and_back()
+    if restarted:
+        home.start()
+        home.role.happened(a.WallClockStepped(0.0), now=home.now)
+    home.advance(10)
+    assert home.device.register(FIRST_AGENT) == Code.IDENTIFICATION_MISMATCH
+    assert home.role.timestamps.held_ahead == pytest.approx(HOUR, abs=10)
+    home.perform(home.role.forget_identification(IPv4Address("10.50.0.77"), now=home.now))
+    assert home.role.timestamps.held_ahead > 0
+    home.perform(home.role.forget_identification(address, now=home.now))
+    assert home.role.timestamps.held_ahead == 0
+    home.device._last = 0
+    assert home.device.register(FIRST_AGENT) == Code.ACCEPTED
+    (forgotten,) = [event for event in home.events if event.kind == "identification-forgotten"]
+    assert forgotten.home_address == HOA and forgotten.detail["registrant"] == "mn"
+    home.start()
+    home.role.happened(a.WallClockStepped(0.0), now=home.now)
+    home.advance(20)
+    assert home.device.register(FIRST_AGENT) == Code.ACCEPTED
+
+
+def test_present_identifications_are_not_forgotten() -> None:
+    home = Home()
+    request = home.device.request(FIRST_AGENT, 300)
+    assert home.give(request) == Code.ACCEPTED
+    assert home.role.forget_identification(None, now=home.now) == []
+    assert home.give(request) == Code.IDENTIFICATION_MISMATCH
+
+
+@pytest.mark.parametrize(("apart", "tolerance"), [(20.0, 30.0), (2.0, 1.0)])
+def test_tolerance_is_the_configured_one(apart: float, tolerance: float) -> None:
+    home = Home(configuration=HomeAgentConfiguration(HA, timestamp_tolerance=tolerance))
+    for seconds in (apart, -apart):
+        home.now += seconds
+        request = home.device.request(FIRST_AGENT, 300)
+        home.now -= seconds
+        assert (home.give(request) == Code.ACCEPTED) is (apart <= tolerance)
+        home.advance(3 * apart)
+        home.device._last = 0
 
 
 # Sleep

@@ -59,6 +59,7 @@ from locum.roles.action_values.forwarding_order import (
     home_difference,
     net_effect,
 )
+from locum.roles.action_values.paging import DropPaged, ReleasePaged
 from locum.roles.actions import Action
 from locum.wire.control import Flow
 
@@ -98,7 +99,7 @@ def home_entries() -> st.SearchStrategy[HomeEntries]:
 
 def test_every_change_of_an_entry_has_a_key_and_an_opposite() -> None:
     changes = {*get_args(Install), *get_args(Remove)}
-    not_entries = {ReleaseHeld, DropHeld}
+    not_entries = {ReleaseHeld, DropHeld, ReleasePaged, DropPaged}
     assert changes == {*get_args(ForwardingAction), NeighbourEntry, RemoveNeighbour} - not_entries
     assert set(forwarding_order._KEYS) == changes
     assert set(forwarding_order._OPPOSITES) == set(get_args(Install))
@@ -138,19 +139,26 @@ def test_an_inward_permission_comes_last_and_goes_first() -> None:
     ]  # fmt: skip
 
 
-def test_a_permission_of_the_same_source_is_replaced_between() -> None:
+def test_a_narrower_permission_of_the_same_source_comes_first() -> None:
     guard = InstallBinding(BindingEntry(HOME, Verdict.GUARD))
     whole, end = inward(CARE_OF), inward(CARE_OF, NEXT)
     assert difference([AcceptTunnel(whole), DROP], [guard, AcceptTunnel(end)]) == [
-        guard, AcceptTunnel(end), RefuseTunnel(whole), RemoveBinding(HOME, Stage.HOME)
+        AcceptTunnel(end), RefuseTunnel(whole), guard, RemoveBinding(HOME, Stage.HOME)
     ]  # fmt: skip
 
 
-def test_later_stages_are_installed_first_and_removed_last() -> None:
-    stages = (Stage.LOCAL, Stage.VISITED, Stage.HOME)
+def test_visits_come_before_homes_and_local_ends_after_both() -> None:
+    stages = (Stage.VISITED, Stage.HOME, Stage.LOCAL)
     entries = [InstallBinding(BindingEntry(HOME, Verdict.HOLD, at=stage)) for stage in stages]
     assert difference([], entries[::-1]) == entries
     assert difference(entries, []) == [RemoveBinding(HOME, stage) for stage in stages[::-1]]
+
+
+def test_closed_entry_opens_when_the_local_end_is_there() -> None:
+    guard = InstallBinding(BindingEntry(HOME, Verdict.GUARD))
+    native = InstallBinding(BindingEntry(HOME, Verdict.NATIVE))
+    assert difference([DROP], [native, guard]) == [guard, native]
+    assert difference([native, guard], [DROP]) == [DROP, RemoveBinding(HOME, Stage.LOCAL)]
 
 
 def test_a_local_translation_is_a_permission() -> None:
@@ -180,9 +188,9 @@ IN_ORDER: tuple[tuple[Install, Remove], ...] = (
     (WatchPort(HOME, 80), UnwatchPort(HOME, 80)),
     (SetFlow(FlowEntry(FLOW, FlowVerdict.SUSPEND)), ClearFlow(FLOW)),
     (InstallTranslation(BOTH[0]), RemoveTranslation(HOME, CARE_OF)),
-    (InstallBinding(BindingEntry(HOME, Verdict.GUARD)), RemoveBinding(HOME, Stage.LOCAL)),
     (InstallBinding(BindingEntry(HOME, Verdict.DROP, at=Stage.VISITED)), RemoveBinding(HOME, Stage.VISITED)),
     (DROP, RemoveBinding(HOME, Stage.HOME)),
+    (InstallBinding(BindingEntry(HOME, Verdict.GUARD)), RemoveBinding(HOME, Stage.LOCAL)),
 )  # fmt: skip
 
 
@@ -203,6 +211,8 @@ def test_removals_reverse_the_order_of_the_tables() -> None:
     local, taken = RemoveTranslation(HOME), RefuseTunnel(inward(NEXT))
     for seed in range(5):
         removals = [remove for _, remove in IN_ORDER[::-1]]
+        removals.remove(ClearFlow(FLOW))
+        removals.insert(1, ClearFlow(FLOW))  # behind the local end
         assert difference(shuffled(seed), []) == [taken, local, *removals]
 
 
@@ -217,6 +227,6 @@ def test_local_translations_change_around_replaced_permissions() -> None:
     assert difference([AcceptTunnel(whole), DROP], [local, AcceptTunnel(end)]) == [
         AcceptTunnel(end), RefuseTunnel(whole), local, RemoveBinding(HOME, Stage.HOME)
     ]  # fmt: skip
-    assert difference([AcceptTunnel(whole), local], [DROP, AcceptTunnel(end)]) == [
-        DROP, RemoveTranslation(HOME), AcceptTunnel(end), RefuseTunnel(whole)
+    assert difference([AcceptTunnel(end), local], [DROP, AcceptTunnel(whole)]) == [
+        DROP, RemoveTranslation(HOME), AcceptTunnel(whole), RefuseTunnel(end)
     ]  # fmt: skip

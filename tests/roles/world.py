@@ -4,7 +4,8 @@ Timelines read `world.sleep(); world.advance(5); assert …`. The peer's stream 
 receives them, and every byte must end in the device's program exactly once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -14,8 +15,10 @@ from random import Random
 
 from locum.dataplane.layout.maps import Outcome
 from locum.dataplane.state import ForwardingState, acceptance_key
+from locum.node.tables import StoredRow
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Addr, Source
+from locum.roles.action_values.apps import AppOrder, AppsPaused, EndApps, PauseApps, StartApps
 from locum.roles.action_values.flows import UnwatchPort
 from locum.roles.action_values.forwarding import (
     FORWARDING,
@@ -42,6 +45,8 @@ from locum.roles.action_values.listeners import (
     ReplayAccepted,
     Replayed,
 )
+from locum.roles.action_values.locations import LocationTold, TellLocation
+from locum.roles.action_values.paging import DropPaged, ReleasePaged
 from locum.roles.action_values.sessions import (
     AbandonSessions,
     AnswerPeers,
@@ -88,11 +93,18 @@ from locum.roles.action_values.sessions import (
     WatchReading,
 )
 from locum.roles.flow_rows import TABLE
-from locum.roles.foreign_agent.configuration import AccessLink, ForeignAgentConfiguration, StaticVisitor
+from locum.roles.foreign_agent.configuration import (
+    AccessLink,
+    ForeignAgentConfiguration,
+    ReportingConfiguration,
+    StaticVisitor,
+)
 from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
 from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.roles.home_agent.role import HomeAgent
+from locum.roles.location.configuration import LocationConfiguration
+from locum.roles.location.role import LocationServer
 from locum.roles.mnps.configuration import StandInConfiguration, StandInRegistrationConfiguration, StoodInFor
 from locum.roles.mnps.role import StandIn
 from locum.roles.mobile_node.handover import Handover, OwnStandIn, Stage
@@ -277,8 +289,11 @@ class World:
         routing: Routing = NO_ROUTING,
         listening: tuple[ListeningPort, ...] = (),
         unread_beyond: int = 16 << 20,
+        located: Collection[str] = (),
     ) -> None:
-        """`registers`: the stand-in registers itself (R4), and there is no default care-of address. `routing` is the
+        """`located`: which of "ha", "an" and "mn" report to a location server, on the home agent's host.
+
+        `registers`: the stand-in registers itself (R4), and there is no default care-of address. `routing` is the
         device's own; a changed one applies from its next start on.
         """
         self.routing = routing
@@ -287,8 +302,14 @@ class World:
         self.watch: Callable[[a.Action], object] = lambda action: None  # the device's actions
         self.refuse_inject: set[Flow] = set()
         self.listening = listening
+        self.apps: tuple[AppOrder, ...] = ()  # of the device, from its next start on
+        self.spoken: dict[int, bytes] = {}  # by proxies, in the session of this number
+        self.surplus: dict[int, int] = {}
+        self.agreed: list[Tighten] = []
         self.ports: dict[bytes, tuple[Listener, ...]] = {}  # open at the stand-in, by handover
         self.nobody_listens = False
+        self.paged: list[a.Action] = []  # releases and drops of packets that waited for the device
+        self.calls: list[a.SendRegistration] = []  # of access nodes, to the sleeping device
         self.now = START
         self.random = Random(seed)
         self.loss, self.duplicate, self.delay, self.skew = loss, duplicate, delay, skew
@@ -334,6 +355,7 @@ class World:
                 challenge=challenge,
                 registration_lifetime=fa_lifetime,
                 notified=frozenset((HOA, STAND_IN)),
+                reporting=ReportingConfiguration(HA if "an" in located else None),
             )
             static = (StaticVisitor(HOA, HA, link, STAND_IN, HOA6),) if address == AN3 else ()
             homes = ha_keyed if address != AN3 else {}
@@ -354,6 +376,8 @@ class World:
                 unread_beyond=self.unread_beyond,
                 unread_beyond_total=self.unread_beyond_total,
                 listening=self.listening,
+                apps=self.apps,
+                location_server=HA if "mn" in located else None,
             )
 
         stand_in = StandInConfiguration(
@@ -363,7 +387,10 @@ class World:
             registration=registration,
         )
         agents: dict[Addr, Association] = {AN1: mn_fa, AN2: mn_fa} if agents_keyed else {}
-        self.ha = Host("ha", lambda: HomeAgent(HomeAgentConfiguration(HA), [mobile], keyed, self.random))
+        home = HomeAgentConfiguration(HA, located="ha" in located)
+        self.ha = Host("ha", lambda: HomeAgent(home, [mobile], keyed, self.random))
+        nodes = LocationConfiguration(frozenset((AN1, AN2)), frozenset((STAND_IN,)))
+        self.location = Host("location", lambda: LocationServer(nodes))
         self.an1 = Host("an1", agent(AN1, "radio0"))
         self.an2 = Host("an2", agent(AN2, "radio1"))
         self.an3 = Host("an3", agent(AN3, "eth0"))
@@ -375,8 +402,10 @@ class World:
                 self.random,
             ),
         )
-        self.mnps = Host("mnps", lambda: StandIn(stand_in, self.random))
+        self.mnps = Host("mnps", lambda: StandIn(stand_in, self.random, lambda _, __: None))
         self.hosts = [self.ha, self.an1, self.an2, self.an3, self.mnps, self.mn]
+        if located:
+            self.hosts.insert(0, self.location)
         for host in self.hosts:
             self.start(host)
 
@@ -391,7 +420,8 @@ class World:
             host.via = None
             self.answering.clear()
             self._adopt()
-        self.perform(host, host.role.restore(list(host.rows.values()), now=self.clock(host)))
+        rows = [StoredRow(row.table, row.key, json.dumps(row.value)) for row in host.rows.values()]
+        self.perform(host, host.role.restore(rows, now=self.clock(host)))
         self.tell(host, a.WallClockStepped(host.wall_ahead))
         if host is self.mn:
             for link, up in self.radio.items():
@@ -613,8 +643,12 @@ class World:
                 self._ask(host, action)
             case a.Answer():
                 self._answer(action)
+            case TellLocation(location):
+                self.at(0.0, lambda: self.tell(self.location, LocationTold(location)))
             case ReleaseHeld():
                 pass
+            case ReleasePaged() | DropPaged():
+                self.paged.append(action)
             case _ if type(action) in FORWARDING:
                 host.forward(action)
             case _:
@@ -636,6 +670,12 @@ class World:
                 self._fly(self.an3, action.message, source, None)
             case a.SendRegistration() if host is self.ha:
                 self._from_home(action.to, action.message)
+            case a.SendRegistration() if action.to == HOA:
+                self.calls.append(action)
+                if action.link is not None and action.link in self.radio:
+                    address = AN1 if host is self.an1 else AN2
+                    source = Source(address, 434, action.link, b"\x02" * 6, HOA)
+                    self._fly(self.mn, action.message, source, action.link)
             case a.SendRegistration():
                 address = {"an1": AN1, "an2": AN2, "an3": AN3}[host.name]
                 self._fly(self.ha, action.message, Source(address, 434, "core"), None)
@@ -693,7 +733,8 @@ class World:
         return tunnel is not None and tunnel.destination == self.mn.via.care_of
 
     def _ask(self, host: Host, action: a.Ask) -> None:
-        servers: dict[Addr, Host] = {STAND_IN: self.mnps, HOA: self.mn}
+        agents: dict[Addr, Host] = {AN1: self.an1, AN2: self.an2, AN3: self.an3}
+        servers: dict[Addr, Host] = {STAND_IN: self.mnps, HOA: self.mn, HA: self.location, **agents}
         target = servers[action.peer]
         ended: list[bool] = []
 
@@ -711,8 +752,10 @@ class World:
             if target.alive and path and not silent:
                 number = next(self._exchange)
                 self._exchanges[number] = (host, action.request)
-                peer = HOA if host is self.mn else AN1
+                peer = HOA if host is self.mn else AN2 if host is self.an2 else AN1
                 authorised = self.authorised if host is self.mn or action.path == "618" else ()
+                peer = HOA if host is self.mn else AN1
+                authorised = self.authorised if host is self.mn or action.path in ("618", "1170") else ()
                 self.tell(target, a.Asked(number, action.path, action.body, peer, authorised))
             elif attempt < 3:
                 self.at(2.0 * 2**attempt, lambda: deliver(attempt + 1))
@@ -774,7 +817,12 @@ class World:
                     self.sessions[of_session].tight = False
                     self.sessions[of_session].lost |= isinstance(action, AbandonSessions)
                     self.answering.discard(of_session)
+            case StartApps() | EndApps():
+                pass
+            case PauseApps(handover):
+                return AppsPaused(handover, {}, self.spoken, self.surplus)
             case Tighten(flows):
+                self.agreed.append(action)
                 return self._tighten(flows)
             case AnswerPeers(finals):
                 for final in finals:

@@ -15,15 +15,16 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import TypeVar
 
+from locum.node.apps.attended import AttendedStandIn
 from locum.node.config.settings import MnpsSettings
 from locum.node.host.link_watch import LinkWatch
 from locum.node.host.local_peers import LocalPeers
 from locum.node.host.network import HostNetwork
-from locum.node.sessions.stand_in import StandIn
 from locum.node.store import Store
 from locum.roles import actions as do
 from locum.roles.action_values.sessions import Restored, RestoreSessions, SessionEvent, SessionRecordItem
 from locum.roles.mnps.configuration import ORDINARY, Quota, StandInConfiguration
+from locum.sessions.holder import FdStore
 from locum.sessions.tcp.live import LiveSocket
 from locum.wire.control import Flow
 from tests.sessions.sleepworld import HOME4, HOME6, Network
@@ -59,7 +60,7 @@ class Lodging:
     events: list[do.Event] = field(default_factory=list)
     told: list[do.Emit] = field(default_factory=list)
     connections: list[Connection] = field(default_factory=list)
-    stand_in: StandIn = field(init=False)
+    stand_in: AttendedStandIn = field(init=False)
     store: Store = field(init=False)
 
     def connect(self, number: int = 1, *, version: int = 4, here: bool = False) -> list[Connection]:
@@ -135,7 +136,7 @@ class Lodging:
         await self.host.open()
         self.watch = LinkWatch(lambda name, state: None)
         await self.watch.open()
-        self.stand_in = StandIn(
+        self.stand_in = AttendedStandIn(
             "lodging", self.settings, self.store, self.events.append, self.told.append, LocalPeers(self.host, self.watch),
             lambda packet: None, lambda reason: None,
         )  # fmt: skip
@@ -143,6 +144,15 @@ class Lodging:
         await self.stand_in.begin()
         await self.host.undo_stale()
         return lost
+
+    def kept(self) -> list[str]:
+        """Names of the descriptors with the holder."""
+        store = FdStore.holder(self.directory / "holder")
+        taken = store.take()
+        store.close()
+        for fd in taken.values():
+            os.close(fd)
+        return list(taken)
 
     async def shut(self) -> None:
         """The daemon ends; holder, store and network stay."""
@@ -175,6 +185,7 @@ async def lodging(
         memory_bound=32 << 20,
         disk_bound=1 << 30,
         spool_dir=directory / "spool",
+        app_dir=directory / "apps",
         holder=path,
         **settings,  # type: ignore[arg-type]
     )

@@ -295,11 +295,15 @@ class World:
         """Everything that `away.spool` has goes into the original socket, the program reading in between."""
         processes = away.candidate.processes
         deadline = time.monotonic() + 20
-        while away.live.position() < away.spool.total and not self.closed(away):
-            assert time.monotonic() < deadline, (away.live.position(), away.spool.total, away.live.unread())
-            done = away.live.inject(away.spool.read(away.live.position(), 64 << 20))
+        while away.live.position() < away.spool.for_program and not self.closed(away):
+            assert time.monotonic() < deadline, (
+                away.live.position(),
+                away.spool.for_program,
+                away.live.unread(),
+            )
+            done = away.live.inject(away.spool.give(away.live.position(), 64 << 20))
             self.network.deliver(done.packets)
-            if away.live.position() == away.spool.total:
+            if away.live.position() == away.spool.for_program:
                 return
             self.rounds += 1
             away.live.let_go()

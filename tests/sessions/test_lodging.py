@@ -1,11 +1,14 @@
 """The stand-in's side of a node with real sockets: how much it takes in, peers on its own host, restarts, many sessions."""
 
 import socket
+import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from locum.node.sessions import removing
 from locum.node.tables import HostTable
 from locum.roles.action_values.sessions import (
     DropSessions,
@@ -103,6 +106,48 @@ async def test_idle_times_survive_a_restart(network: Network, tmp_path: Path) ->
         uses = {session.session: session for session in (await here.ask(SurveySessions(), Surveyed)).sessions}
         assert uses[0].idle >= uses[1].idle + 0.4
         assert (uses[0].stored, uses[1].stored) == (0, 1)
+
+
+async def test_session_that_was_not_stored_stays_with_its_device(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon is killed between the socket and its row: the peer hears nothing, for the device's socket goes on."""
+    async with lodging(network, tmp_path) as here:
+        (one,) = here.connect()
+        monkeypatch.setattr(here.store, "_commit", lambda batch: None)
+        assert (await here.take_over([one])).restored == (0,)
+        await here.shut()
+        assert await here.open() == () and not here.stand_in.sessions()
+        with pytest.raises(BlockingIOError):
+            one.peer.recv(1)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_dropped_sessions_are_removed_when_the_disk_has_room(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, reset: bool
+) -> None:
+    monkeypatch.setattr(removing, "STORE_AGAIN", 0.05)
+    async with lodging(network, tmp_path) as here:
+        (one,) = here.connect()
+        await here.take_over([one])
+        one.peer.send(b"stored")
+        await here.until(lambda: here.stand_in.sessions()[0]["received"] == 6)
+        await here.store.durable()
+        commit, full = here.store._commit, True
+
+        def fails(batch: Any) -> None:
+            if full:
+                raise sqlite3.OperationalError("database or disk is full")
+            commit(batch)
+
+        monkeypatch.setattr(here.store, "_commit", fails)
+        await here.perform(DropSessions(HANDOVER, reset=reset))
+        assert not here.stand_in.sessions()
+        assert len(here.kept()) == 1 and here.store.rows(HostTable.SESSION)  # as it was, should it be killed
+        full = False
+        await here.until(lambda: not here.kept())
+        assert not here.store.rows(HostTable.SESSION)
+        assert not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]
 
 
 async def test_failed_session_does_not_affect_the_others(network: Network, tmp_path: Path) -> None:

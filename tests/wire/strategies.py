@@ -1,5 +1,6 @@
 """Hypothesis strategies for the values of the wire package: every value they give can be encoded."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 from hypothesis import strategies as st
@@ -26,16 +27,21 @@ from locum.wire.control import (
     TakeoverPrepare,
     TakeoverTransfer,
 )
+from locum.wire.control.answer import MAX_SURPLUS
 from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag
 from locum.wire.mobile_ip.extensions import (
     AccessTechnology,
+    AgentNonceReply,
     Authentication,
     AuthKind,
+    DynamicHomeAgent,
     EncapsulatingDelivery,
     Extension,
     FlowAction,
     FlowBinding,
     GeneralizedAuthentication,
+    HomeAgentUse,
+    HomeNonceReply,
     InnerEncapsulation,
     Ipv6PrefixReply,
     Ipv6PrefixRequest,
@@ -44,6 +50,7 @@ from locum.wire.mobile_ip.extensions import (
     Multipath,
     Nai,
     NaiCarrying,
+    NonceRequest,
     Padding,
     PrefixCode,
     RevocationSupport,
@@ -125,6 +132,9 @@ authentications = st.builds(Authentication, st.sampled_from(AuthKind), u32, st.b
 plain_extensions: st.SearchStrategy[Extension] = st.one_of(
     st.just(Padding()),
     st.builds(GeneralizedAuthentication, u8, u32, st.binary(max_size=300)),
+    st.builds(NonceRequest, st.sampled_from((40, 42)), u32),
+    st.builds(AgentNonceReply, u32, u32, u32, u16, st.binary(min_size=16, max_size=40)),
+    st.builds(HomeNonceReply, u32, u32, u32, u16, u16, st.binary(min_size=16, max_size=40)),
     st.builds(VendorCritical, u32, u16, st.binary(max_size=300)),
     st.builds(VendorNormal, u32, u16, st.binary(max_size=247)),
     st.builds(Nai, names),
@@ -135,6 +145,7 @@ plain_extensions: st.SearchStrategy[Extension] = st.one_of(
     ),
     st.just(Ipv6TunnelingMode()),
     st.builds(RevocationSupport, u32, st.booleans()),
+    st.builds(DynamicHomeAgent, st.sampled_from(HomeAgentUse), addresses4),
     st.builds(
         UdpTunnelRequest, st.sampled_from(InnerEncapsulation) | st.just(6), st.booleans(), st.booleans()
     ),
@@ -319,16 +330,22 @@ def finals(draw: st.DrawFn) -> FinalState:
 
 
 statuses = st.builds(
-    SessionStatus,
-    numbers,
-    flows,
-    st.sampled_from(Status),
+    lambda status, least: replace(status, surplus=min(status.total - least, MAX_SURPLUS)),
+    st.builds(
+        SessionStatus,
+        numbers,
+        flows,
+        st.sampled_from(Status),
+        positions,
+        positions,
+        st.booleans(),
+        st.integers(0, 4095),
+        st.text(max_size=20),
+        st.none()
+        | st.builds(Handshake, u32, u32, st.integers(1, 0xFFFF), st.booleans(), st.integers(0, 0xFFFF)),
+        st.binary(max_size=20),
+    ),
     positions,
-    positions,
-    st.booleans(),
-    st.integers(0, 4095),
-    st.text(max_size=20),
-    st.none() | st.builds(Handshake, u32, u32, st.integers(1, 0xFFFF), st.booleans(), st.integers(0, 0xFFFF)),
 )
 answers = st.builds(
     Answer632,

@@ -52,6 +52,23 @@ def revoke(target: Target, home_address: str, agent: str | None, reason: str | N
     target.output.done(result, "revoked")
 
 
+@binding.command("forget-identification")
+@click.argument("home_address", required=False)
+@click.option("--all", "everything", is_flag=True, help="Of every home address.")
+@json_option
+@click.pass_obj
+def forget_identification(target: Target, home_address: str | None, everything: bool) -> None:
+    """Forget registration times of HOME_ADDRESS that lie in the future (RFC 5944 section 5.7.1).
+
+    For a home agent whose clock was ahead. Requests that somebody has recorded meanwhile can be sent again when the
+    clock comes there: give the devices new keys first, or make sure that nobody has.
+    """
+    if (home_address is None) is not everything:
+        raise click.UsageError("name one home address, or --all")
+    result = target.ask("binding forget-identification", home_address=home_address, all=everything)
+    target.output.done(result, "forgotten")
+
+
 list_command(
     tunnel,
     "tunnel list",

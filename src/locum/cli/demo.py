@@ -1,7 +1,9 @@
-"""`locum demo`: Fig. 6 shown live in a terminal, with the facts and the message diagram at the end."""
+"""`locum demo`: Fig. 6 shown live in a terminal, with the facts and the message diagram at the end; then a second act, in
+which a proxy keeps an MQTT client connected."""
 
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -9,11 +11,23 @@ from rich.console import Console
 
 from locum.cli.lab import ready
 from locum.lab.errors import Interrupted, LabError
-from locum.lab.report.report import Report
+from locum.lab.report.report import Report, cleared
 from locum.lab.scenario import perform
+from locum.lab.scenarios.apps.keep_alive import AppDemo
 from locum.lab.scenarios.sleep.fig06 import SIZE, Fig06
 from locum.lab.screen import Screen
+from locum.lab.timeline import Event
 from locum.node.exits import Exit
+
+SECOND_ACT = {
+    "lab-stands": "the lab stands again; mosquitto_sub on the mobile node subscribes, with a keep-alive of 5 seconds",
+    "lid-closes": "the lid closes: `locum sleep`",
+    "asleep": "asleep: a proxy at the stand-in sends MQTT pings on the same connection",
+    "published": "somebody publishes: {text}",
+    "lid-opens": "the lid opens: `locum wake`",
+    "awake": "awake: the connection is back in the same mosquitto_sub",
+    "arrived": "mosquitto_sub has: {text}",
+}
 
 
 @click.command()
@@ -28,7 +42,7 @@ def demo(output: Path) -> None:
     """Show a device that falls asleep during a download without interrupting it."""
     console = Console()
     ready(console)
-    if not _replace(output):
+    if not cleared(output):
         console.out(f"locum: {output} exists and is not from a demo; give another --output", highlight=False)
         sys.exit(Exit.FAILED)
     console.out("Building the network of Fig. 5 in namespaces and starting the daemons ...", highlight=False)
@@ -48,17 +62,34 @@ def demo(output: Path) -> None:
         sys.exit(Exit.INTERRUPTED)
     report.write(output / "report.json")
     _show(console, report, output)
-    sys.exit(0 if report.ok else Exit.FAILED)
+    second = _second_act(console, output / "mqtt-act")
+    sys.exit(0 if report.ok and second else Exit.FAILED)
 
 
-def _replace(output: Path) -> bool:
-    """Clear an earlier demo's folder; False when there is something else at this path."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return True
-    if not (output / "events").is_dir():
+def _second_act(console: Console, output: Path) -> bool:
+    """Play the MQTT story; True if all its checks hold."""
+    console.out(
+        "\nSecond act: an MQTT client sleeps four times as long as its keep-alive ...", highlight=False
+    )
+    begin = time.time()
+
+    def happened(event: Event) -> None:
+        if (words := SECOND_ACT.get(event.kind)) is not None:
+            text = words.format(**event.detail)
+            console.out(f"{event.time - begin:6.1f} s  {text}", highlight=False)
+
+    try:
+        report = perform(AppDemo(), output, listener=happened)
+    except LabError as problem:
+        console.out(f"locum: {problem}", highlight=False)
         return False
-    shutil.rmtree(output)
-    return True
+    except Interrupted as reason:
+        shutil.rmtree(output, ignore_errors=True)
+        console.out(f"locum: {reason}: the second act is stopped and removed", highlight=False)
+        sys.exit(Exit.INTERRUPTED)
+    report.write(output / "report.json")
+    report.print(console)
+    return report.ok
 
 
 def _show(console: Console, report: Report, output: Path) -> None:

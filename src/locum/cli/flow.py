@@ -42,6 +42,12 @@ def flow_list(target: Target, home_address: str | None) -> None:
 )
 @click.option("--share", is_flag=True, help="Share flows among all targets by their weights.")
 @click.option("--drop", is_flag=True, help="Drop the packets.")
+@click.option(
+    "--page", is_flag=True, help="At a home agent: while the device sleeps, page it and hold the packets."
+)
+@click.option(
+    "--agent", is_flag=True, help="At a home agent: --to an application agent, while the device sleeps."
+)
 @selector_options
 @json_option
 @click.pass_obj
@@ -54,17 +60,24 @@ def flow_add(
     to: tuple[str, ...],
     share: bool,
     drop: bool,
+    page: bool,
+    agent: bool,
     **options: str | None,
 ) -> None:
     """Add a rule; without selector options it takes every packet.
 
     At a stand-in it leads to the stand-in itself, and identifier and priority are given to it.
     """
-    if drop and to:
-        raise click.UsageError("a rule either goes somewhere (--to TARGET) or drops (--drop)")
+    chosen = [action for action, flag in (("drop", drop), ("page", page), ("agent", agent)) if flag]
+    if (drop or page) and to:
+        raise click.UsageError("a rule goes somewhere (--to TARGET), drops (--drop), or pages (--page)")
+    if len(chosen) > 1:
+        raise click.UsageError(
+            f"a rule has one action, not {' and '.join(f'--{action}' for action in chosen)}"
+        )
     rule: dict[str, Any] = {
-        "action": "drop" if drop else "forward",
-        "to": [number_or_text(name) for name in to],
+        "action": chosen[0] if chosen else "forward",
+        **({} if agent and not to else {"to": [number_or_text(name) for name in to]}),
         "share": share,
         **_given(id=identifier, priority=priority),
         **selector_keys(options),

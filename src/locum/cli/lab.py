@@ -16,7 +16,7 @@ from locum.cli.target import Target, json_option
 from locum.lab import preflight
 from locum.lab.errors import Interrupted, LabError
 from locum.lab.network.place import LabPlace
-from locum.lab.report.report import Report
+from locum.lab.report.report import Report, cleared
 from locum.lab.scenario import Scenario, perform
 from locum.lab.scenarios import SCENARIOS
 from locum.lab.timeline import Event
@@ -100,6 +100,9 @@ def run_scenario(target: Target, name: str, report: Path | None, output: Path | 
     existed = folder.exists()
     if report is not None:
         _prove_writable(console, report, "--report")
+    if not cleared(folder):
+        console.out(f"locum: {folder} exists and has no earlier run; give another --output", highlight=False)
+        sys.exit(Exit.FAILED)
     _prove_writable(console, folder / "report.json", "--output")
     begin = time.time()
 
@@ -151,7 +154,7 @@ def _write(console: Console, result: Report, file: Path) -> bool:
     return True
 
 
-@lab.command("shell", context_settings={"ignore_unknown_options": True})
+@lab.command("shell", context_settings={"allow_interspersed_args": False})
 @click.option("--lab", "identity", help="Which lab; the latest if there are several.")
 @click.argument("node")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -161,7 +164,11 @@ def shell(node: str, identity: str | None, command: tuple[str, ...]) -> None:
     ready(console)
     places = [place for place in LabPlace.all() if identity in (None, place.identity)]
     if not places:
-        console.out("locum: no lab stands; start one with `locum lab run NAME --keep`", highlight=False)
+        which = "no lab" if identity is None else f"no lab {identity}"
+        console.out(
+            f"locum: {which} stands; `locum lab list` names those that do, and `locum lab run NAME --keep` starts one",
+            highlight=False,
+        )
         sys.exit(Exit.FAILED)
     place = places[-1]
     if not place.namespace_path(node).exists():

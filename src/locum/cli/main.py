@@ -1,7 +1,7 @@
 """The `locum` command: objects and verbs, like `ip`. Each object is a module of its own, imported when it is asked for.
 
 Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 no node answers, 4 wrong configuration, 5 missing privilege,
-6 done, but some sessions stayed or were lost.
+6 done, but some sessions stayed or were lost, or files are missing.
 """
 
 import os
@@ -16,6 +16,8 @@ from locum.node.control.client import NodeRefused, NodeUnreachable
 from locum.node.exits import Exit
 
 _COMMANDS = {
+    "accept": "locum.cli.app:accept",
+    "app": "locum.cli.app:app",
     "binding": "locum.cli.binding:binding",
     "config": "locum.cli.node:config_group",
     "context": "locum.cli.context:context",
@@ -27,9 +29,12 @@ _COMMANDS = {
     "give": "locum.cli.session:give",
     "group": "locum.cli.translation:group",
     "lab": "locum.cli.lab:lab",
+    "location": "locum.cli.paging.location:location",
     "monitor": "locum.cli.node:monitor",
     "move": "locum.cli.session:move",
     "node": "locum.cli.node:node_group",
+    "order": "locum.cli.orders.commands:order",
+    "page": "locum.cli.paging.page:page",
     "peer": "locum.cli.peer:peer",
     "profile": "locum.cli.profile:profile",
     "session": "locum.cli.session:session",
@@ -76,7 +81,7 @@ def cli(ctx: click.Context, node: str | None, socket: Path | None, json: bool) -
     """Locum keeps a device's place on the network while the device sleeps.
 
     Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 no node answers, 4 wrong configuration, 5 missing privilege,
-    6 done, but some sessions stayed or were lost.
+    6 done, but some sessions stayed or were lost, or files are missing.
     """
     if node is not None:
         socket = RUN_DIR / f"{node}.sock"

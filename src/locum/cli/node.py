@@ -24,6 +24,39 @@ def node_run(config: Path) -> None:
     sys.exit(run(config))
 
 
+@node_group.command("check")
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@json_option
+@click.pass_obj
+def node_check(target: Target, config: Path | None) -> None:
+    """Look for settings of the host that eat the node's packets, and print the command that ends each.
+
+    Asks the running node; with CONFIG the host is examined without it. Exit code 1 if there are any.
+    """
+    found = target.ask("node check") if config is None else _examine(config)
+    if found or target.output.json:
+        target.output.table(found, ("where", "problem", "remedy"))
+    else:
+        click.echo("nothing in the way")
+    sys.exit(Exit.FAILED if found else Exit.DONE)
+
+
+def _examine(config: Path) -> list[dict[str, str]]:
+    """Obstacles to the node of a configuration file."""
+    import asyncio
+
+    from locum.node.config.load import ConfigError, load
+    from locum.node.host.obstacles import examine
+    from locum.node.host.surroundings import said
+
+    try:
+        settings = load(config)
+    except ConfigError as problem:
+        click.echo(f"locum: {problem}", err=True)
+        sys.exit(Exit.CONFIG)
+    return [said(obstacle) for obstacle in asyncio.run(examine(settings))]
+
+
 @click.group("config")
 def config_group() -> None:
     """Look at configuration files."""
@@ -49,8 +82,11 @@ def config_check(target: Target, config: Path) -> None:
             click.echo(f"locum: {problem}", err=True)
         sys.exit(Exit.CONFIG)
     if target.output.json:
-        target.output.value({"ok": True, "node": settings.node.name, "roles": list(settings.roles)})
+        checked = {"ok": True, "node": settings.node.name, "roles": list(settings.roles)}
+        target.output.value({**checked, "warnings": list(settings.warnings)})
     else:
+        for warning in settings.warnings:
+            click.echo(f"locum: warning: {warning}", err=True)
         click.echo(f"{config}: {settings.node.name}: {', '.join(settings.roles)}")
 
 

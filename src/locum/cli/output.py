@@ -41,7 +41,7 @@ class Output:
             numbers = all(
                 isinstance(row.get(column), int | float) for row in rows if row.get(column) is not None
             )
-            longest = max(len(text(row.get(column))) for row in rows)
+            longest = max(len(_cell(column, row.get(column))) for row in rows)
             table.add_column(
                 column.replace("_", " "),
                 justify="right" if numbers else "left",
@@ -49,7 +49,7 @@ class Output:
                 no_wrap=longest <= UNBROKEN,
             )
         for row in rows:
-            table.add_row(*(text(row.get(column)) for column in shown))
+            table.add_row(*(_cell(column, row.get(column)) for column in shown))
         console = Console(soft_wrap=True)
         if not console.is_terminal:
             console.width = PIPE_WIDTH
@@ -109,6 +109,13 @@ def text(value: Any) -> str:
     return str(value)
 
 
+def _cell(key: str, value: Any) -> str:
+    """The value of a key as text for users: moments as dates."""
+    if value is not None and (key.endswith("_at") or key == "since"):
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    return text(value)
+
+
 def _lines(record: Mapping[str, Any], indent: str) -> list[str]:
     lines: list[str] = []
     for key, value in record.items():
@@ -116,7 +123,5 @@ def _lines(record: Mapping[str, Any], indent: str) -> list[str]:
         if isinstance(value, Mapping):
             lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
         else:
-            if key.endswith("_at") or key == "since":
-                value = None if value is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
-            lines.append(f"{indent}{name}: {text(value)}")
+            lines.append(f"{indent}{name}: {_cell(key, value)}")
     return lines

@@ -30,6 +30,7 @@ list_command(
         "handover",
         "session",
         "flow",
+        "label",
         "programs",
         "state",
         "status",

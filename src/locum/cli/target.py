@@ -51,9 +51,9 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def list_command(group: click.Group, request: str, columns: tuple[str, ...], text: str) -> None:
-    """The verb `list` of an object: a request without arguments, and the displayed columns."""
+    """The verb of an object that shows rows: a request without arguments, whose last word it is, and the displayed columns."""
 
-    @group.command("list", help=text)
+    @group.command(request.split()[-1], help=text)
     @json_option
     @click.pass_obj
     def show(target: Target) -> None:

@@ -2,40 +2,78 @@
 
 They come in from the ring buffer and go back through the re-injection device, in order. The written flow verdicts,
 bindings and acceptances say which packets may go; this module decides nothing itself.
+
+A turn of the event loop reads and sends a bounded number of packets. The rest of the ring is read in later turns, and the rest
+of the released packets goes out then: the same order, but newcomers may overtake them, for the programs hold them no more.
 """
 
+import time
 from collections.abc import Callable
+from functools import lru_cache
 
-from locum.dataplane.hold import HeldPacket, HoldQueue, held_packet
+from locum.dataplane.hold import HeldPacket, HoldQueue, Room, held_packet
+from locum.dataplane.icmp_message import Told
 from locum.dataplane.kernel.device import Reinjection
 from locum.dataplane.kernel.libbpf import Map, RingBuffer
-from locum.dataplane.kernel.reassembly import acceptable
+from locum.dataplane.kernel.reassembly import acceptable, as_ip_in_ip
 from locum.dataplane.kernel.tables import Tables
-from locum.dataplane.layout.maps import HeldReason
+from locum.dataplane.layout.maps import HELD, HeldReason, address_of
 from locum.dataplane.limits import Limits
+from locum.dataplane.mtu.pieces import Pieces
+from locum.dataplane.paged_packets import PagedPackets
+from locum.dataplane.tunnel_errors import TunnelErrors
+from locum.dataplane.turn import Turn
 from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import RuleVerdict
 from locum.roles.action_values.forwarding import FlowVerdict, Stage, Verdict
+from locum.roles.action_values.paging import PageTriggered
 from locum.wire.control import Flow
 
-# Rounds in which the queue may fill again while it is emptied; then the rest waits for the next release.
+# Rounds in which the queue may fill again while it is emptied.
 RELEASE_ROUNDS = 8
 MAX_OPENINGS = 256  # between two looks of the daemon; the rest is asked for again by its peers
+EXPIRED_AT_ONCE = 4096  # packets dropped for their age in one turn
+
+_WAITING = (HeldReason.BINDING, HeldReason.FLOW, HeldReason.REPORT)
+_home_address = lru_cache(4096)(address_of)
 
 
 class HeldPackets:
-    """Packets that the data plane holds for its daemon. `ring` is the map of the ring buffer."""
+    """Packets that the data plane holds for its daemon. `ring` is the map of the ring buffer; `clock` gives nanoseconds."""
 
-    def __init__(self, ring: Map, device: Reinjection, tables: Tables, limits: Limits) -> None:
+    def __init__(
+        self,
+        ring: Map,
+        device: Reinjection,
+        tables: Tables,
+        limits: Limits,
+        narrow: Callable[[Addr, int, int], None] = lambda *_: None,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """`narrow` is called with the end of a tunnel, the MTU of its path and its overhead, in bytes."""
         self._device = device
+        self._narrow = narrow
+        self._pieces = Pieces()
         self._tables = tables
-        self._queue = HoldQueue(limits.hold_packets, limits.hold_bytes)
+        self._clock = clock
+        self._reading, self._sending = Turn(clock), Turn(clock)
+        self._queue = _queue(limits)
+        self.paged = PagedPackets(_queue(limits), clock)
+        # Called when `serve` has something to do, now or later.
+        self.tell_pending: Callable[[], None] = lambda: None
+        # Called with the addresses of a packet that is large in its tunnel.
+        self.tell_large: Callable[[Addr, Addr], None] = lambda _source, _destination: None
+        # Called with the first bytes of a packet that nothing takes.
+        self.tell_headers: Callable[[HeldPacket], None] = lambda _packet: None
         self._diverted: dict[Flow, Callable[[bytes], None]] = {}
+        self._forgetting: dict[Addr, int] = {}  # until when their packets in the ring are to be dropped
         self._fresh: list[HeldPacket] = []
         self._openings: list[bytes] = []
         self._openings_dropped = 0
         self._forgotten = 0
         self._refused = 0
         self._not_injected = 0
+        self._errors = TunnelErrors()
         self._ring = RingBuffer(ring.fd, self._take_record)
 
     def fileno(self) -> int:
@@ -44,13 +82,49 @@ class HeldPackets:
 
     def close(self) -> None:
         self._ring.close()
+        self._pieces.close()
 
-    def _take_record(self, record: bytes) -> None:
-        packet = held_packet(record)
+    def take_over(self, ring: Map) -> None:
+        """Take the packets that are left in the ring of an earlier daemon."""
+        earlier = RingBuffer(ring.fd, self._take_record)
+        while not earlier.consume():
+            self._reading.begin()
+        earlier.close()
+
+    # In
+
+    def _take_record(self, record: bytes) -> bool:
+        """Keep the packet of a record, or drop and count it; false ends the reading for this turn."""
+        reason = record[HELD.size - 4]
+        waits = reason in _WAITING and not (self._diverted or self._forgetting)
+        length = len(record) - HELD.size
+        # A flood is dropped here, at a fraction of the price of a packet that is kept.
+        if reason == HeldReason.PAGE:
+            if not self.paged.floods(_home_address(record[:16]), length):
+                self._take_packet(held_packet(record))
+        elif not waits or self._queue.admits(_home_address(record[:16]), length):
+            self._take_packet(held_packet(record))
+        return self._reading.spend(length)
+
+    def _take_packet(self, packet: HeldPacket) -> None:
         if packet.reason is HeldReason.OPENING:
             self._take_opening(packet)
+        elif packet.reason is HeldReason.PATH:
+            self._narrow(packet.flow.peer, packet.gso_size, packet.ifindex)
+        elif packet.reason is HeldReason.LARGE:
+            self.tell_large(packet.flow.local, packet.flow.peer)
+        elif packet.reason is HeldReason.HEADERS:
+            self.tell_headers(packet)
+        elif packet.reason is HeldReason.PIECES:
+            self._pieces.send(packet.data, packet.gso_size)
+        elif packet.reason is HeldReason.PAGE:
+            self._take_paged(packet)
+        elif packet.time <= self._forgetting.get(packet.home_address, -1):
+            self._forgotten += 1
         elif (take := self._diverted.get(packet.flow)) is not None:
             take(packet.data)
+        elif self._is_late(packet):
+            self._queue.add(packet, due=True)
         elif self._queue.add(packet):
             self._fresh.append(packet)
 
@@ -60,53 +134,99 @@ class HeldPackets:
         else:
             self._openings_dropped += 1
 
+    def _take_paged(self, packet: HeldPacket) -> None:
+        entry = self._tables.state.stage(Stage.HOME).get(packet.home_address)
+        if entry is not None and any(rule.verdict is RuleVerdict.PAGE for rule in entry.rules):
+            self.paged.take(packet)
+        else:
+            self.paged.take_late(packet)
+
+    def _consume(self) -> bool:
+        """Read the ring within the turn; true if nothing is left in it."""
+        self._reading.join()
+        emptied = self._reading.left and self._ring.consume()
+        if emptied:
+            self._forgetting.clear()
+        return emptied
+
     # Out of the queue
 
+    def serve(self) -> None:
+        """One turn of the event loop: read the ring, send released packets, drop those that waited too long."""
+        self._reading.begin()
+        self._sending.begin()
+        self._consume()
+        self._fresh.clear()
+        self._send_due()
+        for queue in (self._queue, self.paged.queue):
+            queue.expire(self._clock(), EXPIRED_AT_ONCE)
+
+    @property
+    def is_due(self) -> bool:
+        """True if `serve` has released packets to send at once."""
+        return self._queue.is_due or self.paged.queue.is_due
+
+    @property
+    def expires(self) -> int | None:
+        """When `serve` has packets to drop for their age, in nanoseconds of the clock; None: no packet waits."""
+        times = [queue.expires for queue in (self._queue, self.paged.queue) if queue.expires is not None]
+        return min(times, default=None)
+
     def read_openings(self) -> list[bytes]:
-        """SYNs to watched ports since the last call."""
-        self._ring.consume()
+        """SYNs to watched ports since the last call, from their IP headers on; `inject` accepted ones."""
+        self._consume()
         openings, self._openings = self._openings, []
         return openings
 
+    def read_pages(self) -> list[PageTriggered]:
+        """The first packets since the last call that wait for a device which is to be paged."""
+        self._consume()
+        first, self.paged.first = self.paged.first, []
+        return first
+
     def read(self) -> list[HeldPacket]:
-        """Move packets from the kernel's ring into the queue; returns the new ones."""
-        self._ring.consume()
+        """Move packets from the kernel's ring into the queue, as many as a turn allows; returns the new ones that wait."""
+        self._consume()
         fresh, self._fresh = self._fresh, []
         return fresh
 
-    def take(self, of: Addr | Flow) -> list[bytes]:
-        """Remove the held packets of a home address or flow and return them, in order."""
-        self._ring.consume()
-        queue = self._queue
-        taken = queue.take(of) if isinstance(of, Flow) else queue.take_where(lambda flow: flow.local == of)
-        return [packet.data for packet in taken]
-
     def forget(self, home_address: Addr) -> None:
         """Drop and count the held packets of a home address."""
-        self._forgotten += len(self.take(home_address))
+        now = self._clock()
+        if not self._consume():
+            self._forgetting[home_address] = now
+        self._forgotten += self._queue.drop(home_address)
 
     def divert(self, flow: Flow, take: Callable[[bytes], None] | None) -> None:
         """Give the held packets of this flow to a function instead of the queue; None: no more."""
         if take is None:
             self._diverted.pop(flow, None)
             return
-        for packet in self.take(flow):
-            take(packet)
+        self._consume()
+        for packet in self._queue.take(flow):
+            take(packet.data)
         self._diverted[flow] = take
 
     # Into the kernel
 
     def release(self, of: Addr | Flow, *, ahead: bool = False) -> int:
-        """Put the held packets that are now allowed into the kernel; with `ahead` all those of a home address."""
+        """Put the held packets that are now allowed into the kernel; with `ahead` all those of a home address.
+
+        Returns the number of packets that went out at once.
+        """
         if isinstance(of, Flow):
-            return self._send(lambda: self._queue.take(of) if self._allowed(of) else [])
-        return self._send(
-            lambda: self._queue.take_where(lambda flow: flow.local == of and (ahead or self._allowed(flow)))
+            return self._release(lambda: self._queue.release(of) if self._allowed(of) else 0)
+        return self._release(
+            lambda: self._queue.release_where(of, lambda flow: ahead or self._allowed(flow), ahead=ahead)
         )
+
+    def release_paged(self, home_address: Addr) -> int:
+        """Put the packets that wait for a device into the kernel, in order; returns the number that went out at once."""
+        return self._release(lambda: self.paged.release(home_address))
 
     def send_of(self, flow: Flow) -> None:
         """Send the packets held for this flow; the cost does not grow with the packets of others."""
-        self._send(lambda: self._queue.take(flow))
+        self._release(lambda: self._queue.release(flow, ahead=True))
 
     def inject(self, packet: bytes, gso_size: int = 0) -> bool:
         """Put a packet into the kernel as if it had arrived; returns False, and counts it, if the kernel takes none of it."""
@@ -119,26 +239,63 @@ class HeldPackets:
 
     def inject_reassembled(self, packet: bytes, index: int) -> bool:
         """Inject a tunnel packet that the stack put together, which came on link `index`, unless it is not allowed."""
-        if not acceptable(self._tables.state, packet, by_visitor=self._tables.serves(index)):
+        packet = as_ip_in_ip(packet)
+        if not acceptable(self._tables.state, packet, by_visitor=self._tables.access.serves(index)):
             self._refused += 1
             return False
         return self.inject(packet)
+
+    def tell_of_error(self, version: int, message: bytes) -> Told | None:
+        """The message to the sender of a packet which was lost in a tunnel, for an ICMP error about the tunnel packet.
+
+        `message` begins with the error's type; `version` is that of the IP header before it.
+        """
+        return self._errors.tell(version, message, self._tables.state, now=time.monotonic())
 
     def _allowed(self, flow: Flow) -> bool:
         verdict = self._tables.state.flows.get(flow)
         if verdict is not None:
             return verdict is FlowVerdict.DELIVER
-        entries = (self._tables.state.stage(stage).get(flow.local) for stage in Stage)
-        return not any(entry and entry.verdict in (Verdict.HOLD, Verdict.REPORT) for entry in entries)
+        return not self._waits(flow.local)
 
-    def _send(self, take: Callable[[], list[HeldPacket]]) -> int:
+    def _waits(self, home_address: Addr) -> bool:
+        """True if an entry of the home address holds or reports its packets."""
+        entries = (self._tables.state.stage(stage).get(home_address) for stage in Stage)
+        return any(entry and entry.verdict in (Verdict.HOLD, Verdict.REPORT) for entry in entries)
+
+    def _is_late(self, packet: HeldPacket) -> bool:
+        """True if the packet was in the ring when those of its flow were released."""
+        by_entry = packet.reason is not HeldReason.FLOW
+        return self._allowed(packet.flow) and not (by_entry and self._waits(packet.home_address))
+
+    def _release(self, make_due: Callable[[], int]) -> int:
         sent = 0
         for _ in range(RELEASE_ROUNDS):
-            self._ring.consume()
-            packets = take()
-            if not packets:
+            emptied = self._consume()
+            released = make_due()
+            sent += self._send_due()
+            if not released or not emptied:
                 break
-            sent += sum(self.inject(packet.data, packet.gso_size) for packet in packets)
+        if self.is_due or self.expires is not None or self.paged.first:
+            self.tell_pending()
+        return sent
+
+    def _send_due(self) -> int:
+        """Send due packets within the turn; returns their number."""
+        sent = 0
+        self._sending.join()
+        while self._sending.left and (due := self.paged.queue.next_due()) is not None:
+            sent += self.inject(due.packet.data, due.packet.gso_size)
+            self._sending.spend(len(due.packet.data))
+        while self._sending.left and (due := self._queue.next_due()) is not None:
+            packet = due.packet
+            if due.ahead or self._allowed(packet.flow):
+                sent += self.inject(packet.data, packet.gso_size)
+                self._sending.spend(len(packet.data))
+            elif (take := self._diverted.get(packet.flow)) is not None:
+                take(packet.data)
+            else:  # held again, since it was released
+                self._queue.keep_again(due)
         return sent
 
     # Counts
@@ -146,9 +303,32 @@ class HeldPackets:
     def counters(self) -> dict[str, int]:
         """Packets that were dropped between the kernel and the daemon, by reason."""
         return {
-            "hold-queue-overflow": self._queue.overflow,
+            "hold-queue-overflow": self._queue.overflow + self.paged.queue.overflow,
+            "hold-queue-share": self._queue.beyond_share + self.paged.queue.beyond_share,
+            "hold-aged": self._queue.aged + self.paged.queue.aged,
+            "page-failed": self.paged.dropped,
             "openings-dropped": self._openings_dropped,
             "hold-forgotten": self._forgotten,
             "unregistered-source-reassembled": self._refused,
             "injection-failed": self._not_injected,
+            **self._errors.counts,
+            "sent-in-fragments": self._pieces.sent,
+            "fragments-not-sent": self._pieces.failed,
         }
+
+    def waiting(self) -> dict[str, int]:
+        """Packets that are held now, their bytes, and home addresses."""
+        queue, paged = self._queue, self.paged.queue
+        return {
+            "packets": len(queue) + len(paged),
+            "bytes": queue.bytes + paged.bytes,
+            "home_addresses": queue.home_addresses + paged.home_addresses,
+        }
+
+
+def _queue(limits: Limits) -> HoldQueue:
+    return HoldQueue(
+        Room(limits.hold_packets, limits.hold_bytes),
+        Room(limits.hold_packets_each, limits.hold_bytes_each),
+        limits.hold_age * 1_000_000_000,
+    )

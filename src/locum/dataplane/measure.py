@@ -1,4 +1,4 @@
-"""Inputs for measuring one packet: tables of many bindings, a frame, a route. Only benchmarks use it.
+"""Inputs for measuring one packet: tables of many bindings, a frame, a route. Only benchmarks and tests use it.
 
 It makes a network namespace of its own for the route of the outer packet, and changes nothing outside.
 """
@@ -12,10 +12,12 @@ from pathlib import Path
 
 from pyroute2 import IPRoute
 
-from locum.dataplane.kernel.libbpf import Object
+from locum.dataplane.kernel.entries import open_entries
+from locum.dataplane.kernel.loading import Object
 from locum.dataplane.layout import maps
 from locum.roles.action_values.flows import Tunnel
 from locum.roles.action_values.forwarding import BindingEntry, Verdict
+from locum.wire.ip.checksum import ones_sum
 
 CLONE_NEWNET = 0x40000000
 HOME_AGENT, CARE_OF = IPv4Address("10.2.0.1"), IPv4Address("10.2.0.2")
@@ -48,14 +50,13 @@ def private_network() -> Iterator[None]:
 
 
 def fill(loaded: Object, number: int) -> None:
-    """Put `number` bindings, with their counters, into the tables."""
+    """Put `number` bindings into the tables; `loaded` has `locum_change` among its programs."""
     tunnel = Tunnel(HOME_AGENT, CARE_OF)
     value = maps.binding(BindingEntry(HOME_AGENT, Verdict.ENCAPSULATE, (tunnel,)))
-    zero = maps.COUNTER.pack(0, 0)
+    bindings = open_entries(loaded)["bindings"]
     for start in range(0, number, CHUNK):
         keys = [maps.address(IPv4Address(FIRST_HOME + i)) for i in range(start, min(start + CHUNK, number))]
-        loaded.maps["binding_count"].put_many([(key, zero) for key in keys])
-        loaded.maps["bindings"].put_many([(key, value) for key in keys])
+        bindings.put_many([(key, value) for key in keys])
 
 
 def udp_frame(destination: IPv4Address, payload: int = 64) -> bytes:
@@ -63,6 +64,7 @@ def udp_frame(destination: IPv4Address, payload: int = 64) -> bytes:
     length = 28 + payload
     head = bytes((0x45, 0)) + length.to_bytes(2, "big") + b"\x00\x00\x40\x00\x40\x11\x00\x00"
     head += bytes((10, 1, 0, 2)) + destination.packed
+    head = head[:10] + (ones_sum(head) ^ 0xFFFF).to_bytes(2, "big") + head[12:]
     return (
         bytes(12)
         + b"\x08\x00"

@@ -4,6 +4,7 @@ It knows the file format as an operator does and nothing of the code that reads 
 """
 
 import json
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,6 +63,8 @@ class Plan:
     """Control associations besides those that every lab has."""
     routers: tuple[str, ...] = ()
     """Access nodes that are only routers here: without a daemon and without associations."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of application proxies that are installed in this lab alone, with the class of each (MODULE:CLASS)."""
 
     @property
     def daemons(self) -> tuple[str, ...]:
@@ -159,10 +162,27 @@ class Configuration:
         """True if a node's daemon is a stand-in, perhaps among other roles."""
         return node in self.plan.daemons and (node in STAND_INS or "mnps" in self.plan.tables.get(node, {}))
 
+    def environment(self) -> dict[str, str]:
+        """Additional variables of the daemons: where the kinds of proxies of this lab are installed."""
+        if not self.plan.kinds:
+            return {}
+        found = [str(self.folder / "kinds"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {"PYTHONPATH": os.pathsep.join(found)}
+
+    def _install_kinds(self) -> None:
+        """Write what an installed package has for its entry points, without the package."""
+        information = self.folder / "kinds" / "lab_kinds-1.dist-info"
+        information.mkdir(parents=True)
+        (information / "METADATA").write_text("Metadata-Version: 2.1\nName: lab_kinds\nVersion: 1\n")
+        lines = [f"{kind} = {place}" for kind, place in self.plan.kinds.items()]
+        (information / "entry_points.txt").write_text("\n".join(["[locum.apps]", *lines, ""]))
+
     def write(self) -> None:
         (self.folder / "keys").mkdir(parents=True, mode=0o700)
         (self.place.path / "run").mkdir(exist_ok=True)
         (self.output / "events").mkdir(parents=True, exist_ok=True)
+        if self.plan.kinds:
+            self._install_kinds()
         for node in self.plan.daemons:
             tables = merged(self._tables(node), self.plan.tables.get(node, {}))
             self.file(node).write_text(to_toml(self._with_keys(tables)))

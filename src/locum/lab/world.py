@@ -175,7 +175,8 @@ class Lab:
     def launch(self, node: str) -> Program:
         """Start a node's daemon, without waiting for it."""
         command = [*PRIORITY, *self._boot(node), *locum(), "node", "run", str(self.configuration.file(node))]
-        self.daemons[node] = self.processes.start(node, f"locum-{node}", command)
+        environment = self.configuration.environment()
+        self.daemons[node] = self.processes.start(node, f"locum-{node}", command, environment=environment)
         return self.daemons[node]
 
     def _boot(self, node: str) -> list[str]:

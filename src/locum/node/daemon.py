@@ -1,6 +1,8 @@
 """`locum node run`: a process around a node. Privileges, signals, one line per start error, exit codes."""
 
 import asyncio
+import contextlib
+import ctypes
 import errno
 import gc
 import logging
@@ -10,7 +12,7 @@ import sys
 from pathlib import Path
 
 from locum.node.clock import BootTimeLoop
-from locum.node.config.load import ConfigError, load
+from locum.node.config.load import ConfigError, load_to_keep
 from locum.node.config.settings import Settings
 from locum.node.control.server import SocketBusy
 from locum.node.exits import Exit
@@ -31,12 +33,14 @@ class MissingPrivilege(Exception):
 def run(path: Path) -> int:
     """Run the node of a configuration file until SIGTERM or SIGINT; the exit code."""
     try:
-        settings = load(path)
+        settings = load_to_keep(path)
     except ConfigError as problem:
         return _complain(str(problem), Exit.CONFIG)
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format=f"locum {settings.node.name}: %(message)s"
     )
+    for warning in settings.warnings:
+        logging.getLogger("locum.config").warning("%s", warning)
     try:
         check_privileges()
         _raise_descriptor_limit()
@@ -59,6 +63,12 @@ def run(path: Path) -> int:
         if type(problem).__module__.startswith("locum."):
             return _complain(str(problem), Exit.FAILED)
         raise
+
+
+def _give_back() -> None:
+    """Return the free memory of the C library to the system: restoring rows takes more than running does."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no malloc_trim
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _raise_descriptor_limit() -> None:
@@ -89,6 +99,7 @@ async def _main(settings: Settings) -> int:
         return Exit.DONE
     await starting
     gc.collect()
+    _give_back()
     gc.set_threshold(20_000, 20, 50)  # nearly everything is freed without it
     gc.freeze()  # present objects stay; a collection need not visit them again
     sys.setswitchinterval(0.0005)  # the store's thread gets its turn soon: answers wait for it

@@ -5,14 +5,17 @@ A role's actions go to its performer. After each step the role's timer is set an
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from locum.node.clock import SteadyClock
 from locum.node.events import EventStream
 from locum.node.performer import Performer
+from locum.node.tables import RoleTables
 from locum.roles import actions as do
 from locum.roles.action_values.addresses import Source
+from locum.roles.action_values.flows import ForwardGroup
+from locum.roles.action_values.forwarding import FORWARDING
 from locum.roles.actions import Action, Event, Role
 
 log = logging.getLogger("locum.node")
@@ -41,6 +44,24 @@ class Driver:
         self.stopping = False  # once set, no timer is set any more
         self._clock, self._events = clock, events
 
+    def restored(
+        self, tables: Callable[[str], RoleTables], others: dict[str, list[Action]], now: float
+    ) -> Iterator[Action]:
+        """The forwarding of each role as it is restored; all else, and groups, comes into `others`.
+
+        An action is gone when the next one is wanted: together those of many bindings take more memory than the bindings.
+        """
+        for slot in self.slots.values():
+            rest = others[slot.name] = []
+            actions = slot.role.restore(tables(slot.name).rows(), now=now)
+            actions.reverse()
+            while actions:
+                action = actions.pop()
+                if type(action) in FORWARDING:
+                    yield action
+                if type(action) not in FORWARDING or isinstance(action, ForwardGroup):
+                    rest.append(action)
+
     def deliver(self, role: str, message: bytes, source: Source) -> None:
         """Give a role a registration or discovery message."""
         slot = self.slots[role]
@@ -51,6 +72,11 @@ class Driver:
         slot = self.slots.get(role)
         if slot is not None:
             self._step(slot, lambda now: slot.role.happened(event, now=now))
+
+    def tell(self, event: Event) -> None:
+        """Give an event to every role."""
+        for name in self.slots:
+            self.feed(name, event)
 
     def command(self, role: str, command: Callable[[Role, float], Sequence[Action]]) -> None:
         """Let a role perform a user's command. Raises the role's errors."""
@@ -69,8 +95,7 @@ class Driver:
 
     def tell_wall_clock(self) -> None:
         """Tell every role how far the wall clock is ahead of steady seconds."""
-        for name in self.slots:
-            self.feed(name, do.WallClockStepped(self._clock.ahead))
+        self.tell(do.WallClockStepped(self._clock.ahead))
 
     def schedule(self, slot: Slot) -> None:
         """Set the timer, unless one that is set comes first anyway."""

@@ -12,5 +12,5 @@ class Exit(IntEnum):
     UNREACHABLE = 3
     CONFIG = 4
     PRIVILEGE = 5
-    PARTIAL = 6  # done, but some sessions stayed, or were lost
+    PARTIAL = 6  # done, but some sessions stayed or were lost, or files are missing
     INTERRUPTED = 130

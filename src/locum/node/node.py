@@ -21,6 +21,8 @@ from locum.node.control.answering import Answers
 from locum.node.control.server import ControlSocket
 from locum.node.driver import Driver, Slot
 from locum.node.events import EventStream
+from locum.node.host.beside import Beside
+from locum.node.host.early_bind import miss_addresses
 from locum.node.host.handlers import HostHandlers
 from locum.node.host.link_follower import LinkFollower
 from locum.node.host.link_watch import Link, LinkState, LinkWatch
@@ -30,7 +32,9 @@ from locum.node.leaving import farewell
 from locum.node.multicast.group_joins import GroupJoins
 from locum.node.performer import Handler, Pipelined, Sequential
 from locum.node.plane.delivery_watch import DeliveryWatch
+from locum.node.plane.forwarder import Forwarder
 from locum.node.plane.readers import PlaneReaders
+from locum.node.plane.visitors import serve_visitors
 from locum.node.registration.demultiplexer import RegistrationIo
 from locum.node.registration.prober import Prober
 from locum.node.store import Store
@@ -44,6 +48,7 @@ from locum.wire.control import Flow
 
 if TYPE_CHECKING:
     from locum.dataplane.plane import DataPlane
+    from locum.node.apps.attended import AttendedStandIn as StandIn
     from locum.node.coap.learnt_associations import LearntAssociations
     from locum.node.multicast.memberships import Memberships
     from locum.node.policy.radius import RadiusClient
@@ -52,7 +57,6 @@ if TYPE_CHECKING:
     from locum.node.sessions.device import SessionCapture
     from locum.node.sessions.last_sent import LastSent
     from locum.node.sessions.replaying import Replaying
-    from locum.node.sessions.stand_in import StandIn
     from locum.roles.home_agent.role import HomeAgent
     from locum.sessions.datagrams.keep_alive import KeepAliveRule
     from locum.sessions.datagrams.record import Repeated
@@ -73,7 +77,9 @@ class Node:
         self.clock: SteadyClock
         self.watch: LinkWatch
         self.network: HostNetwork
+        self.beside: Beside
         self.plane: DataPlane
+        self.forwarder: Forwarder
         self.registrations: RegistrationIo
         self.exchanges: Exchanges
         self._prober: Prober
@@ -129,12 +135,14 @@ class Node:
         for interface in node.interfaces:
             if self.watch.find(interface) is None:
                 self.events.emit("link-missing", detail={"link": interface})
-        self._miss_addresses()
-        self.network = HostNetwork(self.host_store)
+        miss_addresses(settings, self.watch, self.events)
+        self.network = HostNetwork(self.host_store, lambda name, found: self.plane.inherit(name, found))
+        self.network.home_network = self.settings.home_network
         await self.network.open()
         self._closers.push_async_callback(self.network.close)
         self.groups = GroupJoins(self.network, self.events)
         await self._open_plane()
+        self.network.place(self.plane.number)
         await self._prepare_host()
         self._open_registrations()
         self._open_memberships()
@@ -147,6 +155,9 @@ class Node:
         await self.exchanges.open()
         self._closers.push_async_callback(self.exchanges.close)
         await self._begin()
+        self.beside = Beside(settings, self.plane, self.network, self.events)
+        self.beside.open()
+        self._closers.push_async_callback(self.beside.close)
         await self._control.open()
         self._closers.push_async_callback(self._control.close)
         self.events.emit("started", detail={"roles": list(self.driver.slots), "pid": os.getpid()})
@@ -157,35 +168,30 @@ class Node:
         self.started_at = self.clock.now()
         self._closers.callback(ClockKeeper(self.clock).close)
 
-    def _miss_addresses(self) -> None:
-        """Sockets work as soon as the address is there; one that is mistyped never is."""
-        settings = self.settings
-        # Home addresses of a device on this host are given to it by us.
-        own = settings.mobile_node.configuration.home_addresses if settings.mobile_node else ()
-        for table, key, address in settings.bound_addresses:
-            if address.is_unspecified or address in own or self.watch.is_local(address):
-                continue
-            self.events.emit("address-missing", detail={"address": address, "table": table, "key": key})
-            log.warning("%s: [%s] %s: %s is no address of this host yet", settings.file, table, key, address)
-
     async def _open_plane(self) -> None:
         from locum.dataplane.plane import DataPlane
 
         node = self.settings.node
-        router = self.settings.home_agent is not None or self.settings.foreign_agent is not None
         self.plane = DataPlane.open(
-            node.name, node.interfaces, bpf_root=node.bpf_dir, limits=limits(self.settings), forwarding=router
+            node.name,
+            node.interfaces,
+            bpf_root=node.bpf_dir,
+            limits=limits(self.settings),
+            forwarding=self.settings.is_router,
         )
         self._closers.push_async_callback(self._end_plane)
+        self.forwarder = Forwarder(self.plane, self.events, self.driver.tell)
+        self.forwarder.followers.append(self.groups.applied)
+        self._closers.callback(self.forwarder.close)
         if self.settings.home_agent is not None:
             from locum.node.plane.ended_rules import teller
 
             self.plane.tell_ended_rules(teller(self.events))
-        foreign = self.settings.foreign_agent
-        self.plane.serve_visitors(foreign.links if foreign is not None else ())
-        self._plane_readers = PlaneReaders(self.plane, self._opening)
+        serve_visitors(self.plane, self.settings.foreign_agent)
+        self._plane_readers = PlaneReaders(self.plane, self.events, self._opening)
+        self._plane_readers.page = partial(self.driver.feed, "home_agent")
         if self.settings.ends_tunnels:
-            self._closers.callback(self._plane_readers.reassembled().close)
+            self._closers.callback(self._plane_readers.reassembled(probes=node.path_mtu_probes).close)
         self._plane_readers.open()
         self._closers.callback(self._plane_readers.close)
 
@@ -197,12 +203,9 @@ class Node:
         self.plane.close()
 
     async def _prepare_host(self) -> None:
-        mobile, mnps = self.settings.mobile_node, self.settings.mnps
-        if mobile is not None:
-            for address in mobile.configuration.home_addresses:
-                if not address.is_unspecified:
-                    await self.network.own_home_address(address)
-        if mnps is not None:
+        for address in self.settings.carried_addresses:
+            await self.network.own_home_address(address)
+        if (mnps := self.settings.mnps) is not None:
             from locum.dataplane.kernel.device import device_name
 
             # held packets come back by the re-injection device
@@ -230,7 +233,7 @@ class Node:
             self.driver.feed,
         )  # fmt: skip
         mnps = self.settings.mnps
-        if self.settings.roles == ("mnps",) and (mnps is None or not mnps.devices):
+        if set(self.settings.roles) <= {"mnps", "location"} and (mnps is None or not mnps.devices):
             return  # it takes part in no registration
         self.registrations.open()
         self._closers.callback(self._close_registrations)
@@ -238,17 +241,21 @@ class Node:
         if mobile is not None and mobile.colocated and mobile.nat_traversal is not TraversalMode.OFF:
             from locum.node.registration.echo_watch import EchoWatch
 
-            echoes = EchoWatch(
-                mobile.home_address, mobile.home_agent, lambda event: self.driver.feed("mobile_node", event)
-            )
-            self._listen(echoes)
+            feed = partial(self.driver.feed, "mobile_node")
+            self._listen(EchoWatch(mobile.home_address, mobile.only_home_agent, feed, self.events.count))
         home = self.settings.home_agent.configuration if self.settings.home_agent is not None else None
         if home is not None and home.traversal.willing:
             from locum.node.registration.echo_responder import EchoResponder
 
-            self._listen(
-                EchoResponder(home.address, self._tunnelled_in_udp, lambda packet: self.plane.inject(packet))
-            )
+            for address in home.addresses:
+                self._listen(
+                    EchoResponder(
+                        address,
+                        self._tunnelled_in_udp,
+                        lambda packet: self.plane.inject(packet),
+                        self.events.count,
+                    )
+                )
 
     def _close_registrations(self) -> None:
         for fileno in self.registrations.filenos():
@@ -285,13 +292,13 @@ class Node:
             session_capture = self.session_capture
             self.replaying = Replaying(
                 lambda event: self.driver.feed("mobile_node", event), lambda packet: self.plane.inject(packet),
-                lambda: session_capture.frozen,
+                lambda: session_capture.frozen, self.events.emit, mobile.accept_seconds,
             )  # fmt: skip
             self._closers.push_async_callback(self.replaying.close)
             self.replaying.tell_impossible(mobile.configuration.listening, self.events.emit)
         if self.settings.mnps is not None:
+            from locum.node.apps.attended import AttendedStandIn as StandIn
             from locum.node.host.local_peers import LocalPeers
-            from locum.node.sessions.stand_in import StandIn
 
             self.stand_in = StandIn(
                 node.name, self.settings.mnps, self.host_store, lambda event: self.driver.feed("mnps", event),
@@ -340,13 +347,15 @@ class Node:
     def _make_slots(self) -> None:
         for name, role in roles(self.settings, self.watch.ipv4_interface).items():
             kind = Pipelined if name == "home_agent" else Sequential
-            tables = RoleTables(name, self.host_store, self.shared_store)
-            performer = kind(tables, self.events, self._forward, self._handlers(name))
+            performer = kind(self._tables(name), self.events, self.forwarder.apply, self._handlers(name))
             if isinstance(performer, Pipelined):
                 performer.answer = self.registrations.answer
             else:
                 performer.tell_failure = partial(self.driver.feed, name)
             self.driver.slots[name] = Slot(name, role, performer)
+
+    def _tables(self, role: str) -> RoleTables:
+        return RoleTables(role, self.host_store, self.shared_store)
 
     def _handlers(self, role: str) -> Mapping[type, Handler]:
         handlers: dict[type, Handler] = {
@@ -356,6 +365,7 @@ class Node:
             **(self.policy.handlers(role) if self.policy is not None else {}),
             do.Probe: self._prober.probe,
             CountInFlight: self._count_in_flight,
+            do.ForwardPacket: lambda action: self.plane.inject(action.packet),
         }
         if self.session_capture is not None:
             handlers.update(self.session_capture.handlers())
@@ -380,6 +390,7 @@ class Node:
                 await slot.performer.drained()
             self.driver.schedule(slot)
         if self.stand_in is not None:
+            self.stand_in.apps.capture_from(self.plane)
             await self.stand_in.begin()
         await self.groups.settled()
         await self.network.undo_stale()
@@ -396,22 +407,19 @@ class Node:
             self.network, self.plane, self.memberships,
         )  # fmt: skip
         self._adopt_sessions()
-        wanted: dict[str, list[Action]] = {}
-        for slot in self.driver.slots.values():
-            rows = RoleTables(slot.name, self.host_store, self.shared_store).rows()
-            wanted[slot.name] = slot.role.restore(rows, now=now)
-        changes = self.plane.reconcile(
-            action for actions in wanted.values() for action in actions if type(action) in FORWARDING
-        )
+        others: dict[str, list[Action]] = {}
+        changes = self.plane.reconcile(self.driver.restored(self._tables, others, now))
         if changes:
             self.events.emit("reconciled", detail={"changes": len(changes.actions)})
+        self.forwarder.keep(changes.refused)
         if (foreign := self.settings.foreign_agent) is not None and foreign.static:
             self.deliveries = DeliveryWatch(
                 foreign.static, self.plane, lambda event: self.driver.feed("foreign_agent", event)
             )
             self._closers.callback(self.deliveries.close)
-        self.groups.applied(action for actions in wanted.values() for action in actions)
-        for name, actions in wanted.items():
+            self.forwarder.followers.append(self.deliveries.applied)
+        for name, actions in others.items():
+            self.groups.applied(actions)
             rest = (action for action in actions if type(action) not in FORWARDING)
             self.driver.slots[name].performer.perform(rest)
         self.driver.tell_wall_clock()
@@ -443,18 +451,13 @@ class Node:
         self.driver.stop()
         if remove:
             await self.groups.settled()
+            await self.beside.close()
             await self.network.undo_all()
             self._plane_readers.close()
             self.plane.remove()
         await self._closers.aclose()
 
     # Forwarding and the host's network -------------------------------------------------------------------------------
-
-    def _forward(self, actions: Sequence[Action]) -> None:
-        self.plane.apply(actions)
-        self.groups.applied(actions)
-        if self.deliveries is not None:
-            self.deliveries.applied(actions)
 
     def _opening(self, packet: bytes) -> None:
         if self.stand_in is not None:

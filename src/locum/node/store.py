@@ -118,12 +118,15 @@ class Store:
 
         For the start of a node: it waits for the disk, though not for a commit. Raises StoreError.
         """
+        return {key: json.loads(value) for key, value in self.texts(table)}
+
+    def texts(self, table: str) -> Iterator[tuple[str, str]]:
+        """The same, one after the other, as keys and texts of JSON: they take a tenth of the memory. Raises StoreError."""
         try:
             with closing(sqlite3.connect(self._reading, uri=True, timeout=5.0)) as database:
-                found = database.execute(_ROWS, (table,)).fetchall()
+                yield from database.execute(_ROWS, (table,))
         except sqlite3.Error as problem:
             raise StoreError(f"{self._path}: cannot be read: {problem}; move it away to begin anew") from None
-        return {key: json.loads(value) for key, value in found}
 
     # writing in groups
 

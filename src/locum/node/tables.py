@@ -7,10 +7,11 @@ place here and nowhere else, with the reason; the writers of its rows know their
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, overload
 
 from locum.roles import actions as do
 
@@ -32,16 +33,22 @@ class HostTable(StrEnum):
     PARKED = "parked"
     # Sockets of this kernel and spools on this disk that a stand-in holds.
     SESSION = "session"
+    # States of proxies that attend those sessions.
+    APP = "app"
     # Visitors on this host's links, by link-layer address.
     VISITOR = "foreign_agent.visitor"
     # Visitors that do not answer there any more.
     LOST = "foreign_agent.lost"
+    # Keys with mobile nodes that this access node alone was sent.
+    VISITOR_KEY = "foreign_agent.key"
     # This device's registration, with its last identification.
     DEVICE_REGISTRATION = "mobile_node.registration"
     # Which of this device's sessions are elsewhere, since which boot.
     DEVICE_HANDOVER = "mobile_node.handover"
     # Rules that this device asked for; the home agent has its own row of each.
     DEVICE_RULE = "mobile_node.rule"
+    # Jobs that this device has ordered, and states of its proxies between two sleeps.
+    DEVICE_ORDER = "mobile_node.order"
     # This stand-in's own registration: its care-of address and its last identification.
     STAND_IN_REGISTRATION = "mnps.registration"
     # Handovers whose sockets this kernel has.
@@ -55,12 +62,16 @@ class SharedTable(StrEnum):
     BINDING = "home_agent.binding"
     STAND_IN = "home_agent.stand_in"
     RULE = "home_agent.rule"
+    # Keys that follow from AAA associations: any home agent may answer the next request.
+    KEY = "home_agent.key"
     # A policy server's data about registrants.
     PROFILE = "home_agent.profile"
     # An address given to one registrant must be given to no other by any agent of the network.
     POOL = "home_agent.pool"
     # Contexts follow a visitor to other access nodes already, by messages.
     CONTEXT = "foreign_agent.context"
+    # Locations of devices, each with its own lifetime.
+    LOCATION = "location.entry"
     # Taken over without any session: nothing of it is in a kernel.
     TRIGGERED = "mnps.triggered"
 
@@ -86,11 +97,63 @@ class _Commits(Protocol):
         """Wait until everything queued so far is committed. Raises StoreError."""
 
 
+class StoredRow(do.Persist):
+    """A committed row whose value is taken out of its text each time that it is read: a start has very many of them."""
+
+    __slots__ = ("_text",)
+    _text: str
+
+    def __init__(self, table: do.Table, key: str, text: str) -> None:
+        for name, found in (("table", table), ("key", key), ("_text", text)):
+            object.__setattr__(self, name, found)
+
+    @property
+    def value(self) -> Row:
+        """The row's columns."""
+        found: Row = json.loads(self._text)
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, do.Persist):
+            return NotImplemented
+        return (self.table, self.key, self.value) == (other.table, other.key, other.value)
+
+    __hash__ = do.Persist.__hash__
+
+
+class StoredRows(Sequence[do.Persist]):
+    """Committed rows that are read each time: all at once would take more memory than what is made of them.
+
+    Reading raises StoreError.
+    """
+
+    def __init__(self, texts: Mapping[do.Table, Callable[[], Iterator[tuple[str, str]]]]) -> None:
+        self._texts = texts
+
+    def __iter__(self) -> Iterator[do.Persist]:
+        for name, read in self._texts.items():
+            for key, text in read():
+                yield StoredRow(name, key, text)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @overload
+    def __getitem__(self, place: int) -> do.Persist: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[do.Persist]: ...
+    def __getitem__(self, place: int | slice) -> do.Persist | list[do.Persist]:
+        return [*self][place]
+
+
 class _Store(_Commits, Protocol[_Table]):
     """Tables of rows by key. Writes are queued and never wait."""
 
     def rows(self, table: _Table, /) -> dict[str, dict[str, Any]]:
         """The committed rows by key, for the start of a node: this waits for the disk. Raises StoreError."""
+
+    def texts(self, table: _Table, /) -> Iterator[tuple[str, str]]:
+        """The same, one after the other, as keys and texts of JSON."""
 
     def put(self, table: _Table, key: str, value: Row, /) -> None:
         """Queue a write. `value` must not be changed afterwards."""
@@ -113,7 +176,7 @@ class RoleTables:
     def __init__(self, role: str, host: HostStore, shared: SharedStore) -> None:
         self._put: dict[str, Callable[[str, Row], None]] = {}
         self._forget: dict[str, Callable[[str], None]] = {}
-        self._rows: dict[str, Callable[[], dict[str, dict[str, Any]]]] = {}
+        self._rows: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {}
         self._stores: list[_Commits] = []
         self._add(role, HostTable, host)
         self._add(role, SharedTable, shared)
@@ -123,7 +186,7 @@ class RoleTables:
         for name, table in own.items():
             self._put[name] = partial(store.put, table)
             self._forget[name] = partial(store.forget, table)
-            self._rows[name] = partial(store.rows, table)
+            self._rows[name] = partial(store.texts, table)
         if own and store not in self._stores:  # both may be one
             self._stores.append(store)
 
@@ -132,14 +195,9 @@ class RoleTables:
         """Names of the tables in the role."""
         return frozenset(self._rows)
 
-    def rows(self) -> list[do.Persist]:
-        """Every committed row, as `restore` of the role takes it. Raises StoreError."""
-        return [
-            do.Persist(name, key, value)
-            for name in do.TABLES
-            if name in self._rows
-            for key, value in self._rows[name]().items()
-        ]
+    def rows(self) -> "StoredRows":
+        """Every committed row, as `restore` of the role takes it."""
+        return StoredRows({name: self._rows[name] for name in do.TABLES if name in self._rows})
 
     def put(self, name: do.Table, key: str, value: Row) -> None:
         """Queue a write. Raises KeyError when the role has no such table."""

@@ -11,10 +11,14 @@ from ipaddress import IPv4Address
 from typing import Literal, Protocol, TypeAlias, get_args
 
 from locum.roles.action_values.addresses import JSON, Addr, Source
+from locum.roles.action_values.apps import AppAction, AppEvent
 from locum.roles.action_values.contexts import CountInFlight, InFlightCounted
 from locum.roles.action_values.flows import MembershipChanged
 from locum.roles.action_values.forwarding import ForwardingAction, HostAction
+from locum.roles.action_values.handed import HandedAction, HandedEvent
 from locum.roles.action_values.listeners import AcceptingAction, AcceptingEvent
+from locum.roles.action_values.locations import LocationTold, TellLocation
+from locum.roles.action_values.paging import PageTriggered
 from locum.roles.action_values.sessions import SessionAction, SessionEvent
 from locum.roles.profile_requests import FetchProfile, OwnHomeAddress, ProfileEvent
 from locum.wire.control import Flow
@@ -41,6 +45,20 @@ class SendRegistration:
     link: str | None = None
     source: Addr | None = None
     link_layer: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendPacket:
+    """A whole IPv4 packet from this host's own address."""
+
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardPacket:
+    """A whole IP packet that is forwarded as if it had arrived: the data plane decides about it."""
+
+    packet: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +91,7 @@ class Probe:
 # The tables of roles in the store; each role has its own of each name.
 Table: TypeAlias = Literal[
     "binding", "stand_in", "rule", "visitor", "context", "lost", "triggered", "registration", "handover",
-    "profile", "pool",
+    "profile", "pool", "key", "order", "entry",
 ]  # fmt: skip
 TABLES: tuple[Table, ...] = get_args(Table)
 
@@ -106,9 +124,10 @@ class Emit:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Something was refused or dropped for this reason."""
+    """Something was refused or dropped for this reason, as many times as `number` says."""
 
     reason: str
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +159,12 @@ Action: TypeAlias = (
     | HostAction
     | SessionAction
     | AcceptingAction
+    | HandedAction
+    | AppAction
     | Reply
     | SendRegistration
+    | SendPacket
+    | ForwardPacket
     | Advertise
     | Solicit
     | Persist
@@ -154,6 +177,7 @@ Action: TypeAlias = (
     | OwnHomeAddress
     | Probe
     | CountInFlight
+    | TellLocation
 )
 
 
@@ -166,6 +190,13 @@ class Answered:
 
     request: int
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HomeBroadcast:
+    """A datagram to all hosts came on a link of the home network (RFC 5944 section 4.3); from its IP header on."""
+
+    packet: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +274,16 @@ class DeliveryMoved:
 
 
 @dataclass(frozen=True, slots=True)
+class ForwardingRefused:
+    """The data plane has not made the last changes of these home addresses; their earlier forwarding goes on.
+
+    The changes wait and are tried again, together with later ones of the same home address.
+    """
+
+    home_addresses: tuple[Addr, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class WallClockStepped:
     """The wall clock is so many seconds ahead of the role's `now`: at the start, and after each step."""
 
@@ -260,10 +301,16 @@ Event: TypeAlias = (
     | ProbeAnswered
     | EchoAnswered
     | InFlightCounted
+    | LocationTold
     | RegistrationUnreachable
+    | HomeBroadcast
     | WallClockStepped
+    | ForwardingRefused
+    | PageTriggered
     | SessionEvent
     | AcceptingEvent
+    | HandedEvent
+    | AppEvent
     | ProfileEvent
 )
 

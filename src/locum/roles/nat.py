@@ -72,7 +72,7 @@ class KeepAlive:
     """
 
     def __init__(self, home_address: IPv4Address, home_agent: IPv4Address, randomness: Randomness) -> None:
-        self.home_address, self._home_agent = home_address, home_agent
+        self.home_address, self.home_agent = home_address, home_agent
         self._identifier = randomness.getrandbits(16)
         self._interval = 0.0
         self._sequence = 0  # the last; an answer that belongs to an earlier tunnel says nothing of this one
@@ -112,7 +112,7 @@ class KeepAlive:
         probe.sequence = self._sequence = (self._sequence + 1) & 0xFFFF
         probe.tries, probe.sent_at = probe.tries + 1, now
         probe.next_at = now + min(ANSWER_TIME, self._interval)
-        return write_keepalive(self.home_address, self._home_agent, self._identifier, probe.sequence)
+        return write_keepalive(self.home_address, self.home_agent, self._identifier, probe.sequence)
 
     def deadline(self) -> float | None:
         """Time of the next keepalive, or of declaring the last one lost."""

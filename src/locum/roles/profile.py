@@ -11,7 +11,7 @@ from typing import TypeAlias
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.flows import Filter, FilterPlace, FilterRule, FilterVerdict, Selector
 from locum.roles.rules import KeptRule
-from locum.security.association import Algorithm, Association, Replay
+from locum.security.association import AaaAssociation, Algorithm, Association, Replay
 from locum.wire.cursor import Cursor
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, decode_selector, selector_format
 
@@ -125,16 +125,22 @@ def association_row(association: Association) -> Row:
         "key": association.key.hex(),
         "algorithm": association.algorithm.value,
         "replay": association.replay.value,
+        **({} if association.sent_spi is None else {"sent_spi": association.sent_spi}),
+        **({"short_key": True} if association.short_key else {}),
+        **({"with_aaa": True} if isinstance(association, AaaAssociation) else {}),
     }
 
 
 def association_from(row: Row) -> Association:
     """The association in such a part; raises ValueError, KeyError or TypeError."""
-    return Association(
+    kind = AaaAssociation if row.get("with_aaa", False) else Association
+    return kind(
         spi=_number(row["spi"]),
         key=bytes.fromhex(str(row["key"])),
         algorithm=Algorithm(row["algorithm"]),
         replay=Replay(row["replay"]),
+        sent_spi=None if row.get("sent_spi") is None else _number(row["sent_spi"]),
+        short_key=bool(row.get("short_key", False)),
     )
 
 

@@ -32,6 +32,11 @@ LAST_PRIORITY = 0xFFFF
 UNNAMED_PRIORITY = 0x8000  # the first of those given to rules without one
 MAX_TARGETS = 8  # of one rule (RFC 7629 section 4.2)
 
+_NO_TARGET = {RuleVerdict.DROP: "drops", RuleVerdict.PAGE: "pages"}
+WHILE_ASLEEP = frozenset(
+    (RuleVerdict.PAGE, RuleVerdict.AGENT)
+)  # of rules that rest while the device is awake (P14)
+
 Target: TypeAlias = int | str  # a binding identifier, MN, STAND_IN, DEFAULT or the name of one stand-in
 
 
@@ -106,10 +111,13 @@ def check(rule: KeptRule) -> None:
         raise RuleRefused(poor, f"the priority {rule.priority} is not between 0 and {LAST_PRIORITY}")
     if not rule.selectors:
         raise RuleRefused(poor, f"rule {rule.identifier} has no selector")
-    if rule.verdict is RuleVerdict.DROP:
+    if rule.verdict in _NO_TARGET:
         if rule.to:
-            raise RuleRefused(poor, f"rule {rule.identifier} drops and yet leads somewhere")
+            does = _NO_TARGET[rule.verdict]
+            raise RuleRefused(poor, f"rule {rule.identifier} {does} and yet leads somewhere")
         return
+    if rule.verdict is RuleVerdict.AGENT and not {MN, DEFAULT}.isdisjoint(rule.to):
+        raise RuleRefused(poor, f"rule {rule.identifier} leads to an agent, which neither mn nor default is")
     most = MAX_CANDIDATES if rule.share else MAX_TARGETS
     if not 1 <= len(rule.to) <= most:
         raise RuleRefused(

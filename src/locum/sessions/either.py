@@ -82,6 +82,11 @@ def stop(sock: socket.socket) -> None:
         stand_in.stop(sock)
 
 
+def stands_still(sock: socket.socket) -> bool:
+    """True for a connection that was stopped."""
+    return not is_datagrams(sock) and repair.in_repair(sock)
+
+
 def drop(sock: socket.socket) -> None:
     """Closes the socket without a packet."""
     if is_datagrams(sock):
@@ -107,10 +112,15 @@ def quiet(sock: socket.socket, spool: AnySpool, now: int) -> float:
 
 def stopped(sock: socket.socket, spool: AnySpool) -> FinalTcp | None:
     """After a restart: the final state of a stopped connection; None for a running one."""
-    if isinstance(spool, DatagramSpool) or not repair.in_repair(sock):
+    if isinstance(spool, DatagramSpool) or not stands_still(sock):
         return None
     return stand_in.final(
-        sock, spool.record, received=spool.total, peer_closed=spool.peer_closed, error=spool.error
+        sock,
+        spool.record,
+        received=spool.for_program,
+        peer_closed=spool.peer_closed,
+        error=spool.error,
+        spoken=len(spool.said.data),
     )
 
 

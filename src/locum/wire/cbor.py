@@ -150,10 +150,7 @@ class Reader:
 
     def text(self, key: int, name: str, most: int) -> str:
         """A text of 1 to `most` characters."""
-        value = self.value(key, name)
-        if not isinstance(value, str) or not 1 <= len(value) <= most:
-            raise WireError(f"{self.field}.{name}", 0, "not-text" if not isinstance(value, str) else "range")
-        return value
+        return text(self.value(key, name), f"{self.field}.{name}", most)
 
     def address(self, key: int, name: str) -> IPv4Address | IPv6Address:
         """An address as 4 or 16 bytes."""
@@ -162,6 +159,15 @@ class Reader:
     def array(self, key: int, name: str, most: int) -> list[object]:
         """An array of at most `most` items."""
         return array(self.value(key, name), f"{self.field}.{name}", most)
+
+    def optional_array(self, key: int, name: str, most: int) -> list[object]:
+        """An array of 1 to `most` items; an empty one where the field is absent."""
+        if self.absent(key):
+            return []
+        items = self.array(key, name, most)
+        if not items:
+            raise WireError(f"{self.field}.{name}", 0, "range")
+        return items
 
     def mapping(self, key: int, name: str) -> Mapping[str, object]:
         """A map with text keys."""
@@ -185,6 +191,15 @@ def integer(value: object, field: str, low: int, high: int) -> int:
     return value
 
 
+def text(value: object, field: str, most: int) -> str:
+    """`value` if it is a text of 1 to `most` characters; WireError otherwise."""
+    if not isinstance(value, str):
+        raise WireError(field, 0, "not-text")
+    if not 1 <= len(value) <= most:
+        raise WireError(field, 0, "range")
+    return value
+
+
 def address(value: object, field: str) -> IPv4Address | IPv6Address:
     """The address that 4 or 16 bytes stand for; WireError otherwise."""
     if isinstance(value, bytes):
@@ -202,3 +217,11 @@ def array(value: object, field: str, most: int) -> list[object]:
     if len(value) > most:
         raise WireError(field, 0, "too-many-items")
     return value
+
+
+def pair(value: object, field: str) -> tuple[object, object]:
+    """Both items of an array of two; WireError otherwise."""
+    items = array(value, field, 2)
+    if len(items) != 2:
+        raise WireError(field, 0, "truncated")
+    return items[0], items[1]

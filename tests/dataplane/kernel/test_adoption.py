@@ -15,20 +15,35 @@ import pytest
 
 from locum.dataplane import DataPlane, DataPlaneError
 from locum.dataplane import plane as plane_module
-from locum.dataplane.kernel.libbpf import verifier_message
+from locum.dataplane.kernel.loading import verifier_message
+from locum.dataplane.layout import maps
 from locum.dataplane.state import state_of
 from locum.roles.action_values.flows import Encapsulation, Tunnel
 from locum.roles.action_values.forwarding import (
+    AcceptTunnel,
     BindingEntry,
     FlowEntry,
     FlowVerdict,
     InstallBinding,
     RemoveBinding,
     SetFlow,
+    Side,
+    TunnelAcceptance,
     Verdict,
 )
 from locum.wire.control import Flow
-from tests.dataplane.chain import CN4, HA4, HOME4, HOME6, Chain, chain, foreign_actions, home_actions, tunnels
+from tests.dataplane.chain import (
+    CN4,
+    FA4,
+    HA4,
+    HOME4,
+    HOME6,
+    Chain,
+    chain,
+    foreign_actions,
+    home_actions,
+    tunnels,
+)
 from tests.dataplane.namespaces import Namespace, join
 
 SO_RCVBUFFORCE = 33  # Linux; the module has no name for it
@@ -102,28 +117,50 @@ def test_killed_daemon_loses_no_packet(network: Chain) -> None:
     assert counted.packets == 2400
 
 
-def found(space: Namespace) -> list[str]:
-    """Changes that a data plane makes on its host, as text."""
-    lines = space.run("ip rule").splitlines() + space.run("ip -6 rule").splitlines()
-    lines += space.run("ip route show table all").splitlines()
-    lines += [line.split("@")[0] for line in space.run("ip -o link").splitlines()]
-    lines += space.run("bpftool net show").splitlines()
-    lines += sorted(space.run("sysctl -a").splitlines())
-    noise = (
-        "random",
-        "nf_conntrack",
-        "inode",
-        "pty",
-        "dentry",
-        "file-nr",
-        "ns_last_pid",
-        "cad_pid",
-        "fe80",
-        "neigh",
+def test_addresses_that_went_meanwhile_are_own_no_more(network: Chain) -> None:
+    """Packets to such an address are filtered and tunnelled as others; a next hop there is this host no longer."""
+    net, gone = network, ip_address("198.51.100.7")
+    net.ha.run(f"ip addr add {gone}/32 dev ha1")
+    permitted = TunnelAcceptance(FA4, HOME4, Side.TO_HOME_ADDRESS, "ha0", gone)
+    actions = [*home_actions(tunnels(Encapsulation.IPIP, 4)[0]), AcceptTunnel(permitted)]
+
+    def flags(plane: DataPlane) -> tuple[bytes | None, int]:
+        accepted = plane._tables._maps["acceptances"].get(maps.acceptance_key(permitted)) or b""
+        return plane._tables._maps["endpoints"].get(maps.address(gone)), maps.ACCEPTANCE.unpack(accepted)[2]
+
+    with net.ha.inside():
+        plane = DataPlane.open("ha", ["ha0", "ha1"], bpf_root=net.root)
+        plane.reconcile(actions)
+        assert flags(plane) == (maps.WORD.pack(maps.OWN), maps.HERE)
+        plane.close()
+        net.ha.run(f"ip addr del {gone}/32 dev ha1")
+        plane = DataPlane.open("ha", ["ha0", "ha1"], bpf_root=net.root)
+        try:
+            assert flags(plane) == (None, 0)
+            assert not plane.reconcile(actions)
+        finally:
+            plane.remove()
+
+
+def found(space: Namespace) -> dict[str, list[str]]:
+    """Everything that a data plane changes on its host, as text."""
+    commands = (
+        "ip rule",
+        "ip -6 rule",
+        "ip route show table all",
+        "ip -6 route show table all",
+        "bpftool net show",
     )
-    return [
-        line for line in lines if (not any(word in line for word in noise) and "net." in line) or "ip" in line
-    ]
+    kinds = {command: space.run(command).splitlines() for command in commands}
+    kinds["links"] = [line.split("@")[0] for line in space.run("ip -o link").splitlines()]
+    kinds["qdiscs"] = [line for line in space.run("tc qdisc").splitlines() if "clsact" in line]
+    kinds["sysctls"] = [line for line in space.run("sysctl -a").splitlines() if line.startswith("net.")]
+    # Addresses that the kernel makes itself, and connections come and go meanwhile.
+    noise = ("fe80", "ff00", "nf_conntrack", "neigh", "stable_secret")
+    return {
+        kind: sorted(line for line in lines if not any(word in line for word in noise))
+        for kind, lines in kinds.items()
+    }
 
 
 @pytest.mark.parametrize("tcx", [True, False])
@@ -136,14 +173,17 @@ def test_leaves_the_network_as_it_was(network: Chain, tcx: bool) -> None:
     to_foreign, to_home = tunnels(Encapsulation.IPIP, 6)
     with net.ha.inside():
         ha.apply(home_actions(to_foreign))
+        alone = found(net.ha)
+        assert all(alone[kind] != before[0][kind] for kind in ("ip rule", "ip -6 rule", "links", "sysctls"))
         # Two data planes on one host do not disturb each other.
-        again = DataPlane.open("other", ["ha0"], bpf_root=net.root)
+        again = DataPlane.open("other", ["ha0"], bpf_root=net.root, tcx=tcx)
+        again.apply(home_actions(to_foreign))
         again.remove()
+        assert found(net.ha) == alone
     with net.fa.inside():
         fa.apply(foreign_actions(to_home))
-    assert found(net.ha) != before[0]
     time.sleep(0.1)
-    assert "2 received" in net.cn.run(f"ping -c 2 -i 0.1 -W 1 {HOME4}")
+    assert "2 received" in net.cn.run(f"ping -c 2 -i 0.4 -W 1 {HOME4}")
     with net.ha.inside():
         ha.remove()
     with net.fa.inside():
@@ -175,7 +215,7 @@ def test_interface_comes_back(network: Chain) -> None:
     with net.fa.inside():
         fa.attach("fa1")
         assert fa.snapshot() == state_of(foreign_actions(to_home))
-    assert "2 received" in net.cn.run(f"ping -c 2 -i 0.1 -W 1 {HOME4}")
+    assert "2 received" in net.cn.run(f"ping -c 2 -i 0.4 -W 1 {HOME4}")
     for space, plane in ((net.ha, ha), (net.fa, fa)):
         with space.inside():
             plane.remove()

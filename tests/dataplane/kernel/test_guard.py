@@ -12,7 +12,8 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
 from locum.dataplane import DataPlane
-from locum.dataplane.layout.maps import HeldReason, Outcome, Reason
+from locum.dataplane.hold import HeldPacket
+from locum.dataplane.layout.maps import MARK_PROXY, HeldReason, Outcome, Reason
 from locum.dataplane.model.decision import Model
 from locum.dataplane.model.environment import Environment, Socket
 from locum.dataplane.state import state_of
@@ -23,7 +24,7 @@ from tests.dataplane.namespaces import Namespace, bpffs, join
 
 HOMES = (ip_address("10.9.0.5"), ip_address("fd09::5"))
 CN = (ip_address("10.1.0.2"), ip_address("fd01::2"))
-ECHO, OTHER, WEB, SHELL = 7, 9, 80, 22
+ECHO, OTHER, WEB, SHELL, MAIL = 7, 9, 80, 22, 25
 TCP_NUMBER, UDP_NUMBER = 6, 17
 GUARD: list[Action] = [InstallBinding(BindingEntry(home_address, Verdict.GUARD)) for home_address in HOMES]
 SERVICES: list[Action] = [OfferService(UDP_NUMBER, ECHO), OfferService(TCP_NUMBER, WEB)]
@@ -171,6 +172,8 @@ def test_services_survive_a_restart_of_the_daemon(host: Guarded) -> None:
         (WEB, "SA", Socket.LISTENING, False),
         (SHELL, "S", Socket.LISTENING, False),
         (SHELL, "A", Socket.CONNECTED, True),
+        (SHELL, "S", Socket.PROXY, True),
+        (SHELL, "A", Socket.PROXY, False),
     ],
 )
 def test_model_agrees_on_services(port: int, flags: str, found: Socket | None, passes: bool) -> None:
@@ -180,6 +183,34 @@ def test_model_agrees_on_services(port: int, flags: str, found: Socket | None, p
     result = model.ingress(bytes(12) + b"\x08\x00" + bytes(packet), 1)
     wanted = (Outcome.PASSED, Reason.NONE) if passes else (Outcome.DROPPED, Reason.NO_SESSION)
     assert (result.outcome, result.reason) == wanted
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_listeners_of_proxies_are_reached_by_their_mark(host: Guarded, version: int) -> None:
+    """At ports that nobody offers, and at one whose connections the daemon decides on."""
+    home = HOMES[version == 6]
+    reconcile(host, [*GUARD, WatchPort(home, MAIL)])
+    with contextlib.ExitStack() as close:
+        for port in (MAIL, OTHER):
+            listener = close.enter_context(host.socket(host.here, version, socket.SOCK_STREAM))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK_PROXY | 7)
+            listener.bind((str(home), port))
+            listener.listen(4)
+            client = close.enter_context(host.socket(host.cn, version, socket.SOCK_STREAM))
+            client.connect((str(home), port))
+            server = close.enter_context(listener.accept()[0])
+            assert server.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == MARK_PROXY | 7
+            client.sendall(b"question")
+            assert server.recv(100) == b"question"
+        server = close.enter_context(host.socket(host.here, version, socket.SOCK_DGRAM))
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK_PROXY | 7)
+        server.bind((str(home), OTHER))
+        client = close.enter_context(host.socket(host.cn, version, socket.SOCK_DGRAM))
+        client.sendto(b"datagram", (home.compressed, OTHER))
+        assert server.recv(100) == b"datagram"
+        before = host.drops()
+        send(host, home, OTHER, "A")
+        host.wait_for_drops(before + 1)
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -194,10 +225,10 @@ def test_new_connections_to_a_watched_port_wait_for_the_daemon(host: Guarded, ve
     until = time.monotonic() + 10
     openings: list[bytes] = []
     while len(openings) < 2 and time.monotonic() < until:
-        openings += host.plane.read_openings()
+        openings += host.plane.held.read_openings()
     parsed = [(IP if version == 4 else IPv6)(opening)[TCP] for opening in openings]
     assert [(packet.dport, str(packet.flags)) for packet in parsed] == [(SHELL, "S"), (SHELL, "SE")]
-    assert not host.plane.read_held()
+    assert not host.plane.held.read()
     with contextlib.ExitStack() as close:
         listener = close.enter_context(host.socket(host.here, version, socket.SOCK_STREAM))
         listener.bind((str(home), SHELL))
@@ -206,7 +237,7 @@ def test_new_connections_to_a_watched_port_wait_for_the_daemon(host: Guarded, ve
         client.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             client.connect((str(home), SHELL))
-        while not (opening := host.plane.read_openings()) and time.monotonic() < until:
+        while not (opening := host.plane.held.read_openings()) and time.monotonic() < until:
             time.sleep(0.01)
         host.plane.inject(opening[0])  # accepted
         client.setblocking(True)
@@ -236,3 +267,68 @@ def test_model_agrees_on_watched_ports(flags: str, tap: bool, outcome: Outcome) 
     if outcome is Outcome.HELD:
         assert result.held is not None
         assert result.held.reason is HeldReason.OPENING
+
+
+@contextlib.contextmanager
+def logging(host: Guarded, home: IPv4Address | IPv6Address, most: int) -> Iterator[list[HeldPacket]]:
+    """Headers that come up from now on."""
+    told: list[HeldPacket] = []
+    host.plane.held.serve()
+    host.plane.held.tell_headers = told.append
+    host.plane.header_logs.begin(home, most)
+    try:
+        yield told
+    finally:
+        host.plane.header_logs.end(home)
+        host.plane.held.serve()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_headers_of_packets_that_nothing_takes_come_up(host: Guarded, version: int) -> None:
+    """At most so many a second; those beyond are counted, and all are dropped."""
+    home = HOMES[version == 6]
+    reconcile(host, GUARD)
+    network = IP if version == 4 else IPv6
+    packet = network(src=str(CN[version == 6]), dst=str(home)) / TCP(dport=SHELL, flags="A") / (b"x" * 500)
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+
+    def arrive(count: int) -> None:
+        before = host.drops()
+        with host.cn.inside(), socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as channel:
+            for _ in range(count):
+                channel.sendto(bytes(packet), (str(home), 0))
+        host.wait_for_drops(before + count)
+        for _ in range(20):  # each reads a portion
+            host.plane.held.serve()
+
+    with logging(host, home, 3) as told:
+        arrive(1)
+        [first] = told
+        assert first.data == bytes(network(bytes(packet)))[:128] and first.ifindex == len(packet)
+        assert (first.home_address, first.flow.local_port, first.gso_size) == (home, SHELL, 0)
+        arrive(500)
+        left = host.plane.header_logs.left_out(home)
+        assert len(told) + left == 501 and left
+        seconds = (told[-1].time - told[0].time) / 1e9
+        assert len(told) <= 3 * (seconds + 2)
+    count = len(told)
+    arrive(3)
+    assert len(told) == count and host.plane.header_logs.left_out(home) == 0
+
+
+def test_headers_of_packets_that_are_taken_stay_here(host: Guarded) -> None:
+    home = HOMES[0]
+    port = 8080  # of no other test
+    reconcile(host, [*GUARD, OfferService(TCP_NUMBER, port), WatchPort(home, SHELL)])
+    with contextlib.ExitStack() as close, logging(host, home, 100) as told:
+        listener = close.enter_context(host.socket(host.here, 4, socket.SOCK_STREAM))
+        listener.bind((str(home), port))
+        listener.listen(4)
+        client = close.enter_context(host.socket(host.cn, 4, socket.SOCK_STREAM))
+        client.connect((str(home), port))
+        send(host, home, SHELL, "S")  # the daemon decides
+        before = host.drops()
+        send(host, home, OTHER, "S")
+        host.wait_for_drops(before + 1)
+        host.plane.held.serve()
+        assert [packet.flow.local_port for packet in told] == [OTHER]

@@ -1,4 +1,4 @@
-"""Flow rules and filters in the kernel: shares, counters, fragments and their age, changes under load, restarts."""
+"""Flow rules and filters in the kernel: shares, counters, changes under load, restarts."""
 
 import struct
 from collections import Counter
@@ -14,11 +14,8 @@ from locum.dataplane import Counter as Counted
 from locum.dataplane import DataPlane, ForwardingState, Limits
 from locum.dataplane.kernel.libbpf import ProgramRun
 from locum.dataplane.kernel.rule_tables import EndedRule
-from locum.dataplane.layout import rules as rule_layout
 from locum.dataplane.layout.maps import Reason
 from locum.dataplane.layout.rules import FEW, MANY
-from locum.dataplane.model.matching import FRAGMENT_AGE
-from locum.dataplane.model.parse import ones_sum
 from locum.dataplane.state import state_of
 from locum.roles.action_values.flows import (
     Candidate,
@@ -34,6 +31,7 @@ from locum.roles.action_values.flows import (
 )
 from locum.roles.action_values.forwarding import BindingEntry, InstallBinding, RemoveBinding, Verdict
 from locum.roles.actions import Action
+from locum.wire.ip.checksum import ones_sum
 from locum.wire.traffic_selector import Ipv4Selector
 from tests.dataplane.namespaces import Namespace, bpffs, join
 
@@ -145,8 +143,8 @@ def test_counters_survive_changes_of_other_rules(plane: DataPlane) -> None:
     assert program.sent(frame(80)) == WAYS[0].destination
     assert plane.rule_counters(HOME) == {}
     assert ended[61:] == [EndedRule(HOME, web, Counted(3, 384))]
-    for table in ("rules_few", "rules_many", "rule_count"):
-        assert plane._object.maps[table].items() == []
+    for table in ("rules", "rule_count"):
+        assert plane._entries[table].items() == []
 
 
 def test_flows_are_shared_by_weight_and_stay(plane: DataPlane) -> None:
@@ -166,41 +164,36 @@ def test_flows_are_shared_by_weight_and_stay(plane: DataPlane) -> None:
     assert plane.binding_counters(HOME).packets == 3 * len(ports)
 
 
-def test_fragments_follow_their_first_and_are_forgotten(plane: DataPlane) -> None:
-    program = Program(plane)
-    plane.apply([InstallBinding(entry(rule(1, (80, 80), WAYS[1]), rule(2, (81, 81), WAYS[2])))])
-    later = 0x00B9
-    assert program.sent(frame(field=later, number=5)) == WAYS[0].destination  # its first was not seen
-    for number, port in ((5, 80), (6, 81)):
-        assert program.sent(frame(port, field=0x2000, number=number)) == WAYS[port - 79].destination
-    for number, way in ((5, 1), (6, 2), (5, 1), (7, 0)):
-        assert program.sent(frame(field=later, number=number)) == WAYS[way].destination
-    counters = plane.counters()
-    assert (counters["fragment-follows"], counters["fragment-unknown"]) == (3, 2)
-    fragments = plane._object.maps["fragments"]
-    for key, value in fragments.items():
-        seen, *rest = rule_layout.FRAGMENT.unpack(value)
-        aged = max(0, seen - int((FRAGMENT_AGE + 1) * 1e9))
-        fragments.put(key, rule_layout.FRAGMENT.pack(aged, *rest))
-    assert program.sent(frame(field=later, number=5)) == WAYS[0].destination
-    assert plane.counters()["fragment-unknown"] == 3
+def partition(size: int, low: Tunnel, high: Tunnel, *, turned: bool) -> BindingEntry:
+    """Rules that share all ports among them, one piece each; the lower half of the ports goes one way, the upper another.
+
+    `turned`: the pieces begin in the middle. So rules of one set and a part of another, or the tunnels of
+    another, leave some port without a rule or send it the wrong way.
+    """
+    edges = [0x10000 * number // size for number in range(size + 1)]
+    pieces = [
+        rule(number + 1, (edges[number], edges[number + 1] - 1), low if number < size // 2 else high)
+        for number in range(size)
+    ]
+    half = size // 2 if turned else 0
+    return entry(*pieces[half:], *pieces[:half])
 
 
 def test_no_packet_meets_half_a_rule_set(plane: DataPlane) -> None:
-    """Rule sets of either size that each take every packet follow each other under load: none meets no rule."""
-    found: Counter[IPv4Address | Reason | None] = Counter()
+    """Rule sets of either size that each take every packet follow each other under load: none meets parts of two."""
+    found: dict[bool, Counter[IPv4Address | Reason | None]] = {False: Counter(), True: Counter()}
     over = Event()
 
     def load() -> None:
         program = Program(plane)
         while not over.is_set():
-            found.update(program.sent(frame(port)) for port in (0, 1, 80))
+            for port in (0, 80, 0x5000, 0x7FFF, 0x8000, 0x9000, 0xC000, 0xFFFF):
+                found[port >= 0x8000][program.sent(frame(port))] += 1
 
     sets = []
-    for size in (2, FEW, FEW + 1, 64):
-        one = [rule(number + 1, (number, number), WAYS[1]) for number in range(size - 1)]
-        sets.append(entry(*one, rule(64, (0, 0xFFFF), WAYS[1])))
-        sets.append(entry(rule(64, (0, 0xFFFF), WAYS[2])))
+    for size in (2, FEW, FEW + 2, MANY):
+        sets.append(partition(size, WAYS[1], WAYS[2], turned=False))
+        sets.append(partition(size, WAYS[3], WAYS[4], turned=True))
     plane.apply([InstallBinding(sets[0])])
     thread = Thread(target=load)
     thread.start()
@@ -210,7 +203,8 @@ def test_no_packet_meets_half_a_rule_set(plane: DataPlane) -> None:
     finally:
         over.set()
         thread.join()
-    assert set(found) == {WAYS[1].destination, WAYS[2].destination}
+    assert set(found[False]) == {WAYS[1].destination, WAYS[3].destination}, found
+    assert set(found[True]) == {WAYS[2].destination, WAYS[4].destination}, found
     assert plane.rule_counters(HOME)[0] == Counted()
 
 
@@ -271,7 +265,7 @@ def test_taken_over_by_the_next_daemon(opener: Opener) -> None:
     assert after.snapshot() == ForwardingState()
     assert [rule.rule for rule in ended] == rules
     assert [rule.counter.packets for rule in ended] == [0, 0, 1, *[0] * 26]
-    assert after._object.maps["rule_count"].items() == []
+    assert after._entries["rule_count"].items() == []
 
 
 def test_oversized_rule_set_is_refused_and_changes_no_maps(plane: DataPlane) -> None:

@@ -145,7 +145,7 @@ def test_home_agent_and_access_node(network: tuple[Chain, DataPlane]) -> None:
             assert hear(mn) == (b"hello", TTL_AT_MN)
     acceptance = TunnelAcceptance(FA4, HOME4, Side.TO_HOME_ADDRESS)
     assert plane.acceptance_counters(acceptance).packets == 20
-    command = ["nsenter", f"--net={net.cn.path}", "ping", "-c", "5", "-i", "0.1", "-W", "5", str(HOME4)]
+    command = ["nsenter", f"--net={net.cn.path}", "ping", "-c", "5", "-i", "0.3", "-W", "5", str(HOME4)]
     answered = run_process(command, capture_output=True, text=True, check=False).stdout
     assert answered.count("ttl=62 ") == 5 and "DUP" not in answered
     assert plane.outbound_counters(OutboundEntry(HOME4, "fa1", CAME_HOME)).packets == 5

@@ -153,7 +153,7 @@ def test_programs_at_the_interface_address(
     net = places.net
     assert any(large_ping(net, home) for _ in range(10))  # both ends may have to learn the path MTU first
     before = [plane.counters() for plane in places.planes.values()]
-    assert "3 received" in net.cn.run(f"ping -c 3 -i 0.05 -W 5 {home}")
+    assert "3 received" in net.cn.run(f"ping -c 3 -i 0.2 -W 5 {home}")
     server = net.mn.start(f"iperf3 -s -B {local}")
     try:
         time.sleep(0.3)

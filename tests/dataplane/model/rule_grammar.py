@@ -86,9 +86,12 @@ class RuleGrammar:
         for identifier in r.sample(range(1, 0x10000), self._number()):
             ways = [r.choice(tunnels) for _ in range(r.choice((1, 1, 2, 3, 4)))]
             candidates = tuple(Candidate(way, r.choice((1, 2, 7, 0xFFFF))) for way in ways)
-            drop = r.random() < 0.2
-            verdict = RuleVerdict.DROP if drop else RuleVerdict.FORWARD
-            found.append(Rule(identifier, self.selector(), verdict, () if drop else candidates))
+            kind = r.random()
+            verdict = RuleVerdict.DROP if kind < 0.2 else RuleVerdict.FORWARD
+            if 0.2 <= kind < 0.28:
+                verdict = RuleVerdict.PAGE
+            forwards = verdict is RuleVerdict.FORWARD
+            found.append(Rule(identifier, self.selector(), verdict, candidates if forwards else ()))
         return tuple(found)
 
     def filter(self, home: Addr, place: FilterPlace) -> Filter:

@@ -46,6 +46,7 @@ def home_agent(*more: Action) -> list[Action]:
         Rule(3, Ipv4Selector(protocol=(6, 6), destination_port=(80, 80)), RuleVerdict.FORWARD,
              (Candidate(Tunnel(AGENT, STAND_IN)),)),
         Rule(7, Ipv4Selector(dscp=(46, 46)), RuleVerdict.DROP),
+        Rule(9, Ipv4Selector(protocol=(17, 17), destination_port=(5060, 5060)), RuleVerdict.PAGE),
     )  # fmt: skip
     entry = BindingEntry(HOME, Verdict.ENCAPSULATE, (Tunnel(AGENT, DEVICE),), rules=rules)
     return [LocalEndpoint(AGENT), InstallBinding(entry), *more]
@@ -65,9 +66,14 @@ def test_rules_in_order() -> None:
     voice = explain(state, replace(WEB, destination_port=81, dscp=46), links=LINKS)
     assert (voice.outcome, voice.reason) == (Outcome.DROPPED, Reason.RULE_DROPPED)
     assert voice.verdict == "is dropped: rule-dropped"
+    sip = explain(state, replace(WEB, protocol=17, destination_port=5060), links=LINKS)
+    assert (sip.outcome, sip.text.splitlines()[1:]) == (Outcome.HELD, [
+        "flow rule 9 takes it: page, and it waits until the device is awake; destination_port 5060, protocol 17",
+        "the packet waits in the hold queue",
+    ])  # fmt: skip
     other = explain(state, replace(WEB, destination_port=81), links=LINKS)
     assert other.rule is None and other.tunnel == Tunnel(AGENT, DEVICE)
-    assert "none of its 2 flow rules takes it" in other.text
+    assert "none of its 3 flow rules takes it" in other.text
 
 
 def test_access_node_on_the_same_host() -> None:

@@ -1,12 +1,14 @@
 """The law of the order of forwarding changes, judged by the model between each two of them."""
 
 from copy import deepcopy
+from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from locum.dataplane.layout import maps
-from locum.dataplane.layout.maps import Outcome
+from locum.dataplane.layout.maps import Outcome, Reason
 from locum.dataplane.model.decision import Model
 from locum.dataplane.model.environment import Environment, Result
 from locum.dataplane.model.translation import Translator
@@ -31,10 +33,15 @@ def packet(grammar: RoleGrammar, home: Addr) -> tuple[bytes, int]:
 
 
 def fate(model: Model, frame: bytes, link: int) -> Result:
-    """The decision about a packet of a flow that was not seen before."""
+    """The decision about a packet of a flow that was not seen before.
+
+    A tunnel packet's fragment that the stack puts together is not treated as one that is not ours.
+    """
     model.tables.translator = Translator(model.tables.state.translations)
-    model.tables.rules._fragments.clear()
-    return model.ingress(frame, link) if link else model.egress(frame, LINKS["out0"])
+    model.tables.following.first_fragments.clear()
+    model.reasons.clear()
+    result = model.ingress(frame, link) if link else model.egress(frame, LINKS["out0"])
+    return replace(result, reason=Reason.TUNNEL_FRAGMENT) if model.reasons[Reason.TUNNEL_FRAGMENT] else result
 
 
 def let_in(result: Result) -> bool:
@@ -58,7 +65,7 @@ def steps(before: ForwardingState, changes: list[Action]) -> list[ForwardingStat
     return found
 
 
-def two_states(grammar: RoleGrammar, home: Addr) -> tuple[ForwardingState, ForwardingState]:
+def two_states(grammar: RoleGrammar, home: Addr, roles: int = 1) -> tuple[ForwardingState, ForwardingState]:
     """Two states of a host that differ in one home address."""
     before = ForwardingState(endpoints=set(LOCALS[::2]))
     for other in HOMES:
@@ -66,15 +73,38 @@ def two_states(grammar: RoleGrammar, home: Addr) -> tuple[ForwardingState, Forwa
             grammar.add(before, other)
     after = deepcopy(before)
     after.endpoints |= set(LOCALS) if grammar.random.random() < 0.3 else set()
-    grammar.add(before, home)
-    grammar.add(after, home)
+    if roles:
+        grammar.add(before, home)
+        grammar.add(after, home)
+    return before, after
+
+
+def of_two_roles(grammar: RoleGrammar, home: Addr) -> tuple[ForwardingState, ForwardingState]:
+    """Two states of a host where two roles have the home address (R17)."""
+    before, after = two_states(grammar, home, roles=0)
+    for state in (before, after):
+        for role in grammar.random.sample(grammar.roles, 2):
+            role(state, home)
     return before, after
 
 
 @given(SEEDS, st.sampled_from(HOMES), st.booleans())
 def test_no_packet_is_let_in_early_or_dropped_in_between(seed: int, home: Addr, back: bool) -> None:
     grammar = RoleGrammar(seed)
-    before, after = two_states(grammar, home)
+    keeps_the_law(grammar, home, *two_states(grammar, home), back=back)
+
+
+# The last ones broke the law: each needs another part of the order.
+@pytest.mark.parametrize("seed", [*range(12), 27, 550, 564, 682, 968, 992])
+def test_two_roles_at_one_home_address_keep_the_law(seed: int) -> None:
+    grammar, home = RoleGrammar(seed), HOMES[seed % len(HOMES)]
+    keeps_the_law(grammar, home, *of_two_roles(grammar, home), back=bool(seed & 1))
+
+
+def keeps_the_law(
+    grammar: RoleGrammar, home: Addr, before: ForwardingState, after: ForwardingState, *, back: bool
+) -> None:
+    """Judge random packets between each two changes from one state to the other."""
     if back:
         before, after = after, before
     own = frozenset(maps.address(own_address) for own_address in own_addresses(grammar.random))

@@ -59,6 +59,15 @@ def error(r: Random, version: int, quoted: bytes) -> bytes:
     return bytes((r.choice(types), r.randrange(5))) + r.randbytes(6) + quoted[:size]
 
 
+def about_packets_of(receiver: Addr, payload: bytes) -> bytes:
+    """An ICMP message; if it is an error that quotes a packet, then one of its receiver."""
+    types, at = ((3, 4, 5, 11, 12), 8 + 12) if receiver.version == 4 else ((1, 2, 3, 4), 8 + 8)
+    end = at + len(receiver.packed)
+    if len(payload) < end or payload[0] not in types:
+        return payload
+    return payload[:at] + receiver.packed + payload[end:]
+
+
 def answer(grammar: "Grammar", flow: FlowKey) -> tuple[int, bytes]:
     """(family, packet) from the interface address of a flow; or an error about a packet that came to it."""
     r = grammar.random

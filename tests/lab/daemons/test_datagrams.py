@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from locum.lab.configuration import Plan
+from locum.lab.patience import patient
 from locum.lab.processes import Program, wait_until
 from locum.lab.world import Lab
 from tests.lab.entering import inside
@@ -35,7 +36,7 @@ class Client:
         with inside(lab, "cn"):
             self.server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self.server.bind((address, port))
-        self.server.settimeout(10)
+        self.server.settimeout(patient(10))
         self.program = lab.processes.start(
             "mn", f"socat{port}", ["socat", "-", f"UDP:{address}:{port}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )  # fmt: skip
@@ -53,7 +54,7 @@ class Client:
         assert self.program.process.stdout
         data, fd = b"", self.program.process.stdout.fileno()
         while len(data) < size:
-            assert select.select([fd], [], [], 10)[0], f"the client printed {data!r} and no more"
+            assert select.select([fd], [], [], patient(10))[0], f"the client printed {data!r} and no more"
             data += os.read(fd, size - len(data))
         return data
 

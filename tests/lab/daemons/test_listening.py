@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Plan, Table
+from locum.lab.patience import patient
 from locum.lab.processes import wait_until
 from locum.lab.programs.services import WebServer
 from locum.lab.world import Lab
@@ -54,7 +55,7 @@ def test_client_of_a_sleeping_server_gets_its_page_after_wake(lab: Lab) -> None:
     targets = [(HOME_ADDRESS4, PAGE), (HOME_ADDRESS6, PAGE), (HOME_ADDRESS4, SCRIPT)]
     clients = [
         lab.processes.start(
-            "cn", f"curl-{number}", ["curl", "-sf", "-m", "60", url(*target)], stdout=subprocess.PIPE
+            "cn", f"curl-{number}", ["curl", "-sf", "-m", "300", url(*target)], stdout=subprocess.PIPE
         )
         for number, target in enumerate(targets)
     ]
@@ -66,7 +67,7 @@ def test_client_of_a_sleeping_server_gets_its_page_after_wake(lab: Lab) -> None:
     lab.restore("an1")
     lab.command("mn", "wake")
     for client in clients:
-        assert client.process.communicate(timeout=30)[0] == page
+        assert client.process.communicate(timeout=patient(30))[0] == page
         assert client.process.returncode == 0
     assert web.connections("/page") == 2
     assert not lab.sessions("mnps")

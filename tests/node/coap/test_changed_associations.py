@@ -129,7 +129,7 @@ async def test_exchange_under_way_shares_the_numbers(
         asyncio.create_task(pair.alice.ask(BOB, "634", b"wait", 10.0)),
         asyncio.create_task(pair.bob.ask(ALICE, "634", b"wait", 10.0)),
     ]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(pair.rights) < 2:
             await asyncio.sleep(0.01)
     pair.change(**there)

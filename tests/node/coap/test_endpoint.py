@@ -199,7 +199,7 @@ async def test_a_reservation_is_awaited_while_others_go_on(
     commit, go_on = store._commit, threading.Event()
 
     def slow(batch: Any) -> None:
-        go_on.wait(10)
+        go_on.wait(60)
         commit(batch)
 
     (context,) = pair.alice._contexts.values()
@@ -207,7 +207,7 @@ async def test_a_reservation_is_awaited_while_others_go_on(
     monkeypatch.setattr(store, "_commit", slow)
     asking = [asyncio.create_task(pair.alice.ask(BOB, "634", b"ab", 10.0)) for _ in range(3)]
     ticks = 0
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         while ticks < 20:
             await asyncio.sleep(0.01)
             ticks += 1
@@ -316,7 +316,7 @@ async def test_invalid_string_is_counted_and_not_logged(pair: Pair, caplog: pyte
     assert pair.counts["control-unreadable"] == 1
     reader, writer = await asyncio.open_connection(str(BOB), pair.port, local_addr=(str(ALICE), 0))
     writer.write(b"\x00\xe1" + bytes((len(path) << 4, 2)) + path)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         await reader.read()  # what opens the connection, and its end
     writer.close()
     assert pair.counts["control-unreadable"] == 2
@@ -431,8 +431,9 @@ async def test_strangers_cannot_exhaust_the_connections(pair: Pair, monkeypatch:
     strangers = [await asyncio.open_connection(str(BOB), pair.port) for _ in range(8)]
     for _, writer in strangers:
         writer.write(b"\xf0" + os.urandom(50))
-    await asyncio.sleep(0.2)
-    assert pair.counts["control-connections"] >= 4
+    async with asyncio.timeout(30):
+        while pair.counts["control-connections"] < 4:
+            await asyncio.sleep(0.01)
     assert await pair.alice.ask(BOB, "634", b"cd", 5.0, bulk=True) == b"dc"
     assert list(pair.alice._client._pool.values()) == [proven], "her connection was dropped"
     assert pair.counts["control-connections"] < 12

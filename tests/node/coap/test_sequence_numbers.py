@@ -1,6 +1,7 @@
 """Sender sequence numbers of an association while reservations end, fail and run out, on a store that the test drives."""
 
 import asyncio
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ class HeldStore:
 
     def rows(self, table: str) -> dict[str, dict[str, Any]]:
         return dict(self.rows_written)
+
+    def texts(self, table: str) -> Iterator[tuple[str, str]]:
+        return ((key, json.dumps(value)) for key, value in self.rows_written.items())
 
     def put(self, table: str, key: str, value: Any) -> None:
         if self._commit is None:

@@ -11,7 +11,21 @@ from locum.node.config.toml_table import ConfigError, Table
 from locum.wire.control.context_blocks import PolicyBlock
 
 NODE = NodeSettings(
-    "an1", ("radio0", "core0"), Path("/s"), Path("/r"), Path("/b"), None, 1 << 20, None, None, 64, 1 << 20
+    "an1",
+    ("radio0", "core0"),
+    Path("/s"),
+    Path("/r"),
+    Path("/b"),
+    None,
+    1 << 20,
+    None,
+    None,
+    hold_packets=64,
+    hold_bytes=1 << 20,
+    hold_packets_each=16,
+    hold_bytes_each=1 << 16,
+    hold_age=60,
+    path_mtu_probes=True,
 )
 
 

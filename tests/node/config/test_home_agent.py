@@ -9,6 +9,7 @@ from locum.node.assembly import roles
 from locum.node.config.load import ConfigError, load
 from locum.roles.action_values.forwarding import InstallBinding, Verdict
 from locum.roles.home_agent.role import HomeAgent
+from locum.roles.paging.limits import PageLimits
 
 HEAD = """
 [node]
@@ -98,6 +99,16 @@ def test_default_values_of_the_home_agent(tmp_path: Path) -> None:
     mobile = settings.home_agent.mobiles[0]
     assert (mobile.stand_ins, mobile.rules) == ((), ())
     assert mobile.default_by_registration and not mobile.default_ruled
+    assert settings.home_agent.configuration.pages == PageLimits()
+
+
+def test_limits_of_pages_are_read_and_checked(tmp_path: Path) -> None:
+    keys = "page_seconds = 9\npage_wake_seconds = 8.5\npages_per_hour = 7\npage_burst = 3\npage_rule_interval = 0\n"
+    settings = load(write(tmp_path, HEAD + keys + MOBILE))
+    assert settings.home_agent is not None
+    assert settings.home_agent.configuration.pages == PageLimits(9.0, 8.5, 7, 3, 0.0)
+    with pytest.raises(ConfigError, match=r"home_agent.*pages_per_hour"):
+        load(write(tmp_path, HEAD + "pages_per_hour = 0\n" + MOBILE))
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from locum.node.assembly import limits, roles
 from locum.node.config.load import ConfigError, load
+from locum.node.config.settings import Settings
+from locum.roles.foreign_agent.configuration import KeyMode
 from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.mnps.role import StandIn
 from locum.roles.mobile_node.handover import OwnStandIn
@@ -172,6 +175,39 @@ def test_wrong_routing_of_a_device_is_refused(write: Any, line: str, key: str, w
     assert words in failure.value.problem
 
 
+@pytest.mark.parametrize(
+    ("lines", "key", "words"),
+    [
+        ('home_network = "10.36.0.0/24"', "home_network", "add broadcasts = true"),
+        ('broadcasts = true\nhome_network = "10.36.0.4/31"', "home_network", "at most 30 bits"),
+        ('broadcasts = true\nhome_network = "10.37.0.0/24"', "home_network", "10.36.0.4"),
+        ('broadcasts = true\nhome_network = "fd36::/64"', "home_network", "a prefix such as"),
+        ("foreign_agent_keys = true", "foreign_agent_keys", 'association_with = "aaa"'),
+    ],
+)
+def test_wrong_broadcasts_and_keys_of_a_device_are_refused(
+    write: Any, lines: str, key: str, words: str
+) -> None:
+    file = write(ALL.replace("[mobile_node]\n", f"[mobile_node]\n{lines}\n"))
+    with pytest.raises(ConfigError) as failure:
+        load(file)
+    assert (failure.value.file, failure.value.table, failure.value.key) == (str(file), "mobile_node", key)
+    assert words in failure.value.problem
+
+
+def test_broadcasts_and_keys_reach_the_roles(write: Any) -> None:
+    own = 'broadcasts = true\nhome_network = "10.36.0.0/24"\nassociation_with = "aaa"\nforeign_agent_keys = true'
+    text = ALL.replace("[mobile_node]\n", f"[mobile_node]\n{own}\n")
+    text = text.replace("[foreign_agent]\n", '[foreign_agent]\nvisitor_keys = "required"\n')
+    settings = load(write(text))
+    mobile, foreign, home = settings.mobile_node, settings.foreign_agent, settings.home_agent
+    assert mobile is not None and foreign is not None and home is not None
+    assert mobile.configuration.agent_keys and foreign.configuration.visitor_keys is KeyMode.REQUIRED
+    broadcasts = tuple(map(str, mobile.configuration.broadcast_addresses))
+    assert broadcasts == ("255.255.255.255", "10.36.0.255")
+    assert ip_address("10.36.0.255") in home.broadcast_addresses and settings.home_network is not None
+
+
 def test_a_stand_in_that_registers(write: Any) -> None:
     settings = load(write(ALL + REGISTERS))
     assert settings.mnps is not None
@@ -225,6 +261,9 @@ WRONG = [
     ('name = "all"\nmax_flows = 9000000\n', 'name = "all"\n', "node", "max_flows", "1048576"),
     ('name = "all"\nhold_packets = 1\n', 'name = "all"\n', "node", "hold_packets", "64"),
     ('name = "all"\nhold_bytes = "1K"\n', 'name = "all"\n', "node", "hold_bytes", "1048576"),
+    ('name = "all"\nhold_packets_each = 8\n', 'name = "all"\n', "node", "hold_packets_each", "16"),
+    ('name = "all"\nhold_bytes_each = "1K"\n', 'name = "all"\n', "node", "hold_bytes_each", "65536"),
+    ('name = "all"\nhold_age = 121\n', 'name = "all"\n', "node", "hold_age", "120"),
     ('short_lifetime = -1\nlinks = ["radio0"]\n[[foreign', 'links = ["radio0"]\n[[foreign', "foreign_agent",
      "short_lifetime", "65534"),
     ('brief_lifetime = 0\nspi = 1000\nkey_file = "key"\nmnps', 'spi = 1000\nkey_file = "key"\nmnps', "mobile_node",
@@ -254,6 +293,7 @@ WRONG = [
     ('memory_bound = "8X"\n', 'memory_bound = "8M"\n', "mnps", "memory_bound", "64M"),
     ('session_least = "2G"\naccess_node', "access_node", "mnps", "session_least", "session_most"),
     ("max_sessions_per_device = 5000\naccess_node", "access_node", "mnps", "max_sessions_per_device", "4096"),
+    ("max_handovers = 0\naccess_node", "access_node", "mnps", "max_handovers", "65536"),
     ("max_held_seconds = 2592001\naccess_node", "access_node", "mnps", "max_held_seconds", "2592000"),
     ('mnps = "10.0.0.8"\n', 'mnps = "10.0.0.9"\n', "control.association", "peer", "10.0.0.8"),
     ('link = "eth1"\n', 'link = "eth0"\n', "foreign_agent.static #1", "link", "[node]"),
@@ -277,6 +317,23 @@ def test_errors_name_file_table_and_key(
     assert "\n" not in str(caught.value)
 
 
+def test_room_follows_the_number_of_home_addresses(write: Any) -> None:
+    """A home agent alone gets the next power of two, and no empty places beyond; a foreign agent needs some of each kind."""
+    node = load(write(ALL)).node
+
+    def room(needed: int, foreign: object = None) -> int:
+        stand_in = SimpleNamespace(node=node, home_addresses=needed, foreign_agent=foreign)
+        return limits(cast(Settings, stand_in)).bindings
+
+    assert [room(needed) for needed in (1, 16_384, 16_385, 32_768, 32_769, 100_000, 262_145)] == [
+        *(32_768,) * 4,
+        65_536,
+        131_072,
+        524_288,
+    ]
+    assert [room(needed, object()) for needed in (1, 16_385, 262_145)] == [32_768, 262_144, 524_288]
+
+
 def test_room_in_the_data_plane(write: Any) -> None:
     ordinary = limits(load(write(ALL)))
     assert (ordinary.bindings, ordinary.flows) == (32_768, 16_384)
@@ -289,6 +346,7 @@ def test_room_in_the_data_plane(write: Any) -> None:
     )
     assert many.bindings >= 1_000_000
     own = 'name = "all"\nmax_bindings = 1000000\nmax_flows = 2000\nhold_packets = 100\nhold_bytes = "2M"\n'
+    own += 'hold_packets_each = 50\nhold_bytes_each = "1M"\nhold_age = 5\n'
     chosen = limits(load(write(ALL.replace('name = "all"\n', own))))
     assert (chosen.bindings, chosen.flows, chosen.hold_packets, chosen.hold_bytes) == (
         1_000_000,
@@ -296,6 +354,8 @@ def test_room_in_the_data_plane(write: Any) -> None:
         100,
         2 << 20,
     )
+    assert (chosen.hold_packets_each, chosen.hold_bytes_each, chosen.hold_age) == (50, 1 << 20, 5)
+    assert (ordinary.hold_packets_each, ordinary.hold_bytes_each, ordinary.hold_age) == (8192, 16 << 20, 60)
 
 
 def test_short_lifetimes_reach_the_roles(write: Any) -> None:
@@ -318,6 +378,53 @@ def test_a_secret_that_others_may_read_is_refused(write: Any, tmp_path: Path) ->
     (tmp_path / "key").write_text("aabb")
     with pytest.raises(ConfigError, match="2 bytes"):
         load(path)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 7, 8, 15, 129, 4096])
+def test_keys_of_the_wrong_length_are_named_with_file_and_key(write: Any, tmp_path: Path, size: int) -> None:
+    """Of every kind: a line of text can be read, and a daemon does not start with a traceback."""
+    for kind in ("key_file", "secret_file"):
+        for number in range(ALL.count(f'{kind} = "key"')):
+            parts = ALL.split(f'{kind} = "key"')
+            text = f'{kind} = "key"'.join(parts[: number + 1]) + f'{kind} = "other"'
+            path = write(text + f'{kind} = "key"'.join(parts[number + 1 :]))
+            other = tmp_path / "other"
+            other.touch(mode=0o600)
+            other.write_text("ab" * size)
+            with pytest.raises(ConfigError, match=rf"{kind}: .*other holds {size} bytes; a key"):
+                load(path)
+            other.write_text("ab" * 16)
+            load(path)
+
+
+def test_short_and_typed_keys_are_taken_on_request(write: Any, tmp_path: Path) -> None:
+    (tmp_path / "short").touch(mode=0o600)
+    (tmp_path / "short").write_text("p4ss!\n")
+    key = 'spi = 1000\nkey_file = "key"\nreplay'
+    typed = 'spi = 1000\nkey_file = "short"\nkey_format = "text"\n'
+    with pytest.raises(ConfigError, match="short holds 5 bytes"):
+        load(write(ALL.replace(key, typed + "replay")))
+    settings = load(write(ALL.replace(key, typed + "short_key = true\nreplay")))
+    assert settings.home_agent is not None
+    assert settings.home_agent.mobiles[0].association.key == b"p4ss!"
+    (warning,) = settings.warnings
+    assert "home_agent.mobile #1" in warning and "key_file" in warning and "5 bytes" in warning
+    (tmp_path / "short").write_text("sixteen letters!\n")
+    settings = load(write(ALL.replace(key, typed + "replay")))
+    assert settings.home_agent is not None
+    assert settings.home_agent.mobiles[0].association.key == b"sixteen letters!"
+    assert len(settings.warnings) == 1 and "text" in settings.warnings[0]
+    assert load(write(ALL)).warnings == ()
+
+
+def test_each_direction_may_have_an_spi_of_its_own(write: Any) -> None:
+    key = 'spi = 1000\nkey_file = "key"\nreplay'
+    settings = load(write(ALL.replace(key, "sent_spi = 1001\n" + key)))
+    assert settings.home_agent is not None
+    association = settings.home_agent.mobiles[0].association
+    assert (association.spi, association.outgoing_spi) == (1000, 1001)
+    with pytest.raises(ConfigError, match="sent_spi"):
+        load(write(ALL.replace(key, "sent_spi = 255\n" + key)))
 
 
 def test_missing_file_role_or_text_is_refused(write: Any, tmp_path: Path) -> None:

@@ -5,24 +5,27 @@ A key that `assembly.py` names again, or a field of a configuration that no read
 
 import ast
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, cast
 
 import pytest
 
-from locum.node.assembly import roles
+from locum.node.assembly import limits, roles, visitors_room
 from locum.node.config.load import load
 from locum.roles.foreign_agent.configuration import (
     ForeignAgentConfiguration,
     ProbingConfiguration,
+    ReportingConfiguration,
     StaticVisitor,
 )
+from locum.roles.foreign_agent.filter_room import filter_places
 from locum.roles.home_agent.binding import Mobile
 from locum.roles.home_agent.configuration import (
     HomeAgentConfiguration,
     ProfileHomesConfiguration,
     TraversalPolicy,
 )
+from locum.roles.location.configuration import LocationConfiguration, NamedDevice
 from locum.roles.mnps.configuration import (
     Quota,
     StandInConfiguration,
@@ -38,14 +41,20 @@ CONFIG, ASSEMBLY = SOURCE / "node" / "config", SOURCE / "node" / "assembly.py"
 # Reader of a table, and the values of a role that it makes.
 READERS: dict[str, tuple[type, ...]] = {
     "home_agent.py": (HomeAgentConfiguration, TraversalPolicy, ProfileHomesConfiguration, Mobile),
-    "foreign_agent.py": (ForeignAgentConfiguration, ProbingConfiguration, StaticVisitor),
+    "foreign_agent.py": (
+        ForeignAgentConfiguration,
+        ProbingConfiguration,
+        ReportingConfiguration,
+        StaticVisitor,
+    ),
+    "location.py": (LocationConfiguration, NamedDevice),
     "mnps.py": (StandInConfiguration, StandInRegistrationConfiguration, Quota, StoodInFor),
     "mobile_node.py": (MobileNodeConfiguration,),
 }
 # Facts of the host or of this boot, which `assembly.py` puts into a configuration.
-OF_THE_HOST = {"links", "listening", "boot"}
+OF_THE_HOST = {"links", "listening", "boot", "located", "own", "room", "filter_room"}
 # Set by the role itself or in tests; no key changes them.
-WITHOUT_KEY = {"colocated_home_agent", "max_handovers", "on_behalf", "unread_beyond", "unread_beyond_total"}
+WITHOUT_KEY = {"colocated_home_agent", "on_behalf", "unread_beyond", "unread_beyond_total"}
 
 
 def names(configuration: type) -> list[str]:
@@ -115,6 +124,32 @@ def test_roles_get_the_configuration_that_was_read(write: Any) -> None:
     made: dict[str, Any] = roles(settings, lambda _link: None)
     assert settings.home_agent is not None and settings.mnps is not None
     assert settings.foreign_agent is not None
-    assert made["home_agent"].configuration is settings.home_agent.configuration
+    home, foreign = made["home_agent"].configuration, made["foreign_agent"].configuration
+    assert home == replace(settings.home_agent.configuration, room=home.room)
     assert made["mnps"].configuration is settings.mnps.configuration
-    assert made["foreign_agent"].configuration == settings.foreign_agent.configuration
+    assert foreign == replace(
+        settings.foreign_agent.configuration, room=foreign.room, filter_room=foreign.filter_room
+    )
+
+
+def test_roles_have_no_more_room_than_the_tables(write: Any) -> None:
+    """All that they may promise fits into the data plane together, whatever other roles the host plays."""
+    settings = load(write(ALL))
+    sizes = limits(settings).sizes()
+    made: dict[str, Any] = roles(settings, lambda _link: None)
+    home, visitors = made["home_agent"].configuration.room, made["foreign_agent"].configuration.room
+    taken = settings.visited_addresses
+    assert home.bindings + taken <= sizes["bindings"]
+    assert home.acceptances + 2 * taken <= sizes["acceptances"]
+    assert home.extended <= sizes["binding_more"] and home.large_rules < sizes["rules_many"]
+    assert home.small_rules < sizes["rules_few"] and home.rule_counters < sizes["rule_count"]
+    assert home.ruled <= sizes["rules"], "small and large sets of rules are in one table"
+    assert 2 * visitors + settings.static_addresses <= sizes["outbound"]
+    filters_of_visitors = made["foreign_agent"].configuration.filter_room
+    emitted = filter_places(settings.mnps.configuration.emission)  # type: ignore[union-attr]
+    assert 0 < filters_of_visitors.large + emitted.large < sizes["filters_many"]
+    counters = home.rule_counters + filters_of_visitors.counters + emitted.counters
+    assert counters < sizes["rule_count"] and filters_of_visitors.counters > 0
+    policed = replace(settings, policy=cast(Any, object()))  # profiles bring filters
+    filters = 3  # of a home address: to it, from it, and of what a stand-in emits for it
+    assert 0 < filters * (2 * visitors_room(policed) + settings.static_addresses) <= sizes["filters"]

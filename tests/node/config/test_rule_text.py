@@ -49,6 +49,19 @@ def test_one_line() -> None:
         "protocol=tcp source_port=80 to mn, else 3"
     )
     assert rule_text(read('priority = 1, action = "drop"')) == "everything is dropped"
+    assert rule_text(read('priority = 1, action = "page", protocol = "tcp", destination_port = 22')) == (
+        "protocol=tcp destination_port=22 pages the device while it sleeps"
+    )
+    assert rule_text(read('priority = 1, action = "agent"')) == "everything to mnps while the device sleeps"
+
+
+@pytest.mark.parametrize("action", ["page", "agent"])
+def test_actions_for_a_sleeping_device_are_written_and_read(action: str) -> None:
+    rule = read(f'id = 3, priority = 5, action = "{action}", protocol = "tcp"')
+    keys = ", ".join(
+        f"{key} = {json.dumps(found)}" for key, found in rule_fields(rule).items() if key != "owner"
+    )
+    assert read(keys) == rule
 
 
 @pytest.mark.parametrize(
@@ -57,6 +70,9 @@ def test_one_line() -> None:
         ('priority = 1, to = ["mn"], source = "10.0.0.9/8"', "source"),
         ('priority = 1, to = ["mn"], source = "10.0.0.1", destination = "::1"', "IPv4 and IPv6"),
         ('priority = 1, to = ["mn", "mn"]', "one way twice"),
+        ('priority = 1, action = "page", to = ["mn"]', "pages and yet leads somewhere"),
+        ('priority = 1, action = "agent", to = ["mn"]', "neither mn nor default"),
+        ('priority = 1, action = "wake"', "action"),
         ("priority = 1", "has 0 targets"),
         ('priority = 1, to = ["mn"], action = "drop"', "yet leads somewhere"),
         ('priority = 1, to = ["mn"], protocol = "icmp", source_port = 1', "has no ports"),

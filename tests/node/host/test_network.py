@@ -25,6 +25,23 @@ def picture(space: Namespace) -> list[str]:
     ] + [space.run("sysctl", "-a", "-r", "forward|rp_filter|accept_local").stdout]  # fmt: skip
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def settled(space: Namespace) -> list[str]:
+    """The picture once the kernel has made the routes and addresses of the links, which it does a little later."""
+    await until(lambda: "fe80::" in space.ip("-6 addr show dev radio0 scope link -tentative"))
+    last = picture(space)
+    while True:
+        await asyncio.sleep(0.3)
+        if (now := picture(space)) == last:
+            return now
+        last = now
+
+
 async def everything(network: HostNetwork) -> None:
     await network.own_home_address(HOME4)
     await network.own_home_address(HOME6)
@@ -38,8 +55,7 @@ async def test_everything_is_undone(namespace: Callable[[str], Namespace], tmp_p
     here, there = namespace("mn"), namespace("an")
     join(here, "radio0", there, "radio0")
     here.ip("addr add 10.36.0.4/32 dev lo")  # the host had it already: it must stay
-    await asyncio.sleep(0.3)
-    before = picture(here)
+    before = await settled(here)
     with here.entered():
         store = Store(tmp_path / "n.db")
         network = HostNetwork(store)
@@ -69,8 +85,7 @@ async def test_the_record_of_a_killed_run_is_enough_to_undo(
 ) -> None:
     here, there = namespace("mn"), namespace("an")
     join(here, "radio0", there, "radio0")
-    await asyncio.sleep(0.3)
-    before = picture(here)
+    before = await settled(here)
     with here.entered():
         store = Store(tmp_path / "n.db")
         killed = HostNetwork(store)
@@ -123,8 +138,7 @@ async def test_co_located_unbound_sockets_use_the_home_address(
     here.ip("link set lc0 up")
     here.ip("addr add 10.5.0.4/24 dev radio0")
     here.ip("route add default via 10.5.0.1")
-    await asyncio.sleep(0.2)
-    before = picture(here)
+    before = await settled(here)
     with here.entered():
         store = Store(tmp_path / "n.db")
         network = HostNetwork(store)
@@ -162,15 +176,11 @@ async def test_watch_reports_carrier_addresses_and_removal(
         assert link is not None and link.up and len(link.link_layer) == 6
         there.ip("link set radio0 down")
         here.ip("addr add 10.0.0.9/24 dev radio0")
-        await asyncio.sleep(0.1)
-        assert ("radio0", False, 1) in [(name, up, min(count, 1)) for name, up, count in seen]
+        await until(lambda: ("radio0", False, 1) in [(name, up, min(count, 1)) for name, up, count in seen])
         assert watch.is_local(ip_address("10.0.0.9"))
         there.ip("link set radio0 up")
-        await asyncio.sleep(0.1)
-        link = watch.find("radio0")
-        assert link is not None and link.up
+        await until(lambda: (link := watch.find("radio0")) is not None and link.up)
         here.ip("link del radio0")
-        await asyncio.sleep(0.1)
-        assert seen[-1] == ("radio0", None, 0)
+        await until(lambda: seen[-1] == ("radio0", None, 0))
         assert watch.find("radio0") is None
         await watch.close()

@@ -82,9 +82,9 @@ def test_a_visitor_in_a_group(world: World, group: Addr) -> None:
     source, ear = Source(world, group), joined(world.spaces["mn"], group, "radio0")
     with source.socket:
         world.until(lambda: source.heard_by(ear), "the group on the radio link", 20)
-        assert is_member() and str(group) in forwarded()
+        world.until(lambda: is_member() and str(group) in forwarded(), "the node to be a member", 20)
         world.kill("an")
-        assert source.heard_by(ear), "the kernel goes on by itself"
+        world.until(lambda: source.heard_by(ear), "the kernel to go on by itself")
         assert is_member()
         world.start("an")
         world.until(lambda: source.heard_by(ear), "the group after a restart", 20)

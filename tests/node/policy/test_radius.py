@@ -26,9 +26,10 @@ from locum.node.policy.profile_attributes import ProfileError, dictionary, grant
 from locum.node.policy.radius import RadiusClient
 from locum.roles import actions as do
 from locum.roles.action_values.flows import FilterVerdict, RuleVerdict
+from locum.roles.profile import Profile
 from locum.roles.profile_requests import FetchProfile, ProfileFetched, ProfileRefused, ProfileUnavailable
 from locum.roles.rules import PROFILE
-from locum.security.association import Algorithm, Replay
+from locum.security.association import AaaAssociation, Algorithm, Replay
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "policy-server.md").read_text()
 SECRET = b"replace-this-by-32-random-letters"
@@ -183,6 +184,15 @@ async def test_a_guest_comes_from_a_pool(server: int) -> None:
     assert (association.algorithm, association.replay) == (Algorithm.HMAC_MD5, Replay.NONCE)
 
 
+async def test_a_key_is_for_the_aaa_server(server: int) -> None:
+    async with client(server) as asking:
+        answer, guest = await asking.fetch("keyless@example.org"), await asking.fetch(GUEST)
+    assert isinstance(answer.profile.association, AaaAssociation)
+    assert not isinstance(guest.profile.association, AaaAssociation)
+    assert answer.profile.association.algorithm is Algorithm.HMAC_SHA_1
+    assert Profile.from_row(answer.profile.to_row()) == answer.profile
+
+
 STAND_IN, HOME = ip_address("10.0.0.2"), IPv4Address("203.0.113.4")
 
 
@@ -240,11 +250,9 @@ async def test_a_server_that_hangs_is_passed_over_for_a_while(server: int, tmp_p
             assert isinstance(await asking.fetch(), ProfileFetched)
             first = time.monotonic() - begin
             assert isinstance(await asking.fetch(GUEST), ProfileFetched)
-            second = time.monotonic() - begin - first
-            assert 0.9 <= first < 3.0 and second < 0.9, (
-                "0.3 s and, after a retransmission, 0.6 s; then not at all"
-            )
+            assert first >= 0.9, "0.3 s and, after a retransmission, 0.6 s"
             assert asking.stream.kinds == ["policy-server-dead"]
+            assert asking.stream.counts["policy-server-silent"] == 1, "then it is not waited for at all"
             program.send_signal(signal.SIGCONT)
             await asyncio.sleep(begin + first + 4.0 - time.monotonic())
             assert isinstance(await asking.fetch(), ProfileFetched)

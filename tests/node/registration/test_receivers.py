@@ -23,6 +23,7 @@ PLACES = {
     "foreign_agent": Place(b"care", ("access0",)),
     "mnps": Place(b"mnps", ("radio0", "lan0")),
     "mobile_node": Place(b"", ("radio0",)),
+    "location": Place(b"", ()),
 }
 HA, FA, MN, MNPS = "home_agent", "foreign_agent", "mobile_node", "mnps"
 OTHER = b"else"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from scapy.layers.inet import ICMP, IP, UDP
 
 from locum.node.registration.udp_434 import RegistrationSocket
 from tests.dataplane.namespaces import Namespace
@@ -32,7 +33,7 @@ class Ends:
             self.ours = RegistrationSocket(heard, lambda: None, unreachable=unreachable if hears else None)
             self.other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self.other.bind(("127.0.0.1", OPEN))
-            self.other.settimeout(5)
+            self.other.settimeout(20)
 
     def wait(self, enough: int) -> None:
         end = time.monotonic() + 10
@@ -104,5 +105,34 @@ def test_sockets_without_error_reports_keep_working(space: Namespace) -> None:
             ends.ours.read()
         ends.ours.send(b"\x01good", "127.0.0.1", OPEN)
         assert ends.other.recv(100) == b"\x01good" and not ends.errors
+    finally:
+        ends.close()
+
+
+@pytest.mark.parametrize("hears", [True, False])
+def test_path_mtu_is_not_learnt_from_errors(space: Namespace, hears: bool) -> None:
+    """A forged "fragmentation needed" about a message leaves the route as it is; a socket that believes it is the control."""
+    ends = Ends(space, hears=hears)
+    try:
+        space.run("ip addr add 192.0.2.1/24 dev lo")
+        space.run("ip link add far type veth peer name near")
+        space.run("ip link set far up")
+        space.run("ip link set near up")
+        space.run("ip addr add 198.51.100.1/24 dev near")
+        peer = "198.51.100.2"
+        with space.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as believing:
+            believing.bind(("198.51.100.1", OPEN))
+            for port, told in ((434, False), (OPEN, True)):
+                quoted = IP(src="198.51.100.1", dst=peer) / UDP(sport=port, dport=434) / bytes(8)
+                error = ICMP(type=3, code=4, nexthopmtu=600) / quoted
+                with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as forger:
+                    forger.bind(("198.51.100.1", 0))
+                    forger.sendto(bytes(error), ("198.51.100.1", 0))
+                end = time.monotonic() + (10 if told else 0.3)
+                while (
+                    "mtu 600" not in (route := space.run(f"ip route get {peer}")) and time.monotonic() < end
+                ):
+                    time.sleep(0.05)
+                assert ("mtu 600" in route) is told, route
     finally:
         ends.close()

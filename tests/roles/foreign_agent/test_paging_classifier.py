@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from locum.dataplane.layout.rules import PORTS
+from locum.dataplane.model.frames import Transport
 from locum.dataplane.model.matching import Subject, first_match
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import Filter, FilterPlace, FilterRule, FilterVerdict, InstallFilter
@@ -37,7 +38,7 @@ def decision(filters: Filters, port: int, home: Addr = HOA) -> tuple[int, Filter
     found = filters.get((home, FilterPlace.TO_VISITOR))
     if found is None:
         return 0, ALLOW
-    subject = Subject(b"", b"", home.version, 17, 0, 0, 5000, port, known=PORTS)
+    subject = Subject(b"", b"", home.version, 17, 0, 0, Transport(5000, port, known=PORTS))
     rule = first_match(found.rules, subject)
     return (0, found.otherwise) if rule is None else (rule.identifier, rule.verdict)
 

@@ -1,4 +1,4 @@
-"""Answers of a foreign agent to a failed request: codes 71, 78, 80-82, 88, 97, 98, 101.
+"""Answers of a foreign agent to a failed request: codes 66, 71, 78, 80-82, 88, 97, 98, 101.
 
 A sender that has not seen the request cannot cause them.
 """
@@ -278,3 +278,52 @@ def test_a_flood_of_icmp_errors_leaves_requests_alone() -> None:
         quoted = bytes((REGISTRATION_REQUEST,)) + random.randbytes(random.choice((0, 7, 23, 40, 300)))
         assert relay.icmp(kind, number, quoted) == []
     assert relay.signed_answer() == [0]
+
+
+@pytest.mark.parametrize("bounds", [{"max_visitors": 1}, {"room": 1}, {"max_visitors": 1, "room": 5}])
+def test_visitors_above_the_bound_are_refused(bounds: dict[str, int]) -> None:
+    """By number or by room in the data plane; a visitor that is there may renew, and leaves its place to another."""
+    world = World()
+    assert isinstance(world.an1.role, ForeignAgent)
+    configuration = replace(world.an1.role.configuration, **bounds)  # type: ignore[arg-type]
+    world.an1.make = lambda: ForeignAgent(configuration, {}, {}, (), world.random)
+    world.start(world.an1)
+    world.advance(5)
+    agent = world.an1.role
+    assert isinstance(agent, ForeignAgent)
+    assert [visitor.home_address for visitor in agent.visitors()] == [HOA]
+
+    def ask(home_address: IPv4Address) -> tuple[list[int], int]:
+        """Codes of answers, and the number of requests that went on to the home agent."""
+        request = RegistrationRequest(300, home_address, HA, AN1, ntp64(world.now) | 0x5A5A, Flag.T)
+        message = signed(request.encode(), AuthKind.MN_HA, KEY)
+        source = Source(home_address, 434, "radio0", MAC, AN1)
+        actions = agent.receive(message, source, now=world.now)
+        answers = [action.message for action in actions if isinstance(action, a.Reply)]
+        sent = [action for action in actions if isinstance(action, a.SendRegistration)]
+        return [RegistrationReply.decode(answer).code for answer in answers], len(sent)
+
+    assert ask(VISITOR) == ([Code.FA_INSUFFICIENT_RESOURCES], 0)
+    assert ask(HOA) == ([], 1)
+    world.kill(world.mn)
+    world.advance(2000)
+    assert not agent.visitors()
+    assert ask(VISITOR) == ([], 1)
+
+
+def test_requests_under_way_count_among_the_visitors() -> None:
+    """Of two places one is a visitor's: two more requests at a time could both be accepted."""
+    relay = Relay()
+    configuration = replace(relay.agent.configuration, max_visitors=2)
+    relay.world.an1.make = lambda: ForeignAgent(configuration, {}, {}, (), relay.world.random)
+    relay.world.start(relay.world.an1)
+    relay.world.advance(5)
+    assert len(relay.agent.visitors()) == 1
+    relay.ask(relay.request)
+    other = replace(relay.request, home_address=VISITOR + 1)
+    message = signed(other.encode(), AuthKind.MN_HA, KEY)
+    refused = relay.agent.receive(message, AIR, now=relay.world.now)
+    assert relay.refusals(refused) == [Code.FA_INSUFFICIENT_RESOURCES]
+    relay.ask(relay.request)  # again: its place is counted once
+    assert relay.late() == [Code.FA_REGISTRATION_TIMEOUT]
+    relay.ask(other)

@@ -103,7 +103,6 @@ def test_registrations_at_the_home_agent() -> None:
     ("changes", "code"),
     [
         ({"home_agent": STRANGER}, Code.UNKNOWN_HOME_AGENT),
-        ({"flags": Flag.M | Flag.T}, Code.REQUESTED_ENCAPSULATION_UNAVAILABLE),
         ({"flags": Flag(0)}, Code.REVERSE_TUNNEL_MANDATORY),
         ({"care_of_address": HA}, Code.POORLY_FORMED_REQUEST),
         ({"care_of_address": IPv4Address("224.0.0.5")}, Code.POORLY_FORMED_REQUEST),
@@ -115,6 +114,34 @@ def test_authenticated_but_unacceptable_requests_are_refused(changes: dict[str, 
     message = signed(request(world, **changes).encode(), AuthKind.MN_HA, RIGHT)
     assert codes(give(world, world.ha, message, CORE)) == [code]
     assert world.ha.tables() == before
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"\x83\x09a@b",  # an NAI of 9 bytes of which 3 are there
+        b"\x86",  # no length
+        b"\x26\x00\x00\x20",  # a critical vendor extension of 32 bytes, of which none is there
+        b"\x20\x02\x01\x02",  # an authentication shorter than its SPI
+    ],
+)
+def test_authentic_request_with_a_broken_extension_gets_134(broken: bytes) -> None:
+    world = settled()
+    before = world.ha.tables()
+    authentic = signed(request(world).encode(), AuthKind.MN_HA, RIGHT)
+    (refused,) = [
+        RegistrationReply.decode(action.message)
+        for action in give(world, world.ha, authentic + broken, CORE)
+        if isinstance(action, a.Reply)
+    ]
+    assert refused.code == Code.POORLY_FORMED_REQUEST and refused.extensions  # signed
+    forged = signed(request(world).encode(), AuthKind.MN_HA, WRONG) + broken
+    assert codes(give(world, world.ha, forged, CORE)) == [Code.MOBILE_NODE_FAILED_AUTHENTICATION]
+    assert codes(give(world, world.ha, request(world).encode() + broken, CORE)) == []
+    unknown = b"\x40\x01x"  # section 1.8: silence
+    assert codes(give(world, world.ha, authentic + unknown + broken, CORE)) == []
+    assert world.ha.tables() == before
+    assert codes(world.ha.role.receive(authentic, CORE, now=world.now)) == [Code.ACCEPTED]
 
 
 def test_simultaneous_bindings_up_to_four() -> None:

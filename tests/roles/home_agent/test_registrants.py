@@ -280,7 +280,7 @@ def test_stand_in_of_another_home_address() -> None:
     ],
 )
 def test_unacceptable_stand_in_requests_are_refused(options: dict[str, Any], code: Code) -> None:
-    home = Home()
+    home = Home(configuration=HomeAgentConfiguration(HA, minimal_encapsulation=False))
     home.device.register(AN1, bid=1)
     home.one.register(AN3, bid=2)
     home.advance(1)

@@ -3,8 +3,8 @@
 from random import Random
 
 from locum.roles import actions as a
+from locum.roles.action_values.app_orders import MAX_APPLICATION
 from locum.roles.action_values.sessions import Stopped
-from locum.roles.mnps.handover import MAX_APPLICATION
 from locum.roles.mnps.role import StandIn
 from locum.wire.control import (
     Answer632,

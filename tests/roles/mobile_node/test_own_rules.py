@@ -80,6 +80,16 @@ def test_rule_is_sent_until_answered_and_then_kept(rules: OwnRules) -> None:
     assert (rules.settled, list(rules.all()), said(rules)) == (True, [made], [])
 
 
+@pytest.mark.parametrize(("verdict", "to"), [(RuleVerdict.PAGE, ()), (RuleVerdict.AGENT, (7,))])
+def test_rules_for_the_time_of_sleep_are_not_registered(
+    rules: OwnRules, verdict: RuleVerdict, to: tuple[int, ...]
+) -> None:
+    """RFC 7629 has no such action."""
+    with pytest.raises(RuleRefused, match=f"the action {verdict.value}; add it at the home agent"):
+        ask(rules, replace(rule(to=to), verdict=verdict))
+    assert rules.settled and said(rules) == []
+
+
 def test_own_identifiers_differ_from_all_others() -> None:
     """Those of stand-ins are below 16384, those that a home agent gives from FIRST_ASSIGNED on."""
     assert UNNAMED.stop <= FIRST < FIRST + MAX_RULES < FIRST_ASSIGNED

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.apps import AppOrder
 from locum.roles.action_values.forwarding import FlowVerdict, SetFlow
 from locum.roles.action_values.sessions import FinishSessions, Freeze, Tighten
 from locum.roles.flow_rows import TABLE
@@ -72,6 +73,28 @@ def test_programs_run_if_a_wakes_registration_is_unanswered() -> None:
     world.start(world.ha)
     world.advance(60)
     assert returned(world)
+
+
+def test_programs_run_though_proxies_may_have_spoken() -> None:
+    """The sockets agree with the proxies before the first byte comes, though the programs may have written."""
+    world = World()
+    world.apps = (AppOrder("mqtt", "keepalive"),)
+    world.start(world.mn)
+    world.advance(3)
+    world.sleep()
+    world.advance(2)
+    world.peer_sends(0, 50_000)
+    world.spoken, world.surplus = {0: b"word"}, {1: -7}
+    world.stand_in_silent = True
+    world.wake()
+    world.advance(20)
+    assert stranded(world) and not any(told.spoken or told.surplus for told in world.agreed)
+    world.stand_in_silent = False
+    world.advance(40)
+    assert returned(world)
+    told = [(dict(tight.spoken), dict(tight.surplus)) for tight in world.agreed if tight.spoken]
+    assert told and {text for spoken, _ in told for text in spoken.values()} == {b"word"}
+    assert {count for _, surplus in told for count in surplus.values()} == {-7}
 
 
 def test_sleep_again_from_a_stranded_wake_freezes_the_programs() -> None:

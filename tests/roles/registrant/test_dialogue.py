@@ -4,7 +4,10 @@ from random import Random
 
 from locum.roles.mobile_ipv4.answers import received_answer
 from locum.roles.registrant.attachment import Attachment
+from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.dialogue import RegistrationDialogue, ReplyCheck
+from locum.roles.registrant.home_agent_choice import HomeAgentChoice
+from locum.roles.registrant.own_keys import AgentKeys, OwnKeys
 from locum.security.association import Association
 from locum.wire.mobile_ip.registration import Code, RegistrationReply
 from tests.roles.world import AN1, COLOCATED, HA, HOA, START
@@ -17,7 +20,9 @@ VISITING = Attachment("radio0", AN1, AN1, colocated=False)
 
 def unsigned_refusal(attachment: Attachment, code: int) -> ReplyCheck:
     """The check of a refusal that nobody signed, by a node that is attached like this."""
-    dialogue = RegistrationDialogue(HOA, HA, KEY, {}, Random(7))
+    configuration = MobileNodeConfiguration(HOA, HA, ("radio0",), KEY)
+    keys, agents = OwnKeys(configuration, Random(7)), AgentKeys(configuration, {}, Random(7))
+    dialogue = RegistrationDialogue(HOA, HomeAgentChoice(HA, dynamic=False), keys, agents, Random(7))
     identification = dialogue.next_identification(START)
     reply = received_answer(RegistrationReply(Code(code), 0, HOA, HA, identification))
     return dialogue.check_reply(reply, attachment, identification)

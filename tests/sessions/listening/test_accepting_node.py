@@ -5,12 +5,14 @@ import errno
 import select
 import socket
 import struct
+import threading
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
 
 from locum.node.sessions import openings
+from locum.node.tables import HostTable
 from locum.roles.action_values.listeners import AcceptedEnded, ClosePorts, ConnectionAccepted, OpenPorts
 from locum.roles.action_values.sessions import DropSessions, Stopped, StopSessions
 from locum.wire.control import Listener, Policy
@@ -78,6 +80,62 @@ async def test_accepted_connections_survive_a_restart(network: Network, tmp_path
             stopped = await here.ask(StopSessions(HANDOVER, (), 1 << 20), Stopped)
             assert (stopped.finals[0].total, stopped.finals[0].tail) == (7, b"request")
             await here.perform(DropSessions(HANDOVER))
+
+
+async def test_accepted_connection_is_told_of_once_it_is_stored(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lodging(network, tmp_path) as here:
+        with Callers(network) as callers:
+            await here.perform(ports(4))
+            disk, commit = threading.Event(), here.store._commit
+            monkeypatch.setattr(here.store, "_commit", lambda batch: (disk.wait(), commit(batch)))
+            callers.call()
+            await here.until(lambda: len(here.stand_in.sessions()) == 1)
+            closing = asyncio.create_task(here.perform(ClosePorts(HANDOVER)))
+            await asyncio.sleep(0.05)
+            assert not accepted(here) and not closing.done()
+            disk.set()
+            await closing
+            assert len(accepted(here)) == len(here.store.rows(HostTable.SESSION)) == 1
+            await here.perform(DropSessions(HANDOVER, reset=True))
+
+
+async def test_accepted_connection_is_told_of_on_a_full_disk(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    async with lodging(network, tmp_path) as here:
+        with Callers(network) as callers, monkeypatch.context() as disk:
+            await here.perform(ports(4))
+            disk.setattr(here.store, "_commit", full)
+            caller = callers.call()
+            await here.until(lambda: len(accepted(here)) == 1)
+            await here.perform(ClosePorts(HANDOVER))
+            disk.undo()
+            await here.store.durable()
+            await here.shut()
+            assert await here.open() == ()
+            caller.sendall(b"request")
+            await here.until(lambda: here.stand_in.sessions()[0]["received"] == 7)
+            await here.perform(DropSessions(HANDOVER, reset=True))
+
+
+async def test_accepted_connection_that_was_not_stored_is_reset(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lodging(network, tmp_path) as here:
+        with Callers(network) as callers:
+            await here.perform(ports(4))
+            monkeypatch.setattr(here.store, "_commit", lambda batch: None)  # killed before
+            caller = callers.call()
+            await here.until(lambda: len(here.stand_in.sessions()) == 1)
+            await here.shut()
+            assert await here.open() == () and not here.stand_in.sessions()
+            with pytest.raises(ConnectionResetError):
+                await asyncio.to_thread(caller.recv, 1)
 
 
 async def test_the_bound_of_a_port_counts_only_those_that_wait(network: Network, tmp_path: Path) -> None:

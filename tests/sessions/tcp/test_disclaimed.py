@@ -35,5 +35,5 @@ def test_the_peer_of_a_disclaimed_session_sees_a_reset(world: World, version: in
         errors.add(peer.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
         return errors != {0}
 
-    world.until(told, 5)
+    world.until(told)
     assert errors - {0} == {errno.EPIPE if state == "program closed" else errno.ECONNRESET}

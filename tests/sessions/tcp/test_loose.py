@@ -46,7 +46,7 @@ def test_bytes_written_meanwhile_are_sent_at_once(world: World, version: int) ->
         world.wake()
         started = time.monotonic()
         world.until(lambda: peer.receive() == 30_100)
-        assert time.monotonic() - started < 2.5, "the kernel's timer alone takes four seconds"
+        assert time.monotonic() - started < 3.5, "the kernel's timer alone takes four seconds"
     assert peer.received.hexdigest() == digest((1, 100), (2, 30_000))
     assert peer.send(payload(3, 1000))
     assert program.ask("receive", 1000) == f"1000 {digest((3, 1000))} more"
@@ -70,7 +70,7 @@ def test_bytes_written_behind_captured_ones(world: World, version: int) -> None:
         assert last.acked == 5000
         started = time.monotonic()
         world.until(lambda: peer.receive() == 35_000)
-        assert time.monotonic() - started < 2.5, "the kernel's timer alone takes four seconds"
+        assert time.monotonic() - started < 3.5, "the kernel's timer alone takes four seconds"
     assert peer.received.hexdigest() == digest((1, 5000), (2, 30_000))
 
 

@@ -68,7 +68,7 @@ def test_an_upload_with_a_full_send_queue(world: World, version: int) -> None:
     world.wake()
     started = time.monotonic()
     world.until(lambda: peer.receive() == 24 * MEG)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10, "no timer was waited for"
     assert program.answer() == "done"
     assert peer.received.hexdigest() == digest((5, 24 * MEG))
 

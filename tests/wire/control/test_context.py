@@ -69,6 +69,10 @@ BLOCKS: list[tuple[str, BlockContent]] = [
         SecurityBlock(256, bytes(range(16)), "hmac-md5", "nonce"),
     ),
     (
+        "a6 00 190100 01 43 616263 02 68 686d61632d6d6435 03 65 6e6f6e6365 04 190101 05 f5",
+        SecurityBlock(256, b"abc", "hmac-md5", "nonce", 257, short_key=True),
+    ),
+    (
         "a4 00 44 cb007101 01 02 02 19012c 03 50 20010db8000000000000000000000010",
         VisitorBlock(AGENT, 2, 300, SIX),
     ),
@@ -135,6 +139,8 @@ contents = st.one_of(
         st.binary(min_size=16, max_size=32),
         st.sampled_from(("hmac-md5", "hmac-sha-256")),
         st.sampled_from(("timestamp", "nonce")),
+        st.none() | st.integers(256, 0xFFFFFFFF),
+        st.booleans(),
     ),
     st.builds(
         VisitorBlock,

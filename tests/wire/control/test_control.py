@@ -24,6 +24,7 @@ from locum.wire.control import (
     FinalState,
     Finish,
     Flow,
+    Handed,
     Handshake,
     Listener,
     Notice618,
@@ -106,6 +107,10 @@ ANSWERS: list[tuple[str, Answer632]] = [
         Answer632(Status.OK, sessions=(SessionStatus(0, FLOW, Status.REFUSED, reason="full"),)),
     ),
     (
+        f"a2 0000 03 81 a9 0000 01 {FLOW_HEX} 0200 0305 0405 05f4 0600 09 41c0 0a 23",
+        Answer632(Status.OK, sessions=(SessionStatus(0, FLOW, Status.OK, 5, 5, spoken=b"\xc0", surplus=-4),)),
+    ),
+    (
         f"a2 0000 03 81 a8 0000 01 {FLOW_HEX} 0200 0300 0400 05f4 0600 08 85 01 1affffffff 1905b4 f5 19faf0",
         Answer632(
             Status.OK,
@@ -125,6 +130,21 @@ def test_634_vectors(vector: str, value: Request634) -> None:
     SCHEMA.validate_cbor(data)
 
 
+def test_632_with_a_connection_of_a_proxy() -> None:
+    status = SessionStatus(0, FLOW, Status.OK, handed=Handed("chat", session_record(FLOW)))
+    data = encode_632(Answer632(Status.OK, sessions=(status,)))
+    assert decode_632(data).sessions == (status,)
+    SCHEMA.validate_cbor(data)
+
+
+@pytest.mark.parametrize(
+    "value", [["", {}], ["a" * 65, {}], ["a\n", {}], [1, {}], ["a", []], ["a", {"b": 1}], ["a"], "a"], ids=str
+)
+def test_wrong_connections_of_proxies_are_refused(value: object) -> None:
+    with pytest.raises(WireError):
+        Handed.from_cbor(value, "handed")
+
+
 def test_634_with_a_session_record() -> None:
     value = TakeoverTransfer(HANDOVER, (session_record(FLOW),))
     data = encode_634(value)
@@ -134,7 +154,9 @@ def test_634_with_a_session_record() -> None:
         SCHEMA.validate_cbor(encode_634(TakeoverTransfer(HANDOVER, ({0: 1},))))
 
 
-@pytest.mark.parametrize(("vector", "value"), ANSWERS, ids=["refusal", "everything", "reason", "accepted"])
+@pytest.mark.parametrize(
+    ("vector", "value"), ANSWERS, ids=["refusal", "everything", "reason", "proxies", "accepted"]
+)
 def test_632_vectors(vector: str, value: Answer632) -> None:
     data = bytes.fromhex(vector)
     assert encode_632(value) == data
@@ -315,3 +337,13 @@ def test_every_status(status: Status) -> None:
 def test_an_unknown_status_is_refused() -> None:
     with pytest.raises(WireError):
         decode_632(cbor2.dumps({0: 8}))
+
+
+@pytest.mark.parametrize(
+    ("total", "surplus"), [(5, 6), (0, 1), (1 << 62, -(1 << 62)), (1 << 30, (1 << 20) + 1)]
+)
+def test_surplus_that_no_stream_can_have_is_malformed(total: int, surplus: int) -> None:
+    status = SessionStatus(0, FLOW, Status.OK, held=total, total=total, surplus=surplus)
+    with pytest.raises(WireError) as caught:
+        decode_632(encode_632(Answer632(Status.OK, sessions=(status,))))
+    assert caught.value.field == "632.session.surplus"

@@ -11,6 +11,8 @@ from locum.wire.errors import WireError
 from locum.wire.mobile_ip.extensions import VendorNormal
 from locum.wire.mobile_ip.vendor import (
     ENTERPRISE,
+    AgentKey,
+    AgentKeyRequest,
     DefaultCareOfAddress,
     FlowOperation,
     FlowRule,
@@ -31,6 +33,8 @@ values = st.one_of(
     st.builds(Weight, u16),
     st.builds(TransferContext, addresses, st.booleans()),
     st.builds(FlowRule, st.sampled_from(FlowOperation), st.integers(1, 0xFFFF), u16, st.booleans()),
+    st.builds(AgentKeyRequest, u32),
+    st.builds(AgentKey, st.binary(max_size=64)),
 )
 
 
@@ -46,6 +50,8 @@ values = st.one_of(
         ("86 0d 0000 00007ed9 0004 cb007109 01", TransferContext(FOUR, towards=True)),
         ("86 0e 0000 00007ed9 0005 02 0003 0102 00", FlowRule(FlowOperation.REPLACE, 3, 258)),
         ("86 0e 0000 00007ed9 0005 01 0003 0000 80", FlowRule(FlowOperation.ADD, 3, share=True)),
+        ("86 0c 0000 00007ed9 0006 00000102", AgentKeyRequest(258)),
+        ("86 0b 0000 00007ed9 0007 010203", AgentKey(b"\x01\x02\x03")),
     ],
 )
 def test_vectors(vector: str, value: VendorValue) -> None:
@@ -59,7 +65,7 @@ def test_round_trip(value: VendorValue) -> None:
     assert decode_vendor(encode_vendor(value)) == value
 
 
-@given(st.builds(VendorNormal, st.just(ENTERPRISE) | u32, st.integers(0, 6), st.binary(max_size=20)))
+@given(st.builds(VendorNormal, st.just(ENTERPRISE) | u32, st.integers(0, 8), st.binary(max_size=20)))
 def test_anything_gives_a_value_none_or_wire_error(extension: VendorNormal) -> None:
     with suppress(WireError):
         value = decode_vendor(extension)
@@ -87,6 +93,8 @@ def test_vendor_extensions_of_others_are_ignored() -> None:
         (5, b"\x01\x00\x00\x00\x00\x00"),
         (5, b"\x01\x00\x01\x00\x00\x01"),
         (5, b"\x01\x00\x01\x00\x00\x00\x00"),
+        (6, b"\x01\x02\x03"),
+        (6, b"\x01\x02\x03\x04\x05"),
     ],
 )
 def test_refusals(kind: int, value: bytes) -> None:

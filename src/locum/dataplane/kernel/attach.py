@@ -1,21 +1,22 @@
 """The programs on interfaces: tcx links that are pinned, or clsact filters where the kernel has no tcx.
 
 A pinned link keeps its program when the daemon dies; the next daemon puts its own program into the same link, without
-a packet in between that meets none.
+a packet in between that meets none. The programs go before those of others, in both directions: arriving packets are
+judged as they came, and others see leaving packets as they are on the wire. A packet that is not ours goes on to them.
 """
 
 import ctypes
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
+from locum.dataplane.kernel.hooks import tcx as links
+from locum.dataplane.kernel.hooks.clsact import Filters
 from locum.dataplane.kernel.libbpf import (
-    TCX_EGRESS,
-    TCX_INGRESS,
     DataPlaneError,
-    create_link,
     link_ifindex,
     pin,
     pinned,
@@ -24,9 +25,7 @@ from locum.dataplane.kernel.libbpf import (
 
 BPFFS_MAGIC = 0xCAFE4A11
 ARPHRD_ETHER = 1
-CLSACT = {"ingress": "ffff:fff2", "egress": "ffff:fff3"}
-TCX = {"ingress": TCX_INGRESS, "egress": TCX_EGRESS}
-FILTER_PRIORITY = 434
+TCX = {"ingress": links.INGRESS, "egress": links.EGRESS}
 
 
 def pin_name(name: str) -> str:
@@ -46,17 +45,40 @@ def check_bpffs(root: Path) -> None:
         raise DataPlaneError(f"{root} is not a bpffs: mount one with `mount -t bpf bpf {root}`")
 
 
+@dataclass(frozen=True, slots=True)
+class Displacement:
+    """A program of ours that is not where it was put. `behind`: foreign programs before it; none: it was detached."""
+
+    interface: str
+    direction: str
+    behind: tuple[str, ...]
+
+    def __str__(self) -> str:
+        place = f"{self.interface} {self.direction}"
+        return f"{place}: behind {', '.join(self.behind)}" if self.behind else f"{place}: detached"
+
+
 class Attachments:
     """The interfaces that have the programs. `programs` are file descriptors by direction."""
 
     def __init__(
-        self, directory: Path, programs: dict[str, int], route: IPRoute, *, tcx: bool = True
+        self,
+        directory: Path,
+        programs: dict[str, int],
+        route: IPRoute,
+        *,
+        number: int = 0,
+        tcx: bool = True,
     ) -> None:
         self._directory = directory
         self._programs = programs
         self._route = route
+        self._filters = Filters(route, programs, number)
         self._tcx = tcx
+        self._links: dict[tuple[str, str], int] = {}  # kernel's numbers of links, by interface and direction
+        self._names: dict[int, str] = {}  # of programs, by the kernel's numbers, which are not used again
         self.interfaces: dict[str, int] = {}  # name -> ifindex
+        self.deferred = False  # links keep the programs of an earlier daemon, until `exchange`
         directory.mkdir(parents=True, exist_ok=True)
 
     def find(self, interface: str) -> int | None:
@@ -81,11 +103,16 @@ class Attachments:
             raise DataPlaneError(
                 f"interface {interface} is not Ethernet: its packets have no link-layer header"
             )
-        for direction in ("ingress", "egress"):
-            if not (self._tcx and self._attach_link(interface, index, direction)):
-                self._attach_filter(index, direction)
+        for direction in self._programs:
+            self._attach(interface, index, direction)
         self.interfaces[interface] = index
         return index
+
+    def _attach(self, interface: str, index: int, direction: str) -> None:
+        if self._tcx and self._attach_link(interface, index, direction):
+            return
+        if not (self.deferred and self._filters.has(index, direction)):
+            self._filters.attach(index, direction)
 
     def _pin(self, interface: str, direction: str) -> Path:
         return self._directory / f"{pin_name(interface)}-{direction}"
@@ -96,62 +123,102 @@ class Attachments:
             link = pinned(path)
             try:
                 if link_ifindex(link) == index:
-                    update_link(link, program)
+                    if not self.deferred:
+                        update_link(link, program)
+                    self._links[interface, direction] = links.link_identifier(link)
                     return True
             finally:
                 os.close(link)
-            path.unlink()  # of an interface of this name that is gone
-        created = create_link(program, index, TCX[direction])
+            path.unlink()  # of an interface of this name that is gone, or of a link that was detached
+        created = links.create_first(program, index, TCX[direction])
         if created is None:
             return False
         try:
             pin(created, path)
+            self._links[interface, direction] = links.link_identifier(created)
         finally:
             os.close(created)
         return True
 
-    def _attach_filter(self, index: int, direction: str) -> None:
-        try:
-            self._route.tc("add", "clsact", index=index)
-        except NetlinkError as error:
-            if error.code != 17:  # there is one
-                raise DataPlaneError(f"clsact on interface {index}: {error}") from error
-        self._route.tc(
-            "replace-filter",
-            "bpf",
-            index=index,
-            handle=1,
-            prio=FILTER_PRIORITY,
-            fd=self._programs[direction],
-            name=f"locum_{direction}",
-            parent=CLSACT[direction],
-            direct_action=True,
-        )
+    def exchange(self) -> None:
+        """Put our programs into the links of an earlier daemon: of each link's packets one meets the old, the next the new."""
+        self.deferred = False
+        for interface, index in self.interfaces.items():
+            if self.find(interface) == index:
+                self.attach(interface)
 
     def detach(self, interface: str) -> None:
         """Take the programs off; a missing interface is no error."""
-        pins = [self._pin(interface, direction) for direction in ("ingress", "egress")]
+        pins = [self._pin(interface, direction) for direction in self._programs]
         linked = [path for path in pins if path.exists()]
         for path in linked:
             path.unlink()
+        for direction in self._programs:
+            self._links.pop((interface, direction), None)
         index = self.interfaces.pop(interface, None) or self.find(interface)
         if index is None or linked:
             return
-        for direction in ("ingress", "egress"):
-            self._remove_filter(index, direction)
-
-    def _remove_filter(self, index: int, direction: str) -> None:
-        try:
-            filters = self._route.get_filters(index=index, parent=CLSACT[direction])
-            ours = any((f["info"] >> 16) == FILTER_PRIORITY for f in filters)
-            if ours:
-                self._route.tc(
-                    "del-filter", "bpf", index=index, handle=1, prio=FILTER_PRIORITY, parent=CLSACT[direction]
-                )
-        except NetlinkError:
-            return  # no clsact, or the interface went meanwhile
+        for direction in self._programs:
+            self._filters.detach(index, direction)
 
     def known(self) -> set[str]:
         """Interfaces with pinned links, of this daemon or an earlier one."""
         names = {path.name.rsplit("-", 1)[0].replace(":", ".") for path in self._directory.iterdir()}
         return names | self.interfaces.keys()
+
+    # Programs of others
+
+    def displaced(self, *, filters: bool = True) -> Iterator[Displacement]:
+        """Programs of ours that were detached, or have foreign ones before them; `filters`: clsact's, too."""
+        for interface, index in tuple(self.interfaces.items()):
+            for direction in self._programs:
+                kind = TCX[direction]
+                link = self._links.get((interface, direction))
+                if link is not None:
+                    found = links.order(index, kind)
+                    yield from (
+                        self._judge(interface, direction, link, found)
+                        if found or self.find(interface) == index
+                        else ()
+                    )
+                elif filters and self.find(interface) == index:
+                    before = self._filters.before(index, direction)
+                    if before is None or before:
+                        yield Displacement(interface, direction, tuple(before or ()))
+
+    def _judge(
+        self, interface: str, direction: str, link: int, found: list[links.Attached]
+    ) -> Iterator[Displacement]:
+        numbers = [attached.link for attached in found]
+        if link not in numbers:
+            yield Displacement(interface, direction, ())
+            return
+        before = found[: numbers.index(link)]
+        foreign = [attached for attached in before if not self._name(attached.program).startswith("locum_")]
+        if foreign:
+            texts = (
+                f"program {self._name(one.program) or 'without a name'} ({one.program})" for one in foreign
+            )
+            yield Displacement(interface, direction, tuple(texts))
+
+    def _name(self, program: int) -> str:
+        if program not in self._names:
+            self._names[program] = links.program_name(program)
+        return self._names[program]
+
+    def put_back(self, displaced: Displacement) -> bool:
+        """Attach the program again, before all others; false if the interface is gone. Raises DataPlaneError."""
+        interface, direction = displaced.interface, displaced.direction
+        index = self.find(interface)
+        if index is None:
+            return False
+        path = self._pin(interface, direction)
+        if path.exists() and displaced.behind:
+            # A program is at an interface once: the next packets meet none until the call after this one.
+            link = pinned(path)
+            try:
+                links.detach(link)
+            finally:
+                os.close(link)
+        self._attach(interface, index, direction)
+        return True

@@ -25,12 +25,12 @@ GSO_TCPV4, GSO_TCPV6, GSO_UDP = 1, 4, 5
 ETHERNET = 14
 
 
-def device_name(node: str) -> str:
+def device_name(node: str, prefix: str = "lc") -> str:
     """At most 15 bytes, "lc-<node>", with a digest where the name is too long."""
-    name = f"lc-{node}"
+    name = f"{prefix}-{node}"
     if len(name) <= 15 and name.isascii() and "/" not in name and " " not in name:
         return name
-    return "lc-" + hashlib.sha256(node.encode()).hexdigest()[:10]
+    return f"{prefix}-" + hashlib.sha256(node.encode()).hexdigest()[:10]
 
 
 class Reinjection:

@@ -6,7 +6,7 @@ Links are named; one that is gone is left out and written when it is back.
 import struct
 from collections.abc import Callable
 
-from locum.dataplane.kernel.libbpf import Map
+from locum.dataplane.kernel.entries import Entries
 from locum.dataplane.kernel.settings import GROUPS, Uses
 from locum.dataplane.layout import maps
 from locum.dataplane.state import ForwardingState
@@ -18,12 +18,11 @@ KEY = struct.Struct("<16sII")
 LINK = struct.Struct("<I6s2x")
 HEAD = struct.Struct("<I")
 SIZE = HEAD.size + MAX_LINKS * LINK.size
-ZERO = maps.COUNTER.pack(0, 0)
 
 Found = Callable[[str], tuple[int, bytes] | None]  # index and link-layer address of a link that is there
 
 
-def read(found: dict[str, Map], names: dict[int, str]) -> dict[Addr, ForwardGroup]:
+def read(found: dict[str, Entries], names: dict[int, str]) -> dict[Addr, ForwardGroup]:
     """Read the kernel's map; entries of links without a name are left out."""
     groups = {}
     for key, value in found["groups"].items():
@@ -42,7 +41,7 @@ def read(found: dict[str, Map], names: dict[int, str]) -> dict[Addr, ForwardGrou
 class GroupTable:
     """Writes the kernel's map to match `state.groups`."""
 
-    def __init__(self, found: dict[str, Map], uses: Uses, find: Found) -> None:
+    def __init__(self, found: dict[str, Entries], uses: Uses, find: Found) -> None:
         self._maps, self._uses, self._find = found, uses, find
         self._keys: dict[Addr, bytes] = {}
 
@@ -72,7 +71,6 @@ class GroupTable:
         value = HEAD.pack(len(links)) + b"".join(LINK.pack(*found) for found in links)
         if self._keys.get(wanted.group) != key:
             self._forget(wanted.group)
-            self._maps["group_count"].put(key, ZERO)
         self._keys[wanted.group] = key
         self._maps["groups"].put(key, value.ljust(SIZE, b"\0"))
 
@@ -80,7 +78,6 @@ class GroupTable:
         key = self._keys.pop(group, None)
         if key is not None:
             self._maps["groups"].delete(key)
-            self._maps["group_count"].delete(key)
 
     def link_changed(self, state: ForwardingState, link: str) -> None:
         """The link has another index than before: groups that name it are written again."""
@@ -91,4 +88,4 @@ class GroupTable:
     def counter(self, group: Addr) -> maps.Counter:
         """Copies and their bytes."""
         key = self._keys.get(group)
-        return maps.Counter() if key is None else maps.counter_of(self._maps["group_count"].get(key))
+        return maps.Counter() if key is None else maps.counter_of(self._maps["groups"].counter(key))

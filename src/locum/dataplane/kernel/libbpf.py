@@ -6,16 +6,21 @@ Bytes and file descriptors only; it knows nothing of the maps' meaning.
 import ctypes
 import errno
 import os
-import re
+import platform
 import struct
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-TCX_INGRESS = 46
-TCX_EGRESS = 47
+from locum.dataplane.kernel.btf import Layout, Types
+
 NOEXIST = 1
+HASH = 1  # BPF_MAP_TYPE_HASH
 WARNING = 0  # LIBBPF_WARN
 READ_BYTES = 1 << 20  # values of a map that are read in one call
+_MEMBARRIER = {"x86_64": 324, "aarch64": 283}  # numbers of the system call
+_MEMBARRIER_GLOBAL = 1
+_GRACE = 0.05  # seconds; far longer than a program runs
 
 
 class DataPlaneError(RuntimeError):
@@ -47,7 +52,7 @@ class TestRunOptions(ctypes.Structure):
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
-_log: list[str] = []
+log_lines: list[str] = []
 
 
 def _collect(level: int, form: bytes, arguments: int) -> int:
@@ -55,7 +60,7 @@ def _collect(level: int, form: bytes, arguments: int) -> int:
         return 0
     line = ctypes.create_string_buffer(1 << 22)  # the reason for a refusal is at the end of the log
     _libc.vsnprintf(line, len(line), form, ctypes.c_void_p(arguments))
-    _log.append(line.value.decode(errors="replace"))
+    log_lines.append(line.value.decode(errors="replace"))
     return 0
 
 
@@ -81,12 +86,25 @@ def _open_library() -> ctypes.CDLL:
         "bpf_map__fd": (number, [pointer]),
         "bpf_map__set_max_entries": (number, [pointer, ctypes.c_uint32]),
         "bpf_map__set_pin_path": (number, [pointer, ctypes.c_char_p]),
+        "bpf_map__type": (number, [pointer]),
+        "bpf_map__key_size": (ctypes.c_uint32, [pointer]),
+        "bpf_map__value_size": (ctypes.c_uint32, [pointer]),
+        "bpf_map__max_entries": (ctypes.c_uint32, [pointer]),
+        "bpf_map__map_flags": (ctypes.c_uint32, [pointer]),
+        "bpf_map__btf_key_type_id": (ctypes.c_uint32, [pointer]),
+        "bpf_map__btf_value_type_id": (ctypes.c_uint32, [pointer]),
+        "bpf_object__btf": (pointer, [pointer]),
+        "btf__raw_data": (pointer, [pointer, ctypes.POINTER(ctypes.c_uint32)]),
+        "bpf_btf_get_fd_by_id": (number, [ctypes.c_uint32]),
         "bpf_object__find_program_by_name": (pointer, [pointer, ctypes.c_char_p]),
         "bpf_program__fd": (number, [pointer]),
+        "bpf_program__attach_cgroup": (pointer, [pointer, number]),
+        "bpf_link__destroy": (number, [pointer]),
         "bpf_obj_get": (number, [ctypes.c_char_p]),
         "bpf_obj_pin": (number, [number, ctypes.c_char_p]),
         "bpf_obj_get_info_by_fd": (number, [number, pointer, pointer]),
-        "bpf_link_create": (number, [number, number, number, pointer]),
+        "bpf_link_detach": (number, [number]),
+        "bpf_prog_get_fd_by_id": (number, [ctypes.c_uint32]),
         "bpf_link_update": (number, [number, number, pointer]),
         "bpf_map_update_elem": (number, [number, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint64]),
         "bpf_map_lookup_elem": (number, [number, ctypes.c_char_p, ctypes.c_char_p]),
@@ -137,20 +155,11 @@ def checked(result: int, doing: str) -> int:
     raise DataPlaneError(f"{doing}: {os.strerror(number)}")
 
 
-def verifier_message(log: list[str]) -> str:
-    """The verifier's complaint and the source line it is about, out of libbpf's log."""
-    lines = [line.rstrip() for text in log for line in text.splitlines()]
-    source, complaint = "", ""
-    for line in lines:
-        if line.startswith("; "):
-            source = line[2:]
-        elif re.match(r"(processed \d+ insns|libbpf:|-- END|verification time|stack depth)", line):
-            continue
-        elif line.strip() and not re.match(r"\s*\d+: |\s*from \d+|R\d+\w*=", line):
-            complaint = line.strip()
-    if source:
-        return f"{complaint} (at `{source}`)"
-    return "; ".join(line for line in lines if line)[-300:]
+def wait_for_programs() -> None:
+    """Return when no program that runs now runs any more: some milliseconds, an RCU grace period (membarrier(2))."""
+    number = _MEMBARRIER.get(platform.machine())
+    if number is None or _libc.syscall(number, _MEMBARRIER_GLOBAL, 0, 0) < 0:
+        time.sleep(_GRACE)
 
 
 class Map:
@@ -161,8 +170,21 @@ class Map:
         info = (ctypes.c_uint32 * 64)()
         size = ctypes.c_uint32(ctypes.sizeof(info))
         checked(library().bpf_obj_get_info_by_fd(fd, info, ctypes.byref(size)), f"map {name}")
-        self.type, _, self.key_size, self.value_size, self.max_entries = info[0:5]
+        self.type, _, self.key_size, self.value_size, self.max_entries, self.flags = info[0:6]
+        self._types = tuple(info[16:19])  # id of the BTF, and the types of key and value in it
         self._lib = library()
+
+    def layout(self) -> tuple[Layout, Layout] | None:
+        """Layouts of key and value; None if the map does not say."""
+        number, key, value = self._types
+        if not (number and key and value):
+            return None
+        fd = checked(library().bpf_btf_get_fd_by_id(number), f"types of table {self.name}")
+        try:
+            types = Types(_btf_bytes(fd))
+        finally:
+            os.close(fd)
+        return types.layout(key), types.layout(value)
 
     def put(self, key: bytes, value: bytes, flags: int = 0) -> None:
         """Add or replace; with NOEXIST an entry that is there is left alone."""
@@ -197,13 +219,15 @@ class Map:
             return None
         return value.raw
 
+    def get_per_cpu(self, key: bytes) -> bytes:
+        """The values of all CPUs of a per-CPU map, each padded to 8 bytes; zeros for a key that is not there."""
+        value = ctypes.create_string_buffer((self.value_size + 7 & ~7) * possible_cpus())
+        self._lib.bpf_map_lookup_elem(self.fd, key, value)
+        return value.raw
+
     def sum_per_cpu(self, key: bytes) -> int:
         """The sum over all CPUs of a 64-bit value of a per-CPU map."""
-        cpus = possible_cpus()
-        value = ctypes.create_string_buffer(8 * cpus)
-        if self._lib.bpf_map_lookup_elem(self.fd, key, value) < 0:
-            return 0
-        return sum(struct.unpack(f"{cpus}Q", value.raw))
+        return sum(struct.unpack(f"{possible_cpus()}Q", self.get_per_cpu(key)))
 
     def delete(self, key: bytes) -> bool:
         return int(self._lib.bpf_map_delete_elem(self.fd, key)) == 0
@@ -248,13 +272,27 @@ class Map:
             token, following, started = following, token, True
 
 
-class RingBuffer:
-    """The consumer of a ring buffer map; `sample` is called with the bytes of each record."""
+def _btf_bytes(fd: int) -> bytes:
+    """The bytes of a BTF that the kernel has."""
+    data = ctypes.create_string_buffer(1)
+    for _ in range(2):  # the first call tells the size
+        info = (ctypes.c_uint64 * 4)(ctypes.addressof(data), len(data))  # struct bpf_btf_info
+        size = ctypes.c_uint32(ctypes.sizeof(info))
+        result = library().bpf_obj_get_info_by_fd(fd, info, ctypes.byref(size))
+        length = info[1] & 0xFFFFFFFF
+        if length <= len(data):
+            checked(result, "types of a table")
+            break
+        data = ctypes.create_string_buffer(length)
+    return data.raw
 
-    def __init__(self, fd: int, sample: Callable[[bytes], None]) -> None:
+
+class RingBuffer:
+    """The consumer of a ring buffer map; `sample` is called with the bytes of each record, and answers whether to go on."""
+
+    def __init__(self, fd: int, sample: Callable[[bytes], bool]) -> None:
         def take(_context: int | None, data: int, size: int) -> int:
-            sample(ctypes.string_at(data, size))
-            return 0
+            return 0 if sample(ctypes.string_at(data, size)) else -errno.ECANCELED
 
         self._callback = _SAMPLE(take)
         self._ring: int | None = library().ring_buffer__new(fd, self._callback, None, None)
@@ -264,97 +302,18 @@ class RingBuffer:
     def fileno(self) -> int:
         return int(library().ring_buffer__epoll_fd(self._ring))
 
-    def consume(self) -> int:
-        """Take all there is; returns the number of records."""
-        return checked(library().ring_buffer__consume(self._ring), "ring buffer")
+    def consume(self) -> bool:
+        """Take records until there are no more, or `sample` ends it; returns true if there are no more."""
+        result = library().ring_buffer__consume(self._ring)
+        if result == -errno.ECANCELED:
+            return False
+        checked(result, "ring buffer")
+        return True
 
     def close(self) -> None:
         if self._ring:
             library().ring_buffer__free(self._ring)
             self._ring = None
-
-
-class Object:
-    """A loaded BPF object, of which only `programs` (None: all) are verified and loaded.
-
-    Maps that are pinned under `pins` are taken over, the others are pinned there. Before anything is loaded, a map that
-    `sizes` or `needed` names and the object has not raises DataPlaneError: the object was built from older sources.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        sizes: dict[str, int],
-        pins: Path | None,
-        *,
-        programs: tuple[str, ...] | None = None,
-        needed: Collection[str] = (),
-    ) -> None:
-        self._path = path
-        if not path.exists():
-            raise DataPlaneError(f"{path} is missing: build it with `python -m locum.dataplane.build`")
-        lib = library()
-        _log.clear()
-        self._handle = lib.bpf_object__open_file(os.fsencode(path), None)
-        if not self._handle:
-            raise DataPlaneError(f"{path}: {os.strerror(ctypes.get_errno())}")
-        handles = {}
-        handle = lib.bpf_object__next_map(self._handle, None)
-        while handle:
-            handles[lib.bpf_map__name(handle).decode()] = handle
-            handle = lib.bpf_object__next_map(self._handle, handle)
-        missing = {*sizes, *needed} - handles.keys()
-        if missing:
-            self.close()
-            raise self._outdated(f"table {', '.join(sorted(missing))}")
-        for name, handle in handles.items():
-            self._prepare(name, handle, sizes, pins)
-        program = lib.bpf_object__next_program(self._handle, None)
-        while program:
-            wanted = programs is None or lib.bpf_program__name(program).decode() in programs
-            lib.bpf_program__set_autoload(program, wanted)
-            program = lib.bpf_object__next_program(self._handle, program)
-        result = lib.bpf_object__load(self._handle)
-        if result < 0:
-            number = ctypes.get_errno() or -result
-            log = list(_log)
-            self.close()
-            if number == errno.EPERM or (number == errno.EACCES and not any("insns" in text for text in log)):
-                raise DataPlaneError(
-                    "loading eBPF is not permitted; this needs root, or CAP_BPF and CAP_NET_ADMIN"
-                )
-            raise DataPlaneError(f"the kernel refused {path.name}: {verifier_message(log)}")
-        self.maps = {name: Map(name, lib.bpf_map__fd(handle)) for name, handle in handles.items()}
-
-    def _prepare(self, name: str, handle: int, sizes: dict[str, int], pins: Path | None) -> None:
-        lib = library()
-        entries = sizes.get(name)
-        if pins is not None:
-            place = pins / name
-            if place.exists():
-                fd = checked(lib.bpf_obj_get(os.fsencode(place)), f"pin {place}")
-                entries = Map(name, fd).max_entries
-                os.close(fd)
-            checked(lib.bpf_map__set_pin_path(handle, os.fsencode(place)), f"pin {place}")
-        if entries is not None:
-            checked(lib.bpf_map__set_max_entries(handle, entries), f"size of table {name}")
-
-    def _outdated(self, lacking: str) -> DataPlaneError:
-        return DataPlaneError(
-            f"{self._path} has no {lacking}: it was built from older sources; run `make setup` to build it again"
-        )
-
-    def program(self, name: str) -> int:
-        """File descriptor of a program."""
-        found = library().bpf_object__find_program_by_name(self._handle, name.encode())
-        if not found:
-            raise self._outdated(f"program {name}")
-        return int(library().bpf_program__fd(found))
-
-    def close(self) -> None:
-        if self._handle:
-            library().bpf_object__close(self._handle)
-            self._handle = None
 
 
 def pin(fd: int, path: Path) -> None:
@@ -374,14 +333,6 @@ def link_ifindex(fd: int) -> int:
     return int(info[4])
 
 
-def create_link(program: int, ifindex: int, kind: int) -> int | None:
-    """A tcx link, or None where the kernel has no tcx (before Linux 6.6)."""
-    result = library().bpf_link_create(program, ifindex, kind, None)
-    if result < 0 and (ctypes.get_errno() or -result) in (errno.EINVAL, errno.EOPNOTSUPP):
-        return None
-    return checked(result, "attach to the interface")
-
-
 def update_link(link: int, program: int) -> None:
     checked(library().bpf_link_update(link, program, None), "replace the program of a link")
 
@@ -390,6 +341,8 @@ class ProgramRun:
     """BPF_PROG_TEST_RUN of one program, with buffers that are used again. A packet starts with its Ethernet header."""
 
     CONTEXT = 192  # sizeof(struct __sk_buff)
+    MARK = 8  # offset of its mark
+    GSO_SIZE = 176  # in it
 
     def __init__(self, program: int) -> None:
         self.program = program
@@ -399,12 +352,20 @@ class ProgramRun:
         self._run = library().bpf_prog_test_run_opts
 
     def run(
-        self, packet: bytes, *, ifindex: int = 0, ingress_ifindex: int = 0, mark: int = 0, repeat: int = 1
+        self,
+        packet: bytes,
+        *,
+        ifindex: int = 0,
+        ingress_ifindex: int = 0,
+        mark: int = 0,
+        gso_size: int = 0,
+        repeat: int = 1,
     ) -> tuple[int, bytes, bytes, int]:
         """(return value, packet after, `struct __sk_buff` after, nanoseconds of one run)."""
         context = bytearray(self.CONTEXT)
-        struct.pack_into("I", context, 8, mark)
+        struct.pack_into("I", context, self.MARK, mark)
         struct.pack_into("II", context, 36, ingress_ifindex, ifindex)
+        struct.pack_into("I", context, self.GSO_SIZE, gso_size)
         options = self._options
         source = ctypes.create_string_buffer(bytes(context), self.CONTEXT)
         options.data_in = ctypes.cast(ctypes.c_char_p(packet), ctypes.c_void_p)

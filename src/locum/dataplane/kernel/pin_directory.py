@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 
-_PARTS = ("maps", "links")
+_PARTS = ("maps", "links", "renewal")
 _TRIES = 3
 
 

@@ -1,4 +1,4 @@
-"""Services for guarded home addresses in the kernel's maps: of this host, and watched ports."""
+"""Services for guarded home addresses in the kernel's maps: of this host, watched ports, and logs of what nothing takes."""
 
 import struct
 
@@ -66,3 +66,27 @@ class ServiceTable:
         if (home_address, port) in state.watched:
             state.watched.discard((home_address, port))
             self._watched.delete(watched_key(home_address, port))
+
+
+class HeaderLogs:
+    """Home addresses whose dropped packets' headers come up (HeldReason.HEADERS). `found` are the kernel's maps."""
+
+    def __init__(self, found: dict[str, Map]) -> None:
+        self._map = found["logged"]
+
+    def begin(self, home_address: Addr, most: int) -> None:
+        """From now on, at most so many a second."""
+        self._map.put(maps.address(home_address), maps.LOGGED.pack(0, 0, 0, most))
+
+    def left_out(self, home_address: Addr) -> int:
+        """Packets beyond that since `begin`."""
+        value = self._map.get(maps.address(home_address))
+        return 0 if value is None else int(maps.LOGGED.unpack(value)[1])
+
+    def end(self, home_address: Addr) -> None:
+        """No more."""
+        self._map.delete(maps.address(home_address))
+
+    def clear(self) -> None:
+        """Those of an earlier daemon: its proxies are gone."""
+        self._map.delete_many([key for key, _ in self._map.items()])

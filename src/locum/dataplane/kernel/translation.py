@@ -7,7 +7,7 @@ one from meaning anything.
 import struct
 from time import monotonic_ns
 
-from locum.dataplane.kernel.libbpf import Map
+from locum.dataplane.kernel.entries import Entries
 from locum.dataplane.kernel.settings import TRANSLATES, Uses
 from locum.dataplane.layout import maps
 from locum.dataplane.state import ForwardingState
@@ -17,7 +17,7 @@ from locum.roles.action_values.flows import Translation
 KEY = struct.Struct("<16s16s")
 VALUE = struct.Struct("<16sQ")
 COUNT = struct.Struct("<QQQQ")
-TRANSLATED = struct.Struct("<32sQQ")
+TRANSLATED = struct.Struct("<32sQQQ")
 TRANSLATED_FRAGMENT = struct.Struct("<16s16sII")
 ZERO = COUNT.pack(0, 0, 0, 0)
 
@@ -26,7 +26,7 @@ def key_of(home_address: Addr, tunnel: Addr | None) -> bytes:
     return KEY.pack(maps.address(home_address), maps.NO_ADDRESS if tunnel is None else maps.address(tunnel))
 
 
-def read(found: dict[str, Map]) -> dict[tuple[Addr, Addr | None], Translation]:
+def read(found: dict[str, Entries]) -> dict[tuple[Addr, Addr | None], Translation]:
     """Read the kernel's map of translations."""
     translations = {}
     for key, value in found["translations"].items():
@@ -40,7 +40,7 @@ def read(found: dict[str, Map]) -> dict[tuple[Addr, Addr | None], Translation]:
 class TranslationTable:
     """Writes the kernel's map to match `state.translations`."""
 
-    def __init__(self, found: dict[str, Map], uses: Uses) -> None:
+    def __init__(self, found: dict[str, Entries], uses: Uses) -> None:
         self._maps, self._uses = found, uses
 
     def install(self, state: ForwardingState, translation: Translation) -> None:
@@ -49,8 +49,6 @@ class TranslationTable:
         if home.version != local.version:
             raise ValueError(f"{home} and {local} are of two families: one cannot stand for the other")
         name, key = (home, translation.tunnel), key_of(home, translation.tunnel)
-        if name not in state.translations:
-            self._maps["translation_count"].put(key, ZERO)
         state.translations[name] = translation
         self._maps["translations"].put(key, VALUE.pack(maps.address(local), monotonic_ns()))
         self._uses.set(TRANSLATES, True)
@@ -61,10 +59,9 @@ class TranslationTable:
             return
         self._uses.set(TRANSLATES, bool(state.translations))
         self._maps["translations"].delete(key_of(home_address, tunnel))
-        self._maps["translation_count"].delete(key_of(home_address, tunnel))
 
     def counters(self, home_address: Addr, tunnel: Addr | None) -> tuple[maps.Counter, maps.Counter]:
         """Packets and bytes towards the interface address, and back."""
-        value = self._maps["translation_count"].get(key_of(home_address, tunnel)) or ZERO
+        value = self._maps["translations"].counter(key_of(home_address, tunnel)) or ZERO
         towards_packets, towards_bytes, back_packets, back_bytes = COUNT.unpack(value)
         return maps.Counter(towards_packets, towards_bytes), maps.Counter(back_packets, back_bytes)

@@ -4,10 +4,11 @@ Knows no system call and no policy. Interfaces are indices here; the caller has 
 """
 
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address, IPv6Address
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import Encapsulation, Rule, Tunnel
@@ -25,7 +26,7 @@ MAPPED = b"\x00" * 10 + b"\xff\xff"
 NO_ADDRESS = b"\x00" * 16
 MAX_TUNNELS = 4
 
-ENCAPSULATIONS = (Encapsulation.IPIP, Encapsulation.GRE, Encapsulation.UDP)
+ENCAPSULATIONS = (Encapsulation.IPIP, Encapsulation.GRE, Encapsulation.UDP, Encapsulation.MINIMAL)
 VERDICTS = (
     Verdict.NATIVE,
     Verdict.ENCAPSULATE,
@@ -40,31 +41,63 @@ SIDES = (Side.TO_HOME_ADDRESS, Side.FROM_HOME_ADDRESS)
 FLAG_FLOWS, FLAG_PEER, FLAG_PEER_TUNNEL, FLAG_IMPLICIT = 1, 2, 4, 8
 FLAG_RULES, FLAG_SHARED, FLAG_LOCAL, FLAG_VISITED = 16, 32, 64, 128
 ENDPOINT, OWN = 1, 2
-HERE, ENDS = 1, 2
+HERE, ENDS, BY_ROUTE = 1, 2, 4  # flags of an acceptance
+SERVED, CHECKED, BY_HARDWARE = 1, 2, 4  # flags of an access link
 TO_END = 2  # beside SIDES
 
 # Tables that are used besides those whose size `Limits` sets.
-FIXED_TABLES = ("settings", "reasons", "found_sysctls", "services", "groups", "group_count")
+FIXED_TABLES = (
+    "settings",
+    "own_addresses",
+    "reasons",
+    "found_sysctls",
+    "services",
+    "logged",
+    "groups",
+    "group_values",
+    "changes",
+    "renewal",
+    "renewed_flows",
+    "inner_mtus",
+)
 
 MARK_MASK = 0xFFFF0000
-MARK_OVERHEAD = 0x10C00000
+MARK_MTU = 0x10C00000
 MARK_RELEASED = 0x10C10000
 MARK_COPY = 0x10C20000
 MARK_LOCAL = 0x10C30000
 MARK_ANSWER = 0x10C40000
+MARK_VOID = 0x10C50000
+MARK_SIGNALLING = 0x10C60000
+MARK_RENEWED = 0x10C70000
+MARK_SENT = 0x10C80000
+MARK_PROXY = 0x10C90000
+
+
+def too_big_mark(number: int, slot: int) -> int:
+    """Mark of packets too big for a tunnel: at the node with this number in its namespace, by the table in this place."""
+    return MARK_MTU | number << 8 | slot
+
 
 TUNNEL = struct.Struct("<16s16sI2s2sBBB5x")
 BINDING_HEAD = struct.Struct("<BBBB4x")
 WEIGHTS = struct.Struct("<4H")
-ACCEPTANCE_KEY = struct.Struct("<16s16sII")
+ACCEPTANCE_KEY = struct.Struct("<16s16sHHI")
 ACCEPTANCE = struct.Struct("<16sIH2s")
 OUTBOUND_KEY = struct.Struct("<16sII")
 FLOW_KEY = struct.Struct("<16s16s2s2sB3x")
-FLOW = struct.Struct("<II")
+SOURCE = struct.Struct("<QQ")
+SENDER = struct.Struct("<6s2x")
+LINK_NETWORK = struct.Struct("<II16s")
 COUNTER = struct.Struct("<QQ")
 SETTINGS = struct.Struct("<II")
-HELD = struct.Struct("<40sQIIII")
+OWN_ADDRESSES = struct.Struct("<Q")
+RENEWAL = struct.Struct("<I6s2x")
+HELD = struct.Struct("<40sQIIIHH")
+LOGGED = struct.Struct("<QQII")
 WORD = struct.Struct("<I")
+PATH = struct.Struct("<QII")
+INNER_MTUS = struct.Struct("<16I")
 
 
 class Outcome(IntEnum):
@@ -77,10 +110,11 @@ class Outcome(IntEnum):
     ENCAPSULATED = 4
     TOO_BIG = 5
     LOCAL = 6
+    RENEWING = 7
 
 
 class Reason(IntEnum):
-    """Reason of a drop (`enum locum_reason`). Reasons about fragments are counted, but are no drops.
+    """Reason of a drop (`enum locum_reason`). TUNNEL_FRAGMENT and FRAGMENT_FOLLOWS are counted, but are no drops.
 
     GROUP_NOT_FORWARDED is one copy for one link; the packet itself passes.
     """
@@ -111,6 +145,18 @@ class Reason(IntEnum):
     FRAGMENT_UNKNOWN = 23
     UNCLAIMED = 24
     FROM_ACCESS_LINK = 25
+    UNREAD_HEADERS = 26
+    LINK_BROADCAST = 27
+    LINK_SCOPE = 28
+    FRAGMENT_CONFLICT = 29
+    SPOOFED_SOURCE = 30
+    MAPPED_ADDRESS = 31
+    ROUTING_HEADER = 32
+    TUNNEL_FRAGMENT_LIMIT = 33
+    HOLD_SHARE = 34
+    TUNNEL_LOOP = 35
+    NESTING_LIMIT = 36
+    BAD_CHECKSUM = 37
 
     @property
     def label(self) -> str:
@@ -125,6 +171,11 @@ class HeldReason(IntEnum):
     FLOW = 1
     REPORT = 2
     OPENING = 3  # a SYN to a watched port
+    PATH = 4  # no packet: the path to the end of a tunnel is narrow
+    PIECES = 5  # a tunnel packet that leaves in fragments
+    LARGE = 6  # no packet: inner addresses of one that is large in its tunnel
+    HEADERS = 7  # first bytes of a packet to a guarded home address that nothing takes
+    PAGE = 8  # a flow rule pages the device
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +186,22 @@ class Counter:
     bytes: int = 0
 
 
+_MAPPED = int.from_bytes(MAPPED + bytes(4), "big")
+
+
 def address(value: Addr) -> bytes:
     """16 bytes, IPv4 mapped."""
-    return MAPPED + value.packed if isinstance(value, IPv4Address) else value.packed
+    number = int(value) | _MAPPED if isinstance(value, IPv4Address) else int(value)
+    return number.to_bytes(16, "big")
+
+
+def own_bits(addresses: Iterable[Addr]) -> int:
+    """A set bit for each address, as `own_address` in bpf/tables.h computes it: the value of "own_addresses"."""
+    bits = 0
+    for found in addresses:
+        high, low = struct.unpack("<QQ", address(found))
+        bits |= 1 << ((high ^ low) * 0x9E3779B97F4A7C15 % 2**64 >> 58)
+    return bits
 
 
 def address_of(data: bytes) -> Addr:
@@ -162,7 +226,9 @@ def tunnel(value: Tunnel, endpoints: Collection[Addr] = ()) -> bytes:
     )
 
 
+@lru_cache(4096)
 def tunnel_of(data: bytes) -> Tunnel:
+    """Many entries have one tunnel."""
     source, destination, key, source_port, destination_port, encapsulation, has_key, _ = TUNNEL.unpack(data)
     return Tunnel(
         address_of(source),
@@ -178,7 +244,7 @@ NO_TUNNEL = b"\x00" * TUNNEL.size
 
 
 def overhead(value: Tunnel) -> int:
-    """Bytes that this tunnel puts before a packet."""
+    """Bytes that this tunnel may put before a packet; a minimal one those of IP in IP, as before fragments."""
     size = 20 if isinstance(value.destination, IPv4Address) else 40
     if value.encapsulation is Encapsulation.GRE:
         return size + (4 if value.gre_key is None else 8)
@@ -271,7 +337,14 @@ def local_end_of(key: bytes, value: bytes) -> BindingEntry | None:
 
 def acceptance_key(value: TunnelAcceptance) -> bytes:
     side = SIDES.index(value.side) if value.end is None else TO_END
-    return ACCEPTANCE_KEY.pack(address(value.outer_source), address(value.home_address), side, 0)
+    return packed_acceptance_key(
+        address(value.outer_source), address(value.home_address), side, value.gre_key
+    )
+
+
+def packed_acceptance_key(outer_source: bytes, home_address: bytes, side: int, gre_key: int | None) -> bytes:
+    """Key of the acceptances of a tunnel; `gre_key` is None for one without a key."""
+    return ACCEPTANCE_KEY.pack(outer_source, home_address, side, gre_key is not None, gre_key or 0)
 
 
 _ANYWHERE = bytes(ACCEPTANCE.size)  # decapsulated from any port, and looked up again
@@ -282,14 +355,19 @@ def acceptance(value: TunnelAcceptance, ifindex: int, *, here: bool = False, end
     next_hop = value.end or value.next_hop
     if next_hop is None and not ifindex and not ends and not value.source_port:
         return _ANYWHERE
-    flags = (HERE if here else 0) | (ENDS if ends else 0)
+    by_route = BY_ROUTE if value.by_route and ifindex else 0
+    flags = by_route | (HERE if here else 0) | (ENDS if ends else 0)
     packed = NO_ADDRESS if next_hop is None else address(next_hop)
     return ACCEPTANCE.pack(packed, ifindex, flags, port(value.source_port))
 
 
-def acceptance_of(key: bytes, value: bytes, names: dict[int, str]) -> TunnelAcceptance:
-    outer, home, side, _ = ACCEPTANCE_KEY.unpack(key)
-    next_hop, ifindex, _, source_port = ACCEPTANCE.unpack(value)
+def acceptance_of(
+    key: bytes, value: bytes, names: dict[int, str], hardware: Callable[[Addr, int], bytes | None]
+) -> TunnelAcceptance:
+    """`hardware` gives the hardware address that a visitor has on the link of an index."""
+    outer, home, side, keyed, number = ACCEPTANCE_KEY.unpack(key)
+    gre_key = number if keyed else None
+    next_hop, ifindex, flags, source_port = ACCEPTANCE.unpack(value)
     hop = None if next_hop == NO_ADDRESS else address_of(next_hop)
     if side == TO_END:
         return TunnelAcceptance(
@@ -298,6 +376,7 @@ def acceptance_of(key: bytes, value: bytes, names: dict[int, str]) -> TunnelAcce
             Side.TO_HOME_ADDRESS,
             source_port=int.from_bytes(source_port, "big"),
             end=hop,
+            gre_key=gre_key,
         )
     return TunnelAcceptance(
         address_of(outer),
@@ -306,7 +385,18 @@ def acceptance_of(key: bytes, value: bytes, names: dict[int, str]) -> TunnelAcce
         names.get(ifindex) if ifindex else None,
         hop,
         int.from_bytes(source_port, "big"),
+        hardware=hardware(address_of(home), ifindex)
+        if ifindex and SIDES[side] is Side.TO_HOME_ADDRESS
+        else None,
+        gre_key=gre_key,
+        by_route=bool(flags & BY_ROUTE),
     )
+
+
+def link_network(ifindex: int, network: IPv4Network | IPv6Network) -> bytes:
+    """A network on a link, as a key of the prefixes there."""
+    bits = network.prefixlen + (96 if isinstance(network, IPv4Network) else 0)
+    return LINK_NETWORK.pack(32 + bits, ifindex, address(network.network_address))
 
 
 def outbound_key(home_address: Addr, ifindex: int) -> bytes:
@@ -331,8 +421,15 @@ def flow_of(key: bytes) -> Flow:
 
 
 def flow_verdict(value: FlowVerdict) -> bytes:
-    return FLOW.pack(FLOW_VERDICTS.index(value), 0)
+    return WORD.pack(FLOW_VERDICTS.index(value))
 
 
 def counter_of(data: bytes | None) -> Counter:
     return Counter() if data is None else Counter(*COUNTER.unpack(data))
+
+
+def path(destination: bytes, mtu: int, until: int) -> bytes:
+    """Value of the table of paths, with its seal; `until` in nanoseconds since boot."""
+    high, low = struct.unpack("<QQ", destination)
+    mixed = (high ^ until) * 0x9E3779B97F4A7C15 ^ (low ^ mtu) * 0xFF51AFD7ED558CCD
+    return PATH.pack(until, mtu, mixed >> 32 & 0xFFFFFFFF)

@@ -33,8 +33,10 @@ WAYS = struct.Struct("<4B4HH2x")
 RULE_SIZE = MATCH.size + WAYS.size
 FILTER_KEY = struct.Struct("<16sII")
 RULE_KEY = struct.Struct("<16sHHI")
-FRAGMENT_KEY = struct.Struct("<16s16sII")
-FRAGMENT = struct.Struct("<QIHHBB6x")
+FRAGMENT_KEY = struct.Struct("<16sII")
+FRAGMENT = struct.Struct("<16s16sQ4sIHHBBBxQ")
+FRAGMENT_PEERS, FRAGMENT_NUMBERS = 7, 9  # places of one home address: by peer, and by the packet's number
+FRAGMENT_PLACES = FRAGMENT_PEERS * FRAGMENT_NUMBERS
 
 FEW_SIZE = HEAD.size + FEW * RULE_SIZE + FEW_TUNNELS * maps.TUNNEL.size
 MANY_SIZE = HEAD.size + MANY * RULE_SIZE + MANY_TUNNELS * maps.TUNNEL.size
@@ -59,6 +61,7 @@ class Part(IntFlag):
 
 
 PORTS = Part.SOURCE_PORT | Part.DESTINATION_PORT
+_SOURCE, _DESTINATION, _SPI, _FLOW_LABEL, _SOURCE_PORT, _DESTINATION_PORT, _DSCP, _PROTOCOL = map(int, Part)
 
 
 class Place(IntEnum):
@@ -77,7 +80,7 @@ PLACES: Mapping[FilterPlace, Place] = {
     FilterPlace.EMISSION: Place.EMISSION,
 }
 _FILTER_PLACES = {number: place for place, number in PLACES.items()}
-_RULE_VERDICTS = {RuleVerdict.FORWARD: 0, RuleVerdict.DROP: 1}
+_RULE_VERDICTS = {RuleVerdict.FORWARD: 0, RuleVerdict.DROP: 1, RuleVerdict.PAGE: 3}
 _FILTER_VERDICTS = {FilterVerdict.DROP: 1, FilterVerdict.ALLOW: 2}
 _RULE_VERDICT_OF = {number: verdict for verdict, number in _RULE_VERDICTS.items()}
 _FILTER_VERDICT_OF = {number: verdict for verdict, number in _FILTER_VERDICTS.items()}
@@ -94,27 +97,34 @@ def _halves(bounds: tuple[IPv4Address, IPv4Address] | tuple[IPv6Address, IPv6Add
     return struct.unpack(">4Q", packed)
 
 
+def parts_of(selector: Selector) -> Part:
+    """The parts that the selector compares."""
+    return Part(_bits(selector))
+
+
+def _bits(selector: Selector) -> int:
+    """The same as a number: operators of flags are slow."""
+    label = None if isinstance(selector, Ipv4Selector) else selector.flow_label
+    protocol = selector.protocol if isinstance(selector, Ipv4Selector) else selector.next_header
+    return (
+        (selector.source is not None and _SOURCE)
+        | (selector.destination is not None and _DESTINATION)
+        | (selector.spi is not None and _SPI)
+        | (label is not None and _FLOW_LABEL)
+        | (selector.source_port is not None and _SOURCE_PORT)
+        | (selector.destination_port is not None and _DESTINATION_PORT)
+        | (selector.dscp is not None and _DSCP)
+        | (protocol is not None and _PROTOCOL)
+    )
+
+
 def match_part(selector: Selector, verdict: int, candidates: int) -> bytes:
     """The first part of `struct locum_rule`: the compared fields."""
     v4 = isinstance(selector, Ipv4Selector)
     label = None if isinstance(selector, Ipv4Selector) else selector.flow_label
     protocol = selector.protocol if isinstance(selector, Ipv4Selector) else selector.next_header
-    given = (
-        (Part.SOURCE, selector.source),
-        (Part.DESTINATION, selector.destination),
-        (Part.SPI, selector.spi),
-        (Part.FLOW_LABEL, label),
-        (Part.SOURCE_PORT, selector.source_port),
-        (Part.DESTINATION_PORT, selector.destination_port),
-        (Part.DSCP, selector.dscp),
-        (Part.PROTOCOL, protocol),
-    )
-    parts = 0
-    for part, value in given:
-        if value is not None:
-            parts |= part
     return MATCH.pack(
-        parts,
+        _bits(selector),
         4 if v4 else 6,
         verdict,
         candidates,
@@ -154,34 +164,50 @@ def _selector_of(fields: Sequence[int]) -> Selector:
     return Ipv6Selector(**common, flow_label=numbers(Part.FLOW_LABEL, 14), next_header=protocol)  # type: ignore[arg-type]
 
 
+Packed = tuple[Rule, bytes, list[int], bytes]
+"""A rule, its compared part, the places of its tunnels, and its other part with these places."""
+
+
 def rules(
     value: Sequence[Rule],
     endpoints: Collection[Addr] = (),
-    known: Mapping[int, bytes] | None = None,
-    large: bool = False,
-) -> tuple[bytes, dict[int, bytes]]:
-    """Value of `rules_few` or (if need be, or `large`) `rules_many`, and the compared parts of its rules by `id`.
+    known: Mapping[int, Packed] | None = None,
+) -> tuple[bytes, dict[int, Packed]]:
+    """Value of `rules_few` or (if need be) `rules_many`, and its rules as they were packed, by `id`.
 
-    `known` has those of rules that are still the same objects. ValueError for more than fits, or for a rule that
-    forwards to nowhere.
+    `known` has those that were packed before; a rule that is the same object is not packed again. ValueError for more than
+    fits, or for a rule that forwards to nowhere.
     """
     places: dict[Tunnel, int] = {}
-    packed, parts = [], {}
+    found: dict[int, int] = {}  # the same by identity: many rules lead to few tunnels
+    body, packed = [], {}
     for rule in value:
-        _check(rule)
-        part = known.get(id(rule)) if known else None
-        if part is None:
-            part = match_part(rule.selector, _RULE_VERDICTS[rule.verdict], len(rule.candidates))
-        parts[id(rule)] = part
-        packed += [part, _ways(rule, places)]
-    few = len(value) <= FEW and len(places) <= FEW_TUNNELS and not large
+        at = id(rule)
+        before = known.get(at) if known else None
+        leads: list[int] | None = None
+        if before is None:
+            _check(rule)
+            part, ways = match_part(rule.selector, _RULE_VERDICTS[rule.verdict], len(rule.candidates)), b""
+        else:
+            _, part, leads, ways = before
+        tunnels = []
+        for candidate in rule.candidates:
+            tunnel = candidate.tunnel
+            place = found.get(id(tunnel))
+            if place is None:
+                place = found[id(tunnel)] = places.setdefault(tunnel, len(places))
+            tunnels.append(place)
+        if tunnels != leads:
+            ways = _ways(rule, tunnels)
+        packed[at] = rule, part, tunnels, ways
+        body += [part, ways]
+    few = len(value) <= FEW and len(places) <= FEW_TUNNELS
     room, most = (FEW, FEW_TUNNELS) if few else (MANY, MANY_TUNNELS)
     if len(value) > room or len(places) > most:
         raise ValueError(f"{len(value)} rules with {len(places)} tunnels; the most are {room} and {most}")
-    body = HEAD.pack(len(value), 0) + b"".join(packed)
-    body = body.ljust(HEAD.size + room * RULE_SIZE, b"\x00")
-    body += b"".join(maps.tunnel(place, endpoints) for place in places)
-    return body.ljust(FEW_SIZE if few else MANY_SIZE, b"\x00"), parts
+    content = b"".join([HEAD.pack(len(value), 0), *body]).ljust(HEAD.size + room * RULE_SIZE, b"\x00")
+    content += b"".join([maps.tunnel(place, endpoints) for place in places])
+    return content.ljust(FEW_SIZE if few else MANY_SIZE, b"\x00"), packed
 
 
 def _check(rule: Rule) -> None:
@@ -189,12 +215,15 @@ def _check(rule: Rule) -> None:
         raise ValueError(f"{rule.identifier} is no identifier of a rule")
     if len(rule.candidates) > MAX_CANDIDATES:
         raise ValueError(f"rule {rule.identifier} has more than {MAX_CANDIDATES} candidates")
+    if rule.verdict not in _RULE_VERDICTS:
+        raise ValueError(
+            f"rule {rule.identifier} has the verdict {rule.verdict.value}, which the kernel lacks"
+        )
     if rule.verdict is RuleVerdict.FORWARD and not rule.candidates:
         raise ValueError(f"rule {rule.identifier} forwards to nowhere")
 
 
-def _ways(rule: Rule, places: dict[Tunnel, int]) -> bytes:
-    tunnels = [places.setdefault(candidate.tunnel, len(places)) for candidate in rule.candidates]
+def _ways(rule: Rule, tunnels: Sequence[int]) -> bytes:
     if tunnels and max(tunnels) >= MANY_TUNNELS:
         raise ValueError(f"more than {MANY_TUNNELS} tunnels in the rules of one home address")
     weights = [candidate.weight for candidate in rule.candidates]
@@ -223,18 +252,23 @@ def rules_of(value: bytes) -> tuple[Rule, ...]:
 
 
 def filter_key(home_address: Addr, place: FilterPlace) -> bytes:
-    return FILTER_KEY.pack(maps.address(home_address), PLACES[place], 0)
+    return place_key(home_address, PLACES[place])
 
 
-def filter_value(value: Filter, large: bool = False) -> bytes:
-    """Value of `filters_few` or (if need be, or `large`) `filters_many`; ValueError for more rules than fit."""
+def place_key(home_address: Addr, place: Place) -> bytes:
+    """Key of the filter at a place that has one."""
+    return FILTER_KEY.pack(maps.address(home_address), place, 0)
+
+
+def filter_value(value: Filter) -> bytes:
+    """Value of `filters_few` or (if need be) `filters_many`; ValueError for more rules than fit."""
     if len(value.rules) > MANY:
         raise ValueError(f"{len(value.rules)} rules of a filter; the most are {MANY}")
     body = HEAD.pack(len(value.rules), _FILTER_VERDICTS[value.otherwise])
     for rule in value.rules:
         body += match_part(rule.selector, _FILTER_VERDICTS[rule.verdict], 0)
         body += WAYS.pack(*(0,) * 8, rule.identifier)
-    few = len(value.rules) <= FEW and not large
+    few = len(value.rules) <= FEW
     return body.ljust(FILTER_FEW_SIZE if few else FILTER_MANY_SIZE, b"\x00")
 
 
@@ -254,3 +288,13 @@ def filter_of(key: bytes, value: bytes) -> Filter:
 def rule_key(home_address: Addr, place: Place, identifier: int = 0) -> bytes:
     """Key of a counter; identifier 0 counts packets that matched no rule."""
     return RULE_KEY.pack(maps.address(home_address), place, identifier, 0)
+
+
+def sealed_fragment(key: bytes, value: bytes) -> bytes:
+    """The value of a first fragment with the seal over its key and itself (`fragment_seal`)."""
+    content = value[: FRAGMENT.size - 8]
+    seal = 1
+    for (word,) in struct.iter_unpack("<Q", key + content):
+        seal = (seal ^ word) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        seal ^= seal >> 32
+    return content + struct.pack("<Q", seal)

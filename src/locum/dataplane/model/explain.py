@@ -10,13 +10,21 @@ from locum.dataplane.layout import maps
 from locum.dataplane.layout.maps import Outcome, Reason
 from locum.dataplane.model.decision import Model
 from locum.dataplane.model.environment import Environment, Result
+from locum.dataplane.model.following import WITH_PORTS
 from locum.dataplane.model.frames import ETHERTYPES, outer_headers
-from locum.dataplane.model.matching import AH, ESP, WITH_PORTS
-from locum.dataplane.model.parse import REGISTRATION_PORT, Packet
+from locum.dataplane.model.parse import AH, ESP, REGISTRATION_PORT, Packet
 from locum.dataplane.model.tables import Met
 from locum.dataplane.state import ForwardingState
 from locum.roles.action_values.addresses import Addr
-from locum.roles.action_values.flows import Encapsulation, Filter, FilterPlace, Rule, Translation, Tunnel
+from locum.roles.action_values.flows import (
+    Encapsulation,
+    Filter,
+    FilterPlace,
+    Rule,
+    RuleVerdict,
+    Translation,
+    Tunnel,
+)
 from locum.roles.action_values.forwarding import (
     BindingEntry,
     FlowVerdict,
@@ -25,6 +33,7 @@ from locum.roles.action_values.forwarding import (
     TunnelAcceptance,
     Verdict,
 )
+from locum.wire.ip.checksum import checksum
 
 _TAP = 0x7FFFFFFF  # no packet of a question comes by the re-injection device
 _STAGES = {Stage.HOME: "home agent", Stage.VISITED: "access node", Stage.LOCAL: "local end"}
@@ -60,7 +69,8 @@ class Question:
         payload = self._transport()
         if self.source.version == 4:
             head = bytes((0x45, self.dscp << 2)) + (20 + len(payload)).to_bytes(2, "big") + b"\0\0\x40\0"
-            head += bytes((64, self.protocol)) + b"\0\0"
+            head += bytes((64, self.protocol))
+            head += checksum(head + self.source.packed + self.destination.packed).to_bytes(2, "big")
         else:
             word = 6 << 28 | self.dscp << 22 | self.flow_label
             head = word.to_bytes(4, "big") + len(payload).to_bytes(2, "big") + bytes((self.protocol, 64))
@@ -205,7 +215,10 @@ def _words(state: ForwardingState, met: Met, following: Met | None, links: Colle
             ruled = met.rules and not isinstance(following, Rule)
             return f"{words}; none of its {len(met.rules)} flow rules takes it" if ruled else words
         case Rule():
-            return f"flow rule {met.identifier} takes it: {met.verdict.value}; {_selector(met.selector)}"
+            pages = ", and it waits until the device is awake" if met.verdict is RuleVerdict.PAGE else ""
+            return (
+                f"flow rule {met.identifier} takes it: {met.verdict.value}{pages}; {_selector(met.selector)}"
+            )
         case Tunnel():
             here = ", which ends on this host" if met.destination in state.endpoints else ""
             return f"tunnel {met.source} > {met.destination} ({met.encapsulation.value}){here}"
@@ -214,6 +227,8 @@ def _words(state: ForwardingState, met: Met, following: Met | None, links: Colle
             words = f"out of the tunnel from {met.outer_source}{end}, {met.side.value} {met.home_address}"
             if met.link is None:
                 return words
+            if met.by_route:
+                return f"{words}, by the route: it is a visitor on {met.link}"
             gone = "" if met.link in links else ", which is not there"
             return f"{words}: to {met.next_hop or met.home_address} on {met.link}{gone}"
         case OutboundEntry():
@@ -232,7 +247,7 @@ def _words(state: ForwardingState, met: Met, following: Met | None, links: Colle
 def _stage(state: ForwardingState, entry: BindingEntry) -> Stage:
     if entry.verdict is Verdict.GUARD:
         return Stage.LOCAL
-    return next(stage for stage in Stage if state.stage(stage).get(entry.home_address) is entry)
+    return next(stage for stage in Stage if state.stage(stage).get(entry.home_address) == entry)
 
 
 def _selector(selector: object) -> str:

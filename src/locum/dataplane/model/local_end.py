@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from locum.dataplane.layout import maps
 from locum.dataplane.layout.maps import HeldReason, Reason
 from locum.dataplane.model.environment import Result, Socket
-from locum.dataplane.model.frames import Work, flow_key
+from locum.dataplane.model.frames import Work, flow_key, flow_of
 from locum.dataplane.model.parse import ICMP, ICMPV6, TCP, UDP
 from locum.dataplane.model.results import Results
 from locum.dataplane.model.tables import Tables
@@ -49,11 +49,12 @@ class LocalEnd:
     def _guard(self, work: Work) -> Result:
         if work.packet.protocol in (ICMP, ICMPV6):
             return self.results.passed_up(work)
-        if self._opens_watched(work):
+        found = self._socket(work)
+        if found is not Socket.PROXY and self._opens_watched(work):
             if work.from_tap:
                 return self.results.passed_up(work)
             return self.results.hold(work, HeldReason.OPENING)
-        if self._has_socket(work):
+        if found is not None:
             return self.results.passed_up(work)
         return self.results.dropped(Reason.NO_SESSION)
 
@@ -69,23 +70,25 @@ class LocalEnd:
         whole = packet.payload + 20 <= packet.offset + packet.length
         return whole and work.frame[packet.payload + 13] & 0x16 == 0x02
 
-    def _has_socket(self, work: Work) -> bool:
-        """A connection or an offered service of this host: bpf/service.h."""
+    def _socket(self, work: Work) -> Socket | None:
+        """A connection, an offered service or a proxy of this host that may get the packet: bpf/service.h."""
         packet = work.packet
-        if packet.later_fragment or packet.protocol not in (TCP, UDP):
-            return False
-        offered = (packet.protocol, packet.destination_port) in self.tables.state.services
+        if packet.protocol not in (TCP, UDP):
+            return None
         socket = self.tables.environment.socket(packet)
-        if packet.protocol == UDP:
-            return offered and socket is not None
-        if socket is not Socket.LISTENING:
-            return socket is not None
-        return offered and self._opens(work)
+        if socket in (None, Socket.CONNECTED):
+            return socket
+        if packet.protocol == TCP and (packet.later_fragment or not self._opens(work)):
+            return None
+        offered = (packet.protocol, packet.destination_port) in self.tables.state.services
+        return socket if offered or socket is Socket.PROXY else None
 
     def _by_flow(self, work: Work) -> Result | None:
-        packet = work.packet
-        key = flow_key(packet.destination, packet.source, packet.destination_port, packet.source_port, packet)
-        verdict = self.tables.flows.get(key)
+        following = self.tables.following
+        following.find_transport(work, work.packet.destination)
+        if work.refused is not None or following.lacks_first(work):
+            return self.results.dropped(work.refused or Reason.NONE)
+        verdict = self.tables.flows.get(flow_key(flow_of(work)))
         if verdict is None:
             return None
         self.tables.met.append(verdict)

@@ -8,23 +8,24 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from locum.dataplane.layout import maps
-from locum.dataplane.layout.rules import FRAGMENT_KEY, PORTS, Part
-from locum.dataplane.model.parse import TCP, UDP, Packet
+from locum.dataplane.layout.rules import PORTS, Part, parts_of
+from locum.dataplane.model.following import WITH_PORTS, hidden_parts
+from locum.dataplane.model.frames import Follows, Transport, Work, flow_of
+from locum.dataplane.model.parse import AH, ESP, Unread
 from locum.roles.action_values.addresses import Addr
-from locum.roles.action_values.flows import FilterRule, Rule, Selector
+from locum.roles.action_values.flows import FilterRule, FilterVerdict, Rule, RuleVerdict, Selector
 from locum.wire.traffic_selector import Ipv4Selector, Range
 
-DCCP, SCTP, UDPLITE, ESP, AH = 33, 132, 136, 50, 51
-WITH_PORTS = frozenset((TCP, UDP, DCCP, SCTP, UDPLITE))
-FRAGMENT_AGE = 30.0  # seconds
-NOTHING_KNOWN = Part(0)
+NOTHING = Part(0)
+DROPS = (RuleVerdict.DROP, FilterVerdict.DROP)
+TO_THE_LAST = (RuleVerdict.FORWARD, RuleVerdict.PAGE)  # about the final destination of a source-routed packet
 
 _SELECTS = TypeVar("_SELECTS", Rule, FilterRule)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Subject:
-    """A packet's fields for selectors. `known` marks known ports or a known SPI."""
+    """A packet's fields for selectors. `hidden` marks parts that the packet has, perhaps, in a fragment not seen."""
 
     source: bytes
     destination: bytes
@@ -32,56 +33,43 @@ class Subject:
     protocol: int
     dscp: int
     flow_label: int
-    source_port: int = 0
-    destination_port: int = 0
-    spi: int = 0
-    known: Part = NOTHING_KNOWN
+    transport: Transport
+    hidden: Part = NOTHING
+    unread: Part = NOTHING  # parts that it has, perhaps, in headers that cannot be read
+    by_way: bytes | None = None  # with a routing header: the destination in the packet's own header
+    detours: bool = False
+    released: bool = False  # it has waited here: no rule pages for it once more
 
 
-@dataclass(frozen=True, slots=True)
-class FirstFragment:
-    """Fields that only the first fragment of a packet has."""
-
-    time: float
-    protocol: int
-    source_port: int
-    destination_port: int
-    spi: int
-    known: Part
+class Unsure(Exception):
+    """A rule takes the packet or not, by ports that are not known."""
 
 
-def fragment_key(packet: Packet) -> bytes:
-    """Key shared by the fragments of one packet (RFC 791 section 2.3, RFC 8200 section 4.5)."""
-    number = int.from_bytes(packet.identification, "little")
-    protocol = packet.protocol if packet.family == 4 else 0
-    return FRAGMENT_KEY.pack(packet.source, packet.destination, number, protocol)
-
-
-def subject_of(data: bytes | bytearray, packet: Packet) -> Subject:
-    """The packet's fields, without those known from an earlier fragment only."""
-    subject = Subject(
-        packet.source, packet.destination, packet.family, packet.protocol, packet.tos >> 2, packet.flow_label
+def subject_of(work: Work) -> Subject:
+    """The packet's fields, with ports or SPI as `Following` found them, and its final destination."""
+    packet = work.packet
+    hidden = hidden_parts(packet.protocol) if work.follows is Follows.UNKNOWN else NOTHING
+    ends = flow_of(work)
+    destination = ends.destination
+    if packet.route:
+        destination = bytes(work.frame[packet.route + 8 : packet.route + 24])
+    unread = NOTHING
+    if packet.unread is Unread.CHAIN or (packet.unread and packet.protocol in WITH_PORTS | {ESP, AH}):
+        unread = hidden_parts(packet.protocol) & ~work.transport.known
+    return Subject(
+        ends.source,
+        destination,
+        packet.family,
+        ends.protocol,
+        packet.tos >> 2,
+        packet.flow_label,
+        work.transport,
+        hidden,
+        unread,
+        packet.destination if packet.route else None,
+        packet.detours,
+        work.from_tap or work.mark & maps.MARK_MASK == maps.MARK_RELEASED,
     )
-    at, end = packet.payload, packet.offset + packet.length
-    if packet.later_fragment:
-        return subject
-    if packet.protocol in WITH_PORTS and at + 8 <= end:
-        subject.source_port = int.from_bytes(data[at : at + 2], "big")
-        subject.destination_port = int.from_bytes(data[at + 2 : at + 4], "big")
-        subject.known = PORTS
-    elif packet.protocol in (ESP, AH):
-        at += 4 if packet.protocol == AH else 0
-        if at + 8 <= end:
-            subject.spi = int.from_bytes(data[at : at + 4], "big")
-            subject.known = Part.SPI
-    return subject
-
-
-def follow(subject: Subject, first: FirstFragment) -> None:
-    """A later fragment is matched as its packet's first."""
-    subject.protocol, subject.known = first.protocol, first.known
-    subject.source_port, subject.destination_port = first.source_port, first.destination_port
-    subject.spi = first.spi
 
 
 def _within(value: int, bounds: Range | None) -> bool:
@@ -92,32 +80,58 @@ def _addressed(value: bytes, bounds: tuple[Addr, Addr] | None) -> bool:
     return bounds is None or maps.address(bounds[0]) <= value <= maps.address(bounds[1])
 
 
-def selects(selector: Selector, subject: Subject) -> bool:
-    """True if the selector matches. A range never contains a field that the packet lacks or hides."""
-    v4 = isinstance(selector, Ipv4Selector)
-    if subject.family != (4 if v4 else 6):
+def _goes_to(
+    bounds: tuple[Addr, Addr] | None, verdict: RuleVerdict | FilterVerdict, subject: Subject
+) -> bool:
+    """True if the rule is about the packet's destination; of a source-routed one, all have to be allowed."""
+    at_last = _addressed(subject.destination, bounds)
+    drops = verdict in DROPS
+    if drops and subject.detours:
+        return True
+    if subject.by_way is None or verdict in TO_THE_LAST or at_last is drops:
+        return at_last
+    return _addressed(subject.by_way, bounds)
+
+
+def selects(selector: Selector, verdict: RuleVerdict | FilterVerdict, subject: Subject) -> bool:
+    """True if a rule matches. A range never contains a field that the packet lacks.
+
+    A rule that drops may take what headers hide that cannot be read (RFC 7112 section 5). Raises Unsure.
+    """
+    if verdict is RuleVerdict.PAGE and subject.released:
         return False
-    with_ports = selector.source_port is not None or selector.destination_port is not None
-    if (with_ports and not subject.known & PORTS) or (selector.spi and not subject.known & Part.SPI):
+    parts = parts_of(selector)
+    shown = parts & ~subject.hidden
+    if verdict in DROPS:
+        shown &= ~subject.unread
+    transport = subject.transport
+    if subject.family != (4 if isinstance(selector, Ipv4Selector) else 6):
         return False
-    if isinstance(selector, Ipv4Selector):
-        fits = _within(subject.protocol, selector.protocol)
-    else:
-        fits = _within(subject.protocol, selector.next_header)
-        fits = fits and _within(subject.flow_label, selector.flow_label)
-    return (
-        fits
-        and _within(subject.source_port, selector.source_port)
-        and _within(subject.destination_port, selector.destination_port)
-        and _within(subject.dscp, selector.dscp)
-        and _within(subject.spi, selector.spi)
-        and _addressed(subject.source, selector.source)
-        and _addressed(subject.destination, selector.destination)
+    if shown & (PORTS | Part.SPI) & ~transport.known:
+        return False
+    protocol = selector.protocol if isinstance(selector, Ipv4Selector) else selector.next_header
+    label = None if isinstance(selector, Ipv4Selector) else selector.flow_label
+    compared = (
+        (Part.PROTOCOL, subject.protocol, protocol),
+        (Part.FLOW_LABEL, subject.flow_label, label),
+        (Part.SOURCE_PORT, transport.source_port, selector.source_port),
+        (Part.DESTINATION_PORT, transport.destination_port, selector.destination_port),
+        (Part.DSCP, subject.dscp, selector.dscp),
+        (Part.SPI, transport.spi, selector.spi),
     )
+    fits = (
+        all(not shown & part or _within(value, bounds) for part, value, bounds in compared)
+        and _addressed(subject.source, selector.source)
+        and _goes_to(selector.destination, verdict, subject)
+    )
+    if fits and shown != parts:
+        raise Unsure
+    return fits
 
 
 def first_match(rules: Iterable[_SELECTS], subject: Subject) -> _SELECTS | None:
-    return next((rule for rule in rules if selects(rule.selector, subject)), None)
+    """Return the first rule that takes the packet. Raises Unsure."""
+    return next((rule for rule in rules if selects(rule.selector, rule.verdict, subject)), None)
 
 
 def _stir(number: int, value: int) -> int:
@@ -131,8 +145,9 @@ def flow_hash(subject: Subject) -> int:
     for address in (subject.source, subject.destination):
         number = _stir(number, int.from_bytes(address[:8], "big"))
         number = _stir(number, int.from_bytes(address[8:], "big"))
-    number = _stir(number, subject.protocol << 32 | subject.spi)
-    return _stir(number, subject.source_port << 16 | subject.destination_port)
+    number = _stir(number, subject.protocol << 32 | subject.transport.spi)
+    transport = subject.transport
+    return _stir(number, transport.source_port << 16 | transport.destination_port)
 
 
 def choose(weights: Sequence[int], number: int) -> int:

@@ -1,17 +1,34 @@
 """A packet's addresses, protocol and ports as bpf/parse.h reads them: the Python half of the parser.
 
-Addresses stay 16 bytes (IPv4 mapped), as in the maps. Other data than a whole IP packet is None.
+Addresses stay 16 bytes (IPv4 mapped), as in the maps. Other data than a whole IP packet is None. A packet of which further
+headers cannot be read has addresses, and says so in `unread`.
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 
-from locum.dataplane.layout.maps import MAPPED
+from locum.dataplane.layout.maps import MAPPED, Reason
+from locum.wire.ip.checksum import ones_sum
 
-ICMP, IPIP, TCP, UDP, IPV6_IN, GRE, ICMPV6 = 1, 4, 6, 17, 41, 47, 58
+ICMP, IGMP, IPIP, TCP, UDP, IPV6_IN, GRE, MINIMAL, ICMPV6 = 1, 2, 4, 6, 17, 41, 47, 55, 58
+DCCP, SCTP, UDPLITE, ESP, AH = 33, 132, 136, 50, 51
 HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION = 0, 43, 44, 60
+EXTENSIONS = frozenset((HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION))
 MAX_EXTENSIONS = 8
+# Bytes of the fixed part of upper-layer headers; the first fragment has all of them (RFC 7112 section 5).
+TRANSPORT_BYTES = {TCP: 20, SCTP: 12, DCCP: 12, AH: 12, UDP: 8, UDPLITE: 8, ESP: 8, ICMP: 4, ICMPV6: 4}
+SOURCE_ROUTES = (131, 137)  # loose and strict, in the options of IPv4
 REGISTRATION_PORT = 434
 MIP_TUNNEL_DATA = 4
+
+
+class Unread(IntEnum):
+    """The first headers of a packet that cannot be read (`CHAIN_UNREAD`, `TRANSPORT_UNREAD`)."""
+
+    NOTHING = 0
+    # Extension headers go on past their limit, the packet or the fragment: the protocol is one of them.
+    CHAIN = 1
+    TRANSPORT = 2  # the fixed part of the upper-layer header is not whole
 
 
 @dataclass(slots=True)
@@ -35,6 +52,11 @@ class Packet:
     type: int = 0
     identification: bytes = b"\x00" * 4
     flow_label: int = 0
+    unread: Unread = Unread.NOTHING
+    source_routed: bool = False
+    detours: bool = False  # by other source routes, with destinations that no rule is compared with
+    unsound: bool = False  # the checksum of its IPv4 header is wrong
+    route: int = 0  # offset of a routing header that names another final destination
 
 
 def stays_on_link(address: bytes) -> bool:
@@ -47,8 +69,42 @@ def stays_on_link(address: bytes) -> bool:
     return address[:15] == b"\x00" * 15 and address[15] <= 1
 
 
+def refused(packet: Packet) -> Reason | None:
+    """The reason why the packet goes nowhere: addresses that are no IPv6 addresses, or source routing (RFC 5095)."""
+    if packet.family == 4:
+        return None
+    if MAPPED in (packet.source[:12], packet.destination[:12]):
+        return Reason.MAPPED_ADDRESS
+    return Reason.ROUTING_HEADER if packet.source_routed else None
+
+
+def _note_route(data: bytes, packet: Packet, at: int) -> None:
+    """The final destination is the first address after the header in types 2 (RFC 6275) and 4 (RFC 8754).
+
+    It is the only one that is left if one segment is.
+    """
+    units, kind, segments_left = data[at + 1 : at + 4]
+    if not segments_left:
+        return
+    packet.source_routed |= kind == 0
+    names_final = kind in (2, 4) and units >= 2
+    packet.detours |= not names_final or segments_left > 1 or bool(packet.route)
+    if names_final:
+        packet.route = at
+
+
+def is_routed(address: bytes) -> bool:
+    """True for an address to and from which routers send packets on; IPv4's link-local and class E ones are among them."""
+    if not stays_on_link(address):
+        return True
+    of_v4 = address[:12] == MAPPED and address[12:] != b"\xff" * 4
+    return of_v4 and (address[12] >= 0xF0 or address[12:14] == b"\xa9\xfe")
+
+
 def neighbour_discovery(packet: Packet) -> bool:
-    return packet.family == 6 and packet.protocol == ICMPV6 and 133 <= packet.type <= 137
+    """True if it is from a neighbour, as the hop limit says (RFC 4861 section 7.1)."""
+    of_kind = packet.family == 6 and packet.protocol == ICMPV6 and 133 <= packet.type <= 137
+    return of_kind and packet.hops == 255
 
 
 def _parse_v4(data: bytes, offset: int, available: int) -> Packet | None:
@@ -59,7 +115,7 @@ def _parse_v4(data: bytes, offset: int, available: int) -> Packet | None:
     if data[offset] >> 4 != 4 or header < 20 or length < header or length > available:
         return None
     field = int.from_bytes(data[offset + 6 : offset + 8], "big")
-    return Packet(
+    packet = Packet(
         MAPPED + data[offset + 12 : offset + 16],
         MAPPED + data[offset + 16 : offset + 20],
         length,
@@ -72,7 +128,23 @@ def _parse_v4(data: bytes, offset: int, available: int) -> Packet | None:
         bool(field & 0x3FFF),
         bool(field & 0x1FFF),
         identification=data[offset + 4 : offset + 6] + b"\x00\x00",
+        unsound=ones_sum(data[offset : offset + header]) != 0xFFFF,
     )
+    packet.detours = _has_source_route(data[offset + 20 : offset + header])
+    return packet
+
+
+def _has_source_route(options: bytes) -> bool:
+    """True if one of the options is a source route (RFC 791 section 3.1, RFC 7126 sections 4.3 and 4.4)."""
+    at = 0
+    while at + 2 <= len(options) and options[at]:
+        if options[at] in SOURCE_ROUTES:
+            return True
+        size = 1 if options[at] == 1 else options[at + 1]
+        if options[at] != 1 and size < 2:
+            return False
+        at += size
+    return False
 
 
 def _parse_v6(data: bytes, offset: int, available: int) -> Packet | None:
@@ -87,38 +159,43 @@ def _parse_v6(data: bytes, offset: int, available: int) -> Packet | None:
         source, destination, length, offset, offset + 40, 6, data[offset + 6], tos, data[offset + 7]
     )
     packet.flow_label = int.from_bytes(data[offset + 1 : offset + 4], "big") & 0xFFFFF
-    return packet if _skip_extensions(data, packet) else None
+    _skip_extensions(data, packet)
+    return packet
 
 
-def _skip_extensions(data: bytes, packet: Packet) -> bool:
+def _skip_extensions(data: bytes, packet: Packet) -> None:
     at, end = packet.payload, packet.offset + packet.length
     for _ in range(MAX_EXTENSIONS):
         kind = packet.protocol
-        if kind not in (HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION):
+        if kind not in EXTENSIONS or at + 8 > end:
             break
-        if at + 8 > end:
-            return False
-        packet.protocol = data[at]
         if kind == FRAGMENT:
             field = int.from_bytes(data[at + 2 : at + 4], "big")
             packet.fragment |= bool(field & 0xFFF9)
             packet.later_fragment |= bool(field & 0xFFF8)
             packet.identification = bytes(data[at + 4 : at + 8])
-            at += 8
-            if packet.later_fragment:
-                break
+            size = 8
         else:
-            at += (data[at + 1] + 1) * 8
-        if at > end:
-            return False
+            size = (data[at + 1] + 1) * 8
+        if at + size > end:
+            break
+        if kind == ROUTING:
+            _note_route(data, packet, at)
+        packet.protocol = data[at]
+        at += size
+        if packet.later_fragment:
+            break
+    if packet.protocol in EXTENSIONS and not packet.later_fragment:
+        packet.unread = Unread.CHAIN
     packet.payload = at
-    return True
 
 
 def _parse_transport(data: bytes, packet: Packet) -> None:
-    if packet.later_fragment:
+    if packet.later_fragment or packet.unread:
         return
     at, end = packet.payload, packet.offset + packet.length
+    if at + TRANSPORT_BYTES.get(packet.protocol, 0) > end:
+        packet.unread = Unread.TRANSPORT
     if packet.protocol in (TCP, UDP):
         if at + 8 > end:
             return
@@ -141,16 +218,6 @@ def parse_packet(data: bytes, offset: int, end: int, family: int) -> Packet | No
     if packet is not None:
         _parse_transport(data, packet)
     return packet
-
-
-def ones_sum(data: bytes) -> int:
-    """Internet checksum sum (RFC 1071), folded to 16 bits, not complemented."""
-    if len(data) % 2:
-        data += b"\x00"
-    total = sum(memoryview(data).cast("H")) if data else 0
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return int.from_bytes(total.to_bytes(2, "little"), "big")
 
 
 def partial_checksum(data: bytes, packet: Packet) -> tuple[int, int] | None:

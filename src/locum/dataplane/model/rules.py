@@ -4,87 +4,89 @@ Part of the model, as bpf/rules.h is of the programs: it knows neither bindings'
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from locum.dataplane.layout import maps
 from locum.dataplane.layout.maps import Reason
 from locum.dataplane.layout.rules import PLACES, Place, filter_key, rule_key
+from locum.dataplane.model.following import Following
 from locum.dataplane.model.frames import Work
-from locum.dataplane.model.matching import (
-    FRAGMENT_AGE,
-    FirstFragment,
-    Subject,
-    choose,
-    first_match,
-    flow_hash,
-    follow,
-    fragment_key,
-    subject_of,
-)
+from locum.dataplane.model.matching import Subject, Unsure, choose, first_match, flow_hash, subject_of
 from locum.dataplane.model.parse import Packet
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import Filter, FilterPlace, FilterRule, Rule, Tunnel
 from locum.roles.action_values.forwarding import BindingEntry
 
+_RULE = TypeVar("_RULE", Rule, FilterRule)
+
 
 @dataclass(slots=True)
 class RuleModel:
-    """The filters of one state, with state of earlier packets; `reasons` are the model's own."""
+    """The filters of one state; `following` knows earlier packets. A packet that may not go on is marked `refused`."""
 
     filters: Iterable[Filter]
-    reasons: Counter[Reason]
-    now: Callable[[], float]
+    following: Following
     counts: Counter[bytes] = field(default_factory=Counter)
     _filters: dict[bytes, Filter] = field(default_factory=dict)
-    _fragments: dict[bytes, FirstFragment] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._filters = {filter_key(f.home_address, f.place): f for f in self.filters}
 
-    def subject(self, work: Work) -> Subject:
-        """The packet as selectors see it; a later fragment as its packet's first, if that is known."""
-        packet = work.packet
-        subject = subject_of(work.frame, packet)
-        if not packet.fragment:
-            return subject
-        key, now = fragment_key(packet), self.now()
-        if not packet.later_fragment:
-            known = (subject.protocol, subject.source_port, subject.destination_port, subject.spi)
-            self._fragments[key] = FirstFragment(now, *known, subject.known)
-            return subject
-        first = self._fragments.get(key)
-        if first is None or now - first.time > FRAGMENT_AGE:
-            self.reasons[Reason.FRAGMENT_UNKNOWN] += 1
-        else:
-            self.reasons[Reason.FRAGMENT_FOLLOWS] += 1
-            follow(subject, first)
-        return subject
+    def _subject(self, work: Work, home: bytes, *, of_source: bool = False) -> Subject | None:
+        """The packet as selectors see it; None: it may not go on."""
+        found = self.following.find_transport(work, home, of_source=of_source)
+        return subject_of(work) if found else None
 
     def flow_rule(self, work: Work, entry: BindingEntry) -> tuple[Rule, Tunnel | None] | None:
-        """The rule that takes the packet and, unless it drops it, the flow's tunnel."""
-        subject = self.subject(work)
-        rule = first_match(entry.rules, subject)
-        if rule is None:
+        """The rule that takes the packet and, unless it drops it, the flow's tunnel. Look at `work.refused` first."""
+        subject = self._subject(work, work.packet.destination)
+        rule = None if subject is None else self._first_match(work, entry.rules, subject)
+        if subject is None or rule is None:
             return None
         weights = [candidate.weight for candidate in rule.candidates]
+        if len(weights) > 1 and self.following.lacks_first(work):
+            return None
         place = choose(weights, flow_hash(subject)) if len(weights) > 1 else 0
         return rule, rule.candidates[place].tunnel if rule.candidates else None
 
     def shared(self, work: Work, entry: BindingEntry) -> Tunnel:
-        """The tunnel that the flow has among those that share by weight."""
-        return entry.tunnels[choose(entry.weights, flow_hash(self.subject(work)))]
+        """The tunnel that the flow has among those that share by weight. Look at `work.refused` first."""
+        subject = self._subject(work, work.packet.destination)
+        if subject is None or self.following.lacks_first(work):
+            return entry.tunnels[0]
+        return entry.tunnels[choose(entry.weights, flow_hash(subject))]
 
     def filtered(
         self, work: Work, home: bytes, place: FilterPlace
-    ) -> tuple[Filter, FilterRule | None] | None:
-        """The filter of this home address at this place, if there is one, and its rule that decides; it is counted."""
+    ) -> tuple[Filter, FilterRule | None] | Reason | None:
+        """The filter of this home address at this place, if there is one, and its rule that decides; it is counted.
+
+        If selectors cannot read the packet, the reason to drop it. Look at `work.refused` first.
+        """
         found = self._filters.get(filter_key(maps.address_of(home), place))
         if found is None:
             return None
-        rule = first_match(found.rules, self.subject(work))
+        if work.packet.unread:
+            return Reason.UNREAD_HEADERS
+        if work.packet.detours:
+            return Reason.ROUTING_HEADER
+        subject = self._subject(work, home, of_source=place is not FilterPlace.TO_VISITOR)
+        rule = None if subject is None else self._first_match(work, found.rules, subject)
+        if work.refused is not None:
+            return found, rule
         self.count(found.home_address, PLACES[place], work.packet, 0 if rule is None else rule.identifier)
         return found, rule
+
+    @staticmethod
+    def _first_match(work: Work, rules: Iterable[_RULE], subject: Subject) -> _RULE | None:
+        """The first rule that takes the packet; the packet is refused where ports that are not known decide."""
+        try:
+            return first_match(rules, subject)
+        except Unsure:
+            work.refused = Reason.UNREAD_HEADERS if subject.unread else Reason.FRAGMENT_UNKNOWN
+            return None
 
     def count(self, home_address: Addr, place: Place, packet: Packet, identifier: int = 0) -> None:
         key = rule_key(home_address, place, identifier)

@@ -10,8 +10,14 @@ from typing import TypeAlias
 from locum.dataplane.layout import maps
 from locum.dataplane.layout.maps import Reason
 from locum.dataplane.model.environment import Environment
+from locum.dataplane.model.following import Following
 from locum.dataplane.model.frames import Work
-from locum.dataplane.model.parse import Packet
+from locum.dataplane.model.parse import (
+    Packet,
+    is_routed,
+    neighbour_discovery,
+    stays_on_link,
+)
 from locum.dataplane.model.rules import RuleModel
 from locum.dataplane.model.translation import Translator
 from locum.dataplane.state import ForwardingState
@@ -25,13 +31,25 @@ from locum.roles.action_values.flows import (
     Translation,
     Tunnel,
 )
-from locum.roles.action_values.forwarding import BindingEntry, FlowVerdict, OutboundEntry, TunnelAcceptance
+from locum.roles.action_values.forwarding import (
+    BindingEntry,
+    FlowVerdict,
+    OutboundEntry,
+    Side,
+    TunnelAcceptance,
+)
 
 # Steps of a decision, in order: for explanations, which need more than the result.
 Met: TypeAlias = (
     BindingEntry | Rule | Tunnel | TunnelAcceptance | OutboundEntry | FlowVerdict
     | tuple[Filter, FilterRule | None] | Translation
 )  # fmt: skip
+
+FILTERED = {
+    FilterPlace.TO_VISITOR: Reason.FILTERED_TO_VISITOR,
+    FilterPlace.FROM_VISITOR: Reason.FILTERED_FROM_VISITOR,
+    FilterPlace.EMISSION: Reason.FILTERED_EMISSION,
+}
 
 
 @dataclass(slots=True)
@@ -46,6 +64,7 @@ class Tables:
     outbound_count: Counter[bytes] = field(default_factory=Counter)
     met: list[Met] = field(default_factory=list)
     translator: Translator = field(init=False)
+    following: Following = field(init=False)
     rules: RuleModel = field(init=False)
     flow_homes: set[bytes] = field(default_factory=set)
     flows: dict[bytes, FlowVerdict] = field(default_factory=dict)
@@ -55,6 +74,8 @@ class Tables:
     local_ends: dict[bytes, BindingEntry] = field(default_factory=dict)
     acceptances: dict[bytes, TunnelAcceptance] = field(default_factory=dict)
     outbound: dict[bytes, OutboundEntry] = field(default_factory=dict)
+    sources: set[bytes] = field(default_factory=set)  # outer ones that some acceptance names
+    senders: dict[bytes, dict[int, set[bytes | None]]] = field(default_factory=dict)  # of visitors, by link
 
     def __post_init__(self) -> None:
         state, links = self.state, self.environment.links
@@ -66,25 +87,68 @@ class Tables:
         self.visited = {maps.address(h): e for h, e in state.visited.items()}
         self.local_ends = {maps.address(h): e for h, e in state.local_ends.items()}
         self.acceptances = {maps.acceptance_key(a): a for a in state.acceptances.values()}
-        self.rules = RuleModel(state.filters.values(), self.reasons, self.environment.now)
+        self.following = Following(self.reasons, self.environment.now)
+        self.rules = RuleModel(state.filters.values(), self.following)
+        self.sources = {maps.address(a.outer_source) for a in state.acceptances.values()}
+        for acceptance in state.acceptances.values():
+            if acceptance.link is not None and acceptance.side is Side.TO_HOME_ADDRESS:
+                on_links = self.senders.setdefault(maps.address(acceptance.home_address), {})
+                on_links.setdefault(links[acceptance.link], set()).add(acceptance.hardware)
         self.outbound = {
             maps.outbound_key(e.home_address, 0 if e.link is None else links[e.link]): e
             for e in state.outbound_entries()
         }
 
+    def has_entry(self, address: bytes) -> bool:
+        """True if the kernel's map of bindings has an entry of this home address, whatever the stage."""
+        stages = (self.bindings, self.local_ends, self.visited)
+        return address in self.flow_homes or any(address in entries for entries in stages)
+
     def own(self, address: bytes) -> bool:
         """True if the address belongs to this host, as an end point of tunnels or otherwise."""
         return address in self.endpoints or address in self.environment.own
 
-    def allowed(self, work: Work, home: bytes, place: FilterPlace) -> bool:
-        """True if the filter of this home address at this place allows the packet, or is missing."""
-        decided = self.rules.filtered(work, home, place)
-        if decided is None:
+    def spoofed(self, work: Work) -> bool:
+        """True if a packet came by a link from an address that is not its sender's (RFC 2827).
+
+        On any link an address of this host, on an access link all but those of its hosts.
+        """
+        environment, packet = self.environment, work.packet
+        if work.ifindex == environment.tap or not is_routed(packet.destination):
+            return False
+        own = self.own(packet.destination)
+        if own and (stays_on_link(packet.source) or neighbour_discovery(packet)):
+            return False
+        if self.own(packet.source):
             return True
+        if not environment.checked or work.ifindex not in environment.access:
+            return False
+        known = self.senders.get(packet.source)
+        if known is not None and work.ifindex in known:
+            allowed = known[work.ifindex]
+            right = len(allowed) != 1 or allowed <= {None, bytes(work.frame[6:12])}
+            return environment.by_hardware and not right
+        if own and packet.registration:
+            return False
+        return known is not None or not environment.networks(work.ifindex, packet.source)
+
+    def signalling(self, packet: Packet) -> bool:
+        """True for a registration of a home address with its own home agent."""
+        sides = (maps.SIDES.index(Side.TO_HOME_ADDRESS), maps.TO_END)
+        keys = (maps.packed_acceptance_key(packet.destination, packet.source, side, None) for side in sides)
+        return packet.registration and any(key in self.acceptances for key in keys)
+
+    def refused(self, work: Work, home: bytes, place: FilterPlace) -> Reason | None:
+        """Why the filter of this home address at this place drops the packet; None: it does not, or is missing."""
+        decided = self.rules.filtered(work, home, place)
+        if decided is None or work.refused is not None:
+            return work.refused
+        if isinstance(decided, Reason):
+            return decided
         self.met.append(decided)
         found, rule = decided
         verdict = found.otherwise if rule is None else rule.verdict
-        return verdict is FilterVerdict.ALLOW
+        return None if verdict is FilterVerdict.ALLOW else FILTERED[place]
 
     def translate(self, work: Work, tunnel: Addr | None) -> Reason | bool:
         """Translate towards the stand-in (R12): done or not, or why the packet is dropped."""
@@ -97,7 +161,7 @@ class Tables:
     def from_interface(self, work: Work) -> None:
         """Give a flow that a translation sent to this source its home address back (R12)."""
         packet = work.packet
-        if packet.registration or self.own(packet.destination):
+        if work.signalling or self.own(packet.destination):
             return
         found = self.translator.back(work.frame, packet, in_tunnel=False)
         if found is not None:

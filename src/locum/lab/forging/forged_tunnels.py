@@ -1,5 +1,6 @@
 """Forged packets to raw sockets: tunnel packets from an unregistered source, in both directions, in every
-encapsulation over IPv4 and IPv6; and ICMP, which agent discovery and path MTU discovery listen to."""
+encapsulation over IPv4 and IPv6; and ICMP of both families, which agent discovery, path MTU discovery and the relay of
+tunnel errors listen to."""
 
 import struct
 from collections.abc import Callable
@@ -7,8 +8,23 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from random import Random
 
-from locum.lab.forging.forgery import GRE, ICMP, IPIP, IPV6, UDP, Aim, Makers, Port, Shot, plain, truncated
+from locum.lab.forging.forgery import (
+    GRE,
+    ICMP,
+    ICMPV6,
+    IPIP,
+    IPV6,
+    MINIMAL,
+    UDP,
+    Aim,
+    Makers,
+    Port,
+    Shot,
+    plain,
+    truncated,
+)
 from locum.wire.ip.checksum import checksum, transport_checksum
+from locum.wire.ip.minimal import MinimalHeader
 from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentSolicitation
 from locum.wire.mobile_ip.extensions.agent import AgentFlag
 
@@ -20,6 +36,9 @@ _MOST_ROUTERS = 8
 _CODES = (0, 1, 2, 3)
 """Net, host, protocol, port. "Fragmentation needed" is left out: any host that sees an address pair can narrow a path for a
 while (RFC 1191 section 8), with the kernel's own tunnels as with ours."""
+
+_ERRORS6 = ((1, 0), (1, 3), (1, 4), (3, 0), (4, 0), (4, 1), (4, 2))
+"""Types and codes of RFC 4443 that the relay of tunnel errors listens to. "Packet too big" is left out, as above."""
 
 
 def inner_packet(source: IPv4Address, destination: IPv4Address, random: Random) -> bytes:
@@ -66,10 +85,16 @@ def tunnels(aim: Aim, random: Random, port: Port) -> Makers:
             return struct.pack("!HH", 0, 0x0800) + inner()
         return struct.pack("!HH", 0, 0x86DD) + inner_packet6(random)
 
+    def minimal() -> bytes:
+        packet = inner()
+        header = MinimalHeader(packet[9], IPv4Address(packet[16:20]), IPv4Address(packet[12:16]))
+        return header.encode() + packet[20:]
+
     makers: dict[int, tuple[str, Callable[[], bytes]]] = {
         IPIP: ("tunnel-ip-in-ip", inner),
         IPV6: ("tunnel-ipv6", lambda: inner_packet6(random)),
         GRE: ("tunnel-gre", gre),
+        MINIMAL: ("tunnel-minimal", minimal),
     }
     name, make = makers[port.number]
     return {
@@ -121,8 +146,29 @@ def icmp(aim: Aim, random: Random, port: Port) -> Makers:
     return found
 
 
+def icmpv6(aim: Aim, random: Random, port: Port) -> Makers:
+    """ICMPv6 errors about tunnel packets that were never sent, and about none; the sender's kernel adds the checksum."""
+
+    def error() -> bytes:
+        """The tunnel's end cannot be reached, or the packet took too many hops (RFC 2473 section 8)."""
+        inner = inner_packet6(random)
+        outer: bytes = struct.pack("!IHBB", 6 << 28, len(inner), IPV6, 64)
+        ends = IPv6Address(port.address).packed + CORRESPONDENT6.packed
+        kind, code = random.choice(_ERRORS6)
+        return struct.pack("!BBHI", kind, code, 0, 0) + outer + ends + inner
+
+    def noise() -> bytes:
+        kind, code = random.choice(_ERRORS6)
+        return struct.pack("!BBHI", kind, code, 0, 0) + random.randbytes(random.randrange(60))
+
+    return {
+        "icmpv6-error-forged": lambda: plain("icmpv6-error-forged", port, error()),
+        "icmpv6-error-noise": lambda: plain("icmpv6-error-noise", port, noise(), aim.broken[6]),
+    }
+
+
 def _from_stranger(kind: str, port: Port, make: Callable[[], bytes]) -> Shot:
     return plain(kind, port, make())
 
 
-PROTOCOLS = {IPIP: tunnels, IPV6: tunnels, GRE: tunnels, ICMP: icmp}
+PROTOCOLS = {IPIP: tunnels, IPV6: tunnels, GRE: tunnels, MINIMAL: tunnels, ICMP: icmp, ICMPV6: icmpv6}

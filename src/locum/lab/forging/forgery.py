@@ -20,7 +20,7 @@ from locum.wire.mobile_ip.authenticate import append_authentication
 from locum.wire.mobile_ip.extensions.authentication import AuthKind
 
 REGISTRATION, COAP = 434, 5683
-ICMP, IPIP, UDP, IPV6, GRE = 1, 4, 17, 41, 47
+ICMP, IPIP, UDP, IPV6, GRE, MINIMAL, ICMPV6 = 1, 4, 17, 41, 47, 55, 58
 NTP_EPOCH = 2_208_988_800
 
 

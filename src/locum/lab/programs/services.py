@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -54,6 +54,7 @@ class WebServer:
     """Further ends, as nginx's `listen` has them: "8080", "8443 ssl http2"."""
     certificate: Path | None = None
     """For ends with TLS; the key is beside it, with the suffix .key."""
+    program: Program = field(init=False)
 
     @property
     def root(self) -> Path:
@@ -62,7 +63,7 @@ class WebServer:
     def start(self) -> Program:
         """Returns when nginx listens. `rate` is nginx's limit_rate per connection, 0 for none."""
         configuration = self.write()
-        program = self.processes.start(
+        program = self.program = self.processes.start(
             self.node,
             "nginx",
             ["nginx", "-p", str(self.folder), "-c", str(configuration), "-e", str(self.folder / "error.log")],

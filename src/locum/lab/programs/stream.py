@@ -5,6 +5,7 @@ an interface's address is for a multicast group, else it is "-". The numbers tha
 node where they should, so that no program has to listen there.
 """
 
+import errno
 import socket
 import struct
 import sys
@@ -29,7 +30,9 @@ def send(
     via: str | None = None,
     flows: int = 1,
 ) -> int:
-    """Send `rate` datagrams a second of `size` bytes, evenly spaced. Returns how many went out.
+    """Send `rate` datagrams a second of `size` bytes, evenly spaced. Returns their number.
+
+    One that the host has no route for is lost at once.
 
     A multicast group is sent to by the interface that has the address `via`. Several `flows` have source ports of their
     own and take turns.
@@ -46,9 +49,12 @@ def send(
             pause = begin + ahead - time.monotonic()
             if pause > 0:
                 time.sleep(pause)
-            senders[number % flows].sendto(
-                (MAGIC + struct.pack("!I", number)).ljust(size, b"."), (address, port)
-            )
+            datagram = (MAGIC + struct.pack("!I", number)).ljust(size, b".")
+            try:
+                senders[number % flows].sendto(datagram, (address, port))
+            except OSError as error:
+                if error.errno not in (errno.ENETUNREACH, errno.EHOSTUNREACH):  # lost like others
+                    raise
             number += 1
     return number
 

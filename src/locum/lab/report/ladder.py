@@ -24,6 +24,7 @@ SENDERS: dict[str, tuple[Place, ...]] = {
     "618": (_AN,),
     "622": (_AN,),
     "624": (_AN,),
+    "1212": (_AN, _MN),
     "trigger": (_AN, _HA, _CN, _MN),
 }
 RECEIVERS: dict[str, tuple[Place, ...]] = {
@@ -36,6 +37,7 @@ RECEIVERS: dict[str, tuple[Place, ...]] = {
     "618": (_MN, _MNPS),
     "622": (_AN,),
     "624": (_AN,),
+    "1212": (_HA,),
     "trigger": (_MNPS,),
 }
 EVIDENCE = {
@@ -48,6 +50,7 @@ EVIDENCE = {
     "618": ("618",),
     "622": ("622", "624"),
     "624": ("624", "622"),
+    "1212": ("1212",),
     "trigger": ("trigger", "601"),
 }
 """A message arrived if its receiver reports it, or sends the next one."""

@@ -1,6 +1,7 @@
 """The report of a scenario: checks, and paths of evidence. A file for programs, a table for users."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,3 +81,13 @@ def singular(unit: str) -> str:
     if len(unit) > 2 and unit.isalpha():
         return unit.removesuffix("es") if unit.endswith("sses") else unit.removesuffix("s")
     return unit
+
+
+def cleared(output: Path) -> bool:
+    """Remove the evidence of an earlier run in this folder; return False when something else is at this path."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return True
+    if not (output / "events").is_dir():
+        return False
+    shutil.rmtree(output)
+    return True

@@ -1,10 +1,25 @@
 """The scenarios, one file each, named after their figures."""
 
 from locum.lab.scenario import Scenario
+from locum.lab.scenarios.apps.awake import AppAwake
+from locum.lab.scenarios.apps.call import AppCall, AppCallBrief
+from locum.lab.scenarios.apps.compute import AppCompute, AppComputeBrief
+from locum.lab.scenarios.apps.crash import AppCrash, AppCrashBrief
+from locum.lab.scenarios.apps.decode import AppDecode
+from locum.lab.scenarios.apps.download import AppDownload, AppDownloadBrief
+from locum.lab.scenarios.apps.handovers import AppHandovers
+from locum.lab.scenarios.apps.header_log import AppLog
+from locum.lab.scenarios.apps.keep_alive import AppKeepAlive, AppKeepAliveBrief
+from locum.lab.scenarios.apps.mail import AppMail, AppMailAttended, AppMailBrief
+from locum.lab.scenarios.apps.mixed import AppMixed, AppMixedBrief
+from locum.lab.scenarios.apps.publish import AppPublish
+from locum.lab.scenarios.apps.splice import AppSplice, AppSpliceBrief
+from locum.lab.scenarios.apps.websocket import AppWebSocket, AppWebSocketBrief
 from locum.lab.scenarios.routing.colocated import Colocated
 from locum.lab.scenarios.routing.flows import Flows
 from locum.lab.scenarios.routing.move import Move
 from locum.lab.scenarios.routing.nat import Nat
+from locum.lab.scenarios.routing.neighbours import Neighbours
 from locum.lab.scenarios.routing.police import Police
 from locum.lab.scenarios.routing.policy import Policy
 from locum.lab.scenarios.routing.revoke import Revoke
@@ -58,6 +73,7 @@ _ALL: tuple[type[Scenario], ...] = (
     Police,
     Nat,
     Revoke,
+    Neighbours,
     Colocated,
     TwoDomains,
     ThreeDomains,
@@ -66,6 +82,30 @@ _ALL: tuple[type[Scenario], ...] = (
     SharedAccessDefault,
     SharedVisited,
     SharedVisitedDefault,
+    AppKeepAlive,
+    AppKeepAliveBrief,
+    AppCompute,
+    AppComputeBrief,
+    AppCall,
+    AppCallBrief,
+    AppMail,
+    AppMailAttended,
+    AppMailBrief,
+    AppWebSocket,
+    AppWebSocketBrief,
+    AppCrash,
+    AppCrashBrief,
+    AppHandovers,
+    AppSplice,
+    AppSpliceBrief,
+    AppLog,
+    AppDownload,
+    AppDownloadBrief,
+    AppDecode,
+    AppPublish,
+    AppAwake,
+    AppMixed,
+    AppMixedBrief,
 )
 
 SCENARIOS: dict[str, type[Scenario]] = {scenario.name: scenario for scenario in _ALL}

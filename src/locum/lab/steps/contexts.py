@@ -2,9 +2,11 @@
 
 import json
 import sys
+from contextlib import suppress
 from typing import Any
 
 from locum.lab.configuration import HOME_ADDRESS4, Table
+from locum.lab.errors import LabError
 from locum.lab.processes import wait_until
 from locum.lab.world import Lab
 
@@ -49,7 +51,8 @@ def refuse(lab: Lab, node: str, port: int = FORBIDDEN_PORT) -> int:
         "0.25",
     ]
     lab.processes.start("cn", f"refused-{node}-{port}", command).wait(10.0)
-    lab.pause(0.2)
+    with suppress(LabError):  # fewer, or none
+        wait_until("the packets to be there", lambda: dropped(lab, node) >= before + REFUSED, 0.5)
     return dropped(lab, node) - before
 
 

@@ -8,7 +8,7 @@ protocol, ports, the identification that its sender gave it (IPv4), sequence num
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -266,8 +266,11 @@ def _known_by(one: Datagram) -> bytes:
 
 
 def takes(rule: dict[str, Any], packet: Datagram) -> bool:
-    """True if a rule's selector, as `locum flow list -j` prints it, matches a packet to a home address."""
-    selector = rule["selector"]
+    """True if a rule's selector, as `locum flow list -j` prints it, matches a packet to a home address.
+
+    An ICMP error counts as a packet of the flow that it is about.
+    """
+    selector, packet = rule["selector"], _of_its_flow(packet)
     if selector.get("family", packet.source.version) != packet.source.version:
         return False
     ports = packet.ports if packet.protocol in (TCP, UDP) and len(packet.transport) >= 4 else (None, None)
@@ -278,6 +281,25 @@ def takes(rule: dict[str, Any], packet: Datagram) -> bool:
         and _number_in(selector.get("source_port"), ports[0])
         and _number_in(selector.get("destination_port"), ports[1])
     )
+
+
+_ERRORS = {1: (3, 11, 12), 58: (1, 2, 3, 4)}
+"""Types of ICMP and ICMPv6 messages that quote a packet."""
+
+
+def _of_its_flow(packet: Datagram) -> Datagram:
+    """The packet, or in the place of an ICMP error the answer to the TCP or UDP packet that it quotes."""
+    quoted = packet.transport[8:]
+    if packet.transport[0] not in _ERRORS.get(packet.protocol, ()) or not quoted:
+        return packet
+    four = quoted[0] >> 4 == 4
+    at, size = (12, 4) if four else (8, 16)
+    protocol, ports = quoted[9 if four else 6], quoted[(quoted[0] & 15) * 4 if four else 40 :][:4]
+    if protocol not in (TCP, UDP) or len(ports) < 4:
+        return packet
+    sender, receiver = (ip_address(quoted[begin : begin + size]) for begin in (at, at + size))
+    transport = ports[2:] + ports[:2]
+    return replace(packet, protocol=protocol, source=receiver, destination=sender, transport=transport)
 
 
 def _is_in(text: str | None, address: Address) -> bool:

@@ -7,7 +7,9 @@ docstring says which names it uses and why. Associations and requests are not kn
 
 import asyncio
 import contextlib
+import errno
 import socket
+import sys
 from collections.abc import Callable
 from logging import Logger
 from typing import Any
@@ -21,6 +23,7 @@ from locum.node.config.settings import Address
 
 Count = Callable[[str], None]
 
+_ERROR = (socket.IPPROTO_IPV6, 25)  # IPV6_RECVERR; a sock_extended_err begins with the error's number
 _MOST_CONNECTIONS = 128  # accepted TCP connections at one time; past it the oldest unproven one goes
 _HANDSHAKE_SECONDS = 10.0  # within which a connection has to show an association of ours
 _USER_TIMEOUT = 8000  # ms without acknowledgement after which TCP gives a connection up
@@ -49,6 +52,17 @@ class DatagramTransport(MessageInterfaceUDP6):  # type: ignore[misc]
             super().datagram_msg_received(data, here, flags, address)
         except UnicodeDecodeError:  # aiocoap 0.4.17 counts on UTF-8
             self._count("control-unreadable")
+
+    def datagram_errqueue_received(self, data: bytes, ancdata: Any, flags: int, address: Any) -> None:
+        """Give an ICMP error to aiocoap, which ends the exchanges with that peer.
+
+        One about the MTU of the path is dropped and counted: messages leave in fragments, so it ends no exchange.
+        """
+        for level, kind, value in ancdata:
+            if (level, kind) == _ERROR and int.from_bytes(value[:4], sys.byteorder) == errno.EMSGSIZE:
+                self._count("control-path-mtu")
+                return
+        super().datagram_errqueue_received(data, ancdata, flags, address)
 
 
 class Connection(TcpConnection):  # type: ignore[misc]

@@ -22,6 +22,7 @@ from locum.node.coap.oscore import BulkAddress, ProtectedRequests, ProtectedSite
 from locum.node.coap.served import SERVED
 from locum.node.config.settings import Address, ControlAssociation, ControlSettings
 from locum.node.host.early_bind import bind_early
+from locum.node.host.unlearnt_paths import learn_no_path_mtu
 from locum.node.tables import HostTable, StoreError
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class CoapEndPoint:
         connections = socket.socket(family, socket.SOCK_STREAM)
         try:
             datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            learn_no_path_mtu(datagrams)
             bind_early(datagrams, (mapped, port))
             connections.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bind_early(connections, (str(address), port))

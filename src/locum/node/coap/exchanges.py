@@ -18,6 +18,7 @@ from locum.node.events import EventStream
 from locum.node.performer import Handler
 from locum.node.tables import HostStore
 from locum.roles import actions as do
+from locum.roles.action_values.locations import LocationTold, TellLocation
 from locum.roles.actions import Event
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Exchanges:
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._asking: set[asyncio.Task[None]] = set()
         self._begun = asyncio.Event()
+        self._turns: dict[tuple[Address, str], asyncio.Lock] = {}
         control = settings.control
         self._conversations = {
             association.peer: Conversation() for association in (control.associations if control else ())
@@ -109,7 +111,14 @@ class Exchanges:
 
     def handlers(self, role: str) -> Mapping[type, Handler]:
         """Handlers for each kind of action of this role."""
-        return {do.Ask: lambda action: self._ask(role, action), do.Answer: self._answer}
+        return {
+            do.Ask: lambda action: self._ask(role, action),
+            do.Answer: self._answer,
+            TellLocation: self._tell_location,
+        }
+
+    def _tell_location(self, action: TellLocation) -> None:
+        asyncio.get_running_loop().call_soon(self._feed, "location", LocationTold(action.location))
 
     def _ask(self, role: str, action: do.Ask) -> None:
         task = asyncio.get_running_loop().create_task(self._exchange(role, action))
@@ -124,10 +133,21 @@ class Exchanges:
         else:
             self._feed(role, do.Answered(action.request, body))
 
+    async def ask_alone(self, peer: Address, path: str, body: bytes, timeout: float) -> bytes:
+        """The same with large bodies, one after the other: block-wise transfers of one path would mix (RFC 7959 section 2.5).
+
+        `timeout` counts from the turn of this one.
+        """
+        async with self._turns.setdefault((peer, path), asyncio.Lock()):
+            return await self.ask(peer, path, body, timeout, bulk=True)
+
     async def ask(
         self, peer: Address, path: str, body: bytes, timeout: float, *, bulk: bool = False
     ) -> bytes:
         """The body of the peer's answer within `timeout` seconds. Raises NoReply."""
+        control = self._settings.control
+        if control is not None and peer == control.address:
+            return await self._ask_own_role(peer, path, body, timeout)
         if self._coap is None:
             raise NoReply("this node has no [control] associations")
         from locum.node.coap.endpoint import AskFailed
@@ -141,6 +161,15 @@ class Exchanges:
             raise NoReply(str(problem)) from None
         conversation.last_heard = boot_seconds()
         return answer
+
+    async def _ask_own_role(self, address: Address, path: str, body: bytes, timeout: float) -> bytes:
+        """The answer of another role of this host, at its own address. Raises NoReply."""
+        own = ControlAssociation(address, b"", b"", b"", b"", ())
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._asked(path, body, own)
+        except TimeoutError:
+            raise NoReply("no answer of the role on this host") from None
 
     async def ask_here(
         self, path: str, body: bytes, own: Address, home_addresses: tuple[Address, ...]

@@ -16,13 +16,15 @@ from locum.node.config.parts import (
 )
 from locum.node.config.policing import visitor_filters
 from locum.node.config.rule_table import filter_rules
-from locum.node.config.settings import ForeignAgentSettings, NodeSettings, Settings
+from locum.node.config.settings import ForeignAgentSettings, NodeSettings, Settings, SourceCheck
 from locum.node.config.toml_table import Table
 from locum.roles.action_values.flows import MAX_RULES, FilterVerdict
 from locum.roles.foreign_agent.configuration import (
     AccessLink,
     ForeignAgentConfiguration,
+    KeyMode,
     ProbingConfiguration,
+    ReportingConfiguration,
     StaticVisitor,
 )
 from locum.roles.profile import Policing
@@ -62,7 +64,14 @@ def foreign_agent(table: Table, node: NodeSettings) -> ForeignAgentSettings:
         contexts=_contexts(table.tables("profile")),
         tunnel_silence=table.seconds("tunnel_silence", 5.0, least=0.1, most=600.0),
         registration_required=table.boolean("registration_required", False),
+        minimal_encapsulation=table.boolean("minimal_encapsulation", True),
         nai=own_nai(table),
+        visitor_keys=KeyMode(
+            table.choice("visitor_keys", tuple(mode.value for mode in KeyMode), KeyMode.OFFERED.value)
+        ),
+        assigns=table.optional4("assigns_home_agent"),
+        reporting=ReportingConfiguration(table.optional("location_server")),
+        answers_pages=table.boolean("answers_pages", False),
         hold_patience=table.seconds("hold_patience", 10.0, least=0.1, most=600.0),
     )
     settings = ForeignAgentSettings(
@@ -71,8 +80,17 @@ def foreign_agent(table: Table, node: NodeSettings) -> ForeignAgentSettings:
         mobiles=tuple(visitor_key(item) for item in table.tables("mobile")),
         static=tuple(_static_visitor(item, node) for item in table.tables("static")),
         prefix_lengths=table.boolean("prefix_lengths", True),
+        source_check=SourceCheck(
+            table.choice(
+                "source_check", tuple(check.value for check in SourceCheck), SourceCheck.ADDRESS.value
+            )
+        ),
+        source_networks=table.prefixes("source_networks", ()),
     )
     table.close()
+    known = {key.address for key in settings.home_agents}
+    if known and not configuration.open and configuration.assigns not in {None, *known}:
+        raise table.error("assigns_home_agent", "is none of [[foreign_agent.home_agent]], and open is false")
     if configuration.upstream is not None:
         _check_multicast(table, settings, node)
     if 0 < configuration.probing.interval < _SHORTEST_PROBE:
@@ -94,6 +112,10 @@ def with_other_tables(settings: Settings) -> Settings:
         notified=frozenset(peer.peer for peer in peers),
         access_nodes={peer.peer: frozenset(peer.home_addresses) for peer in peers if peer.access_node},
         policy=settings.policy is not None,
+        reporting=replace(
+            own.configuration.reporting,
+            own=None if settings.control is None else settings.control.address,
+        ),
     )
     static = tuple(
         replace(visitor, here=mnps is not None and visitor.next_hop == mnps.configuration.address)

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Container, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Network
 from pathlib import Path
 
-from locum.node.config.parts import LONGEST_LIFETIME, agent_key, association
+from locum.node.config.parts import LONGEST_LIFETIME, agent_key, association, links, own_association
 from locum.node.config.policy import pools
 from locum.node.config.rule_table import flow_rules
-from locum.node.config.settings import Address, HomeAgentSettings, Prefix
+from locum.node.config.settings import Address, HomeAgentSettings, NodeSettings, Prefix
 from locum.node.config.toml_table import ConfigError, Table
 from locum.roles.action_values.flows import MAX_RULES
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
@@ -16,6 +18,7 @@ from locum.roles.home_agent.configuration import (
     ProfileHomesConfiguration,
     TraversalPolicy,
 )
+from locum.roles.paging.limits import PageLimits
 from locum.roles.profile import Pool
 from locum.roles.rules import DEFAULT, MN, RESERVED_NAMES, STAND_IN, KeptRule
 from locum.wire.mobile_ip.extensions import MAX_BINDING, MIN_BINDING
@@ -23,14 +26,16 @@ from locum.wire.mobile_ip.extensions import MAX_BINDING, MIN_BINDING
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
 
 
-def home_agent(table: Table) -> HomeAgentSettings:
+def home_agent(table: Table, node: NodeSettings) -> HomeAgentSettings:
     """The table [home_agent]. Raises ConfigError."""
     configuration = HomeAgentConfiguration(
         address=table.address4("address"),
+        public_address=table.optional4("public_address"),
         max_lifetime=table.integer("max_lifetime", 1800, least=1, most=LONGEST_LIFETIME),
         short_lifetime=table.integer("short_lifetime", 10, least=0, most=LONGEST_LIFETIME),
         max_simultaneous=table.integer("max_simultaneous", 4, least=1, most=4),
         reverse_tunnel_required=table.boolean("reverse_tunnel_required", True),
+        minimal_encapsulation=table.boolean("minimal_encapsulation", True),
         multipath=table.boolean("multipath", True),
         traversal=TraversalPolicy(
             willing=table.boolean("nat_traversal", True),
@@ -38,19 +43,40 @@ def home_agent(table: Table) -> HomeAgentSettings:
             interval=table.integer("keepalive_interval", 0, most=0xFFFF),
         ),
         revocation=table.boolean("revocation", True),
+        assigned=table.boolean("dynamic_assignment", True),
+        redirect=table.optional4("redirect"),
+        timestamp_tolerance=table.seconds("timestamp_tolerance", 7.0, least=1.0, most=600.0),
+        key_lifetime=table.integer("key_lifetime", 86_400, least=60, most=31_536_000),
         trigger_on_expiry=table.boolean("trigger_on_expiry", False),
+        pages=PageLimits(
+            seconds=table.seconds("page_seconds", 20.0, least=1.0, most=600.0),
+            wake_seconds=table.seconds("page_wake_seconds", 45.0, least=1.0, most=600.0),
+            per_hour=table.integer("pages_per_hour", 60, least=1, most=3600),
+            burst=table.integer("page_burst", 6, least=1, most=1000),
+            rule_interval=table.seconds("page_rule_interval", 5.0, least=0.0, most=3600.0),
+        ),
     )
     prefixes = table.prefixes("home_prefixes")
+    # A longer prefix has no broadcast address (RFC 3021)
+    networks = [prefix for prefix in prefixes if isinstance(prefix, IPv4Network) and prefix.prefixlen <= 30]
+    configuration = replace(configuration, networks=tuple(networks))
     mobiles = tuple(_mobile(item) for item in table.tables("mobile"))
     settings = HomeAgentSettings(
         configuration,
         mobiles,
         foreign_agents=tuple(agent_key(item) for item in table.tables("foreign_agent")),
+        broadcast_links=links(table, "broadcast_links", node) if "broadcast_links" in table else (),
         homes=_homes(configuration, mobiles, prefixes, pools(table.tables("pool"), prefixes)),
     )
     table.close()
     if configuration.short_lifetime >= configuration.max_lifetime:
         raise table.error("short_lifetime", "must be below max_lifetime")
+    if configuration.redirect in configuration.addresses:
+        raise table.error("redirect", "is this home agent's own address; name another one, or leave it out")
+    if configuration.public_address == configuration.address:
+        raise table.error(
+            "public_address", "equals address; name the one that a NAT gives it, or leave it out"
+        )
     seen: set[Address] = set()
     for number, mobile in enumerate(mobiles, 1):
         for address in (mobile.home_address, mobile.home_address_v6):
@@ -62,6 +88,13 @@ def home_agent(table: Table) -> HomeAgentSettings:
                     f"home_agent.mobile #{number}",
                     "home_address",
                     f"{address} is in none of home_prefixes",
+                )
+            if address in configuration.addresses:
+                raise ConfigError(
+                    table.file,
+                    f"home_agent.mobile #{number}",
+                    "home_address",
+                    f"{address} is the home agent's",
                 )
             if address in seen:
                 raise ConfigError(
@@ -83,7 +116,7 @@ def _homes(
         it for mobile in mobiles for it in (mobile.home_address, mobile.home_address_v6) if it is not None
     )
     return ProfileHomesConfiguration(
-        configured=(configuration.address, *addresses),
+        configured=(*configuration.addresses, *addresses),
         prefixes=prefixes,
         pools=pools,
         care_of=[mobile.default_care_of for mobile in mobiles if mobile.default_care_of is not None],
@@ -135,7 +168,7 @@ def _mobile(table: Table) -> Mobile:
     mobile = Mobile(
         home_address=table.address4("home_address"),
         home_address_v6=table.optional6("home_address_v6"),
-        association=association(table),
+        association=own_association(table),
         default_care_of=table.optional4("default_coa"),
         stand_in=table.optional4("mnps"),
         stand_in_v6=table.optional6("mnps_v6"),

@@ -4,18 +4,25 @@ Every unknown, missing or senseless key is a `ConfigError` that names file, tabl
 their own, in hexadecimal, mode 0600.
 """
 
+import os
+import pickle
+import pickletools
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from locum.node.config.foreign_agent import foreign_agent, with_other_tables
 from locum.node.config.home_agent import check_ends, home_agent
+from locum.node.config.location import location
 from locum.node.config.mnps import mnps
 from locum.node.config.mobile_node import mobile_node
 from locum.node.config.parts import links
 from locum.node.config.policy import policy
 from locum.node.config.settings import (
     COAP_PORT,
+    Address,
     ControlAssociation,
     ControlSettings,
     NodeSettings,
@@ -23,11 +30,55 @@ from locum.node.config.settings import (
 )
 from locum.node.config.toml_table import ConfigError, Table
 
-__all__ = ["ConfigError", "load"]
+__all__ = ["ConfigError", "load", "load_to_keep"]
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
 _MOST_BINDINGS = 4 << 20  # about 460 MiB of tables
 _MOST_FLOWS = _MOST_HELD = 1 << 20
+_MOST_SECONDS_HELD = 120  # how long TCP expects a packet to live (RFC 9293 section 3.4.1)
+
+
+def load_to_keep(path: Path | str) -> Settings:
+    """The same in little memory: for a process that runs for long, and has one thread as yet. Raises ConfigError.
+
+    The tree of the text takes several times the memory of the settings; what is made while it is there holds pages that
+    both share. So another process reads the file, and hands over the settings alone.
+    """
+    try:
+        packed = _read_apart(path)
+    except OSError:
+        packed = None
+    if packed is None:
+        return load(path)  # and raise its errors here
+    settings: Settings = pickle.loads(packed)
+    return settings
+
+
+def _read_apart(path: Path | str) -> bytes | None:
+    """The settings, packed by another process; None if it fails. Raises OSError if there can be no such process."""
+    readable, writable = os.pipe()
+    with open(readable, "rb") as pipe:
+        try:
+            child = os.fork()
+            if not child:
+                _hand_over(path, writable)
+        finally:
+            os.close(writable)
+        packed = pipe.read()
+    return None if os.waitpid(child, 0)[1] else packed
+
+
+def _hand_over(path: Path | str, writable: int) -> NoReturn:
+    """Write the settings to a pipe, and end this process; its exit code is 0 if they are there."""
+    try:
+        packed = pickle.dumps(load(path), pickle.HIGHEST_PROTOCOL)
+        with open(writable, "wb") as pipe:
+            pipe.write(
+                pickletools.optimize(packed)
+            )  # else the reader keeps every part of a value until the end
+        os._exit(0)
+    finally:
+        os._exit(1)
 
 
 def load(path: Path | str) -> Settings:
@@ -51,17 +102,19 @@ def load(path: Path | str) -> Settings:
     control, home, foreign, mobile, mnps_table = (
         top.table(name) for name in ("control", "home_agent", "foreign_agent", "mobile_node", "mnps")
     )
-    policy_table = top.table("policy")
+    policy_table, location_table = top.table("policy"), top.table("location")
     top.close()
     settings = Settings(
         file=file,
         node=node,
         control=_control(control) if control else None,
-        home_agent=home_agent(home) if home else None,
+        home_agent=home_agent(home, node) if home else None,
         foreign_agent=foreign_agent(foreign, node) if foreign else None,
         mobile_node=mobile_node(mobile, node) if mobile else None,
         mnps=mnps(mnps_table, node) if mnps_table else None,
+        location=location(location_table) if location_table is not None else None,
         policy=policy(policy_table, node.name) if policy_table else None,
+        warnings=tuple(top.warnings),
     )
     _check_whole(settings)
     return with_other_tables(settings)
@@ -74,12 +127,17 @@ def _check_whole(settings: Settings) -> None:
             settings.file,
             "",
             None,
-            "names no role; write [home_agent], [foreign_agent], [mobile_node] or [mnps], "
+            "names no role; write [home_agent], [foreign_agent], [mobile_node], [mnps] or [location], "
             "or [control] with an association for a correspondent's agent",
         )
     if settings.mnps is not None and settings.control is None:
         raise ConfigError(
             settings.file, "control", None, "is missing; [mnps] is asked over CoAP and needs it"
+        )
+    alone = settings.home_agent is None and settings.location is not None
+    if alone and settings.control is None:
+        raise ConfigError(
+            settings.file, "control", None, "is missing; [location] is asked over CoAP and needs it"
         )
     if settings.policy is None and settings.home_agent is not None and settings.home_agent.homes.pools:
         raise ConfigError(
@@ -105,6 +163,11 @@ def _check_peers(settings: Settings) -> None:
         for stand_in in (foreign.configuration.probing.stand_ins if foreign else ())
     ]
     asked += [(stand_in.address, "mobile_node") for stand_in in (mobile.stand_ins if mobile else ())]
+    told = [
+        ("foreign_agent", foreign.configuration.reporting.server if foreign else None),
+        ("mobile_node", mobile.configuration.location_server if mobile else None),
+    ]
+    _check_location_servers(settings, told)
     known = {association.peer for association in (settings.control.associations if settings.control else ())}
     for peer, table in asked:
         if peer not in known:
@@ -113,6 +176,22 @@ def _check_peers(settings: Settings) -> None:
                 "control.association",
                 "peer",
                 f"no association with the mnps {peer} of [{table}]",
+            )
+
+
+def _check_location_servers(settings: Settings, told: Sequence[tuple[str, Address | None]]) -> None:
+    """Check that the location servers of these tables can be reached: by an association, or here."""
+    control = settings.control
+    known = {association.peer for association in (control.associations if control else ())}
+    if settings.location is not None and control is not None:
+        known.add(control.address)
+    for table, server in told:
+        if server is not None and server not in known:
+            raise ConfigError(
+                settings.file,
+                table,
+                "location_server",
+                f"no association with {server} in [control]; add one, or [location] here",
             )
 
 
@@ -172,6 +251,10 @@ def _node(table: Table) -> NodeSettings:
         max_flows=table.integer("max_flows", None, least=1024, most=_MOST_FLOWS),
         hold_packets=table.integer("hold_packets", 65_536, least=64, most=_MOST_HELD),
         hold_bytes=table.size("hold_bytes", 64 << 20, least=1 << 20, most=16 << 30),
+        hold_packets_each=table.integer("hold_packets_each", 8192, least=16, most=_MOST_HELD),
+        hold_bytes_each=table.size("hold_bytes_each", 16 << 20, least=64 << 10, most=16 << 30),
+        hold_age=table.integer("hold_age", 60, least=1, most=_MOST_SECONDS_HELD),
+        path_mtu_probes=table.boolean("path_mtu_probes", False),
     )
     table.close()
     return settings

@@ -3,12 +3,14 @@
 from ipaddress import IPv4Address
 from typing import Any
 
+from locum.node.config.apps import emission_rules
 from locum.node.config.parts import association, links
 from locum.node.config.policing import emission_filters
-from locum.node.config.settings import MnpsSettings, NodeSettings
+from locum.node.config.settings import AppLimits, MnpsSettings, NodeSettings
 from locum.node.config.toml_table import Table
 from locum.roles.mnps.configuration import (
     MAX_BID,
+    MAX_HANDOVERS,
     Quota,
     StandInConfiguration,
     StandInRegistrationConfiguration,
@@ -19,6 +21,7 @@ from locum.wire.control import MAX_SESSIONS
 
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 _LONGEST_HELD = 30 * 86400  # seconds; the kernel's count of quiet milliseconds has 32 bits
+_MOST_HANDOVERS = 65_536  # each proxy with a network has a number of 16 bits
 _MOST_PORTS = 64  # of one table; the data plane has room for 1024 services
 
 
@@ -43,6 +46,7 @@ def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
         access_node=table.address4("access_node"),
         home_prefixes=table.prefixes("home_prefixes"),
         max_sessions=most,
+        max_handovers=table.integer("max_handovers", MAX_HANDOVERS, least=1, most=_MOST_HANDOVERS),
         quota=Quota(
             held_seconds=table.integer("max_held_seconds", 7 * 86400, least=1, most=_LONGEST_HELD),
             sessions=table.integer("max_sessions_per_device", most, least=1, most=most),
@@ -67,6 +71,15 @@ def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
         ),
         spool_dir=table.path("spool_dir", node.state_dir / f"{node.name}.spool"),
         holder=table.path("holder", None),
+        app_dir=table.path("app_dir", node.state_dir / f"{node.name}.apps"),
+        app_limits=AppLimits(
+            memory=table.size("app_memory", 256 << 20, least=64 << 20),
+            processor=table.integer("app_processor_seconds", 3600, least=1, most=_LONGEST_HELD),
+            disk=table.size("app_disk", 1 << 30),
+            days=table.integer("app_data_days", 30, least=1, most=3650),
+            trust=table.path("app_trust", None),
+            emission=emission_rules(table, "app_emission"),
+        ),
     )
     table.close()
     _check(table, settings, mode, devices)

@@ -3,25 +3,29 @@
 from ipaddress import IPv4Address
 from typing import Any
 
+from locum.node.config.apps import app_orders
 from locum.node.config.exclusions import exclusions
 from locum.node.config.keep_alive import keep_alive_rules
 from locum.node.config.listening import listening
+from locum.node.config.location import sip_uris
 from locum.node.config.parts import (
     LONGEST_LIFETIME,
     agent_key,
-    association,
     keepalive,
     links,
     nat_traversal,
+    own_association,
     own_nai,
 )
 from locum.node.config.settings import MobileNodeSettings, NodeSettings
 from locum.node.config.toml_table import Table
+from locum.roles.action_values.flows import Encapsulation
 from locum.roles.home_agent.requested_changes import usable
 from locum.roles.mnps.configuration import MAX_BID
 from locum.roles.mobile_node.handover import OwnStandIn
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.routing import Routing
+from locum.security.association import AaaAssociation
 
 _BY_DEFAULT_COA, _BY_REGISTRATION = "default-coa", "register"
 
@@ -30,6 +34,7 @@ def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
     """The whole table. Raises ConfigError."""
     mode = table.choice("mode", ("fa", "colocated"), "fa")
     stand_ins, nai = _stand_ins(table), own_nai(table)
+    dynamic = table.boolean("dynamic_home_agent", False)
     configuration = MobileNodeConfiguration(
         home_address=table.address4("home_address", IPv4Address(0) if nai else Table.REQUIRED),
         nai=nai,
@@ -38,15 +43,24 @@ def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
         links=links(table, "links", node),
         colocated=mode == "colocated",
         care_of_address=_care_of_address(table),
+        dynamic=dynamic,
+        fixed=dynamic and "home_address" in table,
+        broadcasts=table.boolean("broadcasts", False),
+        home_network=table.prefix4("home_network", None),
+        encapsulation=Encapsulation(table.choice("encapsulation", ("ipip", "gre", "minimal"), "ipip")),
         lifetime=table.integer("lifetime", 300, least=1, most=0xFFFF),
         brief_lifetime=table.integer("brief_lifetime", 10, least=1, most=LONGEST_LIFETIME),
-        association=association(table),
+        association=own_association(table),
+        agent_keys=table.boolean("foreign_agent_keys", False),
         stranded=table.seconds("stranded_seconds", 5.0, least=0.5, most=3600.0),
         nat_traversal=nat_traversal(table, "auto"),
         keepalive=keepalive(table),
         context_transfer=table.boolean("context_transfer", False),
         routing=_routing(table),
         listening=listening(table),
+        apps=app_orders(table),
+        location_server=table.optional("location_server"),
+        sip_uris=sip_uris(table, "sip_uris"),
     )
     settings = MobileNodeSettings(
         configuration,
@@ -56,12 +70,34 @@ def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
         stand_ins=stand_ins,
         exclusions=exclusions(table),
         keep_alive=keep_alive_rules(table),
+        accept_seconds=table.seconds("accept_seconds", 60.0, least=1.0, most=3600.0),
     )
     table.close()
+    if configuration.dynamic and nai is None:
+        raise table.error("dynamic_home_agent", "needs a nai: home agents know the device by it (RFC 4433)")
+    _check_home_network(table, configuration)
+    if configuration.agent_keys and not isinstance(configuration.association, AaaAssociation):
+        raise table.error(
+            "foreign_agent_keys", 'needs association_with = "aaa": they follow from that key (RFC 3957)'
+        )
     default, home_address = configuration.routing.default, configuration.home_address
     if default == home_address and not home_address.is_unspecified:
         raise table.error("default_coa", "is the home address itself; name an access node, or a stand-in")
     return settings
+
+
+def _check_home_network(table: Table, configuration: MobileNodeConfiguration) -> None:
+    network, home_address = configuration.home_network, configuration.home_address
+    if network is None:
+        return
+    if not configuration.broadcasts:
+        raise table.error("home_network", "is for broadcasts alone; add broadcasts = true")
+    if network.prefixlen > 30:
+        raise table.error(
+            "home_network", "has no broadcast address; its prefix has at most 30 bits (RFC 3021)"
+        )
+    if not home_address.is_unspecified and home_address not in network:
+        raise table.error("home_network", f"does not contain home_address, {home_address}")
 
 
 def _routing(table: Table) -> Routing:

@@ -3,10 +3,13 @@
 It must not know any role.
 """
 
+from collections.abc import Callable
+from functools import lru_cache
+
 from locum.node.config.settings import NodeSettings, PeerKey
 from locum.node.config.toml_table import Table
 from locum.roles.nat import TraversalMode
-from locum.security.association import FIRST_SPI, LAST_SPI, Algorithm, Association, Replay
+from locum.security.association import FIRST_SPI, LAST_SPI, AaaAssociation, Algorithm, Association, Replay
 
 _LONGEST_LINK_NAME = 15  # IFNAMSIZ - 1
 LONGEST_NAI = 253  # bytes: it becomes a User-Name (RFC 2865 section 5, RFC 7542 section 2.3)
@@ -28,15 +31,34 @@ def links(table: Table, key: str, node: NodeSettings | None = None) -> tuple[str
     return names
 
 
-def association(table: Table, key: bytes | None = None) -> Association:
-    """The keys `spi`, `algorithm` and `replay`, and the secret of `key_file` where `key` does not come otherwise."""
+# Tables with the same key file have one association: there may be very many of them.
+_association, _with_aaa = lru_cache(256)(Association), lru_cache(256)(AaaAssociation)
+
+
+def own_association(table: Table) -> Association:
+    """The same of a mobile node, whose key may be that with an AAA server: `association_with` (RFC 3957)."""
+    with_aaa = table.choice("association_with", ("home-agent", "aaa"), "home-agent") == "aaa"
+    return association(table, made=_with_aaa if with_aaa else _association)
+
+
+def association(
+    table: Table, key: bytes | None = None, made: Callable[..., Association] = _association
+) -> Association:
+    """The keys `spi`, `algorithm` and `replay`, and those of the secret where `key` does not come otherwise."""
     algorithm = table.choice("algorithm", tuple(algorithm.value for algorithm in Algorithm), "hmac-sha-256")
     replay = table.choice("replay", tuple(replay.value for replay in Replay), "timestamp")
-    return Association(
-        spi=table.integer("spi", least=FIRST_SPI, most=LAST_SPI),
-        key=table.secret("key_file") if key is None else key,
+    spi = table.integer("spi", least=FIRST_SPI, most=LAST_SPI)
+    if key is not None:
+        return _association(spi, key, Algorithm(algorithm), Replay(replay))
+    short = table.boolean("short_key", False)
+    typed = table.choice("key_format", ("hexadecimal", "text"), "hexadecimal") == "text"
+    return made(
+        spi=spi,
+        key=table.secret("key_file", typed=typed, short=short),
         algorithm=Algorithm(algorithm),
         replay=Replay(replay),
+        sent_spi=table.integer("sent_spi", None, least=FIRST_SPI, most=LAST_SPI),
+        short_key=short,
     )
 
 

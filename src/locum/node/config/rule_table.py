@@ -18,6 +18,7 @@ from locum.roles.rules import (
     FIRST_ASSIGNED,
     LAST_PRIORITY,
     LAST_RULE,
+    STAND_IN,
     KeptRule,
     RuleRefused,
     Target,
@@ -81,20 +82,21 @@ def selectors(table: Table) -> tuple[Selector, ...]:
 def flow_rules(tables: Iterable[Table], owner: str = CONFIGURATION) -> tuple[KeptRule, ...]:
     """Flow rules of one home address, in the order in which they are matched. Raises ConfigError.
 
-    Keys besides those of the selector: id (otherwise one is given), priority, action "forward" or "drop", to (binding
-    identifiers, "mn", "mnps", "default" or names of stand-ins), share.
+    Keys besides those of the selector: id (otherwise one is given), priority, action "forward", "drop", "page" or "agent",
+    to (binding identifiers, "mn", "mnps", "default" or names of stand-ins; of an agent "mnps" unless named), share.
     """
     found: tuple[KeptRule, ...] = ()
     for table in tables:
         identifier = table.integer("id", None, least=1, most=LAST_RULE)
+        action = table.choice("action", tuple(verdict.value for verdict in RuleVerdict), "forward")
+        verdict = RuleVerdict(action)
+        anyone: tuple[Target, ...] = (STAND_IN,) if verdict is RuleVerdict.AGENT else ()
         rule = KeptRule(
             identifier=free_identifier(found, FIRST_ASSIGNED) if identifier is None else identifier,
             priority=table.integer("priority", least=0, most=LAST_PRIORITY),
-            verdict=RuleVerdict(
-                table.choice("action", tuple(verdict.value for verdict in RuleVerdict), "forward")
-            ),
+            verdict=verdict,
             selectors=selectors(table),
-            to=table.converted("to", _targets, 'a list such as ["mnps", 7]', ()),
+            to=table.converted("to", _targets, 'a list such as ["mnps", 7]', anyone),
             share=table.boolean("share", False),
             owner=owner,
         )

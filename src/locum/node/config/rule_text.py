@@ -3,7 +3,7 @@
 from ipaddress import summarize_address_range
 from typing import Any
 
-from locum.roles.action_values.flows import FilterRule, FilterVerdict, Selector
+from locum.roles.action_values.flows import FilterRule, FilterVerdict, RuleVerdict, Selector
 from locum.roles.profile import Policing
 from locum.roles.rules import KeptRule
 from locum.wire.traffic_selector import Ipv4Selector, Range
@@ -60,10 +60,13 @@ def selector_fields(selectors: tuple[Selector, ...]) -> Fields:
 def rule_text(rule: KeptRule) -> str:
     """One line: the rule's selector and its target."""
     what = _what(rule.selectors)
+    if rule.verdict is RuleVerdict.PAGE:
+        return f"{what} pages the device while it sleeps"
     if not rule.to:
         return f"{what} is dropped"
     targets = (" + " if rule.share else ", else ").join(str(target) for target in rule.to)
-    return f"{what} to {targets}"
+    asleep = " while the device sleeps" if rule.verdict is RuleVerdict.AGENT else ""
+    return f"{what} to {targets}{asleep}"
 
 
 def policing_texts(policing: Policing) -> list[str]:

@@ -6,13 +6,17 @@ node needs for itself. All times are seconds, all sizes bytes, all keys raw byte
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from locum.node.config.policy_settings import PolicySettings
+from locum.roles.action_values.emission import Permit
+from locum.roles.action_values.flows import Filter
 from locum.roles.foreign_agent.configuration import ForeignAgentConfiguration, StaticVisitor
 from locum.roles.home_agent.binding import Mobile
 from locum.roles.home_agent.configuration import HomeAgentConfiguration, ProfileHomesConfiguration
+from locum.roles.location.configuration import LocationConfiguration
 from locum.roles.mnps.configuration import StandInConfiguration, StoodInFor
 from locum.roles.mobile_node.handover import OwnStandIn
 from locum.roles.registrant.configuration import MobileNodeConfiguration
@@ -43,6 +47,10 @@ class NodeSettings:
     max_flows: int | None  # connections that are held or guarded at once; None: the same
     hold_packets: int  # that wait in the daemon for all home addresses together
     hold_bytes: int
+    hold_packets_each: int  # of one home address
+    hold_bytes_each: int
+    hold_age: int  # seconds; those that waited longer are dropped
+    path_mtu_probes: bool  # whether paths of tunnels that large packets take are probed (RFC 8899)
 
     @property
     def socket(self) -> Path:
@@ -102,6 +110,20 @@ class HomeAgentSettings:
     mobiles: tuple[Mobile, ...]
     foreign_agents: tuple[PeerKey, ...]
     homes: ProfileHomesConfiguration  # home addresses beside those of `mobiles`
+    broadcast_links: tuple[str, ...] = ()  # of the home network, whose broadcasts mobile nodes may ask for
+
+    @property
+    def broadcast_addresses(self) -> tuple[IPv4Address, ...]:
+        """Those of the home networks."""
+        return tuple(network.broadcast_address for network in self.configuration.networks)
+
+
+class SourceCheck(Enum):
+    """How an access node checks the source addresses of packets on its access links (RFC 2827)."""
+
+    OFF = "off"
+    ADDRESS = "address"
+    HARDWARE = "hardware"  # visitors' packets by their hardware addresses too
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +133,10 @@ class ForeignAgentSettings:
     mobiles: tuple[PeerKey, ...]  # MN-FA associations of visitors
     static: tuple[StaticVisitor, ...]
     prefix_lengths: bool  # advertisements tell the network of each access link
+    source_check: SourceCheck
+    source_networks: tuple[
+        IPv4Network | IPv6Network, ...
+    ] = ()  # of hosts behind access links, besides the links' own
 
     @property
     def links(self) -> tuple[str, ...]:
@@ -127,9 +153,22 @@ class MobileNodeSettings:
     stand_ins: tuple[OwnStandIn, ...]  # the one for sleep first
     exclusions: Exclusions = THE_DEFAULT  # programs that are never frozen
     keep_alive: tuple[KeepAliveRule, ...] = ()  # UDP flows whose last datagram the stand-in repeats
+    accept_seconds: float = 60.0  # that a connection of a proxy waits for its program
 
 
 _DATAGRAMS = DatagramBounds()
+
+
+@dataclass(frozen=True, slots=True)
+class AppLimits:
+    """Of the process of one application proxy."""
+
+    memory: int = 256 << 20  # bytes of address space
+    processor: int = 3600  # seconds of processor time in its life
+    disk: int = 1 << 30  # bytes of the files of one proxy, and of all that a device sends
+    days: int = 30  # after which files without use are removed
+    trust: Path | None = None  # certificates of authorities besides the host's
+    emission: tuple[Permit, ...] | None = None  # that any proxy may send; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +182,19 @@ class MnpsSettings:
     datagrams: DatagramBounds = _DATAGRAMS  # kept for one UDP session at most
     session_least: int = 4 << 20  # bytes that any session may hold ahead of its device
     session_most: int = 1 << 30  # bytes that none may exceed
+    app_limits: AppLimits = AppLimits()
+    app_dir: Path = Path("/var/lib/locum/apps")  # files of proxies
 
     @property
     def devices(self) -> tuple[StoodInFor, ...]:
         """The devices that it registers for; none: it gets packets by default care-of addresses alone."""
         registration = self.configuration.registration
         return () if registration is None else registration.devices
+
+
+@dataclass(frozen=True, slots=True)
+class LocationSettings:
+    configuration: LocationConfiguration
 
 
 _ROLE = {"role": True}
@@ -166,12 +212,19 @@ class Settings:
     foreign_agent: ForeignAgentSettings | None = field(metadata=_ROLE)
     mobile_node: MobileNodeSettings | None = field(metadata=_ROLE)
     mnps: MnpsSettings | None = field(metadata=_ROLE)
+    location: LocationSettings | None = field(default=None, metadata=_ROLE)
     policy: PolicySettings | None = None
+    warnings: tuple[str, ...] = ()  # for the operator: it can be used, and should be changed
 
     @property
     def roles(self) -> tuple[str, ...]:
         """Names of the roles that this host plays."""
         return tuple(name for name in ROLES if getattr(self, name) is not None)
+
+    @property
+    def is_router(self) -> bool:
+        """True if this host forwards packets of others."""
+        return self.home_agent is not None or self.foreign_agent is not None
 
     @property
     def ends_tunnels(self) -> bool:
@@ -205,15 +258,43 @@ class Settings:
         return tuple(found)
 
     @property
+    def carried_addresses(self) -> tuple[Address, ...]:
+        """The addresses that this host has wherever it is: of a device, and of a home agent behind a 1:1 NAT."""
+        mobile = () if self.mobile_node is None else self.mobile_node.configuration.home_addresses
+        public = None if self.home_agent is None else self.home_agent.configuration.public_address
+        found: tuple[Address | None, ...] = (*mobile, public)
+        return tuple(address for address in found if address is not None and not address.is_unspecified)
+
+    @property
+    def home_network(self) -> IPv4Network | None:
+        """The one whose broadcasts this device takes, wherever it is."""
+        return None if self.mobile_node is None else self.mobile_node.configuration.home_network
+
+    @property
     def home_addresses(self) -> int:
         """Largest number of home addresses, of both families, in the data plane."""
-        home, foreign = self.home_agent, self.foreign_agent
+        home = self.home_agent
         mobiles = sum(1 if mobile.home_address_v6 is None else 2 for mobile in home.mobiles) if home else 0
         if home is not None:
             mobiles += sum(int(pool.last) - int(pool.first) + 1 for pool in home.homes.pools)
             mobiles += _PROFILES if self.policy is not None else 0
-        visitors = foreign.configuration.max_visitors + len(foreign.static) if foreign else 0
-        return mobiles + 2 * visitors
+        return mobiles + self.visited_addresses
+
+    @property
+    def emitted(self) -> tuple[Filter, ...]:
+        """Filters of what a stand-in's programs send."""
+        return () if self.mnps is None else self.mnps.configuration.emission
+
+    @property
+    def visited_addresses(self) -> int:
+        """Largest number of home addresses of both families that the foreign agent has entries for."""
+        foreign = self.foreign_agent
+        return 0 if foreign is None else 2 * foreign.configuration.max_visitors + self.static_addresses
+
+    @property
+    def static_addresses(self) -> int:
+        """Largest number of home addresses of both families that are bound in advance."""
+        return 0 if self.foreign_agent is None else 2 * len(self.foreign_agent.static)
 
 
 ROLES = tuple(entry.name for entry in fields(Settings) if entry.metadata.get("role"))

@@ -18,6 +18,8 @@ from ipaddress import (
 from pathlib import Path
 from typing import Any, TypeVar
 
+from locum.node.config.secret_file import SecretFileError, one_line, secret_text
+
 T = TypeVar("T")
 _Address = TypeVar("_Address", IPv4Address, IPv6Address, IPv4Address | IPv6Address)
 
@@ -25,9 +27,9 @@ _BROADCAST = IPv4Address("255.255.255.255")
 
 _SIZE = re.compile(r"^(\d+)\s*([KMGT]?)i?B?$", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SECRET_MODE_FORBIDDEN = 0o077
 _SHORTEST_SECRET = 16  # bytes; RFC 2865 section 3
-_SHORTEST_KEY = 8  # bytes; RFC 5944 section 5.1 asks for 128 bits, old peers use less
+_SHORTEST_KEY = 16  # bytes; RFC 5944 section 5.1 and RFC 8613 section 12.3: 128 bits
+_LONGEST_KEY = 128  # bytes; that much of a key travels with a context between access nodes
 
 
 class ConfigError(Exception):
@@ -49,8 +51,12 @@ class Table:
     REQUIRED: Any = object()  # as a default: there is none
     _MISSING: Any = REQUIRED
 
-    def __init__(self, file: Path, name: str, content: Mapping[str, Any]) -> None:
+    def __init__(
+        self, file: Path, name: str, content: Mapping[str, Any], warnings: list[str] | None = None
+    ) -> None:
+        """`warnings` gets those about this table and the tables below it."""
         self.file, self.name = file, name
+        self.warnings: list[str] = [] if warnings is None else warnings
         self._content = content
         self._asked: set[str] = set()
 
@@ -60,6 +66,10 @@ class Table:
     def error(self, key: str | None, problem: str) -> ConfigError:
         """The error to raise about `key` of this table."""
         return ConfigError(self.file, self.name, key, problem)
+
+    def warn(self, key: str, problem: str) -> None:
+        """Note a problem with which the configuration can be used all the same."""
+        self.warnings.append(str(self.error(key, problem)))
 
     def _read(self, key: str, default: Any, convert: Callable[[Any], T], wanted: str) -> T:
         self._asked.add(key)
@@ -201,44 +211,61 @@ class Table:
 
         return self._read(key, default, convert, "an even number of hexadecimal digits")
 
-    def secret(self, key: str) -> bytes:
-        """The bytes of the key file that `key` names; the file must not be readable by others."""
-        path, text = self._secret_file(key, "the key there in hexadecimal")
-        try:
-            data = bytes.fromhex(text)
-        except ValueError:
-            raise self.error(key, f"{path} is not an even number of hexadecimal digits") from None
-        if len(data) < _SHORTEST_KEY:
+    def secret(self, key: str, *, typed: bool = False, short: bool = False) -> bytes:
+        """The bytes of the key file that `key` names; the file must not be readable by others.
+
+        `typed`: the file has the key as one line of text, instead of hexadecimal. `short`: fewer than 16 bytes are taken,
+        under a warning.
+        """
+        if typed:
+            path, data = self._secret_line(key, "the key there as one line")
+        else:
+            path, text = self._secret_file(key, "the key there in hexadecimal")
+            try:
+                data = bytes.fromhex(text)
+            except ValueError:
+                raise self.error(key, f"{path} is not an even number of hexadecimal digits") from None
+        if not data or (len(data) < _SHORTEST_KEY and not short):
             raise self.error(key, f"{path} holds {len(data)} bytes; a key needs at least {_SHORTEST_KEY}")
+        if len(data) > _LONGEST_KEY:
+            raise self.error(key, f"{path} holds {len(data)} bytes; a key has at most {_LONGEST_KEY}")
+        if len(data) < _SHORTEST_KEY:
+            self.warn(
+                key, f"{path} holds {len(data)} bytes; a key under {_SHORTEST_KEY} can be found by trying"
+            )
+        elif typed:
+            self.warn(key, f"{path} is text; a key that a person can type can be found by trying words")
         return data
 
     def secret_text(self, key: str) -> bytes:
         """The one line of the secret file that `key` names, as it stands there: others type it as text (RADIUS)."""
-        path, text = self._secret_file(key, "the secret there as one line")
-        lines = text.splitlines()
-        if len(lines) != 1:
-            raise self.error(key, f"{path} has {len(lines)} lines; the secret is one line")
-        data = lines[0].encode("ascii")
+        path, data = self._secret_line(key, "the secret there as one line")
         if len(data) < _SHORTEST_SECRET:
             raise self.error(
                 key, f"{path} holds {len(data)} bytes; a secret needs at least {_SHORTEST_SECRET}"
             )
         return data
 
+    def password(self, key: str) -> str:
+        """The one line of the secret file that `key` names: what a person has chosen, in ASCII, is taken as it is."""
+        path, data = self._secret_line(key, "the password there as one line")
+        if not data:
+            raise self.error(key, f"{path} holds no password")
+        return data.decode("ascii")
+
+    def _secret_line(self, key: str, wanted: str) -> tuple[Path, bytes]:
+        path, text = self._secret_file(key, wanted)
+        try:
+            return path, one_line(text, str(path)).encode("ascii")
+        except SecretFileError as problem:
+            raise self.error(key, str(problem)) from None
+
     def _secret_file(self, key: str, wanted: str) -> tuple[Path, str]:
         path = self.path(key)
         try:
-            mode = path.stat().st_mode & 0o777
-            text = path.read_text("ascii")
-        except FileNotFoundError:
-            raise self.error(key, f"{path} does not exist; put {wanted}, mode 0600") from None
-        except UnicodeDecodeError:
-            raise self.error(key, f"{path} is not ASCII text; put {wanted}") from None
-        except OSError as problem:
-            raise self.error(key, f"{path} cannot be read: {problem.strerror}") from None
-        if mode & _SECRET_MODE_FORBIDDEN:
-            raise self.error(key, f"{path} is open to others (mode {mode:04o}); run: chmod 600 {path}")
-        return path, text
+            return path, secret_text(path, wanted)
+        except SecretFileError as problem:
+            raise self.error(key, str(problem)) from None
 
     def table(self, key: str) -> "Table | None":
         """The table below `key`, or None when the file has none."""
@@ -248,7 +275,7 @@ class Table:
             return None
         if not isinstance(content, Mapping):
             raise self.error(key, f"must be a table; write [{self._below(key)}]")
-        return Table(self.file, self._below(key), content)
+        return Table(self.file, self._below(key), content, self.warnings)
 
     def tables(self, key: str) -> "tuple[Table, ...]":
         """The array of tables below `key`; empty when the file has none."""
@@ -257,7 +284,8 @@ class Table:
         if not isinstance(content, list) or not all(isinstance(item, Mapping) for item in content):
             raise self.error(key, f"must be an array of tables; write [[{self._below(key)}]]")
         return tuple(
-            Table(self.file, f"{self._below(key)} #{number}", item) for number, item in enumerate(content, 1)
+            Table(self.file, f"{self._below(key)} #{number}", item, self.warnings)
+            for number, item in enumerate(content, 1)
         )
 
     def _below(self, key: str) -> str:

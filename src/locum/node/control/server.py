@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,23 @@ Handler = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 Subscribe = Callable[[Callable[[str], None]], Callable[[], None]]
 
 log = logging.getLogger("locum.control")
-_LONGEST_LINE = 64 * 1024
+_LONGEST_LINE = 2 << 20  # a piece of a file of an order, in base64
+_FLUSH = 0.01  # seconds between looks at answers that are on their way
 _MOST_UNSENT = 4 << 20  # bytes; a monitor that reads slower than this is cut off instead of filling memory
 
 
 class RequestFailed(Exception):
     """The request was understood and could not be done; the text is for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A result that comes with a descriptor of this socket; then `given` is called, or `kept` if the client has gone."""
+
+    result: Any
+    socket: socket.socket
+    given: Callable[[], None]
+    kept: Callable[[], None]
 
 
 class SocketBusy(OSError):
@@ -115,6 +127,8 @@ class ControlSocket:
             said = f"{request}: the node failed to answer: {problem or type(problem).__name__}"
             self._send(writer, {"id": identifier, "ok": False, "error": said})
         else:
+            if isinstance(result, Passed):
+                return await self._pass(identifier, writer, result)
             self._send(writer, {"id": identifier, "ok": True, "result": result})
 
     async def _monitor(self, identifier: Any, writer: asyncio.StreamWriter) -> None:
@@ -134,9 +148,29 @@ class ControlSocket:
         finally:
             stop()
 
+    async def _pass(self, identifier: Any, writer: asyncio.StreamWriter, passed: Passed) -> None:
+        """One short line and the descriptor, in one message."""
+        try:
+            transport = writer.transport
+            while transport.get_write_buffer_size() and not transport.is_closing():
+                await asyncio.sleep(_FLUSH)
+            if transport.is_closing():
+                raise ConnectionResetError
+            with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as own:
+                line = _line({"id": identifier, "ok": True, "result": passed.result})
+                socket.send_fds(own, [line], [passed.socket.fileno()])
+        except (OSError, asyncio.CancelledError):
+            passed.kept()
+            raise
+        passed.given()
+
     @staticmethod
     def _send(writer: asyncio.StreamWriter, message: Mapping[str, Any]) -> None:
-        writer.write(json.dumps(message, separators=(",", ":"), default=str).encode() + b"\n")
+        writer.write(_line(message))
+
+
+def _line(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message, separators=(",", ":"), default=str).encode() + b"\n"
 
 
 def _answers(path: Path) -> bool:

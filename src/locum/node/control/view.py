@@ -4,14 +4,18 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # roles that this host does not play are not imported
     from locum.dataplane.plane import DataPlane
+    from locum.node.apps.attended import AttendedStandIn as StandIn
     from locum.node.clock import SteadyClock
     from locum.node.coap.exchanges import Exchanges
     from locum.node.coap.learnt_associations import LearntAssociations
     from locum.node.config.settings import Settings
     from locum.node.driver import Driver
     from locum.node.events import EventStream
+    from locum.node.host.beside import Beside
+    from locum.node.plane.forwarder import Forwarder
     from locum.node.sessions.device import SessionCapture
-    from locum.node.sessions.stand_in import StandIn
+    from locum.node.sessions.replaying import Replaying
+    from locum.node.tables import HostStore
 
 
 class NodeView(Protocol):
@@ -38,8 +42,16 @@ class NodeView(Protocol):
         """The roles and their driver."""
 
     @property
+    def host_store(self) -> "HostStore":
+        """The store of this host."""
+
+    @property
     def plane(self) -> "DataPlane":
         """The data plane."""
+
+    @property
+    def forwarder(self) -> "Forwarder":
+        """The changes of forwarding on their way to the data plane."""
 
     @property
     def exchanges(self) -> "Exchanges":
@@ -54,8 +66,16 @@ class NodeView(Protocol):
         """The live sessions of a device that has a stand-in."""
 
     @property
+    def replaying(self) -> "Replaying | None":
+        """The connections that come to programs of a device with its return."""
+
+    @property
     def stand_in(self) -> "StandIn | None":
         """The sessions that are held, at a stand-in."""
+
+    @property
+    def beside(self) -> "Beside":
+        """Other programs of the host, and settings of theirs that are in the way."""
 
     def interface_states(self) -> dict[str, str]:
         """Each configured interface as "up", "down" or "absent"."""

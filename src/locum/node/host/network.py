@@ -2,30 +2,40 @@
 
 The record in the store says how to undo a change; `undo_all` leaves the network as it was found, also when the run that
 made the changes was killed. Routes of the mobile node and of the stand-in live in tables of their own, chosen by rules,
-so that nothing of the host's is replaced. Others decide about changes.
+so that nothing of the host's is replaced, nor anything of another node on this host: numbers of tables contain the node's.
+Rules and routes have the protocol "kernel", which systemd-networkd leaves alone. Others decide about changes.
 """
 
 import errno
 import socket
-from collections.abc import Collection, Iterable
-from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
+from locum.dataplane.kernel.host import lost
 from locum.node.config.settings import Address, Prefix
+from locum.node.host.kernel_changes import (
+    KernelChanges,
+    accept_local,
+    accepts_local,
+    is_up,
+    key_of,
+    stands_beside,
+)
 from locum.node.tables import HostStore, HostTable
 from locum.wire.control import Flow
 
+# Tables of the first node of a namespace; each further one adds _TABLES.
 TABLE_STAND_IN = 435  # home prefixes that are local here for what arrives on the stand-in's links
 TABLE_HOME = 434  # home prefixes for packets of a stand-in on the home agent's host
 TABLE_MOBILE = 436  # the way to the agent
 _PREFERENCE_LOCAL_PEER = 433  # flows between a program of this host and a session that lives here
 _PREFERENCE_STAND_IN = 435
 _PREFERENCE_SPECIFIC = 436  # main table without its default route, before ours
-_PREFERENCE_MOBILE = 437
+_PREFERENCE_MOBILE = 437  # the two of a further node come behind
+_TABLES = 1000
 NEXT_HOP_V6 = IPv6Address("fe80::434")  # stands for the agent, whose IPv6 address is unknown; see `use_agent`
 _TABLE_MAIN = 254
 _LINK_MTU = 1500  # bytes, of the links between home agent and access node, which the device cannot see
@@ -35,26 +45,22 @@ _HEADERS = {
     6: 60,
 }  # bytes of IP and TCP; peers then send what fits the tunnel from their first segment on
 _ROUTE_LOCAL = 2  # RTN_LOCAL
-_PERMANENT = 0x80  # NUD_PERMANENT
-_MULTICAST_JOIN = 0x402  # IFA_F_MCAUTOJOIN, IFA_F_NODAD
-_GONE = (
-    errno.ESRCH,
-    errno.ENOENT,
-    errno.ENODEV,
-    errno.EADDRNOTAVAIL,
-    errno.ENETUNREACH,
-    errno.EINVAL,
-    errno.ENXIO,
-)
 
 
 class HostNetwork:
     """The one place that changes the host."""
 
-    def __init__(self, store: HostStore) -> None:
+    def __init__(
+        self, store: HostStore, inherit: Callable[[str, str], bool] = lambda _name, _found: False
+    ) -> None:
+        """`inherit(name, found)` tells if another node needs a sysctl, and will restore its value."""
         self._store = store
+        self._number = 0
+        self.home_network: IPv4Network | None = None  # whose broadcasts this host takes
         self._kernel = AsyncIPRoute()
+        self._changes = KernelChanges(self._kernel, inherit)
         self._records: dict[str, dict[str, Any]] = store.rows(HostTable.NETWORK)
+        self._keys: dict[lost.Key, set[str]] = {}  # of records that this run has asked for, and their names
         self._stale = set(self._records)  # made by an earlier run and not asked for again yet
 
     async def open(self) -> None:
@@ -65,14 +71,22 @@ class HostNetwork:
         """Leave the changes in place."""
         self._kernel.close()
 
+    def place(self, number: int) -> None:
+        """The node has this number among those of its namespace; to be called before any change."""
+        self._number = number
+
+    def _table(self, first: int) -> int:
+        return first + _TABLES * self._number
+
     # what roles ask for
 
     async def own_home_address(self, address: Address) -> None:
-        """The home address belongs to this host wherever it is: on lo."""
-        await self._make(
-            f"address/{address}",
-            {"do": "address", "address": str(address), "prefixlen": address.max_prefixlen, "link": "lo"},
-        )
+        """The home address belongs to this host wherever it is: on lo. So do broadcasts to its `home_network`."""
+        record = {"do": "address", "address": str(address), "prefixlen": address.max_prefixlen, "link": "lo"}
+        network = self.home_network
+        if network is not None and isinstance(address, IPv4Address) and address in network:
+            record["broadcast"] = str(network.broadcast_address)
+        await self._make(f"address/{address}", record)
 
     async def disown_home_address(self, address: Address) -> None:
         """It is not this host's any more; no error if it never was."""
@@ -94,7 +108,7 @@ class HostNetwork:
                 f"way/{address.version}",
                 {
                     "do": "route", "dst": "default", "gateway": str(hop), "link": link, "prefsrc": str(address),
-                    "table": TABLE_MOBILE, "onlink": True, "version": address.version,
+                    "table": self._table(TABLE_MOBILE), "onlink": True, "version": address.version,
                     "advmss": _LINK_MTU - _TUNNEL - _HEADERS[address.version],
                 },
             )  # fmt: skip
@@ -114,7 +128,7 @@ class HostNetwork:
                 f"way/{version}",
                 {
                     "do": "route", "dst": "default", "link": device, "for": link, "prefsrc": str(address),
-                    "table": TABLE_MOBILE, "version": version,
+                    "table": self._table(TABLE_MOBILE), "version": version,
                 },
             )  # fmt: skip
 
@@ -132,7 +146,7 @@ class HostNetwork:
         """Restore what the kernel dropped when the link went down: routes and neighbours."""
         for record in tuple(self._records.values()):
             if record["do"] in ("route", "neighbour", "group") and record["link"] == link:
-                await self._change(record, undo=False)
+                await self._changes.change(record, undo=False)
 
     async def _rules(self, version: int, *, unbound: bool = False) -> None:
         """Rules: main table first for specific routes, then our route (`unbound`: without a source)."""
@@ -140,7 +154,7 @@ class HostNetwork:
             f"rule/{version}/specific",
             {
                 "do": "rule",
-                "priority": _PREFERENCE_SPECIFIC,
+                "priority": _PREFERENCE_SPECIFIC + 2 * self._number,
                 "table": _TABLE_MAIN,
                 "suppress": 0,
                 "version": version,
@@ -150,8 +164,8 @@ class HostNetwork:
             f"rule/{version}/mobile",
             {
                 "do": "rule",
-                "priority": _PREFERENCE_MOBILE,
-                "table": TABLE_MOBILE,
+                "priority": _PREFERENCE_MOBILE + 2 * self._number,
+                "table": self._table(TABLE_MOBILE),
                 "version": version,
                 **({"src": "0.0.0.0"} if unbound else {}),
             },
@@ -171,16 +185,16 @@ class HostNetwork:
             await self._make(
                 f"anyip/{prefix}",
                 {
-                    "do": "route", "dst": str(prefix), "link": "lo", "table": TABLE_STAND_IN, "type": _ROUTE_LOCAL,
-                    "version": prefix.version,
+                    "do": "route", "dst": str(prefix), "link": "lo", "table": self._table(TABLE_STAND_IN),
+                    "type": _ROUTE_LOCAL, "version": prefix.version,
                 },
             )  # fmt: skip
             for link in links:
                 await self._make(
                     f"rule/{prefix.version}/iif/{link}",
                     {
-                        "do": "rule", "priority": _PREFERENCE_STAND_IN, "table": TABLE_STAND_IN, "iifname": link,
-                        "version": prefix.version,
+                        "do": "rule", "priority": _PREFERENCE_STAND_IN, "table": self._table(TABLE_STAND_IN),
+                        "iifname": link, "version": prefix.version,
                     },
                 )  # fmt: skip
 
@@ -190,15 +204,15 @@ class HostNetwork:
             await self._make(
                 f"way/home/{prefix}",
                 {
-                    "do": "route", "dst": str(prefix), "link": device, "table": TABLE_HOME,
+                    "do": "route", "dst": str(prefix), "link": device, "table": self._table(TABLE_HOME),
                     "version": prefix.version,
                 },
             )  # fmt: skip
             await self._make(
                 f"rule/{prefix.version}/home",
                 {
-                    "do": "rule", "priority": _PREFERENCE_STAND_IN, "table": TABLE_HOME, "iifname": "lo",
-                    "version": prefix.version,
+                    "do": "rule", "priority": _PREFERENCE_STAND_IN, "table": self._table(TABLE_HOME),
+                    "iifname": "lo", "version": prefix.version,
                 },
             )  # fmt: skip
 
@@ -207,8 +221,8 @@ class HostNetwork:
         await self._make(
             _peer_key(flow),
             {
-                "do": "rule", "priority": _PREFERENCE_LOCAL_PEER, "table": TABLE_STAND_IN, "iifname": "lo",
-                "version": flow.local.version, "src": str(flow.peer), "dst": str(flow.local),
+                "do": "rule", "priority": _PREFERENCE_LOCAL_PEER, "table": self._table(TABLE_STAND_IN),
+                "iifname": "lo", "version": flow.local.version, "src": str(flow.peer), "dst": str(flow.local),
                 "protocol": flow.protocol, "ports": [flow.peer_port, flow.local_port],
             },
         )  # fmt: skip
@@ -221,7 +235,7 @@ class HostNetwork:
         """Accept packets on this link from an address made local by AnyIP; IPv6 needs no setting."""
         key = f"accept-local/{link}"
         held = self._records.get(key)
-        found = held["found"] if held is not None else _accept_local(link).read_text().strip()
+        found = held["found"] if held is not None else accept_local(link).read_text().strip()
         if found != "1":
             await self._make(key, {"do": "accept_local", "link": link, "found": found})
 
@@ -276,19 +290,83 @@ class HostNetwork:
             await self._undo(key)
         self._stale.clear()
 
+    # losses
+
+    def keeps(self, key: lost.Key) -> bool:
+        """True if this node made it, and needs it."""
+        return key in self._keys
+
+    def kept(self) -> tuple[lost.Key, ...]:
+        """All that it made and needs."""
+        return tuple(self._keys)
+
+    async def make_again(self, key: lost.Key) -> bool:
+        """Make it unless it is there; true if it was missing. Raises OSError."""
+        missing = False
+        names = tuple(self._keys.get(key, ()))
+        for name in (*names, *self._with_source(names)):
+            record = self._records.get(name)
+            if record is None or not is_up(record.get("link", "lo")):  # `link_up` makes it
+                continue
+            try:
+                await self._changes.change(record, undo=False, anew=True)
+                missing = True
+            except FileExistsError:
+                continue
+            except OSError as problem:
+                if problem.errno not in (errno.ENETDOWN, errno.ENODEV):
+                    raise
+                continue
+            if self._records.get(name) != record:  # it was given up meanwhile
+                await self._changes.change(record, undo=True)
+        return missing
+
+    def _with_source(self, names: Iterable[str]) -> list[str]:
+        """Routes with one of these addresses as their source: they go with it, by some kernels without a word."""
+        addresses = {self._records[name].get("address") for name in names} - {None}
+        return [name for name, record in self._records.items() if record.get("prefsrc") in addresses]
+
+    def lost_settings(self) -> list[str]:
+        """Links on which another program has stopped the acceptance of packets from local addresses."""
+        links = [record["link"] for record in self._records.values() if record["do"] == "accept_local"]
+        return [link for link in links if accepts_local(link) == "0"]
+
+    def set_again(self, link: str) -> bool:
+        """Accept such packets again; true. Raises OSError."""
+        accept_local(link).write_text("1")
+        return True
+
+    def _index(self, name: str, record: dict[str, Any], *, present: bool) -> None:
+        key = key_of(record)
+        if key is None:
+            return
+        names = self._keys.setdefault(key, set())
+        if present:
+            names.add(name)
+            return
+        names.discard(name)
+        if not names:
+            del self._keys[key]
+
     async def _make(self, key: str, record: dict[str, Any]) -> None:
+        if record["do"] in ("rule", "route"):
+            record["proto"] = lost.KERNEL
         self._stale.discard(key)
         before = self._records.get(key)
+        if before is not None:
+            self._index(key, before, present=False)
+        self._index(key, record, present=True)
         if before != record:
             self._records[key] = record
             self._store.put(HostTable.NETWORK, key, record)
             await self._store.durable()
-            if before is not None and before["do"] in ("address", "neighbour", "rule"):
-                await self._change(before, undo=True)
+            if before is not None and stands_beside(before, record):
+                await self._changes.change(before, undo=True)
         try:
-            await self._change(record, undo=False)
+            await self._changes.change(record, undo=False)
         except FileExistsError:
             if before is None:  # the host had it: not ours to take away
+                self._index(key, record, present=False)
                 del self._records[key]
                 self._store.forget(HostTable.NETWORK, key)
         except OSError as problem:
@@ -299,121 +377,14 @@ class HostNetwork:
         record = self._records.pop(key, None)
         self._stale.discard(key)
         if record is not None:
-            await self._change(record, undo=True)
+            self._index(key, record, present=False)
+            await self._changes.change(record, undo=True)
             self._store.forget(HostTable.NETWORK, key)
-
-    async def _change(self, record: dict[str, Any], *, undo: bool) -> None:
-        index = 0
-        try:
-            if "link" in record:
-                index = socket.if_nametoindex(record["link"])
-        except OSError:
-            if undo:
-                return  # the link is gone, with its addresses and routes
-            raise OSError(errno.ENODEV, f"there is no interface {record['link']}") from None
-        try:
-            await getattr(self, f"_change_{record['do']}")(record, index, undo)
-        except NetlinkError as problem:
-            if undo and problem.code in _GONE:
-                return
-            if not undo and problem.code == errno.EEXIST:
-                raise FileExistsError(record["do"]) from None
-            raise OSError(problem.code, f"{'undo ' if undo else ''}{record}: {problem.args[-1]}") from None
-
-    async def _change_address(self, record: dict[str, Any], index: int, undo: bool) -> None:
-        # noprefixroute and nodad: an address of lo that no other host may have
-        await self._kernel.addr(
-            "del" if undo else "add",
-            index=index,
-            address=record["address"],
-            prefixlen=record["prefixlen"],
-            family=_family(IPv6Address if ":" in record["address"] else IPv4Address),
-            **({} if undo or ":" not in record["address"] else {"flags": 2}),
-        )
-
-    async def _change_group(self, record: dict[str, Any], index: int, undo: bool) -> None:
-        # an address of the link that is the group: the kernel's way to join without a socket that has to stay open
-        await self._kernel.addr(
-            "del" if undo else "replace",
-            index=index,
-            address=record["group"],
-            prefixlen=record["prefixlen"],
-            family=_family(IPv6Address if ":" in record["group"] else IPv4Address),
-            **({} if undo else {"flags": _MULTICAST_JOIN}),
-        )
-
-    async def _change_route(self, record: dict[str, Any], index: int, undo: bool) -> None:
-        arguments: dict[str, Any] = {
-            "dst": record["dst"], "oif": index, "table": record["table"],
-            "family": socket.AF_INET6 if record["version"] == 6 else socket.AF_INET,
-        }  # fmt: skip
-        if "type" in record:
-            arguments["type"] = record["type"]
-            if record["version"] == 4:
-                arguments["scope"] = 254  # RT_SCOPE_HOST
-        if "gateway" in record:
-            arguments["gateway"] = record["gateway"]
-        elif record["version"] == 4 and "type" not in record:
-            arguments["scope"] = 253  # RT_SCOPE_LINK
-        if not undo:
-            if "prefsrc" in record:
-                arguments["prefsrc"] = record["prefsrc"]
-            if "advmss" in record:
-                arguments["metrics"] = {"advmss": record["advmss"]}
-            if record.get("onlink"):
-                arguments["flags"] = 4  # RTNH_F_ONLINK
-        await self._kernel.route("del" if undo else "replace", **arguments)
-
-    async def _change_rule(self, record: dict[str, Any], _: int, undo: bool) -> None:
-        arguments: dict[str, Any] = {
-            "priority": record["priority"], "table": record["table"],
-            "family": socket.AF_INET6 if record["version"] == 6 else socket.AF_INET,
-        }  # fmt: skip
-        if "iifname" in record:
-            arguments["iifname"] = record["iifname"]
-        if "src" in record:
-            arguments |= {"src": record["src"], "src_len": _bits(record)}
-        if "dst" in record:
-            arguments |= {"dst": record["dst"], "dst_len": _bits(record)}
-        if "ports" in record:
-            source, destination = record["ports"]
-            arguments |= {
-                "ip_proto": record["protocol"],
-                "sport_range": f"{source}:{source}",
-                "dport_range": f"{destination}:{destination}",
-            }
-        if "suppress" in record:
-            arguments["FRA_SUPPRESS_PREFIXLEN"] = record["suppress"]
-        await self._kernel.rule("del" if undo else "add", **arguments)
-
-    async def _change_accept_local(self, record: dict[str, Any], _: int, undo: bool) -> None:
-        _accept_local(record["link"]).write_text(record["found"] if undo else "1")
-
-    async def _change_neighbour(self, record: dict[str, Any], index: int, undo: bool) -> None:
-        arguments: dict[str, Any] = {
-            "dst": record["address"], "ifindex": index,
-            "family": socket.AF_INET6 if record["version"] == 6 else socket.AF_INET,
-        }  # fmt: skip
-        if not undo:
-            arguments |= {"lladdr": record["lladdr"], "state": _PERMANENT}
-        await self._kernel.neigh("del" if undo else "replace", **arguments)
 
 
 def _peer_key(flow: Flow) -> str:
     ends = f"{flow.peer}/{flow.peer_port}/{flow.local}/{flow.local_port}"
     return f"rule/{flow.local.version}/peer/{flow.protocol}/{ends}"
-
-
-def _bits(record: dict[str, Any]) -> int:
-    return 128 if record["version"] == 6 else 32
-
-
-def _accept_local(link: str) -> Path:
-    return Path(f"/proc/sys/net/ipv4/conf/{link}/accept_local")
-
-
-def _family(kind: type[IPv4Address] | type[IPv6Address]) -> int:
-    return socket.AF_INET6 if kind is IPv6Address else socket.AF_INET
 
 
 def _order(key: str) -> tuple[int, str]:

@@ -13,7 +13,9 @@ def counted(plane: "DataPlane", asked: CountInFlight) -> int:
     """Packets so far, over all home addresses that are asked for."""
     if not asked.incoming:
         return sum(plane.visited_counters(home_address).packets for home_address in asked.home_addresses)
-    keys = ((asked.peer, home_address, Side.TO_HOME_ADDRESS, False) for home_address in asked.home_addresses)
+    keys = (
+        (asked.peer, home_address, Side.TO_HOME_ADDRESS, False, None) for home_address in asked.home_addresses
+    )
     accepted = (plane.state.acceptances.get(key) for key in keys)
     return sum(
         plane.acceptance_counters(acceptance).packets for acceptance in accepted if acceptance is not None

@@ -3,28 +3,48 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from time import monotonic_ns
 from typing import TYPE_CHECKING
 
-from locum.node.config.settings import Address
+from locum.node.plane.path_mtus import PathMtus
+from locum.roles.action_values.paging import PageTriggered
 
 if TYPE_CHECKING:
     from locum.dataplane.kernel.reassembly import Reassembly
+    from locum.dataplane.kernel.senders.error_sockets import ErrorSockets
     from locum.dataplane.plane import DataPlane
+    from locum.node.events import EventStream
+
+_TIDY, _TIDY_ON = 1.0, 0.01  # seconds between two looks for removed entries, and between two portions of them
 
 
 class PlaneReaders:
     """The readers of a data plane in the running event loop; `opening` is called with each SYN to a watched port."""
 
-    def __init__(self, plane: "DataPlane", opening: Callable[[bytes], None]) -> None:
+    def __init__(self, plane: "DataPlane", events: "EventStream", opening: Callable[[bytes], None]) -> None:
         self._plane, self._opening = plane, opening
-        self._readers: dict[int, Callable[[], object]] = {plane.fileno(): self._held}
-        self._widening: asyncio.TimerHandle | None = None
+        self._readers: dict[int, Callable[[], object]] = {plane.fileno(): self._held_readable}
+        self._errors: ErrorSockets | None = None
+        # Called with each first packet for a device that is to be paged.
+        self.page: Callable[[PageTriggered], None] = lambda _event: None
+        self._soon: asyncio.Handle | None = None  # the next turn for held packets
+        self._expiry: asyncio.TimerHandle | None = None
+        self._tidying: asyncio.TimerHandle | None = None
+        self.path_mtus = PathMtus(plane, events)
 
-    def reassembled(self) -> "Reassembly":
-        """Also read tunnel packets that came in fragments; the caller closes the result after `close`."""
+    def reassembled(self, *, probes: bool = True) -> "Reassembly":
+        """Also read tunnel packets that came in fragments, and errors about tunnel packets of ours; probe paths if `probes`.
+
+        The caller closes the result after `close`.
+        """
         from locum.dataplane.kernel.reassembly import Reassembly
+        from locum.dataplane.kernel.senders.error_sockets import ErrorSockets
 
-        whole = Reassembly(self._plane.take_reassembled, self._path_narrowed)
+        if probes:
+            self.path_mtus.probe()
+        self._errors = ErrorSockets(self._plane.tell_of_error)
+        self._readers |= {fileno: partial(self._errors.read, fileno) for fileno in self._errors.filenos()}
+        whole = Reassembly(self._plane.take_reassembled, self._plane.too_big)
         self._readers |= {fileno: partial(whole.read, fileno) for fileno in whole.filenos()}
         return whole
 
@@ -32,23 +52,55 @@ class PlaneReaders:
         """Begin to read."""
         for fileno, read in self._readers.items():
             asyncio.get_running_loop().add_reader(fileno, read)
+        self._plane.held.tell_pending = self._held_soon
+        self._tidy()
 
     def close(self) -> None:
         """Read nothing from the data plane any more, and write nothing to it."""
         for fileno in self._readers:
             asyncio.get_running_loop().remove_reader(fileno)
-        if self._widening is not None:
-            self._widening.cancel()
+        self._plane.held.tell_pending = lambda: None
+        self.path_mtus.close()
+        for handle in (self._soon, self._expiry, self._tidying):
+            if handle is not None:
+                handle.cancel()
+        if self._errors is not None:
+            self._errors.close()
+
+    def _held_readable(self) -> None:
+        if self._soon is None:  # else this round of the event loop has its turn already
+            self._held()
 
     def _held(self) -> None:
-        self._plane.read_held()  # they wait in the data plane's queue until a role releases them
-        for packet in self._plane.read_openings():
+        """One turn for held packets: they wait in the data plane's queue until a role releases them."""
+        held = self._plane.held
+        held.serve()
+        for packet in held.read_openings():
             self._opening(packet)
+        for event in held.read_pages():
+            self.page(event)
+        if held.is_due:
+            self._held_soon()
+        if self._expiry is None and (expires := held.expires) is not None:
+            seconds = max(expires - monotonic_ns(), 0) / 1e9
+            self._expiry = asyncio.get_running_loop().call_later(seconds, self._expire)
 
-    def _path_narrowed(self, destination: Address, mtu: int) -> None:
-        from locum.dataplane.kernel.network import PATH_MTU_AGE
+    def _held_soon(self) -> None:
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_soon(self._held_now)
 
-        self._plane.path_mtu(destination, mtu)
-        if self._widening is not None:
-            self._widening.cancel()
-        self._widening = asyncio.get_running_loop().call_later(PATH_MTU_AGE + 1, self._plane.refresh)
+    def _held_now(self) -> None:
+        self._soon = None
+        self._held()
+
+    def _expire(self) -> None:
+        self._expiry = None
+        self._held()
+
+    def _tidy(self) -> None:
+        """Delete what was removed a while ago, a portion in each turn."""
+        wait = _TIDY
+        try:
+            wait = _TIDY_ON if self._plane.tidy() == 0 else _TIDY
+        finally:
+            self._tidying = asyncio.get_running_loop().call_later(wait, self._tidy)

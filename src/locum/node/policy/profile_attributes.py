@@ -21,7 +21,7 @@ from locum.node.config.toml_table import ConfigError
 from locum.roles.action_values.flows import MAX_RULES, FilterRule, FilterVerdict
 from locum.roles.profile import GrantedStandIn, Policing, Profile
 from locum.roles.rules import PROFILE, RESERVED_NAMES
-from locum.security.association import FIRST_SPI, LAST_SPI, Algorithm, Association, Replay
+from locum.security.association import FIRST_SPI, LAST_SPI, AaaAssociation, Algorithm, Association, Replay
 
 T = TypeVar("T")
 A = TypeVar("A", IPv4Address, IPv6Address)
@@ -39,7 +39,12 @@ ATTRIBUTE NAS-Identifier 32 string
 ATTRIBUTE Message-Authenticator 80 octets
 VALUE Service-Type Call-Check 10
 """
-_ALGORITHM = {"HMAC-MD5": Algorithm.HMAC_MD5, "HMAC-SHA-256": Algorithm.HMAC_SHA_256}
+_ALGORITHM = {
+    "HMAC-MD5": Algorithm.HMAC_MD5,
+    "HMAC-SHA-256": Algorithm.HMAC_SHA_256,
+    "HMAC-SHA-1": Algorithm.HMAC_SHA_1,
+}
+_KEY_WITH = {"Home-Agent": Association, "AAA": AaaAssociation}
 _REPLAY = {"Timestamp": Replay.TIMESTAMP, "Nonce": Replay.NONCE}
 _OTHERWISE = {"Allow": FilterVerdict.ALLOW, "Drop": FilterVerdict.DROP}
 
@@ -102,16 +107,17 @@ def _profile(answer: Any) -> Profile:
 
 
 def _association(answer: Any) -> Association | None:
-    """MN-HA, from Locum-Key and the attributes that belong to it; None without a key."""
+    """MN-HA or MN-AAA, from Locum-Key and the attributes that belong to it; None without a key."""
     text, spi = _one(answer, "Locum-Key", str), _one(answer, "Locum-SPI", int)
     if text is None and spi is None:
         return None
     if text is None or spi is None:
         raise ProfileError("Locum-Key and Locum-SPI belong together, and one is missing")
+    kind = _choice(answer, "Locum-Key-With", _KEY_WITH, Association)
     algorithm = _choice(answer, "Locum-Algorithm", _ALGORITHM, Algorithm.HMAC_SHA_256)
     replay = _choice(answer, "Locum-Replay", _REPLAY, Replay.TIMESTAMP)
     try:
-        return Association(spi, _key("Locum-Key", text), algorithm, replay)
+        return kind(spi, _key("Locum-Key", text), algorithm, replay)
     except ValueError as problem:
         raise ProfileError(f"Locum-Key, Locum-SPI: {problem}") from None
 

@@ -23,6 +23,7 @@ from locum.node.coap.learnt_associations import AssociationRefused, AssociationU
 from locum.node.config.policy_settings import PolicyServer, PolicySettings
 from locum.node.config.settings import Address
 from locum.node.events import EventStream
+from locum.node.host.unlearnt_paths import learn_no_path_mtu
 from locum.node.performer import Handler
 from locum.node.policy.profile_attributes import ProfileError, dictionary, grant_of, profile_of
 from locum.roles.actions import Event
@@ -152,10 +153,13 @@ class RadiusClient:
         for port in self._ports:
             where = (str(port.server.address), port.server.port)
             try:
-                await loop.create_datagram_endpoint(partial(_same, port), local_addr=own, remote_addr=where)
+                transport, _ = await loop.create_datagram_endpoint(
+                    partial(_same, port), local_addr=own, remote_addr=where
+                )
             except OSError as problem:
                 text = f"[policy]: cannot ask {port} from {self._address}: {problem.strerror or problem}"
                 raise OSError(problem.errno, text) from None
+            learn_no_path_mtu(transport.get_extra_info("socket"))
 
     async def close(self) -> None:
         """End all pending requests."""

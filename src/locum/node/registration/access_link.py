@@ -9,9 +9,11 @@ import ctypes
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import IPv4Address
 
-from locum.wire.ip.checksum import checksum
+from locum.dataplane.layout.maps import MARK_SIGNALLING
+from locum.wire.ip.checksum import checksum, transport_checksum
 
 UDP_PORT = 434
 ALL_SYSTEMS = IPv4Address("224.0.0.1")
@@ -20,7 +22,13 @@ ALL_MOBILITY_AGENTS = IPv4Address("224.0.0.11")
 
 _ETH_P_IP = 0x0800
 _SO_ATTACH_FILTER = 26
-_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _PACKET_MR_MULTICAST = 263, 1, 0
+SOL_PACKET, _PACKET_ADD_MEMBERSHIP, PACKET_AUXDATA, _PACKET_MR_MULTICAST = 263, 1, 8, 0
+CHECKSUM_NOT_READY = 1 << 3  # TP_STATUS_CSUMNOTREADY
+_AUXILIARY = struct.Struct("@I")  # first member of struct tpacket_auxdata: status
+_AUXILIARY_BYTES = 20
+# The kernel has checked the transport checksum, or it is not there yet: a host on this machine sent the packet, and
+# leaves the checksum to a card that never comes (veth).
+_CHECKED = CHECKSUM_NOT_READY | 1 << 7  # TP_STATUS_CSUM_VALID
 _PACKET_OTHERHOST, _PACKET_OUTGOING = 3, 4
 _ROUTER_ADVERTISEMENT, _ROUTER_SOLICITATION = 9, 10
 _TUNNEL_DATA = 4  # RFC 3519: packets of a tunnel, thousands a second
@@ -47,6 +55,7 @@ _FILTER = (
     (0x06, 0, 0, 0),  # 14 no
 )
 
+ANCILLARY_BYTES = socket.CMSG_SPACE(_AUXILIARY_BYTES)
 Registration = Callable[[bytes, IPv4Address, int, IPv4Address, bytes], None]
 Discovery = Callable[[bytes, IPv4Address, bytes, IPv4Address], None]
 
@@ -55,23 +64,35 @@ class LinkSocket:
     """One access link.
 
     `on_registration(message, source, port, destination, link_layer)` and
-    `on_discovery(message, source, link_layer, destination)` are called for what arrives, whatever its IPv4 destination.
+    `on_discovery(message, source, link_layer, destination)` are called for what arrives, whatever its IPv4 destination;
+    `refused(reason)` for what is dropped.
     """
 
-    def __init__(self, link: str, on_registration: Registration, on_discovery: Discovery) -> None:
+    def __init__(
+        self,
+        link: str,
+        on_registration: Registration,
+        on_discovery: Discovery,
+        refused: Callable[[str], object] = lambda reason: None,
+    ) -> None:
         """Raises OSError: no such interface, or no CAP_NET_RAW."""
         self.link = link
+        self._refused = refused
         self._on_registration, self._on_discovery = on_registration, on_discovery
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
         try:
             self._index = socket.if_nametoindex(link)
             self._attach_filter()
+            with suppress(PermissionError):  # then there is no data plane either
+                # By it the data plane tells a device's own request, from its home address, from packets that use the tunnel.
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK_SIGNALLING)
+            self._socket.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
             self._socket.bind((link, _ETH_P_IP))
             for group in (ALL_SYSTEMS, ALL_ROUTERS, ALL_MOBILITY_AGENTS):
                 request = struct.pack(
                     "@iHH8s", self._index, _PACKET_MR_MULTICAST, 6, multicast_link_layer(group)
                 )
-                self._socket.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
+                self._socket.setsockopt(SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
         except OSError:
             self._socket.close()
             raise
@@ -94,30 +115,40 @@ class LinkSocket:
         """Handle waiting packets."""
         for _ in range(_MOST_AT_ONCE):
             try:
-                packet, address = self._socket.recvfrom(_LONGEST)
+                packet, ancillary, _, address = self._socket.recvmsg(_LONGEST, ANCILLARY_BYTES)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:  # the link went down; the watch on links tells
                 return
             if address[2] not in (_PACKET_OTHERHOST, _PACKET_OUTGOING):
-                self._dispatch(packet, bytes(address[4]))
+                self._dispatch(packet, bytes(address[4]), checked=bool(status_of(ancillary) & _CHECKED))
 
-    def _dispatch(self, packet: bytes, link_layer: bytes) -> None:
+    def _dispatch(self, packet: bytes, link_layer: bytes, *, checked: bool) -> None:
+        """Hand a packet on. Its checksums are looked at here: a packet socket gets it before the kernel has done so."""
         header = (packet[0] & 15) * 4 if packet else 0
         if header < 20 or packet[0] >> 4 != 4 or len(packet) < header + 8:
             return
         total = int.from_bytes(packet[2:4], "big")
         if not header + 8 <= total <= len(packet):
             return
+        if checksum(packet[:header]):
+            return self._drop("bad-checksum")
         source, destination = IPv4Address(packet[12:16]), IPv4Address(packet[16:20])
         payload = packet[header:total]
         if packet[9] == socket.IPPROTO_ICMP:
             if packet[8] == 1:  # the TTL of agent discovery (RFC 5944 section 2.1); more has come from afar
                 self._on_discovery(payload, source, link_layer, destination)
             return
-        port, _, length, _ = struct.unpack_from(">HHHH", payload)
-        if 8 <= length <= len(payload):
-            self._on_registration(payload[8:length], source, port, destination, link_layer)
+        port, _, length, sent = struct.unpack_from(">HHHH", payload)
+        if not 8 <= length <= len(payload):
+            return
+        # RFC 5944 section 3.1: a checksum is verified; 0 means that there is none
+        if sent and not checked and transport_checksum(source, destination, packet[9], payload[:length]):
+            return self._drop("bad-checksum")
+        self._on_registration(payload[8:length], source, port, destination, link_layer)
+
+    def _drop(self, reason: str) -> None:
+        self._refused(f"registration-{reason}")
 
     def send_registration(
         self,
@@ -163,6 +194,14 @@ class LinkSocket:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def status_of(ancillary: list[tuple[int, int, bytes]]) -> int:
+    """The status bits of a packet from a packet socket with PACKET_AUXDATA (packet(7)); 0 without them."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (SOL_PACKET, PACKET_AUXDATA) and len(data) >= _AUXILIARY.size:
+            return int(_AUXILIARY.unpack_from(data)[0])
+    return 0
 
 
 def multicast_link_layer(group: IPv4Address) -> bytes:

@@ -22,9 +22,11 @@ _CONTROL = struct.Struct("@Nii")  # struct cmsghdr
 _PKTINFO = struct.Struct("@I4s4s")  # struct in_pktinfo: interface index, local address, address in the header
 _CONTROL_BYTES = socket.CMSG_SPACE(_PKTINFO.size)
 _PKTINFO_AT = socket.CMSG_LEN(0)
+_TRAFFIC_CLASS_AT = _CONTROL_BYTES + socket.CMSG_LEN(0)  # the kernel puts it behind the other
+_ARRIVED_BYTES = _CONTROL_BYTES + socket.CMSG_SPACE(1)
 
-# (message, source address, source port, destination address, interface index)
-Arrived = tuple[bytes, str, int, bytes, int]
+# (message, source address, source port, destination address, interface index, traffic class)
+Arrived = tuple[bytes, str, int, bytes, int, int]
 # (message, to, port, local address or ANY, interface index or 0: routing decides)
 Datagram = tuple[bytes, str, int, bytes, int]
 
@@ -66,10 +68,10 @@ _libc.sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.
 class _Room:
     """Memory for `count` datagrams of up to `size` bytes, with slots whose headers point into it; used again and again."""
 
-    def __init__(self, count: int, size: int = 0) -> None:
+    def __init__(self, count: int, size: int = 0, control_bytes: int = _CONTROL_BYTES) -> None:
         self.count, self.size = count, size
         self.controls = count * _NAME.size  # where in `memory`; the names are before them
-        self.data = self.controls + count * _CONTROL_BYTES
+        self.data = self.controls + count * control_bytes
         self.memory = mmap(-1, self.data + count * size)  # pages that are never used cost nothing
         base = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
         self.vectors = (_Vector * count)()
@@ -81,17 +83,17 @@ class _Room:
                 _NAME.size,
                 ctypes.addressof(self.vectors) + number * ctypes.sizeof(_Vector),
                 1,
-                base + self.controls + number * _CONTROL_BYTES,
-                _CONTROL_BYTES,
+                base + self.controls + number * control_bytes,
+                control_bytes,
             )
         self.at = ctypes.addressof(self.slots)
 
 
 class Inbox:
-    """Takes datagrams from sockets that have IP_PKTINFO set, without waiting: at most `count` at once, of `size` bytes each."""
+    """Takes datagrams from sockets that have IP_PKTINFO and IP_RECVTOS set, without waiting: at most `count` at once, of `size` bytes each."""
 
     def __init__(self, count: int, size: int) -> None:
-        self._room = _Room(count, size)
+        self._room = _Room(count, size, _ARRIVED_BYTES)
         self._fresh = bytes(self._room.slots)  # the kernel writes its results into slots
         self._words = memoryview(self._room.slots).cast("B").cast("I")
 
@@ -103,15 +105,17 @@ class Inbox:
         if found < 0:
             raise _last_error()
         memory, size = room.memory, room.size
-        name, control, data = 0, room.controls + _PKTINFO_AT, room.data
+        name, control, data = 0, room.controls, room.data
         arrived: list[Arrived] = []
         for at in range(0, found * _WORDS, _WORDS):
             if not words[at + _FLAGS] & _TRUNCATED:
                 message = memory[data : data + words[at + _LENGTH]]
                 address, port = _peer(memory[name : name + _NAME.size])
-                index, destination = _arrival(memory[control : control + _PKTINFO.size])
-                arrived.append((message, address, port, destination, index))
-            name, control, data = name + _NAME.size, control + _CONTROL_BYTES, data + size
+                information = control + _PKTINFO_AT
+                index, destination = _arrival(memory[information : information + _PKTINFO.size])
+                traffic_class = memory[control + _TRAFFIC_CLASS_AT]
+                arrived.append((message, address, port, destination, index, traffic_class))
+            name, control, data = name + _NAME.size, control + _ARRIVED_BYTES, data + size
         return arrived, found - len(arrived)
 
 

@@ -15,6 +15,7 @@ from locum.node.host.link_watch import LinkWatch
 from locum.node.performer import Handler
 from locum.node.registration.access_link import ALL_MOBILITY_AGENTS, ALL_ROUTERS, ALL_SYSTEMS, LinkSocket
 from locum.node.registration.datagrams import ANY
+from locum.node.registration.home_links import HomeLinks
 from locum.node.registration.receivers import REGISTRATION, Receivers, places
 from locum.node.registration.udp_434 import UDP_PORT, RegistrationSocket
 from locum.roles import actions as do
@@ -74,6 +75,9 @@ class RegistrationIo:
         self._mobile_links = mobile.configuration.links if mobile else ()
         self.home_address = mobile.configuration.home_address if mobile else _NOWHERE  # may be assigned later
         self._socket: RegistrationSocket | None = None
+        self._home_link_names = settings.home_agent.broadcast_links if settings.home_agent else ()
+        self._broadcast_addresses = settings.home_agent.broadcast_addresses if settings.home_agent else ()
+        self._home_links: HomeLinks | None = None
         self._wanted = (foreign.links if foreign else ()) + self._mobile_links
         registration = stand_in.configuration.registration if stand_in else None
         if registration is not None and not registration.colocated:
@@ -83,6 +87,8 @@ class RegistrationIo:
         """Bind everything. Raises OSError."""
         unreachable = self._unreachable if self._receivers.hears_errors else None
         self._socket = RegistrationSocket(self._datagram, self._oversized, unreachable=unreachable)
+        if self._home_link_names:
+            self._home_links = HomeLinks(self._home_link_names, self._broadcast, self._broadcast_addresses)
         for link in self._wanted:
             if self._watch.find(link) is not None:
                 self.open_link(link)
@@ -90,6 +96,8 @@ class RegistrationIo:
     def filenos(self) -> Mapping[int, Callable[[], None]]:
         """Descriptors to read; none at a node that takes part in no registration."""
         own = {self._socket.fileno(): self._socket.read} if self._socket is not None else {}
+        if self._home_links is not None:
+            own[self._home_links.fileno()] = self._home_links.read
         return own | {link.fileno(): link.read for link in self._links.values()}
 
     def open_link(self, link: str) -> LinkSocket | None:
@@ -100,6 +108,7 @@ class RegistrationIo:
             link,
             lambda *message: self._from_link(link, *message),
             lambda *message: self._discovered(link, *message),
+            self._events.count,
         )
         return opened
 
@@ -116,17 +125,23 @@ class RegistrationIo:
             link.close()
         if self._socket is not None:
             self._socket.close()
+        if self._home_links is not None:
+            self._home_links.close()
 
     def handlers(self) -> Mapping[type, Handler]:
         """Handlers for each kind of action."""
         return {
             do.Reply: self._reply,
             do.SendRegistration: self._send,
+            do.SendPacket: self._send_packet,
             do.Advertise: self._advertise,
             do.Solicit: self._solicit,
         }
 
     # in
+
+    def _broadcast(self, packet: bytes) -> None:
+        self._feed("home_agent", do.HomeBroadcast(packet))
 
     def _oversized(self) -> None:
         self._events.count("registration-oversized")
@@ -137,11 +152,13 @@ class RegistrationIo:
         if role is not None:
             self._feed(role, do.RegistrationUnreachable(_parsed(address), icmp_type, icmp_code, quoted))
 
-    def _datagram(self, message: bytes, address: str, port: int, destination: bytes, index: int) -> None:
+    def _datagram(
+        self, message: bytes, address: str, port: int, destination: bytes, index: int, traffic_class: int
+    ) -> None:
         if message[:1] == _TUNNEL_DATA:  # a fragment has passed the programs
             from locum.dataplane.kernel.reassembly import udp_packet
 
-            self._reassembled(udp_packet(address, port, destination, message), index)
+            self._reassembled(udp_packet(address, port, destination, message, traffic_class), index)
             return
         link = self._names.get(index)
         if link is None:
@@ -235,6 +252,13 @@ class RegistrationIo:
             action.source.packed if action.source is not None else ANY,
             known.index if known is not None else 0,
         )
+
+    def _send_packet(self, action: do.SendPacket) -> None:
+        assert self._home_links is not None
+        try:
+            self._home_links.send(action.packet)
+        except OSError:
+            self._events.count("broadcast-not-sent")
 
     def _advertise(self, action: do.Advertise) -> None:
         link = self._links.get(action.link)

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address
 
 from locum.node.registration.echo_socket import echo_socket
 from locum.wire.errors import WireError
+from locum.wire.ip.checksum import checksum
 from locum.wire.ip.headers import ICMP
 from locum.wire.ip.packet import build_ip
 from locum.wire.ip.transport import IcmpMessage
@@ -32,8 +33,10 @@ class EchoResponder:
         home_agent: IPv4Address,
         serves: Callable[[IPv4Address], bool],
         inject: Callable[[bytes], None],
+        refused: Callable[[str], object],
     ) -> None:
-        self._home_agent, self._serves, self._inject = home_agent, serves, inject
+        """`refused(reason)` is called for requests with a wrong checksum: a raw socket gets them unchecked."""
+        self._home_agent, self._serves, self._inject, self._refused = home_agent, serves, inject, refused
         self._socket = echo_socket(home_agent, _ECHO_REQUEST)
 
     def fileno(self) -> int:
@@ -54,6 +57,9 @@ class EchoResponder:
         try:
             asked = IcmpMessage.decode(message)
         except WireError:
+            return
+        if checksum(message):
+            self._refused("keepalive-bad-checksum")
             return
         reply = IcmpMessage(_ECHO_REPLY, 0, asked.rest, asked.body).encode()
         self._inject(build_ip(self._home_agent, home_address, ICMP, reply))

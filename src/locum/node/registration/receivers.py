@@ -12,6 +12,7 @@ from locum.node.config.settings import ROLES, Settings
 
 # RFC 5944 sections 3.3 and 3.4, RFC 3543 sections 3.3 and 3.4: the first byte of a message to port 434.
 REQUEST, REPLY, REVOCATION, ACKNOWLEDGMENT = 1, 3, 7, 15
+EXPERIMENTAL = 255  # RFC 4064: calls of a page, and their answers
 ADVERTISEMENT, SOLICITATION = 9, 10  # ICMP types
 
 
@@ -46,6 +47,10 @@ REGISTRATION: Mapping[int, tuple[Row, ...]] = {
     ACKNOWLEDGMENT: (
         Row("home_agent", own_address=True),
         Row("foreign_agent", own_address=True),
+    ),
+    EXPERIMENTAL: (
+        Row("mobile_node"),
+        Row("foreign_agent"),
     ),
 }
 

@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Callable, Sequence
 
+from locum.node.host.unlearnt_paths import learn_no_path_mtu
 from locum.node.registration.datagrams import ANY, IP_PKTINFO, Datagram, Inbox, Outbox
 
 log = logging.getLogger("locum.registration")
@@ -23,12 +24,12 @@ _LONGEST = 65_535
 _MOST_AT_ONCE = 64
 _BUFFER = 4 << 20  # bytes; a burst of registrations waits here
 _EXTENDED_ERROR = struct.Struct("@IBBBBII")  # sock_extended_err: errno, origin, type, code
-# in_pktinfo, the error, and the address of its sender
-_ERROR_ANCILLARY = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(_EXTENDED_ERROR.size + 16)
+# in_pktinfo, the type of service, the error, and the address of its sender
+_ERROR_ANCILLARY = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(1) + socket.CMSG_SPACE(_EXTENDED_ERROR.size + 16)
 _QUOTED = 576  # bytes; RFC 1812 section 4.3.2.3: an ICMP error is no longer
 
 # (message, source address, source port, destination address, interface index)
-Receiver = Callable[[bytes, str, int, bytes, int], None]
+Receiver = Callable[[bytes, str, int, bytes, int, int], None]
 # (quoted part of the message, its destination, port, ICMP type, ICMP code)
 Unreachable = Callable[[bytes, str, int, int, int], None]
 
@@ -53,6 +54,8 @@ class RegistrationSocket:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             self._socket.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+            learn_no_path_mtu(self._socket)
             try:
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             except PermissionError:

@@ -16,6 +16,8 @@ from locum.node import words
 from locum.node.events import flow_text
 from locum.node.performer import Handler
 from locum.node.sessions.captured import Captured
+from locum.node.sessions.renumbered import Renumberings
+from locum.node.tables import StoreError
 from locum.roles.action_values import sessions as action_values
 from locum.roles.action_values.sessions import (
     AbandonSessions,
@@ -76,10 +78,12 @@ class BringingBack:
         forget: Callable[[Iterable[Flow]], None],
         answered: Answered,
         save: Callable[[AnyLive], None],
+        written: Callable[[], Awaitable[StoreError | None]],
+        renumberings: Renumberings,
     ) -> None:
         self._captured, self._blocking = captured, blocking
         self._feed, self._deliver, self._forget, self._save = feed, deliver, forget, save
-        self._answered = answered
+        self._answered, self._written, self._renumberings = answered, written, renumberings
         self.given_back: list[Flow] = []  # their rows stay until the role has written that they are back
         self._reassuring: asyncio.Task[None] | None = None
 
@@ -97,9 +101,20 @@ class BringingBack:
     # tight and loose
 
     async def _tighten(self, action: Tighten) -> None:
-        self._feed(await self._blocking(self._tighten_all, action.flows))
+        spoken, surplus = dict(action.spoken), dict(action.surplus)
+        tightened: Tightened = await self._blocking(self._tighten_all, action.flows, spoken, surplus)
+        for flow in spoken.keys() | surplus.keys():
+            if (live := self._captured.live.get(flow)) is not None:
+                self._save(live)
+        if spoken or surplus:  # by the rows a next run knows that it is done
+            if (problem := await self._written()) is not None:
+                raise problem
+            self._renumberings.clear()
+        self._feed(tightened)
 
-    def _tighten_all(self, flows: tuple[Flow, ...]) -> Tightened:
+    def _tighten_all(
+        self, flows: tuple[Flow, ...], spoken: Mapping[Flow, bytes], surplus: Mapping[Flow, int]
+    ) -> Tightened:
         captured = self._captured
         running = [flow for flow in flows if flow in captured.loose or not self._stands(flow)]
         unfrozen = captured.freeze_holders(running) if running else {}
@@ -117,12 +132,25 @@ class BringingBack:
             if live is not None:
                 try:
                     live.hold()
+                    self._agree(live, spoken.get(flow, b""), surplus.get(flow, 0))
                     positions.append((flow, live.position()))
                 except OSError as problem:
                     failures.append(SessionFailure(flow, words.reason(problem)))
                     continue
                 captured.loose.discard(flow)
         return Tightened(flows, tuple(positions), tuple(gone), tuple(failures))
+
+    def _agree(self, live: AnyLive, said: bytes, surplus: int) -> None:
+        """A connection whose numbers would not agree with its peer's is ended here: it cannot go on."""
+        if not (said or surplus) or not isinstance(live, LiveSocket):
+            return
+        try:
+            live.agree(said, surplus, self._renumberings.keep)
+        except (SessionError, OSError) as problem:
+            log.warning("%s is lost: %s", flow_text(live.flow), words.reason(problem))
+            self._reset(live)
+            live.close()
+            self._captured.live.pop(live.flow, None)
 
     def _stands(self, flow: Flow) -> bool:
         return self._captured.freezer.frozen.issuperset(self._captured.holders(flow))

@@ -22,6 +22,7 @@ from locum.node.sessions.bringing_back import BringingBack
 from locum.node.sessions.captured import Captured
 from locum.node.sessions.freezer_name import freezer_name
 from locum.node.sessions.peer_answers import Divert, PeerAnswers
+from locum.node.sessions.renumbered import Renumberings
 from locum.node.sessions.trickle import Trickle
 from locum.node.tables import HostStore, HostTable, StoreError
 from locum.roles.action_values import sessions as action_values
@@ -90,9 +91,18 @@ class SessionCapture:
         self._freezer.adopt()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="sessions")
         self._captured = Captured(self._freezer)
+        self._renumberings = Renumberings(run_dir / f"renumbering-{name}")
         self._trickle = Trickle(self._captured, self._blocking, feed, PeerAnswers(divert, MARK_ANSWER))
         self._back = BringingBack(
-            self._captured, self._blocking, feed, deliver, self._forget, self._trickle, self._save
+            self._captured,
+            self._blocking,
+            feed,
+            deliver,
+            self._forget,
+            self._trickle,
+            self._save,
+            self._written,
+            self._renumberings,
         )
 
     def handlers(self) -> Mapping[type, Handler]:
@@ -123,6 +133,7 @@ class SessionCapture:
         """
         rows = self._store.rows(HostTable.PARKED)
         parked = {socket.flow: socket for socket in map(self._parked, rows.values()) if socket is not None}
+        self._end_renumberings(parked)
         flows = dict.fromkeys((*parked, *claimed))
         self._captured.look({flow.local for flow in flows})
         for flow in flows:
@@ -139,6 +150,11 @@ class SessionCapture:
         self._captured.let_run(())
         if self._captured.loose:
             self._back.reassure()
+
+    def _end_renumberings(self, parked: dict[Flow, AnyParked]) -> None:
+        for flow, stored in self._renumberings.end(parked).items():
+            parked[flow] = stored
+            self._write(flow, stored)
 
     def _take_up(self, live: AnyLive, captured: bool, claimed: Mapping[Flow, bool]) -> None:
         if not captured or live.flow not in claimed:

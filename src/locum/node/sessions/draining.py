@@ -8,17 +8,19 @@ import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from locum.roles import actions as do
 from locum.sessions.either import AnyRecord, AnySpool
 from locum.sessions.tcp import repair
 from locum.sessions.tcp.final_state import FinalTcp
 from locum.sessions.tcp.spool import CHUNK
-from locum.wire.control import Flow
+from locum.wire.control import Flow, Handed
 
 _RECHECK = 0.25  # seconds between looks at sockets that wait for room
 # Bytes of one socket per wake-up of the loop: a thousand senders do not keep a request waiting
 _AT_ONCE = CHUNK
+BEGAN_HERE = "-new"  # ends the names of sessions at their keeper that no device has handed over
 
 UNBOUNDED = 1 << 62  # bytes ahead of its device, for a session that has bounds of its own
 
@@ -45,12 +47,23 @@ class HeldSocket:
     full: bool = False  # the files took no more, short of our own bounds
     here: bool = False  # the peer is on this host
     accepted: bool = False  # here, for a port that the device listens on
+    label: str | None = None  # a proxy handed it over, for the program that waits under this label
     stopped: FinalTcp | None = None
 
     @property
     def name(self) -> str:
         """Unique among the sessions of a stand-in."""
         return name_of(self.key)
+
+    @property
+    def kept_as(self) -> str:
+        """Name of its descriptor at the keeper, which has to tell what to do with one without a row."""
+        return self.name + (BEGAN_HERE if self.accepted or self.label is not None else "")
+
+    @property
+    def handed(self) -> Handed | None:
+        """The label and the record of one that a proxy handed over."""
+        return None if self.label is None else Handed(self.label, self.record.to_cbor())
 
     @property
     def received(self) -> int:
@@ -62,14 +75,31 @@ class HeldSocket:
     @property
     def room(self) -> int:
         """Bytes that may still be taken before the device fetches."""
-        return max(self.fetched + self.ahead - self.spool.total, 0)
+        return max(self.fetched + self.ahead - self.spool.for_program, 0)
+
+
+def shown(held: HeldSocket) -> dict[str, Any]:
+    """One held session, for users."""
+    return {
+        "handover": held.key[0].hex(),
+        "session": held.key[1],
+        "flow": held.flow,
+        "received": held.received,
+        "accepted": held.accepted,
+        "label": held.label,
+        "spilled": held.spool.spilled,
+        "peer_closed": held.spool.peer_closed,
+        "error": held.spool.error,
+        "stopped": held.stopped is not None,
+    }
 
 
 class Draining:
     """The sockets that are read. `emit` publishes events."""
 
-    def __init__(self, emit: Callable[[do.Emit], None]) -> None:
-        self._emit = emit
+    def __init__(self, emit: Callable[[do.Emit], None], moved: Callable[[HeldSocket], None]) -> None:
+        """`moved` is called when data of a socket is in its spool, or its peer's end is noted there."""
+        self._emit, self._moved = emit, moved
         self._waiting: dict[HeldSocket, None] = {}  # not read: no room
         self._timer: asyncio.TimerHandle | None = None
 
@@ -99,6 +129,7 @@ class Draining:
         if held.full:
             self._tell("spool-has-room", held)
             held.full = False
+        self._moved(held)
         spool = held.spool
         over = spool.error or (spool.peer_closed and left == limit)  # a later error waits in the kernel
         if over or not held.room:  # there is room again when the device fetches

@@ -72,6 +72,7 @@ class Openings:
     ) -> None:
         self._inject, self._keep, self._waiting, self._count, self._emit = inject, keep, waiting, count, emit
         self._ports: dict[Port, _Port] = {}
+        self._lent: set[Port] = set()  # to proxies
         self._clock = clock
         self._rates: dict[Addr, _Rate] = {}  # of the home addresses whose ports are open
         self._rate = _Rate(clock, MOST_IN_ALL)
@@ -81,17 +82,42 @@ class Openings:
         for listener in listeners:
             port = self._ports[listener.address, listener.port] = _Port(handover, listener)
             self._rates.setdefault(listener.address, _Rate(self._clock, MOST_PER_SECOND))
-            if listener.policy is not Policy.ACCEPT:
-                continue
-            try:
-                port.opened = accepting.listen(
-                    listener.address, listener.port, backlog=_BACKLOG, window=listener.window
-                )
-            except OSError as problem:
-                detail: dict[str, JSON] = {"port": listener.port, "reason": problem.strerror or str(problem)}
-                self._emit(do.Emit("listen-failed", None, listener.address, None, detail))
-                continue
-            asyncio.get_running_loop().add_reader(port.opened, self._accept, port)
+            self._listen(port)
+
+    def _listen(self, port: _Port) -> None:
+        listener = port.listener
+        if listener.policy is not Policy.ACCEPT or (listener.address, listener.port) in self._lent:
+            return
+        try:
+            port.opened = accepting.listen(
+                listener.address, listener.port, backlog=_BACKLOG, window=listener.window
+            )
+        except OSError as problem:
+            detail: dict[str, JSON] = {"port": listener.port, "reason": problem.strerror or str(problem)}
+            self._emit(do.Emit("listen-failed", None, listener.address, None, detail))
+            return
+        asyncio.get_running_loop().add_reader(port.opened, self._accept, port)
+
+    def lend(self, address: Addr, port: int) -> None:
+        """A proxy listens at this port of a device: new connections are its. Those that were accepted are kept."""
+        self._lent.add((address, port))
+        found = self._ports.get((address, port))
+        if found is not None:
+            self._stop(found)
+
+    def give_back(self, address: Addr, port: int) -> None:
+        """The proxy listens there no more."""
+        self._lent.discard((address, port))
+        found = self._ports.get((address, port))
+        if found is not None:
+            self._listen(found)
+
+    def _stop(self, port: _Port) -> None:
+        if port.opened is not None:
+            asyncio.get_running_loop().remove_reader(port.opened)
+            self._accept(port)
+            port.opened.close()
+            port.opened = None
 
     def close(self, handover: bytes | None = None) -> None:
         """Accept no more, for this handover or for all; connections that the kernel has accepted are kept."""
@@ -99,10 +125,7 @@ class Openings:
             if handover is not None and port.handover != handover:
                 continue
             del self._ports[key]
-            if port.opened is not None:
-                asyncio.get_running_loop().remove_reader(port.opened)
-                self._accept(port)
-                port.opened.close()
+            self._stop(port)
         addresses = {address for address, _ in self._ports}
         self._rates = {address: rate for address, rate in self._rates.items() if address in addresses}
 

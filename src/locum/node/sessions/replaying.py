@@ -1,5 +1,7 @@
 """The device's side of connections that its stand-in accepted: each is put into the queue of the program that listens.
 
+Those that a proxy opened wait for their programs (`waiting.py`).
+
 A program may take its time to read, so every connection has a thread of its own, few at once, and nothing waits for it.
 The role decides when to do it.
 """
@@ -14,6 +16,7 @@ from functools import partial
 
 from locum.node.events import flow_text
 from locum.node.performer import Handler
+from locum.node.sessions.waiting import SECONDS, WaitingConnections
 from locum.roles.action_values.listeners import ReplayAccepted, Replayed
 from locum.roles.actions import Event
 from locum.roles.registrant.configuration import ListeningPort
@@ -28,14 +31,20 @@ _AT_ONCE = 4
 
 
 class Replaying:
-    """`deliver` puts packets into this host; `feed` calls the role; `frozen` are the frozen processes."""
+    """`deliver` puts packets into this host; `feed` calls the role; `frozen` are the frozen processes.
+
+    `waiting` has those that proxies opened; each waits `accept_seconds` for its program, with `emit` for their events.
+    """
 
     def __init__(
         self,
         feed: Callable[[Event], None],
         deliver: Callable[[bytes], None],
         frozen: Callable[[], Collection[int]],
+        emit: Callable[..., None] = lambda *_, **__: None,
+        accept_seconds: float = SECONDS,
     ) -> None:
+        self.waiting = WaitingConnections(feed, deliver, emit, accept_seconds)
         self._feed, self._deliver, self._frozen = feed, deliver, frozen
         self._workers = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="replays")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -50,7 +59,7 @@ class Replaying:
 
     def handlers(self) -> Mapping[type, Handler]:
         """Handlers for each kind of action."""
-        return {ReplayAccepted: self._begin}
+        return {ReplayAccepted: self._begin, **self.waiting.handlers()}
 
     def _begin(self, action: ReplayAccepted) -> None:
         task = asyncio.get_running_loop().create_task(self._replay(action))
@@ -85,6 +94,7 @@ class Replaying:
     async def close(self) -> None:
         """Stop waiting for programs, and start no replay: the next run does it."""
         self._stopping.set()
+        self.waiting.close()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, partial(self._workers.shutdown, cancel_futures=True))
         await asyncio.gather(*self._tasks, return_exceptions=True)

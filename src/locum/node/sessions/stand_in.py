@@ -7,9 +7,8 @@ them up again without losing a byte. Reading is done in `draining.py`. The role 
 import asyncio
 import contextlib
 import logging
-import os
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +18,13 @@ from locum.node import words
 from locum.node.clock import boot_milliseconds
 from locum.node.config.settings import Address, MnpsSettings
 from locum.node.performer import Handler
-from locum.node.sessions.draining import UNBOUNDED, Draining, HeldSocket, Key, name_of
-from locum.node.sessions.keeper import open_keeper
+from locum.node.sessions.draining import BEGAN_HERE, UNBOUNDED, Draining, HeldSocket, Key, name_of, shown
+from locum.node.sessions.keeper import discard, open_keeper
 from locum.node.sessions.openings import Openings
+from locum.node.sessions.removing import Removing, alone
 from locum.node.sessions.repeating import Repeating
 from locum.node.sessions.spools import Spools
-from locum.node.tables import HostStore, HostTable
+from locum.node.tables import HostStore, HostTable, StoreError
 from locum.roles import actions as do
 from locum.roles.action_values.listeners import AcceptedEnded, ClosePorts, ConnectionAccepted, OpenPorts
 from locum.roles.action_values.sessions import (
@@ -61,15 +61,6 @@ log = logging.getLogger("locum.standin")
 _TOGETHER = 16  # sockets that are restored or reset before others get a turn: some milliseconds
 
 
-@contextlib.contextmanager
-def _alone(held: HeldSocket, step: str) -> Iterator[None]:
-    """A session that fails here fails alone: the others of its handover go on."""
-    try:
-        yield
-    except (OSError, SessionError) as problem:
-        log.warning("%s could not be %s: %s", held.name, step, problem)
-
-
 class LocalPeers(Protocol):
     """Work of the host's network for sessions with a peer on this host: see `HostNetwork`."""
 
@@ -101,9 +92,10 @@ class StandIn:
         self._store, self._feed, self._emit, self._peers = store, feed, emit, peers
         self._spools = Spools(name, settings)
         self._intake = Intake(settings.session_least, settings.session_most)
-        self._draining = Draining(emit)
+        self._draining = Draining(emit, self.moved)
         self._repeating = Repeating()
         self._keeper = open_keeper(settings.holder)
+        self._removing = Removing(store, self._keeper)
         self._held: dict[bytes, dict[int, HeldSocket]] = {}  # by handover and session
         self.openings = Openings(inject, self._keep_accepted, self._waiting_at, count, emit)
 
@@ -134,20 +126,22 @@ class StandIn:
                 log.warning("%s cannot be read in the store: %s", name, problem)
                 self._store.forget(HostTable.SESSION, name)
                 continue
-            fd = kept.pop(name, None)
-            device = str(row.get("device", ""))
+            device, label = str(row.get("device", "")), row.get("label")
             accepted = bool(row.get("accepted", False))
+            fd = kept.pop(name + BEGAN_HERE if accepted or label is not None else name, None)
             held = self._take_up(key, record, device, fd, on_disk, accepted) if fd is not None else None
             if held is None:
                 lost.append(record.flow)
                 self._store.forget(HostTable.SESSION, name)
             else:
+                held.label = label
                 self._keep(held)
                 if held.stopped is None:
                     self._draining.step(held)
                     self._repeating.begin(held)
-        for name, fd in kept.items():
-            self._discard_kept(name, fd)
+        if self._keeper is not None:
+            for name, fd in kept.items():
+                discard(self._keeper, name, fd)
         self._spools.sweep({held.name for held in self._all()})  # of sessions dropped when we were killed
         return tuple(lost)
 
@@ -166,16 +160,6 @@ class StandIn:
         del sessions[held.key[1]]
         if not sessions:
             del self._held[held.key[0]]
-
-    def _discard_kept(self, name: str, fd: int) -> None:
-        """A descriptor without a row: its handover was dropped when we were killed."""
-        if name.count("-") == 1 and self._keeper is not None:
-            connection = socket.socket(fileno=fd)
-            either.stop(connection)
-            self._keeper.remove(name)
-            connection.close()
-        else:
-            os.close(fd)
 
     def _take_up(
         self,
@@ -222,24 +206,12 @@ class StandIn:
 
     def sessions(self) -> list[dict[str, Any]]:
         """Held sessions, for users."""
-        return [
-            {
-                "handover": held.key[0].hex(),
-                "session": held.key[1],
-                "flow": held.flow,
-                "received": held.received,
-                "accepted": held.accepted,
-                "spilled": held.spool.spilled,
-                "peer_closed": held.spool.peer_closed,
-                "error": held.spool.error,
-                "stopped": held.stopped is not None,
-            }
-            for held in self._all()
-        ]
+        return [shown(held) for held in self._all()]
 
     async def close(self) -> None:
         """Let go; sockets stay with their keeper and spools on disk, for the next run."""
         self.openings.close()
+        self._removing.close()
         self._draining.close()
         for held in self._all():
             self._draining.end(held)
@@ -258,18 +230,21 @@ class StandIn:
 
     def _open_ports(self, action: OpenPorts) -> None:
         self.openings.open(action.handover, action.listeners)
-        for held in self._of(action.handover):
+        for held in self.of(action.handover):
             if held.accepted:
                 self._tell_accepted(held)
 
-    def _close_ports(self, action: ClosePorts) -> None:
+    async def _close_ports(self, action: ClosePorts) -> None:
+        """The role knows of all that were accepted before anything that follows."""
         self.openings.close(action.handover)
+        with contextlib.suppress(StoreError):
+            await self._store.durable()
 
     def _waiting_at(self, handover: bytes, address: Address, port: int) -> int:
         """Number of accepted, waiting connections of this port, without those that their peers have reset."""
         ended = []
         waiting = 0
-        for held in self._of(handover):
+        for held in self.of(handover):
             if not held.accepted or (held.flow.local, held.flow.local_port) != (address, port):
                 continue
             if held.stopped is None and repair.info(held.socket).state is TcpState.CLOSE:
@@ -281,7 +256,7 @@ class StandIn:
         return waiting
 
     def _keep_accepted(self, handover: bytes, connection: socket.socket, record: SessionRecord) -> None:
-        """Make an accepted connection a session of this handover, and report it to the role."""
+        """Make an accepted connection a session of this handover, and report it to the role when its row is stored."""
         numbers = self._held.get(handover, {})
         number = next((n for n in range(MAX_SESSIONS - 1, -1, -1) if n not in numbers), None)
         if number is None:
@@ -290,7 +265,7 @@ class StandIn:
         key, device = (handover, number), str(record.flow.local)
         try:
             if self._keeper is not None:
-                self._keeper.store(name_of(key), connection.fileno())
+                self._keeper.store(name_of(key) + BEGAN_HERE, connection.fileno())
         except OSError as problem:
             log.warning("%s is not kept: %s", name_of(key), problem)
             either.reset(connection)
@@ -299,10 +274,16 @@ class StandIn:
         self._keep(held)
         self._put_row(held, device)
         self._draining.step(held)
-        self._tell_accepted(held)
+        commit = self._store.committed()
+        if commit is None:
+            self._tell_accepted(held)
+        else:  # one that fails is repeated: the peer does not wait for a disk to have room
+            commit.add_done_callback(lambda _: self._tell_accepted(held))
 
     def _tell_accepted(self, held: HeldSocket) -> None:
         handover, number = held.key
+        if self._held.get(handover, {}).get(number) is not held:  # it has ended meanwhile
+            return
         if isinstance(held.record, SessionRecord):  # a datagram socket accepts nothing
             shaken = accepting.handshake(held.record)
             self._feed(ConnectionAccepted(handover, number, held.flow, shaken))
@@ -359,6 +340,7 @@ class StandIn:
             "session": held.key[1],
             "device": device,
             "accepted": held.accepted,
+            "label": held.label,
             "record": cbor2.dumps(held.record.to_cbor(), canonical=True).hex(),
         }
         self._store.put(HostTable.SESSION, held.name, row)
@@ -390,18 +372,32 @@ class StandIn:
 
     # give back
 
-    def _of(self, handover: bytes) -> list[HeldSocket]:
+    def moved(self, held: HeldSocket) -> None:
+        """New data of a session is stored, or its end: for those who attend it."""
+
+    def dropped(self, held: HeldSocket) -> None:
+        """This session is not held any more."""
+
+    def of(self, handover: bytes) -> list[HeldSocket]:
+        """The sockets of a handover."""
         return list(self._held.get(handover, {}).values())
 
     def _measure(self, action: MeasureSessions) -> None:
-        for held in self._of(action.handover):
-            with _alone(held, "measured"):
+        for held in self.of(action.handover):
+            with alone(held, "measured"):
                 if held.stopped is None:
                     self._draining.step(held)
                 either.seal(held.spool)
         sessions = tuple(
-            HeldSession(held.key[1], held.flow, held.spool.total, held.spool.peer_closed, held.spool.error)
-            for held in self._of(action.handover)
+            HeldSession(
+                held.key[1],
+                held.flow,
+                held.spool.for_program,
+                held.spool.peer_closed,
+                held.spool.error,
+                held.handed,
+            )
+            for held in self.of(action.handover)
         )
         self._feed(Measured(action.handover, sessions))
 
@@ -416,9 +412,9 @@ class StandIn:
     async def _stop(self, action: StopSessions) -> None:
         fetched, room = dict(action.fetched), action.tail_limit
         finals: list[SessionFinal] = []
-        await self._lead_away(self._of(action.handover))
-        for held in self._of(action.handover):
-            with _alone(held, "stopped"):
+        await self._lead_away(self.of(action.handover))
+        for held in self.of(action.handover):
+            with alone(held, "stopped"):
                 finals.append(self._stop_one(held, fetched.get(held.key[1], 0), room))
                 room -= len(finals[-1].tail)
         self._feed(Stopped(action.handover, tuple(finals)))
@@ -428,8 +424,8 @@ class StandIn:
         self._draining.end(held)
         self._repeating.end(held)
         final = held.stopped = held.stopped or held.spool.stop(held.socket)
-        offset = min(fetched, held.spool.total)
-        tail = held.spool.read(offset, room) if 0 < held.spool.total - offset <= room else b""
+        offset = min(fetched, final.received)
+        tail = held.spool.give(offset, room) if 0 < final.received - offset <= room else b""
         return SessionFinal(
             session=held.key[1],
             flow=held.flow,
@@ -443,9 +439,9 @@ class StandIn:
         )
 
     async def _resume(self, action: ResumeSessions) -> None:
-        await self._lead_here(self._of(action.handover))
-        for held in self._of(action.handover):
-            with _alone(held, "resumed"):
+        await self._lead_here(self.of(action.handover))
+        for held in self.of(action.handover):
+            with alone(held, "resumed"):
                 if held.stopped is not None:
                     held.stopped = None
                     held.spool.resume(held.socket)
@@ -455,13 +451,14 @@ class StandIn:
     async def _drop(self, action: DropSessions) -> None:
         """The row goes before the socket: without a row it is discarded silently after a crash."""
         numbers = set(action.sessions)
-        gone = [held for held in self._of(action.handover) if not numbers or held.key[1] in numbers]
+        gone = [held for held in self.of(action.handover) if not numbers or held.key[1] in numbers]
         if not action.reset:
             await self._lead_away(gone)
         for held in gone:
+            self.dropped(held)
             self._draining.end(held)
             self._repeating.end(held)
-            with _alone(held, "reset" if action.reset else "stopped"):
+            with alone(held, "reset" if action.reset else "stopped"):
                 if action.reset:
                     either.reset(held.socket)
                 elif held.stopped is None:
@@ -470,25 +467,17 @@ class StandIn:
             self._forget(held)
         if action.reset:
             await self._lead_away(gone)
-        await self._store.durable()
-        for held in gone:
-            if self._keeper is not None:
-                self._keeper.remove(held.name)
-            with _alone(held, "closed"):
-                if not action.reset:
-                    either.drop(held.socket)
-            with _alone(held, "removed"):
-                held.spool.remove()
+        await self._removing.remove(gone, reset=action.reset)
 
     def _fetch(self, action: FetchData) -> None:
         held = self._held.get(action.handover, {}).get(action.session)
-        if held is None or action.offset > held.spool.total:
+        if held is None or action.offset > held.spool.for_program:
             self._feed(Fetched(action.exchange, None))
             return
-        data = held.spool.read(action.offset, action.limit)
+        data = held.spool.give(action.offset, action.limit)
         end = action.offset + len(data)
         if end > held.fetched:
             held.fetched = end
             if held.stopped is None and not held.reading:
                 self._draining.step(held)
-        self._feed(Fetched(action.exchange, data, end < held.spool.total))
+        self._feed(Fetched(action.exchange, data, end < held.spool.for_program))

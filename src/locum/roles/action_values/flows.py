@@ -20,11 +20,17 @@ MAX_CANDIDATES = 4  # of one rule, or of a binding
 
 
 class Encapsulation(Enum):
-    """Encapsulation of a tunnel: IP in IP of either family, GRE, or UDP (RFC 3519)."""
+    """Encapsulation of a tunnel: IP in IP of either family, GRE, UDP (RFC 3519), or minimal (RFC 2004).
+
+    A minimal one takes whole IPv4 packets without options; others go through it as IP in IP.
+    """
+
+    __hash__ = object.__hash__  # part of every tunnel; Enum would hash the name each time
 
     IPIP = "ipip"
     GRE = "gre"
     UDP = "udp"
+    MINIMAL = "minimal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +50,15 @@ class Tunnel:
 
 
 class RuleVerdict(Enum):
-    """Action for packets that match a flow rule."""
+    """Action for packets that match a flow rule.
+
+    PAGE and AGENT are in force while the device is asleep (P14). The kernel has no AGENT: it gets FORWARD.
+    """
 
     FORWARD = "forward"
     DROP = "drop"
+    PAGE = "page"  # first paging information (P1): held with the rule's identifier, and the device is paged
+    AGENT = "agent"  # second paging information (P2): to an application agent, that is a stand-in
 
 
 @dataclass(frozen=True, slots=True)

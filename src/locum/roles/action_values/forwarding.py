@@ -7,6 +7,7 @@ from typing import TypeAlias, get_args
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.contexts import DropHeld
 from locum.roles.action_values.flows import FlowForwarding, Rule, Tunnel
+from locum.roles.action_values.paging import DropPaged, ReleasePaged
 from locum.wire.control import Flow
 from locum.wire.values import value
 
@@ -77,6 +78,9 @@ class TunnelAcceptance:
     With `source_port` only packets in UDP from that port (RFC 3519), for others may have the NAT's address too.
     With `end` only packets to that end point of ours. It goes before the one that takes it anywhere, and stands beside
     that one, another role's (R17): a stand-in's before the visitor's that it stands in for. It has no link.
+    With `gre_key` only GRE packets with this key, else only packets without one (RFC 2890 section 2.1).
+    With `link` the home address may send there; `hardware` is the link-layer address that its packets have then.
+    With `by_route` that is all that `link` says: the inner packet is looked up again.
     """
 
     outer_source: Addr
@@ -86,6 +90,14 @@ class TunnelAcceptance:
     next_hop: Addr | None = None
     source_port: int = 0
     end: Addr | None = None
+    hardware: bytes | None = None
+    gre_key: int | None = None
+    by_route: bool = False
+
+    @property
+    def delivers_on(self) -> str | None:
+        """The link on which the inner packet is delivered."""
+        return None if self.by_route else self.link
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +229,8 @@ class LeaveAgent:
 # Performed by the data plane. A node gives it those that follow each other together.
 ForwardingAction: TypeAlias = (
     InstallBinding | RemoveBinding | AcceptTunnel | RefuseTunnel | InstallOutbound | RemoveOutbound
-    | SetFlow | ClearFlow | ReleaseHeld | DropHeld | LocalEndpoint | RemoveLocalEndpoint | FlowForwarding
+    | SetFlow | ClearFlow | ReleaseHeld | DropHeld | ReleasePaged | DropPaged | LocalEndpoint | RemoveLocalEndpoint
+    | FlowForwarding
 )  # fmt: skip
 FORWARDING: frozenset[type] = frozenset(get_args(ForwardingAction))
 

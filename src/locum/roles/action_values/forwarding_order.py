@@ -12,9 +12,13 @@ The order that follows:
    that judges their packets is in place and all that would have let them pass is gone.
 2. Entries are installed in the order of `_TABLES`: the next stage of a packet comes before the entry that sends it there.
    The end points of this host come first, since every tunnel to them needs them, then restrictions (filters).
-3. Permissions that replace another of the same source change between the installations and the removals. A local
+3. Two roles of one host may have one home address. Its local end comes after the home agent's entry and goes before it, and
+   a flow that is delivered changes between the two: else a guard would drop packets that other entries decide about both
+   before and after. An entry that let nothing past is replaced by one that does when the local end is in place.
+4. Permissions that replace another of the same source change between the installations and the removals; one for a single
+   end point that takes the place of one for any, without a link, comes first, and goes last the other way round. A local
    translation is a permission too, at the guard: it is removed before them and installed after them.
-4. Entries are removed against the order of `_TABLES`.
+5. Entries are removed against the order of `_TABLES`.
 
 Reverse tunnels (from the home address) have no entry that judges their packets. Their permission comes before the
 binding and goes after it, so that an answer is let in while the packets that ask for it are sent.
@@ -26,8 +30,10 @@ rules may send one packet from the first table to the second before the change a
 """
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, get_args
 
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.contexts import DropHeld
 from locum.roles.action_values.flows import (
     ForwardGroup,
     InstallFilter,
@@ -44,11 +50,13 @@ from locum.roles.action_values.forwarding import (
     AcceptTunnel,
     BindingEntry,
     ClearFlow,
+    FlowVerdict,
     InstallBinding,
     InstallOutbound,
     LocalEndpoint,
     NeighbourEntry,
     RefuseTunnel,
+    ReleaseHeld,
     RemoveBinding,
     RemoveLocalEndpoint,
     RemoveNeighbour,
@@ -57,7 +65,9 @@ from locum.roles.action_values.forwarding import (
     Side,
     Stage,
     TunnelAcceptance,
+    Verdict,
 )
+from locum.roles.action_values.paging import DropPaged, ReleasePaged
 from locum.wire.values import value
 
 Install: TypeAlias = (
@@ -69,6 +79,7 @@ Remove: TypeAlias = (
     | ForwardGroup | WithdrawService | UnwatchPort | ClearFlow | RemoveBinding
 )  # fmt: skip
 Change: TypeAlias = Install | Remove
+INSTALLING = get_args(Install)
 Key: TypeAlias = tuple[object, ...]
 Action_ = TypeVar("Action_")
 
@@ -78,14 +89,23 @@ _TABLES: tuple[object, ...] = (
 )  # fmt: skip
 _ORDER = {table: place for place, table in enumerate(_TABLES)}
 _WIDTH = len(_TABLES)  # places in each phase
-_REVOKE, _INSTALL, _REVOKE_LOCAL, _SWAP_IN, _SWAP_OUT, _GRANT_LOCAL, _REMOVE, _GRANT = range(
-    0, 8 * _WIDTH, _WIDTH
-)
+(
+    _NARROW_IN, _NARROW_OUT, _REVOKE, _INSTALL, _DELIVER, _CLOSE_LOCAL, _OPEN, _REVOKE_LOCAL, _SWAP_IN, _SWAP_OUT,
+    _GRANT_LOCAL, _OPEN_LOCAL, _DELIVER_NO_MORE, _REMOVE, _GRANT, _WIDEN_IN, _WIDEN_OUT,
+) = range(0, 17 * _WIDTH, _WIDTH)  # fmt: skip
+_CLOSING = (Verdict.HOLD, Verdict.REPORT, Verdict.DROP)
 _PERMISSIONS = (AcceptTunnel, RefuseTunnel)
 
 
 def _acceptance_key(value: TunnelAcceptance) -> Key:
-    return (AcceptTunnel, value.outer_source, value.home_address, value.side, value.end is not None)
+    return (
+        AcceptTunnel,
+        value.outer_source,
+        value.home_address,
+        value.side,
+        value.end is not None,
+        value.gre_key,
+    )
 
 
 _KEYS: dict[type, Callable[[Any], Key]] = {
@@ -126,6 +146,24 @@ _OPPOSITES: dict[type, Callable[[Any], Remove]] = {
 }
 
 
+_HOMES: dict[type, Callable[[Any], Addr]] = {
+    InstallFilter: lambda it: it.filter.home_address,
+    RemoveFilter: lambda it: it.home_address,
+    AcceptTunnel: lambda it: it.acceptance.home_address,
+    RefuseTunnel: lambda it: it.acceptance.home_address,
+    InstallOutbound: lambda it: it.entry.home_address,
+    RemoveOutbound: lambda it: it.home_address,
+    InstallTranslation: lambda it: it.translation.home_address,
+    RemoveTranslation: lambda it: it.home_address,
+    WatchPort: lambda it: it.home_address,
+    UnwatchPort: lambda it: it.home_address,
+    SetFlow: lambda it: it.entry.flow.local,
+    ClearFlow: lambda it: it.flow.local,
+    InstallBinding: lambda it: it.entry.home_address,
+    RemoveBinding: lambda it: it.home_address,
+}
+
+
 _TABLE_OF: dict[type, type] = {
     RemoveLocalEndpoint: LocalEndpoint,
     RemoveFilter: InstallFilter,
@@ -146,14 +184,18 @@ def difference(before: Iterable[Install], after: Iterable[Install]) -> list[Chan
         return _in_order([*after])
     changes: list[Change] = []
     replaced: list[AcceptTunnel] = []
+    closed: set[Key] = set()
     for entry in after:
-        old = had.pop(_KEYS[type(entry)](entry), None)
+        key = _KEYS[type(entry)](entry)
+        old = had.pop(key, None)
         if old != entry:
             changes.append(entry)
             if old is not None and isinstance(entry, AcceptTunnel):
                 replaced.append(entry)
+            if isinstance(old, InstallBinding) and _closes(old.entry):
+                closed.add(key)
     changes += [_OPPOSITES[type(entry)](entry) for entry in had.values()]
-    return _in_order(changes, replaced)
+    return _in_order(changes, replaced, closed)
 
 
 @value
@@ -213,7 +255,74 @@ def net_effect(actions: Iterable[Action_]) -> list[Action_]:
     return [*result, *_in_order(last.values())]
 
 
-def _in_order(changes: Collection[Action_], replaced: Collection[AcceptTunnel] = ()) -> list[Action_]:
+def key_of(action: object) -> Key | None:
+    """The key of the entry that the action changes; None for an action that changes none."""
+    found = _KEYS.get(type(action))
+    return None if found is None else found(action)
+
+
+def opposite(entry: Install) -> Remove:
+    """The action that removes what `entry` installs."""
+    return _OPPOSITES[type(entry)](entry)
+
+
+def home_address_of(action: object) -> Addr | None:
+    """The home address that a forwarding action is about; None for an entry of the whole host."""
+    if isinstance(action, ReleaseHeld | DropHeld | ReleasePaged | DropPaged):
+        return action.home_address
+    found = _HOMES.get(type(action))
+    return None if found is None else found(action)
+
+
+def by_home_address(actions: Iterable[Action_]) -> list[list[Action_]]:
+    """The actions in parts that may be performed without each other: one for each home address, in order within it.
+
+    Each entry of the whole host is a part of its own: new ones stand before all other parts, removals behind them.
+    """
+    first: list[list[Action_]] = []
+    last: list[list[Action_]] = []
+    parts: dict[Addr, list[Action_]] = {}
+    for action in actions:
+        home_address = home_address_of(action)
+        if home_address is not None:
+            parts.setdefault(home_address, []).append(action)
+        elif _removes(action):
+            last.append([action])
+        else:
+            first.append([action])
+    return [*first, *parts.values(), *last]
+
+
+def in_batches(actions: Collection[Action_], size: int) -> list[list[Action_]]:
+    """The actions in batches of about `size`, to be performed one after the other; in each in the order given.
+
+    Those of one home address are in one batch. Those of the whole host are beside them, as in `by_home_address`.
+    """
+    if len(actions) <= size:
+        return [[*actions]] if actions else []
+    number = -(-len(actions) // size)
+    batches: list[list[Action_]] = [[] for _ in range(number + 2)]
+    for action in actions:
+        home_address = home_address_of(action)
+        if home_address is not None:
+            batches[1 + int(home_address) % number].append(action)
+        else:
+            batches[-1 if _removes(action) else 0].append(action)
+    return [batch for batch in batches if batch]
+
+
+def _removes(action: object) -> bool:
+    return type(action) in _TABLE_OF or (isinstance(action, ForwardGroup) and not action.links)
+
+
+def _closes(entry: BindingEntry) -> bool:
+    """True if no packet gets past the entry."""
+    return entry.verdict in _CLOSING and not entry.rules and entry.peer is None
+
+
+def _in_order(
+    changes: Collection[Action_], replaced: Collection[AcceptTunnel] = (), closed: Collection[Key] = ()
+) -> list[Action_]:
     """The changes in the order of the law; `replaced` are those permissions among them whose keys exist already."""
     if len(changes) < 2:
         return [*changes]
@@ -229,14 +338,30 @@ def _in_order(changes: Collection[Action_], replaced: Collection[AcceptTunnel] =
             _from_where(action.acceptance) for action in changes if isinstance(action, RefuseTunnel)
         }
 
+    accepted_at = _with_and_without_end(changes, AcceptTunnel) if swapped else _NOWHERE
+    refused_at = _with_and_without_end(changes, RefuseTunnel) if swapped else _NOWHERE
+
     def place(change: Any) -> int:
         kind = type(change)
         if kind is InstallBinding:
-            return _INSTALL + _ORDER[change.entry.stage]
+            stage = change.entry.stage
+            if stage is Stage.LOCAL:
+                return _CLOSE_LOCAL
+            opens = closed and (stage, change.entry.home_address) in closed and not _closes(change.entry)
+            return _OPEN + _ORDER[stage] if opens else _INSTALL + _ORDER[stage]
         if kind is RemoveBinding:
-            return _REMOVE + _WIDTH - 1 - _ORDER[change.stage]
+            return _OPEN_LOCAL if change.stage is Stage.LOCAL else _REMOVE + _WIDTH - 1 - _ORDER[change.stage]
+        if kind is SetFlow and change.entry.verdict is FlowVerdict.DELIVER:
+            return _DELIVER
+        if kind is ClearFlow:
+            return _DELIVER_NO_MORE
         if kind in _PERMISSIONS and _inward(change.acceptance):
-            swaps = _from_where(change.acceptance) in swapped
+            where = _from_where(change.acceptance)
+            if where in accepted_at[True] and where in refused_at[False]:
+                return _NARROW_IN if kind is AcceptTunnel else _NARROW_OUT
+            if where in accepted_at[False] and where in refused_at[True]:
+                return _WIDEN_IN if kind is AcceptTunnel else _WIDEN_OUT
+            swaps = where in swapped
             if kind is AcceptTunnel:
                 return _SWAP_IN if swaps else _GRANT
             return _SWAP_OUT if swaps else _REVOKE
@@ -244,11 +369,29 @@ def _in_order(changes: Collection[Action_], replaced: Collection[AcceptTunnel] =
             return _GRANT_LOCAL
         if kind is RemoveTranslation and change.tunnel is None:
             return _REVOKE_LOCAL
-        if kind in _TABLE_OF or (kind is ForwardGroup and not change.links):
+        if _removes(change):
             return _REMOVE + _WIDTH - 1 - _ORDER[_TABLE_OF.get(kind, kind)]
         return _INSTALL + _ORDER[kind]
 
     return sorted(changes, key=place)
+
+
+_NOWHERE: dict[bool, frozenset[Key]] = {True: frozenset(), False: frozenset()}
+
+
+def _with_and_without_end(changes: Iterable[Action_], kind: type) -> dict[bool, frozenset[Key]]:
+    """Return the sources of inward permissions among changes of one kind: of those for one end point (True), and of others."""
+    found = [
+        change.acceptance
+        for change in changes
+        if isinstance(change, AcceptTunnel | RefuseTunnel)
+        and type(change) is kind
+        and _inward(change.acceptance)
+    ]
+    return {
+        True: frozenset(_from_where(it) for it in found if it.end is not None),
+        False: frozenset(_from_where(it) for it in found if it.end is None and it.link is None),
+    }
 
 
 def _inward(acceptance: TunnelAcceptance) -> bool:

@@ -11,8 +11,8 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from locum.roles.action_values.addresses import Addr, Source
-from locum.roles.action_values.flows import RuleVerdict, Selector
-from locum.security.association import Association
+from locum.roles.action_values.flows import Encapsulation, RuleVerdict, Selector
+from locum.security.association import Algorithm, Association, Replay
 from locum.wire.values import value
 
 
@@ -33,6 +33,8 @@ class RefusalReason(IntEnum):
     UNKNOWN_CRITICAL_OPTION = 140
     UNKNOWN_CRITICAL_OPTION_OF_AGENT = 141
     UDP_UNAVAILABLE = 142
+    REDIRECTED = 143  # to another home agent (RFC 4433)
+    AAA_NOT_AUTHENTIC = 144  # the proof for the AAA server (RFC 4721)
     MULTIPATH_NOT_ALLOWED = 152
     UNKNOWN_IDENTIFIER = 153  # of a rule or a binding
 
@@ -40,9 +42,10 @@ class RefusalReason(IntEnum):
 class Refusal(Exception):
     """A registration that is refused and changes nothing."""
 
-    def __init__(self, reason: RefusalReason) -> None:
+    def __init__(self, reason: RefusalReason, redirect: IPv4Address | None = None) -> None:
+        """`redirect` is the home agent to be asked instead."""
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.redirect = reason, redirect
 
 
 class RegistrationFlag(IntFlag):
@@ -54,6 +57,20 @@ class RegistrationFlag(IntFlag):
     MINIMAL_ENCAPSULATION = 0x10
     GRE = 0x08
     REVERSE_TUNNEL = 0x02
+
+
+ENCAPSULATIONS = int(RegistrationFlag.MINIMAL_ENCAPSULATION | RegistrationFlag.GRE)  # flags that ask for one
+FLAG_OF = {
+    Encapsulation.GRE: RegistrationFlag.GRE,
+    Encapsulation.MINIMAL: RegistrationFlag.MINIMAL_ENCAPSULATION,
+}
+
+
+def encapsulation_of(flags: int) -> Encapsulation:
+    """The encapsulation that a registration with these flags asks for; GRE if it asks for both."""
+    if not flags & ENCAPSULATIONS:
+        return Encapsulation.IPIP
+    return Encapsulation.GRE if flags & RegistrationFlag.GRE else Encapsulation.MINIMAL
 
 
 @value
@@ -119,6 +136,9 @@ class RuleChange:
     problem: str | None = None  # the rule cannot be made: its selectors are unknown or contradict each other
 
 
+# In a request: whichever home agent, in the home network or in the visited one (RFC 4433 section 2)
+ANY_HOME_AGENT = (IPv4Address(0), IPv4Address("255.255.255.255"))
+
 ANYWHERE = IPv4Address(0)  # as an access node: wherever the device is; the home agent knows
 
 
@@ -159,10 +179,22 @@ class RevocationSupport:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """Options beside the fixed part. All but `udp` and `revocations` is under the registrant's proof.
+class KeyGrant:
+    """The means by which a mobile node derives the key of an association with an agent (RFC 3957)."""
 
-    `udp` and `revocations` are said by the end of the tunnel under its own proof: the registrant with a co-located
+    lifetime: int  # seconds of the key
+    aaa_spi: int  # of the association from which the key is derived
+    spi: int  # of messages to the home agent, or the foreign agent
+    algorithm: Algorithm
+    replay: Replay
+    nonce: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options beside the fixed part. All but `udp`, `revocations` and `agent_spi` is under the registrant's proof.
+
+    These are said by the end of the tunnel under its own proof: the registrant with a co-located
     care-of address, else the foreign agent.
     """
 
@@ -176,6 +208,11 @@ class Options:
     transfer: ContextTransferRequest | None = None
     udp: UdpTunnelRequest | None = None
     revocations: RevocationSupport | None = None
+    proposed: IPv4Address | None = None  # a home agent, with ANY_HOME_AGENT in the request
+    # SPI of messages to the registrant, under the key that it asks for (RFC 3957); its proof is then that for AAA
+    key_spi: int | None = None
+    agent_key_spi: int | None = None  # the same with the foreign agent; its proof is any of the registrant
+    agent_spi: int | None = None  # of messages to the foreign agent, which takes that key; it says so itself
     # The reason for refusing once the proof holds, where an option is unreadable
     problem: RefusalReason | None = None
 
@@ -198,6 +235,7 @@ class Registration:
     proof: Proof | None = None  # of the registrant, for the home agent
     agent_proof: Proof | None = None  # of the foreign agent that relayed it, for the home agent
     options: Options = NO_OPTIONS
+    aaa_proof: Proof | None = None  # of the registrant, for its AAA server; read where `proof` is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +257,10 @@ class RegistrationAnswer:
     device_at: Addr | None = None  # for a stand-in: the access node that serves the device (C4)
     udp: UdpTunnelAnswer | None = None  # this and the next are for the end of the tunnel
     revocations: RevocationSupport | None = None
+    redirect: IPv4Address | None = None  # refused: the home agent to be asked instead
+    key: KeyGrant | None = None  # the answer is signed with the key that follows from it
+    agent_key: KeyGrant | None = None  # of the association with the foreign agent
+    agent_key_wrapped: bytes = field(default=b"", repr=False)  # for the foreign agent alone
 
 
 class AgentRefusal(Enum):
@@ -226,6 +268,7 @@ class AgentRefusal(Enum):
 
     LIFETIME_TOO_LONG = "lifetime"  # the answer has the longest that it grants
     CHALLENGE = "challenge"  # the last challenge is missing, unknown or used already (RFC 4721)
+    ENCAPSULATION = "encapsulation"  # it has no such tunnels
     NETWORK_UNREACHABLE = "network"  # it has heard so of the home network
     HOME_AGENT_UNREACHABLE = "home-agent"
     OTHER = "other"
@@ -242,6 +285,7 @@ class ReceivedAnswer:
     proof: Proof | None = None  # of the home agent, for the registrant
     agent_proof: Proof | None = None  # of the foreign agent, for the registrant
     critical: bool = False  # it has an option that must be understood, and is not
+    home_agent: IPv4Address = IPv4Address(0)  # that has answered
 
     @property
     def accepted(self) -> bool:

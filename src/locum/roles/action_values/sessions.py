@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, NamedTuple, TypeAlias
 
-from locum.wire.control import Flow
+from locum.wire.control import Flow, Handed
 
 
 class Process(NamedTuple):
@@ -62,20 +62,21 @@ class SessionFailure:
 
 @dataclass(frozen=True, slots=True)
 class HeldSession:
-    """State of a session at the stand-in: `total` payload bytes received since the capture."""
+    """State of a session at the stand-in: `total` payload bytes for the program since the capture."""
 
     session: int
     flow: Flow
     total: int
     peer_closed: bool = False
     error: int = 0  # errno of the connection (ECONNRESET, ETIMEDOUT, ...), 0 when it lives
+    handed: Handed | None = None  # a proxy handed it over for a program of the device
 
 
 @dataclass(frozen=True, slots=True)
 class SessionFinal:
     """The last state of a session at the stand-in, once its socket is stopped.
 
-    `total` bytes were received since the capture, of which `tail` begins at `tail_offset`; `acknowledged` bytes of
+    `total` bytes are for the program, of which `tail` begins at `tail_offset`; `acknowledged` bytes of
     the send queue that was captured have been acknowledged by the peer; `timestamp` is the TCP timestamp clock.
     """
 
@@ -199,9 +200,16 @@ class FetchData:
 
 @dataclass(frozen=True, slots=True)
 class Tighten:
-    """MN: freeze all holders of these flows' sockets, and put the sockets into repair mode. -> Tightened."""
+    """MN: freeze all holders of these flows' sockets, and put the sockets into repair mode. -> Tightened.
+
+    Bytes that proxies have said in a session since its capture are appended to its socket's send queue, as far as they are not
+    there. Where they have replaced received bytes, the program gets `surplus` bytes more than the peer has sent (negative: fewer),
+    and the socket its peer's numbers.
+    """
 
     flows: tuple[Flow, ...]
+    spoken: tuple[tuple[Flow, bytes], ...] = ()
+    surplus: tuple[tuple[Flow, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

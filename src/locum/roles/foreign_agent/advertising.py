@@ -40,13 +40,15 @@ class Supported:
     udp: bool = False  # UDP tunnels (RFC 3519 section 3.4)
     required: bool = False  # registration through it, also with a co-located care-of address (section 2.1.1)
     revocation: bool = False  # RFC 3543 section 3.1
+    minimal: bool = False  # minimal encapsulation (RFC 2004)
 
     @property
     def flags(self) -> AgentFlag:
         """The bits of an advertisement."""
         udp = AgentFlag.U if self.udp else AgentFlag(0)
         required = AgentFlag.R if self.required else AgentFlag(0)
-        return udp | required | (AgentFlag.X if self.revocation else AgentFlag(0))
+        minimal = AgentFlag.M if self.minimal else AgentFlag(0)
+        return udp | required | minimal | (AgentFlag.X if self.revocation else AgentFlag(0))
 
 
 NOTHING_MORE = Supported()

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import Filter
 from locum.roles.nat import TraversalMode
+from locum.roles.room import FilterPlaces
 
 if TYPE_CHECKING:
     from locum.wire.control.context_blocks import BlockContent
@@ -52,6 +54,14 @@ class StaticVisitor:
         return self.next_hop if home_address.version == 4 else self.next_hop_v6
 
 
+class KeyMode(Enum):
+    """Keys with mobile nodes that follow from AAA associations; the value is the configuration's spelling."""
+
+    OFF = "off"
+    OFFERED = "offered"  # to mobile nodes that ask
+    REQUIRED = "required"  # no other mobile node is served, unless its key is configured
+
+
 @dataclass(frozen=True, slots=True)
 class ProbingConfiguration:
     """`interval` in seconds, 0: no probes at all; `misses` in a row make a visitor lost; `stand_ins` in order.
@@ -69,6 +79,17 @@ NO_PROBES = ProbingConfiguration()
 
 
 @dataclass(frozen=True, slots=True)
+class ReportingConfiguration:
+    """Location server that is told of visitors (1212); `own` is this node's address for pages: its end point of CoAP."""
+
+    server: Addr | None = None
+    own: Addr | None = None
+
+
+NO_REPORTS = ReportingConfiguration()
+
+
+@dataclass(frozen=True, slots=True)
 class ForeignAgentConfiguration:
     """Times in seconds. `notified` are the addresses of nodes that share an association for 618 with this one."""
 
@@ -79,6 +100,7 @@ class ForeignAgentConfiguration:
     max_visitors: int = 1024
     challenge: bool = False
     registration_required: bool = False  # R bit: also of devices that have a co-located care-of address
+    minimal_encapsulation: bool = True  # M bit (RFC 2004)
     short_lifetime: int = 10  # of the home agents: up to this lifetime a visitor is on its way to sleep (618)
     notified: frozenset[Addr] = frozenset()
     open: bool = False  # home agents without an association are served although there are some with one
@@ -94,4 +116,15 @@ class ForeignAgentConfiguration:
     contexts: Mapping[IPv4Address, Sequence["BlockContent"]] = field(default_factory=dict)  # known in advance
     filters: tuple[Filter, ...] = ()  # what visitors may receive and send (R20)
     nai: str | None = None  # the agent's own, for advertisements (RFC 3846)
+    assigns: IPv4Address | None = None  # the home agent of devices that name none (RFC 4433)
+    visitor_keys: KeyMode = KeyMode.OFFERED  # that follow from AAA associations (RFC 3957)
+    reporting: ReportingConfiguration = NO_REPORTS  # of locations of visitors
+    answers_pages: bool = False  # for devices that were visitors, once they are called (P11)
     policy: bool = False  # a policy server is asked about visitors
+    room: int | None = None  # the most visitors that the data plane has room for; None: any number
+    filter_room: FilterPlaces | None = None  # the data plane's places for their filters; None: any number
+
+    @property
+    def may_filter(self) -> bool:
+        """True if a visitor may have filters: of the configuration, a profile or a context."""
+        return bool(self.policy or self.contexts or self.access_nodes or self.filters)

@@ -19,11 +19,15 @@ from locum.roles.action_values.registration import (
 from locum.roles.action_values.sessions import NotPerformed
 from locum.roles.actions import Action, Count, Emit, Event, RegistrationUnreachable, Reply, SendRegistration
 from locum.roles.foreign_agent.admission import Admission, Denied
+from locum.roles.foreign_agent.under_way import PendingKey, Sender, UnderWay, Who
+from locum.roles.foreign_agent.visitor_keys import VisitorKeys
 from locum.roles.foreign_agent.visitor_list import VisitorList
+from locum.roles.mobile_ipv4.agent_keys import asks_for_key, given_key, proof_for_agent
 from locum.roles.mobile_ipv4.agent_options import read_agent_options, write_agent_options
 from locum.roles.mobile_ipv4.requests import registration
 from locum.roles.mobile_ipv4.signing import authentic, signed
 from locum.roles.mobile_ipv4.transfer_instructions import Instruction, instruction
+from locum.roles.mobile_ipv4.unreachable import refusal_code
 from locum.roles.parts import Part
 from locum.roles.timers import Deadlines
 from locum.security.association import Association
@@ -42,24 +46,8 @@ from locum.wire.mobile_ip.vendor import MnpsRole, decode_vendor
 PENDING_TIMEOUT = 7.0  # seconds; RFC 5944 section 3.7.2.2
 MAX_PENDING_PER_VISITOR = 4  # retransmissions within PENDING_TIMEOUT (section 3.6.3: at 1, 2, 4 s)
 SENDERS_AT_ONCE = 8  # one link-layer address has no more than this part of the places of requests under way
-_DESTINATION_UNREACHABLE, _TIME_EXCEEDED, _PARAMETER_PROBLEM = 3, 11, 12  # ICMP types (RFC 792)
-_FRAGMENTATION_NEEDED = 4
-_UNREACHABLE = {  # codes of RFC 792 and RFC 1122 section 3.2.2.1; others are "other" (88)
-    0: Code.FA_HOME_NETWORK_UNREACHABLE,
-    6: Code.FA_HOME_NETWORK_UNREACHABLE,  # unknown
-    9: Code.FA_HOME_NETWORK_UNREACHABLE,  # prohibited
-    11: Code.FA_HOME_NETWORK_UNREACHABLE,  # for the type of service
-    1: Code.FA_HOME_AGENT_HOST_UNREACHABLE,
-    7: Code.FA_HOME_AGENT_HOST_UNREACHABLE,  # unknown
-    10: Code.FA_HOME_AGENT_HOST_UNREACHABLE,  # prohibited
-    12: Code.FA_HOME_AGENT_HOST_UNREACHABLE,  # for the type of service
-    3: Code.FA_HOME_AGENT_PORT_UNREACHABLE,
-}
 AUTHENTICATION_HEAD = 6  # bytes of type, length and SPI (section 3.5.1)
 
-PendingKey = tuple[
-    IPv4Address | str, int
-]  # home address, or NAI of one without (RFC 2794 section 3); identification
 # Actions before a registration goes to a home agent with an association
 Herald = Callable[[Registration, Instruction | None, float], list[Action]]
 Addition = Callable[[Options, Registration, float], Options]  # adds options for the home agent alone
@@ -74,7 +62,18 @@ class Pending:
     size: int  # bytes of the request as it came
     forget_at: float  # steady seconds
     colocated: bool  # relayed only (R bit of the advertisement): no visitor follows
+    agent_spi: int | None = None  # of messages to us, under the key that the request asks for (RFC 3957)
     doubt: Code = Code.FA_REGISTRATION_TIMEOUT  # sent without an answer
+
+    @property
+    def sender(self) -> Sender:
+        """The link and the link-layer address that it came from."""
+        return self.source.link, self.source.link_layer
+
+    @property
+    def brings_visitor(self) -> bool:
+        """True if an acceptance makes the mobile node a visitor."""
+        return not self.colocated and self.request.lifetime > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +83,7 @@ class Concluded:
     pending: Pending
     reply: RegistrationReply
     message: bytes
+    learnt: tuple[Action, ...] = ()  # a key with the mobile node is kept
 
     @property
     def accepted(self) -> bool:
@@ -135,15 +135,17 @@ class RegistrationRelay(Part):
         admission: Admission,
         home_agents: Mapping[Addr, Association],
         mobiles: Mapping[Addr, Association],
+        keys: VisitorKeys,
     ) -> None:
         self._care_of_address = care_of_address
         self._visitors = visitors
         self._admission = admission
         self._home_agents = home_agents
         self._mobiles = mobiles
+        self._keys = keys
         self.additions: list[Addition] = []
         self.heralds: list[Herald] = []
-        self._pending: dict[PendingKey, Pending] = {}
+        self._pending: UnderWay[Pending] = UnderWay()
         self._timers: Deadlines[PendingKey] = Deadlines()
 
     def deadline(self) -> float | None:
@@ -174,11 +176,15 @@ class RegistrationRelay(Part):
     ) -> list[Action]:
         """601 -> 602. `challenges` are those advertised last on the link the request came by."""
         try:
-            request = RegistrationRequest.decode(message)
+            request = self._admission.assigned(RegistrationRequest.decode(message))
         except WireError as error:
             return self._malformed(message, source, error)
-        if not self._visitors.has_room(request.home_address):
+        if not self._has_place(request):
             return self._deny(request, source, len(message), Code.FA_INSUFFICIENT_RESOURCES)
+        colocated = request.care_of_address not in (self._care_of_address, request.home_address)
+        if not colocated and not self._proved(request):
+            code = Code.FA_MOBILE_NODE_FAILED_AUTHENTICATION
+            return self._deny(request, source, len(message), code)
         try:
             relayed = self._admission.check(request, challenges)
         except Denied as denied:
@@ -195,13 +201,14 @@ class RegistrationRelay(Part):
         if not self._room(key, source):
             return self._deny(request, source, len(message), Code.FA_INSUFFICIENT_RESOURCES)
         forget_at = now + PENDING_TIMEOUT
-        colocated = request.care_of_address not in (self._care_of_address, request.home_address)
-        self._pending[key] = Pending(request, source, len(message), forget_at, colocated)
-        self._timers.set(key, forget_at)
         association = self._home_agents.get(request.home_agent)
         asked = registration(request)
-        if not colocated:
-            relayed += self._added(asked, now)
+        added = NO_OPTIONS if colocated else self._added(asked, now)
+        relayed += write_agent_options(added)
+        self._pending[key] = Pending(
+            request, source, len(message), forget_at, colocated, agent_spi=added.agent_spi
+        )
+        self._timers.set(key, forget_at)
         heralded: list[Action] = []
         if association is not None:
             relayed = signed(relayed, AuthKind.FA_HA, association)
@@ -219,11 +226,31 @@ class RegistrationRelay(Part):
             ),
         ]
 
-    def _added(self, asked: Registration, now: float) -> bytes:
+    def _has_place(self, request: RegistrationRequest) -> bool:
+        """True if it may become a visitor: every other one with an answer under way may take a place."""
+        who, _ = _pending_key(request)
+        coming = self._pending.coming(who, self._visitors.home_addresses)
+        return self._visitors.has_room(request.home_address, coming)
+
+    def _added(self, asked: Registration, now: float) -> Options:
         options = NO_OPTIONS
         for addition in self.additions:
             options = addition(options, asked, now)
-        return write_agent_options(options)
+        return options
+
+    def _proved(self, request: RegistrationRequest) -> bool:
+        """True unless a derived key with the mobile node is there, or required, and the request does not prove it."""
+        if request.to_home is None or request.home_address in self._mobiles or stand_in_of(request):
+            return True  # the other checks judge these
+        home_address, asks = request.home_address, asks_for_key(request)
+        return self._keys.admits(home_address, proof_for_agent(request), asks=asks)
+
+    def _to_mobile(self, request: RegistrationRequest) -> Association | None:
+        """The association with the mobile node under which it expects our answers, whoever has made them."""
+        configured = self._mobiles.get(request.home_address)
+        if configured is not None or stand_in_of(request):
+            return configured
+        return None if asks_for_key(request) else self._keys.get(request.home_address)
 
     def _room(self, key: PendingKey, source: Source) -> bool:
         """Bounds: a few per visitor, a share per sender, as many in all as there may be visitors.
@@ -232,15 +259,10 @@ class RegistrationRelay(Part):
         """
         if key in self._pending:
             return True
-        if sum(1 for home_address, _ in self._pending if home_address == key[0]) >= MAX_PENDING_PER_VISITOR:
-            oldest = next(other for other in self._pending if other[0] == key[0])
-            self._drop_pending(oldest)
-        sender = (source.link, source.link_layer)
-        of_sender = sum(
-            1
-            for pending in self._pending.values()
-            if (pending.source.link, pending.source.link_layer) == sender
-        )
+        own = self._pending.of(key[0])
+        if len(own) >= MAX_PENDING_PER_VISITOR:
+            self._drop_pending(own[0])
+        of_sender = self._pending.of_sender((source.link, source.link_layer))
         share = max(MAX_PENDING_PER_VISITOR, self._visitors.most // SENDERS_AT_ONCE)
         return of_sender < share and len(self._pending) < self._visitors.most
 
@@ -267,7 +289,7 @@ class RegistrationRelay(Part):
             identification=request.identification,
             extensions=() if request.mobile_nai is None else (Nai(request.mobile_nai),),
         ).encode()
-        association = self._mobiles.get(request.home_address)
+        association = self._to_mobile(request)
         if association is not None:
             reply = signed(reply, AuthKind.MN_FA, association)
         if len(reply) > bound:
@@ -276,7 +298,7 @@ class RegistrationRelay(Part):
 
     # 603 -> 604 -------------------------------------------------------------------------------------------------
 
-    def reply(self, message: bytes, source: Source) -> Concluded | list[Action]:
+    def reply(self, message: bytes, source: Source, *, now: float) -> Concluded | list[Action]:
         """Handle 603 (section 3.7.3): the concluded request, or the actions about an unmatched one."""
         try:
             reply = RegistrationReply.decode(message)
@@ -297,7 +319,24 @@ class RegistrationRelay(Part):
         if not self._visitors.undisputed(pending.request.home_address, pending.request.home_agent):
             # another one became the visitor meanwhile
             return self._refuse(pending, Code.FA_ADMINISTRATIVELY_PROHIBITED)
-        return Concluded(pending, reply, self._relayed_reply(reply, message))
+        given, home_agent = given_key(pending.request, reply), pending.request.home_agent
+        learnt: list[Action] = []
+        try:
+            if given is not None:
+                learnt = self._keys.learn(reply.home_address, home_agent, given, pending.agent_spi, now)
+        except ValueError:
+            return self._refuse(pending, Code.FA_POORLY_FORMED_REPLY)
+        if reply.accepted and reply.lifetime and self._keyless(pending):
+            return self._refuse(pending, Code.FA_MISSING_KEY_GENERATION_NONCE)
+        association = self._keys.get(reply.home_address) if learnt else self._to_mobile(pending.request)
+        return Concluded(pending, reply, self._relayed_reply(reply, message, association), tuple(learnt))
+
+    def _keyless(self, pending: Pending) -> bool:
+        """True if a key with this mobile node is required, and nothing has brought one."""
+        request = pending.request
+        if pending.colocated or request.home_address in self._mobiles or stand_in_of(request):
+            return False
+        return self._keys.lacks(request.home_address)
 
     def _answered(self, reply: RegistrationReply, source: Source) -> PendingKey | None:
         """The pending request that this reply answers, by home address and identification, or by NAI.
@@ -336,7 +375,9 @@ class RegistrationRelay(Part):
             return [counted]
         return [counted, *self._give_up(key, Code.FA_POORLY_FORMED_REPLY)]
 
-    def _relayed_reply(self, reply: RegistrationReply, message: bytes) -> bytes:
+    def _relayed_reply(
+        self, reply: RegistrationReply, message: bytes, association: Association | None
+    ) -> bytes:
         """The home agent's reply, unchanged, without the extensions for us alone."""
         to_mobile = reply.authentication(AuthKind.MN_HA)
         to_us = reply.authentication(AuthKind.FA_HA)
@@ -346,7 +387,6 @@ class RegistrationRelay(Part):
             relayed = message[: len(to_us.covered) - AUTHENTICATION_HEAD]
         else:
             relayed = message
-        association = self._mobiles.get(reply.home_address)
         return relayed if association is None else signed(relayed, AuthKind.MN_FA, association)
 
     def _unreachable(self, relayed: bytes) -> list[Action]:
@@ -363,7 +403,7 @@ class RegistrationRelay(Part):
         pending request is by a host that saw it, and ends it. Without that it only sets the code
         sent in place of code 78 without an answer.
         """
-        code = _unreachable(event.icmp_type, event.icmp_code)
+        code = refusal_code(event.icmp_type, event.icmp_code)
         if code is None:
             return []
         if len(event.quoted) < REQUEST_BYTES:
@@ -405,7 +445,7 @@ class RegistrationRelay(Part):
 
 def _pending_key(request: RegistrationRequest) -> PendingKey:
     """A mobile node without a home address is known by its NAI until the reply (RFC 2794 section 3)."""
-    who: IPv4Address | str = request.home_address
+    who: Who = request.home_address
     if request.home_address.is_unspecified and request.mobile_nai is not None:
         who = request.mobile_nai
     return who, mobile_nonce(request.identification)
@@ -427,20 +467,6 @@ def _missing(request: RegistrationRequest, reply: RegistrationReply) -> Code | N
     if reply.home_address.is_unspecified:
         return Code.FA_MISSING_HOME_ADDRESS
     return None if reply.find(Nai) is not None else Code.FA_MISSING_NAI
-
-
-def _unreachable(icmp_type: int, icmp_code: int) -> Code | None:
-    """Code for an ICMP error about the home agent (section 3.4); None for other errors.
-
-    A message that was too long for the path is sent again in fragments when the mobile node asks again.
-    """
-    if icmp_type == _DESTINATION_UNREACHABLE:
-        if icmp_code == _FRAGMENTATION_NEEDED:
-            return None
-        return _UNREACHABLE.get(icmp_code, Code.FA_HOME_AGENT_UNREACHABLE)
-    if icmp_type in (_TIME_EXCEEDED, _PARAMETER_PROBLEM):
-        return Code.FA_HOME_AGENT_UNREACHABLE
-    return None
 
 
 def _assigned(pending: Pending, reply: RegistrationReply) -> Pending:

@@ -35,15 +35,20 @@ from locum.roles.foreign_agent.contexts.context import known_in_advance
 from locum.roles.foreign_agent.contexts.in_flight import InFlight, Mobile
 from locum.roles.foreign_agent.contexts.membership import Memberships
 from locum.roles.foreign_agent.contexts.transfer import ContextTransfer
+from locum.roles.foreign_agent.filter_room import FilterRoom
 from locum.roles.foreign_agent.nat import AgentTraversal
+from locum.roles.foreign_agent.page_delivery import PageDelivery
 from locum.roles.foreign_agent.probing import Probing
 from locum.roles.foreign_agent.relay import Concluded, RegistrationRelay
 from locum.roles.foreign_agent.visitor import Visitor, translated_forwarding
+from locum.roles.foreign_agent.visitor_keys import VisitorKeys
 from locum.roles.foreign_agent.visitor_list import VisitorExpiry, VisitorList
+from locum.roles.foreign_agent.visitor_locations import VisitorLocations
 from locum.roles.foreign_agent.visitor_policy import PolicedVisitor, VisitorPolicy
 from locum.roles.foreign_agent.visitor_revocation import VisitorRevocation
 from locum.roles.forwarding import NOTHING, changes
 from locum.roles.mobile_ipv4.messages import Kind, kind_of
+from locum.roles.mobile_ipv4.page_calls import is_experimental
 from locum.roles.mobile_ipv4.revocations import read_revocation
 from locum.roles.parts import Parts
 from locum.security.association import Association
@@ -86,21 +91,27 @@ class ForeignAgent:
             configuration.challenge,
             known,
             home_agents=None if configuration.open or not home_agents else frozenset(home_agents),
+            assigns=configuration.assigns,
+            minimal=configuration.minimal_encapsulation,
         )
-        links = tuple(link.name for link in configuration.links)
+        links, room = tuple(link.name for link in configuration.links), configuration.room
+        filter_room = FilterRoom(configuration.filter_room if configuration.may_filter else None)
         self._visitors = VisitorList(
             care_of,
             static,
             tuple(home_agents),
-            configuration.max_visitors,
+            min(configuration.max_visitors, configuration.max_visitors if room is None else room),
             configuration.short_lifetime,
             links.__contains__,
+            filter_room,
         )
         self._visitors.adjust(policed(configuration.filters))
-        self._relay = RegistrationRelay(care_of, self._visitors, self._admission, home_agents, known)
+        keys = VisitorKeys(configuration.visitor_keys, home_agents, randomness)
+        self._relay = RegistrationRelay(care_of, self._visitors, self._admission, home_agents, known, keys)
         self._relay.additions += [
             self._traversal.fill,
             self._revocation.fill,
+            keys.fill,
         ]
         self._probing = Probing(configuration.probing, self._visitors.get, self._visitors.all, care_of)
         self._flights = InFlight(
@@ -121,6 +132,7 @@ class ForeignAgent:
             self._notice_in_reach,
             configuration.short_lifetime,
         )
+        filter_room.expect(lambda: self._policy.asked + self._transfer.asked)
         self._relay.heralds.append(
             lambda asked, named, now: self._transfer.requesting.relayed(asked, named, now=now)
         )
@@ -135,9 +147,16 @@ class ForeignAgent:
             self._supported(),
             configuration.nai,
         )
+        self._locations = VisitorLocations(configuration.reporting, care_of, configuration.short_lifetime)
+        self._visitors.dismissed.append(self._locations.left)
         self._next_request = 1
+        self._delivery = PageDelivery(links, self._visitors.get, answers=configuration.answers_pages)
+        self._visitors.dismissed.append(self._delivery.left)
         self._parts = Parts(
+            self._locations.reports,  # its request numbers are above all others
+            self._delivery,
             self.contexts,
+            keys,
             self._visitors,
             self._relay,
             self._revocation.under_way,
@@ -156,6 +175,7 @@ class ForeignAgent:
             udp=self._traversal.enabled,
             required=self.configuration.registration_required,
             revocation=self._revocation.enabled,
+            minimal=self.configuration.minimal_encapsulation,
         )
 
     # The role's shape --------------------------------------------------------------------------------------------
@@ -170,6 +190,8 @@ class ForeignAgent:
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """A registration message (UDP) or an ICMP message of agent discovery."""
+        if is_experimental(message):
+            return self._delivery.heard(message, source, now=now)
         kind = kind_of(message)
         if kind is Kind.ADVERTISEMENT:
             return []  # another agent on the link
@@ -243,8 +265,10 @@ class ForeignAgent:
         """Handle a reply; home agents are not on access links, so replies from there are forged."""
         if self._advertiser.serves(source.link):
             return [Count("reply-from-access-link")]
-        concluded = self._relay.reply(message, source)
-        return self._concluded(concluded, now) if isinstance(concluded, Concluded) else concluded
+        concluded = self._relay.reply(message, source, now=now)
+        if not isinstance(concluded, Concluded):
+            return concluded
+        return [*concluded.learnt, *self._concluded(concluded, now)]
 
     def _concluded(self, concluded: Concluded, now: float) -> list[Action]:
         """Change the data plane before the reply goes out; a device about to move learns when it may go."""
@@ -296,6 +320,7 @@ class ForeignAgent:
             *self._visitors.admit(visitor),
             *self._transfer.requesting.registered(visitor, said, now=now),
             *self._policy.registered(visitor.home_address, request.mobile_nai),
+            *self._locations.registered(visitor, request.mobile_nai, now=now),
         ]
 
     def _granted(self, concluded: Concluded, now: float) -> Visitor | None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from locum.roles.action_values.addresses import JSON, Addr
-from locum.roles.action_values.flows import Encapsulation, Translation, Tunnel
+from locum.roles.action_values.flows import Translation, Tunnel
 from locum.roles.action_values.forwarding import NeighbourEntry, OutboundEntry, Side, TunnelAcceptance
-from locum.roles.action_values.registration import RegistrationFlag
+from locum.roles.action_values.registration import RegistrationFlag, encapsulation_of
 from locum.roles.foreign_agent.configuration import StaticVisitor
 from locum.roles.forwarding import Forwarding, forwarding
 from locum.roles.nat import udp_tunnel
@@ -90,7 +90,8 @@ def visitor_forwarding(
             next_hop = said
         elif visitor.next_hop is not None and visitor.next_hop.version == home_address.version:
             next_hop = visitor.next_hop
-        entries.append(_acceptance(visitor.home_agent, home_address, visitor.link, next_hop))
+        hardware = visitor.link_layer if next_hop == home_address else None
+        entries.append(_acceptance(visitor.home_agent, home_address, visitor.link, next_hop, hardware))
         # It is known under one address; packets of the other family use its link-layer address.
         if visitor.link_layer is not None and next_hop == home_address:
             entries.append(NeighbourEntry(visitor.link, home_address, visitor.link_layer))
@@ -110,8 +111,7 @@ def _is_that_of(visitor: Visitor, static: StaticVisitor) -> bool:
 def _tunnel(visitor: Visitor, care_of_address: IPv4Address) -> Tunnel:
     if visitor.udp:
         return udp_tunnel(care_of_address, visitor.home_agent)
-    kind = Encapsulation.GRE if visitor.flags & RegistrationFlag.GRE else Encapsulation.IPIP
-    return Tunnel(care_of_address, visitor.home_agent, kind)
+    return Tunnel(care_of_address, visitor.home_agent, encapsulation_of(visitor.flags))
 
 
 def static_forwarding(static: StaticVisitor, care_of_address: IPv4Address) -> Forwarding:
@@ -162,5 +162,7 @@ def _homes(static: StaticVisitor) -> list[tuple[Addr, Addr | None]]:
     return [(home_address, next_hop) for home_address, next_hop in homes if home_address is not None]
 
 
-def _acceptance(home_agent: Addr, home_address: Addr, link: str, next_hop: Addr) -> TunnelAcceptance:
-    return TunnelAcceptance(home_agent, home_address, Side.TO_HOME_ADDRESS, link, next_hop)
+def _acceptance(
+    home_agent: Addr, home_address: Addr, link: str, next_hop: Addr, hardware: bytes | None = None
+) -> TunnelAcceptance:
+    return TunnelAcceptance(home_agent, home_address, Side.TO_HOME_ADDRESS, link, next_hop, hardware=hardware)

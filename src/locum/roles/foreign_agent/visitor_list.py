@@ -12,6 +12,7 @@ from typing import Final
 from locum.roles.action_values.addresses import Addr
 from locum.roles.actions import Action, Count, Emit, Forget, Persist
 from locum.roles.foreign_agent.configuration import StaticVisitor
+from locum.roles.foreign_agent.filter_room import FilterRoom
 from locum.roles.foreign_agent.visitor import Visitor, both_here, static_forwarding, visitor_forwarding
 from locum.roles.forwarding import NOTHING, Forwarding, changes
 from locum.roles.parts import Part
@@ -48,8 +49,11 @@ class VisitorList(Part):
         most: int,
         short_lifetime: int = 0,
         serves: Callable[[str], bool] = lambda _link: True,
+        filter_room: FilterRoom | None = None,
     ) -> None:
         """`serves` is true for a link on which visitors of an earlier run are still served."""
+        self._filter_room = filter_room or FilterRoom(None)
+        self._closed: dict[IPv4Address, None] = {}  # whose filters found no room
         self._serves = serves
         self.most = most
         self._short_lifetime = short_lifetime
@@ -73,6 +77,11 @@ class VisitorList(Part):
 
     def __len__(self) -> int:
         return len(self._visitors)
+
+    @property
+    def home_addresses(self) -> Collection[IPv4Address]:
+        """The home addresses of all visitors."""
+        return self._visitors.keys()
 
     def get(self, home_address: Addr) -> Visitor | None:
         """The visitor with that IPv4 home address."""
@@ -105,9 +114,12 @@ class VisitorList(Part):
         """True if there is no room for one more (the B bit, RFC 5944 section 2.1.1)."""
         return len(self._visitors) >= self.most
 
-    def has_room(self, home_address: IPv4Address) -> bool:
-        """True if this one may register."""
-        return home_address in self._visitors or not self.full
+    def has_room(self, home_address: IPv4Address, coming: int) -> bool:
+        """True if this one may register while so many others may become visitors."""
+        if home_address in self._visitors:
+            return True
+        present = len(self._visitors)
+        return present + coming < self.most and self._filter_room.admits_visitor(present, coming)
 
     def undisputed(self, home_address: IPv4Address, home_agent: IPv4Address) -> bool:
         """True if no other visitor has the address: an unverified home agent must not displace one."""
@@ -174,13 +186,32 @@ class VisitorList(Part):
         return actions
 
     def refresh(self, home_address: IPv4Address) -> list[Action]:
-        """Change the data plane's state of this home address to the wanted one."""
+        """Change the data plane's state of this home address to the wanted one.
+
+        One whose filters find no room has none, until others leave theirs.
+        """
+        actions = self._refresh(home_address)
+        for closed in tuple(self._closed) if self._closed else ():
+            if closed != home_address:
+                actions += self._refresh(closed)
+        return actions
+
+    def _refresh(self, home_address: IPv4Address) -> list[Action]:
         before, after = self._installed.get(home_address, NOTHING), self._wanted(home_address)
+        actions: list[Action] = []
+        if self._filter_room.admits(before.filters, after.filters):
+            self._closed.pop(home_address, None)
+        else:
+            after = NOTHING
+            if home_address not in self._closed:
+                self._closed[home_address] = None
+                actions.append(Emit("no-room-for-filters", None, home_address))
+        self._filter_room.changed(before.filters, after.filters)
         if after == NOTHING:
             self._installed.pop(home_address, None)
         else:
             self._installed[home_address] = after
-        return changes(before, after)
+        return actions + changes(before, after)
 
     def due(self, now: float) -> Iterator[IPv4Address]:
         """Home addresses of visitors whose lifetime is over; the caller dismisses them."""

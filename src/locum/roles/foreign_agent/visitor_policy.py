@@ -67,6 +67,11 @@ class VisitorPolicy(Part):
             del self._asked[known.request]
         return self._fetch(home_address, nai)
 
+    @property
+    def asked(self) -> int:
+        """How many home addresses have a request for their first profile under way."""
+        return sum(self._policed[home_address].profile is None for home_address in self._asked.values())
+
     def known(self) -> list[PolicedVisitor]:
         """Visitors whose profile was requested."""
         return [visitor for visitor in self._policed.values() if self._served(visitor.home_address)]

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.action_values.registration import (
+    ANY_HOME_AGENT,
     NO_OPTIONS,
     Options,
     PrefixAnswer,
@@ -18,7 +19,7 @@ from locum.roles.action_values.registration import (
     RegistrationFlag,
     RuleOperation,
 )
-from locum.roles.home_agent.binding import Binding, CareOf, Mobile
+from locum.roles.home_agent.binding import Binding, CareOf, Mobile, shared
 from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.roles.home_agent.forwarding_choice import most_rules
 from locum.roles.home_agent.registry import Home, Registrant
@@ -31,8 +32,8 @@ from locum.roles.home_agent.requested_changes import (
 )
 from locum.roles.rules import KeptRule
 
-_SIMULTANEOUS, _GRE = int(RegistrationFlag.SIMULTANEOUS), int(RegistrationFlag.GRE)
-_MINIMAL, _REVERSE = int(RegistrationFlag.MINIMAL_ENCAPSULATION), int(RegistrationFlag.REVERSE_TUNNEL)
+_SIMULTANEOUS, _REVERSE = int(RegistrationFlag.SIMULTANEOUS), int(RegistrationFlag.REVERSE_TUNNEL)
+_MINIMAL = int(RegistrationFlag.MINIMAL_ENCAPSULATION)
 _unusable = lru_cache(4096)(lambda address: not usable(address))
 
 
@@ -41,6 +42,7 @@ class HomeAdmission:
 
     def __init__(self, configuration: HomeAgentConfiguration, served: Container[IPv4Address]) -> None:
         self._configuration, self._served = configuration, served
+        self._own = configuration.addresses
 
     def decide(
         self,
@@ -55,8 +57,8 @@ class HomeAdmission:
         answer about IPv6. `seen` is the replay state from now on. Raises Refusal, and then nothing changes.
         """
         home, options = registrant.home, registration.options
-        if registration.home_agent != self._configuration.address:
-            raise Refusal(RefusalReason.OTHER_HOME_AGENT)
+        if registration.home_agent not in self._own:
+            self._check_choice(registration)
         prefixes: tuple[PrefixAnswer, ...] = ()
         if options is not NO_OPTIONS:
             if options.problem is not None:
@@ -69,7 +71,7 @@ class HomeAdmission:
             granted, left = 0, held.keeping(cancelled(registration, held))
             care_of, ipv6 = left.care_of, left.ipv6
         else:
-            granted = min(registration.lifetime, self._configuration.max_lifetime)
+            granted = min(self._configuration.max_lifetime, registration.lifetime)
             care_of = self._registered(registration, held, registrant, source, now + granted, granted)
             ipv6 = any(prefix.bound for prefix in prefixes) if prefixes else False
         default = held.default if options.default is None else self._default(options, held, home)
@@ -78,6 +80,14 @@ class HomeAdmission:
         if options.rules or (rules and over):
             rules = self._rules(options, registrant, after, over, now)
         return after, granted, rules, prefixes
+
+    def _check_choice(self, registration: Registration) -> None:
+        """RFC 4433: a mobile node with an NAI that leaves the choice of its home agent to others. Raises Refusal."""
+        dynamic = registration.home_agent in ANY_HOME_AGENT and registration.options.nai is not None
+        if not dynamic or not self._configuration.assigned:
+            raise Refusal(RefusalReason.OTHER_HOME_AGENT)
+        if self._configuration.redirect is not None:
+            raise Refusal(RefusalReason.REDIRECTED, self._configuration.redirect)
 
     def _registered(
         self,
@@ -97,9 +107,8 @@ class HomeAdmission:
             granted,
             expires_at,
             flags,
-            source.address,
+            shared(source.address),
             own and granted <= self._configuration.short_lifetime,
-            bool(flags & _GRE),
             None if identifier is None else identifier.number,
             options.weight,
             stand_in is not None and stand_in.ruled,
@@ -135,19 +144,17 @@ class HomeAdmission:
 
         A stand-in may live on this very host (R17); a mobile node that says so would be a loop.
         """
-        if (
-            not isinstance(care_of, IPv4Address)
-            or _unusable(care_of)
-            or (own and care_of == self._configuration.address)
-        ):
+        if not isinstance(care_of, IPv4Address) or _unusable(care_of) or (own and care_of in self._own):
             raise Refusal(RefusalReason.MALFORMED)
         if care_of in self._served:
             raise Refusal(RefusalReason.PROHIBITED)  # a tunnel into another home address would loop
-        if flags & _MINIMAL:
+        if flags & _MINIMAL and not self._configuration.minimal_encapsulation:
             raise Refusal(RefusalReason.ENCAPSULATION_UNAVAILABLE)
         if self._configuration.reverse_tunnel_required and not flags & _REVERSE:
             raise Refusal(RefusalReason.REVERSE_TUNNEL_REQUIRED)
-        return care_of
+        found = shared(care_of)
+        assert isinstance(found, IPv4Address)
+        return found
 
     def _default(self, asked: Options, held: Binding, home: Home) -> IPv4Address | None:
         """The default CoA that the mobile node registers (R3), or the unspecified address. Raises Refusal."""
@@ -158,7 +165,7 @@ class HomeAdmission:
             return None
         if not isinstance(address, IPv4Address) or _unusable(address):
             raise Refusal(RefusalReason.MALFORMED)
-        here = address == self._configuration.address
+        here = address in self._own
         if address in self._served or (here and not _lives_here(home.mobile, address)):
             raise Refusal(RefusalReason.PROHIBITED)
         return address

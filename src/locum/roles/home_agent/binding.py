@@ -5,12 +5,13 @@ Values only. The home agent decides about registrations, their effect on packets
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from locum.roles.action_values.addresses import JSON, Addr
-from locum.roles.action_values.registration import RegistrationFlag
+from locum.roles.action_values.flows import Encapsulation
+from locum.roles.action_values.registration import ENCAPSULATIONS, RegistrationFlag, encapsulation_of
 from locum.roles.nat import Outer, outer_of
 from locum.roles.revocation import Revocable, said_by
 from locum.roles.rules import KeptRule
@@ -19,6 +20,27 @@ from locum.wire.values import value
 
 # Few agents have most mobile nodes: what follows from their addresses is made once.
 text = lru_cache(4096)(str)
+
+
+@lru_cache(4096)
+def shared(address: Addr) -> Addr:
+    """An equal address that others have as well."""
+    return address
+
+
+@lru_cache(4096)
+def _read_address(said: str) -> Addr:
+    return shared(ip_address(said))
+
+
+@lru_cache(4096)
+def _read_ipv4(said: str) -> IPv4Address:
+    found = _read_address(said)
+    if not isinstance(found, IPv4Address):
+        raise ValueError(f"{said} is no IPv4 address")
+    return found
+
+
 _CO_LOCATED = int(RegistrationFlag.CO_LOCATED)
 
 
@@ -59,7 +81,6 @@ class CareOf:
     flags: int  # of the registration: RegistrationFlag
     agent: Addr  # where the request came from: the FA, or the registrant itself
     brief: bool = False
-    gre: bool = False
     bid: int | None = None  # binding identifier (RFC 7629), unique for the home address
     weight: int = 1  # share of flows among equals (R8)
     ruled: bool = False  # of a stand-in: it gets only what rules send there (R6)
@@ -70,6 +91,11 @@ class CareOf:
     def co_located(self) -> bool:
         """True if the tunnel ends at the registrant itself, not at a foreign agent."""
         return bool(self.flags & _CO_LOCATED)
+
+    @property
+    def encapsulation(self) -> Encapsulation:
+        """The encapsulation of its tunnel, unless that is packed in UDP."""
+        return encapsulation_of(self.flags)
 
     @property
     def seen_at(self) -> IPv4Address:
@@ -87,8 +113,6 @@ class CareOf:
         }
         if self.brief:
             row["brief"] = True
-        if self.gre:
-            row["gre"] = True
         if self.bid is not None:
             row["bid"] = self.bid
         if self.weight != 1:
@@ -111,13 +135,12 @@ class CareOf:
         if not isinstance(weight, int):
             raise ValueError("a weight is a whole number")
         return cls(
-            address=IPv4Address(str(row["address"])),
-            lifetime=lifetime,
+            address=_read_ipv4(str(row["address"])),
+            lifetime=_shared_number(lifetime),
             expires_at=float(expires_at),
             flags=flags,
-            agent=ip_address(str(row["agent"])),
+            agent=_read_address(str(row["agent"])),
             brief=bool(row.get("brief", False)),
-            gre=bool(row.get("gre", False)),
             bid=_number_or_none(row.get("bid")),
             weight=weight,
             ruled=bool(row.get("ruled", False)),
@@ -137,6 +160,18 @@ class Binding:
     ipv6: bool = False  # the IPv6 home address follows the binding (RFC 5454)
     # The default CoA that the mobile node registered (R3); outlives care_of too
     default: IPv4Address | None = None
+    last: IPv4Address | None = None  # without a care-of address: the access node that the device was at
+
+    @property
+    def access_node(self) -> IPv4Address | None:
+        """The access node of the device, or the last one; None if it was at none."""
+        at = [care_of.address for care_of in self.care_of if not care_of.co_located]
+        return at[-1] if at else self.last
+
+    def after(self, before: "Binding") -> "Binding":
+        """This binding, which follows `before`; without care-of addresses it knows the last access node."""
+        last = None if self.care_of else before.access_node
+        return self if last == self.last else replace(self, last=last)
 
     def without_expired(self, now: float) -> "Binding":
         """The binding as it is at `now`."""
@@ -150,14 +185,18 @@ class Binding:
         if care_of == self.care_of:
             return self
         ipv6 = self.ipv6 and bool(care_of)
-        return Binding(self.home_address, care_of, self.identification, self.nonce, ipv6, self.default)
+        return Binding(
+            self.home_address, care_of, self.identification, self.nonce, ipv6, self.default, self.last
+        )
 
     def forwards_as(self, other: "Binding") -> bool:
         """True if all fields that forwarding depends on are equal, as after a renewal."""
         if self.ipv6 is not other.ipv6 or len(self.care_of) != len(other.care_of):
             return False
         for one, two in zip(self.care_of, other.care_of, strict=True):
-            if one.address != two.address or one.brief is not two.brief or one.gre is not two.gre:
+            if one.address != two.address or one.brief is not two.brief:
+                return False
+            if (one.flags ^ two.flags) & ENCAPSULATIONS:
                 return False
             if one.bid != two.bid or one.weight != two.weight or one.ruled is not two.ruled:
                 return False
@@ -183,22 +222,28 @@ class Binding:
             row["ipv6"] = True
         if self.default is not None:
             row["default"] = text(self.default)
+        if self.last is not None:
+            row["last"] = text(self.last)
         return row
 
     @classmethod
-    def from_row(cls, home_address: str, row: Mapping[str, JSON]) -> "Binding":
+    def from_row(cls, home_address: IPv4Address, row: Mapping[str, JSON]) -> "Binding":
         """The binding in a row of our own; raises ValueError, KeyError or TypeError for anything else."""
-        listed, default = row["care_of"], row.get("default")
+        listed, default, last = row["care_of"], row.get("default"), row.get("last")
         if not isinstance(listed, list):
             raise ValueError("care_of is not a list")
         return cls(
-            home_address=IPv4Address(home_address),
+            home_address=home_address,
             care_of=tuple(CareOf.from_row(row_item) for row_item in listed),
             identification=_number_or_none(row["identification"]),
             nonce=_number_or_none(row.get("nonce")),
             ipv6=bool(row.get("ipv6", False)),
             default=None if default is None else IPv4Address(str(default)),
+            last=None if last is None else _read_ipv4(str(last)),
         )
+
+
+_shared_number = lru_cache(256)(lambda number: number)
 
 
 def _number_or_none(value: JSON) -> int | None:

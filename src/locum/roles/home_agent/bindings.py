@@ -3,21 +3,26 @@
 Every change goes through `Bindings`. This module must not know messages, nor whether a change is permitted.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from locum.roles.action_values.addresses import JSON
-from locum.roles.action_values.forwarding_order import home_difference
-from locum.roles.action_values.registration import RefusalReason
-from locum.roles.actions import Action, Count, Emit, Forget, Persist
+from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.action_values.flows import Encapsulation
+from locum.roles.action_values.forwarding_order import HomeEntries, home_difference
+from locum.roles.action_values.paging import ReleasePaged
+from locum.roles.action_values.registration import Refusal, RefusalReason, RegistrationFlag
+from locum.roles.actions import Action, Count, Emit, Event, Forget, ForwardingRefused, Persist
 from locum.roles.home_agent.binding import Binding, CareOf, Mobile
+from locum.roles.home_agent.device_location import location_told
 from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
-from locum.roles.home_agent.forwarding_choice import NOTHING, in_force, installed, most_rules
+from locum.roles.home_agent.forwarding_choice import NOTHING, most_rules, pages, while_waking
 from locum.roles.home_agent.registry import STAND_IN_TABLE, TABLE, Home, Registrant
 from locum.roles.home_agent.requested_changes import rules_without
+from locum.roles.mobile_ipv4.broadcasts import broadcast_at_end, broadcast_for_visitor
 from locum.roles.parts import Part
+from locum.roles.room import Occupancy, Places
 from locum.roles.rules import (
     ADMIN,
     FIRST_ASSIGNED,
@@ -33,25 +38,47 @@ from locum.security.association import Replay
 
 # Rules that were signalled or made by an administrator; the key is the home address and the identifier
 RULE_TABLE: Final = "rule"
+# Of broadcasts, a second: a storm in the home network must not fill the links of mobile nodes
+MOST_COPIES = 200
+_BROADCAST = int(RegistrationFlag.BROADCAST)
+ALL_HOSTS = IPv4Address("255.255.255.255")
 
 
 class Bindings(Part):
     """Of the home agent at `address`; `triggers` asks stand-ins to take over for a device that has expired."""
 
-    def __init__(self, address: IPv4Address, mobiles: Iterable[Mobile], triggers: ExpiryTriggers) -> None:
+    def __init__(
+        self,
+        address: IPv4Address,
+        mobiles: Iterable[Mobile],
+        triggers: ExpiryTriggers,
+        room: Places | None = None,
+        networks: Sequence[IPv4Network] = (),
+    ) -> None:
+        """`networks` are the home networks whose broadcasts are copied."""
         self._address, self._triggers = address, triggers
+        self._occupancy = Occupancy(room)
+        self._refused: set[Addr] = set()  # home addresses whose last changes the data plane has not made
+        self.located = False  # a location server of this host is told of registrations
         self.homes = {mobile.home_address: Home(mobile) for mobile in mobiles}
         self._expiries: Deadlines[Registrant] = Deadlines()
+        # Those that ask for broadcasts, by destination: all hosts, or those of one network
+        self._listeners: dict[IPv4Address, dict[Home, None]] = {ALL_HOSTS: {}}
+        self._listeners |= {network.broadcast_address: {} for network in networks}
+        self._networks = tuple(networks)
+        self._copies = (0, 0)  # in this second, counted from the start of the clock
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start with the bindings and rules of an earlier run; a default CoA is bound from the first moment (R2)."""
         actions: list[Action] = []
+        rules: list[Persist] = []
         for row in rows:
             if row.table in (TABLE, STAND_IN_TABLE):
                 actions += self._restore_binding(row)
-        for row in rows:
-            if row.table == RULE_TABLE:
-                actions += self._restore_rule(row)
+            elif row.table == RULE_TABLE:
+                rules.append(row)
+        for row in rules:
+            actions += self._restore_rule(row)
         for home in self.homes.values():
             gone: list[str] = []
             for registrant in (home, *home.stand_ins):
@@ -64,6 +91,8 @@ class Bindings(Part):
                     gone.append(registrant.name)
             if gone and home.rules:
                 actions += self.keep_rules(home, rules_without(home.rules, *gone))
+        # What stays in memory is there by now; what is made for one step alone lies behind it and can be given back.
+        for home in self.homes.values():
             actions += self.forward(home)
         return actions
 
@@ -82,7 +111,7 @@ class Bindings(Part):
             actions += self.change(registrant, current, rules)
             detail: dict[str, JSON] = {
                 "care_of": lost,
-                "in_force": [str(address) for address in in_force(home.v4)],
+                "in_force": [str(address) for address in home.in_force(self._address)],
             }
             if registrant is not home:
                 detail["registrant"] = registrant.name
@@ -103,15 +132,39 @@ class Bindings(Part):
                 if last is not None and stand_in.association.replay is Replay.TIMESTAMP:
                     yield last
 
+    def forget_identifications(
+        self, homes: Iterable[Home], beyond: Callable[[int | None], float]
+    ) -> list[Action]:
+        """Forget identifications that lie in the future, so that the registrants' next ones count.
+
+        `beyond`: seconds until the wall clock would accept an identification.
+        """
+        actions: list[Action] = []
+        for home in homes:
+            for registrant in (home, *home.stand_ins):
+                held = registrant.binding
+                if registrant.association.replay is not Replay.TIMESTAMP:
+                    continue
+                if not (seconds := beyond(held.identification)):
+                    continue
+                current = replace(held, identification=None)
+                self.keep(registrant, current)
+                detail: dict[str, JSON] = {"registrant": registrant.name, "ahead": round(seconds, 3)}
+                actions += [
+                    Persist(registrant.table, registrant.key, current.to_row()),
+                    Emit("identification-forgotten", None, home.mobile.home_address, None, detail),
+                ]
+        return actions
+
     def _restore_binding(self, row: Persist) -> list[Action]:
         address, _, name = row.key.partition(" ")
         try:
-            binding = Binding.from_row(address, row.value)
+            home = self.homes.get(IPv4Address(address))
+            if home is None:
+                return []
+            binding = Binding.from_row(home.mobile.home_address, row.value)
         except (ValueError, KeyError, TypeError):
             return [Count("unreadable-row")]
-        home = self.homes.get(binding.home_address)
-        if home is None:
-            return []
         if row.table == TABLE:
             home.binding = binding
             return []
@@ -137,20 +190,60 @@ class Bindings(Part):
 
     # Changes -----------------------------------------------------------------------------------------------------
 
+    def admit(self, registrant: Registrant, after: Binding, rules: tuple[KeptRule, ...]) -> list[Action]:
+        """The same as `change`, if the data plane has room for it. Raises Refusal, and then nothing changes."""
+        if not self._occupancy.ample and not self._fits(registrant, after, rules):
+            raise Refusal(RefusalReason.NO_RESOURCES)
+        return self.change(registrant, after, rules)
+
+    def _fits(self, registrant: Registrant, after: Binding, rules: tuple[KeptRule, ...]) -> bool:
+        """True if there is room in the data plane for the home address as it would be."""
+        home = registrant.home
+        if self._occupancy.ample or (rules is home.rules and registrant.binding.forwards_as(after)):
+            return True
+        before = registrant.binding, home.rules
+        registrant.binding, home.rules = after, rules
+        try:
+            wanted = home.wanted(self._address)
+        finally:
+            registrant.binding, home.rules = before
+        return self._occupancy.admits(zip(home.forwarded(self._address), wanted, strict=True))
+
     def change(self, registrant: Registrant, after: Binding, rules: tuple[KeptRule, ...]) -> list[Action]:
         """Keep, persist, and let the data plane follow."""
-        home, before = registrant.home, registrant.binding
+        if registrant.stand_in is None and not after.care_of:
+            after = after.after(registrant.binding)
+        if self.located and isinstance(registrant, Home):
+            told = location_told(registrant.mobile, registrant.binding, after)
+            return [*self._change(registrant, after, rules), *told]
+        return self._change(registrant, after, rules)
+
+    def _change(self, registrant: Registrant, after: Binding, rules: tuple[KeptRule, ...]) -> list[Action]:
+        home, row = registrant.home, Persist(registrant.table, registrant.key, after.to_row())
+        if (
+            rules is home.rules
+            and registrant.binding.forwards_as(after)
+            and not (self._refused and home.mobile.home_address in self._refused)
+        ):
+            self.keep(registrant, after)
+            return [row]
+        home.changing(self._address)
         self.keep(registrant, after)
-        actions: list[Action] = [Persist(registrant.table, registrant.key, after.to_row())]
+        actions: list[Action] = [row]
         if rules is not home.rules:
             actions += self.keep_rules(home, rules)
-        elif before.forwards_as(after):
-            return actions
         return actions + self.forward(home)
 
     def keep(self, registrant: Registrant, binding: Binding) -> None:
         """Keep the binding, and the time of its next expiry."""
         registrant.binding = binding
+        flags = 0
+        for care_of in binding.care_of:
+            flags |= care_of.flags
+        if flags & _BROADCAST and isinstance(registrant, Home):
+            self._listen(registrant)
+        elif self._listeners[ALL_HOSTS] and isinstance(registrant, Home):
+            self._listen_no_more(registrant)
         expiry = binding.next_expiry()
         if expiry is None:
             self._expiries.cancel(registrant)
@@ -180,12 +273,76 @@ class Bindings(Part):
 
     def forward(self, home: Home) -> list[Action]:
         """Change the data plane to match the registrations, with differences only."""
-        registered, mobile, address = home.registered(), home.mobile, self._address
-        before, home.v4 = home.v4, installed(registered, mobile.home_address, address)
-        actions: list[Action] = [*home_difference(before, home.v4)]
-        if mobile.home_address_v6 is not None:
-            before, home.v6 = home.v6, installed(registered, mobile.home_address_v6, address)
-            actions += home_difference(before, home.v6)
+        actions: list[Action] = []
+        before, wanted = home.forward(self._address)
+        for had, after in zip(before, wanted, strict=True):
+            if had is not after:
+                self._occupancy.changed(had, after)
+                actions += _entries_changed(had, after)
+        if self._refused and home.mobile.home_address in self._refused:
+            self._refused.discard(home.mobile.home_address)
+            for entries in wanted:
+                actions += entries.entries()  # all of it once more
+        return actions
+
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
+        """The data plane has refused changes: a home address gets all of its entries with its next change."""
+        if not isinstance(event, ForwardingRefused):
+            return None
+        refused = frozenset(event.home_addresses)
+        self._refused |= refused & self.homes.keys()
+        if any(home_address.version == 6 for home_address in refused):
+            self._refused |= {
+                home_address
+                for home_address, home in self.homes.items()
+                if home.mobile.home_address_v6 in refused
+            }
+        return []
+
+    def broadcast(self, packet: bytes, *, now: float) -> list[Action]:
+        """A copy of a broadcast of a home network for each mobile node of it that asks for them (RFC 5944 section 4.3).
+
+        One to the address of a network is for its mobile nodes alone; any other destination is none. Those that have had the last ones that a second allows come last with the next one.
+        """
+        listeners = self._listeners.get(IPv4Address(packet[16:20]), {})
+        second, copies = self._copies if self._copies[0] == int(now) else (int(now), 0)
+        actions: list[Action] = []
+        served: list[Home] = []
+        for home in listeners if copies < MOST_COPIES else ():
+            own = self._broadcast_copies(home, packet, now)
+            if copies + len(own) > MOST_COPIES and copies:
+                break
+            served.append(home)
+            actions += own
+            copies += len(own)
+        self._copies = (second, copies)
+        if left := len(listeners) - len(served):
+            actions.append(Count("broadcast-too-many", left))
+            for home in served:
+                listeners[home] = listeners.pop(home)
+        return actions
+
+    def _listen(self, home: Home) -> None:
+        self._listeners[ALL_HOSTS][home] = None
+        for network in self._networks:
+            if home.mobile.home_address in network:
+                self._listeners[network.broadcast_address][home] = None
+
+    def _listen_no_more(self, home: Home) -> None:
+        for listeners in self._listeners.values():
+            listeners.pop(home, None)
+
+    def _broadcast_copies(self, home: Home, packet: bytes, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for care_of in home.binding.without_expired(now).care_of:
+            if not care_of.flags & _BROADCAST:
+                continue
+            if care_of.co_located:
+                gre, said = care_of.encapsulation is Encapsulation.GRE, care_of.outer
+                outer = None if said is None else (said.address, said.port)
+                actions.append(broadcast_at_end(packet, self._address, care_of.address, outer, gre=gre))
+            else:
+                actions.append(broadcast_for_visitor(packet, self._address, home.mobile.home_address))
         return actions
 
     def drop(self, registrant: Registrant, gone: Sequence[CareOf], reason: str) -> list[Action]:
@@ -199,7 +356,7 @@ class Bindings(Part):
         detail: dict[str, JSON] = {
             "care_of": [str(rule.address) for rule in gone],
             "reason": reason,
-            "in_force": [str(address) for address in in_force(home.v4)],
+            "in_force": [str(address) for address in home.in_force(self._address)],
         }
         return [*actions, Emit("revoked", None, home.mobile.home_address, None, detail)]
 
@@ -208,14 +365,17 @@ class Bindings(Part):
         actions: list[Action] = [
             Forget(RULE_TABLE, f"{home.key} {rule.identifier}") for rule in home.rules if stored(rule)
         ]
-        for address, had in ((home.mobile.home_address, home.v4), (home.mobile.home_address_v6, home.v6)):
-            if address is not None:
-                actions += home_difference(had, NOTHING)
+        for had in home.forwarded(self._address):
+            self._occupancy.changed(had, NOTHING)
+            actions += _entries_changed(had, NOTHING)
+        self._refused.discard(home.mobile.home_address)
         return actions
 
     def cancel(self, registrant: Registrant) -> None:
-        """Let the registrant's care-of addresses expire no more."""
+        """Let the registrant's care-of addresses expire no more; no broadcasts are copied for it."""
         self._expiries.cancel(registrant)
+        if isinstance(registrant, Home):
+            self._listen_no_more(registrant)
 
     # Rules of administrators -------------------------------------------------------------------------------------
 
@@ -230,6 +390,9 @@ class Bindings(Part):
         """Add a rule of an administrator: owner ADMIN, it survives a restart. Raises RuleRefused."""
         home = self.home(home_address)
         rules = added(home.rules, replace(rule, owner=ADMIN), most_rules(home.mobile))
+        if not self._fits(home, home.binding, rules):
+            raise RuleRefused(RefusalReason.NO_RESOURCES, "the data plane has no room for one more rule")
+        home.changing(self._address)
         return [*self.keep_rules(home, rules), *self.forward(home)]
 
     def numbered(self, home_address: IPv4Address, rule: KeptRule) -> KeptRule:
@@ -240,4 +403,15 @@ class Bindings(Part):
         """Remove a rule that was signalled or added by an administrator. Raises RuleRefused for others."""
         home = self.home(home_address)
         rules, _ = without(home.rules, identifier, ADMIN)
+        home.changing(self._address)
         return [*self.keep_rules(home, rules), *self.forward(home)]
+
+
+def _entries_changed(had: HomeEntries, after: HomeEntries) -> list[Action]:
+    """The changes of a home address's entries. Packets that waited for the device go out first, in order (P17)."""
+    if not pages(had) or pages(after):
+        return [*home_difference(had, after)]
+    assert had.entry is not None
+    release = ReleasePaged(had.entry.home_address)
+    waking = while_waking(had, after)
+    return [*home_difference(had, waking), release, *home_difference(waking, after), release]

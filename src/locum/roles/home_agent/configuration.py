@@ -6,10 +6,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
+from locum.roles.paging.limits import PageLimits
 from locum.roles.profile import Pool, Profile
+from locum.roles.room import Places
+from locum.security.replay import DEFAULT_TOLERANCE
 
 MAX_LIFETIME = 1800  # seconds granted at most; RFC 5944 leaves it to the home agent (section 3.8.2.2)
 SHORT_LIFETIME = 10  # seconds; up to this a registration is "very short" (R2)
+KEY_LIFETIME = 86_400  # seconds; RFC 3957 leaves it to the AAA server
 MAX_SIMULTANEOUS = 4  # section 3.8.3.1, code 135: the room in the data plane
 
 
@@ -27,14 +31,30 @@ class HomeAgentConfiguration:
     """Times in seconds."""
 
     address: IPv4Address
+    public_address: IPv4Address | None = None  # under which a 1:1 NAT before this host makes it known
     max_lifetime: int = MAX_LIFETIME
     short_lifetime: int = SHORT_LIFETIME
     max_simultaneous: int = MAX_SIMULTANEOUS  # care-of addresses of one registrant
     reverse_tunnel_required: bool = True
+    minimal_encapsulation: bool = True  # M bit (RFC 2004)
     multipath: bool = True  # EnableMultipathSupport of RFC 7629
     traversal: TraversalPolicy = field(default_factory=TraversalPolicy)  # RFC 3519
     revocation: bool = True  # RFC 3543
+    assigned: bool = True  # it serves mobile nodes with an NAI that name no home agent (RFC 4433)
+    redirect: IPv4Address | None = None  # where those are sent instead
+    # Seconds that a registrant's clock may differ (section 5.7.1)
+    timestamp_tolerance: float = DEFAULT_TOLERANCE
+    key_lifetime: int = KEY_LIFETIME  # of keys that follow from AAA associations (RFC 3957)
+    located: bool = False  # a location server on this host is told of registrations (1202)
     trigger_on_expiry: bool = False  # stand-ins are asked to take over when a registration has run out (C8)
+    networks: tuple[IPv4Network, ...] = ()  # whose broadcasts mobile nodes may ask for (B bit, section 4.3)
+    pages: PageLimits = field(default_factory=PageLimits)
+    room: Places | None = None  # of the data plane, for this role; None: no bounds
+
+    @property
+    def addresses(self) -> tuple[IPv4Address, ...]:
+        """Its addresses, first the one that others know."""
+        return (self.address,) if self.public_address is None else (self.public_address, self.address)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,12 @@
-"""The device's access node in the home agent's answer to a stand-in (C4)."""
+"""The device's access node in the home agent's answer to a stand-in (C4), and its location as registrations show it (P6)."""
 
 from ipaddress import IPv4Address
 
+from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.locations import TellLocation
 from locum.roles.action_values.registration import ContextTransferRequest
-from locum.roles.home_agent.binding import Binding
+from locum.roles.home_agent.binding import Binding, CareOf, Mobile
+from locum.wire.control.paging.location import Location1212
 
 
 def device_location(asked: ContextTransferRequest | None, device: Binding, now: float) -> IPv4Address | None:
@@ -19,3 +22,23 @@ def device_location(asked: ContextTransferRequest | None, device: Binding, now: 
     if not agents or asked.access_node in agents:
         return None
     return agents[-1]
+
+
+def location_told(mobile: Mobile, before: Binding, after: Binding) -> list[TellLocation]:
+    """The location that a changed binding of the device shows (1202), for the location server of this host.
+
+    The last care-of address counts. A brief one shows nothing: the device is on its way to sleep or back.
+    """
+    if not after.care_of:
+        left = [care_of for care_of in before.care_of if not care_of.brief]
+        return [TellLocation(_location(mobile, left[-1], 0))] if left else []
+    last = after.care_of[-1]
+    return [] if last.brief else [TellLocation(_location(mobile, last, last.lifetime))]
+
+
+def _location(mobile: Mobile, care_of: CareOf, lifetime: int) -> Location1212:
+    homes: tuple[Addr, ...] = (mobile.home_address,)
+    if mobile.home_address_v6 is not None:
+        homes = (*homes, mobile.home_address_v6)
+    access_node = None if care_of.co_located else care_of.address
+    return Location1212(homes, lifetime, 0, access_node=access_node, care_of=care_of.address)

@@ -5,6 +5,7 @@ and times are the home agent's.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv4Address
 
@@ -28,7 +29,16 @@ from locum.roles.action_values.forwarding import (
 from locum.roles.action_values.forwarding_order import HomeEntries
 from locum.roles.home_agent.binding import AuthorisedStandIn, Binding, CareOf, Mobile
 from locum.roles.nat import udp_tunnel
-from locum.roles.rules import DEFAULT, LAST_RULE, MN, STAND_IN, KeptRule, Target, source_selector
+from locum.roles.rules import (
+    DEFAULT,
+    LAST_RULE,
+    MN,
+    STAND_IN,
+    WHILE_ASLEEP,
+    KeptRule,
+    Target,
+    source_selector,
+)
 from locum.wire.values import value
 
 StandInBinding = tuple[AuthorisedStandIn, Binding]
@@ -47,6 +57,26 @@ class Registered:
     def default(self) -> IPv4Address | None:
         """The default care-of address: the registered one, else the configured one (R3)."""
         return self.device.default or self.mobile.default_care_of
+
+
+def is_asleep(device: Binding) -> bool:
+    """True if the device has no care-of address, or only brief ones: it goes to sleep, or wakes (R2)."""
+    return all(care_of.brief for care_of in device.care_of)
+
+
+def pages(entries: HomeEntries) -> bool:
+    """True if packets of the home address wait for a device that is paged."""
+    entry = entries.entry
+    return entry is not None and any(rule.verdict is RuleVerdict.PAGE for rule in entry.rules)
+
+
+def while_waking(before: HomeEntries, after: HomeEntries) -> HomeEntries:
+    """The entries `after`, with rules that go on to page: newcomers wait while those that waited before go out (P17)."""
+    had, wanted = before.entry, after.entry
+    if had is None or wanted is None:
+        return after
+    paging = tuple(rule for rule in had.rules if rule.verdict is RuleVerdict.PAGE)
+    return replace(after, entry=replace(wanted, rules=(*paging, *wanted.rules)))
 
 
 NOTHING = HomeEntries()
@@ -121,7 +151,17 @@ def live_rules(found: HomeEntries) -> frozenset[int]:
 class _CareOfCandidates:
     """The care-of addresses that packets of one home address could take."""
 
-    __slots__ = ("default", "dynamic", "home_agent", "mobile", "reachable", "rules", "stand_ins", "whole")
+    __slots__ = (
+        "asleep",
+        "default",
+        "dynamic",
+        "home_agent",
+        "mobile",
+        "reachable",
+        "rules",
+        "stand_ins",
+        "whole",
+    )
 
     def __init__(
         self,
@@ -133,6 +173,7 @@ class _CareOfCandidates:
     ) -> None:
         self.mobile, self.rules = registered.mobile, registered.rules
         self.home_agent, self.default = home_agent, default
+        self.asleep = is_asleep(registered.device)
         self.reachable, self.stand_ins = reachable, stand_ins
         # The stand-ins' share of everything (R4), and the rest for the mobile node (R2).
         self.whole: tuple[CareOf, ...] = ()
@@ -164,7 +205,7 @@ class _CareOfCandidates:
     def tunnel(self, candidate: CareOf | IPv4Address) -> Tunnel:
         if isinstance(candidate, CareOf):
             return _tunnel_to(self.home_agent, candidate)
-        return _tunnel(self.home_agent, candidate, False)
+        return _tunnel(self.home_agent, candidate, Encapsulation.IPIP)
 
 
 def _carriers(reachable: tuple[CareOf, ...], another: bool) -> tuple[CareOf, ...]:
@@ -225,14 +266,17 @@ def _weighed(
 
 
 def _rules(candidates: _CareOfCandidates, version: int) -> tuple[Rule, ...]:
-    """The rules for packets of that IP version that have somewhere to send them, or drop them."""
+    """The rules for packets of that IP version that have somewhere to send them, drop them, or page.
+
+    Those that page or lead to an agent are there only while the device is asleep (P14).
+    """
     found: list[Rule] = []
     for kept in candidates.rules:
         selector = kept.selector(version)
-        if selector is None:
+        if selector is None or (kept.verdict in WHILE_ASLEEP and not candidates.asleep):
             continue
-        if kept.verdict is RuleVerdict.DROP:
-            found.append(Rule(kept.identifier, selector, RuleVerdict.DROP))
+        if kept.verdict in (RuleVerdict.DROP, RuleVerdict.PAGE):
+            found.append(Rule(kept.identifier, selector, kept.verdict))
         elif chosen := _candidates(candidates, kept):
             found.append(Rule(kept.identifier, selector, RuleVerdict.FORWARD, chosen))
     return tuple(found)
@@ -292,9 +336,9 @@ def _translations(
 def _tunnel_to(home_agent: IPv4Address, care_of: CareOf) -> Tunnel:
     if care_of.outer is not None:
         return udp_tunnel(home_agent, care_of.outer.address, care_of.outer.port)
-    return _tunnel(home_agent, care_of.address, care_of.gre)
+    return _tunnel(home_agent, care_of.address, care_of.encapsulation)
 
 
 @lru_cache(4096)
-def _tunnel(home_agent: IPv4Address, care_of: Addr, gre: bool) -> Tunnel:
-    return Tunnel(home_agent, care_of, Encapsulation.GRE if gre else Encapsulation.IPIP)
+def _tunnel(home_agent: IPv4Address, care_of: Addr, encapsulation: Encapsulation) -> Tunnel:
+    return Tunnel(home_agent, care_of, encapsulation)

@@ -9,47 +9,116 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.forwarding_order import HomeEntries
 from locum.roles.actions import Table
 from locum.roles.home_agent.binding import AuthorisedStandIn, Binding, CareOf, Mobile
-from locum.roles.home_agent.forwarding_choice import NOTHING, Registered, in_force, live_rules
+from locum.roles.home_agent.forwarding_choice import NOTHING, Registered, in_force, installed, live_rules
 from locum.roles.rules import MN, KeptRule
+from locum.security.association import AaaAssociation, DerivedAssociation
 
 TABLE: Final = "binding"
 # Registrations of stand-ins; the key is the home address and the stand-in's name.
 STAND_IN_TABLE: Final = "stand_in"
 
 
+BothFamilies = tuple[HomeEntries, HomeEntries]  # of the IPv4 and the IPv6 home address
+NOWHERE: Final = (NOTHING, NOTHING)
+
+
 class Registrant:
     """A stand-in that may register, and its binding. Looked up once for a message; hashed by identity."""
 
-    __slots__ = ("association", "binding", "home", "key", "name", "stand_in", "table")
+    __slots__ = ("association", "binding", "home", "stand_in")
     stand_in: AuthorisedStandIn | None  # None: the mobile node
-    table: Table
-    key: str  # of its row in `table`
 
     def __init__(self, home: "Home", stand_in: AuthorisedStandIn) -> None:
         self.home, self.stand_in = home, stand_in
-        self.name, self.association = stand_in.name, stand_in.association
-        self.table, self.key = STAND_IN_TABLE, f"{home.key} {stand_in.name}"
+        self.association = stand_in.association
         self.binding = Binding(home.mobile.home_address)
+
+    @property
+    def name(self) -> str:
+        """The name by which rules and configuration call it."""
+        return MN if self.stand_in is None else self.stand_in.name
+
+    @property
+    def table(self) -> Table:
+        """The table of its row."""
+        return TABLE if self.stand_in is None else STAND_IN_TABLE
+
+    @property
+    def key(self) -> str:
+        """The key of its row."""
+        return self.home.key if self.stand_in is None else f"{self.home.key} {self.stand_in.name}"
 
 
 class Home(Registrant):
     """A mobile node that the home agent serves: the first registrant of its home address, its stand-ins and rules."""
 
-    __slots__ = ("mobile", "rules", "stand_ins", "v4", "v6")
+    # Without `_forwarded` the data plane's state is what follows from the registrations: most home addresses need no more.
+    __slots__ = ("_forwarded", "mobile", "rules", "stand_ins")
+    _forwarded: BothFamilies | None
 
     def __init__(self, mobile: Mobile) -> None:
-        self.home, self.stand_in, self.name, self.table = self, None, MN, TABLE
-        self.key = str(mobile.home_address)
+        self.home, self.stand_in = self, None
         self.binding = Binding(mobile.home_address)
-        self.v4 = self.v6 = NOTHING  # state of the data plane
+        self._forwarded = NOWHERE
+        self.association = mobile.association
         self.configure(mobile)
+
+    def forwarded(self, home_agent: IPv4Address) -> BothFamilies:
+        """State of the data plane for both home addresses."""
+        return self.wanted(home_agent) if self._forwarded is None else self._forwarded
+
+    def wanted(self, home_agent: IPv4Address) -> BothFamilies:
+        """The state that follows from the registrations and rules."""
+        registered, mobile = self.registered(), self.mobile
+        v4 = installed(registered, mobile.home_address, home_agent)
+        if mobile.home_address_v6 is None:
+            return v4, NOTHING
+        return v4, installed(registered, mobile.home_address_v6, home_agent)
+
+    def changing(self, home_agent: IPv4Address) -> None:
+        """Registrations or rules are about to change: until `forward` the data plane's state is another one."""
+        self._forwarded = self.forwarded(home_agent)
+
+    def forward(self, home_agent: IPv4Address) -> tuple[BothFamilies, BothFamilies]:
+        """The data plane's state follows the registrations: as it was, and as it is to be."""
+        before, after = self.forwarded(home_agent), self.wanted(home_agent)
+        self._forwarded = None if self._is_simple() else NOWHERE if after == NOWHERE else after
+        return before, after
+
+    def in_force(self, home_agent: IPv4Address) -> tuple[Addr, ...]:
+        """Destinations of packets that match no rule; none: natively."""
+        if self._forwarded is None:
+            return (self.binding.care_of[0].seen_at,)
+        return in_force(self._forwarded[0])
+
+    def _is_simple(self) -> bool:
+        care_of = self.binding.care_of
+        if len(care_of) != 1 or care_of[0].brief or self.rules:
+            return False
+        return not (self.stand_ins and any(stand_in.binding.care_of for stand_in in self.stand_ins))
+
+    @property
+    def key(self) -> str:
+        """The key of its row."""
+        return str(self.mobile.home_address)
 
     def configure(self, mobile: Mobile) -> None:
         """Change the configuration, without touching registrations."""
-        self.mobile, self.association, self.rules = mobile, mobile.association, mobile.rules
+        self.mobile, self.rules = mobile, mobile.rules
+        held = self.association
+        if not isinstance(held, DerivedAssociation) or held.source != mobile.association:
+            self.association = mobile.association
         self.stand_ins = tuple([Registrant(self, stand_in) for stand_in in mobile.stand_ins])
+
+    def signs(self, now: float) -> bool:
+        """True if `association` is one with the home agent, and holds (RFC 3957)."""
+        held = self.association
+        if isinstance(held, DerivedAssociation):
+            return now < held.until
+        return not isinstance(held, AaaAssociation)
 
     def registered(self) -> Registered:
         binding, stand_ins = self.binding, self.stand_ins
@@ -111,9 +180,10 @@ def _registrant_line(registrant: Registrant, now: float) -> RegistrantLine:
     )
 
 
-def rule_lines(home: Home) -> tuple[RuleLine, ...]:
+def rule_lines(home: Home, home_agent: IPv4Address) -> tuple[RuleLine, ...]:
     """The rules of a home address, in the order in which they are matched."""
-    live = {4: live_rules(home.v4), 6: live_rules(home.v6)}
+    v4, v6 = home.forwarded(home_agent)
+    live = {4: live_rules(v4), 6: live_rules(v6)}
     return tuple(
         RuleLine(
             home.mobile.home_address,
@@ -133,9 +203,9 @@ def line(home: Home, home_agent: IPv4Address, now: float) -> VisitorListEntry:
         home_address_v6=mobile.home_address_v6,
         care_of=binding.care_of,
         default_care_of=home.registered().default,
-        in_force=in_force(home.v4),
+        in_force=home.in_force(home_agent),
         spi=mobile.association.spi,
         ipv6=binding.ipv6,
         stand_ins=tuple(_registrant_line(stand_in, now) for stand_in in home.stand_ins),
-        rules=rule_lines(home),
+        rules=rule_lines(home, home_agent),
     )

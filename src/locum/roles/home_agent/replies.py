@@ -3,7 +3,7 @@
 It must not know bindings, rules or forwarding, nor how an answer is spelled.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr, Randomness, Source
@@ -14,12 +14,13 @@ from locum.security.replay import mobile_nonce, nonce_identification
 
 
 class Replies:
-    """The answers of the home agent at `address`; `agents` are its associations with foreign agents."""
+    """The answers of the home agent with these addresses; `agents` are its associations with foreign agents."""
 
     def __init__(
-        self, address: IPv4Address, agents: Mapping[Addr, Association], randomness: Randomness
+        self, addresses: Sequence[IPv4Address], agents: Mapping[Addr, Association], randomness: Randomness
     ) -> None:
-        self._address, self._agents, self._randomness = address, dict(agents), randomness
+        """A reply has the address that the request named, if it is one of `addresses`; else the first."""
+        self._addresses, self._agents, self._randomness = tuple(addresses), dict(agents), randomness
 
     def agent_fails(self, registration: Registration, source: Source) -> bool:
         """True if a foreign agent with an association is not authentic (RFC 5944 section 3.8.2.1)."""
@@ -32,7 +33,11 @@ class Replies:
         """The answer, signed for the registrant, and for the foreign agent that sent the registration."""
         source = received.source
         message = received.write(
-            received.registration, answer, self._address, mobile=association, agent=self._agent(source)
+            received.registration,
+            answer,
+            self._named(received.registration),
+            mobile=association,
+            agent=self._agent(source),
         )
         return Reply(source, message)
 
@@ -44,6 +49,7 @@ class Replies:
         *,
         nonce: int | None,
         identification: int | None = None,
+        redirect: IPv4Address | None = None,
     ) -> list[Action]:
         """A signed refusal. Under nonces it carries the one that is expected already, unless `identification` is given."""
         asked = received.registration.identification
@@ -51,14 +57,15 @@ class Replies:
             identification = asked
             if association.replay is Replay.NONCE:
                 identification = nonce_identification(nonce or 0, mobile_nonce(asked))
-        reply = self.sign(received, association, RegistrationAnswer(reason, 0, identification))
+        answer = RegistrationAnswer(reason, 0, identification, redirect=redirect)
+        reply = self.sign(received, association, answer)
         return [Count(f"refused-{int(reason)}"), *_bounded(reply, received.size)]
 
     def unsigned(self, received: Received, reason: RefusalReason) -> list[Action]:
         """A refusal to an unauthenticated sender: shorter than the request, and unsigned."""
         registration = received.registration
         answer = RegistrationAnswer(reason, 0, registration.identification)
-        message = received.write(registration, answer, self._address, mobile=None, agent=None)
+        message = received.write(registration, answer, self._named(registration), mobile=None, agent=None)
         return [Count(f"refused-{int(reason)}"), *_bounded(Reply(received.source, message), received.size)]
 
     def new_nonce(self, last: int | None) -> int:
@@ -69,6 +76,9 @@ class Replies:
     def knows(self, source: Source) -> bool:
         """True if the request came from a foreign agent that has an association with the home agent."""
         return self._agent(source) is not None
+
+    def _named(self, registration: Registration) -> IPv4Address:
+        return registration.home_agent if registration.home_agent in self._addresses else self._addresses[0]
 
     def _agent(self, source: Source) -> Association | None:
         """The association with the foreign agent that sent this, if there is one."""

@@ -25,12 +25,20 @@ from locum.security.association import Association
 
 
 class BindingRevocation:
-    """Revocations from and to the home agent at `address`; `foreign_agents` are associations by address."""
+    """Revocations from and to the home agent at `address`, which others know as `known_as`; `foreign_agents` are
+    associations by address.
+    """
 
     def __init__(
-        self, address: IPv4Address, foreign_agents: Mapping[Addr, Association], *, enabled: bool = True
+        self,
+        address: IPv4Address,
+        foreign_agents: Mapping[Addr, Association],
+        *,
+        enabled: bool = True,
+        known_as: IPv4Address | None = None,
     ) -> None:
         self._address = address
+        self._known_as = known_as or address
         self._foreign_agents = foreign_agents
         self._enabled = enabled
         self._stamps = Stamps()
@@ -76,7 +84,7 @@ class BindingRevocation:
                 continue
             notice = Revocation(
                 home_address=home_address,
-                home_agent=self._address,
+                home_agent=self._known_as,
                 care_of=care_of.address,
                 identifier=0,
                 from_home_agent=True,
@@ -113,7 +121,7 @@ class BindingRevocation:
         if held is not None and held.revocable is not None:
             last = held.revocable.timestamp
         reason = unbelievable(notice, notice.agent_proof, association, last, from_home_agent=False)
-        if reason is None and notice.home_agent != self._address:
+        if reason is None and notice.home_agent not in (self._known_as, self._address):
             reason = "revocation-not-for-us"
         if reason is None and held is not None and held.revocable is None:
             reason = "revocation-not-agreed"

@@ -13,7 +13,6 @@ from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
 from locum.roles.action_values.forwarding import LocalEndpoint
 from locum.roles.action_values.registration import (
     NO_OPTIONS,
-    Proof,
     Received,
     Refusal,
     RefusalReason,
@@ -21,14 +20,17 @@ from locum.roles.action_values.registration import (
     RegistrationAnswer,
 )
 from locum.roles.action_values.revocation import Acknowledgment, Revocation
-from locum.roles.actions import Action, Count, Emit, Event, Forget, Persist, WallClockStepped
+from locum.roles.actions import Action, Count, Emit, Event, Forget, HomeBroadcast, Persist, WallClockStepped
 from locum.roles.home_agent.admission import HomeAdmission
 from locum.roles.home_agent.binding import Binding, Mobile, text
 from locum.roles.home_agent.bindings import Bindings
 from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.roles.home_agent.device_location import device_location
 from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
-from locum.roles.home_agent.forwarding_choice import in_force, most_rules
+from locum.roles.home_agent.forwarding_choice import most_rules
+from locum.roles.home_agent.keying.derived_keys import TABLE as KEY_TABLE
+from locum.roles.home_agent.keying.derived_keys import HomeKeys
+from locum.roles.home_agent.paging.pages import HomePaging
 from locum.roles.home_agent.profile_homes import Homes, KnownHome
 from locum.roles.home_agent.profile_server import ServedByProfile
 from locum.roles.home_agent.registry import (
@@ -54,7 +56,7 @@ from locum.roles.rules import (
     added,
     stored,
 )
-from locum.security.association import Association, Replay
+from locum.security.association import AaaAssociation, Association, Replay
 from locum.security.replay import (
     NonceWindow,
     Verdict,
@@ -79,20 +81,29 @@ class HomeAgent:
         """With `profiles`, home addresses are also served that the policy server knows."""
         self.configuration = configuration
         self._triggers = ExpiryTriggers(enabled=configuration.trigger_on_expiry)
-        self._bindings = Bindings(configuration.address, mobiles, self._triggers)
+        room, networks = configuration.room, configuration.networks
+        self._bindings = Bindings(configuration.address, mobiles, self._triggers, room, networks)
+        self._bindings.located = configuration.located
         self._homes = self._bindings.homes
         self._admission = HomeAdmission(configuration, self._homes)
-        self._replies = Replies(configuration.address, foreign_agents, randomness)
+        self._replies = Replies(configuration.addresses, foreign_agents, randomness)
         self._exchange = BindingRevocation(
-            configuration.address, foreign_agents, enabled=configuration.revocation
+            configuration.address,
+            foreign_agents,
+            enabled=configuration.revocation,
+            known_as=configuration.public_address,
         )
         self.revocation = HomeRevocation(self._homes, self._exchange, self._bindings.drop)
-        self._timestamps = HomeTimestamps()
+        self._keys = HomeKeys(self._homes, configuration.key_lifetime, randomness)
+        self._timestamps = HomeTimestamps(configuration.timestamp_tolerance)
         self._profiles: ServedByProfile | None = None
         if profiles is not None:
             self._profiles = ServedByProfile(profiles, self._homes, self._replies, self, self._decide)
+        self.paging = HomePaging(self._homes, configuration.pages, randomness)
         self._parts = Parts(
             *(() if self._profiles is None else (self._profiles,)),
+            self.paging,
+            self._keys,
             self._bindings,
             self._exchange.under_way,
             self._triggers,
@@ -127,21 +138,38 @@ class HomeAgent:
 
     def _decide(self, received: Received, home: Home | None, now: float) -> list[Action]:
         registration = received.registration
-        registrant = None if home is None else _registrant(home, registration.proof)
+        registrant = None if home is None else self._keys.registrant(home, registration.proof, now)
+        offer = None
+        if home is not None and registrant is None and registration.aaa_proof is not None:
+            offer = self._keys.offer(home, received)
+            if offer is not None:
+                registrant, received = home, offer.received
         if registrant is None:
-            return self._replies.unsigned(received, RefusalReason.NOT_AUTHENTIC)
+            aaa = registration.aaa_proof is not None
+            reason = RefusalReason.AAA_NOT_AUTHENTIC if aaa else RefusalReason.NOT_AUTHENTIC
+            return self._replies.unsigned(received, reason)
+        if home is not None and registrant.stand_in is None:
+            received = self._keys.with_agent_key(home, received)
         held = registrant.binding.without_expired(now)
         if not self._fresh(registration, held, registrant.association, now):
             return self._mismatch(received, held, registrant, now)
         try:
-            return self._accept(received, held, registrant, now)
+            actions = self._accept(received, held, registrant, now)
         except Refusal as refusal:
-            return self._replies.refuse(received, registrant.association, refusal.reason, nonce=held.nonce)
+            association, redirect = registrant.association, refusal.redirect
+            return self._replies.refuse(
+                received, association, refusal.reason, nonce=held.nonce, redirect=redirect
+            )
+        if offer is None or home is None:
+            return actions
+        return [*self._keys.adopt(home, offer, now), *actions]
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
         """Answers of the policy server and of stand-ins, and steps of the wall clock."""
         if (actions := self._parts.happened(event, now=now)) is not None:
             return actions
+        if isinstance(event, HomeBroadcast):
+            return self._bindings.broadcast(event.packet, now=now)
         if isinstance(event, WallClockStepped):
             self._timestamps.stepped(event.ahead)
         return []
@@ -166,6 +194,27 @@ class HomeAgent:
             raise KeyError(home_address)
         return self._profiles.profiles.refresh(home_address, now=now)
 
+    @property
+    def timestamps(self) -> HomeTimestamps:
+        """The clock by which registrations are judged."""
+        return self._timestamps
+
+    def forget_identification(self, home_address: IPv4Address | None, *, now: float) -> list[Action]:
+        """Forget identifications that lie in the future, of this home address or of all: an administrator's way out.
+
+        No action: there is none. Requests of the time in which the clock was ahead could be sent again by others when
+        the wall clock comes there, unless the registrant has got another key.
+        """
+        homes = [
+            home for served, home in self._homes.items() if home_address is None or served == home_address
+        ]
+        actions = self._bindings.forget_identifications(
+            homes, lambda last: self._timestamps.beyond(last, now=now)
+        )
+        if actions or home_address is None:
+            self._timestamps.forget(self._bindings.accepted_last(), now=now)
+        return actions
+
     def visitor_list(self, *, now: float) -> tuple[VisitorListEntry, ...]:
         """The registrations (R1)."""
         return tuple(line(home, self.configuration.address, now) for home in self._homes.values())
@@ -174,8 +223,9 @@ class HomeAgent:
         """The rules of that home address, or of all, in the order in which they are matched."""
         if home_address is not None:
             home = self._homes.get(home_address)
-            return () if home is None else rule_lines(home)
-        return tuple(line for home in self._homes.values() for line in rule_lines(home))
+            return () if home is None else rule_lines(home, self.configuration.address)
+        own = self.configuration.address
+        return tuple(line for home in self._homes.values() for line in rule_lines(home, own))
 
     def add_rule(self, home_address: IPv4Address, rule: KeptRule, *, now: float) -> list[Action]:
         """Add a rule of an administrator: owner ADMIN, it survives a restart. Raises RuleRefused."""
@@ -202,6 +252,7 @@ class HomeAgent:
         before, kept = home.rules, {stand_in.name: stand_in for stand_in in home.stand_ins}
         actions: list[Action] = []
         told: list[Action] = []
+        home.changing(self.configuration.address)
         home.configure(mobile)
         for stand_in in home.stand_ins:
             if (old := kept.pop(stand_in.name, None)) is not None:
@@ -229,6 +280,9 @@ class HomeAgent:
             actions.append(Forget(registrant.table, registrant.key))
             told += self.revocation.tell(registrant, registrant.binding.care_of, "not served any more", now)
         actions += self._bindings.forget(home)
+        if isinstance(home.mobile.association, AaaAssociation):
+            actions.append(Forget(KEY_TABLE, home.key))
+        actions += self.paging.withdrawn(home_address, now=now)
         actions.append(Emit("withdrawn", None, home_address, None, {}))
         return actions + told
 
@@ -265,11 +319,12 @@ class HomeAgent:
                 None, granted, identification, prefixes, device_at, end.udp, end.revocations
             )
         before = registrant.binding.care_of
-        actions = self._bindings.change(registrant, accepted, rules)
+        actions = self._bindings.admit(registrant, accepted, rules)
         actions.append(self._replies.sign(received, registrant.association, answer))
         actions.append(self._sent(registrant, source, granted))
         if granted and registrant.stand_in is None:
             actions += self._triggers.registered(registrant.home.mobile)
+            actions += self.paging.registered(registrant.home, now=now)
         return actions + self.revocation.left(registrant, before, registration.care_of, source, now)
 
     def _tunnel_end(self, registration: Registration, source: Source, now: float) -> TunnelEnd:
@@ -290,7 +345,7 @@ class HomeAgent:
             "code": 0,
             "lifetime": granted,
             "care_of": [text(care_of.address) for care_of in registrant.binding.care_of],
-            "in_force": [text(address) for address in in_force(home.v4)],
+            "in_force": [text(address) for address in home.in_force(self.configuration.address)],
         }
         if home.rules:
             detail["rules"] = len(home.rules)
@@ -306,7 +361,7 @@ class HomeAgent:
         actions: list[Action] = []
         asked = received.registration.identification
         if registrant.association.replay is Replay.TIMESTAMP:
-            identification = self._timestamps.mismatch(asked, now=now)
+            identification = self._timestamps.mismatch(asked, held.identification, now=now)
         else:
             if held.nonce is None:
                 nonce = self._replies.new_nonce(None)
@@ -322,12 +377,3 @@ class HomeAgent:
             nonce=held.nonce,
             identification=identification,
         )
-
-
-def _registrant(home: Home, proof: Proof | None) -> Registrant | None:
-    """The registrant of that home address whose proof this is: each has its own SPI (R4)."""
-    if proof is None:
-        return None
-    if proof.holds(home.association):
-        return home
-    return next((stand_in for stand_in in home.stand_ins if proof.holds(stand_in.association)), None)

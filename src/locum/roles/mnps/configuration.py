@@ -10,6 +10,7 @@ from locum.security.association import Association
 from locum.wire.control import MAX_SESSIONS
 
 MAX_BID = 63  # a rule's identifier is made of the binding's: those from 16384 on are the home agent's to give
+MAX_HANDOVERS = 256  # of all devices, unless the configuration has another number
 DAY = 86400.0
 MAX_HELD = 7 * DAY
 
@@ -60,7 +61,7 @@ class StandInConfiguration:
     access_node: Addr
     home_prefixes: tuple[IPv4Network | IPv6Network, ...]
     max_sessions: int = MAX_SESSIONS
-    max_handovers: int = 256
+    max_handovers: int = MAX_HANDOVERS
     quota: Quota = ORDINARY  # of each device
     colocated_home_agent: IPv4Address | None = None
     registration: StandInRegistrationConfiguration | None = None

@@ -3,9 +3,10 @@
 The sessions go on here until `Finish`; stopped sessions can be resumed. It must not know who may ask.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
+from locum.roles.action_values.apps import PauseApps
 from locum.roles.action_values.forwarding import FlowVerdict, ReleaseHeld
 from locum.roles.action_values.sessions import (
     FetchData,
@@ -39,6 +40,7 @@ class GivingBack:
         self._measuring: dict[bytes, list[int]] = {}
         self._fetching: dict[int, Fetch] = {}
         self._fetched: dict[tuple[bytes, int], int] = {}
+        self.pause_apps: Callable[[TakenOver], list[Action]] = lambda _taken: []
 
     def forget(self, identifier: bytes) -> None:
         """The handover has ended."""
@@ -56,7 +58,18 @@ class GivingBack:
                 return [self._replies.answer(exchange, Status.BUSY, taken.identifier)]
         waiting = self._measuring.setdefault(taken.identifier, [])
         waiting.append(exchange)
-        return [MeasureSessions(taken.identifier)] if len(waiting) == 1 else []
+        if len(waiting) > 1:
+            return []
+        return self.pause_apps(taken) or [MeasureSessions(taken.identifier)]
+
+    def apps_paused(self, taken: TakenOver) -> list[Action]:
+        """No proxy speaks any more: go on with the reclaim that waits for it."""
+        return [MeasureSessions(taken.identifier)] if taken.identifier in self._measuring else []
+
+    def busy(self, handover: bytes) -> list[Action]:
+        """The step before the answer to a reclaim was not done: the device may ask again."""
+        exchanges = self._measuring.pop(handover, [])
+        return [self._replies.answer(exchange, Status.BUSY, handover) for exchange in exchanges]
 
     def measured(self, event: Measured) -> list[Action]:
         """Handle the measurement."""
@@ -78,15 +91,15 @@ class GivingBack:
                 session.peer_closed,
                 session.error,
                 accepted=held[session.flow],
+                spoken=taken.spoken.get(session.session, b""),
+                surplus=taken.surplus.get(session.session, 0),
+                handed=session.handed,
             )
             for session in event.sessions
             if session.flow in held
         )
         statuses += taken.not_held()
-        answers: list[Action] = [
-            self._replies.answer(exchange, Status.OK, taken.identifier, sessions=statuses)
-            for exchange in exchanges
-        ]
+        answers: list[Action] = [self._replies.measured(exchange, taken, statuses) for exchange in exchanges]
         if not answers:
             return []
         told = self._announce(taken, {status.session for status in statuses if status.status is Status.OK})
@@ -98,7 +111,7 @@ class GivingBack:
             return []
         sessions = tuple(
             replace(session, announced=session.announced or session.session in numbers)
-            if session.accepted is not None
+            if session.newcomer
             else session
             for session in taken.sessions
         )
@@ -230,9 +243,8 @@ class GivingBack:
                     for exchange in taken.state.exchanges
                 ]
                 return [*self.resume(taken), *busy]
-            case MeasureSessions(handover):
-                exchanges = self._measuring.pop(handover, [])
-                return [self._replies.answer(exchange, Status.BUSY, handover) for exchange in exchanges]
+            case MeasureSessions(handover) | PauseApps(handover):
+                return self.busy(handover)
             case FetchData(exchange):
                 request = self._fetching.pop(exchange, None)
                 if request is not None:

@@ -68,11 +68,11 @@ class GivingUp:
             return []
         left = taken.without({session.session for session in gone}, reason)
         self._holdings.keep(left)
-        wanted = self._holdings.wanted_flows()
+        wanted = self._holdings.is_wanted
         return [
             DropSessions(taken.identifier, tuple(session.session for session in gone), reset=reset),
             left.persist(),
-            *(ClearFlow(session.flow) for session in gone if session.flow not in wanted),
+            *(ClearFlow(session.flow) for session in gone if not wanted(session.flow)),
         ]
 
     def done(self, request: Done, taken: TakenOver, exchange: int) -> list[Action]:

@@ -9,6 +9,9 @@ from ipaddress import ip_address
 from typing import Literal
 
 from locum.roles.action_values.addresses import JSON, Addr
+from locum.roles.action_values.app_orders import MAX_APPLICATION
+from locum.roles.action_values.apps import CONSUME, EMISSION, WHEN, AppOrder, Consume, When
+from locum.roles.action_values.emission import permits
 from locum.roles.action_values.sessions import SessionFinal
 from locum.roles.actions import Forget, Persist
 from locum.roles.flow_rows import TABLE, flow_from_row, flow_to_row
@@ -16,9 +19,6 @@ from locum.roles.state_table import StateTable
 from locum.wire import cbor
 from locum.wire.control import Flow, Handshake, Listener, Policy, SessionStatus, Status
 from locum.wire.takes import Takes
-
-MAX_APPLICATION = 1 << 20
-"""Bytes of application state in one handover: it lies in the store beside the handover until the device is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,18 @@ class HeldFlow:
     status: Status = Status.OK
     reason: str = ""  # why it is not held, for users
     accepted: Handshake | None = None  # it was accepted here for a port that the device listens on
-    announced: bool = False  # of an accepted one: the device has been told, and takes it with the others
+    announced: bool = False  # of a newcomer: the device has been told, and takes it with the others
+    label: str | None = None  # a proxy handed it over, for the program that waits under this label
+
+    @property
+    def kind(self) -> str:
+        """The way in which it came here, for users."""
+        return "handed" if self.label is not None else "held" if self.accepted is None else "accepted"
+
+    @property
+    def newcomer(self) -> bool:
+        """It was opened here: the device learns of it when it comes back."""
+        return self.accepted is not None or self.label is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +142,12 @@ class TakenOver:
     access_node: Addr | None = None
     application: Mapping[str, object] = field(default_factory=dict)  # as it came, until a proxy changes it
     listeners: tuple[Listener, ...] = ()  # ports of the device, and what new connections meet meanwhile
+    apps: tuple[AppOrder, ...] = ()  # proxies that the device ordered
+    attended: bool = False  # they run, or are to
+    spoken: Mapping[int, bytes] = field(
+        default_factory=dict
+    )  # by the proxies, by session, once they have ended
+    surplus: Mapping[int, int] = field(default_factory=dict)  # of received bytes for the program, likewise
 
     def at(self, event: Event, state: TakeoverState) -> "TakenOver":
         """Return it in the state that follows this event."""
@@ -152,10 +169,8 @@ class TakenOver:
 
     @property
     def unannounced(self) -> tuple[HeldFlow, ...]:
-        """Accepted here, and the device does not know of them."""
-        return tuple(
-            session for session in self.held if session.accepted is not None and not session.announced
-        )
+        """Opened here, and the device does not know of them."""
+        return tuple(session for session in self.held if session.newcomer and not session.announced)
 
     @property
     def wants_packets(self) -> bool:
@@ -199,6 +214,10 @@ class TakenOver:
             "application": cbor.encode(dict(self.application)).hex() if self.application else None,
             "sessions": [_held_flow_to_row(session) for session in self.sessions],
             "listeners": [_listener_to_row(listener) for listener in self.listeners],
+            "apps": [order.to_json() for order in self.apps],
+            "attended": self.attended,
+            "spoken": {str(number): data.hex() for number, data in self.spoken.items()},
+            "surplus": {str(number): count for number, count in self.surplus.items()},
         }
         return Persist(TABLE, self.identifier.hex(), value)
 
@@ -244,6 +263,10 @@ class TakenOver:
             access_node=None if access_node is None else ip_address(str(access_node)),
             application=_application(row.get("application")),
             listeners=_listeners(row.get("listeners")),
+            apps=_apps(row.get("apps")),
+            attended=bool(row.get("attended")),
+            spoken=_spoken(row.get("spoken")),
+            surplus=_surplus(row.get("surplus")),
         )
 
 
@@ -252,6 +275,42 @@ def _application(row: JSON) -> Mapping[str, object]:
     if not isinstance(value, dict):
         raise ValueError("application state is a map")
     return value
+
+
+def _apps(row: JSON) -> tuple[AppOrder, ...]:
+    if row is None:
+        return ()
+    if not isinstance(row, list | tuple):
+        raise ValueError("apps are a list")
+    return tuple(_app(item) for item in row)
+
+
+def _app(row: JSON) -> AppOrder:
+    if not isinstance(row, list | tuple) or len(row) not in (3, 4) or not isinstance(row[2], Mapping):
+        raise ValueError("an app has name, kind and settings")
+    limits = row[3] if len(row) == 4 else {}
+    if not isinstance(limits, Mapping):
+        raise ValueError("the limits of an app are a map")
+    consume = Consume(str(limits.get(CONSUME, Consume.REPLAY)))
+    emission = permits(limits[EMISSION]) if EMISSION in limits else None
+    when = When(str(limits.get(WHEN, When.ASLEEP)))
+    return AppOrder(str(row[0]), str(row[1]), row[2], consume, emission, when)
+
+
+def _spoken(row: JSON) -> Mapping[int, bytes]:
+    if row is None:
+        return {}
+    if not isinstance(row, Mapping):
+        raise ValueError("spoken bytes are listed by session")
+    return {int(number): bytes.fromhex(str(data)) for number, data in row.items()}
+
+
+def _surplus(row: JSON) -> Mapping[int, int]:
+    if row is None:
+        return {}
+    if not isinstance(row, Mapping):
+        raise ValueError("the surplus of received bytes is listed by session")
+    return {int(number): int(str(count)) for number, count in row.items()}
 
 
 def _status(held: HeldFlow) -> SessionStatus:
@@ -287,6 +346,8 @@ def _held_flow_to_row(held: HeldFlow) -> dict[str, JSON]:
     if held.accepted is not None:
         row["accepted"] = _handshake_to_row(held.accepted)
         row["announced"] = held.announced
+    if held.label is not None:
+        row |= {"label": held.label, "announced": held.announced}
     return row | {"reason": held.reason} if held.reason else row
 
 
@@ -309,4 +370,5 @@ def _held_flow(row: Mapping[str, JSON]) -> HeldFlow:
         raise ValueError("session and status are whole numbers")
     reason, accepted = str(row.get("reason", "")), _handshake(row.get("accepted"))
     flow, announced = flow_from_row(row["flow"]), bool(row.get("announced"))
-    return HeldFlow(session, flow, Status(status), reason, accepted, announced)
+    label = None if row.get("label") is None else str(row["label"])
+    return HeldFlow(session, flow, Status(status), reason, accepted, announced, label)

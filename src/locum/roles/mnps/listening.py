@@ -105,7 +105,7 @@ class Listening(WaitingPart):
         left = taken.without({earlier.session}, GIVEN_UP)
         self._holdings.keep(left)
         flow = earlier.flow
-        clear: list[Action] = [] if flow in self._holdings.wanted_flows() else [ClearFlow(flow)]
+        clear: list[Action] = [] if self._holdings.is_wanted(flow) else [ClearFlow(flow)]
         return [left.persist(), *clear, Emit("session-lost", None, flow.local, flow, {"reason": GIVEN_UP})]
 
     def _has_room(self, taken: TakenOver) -> bool:

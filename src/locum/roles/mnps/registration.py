@@ -310,12 +310,11 @@ class StandInRegistration(WaitingPart):
 
 def _dormant(row: Persist) -> Persist:
     """The registration may have other rules than wanted: it is requested anew, or not at all."""
-    value: Mapping[str, object] = row.value
-    return (
-        replace(row, value={**row.value, "wish": RegistrationTarget.NOTHING.value, "registered": None})
-        if value
-        else row
-    )
+    if not (value := row.value):
+        return row
+    # Rows of a store are of another class, which `replace` cannot make.
+    dormant = {**value, "wish": RegistrationTarget.NOTHING.value, "registered": None}
+    return Persist(row.table, row.key, dormant)
 
 
 def _home_address_of(message: bytes) -> IPv4Address:

@@ -19,10 +19,23 @@ class Replies:
         handover: bytes | None = None,
         *,
         sessions: tuple[SessionStatus, ...] = (),
+        reason: str = "",
+        app: str = "",
     ) -> Answer:
-        """A status, and one for each session where that is asked for."""
+        """A status, and one for each session where that is asked for; `reason` of a refusal is for users.
+
+        `app`: the proxy that is refused.
+        """
         access_node = self._access_node if status is Status.OK else None
-        return Answer(exchange, encode_632(Answer632(status, handover, access_node, sessions)))
+        value = Answer632(status, handover, access_node, sessions, reason=reason, app=app)
+        return Answer(exchange, encode_632(value))
+
+    def measured(self, exchange: int, taken: TakenOver, sessions: tuple[SessionStatus, ...]) -> Answer:
+        """Answer a reclaim, with the states and results of the proxies (1079)."""
+        value = Answer632(
+            Status.OK, taken.identifier, self._access_node, sessions, application=taken.application
+        )
+        return Answer(exchange, encode_632(value))
 
     def wrong(self, exchange: int, taken: TakenOver) -> Answer:
         """The request does not fit the state of the handover."""

@@ -29,9 +29,11 @@ from locum.roles.actions import (
     Persist,
 )
 from locum.roles.forwarding import NOTHING, changes
+from locum.roles.mnps.attending import AppCheck, Attending, refuse_all
 from locum.roles.mnps.configuration import StandInConfiguration as StandInConfiguration
 from locum.roles.mnps.giving_back import GivingBack
 from locum.roles.mnps.giving_up import GivingUp
+from locum.roles.mnps.handed import HandedConnections
 from locum.roles.mnps.handover import (
     Holding,
     Prepared,
@@ -43,7 +45,9 @@ from locum.roles.mnps.handover import (
 )
 from locum.roles.mnps.handovers import Holdings
 from locum.roles.mnps.keeping import Keeping
+from locum.roles.mnps.leading import Leading
 from locum.roles.mnps.listening import Listening
+from locum.roles.mnps.ordering import Ordering
 from locum.roles.mnps.parts import WaitingParts
 from locum.roles.mnps.quotas import Quotas
 from locum.roles.mnps.registration import StandInRegistration
@@ -75,7 +79,10 @@ NOT_STOPPED = "the stand-in could not take its last state"
 class StandIn:
     """One stand-in and the handovers it serves."""
 
-    def __init__(self, configuration: StandInConfiguration, randomness: Randomness) -> None:
+    def __init__(
+        self, configuration: StandInConfiguration, randomness: Randomness, check_app: AppCheck = refuse_all
+    ) -> None:
+        """`check_app` says why a proxy that a device orders cannot run here."""
         self.configuration = configuration
         self._holdings = Holdings(configuration.address, self._tunnelling_home_agent)
         self._replies = Replies(configuration.access_node)
@@ -86,6 +93,10 @@ class StandIn:
         self._listening = Listening(self._holdings, configuration.max_sessions, configuration.quota.sessions)
         self._giving_up = GivingUp(self._holdings, self._replies, self._giving_back, self._switching.want)
         self._quotas = Quotas(configuration.quota, self._holdings, self._giving_up)
+        self._attending = Attending(self._holdings, check_app)
+        self._attending.paused = self._giving_back.apps_paused
+        self._attending.unpaused = self._giving_back.busy
+        self._giving_back.pause_apps = self._attending.pause
         self.taking_over = TakingOver(
             configuration,
             self._holdings,
@@ -94,10 +105,12 @@ class StandIn:
             self._listening,
             self._giving_up,
             self._quotas,
+            self._attending,
         )
         self.triggering = Triggering(
             configuration.address, self.registration, self._switching.want_for, self._holdings.settle
         )
+        self._leading = Leading(self._holdings, self.registration, self._switching.want_for)
         kept = Keeping(
             self._holdings,
             self._giving_back,
@@ -112,12 +125,20 @@ class StandIn:
             self._switching,
             self._listening,
             kept,
+            self._attending,
+            Ordering(self._holdings, self._attending, configuration.home_prefixes),
+            HandedConnections(self._holdings, configuration.max_sessions, configuration.quota.sessions),
             self.triggering,
+            self._leading,
         )
+        self._switching.led = self._leading.of
         self._switching.triggered = self.triggering.wanted
         self._switching.device_at = self.triggering.device_at
         self._holdings.also_guarded = self.triggering.guarded
-        self._holdings.ended = self._listening.end
+        self._holdings.ended = self._ended
+
+    def _ended(self, taken: TakenOver) -> list[Action]:
+        return [*self._listening.end(taken), *self._attending.end(taken), *self._leading.ended(taken)]
 
     @property
     def _colocated(self) -> bool:

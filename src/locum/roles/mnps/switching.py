@@ -51,6 +51,7 @@ class Switching(WaitingPart):
         self._registration = registration
         self._preparing: dict[bytes, _Preparing] = {}
         self.triggered: Triggers = lambda _home_addresses: (None, ())
+        self.led: Callable[[Iterable[Addr]], tuple[Part, ...]] = lambda _home_addresses: ()  # for proxies
         self.device_at: Callable[[Iterable[Addr]], Addr | None] = lambda _home_addresses: None
 
     def refusal(self, home_addresses: Iterable[Addr], takes: Takes, flows: int) -> Status | None:
@@ -102,7 +103,7 @@ class Switching(WaitingPart):
     def follow(self, *, now: float) -> list[Action]:
         """Answer requests whose target is in force, or was refused."""
         actions: list[Action] = []
-        for taken in tuple(self._holdings.all()):
+        for taken in self._holdings.switching():
             standing = self._standing(taken.home_addresses) if taken.switch is not None else None
             if standing is None:
                 continue
@@ -117,7 +118,7 @@ class Switching(WaitingPart):
     def timeout(self, *, now: float) -> list[Action]:
         """The registration got no answer."""
         actions: list[Action] = []
-        for taken in tuple(self._holdings.all()):
+        for taken in self._holdings.switching():
             at = self._give_up_at(taken)
             if at is not None and at <= now:
                 actions += self._fail(taken, "the registration was not answered", now)
@@ -125,7 +126,7 @@ class Switching(WaitingPart):
 
     def deadline(self) -> float | None:
         """Steady seconds."""
-        times = (self._give_up_at(handover) for handover in self._holdings.all())
+        times = (self._give_up_at(handover) for handover in self._holdings.switching())
         return min((at for at in times if at is not None), default=None)
 
     def _give_up_at(self, taken: TakenOver) -> float | None:
@@ -182,4 +183,5 @@ class Switching(WaitingPart):
         if asked is Takes.ALL or any(taken.switch is Takes.ALL for taken in wanting):
             return Takes.ALL, (), access_node
         flows = tuple(flow for taken in wanting for flow in taken.flows)
-        return (Takes.RULED if wanting or asked else None), (*flows, *selectors), access_node
+        parts = (*flows, *self.led(home_addresses), *selectors)
+        return (Takes.RULED if wanting or asked else None), parts, access_node

@@ -4,16 +4,18 @@ From the prepare on packets of their flows are held; they are delivered when the
 """
 
 from dataclasses import replace
+from functools import partial
 
 from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.app_orders import MAX_APPLICATION, OrderError
 from locum.roles.action_values.forwarding import ClearFlow, FlowVerdict, ReleaseHeld
 from locum.roles.action_values.sessions import DropSessions, Restored, RestoreSessions, SessionRecordItem
 from locum.roles.actions import Action, Answer, Asked, Count, Emit
 from locum.roles.flow_rows import set_flows
+from locum.roles.mnps.attending import Attending
 from locum.roles.mnps.configuration import StandInConfiguration
 from locum.roles.mnps.giving_up import GivingUp
 from locum.roles.mnps.handover import (
-    MAX_APPLICATION,
     STATES,
     HeldFlow,
     Holding,
@@ -51,10 +53,11 @@ class TakingOver:
         listening: Listening,
         giving_up: GivingUp,
         quotas: Quotas,
+        attending: Attending,
     ) -> None:
         self.configuration, self._holdings, self._replies = configuration, holdings, replies
         self._switching, self._listening = switching, listening
-        self._giving_up, self._quotas = giving_up, quotas
+        self._giving_up, self._quotas, self._attending = giving_up, quotas, attending
 
     def prepare(self, request: TakeoverPrepare, event: Asked, now: float) -> list[Action]:
         """Step 1: hold the packets of these flows, answer for the home addresses (C10: this is how they are learnt)."""
@@ -64,6 +67,13 @@ class TakingOver:
                 Count(f"takeover-{refusal.name.lower().replace('_', '-')}"),
                 self._replies.answer(event.exchange, refusal, request.handover),
             ]
+        try:
+            apps = self._attending.ordered(request.configuration)
+        except OrderError as problem:
+            answer = self._replies.answer(
+                event.exchange, Status.REFUSED, request.handover, reason=str(problem), app=problem.app
+            )
+            return [Count("takeover-refused"), answer]
         if self._holdings.is_over(request.handover):
             return [Count("takeover-late"), self._replies.answer(event.exchange, Status.UNKNOWN_HANDOVER)]
         flows = self._takeable(request)
@@ -87,6 +97,7 @@ class TakingOver:
             switch=request.switch,
             access_node=request.access_node,
             listeners=request.listeners,
+            apps=apps,
         )
         self._holdings.keep(taken)
         return [
@@ -124,25 +135,23 @@ class TakingOver:
         served = self.configuration.home_prefixes
         if not all(any(home in prefix for prefix in served) for home in request.home_addresses):
             return Status.NOT_AUTHORISED
-        others = [handover for handover in self._holdings.all() if handover.identifier != request.handover]
-        sessions = sum(len(other.flows) for other in others) + len(request.flows)
-        if sessions > self.configuration.max_sessions or len(others) >= self.configuration.max_handovers:
+        others, sessions = self._holdings.numbers(besides=request.handover)
+        most, most_sessions = self.configuration.max_handovers, self.configuration.max_sessions
+        if sessions + len(request.flows) > most_sessions or others >= most:
             return Status.LIMIT
         if not self._quotas.fair(request.handover, request.home_addresses):
             return Status.LIMIT
-        if request.configuration:
-            return Status.REFUSED  # of proxies; there are none here
         if request.switch is not None:
             return self._switching.refusal(request.home_addresses, request.switch, len(request.flows))
         return None
 
     def _takeable(self, request: TakeoverPrepare) -> tuple[Flow, ...]:
         """True for new TCP and UDP flows: a late prepare must not touch sessions that live here."""
-        owned = self._holdings.owned_flows(besides=request.handover)
+        owned = partial(self._holdings.is_owned, besides=request.handover)
         return tuple(
             flow
             for number, flow in enumerate(request.flows)
-            if flow.protocol in (TCP, UDP) and flow not in owned and self._quotas.admits(number)
+            if flow.protocol in (TCP, UDP) and not owned(flow) and self._quotas.admits(number)
         )
 
     def _prepared_answer(self, request: TakeoverPrepare, exchange: int) -> Answer:
@@ -199,9 +208,9 @@ class TakingOver:
                 self._replies.answer(exchange, Status.LIMIT, taken.identifier),
             ]
         prepared = set(taken.flows)
-        owned = self._holdings.owned_flows(besides=taken.identifier)
+        owned = partial(self._holdings.is_owned, besides=taken.identifier)
         refusals = {flow: "it was not prepared" for flow in flows if flow not in prepared}
-        refusals |= {flow: _OWNED for flow in flows if flow in owned}  # since it was prepared
+        refusals |= {flow: _OWNED for flow in flows if owned(flow)}  # since it was prepared
         sessions = tuple(
             HeldFlow(number, flow, Status.REFUSED, refusals[flow])
             if flow in refusals
@@ -239,13 +248,13 @@ class TakingOver:
             else session
             for session in taken.sessions
         )
-        taken = replace(taken.at("restored", Holding()), sessions=sessions)
+        taken = replace(taken.at("restored", Holding()), sessions=sessions, attended=bool(taken.apps))
         self._holdings.keep(taken)
         ours = dict.fromkeys(session.flow for session in taken.held)
         actions: list[Action] = [taken.persist(), *set_flows(ours, FlowVerdict.DELIVER)]
         # First this: a packet that is released for a flow without a socket would be answered with a reset.
-        wanted = self._holdings.wanted_flows(besides=taken.identifier)
-        actions += [ClearFlow(flow) for flow in taken.flows if flow not in ours and flow not in wanted]
+        wanted = partial(self._holdings.is_wanted, besides=taken.identifier)
+        actions += [ClearFlow(flow) for flow in taken.flows if flow not in ours and not wanted(flow)]
         actions += [ReleaseHeld(home_address) for home_address in taken.home_addresses]
         actions += [
             Emit("session-refused", "632", session.flow.local, session.flow, {"reason": session.reason})
@@ -256,7 +265,8 @@ class TakingOver:
             self._replies.answer(exchange, Status.OK, taken.identifier, sessions=taken.statuses())
             for exchange in exchanges
         ]
-        return [*actions, *self._listening.begin(taken), self._replies.sent("transfer", taken, None)]
+        begun = [*self._listening.begin(taken), *self._attending.begin(taken)]
+        return [*actions, *begun, self._replies.sent("transfer", taken, None)]
 
     def not_restored(self, action: RestoreSessions, reason: str) -> list[Action]:
         """The node could not do it (a full disk): every session stays with its device."""

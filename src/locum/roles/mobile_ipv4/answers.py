@@ -12,6 +12,7 @@ from locum.roles.action_values.registration import (
     RegistrationAnswer,
 )
 from locum.roles.mobile_ipv4.agent_options import revocation_support, udp_answer
+from locum.roles.mobile_ipv4.key_grants import granted_agent_key, granted_key
 from locum.roles.mobile_ipv4.proofs import proof, proofs
 from locum.roles.mobile_ipv4.transfer_instructions import device_at
 from locum.wire.mobile_ip import extensions as wire
@@ -24,6 +25,7 @@ _BY_AGENT: dict[int, AgentRefusal] = {
     Code.FA_UNKNOWN_CHALLENGE: AgentRefusal.CHALLENGE,
     Code.FA_MISSING_CHALLENGE: AgentRefusal.CHALLENGE,
     Code.FA_STALE_CHALLENGE: AgentRefusal.CHALLENGE,
+    Code.FA_REQUESTED_ENCAPSULATION_UNAVAILABLE: AgentRefusal.ENCAPSULATION,
     Code.FA_HOME_NETWORK_UNREACHABLE: AgentRefusal.NETWORK_UNREACHABLE,
     Code.FA_HOME_AGENT_HOST_UNREACHABLE: AgentRefusal.HOME_AGENT_UNREACHABLE,
     Code.FA_HOME_AGENT_PORT_UNREACHABLE: AgentRefusal.HOME_AGENT_UNREACHABLE,
@@ -38,10 +40,11 @@ def read_answer(message: bytes) -> ReceivedAnswer:
 
 
 def received_answer(reply: RegistrationReply) -> ReceivedAnswer:
-    """The reply as a neutral answer. UDP, revocations and the context count only under the home agent's signature."""
+    """The reply as a neutral answer. UDP, revocations, redirection and the context count only under the home agent's signature."""
     code = int(reply.code)
     by_agent = _BY_AGENT.get(code, AgentRefusal.OTHER) if code in _FA_CODES else None
     said = reply.protected(AuthKind.MN_HA)
+    agents = (extension for extension in said if isinstance(extension, wire.DynamicHomeAgent))
     answer = RegistrationAnswer(
         None if reply.accepted else _REASONS.get(code, RefusalReason.UNSPECIFIED),
         reply.lifetime,
@@ -55,6 +58,9 @@ def received_answer(reply: RegistrationReply) -> ReceivedAnswer:
         device_at(reply),
         udp_answer(said),
         revocation_support(said),
+        next((agent.address for agent in agents if agent.use is wire.HomeAgentUse.REDIRECTED), None),
+        granted_key(said),
+        granted_agent_key(said),
     )
     return ReceivedAnswer(
         reply.home_address,
@@ -64,4 +70,5 @@ def received_answer(reply: RegistrationReply) -> ReceivedAnswer:
         proofs(reply)[0],
         proof(reply, AuthKind.MN_FA),
         reply.find(wire.VendorCritical) is not None,
+        reply.home_agent,
     )

@@ -4,12 +4,15 @@ It must not know when a request is sent, nor its content.
 """
 
 from locum.roles.action_values.registration import Options, Registration, RegistrationFlag
+from locum.roles.mobile_ipv4.key_grants import ask, ask_for_agent
 from locum.roles.mobile_ipv4.rule_changes import write_changes
-from locum.roles.mobile_ipv4.signing import signed
+from locum.roles.mobile_ipv4.signing import signed, signed_for_aaa
 from locum.security.association import Association
 from locum.wire.mobile_ip.extensions import (
     AuthKind,
+    DynamicHomeAgent,
     Extension,
+    HomeAgentUse,
     InnerEncapsulation,
     Ipv6PrefixRequest,
     Ipv6TunnelingMode,
@@ -38,6 +41,7 @@ def write_request(
 ) -> bytes:
     """The request, signed for the home agent with `mobile`, then for a foreign agent with `agent`.
 
+    One that asks for a key is signed for the AAA server instead, with `mobile` (RFC 3957).
     `challenge` is what the foreign agent has advertised; None: no response is sent. Raises ValueError for addresses
     that are not IPv4.
     """
@@ -53,9 +57,12 @@ def write_request(
         flags=Flag(int(registration.flags)),
         extensions=tuple(write_options(registration.options, co_located=co_located)),
     )
-    message = signed(request.encode(), AuthKind.MN_HA, mobile)
+    keyless = registration.options.key_spi is not None
+    message = request.encode() if keyless else signed(request.encode(), AuthKind.MN_HA, mobile)
     if challenge is not None:
         message += MobileFaChallenge(challenge).encode()
+    if keyless:  # behind the challenge (RFC 4721 section 3.1)
+        message = signed_for_aaa(message, mobile)
     return message if agent is None else signed(message, AuthKind.MN_FA, agent)
 
 
@@ -65,6 +72,8 @@ def write_options(options: Options, *, co_located: bool) -> list[Extension]:
     written += [Ipv6PrefixRequest(prefix.prefix, prefix.length) for prefix in options.prefixes]
     if options.prefixes and co_located:
         written.append(Ipv6TunnelingMode())
+    if options.proposed is not None:
+        written.append(DynamicHomeAgent(HomeAgentUse.REQUESTED, options.proposed))
     if options.udp is not None:
         inner = InnerEncapsulation.IP if options.udp.plain_ip else InnerEncapsulation.GRE
         written.append(UdpTunnelRequest(inner, force=options.udp.forced))
@@ -85,6 +94,10 @@ def write_options(options: Options, *, co_located: bool) -> list[Extension]:
         written.append(encode_vendor(DefaultCareOfAddress(options.default)))
     if options.stand_in is not None:
         written += context
+    if options.key_spi is not None:
+        written.append(ask(options.key_spi))
+    if options.agent_key_spi is not None:
+        written.append(ask_for_agent(options.agent_key_spi))
     return written + write_changes(options.rules)
 
 

@@ -11,6 +11,12 @@ def proof(message: Extended, kind: AuthKind) -> Proof | None:
     return None if found is None else Proof(found.spi, found.covered, found.authenticator)
 
 
+def aaa_proof(message: Extended) -> Proof | None:
+    """The proof in a message's authentication extension for the AAA server (RFC 4721); None without one."""
+    found = message.to_aaa
+    return None if found is None else Proof(found.spi, found.covered, found.authenticator)
+
+
 def proofs(message: Extended) -> tuple[Proof | None, Proof | None]:
     """The proofs in the mobile-home and the foreign-home extension of a message."""
     mobile = agent = None

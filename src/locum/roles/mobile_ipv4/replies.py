@@ -11,11 +11,14 @@ from locum.roles.action_values.registration import (
     RegistrationAnswer,
     RegistrationFlag,
 )
+from locum.roles.mobile_ipv4.key_grants import write_agent_grant, write_grant
 from locum.roles.mobile_ipv4.signing import signed
 from locum.security.association import Association
 from locum.wire.mobile_ip.extensions import (
     AuthKind,
+    DynamicHomeAgent,
     Extension,
+    HomeAgentUse,
     Ipv6PrefixReply,
     Nai,
     PrefixCode,
@@ -24,7 +27,7 @@ from locum.wire.mobile_ip.extensions import (
     UdpTunnelReply,
 )
 from locum.wire.mobile_ip.registration import Code, RegistrationReply
-from locum.wire.mobile_ip.vendor import TransferContext, encode_vendor
+from locum.wire.mobile_ip.vendor import AgentKey, TransferContext, encode_vendor
 
 _CO_LOCATED = int(RegistrationFlag.CO_LOCATED)
 
@@ -53,6 +56,13 @@ def write_reply(
             to_mobile += _to_end(answer)
         else:
             to_agent = _to_end(answer)
+    if answer.redirect is not None:
+        to_mobile += (DynamicHomeAgent(HomeAgentUse.REDIRECTED, answer.redirect),)
+    if answer.key is not None:
+        to_mobile += (write_grant(answer.key),)
+    if answer.agent_key is not None:
+        to_mobile += (write_agent_grant(answer.agent_key),)
+        to_agent += (encode_vendor(AgentKey(answer.agent_key_wrapped)),)
     if nai is not None:  # agents and a mobile node without a home address know the reply by it (RFC 2794)
         to_mobile += (Nai(nai),)
     message = RegistrationReply(

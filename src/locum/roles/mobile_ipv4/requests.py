@@ -4,7 +4,8 @@ It must not know whether a request is permitted.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.registration import (
@@ -19,8 +20,9 @@ from locum.roles.action_values.registration import (
     StandInRole,
     UdpTunnelRequest,
 )
-from locum.roles.mobile_ipv4.agent_options import revocation_support
-from locum.roles.mobile_ipv4.proofs import proofs
+from locum.roles.mobile_ipv4.agent_options import agent_spi, revocation_support
+from locum.roles.mobile_ipv4.key_grants import asked_agent_spi, asked_spi
+from locum.roles.mobile_ipv4.proofs import aaa_proof, proofs
 from locum.roles.mobile_ipv4.rule_changes import RuleReader
 from locum.wire.errors import WireError
 from locum.wire.mobile_ip import extensions as wire
@@ -52,9 +54,20 @@ _FLAGS = tuple(RegistrationFlag(bits) for bits in range(256))
 def read_request(message: bytes) -> Registration:
     """The registration in the payload of a UDP datagram. Raises WireError.
 
-    An extension that is unreadable although its format is known becomes the registration's `problem`.
+    An extension that is unreadable although its format is known becomes the registration's `problem`, and so does a poorly
+    formed one after the mobile-home authentication: the request is authentic up to there, and can be refused (code 134).
     """
-    return registration(RegistrationRequest.decode(message))
+    try:
+        return registration(RegistrationRequest.decode(message))
+    except WireError as error:
+        if error.reason == "unknown-extension":
+            raise
+        intact = RegistrationRequest.decode_intact(message)
+        if intact.authentication(AuthKind.MN_HA) is None:
+            raise
+    return replace(
+        registration(intact), options=Options(nai=intact.mobile_nai, problem=RefusalReason.MALFORMED)
+    )
 
 
 def registration(request: RegistrationRequest) -> Registration:
@@ -70,12 +83,13 @@ def registration(request: RegistrationRequest) -> Registration:
         mobile,
         agent,
         _options(request) if len(request.extensions) > 1 else NO_OPTIONS,  # one is the authentication
+        aaa_proof(request) if mobile is None else None,
     )
 
 
 def _options(request: RegistrationRequest) -> Options:
     nai = request.mobile_nai
-    said = request.protected(AuthKind.MN_HA)
+    said = request.said_to_home
     problem = _unknown_critical(request, said)
     if problem is not None:
         return Options(nai=nai, problem=problem)
@@ -95,9 +109,10 @@ def _unknown_critical(request: RegistrationRequest, said: tuple[Extension, ...])
 
 
 def _read(request: RegistrationRequest, said: tuple[Extension, ...], nai: str | None) -> Options:
-    """The options in the extensions that the mobile-home authentication protects. Raises WireError."""
+    """The options in the extensions that the registrant's authentication protects. Raises WireError."""
     binding: BindingIdentifier | None = None
     prefixes: list[HomePrefix] = []
+    proposed: IPv4Address | None = None
     rules = RuleReader()
     own = _OwnOptions()
     for extension in said:
@@ -113,6 +128,9 @@ def _read(request: RegistrationRequest, said: tuple[Extension, ...], nai: str | 
                 own.take(value)
         elif isinstance(extension, Multipath):
             binding = BindingIdentifier(extension.binding, extension.bulk, extension.overwrite)
+        elif isinstance(extension, wire.DynamicHomeAgent):
+            if extension.use is wire.HomeAgentUse.REQUESTED:
+                proposed = extension.address
         elif isinstance(extension, Ipv6PrefixRequest):
             prefixes.append(HomePrefix(extension.prefix, extension.prefix_length))
     if not own.weight:
@@ -129,6 +147,10 @@ def _read(request: RegistrationRequest, said: tuple[Extension, ...], nai: str | 
         transfer=own.transfer,
         udp=_udp(by_end),
         revocations=revocation_support(by_end),
+        proposed=proposed,
+        key_spi=asked_spi(said),
+        agent_key_spi=asked_agent_spi(said),
+        agent_spi=None if request.flags & Flag.D else agent_spi(by_end),
     )
 
 

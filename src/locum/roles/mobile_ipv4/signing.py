@@ -6,7 +6,7 @@ It must not know the effects of a failure: these are each role's.
 from locum.security.association import Association
 from locum.wire.mobile_ip.authenticate import append_authentication
 from locum.wire.mobile_ip.extended import Extended
-from locum.wire.mobile_ip.extensions import AuthKind
+from locum.wire.mobile_ip.extensions import MN_AAA, AuthKind, GeneralizedAuthentication
 
 
 def signed(message: bytes, kind: AuthKind, association: Association) -> bytes:
@@ -14,10 +14,18 @@ def signed(message: bytes, kind: AuthKind, association: Association) -> bytes:
     return append_authentication(
         message,
         kind,
-        association.spi,
+        association.outgoing_spi,
         association.digest,
         authenticator_bytes=association.algorithm.authenticator_bytes,
     )
+
+
+def signed_for_aaa(message: bytes, association: Association) -> bytes:
+    """`message` with the authentication extension for the AAA server at its end (RFC 4721 section 6)."""
+    empty = bytes(association.algorithm.authenticator_bytes)
+    unsigned = GeneralizedAuthentication(MN_AAA, association.outgoing_spi, empty).encode()
+    covered = message + unsigned[: -len(empty)]
+    return covered + association.digest(covered)
 
 
 def authentic(message: Extended, kind: AuthKind, association: Association) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.extensions import AuthKind, VendorNormal
+from locum.wire.mobile_ip.extensions import VendorNormal
 from locum.wire.mobile_ip.registration import RegistrationReply, RegistrationRequest
 from locum.wire.mobile_ip.vendor import MnpsRole, TransferContext, VendorValue, decode_vendor
 from locum.wire.takes import Takes
@@ -61,7 +61,7 @@ def device_at(reply: RegistrationReply) -> IPv4Address | None:
 def _values(message: RegistrationRequest | RegistrationReply) -> list[VendorValue]:
     """Our values under the mobile-home authentication; unreadable ones are ignored."""
     found: list[VendorValue] = []
-    for extension in message.protected(AuthKind.MN_HA):
+    for extension in message.said_to_home:
         if isinstance(extension, VendorNormal):
             with suppress(WireError):
                 value = decode_vendor(extension)

@@ -4,9 +4,10 @@
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.app_orders import APPS
 from locum.roles.action_values.sessions import FoundSession, LeftSession, Process, SessionsFound
 from locum.roles.mobile_node.selection import EVERYTHING, Selection, with_companions
 from locum.roles.session_report import Fate, SessionFate
@@ -23,7 +24,9 @@ class Departure:
 
     With `switch` the stand-in registers; without it the device leaves its packets to the default CoA (R2). `given`: the
     device stays awake, with all that is not selected. `elsewhere` are flows that are at stand-ins already, `others`
-    other handovers of the device at this one. `stays` says why a flow that is given has to stay; None: it has not.
+    other handovers of the device at this one. `configuration` are the proxies, `application` their states; those named in
+    `orders` are left out if the stand-in refuses them. `stays` says why a flow that is given has to stay; None: it has not. `order`: nothing but this one
+    goes, and the device stays awake.
     """
 
     stand_in: Addr
@@ -33,7 +36,24 @@ class Departure:
     elsewhere: frozenset[Flow] = frozenset()
     others: tuple[bytes, ...] = ()
     configuration: Mapping[str, object] = field(default_factory=dict)
+    application: Mapping[str, object] = field(default_factory=dict)
+    orders: frozenset[str] = frozenset()
     stays: Callable[[Flow], str | None] = lambda _flow: None
+    order: str = ""
+
+    def without(self, order: str) -> "Departure":
+        """A copy without the order of that name and its state."""
+        listed, held = self.configuration.get(APPS, []), self.application.get(APPS, {})
+        apps = [app for app in listed if app[0] != order] if isinstance(listed, list) else []
+        kept = (
+            {name: state for name, state in held.items() if name != order} if isinstance(held, dict) else {}
+        )
+        return replace(
+            self,
+            configuration={APPS: apps} if apps else {},
+            application={APPS: kept} if kept else {},
+            orders=self.orders - {order},
+        )
 
 
 @dataclass(frozen=True, slots=True)

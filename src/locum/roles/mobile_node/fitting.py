@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+from locum.roles.action_values.app_orders import MAX_APPLICATION
 from locum.roles.action_values.sessions import SessionRecordItem
 from locum.wire import cbor
 from locum.wire.control import MAX_BODY, Flow
 
 TOO_LARGE = f"what it has not sent yet does not fit into one transfer of {MAX_BODY >> 20} MiB with the others"
-# Bytes for all of the message that is not a record: identifiers of other handovers above all
-_ENVELOPE = 16 << 10
+# Bytes for all of the message that is not a record: identifiers of other handovers, and states of proxies
+_ENVELOPE = (16 << 10) + MAX_APPLICATION
 
 
 def fitting(

@@ -87,10 +87,13 @@ class FallingAsleep:
             switch=departure.switch,
             given=departure.given,
             boot=mobile.configuration.boot,
+            attended=bool(departure.configuration),
+            order=departure.order,
         )
         self.report = Report()
         self._staying: dict[Flow, LeftSession] = {}
         self._refused: dict[Flow, str] = {}
+        self.refused_orders: dict[str, str] = {}  # by name: the stand-in's reason
         self._unfrozen: dict[Process, str] = {}
         self._asked_for: dict[Flow, None] = {}  # in a prepare, in this order
         self._agreed: tuple[Flow, ...] = ()  # asked for in the first prepare, which was answered
@@ -165,6 +168,11 @@ class FallingAsleep:
         """True if the device's own registration must get very short; `given`: it stays unchanged."""
         return not self._departure.given and self._mobile.gives_way(self._departure.switch)
 
+    @property
+    def orders(self) -> frozenset[str]:
+        """Names of the orders that the stand-in is asked to run."""
+        return self._departure.orders
+
     # Steps -------------------------------------------------------------------------------------------------------
 
     @property
@@ -174,7 +182,7 @@ class FallingAsleep:
     def _prepare(self, found: SessionsFound, now: float) -> list[Action]:
         """Step 1: the stand-in holds the packets of these flows."""
         choice = self._choose(found)
-        if self._departure.given:
+        if self._departure.given and not self._departure.order:
             if not choice.going:
                 return self._undo(_first_reason(choice) or "there is no such session", now=now)
             for session in choice.going:
@@ -219,12 +227,14 @@ class FallingAsleep:
 
     def _prepared(self, body: bytes, now: float) -> list[Action]:
         answer = _answer(body)
+        if answer is not None and answer.app in self._departure.orders and answer.status is Status.REFUSED:
+            return self._leave_out(answer.app, answer.reason)
         if answer is None or answer.status is not Status.OK:
-            return self._undo(f"the stand-in refused: {_word(answer)}")
+            return self._undo(f"the stand-in refused: {_said(answer)}")
         self._agreed = tuple(self._asked_for)
         self._refuse(answer)
         self.handover = replace(self.handover.at(Stage.LEAVING), processes=_processes(self.handover.sessions))
-        if self._departure.given and not self.handover.sessions:
+        if self._departure.given and not self._departure.order and not self.handover.sessions:
             return self._undo("the stand-in refused every session", now=now)
         if not self._gives_way:
             # The home agent switched before the stand-in answered, and this answer came behind all it sent before.
@@ -234,6 +244,17 @@ class FallingAsleep:
             self._mobile.movement.store_at(answer.access_node)
         # The row says LEAVING before the home agent can have switched.
         return [self.handover.persist(), *self._mobile.set_target(RegistrationTarget.BRIEF, now=now)]
+
+    def _leave_out(self, order: str, reason: str) -> list[Action]:
+        """The stand-in cannot run this order: the sleep goes on without it."""
+        self.refused_orders[order] = reason
+        if self._departure.order:
+            return self._undo(reason)
+        self._departure = self._departure.without(order)
+        self.handover = replace(self.handover, attended=bool(self._departure.configuration))
+        asked = self._ask_prepare()
+        self.state = TABLE.change(self.state, "prepare", Preparing(self._dialogue.last))
+        return [self.handover.persist(), *asked]
 
     def _refuse(self, answer: Answer632) -> None:
         """Sessions that the stand-in does not take stay."""
@@ -303,7 +324,8 @@ class FallingAsleep:
             TakeoverTransfer(
                 self.handover.identifier,
                 tuple(item.record for item in items),
-                others=self._departure.others,
+                self._departure.application,
+                self._departure.others,
             ),
             bulk=True,
         )
@@ -415,3 +437,8 @@ def _answer(body: bytes) -> Answer632 | None:
 
 def _word(answer: Answer632 | None) -> str:
     return "malformed answer" if answer is None else answer.status.name.lower().replace("_", " ")
+
+
+def _said(answer: Answer632 | None) -> str:
+    """The reason that the stand-in gives, else its status."""
+    return answer.reason if answer is not None and answer.reason else _word(answer)

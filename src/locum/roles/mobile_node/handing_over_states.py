@@ -66,7 +66,8 @@ TABLE: StateTable[Event] = StateTable(
     {
         Finding: {"prepare": Preparing, "undo": Ended},
         # A stand-in that registers itself has the packets when it answers; else a short registration comes first.
-        Preparing: {"leave": Leaving, "freeze": Gathering, "undo": Ended},
+        # An order that the stand-in refuses is left out, and it is asked again.
+        Preparing: {"prepare": Preparing, "leave": Leaving, "freeze": Gathering, "undo": Ended},
         Leaving: {"freeze": Gathering, "capture": Capturing, "undo": Ended},
         Gathering: {"freeze": Gathering, "extend": Extending, "capture": Capturing, "undo": Ended},
         Extending: {"capture": Capturing, "undo": Ended},

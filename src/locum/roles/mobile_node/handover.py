@@ -9,9 +9,10 @@ from enum import Enum
 from ipaddress import ip_address
 
 from locum.roles.action_values.addresses import JSON, Addr
-from locum.roles.action_values.sessions import Process
-from locum.roles.actions import Ask, Emit, Forget, Persist
-from locum.roles.flow_rows import TABLE, flow_from_row, flow_to_row
+from locum.roles.action_values.forwarding import FlowVerdict
+from locum.roles.action_values.sessions import Freeze, Process
+from locum.roles.actions import Action, Ask, Emit, Forget, Persist
+from locum.roles.flow_rows import TABLE, flow_from_row, flow_to_row, set_flows
 from locum.wire.control import Flow, Request634, encode_634
 from locum.wire.takes import Takes
 
@@ -65,7 +66,8 @@ class Handover:
     an earlier version wrote the row. `loose`: the programs run, with their flows suspended. `returned` are the stand-in's
     numbers of sessions that are back already; `accepted` are flows that it has accepted and that are still to come.
     `disowned` are numbers of sessions that ended here: the stand-in resets them before it may forget the handover.
-    `coming`: the rest of a wake that has ended, which comes back by itself.
+    `coming`: the rest of a wake that has ended, which comes back by itself. `attended`: proxies at the stand-in may speak.
+    `order`: it has no sessions, and is the place of this order while the device is awake.
     """
 
     identifier: bytes
@@ -82,6 +84,8 @@ class Handover:
     accepted: tuple[Flow, ...] = ()
     coming: bool = False
     disowned: tuple[int, ...] = ()
+    attended: bool = False
+    order: str = ""
 
     def at(self, stage: Stage) -> "Handover":
         """A copy at another stage."""
@@ -105,6 +109,12 @@ class Handover:
         """Of the sessions."""
         return tuple(session.flow for session in self.sessions)
 
+    def still(self) -> list[Action]:
+        """The programs stay as they are: their sockets are in repair mode."""
+        frozen = self.processes and not self.loose
+        freeze: list[Action] = [Freeze(self.processes)] if frozen else []
+        return [*freeze, *set_flows(self.flows, FlowVerdict.SUSPEND)]
+
     def persist(self) -> Persist:
         """The row."""
         value: dict[str, JSON] = {
@@ -119,6 +129,8 @@ class Handover:
             "disowned": list(self.disowned),
             "accepted": [flow_to_row(flow) for flow in self.accepted],
             "coming": self.coming,
+            "attended": self.attended,
+            "order": self.order,
             "processes": [list(process) for process in self.processes],
             "sessions": [
                 {
@@ -156,6 +168,8 @@ class Handover:
             returned=_numbers(row.get("returned", ())),
             accepted=_flows(row.get("accepted", ())),
             coming=bool(row.get("coming")),
+            attended=bool(row.get("attended")),
+            order=str(row.get("order", "")),
             disowned=_numbers(row.get("disowned", ())),
         )
 

@@ -23,6 +23,7 @@ from locum.roles.registrant.attachment import Attachment
 from locum.roles.rules import (
     MN,
     UNNAMED,
+    WHILE_ASLEEP,
     KeptRule,
     RuleRefused,
     Target,
@@ -85,6 +86,11 @@ class OwnRules(Part):
         `own` is the binding identifier of this device, which MN stands for; `given` are flows that stand-ins have.
         """
         self._idle()
+        if rule.verdict in WHILE_ASLEEP:
+            raise RuleRefused(
+                RefusalReason.MALFORMED,
+                f"no registration says a rule with the action {rule.verdict.value}; add it at the home agent",
+            )
         identifier = rule.identifier or free_identifier(self._rules, FIRST_IDENTIFIER)
         if identifier in UNNAMED:
             raise RuleRefused(

@@ -5,7 +5,7 @@ asked for meanwhile wait their turn. Sessions given together come back together.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness
 from locum.roles.action_values.forwarding import FlowVerdict
@@ -16,7 +16,7 @@ from locum.roles.mobile_node.departing import Departure
 from locum.roles.mobile_node.handing_over import FallingAsleep
 from locum.roles.mobile_node.handing_over_states import NotSlept, Slept, Uncertain
 from locum.roles.mobile_node.handover import Handover, OwnStandIn, Stage, StandInDialogue
-from locum.roles.mobile_node.selection import Selection
+from locum.roles.mobile_node.selection import NOTHING, Selection
 from locum.roles.mobile_node.wake.coming import Coming
 from locum.roles.mobile_node.wake.coming_states import Rests, Unsure
 from locum.roles.mobile_node.wake.rest import Rest
@@ -54,6 +54,12 @@ class PartialHandovers:
         self._waiting: deque[tuple[Handover, bool]] = deque()  # to be taken back; whether it is uncertain
         self._coming: dict[bytes, Coming] = {}
         self.abandoned: list[Handover] = []  # whose stand-ins are still to be told
+        # An attempt to hand an order over has ended; states of one are back; one has come back, or is not there.
+        self.order_went: Callable[[FallingAsleep, float], list[Action]] = lambda _machine, _now: []
+        self.order_returned: Callable[[Mapping[str, object], Addr, float], list[Action]] = (
+            lambda _application, _stand_in, _now: []
+        )
+        self.order_back: Callable[[str, float], list[Action]] = lambda _name, _now: []
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -84,16 +90,29 @@ class PartialHandovers:
 
     @property
     def only_comes(self) -> bool:
-        """True if only the rest of earlier wakes moves."""
-        moves = [handover.coming for handover, _ in self._waiting]
+        """True if only the rest of earlier wakes moves, or an order."""
+        moves = [handover.coming or bool(handover.order) for handover, _ in self._waiting]
         if self._machine is not None:
-            moves.append(isinstance(self._machine, Waking) and self._machine.handover.coming)
+            handover = self._machine.handover
+            moves.append(bool(handover.order) or (isinstance(self._machine, Waking) and handover.coming))
         return all(moves)
 
     @property
     def settled(self) -> bool:
         """Idle, and nothing comes."""
         return self.idle and not self._coming
+
+    def orders(self) -> Mapping[str, Addr]:
+        """Stand-ins of orders that are there, or on their way, while the device is awake."""
+        listed = [*self._given.values(), *(handover for handover, _ in self._waiting)]
+        listed += [] if self._machine is None else [self._machine.handover]
+        return {handover.order: self._address(handover) for handover in listed if handover.order}
+
+    def resting_orders(self) -> Mapping[str, Addr]:
+        """Stand-ins of those that are there, and are not being taken back."""
+        return {
+            handover.order: self._address(handover) for handover in self._given.values() if handover.order
+        }
 
     def flows(self) -> frozenset[Flow]:
         """Flows that are, or may be, at a stand-in."""
@@ -145,6 +164,35 @@ class PartialHandovers:
         self._machine, self.given = machine, machine.report
         detail: dict[str, JSON] = {"to": stand_in.name}
         return [Emit("giving", None, self._home_address, None, detail), *machine.start()]
+
+    def begin_order(
+        self,
+        name: str,
+        stand_in: OwnStandIn,
+        configuration: Mapping[str, object],
+        application: Mapping[str, object],
+    ) -> list[Action]:
+        """Have this order run at the stand-in while the device is awake; nothing else moves."""
+        departure = Departure(
+            stand_in.address,
+            NOTHING,
+            Takes.RULED,
+            True,
+            others=self.at(stand_in.address),
+            configuration=configuration,
+            application=application,
+            orders=frozenset((name,)),
+            order=name,
+        )
+        dialogue = self.dialogue(stand_in.address)
+        machine = self._machine = FallingAsleep(self._mobile, dialogue, departure, self._randomness)
+        return machine.start()
+
+    def end_order(self, name: str, *, now: float) -> list[Action]:
+        """Take this order back, with its state; nothing else moves."""
+        back = [handover for handover in self._given.values() if handover.order == name]
+        self._waiting.extend((handover, False) for handover in back)
+        return self._next(now)
 
     def take(self, selection: Selection, *, now: float) -> list[Action]:
         """Take back every hand-over that has such a session. Raises NotPossible."""
@@ -275,6 +323,13 @@ class PartialHandovers:
         return handover.stand_in
 
     def _departed(self, machine: FallingAsleep, now: float) -> list[Action]:
+        if machine.handover.order:
+            match machine.result:
+                case Slept(handover):
+                    self._given[handover.identifier] = handover
+                case Uncertain(handover, _):
+                    self._waiting.appendleft((handover, True))
+            return self.order_went(machine, now)
         match machine.result:
             case Slept(handover):
                 self._given[handover.identifier] = handover
@@ -289,6 +344,13 @@ class PartialHandovers:
         return []
 
     def _returned(self, machine: Waking, now: float) -> list[Action]:
+        if machine.handover.order:
+            if isinstance(machine.result, StillAsleep):
+                self._given[machine.handover.identifier] = machine.result.handover
+                return []
+            if isinstance(machine.result, GivenUp):
+                self.abandoned.append(machine.result.handover)
+            return self.order_back(machine.handover.order, now)
         match machine.result:
             case Awake(lost, rest) if rest is not None:
                 told = Emit(
@@ -323,6 +385,10 @@ class PartialHandovers:
         self._given.pop(handover.identifier, None)
         dialogue = self.dialogue(self._address(handover))
         machine = self._machine = Waking(self._mobile, dialogue, handover, uncertain=uncertain)
+        if handover.order:
+            stand_in = self._address(handover)
+            machine.returned = lambda application, at: self.order_returned(application, stand_in, at)
         if handover.stage is Stage.RETURNED:
             return machine.closing.tell()
-        return [Emit("taking-back", None, self._home_address), *machine.start(now=now)]
+        told = [] if handover.order else [Emit("taking-back", None, self._home_address)]
+        return [*told, *machine.start(now=now)]

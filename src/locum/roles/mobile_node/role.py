@@ -9,18 +9,24 @@ from dataclasses import replace
 from itertools import count
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
-from locum.roles.action_values.forwarding import FlowVerdict
 from locum.roles.action_values.registration import RefusalReason
-from locum.roles.action_values.sessions import Freeze, SessionsFound, Thaw
-from locum.roles.actions import Action, Answer, Asked, Count, Emit, Event, Forget, Persist
-from locum.roles.flow_rows import TABLE, set_flows
+from locum.roles.action_values.sessions import SessionsFound, Thaw
+from locum.roles.actions import Action, Asked, Count, Emit, Event, Forget, ForwardPacket, Persist
+from locum.roles.app_results import datagrams
+from locum.roles.flow_rows import TABLE
 from locum.roles.flow_selectors import PRIORITY
+from locum.roles.mobile_ipv4.page_calls import is_experimental
 from locum.roles.mobile_node.abandoning import Abandoning
+from locum.roles.mobile_node.awake_orders import AwakeOrders
 from locum.roles.mobile_node.departing import Choice, Departure, choose
 from locum.roles.mobile_node.handing_over import FallingAsleep
 from locum.roles.mobile_node.handing_over_states import NotSlept, Slept
 from locum.roles.mobile_node.handover import Handover, OwnStandIn, Stage, StandInDialogue
+from locum.roles.mobile_node.notices import notified
+from locum.roles.mobile_node.orders import OwnOrders
+from locum.roles.mobile_node.own_location import OwnLocation
 from locum.roles.mobile_node.own_rules import OwnRules
+from locum.roles.mobile_node.page_calls import PageCalls
 from locum.roles.mobile_node.partial_handovers import NotPossible, PartialHandovers
 from locum.roles.mobile_node.release_after_return import Returning
 from locum.roles.mobile_node.selection import Selection
@@ -34,8 +40,7 @@ from locum.roles.registrant.registrant import RegistrationClient
 from locum.roles.rules import KeptRule, RuleRefused
 from locum.roles.session_report import Fate, Report, counted
 from locum.roles.session_words import RESTARTED, SECOND_SLEEP
-from locum.wire.control import Answer632, Cancel, Flow, Status, decode_618, encode_632
-from locum.wire.errors import WireError
+from locum.wire.control import Cancel, Flow
 from locum.wire.takes import Takes
 
 
@@ -52,11 +57,20 @@ class SleepingNode:
         self._randomness = randomness
         self._returning = Returning(stand_in.address for stand_in in self.stand_ins)
         self.slept, self.woken = Report(), Report()  # of the last sleep and of the last wake
+        self._arrivals: list[bytes] = []  # packets for programs, once it is awake
         self.untold: Report | None = None  # of sessions that a restart ended, until a command reads it
         self.abandoning = Abandoning(self._dialogue)
+        self._calls = PageCalls(mobile)
         self.rules = OwnRules()
         mobile.ride(self.rules)
-        self._parts = Parts(self.rules, self._returning, self.abandoning)
+        self.orders = OwnOrders(mobile.configuration.apps, lambda: self._home_address)
+        self.awake_orders = AwakeOrders(
+            self.orders, self.partial_handovers, mobile, self.stand_ins, lambda: isinstance(self.state, Up)
+        )
+        self._location = OwnLocation(mobile)
+        self._parts = Parts(
+            self._location, self.awake_orders, self.rules, self.orders, self._returning, self.abandoning
+        )
 
     # Commands ----------------------------------------------------------------------------------------------------
 
@@ -80,8 +94,8 @@ class SleepingNode:
                         "sleep there, or give them up with `locum wake --abandon`"
                     )
                 self._enter("sleep", SendingBack(stand_in, wake_after, configuration or {}))
-                started = Emit("falling-asleep", None, self._home_address)
-                return [started, *self._advance(self.partial_handovers.send_back(now=now), now)]
+                started = [Emit("falling-asleep", None, self._home_address), *self.orders.ask_again(now=now)]
+                return [*started, *self._advance(self.partial_handovers.send_back(now=now), now)]
             case ComingUp(machine=waking):
                 return self._advance(waking.call_off(now=now), now)
             case SendingBack() | GoingDown():
@@ -122,6 +136,15 @@ class SleepingNode:
         return self._advance(
             self.partial_handovers.give(selection, stand_in, elsewhere=(), stays=self._stays), now
         )
+
+    def hurry_orders(self, *, now: float) -> list[Action]:
+        """Begin orders that wait for an awake device, and ask about those that run."""
+        return self._advance(self.awake_orders.hurry(now=now), now)
+
+    def end_order(self, name: str, *, now: float) -> list[Action]:
+        """Take an order back from its stand-in, if it runs there while the device is awake."""
+        self.awake_orders.end(name)
+        return self._advance([], now)
 
     def take(self, selection: Selection, *, now: float) -> list[Action]:
         """Take given sessions back. Raises NotPossible."""
@@ -235,18 +258,24 @@ class SleepingNode:
                     if handover.given
                     else self._restore(handover, now)
                 )
+        if isinstance(self.state, Up):
+            actions += self.orders.awake(now=now)
         return self._advance(actions + self.partial_handovers.resume(now=now), now)
 
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
-        """Registration replies and advertisements."""
+        """Registration replies, advertisements, and calls of a page."""
+        if is_experimental(message):
+            asleep = isinstance(self.state, Down | SendingBack | GoingDown)
+            actions, wakes = self._calls.called(message, source, asleep=asleep)
+            return [*actions, *(self.wake(now=now) if wakes else ())]
         return self._advance(self.mobile.receive(message, source, now=now), now)
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
         """Links, answers, results of session actions, and 618."""
         if isinstance(event, Asked):
-            return self._asked(event)
+            return notified(event, self.mobile.configuration.home_addresses, self._returning)
         if (actions := self._parts.happened(event, now=now)) is not None:
-            return actions
+            return self._advance(actions, now)
         movers = (self.mobile, self.partial_handovers, *self._machine)
         return self._advance([action for mover in movers for action in mover.happened(event, now=now)], now)
 
@@ -292,6 +321,7 @@ class SleepingNode:
         while True:
             outcomes, self.mobile.outcomes = self.mobile.outcomes, []
             for outcome in outcomes:
+                self._location.outcome(outcome)
                 actions = actions + self.partial_handovers.outcome(outcome, now=now)
                 actions = actions + self._returning.outcome(outcome, self.mobile.configuration.home_addresses)
                 for machine in self._machine:
@@ -314,24 +344,40 @@ class SleepingNode:
         match self.state:
             case Up() if self.partial_handovers.rests:
                 return self.partial_handovers.retake(now=now)
+            case Up():
+                return self.awake_orders.step(now)
             case SendingBack() if self.partial_handovers.settled:
                 return self._fall_asleep(self.state, now)
             case GoingDown(machine, wake_after, turn_back) if machine.result is not None:
-                return self._slept(machine.result, wake_after, turn_back, now)
+                told = self._ordered(machine, now)
+                return [*told, *self._slept(machine.result, wake_after, turn_back, now)]
             case ComingUp(machine=waking) if waking.result is not None:
                 return self._woken(waking, now)
         return None
 
     def _enter(self, event: SleepEvent, state: SleepState) -> None:
         self.state = SLEEP.change(self.state, event, state)
+        self._location.entered(state)
 
     def _fall_asleep(self, asked: SendingBack, now: float) -> list[Action]:
-        departure = self._departure(asked.stand_in, asked.configuration)
+        departure = self._departure(asked.stand_in, asked.configuration or self.orders.configuration())
+        if not asked.configuration:
+            departure = replace(departure, application=self.orders.application(), orders=self.orders.names())
+            self.orders.leaving = departure.orders
         dialogue = self.partial_handovers.dialogue(asked.stand_in.address)
         machine = FallingAsleep(self.mobile, dialogue, departure, self._randomness)
         self._enter("nothing is coming", GoingDown(machine, asked.wake_after))
         self.slept = machine.report
         return machine.start()
+
+    def _ordered(self, machine: FallingAsleep, now: float) -> list[Action]:
+        """Orders of an attempt that has ended: those that the stand-in refused have failed, the others may run."""
+        self.orders.leaving = frozenset()
+        actions = self.orders.refused(machine.refused_orders, now=now)
+        stand_in = machine.handover.stand_in
+        if isinstance(machine.result, NotSlept) or stand_in is None:
+            return actions
+        return [*actions, *self.orders.went(machine.orders, stand_in, now=now)]
 
     def _slept(self, result: object, wake_after: float | None, turn_back: bool, now: float) -> list[Action]:
         match result:
@@ -339,9 +385,10 @@ class SleepingNode:
                 wake_at = None if wake_after is None else now + wake_after
                 asleep = replace(handover, stage=Stage.ASLEEP, wake_at=wake_at)
                 self._enter("slept", Down(asleep))
+                counts = {"sessions": len(asleep.sessions), "stayed": self.slept.counts()[Fate.STAYED]}
                 actions: list[Action] = [
                     asleep.persist(),
-                    Emit("asleep", "632", self._home_address, None, _asleep_detail(asleep, self.slept)),
+                    Emit("asleep", "632", self._home_address, None, {**counts}),
                 ]
                 return actions + (self._wake(asleep, uncertain=False, now=now) if turn_back else [])
             case NotSlept(reason):
@@ -363,21 +410,30 @@ class SleepingNode:
                 self._enter("awake", Up("the sessions were given up"))
                 count = len(handover.sessions)
                 ended = Emit("awake", None, self._home_address, None, {"lost": count})
-                return [ended, *self.abandoning.begin(handover)]
+                return [ended, *self.orders.awake(now=now), *self.abandoning.begin(handover)]
         rest = waking.result.rest if waking.result is not None else None
         lost = waking.result.lost if waking.result is not None else 0
         self._enter("awake", Up(f"{counted(lost)} lost" if lost else None))
         detail: dict[str, JSON] = {"lost": lost, "coming": 0 if rest is None else len(rest.sessions)}
-        awake = Emit("awake", "632", self._home_address, None, detail)
+        awake = [Emit("awake", "632", self._home_address, None, detail), *self.orders.awake(now=now)]
+        awake += map(ForwardPacket, self._arrivals)
+        self._arrivals = []
         if rest is None:
-            return [awake]
-        return [awake, *self.partial_handovers.accept(rest, waking.report, now=now)]
+            return awake
+        return [*awake, *self.partial_handovers.accept(rest, waking.report, now=now)]
 
     def _wake(self, handover: Handover, *, uncertain: bool, now: float) -> list[Action]:
         machine = Waking(self.mobile, self._dialogue(handover), handover, uncertain=uncertain)
+        stand_in = handover.stand_in or self.stand_in().address
+        machine.returned = lambda application, at: self._returned(application, stand_in, at)
         self._enter("take back", ComingUp(machine))
         self.woken = machine.report
         return [Emit("waking", None, self._home_address), *machine.start(now=now)]
+
+    def _returned(self, application: Mapping[str, object], stand_in: Addr, now: float) -> list[Action]:
+        """States of proxies are there. Datagrams for programs wait until their answers find a way."""
+        self._arrivals = datagrams(application, self._home_address)
+        return self.orders.returned(application, stand_in, now=now)
 
     def _restore(self, handover: Handover, now: float) -> list[Action]:
         match handover.stage:
@@ -390,7 +446,7 @@ class SleepingNode:
                 ]
             case Stage.ASLEEP:
                 self._enter("restore asleep", Down(handover))
-                return self._frozen(handover)
+                return handover.still()
             case Stage.RETURNED:
                 machine = Waking(self.mobile, self._dialogue(handover), handover)
                 self._enter("restore awake", ComingUp(machine))
@@ -402,12 +458,12 @@ class SleepingNode:
                 thaw: list[Action] = [Thaw(handover.processes)] if handover.processes else []
                 return [*ordinary, *thaw, *machine.closing.tell_again()]
         uncertain = handover.stage is Stage.LEAVING
-        return [*self._frozen(handover), *self._wake(handover, uncertain=uncertain, now=now)]
+        return [*handover.still(), *self._wake(handover, uncertain=uncertain, now=now)]
 
     def _outlived(self, handover: Handover) -> bool:
         """True if its sockets and programs ended with an earlier boot of this host."""
         over = handover.stage in (Stage.PREPARING, Stage.RETURNED)
-        return not over and handover.boot != self.mobile.configuration.boot
+        return not over and not handover.order and handover.boot != self.mobile.configuration.boot
 
     def _restarted(self, handover: Handover, now: float) -> list[Action]:
         """The sockets are gone: no process is touched, and the stand-in resets its copies."""
@@ -436,41 +492,3 @@ class SleepingNode:
     def _dialogue(self, handover: Handover) -> StandInDialogue:
         address = handover.stand_in or self.stand_in().address
         return self.partial_handovers.dialogue(address)
-
-    def _frozen(self, handover: Handover) -> list[Action]:
-        """The programs stay as they are: their sockets are in repair mode."""
-        frozen = handover.processes and not handover.loose
-        freeze: list[Action] = [Freeze(handover.processes)] if frozen else []
-        return [*freeze, *set_flows(handover.flows, FlowVerdict.SUSPEND)]
-
-    def _asked(self, event: Asked) -> list[Action]:
-        """618 (C6)."""
-        if event.path != "618":
-            return [Count("request-unknown"), Answer(event.exchange, encode_632(Answer632(Status.MALFORMED)))]
-        try:
-            notice = decode_618(event.body)
-        except WireError as error:
-            return [
-                Count(f"notice-{error.reason}"),
-                Answer(event.exchange, encode_632(Answer632(Status.MALFORMED))),
-            ]
-        if notice.home_address not in self.mobile.configuration.home_addresses:
-            return [
-                Count("notice-foreign"),
-                Answer(event.exchange, encode_632(Answer632(Status.NOT_AUTHORISED))),
-            ]
-        if notice.home_address not in event.authorised:
-            return [
-                Count("notice-not-authorised"),
-                Answer(event.exchange, encode_632(Answer632(Status.NOT_AUTHORISED))),
-            ]
-        detail: dict[str, JSON] = {"responsible": notice.responsible, "node": str(notice.node)}
-        return [
-            Answer(event.exchange, encode_632(Answer632(Status.OK))),
-            Emit("notified", "618", notice.home_address, None, detail),
-            *self._returning.asked_by(notice.node, self.mobile.configuration.home_addresses),
-        ]
-
-
-def _asleep_detail(handover: Handover, report: Report) -> dict[str, JSON]:
-    return {"sessions": len(handover.sessions), "stayed": report.counts()[Fate.STAYED]}

@@ -28,6 +28,7 @@ class Selection:
 
 
 EVERYTHING = Selection()
+NOTHING = Selection(port=0)
 
 
 def with_companions(selection: Selection, found: Iterable[FoundSession]) -> list[FoundSession]:

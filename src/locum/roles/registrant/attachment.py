@@ -3,8 +3,8 @@
 Values only; the mobile node moves between them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Address, ip_address
 from typing import Literal
@@ -20,6 +20,7 @@ from locum.roles.action_values.forwarding import (
 )
 from locum.roles.forwarding import NOTHING, Forwarding, forwarding
 from locum.roles.mobile_ipv4.keepalives import REGISTRATION_PORT
+from locum.roles.registrant.timing import RENEW_PART
 from locum.roles.state_table import StateTable
 
 
@@ -37,6 +38,9 @@ class Attachment:
     colocated: bool
     link_layer: bytes | None = None
     relayed: bool = False
+    # That the tunnel is to have (G and M bits, section 3.3)
+    encapsulation: Encapsulation = Encapsulation.IPIP
+    broadcasts: bool = False  # those of the home network are asked for (B bit, section 3.3)
 
     @property
     def direct(self) -> bool:
@@ -56,6 +60,8 @@ class Attachment:
             "colocated": self.colocated,
             "link_layer": None if self.link_layer is None else self.link_layer.hex(),
             "relayed": self.relayed,
+            "encapsulation": self.encapsulation.value,
+            "broadcasts": self.broadcasts,
         }
 
     @classmethod
@@ -69,6 +75,8 @@ class Attachment:
             colocated=bool(row["colocated"]),
             link_layer=None if layer is None else bytes.fromhex(str(layer)),
             relayed=bool(row.get("relayed")),
+            encapsulation=Encapsulation(row.get("encapsulation", "gre" if row.get("gre") else "ipip")),
+            broadcasts=bool(row.get("broadcasts")),
         )
 
 
@@ -95,6 +103,14 @@ class Registered:
     lifetime: int
     expires_at: float
     renew_at: float
+
+    @classmethod
+    def since(
+        cls, sent_at: float, attachment: Attachment, target: RegistrationTarget, lifetime: int
+    ) -> "Registered":
+        """A registration that was requested at that time and granted for `lifetime` seconds."""
+        renew_at = sent_at + lifetime * RENEW_PART
+        return cls(attachment, target, lifetime, sent_at + lifetime, renew_at)
 
     def to_row(self) -> Mapping[str, JSON]:
         """Return it as part of a row."""
@@ -139,7 +155,8 @@ class Registering:
     sent_at: float
     retry_at: float
     interval: float  # seconds until the next retransmission
-    resynchronised: bool = False  # code 133 has been met once already
+    resynchronised: bool = False  # code 133 has been met, and no acceptance since
+    denied: float = 0.0  # seconds waited after the last refusal; 0: none since the last acceptance
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,3 +263,26 @@ def colocated_forwarding(
         entries.append(TunnelAcceptance(home_agent, home_address, Side.TO_HOME_ADDRESS))
         entries.append(OutboundEntry(home_address, None, tunnel))
     return forwarding(*entries)
+
+
+def with_broadcasts(
+    found: Forwarding,
+    attachment: Attachment,
+    home_agent: Addr,
+    home_address: Addr,
+    destinations: Iterable[IPv4Address],
+) -> Forwarding:
+    """The forwarding, with broadcasts to these `destinations` that the home agent forwards (section 4.3).
+
+    They come in the tunnel to a co-located care-of address; through a foreign agent in a second one, to the home address.
+    """
+    acceptances = [
+        TunnelAcceptance(home_agent, destination, Side.TO_HOME_ADDRESS) for destination in destinations
+    ]
+    own = () if attachment.colocated else (LocalEndpoint(home_address),)
+    more = forwarding(*own, *acceptances)
+    return replace(
+        found,
+        endpoints=found.endpoints | more.endpoints,
+        acceptances={**found.acceptances, **more.acceptances},
+    )

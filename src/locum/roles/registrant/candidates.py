@@ -3,39 +3,35 @@
 It must not know registrations, except that a way was refused and is to be avoided for a while.
 """
 
-from collections.abc import Sequence
 from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr, Randomness
+from locum.roles.action_values.flows import Encapsulation
 from locum.roles.registrant.attachment import Attachment
+from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.roles.registrant.discovery import AgentDiscovery, HeardAgent
 
 
 class CareOfCandidates:
-    """`links` in order of preference; with `colocated` the care-of address is `care_of_address`, or the link's own.
+    """Links in order of preference; with `colocated` the care-of address is `care_of_address`, or the link's own.
 
     With one of those a foreign agent is asked only where one of the link requires it (R bit, section 3.1).
     """
 
-    def __init__(
-        self,
-        home_address: IPv4Address,
-        home_agent: IPv4Address,
-        links: Sequence[str],
-        randomness: Randomness,
-        *,
-        colocated: bool = False,
-        care_of_address: IPv4Address | None = None,
-    ) -> None:
-        self.discovery = AgentDiscovery(links, randomness)
-        self.links = tuple(links)
-        self.colocated = colocated
-        self.home_address = home_address
-        self._home_agent = home_agent
-        self._care_of_address = care_of_address
+    def __init__(self, configuration: MobileNodeConfiguration, randomness: Randomness) -> None:
+        self.discovery = AgentDiscovery(configuration.links, randomness)
+        self.links = configuration.links
+        self.colocated = configuration.colocated
+        self.home_address, self.home_agent = configuration.home_address, configuration.home_agent
+        self._care_of_address, self._encapsulation = (
+            configuration.care_of_address,
+            configuration.encapsulation,
+        )
+        self._broadcasts = configuration.broadcasts
         self._link_addresses: dict[str, tuple[Addr, ...]] = {}
         self._avoid: dict[tuple[str, Addr], float] = {}
         self._longest: dict[tuple[str, Addr], int] = {}
+        self._plain: set[tuple[str, Addr]] = set()  # tunnels by them are IP in IP
 
     def link_up(self, link: str, addresses: tuple[Addr, ...]) -> None:
         """The link can be used; `addresses` are its own."""
@@ -55,7 +51,15 @@ class CareOfCandidates:
             found = [attachment for link in self.links for attachment in self._own(link, now, in_use)]
         else:
             found = [
-                Attachment(agent.link, agent.address, agent.care_of, False, agent.link_layer)
+                Attachment(
+                    agent.link,
+                    agent.address,
+                    agent.care_of,
+                    False,
+                    agent.link_layer,
+                    encapsulation=self._shape(agent.link, agent.address, agent),
+                    broadcasts=self._broadcasts,
+                )
                 for agent in self.discovery.agents(now)
                 if not agent.busy or (in_use is not None and in_use.agent == agent.address)
             ]
@@ -100,6 +104,15 @@ class CareOfCandidates:
         """All may be tried again."""
         self._avoid.clear()
 
+    def go_plain(self, attachment: Attachment) -> None:
+        """Its encapsulation was refused: tunnels by this agent are IP in IP, which every agent has (section 3.3)."""
+        self._plain.add((attachment.link, attachment.agent))
+
+    def _shape(self, link: str, agent: Addr, heard: HeardAgent | None = None) -> Encapsulation:
+        """The encapsulation to ask this agent for; `heard`: it is the end of the tunnel, and says which ones it has."""
+        offered = heard is None or self._encapsulation in heard.encapsulations
+        return self._encapsulation if offered and (link, agent) not in self._plain else Encapsulation.IPIP
+
     def bypasses(self, attachment: Attachment | None, now: float) -> bool:
         """True if it passes by an agent of its link that requires registration through one of them."""
         return attachment is not None and attachment.direct and bool(self._required(attachment.link, now))
@@ -115,9 +128,27 @@ class CareOfCandidates:
             return []
         agents = self._required(link, now)
         if not agents:
-            return [Attachment(link, self._home_agent, care_of, True)]
+            return [
+                Attachment(
+                    link,
+                    self.home_agent,
+                    care_of,
+                    True,
+                    encapsulation=self._shape(link, self.home_agent),
+                    broadcasts=self._broadcasts,
+                )
+            ]
         return [
-            Attachment(link, agent.address, care_of, True, agent.link_layer, relayed=True)
+            Attachment(
+                link,
+                agent.address,
+                care_of,
+                True,
+                agent.link_layer,
+                relayed=True,
+                encapsulation=self._shape(link, agent.address),
+                broadcasts=self._broadcasts,
+            )
             for agent in agents
             if not agent.busy or (in_use is not None and in_use.agent == agent.address)
         ]

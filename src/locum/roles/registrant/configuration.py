@@ -1,9 +1,11 @@
 """Configuration of a mobile node, or of a stand-in that registers. Values only."""
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.apps import AppOrder
+from locum.roles.action_values.flows import Encapsulation
 from locum.roles.nat import TraversalMode
 from locum.roles.registrant.routing import NO_ROUTING, Routing
 from locum.security.association import Association
@@ -38,6 +40,10 @@ class MobileNodeConfiguration:
     home_address_v6: IPv6Address | None = None
     colocated: bool = False
     care_of_address: IPv4Address | None = None
+    broadcasts: bool = False  # those of the home network are wanted (B bit, section 4.3)
+    home_network: IPv4Network | None = None  # whose broadcasts are wanted beside those to all hosts
+    # Of tunnels, where their end supports it; IP in IP elsewhere (G and M bits)
+    encapsulation: Encapsulation = Encapsulation.IPIP
     lifetime: int = 300
     brief_lifetime: int = BRIEF_LIFETIME
     nat_traversal: TraversalMode = TraversalMode.OFF  # with a co-located care-of address (RFC 3519)
@@ -52,8 +58,29 @@ class MobileNodeConfiguration:
     # read. The total is half of the memory for TCP at which a kernel of a host with 1 GiB feels pressure (tcp_mem).
     unread_beyond: int = 16 << 20
     unread_beyond_total: int = 64 << 20
+    dynamic: bool = False  # the home agent is assigned; `home_agent` is the proposal (RFC 4433)
+    fixed: bool = False  # with an NAI: the home address is the node's own, and is not assigned
+    # Keys with foreign agents follow from the association with the AAA server (RFC 3957)
+    agent_keys: bool = False
     nai: str | None = None  # identifies a node whose home agent assigns the home address (RFC 2794)
     listening: tuple[ListeningPort, ...] = ()  # and what new connections meet while it sleeps
+
+    location_server: Addr | None = None  # is told where the device is (1212)
+    sip_uris: tuple[str, ...] = ()  # by which the location server knows the device too
+    apps: tuple[AppOrder, ...] = ()  # proxies that attend its sessions at the stand-in while it sleeps
+
+    @property
+    def broadcast_addresses(self) -> tuple[IPv4Address, ...]:
+        """Destinations of the broadcasts that are wanted."""
+        if not self.broadcasts:
+            return ()
+        own = () if self.home_network is None else (self.home_network.broadcast_address,)
+        return (IPv4Address("255.255.255.255"), *own)
+
+    @property
+    def only_home_agent(self) -> IPv4Address | None:
+        """The home agent, unless one is assigned."""
+        return None if self.dynamic else self.home_agent
 
     @property
     def listeners(self) -> tuple[Listener, ...]:

@@ -5,12 +5,14 @@ A mobile node and a stand-in (R4) speak alike. It must not know links, agents' d
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from ipaddress import IPv4Address
 from typing import Protocol
 
-from locum.roles.action_values.addresses import JSON, Addr, Randomness
+from locum.roles.action_values.addresses import JSON, Randomness
 from locum.roles.action_values.registration import (
+    FLAG_OF,
     NO_OPTIONS,
     Options,
     Proof,
@@ -21,6 +23,8 @@ from locum.roles.action_values.registration import (
 from locum.roles.actions import Action
 from locum.roles.mobile_ipv4.own_requests import write_request
 from locum.roles.registrant.attachment import Attachment
+from locum.roles.registrant.home_agent_choice import HomeAgentChoice
+from locum.roles.registrant.own_keys import AgentKeys, OwnKeys
 from locum.security.association import Association, Replay
 from locum.security.replay import (
     answers,
@@ -58,7 +62,7 @@ class ReplyCheck(Enum):
 
 
 class RegistrationDialogue:
-    """One home address under one association; `foreign_agents` are associations with agents by their address.
+    """One home address under one association; `foreign_agents` has those with the agents that relay.
 
     `one_of_many`: others register the same home address, so deregistration names the one care-of address (section 3.6.1.2).
     """
@@ -66,9 +70,9 @@ class RegistrationDialogue:
     def __init__(
         self,
         home_address: IPv4Address,
-        home_agent: IPv4Address,
-        association: Association,
-        foreign_agents: Mapping[Addr, Association],
+        home_agent: HomeAgentChoice,
+        keys: OwnKeys,
+        foreign_agents: AgentKeys,
         randomness: Randomness,
         *,
         one_of_many: bool = False,
@@ -77,8 +81,8 @@ class RegistrationDialogue:
         self.parts: list[RegistrationPart] = []
         self.home_address = home_address  # in requests; 0.0.0.0: whichever the home agent gives (RFC 2794)
         self._home_agent = home_agent
-        self._association = association
-        self._foreign_agents = dict(foreign_agents)
+        self._keys = keys
+        self._foreign_agents = foreign_agents
         self._randomness = randomness
         self._identification: int | None = None
         self.wall_ahead = 0.0  # seconds that our wall clock is ahead of `now`
@@ -86,11 +90,23 @@ class RegistrationDialogue:
         self._clock_offset: float | None = None
         self._nonce: int | None = None
 
+    @property
+    def association(self) -> Association:
+        """The association with the home agent."""
+        return self._keys.association
+
+    @property
+    def last_timestamp(self) -> int | None:
+        """The identification of the last request, if it is a time."""
+        return self._identification if self.association.replay is Replay.TIMESTAMP else None
+
     # Requests ----------------------------------------------------------------------------------------------------
 
     def next_identification(self, now: float) -> int:
         """For a new request; retransmissions are new requests too (section 3.6.3)."""
-        if self._association.replay is Replay.NONCE:
+        self._keys.begin(now)
+        self._foreign_agents.begin(now)
+        if self._keys.association.replay is Replay.NONCE:
             own = self._randomness.getrandbits(32)
             self._identification = nonce_identification(self._nonce or 0, own)
             return self._identification
@@ -108,20 +124,25 @@ class RegistrationDialogue:
         options = NO_OPTIONS
         for part in self.parts:
             options = part.fill(options, attachment, lifetime)
+        if self._keys.asked is not None:
+            options = replace(options, key_spi=self._keys.asked)
+        agent = self._foreign_agents.proving(attachment, lifetime)
+        if self._foreign_agents.asked is not None:
+            options = replace(options, agent_key_spi=self._foreign_agents.asked)
         flags = RegistrationFlag.REVERSE_TUNNEL
+        flags |= FLAG_OF.get(attachment.encapsulation, RegistrationFlag(0))
+        if attachment.broadcasts:
+            flags |= RegistrationFlag.BROADCAST
         registration = Registration(
             home_address=self.home_address,
-            home_agent=self._home_agent,
+            home_agent=self._home_agent.named,
             care_of=attachment.care_of if lifetime or self._one_of_many else self.home_address,
             lifetime=lifetime,
             identification=identification,
             flags=flags | RegistrationFlag.CO_LOCATED if attachment.colocated else flags,
             options=options,
         )
-        return write_request(registration, self._association, self._agent_association(attachment), challenge)
-
-    def _agent_association(self, attachment: Attachment) -> Association | None:
-        return None if attachment.direct else self._foreign_agents.get(attachment.agent)
+        return write_request(registration, self._keys.proving, agent, challenge)
 
     # Replies -----------------------------------------------------------------------------------------------------
 
@@ -132,16 +153,21 @@ class RegistrationDialogue:
         if not answers(identification, reply.answer.identification):
             return ReplyCheck.UNEXPECTED
         from_agent = reply.by_agent is not None and not attachment.direct
-        if not from_agent and not _holds(reply.proof, self._association):
+        signer = self._keys.signer(reply.answer.key, reply.home_address)
+        if not from_agent and (signer is None or not _holds(reply.proof, signer)):
             return ReplyCheck.NOT_AUTHENTIC
-        association = self._agent_association(attachment)
+        association = self._foreign_agents.signer(reply.answer.agent_key, attachment, reply.home_address)
         if association is not None and not _holds(reply.agent_proof, association):
             return ReplyCheck.NOT_AUTHENTIC
         if reply.critical:
             return ReplyCheck.UNKNOWN_CRITICAL
         if from_agent:
             return ReplyCheck.AGENT
-        if self._association.replay is Replay.NONCE:
+        if signer is not None:
+            self._keys.answered(signer, reply.answer.key, accepted=reply.accepted)
+        grant = reply.answer.agent_key
+        self._foreign_agents.answered(association, grant, attachment, accepted=reply.accepted)
+        if self._keys.association.replay is Replay.NONCE:
             self._nonce = home_nonce(reply.answer.identification)
         return ReplyCheck.AUTHENTIC
 
@@ -154,7 +180,7 @@ class RegistrationDialogue:
 
         From here on setting our own wall clock changes nothing: its distance from `now` is kept.
         """
-        if self._association.replay is Replay.TIMESTAMP:
+        if self._keys.association.replay is Replay.TIMESTAMP:
             self._clock_offset = wall_of(reply.answer.identification, near=now) - now
             self._identification = None
 

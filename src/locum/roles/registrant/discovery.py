@@ -9,6 +9,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 
 from locum.roles.action_values.addresses import Addr, Randomness, Source
+from locum.roles.action_values.flows import Encapsulation
 from locum.roles.actions import Action, Solicit
 from locum.wire.mobile_ip.discovery import AgentAdvertisement, AgentFlag, AgentSolicitation
 
@@ -19,6 +20,7 @@ SILENT_PART = 2 / 3  # of an advertisement's lifetime: two intervals (section 2.
 REBOOT_SEQUENCE = 256  # section 2.3.2: a number below this that falls behind the last one means a restart
 
 _EVERYBODY = IPv4Address("255.255.255.255")
+_OFFERS = {AgentFlag.G: Encapsulation.GRE, AgentFlag.M: Encapsulation.MINIMAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class HeardAgent:
     # Registration goes through an agent of the link, also with a co-located care-of address
     required: bool = False
     prefixes: frozenset[IPv4Network] = frozenset()  # of the link, where it says them
+    encapsulations: frozenset[Encapsulation] = frozenset()  # beside IP in IP
 
     @property
     def silent_at(self) -> float:
@@ -107,6 +110,7 @@ class AgentDiscovery:
             expires_at=now + advertisement.lifetime,
             heard_at=now,
             required=AgentFlag.R in advertisement.flags,
+            encapsulations=frozenset(kind for flag, kind in _OFFERS.items() if flag in advertisement.flags),
             prefixes=_prefixes(advertisement),
         )
         if before is None:

@@ -8,15 +8,17 @@ from locum.roles.action_values.flows import Encapsulation
 from locum.roles.action_values.forwarding import LeaveAgent
 from locum.roles.actions import Action
 from locum.roles.forwarding import NOTHING, changes
-from locum.roles.registrant.attachment import Attachment, colocated_forwarding
+from locum.roles.registrant.attachment import Attachment, colocated_forwarding, with_broadcasts
+from locum.roles.registrant.configuration import MobileNodeConfiguration
 
 
 class AttachmentInUse:
     """The attachment of one registrant. With `on_behalf` the packets are another host's, and nothing is installed here."""
 
-    def __init__(self, home_agent: Addr, *, on_behalf: bool) -> None:
+    def __init__(self, configuration: MobileNodeConfiguration, *, on_behalf: bool) -> None:
         self.attachment: Attachment | None = None
-        self._home_agent = home_agent
+        self.home_agent: Addr = configuration.home_agent
+        self._broadcasts = configuration.broadcast_addresses
         self._on_behalf = on_behalf
         self._forwarding = NOTHING
 
@@ -37,9 +39,13 @@ class AttachmentInUse:
         if self._on_behalf:
             return []
         encapsulation = Encapsulation.UDP if udp else Encapsulation.IPIP
+        if attachment is not None and not udp:
+            encapsulation = attachment.encapsulation
         wanted = colocated_forwarding(
-            attachment, self._home_agent, home_addresses, encapsulation=encapsulation
+            attachment, self.home_agent, home_addresses, encapsulation=encapsulation
         )
+        if attachment is not None and attachment.broadcasts:
+            wanted = with_broadcasts(wanted, attachment, self.home_agent, home_addresses[0], self._broadcasts)
         actions, self._forwarding = changes(self._forwarding, wanted), wanted
         if before is not None and (attachment is None or attachment.link != before.link):
             actions.append(LeaveAgent(before.link))

@@ -37,6 +37,10 @@ class MobileTraversal:
         self._home_address = home_address
         self._keep_alive.home_address = home_address
 
+    def served_by(self, home_agent: IPv4Address) -> None:
+        """The mobile node's home agent from now on."""
+        self._home_agent = self._keep_alive.home_agent = home_agent
+
     @property
     def udp(self) -> bool:
         """True if the tunnel is in UDP, by the home agent's last reply."""

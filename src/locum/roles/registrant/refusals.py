@@ -5,8 +5,9 @@ This module must not know discovery, nor how a request is sent.
 
 from dataclasses import dataclass
 
+from locum.roles.action_values.flows import Encapsulation
 from locum.roles.action_values.registration import AgentRefusal, ReceivedAnswer, RefusalReason
-from locum.roles.registrant.attachment import Attachment, Registering, Waiting
+from locum.roles.registrant.attachment import Attachment, Registering, State, Waiting
 from locum.roles.registrant.candidates import CareOfCandidates
 from locum.roles.registrant.dialogue import RegistrationDialogue
 from locum.roles.registrant.timing import DENIED_FIRST, RETRY_MAX
@@ -49,13 +50,24 @@ def after_refusal(
     in_use: Attachment | None,
     now: float,
 ) -> NextStep:
-    """Return the next step. The dialogue and the candidates learn from the reply."""
+    """Return the next step after a refusal, or an acceptance that `holds_nothing`. Dialogue and candidates learn from it."""
     code, attachment, by_agent = reply.code, state.attachment, reply.by_agent
-    if reply.answer.refused is RefusalReason.NOT_FRESH and not state.resynchronised:
+    if reply.accepted:  # and nothing granted: every agent leads to the same home agent
+        return Refused(_wait_longer(state, code, now))
+    if reply.answer.refused is RefusalReason.NOT_FRESH:
         dialogue.resynchronise(reply, now)
-        return SendAgain(resynchronised=True)
+        if (
+            not state.resynchronised
+        ):  # else the refusal goes on though we have followed the home agent's clock
+            return SendAgain(resynchronised=True)
     if by_agent is AgentRefusal.LIFETIME_TOO_LONG and 0 < reply.lifetime < state.lifetime:
         candidates.bound(attachment, reply.lifetime)
+        return SendAgain(state.resynchronised)
+    no_such_tunnels = reply.answer.refused is RefusalReason.ENCAPSULATION_UNAVAILABLE
+    if attachment.encapsulation is not Encapsulation.IPIP and (
+        no_such_tunnels or by_agent is AgentRefusal.ENCAPSULATION
+    ):
+        candidates.go_plain(attachment)
         return SendAgain(state.resynchronised)
     if by_agent is AgentRefusal.CHALLENGE:
         return AwaitChallenge(Waiting(now + DENIED_FIRST, DENIED_FIRST, code, challenge=True))
@@ -65,6 +77,27 @@ def after_refusal(
             candidates.avoid(attachment, now + max(DENIED_FIRST, 2 * state.interval))
             return SendAgain()
         return AwaitRetransmission()
-    interval = min(RETRY_MAX, max(DENIED_FIRST, 2 * state.interval))
-    candidates.avoid(attachment, now + interval)
-    return Refused(None if candidates.available(now, in_use) else Waiting(now + interval, interval, code))
+    waiting = _wait_longer(state, code, now)
+    candidates.avoid(attachment, waiting.retry_at)
+    return Refused(None if candidates.available(now, in_use) else waiting)
+
+
+def _wait_longer(state: Registering, code: int, now: float) -> Waiting:
+    """Wait for twice the time that was waited after the last refusal, at most RETRY_MAX seconds."""
+    interval = min(RETRY_MAX, max(DENIED_FIRST, 2 * state.interval, 2 * state.denied))
+    return Waiting(now + interval, interval, code)
+
+
+def so_far(state: State, *, resynchronised: bool) -> tuple[bool, float]:
+    """Refusals before the next request: whether code 133 was among them, and the seconds waited after the last."""
+    match state:
+        case Waiting():
+            return resynchronised or state.code == RefusalReason.NOT_FRESH, state.interval
+        case Registering():
+            return resynchronised or state.resynchronised, state.denied
+    return resynchronised, 0.0
+
+
+def holds_nothing(reply: ReceivedAnswer, state: Registering, now: float) -> bool:
+    """True if an acceptance leaves no registration: lifetime 0 (section 3.4), or one that is over when the reply comes."""
+    return state.lifetime > 0 and state.sent_at + reply.lifetime <= now

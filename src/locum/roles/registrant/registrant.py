@@ -43,16 +43,19 @@ from locum.roles.registrant.attachment import (
 )
 from locum.roles.registrant.candidates import CareOfCandidates
 from locum.roles.registrant.configuration import MobileNodeConfiguration
-from locum.roles.registrant.dialogue import (
-    RegistrationDialogue,
-    RegistrationPart,
-    ReplyCheck,
-)
+from locum.roles.registrant.dialogue import RegistrationDialogue, RegistrationPart, ReplyCheck
 from locum.roles.registrant.discovery import Hearing
 from locum.roles.registrant.in_use import AttachmentInUse
 from locum.roles.registrant.movement import CannotMove
 from locum.roles.registrant.own_parts import OwnParts
-from locum.roles.registrant.refusals import AwaitChallenge, Refused, SendAgain, after_refusal
+from locum.roles.registrant.refusals import (
+    AwaitChallenge,
+    Refused,
+    SendAgain,
+    after_refusal,
+    holds_nothing,
+    so_far,
+)
 from locum.roles.registrant.requests import request_actions, requested_lifetime
 from locum.roles.registrant.rows import (
     TABLE,
@@ -61,7 +64,7 @@ from locum.roles.registrant.rows import (
     registration_row,
     row_key,
 )
-from locum.roles.registrant.timing import AGENT_PATIENCE, RENEW_PART, RETRY_FIRST, RETRY_MAX
+from locum.roles.registrant.timing import AGENT_PATIENCE, RETRY_FIRST, RETRY_MAX
 from locum.security.association import Association
 from locum.wire.errors import WireError
 from locum.wire.takes import Takes
@@ -84,37 +87,30 @@ class RegistrationClient:
         behalf = configuration.on_behalf is not None  # a stand-in registers once it is asked to
         self.state: State = Settled() if behalf else Searching()
         self.registered: Registered | None = None
-        self._dialogue = RegistrationDialogue(
+        self._parts = OwnParts(configuration, foreign_agents, randomness)
+        self.dialogue = RegistrationDialogue(
             configuration.home_address,
-            configuration.home_agent,
-            configuration.association,
-            foreign_agents,
+            self._parts.home_agent,
+            self._parts.keys,
+            self._parts.agent_keys,
             randomness,
             one_of_many=behalf,
         )
         self._answered = "604''" if behalf else "604"
-        self._parts = OwnParts(configuration, randomness)
         self._traversal, self._revocation = self._parts.traversal, self._parts.revocation
         self.routing, self.movement = self._parts.routing, self._parts.movement
         for part in self._parts.in_order:
             self.ride(part)
-        self._candidates = CareOfCandidates(
-            configuration.home_address,
-            configuration.home_agent,
-            configuration.links,
-            randomness,
-            colocated=configuration.colocated,
-            care_of_address=configuration.care_of_address,
-        )
+        self._candidates = CareOfCandidates(configuration, randomness)
         self._discovery = self._candidates.discovery
         self._target = RegistrationTarget.NOTHING if behalf else RegistrationTarget.ORDINARY
         self._lasting: RegistrationTarget | None = None  # the target of the next run, while this one leaves
-        self._in_use = AttachmentInUse(configuration.home_agent, on_behalf=behalf)
+        self._in_use = AttachmentInUse(configuration, on_behalf=behalf)
         self._patient_until = float("-inf")  # steady seconds
 
     def ride(self, part: RegistrationPart) -> None:
         """Add this part to every request from now on, behind the others."""
-        self._dialogue.parts.append(part)
+        self.dialogue.parts.append(part)
 
     # The role's shape --------------------------------------------------------------------------------------------
 
@@ -163,7 +159,7 @@ class RegistrationClient:
             case EchoAnswered():
                 self._traversal.answered(event.identifier, event.sequence, now)
             case WallClockStepped(ahead):
-                self._dialogue.wall_ahead = ahead
+                self.dialogue.wall_ahead = ahead
         return []
 
     def timeout(self, *, now: float) -> list[Action]:
@@ -330,16 +326,20 @@ class RegistrationClient:
         self._discovery.settle()
         attachment = available[0]
         lifetime = requested_lifetime(self.configuration, self._target, self._candidates, attachment)
-        number = self._dialogue.next_identification(now)
-        asked = Registering(attachment, lifetime, number, now, now + interval, interval, resynchronised)
+        number = self.dialogue.next_identification(now)
+        resynchronised, denied = so_far(self.state, resynchronised=resynchronised)
+        asked = Registering(
+            attachment, lifetime, number, now, now + interval, interval, resynchronised, denied
+        )
         self._enter("request", asked)
-        if self.configuration.nai is not None and self._target is not RegistrationTarget.WITHDRAWN:
+        assigned = self.configuration.nai is not None and not self.configuration.fixed
+        if assigned and self._target is not RegistrationTarget.WITHDRAWN:
             # Without a registration the address may be assigned to another node: ask for one, mostly the same.
             own = self.configuration.home_address if self.registered is not None else IPv4Address(0)
-            self._dialogue.home_address = own
+            self.dialogue.home_address = own
         self._revocation.now = now
         sent = request_actions(
-            self.configuration, self._dialogue, self._candidates, attachment, lifetime, number, self._target
+            self.configuration, self.dialogue, self._candidates, attachment, lifetime, number, self._target
         )
         return [self._persist(), *sent]
 
@@ -354,30 +354,24 @@ class RegistrationClient:
         anywhere = self.configuration.on_behalf is not None and state.attachment.colocated
         if source.link != state.attachment.link and not anywhere:
             return [Count("reply-unexpected")]
-        check = self._dialogue.check_reply(reply, state.attachment, state.identification)
+        check = self.dialogue.check_reply(reply, state.attachment, state.identification)
         if check not in (ReplyCheck.AGENT, ReplyCheck.AUTHENTIC):
             return [Count(check.value)]
-        told = self._dialogue.tell_parts(reply, state.attachment) if check is ReplyCheck.AUTHENTIC else []
-        if reply.accepted:
+        told = self.dialogue.tell_parts(reply, state.attachment) if check is ReplyCheck.AUTHENTIC else []
+        if reply.accepted and not holds_nothing(reply, state, now):
             return told + self._accepted(reply, state, now) + self._pursue(now)
         return told + self._denied(reply, state, now)
 
     def _accepted(self, reply: ReceivedAnswer, state: Registering, now: float) -> list[Action]:
-        granted = min(reply.lifetime, state.lifetime)
-        target = self._target
+        granted, target = min(reply.lifetime, state.lifetime), self._target
         self._enter("accepted", Settled())
         actions = self._assigned(reply.home_address)
         if granted:
-            self.registered = Registered(
-                state.attachment,
-                self._target,
-                granted,
-                state.sent_at + granted,
-                state.sent_at + granted * RENEW_PART,
-            )
-            ipv6 = any(prefix.bound for prefix in reply.answer.prefixes)
-            actions += self._use(state.attachment, ipv6=ipv6)
-            self.movement.registered(state.attachment)
+            self._parts.home_agent.accepted(reply.home_agent)
+            attachment = self._served(state.attachment)
+            self.registered = Registered.since(state.sent_at, attachment, self._target, granted)
+            actions += self._use(attachment, ipv6=any(prefix.bound for prefix in reply.answer.prefixes))
+            self.movement.registered(attachment)
             if self.movement.ready(self._candidates, self.attachment, now):
                 self._enter("better attachment", Searching())
         else:
@@ -397,6 +391,16 @@ class RegistrationClient:
             Emit("registered", self._answered, self.configuration.home_address, None, detail),
         ]
 
+    def _served(self, attachment: Attachment) -> Attachment:
+        """Follow the choice of the home agent (RFC 4433); the attachment, with it as its receiver if there is no other."""
+        home_agent = self._parts.home_agent.address
+        if home_agent == self.configuration.home_agent:
+            return attachment
+        self.configuration = replace(self.configuration, home_agent=home_agent)
+        self._candidates.home_agent = self._in_use.home_agent = home_agent
+        self._parts.serve(home_agent)
+        return replace(attachment, agent=home_agent) if attachment.direct else attachment
+
     def _assigned(self, home_address: IPv4Address) -> list[Action]:
         """The home agent has assigned our home address (RFC 2794)."""
         before = self.configuration.home_address
@@ -404,7 +408,7 @@ class RegistrationClient:
             return []
         actions = self._use(None)
         self.configuration = replace(self.configuration, home_address=home_address)
-        self._dialogue.home_address = self._candidates.home_address = home_address
+        self.dialogue.home_address = self._candidates.home_address = home_address
         self._parts.assign(home_address)
         return [*actions, OwnHomeAddress(home_address, None if before.is_unspecified else before)]
 
@@ -415,7 +419,10 @@ class RegistrationClient:
             Count(f"denied-{code}"),
             Emit("registration-denied", self._answered, self.configuration.home_address, None, detail),
         ]
-        match after_refusal(reply, state, self._dialogue, self._candidates, self.attachment, now):
+        if self._parts.home_agent.redirected(reply.answer.redirect):
+            self._served(state.attachment)
+            return actions + self._register(now, RETRY_FIRST)
+        match after_refusal(reply, state, self.dialogue, self._candidates, self.attachment, now):
             case SendAgain(resynchronised):
                 return actions + self._register(now, RETRY_FIRST, resynchronised=resynchronised)
             case AwaitChallenge(waiting):
@@ -424,15 +431,23 @@ class RegistrationClient:
                 return actions + self._discovery.timeout(now)
             case Refused(waiting):
                 self.outcomes.append(RegistrationDenied(self._target, code))
+                if reply.accepted:  # the home agent has deregistered us (section 3.4)
+                    actions += [*self._unregistered(now), *self._use(None)]
                 if waiting is None:
                     return actions + self._register(now, RETRY_FIRST)
                 self._enter("refused", waiting)
         return actions
 
-    def _expired(self, now: float) -> list[Action]:
+    def _unregistered(self, now: float) -> list[Action]:
+        if self.registered is not None:
+            self._parts.home_agent.forget()
+            self._served(self.registered.attachment)
         self.registered = None
         self._traversal.settled(False, now)
-        actions: list[Action] = [self._persist(), self._told("registration-expired")]
+        return [self._persist()]
+
+    def _expired(self, now: float) -> list[Action]:
+        actions: list[Action] = [*self._unregistered(now), self._told("registration-expired")]
         if self._target.renews and not isinstance(self.state, Registering | Waiting):
             self._enter("expired", Searching())
         return actions
@@ -448,9 +463,7 @@ class RegistrationClient:
         if self.registered is None:
             return actions
         actions.append(self._told("registration-revoked", {"by": str(source.address)}))
-        self.registered = None
-        self._traversal.settled(False, now)
-        actions += [self._persist(), *self._use(None)]
+        actions += [*self._unregistered(now), *self._use(None)]
         if self._target.renews:
             self._enter("revoked", Searching())
         return actions + self._pursue(now)
@@ -471,15 +484,16 @@ class RegistrationClient:
     def _persist(self) -> Persist:
         held = self.registered if self._lasting is None else None
         target = self._lasting or self._target
-        return registration_row(self.configuration, self._dialogue, self._parts, target, held)
+        return registration_row(self.configuration, self.dialogue, self._parts, target, held)
 
     def _from_row(self, row: Mapping[str, JSON], now: float) -> list[Action]:
         assigned = self._assigned(kept_home_address(row))
-        self._dialogue.from_row(row)
+        self.dialogue.from_row(row)
         self._target = RegistrationTarget(row["wish"])
         self._parts.from_row(row)
         if (held := kept_registration(row, now)) is not None:
             self.registered = held
+            self._served(held.attachment)
             self._traversal.from_row(row.get("nat"), now)
             self._patient_until = now + AGENT_PATIENCE
         return assigned

@@ -14,18 +14,18 @@ from locum.roles.action_values.revocation import Revocation
 from locum.roles.actions import Action, Count
 from locum.roles.mobile_ipv4.revocations import read_revocation
 from locum.roles.registrant.attachment import Attachment
+from locum.roles.registrant.own_keys import OwnKeys
 from locum.roles.revocation import Revocable, Stamps, acknowledgment, unbelievable
-from locum.security.association import Association
 from locum.wire.errors import WireError
 
 
 class MobileRevocation:
     """Agreement with the home agent, and checks of a revocation."""
 
-    def __init__(self, home_address: IPv4Address, home_agent: IPv4Address, association: Association) -> None:
+    def __init__(self, home_address: IPv4Address, home_agent: IPv4Address, keys: OwnKeys) -> None:
         self.now = 0.0  # steady seconds of the request that is being made
-        self.home_address, self._home_agent = home_address, home_agent
-        self._association = association
+        self.home_address, self.home_agent = home_address, home_agent
+        self._keys = keys
         self._stamps = Stamps()
         self._agreed: Revocable | None = None
 
@@ -50,7 +50,7 @@ class MobileRevocation:
         except WireError as error:
             return None, [Count(f"revocation-{error.reason}")]
         last = None if self._agreed is None else self._agreed.timestamp
-        reason = unbelievable(notice, notice.proof, self._association, last, from_home_agent=True)
+        reason = unbelievable(notice, notice.proof, self._keys.association, last, from_home_agent=True)
         if reason is None and not self._names(notice, attachment):
             reason = "revocation-not-for-us"
         if reason is None and self._agreed is None:
@@ -58,11 +58,11 @@ class MobileRevocation:
         if reason is not None or self._agreed is None:
             return None, [Count(reason or "revocation-not-agreed")]
         self._agreed = replace(self._agreed, timestamp=notice.identifier)
-        return acknowledgment(notice, self._association, between_agents=False, inform=True), []
+        return acknowledgment(notice, self._keys.association, between_agents=False, inform=True), []
 
     def _names(self, notice: Revocation, attachment: Attachment | None) -> bool:
         """This home address; the care-of address too, unless it is given up already."""
-        if (notice.home_address, notice.home_agent) != (self.home_address, self._home_agent):
+        if (notice.home_address, notice.home_agent) != (self.home_address, self.home_agent):
             return False
         return attachment is None or notice.care_of == attachment.care_of
 

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ SUFFIXES = (".datagrams", ".sealed")
 _LARGEST = 1 << 16  # bytes of one datagram
 _AT_ONCE = 64  # datagrams moved by one step
 _MODE = 0o600
+_SAME_TIME = 16  # bits for datagrams of one millisecond
 _SETTLED = 1000  # milliseconds after a repetition in which what arrives is taken for its answer
 _NETWORK_ERRORS = frozenset(
     (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EMSGSIZE, errno.EPROTO, errno.EACCES, errno.ENOPROTOOPT)
@@ -38,6 +39,15 @@ class DatagramBounds:
     seconds: float = 300.0
     number: int = 1000
     size: int = 4 << 20  # bytes of the stream, with 10 bytes of overhead for each datagram
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A frame in the file. `place` grows with each one, also over a restart of the daemon, and when older ones go."""
+
+    arrived: int
+    size: int
+    place: int
 
 
 class DatagramSpool:
@@ -70,7 +80,8 @@ class DatagramSpool:
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
         self._start = 0  # of the first frame that is kept, in the file; no other while sealed
         self._end = 0
-        self._kept: deque[tuple[int, int]] = deque()  # arrival and size of each frame
+        self._kept: deque[_Kept] = deque()
+        self._last = 0  # the place of the last datagram
         self._sealed = False
         self._quiet_until = 0
 
@@ -78,6 +89,11 @@ class DatagramSpool:
     def total(self) -> int:
         """Bytes of the stream that `read` can give."""
         return self._end - self._start
+
+    @property
+    def for_program(self) -> int:
+        """Bytes that `give` can give."""
+        return self.total
 
     @property
     def room(self) -> int:
@@ -129,6 +145,27 @@ class DatagramSpool:
         size = min(limit, self.total - offset)
         return os.pread(self._fd, size, self._start + offset) if size > 0 else b""
 
+    def after(self, place: int) -> Iterator[tuple[int, bytes]]:
+        """The datagrams that came after the one with this place (0: all that are kept): their places and payloads.
+
+        Positions do not stand still for it. Raises OSError.
+        """
+        at = self._start
+        for kept in tuple(self._kept):
+            if kept.place > place:
+                data = os.pread(self._fd, kept.size - HEADER_BYTES, at + HEADER_BYTES)
+                yield kept.place, data
+            at += kept.size
+
+    @property
+    def last(self) -> int:
+        """The place of the last datagram; 0 if there was none."""
+        return self._last
+
+    def give(self, offset: int, limit: int) -> bytes:
+        """As `read`: nothing of a UDP session is replaced."""
+        return self.read(offset, limit)
+
     def stop(self, sock: socket.socket) -> FinalTcp:
         """Move the remaining datagrams from the kernel, with the flow held. Undone by `resume`."""
         with suppress(OSError):
@@ -146,8 +183,8 @@ class DatagramSpool:
             self._start, self._sealed = int(json.loads(self._sealed_path.read_text())), True
         size = os.fstat(self._fd).st_size
         for frame in frames(os.pread(self._fd, size, 0)[self._start :]):
-            self._kept.append((frame.arrived, frame.size))
-        self._end = self._start + sum(size for _, size in self._kept)
+            self._note(frame)
+        self._end = self._start + sum(kept.size for kept in self._kept)
         self._budget.add(0, self.total)
         os.ftruncate(self._fd, self._end)
         self._expire(0)
@@ -196,7 +233,7 @@ class DatagramSpool:
             return
         oldest = self._clock() - int(self._bounds.seconds * 1000)
         while self._kept and (
-            self._kept[0][0] < oldest
+            self._kept[0].arrived < oldest
             or (room and len(self._kept) >= self._bounds.number)
             or self.total + room > self._bounds.size
         ):
@@ -206,7 +243,7 @@ class DatagramSpool:
                 self._compact()
 
     def _drop_oldest(self) -> None:
-        size = self._kept.popleft()[1]
+        size = self._kept.popleft().size
         self._start += size
         self.dropped += 1
         self._budget.add(0, -size)
@@ -218,8 +255,13 @@ class DatagramSpool:
         while written < len(data):
             written += os.pwrite(self._fd, data[written:], self._end + written)
         self._end += frame.size
-        self._kept.append((frame.arrived, frame.size))
+        self._note(frame)
         self._budget.add(0, frame.size)
+
+    def _note(self, frame: Frame) -> None:
+        # Not a count: a run of the daemon that begins does not know how many have gone.
+        self._last = max(self._last + 1, frame.arrived << _SAME_TIME)
+        self._kept.append(_Kept(frame.arrived, frame.size, self._last))
 
     def _compact(self) -> None:
         """Move the kept frames to the front of a new file, so that its size stays bounded."""

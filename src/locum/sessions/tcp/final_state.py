@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class FinalTcp:
     """The stand-in's final state of a connection. Counts start at the capture, and exclude the FIN."""
 
-    received: int
+    received: int  # for the program
     acked: int = 0  # sequence numbers of the captured send queue that the peer has acknowledged; the own FIN counts one
     timestamp: int | None = None  # the stand-in's TCP timestamp clock, in whatever unit
     peer_closed: bool = False  # the peer's FIN has come, before or after the capture

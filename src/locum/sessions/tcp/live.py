@@ -7,13 +7,13 @@ the flow). This module must not know who freezes, how flows are held or how a re
 import os
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from locum.sessions.record import SessionRecord, TcpState, TimestampUnit
 from locum.sessions.search.find import Candidate
-from locum.sessions.tcp import carrying, reading, receiving, repair, timers
+from locum.sessions.tcp import carrying, reading, receiving, renumbering, repair, timers
 from locum.sessions.tcp.errors import SessionError
 from locum.sessions.tcp.final_state import FinalTcp
 from locum.sessions.tcp.more_room import more_room
@@ -192,6 +192,21 @@ class LiveSocket:
             if made and self.state() in FIN_SENT:
                 receiving.open_window(self.socket, self.parked, count)
             yield
+
+    def agree(self, said: bytes, surplus: int, keep: Callable[[renumbering.Begun], None]) -> None:
+        """Go on where the stand-in's proxies have left the connection; in repair mode only, the program frozen.
+
+        Since the capture they have said `said` to the peer, and the program gets `surplus` bytes more than the peer has sent
+        (negative: fewer). Both are whole, and may be given again. The bytes count as sent: the peer acknowledges them, or gets
+        them again. `keep` is called before the socket is changed: with what it gets, a next run of the daemon can end it. Store
+        `parked` afterwards. Raises SessionError for a connection that has ended, OSError when the kernel refuses.
+        """
+        begun = renumbering.plan(self.socket, self.parked, said, surplus, self.position())
+        if begun is None:
+            return
+        keep(begun)
+        begun.carry_out(self.socket)
+        self._parked = begun.parked
 
     def mark_all_sent(self) -> None:
         """Counts the whole send queue as sent: the stand-in has sent it. In repair mode only."""

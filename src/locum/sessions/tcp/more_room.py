@@ -40,6 +40,23 @@ def more_room(sock: socket.socket, count: int) -> Iterator[bool]:
         sock.setsockopt(socket.SOL_SOCKET, repair.SO_BUF_LOCK, locks)
 
 
+@contextmanager
+def more_to_send(sock: socket.socket, count: int) -> Iterator[None]:
+    """While it lasts, the send buffer takes `count` bytes more. Size and lock are as before afterwards. Raises OSError.
+
+    Before Linux 5.16 the kernel does not tune the size any more afterwards.
+    """
+    locks = _locks(sock)
+    size = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    sock.setsockopt(socket.SOL_SOCKET, repair.SO_SNDBUFFORCE, size // 2 + 2 * count + (64 << 10))
+    try:
+        yield
+    finally:
+        sock.setsockopt(socket.SOL_SOCKET, repair.SO_SNDBUFFORCE, (size + 1) // 2)
+        if locks is not None:
+            sock.setsockopt(socket.SOL_SOCKET, repair.SO_BUF_LOCK, locks)
+
+
 def _locks(sock: socket.socket) -> int | None:
     with suppress(OSError):
         return sock.getsockopt(socket.SOL_SOCKET, repair.SO_BUF_LOCK)

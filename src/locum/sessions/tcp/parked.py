@@ -50,6 +50,8 @@ class Parked:
     window: int  # receive window that was last offered before the capture, bytes
     microseconds: bool  # its timestamp clock counts them when it is not parked
     options: ProgramOptions
+    renumbered: int = 0  # bytes that the program gets more than the peer sends; `rcv_seq` fits them
+    spoken: int = 0  # bytes of a proxy that were appended to the send queue since; `snd_end` is behind them
 
     def to_json(self) -> dict[str, object]:
         """Only JSON types; `from_json` takes it back."""

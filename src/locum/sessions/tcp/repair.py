@@ -71,6 +71,7 @@ class Info:
     retransmissions: int = 0  # of the first unacknowledged segment, since the last acknowledgement
     backoff: int = 0  # doublings of the timeout since then
     timeout: int = 0  # milliseconds from one retransmission to the next
+    bytes_acked: int = 0  # of ours, since the socket was connected or restored
 
 
 def duplicate(pid: int, fd: int) -> socket.socket:
@@ -104,6 +105,7 @@ def info(sock: socket.socket) -> Info:
         retransmissions=raw[2],
         backoff=raw[4],
         timeout=struct.unpack_from("=I", raw, 8)[0] // 1000,
+        bytes_acked=struct.unpack_from("=Q", raw, 120)[0],
     )
 
 

@@ -20,11 +20,15 @@ from pathlib import Path
 from locum.sessions.record import SessionRecord
 from locum.sessions.reserve import leave_reserve
 from locum.sessions.tcp import repair, stand_in
+from locum.sessions.tcp.consumed import SUFFIX as CONSUMED
+from locum.sessions.tcp.consumed import Consumed
 from locum.sessions.tcp.errors import SessionError
 from locum.sessions.tcp.final_state import FinalTcp
+from locum.sessions.tcp.spoken import SUFFIX as SPOKEN
+from locum.sessions.tcp.spoken import Spoken
 
 CHUNK = 256 << 10  # bytes moved by one step: well under a millisecond
-SUFFIXES = (".memory", ".disk", ".state", ".new")  # of every file of a spool
+SUFFIXES = (".memory", ".disk", ".state", ".new", SPOKEN, CONSUMED)  # of every file of a spool
 _MODE = 0o600
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _buffer = bytearray(CHUNK)  # of the step that is under way; there is one at a time
@@ -63,6 +67,15 @@ class Budget:
             self.whole.add(memory, total)
 
 
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """Received bytes where they are stored: a descriptor to read them by, which the caller closes, their place and number."""
+
+    descriptor: int
+    place: int
+    length: int
+
+
 def disk_files(directory: Path) -> dict[str, Path]:
     """Files of spools on disk, by the spool's name."""
     found = {}
@@ -85,6 +98,8 @@ class Spool:
         self.record = record
         self.peer_closed = record.peer_closed
         self.error = 0
+        self.said = Spoken(name, record, disk_dir)  # by a proxy, behind the bytes of the record
+        self.consumed = Consumed(name, disk_dir)  # by a proxy
         self._name = name
         self._memory_path = memory_dir / f"{name}.memory"
         self._state_path = disk_dir / f"{name}.state"
@@ -102,6 +117,17 @@ class Spool:
     def total(self) -> int:
         """Bytes that `read` can give."""
         return self._taken + self._tail
+
+    @property
+    def for_program(self) -> int:
+        """Bytes that `give` can give: more or fewer than were received, if a proxy has replaced some."""
+        return self.total + self.consumed.surplus
+
+    def give(self, offset: int, limit: int) -> bytes:
+        """At most `limit` bytes for the program from position `offset` on, as the proxies left them; empty at the end."""
+        if not self.consumed.replacements:
+            return self.read(offset, limit)
+        return self.consumed.replacements.read(offset, limit, self.read, self.total)
 
     @property
     def room(self) -> int:
@@ -140,7 +166,7 @@ class Spool:
         return not self._budget.room and repair.unread(sock) > 0
 
     def read(self, offset: int, limit: int) -> bytes:
-        """At most `limit` received bytes from position `offset` on; empty at the end."""
+        """At most `limit` received bytes from position `offset` on; empty at the end. The device gets those of `give`."""
         size = min(limit, self.total - offset)
         if size <= 0:
             return b""
@@ -155,6 +181,17 @@ class Spool:
         head = self._disk_start - offset
         return self._memory.read(offset, head) + self._disk.read(0, size - head)
 
+    def lend(self, offset: int, limit: int) -> Lent | None:
+        """At most `limit` received bytes from position `offset` on, for another process to read; None where there are none.
+
+        Bytes that the kernel has as well are not lent: they may be cut off. Raises OSError.
+        """
+        file, start, end = self._memory, 0, self._taken if self._disk is None else self._disk_start
+        if self._disk is not None and offset >= self._disk_start:
+            file, start, end = self._disk, self._disk_start, self._taken
+        length = min(limit, end - offset)
+        return Lent(file.lend(), offset - start, length) if length > 0 else None
+
     def stop(self, sock: socket.socket) -> FinalTcp:
         """Stop the connection and copy its unread data (at most a receive buffer) for `read`.
 
@@ -168,7 +205,12 @@ class Spool:
         self._look(sock)
         self._copy_tail(sock)
         return stand_in.final(
-            sock, self.record, received=self.total, peer_closed=self.peer_closed, error=self.error
+            sock,
+            self.record,
+            received=self.for_program,
+            peer_closed=self.peer_closed,
+            error=self.error,
+            spoken=len(self.said.data),
         )
 
     def resume(self, sock: socket.socket) -> None:
@@ -201,6 +243,8 @@ class Spool:
         self._taken = position
         self._tail = stored - position
         self._cut(position)
+        self.said.recover(sock)
+        self.consumed.recover()
         if repair.in_repair(sock):
             self._copy_tail(sock)
 
@@ -213,6 +257,8 @@ class Spool:
         if self._disk:
             self._disk.remove()
         self._state_path.unlink(missing_ok=True)
+        self.said.remove()
+        self.consumed.remove()
 
     def close(self) -> None:
         """Closes the files and leaves them, for the next run of the daemon."""
@@ -336,6 +382,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = -1
+        self._lent = False
         with suppress(FileNotFoundError):
             self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
@@ -363,6 +410,11 @@ class _File:
             size -= len(part)
         return b"".join(parts)
 
+    def lend(self) -> int:
+        """A descriptor of its own that can only read."""
+        self._lent = True
+        return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
+
     def truncate(self, length: int) -> None:
         if self._fd >= 0:
             os.ftruncate(self._fd, length)
@@ -373,5 +425,8 @@ class _File:
             self._fd = -1
 
     def remove(self) -> None:
+        if self._lent:  # who still has a descriptor must not keep the room
+            with suppress(OSError):
+                self.truncate(0)
         self.close()
         self._path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from locum.sessions.tcp.final_state import FinalTcp
 
 RECEIVE_BUFFER = 4 << 20  # bytes: a window for 100 Mbit/s at 150 ms while the spool is written
 _MOST_BUFFER = 64 << 20
+_PIECE = 64 << 10  # bytes a write into the receive queue: the kernel makes one buffer of each
 _WINDOW_CLAMP = 1 << 30  # the largest window there is (RFC 7323 section 2.3); the buffer is the bound
 _PEER_CLOSED = (TcpState.CLOSE_WAIT, TcpState.CLOSING, TcpState.LAST_ACK, TcpState.TIME_WAIT)
 _TCP = socket.IPPROTO_TCP
@@ -43,11 +44,13 @@ def restore(
     receive_buffer: int = RECEIVE_BUFFER,
     keep: Callable[[socket.socket], None] | None = None,
     lacking: Callable[[str], None] = lambda option: None,
+    received: bytes = b"",
 ) -> socket.socket:
     """A live, non-blocking socket that continues the record's connection, sending its unsent bytes and FIN.
 
     `keep` is called with the socket while it is still in repair mode: a daemon that gives it to a holder there can be killed at any
     moment without the peer getting a FIN. `receive_buffer` also bounds the data that the kernel accepts without a reader.
+    `received` bytes are the first that it has received since the record.
     `lacking` is called with options of the record that this kernel does not have, such as a congestion control.
     Raises SessionError when the kernel refuses (no route to the peer, the same flow is already open, no privilege), and
     when `keep` raises OSError.
@@ -62,6 +65,8 @@ def restore(
         _establish(sock, record)
         repair.select_queue(sock, repair.SEND_QUEUE)
         _write(sock, record.unacked)
+        if received:
+            _receive(sock, received)
         if keep is not None:
             keep(sock)
         _leave_repair(sock)
@@ -140,12 +145,21 @@ def _leave_repair(sock: socket.socket) -> None:
 
 
 def final(
-    sock: socket.socket, record: SessionRecord, *, received: int, peer_closed: bool, error: int
+    sock: socket.socket,
+    record: SessionRecord,
+    *,
+    received: int,
+    peer_closed: bool,
+    error: int,
+    spoken: int = 0,
 ) -> FinalTcp:
-    """The final state of a stopped connection, given the spool's data about its receiving side."""
+    """The final state of a stopped connection, given the spool's data about its receiving side.
+
+    `spoken` bytes were sent here behind those of the record.
+    """
     written = repair.queue_sequence(sock, repair.SEND_QUEUE)
     acked = (written - repair.unacknowledged(sock) - record.snd_seq) & _U32
-    most = len(record.unacked) + len(record.unsent) + record.fin_sent
+    most = len(record.unacked) + len(record.unsent) + record.fin_sent + spoken
     return FinalTcp(
         received=received,
         acked=acked if acked <= most else 0,
@@ -232,6 +246,17 @@ def _write(sock: socket.socket, data: bytes) -> None:
             view = view[sock.send(view, socket.MSG_DONTWAIT) :]
         except BlockingIOError:
             raise SessionError(f"the send buffer has no room for {len(view)} bytes") from None
+
+
+def _receive(sock: socket.socket, data: bytes) -> None:
+    """Put bytes into the receive queue, in repair mode."""
+    repair.select_queue(sock, repair.RECEIVE_QUEUE)
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[sock.send(view[:_PIECE], socket.MSG_DONTWAIT) :]
+        except OSError as problem:
+            raise SessionError(f"the receive buffer has no room for {len(view)} bytes") from problem
 
 
 def _error_waits(sock: socket.socket) -> bool:

@@ -1,7 +1,7 @@
 """The control messages between Locum's own nodes, gathered: 634, 632 and 618. They travel over CoAP with OSCORE.
 
-control.cddl beside this file describes them; the rule session-record in it belongs to the sessions package. This module
-must not know how they are sent.
+control.cddl beside this file describes them, and paging/paging.cddl those of paging; the rule session-record in them belongs
+to the sessions package. This module must not know how they are sent.
 """
 
 from importlib.resources import files
@@ -15,6 +15,7 @@ from locum.wire.control.answer import (
     decode_632,
     encode_632,
 )
+from locum.wire.control.handed import MAX_HANDED, MAX_LABEL, Handed, is_label
 from locum.wire.control.handshake import Handshake
 from locum.wire.control.listener import MAX_LISTENERS, MAX_WAITING, MAX_WINDOW, Listener, Policy
 from locum.wire.control.notice import MAX_NOTICE, Notice618, decode_618, encode_618
@@ -46,7 +47,9 @@ __all__ = [
     "MAX_ANSWER",
     "MAX_BODY",
     "MAX_CHUNK",
+    "MAX_HANDED",
     "MAX_HOME_ADDRESSES",
+    "MAX_LABEL",
     "MAX_LISTENERS",
     "MAX_NOTICE",
     "MAX_SESSIONS",
@@ -62,6 +65,7 @@ __all__ = [
     "FinalState",
     "Finish",
     "Flow",
+    "Handed",
     "Handshake",
     "Listener",
     "Notice618",
@@ -80,9 +84,12 @@ __all__ = [
     "encode_618",
     "encode_632",
     "encode_634",
+    "is_label",
 ]
 
 
 def cddl() -> str:
-    """The text of control.cddl. It refers to session-record, which sessions/session.cddl defines."""
-    return files("locum.wire.control").joinpath("control.cddl").read_text(encoding="utf-8")
+    """The text of control.cddl and paging.cddl. They refer to session-record, which sessions/session.cddl defines."""
+    folder = files("locum.wire.control")
+    parts = (folder.joinpath("control.cddl"), folder.joinpath("paging", "paging.cddl"))
+    return "\n".join(part.read_text(encoding="utf-8") for part in parts)

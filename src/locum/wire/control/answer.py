@@ -6,6 +6,7 @@ from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 
 from locum.wire import cbor
+from locum.wire.control.handed import Handed
 from locum.wire.control.handshake import Handshake
 from locum.wire.control.takeover import HANDOVER_BYTES, MAX_BODY, MAX_SESSIONS
 from locum.wire.errors import WireError
@@ -15,6 +16,9 @@ MAX_ANSWER = MAX_BODY  # the tails of every session at the end of a reclaim
 _POSITION = (1 << 63) - 1  # a stream position, in bytes
 _ERRNO = 4095  # the kernel's own bound
 MAX_REASON = 200  # characters
+MAX_APP_NAME = 64  # characters
+MAX_SURPLUS = 1 << 20  # bytes that proxies may put into the received stream of one session
+MAX_SPOKEN = 1 << 20  # bytes that proxies may say in one session
 
 
 class Status(IntEnum):
@@ -30,6 +34,11 @@ class Status(IntEnum):
     WRONG_STATE = 7
 
 
+def shortened(text: str, most: int) -> str:
+    """The text, or so many characters of it, which show that there was more."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 @dataclass(frozen=True, slots=True)
 class SessionStatus:
     """One session: how it stands with the stand-in."""
@@ -38,11 +47,14 @@ class SessionStatus:
     flow: Flow
     status: Status
     held: int = 0  # bytes that can be fetched now
-    total: int = 0  # bytes received since the capture
+    total: int = 0  # bytes for the program since the capture: those received, with the surplus
     peer_closed: bool = False  # the correspondent's FIN has come
     error: int = 0  # errno that ended the connection, or 0
     reason: str = ""  # why it was refused or is not held any more, for users; at most MAX_REASON characters
     accepted: Handshake | None = None  # the stand-in accepted it for a port that the device listens on
+    spoken: bytes = b""  # by a proxy at the stand-in, behind all that the device sent; at most MAX_SPOKEN
+    surplus: int = 0  # bytes of `total` that proxies put into the stream less those that they left out
+    handed: Handed | None = None  # a proxy opened it, for a program of the device
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +63,14 @@ class FinalState:
 
     session: int
     ts_value: int | None  # TCP timestamp of the stand-in's socket; None without timestamps
-    received: int  # bytes the stand-in's kernel has acknowledged to the correspondent
+    received: (
+        int  # bytes for the program: those acknowledged to the correspondent, with the surplus of the session
+    )
     tail_offset: int  # position of the first byte of `tail`
     peer_closed: bool = False
     error: int = 0
     acked: int = 0  # bytes of the send queue that the correspondent has acknowledged meanwhile
-    tail: bytes = b""  # received bytes from tail_offset on; the rest, if any, is fetched
+    tail: bytes = b""  # bytes for the program from tail_offset on; the rest, if any, is fetched
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +85,8 @@ class Answer632:
     more: bool = False  # bytes after `data` are held
     final: tuple[FinalState, ...] = ()
     application: Mapping[str, object] = field(default_factory=dict)  # state and results of the proxies (1079)
+    reason: str = ""  # of a status that is not OK, for users; at most MAX_REASON characters
+    app: str = ""  # name of the proxy that was refused, and the prepare with it
 
 
 def encode_632(value: Answer632) -> bytes:
@@ -90,6 +106,10 @@ def encode_632(value: Answer632) -> bytes:
         body[6] = [_final_to_map(state) for state in value.final]
     if value.application:
         body[7] = dict(value.application)
+    if value.reason:
+        body[8] = shortened(value.reason, MAX_REASON)
+    if value.app:
+        body[9] = value.app
     return cbor.encode(body)
 
 
@@ -105,6 +125,8 @@ def decode_632(data: bytes) -> Answer632:
         more=False if reader.absent(5) else reader.boolean(5, "more"),
         final=() if reader.absent(6) else tuple(map(_final, reader.array(6, "final", MAX_SESSIONS))),
         application={} if reader.absent(7) else reader.mapping(7, "application"),
+        reason="" if reader.absent(8) else reader.text(8, "reason", MAX_REASON),
+        app="" if reader.absent(9) else reader.text(9, "app", MAX_APP_NAME),
     )
     reader.done()
     return value
@@ -121,8 +143,14 @@ def _status_to_map(value: SessionStatus) -> dict[int, object]:
         6: value.error,
     }
     if value.reason:
-        body[7] = value.reason[:MAX_REASON]
-    return body if value.accepted is None else body | {8: value.accepted.to_cbor()}
+        body[7] = shortened(value.reason, MAX_REASON)
+    if value.accepted is not None:
+        body[8] = value.accepted.to_cbor()
+    if value.spoken:
+        body[9] = value.spoken
+    if value.handed is not None:
+        body[11] = value.handed.to_cbor()
+    return body | {10: value.surplus} if value.surplus else body
 
 
 def _status(value: object) -> SessionStatus:
@@ -139,8 +167,15 @@ def _status(value: object) -> SessionStatus:
         accepted=None
         if reader.absent(8)
         else Handshake.from_cbor(reader.value(8, "accepted"), "632.session.accepted"),
+        spoken=b"" if reader.absent(9) else reader.octets(9, "spoken", 1, MAX_SPOKEN),
+        surplus=0 if reader.absent(10) else reader.integer(10, "surplus", -_POSITION, MAX_SURPLUS),
+        handed=None
+        if reader.absent(11)
+        else Handed.from_cbor(reader.value(11, "handed"), "632.session.handed"),
     )
     reader.done()
+    if not 0 <= found.total - found.surplus <= _POSITION:
+        raise WireError("632.session.surplus", 0, "range")
     return found
 
 

@@ -82,6 +82,8 @@ class SecurityBlock:
     key: bytes = field(repr=False)
     algorithm: str
     replay: str
+    sent_spi: int | None = None  # of messages to the mobile node; None: `spi` as well
+    short_key: bool = False  # fewer than 16 bytes are taken: its operator insists
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,17 @@ def encode_block(content: BlockContent) -> bytes:
         case MulticastBlock():
             return cbor.encode({0: [group.packed for group in content.groups]})
         case SecurityBlock():
-            return cbor.encode({0: content.spi, 1: content.key, 2: content.algorithm, 3: content.replay})
+            association: dict[int, object] = {
+                0: content.spi,
+                1: content.key,
+                2: content.algorithm,
+                3: content.replay,
+            }
+            if content.sent_spi is not None:
+                association[4] = content.sent_spi
+            if content.short_key:
+                association[5] = True
+            return cbor.encode(association)
         case VisitorBlock():
             fields: dict[int, object] = {
                 0: content.home_agent.packed,
@@ -189,11 +201,14 @@ def _multicast(reader: cbor.Reader) -> MulticastBlock:
 
 
 def _security(reader: cbor.Reader) -> SecurityBlock:
+    short = False if reader.absent(5) else reader.boolean(5, "short-key")
     return SecurityBlock(
         reader.integer(0, "spi", 256, 0xFFFFFFFF),
-        reader.octets(1, "key", 16, MAX_KEY),
+        reader.octets(1, "key", 1 if short else 16, MAX_KEY),
         _text(reader.value(2, "algorithm"), f"{reader.field}.algorithm"),
         _text(reader.value(3, "replay"), f"{reader.field}.replay"),
+        None if reader.absent(4) else reader.integer(4, "sent-spi", 256, 0xFFFFFFFF),
+        short,
     )
 
 

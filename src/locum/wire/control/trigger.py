@@ -9,15 +9,14 @@ from ipaddress import IPv4Address, IPv6Address
 
 from locum.wire import cbor
 from locum.wire.control.answer import Status
+from locum.wire.control.selectors import selector_from_cbor, selector_to_cbor
 from locum.wire.control.takeover import MAX_HOME_ADDRESSES
-from locum.wire.cursor import Cursor
 from locum.wire.errors import WireError
-from locum.wire.traffic_selector import TrafficSelector, decode_selector, selector_format
+from locum.wire.traffic_selector import TrafficSelector
 
 PATH = "trigger"  # of the CoAP resource
 MAX_TRIGGER = 8 << 10  # 64 selectors of at most 64 bytes, 64 addresses, and a little
 MAX_SELECTORS = 64  # the most rules that a home address may have
-_MAX_SELECTOR = 96  # bytes of one: every part of an IPv6 selector as a range
 
 
 class Operation(IntEnum):
@@ -57,7 +56,7 @@ def encode_trigger(value: Trigger) -> bytes:
         1: [home_address.packed for home_address in value.home_addresses],
     }
     if value.selectors:
-        body[2] = [[selector_format(selector), selector.encode()] for selector in value.selectors]
+        body[2] = [selector_to_cbor(selector) for selector in value.selectors]
     if value.reason is not Reason.COMMAND:
         body[3] = int(value.reason)
     if value.access_node is not None:
@@ -83,20 +82,7 @@ def decode_trigger(data: bytes) -> Trigger:
 def _selectors(items: list[object]) -> tuple[TrafficSelector, ...]:
     if not items:
         raise WireError("trigger.selectors", 0, "range")
-    return tuple(_selector(item) for item in items)
-
-
-def _selector(value: object) -> TrafficSelector:
-    parts = cbor.array(value, "trigger.selector", 2)
-    if len(parts) != 2:
-        raise WireError("trigger.selector", 0, "truncated")
-    number = cbor.integer(parts[0], "trigger.selector.format", 0, 255)
-    if not isinstance(parts[1], bytes) or len(parts[1]) > _MAX_SELECTOR:
-        raise WireError("trigger.selector", 0, "not-octets")
-    cursor = Cursor(parts[1])
-    selector = decode_selector(number, cursor)
-    cursor.done("trigger.selector")
-    return selector
+    return tuple(selector_from_cbor(item, "trigger.selector") for item in items)
 
 
 def encode_trigger_answer(status: Status) -> bytes:

@@ -9,6 +9,7 @@ from locum.wire.ip.headers import (
     IPV4_IN_IP,
     IPV6_HEADER_BYTES,
     IPV6_IN_IP,
+    MINIMAL_IN_IP,
     TCP,
     UDP,
     Ipv4Header,
@@ -17,6 +18,7 @@ from locum.wire.ip.headers import (
     decode_ip,
     upper_layer,
 )
+from locum.wire.ip.minimal import MinimalHeader, narrow, widen
 from locum.wire.ip.packet import (
     build_ip,
     build_tcp,
@@ -34,11 +36,13 @@ __all__ = [
     "IPV4_IN_IP",
     "IPV6_HEADER_BYTES",
     "IPV6_IN_IP",
+    "MINIMAL_IN_IP",
     "TCP",
     "UDP",
     "IcmpMessage",
     "Ipv4Header",
     "Ipv6Header",
+    "MinimalHeader",
     "TcpFlag",
     "TcpSegment",
     "UdpDatagram",
@@ -50,9 +54,11 @@ __all__ = [
     "checksum",
     "decode_ip",
     "fragment",
+    "narrow",
     "ones_sum",
     "pseudo_header",
     "timestamp_option",
     "transport_checksum",
     "upper_layer",
+    "widen",
 ]

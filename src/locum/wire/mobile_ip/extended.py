@@ -4,7 +4,15 @@ from typing import TypeVar
 
 from locum.wire.cursor import Cursor
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.extensions import MAX_MESSAGE, Authentication, AuthKind, Extension, Nai
+from locum.wire.mobile_ip.extensions import (
+    MAX_MESSAGE,
+    MN_AAA,
+    Authentication,
+    AuthKind,
+    Extension,
+    GeneralizedAuthentication,
+    Nai,
+)
 
 E_ = TypeVar("E_", bound=Extension)
 
@@ -31,16 +39,34 @@ class Extended:
         return None
 
     @property
+    def to_aaa(self) -> GeneralizedAuthentication | None:
+        """The authentication extension between the mobile node and its AAA server (RFC 4721 section 6)."""
+        for extension in self.extensions:
+            if isinstance(extension, GeneralizedAuthentication) and extension.subtype == MN_AAA:
+                return extension
+        return None
+
+    @property
+    def to_home(self) -> Authentication | GeneralizedAuthentication | None:
+        """The authentication of the mobile node: to its home agent; in a request without that one, to its AAA server."""
+        return self.authentication(AuthKind.MN_HA) or self.to_aaa
+
+    @property
+    def said_to_home(self) -> tuple[Extension, ...]:
+        """The extensions that `to_home` protects; none without it."""
+        proving = self.to_home
+        for place, extension in enumerate(self.extensions):
+            if extension is proving:
+                return self.extensions[:place]
+        return ()
+
+    @property
     def mobile_nai(self) -> str | None:
-        """The mobile node's NAI (RFC 2794 section 2), if under its own authentication to its home agent."""
+        """The mobile node's NAI (RFC 2794 section 2), if under its own authentication (`to_home`)."""
         if len(self.extensions) < 2:
             return None
         return next(
-            (
-                extension.identifier
-                for extension in self.protected(AuthKind.MN_HA)
-                if isinstance(extension, Nai)
-            ),
+            (extension.identifier for extension in self.said_to_home if isinstance(extension, Nai)),
             None,
         )
 

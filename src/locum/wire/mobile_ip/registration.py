@@ -1,13 +1,19 @@
 """Registration (RFC 5944 sections 3.3 and 3.4). Bytes in, values out; no key, no state, no policy."""
 
 import struct
+from collections.abc import Callable
 from enum import IntEnum, IntFlag
 from functools import lru_cache
 from ipaddress import IPv4Address
 
 from locum.wire.cursor import Cursor
 from locum.wire.mobile_ip.extended import Extended, open_message
-from locum.wire.mobile_ip.extensions import Extension, decode_extensions, encode_extensions
+from locum.wire.mobile_ip.extensions import (
+    Extension,
+    decode_extensions,
+    decode_intact,
+    encode_extensions,
+)
 from locum.wire.values import value
 
 UDP_PORT = 434
@@ -137,6 +143,13 @@ class RegistrationRequest(Extended):
         return cls._read(open_message(data, REGISTRATION_REQUEST, REQUEST_BYTES), extended=True)
 
     @classmethod
+    def decode_intact(cls, data: bytes) -> "RegistrationRequest":
+        """The request up to its first extension that is poorly formed, to answer what is authentic; raises WireError."""
+        return cls._read(
+            open_message(data, REGISTRATION_REQUEST, REQUEST_BYTES), extended=True, extensions=decode_intact
+        )
+
+    @classmethod
     def decode_fixed(cls, data: bytes) -> "RegistrationRequest":
         """Only the fixed part, for answering a request whose extensions are poorly formed; raises WireError."""
         return cls._read(
@@ -144,7 +157,13 @@ class RegistrationRequest(Extended):
         )
 
     @classmethod
-    def _read(cls, cursor: Cursor, *, extended: bool) -> "RegistrationRequest":
+    def _read(
+        cls,
+        cursor: Cursor,
+        *,
+        extended: bool,
+        extensions: Callable[[Cursor], tuple[Extension, ...]] = decode_extensions,
+    ) -> "RegistrationRequest":
         _, flags, lifetime, home_address, home_agent, care_of, identification = _REQUEST.unpack_from(
             cursor.data
         )
@@ -155,7 +174,7 @@ class RegistrationRequest(Extended):
             _agent(care_of),
             identification,
             _FLAGS[flags],
-            decode_extensions(cursor) if extended else (),
+            extensions(cursor) if extended else (),
         )
 
 

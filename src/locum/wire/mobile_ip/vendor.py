@@ -25,6 +25,8 @@ class VendorType(IntEnum):
     WEIGHT = 3
     TRANSFER_CONTEXT = 4
     FLOW_RULE = 5
+    AGENT_KEY_REQUEST = 6
+    AGENT_KEY = 7
 
 
 class FlowOperation(IntEnum):
@@ -85,7 +87,26 @@ class FlowRule:
     share: bool = False
 
 
-VendorValue = DefaultCareOfAddress | MnpsRole | Weight | TransferContext | FlowRule
+@dataclass(frozen=True, slots=True)
+class AgentKeyRequest:
+    """A foreign agent takes the key that the mobile node asks for (RFC 3957); `spi` is for messages to the agent."""
+
+    spi: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentKey:
+    """That key, encrypted under the association of the foreign agent and the home agent (RFC 5649).
+
+    RFC 3957 leaves its way from the AAA server to the foreign agent to Diameter and RADIUS.
+    """
+
+    wrapped: bytes
+
+
+VendorValue = (
+    DefaultCareOfAddress | MnpsRole | Weight | TransferContext | FlowRule | AgentKeyRequest | AgentKey
+)
 
 
 def encode_vendor(value: VendorValue) -> VendorNormal:
@@ -105,6 +126,10 @@ def encode_vendor(value: VendorValue) -> VendorNormal:
             numbers = value.identifier.to_bytes(2, "big") + value.priority.to_bytes(2, "big")
             data = bytes((value.operation,)) + numbers + bytes((_SHARE if value.share else 0,))
             return VendorNormal(ENTERPRISE, VendorType.FLOW_RULE, data)
+        case AgentKeyRequest():
+            return VendorNormal(ENTERPRISE, VendorType.AGENT_KEY_REQUEST, value.spi.to_bytes(4, "big"))
+        case AgentKey():
+            return VendorNormal(ENTERPRISE, VendorType.AGENT_KEY, value.wrapped)
 
 
 def decode_vendor(extension: VendorNormal) -> VendorValue | None:
@@ -125,6 +150,13 @@ def decode_vendor(extension: VendorNormal) -> VendorValue | None:
             return _transfer_context(extension.value)
         case VendorType.FLOW_RULE:
             return _flow_rule(Cursor(extension.value))
+        case VendorType.AGENT_KEY_REQUEST:
+            cursor = Cursor(extension.value)
+            asked = AgentKeyRequest(cursor.u32("agent-key-request"))
+            cursor.done("agent-key-request")
+            return asked
+        case VendorType.AGENT_KEY:
+            return AgentKey(extension.value)
     return None
 
 

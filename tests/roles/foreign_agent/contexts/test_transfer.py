@@ -109,6 +109,33 @@ def test_reactive_move_loses_no_packet_and_keeps_order() -> None:
     assert "context-received" in world.an2.kinds()
 
 
+class Listening(MovingWorld):
+    """Notes, after each action of an access node, whether a packet of its visitor would be let in there."""
+
+    def __init__(self) -> None:
+        self.let_in: dict[str, list[bool]] = {"an1": [], "an2": []}
+        super().__init__()
+
+    def _perform(self, host: Host, action: a.Action) -> None:
+        super()._perform(host, action)
+        if host.name in self.let_in:
+            held = host.acceptances.values()
+            self.let_in[host.name].append(any(at.home_address == HOA and at.link is not None for at in held))
+
+
+def test_the_device_sends_whatever_happens_to_its_packets() -> None:
+    """Packets to it wait, are released or go to its next access node; its own enter from 604 until the visit ends."""
+    told, untold = Listening(), Listening()
+    at(told, "both")
+    predictive(told)
+    at(untold)
+    reactive(untold)
+    for world in (told, untold):
+        for name, let_in in world.let_in.items():
+            first, after = let_in.index(True), len(let_in) - let_in[::-1].index(True)
+            assert all(let_in[first:after]), (name, let_in)
+
+
 def held_at_request(*said: Extension, behind: tuple[Extension, ...] = ()) -> set[Addr]:
     """Home addresses whose packets the new access node holds after a request that is not answered yet.
 
@@ -380,8 +407,12 @@ def test_groups_go_on_at_the_new_access_node() -> None:
     assert world.groups["an2"][GROUP] == ()
 
 
-def test_new_access_node_uses_the_devices_association() -> None:
-    shared = Association(500, b"f" * 16)
+@pytest.mark.parametrize(
+    "shared",
+    [Association(500, b"f" * 16), Association(500, b"short", sent_spi=501, short_key=True)],
+    ids=["plain", "two SPIs and a short key"],
+)
+def test_new_access_node_uses_the_devices_association(shared: Association) -> None:
     world = both(mobiles={AN1: {HOA: shared}, AN2: {}})
     assert security_block(shared) == world.agent(world.an1).contexts.content(HOA, BlockKind.SECURITY)
     world.move("radio1")

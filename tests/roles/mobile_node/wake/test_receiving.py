@@ -7,7 +7,9 @@ import pytest
 
 from locum.roles import actions as a
 from locum.roles.action_values.forwarding import ClearFlow, FlowEntry, FlowVerdict, SetFlow
+from locum.roles.action_values.handed import RestoreHanded
 from locum.roles.action_values.listeners import ReplayAccepted, Replayed
+from locum.roles.action_values.sessions import NotPerformed
 from locum.roles.mobile_node.handover import StandInDialogue
 from locum.roles.mobile_node.wake.receiving import ATTEMPTS, Receiving
 from locum.wire.control import (
@@ -16,6 +18,7 @@ from locum.wire.control import (
     Fetch,
     FinalState,
     Flow,
+    Handed,
     SessionStatus,
     Status,
     decode_634,
@@ -136,3 +139,22 @@ def test_only_connections_of_the_devices_own_addresses_are_taken(flow: Flow) -> 
     one = receiving()
     assert one.announced((replace(STATUS, flow=flow),)) == []
     assert one.begin(final(0)) == []
+
+
+@pytest.mark.parametrize("result", ["restored", "failed", "not performed"])
+def test_connections_of_proxies_come_with_their_label_and_state(result: str) -> None:
+    one, chat = receiving(), Handed("chat", {0: 1})
+    one.announced((replace(STATUS, accepted=None, handed=chat),))
+    states = final(3, b"abc", acked=9)
+    action = RestoreHanded(CALL, chat, states[LAST], b"abc")
+    assert one.begin(states) == [action]
+    if result == "restored":
+        done = one.happened(Replayed(CALL))
+        assert done is not None
+        (told,) = [action for action in done if isinstance(action, a.Emit)]
+        assert (told.kind, told.detail) == ("session-arrived", {"label": "chat"})
+        assert one.arrived == {CALL: LAST}
+    else:
+        failed = Replayed(CALL, "no room") if result == "failed" else NotPerformed(action, "no room")
+        assert asked(one.happened(failed))[0][1] == Abandon(ONE, (LAST,))
+        assert one.failed == {CALL: "no room"}

@@ -1,13 +1,11 @@
 """RFC 3519: the mobile node behind a stock masquerade, its tunnel in UDP, kept open and found again (R9, R10)."""
 
-import re
-
 from locum.lab.captures import pcap
 from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Plan, merged
-from locum.lab.errors import LabError
 from locum.lab.network.namespaces import run
 from locum.lab.processes import wait_until
 from locum.lab.programs import services, stream
+from locum.lab.programs.echoes import answered
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
 from locum.lab.scenarios.sleep.fig06 import handovers
@@ -59,9 +57,9 @@ class Nat(Scenario):
         self.download.wait_for(HEAD_START)
         self.slept = lab.sleep(ASLEEP, [self.download.program], at=NODE)
         self.status = self.download.finish(30)
-        self.outwards = answered(lab, "mn", str(lab.topology.address4("cn")), str(HOME_ADDRESS4))
-        self.inwards = answered(lab, "cn", str(HOME_ADDRESS4))
-        self.inwards_6 = answered(lab, "cn", str(HOME_ADDRESS6))
+        self.outwards = reached(lab, "mn", str(lab.topology.address4("cn")), str(HOME_ADDRESS4))
+        self.inwards = reached(lab, "cn", str(HOME_ADDRESS4))
+        self.inwards_6 = reached(lab, "cn", str(HOME_ADDRESS6))
         self.uploaded = upload(lab, UPLOAD)
         self.revoking = lab.timeline.mark("home-agent-revokes")
         lab.command("ha", "binding", "revoke", str(HOME_ADDRESS4))
@@ -72,7 +70,7 @@ class Nat(Scenario):
         lab.pause(IDLE)
         self.renewals = lab.timeline.count("mn", "registered") - registrations
         lab.timeline.mark("quiet-ends")
-        self.first_after_quiet = answered(lab, "cn", str(HOME_ADDRESS4), count=1)
+        self.first_after_quiet = reached(lab, "cn", str(HOME_ADDRESS4), count=1)
         probes = start_stream(lab, PORT, RATE)
         lab.pause(1.0)
         self.changed = self._change_translator(lab)
@@ -81,7 +79,7 @@ class Nat(Scenario):
         lab.pause(1.0)
         self.stopped = lab.timeline.mark("stream-ends")
         probes.stop()
-        self.after_change = answered(lab, "mn", str(lab.topology.address4("cn")), str(HOME_ADDRESS4))
+        self.after_change = reached(lab, "mn", str(lab.topology.address4("cn")), str(HOME_ADDRESS4))
         self.counters = lab.counters("ha")
 
     def judge(self, lab: Lab, checks: Checks) -> None:
@@ -189,12 +187,7 @@ def upload(lab: Lab, size: int) -> int:
     return int(words[0]) if words[1:] == ["bytes"] else 0
 
 
-def answered(lab: Lab, node: str, target: str, source: str | None = None, count: int = PINGS) -> int:
+def reached(lab: Lab, node: str, target: str, source: str | None = None, count: int = PINGS) -> int:
     """Number of answered echo requests, out of `count`."""
     chosen = ["-I", source] if source else []
-    done = lab.processes.run(
-        node, ["ping", "-c", str(count), "-i", "0.05", "-W", "2", "-q", *chosen, target], 30
-    )
-    if (received := re.search(r"(\d+) received", done.stdout)) is None:
-        raise LabError(f"ping at {node} failed: {(done.stderr or done.stdout).strip()}")
-    return int(received[1])
+    return answered(lab.processes, node, target, count, *chosen, interval=0.05)

@@ -15,6 +15,7 @@ from locum.lab.configuration import Pair, Plan, Table
 from locum.lab.errors import LabError
 from locum.lab.network.topology import figure_5
 from locum.lab.processes import wait_until
+from locum.lab.programs.echoes import answered
 from locum.lab.programs.services import WebServer, sha256
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
@@ -290,9 +291,7 @@ class Translate(Scenario):
 
 def ping(lab: Lab, home: Address, size: int, count: int) -> int:
     """Number of answered echo requests."""
-    command = ["ping", "-n", "-q", "-c", str(count), "-i", "0.1", "-W", "2", "-s", str(size), str(home)]
-    text = lab.processes.run("cn", command).stdout
-    return int(text.partition(" received")[0].rpartition(" ")[2] or 0)
+    return answered(lab.processes, "cn", str(home), count, "-s", str(size))
 
 
 def refusal(lab: Lab, home: Address) -> str:

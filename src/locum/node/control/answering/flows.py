@@ -12,6 +12,7 @@ from locum.node.config.rule_table import flow_rules
 from locum.node.config.rule_text import rule_fields, rule_text, selector_fields
 from locum.node.config.toml_table import ConfigError, Table
 from locum.node.control.answering import own_flows
+from locum.node.control.answering.stored import stored
 from locum.node.control.server import RequestFailed
 from locum.roles.action_values.addresses import Addr
 from locum.roles.rules import ADMIN, RuleRefused
@@ -59,6 +60,7 @@ async def flow_add(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
         )
     except RuleRefused as problem:
         raise RequestFailed(str(problem)) from None
+    await stored(node, "home_agent")
     made = [line for line in role.list_rules(home_address) if line.rule.identifier == rule.identifier]
     return rule_rows(node, made)[0]
 
@@ -84,6 +86,7 @@ async def flow_remove(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
         )
     except RuleRefused as problem:
         raise RequestFailed(str(problem)) from None
+    await stored(node, "home_agent")
     return rows[0]
 
 

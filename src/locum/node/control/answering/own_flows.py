@@ -104,7 +104,7 @@ def stand_in_list(node: "NodeView") -> list[Row]:
 async def stand_in_add(node: "NodeView", keys: Mapping[str, Any], home_address: Addr | None) -> Row:
     """Take the selector's packets; returns when the home agent sends them here. Raises RequestFailed."""
     given = {key: value for key, value in keys.items() if key not in ("action", "to", "share")}
-    if keys.get("action") == "drop" or given.keys() & {"id", "priority"}:
+    if keys.get("action", "forward") != "forward" or given.keys() & {"id", "priority"}:
         raise RequestFailed("a stand-in's rules lead to itself; identifier and priority are given to them")
     standing = _standing(node, home_address)
     table = Table(Path("rule"), "", given)

@@ -100,6 +100,7 @@ def _row(kind: str, key: PeerKey) -> Row:
 def _of(association: Association) -> Row:
     return {
         "spi": association.spi,
+        "sent_spi": association.outgoing_spi,
         "algorithm": association.algorithm.value,
         "replay": association.replay.value,
     }

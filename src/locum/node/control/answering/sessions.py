@@ -96,10 +96,12 @@ def _number(arguments: Mapping[str, Any], key: str) -> int | None:
 
 
 def sessions(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
-    """Sessions that are away (mobile node) or held (stand-in)."""
+    """Sessions that are away or wait for a program (mobile node), or are held (stand-in)."""
     rows: list[Row] = []
     if "mobile_node" in node.driver.slots:
         rows += sleeper(node).away()
+    if node.replaying is not None:
+        rows += node.replaying.waiting.rows()
     if (slot := node.driver.slots.get("mnps")) is not None:
         rows += _held(node, cast("StandIn", slot.role))
     return rows
@@ -171,7 +173,8 @@ def _held(node: "NodeView", role: "StandIn") -> list[Row]:
         for session in taken.sessions:
             key = (taken.identifier.hex(), session.session)
             row: Row = {
-                "kind": "held" if session.accepted is None else "accepted",
+                "kind": session.kind,
+                "label": session.label,
                 "handover": key[0],
                 "session": session.session,
                 "flow": flow_text(session.flow),

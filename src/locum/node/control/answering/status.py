@@ -1,8 +1,9 @@
-"""Requests about the node itself: `locum status | counters | shutdown`."""
+"""Requests about the node itself: `locum status | node check | counters | shutdown`."""
 
 import os
 import signal
 from collections.abc import Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from locum.node.control.answering.sessions import sleeper
@@ -10,7 +11,11 @@ from locum.node.events import prometheus_text
 
 if TYPE_CHECKING:
     from locum.node.control.view import NodeView
+    from locum.roles.home_agent.role import HomeAgent
     from locum.roles.mnps.role import StandIn
+
+
+MOST_PATHS_NAMED = 16  # in the status
 
 
 def status(node: "NodeView", arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,8 +27,22 @@ def status(node: "NodeView", arguments: Mapping[str, Any]) -> dict[str, Any]:
         "since": node.clock.for_people(node.started_at),
         "interfaces": node.interface_states(),
     }
+    if waits := node.forwarder.status():
+        facts["forwarding"] = waits
+    if (held := node.plane.held.waiting())["packets"]:
+        facts["held"] = held
+    if paths := path_mtus(node):
+        facts["path_mtu"] = paths
+    if troubles := node.beside.troubles():
+        facts["host"] = troubles
     if "mobile_node" in node.driver.slots:
         facts["mobile_node"] = sleeper(node).state()
+    if (slot := node.driver.slots.get("home_agent")) is not None:
+        timestamps = cast("HomeAgent", slot.role).timestamps
+        facts["home_agent"] = {
+            "timestamp_tolerance": timestamps.tolerance,
+            "clock_ahead": round(timestamps.held_ahead, 3),
+        }
     if node.stand_in is not None:
         taken = cast("StandIn", node.driver.slots["mnps"].role).triggering.taken()
         facts["mnps"] = {
@@ -34,6 +53,20 @@ def status(node: "NodeView", arguments: Mapping[str, Any]) -> dict[str, Any]:
             ],
         }
     return facts
+
+
+def path_mtus(node: "NodeView") -> dict[str, Any]:
+    """Numbers of probed paths of tunnels by the state of their search, and MTUs of narrow ones; empty: there are none."""
+    facts: dict[str, Any] = dict(node.plane.probes.probing.states())
+    if narrow := node.plane.narrow_paths:
+        facts["narrow"] = len(narrow)
+        facts["mtus"] = {str(end): mtu for end, mtu in islice(narrow.items(), MOST_PATHS_NAMED)}
+    return facts
+
+
+async def check(node: "NodeView", arguments: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Look at the host now: each trouble with its place, and the command that ends it."""
+    return await node.beside.check()
 
 
 def counters(node: "NodeView", arguments: Mapping[str, Any]) -> dict[str, dict[str, int]] | str:

@@ -202,10 +202,22 @@ def policing_of(rules: RuleList) -> Policing:
 def security_block(association: Association) -> SecurityBlock:
     """An association as it travels, encrypted like all of the message."""
     return SecurityBlock(
-        association.spi, association.key, association.algorithm.value, association.replay.value
+        association.spi,
+        association.key,
+        association.algorithm.value,
+        association.replay.value,
+        association.sent_spi,
+        association.short_key,
     )
 
 
 def association_of(block: SecurityBlock) -> Association:
     """An association that has travelled; raises ValueError for names that are not known."""
-    return Association(block.spi, block.key, Algorithm(block.algorithm), Replay(block.replay))
+    return Association(
+        block.spi,
+        block.key,
+        Algorithm(block.algorithm),
+        Replay(block.replay),
+        block.sent_spi,
+        block.short_key,
+    )

@@ -381,15 +381,16 @@ class InFlight(Part):
         """
         homes = flight.mobile.home_addresses
         accepted = {
-            key: acceptance if acceptance.link is None else replace(acceptance, link=None, next_hop=None)
+            key: acceptance if acceptance.link is None else replace(acceptance, by_route=True)
             for key, acceptance in base.acceptances.items()
         }
         sources = [flight.mobile.home_agent]
         if flight.incoming is not None:
             sources.append(flight.incoming.peer)
-        accepted |= _keyed(
+        looked_up = _keyed(
             TunnelAcceptance(source, home, Side.TO_HOME_ADDRESS) for source in sources for home in homes
         )
+        accepted = looked_up | accepted
         if flight.waiting is Waiting.SETTLING:
             direct = self._direct(base, flight).acceptances
             accepted |= {

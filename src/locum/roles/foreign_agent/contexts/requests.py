@@ -66,6 +66,9 @@ class ContextRequests(Part):
         self._told: dict[tuple[IPv4Address, IPv4Address], Mapping[int, int]] = {}
         self._numbers = count(FIRST_REQUEST)
 
+    def __len__(self) -> int:
+        return len(self._exchanges)
+
     def get(self, number: int) -> Exchange | None:
         """The one with this request number."""
         return self._exchanges.get(number)

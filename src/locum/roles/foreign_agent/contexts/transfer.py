@@ -44,6 +44,11 @@ class ContextTransfer(Part):
         self._answering = Answering(kept, self.requesting.begin)
         self._parts = Parts(kept.trigger_requests, kept)
 
+    @property
+    def asked(self) -> int:
+        """How many requests for contexts are under way."""
+        return len(self._requests)
+
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start; the book has restored the contexts before."""
         return self._parts.restore(rows, now=now)

@@ -3,6 +3,7 @@
 This module must not know about data that is put back.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from locum.roles.action_values.forwarding import FlowVerdict
@@ -14,6 +15,7 @@ from locum.roles.mobile_node.wake.course import Course
 from locum.roles.mobile_node.wake.states import WAITING, Ended, Tightening
 from locum.roles.mobile_node.wake.still_away import StillAway
 from locum.roles.registrant.registrant import RegistrationClient
+from locum.wire.control import Flow
 
 
 class Programs:
@@ -23,6 +25,9 @@ class Programs:
         self.loose = away.handover.loose
         self._mobile, self._course, self._away = mobile, course, away
         self._stranded_at: float | None = None  # steady seconds
+        # By proxies at the stand-in; None: it has not told yet
+        self.spoken: Mapping[Flow, bytes] | None = None
+        self.surplus: Mapping[Flow, int] = {}
 
     @property
     def stranded(self) -> bool:
@@ -48,7 +53,10 @@ class Programs:
         """Freeze the programs and put their sockets into repair mode."""
         flows = self._away.handover.flows
         self._course.enter("freeze", Tightening(flows))
-        return [Tighten(flows)]
+        said = self.spoken or {}
+        spoken = tuple((flow, said[flow]) for flow in flows if said.get(flow))
+        surplus = tuple((flow, self.surplus[flow]) for flow in flows if self.surplus.get(flow))
+        return [Tighten(flows, spoken, surplus)]
 
     def _loosen(self) -> list[Action]:
         """Data written meanwhile waits in the sockets. The row comes first: a next run may freeze nothing."""

@@ -1,4 +1,4 @@
-"""Connections that the stand-in accepted while the device slept come to its programs, as a part of its return (C3).
+"""Connections that the stand-in accepted, or a proxy opened, while the device slept come to its programs with it (C3, A11).
 
 They are independent of the sessions that were away: their bytes are fetched and put into a program's queue beside those, and
 only the end of the whole hand-over waits for them. Their flows are suspended from the reclaim on, for their peers may send
@@ -8,8 +8,9 @@ at any moment. One that cannot come is reset at the stand-in. This module must n
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.forwarding import ClearFlow, FlowVerdict, ReleaseHeld
+from locum.roles.action_values.handed import RestoreHanded
 from locum.roles.action_values.listeners import ReplayAccepted, Replayed
 from locum.roles.action_values.sessions import NotPerformed
 from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
@@ -21,6 +22,7 @@ from locum.wire.control import (
     Fetch,
     FinalState,
     Flow,
+    Handed,
     Handshake,
     SessionStatus,
     Status,
@@ -41,7 +43,7 @@ class Expected:
 
     session: int
     flow: Flow
-    handshake: Handshake
+    opened: Handshake | Handed  # by its peer, or by a proxy
     final: FinalState | None = None
     data: bytes = b""
 
@@ -122,9 +124,10 @@ class Receiving:
         if self._begun:
             return []
         listed = {
-            session.flow: Expected(session.session, session.flow, session.accepted)
+            session.flow: Expected(session.session, session.flow, opened)
             for session in sessions
-            if session.accepted is not None and session.status is Status.OK and self._is_ours(session.flow)
+            if (opened := session.accepted or session.handed) is not None
+            if session.status is Status.OK and self._is_ours(session.flow)
             if session.session not in self._returned
         }
         new = [flow for flow in listed if flow not in self._connections]
@@ -167,9 +170,7 @@ class Receiving:
         assert expected.final is not None
         self._connections[expected.flow] = expected
         if expected.whole:
-            return [
-                ReplayAccepted(expected.flow, expected.handshake, expected.data, expected.final.peer_closed)
-            ]
+            return [_put(expected, expected.final)]
         start = len(expected.data)
         return self._ask(
             Fetch(self._handover, expected.session, start, min(expected.final.received - start, AT_ONCE))
@@ -191,7 +192,7 @@ class Receiving:
                 return self._again(value, attempt, reason)
             case Replayed(flow, error):
                 return self._replayed(flow, error)
-            case NotPerformed(ReplayAccepted(flow), reason):
+            case NotPerformed(ReplayAccepted(flow) | RestoreHanded(flow), reason):
                 return self._replayed(flow, reason)
         return None
 
@@ -227,7 +228,9 @@ class Receiving:
         if error is not None:
             return self._fail(connection, error)
         self._connections[flow] = Arrived(connection.session)
-        return [*released((flow,)), Emit("session-arrived", "632", flow.local, flow)]
+        label = connection.opened.label if isinstance(connection.opened, Handed) else None
+        detail: dict[str, JSON] = {} if label is None else {"label": label}
+        return [*released((flow,)), Emit("session-arrived", "632", flow.local, flow, detail)]
 
     def _fail(self, expected: Expected, reason: str) -> list[Action]:
         """Let the stand-in reset the peer, before packets of the flow meet this host without a connection."""
@@ -237,6 +240,13 @@ class Receiving:
             *released((expected.flow,)),
             Emit("session-lost", None, expected.flow.local, expected.flow, {"reason": reason}),
         ]
+
+
+def _put(expected: Expected, final: FinalState) -> Action:
+    """Give a whole connection to a program."""
+    if isinstance(expected.opened, Handed):
+        return RestoreHanded(expected.flow, expected.opened, final, expected.data)
+    return ReplayAccepted(expected.flow, expected.opened, expected.data, final.peer_closed)
 
 
 def released(flows: Iterable[Flow]) -> list[Action]:

@@ -5,6 +5,7 @@ while something happens: one that waits too long for the network or the stand-in
 frozen again when there is something to put back. It must not know how sessions are put back or packets held.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from locum.roles.action_values.forwarding import FlowVerdict
@@ -21,6 +22,7 @@ from locum.roles.action_values.sessions import (
     Tightened,
 )
 from locum.roles.actions import Action, Answered, Emit, Event, NoAnswer
+from locum.roles.app_results import plain, results
 from locum.roles.flow_rows import set_flows
 from locum.roles.mobile_node.handover import Handover, Stage, StandInDialogue
 from locum.roles.mobile_node.wake.closing import Closing
@@ -99,6 +101,8 @@ class Waking:
         self.closing = Closing(self._course, self._newcomers, self._away)
         self._held = False  # the flows' packets wait here
         self._finishing = False
+        # Keeps the states and results of the proxies (1079); called with steady seconds.
+        self.returned: Callable[[Mapping[str, object], float], list[Action]] = lambda _application, _now: []
 
     @property
     def state(self) -> State:
@@ -293,10 +297,24 @@ class Waking:
             actions += self._note(self.handover.at(Stage.WAKING))
         actions += self._newcomers.announced(answer)
         self._away.number({flow: set_flow.session for flow, set_flow in held.items()})
+        actions += self._told_by_apps(answer, now)
+        self._programs.spoken = {flow: session.spoken for flow, session in held.items()}
+        self._programs.surplus = {flow: session.surplus for flow, session in held.items()}
         self.progress.aim({flow: set_flow.total for flow, set_flow in held.items()})
         if self._programs.loose or not self._placed:
             return [*actions, *self._programs.tighten()]
         return [*actions, *self._measured(now)]
+
+    def _told_by_apps(self, answer: Answer632, now: float) -> list[Action]:
+        """Results of the proxies, told once in a wake (1079)."""
+        if self._programs.spoken is not None or not answer.application:
+            return []
+        home_address = self._mobile.configuration.home_address
+        told: list[Action] = [
+            Emit("app-result", "632", home_address, None, {"app": name, "result": plain(result)})
+            for name, result in results(answer.application).items()
+        ]
+        return [*self.returned(answer.application, now), *told]
 
     def _measured(self, now: float) -> list[Action]:
         """It is known how much is there, and how much here: fetch it, or return when it is little."""

@@ -1,6 +1,6 @@
 """Extensions of Mobile IP registration messages, found by type. One small file each; framing.py has the formats."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from locum.wire.cursor import Cursor
 from locum.wire.errors import WireError
@@ -35,6 +35,12 @@ from locum.wire.mobile_ip.extensions.dual_stack import (
     PrefixCode,
     decode_dual_stack,
 )
+from locum.wire.mobile_ip.extensions.dynamic_home_agent import (
+    DYNAMIC_HOME_AGENT,
+    DynamicHomeAgent,
+    HomeAgentUse,
+    decode_dynamic_home_agent,
+)
 from locum.wire.mobile_ip.extensions.flow_binding import (
     MAX_BINDING,
     MAX_BINDINGS,
@@ -55,6 +61,18 @@ from locum.wire.mobile_ip.extensions.framing import (
     Unknown,
     next_frame,
     unknown,
+)
+from locum.wire.mobile_ip.extensions.key_generation import (
+    MN_FA_NONCE_REPLY,
+    MN_FA_NONCE_REQUEST,
+    MN_HA_NONCE_REPLY,
+    MN_HA_NONCE_REQUEST,
+    AgentNonceReply,
+    HomeNonceReply,
+    NonceRequest,
+    decode_agent_nonce_reply,
+    decode_home_nonce_reply,
+    decode_nonce_request,
 )
 from locum.wire.mobile_ip.extensions.nai import (
     NAI,
@@ -93,6 +111,7 @@ from locum.wire.mobile_ip.extensions.udp_tunnel import (
 __all__ = [
     "DEFAULT_KEEPALIVE",
     "DUAL_STACK",
+    "DYNAMIC_HOME_AGENT",
     "ENCAPSULATING_DELIVERY",
     "GENERALIZED_AUTHENTICATION",
     "LINK_LOCAL",
@@ -103,6 +122,10 @@ __all__ = [
     "MIN_BINDING",
     "MIN_CHALLENGE",
     "MN_AAA",
+    "MN_FA_NONCE_REPLY",
+    "MN_FA_NONCE_REQUEST",
+    "MN_HA_NONCE_REPLY",
+    "MN_HA_NONCE_REQUEST",
     "MOBILE_FA_CHALLENGE",
     "MULTIPATH",
     "NAI",
@@ -114,14 +137,18 @@ __all__ = [
     "VENDOR_CRITICAL",
     "VENDOR_NORMAL",
     "AccessTechnology",
+    "AgentNonceReply",
     "AuthKind",
     "Authentication",
     "Challenge",
+    "DynamicHomeAgent",
     "EncapsulatingDelivery",
     "Extension",
     "FlowAction",
     "FlowBinding",
     "GeneralizedAuthentication",
+    "HomeAgentUse",
+    "HomeNonceReply",
     "InnerEncapsulation",
     "Ipv6PrefixReply",
     "Ipv6PrefixRequest",
@@ -130,6 +157,7 @@ __all__ = [
     "Multipath",
     "Nai",
     "NaiCarrying",
+    "NonceRequest",
     "Padding",
     "PrefixCode",
     "RevocationSupport",
@@ -141,6 +169,7 @@ __all__ = [
     "VendorNormal",
     "check_order",
     "decode_extensions",
+    "decode_intact",
     "decode_padding",
     "encode_extensions",
 ]
@@ -152,6 +181,10 @@ _DECODERS: dict[int, Callable[[Frame], Extension]] = {
     AuthKind.FA_HA: decode_authentication,
     GENERALIZED_AUTHENTICATION: decode_generalized,
     VENDOR_CRITICAL: decode_vendor_critical,
+    MN_FA_NONCE_REQUEST: decode_nonce_request,
+    MN_FA_NONCE_REPLY: decode_agent_nonce_reply,
+    MN_HA_NONCE_REQUEST: decode_nonce_request,
+    MN_HA_NONCE_REPLY: decode_home_nonce_reply,
     ENCAPSULATING_DELIVERY: decode_encapsulating_delivery,
     NAI: decode_nai,
     NAI_CARRYING: decode_nai_carrying,
@@ -160,6 +193,7 @@ _DECODERS: dict[int, Callable[[Frame], Extension]] = {
     DUAL_STACK: decode_dual_stack,
     MULTIPATH: decode_flow_binding,
     REVOCATION_SUPPORT: decode_revocation_support,
+    DYNAMIC_HOME_AGENT: decode_dynamic_home_agent,
     UDP_TUNNEL_REQUEST: decode_udp_tunnel_request,
     UDP_TUNNEL_REPLY: decode_udp_tunnel_reply,
 }
@@ -175,13 +209,32 @@ def decode_extensions(cursor: Cursor) -> tuple[Extension, ...]:
     if alone is not None:
         return (alone,)
     found: list[Extension] = []
-    while cursor.remaining:
-        if len(found) == MAX_EXTENSIONS:
-            raise WireError("extension", cursor.offset, "too-many-extensions")
-        frame = next_frame(cursor)
-        found.append(_DECODERS.get(frame.type, unknown)(frame))
+    for extension in _decoded(cursor):
+        found.append(extension)
     check_order(found)
     return tuple(found)
+
+
+def decode_intact(cursor: Cursor) -> tuple[Extension, ...]:
+    """The extensions before the first that `decode_extensions` would refuse. Raises WireError for an unknown one below 128."""
+    found: list[Extension] = []
+    try:
+        for extension in _in_order(_decoded(cursor)):
+            found.append(extension)
+    except WireError as error:
+        if error.reason == "unknown-extension":  # section 1.8: nothing of the message counts
+            raise
+    return tuple(found)
+
+
+def _decoded(cursor: Cursor) -> Iterator[Extension]:
+    for _ in range(MAX_EXTENSIONS):
+        if not cursor.remaining:
+            return
+        frame = next_frame(cursor)
+        yield _DECODERS.get(frame.type, unknown)(frame)
+    if cursor.remaining:
+        raise WireError("extension", cursor.offset, "too-many-extensions")
 
 
 def encode_extensions(extensions: Iterable[Extension]) -> bytes:
@@ -209,6 +262,11 @@ def check_order(extensions: Iterable[Extension]) -> None:
 
     That is each kind of authentication, and the multipath extension (RFC 7629 section 4.1).
     """
+    for _ in _in_order(extensions):
+        pass
+
+
+def _in_order(extensions: Iterable[Extension]) -> Iterator[Extension]:
     seen: set[AuthKind] = set()
     multipath = False
     highest = -1
@@ -226,3 +284,4 @@ def check_order(extensions: Iterable[Extension]) -> None:
             if rank < highest:
                 raise WireError("extension", 0, "extension-order")
             highest = rank
+        yield extension

@@ -14,7 +14,9 @@ MAX_EXTENSIONS = 160
 
 FIRST_SKIPPABLE = 128  # section 1.8: below, an unknown extension condemns the message
 PADDING = 0  # section 1.8: encoded with neither length nor data
-LONG_TYPES = frozenset((36, 38, 154))  # section 1.10; 154 although it is past 127 (RFC 7629 section 4)
+LONG_TYPES = frozenset(
+    (36, 38, 40, 41, 42, 43, 154)
+)  # section 1.10; 154 although it is past 127 (RFC 7629 section 4)
 
 
 class Extension(ABC):

@@ -1,0 +1,1 @@
+"""Computes over rows of data that arrive while a device sleeps (A8, A10)."""

@@ -1,0 +1,1 @@
+"""Unpacking of a file that a proxy has received (A9)."""

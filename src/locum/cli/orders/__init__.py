@@ -1,0 +1,1 @@
+"""`locum order`: its commands, and the files that they bring and send."""

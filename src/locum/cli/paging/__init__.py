@@ -1,0 +1,1 @@
+"""Commands about paging: `locum page`, `locum location`."""

@@ -1,0 +1,1 @@
+"""Filters on what the sockets of application proxies send (R20)."""

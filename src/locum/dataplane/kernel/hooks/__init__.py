@@ -1,0 +1,1 @@
+"""Places of programs on interfaces, among those of others: tcx and clsact."""

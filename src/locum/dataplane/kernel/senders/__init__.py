@@ -1,0 +1,1 @@
+"""Hosts that send to this one: visitors on access links, outer sources of tunnels, and routers that report errors."""

@@ -1,0 +1,1 @@
+"""Work for application proxies of each kind, with stock programs, that a scenario has done beside its own story."""

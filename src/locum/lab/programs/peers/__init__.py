@@ -1,0 +1,1 @@
+"""Stock servers and clients of scenarios with application proxies, one file a protocol."""

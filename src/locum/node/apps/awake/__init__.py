@@ -1,0 +1,1 @@
+"""Proxies whose device may be awake."""

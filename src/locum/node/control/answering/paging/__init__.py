@@ -1,0 +1,1 @@
+"""Requests about paging: locations of devices."""

@@ -1,0 +1,45 @@
+"""Calls to sleeping devices on their access links, and the answers: neutral values (P1, P11, P13)."""
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address
+
+from locum.roles.action_values.registration import Proof
+
+
+class CallReason(Enum):
+    """Cause of a page, as far as the device is told."""
+
+    PACKET = "packet"
+    EVENT = "event"
+    COMMAND = "command"
+
+
+class CallDecision(Enum):
+    """Decision of a device that has heard a call."""
+
+    WAKING = "waking"
+    AWAKE = "awake"  # already, or on its way
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class PageCall:
+    """A home agent's call. `identification` is its time (RFC 5944 section 5.7.1), the same in each repetition."""
+
+    page: bytes
+    home_address: IPv4Address
+    identification: int
+    reason: CallReason
+    proof: Proof | None = None  # of the home agent, for the device
+
+
+@dataclass(frozen=True, slots=True)
+class PageCallAnswer:
+    """The device's answer, with the page and the identification of the call."""
+
+    page: bytes
+    home_address: IPv4Address
+    identification: int
+    decision: CallDecision
+    proof: Proof | None = None  # of the device, for its home agent

@@ -1,0 +1,185 @@
+"""Pages of a home agent's devices (P1, P4, P11, P17): what asks for a page, where it goes, and what its outcome does.
+
+Packets that a flow rule holds (`PageTriggered`), requests of stand-ins (1172) and commands are causes. It must not know the
+course of a page, which is `roles/paging/routine.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Final
+
+from locum.roles.action_values.addresses import Addr, Randomness
+from locum.roles.action_values.page_calls import CallDecision, CallReason, PageCall
+from locum.roles.action_values.paging import DropPaged, PageTriggered, ReleasePaged
+from locum.roles.actions import Action, Answer, Answered, Asked, Count, Event, NoAnswer, WallClockStepped
+from locum.roles.home_agent.forwarding_choice import is_asleep
+from locum.roles.home_agent.registry import Home
+from locum.roles.mobile_ipv4.page_calls import read_call_answer, write_call
+from locum.roles.paging.limits import PageLimits
+from locum.roles.paging.routine import Located, PageEnded, PageInProgress, PagingRoutine
+from locum.roles.parts import Part
+from locum.security.association import Replay
+from locum.security.replay import next_identification
+from locum.wire.control.paging.cause import CommandCause, EventCause, PacketCause
+from locum.wire.control.paging.outcome import NO_PAGE, Outcome, PageAnswer, encode_page_answer
+from locum.wire.control.paging.page_request import PATH as REQUEST
+from locum.wire.control.paging.page_request import decode_1172
+from locum.wire.errors import WireError
+
+_REASONS: Mapping[type, CallReason] = {
+    PacketCause: CallReason.PACKET,
+    EventCause: CallReason.EVENT,
+    CommandCause: CallReason.COMMAND,
+}
+
+QUIET_FAILED: Final = 1.0  # seconds without pages by packets, after one in vain
+QUIET_MOST: Final = 5.0  # after which the limits are looked at again
+
+
+@dataclass(frozen=True, slots=True)
+class NotPaged(Exception):
+    """A command to page a device that is not served, or is awake."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class HomePaging(Part):
+    """Pages of the devices in `homes`."""
+
+    def __init__(self, homes: Mapping[IPv4Address, Home], limits: PageLimits, randomness: Randomness) -> None:
+        self._homes = homes
+        self._ahead = 0.0  # seconds that the wall clock is ahead of steady seconds
+        self._of_v6: dict[Addr, IPv4Address] = {}  # those that were looked for
+        self.routine = PagingRoutine(limits, randomness, self._locate, self._concluded, self._genuine)
+
+    def happened(self, event: Event, *, now: float) -> list[Action] | None:
+        """Packets, requests and answers that are about pages."""
+        if isinstance(event, PageTriggered):
+            return self._by_packet(event, now)
+        if isinstance(event, WallClockStepped):
+            self._ahead = event.ahead
+        if isinstance(event, Answered | NoAnswer):
+            return self.routine.happened(event, now=now)
+        if isinstance(event, Asked) and event.path == REQUEST:
+            return self._by_request(event, now)
+        return None
+
+    def timeout(self, *, now: float) -> list[Action]:
+        """Attempts and ends that are due."""
+        return self.routine.timeout(now=now)
+
+    def deadline(self) -> float | None:
+        """Steady seconds."""
+        return self.routine.deadline()
+
+    def command(self, home_address: IPv4Address, *, now: float) -> list[Action]:
+        """Page the device for a person. Raises NotPaged."""
+        home = self._homes.get(home_address)
+        if home is None:
+            raise NotPaged(f"{home_address} is not served here")
+        if not is_asleep(home.binding.without_expired(now)):
+            raise NotPaged(f"{home_address} is awake: it is registered")
+        return self.routine.page(home_address, CommandCause(), now=now)
+
+    def registered(self, home: Home, *, now: float) -> list[Action]:
+        """The device has registered, in full or for a very short time only."""
+        if is_asleep(home.binding):
+            return []
+        return self.routine.registered(home.mobile.home_address, now=now)
+
+    def withdrawn(self, home_address: IPv4Address, *, now: float) -> list[Action]:
+        """The home address is not served any more."""
+        return self.routine.withdrawn(home_address, now=now)
+
+    # Causes ------------------------------------------------------------------------------------------------------
+
+    def _by_packet(self, event: PageTriggered, now: float) -> list[Action]:
+        home = self._home(event.home_address)
+        if home is None or not is_asleep(home.binding.without_expired(now)):
+            return [ReleasePaged(event.home_address)]  # it has woken, or gone, meanwhile
+        cause = PacketCause(event.rule, event.flow, event.packet)
+        return self.routine.page(home.mobile.home_address, cause, now=now)
+
+    def _by_request(self, event: Asked, now: float) -> list[Action]:
+        try:
+            asked = decode_1172(event.body)
+        except WireError as error:
+            return [Count(f"1172-{error.reason}"), _answer(event, NO_PAGE, Outcome.MALFORMED)]
+        home = self._home(asked.home_address)
+        if home is None:
+            return [_answer(event, asked.page, Outcome.UNKNOWN)]
+        if asked.home_address not in event.authorised:
+            return [Count("1172-not-authorised"), _answer(event, asked.page, Outcome.NOT_AUTHORISED)]
+        if not is_asleep(home.binding.without_expired(now)):
+            return [_answer(event, asked.page, Outcome.REACHED)]
+        cause = EventCause(asked.event.app, asked.event.kind)
+        requester = (event.exchange, asked.page)
+        return self.routine.page(home.mobile.home_address, cause, now=now, requester=requester)
+
+    def _home(self, home_address: Addr) -> Home | None:
+        """The device with this home address of either family."""
+        if isinstance(home_address, IPv4Address):
+            return self._homes.get(home_address)
+        known = self._homes.get(self._of_v6.get(home_address, IPv4Address(0)))
+        if known is not None and known.mobile.home_address_v6 == home_address:
+            return known
+        for home in self._homes.values():
+            if home.mobile.home_address_v6 == home_address:
+                self._of_v6[home_address] = home.mobile.home_address
+                return home
+        return None
+
+    # Where it goes, and its outcome ------------------------------------------------------------------------------
+
+    def _locate(self, page: PageInProgress, now: float) -> Located | None:
+        """The access node of the device's registration, or of its last one, with a call that is signed for the device."""
+        home = self._home(page.home_address)
+        access_node = None if home is None else home.binding.access_node
+        if home is None or access_node is None or not home.signs(now):
+            return None
+        # It is after every registration that the device has made, in whatever time its own clock has.
+        identification = next_identification(now + self._ahead, home.binding.identification)
+        if home.association.replay is Replay.NONCE:
+            identification = next_identification(now + self._ahead, None)
+        call = PageCall(page.identifier, home.mobile.home_address, identification, _REASONS[type(page.cause)])
+        return Located(access_node, call=write_call(call, home.association))
+
+    def _genuine(self, page: PageInProgress, answer: PageAnswer) -> bool:
+        """True if the device has signed this answer to this page."""
+        home = self._home(page.home_address)
+        try:
+            said = read_call_answer(answer.proof)
+        except WireError:
+            return False
+        if home is None or (said.page, said.home_address) != (page.identifier, home.mobile.home_address):
+            return False
+        refused = answer.outcome is Outcome.REFUSED
+        if refused is not (said.decision is CallDecision.REFUSED):
+            return False
+        return said.proof is not None and said.proof.holds(home.association)
+
+    def _concluded(self, ended: PageEnded) -> list[Action]:
+        page = ended.page
+        answers: list[Action] = [
+            Answer(
+                exchange,
+                encode_page_answer(PageAnswer(identifier, ended.outcome, page.answered_by, ended.text)),
+            )
+            for exchange, identifier in page.requesters
+        ]
+        if ended.outcome is Outcome.REACHED:
+            return answers  # the packets have gone out with the change of the binding
+        home = self._home(page.home_address)
+        homes = [page.home_address]
+        if home is not None and home.mobile.home_address_v6 is not None:
+            homes.append(home.mobile.home_address_v6)
+        quiet = min(ended.limited, QUIET_MOST) if ended.limited else QUIET_FAILED
+        return [*(DropPaged(address, quiet) for address in homes), *answers]
+
+
+def _answer(asked: Asked, page: bytes, outcome: Outcome) -> Answer:
+    return Answer(asked.exchange, encode_page_answer(PageAnswer(page, outcome)))

@@ -1,0 +1,1 @@
+"""Paging without input and output: the network paging routine (Fig. 11)."""

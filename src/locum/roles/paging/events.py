@@ -1,0 +1,217 @@
+"""The event table of one device at its stand-in (P3, P15): events in, what is to be done out.
+
+Time is an argument: steady seconds, and the minute of the day in UTC for quiet hours. It must not know how a page is sent.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from locum.roles.paging.matching import matches
+from locum.wire.control.paging.cause import ApplicationEvent
+from locum.wire.control.paging.entry import MAX_ENTRIES, MINUTES, ActionKind, Entry, EntryAction
+from locum.wire.control.paging.event_table import EventTable1206, Operation
+from locum.wire.control.paging.rules import Address, AgentRule
+from locum.wire.control.paging.status import ItemStatus, PagingStatus, StatusAnswer
+
+PAGING = (ActionKind.PAGE, ActionKind.PAGE_DIRECT)
+"""Actions that limits hold back; the others are never late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """An entry that has matched: what is to be done, and the events that made it so, the last one last.
+
+    `count` is more than 1 if a limit held events back; `late` then says that the page comes when the limit ends.
+    """
+
+    entry: Entry
+    actions: tuple[EntryAction, ...]
+    events: tuple[ApplicationEvent, ...]
+    count: int = 1
+    late: bool = False
+
+
+@dataclass(slots=True)
+class _Kept:
+    """State of one entry."""
+
+    entry: Entry
+    matched: dict[int, tuple[float, ApplicationEvent]] = field(
+        default_factory=dict
+    )  # by place of the pattern
+    paged_at: float | None = None  # steady seconds of its last page
+    waiting: tuple[ApplicationEvent, ...] = ()  # of the page that a limit holds back
+    count: int = 0  # events since the last page
+    due: float | None = None  # steady seconds at which the limit is looked at again
+
+
+class EventTable:
+    """The entries of one device, with their limits."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, _Kept] = {}
+        self._information: Mapping[str, object] = {}
+        self._offset = 0
+        self._rules: tuple[AgentRule, ...] = ()
+        self._sent = -1
+        self._answer = StatusAnswer(PagingStatus.OK)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """In the order of their identifiers."""
+        return tuple(self._kept[number].entry for number in sorted(self._kept))
+
+    @property
+    def rules(self) -> tuple[AgentRule, ...]:
+        """Rules for the second paging information that came with the table (1208)."""
+        return self._rules
+
+    def content(self, home_addresses: tuple[Address, ...]) -> EventTable1206:
+        """The whole table as a message that makes it again."""
+        return EventTable1206(
+            home_addresses,
+            Operation.REPLACE,
+            max(self._sent, 0),
+            self.entries,
+            (),
+            self._information,
+            self._offset,
+            self._rules,
+        )
+
+    # Changes -----------------------------------------------------------------------------------------------------
+
+    def change(self, change: EventTable1206) -> StatusAnswer:
+        """Change the table as a 1206 says. An older message is refused as stale; a doubled one has the same answer."""
+        if change.sent < self._sent:
+            return StatusAnswer(PagingStatus.STALE, "a later table is known")
+        if change.sent > self._sent:
+            self._answer = self._changed(change)
+            self._sent = change.sent
+        return self._answer
+
+    def _changed(self, change: EventTable1206) -> StatusAnswer:
+        match change.operation:
+            case Operation.REMOVE:
+                unknown = tuple(
+                    ItemStatus(number, PagingStatus.UNKNOWN)
+                    for number in change.removed
+                    if self._kept.pop(number, None) is None
+                )
+                return StatusAnswer(PagingStatus.OK, items=unknown)
+            case Operation.REPLACE:
+                named = {entry.identifier for entry in change.entries}
+                self._kept = {number: kept for number, kept in self._kept.items() if number in named}
+        whole = change.operation is Operation.REPLACE
+        if whole or change.information:
+            self._information = dict(change.information)
+        if whole or change.rules:
+            self._rules = change.rules
+        if whole or change.offset:
+            self._offset = change.offset
+        return StatusAnswer(PagingStatus.OK, items=tuple(self._put(change.entries)))
+
+    def _put(self, entries: tuple[Entry, ...]) -> list[ItemStatus]:
+        """Entries that have no room. One that is the same as before keeps its limits, and a page that waits."""
+        refused = []
+        for entry in entries:
+            held = self._kept.get(entry.identifier)
+            if held is None and len(self._kept) >= MAX_ENTRIES:
+                refused.append(ItemStatus(entry.identifier, PagingStatus.LIMIT))
+            elif held is None or held.entry != entry:
+                paged_at = None if held is None else held.paged_at
+                self._kept[entry.identifier] = _Kept(entry, paged_at=paged_at)
+        return refused
+
+    # Events ------------------------------------------------------------------------------------------------------
+
+    def happened(self, event: ApplicationEvent, *, now: float, minute: int) -> list[Firing]:
+        """The entries that an event makes fire. `minute`: of the day in UTC, 0 to 1439."""
+        fired = []
+        for number in sorted(self._kept):
+            kept = self._kept[number]
+            events = self._matched(kept, event, now)
+            if events:
+                fired += self._fire(kept, events, now, minute)
+        return fired
+
+    def _matched(self, kept: _Kept, event: ApplicationEvent, now: float) -> tuple[ApplicationEvent, ...]:
+        """The events that make the entry match, this one last; none if it does not."""
+        entry = kept.entry
+        places = [
+            place
+            for place, pattern in enumerate(entry.patterns)
+            if matches(pattern, event, self._information)
+        ]
+        if not places:
+            return ()
+        if entry.within is None:
+            return (event,)
+        for place in places:
+            kept.matched[place] = (now, event)
+        recent = {
+            place: (at, found) for place, (at, found) in kept.matched.items() if now - at <= entry.within
+        }
+        kept.matched = recent
+        if len(recent) < len(entry.patterns):
+            return ()
+        kept.matched = {}
+        ordered = sorted(recent.items(), key=lambda item: (item[1][0], item[0]))
+        others = [found for _place, (_at, found) in ordered if found is not event]
+        return (*others, event)
+
+    def _fire(
+        self, kept: _Kept, events: tuple[ApplicationEvent, ...], now: float, minute: int
+    ) -> list[Firing]:
+        entry = kept.entry
+        at_once = tuple(action for action in entry.actions if action.kind not in PAGING)
+        paging = tuple(action for action in entry.actions if action.kind in PAGING)
+        kept.count += 1
+        wait = self._wait(kept, now, minute) if paging else 0.0
+        if wait and entry.limits.later:
+            kept.waiting, kept.due = events, now + wait
+        elif not wait:
+            at_once = entry.actions
+        if not at_once:
+            return []
+        if not wait:
+            count = self._paged(kept, now) if paging else 1
+            return [Firing(entry, at_once, events, count)]
+        return [Firing(entry, at_once, events)]
+
+    def timeout(self, *, now: float, minute: int) -> list[Firing]:
+        """The pages whose limits have ended."""
+        fired = []
+        for number in sorted(self._kept):
+            kept = self._kept[number]
+            if kept.due is None or kept.due > now:
+                continue
+            wait = self._wait(kept, now, minute)
+            if wait:  # another limit holds it back
+                kept.due = now + wait
+                continue
+            events = kept.waiting
+            paging = tuple(action for action in kept.entry.actions if action.kind in PAGING)
+            fired.append(Firing(kept.entry, paging, events, self._paged(kept, now), late=True))
+        return fired
+
+    def deadline(self) -> float | None:
+        """Steady seconds of the next `timeout`, or None."""
+        return min((kept.due for kept in self._kept.values() if kept.due is not None), default=None)
+
+    def _paged(self, kept: _Kept, now: float) -> int:
+        """Count a page; return the number of events that it is for."""
+        count, kept.count = kept.count, 0
+        kept.paged_at, kept.waiting, kept.due = now, (), None
+        return count
+
+    def _wait(self, kept: _Kept, now: float, minute: int) -> float:
+        """Seconds until the limits may allow a page; 0: now."""
+        limits, wait = kept.entry.limits, 0.0
+        if limits.interval and kept.paged_at is not None:
+            wait = max(kept.paged_at + limits.interval - now, 0.0)
+        local = (minute + self._offset) % MINUTES
+        for first, last in limits.quiet:
+            if (local - first) % MINUTES < (last - first) % MINUTES:
+                wait = max(wait, (last - local) % MINUTES * 60.0)
+        return wait

@@ -1,0 +1,107 @@
+"""The call to a sleeping device on its access link, and its answer (P1, P11, P13), as an experimental message (RFC 4064).
+
+Bytes in, values out; no key, no state. Both go between port 434 of the access node and that of the device, and end in
+the authentication extension of the mobile node and its home agent: an access node passes them on and can make neither.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import IPv4Address
+
+from locum.wire.errors import WireError
+from locum.wire.mobile_ip.extended import Extended, open_message
+from locum.wire.mobile_ip.extensions import Extension, decode_extensions, encode_extensions
+
+EXPERIMENTAL = 255  # type of the message (RFC 4064 section 3)
+PAGE_BYTES = 8  # of a page's identifier
+
+_CALL, _ANSWER = 1, 2
+_FIXED = struct.Struct(
+    "!BBBB8s4sQ"
+)  # type, kind, cause or decision, reserved, page, home address, identification
+
+
+class Reason(IntEnum):
+    """Cause of the page, for a device that decides by it."""
+
+    PACKET = 1
+    EVENT = 2
+    COMMAND = 3
+
+
+class CallAnswerCode(IntEnum):
+    """Decision of the device."""
+
+    WAKING = 0
+    AWAKE = 1  # it is awake already, or on its way
+    REFUSED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PageCall(Extended):
+    """A home agent wants the device to wake."""
+
+    page: bytes
+    home_address: IPv4Address
+    identification: int  # the home agent's time (RFC 5944 section 5.7.1); the same in each repetition
+    reason: Reason
+    extensions: tuple[Extension, ...] = ()
+
+    def encode(self) -> bytes:
+        """The UDP payload."""
+        return _encode(_CALL, self.reason, self.page, self.home_address, self.identification, self.extensions)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "PageCall":
+        """The call in a UDP payload. Raises WireError."""
+        cursor = open_message(data, EXPERIMENTAL, _FIXED.size)
+        number, page, home_address, identification = _fields(data, _CALL)
+        if number not in [*Reason]:
+            raise WireError("page-call.reason", 2, "range")
+        return cls(page, home_address, identification, Reason(number), decode_extensions(cursor))
+
+
+@dataclass(frozen=True, slots=True)
+class PageCallAnswer(Extended):
+    """The device's answer to a call with the same page and identification."""
+
+    page: bytes
+    home_address: IPv4Address
+    identification: int
+    code: CallAnswerCode
+    extensions: tuple[Extension, ...] = ()
+
+    def encode(self) -> bytes:
+        """The UDP payload."""
+        return _encode(_ANSWER, self.code, self.page, self.home_address, self.identification, self.extensions)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "PageCallAnswer":
+        """The answer in a UDP payload. Raises WireError."""
+        cursor = open_message(data, EXPERIMENTAL, _FIXED.size)
+        number, page, home_address, identification = _fields(data, _ANSWER)
+        if number not in [*CallAnswerCode]:
+            raise WireError("page-call.code", 2, "range")
+        return cls(page, home_address, identification, CallAnswerCode(number), decode_extensions(cursor))
+
+
+def _encode(
+    kind: int,
+    number: int,
+    page: bytes,
+    home_address: IPv4Address,
+    identification: int,
+    extensions: tuple[Extension, ...],
+) -> bytes:
+    if len(page) != PAGE_BYTES:
+        raise ValueError(f"the identifier of a page has {PAGE_BYTES} bytes, not {len(page)}")
+    fixed = _FIXED.pack(EXPERIMENTAL, kind, number, 0, page, home_address.packed, identification)
+    return fixed + encode_extensions(extensions)
+
+
+def _fields(data: bytes, wanted: int) -> tuple[int, bytes, IPv4Address, int]:
+    _, kind, number, _, page, home_address, identification = _FIXED.unpack_from(data)
+    if kind != wanted:
+        raise WireError("page-call.kind", 1, "range")
+    return number, page, IPv4Address(home_address), identification

@@ -1,0 +1,54 @@
+"""Calls to a sleeping device, and their answers, as bytes (RFC 4064)."""
+
+from ipaddress import IPv4Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from locum.wire.errors import WireError
+from locum.wire.mobile_ip.extensions import Authentication, AuthKind
+from locum.wire.mobile_ip.page_call import CallAnswerCode, PageCall, PageCallAnswer, Reason
+
+HOA = IPv4Address("10.50.0.9")
+PROOF = Authentication(AuthKind.MN_HA, 300, bytes(range(16)))
+CALL = PageCall(b"page-one", HOA, 0x0102030405060708, Reason.PACKET, (PROOF,))
+ANSWER = PageCallAnswer(b"page-one", HOA, 0x0102030405060708, CallAnswerCode.AWAKE, (PROOF,))
+TAIL = "20140000012c000102030405060708090a0b0c0d0e0f"
+pages, times = st.binary(min_size=8, max_size=8), st.integers(0, (1 << 64) - 1)
+
+
+def test_hex_vectors() -> None:
+    assert CALL.encode().hex() == f"ff010100{b'page-one'.hex()}0a3200090102030405060708{TAIL}"
+    assert ANSWER.encode().hex() == f"ff020100{b'page-one'.hex()}0a3200090102030405060708{TAIL}"
+    assert PageCall.decode(CALL.encode()) == CALL and PageCallAnswer.decode(ANSWER.encode()) == ANSWER
+
+
+@given(pages, st.ip_addresses(v=4), times, st.sampled_from(Reason), st.sampled_from(CallAnswerCode))
+def test_round_trips(page: bytes, home: IPv4Address, at: int, reason: Reason, code: CallAnswerCode) -> None:
+    call, answer = PageCall(page, home, at, reason), PageCallAnswer(page, home, at, code)
+    assert PageCall.decode(call.encode()) == call and PageCallAnswer.decode(answer.encode()) == answer
+
+
+@given(st.one_of(st.binary(max_size=60), st.binary(max_size=60).map(lambda data: b"\xff\x01\x01" + data)))
+def test_bytes_are_a_message_or_a_wire_error(data: bytes) -> None:
+    for kind in (PageCall, PageCallAnswer):
+        try:
+            kind.decode(data)
+        except WireError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "field"), [(1, 2, "page-call.kind"), (2, 0, "page-call.reason"), (0, 1, "type")]
+)
+def test_other_messages_are_refused(place: int, value: int, field: str) -> None:
+    data = bytearray(CALL.encode())
+    data[place] = value
+    with pytest.raises(WireError, match=field):
+        PageCall.decode(bytes(data))
+
+
+def test_identifiers_of_another_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="8 bytes"):
+        PageCall(b"short", HOA, 1, Reason.EVENT).encode()
