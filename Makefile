@@ -11,7 +11,8 @@ STAMPS := $(VENV)/stamps
 TESTS ?= tests/sessions
 MUTANTS ?=
 # Tests in three processes, since those of the lab mostly wait; tests/conftest.py says which tests share one.
-PYTEST := $(BIN)/python -m pytest -n 3 --durations=10
+WORKERS := -n 3 --durations=10
+PYTEST := $(BIN)/python -m pytest $(WORKERS)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CHECKED := $(wildcard src tests bench hatch_build.py)
 TYPED := src/locum $(wildcard tests bench)
@@ -58,7 +59,7 @@ demo: root-demo setup
 	@$(BIN)/locum demo
 
 test: root-test setup test-packages
-	@$(PYTEST)
+	@$(BIN)/python -m tests.run $(WORKERS)
 
 check: setup
 	@$(BIN)/ruff format --check $(CHECKED)
