@@ -81,9 +81,9 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "registrant": ("action_values", "mobile_ipv4"),
         "foreign_agent": ("action_values", "location", "mobile_ipv4"),
         "paging": ("action_values",),
-        "home_agent": ("action_values", "mobile_ipv4", "paging"),
+        "home_agent": ("action_values", "location", "mobile_ipv4", "paging"),
         "mobile_node": ("action_values", "location", "mobile_ipv4", "registrant"),
-        "mnps": ("action_values", "mobile_ipv4", "registrant"),
+        "mnps": ("action_values", "location", "mobile_ipv4", "paging", "registrant"),
     },
     "locum.sessions": {
         "programs": (),

@@ -22,6 +22,8 @@ home_address = "203.0.113.4"
 node_id = "mn@example.org"
 sip_uris = ["sip:me@example.org"]
 """
+HOME = '[home_agent]\naddress = "198.51.100.3"\nhome_prefixes = ["203.0.113.0/24"]\n'
+STAND_IN = '[mnps]\naddress = "192.0.2.9"\naccess_node = "192.0.2.8"\nhome_prefixes = ["203.0.113.0/24"]\nlinks = ["eth0"]\n'
 FOREIGN = '[foreign_agent]\ncare_of_address = "192.0.2.9"\nlinks = ["eth0"]\n'
 
 
@@ -75,6 +77,20 @@ def test_reporters_need_an_association_or_the_own_address(read: Reader) -> None:
         ConfigError, match=r"\[foreign_agent\] location_server: no association with 198.51.100.3"
     ):
         read(NODE, CONTROL, FOREIGN, told)
+
+
+def test_askers_need_an_association_or_the_own_address(read: Reader) -> None:
+    server = 'location_server = "198.51.100.3"\n'
+    settings = read(NODE, CONTROL, HOME, server, STAND_IN, server, "[location]\n")
+    assert settings.home_agent is not None and settings.mnps is not None
+    used = [role.configuration.location_server for role in (settings.home_agent, settings.mnps)]
+    assert used == [ip_address("198.51.100.3")] * 2
+    read(NODE, CONTROL, ASSOCIATION, HOME, server.replace("198.51.100.3", "192.0.2.1"))
+    for name, table in (("home_agent", HOME), ("mnps", STAND_IN)):
+        with pytest.raises(
+            ConfigError, match=rf"\[{name}\] location_server: no association with 198.51.100.3"
+        ):
+            read(NODE, CONTROL, table, server)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def home_agent(table: Table, node: NodeSettings) -> HomeAgentSettings:
         timestamp_tolerance=table.seconds("timestamp_tolerance", 7.0, least=1.0, most=600.0),
         key_lifetime=table.integer("key_lifetime", 86_400, least=60, most=31_536_000),
         trigger_on_expiry=table.boolean("trigger_on_expiry", False),
+        location_server=table.optional("location_server"),
         pages=PageLimits(
             seconds=table.seconds("page_seconds", 20.0, least=1.0, most=600.0),
             wake_seconds=table.seconds("page_wake_seconds", 45.0, least=1.0, most=600.0),

@@ -163,11 +163,14 @@ def _check_peers(settings: Settings) -> None:
         for stand_in in (foreign.configuration.probing.stand_ins if foreign else ())
     ]
     asked += [(stand_in.address, "mobile_node") for stand_in in (mobile.stand_ins if mobile else ())]
-    told = [
+    home, mnps = settings.home_agent, settings.mnps
+    used = [
         ("foreign_agent", foreign.configuration.reporting.server if foreign else None),
         ("mobile_node", mobile.configuration.location_server if mobile else None),
+        ("home_agent", home.configuration.location_server if home else None),
+        ("mnps", mnps.configuration.location_server if mnps else None),
     ]
-    _check_location_servers(settings, told)
+    _check_location_servers(settings, used)
     known = {association.peer for association in (settings.control.associations if settings.control else ())}
     for peer, table in asked:
         if peer not in known:
@@ -179,13 +182,13 @@ def _check_peers(settings: Settings) -> None:
             )
 
 
-def _check_location_servers(settings: Settings, told: Sequence[tuple[str, Address | None]]) -> None:
+def _check_location_servers(settings: Settings, used: Sequence[tuple[str, Address | None]]) -> None:
     """Check that the location servers of these tables can be reached: by an association, or here."""
     control = settings.control
     known = {association.peer for association in (control.associations if control else ())}
     if settings.location is not None and control is not None:
         known.add(control.address)
-    for table, server in told:
+    for table, server in used:
         if server is not None and server not in known:
             raise ConfigError(
                 settings.file,

@@ -56,6 +56,7 @@ def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
         translated=table.addresses("translate", ()),
         emission=emission_filters(table.tables("emission")),
         services=tuple(service for item in table.tables("service") for service in _services(item)),
+        location_server=table.optional("location_server"),
     )
     settings = MnpsSettings(
         configuration,

@@ -49,6 +49,7 @@ class HomeAgentConfiguration:
     trigger_on_expiry: bool = False  # stand-ins are asked to take over when a registration has run out (C8)
     networks: tuple[IPv4Network, ...] = ()  # whose broadcasts mobile nodes may ask for (B bit, section 4.3)
     pages: PageLimits = field(default_factory=PageLimits)
+    location_server: Addr | None = None  # is asked where a device is (1135)
     room: Places | None = None  # of the data plane, for this role; None: no bounds
 
     @property

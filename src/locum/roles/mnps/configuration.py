@@ -70,6 +70,7 @@ class StandInConfiguration:
     emission: tuple[Filter, ...] = ()  # what programs of this host may send from home addresses (R20)
     # Protocol and port of programs here that may answer for an absent device.
     services: tuple[tuple[int, int], ...] = ()
+    location_server: Addr | None = None  # is asked where a device is (1135)
 
     def forwarding(self) -> Forwarding:
         """Permanent forwarding state, independent of takeovers."""
