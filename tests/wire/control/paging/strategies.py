@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from locum.wire.control.context import ContextBlock
 from locum.wire.control.paging.agent_rules import AgentRules1208
 from locum.wire.control.paging.cause import ApplicationEvent, CommandCause, EventCause, PacketCause
-from locum.wire.control.paging.direct_page import Decision, DirectAnswer, Directions, DirectPage1172A
+from locum.wire.control.paging.direct_page import (
+    Decision,
+    DirectCall,
+    DirectDecision,
+    Directions,
+    DirectPage1172A,
+    LeftOut,
+)
 from locum.wire.control.paging.entry import (
     ActionKind,
     Condition,
@@ -63,7 +70,17 @@ provisions = st.builds(Provision, profiles, st.none(), allocations) | st.builds(
 pages1170 = st.builds(Page1170, pages, addresses, causes, seconds, ways, provisions)
 orders = st.none() | st.sampled_from(Order)
 requests1172 = st.builds(PageRequest1172, pages, addresses, events, orders)
-direct_pages = st.builds(DirectPage1172A, pages, addresses, events, seconds, ways, provisions, configuration)
+sealed = st.binary(min_size=1, max_size=60)
+direct_pages = st.builds(DirectPage1172A, pages, addresses, seconds, sealed, ways, provisions)
+small = st.dictionaries(st.text(max_size=8), st.integers(-9, 9) | st.text(max_size=8), max_size=3)
+direct_calls = st.builds(
+    DirectCall,
+    st.builds(ApplicationEvent, names, names, small),
+    identifiers,
+    st.integers(1, 1 << 63),
+    st.sampled_from(LeftOut),
+    small,
+)
 answers = st.builds(
     PageAnswer,
     pages,
@@ -161,7 +178,7 @@ removals1206 = st.builds(
     removed=st.lists(identifiers, max_size=3).map(tuple),
 )
 directions = st.builds(Directions, some_entries, information, some_agent_rules)
-direct_answers = st.builds(DirectAnswer, answers, st.none() | st.sampled_from(Decision), directions)
+decisions = st.builds(DirectDecision, st.sampled_from(Decision), directions)
 
 redirects = st.builds(
     Redirect1210,

@@ -121,17 +121,11 @@ MESSAGES = (
         strategies.direct_pages,
         (
             (
-                "a7 00 480001020304050607 01 44c000020a 02 83 6161 6162 a0 03 0a"
+                "a6 00 480001020304050607 01 44c000020a 03 0a"
                 "04 85 65726164696f 46020000000001 190140 1828 0a"
-                "06 82 44c0000207 61 64 08 a1 6173 01",
+                "06 82 44c0000207 61 64 08 43 010203",
                 direct_page.DirectPage1172A(
-                    PAGE,
-                    HOME,
-                    ApplicationEvent("a", "b"),
-                    10,
-                    RADIO,
-                    Provision(pointer=Pointer(AGENT, "d")),
-                    {"s": 1},
+                    PAGE, HOME, 10, b"\x01\x02\x03", RADIO, Provision(pointer=Pointer(AGENT, "d"))
                 ),
             ),
         ),
@@ -140,18 +134,39 @@ MESSAGES = (
         "direct-answer",
         direct_page.encode_1172a_answer,
         direct_page.decode_1172a_answer,
-        strategies.direct_answers,
+        strategies.answers,
         (
             (
-                "a5 00 480001020304050607 01 00 02 01 04 01"
-                "05 81 a5 00 07"
+                "a4 00 480001020304050607 01 00 02 01 08 43 010203",
+                outcome.PageAnswer(
+                    PAGE, outcome.Outcome.REACHED, outcome.AnsweredBy.MOBILE_NODE, proof=b"\x01\x02\x03"
+                ),
+            ),
+        ),
+    ),
+    Message(
+        "direct-call",
+        direct_page.encode_call,
+        direct_page.decode_call,
+        strategies.direct_calls,
+        (
+            (
+                "a5 00 83 6161 6162 a0 01 07 02 02 03 01 04 a1 6173 01",
+                direct_page.DirectCall(ApplicationEvent("a", "b"), 7, 2, direct_page.LeftOut.STATE, {"s": 1}),
+            ),
+        ),
+    ),
+    Message(
+        "direct-decision",
+        direct_page.encode_decision,
+        direct_page.decode_decision,
+        strategies.decisions,
+        (
+            (
+                "a2 00 01 01 81 a5 00 07"
                 "01 81 83 646d61696c 64617272 2a 81 84 6466726f6d 01 70626f7373406578616d706c652e6f7267 f4"
                 "02 82 82 01 02 82 03 f6 04 a2 00 190258 01 81 82 190528 190168 05 64626f7373",
-                direct_page.DirectAnswer(
-                    outcome.PageAnswer(PAGE, outcome.Outcome.REACHED, outcome.AnsweredBy.MOBILE_NODE),
-                    direct_page.Decision.GO_ON,
-                    direct_page.Directions((ENTRY,)),
-                ),
+                direct_page.DirectDecision(direct_page.Decision.GO_ON, direct_page.Directions((ENTRY,))),
             ),
         ),
     ),

@@ -44,10 +44,10 @@ class PageAnswer:
     outcome: Outcome
     answered_by: AnsweredBy | None = None
     text: str = ""  # for users, at most MAX_TEXT characters
-    proof: bytes = b""  # the device's own answer to the call, signed for its home agent
+    proof: bytes = b""  # the device's own answer to the call, for its home agent or its stand-in
 
     def to_map(self) -> dict[int, object]:
-        """Keys 0 to 3 of an answer."""
+        """Keys 0 to 3 and 8 of an answer."""
         body: dict[int, object] = {0: self.page, 1: int(self.outcome)}
         if self.answered_by is not None:
             body[2] = int(self.answered_by)
@@ -58,8 +58,8 @@ class PageAnswer:
         return body
 
     @classmethod
-    def read(cls, reader: cbor.Reader) -> "PageAnswer":
-        """Take keys 0 to 3. Raises WireError."""
+    def read(cls, reader: cbor.Reader, most: int = MAX_PROOF) -> "PageAnswer":
+        """Take keys 0 to 3 and 8, which has at most so many bytes. Raises WireError."""
         return cls(
             reader.octets(0, "page", PAGE_BYTES, PAGE_BYTES),
             Outcome(reader.integer(1, "outcome", 0, max(Outcome))),
@@ -67,7 +67,7 @@ class PageAnswer:
             if reader.absent(2)
             else AnsweredBy(reader.integer(2, "answered-by", min(AnsweredBy), max(AnsweredBy))),
             "" if reader.absent(3) else reader.text(3, "text", MAX_TEXT),
-            b"" if reader.absent(8) else reader.octets(8, "proof", 1, MAX_PROOF),
+            b"" if reader.absent(8) else reader.octets(8, "proof", 1, most),
         )
 
 
