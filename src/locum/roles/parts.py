@@ -1,12 +1,18 @@
-"""Parts of a role, each with state, rows and deadlines of its own; a role lists them once and calls all of them alike.
+"""Parts of a role, each with state, rows and deadlines of its own; a role lists them once and calls all of them alike. Also the
+reading of their rows.
 
 This module must not know the work of a part.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
 
-from locum.roles.actions import Action, Event, Persist
+from locum.roles.actions import Action, Count, Event, Forget, Persist, Table
+from locum.wire.errors import WireError
+
+Value = TypeVar("Value")
+
+_UNREADABLE: tuple[type[Exception], ...] = (ValueError, KeyError, TypeError, IndexError, WireError)
 
 
 class Part(Protocol):
@@ -58,3 +64,28 @@ class Parts(Part):
             if at is not None and (earliest is None or at < earliest):
                 earliest = at
         return earliest
+
+
+def unreadable(row: Persist) -> list[Action]:
+    """Forget a row that says nothing that can be used, and count it."""
+    return [Count("unreadable-row"), Forget(row.table, row.key)]
+
+
+def readable(
+    rows: Iterable[Persist], table: Table, read: Callable[[Persist], Value], *refusals: type[Exception]
+) -> tuple[list[tuple[Persist, Value]], list[Action]]:
+    """The rows of one table with their values, in their order, and what is to be done about the others.
+
+    `read` makes the value, and raises ValueError, KeyError, TypeError, IndexError, WireError or one of `refusals` for a row
+    that it cannot use.
+    """
+    found: list[tuple[Persist, Value]] = []
+    actions: list[Action] = []
+    for row in rows:
+        if row.table != table:
+            continue
+        try:
+            found.append((row, read(row)))
+        except (*_UNREADABLE, *refusals):
+            actions += unreadable(row)
+    return found, actions

@@ -11,10 +11,10 @@ from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness
 from locum.roles.action_values.registration import Options, Proof, Registration
-from locum.roles.actions import Action, Count, Forget, Persist
+from locum.roles.actions import Action, Forget, Persist
 from locum.roles.foreign_agent.configuration import KeyMode
 from locum.roles.mobile_ipv4.agent_keys import GivenKey
-from locum.roles.parts import Part
+from locum.roles.parts import Part, readable
 from locum.roles.profile import association_from, association_row
 from locum.roles.timers import Deadlines
 from locum.security.association import FIRST_SPI, Association
@@ -102,15 +102,8 @@ class VisitorKeys(Part):
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """The keys of an earlier run, as far as they still hold."""
-        actions: list[Action] = []
-        for row in rows:
-            if row.table != TABLE:
-                continue
-            try:
-                home_address, held = IPv4Address(row.key), _from_row(row.value)
-            except (ValueError, KeyError, TypeError):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
-                continue
+        found, actions = readable(rows, TABLE, lambda row: (IPv4Address(row.key), _from_row(row.value)))
+        for row, (home_address, held) in found:
             if held.until <= now or self._mode is KeyMode.OFF:
                 actions.append(Forget(row.table, row.key))
             else:

@@ -10,12 +10,12 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from locum.roles.action_values.addresses import Addr
-from locum.roles.actions import Action, Count, Emit, Forget, Persist
+from locum.roles.actions import Action, Emit, Forget, Persist
 from locum.roles.foreign_agent.configuration import StaticVisitor
 from locum.roles.foreign_agent.filter_room import FilterRoom
 from locum.roles.foreign_agent.visitor import Visitor, both_here, static_forwarding, visitor_forwarding
 from locum.roles.forwarding import NOTHING, Forwarding, changes
-from locum.roles.parts import Part
+from locum.roles.parts import Part, readable
 from locum.roles.timers import Deadlines
 
 TABLE: Final = "visitor"
@@ -141,16 +141,9 @@ class VisitorList(Part):
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start with the visitors of an earlier run whose lifetime is not over."""
-        actions: list[Action] = []
+        found, actions = readable(rows, TABLE, lambda row: Visitor.from_row(row.key, row.value))
         remembered: list[Visitor] = []
-        for row in rows:
-            if row.table != TABLE:
-                continue
-            try:
-                visitor = Visitor.from_row(row.key, row.value)
-            except (ValueError, KeyError, TypeError):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
-                continue
+        for row, visitor in found:
             if visitor.expires_at <= now or not self._serves(visitor.link):
                 actions.append(Forget(row.table, row.key))
                 continue

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
-from locum.roles.actions import Action, Count, Forget, Persist
+from locum.roles.actions import Action, Forget, Persist
+from locum.roles.parts import readable
 from locum.roles.profile import Pool
 
 TABLE: Final = "pool"
@@ -39,15 +40,8 @@ class Pools:
 
     def restore(self, rows: Sequence[Persist]) -> list[Action]:
         """The assignments of an earlier run."""
-        actions: list[Action] = []
-        for row in rows:
-            if row.table != TABLE:
-                continue
-            try:
-                address = IPv4Address(str(row.value["home_address"]))
-            except (ValueError, KeyError):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
-                continue
+        found, actions = readable(rows, TABLE, lambda row: IPv4Address(str(row.value["home_address"])))
+        for row, address in found:
             self._assigned[row.key], self._owners[address] = address, row.key
         return actions
 

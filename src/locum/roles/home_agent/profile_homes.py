@@ -16,6 +16,7 @@ from locum.roles.actions import Action, Count, Emit, Forget, Persist
 from locum.roles.home_agent.configuration import ProfileHomesConfiguration, mobile_of
 from locum.roles.home_agent.forwarding_choice import most_rules
 from locum.roles.home_agent.pools import NotAssigned, PoolExhausted, Pools, UnknownPool
+from locum.roles.parts import readable
 from locum.roles.profile import SHORTEST_LIFETIME, Profile
 from locum.roles.profile_requests import FetchProfile, ProfileEvent, ProfileFetched, ProfileRefused
 from locum.roles.timers import Deadlines
@@ -137,17 +138,15 @@ class Homes:
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Restore the profiles of an earlier run; `known` returns them then."""
         actions = self._pools.restore(rows)
-        for row in rows:
-            if row.table != TABLE:
-                continue
-            try:
-                known = KnownHome.from_row(row.key, row.value)
-                self._check(known.home_address, known.nai, known.profile)
-            except (ValueError, KeyError, TypeError, Unserved):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
-                continue
+        found, unreadable = readable(rows, TABLE, self._from_row, Unserved)
+        for _row, known in found:
             self._remember(known)
-        return actions
+        return actions + unreadable
+
+    def _from_row(self, row: Persist) -> KnownHome:
+        known = KnownHome.from_row(row.key, row.value)
+        self._check(known.home_address, known.nai, known.profile)
+        return known
 
     # Reading -----------------------------------------------------------------------------------------------------
 

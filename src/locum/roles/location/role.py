@@ -13,6 +13,7 @@ from locum.roles.actions import Action, Answer, Asked, Count, Emit, Event, Forge
 from locum.roles.location.configuration import LocationConfiguration
 from locum.roles.location.directory import Directory
 from locum.roles.location.entry import TABLE, LocationEntry, Origin
+from locum.roles.parts import readable, unreadable
 from locum.roles.timers import Deadlines
 from locum.wire.control.paging.location import (
     MAX_FOUND,
@@ -59,19 +60,12 @@ class LocationServer:
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start with the entries of an earlier run; those that have expired meanwhile end."""
-        actions: list[Action] = []
-        for row in rows:
-            if row.table != TABLE:
-                continue
-            try:
-                entry = LocationEntry.from_row(row.value)
-            except (ValueError, KeyError, TypeError, WireError):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
-                continue
+        found, actions = readable(rows, TABLE, lambda row: LocationEntry.from_row(row.value))
+        for row, entry in found:
             if entry.expires_at <= now:
                 actions += [Forget(TABLE, row.key), _ended(entry, "expired")]
             elif entry.key != row.key or self._directory.of(entry.location.home_addresses):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
+                actions += unreadable(row)
             else:
                 self._put(entry)
                 self._stored[entry.key] = entry.expires_at

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from locum.roles.action_values.forwarding import FlowVerdict
 from locum.roles.action_values.sessions import DropSessions, ResumeSessions
-from locum.roles.actions import Action, Count, Emit, Forget, Persist
+from locum.roles.actions import Action, Emit, Persist
 from locum.roles.flow_rows import TABLE, set_flows
 from locum.roles.mnps.giving_back import GivingBack
 from locum.roles.mnps.giving_up import GivingUp
@@ -18,6 +18,7 @@ from locum.roles.mnps.listening import Listening
 from locum.roles.mnps.parts import WaitingPart
 from locum.roles.mnps.switching import Switching
 from locum.roles.mnps.taking_over import PREPARED_TIMEOUT
+from locum.roles.parts import readable
 
 
 class Keeping(WaitingPart):
@@ -38,15 +39,8 @@ class Keeping(WaitingPart):
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start with the handovers of an earlier run; the registration has been restored before."""
-        actions: list[Action] = []
-        for row in rows:
-            if row.table != TABLE:
-                continue
-            try:
-                taken = TakenOver.from_row(row.key, row.value)
-            except (ValueError, KeyError, TypeError):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
-                continue
+        found, actions = readable(rows, TABLE, lambda row: TakenOver.from_row(row.key, row.value))
+        for _row, taken in found:
             if isinstance(taken.state, Restoring):
                 # Nothing has reached these sockets: their packets are held until the row says "holding".
                 actions.append(DropSessions(taken.identifier))

@@ -28,6 +28,7 @@ from locum.roles.actions import (
 )
 from locum.roles.mnps.parts import WaitingPart
 from locum.roles.mnps.registration import MAX_FLOWS, Standing, StandInRegistration
+from locum.roles.parts import readable
 from locum.wire.control import Notice618, encode_618
 from locum.wire.control.answer import Status
 from locum.wire.control.trigger import PATH, Operation, Reason, Trigger, decode_trigger, encode_trigger_answer
@@ -144,19 +145,12 @@ class Triggering(WaitingPart):
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Continue with the taken addresses."""
-        actions: list[Action] = []
-        for row in rows:
-            if row.table != TABLE:
-                continue
-            try:
-                found = Triggered.from_row(row.value)
-            except (ValueError, KeyError, TypeError, WireError):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
-                continue
-            self._taken[found.home_addresses[0]] = found
+        found, actions = readable(rows, TABLE, lambda row: Triggered.from_row(row.value))
+        for _row, taken in found:
+            self._taken[taken.home_addresses[0]] = taken
         actions += self._guard()
-        for found in self._taken.values():
-            actions += self._want(found.home_addresses, now)
+        for taken in self._taken.values():
+            actions += self._want(taken.home_addresses, now)
         return actions
 
     # Triggers --------------------------------------------------------------------------------------------------------

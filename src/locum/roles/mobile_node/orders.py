@@ -29,7 +29,7 @@ from locum.roles.mobile_node.order_rows import (
     state_from_row,
     state_row,
 )
-from locum.roles.parts import Part
+from locum.roles.parts import Part, readable
 from locum.wire import cbor
 from locum.wire.control.answer import Status
 from locum.wire.control.order import PATH, Operation, OrderRequest, decode_order_answer, encode_order
@@ -257,14 +257,8 @@ class OwnOrders(Part):
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """The orders of an earlier run, the oldest first."""
-        actions: list[Action] = []
-        for row in rows:
-            if row.table != TABLE:
-                continue
-            try:
-                actions += self._restore(row)
-            except (ValueError, KeyError, TypeError):
-                actions += [Count("unreadable-row"), Forget(TABLE, row.key)]
+        found, actions = readable(rows, TABLE, self._restore)
+        actions += [action for _row, forgotten in found for action in forgotten]
         self._orders = dict(sorted(self._orders.items(), key=lambda item: (item[1].at, item[0])))
         return actions
 

@@ -16,9 +16,9 @@ from locum.roles.action_values.registration import (
     RuleChange,
     RuleOperation,
 )
-from locum.roles.actions import Action, Count, Emit, Forget, Persist
+from locum.roles.actions import Action, Emit, Forget, Persist
 from locum.roles.flow_selectors import PRIORITY, flow_selector
-from locum.roles.parts import Part
+from locum.roles.parts import Part, readable
 from locum.roles.registrant.attachment import Attachment
 from locum.roles.rules import (
     MN,
@@ -68,15 +68,10 @@ class OwnRules(Part):
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """The rules of an earlier run: the home agent still has them."""
-        actions: list[Action] = []
-        for row in rows:
-            if row.table != TABLE:
-                continue
-            try:
-                self._rules = added(self._rules, KeptRule.from_row(int(row.key), row.value))
-            except (ValueError, KeyError, TypeError, RuleRefused):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
-        return actions
+        return readable(rows, TABLE, self._restore, RuleRefused)[1]
+
+    def _restore(self, row: Persist) -> None:
+        self._rules = added(self._rules, KeptRule.from_row(int(row.key), row.value))
 
     def add(
         self, rule: KeptRule, home_addresses: Iterable[Addr], own: int | None, given: Iterable[Flow] = ()

@@ -11,7 +11,7 @@ from itertools import count
 from locum.roles.action_values.addresses import JSON, Addr, Randomness, Source
 from locum.roles.action_values.registration import RefusalReason
 from locum.roles.action_values.sessions import SessionsFound, Thaw
-from locum.roles.actions import Action, Asked, Count, Emit, Event, Forget, ForwardPacket, Persist
+from locum.roles.actions import Action, Asked, Count, Emit, Event, ForwardPacket, Persist
 from locum.roles.app_results import datagrams
 from locum.roles.flow_rows import TABLE
 from locum.roles.flow_selectors import PRIORITY
@@ -34,7 +34,7 @@ from locum.roles.mobile_node.states import TABLE as SLEEP
 from locum.roles.mobile_node.states import ComingUp, Down, GoingDown, SendingBack, SleepEvent, SleepState, Up
 from locum.roles.mobile_node.wake.states import GivenUp, StillAsleep
 from locum.roles.mobile_node.wake.taking_back import Waking
-from locum.roles.parts import Parts
+from locum.roles.parts import Parts, readable
 from locum.roles.registrant.attachment import RegistrationTarget
 from locum.roles.registrant.registrant import RegistrationClient
 from locum.roles.rules import KeptRule, RuleRefused
@@ -233,15 +233,10 @@ class SleepingNode:
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start; a pending handover is brought to a safe end."""
         actions = self.mobile.restore(rows, now=now) + self._parts.restore(rows, now=now)
+        found, unreadable = readable(rows, TABLE, lambda row: Handover.from_row(row.key, row.value))
+        actions += unreadable
         slept = False
-        for row in rows:
-            if row.table != TABLE:
-                continue
-            try:
-                handover = Handover.from_row(row.key, row.value)
-            except (ValueError, KeyError, TypeError):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
-                continue
+        for _row, handover in found:
             if handover.stage is Stage.ABANDONED:
                 actions += self.abandoning.begin(handover)
                 continue

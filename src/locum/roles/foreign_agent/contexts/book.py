@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import Filter
-from locum.roles.actions import Action, Count, Forget, Persist
+from locum.roles.actions import Action, Forget, Persist
 from locum.roles.foreign_agent.contexts.context import (
     TABLE,
     Block,
@@ -24,7 +24,7 @@ from locum.roles.foreign_agent.contexts.context import (
 )
 from locum.roles.foreign_agent.visitor_list import Wanted
 from locum.roles.forwarding import Forwarding, forwarding
-from locum.roles.parts import Part
+from locum.roles.parts import Part, readable
 from locum.security.association import Association
 from locum.wire.control.context import MAX_VERSION, BlockStatus, ContextBlock
 from locum.wire.control.context_blocks import (
@@ -54,15 +54,8 @@ class ContextBook(Part):
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start with the contexts of an earlier run; changed configuration takes precedence."""
-        actions: list[Action] = []
-        for row in rows:
-            if row.table != TABLE:
-                continue
-            try:
-                context = Context.from_row(row.key, row.value)
-            except (ValueError, KeyError, TypeError, IndexError):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
-                continue
+        found, actions = readable(rows, TABLE, lambda row: Context.from_row(row.key, row.value))
+        for row, context in found:
             home_address = context.home_address
             configured = self._as_configured.get(home_address)
             if configured is not None and row.value.get("configured") != configured:

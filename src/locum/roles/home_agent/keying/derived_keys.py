@@ -16,9 +16,9 @@ from locum.roles.action_values.registration import (
     Registration,
     RegistrationAnswer,
 )
-from locum.roles.actions import Action, Count, Forget, Persist
+from locum.roles.actions import Action, Forget, Persist
 from locum.roles.home_agent.registry import Home, Registrant
-from locum.roles.parts import Part
+from locum.roles.parts import Part, readable
 from locum.roles.profile import association_from, association_row
 from locum.security.association import FIRST_SPI, AaaAssociation, Association, DerivedAssociation
 from locum.security.key_wrapping import wrap_key
@@ -46,19 +46,9 @@ class HomeKeys(Part):
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """The associations of an earlier run, as far as they still hold."""
-        actions: list[Action] = []
-        for row in rows:
-            if row.table != TABLE:
-                continue
-            try:
-                home = self._homes.get(IPv4Address(row.key))
-                association = association_from(_part(row.value["association"]))
-                until, source = row.value["until"], row.value["source"]
-                if not isinstance(until, int | float):
-                    raise ValueError("a time is a number")
-            except (ValueError, KeyError, TypeError):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
-                continue
+        found, actions = readable(rows, TABLE, _from_row)
+        for row, (home_address, association, until, source) in found:
+            home = self._homes.get(home_address)
             aaa = None if home is None else home.mobile.association
             if home is None or not isinstance(aaa, AaaAssociation) or _mark(aaa) != source or until <= now:
                 actions.append(Forget(row.table, row.key))
@@ -180,6 +170,15 @@ def _derived(association: Association, source: AaaAssociation, until: float) -> 
 def _mark(source: AaaAssociation) -> str:
     """Names the association with the AAA server, and changes with its key."""
     return f"{source.spi} {source.digest(b'source')[:8].hex()}"
+
+
+def _from_row(row: Persist) -> tuple[IPv4Address, Association, float, JSON]:
+    """Home address, association, its end in steady seconds, and the mark of its source; raises ValueError, KeyError or TypeError."""
+    until = row.value["until"]
+    if not isinstance(until, int | float):
+        raise ValueError("a time is a number")
+    association = association_from(_part(row.value["association"]))
+    return IPv4Address(row.key), association, until, row.value["source"]
 
 
 def _part(row: JSON) -> Mapping[str, JSON]:
