@@ -49,6 +49,7 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "jobs": ("network", "programs", "report", "steps"),
         "scenarios": ("captures", "forging", "jobs", "network", "programs", "report", "steps"),
     },
+    "locum.lab.programs": {"peers": (), "radius": ()},
     "locum.lab.scenarios": {
         "sleep": (),
         "stand_ins": (),

@@ -174,6 +174,7 @@ WALL_CLOCK = {
     "node/apps/data.py": "compares it with the times of directories",
     "node/clock.py": "compares the two",
     "node/events.py": "an event's time is for people",
+    "node/policy/pushes.py": "compares it with the times of policy servers' requests",
     "sessions/programs/freezer.py": "compares it with the time of a file",
 }
 

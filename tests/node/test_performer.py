@@ -48,6 +48,7 @@ from locum.roles.action_values.forwarding import (
 from locum.roles.action_values.forwarding_order import by_home_address, home_address_of
 from locum.roles.action_values.sessions import FindSessions, Freeze, NotPerformed, Process, Thaw
 from locum.roles.actions import Action, Answer, Ask, Count, Emit, NoAnswer, Persist, Reply, SendRegistration
+from locum.roles.profile_requests import AnswerPush, PushOutcome
 from locum.wire.control import Flow
 
 HOME, OTHER, CARE_OF = (ip_address(text) for text in ("10.36.0.4", "10.36.0.5", "10.2.0.2"))
@@ -100,6 +101,7 @@ class Bench:
             Freeze: self.freeze,
             Thaw: self.fail,
             Answer: lambda _: self.log.append("answer"),
+            AnswerPush: lambda _: self.log.append("push"),
             Ask: lambda _: self.log.append("ask"),
             SendRegistration: lambda _: self.log.append("registration"),
         }
@@ -244,6 +246,7 @@ MESSAGES: tuple[Action, ...] = (
     SendRegistration(b"request", OTHER),
     Ask(7, OTHER, "634", b"", 1.0, False),
     Answer(1, b""),
+    AnswerPush(1, PushOutcome.DONE),
 )
 
 

@@ -21,6 +21,7 @@ TOOLS = {
     "ssh": "openssh-client",
     "sshd": "openssh-server",
     "freeradius": "freeradius",
+    "radclient": "freeradius-utils",
     "socat": "socat",
 }
 """Command and the Debian package that has it."""

@@ -324,8 +324,8 @@ class Node:
         from locum.node.policy.radius import RadiusClient
 
         self.policy = RadiusClient(
-            self.settings.policy, self.settings.asks_policy_from, self.events, self.driver.feed
-        )
+            self.settings.policy, self.settings.asks_policy_from, self.events, self.driver.feed, self.settings.roles
+        )  # fmt: skip
         self._closers.push_async_callback(self.policy.close)
         await self.policy.open()
         control, mnps = self.settings.control, self.settings.mnps
@@ -385,6 +385,8 @@ class Node:
         for fileno, read in self.registrations.filenos().items():
             loop.add_reader(fileno, read)
         self.exchanges.begin()
+        if self.policy is not None:
+            await self.policy.begin()
         for slot in self.driver.slots.values():
             if isinstance(slot.performer, Sequential):
                 await slot.performer.drained()

@@ -21,6 +21,7 @@ from locum.roles.action_values.forwarding import FORWARDING
 from locum.roles.action_values.forwarding_order import home_address_of, net_effect
 from locum.roles.action_values.sessions import NotPerformed
 from locum.roles.actions import Action
+from locum.roles.profile_requests import AnswerPush
 
 if TYPE_CHECKING:
     from locum.dataplane.performer import Refused
@@ -30,7 +31,7 @@ log = logging.getLogger("locum.performer")
 # Performs one action at once (None) or gives what has to be awaited before the next one.
 Handler = Callable[[Any], Awaitable[None] | None]
 
-OUTGOING: frozenset[type] = frozenset((do.Reply, do.SendRegistration, do.Ask, do.Answer))
+OUTGOING: frozenset[type] = frozenset((do.Reply, do.SendRegistration, do.Ask, do.Answer, AnswerPush))
 
 
 class Performer:

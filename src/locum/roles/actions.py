@@ -20,7 +20,7 @@ from locum.roles.action_values.listeners import AcceptingAction, AcceptingEvent
 from locum.roles.action_values.locations import LocationTold, TellLocation
 from locum.roles.action_values.paging import PageTriggered
 from locum.roles.action_values.sessions import SessionAction, SessionEvent
-from locum.roles.profile_requests import FetchProfile, OwnHomeAddress, ProfileEvent
+from locum.roles.profile_requests import AnswerPush, FetchProfile, OwnHomeAddress, ProfileEvent, PushEvent
 from locum.wire.control import Flow
 from locum.wire.values import value
 
@@ -174,6 +174,7 @@ Action: TypeAlias = (
     | Ask
     | Answer
     | FetchProfile
+    | AnswerPush
     | OwnHomeAddress
     | Probe
     | CountInFlight
@@ -312,6 +313,7 @@ Event: TypeAlias = (
     | HandedEvent
     | AppEvent
     | ProfileEvent
+    | PushEvent
 )
 
 

@@ -4,12 +4,19 @@ Values only. Others decide about service, and about changed and removed profiles
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeAlias
 
 from locum.roles.action_values.addresses import JSON, Addr
-from locum.roles.action_values.flows import Filter, FilterPlace, FilterRule, FilterVerdict, Selector
+from locum.roles.action_values.flows import (
+    MAX_RULES,
+    Filter,
+    FilterPlace,
+    FilterRule,
+    FilterVerdict,
+    Selector,
+)
 from locum.roles.rules import KeptRule
 from locum.security.association import AaaAssociation, Algorithm, Association, Replay
 from locum.wire.cursor import Cursor
@@ -80,6 +87,15 @@ class Profile:
     to_visitor: Policing = Policing()
     from_visitor: Policing = Policing()
     paging: Policing = Policing()  # classifier at the access node of a stand-in (P16)
+    version: int | None = None  # of the policy server's; orders fetched and pushed profiles (P7)
+
+    def newer_than(self, other: "Profile") -> bool:
+        """True unless the versions of both say that this one is older."""
+        return self.version is None or other.version is None or self.version >= other.version
+
+    def after(self, other: "Profile") -> "Profile":
+        """This profile, fetched when `other` was in force: without a version it leaves that of `other`."""
+        return replace(self, version=other.version) if self.version is None else self
 
     def to_row(self) -> Row:
         """The part of a row of the store."""
@@ -95,12 +111,16 @@ class Profile:
             "to_visitor": _policing_row(self.to_visitor),
             "from_visitor": _policing_row(self.from_visitor),
             "paging": _policing_row(self.paging),
+            "version": self.version,
         }
 
     @classmethod
     def from_row(cls, row: Row) -> "Profile":
         """From part of a row of our own; raises ValueError, KeyError or TypeError for anything else."""
         lifetime, pool, association = row["lifetime"], row["pool"], row["association"]
+        version = row.get("version")  # rows of earlier programs have none
+        if not isinstance(version, int | None):
+            raise ValueError("version is a number")
         if not isinstance(lifetime, int | None) or not isinstance(pool, str | None):
             raise ValueError("lifetime is a number, pool a name")
         return cls(
@@ -115,7 +135,58 @@ class Profile:
             to_visitor=_policing(_row(row["to_visitor"])),
             from_visitor=_policing(_row(row["from_visitor"])),
             paging=_policing(_row(row["paging"])),
+            version=version,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PolicingChange:
+    """New rules, or a new verdict on the rest; None: as they were."""
+
+    rules: tuple[FilterRule, ...] | None = None
+    otherwise: FilterVerdict | None = None
+
+    def of(self, policing: Policing) -> Policing:
+        """The changed policing."""
+        return Policing(
+            policing.rules if self.rules is None else self.rules,
+            policing.otherwise if self.otherwise is None else self.otherwise,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileChange:
+    """Parts of a profile that the policy server has pushed (P7); others stay as they were."""
+
+    version: int
+    rules: tuple[KeptRule, ...] | None = None
+    to_visitor: PolicingChange = PolicingChange()
+    from_visitor: PolicingChange = PolicingChange()
+    paging: PolicingChange = PolicingChange()
+
+    def follows(self, profile: Profile) -> bool:
+        """True if it is later than all that is known."""
+        return profile.version is None or self.version > profile.version
+
+    def of(self, profile: Profile) -> Profile:
+        """The changed profile. Raises ValueError for too many filter rules of one filter."""
+        changed = replace(
+            profile,
+            rules=profile.rules if self.rules is None else self.rules,
+            to_visitor=self.to_visitor.of(profile.to_visitor),
+            from_visitor=self.from_visitor.of(profile.from_visitor),
+            paging=self.paging.of(profile.paging),
+            version=self.version,
+        )
+        if too_many_filter_rules(changed.to_visitor, changed.paging):
+            raise ValueError(f"the filter to the visitor and the classifier have at most {MAX_RULES} rules")
+        return changed
+
+
+def too_many_filter_rules(to_visitor: Policing, paging: Policing) -> bool:
+    """True if the two do not fit one filter: at a stand-in the classifier stands before the policing."""
+    rules = (len({rule.identifier for rule in policing.rules}) for policing in (to_visitor, paging))
+    return sum(rules) > MAX_RULES
 
 
 def association_row(association: Association) -> Row:

@@ -1,15 +1,17 @@
-"""Requests of a role to the policy server, and the answers: profiles (features R3, C9, R20).
+"""Requests of a role to the policy server, and the answers: profiles (features R3, C9, R20); and what the server pushes (P7).
 
 Values only. The node decides which server is asked, how and how often, and knows a profile's encoding.
 """
 
 from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, TypeAlias
 
 from locum.roles.action_values.flows import Address
 
 if TYPE_CHECKING:  # a profile has rules, and rules are made of what actions are made of
-    from locum.roles.profile import Profile
+    from locum.roles.profile import Profile, ProfileChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +58,50 @@ class OwnHomeAddress:
     before: Address | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The mobile node that a policy server means: by its NAI, its home address or both, which then have to agree."""
+
+    nai: str | None = None
+    home_address: IPv4Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProfilePushed:
+    """Event: the policy server changes a profile (CoA-Request, RFC 5176). `AnswerPush` with its number answers."""
+
+    push: int
+    session: Session
+    change: "ProfileChange"
+
+
+@dataclass(frozen=True, slots=True)
+class DisconnectAsked:
+    """Event: the policy server ends the registrations of a mobile node (Disconnect-Request). `AnswerPush` answers."""
+
+    push: int
+    session: Session
+
+
+class PushOutcome(Enum):
+    """The outcome of a push; the earlier one here counts if several roles of a node answer."""
+
+    DONE = "done"
+    STALE = "stale"  # not later than what is known
+    INVALID = "invalid"
+    NO_ROOM = "no-room"
+    NOT_REMOVABLE = "not-removable"  # the mobile node is known, and no registration of it is here
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPush:
+    """Action: the answer to `ProfilePushed` or `DisconnectAsked`; it leaves when its writes are in the store."""
+
+    push: int
+    outcome: PushOutcome
+    text: str = ""  # for people
+
+
+PushEvent: TypeAlias = ProfilePushed | DisconnectAsked
 ProfileEvent: TypeAlias = ProfileFetched | ProfileRefused | ProfileUnavailable

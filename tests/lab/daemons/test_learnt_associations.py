@@ -9,7 +9,7 @@ import pytest
 from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Plan, Table
 from locum.lab.errors import LabError
 from locum.lab.processes import wait_until
-from locum.lab.programs.freeradius import FreeRadius, client
+from locum.lab.programs.radius.freeradius import FreeRadius, client
 from locum.lab.steps.story import live, watch
 from locum.lab.world import Lab
 from locum.node.coap.learnt_associations import ASKED_AGAIN

@@ -50,6 +50,12 @@ access_node = "192.0.2.129"
 home_prefixes = ["203.0.113.0/24"]
 links = ["eth0"]
 """
+CHANGES = """
+[policy.changes]
+[[policy.changes.clients]]
+address = "192.0.2.53"
+secret_file = "radius.secret"
+"""
 Load = Callable[[str], Settings]
 
 
@@ -87,6 +93,17 @@ def test_policy_and_pools(loaded: Load) -> None:
     assert settings.home_addresses >= 254
 
 
+def test_pushed_changes_are_taken_from_clients(loaded: Load) -> None:
+    policy = loaded(HOME + POLICY + CHANGES).policy
+    assert policy is not None and policy.changes is not None
+    (client,) = policy.changes.clients
+    assert (client.address, client.secret) == (IPv4Address("192.0.2.53"), b"sixteen letters!")
+    assert (policy.changes.port, policy.changes.window) == (3799, 300.0)
+    assert b"sixteen" not in repr(policy).encode()
+    without = loaded(HOME + POLICY).policy
+    assert without is not None and without.changes is None
+
+
 def test_a_stand_in_may_know_no_device(loaded: Load) -> None:
     settings = loaded(STAND_IN + POLICY)
     assert settings.control is not None and settings.control.associations == ()
@@ -103,6 +120,15 @@ def test_a_stand_in_may_know_no_device(loaded: Load) -> None:
         (HOME + POLICY + POLICY.replace("[policy]\n", ""), "names one server twice"),
         (HOME + POLICY.replace("[policy]", "[policy]\ntimeout = 0"), "timeout"),
         (HOME + POLICY.replace("[policy]", "[policy]\nretrys = 1"), "did you mean retries?"),
+        (HOME + POLICY + "[policy.changes]\n", "[policy.changes] clients: is missing"),
+        (
+            HOME + POLICY + CHANGES + CHANGES.replace("[policy.changes]\n", ""),
+            "clients: names one address twice",
+        ),
+        (HOME + POLICY + CHANGES.replace("changes]\n", "changes]\nwindow = 1\n"), "window"),
+        (HOME + POLICY + CHANGES.replace("changes]\n", "changes]\nport = 0\n"), "port"),
+        (HOME + POLICY + CHANGES.replace("radius.secret", "short"), "a secret needs at least 16"),
+        (MOBILE + 'nai = "a@example.org"\n' + POLICY + CHANGES, "no role of this node has profiles"),
         (HOME + POOL + POOL + POLICY, "names two pools"),
         (HOME + POOL + POOL.replace("guests", "more") + POLICY, "addresses in common"),
         (HOME + POOL.replace("203.0.113", "198.51.100") + POLICY, "is in none of home_prefixes"),

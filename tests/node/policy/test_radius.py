@@ -18,7 +18,7 @@ from typing import Any, cast
 import pytest
 from pyrad.packet import AccessReject, AuthPacket
 
-from locum.lab.programs.freeradius import DICTIONARY, RADIUSD
+from locum.lab.programs.radius.freeradius import DICTIONARY, RADIUSD
 from locum.node.coap.learnt_associations import AssociationRefused, AssociationUnavailable
 from locum.node.config.policy_settings import PolicyServer, PolicySettings
 from locum.node.events import EventStream

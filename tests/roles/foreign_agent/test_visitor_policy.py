@@ -11,8 +11,18 @@ from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.foreign_agent.visitor import Visitor
 from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.foreign_agent.visitor_policy import FETCH_AGAIN, LONGEST, VisitorPolicy
-from locum.roles.profile import Policing, Profile
-from locum.roles.profile_requests import FetchProfile, ProfileFetched, ProfileRefused, ProfileUnavailable
+from locum.roles.profile import Policing, PolicingChange, Profile, ProfileChange
+from locum.roles.profile_requests import (
+    AnswerPush,
+    DisconnectAsked,
+    FetchProfile,
+    ProfileFetched,
+    ProfilePushed,
+    ProfileRefused,
+    ProfileUnavailable,
+    PushOutcome,
+    Session,
+)
 from locum.wire.control.context_blocks import BlockKind
 from locum.wire.traffic_selector import Ipv4Selector
 
@@ -165,3 +175,64 @@ def test_new_name_or_lost_context_fetches_the_profile_again() -> None:
 
 def test_other_events_are_ignored() -> None:
     assert Node().policy.happened(a.LinkDown("radio"), now=NOW) is None
+
+
+# Pushed changes -----------------------------------------------------------------------------------------------------
+
+
+def push(node: Node, version: int, session: Session, **changes: object) -> tuple[PushOutcome, list[a.Action]]:
+    change = ProfileChange(version, **(changes or {"to_visitor": PolicingChange(())}))  # type: ignore[arg-type]
+    *others, answer = node.tell(ProfilePushed(1, session, change))
+    assert isinstance(answer, AnswerPush)
+    return answer.outcome, others
+
+
+def test_a_push_changes_the_filters_of_a_visitor() -> None:
+    node = Node()
+    node.register()
+    assert push(node, 7, Session(NAI))[0] is PushOutcome.UNKNOWN, "its profile is not known yet"
+    node.tell(ProfileFetched(1, PROFILE))
+    outcome, actions = push(node, 7, Session(NAI, HOA), to_visitor=PolicingChange(None, FilterVerdict.DROP))
+    assert outcome is PushOutcome.DONE and kinds(actions) == ["profile-pushed"]
+    (installed,) = filters(actions)
+    assert (installed.rules, installed.otherwise) == ((RULE,), FilterVerdict.DROP)
+    assert push(node, 7, Session(None, HOA)) == (PushOutcome.STALE, [a.Count("push-stale")])
+    many = tuple(replace(RULE, identifier=number) for number in range(1, 66))
+    assert push(node, 8, Session(str(HOA)), paging=PolicingChange(many))[0] is PushOutcome.NO_ROOM
+    for stranger in (Session("other@example.org"), Session(NAI, HA), Session(None, HA)):
+        assert push(node, 9, stranger)[0] is PushOutcome.UNKNOWN
+    node.visitors.dismiss(HOA)
+    assert push(node, 9, Session(NAI))[0] is PushOutcome.UNKNOWN
+
+
+def test_an_older_fetch_does_not_undo_a_push() -> None:
+    node = Node()
+    node.register()
+    node.tell(ProfileFetched(1, replace(PROFILE, version=3)))
+    push(node, 7, Session(NAI))
+    node.policy.refresh(HOA)
+    actions = node.tell(ProfileFetched(2, replace(PROFILE, version=4)), NOW + 5)
+    assert a.Count("profile-older") in actions and kinds(actions) == ["profile-stale"]
+    assert node.policy.deadline() == NOW + 5 + FETCH_AGAIN
+    (known,) = node.policy.known()
+    assert known.profile is not None and known.profile.to_visitor.rules == ()
+    node.policy.refresh(HOA)
+    (installed,) = filters(node.tell(ProfileFetched(3, PROFILE), NOW + 6))
+    assert installed.rules == (RULE,) and node.policy.known()[0].profile == replace(PROFILE, version=7)
+
+
+def test_a_disconnection_ends_the_visit() -> None:
+    node = Node()
+    node.register()
+    ended: list[IPv4Address] = []
+
+    def revoke(home_address: IPv4Address, now: float) -> list[a.Action]:
+        ended.append(home_address)
+        return node.visitors.dismiss(home_address)
+
+    node.policy.revoke = revoke
+    assert node.tell(DisconnectAsked(1, Session("other@example.org"))) == [
+        AnswerPush(1, PushOutcome.UNKNOWN, "it is no visitor")
+    ]
+    assert node.tell(DisconnectAsked(1, Session(None, HOA)))[-1] == AnswerPush(1, PushOutcome.DONE)
+    assert ended == [HOA] and HOA not in node.visitors

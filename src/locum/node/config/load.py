@@ -143,6 +143,10 @@ def _check_whole(settings: Settings) -> None:
         raise ConfigError(
             settings.file, "policy", None, "is missing; whose home address comes from a pool, a profile says"
         )
+    pushed = settings.policy is not None and settings.policy.changes is not None
+    if pushed and settings.home_agent is None and settings.foreign_agent is None:
+        said = "no role of this node has profiles; home agents and access nodes do"
+        raise ConfigError(settings.file, "policy.changes", None, said)
     foreign = settings.foreign_agent
     if settings.home_agent is not None:
         ends = [

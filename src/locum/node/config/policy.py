@@ -3,7 +3,14 @@
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
-from locum.node.config.policy_settings import RADIUS_PORT, PolicyServer, PolicySettings
+from locum.node.config.policy_settings import (
+    CHANGES_PORT,
+    RADIUS_PORT,
+    PolicyServer,
+    PolicySettings,
+    PushClient,
+    PushSettings,
+)
 from locum.node.config.toml_table import Table
 from locum.roles.profile import Pool
 
@@ -26,10 +33,34 @@ def policy(table: Table, node: str) -> PolicySettings:
         retries=table.integer("retries", 1, most=5),
         dead_time=table.seconds("dead_time", 30.0, most=3600.0),
         dictionary=table.path("dictionary", None),
+        changes=_changes(table.table("changes")),
     )
     table.close()
     if not 0 < len(settings.nas_identifier.encode()) <= _LONGEST_NAME:
         raise table.error("nas_identifier", f"must have 1 to {_LONGEST_NAME} bytes")
+    return settings
+
+
+def _changes(table: Table | None) -> PushSettings | None:
+    """The table [policy.changes], for what policy servers send by themselves."""
+    if table is None:
+        return None
+    clients = []
+    for subtable in table.tables("clients"):
+        clients.append(PushClient(subtable.address4("address"), subtable.secret_text("secret_file")))
+        subtable.close()
+    if not clients:
+        raise table.error(
+            "clients", "is missing; write [[policy.changes.clients]] with address and secret_file"
+        )
+    if len({client.address for client in clients}) != len(clients):
+        raise table.error("clients", "names one address twice")
+    settings = PushSettings(
+        port=table.integer("port", CHANGES_PORT, least=1, most=65535),
+        window=table.seconds("window", 300.0, least=5.0, most=3600.0),
+        clients=tuple(clients),
+    )
+    table.close()
     return settings
 
 

@@ -19,11 +19,19 @@ from locum.node.config.rule_table import filter_rules, flow_rules, inline_table
 from locum.node.config.settings import Address, ControlAssociation
 from locum.node.config.toml_table import ConfigError
 from locum.roles.action_values.flows import MAX_RULES, FilterRule, FilterVerdict
-from locum.roles.profile import GrantedStandIn, Policing, Profile
+from locum.roles.profile import (
+    GrantedStandIn,
+    Policing,
+    PolicingChange,
+    Profile,
+    ProfileChange,
+    too_many_filter_rules,
+)
 from locum.roles.rules import PROFILE, RESERVED_NAMES
 from locum.security.association import FIRST_SPI, LAST_SPI, AaaAssociation, Algorithm, Association, Replay
 
 T = TypeVar("T")
+D = TypeVar("D")  # a default
 A = TypeVar("A", IPv4Address, IPv6Address)
 
 SHORTEST_SECRET = 16  # bytes of an OSCORE master secret
@@ -82,10 +90,7 @@ def _profile(answer: Any) -> Profile:
             f"Locum-SPI and a Locum-MNPS are both {association.spi}; the SPI identifies the registrant"
         )
     to_visitor, paging = _policing(answer, "Locum-Filter-To"), _policing(answer, "Locum-Paging")
-    if (
-        sum(len({rule.identifier for rule in policing.rules}) for policing in (to_visitor, paging))
-        > MAX_RULES
-    ):
+    if too_many_filter_rules(to_visitor, paging):
         raise ProfileError(
             f"Locum-Filter-To and Locum-Paging have more than {MAX_RULES} rules together, the most of one filter"
         )
@@ -103,7 +108,69 @@ def _profile(answer: Any) -> Profile:
         to_visitor=to_visitor,
         from_visitor=_policing(answer, "Locum-Filter-From"),
         paging=paging,
+        version=_one(answer, "Locum-Version", int),
     )
+
+
+# Pushed changes ------------------------------------------------------------------------------------------------------
+
+EMPTY = "none"  # as the only value of a kind of rules: there are none any more
+_PUSHED = (
+    "Locum-Rule", "Locum-Filter-To", "Locum-Filter-To-Otherwise", "Locum-Filter-From",
+    "Locum-Filter-From-Otherwise", "Locum-Paging", "Locum-Paging-Otherwise",
+)  # fmt: skip
+
+
+def pushed_numbers(known: Any) -> tuple[int, frozenset[int], frozenset[int]]:
+    """Our enterprise number, the attributes that name a mobile node, and those that a CoA-Request may have beside them."""
+    numbers = {name: attribute.code for name, attribute in known.attributes.items()}
+    changes = frozenset(numbers[name] for name in (*_PUSHED, "Locum-Version"))
+    return known.vendors.GetForward("Locum"), frozenset((numbers["Locum-Home-Address"],)), changes
+
+
+def home_address_of(request: Any) -> IPv4Address | None:
+    """The home address that a request names by our attribute. Raises ProfileError."""
+    return _address4(request, "Locum-Home-Address")
+
+
+def change_of(request: Any) -> ProfileChange | None:
+    """The change in a CoA-Request of pyrad; None: it has nothing to change. Raises ProfileError, KeyError without a version."""
+    try:
+        return _change(request)
+    except ConfigError as problem:
+        raise ProfileError(str(problem)) from None
+    except PacketError as problem:
+        raise ProfileError(f"an attribute cannot be read: {problem}") from None
+
+
+def _change(request: Any) -> ProfileChange | None:
+    version = _one(request, "Locum-Version", int)
+    texts = _listed(request, "Locum-Rule")
+    rules = None if texts is None else (inline_table("Locum-Rule", text) for text in texts)
+    change = ProfileChange(
+        version=0 if version is None else version,
+        rules=None if rules is None else flow_rules(rules, PROFILE),
+        to_visitor=_policing_change(request, "Locum-Filter-To"),
+        from_visitor=_policing_change(request, "Locum-Filter-From"),
+        paging=_policing_change(request, "Locum-Paging"),
+    )
+    if change == ProfileChange(change.version):
+        return None
+    if version is None:
+        raise KeyError("Locum-Version")
+    return change
+
+
+def _listed(request: Any, name: str) -> list[str] | None:
+    """The values of a kind of rules; None: nothing is said about them."""
+    texts = _all(request, name, str)
+    return None if not texts else [] if texts == [EMPTY] else texts
+
+
+def _policing_change(request: Any, name: str) -> PolicingChange:
+    texts = _listed(request, name)
+    rules = None if texts is None else _filter_rules(name, texts)
+    return PolicingChange(rules, _choice(request, f"{name}-Otherwise", _OTHERWISE, None))
 
 
 def _association(answer: Any) -> Association | None:
@@ -228,9 +295,14 @@ def _control(
 
 
 def _policing(answer: Any, name: str) -> Policing:
+    rules = _filter_rules(name, _all(answer, name, str))
+    return Policing(rules, _choice(answer, f"{name}-Otherwise", _OTHERWISE, FilterVerdict.ALLOW))
+
+
+def _filter_rules(name: str, texts: list[str]) -> tuple[FilterRule, ...]:
     rules: list[FilterRule] = []
     identifiers: set[int] = set()
-    for text in _all(answer, name, str):
+    for text in texts:
         found = filter_rules(inline_table(name, text))
         if found[0].identifier in identifiers:
             raise ProfileError(f"{name}: two rules have the id {found[0].identifier}")
@@ -238,7 +310,7 @@ def _policing(answer: Any, name: str) -> Policing:
         rules += found
     if len(identifiers) > MAX_RULES:
         raise ProfileError(f"{name} has {len(identifiers)} rules; {MAX_RULES} are the most")
-    return Policing(tuple(rules), _choice(answer, f"{name}-Otherwise", _OTHERWISE, FilterVerdict.ALLOW))
+    return tuple(rules)
 
 
 # Attributes ---------------------------------------------------------------------------------------------------------
@@ -263,7 +335,7 @@ def _one(answer: Any, name: str, kind: type[T]) -> T | None:
     return values[0] if values else None
 
 
-def _choice(answer: Any, name: str, options: dict[str, T], otherwise: T) -> T:
+def _choice(answer: Any, name: str, options: dict[str, T], otherwise: D) -> T | D:
     value = _one(answer, name, object)
     if value is None:
         return otherwise

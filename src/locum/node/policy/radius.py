@@ -10,7 +10,7 @@ role, its encoding for `profile_attributes`.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from ipaddress import IPv4Address
 from secrets import token_bytes
@@ -26,8 +26,11 @@ from locum.node.events import EventStream
 from locum.node.host.unlearnt_paths import learn_no_path_mtu
 from locum.node.performer import Handler
 from locum.node.policy.profile_attributes import ProfileError, dictionary, grant_of, profile_of
+from locum.node.policy.push_requests import Itself
+from locum.node.policy.pushes import PushServer
 from locum.roles.actions import Event
 from locum.roles.profile_requests import (
+    AnswerPush,
     FetchProfile,
     ProfileEvent,
     ProfileFetched,
@@ -139,12 +142,20 @@ class RadiusClient:
         address: IPv4Address | None,
         events: EventStream,
         feed: Callable[[str, Event], None],
+        roles: Sequence[str] = (),
     ) -> None:
-        """`address` is this node's own (NAS-IP-Address, and where requests come from); None: the kernel chooses."""
+        """`address` is this node's own (NAS-IP-Address, and where requests come from); None: the kernel chooses.
+
+        `roles` of this node get what the servers push.
+        """
         self._settings, self._address, self._events, self._feed = settings, address, events, feed
         self._dictionary = dictionary(settings.dictionary)
         self._ports = [ServerPort(server, events.count) for server in settings.servers]
         self._fetching: set[asyncio.Task[None]] = set()
+        self._pushes: PushServer | None = None
+        if settings.changes is not None:
+            itself = Itself(settings.nas_identifier, address)
+            self._pushes = PushServer(settings.changes, self._dictionary, itself, roles, events, feed)
 
     async def open(self) -> None:
         """A socket for each server. Raises OSError in one clear line."""
@@ -161,8 +172,15 @@ class RadiusClient:
                 raise OSError(problem.errno, text) from None
             learn_no_path_mtu(transport.get_extra_info("socket"))
 
+    async def begin(self) -> None:
+        """Take what the servers push; the roles are there. Raises OSError in one clear line."""
+        if self._pushes is not None:
+            await self._pushes.open()
+
     async def close(self) -> None:
         """End all pending requests."""
+        if self._pushes is not None:
+            self._pushes.close()
         for task in tuple(self._fetching):
             task.cancel()
         await asyncio.gather(*self._fetching, return_exceptions=True)
@@ -171,7 +189,14 @@ class RadiusClient:
 
     def handlers(self, role: str) -> Mapping[type, Handler]:
         """Handlers for each kind of action of this role."""
-        return {FetchProfile: lambda action: self._begin(role, action)}
+        return {
+            FetchProfile: lambda action: self._begin(role, action),
+            AnswerPush: lambda action: self._answer_push(role, action),
+        }
+
+    def _answer_push(self, role: str, action: AnswerPush) -> None:
+        if self._pushes is not None:
+            self._pushes.answered(role, action)
 
     def _begin(self, role: str, action: FetchProfile) -> None:
         task = asyncio.get_running_loop().create_task(self._fetch(role, action))

@@ -119,6 +119,7 @@ class ForeignAgent:
         )
         self._visitors.adjust(self.contexts.police)
         self._policy = VisitorPolicy(self.contexts, self._visitors, enabled=configuration.policy)
+        self._policy.revoke = self._disconnect
         self._memberships = Memberships(
             configuration.upstream, links, self._visitors, self.contexts, self._flights
         )
@@ -385,6 +386,9 @@ class ForeignAgent:
             self._parting[home_address] = visitor
             return actions + told
         return actions + self._inform(visitor, now)
+
+    def _disconnect(self, home_address: IPv4Address, now: float) -> list[Action]:
+        return self.revoke(home_address, reason="the policy server ended it", now=now)
 
     def farewell(self, *, now: float) -> list[Action]:
         """Revoke every visitor at the end of a run. Complete when `leaving` is false."""

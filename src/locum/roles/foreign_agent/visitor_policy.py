@@ -4,7 +4,7 @@ Fetched when a device becomes a visitor, again when the profile's lifetime is ov
 context has their content; a profile stays in force if a fetch fails. It must not know registrations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
@@ -14,7 +14,17 @@ from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.parts import Part
 from locum.roles.profile import SHORTEST_LIFETIME, Policing, Profile
-from locum.roles.profile_requests import FetchProfile, ProfileFetched, ProfileRefused, ProfileUnavailable
+from locum.roles.profile_requests import (
+    AnswerPush,
+    DisconnectAsked,
+    FetchProfile,
+    ProfileFetched,
+    ProfilePushed,
+    ProfileRefused,
+    ProfileUnavailable,
+    PushOutcome,
+    Session,
+)
 from locum.roles.timers import Deadlines
 from locum.wire.control.context_blocks import BlockKind
 
@@ -49,6 +59,8 @@ class VisitorPolicy(Part):
         self._asked: dict[int, IPv4Address] = {}
         self._timers: Deadlines[IPv4Address] = Deadlines()
         self._next_request = 1
+        # Ends a visit: the role does.
+        self.revoke: Callable[[IPv4Address, float], list[Action]] = lambda _home_address, _now: []
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Fetch the profiles of the preconfigured visitors."""
@@ -98,7 +110,11 @@ class VisitorPolicy(Part):
         return self._timers.next()
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
-        """Handle the policy server's answer; None for other events."""
+        """Handle the policy server's answers and requests; None for other events."""
+        if isinstance(event, ProfilePushed):
+            return self._pushed(event)
+        if isinstance(event, DisconnectAsked):
+            return self._disconnect(event, now)
         if not isinstance(event, ProfileFetched | ProfileRefused | ProfileUnavailable):
             return None
         home_address = self._asked.pop(event.request, None)
@@ -111,15 +127,60 @@ class VisitorPolicy(Part):
         if not isinstance(event, ProfileFetched):
             self._again(known, now + FETCH_AGAIN)
             return self._not_had(known, event)
-        lifetime = event.profile.lifetime or LONGEST
-        before, known = known.profile, replace(known, profile=event.profile, fetched_at=now)
+        before, profile = known.profile, event.profile
+        if before is not None:
+            if not profile.newer_than(before):  # the server has not learnt of a push yet
+                self._again(known, now + FETCH_AGAIN)
+                detail: dict[str, JSON] = {"nai": known.nai, "reason": "the server has an older version"}
+                return [Count("profile-older"), Emit("profile-stale", None, home_address, None, detail)]
+            profile = profile.after(before)
+        lifetime = profile.lifetime or LONGEST
+        known = replace(known, profile=profile, fetched_at=now)
         self._again(known, now + max(lifetime, SHORTEST_LIFETIME))
-        actions = [*self._contexts.learn(home_address, event.profile), *self._visitors.refresh(home_address)]
-        if before is None or _filters(before) != _filters(event.profile):
+        actions = [*self._contexts.learn(home_address, profile), *self._visitors.refresh(home_address)]
+        if before is None or _filters(before) != _filters(profile):
             kind = "profile-fetched" if before is None else "profile-changed"
-            detail: dict[str, JSON] = {"nai": known.nai, "lifetime": lifetime}
+            detail = {"nai": known.nai, "lifetime": lifetime}
             actions.append(Emit(kind, None, home_address, None, detail))
         return actions
+
+    def _meant(self, session: Session) -> PolicedVisitor | None:
+        """The visitor that a policy server means."""
+        for known in self._policed.values():
+            names = (known.nai, str(known.home_address))
+            if session.home_address in (None, known.home_address) and (session.nai or names[1]) in names:
+                return known if self._served(known.home_address) else None
+        return None
+
+    def _pushed(self, event: ProfilePushed) -> list[Action]:
+        """The policy server changes the profile of a visitor (P7)."""
+        known = self._meant(event.session)
+        if known is None or known.profile is None:
+            return [AnswerPush(event.push, PushOutcome.UNKNOWN, "no profile of it is here")]
+        home_address, version = known.home_address, known.profile.version
+        if not event.change.follows(known.profile):
+            stale = AnswerPush(event.push, PushOutcome.STALE, f"version {version} is in force")
+            return [Count("push-stale"), stale]
+        try:
+            profile = event.change.of(known.profile)
+        except ValueError as problem:
+            return [Count("push-no-room"), AnswerPush(event.push, PushOutcome.NO_ROOM, str(problem))]
+        self._policed[home_address] = replace(known, profile=profile)
+        detail: dict[str, JSON] = {"nai": known.nai, "version": profile.version}
+        return [
+            *self._contexts.learn(home_address, profile),
+            *self._visitors.refresh(home_address),
+            Emit("profile-pushed", None, home_address, None, detail),
+            AnswerPush(event.push, PushOutcome.DONE),
+        ]
+
+    def _disconnect(self, event: DisconnectAsked, now: float) -> list[Action]:
+        """The policy server ends the visit of a mobile node."""
+        known = self._meant(event.session)
+        ended = [] if known is None else self.revoke(known.home_address, now)
+        if not ended:
+            return [AnswerPush(event.push, PushOutcome.UNKNOWN, "it is no visitor")]
+        return [*ended, AnswerPush(event.push, PushOutcome.DONE)]
 
     def _again(self, known: PolicedVisitor, at: float) -> None:
         self._policed[known.home_address] = replace(known, fetch_at=at)

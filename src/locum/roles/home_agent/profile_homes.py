@@ -17,11 +17,21 @@ from locum.roles.home_agent.configuration import ProfileHomesConfiguration, mobi
 from locum.roles.home_agent.forwarding_choice import most_rules
 from locum.roles.home_agent.pools import NotAssigned, PoolExhausted, Pools, UnknownPool
 from locum.roles.parts import readable
-from locum.roles.profile import SHORTEST_LIFETIME, Profile
-from locum.roles.profile_requests import FetchProfile, ProfileEvent, ProfileFetched, ProfileRefused
+from locum.roles.profile import SHORTEST_LIFETIME, Profile, ProfileChange
+from locum.roles.profile_requests import (
+    AnswerPush,
+    FetchProfile,
+    ProfileEvent,
+    ProfileFetched,
+    ProfilePushed,
+    ProfileRefused,
+    PushOutcome,
+    Session,
+)
 from locum.roles.timers import Deadlines
 
 TABLE: Final = "profile"
+TOO_MANY_RULES: Final = "profile-too-many-rules"
 MAX_ASKED = 256  # mobile nodes that the policy server is asked about at once: strangers can make us ask
 # Requests of one mobile node (RFC 5944 section 3.6.3: it repeats itself), each of another sender
 MAX_WAITING = 4
@@ -161,6 +171,16 @@ class Homes:
             return registration.home_address
         return self._by_nai.get(nai, registration.home_address)
 
+    def meant(self, session: Session) -> IPv4Address | None:
+        """The home address that a policy server means; None: it comes from no profile here."""
+        home_address, nai = session.home_address, session.nai
+        if home_address is None and nai is not None:
+            home_address = self._by_nai.get(nai) or _as_address(nai)
+        known = None if home_address is None else self._known.get(home_address)
+        if known is None or nai not in (None, known.nai, str(known.home_address)):
+            return None
+        return known.home_address
+
     def deadline(self) -> float | None:
         """Steady seconds of whatever comes first."""
         return self._timers.next()
@@ -261,6 +281,11 @@ class Homes:
             more, outcomes = self._withdraw(asked.known, "the profile names another home address")
             actions = more + actions
         before = self._known.get(home_address)
+        if before is not None:
+            if not profile.newer_than(before.profile):
+                more, outcomes = self._older(asked, before, now)
+                return actions + more, outcomes
+            profile = profile.after(before.profile)
         lifetime = None if profile.lifetime is None else max(profile.lifetime, SHORTEST_LIFETIME)
         known = KnownHome(home_address, nai, profile, now, None if lifetime is None else now + lifetime)
         self._remember(known)
@@ -270,12 +295,57 @@ class Homes:
             actions.append(Emit("profile-fetched", None, home_address, None, said))
             outcomes.append(Admitted(home_address, profile, tuple(asked.waiting)))
             return actions, outcomes
-        if replace(before.profile, lifetime=profile.lifetime) != profile:
+        if replace(before.profile, lifetime=profile.lifetime, version=profile.version) != profile:
             actions.append(Emit("profile-changed", None, home_address, None, said))
             outcomes.append(Altered(home_address, profile))
         if asked.waiting:
             outcomes.append(Admitted(home_address, profile, tuple(asked.waiting)))
         return actions, outcomes
+
+    def _older(self, asked: _Asked, known: KnownHome, now: float) -> tuple[list[Action], list[Outcome]]:
+        """A server that has not learnt of a push yet: the profile in force stays, and is fetched again later."""
+        self._timers.set(known.home_address, now + FETCH_AGAIN)
+        detail: dict[str, JSON] = {"nai": known.nai, "reason": "the server has an older version"}
+        actions: list[Action] = [
+            Count("profile-older"),
+            Emit("profile-stale", None, known.home_address, None, detail),
+        ]
+        admitted: list[Outcome] = []
+        if asked.waiting:
+            admitted.append(Admitted(known.home_address, known.profile, tuple(asked.waiting)))
+        return actions, admitted
+
+    def pushed(self, event: ProfilePushed) -> tuple[list[Action], list[Outcome]]:
+        """The policy server changes a profile (P7). The answer stands last: what the change leads to comes before it."""
+        home_address, change = self.meant(event.session), event.change
+        if home_address is None:
+            return [AnswerPush(event.push, PushOutcome.UNKNOWN, "no profile of it is here")], []
+        known = self._known[home_address]
+        refusal = self._refusal(known, change)
+        if refusal is not None:
+            return [Count(f"push-{refusal[0].value}"), AnswerPush(event.push, *refusal)], []
+        profile = change.of(known.profile)
+        known = replace(known, profile=profile)
+        self._known[home_address] = known
+        detail: dict[str, JSON] = {"nai": known.nai, "version": change.version}
+        actions: list[Action] = [
+            Persist(TABLE, str(home_address), known.to_row()),
+            Emit("profile-pushed", None, home_address, None, detail),
+            AnswerPush(event.push, PushOutcome.DONE),
+        ]
+        return actions, [Altered(home_address, profile)]
+
+    def _refusal(self, known: KnownHome, change: ProfileChange) -> tuple[PushOutcome, str] | None:
+        if not change.follows(known.profile):
+            return PushOutcome.STALE, f"version {known.profile.version} is in force"
+        try:
+            self._check(known.home_address, known.nai, change.of(known.profile))
+        except ValueError as problem:
+            return PushOutcome.NO_ROOM, str(problem)
+        except Unserved as unserved:
+            room = unserved.reason is RefusalReason.NO_RESOURCES or unserved.counter == TOO_MANY_RULES
+            return (PushOutcome.NO_ROOM if room else PushOutcome.INVALID), unserved.counter
+        return None
 
     def _refuse(self, asked: _Asked, reason: str, now: float) -> tuple[list[Action], list[Outcome]]:
         self._refused[asked.asker] = now + REFUSAL_KEPT
@@ -331,7 +401,7 @@ class Homes:
             raise Unserved(RefusalReason.UNSPECIFIED, "profile-without-key")
         mobile = mobile_of(home_address or IPv4Address(0), profile)
         if len(profile.rules) > most_rules(mobile):
-            raise Unserved(RefusalReason.UNSPECIFIED, "profile-too-many-rules")
+            raise Unserved(RefusalReason.UNSPECIFIED, TOO_MANY_RULES)
         for address in (home_address, profile.home_address_v6):
             if address is None:
                 continue
@@ -374,6 +444,14 @@ class Homes:
             self._timers.cancel(known.home_address)
         else:
             self._timers.set(known.home_address, known.fetch_at)
+
+
+def _as_address(text: str) -> IPv4Address | None:
+    """A home address as the name of a mobile node without a NAI."""
+    try:
+        return IPv4Address(text)
+    except ValueError:
+        return None
 
 
 def _join(waiting: list[Received], new: Received) -> None:

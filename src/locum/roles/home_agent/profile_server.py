@@ -24,7 +24,15 @@ from locum.roles.home_agent.profile_homes import (
 from locum.roles.home_agent.registry import Home
 from locum.roles.home_agent.replies import Replies
 from locum.roles.parts import Part
-from locum.roles.profile_requests import ProfileFetched, ProfileRefused, ProfileUnavailable
+from locum.roles.profile_requests import (
+    AnswerPush,
+    DisconnectAsked,
+    ProfileFetched,
+    ProfilePushed,
+    ProfileRefused,
+    ProfileUnavailable,
+    PushOutcome,
+)
 
 
 class Server(Protocol):
@@ -35,6 +43,9 @@ class Server(Protocol):
 
     def withdraw(self, home_address: IPv4Address, *, now: float) -> list[Action]:
         """Serve this home address no longer."""
+
+    def disconnect(self, home_address: IPv4Address, *, now: float) -> list[Action]:
+        """End the registrations of this home address; no action if there are none."""
 
 
 Request = Callable[[Received, Home, float], list[Action]]  # a request for a home address that is served
@@ -75,10 +86,28 @@ class ServedByProfile(Part):
             return [Count(unserved.counter), *self._replies.unsigned(waiting, unserved.reason)]
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
-        """The answers of the policy server; None for anything else."""
+        """Answers and requests of the policy server; None for anything else."""
+        if isinstance(event, ProfilePushed):
+            actions, outcomes = self.profiles.pushed(event)
+            answer = actions.pop()
+            return [*self._follow(actions, outcomes, now), answer]
+        if isinstance(event, DisconnectAsked):
+            return self._disconnect(event, now)
         if not isinstance(event, ProfileFetched | ProfileRefused | ProfileUnavailable):
             return None
         return self._follow(*self.profiles.happened(event, now=now), now)
+
+    def _disconnect(self, event: DisconnectAsked, now: float) -> list[Action]:
+        """End the registrations of a mobile node, configured or of a profile."""
+        home_address = self.profiles.meant(event.session)
+        if home_address is None and event.session.nai in (None, str(event.session.home_address)):
+            home_address = event.session.home_address
+        if home_address is None or home_address not in self._served:
+            return [AnswerPush(event.push, PushOutcome.UNKNOWN, "it is not served here")]
+        ended = self._server.disconnect(home_address, now=now)
+        if not ended:
+            return [AnswerPush(event.push, PushOutcome.UNKNOWN, "it is not registered")]
+        return [*ended, AnswerPush(event.push, PushOutcome.DONE)]
 
     def timeout(self, *, now: float) -> list[Action]:
         """Refuse requests that waited too long, and fetch profiles again whose lifetime is over."""

@@ -286,6 +286,10 @@ class HomeAgent:
         actions.append(Emit("withdrawn", None, home_address, None, {}))
         return actions + told
 
+    def disconnect(self, home_address: IPv4Address, *, now: float) -> list[Action]:
+        """The policy server ends the registrations of this home address: they are revoked."""
+        return self.revocation.revoke(home_address, reason="the policy server ended it", now=now)
+
     # Decisions ---------------------------------------------------------------------------------------------------
 
     def _fresh(self, registration: Registration, held: Binding, association: Association, now: float) -> bool:

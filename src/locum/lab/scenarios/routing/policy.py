@@ -9,7 +9,7 @@ from locum.lab.captures import pcap
 from locum.lab.captures.radius_traffic import accepted, questions
 from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Plan, Table
 from locum.lab.processes import Program, wait_until
-from locum.lab.programs.freeradius import FreeRadius, client
+from locum.lab.programs.radius.freeradius import FreeRadius, client
 from locum.lab.programs.stream import first_times
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario

@@ -1,0 +1,1 @@
+"""Stock RADIUS programs: a policy server, and a client that pushes changes."""
