@@ -74,6 +74,7 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "starts": (),
     },
     "locum.cli": {"orders": (), "paging": ()},
+    "locum.roles.foreign_agent": {"contexts": (), "ways": ()},
     "locum.roles.home_agent": {"keying": (), "paging": ()},
     "locum.roles": {
         "action_values": (),

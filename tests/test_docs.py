@@ -94,7 +94,7 @@ def configuration_keys() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     trees = {
         path.stem: ast.parse(path.read_text())
-        for path in (ROOT / "src" / "locum" / "node" / "config").glob("*.py")
+        for path in (ROOT / "src" / "locum" / "node" / "config").rglob("*.py")
     }
     nodes = {name: list(ast.walk(tree)) for name, tree in trees.items()}
     functions = (

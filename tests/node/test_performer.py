@@ -339,7 +339,8 @@ def performed(bench: Bench) -> list[type]:
     stand_in = bare(AttendedStandIn)
     node.session_capture, node.replaying, node.stand_in = session_capture, bare(Replaying), stand_in
     node.replaying.waiting = bare(WaitingConnections)
-    node._prober, node._host = bare(Prober), bare(HostHandlers)
+    node._prober = bare(Prober)
+    node._host = HostHandlers("n", cast(Any, None), None, lambda _: None, lambda _role, _event: None)
     stand_in.apps, stand_in.transfers = bare(Apps), bare(AppTransfers)
     stand_in.apps.outlets = Outlets(cast(Any, None), AppLimits())
     performer = Sequential(bench.tables, bench.events, bench.forward, {})

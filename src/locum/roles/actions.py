@@ -18,7 +18,13 @@ from locum.roles.action_values.forwarding import ForwardingAction, HostAction
 from locum.roles.action_values.handed import HandedAction, HandedEvent
 from locum.roles.action_values.listeners import AcceptingAction, AcceptingEvent
 from locum.roles.action_values.locations import LocationTold, TellLocation
-from locum.roles.action_values.paging import PageTriggered
+from locum.roles.action_values.paging import (
+    CallByCommand,
+    CommandEnded,
+    EndCommand,
+    PageTriggered,
+    SendMagicPacket,
+)
 from locum.roles.action_values.sessions import SessionAction, SessionEvent
 from locum.roles.profile_requests import AnswerPush, FetchProfile, OwnHomeAddress, ProfileEvent, PushEvent
 from locum.wire.control import Flow
@@ -179,6 +185,9 @@ Action: TypeAlias = (
     | Probe
     | CountInFlight
     | TellLocation
+    | SendMagicPacket
+    | CallByCommand
+    | EndCommand
 )
 
 
@@ -308,6 +317,7 @@ Event: TypeAlias = (
     | WallClockStepped
     | ForwardingRefused
     | PageTriggered
+    | CommandEnded
     | SessionEvent
     | AcceptingEvent
     | HandedEvent

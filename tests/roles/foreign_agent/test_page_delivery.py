@@ -11,8 +11,9 @@ from locum.roles import actions as a
 from locum.roles.action_values.addresses import Source
 from locum.roles.action_values.page_calls import CallDecision, PageCallAnswer
 from locum.roles.foreign_agent import page_delivery
-from locum.roles.foreign_agent.page_delivery import EVERYBODY, PageDelivery
+from locum.roles.foreign_agent.page_delivery import PageDelivery
 from locum.roles.foreign_agent.visitor import Visitor
+from locum.roles.foreign_agent.ways.reach import EVERYBODY
 from locum.roles.mobile_ipv4.page_calls import write_call_answer
 from locum.security.association import Association
 from locum.wire.control.paging.cause import CommandCause

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
+from locum.node.config.paging.ways import ways
 from locum.node.config.parts import (
     LONGEST_LIFETIME,
     agent_key,
@@ -72,6 +73,7 @@ def foreign_agent(table: Table, node: NodeSettings) -> ForeignAgentSettings:
         assigns=table.optional4("assigns_home_agent"),
         reporting=ReportingConfiguration(table.optional("location_server")),
         answers_pages=table.boolean("answers_pages", False),
+        ways=ways(table),
         hold_patience=table.seconds("hold_patience", 10.0, least=0.1, most=600.0),
     )
     settings = ForeignAgentSettings(

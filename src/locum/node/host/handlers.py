@@ -1,12 +1,14 @@
-"""Performs the actions of roles that change the host's own addresses, routes and neighbours."""
+"""Performs the actions of roles that change the host's own addresses, routes and neighbours, or run its programs."""
 
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 from typing import Protocol
 
 from locum.node.host.network import HostNetwork
+from locum.node.host.page_commands import PageCommands
 from locum.node.performer import Handler
 from locum.roles.action_values.forwarding import LeaveAgent, NeighbourEntry, RemoveNeighbour, UseAgent
+from locum.roles.actions import Event
 from locum.roles.profile_requests import OwnHomeAddress
 
 
@@ -26,9 +28,12 @@ class HostHandlers:
         network: HostNetwork,
         memberships: NeighbourListener | None,
         owned: Callable[[IPv4Address], None],
+        feed: Callable[[str, Event], None],
     ) -> None:
+        """`feed` gives an event to a role."""
         self._node, self._network = node, network
         self._memberships, self._owned = memberships, owned
+        self._page_commands = PageCommands(lambda ended: feed("foreign_agent", ended))
 
     def handlers(self) -> Mapping[type, Handler]:
         """The function for each type of action."""
@@ -38,7 +43,12 @@ class HostHandlers:
             UseAgent: self._use_agent,
             LeaveAgent: self._leave_agent,
             OwnHomeAddress: self._own_home_address,
+            **self._page_commands.handlers(),
         }
+
+    async def close(self) -> None:
+        """End the programs that run for roles."""
+        await self._page_commands.close()
 
     async def _neighbour(self, action: NeighbourEntry) -> None:
         if self._memberships is not None:

@@ -176,6 +176,10 @@ class LinkSocket:
         """An ICMP message with TTL 1 (RFC 5944 section 2.1). Raises OSError."""
         self._send(message, socket.IPPROTO_ICMP, source, to, link_layer, ttl=1)
 
+    def send_frame(self, payload: bytes, ethertype: int) -> None:
+        """A frame of another type, to everyone. Raises OSError."""
+        self._socket.sendto(payload, (self.link, ethertype, 0, 0, _BROADCAST))
+
     def _send(
         self,
         payload: bytes,

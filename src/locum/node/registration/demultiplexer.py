@@ -20,7 +20,9 @@ from locum.node.registration.receivers import REGISTRATION, Receivers, places
 from locum.node.registration.udp_434 import UDP_PORT, RegistrationSocket
 from locum.roles import actions as do
 from locum.roles.action_values.addresses import Source
+from locum.roles.action_values.paging import SendMagicPacket
 from locum.roles.actions import Event
+from locum.wire.wake_on_lan import ETHERTYPE, PORT, magic_packet
 
 _TUNNEL_DATA = b"\x04"  # RFC 3519 section 3.3
 _NOWHERE = IPv4Address(0)
@@ -136,6 +138,7 @@ class RegistrationIo:
             do.SendPacket: self._send_packet,
             do.Advertise: self._advertise,
             do.Solicit: self._solicit,
+            SendMagicPacket: self._wake,
         }
 
     # in
@@ -274,6 +277,15 @@ class RegistrationIo:
             return
         with suppress(OSError):
             link.send_discovery(action.message, self._address(action.link), ALL_ROUTERS, None)
+
+    def _wake(self, action: SendMagicPacket) -> None:
+        """Both forms: cards take either, and some switches pass on only the one."""
+        link = self._links.get(action.link)
+        if link is None:
+            return
+        magic = magic_packet(action.card, action.password)
+        link.send_frame(magic, ETHERTYPE)
+        link.send_registration(magic, self._address(action.link), _BROADCAST, PORT, None, PORT)
 
     def _address(self, link: str) -> IPv4Address:
         """Our IPv4 address for a link: its own, else the home address, else none (RFC 1256 section 4)."""

@@ -1,8 +1,9 @@
-"""Actions and events of network paging: packets that wait for a device which is paged (P1, P14, P17). Values only."""
+"""Actions and events of paging: packets that wait for a paged device (P1, P14, P17), and ways to reach it (P13). Values only."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.addresses import JSON, Addr
 from locum.wire.control import Flow
 
 FIRST_BYTES = 128  # of the packet that caused a page: they travel with the report
@@ -35,3 +36,42 @@ class DropPaged:
 
     home_address: Addr
     quiet: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SendMagicPacket:
+    """AN: wake the machine with this card by Wake-on-LAN, as a frame of its own type and by UDP; both are broadcast."""
+
+    link: str
+    card: bytes  # link-layer address
+    password: bytes = b""  # of SecureOn: 0, 4 or 6 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CallByCommand:
+    """AN: run a configured program that tells a device of its page. `CommandEnded` comes in any case."""
+
+    way: str
+    page: bytes
+    command: tuple[str, ...]
+    user: str | None
+    timeout: float  # seconds
+    told: Mapping[str, JSON]  # by the environment, and as JSON on the standard input
+
+
+@dataclass(frozen=True, slots=True)
+class EndCommand:
+    """AN: the page is over; end its program, if it still runs."""
+
+    way: str
+    page: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CommandEnded:
+    """Event: the exit code of that program; None: it was not started, ran too long, or was ended by a signal."""
+
+    way: str
+    page: bytes
+    code: int | None
+    text: str = ""  # the first line that it has written, for people

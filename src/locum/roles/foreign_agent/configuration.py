@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import Filter
+from locum.roles.foreign_agent.ways.settings import NO_WAYS, WaysConfiguration
 from locum.roles.nat import TraversalMode
 from locum.roles.room import FilterPlaces
 
@@ -120,6 +121,7 @@ class ForeignAgentConfiguration:
     visitor_keys: KeyMode = KeyMode.OFFERED  # that follow from AAA associations (RFC 3957)
     reporting: ReportingConfiguration = NO_REPORTS  # of locations of visitors
     answers_pages: bool = False  # for devices that were visitors, once they are called (P11)
+    ways: WaysConfiguration = NO_WAYS  # to reach sleeping devices
     policy: bool = False  # a policy server is asked about visitors
     room: int | None = None  # the most visitors that the data plane has room for; None: any number
     filter_room: FilterPlaces | None = None  # the data plane's places for their filters; None: any number

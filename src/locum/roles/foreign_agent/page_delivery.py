@@ -1,31 +1,31 @@
-"""Pages at an access node: a call to the device on its access link, again until it answers (P1, P11, P13).
+"""Pages at an access node: a call to the device, again until it answers (P1, P11, P13).
 
 The home agent has signed the call (1170), and the device signs the answer for its home agent: the access node passes both on.
-It must not know how a message gets on a link.
+Ways to reach the device are in `ways`. It must not know how a message gets on a link.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr, Source
 from locum.roles.action_values.page_calls import CallDecision
-from locum.roles.actions import Action, Answer, Asked, Count, Emit, Event, SendRegistration
+from locum.roles.actions import Action, Answer, Asked, Count, Emit, Event, WallClockStepped
 from locum.roles.foreign_agent.visitor import Visitor
+from locum.roles.foreign_agent.ways.kinds import ways
+from locum.roles.foreign_agent.ways.reach import CARD_BYTES, EVERYBODY, Reach, WayKind
+from locum.roles.foreign_agent.ways.settings import NO_WAYS, WaysConfiguration
 from locum.roles.mobile_ipv4.page_calls import read_call_answer
 from locum.roles.parts import Part
 from locum.roles.timers import Deadlines
 from locum.wire.control.paging.outcome import NO_PAGE, AnsweredBy, Outcome, PageAnswer, encode_page_answer
 from locum.wire.control.paging.page import PATH, Page1170, decode_1170
+from locum.wire.control.paging.way import Way
 from locum.wire.errors import WireError
 
-WAY: Final = "link"  # name of this way to reach a device
-REPEAT_FIRST: Final = 0.25  # seconds between two calls; doubled each time
-REPEAT_MAX: Final = 2.0
 MOST_CALLS: Final = 4096  # pages at once
 MOST_KNOWN: Final = 16_384  # devices that were visitors; beyond, the one that left first is forgotten
-EVERYBODY: Final = b"\xff" * 6  # link-layer address
 
 
 @dataclass(slots=True)
@@ -34,10 +34,11 @@ class Call:
 
     page: Page1170
     exchange: int
-    until: float  # steady seconds
-    wait: float = REPEAT_FIRST
-    sent: int = 0
+    kind: WayKind
+    reach: Reach
+    known: bool  # the device was, or is, a visitor
     answered: bool = False
+    told: bool = False  # the event `calling` was emitted
 
 
 class PageDelivery(Part):
@@ -49,9 +50,12 @@ class PageDelivery(Part):
         visitor: Callable[[Addr], Visitor | None],
         *,
         answers: bool = False,
+        reaching: WaysConfiguration = NO_WAYS,
     ) -> None:
         """With `answers` the access node answers for devices that it knows, once it has called them (P11)."""
         self._links, self._visitor, self._answers = links, visitor, answers
+        self._reaching, self._ways = reaching, ways(reaching)
+        self._ahead = 0.0  # seconds that the wall clock is ahead of steady seconds
         self._calls: dict[IPv4Address, Call] = {}
         self._due: Deadlines[IPv4Address] = Deadlines()
         self._known: dict[
@@ -68,33 +72,77 @@ class PageDelivery(Part):
         return []
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
-        """A page of a home agent; None: it is about something else."""
-        if not isinstance(event, Asked) or event.path != PATH:
+        """A page of a home agent, or something that a way waits for; None: it is about something else."""
+        if isinstance(event, WallClockStepped):
+            self._stepped(event.ahead, now)
+            return None
+        if not isinstance(event, Asked):
+            return self._by_way(event, now)
+        if event.path != PATH:
             return None
         try:
             page = decode_1170(event.body)
         except WireError as error:
             return [Count(f"1170-{error.reason}"), _answer(event.exchange, NO_PAGE, Outcome.MALFORMED)]
-        refusal = self._refusal(page, event)
-        if refusal is not None:
-            outcome, text = refusal
-            counted = Count(f"page-{outcome.name.lower().replace('_', '-')}")
-            return [counted, _answer(event.exchange, page.page, outcome, text=text)]
-        assert isinstance(page.home_address, IPv4Address)
-        self._calls[page.home_address] = Call(page, event.exchange, now + page.seconds)
-        return self._call(page.home_address, now)
+        call = self._begun(page, event, now)
+        if isinstance(call, Call):
+            assert isinstance(page.home_address, IPv4Address)
+            self._calls[page.home_address] = call
+            return self._call(page.home_address, now)
+        outcome, text = call
+        counted = Count(f"page-{outcome.name.lower().replace('_', '-')}")
+        return [counted, _answer(event.exchange, page.page, outcome, text=text)]
 
-    def _refusal(self, page: Page1170, event: Asked) -> tuple[Outcome, str] | None:
-        if page.home_address not in event.authorised:
+    def _begun(self, page: Page1170, event: Asked, now: float) -> Call | tuple[Outcome, str]:
+        """The call of a page, or the outcome of one that is refused."""
+        home_address = page.home_address
+        if home_address not in event.authorised:
             return Outcome.NOT_AUTHORISED, "the association is not for this home address"
-        if not isinstance(page.home_address, IPv4Address):
+        if not isinstance(home_address, IPv4Address):
             return Outcome.UNKNOWN, "devices are called by their IPv4 home address"
-        if page.way is not None and page.way.name != WAY:
-            return Outcome.REFUSED, f"this access node has no way {page.way.name!r}"
-        if not page.call:
-            return Outcome.REFUSED, "the page has no signed call"
-        if page.home_address in self._calls or len(self._calls) >= MOST_CALLS:
+        way = self._way(page.way, home_address)
+        kind = self._ways.get(way.name)
+        if kind is None:
+            return Outcome.REFUSED, f"this access node has no way {way.name!r}"
+        places, known = self._places(way, home_address)
+        reach = Reach(page.page, home_address, page.call, page.cause, tuple(places), way, now + page.seconds)
+        if (refusal := kind.refusal(reach)) is not None:
+            return Outcome.REFUSED, refusal
+        if home_address in self._calls or len(self._calls) >= MOST_CALLS:
             return Outcome.BUSY, "another page is in progress"
+        return Call(page, event.exchange, kind, reach, known)
+
+    def _way(self, asked: Way | None, home_address: IPv4Address) -> Way:
+        """The page's own way, else the configured one, else the access link."""
+        configured = self._reaching.devices.get(home_address)
+        if asked is None:
+            return configured or Way(self._reaching.default)
+        if configured is not None and not asked.link_address and configured.name == asked.name:
+            return replace(asked, link_address=configured.link_address)
+        return asked
+
+    def _stepped(self, ahead: float, now: float) -> None:
+        """The wall clock was set: every slot is at another time."""
+        self._ahead = ahead
+        for home_address, call in self._calls.items():
+            if call.reach.planned is not None:
+                call.reach.planned = None
+                self._due.set(home_address, now)
+
+    def _by_way(self, event: Event, now: float) -> list[Action] | None:
+        for kind in self._ways.values():
+            resolved = kind.happened(event, now=now)
+            if resolved is None:
+                continue
+            actions = resolved.actions
+            for page, home_address, outcome, text in resolved.outcomes:
+                call = self._calls.get(home_address)
+                if call is not None and call.page.page == page:
+                    actions = [*actions, *self._end(call, outcome, by=AnsweredBy.ACCESS_NODE, text=text)]
+            for home_address in resolved.due:
+                if home_address in self._calls:
+                    actions = [*actions, *self._call(home_address, now)]
+            return actions
         return None
 
     def heard(self, message: bytes, source: Source, *, now: float) -> list[Action]:
@@ -114,10 +162,8 @@ class PageDelivery(Part):
         actions: list[Action] = []
         for home_address in self._due.due(now):
             call = self._calls[home_address]
-            if now >= call.until:
-                actions += self._end(
-                    call, Outcome.NO_ANSWER, text="the device does not answer on the access link"
-                )
+            if now >= call.reach.until:
+                actions += self._end(call, Outcome.NO_ANSWER, text="the device does not answer")
             else:
                 actions += self._call(home_address, now)
         return actions
@@ -128,37 +174,33 @@ class PageDelivery(Part):
 
     def _call(self, home_address: IPv4Address, now: float) -> list[Action]:
         call = self._calls[home_address]
-        places, known = self._places(call.page, home_address)
-        actions: list[Action] = [
-            SendRegistration(call.page.call, home_address, link=link, link_layer=link_layer)
-            for link, link_layer in places
-        ]
-        call.sent += 1
-        self._due.set(home_address, min(now + call.wait, call.until))
-        call.wait = min(2 * call.wait, REPEAT_MAX)
-        if call.sent == 1:
-            detail: dict[str, JSON] = {
-                "page": call.page.page.hex(),
-                "links": [link for link, _ in places],
-                "known": known,
-            }
-            actions.append(Emit("calling", PATH, home_address, None, detail))
-            if self._answers and known:
-                call.answered = True
-                by = AnsweredBy.ACCESS_NODE
-                actions.append(_answer(call.exchange, call.page.page, Outcome.REACHED, by=by))
+        attempt = call.kind.attempt(call.reach, now=now, ahead=self._ahead)
+        actions = [*attempt.actions]
+        self._due.set(home_address, min(attempt.at, call.reach.until))
+        if call.told or not call.reach.sent:
+            return actions
+        call.told = True
+        detail: dict[str, JSON] = {
+            "page": call.page.page.hex(),
+            "links": [link for link, _ in call.reach.places],
+            "known": call.known,
+            "way": call.reach.way.name,
+        }
+        actions.append(Emit("calling", PATH, home_address, None, detail))
+        if self._answers and call.known:
+            call.answered = True
+            by = AnsweredBy.ACCESS_NODE
+            actions.append(_answer(call.exchange, call.page.page, Outcome.REACHED, by=by))
         return actions
 
-    def _places(self, page: Page1170, home_address: IPv4Address) -> tuple[list[tuple[str, bytes]], bool]:
+    def _places(self, way: Way, home_address: IPv4Address) -> tuple[list[tuple[str, bytes]], bool]:
         """Links and link-layer addresses, and whether the device is known there; else everybody on every link."""
         visitor = self._visitor(home_address)
         if visitor is not None and visitor.next_hop is None and visitor.link_layer is not None:
             return [(visitor.link, visitor.link_layer)], True
         if (known := self._known.get(home_address)) is not None:
             return [known], True
-        link_layer = EVERYBODY
-        if page.way is not None and len(page.way.link_address) == len(EVERYBODY):
-            link_layer = page.way.link_address
+        link_layer = way.link_address if len(way.link_address) == CARD_BYTES else EVERYBODY
         return [(link, link_layer) for link in self._links], False
 
     def _end(
@@ -177,9 +219,9 @@ class PageDelivery(Part):
         detail: dict[str, JSON] = {
             "page": call.page.page.hex(),
             "outcome": outcome.name.lower().replace("_", "-"),
-            "calls": call.sent,
+            "calls": call.reach.sent,
         }
-        ended: list[Action] = [Emit("called", PATH, home_address, None, detail)]
+        ended = [*call.kind.ended(call.reach), Emit("called", PATH, home_address, None, detail)]
         if call.answered:
             return ended
         return [*ended, _answer(call.exchange, call.page.page, outcome, by=by, text=text, proof=proof)]

@@ -151,7 +151,12 @@ class ForeignAgent:
         self._locations = VisitorLocations(configuration.reporting, care_of, configuration.short_lifetime)
         self._visitors.dismissed.append(self._locations.left)
         self._next_request = 1
-        self._delivery = PageDelivery(links, self._visitors.get, answers=configuration.answers_pages)
+        self._delivery = PageDelivery(
+            links,
+            self._visitors.get,
+            answers=configuration.answers_pages,
+            reaching=configuration.ways,
+        )
         self._visitors.dismissed.append(self._delivery.left)
         self._parts = Parts(
             self._locations.reports,  # its request numbers are above all others

@@ -220,7 +220,8 @@ class PagingRoutine:
         if located is None:
             page.last, page.text = Outcome.UNKNOWN, "no access node of it is known"
             return self._end(page, Outcome.UNKNOWN, now, page.text)
-        tries = min(FIRST_TRY * 2**page.attempt, max(page.give_up - now, 1.0))
+        cycle = 0.0 if located.way is None else located.way.cycle / 1000  # seconds; two slots are among them
+        tries = min(max(FIRST_TRY * 2**page.attempt, 2 * cycle), max(page.give_up - now, 1.0))
         page.attempt += 1
         page.to, page.request = located.access_node, next(self._numbers)
         self._asked[page.request] = page.home_address
