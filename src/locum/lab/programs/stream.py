@@ -6,11 +6,12 @@ node where they should, so that no program has to listen there.
 """
 
 import errno
+import math
 import socket
 import struct
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from ipaddress import ip_address
 from pathlib import Path
@@ -70,6 +71,18 @@ def first_times(datagrams: Iterable[pcap.Datagram], port: int, *, outgoing: bool
     for time_, number in _numbers(datagrams, port, outgoing):
         first.setdefault(number, time_)
     return first
+
+
+def longest_overtaken(times: Mapping[int, float]) -> float:
+    """The longest time, in seconds, between a datagram and a later one that came before it; 0: all came in their order.
+
+    `times` has the time of arrival of each number.
+    """
+    longest, earliest_later = 0.0, math.inf
+    for number in sorted(times, reverse=True):
+        longest = max(longest, times[number] - earliest_later)
+        earliest_later = min(earliest_later, times[number])
+    return longest
 
 
 def numbers(file: Path, port: int, *, outgoing: bool) -> set[int]:
