@@ -47,10 +47,12 @@ def test_a_rule_is_asked_for_with_the_keys_of_its_table(asked: list[tuple[str, d
     assert asked[1:] == [("flow add", {"rule": drop, "home_address": "10.36.0.4"})]
     assert run("flow", "add", "--priority", "3", "--page")[0] == 0
     assert run("flow", "add", "--priority", "3", "--agent")[0] == 0
+    assert run("flow", "add", "--priority", "3", "--hold")[0] == 0
     page = {"priority": 3, "action": "page", "to": [], "share": False}
     assert asked[2:] == [
         ("flow add", {"rule": page}),
         ("flow add", {"rule": {"priority": 3, "action": "agent", "share": False}}),
+        ("flow add", {"rule": {**page, "action": "hold"}}),
     ]
 
 
@@ -90,6 +92,8 @@ def test_explanation_is_printed_in_lines(asked: list[tuple[str, dict[str, Any]]]
         ("flow", "add", "--priority", "3", "--drop", "--to", "1"),
         ("flow", "add", "--priority", "3", "--page", "--to", "1"),
         ("flow", "add", "--priority", "3", "--page", "--drop"),
+        ("flow", "add", "--priority", "3", "--hold", "--to", "1"),
+        ("flow", "add", "--priority", "3", "--hold", "--page"),
         ("flow", "add", "--priority", "3", "--agent", "--page"),
         ("flow", "add", "--priority", "high", "--drop"),
         ("flow", "remove"),

@@ -19,7 +19,10 @@ class Clock:
 
 
 def paged(clock: Clock, packets: int = 64) -> PagedPackets:
-    return PagedPackets(HoldQueue(Room(packets, 1 << 20), Room(8, 1 << 16), 60 * NANOSECONDS), clock)
+    def queue() -> HoldQueue:
+        return HoldQueue(Room(packets, 1 << 20), Room(8, 1 << 16), 60 * NANOSECONDS)
+
+    return PagedPackets(queue(), queue(), clock)
 
 
 def packet(clock: Clock, home_address: IPv4Address = HOME, rule: int = 7) -> HeldPacket:
@@ -62,3 +65,27 @@ def test_quiet_times_end_and_are_bounded() -> None:
     for number in range(MOST_QUIET + 1):
         found.drop(HOME + number, 5.0)
     assert len(found._quiet) == MOST_QUIET
+
+
+def test_packets_held_in_silence_page_nobody() -> None:
+    """They take no room from those that page, outlive a page in vain, and go out behind them."""
+    clock = Clock()
+    found = paged(clock)
+    for number in range(9):
+        found.take(packet(clock, rule=number), pages=False)
+    assert found.first == [] and len(found.silent) == 8, "their share"
+    assert found.floods(HOME, 60, pages=False) and not found.floods(HOME, 60)
+    found.take(packet(clock, rule=70))
+    assert [event.rule for event in found.first] == [70]
+    found.drop(HOME, 5.0)
+    assert (found.dropped, len(found.queue), len(found.silent)) == (1, 0, 8)
+    found.take(packet(clock, rule=71), pages=False)
+    assert len(found.silent) == 8 and found.dropped == 1, "the quiet time is for those that page"
+    clock.now += 6 * NANOSECONDS
+    found.take(packet(clock, rule=72))
+    assert found.release(HOME) == 9 and found.is_due
+    rules = []
+    while (due := found.next_due()) is not None:
+        assert due.ahead
+        rules.append(due.packet.rule)
+    assert rules == [72, *range(8)] and not found.is_due

@@ -45,6 +45,7 @@ def flow_list(target: Target, home_address: str | None) -> None:
 @click.option(
     "--page", is_flag=True, help="At a home agent: while the device sleeps, page it and hold the packets."
 )
+@click.option("--hold", is_flag=True, help="At a home agent: while the device sleeps, hold the packets.")
 @click.option(
     "--agent", is_flag=True, help="At a home agent: --to an application agent, while the device sleeps."
 )
@@ -61,6 +62,7 @@ def flow_add(
     share: bool,
     drop: bool,
     page: bool,
+    hold: bool,
     agent: bool,
     **options: str | None,
 ) -> None:
@@ -68,9 +70,12 @@ def flow_add(
 
     At a stand-in it leads to the stand-in itself, and identifier and priority are given to it.
     """
-    chosen = [action for action, flag in (("drop", drop), ("page", page), ("agent", agent)) if flag]
-    if (drop or page) and to:
-        raise click.UsageError("a rule goes somewhere (--to TARGET), drops (--drop), or pages (--page)")
+    flags = (("drop", drop), ("page", page), ("hold", hold), ("agent", agent))
+    chosen = [action for action, flag in flags if flag]
+    if (drop or page or hold) and to:
+        raise click.UsageError(
+            "a rule goes somewhere (--to TARGET), drops (--drop), pages (--page), or holds (--hold)"
+        )
     if len(chosen) > 1:
         raise click.UsageError(
             f"a rule has one action, not {' and '.join(f'--{action}' for action in chosen)}"

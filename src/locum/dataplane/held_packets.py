@@ -24,7 +24,7 @@ from locum.dataplane.paged_packets import PagedPackets
 from locum.dataplane.tunnel_errors import TunnelErrors
 from locum.dataplane.turn import Turn
 from locum.roles.action_values.addresses import Addr
-from locum.roles.action_values.flows import RuleVerdict
+from locum.roles.action_values.flows import WAITING, RuleVerdict
 from locum.roles.action_values.forwarding import FlowVerdict, Stage, Verdict
 from locum.roles.action_values.paging import PageTriggered
 from locum.wire.control import Flow
@@ -35,6 +35,7 @@ MAX_OPENINGS = 256  # between two looks of the daemon; the rest is asked for aga
 EXPIRED_AT_ONCE = 4096  # packets dropped for their age in one turn
 
 _WAITING = (HeldReason.BINDING, HeldReason.FLOW, HeldReason.REPORT)
+_HOLD = RuleVerdict.HOLD
 _home_address = lru_cache(4096)(address_of)
 
 
@@ -58,7 +59,7 @@ class HeldPackets:
         self._clock = clock
         self._reading, self._sending = Turn(clock), Turn(clock)
         self._queue = _queue(limits)
-        self.paged = PagedPackets(_queue(limits), clock)
+        self.paged = PagedPackets(_queue(limits), _queue(limits), clock)
         # Called when `serve` has something to do, now or later.
         self.tell_pending: Callable[[], None] = lambda: None
         # Called with the addresses of a packet that is large in its tunnel.
@@ -100,7 +101,10 @@ class HeldPackets:
         length = len(record) - HELD.size
         # A flood is dropped here, at a fraction of the price of a packet that is kept.
         if reason == HeldReason.PAGE:
-            if not self.paged.floods(_home_address(record[:16]), length):
+            home_address, rule = _home_address(record[:16]), HELD.unpack_from(record)[6]
+            if not self.paged.floods(
+                home_address, length, pages=self._verdict(home_address, rule) is not _HOLD
+            ):
                 self._take_packet(held_packet(record))
         elif not waits or self._queue.admits(_home_address(record[:16]), length):
             self._take_packet(held_packet(record))
@@ -135,11 +139,22 @@ class HeldPackets:
             self._openings_dropped += 1
 
     def _take_paged(self, packet: HeldPacket) -> None:
-        entry = self._tables.state.stage(Stage.HOME).get(packet.home_address)
-        if entry is not None and any(rule.verdict is RuleVerdict.PAGE for rule in entry.rules):
-            self.paged.take(packet)
-        else:
+        verdict = self._verdict(packet.home_address, packet.rule)
+        if verdict is None:
             self.paged.take_late(packet)
+        else:
+            self.paged.take(packet, pages=verdict is not _HOLD)
+
+    def _verdict(self, home_address: Addr, identifier: int) -> RuleVerdict | None:
+        """PAGE or HOLD, that of the rule where it is still there; None: no rule of the home address holds packets."""
+        entry = self._tables.state.stage(Stage.HOME).get(home_address)
+        found = None
+        for rule in () if entry is None else entry.rules:
+            if rule.verdict in WAITING:
+                if rule.identifier == identifier:
+                    return rule.verdict
+                found = RuleVerdict.PAGE if rule.verdict is RuleVerdict.PAGE else found or rule.verdict
+        return found
 
     def _consume(self) -> bool:
         """Read the ring within the turn; true if nothing is left in it."""
@@ -158,18 +173,19 @@ class HeldPackets:
         self._consume()
         self._fresh.clear()
         self._send_due()
-        for queue in (self._queue, self.paged.queue):
+        for queue in (self._queue, *self.paged.queues):
             queue.expire(self._clock(), EXPIRED_AT_ONCE)
 
     @property
     def is_due(self) -> bool:
         """True if `serve` has released packets to send at once."""
-        return self._queue.is_due or self.paged.queue.is_due
+        return self._queue.is_due or self.paged.is_due
 
     @property
     def expires(self) -> int | None:
         """When `serve` has packets to drop for their age, in nanoseconds of the clock; None: no packet waits."""
-        times = [queue.expires for queue in (self._queue, self.paged.queue) if queue.expires is not None]
+        queues = (self._queue, *self.paged.queues)
+        times = [queue.expires for queue in queues if queue.expires is not None]
         return min(times, default=None)
 
     def read_openings(self) -> list[bytes]:
@@ -284,7 +300,7 @@ class HeldPackets:
         """Send due packets within the turn; returns their number."""
         sent = 0
         self._sending.join()
-        while self._sending.left and (due := self.paged.queue.next_due()) is not None:
+        while self._sending.left and (due := self.paged.next_due()) is not None:
             sent += self.inject(due.packet.data, due.packet.gso_size)
             self._sending.spend(len(due.packet.data))
         while self._sending.left and (due := self._queue.next_due()) is not None:
@@ -302,10 +318,11 @@ class HeldPackets:
 
     def counters(self) -> dict[str, int]:
         """Packets that were dropped between the kernel and the daemon, by reason."""
+        queues = (self._queue, *self.paged.queues)
         return {
-            "hold-queue-overflow": self._queue.overflow + self.paged.queue.overflow,
-            "hold-queue-share": self._queue.beyond_share + self.paged.queue.beyond_share,
-            "hold-aged": self._queue.aged + self.paged.queue.aged,
+            "hold-queue-overflow": sum(queue.overflow for queue in queues),
+            "hold-queue-share": sum(queue.beyond_share for queue in queues),
+            "hold-aged": sum(queue.aged for queue in queues),
             "page-failed": self.paged.dropped,
             "openings-dropped": self._openings_dropped,
             "hold-forgotten": self._forgotten,
@@ -318,11 +335,11 @@ class HeldPackets:
 
     def waiting(self) -> dict[str, int]:
         """Packets that are held now, their bytes, and home addresses."""
-        queue, paged = self._queue, self.paged.queue
+        queues = (self._queue, *self.paged.queues)
         return {
-            "packets": len(queue) + len(paged),
-            "bytes": queue.bytes + paged.bytes,
-            "home_addresses": queue.home_addresses + paged.home_addresses,
+            "packets": sum(len(queue) for queue in queues),
+            "bytes": sum(queue.bytes for queue in queues),
+            "home_addresses": sum(queue.home_addresses for queue in queues),
         }
 
 

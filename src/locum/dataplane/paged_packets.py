@@ -1,12 +1,14 @@
 """Packets that flow rules hold until their device is awake (P17): in order, bounded as other held packets.
 
-The first one of a home address is to be told; then all wait in silence until they are released or dropped, so that a flood of
-them costs no more than a flood of other held packets. This module knows no kernel and decides nothing.
+The first one of a home address whose rule pages is to be told; then all wait in silence until they are released or dropped, so
+that a flood of them costs no more than a flood of other held packets. Those of rules that hold without a page wait in a queue
+of their own: they take no room from packets that wake the device, and outlive a page in vain. This module knows no kernel and
+decides nothing.
 """
 
 from collections.abc import Callable
 
-from locum.dataplane.hold import HeldPacket, HoldQueue
+from locum.dataplane.hold import DuePacket, HeldPacket, HoldQueue
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.paging import FIRST_BYTES, PageTriggered
 
@@ -16,18 +18,29 @@ NANOSECONDS = 1_000_000_000
 
 
 class PagedPackets:
-    """The packets that wait for devices which are paged. `queue` is theirs alone; `clock` gives nanoseconds."""
+    """The packets that wait for devices which sleep. Both queues are theirs alone; `clock` gives nanoseconds.
 
-    def __init__(self, queue: HoldQueue, clock: Callable[[], int]) -> None:
-        self.queue = queue
+    `queue` has those of rules that page, `silent` those of rules that hold without a page.
+    """
+
+    def __init__(self, queue: HoldQueue, silent: HoldQueue, clock: Callable[[], int]) -> None:
+        self.queue, self.silent = queue, silent
         self._clock = clock
         self.first: list[PageTriggered] = []  # to be told
         self._told: set[Addr] = set()
         self._quiet: dict[Addr, int] = {}  # until when packets are dropped
         self.dropped = 0
 
-    def take(self, packet: HeldPacket) -> None:
-        """Keep the packet, or drop and count it; tell of it if it is the first."""
+    @property
+    def queues(self) -> tuple[HoldQueue, HoldQueue]:
+        """Both queues."""
+        return self.queue, self.silent
+
+    def take(self, packet: HeldPacket, *, pages: bool = True) -> None:
+        """Keep the packet, or drop and count it; tell of it if it is the first whose rule pages."""
+        if not pages:
+            self.silent.add(packet)
+            return
         home_address = packet.home_address
         until = self._quiet.get(home_address)
         if until is not None:
@@ -41,8 +54,10 @@ class PagedPackets:
             first = packet.data[:FIRST_BYTES]
             self.first.append(PageTriggered(home_address, packet.rule, packet.flow, first, len(packet.data)))
 
-    def floods(self, home_address: Addr, size: int) -> bool:
+    def floods(self, home_address: Addr, size: int, *, pages: bool = True) -> bool:
         """True if a packet of `size` bytes would change nothing: it is counted, and need not be looked at."""
+        if not pages:
+            return not self.silent.admits(home_address, size)
         return home_address in self._told and not self.queue.admits(home_address, size)
 
     def take_late(self, packet: HeldPacket) -> None:
@@ -53,10 +68,19 @@ class PagedPackets:
         """Make the packets of a home address due; returns their number."""
         self._told.discard(home_address)
         self._quiet.pop(home_address, None)
-        return self.queue.release_where(home_address, lambda _flow: True, ahead=True)
+        return sum(queue.release_where(home_address, lambda _flow: True, ahead=True) for queue in self.queues)
+
+    @property
+    def is_due(self) -> bool:
+        """True if released packets have not gone out yet."""
+        return self.queue.is_due or self.silent.is_due
+
+    def next_due(self) -> DuePacket | None:
+        """Remove and return the next packet to send: those of rules that page are first."""
+        return self.queue.next_due() or self.silent.next_due()
 
     def drop(self, home_address: Addr, quiet: float) -> None:
-        """Drop and count the packets of a home address, and those of the next `quiet` seconds."""
+        """Drop and count the packets that a page in vain was for, and those of the next `quiet` seconds."""
         self.dropped += self.queue.drop(home_address)
         self._told.discard(home_address)
         self._quiet.pop(home_address, None)

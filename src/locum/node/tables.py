@@ -62,6 +62,8 @@ class SharedTable(StrEnum):
     BINDING = "home_agent.binding"
     STAND_IN = "home_agent.stand_in"
     RULE = "home_agent.rule"
+    # Rules that devices and their agents left there until they end.
+    LEFT = "home_agent.left"
     # Keys that follow from AAA associations: any home agent may answer the next request.
     KEY = "home_agent.key"
     # A policy server's data about registrants.

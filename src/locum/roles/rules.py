@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, TypeAlias
 
 from locum.roles.action_values.addresses import JSON, Addr
-from locum.roles.action_values.flows import MAX_CANDIDATES, MAX_RULES, RuleVerdict, Selector
+from locum.roles.action_values.flows import MAX_CANDIDATES, MAX_RULES, OTHERWISE_RULE, RuleVerdict, Selector
 from locum.roles.action_values.registration import RefusalReason
 from locum.wire.cursor import Cursor
 from locum.wire.errors import WireError
@@ -23,19 +23,20 @@ CONFIGURATION, PROFILE, ADMIN = (
     "profile",
     "admin",
 )  # owners whose rules no signalling changes
-RESERVED_NAMES = frozenset((MN, DEFAULT, CONFIGURATION, PROFILE, ADMIN))  # no stand-in is called so
+DEVICE = "device"  # owner of rules that a device has left (1204)
+RESERVED_NAMES = frozenset((MN, DEFAULT, CONFIGURATION, PROFILE, ADMIN, DEVICE))  # no stand-in is called so
 
 UNNAMED = range(0x4000, 0x4100)  # identifiers given to flow bindings without a name (RFC 7629 knows none)
 FIRST_ASSIGNED = 0x8000  # identifiers given to administrators' rules without one
 LAST_RULE = 0xFFBF  # what follows belongs to the home agent: rules for packets of stand-ins to their device
+LEFT = range(0xFEC0, 0xFFC0)  # identifiers given to rules that a device and its agents leave (1204, 1208)
 LAST_PRIORITY = 0xFFFF
 UNNAMED_PRIORITY = 0x8000  # the first of those given to rules without one
 MAX_TARGETS = 8  # of one rule (RFC 7629 section 4.2)
 
-_NO_TARGET = {RuleVerdict.DROP: "drops", RuleVerdict.PAGE: "pages"}
-WHILE_ASLEEP = frozenset(
-    (RuleVerdict.PAGE, RuleVerdict.AGENT)
-)  # of rules that rest while the device is awake (P14)
+_NO_TARGET = {RuleVerdict.DROP: "drops", RuleVerdict.PAGE: "pages", RuleVerdict.HOLD: "holds"}
+# Of rules that rest while the device is awake (P14)
+WHILE_ASLEEP = frozenset((RuleVerdict.PAGE, RuleVerdict.AGENT, RuleVerdict.HOLD))
 
 Target: TypeAlias = int | str  # a binding identifier, MN, STAND_IN, DEFAULT or the name of one stand-in
 
@@ -58,7 +59,7 @@ class KeptRule:
     selectors: tuple[Selector, ...]  # one of each family that the rule is about
     to: tuple[Target, ...] = ()
     share: bool = False
-    owner: str = MN  # MN, the name of a stand-in, CONFIGURATION, PROFILE or ADMIN
+    owner: str = MN  # MN, the name of a stand-in, CONFIGURATION, PROFILE, ADMIN or DEVICE
 
     def selector(self, version: int) -> Selector | None:
         """Selector of the IPv4 (4) or IPv6 (6) packets that match; None: none."""
@@ -72,9 +73,7 @@ class KeptRule:
         return {
             "priority": self.priority,
             "verdict": self.verdict.value,
-            "selectors": [
-                [selector_format(selector), selector.encode().hex()] for selector in self.selectors
-            ],
+            "selectors": selectors_to_row(self.selectors),
             "to": list(self.to),
             "share": self.share,
             "owner": self.owner,
@@ -90,7 +89,7 @@ class KeptRule:
             identifier=identifier,
             priority=priority,
             verdict=RuleVerdict(row["verdict"]),
-            selectors=tuple(_selector(int(number), bytes.fromhex(data)) for number, data in listed),
+            selectors=selectors_of_row(listed),
             to=tuple(target if isinstance(target, int) else str(target) for target in to),
             share=bool(row["share"]),
             owner=str(row["owner"]),
@@ -107,6 +106,8 @@ def check(rule: KeptRule) -> None:
     poor = RefusalReason.MALFORMED
     if not 1 <= rule.identifier <= LAST_RULE:
         raise RuleRefused(poor, f"the identifier {rule.identifier} is not between 1 and {LAST_RULE}")
+    if OTHERWISE_RULE <= rule.identifier < LEFT.stop:
+        raise RuleRefused(poor, f"identifiers {OTHERWISE_RULE} to {LAST_RULE} are given to rules of sleepers")
     if not 0 <= rule.priority <= LAST_PRIORITY:
         raise RuleRefused(poor, f"the priority {rule.priority} is not between 0 and {LAST_PRIORITY}")
     if not rule.selectors:
@@ -125,6 +126,11 @@ def check(rule: KeptRule) -> None:
         )
     if len(set(rule.to)) != len(rule.to):
         raise RuleRefused(poor, f"rule {rule.identifier} names one way twice")
+
+
+def rests(rule: KeptRule) -> bool:
+    """True if the rule is in force only while the device is asleep (P14)."""
+    return rule.verdict in WHILE_ASLEEP or rule.identifier in LEFT
 
 
 def both_families(selector: Selector) -> tuple[Selector, ...]:
@@ -231,8 +237,13 @@ def overlap(one: Selector, two: Selector) -> bool:
     return True
 
 
+def selectors_overlap(one: Sequence[Selector], two: Sequence[Selector]) -> bool:
+    """True if a packet can match one of each."""
+    return any(overlap(selector, other) for selector in one for other in two)
+
+
 def _overlap(one: KeptRule, two: KeptRule) -> bool:
-    return any(overlap(selector, other) for selector in one.selectors for other in two.selectors)
+    return selectors_overlap(one.selectors, two.selectors)
 
 
 def _apart(one: tuple[Any, Any], two: tuple[Any, Any]) -> bool:
@@ -241,6 +252,16 @@ def _apart(one: tuple[Any, Any], two: tuple[Any, Any]) -> bool:
 
 def _order(rule: KeptRule) -> tuple[int, int]:
     return rule.priority, rule.identifier
+
+
+def selectors_of_row(listed: Iterable[tuple[int, str]]) -> tuple[Selector, ...]:
+    """The selectors of a row of our own; raises ValueError or TypeError for anything else."""
+    return tuple(_selector(int(number), bytes.fromhex(data)) for number, data in listed)
+
+
+def selectors_to_row(selectors: Iterable[Selector]) -> list[JSON]:
+    """Selectors as a row has them."""
+    return [[selector_format(selector), selector.encode().hex()] for selector in selectors]
 
 
 def _selector(number: int, data: bytes) -> Selector:

@@ -171,3 +171,59 @@ def test_packets_of_a_page_in_vain_are_dropped(node: OneNode, wire: socket.socke
     node.run(syn(5))
     assert [page.rule for page in told(node)] == [7]
     assert left(wire) == []
+
+
+QUIET = Rule(5, Ipv4Selector(protocol=(17, 17)), RuleVerdict.HOLD)
+SILENT = replace(ASLEEP, rules=(SSH, QUIET))
+
+
+def sent(wire: socket.socket) -> list[tuple[int, int]]:
+    """Protocols and destination ports of the packets that have left in tunnels, in order."""
+    found = []
+    with suppress(BlockingIOError):
+        while True:
+            packet = IP(wire.recv(2048)[14:])
+            if packet.proto == 4:
+                inner = packet.payload
+                found.append((inner.proto, inner.payload.dport))
+    return found
+
+
+def datagram(number: int) -> Packet:
+    return IP(src=str(PEER), dst=str(HOME)) / UDP(sport=4000, dport=number) / b"x"
+
+
+def test_held_packets_page_nobody_and_go_out_last(node: OneNode, wire: socket.socket) -> None:
+    node.plane.apply([InstallBinding(SILENT)])
+    assert [node.run(datagram(number)).outcome for number in range(1, 4)] == [Outcome.HELD] * 3
+    assert told(node) == [] and waiting(node) == 3
+    assert node.run(syn()).outcome is Outcome.HELD
+    assert [page.rule for page in told(node)] == [7], "it is told although others wait"
+    assert node.plane.rule_counters(HOME)[5].packets == 3
+    node.plane.apply([DropPaged(HOME, 0.0)])
+    assert waiting(node) == 3, "a page in vain is not about them"
+    node.run(syn(1))
+    told(node)
+    node.plane.apply([InstallBinding(replace(AWAKE, rules=(SSH, QUIET))), ReleasePaged(HOME)])
+    went = sent(wire)
+    assert went == [(6, 22), *((17, number) for number in range(1, 4))]
+    assert node.run(datagram(9)).outcome is Outcome.HELD, "newcomers wait for a moment more"
+    node.plane.apply([InstallBinding(AWAKE), ReleasePaged(HOME)])
+    assert sent(wire) == [(17, 9)] and waiting(node) == 0
+
+
+def test_a_flood_of_held_packets_leaves_room_for_a_page(node: OneNode) -> None:
+    node.plane.apply([InstallBinding(SILENT)])
+    before = node.plane.held.counters()["hold-queue-share"]
+    for number in range(EACH + 4):
+        node.run(datagram(number + 1))
+    assert told(node) == [] and waiting(node) == EACH
+    assert node.plane.held.counters()["hold-queue-share"] == before + 4
+    node.run(syn())
+    assert len(told(node)) == 1 and waiting(node) == EACH + 1
+
+
+def test_rules_that_hold_are_adopted(node: OneNode) -> None:
+    """They are read back from the kernel as they were written."""
+    node.plane.apply([InstallBinding(SILENT)])
+    assert not node.plane.reconcile([LocalEndpoint(AGENT), InstallBinding(SILENT)])

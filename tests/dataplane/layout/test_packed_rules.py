@@ -1,6 +1,9 @@
 """Rules that are packed with parts of earlier ones have the bytes of rules that are packed anew."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address
+
+import pytest
 
 from locum.dataplane.layout.rules import rules, rules_of
 from locum.roles.action_values.flows import Candidate, Rule, RuleVerdict, Tunnel
@@ -29,3 +32,22 @@ def test_a_rule_that_stays_follows_the_places_of_its_tunnels() -> None:
         value, known = rules(wanted, known=known)
         assert value == rules(wanted)[0]
         assert rules_of(value) == wanted
+
+
+def test_actions_without_a_target_come_back() -> None:
+    """The programs know one action for both that hold; a daemon that adopts the rules knows two."""
+    verdicts = (RuleVerdict.PAGE, RuleVerdict.HOLD, RuleVerdict.DROP)
+    wanted = tuple(
+        Rule(number, Ipv4Selector(protocol=(number, number)), verdict)
+        for number, verdict in enumerate(verdicts, 1)
+    )
+    value, known = rules(wanted)
+    assert rules_of(value) == wanted
+    changed = (wanted[1], replace(wanted[0], verdict=RuleVerdict.HOLD))
+    value, _ = rules(changed, known=known)
+    assert rules_of(value) == changed
+
+
+def test_a_rule_that_holds_leads_nowhere() -> None:
+    with pytest.raises(ValueError, match="holds, and yet leads somewhere"):
+        rules([replace(_rule(1, 1), verdict=RuleVerdict.HOLD)])

@@ -89,7 +89,7 @@ class RuleGrammar:
             kind = r.random()
             verdict = RuleVerdict.DROP if kind < 0.2 else RuleVerdict.FORWARD
             if 0.2 <= kind < 0.28:
-                verdict = RuleVerdict.PAGE
+                verdict = RuleVerdict.PAGE if kind < 0.25 else RuleVerdict.HOLD
             forwards = verdict is RuleVerdict.FORWARD
             found.append(Rule(identifier, self.selector(), verdict, candidates if forwards else ()))
         return tuple(found)

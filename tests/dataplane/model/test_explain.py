@@ -9,6 +9,7 @@ from locum.dataplane.layout.maps import Outcome, Reason
 from locum.dataplane.model.explain import Question, explain
 from locum.dataplane.state import state_of
 from locum.roles.action_values.flows import (
+    OTHERWISE_RULE,
     Candidate,
     Filter,
     FilterPlace,
@@ -135,3 +136,15 @@ def test_translation() -> None:
     ]
     other = explain(state_of(home_agent(translated)), replace(WEB, destination_port=81), links=LINKS)
     assert "translation" not in other.text, "it takes the tunnel to the device"
+
+
+def test_packets_that_no_rule_names_are_explained() -> None:
+    for verdict, words in (
+        (RuleVerdict.DROP, "no rule names it: drop"),
+        (RuleVerdict.HOLD, "no rule names it: hold, and it waits until the device is awake"),
+    ):
+        rest = Rule(OTHERWISE_RULE, Ipv4Selector(), verdict)
+        state = state_of([InstallBinding(BindingEntry(HOME, Verdict.NATIVE, rules=(rest,)))])
+        found = explain(state, WEB, links=LINKS)
+        assert found.text.splitlines()[1] == f"the device sleeps, and {words}"
+        assert found.outcome is (Outcome.DROPPED if verdict is RuleVerdict.DROP else Outcome.HELD)

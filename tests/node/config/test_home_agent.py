@@ -7,6 +7,7 @@ import pytest
 
 from locum.node.assembly import roles
 from locum.node.config.load import ConfigError, load
+from locum.roles.action_values.flows import RuleVerdict
 from locum.roles.action_values.forwarding import InstallBinding, Verdict
 from locum.roles.home_agent.role import HomeAgent
 from locum.roles.paging.limits import PageLimits
@@ -109,6 +110,22 @@ def test_limits_of_pages_are_read_and_checked(tmp_path: Path) -> None:
     assert settings.home_agent.configuration.pages == PageLimits(9.0, 8.5, 7, 3, 0.0)
     with pytest.raises(ConfigError, match=r"home_agent.*pages_per_hour"):
         load(write(tmp_path, HEAD + "pages_per_hour = 0\n" + MOBILE))
+
+
+def test_settings_about_sleepers_are_read_and_checked(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, HEAD + MOBILE)).home_agent
+    assert settings is not None and settings.homes.asleep_otherwise is RuleVerdict.AGENT
+    assert settings.mobiles[0].asleep_otherwise is RuleVerdict.AGENT
+    keys = 'asleep_otherwise = "hold"\npage_rules_lifetime = 60\n'
+    settings = load(write(tmp_path, HEAD + keys + MOBILE)).home_agent
+    assert settings is not None and settings.homes.asleep_otherwise is RuleVerdict.HOLD
+    assert settings.mobiles[0].asleep_otherwise is RuleVerdict.HOLD
+    assert settings.configuration.left_lifetime == 60
+    own = MOBILE.replace("spi = 1000", 'asleep_otherwise = "drop"\nspi = 1000')
+    settings = load(write(tmp_path, HEAD + keys + own)).home_agent
+    assert settings is not None and settings.mobiles[0].asleep_otherwise is RuleVerdict.DROP
+    with pytest.raises(ConfigError, match=r"home_agent.*asleep_otherwise"):
+        load(write(tmp_path, HEAD + 'asleep_otherwise = "page"\n' + MOBILE))
 
 
 @pytest.mark.parametrize(

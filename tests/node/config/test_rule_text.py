@@ -8,9 +8,10 @@ import pytest
 from locum.node.config.rule_table import filter_rules, flow_rules, inline_table
 from locum.node.config.rule_text import policing_texts, rule_fields, rule_text
 from locum.node.config.toml_table import ConfigError
-from locum.roles.action_values.flows import FilterVerdict
+from locum.roles.action_values.flows import OTHERWISE_RULE, FilterVerdict, RuleVerdict
 from locum.roles.profile import Policing
-from locum.roles.rules import KeptRule
+from locum.roles.rules import DEVICE, LEFT, KeptRule, Target, both_families
+from locum.wire.traffic_selector import Ipv4Selector
 
 
 def read(text: str) -> KeptRule:
@@ -52,10 +53,30 @@ def test_one_line() -> None:
     assert rule_text(read('priority = 1, action = "page", protocol = "tcp", destination_port = 22')) == (
         "protocol=tcp destination_port=22 pages the device while it sleeps"
     )
+    assert rule_text(read('priority = 1, action = "hold"')) == "everything waits until the device is awake"
     assert rule_text(read('priority = 1, action = "agent"')) == "everything to mnps while the device sleeps"
 
 
-@pytest.mark.parametrize("action", ["page", "agent"])
+@pytest.mark.parametrize(
+    ("verdict", "to", "text"),
+    [
+        (RuleVerdict.DROP, (), "is dropped"),
+        (RuleVerdict.HOLD, (), "waits"),
+        (RuleVerdict.FORWARD, ("mn",), "to its last place"),
+        (RuleVerdict.AGENT, ("office", "default"), "to office else default"),
+    ],
+)
+def test_text_of_the_rule_for_the_rest(verdict: RuleVerdict, to: tuple[Target, ...], text: str) -> None:
+    rule = KeptRule(OTHERWISE_RULE, 0xFFFF, verdict, (Ipv4Selector(),), to)
+    assert rule_text(rule) == f"everything else {text} while the device sleeps"
+
+
+def test_text_of_a_dropping_rule_that_was_left() -> None:
+    rule = KeptRule(LEFT.start, 5, RuleVerdict.DROP, both_families(Ipv4Selector()), owner=DEVICE)
+    assert rule_text(rule) == "everything is dropped while the device sleeps"
+
+
+@pytest.mark.parametrize("action", ["page", "agent", "hold"])
 def test_actions_for_a_sleeping_device_are_written_and_read(action: str) -> None:
     rule = read(f'id = 3, priority = 5, action = "{action}", protocol = "tcp"')
     keys = ", ".join(

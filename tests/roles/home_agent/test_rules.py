@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from locum.roles.action_values.flows import MAX_RULES, RuleVerdict, Selector
+from locum.roles.action_values.flows import MAX_RULES, OTHERWISE_RULE, RuleVerdict, Selector
 from locum.roles.action_values.forwarding import Verdict
 from locum.roles.rules import (
     ADMIN,
@@ -318,7 +318,7 @@ def test_rows_that_contradict_the_configuration_are_removed() -> None:
 known = selectors.filter(lambda selector: not isinstance(selector, UnknownSelector))
 
 
-@given(known, st.integers(1, 0xFFBF), st.integers(0, 0xFFFF), st.booleans())
+@given(known, st.integers(1, OTHERWISE_RULE - 1), st.integers(0, 0xFFFF), st.booleans())
 def test_a_rule_comes_back_from_its_row(
     selector: Selector, identifier: int, priority: int, share: bool
 ) -> None:

@@ -80,9 +80,11 @@ PLACES: Mapping[FilterPlace, Place] = {
     FilterPlace.EMISSION: Place.EMISSION,
 }
 _FILTER_PLACES = {number: place for place, number in PLACES.items()}
-_RULE_VERDICTS = {RuleVerdict.FORWARD: 0, RuleVerdict.DROP: 1, RuleVerdict.PAGE: 3}
+# The programs hold a packet by either of the last two; the daemon pages for the one, and not for the other.
+_RULE_VERDICTS = {RuleVerdict.FORWARD: 0, RuleVerdict.DROP: 1, RuleVerdict.PAGE: 3, RuleVerdict.HOLD: 3}
+_HOLDS = 1  # the first weight of a rule that holds without a page, for whoever reads it back
 _FILTER_VERDICTS = {FilterVerdict.DROP: 1, FilterVerdict.ALLOW: 2}
-_RULE_VERDICT_OF = {number: verdict for verdict, number in _RULE_VERDICTS.items()}
+_RULE_VERDICT_OF = {0: RuleVerdict.FORWARD, 1: RuleVerdict.DROP, 3: RuleVerdict.PAGE}
 _FILTER_VERDICT_OF = {number: verdict for verdict, number in _FILTER_VERDICTS.items()}
 
 
@@ -219,6 +221,8 @@ def _check(rule: Rule) -> None:
         raise ValueError(
             f"rule {rule.identifier} has the verdict {rule.verdict.value}, which the kernel lacks"
         )
+    if rule.verdict is RuleVerdict.HOLD and rule.candidates:
+        raise ValueError(f"rule {rule.identifier} holds, and yet leads somewhere")
     if rule.verdict is RuleVerdict.FORWARD and not rule.candidates:
         raise ValueError(f"rule {rule.identifier} forwards to nowhere")
 
@@ -228,6 +232,8 @@ def _ways(rule: Rule, tunnels: Sequence[int]) -> bytes:
         raise ValueError(f"more than {MANY_TUNNELS} tunnels in the rules of one home address")
     weights = [candidate.weight for candidate in rule.candidates]
     missing = MAX_CANDIDATES - len(tunnels)
+    if rule.verdict is RuleVerdict.HOLD:
+        return WAYS.pack(*(0,) * MAX_CANDIDATES, _HOLDS, *(0,) * (MAX_CANDIDATES - 1), rule.identifier)
     return WAYS.pack(*tunnels, *(0,) * missing, *weights, *(0,) * missing, rule.identifier)
 
 
@@ -247,6 +253,8 @@ def rules_of(value: bytes) -> tuple[Rule, ...]:
             tunnel = maps.tunnel_of(value[start : start + size])
             candidates.append(Candidate(tunnel, ways[MAX_CANDIDATES + number]))
         verdict = _RULE_VERDICT_OF[fields[2]]
+        if verdict is RuleVerdict.PAGE and ways[MAX_CANDIDATES] == _HOLDS:
+            verdict = RuleVerdict.HOLD
         found.append(Rule(ways[8], _selector_of(fields), verdict, tuple(candidates)))
     return tuple(found)
 

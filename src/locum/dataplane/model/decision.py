@@ -34,7 +34,7 @@ from locum.dataplane.model.results import Results
 from locum.dataplane.model.scope import Receivers, receivers
 from locum.dataplane.model.tables import Tables
 from locum.dataplane.state import ForwardingState
-from locum.roles.action_values.flows import FilterPlace, Rule, RuleVerdict, Tunnel
+from locum.roles.action_values.flows import WAITING, FilterPlace, Rule, RuleVerdict, Tunnel
 from locum.roles.action_values.forwarding import BindingEntry, FlowVerdict, Side, TunnelAcceptance, Verdict
 
 
@@ -266,7 +266,7 @@ class Model:
     def _by_rule(self, work: Work, rule: Rule, tunnel: Tunnel | None) -> Result:
         work.rule = rule.identifier
         self.tables.met.append(rule)
-        if rule.verdict is RuleVerdict.PAGE:
+        if rule.verdict in WAITING:
             return self.results.hold(work, HeldReason.PAGE)
         if rule.verdict is RuleVerdict.DROP or tunnel is None:
             return self.results.dropped(Reason.RULE_DROPPED)

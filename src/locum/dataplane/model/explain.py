@@ -17,11 +17,12 @@ from locum.dataplane.model.tables import Met
 from locum.dataplane.state import ForwardingState
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import (
+    OTHERWISE_RULE,
+    WAITING,
     Encapsulation,
     Filter,
     FilterPlace,
     Rule,
-    RuleVerdict,
     Translation,
     Tunnel,
 )
@@ -215,7 +216,9 @@ def _words(state: ForwardingState, met: Met, following: Met | None, links: Colle
             ruled = met.rules and not isinstance(following, Rule)
             return f"{words}; none of its {len(met.rules)} flow rules takes it" if ruled else words
         case Rule():
-            pages = ", and it waits until the device is awake" if met.verdict is RuleVerdict.PAGE else ""
+            pages = ", and it waits until the device is awake" if met.verdict in WAITING else ""
+            if met.identifier == OTHERWISE_RULE:
+                return f"the device sleeps, and no rule names it: {met.verdict.value}{pages}"
             return (
                 f"flow rule {met.identifier} takes it: {met.verdict.value}{pages}; {_selector(met.selector)}"
             )

@@ -13,12 +13,19 @@ from locum.dataplane.model.following import WITH_PORTS, hidden_parts
 from locum.dataplane.model.frames import Follows, Transport, Work, flow_of
 from locum.dataplane.model.parse import AH, ESP, Unread
 from locum.roles.action_values.addresses import Addr
-from locum.roles.action_values.flows import FilterRule, FilterVerdict, Rule, RuleVerdict, Selector
+from locum.roles.action_values.flows import (
+    WAITING,
+    FilterRule,
+    FilterVerdict,
+    Rule,
+    RuleVerdict,
+    Selector,
+)
 from locum.wire.traffic_selector import Ipv4Selector, Range
 
 NOTHING = Part(0)
 DROPS = (RuleVerdict.DROP, FilterVerdict.DROP)
-TO_THE_LAST = (RuleVerdict.FORWARD, RuleVerdict.PAGE)  # about the final destination of a source-routed packet
+TO_THE_LAST = (RuleVerdict.FORWARD, *WAITING)  # about the final destination of a source-routed packet
 
 _SELECTS = TypeVar("_SELECTS", Rule, FilterRule)
 
@@ -98,7 +105,7 @@ def selects(selector: Selector, verdict: RuleVerdict | FilterVerdict, subject: S
 
     A rule that drops may take what headers hide that cannot be read (RFC 7112 section 5). Raises Unsure.
     """
-    if verdict is RuleVerdict.PAGE and subject.released:
+    if verdict in WAITING and subject.released:
         return False
     parts = parts_of(selector)
     shown = parts & ~subject.hidden

@@ -9,6 +9,8 @@ SERVED: Mapping[str, tuple[str, ...]] = {
     "1135": ("location",),
     "1170": ("foreign_agent",),
     "1172": ("home_agent",),
+    "1204": ("home_agent",),
+    "1208": ("home_agent",),
     "1212": ("location",),
     "618": ("mobile_node", "mnps"),
     "622": ("foreign_agent",),

@@ -11,16 +11,18 @@ from locum.node.config.policy import pools
 from locum.node.config.rule_table import flow_rules
 from locum.node.config.settings import Address, HomeAgentSettings, NodeSettings, Prefix
 from locum.node.config.toml_table import ConfigError, Table
-from locum.roles.action_values.flows import MAX_RULES
+from locum.roles.action_values.flows import MAX_RULES, RuleVerdict
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
 from locum.roles.home_agent.configuration import (
     HomeAgentConfiguration,
     ProfileHomesConfiguration,
     TraversalPolicy,
 )
+from locum.roles.paging.left_rules import OTHERWISE
 from locum.roles.paging.limits import PageLimits
 from locum.roles.profile import Pool
 from locum.roles.rules import DEFAULT, MN, RESERVED_NAMES, STAND_IN, KeptRule
+from locum.wire.control.paging.status import MAX_LIFETIME
 from locum.wire.mobile_ip.extensions import MAX_BINDING, MIN_BINDING
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
@@ -49,6 +51,7 @@ def home_agent(table: Table, node: NodeSettings) -> HomeAgentSettings:
         key_lifetime=table.integer("key_lifetime", 86_400, least=60, most=31_536_000),
         trigger_on_expiry=table.boolean("trigger_on_expiry", False),
         location_server=table.optional("location_server"),
+        left_lifetime=table.integer("page_rules_lifetime", 604_800, least=1, most=MAX_LIFETIME),
         pages=PageLimits(
             seconds=table.seconds("page_seconds", 20.0, least=1.0, most=600.0),
             wake_seconds=table.seconds("page_wake_seconds", 45.0, least=1.0, most=600.0),
@@ -61,13 +64,17 @@ def home_agent(table: Table, node: NodeSettings) -> HomeAgentSettings:
     # A longer prefix has no broadcast address (RFC 3021)
     networks = [prefix for prefix in prefixes if isinstance(prefix, IPv4Network) and prefix.prefixlen <= 30]
     configuration = replace(configuration, networks=tuple(networks))
-    mobiles = tuple(_mobile(item) for item in table.tables("mobile"))
+    otherwise = _otherwise(table, RuleVerdict.AGENT)
+    mobiles = tuple(_mobile(item, otherwise) for item in table.tables("mobile"))
     settings = HomeAgentSettings(
         configuration,
         mobiles,
         foreign_agents=tuple(agent_key(item) for item in table.tables("foreign_agent")),
         broadcast_links=links(table, "broadcast_links", node) if "broadcast_links" in table else (),
-        homes=_homes(configuration, mobiles, prefixes, pools(table.tables("pool"), prefixes)),
+        homes=replace(
+            _homes(configuration, mobiles, prefixes, pools(table.tables("pool"), prefixes)),
+            asleep_otherwise=otherwise,
+        ),
     )
     table.close()
     if configuration.short_lifetime >= configuration.max_lifetime:
@@ -165,7 +172,13 @@ def _within(address: Address, prefixes: tuple[Prefix, ...]) -> bool:
     return any(address.version == prefix.version and address in prefix for prefix in prefixes)
 
 
-def _mobile(table: Table) -> Mobile:
+def _otherwise(table: Table, default: RuleVerdict) -> RuleVerdict:
+    """The key asleep_otherwise: packets to a sleeper that nothing names."""
+    words = tuple(verdict.value for verdict in OTHERWISE)
+    return RuleVerdict(table.choice("asleep_otherwise", words, default.value))
+
+
+def _mobile(table: Table, otherwise: RuleVerdict) -> Mobile:
     mobile = Mobile(
         home_address=table.address4("home_address"),
         home_address_v6=table.optional6("home_address_v6"),
@@ -177,14 +190,17 @@ def _mobile(table: Table) -> Mobile:
         default_ruled=table.choice("default_coa_takes", ("all", "ruled"), "all") == "ruled",
         stand_ins=tuple(_stand_in(item) for item in table.tables("stand_in")),
         rules=flow_rules(table.tables("rule")),
+        asleep_otherwise=_otherwise(table, otherwise),
     )
     table.close()
     _check_registrants(table, mobile)
     peers = {mobile.stand_in, *(stand_in.address for stand_in in mobile.stand_ins)} - {None}
     own = max(0, len(peers) - 1)  # rules of the home agent's own: an entry has room for one peer
+    own += mobile.asleep_otherwise is not RuleVerdict.AGENT
     if (over := len(mobile.rules) + own - MAX_RULES) > 0:
         raise table.error(
-            "rule", f"{len(mobile.rules)} rules and {own} for stand-ins: {over} more than {MAX_RULES}"
+            "rule",
+            f"{len(mobile.rules)} rules and {own} for stand-ins and the rest: {over} more than {MAX_RULES}",
         )
     for rule in mobile.rules:
         _check_targets(table, rule, mobile)

@@ -3,15 +3,21 @@
 from ipaddress import summarize_address_range
 from typing import Any
 
-from locum.roles.action_values.flows import FilterRule, FilterVerdict, RuleVerdict, Selector
+from locum.roles.action_values.flows import OTHERWISE_RULE, FilterRule, FilterVerdict, RuleVerdict, Selector
 from locum.roles.profile import Policing
-from locum.roles.rules import KeptRule
+from locum.roles.rules import KeptRule, rests
 from locum.wire.traffic_selector import Ipv4Selector, Range
 
 Fields = dict[str, Any]
 
 _ICMPV6 = 58
 _BECOMES = {FilterVerdict.ALLOW: "is allowed", FilterVerdict.DROP: "is dropped"}
+_REST = {
+    RuleVerdict.DROP: "is dropped",
+    RuleVerdict.HOLD: "waits",
+    RuleVerdict.FORWARD: "to its last place",
+    RuleVerdict.AGENT: "to {}",
+}
 _NAMES = {1: "icmp", 6: "tcp", 17: "udp", 47: "gre", 50: "esp", 51: "ah", _ICMPV6: "icmpv6", 132: "sctp"}
 
 
@@ -60,12 +66,17 @@ def selector_fields(selectors: tuple[Selector, ...]) -> Fields:
 def rule_text(rule: KeptRule) -> str:
     """One line: the rule's selector and its target."""
     what = _what(rule.selectors)
+    if rule.identifier == OTHERWISE_RULE:
+        to = " else ".join(str(target) for target in rule.to)
+        return f"everything else {_REST[rule.verdict].format(to)} while the device sleeps"
+    asleep = " while the device sleeps" if rests(rule) else ""
+    if rule.verdict is RuleVerdict.HOLD:
+        return f"{what} waits until the device is awake"
     if rule.verdict is RuleVerdict.PAGE:
         return f"{what} pages the device while it sleeps"
     if not rule.to:
-        return f"{what} is dropped"
+        return f"{what} is dropped{asleep}"
     targets = (" + " if rule.share else ", else ").join(str(target) for target in rule.to)
-    asleep = " while the device sleeps" if rule.verdict is RuleVerdict.AGENT else ""
     return f"{what} to {targets}{asleep}"
 
 

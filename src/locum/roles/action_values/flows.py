@@ -17,6 +17,7 @@ Selector: TypeAlias = Ipv4Selector | Ipv6Selector
 
 MAX_RULES = 64  # of one home address and family (feature R6; design: rules are bounded and matched in order)
 MAX_CANDIDATES = 4  # of one rule, or of a binding
+OTHERWISE_RULE = 0xFEBF  # identifier of the rule for packets to a sleeper that no other rule names
 
 
 class Encapsulation(Enum):
@@ -52,13 +53,17 @@ class Tunnel:
 class RuleVerdict(Enum):
     """Action for packets that match a flow rule.
 
-    PAGE and AGENT are in force while the device is asleep (P14). The kernel has no AGENT: it gets FORWARD.
+    PAGE, AGENT and HOLD are in force while the device is asleep (P14). The kernel has no AGENT: it gets FORWARD.
     """
 
     FORWARD = "forward"
     DROP = "drop"
     PAGE = "page"  # first paging information (P1): held with the rule's identifier, and the device is paged
     AGENT = "agent"  # second paging information (P2): to an application agent, that is a stand-in
+    HOLD = "hold"  # held as by PAGE, and nobody is paged
+
+
+WAITING = (RuleVerdict.PAGE, RuleVerdict.HOLD)  # their packets wait until the device is awake (P17)
 
 
 @dataclass(frozen=True, slots=True)

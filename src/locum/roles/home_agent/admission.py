@@ -21,7 +21,6 @@ from locum.roles.action_values.registration import (
 )
 from locum.roles.home_agent.binding import Binding, CareOf, Mobile, shared
 from locum.roles.home_agent.configuration import HomeAgentConfiguration
-from locum.roles.home_agent.forwarding_choice import most_rules
 from locum.roles.home_agent.registry import Home, Registrant
 from locum.roles.home_agent.requested_changes import (
     cancelled,
@@ -185,7 +184,7 @@ class HomeAdmission:
             if other is not registrant:
                 current = other.binding.without_expired(now).care_of
                 bids.update(care_of.bid for care_of in current if care_of.bid is not None)
-        return changed_rules(rules, asked.rules, registrant.name, bids, most_rules(home.mobile))
+        return changed_rules(rules, asked.rules, registrant.name, bids, home.most_rules)
 
 
 def _prefix_answers(options: Options, mobile: Mobile) -> tuple[PrefixAnswer, ...]:

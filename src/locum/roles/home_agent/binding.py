@@ -10,7 +10,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from locum.roles.action_values.addresses import JSON, Addr
-from locum.roles.action_values.flows import Encapsulation
+from locum.roles.action_values.flows import Encapsulation, RuleVerdict
 from locum.roles.action_values.registration import ENCAPSULATIONS, RegistrationFlag, encapsulation_of
 from locum.roles.nat import Outer, outer_of
 from locum.roles.revocation import Revocable, said_by
@@ -69,6 +69,7 @@ class Mobile:
     rules: tuple[KeptRule, ...] = ()  # that no signalling changes
     default_by_registration: bool = True  # the mobile node may say where its default CoA is (R3)
     default_ruled: bool = False  # the default CoA gets only what rules send there (R6)
+    asleep_otherwise: RuleVerdict = RuleVerdict.AGENT  # for packets that nothing names while it sleeps (P1)
 
 
 @value

@@ -17,10 +17,11 @@ from locum.roles.actions import Action, Count, Emit, Event, Forget, ForwardingRe
 from locum.roles.home_agent.binding import Binding, CareOf, Mobile
 from locum.roles.home_agent.device_location import location_told
 from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
-from locum.roles.home_agent.forwarding_choice import NOTHING, most_rules, pages, while_waking
+from locum.roles.home_agent.forwarding_choice import NOTHING, is_asleep, waits, while_waking
 from locum.roles.home_agent.registry import STAND_IN_TABLE, TABLE, Home, Registrant
 from locum.roles.home_agent.requested_changes import rules_without
 from locum.roles.mobile_ipv4.broadcasts import broadcast_at_end, broadcast_for_visitor
+from locum.roles.paging.left_rules import Left, left_changed, left_forgotten
 from locum.roles.parts import Part
 from locum.roles.room import Occupancy, Places
 from locum.roles.rules import (
@@ -38,6 +39,7 @@ from locum.security.association import Replay
 
 # Rules that were signalled or made by an administrator; the key is the home address and the identifier
 RULE_TABLE: Final = "rule"
+AGENT_LOST: Final = "registration-ended"  # the reason why the rules that an agent left have ended
 # Of broadcasts, a second: a storm in the home network must not fill the links of mobile nodes
 MOST_COPIES = 200
 _BROADCAST = int(RegistrationFlag.BROADCAST)
@@ -89,6 +91,8 @@ class Bindings(Part):
                     actions.append(Persist(registrant.table, registrant.key, current.to_row()))
                 if registrant is not home and not current.care_of:
                     gone.append(registrant.name)
+                    if held.care_of:  # it has expired meanwhile
+                        actions += self.keep_left(home, _without(registrant, current)[1], AGENT_LOST)
             if gone and home.rules:
                 actions += self.keep_rules(home, rules_without(home.rules, *gone))
         # What stays in memory is there by now; what is made for one step alone lies behind it and can be given back.
@@ -105,10 +109,7 @@ class Bindings(Part):
             lost: list[JSON] = [
                 str(care_of.address) for care_of in held.care_of if care_of not in current.care_of
             ]
-            rules = home.rules
-            if registrant is not home and not current.care_of:
-                rules = rules_without(rules, registrant.name)
-            actions += self.change(registrant, current, rules)
+            actions += self.change(registrant, current, *_without(registrant, current))
             detail: dict[str, JSON] = {
                 "care_of": lost,
                 "in_force": [str(address) for address in home.in_force(self._address)],
@@ -181,7 +182,7 @@ class Bindings(Part):
             home = self.homes.get(IPv4Address(address))
             rule = KeptRule.from_row(int(number), row.value)
             if home is not None:
-                home.rules = added(home.rules, rule, most_rules(home.mobile))
+                home.rules = added(home.rules, rule, home.most_rules)
         except RuleRefused:
             return [Forget(row.table, row.key), Count("rule-does-not-fit")]
         except (ValueError, KeyError, TypeError):
@@ -191,37 +192,49 @@ class Bindings(Part):
     # Changes -----------------------------------------------------------------------------------------------------
 
     def admit(self, registrant: Registrant, after: Binding, rules: tuple[KeptRule, ...]) -> list[Action]:
-        """The same as `change`, if the data plane has room for it. Raises Refusal, and then nothing changes."""
-        if not self._occupancy.ample and not self._fits(registrant, after, rules):
-            raise Refusal(RefusalReason.NO_RESOURCES)
-        return self.change(registrant, after, rules)
+        """The same as `change`, if the data plane has room for it. Raises Refusal, and then nothing changes.
 
-    def _fits(self, registrant: Registrant, after: Binding, rules: tuple[KeptRule, ...]) -> bool:
+        A device that registers in full is awake, whatever it has said before (P14).
+        """
+        left = registrant.home.left
+        if left.asleep and registrant.stand_in is None and not is_asleep(after):
+            left = left.awake()
+        if not self._occupancy.ample and not self._fits(registrant, after, rules, left):
+            raise Refusal(RefusalReason.NO_RESOURCES)
+        return self.change(registrant, after, rules, left)
+
+    def _fits(self, registrant: Registrant, after: Binding, rules: tuple[KeptRule, ...], left: Left) -> bool:
         """True if there is room in the data plane for the home address as it would be."""
         home = registrant.home
-        if self._occupancy.ample or (rules is home.rules and registrant.binding.forwards_as(after)):
+        same = rules is home.rules and left is home.left
+        if self._occupancy.ample or (same and registrant.binding.forwards_as(after)):
             return True
-        before = registrant.binding, home.rules
-        registrant.binding, home.rules = after, rules
+        before = registrant.binding, home.rules, home.left
+        registrant.binding, home.rules, home.left = after, rules, left
         try:
             wanted = home.wanted(self._address)
         finally:
-            registrant.binding, home.rules = before
+            registrant.binding, home.rules, home.left = before
         return self._occupancy.admits(zip(home.forwarded(self._address), wanted, strict=True))
 
-    def change(self, registrant: Registrant, after: Binding, rules: tuple[KeptRule, ...]) -> list[Action]:
+    def change(
+        self, registrant: Registrant, after: Binding, rules: tuple[KeptRule, ...], left: Left
+    ) -> list[Action]:
         """Keep, persist, and let the data plane follow."""
         if registrant.stand_in is None and not after.care_of:
             after = after.after(registrant.binding)
         if self.located and isinstance(registrant, Home):
             told = location_told(registrant.mobile, registrant.binding, after)
-            return [*self._change(registrant, after, rules), *told]
-        return self._change(registrant, after, rules)
+            return [*self._change(registrant, after, rules, left), *told]
+        return self._change(registrant, after, rules, left)
 
-    def _change(self, registrant: Registrant, after: Binding, rules: tuple[KeptRule, ...]) -> list[Action]:
+    def _change(
+        self, registrant: Registrant, after: Binding, rules: tuple[KeptRule, ...], left: Left
+    ) -> list[Action]:
         home, row = registrant.home, Persist(registrant.table, registrant.key, after.to_row())
         if (
             rules is home.rules
+            and left is home.left
             and registrant.binding.forwards_as(after)
             and not (self._refused and home.mobile.home_address in self._refused)
         ):
@@ -232,7 +245,23 @@ class Bindings(Part):
         actions: list[Action] = [row]
         if rules is not home.rules:
             actions += self.keep_rules(home, rules)
+        if left is not home.left:
+            actions += self.keep_left(home, left, AGENT_LOST)
         return actions + self.forward(home)
+
+    def keep_left(self, home: Home, left: Left, reason: str) -> list[Action]:
+        """Keep and persist what the device and its agents left; `reason` is for users, why sets have ended."""
+        before, home.left = home.left, left
+        return left_changed(home.mobile.home_address, before, left, reason)
+
+    def leave(self, home: Home, left: Left, reason: str) -> list[Action]:
+        """The same, and the data plane follows."""
+        home.changing(self._address)
+        return [*self.keep_left(home, left, reason), *self.forward(home)]
+
+    def has_room(self, home: Home, left: Left) -> bool:
+        """True if the data plane has room for these sets once the device sleeps."""
+        return self._fits(home, home.binding.keeping(()), home.rules, left)
 
     def keep(self, registrant: Registrant, binding: Binding) -> None:
         """Keep the binding, and the time of its next expiry."""
@@ -349,10 +378,7 @@ class Bindings(Part):
         """Revoke these care-of addresses; `reason` is for users."""
         home, held = registrant.home, registrant.binding
         kept = held.keeping(tuple(care_of for care_of in held.care_of if care_of not in gone))
-        rules = home.rules
-        if registrant is not home and not kept.care_of:
-            rules = rules_without(rules, registrant.name)
-        actions = self.change(registrant, kept, rules)
+        actions = self.change(registrant, kept, *_without(registrant, kept))
         detail: dict[str, JSON] = {
             "care_of": [str(rule.address) for rule in gone],
             "reason": reason,
@@ -365,6 +391,7 @@ class Bindings(Part):
         actions: list[Action] = [
             Forget(RULE_TABLE, f"{home.key} {rule.identifier}") for rule in home.rules if stored(rule)
         ]
+        actions += left_forgotten(home.mobile.home_address, home.left)
         for had in home.forwarded(self._address):
             self._occupancy.changed(had, NOTHING)
             actions += _entries_changed(had, NOTHING)
@@ -389,8 +416,8 @@ class Bindings(Part):
     def add_rule(self, home_address: IPv4Address, rule: KeptRule) -> list[Action]:
         """Add a rule of an administrator: owner ADMIN, it survives a restart. Raises RuleRefused."""
         home = self.home(home_address)
-        rules = added(home.rules, replace(rule, owner=ADMIN), most_rules(home.mobile))
-        if not self._fits(home, home.binding, rules):
+        rules = added(home.rules, replace(rule, owner=ADMIN), home.most_rules)
+        if not self._fits(home, home.binding, rules, home.left):
             raise RuleRefused(RefusalReason.NO_RESOURCES, "the data plane has no room for one more rule")
         home.changing(self._address)
         return [*self.keep_rules(home, rules), *self.forward(home)]
@@ -407,9 +434,17 @@ class Bindings(Part):
         return [*self.keep_rules(home, rules), *self.forward(home)]
 
 
+def _without(registrant: Registrant, after: Binding) -> tuple[tuple[KeptRule, ...], Left]:
+    """The rules that stay when a registration has ended by itself: those of a stand-in end with it."""
+    home, stand_in = registrant.home, registrant.stand_in
+    if stand_in is None or after.care_of:
+        return home.rules, home.left
+    return rules_without(home.rules, registrant.name), home.left.without(stand_in.address)
+
+
 def _entries_changed(had: HomeEntries, after: HomeEntries) -> list[Action]:
     """The changes of a home address's entries. Packets that waited for the device go out first, in order (P17)."""
-    if not pages(had) or pages(after):
+    if not waits(had) or waits(after):
         return [*home_difference(had, after)]
     assert had.entry is not None
     release = ReleasePaged(had.entry.home_address)

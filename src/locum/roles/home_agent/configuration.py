@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.flows import RuleVerdict
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
 from locum.roles.paging.limits import PageLimits
 from locum.roles.profile import Pool, Profile
@@ -13,6 +14,7 @@ from locum.security.replay import DEFAULT_TOLERANCE
 
 MAX_LIFETIME = 1800  # seconds granted at most; RFC 5944 leaves it to the home agent (section 3.8.2.2)
 SHORT_LIFETIME = 10  # seconds; up to this a registration is "very short" (R2)
+LEFT_LIFETIME = 604_800  # seconds: a week, as long as a device that sleeps asks a location server for
 KEY_LIFETIME = 86_400  # seconds; RFC 3957 leaves it to the AAA server
 MAX_SIMULTANEOUS = 4  # section 3.8.3.1, code 135: the room in the data plane
 
@@ -50,6 +52,7 @@ class HomeAgentConfiguration:
     networks: tuple[IPv4Network, ...] = ()  # whose broadcasts mobile nodes may ask for (B bit, section 4.3)
     pages: PageLimits = field(default_factory=PageLimits)
     location_server: Addr | None = None  # is asked where a device is (1135)
+    left_lifetime: int = LEFT_LIFETIME  # seconds granted at most to rules that are left (1204, 1208)
     room: Places | None = None  # of the data plane, for this role; None: no bounds
 
     @property
@@ -70,9 +73,12 @@ class ProfileHomesConfiguration:
     prefixes: tuple[IPv4Network | IPv6Network, ...]
     pools: tuple[Pool, ...] = ()
     care_of: Collection[Addr] = ()
+    asleep_otherwise: RuleVerdict = RuleVerdict.AGENT  # of every device
 
 
-def mobile_of(home_address: IPv4Address, profile: Profile) -> Mobile:
+def mobile_of(
+    home_address: IPv4Address, profile: Profile, asleep_otherwise: RuleVerdict = RuleVerdict.AGENT
+) -> Mobile:
     """The mobile node that a profile describes, at this home address. Raises ValueError for one without a key.
 
     Its first stand-in is also the one that need not register (Fig. 6).
@@ -92,4 +98,5 @@ def mobile_of(home_address: IPv4Address, profile: Profile) -> Mobile:
             for stand_in in profile.stand_ins
         ),
         rules=profile.rules,
+        asleep_otherwise=asleep_otherwise,
     )

@@ -13,6 +13,8 @@ from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import (
     MAX_CANDIDATES,
     MAX_RULES,
+    OTHERWISE_RULE,
+    WAITING,
     Candidate,
     Encapsulation,
     Rule,
@@ -29,16 +31,22 @@ from locum.roles.action_values.forwarding import (
 from locum.roles.action_values.forwarding_order import HomeEntries
 from locum.roles.home_agent.binding import AuthorisedStandIn, Binding, CareOf, Mobile
 from locum.roles.nat import udp_tunnel
+from locum.roles.paging.left_rules import Left
 from locum.roles.rules import (
+    CONFIGURATION,
     DEFAULT,
+    DEVICE,
+    LAST_PRIORITY,
     LAST_RULE,
+    LEFT,
     MN,
     STAND_IN,
-    WHILE_ASLEEP,
     KeptRule,
     Target,
+    rests,
     source_selector,
 )
+from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
 from locum.wire.values import value
 
 StandInBinding = tuple[AuthorisedStandIn, Binding]
@@ -52,6 +60,7 @@ class Registered:
     device: Binding
     stand_ins: tuple[StandInBinding, ...] = ()  # those that have a care-of address
     rules: tuple[KeptRule, ...] = ()  # in the order in which they are matched
+    otherwise: KeptRule | None = None  # while it sleeps, for packets that nothing names
 
     @property
     def default(self) -> IPv4Address | None:
@@ -64,28 +73,86 @@ def is_asleep(device: Binding) -> bool:
     return all(care_of.brief for care_of in device.care_of)
 
 
-def pages(entries: HomeEntries) -> bool:
-    """True if packets of the home address wait for a device that is paged."""
+def waits(entries: HomeEntries) -> bool:
+    """True if packets of the home address wait until the device is awake."""
     entry = entries.entry
-    return entry is not None and any(rule.verdict is RuleVerdict.PAGE for rule in entry.rules)
+    return entry is not None and any(rule.verdict in WAITING for rule in entry.rules)
 
 
 def while_waking(before: HomeEntries, after: HomeEntries) -> HomeEntries:
-    """The entries `after`, with rules that go on to page: newcomers wait while those that waited before go out (P17)."""
+    """The entries `after`, with rules that go on to hold: newcomers wait while those that waited before go out (P17)."""
     had, wanted = before.entry, after.entry
     if had is None or wanted is None:
         return after
-    paging = tuple(rule for rule in had.rules if rule.verdict is RuleVerdict.PAGE)
-    return replace(after, entry=replace(wanted, rules=(*paging, *wanted.rules)))
+    holding = tuple([rule for rule in had.rules if rule.verdict in WAITING])
+    return replace(after, entry=replace(wanted, rules=(*holding, *wanted.rules)[:MAX_RULES]))
 
 
 NOTHING = HomeEntries()
+_EVERYTHING = (Ipv4Selector(), Ipv6Selector())
+_WITHOUT_TARGET = (RuleVerdict.DROP, RuleVerdict.PAGE, RuleVerdict.HOLD)
 _FROM, _ENCAPSULATE = Side.FROM_HOME_ADDRESS, Verdict.ENCAPSULATE
 
 
 def most_rules(mobile: Mobile) -> int:
     """Largest number of rules of a home address: its share of MAX_RULES, without the home agent's own."""
-    return MAX_RULES - max(0, len(_peers(mobile, 4)) - 1, len(_peers(mobile, 6)) - 1)
+    rest = mobile.asleep_otherwise is not RuleVerdict.AGENT
+    return MAX_RULES - max(0, len(_peers(mobile, 4)) - 1, len(_peers(mobile, 6)) - 1) - rest
+
+
+def agent_targets(mobile: Mobile, agent: Addr | None) -> tuple[Target, ...]:
+    """Targets of a rule that leads to this agent, none unless it is a stand-in of the device; without an agent any stand-in."""
+    if agent is None:
+        return (STAND_IN,)
+    found: list[Target] = [who.name for who in mobile.stand_ins if agent in (who.address, who.address_v6)]
+    if agent in (mobile.stand_in, mobile.stand_in_v6):
+        found.append(DEFAULT)  # it need not register
+    return tuple(found)
+
+
+def agent_name(mobile: Mobile, agent: Addr) -> str:
+    """The name of a stand-in; of one without a name its address."""
+    names = (who.name for who in mobile.stand_ins if agent in (who.address, who.address_v6))
+    return next(names, str(agent))
+
+
+def places(mobile: Mobile, left: Left) -> int:
+    """Rules of a home address that follow from the sets which its device and its agents left."""
+    device = left.in_force
+    rest = device is not None and mobile.asleep_otherwise is RuleVerdict.AGENT
+    return len(left.rules) + (rest and otherwise_rule(mobile, left) is not None)
+
+
+def matched(mobile: Mobile, rules: tuple[KeptRule, ...], left: Left) -> tuple[KeptRule, ...]:
+    """All rules, in the order in which they are matched: among equal priorities those that were left come last."""
+    found = [*rules]
+    for of in left.sets:
+        owner = DEVICE if of.agent is None else agent_name(mobile, of.agent)
+        for rule in of.rules:
+            to = agent_targets(mobile, rule.agent) if rule.verdict is RuleVerdict.AGENT else ()
+            found.append(KeptRule(rule.number, rule.priority, rule.verdict, rule.selectors, to, owner=owner))
+    return tuple(sorted(found, key=lambda rule: (rule.priority, rule.identifier in LEFT)))
+
+
+def otherwise_rule(mobile: Mobile, left: Left) -> KeptRule | None:
+    """The rule for packets to the sleeping device that nothing names; None: they go as while it is awake."""
+    device = left.in_force
+    to: tuple[Target, ...] = ()
+    verdict, owner = mobile.asleep_otherwise, CONFIGURATION
+    if device is not None:
+        verdict, owner = device.otherwise, DEVICE
+        if device.otherwise_agent is not None:
+            to = agent_targets(mobile, device.otherwise_agent)
+    if verdict is RuleVerdict.AGENT and not to:
+        return None
+    if verdict is RuleVerdict.FORWARD:
+        to = (MN,)
+    return KeptRule(OTHERWISE_RULE, LAST_PRIORITY, verdict, _EVERYTHING, to, owner=owner)
+
+
+def sleeping(device: Binding) -> Binding:
+    """The device's binding as that of a sleeper: its care-of addresses carry packets only without an alternative."""
+    return replace(device, care_of=tuple([replace(care_of, brief=True) for care_of in device.care_of]))
 
 
 def installed(registered: Registered, home_address: Addr, home_agent: IPv4Address) -> HomeEntries:
@@ -156,7 +223,9 @@ class _CareOfCandidates:
         "default",
         "dynamic",
         "home_agent",
+        "last",
         "mobile",
+        "otherwise",
         "reachable",
         "rules",
         "stand_ins",
@@ -172,6 +241,7 @@ class _CareOfCandidates:
         default: IPv4Address | None,
     ) -> None:
         self.mobile, self.rules = registered.mobile, registered.rules
+        self.otherwise, self.last = registered.otherwise, registered.device.last
         self.home_agent, self.default = home_agent, default
         self.asleep = is_asleep(registered.device)
         self.reachable, self.stand_ins = reachable, stand_ins
@@ -232,6 +302,8 @@ def _entry(candidates: _CareOfCandidates, home_address: Addr) -> BindingEntry | 
     if not tunnels and candidates.default is not None and not candidates.mobile.default_ruled:
         tunnels = (candidates.tunnel(candidates.default),)
     rules = _rules(candidates, home_address.version) if candidates.rules else ()
+    if candidates.otherwise is not None and candidates.asleep:
+        rules = (*rules, *_otherwise(candidates, candidates.otherwise, home_address.version))
     peers = _peers(candidates.mobile, home_address.version) if candidates.reachable else ()
     if peers and (rules or candidates.whole or not candidates.dynamic):
         peer, peer_tunnel = peers[0], candidates.tunnel(candidates.reachable[-1])
@@ -268,18 +340,37 @@ def _weighed(
 def _rules(candidates: _CareOfCandidates, version: int) -> tuple[Rule, ...]:
     """The rules for packets of that IP version that have somewhere to send them, drop them, or page.
 
-    Those that page or lead to an agent are there only while the device is asleep (P14).
+    Those that page, hold or lead to an agent, and those that a device or an agent left, are there only while the device is
+    asleep (P14).
     """
     found: list[Rule] = []
     for kept in candidates.rules:
         selector = kept.selector(version)
-        if selector is None or (kept.verdict in WHILE_ASLEEP and not candidates.asleep):
+        if selector is None or (not candidates.asleep and rests(kept)):
             continue
-        if kept.verdict in (RuleVerdict.DROP, RuleVerdict.PAGE):
+        if kept.verdict in _WITHOUT_TARGET:
             found.append(Rule(kept.identifier, selector, kept.verdict))
         elif chosen := _candidates(candidates, kept):
             found.append(Rule(kept.identifier, selector, RuleVerdict.FORWARD, chosen))
     return tuple(found)
+
+
+def _otherwise(candidates: _CareOfCandidates, kept: KeptRule, version: int) -> tuple[Rule, ...]:
+    """The rule for packets to a sleeper that nothing names. A stand-in that is registered for everything has taken them all
+    over: where there is one, it goes on to have them.
+    """
+    selector = kept.selector(version)
+    if selector is None or candidates.whole:
+        return ()
+    if kept.verdict in _WITHOUT_TARGET:
+        return (Rule(kept.identifier, selector, kept.verdict),)
+    chosen: tuple[Candidate, ...]
+    if kept.verdict is RuleVerdict.AGENT:
+        chosen = _candidates(candidates, kept)
+    else:  # as if the device were awake
+        at = candidates.reachable[-1] if candidates.reachable else candidates.last
+        chosen = () if at is None else (Candidate(candidates.tunnel(at)),)
+    return (Rule(kept.identifier, selector, RuleVerdict.FORWARD, chosen),) if chosen else ()
 
 
 def _candidates(candidates: _CareOfCandidates, kept: KeptRule) -> tuple[Candidate, ...]:

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.registration import Received, RefusalReason, Registration
 from locum.roles.actions import Action, Count, Emit, Forget, Persist
+from locum.roles.home_agent.binding import Mobile
 from locum.roles.home_agent.configuration import ProfileHomesConfiguration, mobile_of
 from locum.roles.home_agent.forwarding_choice import most_rules
 from locum.roles.home_agent.pools import NotAssigned, PoolExhausted, Pools, UnknownPool
@@ -137,6 +138,7 @@ class Homes:
         self._care_of = frozenset(configuration.care_of)
         self._prefixes = configuration.prefixes
         self._pools = Pools(configuration.pools)
+        self._asleep_otherwise = configuration.asleep_otherwise
         self._known: dict[IPv4Address, KnownHome] = {}
         self._by_nai: dict[str, IPv4Address] = {}
         self._asked: dict[int, _Asked] = {}
@@ -144,6 +146,10 @@ class Homes:
         self._refused: dict[Asker, float] = {}  # until when
         self._timers: Deadlines[IPv4Address | int] = Deadlines()
         self._next_request = 1
+
+    def mobile(self, home_address: IPv4Address, profile: Profile) -> Mobile:
+        """The mobile node that a profile describes. Raises ValueError for one without a key."""
+        return mobile_of(home_address, profile, self._asleep_otherwise)
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Restore the profiles of an earlier run; `known` returns them then."""
@@ -399,7 +405,7 @@ class Homes:
         """Check that the profile can be served. Raises Unserved."""
         if profile.association is None:
             raise Unserved(RefusalReason.UNSPECIFIED, "profile-without-key")
-        mobile = mobile_of(home_address or IPv4Address(0), profile)
+        mobile = self.mobile(home_address or IPv4Address(0), profile)
         if len(profile.rules) > most_rules(mobile):
             raise Unserved(RefusalReason.UNSPECIFIED, TOO_MANY_RULES)
         for address in (home_address, profile.home_address_v6):

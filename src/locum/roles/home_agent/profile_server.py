@@ -11,7 +11,6 @@ from typing import Protocol
 from locum.roles.action_values.registration import Received
 from locum.roles.actions import Action, Count, Event, Persist
 from locum.roles.home_agent.binding import Mobile
-from locum.roles.home_agent.configuration import mobile_of
 from locum.roles.home_agent.profile_homes import (
     Admitted,
     Altered,
@@ -69,7 +68,7 @@ class ServedByProfile(Part):
         """Serve the home addresses whose profiles are known from an earlier run."""
         actions = self.profiles.restore(rows, now=now)
         for known in self.profiles.known():
-            self._served[known.home_address] = Home(mobile_of(known.home_address, known.profile))
+            self._served[known.home_address] = Home(self.profiles.mobile(known.home_address, known.profile))
         return actions
 
     def receive(self, waiting: Received, *, now: float) -> list[Action]:
@@ -122,11 +121,13 @@ class ServedByProfile(Part):
         for outcome in outcomes:
             match outcome:
                 case Admitted():
-                    actions += self._server.serve(mobile_of(outcome.home_address, outcome.profile), now=now)
+                    mobile = self.profiles.mobile(outcome.home_address, outcome.profile)
+                    actions += self._server.serve(mobile, now=now)
                     for waiting in outcome.waiting:
                         actions += self.receive(waiting, now=now)
                 case Altered():
-                    actions += self._server.serve(mobile_of(outcome.home_address, outcome.profile), now=now)
+                    mobile = self.profiles.mobile(outcome.home_address, outcome.profile)
+                    actions += self._server.serve(mobile, now=now)
                 case Withdrawn():
                     actions += self._server.withdraw(outcome.home_address, now=now)
                 case Declined():

@@ -12,7 +12,20 @@ from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.forwarding_order import HomeEntries
 from locum.roles.actions import Table
 from locum.roles.home_agent.binding import AuthorisedStandIn, Binding, CareOf, Mobile
-from locum.roles.home_agent.forwarding_choice import NOTHING, Registered, in_force, installed, live_rules
+from locum.roles.home_agent.forwarding_choice import (
+    NOTHING,
+    Registered,
+    in_force,
+    installed,
+    is_asleep,
+    live_rules,
+    matched,
+    most_rules,
+    otherwise_rule,
+    places,
+    sleeping,
+)
+from locum.roles.paging.left_rules import NOTHING_LEFT, Left
 from locum.roles.rules import MN, KeptRule
 from locum.security.association import AaaAssociation, DerivedAssociation
 
@@ -56,14 +69,16 @@ class Home(Registrant):
     """A mobile node that the home agent serves: the first registrant of its home address, its stand-ins and rules."""
 
     # Without `_forwarded` the data plane's state is what follows from the registrations: most home addresses need no more.
-    __slots__ = ("_forwarded", "mobile", "rules", "stand_ins")
+    __slots__ = ("_forwarded", "left", "mobile", "rules", "stand_ins")
     _forwarded: BothFamilies | None
+    left: Left  # by the device and its agents
 
     def __init__(self, mobile: Mobile) -> None:
         self.home, self.stand_in = self, None
         self.binding = Binding(mobile.home_address)
         self._forwarded = NOWHERE
         self.association = mobile.association
+        self.left = NOTHING_LEFT
         self.configure(mobile)
 
     def forwarded(self, home_agent: IPv4Address) -> BothFamilies:
@@ -96,7 +111,7 @@ class Home(Registrant):
 
     def _is_simple(self) -> bool:
         care_of = self.binding.care_of
-        if len(care_of) != 1 or care_of[0].brief or self.rules:
+        if len(care_of) != 1 or care_of[0].brief or self.rules or self.left.asleep:
             return False
         return not (self.stand_ins and any(stand_in.binding.care_of for stand_in in self.stand_ins))
 
@@ -120,16 +135,33 @@ class Home(Registrant):
             return now < held.until
         return not isinstance(held, AaaAssociation)
 
+    def asleep(self, now: float) -> bool:
+        """True if the device is asleep: by its registration, or because it has said so (P14)."""
+        return self.left.asleep or is_asleep(self.binding.without_expired(now))
+
+    @property
+    def most_rules(self) -> int:
+        """Largest number of `rules`, beside those that were left."""
+        return most_rules(self.mobile) - (0 if self.left is NOTHING_LEFT else places(self.mobile, self.left))
+
+    def matched(self) -> tuple[KeptRule, ...]:
+        """All rules, in the order in which they are matched."""
+        return self.rules if self.left is NOTHING_LEFT else matched(self.mobile, self.rules, self.left)
+
     def registered(self) -> Registered:
-        binding, stand_ins = self.binding, self.stand_ins
+        """All that the choice of destinations depends on."""
+        binding, stand_ins, rules, mobile = self.binding, self.stand_ins, self.matched(), self.mobile
+        if self.left.asleep:
+            binding = sleeping(binding)
+        otherwise = otherwise_rule(mobile, self.left)
         if not stand_ins:
-            return Registered(self.mobile, binding, (), self.rules)
+            return Registered(mobile, binding, (), rules, otherwise)
         present = [
             (stand_in.stand_in, stand_in.binding)
             for stand_in in stand_ins
             if stand_in.binding.care_of and stand_in.stand_in
         ]
-        return Registered(self.mobile, binding, tuple(present), self.rules)
+        return Registered(mobile, binding, tuple(present), rules, otherwise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +182,7 @@ class RuleLine:
     home_address: IPv4Address
     rule: KeptRule
     live: tuple[int, ...]  # IP versions for whose packets the kernel has it
+    item: int | None = None  # of one that was left: the sender's identifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +217,16 @@ def rule_lines(home: Home, home_agent: IPv4Address) -> tuple[RuleLine, ...]:
     """The rules of a home address, in the order in which they are matched."""
     v4, v6 = home.forwarded(home_agent)
     live = {4: live_rules(v4), 6: live_rules(v6)}
+    items = {rule.number: rule.item for rule in home.left.rules}
+    rest = otherwise_rule(home.mobile, home.left)
     return tuple(
         RuleLine(
             home.mobile.home_address,
             rule,
             tuple(version for version, known in live.items() if rule.identifier in known),
+            items.get(rule.identifier),
         )
-        for rule in home.rules
+        for rule in (*home.matched(), *(() if rest is None else (rest,)))
     )
 
 

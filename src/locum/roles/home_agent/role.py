@@ -27,10 +27,10 @@ from locum.roles.home_agent.bindings import Bindings
 from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.roles.home_agent.device_location import device_location
 from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
-from locum.roles.home_agent.forwarding_choice import most_rules
 from locum.roles.home_agent.keying.derived_keys import TABLE as KEY_TABLE
 from locum.roles.home_agent.keying.derived_keys import HomeKeys
 from locum.roles.home_agent.paging.pages import HomePaging
+from locum.roles.home_agent.paging.rules import LeftRules
 from locum.roles.home_agent.profile_homes import Homes, KnownHome
 from locum.roles.home_agent.profile_server import ServedByProfile
 from locum.roles.home_agent.registry import (
@@ -100,9 +100,11 @@ class HomeAgent:
         if profiles is not None:
             self._profiles = ServedByProfile(profiles, self._homes, self._replies, self, self._decide)
         self.paging = HomePaging(self._homes, configuration.pages, randomness)
+        self._left = LeftRules(self._homes, self._bindings, self.paging, configuration.left_lifetime)
         self._parts = Parts(
             *(() if self._profiles is None else (self._profiles,)),
             self.paging,
+            self._left,
             self._keys,
             self._bindings,
             self._exchange.under_way,
@@ -265,8 +267,9 @@ class HomeAgent:
         rules, home.rules = mobile.rules, before
         for rule in rules_without(before, *kept):
             with suppress(RuleRefused):
-                rules = added(rules, rule, most_rules(mobile)) if stored(rule) else rules
-        return [*actions, *self._bindings.keep_rules(home, rules), *self._bindings.forward(home), *told]
+                rules = added(rules, rule, home.most_rules) if stored(rule) else rules
+        actions += [*self._bindings.keep_rules(home, rules), *self._left.refit(home)]
+        return [*actions, *self._bindings.forward(home), *told]
 
     def withdraw(self, home_address: IPv4Address, *, now: float) -> list[Action]:
         """The home address is not served any more: it loses its default CoA too, and all that was registered (R2)."""
@@ -372,7 +375,8 @@ class HomeAgent:
                 held = Binding(
                     held.home_address, held.care_of, held.identification, nonce, held.ipv6, held.default
                 )
-                actions += self._bindings.change(registrant, held, registrant.home.rules)
+                home = registrant.home
+                actions += self._bindings.change(registrant, held, home.rules, home.left)
             identification = nonce_identification(held.nonce or 0, mobile_nonce(asked))
         return actions + self._replies.refuse(
             received,

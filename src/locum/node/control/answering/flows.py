@@ -110,6 +110,7 @@ def _row(node: "NodeView", line: "RuleLine", home_address_v6: Addr | None) -> Ro
         "home_address": str(line.home_address),
         "home_address_v6": None if home_address_v6 is None else str(home_address_v6),
         **rule_fields(line.rule),
+        "item": line.item,
         "selector": selector_fields(line.rule.selectors),
         "text": rule_text(line.rule),
         "live": list(line.live),

@@ -13,7 +13,6 @@ from locum.roles.action_values.addresses import Addr, Randomness
 from locum.roles.action_values.page_calls import CallDecision, CallReason, PageCall
 from locum.roles.action_values.paging import DropPaged, PageTriggered, ReleasePaged
 from locum.roles.actions import Action, Answer, Answered, Asked, Count, Event, NoAnswer, WallClockStepped
-from locum.roles.home_agent.forwarding_choice import is_asleep
 from locum.roles.home_agent.registry import Home
 from locum.roles.mobile_ipv4.page_calls import read_call_answer, write_call
 from locum.roles.paging.limits import PageLimits
@@ -81,13 +80,13 @@ class HomePaging(Part):
         home = self._homes.get(home_address)
         if home is None:
             raise NotPaged(f"{home_address} is not served here")
-        if not is_asleep(home.binding.without_expired(now)):
+        if not home.asleep(now):
             raise NotPaged(f"{home_address} is awake: it is registered")
         return self.routine.page(home_address, CommandCause(), now=now)
 
     def registered(self, home: Home, *, now: float) -> list[Action]:
         """The device has registered, in full or for a very short time only."""
-        if is_asleep(home.binding):
+        if home.asleep(now):
             return []
         return self.routine.registered(home.mobile.home_address, now=now)
 
@@ -99,7 +98,7 @@ class HomePaging(Part):
 
     def _by_packet(self, event: PageTriggered, now: float) -> list[Action]:
         home = self._home(event.home_address)
-        if home is None or not is_asleep(home.binding.without_expired(now)):
+        if home is None or not home.asleep(now):
             return [ReleasePaged(event.home_address)]  # it has woken, or gone, meanwhile
         cause = PacketCause(event.rule, event.flow, event.packet)
         return self.routine.page(home.mobile.home_address, cause, now=now)
@@ -114,7 +113,7 @@ class HomePaging(Part):
             return [_answer(event, asked.page, Outcome.UNKNOWN)]
         if asked.home_address not in event.authorised:
             return [Count("1172-not-authorised"), _answer(event, asked.page, Outcome.NOT_AUTHORISED)]
-        if not is_asleep(home.binding.without_expired(now)):
+        if not home.asleep(now):
             return [_answer(event, asked.page, Outcome.REACHED)]
         cause = EventCause(asked.event.app, asked.event.kind)
         requester = (event.exchange, asked.page)
@@ -146,7 +145,7 @@ class HomePaging(Part):
         if home.association.replay is Replay.NONCE:
             identification = next_identification(now + self._ahead, None)
         call = PageCall(page.identifier, home.mobile.home_address, identification, _REASONS[type(page.cause)])
-        return Located(access_node, call=write_call(call, home.association))
+        return Located(access_node, home.left.way, call=write_call(call, home.association))
 
     def _genuine(self, page: PageInProgress, answer: PageAnswer) -> bool:
         """True if the device has signed this answer to this page."""
